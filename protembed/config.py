@@ -1,0 +1,291 @@
+"""Every option, once: its name with its unit, type, default, range and help.
+
+The command line is made from these dataclasses, runs store them, the core receives them. No torch here: `--help` reads
+this module.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from protembed.errors import ConfigError
+
+TaskName = Literal["auto", "classification", "regression"]
+FinetuneMethod = Literal["full", "frozen"]
+
+
+def option(
+    default: Any, help: str, *, flags: tuple[str, ...] = (), min: float | None = None, max: float | None = None
+) -> Any:
+    """Declare a field of a config, and with it an option of the command line.
+
+    Args:
+        default: the default; None means absent or planned from the data, as `help` says.
+        help: one sentence, with the unit.
+        flags: the option's names where they are not the field's name with dashes.
+        min: the smallest value allowed.
+        max: the largest value allowed.
+    """
+    metadata = {"help": help, "flags": flags, "min": min, "max": max}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The base of all configs: checks ranges and choices when it is made."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if value is None:
+                continue
+            name = flag_name(spec)
+            choices = get_args(hints[spec.name])
+            if value not in choices and all(isinstance(choice, str) for choice in choices) and choices:
+                raise ConfigError(name, value, f"one of {', '.join(choices)} is expected")
+            low, high = spec.metadata["min"], spec.metadata["max"]
+            if (low is not None and not value >= low) or (high is not None and not value <= high):
+                raise ConfigError(name, value, f"a value from {_bound(low)} to {_bound(high)} is expected")
+
+
+def flag_name(spec: "dataclasses.Field[Any]") -> str:
+    """Spell a field as its long option: `mask_rate` is `--mask-rate`."""
+    flags: tuple[str, ...] = spec.metadata["flags"]
+    return flags[-1] if flags else "--" + spec.name.replace("_", "-")
+
+
+def as_plain_values(config: Config) -> Mapping[str, Any]:
+    """Turn a config into what JSON can hold; paths become strings."""
+    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _bound(value: float | None) -> str:
+    return "any" if value is None else f"{value:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderConfig(Config):
+    """Reading."""
+
+    on_illegal: Literal["error", "mask", "skip"] = option(
+        "error", "What to do about a character that is no amino acid: stop, read it as X, or leave the record out."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig(Config):
+    """Computing."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "auto", "Where to compute; auto takes a GPU if there is one."
+    )
+    threads: int | None = option(
+        None,
+        "CPU threads; by default SLURM_CPUS_PER_TASK, OMP_NUM_THREADS, or the cores this process may use.",
+        min=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig(Config):
+    """Showing."""
+
+    quiet: bool = option(False, "Print nothing but warnings and errors.")
+    json: bool = option(False, "Print a machine-readable summary on stdout (on stderr when stdout carries data).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Config):
+    """The model."""
+
+    model: Path | None = option(
+        None, "A model directory (ESM-2 in Hugging Face layout) or a protembed run.", flags=("-m", "--model")
+    )
+
+
+# Pretraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderShape:
+    """The shape of an encoder; ESM-2 fixes everything else, the feed-forward width is four times `dim`."""
+
+    num_layers: int
+    dim: int
+    num_heads: int
+
+
+SIZES = {
+    # For CPUs: heads of 32 and 64 take down to half the time of ESM-2's small models' heads of 16.
+    "t4_1M": EncoderShape(num_layers=4, dim=160, num_heads=5),
+    "t6_3M": EncoderShape(num_layers=6, dim=192, num_heads=3),
+    # Source: Lin et al. 2023, table S1, and the published checkpoints.
+    "t6_8M": EncoderShape(num_layers=6, dim=320, num_heads=20),
+    "t12_35M": EncoderShape(num_layers=12, dim=480, num_heads=20),
+    "t30_150M": EncoderShape(num_layers=30, dim=640, num_heads=20),
+    "t33_650M": EncoderShape(num_layers=33, dim=1280, num_heads=20),
+    "t36_3B": EncoderShape(num_layers=36, dim=2560, num_heads=40),
+    "t48_15B": EncoderShape(num_layers=48, dim=5120, num_heads=40),
+}
+SizeName = Literal["t4_1M", "t6_3M", "t6_8M", "t12_35M", "t30_150M", "t33_650M", "t36_3B", "t48_15B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(Config):
+    """The run."""
+
+    output: Path | None = option(
+        None, "The run directory; <name of the first FASTA>.run by default.", flags=("-o", "--output")
+    )
+    size: SizeName = option("t6_8M", "The encoder's shape: layers and rounded number of parameters.")
+    from_model: Path | None = option(None, "Start from this model instead of a random one.", flags=("--from",))
+    weight_init: Literal["gaussian", "uniform"] = option(
+        "gaussian", "How weight matrices begin, both with standard deviation 0.02."
+    )
+    valid: list[Path] = option(
+        [], "Proteins to validate on; may be repeated. By default a twentieth of the data, held out by sequence hash."
+    )
+    steps: int | None = option(None, "Optimiser steps; by default planned from the data, about ten passes.", min=1)
+    max_minutes: float | None = option(
+        None, "Plan as many steps as fit into this time, measured before step 0.", min=0.1
+    )
+    validate_every: int | None = option(None, "Steps between validations; five in a run by default.", min=1)
+    save_every: int | None = option(None, "Steps between checkpoints; twenty in a run by default.", min=1)
+    seed: int = option(0, "The seed of initialisation, order, crops and masks.", min=0)
+    force: bool = option(False, "Begin anew in an existing run directory.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps is not None and self.max_minutes is not None:
+            raise ConfigError("--max-minutes", self.max_minutes, "--steps was given too: give one of the two")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig(Config):
+    """Batches."""
+
+    tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most.", min=64)
+    tokens_per_pack: int = option(
+        2048, "Tokens computed at once, at most; a step's packs are accumulated. Changes memory and speed only.", min=64
+    )
+    crop_residues: int = option(256, "Longer proteins are cropped to this many residues, anew each time.", min=8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokens_per_batch < 2 * (self.crop_residues + 2):
+            expected = f"two crops of {self.crop_residues} residues with <cls> and <eos> must fit"
+            raise ConfigError("--tokens-per-batch", self.tokens_per_batch, expected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig(Config):
+    """What the model has to guess."""
+
+    mask_rate: float = option(0.15, "Share of the standard residues of a crop that become targets.", min=0.01, max=0.9)
+    random_rate: float = option(0.10, "Share of the targets that show a random residue, not <mask>.", min=0.0, max=1.0)
+    keep_rate: float = option(0.10, "Share of the targets that show the residue itself.", min=0.0, max=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.random_rate + self.keep_rate > 1:
+            raise ConfigError("--keep-rate", self.keep_rate, "together with --random-rate it must not exceed 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Config):
+    """The optimiser."""
+
+    optimizer: Literal["adamw", "sgd"] = option("adamw", "adamw, or sgd: w - lr * gradient as it stands, no clipping.")
+    learning_rate: float | None = option(
+        None, "Peak learning rate; by default 0.001 for adamw (0.0003 when finetuning), 0.1 for sgd.", min=0.0
+    )
+    warmup_steps: int | None = option(None, "Steps of linear warm-up; a twentieth of all steps by default.", min=0)
+    decay_share: float = option(
+        0.25, "The last share of the steps, over which the rate falls to zero.", min=0.0, max=1.0
+    )
+    weight_decay: float = option(0.01, "Decay of weight matrices (adamw).", min=0.0)
+    clip_norm: float = option(1.0, "Largest norm of a step's gradient (adamw).", min=1e-6)
+
+
+# Inference
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig(Config):
+    """The embedding."""
+
+    output: Path | None = option(
+        None,
+        "The result: .npy or .tsv, or .h5 or .npz with --per-residue; - is stdout. By default <name of the first "
+        "FASTA>.npy or .h5.",
+        flags=("-o", "--output"),
+    )
+    pooling: Literal["auto", "mean", "max", "std", "cls"] = option(
+        "auto", "From residues to one vector; auto is what the model was trained for, else the mean."
+    )
+    layer: str = option("auto", "Whose output: a number (0 is the embedding), last, or auto: as the model records.")
+    per_residue: bool = option(False, "One vector per residue instead of one per protein.")
+    dtype: Literal["float32", "float16"] = option("float32", "How the numbers are stored.")
+    format: Literal["npy", "tsv", "h5", "npz"] | None = option(None, "The format where the name does not tell.")
+    force: bool = option(False, "Replace an existing result.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(Config):
+    """The predictions."""
+
+    output: Path | None = option(
+        None,
+        "The table; - is stdout. <name of the first FASTA>.predictions.tsv by default.",
+        flags=("-o", "--output"),
+    )
+    force: bool = option(False, "Replace an existing table.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig(Config):
+    """The attention."""
+
+    output: Path | None = option(
+        None, "The directory of the results; <name of the first FASTA>.attention by default.", flags=("-o", "--output")
+    )
+    layers: str = option("all", "Layers whose maps are kept, from 1: all, or a list such as 1,4-6.")
+    heads: str = option("all", "Heads whose maps are kept, from 1: all, or a list such as 1,4-6.")
+    num_maps: int = option(10, "Keep maps and figures of the first so many proteins; statistics cover all.", min=0)
+    dtype: Literal["float32", "float16"] = option("float32", "How the maps are stored.")
+    force: bool = option(False, "Replace an existing directory.")
+
+
+# Fine-tuning
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(Config):
+    """The task."""
+
+    output: Path | None = option(
+        None, "The model directory to make; <name of the table>.model by default.", flags=("-o", "--output")
+    )
+    task: TaskName = option("auto", "What the labels are; auto looks at them.")
+    target: str | None = option(None, "The label's column; target or label by default.")
+    sequence: str | None = option(None, "The sequence's column; sequence by default.")
+    split_column: str | None = option(None, "The column with train, valid and test; split or set by default.")
+    method: FinetuneMethod = option("full", "Train the whole encoder, or a linear head on the frozen one.")
+    pooling: Literal["auto", "mean", "max", "std", "cls"] = option(
+        "auto", "From residues to the vector that the head sees."
+    )
+    epochs: int = option(5, "Passes over the training proteins (full).", min=1)
+    tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most (full).", min=64)
+    seed: int = option(0, "The seed of the head's initialisation, the order and the held-out split.", min=0)
+    force: bool = option(False, "Replace an existing model directory.")

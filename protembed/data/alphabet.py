@@ -1,0 +1,87 @@
+"""The 33 tokens of ESM-2: the only place that knows their ids.
+
+Source: Lin et al. 2023, "Evolutionary-scale prediction of atomic-level protein structure with a language model";
+the order is that of the published `vocab.txt`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOKENS = (
+    *("<cls>", "<pad>", "<eos>", "<unk>"),
+    *"LAGVSERTIDPKQNFYMHWC",
+    *("X", "B", "U", "Z", "O", ".", "-", "<null_1>", "<mask>"),
+)
+
+CLS = TOKENS.index("<cls>")
+PAD = TOKENS.index("<pad>")
+EOS = TOKENS.index("<eos>")
+UNK = TOKENS.index("<unk>")
+MASK = TOKENS.index("<mask>")
+UNKNOWN_RESIDUE = TOKENS.index("X")
+
+AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
+NUM_AMINO_ACIDS = len(AMINO_ACIDS)
+FIRST_AMINO_ACID = TOKENS.index(AMINO_ACIDS[0])
+AMINO_ACID_IDS = slice(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
+
+NONSTANDARD_RESIDUES = "XBZUO"
+RESIDUES = AMINO_ACIDS + NONSTANDARD_RESIDUES
+
+_NOT_A_RESIDUE = 255
+_ID_OF_LETTER = np.full(256, _NOT_A_RESIDUE, dtype=np.uint8)
+for _letter in RESIDUES:
+    _ID_OF_LETTER[ord(_letter)] = TOKENS.index(_letter)
+_LETTER_OF_ID = np.array([ord(token) if len(token) == 1 else 0 for token in TOKENS], dtype=np.uint8)
+
+
+def encode(sequence: str) -> NDArray[np.uint8]:
+    """Turn a sequence into token ids, without `<cls>` and `<eos>`.
+
+    Args:
+        sequence: upper-case residues, the 20 standard ones and X, B, Z, U, O.
+
+    Returns:
+        (residues,), uint8.
+
+    Raises:
+        ValueError: a letter is no residue of the alphabet; the readers have seen to that.
+
+    >>> encode("MKX").tolist()
+    [20, 15, 24]
+    """
+    ids = _ID_OF_LETTER[np.frombuffer(sequence.encode("latin-1"), dtype=np.uint8)]
+    if (ids == _NOT_A_RESIDUE).any():
+        letter = sequence[int(np.argmax(ids == _NOT_A_RESIDUE))]
+        raise ValueError(f"{letter!r} is no residue of the ESM-2 alphabet")
+    return ids
+
+
+def decode(ids: NDArray[np.integer]) -> str:
+    """Turn the ids of residues back into letters.
+
+    Args:
+        ids: (residues,), integer; ids of one-letter tokens only.
+
+    Raises:
+        ValueError: an id is that of a special token.
+
+    >>> decode(np.array([20, 15, 24]))
+    'MKX'
+    """
+    letters = _LETTER_OF_ID[ids]
+    if not letters.all():
+        raise ValueError(f"{TOKENS[int(np.asarray(ids)[np.argmin(letters)])]} is no residue")
+    return str(letters.tobytes(), "ascii")
+
+
+def is_amino_acid(ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Tell which tokens are one of the 20 standard amino acids; the only ones that masking may choose.
+
+    Args:
+        ids: any shape, integer.
+
+    Returns:
+        The same shape, bool.
+    """
+    return (ids >= AMINO_ACID_IDS.start) & (ids < AMINO_ACID_IDS.stop)

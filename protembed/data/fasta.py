@@ -1,0 +1,267 @@
+"""The strict streaming FASTA reader: Biopython's parser under our own validation.
+
+Biopython alone returns nothing for a file with a byte-order mark or for FASTQ, drops whatever stands before the first
+`>`, and glues comment lines into sequences; `_ValidatedLines` sees every line before Biopython does and refuses those.
+"""
+
+import io
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from Bio.SeqIO.FastaIO import SimpleFastaParser
+
+from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
+from protembed.errors import FormatError, IllegalResidueError, RecordError
+from protembed.files import display_name, open_input
+
+OnIllegal = Literal["error", "mask", "skip"]
+
+_ACCEPTED = RESIDUES + "J"
+_ILLEGAL = re.compile(f"[^{_ACCEPTED}]")
+_READ_AS_UNKNOWN = str.maketrans("J", "X")
+# str.upper would let foreign letters in: the dotless i becomes an I, the long s an S.
+_UPPER_CASE = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
+_NUCLEOTIDES = re.compile("[ACGTUN]+")
+# Shorter than this, a peptide may well consist of A, C, G and T only.
+_NUCLEOTIDE_MIN_RESIDUES = 12
+
+_FOREIGN_BYTES = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+_FOREIGN_LINES = {
+    "@": "FASTQ, SAM, or another format whose lines begin with '@'",
+    ";": "the old FASTA dialect with ';' lines",
+    "LOCUS": "GenBank",
+    "ID   ": "EMBL or UniProt flat text",
+    "# STOCKHOLM": "a Stockholm alignment",
+    "CLUSTAL": "a Clustal alignment",
+    "HEADER": "a PDB file",
+    "data_": "an mmCIF file",
+    "<": "HTML or XML",
+    "{": "JSON",
+}
+_GIVE_FASTA = "give a FASTA file, whose records begin with '>'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One protein as it stands in a file.
+
+    Attributes:
+        row: the number of the record among all that were read and kept, from 0; rows, not identifiers, name records.
+        id: the header's first word.
+        description: the full header, without `>`.
+        sequence: upper-case residues of the ESM-2 alphabet; J is read as X.
+        path: the file's name, for messages.
+        line: the line of the header, from 1.
+    """
+
+    row: int
+    id: str
+    description: str
+    sequence: str
+    path: str
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedRecord:
+    """A record that `--on-illegal skip` left out."""
+
+    id: str
+    path: str
+    line: int
+    reason: str
+
+
+@dataclass
+class ReadReport:
+    """What a reading met; complete once the reader is exhausted.
+
+    Attributes:
+        num_records: records kept.
+        num_residues: residues kept.
+        num_duplicate_ids: records whose identifier had been seen before.
+        num_masked: illegal characters read as X under `--on-illegal mask`.
+        num_nucleotide_like: records of 12 and more residues that consist of A, C, G, T, U and N only.
+        nonstandard: how often each of X, B, Z, U, O and J (read as X) was met.
+        refused: the records left out under `--on-illegal skip`.
+    """
+
+    num_records: int = 0
+    num_residues: int = 0
+    num_duplicate_ids: int = 0
+    num_masked: int = 0
+    num_nucleotide_like: int = 0
+    nonstandard: Counter[str] = field(default_factory=Counter)
+    refused: list[RefusedRecord] = field(default_factory=list)
+
+    def warnings(self) -> list[str]:
+        """Put into sentences what the user should know about the input; empty when there is nothing."""
+        found = []
+        if self.nonstandard:
+            counts = ", ".join(f"{count} {letter}" for letter, count in sorted(self.nonstandard.items()))
+            found.append(f"non-standard residues: {counts}" + (" (J is read as X)" if self.nonstandard["J"] else ""))
+        if self.num_masked:
+            found.append(f"{self.num_masked} illegal characters were read as X")
+        if self.num_duplicate_ids:
+            found.append(f"{self.num_duplicate_ids} identifiers occur more than once; rows are told apart by number")
+        if self.refused:
+            first = self.refused[0]
+            found.append(f"{len(self.refused)} records were left out, the first: {first.id!r} ({first.reason})")
+        if self.num_nucleotide_like > self.num_records / 2:
+            found.append("most sequences look like nucleotides; protembed reads them as proteins")
+        return found
+
+
+def read_fasta(
+    paths: Iterable[Path | str], *, on_illegal: OnIllegal = "error", report: ReadReport | None = None
+) -> Iterator[Record]:
+    """Read proteins one by one, in order, without holding a file in memory.
+
+    Plain, gzip, bzip2 and xz files are told apart by content; `-` is stdin. Lower case is upper-cased, a trailing `*`
+    dropped; CRLF, CR, a byte-order mark, blank lines and white space within sequence lines are harmless.
+
+    Args:
+        paths: the files, read one after the other.
+        on_illegal: what to do about a record with a character that is no residue: an error, read it as X, or leave the
+            record out and list it in `report`.
+        report: counts what was met; make one to see it.
+
+    Yields:
+        The records, rows numbered from 0 over all files.
+
+    Raises:
+        InputNotFoundError: a file cannot be opened.
+        FormatError: a file is no FASTA, damaged, or empty.
+        RecordError: a record has no identifier or no sequence.
+        IllegalResidueError: a character is no amino acid.
+    """
+    report = ReadReport() if report is None else report
+    seen_ids: set[int] = set()
+    for path in map(Path, paths):
+        for record in _read_file(path, on_illegal, report):
+            fingerprint = hash(record.id)
+            report.num_duplicate_ids += fingerprint in seen_ids
+            seen_ids.add(fingerprint)
+            report.num_records += 1
+            report.num_residues += len(record.sequence)
+            yield record
+
+
+def _read_file(path: Path, on_illegal: OnIllegal, report: ReadReport) -> Iterator[Record]:
+    name = display_name(path)
+    with open_input(path) as stream:
+        _refuse_foreign_bytes(stream, name)
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="backslashreplace")
+        lines = _ValidatedLines(text, name)
+        number = 0
+        for number, (title, letters) in enumerate(SimpleFastaParser(lines), start=1):
+            place = lines.finished_record(number)
+            if not title.split():
+                raise RecordError(name, place.line, number, "has no identifier after '>'", "name it")
+            record_id = title.split()[0]
+            sequence = "".join(letters.split()).translate(_UPPER_CASE).removesuffix("*")
+            if not sequence:
+                raise RecordError(name, place.line, number, f"({record_id!r}) has no sequence", "complete or remove it")
+            if illegal := _ILLEGAL.search(sequence):
+                line, column, found = place.locate(illegal.start())
+                if on_illegal == "error":
+                    raise IllegalResidueError(name, line, record_id, column, found)
+                if on_illegal == "skip":
+                    reason = f"{found!r} in line {line}, column {column}, is no amino acid"
+                    report.refused.append(RefusedRecord(id=record_id, path=name, line=place.line, reason=reason))
+                    continue
+                sequence, num_masked = _ILLEGAL.subn("X", sequence)
+                report.num_masked += num_masked
+            _count_letters(sequence, report)
+            yield Record(
+                row=report.num_records,
+                id=record_id,
+                description=title.strip(),
+                sequence=sequence.translate(_READ_AS_UNKNOWN),
+                path=name,
+                line=place.line,
+            )
+        text.detach()
+    if number == 0:
+        raise FormatError(name, "the file is empty", _GIVE_FASTA)
+
+
+def _count_letters(sequence: str, report: ReadReport) -> None:
+    for letter in NONSTANDARD_RESIDUES + "J":
+        if letter in sequence:
+            report.nonstandard[letter] += sequence.count(letter)
+    if len(sequence) >= _NUCLEOTIDE_MIN_RESIDUES and _NUCLEOTIDES.fullmatch(sequence):
+        report.num_nucleotide_like += 1
+
+
+def _refuse_foreign_bytes(stream: BinaryIO, name: str) -> None:
+    head: bytes = stream.peek(512)[:512]  # type: ignore[attr-defined]  # every stream of open_input can peek
+    for magic, format_name in _FOREIGN_BYTES.items():
+        if head.startswith(magic):
+            raise FormatError(name, f"this is {format_name}", _GIVE_FASTA)
+    if b"\x00" in head:
+        raise FormatError(name, "this is a binary file", _GIVE_FASTA)
+
+
+@dataclass
+class _Place:
+    """Where a record's letters stand in its file: its header's line, and its sequence lines as they were written."""
+
+    line: int
+    sequence_lines: list[tuple[int, str]] = field(default_factory=list)
+
+    def locate(self, residue: int) -> tuple[int, int, str]:
+        """Find the residue with this number (from 0, white space not counted): its line, column from 1, and letter."""
+        for line, text in self.sequence_lines:
+            for column, letter in enumerate(text, start=1):
+                if letter.isspace():
+                    continue
+                if residue == 0:
+                    return line, column, letter
+                residue -= 1
+        raise AssertionError("the residue lies within the record")
+
+
+class _ValidatedLines:
+    """The lines of a FASTA file, each looked at before the parser sees it, with the place of the two latest records.
+
+    Biopython reads the header of the next record before it yields one, hence two.
+    """
+
+    def __init__(self, text: Iterable[str], name: str) -> None:
+        self._text, self._name = text, name
+        self._places: list[_Place] = []
+        self._num_records = 0
+
+    def finished_record(self, number: int) -> _Place:
+        """Return the place of the record with this number, from 1; it or its successor was read last."""
+        return self._places[number - 1 - self._num_records]
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in enumerate(self._text, start=1):
+            if line.startswith(">"):
+                self._places = [*self._places[-1:], _Place(number)]
+                self._num_records += 1
+            elif line.strip():
+                self._refuse_foreign_line(line, number)
+                self._places[-1].sequence_lines.append((number, line))
+            yield line if line.strip() else "\n"
+
+    def _refuse_foreign_line(self, line: str, number: int) -> None:
+        if not self._places:
+            known = next((name for start, name in _FOREIGN_LINES.items() if line.lstrip().startswith(start)), None)
+            found = f"this is {known}" if known else f"the first line is {line.strip()[:40]!r}, not a '>' header"
+            raise FormatError(self._name, found, _GIVE_FASTA, line=number)
+        if line.startswith((";", "#")):
+            raise FormatError(self._name, f"a {line[0]!r} comment line", "FASTA has none, remove it", line=number)

@@ -1,0 +1,136 @@
+"""Everything that can go wrong, as a tree.
+
+    ProtembedError                      exit status 1
+    ├── ConfigError                     2   an option out of its range, or options that contradict each other
+    ├── DataError                      65   an input that is not what it should be
+    │   ├── FormatError                     not FASTA at all, damaged, or empty
+    │   ├── RecordError                     a record without identifier or sequence
+    │   ├── IllegalResidueError             a character that is no amino acid
+    │   ├── TableError                      a row of a labelled table
+    │   └── ModelFormatError                a model directory that cannot be read
+    ├── InputNotFoundError             66   no such file, model or column
+    ├── OutputExistsError               1   a finished result that would be overwritten
+    ├── OutputError                     1   a result that could not be written
+    ├── ChangedRunError                 1   a run directory that belongs to another command
+    └── DivergedError                   1   training that left the finite numbers
+
+Each error stores what it knows and builds one sentence that says what was found, where, and what to do.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ProtembedError(Exception):
+    """The base of all errors that protembed raises on purpose; its text is one sentence for the user."""
+
+    exit_status = 1
+
+
+class ConfigError(ProtembedError):
+    """An option that is out of its range, or that contradicts another one."""
+
+    exit_status = 2
+
+    def __init__(self, option: str, found: object, expected: str) -> None:
+        self.option, self.found, self.expected = option, found, expected
+        super().__init__(f"{option} is {found!r}, but {expected}")
+
+
+class DataError(ProtembedError):
+    """An input that is not what it should be."""
+
+    exit_status = 65
+
+
+class FormatError(DataError):
+    """A file that is no FASTA, is damaged, or is empty."""
+
+    def __init__(self, path: str, found: str, advice: str, *, line: int | None = None) -> None:
+        self.path, self.found, self.advice, self.line = path, found, advice, line
+        where = path if line is None else f"{path}, line {line}"
+        super().__init__(f"{where}: {found}; {advice}")
+
+
+class RecordError(DataError):
+    """A record that has no identifier or no sequence."""
+
+    def __init__(self, path: str, line: int, record: int, found: str, advice: str) -> None:
+        self.path, self.line, self.record, self.found, self.advice = path, line, record, found, advice
+        super().__init__(f"{path}, line {line}: record {record} {found}; {advice}")
+
+
+class IllegalResidueError(DataError):
+    """A character that is no amino acid, in a sequence."""
+
+    def __init__(self, path: str, line: int, record_id: str, column: int, found: str) -> None:
+        self.path, self.line, self.record_id, self.column, self.found = path, line, record_id, column, found
+        super().__init__(
+            f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is no amino acid; "
+            "correct the file, or pass --on-illegal mask (read it as X) or --on-illegal skip (leave the record out)"
+        )
+
+
+class TableError(DataError):
+    """A row, or the whole, of a labelled table."""
+
+    def __init__(self, path: str, found: str, advice: str, *, line: int | None = None) -> None:
+        self.path, self.found, self.advice, self.line = path, found, advice, line
+        where = path if line is None else f"{path}, line {line}"
+        super().__init__(f"{where}: {found}; {advice}")
+
+
+class ModelFormatError(DataError):
+    """A model directory whose files are missing, damaged, or describe something that is not ESM-2."""
+
+    def __init__(self, path: Path, found: str, advice: str) -> None:
+        self.path, self.found, self.advice = path, found, advice
+        super().__init__(f"{path}: {found}; {advice}")
+
+
+class InputNotFoundError(ProtembedError):
+    """An input file or model that is not there or cannot be opened."""
+
+    exit_status = 66
+
+    def __init__(self, name: str, found: str, advice: str) -> None:
+        self.name, self.found, self.advice = name, found, advice
+        super().__init__(f"{name}: {found}; {advice}")
+
+
+class OutputExistsError(ProtembedError):
+    """A finished result of another command stands where this one would write."""
+
+    def __init__(self, path: Path, difference: str) -> None:
+        self.path, self.difference = path, difference
+        super().__init__(f"{path} exists and {difference}; choose another --output, or pass --force to replace it")
+
+
+class OutputError(ProtembedError):
+    """A result that could not be written."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path} could not be written ({reason}); nothing was left behind under that name")
+
+
+class ChangedRunError(ProtembedError):
+    """A run directory that was begun with other settings or other data."""
+
+    def __init__(self, path: Path, changes: Sequence[str]) -> None:
+        self.path, self.changes = path, tuple(changes)
+        super().__init__(
+            f"{path} was begun with other settings ({'; '.join(changes)}); "
+            "repeat the first command to resume, choose another --output, or pass --force to begin anew"
+        )
+
+
+class DivergedError(ProtembedError):
+    """Training whose loss or gradients are no longer finite numbers."""
+
+    def __init__(self, step: int, num_skipped: int) -> None:
+        self.step, self.num_skipped = step, num_skipped
+        super().__init__(
+            f"the loss or its gradients were not finite in {num_skipped} steps in a row, up to step {step}; "
+            "the last checkpoint is intact: begin anew with a lower --learning-rate"
+        )

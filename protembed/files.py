@@ -1,0 +1,340 @@
+"""Opening, decompressing and hashing; the only place where a file is opened for writing.
+
+Whatever is finished appears under its name by renaming, after it was flushed to disk: a reader never sees half a file.
+"""
+
+import bz2
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from protembed.errors import FormatError, InputNotFoundError, OutputError
+
+STANDARD_STREAM = Path("-")
+
+_BLOCK = 1 << 20
+_MAGIC_LENGTH = 6
+_OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+# Reading
+
+
+def display_name(path: Path) -> str:
+    """Name a path in a message: `<stdin>` for `-`."""
+    return "<stdin>" if path == STANDARD_STREAM else str(path)
+
+
+@contextmanager
+def open_input(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, or stdin for `-`, and decompress gzip, bzip2 or xz as its first bytes say, whatever its name.
+
+    Args:
+        path: the file; `-` is stdin.
+
+    Yields:
+        The decompressed bytes as a buffered stream.
+
+    Raises:
+        InputNotFoundError: the file is not there, is a directory, or may not be read.
+        FormatError: the archive is truncated or damaged; raised while it is read.
+    """
+    name = display_name(path)
+    try:
+        raw = cast("BinaryIO", sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb")
+    except OSError as error:
+        raise InputNotFoundError(name, error.strerror or str(error), "check the path") from error
+    try:
+        stream = _decompressed(raw)
+        yield stream
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        raise FormatError(name, f"the archive is truncated or damaged ({error})", "fetch or make it again") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # bz2 reports a damaged stream as an OSError without a number.
+        raise FormatError(name, f"the archive is damaged ({error})", "fetch or make it again") from error
+    finally:
+        if path != STANDARD_STREAM:
+            raw.close()
+
+
+def _decompressed(raw: BinaryIO) -> BinaryIO:
+    head = cast("IO[bytes]", raw).peek(_MAGIC_LENGTH)[:_MAGIC_LENGTH]  # type: ignore[attr-defined]  # buffered readers only
+    for magic, opener in _OPENERS.items():
+        if head.startswith(magic):
+            return cast("BinaryIO", opener(raw, "rb"))
+    return raw
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; OSError and ValueError pass through, for the caller knows what the file means."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hash a file's bytes as they lie on disk; hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_inputs(paths: Iterable[Path]) -> str | None:
+    """Hash several inputs as one, each by its bytes on disk; None when one of them is stdin and passes only once."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if path == STANDARD_STREAM:
+            return None
+        try:
+            digest.update(bytes.fromhex(sha256_of_file(path)))
+        except OSError as error:
+            raise InputNotFoundError(str(path), error.strerror or str(error), "check the path") from error
+    return digest.hexdigest()
+
+
+# Writing
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Lend a temporary path beside `path` to a library that writes by name; rename it into place when all went well.
+
+    Args:
+        path: the final name; an existing file is replaced.
+
+    Yields:
+        The temporary path, with the suffix of `path`.
+
+    Raises:
+        OutputError: the folder cannot be made or written, or the disk is full; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush_to_disk(temporary)
+        temporary.replace(path)
+        _flush_to_disk(path.parent)
+    except OSError as error:
+        _raise_unless_reading(error, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for binary writing that appears under its name only when it is complete.
+
+    Raises:
+        OutputError: as `atomic_path`.
+    """
+    with atomic_path(path) as temporary, temporary.open("w+b") as stream:
+        yield stream
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Lend an empty temporary directory beside `path`; rename it into place when all went well.
+
+    Args:
+        path: the final name; an existing directory is replaced.
+
+    Yields:
+        The temporary directory.
+
+    Raises:
+        OutputError: the directory cannot be made or written, or the disk is full; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            _flush_to_disk(file)
+        _flush_to_disk(temporary)
+        if path.exists():
+            path.rename(displaced)
+        temporary.rename(path)
+        _flush_to_disk(path.parent)
+    except OSError as error:
+        _raise_unless_reading(error, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(displaced, ignore_errors=True)
+
+
+@contextmanager
+def output_stream(path: Path) -> Iterator[BinaryIO]:
+    """Open a seekable binary output: an atomic file, or for `-` a spool in TMPDIR that is copied to stdout at the end.
+
+    Raises:
+        OutputError: the file, the spool or stdout could not be written. BrokenPipeError passes: the reader has left.
+    """
+    if path != STANDARD_STREAM:
+        with atomic_file(path) as stream:
+            yield stream
+        return
+    with tempfile.TemporaryFile() as spool:
+        yield cast("BinaryIO", spool)
+        spool.seek(0)
+        try:
+            shutil.copyfileobj(spool, sys.stdout.buffer, _BLOCK)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError("<stdout>", error.strerror or str(error)) from error
+
+
+class ArrayStream:
+    """A `.npy` file to which rows are appended while their number is not yet known.
+
+    Args:
+        stream: a seekable binary file, at the place where the array is to begin.
+        row_shape: the shape of one row; () for a flat array.
+        dtype: the type of the numbers.
+    """
+
+    def __init__(self, stream: BinaryIO, row_shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self._stream, self._start = stream, stream.tell()
+        self._row_shape, self._dtype = row_shape, np.dtype(dtype)
+        self.num_rows = 0
+        self._write_header()
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows, (rows, *row_shape), converted to the dtype."""
+        self._stream.write(np.ascontiguousarray(rows, self._dtype).tobytes())
+        self.num_rows += len(rows)
+
+    def finish(self) -> None:
+        """Write the number of rows into the header; the file is complete then."""
+        end = self._stream.tell()
+        self._stream.seek(self._start)
+        self._write_header()
+        self._stream.seek(end)
+
+    def _write_header(self) -> None:
+        # numpy pads the header so that the first axis may grow to any number without a byte moving.
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self.num_rows, *self._row_shape),
+        }
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+
+@contextmanager
+def array_file(path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[ArrayStream]:
+    """Open a `.npy` file for appending rows; it appears under its name, complete, at the end."""
+    with atomic_file(path) as stream:
+        array = ArrayStream(stream, row_shape, dtype)
+        yield array
+        array.finish()
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents; an existing one is kept.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(str(path), error.strerror or str(error)) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole directory, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically, in UTF-8."""
+    with atomic_file(path) as stream:
+        stream.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given; NaN and infinity are refused with ValueError."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Append one JSON line, and flush it.
+
+    Raises:
+        OutputError: the line could not be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(value, allow_nan=False) + "\n")
+    except OSError as error:
+        raise OutputError(str(path), error.strerror or str(error)) from error
+
+
+def table_line(cells: Sequence[object]) -> bytes:
+    r"""Spell one line of a TSV in UTF-8; what a terminal or a spreadsheet would act upon is escaped.
+
+    >>> table_line(["=cmd()", "tab\there", -1.5])
+    b"'=cmd()\ttab\\x09here\t-1.5\n"
+    """
+    return ("\t".join(_cell(cell) for cell in cells) + "\n").encode()
+
+
+def printable(text: str) -> str:
+    r"""Escape control and direction-changing characters as `\xNN` or `\uNNNN`; all else stays.
+
+    >>> printable("evil\x1b[2J")
+    'evil\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter == " " else _escape(letter) for letter in text)
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _flush_to_disk(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} was not written")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise_unless_reading(error: OSError, path: Path) -> None:
+    """Turn an OSError of a writing block into an OutputError, but let a broken pipe tell its own story."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    raise OutputError(str(path), error.strerror or str(error)) from error

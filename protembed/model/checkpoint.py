@@ -1,0 +1,349 @@
+"""A model directory and what it holds.
+
+The directory is a plain Hugging Face `EsmForMaskedLM`; `protembed.json` and, for a fine-tuned model,
+`head.safetensors` stand beside it. JSON and safetensors only: nothing is unpickled.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import protembed
+from protembed.config import EncoderShape
+from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
+from protembed.errors import InputNotFoundError, ModelFormatError
+from protembed.files import atomic_directory, sha256_of_file, write_json, write_text
+from protembed.model.encoder import LAYER_NORM_EPS, ROTARY_BASE, Encoder, initialise, inverse_frequencies
+from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
+from protembed.model.pooling import PoolingName
+from protembed.model.weights import WEIGHTS_FILE, StoredWeights, read_model_json, rotary_name, weight_table
+
+FORMAT_VERSION = 1
+# How many residues ESM-2 saw at once, <cls> and <eos> not counted.
+ESM2_WINDOW_RESIDUES = 1022
+
+_CONFIG, _RECORD, _HEAD = "config.json", "protembed.json", "head.safetensors"
+_ESM2_ONLY = "protembed reads ESM-2 models in Hugging Face layout"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """What protembed knows about a model beyond its weights: the content of `protembed.json`.
+
+    Attributes:
+        window_residues: the longest stretch that the model was trained on.
+        layer: whose output represents a protein; None is the last.
+        pooling: how residues become one vector; None if nothing was trained for one.
+        configuration: the options of the command that made the model.
+        corpus_fingerprint: of the tokens that it was pretrained on.
+        metrics: what was measured on it.
+        classes: of a fine-tuned classifier.
+        target: what a fine-tuned model predicts; None for an encoder.
+    """
+
+    window_residues: int = ESM2_WINDOW_RESIDUES
+    layer: int | None = None
+    pooling: PoolingName | None = None
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    corpus_fingerprint: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    target: str | None = None
+
+
+@dataclass(kw_only=True)
+class Checkpoint:
+    """What a model directory holds.
+
+    Attributes:
+        encoder: the encoder.
+        lm_head: its masked-LM head.
+        contact_head: its contact head, zeros while unfitted.
+        task_head: the head of a fine-tuned model.
+        record: what is known about it.
+        directory: where it was read from; None for one that was just made.
+    """
+
+    encoder: Encoder
+    lm_head: MaskedLMHead
+    contact_head: ContactHead
+    task_head: TaskHead | None = None
+    record: ModelRecord = field(default_factory=ModelRecord)
+    directory: Path | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers of the encoder and its masked-LM head."""
+        return sum(weight.numel() for part in (self.encoder, self.lm_head) for weight in part.parameters())
+
+    def sha256(self) -> str:
+        """Hash the weight files of the directory; two equal hashes are one model.
+
+        Raises:
+            ValueError: the checkpoint was not read from a directory.
+        """
+        if self.directory is None:
+            raise ValueError("a checkpoint that was not saved has no hash")
+        digest = hashlib.sha256()
+        for file in sorted(self.directory.glob("*.safetensors")):
+            digest.update(bytes.fromhex(sha256_of_file(file)))
+        return digest.hexdigest()
+
+    def to(self, device: torch.device) -> "Checkpoint":
+        """Move all parts to a device, in place, and return the checkpoint."""
+        for part in self._parts().values():
+            part.to(device)
+        if self.task_head is not None:
+            self.task_head.to(device)
+        return self
+
+    def _parts(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "lm_head": self.lm_head, "contact_head": self.contact_head}
+
+
+def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], seed: int) -> Checkpoint:
+    """Make a model with starting values.
+
+    Args:
+        shape: layers, width and heads.
+        how: the distribution of weight matrices and embeddings.
+        seed: of the random numbers; encoder and head share one stream.
+    """
+    checkpoint = _without_values(shape)
+    for part in checkpoint._parts().values():
+        part.to_empty(device="cpu")
+    checkpoint.encoder.inverse_frequencies = inverse_frequencies(shape)
+    checkpoint.contact_head = ContactHead(shape.num_layers * shape.num_heads)
+    checkpoint.lm_head = MaskedLMHead(shape.dim)
+    generator = torch.Generator().manual_seed(seed)
+    initialise(checkpoint.encoder, how, generator)
+    initialise(checkpoint.lm_head, how, generator)
+    return checkpoint
+
+
+def load_checkpoint(directory: Path | str) -> Checkpoint:
+    """Read a model directory: ESM-2 in any spelling of Hugging Face, or one that protembed wrote.
+
+    Args:
+        directory: with `config.json` and `model.safetensors` (or shards and their index).
+
+    Returns:
+        The model on the CPU, in float32 whatever the directory's precision, in evaluation mode.
+
+    Raises:
+        InputNotFoundError: there is no such directory or no model in it.
+        ModelFormatError: the model is no ESM-2, or its files are damaged.
+    """
+    directory = Path(directory)
+    shape = _read_shape(directory)
+    checkpoint = _without_values(shape)
+    checkpoint.directory = directory
+    checkpoint.record = _read_record(directory)
+    with StoredWeights(directory) as stored:
+        stored.expect_num_layers(shape.num_layers)
+        for ours, weight in weight_table(shape).items():
+            part, _, name = ours.partition(".")
+            module = checkpoint._parts()[part]
+            value = weight.read(stored)
+            expected = module.state_dict()[name].shape
+            if value.shape != expected:
+                found = f"{weight.stored_names[0]} has shape {tuple(value.shape)}, not {tuple(expected)}"
+                raise ModelFormatError(directory, found, "the files do not belong together")
+            module.load_state_dict({name: value}, strict=False, assign=True)
+    checkpoint.encoder.inverse_frequencies = inverse_frequencies(shape)
+    if checkpoint.record.target is not None:
+        checkpoint.task_head = _read_task_head(directory, shape, checkpoint.record)
+    for module in checkpoint._parts().values():
+        module.eval().requires_grad_(True)
+    return checkpoint
+
+
+def save_checkpoint(checkpoint: Checkpoint, directory: Path, card: str) -> None:
+    """Write a model directory; it appears under its name, complete, at the end, and replaces an older one.
+
+    Args:
+        checkpoint: the model.
+        directory: the final name.
+        card: the text of its README.md.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_directory(directory) as temporary:
+        write_checkpoint_files(checkpoint, temporary, card)
+
+
+def write_checkpoint_files(checkpoint: Checkpoint, directory: Path, card: str) -> None:
+    """Write the files of a model into an existing directory, to which the caller may add files of its own."""
+    shape = checkpoint.encoder.shape
+    state = {
+        f"{part}.{name}": value
+        for part, module in checkpoint._parts().items()
+        for name, value in _state(module).items()
+    }
+    tensors = {
+        name: value for ours, weight in weight_table(shape).items() for name, value in weight.stored(state[ours])
+    }
+    for layer in range(shape.num_layers):
+        tensors[rotary_name(layer)] = inverse_frequencies(shape)
+    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    if checkpoint.task_head is not None:
+        save_file(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
+    write_json(directory / _CONFIG, _config_json(shape))
+    write_json(directory / _RECORD, _record_json(checkpoint))
+    write_text(directory / "vocab.txt", "\n".join(TOKENS))
+    write_json(directory / "tokenizer_config.json", _TOKENIZER_CONFIG)
+    write_json(directory / "special_tokens_map.json", _SPECIAL_TOKENS)
+    write_text(directory / "README.md", card)
+
+
+# config.json, protembed.json, head.safetensors
+
+_SPECIAL_TOKENS = {
+    "cls_token": "<cls>",
+    "eos_token": "<eos>",
+    "mask_token": "<mask>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+}
+_TOKENIZER_CONFIG = {**_SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
+
+# What makes an ESM directory an ESM-2: a field, and the test that its value must pass. Absent fields are not tested.
+_ESM2_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "position_embedding_type": lambda value: value == "rotary",
+    "token_dropout": lambda value: value is True,
+    "emb_layer_norm_before": lambda value: not value,
+    "is_folding_model": lambda value: not value,
+    "layer_norm_eps": lambda value: value == LAYER_NORM_EPS,
+    "rope_theta": lambda value: value == ROTARY_BASE,
+    "vocab_size": lambda value: value == len(TOKENS),
+    "mask_token_id": lambda value: value == MASK,
+    "tie_word_embeddings": lambda value: value is True,
+}
+
+
+def _config_json(shape: EncoderShape) -> dict[str, Any]:
+    return {
+        "architectures": ["EsmForMaskedLM"],
+        "model_type": "esm",
+        "attention_probs_dropout_prob": 0.0,
+        "bos_token_id": CLS,
+        "classifier_dropout": None,
+        "dtype": "float32",
+        "emb_layer_norm_before": False,
+        "eos_token_id": EOS,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "hidden_size": shape.dim,
+        "initializer_range": 0.02,
+        "intermediate_size": 4 * shape.dim,
+        "is_folding_model": False,
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "mask_token_id": MASK,
+        "max_position_embeddings": ESM2_WINDOW_RESIDUES + 4,
+        "num_attention_heads": shape.num_heads,
+        "num_hidden_layers": shape.num_layers,
+        "pad_token_id": PAD,
+        "position_embedding_type": "rotary",
+        "rope_theta": ROTARY_BASE,
+        "tie_word_embeddings": True,
+        "token_dropout": True,
+        "use_cache": True,
+        "vocab_size": len(TOKENS),
+    }
+
+
+def _record_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "protembed_version": protembed.__version__,
+        **dataclasses.asdict(checkpoint.record),
+        "contact_head_fitted": checkpoint.contact_head.is_fitted,
+    }
+
+
+def _read_shape(directory: Path) -> EncoderShape:
+    if not (directory / _CONFIG).exists():
+        found = "there is no config.json" if directory.is_dir() else "no such directory"
+        raise InputNotFoundError(
+            str(directory), found, "name a model directory in Hugging Face layout, or a protembed run"
+        )
+    config = read_model_json(directory / _CONFIG)
+    if config.get("model_type") != "esm":
+        raise ModelFormatError(directory, f"this is a model of type {config.get('model_type')!r}", _ESM2_ONLY)
+    for name, is_esm2 in _ESM2_FIELDS.items():
+        if name in config and not is_esm2(config[name]):
+            raise ModelFormatError(
+                directory, f"config.json has {name} {config[name]!r}", f"{_ESM2_ONLY}, this is another"
+            )
+    if "position_embedding_type" not in config:
+        raise ModelFormatError(
+            directory, "config.json has no position_embedding_type", f"{_ESM2_ONLY}, with rotary ones"
+        )
+    shape = EncoderShape(
+        num_layers=_whole_number(directory, config, "num_hidden_layers"),
+        dim=_whole_number(directory, config, "hidden_size"),
+        num_heads=_whole_number(directory, config, "num_attention_heads"),
+    )
+    if shape.dim % (2 * shape.num_heads):
+        found = f"hidden_size {shape.dim} does not divide into {shape.num_heads} heads of even size"
+        raise ModelFormatError(directory, found, _ESM2_ONLY)
+    return shape
+
+
+def _whole_number(directory: Path, config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or not 0 < value < 1_000_000:
+        raise ModelFormatError(directory, f"config.json has {name} {value!r}", "a positive whole number is expected")
+    return value
+
+
+def _read_record(directory: Path) -> ModelRecord:
+    if not (directory / _RECORD).exists():
+        return ModelRecord()
+    content = read_model_json(directory / _RECORD)
+    version = content.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        found = f"protembed.json has format version {version!r}"
+        raise ModelFormatError(directory, found, f"this protembed reads up to {FORMAT_VERSION}: install a newer one")
+    known = {spec.name for spec in dataclasses.fields(ModelRecord)}
+    values = {name: value for name, value in content.items() if name in known}
+    if values.get("classes") is not None:
+        values["classes"] = tuple(values["classes"])
+    return ModelRecord(**values)
+
+
+def _read_task_head(directory: Path, shape: EncoderShape, record: ModelRecord) -> TaskHead:
+    head = TaskHead(shape.dim, record.classes)
+    try:
+        with safe_open(directory / _HEAD, framework="pt") as file:
+            head.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (OSError, SafetensorError, RuntimeError) as error:
+        advice = "fetch or make the model again"
+        raise ModelFormatError(directory / _HEAD, f"missing or damaged ({error})", advice) from error
+    return head.eval()
+
+
+# Modules
+
+
+def _without_values(shape: EncoderShape) -> Checkpoint:
+    """Make the modules without allocating their numbers: a large model is not filled twice."""
+    with torch.device("meta"):
+        return Checkpoint(
+            encoder=Encoder(shape),
+            lm_head=MaskedLMHead(shape.dim),
+            contact_head=ContactHead(shape.num_layers * shape.num_heads),
+        )
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in module.state_dict().items()}

@@ -1,0 +1,128 @@
+"""What stands on the encoder: the masked-LM head, the contact head, and the heads of tasks."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from protembed.data.alphabet import AMINO_ACID_IDS, TOKENS
+from protembed.model.encoder import LAYER_NORM_EPS
+
+# Tokens that are no amino acid can never be a target; with this logit a 33-way softmax gives our 20-way probabilities.
+NEVER_A_TARGET = -100.0
+
+
+class MaskedLMHead(nn.Module):
+    """From a token's vector to its logits: dense, exact GELU, LayerNorm, the embedding transposed, a bias.
+
+    The decoder has no weights of its own: it is given the encoder's embedding at each call.
+
+    Args:
+        dim: the encoder's width.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(dim, dim)
+        self.layer_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.bias = nn.Parameter(torch.full((len(TOKENS),), NEVER_A_TARGET))
+        with torch.no_grad():
+            self.bias[AMINO_ACID_IDS] = 0.0
+
+    def forward(self, hidden: Tensor, embedding: Tensor, classes: slice = slice(None)) -> Tensor:
+        """Compute logits.
+
+        Args:
+            hidden: (n, dim), final hidden states of any tokens.
+            embedding: (33, dim), the encoder's embedding weights.
+            classes: the token ids wanted; `AMINO_ACID_IDS` for the 20 amino acids.
+
+        Returns:
+            (n, classes).
+        """
+        features = self.layer_norm(F.gelu(self.dense(hidden)))
+        return F.linear(features, embedding[classes], self.bias[classes])
+
+
+class ContactHead(nn.Module):
+    """ESM-2's contact predictor: a logistic regression over all heads' symmetrised, corrected attention maps.
+
+    Its weights are fitted apart from training (they are buffers), and zero while unfitted.
+
+    Args:
+        num_maps: layers times heads.
+
+    Source: Rao et al. 2021, "Transformer protein language models are unsupervised structure learners", section 3.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, num_maps: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(1, num_maps))
+        self.register_buffer("bias", torch.zeros(1))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether any weight differs from zero."""
+        return bool(self.weight.any())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Predict contacts of one protein.
+
+        Args:
+            maps: (layer, head, residues, residues), special tokens removed.
+
+        Returns:
+            (residues, residues), probabilities.
+        """
+        features = average_product_correction(maps + maps.transpose(-1, -2)).flatten(0, 1)  # (layer · head, R, R)
+        return torch.sigmoid(torch.einsum("m,mij->ij", self.weight[0], features) + self.bias)
+
+
+def average_product_correction(maps: Tensor) -> Tensor:
+    """Subtract what a pair owes to its row and column alone.
+
+    Args:
+        maps: (…, residues, residues), symmetric.
+
+    Returns:
+        The same shape.
+
+    Source: Dunn et al. 2008, equation 2.
+    """
+    rows, columns = maps.sum(-1, keepdim=True), maps.sum(-2, keepdim=True)
+    return maps - rows * columns / maps.sum((-1, -2), keepdim=True)
+
+
+class TaskHead(nn.Module):
+    """A linear head on the pooled vector of a protein.
+
+    Args:
+        dim: the encoder's width.
+        classes: the names of the classes, or None for a value.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int, classes: Sequence[str] | None) -> None:
+        super().__init__()
+        self.classes = None if classes is None else tuple(classes)
+        self.linear = nn.Linear(dim, 1 if classes is None else len(classes))
+        # A value is learned in units of the training labels' standard deviation, from their mean.
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Compute (proteins, classes) logits, or (proteins,) standardised values, from (proteins, dim)."""
+        output = self.linear(pooled)
+        return cast("Tensor", output if self.classes else output.squeeze(-1))
+
+    def predict(self, pooled: Tensor) -> Tensor:
+        """Compute (proteins, classes) probabilities, or (proteins,) values in the labels' units."""
+        output = self(pooled)
+        return cast("Tensor", output.softmax(-1) if self.classes else output * self.scale + self.offset)

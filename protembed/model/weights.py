@@ -1,0 +1,152 @@
+"""The one table of Hugging Face weight names, and the files where weights are stored.
+
+ESM-2 directories spell the same weights in several ways: LayerNorm's as `weight` and `bias` or as `gamma` and `beta`,
+the rotary frequencies once, per layer, or not at all (they are computed, never read), the weights in one file or in
+shards.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from protembed.config import EncoderShape
+from protembed.errors import ModelFormatError
+from protembed.files import read_json
+
+WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One of our weights, and the stored ones it consists of, one below the other."""
+
+    stored_names: tuple[str, ...]
+
+    def read(self, stored: "StoredWeights") -> Tensor:
+        """Join the stored weights to ours, in float32."""
+        parts = [stored.tensor(name).to(torch.float32) for name in self.stored_names]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def stored(self, ours: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Divide our weight into the stored ones."""
+        for name, part in zip(self.stored_names, ours.chunk(len(self.stored_names)), strict=True):
+            yield name, part.contiguous()
+
+
+def weight_table(shape: EncoderShape) -> dict[str, Weight]:
+    """Map each of our weights to its Hugging Face names; the only place that knows those, in both directions."""
+    modules: dict[str, tuple[str, ...]] = {
+        "encoder.final_norm": ("esm.encoder.emb_layer_norm_after",),
+        "lm_head.dense": ("lm_head.dense",),
+        "lm_head.layer_norm": ("lm_head.layer_norm",),
+        "contact_head": ("esm.contact_head.regression",),
+    }
+    for index in range(shape.num_layers):
+        ours, theirs = f"encoder.layers.{index}", f"esm.encoder.layer.{index}"
+        projections = (f"{theirs}.attention.self.{name}" for name in ("query", "key", "value"))
+        modules |= {
+            f"{ours}.attention_norm": (f"{theirs}.attention.LayerNorm",),
+            f"{ours}.attention.project": tuple(projections),
+            f"{ours}.attention.output": (f"{theirs}.attention.output.dense",),
+            f"{ours}.feed_forward_norm": (f"{theirs}.LayerNorm",),
+            f"{ours}.feed_forward.expand": (f"{theirs}.intermediate.dense",),
+            f"{ours}.feed_forward.contract": (f"{theirs}.output.dense",),
+        }
+    table = {
+        "encoder.embedding.weight": Weight(("esm.embeddings.word_embeddings.weight",)),
+        "lm_head.bias": Weight(("lm_head.bias",)),
+    }
+    for ours, theirs_of_module in modules.items():
+        for kind in ("weight", "bias"):
+            table[f"{ours}.{kind}"] = Weight(tuple(f"{theirs}.{kind}" for theirs in theirs_of_module))
+    return table
+
+
+class StoredWeights:
+    """The tensors of a directory, of one file or of several shards, under the names of our table."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files = ExitStack()
+        self._home: dict[str, tuple[Any, str]] = {}
+
+    def __enter__(self) -> "StoredWeights":
+        for path in _weight_files(self._directory):
+            try:
+                file = self._files.enter_context(safe_open(path, framework="pt"))
+            except (OSError, SafetensorError) as error:
+                raise ModelFormatError(path, f"damaged ({error})", "fetch or make the model again") from error
+            for name in file.keys():  # noqa: SIM118  # not a dictionary
+                # transformers spells LayerNorm's parameters like its paper when it saves, and like torch elsewhere.
+                ours = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
+                self._home[ours] = (file, name)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._files.close()
+
+    def expect_num_layers(self, num_layers: int) -> None:
+        """Refuse a configuration that promises other layers than there are, before anything is allocated for them."""
+        found = {int(match[1]) for name in self._home if (match := re.match(r"esm\.encoder\.layer\.(\d+)\.", name))}
+        if found != set(range(num_layers)) and (found or num_layers):
+            what = f"config.json names {num_layers} layers, the weights have {len(found)}"
+            raise ModelFormatError(self._directory, what, "the files do not belong together")
+
+    def tensor(self, name: str) -> Tensor:
+        """Read one tensor.
+
+        Raises:
+            ModelFormatError: it is not there.
+        """
+        if name not in self._home:
+            advice = "protembed reads ESM-2 models in Hugging Face layout, saved from EsmForMaskedLM"
+            raise ModelFormatError(self._directory, f"the weights have no {name}", advice)
+        file, stored_name = self._home[name]
+        tensor: Tensor = file.get_tensor(stored_name)
+        return tensor
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    if (directory / WEIGHTS_FILE).exists():
+        return [directory / WEIGHTS_FILE]
+    if not (directory / _INDEX).exists():
+        found = f"there is no {WEIGHTS_FILE}"
+        advice = (
+            "pickled weights are not read: save the model with transformers' save_pretrained, which writes safetensors"
+        )
+        raise ModelFormatError(directory, found, advice)
+    index = read_model_json(directory / _INDEX)
+    names = sorted(set(index.get("weight_map", {}).values()))
+    for name in names:
+        if Path(name).name != name:
+            raise ModelFormatError(
+                directory / _INDEX, f"a shard is named {name!r}", "shards must lie beside their index"
+            )
+    return [directory / name for name in names]
+
+
+def rotary_name(layer: int) -> str:
+    """Name the stored copy of the rotary frequencies, which transformers misses loudly where it is not there."""
+    return f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"
+
+
+def read_model_json(path: Path) -> dict[str, Any]:
+    """Read one of a model directory's JSON files.
+
+    Raises:
+        ModelFormatError: it is not there, no JSON, or no object.
+    """
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ModelFormatError(path, f"this is no readable JSON ({error})", "fetch or make the model again") from error
+    if not isinstance(content, dict):
+        raise ModelFormatError(path, "this JSON is no object", "fetch or make the model again")
+    return content
