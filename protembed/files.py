@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -27,7 +27,7 @@ STANDARD_STREAM = Path("-")
 
 _BLOCK = 1 << 20
 _MAGIC_LENGTH = 6
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
@@ -189,8 +189,8 @@ def output_stream(path: Path) -> Iterator[BinaryIO]:
         with atomic_file(path) as stream:
             yield stream
         return
-    with tempfile.TemporaryFile() as spool:
-        yield cast("BinaryIO", spool)
+    with scratch_file() as spool:
+        yield spool
         spool.seek(0)
         try:
             shutil.copyfileobj(spool, sys.stdout.buffer, _BLOCK)
@@ -199,6 +199,11 @@ def output_stream(path: Path) -> Iterator[BinaryIO]:
             raise
         except OSError as error:
             raise OutputError("<stdout>", error.strerror or str(error)) from error
+
+
+def scratch_file() -> BinaryIO:
+    """Open a nameless file in TMPDIR that is gone when it is closed."""
+    return cast("BinaryIO", tempfile.TemporaryFile())
 
 
 class ArrayStream:

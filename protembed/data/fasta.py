@@ -242,26 +242,30 @@ class _ValidatedLines:
     def __init__(self, text: Iterable[str], name: str) -> None:
         self._text, self._name = text, name
         self._places: list[_Place] = []
-        self._num_records = 0
+        self._num_records = self._num_lines = 0
 
     def finished_record(self, number: int) -> _Place:
         """Return the place of the record with this number, from 1; it or its successor was read last."""
         return self._places[number - 1 - self._num_records]
 
     def __iter__(self) -> Iterator[str]:
-        for number, line in enumerate(self._text, start=1):
+        # Biopython asks for an iterator twice, for the first header and for the rest; the count goes on.
+        for line in self._text:
+            self._num_lines += 1
             if line.startswith(">"):
-                self._places = [*self._places[-1:], _Place(number)]
+                self._places = [*self._places[-1:], _Place(self._num_lines)]
                 self._num_records += 1
             elif line.strip():
-                self._refuse_foreign_line(line, number)
-                self._places[-1].sequence_lines.append((number, line))
+                self._refuse_foreign_line(line)
+                self._places[-1].sequence_lines.append((self._num_lines, line))
             yield line if line.strip() else "\n"
 
-    def _refuse_foreign_line(self, line: str, number: int) -> None:
+    def _refuse_foreign_line(self, line: str) -> None:
         if not self._places:
             known = next((name for start, name in _FOREIGN_LINES.items() if line.lstrip().startswith(start)), None)
             found = f"this is {known}" if known else f"the first line is {line.strip()[:40]!r}, not a '>' header"
-            raise FormatError(self._name, found, _GIVE_FASTA, line=number)
+            raise FormatError(self._name, found, _GIVE_FASTA, line=self._num_lines)
         if line.startswith((";", "#")):
-            raise FormatError(self._name, f"a {line[0]!r} comment line", "FASTA has none, remove it", line=number)
+            raise FormatError(
+                self._name, f"a {line[0]!r} comment line", "FASTA has none, remove it", line=self._num_lines
+            )

@@ -1,0 +1,227 @@
+"""The one training loop, shared by pretraining and fine-tuning."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch.optim import Optimizer
+
+from protembed.config import OptimizerConfig
+from protembed.data.batching import BatchPlan, LabelledBatch, MaskedBatch
+from protembed.errors import DivergedError
+from protembed.training.objectives import Objective
+from protembed.training.optimizer import (
+    clip_gradients,
+    divide_gradients,
+    learning_rate_at,
+    make_optimizer,
+    set_learning_rate,
+)
+from protembed.training.state import RunState
+
+AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
+Validation = Callable[[], Mapping[str, float]]
+
+_DEFAULT_LEARNING_RATE = {"adamw": 1e-3, "sgd": 0.1}
+_MAX_SKIPPED_IN_A_ROW = 5
+_CALIBRATION_WARMUP_STEPS, _CALIBRATION_SECONDS = 2, 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The course of a run, with every number decided.
+
+    Attributes:
+        num_steps: optimiser steps of the whole run.
+        validate_every: steps between validations; the last step is always validated.
+        save_every: steps between checkpoints; the last step is always saved.
+        learning_rate: at the peak.
+        warmup_steps: steps of linear warm-up.
+        decay_share: the last share of the steps, over which the rate falls to zero.
+        clip_norm: the largest norm of a step's gradient; None leaves gradients as they are.
+    """
+
+    num_steps: int
+    validate_every: int
+    save_every: int
+    learning_rate: float
+    warmup_steps: int
+    decay_share: float
+    clip_norm: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What happened in one step.
+
+    Attributes:
+        step: steps taken, this one included.
+        num_residues: residues seen in the run.
+        train_loss: mean over the step's targets; None when the step had none or was skipped.
+        learning_rate: of this step.
+        residues_per_second: of this step.
+        validation: what was measured after it, `valid_loss` among it; None when it was not validated.
+        is_best: whether `valid_loss` is the lowest so far.
+    """
+
+    step: int
+    num_residues: int
+    train_loss: float | None
+    learning_rate: float
+    residues_per_second: float
+    validation: Mapping[str, float] | None = None
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class _StepResult:
+    loss: float | None
+    num_residues: int
+    is_finite: bool
+
+
+def plan_training(
+    config: OptimizerConfig,
+    num_steps: int,
+    *,
+    validate_every: int | None = None,
+    save_every: int | None = None,
+    default_learning_rate: float | None = None,
+) -> TrainingPlan:
+    """Decide what the options left open.
+
+    Args:
+        config: the optimiser's options.
+        num_steps: of the whole run.
+        validate_every: steps between validations; None is a fifth of the run.
+        save_every: steps between checkpoints; None is a twentieth of the run.
+        default_learning_rate: for AdamW where the task asks for another than pretraining.
+    """
+    default = default_learning_rate if config.optimizer == "adamw" else None
+    fallback = _DEFAULT_LEARNING_RATE[config.optimizer] if default is None else default
+    return TrainingPlan(
+        num_steps=num_steps,
+        validate_every=validate_every or max(1, math.ceil(num_steps / 5)),
+        save_every=save_every or max(1, math.ceil(num_steps / 20)),
+        learning_rate=fallback if config.learning_rate is None else config.learning_rate,
+        warmup_steps=math.ceil(num_steps / 20) if config.warmup_steps is None else config.warmup_steps,
+        decay_share=config.decay_share,
+        clip_norm=config.clip_norm if config.optimizer == "adamw" else None,
+    )
+
+
+def train(
+    objective: Objective[AnyBatch],
+    batches: BatchPlan[AnyBatch],
+    optimizer: Optimizer,
+    plan: TrainingPlan,
+    run: RunState,
+    *,
+    validate: Validation | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[StepReport]:
+    """Train until the planned step, yielding a report after each; goes on where `run` stands.
+
+    A checkpoint is written only after the caller has dealt with the report of its step, so that whatever the caller
+    keeps (a log, the best model) is never behind the checkpoint.
+
+    Args:
+        objective: the model and its loss.
+        batches: what each step sees.
+        optimizer: of the objective's parameters.
+        plan: the course of the run.
+        run: restored already; advanced and saved here.
+        validate: measures `valid_loss`, and what else should be reported.
+        stop: asked after each step; when true the run is saved and left.
+
+    Raises:
+        DivergedError: several steps in a row had no finite loss or gradient; the checkpoints are intact.
+    """
+    progress, skipped_in_a_row = run.progress, 0
+    while progress.step < plan.num_steps:
+        learning_rate = learning_rate_at(
+            progress.step,
+            plan.num_steps,
+            plan.learning_rate,
+            warmup_steps=plan.warmup_steps,
+            decay_share=plan.decay_share,
+        )
+        set_learning_rate(optimizer, learning_rate)
+        began = time.perf_counter()
+        result = take_step(objective, batches.packs(progress.step), optimizer, plan.clip_norm)
+        seconds = time.perf_counter() - began
+
+        progress.step += 1
+        progress.num_residues += result.num_residues
+        progress.num_skipped += not result.is_finite
+        skipped_in_a_row = 0 if result.is_finite else skipped_in_a_row + 1
+        if skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+            raise DivergedError(progress.step, skipped_in_a_row)
+
+        is_last = progress.step == plan.num_steps
+        measured, is_best = None, False
+        if validate is not None and (is_last or progress.step % plan.validate_every == 0):
+            measured = validate()
+            is_best = progress.best_loss is None or measured["valid_loss"] < progress.best_loss
+            if is_best:
+                progress.best_loss, progress.best_step = measured["valid_loss"], progress.step
+        yield StepReport(
+            step=progress.step,
+            num_residues=progress.num_residues,
+            train_loss=result.loss,
+            learning_rate=learning_rate,
+            residues_per_second=result.num_residues / seconds,
+            validation=measured,
+            is_best=is_best,
+        )
+        leaving = stop()
+        if is_last or leaving or progress.step % plan.save_every == 0:
+            run.save(objective, optimizer)
+        if leaving:
+            return
+
+
+def take_step(
+    objective: Objective[AnyBatch], packs: Sequence[AnyBatch], optimizer: Optimizer, clip_norm: float | None
+) -> _StepResult:
+    """Accumulate the gradients of a step's packs, divide them once by all its targets, and update the weights.
+
+    A step without targets changes nothing, and neither does one whose loss or gradient is not finite.
+    """
+    optimizer.zero_grad()
+    loss_sum, count, num_residues = 0.0, 0, 0
+    for pack in packs:
+        loss = objective(pack)
+        num_residues += pack.num_residues
+        if loss.count:
+            loss.sum.backward()
+            loss_sum += loss.sum.item()
+            count += loss.count
+    if not count:
+        return _StepResult(loss=None, num_residues=num_residues, is_finite=True)
+    norm = divide_gradients(optimizer, count)
+    if not math.isfinite(loss_sum) or not norm.isfinite():
+        return _StepResult(loss=None, num_residues=num_residues, is_finite=False)
+    if clip_norm is not None:
+        clip_gradients(optimizer, norm, clip_norm)
+    optimizer.step()
+    return _StepResult(loss=loss_sum / count, num_residues=num_residues, is_finite=True)
+
+
+def measure_seconds_per_step(
+    objective: Objective[AnyBatch], batches: BatchPlan[AnyBatch], config: OptimizerConfig, clip_norm: float | None
+) -> float:
+    """Time a few steps on a copy of the model, which leaves the run's first step as it was; seconds per step."""
+    trial = copy.deepcopy(objective)
+    optimizer = make_optimizer(trial, config)
+    step, seconds = 0, 0.0
+    while seconds < _CALIBRATION_SECONDS:
+        began = time.perf_counter()
+        take_step(trial, batches.packs(step), optimizer, clip_norm)
+        if step >= _CALIBRATION_WARMUP_STEPS:
+            seconds += time.perf_counter() - began
+        step += 1
+    return seconds / (step - _CALIBRATION_WARMUP_STEPS)

@@ -1,0 +1,136 @@
+"""The resumable state of a run on disk: weights, optimiser, step and best result, as safetensors and JSON.
+
+A checkpoint is a directory `checkpoints/step-000123` whose `MANIFEST.json`, with the sha256 of every file, is part of
+it from the moment it has its name. A torn or damaged one is passed over for the one before it.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from protembed.errors import ProtembedError
+from protembed.files import atomic_directory, read_json, remove, sha256_of_file, write_json
+
+_WEIGHTS, _OPTIMIZER, _PROGRESS, _MANIFEST = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "progress.json",
+    "MANIFEST.json",
+)
+_NUM_KEPT = 2
+
+
+class DamagedRunError(ProtembedError):
+    """A run whose checkpoints are all torn or damaged."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        super().__init__(f"{directory}: none of the checkpoints is intact; pass --force to begin anew")
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: steps taken.
+        num_residues: residues seen.
+        num_skipped: steps that were skipped because their loss or gradient was not finite.
+        best_loss: the lowest validation loss so far.
+        best_step: after how many steps it was measured.
+    """
+
+    step: int = 0
+    num_residues: int = 0
+    num_skipped: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+
+
+class RunState:
+    """A run's checkpoints and its progress.
+
+    Args:
+        directory: of the run.
+
+    Attributes:
+        progress: how far the run has come; the loop advances it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._checkpoints = directory / "checkpoints"
+        self.progress = Progress()
+
+    def save(self, module: nn.Module, optimizer: Optimizer) -> None:
+        """Write a checkpoint of this step, and drop all but the newest two.
+
+        Raises:
+            OutputError: it cannot be written; the earlier ones are intact.
+        """
+        with atomic_directory(self._checkpoints / f"step-{self.progress.step:06d}") as directory:
+            save_file(_on_cpu(module.state_dict()), directory / _WEIGHTS)
+            save_file(_on_cpu(_optimizer_tensors(module, optimizer)), directory / _OPTIMIZER)
+            write_json(directory / _PROGRESS, dataclasses.asdict(self.progress))
+            files = (_WEIGHTS, _OPTIMIZER, _PROGRESS)
+            write_json(directory / _MANIFEST, {name: sha256_of_file(directory / name) for name in files})
+        for old in self._newest_first()[_NUM_KEPT:]:
+            remove(old)
+
+    def restore(self, module: nn.Module, optimizer: Optimizer) -> None:
+        """Take up the newest intact checkpoint, in place; a run without any stays at its beginning.
+
+        Raises:
+            DamagedRunError: there are checkpoints, but none is intact.
+        """
+        candidates = self._newest_first()
+        intact = next((directory for directory in candidates if _is_intact(directory)), None)
+        if intact is None:
+            if candidates:
+                raise DamagedRunError(self._checkpoints)
+            return
+        module.load_state_dict(load_file(intact / _WEIGHTS))
+        _restore_optimizer(module, optimizer, load_file(intact / _OPTIMIZER))
+        self.progress = Progress(**read_json(intact / _PROGRESS))
+
+    def _newest_first(self) -> list[Path]:
+        found = self._checkpoints.glob("step-*")
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def _is_intact(directory: Path) -> bool:
+    try:
+        manifest: dict[str, str] = read_json(directory / _MANIFEST)
+        return all(sha256_of_file(directory / name) == expected for name, expected in manifest.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Name the optimiser's numbers by the parameter that they belong to: `layers.0.bias/exp_avg`."""
+    return {
+        f"{name}/{kind}": value
+        for name, parameter in module.named_parameters()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore_optimizer(module: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(module.named_parameters())
+    for name, value in tensors.items():
+        parameter_name, _, kind = name.rpartition("/")
+        parameter = parameters[parameter_name]
+        state: dict[str, Any] = optimizer.state[parameter]
+        state[kind] = value.to(parameter.device)
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
