@@ -60,14 +60,12 @@ def flag_name(spec: "dataclasses.Field[Any]") -> str:
 
 
 def as_plain_values(config: Config) -> Mapping[str, Any]:
-    """Turn a config into what JSON can hold; paths become strings."""
-    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    """Turn a config into what JSON can hold, without what does not shape the result: paths and `--force`."""
+    return {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if not isinstance(value, Path | list) and name not in ("force", "output")
+    }
 
 
 def _bound(value: float | None) -> str:

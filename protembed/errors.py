@@ -7,11 +7,13 @@
     │   ├── RecordError                     a record without identifier or sequence
     │   ├── IllegalResidueError             a character that is no amino acid
     │   ├── TableError                      a row of a labelled table
+    │   ├── NothingToLearnError             too few proteins
     │   └── ModelFormatError                a model directory that cannot be read
     ├── InputNotFoundError             66   no such file, model or column
     ├── OutputExistsError               1   a finished result that would be overwritten
     ├── OutputError                     1   a result that could not be written
     ├── ChangedRunError                 1   a run directory that belongs to another command
+    ├── DamagedRunError                 1   a run without an intact checkpoint
     └── DivergedError                   1   training that left the finite numbers
 
 Each error stores what it knows and builds one sentence that says what was found, where, and what to do.
@@ -80,6 +82,17 @@ class TableError(DataError):
         super().__init__(f"{where}: {found}; {advice}")
 
 
+class NothingToLearnError(DataError):
+    """Too few proteins to train on some and validate on others."""
+
+    def __init__(self, num_proteins: int) -> None:
+        self.num_proteins = num_proteins
+        super().__init__(
+            f"{num_proteins} proteins are too few to train on and to hold some out for validation; "
+            "give more, or pass --valid FASTA"
+        )
+
+
 class ModelFormatError(DataError):
     """A model directory whose files are missing, damaged, or describe something that is not ESM-2."""
 
@@ -123,6 +136,14 @@ class ChangedRunError(ProtembedError):
             f"{path} was begun with other settings ({'; '.join(changes)}); "
             "repeat the first command to resume, choose another --output, or pass --force to begin anew"
         )
+
+
+class DamagedRunError(ProtembedError):
+    """A run whose checkpoints are all torn or damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path}: none of the checkpoints is intact; pass --force to begin anew")
 
 
 class DivergedError(ProtembedError):

@@ -81,6 +81,15 @@ def _decompressed(raw: BinaryIO) -> BinaryIO:
     return raw
 
 
+def default_path(source: Path, suffix: str) -> Path:
+    """Name a result in the current folder after an input, without the input's suffixes.
+
+    >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name
+    'seqs.npy'
+    """
+    return Path(("stdin" if source == STANDARD_STREAM else source.name.partition(".")[0] or source.name) + suffix)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file; OSError and ValueError pass through, for the caller knows what the file means."""
     return json.loads(path.read_text(encoding="utf-8"))
@@ -167,15 +176,15 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             _flush_to_disk(file)
         _flush_to_disk(temporary)
-        if path.exists():
+        if path.exists() or path.is_symlink():
             path.rename(displaced)
         temporary.rename(path)
         _flush_to_disk(path.parent)
     except OSError as error:
         _raise_unless_reading(error, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(displaced, ignore_errors=True)
+        remove(temporary)
+        remove(displaced)
 
 
 @contextmanager
@@ -252,18 +261,6 @@ def array_file(path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> Iter
         array.finish()
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory and its parents; an existing one is kept.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(str(path), error.strerror or str(error)) from error
-
-
 def remove(path: Path) -> None:
     """Remove a file or a whole directory, if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -281,6 +278,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, keys in the order given; NaN and infinity are refused with ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as an uncompressed `.npz`, atomically."""
+    with atomic_file(path) as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:

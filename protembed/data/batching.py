@@ -16,7 +16,8 @@ from torch import Tensor
 from protembed.config import BatchConfig, MaskingConfig
 from protembed.data.alphabet import CLS, EOS
 from protembed.data.corpus import Corpus
-from protembed.data.masking import mask_for_validation, mask_tokens, sequence_sha256
+from protembed.data.masking import mask_for_validation, mask_tokens
+from protembed.data.splits import sequence_sha256
 
 # Which of a run's random decisions a generator serves; the second entry of its seed.
 _ORDER_STREAM, _CROP_STREAM = 0, 1
@@ -265,23 +266,30 @@ class LabelledPlan:
     def packs(self, step: int) -> list[LabelledBatch]:
         """Return a step as one pack; a stretch that one long protein filled alone may leave none to the next step."""
         rows = self._order.rows(step)
-        if len(rows) == 0:
-            return []
-        proteins = [self._proteins[row] for row in rows]
-        batch = pack([cut(protein, 0, len(protein)) for protein in proteins], rows)
-        return [
-            LabelledBatch(
-                tokens=batch.tokens,
-                offsets=batch.offsets,
-                rows=batch.rows,
-                targets=self._targets[batch.rows],
-                num_residues=sum(map(len, proteins)),
-            )
-        ]
+        return [_labelled_pack(self._proteins, self._targets, rows)] if len(rows) else []
+
+
+def labelled_packs(proteins: Sequence[Tokens], targets: Tensor, tokens_per_pack: int) -> list[LabelledBatch]:
+    """Pack labelled proteins in their order; arguments as for `LabelledPlan`."""
+    rows = np.arange(len(proteins))
+    parts = split_by_budget([len(protein) + 2 for protein in proteins], tokens_per_pack)
+    return [_labelled_pack(proteins, targets, rows[part]) for part in parts]
 
 
 def _offsets_of(crops: Sequence[Tokens]) -> NDArray[np.int64]:
     return np.cumsum([0, *map(len, crops)], dtype=np.int64)
+
+
+def _labelled_pack(proteins: Sequence[Tokens], targets: Tensor, rows: NDArray[np.int64]) -> LabelledBatch:
+    chosen = [proteins[row] for row in rows]
+    batch = pack([cut(protein, 0, len(protein)) for protein in chosen], rows)
+    return LabelledBatch(
+        tokens=batch.tokens,
+        offsets=batch.offsets,
+        rows=batch.rows,
+        targets=targets[batch.rows],
+        num_residues=sum(map(len, chosen)),
+    )
 
 
 def _masked_pack(

@@ -6,8 +6,9 @@ A corpus is a directory: `tokens.npy` (residues,) uint8, all proteins one after 
 
 import hashlib
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.alphabet import decode, encode
+from protembed.data.fasta import OnIllegal, ReadReport, read_fasta
+from protembed.data.splits import hash_share
+from protembed.errors import NothingToLearnError
 from protembed.files import ArrayStream, array_file, atomic_directory, read_json, write_json
+
+HELD_OUT_SHARE = 0.05
 
 _TOKENS, _OFFSETS, _FACTS = "tokens.npy", "offsets.npy", "corpus.json"
 
@@ -67,6 +73,11 @@ class CorpusWriter:
         self._digest = hashlib.sha256()
         self.offsets = array("q", [0])
 
+    @property
+    def num_proteins(self) -> int:
+        """Proteins so far."""
+        return len(self.offsets) - 1
+
     def add(self, sequence: str) -> None:
         """Append one protein, given as residues of the alphabet."""
         tokens = encode(sequence)
@@ -78,7 +89,7 @@ class CorpusWriter:
         """Count what was added, and fingerprint it."""
         self._digest.update(self.offsets)
         return {
-            "num_proteins": len(self.offsets) - 1,
+            "num_proteins": self.num_proteins,
             "num_residues": self.offsets[-1],
             "fingerprint": self._digest.hexdigest(),
         }
@@ -98,3 +109,55 @@ def corpus_writer(directory: Path) -> Iterator[CorpusWriter]:
         with array_file(temporary / _OFFSETS, (), np.int64) as offsets:
             offsets.append(np.frombuffer(writer.offsets, dtype=np.int64))
         write_json(temporary / _FACTS, writer.facts())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpora:
+    """The proteins to train on, and one or more sets to validate on."""
+
+    train: Corpus
+    valid: Sequence[Corpus]
+
+
+def open_corpora(directory: Path) -> Corpora:
+    """Open what `build_corpora` made."""
+    num_valid = len(list(directory.glob("valid-*")))
+    valid = [Corpus(directory / f"valid-{number}") for number in range(1, num_valid + 1)]
+    return Corpora(train=Corpus(directory / "train"), valid=valid)
+
+
+def build_corpora(
+    directory: Path, fasta: Sequence[Path], valid: Sequence[Path], *, on_illegal: OnIllegal = "error"
+) -> list[str]:
+    """Store training and validation proteins; without validation files a twentieth is held out by sequence hash.
+
+    Args:
+        directory: the final name; it appears there complete.
+        fasta: the proteins to train on.
+        valid: one file for each validation set.
+        on_illegal: what to do about a letter that is no residue.
+
+    Returns:
+        Warnings about the input, in sentences.
+
+    Raises:
+        DataError: the input is not what it should be, or too small to hold proteins out.
+        OutputError: the corpora cannot be written.
+    """
+    report, valid_report = ReadReport(), ReadReport()
+    with ExitStack() as stack:
+        temporary = stack.enter_context(atomic_directory(directory))
+        train = stack.enter_context(corpus_writer(temporary / "train"))
+        held_out = train if valid else stack.enter_context(corpus_writer(temporary / "valid-1"))
+        for record in read_fasta(fasta, on_illegal=on_illegal, report=report):
+            (held_out if hash_share(record.sequence) < HELD_OUT_SHARE else train).add(record.sequence)
+        for number, path in enumerate(valid, start=1):
+            writer = stack.enter_context(corpus_writer(temporary / f"valid-{number}"))
+            for record in read_fasta([path], on_illegal=on_illegal, report=valid_report):
+                writer.add(record.sequence)
+        if not train.num_proteins or not held_out.num_proteins:
+            raise NothingToLearnError(report.num_records)
+    warnings = report.warnings() + [f"validation: {warning}" for warning in valid_report.warnings()]
+    if not valid:
+        warnings.append("validation proteins are held out by sequence hash; relatives of them may be in training")
+    return warnings

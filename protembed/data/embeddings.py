@@ -4,7 +4,6 @@ Beside a file stand `<stem>.ids.tsv` with a line per row, `<stem>.failed.tsv` wh
 and last `<stem>.meta.json` with what made it: a result without its meta file is not finished.
 """
 
-import hashlib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.fasta import Record, RefusedRecord
+from protembed.data.splits import sequence_sha256
 from protembed.errors import ConfigError, OutputExistsError
 from protembed.files import (
     STANDARD_STREAM,
@@ -116,12 +116,12 @@ def embeddings_file(
         with _open_vectors(output, format_name, dim, dtype, str(meta["model_name"])) as vectors:
             yield vectors
         return
-    remove(meta_path(output))
     with atomic_file(output.with_suffix(".ids.tsv")) as ids:
         ids.write(table_line(_IDS_HEADER))
         with _open_vectors(output, format_name, dim, dtype, str(meta["model_name"])) as vectors:
             writer = _WithIds(vectors, ids)
             yield writer
+            remove(meta_path(output))  # an older result is intact until here, and from here on no result
     _write_refused(output.with_suffix(".failed.tsv"), refused)
     counts = {"num_proteins": writer.num_proteins, "num_residues": writer.num_residues, "dim": dim}
     write_json(meta_path(output), {**meta, **counts, "format": format_name, "sha256": sha256_of_file(output)})
@@ -136,7 +136,7 @@ class _WithIds:
 
     def add(self, record: Record, vectors: NDArray[np.float32]) -> None:
         self._vectors.add(record, vectors)
-        sha256 = hashlib.sha256(record.sequence.encode()).hexdigest()
+        sha256 = sequence_sha256(record.sequence).hex()
         unknown, residues = record.sequence.count("X"), len(record.sequence)
         line = (record.row, record.id, residues, 1, "", unknown, sha256, record.description)
         self._ids.write(table_line(line))

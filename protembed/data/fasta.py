@@ -8,8 +8,9 @@ import io
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -75,7 +76,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedRecord:
-    """A record that `--on-illegal skip` left out."""
+    """A record that `--on-illegal skip` left out; the line is that of the illegal character."""
 
     id: str
     path: str
@@ -149,52 +150,91 @@ def read_fasta(
     report = ReadReport() if report is None else report
     seen_ids: set[int] = set()
     for path in map(Path, paths):
-        for record in _read_file(path, on_illegal, report):
-            fingerprint = hash(record.id)
-            report.num_duplicate_ids += fingerprint in seen_ids
-            seen_ids.add(fingerprint)
-            report.num_records += 1
-            report.num_residues += len(record.sequence)
-            yield record
+        with open_input(path) as stream:
+            for record in read_fasta_stream(stream, display_name(path), on_illegal, report):
+                fingerprint = hash(record.id)
+                report.num_duplicate_ids += fingerprint in seen_ids
+                seen_ids.add(fingerprint)
+                yield record
 
 
-def _read_file(path: Path, on_illegal: OnIllegal, report: ReadReport) -> Iterator[Record]:
-    name = display_name(path)
-    with open_input(path) as stream:
-        _refuse_foreign_bytes(stream, name)
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="backslashreplace")
-        lines = _ValidatedLines(text, name)
-        number = 0
-        for number, (title, letters) in enumerate(SimpleFastaParser(lines), start=1):
-            place = lines.finished_record(number)
-            if not title.split():
-                raise RecordError(name, place.line, number, "has no identifier after '>'", "name it")
-            record_id = title.split()[0]
-            sequence = "".join(letters.split()).translate(_UPPER_CASE).removesuffix("*")
-            if not sequence:
-                raise RecordError(name, place.line, number, f"({record_id!r}) has no sequence", "complete or remove it")
-            if illegal := _ILLEGAL.search(sequence):
-                line, column, found = place.locate(illegal.start())
-                if on_illegal == "error":
-                    raise IllegalResidueError(name, line, record_id, column, found)
-                if on_illegal == "skip":
-                    reason = f"{found!r} in line {line}, column {column}, is no amino acid"
-                    report.refused.append(RefusedRecord(id=record_id, path=name, line=place.line, reason=reason))
-                    continue
-                sequence, num_masked = _ILLEGAL.subn("X", sequence)
-                report.num_masked += num_masked
-            _count_letters(sequence, report)
-            yield Record(
-                row=report.num_records,
-                id=record_id,
-                description=title.strip(),
-                sequence=sequence.translate(_READ_AS_UNKNOWN),
-                path=name,
-                line=place.line,
-            )
-        text.detach()
+def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report: ReadReport) -> Iterator[Record]:
+    """Read the proteins of one open, decompressed file; see `read_fasta`.
+
+    Args:
+        stream: of bytes, one that can peek.
+        name: of the file, for messages.
+        on_illegal: what to do about a letter that is no residue.
+        report: counts what was met; its number of records is the next row.
+    """
+    _refuse_foreign_bytes(stream, name)
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="backslashreplace")
+    lines = _ValidatedLines(text, name)
+    number = 0
+    for number, (title, letters) in enumerate(SimpleFastaParser(lines), start=1):
+        place = lines.finished_record(number)
+        if not title.split():
+            raise RecordError(name, place.line, number, "has no identifier after '>'", "name it")
+        record_id = title.split()[0]
+        raw = clean_sequence(letters)
+        if not raw:
+            raise RecordError(name, place.line, number, f"({record_id!r}) has no sequence", "complete or remove it")
+        sequence = accept_sequence(raw, on_illegal, report, partial(place.illegal_residue, name, record_id))
+        if sequence is None:
+            continue
+        report.num_records += 1
+        report.num_residues += len(sequence)
+        yield Record(
+            row=report.num_records - 1,
+            id=record_id,
+            description=title.strip(),
+            sequence=sequence,
+            path=name,
+            line=place.line,
+        )
+    text.detach()
     if number == 0:
         raise FormatError(name, "the file is empty", _GIVE_FASTA)
+
+
+def clean_sequence(letters: str) -> str:
+    """Take away white space and a trailing `*`, and upper-case a sequence.
+
+    >>> clean_sequence("mkt ayi*")
+    'MKTAYI'
+    """
+    return "".join(letters.split()).translate(_UPPER_CASE).removesuffix("*")
+
+
+def accept_sequence(
+    sequence: str, on_illegal: OnIllegal, report: ReadReport, illegal_residue: Callable[[int], IllegalResidueError]
+) -> str | None:
+    """Check the letters of a clean sequence, and count the unusual ones.
+
+    Args:
+        sequence: from `clean_sequence`.
+        on_illegal: what to do about a letter that is no residue.
+        report: counts what was met.
+        illegal_residue: makes the error for the letter with this number, from 0.
+
+    Returns:
+        The sequence in residues of the alphabet; None if its record is to be left out.
+
+    Raises:
+        IllegalResidueError: a letter is no residue and `on_illegal` is `error`.
+    """
+    if illegal := _ILLEGAL.search(sequence):
+        error = illegal_residue(illegal.start())
+        if on_illegal == "error":
+            raise error
+        if on_illegal == "skip":
+            reason = f"{error.found!r} in column {error.column} is no amino acid"
+            report.refused.append(RefusedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))
+            return None
+        sequence, num_masked = _ILLEGAL.subn("X", sequence)
+        report.num_masked += num_masked
+    _count_letters(sequence, report)
+    return sequence.translate(_READ_AS_UNKNOWN)
 
 
 def _count_letters(sequence: str, report: ReadReport) -> None:
@@ -221,14 +261,14 @@ class _Place:
     line: int
     sequence_lines: list[tuple[int, str]] = field(default_factory=list)
 
-    def locate(self, residue: int) -> tuple[int, int, str]:
-        """Find the residue with this number (from 0, white space not counted): its line, column from 1, and letter."""
+    def illegal_residue(self, path: str, record_id: str, residue: int) -> IllegalResidueError:
+        """Report the residue with this number (from 0, white space not counted) with its line and column."""
         for line, text in self.sequence_lines:
             for column, letter in enumerate(text, start=1):
                 if letter.isspace():
                     continue
                 if residue == 0:
-                    return line, column, letter
+                    return IllegalResidueError(path, line, record_id, column, letter)
                 residue -= 1
         raise AssertionError("the residue lies within the record")
 

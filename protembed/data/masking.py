@@ -1,6 +1,5 @@
 """The masking rule: which residues the model has to guess, and what it is shown in their place. Pure."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +62,7 @@ def mask_for_validation(tokens: NDArray[np.uint8], sequence_hash: bytes) -> Mask
 
     Args:
         tokens: (residues,), a whole protein without `<cls>` and `<eos>`.
-        sequence_hash: the sha256 of the sequence, see `sequence_sha256`.
+        sequence_hash: the sha256 of the sequence, from `sequence_sha256`.
 
     Returns:
         The shown tokens, and positions and true residues of the chosen ones.
@@ -101,8 +100,3 @@ def choose_residues(
     shuffled = np.lexsort((rng.random(len(candidates)), crops))  # by crop, in random order within
     rank = np.arange(len(candidates)) - np.repeat(np.cumsum(num_candidates) - num_candidates, num_candidates)
     return np.sort(candidates[shuffled[rank < quota[crops[shuffled]]]])
-
-
-def sequence_sha256(sequence: str | bytes) -> bytes:
-    """Hash a sequence of letters; the same protein has the same hash in every file and every tool."""
-    return hashlib.sha256(sequence.encode() if isinstance(sequence, str) else sequence).digest()

@@ -3,7 +3,7 @@
 What is computed is the caller's: a function from a batch to one result per protein.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -26,7 +26,7 @@ class HasSequence(Protocol):
 
 Protein = TypeVar("Protein", bound=HasSequence)
 Result = TypeVar("Result")
-Compute = Callable[[Batch], Sequence[Result]]
+Compute = Callable[[Batch], Iterable[Result]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +50,14 @@ class Engine:
 
         Args:
             compute: from a batch of whole proteins, with `<cls>` and `<eos>`, to one result each; called on several
-                threads, without gradients.
+                threads, without gradients. The batch's rows number the proteins of this call from 0.
             proteins: read as they are needed; a bounded window of them is held.
 
         Yields:
             Each protein with its result, in the input's order.
         """
 
-        def compute_without_gradients(batch: Batch) -> Sequence[Result]:
+        def compute_without_gradients(batch: Batch) -> Iterable[Result]:
             with torch.inference_mode():
                 return compute(batch)
 
@@ -65,8 +65,10 @@ class Engine:
             # The number of intra-op threads belongs to each thread; the context above sees to the main one only.
             pool = ThreadPoolExecutor(self.num_workers, initializer=torch.set_num_threads, initargs=(1,))
             try:
+                first_row = 0
                 for window in self._windows(proteins):
-                    yield from self._run_window(pool, compute_without_gradients, window)
+                    yield from self._run_window(pool, compute_without_gradients, window, first_row)
+                    first_row += len(window)
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -83,14 +85,14 @@ class Engine:
             yield window
 
     def _run_window(
-        self, pool: ThreadPoolExecutor, compute: Compute[Result], window: list[Protein]
+        self, pool: ThreadPoolExecutor, compute: Compute[Result], window: list[Protein], first_row: int
     ) -> Iterator[tuple[Protein, Result]]:
         # Longest first: no worker is left alone with a giant at the end.
         order = sorted(range(len(window)), key=lambda index: -len(window[index].sequence))
         crops = [encode(window[index].sequence) for index in order]
         crops = [cut(residues, 0, len(residues)) for residues in crops]
         parts = list(split_by_budget([len(crop) for crop in crops], self.tokens_per_pack))
-        batches = [pack(crops[part], order[part]) for part in parts]
+        batches = [pack(crops[part], [first_row + index for index in order[part]]) for part in parts]
         results = {
             index: result
             for part, outputs in zip(parts, pool.map(compute, batches), strict=True)

@@ -84,6 +84,11 @@ class Checkpoint:
         """Trained numbers of the encoder and its masked-LM head."""
         return sum(weight.numel() for part in (self.encoder, self.lm_head) for weight in part.parameters())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.lm_head.bias.device
+
     def sha256(self) -> str:
         """Hash the weight files of the directory; two equal hashes are one model.
 
@@ -92,10 +97,7 @@ class Checkpoint:
         """
         if self.directory is None:
             raise ValueError("a checkpoint that was not saved has no hash")
-        digest = hashlib.sha256()
-        for file in sorted(self.directory.glob("*.safetensors")):
-            digest.update(bytes.fromhex(sha256_of_file(file)))
-        return digest.hexdigest()
+        return model_sha256(self.directory)
 
     def to(self, device: torch.device) -> "Checkpoint":
         """Move all parts to a device, in place, and return the checkpoint."""
@@ -107,6 +109,14 @@ class Checkpoint:
 
     def _parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "lm_head": self.lm_head, "contact_head": self.contact_head}
+
+
+def model_sha256(directory: Path) -> str:
+    """Hash the weight files of a model directory; two equal hashes are one model."""
+    digest = hashlib.sha256()
+    for file in sorted(directory.glob("*.safetensors")):
+        digest.update(bytes.fromhex(sha256_of_file(file)))
+    return digest.hexdigest()
 
 
 def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], seed: int) -> Checkpoint:

@@ -25,6 +25,8 @@ from protembed.training.state import RunState
 AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 Validation = Callable[[], Mapping[str, float]]
 
+NUM_DEFAULT_VALIDATIONS = 5
+_NUM_DEFAULT_CHECKPOINTS = 20
 _DEFAULT_LEARNING_RATE = {"adamw": 1e-3, "sgd": 0.1}
 _MAX_SKIPPED_IN_A_ROW = 5
 _CALIBRATION_WARMUP_STEPS, _CALIBRATION_SECONDS = 2, 4.0
@@ -104,8 +106,8 @@ def plan_training(
     fallback = _DEFAULT_LEARNING_RATE[config.optimizer] if default is None else default
     return TrainingPlan(
         num_steps=num_steps,
-        validate_every=validate_every or max(1, math.ceil(num_steps / 5)),
-        save_every=save_every or max(1, math.ceil(num_steps / 20)),
+        validate_every=validate_every or math.ceil(num_steps / NUM_DEFAULT_VALIDATIONS),
+        save_every=save_every or math.ceil(num_steps / _NUM_DEFAULT_CHECKPOINTS),
         learning_rate=fallback if config.learning_rate is None else config.learning_rate,
         warmup_steps=math.ceil(num_steps / 20) if config.warmup_steps is None else config.warmup_steps,
         decay_share=config.decay_share,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from protembed.errors import ProtembedError
+from protembed.errors import DamagedRunError
 from protembed.files import atomic_directory, read_json, remove, sha256_of_file, write_json
 
 _WEIGHTS, _OPTIMIZER, _PROGRESS, _MANIFEST = (
@@ -24,14 +24,6 @@ _WEIGHTS, _OPTIMIZER, _PROGRESS, _MANIFEST = (
     "MANIFEST.json",
 )
 _NUM_KEPT = 2
-
-
-class DamagedRunError(ProtembedError):
-    """A run whose checkpoints are all torn or damaged."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        super().__init__(f"{directory}: none of the checkpoints is intact; pass --force to begin anew")
 
 
 @dataclass

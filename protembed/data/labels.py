@@ -1,0 +1,317 @@
+"""Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with `SET=` and `TARGET=`; splits."""
+
+import csv
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TextIO
+
+from protembed.config import TaskName
+from protembed.data.fasta import OnIllegal, ReadReport, Record, accept_sequence, clean_sequence, read_fasta_stream
+from protembed.data.splits import hash_share
+from protembed.errors import IllegalResidueError, TableError
+from protembed.files import display_name, open_input
+
+Split = Literal["train", "valid", "test"]
+
+HELD_OUT_SHARE = 0.1
+_USUAL_NAMES: Mapping[str, Sequence[str]] = {
+    "id": ("id",),
+    "sequence": ("sequence",),
+    "target": ("target", "label"),
+    "split": ("split", "set"),
+    "validation": ("validation",),  # FLIP's
+}
+_SPLITS: Mapping[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+_TRUE = ("true", "1", "yes")
+# Whole numbers are taken for classes as long as there are no more of them than this.
+_MAX_NUMBERED_CLASSES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledProtein:
+    """One row of a labelled table.
+
+    Attributes:
+        id: of the row; its number where the table has none.
+        sequence: residues of the alphabet.
+        label: as it stands in the table.
+        split: which part it belongs to; None where the table has no splits.
+        line: in the file, from 1.
+    """
+
+    id: str
+    sequence: str
+    label: str
+    split: Split | None
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTable:
+    """A labelled table, split into train, valid and test.
+
+    Attributes:
+        path: its name, for messages.
+        target: the name of the label.
+        parts: the proteins of each split, in the table's order.
+        notes: what was decided for the user, in sentences.
+    """
+
+    path: str
+    target: str
+    parts: Mapping[Split, Sequence[LabelledProtein]]
+    notes: Sequence[str]
+
+    @property
+    def proteins(self) -> list[LabelledProtein]:
+        """All proteins: train, valid, test."""
+        return [protein for part in self.parts.values() for protein in part]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns that the user named; None leaves it to the usual names."""
+
+    target: str | None = None
+    sequence: str | None = None
+    split: str | None = None
+
+
+def read_labels(
+    path: Path, columns: Columns, *, on_illegal: OnIllegal = "error", report: ReadReport | None = None
+) -> LabelTable:
+    """Read a labelled table, plain or compressed, and split it.
+
+    Without a validation part a tenth of the training proteins is held out by sequence hash; without any splits a tenth
+    each goes to valid and test.
+
+    Args:
+        path: CSV or TSV with a header, or FASTA with `SET=` and `TARGET=` in each header; `-` is stdin.
+        columns: the columns that the user named.
+        on_illegal: what to do about a letter that is no residue.
+        report: counts what was met.
+
+    Raises:
+        TableError: a column, a value or a part is missing or makes no sense.
+        IllegalResidueError: a character is no amino acid.
+    """
+    report = ReadReport() if report is None else report
+    name = display_name(path)
+    with open_input(path) as stream:
+        if stream.peek(1)[:1] == b">":  # type: ignore[attr-defined]  # every stream of open_input can peek
+            records = read_fasta_stream(stream, name, on_illegal, report)
+            target, proteins = "TARGET", [_label_in_header(record) for record in records]
+        else:
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="backslashreplace", newline="")
+            target, proteins = _read_table(text, name, columns, on_illegal, report)
+            text.detach()
+    if not proteins:
+        raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
+    parts, notes = _split(proteins)
+    for part in ("train", "valid", "test"):
+        if not parts[part]:
+            raise TableError(name, f"there is no {part} part", "add rows whose split says so")
+    return LabelTable(path=name, target=target, parts=parts, notes=notes)
+
+
+def infer_task(table: LabelTable) -> TaskName:
+    """Tell classes from values: numbers are values unless they are few whole ones."""
+    labels = {protein.label for protein in table.parts["train"]}
+    if any(_number(label) is None for label in labels):
+        return "classification"
+    are_whole = all(re.fullmatch(r"[+-]?\d+", label) for label in labels)
+    return "classification" if are_whole and len(labels) <= _MAX_NUMBERED_CLASSES else "regression"
+
+
+def class_names(table: LabelTable) -> tuple[str, ...]:
+    """List the classes of the training part, numbers by size and names by letter.
+
+    Raises:
+        TableError: there are fewer than two, or another part has a class that training never sees.
+    """
+    known = {protein.label for protein in table.parts["train"]}
+    if len(known) < 2:
+        raise TableError(table.path, f"all training labels are {known.pop()!r}", "a task needs at least two classes")
+    if len(known) > len(table.parts["train"]) / 2:
+        found = f"{len(table.parts['train'])} training proteins have {len(known)} different labels, such as "
+        raise TableError(table.path, found + repr(min(known)[:40]), "name the column of their classes by --target")
+    for protein in table.proteins:
+        if protein.label not in known:
+            found = f"the {protein.split or 'held-out'} protein {protein.id!r} has the class {protein.label[:40]!r}"
+            raise TableError(
+                table.path, found, "which no training protein has: add some, or remove it", line=protein.line
+            )
+    return tuple(sorted(known, key=lambda label: (_number(label) is None, _number(label) or 0.0, label)))
+
+
+def label_values(table: LabelTable) -> dict[Split, list[float]]:
+    """Read the labels as numbers.
+
+    Raises:
+        TableError: a label is no finite number, or all training labels are the same.
+    """
+    values: dict[Split, list[float]] = {}
+    for part, proteins in table.parts.items():
+        values[part] = []
+        for protein in proteins:
+            value = _number(protein.label)
+            if value is None:
+                found = f"the label {protein.label[:40]!r} of {protein.id!r} is no finite number"
+                raise TableError(table.path, found, "correct it, or pass --task classification", line=protein.line)
+            values[part].append(value)
+    if len(set(values["train"])) == 1:
+        raise TableError(table.path, f"all training labels are {values['train'][0]:g}", "there is nothing to learn")
+    return values
+
+
+def _number(label: str) -> float | None:
+    try:
+        value = float(label)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _split(proteins: list[LabelledProtein]) -> tuple[dict[Split, list[LabelledProtein]], list[str]]:
+    parts: dict[Split, list[LabelledProtein]] = {"train": [], "valid": [], "test": []}
+    notes = []
+    if all(protein.split is None for protein in proteins):
+        notes.append(
+            "no split column: a tenth each is held out for valid and test by sequence hash; relatives may straddle"
+        )
+        for protein in proteins:
+            share = hash_share(protein.sequence)
+            part: Split = "test" if share < HELD_OUT_SHARE else "valid" if share < 2 * HELD_OUT_SHARE else "train"
+            parts[part].append(protein)
+    else:
+        for protein in proteins:
+            parts[protein.split or "train"].append(protein)
+        if not parts["valid"]:
+            notes.append("no validation part: a tenth of train is held out by sequence hash")
+            train = parts["train"]
+            parts["valid"] = [protein for protein in train if hash_share(protein.sequence) < HELD_OUT_SHARE]
+            parts["train"] = [protein for protein in train if hash_share(protein.sequence) >= HELD_OUT_SHARE]
+    train_sequences = {protein.sequence for protein in parts["train"]}
+    num_shared = sum(protein.sequence in train_sequences for protein in parts["test"])
+    if num_shared:
+        notes.append(f"{num_shared} of {len(parts['test'])} test sequences also stand in train")
+    return parts, notes
+
+
+# CSV and TSV
+
+
+def _read_table(
+    text: TextIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadReport
+) -> tuple[str, list[LabelledProtein]]:
+    header_line = text.readline()
+    if not header_line.strip():
+        raise TableError(name, "the first line is empty", "give a CSV or TSV table with a header", line=1)
+    delimiter = "\t" if "\t" in header_line else ","
+    header = _Header(name, next(csv.reader([header_line], delimiter=delimiter)), columns)
+    reader = csv.reader(text, delimiter=delimiter)
+    proteins = []
+    for number, cells in enumerate(reader, start=1):
+        line = reader.line_num + 1  # the header is line 1
+        if any(cell.strip() for cell in cells):
+            proteins.append(_read_row(header.name_cells(cells, number, line), name, line, on_illegal, report))
+    return header.target, [protein for protein in proteins if protein is not None]
+
+
+def _read_row(
+    row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, report: ReadReport
+) -> LabelledProtein | None:
+    row_id = row["id"]
+    if not row["target"]:
+        raise TableError(path, f"row {row_id!r} has no label", "label or remove it", line=line)
+    raw = clean_sequence(row["sequence"])
+    if not raw:
+        raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
+    sequence = accept_sequence(raw, on_illegal, report, partial(_illegal_residue, path, line, row_id, raw))
+    if sequence is None:
+        return None
+    report.num_records += 1
+    report.num_residues += len(sequence)
+    split = _split_name(path, row, line)
+    return LabelledProtein(id=row_id, sequence=sequence, label=row["target"], split=split, line=line)
+
+
+class _Header:
+    """The columns of a table by what they mean, as the user named them or by their usual names."""
+
+    def __init__(self, path: str, names: Sequence[str], columns: Columns) -> None:
+        self._path, self._names = path, [name.strip() for name in names]
+        for name, count in Counter(self._names).items():
+            if count > 1:
+                raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=1)
+        wanted = {"sequence": columns.sequence, "target": columns.target, "split": columns.split}
+        places = {meaning: self._find(meaning, wanted.get(meaning)) for meaning in _USUAL_NAMES}
+        for meaning in ("sequence", "target"):
+            if places[meaning] is None:
+                found = f"no {meaning} column among {', '.join(map(repr, self._names))}"
+                advice = f"name it {_USUAL_NAMES[meaning][0]}, or pass --{meaning}"
+                raise TableError(path, found, advice, line=1)
+        self._places = {meaning: place for meaning, place in places.items() if place is not None}
+        self.target = self._names[self._places["target"]]
+
+    def name_cells(self, cells: Sequence[str], number: int, line: int) -> Mapping[str, str]:
+        """Give the cells of a row their meanings; without an id column a row is named by its number, from 1."""
+        if len(cells) != len(self._names):
+            found = f"this row has {len(cells)} cells, the header {len(self._names)}"
+            raise TableError(self._path, found, "correct the row", line=line)
+        return {"id": str(number)} | {meaning: cells[place].strip() for meaning, place in self._places.items()}
+
+    def _find(self, meaning: str, named: str | None) -> int | None:
+        if named is not None:
+            if named not in self._names:
+                found = f"no column {named!r} among {', '.join(map(repr, self._names))}"
+                raise TableError(self._path, found, f"name the {meaning} column", line=1)
+            return self._names.index(named)
+        lower = [name.lower() for name in self._names]
+        return next((lower.index(name) for name in _USUAL_NAMES[meaning] if name in lower), None)
+
+
+def _split_name(path: str, row: Mapping[str, str], line: int) -> Split | None:
+    """Read a row's split; FLIP's tables mark validation proteins in a column of their own."""
+    if "split" not in row:
+        return None
+    split = _SPLITS.get(row["split"].lower())
+    if split is None:
+        raise TableError(path, f"the split {row['split']!r} is unknown", "train, valid or test is expected", line=line)
+    return "valid" if split == "train" and row.get("validation", "").lower() in _TRUE else split
+
+
+def _illegal_residue(path: str, line: int, row_id: str, sequence: str, residue: int) -> IllegalResidueError:
+    return IllegalResidueError(path, line, row_id, residue + 1, sequence[residue])
+
+
+# FASTA
+
+
+def _label_in_header(record: Record) -> LabelledProtein:
+    fields = {name.lower(): value for name, value in re.findall(r"(SET|TARGET|VALIDATION)=(\S+)", record.description)}
+    if "target" not in fields:
+        found = f"the header of {record.id!r} has no TARGET="
+        raise TableError(record.path, found, "write its label there", line=record.line)
+    row = {"split": fields["set"], **fields} if "set" in fields else fields
+    return LabelledProtein(
+        id=record.id,
+        sequence=record.sequence,
+        label=fields["target"],
+        split=_split_name(record.path, row, record.line),
+        line=record.line,
+    )

@@ -1,0 +1,17 @@
+"""What is decided by a sequence's own hash, so that it is the same in every file, run and tool."""
+
+import hashlib
+
+
+def sequence_sha256(sequence: str) -> bytes:
+    """Hash a sequence of letters.
+
+    >>> sequence_sha256("MKT").hex()[:8]
+    'cd9b03d1'
+    """
+    return hashlib.sha256(sequence.encode()).digest()
+
+
+def hash_share(sequence: str) -> float:
+    """Map a sequence to a number from 0 to 1, spread evenly over proteins; copies of one are never parted by it."""
+    return int.from_bytes(sequence_sha256(sequence)[:8], "big") / 2**64

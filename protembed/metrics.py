@@ -1,0 +1,71 @@
+"""The field's metrics, and the trivial predictors that a model must beat."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn import metrics
+
+Metrics = dict[str, float | None]
+
+
+def classification_metrics(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Metrics:
+    """Measure a classifier.
+
+    Args:
+        truth: (proteins,), the true classes.
+        probabilities: (proteins, classes).
+
+    Returns:
+        `accuracy`, `macro_f1`, `mcc` and `auroc` (of the second of two classes, else the mean of one against the rest);
+        None where a metric is not defined.
+    """
+    predicted = probabilities.argmax(1)
+    num_classes = probabilities.shape[1]
+    labels = list(range(num_classes))
+    auroc: float | None = None
+    if len(set(truth.tolist())) == num_classes:
+        scores = probabilities[:, 1] if num_classes == 2 else _rows_sum_to_one(probabilities)
+        auroc = float(metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=labels))
+    return {
+        "accuracy": float(metrics.accuracy_score(truth, predicted)),
+        "macro_f1": float(metrics.f1_score(truth, predicted, average="macro", labels=labels, zero_division=0)),
+        "mcc": float(metrics.matthews_corrcoef(truth, predicted)),
+        "auroc": auroc,
+    }
+
+
+def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> Metrics:
+    """Measure a predictor of values.
+
+    Args:
+        truth: (proteins,).
+        predicted: (proteins,), in the same units.
+
+    Returns:
+        `spearman`, `rmse`, `mse` and `r2`; None where a metric is not defined.
+    """
+    varies = len(set(truth.tolist())) > 1 and len(set(predicted.tolist())) > 1
+    mse = float(metrics.mean_squared_error(truth, predicted))
+    return {
+        "spearman": float(stats.spearmanr(truth, predicted).statistic) if varies else None,
+        "rmse": mse**0.5,
+        "mse": mse,
+        "r2": float(metrics.r2_score(truth, predicted)) if len(set(truth.tolist())) > 1 else None,
+    }
+
+
+def majority_probabilities(train: NDArray[np.int64], num_classes: int, num_proteins: int) -> NDArray[np.float64]:
+    """Predict the training part's shares of the classes for every protein, (proteins, classes)."""
+    shares = np.bincount(train, minlength=num_classes) / len(train)
+    return np.tile(shares, (num_proteins, 1))
+
+
+def mean_values(train: NDArray[np.float64], num_proteins: int) -> NDArray[np.float64]:
+    """Predict the training part's mean for every protein, (proteins,)."""
+    return np.full(num_proteins, np.mean(train))
+
+
+def _rows_sum_to_one(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    # Scikit-learn is stricter than float32's rounding.
+    exact = probabilities.astype(np.float64)
+    return np.asarray(exact / exact.sum(1, keepdims=True))

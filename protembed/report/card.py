@@ -1,0 +1,61 @@
+"""The model card: what a model is, how it was made, what it can and cannot do."""
+
+from collections.abc import Mapping, Sequence
+
+import protembed
+from protembed.model.checkpoint import Checkpoint
+
+_LOADING = """```python
+from transformers import EsmForMaskedLM
+
+model = EsmForMaskedLM.from_pretrained("this/directory")
+```"""
+
+
+def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
+    """Describe a pretrained encoder in Markdown.
+
+    Args:
+        checkpoint: the model.
+        facts: what was trained on and what was measured, by name, in the order to be shown.
+    """
+    return _card(
+        "A protein language model",
+        f"An ESM-2 encoder ({_shape(checkpoint)}), trained to predict hidden amino acids. "
+        "`protembed embed seqs.fasta -m DIRECTORY` turns proteins into vectors with it.",
+        facts,
+        "It has learned from the proteins it was trained on and from nothing else. Perplexity compares only between "
+        "models that were validated on the same proteins with the same hidden residues.",
+    )
+
+
+def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
+    """Describe a fine-tuned model in Markdown; `facts` as for `pretrained_card`."""
+    record = checkpoint.record
+    what = f"one of {len(record.classes)} classes" if record.classes else "a value"
+    return _card(
+        f"Predicts {record.target}",
+        f"An ESM-2 encoder ({_shape(checkpoint)}) with a linear head on the {record.pooling} of its residues' vectors, "
+        f"which predicts {what} for each protein. `protembed predict seqs.fasta -m DIRECTORY` applies it, and "
+        "`protembed embed seqs.fasta -m DIRECTORY` gives the vectors that the head sees.",
+        facts,
+        "The test figures hold for proteins like those of the table; relatives of training proteins in the test part "
+        "make them look better than they are.",
+    )
+
+
+def _card(title: str, summary: str, facts: Mapping[str, str], limits: str) -> str:
+    rows = _table(("", ""), list(facts.items()))
+    made_by = f"Made by protembed {protembed.__version__}."
+    return f"# {title}\n\n{summary}\n\n{rows}\n\n## Limits\n\n{limits}\n\n## Loading\n\n{_LOADING}\n\n{made_by}\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shape(checkpoint: Checkpoint) -> str:
+    shape = checkpoint.encoder.shape
+    millions = checkpoint.num_parameters / 1e6
+    return f"{shape.num_layers} layers of width {shape.dim}, {shape.num_heads} heads, {millions:.1f} M parameters"

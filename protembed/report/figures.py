@@ -1,0 +1,103 @@
+"""Figures as PNG files, drawn by matplotlib without a display."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from protembed.files import atomic_path, printable
+
+_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
+_DOTS_PER_INCH = 120
+
+
+def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
+    """Draw loss against residues seen, with the unigram model's line and the validation points.
+
+    Args:
+        path: of the PNG.
+        reports: the lines of `metrics.jsonl`.
+    """
+    with _figure(path, width=7, height=4) as figure:
+        axes = figure.subplots()
+        trained = [report for report in reports if report["train_loss"] is not None]
+        residues = [report["residues"] for report in trained]
+        losses = np.array([report["train_loss"] for report in trained])
+        axes.plot(residues, losses, color=_BLUE, alpha=0.25, linewidth=0.8)
+        if len(losses):
+            axes.plot(residues, _smooth(losses), color=_BLUE, label="training (running mean)")
+        validated = [report for report in reports if "valid_loss" in report]
+        if validated:
+            places = [report["residues"] for report in validated]
+            axes.plot(places, [report["valid_loss"] for report in validated], "o-", color=_ORANGE, label="validation")
+            unigram = float(np.log(validated[-1]["unigram_perplexity"]))
+            axes.axhline(unigram, color=_GREY, linestyle="--", label="unigram model")
+        axes.set(xlabel="residues seen", ylabel="loss (nats per masked residue)")
+        perplexity = axes.secondary_yaxis("right", functions=(_exp, _log))
+        perplexity.set_ylabel("perplexity")
+        axes.legend(frameon=False)
+
+
+def draw_attention(
+    path: Path, maps: NDArray[np.floating], title: str, layers: Sequence[int], heads: Sequence[int]
+) -> None:
+    """Draw the attention maps of one protein as a grid, a row per layer and a column per head.
+
+    Args:
+        path: of the PNG.
+        maps: (layer, head, residues, residues).
+        title: the protein.
+        layers: the number of each layer, for the labels.
+        heads: the number of each head, for the labels.
+    """
+    num_layers, num_heads = maps.shape[:2]
+    with _figure(path, width=1.1 * num_heads + 1, height=1.1 * num_layers + 1.2) as figure:
+        grid: NDArray[Any] = figure.subplots(num_layers, num_heads, squeeze=False)
+        for (row, column), axes in np.ndenumerate(grid):
+            _draw_map(axes, maps[row, column])
+            if row == 0:
+                axes.set_title(f"head {heads[column]}", fontsize=7)
+            if column == 0:
+                axes.set_ylabel(f"layer {layers[row]}", fontsize=7)
+        # A dollar sign would begin a formula.
+        figure.suptitle(printable(title).replace("$", r"\$"), fontsize=9)
+
+
+def _draw_map(axes: Axes, weights: NDArray[np.floating]) -> None:
+    # Most weights are small: the square root shows them, and each map has its own scale.
+    axes.imshow(np.sqrt(weights.astype(np.float32)), cmap="magma_r", vmin=0, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+@contextmanager
+def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    yield figure
+    with atomic_path(path) as temporary:
+        # Without the version in its metadata a figure is the same bytes wherever it is drawn.
+        figure.savefig(temporary, metadata={"Software": None})
+
+
+def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    span = max(1, len(losses) // 50)
+    sums = np.cumsum(np.concatenate([[0.0], losses]))
+    ends = np.arange(1, len(losses) + 1)
+    starts = np.maximum(ends - span, 0)
+    return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
+
+
+def _exp(loss: ArrayLike) -> NDArray[np.float64]:
+    return np.exp(np.asarray(loss, dtype=np.float64))
+
+
+def _log(perplexity: ArrayLike) -> NDArray[np.float64]:
+    # matplotlib asks for the margins too, where a perplexity may be zero.
+    return np.log(np.maximum(np.asarray(perplexity, dtype=np.float64), 1e-9))

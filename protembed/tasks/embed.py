@@ -1,0 +1,117 @@
+"""Embedding: from FASTA and a model to one vector per protein, or one per residue."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import protembed
+from protembed.config import ComputeConfig, EmbedConfig, ModelConfig, ReaderConfig
+from protembed.data.embeddings import choose_format, embeddings_file, is_already_done
+from protembed.data.fasta import ReadReport, read_fasta
+from protembed.device import choose_device, num_threads
+from protembed.files import STANDARD_STREAM, default_path, sha256_of_inputs
+from protembed.inference.engine import Engine
+from protembed.inference.representation import Representation, representation_of
+from protembed.model.catalog import find_model
+from protembed.model.checkpoint import load_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedSummary:
+    """What was embedded.
+
+    Attributes:
+        output: the result's file; None for stdout.
+        num_proteins: rows.
+        num_residues: of all proteins.
+        num_refused: records left out on request.
+        dim: the width of a vector.
+        was_done: whether the result stood there already.
+        warnings: what the user should know about the input.
+    """
+
+    output: Path | None
+    num_proteins: int
+    num_residues: int
+    num_refused: int
+    dim: int
+    was_done: bool
+    warnings: Sequence[str]
+
+
+def embed_fasta(
+    fasta: Sequence[Path],
+    model: ModelConfig,
+    embedding: EmbedConfig,
+    *,
+    reader: ReaderConfig | None = None,
+    compute: ComputeConfig | None = None,
+    on_protein: Callable[[int], None] = lambda num_residues: None,
+) -> EmbedSummary:
+    """Turn proteins into vectors, in the order of the input.
+
+    Every protein is computed whole, whatever its length; with a fine-tuned model the vector of a protein is exactly
+    the one that its head sees.
+
+    Args:
+        fasta: the files; `-` is stdin.
+        model: which model.
+        embedding: where to, and which vectors.
+        reader: how to read; the defaults if None.
+        compute: where to compute; the defaults if None.
+        on_protein: told the residues of each protein that is finished.
+
+    Raises:
+        ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
+    """
+    reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
+    output = embedding.output or default_path(fasta[0], ".h5" if embedding.per_residue else ".npy")
+    format_name = choose_format(output, embedding.format, per_residue=embedding.per_residue)
+    checkpoint = load_checkpoint(find_model(model.model))
+    representation = representation_of(checkpoint, layer=embedding.layer, pooling=embedding.pooling)
+    dim = checkpoint.encoder.shape.dim
+    meta = {
+        "protembed_version": protembed.__version__,
+        "model_name": _model_name(model.model),
+        "model_sha256": checkpoint.sha256(),
+        "input_sha256": sha256_of_inputs(fasta),
+        "on_illegal": reader.on_illegal,
+        "layer": representation.layer,
+        "pooling": None if embedding.per_residue else representation.pooling,
+        "dtype": embedding.dtype,
+    }
+    report = ReadReport()
+    if output != STANDARD_STREAM and not embedding.force and is_already_done(output, meta):
+        return _summary(output, report, dim, was_done=True)
+
+    device = choose_device(compute)
+    checkpoint.to(device)
+    engine = Engine(num_workers=num_threads(compute) if device.type == "cpu" else 1)
+    records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
+    with embeddings_file(output, format_name, dim, meta, report.refused) as vectors:
+        for record, vector in engine.run(_what_to_compute(representation, embedding), records):
+            vectors.add(record, vector)
+            on_protein(len(record.sequence))
+    return _summary(None if output == STANDARD_STREAM else output, report, dim, was_done=False)
+
+
+def _what_to_compute(representation: Representation, embedding: EmbedConfig) -> Callable[..., Any]:
+    return representation.residues if embedding.per_residue else representation.proteins
+
+
+def _model_name(model: Path | None) -> str:
+    # The folder's own name, not its path: results do not tell where they were made.
+    return "" if model is None else model.resolve().name
+
+
+def _summary(output: Path | None, report: ReadReport, dim: int, *, was_done: bool) -> EmbedSummary:
+    return EmbedSummary(
+        output=output,
+        num_proteins=report.num_records,
+        num_residues=report.num_residues,
+        num_refused=len(report.refused),
+        dim=dim,
+        was_done=was_done,
+        warnings=report.warnings(),
+    )

@@ -1,0 +1,90 @@
+"""Prediction: from FASTA and a fine-tuned model to a table."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from protembed.config import ComputeConfig, ModelConfig, PredictConfig, ReaderConfig
+from protembed.data.fasta import ReadReport, read_fasta
+from protembed.data.predictions import prediction_cells, prediction_header
+from protembed.device import choose_device, num_threads
+from protembed.errors import InputNotFoundError, OutputExistsError
+from protembed.files import STANDARD_STREAM, default_path, output_stream, table_line
+from protembed.inference.engine import Engine
+from protembed.inference.representation import representation_of
+from protembed.model.catalog import find_model
+from protembed.model.checkpoint import load_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSummary:
+    """What was predicted.
+
+    Attributes:
+        output: the table; None for stdout.
+        num_proteins: rows.
+        num_refused: records left out on request.
+        target: what was predicted.
+        warnings: what the user should know about the input.
+    """
+
+    output: Path | None
+    num_proteins: int
+    num_refused: int
+    target: str
+    warnings: Sequence[str]
+
+
+def predict_fasta(
+    fasta: Sequence[Path],
+    model: ModelConfig,
+    prediction: PredictConfig,
+    *,
+    reader: ReaderConfig | None = None,
+    compute: ComputeConfig | None = None,
+    on_protein: Callable[[int], None] = lambda num_residues: None,
+) -> PredictSummary:
+    """Apply a fine-tuned model to proteins, in the order of the input.
+
+    Args:
+        fasta: the files; `-` is stdin.
+        model: which model; one that `finetune` made.
+        prediction: where to.
+        reader: how to read; the defaults if None.
+        compute: where to compute; the defaults if None.
+        on_protein: told the residues of each protein that is finished.
+
+    Raises:
+        InputNotFoundError: the model was not fine-tuned.
+        OutputExistsError: the table stands there already.
+        ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
+    """
+    reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
+    output = prediction.output or default_path(fasta[0], ".predictions.tsv")
+    if output != STANDARD_STREAM and output.exists() and not prediction.force:
+        raise OutputExistsError(output, "may be another result")
+    directory = find_model(model.model)
+    checkpoint = load_checkpoint(directory)
+    head = checkpoint.task_head
+    if head is None:
+        advice = "make one by `protembed finetune labels.csv`, and name its directory"
+        raise InputNotFoundError(str(directory), "this model has no head to predict with", advice)
+    device = choose_device(compute)
+    checkpoint.to(device)
+    predictions = partial(representation_of(checkpoint).predictions, head=head)
+    engine = Engine(num_workers=num_threads(compute) if device.type == "cpu" else 1)
+    report = ReadReport()
+    records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
+    with output_stream(output) as stream:
+        stream.write(table_line(["id", *prediction_header(head.classes)]))
+        for record, output_of_head in engine.run(predictions, records):
+            stream.write(table_line([record.id, *prediction_cells(output_of_head, head.classes)]))
+            on_protein(len(record.sequence))
+    return PredictSummary(
+        output=None if output == STANDARD_STREAM else output,
+        num_proteins=report.num_records,
+        num_refused=len(report.refused),
+        target=checkpoint.record.target or "",
+        warnings=report.warnings(),
+    )

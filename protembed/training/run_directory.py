@@ -1,0 +1,90 @@
+"""A run directory: whose it is, what was planned, and the log of its steps."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import protembed
+from protembed.errors import ChangedRunError, OutputExistsError
+from protembed.files import append_json_line, atomic_directory, read_json, write_json, write_text
+
+_RUN, _LOG = "run.json", "metrics.jsonl"
+
+
+class RunDirectory:
+    """What a run keeps beside its checkpoints.
+
+    `run.json` says which command the run belongs to, and what was decided at its beginning; `metrics.jsonl` has a line
+    per step.
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._facts: dict[str, Any] = {}
+
+    def open(self, identity: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
+        """Begin a run, or take up the one of the same command.
+
+        Args:
+            identity: settings and inputs that make two runs the same; what JSON can hold.
+            fill: puts into a new run's directory what it begins with; if that fails, there is no directory.
+            force: replace whatever stands there.
+
+        Raises:
+            ChangedRunError: the run was begun with other settings or inputs.
+            OutputExistsError: something else stands there.
+            OutputError: the directory cannot be made.
+            ProtembedError: whatever `fill` raises.
+        """
+        if force or not self.has(_RUN):
+            if not force and self._directory.exists():
+                raise OutputExistsError(self._directory, "is no run of protembed")
+            self._facts = {"protembed_version": protembed.__version__, "identity": dict(identity)}
+            with atomic_directory(self._directory) as temporary:
+                fill(temporary)
+                write_json(temporary / _RUN, self._facts)
+            return
+        self._facts = read_json(self.path(_RUN))
+        begun = self._facts["identity"]
+        changes = [
+            f"{name} was {begun.get(name)}, not {identity.get(name)}"
+            for name in {**begun, **identity}
+            if begun.get(name) != identity.get(name)
+        ]
+        if changes:
+            raise ChangedRunError(self._directory, changes)
+
+    def path(self, name: str) -> Path:
+        """Name something in the directory."""
+        return self._directory / name
+
+    def has(self, name: str) -> bool:
+        """Tell whether something is there."""
+        return self.path(name).exists()
+
+    def recall(self, name: str, decide: Callable[[], Any]) -> Any:
+        """Return what the run decided at its beginning under this name; decide it now if it is only beginning."""
+        if name not in self._facts:
+            self._facts[name] = decide()
+            write_json(self.path(_RUN), self._facts)
+        return self._facts[name]
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line about a step."""
+        append_json_line(self.path(_LOG), line)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Read all complete lines."""
+        if not self.has(_LOG):
+            return []
+        lines = self.path(_LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def cut_log(self, step: int) -> None:
+        """Drop the lines after a step, which a resumed run is about to write again."""
+        kept = [line for line in self.read_log() if line["step"] <= step]
+        write_text(self.path(_LOG), "".join(json.dumps(line) + "\n" for line in kept))
