@@ -15,6 +15,9 @@ from protembed.errors import ConfigError
 TaskName = Literal["auto", "classification", "regression"]
 FinetuneMethod = Literal["full", "frozen"]
 
+# What one thread computes at once: a thousand tokens stay in a core's cache, and a step gives work to several cores.
+TOKENS_PER_PACK = 1024
+
 
 def option(
     default: Any, help: str, *, flags: tuple[str, ...] = (), min: float | None = None, max: float | None = None
@@ -175,7 +178,9 @@ class BatchConfig(Config):
 
     tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most.", min=64)
     tokens_per_pack: int = option(
-        2048, "Tokens computed at once, at most; a step's packs are accumulated. Changes memory and speed only.", min=64
+        TOKENS_PER_PACK,
+        "Tokens that one thread computes at once, at most; the gradients of a step's packs are summed.",
+        min=64,
     )
     crop_residues: int = option(256, "Longer proteins are cropped to this many residues, anew each time.", min=8)
 

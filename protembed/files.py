@@ -18,9 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
-
 from protembed.errors import FormatError, InputNotFoundError, OutputError
 
 STANDARD_STREAM = Path("-")
@@ -215,52 +212,6 @@ def scratch_file() -> BinaryIO:
     return cast("BinaryIO", tempfile.TemporaryFile())
 
 
-class ArrayStream:
-    """A `.npy` file to which rows are appended while their number is not yet known.
-
-    Args:
-        stream: a seekable binary file, at the place where the array is to begin.
-        row_shape: the shape of one row; () for a flat array.
-        dtype: the type of the numbers.
-    """
-
-    def __init__(self, stream: BinaryIO, row_shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        self._stream, self._start = stream, stream.tell()
-        self._row_shape, self._dtype = row_shape, np.dtype(dtype)
-        self.num_rows = 0
-        self._write_header()
-
-    def append(self, rows: NDArray[Any]) -> None:
-        """Append rows, (rows, *row_shape), converted to the dtype."""
-        self._stream.write(np.ascontiguousarray(rows, self._dtype).tobytes())
-        self.num_rows += len(rows)
-
-    def finish(self) -> None:
-        """Write the number of rows into the header; the file is complete then."""
-        end = self._stream.tell()
-        self._stream.seek(self._start)
-        self._write_header()
-        self._stream.seek(end)
-
-    def _write_header(self) -> None:
-        # numpy pads the header so that the first axis may grow to any number without a byte moving.
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (self.num_rows, *self._row_shape),
-        }
-        np.lib.format.write_array_header_1_0(self._stream, header)
-
-
-@contextmanager
-def array_file(path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[ArrayStream]:
-    """Open a `.npy` file for appending rows; it appears under its name, complete, at the end."""
-    with atomic_file(path) as stream:
-        array = ArrayStream(stream, row_shape, dtype)
-        yield array
-        array.finish()
-
-
 def remove(path: Path) -> None:
     """Remove a file or a whole directory, if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -278,12 +229,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, keys in the order given; NaN and infinity are refused with ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write named arrays as an uncompressed `.npz`, atomically."""
-    with atomic_file(path) as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from protembed.analysis.baselines import Composition
 from protembed.data.batching import MaskedBatch, validation_packs
 from protembed.data.corpus import Corpora
+from protembed.device import WorkerPool
 from protembed.training.objectives import MaskedLM, evaluate
 
 
@@ -16,15 +17,18 @@ class PerplexityMeter:
         corpora: the training proteins, for the baselines, and the validation sets.
         objective: the model, measured as it stands at each call.
         window_residues: longer proteins are cut into windows of this length.
-        tokens_per_pack: the most tokens computed at once.
+        tokens_per_pack: the most tokens of a pack.
+        pool: computes packs side by side.
 
     Attributes:
         unigram_loss: mean nats per hidden residue of the first set, from the training composition.
         bigram_loss: the same, given the left neighbour.
     """
 
-    def __init__(self, corpora: Corpora, objective: MaskedLM, window_residues: int, tokens_per_pack: int) -> None:
-        self._objective = objective
+    def __init__(
+        self, corpora: Corpora, objective: MaskedLM, window_residues: int, tokens_per_pack: int, pool: WorkerPool
+    ) -> None:
+        self._objective, self._pool = objective, pool
         self._sets: Sequence[list[MaskedBatch]] = [
             validation_packs(corpus, window_residues, tokens_per_pack) for corpus in corpora.valid
         ]
@@ -33,7 +37,7 @@ class PerplexityMeter:
 
     def measure(self) -> dict[str, float]:
         """Measure the model: loss, perplexity and accuracy on the first set, the loss on each further one."""
-        first, *further = (evaluate(self._objective, packs) for packs in self._sets)
+        first, *further = (evaluate(self._objective, packs, self._pool) for packs in self._sets)
         loss = first.mean().item()
         return {
             "valid_loss": loss,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.config import BatchConfig, MaskingConfig
+from protembed.config import TOKENS_PER_PACK, BatchConfig, MaskingConfig
 from protembed.data.alphabet import CLS, EOS
 from protembed.data.corpus import Corpus
 from protembed.data.masking import mask_for_validation, mask_tokens
@@ -253,7 +253,7 @@ class LabelledPlan:
     Args:
         proteins: each (residues,), uint8.
         targets: (proteins,), int64 classes or float32 values.
-        tokens_per_batch: the most tokens of a step; a longer protein makes a step of its own.
+        tokens_per_batch: the most tokens of a step; only a protein longer than half of it can make a step exceed it.
         seed: the run's seed.
     """
 
@@ -264,15 +264,13 @@ class LabelledPlan:
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def packs(self, step: int) -> list[LabelledBatch]:
-        """Return a step as one pack; a stretch that one long protein filled alone may leave none to the next step."""
-        rows = self._order.rows(step)
-        return [_labelled_pack(self._proteins, self._targets, rows)] if len(rows) else []
+        """Return the packs of a step; a giant that filled several steps' stretches leaves none to the later ones."""
+        return labelled_packs(self._proteins, self._targets, self._order.rows(step))
 
 
-def labelled_packs(proteins: Sequence[Tokens], targets: Tensor, tokens_per_pack: int) -> list[LabelledBatch]:
-    """Pack labelled proteins in their order; arguments as for `LabelledPlan`."""
-    rows = np.arange(len(proteins))
-    parts = split_by_budget([len(protein) + 2 for protein in proteins], tokens_per_pack)
+def labelled_packs(proteins: Sequence[Tokens], targets: Tensor, rows: NDArray[np.int64]) -> list[LabelledBatch]:
+    """Pack some of the labelled proteins, (rows,), in their order; arguments as for `LabelledPlan`."""
+    parts = split_by_budget([len(proteins[row]) + 2 for row in rows], TOKENS_PER_PACK)
     return [_labelled_pack(proteins, targets, rows[part]) for part in parts]
 
 

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.alphabet import decode, encode
+from protembed.data.arrays import ArrayStream, array_file
 from protembed.data.fasta import OnIllegal, ReadReport, read_fasta
 from protembed.data.splits import hash_share
 from protembed.errors import NothingToLearnError
-from protembed.files import ArrayStream, array_file, atomic_directory, read_json, write_json
+from protembed.files import atomic_directory, read_json, write_json
 
 HELD_OUT_SHARE = 0.05
 

@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from protembed.data.arrays import ArrayStream
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.splits import sequence_sha256
 from protembed.errors import ConfigError, OutputExistsError
 from protembed.files import (
     STANDARD_STREAM,
-    ArrayStream,
     atomic_file,
     atomic_path,
     output_stream,

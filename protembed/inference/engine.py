@@ -4,15 +4,15 @@ What is computed is the caller's: a function from a batch to one result per prot
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
 
+from protembed.config import TOKENS_PER_PACK
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, cut, pack, split_by_budget
-from protembed.device import intra_op_threads
+from protembed.device import WorkerPool
 
 
 class HasSequence(Protocol):
@@ -34,15 +34,13 @@ class Engine:
     """How proteins are grouped and computed.
 
     Attributes:
-        num_workers: packs computed at the same time, each on a thread with one intra-op thread. On two cores two
-            such workers are 1.15 times as fast as one pack on two OpenMP threads, and suffer less on a busy machine.
-        tokens_per_pack: the most tokens of a pack; a longer protein is a pack of its own. A thousand tokens stay
-            in a core's cache.
+        pool: computes packs side by side.
+        tokens_per_pack: the most tokens of a pack; a longer protein is a pack of its own.
         tokens_per_window: the most tokens that are held, with their results, before these are handed over.
     """
 
-    num_workers: int
-    tokens_per_pack: int = 1024
+    pool: WorkerPool
+    tokens_per_pack: int = TOKENS_PER_PACK
     tokens_per_window: int = 65_536
 
     def run(self, compute: Compute[Result], proteins: Iterable[Protein]) -> Iterator[tuple[Protein, Result]]:
@@ -61,16 +59,10 @@ class Engine:
             with torch.inference_mode():
                 return compute(batch)
 
-        with intra_op_threads(1):
-            # The number of intra-op threads belongs to each thread; the context above sees to the main one only.
-            pool = ThreadPoolExecutor(self.num_workers, initializer=torch.set_num_threads, initargs=(1,))
-            try:
-                first_row = 0
-                for window in self._windows(proteins):
-                    yield from self._run_window(pool, compute_without_gradients, window, first_row)
-                    first_row += len(window)
-            finally:
-                pool.shutdown(cancel_futures=True)
+        first_row = 0
+        for window in self._windows(proteins):
+            yield from self._run_window(compute_without_gradients, window, first_row)
+            first_row += len(window)
 
     def _windows(self, proteins: Iterable[Protein]) -> Iterator[list[Protein]]:
         window: list[Protein] = []
@@ -85,7 +77,7 @@ class Engine:
             yield window
 
     def _run_window(
-        self, pool: ThreadPoolExecutor, compute: Compute[Result], window: list[Protein], first_row: int
+        self, compute: Compute[Result], window: list[Protein], first_row: int
     ) -> Iterator[tuple[Protein, Result]]:
         # Longest first: no worker is left alone with a giant at the end.
         order = sorted(range(len(window)), key=lambda index: -len(window[index].sequence))
@@ -95,7 +87,7 @@ class Engine:
         batches = [pack(crops[part], [first_row + index for index in order[part]]) for part in parts]
         results = {
             index: result
-            for part, outputs in zip(parts, pool.map(compute, batches), strict=True)
+            for part, outputs in zip(parts, self.pool.map(compute, batches), strict=True)
             for index, result in zip(order[part], outputs, strict=True)
         }
         for index, protein in enumerate(window):

@@ -3,16 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import protembed
 from protembed.config import ComputeConfig, EmbedConfig, ModelConfig, ReaderConfig
 from protembed.data.embeddings import choose_format, embeddings_file, is_already_done
 from protembed.data.fasta import ReadReport, read_fasta
-from protembed.device import choose_device, num_threads
+from protembed.device import choose_device, worker_pool
 from protembed.files import STANDARD_STREAM, default_path, sha256_of_inputs
 from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation, representation_of
+from protembed.inference.representation import representation_of
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
 
@@ -87,17 +86,16 @@ def embed_fasta(
 
     device = choose_device(compute)
     checkpoint.to(device)
-    engine = Engine(num_workers=num_threads(compute) if device.type == "cpu" else 1)
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
-    with embeddings_file(output, format_name, dim, meta, report.refused) as vectors:
-        for record, vector in engine.run(_what_to_compute(representation, embedding), records):
+    compute_vectors = representation.residues if embedding.per_residue else representation.proteins
+    with (
+        worker_pool(compute, device) as pool,
+        embeddings_file(output, format_name, dim, meta, report.refused) as vectors,
+    ):
+        for record, vector in Engine(pool=pool).run(compute_vectors, records):
             vectors.add(record, vector)
             on_protein(len(record.sequence))
     return _summary(None if output == STANDARD_STREAM else output, report, dim, was_done=False)
-
-
-def _what_to_compute(representation: Representation, embedding: EmbedConfig) -> Callable[..., Any]:
-    return representation.residues if embedding.per_residue else representation.proteins
 
 
 def _model_name(model: Path | None) -> str:

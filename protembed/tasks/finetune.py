@@ -29,7 +29,7 @@ from protembed.data.labels import (
     read_labels,
 )
 from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.device import choose_device, intra_op_threads, num_threads
+from protembed.device import WorkerPool, choose_device, worker_pool
 from protembed.errors import OutputExistsError
 from protembed.files import (
     atomic_directory,
@@ -88,6 +88,7 @@ class FinetunePlan:
         classes: their names, or None.
         num_proteins: of each split.
         num_steps: of training; None for a frozen encoder.
+        first_step: where the training stands; above 0 it is resumed.
         notes: what was decided for the user, in sentences.
     """
 
@@ -97,6 +98,7 @@ class FinetunePlan:
     classes: Sequence[str] | None
     num_proteins: dict[Split, int]
     num_steps: int | None
+    first_step: int
     notes: Sequence[str]
 
 
@@ -173,22 +175,23 @@ def finetune_model(
         classes=targets.classes,
         num_proteins={split: len(part) for split, part in table.parts.items()},
         num_steps=None,
+        first_step=0,
         notes=[*table.notes, *report.warnings()],
     )
-    engine = Engine(num_workers=num_threads(options.compute) if checkpoint.device.type == "cpu" else 1)
     partial_run = RunDirectory(output.with_name(f"{output.name}.partial"))
-    if config.method == "frozen":
-        on_plan(plan)
-        checkpoint.task_head = _fit_head(table, targets, representation, engine, on_protein)
-    else:
-        training = _FullTraining(table, targets, checkpoint, representation, options)
-        on_plan(replace(plan, num_steps=training.plan.num_steps))
-        partial_run.open(identity, lambda directory: None, force=config.force)
-        trained = training.run(partial_run, on_step, stop)
-        if trained is None:
-            return FinetuneSummary(output=None, task=targets.name, test={}, baseline={}, is_finished=False)
-        checkpoint = trained.to(checkpoint.device)
-    summary = _write_result(output, checkpoint, table, targets, engine, identity)
+    with worker_pool(options.compute, checkpoint.device) as pool:
+        if config.method == "frozen":
+            on_plan(plan)
+            checkpoint.task_head = _fit_head(table, targets, representation, Engine(pool=pool), on_protein)
+        else:
+            partial_run.open(identity, lambda directory: None, force=config.force)
+            training = _FullTraining(table, targets, checkpoint, representation, options, partial_run, pool)
+            on_plan(replace(plan, num_steps=training.plan.num_steps, first_step=training.state.progress.step))
+            trained = training.run(on_step, stop)
+            if trained is None:
+                return FinetuneSummary(output=None, task=targets.name, test={}, baseline={}, is_finished=False)
+            checkpoint = trained.to(checkpoint.device)
+        summary = _write_result(output, checkpoint, table, targets, Engine(pool=pool), identity)
     remove(partial_run.path(""))
     return summary
 
@@ -230,9 +233,11 @@ class _FullTraining:
         checkpoint: Checkpoint,
         representation: Representation,
         options: FinetuneOptions,
+        run: RunDirectory,
+        pool: WorkerPool,
     ) -> None:
         config = options.finetune
-        self._options, self._checkpoint = options, checkpoint
+        self._checkpoint, self._run, self._pool = checkpoint, run, pool
         head = TaskHead(checkpoint.encoder.shape.dim, targets.classes)
         initialise(head, "gaussian", torch.Generator().manual_seed(config.seed))
         if not targets.classes:
@@ -248,7 +253,7 @@ class _FullTraining:
             config.seed,
         )
         valid = [encode(protein.sequence) for protein in table.parts["valid"]]
-        self._valid_packs = labelled_packs(valid, targets.tensor("valid"), config.tokens_per_batch)
+        self._valid_packs = labelled_packs(valid, targets.tensor("valid"), np.arange(len(valid)))
         steps = self._batches.steps_per_epoch
         self.plan = plan_training(
             options.optimizer,
@@ -257,25 +262,29 @@ class _FullTraining:
             save_every=steps,
             default_learning_rate=_DEFAULT_LEARNING_RATE,
         )
+        self._optimizer = make_optimizer(self._objective, options.optimizer)
+        self.state = RunState(run.path(""))
+        self.state.restore(self._objective, self._optimizer)
 
-    def run(
-        self, run: RunDirectory, on_step: Callable[[StepReport], None], stop: Callable[[], bool]
-    ) -> Checkpoint | None:
+    def run(self, on_step: Callable[[StepReport], None], stop: Callable[[], bool]) -> Checkpoint | None:
         """Train to the end and return the best model; None if it was left before."""
-        optimizer = make_optimizer(self._objective, self._options.optimizer)
-        state = RunState(run.path(""))
-        state.restore(self._objective, optimizer)
-        with intra_op_threads(num_threads(self._options.compute)):
-            for report in train(
-                self._objective, self._batches, optimizer, self.plan, state, validate=self._validate, stop=stop
-            ):
-                if report.is_best:
-                    save_checkpoint(self._checkpoint, run.path("best"), card="The best model so far.\n")
-                on_step(report)
-        return load_checkpoint(run.path("best")) if state.progress.step == self.plan.num_steps else None
+        for report in train(
+            self._objective,
+            self._batches,
+            self._optimizer,
+            self.plan,
+            self.state,
+            self._pool,
+            validate=self._validate,
+            stop=stop,
+        ):
+            if report.is_best:
+                save_checkpoint(self._checkpoint, self._run.path("best"), card="The best model so far.\n")
+            on_step(report)
+        return load_checkpoint(self._run.path("best")) if self.state.progress.step == self.plan.num_steps else None
 
     def _validate(self) -> dict[str, float]:
-        return {"valid_loss": evaluate(self._objective, self._valid_packs).mean().item()}
+        return {"valid_loss": evaluate(self._objective, self._valid_packs, self._pool).mean().item()}
 
 
 # What is left behind

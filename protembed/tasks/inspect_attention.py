@@ -15,11 +15,12 @@ from protembed.analysis.attention import (
     parse_numbers,
 )
 from protembed.config import AttentionConfig, ComputeConfig, ModelConfig, ReaderConfig
+from protembed.data.arrays import write_arrays
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
-from protembed.device import choose_device, num_threads
+from protembed.device import choose_device, worker_pool
 from protembed.errors import OutputExistsError
-from protembed.files import atomic_directory, atomic_file, default_path, table_line, write_arrays, write_json
+from protembed.files import atomic_directory, atomic_file, default_path, table_line, write_json
 from protembed.inference.engine import Engine
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
@@ -94,11 +95,10 @@ def inspect_attention(
     def read(batch: Batch) -> list[ProteinAttention]:
         return attention_reader.read(batch, is_kept=(batch.rows < attention.num_maps).tolist())
 
-    workers = num_threads(compute) if device.type == "cpu" else 1
-    engine = Engine(num_workers=workers, tokens_per_window=_TOKENS_PER_WINDOW)
     report, statistics = ReadReport(), HeadStatistics()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
-    with atomic_directory(output) as directory:
+    with worker_pool(compute, device) as pool, atomic_directory(output) as directory:
+        engine = Engine(pool=pool, tokens_per_window=_TOKENS_PER_WINDOW)
         with atomic_file(directory / "proteins.tsv") as proteins:
             proteins.write(table_line(["row", "id", "residues", "maps", "figure"]))
             for record, protein in engine.run(read, records):

@@ -8,7 +8,7 @@ from pathlib import Path
 from protembed.config import ComputeConfig, ModelConfig, PredictConfig, ReaderConfig
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.device import choose_device, num_threads
+from protembed.device import choose_device, worker_pool
 from protembed.errors import InputNotFoundError, OutputExistsError
 from protembed.files import STANDARD_STREAM, default_path, output_stream, table_line
 from protembed.inference.engine import Engine
@@ -73,12 +73,11 @@ def predict_fasta(
     device = choose_device(compute)
     checkpoint.to(device)
     predictions = partial(representation_of(checkpoint).predictions, head=head)
-    engine = Engine(num_workers=num_threads(compute) if device.type == "cpu" else 1)
     report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
-    with output_stream(output) as stream:
+    with worker_pool(compute, device) as pool, output_stream(output) as stream:
         stream.write(table_line(["id", *prediction_header(head.classes)]))
-        for record, output_of_head in engine.run(predictions, records):
+        for record, output_of_head in Engine(pool=pool).run(predictions, records):
             stream.write(table_line([record.id, *prediction_cells(output_of_head, head.classes)]))
             on_protein(len(record.sequence))
     return PredictSummary(

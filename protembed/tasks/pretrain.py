@@ -20,7 +20,7 @@ from protembed.config import (
 )
 from protembed.data.batching import PretrainingPlan
 from protembed.data.corpus import Corpora, build_corpora, open_corpora
-from protembed.device import choose_device, intra_op_threads, num_threads
+from protembed.device import WorkerPool, choose_device, worker_pool
 from protembed.files import default_path, sha256_of_inputs
 from protembed.model.catalog import find_model, open_model
 from protembed.model.checkpoint import Checkpoint, ModelRecord, model_sha256, new_checkpoint, save_checkpoint
@@ -43,6 +43,7 @@ _DEFAULT_PASSES = 10
 _MIN_DEFAULT_STEPS = 200
 # Checkpoints, exports and a busy machine take what a short calibration does not see.
 _TIME_SHARE = 0.95
+_MAX_VALIDATION_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,13 +153,15 @@ def pretrain_model(
     run.open(_identity(fasta, options), store_corpora, force=config.force)
     corpora = open_corpora(run.path("corpus"))
 
-    with intra_op_threads(num_threads(options.compute)):
+    with worker_pool(options.compute, device) as pool:
         checkpoint = _starting_model(config, options.batches)
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head).to(device)
         batches = PretrainingPlan(corpora.train, options.batches, options.masking, config.seed)
         window = checkpoint.record.window_residues
-        meter = PerplexityMeter(corpora, objective, window, options.batches.tokens_per_pack)
-        plan = TrainingPlan(**run.recall("plan", lambda: asdict(_plan(options, objective, batches, meter, began))))
+        meter = PerplexityMeter(corpora, objective, window, options.batches.tokens_per_pack, pool)
+        plan = TrainingPlan(
+            **run.recall("plan", lambda: asdict(_plan(options, objective, batches, meter, pool, began)))
+        )
         optimizer = make_optimizer(objective, options.optimizer)
         state = RunState(output)
         state.restore(objective, optimizer)
@@ -179,7 +182,7 @@ def pretrain_model(
                 warnings=warnings,
             )
         )
-        for report in train(objective, batches, optimizer, plan, state, validate=meter.measure, stop=stop):
+        for report in train(objective, batches, optimizer, plan, state, pool, validate=meter.measure, stop=stop):
             run.log(_log_line(report))
             if report.is_best:
                 _export(checkpoint, corpora, options, report, run.path("model"))
@@ -217,7 +220,12 @@ def _starting_model(config: PretrainConfig, batches: BatchConfig) -> Checkpoint:
 
 
 def _plan(
-    options: PretrainOptions, objective: MaskedLM, batches: PretrainingPlan, meter: PerplexityMeter, began: float
+    options: PretrainOptions,
+    objective: MaskedLM,
+    batches: PretrainingPlan,
+    meter: PerplexityMeter,
+    pool: WorkerPool,
+    began: float,
 ) -> TrainingPlan:
     """Decide the number of steps: as asked for, as many as fit into the minutes, or ten passes over the data."""
     config = options.pretrain
@@ -230,15 +238,18 @@ def _plan(
     meter_began = time.monotonic()
     meter.measure()
     meter_seconds = time.monotonic() - meter_began
-    step_seconds = measure_seconds_per_step(objective, batches, options.optimizer, plan.clip_norm)
+    step_seconds = measure_seconds_per_step(objective, batches, options.optimizer, plan.clip_norm, pool)
     seconds_left = began + config.max_minutes * 60 * _TIME_SHARE - time.monotonic()
-    if config.validate_every is None:
-        num_steps = int((seconds_left - NUM_DEFAULT_VALIDATIONS * meter_seconds) / step_seconds)
-    else:
+    if config.validate_every is not None:
         num_steps = int(seconds_left / (step_seconds + meter_seconds / config.validate_every))
-    return plan_training(
-        options.optimizer, max(1, num_steps), validate_every=config.validate_every, save_every=config.save_every
-    )
+        return plan_training(
+            options.optimizer, max(1, num_steps), validate_every=config.validate_every, save_every=config.save_every
+        )
+    num_affordable = int(_MAX_VALIDATION_SHARE * seconds_left / meter_seconds)
+    num_validations = max(1, min(NUM_DEFAULT_VALIDATIONS, num_affordable))
+    num_steps = max(1, int((seconds_left - num_validations * meter_seconds) / step_seconds))
+    validate_every = math.ceil(num_steps / num_validations)
+    return plan_training(options.optimizer, num_steps, validate_every=validate_every, save_every=config.save_every)
 
 
 def _log_line(report: StepReport) -> dict[str, Any]:

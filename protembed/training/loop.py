@@ -7,19 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch.optim import Optimizer
 
 from protembed.config import OptimizerConfig
 from protembed.data.batching import BatchPlan, LabelledBatch, MaskedBatch
+from protembed.device import WorkerPool
 from protembed.errors import DivergedError
-from protembed.training.objectives import Objective
-from protembed.training.optimizer import (
-    clip_gradients,
-    divide_gradients,
-    learning_rate_at,
-    make_optimizer,
-    set_learning_rate,
-)
+from protembed.training.objectives import LossSum, Objective
+from protembed.training.optimizer import Gradients, GradientSum, learning_rate_at, make_optimizer, set_learning_rate
 from protembed.training.state import RunState
 
 AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
@@ -78,8 +74,16 @@ class StepReport:
     is_best: bool = False
 
 
-@dataclass(frozen=True)
-class _StepResult:
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one update came to.
+
+    Attributes:
+        loss: mean over all targets of the step; None where there was none, or no finite one.
+        num_residues: residues seen.
+        is_finite: false where the step was skipped because its loss or gradient was not finite.
+    """
+
     loss: float | None
     num_residues: int
     is_finite: bool
@@ -121,6 +125,7 @@ def train(
     optimizer: Optimizer,
     plan: TrainingPlan,
     run: RunState,
+    pool: WorkerPool,
     *,
     validate: Validation | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -136,6 +141,7 @@ def train(
         optimizer: of the objective's parameters.
         plan: the course of the run.
         run: restored already; advanced and saved here.
+        pool: computes the packs of a step side by side.
         validate: measures `valid_loss`, and what else should be reported.
         stop: asked after each step; when true the run is saved and left.
 
@@ -153,7 +159,7 @@ def train(
         )
         set_learning_rate(optimizer, learning_rate)
         began = time.perf_counter()
-        result = take_step(objective, batches.packs(progress.step), optimizer, plan.clip_norm)
+        result = take_step(objective, batches.packs(progress.step), optimizer, plan.clip_norm, pool)
         seconds = time.perf_counter() - began
 
         progress.step += 1
@@ -187,34 +193,48 @@ def train(
 
 
 def take_step(
-    objective: Objective[AnyBatch], packs: Sequence[AnyBatch], optimizer: Optimizer, clip_norm: float | None
-) -> _StepResult:
-    """Accumulate the gradients of a step's packs, divide them once by all its targets, and update the weights.
+    objective: Objective[AnyBatch],
+    packs: Sequence[AnyBatch],
+    optimizer: Optimizer,
+    clip_norm: float | None,
+    pool: WorkerPool,
+) -> StepResult:
+    """Sum the gradients of a step's packs, divide them once by all its targets, and update the weights.
 
     A step without targets changes nothing, and neither does one whose loss or gradient is not finite.
     """
-    optimizer.zero_grad()
-    loss_sum, count, num_residues = 0.0, 0, 0
-    for pack in packs:
+    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+
+    def gradients_of(pack: AnyBatch) -> tuple[LossSum, Gradients]:
         loss = objective(pack)
-        num_residues += pack.num_residues
+        # Not .backward(): packs run side by side, and only gradients of their own can be summed in a fixed order.
+        return loss, torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
+
+    loss_sum, count, total = 0.0, 0, GradientSum()
+    for loss, gradients in pool.map(gradients_of, packs):
         if loss.count:
-            loss.sum.backward()
             loss_sum += loss.sum.item()
             count += loss.count
+            total.add(gradients)
+    num_residues = sum(pack.num_residues for pack in packs)
     if not count:
-        return _StepResult(loss=None, num_residues=num_residues, is_finite=True)
-    norm = divide_gradients(optimizer, count)
+        return StepResult(loss=None, num_residues=num_residues, is_finite=True)
+    norm = total.divide(count)
     if not math.isfinite(loss_sum) or not norm.isfinite():
-        return _StepResult(loss=None, num_residues=num_residues, is_finite=False)
+        return StepResult(loss=None, num_residues=num_residues, is_finite=False)
     if clip_norm is not None:
-        clip_gradients(optimizer, norm, clip_norm)
+        total.clip(norm, clip_norm)
+    total.hand_to(parameters)
     optimizer.step()
-    return _StepResult(loss=loss_sum / count, num_residues=num_residues, is_finite=True)
+    return StepResult(loss=loss_sum / count, num_residues=num_residues, is_finite=True)
 
 
 def measure_seconds_per_step(
-    objective: Objective[AnyBatch], batches: BatchPlan[AnyBatch], config: OptimizerConfig, clip_norm: float | None
+    objective: Objective[AnyBatch],
+    batches: BatchPlan[AnyBatch],
+    config: OptimizerConfig,
+    clip_norm: float | None,
+    pool: WorkerPool,
 ) -> float:
     """Time a few steps on a copy of the model, which leaves the run's first step as it was; seconds per step."""
     trial = copy.deepcopy(objective)
@@ -222,7 +242,7 @@ def measure_seconds_per_step(
     step, seconds = 0, 0.0
     while seconds < _CALIBRATION_SECONDS:
         began = time.perf_counter()
-        take_step(trial, batches.packs(step), optimizer, clip_norm)
+        take_step(trial, batches.packs(step), optimizer, clip_norm, pool)
         if step >= _CALIBRATION_WARMUP_STEPS:
             seconds += time.perf_counter() - began
         step += 1

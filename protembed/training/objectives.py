@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
 from protembed.data.batching import LabelledBatch, MaskedBatch
+from protembed.device import WorkerPool
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
 from protembed.model.pooling import PoolingName, pool
@@ -124,16 +125,19 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> LossSum:
     return LossSum(F.cross_entropy(logits, targets, reduction="sum"), len(targets), num_correct)
 
 
-@torch.no_grad()
-def evaluate(objective: Objective[AnyBatch], batches: Iterable[AnyBatch]) -> LossSum:
+def evaluate(objective: Objective[AnyBatch], batches: Iterable[AnyBatch], pool: WorkerPool) -> LossSum:
     """Sum an objective's loss over batches without training; every target counts once.
 
     Raises:
         ValueError: there is no batch.
     """
+
+    def loss_of(batch: AnyBatch) -> LossSum:
+        with torch.inference_mode():
+            return objective(batch)
+
     total: LossSum | None = None
-    for batch in batches:
-        loss = objective(batch)
+    for loss in pool.map(loss_of, batches):
         total = loss if total is None else total + loss
     if total is None:
         raise ValueError("nothing to evaluate")

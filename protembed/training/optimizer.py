@@ -1,10 +1,14 @@
 """How weights are updated: the plain rule, AdamW, parameter groups, the learning rate's course."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from protembed.config import OptimizerConfig
+
+Gradients = Sequence[Tensor | None]
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -56,24 +60,33 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
         group["lr"] = learning_rate
 
 
-def gradients_of(optimizer: Optimizer) -> list[Tensor]:
-    """Collect the gradients of all parameters that received one."""
-    return [
-        parameter.grad
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.grad is not None
-    ]
+class GradientSum:
+    """Gradients of several packs, summed; a parameter that none of them uses has none."""
 
+    def __init__(self) -> None:
+        self._sums: list[Tensor | None] = []
 
-def divide_gradients(optimizer: Optimizer, count: int) -> Tensor:
-    """Divide summed gradients by the number of targets, in place, and return their common norm, ()."""
-    gradients = gradients_of(optimizer)
-    torch._foreach_div_(gradients, count)
-    return torch.nn.utils.get_total_norm(gradients)
+    def add(self, gradients: Gradients) -> None:
+        """Add the gradients of one pack, in the order of the parameters."""
+        if not self._sums:
+            self._sums = list(gradients)
+            return
+        pairs = [(total, new) for total, new in zip(self._sums, gradients, strict=True) if total is not None]
+        torch._foreach_add_([total for total, _ in pairs], [new for _, new in pairs if new is not None])
 
+    def divide(self, count: int) -> Tensor:
+        """Divide by the number of targets, and return the common norm, ()."""
+        torch._foreach_div_(self._present(), count)
+        return torch.nn.utils.get_total_norm(self._present())
 
-def clip_gradients(optimizer: Optimizer, norm: Tensor, max_norm: float) -> None:
-    """Shrink all gradients alike, in place, so that their common norm does not exceed the largest allowed."""
-    shrink = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients_of(optimizer), shrink)
+    def clip(self, norm: Tensor, max_norm: float) -> None:
+        """Shrink all alike, so that their common norm, given, does not exceed the largest allowed."""
+        torch._foreach_mul_(self._present(), (max_norm / (norm + 1e-6)).clamp(max=1.0))
+
+    def hand_to(self, parameters: Sequence[Tensor]) -> None:
+        """Set the gradients of the parameters."""
+        for parameter, gradient in zip(parameters, self._sums, strict=True):
+            parameter.grad = gradient
+
+    def _present(self) -> list[Tensor]:
+        return [gradient for gradient in self._sums if gradient is not None]

@@ -1,0 +1,85 @@
+"""From the dataclasses of `config.py` to the options of a command."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from protembed.cli.display import reported_errors
+from protembed.config import Config, flag_name
+
+FastaPaths = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FASTA...",
+        help="Proteins in FASTA: plain, gzip, bzip2 or xz, told apart by content; - is stdin.",
+        show_default=False,
+    ),
+]
+LabelsPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LABELS",
+        help="Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with SET= and TARGET=.",
+        show_default=False,
+    ),
+]
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for every field of the configs among its parameters, in a help panel per config.
+
+    The command receives the configs as if they had been passed to it. Errors that protembed raises on purpose end the
+    process with their sentence and their exit status.
+    """
+    parameters = inspect.signature(command).parameters
+    hints = get_type_hints(command, include_extras=True)
+    configs = {name: hints[name] for name in parameters if _is_config(hints[name])}
+    others = [
+        parameter.replace(annotation=hints[name]) for name, parameter in parameters.items() if name not in configs
+    ]
+    options = [option for config in configs.values() for option in _options(config)]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        with reported_errors():
+            made = {
+                name: config(**{spec.name: values.pop(spec.name) for spec in dataclasses.fields(config)})
+                for name, config in configs.items()
+            }
+            command(**values, **made)
+
+    run.__signature__ = inspect.Signature(others + options)  # type: ignore[attr-defined]  # what Typer reads
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in others + options}
+    return run
+
+
+def _is_config(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Config)
+
+
+def _options(config: type[Config]) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(config)
+    panel = (config.__doc__ or "").rstrip(".")
+    for spec in dataclasses.fields(config):
+        default = spec.default_factory() if callable(spec.default_factory) else spec.default
+        declaration = typer.Option(
+            *_flags(spec),
+            help=spec.metadata["help"],
+            rich_help_panel=panel,
+            min=spec.metadata["min"],
+            max=spec.metadata["max"],
+            show_default=default is not None and default is not False and default != [],
+        )
+        annotation = Annotated[hints[spec.name], declaration]  # type: ignore[valid-type, name-defined]  # made at run time
+        yield inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _flags(spec: "dataclasses.Field[Any]") -> tuple[str, ...]:
+    # A lone name keeps Typer from adding --no-quiet and its like.
+    flags: tuple[str, ...] = spec.metadata["flags"]
+    return flags or (flag_name(spec),)

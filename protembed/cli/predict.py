@@ -1,0 +1,25 @@
+"""`protembed predict`."""
+
+from protembed.cli.display import Display
+from protembed.cli.options import FastaPaths, configured
+from protembed.config import ComputeConfig, ModelConfig, PredictConfig, ReaderConfig, ShowConfig
+from protembed.files import STANDARD_STREAM
+
+
+@configured
+def predict(
+    fasta: FastaPaths,
+    model: ModelConfig,
+    prediction: PredictConfig,
+    reader: ReaderConfig,
+    compute: ComputeConfig,
+    show: ShowConfig,
+) -> None:
+    """Apply a fine-tuned model: a table with a prediction for each protein, and a probability for each class."""
+    from protembed.tasks.predict import predict_fasta
+
+    display = Display(show, data_on_stdout=prediction.output == STANDARD_STREAM)
+    with display.counting("predicted") as counter:
+        summary = predict_fasta(fasta, model, prediction, reader=reader, compute=compute, on_protein=counter.advance)
+    display.warn(summary.warnings)
+    display.summary(summary, f"{summary.output or 'stdout'}: {summary.target} of {summary.num_proteins:,} proteins")

@@ -1,0 +1,52 @@
+"""Signals: long runs finish their step and save; everything else leaves tidily."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+INTERRUPTED, TERMINATED = 130, 143
+# A scheduler's early warning ends a run like its termination would.
+_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGUSR1: TERMINATED}
+
+
+class StopRequest:
+    """Whether a signal has asked the run to stop; asked after each step.
+
+    Attributes:
+        status: the exit status that goes with the signal; None while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+
+    def __call__(self) -> bool:
+        """Tell whether to stop."""
+        return self.status is not None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn the first signal into a request; a second one leaves at once."""
+    request = StopRequest()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if request.status is not None:
+            raise SystemExit(_STATUS[signal.Signals(number)])
+        request.status = _STATUS[signal.Signals(number)]
+
+    before = {number: signal.signal(number, receive) for number in _STATUS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave_tidily_on_termination() -> None:
+    """Let SIGTERM unwind the stack, so that temporary files are removed."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, leave)

@@ -1,0 +1,63 @@
+"""Arrays on disk in numpy's formats, without pickle."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from protembed.files import atomic_file
+
+
+class ArrayStream:
+    """A `.npy` file to which rows are appended while their number is not yet known.
+
+    Args:
+        stream: a seekable binary file, at the place where the array is to begin.
+        row_shape: the shape of one row; () for a flat array.
+        dtype: the type of the numbers.
+    """
+
+    def __init__(self, stream: BinaryIO, row_shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self._stream, self._start = stream, stream.tell()
+        self._row_shape, self._dtype = row_shape, np.dtype(dtype)
+        self.num_rows = 0
+        self._write_header()
+
+    def append(self, rows: NDArray[Any]) -> None:
+        """Append rows, (rows, *row_shape), converted to the dtype."""
+        self._stream.write(np.ascontiguousarray(rows, self._dtype).tobytes())
+        self.num_rows += len(rows)
+
+    def finish(self) -> None:
+        """Write the number of rows into the header; the file is complete then."""
+        end = self._stream.tell()
+        self._stream.seek(self._start)
+        self._write_header()
+        self._stream.seek(end)
+
+    def _write_header(self) -> None:
+        # numpy pads the header so that the first axis may grow to any number without a byte moving.
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self.num_rows, *self._row_shape),
+        }
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+
+@contextmanager
+def array_file(path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[ArrayStream]:
+    """Open a `.npy` file for appending rows; it appears under its name, complete, at the end."""
+    with atomic_file(path) as stream:
+        array = ArrayStream(stream, row_shape, dtype)
+        yield array
+        array.finish()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as an uncompressed `.npz`, atomically."""
+    with atomic_file(path) as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
