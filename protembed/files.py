@@ -9,6 +9,7 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,8 @@ STANDARD_STREAM = Path("-")
 _BLOCK = 1 << 20
 _MAGIC_LENGTH = 6
 _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
@@ -220,6 +223,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Remove what a killed process was still writing in a directory that belongs to this process alone."""
+    for path in sorted(directory.rglob(".*")):
+        if _UNFINISHED.fullmatch(path.name):
+            remove(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically, in UTF-8."""
     with atomic_file(path) as stream:
@@ -273,7 +283,7 @@ def _cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
     text = printable(value)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import protembed
 from protembed.errors import ChangedRunError, OutputExistsError
-from protembed.files import append_json_line, atomic_directory, read_json, write_json, write_text
+from protembed.files import append_json_line, atomic_directory, read_json, remove_unfinished, write_json, write_text
 
 _RUN, _LOG = "run.json", "metrics.jsonl"
 
@@ -48,6 +48,7 @@ class RunDirectory:
                 fill(temporary)
                 write_json(temporary / _RUN, self._facts)
             return
+        remove_unfinished(self._directory)
         self._facts = read_json(self.path(_RUN))
         begun = self._facts["identity"]
         changes = [

@@ -1,0 +1,177 @@
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import protembed
+from protembed.cli.app import app
+from protembed.data.fasta import read_fasta
+
+COMMANDS = ["pretrain", "embed", "finetune", "predict", "inspect-attention"]
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def shell(command, **options):
+    return subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, **options)
+
+
+@pytest.fixture
+def embed_arguments(proteins_fasta, tiny_model, tmp_path):
+    return ["embed", proteins_fasta, "-m", tiny_model, "-o", tmp_path / "emb.npy"]
+
+
+def test_the_version_is_a_bare_number():
+    assert invoke("--version").stdout == f"{protembed.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_panels_and_defaults(command):
+    text = invoke(command, "--help").stdout
+
+    assert "Computing" in text
+    assert "--quiet" in text
+    assert "[default: " in text
+
+
+def test_a_zero_is_a_default_worth_showing():
+    assert "[default: 0]" in invoke("pretrain", "--help").stdout
+
+
+def test_results_are_told_on_stderr_and_data_stays_off_it(embed_arguments):
+    result = invoke(*embed_arguments)
+
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "40 proteins" in result.stderr
+
+
+def test_quiet_says_nothing_but_warnings(embed_arguments):
+    result = invoke(*embed_arguments, "--quiet")
+
+    assert result.stdout == ""
+    assert all(line.startswith("warning: ") for line in result.stderr.splitlines())
+
+
+def test_a_summary_for_machines_is_json_on_stdout(embed_arguments):
+    summary = json.loads(invoke(*embed_arguments, "--json").stdout)
+
+    assert summary["num_proteins"] == 40
+    assert summary["output"].endswith("emb.npy")
+
+
+@pytest.mark.parametrize("command", ["pretrain", "embed", "finetune", "inspect-attention"])
+def test_a_missing_input_is_status_66_and_one_line(command, tiny_model, tmp_path):
+    model = [] if command == "pretrain" else ["-m", tiny_model]
+
+    result = invoke(command, tmp_path / "missing", "-o", tmp_path / "out.npy", *model)
+
+    assert result.exit_code == 66
+    assert result.stderr.count("\n") == 1
+    assert "missing" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["pretrain", "embed", "inspect-attention"])
+def test_bad_data_is_status_65_and_one_line_with_file_record_and_line(command, tiny_model, tmp_path):
+    (tmp_path / "bad.fasta").write_text(">good\nMKT\n>worse\nMKTA\nMJ?K\n")
+    model = [] if command == "pretrain" else ["-m", tiny_model]
+
+    result = invoke(command, tmp_path / "bad.fasta", "-o", tmp_path / "out.npy", *model)
+
+    assert result.exit_code == 65
+    assert result.stderr.count("\n") == 1
+    assert "bad.fasta, line 5: '?' in column 3 of record 'worse'" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed"],
+        ["embed", "x.fasta", "--pooling", "median"],
+        ["pretrain", "x.fasta", "--mask-rate", "2"],
+        ["pretrain", "x.fasta", "--steps", "5", "--max-minutes", "1"],
+        ["pretrain", "x.fasta", "--tokens-per-batch", "100"],
+        ["frobnicate"],
+    ],
+)
+def test_wrong_usage_is_status_2(arguments):
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_an_existing_result_is_status_1_and_force_replaces_it(embed_arguments):
+    assert invoke(*embed_arguments).exit_code == 0
+    assert "made by the same command" in invoke(*embed_arguments).stderr
+
+    refused = invoke(*embed_arguments, "--pooling", "max")
+
+    assert refused.exit_code == 1
+    assert "pass --force" in refused.stderr
+    assert invoke(*embed_arguments, "--pooling", "max", "--force").exit_code == 0
+
+
+def test_what_was_odd_in_the_input_is_warned_of(embed_arguments):
+    assert "warning: non-standard residues: " in invoke(*embed_arguments).stderr
+
+
+def test_the_whole_way_from_pretraining_to_predictions(proteins_fasta, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = ["id,sequence,label,split"]
+    for record in read_fasta([proteins_fasta]):
+        split = "test" if record.row % 3 == 0 else "train"
+        table.append(f"{record.id},{record.sequence},{len(record.sequence) % 2},{split}")
+    (tmp_path / "parity.csv").write_text("\n".join(table))
+
+    trained = invoke("pretrain", proteins_fasta, "--size", "t4_1M", "--steps", "2", "--tokens-per-batch", "1024")
+    assert trained.exit_code == 0, trained.output
+    assert "unigram loss" in trained.stderr
+    assert invoke("embed", proteins_fasta, "-m", "proteins.run").exit_code == 0
+    assert invoke("finetune", "parity.csv", "-m", "proteins.run", "--epochs", "1").exit_code == 0
+    frozen = invoke("finetune", "parity.csv", "-m", "proteins.run", "--method", "frozen", "-o", "frozen.model")
+    assert "accuracy" in frozen.stderr and "majority" in frozen.stderr
+    assert invoke("predict", proteins_fasta, "-m", "parity.model").exit_code == 0
+    assert invoke("inspect-attention", proteins_fasta, "-m", "parity.model", "--num-maps", "1").exit_code == 0
+
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made >= {"proteins.run", "proteins.npy", "parity.model", "proteins.predictions.tsv", "proteins.attention"}
+
+
+def test_stdin_to_stdout_in_a_pipeline(proteins_fasta, tiny_model):
+    protembed_command = f"{sys.executable} -m protembed"
+
+    npy = shell(f"gzip -c {proteins_fasta} | {protembed_command} embed - -o - -m {tiny_model} --quiet", check=True)
+    tsv = shell(f"{protembed_command} embed - -o - -m {tiny_model} --format tsv < {proteins_fasta}", check=True)
+
+    rows = np.load(io.BytesIO(npy.stdout))
+    lines = tsv.stdout.decode().splitlines()[1:]
+    assert rows.shape == (40, 32)
+    np.testing.assert_array_equal(rows, np.array([line.split("\t")[1:] for line in lines], dtype=np.float32))
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_early_ends_the_command_quietly(proteins_fasta, tiny_model):
+    # More than the largest pipe holds.
+    command = (
+        f"cat {' '.join([str(proteins_fasta)] * 200)} | {sys.executable} -m protembed embed - -o - -m {tiny_model}"
+    )
+
+    result = shell(f"{command} --format tsv --quiet | head -1; echo ${{PIPESTATUS[1]}}")
+
+    assert result.stdout.decode().splitlines()[1] == "141"
+    assert b"Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_a_full_device_is_status_1_and_one_sentence(proteins_fasta, tiny_model):
+    result = shell(f"{sys.executable} -m protembed embed {proteins_fasta} -o - -m {tiny_model} --quiet > /dev/full")
+
+    assert result.returncode == 1
+    assert b"could not be written" in result.stderr
+    assert b"Traceback" not in result.stderr

@@ -1,0 +1,60 @@
+import pytest
+import typer
+
+from protembed.cli.display import Display, reported_errors
+from protembed.config import ShowConfig
+from protembed.errors import FormatError
+from protembed.training.loop import StepReport
+
+
+def report(step, **changes):
+    values = {"num_residues": 100 * step, "train_loss": 2.9, "learning_rate": 1e-3, "residues_per_second": 1000.0}
+    return StepReport(step=step, **values | changes)
+
+
+def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("protembed.cli.display.time.monotonic", lambda: now[0])
+    with Display(ShowConfig()).stepping() as steps:
+        steps.begin(10, 0)
+        for step in range(1, 5):
+            now[0] += 20.0
+            steps.advance(report(step))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "step 2 of 10: loss 2.900, 1,000 residues/s, 2 min 40 s left",
+        "step 4 of 10: loss 2.900, 1,000 residues/s, 2 min 00 s left",
+    ]
+
+
+def test_every_validation_is_told_beside_what_it_must_beat(capsys):
+    measured = {"valid_loss": 2.8, "valid_perplexity": 16.44, "unigram_perplexity": 17.96, "bigram_perplexity": 17.87}
+    with Display(ShowConfig()).stepping() as steps:
+        steps.begin(10, 0)
+        steps.advance(report(1, validation=measured))
+
+    assert "perplexity 16.44 (unigram 17.96, bigram 17.87)" in capsys.readouterr().err
+
+
+def test_control_codes_and_markup_are_shown_as_they_are(capsys):
+    Display(ShowConfig()).say("[red]evil\x1b[2J[/red]")
+
+    assert capsys.readouterr().err == "[red]evil\\x1b[2J[/red]\n"
+
+
+def test_an_error_on_purpose_is_a_sentence_and_an_unknown_one_a_traceback(capsys):
+    with pytest.raises(typer.Exit) as left, reported_errors():
+        raise FormatError("x.fasta", "this is HTML", "give a FASTA file", line=1)
+    assert left.value.exit_code == 65
+    assert capsys.readouterr().err == "protembed: x.fasta, line 1: this is HTML; give a FASTA file\n"
+
+    with pytest.raises(ZeroDivisionError), reported_errors():
+        raise ZeroDivisionError
+
+
+def test_an_interrupt_is_status_130():
+    with pytest.raises(typer.Exit) as left, reported_errors():
+        raise KeyboardInterrupt
+
+    assert left.value.exit_code == 130

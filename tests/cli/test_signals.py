@@ -1,0 +1,27 @@
+import os
+import signal
+
+import pytest
+
+from protembed.cli.signals import stop_on_signals
+
+
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+def test_the_first_signal_asks_to_stop_and_the_second_leaves(number, status):
+    with stop_on_signals() as stop:
+        assert not stop()
+        os.kill(os.getpid(), signal.Signals[number])
+        assert stop()
+        assert stop.status == status
+        with pytest.raises(SystemExit) as left:
+            os.kill(os.getpid(), signal.Signals[number])
+    assert left.value.code == status
+
+
+def test_the_earlier_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+
+    with stop_on_signals():
+        assert signal.getsignal(signal.SIGTERM) is not before
+
+    assert signal.getsignal(signal.SIGTERM) is before

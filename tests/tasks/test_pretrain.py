@@ -1,0 +1,230 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from protembed.config import BatchConfig, ComputeConfig, OptimizerConfig, PretrainConfig
+from protembed.errors import (
+    ChangedRunError,
+    IllegalResidueError,
+    InputNotFoundError,
+    NothingToLearnError,
+    OutputExistsError,
+)
+from protembed.model.checkpoint import load_checkpoint
+from protembed.tasks.pretrain import PretrainOptions, pretrain_model
+
+SMALL = BatchConfig(tokens_per_batch=256, tokens_per_pack=128, crop_residues=48)
+
+
+def options(output, **changes):
+    settings = {"size": "t4_1M", "steps": 6, "save_every": 2, "validate_every": 3} | changes
+    return PretrainOptions(
+        pretrain=PretrainConfig(output=output, **settings), batches=SMALL, compute=ComputeConfig(threads=1)
+    )
+
+
+def losses(run):
+    return [json.loads(line)["train_loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def final_weights(run):
+    return load_file(run / "checkpoints" / "step-000006" / "weights.safetensors")
+
+
+def equal(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, proteins_fasta):
+    run = tmp_path_factory.mktemp("runs") / "undisturbed.run"
+    return run, pretrain_model([proteins_fasta], options(run))
+
+
+def test_a_run_leaves_what_the_design_promises(undisturbed):
+    run, summary = undisturbed
+
+    assert {path.name for path in run.iterdir()} == {
+        *("run.json", "metrics.jsonl", "checkpoints", "corpus", "model", "training.png"),
+    }
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[0].keys() == {"step", "residues", "train_loss", "learning_rate", "residues_per_second"}
+    assert {"valid_loss", "valid_perplexity", "unigram_perplexity"} <= lines[5].keys()
+    assert summary.is_finished
+    assert summary.valid_loss == min(line["valid_loss"] for line in lines if "valid_loss" in line)
+    assert summary.valid_perplexity == pytest.approx(np.exp(summary.valid_loss))
+
+
+def test_the_exported_model_is_the_best_one_and_knows_its_window(undisturbed):
+    run, summary = undisturbed
+    record = load_checkpoint(run / "model").record
+
+    assert record.window_residues == SMALL.crop_residues
+    assert record.metrics["step"] == summary.best_step
+    assert record.metrics["valid_loss"] == summary.valid_loss
+    assert f"perplexity {summary.valid_perplexity:.2f}" in (run / "model" / "README.md").read_text()
+
+
+def test_a_stopped_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fasta):
+    run, seen = tmp_path / "stopped.run", []
+    stopped = pretrain_model([proteins_fasta], options(run), on_step=seen.append, stop=lambda: len(seen) == 3)
+    assert not stopped.is_finished
+
+    first_steps = []
+    resumed = pretrain_model([proteins_fasta], options(run), on_plan=lambda plan: first_steps.append(plan.first_step))
+
+    assert first_steps == [3]
+    assert resumed.is_finished
+    assert losses(run) == losses(undisturbed[0])
+    assert equal(final_weights(run), final_weights(undisturbed[0]))
+    assert (run / "model" / "model.safetensors").read_bytes() == (
+        undisturbed[0] / "model" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_the_number_of_threads_changes_no_bit(undisturbed, tmp_path, proteins_fasta):
+    run = tmp_path / "threads.run"
+    three = options(run)
+    three = PretrainOptions(pretrain=three.pretrain, batches=SMALL, compute=ComputeConfig(threads=3))
+
+    pretrain_model([proteins_fasta], three)
+
+    assert losses(run) == losses(undisturbed[0])
+    assert equal(final_weights(run), final_weights(undisturbed[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_killed_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fasta, seed):
+    run = tmp_path / "killed.run"
+    command = [sys.executable, "-m", "protembed", "pretrain", str(proteins_fasta), "-o", str(run), "--size", "t4_1M"]
+    command += ["--steps", "6", "--save-every", "2", "--validate-every", "3", "--threads", "1"]
+    command += ["--tokens-per-batch", "256", "--tokens-per-pack", "128", "--crop-residues", "48"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    wait_for_step(run, 1 + 2 * seed, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    subprocess.run(command, check=True, capture_output=True)
+
+    assert losses(run) == losses(undisturbed[0])
+    assert equal(final_weights(run), final_weights(undisturbed[0]))
+    assert [path.name for path in run.rglob(".*")] == []
+
+
+def wait_for_step(run, step, process):
+    log = run / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= step):
+        time.sleep(0.01)
+
+
+def test_a_finished_run_is_not_trained_again(undisturbed, proteins_fasta):
+    run, summary = undisturbed
+    steps = []
+
+    again = pretrain_model([proteins_fasta], options(run), on_step=steps.append)
+
+    assert (steps, again) == ([], summary)
+
+
+def test_a_run_of_other_settings_or_data_is_refused_by_name(undisturbed, proteins_fasta, tmp_path):
+    run, _ = undisturbed
+    other_data = tmp_path / "other.fasta"
+    other_data.write_text(proteins_fasta.read_text() + ">one_more\nMKTAYIAK\n")
+
+    with pytest.raises(ChangedRunError, match="seed was 0, not 1"):
+        pretrain_model([proteins_fasta], options(run, seed=1))
+    with pytest.raises(ChangedRunError, match="fasta was"):
+        pretrain_model([other_data], options(run))
+
+
+def test_a_foreign_directory_is_refused_and_left_alone(tmp_path, proteins_fasta):
+    (tmp_path / "thesis.txt").write_text("precious")
+
+    with pytest.raises(OutputExistsError, match="is no run of protembed"):
+        pretrain_model([proteins_fasta], options(tmp_path))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"), [(">a\nMKT1\n", IllegalResidueError), (">a\nMKTAYIAKQR\n", NothingToLearnError)]
+)
+def test_bad_input_leaves_nothing_behind(tmp_path, text, error):
+    fasta = tmp_path / "bad.fasta"
+    fasta.write_text(text)
+
+    with pytest.raises(error):
+        pretrain_model([fasta], options(tmp_path / "bad.run"))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
+
+
+def test_a_missing_validation_set_is_noticed_before_the_run_begins(tmp_path, proteins_fasta):
+    with pytest.raises(InputNotFoundError):
+        pretrain_model([proteins_fasta], options(tmp_path / "a.run", valid=[Path("missing.fasta")]))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_validation_set_is_measured_and_the_first_decides(tmp_path, proteins_fasta):
+    run = tmp_path / "two.run"
+
+    pretrain_model([proteins_fasta], options(run, valid=[proteins_fasta, proteins_fasta], steps=2, validate_every=1))
+
+    for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        assert line["valid_loss_2"] == line["valid_loss"]
+
+
+def test_pretraining_goes_on_from_another_model(tmp_path, proteins_fasta, tiny_model):
+    run = tmp_path / "adapted.run"
+
+    pretrain_model([proteins_fasta], options(run, from_model=tiny_model, steps=1))
+    adapted, base = load_checkpoint(run / "model"), load_checkpoint(tiny_model)
+
+    assert adapted.encoder.shape == base.encoder.shape
+    assert adapted.record.window_residues == base.record.window_residues
+    moved = (adapted.encoder.embedding.weight - base.encoder.embedding.weight).abs().max()
+    assert 0 < moved < 0.01
+
+
+def test_the_minutes_asked_for_are_turned_into_steps_that_the_run_remembers(tmp_path, proteins_fasta):
+    run, plans = tmp_path / "minutes.run", []
+    timed = options(run, steps=None, max_minutes=0.15, validate_every=None)
+
+    pretrain_model([proteins_fasta], timed, on_plan=plans.append, stop=lambda: True)
+    pretrain_model([proteins_fasta], timed, on_plan=plans.append, stop=lambda: True)
+
+    assert plans[0].num_steps == plans[1].num_steps > 1
+    assert [plan.first_step for plan in plans] == [0, 1]
+
+
+def test_without_a_number_of_steps_about_ten_passes_are_planned(tmp_path, proteins_fasta):
+    plans = []
+
+    pretrain_model([proteins_fasta], options(tmp_path / "a.run", steps=None), on_plan=plans.append, stop=lambda: True)
+
+    assert plans[0].num_steps == max(200, 10 * plans[0].steps_per_pass)
+
+
+def test_pretraining_by_the_plain_rule_learns_the_composition(tmp_path, proteins_fasta):
+    run = tmp_path / "sgd.run"
+    plain = PretrainOptions(
+        pretrain=PretrainConfig(output=run, size="t4_1M", steps=40, valid=[proteins_fasta]),
+        batches=SMALL,
+        optimizer=OptimizerConfig(optimizer="sgd"),
+    )
+
+    summary = pretrain_model([proteins_fasta], plain)
+
+    assert summary.valid_loss < np.log(20)
