@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from protembed.errors import ConfigError
 
@@ -48,8 +48,9 @@ class Config:
             if value is None:
                 continue
             name = flag_name(spec)
-            choices = get_args(hints[spec.name])
-            if value not in choices and all(isinstance(choice, str) for choice in choices) and choices:
+            hint = hints[spec.name]
+            choices = next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())
+            if choices and value not in choices:
                 raise ConfigError(name, value, f"one of {', '.join(choices)} is expected")
             low, high = spec.metadata["min"], spec.metadata["max"]
             if (low is not None and not value >= low) or (high is not None and not value <= high):

@@ -67,9 +67,13 @@ class IllegalResidueError(DataError):
 
     def __init__(self, path: str, line: int, record_id: str, column: int, found: str) -> None:
         self.path, self.line, self.record_id, self.column, self.found = path, line, record_id, column, found
-        super().__init__(
-            f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is no amino acid; "
+        advice = (
             "correct the file, or pass --on-illegal mask (read it as X) or --on-illegal skip (leave the record out)"
+        )
+        if found == ">":
+            advice = "put every header on a line of its own"
+        super().__init__(
+            f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is no amino acid; {advice}"
         )
 
 

@@ -6,6 +6,7 @@ Whatever is finished appears under its name by renaming, after it was flushed to
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -25,10 +26,14 @@ STANDARD_STREAM = Path("-")
 
 _BLOCK = 1 << 20
 _MAGIC_LENGTH = 6
-_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\x00": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
+}
 _UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
-_FORMULA_STARTS = ("=", "+", "-", "@")
+# Spreadsheets take the first four for a formula; a quotation mark would swallow the cells up to the next one.
+_DANGEROUS_STARTS = ("=", "+", "-", "@", '"')
 
 
 # Reading
@@ -75,10 +80,40 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
 
 def _decompressed(raw: BinaryIO) -> BinaryIO:
     head = cast("IO[bytes]", raw).peek(_MAGIC_LENGTH)[:_MAGIC_LENGTH]  # type: ignore[attr-defined]  # buffered readers only
-    for magic, opener in _OPENERS.items():
+    if head.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.open(raw, "rb"))
+    for magic, make in _DECOMPRESSORS.items():
         if head.startswith(magic):
-            return cast("BinaryIO", opener(raw, "rb"))
+            return cast("BinaryIO", io.BufferedReader(_Members(raw, make)))
     return raw
+
+
+class _Members(io.RawIOBase):
+    """All streams of a bzip2 or xz file; Python's readers drop, silently, what follows the first if it is damaged."""
+
+    def __init__(self, raw: BinaryIO, make: Callable[[], Any]) -> None:
+        self._raw, self._make, self._decompressor = raw, make, make()
+        self._pending = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._decompressor.eof:
+                self._pending = self._decompressor.unused_data or self._raw.read(_BLOCK)
+                if not self._pending:
+                    return 0
+                self._decompressor = self._make()
+            elif self._decompressor.needs_input and not self._pending:
+                self._pending = self._raw.read(_BLOCK)
+                if not self._pending:
+                    raise EOFError("it ends in the middle of a stream")
+            data = self._decompressor.decompress(self._pending, len(buffer))
+            self._pending = b""
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
 
 
 def default_path(source: Path, suffix: str) -> Path:
@@ -140,7 +175,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         _raise_unless_reading(error, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -178,13 +214,18 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         _flush_to_disk(temporary)
         if path.exists() or path.is_symlink():
             path.rename(displaced)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            displaced.rename(path)
+            raise
         _flush_to_disk(path.parent)
     except OSError as error:
         _raise_unless_reading(error, path)
     finally:
-        remove(temporary)
-        remove(displaced)
+        with suppress(OSError):
+            remove(temporary)
+            remove(displaced)
 
 
 @contextmanager
@@ -283,7 +324,7 @@ def _cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
     text = printable(value)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text) else text
+    return f"'{text}" if text.startswith(_DANGEROUS_STARTS) and not _NUMBER.fullmatch(text) else text
 
 
 def _flush_to_disk(path: Path) -> None:

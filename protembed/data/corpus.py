@@ -1,7 +1,7 @@
 """The memory-mapped tokens of a pretraining corpus, built once from FASTA files.
 
 A corpus is a directory: `tokens.npy` (residues,) uint8, all proteins one after the other without special tokens;
-`offsets.npy` (proteins + 1,) int64; `corpus.json` with counts, composition and a fingerprint of the tokens.
+`offsets.npy` (proteins + 1,) int64; `corpus.json` with counts and a fingerprint of the tokens.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Corpus:
     """Proteins as token ids, read from disk as they are needed.
 
     Args:
-        directory: what `build_corpus` made.
+        directory: what `corpus_writer` made.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -88,11 +88,12 @@ class CorpusWriter:
 
     def facts(self) -> dict[str, Any]:
         """Count what was added, and fingerprint it."""
-        self._digest.update(self.offsets)
+        digest = self._digest.copy()
+        digest.update(self.offsets)
         return {
             "num_proteins": self.num_proteins,
             "num_residues": self.offsets[-1],
-            "fingerprint": self._digest.hexdigest(),
+            "fingerprint": digest.hexdigest(),
         }
 
 

@@ -8,7 +8,8 @@ import io
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -150,15 +151,18 @@ def read_fasta(
     report = ReadReport() if report is None else report
     seen_ids: set[int] = set()
     for path in map(Path, paths):
-        with open_input(path) as stream:
-            for record in read_fasta_stream(stream, display_name(path), on_illegal, report):
+        with (
+            open_input(path) as stream,
+            closing(read_fasta_stream(stream, display_name(path), on_illegal, report)) as records,
+        ):
+            for record in records:
                 fingerprint = hash(record.id)
                 report.num_duplicate_ids += fingerprint in seen_ids
                 seen_ids.add(fingerprint)
                 yield record
 
 
-def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report: ReadReport) -> Iterator[Record]:
+def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report: ReadReport) -> Generator[Record]:
     """Read the proteins of one open, decompressed file; see `read_fasta`.
 
     Args:
@@ -168,31 +172,33 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
         report: counts what was met; its number of records is the next row.
     """
     _refuse_foreign_bytes(stream, name)
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="backslashreplace")
-    lines = _ValidatedLines(text, name)
-    number = 0
-    for number, (title, letters) in enumerate(SimpleFastaParser(lines), start=1):
-        place = lines.finished_record(number)
-        if not title.split():
-            raise RecordError(name, place.line, number, "has no identifier after '>'", "name it")
-        record_id = title.split()[0]
-        raw = clean_sequence(letters)
-        if not raw:
-            raise RecordError(name, place.line, number, f"({record_id!r}) has no sequence", "complete or remove it")
-        sequence = accept_sequence(raw, on_illegal, report, partial(place.illegal_residue, name, record_id))
-        if sequence is None:
-            continue
-        report.num_records += 1
-        report.num_residues += len(sequence)
-        yield Record(
-            row=report.num_records - 1,
-            id=record_id,
-            description=title.strip(),
-            sequence=sequence,
-            path=name,
-            line=place.line,
-        )
-    text.detach()
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
+    try:
+        lines = _ValidatedLines(text, name)
+        number = 0
+        for number, (title, letters) in enumerate(SimpleFastaParser(lines), start=1):
+            place = lines.finished_record(number)
+            if not title.split():
+                raise RecordError(name, place.line, number, "has no identifier after '>'", "name it")
+            record_id = title.split()[0]
+            raw = clean_sequence(letters)
+            if not raw:
+                raise RecordError(name, place.line, number, f"({record_id!r}) has no sequence", "complete or remove it")
+            sequence = accept_sequence(raw, on_illegal, report, partial(place.illegal_residue, name, record_id))
+            if sequence is None:
+                continue
+            report.num_records += 1
+            report.num_residues += len(sequence)
+            yield Record(
+                row=report.num_records - 1,
+                id=record_id,
+                description=title.strip(),
+                sequence=sequence,
+                path=name,
+                line=place.line,
+            )
+    finally:
+        text.detach()
     if number == 0:
         raise FormatError(name, "the file is empty", _GIVE_FASTA)
 
@@ -221,11 +227,13 @@ def accept_sequence(
         The sequence in residues of the alphabet; None if its record is to be left out.
 
     Raises:
-        IllegalResidueError: a letter is no residue and `on_illegal` is `error`.
+        IllegalResidueError: a letter is no residue and `on_illegal` is `error`, or it is a `>`.
     """
     if illegal := _ILLEGAL.search(sequence):
-        error = illegal_residue(illegal.start())
-        if on_illegal == "error":
+        glued = sequence.find(">")
+        error = illegal_residue(glued if glued >= 0 else illegal.start())
+        # Under any policy: masked or skipped, the record that a misplaced header begins would vanish.
+        if on_illegal == "error" or glued >= 0:
             raise error
         if on_illegal == "skip":
             reason = f"{error.found!r} in column {error.column} is no amino acid"

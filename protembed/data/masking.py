@@ -1,5 +1,6 @@
 """The masking rule: which residues the model has to guess, and what it is shown in their place. Pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from protembed.data.alphabet import FIRST_AMINO_ACID, MASK, NUM_AMINO_ACIDS, is_
 # Frozen for good: perplexities of different runs and tools compare only while all choose the same residues.
 VALIDATION_SEED = 20_260_101
 VALIDATION_MASK_RATE = 0.15
+
+Random = Callable[[int], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ def mask_tokens(
 
     Source: Devlin et al. 2019, section 3.1 (the 80/10/10 rule); Lin et al. 2023 for proteins.
     """
-    positions = choose_residues(tokens, offsets, config.mask_rate, rng)
+    positions = choose_residues(tokens, offsets, config.mask_rate, rng.random)
     targets = tokens[positions]
     way = rng.random(len(positions))  # one draw decides among the three ways
     random_residues = rng.integers(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS, len(positions), dtype=np.uint8)
@@ -67,16 +70,15 @@ def mask_for_validation(tokens: NDArray[np.uint8], sequence_hash: bytes) -> Mask
     Returns:
         The shown tokens, and positions and true residues of the chosen ones.
     """
-    rng = np.random.default_rng([VALIDATION_SEED, int.from_bytes(sequence_hash, "big")])
     whole = np.array([0, len(tokens)])
-    positions = choose_residues(tokens, whole, VALIDATION_MASK_RATE, rng)
+    positions = choose_residues(tokens, whole, VALIDATION_MASK_RATE, _frozen_random(sequence_hash))
     shown = tokens.copy()
     shown[positions] = MASK
     return MaskedTokens(tokens=shown, positions=positions, targets=tokens[positions])
 
 
 def choose_residues(
-    tokens: NDArray[np.uint8], offsets: NDArray[np.int64], rate: float, rng: np.random.Generator
+    tokens: NDArray[np.uint8], offsets: NDArray[np.int64], rate: float, random: Random
 ) -> NDArray[np.int64]:
     """Choose a share of the standard residues of each crop, without replacement; at least one where there is one.
 
@@ -87,7 +89,7 @@ def choose_residues(
         tokens: (tokens,), the crops one after the other.
         offsets: (crops + 1,), where each crop begins and the last one ends.
         rate: the share to choose, between 0 and 1.
-        rng: the random numbers.
+        random: draws so many numbers from 0 to 1, (n,).
 
     Returns:
         (masked,), int64: the positions of the chosen residues in `tokens`, ascending.
@@ -95,8 +97,16 @@ def choose_residues(
     candidates = np.flatnonzero(is_amino_acid(tokens))
     crops = np.searchsorted(offsets, candidates, side="right") - 1  # (candidates,), the crop of each
     num_candidates = np.bincount(crops, minlength=len(offsets) - 1)  # (crops,)
-    quota = np.floor(rate * num_candidates + rng.random(len(num_candidates))).astype(np.int64)
+    quota = np.floor(rate * num_candidates + random(len(num_candidates))).astype(np.int64)
     quota = np.minimum(np.maximum(quota, 1), num_candidates)
-    shuffled = np.lexsort((rng.random(len(candidates)), crops))  # by crop, in random order within
+    shuffled = np.lexsort((random(len(candidates)), crops))  # by crop, in random order within
     rank = np.arange(len(candidates)) - np.repeat(np.cumsum(num_candidates) - num_candidates, num_candidates)
     return np.sort(candidates[shuffled[rank < quota[crops[shuffled]]]])
+
+
+def _frozen_random(sequence_hash: bytes) -> Random:
+    """Draw by a protein's hash, the same on every machine and for good."""
+    # Numpy promises that a bit generator's raw output never changes; it does not promise what Generator makes of it.
+    key = np.frombuffer(sequence_hash[:16], dtype="<u8") ^ np.uint64(VALIDATION_SEED)
+    bits = np.random.Philox(key=key)
+    return lambda number: np.asarray((bits.random_raw(number) >> np.uint64(11)) * 2.0**-53, dtype=np.float64)

@@ -7,7 +7,7 @@ def sequence_sha256(sequence: str) -> bytes:
     """Hash a sequence of letters.
 
     >>> sequence_sha256("MKT").hex()[:8]
-    'cd9b03d1'
+    '366893d2'
     """
     return hashlib.sha256(sequence.encode()).digest()
 

@@ -6,7 +6,7 @@ The directory is a plain Hugging Face `EsmForMaskedLM`; `protembed.json` and, fo
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,20 +18,17 @@ from torch import Tensor, nn
 
 import protembed
 from protembed.config import EncoderShape
-from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
-from protembed.errors import InputNotFoundError, ModelFormatError
+from protembed.data.alphabet import TOKENS
+from protembed.errors import ModelFormatError
 from protembed.files import atomic_directory, sha256_of_file, write_json, write_text
-from protembed.model.encoder import LAYER_NORM_EPS, ROTARY_BASE, Encoder, initialise, inverse_frequencies
+from protembed.model.encoder import Encoder, initialise, inverse_frequencies
+from protembed.model.esm_config import CONFIG_FILE, ESM2_WINDOW_RESIDUES, config_json, read_shape
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
 from protembed.model.pooling import PoolingName
 from protembed.model.weights import WEIGHTS_FILE, StoredWeights, read_model_json, rotary_name, weight_table
 
 FORMAT_VERSION = 1
-# How many residues ESM-2 saw at once, <cls> and <eos> not counted.
-ESM2_WINDOW_RESIDUES = 1022
-
-_CONFIG, _RECORD, _HEAD = "config.json", "protembed.json", "head.safetensors"
-_ESM2_ONLY = "protembed reads ESM-2 models in Hugging Face layout"
+_RECORD, _HEAD = "protembed.json", "head.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,12 +150,12 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
         ModelFormatError: the model is no ESM-2, or its files are damaged.
     """
     directory = Path(directory)
-    shape = _read_shape(directory)
-    checkpoint = _without_values(shape)
-    checkpoint.directory = directory
-    checkpoint.record = _read_record(directory)
+    shape = read_shape(directory)
+    record = _read_record(directory)
     with StoredWeights(directory) as stored:
         stored.expect_num_layers(shape.num_layers)
+        checkpoint = _without_values(shape)
+        checkpoint.directory, checkpoint.record = directory, record
         for ours, weight in weight_table(shape).items():
             part, _, name = ours.partition(".")
             module = checkpoint._parts()[part]
@@ -207,7 +204,7 @@ def write_checkpoint_files(checkpoint: Checkpoint, directory: Path, card: str) -
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     if checkpoint.task_head is not None:
         save_file(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
-    write_json(directory / _CONFIG, _config_json(shape))
+    write_json(directory / CONFIG_FILE, config_json(shape))
     write_json(directory / _RECORD, _record_json(checkpoint))
     write_text(directory / "vocab.txt", "\n".join(TOKENS))
     write_json(directory / "tokenizer_config.json", _TOKENIZER_CONFIG)
@@ -215,7 +212,7 @@ def write_checkpoint_files(checkpoint: Checkpoint, directory: Path, card: str) -
     write_text(directory / "README.md", card)
 
 
-# config.json, protembed.json, head.safetensors
+# protembed.json, head.safetensors, the tokenizer's files
 
 _SPECIAL_TOKENS = {
     "cls_token": "<cls>",
@@ -226,50 +223,6 @@ _SPECIAL_TOKENS = {
 }
 _TOKENIZER_CONFIG = {**_SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
 
-# What makes an ESM directory an ESM-2: a field, and the test that its value must pass. Absent fields are not tested.
-_ESM2_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "position_embedding_type": lambda value: value == "rotary",
-    "token_dropout": lambda value: value is True,
-    "emb_layer_norm_before": lambda value: not value,
-    "is_folding_model": lambda value: not value,
-    "layer_norm_eps": lambda value: value == LAYER_NORM_EPS,
-    "rope_theta": lambda value: value == ROTARY_BASE,
-    "vocab_size": lambda value: value == len(TOKENS),
-    "mask_token_id": lambda value: value == MASK,
-    "tie_word_embeddings": lambda value: value is True,
-}
-
-
-def _config_json(shape: EncoderShape) -> dict[str, Any]:
-    return {
-        "architectures": ["EsmForMaskedLM"],
-        "model_type": "esm",
-        "attention_probs_dropout_prob": 0.0,
-        "bos_token_id": CLS,
-        "classifier_dropout": None,
-        "dtype": "float32",
-        "emb_layer_norm_before": False,
-        "eos_token_id": EOS,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.0,
-        "hidden_size": shape.dim,
-        "initializer_range": 0.02,
-        "intermediate_size": 4 * shape.dim,
-        "is_folding_model": False,
-        "layer_norm_eps": LAYER_NORM_EPS,
-        "mask_token_id": MASK,
-        "max_position_embeddings": ESM2_WINDOW_RESIDUES + 4,
-        "num_attention_heads": shape.num_heads,
-        "num_hidden_layers": shape.num_layers,
-        "pad_token_id": PAD,
-        "position_embedding_type": "rotary",
-        "rope_theta": ROTARY_BASE,
-        "tie_word_embeddings": True,
-        "token_dropout": True,
-        "use_cache": True,
-        "vocab_size": len(TOKENS),
-    }
-
 
 def _record_json(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
@@ -278,42 +231,6 @@ def _record_json(checkpoint: Checkpoint) -> dict[str, Any]:
         **dataclasses.asdict(checkpoint.record),
         "contact_head_fitted": checkpoint.contact_head.is_fitted,
     }
-
-
-def _read_shape(directory: Path) -> EncoderShape:
-    if not (directory / _CONFIG).exists():
-        found = "there is no config.json" if directory.is_dir() else "no such directory"
-        raise InputNotFoundError(
-            str(directory), found, "name a model directory in Hugging Face layout, or a protembed run"
-        )
-    config = read_model_json(directory / _CONFIG)
-    if config.get("model_type") != "esm":
-        raise ModelFormatError(directory, f"this is a model of type {config.get('model_type')!r}", _ESM2_ONLY)
-    for name, is_esm2 in _ESM2_FIELDS.items():
-        if name in config and not is_esm2(config[name]):
-            raise ModelFormatError(
-                directory, f"config.json has {name} {config[name]!r}", f"{_ESM2_ONLY}, this is another"
-            )
-    if "position_embedding_type" not in config:
-        raise ModelFormatError(
-            directory, "config.json has no position_embedding_type", f"{_ESM2_ONLY}, with rotary ones"
-        )
-    shape = EncoderShape(
-        num_layers=_whole_number(directory, config, "num_hidden_layers"),
-        dim=_whole_number(directory, config, "hidden_size"),
-        num_heads=_whole_number(directory, config, "num_attention_heads"),
-    )
-    if shape.dim % (2 * shape.num_heads):
-        found = f"hidden_size {shape.dim} does not divide into {shape.num_heads} heads of even size"
-        raise ModelFormatError(directory, found, _ESM2_ONLY)
-    return shape
-
-
-def _whole_number(directory: Path, config: Mapping[str, Any], name: str) -> int:
-    value = config.get(name)
-    if not isinstance(value, int) or not 0 < value < 1_000_000:
-        raise ModelFormatError(directory, f"config.json has {name} {value!r}", "a positive whole number is expected")
-    return value
 
 
 def _read_record(directory: Path) -> ModelRecord:

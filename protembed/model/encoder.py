@@ -233,11 +233,13 @@ class Encoder(nn.Module):
             (tokens, dim), float32.
         """
         wanted = self.shape.num_layers if layer is None else layer
+        assert 0 <= wanted <= self.shape.num_layers
         return next(hidden for number, hidden in enumerate(self.hidden_states(tokens, pack)) if number == wanted)
 
     def attention_maps(self, tokens: Tensor, pack: Pack) -> Iterator[list[Tensor]]:
         """Yield each layer's attention weights: one (head, length, length) tensor per protein, special tokens too."""
-        for hidden, layer in zip(self.hidden_states(tokens, pack), self.layers, strict=False):
+        # The layers come first: when they are exhausted, the last hidden state is not asked for.
+        for layer, hidden in zip(self.layers, self.hidden_states(tokens, pack), strict=False):
             assert isinstance(layer, Layer)
             yield layer.attention.maps(layer.attention_norm(hidden), pack)
 

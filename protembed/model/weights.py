@@ -123,7 +123,10 @@ def _weight_files(directory: Path) -> list[Path]:
         )
         raise ModelFormatError(directory, found, advice)
     index = read_model_json(directory / _INDEX)
-    names = sorted(set(index.get("weight_map", {}).values()))
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ModelFormatError(directory / _INDEX, "it names no shards", "fetch or make the model again")
+    names = sorted(set(weight_map.values()))
     for name in names:
         if Path(name).name != name:
             raise ModelFormatError(

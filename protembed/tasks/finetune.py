@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from protembed.config import (
@@ -19,8 +18,6 @@ from protembed.config import (
     TaskName,
     as_plain_values,
 )
-from protembed.data.alphabet import encode
-from protembed.data.batching import LabelledPlan, labelled_packs
 from protembed.data.fasta import ReadReport
 from protembed.data.labels import (
     Columns,
@@ -29,7 +26,7 @@ from protembed.data.labels import (
     read_labels,
 )
 from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.device import WorkerPool, choose_device, worker_pool
+from protembed.device import choose_device, worker_pool
 from protembed.errors import OutputExistsError
 from protembed.files import (
     atomic_directory,
@@ -49,21 +46,15 @@ from protembed.model.checkpoint import (
     Checkpoint,
     load_checkpoint,
     model_sha256,
-    save_checkpoint,
     write_checkpoint_files,
 )
-from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
 from protembed.report.card import finetuned_card
+from protembed.training.finetuning import FullTraining
 from protembed.training.linear import fit_classifier, fit_values
-from protembed.training.loop import StepReport, plan_training, train
-from protembed.training.objectives import WholeProtein, evaluate
-from protembed.training.optimizer import make_optimizer
+from protembed.training.loop import StepReport
 from protembed.training.run_directory import RunDirectory
-from protembed.training.state import RunState
 from protembed.training.targets import Targets
-
-_DEFAULT_LEARNING_RATE = 3e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +176,9 @@ def finetune_model(
             checkpoint.task_head = _fit_head(table, targets, representation, Engine(pool=pool), on_protein)
         else:
             partial_run.open(identity, lambda directory: None, force=config.force)
-            training = _FullTraining(table, targets, checkpoint, representation, options, partial_run, pool)
+            training = FullTraining(
+                table, targets, checkpoint, representation.pooling, config, options.optimizer, partial_run, pool
+            )
             on_plan(replace(plan, num_steps=training.plan.num_steps, first_step=training.state.progress.step))
             trained = training.run(on_step, stop)
             if trained is None:
@@ -194,9 +187,6 @@ def finetune_model(
         summary = _write_result(output, checkpoint, table, targets, Engine(pool=pool), identity)
     remove(partial_run.path(""))
     return summary
-
-
-# Frozen
 
 
 def _fit_head(
@@ -218,73 +208,6 @@ def _fit_head(
     if targets.classes:
         return fit_classifier(vectors["train"], targets.of_split["train"], valid, targets.classes)
     return fit_values(vectors["train"], targets.of_split["train"], valid)
-
-
-# Full
-
-
-class _FullTraining:
-    """The training of encoder and head together, by the loop that pretraining uses."""
-
-    def __init__(
-        self,
-        table: LabelTable,
-        targets: Targets,
-        checkpoint: Checkpoint,
-        representation: Representation,
-        options: FinetuneOptions,
-        run: RunDirectory,
-        pool: WorkerPool,
-    ) -> None:
-        config = options.finetune
-        self._checkpoint, self._run, self._pool = checkpoint, run, pool
-        head = TaskHead(checkpoint.encoder.shape.dim, targets.classes)
-        initialise(head, "gaussian", torch.Generator().manual_seed(config.seed))
-        if not targets.classes:
-            head.offset.fill_(targets.of_split["train"].mean())
-            head.scale.fill_(targets.of_split["train"].std())
-        checkpoint.task_head = head
-        self._objective = WholeProtein(checkpoint.encoder, head, representation.pooling, representation.layer)
-        self._objective.to(checkpoint.device)
-        self._batches = LabelledPlan(
-            [encode(protein.sequence) for protein in table.parts["train"]],
-            targets.tensor("train"),
-            config.tokens_per_batch,
-            config.seed,
-        )
-        valid = [encode(protein.sequence) for protein in table.parts["valid"]]
-        self._valid_packs = labelled_packs(valid, targets.tensor("valid"), np.arange(len(valid)))
-        steps = self._batches.steps_per_epoch
-        self.plan = plan_training(
-            options.optimizer,
-            config.epochs * steps,
-            validate_every=steps,
-            save_every=steps,
-            default_learning_rate=_DEFAULT_LEARNING_RATE,
-        )
-        self._optimizer = make_optimizer(self._objective, options.optimizer)
-        self.state = RunState(run.path(""))
-        self.state.restore(self._objective, self._optimizer)
-
-    def run(self, on_step: Callable[[StepReport], None], stop: Callable[[], bool]) -> Checkpoint | None:
-        """Train to the end and return the best model; None if it was left before."""
-        for report in train(
-            self._objective,
-            self._batches,
-            self._optimizer,
-            self.plan,
-            self.state,
-            self._pool,
-            validate=self._validate,
-            stop=stop,
-        ):
-            if report.is_best:
-                save_checkpoint(self._checkpoint, self._run.path("best"), card="The best model so far.\n")
-            on_step(report)
-        return load_checkpoint(self._run.path("best")) if self.state.progress.step == self.plan.num_steps else None
-
-    def _validate(self) -> dict[str, float]:
-        return {"valid_loss": evaluate(self._objective, self._valid_packs, self._pool).mean().item()}
 
 
 # What is left behind

@@ -1,0 +1,78 @@
+"""How to use several cores in training: packs on worker threads, or one pack on OpenMP's threads.
+
+    python benchmarks/threads.py data.fasta [--size t6_8M] [--threads 2] [--rounds 5]
+
+Both do the same steps in turn; the table has the median and the range of their residues per second. Run it once on a
+quiet machine and once beside something that keeps a core busy.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from protembed.config import SIZES, BatchConfig, MaskingConfig, OptimizerConfig
+from protembed.data.batching import PretrainingPlan
+from protembed.data.corpus import Corpus, corpus_writer
+from protembed.data.fasta import read_fasta
+from protembed.device import WorkerPool
+from protembed.model.checkpoint import new_checkpoint
+from protembed.training.loop import take_step
+from protembed.training.objectives import MaskedLM
+from protembed.training.optimizer import make_optimizer, set_learning_rate
+
+SECONDS = 6.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fasta", type=Path)
+    parser.add_argument("--size", default="t6_8M", choices=SIZES)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "corpus"
+        with corpus_writer(directory) as writer:
+            for record in read_fasta([arguments.fasta]):
+                writer.add(record.sequence)
+        corpus = Corpus(directory)
+    checkpoint = new_checkpoint(SIZES[arguments.size], "gaussian", seed=0)
+    objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
+
+    arms = {
+        f"{arguments.threads} workers, packs of 1,024": (1024, arguments.threads, 1),
+        f"OpenMP {arguments.threads}, packs of 1,024": (1024, 1, arguments.threads),
+        f"OpenMP {arguments.threads}, packs of 4,096": (4096, 1, arguments.threads),
+        "1 worker, packs of 1,024": (1024, 1, 1),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(arguments.rounds):
+        for name, (tokens_per_pack, workers, operator_threads) in arms.items():
+            plan = PretrainingPlan(corpus, BatchConfig(tokens_per_pack=tokens_per_pack), MaskingConfig(), seed=0)
+            rates[name].append(measure(objective, plan, workers, operator_threads))
+    print(f"{arguments.size}, steps of 4,096 tokens, {arguments.rounds} alternating rounds, residues per second\n")
+    print("| | median | range |\n|---|---|---|")
+    for name, measured in rates.items():
+        print(f"| {name} | {statistics.median(measured):,.0f} | {min(measured):,.0f} – {max(measured):,.0f} |")
+
+
+def measure(objective: MaskedLM, plan: PretrainingPlan, workers: int, operator_threads: int) -> float:
+    optimizer = make_optimizer(objective, OptimizerConfig())
+    set_learning_rate(optimizer, 1e-4)
+    with WorkerPool(workers) as pool:
+        list(pool.map(lambda _: torch.set_num_threads(operator_threads), range(workers)))
+        take_step(objective, plan.packs(0), optimizer, 1.0, pool)
+        num_residues, step, began = 0, 0, time.perf_counter()
+        while time.perf_counter() - began < SECONDS:
+            step += 1
+            num_residues += take_step(objective, plan.packs(step), optimizer, 1.0, pool).num_residues
+        return num_residues / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""`config.json`: the description of an ESM-2 model that transformers reads and writes."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from protembed.config import EncoderShape
+from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
+from protembed.errors import InputNotFoundError, ModelFormatError
+from protembed.model.encoder import LAYER_NORM_EPS, ROTARY_BASE
+from protembed.model.weights import read_model_json
+
+CONFIG_FILE = "config.json"
+# How many residues ESM-2 saw at once, <cls> and <eos> not counted.
+ESM2_WINDOW_RESIDUES = 1022
+
+_ESM2_ONLY = "protembed reads ESM-2 models in Hugging Face layout"
+
+# What makes an ESM directory an ESM-2: a field, and the test that its value must pass. Absent fields are not tested.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "position_embedding_type": lambda value: value == "rotary",
+    "token_dropout": lambda value: value is True,
+    "emb_layer_norm_before": lambda value: not value,
+    "is_folding_model": lambda value: not value,
+    "layer_norm_eps": lambda value: value == LAYER_NORM_EPS,
+    "rope_theta": lambda value: value == ROTARY_BASE,
+    "vocab_size": lambda value: value == len(TOKENS),
+    "mask_token_id": lambda value: value == MASK,
+    "tie_word_embeddings": lambda value: value is True,
+}
+
+
+def config_json(shape: EncoderShape) -> dict[str, Any]:
+    """Describe an encoder to transformers, with every field that matters written out."""
+    return {
+        "architectures": ["EsmForMaskedLM"],
+        "model_type": "esm",
+        "attention_probs_dropout_prob": 0.0,
+        "bos_token_id": CLS,
+        "classifier_dropout": None,
+        "dtype": "float32",
+        "emb_layer_norm_before": False,
+        "eos_token_id": EOS,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "hidden_size": shape.dim,
+        "initializer_range": 0.02,
+        "intermediate_size": 4 * shape.dim,
+        "is_folding_model": False,
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "mask_token_id": MASK,
+        "max_position_embeddings": ESM2_WINDOW_RESIDUES + 4,
+        "num_attention_heads": shape.num_heads,
+        "num_hidden_layers": shape.num_layers,
+        "pad_token_id": PAD,
+        "position_embedding_type": "rotary",
+        "rope_theta": ROTARY_BASE,
+        "tie_word_embeddings": True,
+        "token_dropout": True,
+        "use_cache": True,
+        "vocab_size": len(TOKENS),
+    }
+
+
+def read_shape(directory: Path) -> EncoderShape:
+    """Read the shape of a model, and make sure that it is an ESM-2.
+
+    Raises:
+        InputNotFoundError: there is no such directory or no config.json in it.
+        ModelFormatError: the config describes another model, or none.
+    """
+    if not (directory / CONFIG_FILE).exists():
+        found = "there is no config.json" if directory.is_dir() else "no such directory"
+        raise InputNotFoundError(
+            str(directory), found, "name a model directory in Hugging Face layout, or a protembed run"
+        )
+    config = read_model_json(directory / CONFIG_FILE)
+    if config.get("model_type") != "esm":
+        raise ModelFormatError(directory, f"this is a model of type {config.get('model_type')!r}", _ESM2_ONLY)
+    # transformers' defaults for these are not ESM-2's.
+    for name in ("position_embedding_type", "token_dropout", "layer_norm_eps"):
+        if name not in config:
+            raise ModelFormatError(directory, f"config.json has no {name}", _ESM2_ONLY)
+    for name, is_esm2 in _FIELDS.items():
+        if name in config and not is_esm2(config[name]):
+            raise ModelFormatError(
+                directory, f"config.json has {name} {config[name]!r}", f"{_ESM2_ONLY}, this is another"
+            )
+    shape = EncoderShape(
+        num_layers=_whole_number(directory, config, "num_hidden_layers"),
+        dim=_whole_number(directory, config, "hidden_size"),
+        num_heads=_whole_number(directory, config, "num_attention_heads"),
+    )
+    if shape.dim % (2 * shape.num_heads):
+        found = f"hidden_size {shape.dim} does not divide into {shape.num_heads} heads of even size"
+        raise ModelFormatError(directory, found, _ESM2_ONLY)
+    return shape
+
+
+def _whole_number(directory: Path, config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if type(value) is not int or not 0 < value < 1_000_000:
+        raise ModelFormatError(directory, f"config.json has {name} {value!r}", "a positive whole number is expected")
+    return value

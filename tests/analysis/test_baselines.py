@@ -1,0 +1,100 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from protembed.analysis.baselines import Composition
+from protembed.data.alphabet import AMINO_ACIDS, MASK, encode
+from protembed.data.batching import MaskedBatch, validation_packs
+
+
+def index(letter):
+    return AMINO_ACIDS.index(letter)
+
+
+def hide(sequence, positions, *, offsets=None):
+    """Hide residues of one crop, or of several that `offsets` divide; no special tokens."""
+    tokens, positions = torch.from_numpy(encode(sequence)).long(), torch.tensor(positions)
+    shown = tokens.clone()
+    shown[positions] = MASK
+    offsets = torch.tensor(offsets or [0, len(sequence)])
+    return MaskedBatch(
+        tokens=shown,
+        offsets=offsets,
+        rows=torch.zeros(len(offsets) - 1, dtype=torch.int64),
+        positions=positions,
+        targets=tokens[positions],
+        num_residues=len(sequence),
+    )
+
+
+@pytest.fixture(scope="module")
+def composition(make_corpus):
+    """Of seven residues: three A, two C, one M, one X."""
+    return Composition(make_corpus(["ACX", "MACA"]))
+
+
+def test_the_unigram_counts_each_amino_acid_once_more_than_it_occurs(composition):
+    expected = np.ones(20)
+    expected[[index("A"), index("C"), index("M")]] += [3, 2, 1]
+
+    assert composition.unigram == pytest.approx(expected / 26)
+
+
+def test_the_bigram_counts_neighbours_and_twenty_more_of_the_plain_composition(composition):
+    plain = composition.unigram
+
+    # A is followed by C twice; the last A and the X beside C make no pair.
+    assert composition.bigram[index("A"), index("C")] == pytest.approx((2 + 20 * plain[index("C")]) / 22)
+    assert composition.bigram[index("A"), index("M")] == pytest.approx(20 * plain[index("M")] / 22)
+    assert composition.bigram[index("C"), index("A")] == pytest.approx((1 + 20 * plain[index("A")]) / 21)
+    assert composition.bigram[index("W")] == pytest.approx(plain)
+    assert composition.bigram.sum(1) == pytest.approx(np.ones(20))
+
+
+def test_losses_are_mean_nats_over_all_hidden_residues(composition):
+    losses = composition.losses([hide("MAC", [1]), hide("ACACM", [1, 3])])
+
+    of_a, of_c = (-math.log(composition.unigram[index(letter)]) for letter in "AC")
+    assert losses["unigram_loss"] == pytest.approx((of_a + 2 * of_c) / 3)
+    after_m, after_a = (-math.log(composition.bigram[index(pair[0]), index(pair[1])]) for pair in ("MA", "AC"))
+    assert losses["bigram_loss"] == pytest.approx((after_m + 2 * after_a) / 3)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "hidden", "offsets"),
+    [
+        ("CAM", [0], None),
+        ("MACAM", [2], [0, 2, 5]),
+        ("XAC", [1, 2], None),
+    ],
+    ids=["at the start", "at the start of a later crop", "after X and after a hidden residue"],
+)
+def test_the_bigram_falls_back_to_the_unigram(composition, sequence, hidden, offsets):
+    losses = composition.losses([hide(sequence, hidden, offsets=offsets)])
+
+    assert losses["bigram_loss"] == pytest.approx(losses["unigram_loss"])
+
+
+def test_the_left_neighbour_of_a_whole_proteins_first_residue_is_cls_and_unknown(composition, make_corpus):
+    (batch,) = validation_packs(make_corpus(["C"]), 10, 100)
+
+    losses = composition.losses([batch])
+
+    assert losses["bigram_loss"] == losses["unigram_loss"] == pytest.approx(-math.log(composition.unigram[index("C")]))
+
+
+def test_the_bigram_beats_the_unigram_where_neighbours_tell(make_corpus):
+    alternating = make_corpus(["AC" * 100])
+
+    losses = Composition(alternating).losses(validation_packs(alternating, 1000, 1000))
+
+    assert losses["bigram_loss"] < 0.75 * losses["unigram_loss"]
+
+
+def test_natural_proteins_have_a_unigram_perplexity_near_eighteen(corpus):
+    losses = Composition(corpus).losses(validation_packs(corpus, 1000, 1000))
+
+    assert math.exp(losses["unigram_loss"]) == pytest.approx(18, abs=0.7)
+    assert losses["bigram_loss"] < math.log(20)

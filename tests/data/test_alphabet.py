@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from protembed.data import alphabet
+from protembed.data.alphabet import decode, encode, is_amino_acid
+
+
+def test_tokens_stand_in_the_order_of_the_published_vocabulary():
+    assert " ".join(alphabet.TOKENS) == (
+        "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
+    )
+
+
+def test_special_tokens_have_the_ids_of_esm2():
+    ids = (alphabet.CLS, alphabet.PAD, alphabet.EOS, alphabet.UNK, alphabet.UNKNOWN_RESIDUE, alphabet.MASK)
+
+    assert ids == (0, 1, 2, 3, 24, 32)
+
+
+def test_every_residue_comes_back_from_its_token():
+    assert decode(encode(alphabet.RESIDUES)) == alphabet.RESIDUES
+
+
+def test_nothing_encodes_to_nothing():
+    assert encode("").shape == (0,)
+
+
+@pytest.mark.parametrize("letter", ["J", "*", "-", ".", "m", " ", "ſ", "Ж"])
+def test_encode_refuses_what_is_no_residue(letter):
+    with pytest.raises(ValueError):
+        encode(f"MK{letter}")
+
+
+@pytest.mark.parametrize("token", ["<cls>", "<pad>", "<eos>", "<unk>", "<null_1>", "<mask>"])
+def test_decode_names_the_special_token_that_it_refuses(token):
+    with pytest.raises(ValueError, match=token):
+        decode(np.array([20, alphabet.TOKENS.index(token)]))
+
+
+def test_exactly_the_twenty_standard_residues_are_amino_acids():
+    chosen = is_amino_acid(np.arange(len(alphabet.TOKENS)))
+
+    assert "".join(np.array(alphabet.TOKENS)[chosen]) == alphabet.AMINO_ACIDS
+    assert set(alphabet.AMINO_ACIDS) == set("ACDEFGHIKLMNPQRSTVWY")

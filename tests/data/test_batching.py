@@ -1,0 +1,297 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protembed.config import TOKENS_PER_PACK, BatchConfig, MaskingConfig
+from protembed.data.alphabet import CLS, EOS, MASK, UNKNOWN_RESIDUE, encode, is_amino_acid
+from protembed.data.batching import (
+    EpochOrder,
+    LabelledPlan,
+    PretrainingPlan,
+    cut,
+    labelled_packs,
+    pack,
+    split_by_budget,
+    validation_packs,
+)
+from protembed.data.masking import mask_for_validation
+from protembed.data.splits import sequence_sha256
+
+BATCHES = BatchConfig(tokens_per_batch=512, tokens_per_pack=200, crop_residues=64)
+
+
+def plan_of(corpus, seed=0, batches=BATCHES, masking=None):
+    return PretrainingPlan(corpus, batches, masking or MaskingConfig(), seed)
+
+
+def crops_of(batch):
+    return [batch.tokens[start:stop].numpy() for start, stop in itertools.pairwise(batch.offsets)]
+
+
+def unmasked(batch):
+    tokens = batch.tokens.clone()
+    tokens[batch.positions] = batch.targets
+    return tokens
+
+
+def same(packs, others):
+    return len(packs) == len(others) and all(
+        torch.equal(one.tokens, other.tokens)
+        and torch.equal(one.offsets, other.offsets)
+        and torch.equal(one.rows, other.rows)
+        and torch.equal(one.positions, other.positions)
+        and torch.equal(one.targets, other.targets)
+        for one, other in zip(packs, others, strict=True)
+    )
+
+
+# Crops and packs
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "tokens"),
+    [(0, 3, [CLS, 20, 15, 11, EOS]), (0, 2, [CLS, 20, 15]), (1, 3, [15, 11, EOS]), (1, 2, [15])],
+)
+def test_a_crop_has_cls_only_at_the_true_start_and_eos_only_at_the_true_end(start, stop, tokens):
+    assert cut(encode("MKT"), start, stop).tolist() == tokens
+
+
+def test_a_batch_lays_crops_one_after_the_other():
+    batch = pack([cut(encode("MKT"), 0, 3), cut(encode("AY"), 0, 2)], [7, 3])
+
+    assert batch.tokens.tolist() == [CLS, 20, 15, 11, EOS, CLS, 5, 19, EOS]
+    assert batch.offsets.tolist() == [0, 5, 9]
+    assert batch.rows.tolist() == [7, 3]
+    assert batch.num_tokens == 9
+
+
+@given(lengths=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 120))
+def test_packs_hold_the_budget_in_order_and_could_not_take_one_more(lengths, budget):
+    parts = list(split_by_budget(lengths, budget))
+
+    assert [index for part in parts for index in range(part.start, part.stop)] == list(range(len(lengths)))
+    assert all(sum(lengths[part]) <= budget or part.stop - part.start == 1 for part in parts)
+    assert all(sum(lengths[one]) + lengths[other.start] > budget for one, other in itertools.pairwise(parts))
+
+
+# The order of an epoch
+
+
+@given(
+    lengths=st.lists(st.integers(3, 100), min_size=1, max_size=60),
+    tokens_per_batch=st.integers(200, 600),
+    seed=st.integers(0, 3),
+)
+def test_each_epoch_takes_every_protein_exactly_once_within_the_budget(lengths, tokens_per_batch, seed):
+    lengths = np.array(lengths)
+    order = EpochOrder(lengths, tokens_per_batch, seed)
+
+    for epoch in range(2):
+        first = epoch * order.steps_per_epoch
+        steps = [order.rows(step) for step in range(first, first + order.steps_per_epoch)]
+        assert sorted(np.concatenate(steps)) == list(range(len(lengths)))
+        assert all(lengths[rows].sum() <= tokens_per_batch for rows in steps)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    lengths = np.full(100, 50)
+    order, other = EpochOrder(lengths, 500, seed=0), EpochOrder(lengths, 500, seed=1)
+    epochs = [np.concatenate([order.rows(step + e * order.steps_per_epoch) for step in range(12)]) for e in (0, 1)]
+
+    assert epochs[0].tolist() != epochs[1].tolist()
+    assert order.rows(0).tolist() != other.rows(0).tolist()
+    assert epochs[0].tolist() != sorted(epochs[0])
+
+
+def test_steps_of_an_epoch_are_of_nearly_equal_size(corpus):
+    order = EpochOrder(np.minimum(corpus.lengths, 64) + 2, 512, seed=0)
+    sizes = [np.minimum(corpus.lengths[order.rows(step)], 64).sum() for step in range(order.steps_per_epoch)]
+
+    assert max(sizes) - min(sizes) <= 2 * 66
+
+
+# Pretraining
+
+
+def test_a_step_is_a_function_of_seed_and_step_alone(corpus):
+    walked = plan_of(corpus)
+    steps = [walked.packs(step) for step in range(25)]
+
+    for step in (24, 3, 11, 3, 0):
+        assert same(plan_of(corpus).packs(step), steps[step])
+        assert same(walked.packs(step), steps[step])
+    assert not same(plan_of(corpus, seed=1).packs(3), steps[3])
+
+
+def test_the_size_of_packs_does_not_change_what_a_step_sees(corpus):
+    small, large = plan_of(corpus), plan_of(corpus, batches=BatchConfig(tokens_per_batch=512, crop_residues=64))
+
+    for step in range(small.steps_per_epoch):
+        parts, whole = small.packs(step), large.packs(step)
+        assert len(whole) == 1 < len(parts)
+        assert torch.cat([part.tokens for part in parts]).equal(whole[0].tokens)
+        assert torch.cat([part.targets for part in parts]).equal(whole[0].targets)
+        assert torch.cat([part.rows for part in parts]).equal(whole[0].rows)
+        assert sum(part.num_residues for part in parts) == whole[0].num_residues
+
+
+def test_an_epoch_sees_every_protein_exactly_once(corpus):
+    plan = plan_of(corpus)
+
+    for epoch in range(2):
+        first = epoch * plan.steps_per_epoch
+        packs = [one for step in range(first, first + plan.steps_per_epoch) for one in plan.packs(step)]
+        assert sorted(torch.cat([one.rows for one in packs]).tolist()) == list(range(len(corpus)))
+
+
+def test_steps_and_packs_hold_their_budgets(corpus):
+    plan = plan_of(corpus)
+
+    for step in range(3 * plan.steps_per_epoch):
+        packs = plan.packs(step)
+        assert sum(one.num_tokens for one in packs) <= BATCHES.tokens_per_batch
+        assert all(one.num_tokens <= BATCHES.tokens_per_pack for one in packs)
+
+
+def test_budgets_count_the_special_tokens_of_short_proteins(make_corpus, proteins):
+    batches = BatchConfig(tokens_per_batch=64, tokens_per_pack=64, crop_residues=8)
+    plan = plan_of(make_corpus([protein[:8] for protein in proteins]), batches=batches)
+
+    assert all(sum(one.num_tokens for one in plan.packs(step)) <= 64 for step in range(plan.steps_per_epoch))
+
+
+def test_crops_are_stretches_of_their_proteins(corpus):
+    plan = plan_of(corpus)
+
+    for one in (one for step in range(plan.steps_per_epoch) for one in plan.packs(step)):
+        tokens = unmasked(one)
+        for (start, stop), row in zip(itertools.pairwise(one.offsets), one.rows, strict=True):
+            crop, protein = tokens[start:stop].numpy(), corpus[int(row)]
+            residues = crop[(crop != CLS) & (crop != EOS)]
+            assert len(residues) == min(len(protein), BATCHES.crop_residues)
+            places = np.flatnonzero(
+                (np.lib.stride_tricks.sliding_window_view(protein, len(residues)) == residues).all(1)
+            )
+            assert any(cut(protein, at, at + len(residues)).tolist() == crop.tolist() for at in places)
+
+
+def test_crops_of_a_long_protein_reach_its_start_its_end_and_its_middle(make_corpus, proteins):
+    protein = max(proteins, key=len)
+    plan = plan_of(make_corpus([protein]))
+
+    crops = [plan.packs(step)[0].tokens.numpy() for step in range(2000)]
+
+    ends = {(crop[0] == CLS, crop[-1] == EOS) for crop in crops}
+    assert ends == {(True, False), (False, True), (False, False)}
+
+
+def test_targets_are_amino_acids_at_positions_within_their_pack(corpus):
+    plan = plan_of(corpus)
+
+    for one in (one for step in range(plan.steps_per_epoch) for one in plan.packs(step)):
+        assert is_amino_acid(one.targets.numpy()).all()
+        assert ((one.positions >= 0) & (one.positions < one.num_tokens)).all()
+        assert one.num_residues == sum(((crop != CLS) & (crop != EOS)).sum() for crop in crops_of(one))
+        per_crop = np.histogram(one.positions.numpy(), one.offsets.numpy())[0]
+        assert (per_crop >= 1).all()
+
+
+def test_masks_are_new_in_each_epoch(make_corpus, proteins):
+    plan = plan_of(make_corpus([proteins[0][:50]]))
+
+    masks = {tuple(plan.packs(epoch)[0].positions.tolist()) for epoch in range(5)}
+
+    assert len(masks) == 5
+
+
+# Validation
+
+
+@pytest.mark.parametrize("window_residues", [1, 7, 50, 64, 1022])
+def test_every_validation_target_counts_exactly_once_whatever_the_window(corpus, window_residues):
+    packs = validation_packs(corpus, window_residues, tokens_per_pack=300)
+
+    counted = np.zeros(len(corpus), int)
+    for one in packs:
+        crop_of_target = np.searchsorted(one.offsets.numpy(), one.positions.numpy(), side="right") - 1
+        np.add.at(counted, one.rows.numpy()[crop_of_target], 1)
+    expected = [mask_for_validation(corpus[row], sequence_sha256(corpus.sequence(row))) for row in range(len(corpus))]
+    assert counted.tolist() == [len(masked.positions) for masked in expected]
+    assert sum(one.num_residues for one in packs) == corpus.num_residues
+
+
+def test_validation_windows_are_consecutive_and_hide_exactly_the_targets(make_corpus, proteins):
+    protein = max(proteins, key=len)
+    packs = validation_packs(make_corpus([protein]), window_residues=100, tokens_per_pack=64)
+
+    windows = [unmasked(one).numpy() for one in packs]
+    residues = encode(protein)
+    expected = [cut(residues, start, min(start + 100, len(residues))) for start in range(0, len(residues), 100)]
+    assert sorted(map(tuple, windows)) == sorted(map(tuple, expected))
+    assert all(torch.equal(one.positions, (one.tokens == MASK).nonzero()[:, 0]) for one in packs)
+
+
+def test_validation_packs_hold_their_budget(corpus):
+    packs = validation_packs(corpus, window_residues=64, tokens_per_pack=200)
+
+    assert all(one.num_tokens <= 200 for one in packs)
+    assert len(packs) < 1.2 * (corpus.num_residues + 2 * len(corpus)) / 200 + 1
+
+
+def test_a_protein_without_standard_residues_has_no_targets(make_corpus):
+    (one,) = validation_packs(make_corpus(["XX"]), window_residues=64, tokens_per_pack=200)
+
+    assert one.tokens.tolist() == [CLS, UNKNOWN_RESIDUE, UNKNOWN_RESIDUE, EOS]
+    assert len(one.positions) == len(one.targets) == 0
+
+
+# Labelled proteins
+
+
+def labelled_plan(proteins, tokens_per_batch=512, seed=0):
+    return LabelledPlan([encode(p) for p in proteins], torch.arange(len(proteins)), tokens_per_batch, seed)
+
+
+def test_labels_travel_with_their_whole_proteins(proteins):
+    plan = labelled_plan(proteins)
+    seen = []
+
+    for one in (one for step in range(plan.steps_per_epoch) for one in plan.packs(step)):
+        for crop, row, target in zip(crops_of(one), one.rows.tolist(), one.targets.tolist(), strict=True):
+            assert crop.tolist() == [CLS, *encode(proteins[row]), EOS]
+            assert target == row
+            seen.append(row)
+        assert one.num_residues == sum(len(proteins[row]) for row in one.rows)
+
+    assert sorted(seen) == list(range(len(proteins)))
+
+
+def test_a_labelled_step_is_a_function_of_seed_and_step_alone(proteins):
+    walked = labelled_plan(proteins)
+    steps = [walked.packs(step) for step in range(2 * walked.steps_per_epoch)]
+
+    for step in reversed(range(len(steps))):
+        again = labelled_plan(proteins).packs(step)
+        assert [one.rows.tolist() for one in again] == [one.rows.tolist() for one in steps[step]]
+
+
+def test_only_a_giant_makes_a_step_exceed_its_budget():
+    plan = labelled_plan(["MKT" * 100, *["MKTAYIAKQR"] * 20], tokens_per_batch=64)
+    steps = [plan.packs(step) for step in range(plan.steps_per_epoch)]
+
+    assert sorted(row for packs in steps for one in packs for row in one.rows.tolist()) == list(range(21))
+    assert sum(sum(one.num_tokens for one in packs) > 64 for packs in steps) == 1
+
+
+def test_labelled_packs_keep_the_order_they_are_asked_for_and_hold_the_budget(proteins):
+    rows = np.random.default_rng(0).permutation(len(proteins))
+    packs = labelled_packs([encode(p) for p in proteins], torch.arange(len(proteins)), rows)
+
+    assert torch.cat([one.rows for one in packs]).tolist() == rows.tolist()
+    assert all(torch.equal(one.targets, one.rows) for one in packs)
+    assert 1 < len(packs) < len(proteins)
+    assert all(one.num_tokens <= TOKENS_PER_PACK for one in packs)

@@ -1,0 +1,425 @@
+import bz2
+import gzip
+import io
+import lzma
+import string
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protembed.data.alphabet import RESIDUES
+from protembed.data.fasta import ReadReport, read_fasta
+from protembed.errors import DataError, FormatError, IllegalResidueError, InputNotFoundError, RecordError
+
+UGLY = Path(__file__).parent / "fixtures" / "ugly"
+ARCHIVERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"
+
+archived = pytest.mark.parametrize("compress", ARCHIVERS.values(), ids=ARCHIVERS)
+
+
+@pytest.fixture
+def fasta(tmp_path):
+    def write(content, name="proteins.fasta"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    def feed(content):
+        stream = io.BufferedReader(io.BytesIO(content))
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
+        return stream
+
+    return feed
+
+
+def read(path, **options):
+    return list(read_fasta([path], **options))
+
+
+def sequences(path, **options):
+    return [record.sequence for record in read(path, **options)]
+
+
+# What is read
+
+
+def test_real_proteins_are_read_in_order_with_their_full_headers(proteins_fasta):
+    naive = [part.split("\n") for part in proteins_fasta.read_text().split(">")[1:]]
+
+    records = read(proteins_fasta)
+
+    assert [record.description for record in records] == [header for header, *_ in naive]
+    assert [record.sequence for record in records] == ["".join(lines) for _, *lines in naive]
+    assert [record.id for record in records] == [header.split()[0] for header, *_ in naive]
+    assert [record.row for record in records] == list(range(40))
+
+
+def test_each_record_knows_the_line_of_its_header(proteins_fasta):
+    lines = proteins_fasta.read_text().splitlines()
+
+    assert all(lines[record.line - 1] == f">{record.description}" for record in read(proteins_fasta))
+
+
+HARMLESS = {
+    "unix": b">a b c\nMKT\nAYW\n",
+    "crlf": b">a b c\r\nMKT\r\nAYW\r\n",
+    "cr": b">a b c\rMKT\rAYW\r",
+    "byte-order mark": b"\xef\xbb\xbf>a b c\nMKTAYW\n",
+    "blank lines": b"\n\n>a b c\n\nMKT\n\n\nAYW\n\n",
+    "lines of white space": b" \t\n>a b c\n  \t \nMKT\n   \nAYW\n \n",
+    "lower case": b">a b c\nmktAYw\n",
+    "trailing star": b">a b c\nMKTAYW*\n",
+    "trailing star of its own": b">a b c\nMKTAYW\n*\n",
+    "spaces and tabs": b"> a b c  \n  MKT AYW\t\n",
+    "no final newline": b">a b c\nMKTAYW",
+    "one residue a line": b">a b c\nM\nK\nT\nA\nY\nW\n",
+}
+
+
+@pytest.mark.parametrize("content", HARMLESS.values(), ids=HARMLESS)
+def test_layout_is_harmless(fasta, content):
+    (record,) = read(fasta(content))
+
+    assert (record.id, record.description, record.sequence) == ("a", "a b c", "MKTAYW")
+
+
+def test_j_is_read_as_x_and_all_nonstandard_residues_are_counted(fasta):
+    report = ReadReport()
+
+    assert sequences(fasta(">a\nMJKXX\n>b\nBZUOj\n"), report=report) == ["MXKXX", "BZUOX"]
+    assert report.nonstandard == {"J": 2, "X": 2, "B": 1, "Z": 1, "U": 1, "O": 1}
+    assert report.warnings() == ["non-standard residues: 1 B, 2 J, 1 O, 1 U, 2 X, 1 Z (J is read as X)"]
+
+
+def test_several_files_are_read_as_one(fasta):
+    report = ReadReport()
+    paths = [fasta(">a\nMK\n>b\nMR\n", "one.fasta"), str(fasta(">c\nMS\n", "two.fasta"))]
+
+    records = list(read_fasta(paths, report=report))
+
+    assert [(record.row, record.id, Path(record.path).name) for record in records] == [
+        (0, "a", "one.fasta"),
+        (1, "b", "one.fasta"),
+        (2, "c", "two.fasta"),
+    ]
+    assert (report.num_records, report.num_residues) == (3, 6)
+    assert report.warnings() == []
+
+
+def test_duplicate_identifiers_are_kept_and_counted_across_files(fasta):
+    report = ReadReport()
+    paths = [fasta(">a 1\nMK\n>a 2\nMR\n", "one.fasta"), fasta(">a\nMS\n>b\nMT\n", "two.fasta")]
+
+    records = list(read_fasta(paths, report=report))
+
+    assert [record.sequence for record in records] == ["MK", "MR", "MS", "MT"]
+    assert report.num_duplicate_ids == 2
+    assert "2 identifiers occur more than once" in report.warnings()[0]
+
+
+def test_records_come_before_the_rest_of_the_file_is_looked_at(fasta):
+    records = read_fasta([fasta(">a\nMK\n>b\nMR\n>c\nM1\n")])
+
+    assert next(records).id == "a"
+    records.close()
+
+
+def test_nucleotides_are_warned_of():
+    report = ReadReport()
+    read(UGLY / "pyfaidx__issue_83.fasta", report=report)
+
+    assert report.num_nucleotide_like == 2
+    assert "most sequences look like nucleotides; protembed reads them as proteins" in report.warnings()
+
+
+def test_real_proteins_and_short_peptides_are_not_taken_for_nucleotides(proteins_fasta, fasta):
+    report = ReadReport()
+    list(read_fasta([proteins_fasta, fasta(">peptide\nGAGATTACAGA\n")], report=report))
+
+    assert report.num_nucleotide_like == 0
+
+
+# Archives and stdin
+
+
+@archived
+def test_archives_are_told_by_content_not_by_name(fasta, compress):
+    assert sequences(fasta(compress(TWO_PROTEINS), "lies.fasta")) == ["MKTAYIAKQR", "GSHMLEDPV"]
+    assert sequences(fasta(TWO_PROTEINS, "lies.fasta.gz")) == ["MKTAYIAKQR", "GSHMLEDPV"]
+
+
+@archived
+def test_all_members_of_an_archive_are_read(fasta, compress):
+    members = compress(TWO_PROTEINS[:15]) + compress(b"") + compress(TWO_PROTEINS[15:])
+
+    assert sequences(fasta(members)) == ["MKTAYIAKQR", "GSHMLEDPV"]
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_archives_of_other_tools_are_read(kind):
+    assert sequences(UGLY / f"needletail__test.fa.{kind}") == sequences(UGLY / "needletail__test.fa")
+
+
+@archived
+def test_an_archive_cut_anywhere_is_an_error(fasta, compress):
+    archive = compress(TWO_PROTEINS[:15]) + compress(TWO_PROTEINS[15:])
+    boundary = len(compress(TWO_PROTEINS[:15]))
+
+    for length in set(range(len(archive))) - {boundary}:
+        with pytest.raises(FormatError):
+            read(fasta(archive[:length]))
+
+
+@archived
+def test_a_damaged_archive_is_an_error_or_reads_as_it_was(fasta, compress):
+    archive = compress(TWO_PROTEINS[:15]) + compress(TWO_PROTEINS[15:])
+
+    for place in range(len(archive)):
+        damaged = bytearray(archive)
+        damaged[place] ^= 0xFF
+        try:
+            assert sequences(fasta(bytes(damaged))) == ["MKTAYIAKQR", "GSHMLEDPV"], f"byte {place}"
+        except DataError:
+            continue
+
+
+@archived
+def test_rubbish_behind_an_archive_is_an_error(fasta, compress):
+    with pytest.raises(FormatError, match="damaged"):
+        read(fasta(compress(TWO_PROTEINS) + b"rubbish"))
+
+
+@pytest.mark.parametrize("compress", [bytes, *ARCHIVERS.values()], ids=["plain", *ARCHIVERS])
+def test_stdin_is_read_like_a_file_and_left_open(stdin, compress):
+    stream = stdin(compress(TWO_PROTEINS))
+
+    records = read("-")
+
+    assert [record.sequence for record in records] == ["MKTAYIAKQR", "GSHMLEDPV"]
+    assert {record.path for record in records} == {"<stdin>"}
+    assert not stream.closed
+
+
+def test_errors_name_stdin(stdin):
+    stdin(b">a\nM1\n")
+
+    with pytest.raises(IllegalResidueError, match=r"^<stdin>, line 2: '1' in column 2 of record 'a'"):
+        read("-")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (">a\nMKT\n>b\nMK1T\n>c\nMK\n", (4, "b", 3, "1")),
+        (">a\nMKT\n>b\nMK\nM K-T\n", (5, "b", 4, "-")),
+        (">a\nMKT\n\n>b\n\nMKT\n\tm.KT", (7, "b", 3, ".")),
+        (">a\r\nMKT\r\n>b\r\nMKT!\r\n", (4, "b", 4, "!")),
+        ("\ufeff>a\rMKT\rMK?\r", (3, "a", 3, "?")),
+        (">a\nM*KT\n", (2, "a", 2, "*")),
+        (">a\nMKT**\n", (2, "a", 4, "*")),
+        (">a\nMKT\n  >b\nMR\n", (3, "a", 3, ">")),
+    ],
+)
+def test_an_illegal_character_is_told_with_record_line_and_column(fasta, content, place):
+    path = fasta(content)
+
+    with pytest.raises(IllegalResidueError) as caught:
+        read(path)
+
+    error = caught.value
+    assert (error.path, error.exit_status) == (str(path), 65)
+    assert (error.line, error.record_id, error.column, error.found) == place
+
+
+@pytest.mark.parametrize("letter", ["ſ", "ı", "İ", "ß", "Ａ", "Α", "é", "\u200b", "\xad", "\x00"])
+def test_foreign_letters_are_illegal_even_where_upper_case_would_make_residues_of_them(fasta, letter):
+    with pytest.raises(IllegalResidueError):
+        read(fasta(f">a\n{'MKT' * 200}{letter}\n"))
+
+
+def test_illegal_characters_are_masked_and_counted(fasta):
+    report = ReadReport()
+    path = fasta(">a\nM-K.T\n>b\nMK\n>c\nſMK1\n")
+
+    assert sequences(path, on_illegal="mask", report=report) == ["MXKXT", "MK", "XMKX"]
+    assert report.num_masked == 4
+    assert "4 illegal characters were read as X" in report.warnings()
+
+
+def test_a_byte_that_is_no_text_is_one_illegal_character(fasta):
+    assert sequences(fasta(b">a\nMK\xffT\n"), on_illegal="mask") == ["MKXT"]
+
+
+def test_records_with_illegal_characters_are_skipped_and_listed(fasta):
+    report = ReadReport()
+    path = fasta(">a\nMK\n>b\nM\n1K\n>c\nMR\n>d\nM K2\n")
+
+    records = read(path, on_illegal="skip", report=report)
+
+    assert [(record.row, record.id, record.line) for record in records] == [(0, "a", 1), (1, "c", 6)]
+    assert [(refused.id, refused.path, refused.line) for refused in report.refused] == [
+        ("b", str(path), 5),
+        ("d", str(path), 9),
+    ]
+    assert report.refused[1].reason == "'2' in column 4 is no amino acid"
+    assert report.num_records + len(report.refused) == 4
+    assert report.warnings()[0].startswith("2 records were left out, the first: 'b'")
+
+
+@pytest.mark.parametrize("on_illegal", ["error", "mask", "skip"])
+@pytest.mark.parametrize("content", [">a\nMK\n>\nMR\n>c\nMS\n", ">a\nMK\n> \t \nMR\n", ">a\nMK\n>\n"])
+def test_a_record_without_identifier_is_an_error(fasta, content, on_illegal):
+    with pytest.raises(RecordError, match=r"line 3: record 2 has no identifier"):
+        read(fasta(content), on_illegal=on_illegal)
+
+
+@pytest.mark.parametrize("on_illegal", ["error", "mask", "skip"])
+@pytest.mark.parametrize("content", [">a\nMK\n>b\n>c\nMS\n", ">a\nMK\n>b\n \n\n", ">a\nMK\n>b", ">a\nMK\n>b\n*\n"])
+def test_a_record_without_sequence_is_an_error(fasta, content, on_illegal):
+    with pytest.raises(RecordError, match=r"line 3: record 2 \('b'\) has no sequence") as caught:
+        read(fasta(content), on_illegal=on_illegal)
+
+    assert (caught.value.line, caught.value.record, caught.value.exit_status) == (3, 2, 65)
+
+
+@pytest.mark.parametrize("mark", ["#", ";"])
+def test_comment_lines_are_refused_not_glued_into_sequences(fasta, mark):
+    with pytest.raises(FormatError, match=f"line 3: a '{mark}' comment line"):
+        read(fasta(f">a\nMKT\n{mark}CAT\nAYW\n"))
+
+
+FOREIGN = {
+    "FASTQ": b"@read\nMKT\n+\nIII\n",
+    "GenBank": b"LOCUS       SCU49845     5028 bp    DNA\n",
+    "EMBL": b"ID   100K_RAT   Reviewed;   889 AA.\n",
+    "HTML": b"\n  <!DOCTYPE html>\n<html></html>\n",
+    "Clustal": b"CLUSTAL W (1.82) multiple sequence alignment\n",
+    "PDB": b"HEADER    HYDROLASE\n",
+    "mmCIF": b"data_1ABC\n#\n",
+    "JSON": b'{"sequence": "MKT"}\n',
+    "binary": bytes(range(8)) + b">a\nMKT\n",
+    "UTF-16": ">a\nMKT\n".encode("utf-16"),
+    "not a '>' header": b"MKTAYIAKQR\n>b\nMKT\n",
+    "empty": b"",
+    "file is empty": b"\n \n\n",
+}
+
+
+@pytest.mark.parametrize(("found", "content"), FOREIGN.items(), ids=FOREIGN)
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
+def test_other_formats_are_refused_by_name_in_one_line(fasta, found, content, compress):
+    with pytest.raises(FormatError, match=found) as caught:
+        read(fasta(compress(content)))
+
+    assert caught.value.exit_status == 65
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zip_archive_is_refused_by_name(fasta, tmp_path):
+    with zipfile.ZipFile(tmp_path / "proteins.zip", "w") as archive:
+        archive.writestr("proteins.fasta", TWO_PROTEINS)
+
+    with pytest.raises(FormatError, match="zip archive"):
+        read(tmp_path / "proteins.zip")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("needletail__test.fa.zst", FormatError, "a zstd archive"),
+        ("easel__stockholm.1", FormatError, "a Stockholm alignment"),
+        ("scikit-bio__fasta_invalid_legacy_format", FormatError, "';' lines"),
+        ("dnaio__with_comment.fasta", FormatError, "line 1: the first line is '# a comment'"),
+        ("easel__fasta.bad.2", RecordError, r"record 1 \('truncated_nam'\) has no sequence"),
+        ("easel__fasta.odd.1", RecordError, "line 1: record 1"),
+        ("scikit-bio__fasta_invalid_missing_seq_data_middle", RecordError, r"line 3: record 2 \('seq2'\)"),
+        ("scikit-bio__fasta_prot_seqs_odd_labels", RecordError, "line 1: record 1 has no identifier"),
+    ],
+)
+def test_ugly_files_of_other_projects_are_refused(name, error, message):
+    with pytest.raises(error, match=message):
+        read(UGLY / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "lengths"),
+    [
+        ("easel__fasta.2", ["SNRPA_DROME", "SNRPA_HUMAN"], [216, 281]),
+        ("scikit-bio__fasta_10_seqs", ["seq1"] * 10, [4] * 10),
+        ("pyfaidx__issue_83.fasta", ["MT", "GL000207.1"], [119, 60]),
+    ],
+)
+def test_ugly_but_whole_files_of_other_projects_are_read(name, ids, lengths):
+    records = read(UGLY / name)
+
+    assert [record.id for record in records] == ids
+    assert [len(record.sequence) for record in records] == lengths
+
+
+def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
+    for path in (tmp_path / "missing.fasta", tmp_path):
+        with pytest.raises(InputNotFoundError, match=str(path)) as caught:
+            read(path)
+        assert caught.value.exit_status == 66
+
+
+# Whatever was written is read back
+
+words = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=8)
+headers = st.lists(words, min_size=1, max_size=4).map(" ".join)
+residues = st.text(RESIDUES, min_size=1, max_size=60)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    proteins=st.lists(st.tuples(headers, residues), min_size=1, max_size=5),
+    width=st.integers(1, 61),
+    newline=st.sampled_from(["\n", "\r\n", "\r"]),
+    compress=st.sampled_from([bytes, *ARCHIVERS.values()]),
+    lower_case=st.booleans(),
+)
+def test_any_proteins_in_any_layout_read_back(tmp_path_factory, proteins, width, newline, compress, lower_case):
+    lines = []
+    for header, sequence in proteins:
+        spelled = sequence.lower() if lower_case else sequence
+        lines += [f">{header}", *(spelled[start : start + width] for start in range(0, len(spelled), width))]
+    path = tmp_path_factory.getbasetemp() / "any.fasta"
+    path.write_bytes(compress((newline.join(lines) + newline).encode()))
+
+    assert [(record.description, record.sequence) for record in read(path)] == proteins
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    content=st.binary(max_size=60) | st.text(string.printable, max_size=60).map(lambda text: b">a\n" + text.encode())
+)
+def test_no_bytes_whatever_end_in_a_traceback(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "noise.fasta"
+    path.write_bytes(content)
+
+    try:
+        assert read(path)
+    except DataError as error:
+        assert str(error).startswith(str(path))
+
+
+@pytest.mark.parametrize("on_illegal", ["mask", "skip"])
+def test_a_header_within_a_line_is_refused_under_every_policy(tmp_path, on_illegal):
+    fasta = tmp_path / "glued.fasta"
+    fasta.write_text(">a\nMK1\nMKT>b\nMRR\n")
+
+    with pytest.raises(IllegalResidueError, match="line 3: '>' in column 4 of record 'a'.* on a line of its own"):
+        list(read_fasta([fasta], on_illegal=on_illegal))

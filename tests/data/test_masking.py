@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+
+from protembed.config import MaskingConfig
+from protembed.data.alphabet import (
+    AMINO_ACIDS,
+    FIRST_AMINO_ACID,
+    MASK,
+    NONSTANDARD_RESIDUES,
+    NUM_AMINO_ACIDS,
+    encode,
+    is_amino_acid,
+)
+from protembed.data.batching import cut
+from protembed.data.masking import choose_residues, mask_for_validation, mask_tokens
+from protembed.data.splits import sequence_sha256
+
+MILLION = 1_000_000
+ALANINE = encode("A")[0]
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def packed(crops):
+    return np.concatenate(crops), np.cumsum([0, *map(len, crops)])
+
+
+def mask_million(letter_ids, **shares):
+    tokens = np.resize(letter_ids, MILLION).astype(np.uint8)
+    offsets = np.arange(0, MILLION + 1, 200)
+    return tokens, mask_tokens(tokens, offsets, MaskingConfig(**shares), rng())
+
+
+def share(chosen):
+    return pytest.approx(chosen.mean(), abs=4 * 0.5 / np.sqrt(len(chosen)))
+
+
+@pytest.mark.parametrize(("length", "rate"), [(7, 0.15), (33, 0.15), (250, 0.15), (250, 0.4), (3, 0.5)])
+def test_the_mask_rate_is_exact_on_average_over_a_million_residues(length, rate):
+    num_crops = MILLION // length
+    offsets = np.arange(num_crops + 1) * length
+
+    chosen = choose_residues(np.full(offsets[-1], ALANINE), offsets, rate, rng())
+
+    # Only the rounding of each crop's number is random, with a variance of a quarter at most.
+    assert len(chosen) == pytest.approx(rate * offsets[-1], abs=4 * np.sqrt(num_crops / 4))
+
+
+def test_each_crop_has_its_share_rounded_up_or_down():
+    lengths = np.arange(7, 400)
+    offsets = np.cumsum([0, *lengths])
+
+    chosen = choose_residues(np.full(offsets[-1], ALANINE), offsets, 0.15, rng())
+
+    per_crop = np.histogram(chosen, offsets)[0]
+    assert ((per_crop == np.floor(0.15 * lengths)) | (per_crop == np.ceil(0.15 * lengths))).all()
+
+
+def test_residues_of_a_crop_are_chosen_evenly():
+    offsets = np.arange(0, MILLION + 1, 20)
+
+    chosen = choose_residues(np.full(MILLION, ALANINE), offsets, 0.15, rng())
+
+    per_place = np.bincount(chosen % 20, minlength=20)
+    assert per_place == pytest.approx(0.15 * MILLION / 20, rel=0.05)
+
+
+def test_no_residue_is_chosen_twice_and_positions_ascend():
+    tokens, offsets = packed([encode("MKTAYIAK")] * 50)
+
+    assert (np.diff(choose_residues(tokens, offsets, 0.9, rng())) > 0).all()
+
+
+def test_at_least_one_residue_of_each_crop_is_chosen():
+    offsets = np.arange(1001)
+
+    assert len(choose_residues(np.full(1000, ALANINE), offsets, 0.01, rng())) == 1000
+
+
+def test_a_crop_without_standard_residues_is_left_alone():
+    tokens, offsets = packed([encode("XXBZ"), encode("MK"), encode("UO")])
+
+    masked = mask_tokens(tokens, offsets, MaskingConfig(mask_rate=0.9), rng())
+
+    assert set(masked.positions) == {4, 5}
+
+
+def test_of_the_chosen_eighty_percent_show_mask_ten_a_random_residue_and_ten_their_own():
+    tokens, masked = mask_million([ALANINE])
+    shown = masked.tokens[masked.positions]
+    others = shown[(shown != MASK) & (shown != ALANINE)]
+
+    assert share(shown == MASK) == 0.8
+    # One in twenty of the random residues is the residue itself.
+    assert share(shown == ALANINE) == 0.1 + 0.1 / 20
+    assert share((shown != MASK) & (shown != ALANINE)) == 0.1 * 19 / 20
+    assert is_amino_acid(others).all()
+    assert np.bincount(others - FIRST_AMINO_ACID, minlength=20).nonzero()[0].size == NUM_AMINO_ACIDS - 1
+
+
+def test_the_shares_are_options():
+    _, masked = mask_million([ALANINE], random_rate=0.0, keep_rate=0.3)
+    shown = masked.tokens[masked.positions]
+
+    assert share(shown == MASK) == 0.7
+    assert share(shown == ALANINE) == 0.3
+
+
+def test_mask_never_covers_special_tokens_nor_nonstandard_residues(proteins):
+    crops = [cut(encode(protein + NONSTANDARD_RESIDUES), 0, len(protein) + 5) for protein in proteins]
+    tokens, offsets = packed(crops)
+
+    for seed in range(20):
+        masked = mask_tokens(tokens, offsets, MaskingConfig(mask_rate=0.9), rng(seed))
+        assert is_amino_acid(tokens[masked.positions]).all()
+        assert (np.isin(masked.tokens, tokens) | (masked.tokens == MASK)).all()
+
+
+def test_only_chosen_tokens_change_and_targets_are_what_stood_there(proteins):
+    tokens, offsets = packed([encode(protein) for protein in proteins])
+    before = tokens.copy()
+
+    masked = mask_tokens(tokens, offsets, MaskingConfig(), rng())
+
+    assert (tokens == before).all()
+    assert (masked.targets == tokens[masked.positions]).all()
+    assert set(np.flatnonzero(masked.tokens != tokens)) <= set(masked.positions)
+
+
+def test_the_mask_is_new_each_time_and_the_same_for_the_same_numbers(proteins):
+    tokens, offsets = packed([encode(protein) for protein in proteins])
+
+    first, again, other = (mask_tokens(tokens, offsets, MaskingConfig(), rng(seed)) for seed in (0, 0, 1))
+
+    assert (first.tokens == again.tokens).all()
+    assert set(first.positions) != set(other.positions)
+
+
+# Validation
+
+
+def validation_mask(protein):
+    return mask_for_validation(encode(protein), sequence_sha256(protein))
+
+
+def test_validation_shows_mask_for_all_of_its_targets(proteins):
+    for protein in proteins:
+        masked = validation_mask(protein)
+        assert (masked.tokens[masked.positions] == MASK).all()
+        assert (np.flatnonzero(masked.tokens != encode(protein)) == masked.positions).all()
+        assert is_amino_acid(masked.targets).all()
+
+
+def test_validation_chooses_fifteen_percent_of_each_protein(proteins):
+    for protein in proteins:
+        num_standard = is_amino_acid(encode(protein)).sum()
+        assert abs(len(validation_mask(protein).positions) - 0.15 * num_standard) < 1
+
+
+def test_validation_choice_depends_on_nothing_but_the_sequence(proteins):
+    first = [validation_mask(protein).positions for protein in proteins]
+    backwards = [validation_mask(protein).positions for protein in reversed(proteins)][::-1]
+
+    assert all((one == other).all() for one, other in zip(first, backwards, strict=True))
+
+
+def test_validation_choice_is_frozen_for_good():
+    # Published perplexities rest on these very residues.
+    assert validation_mask(AMINO_ACIDS * 3).positions.tolist() == [2, 4, 9, 19, 27, 33, 46, 50, 57]
+
+
+def test_sequences_that_differ_in_one_residue_have_choices_of_their_own():
+    assert set(validation_mask("MKTAYIAKQR" * 5).positions) != set(
+        validation_mask("MKTAYIAKQR" * 4 + "MKTAYIAKQK").positions
+    )

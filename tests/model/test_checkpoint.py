@@ -1,0 +1,357 @@
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from protembed.config import EncoderShape
+from protembed.data.alphabet import RESIDUES, TOKENS
+from protembed.errors import InputNotFoundError, ModelFormatError
+from protembed.model.checkpoint import ModelRecord, load_checkpoint, new_checkpoint, save_checkpoint
+from protembed.model.encoder import initialise
+from protembed.model.heads import TaskHead
+
+TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+
+
+def weights(checkpoint):
+    parts = {"encoder": checkpoint.encoder, "lm_head": checkpoint.lm_head, "contact_head": checkpoint.contact_head}
+    return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+
+
+def assert_same_weights(one, other):
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.fixture
+def copy(tiny_model, tmp_path):
+    """A copy of the tiny model to be changed."""
+    return shutil.copytree(tiny_model, tmp_path / "copy")
+
+
+def rewrite_config(directory, **changes):
+    path = directory / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
+
+
+def rewrite_weights(directory, rewrite):
+    path = directory / "model.safetensors"
+    save_file(rewrite(load_file(path)), path, metadata={"format": "pt"})
+
+
+# Round trips
+
+
+def test_a_model_comes_back_as_it_was_saved(tiny_checkpoint, tmp_path):
+    tiny_checkpoint.contact_head.weight.fill_(0.5)
+
+    save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
+    loaded = load_checkpoint(tmp_path / "model")
+
+    assert_same_weights(loaded, tiny_checkpoint)
+    assert loaded.encoder.shape == TINY
+    assert torch.equal(loaded.encoder.inverse_frequencies, tiny_checkpoint.encoder.inverse_frequencies)
+    assert loaded.directory == tmp_path / "model"
+    assert loaded.task_head is None
+
+
+def test_a_loaded_model_computes_in_evaluation_mode_and_can_be_trained(tiny_model):
+    checkpoint = load_checkpoint(str(tiny_model))
+    parameters = [*checkpoint.encoder.parameters(), *checkpoint.lm_head.parameters()]
+
+    assert not checkpoint.encoder.training
+    assert {(value.dtype, value.device.type, value.requires_grad) for value in parameters} == {
+        (torch.float32, "cpu", True)
+    }
+
+
+def test_what_is_known_about_a_model_comes_back(tiny_checkpoint, tmp_path):
+    tiny_checkpoint.record = ModelRecord(
+        window_residues=256,
+        layer=1,
+        pooling="max",
+        configuration={"steps": 10},
+        corpus_fingerprint="abc",
+        metrics={"valid_loss": 2.5},
+    )
+
+    save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
+
+    assert load_checkpoint(tmp_path / "model").record == tiny_checkpoint.record
+    written = json.loads((tmp_path / "model" / "protembed.json").read_text())
+    assert (written["format_version"], written["contact_head_fitted"]) == (1, False)
+
+
+@pytest.mark.parametrize("classes", [None, ("membrane", "soluble")])
+def test_a_task_head_comes_back(tiny_checkpoint, tmp_path, classes):
+    head = TaskHead(32, classes)
+    initialise(head, "gaussian", torch.Generator().manual_seed(1))
+    head.offset.fill_(50.0)
+    tiny_checkpoint.task_head = head
+    tiny_checkpoint.record = ModelRecord(target="label", classes=classes, pooling="mean")
+
+    save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
+    loaded = load_checkpoint(tmp_path / "model")
+
+    assert loaded.record.classes == loaded.task_head.classes == classes
+    assert all(torch.equal(value, loaded.task_head.state_dict()[name]) for name, value in head.state_dict().items())
+
+
+def test_the_same_model_gives_the_same_files(tiny_checkpoint, tmp_path):
+    for name in ("one", "two"):
+        save_checkpoint(tiny_checkpoint, tmp_path / name, "# card\n")
+
+    files = {path.name for path in (tmp_path / "one").iterdir()}
+    assert files == {
+        *("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"),
+        *("README.md", "protembed.json"),
+    }
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_saving_replaces_an_older_model_and_leaves_nothing_beside_it(tiny_checkpoint, tmp_path):
+    save_checkpoint(new_checkpoint(TINY, "uniform", seed=5), tmp_path / "model", "# old\n")
+    save_checkpoint(tiny_checkpoint, tmp_path / "model", "# new\n")
+
+    assert_same_weights(load_checkpoint(tmp_path / "model"), tiny_checkpoint)
+    assert (tmp_path / "model" / "README.md").read_text() == "# new\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_hash_tells_models_apart_by_their_weights_alone(tiny_checkpoint, tmp_path):
+    save_checkpoint(tiny_checkpoint, tmp_path / "one", "# one\n")
+    save_checkpoint(tiny_checkpoint, tmp_path / "same", "# same\n")
+    save_checkpoint(new_checkpoint(TINY, "gaussian", seed=1), tmp_path / "other", "# other\n")
+
+    one, same, other = (load_checkpoint(tmp_path / name).sha256() for name in ("one", "same", "other"))
+
+    assert one == same != other
+    with pytest.raises(ValueError, match="not saved"):
+        tiny_checkpoint.sha256()
+
+
+def test_parameters_are_counted_once(tiny_checkpoint):
+    layer = 12 * 32 * 32 + (3 + 1 + 4 + 1) * 32 + 4 * 32
+    head = 32 * 32 + 3 * 32 + 33
+
+    assert tiny_checkpoint.num_parameters == 33 * 32 + 2 * layer + 2 * 32 + head
+
+
+# Hugging Face
+
+
+def test_transformers_loads_our_models_without_a_word(tiny_model, capfd):
+    transformers = pytest.importorskip("transformers")
+    transformers.utils.logging.disable_progress_bar()
+
+    model, facts = transformers.EsmForMaskedLM.from_pretrained(tiny_model, output_loading_info=True)
+
+    assert not any(facts.values())
+    assert capfd.readouterr() == ("", "")
+    assert model.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_transformers_computes_the_same_with_our_models(tiny_model, whole_batch, proteins):
+    transformers = pytest.importorskip("transformers")
+    ours = load_checkpoint(tiny_model)
+    theirs = transformers.EsmForMaskedLM.from_pretrained(tiny_model).eval()
+    batch = whole_batch(proteins[:1])
+
+    hidden = ours.encoder(batch.tokens, ours.encoder.pack(batch.offsets))
+    logits = ours.lm_head(hidden, ours.encoder.embedding.weight)
+
+    torch.testing.assert_close(logits, theirs(batch.tokens[None]).logits[0], rtol=1e-5, atol=1e-5)
+
+
+def test_models_come_back_equal_from_transformers(tiny_model, tmp_path):
+    transformers = pytest.importorskip("transformers")
+
+    transformers.EsmForMaskedLM.from_pretrained(tiny_model).save_pretrained(tmp_path / "back")
+
+    assert_same_weights(load_checkpoint(tmp_path / "back"), load_checkpoint(tiny_model))
+
+
+def test_the_tokenizer_of_transformers_reads_our_vocabulary(tiny_model):
+    transformers = pytest.importorskip("transformers")
+
+    tokenizer = transformers.EsmTokenizer.from_pretrained(tiny_model)
+
+    assert tokenizer.get_vocab() == {token: number for number, token in enumerate(TOKENS)}
+    assert tokenizer(RESIDUES)["input_ids"] == [0, *map(TOKENS.index, RESIDUES), 2]
+
+
+def test_shards_with_an_index_are_read(tiny_esm, tmp_path):
+    tiny_esm.save_pretrained(tmp_path / "whole")
+    tiny_esm.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    assert_same_weights(load_checkpoint(tmp_path / "shards"), load_checkpoint(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_as_float32(copy, tiny_model, dtype):
+    rewrite_weights(copy, lambda tensors: {name: value.to(dtype) for name, value in tensors.items()})
+    rewrite_config(copy, dtype=str(dtype).removeprefix("torch."))
+
+    loaded, whole = load_checkpoint(copy), load_checkpoint(tiny_model)
+
+    assert {value.dtype for value in weights(loaded).values()} == {torch.float32}
+    assert all(torch.equal(value.to(dtype).float(), weights(loaded)[name]) for name, value in weights(whole).items())
+    assert torch.equal(loaded.encoder.inverse_frequencies, whole.encoder.inverse_frequencies)
+
+
+def test_the_spelling_of_older_directories_is_read(tiny_esm, tmp_path):
+    tiny_esm.save_pretrained(tmp_path / "new")
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+
+    def in_old_spelling(tensors):
+        renamed = {
+            name.replace(".gamma", ".weight").replace(".beta", ".bias"): value
+            for name, value in tensors.items()
+            if "inv_freq" not in name
+        }
+        rotary = "esm.encoder.layer.{}.attention.self.rotary_embeddings.inv_freq"
+        return renamed | {
+            **{rotary.format(layer): torch.ones(4).half() for layer in range(2)},
+            "esm.embeddings.position_embeddings.weight": torch.zeros(1026, 32),
+            "esm.embeddings.position_ids": torch.arange(1026)[None],
+            "lm_head.decoder.weight": renamed["esm.embeddings.word_embeddings.weight"].clone(),
+        }
+
+    rewrite_weights(tmp_path / "old", in_old_spelling)
+
+    assert "esm.encoder.layer.0.LayerNorm.gamma" in load_file(tmp_path / "new" / "model.safetensors")
+    old, new = load_checkpoint(tmp_path / "old"), load_checkpoint(tmp_path / "new")
+    assert_same_weights(old, new)
+    assert torch.equal(old.encoder.inverse_frequencies, new.encoder.inverse_frequencies)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"model_type": "bert"}, "a model of type 'bert'"),
+        ({"model_type": ...}, "a model of type None"),
+        ({"position_embedding_type": "absolute"}, "position_embedding_type 'absolute'"),
+        ({"position_embedding_type": ...}, "position_embedding_type"),
+        ({"token_dropout": False}, "token_dropout False"),
+        ({"token_dropout": ...}, "token_dropout"),
+        ({"layer_norm_eps": 1e-12}, "layer_norm_eps 1e-12"),
+        ({"layer_norm_eps": ...}, "layer_norm_eps"),
+        ({"emb_layer_norm_before": True}, "emb_layer_norm_before True"),
+        ({"is_folding_model": True}, "is_folding_model True"),
+        ({"vocab_size": 34}, "vocab_size 34"),
+        ({"mask_token_id": 31}, "mask_token_id 31"),
+        ({"rope_theta": 500.0}, "rope_theta 500"),
+        ({"num_hidden_layers": 3}, "config.json names 3 layers, the weights have 2"),
+        ({"num_hidden_layers": 1}, "config.json names 1 layers, the weights have 2"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers -1"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers 0"),
+        ({"num_hidden_layers": "2"}, "num_hidden_layers '2'"),
+        ({"num_hidden_layers": True}, "num_hidden_layers True"),
+        ({"hidden_size": -32}, "hidden_size -32"),
+        ({"hidden_size": 32.0}, "hidden_size 32.0"),
+        ({"hidden_size": ...}, "hidden_size None"),
+        ({"hidden_size": 64}, "has shape"),
+        ({"num_attention_heads": 5}, "does not divide into 5 heads"),
+        ({"num_attention_heads": 32}, "does not divide into 32 heads of even size"),
+        ({"num_attention_heads": 2}, "has shape"),
+    ],
+    ids=str,
+)
+def test_a_model_that_is_not_as_its_config_says_or_no_esm2_is_refused(copy, changes, found):
+    rewrite_config(copy, **changes)
+
+    with pytest.raises(ModelFormatError, match=found) as caught:
+        load_checkpoint(copy)
+
+    assert caught.value.exit_status == 65
+
+
+def test_layers_that_are_not_there_are_refused_before_any_is_made(copy, monkeypatch):
+    rewrite_config(copy, num_hidden_layers=999_999)
+    monkeypatch.setattr("protembed.model.encoder.Layer", lambda shape: pytest.fail("a layer was made"))
+
+    with pytest.raises(ModelFormatError, match="config.json names 999999 layers, the weights have 2"):
+        load_checkpoint(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'"esm"'])
+@pytest.mark.parametrize("name", ["config.json", "protembed.json"])
+def test_json_that_cannot_be_read_is_refused(copy, name, content):
+    (copy / name).write_bytes(content)
+
+    with pytest.raises(ModelFormatError, match=name):
+        load_checkpoint(copy)
+
+
+def test_a_newer_format_is_refused_and_an_absent_one_is_not_needed(copy):
+    record = json.loads((copy / "protembed.json").read_text())
+    (copy / "protembed.json").write_text(json.dumps(record | {"format_version": 2}))
+    with pytest.raises(ModelFormatError, match="format version 2.*install a newer one"):
+        load_checkpoint(copy)
+
+    (copy / "protembed.json").unlink()
+    assert load_checkpoint(copy).record == ModelRecord()
+
+
+def test_fields_of_other_versions_are_passed_over(copy):
+    record = json.loads((copy / "protembed.json").read_text())
+    del record["metrics"]
+    (copy / "protembed.json").write_text(json.dumps(record | {"later": 1, "window_residues": 128}))
+
+    assert load_checkpoint(copy).record == dataclasses.replace(ModelRecord(), window_residues=128)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 7, 200, -1])
+def test_torn_weights_are_refused(copy, kept):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+
+    with pytest.raises(ModelFormatError, match="damaged"):
+        load_checkpoint(copy)
+
+
+def test_a_missing_tensor_is_named(copy):
+    name = "esm.encoder.layer.1.attention.self.key.bias"
+    rewrite_weights(copy, lambda tensors: {other: value for other, value in tensors.items() if other != name})
+
+    with pytest.raises(ModelFormatError, match=name):
+        load_checkpoint(copy)
+
+
+def test_a_lost_task_head_is_told(tiny_checkpoint, tmp_path):
+    tiny_checkpoint.record = ModelRecord(target="label")
+    save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
+
+    with pytest.raises(ModelFormatError, match=r"head\.safetensors: missing or damaged"):
+        load_checkpoint(tmp_path / "model")
+
+
+def test_pickled_weights_are_not_touched(copy, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    (copy / "model.safetensors").unlink()
+    torch.save(Bomb(), copy / "pytorch_model.bin")
+
+    with pytest.raises(ModelFormatError, match="pickled weights are not read"):
+        load_checkpoint(copy)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_directory_without_a_model_is_no_input(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(InputNotFoundError) as caught:
+            load_checkpoint(path)
+        assert caught.value.exit_status == 66

@@ -1,0 +1,215 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from protembed.config import EncoderShape
+from protembed.data.alphabet import EOS, MASK, encode
+from protembed.data.batching import pack
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint
+from protembed.model.encoder import LAYER_NORM_EPS, attend, inverse_frequencies
+
+PARITY = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def with_some_hidden(batch):
+    tokens = batch.tokens.clone()
+    places = torch.arange(1, len(tokens), 6)
+    tokens[places[(tokens[places] >= 4) & (tokens[places] < 24)]] = MASK
+    return tokens
+
+
+# Initialisation
+
+
+@pytest.mark.parametrize("how", ["gaussian", "uniform"])
+def test_parameters_begin_as_defined(how):
+    checkpoint = new_checkpoint(EncoderShape(num_layers=2, dim=64, num_heads=4), how, seed=0)
+    norms = [part for model in (checkpoint.encoder, checkpoint.lm_head) for part in model.modules()]
+    norms = {id(part.weight) for part in norms if isinstance(part, nn.LayerNorm)}
+
+    num_matrices = 0
+    for name, value in [*checkpoint.encoder.named_parameters(), *checkpoint.lm_head.named_parameters()]:
+        if id(value) in norms:
+            assert (value == 1).all(), name
+        elif name.endswith("bias"):
+            assert name == "bias" or (value == 0).all(), name
+        else:
+            num_matrices += 1
+            assert value.mean().item() == pytest.approx(0, abs=0.002), name
+            assert value.std().item() == pytest.approx(0.02, rel=0.1), name
+            # A uniform distribution of this standard deviation ends at its root of three.
+            assert (value.abs().max() <= 0.02 * math.sqrt(3)) == (how == "uniform"), name
+    assert num_matrices == 1 + 2 * 4 + 1
+
+
+def test_a_seed_gives_one_model_and_another_seed_another():
+    shape = EncoderShape(num_layers=1, dim=16, num_heads=2)
+    first, again, other = (new_checkpoint(shape, "gaussian", seed).encoder for seed in (0, 0, 1))
+
+    assert all(torch.equal(*pair) for pair in zip(first.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(first.embedding.weight, other.embedding.weight)
+
+
+# Attention
+
+
+def test_attention_is_the_scaled_dot_product_with_softmax_in_each_head():
+    query, key, value = torch.randn(3, 7, 2, 8, generator=torch.Generator().manual_seed(0))
+
+    mixed = attend(query, key, value)
+
+    for head in range(2):
+        weights = F.softmax(query[:, head] @ key[:, head].T / math.sqrt(8), dim=-1)
+        assert torch.allclose(mixed[:, head], weights @ value[:, head], atol=1e-6)
+
+
+def test_multi_head_attention_concatenates_the_heads_and_projects_them(tiny_encoder, whole_batch, proteins):
+    batch = whole_batch(proteins[:1])
+    attention, packed = tiny_encoder.layers[0].attention, tiny_encoder.pack(batch.offsets)
+    hidden = torch.randn(batch.num_tokens, 32, generator=torch.Generator().manual_seed(0))
+    values = F.linear(hidden, attention.project.weight[64:], attention.project.bias[64:]).unflatten(1, (4, 8))
+
+    (maps,) = attention.maps(hidden, packed)
+
+    mixed = torch.einsum("hqk,khd->qhd", maps, values)
+    assert torch.allclose(attention(hidden, packed), attention.output(mixed.flatten(1)), atol=1e-6)
+    assert torch.allclose(maps.sum(-1), torch.ones(4, batch.num_tokens))
+
+
+def test_rotated_queries_and_keys_meet_by_their_distance_alone(tiny_encoder):
+    packed = tiny_encoder.pack(torch.tensor([0, 12]))
+    query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    vectors = torch.stack([query, key]).expand(12, 2, 8)[:, :, None]
+
+    rotated = packed.rotate(vectors)[:, :, 0]
+
+    scores = rotated[:, 0] @ rotated[:, 1].T
+    assert torch.allclose(scores[3, 5], scores[7, 9], atol=1e-6)
+    assert not torch.allclose(scores[3, 5], scores[3, 6], atol=1e-3)
+    assert not torch.allclose(scores[3, 5], scores[5, 3], atol=1e-3)
+    assert torch.equal(rotated[0], vectors[0, :, 0])
+
+
+def test_positions_begin_anew_in_each_protein(tiny_encoder):
+    packed = tiny_encoder.pack(torch.tensor([0, 5, 8]))
+
+    assert torch.equal(packed.cosine[5:], packed.cosine[:3])
+    assert torch.equal(packed.sine[5:], packed.sine[:3])
+    assert packed.lengths == [5, 3]
+    assert packed.per_token(torch.tensor([1, 2])).tolist() == [1] * 5 + [2] * 3
+
+
+def test_rotary_frequencies_fall_from_one_by_powers_of_ten_thousand():
+    frequencies = inverse_frequencies(EncoderShape(num_layers=1, dim=32, num_heads=4))
+
+    assert torch.allclose(frequencies, torch.tensor([1.0, 0.1, 0.01, 0.001]))
+
+
+def test_proteins_of_a_pack_do_not_see_each_other(tiny_encoder, whole_batch, proteins):
+    batch = whole_batch(proteins[:4])
+    together = tiny_encoder(with_some_hidden(batch), tiny_encoder.pack(batch.offsets))
+    parts = with_some_hidden(batch).split(batch.offsets.diff().tolist())
+
+    for part, packed in zip(parts, together.split(batch.offsets.diff().tolist()), strict=True):
+        alone = tiny_encoder(part, tiny_encoder.pack(torch.tensor([0, len(part)])))
+        assert torch.allclose(alone, packed, atol=1e-6)
+
+
+# Token dropout
+
+
+def test_hidden_tokens_have_no_vector_and_the_others_are_scaled_by_how_many_are_hidden(tiny_encoder):
+    batch = pack([torch.tensor([0, 20, MASK, 11, EOS]).numpy(), torch.tensor([0, 20, EOS]).numpy()], [0, 1])
+
+    embedded = tiny_encoder.embed(batch.tokens, tiny_encoder.pack(batch.offsets))
+
+    vectors = tiny_encoder.embedding.weight[batch.tokens]
+    scale = torch.tensor([0.88 / 0.8, 0.88 / 0.8, 0, 0.88 / 0.8, 0.88 / 0.8, 0.88, 0.88, 0.88])
+    assert torch.allclose(embedded, vectors * scale[:, None])
+
+
+def test_a_crop_that_is_all_mask_has_finite_vectors_and_gradients(tiny_encoder):
+    hidden = tiny_encoder(torch.full((6,), MASK), tiny_encoder.pack(torch.tensor([0, 6])))
+    hidden.sum().backward()
+
+    assert hidden.isfinite().all()
+    assert all(value.grad is None or value.grad.isfinite().all() for value in tiny_encoder.parameters())
+
+
+# Layers
+
+
+def test_the_last_hidden_state_alone_has_passed_the_final_layer_norm(tiny_encoder, whole_batch, proteins):
+    batch = whole_batch(proteins[:2])
+    packed = tiny_encoder.pack(batch.offsets)
+
+    embedded, first, last = tiny_encoder.hidden_states(batch.tokens, packed)
+
+    assert torch.equal(first, tiny_encoder.layers[0](embedded, packed))
+    assert torch.equal(last, tiny_encoder.final_norm(tiny_encoder.layers[1](first, packed)))
+    assert torch.allclose(last.std(-1, correction=0), torch.ones(len(last)), atol=0.1)
+
+
+def test_any_layer_can_be_asked_for(tiny_encoder, whole_batch, proteins):
+    batch = whole_batch(proteins[:2])
+    packed = tiny_encoder.pack(batch.offsets)
+
+    for layer, hidden in enumerate(tiny_encoder.hidden_states(batch.tokens, packed)):
+        assert torch.equal(tiny_encoder(batch.tokens, packed, layer), hidden)
+    assert torch.equal(tiny_encoder(batch.tokens, packed), hidden)
+
+
+def test_every_layer_norm_has_the_epsilon_of_esm2(tiny_checkpoint):
+    parts = [*tiny_checkpoint.encoder.modules(), *tiny_checkpoint.lm_head.modules()]
+
+    assert {part.eps for part in parts if isinstance(part, nn.LayerNorm)} == {LAYER_NORM_EPS} == {1e-5}
+
+
+# Parity with transformers
+
+
+@torch.no_grad()
+def test_hidden_states_of_every_layer_equal_those_of_transformers(esm2, whole_batch, proteins):
+    model, directory = esm2
+    encoder = load_checkpoint(directory).encoder
+    batch = whole_batch(sorted(proteins, key=len)[::13])
+    tokens = with_some_hidden(batch)
+    assert (tokens == MASK).sum() > 50
+
+    ours = list(encoder.hidden_states(tokens, encoder.pack(batch.offsets)))
+
+    for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
+        theirs = model(tokens[None, start:stop], output_hidden_states=True).hidden_states
+        assert len(theirs) == len(ours)
+        for layer, hidden in enumerate(theirs):
+            torch.testing.assert_close(ours[layer][start:stop], hidden[0], **PARITY)
+
+
+@torch.no_grad()
+def test_attention_maps_equal_those_of_transformers(esm2, whole_batch, proteins):
+    model, directory = esm2
+    encoder = load_checkpoint(directory).encoder
+    batch = whole_batch(sorted(proteins, key=len)[:20:9])
+    tokens = with_some_hidden(batch)
+
+    ours = list(encoder.attention_maps(tokens, encoder.pack(batch.offsets)))
+
+    assert len(ours) == encoder.shape.num_layers
+    for row, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
+        theirs = model(tokens[None, start:stop], output_attentions=True).attentions
+        for layer, maps in enumerate(theirs):
+            torch.testing.assert_close(ours[layer][row], maps[0], **PARITY)
+
+
+@torch.no_grad()
+def test_windows_without_special_tokens_equal_those_of_transformers(esm2, proteins):
+    model, directory = esm2
+    encoder = load_checkpoint(directory).encoder
+    window = torch.from_numpy(encode(proteins[0])[10:60]).long()
+
+    ours = encoder(window, encoder.pack(torch.tensor([0, 50])))
+
+    torch.testing.assert_close(ours, model.esm(window[None]).last_hidden_state[0], **PARITY)

@@ -1,0 +1,139 @@
+import pytest
+import torch
+
+from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, MASK, TOKENS
+from protembed.model.checkpoint import load_checkpoint
+from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead, average_product_correction
+
+
+def random(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+# Masked-LM head
+
+
+def test_the_bias_of_the_thirteen_tokens_that_are_no_amino_acid_is_minus_a_hundred(tiny_checkpoint):
+    bias = dict(zip(TOKENS, tiny_checkpoint.lm_head.bias.tolist(), strict=True))
+
+    assert {token for token, value in bias.items() if value == -100} == set(TOKENS) - set(AMINO_ACIDS)
+    assert {bias[letter] for letter in AMINO_ACIDS} == {0}
+
+
+def test_a_softmax_over_all_tokens_gives_the_probabilities_of_the_twenty(tiny_checkpoint):
+    hidden, embedding = random(5, 32), tiny_checkpoint.encoder.embedding.weight
+
+    of_all = tiny_checkpoint.lm_head(hidden, embedding).softmax(-1)
+    of_twenty = tiny_checkpoint.lm_head(hidden, embedding, AMINO_ACID_IDS).softmax(-1)
+
+    assert of_twenty.shape == (5, 20)
+    assert torch.allclose(of_all[:, AMINO_ACID_IDS], of_twenty)
+
+
+def test_the_decoder_is_the_embedding_it_is_given():
+    head, embedding = MaskedLMHead(8), random(33, 8).requires_grad_()
+
+    head(random(2, 8), embedding).sum().backward()
+
+    assert embedding.grad.abs().sum() > 0
+    assert {name for name, _ in head.named_parameters()} == {
+        *("dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias", "bias")
+    }
+
+
+@torch.no_grad()
+def test_logits_equal_those_of_transformers(esm2, whole_batch, proteins):
+    model, directory = esm2
+    checkpoint = load_checkpoint(directory)
+    batch = whole_batch(sorted(proteins, key=len)[::13])
+    tokens = batch.tokens.clone()
+    tokens[3::9] = MASK
+
+    hidden = checkpoint.encoder(tokens, checkpoint.encoder.pack(batch.offsets))
+    logits = checkpoint.lm_head(hidden, checkpoint.encoder.embedding.weight)
+
+    for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
+        theirs = model(tokens[None, start:stop]).logits[0]
+        torch.testing.assert_close(logits[start:stop], theirs, rtol=1e-5, atol=1e-5)
+
+
+# Contact head
+
+
+def test_the_correction_leaves_no_sum_in_any_row():
+    maps = random(3, 6, 6).abs()
+
+    corrected = average_product_correction(maps + maps.mT)
+
+    assert torch.allclose(corrected.sum(-1), torch.zeros(3, 6), atol=1e-5)
+
+
+def test_the_correction_takes_away_all_that_rows_and_columns_explain():
+    weights = random(6).abs()
+
+    assert torch.allclose(average_product_correction(torch.outer(weights, weights)), torch.zeros(6, 6), atol=1e-6)
+
+
+def test_an_unfitted_contact_head_says_so(tiny_checkpoint):
+    assert not tiny_checkpoint.contact_head.is_fitted
+    assert tiny_checkpoint.contact_head.weight.shape == (1, 2 * 4)
+
+    tiny_checkpoint.contact_head.weight[0, 3] = -0.1
+
+    assert tiny_checkpoint.contact_head.is_fitted
+
+
+def test_contacts_are_symmetric_probabilities():
+    head = ContactHead(6)
+    head.weight.copy_(random(1, 6))
+
+    contacts = head(random(2, 3, 7, 7).softmax(-1))
+
+    assert contacts.shape == (7, 7)
+    assert torch.allclose(contacts, contacts.T)
+    assert ((contacts > 0) & (contacts < 1)).all()
+
+
+@torch.no_grad()
+def test_contacts_equal_those_of_transformers(esm2, whole_batch, proteins):
+    model, directory = esm2
+    checkpoint = load_checkpoint(directory)
+    batch = whole_batch(sorted(proteins, key=len)[:20:9])
+    assert checkpoint.contact_head.is_fitted
+
+    layers = list(checkpoint.encoder.attention_maps(batch.tokens, checkpoint.encoder.pack(batch.offsets)))
+
+    for row, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
+        tokens = batch.tokens[None, start:stop]
+        maps = torch.stack([maps[row][:, 1:-1, 1:-1] for maps in layers])
+        theirs = model.predict_contacts(tokens, torch.ones_like(tokens))[0]
+        torch.testing.assert_close(checkpoint.contact_head(maps), theirs, rtol=1e-5, atol=1e-5)
+
+
+# Task heads
+
+
+def test_a_classifier_gives_probabilities_of_its_classes():
+    head = TaskHead(8, ["membrane", "soluble", "other"])
+
+    probabilities = head.predict(random(5, 8))
+
+    assert probabilities.shape == (5, 3)
+    assert torch.allclose(probabilities.sum(-1), torch.ones(5))
+    assert torch.allclose(probabilities, head(random(5, 8)).softmax(-1))
+
+
+def test_a_regressor_predicts_in_the_units_of_the_labels():
+    head = TaskHead(8, None)
+    head.offset.fill_(50.0)
+    head.scale.fill_(10.0)
+
+    values = head.predict(random(5, 8))
+
+    assert values.shape == (5,)
+    assert torch.allclose(values, 50 + 10 * head(random(5, 8)))
+
+
+@pytest.mark.parametrize("classes", [None, ["a", "b"]])
+def test_units_are_stored_with_the_weights(classes):
+    assert set(TaskHead(8, classes).state_dict()) == {"linear.weight", "linear.bias", "offset", "scale"}

@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from protembed.model.pooling import pool, residues_of
+
+HIDDEN = torch.tensor([[9e9, 9e9], [1.0, 10], [2, 30], [6, 20], [-9e9, -9e9], [7e9, 7e9], [3, 4], [-7e9, -7e9]])
+OFFSETS = torch.tensor([0, 5, 8])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [
+        ("mean", [[3, 20], [3, 4]]),
+        ("max", [[6, 30], [3, 4]]),
+        ("std", [[(14 / 3) ** 0.5, (200 / 3) ** 0.5], [0, 0]]),
+        ("cls", [[9e9, 9e9], [7e9, 7e9]]),
+    ],
+)
+def test_pooling_is_over_residues_never_over_cls_and_eos(tiny_encoder, pooling, expected):
+    pooled = pool(HIDDEN, tiny_encoder.pack(OFFSETS), pooling)
+
+    assert torch.allclose(pooled, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_residues_are_all_tokens_but_the_first_and_the_last():
+    assert residues_of(HIDDEN[:5]).tolist() == HIDDEN[1:4].tolist()
+
+
+def test_pooled_vectors_do_not_depend_on_the_company(tiny_encoder, whole_batch, proteins):
+    def pooled(sequences):
+        batch = whole_batch(sequences)
+        packed = tiny_encoder.pack(batch.offsets)
+        return pool(tiny_encoder(batch.tokens, packed), packed, "mean")
+
+    alone = torch.cat([pooled([protein]) for protein in proteins[:5]])
+
+    assert torch.allclose(pooled(proteins[:5]), alone, atol=1e-6)

@@ -1,0 +1,111 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from protembed.config import EncoderShape
+from protembed.errors import ModelFormatError
+from protembed.model.weights import StoredWeights, Weight, read_model_json, weight_table
+
+TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+
+
+def write_shards(directory, shards, weight_map=None):
+    for name, tensors in shards.items():
+        save_file(tensors, directory / name)
+    homes = {tensor: name for name, tensors in shards.items() for tensor in tensors}
+    index = {"metadata": {}, "weight_map": homes if weight_map is None else weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_the_table_names_each_of_our_weights_once(tiny_checkpoint):
+    parts = {name: getattr(tiny_checkpoint, name) for name in ("encoder", "lm_head", "contact_head")}
+
+    ours = {f"{part}.{name}" for part, module in parts.items() for name in module.state_dict()}
+    assert set(weight_table(TINY)) == ours
+
+
+def test_the_table_names_each_weight_of_transformers_once(tiny_esm):
+    stored = [name for weight in weight_table(TINY).values() for name in weight.stored_names]
+
+    computed = {name for name in tiny_esm.state_dict() if "inv_freq" in name} | {"lm_head.decoder.weight"}
+    assert len(set(stored)) == len(stored)
+    assert set(stored) == set(tiny_esm.state_dict()) - computed - {"lm_head.decoder.bias"}
+
+
+def test_a_weight_is_joined_as_it_was_divided(tmp_path):
+    weight, ours = Weight(("query", "key", "value")), torch.arange(12.0).reshape(6, 2)
+
+    stored = dict(weight.stored(ours))
+    save_file(stored, tmp_path / "model.safetensors")
+
+    assert {name: value.tolist() for name, value in stored.items()} == {
+        "query": [[0, 1], [2, 3]],
+        "key": [[4, 5], [6, 7]],
+        "value": [[8, 9], [10, 11]],
+    }
+    with StoredWeights(tmp_path) as weights:
+        assert torch.equal(weight.read(weights), ours)
+
+
+def test_gamma_and_beta_are_weight_and_bias(tmp_path):
+    save_file({"norm.gamma": torch.ones(2), "norm.beta": torch.zeros(2)}, tmp_path / "model.safetensors")
+
+    with StoredWeights(tmp_path) as weights:
+        assert weights.tensor("norm.weight").tolist() == [1, 1]
+        assert weights.tensor("norm.bias").tolist() == [0, 0]
+
+
+def test_shards_are_read_as_one(tmp_path):
+    write_shards(tmp_path, {"a.safetensors": {"one": torch.ones(1)}, "b.safetensors": {"two": torch.ones(2)}})
+
+    with StoredWeights(tmp_path) as weights:
+        assert (len(weights.tensor("one")), len(weights.tensor("two"))) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "deep/x.safetensors", ".."])
+def test_a_shard_must_lie_beside_its_index(tmp_path, name):
+    (tmp_path / "model" / "deep").mkdir(parents=True)
+    for place in (tmp_path, tmp_path / "model" / "deep"):
+        save_file({"one": torch.ones(1)}, place / "x.safetensors")
+    write_shards(tmp_path / "model", {}, {"one": name})
+
+    with pytest.raises(ModelFormatError), StoredWeights(tmp_path / "model"):
+        pass
+
+
+@pytest.mark.parametrize("weight_map", [[], "model.safetensors", {"one": 1}, {"one": None}, {"one": ["a"]}, {}])
+def test_an_index_that_names_no_shards_is_refused(tmp_path, weight_map):
+    write_shards(tmp_path, {}, weight_map)
+
+    with pytest.raises(ModelFormatError), StoredWeights(tmp_path) as weights:
+        weights.tensor("one")
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    write_shards(tmp_path, {}, {"one": "lost.safetensors"})
+
+    with pytest.raises(ModelFormatError, match=r"lost\.safetensors"), StoredWeights(tmp_path):
+        pass
+
+
+def test_a_tensor_that_is_not_there_is_named(tmp_path):
+    save_file({"one": torch.ones(1)}, tmp_path / "model.safetensors")
+
+    with pytest.raises(ModelFormatError, match="the weights have no two"), StoredWeights(tmp_path) as weights:
+        weights.tensor("two")
+
+
+@pytest.mark.parametrize("layers", [[], [0], [0, 2], [0, 1, 2]])
+def test_layers_that_are_not_as_promised_are_refused(tmp_path, layers):
+    names = [f"esm.encoder.layer.{layer}.LayerNorm.weight" for layer in layers] or ["other"]
+    save_file({name: torch.ones(1) for name in names}, tmp_path / "model.safetensors")
+
+    with pytest.raises(ModelFormatError, match="2 layers"), StoredWeights(tmp_path) as weights:
+        weights.expect_num_layers(2)
+
+
+def test_a_missing_json_is_named(tmp_path):
+    with pytest.raises(ModelFormatError, match=r"config\.json"):
+        read_model_json(tmp_path / "config.json")

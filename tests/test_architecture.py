@@ -1,0 +1,136 @@
+import ast
+import re
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import protembed
+
+PACKAGE = Path(protembed.__file__).parent
+GROUPS = (
+    ("errors", "config", "files", "device", "metrics"),
+    ("data",),
+    ("model",),
+    ("training", "inference"),
+    ("analysis", "report"),
+    ("tasks",),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {part: rank for rank, group in enumerate(GROUPS) for part in group}
+CHANGES_A_PATH = re.compile(
+    r".+\.(write_text|write_bytes|mkdir|touch|unlink|rmdir|rename|symlink_to|hardlink_to)"
+    r"|os\.(remove|removedirs|renames|replace|makedirs|truncate)"
+    r"|shutil\.(rmtree|move|copy\w*)",
+    re.DOTALL,
+)
+UNPICKLES = re.compile(r"(torch|pickle|joblib|dill|marshal|shelve)\.(load|loads|open)|eval|exec")
+
+
+def module_of(path):
+    return ".".join(["protembed", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+# The package's own __init__ names the public modules lazily, so it stands above and below all others.
+SOURCES = set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"}
+TREES = {module_of(path): ast.parse(path.read_text()) for path in SOURCES}
+
+
+def imports_of(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (name if name in TREES else str(node.module) for name in names)
+
+
+def part_of(module):
+    return module.split(".")[1]
+
+
+ARROWS = {(module, name) for module, tree in TREES.items() for name in imports_of(tree)}
+OWN_ARROWS = {(module, name) for module, name in ARROWS if name in TREES}
+CALLS = [
+    (module, ast.unparse(node.func), node)
+    for module, tree in TREES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Call)
+]
+
+
+def test_imports_make_no_circle():
+    TopologicalSorter({module: {name for one, name in OWN_ARROWS if one == module} for module in TREES}).prepare()
+
+
+def goes_down(module, name):
+    high, low = part_of(module), part_of(name)
+    return RANK[high] > RANK[low] or high == low or RANK[high] == 0 == RANK[low]
+
+
+def test_imports_go_down_never_up_or_sideways():
+    assert {arrow for arrow in OWN_ARROWS if not goes_down(*arrow)} == set()
+
+
+def test_tasks_never_import_each_other():
+    assert {arrow for arrow in OWN_ARROWS if {part_of(module) for module in arrow} == {"tasks"}} == set()
+
+
+def test_models_take_of_data_only_the_alphabet():
+    taken = {name for module, name in OWN_ARROWS if (part_of(module), part_of(name)) == ("model", "data")}
+
+    assert taken <= {"protembed.data.alphabet"}
+
+
+def test_only_the_command_line_talks():
+    talkers = {module for module, name in ARROWS if name.split(".")[0] in ("typer", "rich")}
+    talkers |= {module for module, function, _ in CALLS if function == "print"}
+
+    assert {module for module in talkers if part_of(module) != "cli"} == set()
+
+
+def opens_for_writing(function, call):
+    # A method's mode comes first, a function's second, and the mode of an archive's member does not count.
+    place = 1 if re.fullmatch(r"((io|os|gzip|bz2|lzma)\.)?open", function) else 0
+    modes = [*call.args[place : place + 1], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
+    return function.split(".")[-1] == "open" and any(set(text) & set("wax+") for text in texts)
+
+
+def changes_a_path(function, call):
+    replaces = function.endswith(".replace") and len(call.args) == 1 and not call.keywords
+    return replaces or CHANGES_A_PATH.fullmatch(function) or opens_for_writing(function, call)
+
+
+def test_paths_are_written_in_files_alone():
+    writers = {(module, function) for module, function, call in CALLS if changes_a_path(function, call)}
+
+    assert {writer for writer in writers if writer[0] != "protembed.files"} == set()
+    assert ("protembed.files", "temporary.replace") in writers
+
+
+def test_nothing_is_unpickled_or_evaluated():
+    callers = {(module, function) for module, function, _ in CALLS if UNPICKLES.fullmatch(function)}
+    pickles = {
+        (module, keyword.arg)
+        for module, _, call in CALLS
+        for keyword in call.keywords
+        if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False"
+    }
+    imported = {
+        arrow for arrow in ARROWS if arrow[1].split(".")[0] in ("pickle", "joblib", "dill", "marshal", "shelve")
+    }
+
+    assert callers | pickles | imported == set()
+
+
+def test_sub_packages_are_named_after_what_they_hold_and_say_nothing_else():
+    assert [path for path in PACKAGE.glob("*/**/__init__.py") if path.read_text()] == []
+
+
+def test_help_imports_neither_torch_nor_numpy():
+    code = "import sys, protembed.cli.app; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (result.stdout, result.stderr) == ("[]\n", "")

@@ -1,0 +1,122 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from protembed import config
+from protembed.config import SIZES, Config, as_plain_values, flag_name
+from protembed.errors import ConfigError
+
+CONFIGS = Config.__subclasses__()
+OPTIONS = [(kind, spec) for kind in CONFIGS for spec in dataclasses.fields(kind)]
+BOUNDED = [(kind, spec, end) for kind, spec in OPTIONS for end in ("min", "max") if spec.metadata[end] is not None]
+
+
+def choices_of(kind, spec):
+    hint = get_type_hints(kind)[spec.name]
+    literals = [hint, *get_args(hint)]
+    return next((get_args(part) for part in literals if get_origin(part) is Literal), ())
+
+
+CHOSEN = [(kind, spec) for kind, spec in OPTIONS if choices_of(kind, spec)]
+
+
+def each(cases):
+    return [pytest.param(*case, id=" ".join([case[0].__name__, case[1].name, *case[2:]])) for case in cases]
+
+
+@pytest.mark.parametrize(("kind", "spec"), each(OPTIONS))
+def test_every_option_has_a_help_sentence_and_a_default(kind, spec):
+    assert spec.metadata["help"].endswith(".")
+    assert hasattr(kind(), spec.name)
+
+
+@pytest.mark.parametrize(("kind", "spec", "end"), each(BOUNDED))
+def test_values_beyond_their_range_are_refused(kind, spec, end):
+    beyond = spec.metadata[end] + (1 if end == "max" else -1)
+
+    for value in (beyond, float("nan")):
+        with pytest.raises(ConfigError, match=f"^{flag_name(spec)} is {value}") as caught:
+            kind(**{spec.name: value})
+        assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize(("kind", "spec"), each(CHOSEN))
+def test_only_the_choices_are_chosen(kind, spec):
+    for choice in choices_of(kind, spec):
+        assert getattr(kind(**{spec.name: choice}), spec.name) == choice
+
+    with pytest.raises(ConfigError, match=f"^{flag_name(spec)} is 'other', but one of {choices_of(kind, spec)[0]}"):
+        kind(**{spec.name: "other"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "flag"),
+    [
+        (config.PretrainConfig, {"steps": 10, "max_minutes": 1.0}, "--max-minutes"),
+        (config.BatchConfig, {"tokens_per_batch": 603, "crop_residues": 300}, "--tokens-per-batch"),
+        (config.MaskingConfig, {"random_rate": 0.6, "keep_rate": 0.5}, "--keep-rate"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(kind, options, flag):
+    with pytest.raises(ConfigError, match=f"^{flag} is") as caught:
+        kind(**options)
+
+    assert caught.value.exit_status == 2
+    for name in options:
+        kind(**{name: options[name]})
+
+
+def test_options_that_just_agree_are_accepted():
+    config.BatchConfig(tokens_per_batch=516, crop_residues=256)
+    config.MaskingConfig(random_rate=0.5, keep_rate=0.5)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_configs_are_frozen_and_keyword_only(kind):
+    first = dataclasses.fields(kind)[0].name
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(kind(), first, None)
+    with pytest.raises(TypeError):
+        kind(None)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_options_of_a_config_have_names_of_their_own(kind):
+    flags = [flag for spec in dataclasses.fields(kind) for flag in (spec.metadata["flags"] or [flag_name(spec)])]
+
+    assert len(set(flags)) == len(flags)
+    assert all(flag.startswith("-") and "_" not in flag for flag in flags)
+
+
+def test_flags_follow_the_name_of_their_field():
+    flags = {spec.name: flag_name(spec) for _, spec in OPTIONS}
+
+    assert (flags["mask_rate"], flags["from_model"], flags["output"]) == ("--mask-rate", "--from", "--output")
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_plain_values_can_be_stored_as_json(kind):
+    assert json.loads(json.dumps(as_plain_values(kind()))) == as_plain_values(kind())
+
+
+def test_plain_values_leave_out_what_does_not_shape_the_result():
+    here = config.PretrainConfig(output=Path("here.run"), valid=[Path("v.fasta")], force=True, seed=3)
+    there = config.PretrainConfig(output=Path("there.run"), seed=3)
+
+    assert as_plain_values(here)["seed"] == 3
+    assert as_plain_values(here).keys().isdisjoint({"output", "force", "valid"})
+    assert as_plain_values(here).items() <= as_plain_values(there).items()
+
+
+def test_every_size_can_be_named_and_says_its_layers():
+    assert set(get_args(config.SizeName)) == set(SIZES)
+    assert all(name.startswith(f"t{shape.num_layers}_") for name, shape in SIZES.items())
+
+
+@pytest.mark.parametrize("shape", SIZES.values(), ids=SIZES)
+def test_every_size_divides_into_heads_that_can_be_rotated(shape):
+    assert shape.dim % (2 * shape.num_heads) == 0

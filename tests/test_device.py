@@ -1,0 +1,104 @@
+import os
+from threading import Barrier, Event, current_thread
+
+import pytest
+import torch
+
+from protembed.config import ComputeConfig
+from protembed.device import WorkerPool, choose_device, num_threads, worker_pool
+from protembed.errors import ConfigError
+
+
+@pytest.fixture
+def hardware(monkeypatch):
+    def pretend(cuda=False, mps=False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": True}, "cuda"), ({"cuda": True, "mps": True}, "cuda")],
+)
+def test_auto_takes_a_gpu_if_there_is_one(hardware, there, chosen):
+    hardware(**there)
+
+    assert choose_device(ComputeConfig()) == torch.device(chosen)
+
+
+def test_the_cpu_can_be_asked_for_beside_a_gpu(hardware):
+    hardware(cuda=True)
+
+    assert choose_device(ComputeConfig(device="cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(hardware, device):
+    hardware()
+
+    with pytest.raises(ConfigError, match=f"--device is '{device}'") as caught:
+        choose_device(ComputeConfig(device=device))
+
+    assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "slurm", "openmp", "number"),
+    [(3, "5", "7", 3), (None, "5", "7", 5), (None, None, "7", 7), (None, "", "7", 7), (None, "0", "7", 7)],
+)
+def test_threads_are_asked_for_or_granted_by_the_scheduler(monkeypatch, asked, slurm, openmp, number):
+    for name, value in (("SLURM_CPUS_PER_TASK", slurm), ("OMP_NUM_THREADS", openmp)):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+
+    assert num_threads(ComputeConfig(threads=asked)) == number
+
+
+@pytest.mark.parametrize("nonsense", ["many", "-2", "4,2"])
+def test_threads_are_otherwise_the_cores_that_this_process_may_use(monkeypatch, nonsense):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 11}, raising=False)
+
+    assert num_threads(ComputeConfig()) == 3
+
+
+def test_packs_are_computed_side_by_side_and_come_in_their_order():
+    second_was_seen = Event()
+
+    def compute(number):
+        if number == 0:
+            assert second_was_seen.wait(timeout=60)
+        second_was_seen.set()
+        return number
+
+    with WorkerPool(2) as pool:
+        assert list(pool.map(compute, range(4))) == [0, 1, 2, 3]
+
+
+def test_operators_use_one_thread_within_the_pool_and_as_many_as_before_after_it():
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyError), WorkerPool(2) as pool:
+            assert list(pool.map(lambda _: torch.get_num_threads(), range(4))) == [1] * 4
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_an_error_in_a_worker_reaches_the_caller():
+    with pytest.raises(ZeroDivisionError), WorkerPool(2) as pool:
+        list(pool.map(lambda number: 1 // number, [1, 0]))
+
+
+@pytest.mark.parametrize(("device", "num_workers"), [("cpu", 3), ("cuda", 1), ("mps", 1)])
+def test_a_cpu_has_a_worker_for_each_thread_and_a_gpu_one(device, num_workers):
+    with worker_pool(ComputeConfig(threads=3), torch.device(device)) as pool:
+        together = Barrier(num_workers)
+        list(pool.map(lambda _: together.wait(timeout=60), range(num_workers)))
+        names = set(pool.map(lambda _: current_thread().name, range(50)))
+
+    assert len(names) <= num_workers

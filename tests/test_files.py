@@ -1,0 +1,373 @@
+import errno
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protembed import files
+from protembed.errors import InputNotFoundError, OutputError
+from protembed.files import (
+    append_json_line,
+    atomic_directory,
+    atomic_file,
+    atomic_path,
+    open_input,
+    output_stream,
+    printable,
+    read_json,
+    remove,
+    remove_unfinished,
+    sha256_of_file,
+    sha256_of_inputs,
+    table_line,
+    write_json,
+    write_text,
+)
+
+
+class FailedError(Exception):
+    pass
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Reading
+
+
+def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(InputNotFoundError, match=str(path)) as caught, open_input(path):
+            pass
+        assert caught.value.exit_status == 66
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+
+    # Source: FIPS 180-2, appendix B.1.
+    assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_hash_of_several_inputs_tells_their_order_and_boundaries(tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "bc").write_bytes(b"bc")
+    (tmp_path / "ab").write_bytes(b"ab")
+    (tmp_path / "c").write_bytes(b"c")
+
+    hashes = {sha256_of_inputs(tmp_path / name for name in pair) for pair in (("a", "bc"), ("bc", "a"), ("ab", "c"))}
+
+    assert len(hashes) == 3
+
+
+def test_inputs_with_stdin_among_them_have_no_hash(tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+
+    assert sha256_of_inputs([tmp_path / "a", Path("-")]) is None
+
+
+def test_inputs_that_are_missing_are_named(tmp_path):
+    with pytest.raises(InputNotFoundError, match="missing"):
+        sha256_of_inputs([tmp_path / "missing"])
+
+
+# Atomic files and directories
+
+
+def test_a_file_appears_under_its_name_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "deep" / "result.npy"
+
+    with atomic_file(path) as stream:
+        stream.write(b"whole")
+        assert not path.exists()
+
+    assert path.read_bytes() == b"whole"
+    assert names(path.parent) == ["result.npy"]
+
+
+@pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])
+def test_a_file_that_failed_leaves_nothing_and_keeps_the_old_content(tmp_path, error):
+    path = tmp_path / "result.tsv"
+    path.write_bytes(b"old")
+
+    with pytest.raises((FailedError, KeyboardInterrupt, OutputError)), atomic_file(path) as stream:
+        stream.write(b"half")
+        raise error
+
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["result.tsv"]
+
+
+def test_a_full_disk_is_told_with_the_final_name(tmp_path):
+    with pytest.raises(OutputError, match=r"result\.tsv could not be written \(disk full\)") as caught:
+        with atomic_file(tmp_path / "result.tsv"):
+            raise OSError(errno.ENOSPC, "disk full")
+
+    assert caught.value.exit_status == 1
+
+
+def test_a_library_gets_a_path_beside_the_final_one_with_its_suffix(tmp_path):
+    with atomic_path(tmp_path / "maps.h5") as temporary:
+        assert temporary.suffix == ".h5"
+        assert temporary.parent == tmp_path
+        temporary.write_bytes(b"maps")
+
+    assert (tmp_path / "maps.h5").read_bytes() == b"maps"
+    assert names(tmp_path) == ["maps.h5"]
+
+
+def test_a_library_that_wrote_nothing_is_an_error(tmp_path):
+    with pytest.raises(OutputError), atomic_path(tmp_path / "maps.h5"):
+        pass
+
+
+@pytest.mark.parametrize("opener", [atomic_path, atomic_file, atomic_directory])
+def test_a_file_where_a_folder_should_be_is_an_output_error(tmp_path, opener):
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(OutputError), opener(tmp_path / "file" / "result"):
+        pass
+
+
+def test_a_directory_appears_under_its_name_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "deep" / "model"
+
+    with atomic_directory(path) as temporary:
+        (temporary / "part").mkdir()
+        (temporary / "part" / "weights").write_bytes(b"w")
+        assert not path.exists()
+
+    assert (path / "part" / "weights").read_bytes() == b"w"
+    assert names(path.parent) == ["model"]
+
+
+@pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])
+def test_a_directory_that_failed_leaves_nothing_and_keeps_the_old_one(tmp_path, error):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").write_bytes(b"old")
+
+    with (
+        pytest.raises((FailedError, KeyboardInterrupt, OutputError)),
+        atomic_directory(tmp_path / "model") as temporary,
+    ):
+        (temporary / "half").write_bytes(b"half")
+        raise error
+
+    assert names(tmp_path) == ["model"]
+    assert names(tmp_path / "model") == ["old"]
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "link", "dangling link"])
+def test_a_directory_replaces_whatever_stands_under_its_name(tmp_path, kind):
+    path = tmp_path / "model"
+    if kind == "directory":
+        path.mkdir()
+        (path / "old").write_bytes(b"old")
+    elif kind == "file":
+        path.write_bytes(b"old")
+    else:
+        path.symlink_to(tmp_path / "elsewhere")
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+
+    with atomic_directory(path) as temporary:
+        (temporary / "new").write_bytes(b"new")
+
+    assert names(path) == ["new"]
+    assert names(tmp_path) == (["elsewhere", "model"] if kind == "link" else ["model"])
+
+
+def test_the_old_directory_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").write_bytes(b"old")
+    rename = Path.rename
+
+    def refuse_the_new_one(source, target):
+        if source.suffix == ".tmp":
+            raise OSError(errno.EIO, "broken disk")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_new_one)
+    with pytest.raises(OutputError), atomic_directory(path):
+        pass
+
+    assert names(tmp_path) == ["model"]
+    assert names(path) == ["old"]
+
+
+# Standard output
+
+
+def test_output_reaches_stdout_whole_and_at_the_end(capfdbinary):
+    with output_stream(Path("-")) as stream:
+        stream.write(b"....tail")
+        stream.seek(0)
+        stream.write(b"head")
+        assert capfdbinary.readouterr().out == b""
+
+    assert capfdbinary.readouterr().out == b"headtail"
+
+
+def test_a_failure_leaves_stdout_empty(capfdbinary):
+    with pytest.raises(FailedError), output_stream(Path("-")) as stream:
+        stream.write(b"half")
+        raise FailedError
+
+    assert capfdbinary.readouterr().out == b""
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(BrokenPipeError(errno.EPIPE, "pipe"), BrokenPipeError), (OSError(errno.EIO, "io"), OutputError)],
+)
+def test_a_reader_that_left_is_told_apart_from_a_broken_stdout(monkeypatch, error, raised):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=SimpleNamespace(write=fail, flush=lambda: None)))
+
+    with pytest.raises(raised), output_stream(Path("-")) as stream:
+        stream.write(b"data")
+
+
+def test_an_output_stream_to_a_path_is_an_atomic_file(tmp_path):
+    with pytest.raises(FailedError), output_stream(tmp_path / "result") as stream:
+        stream.write(b"half")
+        raise FailedError
+
+    assert names(tmp_path) == []
+
+
+# Small files
+
+
+def test_json_comes_back_with_its_keys_in_order(tmp_path):
+    value = {"step": 3, "ärger": [1.5, None], "a": True}
+
+    write_json(tmp_path / "facts.json", value)
+
+    assert list(read_json(tmp_path / "facts.json").items()) == list(value.items())
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_json_does_not_know_are_refused(tmp_path, number):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "facts.json", {"loss": number})
+    with pytest.raises(ValueError):
+        append_json_line(tmp_path / "lines.jsonl", {"loss": number})
+
+    assert not (tmp_path / "facts.json").exists()
+    assert not (tmp_path / "lines.jsonl").exists() or (tmp_path / "lines.jsonl").read_bytes() == b""
+
+
+def test_json_lines_are_appended(tmp_path):
+    for step in range(3):
+        append_json_line(tmp_path / "metrics.jsonl", {"step": step})
+
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
+
+
+def test_text_is_written_in_utf_8(tmp_path):
+    write_text(tmp_path / "card.md", "Å\n")
+
+    assert (tmp_path / "card.md").read_bytes() == b"\xc3\x85\n"
+
+
+def test_a_line_that_cannot_be_appended_is_an_output_error(tmp_path):
+    with pytest.raises(OutputError):
+        append_json_line(tmp_path / "missing" / "metrics.jsonl", {})
+
+
+def test_removing_takes_files_directories_and_links_but_not_what_links_point_to(tmp_path):
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+
+    for name in ("folder", "file", "link", "missing"):
+        remove(tmp_path / name)
+
+    assert names(tmp_path) == ["target"]
+
+
+def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
+    kept = [".hidden", "result.1.tmp", "deep"]
+    for name in (*kept[:2], ".result.npy.123.tmp.npy", "deep/.step.7.tmp/weights", "deep/.step.7.old/weights"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+
+    remove_unfinished(tmp_path)
+
+    assert names(tmp_path) == sorted(kept)
+    assert names(tmp_path / "deep") == []
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("cell", "spelled"),
+    [
+        ("sp|P12345|NAME", "sp|P12345|NAME"),
+        ("=cmd()", "'=cmd()"),
+        ("+1+cmd()", "'+1+cmd()"),
+        ("-1+cmd()", "'-1+cmd()"),
+        ("-1.5e-3", "-1.5e-3"),
+        ("@SUM", "'@SUM"),
+        ("tab\there", r"tab\x09here"),
+        ("line\r\nbreak", r"line\x0d\x0abreak"),
+        ("clear\x1b[2J", r"clear\x1b[2J"),
+        ("evil\u202egnp", r"evil\u202egnp"),
+        ("\U000e0001", r"\U000e0001"),
+        ("Ångström β", "Ångström β"),
+        (-1.5, "-1.5"),
+        (7, "7"),
+        ("", ""),
+    ],
+)
+def test_cells_cannot_act_on_a_terminal_or_a_spreadsheet(cell, spelled):
+    assert table_line([cell, "next"]) == f"{spelled}\tnext\n".encode()
+
+
+@given(st.lists(st.text(), min_size=1, max_size=5))
+def test_a_table_line_is_one_line_with_one_cell_for_each(cells):
+    line = table_line(cells).decode()
+
+    assert line.endswith("\n")
+    assert len(line.splitlines()) == 1
+    assert line.count("\t") == len(cells) - 1
+
+
+@given(st.text())
+def test_what_is_printable_stays_so(text):
+    assert printable(text).isprintable()
+    assert printable(printable(text)) == printable(text)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("data/seqs.fasta.gz", "seqs.npy"), ("seqs", "seqs.npy"), ("-", "stdin.npy"), (".hidden", ".hidden.npy")],
+)
+def test_results_are_named_after_their_input_in_the_current_folder(source, name):
+    assert files.default_path(Path(source), ".npy") == Path(name)
+
+
+def test_messages_name_standard_input():
+    assert files.display_name(Path("-")) == "<stdin>"
+    assert files.display_name(Path("a.fasta")) == "a.fasta"
+
+
+def test_no_file_stays_open(tmp_path):
+    before = len(os.listdir("/dev/fd"))
+
+    with atomic_directory(tmp_path / "model") as temporary, atomic_file(temporary / "weights") as stream:
+        stream.write(b"w")
+
+    assert len(os.listdir("/dev/fd")) == before

@@ -1,0 +1,414 @@
+import copy
+import itertools
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from protembed.config import EncoderShape, OptimizerConfig
+from protembed.data.alphabet import AMINO_ACID_IDS, encode
+from protembed.data.batching import labelled_packs
+from protembed.device import WorkerPool
+from protembed.errors import DivergedError
+from protembed.model.checkpoint import new_checkpoint
+from protembed.model.heads import TaskHead
+from protembed.training import loop
+from protembed.training.loop import measure_seconds_per_step, plan_training, take_step, train
+from protembed.training.objectives import LossSum, MaskedLM, Objective, WholeProtein
+from protembed.training.optimizer import learning_rate_at, make_optimizer, set_learning_rate
+from protembed.training.state import RunState
+
+SGD = OptimizerConfig(optimizer="sgd", learning_rate=0.5)
+ADAMW = OptimizerConfig(learning_rate=0.01)
+
+
+class Repeated:
+    """A plan whose steps see what a list says, over and over."""
+
+    def __init__(self, *steps):
+        self._steps = steps
+
+    def packs(self, step):
+        return self._steps[step % len(self._steps)]
+
+
+@pytest.fixture
+def regression(tiny_encoder):
+    """Predict a value from the first layer's output; the second layer has no part in it."""
+    head = TaskHead(32, None)
+    with torch.no_grad():
+        head.linear.weight.fill_(0.1)
+    return WholeProtein(tiny_encoder, head, "mean", layer=1)
+
+
+@pytest.fixture(scope="session")
+def value_packs(proteins):
+    """Make a pack of one protein with the value given."""
+
+    def make(value):
+        return labelled_packs([encode(proteins[2])], torch.tensor([value]), [0])
+
+    return make
+
+
+def with_rate(optimizer, learning_rate):
+    set_learning_rate(optimizer, learning_rate)
+    return optimizer
+
+
+def parameters_of(module):
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+# One step
+
+
+@pytest.mark.parametrize("kind", ["masked_lm", "regression"])
+def test_sgd_is_the_weight_minus_the_rate_times_the_gradient_bit_for_bit(kind, request, few, value_packs, pool):
+    objective = request.getfixturevalue(kind)
+    packs = [few] if kind == "masked_lm" else value_packs(3.0)
+    before, (pack,) = parameters_of(objective), packs
+    gradients = torch.autograd.grad(objective(pack).sum, list(objective.parameters()), allow_unused=True)
+    count = objective(pack).count
+
+    take_step(objective, packs, with_rate(make_optimizer(objective, SGD), 0.5), None, pool)
+
+    for old, new, gradient in zip(before, objective.parameters(), gradients, strict=True):
+        assert torch.equal(new, old if gradient is None else torch.add(old, gradient / count, alpha=-0.5))
+    assert any(gradient is None for gradient in gradients) == (kind == "regression")
+
+
+def test_packs_of_three_and_seventeen_targets_update_like_one_batch_of_twenty(masked_lm, few, many, twenty, pool):
+    results, weights = [], []
+    for packs in ([twenty], [few, many], [many, few]):
+        model = copy.deepcopy(masked_lm)
+        results.append(take_step(model, packs, with_rate(make_optimizer(model, SGD), 0.5), None, pool))
+        weights.append(torch.cat([parameter.flatten() for parameter in parameters_of(model)]))
+
+    assert results[0].loss == pytest.approx(results[1].loss) == pytest.approx(results[2].loss)
+    assert {result.num_residues for result in results} == {twenty.num_residues}
+    assert torch.allclose(weights[0], weights[1], atol=1e-6)
+    assert torch.allclose(weights[0], weights[2], atol=1e-6)
+
+
+def test_the_loss_of_a_step_is_that_before_its_update(masked_lm, few, pool):
+    before = masked_lm(few).mean().item()
+
+    result = take_step(masked_lm, [few], with_rate(make_optimizer(masked_lm, SGD), 0.01), None, pool)
+
+    assert result.loss == pytest.approx(before)
+    assert masked_lm(few).mean().item() < before
+
+
+def test_a_clipped_step_is_no_longer_than_the_norm_allows(masked_lm, few, pool):
+    before = torch.cat([parameter.flatten() for parameter in parameters_of(masked_lm)])
+
+    take_step(masked_lm, [few], with_rate(make_optimizer(masked_lm, SGD), 1.0), 0.01, pool)
+
+    after = torch.cat([parameter.flatten() for parameter in parameters_of(masked_lm)])
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_biases_of_tokens_that_are_no_amino_acid_stay_at_minus_a_hundred(masked_lm, steps, pool):
+    optimizer = with_rate(make_optimizer(masked_lm, ADAMW), 0.01)
+
+    for step in range(5):
+        take_step(masked_lm, steps.packs(step), optimizer, 1.0, pool)
+
+    bias = masked_lm.lm_head.bias.detach()
+    assert (bias[AMINO_ACID_IDS] != 0).all()
+    assert (bias == -100).sum() == 13
+
+
+@pytest.mark.parametrize("empty_packs", [[], ["nothing_hidden"]])
+def test_a_step_without_targets_changes_nothing(masked_lm, empty_packs, request, pool, weights_of, same_bits):
+    packs, before = [request.getfixturevalue(name) for name in empty_packs], weights_of(masked_lm)
+
+    result = take_step(masked_lm, packs, with_rate(make_optimizer(masked_lm, ADAMW), 0.01), 1.0, pool)
+
+    assert (result.loss, result.is_finite) == (None, True)
+    assert same_bits(weights_of(masked_lm), before)
+
+
+def test_a_pack_without_targets_does_not_disturb_the_others(
+    masked_lm, few, nothing_hidden, pool, weights_of, same_bits
+):
+    alone = copy.deepcopy(masked_lm)
+
+    results = [
+        take_step(model, packs, with_rate(make_optimizer(model, ADAMW), 0.01), 1.0, pool)
+        for model, packs in ((masked_lm, [nothing_hidden, few]), (alone, [few]))
+    ]
+
+    assert results[0].loss == results[1].loss
+    assert same_bits(weights_of(masked_lm), weights_of(alone))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_leaves_the_weights_alone(
+    regression, value, value_packs, pool, weights_of, same_bits
+):
+    before = weights_of(regression)
+
+    packs = [*value_packs(1.0), *value_packs(value)]
+    result = take_step(regression, packs, with_rate(make_optimizer(regression, ADAMW), 0.01), 1.0, pool)
+
+    assert (result.loss, result.is_finite) == (None, False)
+    assert same_bits(weights_of(regression), before)
+
+
+class Cliff(Objective):
+    """A loss of zero with an infinite slope."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, batch):
+        return LossSum(self.weight.sqrt().sum(), 1, torch.tensor(0))
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(few, pool):
+    cliff = Cliff()
+
+    result = take_step(cliff, [few], with_rate(make_optimizer(cliff, SGD), 0.1), None, pool)
+
+    assert (result.loss, result.is_finite) == (None, False)
+    assert cliff.weight.tolist() == [0, 0, 0]
+
+
+def test_no_bit_depends_on_the_number_of_workers(masked_lm, steps, weights_of, same_bits):
+    weights = []
+    for num_workers in (1, 3):
+        model = copy.deepcopy(masked_lm)
+        optimizer = with_rate(make_optimizer(model, ADAMW), 0.01)
+        with WorkerPool(num_workers) as workers:
+            for step in range(3):
+                take_step(model, steps.packs(step), optimizer, 1.0, workers)
+        weights.append(weights_of(model))
+
+    assert len(steps.packs(0)) > 2
+    assert same_bits(*weights)
+
+
+# Plans
+
+
+def test_what_the_options_leave_open_is_planned_from_the_steps():
+    plan = plan_training(OptimizerConfig(), 100)
+
+    assert (plan.validate_every, plan.save_every, plan.warmup_steps) == (20, 5, 5)
+    assert (plan.learning_rate, plan.clip_norm) == (1e-3, 1.0)
+    assert plan_training(OptimizerConfig(), 1).validate_every == 1
+
+
+def test_sgd_is_planned_without_clipping_and_with_a_rate_of_its_own():
+    plan = plan_training(OptimizerConfig(optimizer="sgd"), 100, default_learning_rate=3e-4)
+
+    assert (plan.learning_rate, plan.clip_norm) == (0.1, None)
+    assert plan_training(OptimizerConfig(), 100, default_learning_rate=3e-4).learning_rate == 3e-4
+
+
+def test_what_the_options_say_is_planned_even_where_it_is_zero():
+    options = OptimizerConfig(learning_rate=0.0, warmup_steps=0, decay_share=0.0)
+
+    plan = plan_training(options, 100, validate_every=7, save_every=9)
+
+    assert (plan.learning_rate, plan.warmup_steps, plan.decay_share) == (0, 0, 0)
+    assert (plan.validate_every, plan.save_every) == (7, 9)
+
+
+# A run
+
+
+@pytest.fixture
+def begin(tmp_path, steps, pool):
+    """Begin or take up the run in `tmp_path` with a model of its own; returns reports to come, the model, the state."""
+
+    def make(
+        num_steps,
+        *,
+        name="run",
+        config=ADAMW,
+        save_every=3,
+        validate_every=None,
+        batches=steps,
+        stop_after=None,
+        **kind,
+    ):
+        checkpoint = new_checkpoint(EncoderShape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
+        objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
+        optimizer, run = make_optimizer(objective, config), RunState(tmp_path / name)
+        run.restore(objective, optimizer)
+        plan = plan_training(config, num_steps, save_every=save_every, validate_every=validate_every)
+        reports = train(
+            objective, batches, optimizer, plan, run, pool, stop=lambda: run.progress.step == stop_after, **kind
+        )
+        return reports, objective, run
+
+    return make
+
+
+def checkpoints_in(directory):
+    return sorted(path.name for path in (directory / "checkpoints").glob("*"))
+
+
+def test_a_report_follows_each_step(begin, steps):
+    reports = list(begin(6)[0])
+
+    residues = [sum(pack.num_residues for pack in steps.packs(step)) for step in range(6)]
+    assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
+    assert [report.num_residues for report in reports] == list(itertools.accumulate(residues))
+    assert [report.learning_rate for report in reports] == [
+        learning_rate_at(step, 6, 0.01, warmup_steps=1, decay_share=0.25) for step in range(6)
+    ]
+    assert all(report.residues_per_second > 0 for report in reports)
+    assert reports[-1].train_loss < reports[0].train_loss
+
+
+def test_it_validates_at_the_planned_steps_and_at_the_last_and_marks_the_best(begin):
+    losses = iter([3.0, 2.0, 2.0, 1.0])
+
+    reports, _, run = begin(7, validate_every=2, validate=lambda: {"valid_loss": next(losses), "other": 5.0})
+
+    validated = {report.step: (report.validation, report.is_best) for report in reports if report.validation}
+    assert validated == {
+        2: ({"valid_loss": 3.0, "other": 5.0}, True),
+        4: ({"valid_loss": 2.0, "other": 5.0}, True),
+        6: ({"valid_loss": 2.0, "other": 5.0}, False),
+        7: ({"valid_loss": 1.0, "other": 5.0}, True),
+    }
+    assert (run.progress.best_loss, run.progress.best_step) == (1.0, 7)
+
+
+def test_the_best_loss_outlives_an_interruption(begin):
+    list(begin(3, validate_every=1, validate=lambda: {"valid_loss": 2.0}, stop_after=1)[0])
+
+    losses = iter([2.5, 1.5])
+    reports, _, run = begin(3, validate_every=1, validate=lambda: {"valid_loss": next(losses)})
+
+    assert [(report.step, report.is_best) for report in reports] == [(2, False), (3, True)]
+    assert (run.progress.best_loss, run.progress.best_step) == (1.5, 3)
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best(begin):
+    losses = iter([math.nan, math.inf, 2.0])
+
+    reports, _, run = begin(3, validate_every=1, validate=lambda: {"valid_loss": next(losses)})
+
+    assert [report.is_best for report in reports] == [False, False, True]
+    assert run.progress.best_step == 3
+
+
+@pytest.mark.parametrize("config", [ADAMW, SGD])
+def test_a_stopped_run_goes_on_bit_for_bit_as_if_undisturbed(begin, config, weights_of, same_bits):
+    whole, whole_model, _ = begin(7, name="whole", config=config)
+    losses = [report.train_loss for report in whole]
+
+    resumed = []
+    for stop_after in (2, 5, None):
+        reports, model, _ = begin(7, config=config, stop_after=stop_after)
+        resumed += [[report.train_loss for report in reports]]
+
+    assert resumed == [losses[:2], losses[2:5], losses[5:]]
+    assert same_bits(weights_of(model), weights_of(whole_model))
+
+
+def test_a_run_taken_up_at_an_older_checkpoint_ends_with_the_same_bits(begin, tmp_path, weights_of, same_bits):
+    whole, whole_model, _ = begin(8)
+    losses = [report.train_loss for report in whole]
+    assert checkpoints_in(tmp_path / "run") == ["step-000006", "step-000008"]
+    (tmp_path / "run/checkpoints/step-000008/weights.safetensors").write_bytes(b"torn")
+
+    again, model, run = begin(8)
+    assert run.progress.step == 6
+
+    assert [report.train_loss for report in again] == losses[6:]
+    assert same_bits(weights_of(model), weights_of(whole_model))
+
+
+def test_a_run_killed_between_report_and_checkpoint_repeats_the_step(begin, tmp_path, weights_of, same_bits):
+    whole, whole_model, _ = begin(6, name="whole")
+    losses = [report.train_loss for report in whole]
+
+    killed = begin(6)[0]
+    seen = [next(killed).train_loss for _ in range(3)]
+    assert not (tmp_path / "run/checkpoints").exists()
+    killed.close()
+    again, model, _ = begin(6)
+
+    assert seen == losses[:3]
+    assert [report.train_loss for report in again] == losses
+    assert same_bits(weights_of(model), weights_of(whole_model))
+
+
+def test_a_finished_run_has_nothing_left_to_do(begin, weights_of, same_bits):
+    reports, model, _ = begin(3)
+    assert len(list(reports)) == 3
+
+    again, same_model, _ = begin(3)
+
+    assert list(again) == []
+    assert same_bits(weights_of(model), weights_of(same_model))
+
+
+def test_checkpoints_come_at_the_planned_steps_and_at_the_last_and_two_are_kept(begin, tmp_path):
+    kept = [checkpoints_in(tmp_path / "run") for _ in begin(7, save_every=2)[0]]
+
+    # Each report comes before the checkpoint of its own step.
+    assert [names[-1:] for names in kept] == [[], [], *[["step-000002"]] * 2, *[["step-000004"]] * 2, ["step-000006"]]
+    assert checkpoints_in(tmp_path / "run") == ["step-000006", "step-000007"]
+
+
+# Numbers that are not finite
+
+
+@pytest.fixture
+def diverging(regression, value_packs, tmp_path, pool):
+    """Train on packs of which some have an infinite loss."""
+
+    def make(values):
+        optimizer, run = make_optimizer(regression, ADAMW), RunState(tmp_path)
+        batches = Repeated(*(value_packs(value) for value in values))
+        return train(regression, batches, optimizer, plan_training(ADAMW, len(values)), run, pool), run
+
+    return make
+
+
+def test_skipped_steps_are_counted_and_reported_without_a_loss(diverging):
+    reports, run = diverging([1.0, *[math.inf] * 4, 1.0, *[math.inf] * 4])
+
+    skipped = [report.train_loss is None for report in reports]
+
+    assert skipped == [False, *[True] * 4, False, *[True] * 4]
+    assert (run.progress.step, run.progress.num_skipped) == (10, 8)
+
+
+def test_five_skipped_steps_in_a_row_are_divergence(diverging):
+    reports, _ = diverging([1.0, *[math.inf] * 6])
+
+    with pytest.raises(DivergedError, match="5 steps in a row, up to step 6") as caught:
+        list(reports)
+    assert (caught.value.step, caught.value.num_skipped) == (6, 5)
+
+
+def test_steps_without_targets_are_no_divergence(begin, nothing_hidden):
+    reports, _, run = begin(7, batches=Repeated([nothing_hidden], []))
+
+    assert [report.train_loss for report in reports] == [None] * 7
+    assert run.progress.num_skipped == 0
+
+
+# Calibration
+
+
+def test_measuring_the_pace_leaves_the_model_as_it_was(masked_lm, steps, pool, monkeypatch, weights_of, same_bits):
+    clock, before = itertools.count(step=0.8), weights_of(masked_lm)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+
+    seconds = measure_seconds_per_step(masked_lm, steps, ADAMW, 1.0, pool)
+
+    assert seconds == pytest.approx(0.8)
+    assert same_bits(weights_of(masked_lm), before)

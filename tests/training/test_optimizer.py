@@ -1,0 +1,125 @@
+import pytest
+import torch
+
+from protembed.config import OptimizerConfig
+from protembed.training.optimizer import GradientSum, learning_rate_at, make_optimizer, set_learning_rate
+
+# The learning rate
+
+
+def rates(num_steps, **course):
+    return [learning_rate_at(step, num_steps, 1.0, **course) for step in range(num_steps)]
+
+
+def test_the_rate_rises_linearly_stays_and_falls_linearly():
+    assert rates(10, warmup_steps=4, decay_share=0.4) == [0.25, 0.5, 0.75, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+
+
+def test_the_rate_is_constant_without_warmup_and_decay():
+    assert rates(5, warmup_steps=0, decay_share=0.0) == [1.0] * 5
+
+
+def test_a_warmup_that_meets_the_fall_never_reaches_the_peak():
+    assert rates(4, warmup_steps=4, decay_share=1.0) == [0.25, 0.5, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+def test_no_step_of_a_short_run_is_without_a_rate(num_steps):
+    assert min(rates(num_steps, warmup_steps=1, decay_share=0.25)) > 0
+
+
+def test_the_peak_scales_the_whole_course():
+    course = {"warmup_steps": 3, "decay_share": 0.5}
+
+    assert [learning_rate_at(step, 9, 0.02, **course) for step in range(9)] == pytest.approx(
+        [0.02 * rate for rate in rates(9, **course)]
+    )
+
+
+# Updates
+
+
+def updated(module, config, learning_rate, gradient=0.0):
+    """Take one step with the same gradient everywhere; return each parameter before and after."""
+    optimizer = make_optimizer(module, config)
+    set_learning_rate(optimizer, learning_rate)
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, gradient)
+    optimizer.step()
+    return {name: (before[name], parameter.detach()) for name, parameter in module.named_parameters()}
+
+
+def test_adamw_decays_matrices_and_neither_biases_nor_gammas_betas_and_embeddings(masked_lm):
+    with torch.no_grad():
+        for parameter in masked_lm.parameters():
+            parameter.add_(1.0)
+
+    pairs = updated(masked_lm, OptimizerConfig(weight_decay=0.5), learning_rate=0.1)
+
+    decayed = {name for name, (before, after) in pairs.items() if not torch.equal(before, after)}
+    per_layer = [
+        f"encoder.layers.{layer}.{part}.weight"
+        for layer in range(2)
+        for part in ("attention.project", "attention.output", "feed_forward.expand", "feed_forward.contract")
+    ]
+    assert decayed == {*per_layer, "lm_head.dense.weight"}
+    assert all(torch.allclose(after, 0.95 * before) for before, after in (pairs[name] for name in decayed))
+
+
+def test_the_first_step_of_adamw_moves_every_number_by_the_learning_rate(masked_lm):
+    pairs = updated(masked_lm, OptimizerConfig(weight_decay=0.0), learning_rate=0.01, gradient=3.0)
+
+    assert all(torch.allclose(before - after, torch.tensor(0.01), atol=1e-5) for before, after in pairs.values())
+
+
+def test_sgd_is_the_plain_rule_in_the_second_step_too(masked_lm):
+    optimizer = make_optimizer(masked_lm, OptimizerConfig(optimizer="sgd", weight_decay=0.5))
+    set_learning_rate(optimizer, 0.1)
+    for _ in range(2):
+        before = [parameter.detach().clone() for parameter in masked_lm.parameters()]
+        for parameter in masked_lm.parameters():
+            parameter.grad = torch.full_like(parameter, 0.7)
+        optimizer.step()
+
+    for old, new in zip(before, masked_lm.parameters(), strict=True):
+        assert torch.equal(new, torch.add(old, torch.full_like(old, 0.7), alpha=-0.1))
+
+
+# Gradients of several packs
+
+
+def total_of(*packs):
+    total = GradientSum()
+    for gradients in packs:
+        total.add(gradients)
+    return total
+
+
+def handed(total, num_parameters):
+    parameters = [torch.zeros(2) for _ in range(num_parameters)]
+    total.hand_to(parameters)
+    return [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
+
+
+def test_gradients_of_packs_are_summed_and_divided_once():
+    total = total_of([torch.tensor([1.0, 2]), None], [torch.tensor([3.0, 4]), None])
+
+    total.divide(2)
+
+    assert handed(total, 2) == [[2.0, 3.0], None]
+
+
+def test_the_norm_is_that_of_all_gradients_together():
+    total = total_of([torch.tensor([6.0, 0]), None, torch.tensor([0.0, 8])])
+
+    assert total.divide(2).item() == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("max_norm", "expected"), [(1.0, [0.6, 0.8]), (5.5, [3.0, 4.0]), (100.0, [3.0, 4.0])])
+def test_clipping_shrinks_to_the_largest_norm_and_never_stretches(max_norm, expected):
+    total = total_of([torch.tensor([3.0, 4.0])])
+
+    total.clip(total.divide(1), max_norm)
+
+    assert handed(total, 1)[0] == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,147 @@
+import pytest
+
+from protembed.errors import ChangedRunError, NothingToLearnError, OutputExistsError
+from protembed.training.run_directory import RunDirectory
+
+IDENTITY = {"seed": 0, "size": "t6_8M", "from": None, "mask_rate": 0.15}
+
+
+def fill(directory):
+    (directory / "corpus").mkdir()
+
+
+def never(directory):
+    raise AssertionError("the run has begun already")
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.open(IDENTITY, fill, force=False)
+    return run
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+# Beginning and taking up
+
+
+def test_a_new_run_holds_what_it_was_filled_with(run, tmp_path):
+    assert names(tmp_path / "run") == ["corpus", "run.json"]
+    assert run.has("corpus")
+    assert not run.has("model")
+
+
+def test_the_same_command_takes_the_run_up(run, tmp_path):
+    RunDirectory(tmp_path / "run").open(dict(reversed(IDENTITY.items())), never, force=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed was 0, not 1"),
+        ({"from": "abc"}, "from was None, not abc"),
+        ({"new": True}, "new was None, not True"),
+        ({"seed": 1, "mask_rate": 0.3}, "seed was 0, not 1; mask_rate was 0.15, not 0.3"),
+    ],
+)
+def test_a_changed_command_is_refused_by_the_names_of_its_changes(run, tmp_path, change, message):
+    with pytest.raises(ChangedRunError) as caught:
+        RunDirectory(tmp_path / "run").open(IDENTITY | change, never, force=False)
+
+    assert f"({message})" in str(caught.value)
+    assert "--force" in str(caught.value)
+    assert run.has("corpus")
+
+
+def test_a_setting_that_is_gone_is_a_change(run, tmp_path):
+    with pytest.raises(ChangedRunError, match="seed was 0, not None"):
+        RunDirectory(tmp_path / "run").open({"size": "t6_8M", "mask_rate": 0.15}, never, force=False)
+
+
+@pytest.mark.parametrize("content", ["thesis.tex", None])
+def test_a_directory_that_is_no_run_is_refused_and_left_alone(tmp_path, content):
+    if content:
+        (tmp_path / content).write_text("years of work")
+
+    with pytest.raises(OutputExistsError, match="is no run of protembed"):
+        RunDirectory(tmp_path).open(IDENTITY, fill, force=False)
+
+    assert names(tmp_path) == ([content] if content else [])
+
+
+def test_a_run_that_cannot_be_filled_leaves_nothing(tmp_path):
+    def fail(directory):
+        fill(directory)
+        raise NothingToLearnError(1)
+
+    with pytest.raises(NothingToLearnError):
+        RunDirectory(tmp_path / "run").open(IDENTITY, fail, force=False)
+
+    assert names(tmp_path) == []
+
+
+def test_force_begins_anew(run, tmp_path):
+    run.log({"step": 1})
+
+    RunDirectory(tmp_path / "run").open(IDENTITY | {"seed": 1}, fill, force=True)
+
+    assert names(tmp_path) == ["run"]
+    assert names(tmp_path / "run") == ["corpus", "run.json"]
+    RunDirectory(tmp_path / "run").open(IDENTITY | {"seed": 1}, never, force=False)
+
+
+def test_force_that_fails_keeps_the_run_that_was_there(run, tmp_path):
+    with pytest.raises(AssertionError):
+        RunDirectory(tmp_path / "run").open(IDENTITY | {"seed": 1}, never, force=True)
+
+    RunDirectory(tmp_path / "run").open(IDENTITY, never, force=False)
+
+
+# What was decided
+
+
+def test_a_decision_is_made_once_in_the_life_of_a_run(run, tmp_path):
+    assert run.recall("num_steps", lambda: 200) == 200
+    assert run.recall("num_steps", lambda: 300) == 200
+
+    again = RunDirectory(tmp_path / "run")
+    again.open(IDENTITY, never, force=False)
+
+    assert again.recall("num_steps", lambda: 300) == 200
+    assert again.recall("nothing", lambda: None) is None
+
+
+# The log
+
+
+def test_lines_come_back_in_order(run):
+    assert run.read_log() == []
+
+    for step in (1, 2):
+        run.log({"step": step, "train_loss": None})
+
+    assert run.read_log() == [{"step": 1, "train_loss": None}, {"step": 2, "train_loss": None}]
+
+
+def test_a_torn_last_line_is_no_line(run):
+    run.log({"step": 1})
+    with run.path("metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 2, "train')
+
+    assert run.read_log() == [{"step": 1}]
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, []), (2, [1, 2]), (9, [1, 2, 3])])
+def test_the_log_is_cut_back_to_a_step_and_goes_on_from_there(run, step, kept):
+    for number in (1, 2, 3):
+        run.log({"step": number})
+    with run.path("metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "train')
+
+    run.cut_log(step)
+    run.log({"step": 10})
+
+    assert [line["step"] for line in run.read_log()] == [*kept, 10]

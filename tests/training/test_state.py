@@ -1,0 +1,175 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from protembed.config import OptimizerConfig
+from protembed.errors import DamagedRunError, OutputError
+from protembed.files import read_json
+from protembed.training.optimizer import make_optimizer, set_learning_rate
+from protembed.training.state import Progress, RunState
+
+FILES = ("weights.safetensors", "optimizer.safetensors", "progress.json", "MANIFEST.json")
+BROKEN = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+    "flipped": lambda path: path.write_bytes(path.read_bytes()[:-9] + b"\xff" + path.read_bytes()[-8:]),
+}
+
+
+def model_and_optimizer(config=None):
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    optimizer = make_optimizer(model, config or OptimizerConfig())
+    set_learning_rate(optimizer, 0.1)
+    return model, optimizer
+
+
+def advance(state, model, optimizer):
+    """Take and save a step."""
+    state.progress.step += 1
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, float(number + state.progress.step))
+    optimizer.step()
+    state.save(model, optimizer)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Save some steps in `tmp_path`; return the model and its optimiser."""
+
+    def make(num_steps, config=None):
+        state, (model, optimizer) = RunState(tmp_path), model_and_optimizer(config)
+        for _ in range(num_steps):
+            advance(state, model, optimizer)
+        return model, optimizer
+
+    return make
+
+
+def restored(directory, config=None):
+    state, (model, optimizer) = RunState(directory), model_and_optimizer(config)
+    state.restore(model, optimizer)
+    return state, model, optimizer
+
+
+def checkpoints(directory):
+    return sorted((directory / "checkpoints").iterdir())
+
+
+def same(model, other):
+    return all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_weights_and_optimizer_come_back_bit_for_bit(saved, tmp_path, name):
+    config = OptimizerConfig(optimizer=name)
+    model, optimizer = saved(3, config)
+
+    state, again, optimizer_again = restored(tmp_path, config)
+
+    assert same(model, again)
+    for _ in range(2):
+        for one, its_optimizer in ((model, optimizer), (again, optimizer_again)):
+            for parameter in one.parameters():
+                parameter.grad = torch.full_like(parameter, 0.3)
+            its_optimizer.step()
+    assert same(model, again)
+
+
+def test_progress_comes_back(tmp_path):
+    state = RunState(tmp_path)
+    state.progress = Progress(step=7, num_residues=900, num_skipped=2, best_loss=2.5, best_step=4)
+    state.save(*model_and_optimizer())
+
+    assert restored(tmp_path)[0].progress == state.progress
+
+
+def test_a_run_without_checkpoints_stays_at_its_beginning(tmp_path):
+    state, model, _ = restored(tmp_path)
+
+    assert state.progress == Progress()
+    assert same(model, model_and_optimizer()[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_is_safetensors_and_json_with_every_hash(saved, tmp_path):
+    saved(1)
+
+    (checkpoint,) = checkpoints(tmp_path)
+    assert checkpoint.name == "step-000001"
+    assert {path.name for path in checkpoint.iterdir()} == set(FILES)
+    assert set(read_json(checkpoint / "MANIFEST.json")) == set(FILES) - {"MANIFEST.json"}
+    assert read_json(checkpoint / "progress.json") == dataclasses.asdict(Progress(step=1))
+
+
+def test_the_newest_two_checkpoints_are_kept(saved, tmp_path):
+    saved(11)
+
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000010", "step-000011"]
+
+
+def test_checkpoints_are_ordered_by_number_not_by_name(tmp_path):
+    state = RunState(tmp_path)
+    for state.progress.step in (999_999, 1_000_000, 1_000_001):
+        state.save(*model_and_optimizer())
+
+    assert restored(tmp_path)[0].progress.step == 1_000_001
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-1000000", "step-1000001"]
+
+
+@pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("name", FILES)
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before(saved, tmp_path, name, damage):
+    saved(2)
+    older, newest = checkpoints(tmp_path)
+
+    damage(newest / name)
+
+    assert restored(tmp_path)[0].progress.step == 1
+    assert older.exists()
+
+
+def test_a_run_whose_checkpoints_are_all_torn_is_damaged(saved, tmp_path):
+    saved(2)
+    for checkpoint in checkpoints(tmp_path):
+        (checkpoint / "weights.safetensors").unlink()
+
+    with pytest.raises(DamagedRunError, match="none of the checkpoints is intact; pass --force"):
+        restored(tmp_path)
+
+
+def test_a_checkpoint_written_after_a_torn_one_was_passed_over_is_taken_up(saved, tmp_path):
+    saved(4)
+    (checkpoints(tmp_path)[-1] / "weights.safetensors").unlink()
+    state, model, optimizer = restored(tmp_path)
+    state.progress.num_residues = 500
+
+    state.save(model, optimizer)
+
+    assert restored(tmp_path)[0].progress == Progress(step=3, num_residues=500)
+
+
+def test_leftovers_of_a_killed_save_are_no_checkpoints(saved, tmp_path):
+    saved(2)
+    (tmp_path / "checkpoints/.step-000003.123.tmp").mkdir()
+
+    assert restored(tmp_path)[0].progress.step == 2
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_path, monkeypatch):
+    model, optimizer = saved(2)
+    state = restored(tmp_path)[0]
+
+    def full_disk(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("protembed.training.state.save_file", full_disk)
+    with pytest.raises(OutputError, match="No space left"):
+        advance(state, model, optimizer)
+
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000001", "step-000002"]
