@@ -42,7 +42,7 @@ def test_the_mask_rate_is_exact_on_average_over_a_million_residues(length, rate)
     num_crops = MILLION // length
     offsets = np.arange(num_crops + 1) * length
 
-    chosen = choose_residues(np.full(offsets[-1], ALANINE), offsets, rate, rng())
+    chosen = choose_residues(np.full(offsets[-1], ALANINE), offsets, rate, rng().random)
 
     # Only the rounding of each crop's number is random, with a variance of a quarter at most.
     assert len(chosen) == pytest.approx(rate * offsets[-1], abs=4 * np.sqrt(num_crops / 4))
@@ -52,7 +52,7 @@ def test_each_crop_has_its_share_rounded_up_or_down():
     lengths = np.arange(7, 400)
     offsets = np.cumsum([0, *lengths])
 
-    chosen = choose_residues(np.full(offsets[-1], ALANINE), offsets, 0.15, rng())
+    chosen = choose_residues(np.full(offsets[-1], ALANINE), offsets, 0.15, rng().random)
 
     per_crop = np.histogram(chosen, offsets)[0]
     assert ((per_crop == np.floor(0.15 * lengths)) | (per_crop == np.ceil(0.15 * lengths))).all()
@@ -61,7 +61,7 @@ def test_each_crop_has_its_share_rounded_up_or_down():
 def test_residues_of_a_crop_are_chosen_evenly():
     offsets = np.arange(0, MILLION + 1, 20)
 
-    chosen = choose_residues(np.full(MILLION, ALANINE), offsets, 0.15, rng())
+    chosen = choose_residues(np.full(MILLION, ALANINE), offsets, 0.15, rng().random)
 
     per_place = np.bincount(chosen % 20, minlength=20)
     assert per_place == pytest.approx(0.15 * MILLION / 20, rel=0.05)
@@ -70,13 +70,13 @@ def test_residues_of_a_crop_are_chosen_evenly():
 def test_no_residue_is_chosen_twice_and_positions_ascend():
     tokens, offsets = packed([encode("MKTAYIAK")] * 50)
 
-    assert (np.diff(choose_residues(tokens, offsets, 0.9, rng())) > 0).all()
+    assert (np.diff(choose_residues(tokens, offsets, 0.9, rng().random)) > 0).all()
 
 
 def test_at_least_one_residue_of_each_crop_is_chosen():
     offsets = np.arange(1001)
 
-    assert len(choose_residues(np.full(1000, ALANINE), offsets, 0.01, rng())) == 1000
+    assert len(choose_residues(np.full(1000, ALANINE), offsets, 0.01, rng().random)) == 1000
 
 
 def test_a_crop_without_standard_residues_is_left_alone():
