@@ -58,9 +58,10 @@ class AttentionReader:
         needs_all = self.contact_head is not None
         for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(pack.offsets.device), pack)):
             for protein, weights in enumerate(maps):  # (head, length, length)
+                weights = weights.cpu()
                 sums[protein].append(head_statistics(weights))
                 if is_kept[protein] and (needs_all or layer in self.layers):
-                    kept[protein].append(weights[:, 1:-1, 1:-1].cpu())
+                    kept[protein].append(weights[:, 1:-1, 1:-1])
         return [
             self._protein(torch.stack(sums[protein], dim=1), kept[protein], pack.lengths[protein] - 2)
             for protein in range(num_proteins)
@@ -68,13 +69,13 @@ class AttentionReader:
 
     def _protein(self, sums: Tensor, kept: list[Tensor], num_residues: int) -> ProteinAttention:
         if not kept:
-            return ProteinAttention(maps=None, contacts=None, sums=sums.cpu().numpy(), num_residues=num_residues)
+            return ProteinAttention(maps=None, contacts=None, sums=sums.numpy(), num_residues=num_residues)
         maps, contacts = torch.stack(kept), None  # (layer, head, residues, residues)
         if self.contact_head is not None:
             contacts = self.contact_head(maps).numpy()
             maps = maps[list(self.layers)]
         chosen = maps[:, list(self.heads)].numpy()
-        return ProteinAttention(maps=chosen, contacts=contacts, sums=sums.cpu().numpy(), num_residues=num_residues)
+        return ProteinAttention(maps=chosen, contacts=contacts, sums=sums.numpy(), num_residues=num_residues)
 
 
 @dataclass
@@ -106,14 +107,14 @@ def head_statistics(weights: Tensor) -> Tensor:
     all tokens that a residue attends to; the mean distance (residues) is over the residues among them.
 
     Args:
-        weights: (head, length, length), special tokens included; rows sum to one.
+        weights: (head, length, length) on the CPU, special tokens included; rows sum to one.
 
     Returns:
         (statistics, head), float64, in the order of `STATISTICS`.
     """
     rows = weights[:, 1:-1]  # (head, residues, length): what residues attend to
     among_residues = rows[..., 1:-1]  # (head, residues, residues)
-    places = torch.arange(among_residues.shape[-1], device=rows.device)
+    places = torch.arange(among_residues.shape[-1])
     distance = (places[:, None] - places).abs()
     on_residues = among_residues.sum(-1).clamp(min=torch.finfo(weights.dtype).tiny)
     per_residue = (

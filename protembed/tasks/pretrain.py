@@ -21,7 +21,7 @@ from protembed.config import (
 from protembed.data.batching import PretrainingPlan
 from protembed.data.corpus import Corpora, build_corpora, open_corpora
 from protembed.device import WorkerPool, choose_device, worker_pool
-from protembed.files import default_path, sha256_of_inputs
+from protembed.files import STANDARD_STREAM, default_path, sha256_of_inputs
 from protembed.model.catalog import find_model, open_model
 from protembed.model.checkpoint import Checkpoint, ModelRecord, model_sha256, new_checkpoint, save_checkpoint
 from protembed.report.card import pretrained_card
@@ -150,7 +150,10 @@ def pretrain_model(
         corpora = directory / "corpus"
         warnings.extend(build_corpora(corpora, fasta, config.valid, on_illegal=options.reader.on_illegal))
 
+    was_begun = run.has("run.json") and not config.force
     run.open(_identity(fasta, options), store_corpora, force=config.force)
+    if was_begun and STANDARD_STREAM in (*fasta, *config.valid):
+        warnings.append("stdin is not read again: the run goes on with the proteins that it stored at its beginning")
     corpora = open_corpora(run.path("corpus"))
 
     with worker_pool(options.compute, device) as pool:

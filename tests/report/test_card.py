@@ -1,0 +1,56 @@
+from dataclasses import replace
+
+import protembed
+from protembed.report.card import finetuned_card, pretrained_card
+
+FACTS = {"trained on": "40 proteins", "validation": "perplexity 17.20", "a | b": "c | d"}
+
+
+def table_of(card):
+    """The cells of the card's table, as Markdown divides a line at every bar that is not escaped."""
+    lines = [line for line in card.splitlines() if line.startswith("|")]
+    cells = [line.replace("\\|", "\0").strip("|").split("|") for line in lines[2:]]
+    return [[cell.strip().replace("\0", "|") for cell in row] for row in cells]
+
+
+def finetuned(checkpoint, **record):
+    checkpoint.record = replace(checkpoint.record, pooling="mean", **record)
+    return finetuned_card(checkpoint, FACTS)
+
+
+def test_a_card_shows_every_figure_in_order_and_escapes_what_would_break_the_table(tiny_checkpoint):
+    for card in (pretrained_card(tiny_checkpoint, FACTS), finetuned(tiny_checkpoint, target="stability")):
+        assert table_of(card) == [list(fact) for fact in FACTS.items()]
+
+
+def test_a_card_says_what_the_model_is_and_how_to_use_it(tiny_checkpoint):
+    card = pretrained_card(tiny_checkpoint, FACTS)
+
+    assert card.startswith("# A protein language model\n")
+    assert "2 layers of width 32, 4 heads, 0.0 M parameters" in card
+    assert "protembed embed seqs.fasta -m DIRECTORY" in card
+    assert "EsmForMaskedLM.from_pretrained" in card
+    assert f"protembed {protembed.__version__}." in card
+    assert "## Limits" in card
+
+
+def test_a_finetuned_card_says_what_is_predicted(tiny_checkpoint):
+    assert finetuned(tiny_checkpoint, target="stability").startswith("# Predicts stability\n")
+    assert "predicts a value for each protein" in finetuned(tiny_checkpoint, target="stability")
+
+    card = finetuned(tiny_checkpoint, target="place", classes=("in", "out", "between"))
+
+    assert "predicts one of 3 classes" in card
+    assert "on the mean of its residues' vectors" in card
+    assert "protembed predict seqs.fasta -m DIRECTORY" in card
+
+
+def test_the_name_of_a_column_cannot_become_markup(tiny_checkpoint):
+    title = finetuned(tiny_checkpoint, target="<img src=x>[a](b)").splitlines()[0]
+
+    assert "<img" not in title
+    assert "[a](b)" not in title
+
+
+def test_a_card_is_the_same_text_each_time(tiny_checkpoint):
+    assert pretrained_card(tiny_checkpoint, FACTS) == pretrained_card(tiny_checkpoint, FACTS)

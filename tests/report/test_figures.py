@@ -1,0 +1,98 @@
+import matplotlib.image
+import numpy as np
+import pytest
+
+from protembed.errors import OutputError
+from protembed.report.figures import draw_attention, draw_training
+
+MAPS = np.random.default_rng(0).dirichlet(np.ones(12), size=(2, 3, 12)).astype(np.float32)
+
+
+def report(step, *, loss=2.9, **validation):
+    return {"step": step, "residues": 1000 * step, "train_loss": loss, **validation}
+
+
+VALIDATED = {"valid_loss": 2.8, "valid_perplexity": 16.4, "unigram_perplexity": 18.0}
+REPORTS = {
+    "a whole run": [report(step, loss=3 - step / 100, **(VALIDATED if step % 20 == 0 else {})) for step in range(99)],
+    "one step": [report(1)],
+    "one validated step": [report(1, **VALIDATED)],
+    "skipped steps among others": [report(1), report(2, loss=None), report(3)],
+    "skipped steps alone": [report(1, loss=None), report(2, loss=None)],
+    "no step": [],
+    "a run that diverges": [report(1), report(2, loss=3e4), report(3, loss=1e30)],
+}
+
+
+def ink(path):
+    """The share of pixels that are not white; reading fails where there is no whole PNG."""
+    return (matplotlib.image.imread(path)[..., :3] < 1).any(-1).mean()
+
+
+@pytest.mark.parametrize("reports", REPORTS.values(), ids=REPORTS)
+def test_the_course_of_a_training_is_a_png(tmp_path, reports):
+    draw_training(tmp_path / "training.png", reports)
+
+    assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert ink(tmp_path / "training.png") > 0.005
+
+
+def test_validation_and_the_unigram_model_are_drawn(tmp_path):
+    plain = [{name: value for name, value in line.items() if name not in VALIDATED} for line in REPORTS["a whole run"]]
+
+    draw_training(tmp_path / "plain.png", plain)
+    draw_training(tmp_path / "validated.png", REPORTS["a whole run"])
+
+    assert ink(tmp_path / "validated.png") != ink(tmp_path / "plain.png")
+
+
+def test_attention_is_a_png_that_grows_with_layers_and_heads(tmp_path):
+    draw_attention(tmp_path / "all.png", MAPS, "P12345", [1, 2], [1, 2, 3])
+    draw_attention(tmp_path / "one.png", MAPS[:1, :1], "P12345", [1], [1])
+
+    whole, one = (matplotlib.image.imread(tmp_path / name) for name in ("all.png", "one.png"))
+    assert ink(tmp_path / "all.png") > 0.1
+    assert whole.shape[0] > one.shape[0]
+    assert whole.shape[1] > one.shape[1]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("num_residues", [1, 12])
+def test_maps_of_any_size_and_precision_are_drawn(tmp_path, dtype, num_residues):
+    draw_attention(tmp_path / "x.png", MAPS[:, :, :num_residues, :num_residues].astype(dtype), "x", [1, 2], [1, 2, 3])
+
+    assert ink(tmp_path / "x.png") > 0.1
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path):
+    for name in ("one.png", "other.png"):
+        draw_training(tmp_path / "training" / name, REPORTS["a whole run"])
+        draw_attention(tmp_path / "attention" / name, MAPS, "P12345", [1, 2], [1, 2, 3])
+
+    for kind in ("training", "attention"):
+        assert (tmp_path / kind / "one.png").read_bytes() == (tmp_path / kind / "other.png").read_bytes()
+
+
+HOSTILE = ["$\\frac{", "\\$x$", "$$", "^_{}\\", "x" * 5000, "\x1b[2J\n\t", "a\u202eb", "", "蛋白质", "😀"]
+
+
+@pytest.mark.parametrize("title", HOSTILE)
+def test_hostile_titles_are_drawn_as_text(tmp_path, title):
+    draw_attention(tmp_path / "x.png", MAPS[:1, :1], title, [1], [1])
+
+    assert ink(tmp_path / "x.png") > 0.1
+
+
+def test_a_title_is_shown_as_it_is_written_and_not_as_a_formula(tmp_path):
+    for name, title in (("formula.png", "$x^2$"), ("text.png", "x^2")):
+        draw_attention(tmp_path / name, MAPS[:1, :1], title, [1], [1])
+
+    # Two dollar signs more, and no raised number.
+    assert ink(tmp_path / "formula.png") > ink(tmp_path / "text.png")
+
+
+def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OutputError):
+        draw_training(tmp_path / "file" / "x.png", REPORTS["one step"])
