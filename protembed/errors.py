@@ -8,6 +8,7 @@
     │   ├── IllegalResidueError             a character that is no amino acid
     │   ├── TableError                      a row of a labelled table
     │   ├── NothingToLearnError             too few proteins
+    │   ├── NothingToMeasureError           validation proteins of unknown residues alone
     │   └── ModelFormatError                a model directory that cannot be read
     ├── InputNotFoundError             66   no such file, model or column
     ├── OutputExistsError               1   a finished result that would be overwritten
@@ -97,6 +98,15 @@ class NothingToLearnError(DataError):
         )
 
 
+class NothingToMeasureError(DataError):
+    """Validation proteins none of whose residues can be hidden."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no validation protein has a standard amino acid to hide and guess; give others by --valid FASTA"
+        )
+
+
 class ModelFormatError(DataError):
     """A model directory whose files are missing, damaged, or describe something that is not ESM-2."""
 
@@ -155,7 +165,7 @@ class DivergedError(ProtembedError):
 
     def __init__(self, step: int, num_skipped: int) -> None:
         self.step, self.num_skipped = step, num_skipped
-        super().__init__(
-            f"the loss or its gradients were not finite in {num_skipped} steps in a row, up to step {step}; "
-            "the last checkpoint is intact: begin anew with a lower --learning-rate"
-        )
+        found = f"the loss or its gradients were not finite in {num_skipped} steps in a row, up to step {step}"
+        if not num_skipped:
+            found = f"the validation loss is not finite after step {step}"
+        super().__init__(f"{found}; the last checkpoint is intact: begin anew with a lower --learning-rate")

@@ -24,12 +24,12 @@ def classification_metrics(truth: NDArray[np.int64], probabilities: NDArray[np.f
     labels = list(range(num_classes))
     auroc: float | None = None
     if len(set(truth.tolist())) == num_classes:
-        scores = probabilities[:, 1] if num_classes == 2 else _rows_sum_to_one(probabilities)
+        scores = probabilities[:, 1] if num_classes == 2 else probabilities
         auroc = float(metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=labels))
     return {
         "accuracy": float(metrics.accuracy_score(truth, predicted)),
         "macro_f1": float(metrics.f1_score(truth, predicted, average="macro", labels=labels, zero_division=0)),
-        "mcc": float(metrics.matthews_corrcoef(truth, predicted)),
+        "mcc": float(metrics.matthews_corrcoef(truth, predicted)) if len({*truth, *predicted}) > 1 else None,
         "auroc": auroc,
     }
 
@@ -63,9 +63,3 @@ def majority_probabilities(train: NDArray[np.int64], num_classes: int, num_prote
 def mean_values(train: NDArray[np.float64], num_proteins: int) -> NDArray[np.float64]:
     """Predict the training part's mean for every protein, (proteins,)."""
     return np.full(num_proteins, np.mean(train))
-
-
-def _rows_sum_to_one(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    # Scikit-learn is stricter than float32's rounding.
-    exact = probabilities.astype(np.float64)
-    return np.asarray(exact / exact.sum(1, keepdims=True))

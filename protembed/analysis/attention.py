@@ -96,8 +96,8 @@ class HeadStatistics:
         self.num_residues += protein.num_residues
 
     def means(self) -> NDArray[np.float64]:
-        """Return (statistics, layer, head)."""
-        return np.asarray(self.sums / self.num_residues)
+        """Return (statistics, layer, head); without any protein there is no layer and no head."""
+        return np.asarray(self.sums / self.num_residues) if self.num_residues else np.zeros((len(STATISTICS), 0, 0))
 
 
 def head_statistics(weights: Tensor) -> Tensor:
@@ -152,7 +152,8 @@ def parse_numbers(option: str, text: str, count: int) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ConfigError(option, text, "all, or a list such as 1,4-6, is expected")
-        chosen.update(range(int(first), int(last or first) + 1))
-    if not chosen or min(chosen) < 1 or max(chosen) > count:
-        raise ConfigError(option, text, f"this model has 1 to {count}")
+        low, high = int(first), int(last or first)
+        if not 1 <= low <= high <= count:
+            raise ConfigError(option, text, f"this model has 1 to {count}, in rising order")
+        chosen.update(range(low, high + 1))
     return sorted(number - 1 for number in chosen)

@@ -7,7 +7,19 @@ from protembed.analysis.baselines import Composition
 from protembed.data.batching import MaskedBatch, validation_packs
 from protembed.data.corpus import Corpora
 from protembed.device import WorkerPool
+from protembed.errors import NothingToMeasureError
 from protembed.training.objectives import MaskedLM, evaluate
+
+_LARGEST_EXPONENT = 700.0
+
+
+def perplexity(loss: float) -> float:
+    """Turn mean nats per residue into a perplexity; one that no number can hold is the largest that can be.
+
+    >>> round(perplexity(2.995732), 3)
+    20.0
+    """
+    return math.exp(min(loss, _LARGEST_EXPONENT))
 
 
 class PerplexityMeter:
@@ -19,6 +31,9 @@ class PerplexityMeter:
         window_residues: longer proteins are cut into windows of this length.
         tokens_per_pack: the most tokens of a pack.
         pool: computes packs side by side.
+
+    Raises:
+        NothingToMeasureError: a validation set has no standard residue.
 
     Attributes:
         unigram_loss: mean nats per hidden residue of the first set, from the training composition.
@@ -32,6 +47,8 @@ class PerplexityMeter:
         self._sets: Sequence[list[MaskedBatch]] = [
             validation_packs(corpus, window_residues, tokens_per_pack) for corpus in corpora.valid
         ]
+        if not all(sum(len(pack.targets) for pack in packs) for packs in self._sets):
+            raise NothingToMeasureError
         baselines = Composition(corpora.train).losses(self._sets[0])
         self.unigram_loss, self.bigram_loss = baselines["unigram_loss"], baselines["bigram_loss"]
 
@@ -41,9 +58,9 @@ class PerplexityMeter:
         loss = first.mean().item()
         return {
             "valid_loss": loss,
-            "valid_perplexity": math.exp(loss),
+            "valid_perplexity": perplexity(loss),
             "valid_accuracy": first.num_correct.item() / first.count,
-            "unigram_perplexity": math.exp(self.unigram_loss),
-            "bigram_perplexity": math.exp(self.bigram_loss),
+            "unigram_perplexity": perplexity(self.unigram_loss),
+            "bigram_perplexity": perplexity(self.bigram_loss),
             **{f"valid_loss_{number}": part.mean().item() for number, part in enumerate(further, start=2)},
         }

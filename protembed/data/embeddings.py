@@ -1,7 +1,7 @@
 """Embedding files: one vector per protein as `.npy` or `.tsv`, one per residue as `.h5` or packed `.npz`.
 
-Beside a file stand `<stem>.ids.tsv` with a line per row, `<stem>.failed.tsv` where records were left out on request,
-and last `<stem>.meta.json` with what made it: a result without its meta file is not finished.
+Beside `emb.npy` stand `emb.ids.tsv` with a line per row, `emb.failed.tsv` where records were left out on request, and
+last `emb.meta.json` with what made it: a result without its meta file is not finished.
 """
 
 import zipfile
@@ -64,27 +64,36 @@ def choose_format(output: Path, requested: FormatName | None, *, per_residue: bo
     raise ConfigError("--format" if requested else "--output", requested or str(output), expected)
 
 
-def meta_path(output: Path) -> Path:
-    """Name the meta file of a result."""
-    return output.with_suffix(".meta.json")
+def companion(output: Path, suffix: str) -> Path:
+    """Name a file beside a result: `emb.ids.tsv` beside `emb.npy`, but `emb.h5.ids.tsv` beside `emb.h5`.
+
+    Of one input there may be vectors per protein and per residue, and each keeps its own.
+    """
+    stem = output.with_suffix("") if output.suffix == ".npy" else output
+    return stem.with_name(stem.name + suffix)
 
 
-def is_already_done(output: Path, fingerprint: Mapping[str, Any]) -> bool:
-    """Tell whether a finished result of the very same command stands there.
+def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Look for a finished result of the very same command.
 
     Args:
         output: the result's file.
         fingerprint: what the command would record of itself.
 
+    Returns:
+        What its meta file says; None where nothing stands.
+
     Raises:
         OutputExistsError: another result stands there, or one that is not finished.
     """
     if not output.exists():
-        return False
+        return None
     try:
-        recorded = read_json(meta_path(output))
+        recorded = read_json(companion(output, ".meta.json"))
     except (OSError, ValueError):
-        raise OutputExistsError(output, "has no meta file beside it that says what it is") from None
+        recorded = None
+    if not isinstance(recorded, dict):
+        raise OutputExistsError(output, "has no meta file beside it that says what it is")
     different = [name for name, value in fingerprint.items() if recorded.get(name) != value]
     if fingerprint.get("input_sha256") is None:
         different.append("input")
@@ -92,7 +101,7 @@ def is_already_done(output: Path, fingerprint: Mapping[str, Any]) -> bool:
         raise OutputExistsError(output, f"was made with another {', '.join(different)}")
     if recorded.get("sha256") != sha256_of_file(output):
         raise OutputExistsError(output, "does not match its meta file")
-    return True
+    return recorded
 
 
 @contextmanager
@@ -116,15 +125,15 @@ def embeddings_file(
         with _open_vectors(output, format_name, dim, dtype, str(meta["model_name"])) as vectors:
             yield vectors
         return
-    with atomic_file(output.with_suffix(".ids.tsv")) as ids:
+    with atomic_file(companion(output, ".ids.tsv")) as ids:
         ids.write(table_line(_IDS_HEADER))
         with _open_vectors(output, format_name, dim, dtype, str(meta["model_name"])) as vectors:
             writer = _WithIds(vectors, ids)
             yield writer
-            remove(meta_path(output))  # an older result is intact until here, and from here on no result
-    _write_refused(output.with_suffix(".failed.tsv"), refused)
-    counts = {"num_proteins": writer.num_proteins, "num_residues": writer.num_residues, "dim": dim}
-    write_json(meta_path(output), {**meta, **counts, "format": format_name, "sha256": sha256_of_file(output)})
+            remove(companion(output, ".meta.json"))  # an older result is intact until here, and from here on no result
+    _write_refused(companion(output, ".failed.tsv"), refused)
+    counts = {"num_proteins": writer.num_proteins, "num_residues": writer.num_residues, "num_refused": len(refused)}
+    write_json(companion(output, ".meta.json"), {**meta, **counts, "dim": dim, "sha256": sha256_of_file(output)})
 
 
 class _WithIds:
@@ -145,12 +154,12 @@ class _WithIds:
 
 
 def _write_refused(path: Path, refused: Iterable[RefusedRecord]) -> None:
-    lines = [table_line((record.id, record.line, record.reason)) for record in refused]
+    lines = [table_line((Path(record.path).name, record.line, record.id, record.reason)) for record in refused]
     if not lines:
         remove(path)
         return
     with atomic_file(path) as stream:
-        stream.write(table_line(("id", "line", "reason")))
+        stream.write(table_line(("file", "line", "id", "reason")))
         stream.writelines(lines)
 
 
@@ -238,7 +247,8 @@ class _H5Vectors:
     def add(self, record: Record, vectors: NDArray[np.float32]) -> None:
         # Named by row: an identifier may occur twice, and HDF5 takes its slashes for folders.
         dataset = self._file.create_dataset(str(record.row), data=vectors.astype(self._dtype))
-        dataset.attrs["original_id"] = record.id
+        # HDF5's strings end at a NUL, and h5py refuses one.
+        dataset.attrs["original_id"] = record.id.replace("\x00", "\\x00")
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with `SET=` and `TARGET=`; splits."""
 
+import codecs
 import csv
 import io
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,9 @@ _SPLITS: Mapping[str, Split] = {
     "dev": "valid",
     "test": "test",
 }
+_PEEK = 256
+# The longest protein known has 45,000 residues; csv's own limit of 131,072 characters is closer than it should be.
+_LONGEST_CELL = 10_000_000
 _TRUE = ("true", "1", "yes")
 # Whole numbers are taken for classes as long as there are no more of them than this.
 _MAX_NUMBERED_CLASSES = 20
@@ -112,13 +117,16 @@ def read_labels(
     report = ReadReport() if report is None else report
     name = display_name(path)
     with open_input(path) as stream:
-        if stream.peek(1)[:1] == b">":  # type: ignore[attr-defined]  # every stream of open_input can peek
-            records = read_fasta_stream(stream, name, on_illegal, report)
-            target, proteins = "TARGET", [_label_in_header(record) for record in records]
+        head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
+        if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">"):
+            with closing(read_fasta_stream(stream, name, on_illegal, report)) as records:
+                target, proteins = "TARGET", [_label_in_header(record) for record in records]
         else:
-            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="backslashreplace", newline="")
-            target, proteins = _read_table(text, name, columns, on_illegal, report)
-            text.detach()
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+            try:
+                target, proteins = _read_table(text, name, columns, on_illegal, report)
+            finally:
+                text.detach()
     if not proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
     parts, notes = _split(proteins)
@@ -223,12 +231,17 @@ def _read_table(
         raise TableError(name, "the first line is empty", "give a CSV or TSV table with a header", line=1)
     delimiter = "\t" if "\t" in header_line else ","
     header = _Header(name, next(csv.reader([header_line], delimiter=delimiter)), columns)
+    csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(text, delimiter=delimiter)
     proteins = []
-    for number, cells in enumerate(reader, start=1):
-        line = reader.line_num + 1  # the header is line 1
-        if any(cell.strip() for cell in cells):
-            proteins.append(_read_row(header.name_cells(cells, number, line), name, line, on_illegal, report))
+    try:
+        for number, cells in enumerate(reader, start=1):
+            line = reader.line_num + 1  # the header is line 1
+            if any(cell.strip() for cell in cells):
+                proteins.append(_read_row(header.name_cells(cells, number, line), name, line, on_illegal, report))
+    except csv.Error as error:
+        advice = "look for a quotation mark that is never closed"
+        raise TableError(name, f"this is no readable table ({error})", advice, line=reader.line_num + 1) from error
     return header.target, [protein for protein in proteins if protein is not None]
 
 
@@ -303,7 +316,8 @@ def _illegal_residue(path: str, line: int, row_id: str, sequence: str, residue: 
 
 
 def _label_in_header(record: Record) -> LabelledProtein:
-    fields = {name.lower(): value for name, value in re.findall(r"(SET|TARGET|VALIDATION)=(\S+)", record.description)}
+    written = re.findall(r"(?<!\S)(SET|TARGET|VALIDATION)=(\S+)", record.description)
+    fields = {name.lower(): value for name, value in written}
     if "target" not in fields:
         found = f"the header of {record.id!r} has no TARGET="
         raise TableError(record.path, found, "write its label there", line=record.line)

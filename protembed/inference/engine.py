@@ -57,7 +57,7 @@ class Engine:
 
         def compute_without_gradients(batch: Batch) -> Iterable[Result]:
             with torch.inference_mode():
-                return compute(batch)
+                return list(compute(batch))
 
         first_row = 0
         for window in self._windows(proteins):

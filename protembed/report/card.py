@@ -1,8 +1,10 @@
 """The model card: what a model is, how it was made, what it can and cannot do."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import protembed
+from protembed.files import printable
 from protembed.model.checkpoint import Checkpoint
 
 _LOADING = """```python
@@ -34,7 +36,7 @@ def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     record = checkpoint.record
     what = f"one of {len(record.classes)} classes" if record.classes else "a value"
     return _card(
-        f"Predicts {record.target}",
+        f"Predicts {_as_text(record.target or '')}",
         f"An ESM-2 encoder ({_shape(checkpoint)}) with a linear head on the {record.pooling} of its residues' vectors, "
         f"which predicts {what} for each protein. `protembed predict seqs.fasta -m DIRECTORY` applies it, and "
         "`protembed embed seqs.fasta -m DIRECTORY` gives the vectors that the head sees.",
@@ -51,8 +53,14 @@ def _card(title: str, summary: str, facts: Mapping[str, str], limits: str) -> st
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [header, ["---"] * len(header), *([_as_text(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _as_text(text: str) -> str:
+    """Keep a name that a user chose from becoming markup."""
+    escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", printable(text))
+    return escaped.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _shape(checkpoint: Checkpoint) -> str:

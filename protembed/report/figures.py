@@ -15,6 +15,8 @@ from protembed.files import atomic_path, printable
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
 _DOTS_PER_INCH = 120
+# A run that diverges is drawn up to here; knowing nothing costs 3.
+_LARGEST_LOSS_DRAWN = 20.0
 
 
 def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
@@ -28,20 +30,27 @@ def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
         axes = figure.subplots()
         trained = [report for report in reports if report["train_loss"] is not None]
         residues = [report["residues"] for report in trained]
-        losses = np.array([report["train_loss"] for report in trained])
+        losses = np.minimum([report["train_loss"] for report in trained], _LARGEST_LOSS_DRAWN)
         axes.plot(residues, losses, color=_BLUE, alpha=0.25, linewidth=0.8)
         if len(losses):
             axes.plot(residues, _smooth(losses), color=_BLUE, label="training (running mean)")
         validated = [report for report in reports if "valid_loss" in report]
         if validated:
             places = [report["residues"] for report in validated]
-            axes.plot(places, [report["valid_loss"] for report in validated], "o-", color=_ORANGE, label="validation")
+            axes.plot(
+                places,
+                [report["valid_loss"] for report in validated],
+                "o-",
+                color=_ORANGE,
+                label="validation",
+            )
             unigram = float(np.log(validated[-1]["unigram_perplexity"]))
             axes.axhline(unigram, color=_GREY, linestyle="--", label="unigram model")
         axes.set(xlabel="residues seen", ylabel="loss (nats per masked residue)")
         perplexity = axes.secondary_yaxis("right", functions=(_exp, _log))
         perplexity.set_ylabel("perplexity")
-        axes.legend(frameon=False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
 
 
 def draw_attention(
@@ -65,8 +74,9 @@ def draw_attention(
                 axes.set_title(f"head {heads[column]}", fontsize=7)
             if column == 0:
                 axes.set_ylabel(f"layer {layers[row]}", fontsize=7)
-        # A dollar sign would begin a formula.
-        figure.suptitle(printable(title).replace("$", r"\$"), fontsize=9)
+        # A dollar sign would begin a formula, and matplotlib's font knows few letters beyond ASCII.
+        shown = printable(title) if title.isascii() else ascii(title)[1:-1]
+        figure.suptitle(shown.replace("$", r"\$"), fontsize=9)
 
 
 def _draw_map(axes: Axes, weights: NDArray[np.floating]) -> None:
@@ -95,9 +105,9 @@ def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _exp(loss: ArrayLike) -> NDArray[np.float64]:
-    return np.exp(np.asarray(loss, dtype=np.float64))
+    # matplotlib asks for the margins too.
+    return np.exp(np.minimum(np.asarray(loss, dtype=np.float64), 10 * _LARGEST_LOSS_DRAWN))
 
 
 def _log(perplexity: ArrayLike) -> NDArray[np.float64]:
-    # matplotlib asks for the margins too, where a perplexity may be zero.
     return np.log(np.maximum(np.asarray(perplexity, dtype=np.float64), 1e-9))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import protembed
 from protembed.config import ComputeConfig, EmbedConfig, ModelConfig, ReaderConfig
-from protembed.data.embeddings import choose_format, embeddings_file, is_already_done
+from protembed.data.embeddings import choose_format, embeddings_file, finished_result
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.device import choose_device, worker_pool
 from protembed.files import STANDARD_STREAM, default_path, sha256_of_inputs
@@ -79,10 +79,19 @@ def embed_fasta(
         "layer": representation.layer,
         "pooling": None if embedding.per_residue else representation.pooling,
         "dtype": embedding.dtype,
+        "format": format_name,
     }
     report = ReadReport()
-    if output != STANDARD_STREAM and not embedding.force and is_already_done(output, meta):
-        return _summary(output, report, dim, was_done=True)
+    if output != STANDARD_STREAM and not embedding.force and (done := finished_result(output, meta)) is not None:
+        return EmbedSummary(
+            output=output,
+            num_proteins=done["num_proteins"],
+            num_residues=done["num_residues"],
+            num_refused=done["num_refused"],
+            dim=dim,
+            was_done=True,
+            warnings=[],
+        )
 
     device = choose_device(compute)
     checkpoint.to(device)
@@ -95,21 +104,17 @@ def embed_fasta(
         for record, vector in Engine(pool=pool).run(compute_vectors, records):
             vectors.add(record, vector)
             on_protein(len(record.sequence))
-    return _summary(None if output == STANDARD_STREAM else output, report, dim, was_done=False)
+    return EmbedSummary(
+        output=None if output == STANDARD_STREAM else output,
+        num_proteins=report.num_records,
+        num_residues=report.num_residues,
+        num_refused=len(report.refused),
+        dim=dim,
+        was_done=False,
+        warnings=report.warnings(),
+    )
 
 
 def _model_name(model: Path | None) -> str:
     # The folder's own name, not its path: results do not tell where they were made.
     return "" if model is None else model.resolve().name
-
-
-def _summary(output: Path | None, report: ReadReport, dim: int, *, was_done: bool) -> EmbedSummary:
-    return EmbedSummary(
-        output=output,
-        num_proteins=report.num_records,
-        num_residues=report.num_residues,
-        num_refused=len(report.refused),
-        dim=dim,
-        was_done=was_done,
-        warnings=report.warnings(),
-    )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from protembed.analysis.perplexity import PerplexityMeter
+from protembed.analysis.perplexity import PerplexityMeter, perplexity
 from protembed.config import (
     SIZES,
     BatchConfig,
@@ -299,7 +299,7 @@ def _summary(run: RunDirectory, state: RunState, plan: TrainingPlan, meter: Perp
         num_skipped=progress.num_skipped,
         best_step=progress.best_step,
         valid_loss=progress.best_loss,
-        valid_perplexity=None if progress.best_loss is None else math.exp(progress.best_loss),
+        valid_perplexity=None if progress.best_loss is None else perplexity(progress.best_loss),
         unigram_loss=meter.unigram_loss,
         is_finished=progress.step == plan.num_steps,
     )

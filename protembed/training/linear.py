@@ -58,7 +58,8 @@ def fit_values(vectors: Vectors, values: NDArray[np.float64], valid: tuple[Vecto
     mean, deviation = float(values.mean()), float(values.std())
     standardised = (values - mean) / deviation
     fitted = [Ridge(alpha=strength).fit(scaler.transform(vectors), standardised) for strength in _PENALTIES]
-    best = max(fitted, key=lambda model: model.score(scaler.transform(valid[0]), (valid[1] - mean) / deviation))
+    vectors_valid, values_valid = scaler.transform(valid[0]), (valid[1] - mean) / deviation
+    best = min(fitted, key=lambda model: float(np.square(model.predict(vectors_valid) - values_valid).mean()))
     head = _as_head(best.coef_[None], np.array([best.intercept_]), scaler, None)
     head.offset.fill_(mean)
     head.scale.fill_(deviation)
@@ -66,7 +67,8 @@ def fit_values(vectors: Vectors, values: NDArray[np.float64], valid: tuple[Vecto
 
 
 def _log_likelihood(model: Any, vectors: Vectors, labels: NDArray[np.int64]) -> float:
-    return float(model.predict_log_proba(vectors)[np.arange(len(labels)), labels].mean())
+    with np.errstate(divide="ignore"):  # a probability of zero is minus infinity, and never the best
+        return float(model.predict_log_proba(vectors)[np.arange(len(labels)), labels].mean())
 
 
 def _as_head(

@@ -146,7 +146,8 @@ def train(
         stop: asked after each step; when true the run is saved and left.
 
     Raises:
-        DivergedError: several steps in a row had no finite loss or gradient; the checkpoints are intact.
+        DivergedError: several steps in a row had no finite loss or gradient, or a validation had no finite loss; the
+            checkpoints are intact.
     """
     progress, skipped_in_a_row = run.progress, 0
     while progress.step < plan.num_steps:
@@ -173,6 +174,8 @@ def train(
         measured, is_best = None, False
         if validate is not None and (is_last or progress.step % plan.validate_every == 0):
             measured = validate()
+            if not math.isfinite(measured["valid_loss"]):
+                raise DivergedError(progress.step, 0)
             is_best = progress.best_loss is None or measured["valid_loss"] < progress.best_loss
             if is_best:
                 progress.best_loss, progress.best_step = measured["valid_loss"], progress.step

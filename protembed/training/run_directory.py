@@ -48,7 +48,6 @@ class RunDirectory:
                 fill(temporary)
                 write_json(temporary / _RUN, self._facts)
             return
-        remove_unfinished(self._directory)
         self._facts = read_json(self.path(_RUN))
         begun = self._facts["identity"]
         changes = [
@@ -58,6 +57,7 @@ class RunDirectory:
         ]
         if changes:
             raise ChangedRunError(self._directory, changes)
+        remove_unfinished(self._directory)
 
     def path(self, name: str) -> Path:
         """Name something in the directory."""

@@ -23,6 +23,7 @@ _WEIGHTS, _OPTIMIZER, _PROGRESS, _MANIFEST = (
     "progress.json",
     "MANIFEST.json",
 )
+_FILES = (_WEIGHTS, _OPTIMIZER, _PROGRESS)
 _NUM_KEPT = 2
 
 
@@ -69,8 +70,7 @@ class RunState:
             save_file(_on_cpu(module.state_dict()), directory / _WEIGHTS)
             save_file(_on_cpu(_optimizer_tensors(module, optimizer)), directory / _OPTIMIZER)
             write_json(directory / _PROGRESS, dataclasses.asdict(self.progress))
-            files = (_WEIGHTS, _OPTIMIZER, _PROGRESS)
-            write_json(directory / _MANIFEST, {name: sha256_of_file(directory / name) for name in files})
+            write_json(directory / _MANIFEST, {name: sha256_of_file(directory / name) for name in _FILES})
         for old in self._newest_first()[_NUM_KEPT:]:
             remove(old)
 
@@ -86,6 +86,8 @@ class RunState:
             if candidates:
                 raise DamagedRunError(self._checkpoints)
             return
+        for torn in candidates[: candidates.index(intact)]:
+            remove(torn)
         module.load_state_dict(load_file(intact / _WEIGHTS))
         _restore_optimizer(module, optimizer, load_file(intact / _OPTIMIZER))
         self.progress = Progress(**read_json(intact / _PROGRESS))
@@ -97,9 +99,9 @@ class RunState:
 
 def _is_intact(directory: Path) -> bool:
     try:
-        manifest: dict[str, str] = read_json(directory / _MANIFEST)
-        return all(sha256_of_file(directory / name) == expected for name, expected in manifest.items())
-    except (OSError, ValueError):
+        manifest = read_json(directory / _MANIFEST)
+        return all(sha256_of_file(directory / name) == manifest[name] for name in _FILES)
+    except (OSError, ValueError, LookupError, TypeError):
         return False
 
 

@@ -7,6 +7,7 @@ from protembed.analysis.baselines import Composition
 from protembed.analysis.perplexity import PerplexityMeter
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
 from protembed.data.corpus import Corpora
+from protembed.errors import DataError
 from protembed.training.objectives import MaskedLM
 
 KEYS = {"valid_loss", "valid_perplexity", "valid_accuracy", "unigram_perplexity", "bigram_perplexity"}
@@ -35,7 +36,7 @@ def test_every_figure_is_reported(meter):
     assert measured.keys() == KEYS
     assert measured["valid_perplexity"] == pytest.approx(math.exp(measured["valid_loss"]))
     assert 0 <= measured["valid_accuracy"] <= 1
-    assert 15 < measured["unigram_perplexity"] < 20
+    assert 15 < measured["unigram_perplexity"] < 21
     assert 15 < measured["bigram_perplexity"] < 21
 
 
@@ -93,9 +94,14 @@ def test_the_model_is_measured_as_it_stands_at_each_call(meter, objective):
     assert after["unigram_perplexity"] == before["unigram_perplexity"]
 
 
-def test_a_loss_beyond_all_measure_has_an_infinite_perplexity(meter, objective):
+def test_a_loss_beyond_all_measure_has_a_perplexity_that_json_can_hold(meter, objective):
     one = meter()
     with torch.no_grad():
         objective.lm_head.bias[FIRST_AMINO_ACID] = 1e6
 
-    assert one.measure()["valid_perplexity"] == math.inf
+    assert 1e100 < one.measure()["valid_perplexity"] < math.inf
+
+
+def test_validation_proteins_without_a_standard_residue_are_too_few(meter):
+    with pytest.raises(DataError):
+        meter(valid=["XXX", "BZ"]).measure()

@@ -1,12 +1,13 @@
 import io
 import itertools
 import json
+import zipfile
 
 import h5py
 import numpy as np
 import pytest
 
-from protembed.data.embeddings import choose_format, embeddings_file, is_already_done
+from protembed.data.embeddings import choose_format, companion, embeddings_file, finished_result
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.splits import sequence_sha256
 from protembed.errors import ConfigError, OutputError, OutputExistsError
@@ -124,7 +125,7 @@ def test_a_result_without_proteins_is_whole(tmp_path, format_name):
         assert np.load(tmp_path / "emb.npy").shape == (0, 3)
     if format_name == "npz":
         assert arrays(tmp_path / "emb.npz")["offsets"].tolist() == [0]
-    assert json.loads((tmp_path / "emb.meta.json").read_text())["num_proteins"] == 0
+    assert json.loads(companion(tmp_path / f"emb.{format_name}", ".meta.json").read_text())["num_proteins"] == 0
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -132,16 +133,20 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, format_name):
     for folder in ("one", "other"):
         write(tmp_path / folder / f"emb.{format_name}")
 
-    assert names(tmp_path / "one") == sorted([f"emb.{format_name}", "emb.ids.tsv", "emb.meta.json"])
+    stem = "emb" if format_name == "npy" else f"emb.{format_name}"
+    assert names(tmp_path / "one") == sorted([f"emb.{format_name}", f"{stem}.ids.tsv", f"{stem}.meta.json"])
     for name in names(tmp_path / "one"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
-def test_h5_keeps_no_times(tmp_path):
+def test_no_format_keeps_the_time(tmp_path):
     write(tmp_path / "emb.h5")
+    write(tmp_path / "emb.npz")
 
     with h5py.File(tmp_path / "emb.h5") as file:
         assert not any(h5py.h5g.get_objinfo(file[name].id).mtime for name in file)
+    with zipfile.ZipFile(tmp_path / "emb.npz") as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 @pytest.mark.parametrize("format_name", ["npy", "tsv", "npz"])
@@ -170,7 +175,7 @@ def test_h5_cannot_go_to_stdout():
 def test_each_row_has_a_line_that_says_what_it_is(tmp_path, format_name):
     write(tmp_path / f"emb.{format_name}")
 
-    header, *lines = table(tmp_path / "emb.ids.tsv")
+    header, *lines = table(companion(tmp_path / f"emb.{format_name}", ".ids.tsv"))
     assert header == "row id residues windows overlap_cosine unknown_residues sha256 description".split()
     assert lines[1] == ["1", "p1", "6", "1", "", "2", sequence_sha256("MXXKTA").hex(), "p1 of mouse"]
     assert [line[0] for line in lines] == ["0", "1", "2", "3"]
@@ -181,17 +186,19 @@ def test_the_meta_file_says_what_made_the_result_and_its_hash(tmp_path, format_n
     output = tmp_path / f"emb.{format_name}"
     write(output)
 
-    assert json.loads((tmp_path / "emb.meta.json").read_text()) == {
+    assert json.loads(companion(tmp_path / f"emb.{format_name}", ".meta.json").read_text()) == {
         **META,
         "num_proteins": 4,
         "num_residues": 12,
         "dim": 3,
-        "format": format_name,
+        "num_refused": 0,
         "sha256": sha256_of_file(output),
     }
 
 
-def test_the_meta_file_comes_last(tmp_path, monkeypatch):
+def test_the_meta_file_comes_last_and_an_older_one_goes_first(tmp_path, monkeypatch):
+    write(tmp_path / "emb.npy", RECORDS[:1])
+
     def fail(path, value):
         assert names(tmp_path) == ["emb.failed.tsv", "emb.ids.tsv", "emb.npy"]
         raise KeyboardInterrupt
@@ -199,14 +206,16 @@ def test_the_meta_file_comes_last(tmp_path, monkeypatch):
     monkeypatch.setattr("protembed.data.embeddings.write_json", fail)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "emb.npy", refused=[RefusedRecord(id="a", path="x", line=2, reason="bad")])
+    with pytest.raises(OutputExistsError, match="has no meta file"):
+        finished_result(tmp_path / "emb.npy", META)
 
 
 def test_refused_records_are_listed_and_an_older_list_is_removed(tmp_path):
     refused = [RefusedRecord(id="=cmd()", path="x.fasta", line=7, reason="'1' in column 4 is no amino acid")]
 
     write(tmp_path / "emb.npy", refused=refused)
-    assert table(tmp_path / "emb.failed.tsv")[1][-2:] == ["7", "'1' in column 4 is no amino acid"]
-    assert table(tmp_path / "emb.failed.tsv")[1][0] == "'=cmd()"
+    line = ["x.fasta", "7", "'=cmd()", "'1' in column 4 is no amino acid"]
+    assert table(tmp_path / "emb.failed.tsv")[1] == line
 
     write(tmp_path / "emb.npy")
     assert not (tmp_path / "emb.failed.tsv").exists()
@@ -216,7 +225,7 @@ def test_results_of_two_formats_can_stand_side_by_side(tmp_path):
     write(tmp_path / "emb.npy")
     write(tmp_path / "emb.h5", meta=META | {"pooling": None})
 
-    assert is_already_done(tmp_path / "emb.npy", META)
+    assert finished_result(tmp_path / "emb.npy", META)
 
 
 # Failures
@@ -245,7 +254,7 @@ def test_an_error_on_the_way_keeps_the_older_result(tmp_path, format_name):
         raise ZeroDivisionError
 
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
-    assert is_already_done(output, META)
+    assert finished_result(output, META)
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -265,7 +274,7 @@ def test_hostile_identifiers_stay_text(tmp_path, format_name):
     output = tmp_path / "folder" / f"emb.{format_name}"
     write(output, records)
 
-    ids = table(output.with_suffix(".ids.tsv"))[1:]
+    ids = table(companion(output, ".ids.tsv"))[1:]
     shown = [line[1] for line in ids]
     assert names(tmp_path) == ["folder"]
     assert all(len(line) == 8 and line[0] == str(row) for row, line in enumerate(ids))
@@ -332,11 +341,11 @@ def test_a_format_that_does_not_fit_is_a_usage_error(tmp_path, name, requested, 
 
 
 def test_the_very_same_command_is_already_done(tmp_path):
-    assert not is_already_done(tmp_path / "emb.npy", META)
+    assert not finished_result(tmp_path / "emb.npy", META)
 
     write(tmp_path / "emb.npy")
 
-    assert is_already_done(tmp_path / "emb.npy", META)
+    assert finished_result(tmp_path / "emb.npy", META)
 
 
 def flip_last_byte(path):
@@ -358,7 +367,7 @@ def test_a_result_that_is_not_whole_is_refused(tmp_path, damage, reason):
     damage(tmp_path)
 
     with pytest.raises(OutputExistsError, match=f"emb.npy exists and {reason}.*--force"):
-        is_already_done(tmp_path / "emb.npy", META)
+        finished_result(tmp_path / "emb.npy", META)
 
 
 @pytest.mark.parametrize(
@@ -374,11 +383,11 @@ def test_the_result_of_another_command_is_refused_by_the_names_of_its_changes(tm
     write(tmp_path / "emb.npy")
 
     with pytest.raises(OutputExistsError, match=reason):
-        is_already_done(tmp_path / "emb.npy", META | change)
+        finished_result(tmp_path / "emb.npy", META | change)
 
 
 def test_input_from_stdin_is_never_the_same(tmp_path):
     write(tmp_path / "emb.npy", meta=META | {"input_sha256": None})
 
     with pytest.raises(OutputExistsError, match="was made with another input"):
-        is_already_done(tmp_path / "emb.npy", META | {"input_sha256": None})
+        finished_result(tmp_path / "emb.npy", META | {"input_sha256": None})

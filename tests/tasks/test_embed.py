@@ -144,7 +144,7 @@ def test_records_left_out_on_request_are_listed(embed, tmp_path):
     rows = np.load(embed("emb.npy", fasta=fasta, on_illegal="skip"))
 
     assert len(rows) == 2
-    assert (tmp_path / "emb.failed.tsv").read_text().splitlines()[1].startswith("b\t4\t")
+    assert (tmp_path / "emb.failed.tsv").read_text().splitlines()[1].startswith("mixed.fasta\t4\tb\t")
 
 
 def test_without_a_model_it_says_what_to_pass(proteins_fasta, tmp_path):

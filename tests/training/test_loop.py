@@ -159,24 +159,31 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(
     assert same_bits(weights_of(regression), before)
 
 
-class Cliff(Objective):
-    """A loss of zero with an infinite slope."""
+class Landscape(Objective):
+    """Any loss of three weights that are zero."""
 
-    def __init__(self):
+    def __init__(self, loss):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(3))
+        self.weight, self._loss = nn.Parameter(torch.zeros(3)), loss
 
     def forward(self, batch):
-        return LossSum(self.weight.sqrt().sum(), 1, torch.tensor(0))
+        return LossSum(self._loss(self.weight).sum(), 1, torch.tensor(0))
 
 
-def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(few, pool):
-    cliff = Cliff()
+LANDSCAPES = {
+    "a finite loss with an infinite slope": lambda weight: weight.sqrt(),
+    "an infinite loss with a finite slope": lambda weight: weight**2 + math.inf,
+}
 
-    result = take_step(cliff, [few], with_rate(make_optimizer(cliff, SGD), 0.1), None, pool)
+
+@pytest.mark.parametrize("loss", LANDSCAPES.values(), ids=LANDSCAPES)
+def test_loss_and_gradient_must_both_be_finite(loss, few, pool):
+    landscape = Landscape(loss)
+
+    result = take_step(landscape, [few], with_rate(make_optimizer(landscape, SGD), 0.1), None, pool)
 
     assert (result.loss, result.is_finite) == (None, False)
-    assert cliff.weight.tolist() == [0, 0, 0]
+    assert landscape.weight.tolist() == [0, 0, 0]
 
 
 def test_no_bit_depends_on_the_number_of_workers(masked_lm, steps, weights_of, same_bits):
@@ -293,15 +300,6 @@ def test_the_best_loss_outlives_an_interruption(begin):
     assert (run.progress.best_loss, run.progress.best_step) == (1.5, 3)
 
 
-def test_a_validation_that_is_not_finite_is_never_the_best(begin):
-    losses = iter([math.nan, math.inf, 2.0])
-
-    reports, _, run = begin(3, validate_every=1, validate=lambda: {"valid_loss": next(losses)})
-
-    assert [report.is_best for report in reports] == [False, False, True]
-    assert run.progress.best_step == 3
-
-
 @pytest.mark.parametrize("config", [ADAMW, SGD])
 def test_a_stopped_run_goes_on_bit_for_bit_as_if_undisturbed(begin, config, weights_of, same_bits):
     whole, whole_model, _ = begin(7, name="whole", config=config)
@@ -394,6 +392,16 @@ def test_five_skipped_steps_in_a_row_are_divergence(diverging):
     assert (caught.value.step, caught.value.num_skipped) == (6, 5)
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_validation_that_is_not_finite_is_divergence_and_never_the_best(begin, loss):
+    losses = iter([2.5, loss])
+    reports, _, run = begin(5, validate_every=1, validate=lambda: {"valid_loss": next(losses)})
+
+    with pytest.raises(DivergedError):
+        list(reports)
+    assert (run.progress.best_loss, run.progress.best_step) == (2.5, 1)
+
+
 def test_steps_without_targets_are_no_divergence(begin, nothing_hidden):
     reports, _, run = begin(7, batches=Repeated([nothing_hidden], []))
 
@@ -412,3 +420,4 @@ def test_measuring_the_pace_leaves_the_model_as_it_was(masked_lm, steps, pool, m
 
     assert seconds == pytest.approx(0.8)
     assert same_bits(weights_of(masked_lm), before)
+    assert all(parameter.grad is None for parameter in masked_lm.parameters())

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from protembed.data.alphabet import AMINO_ACID_IDS, EOS, FIRST_AMINO_ACID, encode
+from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, encode
 from protembed.data.batching import labelled_packs
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import pool as pool_residues
@@ -68,7 +68,7 @@ def test_the_masked_loss_leaves_the_other_tokens_out_of_the_softmax(masked_lm, t
     before = masked_lm(twenty).sum.item()
 
     with torch.no_grad():
-        masked_lm.lm_head.bias[EOS] = 100.0
+        masked_lm.lm_head.bias[masked_lm.lm_head.bias == -100] = 100.0
 
     assert masked_lm(twenty).sum.item() == before
 
