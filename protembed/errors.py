@@ -128,9 +128,10 @@ class InputNotFoundError(ProtembedError):
 class OutputExistsError(ProtembedError):
     """A finished result of another command stands where this one would write."""
 
-    def __init__(self, path: Path, difference: str) -> None:
-        self.path, self.difference = path, difference
-        super().__init__(f"{path} exists and {difference}; choose another --output, or pass --force to replace it")
+    def __init__(self, path: Path, difference: str, *, is_ours: bool = True) -> None:
+        self.path, self.difference, self.is_ours = path, difference, is_ours
+        force = ", or pass --force to replace it" if is_ours else "; --force does not replace it either"
+        super().__init__(f"{path} exists and {difference}; choose another --output{force}")
 
 
 class OutputError(ProtembedError):

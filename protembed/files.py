@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from protembed.errors import FormatError, InputNotFoundError, OutputError
+from protembed.errors import FormatError, InputNotFoundError, OutputError, OutputExistsError
 
 STANDARD_STREAM = Path("-")
 
@@ -191,18 +191,24 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]:
     """Lend an empty temporary directory beside `path`; rename it into place when all went well.
 
     Args:
         path: the final name; an existing directory is replaced.
+        marker: the file by which an older result of the same kind is known; another directory that is not
+            empty is not replaced, whatever `--force` says: it may be somebody's thesis.
 
     Yields:
         The temporary directory.
 
     Raises:
+        OutputExistsError: the directory that stands there has no marker.
         OutputError: the directory cannot be made or written, or the disk is full; nothing is left behind.
     """
+    is_empty = path.is_dir() and not any(path.iterdir())
+    if marker is not None and path.exists() and not is_empty and not (path / marker).exists():
+        raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:

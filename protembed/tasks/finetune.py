@@ -56,6 +56,8 @@ from protembed.training.loop import StepReport
 from protembed.training.run_directory import RunDirectory
 from protembed.training.targets import Targets
 
+_METRICS = "metrics.json"
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions:
@@ -224,11 +226,11 @@ def _write_result(
     test, baseline = targets.measure(outputs), targets.measure(targets.baseline())
     checkpoint.record = replace(checkpoint.record, metrics={"test": test, "baseline": baseline})
     metrics = {"identity": identity, "task": targets.name, "test": test, "baseline": baseline}
-    with atomic_directory(output) as directory:
+    with atomic_directory(output, marker=_METRICS) as directory:
         write_checkpoint_files(
             checkpoint, directory, finetuned_card(checkpoint, _facts(table, targets, test, baseline))
         )
-        write_json(directory / "metrics.json", metrics)
+        write_json(directory / _METRICS, metrics)
         with atomic_file(directory / "test_predictions.tsv") as stream:
             stream.write(table_line(["id", "label", *prediction_header(targets.classes)]))
             for protein, values in zip(table.parts["test"], outputs, strict=True):
@@ -264,7 +266,7 @@ def _recall_summary(output: Path, identity: dict[str, Any]) -> FinetuneSummary:
         OutputExistsError: something else stands there.
     """
     try:
-        recorded = read_json(output / "metrics.json")
+        recorded = read_json(output / _METRICS)
     except (OSError, ValueError):
         raise OutputExistsError(output, "is no result of finetune") from None
     if recorded["identity"] != identity or identity["labels"] is None:

@@ -28,6 +28,7 @@ from protembed.report.figures import draw_attention
 
 # A protein's maps are many times larger than its vectors: few are held at a time.
 _TOKENS_PER_WINDOW = 4096
+_STATISTICS = "heads.tsv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def inspect_attention(
 
     report, statistics = ReadReport(), HeadStatistics()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
-    with worker_pool(compute, device) as pool, atomic_directory(output) as directory:
+    with worker_pool(compute, device) as pool, atomic_directory(output, marker=_STATISTICS) as directory:
         engine = Engine(pool=pool, tokens_per_window=_TOKENS_PER_WINDOW)
         with atomic_file(directory / "proteins.tsv") as proteins:
             proteins.write(table_line(["row", "id", "residues", "maps", "figure"]))
@@ -108,7 +109,7 @@ def inspect_attention(
                 )
                 proteins.write(table_line([record.row, record.id, protein.num_residues, *(names or ["", ""])]))
                 on_protein(protein.num_residues)
-        _write_statistics(directory / "heads.tsv", statistics)
+        _write_statistics(directory / _STATISTICS, statistics)
         facts = {
             "protembed_version": protembed.__version__,
             "model_sha256": checkpoint.sha256(),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import protembed
-from protembed.errors import ChangedRunError, OutputExistsError
+from protembed.errors import ChangedRunError
 from protembed.files import append_json_line, atomic_directory, read_json, remove_unfinished, write_json, write_text
 
 _RUN, _LOG = "run.json", "metrics.jsonl"
@@ -41,10 +41,8 @@ class RunDirectory:
             ProtembedError: whatever `fill` raises.
         """
         if force or not self.has(_RUN):
-            if not force and self._directory.exists():
-                raise OutputExistsError(self._directory, "is no run of protembed")
             self._facts = {"protembed_version": protembed.__version__, "identity": dict(identity)}
-            with atomic_directory(self._directory) as temporary:
+            with atomic_directory(self._directory, marker=_RUN) as temporary:
                 fill(temporary)
                 write_json(temporary / _RUN, self._facts)
             return

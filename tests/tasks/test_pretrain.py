@@ -148,11 +148,12 @@ def test_a_run_of_other_settings_or_data_is_refused_by_name(undisturbed, protein
         pretrain_model([other_data], options(run))
 
 
-def test_a_foreign_directory_is_refused_and_left_alone(tmp_path, proteins_fasta):
+@pytest.mark.parametrize("force", [False, True])
+def test_a_foreign_directory_is_refused_and_left_alone(tmp_path, proteins_fasta, force):
     (tmp_path / "thesis.txt").write_text("precious")
 
-    with pytest.raises(OutputExistsError, match="is no run of protembed"):
-        pretrain_model([proteins_fasta], options(tmp_path))
+    with pytest.raises(OutputExistsError, match="holds no run.json"):
+        pretrain_model([proteins_fasta], options(tmp_path, force=force))
 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

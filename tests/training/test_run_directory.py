@@ -61,15 +61,20 @@ def test_a_setting_that_is_gone_is_a_change(run, tmp_path):
         RunDirectory(tmp_path / "run").open({"size": "t6_8M", "mask_rate": 0.15}, never, force=False)
 
 
-@pytest.mark.parametrize("content", ["thesis.tex", None])
-def test_a_directory_that_is_no_run_is_refused_and_left_alone(tmp_path, content):
-    if content:
-        (tmp_path / content).write_text("years of work")
+@pytest.mark.parametrize("force", [False, True])
+def test_a_directory_that_is_no_run_is_refused_and_left_alone(tmp_path, force):
+    (tmp_path / "thesis.tex").write_text("years of work")
 
-    with pytest.raises(OutputExistsError, match="is no run of protembed"):
-        RunDirectory(tmp_path).open(IDENTITY, fill, force=False)
+    with pytest.raises(OutputExistsError, match="holds no run.json.*--force does not replace it either"):
+        RunDirectory(tmp_path).open(IDENTITY, fill, force=force)
 
-    assert names(tmp_path) == ([content] if content else [])
+    assert names(tmp_path) == ["thesis.tex"]
+
+
+def test_an_empty_directory_is_good_enough(tmp_path):
+    RunDirectory(tmp_path).open(IDENTITY, fill, force=False)
+
+    assert names(tmp_path) == ["corpus", "run.json"]
 
 
 def test_a_run_that_cannot_be_filled_leaves_nothing(tmp_path):
