@@ -105,35 +105,30 @@ def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, A
 
 
 @contextmanager
-def embeddings_file(
-    output: Path, format_name: FormatName, dim: int, meta: Mapping[str, Any], refused: list[RefusedRecord]
-) -> Iterator[VectorWriter]:
+def embeddings_file(output: Path, meta: Mapping[str, Any], refused: list[RefusedRecord]) -> Iterator[VectorWriter]:
     """Open a result for writing, protein by protein; all its files appear at the end, the meta file last.
 
     Args:
         output: the file, or `-` for stdout, which has no files beside it.
-        format_name: what to write.
-        dim: the width of a vector.
-        meta: what made it; rows, shape and hash are added.
+        meta: what made it, `format`, `dim`, `dtype` and `model_name` among it; counts and hash are added.
         refused: records left out on request; read when the block has ended.
 
     Raises:
         OutputError: something could not be written.
     """
-    dtype = np.dtype(meta["dtype"])
     if output == STANDARD_STREAM:
-        with _open_vectors(output, format_name, dim, dtype, str(meta["model_name"])) as vectors:
+        with _open_vectors(output, meta) as vectors:
             yield vectors
         return
     with atomic_file(companion(output, ".ids.tsv")) as ids:
         ids.write(table_line(_IDS_HEADER))
-        with _open_vectors(output, format_name, dim, dtype, str(meta["model_name"])) as vectors:
+        with _open_vectors(output, meta) as vectors:
             writer = _WithIds(vectors, ids)
             yield writer
             remove(companion(output, ".meta.json"))  # an older result is intact until here, and from here on no result
     _write_refused(companion(output, ".failed.tsv"), refused)
     counts = {"num_proteins": writer.num_proteins, "num_residues": writer.num_residues, "num_refused": len(refused)}
-    write_json(companion(output, ".meta.json"), {**meta, **counts, "dim": dim, "sha256": sha256_of_file(output)})
+    write_json(companion(output, ".meta.json"), {**meta, **counts, "sha256": sha256_of_file(output)})
 
 
 class _WithIds:
@@ -166,9 +161,9 @@ def _write_refused(path: Path, refused: Iterable[RefusedRecord]) -> None:
 # The formats
 
 
-def _open_vectors(
-    output: Path, format_name: FormatName, dim: int, dtype: np.dtype[Any], model_name: str
-) -> AbstractContextManager[VectorWriter]:
+def _open_vectors(output: Path, meta: Mapping[str, Any]) -> AbstractContextManager[VectorWriter]:
+    dim, dtype = int(meta["dim"]), np.dtype(meta["dtype"])
+    format_name: FormatName = meta["format"]
     match format_name:
         case "npy":
             return _npy(output, dim, dtype)
@@ -177,7 +172,7 @@ def _open_vectors(
         case "npz":
             return _npz(output, dim, dtype)
         case "h5":
-            return _h5(output, dtype, model_name)
+            return _h5(output, dtype, str(meta["model_name"]))
 
 
 class _NpyVectors:

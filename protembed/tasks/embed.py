@@ -1,8 +1,9 @@
 """Embedding: from FASTA and a model to one vector per protein, or one per residue."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import protembed
 from protembed.config import ComputeConfig, EmbedConfig, ModelConfig, ReaderConfig
@@ -69,7 +70,6 @@ def embed_fasta(
     format_name = choose_format(output, embedding.format, per_residue=embedding.per_residue)
     checkpoint = load_checkpoint(find_model(model.model))
     representation = representation_of(checkpoint, layer=embedding.layer, pooling=embedding.pooling)
-    dim = checkpoint.encoder.shape.dim
     meta = {
         "protembed_version": protembed.__version__,
         "model_name": _model_name(model.model),
@@ -80,27 +80,16 @@ def embed_fasta(
         "pooling": None if embedding.per_residue else representation.pooling,
         "dtype": embedding.dtype,
         "format": format_name,
+        "dim": checkpoint.encoder.shape.dim,
     }
-    report = ReadReport()
     if output != STANDARD_STREAM and not embedding.force and (done := finished_result(output, meta)) is not None:
-        return EmbedSummary(
-            output=output,
-            num_proteins=done["num_proteins"],
-            num_residues=done["num_residues"],
-            num_refused=done["num_refused"],
-            dim=dim,
-            was_done=True,
-            warnings=[],
-        )
+        return _summary_of_finished(output, done)
 
-    device = choose_device(compute)
+    device, report = choose_device(compute), ReadReport()
     checkpoint.to(device)
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
     compute_vectors = representation.residues if embedding.per_residue else representation.proteins
-    with (
-        worker_pool(compute, device) as pool,
-        embeddings_file(output, format_name, dim, meta, report.refused) as vectors,
-    ):
+    with worker_pool(compute, device) as pool, embeddings_file(output, meta, report.refused) as vectors:
         for record, vector in Engine(pool=pool).run(compute_vectors, records):
             vectors.add(record, vector)
             on_protein(len(record.sequence))
@@ -109,9 +98,21 @@ def embed_fasta(
         num_proteins=report.num_records,
         num_residues=report.num_residues,
         num_refused=len(report.refused),
-        dim=dim,
+        dim=checkpoint.encoder.shape.dim,
         was_done=False,
         warnings=report.warnings(),
+    )
+
+
+def _summary_of_finished(output: Path, meta: Mapping[str, Any]) -> EmbedSummary:
+    return EmbedSummary(
+        output=output,
+        num_proteins=meta["num_proteins"],
+        num_residues=meta["num_residues"],
+        num_refused=meta["num_refused"],
+        dim=meta["dim"],
+        was_done=True,
+        warnings=[],
     )
 
 

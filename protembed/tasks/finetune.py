@@ -161,7 +161,27 @@ def finetune_model(
         classes=targets.classes,
         target=table.target,
     )
-    plan = FinetunePlan(
+    plan = _plan(output, table, targets, report)
+    with worker_pool(options.compute, checkpoint.device) as pool:
+        engine = Engine(pool=pool)
+        if config.method == "frozen":
+            on_plan(plan)
+            checkpoint.task_head = _fit_head(table, targets, representation, engine, on_protein)
+            return _write_result(output, checkpoint, table, targets, engine, identity)
+        run = RunDirectory(output.with_name(f"{output.name}.partial"))
+        run.open(identity, lambda directory: None, force=config.force)
+        training = FullTraining(table, targets, checkpoint, config, options.optimizer, run, pool)
+        on_plan(replace(plan, num_steps=training.plan.num_steps, first_step=training.state.progress.step))
+        trained = training.run(on_step, stop)
+        if trained is None:
+            return FinetuneSummary(output=None, task=targets.name, test={}, baseline={}, is_finished=False)
+        summary = _write_result(output, trained.to(checkpoint.device), table, targets, engine, identity)
+    remove(run.path(""))
+    return summary
+
+
+def _plan(output: Path, table: LabelTable, targets: Targets, report: ReadReport) -> FinetunePlan:
+    return FinetunePlan(
         output=output,
         task=targets.name,
         target=table.target,
@@ -171,24 +191,6 @@ def finetune_model(
         first_step=0,
         notes=[*table.notes, *report.warnings()],
     )
-    partial_run = RunDirectory(output.with_name(f"{output.name}.partial"))
-    with worker_pool(options.compute, checkpoint.device) as pool:
-        if config.method == "frozen":
-            on_plan(plan)
-            checkpoint.task_head = _fit_head(table, targets, representation, Engine(pool=pool), on_protein)
-        else:
-            partial_run.open(identity, lambda directory: None, force=config.force)
-            training = FullTraining(
-                table, targets, checkpoint, representation.pooling, config, options.optimizer, partial_run, pool
-            )
-            on_plan(replace(plan, num_steps=training.plan.num_steps, first_step=training.state.progress.step))
-            trained = training.run(on_step, stop)
-            if trained is None:
-                return FinetuneSummary(output=None, task=targets.name, test={}, baseline={}, is_finished=False)
-            checkpoint = trained.to(checkpoint.device)
-        summary = _write_result(output, checkpoint, table, targets, Engine(pool=pool), identity)
-    remove(partial_run.path(""))
-    return summary
 
 
 def _fit_head(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from protembed.errors import OutputExistsError
 from protembed.files import atomic_directory, atomic_file, default_path, table_line, write_json
 from protembed.inference.engine import Engine
 from protembed.model.catalog import find_model
-from protembed.model.checkpoint import load_checkpoint
+from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.report.figures import draw_attention
 
 # A protein's maps are many times larger than its vectors: few are held at a time.
@@ -84,14 +85,9 @@ def inspect_attention(
     if output.exists() and not attention.force:
         raise OutputExistsError(output, "may be another result")
     checkpoint = load_checkpoint(find_model(model.model))
-    shape, device = checkpoint.encoder.shape, choose_device(compute)
+    device = choose_device(compute)
     checkpoint.to(device)
-    attention_reader = AttentionReader(
-        encoder=checkpoint.encoder,
-        layers=parse_numbers("--layers", attention.layers, shape.num_layers),
-        heads=parse_numbers("--heads", attention.heads, shape.num_heads),
-        contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
-    )
+    attention_reader = _reader(checkpoint, attention)
 
     def read(batch: Batch) -> list[ProteinAttention]:
         return attention_reader.read(batch, is_kept=(batch.rows < attention.num_maps).tolist())
@@ -104,22 +100,11 @@ def inspect_attention(
             proteins.write(table_line(["row", "id", "residues", "maps", "figure"]))
             for record, protein in engine.run(read, records):
                 statistics.add(protein)
-                names = (
-                    _keep(record, protein, attention_reader, attention, directory) if protein.maps is not None else []
-                )
-                proteins.write(table_line([record.row, record.id, protein.num_residues, *(names or ["", ""])]))
+                names = _keep(record, protein, attention_reader, attention, directory)
+                proteins.write(table_line([record.row, record.id, protein.num_residues, *names]))
                 on_protein(protein.num_residues)
         _write_statistics(directory / _STATISTICS, statistics)
-        facts = {
-            "protembed_version": protembed.__version__,
-            "model_sha256": checkpoint.sha256(),
-            "layers": [layer + 1 for layer in attention_reader.layers],
-            "heads": [head + 1 for head in attention_reader.heads],
-            "num_proteins": report.num_records,
-            "num_residues": report.num_residues,
-            "refused": [{"id": record.id, "line": record.line, "reason": record.reason} for record in report.refused],
-        }
-        write_json(directory / "meta.json", facts)
+        write_json(directory / "meta.json", _facts(checkpoint, attention_reader, report))
     return AttentionSummary(
         output=output,
         num_proteins=report.num_records,
@@ -130,11 +115,22 @@ def inspect_attention(
     )
 
 
+def _reader(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionReader:
+    shape = checkpoint.encoder.shape
+    return AttentionReader(
+        encoder=checkpoint.encoder,
+        layers=parse_numbers("--layers", attention.layers, shape.num_layers),
+        heads=parse_numbers("--heads", attention.heads, shape.num_heads),
+        contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
+    )
+
+
 def _keep(
     record: Record, protein: ProteinAttention, reader: AttentionReader, config: AttentionConfig, directory: Path
 ) -> list[str]:
-    """Write the maps and the figure of one protein, named by its row; return their names."""
-    assert protein.maps is not None
+    """Write the maps and the figure of one protein, named by its row; return their names, empty if none are kept."""
+    if protein.maps is None:
+        return ["", ""]
     layers, heads = [layer + 1 for layer in reader.layers], [head + 1 for head in reader.heads]
     maps, figure = f"maps/protein-{record.row + 1:06d}.npz", f"figures/protein-{record.row + 1:06d}.png"
     arrays = {"attention": protein.maps.astype(config.dtype), "layers": np.array(layers), "heads": np.array(heads)}
@@ -143,6 +139,18 @@ def _keep(
     write_arrays(directory / maps, arrays)
     draw_attention(directory / figure, protein.maps, f"{record.id} ({protein.num_residues} residues)", layers, heads)
     return [maps, figure]
+
+
+def _facts(checkpoint: Checkpoint, reader: AttentionReader, report: ReadReport) -> dict[str, Any]:
+    return {
+        "protembed_version": protembed.__version__,
+        "model_sha256": checkpoint.sha256(),
+        "layers": [layer + 1 for layer in reader.layers],
+        "heads": [head + 1 for head in reader.heads],
+        "num_proteins": report.num_records,
+        "num_residues": report.num_residues,
+        "refused": [{"id": record.id, "line": record.line, "reason": record.reason} for record in report.refused],
+    }
 
 
 def _write_statistics(path: Path, statistics: HeadStatistics) -> None:

@@ -143,17 +143,8 @@ def pretrain_model(
     """
     config, began = options.pretrain, time.monotonic()
     output = config.output or default_path(fasta[0], ".run")
-    run = RunDirectory(output)
-    device, warnings = choose_device(options.compute), list[str]()
-
-    def store_corpora(directory: Path) -> None:
-        corpora = directory / "corpus"
-        warnings.extend(build_corpora(corpora, fasta, config.valid, on_illegal=options.reader.on_illegal))
-
-    was_begun = run.has("run.json") and not config.force
-    run.open(_identity(fasta, options), store_corpora, force=config.force)
-    if was_begun and STANDARD_STREAM in (*fasta, *config.valid):
-        warnings.append("stdin is not read again: the run goes on with the proteins that it stored at its beginning")
+    device, run = choose_device(options.compute), RunDirectory(output)
+    warnings = _open_run(run, fasta, options)
     corpora = open_corpora(run.path("corpus"))
 
     with worker_pool(options.compute, device) as pool:
@@ -169,22 +160,21 @@ def pretrain_model(
         state = RunState(output)
         state.restore(objective, optimizer)
         run.cut_log(state.progress.step)
-        on_plan(
-            PretrainPlan(
-                output=output,
-                num_parameters=checkpoint.num_parameters,
-                num_proteins=len(corpora.train),
-                num_residues=corpora.train.num_residues,
-                num_valid_proteins=[len(corpus) for corpus in corpora.valid],
-                window_residues=window,
-                unigram_loss=meter.unigram_loss,
-                bigram_loss=meter.bigram_loss,
-                num_steps=plan.num_steps,
-                steps_per_pass=batches.steps_per_epoch,
-                first_step=state.progress.step,
-                warnings=warnings,
-            )
+        announced = PretrainPlan(
+            output=output,
+            num_parameters=checkpoint.num_parameters,
+            num_proteins=len(corpora.train),
+            num_residues=corpora.train.num_residues,
+            num_valid_proteins=[len(corpus) for corpus in corpora.valid],
+            window_residues=window,
+            unigram_loss=meter.unigram_loss,
+            bigram_loss=meter.bigram_loss,
+            num_steps=plan.num_steps,
+            steps_per_pass=batches.steps_per_epoch,
+            first_step=state.progress.step,
+            warnings=warnings,
         )
+        on_plan(announced)
         for report in train(objective, batches, optimizer, plan, state, pool, validate=meter.measure, stop=stop):
             run.log(_log_line(report))
             if report.is_best:
@@ -192,6 +182,21 @@ def pretrain_model(
             on_step(report)
     draw_training(run.path("training.png"), run.read_log())
     return _summary(run, state, plan, meter)
+
+
+def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions) -> list[str]:
+    """Begin a run by storing its proteins, or take up the one that is there; return warnings about the input."""
+    config, warnings = options.pretrain, list[str]()
+
+    def store_corpora(directory: Path) -> None:
+        corpora = directory / "corpus"
+        warnings.extend(build_corpora(corpora, fasta, config.valid, on_illegal=options.reader.on_illegal))
+
+    is_resumed = run.has("run.json") and not config.force
+    run.open(_identity(fasta, options), store_corpora, force=config.force)
+    if is_resumed and STANDARD_STREAM in (*fasta, *config.valid):
+        warnings.append("stdin is not read again: the run goes on with the proteins that it stored at its beginning")
+    return warnings
 
 
 def _identity(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from protembed.device import WorkerPool
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
-from protembed.model.pooling import PoolingName
 from protembed.training.loop import StepReport, plan_training, train
 from protembed.training.objectives import WholeProtein, evaluate
 from protembed.training.optimizer import make_optimizer
@@ -30,8 +29,7 @@ class FullTraining:
     Args:
         table: the labelled proteins.
         targets: their labels as numbers.
-        checkpoint: the model; it receives the head, and is trained in place.
-        pooling: from residues to the vector that the head sees.
+        checkpoint: the model, whose record names layer and pooling; it receives the head, and is trained in place.
         config: epochs, batches and seed.
         optimizer: of encoder and head.
         run: keeps the checkpoints and the best model.
@@ -47,7 +45,6 @@ class FullTraining:
         table: LabelTable,
         targets: Targets,
         checkpoint: Checkpoint,
-        pooling: PoolingName,
         config: FinetuneConfig,
         optimizer: OptimizerConfig,
         run: RunDirectory,
@@ -60,7 +57,9 @@ class FullTraining:
             head.offset.fill_(targets.of_split["train"].mean())
             head.scale.fill_(targets.of_split["train"].std())
         checkpoint.task_head = head
-        self._objective = WholeProtein(checkpoint.encoder, head, pooling, checkpoint.record.layer)
+        self._objective = WholeProtein(
+            checkpoint.encoder, head, checkpoint.record.pooling or "mean", checkpoint.record.layer
+        )
         self._objective.to(checkpoint.device)
         self._batches = LabelledPlan(
             [encode(protein.sequence) for protein in table.parts["train"]],

@@ -50,6 +50,12 @@ class TrainingPlan:
     decay_share: float
     clip_norm: float | None
 
+    def learning_rate_at(self, step: int) -> float:
+        """Compute the learning rate of a step, from 0."""
+        return learning_rate_at(
+            step, self.num_steps, self.learning_rate, warmup_steps=self.warmup_steps, decay_share=self.decay_share
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
@@ -151,34 +157,21 @@ def train(
     """
     progress, skipped_in_a_row = run.progress, 0
     while progress.step < plan.num_steps:
-        learning_rate = learning_rate_at(
-            progress.step,
-            plan.num_steps,
-            plan.learning_rate,
-            warmup_steps=plan.warmup_steps,
-            decay_share=plan.decay_share,
-        )
+        learning_rate = plan.learning_rate_at(progress.step)
         set_learning_rate(optimizer, learning_rate)
         began = time.perf_counter()
         result = take_step(objective, batches.packs(progress.step), optimizer, plan.clip_norm, pool)
         seconds = time.perf_counter() - began
 
-        progress.step += 1
-        progress.num_residues += result.num_residues
-        progress.num_skipped += not result.is_finite
+        progress.count(result.num_residues, is_finite=result.is_finite)
         skipped_in_a_row = 0 if result.is_finite else skipped_in_a_row + 1
         if skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
             raise DivergedError(progress.step, skipped_in_a_row)
-
         is_last = progress.step == plan.num_steps
         measured, is_best = None, False
         if validate is not None and (is_last or progress.step % plan.validate_every == 0):
             measured = validate()
-            if not math.isfinite(measured["valid_loss"]):
-                raise DivergedError(progress.step, 0)
-            is_best = progress.best_loss is None or measured["valid_loss"] < progress.best_loss
-            if is_best:
-                progress.best_loss, progress.best_step = measured["valid_loss"], progress.step
+            is_best = progress.is_best(measured["valid_loss"])
         yield StepReport(
             step=progress.step,
             num_residues=progress.num_residues,

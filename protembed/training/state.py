@@ -5,6 +5,7 @@ it from the moment it has its name. A torn or damaged one is passed over for the
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from protembed.errors import DamagedRunError
+from protembed.errors import DamagedRunError, DivergedError
 from protembed.files import atomic_directory, read_json, remove, sha256_of_file, write_json
 
 _WEIGHTS, _OPTIMIZER, _PROGRESS, _MANIFEST = (
@@ -44,6 +45,25 @@ class Progress:
     num_skipped: int = 0
     best_loss: float | None = None
     best_step: int | None = None
+
+    def count(self, num_residues: int, *, is_finite: bool) -> None:
+        """Count a step."""
+        self.step += 1
+        self.num_residues += num_residues
+        self.num_skipped += not is_finite
+
+    def is_best(self, valid_loss: float) -> bool:
+        """Tell whether a validation loss is the lowest so far, and remember it if it is.
+
+        Raises:
+            DivergedError: it is no finite number.
+        """
+        if not math.isfinite(valid_loss):
+            raise DivergedError(self.step, 0)
+        if self.best_loss is not None and valid_loss >= self.best_loss:
+            return False
+        self.best_loss, self.best_step = valid_loss, self.step
+        return True
 
 
 class RunState:

@@ -13,7 +13,7 @@ from protembed.data.splits import sequence_sha256
 from protembed.errors import ConfigError, OutputError, OutputExistsError
 from protembed.files import STANDARD_STREAM, sha256_of_file
 
-META = {"model_name": "tiny", "model_sha256": "abc", "input_sha256": "def", "dtype": "float32"}
+META = {"model_name": "tiny", "model_sha256": "abc", "input_sha256": "def", "dtype": "float32", "dim": 3}
 FORMATS = ("npy", "tsv", "h5", "npz")
 HOSTILE = ("../../x", "=cmd()", "a\x1b[2Jb", "a/b", ".", "a\u202eb", "-1+1", "'", "a,b", '"', "é")
 SEQUENCES = ("MKT", "MXXKTA", "M", "AY")
@@ -37,7 +37,7 @@ def vectors_for(format_name):
 
 def write(output, records=RECORDS, *, meta=META, refused=(), format_name=None):
     format_name = format_name or output.suffix[1:]
-    with embeddings_file(output, format_name, 3, meta, list(refused)) as vectors:
+    with embeddings_file(output, meta | {"format": format_name}, list(refused)) as vectors:
         for one, vector in zip(records, itertools.cycle(vectors_for(format_name)), strict=False):
             vectors.add(one, vector)
 
@@ -192,6 +192,7 @@ def test_the_meta_file_says_what_made_the_result_and_its_hash(tmp_path, format_n
         "num_residues": 12,
         "dim": 3,
         "num_refused": 0,
+        "format": format_name,
         "sha256": sha256_of_file(output),
     }
 
@@ -235,7 +236,7 @@ def test_results_of_two_formats_can_stand_side_by_side(tmp_path):
 def test_an_error_on_the_way_leaves_no_file(tmp_path, format_name):
     with (
         pytest.raises(ZeroDivisionError),
-        embeddings_file(tmp_path / f"x.{format_name}", format_name, 3, META, []) as v,
+        embeddings_file(tmp_path / f"x.{format_name}", META | {"format": format_name}, []) as v,
     ):
         v.add(RECORDS[0], vectors_for(format_name)[0])
         raise ZeroDivisionError
@@ -249,7 +250,7 @@ def test_an_error_on_the_way_keeps_the_older_result(tmp_path, format_name):
     write(output, refused=[RefusedRecord(id="a", path="x", line=2, reason="bad")])
     before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
 
-    with pytest.raises(ZeroDivisionError), embeddings_file(output, format_name, 3, META, []) as vectors:
+    with pytest.raises(ZeroDivisionError), embeddings_file(output, META | {"format": format_name}, []) as vectors:
         vectors.add(RECORDS[1], vectors_for(format_name)[1])
         raise ZeroDivisionError
 
