@@ -14,7 +14,7 @@
     ├── OutputExistsError               1   a finished result that would be overwritten
     ├── OutputError                     1   a result that could not be written
     ├── ChangedRunError                 1   a run directory that belongs to another command
-    ├── DamagedRunError                 1   a run without an intact checkpoint
+    ├── DamagedRunError                 1   a run whose files are torn or damaged
     └── DivergedError                   1   training that left the finite numbers
 
 Each error stores what it knows and builds one sentence that says what was found, where, and what to do.
@@ -154,11 +154,11 @@ class ChangedRunError(ProtembedError):
 
 
 class DamagedRunError(ProtembedError):
-    """A run whose checkpoints are all torn or damaged."""
+    """A run whose files are torn or damaged, so that it cannot go on."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        super().__init__(f"{path}: none of the checkpoints is intact; pass --force to begin anew")
+    def __init__(self, path: Path, found: str) -> None:
+        self.path, self.found = path, found
+        super().__init__(f"{path}: {found}; pass --force to begin anew")
 
 
 class DivergedError(ProtembedError):

@@ -19,7 +19,7 @@ from protembed.data.alphabet import decode, encode
 from protembed.data.arrays import ArrayStream, array_file
 from protembed.data.fasta import OnIllegal, ReadReport, read_fasta
 from protembed.data.splits import hash_share
-from protembed.errors import NothingToLearnError
+from protembed.errors import DamagedRunError, NothingToLearnError
 from protembed.files import atomic_directory, read_json, write_json
 
 HELD_OUT_SHARE = 0.05
@@ -122,10 +122,17 @@ class Corpora:
 
 
 def open_corpora(directory: Path) -> Corpora:
-    """Open what `build_corpora` made."""
+    """Open what `build_corpora` made.
+
+    Raises:
+        DamagedRunError: it is not whole.
+    """
     num_valid = len(list(directory.glob("valid-*")))
-    valid = [Corpus(directory / f"valid-{number}") for number in range(1, num_valid + 1)]
-    return Corpora(train=Corpus(directory / "train"), valid=valid)
+    try:
+        valid = [Corpus(directory / f"valid-{number}") for number in range(1, num_valid + 1)]
+        return Corpora(train=Corpus(directory / "train"), valid=valid)
+    except (OSError, EOFError, ValueError) as error:
+        raise DamagedRunError(directory, f"the stored proteins cannot be read ({error})") from error
 
 
 def build_corpora(

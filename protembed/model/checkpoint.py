@@ -6,10 +6,10 @@ The directory is a plain Hugging Face `EsmForMaskedLM`; `protembed.json` and, fo
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -224,6 +224,18 @@ _SPECIAL_TOKENS = {
 _TOKENIZER_CONFIG = {**_SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
 
 
+# What a reader relies on in protembed.json, and the test that it must pass.
+_RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "window_residues": lambda value: type(value) is int and value > 0,
+    "layer": lambda value: value is None or (type(value) is int and value >= 0),
+    "pooling": lambda value: value in (None, *get_args(PoolingName)),
+    "classes": lambda value: (
+        value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+    ),
+    "target": lambda value: value is None or isinstance(value, str),
+}
+
+
 def _record_json(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
@@ -243,6 +255,10 @@ def _read_record(directory: Path) -> ModelRecord:
         raise ModelFormatError(directory, found, f"this protembed reads up to {FORMAT_VERSION}: install a newer one")
     known = {spec.name for spec in dataclasses.fields(ModelRecord)}
     values = {name: value for name, value in content.items() if name in known}
+    for name, is_valid in _RECORD_FIELDS.items():
+        if name in values and not is_valid(values[name]):
+            found = f"protembed.json has {name} {values[name]!r}"
+            raise ModelFormatError(directory, found, "fetch or make the model again")
     if values.get("classes") is not None:
         values["classes"] = tuple(values["classes"])
     return ModelRecord(**values)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import protembed
-from protembed.errors import ChangedRunError
+from protembed.errors import ChangedRunError, DamagedRunError
 from protembed.files import append_json_line, atomic_directory, read_json, remove_unfinished, write_json, write_text
 
 _RUN, _LOG = "run.json", "metrics.jsonl"
@@ -36,6 +36,7 @@ class RunDirectory:
 
         Raises:
             ChangedRunError: the run was begun with other settings or inputs.
+            DamagedRunError: the run does not say how it was begun.
             OutputExistsError: something else stands there.
             OutputError: the directory cannot be made.
             ProtembedError: whatever `fill` raises.
@@ -46,8 +47,7 @@ class RunDirectory:
                 fill(temporary)
                 write_json(temporary / _RUN, self._facts)
             return
-        self._facts = read_json(self.path(_RUN))
-        begun = self._facts["identity"]
+        self._facts, begun = self._read_facts()
         changes = [
             f"{name} was {begun.get(name)}, not {identity.get(name)}"
             for name in {**begun, **identity}
@@ -81,7 +81,19 @@ class RunDirectory:
         if not self.has(_LOG):
             return []
         lines = self.path(_LOG).read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise DamagedRunError(self.path(_LOG), f"this is no log of steps ({error})") from error
+
+    def _read_facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        try:
+            facts = read_json(self.path(_RUN))
+        except (OSError, ValueError) as error:
+            raise DamagedRunError(self.path(_RUN), f"this is no readable JSON ({error})") from error
+        if not isinstance(facts, dict) or not isinstance(facts.get("identity"), dict):
+            raise DamagedRunError(self.path(_RUN), "it does not say which command the run belongs to")
+        return facts, facts["identity"]
 
     def cut_log(self, step: int) -> None:
         """Drop the lines after a step, which a resumed run is about to write again."""

@@ -104,7 +104,7 @@ class RunState:
         intact = next((directory for directory in candidates if _is_intact(directory)), None)
         if intact is None:
             if candidates:
-                raise DamagedRunError(self._checkpoints)
+                raise DamagedRunError(self._checkpoints, "none of the checkpoints is intact")
             return
         for torn in candidates[: candidates.index(intact)]:
             remove(torn)

@@ -355,3 +355,16 @@ def test_a_directory_without_a_model_is_no_input(tmp_path):
         with pytest.raises(InputNotFoundError) as caught:
             load_checkpoint(path)
         assert caught.value.exit_status == 66
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"classes": 5}, {"classes": [1]}, {"layer": "x"}, {"window_residues": []}, {"pooling": "median"}, {"target": 7}],
+)
+def test_a_record_of_wrong_types_is_refused(tiny_checkpoint, tmp_path, change):
+    save_checkpoint(tiny_checkpoint, tmp_path / "m", "# m\n")
+    path = tmp_path / "m" / "protembed.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+    with pytest.raises(ModelFormatError, match=f"protembed.json has {next(iter(change))}"):
+        load_checkpoint(tmp_path / "m")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from protembed.config import BatchConfig, ComputeConfig, OptimizerConfig, PretrainConfig
 from protembed.errors import (
     ChangedRunError,
+    DamagedRunError,
     IllegalResidueError,
     InputNotFoundError,
     NothingToLearnError,
@@ -229,3 +230,12 @@ def test_pretraining_by_the_plain_rule_learns_the_composition(tmp_path, proteins
     summary = pretrain_model([proteins_fasta], plain)
 
     assert summary.valid_loss < np.log(20)
+
+
+def test_stored_proteins_that_are_damaged_end_the_resumed_run_with_the_reason(tmp_path, proteins_fasta):
+    run = tmp_path / "damaged.run"
+    pretrain_model([proteins_fasta], options(run, steps=1))
+    (run / "corpus" / "train" / "offsets.npy").write_bytes(b"")
+
+    with pytest.raises(DamagedRunError, match="the stored proteins cannot be read"):
+        pretrain_model([proteins_fasta], options(run, steps=1))

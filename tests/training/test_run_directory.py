@@ -1,6 +1,6 @@
 import pytest
 
-from protembed.errors import ChangedRunError, NothingToLearnError, OutputExistsError
+from protembed.errors import ChangedRunError, DamagedRunError, NothingToLearnError, OutputExistsError
 from protembed.training.run_directory import RunDirectory
 
 IDENTITY = {"seed": 0, "size": "t6_8M", "from": None, "mask_rate": 0.15}
@@ -150,3 +150,18 @@ def test_the_log_is_cut_back_to_a_step_and_goes_on_from_there(run, step, kept):
     run.log({"step": 10})
 
     assert [line["step"] for line in run.read_log()] == [*kept, 10]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"identity": 5}'])
+def test_a_run_that_does_not_say_how_it_was_begun_is_damaged(run, tmp_path, content):
+    (tmp_path / "run" / "run.json").write_text(content)
+
+    with pytest.raises(DamagedRunError, match="run.json: .*; pass --force"):
+        RunDirectory(tmp_path / "run").open(IDENTITY, never, force=False)
+
+
+def test_a_log_that_is_no_log_is_damage(run, tmp_path):
+    (tmp_path / "run" / "metrics.jsonl").write_text("not a line\n")
+
+    with pytest.raises(DamagedRunError, match="metrics.jsonl"):
+        run.cut_log(1)
