@@ -12,11 +12,18 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from protembed.errors import ConfigError
 
+OptimizerName = Literal["muon", "adamw", "sgd"]
+PrecisionName = Literal["auto", "float32", "bfloat16"]
+ScheduleName = Literal["stable", "cosine"]
 TaskName = Literal["auto", "classification", "regression"]
 FinetuneMethod = Literal["full", "frozen"]
 
 # What one thread computes at once: a thousand tokens stay in a core's cache, and a step gives work to several cores.
 TOKENS_PER_PACK = 1024
+# A GPU wants much more at once; 16,384 tokens of the 650M shape fit into 40 GB.
+TOKENS_PER_GPU_PACK = 16_384
+# Of ESM-2's alphabet; a test compares it with data/alphabet.py, which needs numpy.
+_NUM_TOKENS = 33
 
 
 def option(
@@ -127,6 +134,13 @@ class EncoderShape:
     dim: int
     num_heads: int
 
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers of the encoder and its masked-LM head."""
+        layer = 12 * self.dim**2 + 13 * self.dim
+        lm_head = self.dim**2 + 3 * self.dim + _NUM_TOKENS
+        return self.num_layers * layer + (_NUM_TOKENS + 2) * self.dim + lm_head
+
 
 SIZES = {
     # For CPUs: heads of 32 and 64 take down to half the time of ESM-2's small models' heads of 16.
@@ -156,14 +170,28 @@ class PretrainConfig(Config):
         "gaussian", "How weight matrices begin, both with standard deviation 0.02."
     )
     valid: list[Path] = option(
-        [], "Proteins to validate on; may be repeated. By default a twentieth of the data, held out by sequence hash."
+        [],
+        "Proteins to validate on; may be repeated, the first decides which model is best. By default a twentieth of "
+        "the data, held out by sequence hash.",
     )
+    compare: Path | None = option(None, "Measure this model too, on the same hidden residues.")
+    clusters: Path | None = option(
+        None, "A table (TSV) of accessions and clusters: draw a cluster first, and then one of its members."
+    )
+    cluster_column: str = option("cluster50", "The column of --clusters with the clusters' names.")
     steps: int | None = option(None, "Optimiser steps; by default planned from the data, about ten passes.", min=1)
     max_minutes: float | None = option(
-        None, "Plan as many steps as fit into this time, measured before step 0.", min=0.1
+        None, "Plan as many steps as fit into this time: measured before step 0, and corrected on the way.", min=0.1
     )
     validate_every: int | None = option(None, "Steps between validations; five in a run by default.", min=1)
+    patience: int | None = option(None, "End after so many validations in a row without a lower loss.", min=1)
     save_every: int | None = option(None, "Steps between checkpoints; twenty in a run by default.", min=1)
+    save_minutes: float = option(15.0, "Minutes after which a checkpoint is due, however few steps it had.", min=0.01)
+    keep_checkpoints: int = option(2, "How many of the newest checkpoints are kept; the best model always is.", min=1)
+    precision: PrecisionName = option(
+        "auto", "Numbers of the matrix products in training; auto is bfloat16 on GPUs that have it, else float32."
+    )
+    dry_run: bool = option(False, "Print the plan, with time and memory measured for a few seconds, and leave.")
     seed: int = option(0, "The seed of initialisation, order, crops and masks.", min=0)
     force: bool = option(False, "Begin anew in an existing run directory.")
 
@@ -178,9 +206,10 @@ class BatchConfig(Config):
     """Batches."""
 
     tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most.", min=64)
-    tokens_per_pack: int = option(
-        TOKENS_PER_PACK,
-        "Tokens that one thread computes at once, at most; the gradients of a step's packs are summed.",
+    tokens_per_pack: int | None = option(
+        None,
+        f"Tokens computed at once, about; gradients are summed. By default {TOKENS_PER_PACK:,} on a CPU, for each "
+        f"thread, and {TOKENS_PER_GPU_PACK:,} on a GPU.",
         min=64,
     )
     crop_residues: int = option(256, "Longer proteins are cropped to this many residues, anew each time.", min=8)
@@ -210,16 +239,26 @@ class MaskingConfig(Config):
 class OptimizerConfig(Config):
     """The optimiser."""
 
-    optimizer: Literal["adamw", "sgd"] = option("adamw", "adamw, or sgd: w - lr * gradient as it stands, no clipping.")
+    optimizer: OptimizerName | None = option(
+        None,
+        "muon (AdamW for what is no matrix of a layer), adamw, or sgd: w - lr * gradient as it stands, no clipping. "
+        "By default muon when pretraining, adamw when finetuning.",
+    )
     learning_rate: float | None = option(
-        None, "Peak learning rate; by default 0.001 for adamw (0.0003 when finetuning), 0.1 for sgd.", min=0.0
+        None,
+        "Peak learning rate; by default 0.002 for muon, 0.001 for adamw, 0.1 for sgd (finetuning: 0.0003 for muon and "
+        "adamw).",
+        min=0.0,
+    )
+    schedule: ScheduleName = option(
+        "stable", "The rate after the warm-up: stable with a linear fall at the end, or a falling cosine."
     )
     warmup_steps: int | None = option(None, "Steps of linear warm-up; a twentieth of all steps by default.", min=0)
     decay_share: float = option(
-        0.25, "The last share of the steps, over which the rate falls to zero.", min=0.0, max=1.0
+        0.25, "The last share of the steps, over which the rate falls to zero (stable).", min=0.0, max=1.0
     )
-    weight_decay: float = option(0.01, "Decay of weight matrices (adamw).", min=0.0)
-    clip_norm: float = option(1.0, "Largest norm of a step's gradient (adamw).", min=1e-6)
+    weight_decay: float = option(0.01, "Decay of weight matrices (muon, adamw).", min=0.0)
+    clip_norm: float = option(1.0, "Largest norm of a step's gradient (muon, adamw).", min=1e-6)
 
 
 # Inference

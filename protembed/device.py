@@ -1,13 +1,17 @@
-"""Where and how things are computed: device and threads."""
+"""Where and how things are computed: device, precision, threads, and the place among processes."""
 
 import os
+import resource
+import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from protembed.config import ComputeConfig
+from protembed.config import ComputeConfig, PrecisionName
 from protembed.errors import ConfigError
 
 Item = TypeVar("Item")
@@ -21,22 +25,66 @@ def choose_device(config: ComputeConfig) -> torch.device:
         ConfigError: the device that was asked for is not there.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if config.device == "auto":
-        return torch.device(next(name for name, is_there in available.items() if is_there))
-    if not available[config.device]:
-        raise ConfigError("--device", config.device, "this machine or this build of torch has none")
-    return torch.device(config.device)
+    name: str = config.device
+    if name == "auto":
+        name = next(device for device, is_there in available.items() if is_there)
+    elif not available[name]:
+        raise ConfigError("--device", name, "this machine or this build of torch has none")
+    if name == "cuda" and world_size() > 1:
+        return torch.device(name, _environment_number("LOCAL_RANK", 0))
+    return torch.device(name)
+
+
+def choose_precision(precision: PrecisionName, device: torch.device) -> torch.dtype:
+    """Decide in what numbers matrix products are trained: bfloat16 on GPUs that have it, else float32."""
+    if precision == "auto":
+        is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if is_fast else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+
+
+def process_rank() -> int:
+    """Tell which of the processes that torchrun started this is; 0 speaks and writes."""
+    return _environment_number("RANK", 0)
+
+
+def world_size() -> int:
+    """Count the processes that torchrun started; 1 without it."""
+    return _environment_number("WORLD_SIZE", 1)
+
+
+def _environment_number(name: str, default: int) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else default
 
 
 def num_threads(config: ComputeConfig) -> int:
     """Count the CPU threads to use: as asked for, else as the scheduler grants, else the cores this process may use."""
     if config.threads is not None:
         return config.threads
-    for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
-        value = os.environ.get(name, "")
-        if value.isdecimal() and int(value) > 0:
-            return int(value)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Processes that share a machine share its cores; OMP_NUM_THREADS already means one process.
+    num_sharing = _environment_number("LOCAL_WORLD_SIZE", 1)
+    granted = _environment_number("SLURM_CPUS_PER_TASK", 0) // num_sharing or _environment_number("OMP_NUM_THREADS", 0)
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return granted or max(1, num_cores // num_sharing)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory that this process has held so far, in bytes: on a GPU if that is the device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def total_memory(device: torch.device) -> int:
+    """Return the memory of a device in bytes: of the GPU, or of the machine as far as this process may use it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+    text = limit.read_text().strip() if limit.exists() else ""
+    return min(memory, int(text)) if text.isdecimal() else memory
 
 
 class WorkerPool:
@@ -67,8 +115,17 @@ class WorkerPool:
         torch.set_num_threads(self._threads_before)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Apply a function to each item, several at a time; results in the items' order."""
-        return self._pool.map(function, items)
+        """Apply a function to each item, several at a time; results in the items' order.
+
+        No more results wait to be taken than there are workers, so that memory does not grow with the number of items.
+        """
+        running = deque[Future[Result]]()
+        for item in items:
+            running.append(self._pool.submit(function, item))
+            if len(running) > self._num_workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 def worker_pool(config: ComputeConfig, device: torch.device) -> WorkerPool:

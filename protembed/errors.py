@@ -14,6 +14,8 @@
     ├── OutputExistsError               1   a finished result that would be overwritten
     ├── OutputError                     1   a result that could not be written
     ├── ChangedRunError                 1   a run directory that belongs to another command
+    ├── RunInUseError                   1   a run directory that another process is writing
+    ├── NotEnoughMemoryError            1   a model that is too large for this machine
     ├── DamagedRunError                 1   a run whose files are torn or damaged
     └── DivergedError                   1   training that left the finite numbers
 
@@ -101,9 +103,11 @@ class NothingToLearnError(DataError):
 class NothingToMeasureError(DataError):
     """Validation proteins none of whose residues can be hidden."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         super().__init__(
-            "no validation protein has a standard amino acid to hide and guess; give others by --valid FASTA"
+            f"no protein of the validation set {name!r} has a standard amino acid to hide and guess; "
+            "give others by --valid FASTA"
         )
 
 
@@ -150,6 +154,25 @@ class ChangedRunError(ProtembedError):
         super().__init__(
             f"{path} was begun with other settings ({'; '.join(changes)}); "
             "repeat the first command to resume, choose another --output, or pass --force to begin anew"
+        )
+
+
+class RunInUseError(ProtembedError):
+    """A run directory that another process is writing."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        self.path, self.holder = path, holder
+        super().__init__(f"{path} is in use by {holder}; wait for it, or choose another --output")
+
+
+class NotEnoughMemoryError(ProtembedError):
+    """A model that does not fit into memory together with its gradients and the optimiser's numbers."""
+
+    def __init__(self, size: str, needed: int, available: int) -> None:
+        self.size, self.needed, self.available = size, needed, available
+        super().__init__(
+            f"training {size} needs at least {needed / 2**30:,.1f} GiB of memory, and {available / 2**30:,.1f} GiB are "
+            "there; choose a smaller --size"
         )
 
 

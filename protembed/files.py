@@ -4,12 +4,14 @@ Whatever is finished appears under its name by renaming, after it was flushed to
 """
 
 import bz2
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import lzma
 import os
+import platform
 import re
 import shutil
 import sys
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from protembed.errors import FormatError, InputNotFoundError, OutputError, OutputExistsError
+from protembed.text import table_line
 
 STANDARD_STREAM = Path("-")
 
@@ -31,9 +34,6 @@ _DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
     b"\xfd7zXZ\x00": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
 }
 _UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
-# Spreadsheets take the first four for a formula; a quotation mark would swallow the cells up to the next one.
-_DANGEROUS_STARTS = ("=", "+", "-", "@", '"')
 
 
 # Reading
@@ -257,6 +257,49 @@ def output_stream(path: Path) -> Iterator[BinaryIO]:
             raise OutputError("<stdout>", error.strerror or str(error)) from error
 
 
+@contextmanager
+def exclusive_lock(path: Path, refuse: Callable[[str], Exception]) -> Iterator[None]:
+    """Hold a lock file while the block runs; the kernel frees it when its holder dies, however that happens.
+
+    Args:
+        path: of the lock file; it says who holds it, and is removed in the end.
+        refuse: makes the exception that is raised when somebody else holds it, from what the file says.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+")
+    except OSError as error:
+        raise OutputError(str(path), error.strerror or str(error)) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise refuse(stream.read().strip() or "another process") from None
+        except OSError:
+            pass  # a file system without locks: better a run without than none
+        # Whoever held it before may have removed the file that was just locked, and somebody may have made another.
+        if not (path.exists() and os.path.samestat(path.stat(), os.fstat(stream.fileno()))):
+            raise refuse("another process")
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {platform.node()}\n")
+        stream.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """Make a directory in TMPDIR that is gone, with all that is in it, when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="protembed-") as name:
+        yield Path(name)
+
+
 def scratch_file() -> BinaryIO:
     """Open a nameless file in TMPDIR that is gone when it is closed."""
     return cast("BinaryIO", tempfile.TemporaryFile())
@@ -283,6 +326,13 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a TSV atomically, in UTF-8; what is absent is an empty cell."""
+    with atomic_file(path) as stream:
+        for row in (header, *rows):
+            stream.write(table_line(["" if cell is None else cell for cell in row]))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, keys in the order given; NaN and infinity are refused with ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
@@ -299,38 +349,6 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
             stream.write(json.dumps(value, allow_nan=False) + "\n")
     except OSError as error:
         raise OutputError(str(path), error.strerror or str(error)) from error
-
-
-def table_line(cells: Sequence[object]) -> bytes:
-    r"""Spell one line of a TSV in UTF-8; what a terminal or a spreadsheet would act upon is escaped.
-
-    >>> table_line(["=cmd()", "tab\there", -1.5])
-    b"'=cmd()\ttab\\x09here\t-1.5\n"
-    """
-    return ("\t".join(_cell(cell) for cell in cells) + "\n").encode()
-
-
-def printable(text: str) -> str:
-    r"""Escape control and direction-changing characters as `\xNN` or `\uNNNN`; all else stays.
-
-    >>> printable("evil\x1b[2J")
-    'evil\\x1b[2J'
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() or letter == " " else _escape(letter) for letter in text)
-
-
-def _escape(letter: str) -> str:
-    code = ord(letter)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _cell(value: object) -> str:
-    if not isinstance(value, str):
-        return str(value)
-    text = printable(value)
-    return f"'{text}" if text.startswith(_DANGEROUS_STARTS) and not _NUMBER.fullmatch(text) else text
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -1,5 +1,8 @@
 """The field's metrics, and the trivial predictors that a model must beat."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -63,3 +66,46 @@ def majority_probabilities(train: NDArray[np.int64], num_classes: int, num_prote
 def mean_values(train: NDArray[np.float64], num_proteins: int) -> NDArray[np.float64]:
     """Predict the training part's mean for every protein, (proteins,)."""
     return np.full(num_proteins, np.mean(train))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFigures:
+    """How well the members of one class are guessed.
+
+    Attributes:
+        name: of the class.
+        count: its members.
+        loss: mean nats; None where there are none.
+        accuracy: share of likeliest guesses that are right; None where there are none.
+        mistaken_for: the most frequent wrong guess; None where there was none.
+    """
+
+    name: str
+    count: int
+    loss: float | None
+    accuracy: float | None
+    mistaken_for: str | None
+
+
+def class_figures(names: Sequence[str], losses: NDArray[np.float64], guesses: NDArray[np.int64]) -> list[ClassFigures]:
+    """Measure each class apart.
+
+    Args:
+        names: of the classes.
+        losses: (classes,), summed over the members of each, in nats.
+        guesses: (true, guessed), how often a member of one class was taken for one of another.
+    """
+    figures = []
+    for number, name in enumerate(names):
+        count, wrong = int(guesses[number].sum()), guesses[number].copy()
+        wrong[number] = 0
+        figures.append(
+            ClassFigures(
+                name=name,
+                count=count,
+                loss=float(losses[number] / count) if count else None,
+                accuracy=float(guesses[number, number] / count) if count else None,
+                mistaken_for=names[int(wrong.argmax())] if wrong.any() else None,
+            )
+        )
+    return figures

@@ -38,9 +38,9 @@ def proteins(proteins_fasta):
 def make_corpus(tmp_path_factory):
     """Build a corpus of the sequences given."""
 
-    def make(sequences):
-        directory = tmp_path_factory.mktemp("corpora") / "corpus"
-        with corpus_writer(directory) as writer:
+    def make(sequences, name="corpus"):
+        directory = tmp_path_factory.mktemp("corpora") / name
+        with corpus_writer(directory, name=name) as writer:
             for sequence in sequences:
                 writer.add(sequence)
         return Corpus(directory)

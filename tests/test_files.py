@@ -5,8 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from protembed import files
 from protembed.errors import InputNotFoundError, OutputError
@@ -17,13 +15,11 @@ from protembed.files import (
     atomic_path,
     open_input,
     output_stream,
-    printable,
     read_json,
     remove,
     remove_unfinished,
     sha256_of_file,
     sha256_of_inputs,
-    table_line,
     write_json,
     write_text,
 )
@@ -310,45 +306,6 @@ def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
 
 
 # Tables
-
-
-@pytest.mark.parametrize(
-    ("cell", "spelled"),
-    [
-        ("sp|P12345|NAME", "sp|P12345|NAME"),
-        ("=cmd()", "'=cmd()"),
-        ("+1+cmd()", "'+1+cmd()"),
-        ("-1+cmd()", "'-1+cmd()"),
-        ("-1.5e-3", "-1.5e-3"),
-        ("@SUM", "'@SUM"),
-        ("tab\there", r"tab\x09here"),
-        ("line\r\nbreak", r"line\x0d\x0abreak"),
-        ("clear\x1b[2J", r"clear\x1b[2J"),
-        ("evil\u202egnp", r"evil\u202egnp"),
-        ("\U000e0001", r"\U000e0001"),
-        ("Ångström β", "Ångström β"),
-        (-1.5, "-1.5"),
-        (7, "7"),
-        ("", ""),
-    ],
-)
-def test_cells_cannot_act_on_a_terminal_or_a_spreadsheet(cell, spelled):
-    assert table_line([cell, "next"]) == f"{spelled}\tnext\n".encode()
-
-
-@given(st.lists(st.text(), min_size=1, max_size=5))
-def test_a_table_line_is_one_line_with_one_cell_for_each(cells):
-    line = table_line(cells).decode()
-
-    assert line.endswith("\n")
-    assert len(line.splitlines()) == 1
-    assert line.count("\t") == len(cells) - 1
-
-
-@given(st.text())
-def test_what_is_printable_stays_so(text):
-    assert printable(text).isprintable()
-    assert printable(printable(text)) == printable(text)
 
 
 @pytest.mark.parametrize(

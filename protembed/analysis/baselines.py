@@ -1,16 +1,19 @@
 """What a model must beat: the amino acids' frequencies, and those after their left neighbour."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS
+from protembed.data.alphabet import AMINO_ACID_IDS, CLS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS, TOKENS
 from protembed.data.batching import MaskedBatch
 from protembed.data.corpus import Corpus
 
 # A pair of residues is as well known as its counts and so many more of the plain composition allow.
 _PRIOR_COUNT = 20.0
+_RESIDUES_AT_ONCE = 1 << 22
 
 
 class Composition:
@@ -25,33 +28,43 @@ class Composition:
     """
 
     def __init__(self, corpus: Corpus) -> None:
-        singles = np.ones(NUM_AMINO_ACIDS)
-        pairs = np.zeros((NUM_AMINO_ACIDS, NUM_AMINO_ACIDS))
-        for row in range(len(corpus)):
-            classes = corpus[row].astype(np.int64) - FIRST_AMINO_ACID
-            singles += np.bincount(classes[_is_class(classes)], minlength=NUM_AMINO_ACIDS)
-            both = _is_class(classes[:-1]) & _is_class(classes[1:])
-            flat = classes[:-1][both] * NUM_AMINO_ACIDS + classes[1:][both]
-            pairs += np.bincount(flat, minlength=NUM_AMINO_ACIDS**2).reshape(pairs.shape)
+        singles, pairs = _count(corpus)
+        singles = singles[AMINO_ACID_IDS] + 1
+        pairs = pairs[AMINO_ACID_IDS, AMINO_ACID_IDS]
         self.unigram = singles / singles.sum()
         self.bigram = (pairs + _PRIOR_COUNT * self.unigram) / (pairs.sum(1, keepdims=True) + _PRIOR_COUNT)
 
-    def losses(self, batches: list[MaskedBatch]) -> dict[str, float]:
+    def losses(self, batches: Sequence[MaskedBatch]) -> dict[str, float]:
         """Measure both models on hidden residues, as mean nats per residue.
 
         The bigram model falls back to the unigram where the left neighbour is hidden, non-standard or absent.
         """
         unigram, bigram = torch.from_numpy(self.unigram).log(), torch.from_numpy(self.bigram).log()
-        sums, count = {"unigram_loss": 0.0, "bigram_loss": 0.0}, 0
+        sums, count = {"unigram": 0.0, "bigram": 0.0}, 0
         for batch in batches:
             targets, left = batch.targets - FIRST_AMINO_ACID, _left_neighbours(batch)
             knows_left = (left >= 0) & (left < NUM_AMINO_ACIDS)
             single = unigram[targets]
             paired = bigram[left.clamp(0, NUM_AMINO_ACIDS - 1), targets]
-            sums["unigram_loss"] -= single.sum().item()
-            sums["bigram_loss"] -= torch.where(knows_left, paired, single).sum().item()
+            sums["unigram"] -= single.sum().item()
+            sums["bigram"] -= torch.where(knows_left, paired, single).sum().item()
             count += len(targets)
         return {name: value / count for name, value in sums.items()}
+
+
+def _count(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the tokens of a corpus, (tokens,), and the pairs of neighbours within a protein, (tokens, tokens)."""
+    num_tokens = len(TOKENS)
+    singles = np.zeros(num_tokens, np.int64)
+    pairs = np.zeros(num_tokens**2, np.int64)
+    for start in range(0, corpus.num_residues, _RESIDUES_AT_ONCE):
+        tokens = corpus.tokens[start : start + _RESIDUES_AT_ONCE + 1]  # one more, for the pair across the edge
+        singles += np.bincount(tokens[:_RESIDUES_AT_ONCE], minlength=num_tokens)
+        left = tokens[:-1].astype(np.uint16)
+        first, last = np.searchsorted(corpus.offsets, [start, start + len(left)], side="right")
+        left[corpus.offsets[first:last] - start - 1] = CLS  # the last residue of a protein has no right neighbour
+        pairs += np.bincount(left * np.uint16(num_tokens) + tokens[1:], minlength=num_tokens**2)
+    return singles, pairs.reshape(num_tokens, num_tokens)
 
 
 def _left_neighbours(batch: MaskedBatch) -> Tensor:
@@ -59,7 +72,3 @@ def _left_neighbours(batch: MaskedBatch) -> Tensor:
     starts_crop = torch.isin(batch.positions, batch.offsets)
     left = batch.tokens[(batch.positions - 1).clamp(min=0)] - AMINO_ACID_IDS.start
     return left.masked_fill(starts_crop, -1)
-
-
-def _is_class(classes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return (classes >= 0) & (classes < NUM_AMINO_ACIDS)

@@ -1,13 +1,20 @@
-"""Perplexity on frozen masks, beside what the training composition alone would reach."""
+"""Perplexity on frozen masks, beside what the training composition alone, or another model, would reach."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from protembed.analysis.baselines import Composition
+from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS
 from protembed.data.batching import MaskedBatch, validation_packs
-from protembed.data.corpus import Corpora
-from protembed.device import WorkerPool
+from protembed.data.corpus import Corpora, Corpus
 from protembed.errors import NothingToMeasureError
+from protembed.metrics import ClassFigures, class_figures
+from protembed.training.distributed import Compute
 from protembed.training.objectives import MaskedLM, evaluate
 
 _LARGEST_EXPONENT = 700.0
@@ -22,45 +29,105 @@ def perplexity(loss: float) -> float:
     return math.exp(min(loss, _LARGEST_EXPONENT))
 
 
-class PerplexityMeter:
-    """Measures a masked-LM objective on validation proteins whose hidden residues never change.
-
-    Args:
-        corpora: the training proteins, for the baselines, and the validation sets.
-        objective: the model, measured as it stands at each call.
-        window_residues: longer proteins are cut into windows of this length.
-        tokens_per_pack: the most tokens of a pack.
-        pool: computes packs side by side.
-
-    Raises:
-        NothingToMeasureError: a validation set has no standard residue.
+@dataclass(frozen=True)
+class ValidationSet:
+    """Proteins with hidden residues that never change.
 
     Attributes:
-        unigram_loss: mean nats per hidden residue of the first set, from the training composition.
-        bigram_loss: the same, given the left neighbour.
+        name: what the log calls it.
+        packs: all its windows.
+    """
+
+    name: str
+    packs: Sequence[MaskedBatch]
+
+    @classmethod
+    def of(cls, corpus: Corpus, window_residues: int, tokens_per_pack: int) -> "ValidationSet":
+        """Hide residues of a corpus.
+
+        Args:
+            corpus: the proteins.
+            window_residues: longer proteins are cut into windows of this length.
+            tokens_per_pack: the most tokens of a pack.
+
+        Raises:
+            NothingToMeasureError: it has no standard residue.
+        """
+        packs = validation_packs(corpus, window_residues, tokens_per_pack)
+        if not sum(len(pack.targets) for pack in packs):
+            raise NothingToMeasureError(corpus.name)
+        return cls(corpus.name, packs)
+
+
+References = Mapping[str, Mapping[str, float]]
+
+
+def reference_losses(
+    corpora: Corpora, sets: Sequence[ValidationSet], compared: MaskedLM | None, compute: Compute
+) -> References:
+    """Measure what a model is compared with, as mean nats per hidden residue.
+
+    Args:
+        corpora: the training proteins make the unigram and the bigram model.
+        sets: to measure on.
+        compared: another model.
+        compute: who computes.
+
+    Returns:
+        For each set by name: `unigram`, `bigram`, and `compared` where there is such a model.
+    """
+    composition = Composition(corpora.train)
+    references = {part.name: composition.losses(part.packs) for part in sets}
+    if compared is not None:
+        for part in sets:
+            references[part.name]["compared"] = evaluate(compared, part.packs, compute).mean().item()
+    return references
+
+
+class PerplexityMeter:
+    """Measures a masked-LM objective on validation sets, the first of which decides.
+
+    Args:
+        objective: the model, measured as it stands at each call.
+        sets: to measure on.
+        references: of each set, from `reference_losses`.
+        compute: who computes.
     """
 
     def __init__(
-        self, corpora: Corpora, objective: MaskedLM, window_residues: int, tokens_per_pack: int, pool: WorkerPool
+        self, objective: MaskedLM, sets: Sequence[ValidationSet], references: References, compute: Compute
     ) -> None:
-        self._objective, self._pool = objective, pool
-        self._sets: Sequence[list[MaskedBatch]] = [
-            validation_packs(corpus, window_residues, tokens_per_pack) for corpus in corpora.valid
-        ]
-        if not all(sum(len(pack.targets) for pack in packs) for packs in self._sets):
-            raise NothingToMeasureError
-        baselines = Composition(corpora.train).losses(self._sets[0])
-        self.unigram_loss, self.bigram_loss = baselines["unigram_loss"], baselines["bigram_loss"]
+        self._objective, self._sets, self._references, self._compute = objective, sets, references, compute
 
     def measure(self) -> dict[str, float]:
-        """Measure the model: loss, perplexity and accuracy on the first set, the loss on each further one."""
-        first, *further = (evaluate(self._objective, packs, self._pool) for packs in self._sets)
-        loss = first.mean().item()
-        return {
-            "valid_loss": loss,
-            "valid_perplexity": perplexity(loss),
-            "valid_accuracy": first.num_correct.item() / first.count,
-            "unigram_perplexity": perplexity(self.unigram_loss),
-            "bigram_perplexity": perplexity(self.bigram_loss),
-            **{f"valid_loss_{number}": part.mean().item() for number, part in enumerate(further, start=2)},
-        }
+        """Measure the model: `valid_loss`, `valid_perplexity`, `valid_accuracy` and each reference's perplexity.
+
+        The first set's figures have plain names, those of a further one begin with its name and a slash.
+        """
+        figures = dict[str, float]()
+        for part in self._sets:
+            prefix = "" if part is self._sets[0] else f"{part.name}/"
+            loss = evaluate(self._objective, part.packs, self._compute)
+            mean = loss.mean().item()
+            figures[f"{prefix}valid_loss"] = mean
+            figures[f"{prefix}valid_perplexity"] = perplexity(mean)
+            figures[f"{prefix}valid_accuracy"] = loss.num_correct.item() / loss.count
+            for name, reference in self._references[part.name].items():
+                figures[f"{prefix}{name}_perplexity"] = perplexity(reference)
+        return figures
+
+
+def by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Compute) -> list[ClassFigures]:
+    """Measure a model on each amino acid apart, in this process alone, in the order of the alphabet."""
+    losses = np.zeros(NUM_AMINO_ACIDS)
+    guesses = np.zeros((NUM_AMINO_ACIDS, NUM_AMINO_ACIDS), dtype=np.int64)  # (true, guessed)
+
+    def guess(batch: MaskedBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        with torch.inference_mode():
+            log_probabilities = objective.logits(batch).log_softmax(-1).cpu().numpy()  # (masked, 20)
+        return batch.targets.numpy() - FIRST_AMINO_ACID, log_probabilities
+
+    for truth, log_probabilities in compute.pool.map(guess, part.packs):
+        np.subtract.at(losses, truth, log_probabilities[np.arange(len(truth)), truth])
+        np.add.at(guesses, (truth, log_probabilities.argmax(1)), 1)
+    return class_figures(AMINO_ACIDS, losses, guesses)

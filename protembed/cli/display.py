@@ -5,31 +5,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay
 from protembed.config import ShowConfig
 from protembed.errors import ProtembedError
-from protembed.files import printable
+from protembed.text import printable
 
-if TYPE_CHECKING:
-    from protembed.training.loop import StepReport
-
-_SECONDS_BETWEEN_LINES = 30.0
 _INTERRUPTED, _BROKEN_PIPE, _FAILED = 130, 141, 1
 
 
@@ -42,7 +31,9 @@ class Display:
     """
 
     def __init__(self, show: ShowConfig, *, data_on_stdout: bool = False) -> None:
-        self._show, self._data_on_stdout = show, data_on_stdout
+        # Of the processes that torchrun starts only the first speaks.
+        self._show = show if is_first_process() else ShowConfig(quiet=True)
+        self._data_on_stdout = data_on_stdout
         self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
     @property
@@ -57,6 +48,8 @@ class Display:
 
     def warn(self, sentences: Sequence[str]) -> None:
         """Print warnings; quiet does not silence them."""
+        if not is_first_process():
+            return
         for sentence in sentences:
             self._console.print(f"warning: {printable(sentence)}")
 
@@ -65,7 +58,7 @@ class Display:
         for line in lines:
             self.say(line)
         if self._show.json:
-            text = json.dumps({name: _plain(value) for name, value in dataclasses.asdict(summary).items()})
+            text = json.dumps(_plain(dataclasses.asdict(summary)))
             print(text, file=sys.stderr if self._data_on_stdout else sys.stdout)
 
     @contextmanager
@@ -77,29 +70,10 @@ class Display:
             yield counter
 
     @contextmanager
-    def stepping(self) -> Iterator["Stepper"]:
-        """Show the steps of a training: a live bar on a terminal, else a line every half minute."""
-        columns = (
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console, disable=not self.is_live, transient=True) as bar:
-            yield Stepper(self, bar)
-
-
-class _EveryHalfMinute:
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def is_due(self) -> bool:
-        """Tell whether half a minute has passed since this was last true."""
-        if time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
-            return False
-        self._last = time.monotonic()
-        return True
+    def stepping(self) -> Iterator["TrainingDisplay"]:
+        """Show the steps of a training: a live panel on a terminal, else a line every half minute."""
+        with TrainingDisplay(self._console, self.say, is_live=self.is_live) as steps:
+            yield steps
 
 
 class Counter:
@@ -108,7 +82,7 @@ class Counter:
     def __init__(self, display: Display, bar: Progress, what: str) -> None:
         self._display, self._bar, self._what = display, bar, what
         self._task = bar.add_task(what, total=None)
-        self._began, self._clock = time.monotonic(), _EveryHalfMinute()
+        self._began, self._clock = time.monotonic(), EveryHalfMinute()
         self._num_proteins = self._num_residues = 0
 
     def advance(self, num_residues: int) -> None:
@@ -125,54 +99,9 @@ class Counter:
         return f"{self._what}: {self._num_proteins:,} proteins, {self._num_residues:,} residues, {rate:,.0f} residues/s"
 
 
-class Stepper:
-    """Shows the steps of a training; the loss is a running mean, the time left follows the recent pace."""
-
-    def __init__(self, display: Display, bar: Progress) -> None:
-        self._display, self._bar = display, bar
-        self._clock = _EveryHalfMinute()
-        self._loss: float | None = None
-        self._rate: float | None = None
-
-    def begin(self, num_steps: int, first_step: int) -> None:
-        """Take in how many steps there are, and how many were taken in an earlier run."""
-        self._num_steps, self._first_step = num_steps, first_step
-        self._task = self._bar.add_task("", total=num_steps, completed=first_step)
-        self._began = time.monotonic()
-
-    def advance(self, report: "StepReport") -> None:
-        """Take a step in, and show it when it is time."""
-        self._loss = _running(self._loss, report.train_loss)
-        self._rate = _running(self._rate, report.residues_per_second)
-        loss = "no loss yet" if self._loss is None else f"loss {self._loss:.3f}"
-        place, course = f"step {report.step:,} of {self._num_steps:,}", f"{loss}, {self._rate:,.0f} residues/s"
-        if self._display.is_live:
-            self._bar.update(self._task, completed=report.step, description=course)
-        elif self._clock.is_due():
-            self._display.say(f"{place}: {course}, {self._time_left(report.step)} left")
-        if report.validation is not None:
-            self._display.say(f"{place}: {_describe(report.validation)}")
-
-    def _time_left(self, step: int) -> str:
-        pace = (time.monotonic() - self._began) / max(step - self._first_step, 1)
-        minutes, seconds = divmod(round(pace * (self._num_steps - step)), 60)
-        return f"{minutes} min {seconds:02d} s"
-
-
-def _describe(validation: Mapping[str, float]) -> str:
-    loss = validation["valid_loss"]
-    if "valid_perplexity" not in validation:
-        return f"validation loss {loss:.4f}"
-    return (
-        f"validation loss {loss:.4f}, perplexity {validation['valid_perplexity']:.2f} "
-        f"(unigram {validation['unigram_perplexity']:.2f}, bigram {validation['bigram_perplexity']:.2f})"
-    )
-
-
-def _running(mean: float | None, value: float | None) -> float | None:
-    if value is None or mean is None:
-        return mean if value is None else value
-    return 0.95 * mean + 0.05 * value
+def is_first_process() -> bool:
+    """Tell whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
@@ -185,7 +114,8 @@ def reported_errors() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except ProtembedError as error:
-        print(f"protembed: {printable(str(error))}", file=sys.stderr)
+        if is_first_process():
+            print(f"protembed: {printable(str(error))}", file=sys.stderr)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
@@ -206,4 +136,6 @@ def _give_up_stdout() -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
     return str(value) if isinstance(value, Path) else value

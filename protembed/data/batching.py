@@ -1,11 +1,13 @@
-"""Crops and windows, packing under a token budget, and the seeded order.
+"""Crops and windows, packing under a token budget, and what each step sees.
 
 A batch is packed: the tokens of its proteins stand one after the other, and nothing is padded. What a step of training
 sees is a function of (seed, step) alone, drawn with numpy on the CPU.
 """
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -17,10 +19,11 @@ from protembed.config import TOKENS_PER_PACK, BatchConfig, MaskingConfig
 from protembed.data.alphabet import CLS, EOS
 from protembed.data.corpus import Corpus
 from protembed.data.masking import mask_for_validation, mask_tokens
+from protembed.data.order import EpochOrder, EveryProtein, OneOfEachCluster, token_counts
 from protembed.data.splits import sequence_sha256
 
-# Which of a run's random decisions a generator serves; the second entry of its seed.
-_ORDER_STREAM, _CROP_STREAM = 0, 1
+# The second entry of the seed of a step's generator; order.py has the epochs'.
+_CROP_STREAM = 1
 
 Tokens = NDArray[np.uint8]
 
@@ -134,81 +137,91 @@ def split_by_budget(lengths: Sequence[int] | NDArray[np.int64], tokens_per_pack:
         yield slice(start, len(lengths))
 
 
-class EpochOrder:
-    """A seeded order of proteins, anew in each epoch, divided into steps of nearly equal size.
+def divide_evenly(lengths: Sequence[int], tokens_per_pack: int) -> list[list[int]]:
+    """Divide proteins into as few packs as the budget allows, of nearly equal size, so that no worker waits long.
 
-    Step k of an epoch takes the proteins whose first token falls into the k-th of equal stretches of the epoch's
-    tokens. The number of steps is therefore the same in every epoch, and a step is found without walking to it.
+    A pack may exceed the budget by less than its shortest protein.
 
-    Args:
-        lengths: (proteins,), tokens of each as a step sees it, cropped.
-        tokens_per_batch: the most tokens of a step; only a protein longer than half of it can make a step exceed it.
-        seed: the run's seed.
+    >>> divide_evenly([3, 4, 9, 2, 2], 10)
+    [[2], [0, 1, 3, 4]]
+    """
+    num_packs = -(-sum(lengths) // tokens_per_pack)
+    packs = [list[int]() for _ in range(num_packs)]
+    fill = [(0, number) for number in range(num_packs)]
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        filled, emptiest = fill[0]
+        heapq.heapreplace(fill, (filled + lengths[index], emptiest))
+        packs[emptiest].append(index)
+    return [sorted(part) for part in packs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedCrop:
+    """A crop or window with hidden residues.
+
+    Attributes:
+        tokens: (tokens,), uint8; as the model is shown them.
+        positions: (masked,), int64; where the hidden residues stand in `tokens`.
+        targets: (masked,), uint8; their token ids.
+        row: which protein it belongs to.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], tokens_per_batch: int, seed: int) -> None:
-        self._lengths, self._seed = lengths, seed
-        # A step overshoots its stretch by less than its last protein.
-        stretch = max(tokens_per_batch - int(lengths.max()), tokens_per_batch // 2)
-        self.steps_per_epoch = max(1, -(-int(lengths.sum()) // stretch))
-        self._epoch = -1
-        self._order = np.empty(0, np.int64)
-        self._boundaries = np.empty(0, np.int64)
-
-    def rows(self, step: int) -> NDArray[np.int64]:
-        """Return the proteins of a step, (proteins,), in their order."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._plan(epoch)
-        return self._order[self._boundaries[index] : self._boundaries[index + 1]]
-
-    def _plan(self, epoch: int) -> None:
-        rng = np.random.default_rng([self._seed, _ORDER_STREAM, epoch])
-        self._order = rng.permutation(len(self._lengths))
-        ends = np.cumsum(self._lengths[self._order])
-        starts = ends - self._lengths[self._order]
-        stretches = np.linspace(0, ends[-1], self.steps_per_epoch + 1)
-        self._boundaries = np.searchsorted(starts, stretches)
-        self._epoch = epoch
+    tokens: Tokens
+    positions: NDArray[np.int64]
+    targets: Tokens
+    row: int
 
 
 class PretrainingPlan:
     """What each step of pretraining sees: seeded proteins, seeded crops, seeded masks.
 
     Args:
-        corpus: the proteins.
-        batches: crop length and token budgets.
+        corpus: the proteins; where it knows clusters, an epoch sees one member of each.
+        batches: crop length and tokens of a step.
+        tokens_per_pack: about the tokens that are computed at once.
         masking: the masking rule's shares.
         seed: the run's seed.
     """
 
-    def __init__(self, corpus: Corpus, batches: BatchConfig, masking: MaskingConfig, seed: int) -> None:
-        self._corpus, self._batches, self._masking, self._seed = corpus, batches, masking, seed
-        num_residues = np.minimum(corpus.lengths, batches.crop_residues)
-        # A crop of a longer protein has one special token at most.
-        lengths = num_residues + np.where(corpus.lengths <= batches.crop_residues, 2, 1)
-        self._order = EpochOrder(lengths, batches.tokens_per_batch, seed)
+    def __init__(
+        self, corpus: Corpus, batches: BatchConfig, tokens_per_pack: int, masking: MaskingConfig, seed: int
+    ) -> None:
+        self._corpus, self._crop_residues = corpus, batches.crop_residues
+        self._tokens_per_pack, self._masking, self._seed = tokens_per_pack, masking, seed
+        sampler = EveryProtein(len(corpus)) if corpus.clusters is None else OneOfEachCluster(corpus.clusters)
+        count = token_counts(corpus.offsets, batches.crop_residues)
+        self._order = EpochOrder(sampler, count, batches.crop_residues + 2, batches.tokens_per_batch, seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def packs(self, step: int) -> list[MaskedBatch]:
-        """Draw a step, masks included, and divide it into packs under the budget."""
+        """Draw a step, masks included, and divide it into packs of equal work."""
+        crops = self.crops(step)
+        parts = divide_evenly([len(crop.tokens) for crop in crops], self._tokens_per_pack)
+        return [pack_masked([crops[index] for index in part]) for part in parts]
+
+    def crops(self, step: int) -> list[MaskedCrop]:
+        """Draw a step's crops and their masks; a function of the seed and the step alone."""
         rng = np.random.default_rng([self._seed, _CROP_STREAM, step])
         rows = self._order.rows(step)
-        crops = [self._crop(int(row), rng) for row in rows]
-        if not crops:
+        shown = [self._cut(int(row), rng) for row in rows]
+        if not shown:
             return []
-        offsets = _offsets_of(crops)
-        masked = mask_tokens(np.concatenate(crops), offsets, self._masking, rng)
+        offsets = _offsets_of(shown)
+        masked = mask_tokens(np.concatenate(shown), offsets, self._masking, rng)
+        ends = np.searchsorted(masked.positions, offsets)
         return [
-            _masked_pack(
-                masked.tokens, masked.positions, masked.targets, offsets[part.start : part.stop + 1], rows[part]
+            MaskedCrop(
+                tokens=masked.tokens[start:stop],
+                positions=masked.positions[first:last] - start,
+                targets=masked.targets[first:last],
+                row=int(row),
             )
-            for part in split_by_budget(np.diff(offsets), self._batches.tokens_per_pack)
+            for row, (start, stop), (first, last) in zip(rows, pairwise(offsets), pairwise(ends), strict=True)
         ]
 
-    def _crop(self, row: int, rng: np.random.Generator) -> Tokens:
+    def _cut(self, row: int, rng: np.random.Generator) -> Tokens:
         residues = self._corpus[row]
-        length = min(len(residues), self._batches.crop_residues)
+        length = min(len(residues), self._crop_residues)
         start = int(rng.integers(len(residues) - length + 1))
         return cut(residues, start, start + length)
 
@@ -223,28 +236,39 @@ def validation_packs(corpus: Corpus, window_residues: int, tokens_per_pack: int)
         window_residues: the longest stretch that is computed at once.
         tokens_per_pack: the most tokens of a pack.
     """
-    windows, chosen, targets, rows = [], [], [], []
-    for row in range(len(corpus)):
-        masked = mask_for_validation(corpus[row], sequence_sha256(corpus.sequence(row)))
-        is_target = np.zeros(len(masked.tokens), dtype=bool)
-        is_target[masked.positions] = True
-        for start in range(0, len(masked.tokens), window_residues):
-            stop = min(start + window_residues, len(masked.tokens))
-            windows.append(cut(masked.tokens, start, stop))
-            chosen.append(np.flatnonzero(is_target[start:stop]) + (start == 0))
-            targets.append(corpus[row][start:stop][is_target[start:stop]])
-            rows.append(row)
-    order = np.argsort([-len(window) for window in windows], kind="stable")  # equal lengths together: fuller packs
-    windows, chosen, targets = ([items[i] for i in order] for items in (windows, chosen, targets))
-    packs = []
-    for part in split_by_budget([len(window) for window in windows], tokens_per_pack):
-        offsets = _offsets_of(windows[part])
-        positions = np.concatenate([at + start for at, start in zip(chosen[part], offsets[:-1], strict=True)])
-        tokens = np.concatenate(windows[part])
-        packs.append(
-            _masked_pack(tokens, positions, np.concatenate(targets[part]), offsets, np.array(rows)[order[part]])
+    windows = [window for row in range(len(corpus)) for window in _masked_windows(corpus, row, window_residues)]
+    windows.sort(key=lambda window: -len(window.tokens))  # equal lengths together: fuller packs
+    parts = split_by_budget([len(window.tokens) for window in windows], tokens_per_pack)
+    return [pack_masked(windows[part]) for part in parts]
+
+
+def _masked_windows(corpus: Corpus, row: int, window_residues: int) -> Iterator[MaskedCrop]:
+    masked = mask_for_validation(corpus[row], sequence_sha256(corpus.sequence(row)))
+    for start in range(0, len(masked.tokens), window_residues):
+        stop = min(start + window_residues, len(masked.tokens))
+        inside = slice(*np.searchsorted(masked.positions, [start, stop]))
+        yield MaskedCrop(
+            tokens=cut(masked.tokens, start, stop),
+            positions=masked.positions[inside] - start + (start == 0),  # <cls> stands before the first window
+            targets=masked.targets[inside],
+            row=row,
         )
-    return packs
+
+
+def pack_masked(crops: Sequence[MaskedCrop]) -> MaskedBatch:
+    """Put crops with hidden residues one after the other."""
+    batch = pack([crop.tokens for crop in crops], [crop.row for crop in crops])
+    starts = batch.offsets.tolist()
+    positions = np.concatenate([crop.positions + start for crop, start in zip(crops, starts, strict=False)])
+    targets = np.concatenate([crop.targets for crop in crops]).astype(np.int64)
+    return MaskedBatch(
+        tokens=batch.tokens,
+        offsets=batch.offsets,
+        rows=batch.rows,
+        positions=torch.from_numpy(positions),
+        targets=torch.from_numpy(targets),
+        num_residues=int(((batch.tokens != CLS) & (batch.tokens != EOS)).sum()),
+    )
 
 
 class LabelledPlan:
@@ -260,7 +284,8 @@ class LabelledPlan:
     def __init__(self, proteins: Sequence[Tokens], targets: Tensor, tokens_per_batch: int, seed: int) -> None:
         self._proteins, self._targets = proteins, targets
         lengths = np.array([len(protein) + 2 for protein in proteins], dtype=np.int64)
-        self._order = EpochOrder(lengths, tokens_per_batch, seed)
+        sampler = EveryProtein(len(proteins))
+        self._order = EpochOrder(sampler, lengths.__getitem__, int(lengths.max()), tokens_per_batch, seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def packs(self, step: int) -> list[LabelledBatch]:
@@ -287,21 +312,4 @@ def _labelled_pack(proteins: Sequence[Tokens], targets: Tensor, rows: NDArray[np
         rows=batch.rows,
         targets=targets[batch.rows],
         num_residues=sum(map(len, chosen)),
-    )
-
-
-def _masked_pack(
-    tokens: Tokens, positions: NDArray[np.int64], targets: Tokens, offsets: NDArray[np.int64], rows: NDArray[np.int64]
-) -> MaskedBatch:
-    """Take the crops between the first and the last of `offsets` out of masked tokens."""
-    start, stop = offsets[0], offsets[-1]
-    inside = slice(*np.searchsorted(positions, [start, stop]))
-    ids = tokens[start:stop].astype(np.int64)
-    return MaskedBatch(
-        tokens=torch.from_numpy(ids),
-        offsets=torch.from_numpy(offsets - start),
-        rows=torch.from_numpy(rows.astype(np.int64)),
-        positions=torch.from_numpy(positions[inside] - start),
-        targets=torch.from_numpy(targets[inside].astype(np.int64)),
-        num_residues=int(((ids != CLS) & (ids != EOS)).sum()),
     )

@@ -27,9 +27,9 @@ from protembed.files import (
     remove,
     scratch_file,
     sha256_of_file,
-    table_line,
     write_json,
 )
+from protembed.text import table_line
 
 FormatName = Literal["npy", "tsv", "h5", "npz"]
 _PER_PROTEIN: tuple[FormatName, ...] = ("npy", "tsv")

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 import protembed
-from protembed.files import printable
 from protembed.model.checkpoint import Checkpoint
+from protembed.text import printable
 
 _LOADING = """```python
 from transformers import EsmForMaskedLM

@@ -35,7 +35,6 @@ from protembed.files import (
     read_json,
     remove,
     sha256_of_inputs,
-    table_line,
     write_json,
 )
 from protembed.inference.engine import Engine
@@ -50,6 +49,7 @@ from protembed.model.checkpoint import (
 )
 from protembed.model.heads import TaskHead
 from protembed.report.card import finetuned_card
+from protembed.text import table_line
 from protembed.training.finetuning import FullTraining
 from protembed.training.linear import fit_classifier, fit_values
 from protembed.training.loop import StepReport

@@ -21,11 +21,12 @@ from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.device import choose_device, worker_pool
 from protembed.errors import OutputExistsError
-from protembed.files import atomic_directory, atomic_file, default_path, table_line, write_json
+from protembed.files import atomic_directory, atomic_file, default_path, write_json
 from protembed.inference.engine import Engine
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.report.figures import draw_attention
+from protembed.text import table_line
 
 # A protein's maps are many times larger than its vectors: few are held at a time.
 _TOKENS_PER_WINDOW = 4096

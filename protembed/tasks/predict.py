@@ -10,11 +10,12 @@ from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.device import choose_device, worker_pool
 from protembed.errors import InputNotFoundError, OutputExistsError
-from protembed.files import STANDARD_STREAM, default_path, output_stream, table_line
+from protembed.files import STANDARD_STREAM, default_path, output_stream
 from protembed.inference.engine import Engine
 from protembed.inference.representation import representation_of
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
+from protembed.text import table_line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,109 +1,70 @@
 """Pretraining: from FASTA files to a run directory with a model."""
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from protembed.analysis.perplexity import PerplexityMeter, perplexity
+import torch
+
+from protembed.analysis.perplexity import (
+    PerplexityMeter,
+    References,
+    ValidationSet,
+    by_amino_acid,
+    perplexity,
+    reference_losses,
+)
 from protembed.config import (
     SIZES,
+    TOKENS_PER_GPU_PACK,
+    TOKENS_PER_PACK,
     BatchConfig,
     ComputeConfig,
     MaskingConfig,
     OptimizerConfig,
+    OptimizerName,
     PretrainConfig,
     ReaderConfig,
     as_plain_values,
 )
 from protembed.data.batching import PretrainingPlan
-from protembed.data.corpus import Corpora, build_corpora, open_corpora
-from protembed.device import WorkerPool, choose_device, worker_pool
-from protembed.files import STANDARD_STREAM, default_path, sha256_of_inputs
+from protembed.data.clusters import ClusterSource
+from protembed.data.corpus import build_corpora, open_corpora
+from protembed.device import choose_device, choose_precision, total_memory, worker_pool
+from protembed.errors import NotEnoughMemoryError
+from protembed.files import STANDARD_STREAM, default_path, scratch_directory, sha256_of_inputs, write_table
+from protembed.metrics import ClassFigures
 from protembed.model.catalog import find_model, open_model
-from protembed.model.checkpoint import Checkpoint, ModelRecord, model_sha256, new_checkpoint, save_checkpoint
+from protembed.model.checkpoint import (
+    Checkpoint,
+    ModelRecord,
+    load_checkpoint,
+    model_sha256,
+    new_checkpoint,
+    save_checkpoint,
+)
 from protembed.report.card import pretrained_card
 from protembed.report.figures import draw_training
-from protembed.training.loop import (
-    NUM_DEFAULT_VALIDATIONS,
-    StepReport,
-    TrainingPlan,
-    measure_seconds_per_step,
-    plan_training,
-    train,
-)
+from protembed.report.pretraining import PretrainPlan, PretrainSummary, pretraining_facts
+from protembed.training.distributed import ALONE, Compute, Processes, joined_processes
+from protembed.training.loop import StepReport, Training, TrainingPlan, plan_training, train
 from protembed.training.objectives import MaskedLM
-from protembed.training.optimizer import make_optimizer
+from protembed.training.optimizer import make_optimizers
+from protembed.training.pace import Deadline, Pace, measure_pace
 from protembed.training.run_directory import RunDirectory
 from protembed.training.state import RunState
 
 _DEFAULT_PASSES = 10
 _MIN_DEFAULT_STEPS = 200
-# Checkpoints, exports and a busy machine take what a short calibration does not see.
-_TIME_SHARE = 0.95
-_MAX_VALIDATION_SHARE = 0.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainPlan:
-    """What a run is going to do, known before its first step.
-
-    Attributes:
-        output: the run directory.
-        num_parameters: of the encoder and its masked-LM head.
-        num_proteins: to train on.
-        num_residues: to train on.
-        num_valid_proteins: of each validation set.
-        window_residues: the longest stretch that validation computes at once, and the model records.
-        unigram_loss: mean nats per hidden residue of the first validation set, from the training composition.
-        bigram_loss: the same, given the left neighbour.
-        num_steps: optimiser steps.
-        steps_per_pass: steps in which every protein is seen once.
-        first_step: where the run stands; above 0 it is resumed.
-        warnings: what the user should know about the input.
-    """
-
-    output: Path
-    num_parameters: int
-    num_proteins: int
-    num_residues: int
-    num_valid_proteins: Sequence[int]
-    window_residues: int
-    unigram_loss: float
-    bigram_loss: float
-    num_steps: int
-    steps_per_pass: int
-    first_step: int
-    warnings: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainSummary:
-    """What a run has come to.
-
-    Attributes:
-        model: the directory of the best model; None when the run was left before its first validation.
-        num_steps: steps taken.
-        num_residues: residues seen.
-        num_skipped: steps skipped because their loss or gradient was not finite.
-        best_step: after how many steps the best model was measured.
-        valid_loss: of the best model, mean nats per hidden residue.
-        valid_perplexity: its exponential.
-        unigram_loss: of the unigram model on the same hidden residues.
-        is_finished: whether all planned steps were taken.
-    """
-
-    model: Path | None
-    num_steps: int
-    num_residues: int
-    num_skipped: int
-    best_step: int | None
-    valid_loss: float | None
-    valid_perplexity: float | None
-    unigram_loss: float
-    is_finished: bool
+# Chosen at equal time (benchmarks/README.md); the first is the default.
+_DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 2e-3, "adamw": 1e-3, "sgd": 0.1}
+_BYTES_PER_NUMBER = 4
+_DEFAULT_TOKENS_PER_PACK = {"cpu": TOKENS_PER_PACK, "cuda": TOKENS_PER_GPU_PACK}
+# What decides when something is written down or shown, and changes no number.
+_UNSHAPING = ("save_minutes", "keep_checkpoints", "dry_run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +86,10 @@ def pretrain_model(
     on_plan: Callable[[PretrainPlan], None] = lambda plan: None,
     on_step: Callable[[StepReport], None] = lambda report: None,
     stop: Callable[[], bool] = lambda: False,
-) -> PretrainSummary:
+) -> PretrainSummary | None:
     """Train an encoder to predict hidden amino acids; the same call takes up a run that was interrupted.
+
+    Under torchrun all processes call it alike, and share the work.
 
     Args:
         fasta: the proteins to train on; `-` is stdin.
@@ -136,61 +99,237 @@ def pretrain_model(
         stop: asked after each step; when true the run is saved and left.
 
     Returns:
-        Where the model is and how good it is.
+        Where the model is and how good it is; None after `--dry-run`, which leaves nothing behind.
 
     Raises:
         ProtembedError: the input, the options or the run directory do not allow it; see `protembed.errors`.
     """
-    config, began = options.pretrain, time.monotonic()
-    output = config.output or default_path(fasta[0], ".run")
-    device, run = choose_device(options.compute), RunDirectory(output)
-    warnings = _open_run(run, fasta, options)
-    corpora = open_corpora(run.path("corpus"))
+    output = options.pretrain.output or default_path(fasta[0], ".run")
+    _check_memory(options)
+    with joined_processes() as processes:
+        if options.pretrain.dry_run:
+            with scratch_directory() as scratch, _begun(RunDirectory(scratch / "run"), fasta, options) as training:
+                on_plan(replace(training.announcement(), output=output))
+            return None
+        run = RunDirectory(output, processes)
+        with run.locked(), _begun(run, fasta, options, processes) as training:
+            on_plan(training.announcement())
+            for report in training.reports(stop):
+                on_step(report)
+            return training.summary()
 
+
+@contextmanager
+def _begun(
+    run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions, processes: Processes = ALONE
+) -> Iterator["_Pretraining"]:
+    """Begin a run, or take up the one that is there."""
+    began, device = time.monotonic(), choose_device(options.compute)
+    precision = choose_precision(options.pretrain.precision, device)
+    warnings = _open_run(run, fasta, options)
     with worker_pool(options.compute, device) as pool:
-        checkpoint = _starting_model(config, options.batches)
-        objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head).to(device)
-        batches = PretrainingPlan(corpora.train, options.batches, options.masking, config.seed)
-        window = checkpoint.record.window_residues
-        meter = PerplexityMeter(corpora, objective, window, options.batches.tokens_per_pack, pool)
-        plan = TrainingPlan(
-            **run.recall("plan", lambda: asdict(_plan(options, objective, batches, meter, pool, began)))
+        compute = Compute(pool=pool, processes=processes, precision=precision)
+        yield _Pretraining(run, options, compute, device, began, warnings)
+
+
+class _Pretraining:
+    """A run that is planned and restored, and can be trained to its end.
+
+    Args:
+        run: opened, its corpora stored.
+        options: of the command.
+        compute: who computes.
+        device: where the model is.
+        began: when the command began, by `time.monotonic`.
+        warnings: about the input, to be announced.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        options: PretrainOptions,
+        compute: Compute,
+        device: torch.device,
+        began: float,
+        warnings: Sequence[str],
+    ) -> None:
+        config, self._run, self._options, self._warnings = options.pretrain, run, options, warnings
+        self._corpora = open_corpora(run.path("corpus"))
+        tokens_per_pack = options.batches.tokens_per_pack or _DEFAULT_TOKENS_PER_PACK.get(device.type, TOKENS_PER_PACK)
+        self._checkpoint = _starting_model(config, options.batches).to(device)
+        objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.lm_head)
+        self._batches = PretrainingPlan(
+            self._corpora.train, options.batches, tokens_per_pack, options.masking, config.seed
         )
-        optimizer = make_optimizer(objective, options.optimizer)
-        state = RunState(output)
-        state.restore(objective, optimizer)
-        run.cut_log(state.progress.step)
-        announced = PretrainPlan(
-            output=output,
-            num_parameters=checkpoint.num_parameters,
-            num_proteins=len(corpora.train),
-            num_residues=corpora.train.num_residues,
-            num_valid_proteins=[len(corpus) for corpus in corpora.valid],
-            window_residues=window,
-            unigram_loss=meter.unigram_loss,
-            bigram_loss=meter.bigram_loss,
-            num_steps=plan.num_steps,
-            steps_per_pass=batches.steps_per_epoch,
-            first_step=state.progress.step,
-            warnings=warnings,
+        window = self._checkpoint.record.window_residues
+        self._sets = [ValidationSet.of(corpus, window, tokens_per_pack) for corpus in self._corpora.valid]
+        self._references: References = run.recall("references", lambda: self._measure_references(compute))
+        self._meter = PerplexityMeter(objective, self._sets, self._references, compute)
+        self._training = Training(objective=objective, batches=self._batches, optimizers=[], compute=compute)
+        self._pace: Pace | None = None
+        self._deadline: Deadline | None = None
+        self._plan = TrainingPlan(**run.recall("plan", lambda: asdict(self._decide_plan(began))))
+        optimizers = make_optimizers(objective, self._plan.optimizer, self._plan.weight_decay, compute.pool)
+        self._training = replace(self._training, optimizers=optimizers)
+        self._state = RunState(
+            run.path(""),
+            num_kept=config.keep_checkpoints,
+            save_seconds=config.save_minutes * 60,
+            is_writer=compute.processes.is_first,
         )
-        on_plan(announced)
-        for report in train(objective, batches, optimizer, plan, state, pool, validate=meter.measure, stop=stop):
-            run.log(_log_line(report))
-            if report.is_best:
-                _export(checkpoint, corpora, options, report, run.path("model"))
-            on_step(report)
-    draw_training(run.path("training.png"), run.read_log())
-    return _summary(run, state, plan, meter)
+        self._state.restore(objective, optimizers)
+        run.cut_log(self._state.progress.step)
+
+    def _measure_references(self, compute: Compute) -> References:
+        compared = None
+        if self._options.pretrain.compare is not None:
+            checkpoint = open_model(self._options.pretrain.compare).to(self._checkpoint.device)
+            compared = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
+        return reference_losses(self._corpora, self._sets, compared, compute)
+
+    def _decide_plan(self, began: float) -> TrainingPlan:
+        """Decide the number of steps: as asked for, as many as fit into the minutes, or ten passes over the data."""
+        config = self._options.pretrain
+        num_steps = config.steps or max(_MIN_DEFAULT_STEPS, _DEFAULT_PASSES * self._batches.steps_per_epoch)
+
+        def plan_of(num_steps: int, validate_every: int | None = config.validate_every) -> TrainingPlan:
+            return plan_training(
+                self._options.optimizer,
+                num_steps,
+                _DEFAULT_RATES,
+                validate_every=validate_every,
+                save_every=config.save_every,
+                patience=config.patience,
+            )
+
+        plan = plan_of(num_steps)
+        if config.max_minutes is not None or config.dry_run:
+            self._pace = measure_pace(self._training, plan, self._meter.measure)
+        if self._pace is None or config.max_minutes is None:
+            return plan
+        self._deadline = Deadline(began, config.max_minutes)
+        return self._deadline.fit(plan_of, self._pace, config.validate_every)
+
+    def announcement(self) -> PretrainPlan:
+        """Say what the run is going to do."""
+        config, train = self._options.pretrain, self._corpora.train
+        return PretrainPlan(
+            output=self._run.path(""),
+            num_parameters=self._checkpoint.num_parameters,
+            num_proteins=len(train),
+            num_residues=train.num_residues,
+            num_clusters=None if train.clusters is None else len(train.clusters),
+            cropped_share=float((train.lengths > self._options.batches.crop_residues).mean()),
+            valid_sets={corpus.name: len(corpus) for corpus in self._corpora.valid},
+            window_residues=self._checkpoint.record.window_residues,
+            references=self._references,
+            num_steps=self._plan.num_steps,
+            steps_per_pass=self._batches.steps_per_epoch,
+            first_step=self._state.progress.step,
+            optimizer=self._plan.optimizer,
+            learning_rate=self._plan.learning_rate,
+            disk_bytes=self._disk_bytes(config.keep_checkpoints),
+            seconds=None if self._pace is None else self._pace.seconds(self._plan),
+            memory_bytes=None if self._pace is None else self._pace.memory_bytes,
+            warnings=self._warnings,
+        )
+
+    def _disk_bytes(self, num_checkpoints: int) -> int:
+        # A checkpoint holds the weights and, but for sgd, one or two numbers more for each of them.
+        per_weight = {"sgd": 1, "muon": 2, "adamw": 3}[self._plan.optimizer]
+        weights = self._checkpoint.num_parameters * _BYTES_PER_NUMBER
+        corpora = [self._corpora.train, *self._corpora.valid]
+        return weights * (1 + num_checkpoints * per_weight) + sum(
+            corpus.tokens.nbytes + corpus.offsets.nbytes for corpus in corpora
+        )
+
+    def reports(self, stop: Callable[[], bool]) -> Iterator[StepReport]:
+        """Train, keeping the log and the best model; yield a report after each step."""
+        is_first = self._training.compute.processes.is_first
+        for report in train(
+            self._training, self._plan, self._state, validate=self._meter.measure, replan=self._replan, stop=stop
+        ):
+            self._run.log(_log_line(report))
+            if report.is_best and is_first:
+                self._export(report)
+            yield report
+        if is_first:
+            draw_training(self._run.path("training.png"), self._run.read_log())
+
+    def _replan(self, plan: TrainingPlan, step: int) -> TrainingPlan:
+        """Correct a plan for a number of minutes by the pace of the run itself; all processes follow the first."""
+        if self._deadline is None or not self._deadline.is_due(plan, step):
+            return plan
+        corrected = self._run.revise("plan", asdict(self._deadline.correct(plan, step)))
+        self._plan = TrainingPlan(**corrected)
+        return self._plan
+
+    def _export(self, report: StepReport) -> None:
+        """Write the model as it stands, the best so far, as a Hugging Face directory."""
+        self._checkpoint.record = replace(
+            self._checkpoint.record,
+            configuration=_settings(self._options),
+            corpus_fingerprint=self._corpora.train.fingerprint,
+            metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
+        )
+        facts = pretraining_facts(
+            self._checkpoint.record,
+            self._corpora.train,
+            self._options.batches,
+            self._options.masking,
+            self._plan,
+        )
+        save_checkpoint(self._checkpoint, self._run.path("model"), pretrained_card(self._checkpoint, facts))
+
+    def summary(self) -> PretrainSummary:
+        """Say what the run has come to, and when it is finished measure its best model on each amino acid."""
+        progress = self._state.progress
+        is_finished = progress.is_finished(self._plan.num_steps, self._plan.patience)
+        amino_acids = self._amino_acids() if is_finished and self._training.compute.processes.is_first else []
+        self._training.compute.processes.wait()
+        return PretrainSummary(
+            model=self._run.path("model") if self._run.has("model") else None,
+            num_steps=progress.step,
+            num_residues=progress.num_residues,
+            num_skipped=progress.num_skipped,
+            best_step=progress.best_step,
+            valid_loss=progress.best_loss,
+            valid_perplexity=None if progress.best_loss is None else perplexity(progress.best_loss),
+            references=self._references[self._sets[0].name],
+            amino_acids=amino_acids,
+            is_finished=is_finished,
+        )
+
+    def _amino_acids(self) -> list[ClassFigures]:
+        best = load_checkpoint(self._run.path("model")).to(self._checkpoint.device)
+        figures = by_amino_acid(MaskedLM(best.encoder, best.lm_head), self._sets[0], self._training.compute)
+        write_table(
+            self._run.path("amino_acids.tsv"),
+            ["amino_acid", "hidden", "loss", "accuracy", "mistaken_for"],
+            (astuple(amino_acid) for amino_acid in figures),
+        )
+        return figures
+
+
+def _check_memory(options: PretrainOptions) -> None:
+    """Refuse a model that cannot fit, before any work: weights, gradients, and a second copy of both at least."""
+    if options.pretrain.from_model is not None:
+        return
+    size, device = options.pretrain.size, choose_device(options.compute)
+    needed, available = 4 * SIZES[size].num_parameters * _BYTES_PER_NUMBER, total_memory(device)
+    if needed > available:
+        raise NotEnoughMemoryError(size, needed, available)
 
 
 def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions) -> list[str]:
     """Begin a run by storing its proteins, or take up the one that is there; return warnings about the input."""
     config, warnings = options.pretrain, list[str]()
+    clusters = None if config.clusters is None else ClusterSource(path=config.clusters, column=config.cluster_column)
 
     def store_corpora(directory: Path) -> None:
         corpora = directory / "corpus"
-        warnings.extend(build_corpora(corpora, fasta, config.valid, on_illegal=options.reader.on_illegal))
+        on_illegal = options.reader.on_illegal
+        warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, on_illegal=on_illegal))
 
     is_resumed = run.has("run.json") and not config.force
     run.open(_identity(fasta, options), store_corpora, force=config.force)
@@ -201,18 +340,20 @@ def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions
 
 def _identity(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]:
     """Collect what makes two runs the same: settings that shape the result, and the bytes of the inputs."""
-    base = options.pretrain.from_model
+    config = options.pretrain
     return {
         **_settings(options),
         "fasta": sha256_of_inputs(fasta),
-        "valid": sha256_of_inputs(options.pretrain.valid),
-        "from": None if base is None else model_sha256(find_model(base)),
+        "valid": sha256_of_inputs(config.valid),
+        "clusters": None if config.clusters is None else sha256_of_inputs([config.clusters]),
+        "from": None if config.from_model is None else model_sha256(find_model(config.from_model)),
+        "compare": None if config.compare is None else model_sha256(find_model(config.compare)),
     }
 
 
 def _settings(options: PretrainOptions) -> dict[str, Any]:
     parts = (options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
-    return {name: value for part in parts for name, value in as_plain_values(part).items()}
+    return {name: value for part in parts for name, value in as_plain_values(part).items() if name not in _UNSHAPING}
 
 
 def _starting_model(config: PretrainConfig, batches: BatchConfig) -> Checkpoint:
@@ -227,39 +368,6 @@ def _starting_model(config: PretrainConfig, batches: BatchConfig) -> Checkpoint:
     return checkpoint
 
 
-def _plan(
-    options: PretrainOptions,
-    objective: MaskedLM,
-    batches: PretrainingPlan,
-    meter: PerplexityMeter,
-    pool: WorkerPool,
-    began: float,
-) -> TrainingPlan:
-    """Decide the number of steps: as asked for, as many as fit into the minutes, or ten passes over the data."""
-    config = options.pretrain
-    num_steps = config.steps or max(_MIN_DEFAULT_STEPS, _DEFAULT_PASSES * batches.steps_per_epoch)
-    plan = plan_training(
-        options.optimizer, num_steps, validate_every=config.validate_every, save_every=config.save_every
-    )
-    if config.max_minutes is None:
-        return plan
-    meter_began = time.monotonic()
-    meter.measure()
-    meter_seconds = time.monotonic() - meter_began
-    step_seconds = measure_seconds_per_step(objective, batches, options.optimizer, plan.clip_norm, pool)
-    seconds_left = began + config.max_minutes * 60 * _TIME_SHARE - time.monotonic()
-    if config.validate_every is not None:
-        num_steps = int(seconds_left / (step_seconds + meter_seconds / config.validate_every))
-        return plan_training(
-            options.optimizer, max(1, num_steps), validate_every=config.validate_every, save_every=config.save_every
-        )
-    num_affordable = int(_MAX_VALIDATION_SHARE * seconds_left / meter_seconds)
-    num_validations = max(1, min(NUM_DEFAULT_VALIDATIONS, num_affordable))
-    num_steps = max(1, int((seconds_left - num_validations * meter_seconds) / step_seconds))
-    validate_every = math.ceil(num_steps / num_validations)
-    return plan_training(options.optimizer, num_steps, validate_every=validate_every, save_every=config.save_every)
-
-
 def _log_line(report: StepReport) -> dict[str, Any]:
     return {
         "step": report.step,
@@ -269,42 +377,3 @@ def _log_line(report: StepReport) -> dict[str, Any]:
         "residues_per_second": round(report.residues_per_second, 1),
         **(report.validation or {}),
     }
-
-
-def _export(
-    checkpoint: Checkpoint, corpora: Corpora, options: PretrainOptions, report: StepReport, directory: Path
-) -> None:
-    """Write the model as it stands, the best so far, as a Hugging Face directory."""
-    measured = dict(report.validation or {})
-    checkpoint.record = replace(
-        checkpoint.record,
-        configuration=_settings(options),
-        corpus_fingerprint=corpora.train.fingerprint,
-        metrics={"step": report.step, "residues_seen": report.num_residues, **measured},
-    )
-    facts = {
-        "trained on": f"{len(corpora.train):,} proteins, {corpora.train.num_residues:,} residues",
-        "residues seen": f"{report.num_residues:,} in {report.step:,} steps",
-        "crops": f"{options.batches.crop_residues} residues, {options.masking.mask_rate:.0%} masked",
-        "optimiser": options.optimizer.optimizer,
-        "validation": f"perplexity {measured['valid_perplexity']:.2f} over 20 amino acids, 15 % of the residues "
-        f"hidden, windows of {checkpoint.record.window_residues} residues",
-        "to compare": f"unigram {measured['unigram_perplexity']:.2f}, bigram {measured['bigram_perplexity']:.2f}, "
-        "knowing nothing 20",
-    }
-    save_checkpoint(checkpoint, directory, pretrained_card(checkpoint, facts))
-
-
-def _summary(run: RunDirectory, state: RunState, plan: TrainingPlan, meter: PerplexityMeter) -> PretrainSummary:
-    progress = state.progress
-    return PretrainSummary(
-        model=run.path("model") if run.has("model") else None,
-        num_steps=progress.step,
-        num_residues=progress.num_residues,
-        num_skipped=progress.num_skipped,
-        best_step=progress.best_step,
-        valid_loss=progress.best_loss,
-        valid_perplexity=None if progress.best_loss is None else perplexity(progress.best_loss),
-        unigram_loss=meter.unigram_loss,
-        is_finished=progress.step == plan.num_steps,
-    )

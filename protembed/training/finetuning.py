@@ -1,11 +1,11 @@
 """Fine-tuning of the whole encoder, by the loop that pretraining uses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
-from protembed.config import FinetuneConfig, OptimizerConfig
+from protembed.config import FinetuneConfig, OptimizerConfig, OptimizerName
 from protembed.data.alphabet import encode
 from protembed.data.batching import LabelledPlan, labelled_packs
 from protembed.data.labels import LabelTable
@@ -13,14 +13,15 @@ from protembed.device import WorkerPool
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
-from protembed.training.loop import StepReport, plan_training, train
+from protembed.training.distributed import Compute
+from protembed.training.loop import StepReport, Training, plan_training, train
 from protembed.training.objectives import WholeProtein, evaluate
-from protembed.training.optimizer import make_optimizer
+from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
 from protembed.training.state import RunState
 from protembed.training.targets import Targets
 
-_DEFAULT_LEARNING_RATE = 3e-4
+_DEFAULT_RATES: Mapping[OptimizerName, float] = {"adamw": 3e-4, "muon": 3e-4, "sgd": 0.1}
 
 
 class FullTraining:
@@ -50,7 +51,7 @@ class FullTraining:
         run: RunDirectory,
         pool: WorkerPool,
     ) -> None:
-        self._checkpoint, self._run, self._pool = checkpoint, run, pool
+        self._checkpoint, self._run, self._compute = checkpoint, run, Compute(pool=pool)
         head = TaskHead(checkpoint.encoder.shape.dim, targets.classes)
         initialise(head, "gaussian", torch.Generator().manual_seed(config.seed))
         if not targets.classes:
@@ -73,30 +74,24 @@ class FullTraining:
         self.plan = plan_training(
             optimizer,
             config.epochs * steps,
+            _DEFAULT_RATES,
             validate_every=steps,
             save_every=steps,
-            default_learning_rate=_DEFAULT_LEARNING_RATE,
         )
-        self._optimizer = make_optimizer(self._objective, optimizer)
+        self._optimizers = make_optimizers(self._objective, self.plan.optimizer, self.plan.weight_decay, pool)
         self.state = RunState(run.path(""))
-        self.state.restore(self._objective, self._optimizer)
+        self.state.restore(self._objective, self._optimizers)
 
     def run(self, on_step: Callable[[StepReport], None], stop: Callable[[], bool]) -> Checkpoint | None:
         """Train to the end and return the best model; None if it was left before."""
-        for report in train(
-            self._objective,
-            self._batches,
-            self._optimizer,
-            self.plan,
-            self.state,
-            self._pool,
-            validate=self._validate,
-            stop=stop,
-        ):
+        training = Training(
+            objective=self._objective, batches=self._batches, optimizers=self._optimizers, compute=self._compute
+        )
+        for report in train(training, self.plan, self.state, validate=self._validate, stop=stop):
             if report.is_best:
                 save_checkpoint(self._checkpoint, self._run.path("best"), card="The best model so far.\n")
             on_step(report)
         return load_checkpoint(self._run.path("best")) if self.state.progress.step == self.plan.num_steps else None
 
     def _validate(self) -> dict[str, float]:
-        return {"valid_loss": evaluate(self._objective, self._valid_packs, self._pool).mean().item()}
+        return {"valid_loss": evaluate(self._objective, self._valid_packs, self._compute).mean().item()}

@@ -1,21 +1,22 @@
 """The one training loop, shared by pretraining and fine-tuning."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch.optim import Optimizer
 
-from protembed.config import OptimizerConfig
+from protembed.config import OptimizerConfig, OptimizerName, ScheduleName
 from protembed.data.batching import BatchPlan, LabelledBatch, MaskedBatch
-from protembed.device import WorkerPool
 from protembed.errors import DivergedError
+from protembed.training.distributed import Compute
 from protembed.training.objectives import LossSum, Objective
-from protembed.training.optimizer import Gradients, GradientSum, learning_rate_at, make_optimizer, set_learning_rate
+from protembed.training.optimizer import Gradients, GradientSum, learning_rate_at, set_learning_rate
 from protembed.training.state import RunState
 
 AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
@@ -23,9 +24,7 @@ Validation = Callable[[], Mapping[str, float]]
 
 NUM_DEFAULT_VALIDATIONS = 5
 _NUM_DEFAULT_CHECKPOINTS = 20
-_DEFAULT_LEARNING_RATE = {"adamw": 1e-3, "sgd": 0.1}
 _MAX_SKIPPED_IN_A_ROW = 5
-_CALIBRATION_WARMUP_STEPS, _CALIBRATION_SECONDS = 2, 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,24 +35,37 @@ class TrainingPlan:
         num_steps: optimiser steps of the whole run.
         validate_every: steps between validations; the last step is always validated.
         save_every: steps between checkpoints; the last step is always saved.
+        optimizer: the rule of the updates.
         learning_rate: at the peak.
+        schedule: the rate's course after the warm-up.
         warmup_steps: steps of linear warm-up.
-        decay_share: the last share of the steps, over which the rate falls to zero.
+        decay_steps: the last steps, over which the rate falls to zero (`stable`).
+        weight_decay: of weight matrices.
         clip_norm: the largest norm of a step's gradient; None leaves gradients as they are.
+        patience: validations in a row without a lower loss after which the run ends; None never ends it early.
     """
 
     num_steps: int
     validate_every: int
     save_every: int
+    optimizer: OptimizerName
     learning_rate: float
+    schedule: ScheduleName
     warmup_steps: int
-    decay_share: float
+    decay_steps: int
+    weight_decay: float
     clip_norm: float | None
+    patience: int | None = None
 
     def learning_rate_at(self, step: int) -> float:
         """Compute the learning rate of a step, from 0."""
         return learning_rate_at(
-            step, self.num_steps, self.learning_rate, warmup_steps=self.warmup_steps, decay_share=self.decay_share
+            step,
+            self.num_steps,
+            self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            decay_steps=self.decay_steps,
+            schedule=self.schedule,
         )
 
 
@@ -63,6 +75,7 @@ class StepReport:
 
     Attributes:
         step: steps taken, this one included.
+        num_steps: of the whole run, as planned now.
         num_residues: residues seen in the run.
         train_loss: mean over the step's targets; None when the step had none or was skipped.
         learning_rate: of this step.
@@ -72,6 +85,7 @@ class StepReport:
     """
 
     step: int
+    num_steps: int
     num_residues: int
     train_loss: float | None
     learning_rate: float
@@ -98,42 +112,62 @@ class StepResult:
 def plan_training(
     config: OptimizerConfig,
     num_steps: int,
+    default_rates: Mapping[OptimizerName, float],
     *,
     validate_every: int | None = None,
     save_every: int | None = None,
-    default_learning_rate: float | None = None,
+    patience: int | None = None,
 ) -> TrainingPlan:
     """Decide what the options left open.
 
     Args:
         config: the optimiser's options.
         num_steps: of the whole run.
+        default_rates: the task's learning rate for each optimiser; the first is its default optimiser.
         validate_every: steps between validations; None is a fifth of the run.
         save_every: steps between checkpoints; None is a twentieth of the run.
-        default_learning_rate: for AdamW where the task asks for another than pretraining.
+        patience: validations without a lower loss after which the run ends.
     """
-    default = default_learning_rate if config.optimizer == "adamw" else None
-    fallback = _DEFAULT_LEARNING_RATE[config.optimizer] if default is None else default
+    optimizer = next(iter(default_rates)) if config.optimizer is None else config.optimizer
     return TrainingPlan(
         num_steps=num_steps,
         validate_every=validate_every or math.ceil(num_steps / NUM_DEFAULT_VALIDATIONS),
         save_every=save_every or math.ceil(num_steps / _NUM_DEFAULT_CHECKPOINTS),
-        learning_rate=fallback if config.learning_rate is None else config.learning_rate,
+        optimizer=optimizer,
+        learning_rate=default_rates[optimizer] if config.learning_rate is None else config.learning_rate,
+        schedule=config.schedule,
         warmup_steps=math.ceil(num_steps / 20) if config.warmup_steps is None else config.warmup_steps,
-        decay_share=config.decay_share,
-        clip_norm=config.clip_norm if config.optimizer == "adamw" else None,
+        decay_steps=round(config.decay_share * num_steps),
+        weight_decay=config.weight_decay,
+        clip_norm=None if optimizer == "sgd" else config.clip_norm,
+        patience=patience,
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training(Generic[AnyBatch]):
+    """What a training is made of.
+
+    Attributes:
+        objective: the model and its loss.
+        batches: what each step sees.
+        optimizers: each updates some of the objective's parameters.
+        compute: who computes.
+    """
+
+    objective: Objective[AnyBatch]
+    batches: BatchPlan[AnyBatch]
+    optimizers: Sequence[Optimizer]
+    compute: Compute
+
+
 def train(
-    objective: Objective[AnyBatch],
-    batches: BatchPlan[AnyBatch],
-    optimizer: Optimizer,
+    training: Training[AnyBatch],
     plan: TrainingPlan,
     run: RunState,
-    pool: WorkerPool,
     *,
     validate: Validation | None = None,
+    replan: Callable[[TrainingPlan, int], TrainingPlan] = lambda plan, step: plan,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepReport]:
     """Train until the planned step, yielding a report after each; goes on where `run` stands.
@@ -142,104 +176,108 @@ def train(
     keeps (a log, the best model) is never behind the checkpoint.
 
     Args:
-        objective: the model and its loss.
-        batches: what each step sees.
-        optimizer: of the objective's parameters.
+        training: the model, its loss, what it sees, and how it is updated.
         plan: the course of the run.
         run: restored already; advanced and saved here.
-        pool: computes the packs of a step side by side.
         validate: measures `valid_loss`, and what else should be reported.
-        stop: asked after each step; when true the run is saved and left.
+        replan: asked before each step for the course from there on.
+        stop: asked after each step; when true, in any process, the run is saved and left.
 
     Raises:
         DivergedError: several steps in a row had no finite loss or gradient, or a validation had no finite loss; the
             checkpoints are intact.
     """
     progress, skipped_in_a_row = run.progress, 0
-    while progress.step < plan.num_steps:
-        learning_rate = plan.learning_rate_at(progress.step)
-        set_learning_rate(optimizer, learning_rate)
-        began = time.perf_counter()
-        result = take_step(objective, batches.packs(progress.step), optimizer, plan.clip_norm, pool)
-        seconds = time.perf_counter() - began
+    with _drawn_ahead(training.batches) as packs:
+        while not progress.is_finished(plan.num_steps, plan.patience):
+            plan = replan(plan, progress.step)
+            learning_rate = plan.learning_rate_at(progress.step)
+            set_learning_rate(training.optimizers, learning_rate)
+            began = time.perf_counter()
+            result = take_step(training, packs(progress.step), plan.clip_norm)
+            seconds = time.perf_counter() - began
 
-        progress.count(result.num_residues, is_finite=result.is_finite)
-        skipped_in_a_row = 0 if result.is_finite else skipped_in_a_row + 1
-        if skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
-            raise DivergedError(progress.step, skipped_in_a_row)
-        is_last = progress.step == plan.num_steps
-        measured, is_best = None, False
-        if validate is not None and (is_last or progress.step % plan.validate_every == 0):
-            measured = validate()
-            is_best = progress.is_best(measured["valid_loss"])
-        yield StepReport(
-            step=progress.step,
-            num_residues=progress.num_residues,
-            train_loss=result.loss,
-            learning_rate=learning_rate,
-            residues_per_second=result.num_residues / seconds,
-            validation=measured,
-            is_best=is_best,
-        )
-        leaving = stop()
-        if is_last or leaving or progress.step % plan.save_every == 0:
-            run.save(objective, optimizer)
-        if leaving:
-            return
+            progress.count(result.num_residues, is_finite=result.is_finite)
+            skipped_in_a_row = 0 if result.is_finite else skipped_in_a_row + 1
+            if skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+                raise DivergedError(progress.step, skipped_in_a_row)
+            measured, is_best = None, False
+            if validate is not None and (progress.step == plan.num_steps or progress.step % plan.validate_every == 0):
+                measured = validate()
+                is_best = progress.is_best(measured["valid_loss"])
+            yield StepReport(
+                step=progress.step,
+                num_steps=plan.num_steps,
+                num_residues=progress.num_residues,
+                train_loss=result.loss,
+                learning_rate=learning_rate,
+                residues_per_second=result.num_residues / seconds,
+                validation=measured,
+                is_best=is_best,
+            )
+            leaving = training.compute.processes.any(stop())
+            if (
+                leaving
+                or progress.is_finished(plan.num_steps, plan.patience)
+                or progress.step % plan.save_every == 0
+                or run.is_save_due()
+            ):
+                run.save(training.objective, training.optimizers)
+            if leaving:
+                return
 
 
-def take_step(
-    objective: Objective[AnyBatch],
-    packs: Sequence[AnyBatch],
-    optimizer: Optimizer,
-    clip_norm: float | None,
-    pool: WorkerPool,
-) -> StepResult:
+@contextmanager
+def _drawn_ahead(batches: BatchPlan[AnyBatch]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
+    """Draw the next step's packs while one is being computed."""
+    with ThreadPoolExecutor(1) as drawer:
+        drawn: dict[int, Future[Sequence[AnyBatch]]] = {}
+
+        def packs(step: int) -> Sequence[AnyBatch]:
+            current = drawn.pop(step, None) or drawer.submit(batches.packs, step)
+            drawn[step + 1] = drawer.submit(batches.packs, step + 1)
+            return current.result()
+
+        yield packs
+
+
+def take_step(training: Training[AnyBatch], packs: Sequence[AnyBatch], clip_norm: float | None) -> StepResult:
     """Sum the gradients of a step's packs, divide them once by all its targets, and update the weights.
 
     A step without targets changes nothing, and neither does one whose loss or gradient is not finite.
+
+    Args:
+        training: the model, its loss, and how it is updated.
+        packs: of the whole step; each process computes its share.
+        clip_norm: the largest norm of the gradient; None leaves it as it is.
     """
+    objective, compute = training.objective, training.compute
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
     def gradients_of(pack: AnyBatch) -> tuple[LossSum, Gradients]:
-        loss = objective(pack)
+        with torch.autocast(objective.device.type, torch.bfloat16, enabled=compute.precision == torch.bfloat16):
+            loss = objective(pack)
         # Not .backward(): packs run side by side, and only gradients of their own can be summed in a fixed order.
-        return loss, torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
+        gradients = torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
+        return loss.detach(), gradients
 
-    loss_sum, count, total = 0.0, 0, GradientSum()
-    for loss, gradients in pool.map(gradients_of, packs):
+    losses, total = LossSum.nothing(objective.device), GradientSum()
+    for loss, gradients in compute.pool.map(gradients_of, compute.processes.share(packs)):
+        losses += loss
         if loss.count:
-            loss_sum += loss.sum.item()
-            count += loss.count
             total.add(gradients)
     num_residues = sum(pack.num_residues for pack in packs)
+    # The only place of a step where the host waits for the device.
+    loss_sum, count = compute.processes.totals(losses.sum.item(), losses.count)
     if not count:
         return StepResult(loss=None, num_residues=num_residues, is_finite=True)
-    norm = total.divide(count)
+    total.add_up(parameters, compute.processes)
+    norm = total.divide(int(count))
     if not math.isfinite(loss_sum) or not norm.isfinite():
         return StepResult(loss=None, num_residues=num_residues, is_finite=False)
     if clip_norm is not None:
         total.clip(norm, clip_norm)
     total.hand_to(parameters)
-    optimizer.step()
+    for optimizer in training.optimizers:
+        optimizer.step()
     return StepResult(loss=loss_sum / count, num_residues=num_residues, is_finite=True)
-
-
-def measure_seconds_per_step(
-    objective: Objective[AnyBatch],
-    batches: BatchPlan[AnyBatch],
-    config: OptimizerConfig,
-    clip_norm: float | None,
-    pool: WorkerPool,
-) -> float:
-    """Time a few steps on a copy of the model, which leaves the run's first step as it was; seconds per step."""
-    trial = copy.deepcopy(objective)
-    optimizer = make_optimizer(trial, config)
-    step, seconds = 0, 0.0
-    while seconds < _CALIBRATION_SECONDS:
-        began = time.perf_counter()
-        take_step(trial, batches.packs(step), optimizer, clip_norm, pool)
-        if step >= _CALIBRATION_WARMUP_STEPS:
-            seconds += time.perf_counter() - began
-        step += 1
-    return seconds / (step - _CALIBRATION_WARMUP_STEPS)

@@ -4,9 +4,9 @@ Dividing once, by the count of the whole step, is what makes a loss the mean ove
 however a step is divided into packs; a mean of means would weigh small packs more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
 from protembed.data.batching import LabelledBatch, MaskedBatch
-from protembed.device import WorkerPool
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
 from protembed.model.pooling import PoolingName, pool
+from protembed.training.distributed import Compute
 
 AnyBatch = TypeVar("AnyBatch")
 
@@ -35,6 +35,15 @@ class LossSum:
     sum: Tensor
     count: int
     num_correct: Tensor
+
+    @classmethod
+    def nothing(cls, device: torch.device) -> "LossSum":
+        """Begin a sum."""
+        return cls(torch.zeros((), device=device), 0, torch.zeros((), dtype=torch.int64, device=device))
+
+    def detach(self) -> "LossSum":
+        """Forget how the loss was computed."""
+        return LossSum(self.sum.detach(), self.count, self.num_correct)
 
     def mean(self) -> Tensor:
         """Divide; NaN where there is no target."""
@@ -70,12 +79,17 @@ class MaskedLM(Objective[MaskedBatch]):
         super().__init__()
         self.encoder, self.lm_head = encoder, lm_head
 
+    def logits(self, batch: MaskedBatch) -> Tensor:
+        """Guess the hidden residues of a batch: logits over the 20 amino acids, (masked, 20)."""
+        pack = self.encoder.pack(batch.offsets)
+        hidden = self.encoder(batch.tokens.to(self.device, non_blocking=True), pack)  # (tokens, dim)
+        masked = hidden[batch.positions.to(self.device, non_blocking=True)]  # (masked, dim)
+        return cast("Tensor", self.lm_head(masked, self.encoder.embedding.weight, AMINO_ACID_IDS))
+
     def forward(self, batch: MaskedBatch) -> LossSum:
         """Sum C(y, ŷ) = -Σ y_i log ŷ_i over the hidden residues of a batch."""
-        hidden = self.encoder(batch.tokens.to(self.device), self.encoder.pack(batch.offsets))  # (tokens, dim)
-        masked = hidden[batch.positions.to(self.device)]  # (masked, dim)
-        logits = self.lm_head(masked, self.encoder.embedding.weight, AMINO_ACID_IDS)  # (masked, 20)
-        return cross_entropy_sum(logits, batch.targets.to(self.device) - FIRST_AMINO_ACID)
+        targets = batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID
+        return cross_entropy_sum(self.logits(batch), targets)
 
 
 class WholeProtein(Objective[LabelledBatch]):
@@ -125,20 +139,19 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> LossSum:
     return LossSum(F.cross_entropy(logits, targets, reduction="sum"), len(targets), num_correct)
 
 
-def evaluate(objective: Objective[AnyBatch], batches: Iterable[AnyBatch], pool: WorkerPool) -> LossSum:
-    """Sum an objective's loss over batches without training; every target counts once.
+def evaluate(objective: Objective[AnyBatch], batches: Sequence[AnyBatch], compute: Compute) -> LossSum:
+    """Sum an objective's loss over batches without training, in float32; every target counts once.
 
     Raises:
         ValueError: there is no batch.
     """
+    if not batches:
+        raise ValueError("nothing to evaluate")
 
     def loss_of(batch: AnyBatch) -> LossSum:
         with torch.inference_mode():
             return objective(batch)
 
-    total: LossSum | None = None
-    for loss in pool.map(loss_of, batches):
-        total = loss if total is None else total + loss
-    if total is None:
-        raise ValueError("nothing to evaluate")
-    return total
+    total = sum(compute.pool.map(loss_of, compute.processes.share(batches)), start=LossSum.nothing(objective.device))
+    loss, count, num_correct = compute.processes.totals(total.sum.item(), total.count, total.num_correct.item())
+    return LossSum(torch.tensor(loss), int(count), torch.tensor(int(num_correct)))

@@ -1,63 +1,111 @@
-"""How weights are updated: the plain rule, AdamW, parameter groups, the learning rate's course."""
+"""How weights are updated: the plain rule, AdamW, Muon, parameter groups, the learning rate's course."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from protembed.config import OptimizerConfig
+from protembed.config import OptimizerName, ScheduleName
+from protembed.device import WorkerPool
+from protembed.training.distributed import Processes
+from protembed.training.muon import make_muon
 
 Gradients = Sequence[Tensor | None]
 
+# ESM-2's, for AdamW wherever it is used.
+_BETAS = (0.9, 0.98)
 
-def make_optimizer(module: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """Make the optimiser of a module's parameters; its learning rate is set at each step.
 
-    AdamW decays the matrices of layers and heads, never biases, gammas, betas and embeddings. SGD is
-    `w ← w - lr · ∂L/∂w` as it stands.
+def make_optimizers(module: nn.Module, name: OptimizerName, weight_decay: float, pool: WorkerPool) -> list[Optimizer]:
+    """Make what updates a module's parameters, each of them once; the learning rate is set at each step.
 
-    Source: Loshchilov and Hutter 2019 (AdamW); betas 0.9 and 0.98 as in ESM-2.
+    `sgd` is `w ← w - lr · ∂L/∂w` as it stands. `adamw` decays the matrices of layers and heads, never biases, gammas,
+    betas and embeddings. `muon` takes the matrices of the layers, and leaves everything else to AdamW at the same
+    learning rate.
+
+    Args:
+        module: an objective; its parameters are where they will be trained.
+        name: the rule.
+        weight_decay: of weight matrices (muon, adamw).
+        pool: updates matrices side by side on a CPU.
+
+    Source: Loshchilov and Hutter 2019 (AdamW); Jordan et al. 2024 and Liu et al. 2025 (Muon).
     """
-    if config.optimizer == "sgd":
-        return SGD(module.parameters(), lr=0.0)
-    decayed = [
-        parameter
-        for part in module.modules()
-        for parameter in part.parameters(recurse=False)
-        if parameter.ndim > 1 and not isinstance(part, nn.Embedding)
+    if name == "sgd":
+        return [SGD(module.parameters(), lr=0.0)]
+    optimizers, taken = list[Optimizer](), set[nn.Parameter]()
+    if name == "muon":
+        taken = set(_layer_matrices(module))
+        optimizers.append(make_muon(_in_order(module, taken), weight_decay, pool))
+    decayed = set(_matrices(module)) - taken
+    others = set(module.parameters()) - taken - decayed
+    groups = [
+        {"params": _in_order(module, decayed), "weight_decay": weight_decay},
+        {"params": _in_order(module, others), "weight_decay": 0.0},
     ]
-    is_decayed = set(map(id, decayed))
-    others = [parameter for parameter in module.parameters() if id(parameter) not in is_decayed]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+    return [*optimizers, AdamW(groups, lr=0.0, betas=_BETAS, fused=True)]
 
 
-def learning_rate_at(step: int, num_steps: int, peak: float, *, warmup_steps: int, decay_share: float) -> float:
-    """Compute a step's learning rate: linear warm-up, a plateau, a linear fall to zero over the last share.
+def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Walk over all weight matrices that are no embeddings."""
+    for part in module.modules():
+        if not isinstance(part, nn.Embedding):
+            yield from (parameter for parameter in part.parameters(recurse=False) if parameter.ndim > 1)
+
+
+def _layer_matrices(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Walk over the weight matrices of the encoder's layers."""
+    for part in module.modules():
+        if isinstance(part, nn.ModuleList):
+            yield from _matrices(part)
+
+
+def _in_order(module: nn.Module, chosen: set[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter in chosen]
+
+
+def learning_rate_at(
+    step: int,
+    num_steps: int,
+    peak: float,
+    *,
+    warmup_steps: int,
+    decay_steps: int,
+    schedule: ScheduleName = "stable",
+) -> float:
+    """Compute a step's learning rate.
+
+    `stable` rises, stays, and falls linearly to zero over the last steps; `cosine` rises and falls to zero
+    along half a wave.
 
     Args:
         step: from 0.
         num_steps: of the whole run.
-        peak: of the plateau.
-        warmup_steps: the plateau is reached at this step.
-        decay_share: the share of all steps over which the rate falls.
+        peak: the highest rate.
+        warmup_steps: it is reached at this step.
+        decay_steps: the last steps, over which the rate falls (`stable`).
+        schedule: the course.
 
-    Source: Hu et al. 2024, "MiniCPM", section 4 (warm-up, stable, decay).
+    Source: Hu et al. 2024, "MiniCPM", section 4 (warm-up, stable, decay); Loshchilov and Hutter 2017 (cosine).
 
-    >>> [learning_rate_at(step, 8, 1.0, warmup_steps=2, decay_share=0.5) for step in range(8)]
+    >>> [learning_rate_at(step, 8, 1.0, warmup_steps=2, decay_steps=4) for step in range(8)]
     [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
-    num_decay_steps = max(1.0, decay_share * num_steps)
     rising = (step + 1) / warmup_steps if warmup_steps else 1.0
-    falling = (num_steps - step) / num_decay_steps if decay_share else 1.0
+    if schedule == "cosine":
+        share = max(0, step - warmup_steps) / max(1, num_steps - warmup_steps)
+        return peak * min(rising, (1 + math.cos(math.pi * share)) / 2)
+    falling = (num_steps - step) / decay_steps if decay_steps else 1.0
     return peak * min(1.0, rising, falling)
 
 
-def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of all parameter groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+def set_learning_rate(optimizers: Sequence[Optimizer], learning_rate: float) -> None:
+    """Set the learning rate of all parameters."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
 
 
 class GradientSum:
@@ -73,6 +121,16 @@ class GradientSum:
             return
         pairs = [(total, new) for total, new in zip(self._sums, gradients, strict=True) if total is not None]
         torch._foreach_add_([total for total, _ in pairs], [new for _, new in pairs if new is not None])
+
+    def add_up(self, parameters: Sequence[Tensor], processes: Processes) -> None:
+        """Sum over all processes; one that had no pack takes part with zeros."""
+        if processes.size > 1:
+            sums = self._sums or [None] * len(parameters)
+            self._sums = [
+                torch.zeros_like(parameter) if gradient is None else gradient
+                for parameter, gradient in zip(parameters, sums, strict=True)
+            ]
+            processes.add_up(self._present())
 
     def divide(self, count: int) -> Tensor:
         """Divide by the number of targets, and return the common norm, ()."""

@@ -1,13 +1,23 @@
 """A run directory: whose it is, what was planned, and the log of its steps."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import protembed
-from protembed.errors import ChangedRunError, DamagedRunError
-from protembed.files import append_json_line, atomic_directory, read_json, remove_unfinished, write_json, write_text
+from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
+from protembed.files import (
+    append_json_line,
+    atomic_directory,
+    exclusive_lock,
+    read_json,
+    remove_unfinished,
+    write_json,
+    write_text,
+)
+from protembed.training.distributed import ALONE, Processes
 
 _RUN, _LOG = "run.json", "metrics.jsonl"
 
@@ -15,16 +25,31 @@ _RUN, _LOG = "run.json", "metrics.jsonl"
 class RunDirectory:
     """What a run keeps beside its checkpoints.
 
-    `run.json` says which command the run belongs to, and what was decided at its beginning; `metrics.jsonl` has a line
-    per step.
+    `run.json` says which command the run belongs to, and what was decided on its way; `metrics.jsonl` has a line per
+    step. Of several processes only the first writes, and the others read what it wrote.
 
     Args:
         directory: of the run.
+        processes: that work on it.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, processes: Processes = ALONE) -> None:
+        self._directory, self._processes = directory, processes
         self._facts: dict[str, Any] = {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out while the block lasts; the lock of a process that died is free.
+
+        Raises:
+            RunInUseError: another run holds the directory.
+        """
+        if not self._processes.is_first:
+            yield
+            return
+        lock = self._directory.parent / f".{self._directory.name}.lock"
+        with exclusive_lock(lock, lambda holder: RunInUseError(self._directory, holder)):
+            yield
 
     def open(self, identity: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
         """Begin a run, or take up the one of the same command.
@@ -41,13 +66,19 @@ class RunDirectory:
             OutputError: the directory cannot be made.
             ProtembedError: whatever `fill` raises.
         """
+        if self._processes.is_first:
+            self._open(identity, fill, force=force)
+        self._processes.wait()
+        self._facts, _ = self._read_facts()
+
+    def _open(self, identity: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
         if force or not self.has(_RUN):
-            self._facts = {"protembed_version": protembed.__version__, "identity": dict(identity)}
+            facts = {"protembed_version": protembed.__version__, "identity": dict(identity)}
             with atomic_directory(self._directory, marker=_RUN) as temporary:
                 fill(temporary)
-                write_json(temporary / _RUN, self._facts)
+                write_json(temporary / _RUN, facts)
             return
-        self._facts, begun = self._read_facts()
+        _, begun = self._read_facts()
         changes = [
             f"{name} was {begun.get(name)}, not {identity.get(name)}"
             for name in {**begun, **identity}
@@ -66,15 +97,26 @@ class RunDirectory:
         return self.path(name).exists()
 
     def recall(self, name: str, decide: Callable[[], Any]) -> Any:
-        """Return what the run decided at its beginning under this name; decide it now if it is only beginning."""
+        """Return what the run decided at its beginning under this name; decide it now if it is only beginning.
+
+        All processes must call it, and all decide, for they may have to measure together; the first one's word counts.
+        """
         if name not in self._facts:
-            self._facts[name] = decide()
-            write_json(self.path(_RUN), self._facts)
+            self.revise(name, decide())
+        return self._facts[name]
+
+    def revise(self, name: str, decision: Any) -> Any:
+        """Record a decision in the place of an earlier one, and return what the first process decided."""
+        if self._processes.is_first:
+            write_json(self.path(_RUN), {**self._facts, name: decision})
+        self._processes.wait()
+        self._facts, _ = self._read_facts()
         return self._facts[name]
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line about a step."""
-        append_json_line(self.path(_LOG), line)
+        if self._processes.is_first:
+            append_json_line(self.path(_LOG), line)
 
     def read_log(self) -> list[dict[str, Any]]:
         """Read all complete lines."""
@@ -97,5 +139,7 @@ class RunDirectory:
 
     def cut_log(self, step: int) -> None:
         """Drop the lines after a step, which a resumed run is about to write again."""
+        if not self._processes.is_first:
+            return
         kept = [line for line in self.read_log() if line["step"] <= step]
         write_text(self.path(_LOG), "".join(json.dumps(line) + "\n" for line in kept))

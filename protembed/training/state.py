@@ -6,6 +6,8 @@ it from the moment it has its name. A torn or damaged one is passed over for the
 
 import dataclasses
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ class Progress:
         num_skipped: steps that were skipped because their loss or gradient was not finite.
         best_loss: the lowest validation loss so far.
         best_step: after how many steps it was measured.
+        num_worse: validations since then.
     """
 
     step: int = 0
@@ -45,6 +48,11 @@ class Progress:
     num_skipped: int = 0
     best_loss: float | None = None
     best_step: int | None = None
+    num_worse: int = 0
+
+    def is_finished(self, num_steps: int, patience: int | None) -> bool:
+        """Tell whether all steps were taken, or too many validations in a row were no better."""
+        return self.step >= num_steps or (patience is not None and self.num_worse >= patience)
 
     def count(self, num_residues: int, *, is_finite: bool) -> None:
         """Count a step."""
@@ -61,8 +69,9 @@ class Progress:
         if not math.isfinite(valid_loss):
             raise DivergedError(self.step, 0)
         if self.best_loss is not None and valid_loss >= self.best_loss:
+            self.num_worse += 1
             return False
-        self.best_loss, self.best_step = valid_loss, self.step
+        self.best_loss, self.best_step, self.num_worse = valid_loss, self.step, 0
         return True
 
 
@@ -71,30 +80,49 @@ class RunState:
 
     Args:
         directory: of the run.
+        num_kept: the newest so many checkpoints are kept.
+        save_seconds: a checkpoint is due after this time, however few steps it had; None leaves it to the steps.
+        is_writer: false in all processes of a run but the first.
 
     Attributes:
         progress: how far the run has come; the loop advances it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        num_kept: int = _NUM_KEPT,
+        save_seconds: float | None = None,
+        is_writer: bool = True,
+    ) -> None:
         self._checkpoints = directory / "checkpoints"
+        self._num_kept, self._save_seconds, self._is_writer = num_kept, save_seconds, is_writer
+        self._last_saved = time.monotonic()
         self.progress = Progress()
 
-    def save(self, module: nn.Module, optimizer: Optimizer) -> None:
-        """Write a checkpoint of this step, and drop all but the newest two.
+    def is_save_due(self) -> bool:
+        """Tell whether the last checkpoint is too long ago."""
+        return self._save_seconds is not None and time.monotonic() - self._last_saved >= self._save_seconds
+
+    def save(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        """Write a checkpoint of this step, and drop all but the newest ones.
 
         Raises:
             OutputError: it cannot be written; the earlier ones are intact.
         """
+        self._last_saved = time.monotonic()
+        if not self._is_writer:
+            return
         with atomic_directory(self._checkpoints / f"step-{self.progress.step:06d}") as directory:
             save_file(_on_cpu(module.state_dict()), directory / _WEIGHTS)
-            save_file(_on_cpu(_optimizer_tensors(module, optimizer)), directory / _OPTIMIZER)
+            save_file(_on_cpu(_optimizer_tensors(module, optimizers)), directory / _OPTIMIZER)
             write_json(directory / _PROGRESS, dataclasses.asdict(self.progress))
             write_json(directory / _MANIFEST, {name: sha256_of_file(directory / name) for name in _FILES})
-        for old in self._newest_first()[_NUM_KEPT:]:
+        for old in self._newest_first()[self._num_kept :]:
             remove(old)
 
-    def restore(self, module: nn.Module, optimizer: Optimizer) -> None:
+    def restore(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         """Take up the newest intact checkpoint, in place; a run without any stays at its beginning.
 
         Raises:
@@ -106,10 +134,10 @@ class RunState:
             if candidates:
                 raise DamagedRunError(self._checkpoints, "none of the checkpoints is intact")
             return
-        for torn in candidates[: candidates.index(intact)]:
+        for torn in candidates[: candidates.index(intact)] if self._is_writer else ():
             remove(torn)
         module.load_state_dict(load_file(intact / _WEIGHTS))
-        _restore_optimizer(module, optimizer, load_file(intact / _OPTIMIZER))
+        _restore_optimizers(module, optimizers, load_file(intact / _OPTIMIZER))
         self.progress = Progress(**read_json(intact / _PROGRESS))
 
     def _newest_first(self) -> list[Path]:
@@ -125,21 +153,28 @@ def _is_intact(directory: Path) -> bool:
         return False
 
 
-def _optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Name the optimiser's numbers by the parameter that they belong to: `layers.0.bias/exp_avg`."""
+def _optimizer_tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    """Name the optimisers' numbers by the parameter that they belong to: `layers.0.bias/exp_avg`."""
     return {
         f"{name}/{kind}": value
         for name, parameter in module.named_parameters()
+        for optimizer in optimizers
         for kind, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def _restore_optimizer(module: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+def _restore_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], tensors: dict[str, Tensor]) -> None:
     parameters = dict(module.named_parameters())
+    owner = {
+        parameter: optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     for name, value in tensors.items():
         parameter_name, _, kind = name.rpartition("/")
         parameter = parameters[parameter_name]
-        state: dict[str, Any] = optimizer.state[parameter]
+        state: dict[str, Any] = owner[parameter].state[parameter]
         state[kind] = value.to(parameter.device)
 
 

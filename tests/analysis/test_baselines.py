@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,13 +54,38 @@ def test_the_bigram_counts_neighbours_and_twenty_more_of_the_plain_composition(c
     assert composition.bigram.sum(1) == pytest.approx(np.ones(20))
 
 
+def counted_one_by_one(sequences):
+    """Count pairs of neighbouring standard residues, (20, 20)."""
+    pairs = np.zeros((20, 20))
+    for sequence in sequences:
+        for first, second in pairwise(sequence):
+            if first in AMINO_ACIDS and second in AMINO_ACIDS:
+                pairs[index(first), index(second)] += 1
+    return pairs
+
+
+@pytest.mark.parametrize("residues_at_once", [1, 2, 7, 100, 1 << 22])
+def test_no_pair_spans_two_proteins_or_is_lost_between_blocks(make_corpus, proteins, monkeypatch, residues_at_once):
+    sequences = ["M", "K", "MK", *(protein[:17] for protein in proteins)]
+    monkeypatch.setattr("protembed.analysis.baselines._RESIDUES_AT_ONCE", residues_at_once)
+
+    composition = Composition(make_corpus(sequences))
+
+    pairs = counted_one_by_one(sequences)
+    letters = "".join(sequences)
+    expected = np.array([letters.count(letter) + 1 for letter in AMINO_ACIDS])
+    assert composition.unigram == pytest.approx(expected / expected.sum())
+    smoothed = (pairs + 20 * composition.unigram) / (pairs.sum(1, keepdims=True) + 20)
+    assert composition.bigram == pytest.approx(smoothed)
+
+
 def test_losses_are_mean_nats_over_all_hidden_residues(composition):
     losses = composition.losses([hide("MAC", [1]), hide("ACACM", [1, 3])])
 
     of_a, of_c = (-math.log(composition.unigram[index(letter)]) for letter in "AC")
-    assert losses["unigram_loss"] == pytest.approx((of_a + 2 * of_c) / 3)
+    assert losses["unigram"] == pytest.approx((of_a + 2 * of_c) / 3)
     after_m, after_a = (-math.log(composition.bigram[index(pair[0]), index(pair[1])]) for pair in ("MA", "AC"))
-    assert losses["bigram_loss"] == pytest.approx((after_m + 2 * after_a) / 3)
+    assert losses["bigram"] == pytest.approx((after_m + 2 * after_a) / 3)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +100,7 @@ def test_losses_are_mean_nats_over_all_hidden_residues(composition):
 def test_the_bigram_falls_back_to_the_unigram(composition, sequence, hidden, offsets):
     losses = composition.losses([hide(sequence, hidden, offsets=offsets)])
 
-    assert losses["bigram_loss"] == pytest.approx(losses["unigram_loss"])
+    assert losses["bigram"] == pytest.approx(losses["unigram"])
 
 
 def test_the_left_neighbour_of_a_whole_proteins_first_residue_is_cls_and_unknown(composition, make_corpus):
@@ -82,7 +108,7 @@ def test_the_left_neighbour_of_a_whole_proteins_first_residue_is_cls_and_unknown
 
     losses = composition.losses([batch])
 
-    assert losses["bigram_loss"] == losses["unigram_loss"] == pytest.approx(-math.log(composition.unigram[index("C")]))
+    assert losses["bigram"] == losses["unigram"] == pytest.approx(-math.log(composition.unigram[index("C")]))
 
 
 def test_the_bigram_beats_the_unigram_where_neighbours_tell(make_corpus):
@@ -90,11 +116,11 @@ def test_the_bigram_beats_the_unigram_where_neighbours_tell(make_corpus):
 
     losses = Composition(alternating).losses(validation_packs(alternating, 1000, 1000))
 
-    assert losses["bigram_loss"] < 0.75 * losses["unigram_loss"]
+    assert losses["bigram"] < 0.75 * losses["unigram"]
 
 
 def test_natural_proteins_have_a_unigram_perplexity_near_eighteen(corpus):
     losses = Composition(corpus).losses(validation_packs(corpus, 1000, 1000))
 
-    assert math.exp(losses["unigram_loss"]) == pytest.approx(18, abs=0.7)
-    assert losses["bigram_loss"] < math.log(20)
+    assert math.exp(losses["unigram"]) == pytest.approx(18, abs=0.7)
+    assert losses["bigram"] < math.log(20)

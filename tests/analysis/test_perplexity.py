@@ -1,13 +1,15 @@
+import copy
 import math
 
 import pytest
 import torch
 
 from protembed.analysis.baselines import Composition
-from protembed.analysis.perplexity import PerplexityMeter
-from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
+from protembed.analysis.perplexity import PerplexityMeter, ValidationSet, by_amino_acid, reference_losses
+from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, FIRST_AMINO_ACID
 from protembed.data.corpus import Corpora
 from protembed.errors import DataError
+from protembed.training.distributed import Compute
 from protembed.training.objectives import MaskedLM
 
 KEYS = {"valid_loss", "valid_perplexity", "valid_accuracy", "unigram_perplexity", "bigram_perplexity"}
@@ -22,10 +24,14 @@ def objective(tiny_checkpoint):
 def meter(make_corpus, proteins, objective, pool):
     """Measure on proteins 30 to 39, and on further sets."""
 
-    def make(*further, window_residues=500, tokens_per_pack=1000, valid=proteins[30:]):
-        sets = [make_corpus(valid), *map(make_corpus, further)]
-        corpora = Corpora(train=make_corpus(proteins[:30]), valid=sets)
-        return PerplexityMeter(corpora, objective, window_residues, tokens_per_pack, pool)
+    def make(*further, window_residues=500, tokens_per_pack=1000, valid=proteins[30:], compared=None):
+        named = {"first": valid, **{f"set_{number}": part for number, part in enumerate(further, start=2)}}
+        corpora = Corpora(
+            train=make_corpus(proteins[:30]), valid=[make_corpus(part, name) for name, part in named.items()]
+        )
+        sets = [ValidationSet.of(corpus, window_residues, tokens_per_pack) for corpus in corpora.valid]
+        compute = Compute(pool=pool)
+        return PerplexityMeter(objective, sets, reference_losses(corpora, sets, compared, compute), compute)
 
     return make
 
@@ -74,12 +80,48 @@ def test_windows_change_what_the_model_sees_but_never_the_unigram(meter):
     assert windows["valid_loss"] != whole["valid_loss"]
 
 
-def test_further_sets_have_a_loss_each(meter, proteins):
+def test_further_sets_are_named_before_each_figure(meter, proteins):
     measured = meter(proteins[20:30], proteins[30:]).measure()
 
-    assert measured.keys() == KEYS | {"valid_loss_2", "valid_loss_3"}
-    assert measured["valid_loss_3"] == pytest.approx(measured["valid_loss"])
-    assert measured["valid_loss_2"] != measured["valid_loss"]
+    assert measured.keys() == {f"{prefix}{key}" for prefix in ("", "set_2/", "set_3/") for key in KEYS}
+    assert measured["set_3/valid_loss"] == pytest.approx(measured["valid_loss"])
+    assert measured["set_2/valid_loss"] != measured["valid_loss"]
+    assert measured["set_2/unigram_perplexity"] != measured["unigram_perplexity"]
+
+
+def test_a_compared_model_is_measured_on_the_same_hidden_residues(meter, objective):
+    one = meter(compared=copy.deepcopy(objective))
+    before = one.measure()
+    with torch.no_grad():
+        objective.lm_head.bias[AMINO_ACID_IDS] = torch.arange(20.0)
+
+    assert before["compared_perplexity"] == pytest.approx(before["valid_perplexity"])
+    assert one.measure()["compared_perplexity"] == before["compared_perplexity"]
+
+
+def test_the_amino_acids_make_up_the_whole(meter, objective, pool):
+    one = meter()
+    part, measured = one._sets[0], one.measure()
+
+    figures = by_amino_acid(objective, part, Compute(pool=pool))
+
+    assert "".join(figure.name for figure in figures) == AMINO_ACIDS
+    num_hidden = sum(figure.count for figure in figures)
+    assert num_hidden == sum(len(pack.targets) for pack in part.packs)
+    loss = sum(figure.loss * figure.count for figure in figures if figure.count)
+    correct = sum(figure.accuracy * figure.count for figure in figures if figure.count)
+    assert loss / num_hidden == pytest.approx(measured["valid_loss"], rel=1e-5)
+    assert correct / num_hidden == pytest.approx(measured["valid_accuracy"])
+
+
+def test_an_amino_acid_is_mistaken_for_what_is_guessed_in_its_place(meter, objective, pool):
+    with torch.no_grad():
+        objective.lm_head.bias[FIRST_AMINO_ACID] = 1e6
+
+    leucine, *others = by_amino_acid(objective, meter()._sets[0], Compute(pool=pool))
+
+    assert (leucine.accuracy, leucine.mistaken_for) == (1.0, None)
+    assert {figure.mistaken_for for figure in others if figure.count} == {"L"}
 
 
 def test_the_model_is_measured_as_it_stands_at_each_call(meter, objective):

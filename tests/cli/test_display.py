@@ -8,13 +8,19 @@ from protembed.training.loop import StepReport
 
 
 def report(step, **changes):
-    values = {"num_residues": 100 * step, "train_loss": 2.9, "learning_rate": 1e-3, "residues_per_second": 1000.0}
+    values = {
+        "num_steps": 10,
+        "num_residues": 100 * step,
+        "train_loss": 2.9,
+        "learning_rate": 1e-3,
+        "residues_per_second": 1000.0,
+    }
     return StepReport(step=step, **values | changes)
 
 
 def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("protembed.cli.display.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("protembed.cli.training_display.time.monotonic", lambda: now[0])
     with Display(ShowConfig()).stepping() as steps:
         steps.begin(10, 0)
         for step in range(1, 5):
@@ -23,8 +29,8 @@ def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
 
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "step 2 of 10: loss 2.900, 1,000 residues/s, 2 min 40 s left",
-        "step 4 of 10: loss 2.900, 1,000 residues/s, 2 min 00 s left",
+        "step 2 of 10: loss 2.900 (perplexity 18.17), 1,000 residues/s, 2 min 40 s left",
+        "step 4 of 10: loss 2.900 (perplexity 18.17), 1,000 residues/s, 2 min 00 s left",
     ]
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from protembed.config import TOKENS_PER_PACK, BatchConfig, MaskingConfig
 from protembed.data.alphabet import CLS, EOS, MASK, UNKNOWN_RESIDUE, encode, is_amino_acid
 from protembed.data.batching import (
-    EpochOrder,
     LabelledPlan,
     PretrainingPlan,
     cut,
+    divide_evenly,
     labelled_packs,
     pack,
     split_by_budget,
@@ -21,11 +21,12 @@ from protembed.data.batching import (
 from protembed.data.masking import mask_for_validation
 from protembed.data.splits import sequence_sha256
 
-BATCHES = BatchConfig(tokens_per_batch=512, tokens_per_pack=200, crop_residues=64)
+BATCHES = BatchConfig(tokens_per_batch=512, crop_residues=64)
+TOKENS_PER_STEPS_PACK = 200
 
 
-def plan_of(corpus, seed=0, batches=BATCHES, masking=None):
-    return PretrainingPlan(corpus, batches, masking or MaskingConfig(), seed)
+def plan_of(corpus, seed=0, batches=BATCHES, tokens_per_pack=TOKENS_PER_STEPS_PACK):
+    return PretrainingPlan(corpus, batches, tokens_per_pack, MaskingConfig(), seed)
 
 
 def crops_of(batch):
@@ -78,40 +79,15 @@ def test_packs_hold_the_budget_in_order_and_could_not_take_one_more(lengths, bud
     assert all(sum(lengths[one]) + lengths[other.start] > budget for one, other in itertools.pairwise(parts))
 
 
-# The order of an epoch
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), budget=st.integers(1, 120))
+def test_even_packs_are_as_few_as_can_be_and_differ_by_less_than_one_protein(lengths, budget):
+    parts = divide_evenly(lengths, budget)
+    sizes = [sum(lengths[index] for index in part) for part in parts]
 
-
-@given(
-    lengths=st.lists(st.integers(3, 100), min_size=1, max_size=60),
-    tokens_per_batch=st.integers(200, 600),
-    seed=st.integers(0, 3),
-)
-def test_each_epoch_takes_every_protein_exactly_once_within_the_budget(lengths, tokens_per_batch, seed):
-    lengths = np.array(lengths)
-    order = EpochOrder(lengths, tokens_per_batch, seed)
-
-    for epoch in range(2):
-        first = epoch * order.steps_per_epoch
-        steps = [order.rows(step) for step in range(first, first + order.steps_per_epoch)]
-        assert sorted(np.concatenate(steps)) == list(range(len(lengths)))
-        assert all(lengths[rows].sum() <= tokens_per_batch for rows in steps)
-
-
-def test_epochs_and_seeds_have_orders_of_their_own():
-    lengths = np.full(100, 50)
-    order, other = EpochOrder(lengths, 500, seed=0), EpochOrder(lengths, 500, seed=1)
-    epochs = [np.concatenate([order.rows(step + e * order.steps_per_epoch) for step in range(12)]) for e in (0, 1)]
-
-    assert epochs[0].tolist() != epochs[1].tolist()
-    assert order.rows(0).tolist() != other.rows(0).tolist()
-    assert epochs[0].tolist() != sorted(epochs[0])
-
-
-def test_steps_of_an_epoch_are_of_nearly_equal_size(corpus):
-    order = EpochOrder(np.minimum(corpus.lengths, 64) + 2, 512, seed=0)
-    sizes = [np.minimum(corpus.lengths[order.rows(step)], 64).sum() for step in range(order.steps_per_epoch)]
-
-    assert max(sizes) - min(sizes) <= 2 * 66
+    assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
+    assert len(parts) == -(-sum(lengths) // budget)
+    assert max(sizes) - min(sizes) <= max(lengths)
+    assert all(part == sorted(part) for part in parts)
 
 
 # Pretraining
@@ -128,15 +104,20 @@ def test_a_step_is_a_function_of_seed_and_step_alone(corpus):
 
 
 def test_the_size_of_packs_does_not_change_what_a_step_sees(corpus):
-    small, large = plan_of(corpus), plan_of(corpus, batches=BatchConfig(tokens_per_batch=512, crop_residues=64))
+    small, large = plan_of(corpus), plan_of(corpus, tokens_per_pack=1000)
 
     for step in range(small.steps_per_epoch):
-        parts, whole = small.packs(step), large.packs(step)
-        assert len(whole) == 1 < len(parts)
-        assert torch.cat([part.tokens for part in parts]).equal(whole[0].tokens)
-        assert torch.cat([part.targets for part in parts]).equal(whole[0].targets)
-        assert torch.cat([part.rows for part in parts]).equal(whole[0].rows)
-        assert sum(part.num_residues for part in parts) == whole[0].num_residues
+        parts, (whole,) = small.packs(step), large.packs(step)
+        assert len(parts) > 1
+        masked, again = (
+            sorted(
+                (int(row), crop.tolist()) for one in packs for row, crop in zip(one.rows, crops_of(one), strict=True)
+            )
+            for packs in (parts, [whole])
+        )
+        assert masked == again
+        assert sorted(torch.cat([part.targets for part in parts]).tolist()) == sorted(whole.targets.tolist())
+        assert sum(part.num_residues for part in parts) == whole.num_residues
 
 
 def test_an_epoch_sees_every_protein_exactly_once(corpus):
@@ -154,11 +135,11 @@ def test_steps_and_packs_hold_their_budgets(corpus):
     for step in range(3 * plan.steps_per_epoch):
         packs = plan.packs(step)
         assert sum(one.num_tokens for one in packs) <= BATCHES.tokens_per_batch
-        assert all(one.num_tokens <= BATCHES.tokens_per_pack for one in packs)
+        assert all(one.num_tokens - min(one.offsets.diff()) < TOKENS_PER_STEPS_PACK for one in packs)
 
 
 def test_budgets_count_the_special_tokens_of_short_proteins(make_corpus, proteins):
-    batches = BatchConfig(tokens_per_batch=64, tokens_per_pack=64, crop_residues=8)
+    batches = BatchConfig(tokens_per_batch=64, crop_residues=8)
     plan = plan_of(make_corpus([protein[:8] for protein in proteins]), batches=batches)
 
     assert all(sum(one.num_tokens for one in plan.packs(step)) <= 64 for step in range(plan.steps_per_epoch))

@@ -6,7 +6,7 @@ import pytest
 from protembed.data.alphabet import decode, encode
 from protembed.data.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 from protembed.data.splits import hash_share
-from protembed.errors import NothingToLearnError
+from protembed.errors import NothingToLearnError, NothingToMeasureError
 
 
 def sequences_of(corpus):
@@ -47,7 +47,9 @@ def test_files_are_plain_arrays_and_json(tmp_path):
 
 
 def test_tokens_are_read_from_disk_as_they_are_needed(corpus):
-    assert isinstance(corpus[0].base, np.memmap) or isinstance(corpus[0], np.memmap)
+    assert isinstance(corpus.tokens.base, np.memmap)
+    assert isinstance(corpus.offsets.base, np.memmap)
+    assert corpus[0].base is corpus.tokens
 
 
 def test_a_corpus_that_failed_half_way_does_not_appear(tmp_path):
@@ -67,16 +69,53 @@ def test_a_new_corpus_replaces_an_old_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
-def test_facts_may_be_asked_for_twice(tmp_path):
-    with corpus_writer(tmp_path / "corpus") as writer:
-        writer.add("MKT")
-        assert writer.facts() == writer.facts()
-
-
 def test_a_corpus_without_proteins_is_empty(make_corpus):
     corpus = make_corpus([])
 
     assert (len(corpus), corpus.num_residues) == (0, 0)
+
+
+def test_a_corpus_is_named_after_its_directory_unless_it_is_given_a_name(make_corpus, tmp_path):
+    with corpus_writer(tmp_path / "corpus", name="held_out"):
+        pass
+
+    assert make_corpus([]).name == "corpus"
+    assert Corpus(tmp_path / "corpus").name == "held_out"
+
+
+# Copies
+
+
+def test_copies_of_a_protein_are_stored_once_at_its_first_place(make_corpus):
+    corpus = make_corpus(["MKT", "AYW", "MKT", "MKTA", "AYW", "MKT", "C"])
+
+    assert sequences_of(corpus) == ["MKT", "AYW", "MKTA", "C"]
+    assert corpus.offsets.tolist() == [0, 3, 6, 10, 11]
+    assert (corpus.facts["num_proteins"], corpus.facts["num_residues"], corpus.facts["num_duplicates"]) == (4, 11, 3)
+
+
+def test_a_corpus_with_copies_has_the_fingerprint_of_the_one_without(make_corpus):
+    assert make_corpus(["MKT", "AY", "MKT"]).fingerprint == make_corpus(["MKT", "AY"]).fingerprint
+
+
+def test_an_unlucky_hash_loses_no_protein(make_corpus, monkeypatch):
+    monkeypatch.setattr("protembed.data.corpus.sequence_sha256", lambda sequence: bytes([sequence[0] == "M"] * 32))
+
+    corpus = make_corpus(["MKT", "AYW", "MKA", "MKT", "AYW", "MKA", "MK"])
+
+    assert sequences_of(corpus) == ["MKT", "AYW", "MKA", "MK"]
+
+
+def test_the_result_does_not_depend_on_how_much_is_held_in_memory(make_corpus, proteins, monkeypatch):
+    sequences = [*proteins, *proteins[::-1], *proteins[:5], "MKT"]
+    expected = make_corpus(sequences)
+    monkeypatch.setattr("protembed.data.corpus._RESIDUES_AT_ONCE", 300)
+    monkeypatch.setattr("protembed.data.corpus._PROTEINS_AT_ONCE", 7)
+
+    corpus = make_corpus(sequences)
+
+    assert sequences_of(corpus) == sequences_of(expected) == [*proteins, "MKT"]
+    assert corpus.facts == expected.facts
 
 
 # Training and validation
@@ -112,14 +151,62 @@ def test_validation_files_are_sets_of_their_own_and_nothing_is_held_out(tmp_path
     corpora = open_corpora(tmp_path / "corpora")
     assert sequences_of(corpora.train) == proteins
     assert [sequences_of(valid) for valid in corpora.valid] == [["MKTX"], ["AYW", "MKK"]]
-    assert "validation: non-standard residues: 1 J (J is read as X)" in warnings
+    assert [valid.name for valid in corpora.valid] == ["one", "two"]
+    assert "validation set one: non-standard residues: 1 J (J is read as X)" in warnings
+    assert not any("held out" in warning or "copies" in warning or "stand in" in warning for warning in warnings)
+
+
+def test_validation_sets_of_one_file_name_are_told_apart_by_number(tmp_path, proteins_fasta):
+    paths = [tmp_path / name for name in ("a/set.fasta", "b/set.fa", "set-2.fasta")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(">a\nMKT\n")
+
+    build_corpora(tmp_path / "corpora", [proteins_fasta], paths)
+
+    assert [valid.name for valid in open_corpora(tmp_path / "corpora").valid] == ["set", "set-2", "set-2-2"]
+
+
+def test_validation_proteins_that_stand_in_training_too_are_counted(tmp_path, proteins_fasta, proteins):
+    (tmp_path / "known.fasta").write_text(f">a\n{proteins[3]}\n>b\nMKT\n>c\n{proteins[7]}\n>d\n{proteins[7]}\n")
+
+    warnings = build_corpora(tmp_path / "corpora", [proteins_fasta], [tmp_path / "known.fasta"])
+
+    assert (
+        "validation set known: 2 of its proteins stand in the training data too; "
+        "its figures will look better than they are"
+    ) in warnings
+    assert "validation set known: 1 exact copies of earlier proteins are left out" in warnings
+
+
+def test_copies_never_straddle_training_and_what_is_held_out(tmp_path, proteins):
+    doubled = [*proteins, *proteins]
+    (tmp_path / "doubled").write_text("".join(f">{row}\n{protein}\n" for row, protein in enumerate(doubled)))
+
+    warnings = build_corpora(tmp_path / "corpora", [tmp_path / "doubled"], [])
+
+    corpora = open_corpora(tmp_path / "corpora")
+    (valid,) = corpora.valid
+    assert valid.name == "held_out"
+    assert sorted(sequences_of(valid) + sequences_of(corpora.train)) == sorted(proteins)
+    assert f"training data: {len(corpora.train)} exact copies of earlier proteins are left out" in warnings
+
+
+def test_a_validation_set_whose_records_were_all_left_out_is_refused(tmp_path, proteins_fasta):
+    (tmp_path / "odd.fasta").write_text(">a\nM1\n")
+
+    with pytest.raises(NothingToMeasureError) as caught:
+        build_corpora(tmp_path / "corpora", [proteins_fasta], [tmp_path / "odd.fasta"], on_illegal="skip")
+
+    assert caught.value.name == "odd"
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.fasta"]
 
 
 def test_too_few_proteins_are_refused_and_nothing_is_left(tmp_path):
-    (tmp_path / "one.fasta").write_text(">a\nMKT\n")
+    (tmp_path / "one.fasta").write_text(">a\nMKT\n>b\nMKT\n")
 
     with pytest.raises(NothingToLearnError) as caught:
         build_corpora(tmp_path / "corpora", [tmp_path / "one.fasta"], [])
 
-    assert caught.value.exit_status == 65
+    assert (caught.value.exit_status, caught.value.num_proteins) == (65, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["one.fasta"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.files import table_line
+from protembed.text import table_line
 
 
 def test_a_class_is_predicted_with_the_probability_of_each():

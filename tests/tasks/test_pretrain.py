@@ -55,7 +55,7 @@ def test_a_run_leaves_what_the_design_promises(undisturbed):
     run, summary = undisturbed
 
     assert {path.name for path in run.iterdir()} == {
-        *("run.json", "metrics.jsonl", "checkpoints", "corpus", "model", "training.png"),
+        *("run.json", "metrics.jsonl", "checkpoints", "corpus", "model", "training.png", "amino_acids.tsv"),
     }
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
@@ -185,7 +185,7 @@ def test_every_validation_set_is_measured_and_the_first_decides(tmp_path, protei
     pretrain_model([proteins_fasta], options(run, valid=[proteins_fasta, proteins_fasta], steps=2, validate_every=1))
 
     for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
-        assert line["valid_loss_2"] == line["valid_loss"]
+        assert line["proteins-2/valid_loss"] == line["valid_loss"]
 
 
 def test_pretraining_goes_on_from_another_model(tmp_path, proteins_fasta, tiny_model):

@@ -61,8 +61,8 @@ def nothing_hidden(hide, proteins):
 @pytest.fixture(scope="session")
 def steps(corpus):
     """Steps of about 400 tokens in packs of about 130."""
-    batches = BatchConfig(tokens_per_batch=400, tokens_per_pack=130, crop_residues=64)
-    return PretrainingPlan(corpus, batches, MaskingConfig(), seed=0)
+    batches = BatchConfig(tokens_per_batch=400, crop_residues=64)
+    return PretrainingPlan(corpus, batches, 130, MaskingConfig(), seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,14 +15,17 @@ from protembed.device import WorkerPool
 from protembed.errors import DivergedError
 from protembed.model.checkpoint import new_checkpoint
 from protembed.model.heads import TaskHead
-from protembed.training import loop
-from protembed.training.loop import measure_seconds_per_step, plan_training, take_step, train
+from protembed.training import state
+from protembed.training.distributed import Compute
+from protembed.training.loop import Training, plan_training, take_step, train
 from protembed.training.objectives import LossSum, MaskedLM, Objective, WholeProtein
-from protembed.training.optimizer import learning_rate_at, make_optimizer, set_learning_rate
+from protembed.training.optimizer import learning_rate_at, make_optimizers, set_learning_rate
 from protembed.training.state import RunState
 
 SGD = OptimizerConfig(optimizer="sgd", learning_rate=0.5)
-ADAMW = OptimizerConfig(learning_rate=0.01)
+ADAMW = OptimizerConfig(optimizer="adamw", learning_rate=0.01)
+MUON = OptimizerConfig(optimizer="muon", learning_rate=0.01)
+RATES = {"muon": 2e-3, "adamw": 1e-3, "sgd": 0.1}
 
 
 class Repeated:
@@ -53,9 +57,10 @@ def value_packs(proteins):
     return make
 
 
-def with_rate(optimizer, learning_rate):
-    set_learning_rate(optimizer, learning_rate)
-    return optimizer
+def training_of(objective, pool, config=ADAMW, learning_rate=0.01, batches=None):
+    optimizers = make_optimizers(objective, config.optimizer, config.weight_decay, pool)
+    set_learning_rate(optimizers, learning_rate)
+    return Training(objective=objective, batches=batches, optimizers=optimizers, compute=Compute(pool=pool))
 
 
 def parameters_of(module):
@@ -73,7 +78,7 @@ def test_sgd_is_the_weight_minus_the_rate_times_the_gradient_bit_for_bit(kind, r
     gradients = torch.autograd.grad(objective(pack).sum, list(objective.parameters()), allow_unused=True)
     count = objective(pack).count
 
-    take_step(objective, packs, with_rate(make_optimizer(objective, SGD), 0.5), None, pool)
+    take_step(training_of(objective, pool, SGD, 0.5), packs, None)
 
     for old, new, gradient in zip(before, objective.parameters(), gradients, strict=True):
         assert torch.equal(new, old if gradient is None else torch.add(old, gradient / count, alpha=-0.5))
@@ -84,7 +89,7 @@ def test_packs_of_three_and_seventeen_targets_update_like_one_batch_of_twenty(ma
     results, weights = [], []
     for packs in ([twenty], [few, many], [many, few]):
         model = copy.deepcopy(masked_lm)
-        results.append(take_step(model, packs, with_rate(make_optimizer(model, SGD), 0.5), None, pool))
+        results.append(take_step(training_of(model, pool, SGD, 0.5), packs, None))
         weights.append(torch.cat([parameter.flatten() for parameter in parameters_of(model)]))
 
     assert results[0].loss == pytest.approx(results[1].loss) == pytest.approx(results[2].loss)
@@ -96,7 +101,7 @@ def test_packs_of_three_and_seventeen_targets_update_like_one_batch_of_twenty(ma
 def test_the_loss_of_a_step_is_that_before_its_update(masked_lm, few, pool):
     before = masked_lm(few).mean().item()
 
-    result = take_step(masked_lm, [few], with_rate(make_optimizer(masked_lm, SGD), 0.01), None, pool)
+    result = take_step(training_of(masked_lm, pool, SGD, 0.01), [few], None)
 
     assert result.loss == pytest.approx(before)
     assert masked_lm(few).mean().item() < before
@@ -105,17 +110,17 @@ def test_the_loss_of_a_step_is_that_before_its_update(masked_lm, few, pool):
 def test_a_clipped_step_is_no_longer_than_the_norm_allows(masked_lm, few, pool):
     before = torch.cat([parameter.flatten() for parameter in parameters_of(masked_lm)])
 
-    take_step(masked_lm, [few], with_rate(make_optimizer(masked_lm, SGD), 1.0), 0.01, pool)
+    take_step(training_of(masked_lm, pool, SGD, 1.0), [few], 0.01)
 
     after = torch.cat([parameter.flatten() for parameter in parameters_of(masked_lm)])
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
 def test_biases_of_tokens_that_are_no_amino_acid_stay_at_minus_a_hundred(masked_lm, steps, pool):
-    optimizer = with_rate(make_optimizer(masked_lm, ADAMW), 0.01)
+    training = training_of(masked_lm, pool)
 
     for step in range(5):
-        take_step(masked_lm, steps.packs(step), optimizer, 1.0, pool)
+        take_step(training, steps.packs(step), 1.0)
 
     bias = masked_lm.lm_head.bias.detach()
     assert (bias[AMINO_ACID_IDS] != 0).all()
@@ -126,7 +131,7 @@ def test_biases_of_tokens_that_are_no_amino_acid_stay_at_minus_a_hundred(masked_
 def test_a_step_without_targets_changes_nothing(masked_lm, empty_packs, request, pool, weights_of, same_bits):
     packs, before = [request.getfixturevalue(name) for name in empty_packs], weights_of(masked_lm)
 
-    result = take_step(masked_lm, packs, with_rate(make_optimizer(masked_lm, ADAMW), 0.01), 1.0, pool)
+    result = take_step(training_of(masked_lm, pool, ADAMW, 0.01), packs, 1.0)
 
     assert (result.loss, result.is_finite) == (None, True)
     assert same_bits(weights_of(masked_lm), before)
@@ -138,7 +143,7 @@ def test_a_pack_without_targets_does_not_disturb_the_others(
     alone = copy.deepcopy(masked_lm)
 
     results = [
-        take_step(model, packs, with_rate(make_optimizer(model, ADAMW), 0.01), 1.0, pool)
+        take_step(training_of(model, pool, ADAMW, 0.01), packs, 1.0)
         for model, packs in ((masked_lm, [nothing_hidden, few]), (alone, [few]))
     ]
 
@@ -153,7 +158,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(
     before = weights_of(regression)
 
     packs = [*value_packs(1.0), *value_packs(value)]
-    result = take_step(regression, packs, with_rate(make_optimizer(regression, ADAMW), 0.01), 1.0, pool)
+    result = take_step(training_of(regression, pool, ADAMW, 0.01), packs, 1.0)
 
     assert (result.loss, result.is_finite) == (None, False)
     assert same_bits(weights_of(regression), before)
@@ -180,20 +185,21 @@ LANDSCAPES = {
 def test_loss_and_gradient_must_both_be_finite(loss, few, pool):
     landscape = Landscape(loss)
 
-    result = take_step(landscape, [few], with_rate(make_optimizer(landscape, SGD), 0.1), None, pool)
+    result = take_step(training_of(landscape, pool, SGD, 0.1), [few], None)
 
     assert (result.loss, result.is_finite) == (None, False)
     assert landscape.weight.tolist() == [0, 0, 0]
 
 
-def test_no_bit_depends_on_the_number_of_workers(masked_lm, steps, weights_of, same_bits):
+@pytest.mark.parametrize("config", [ADAMW, MUON], ids=["adamw", "muon"])
+def test_no_bit_depends_on_the_number_of_workers(masked_lm, config, steps, weights_of, same_bits):
     weights = []
     for num_workers in (1, 3):
         model = copy.deepcopy(masked_lm)
-        optimizer = with_rate(make_optimizer(model, ADAMW), 0.01)
         with WorkerPool(num_workers) as workers:
+            training = training_of(model, workers, config)
             for step in range(3):
-                take_step(model, steps.packs(step), optimizer, 1.0, workers)
+                take_step(training, steps.packs(step), 1.0)
         weights.append(weights_of(model))
 
     assert len(steps.packs(0)) > 2
@@ -204,27 +210,26 @@ def test_no_bit_depends_on_the_number_of_workers(masked_lm, steps, weights_of, s
 
 
 def test_what_the_options_leave_open_is_planned_from_the_steps():
-    plan = plan_training(OptimizerConfig(), 100)
+    plan = plan_training(OptimizerConfig(), 100, RATES)
 
-    assert (plan.validate_every, plan.save_every, plan.warmup_steps) == (20, 5, 5)
-    assert (plan.learning_rate, plan.clip_norm) == (1e-3, 1.0)
-    assert plan_training(OptimizerConfig(), 1).validate_every == 1
+    assert (plan.validate_every, plan.save_every, plan.warmup_steps, plan.decay_steps) == (20, 5, 5, 25)
+    assert (plan.optimizer, plan.learning_rate, plan.clip_norm) == ("muon", 2e-3, 1.0)
+    assert plan_training(OptimizerConfig(), 1, RATES).validate_every == 1
 
 
 def test_sgd_is_planned_without_clipping_and_with_a_rate_of_its_own():
-    plan = plan_training(OptimizerConfig(optimizer="sgd"), 100, default_learning_rate=3e-4)
+    plan = plan_training(OptimizerConfig(optimizer="sgd"), 100, RATES)
 
     assert (plan.learning_rate, plan.clip_norm) == (0.1, None)
-    assert plan_training(OptimizerConfig(), 100, default_learning_rate=3e-4).learning_rate == 3e-4
 
 
 def test_what_the_options_say_is_planned_even_where_it_is_zero():
-    options = OptimizerConfig(learning_rate=0.0, warmup_steps=0, decay_share=0.0)
+    options = OptimizerConfig(learning_rate=0.0, warmup_steps=0, decay_share=0.0, schedule="cosine")
 
-    plan = plan_training(options, 100, validate_every=7, save_every=9)
+    plan = plan_training(options, 100, RATES, validate_every=7, save_every=9, patience=3)
 
-    assert (plan.learning_rate, plan.warmup_steps, plan.decay_share) == (0, 0, 0)
-    assert (plan.validate_every, plan.save_every) == (7, 9)
+    assert (plan.learning_rate, plan.warmup_steps, plan.decay_steps) == (0, 0, 0)
+    assert (plan.validate_every, plan.save_every, plan.patience, plan.schedule) == (7, 9, 3, "cosine")
 
 
 # A run
@@ -243,16 +248,17 @@ def begin(tmp_path, steps, pool):
         validate_every=None,
         batches=steps,
         stop_after=None,
+        patience=None,
         **kind,
     ):
         checkpoint = new_checkpoint(EncoderShape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-        optimizer, run = make_optimizer(objective, config), RunState(tmp_path / name)
-        run.restore(objective, optimizer)
-        plan = plan_training(config, num_steps, save_every=save_every, validate_every=validate_every)
-        reports = train(
-            objective, batches, optimizer, plan, run, pool, stop=lambda: run.progress.step == stop_after, **kind
+        training, run = training_of(objective, pool, config, batches=batches), RunState(tmp_path / name)
+        run.restore(objective, training.optimizers)
+        plan = plan_training(
+            config, num_steps, RATES, save_every=save_every, validate_every=validate_every, patience=patience
         )
+        reports = train(training, plan, run, stop=lambda: run.progress.step == stop_after, **kind)
         return reports, objective, run
 
     return make
@@ -269,7 +275,7 @@ def test_a_report_follows_each_step(begin, steps):
     assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
     assert [report.num_residues for report in reports] == list(itertools.accumulate(residues))
     assert [report.learning_rate for report in reports] == [
-        learning_rate_at(step, 6, 0.01, warmup_steps=1, decay_share=0.25) for step in range(6)
+        learning_rate_at(step, 6, 0.01, warmup_steps=1, decay_steps=2) for step in range(6)
     ]
     assert all(report.residues_per_second > 0 for report in reports)
     assert reports[-1].train_loss < reports[0].train_loss
@@ -300,7 +306,7 @@ def test_the_best_loss_outlives_an_interruption(begin):
     assert (run.progress.best_loss, run.progress.best_step) == (1.5, 3)
 
 
-@pytest.mark.parametrize("config", [ADAMW, SGD])
+@pytest.mark.parametrize("config", [ADAMW, SGD, MUON], ids=["adamw", "sgd", "muon"])
 def test_a_stopped_run_goes_on_bit_for_bit_as_if_undisturbed(begin, config, weights_of, same_bits):
     whole, whole_model, _ = begin(7, name="whole", config=config)
     losses = [report.train_loss for report in whole]
@@ -368,9 +374,9 @@ def diverging(regression, value_packs, tmp_path, pool):
     """Train on packs of which some have an infinite loss."""
 
     def make(values):
-        optimizer, run = make_optimizer(regression, ADAMW), RunState(tmp_path)
-        batches = Repeated(*(value_packs(value) for value in values))
-        return train(regression, batches, optimizer, plan_training(ADAMW, len(values)), run, pool), run
+        batches, run = Repeated(*(value_packs(value) for value in values)), RunState(tmp_path)
+        training = training_of(regression, pool, batches=batches)
+        return train(training, plan_training(ADAMW, len(values), RATES), run), run
 
     return make
 
@@ -409,15 +415,44 @@ def test_steps_without_targets_are_no_divergence(begin, nothing_hidden):
     assert run.progress.num_skipped == 0
 
 
-# Calibration
+# Ending early, and otherwise than planned
 
 
-def test_measuring_the_pace_leaves_the_model_as_it_was(masked_lm, steps, pool, monkeypatch, weights_of, same_bits):
-    clock, before = itertools.count(step=0.8), weights_of(masked_lm)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+def test_patience_ends_a_run_that_no_longer_improves_and_it_stays_ended(begin, tmp_path):
+    losses = iter([3.0, 2.0, 2.5, 2.0, 9.0])
+    validate = {"validate": lambda: {"valid_loss": next(losses)}, "validate_every": 1, "patience": 2}
 
-    seconds = measure_seconds_per_step(masked_lm, steps, ADAMW, 1.0, pool)
+    reports, _, run = begin(9, **validate)
 
-    assert seconds == pytest.approx(0.8)
-    assert same_bits(weights_of(masked_lm), before)
-    assert all(parameter.grad is None for parameter in masked_lm.parameters())
+    assert [report.is_best for report in reports] == [True, True, False, False]
+    assert checkpoints_in(tmp_path / "run")[-1] == "step-000004"
+    assert list(begin(9, **validate)[0]) == []
+
+
+def test_a_better_validation_renews_the_patience(begin):
+    losses = iter([3.0, 3.1, 2.9, 3.0, 2.8, 2.7])
+
+    reports, _, _ = begin(6, validate_every=1, patience=2, validate=lambda: {"valid_loss": next(losses)})
+
+    assert len(list(reports)) == 6
+
+
+def test_a_plan_can_be_replaced_on_the_way(begin):
+    def replan(plan, step):
+        return replace(plan, num_steps=4) if step == 2 else plan
+
+    reports = list(begin(9, replan=replan)[0])
+
+    assert [(report.step, report.num_steps) for report in reports] == [(1, 9), (2, 9), (3, 4), (4, 4)]
+
+
+def test_a_checkpoint_is_due_after_a_time_too(begin, tmp_path, monkeypatch):
+    clock = itertools.count(step=10.0)
+    monkeypatch.setattr(state, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    reports, _, run = begin(7, save_every=100)
+    run._save_seconds, run._num_kept = 25.0, 9
+
+    list(reports)
+
+    # The clock is read once a step, and once more at each save.
+    assert checkpoints_in(tmp_path / "run") == ["step-000003", "step-000006", "step-000007"]

@@ -8,6 +8,7 @@ from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, encode
 from protembed.data.batching import labelled_packs
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import pool as pool_residues
+from protembed.training.distributed import Compute
 from protembed.training.objectives import LossSum, WholeProtein, cross_entropy_sum, evaluate
 
 
@@ -133,7 +134,10 @@ def test_the_loss_of_values_is_half_the_squared_error_in_standard_deviations(tin
 
 
 def test_evaluation_counts_every_target_once_however_packs_are_divided(masked_lm, few, many, twenty, pool):
-    together, apart = evaluate(masked_lm, [twenty], pool), evaluate(masked_lm, [few, many], pool)
+    together, apart = (
+        evaluate(masked_lm, [twenty], Compute(pool=pool)),
+        evaluate(masked_lm, [few, many], Compute(pool=pool)),
+    )
 
     assert together.count == apart.count == 20
     assert torch.allclose(together.sum, apart.sum)
@@ -141,7 +145,10 @@ def test_evaluation_counts_every_target_once_however_packs_are_divided(masked_lm
 
 
 def test_evaluation_passes_over_a_pack_without_targets(masked_lm, few, nothing_hidden, pool):
-    with_nothing, without = evaluate(masked_lm, [nothing_hidden, few], pool), evaluate(masked_lm, [few], pool)
+    with_nothing, without = (
+        evaluate(masked_lm, [nothing_hidden, few], Compute(pool=pool)),
+        evaluate(masked_lm, [few], Compute(pool=pool)),
+    )
 
     assert (with_nothing.count, with_nothing.sum) == (without.count, without.sum)
 
@@ -149,7 +156,7 @@ def test_evaluation_passes_over_a_pack_without_targets(masked_lm, few, nothing_h
 def test_evaluation_leaves_no_trace_in_the_model(masked_lm, few, pool, weights_of, same_bits):
     before = weights_of(masked_lm)
 
-    evaluate(masked_lm, [few], pool)
+    evaluate(masked_lm, [few], Compute(pool=pool))
 
     assert same_bits(weights_of(masked_lm), before)
     assert all(parameter.grad is None for parameter in masked_lm.parameters())
@@ -157,4 +164,4 @@ def test_evaluation_leaves_no_trace_in_the_model(masked_lm, few, pool, weights_o
 
 def test_nothing_to_evaluate_is_an_error(masked_lm, pool):
     with pytest.raises(ValueError, match="nothing to evaluate"):
-        evaluate(masked_lm, [], pool)
+        evaluate(masked_lm, [], Compute(pool=pool))

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from protembed.config import OptimizerConfig
-from protembed.training.optimizer import GradientSum, learning_rate_at, make_optimizer, set_learning_rate
+from protembed.training.optimizer import GradientSum, learning_rate_at, make_optimizers, set_learning_rate
 
 # The learning rate
 
@@ -12,75 +11,105 @@ def rates(num_steps, **course):
 
 
 def test_the_rate_rises_linearly_stays_and_falls_linearly():
-    assert rates(10, warmup_steps=4, decay_share=0.4) == [0.25, 0.5, 0.75, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert rates(10, warmup_steps=4, decay_steps=4) == [0.25, 0.5, 0.75, 1, 1, 1, 1, 0.75, 0.5, 0.25]
 
 
 def test_the_rate_is_constant_without_warmup_and_decay():
-    assert rates(5, warmup_steps=0, decay_share=0.0) == [1.0] * 5
+    assert rates(5, warmup_steps=0, decay_steps=0) == [1.0] * 5
 
 
 def test_a_warmup_that_meets_the_fall_never_reaches_the_peak():
-    assert rates(4, warmup_steps=4, decay_share=1.0) == [0.25, 0.5, 0.5, 0.25]
+    assert rates(4, warmup_steps=4, decay_steps=4) == [0.25, 0.5, 0.5, 0.25]
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
 def test_no_step_of_a_short_run_is_without_a_rate(num_steps):
-    assert min(rates(num_steps, warmup_steps=1, decay_share=0.25)) > 0
+    assert min(rates(num_steps, warmup_steps=1, decay_steps=2)) > 0
 
 
 def test_the_peak_scales_the_whole_course():
-    course = {"warmup_steps": 3, "decay_share": 0.5}
+    course = {"warmup_steps": 3, "decay_steps": 4}
 
     assert [learning_rate_at(step, 9, 0.02, **course) for step in range(9)] == pytest.approx(
         [0.02 * rate for rate in rates(9, **course)]
     )
 
 
+def test_a_cosine_rises_and_falls_to_almost_nothing():
+    course = rates(10, warmup_steps=2, decay_steps=0, schedule="cosine")
+
+    assert course[:3] == [0.5, 1.0, 1.0]
+    assert course[6] == pytest.approx(0.5)
+    assert sorted(course[1:], reverse=True) == course[1:]
+    assert 0 < course[-1] < 0.05
+
+
 # Updates
 
 
-def updated(module, config, learning_rate, gradient=0.0):
+def step(optimizers):
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def updated(module, name, pool, *, weight_decay=0.0, learning_rate, gradient=0.0):
     """Take one step with the same gradient everywhere; return each parameter before and after."""
-    optimizer = make_optimizer(module, config)
-    set_learning_rate(optimizer, learning_rate)
+    optimizers = make_optimizers(module, name, weight_decay, pool)
+    set_learning_rate(optimizers, learning_rate)
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     for parameter in module.parameters():
         parameter.grad = torch.full_like(parameter, gradient)
-    optimizer.step()
+    step(optimizers)
     return {name: (before[name], parameter.detach()) for name, parameter in module.named_parameters()}
 
 
-def test_adamw_decays_matrices_and_neither_biases_nor_gammas_betas_and_embeddings(masked_lm):
+LAYER_MATRICES = {
+    f"encoder.layers.{layer}.{part}.weight"
+    for layer in range(2)
+    for part in ("attention.project", "attention.output", "feed_forward.expand", "feed_forward.contract")
+}
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_matrices_are_decayed_and_neither_biases_nor_gammas_betas_and_embeddings(masked_lm, name, pool):
     with torch.no_grad():
         for parameter in masked_lm.parameters():
             parameter.add_(1.0)
 
-    pairs = updated(masked_lm, OptimizerConfig(weight_decay=0.5), learning_rate=0.1)
+    pairs = updated(masked_lm, name, pool, weight_decay=0.5, learning_rate=0.1)
 
     decayed = {name for name, (before, after) in pairs.items() if not torch.equal(before, after)}
-    per_layer = [
-        f"encoder.layers.{layer}.{part}.weight"
-        for layer in range(2)
-        for part in ("attention.project", "attention.output", "feed_forward.expand", "feed_forward.contract")
-    ]
-    assert decayed == {*per_layer, "lm_head.dense.weight"}
+    assert decayed == {*LAYER_MATRICES, "lm_head.dense.weight"}
     assert all(torch.allclose(after, 0.95 * before) for before, after in (pairs[name] for name in decayed))
 
 
-def test_the_first_step_of_adamw_moves_every_number_by_the_learning_rate(masked_lm):
-    pairs = updated(masked_lm, OptimizerConfig(weight_decay=0.0), learning_rate=0.01, gradient=3.0)
+def test_the_first_step_of_adamw_moves_every_number_by_the_learning_rate(masked_lm, pool):
+    pairs = updated(masked_lm, "adamw", pool, learning_rate=0.01, gradient=3.0)
 
     assert all(torch.allclose(before - after, torch.tensor(0.01), atol=1e-5) for before, after in pairs.values())
 
 
-def test_sgd_is_the_plain_rule_in_the_second_step_too(masked_lm):
-    optimizer = make_optimizer(masked_lm, OptimizerConfig(optimizer="sgd", weight_decay=0.5))
-    set_learning_rate(optimizer, 0.1)
+def test_muon_takes_the_matrices_of_the_layers_and_leaves_the_rest_to_adamw(masked_lm, pool):
+    muon, adamw = make_optimizers(masked_lm, "muon", 0.0, pool)
+    names = {parameter: name for name, parameter in masked_lm.named_parameters()}
+
+    taken, left = (
+        {names[parameter] for group in optimizer.param_groups for parameter in group["params"]}
+        for optimizer in (muon, adamw)
+    )
+
+    assert taken == LAYER_MATRICES
+    assert left == set(names.values()) - LAYER_MATRICES
+
+
+def test_sgd_is_the_plain_rule_in_the_second_step_too(masked_lm, pool):
+    optimizers = make_optimizers(masked_lm, "sgd", 0.5, pool)
+    set_learning_rate(optimizers, 0.1)
     for _ in range(2):
         before = [parameter.detach().clone() for parameter in masked_lm.parameters()]
         for parameter in masked_lm.parameters():
             parameter.grad = torch.full_like(parameter, 0.7)
-        optimizer.step()
+        step(optimizers)
 
     for old, new in zip(before, masked_lm.parameters(), strict=True):
         assert torch.equal(new, torch.add(old, torch.full_like(old, 0.7), alpha=-0.1))

@@ -1,13 +1,13 @@
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from protembed.config import OptimizerConfig
 from protembed.errors import DamagedRunError, OutputError
 from protembed.files import read_json
-from protembed.training.optimizer import make_optimizer, set_learning_rate
+from protembed.training.optimizer import make_optimizers, set_learning_rate
 from protembed.training.state import Progress, RunState
 
 FILES = ("weights.safetensors", "optimizer.safetensors", "progress.json", "MANIFEST.json")
@@ -19,42 +19,48 @@ BROKEN = {
 }
 
 
-def model_and_optimizer(config=None):
-    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+def model_and_optimizers(name="adamw"):
+    model = nn.Sequential(nn.ModuleList([nn.Linear(4, 3)]), nn.LayerNorm(3))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(1.0)
-    optimizer = make_optimizer(model, config or OptimizerConfig())
-    set_learning_rate(optimizer, 0.1)
-    return model, optimizer
+    pool = SimpleNamespace(map=map)
+    optimizers = make_optimizers(model, name, 0.01, pool)
+    set_learning_rate(optimizers, 0.1)
+    return model, optimizers
 
 
-def advance(state, model, optimizer):
+def step(optimizers):
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def advance(state, model, optimizers):
     """Take and save a step."""
     state.progress.step += 1
     for number, parameter in enumerate(model.parameters()):
         parameter.grad = torch.full_like(parameter, float(number + state.progress.step))
-    optimizer.step()
-    state.save(model, optimizer)
+    step(optimizers)
+    state.save(model, optimizers)
 
 
 @pytest.fixture
 def saved(tmp_path):
     """Save some steps in `tmp_path`; return the model and its optimiser."""
 
-    def make(num_steps, config=None):
-        state, (model, optimizer) = RunState(tmp_path), model_and_optimizer(config)
+    def make(num_steps, name="adamw"):
+        state, (model, optimizers) = RunState(tmp_path), model_and_optimizers(name)
         for _ in range(num_steps):
-            advance(state, model, optimizer)
-        return model, optimizer
+            advance(state, model, optimizers)
+        return model, optimizers
 
     return make
 
 
-def restored(directory, config=None):
-    state, (model, optimizer) = RunState(directory), model_and_optimizer(config)
-    state.restore(model, optimizer)
-    return state, model, optimizer
+def restored(directory, name="adamw"):
+    state, (model, optimizers) = RunState(directory), model_and_optimizers(name)
+    state.restore(model, optimizers)
+    return state, model, optimizers
 
 
 def checkpoints(directory):
@@ -65,26 +71,25 @@ def same(model, other):
     return all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_weights_and_optimizer_come_back_bit_for_bit(saved, tmp_path, name):
-    config = OptimizerConfig(optimizer=name)
-    model, optimizer = saved(3, config)
+@pytest.mark.parametrize("name", ["muon", "adamw", "sgd"])
+def test_weights_and_optimizers_come_back_bit_for_bit(saved, tmp_path, name):
+    model, optimizers = saved(3, name)
 
-    state, again, optimizer_again = restored(tmp_path, config)
+    state, again, optimizers_again = restored(tmp_path, name)
 
     assert same(model, again)
     for _ in range(2):
-        for one, its_optimizer in ((model, optimizer), (again, optimizer_again)):
+        for one, its_optimizers in ((model, optimizers), (again, optimizers_again)):
             for parameter in one.parameters():
                 parameter.grad = torch.full_like(parameter, 0.3)
-            its_optimizer.step()
+            step(its_optimizers)
     assert same(model, again)
 
 
 def test_progress_comes_back(tmp_path):
     state = RunState(tmp_path)
     state.progress = Progress(step=7, num_residues=900, num_skipped=2, best_loss=2.5, best_step=4)
-    state.save(*model_and_optimizer())
+    state.save(*model_and_optimizers())
 
     assert restored(tmp_path)[0].progress == state.progress
 
@@ -93,7 +98,7 @@ def test_a_run_without_checkpoints_stays_at_its_beginning(tmp_path):
     state, model, _ = restored(tmp_path)
 
     assert state.progress == Progress()
-    assert same(model, model_and_optimizer()[0])
+    assert same(model, model_and_optimizers()[0])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,7 +121,7 @@ def test_the_newest_two_checkpoints_are_kept(saved, tmp_path):
 def test_checkpoints_are_ordered_by_number_not_by_name(tmp_path):
     state = RunState(tmp_path)
     for state.progress.step in (999_999, 1_000_000, 1_000_001):
-        state.save(*model_and_optimizer())
+        state.save(*model_and_optimizers())
 
     assert restored(tmp_path)[0].progress.step == 1_000_001
     assert [path.name for path in checkpoints(tmp_path)] == ["step-1000000", "step-1000001"]
@@ -146,10 +151,10 @@ def test_a_run_whose_checkpoints_are_all_torn_is_damaged(saved, tmp_path):
 def test_a_checkpoint_written_after_a_torn_one_was_passed_over_is_taken_up(saved, tmp_path):
     saved(4)
     (checkpoints(tmp_path)[-1] / "weights.safetensors").unlink()
-    state, model, optimizer = restored(tmp_path)
+    state, model, optimizers = restored(tmp_path)
     state.progress.num_residues = 500
 
-    state.save(model, optimizer)
+    state.save(model, optimizers)
 
     assert restored(tmp_path)[0].progress == Progress(step=3, num_residues=500)
 
@@ -162,7 +167,7 @@ def test_leftovers_of_a_killed_save_are_no_checkpoints(saved, tmp_path):
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_path, monkeypatch):
-    model, optimizer = saved(2)
+    model, optimizers = saved(2)
     state = restored(tmp_path)[0]
 
     def full_disk(*arguments):
@@ -170,6 +175,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_
 
     monkeypatch.setattr("protembed.training.state.save_file", full_disk)
     with pytest.raises(OutputError, match="No space left"):
-        advance(state, model, optimizer)
+        advance(state, model, optimizers)
 
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000001", "step-000002"]

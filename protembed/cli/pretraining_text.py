@@ -1,0 +1,71 @@
+"""What `protembed pretrain` says before and after."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from protembed.cli.training_display import duration
+
+if TYPE_CHECKING:
+    from protembed.metrics import ClassFigures
+    from protembed.report.pretraining import PretrainPlan, PretrainSummary
+
+
+def describe_plan(plan: "PretrainPlan") -> Iterator[str]:
+    """Say what a run is going to do."""
+    valid = " and ".join(f"{number:,} ({name})" for name, number in plan.valid_sets.items())
+    clusters = "" if plan.num_clusters is None else f" of {plan.num_clusters:,} clusters"
+    each = "protein" if plan.num_clusters is None else "cluster"
+    yield (
+        f"{plan.num_proteins:,} proteins{clusters} with {plan.num_residues:,} residues to train on, "
+        f"{plan.cropped_share:.0%} of them longer than a crop; {valid} to validate on"
+    )
+    yield (
+        f"{plan.num_parameters:,} parameters, {plan.num_steps:,} steps of {plan.optimizer} with learning rates up to "
+        f"{plan.learning_rate:g}; {plan.steps_per_pass:,} steps see every {each} once"
+    )
+    for name, references in plan.references.items():
+        yield f"to beat on {name}: {_losses(references)}, in windows of {plan.window_residues:,} residues"
+    if plan.seconds is not None and plan.memory_bytes is not None:
+        yield (
+            f"estimated: {duration(plan.seconds)}, {_size(plan.memory_bytes)} of memory, "
+            f"{_size(plan.disk_bytes)} on disk"
+        )
+    yield (
+        f"resuming {plan.output} after step {plan.first_step:,}" if plan.first_step else f"a new run in {plan.output}"
+    )
+
+
+def describe_summary(summary: "PretrainSummary") -> Iterator[str]:
+    """Say what has come of a run."""
+    if summary.valid_loss is None:
+        yield f"left after step {summary.num_steps:,}; repeat the command to go on"
+        return
+    if summary.amino_acids:
+        yield "amino acid   hidden    loss  accuracy  mistaken for"
+        yield from map(_amino_acid_line, summary.amino_acids)
+    if summary.num_skipped:
+        yield f"{summary.num_skipped:,} steps were skipped, for their loss or gradient was not finite"
+    unigram = summary.references["unigram"]
+    ending = "" if summary.is_finished else f"; left after step {summary.num_steps:,}, repeat the command to go on"
+    yield (
+        f"{summary.model}: validation loss {summary.valid_loss:.4f}, perplexity {summary.valid_perplexity:.2f}; "
+        f"unigram loss {unigram:.4f}, {unigram - summary.valid_loss:+.4f} nats better{ending}"
+    )
+
+
+def _amino_acid_line(figures: "ClassFigures") -> str:
+    if figures.loss is None:
+        return f"{figures.name:<10} {figures.count:8,}"
+    return (
+        f"{figures.name:<10} {figures.count:8,} {figures.loss:7.3f} {figures.accuracy:9.1%}  "
+        f"{figures.mistaken_for or ''}"
+    )
+
+
+def _losses(references: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} loss {loss:.4f} (perplexity {math.exp(loss):.2f})" for name, loss in references.items())
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.0f} MB"

@@ -1,0 +1,40 @@
+"""Text that a terminal, a page or a spreadsheet shows, and does not act upon."""
+
+import re
+from collections.abc import Sequence
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
+# Spreadsheets take the first four for a formula; a quotation mark would swallow the cells up to the next one.
+_DANGEROUS_STARTS = ("=", "+", "-", "@", '"')
+
+
+def table_line(cells: Sequence[object]) -> bytes:
+    r"""Spell one line of a TSV in UTF-8; what a terminal or a spreadsheet would act upon is escaped.
+
+    >>> table_line(["=cmd()", "tab\there", -1.5])
+    b"'=cmd()\ttab\\x09here\t-1.5\n"
+    """
+    return ("\t".join(_cell(cell) for cell in cells) + "\n").encode()
+
+
+def printable(text: str) -> str:
+    r"""Escape control and direction-changing characters as `\xNN` or `\uNNNN`; all else stays.
+
+    >>> printable("evil\x1b[2J")
+    'evil\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter == " " else _escape(letter) for letter in text)
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    text = printable(value)
+    return f"'{text}" if text.startswith(_DANGEROUS_STARTS) and not _NUMBER.fullmatch(text) else text

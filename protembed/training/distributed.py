@@ -1,0 +1,101 @@
+"""Several processes on one run, as torchrun starts them: how their numbers become one. Rank 0 speaks and writes.
+
+Every process draws the whole step and takes every n-th of its packs, so that what a step sees does not depend on the
+number of processes. Gradients are summed by the rule of DistributedDataParallel, but once a step and by hand: packs are
+differentiated side by side, and its hooks see only one backward pass at a time.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from protembed.device import WorkerPool, process_rank, world_size
+
+Item = TypeVar("Item")
+
+# Rank 0 may build the corpus of a large database while the others wait.
+_PATIENCE = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, seen from one of them.
+
+    Attributes:
+        rank: which one this is.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that speaks and writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Take this process's part of what all of them have."""
+        return items[self.rank :: self.size]
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes, in place; all must call it with the same shapes."""
+        if self.size > 1:
+            works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+            for work in works:
+                work.wait()
+
+    def totals(self, *numbers: float) -> list[float]:
+        """Sum numbers over all processes, in float64."""
+        if self.size == 1:
+            return list(numbers)
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(sums)
+        return sums.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether any process says so."""
+        return self.totals(flag)[0] > 0
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.totals(0.0)
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined_processes() -> Iterator[Processes]:
+    """Join the processes that torchrun started, if it did, and leave them in the end."""
+    if world_size() == 1:
+        yield ALONE
+        return
+    # Numbers that the host decides upon go by gloo, gradients by what suits their device.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=_PATIENCE)
+    try:
+        yield Processes(process_rank(), world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Who computes a step, and in what numbers.
+
+    Attributes:
+        pool: the threads of this process.
+        processes: the processes of the run.
+        precision: of matrix products in training; the weights are float32 always.
+    """
+
+    pool: WorkerPool
+    processes: Processes = ALONE
+    precision: torch.dtype = torch.float32

@@ -1,0 +1,119 @@
+"""How long steps take on this machine, and how many of them fit into a time."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from protembed.data.batching import LabelledBatch, MaskedBatch
+from protembed.device import peak_memory
+from protembed.training.loop import NUM_DEFAULT_VALIDATIONS, Training, TrainingPlan, Validation, take_step
+from protembed.training.optimizer import make_optimizers
+
+AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
+
+_WARMUP_STEPS, _SECONDS = 2, 4.0
+_MAX_VALIDATION_SHARE = 0.2
+# Exports and the last checkpoint take what a short calibration does not see.
+_TIME_SHARE = 0.98
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What was measured on a few steps.
+
+    Attributes:
+        step_seconds: of one step.
+        validation_seconds: of one validation.
+        memory_bytes: the most memory that this process, or its GPU, has held so far.
+    """
+
+    step_seconds: float
+    validation_seconds: float
+    memory_bytes: int
+
+    def seconds(self, plan: TrainingPlan) -> float:
+        """Estimate how long a run takes."""
+        num_validations = math.ceil(plan.num_steps / plan.validate_every)
+        return plan.num_steps * self.step_seconds + num_validations * self.validation_seconds
+
+
+def measure_pace(training: Training[AnyBatch], plan: TrainingPlan, validate: Validation) -> Pace:
+    """Time a validation, and a few steps on a copy of the model, which leaves the run's first step as it was."""
+    began = time.perf_counter()
+    validate()
+    validation_seconds = time.perf_counter() - began
+    objective, compute = copy.deepcopy(training.objective), training.compute
+    optimizers = make_optimizers(objective, plan.optimizer, plan.weight_decay, compute.pool)
+    trial = replace(training, objective=objective, optimizers=optimizers)
+    step, seconds = 0, 0.0
+    while not compute.processes.any(seconds >= _SECONDS):
+        began = time.perf_counter()
+        take_step(trial, training.batches.packs(step), plan.clip_norm)
+        if step >= _WARMUP_STEPS:
+            seconds += time.perf_counter() - began
+        step += 1
+    return Pace(
+        step_seconds=seconds / (step - _WARMUP_STEPS),
+        validation_seconds=validation_seconds,
+        memory_bytes=peak_memory(objective.device),
+    )
+
+
+class Deadline:
+    """A time at which a run is to be finished.
+
+    Args:
+        began: when the command began, by `time.monotonic`.
+        minutes: from then on.
+    """
+
+    def __init__(self, began: float, minutes: float) -> None:
+        self._when = began + minutes * 60 * _TIME_SHARE
+        self._first: tuple[int, float] | None = None
+
+    def fit(
+        self, make_plan: Callable[[int, int | None], TrainingPlan], pace: Pace, validate_every: int | None
+    ) -> TrainingPlan:
+        """Plan as many steps as fit, and not more validations than a fifth of the time allows.
+
+        Args:
+            make_plan: makes a plan from the number of steps and the steps between validations.
+            pace: as measured.
+            validate_every: as the user wants it; None leaves it open.
+        """
+        seconds = self._when - time.monotonic()
+        if validate_every is not None:
+            num_steps = int(seconds / (pace.step_seconds + pace.validation_seconds / validate_every))
+            return make_plan(max(1, num_steps), validate_every)
+        num_affordable = int(_MAX_VALIDATION_SHARE * seconds / pace.validation_seconds)
+        num_validations = max(1, min(NUM_DEFAULT_VALIDATIONS, num_affordable))
+        num_steps = max(1, int((seconds - num_validations * pace.validation_seconds) / pace.step_seconds))
+        return make_plan(num_steps, math.ceil(num_steps / num_validations))
+
+    def is_due(self, plan: TrainingPlan, step: int) -> bool:
+        """Tell whether a plan should be corrected: half-way, and where the rate begins to fall.
+
+        Until then the rate is at its peak in the old plan and the new one, so that what lies behind stays true.
+
+        Args:
+            plan: as it stands.
+            step: that comes next, from 0; asked at every step.
+        """
+        if self._first is None:
+            self._first = step, time.monotonic()
+            return False
+        decay_begins = plan.num_steps - plan.decay_steps
+        return plan.schedule == "stable" and step <= decay_begins and step in (plan.num_steps // 2, decay_begins)
+
+    def correct(self, plan: TrainingPlan, step: int) -> TrainingPlan:
+        """Move the end of a plan to where the pace of the run so far leads."""
+        assert self._first is not None
+        first_step, began = self._first
+        now = time.monotonic()
+        num_left = max(1, round((self._when - now) * (step - first_step) / (now - began)))
+        share = plan.decay_steps / plan.num_steps
+        decay_steps = min(num_left, round(share * (step + num_left)))
+        return replace(plan, num_steps=step + num_left, decay_steps=decay_steps)

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from protembed.training.muon import Muon, orthogonalise
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (72, 24), (24, 96)])
+def test_an_orthogonalised_matrix_has_singular_values_near_one(shape, generator):
+    singular = torch.linalg.svdvals(orthogonalise(torch.randn(shape, generator=generator)))
+
+    assert singular.min() > 0.3
+    assert singular.max() < 1.3
+
+
+def test_orthogonalising_keeps_the_singular_vectors(generator):
+    matrix = torch.randn(20, 12, generator=generator)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+
+    turned = left.T @ orthogonalise(matrix) @ right.T
+
+    assert torch.allclose(turned, torch.diag(turned.diagonal()), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_size_of_a_gradient_does_not_matter(scale, generator):
+    matrix = torch.randn(16, 8, generator=generator)
+
+    assert torch.allclose(orthogonalise(matrix * scale), orthogonalise(matrix), atol=1e-4)
+
+
+def test_a_gradient_of_zero_moves_nothing():
+    assert torch.equal(orthogonalise(torch.zeros(4, 6)), torch.zeros(4, 6))
+
+
+def test_it_is_the_muon_of_torch_but_for_the_precision(generator, pool):
+    start = [torch.randn(shape, generator=generator) for shape in ((12, 36), (8, 8))]
+    gradients = [[torch.randn(matrix.shape, generator=generator) for matrix in start] for _ in range(3)]
+    ours, theirs = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    optimizers = (
+        (ours, Muon(ours, 0.1, pool)),
+        (theirs, torch.optim.Muon(theirs, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")),
+    )
+    for parameters, optimizer in optimizers:
+        optimizer.param_groups[0]["lr"] = 0.02
+        for of_step in gradients:
+            for parameter, gradient in zip(parameters, of_step, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+
+    for one, other, before in zip(ours, theirs, start, strict=True):
+        moved, expected = ((matrix.detach() - before).flatten() for matrix in (one, other))
+        assert torch.cosine_similarity(moved, expected, dim=0) > 0.999
+        assert moved.norm() == pytest.approx(expected.norm().item(), rel=0.02)
+
+
+def test_a_matrix_without_a_gradient_stays(pool):
+    matrix = torch.nn.Parameter(torch.ones(3, 3))
+    optimizer = Muon([matrix], 0.5, pool)
+    optimizer.param_groups[0]["lr"] = 0.1
+
+    optimizer.step()
+
+    assert torch.equal(matrix, torch.ones(3, 3))
