@@ -99,6 +99,11 @@ class PerplexityMeter:
     ) -> None:
         self._objective, self._sets, self._references, self._compute = objective, sets, references, compute
 
+    @property
+    def num_residues(self) -> int:
+        """Residues of all sets."""
+        return sum(pack.num_residues for part in self._sets for pack in part.packs)
+
     def measure(self) -> dict[str, float]:
         """Measure the model: `valid_loss`, `valid_perplexity`, `valid_accuracy` and each reference's perplexity.
 

@@ -204,7 +204,7 @@ class _Pretraining:
 
         plan = plan_of(num_steps)
         if config.max_minutes is not None or config.dry_run:
-            self._pace = measure_pace(self._training, plan, self._meter.measure)
+            self._pace = measure_pace(self._training, plan, self._meter.num_residues)
         if self._pace is None or config.max_minutes is None:
             return plan
         self._deadline = Deadline(began, config.max_minutes)

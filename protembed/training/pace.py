@@ -9,13 +9,15 @@ from typing import TypeVar
 
 from protembed.data.batching import LabelledBatch, MaskedBatch
 from protembed.device import peak_memory
-from protembed.training.loop import NUM_DEFAULT_VALIDATIONS, Training, TrainingPlan, Validation, take_step
+from protembed.training.loop import NUM_DEFAULT_VALIDATIONS, Training, TrainingPlan, take_step
 from protembed.training.optimizer import make_optimizers
 
 AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 
 _WARMUP_STEPS, _SECONDS = 2, 4.0
-_MAX_VALIDATION_SHARE = 0.2
+# A training step passes over its tokens once forwards and, twice as long, backwards.
+_FORWARD_SHARE = 1 / 3
+_MAX_VALIDATION_SHARE = 0.05
 # Exports and the last checkpoint take what a short calibration does not see.
 _TIME_SHARE = 0.98
 
@@ -26,7 +28,7 @@ class Pace:
 
     Attributes:
         step_seconds: of one step.
-        validation_seconds: of one validation.
+        validation_seconds: of one validation, reckoned.
         memory_bytes: the most memory that this process, or its GPU, has held so far.
     """
 
@@ -40,24 +42,28 @@ class Pace:
         return plan.num_steps * self.step_seconds + num_validations * self.validation_seconds
 
 
-def measure_pace(training: Training[AnyBatch], plan: TrainingPlan, validate: Validation) -> Pace:
-    """Time a validation, and a few steps on a copy of the model, which leaves the run's first step as it was."""
-    began = time.perf_counter()
-    validate()
-    validation_seconds = time.perf_counter() - began
+def measure_pace(training: Training[AnyBatch], plan: TrainingPlan, num_valid_residues: int) -> Pace:
+    """Time a few steps on a copy of the model, which leaves the run's first step as it was.
+
+    Args:
+        training: what is to be timed.
+        plan: of which the optimiser counts.
+        num_valid_residues: of all validation sets together; a validation is reckoned from it, not made.
+    """
     objective, compute = copy.deepcopy(training.objective), training.compute
     optimizers = make_optimizers(objective, plan.optimizer, plan.weight_decay, compute.pool)
     trial = replace(training, objective=objective, optimizers=optimizers)
-    step, seconds = 0, 0.0
+    step, num_residues, seconds = 0, 0, 0.0
     while not compute.processes.any(seconds >= _SECONDS):
         began = time.perf_counter()
-        take_step(trial, training.batches.packs(step), plan.clip_norm)
+        result = take_step(trial, training.batches.packs(step), plan.clip_norm)
         if step >= _WARMUP_STEPS:
             seconds += time.perf_counter() - began
+            num_residues += result.num_residues
         step += 1
     return Pace(
         step_seconds=seconds / (step - _WARMUP_STEPS),
-        validation_seconds=validation_seconds,
+        validation_seconds=_FORWARD_SHARE * num_valid_residues * seconds / max(1, num_residues),
         memory_bytes=peak_memory(objective.device),
     )
 
@@ -77,7 +83,7 @@ class Deadline:
     def fit(
         self, make_plan: Callable[[int, int | None], TrainingPlan], pace: Pace, validate_every: int | None
     ) -> TrainingPlan:
-        """Plan as many steps as fit, and not more validations than a fifth of the time allows.
+        """Plan as many steps as fit, and not more validations than a twentieth of the time allows.
 
         Args:
             make_plan: makes a plan from the number of steps and the steps between validations.
