@@ -1,24 +1,31 @@
 """What is learned in equal time: transformers' Trainer and protembed, validated on the same hidden residues.
 
-    python benchmarks/learning.py train.fasta --valid valid.fasta -o DIRECTORY [--minutes 15] [--threads 2]
+    python benchmarks/learning.py train.fasta --valid valid.fasta [--size t4_1M] [--minutes 15] [--threads 2]
+        [-o DIR] [--arms protembed,trainer] [-- further options of protembed pretrain]
 
-One after the other on the same threads, with the same shape, crops and tokens a step. The Trainer has AdamW (betas 0.9
-and 0.98, decay 0.01) with a peak of 4e-4, a warm-up over the first tenth and a linear decay that ends with the minutes;
-protembed has its defaults. An arm whose model is already in the directory is not trained again.
+One after the other, with the same shape, crops, tokens a step and threads. The Trainer has AdamW (betas 0.9 and 0.98,
+decay 0.01), a warm-up over the first tenth and a linear decay that ends with the minutes, which begin when its data is
+ready; protembed has its defaults, and its minutes include reading and validating. Arms that are not named are taken
+from DIR if they are there.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from protembed.config import SIZES
 from protembed.data.alphabet import FIRST_AMINO_ACID
-from protembed.data.batching import validation_packs
+from protembed.data.batching import MaskedBatch, validation_packs
 from protembed.data.corpus import Corpus, corpus_writer
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
@@ -28,100 +35,150 @@ from protembed.training.objectives import MaskedLM
 TOKENS_PER_PACK = 1024
 NUM_RESAMPLES = 10_000
 
+Sums = NDArray[np.float64]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fasta", type=Path)
     parser.add_argument("--valid", type=Path, required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--size", default="t4_1M", choices=SIZES)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
     parser.add_argument("--crop-residues", type=int, default=256)
-    options = parser.parse_args()
+    parser.add_argument("--trainer-learning-rate", type=float, default=4e-4)
+    parser.add_argument("-o", "--output", type=Path, default=Path("learning"))
+    parser.add_argument("--arms", default="protembed,trainer")
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:end])
 
-    corpus = store(options.valid, options.output / "valid")
-    losses, counts = {}, np.empty(0)
-    print("| | residues seen | validation loss | perplexity |\n|---|---|---|---|")
-    for name, command in (("trainer", trainer_command), ("protembed", protembed_command)):
-        directory = options.output / f"{name}.run"
-        if not (directory / "model" / "config.json").exists():
-            subprocess.run(command(options, directory), check=True)
-        losses[name], counts = losses_by_protein(directory / "model", corpus, options.crop_residues, options.threads)
-        last = json.loads((directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        mean = losses[name].sum() / counts.sum()
-        print(f"| {name} | {last['residues']:,} | {mean:.4f} | {np.exp(mean):.2f} |", flush=True)
-    low, middle, high = paired_bootstrap(losses["trainer"] - losses["protembed"], counts)
-    print(
-        f"\nprotembed is better by {middle:.4f} nats per hidden residue, 95 % interval {low:.4f} to {high:.4f} "
-        f"(paired bootstrap over {len(corpus):,} proteins)"
-    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    commands = {"protembed": protembed_command(options, words[end + 1 :]), "trainer": trainer_command(options)}
+    for name in options.arms.split(","):
+        train(commands[name], options.output / f"{name}.run", options.threads)
 
-
-def trainer_command(options: argparse.Namespace, directory: Path) -> list[str]:
-    settings = {
-        "fasta": str(options.fasta),
-        "output": str(directory),
-        "size": options.size,
-        "minutes": options.minutes,
-        "threads": options.threads,
-        "tokens_per_batch": options.tokens_per_batch,
-        "crop_residues": options.crop_residues,
-        "save_model": True,
-    }
-    return [sys.executable, str(Path(__file__).with_name("hf_trainer.py")), json.dumps(settings)]
+    losses, results = dict[str, Sums](), dict[str, Any]()
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = open_corpus(options.valid, Path(folder) / "valid")
+        for name in commands:
+            run = options.output / f"{name}.run"
+            if (run / "model").exists():
+                losses[name], counts = protein_losses(run / "model", corpus, options.crop_residues, options.threads)
+                results[name] = figures(run, losses[name].sum() / counts.sum())
+    if len(losses) == 2:
+        results["difference"] = paired_bootstrap(losses["protembed"] - losses["trainer"], counts)
+    settings = {name: str(value) for name, value in vars(options).items()} | {"protembed": words[end + 1 :]}
+    content = json.dumps({"settings": settings, "num_proteins": len(counts), **results}, indent=2)
+    (options.output / "learning.json").write_text(content + "\n", encoding="utf-8")
+    print(markdown(results))
 
 
-def protembed_command(options: argparse.Namespace, directory: Path) -> list[str]:
+# Training
+
+
+def protembed_command(options: argparse.Namespace, extra: list[str]) -> list[str]:
     settings = {
         "--valid": options.valid,
-        "--output": directory,
+        "--output": options.output / "protembed.run",
         "--size": options.size,
         "--max-minutes": options.minutes,
         "--threads": options.threads,
         "--tokens-per-batch": options.tokens_per_batch,
         "--crop-residues": options.crop_residues,
+        "--device": "cpu",
     }
     words = [str(word) for setting in settings.items() for word in setting]
-    return [sys.executable, "-m", "protembed", "pretrain", str(options.fasta), *words, "--quiet"]
+    return [sys.executable, "-m", "protembed", "pretrain", str(options.fasta), *words, "--force", "--quiet", *extra]
 
 
-def store(fasta: Path, directory: Path) -> Corpus:
-    if not directory.exists():
-        with corpus_writer(directory) as writer:
-            for record in read_fasta([fasta]):
-                writer.add(record.sequence, record.id)
+def trainer_command(options: argparse.Namespace) -> list[str]:
+    settings = {
+        "fasta": str(options.fasta),
+        "output": str(options.output / "trainer.run"),
+        "size": options.size,
+        "minutes": options.minutes,
+        "threads": options.threads,
+        "tokens_per_batch": options.tokens_per_batch,
+        "crop_residues": options.crop_residues,
+        "learning_rate": options.trainer_learning_rate,
+        "save_model": True,
+    }
+    return [sys.executable, str(Path(__file__).with_name("hf_trainer.py")), json.dumps(settings)]
+
+
+def train(command: list[str], run: Path, threads: int) -> None:
+    """Train an arm, and leave beside its log how long the whole process took."""
+    # PASSIVE: see hf_trainer.py; protembed has no OpenMP threads that could wait.
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    began = time.perf_counter()
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    (run / "seconds.json").write_text(json.dumps(time.perf_counter() - began), encoding="utf-8")
+
+
+# Validation
+
+
+def open_corpus(fasta: Path, directory: Path) -> Corpus:
+    with corpus_writer(directory) as writer:
+        for record in read_fasta([fasta]):
+            writer.add(record.sequence)
     return Corpus(directory)
 
 
-def losses_by_protein(model: Path, corpus: Corpus, window_residues: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the loss over the hidden residues of each protein, (proteins,), and count them, (proteins,)."""
+def protein_losses(model: Path, corpus: Corpus, window_residues: int, threads: int) -> tuple[Sums, Sums]:
+    """Sum the nats of each protein's hidden residues over the 20 amino acids, and count them: (proteins,) each."""
     checkpoint = load_checkpoint(model)
     objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
     losses, counts = np.zeros(len(corpus)), np.zeros(len(corpus))
 
-    def measure(batch):
+    def measure(batch: MaskedBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         with torch.inference_mode():
             log_probabilities = objective.logits(batch).log_softmax(-1)  # (masked, 20)
-        classes = batch.targets - FIRST_AMINO_ACID
-        return batch, -log_probabilities[torch.arange(len(classes)), classes].numpy()
+        crops = torch.searchsorted(batch.offsets, batch.positions, right=True) - 1
+        nats = -log_probabilities.gather(1, batch.targets[:, None] - FIRST_AMINO_ACID)
+        return batch.rows[crops].numpy(), nats.squeeze(1).numpy()
 
     with WorkerPool(threads) as pool:
-        for batch, of_targets in pool.map(measure, validation_packs(corpus, window_residues, TOKENS_PER_PACK)):
-            crops = torch.searchsorted(batch.offsets, batch.positions, right=True) - 1
-            rows = batch.rows[crops].numpy()
-            np.add.at(losses, rows, of_targets)
+        for rows, nats in pool.map(measure, validation_packs(corpus, window_residues, TOKENS_PER_PACK)):
+            np.add.at(losses, rows, nats)
             np.add.at(counts, rows, 1)
     return losses, counts
 
 
-def paired_bootstrap(differences: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Resample proteins; return the 2.5th, 50th and 97.5th percentile of the mean difference per residue."""
+def figures(run: Path, loss: float) -> dict[str, float]:
+    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    return {
+        "loss": float(loss),
+        "perplexity": float(np.exp(loss)),
+        "steps": last["step"],
+        "residues": last["residues"],
+        "process_seconds": json.loads((run / "seconds.json").read_text(encoding="utf-8")),
+    }
+
+
+def paired_bootstrap(differences: Sums, counts: Sums) -> dict[str, float]:
+    """Measure protembed's loss less the Trainer's, in nats, with a 95 % interval over resampled proteins."""
     rng = np.random.default_rng(0)
-    rows = (rng.integers(len(counts), size=len(counts)) for _ in range(NUM_RESAMPLES))
-    means = [differences[row].sum() / counts[row].sum() for row in rows]
-    return np.percentile(means, [2.5, 50, 97.5])
+    resamples = (rng.integers(len(counts), size=len(counts)) for _ in range(NUM_RESAMPLES))
+    means = [differences[rows].sum() / counts[rows].sum() for rows in resamples]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"nats": float(differences.sum() / counts.sum()), "low": float(low), "high": float(high)}
+
+
+def markdown(results: dict[str, Any]) -> str:
+    lines = ["| | perplexity | loss, nats | steps | residues seen | whole process, s |", "|---|---|---|---|---|---|"]
+    for name in [name for name in results if name != "difference"]:
+        arm = results[name]
+        lines.append(
+            f"| {name} | {arm['perplexity']:.3f} | {arm['loss']:.4f} | {arm['steps']:,} | {arm['residues']:,} "
+            f"| {arm['process_seconds']:.0f} |"
+        )
+    if "difference" in results:
+        nats, low, high = results["difference"].values()
+        lines.append(f"\nprotembed less Trainer: {nats:+.4f} nats, 95 % interval {low:+.4f} to {high:+.4f}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,40 @@
 """How fast pretraining is: transformers' Trainer and protembed in turn.
 
-    python benchmarks/pretrain.py data.fasta --valid valid.fasta [--size t6_8M] [--threads 2] [--rounds 5]
+    python benchmarks/pretrain.py data.fasta --valid valid.fasta [--size t6_8M] [--threads 2] [--rounds 5] [--json FILE]
 
 Both train the same shape on the same proteins with as many tokens a step and as many threads, each run in a process of
-its own. Residues are real ones, without padding, after two steps of warming up. The floor is what the machine's
-measured matrix products would allow if nothing else took time.
+its own; the Trainer with AdamW, protembed with its default optimiser. Residues are real ones, without padding, and the
+first two steps are not counted. The floor is what the matrix products alone would take at the best rate measured.
 """
 
 import argparse
+import importlib.metadata
 import itertools
 import json
+import multiprocessing
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from protembed.config import SIZES, EncoderShape
 from protembed.data.fasta import read_fasta
 
 NUM_VALID, WARMUP_STEPS = 50, 2
+# The Trainer's grouping sorts every 50 batches from long to short crops: fewer steps would see only the long ones.
+NUM_STEPS = WARMUP_STEPS + 50
 MASK_RATE, NUM_AMINO_ACIDS = 0.15, 20
-MATRIX, MATRIX_ROUNDS = 2048, 12
+MATRIX, PRODUCTS = 2048, 12
+BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 
 def main() -> None:
@@ -38,44 +44,45 @@ def main() -> None:
     parser.add_argument("--size", default="t6_8M", choices=SIZES)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=14)
-    parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=NUM_STEPS)
     parser.add_argument("--crop-residues", type=int, default=512)
+    parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.steps <= WARMUP_STEPS:
+        parser.error(f"--steps must exceed {WARMUP_STEPS}, which are not counted")
 
     lengths = np.array([len(record.sequence) for record in read_fasta([options.fasta])])
-    flops = 3 * forward_flops(SIZES[options.size], np.minimum(lengths, options.crop_residues))
-    arms = {"transformers Trainer": trainer_command, "protembed": protembed_command}
-    rates: dict[str, list[float]] = {name: [] for name in arms}
-    memory: dict[str, list[float]] = {name: [] for name in arms}
-    products = []
+    flops = training_flops(SIZES[options.size], lengths, options.crop_residues)
+    arms: dict[str, list[dict[str, float]]] = {"transformers Trainer": [], "protembed": []}
+    rates = []
     for _ in range(options.rounds):
-        products.append(matrix_rate(options.threads))
-        for name, command in arms.items():
+        rates.append(matrix_rate_apart(options.threads))
+        for (name, runs), command in zip(arms.items(), (trainer_command, protembed_command), strict=True):
             with tempfile.TemporaryDirectory() as folder:
-                peak = run(command(options, Path(folder)), options.threads)
-                rates[name].append(residues_per_second(Path(folder) / "run" / "metrics.jsonl"))
-                memory[name].append(peak / 1e6)
-    floor = statistics.median(products) / flops
-    print(
-        f"{options.size}, steps of {options.tokens_per_batch:,} tokens, crops of {options.crop_residues}, "
-        f"{options.threads} threads, {options.rounds} alternating rounds, torch {torch.__version__}; matrix products "
-        f"{statistics.median(products) / 1e9:,.0f} GFLOP/s, {flops / 1e6:,.1f} MFLOP a residue, floor {floor:,.0f} "
-        "residues/s\n"
-    )
-    print("| | residues/s, median | range | share of the floor | peak memory, MB |\n|---|---|---|---|---|")
-    for name, measured in rates.items():
-        middle = statistics.median(measured)
-        print(
-            f"| {name} | {middle:,.0f} | {min(measured):,.0f} – {max(measured):,.0f} | {middle / floor:.2f} | "
-            f"{statistics.median(memory[name]):,.0f} |"
-        )
-    ratios = [ours / theirs for theirs, ours in zip(*rates.values(), strict=True)]
-    print(f"\nprotembed / Trainer, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; ", end="")
-    print(f"median {statistics.median(ratios):.2f}")
+                runs.append(measure(command(options, Path(folder)), Path(folder) / "run", options.threads))
+            print(f"{name}: {runs[-1]['residues_per_second']:,.0f} residues/s", file=sys.stderr)
+    results = {
+        "size": options.size,
+        "steps": options.steps,
+        "crop_residues": options.crop_residues,
+        "tokens_per_batch": options.tokens_per_batch,
+        "threads": options.threads,
+        "machine": machine(),
+        "matrix_gflops": max(rates) / 1e9,
+        "training_mflop_per_residue": flops / 1e6,
+        "floor_residues_per_second": max(rates) / flops,
+        "runs": arms,
+    }
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(markdown(results))
 
 
-def trainer_command(options: argparse.Namespace, folder: Path) -> Sequence[str]:
+# Arms
+
+
+def trainer_command(options: argparse.Namespace, folder: Path) -> list[str]:
     settings = {
         "fasta": str(options.fasta),
         "output": str(folder / "run"),
@@ -88,7 +95,7 @@ def trainer_command(options: argparse.Namespace, folder: Path) -> Sequence[str]:
     return [sys.executable, str(Path(__file__).with_name("hf_trainer.py")), json.dumps(settings)]
 
 
-def protembed_command(options: argparse.Namespace, folder: Path) -> Sequence[str]:
+def protembed_command(options: argparse.Namespace, folder: Path) -> list[str]:
     valid = folder / "valid.fasta"
     records = itertools.islice(read_fasta([options.valid]), NUM_VALID)
     valid.write_text("".join(f">{record.id}\n{record.sequence}\n" for record in records), encoding="utf-8")
@@ -97,58 +104,115 @@ def protembed_command(options: argparse.Namespace, folder: Path) -> Sequence[str
         "--output": folder / "run",
         "--size": options.size,
         "--steps": options.steps,
-        "--validate-every": options.steps,
-        "--save-every": options.steps,
         "--threads": options.threads,
         "--tokens-per-batch": options.tokens_per_batch,
         "--crop-residues": options.crop_residues,
+        "--validate-every": 1_000_000,
+        "--save-every": 1_000_000,
+        "--device": "cpu",
     }
     words = [str(word) for setting in settings.items() for word in setting]
-    return [sys.executable, "-m", "protembed", "pretrain", str(options.fasta), *words, "--quiet"]
+    return [sys.executable, "-m", "protembed", "pretrain", str(options.fasta), *words, "--force", "--quiet"]
 
 
-def run(command: Sequence[str], threads: int) -> int:
-    """Run a command to its end; return its peak memory in bytes."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+def measure(command: list[str], run: Path, threads: int) -> dict[str, float]:
+    """Run a command to its end and read its log."""
+    # PASSIVE: see hf_trainer.py; protembed has no OpenMP threads that could wait.
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    began = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}")
+    process_seconds = time.perf_counter() - began
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    residues = np.diff([line["residues"] for line in lines], prepend=0)[WARMUP_STEPS:]
+    seconds = residues / np.array([line["residues_per_second"] for line in lines])[WARMUP_STEPS:]
+    return {
+        "residues_per_second": float(residues.sum() / seconds.sum()),
+        "residues_per_step": float(residues.mean()),
+        "process_seconds": process_seconds,
+        "peak_bytes": usage.ru_maxrss * BYTES_OF_MAXRSS,
+    }
 
 
-def residues_per_second(log: Path) -> float:
-    """Divide residues by seconds over all steps but the first ones."""
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    residues = np.diff([0, *(line["residues"] for line in lines)])[WARMUP_STEPS:]
-    rates = np.array([line["residues_per_second"] for line in lines])[WARMUP_STEPS:]
-    return float(residues.sum() / (residues / rates).sum())
+# The floor
 
 
-def forward_flops(shape: EncoderShape, lengths: np.ndarray) -> float:
-    """Count the matrix products of one residue's forward pass, averaged over residues."""
-    layer = 12 * shape.dim**2
-    weighted_length = (lengths**2).sum() / lengths.sum()  # the tokens that the average residue attends to
-    lm_head = MASK_RATE * (shape.dim**2 + NUM_AMINO_ACIDS * shape.dim)
-    return 2 * (shape.num_layers * (layer + 2 * weighted_length * shape.dim) + lm_head)
+def training_flops(shape: EncoderShape, lengths: NDArray[np.int64], crop_residues: int) -> float:
+    """Count the operations of the matrix products, forward and twice as many backward, per residue of a crop."""
+    residues = np.minimum(lengths, crop_residues)
+    # <cls> and <eos> are there when the crop, at one of these many places, touches an end.
+    tokens = residues + 2 / (lengths - residues + 1)
+    layers = shape.num_layers * (24 * shape.dim**2 + 4 * tokens * shape.dim)
+    lm_head = MASK_RATE * 2 * (shape.dim**2 + NUM_AMINO_ACIDS * shape.dim)
+    return float(3 * (tokens * (layers + lm_head)).sum() / residues.sum())
+
+
+def matrix_rate_apart(threads: int) -> float:
+    # In a process of its own: a child's peak memory is never below its parent's, and torch would stay in this one.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(matrix_rate, threads).result()
 
 
 def matrix_rate(threads: int) -> float:
-    """Measure float32 matrix products side by side, one operator thread each; FLOP a second."""
+    """Measure float32 matrix products side by side, each on one thread, in operations per second."""
+    import torch
+
+    matrix = torch.randn(MATRIX, MATRIX)
 
     def multiply(_: int) -> None:
         torch.set_num_threads(1)
-        for _ in range(MATRIX_ROUNDS):
+        for _ in range(PRODUCTS):
             torch.mm(matrix, matrix)
 
-    matrix = torch.randn(MATRIX, MATRIX)
+    seconds = []
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(multiply, range(threads)))
-        began = time.perf_counter()
-        list(pool.map(multiply, range(threads)))
-        seconds = time.perf_counter() - began
-    return threads * MATRIX_ROUNDS * 2 * MATRIX**3 / seconds
+        for _ in range(3):
+            began = time.perf_counter()
+            list(pool.map(multiply, range(threads)))
+            seconds.append(time.perf_counter() - began)
+    return threads * PRODUCTS * 2 * MATRIX**3 / min(seconds)
+
+
+# What is shown
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "platform": platform.platform(),
+        "load_at_the_end": round(os.getloadavg()[0], 1),
+        **{name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+    }
+
+
+def markdown(results: dict[str, Any]) -> str:
+    facts, floor = results["machine"], results["floor_residues_per_second"]
+    lines = [
+        f"{results['size']}, crops of {results['crop_residues']} residues, steps of {results['tokens_per_batch']:,} "
+        f"tokens, {results['threads']} threads on {facts['cores']} cores, torch {facts['torch']}, transformers "
+        f"{facts['transformers']}; floor {floor:,.0f} residues/s ({results['matrix_gflops']:.0f} GFLOP/s, "
+        f"{results['training_mflop_per_residue']:.1f} MFLOP a residue)\n",
+        "| | residues/s, median | range | share of the floor | residues a step | peak memory, MB | whole process, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in results["runs"].items():
+        rates = [run["residues_per_second"] for run in runs]
+        per_step, seconds, peak = (
+            statistics.median(run[key] for run in runs)
+            for key in ("residues_per_step", "process_seconds", "peak_bytes")
+        )
+        middle = statistics.median(rates)
+        lines.append(
+            f"| {name} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {middle / floor:.0%} "
+            f"| {per_step:,.0f} | {peak / 1e6:,.0f} | {seconds:.0f} |"
+        )
+    theirs, ours = ([run["residues_per_second"] for run in runs] for runs in results["runs"].values())
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    lines.append(f"\nprotembed / Trainer, median of {len(ratios)} rounds: {statistics.median(ratios):.2f} ")
+    return "\n".join(lines) + f"({min(ratios):.2f} – {max(ratios):.2f})"
 
 
 if __name__ == "__main__":

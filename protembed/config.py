@@ -246,7 +246,7 @@ class OptimizerConfig(Config):
     )
     learning_rate: float | None = option(
         None,
-        "Peak learning rate; by default 0.002 for muon, 0.001 for adamw, 0.1 for sgd (finetuning: 0.0003 for muon and "
+        "Peak learning rate; by default 0.003 for muon, 0.001 for adamw, 0.1 for sgd (finetuning: 0.0003 for muon and "
         "adamw).",
         min=0.0,
     )

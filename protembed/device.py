@@ -43,6 +43,11 @@ def choose_precision(precision: PrecisionName, device: torch.device) -> torch.dt
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
 
+def has_varlen_attention(device: torch.device) -> bool:
+    """Tell whether a device mixes packed proteins of unequal length in one kernel: NVIDIA's from Ampere on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def process_rank() -> int:
     """Tell which of the processes that torchrun started this is; 0 speaks and writes."""
     return _environment_number("RANK", 0)

@@ -8,6 +8,7 @@ import pytest
 from protembed import config
 from protembed.config import SIZES, Config, as_plain_values, flag_name
 from protembed.errors import ConfigError
+from protembed.model.checkpoint import new_checkpoint
 
 CONFIGS = Config.__subclasses__()
 OPTIONS = [(kind, spec) for kind in CONFIGS for spec in dataclasses.fields(kind)]
@@ -120,3 +121,10 @@ def test_every_size_can_be_named_and_says_its_layers():
 @pytest.mark.parametrize("shape", SIZES.values(), ids=SIZES)
 def test_every_size_divides_into_heads_that_can_be_rotated(shape):
     assert shape.dim % (2 * shape.num_heads) == 0
+
+
+@pytest.mark.parametrize("size", ["t4_1M", "t6_8M"])
+def test_the_parameters_of_a_shape_are_counted_without_making_it(size):
+    checkpoint = new_checkpoint(SIZES[size], "gaussian", seed=0)
+
+    assert SIZES[size].num_parameters == checkpoint.num_parameters

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from protembed.config import ComputeConfig
-from protembed.device import WorkerPool, choose_device, num_threads, worker_pool
+from protembed.device import (
+    WorkerPool,
+    choose_device,
+    choose_precision,
+    num_threads,
+    peak_memory,
+    total_memory,
+    worker_pool,
+)
 from protembed.errors import ConfigError
 
 
@@ -102,3 +110,48 @@ def test_a_cpu_has_a_worker_for_each_thread_and_a_gpu_one(device, num_workers):
         names = set(pool.map(lambda _: current_thread().name, range(50)))
 
     assert len(names) <= num_workers
+
+
+@pytest.mark.parametrize(
+    ("granted", "openmp", "num_sharing", "number"), [("8", "1", "4", 2), (None, "1", "4", 1), (None, None, "3", 4)]
+)
+def test_processes_of_one_machine_share_its_cores(monkeypatch, granted, openmp, num_sharing, number):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", num_sharing)
+    for name, value in (("SLURM_CPUS_PER_TASK", granted), ("OMP_NUM_THREADS", openmp)):
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+
+    assert num_threads(ComputeConfig()) == number
+
+
+def test_each_process_of_several_takes_a_gpu_of_its_own(hardware, monkeypatch):
+    hardware(cuda=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    assert choose_device(ComputeConfig()) == torch.device("cuda", 1)
+
+
+def test_results_that_wait_to_be_taken_are_no_more_than_the_workers():
+    begun = []
+    with WorkerPool(2) as pool:
+        results = pool.map(begun.append, range(20))
+        next(results)
+        assert len(begun) <= 4
+        assert len(list(results)) == 19
+
+
+@pytest.mark.parametrize(("asked", "chosen"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_precision_can_be_asked_for(asked, chosen):
+    assert choose_precision(asked, torch.device("cpu")) == chosen
+
+
+def test_a_cpu_trains_in_float32_and_a_gpu_in_bfloat16_where_it_can(monkeypatch):
+    assert choose_precision("auto", torch.device("cpu")) == torch.float32
+    for can, precision in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, can=can: can)
+        assert choose_precision("auto", torch.device("cuda")) == precision
+
+
+def test_memory_is_counted_in_bytes():
+    assert 1e7 < peak_memory(torch.device("cpu")) < total_memory(torch.device("cpu")) < 1e14

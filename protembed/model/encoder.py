@@ -14,9 +14,11 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 
 from protembed.config import EncoderShape
 from protembed.data.alphabet import MASK, TOKENS
+from protembed.device import has_varlen_attention
 
 LAYER_NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0
@@ -33,12 +35,14 @@ class Pack:
     Attributes:
         offsets: (proteins + 1,), int64, on the tokens' device.
         lengths: tokens of each protein.
+        is_varlen: whether one kernel can mix all proteins at once, each by itself.
         cosine: (tokens, 1, 1, head_dim), float32.
         sine: (tokens, 1, 1, head_dim), float32.
     """
 
     offsets: Tensor
     lengths: list[int]
+    is_varlen: bool
     cosine: Tensor
     sine: Tensor
 
@@ -84,6 +88,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
 
 
+def attend_packed(query: Tensor, key: Tensor, value: Tensor, pack: Pack) -> Tensor:
+    """Mix the values of each protein's tokens: arguments and result as for `attend`, (tokens, head, head_dim)."""
+    if pack.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
+        boundaries, longest = pack.offsets.int(), max(pack.lengths)
+        mixed = varlen_attn(query, key, value, boundaries, boundaries, longest, longest)
+        assert isinstance(mixed, Tensor)
+        return mixed
+    return torch.cat([attend(*protein) for protein in pack.split(query, key, value)])
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with rotary positions over packed proteins.
 
@@ -110,7 +124,7 @@ class SelfAttention(nn.Module):
             (tokens, dim), dtype of `hidden`.
         """
         query, key, value = self._project(hidden, pack)
-        mixed = torch.cat([attend(*protein) for protein in pack.split(query, key, value)])  # (tokens, head, head_dim)
+        mixed = attend_packed(query, key, value, pack)  # (tokens, head, head_dim)
         return cast("Tensor", self.output(mixed.flatten(1)))
 
     def maps(self, hidden: Tensor, pack: Pack) -> list[Tensor]:
@@ -180,15 +194,17 @@ class Encoder(nn.Module):
         Args:
             offsets: (proteins + 1,), int64 on the CPU; where each protein begins and the last one ends.
         """
-        lengths = offsets.diff()
-        positions = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(
-            lengths
-        )  # 0 at each protein's start
-        angles = positions.to(self.inverse_frequencies)[:, None] * self.inverse_frequencies  # (tokens, head_dim / 2)
+        device, lengths = self.inverse_frequencies.device, offsets.diff()
+        # Everything is reckoned on the CPU, and the GPU never waited for.
+        starts = offsets[:-1].repeat_interleave(lengths)
+        positions = torch.arange(len(starts)) - starts  # 0 at each protein's start
+        positions = positions.to(device, self.inverse_frequencies.dtype, non_blocking=True)
+        angles = positions[:, None] * self.inverse_frequencies  # (tokens, head_dim / 2)
         angles = torch.cat((angles, angles), dim=-1)[:, None, None]  # (tokens, 1, 1, head_dim)
         return Pack(
-            offsets=offsets.to(self.inverse_frequencies.device),
+            offsets=offsets.to(device, non_blocking=True),
             lengths=lengths.tolist(),
+            is_varlen=has_varlen_attention(device),
             cosine=angles.cos(),
             sine=angles.sin(),
         )

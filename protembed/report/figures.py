@@ -21,7 +21,7 @@ _LARGEST_LOSS_DRAWN = 20.0
 
 
 def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
-    """Draw loss against residues seen, with the unigram model's line and the validation points.
+    """Draw loss and perplexity against residues seen, with the validations and the models to be beaten.
 
     Args:
         path: of the PNG.
@@ -37,21 +37,24 @@ def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
             axes.plot(residues, _smooth(losses), color=_BLUE, label="training (running mean)")
         validated = [report for report in reports if "valid_loss" in report]
         if validated:
-            places = [report["residues"] for report in validated]
-            axes.plot(
-                places,
-                [report["valid_loss"] for report in validated],
-                "o-",
-                color=_ORANGE,
-                label="validation",
-            )
-            unigram = float(np.log(validated[-1]["unigram_perplexity"]))
-            axes.axhline(unigram, color=_GREY, linestyle="--", label="unigram model")
+            _draw_validations(axes, validated)
         axes.set(xlabel="residues seen", ylabel="loss (nats per masked residue)")
         perplexity = axes.secondary_yaxis("right", functions=(_exp, _log))
         perplexity.set_ylabel("perplexity")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
+
+
+def _draw_validations(axes: Axes, validated: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a curve for each validation set, and a line for each model that the first is compared with."""
+    places, last = [report["residues"] for report in validated], validated[-1]
+    for key, marker in zip((key for key in last if key.endswith("valid_loss")), "osD^v", strict=False):
+        label = key.removesuffix("valid_loss").rstrip("/") or "validation"
+        axes.plot(places, [report[key] for report in validated], f"{marker}-", color=_ORANGE, label=label)
+    for name, style in (("unigram", "--"), ("bigram", ":"), ("compared", "-.")):
+        if f"{name}_perplexity" in last:
+            loss = float(np.log(last[f"{name}_perplexity"]))
+            axes.axhline(loss, color=_GREY, linestyle=style, linewidth=1, label=f"{name} model")
 
 
 def draw_attention(

@@ -60,7 +60,7 @@ from protembed.training.state import RunState
 _DEFAULT_PASSES = 10
 _MIN_DEFAULT_STEPS = 200
 # Chosen at equal time (benchmarks/README.md); the first is the default.
-_DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 2e-3, "adamw": 1e-3, "sgd": 0.1}
+_DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
 _BYTES_PER_NUMBER = 4
 _DEFAULT_TOKENS_PER_PACK = {"cpu": TOKENS_PER_PACK, "cuda": TOKENS_PER_GPU_PACK}
 # What decides when something is written down or shown, and changes no number.

@@ -175,3 +175,29 @@ def test_a_full_device_is_status_1_and_one_sentence(proteins_fasta, tiny_model):
     assert result.returncode == 1
     assert b"could not be written" in result.stderr
     assert b"Traceback" not in result.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(proteins_fasta, tmp_path):
+    result = invoke(
+        *("pretrain", proteins_fasta, "-o", tmp_path / "a.run", "--size", "t4_1M", "--steps", 9),
+        *("--crop-residues", 32, "--tokens-per-batch", 128, "--dry-run", "--json"),
+    )
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["num_steps"] == 9
+    assert "estimated: 0 min" in result.stderr
+    assert "longer than a crop" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pretraining_ends_with_a_table_of_amino_acids(proteins_fasta, tmp_path):
+    result = invoke(
+        *("pretrain", proteins_fasta, "-o", tmp_path / "a.run", "--size", "t4_1M", "--steps", 1),
+        *("--crop-residues", 32, "--tokens-per-batch", 128, "--json"),
+    )
+
+    assert result.exit_code == 0
+    assert "mistaken for" in result.stderr
+    summary = json.loads(result.stdout)
+    assert [figures["name"] for figures in summary["amino_acids"]] == list("LAGVSERTIDPKQNFYMHWC")
+    assert summary["references"].keys() == {"unigram", "bigram"}

@@ -1,5 +1,8 @@
+import io
+
 import pytest
 import typer
+from rich.console import Console
 
 from protembed.cli.display import Display, reported_errors
 from protembed.config import ShowConfig
@@ -64,3 +67,42 @@ def test_an_interrupt_is_status_130():
         raise KeyboardInterrupt
 
     assert left.value.exit_code == 130
+
+
+def test_each_further_validation_set_is_told_by_its_name(capsys):
+    measured = {"valid_loss": 2.8, "valid_perplexity": 16.44, "unigram_perplexity": 17.96}
+    general = {f"general/{name}": value + 1 for name, value in measured.items()}
+    with Display(ShowConfig()).stepping() as steps:
+        steps.begin(10, 0)
+        steps.advance(report(1, validation=measured | general))
+
+    said = capsys.readouterr().err
+    assert "validation loss 2.8000, perplexity 16.44 (unigram 17.96); general loss 3.8000" in said
+
+
+def test_a_terminal_shows_a_panel_of_loss_perplexity_pace_and_time(monkeypatch):
+    screen = io.StringIO()
+    display = Display(ShowConfig())
+    display._console = Console(file=screen, force_terminal=True, width=100)
+
+    with display.stepping() as steps:
+        steps.begin(10, 0)
+        steps.advance(report(4))
+        steps._live.refresh()
+
+    shown = screen.getvalue()
+    for what in ("4 of 10", "perplexity 18.17", "1,000 residues/s", "left", "400 residues", "1.00e-03"):
+        assert what in shown
+
+
+def test_of_several_processes_only_the_first_speaks(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+
+    display = Display(ShowConfig(json=True))
+    display.say("hello")
+    display.warn(["beware"])
+    with pytest.raises(typer.Exit) as left, reported_errors():
+        raise FormatError("x.fasta", "this is HTML", "give a FASTA file", line=1)
+
+    assert left.value.exit_code == 65
+    assert capsys.readouterr() == ("", "")

@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from protembed.config import BatchConfig, ComputeConfig, OptimizerConfig, PretrainConfig
+from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import (
     ChangedRunError,
     DamagedRunError,
     IllegalResidueError,
     InputNotFoundError,
+    NotEnoughMemoryError,
     NothingToLearnError,
     OutputExistsError,
 )
@@ -239,3 +241,89 @@ def test_stored_proteins_that_are_damaged_end_the_resumed_run_with_the_reason(tm
 
     with pytest.raises(DamagedRunError, match="the stored proteins cannot be read"):
         pretrain_model([proteins_fasta], options(run, steps=1))
+
+
+def test_a_dry_run_announces_the_plan_and_leaves_nothing(tmp_path, proteins_fasta):
+    plans, run = [], tmp_path / "dry.run"
+
+    summary = pretrain_model([proteins_fasta], options(run, dry_run=True), on_plan=plans.append)
+
+    assert summary is None
+    assert list(tmp_path.iterdir()) == []
+    (plan,) = plans
+    assert (plan.output, plan.num_steps, plan.first_step) == (run, 6, 0)
+    assert plan.seconds > 0
+    assert plan.memory_bytes > 1e7
+    weights = 4 * plan.num_parameters
+    assert weights * 3 < plan.disk_bytes < weights * 8
+    assert 0 < plan.cropped_share <= 1
+
+
+def test_a_reference_model_is_measured_beside_the_run(tmp_path, proteins_fasta, tiny_model):
+    run = tmp_path / "compared.run"
+
+    summary = pretrain_model([proteins_fasta], options(run, steps=1, compare=tiny_model))
+
+    line = json.loads((run / "metrics.jsonl").read_text())
+    assert line["compared_perplexity"] == pytest.approx(np.exp(summary.references["compared"]))
+    assert f"compared model {line['compared_perplexity']:.2f}" in (run / "model" / "README.md").read_text()
+
+
+def test_clusters_are_drawn_before_their_members(tmp_path, proteins_fasta):
+    ids = [line[1:].split()[0] for line in proteins_fasta.read_text().splitlines() if line.startswith(">")]
+    table, plans = tmp_path / "clusters.tsv", []
+    table.write_text("accession\tfamily\n" + "".join(f"{name}\t{number // 8}\n" for number, name in enumerate(ids)))
+    clustered = {"clusters": table, "cluster_column": "family", "valid": [proteins_fasta], "steps": 1}
+
+    pretrain_model([proteins_fasta], options(tmp_path / "a.run", **clustered), on_plan=plans.append)
+
+    assert plans[0].num_clusters == 5
+    table.write_text(table.read_text() + "one_more\t9\n")
+    with pytest.raises(ChangedRunError, match="clusters was"):
+        pretrain_model([proteins_fasta], options(tmp_path / "a.run", **clustered))
+
+
+def test_patience_ends_a_run_as_finished(tmp_path, proteins_fasta):
+    run, steps = tmp_path / "patient.run", []
+    # At a rate of nothing no validation is better than the first.
+    still = PretrainOptions(
+        pretrain=PretrainConfig(output=run, size="t4_1M", steps=50, validate_every=1, patience=2),
+        batches=SMALL,
+        optimizer=OptimizerConfig(learning_rate=0.0),
+    )
+
+    summary = pretrain_model([proteins_fasta], still, on_step=steps.append)
+
+    assert (len(steps), summary.best_step, summary.is_finished) == (3, 1, True)
+    assert summary.amino_acids
+    assert pretrain_model([proteins_fasta], still) == summary
+
+
+@pytest.mark.parametrize(("num_kept", "names"), [(1, ["06"]), (3, ["02", "04", "06"])])
+def test_so_many_of_the_newest_checkpoints_are_kept(tmp_path, proteins_fasta, num_kept, names):
+    run = tmp_path / "kept.run"
+
+    pretrain_model([proteins_fasta], options(run, keep_checkpoints=num_kept))
+
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"step-0000{name}" for name in names]
+
+
+def test_a_model_that_cannot_fit_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(NotEnoughMemoryError, match="choose a smaller --size"):
+        pretrain_model([Path("missing.fasta")], options(tmp_path / "a.run", size="t48_15B"))
+
+
+def test_a_run_in_bfloat16_learns_like_one_in_float32(undisturbed, tmp_path, proteins_fasta):
+    run = tmp_path / "bfloat16.run"
+
+    pretrain_model([proteins_fasta], options(run, precision="bfloat16"))
+
+    assert losses(run) == pytest.approx(losses(undisturbed[0]), rel=0.01)
+    assert losses(run) != losses(undisturbed[0])
+
+
+def test_the_table_of_amino_acids_has_a_line_for_each(undisturbed):
+    lines = (undisturbed[0] / "amino_acids.tsv").read_text().splitlines()
+
+    assert lines[0].split("\t") == ["amino_acid", "hidden", "loss", "accuracy", "mistaken_for"]
+    assert [line[0] for line in lines[1:]] == list(AMINO_ACIDS)

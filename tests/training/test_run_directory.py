@@ -1,6 +1,11 @@
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import pytest
 
-from protembed.errors import ChangedRunError, DamagedRunError, NothingToLearnError, OutputExistsError
+from protembed.errors import ChangedRunError, DamagedRunError, NothingToLearnError, OutputExistsError, RunInUseError
 from protembed.training.run_directory import RunDirectory
 
 IDENTITY = {"seed": 0, "size": "t6_8M", "from": None, "mask_rate": 0.15}
@@ -165,3 +170,55 @@ def test_a_log_that_is_no_log_is_damage(run, tmp_path):
 
     with pytest.raises(DamagedRunError, match="metrics.jsonl"):
         run.cut_log(1)
+
+
+# Several at once
+
+
+def test_two_runs_cannot_hold_one_directory(run, tmp_path):
+    with run.locked(), pytest.raises(RunInUseError, match=f"in use by process {os.getpid()} on"):
+        with RunDirectory(tmp_path / "run").locked():
+            pass
+
+    assert names(tmp_path) == ["run"]
+    with RunDirectory(tmp_path / "run").locked():
+        pass
+
+
+@pytest.mark.slow
+def test_the_lock_of_a_dead_holder_is_taken_over(tmp_path):
+    code = (
+        "import os, pathlib, protembed.training.run_directory as r\n"
+        f"with r.RunDirectory(pathlib.Path({str(tmp_path / 'run')!r})).locked(): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code])
+    assert (tmp_path / ".run.lock").exists()
+
+    with RunDirectory(tmp_path / "run").locked():
+        pass
+
+    assert names(tmp_path) == []
+
+
+def test_only_the_first_process_writes(run, tmp_path):
+    other = RunDirectory(tmp_path / "run", SimpleNamespace(is_first=False, wait=lambda: None))
+    run.recall("plan", lambda: 3)
+    before = (tmp_path / "run/run.json").read_text()
+
+    other.open(IDENTITY, never, force=True)
+    with other.locked():
+        assert other.recall("plan", lambda: 4) == 3
+        other.log({"step": 1})
+
+    assert (tmp_path / "run/run.json").read_text() == before
+    assert names(tmp_path / "run") == ["corpus", "run.json"]
+
+
+def test_a_decision_can_be_revised_and_is_remembered(run, tmp_path):
+    assert run.recall("plan", lambda: 3) == 3
+
+    assert run.revise("plan", 5) == 5
+
+    again = RunDirectory(tmp_path / "run")
+    again.open(IDENTITY, never, force=False)
+    assert again.recall("plan", lambda: 7) == 5

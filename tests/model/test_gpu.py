@@ -1,0 +1,46 @@
+"""What only a GPU can show; skipped where there is none."""
+
+import pytest
+import torch
+
+from protembed.config import BatchConfig, MaskingConfig
+from protembed.data.batching import PretrainingPlan
+from protembed.device import WorkerPool
+from protembed.training.distributed import Compute
+from protembed.training.loop import Training, take_step
+from protembed.training.objectives import MaskedLM
+from protembed.training.optimizer import make_optimizers, set_learning_rate
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+
+
+def test_one_kernel_for_all_proteins_is_attention_protein_by_protein(tiny_encoder, whole_batch, proteins):
+    batch, encoder = whole_batch(proteins[:7]), tiny_encoder.to("cuda")
+    pack = encoder.pack(batch.offsets)
+
+    with torch.inference_mode():
+        expected = encoder(batch.tokens.to("cuda"), pack)
+        with torch.autocast("cuda", torch.bfloat16):
+            hidden = encoder(batch.tokens.to("cuda"), pack)
+
+    assert pack.is_varlen
+    assert torch.allclose(hidden, expected, atol=0.05)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_step_in_bfloat16_learns_like_one_in_float32_on_a_cpu(tiny_checkpoint, corpus, optimizer):
+    plan = PretrainingPlan(corpus, BatchConfig(tokens_per_batch=2048), 1024, MaskingConfig(), seed=0)
+    losses = []
+    for device, precision in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+        objective = MaskedLM(tiny_checkpoint.encoder, tiny_checkpoint.lm_head).to(device)
+        with WorkerPool(1) as pool:
+            optimizers = make_optimizers(objective, optimizer, 0.01, pool)
+            set_learning_rate(optimizers, 0.0)
+            compute = Compute(pool=pool, precision=precision)
+            training = Training(objective=objective, batches=plan, optimizers=optimizers, compute=compute)
+            losses.append(take_step(training, plan.packs(0), 1.0).loss)
+
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)

@@ -1,0 +1,65 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from protembed.training.distributed import ALONE, Processes
+
+
+def test_packs_are_dealt_out_in_turn():
+    shares = [Processes(rank, 3).share(list("abcdefg")) for rank in range(3)]
+
+    assert shares == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
+    assert ALONE.share("abc") == "abc"
+
+
+def test_one_process_alone_is_the_first_and_its_sums_are_its_own():
+    assert ALONE.is_first
+    assert not Processes(1, 2).is_first
+    assert ALONE.totals(1.5, 2) == [1.5, 2]
+    assert ALONE.any(True)
+    assert not ALONE.any(False)
+
+
+def pretrain(run, fasta, *launcher, steps=20):
+    command = [sys.executable, *launcher, "-m", "protembed", "pretrain", str(fasta), "-o", str(run), "--threads", "1"]
+    command += ["--size", "t4_1M", "--steps", str(steps), "--validate-every", "10", "--save-every", "10"]
+    command += ["--tokens-per-batch", "512", "--tokens-per-pack", "128", "--crop-residues", "48"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines], result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_see_the_records_and_masks_of_one_and_their_losses_agree(tmp_path, proteins_fasta):
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+    alone, _ = pretrain(tmp_path / "one.run", proteins_fasta)
+    together, said = pretrain(tmp_path / "two.run", proteins_fasta, *two)
+
+    # The loss of masks of one's own differs by per cents from that of others.
+    assert [line["residues"] for line in together] == [line["residues"] for line in alone]
+    losses, expected = ([line["train_loss"] for line in lines] for lines in (together, alone))
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert together[-1]["valid_loss"] == pytest.approx(alone[-1]["valid_loss"], rel=1e-5)
+    assert said.count("a new run in") == 1
+    assert {path.name for path in (tmp_path / "two.run").iterdir()} == {
+        path.name for path in (tmp_path / "one.run").iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_is_taken_up_by_two(tmp_path, proteins_fasta):
+    run, two = tmp_path / "a.run", ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    pretrain(run, proteins_fasta)
+    whole = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (run / "checkpoints/step-000020/MANIFEST.json").unlink()
+
+    resumed, said = pretrain(run, proteins_fasta, *two)
+
+    assert "after step 10" in said
+    assert [line["train_loss"] for line in resumed] == pytest.approx([line["train_loss"] for line in whole], rel=1e-5)
