@@ -3,7 +3,7 @@
     python benchmarks/pretrain.py data.fasta --valid valid.fasta [--size t6_8M] [--threads 2] [--rounds 5] [--json FILE]
 
 Both train the same shape on the same proteins with as many tokens a step and as many threads, each run in a process of
-its own; the Trainer with AdamW, protembed with its default optimiser. Residues are real ones, without padding, and the
+its own, and by the same optimiser, AdamW. Residues are real ones, without padding, and the
 first two steps are not counted. The floor is what the matrix products alone would take at the best rate measured.
 """
 
@@ -109,6 +109,7 @@ def protembed_command(options: argparse.Namespace, folder: Path) -> list[str]:
         "--crop-residues": options.crop_residues,
         "--validate-every": 1_000_000,
         "--save-every": 1_000_000,
+        "--optimizer": "adamw",
         "--device": "cpu",
     }
     words = [str(word) for setting in settings.items() for word in setting]

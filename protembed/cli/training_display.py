@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -94,7 +94,10 @@ class TrainingDisplay:
         facts.add_row("training", self._course())
         facts.add_row("validation", self._validation)
         facts.add_row("seen", f"{report.num_residues:,} residues; learning rate {report.learning_rate:.2e}")
-        return Panel(Group(ProgressBar(self._num_steps, report.step), facts), title="training", title_align="left")
+        rows = Table.grid(expand=True)
+        rows.add_row(ProgressBar(self._num_steps, report.step))
+        rows.add_row(facts)
+        return Panel(rows, title="training", title_align="left")
 
     def _time_left(self, step: int) -> str:
         pace = (time.monotonic() - self._began) / max(step - self._first_step, 1)

@@ -100,7 +100,7 @@ class Deadline:
         return make_plan(num_steps, math.ceil(num_steps / num_validations))
 
     def is_due(self, plan: TrainingPlan, step: int) -> bool:
-        """Tell whether a plan should be corrected: half-way, and where the rate begins to fall.
+        """Tell whether a plan should be corrected: after an eighth, half-way, and where the rate begins to fall.
 
         Until then the rate is at its peak in the old plan and the new one, so that what lies behind stays true.
 
@@ -112,7 +112,8 @@ class Deadline:
             self._first = step, time.monotonic()
             return False
         decay_begins = plan.num_steps - plan.decay_steps
-        return plan.schedule == "stable" and step <= decay_begins and step in (plan.num_steps // 2, decay_begins)
+        due = (plan.num_steps // 8, plan.num_steps // 2, decay_begins)
+        return plan.schedule == "stable" and 0 < step <= decay_begins and step in due
 
     def correct(self, plan: TrainingPlan, step: int) -> TrainingPlan:
         """Move the end of a plan to where the pace of the run so far leads."""
