@@ -31,7 +31,7 @@ def choose_device(config: ComputeConfig) -> torch.device:
     elif not available[name]:
         raise ConfigError("--device", name, "this machine or this build of torch has none")
     if name == "cuda" and world_size() > 1:
-        return torch.device(name, _environment_number("LOCAL_RANK", 0))
+        return torch.device(name, local_rank())
     return torch.device(name)
 
 
@@ -51,6 +51,11 @@ def has_varlen_attention(device: torch.device) -> bool:
 def process_rank() -> int:
     """Tell which of the processes that torchrun started this is; 0 speaks and writes."""
     return _environment_number("RANK", 0)
+
+
+def local_rank() -> int:
+    """Tell which of this machine's processes this is, and so which GPU it takes."""
+    return _environment_number("LOCAL_RANK", 0)
 
 
 def world_size() -> int:

@@ -19,12 +19,12 @@ def blocks(text, language):
 
 
 def runnable(text):
-    """All sh and python blocks in order, without installation, the tests themselves, and downloads."""
+    """All sh and python blocks in order, without installation, the tests themselves, downloads and schedulers."""
     for language, block in re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL):
         command = INSTALLATION.sub("", block, count=1) if "pip install" in block else block
         for long, short in SHORTER.items():
             command = command.replace(long, short)
-        if not re.search(r"\bpytest\b|hf download", command):
+        if not re.search(r"\bpytest\b|hf download|sbatch", command):
             yield language, command.strip()
 
 

@@ -7,6 +7,7 @@ Biopython alone returns nothing for a file with a byte-order mark or for FASTQ, 
 import io
 import re
 import string
+from array import array
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+import numpy as np
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
@@ -149,17 +151,16 @@ def read_fasta(
         IllegalResidueError: a character is no amino acid.
     """
     report = ReadReport() if report is None else report
-    seen_ids: set[int] = set()
+    fingerprints = array("q")  # of the identifiers: eight bytes each, for a file may hold a hundred million
     for path in map(Path, paths):
         with (
             open_input(path) as stream,
             closing(read_fasta_stream(stream, display_name(path), on_illegal, report)) as records,
         ):
             for record in records:
-                fingerprint = hash(record.id)
-                report.num_duplicate_ids += fingerprint in seen_ids
-                seen_ids.add(fingerprint)
+                fingerprints.append(hash(record.id))
                 yield record
+    report.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
 
 
 def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report: ReadReport) -> Generator[Record]:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from protembed.device import WorkerPool, process_rank, world_size
+from protembed.device import WorkerPool, local_rank, process_rank, world_size
 
 Item = TypeVar("Item")
 
@@ -78,7 +78,10 @@ def joined_processes() -> Iterator[Processes]:
         yield ALONE
         return
     # Numbers that the host decides upon go by gloo, gradients by what suits their device.
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(local_rank())
     dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield Processes(process_rank(), world_size())
