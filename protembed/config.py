@@ -154,6 +154,7 @@ SIZES = {
     "t36_3B": EncoderShape(num_layers=36, dim=2560, num_heads=40),
     "t48_15B": EncoderShape(num_layers=48, dim=5120, num_heads=40),
 }
+DEFAULT_SIZE = "t6_8M"
 SizeName = Literal["t4_1M", "t6_3M", "t6_8M", "t12_35M", "t30_150M", "t33_650M", "t36_3B", "t48_15B"]
 
 
@@ -164,7 +165,9 @@ class PretrainConfig(Config):
     output: Path | None = option(
         None, "The run directory; <name of the first FASTA>.run by default.", flags=("-o", "--output")
     )
-    size: SizeName = option("t6_8M", "The encoder's shape: layers and rounded number of parameters.")
+    size: SizeName | None = option(
+        None, f"The encoder's shape: layers and rounded number of parameters; {DEFAULT_SIZE} by default."
+    )
     from_model: Path | None = option(None, "Start from this model instead of a random one.", flags=("--from",))
     weight_init: Literal["gaussian", "uniform"] = option(
         "gaussian", "How weight matrices begin, both with standard deviation 0.02."
@@ -178,7 +181,9 @@ class PretrainConfig(Config):
     clusters: Path | None = option(
         None, "A table (TSV) of accessions and clusters: draw a cluster first, and then one of its members."
     )
-    cluster_column: str = option("cluster50", "The column of --clusters with the clusters' names.")
+    cluster_column: str | None = option(
+        None, "The column of --clusters with the clusters' names; cluster50 by default."
+    )
     steps: int | None = option(None, "Optimiser steps; by default planned from the data, about ten passes.", min=1)
     max_minutes: float | None = option(
         None, "Plan as many steps as fit into this time: measured before step 0, and corrected on the way.", min=0.1
@@ -199,6 +204,10 @@ class PretrainConfig(Config):
         super().__post_init__()
         if self.steps is not None and self.max_minutes is not None:
             raise ConfigError("--max-minutes", self.max_minutes, "--steps was given too: give one of the two")
+        if self.size is not None and self.from_model is not None:
+            raise ConfigError("--size", self.size, "--from was given too, and its model has a shape of its own")
+        if self.cluster_column is not None and self.clusters is None:
+            raise ConfigError("--cluster-column", self.cluster_column, "there is no table: give --clusters too")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,17 @@ def choose_device(config: ComputeConfig) -> torch.device:
     elif not available[name]:
         raise ConfigError("--device", name, "this machine or this build of torch has none")
     if name == "cuda" and world_size() > 1:
-        return torch.device(name, local_rank())
+        return _own_gpu()
     return torch.device(name)
+
+
+def _own_gpu() -> torch.device:
+    """Find the GPU of one of several processes; a scheduler may show each of them its own alone."""
+    rank, num_gpus = _environment_number("LOCAL_RANK", 0), torch.cuda.device_count()
+    if num_gpus > 1 and rank >= num_gpus:
+        expected = f"process {rank} of this machine has none of its own, there are {num_gpus}"
+        raise ConfigError("--device", "cuda", expected)
+    return torch.device("cuda", rank if num_gpus > 1 else 0)
 
 
 def choose_precision(precision: PrecisionName, device: torch.device) -> torch.dtype:
@@ -53,11 +62,6 @@ def process_rank() -> int:
     return _environment_number("RANK", 0)
 
 
-def local_rank() -> int:
-    """Tell which of this machine's processes this is, and so which GPU it takes."""
-    return _environment_number("LOCAL_RANK", 0)
-
-
 def world_size() -> int:
     """Count the processes that torchrun started; 1 without it."""
     return _environment_number("WORLD_SIZE", 1)
@@ -72,9 +76,13 @@ def num_threads(config: ComputeConfig) -> int:
     """Count the CPU threads to use: as asked for, else as the scheduler grants, else the cores this process may use."""
     if config.threads is not None:
         return config.threads
-    # Processes that share a machine share its cores; OMP_NUM_THREADS already means one process.
+    # Processes that torchrun starts share their machine's cores. OMP_NUM_THREADS means one process already, but where
+    # it was not set torchrun sets it to 1, which nobody asked for.
     num_sharing = _environment_number("LOCAL_WORLD_SIZE", 1)
-    granted = _environment_number("SLURM_CPUS_PER_TASK", 0) // num_sharing or _environment_number("OMP_NUM_THREADS", 0)
+    openmp = _environment_number("OMP_NUM_THREADS", 0)
+    if openmp == 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        openmp = 0
+    granted = _environment_number("SLURM_CPUS_PER_TASK", 0) // num_sharing or openmp
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return granted or max(1, num_cores // num_sharing)
 

@@ -15,6 +15,7 @@
     ├── OutputError                     1   a result that could not be written
     ├── ChangedRunError                 1   a run directory that belongs to another command
     ├── RunInUseError                   1   a run directory that another process is writing
+    ├── LostProcessError                1   another process of the run that has ended
     ├── NotEnoughMemoryError            1   a model that is too large for this machine
     ├── DamagedRunError                 1   a run whose files are torn or damaged
     └── DivergedError                   1   training that left the finite numbers
@@ -163,6 +164,13 @@ class RunInUseError(ProtembedError):
     def __init__(self, path: Path, holder: str) -> None:
         self.path, self.holder = path, holder
         super().__init__(f"{path} is in use by {holder}; wait for it, or choose another --output")
+
+
+class LostProcessError(ProtembedError):
+    """Another process of a run that several share has ended before its time."""
+
+    def __init__(self) -> None:
+        super().__init__("another process of this run has ended; its own message says why")
 
 
 class NotEnoughMemoryError(ProtembedError):

@@ -5,6 +5,7 @@ Whatever is finished appears under its name by renaming, after it was flushed to
 
 import bz2
 import fcntl
+import glob
 import gzip
 import hashlib
 import io
@@ -222,8 +223,9 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
             path.rename(displaced)
         try:
             temporary.rename(path)
-        except OSError:
-            displaced.rename(path)
+        except BaseException:  # a second Ctrl-C too
+            if not path.exists():
+                displaced.rename(path)
             raise
         _flush_to_disk(path.parent)
     except OSError as error:
@@ -281,8 +283,12 @@ def exclusive_lock(path: Path, refuse: Callable[[str], Exception]) -> Iterator[N
             raise refuse(stream.read().strip() or "another process") from None
         except OSError:
             pass  # a file system without locks: better a run without than none
+        is_ours = False
         # Whoever held it before may have removed the file that was just locked, and somebody may have made another.
-        if not (path.exists() and os.path.samestat(path.stat(), os.fstat(stream.fileno()))):
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(stream.fileno())):
+                is_ours = True
+        if not is_ours:
             raise refuse("another process")
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {platform.node()}\n")
@@ -318,6 +324,13 @@ def remove_unfinished(directory: Path) -> None:
     for path in sorted(directory.rglob(".*")):
         if _UNFINISHED.fullmatch(path.name):
             remove(path)
+
+
+def remove_unfinished_beside(path: Path) -> None:
+    """Remove what a killed process left beside a file or directory that it was making."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if _UNFINISHED.fullmatch(left.name):
+            remove(left)
 
 
 def write_text(path: Path, text: str) -> None:

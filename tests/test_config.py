@@ -128,3 +128,12 @@ def test_the_parameters_of_a_shape_are_counted_without_making_it(size):
     checkpoint = new_checkpoint(SIZES[size], "gaussian", seed=0)
 
     assert SIZES[size].num_parameters == checkpoint.num_parameters
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [({"size": "t6_8M", "from_model": Path("m")}, "--size"), ({"cluster_column": "family"}, "--cluster-column")],
+)
+def test_options_that_would_do_nothing_are_refused(options, flag):
+    with pytest.raises(ConfigError, match=flag):
+        config.PretrainConfig(**options)

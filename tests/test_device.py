@@ -126,10 +126,30 @@ def test_processes_of_one_machine_share_its_cores(monkeypatch, granted, openmp, 
 
 def test_each_process_of_several_takes_a_gpu_of_its_own(hardware, monkeypatch):
     hardware(cuda=True)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for num_gpus, rank, index in ((2, 1, 1), (1, 2, 0)):  # a scheduler may show each process one GPU alone
+        monkeypatch.setattr(torch.cuda, "device_count", lambda number=num_gpus: number)
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert choose_device(ComputeConfig()) == torch.device("cuda", index)
 
-    assert choose_device(ComputeConfig()) == torch.device("cuda", 1)
+
+def test_a_process_without_a_gpu_of_its_own_is_told(hardware, monkeypatch):
+    hardware(cuda=True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+
+    with pytest.raises(ConfigError, match="process 2 of this machine has none of its own"):
+        choose_device(ComputeConfig())
+
+
+def test_the_single_thread_that_torchrun_sets_is_nobodys_wish(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    for name, value in (("LOCAL_WORLD_SIZE", "2"), ("OMP_NUM_THREADS", "1"), ("TORCHELASTIC_RUN_ID", "none")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+
+    assert num_threads(ComputeConfig()) == 6
 
 
 def test_results_that_wait_to_be_taken_are_no_more_than_the_workers():

@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay
 from protembed.config import ShowConfig
-from protembed.errors import ProtembedError
+from protembed.errors import LostProcessError, ProtembedError
 from protembed.text import printable
 
 _INTERRUPTED, _BROKEN_PIPE, _FAILED = 130, 141, 1
@@ -114,7 +114,8 @@ def reported_errors() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except ProtembedError as error:
-        if is_first_process():
+        # What stopped one process stops the others too: those say nothing more.
+        if is_first_process() or not isinstance(error, LostProcessError):
             print(f"protembed: {printable(str(error))}", file=sys.stderr)
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:

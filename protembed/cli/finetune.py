@@ -34,6 +34,7 @@ def finetune(
             display.say(line)
         if plan.num_steps is not None:
             steps.begin(plan.num_steps, plan.first_step)
+            stop.is_awaited = True
 
     with stop_on_signals() as stop, display.stepping() as steps, display.counting("embedded") as counter:
         summary = finetune_model(

@@ -48,6 +48,7 @@ def pretrain(
         if config.dry_run:
             display.summary(plan)
         steps.begin(plan.num_steps, plan.first_step)
+        stop.is_awaited = True
 
     with stop_on_signals() as stop, display.stepping() as steps:
         summary = pretrain_model(fasta, options, on_plan=begin, on_step=steps.advance, stop=stop)

@@ -38,14 +38,14 @@ def describe_plan(plan: "PretrainPlan") -> Iterator[str]:
 
 def describe_summary(summary: "PretrainSummary") -> Iterator[str]:
     """Say what has come of a run."""
+    if summary.num_skipped:
+        yield f"{summary.num_skipped:,} steps were skipped, for their loss or gradient was not finite"
     if summary.valid_loss is None:
         yield f"left after step {summary.num_steps:,}; repeat the command to go on"
         return
     if summary.amino_acids:
         yield "amino acid   hidden    loss  accuracy  mistaken for"
         yield from map(_amino_acid_line, summary.amino_acids)
-    if summary.num_skipped:
-        yield f"{summary.num_skipped:,} steps were skipped, for their loss or gradient was not finite"
     unigram = summary.references["unigram"]
     ending = "" if summary.is_finished else f"; left after step {summary.num_steps:,}, repeat the command to go on"
     yield (

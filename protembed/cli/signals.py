@@ -15,10 +15,12 @@ class StopRequest:
 
     Attributes:
         status: the exit status that goes with the signal; None while there was none.
+        is_awaited: whether somebody asks; before the first step there is nothing to save, and a signal leaves at once.
     """
 
     def __init__(self) -> None:
         self.status: int | None = None
+        self.is_awaited = False
 
     def __call__(self) -> bool:
         """Tell whether to stop."""
@@ -31,7 +33,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def receive(number: int, frame: FrameType | None) -> None:
-        if request.status is not None:
+        if request.status is not None or not request.is_awaited:
             raise SystemExit(_STATUS[signal.Signals(number)])
         request.status = _STATUS[signal.Signals(number)]
 

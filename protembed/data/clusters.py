@@ -21,6 +21,8 @@ from protembed.files import display_name, open_input
 
 Keys = NDArray[np.uint64]
 
+DEFAULT_CLUSTER_COLUMN = "cluster50"
+
 _MEMBERS, _OFFSETS = "members.npy", "cluster_offsets.npy"
 _IDENTIFIER_COLUMNS = ("accession", "id")
 
@@ -36,7 +38,7 @@ class ClusterSource:
     """
 
     path: Path
-    column: str = "cluster50"
+    column: str = DEFAULT_CLUSTER_COLUMN
 
 
 class ClusterTable:

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import protembed
@@ -25,7 +24,14 @@ from protembed.model.encoder import Encoder, initialise, inverse_frequencies
 from protembed.model.esm_config import CONFIG_FILE, ESM2_WINDOW_RESIDUES, config_json, read_shape
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
 from protembed.model.pooling import PoolingName
-from protembed.model.weights import WEIGHTS_FILE, StoredWeights, read_model_json, rotary_name, weight_table
+from protembed.model.weights import (
+    WEIGHTS_FILE,
+    StoredWeights,
+    read_model_json,
+    rotary_name,
+    weight_table,
+    write_tensors,
+)
 
 FORMAT_VERSION = 1
 _RECORD, _HEAD = "protembed.json", "head.safetensors"
@@ -201,9 +207,9 @@ def write_checkpoint_files(checkpoint: Checkpoint, directory: Path, card: str) -
     }
     for layer in range(shape.num_layers):
         tensors[rotary_name(layer)] = inverse_frequencies(shape)
-    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    write_tensors(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     if checkpoint.task_head is not None:
-        save_file(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
+        write_tensors(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
     write_json(directory / CONFIG_FILE, config_json(shape))
     write_json(directory / _RECORD, _record_json(checkpoint))
     write_text(directory / "vocab.txt", "\n".join(TOKENS))

@@ -195,7 +195,6 @@ class Encoder(nn.Module):
             offsets: (proteins + 1,), int64 on the CPU; where each protein begins and the last one ends.
         """
         device, lengths = self.inverse_frequencies.device, offsets.diff()
-        # Everything is reckoned on the CPU, and the GPU never waited for.
         starts = offsets[:-1].repeat_interleave(lengths)
         positions = torch.arange(len(starts)) - starts  # 0 at each protein's start
         positions = positions.to(device, self.inverse_frequencies.dtype, non_blocking=True)

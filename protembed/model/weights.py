@@ -5,8 +5,9 @@ the rotary frequencies once, per layer, or not at all (they are computed, never 
 shards.
 """
 
+import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from protembed.config import EncoderShape
@@ -21,6 +23,18 @@ from protembed.errors import ModelFormatError
 from protembed.files import read_json
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors to a temporary path of `files.py`.
+
+    Raises:
+        OSError: they cannot be written; safetensors has an exception of its own for a full disk.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 @dataclass(frozen=True)

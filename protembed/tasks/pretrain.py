@@ -18,6 +18,7 @@ from protembed.analysis.perplexity import (
     reference_losses,
 )
 from protembed.config import (
+    DEFAULT_SIZE,
     SIZES,
     TOKENS_PER_GPU_PACK,
     TOKENS_PER_PACK,
@@ -31,7 +32,7 @@ from protembed.config import (
     as_plain_values,
 )
 from protembed.data.batching import PretrainingPlan
-from protembed.data.clusters import ClusterSource
+from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, total_memory, worker_pool
 from protembed.errors import NotEnoughMemoryError
@@ -106,7 +107,7 @@ def pretrain_model(
     """
     output = options.pretrain.output or default_path(fasta[0], ".run")
     _check_memory(options)
-    with joined_processes() as processes:
+    with joined_processes(choose_device(options.compute)) as processes:
         if options.pretrain.dry_run:
             with scratch_directory() as scratch, _begun(RunDirectory(scratch / "run"), fasta, options) as training:
                 on_plan(replace(training.announcement(), output=output))
@@ -155,7 +156,10 @@ class _Pretraining:
     ) -> None:
         config, self._run, self._options, self._warnings = options.pretrain, run, options, warnings
         self._corpora = open_corpora(run.path("corpus"))
-        tokens_per_pack = options.batches.tokens_per_pack or _DEFAULT_TOKENS_PER_PACK.get(device.type, TOKENS_PER_PACK)
+        tokens_per_pack = options.batches.tokens_per_pack or min(
+            _DEFAULT_TOKENS_PER_PACK.get(device.type, TOKENS_PER_PACK),
+            -(-options.batches.tokens_per_batch // compute.processes.size),  # no process without a pack
+        )
         self._checkpoint = _starting_model(config, options.batches).to(device)
         objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.lm_head)
         self._batches = PretrainingPlan(
@@ -175,7 +179,7 @@ class _Pretraining:
             run.path(""),
             num_kept=config.keep_checkpoints,
             save_seconds=config.save_minutes * 60,
-            is_writer=compute.processes.is_first,
+            processes=compute.processes,
         )
         self._state.restore(objective, optimizers)
         run.cut_log(self._state.progress.step)
@@ -315,7 +319,7 @@ def _check_memory(options: PretrainOptions) -> None:
     """Refuse a model that cannot fit, before any work: weights, gradients, and a second copy of both at least."""
     if options.pretrain.from_model is not None:
         return
-    size, device = options.pretrain.size, choose_device(options.compute)
+    size, device = options.pretrain.size or DEFAULT_SIZE, choose_device(options.compute)
     needed, available = 4 * SIZES[size].num_parameters * _BYTES_PER_NUMBER, total_memory(device)
     if needed > available:
         raise NotEnoughMemoryError(size, needed, available)
@@ -324,7 +328,11 @@ def _check_memory(options: PretrainOptions) -> None:
 def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions) -> list[str]:
     """Begin a run by storing its proteins, or take up the one that is there; return warnings about the input."""
     config, warnings = options.pretrain, list[str]()
-    clusters = None if config.clusters is None else ClusterSource(path=config.clusters, column=config.cluster_column)
+    clusters = (
+        None
+        if config.clusters is None
+        else ClusterSource(path=config.clusters, column=config.cluster_column or DEFAULT_CLUSTER_COLUMN)
+    )
 
     def store_corpora(directory: Path) -> None:
         corpora = directory / "corpus"
@@ -335,6 +343,8 @@ def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions
     run.open(_identity(fasta, options), store_corpora, force=config.force)
     if is_resumed and STANDARD_STREAM in (*fasta, *config.valid):
         warnings.append("stdin is not read again: the run goes on with the proteins that it stored at its beginning")
+    if is_resumed and config.max_minutes is not None:
+        warnings.append("--max-minutes was turned into steps when the run began; those that are left are taken now")
     return warnings
 
 
@@ -358,7 +368,7 @@ def _settings(options: PretrainOptions) -> dict[str, Any]:
 
 def _starting_model(config: PretrainConfig, batches: BatchConfig) -> Checkpoint:
     if config.from_model is None:
-        checkpoint = new_checkpoint(SIZES[config.size], config.weight_init, config.seed)
+        checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
         checkpoint.record = ModelRecord(window_residues=batches.crop_residues)
         return checkpoint
     checkpoint = open_model(config.from_model)

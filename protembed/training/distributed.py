@@ -5,17 +5,19 @@ number of processes. Gradients are summed by the rule of DistributedDataParallel
 differentiated side by side, and its hooks see only one backward pass at a time.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from protembed.device import WorkerPool, local_rank, process_rank, world_size
+from protembed.device import WorkerPool, process_rank, world_size
+from protembed.errors import LostProcessError
 
 Item = TypeVar("Item")
 
@@ -30,10 +32,12 @@ class Processes:
     Attributes:
         rank: which one this is.
         size: how many there are.
+        patient_group: the same processes, for what the first one may take long to decide; None where it is alone.
     """
 
     rank: int = 0
     size: int = 1
+    patient_group: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -47,16 +51,18 @@ class Processes:
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, in place; all must call it with the same shapes."""
         if self.size > 1:
-            works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
-            for work in works:
-                work.wait()
+            with _noticing_losses():
+                works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+                for work in works:
+                    work.wait()
 
     def totals(self, *numbers: float) -> list[float]:
         """Sum numbers over all processes, in float64."""
         if self.size == 1:
             return list(numbers)
         sums = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(sums)
+        with _noticing_losses():
+            dist.all_reduce(sums)
         return sums.tolist()
 
     def any(self, flag: bool) -> bool:
@@ -67,24 +73,52 @@ class Processes:
         """Wait until all processes are here."""
         self.totals(0.0)
 
+    def from_first(self, value: Any) -> Any:
+        """Give all processes what the first one has: anything that JSON can hold. It may take hours to have it."""
+        if self.size == 1:
+            return value
+        text = json.dumps(value).encode() if self.is_first else b""
+        length, content = torch.tensor([len(text)]), torch.frombuffer(bytearray(text or b" "), dtype=torch.uint8)
+        with _noticing_losses():
+            dist.broadcast(length, 0, group=self.patient_group)
+            content = content if self.is_first else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(content, 0, group=self.patient_group)
+        return json.loads(bytes(content.tolist()))
+
 
 ALONE = Processes()
 
 
 @contextmanager
-def joined_processes() -> Iterator[Processes]:
-    """Join the processes that torchrun started, if it did, and leave them in the end."""
+def _noticing_losses() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostProcessError from error
+
+
+@contextmanager
+def joined_processes(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that torchrun started, if it did, and leave them in the end.
+
+    Args:
+        device: that this process computes on.
+
+    Raises:
+        LostProcessError: within the block, when another process has ended before its time.
+    """
     if world_size() == 1:
         yield ALONE
         return
     # Numbers that the host decides upon go by gloo, gradients by what suits their device.
     backend = "gloo"
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(local_rank())
-    dist.init_process_group(backend, timeout=_PATIENCE)
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend)
     try:
-        yield Processes(process_rank(), world_size())
+        patient_group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        yield Processes(process_rank(), world_size(), patient_group)
     finally:
         dist.destroy_process_group()
 

@@ -187,7 +187,7 @@ def train(
         DivergedError: several steps in a row had no finite loss or gradient, or a validation had no finite loss; the
             checkpoints are intact.
     """
-    progress, skipped_in_a_row = run.progress, 0
+    progress = run.progress
     with _drawn_ahead(training.batches) as packs:
         while not progress.is_finished(plan.num_steps, plan.patience):
             plan = replan(plan, progress.step)
@@ -198,9 +198,8 @@ def train(
             seconds = time.perf_counter() - began
 
             progress.count(result.num_residues, is_finite=result.is_finite)
-            skipped_in_a_row = 0 if result.is_finite else skipped_in_a_row + 1
-            if skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
-                raise DivergedError(progress.step, skipped_in_a_row)
+            if progress.num_skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+                raise DivergedError(progress.step, progress.num_skipped_in_a_row)
             measured, is_best = None, False
             if validate is not None and (progress.step == plan.num_steps or progress.step % plan.validate_every == 0):
                 measured = validate()
@@ -216,7 +215,8 @@ def train(
                 is_best=is_best,
             )
             leaving = training.compute.processes.any(stop())
-            if (
+            # Amid skipped steps the last good checkpoint is the place to go on from.
+            if progress.num_skipped_in_a_row == 0 and (
                 leaving
                 or progress.is_finished(plan.num_steps, plan.patience)
                 or progress.step % plan.save_every == 0
@@ -267,7 +267,7 @@ def take_step(training: Training[AnyBatch], packs: Sequence[AnyBatch], clip_norm
         if loss.count:
             total.add(gradients)
     num_residues = sum(pack.num_residues for pack in packs)
-    # The only place of a step where the host waits for the device.
+    # One wait for the device, after all packs were handed to it.
     loss_sum, count = compute.processes.totals(losses.sum.item(), losses.count)
     if not count:
         return StepResult(loss=None, num_residues=num_residues, is_finite=True)

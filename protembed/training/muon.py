@@ -6,6 +6,7 @@ scalable for LLM training", section 2.2 (the scale that matches AdamW's, so that
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,14 +56,17 @@ class Muon(Optimizer):
             present = [matrix for matrix in group["params"] if matrix.grad is not None]
             # The longest work first, so that no worker is left waiting for one that began late.
             present.sort(key=Tensor.numel, reverse=True)
-            for _ in self._pool.map(lambda matrix: self._update(matrix, group["lr"], group["weight_decay"]), present):  # noqa: B023  # the map is exhausted within the turn
+            update = partial(self._update, learning_rate=group["lr"], weight_decay=group["weight_decay"])
+            for _ in self._pool.map(update, present):
                 pass
 
-    @torch.no_grad()  # the number of threads with gradients switched off is a thread's own
+    @torch.no_grad()  # again, for this runs on the pool's threads, and each has a mode of its own
     def _update(self, matrix: Tensor, learning_rate: float, weight_decay: float) -> None:
         assert matrix.grad is not None
         state = self.state[matrix]
-        momentum = state.setdefault("momentum_buffer", torch.zeros_like(matrix))
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        momentum = state["momentum_buffer"]
         momentum.lerp_(matrix.grad, 1 - _MOMENTUM)
         update = orthogonalise(matrix.grad.lerp(momentum, _MOMENTUM))
         matrix.mul_(1 - learning_rate * weight_decay)

@@ -90,13 +90,15 @@ class Deadline:
             pace: as measured.
             validate_every: as the user wants it; None leaves it open.
         """
+        # The last validation, and the table of amino acids after it.
+        self._when -= 2 * pace.validation_seconds
         seconds = self._when - time.monotonic()
         if validate_every is not None:
             num_steps = int(seconds / (pace.step_seconds + pace.validation_seconds / validate_every))
             return make_plan(max(1, num_steps), validate_every)
         num_affordable = int(_MAX_VALIDATION_SHARE * seconds / pace.validation_seconds)
         num_validations = max(1, min(NUM_DEFAULT_VALIDATIONS, num_affordable))
-        num_steps = max(1, int((seconds - num_validations * pace.validation_seconds) / pace.step_seconds))
+        num_steps = max(1, int((seconds - (num_validations - 1) * pace.validation_seconds) / pace.step_seconds))
         return make_plan(num_steps, math.ceil(num_steps / num_validations))
 
     def is_due(self, plan: TrainingPlan, step: int) -> bool:

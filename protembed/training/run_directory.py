@@ -14,6 +14,7 @@ from protembed.files import (
     exclusive_lock,
     read_json,
     remove_unfinished,
+    remove_unfinished_beside,
     write_json,
     write_text,
 )
@@ -47,7 +48,8 @@ class RunDirectory:
         if not self._processes.is_first:
             yield
             return
-        lock = self._directory.parent / f".{self._directory.name}.lock"
+        directory = self._directory.resolve()
+        lock = directory.parent / f".{directory.name}.lock"
         with exclusive_lock(lock, lambda holder: RunInUseError(self._directory, holder)):
             yield
 
@@ -68,10 +70,10 @@ class RunDirectory:
         """
         if self._processes.is_first:
             self._open(identity, fill, force=force)
-        self._processes.wait()
-        self._facts, _ = self._read_facts()
+        self._facts = self._processes.from_first(self._read_facts()[0] if self._processes.is_first else None)
 
     def _open(self, identity: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
+        remove_unfinished_beside(self._directory)
         if force or not self.has(_RUN):
             facts = {"protembed_version": protembed.__version__, "identity": dict(identity)}
             with atomic_directory(self._directory, marker=_RUN) as temporary:
@@ -107,10 +109,9 @@ class RunDirectory:
 
     def revise(self, name: str, decision: Any) -> Any:
         """Record a decision in the place of an earlier one, and return what the first process decided."""
+        self._facts = {**self._facts, name: self._processes.from_first(decision)}
         if self._processes.is_first:
-            write_json(self.path(_RUN), {**self._facts, name: decision})
-        self._processes.wait()
-        self._facts, _ = self._read_facts()
+            write_json(self.path(_RUN), self._facts)
         return self._facts[name]
 
     def log(self, line: Mapping[str, Any]) -> None:

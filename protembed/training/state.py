@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from protembed.errors import DamagedRunError, DivergedError
 from protembed.files import atomic_directory, read_json, remove, sha256_of_file, write_json
+from protembed.model.weights import write_tensors
+from protembed.training.distributed import ALONE, Processes
 
 _WEIGHTS, _OPTIMIZER, _PROGRESS, _MANIFEST = (
     "weights.safetensors",
@@ -41,6 +43,7 @@ class Progress:
         best_loss: the lowest validation loss so far.
         best_step: after how many steps it was measured.
         num_worse: validations since then.
+        num_skipped_in_a_row: steps skipped since the last one that was not.
     """
 
     step: int = 0
@@ -49,6 +52,7 @@ class Progress:
     best_loss: float | None = None
     best_step: int | None = None
     num_worse: int = 0
+    num_skipped_in_a_row: int = 0
 
     def is_finished(self, num_steps: int, patience: int | None) -> bool:
         """Tell whether all steps were taken, or too many validations in a row were no better."""
@@ -59,6 +63,7 @@ class Progress:
         self.step += 1
         self.num_residues += num_residues
         self.num_skipped += not is_finite
+        self.num_skipped_in_a_row = 0 if is_finite else self.num_skipped_in_a_row + 1
 
     def is_best(self, valid_loss: float) -> bool:
         """Tell whether a validation loss is the lowest so far, and remember it if it is.
@@ -82,7 +87,7 @@ class RunState:
         directory: of the run.
         num_kept: the newest so many checkpoints are kept.
         save_seconds: a checkpoint is due after this time, however few steps it had; None leaves it to the steps.
-        is_writer: false in all processes of a run but the first.
+        processes: of the run; the first one writes, and decides where the others take the run up.
 
     Attributes:
         progress: how far the run has come; the loop advances it.
@@ -94,10 +99,10 @@ class RunState:
         *,
         num_kept: int = _NUM_KEPT,
         save_seconds: float | None = None,
-        is_writer: bool = True,
+        processes: Processes = ALONE,
     ) -> None:
         self._checkpoints = directory / "checkpoints"
-        self._num_kept, self._save_seconds, self._is_writer = num_kept, save_seconds, is_writer
+        self._num_kept, self._save_seconds, self._processes = num_kept, save_seconds, processes
         self._last_saved = time.monotonic()
         self.progress = Progress()
 
@@ -109,14 +114,17 @@ class RunState:
         """Write a checkpoint of this step, and drop all but the newest ones.
 
         Raises:
+            DivergedError: a weight is no finite number; the earlier ones are intact.
             OutputError: it cannot be written; the earlier ones are intact.
         """
         self._last_saved = time.monotonic()
-        if not self._is_writer:
+        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+            raise DivergedError(self.progress.step, 0)
+        if not self._processes.is_first:
             return
         with atomic_directory(self._checkpoints / f"step-{self.progress.step:06d}") as directory:
-            save_file(_on_cpu(module.state_dict()), directory / _WEIGHTS)
-            save_file(_on_cpu(_optimizer_tensors(module, optimizers)), directory / _OPTIMIZER)
+            write_tensors(_on_cpu(module.state_dict()), directory / _WEIGHTS)
+            write_tensors(_on_cpu(_optimizer_tensors(module, optimizers)), directory / _OPTIMIZER)
             write_json(directory / _PROGRESS, dataclasses.asdict(self.progress))
             write_json(directory / _MANIFEST, {name: sha256_of_file(directory / name) for name in _FILES})
         for old in self._newest_first()[self._num_kept :]:
@@ -128,17 +136,25 @@ class RunState:
         Raises:
             DamagedRunError: there are checkpoints, but none is intact.
         """
-        candidates = self._newest_first()
-        intact = next((directory for directory in candidates if _is_intact(directory)), None)
-        if intact is None:
-            if candidates:
-                raise DamagedRunError(self._checkpoints, "none of the checkpoints is intact")
+        name = self._processes.from_first(self._newest_intact() if self._processes.is_first else None)
+        if name is None:
             return
-        for torn in candidates[: candidates.index(intact)] if self._is_writer else ():
-            remove(torn)
+        intact = self._checkpoints / name
         module.load_state_dict(load_file(intact / _WEIGHTS))
         _restore_optimizers(module, optimizers, load_file(intact / _OPTIMIZER))
         self.progress = Progress(**read_json(intact / _PROGRESS))
+
+    def _newest_intact(self) -> str | None:
+        """Name the newest intact checkpoint, and remove the torn ones after it."""
+        candidates = self._newest_first()
+        for number, directory in enumerate(candidates):
+            if _is_intact(directory):
+                for torn in candidates[:number]:
+                    remove(torn)
+                return directory.name
+        if candidates:
+            raise DamagedRunError(self._checkpoints, "none of the checkpoints is intact")
+        return None
 
     def _newest_first(self) -> list[Path]:
         found = self._checkpoints.glob("step-*")

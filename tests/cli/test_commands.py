@@ -201,3 +201,15 @@ def test_a_pretraining_ends_with_a_table_of_amino_acids(proteins_fasta, tmp_path
     summary = json.loads(result.stdout)
     assert [figures["name"] for figures in summary["amino_acids"]] == list("LAGVSERTIDPKQNFYMHWC")
     assert summary["references"].keys() == {"unigram", "bigram"}
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence(proteins_fasta, tmp_path):
+    command = f"{sys.executable} -m protembed pretrain {proteins_fasta} --size t4_1M --steps 2 --crop-residues 32"
+    # The shell counts in kilobytes: a checkpoint of five megabytes does not fit.
+    result = shell(f"ulimit -f 2000; {command} --tokens-per-batch 128 -o a.run", cwd=tmp_path, text=True)
+
+    assert result.returncode == 1
+    assert "could not be written" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "a.run").glob("checkpoints/*"))

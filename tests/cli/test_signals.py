@@ -9,6 +9,7 @@ from protembed.cli.signals import stop_on_signals
 @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
 def test_the_first_signal_asks_to_stop_and_the_second_leaves(number, status):
     with stop_on_signals() as stop:
+        stop.is_awaited = True
         assert not stop()
         os.kill(os.getpid(), signal.Signals[number])
         assert stop()
@@ -25,3 +26,10 @@ def test_the_earlier_handlers_are_put_back():
         assert signal.getsignal(signal.SIGTERM) is not before
 
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_before_the_first_step_a_signal_leaves_at_once():
+    with stop_on_signals(), pytest.raises(SystemExit) as left:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    assert left.value.code == 143

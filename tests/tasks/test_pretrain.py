@@ -193,7 +193,7 @@ def test_every_validation_set_is_measured_and_the_first_decides(tmp_path, protei
 def test_pretraining_goes_on_from_another_model(tmp_path, proteins_fasta, tiny_model):
     run = tmp_path / "adapted.run"
 
-    pretrain_model([proteins_fasta], options(run, from_model=tiny_model, steps=1))
+    pretrain_model([proteins_fasta], options(run, size=None, from_model=tiny_model, steps=1))
     adapted, base = load_checkpoint(run / "model"), load_checkpoint(tiny_model)
 
     assert adapted.encoder.shape == base.encoder.shape

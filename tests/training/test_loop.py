@@ -456,3 +456,12 @@ def test_a_checkpoint_is_due_after_a_time_too(begin, tmp_path, monkeypatch):
 
     # The clock is read once a step, and once more at each save.
     assert checkpoints_in(tmp_path / "run") == ["step-000003", "step-000006", "step-000007"]
+
+
+def test_no_checkpoint_is_written_amid_skipped_steps(diverging, tmp_path):
+    reports, run = diverging([1.0, *[math.inf] * 4])
+
+    list(reports)
+
+    assert run.progress.num_skipped_in_a_row == 4
+    assert checkpoints_in(tmp_path) == ["step-000001"]

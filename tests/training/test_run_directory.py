@@ -201,7 +201,8 @@ def test_the_lock_of_a_dead_holder_is_taken_over(tmp_path):
 
 
 def test_only_the_first_process_writes(run, tmp_path):
-    other = RunDirectory(tmp_path / "run", SimpleNamespace(is_first=False, wait=lambda: None))
+    heard = [{"identity": IDENTITY}, 3]
+    other = RunDirectory(tmp_path / "run", SimpleNamespace(is_first=False, from_first=lambda value: heard.pop(0)))
     run.recall("plan", lambda: 3)
     before = (tmp_path / "run/run.json").read_text()
 
@@ -222,3 +223,12 @@ def test_a_decision_can_be_revised_and_is_remembered(run, tmp_path):
     again = RunDirectory(tmp_path / "run")
     again.open(IDENTITY, never, force=False)
     assert again.recall("plan", lambda: 7) == 5
+
+
+def test_what_a_killed_beginning_left_beside_the_run_is_swept(tmp_path):
+    (tmp_path / ".run.123.tmp").mkdir()
+    (tmp_path / ".run.mine").mkdir()
+
+    RunDirectory(tmp_path / "run").open(IDENTITY, fill, force=False)
+
+    assert names(tmp_path) == [".run.mine", "run"]

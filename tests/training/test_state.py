@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from protembed.errors import DamagedRunError, OutputError
+from protembed.errors import DamagedRunError, DivergedError, OutputError
 from protembed.files import read_json
 from protembed.training.optimizer import make_optimizers, set_learning_rate
 from protembed.training.state import Progress, RunState
@@ -173,8 +173,21 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("protembed.training.state.save_file", full_disk)
+    monkeypatch.setattr("protembed.training.state.write_tensors", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         advance(state, model, optimizers)
+
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000001", "step-000002"]
+
+
+def test_weights_that_are_no_numbers_never_reach_a_checkpoint(saved, tmp_path):
+    model, optimizers = saved(2)
+    state = restored(tmp_path)[0]
+    with torch.no_grad():
+        next(model.parameters())[0] = float("inf")
+
+    state.progress.step += 1
+    with pytest.raises(DivergedError):
+        state.save(model, optimizers)
 
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000001", "step-000002"]
