@@ -3,12 +3,10 @@
 Whatever is finished appears under its name by renaming, after it was flushed to disk: a reader never sees half a file.
 """
 
-import bz2
 import fcntl
 import glob
 import gzip
 import hashlib
-import io
 import json
 import lzma
 import os
@@ -21,19 +19,15 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
+from protembed.archives import decompressed
 from protembed.errors import FormatError, InputNotFoundError, OutputError, OutputExistsError
 from protembed.text import table_line
 
 STANDARD_STREAM = Path("-")
 
 _BLOCK = 1 << 20
-_MAGIC_LENGTH = 6
-_DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
-    b"BZh": bz2.BZ2Decompressor,
-    b"\xfd7zXZ\x00": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
-}
 _UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
 
 
@@ -65,7 +59,7 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputNotFoundError(name, error.strerror or str(error), "check the path") from error
     try:
-        stream = _decompressed(raw)
+        stream = decompressed(raw)
         yield stream
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise FormatError(name, f"the archive is truncated or damaged ({error})", "fetch or make it again") from error
@@ -77,44 +71,6 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     finally:
         if path != STANDARD_STREAM:
             raw.close()
-
-
-def _decompressed(raw: BinaryIO) -> BinaryIO:
-    head = cast("IO[bytes]", raw).peek(_MAGIC_LENGTH)[:_MAGIC_LENGTH]  # type: ignore[attr-defined]  # buffered readers only
-    if head.startswith(b"\x1f\x8b"):
-        return cast("BinaryIO", gzip.open(raw, "rb"))
-    for magic, make in _DECOMPRESSORS.items():
-        if head.startswith(magic):
-            return cast("BinaryIO", io.BufferedReader(_Members(raw, make)))
-    return raw
-
-
-class _Members(io.RawIOBase):
-    """All streams of a bzip2 or xz file; Python's readers drop, silently, what follows the first if it is damaged."""
-
-    def __init__(self, raw: BinaryIO, make: Callable[[], Any]) -> None:
-        self._raw, self._make, self._decompressor = raw, make, make()
-        self._pending = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while True:
-            if self._decompressor.eof:
-                self._pending = self._decompressor.unused_data or self._raw.read(_BLOCK)
-                if not self._pending:
-                    return 0
-                self._decompressor = self._make()
-            elif self._decompressor.needs_input and not self._pending:
-                self._pending = self._raw.read(_BLOCK)
-                if not self._pending:
-                    raise EOFError("it ends in the middle of a stream")
-            data = self._decompressor.decompress(self._pending, len(buffer))
-            self._pending = b""
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
 
 
 def default_path(source: Path, suffix: str) -> Path:

@@ -9,7 +9,7 @@ import protembed
 
 PACKAGE = Path(protembed.__file__).parent
 GROUPS = (
-    ("errors", "config", "text", "files", "device", "metrics"),
+    ("errors", "config", "text", "archives", "files", "device", "metrics"),
     ("data",),
     ("model",),
     ("training", "inference"),
