@@ -5,7 +5,7 @@ sees is a function of (seed, step) alone, drawn with numpy on the CPU.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, TypeVar
@@ -226,7 +226,9 @@ class PretrainingPlan:
         return cut(residues, start, start + length)
 
 
-def validation_packs(corpus: Corpus, window_residues: int, tokens_per_pack: int) -> list[MaskedBatch]:
+def validation_packs(
+    corpus: Corpus, window_residues: int, tokens_per_pack: int, rows: Iterable[int] | None = None
+) -> list[MaskedBatch]:
     """Hide the frozen choice of residues of whole proteins, cut them into windows, and pack those.
 
     Every hidden residue is in exactly one window, for windows are consecutive.
@@ -235,8 +237,10 @@ def validation_packs(corpus: Corpus, window_residues: int, tokens_per_pack: int)
         corpus: the validation proteins.
         window_residues: the longest stretch that is computed at once.
         tokens_per_pack: the most tokens of a pack.
+        rows: which of them; None takes all.
     """
-    windows = [window for row in range(len(corpus)) for window in _masked_windows(corpus, row, window_residues)]
+    rows = range(len(corpus)) if rows is None else rows
+    windows = [window for row in rows for window in _masked_windows(corpus, row, window_residues)]
     windows.sort(key=lambda window: -len(window.tokens))  # equal lengths together: fuller packs
     parts = split_by_budget([len(window.tokens) for window in windows], tokens_per_pack)
     return [pack_masked(windows[part]) for part in parts]

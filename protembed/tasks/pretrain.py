@@ -224,7 +224,7 @@ class _Pretraining:
             num_residues=train.num_residues,
             num_clusters=None if train.clusters is None else len(train.clusters),
             cropped_share=float((train.lengths > self._options.batches.crop_residues).mean()),
-            valid_sets={corpus.name: len(corpus) for corpus in self._corpora.valid},
+            valid_sets={part.name: part.num_proteins for part in self._sets},
             window_residues=self._checkpoint.record.window_residues,
             references=self._references,
             num_steps=self._plan.num_steps,

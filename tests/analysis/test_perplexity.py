@@ -147,3 +147,16 @@ def test_a_loss_beyond_all_measure_has_a_perplexity_that_json_can_hold(meter, ob
 def test_validation_proteins_without_a_standard_residue_are_too_few(meter):
     with pytest.raises(DataError):
         meter(valid=["XXX", "BZ"]).measure()
+
+
+@pytest.mark.parametrize(("name", "num_proteins"), [("held_out", 4), ("mine", 10)])
+def test_of_many_proteins_held_out_some_are_measured_but_all_of_those_that_were_given(
+    make_corpus, proteins, monkeypatch, name, num_proteins
+):
+    monkeypatch.setattr("protembed.analysis.perplexity._MOST_HELD_OUT", 4)
+
+    part = ValidationSet.of(make_corpus(proteins[30:], name), 500, 1000)
+
+    rows = {row for pack in part.packs for row in pack.rows.tolist()}
+    assert part.num_proteins == len(rows) == num_proteins
+    assert max(rows) > 6
