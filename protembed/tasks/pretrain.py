@@ -18,8 +18,6 @@ from protembed.analysis.perplexity import (
     reference_losses,
 )
 from protembed.config import (
-    DEFAULT_SIZE,
-    SIZES,
     TOKENS_PER_GPU_PACK,
     TOKENS_PER_PACK,
     BatchConfig,
@@ -34,17 +32,13 @@ from protembed.config import (
 from protembed.data.batching import PretrainingPlan
 from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora
-from protembed.device import choose_device, choose_precision, total_memory, worker_pool
-from protembed.errors import NotEnoughMemoryError
+from protembed.device import choose_device, choose_precision, worker_pool
 from protembed.files import STANDARD_STREAM, default_path, scratch_directory, sha256_of_inputs, write_table
 from protembed.metrics import ClassFigures
 from protembed.model.catalog import find_model, open_model
 from protembed.model.checkpoint import (
-    Checkpoint,
-    ModelRecord,
     load_checkpoint,
     model_sha256,
-    new_checkpoint,
     save_checkpoint,
 )
 from protembed.report.card import pretrained_card
@@ -56,13 +50,12 @@ from protembed.training.objectives import MaskedLM
 from protembed.training.optimizer import make_optimizers
 from protembed.training.pace import Deadline, Pace, measure_pace
 from protembed.training.run_directory import RunDirectory
+from protembed.training.starting_model import BYTES_PER_NUMBER, check_memory, starting_model
 from protembed.training.state import RunState
 
-_DEFAULT_PASSES = 10
-_MIN_DEFAULT_STEPS = 200
+_DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
 # Chosen at equal time (benchmarks/README.md); the first is the default.
 _DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
-_BYTES_PER_NUMBER = 4
 _DEFAULT_TOKENS_PER_PACK = {"cpu": TOKENS_PER_PACK, "cuda": TOKENS_PER_GPU_PACK}
 # What decides when something is written down or shown, and changes no number.
 _UNSHAPING = ("save_minutes", "keep_checkpoints", "dry_run")
@@ -106,8 +99,9 @@ def pretrain_model(
         ProtembedError: the input, the options or the run directory do not allow it; see `protembed.errors`.
     """
     output = options.pretrain.output or default_path(fasta[0], ".run")
-    _check_memory(options)
-    with joined_processes(choose_device(options.compute)) as processes:
+    device = choose_device(options.compute)
+    check_memory(options.pretrain, device)
+    with joined_processes(device) as processes:
         if options.pretrain.dry_run:
             with scratch_directory() as scratch, _begun(RunDirectory(scratch / "run"), fasta, options) as training:
                 on_plan(replace(training.announcement(), output=output))
@@ -160,7 +154,7 @@ class _Pretraining:
             _DEFAULT_TOKENS_PER_PACK.get(device.type, TOKENS_PER_PACK),
             -(-options.batches.tokens_per_batch // compute.processes.size),  # no process without a pack
         )
-        self._checkpoint = _starting_model(config, options.batches).to(device)
+        self._checkpoint = starting_model(config, options.batches.crop_residues).to(device)
         objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.lm_head)
         self._batches = PretrainingPlan(
             self._corpora.train, options.batches, tokens_per_pack, options.masking, config.seed
@@ -241,7 +235,7 @@ class _Pretraining:
     def _disk_bytes(self, num_checkpoints: int) -> int:
         # A checkpoint holds the weights and, but for sgd, one or two numbers more for each of them.
         per_weight = {"sgd": 1, "muon": 2, "adamw": 3}[self._plan.optimizer]
-        weights = self._checkpoint.num_parameters * _BYTES_PER_NUMBER
+        weights = self._checkpoint.num_parameters * BYTES_PER_NUMBER
         corpora = [self._corpora.train, *self._corpora.valid]
         return weights * (1 + num_checkpoints * per_weight) + sum(
             corpus.tokens.nbytes + corpus.offsets.nbytes for corpus in corpora
@@ -253,7 +247,7 @@ class _Pretraining:
         for report in train(
             self._training, self._plan, self._state, validate=self._meter.measure, replan=self._replan, stop=stop
         ):
-            self._run.log(_log_line(report))
+            self._run.log(report.log_line())
             if report.is_best and is_first:
                 self._export(report)
             yield report
@@ -315,16 +309,6 @@ class _Pretraining:
         return figures
 
 
-def _check_memory(options: PretrainOptions) -> None:
-    """Refuse a model that cannot fit, before any work: weights, gradients, and a second copy of both at least."""
-    if options.pretrain.from_model is not None:
-        return
-    size, device = options.pretrain.size or DEFAULT_SIZE, choose_device(options.compute)
-    needed, available = 4 * SIZES[size].num_parameters * _BYTES_PER_NUMBER, total_memory(device)
-    if needed > available:
-        raise NotEnoughMemoryError(size, needed, available)
-
-
 def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions) -> list[str]:
     """Begin a run by storing its proteins, or take up the one that is there; return warnings about the input."""
     config, warnings = options.pretrain, list[str]()
@@ -364,26 +348,3 @@ def _identity(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]
 def _settings(options: PretrainOptions) -> dict[str, Any]:
     parts = (options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
     return {name: value for part in parts for name, value in as_plain_values(part).items() if name not in _UNSHAPING}
-
-
-def _starting_model(config: PretrainConfig, batches: BatchConfig) -> Checkpoint:
-    if config.from_model is None:
-        checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
-        checkpoint.record = ModelRecord(window_residues=batches.crop_residues)
-        return checkpoint
-    checkpoint = open_model(config.from_model)
-    window = max(checkpoint.record.window_residues, batches.crop_residues)
-    checkpoint.record = ModelRecord(window_residues=window, layer=checkpoint.record.layer)
-    checkpoint.task_head = None
-    return checkpoint
-
-
-def _log_line(report: StepReport) -> dict[str, Any]:
-    return {
-        "step": report.step,
-        "residues": report.num_residues,
-        "train_loss": report.train_loss,
-        "learning_rate": report.learning_rate,
-        "residues_per_second": round(report.residues_per_second, 1),
-        **(report.validation or {}),
-    }

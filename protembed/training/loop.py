@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.optim import Optimizer
@@ -17,7 +17,7 @@ from protembed.errors import DivergedError
 from protembed.training.distributed import Compute
 from protembed.training.objectives import LossSum, Objective
 from protembed.training.optimizer import Gradients, GradientSum, learning_rate_at, set_learning_rate
-from protembed.training.state import RunState
+from protembed.training.state import Progress, RunState
 
 AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 Validation = Callable[[], Mapping[str, float]]
@@ -92,6 +92,17 @@ class StepReport:
     residues_per_second: float
     validation: Mapping[str, float] | None = None
     is_best: bool = False
+
+    def log_line(self) -> dict[str, Any]:
+        """Spell the report as a line of `metrics.jsonl`."""
+        return {
+            "step": self.step,
+            "residues": self.num_residues,
+            "train_loss": self.train_loss,
+            "learning_rate": self.learning_rate,
+            "residues_per_second": round(self.residues_per_second, 1),
+            **(self.validation or {}),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,40 +202,46 @@ def train(
     with _drawn_ahead(training.batches) as packs:
         while not progress.is_finished(plan.num_steps, plan.patience):
             plan = replan(plan, progress.step)
-            learning_rate = plan.learning_rate_at(progress.step)
-            set_learning_rate(training.optimizers, learning_rate)
-            began = time.perf_counter()
-            result = take_step(training, packs(progress.step), plan.clip_norm)
-            seconds = time.perf_counter() - began
-
-            progress.count(result.num_residues, is_finite=result.is_finite)
-            if progress.num_skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
-                raise DivergedError(progress.step, progress.num_skipped_in_a_row)
-            measured, is_best = None, False
-            if validate is not None and (progress.step == plan.num_steps or progress.step % plan.validate_every == 0):
-                measured = validate()
-                is_best = progress.is_best(measured["valid_loss"])
-            yield StepReport(
-                step=progress.step,
-                num_steps=plan.num_steps,
-                num_residues=progress.num_residues,
-                train_loss=result.loss,
-                learning_rate=learning_rate,
-                residues_per_second=result.num_residues / seconds,
-                validation=measured,
-                is_best=is_best,
-            )
+            yield _advance(training, packs(progress.step), plan, progress, validate)
             leaving = training.compute.processes.any(stop())
+            is_due = progress.is_finished(plan.num_steps, plan.patience) or progress.step % plan.save_every == 0
             # Amid skipped steps the last good checkpoint is the place to go on from.
-            if progress.num_skipped_in_a_row == 0 and (
-                leaving
-                or progress.is_finished(plan.num_steps, plan.patience)
-                or progress.step % plan.save_every == 0
-                or run.is_save_due()
-            ):
+            if progress.num_skipped_in_a_row == 0 and (leaving or is_due or run.is_save_due()):
                 run.save(training.objective, training.optimizers)
             if leaving:
                 return
+
+
+def _advance(
+    training: Training[AnyBatch],
+    packs: Sequence[AnyBatch],
+    plan: TrainingPlan,
+    progress: Progress,
+    validate: Validation | None,
+) -> StepReport:
+    """Take a step, count it, and validate where the plan says so."""
+    learning_rate = plan.learning_rate_at(progress.step)
+    set_learning_rate(training.optimizers, learning_rate)
+    began = time.perf_counter()
+    result = take_step(training, packs, plan.clip_norm)
+    seconds = time.perf_counter() - began
+    progress.count(result.num_residues, is_finite=result.is_finite)
+    if progress.num_skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+        raise DivergedError(progress.step, progress.num_skipped_in_a_row)
+    measured, is_best = None, False
+    if validate is not None and (progress.step == plan.num_steps or progress.step % plan.validate_every == 0):
+        measured = validate()
+        is_best = progress.is_best(measured["valid_loss"])
+    return StepReport(
+        step=progress.step,
+        num_steps=plan.num_steps,
+        num_residues=progress.num_residues,
+        train_loss=result.loss,
+        learning_rate=learning_rate,
+        residues_per_second=result.num_residues / seconds,
+        validation=measured,
+        is_best=is_best,
+    )
 
 
 @contextmanager
