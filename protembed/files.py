@@ -173,6 +173,9 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.rglob("*"):
+            if file.is_file():
+                # safetensors' files are readable by their owner alone; a model is for whoever may read its folder.
+                file.chmod(temporary.stat().st_mode & 0o666)
             _flush_to_disk(file)
         _flush_to_disk(temporary)
         if path.exists() or path.is_symlink():

@@ -178,6 +178,19 @@ def test_a_directory_replaces_whatever_stands_under_its_name(tmp_path, kind):
     assert names(tmp_path) == (["elsewhere", "model"] if kind == "link" else ["model"])
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_files_of_a_directory_are_for_whom_the_umask_lets_in(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with atomic_directory(tmp_path / "model") as temporary:
+            (temporary / "weights").write_bytes(b"w")
+            (temporary / "weights").chmod(0o600)  # as safetensors leaves them
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "model" / "weights").stat().st_mode & 0o777 == mode
+
+
 def test_the_old_directory_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
     path = tmp_path / "model"
     path.mkdir()
