@@ -20,22 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from perplexity import Sums, protein_losses, stored_corpus
 
 from protembed.config import SIZES
-from protembed.data.alphabet import FIRST_AMINO_ACID
-from protembed.data.batching import MaskedBatch, validation_packs
-from protembed.data.corpus import Corpus, corpus_writer
 from protembed.data.fasta import read_fasta
-from protembed.device import WorkerPool
 from protembed.model.checkpoint import load_checkpoint
-from protembed.training.objectives import MaskedLM
 
-TOKENS_PER_PACK = 1024
 NUM_RESAMPLES = 10_000
-
-Sums = NDArray[np.float64]
 
 
 def main() -> None:
@@ -61,11 +52,12 @@ def main() -> None:
 
     losses, results = dict[str, Sums](), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
-        corpus = open_corpus(options.valid, Path(folder) / "valid")
+        corpus = stored_corpus(read_fasta([options.valid]), Path(folder) / "valid")
         for name in commands:
             run = options.output / f"{name}.run"
             if (run / "model").exists():
-                losses[name], counts = protein_losses(run / "model", corpus, options.crop_residues, options.threads)
+                checkpoint = load_checkpoint(run / "model")
+                losses[name], counts = protein_losses(checkpoint, corpus, options.crop_residues, options.threads)
                 results[name] = figures(run, losses[name].sum() / counts.sum())
     if len(losses) == 2:
         results["difference"] = paired_bootstrap(losses["protembed"] - losses["trainer"], counts)
@@ -117,34 +109,7 @@ def train(command: list[str], run: Path, threads: int) -> None:
     (run / "seconds.json").write_text(json.dumps(time.perf_counter() - began), encoding="utf-8")
 
 
-# Validation
-
-
-def open_corpus(fasta: Path, directory: Path) -> Corpus:
-    with corpus_writer(directory) as writer:
-        for record in read_fasta([fasta]):
-            writer.add(record.sequence)
-    return Corpus(directory)
-
-
-def protein_losses(model: Path, corpus: Corpus, window_residues: int, threads: int) -> tuple[Sums, Sums]:
-    """Sum the nats of each protein's hidden residues over the 20 amino acids, and count them: (proteins,) each."""
-    checkpoint = load_checkpoint(model)
-    objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-    losses, counts = np.zeros(len(corpus)), np.zeros(len(corpus))
-
-    def measure(batch: MaskedBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        with torch.inference_mode():
-            log_probabilities = objective.logits(batch).log_softmax(-1)  # (masked, 20)
-        crops = torch.searchsorted(batch.offsets, batch.positions, right=True) - 1
-        nats = -log_probabilities.gather(1, batch.targets[:, None] - FIRST_AMINO_ACID)
-        return batch.rows[crops].numpy(), nats.squeeze(1).numpy()
-
-    with WorkerPool(threads) as pool:
-        for rows, nats in pool.map(measure, validation_packs(corpus, window_residues, TOKENS_PER_PACK)):
-            np.add.at(losses, rows, nats)
-            np.add.at(counts, rows, 1)
-    return losses, counts
+# What is shown
 
 
 def figures(run: Path, loss: float) -> dict[str, float]:

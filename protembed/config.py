@@ -22,6 +22,8 @@ FinetuneMethod = Literal["full", "frozen"]
 TOKENS_PER_PACK = 1024
 # A GPU wants much more at once; 16,384 tokens of the 650M shape fit into 40 GB.
 TOKENS_PER_GPU_PACK = 16_384
+# In the box: protembed/bundled/.
+DEFAULT_MODEL = "protembed_t4_1M"
 # Of ESM-2's alphabet; a test compares it with data/alphabet.py, which needs numpy.
 _NUM_TOKENS = 33
 
@@ -119,7 +121,10 @@ class ModelConfig(Config):
     """The model."""
 
     model: Path | None = option(
-        None, "A model directory (ESM-2 in Hugging Face layout) or a protembed run.", flags=("-m", "--model")
+        None,
+        "A model directory (ESM-2 in Hugging Face layout), a protembed run, or the name of a bundled model; "
+        f"{DEFAULT_MODEL} by default. See `protembed models`.",
+        flags=("-m", "--model"),
     )
 
 

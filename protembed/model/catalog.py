@@ -1,37 +1,98 @@
-"""From a model's name to its directory."""
+"""From a model's name to its directory: bundled, on disk, or how to get it from the Hugging Face hub."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from protembed.config import DEFAULT_MODEL, SIZES, EncoderShape, SizeName
 from protembed.errors import InputNotFoundError
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
 
-_HOW_TO_GET_ONE = (
-    "pass --model with the run of `protembed pretrain`, or with the directory of an ESM-2 model that you downloaded, "
-    "for example by `hf download facebook/esm2_t12_35M_UR50D --local-dir esm2_t12_35M`"
+_BUNDLED = Path(__file__).parent.parent / "bundled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """An ESM-2 model on the Hugging Face hub.
+
+    Attributes:
+        size: its row in the table of shapes.
+        perplexity: on proteins of UniRef50 that were kept from training, 15 % masked, over all 33 tokens; None if
+            no figure is at hand.
+        contact_precision: of the L best long-range contacts of a protein of L residues, as a share; None likewise.
+        has_safetensors: whether it was published in files that protembed reads.
+
+    Source: perplexity: Synthyra's evaluation; contacts: the README of facebookresearch/esm, large validation set.
+    """
+
+    size: SizeName
+    perplexity: float | None = None
+    contact_precision: float | None = None
+    has_safetensors: bool = True
+
+    @property
+    def name(self) -> str:
+        """The short name, such as `esm2_t12_35M`."""
+        return f"esm2_{self.size}"
+
+    @property
+    def hub_id(self) -> str:
+        """The repository on the hub, such as `facebook/esm2_t12_35M_UR50D`."""
+        return f"facebook/{self.name}_UR50D"
+
+    @property
+    def shape(self) -> EncoderShape:
+        """Layers, width and heads."""
+        return SIZES[self.size]
+
+    @property
+    def how_to_get(self) -> str:
+        """What to do before naming its directory."""
+        if not self.has_safetensors:
+            return "published in pickled weights alone: save it with transformers' save_pretrained"
+        return f"hf download {self.hub_id} --local-dir {self.name}"
+
+
+PUBLISHED_MODELS = (
+    PublishedModel(size="t6_8M", perplexity=13.16, contact_precision=0.159),
+    PublishedModel(size="t12_35M", perplexity=11.65, contact_precision=0.288),
+    PublishedModel(size="t30_150M", perplexity=10.26, contact_precision=0.422),
+    PublishedModel(size="t33_650M", perplexity=8.72, contact_precision=0.501),
+    PublishedModel(size="t36_3B", has_safetensors=False),
+    PublishedModel(size="t48_15B", has_safetensors=False),
 )
+
+
+def bundled_models() -> list[Path]:
+    """List the directories of the models that come with protembed, by name."""
+    return sorted(path.parent for path in _BUNDLED.glob("*/config.json"))
 
 
 def find_model(name: Path | None) -> Path:
     """Find the directory of a model.
 
     Args:
-        name: a model directory, or a run directory, whose finished model is in `model/`.
+        name: a model directory; a run directory, whose finished model is in `model/`; or the name of a bundled model,
+            where no directory of that name is at hand. None is the default model, wherever the command runs.
 
     Raises:
-        InputNotFoundError: no model was named, or none is there.
+        InputNotFoundError: no such model is there.
     """
     if name is None:
-        raise InputNotFoundError("--model", "no model was named, and none is bundled yet", _HOW_TO_GET_ONE)
+        return _BUNDLED / DEFAULT_MODEL
     if (name / "config.json").exists():
         return name
     if (name / "model" / "config.json").exists():
         return name / "model"
     if (name / "run.json").exists():
         raise InputNotFoundError(str(name), "this run has no finished model yet", "repeat its command to resume it")
-    found = "there is no config.json in it" if name.is_dir() else "no such directory"
-    raise InputNotFoundError(str(name), found, _HOW_TO_GET_ONE)
+    bundled = next((path for path in bundled_models() if str(name) == path.name), None)
+    if bundled is not None:
+        return bundled
+    found = "there is no config.json in it" if name.is_dir() else "no such directory, and no bundled model of that name"
+    raise InputNotFoundError(str(name), found, _how_to_get(name))
 
 
-def open_model(name: Path | None) -> Checkpoint:
-    """Find a model and read it; see `find_model` and `load_checkpoint` for what can go wrong."""
-    return load_checkpoint(find_model(name))
+def _how_to_get(name: Path) -> str:
+    published = next((model for model in PUBLISHED_MODELS if str(name) in (model.name, model.hub_id)), None)
+    if published is None:
+        return "pass --model with a model directory, the run of `protembed pretrain`, or what `protembed models` lists"
+    return f"get it ({published.how_to_get}), and pass --model with that directory"

@@ -4,62 +4,32 @@ The directory is a plain Hugging Face `EsmForMaskedLM`; `protembed.json` and, fo
 `head.safetensors` stand beside it. JSON and safetensors only: nothing is unpickled.
 """
 
-import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-import protembed
 from protembed.config import EncoderShape
 from protembed.data.alphabet import TOKENS
 from protembed.errors import ModelFormatError
 from protembed.files import atomic_directory, sha256_of_file, write_json, write_text
 from protembed.model.encoder import Encoder, initialise, inverse_frequencies
-from protembed.model.esm_config import CONFIG_FILE, ESM2_WINDOW_RESIDUES, config_json, read_shape
+from protembed.model.esm_config import CONFIG_FILE, config_json, read_shape
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
-from protembed.model.pooling import PoolingName
+from protembed.model.record import ModelRecord, read_record, write_record
 from protembed.model.weights import (
     WEIGHTS_FILE,
     StoredWeights,
-    read_model_json,
     rotary_name,
     weight_table,
     write_tensors,
 )
 
-FORMAT_VERSION = 1
-_RECORD, _HEAD = "protembed.json", "head.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelRecord:
-    """What protembed knows about a model beyond its weights: the content of `protembed.json`.
-
-    Attributes:
-        window_residues: the longest stretch that the model was trained on.
-        layer: whose output represents a protein; None is the last.
-        pooling: how residues become one vector; None if nothing was trained for one.
-        configuration: the options of the command that made the model.
-        corpus_fingerprint: of the tokens that it was pretrained on.
-        metrics: what was measured on it.
-        classes: of a fine-tuned classifier.
-        target: what a fine-tuned model predicts; None for an encoder.
-    """
-
-    window_residues: int = ESM2_WINDOW_RESIDUES
-    layer: int | None = None
-    pooling: PoolingName | None = None
-    configuration: Mapping[str, Any] = field(default_factory=dict)
-    corpus_fingerprint: str | None = None
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] | None = None
-    target: str | None = None
+_HEAD = "head.safetensors"
 
 
 @dataclass(kw_only=True)
@@ -157,7 +127,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     """
     directory = Path(directory)
     shape = read_shape(directory)
-    record = _read_record(directory)
+    record = read_record(directory)
     with StoredWeights(directory) as stored:
         stored.expect_num_layers(shape.num_layers)
         checkpoint = _without_values(shape)
@@ -180,7 +150,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path, card: str) -> None:
-    """Write a model directory; it appears under its name, complete, at the end, and replaces an older one.
+    """Write a model directory in float32; it appears under its name, complete, at the end, and replaces an older one.
 
     Args:
         checkpoint: the model.
@@ -194,8 +164,17 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path, card: str) -> None:
         write_checkpoint_files(checkpoint, temporary, card)
 
 
-def write_checkpoint_files(checkpoint: Checkpoint, directory: Path, card: str) -> None:
-    """Write the files of a model into an existing directory, to which the caller may add files of its own."""
+def write_checkpoint_files(
+    checkpoint: Checkpoint, directory: Path, card: str, *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write the files of a model into an existing directory, to which the caller may add files of its own.
+
+    Args:
+        checkpoint: the model.
+        directory: where its files go.
+        card: the text of its README.md.
+        dtype: of the stored weights; float16 is half as large, and transformers and protembed read float32 from it.
+    """
     shape = checkpoint.encoder.shape
     state = {
         f"{part}.{name}": value
@@ -203,22 +182,25 @@ def write_checkpoint_files(checkpoint: Checkpoint, directory: Path, card: str) -
         for name, value in _state(module).items()
     }
     tensors = {
-        name: value for ours, weight in weight_table(shape).items() for name, value in weight.stored(state[ours])
+        name: value.to(dtype)
+        for ours, weight in weight_table(shape).items()
+        for name, value in weight.stored(state[ours])
     }
+    # The frequencies stay as they are: rounded ones would turn far residues by another angle.
     for layer in range(shape.num_layers):
         tensors[rotary_name(layer)] = inverse_frequencies(shape)
     write_tensors(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     if checkpoint.task_head is not None:
         write_tensors(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
     write_json(directory / CONFIG_FILE, config_json(shape))
-    write_json(directory / _RECORD, _record_json(checkpoint))
+    write_record(directory, checkpoint.record, contact_head_fitted=checkpoint.contact_head.is_fitted)
     write_text(directory / "vocab.txt", "\n".join(TOKENS))
     write_json(directory / "tokenizer_config.json", _TOKENIZER_CONFIG)
     write_json(directory / "special_tokens_map.json", _SPECIAL_TOKENS)
     write_text(directory / "README.md", card)
 
 
-# protembed.json, head.safetensors, the tokenizer's files
+# head.safetensors, the tokenizer's files
 
 _SPECIAL_TOKENS = {
     "cls_token": "<cls>",
@@ -228,46 +210,6 @@ _SPECIAL_TOKENS = {
     "unk_token": "<unk>",
 }
 _TOKENIZER_CONFIG = {**_SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
-
-
-# What a reader relies on in protembed.json, and the test that it must pass.
-_RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "window_residues": lambda value: type(value) is int and value > 0,
-    "layer": lambda value: value is None or (type(value) is int and value >= 0),
-    "pooling": lambda value: value in (None, *get_args(PoolingName)),
-    "classes": lambda value: (
-        value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
-    ),
-    "target": lambda value: value is None or isinstance(value, str),
-}
-
-
-def _record_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "protembed_version": protembed.__version__,
-        **dataclasses.asdict(checkpoint.record),
-        "contact_head_fitted": checkpoint.contact_head.is_fitted,
-    }
-
-
-def _read_record(directory: Path) -> ModelRecord:
-    if not (directory / _RECORD).exists():
-        return ModelRecord()
-    content = read_model_json(directory / _RECORD)
-    version = content.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        found = f"protembed.json has format version {version!r}"
-        raise ModelFormatError(directory, found, f"this protembed reads up to {FORMAT_VERSION}: install a newer one")
-    known = {spec.name for spec in dataclasses.fields(ModelRecord)}
-    values = {name: value for name, value in content.items() if name in known}
-    for name, is_valid in _RECORD_FIELDS.items():
-        if name in values and not is_valid(values[name]):
-            found = f"protembed.json has {name} {values[name]!r}"
-            raise ModelFormatError(directory, found, "fetch or make the model again")
-    if values.get("classes") is not None:
-        values["classes"] = tuple(values["classes"])
-    return ModelRecord(**values)
 
 
 def _read_task_head(directory: Path, shape: EncoderShape, record: ModelRecord) -> TaskHead:

@@ -21,13 +21,15 @@ def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
         checkpoint: the model.
         facts: what was trained on and what was measured, by name, in the order to be shown.
     """
-    return _card(
+    return model_card(
         "A protein language model",
-        f"An ESM-2 encoder ({_shape(checkpoint)}), trained to predict hidden amino acids. "
+        f"An ESM-2 encoder ({shape_in_words(checkpoint)}), trained to predict hidden amino acids. "
         "`protembed embed seqs.fasta -m DIRECTORY` turns proteins into vectors with it.",
         facts,
-        "It has learned from the proteins it was trained on and from nothing else. Perplexity compares only between "
-        "models that were validated on the same proteins with the same hidden residues.",
+        {
+            "Limits": "It has learned from the proteins it was trained on and from nothing else. Perplexity compares "
+            "only between models that were validated on the same proteins with the same hidden residues."
+        },
     )
 
 
@@ -35,24 +37,36 @@ def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     """Describe a fine-tuned model in Markdown; `facts` as for `pretrained_card`."""
     record = checkpoint.record
     what = f"one of {len(record.classes)} classes" if record.classes else "a value"
-    return _card(
+    return model_card(
         f"Predicts {_as_text(record.target or '')}",
-        f"An ESM-2 encoder ({_shape(checkpoint)}) with a linear head on the {record.pooling} of its residues' vectors, "
-        f"which predicts {what} for each protein. `protembed predict seqs.fasta -m DIRECTORY` applies it, and "
+        f"An ESM-2 encoder ({shape_in_words(checkpoint)}) with a linear head on the {record.pooling} of its residues' "
+        f"vectors, which predicts {what} for each protein. `protembed predict seqs.fasta -m DIRECTORY` applies it, and "
         "`protembed embed seqs.fasta -m DIRECTORY` gives the vectors that the head sees.",
         facts,
-        "The test figures hold for proteins like those of the table; relatives of training proteins in the test part "
-        "make them look better than they are.",
+        {
+            "Limits": "The test figures hold for proteins like those of the table; relatives of training proteins in "
+            "the test part make them look better than they are."
+        },
     )
 
 
-def _card(title: str, summary: str, facts: Mapping[str, str], limits: str) -> str:
-    rows = _table(("", ""), list(facts.items()))
-    made_by = f"Made by protembed {protembed.__version__}."
-    return f"# {title}\n\n{summary}\n\n{rows}\n\n## Limits\n\n{limits}\n\n## Loading\n\n{_LOADING}\n\n{made_by}\n"
+def model_card(title: str, summary: str, facts: Mapping[str, str], sections: Mapping[str, str]) -> str:
+    """Put a model card together.
+
+    Args:
+        title: of the card.
+        summary: what the model is, Markdown.
+        facts: by name, in the order to be shown; plain text.
+        sections: Markdown by heading, in the order to be shown; how to load the model comes after them.
+    """
+    parts = [f"# {title}", summary, table(("", ""), list(facts.items()))]
+    for heading, text in {**sections, "Loading": _LOADING}.items():
+        parts += [f"## {heading}", text]
+    return "\n\n".join([*parts, f"Made by protembed {protembed.__version__}."]) + "\n"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table of plain texts."""
     lines = [header, ["---"] * len(header), *([_as_text(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -63,7 +77,8 @@ def _as_text(text: str) -> str:
     return escaped.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _shape(checkpoint: Checkpoint) -> str:
+def shape_in_words(checkpoint: Checkpoint) -> str:
+    """Say how large a model is."""
     shape = checkpoint.encoder.shape
     millions = checkpoint.num_parameters / 1e6
     return f"{shape.num_layers} layers of width {shape.dim}, {shape.num_heads} heads, {millions:.1f} M parameters"

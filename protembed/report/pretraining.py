@@ -7,7 +7,7 @@ from pathlib import Path
 from protembed.config import BatchConfig, MaskingConfig, OptimizerName
 from protembed.data.corpus import Corpus
 from protembed.metrics import ClassFigures
-from protembed.model.checkpoint import ModelRecord
+from protembed.model.record import ModelRecord
 from protembed.training.loop import TrainingPlan
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import protembed
-from protembed.config import ComputeConfig, EmbedConfig, ModelConfig, ReaderConfig
+from protembed.config import DEFAULT_MODEL, ComputeConfig, EmbedConfig, ModelConfig, ReaderConfig
 from protembed.data.embeddings import choose_format, embeddings_file, finished_result
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.device import choose_device, worker_pool
@@ -118,4 +118,4 @@ def _summary_of_finished(output: Path, meta: Mapping[str, Any]) -> EmbedSummary:
 
 def _model_name(model: Path | None) -> str:
     # The folder's own name, not its path: results do not tell where they were made.
-    return "" if model is None else model.resolve().name
+    return DEFAULT_MODEL if model is None else model.resolve().name

@@ -35,7 +35,7 @@ from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, worker_pool
 from protembed.files import STANDARD_STREAM, default_path, scratch_directory, sha256_of_inputs, write_table
 from protembed.metrics import ClassFigures
-from protembed.model.catalog import find_model, open_model
+from protembed.model.catalog import find_model
 from protembed.model.checkpoint import (
     load_checkpoint,
     model_sha256,
@@ -181,7 +181,7 @@ class _Pretraining:
     def _measure_references(self, compute: Compute) -> References:
         compared = None
         if self._options.pretrain.compare is not None:
-            checkpoint = open_model(self._options.pretrain.compare).to(self._checkpoint.device)
+            checkpoint = load_checkpoint(find_model(self._options.pretrain.compare)).to(self._checkpoint.device)
             compared = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
         return reference_losses(self._corpora, self._sets, compared, compute)
 

@@ -5,8 +5,9 @@ import torch
 from protembed.config import DEFAULT_SIZE, SIZES, PretrainConfig
 from protembed.device import total_memory
 from protembed.errors import NotEnoughMemoryError
-from protembed.model.catalog import open_model
-from protembed.model.checkpoint import Checkpoint, ModelRecord, new_checkpoint
+from protembed.model.catalog import find_model
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
+from protembed.model.record import ModelRecord
 
 BYTES_PER_NUMBER = 4
 # Weights, the sum of the gradients, those of one pack, and at least one number of the optimiser's for each weight.
@@ -43,7 +44,7 @@ def starting_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
         checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
         checkpoint.record = ModelRecord(window_residues=crop_residues)
         return checkpoint
-    checkpoint = open_model(config.from_model)
+    checkpoint = load_checkpoint(find_model(config.from_model))
     window = max(checkpoint.record.window_residues, crop_residues)
     checkpoint.record = ModelRecord(window_residues=window, layer=checkpoint.record.layer)
     checkpoint.task_head = None

@@ -7,8 +7,8 @@ import torch
 from protembed.errors import ConfigError
 from protembed.inference.engine import Engine
 from protembed.inference.representation import Representation, representation_of
-from protembed.model.checkpoint import ModelRecord
 from protembed.model.heads import TaskHead
+from protembed.model.record import ModelRecord
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from protembed.config import EncoderShape
 from protembed.data.alphabet import RESIDUES, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
-from protembed.model.checkpoint import ModelRecord, load_checkpoint, new_checkpoint, save_checkpoint
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
 from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
+from protembed.model.record import ModelRecord
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -85,6 +86,19 @@ def test_what_is_known_about_a_model_comes_back(tiny_checkpoint, tmp_path):
     assert load_checkpoint(tmp_path / "model").record == tiny_checkpoint.record
     written = json.loads((tmp_path / "model" / "protembed.json").read_text())
     assert (written["format_version"], written["contact_head_fitted"]) == (1, False)
+
+
+def test_half_precision_is_half_as_large_and_read_as_float32(tiny_checkpoint, tiny_model, tmp_path):
+    write_checkpoint_files(tiny_checkpoint, tmp_path, "# card\n", dtype=torch.float16)
+    loaded = load_checkpoint(tmp_path)
+
+    assert (tmp_path / "model.safetensors").stat().st_size < 0.6 * (tiny_model / "model.safetensors").stat().st_size
+    for name, value in weights(tiny_checkpoint).items():
+        assert torch.equal(weights(loaded)[name], value.half().float()), name
+    assert {value.dtype for value in weights(loaded).values()} == {torch.float32}
+    stored = load_file(tmp_path / "model.safetensors")
+    frequencies = [value for name, value in stored.items() if name.endswith("inv_freq")]
+    assert all(torch.equal(value, tiny_checkpoint.encoder.inverse_frequencies) for value in frequencies)
 
 
 @pytest.mark.parametrize("classes", [None, ("membrane", "soluble")])

@@ -1,0 +1,156 @@
+"""Package a finished pretraining as a bundled model: half precision, its layer, its figures, its card.
+
+    python benchmarks/bundle_model.py RUN OUT --threads N [--layers FILE] [--perplexity FILE] [--neighbours FILE]
+
+The files are those that probe_layers.py, perplexity.py and neighbours.py write with --json. train_bundled_model.sh runs
+them in order: the last two measure what this script has packaged, and their figures are put on the card then.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import neighbours
+import numpy as np
+import perplexity
+import probe_layers
+import torch
+from pretrain import training_flops
+
+from protembed.config import BatchConfig, Config, MaskingConfig
+from protembed.data.corpus import Corpus, open_corpora
+from protembed.files import atomic_directory, read_json
+from protembed.inference.representation import representation_of
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
+from protembed.report.card import model_card, shape_in_words
+from protembed.report.pretraining import pretraining_facts
+from protembed.training.loop import TrainingPlan
+
+CURVE = "training.png"
+
+USE = (
+    "It comes with protembed and is the default of every command: `protembed embed seqs.fasta -o emb.npy` works "
+    "offline and at once. **It is small. For better vectors name an ESM-2 model**; `protembed models` lists some."
+)
+DATA = (
+    "The training proteins are Swiss-Prot (release 2014_01), a sample of TrEMBL, subsets of AMRFinder and ISfinder as "
+    "prokka distributes them, and 17 RefSeq proteomes, without exact duplicates. UniProt content is © The UniProt "
+    "Consortium, [CC BY 4.0](https://creativecommons.org/licenses/by/4.0/); RefSeq is in the public domain. The "
+    "weights are under the licence of protembed, MIT.\n\n"
+    "The validation proteins are of other clusters at 30 % identity than all training proteins, and have no training "
+    "protein with 50 % identity over half their length; `valid_strict` are those without one of 30 % over 80 %. "
+    "Swiss-Prot contains many proteins of the common benchmark tasks: this model has seen their sequences, never their "
+    "labels."
+)
+LIMITS = (
+    "- It has {millions:.1f} million parameters, a sixth of the smallest ESM-2 model, and saw {residues:.0f} million "
+    "residues. It knows the composition of proteins and their local patterns, and little of their structure.\n"
+    "- It was trained on crops of {window} residues; longer proteins are computed whole, which it has not learned.\n"
+    "- Most of its training proteins are of Swiss-Prot, which favours well-studied organisms.\n"
+    "- The contact head is not fitted.\n"
+    "- Its perplexity is over the 20 amino acids with all targets behind `<mask>`, and compares only with figures "
+    "measured so, on the same proteins."
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--layers", type=Path)
+    parser.add_argument("--perplexity", type=Path)
+    parser.add_argument("--neighbours", type=Path)
+    parser.add_argument("--threads", type=int, required=True, help="that the training had")
+    options = parser.parse_args()
+
+    measured = {
+        name: read_json(path)
+        for name, path in (
+            ("layers", options.layers),
+            ("perplexity", options.perplexity),
+            ("neighbours", options.neighbours),
+        )
+        if path is not None
+    }
+    checkpoint = load_checkpoint(options.run / "model")
+    if "layers" in measured:
+        checkpoint.record = replace(checkpoint.record, layer=measured["layers"]["best_layer"])
+    card = model_card(
+        options.output.name,
+        f"An ESM-2 encoder ({shape_in_words(checkpoint)}), trained by protembed to predict hidden amino acids. {USE}",
+        facts(checkpoint, options.run, options.threads),
+        {
+            "Training": f"![Loss against residues seen]({CURVE})",
+            "Results": results(measured),
+            "Data and licence": DATA,
+            "Limits": LIMITS.format(
+                millions=checkpoint.num_parameters / 1e6,
+                residues=checkpoint.record.metrics["residues_seen"] / 1e6,
+                window=checkpoint.record.window_residues,
+            ),
+        },
+    )
+    with atomic_directory(options.output, marker="config.json") as directory:
+        write_checkpoint_files(checkpoint, directory, card, dtype=torch.float16)
+        (directory / CURVE).write_bytes((options.run / CURVE).read_bytes())
+
+
+def facts(checkpoint: Checkpoint, run: Path, threads: int) -> dict[str, str]:
+    """Collect the recipe and the compute from a finished run."""
+    settings, train = checkpoint.record.configuration, open_corpora(run / "corpus").train
+    batches = chosen(BatchConfig, settings)
+    plan = TrainingPlan(**read_json(run / "run.json")["plan"])
+    return {
+        **pretraining_facts(checkpoint.record, train, batches, chosen(MaskingConfig, settings), plan),
+        "compute": compute(checkpoint, train, batches, run / "metrics.jsonl", threads),
+        "vectors": f"the mean over the residues in layer {representation_of(checkpoint).layer} of "
+        f"{checkpoint.encoder.shape.num_layers}",
+    }
+
+
+def chosen(kind: type[Any], settings: Mapping[str, Any]) -> Any:
+    """Make a config of a command's recorded settings."""
+    assert issubclass(kind, Config)
+    return kind(**{spec.name: settings[spec.name] for spec in dataclasses.fields(kind)})
+
+
+def compute(checkpoint: Checkpoint, train: Corpus, batches: BatchConfig, log: Path, threads: int) -> str:
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    residues = np.diff([line["residues"] for line in lines], prepend=0)
+    minutes = (residues / [line["residues_per_second"] for line in lines]).sum() / 60
+    flops = training_flops(checkpoint.encoder.shape, train.lengths, batches.crop_residues) * residues.sum()
+    return f"{minutes:.0f} minutes of steps on {threads} CPU cores, float32; {flops:.1e} FLOP in matrix products"
+
+
+def results(measured: Mapping[str, Any]) -> str:
+    """Describe what was measured, as far as it was."""
+    parts = []
+    if "perplexity" in measured:
+        window = measured["perplexity"]["window_residues"]
+        parts.append(
+            "Perplexity over the 20 amino acids, in brackets nats per residue with a 95 % interval over proteins; "
+            f"15 % of the residues hidden, all behind `<mask>`, windows of {window} residues:"
+        )
+        parts.append(perplexity.markdown(measured["perplexity"]))
+    if "neighbours" in measured:
+        parts.append(
+            "Remote relatives: the share of training proteins whose nearest neighbour by cosine, their own cluster at "
+            "50 % identity removed, is of their own cluster at 30 %:"
+        )
+        parts.append(neighbours.markdown(measured["neighbours"]))
+    if "layers" in measured:
+        layers = measured["layers"]
+        parts.append(
+            f"The layer for embedding was chosen by a linear probe of {layers['num_labels']} cellular places "
+            f"({layers['num_train']:,} proteins to learn from, {layers['num_valid']:,} to validate on):"
+        )
+        parts.append(probe_layers.markdown(layers))
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()

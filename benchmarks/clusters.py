@@ -1,0 +1,20 @@
+"""A table of clusters as the benchmarks need it: every column, by accession."""
+
+import csv
+import io
+from pathlib import Path
+
+from protembed.files import open_input
+
+
+def read_clusters(path: Path) -> dict[str, dict[str, str]]:
+    """Read a TSV with a header line and a column `accession`, plain or compressed: its rows by accession."""
+    with open_input(path) as stream:
+        rows = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8"), delimiter="\t")
+        return {row["accession"]: row for row in rows}
+
+
+def accession_of(record_id: str) -> str:
+    """Find the accession in an identifier of the form `xx|ACCESSION|NAME`; others are accessions themselves."""
+    parts = record_id.split("|")
+    return parts[1] if len(parts) == 3 else record_id

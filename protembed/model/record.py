@@ -1,0 +1,89 @@
+"""`protembed.json`: what protembed knows about a model beyond its weights."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import protembed
+from protembed.errors import ModelFormatError
+from protembed.files import write_json
+from protembed.model.esm_config import ESM2_WINDOW_RESIDUES
+from protembed.model.pooling import PoolingName
+from protembed.model.weights import read_model_json
+
+FORMAT_VERSION = 1
+_RECORD = "protembed.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """What protembed knows about a model beyond its weights: the content of `protembed.json`.
+
+    Attributes:
+        window_residues: the longest stretch that the model was trained on.
+        layer: whose output represents a protein; None is the last.
+        pooling: how residues become one vector; None if nothing was trained for one.
+        configuration: the options of the command that made the model.
+        corpus_fingerprint: of the tokens that it was pretrained on.
+        metrics: what was measured on it.
+        classes: of a fine-tuned classifier.
+        target: what a fine-tuned model predicts; None for an encoder.
+    """
+
+    window_residues: int = ESM2_WINDOW_RESIDUES
+    layer: int | None = None
+    pooling: PoolingName | None = None
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    corpus_fingerprint: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    target: str | None = None
+
+
+# What a reader relies on in protembed.json, and the test that it must pass.
+_RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "window_residues": lambda value: type(value) is int and value > 0,
+    "layer": lambda value: value is None or (type(value) is int and value >= 0),
+    "pooling": lambda value: value in (None, *get_args(PoolingName)),
+    "classes": lambda value: (
+        value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+    ),
+    "target": lambda value: value is None or isinstance(value, str),
+}
+
+
+def read_record(directory: Path) -> ModelRecord:
+    """Read `protembed.json`; a model from elsewhere has none, and gets the defaults.
+
+    Raises:
+        ModelFormatError: it is damaged, or was written by a newer protembed.
+    """
+    if not (directory / _RECORD).exists():
+        return ModelRecord()
+    content = read_model_json(directory / _RECORD)
+    version = content.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        found = f"protembed.json has format version {version!r}"
+        raise ModelFormatError(directory, found, f"this protembed reads up to {FORMAT_VERSION}: install a newer one")
+    known = {spec.name for spec in dataclasses.fields(ModelRecord)}
+    values = {name: value for name, value in content.items() if name in known}
+    for name, is_valid in _RECORD_FIELDS.items():
+        if name in values and not is_valid(values[name]):
+            found = f"protembed.json has {name} {values[name]!r}"
+            raise ModelFormatError(directory, found, "fetch or make the model again")
+    if values.get("classes") is not None:
+        values["classes"] = tuple(values["classes"])
+    return ModelRecord(**values)
+
+
+def write_record(directory: Path, record: ModelRecord, *, contact_head_fitted: bool) -> None:
+    """Write `protembed.json` into a model directory that is being made."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "protembed_version": protembed.__version__,
+        **dataclasses.asdict(record),
+        "contact_head_fitted": contact_head_fitted,
+    }
+    write_json(directory / _RECORD, content)
