@@ -15,6 +15,7 @@ _HOMES = {
     "embed_fasta": "protembed.tasks.embed",
     "finetune_model": "protembed.tasks.finetune",
     "inspect_attention": "protembed.tasks.inspect_attention",
+    "list_models": "protembed.tasks.models",
     "load_checkpoint": "protembed.model.checkpoint",
     "predict_fasta": "protembed.tasks.predict",
     "pretrain_model": "protembed.tasks.pretrain",
@@ -29,6 +30,7 @@ __all__ = [
     "embed_fasta",
     "finetune_model",
     "inspect_attention",
+    "list_models",
     "load_checkpoint",
     "predict_fasta",
     "pretrain_model",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from protembed.tasks.embed import embed_fasta
     from protembed.tasks.finetune import finetune_model
     from protembed.tasks.inspect_attention import inspect_attention
+    from protembed.tasks.models import list_models
     from protembed.tasks.predict import predict_fasta
     from protembed.tasks.pretrain import pretrain_model
 

@@ -28,6 +28,15 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == " " else _escape(letter) for letter in text)
 
 
+def file_size(num_bytes: int) -> str:
+    """Spell a number of bytes.
+
+    >>> file_size(2_700_000), file_size(11_400_000_000)
+    ('3 MB', '11.4 GB')
+    """
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.0f} MB"
+
+
 def _escape(letter: str) -> str:
     code = ord(letter)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -8,6 +8,7 @@ import protembed
 from protembed.cli.embed import embed
 from protembed.cli.finetune import finetune
 from protembed.cli.inspect_attention import inspect_attention
+from protembed.cli.models import models
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
 from protembed.cli.signals import leave_tidily_on_termination
@@ -20,7 +21,7 @@ app = typer.Typer(
     # Typer's own tracebacks print local variables: whole sequences and tensors.
     pretty_exceptions_enable=False,
 )
-for command in (pretrain, embed, finetune, predict, inspect_attention):
+for command in (pretrain, embed, finetune, predict, inspect_attention, models):
     app.command()(command)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from protembed.cli.training_display import duration
+from protembed.text import file_size
 
 if TYPE_CHECKING:
     from protembed.metrics import ClassFigures
@@ -28,8 +29,8 @@ def describe_plan(plan: "PretrainPlan") -> Iterator[str]:
         yield f"to beat on {name}: {_losses(references)}, in windows of {plan.window_residues:,} residues"
     if plan.seconds is not None and plan.memory_bytes is not None:
         yield (
-            f"estimated: {duration(plan.seconds)}, {_size(plan.memory_bytes)} of memory, "
-            f"{_size(plan.disk_bytes)} on disk"
+            f"estimated: {duration(plan.seconds)}, {file_size(plan.memory_bytes)} of memory, "
+            f"{file_size(plan.disk_bytes)} on disk"
         )
     yield (
         f"resuming {plan.output} after step {plan.first_step:,}" if plan.first_step else f"a new run in {plan.output}"
@@ -65,7 +66,3 @@ def _amino_acid_line(figures: "ClassFigures") -> str:
 
 def _losses(references: Mapping[str, float]) -> str:
     return ", ".join(f"{name} loss {loss:.4f} (perplexity {math.exp(loss):.2f})" for name, loss in references.items())
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.0f} MB"

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import protembed
 from protembed.cli.app import app
+from protembed.config import DEFAULT_MODEL
 from protembed.data.fasta import read_fasta
 
 COMMANDS = ["pretrain", "embed", "finetune", "predict", "inspect-attention"]
@@ -213,3 +214,29 @@ def test_a_full_disk_is_one_sentence(proteins_fasta, tmp_path):
     assert "could not be written" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list((tmp_path / "a.run").glob("checkpoints/*"))
+
+
+def test_models_are_listed_on_stdout_for_people_and_for_machines():
+    told, counted = invoke("models"), json.loads(invoke("models", "--json").stdout)
+
+    names = [model["name"] for model in counted["models"]]
+    assert DEFAULT_MODEL in names and "esm2_t33_650M" in names
+    assert all(name in told.stdout for name in names)
+    assert "in the box, the default" in told.stdout
+    assert "name the directory: --model esm2_t12_35M" in told.stderr
+    assert invoke("models", "--quiet").stderr == ""
+
+
+def test_a_command_that_names_no_model_takes_the_bundled_one(proteins_fasta, tmp_path):
+    output = tmp_path / "emb.npy"
+
+    assert invoke("embed", proteins_fasta, "-o", output).exit_code == 0
+    assert json.loads((tmp_path / "emb.meta.json").read_text())["model_name"] == DEFAULT_MODEL
+    assert "made by the same command" in invoke("embed", proteins_fasta, "-o", output, "-m", DEFAULT_MODEL).stderr
+
+
+def test_predicting_with_the_bundled_model_says_that_it_has_no_head(proteins_fasta, tmp_path):
+    result = invoke("predict", proteins_fasta, "-o", tmp_path / "p.tsv")
+
+    assert result.exit_code == 66
+    assert "has no head to predict with; make one by `protembed finetune" in result.stderr

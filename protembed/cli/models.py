@@ -1,0 +1,32 @@
+"""`protembed models`."""
+
+from typing import TYPE_CHECKING
+
+from protembed.cli.display import Display
+from protembed.cli.options import configured
+from protembed.config import ShowConfig
+from protembed.text import file_size
+
+if TYPE_CHECKING:
+    from protembed.tasks.models import ListedModel
+
+
+@configured
+def models(show: ShowConfig) -> None:
+    """List the models that can be named: those in the box, and ESM-2 models that can be fetched."""
+    from protembed.tasks.models import list_models
+
+    listing = list_models()
+    if not show.json:
+        for model in listing.models:
+            print(describe_model(model))
+    usage = "for better vectors fetch an ESM-2 model, and name the directory: --model esm2_t12_35M"
+    Display(show).summary(listing, usage)
+
+
+def describe_model(model: "ListedModel") -> str:
+    """Say in two lines what a model is, what to expect of it, and how to get it."""
+    size = f"{model.num_parameters / 1e6:,.1f} M parameters, {file_size(model.num_bytes)}"
+    shape = f"{model.num_layers} layers of width {model.dim:,}"
+    place = "in the box, the default" if model.is_default else "in the box" if model.is_bundled else model.how_to_get
+    return f"{model.name:<16}  {size}, {shape}: {model.expectation}\n{'':<16}  {place}"

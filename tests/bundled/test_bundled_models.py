@@ -1,0 +1,97 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from protembed.analysis.baselines import Composition
+from protembed.config import DEFAULT_MODEL, ComputeConfig, EmbedConfig, ModelConfig
+from protembed.data.alphabet import CLS, EOS, encode
+from protembed.data.batching import validation_packs
+from protembed.model.catalog import bundled_models, find_model
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint
+from protembed.tasks.embed import embed_fasta
+from protembed.training.distributed import Compute
+from protembed.training.objectives import MaskedLM, evaluate
+
+PARITY = {"rtol": 1e-5, "atol": 1e-5}
+EXAMPLES = Path(__file__).parents[2] / "examples" / "proteins.fasta"
+
+pytestmark = pytest.mark.parametrize("directory", bundled_models(), ids=lambda directory: directory.name)
+
+
+def test_the_default_is_bundled(directory):
+    assert find_model(None) in bundled_models()
+
+
+def test_it_is_small_and_in_half_precision_but_for_the_rotary_frequencies(directory):
+    assert sum(path.stat().st_size for path in directory.iterdir()) < 20e6
+    with safe_open(directory / "model.safetensors", framework="pt") as file:
+        dtypes = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+
+    assert {dtype for name, dtype in dtypes.items() if name.endswith("inv_freq")} == {torch.float32}
+    assert {dtype for name, dtype in dtypes.items() if not name.endswith("inv_freq")} == {torch.float16}
+
+
+def test_its_card_tells_data_licence_recipe_results_and_limits(directory):
+    card = (directory / "README.md").read_text()
+
+    for word in ("CC BY 4.0", "residues seen", "compute", "unigram", "random initialisation", "valid_strict"):
+        assert word in card
+    assert "It is small. For better vectors name an ESM-2 model" in card
+    assert "nearest is a relative" in card
+    for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", card):
+        assert (directory / picture).exists()
+    assert f"{load_checkpoint(directory).record.metrics['residues_seen']:,} in " in card
+
+
+def test_its_layer_for_embedding_is_recorded_and_used(directory, tmp_path):
+    layer = json.loads((directory / "protembed.json").read_text())["layer"]
+    for name, chosen in (("auto", "auto"), ("recorded", str(layer))):
+        config = EmbedConfig(output=tmp_path / f"{name}.npy", layer=chosen)
+        embed_fasta([EXAMPLES], ModelConfig(model=directory), config, compute=ComputeConfig(threads=1))
+
+    assert isinstance(layer, int)
+    np.testing.assert_array_equal(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "recorded.npy"))
+
+
+def test_transformers_loads_it_without_a_word_and_agrees(directory, proteins, capfd, caplog):
+    transformers = pytest.importorskip("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    theirs, report = transformers.EsmForMaskedLM.from_pretrained(directory, output_loading_info=True)
+
+    assert {name: list(found) for name, found in report.items() if found} == {}
+    assert theirs.dtype == torch.float32
+    assert (*capfd.readouterr(), caplog.text) == ("", "", "")
+
+    ours = load_checkpoint(directory)
+    for sequence in proteins[:5]:
+        tokens = torch.tensor([CLS, *encode(sequence).tolist(), EOS])
+        with torch.no_grad():
+            expected = theirs.eval()(tokens[None], torch.ones_like(tokens)[None], output_hidden_states=True)
+            states = list(ours.encoder.hidden_states(tokens, ours.encoder.pack(torch.tensor([0, len(tokens)]))))
+            logits = ours.lm_head(states[-1], ours.encoder.embedding.weight)
+        for state, other in zip(states, expected.hidden_states, strict=True):
+            torch.testing.assert_close(state, other[0], **PARITY)
+        torch.testing.assert_close(logits, expected.logits[0], **PARITY)
+
+
+def test_it_has_learned_more_than_the_composition(directory, corpus, pool):
+    packs = validation_packs(corpus, load_checkpoint(directory).record.window_residues, 1024)
+    losses = {}
+    for name, checkpoint in (
+        ("bundled", load_checkpoint(directory)),
+        ("random", new_checkpoint(load_checkpoint(directory).encoder.shape, "gaussian", seed=0)),
+    ):
+        objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
+        losses[name] = evaluate(objective, packs, Compute(pool=pool)).mean().item()
+
+    # The composition of the measured proteins themselves is a harder bar than that of the training proteins.
+    assert losses["bundled"] < Composition(corpus).losses(packs)["unigram"] < losses["random"]
+
+
+def test_the_default_is_the_one_that_is_documented(directory):
+    assert f"`{DEFAULT_MODEL}`" in (Path(__file__).parents[2] / "README.md").read_text()

@@ -1,0 +1,36 @@
+from protembed.config import DEFAULT_MODEL, SIZES
+from protembed.model.catalog import PUBLISHED_MODELS, find_model
+from protembed.model.checkpoint import load_checkpoint
+from protembed.model.record import read_record
+from protembed.tasks.models import list_models
+
+
+def test_the_bundled_models_come_first_and_one_of_them_is_the_default():
+    models = list_models().models
+
+    assert [model.name for model in models if model.is_default] == [DEFAULT_MODEL]
+    assert [model.is_bundled for model in models] == sorted((model.is_bundled for model in models), reverse=True)
+    assert [model.name for model in models if not model.is_bundled] == [model.name for model in PUBLISHED_MODELS]
+
+
+def test_what_is_said_of_the_default_is_what_it_is():
+    (default,) = (model for model in list_models().models if model.is_default)
+    directory = find_model(None)
+    checkpoint = load_checkpoint(directory)
+
+    assert default.num_parameters == checkpoint.num_parameters
+    assert default.num_bytes == (directory / "model.safetensors").stat().st_size
+    assert default.dim == checkpoint.encoder.shape.dim
+    assert f"perplexity {read_record(directory).metrics['valid_perplexity']:.1f}" in default.expectation
+    assert default.how_to_get == ""
+
+
+def test_published_models_come_with_size_expectation_and_the_way_to_get_them():
+    by_name = {model.name: model for model in list_models().models}
+    model = by_name["esm2_t12_35M"]
+
+    assert (model.num_parameters, model.dim) == (SIZES["t12_35M"].num_parameters, 480)
+    assert model.num_bytes == 4 * model.num_parameters
+    assert all(part in model.expectation for part in ("perplexity 11.65", "28.8 %", "published"))
+    assert model.how_to_get.startswith("hf download facebook/esm2_t12_35M_UR50D")
+    assert "pickled" in by_name["esm2_t48_15B"].how_to_get
