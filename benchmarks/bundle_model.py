@@ -14,17 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import neighbours
 import numpy as np
+import torch
+
+import neighbours
 import perplexity
 import probe_layers
-import torch
 from pretrain import training_flops
-
-from protembed.config import BatchConfig, Config, MaskingConfig
-from protembed.data.corpus import Corpus, open_corpora
+from protembed.config import SIZES, BatchConfig, Config, MaskingConfig
+from protembed.data.corpus import open_corpora
 from protembed.files import atomic_directory, read_json
-from protembed.inference.representation import representation_of
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.report.card import model_card, shape_in_words
 from protembed.report.pretraining import pretraining_facts
@@ -46,8 +45,12 @@ DATA = (
     "Swiss-Prot contains many proteins of the common benchmark tasks: this model has seen their sequences, never their "
     "labels."
 )
+CURVE_TEXT = (
+    "![Loss against residues seen]({curve})\n\n*The lower curve is easier, for in training some of the residues to be "
+    "guessed can still be seen; validation hides all of them. The model is that of the best validation, the last.*"
+)
 LIMITS = (
-    "- It has {millions:.1f} million parameters, a sixth of the smallest ESM-2 model, and saw {residues:.0f} million "
+    "- It has {millions:.1f} million parameters, the smallest ESM-2 model {esm2:.1f}, and saw {residues:.0f} million "
     "residues. It knows the composition of proteins and their local patterns, and little of their structure.\n"
     "- It was trained on crops of {window} residues; longer proteins are computed whole, which it has not learned.\n"
     "- Most of its training proteins are of Swiss-Prot, which favours well-studied organisms.\n"
@@ -77,18 +80,20 @@ def main() -> None:
         if path is not None
     }
     checkpoint = load_checkpoint(options.run / "model")
-    if "layers" in measured:
-        checkpoint.record = replace(checkpoint.record, layer=measured["layers"]["best_layer"])
+    last = checkpoint.encoder.shape.num_layers
+    layer = measured["layers"]["best_layer"] if "layers" in measured else last
+    checkpoint.record = replace(checkpoint.record, layer=layer)
     card = model_card(
         options.output.name,
         f"An ESM-2 encoder ({shape_in_words(checkpoint)}), trained by protembed to predict hidden amino acids. {USE}",
         facts(checkpoint, options.run, options.threads),
         {
-            "Training": f"![Loss against residues seen]({CURVE})",
+            "Training": CURVE_TEXT.format(curve=CURVE),
             "Results": results(measured),
             "Data and licence": DATA,
             "Limits": LIMITS.format(
                 millions=checkpoint.num_parameters / 1e6,
+                esm2=SIZES["t6_8M"].num_parameters / 1e6,
                 residues=checkpoint.record.metrics["residues_seen"] / 1e6,
                 window=checkpoint.record.window_residues,
             ),
@@ -103,11 +108,16 @@ def facts(checkpoint: Checkpoint, run: Path, threads: int) -> dict[str, str]:
     """Collect the recipe and the compute from a finished run."""
     settings, train = checkpoint.record.configuration, open_corpora(run / "corpus").train
     batches = chosen(BatchConfig, settings)
-    plan = TrainingPlan(**read_json(run / "run.json")["plan"])
+    masking, plan = chosen(MaskingConfig, settings), TrainingPlan(**read_json(run / "run.json")["plan"])
+    flops = checkpoint.record.metrics["residues_seen"] * training_flops(
+        checkpoint.encoder.shape, train.lengths, batches.crop_residues, masking.mask_rate
+    )
     return {
-        **pretraining_facts(checkpoint.record, train, batches, chosen(MaskingConfig, settings), plan),
-        "compute": compute(checkpoint, train, batches, run / "metrics.jsonl", threads),
-        "vectors": f"the mean over the residues in layer {representation_of(checkpoint).layer} of "
+        **pretraining_facts(checkpoint.record, train, batches, masking, plan),
+        "recipe": f"benchmarks/train_bundled_model.sh, seed {settings['seed']}",
+        "compute": f"{steps_in_minutes(run / 'metrics.jsonl'):.0f} minutes of steps on {threads} threads of a CPU, "
+        f"float32; {flops:.1e} FLOP in matrix products",
+        "vectors": f"the mean over the residues in layer {checkpoint.record.layer} of "
         f"{checkpoint.encoder.shape.num_layers}",
     }
 
@@ -118,12 +128,11 @@ def chosen(kind: type[Any], settings: Mapping[str, Any]) -> Any:
     return kind(**{spec.name: settings[spec.name] for spec in dataclasses.fields(kind)})
 
 
-def compute(checkpoint: Checkpoint, train: Corpus, batches: BatchConfig, log: Path, threads: int) -> str:
+def steps_in_minutes(log: Path) -> float:
+    """Add up how long the steps of a run took, without validations and saving."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     residues = np.diff([line["residues"] for line in lines], prepend=0)
-    minutes = (residues / [line["residues_per_second"] for line in lines]).sum() / 60
-    flops = training_flops(checkpoint.encoder.shape, train.lengths, batches.crop_residues) * residues.sum()
-    return f"{minutes:.0f} minutes of steps on {threads} CPU cores, float32; {flops:.1e} FLOP in matrix products"
+    return float((residues / [line["residues_per_second"] for line in lines]).sum() / 60)
 
 
 def results(measured: Mapping[str, Any]) -> str:
@@ -132,21 +141,24 @@ def results(measured: Mapping[str, Any]) -> str:
     if "perplexity" in measured:
         window = measured["perplexity"]["window_residues"]
         parts.append(
-            "Perplexity over the 20 amino acids, in brackets nats per residue with a 95 % interval over proteins; "
-            f"15 % of the residues hidden, all behind `<mask>`, windows of {window} residues:"
+            "Perplexity over the 20 amino acids; 15 % of the residues hidden, all behind `<mask>`, windows of "
+            f"{window} residues; intervals over proteins:"
         )
         parts.append(perplexity.markdown(measured["perplexity"]))
     if "neighbours" in measured:
         parts.append(
-            "Remote relatives: the share of training proteins whose nearest neighbour by cosine, their own cluster at "
-            "50 % identity removed, is of their own cluster at 30 %:"
+            "Remote relatives: queries are training proteins, each from another cluster at 30 % identity, one that has "
+            "several clusters at 50 %. The database holds a relative of each query from another 50 % cluster, and "
+            "other proteins at random. A query is right if its nearest neighbour by cosine, its own 50 % cluster left "
+            "out, is of its 30 % cluster; intervals over queries:"
         )
         parts.append(neighbours.markdown(measured["neighbours"]))
     if "layers" in measured:
         layers = measured["layers"]
         parts.append(
             f"The layer for embedding was chosen by a linear probe of {layers['num_labels']} cellular places "
-            f"({layers['num_train']:,} proteins to learn from, {layers['num_valid']:,} to validate on):"
+            f"({layers['num_train']:,} proteins to learn from, {layers['num_valid']:,} to choose on, which flatters "
+            "the best a little; intervals over proteins):"
         )
         parts.append(probe_layers.markdown(layers))
     return "\n\n".join(parts)

@@ -12,9 +12,3 @@ def read_clusters(path: Path) -> dict[str, dict[str, str]]:
     with open_input(path) as stream:
         rows = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8"), delimiter="\t")
         return {row["accession"]: row for row in rows}
-
-
-def accession_of(record_id: str) -> str:
-    """Find the accession in an identifier of the form `xx|ACCESSION|NAME`; others are accessions themselves."""
-    parts = record_id.split("|")
-    return parts[1] if len(parts) == 3 else record_id

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from perplexity import Sums, protein_losses, stored_corpus
 
-from protembed.config import SIZES
+from perplexity import Sums, guesses_of, protein_losses, stored_corpus
+from protembed.config import SIZES, TOKENS_PER_PACK
+from protembed.data.batching import validation_packs
 from protembed.data.fasta import read_fasta
+from protembed.metrics import bootstrap_interval
 from protembed.model.checkpoint import load_checkpoint
 
 NUM_RESAMPLES = 10_000
@@ -53,11 +55,12 @@ def main() -> None:
     losses, results = dict[str, Sums](), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
         corpus = stored_corpus(read_fasta([options.valid]), Path(folder) / "valid")
+        packs = validation_packs(corpus, options.crop_residues, TOKENS_PER_PACK)
         for name in commands:
             run = options.output / f"{name}.run"
             if (run / "model").exists():
-                checkpoint = load_checkpoint(run / "model")
-                losses[name], counts = protein_losses(checkpoint, corpus, options.crop_residues, options.threads)
+                guesser = guesses_of(load_checkpoint(run / "model"))
+                losses[name], counts = protein_losses(guesser, packs, len(corpus), options.threads)
                 results[name] = figures(run, losses[name].sum() / counts.sum())
     if len(losses) == 2:
         results["difference"] = paired_bootstrap(losses["protembed"] - losses["trainer"], counts)
@@ -125,11 +128,10 @@ def figures(run: Path, loss: float) -> dict[str, float]:
 
 def paired_bootstrap(differences: Sums, counts: Sums) -> dict[str, float]:
     """Measure protembed's loss less the Trainer's, in nats, with a 95 % interval over resampled proteins."""
-    rng = np.random.default_rng(0)
-    resamples = (rng.integers(len(counts), size=len(counts)) for _ in range(NUM_RESAMPLES))
-    means = [differences[rows].sum() / counts[rows].sum() for rows in resamples]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"nats": float(differences.sum() / counts.sum()), "low": float(low), "high": float(high)}
+    low, high = bootstrap_interval(
+        lambda rows: differences[rows].sum() / counts[rows].sum(), len(counts), num_resamples=NUM_RESAMPLES
+    )
+    return {"nats": float(differences.sum() / counts.sum()), "low": low, "high": high}
 
 
 def markdown(results: dict[str, Any]) -> str:

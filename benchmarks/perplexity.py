@@ -4,36 +4,40 @@
 
 The unigram and the bigram model are counted on the training proteins of RUN; the random initialisation has the shape of
 MODEL. The table of clusters has columns `accession` and `split`; its `valid_strict` proteins are measured apart. All
-hide the frozen 15 % of the residues, and see windows of the length that MODEL records. Intervals are of 95 %, by
-resampling proteins.
+hide the frozen 15 % of the residues, and see windows of the length that MODEL records. Intervals of the difference to
+the unigram model are of 95 %, by resampling proteins.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from clusters import accession_of, read_clusters
 from numpy.typing import NDArray
+from torch import Tensor
 
+from clusters import read_clusters
 from protembed.analysis.baselines import Composition
-from protembed.config import ComputeConfig
+from protembed.config import TOKENS_PER_PACK, ComputeConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch, validation_packs
+from protembed.data.clusters import accession_of
 from protembed.data.corpus import Corpus, corpus_writer, open_corpora
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
+from protembed.metrics import bootstrap_interval
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.training.objectives import MaskedLM
 
-TOKENS_PER_PACK, NUM_RESAMPLES = 1024, 2_000
 STRICT = "valid_strict"
 
+# From a batch to the nats of each of its hidden residues, (masked,).
+Guesser = Callable[[MaskedBatch], Tensor]
 Sums = NDArray[np.float64]
 
 
@@ -48,41 +52,30 @@ def main() -> None:
     options = parser.parse_args()
 
     trained = load_checkpoint(find_model(options.model))
-    window = trained.record.window_residues
-    models = {
-        "the model": trained,
-        "random initialisation": new_checkpoint(trained.encoder.shape, "gaussian", seed=0),
-    }
     composition = Composition(open_corpora(options.run / "corpus").train)
-    results: dict[str, Any] = {"window_residues": window}
+    guessers = {
+        "the model": guesses_of(trained),
+        "random initialisation": guesses_of(new_checkpoint(trained.encoder.shape, "gaussian", seed=0)),
+        "bigram": lambda batch: composition.nats(batch)["bigram"],
+        "unigram": lambda batch: composition.nats(batch)["unigram"],
+    }
+    results: dict[str, Any] = {"window_residues": trained.record.window_residues, "sets": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name, corpus in validation_corpora(options.fasta, options.clusters, Path(folder)).items():
-            packs = validation_packs(corpus, window, TOKENS_PER_PACK)
-            results[name] = {
-                "num_proteins": len(corpus),
-                "num_hidden": sum(len(pack.targets) for pack in packs),
-                "losses": {
-                    **{who: {"nats": loss} for who, loss in composition.losses(packs).items()},
-                    **{
-                        who: interval(*protein_losses(model, corpus, window, options.threads))
-                        for who, model in models.items()
-                    },
-                },
-            }
+            packs = validation_packs(corpus, trained.record.window_residues, TOKENS_PER_PACK)
+            results["sets"][name] = compare(guessers, packs, len(corpus), options.threads)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(markdown(results))
 
 
 def validation_corpora(fasta: Path, clusters: Path, folder: Path) -> dict[str, Corpus]:
-    """Store all proteins of a file, and those of them that the table calls strict."""
+    """Store all proteins of a file, and those of them that the table calls strict, if there are any."""
     splits = {accession: row["split"] for accession, row in read_clusters(clusters).items()}
     everything = list(read_fasta([fasta]))
-    parts = {
-        "valid": everything,
-        STRICT: [record for record in everything if splits.get(accession_of(record.id)) == STRICT],
-    }
-    return {name: stored_corpus(records, folder / name) for name, records in parts.items()}
+    strict = [record for record in everything if splits.get(accession_of(record.id)) == STRICT]
+    parts = {"valid": everything, STRICT: strict}
+    return {name: stored_corpus(records, folder / name) for name, records in parts.items() if records}
 
 
 def stored_corpus(records: Iterable[Record], directory: Path) -> Corpus:
@@ -92,46 +85,73 @@ def stored_corpus(records: Iterable[Record], directory: Path) -> Corpus:
     return Corpus(directory)
 
 
-def protein_losses(checkpoint: Checkpoint, corpus: Corpus, window_residues: int, threads: int) -> tuple[Sums, Sums]:
-    """Sum the nats of each protein's hidden residues over the 20 amino acids, and count them: (proteins,) each."""
+def guesses_of(checkpoint: Checkpoint) -> Guesser:
+    """Make the function that measures a model on a batch, over the 20 amino acids."""
     objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-    losses, counts = np.zeros(len(corpus)), np.zeros(len(corpus))
 
-    def measure(batch: MaskedBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def nats(batch: MaskedBatch) -> Tensor:
         with torch.inference_mode():
             log_probabilities = objective.logits(batch).log_softmax(-1)  # (masked, 20)
+        return -log_probabilities.gather(1, batch.targets[:, None] - FIRST_AMINO_ACID).squeeze(1)
+
+    return nats
+
+
+def protein_losses(
+    guesser: Guesser, packs: Sequence[MaskedBatch], num_proteins: int, threads: int
+) -> tuple[Sums, Sums]:
+    """Sum the nats of each protein's hidden residues, and count them: (proteins,) each."""
+    losses, counts = np.zeros(num_proteins), np.zeros(num_proteins)
+
+    def measure(batch: MaskedBatch) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         crops = torch.searchsorted(batch.offsets, batch.positions, right=True) - 1
-        nats = -log_probabilities.gather(1, batch.targets[:, None] - FIRST_AMINO_ACID)
-        return batch.rows[crops].numpy(), nats.squeeze(1).numpy()
+        return batch.rows[crops].numpy(), guesser(batch).numpy()
 
     with WorkerPool(threads) as pool:
-        for rows, nats in pool.map(measure, validation_packs(corpus, window_residues, TOKENS_PER_PACK)):
+        for rows, nats in pool.map(measure, packs):
             np.add.at(losses, rows, nats)
             np.add.at(counts, rows, 1)
     return losses, counts
 
 
-def interval(losses: Sums, counts: Sums) -> dict[str, float]:
-    """Compute the mean nats of a hidden residue, and a 95 % interval over resampled proteins."""
-    rng = np.random.default_rng(0)
-    resamples = (rng.integers(len(counts), size=len(counts)) for _ in range(NUM_RESAMPLES))
-    low, high = np.quantile([losses[rows].sum() / counts[rows].sum() for rows in resamples], [0.025, 0.975])
-    return {"nats": float(losses.sum() / counts.sum()), "low": float(low), "high": float(high)}
+def compare(
+    guessers: Mapping[str, Guesser], packs: Sequence[MaskedBatch], num_proteins: int, threads: int
+) -> dict[str, Any]:
+    """Measure each guesser, and how far it is below the unigram model."""
+    losses = dict[str, Sums]()
+    for name, guesser in guessers.items():
+        losses[name], counts = protein_losses(guesser, packs, num_proteins, threads)
+
+    def measured(name: str) -> dict[str, float]:
+        saved = losses["unigram"] - losses[name]
+        low, high = bootstrap_interval(lambda rows: saved[rows].sum() / counts[rows].sum(), num_proteins)
+        return {
+            "nats": float(losses[name].sum() / counts.sum()),
+            "below_unigram": float(saved.sum() / counts.sum()),
+            "low": low,
+            "high": high,
+        }
+
+    return {
+        "num_proteins": num_proteins,
+        "num_hidden": int(counts.sum()),
+        "losses": {name: measured(name) for name in guessers},
+    }
 
 
 def markdown(results: dict[str, Any]) -> str:
-    sets = [name for name in ("valid", STRICT) if name in results]
-    titles = [f"{name}, {results[name]['num_proteins']:,} proteins" for name in sets]
-    lines = [f"| perplexity (nats per residue) | {' | '.join(titles)} |", f"|---|{'---|' * len(sets)}"]
-    for who in results[sets[0]]["losses"]:
-        cells = [described(results[name]["losses"][who]) for name in sets]
-        lines.append(f"| {who} | {' | '.join(cells)} |")
+    lines = [
+        "| proteins | guesser | perplexity | nats per residue | below the unigram model, nats (95 %) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, part in results["sets"].items():
+        for who, loss in part["losses"].items():
+            below = "" if who == "unigram" else f"{loss['below_unigram']:.4f} ({loss['low']:.4f} to {loss['high']:.4f})"
+            lines.append(
+                f"| {name} ({part['num_proteins']:,}) | {who} | {np.exp(loss['nats']):.3f} | {loss['nats']:.4f} "
+                f"| {below} |"
+            )
     return "\n".join(lines)
-
-
-def described(loss: dict[str, float]) -> str:
-    bounds = f", {loss['low']:.4f} to {loss['high']:.4f}" if "low" in loss else ""
-    return f"{np.exp(loss['nats']):.2f} ({loss['nats']:.4f}{bounds})"
 
 
 if __name__ == "__main__":

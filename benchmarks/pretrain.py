@@ -53,7 +53,7 @@ def main() -> None:
         parser.error(f"--steps must exceed {WARMUP_STEPS}, which are not counted")
 
     lengths = np.array([len(record.sequence) for record in read_fasta([options.fasta])])
-    flops = training_flops(SIZES[options.size], lengths, options.crop_residues)
+    flops = training_flops(SIZES[options.size], lengths, options.crop_residues, MASK_RATE)
     arms: dict[str, list[dict[str, float]]] = {"transformers Trainer": [], "protembed": []}
     rates = []
     for _ in range(options.rounds):
@@ -141,13 +141,13 @@ def measure(command: list[str], run: Path, threads: int) -> dict[str, float]:
 # The floor
 
 
-def training_flops(shape: EncoderShape, lengths: NDArray[np.int64], crop_residues: int) -> float:
+def training_flops(shape: EncoderShape, lengths: NDArray[np.int64], crop_residues: int, mask_rate: float) -> float:
     """Count the operations of the matrix products, forward and twice as many backward, per residue of a crop."""
     residues = np.minimum(lengths, crop_residues)
     # <cls> and <eos> are there when the crop, at one of these many places, touches an end.
     tokens = residues + 2 / (lengths - residues + 1)
     layers = shape.num_layers * (24 * shape.dim**2 + 4 * tokens * shape.dim)
-    lm_head = MASK_RATE * 2 * (shape.dim**2 + NUM_AMINO_ACIDS * shape.dim)
+    lm_head = mask_rate * 2 * (shape.dim**2 + NUM_AMINO_ACIDS * shape.dim)
     return float(3 * (tokens * (layers + lm_head)).sum() / residues.sum())
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the bundled model, choose its layer, measure it, and package it as OUT/protembed_t4_1M.
+# Train a bundled model, choose its layer, measure it, and package it as OUT/protembed_SIZE.
 #
 #     benchmarks/train_bundled_model.sh CORPUS CLUSTERS VALID OUT [LABELS]
 #
@@ -10,16 +10,18 @@
 # fteufel/signalp-6.0; exact duplicates removed; clustered by MMseqs2 at 50 % and then 30 % identity, 80 % coverage;
 # VALID has other 30 % clusters than CORPUS. LABELS are Swiss-Prot's cellular components.
 #
-# MINUTES (96) of training and THREADS (2) can be set in the environment. A run that was interrupted goes on when the
-# same command is repeated. What was tried for this recipe is in benchmarks/README.md; trial_recipes.sh repeats it.
+# In the environment: SIZE (t4_1M), MINUTES of training (96), THREADS (2), and further OPTIONS of protembed pretrain. With
+# a GPU, SIZE=t6_8M MINUTES=9 OPTIONS="--device cuda --crop-residues 512 --tokens-per-batch 131072". A run that was
+# interrupted goes on when the same command is repeated. What was tried for this recipe is in benchmarks/README.md.
 set -euo pipefail
 corpus=$1 clusters=$2 valid=$3 out=$4 labels=${5:-}
-threads=${THREADS:-2} minutes=${MINUTES:-96}
-here=$(dirname "$0") run="$out/training.run" model="$out/protembed_t4_1M"
+size=${SIZE:-t4_1M} minutes=${MINUTES:-96} threads=${THREADS:-2}
+here=$(dirname "$0") run="$out/training.run" model="$out/protembed_$size"
 mkdir -p "$out"
 
-protembed pretrain "$corpus" --clusters "$clusters" --valid "$valid" -o "$run" --size t4_1M --mask-rate 0.2 \
-    --max-minutes "$minutes" --threads "$threads" --device cpu
+# shellcheck disable=SC2086  # OPTIONS are several words
+protembed pretrain "$corpus" --clusters "$clusters" --valid "$valid" -o "$run" --size "$size" --mask-rate 0.2 \
+    --max-minutes "$minutes" --threads "$threads" ${OPTIONS:-}
 
 package=(python "$here/bundle_model.py" "$run" "$model" --threads "$threads")
 if [ -n "$labels" ]; then

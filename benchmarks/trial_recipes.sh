@@ -17,13 +17,16 @@ by_clusters=(--clusters "$clusters")
 
 trial t4_1M t4_1M "${by_clusters[@]}" &
 trial t6_3M t6_3M "${by_clusters[@]}" &
-wait -n && wait -n
+wait -n
+wait -n
 trial no_clusters t4_1M &
 trial mask_20 t4_1M "${by_clusters[@]}" --mask-rate 0.2 &
-wait -n && wait -n
+wait -n
+wait -n
 trial tokens_2048 t4_1M "${by_clusters[@]}" --tokens-per-batch 2048 &
 trial tokens_1024 t4_1M "${by_clusters[@]}" --tokens-per-batch 1024 &
-wait -n && wait -n
+wait -n
+wait -n
 
 for run in "$out"/*.run; do
     python -c '

@@ -173,7 +173,9 @@ class PretrainConfig(Config):
     size: SizeName | None = option(
         None, f"The encoder's shape: layers and rounded number of parameters; {DEFAULT_SIZE} by default."
     )
-    from_model: Path | None = option(None, "Start from this model instead of a random one.", flags=("--from",))
+    from_model: Path | None = option(
+        None, "Start from the weights of this model (as for --model) instead of random ones.", flags=("--from",)
+    )
     weight_init: Literal["gaussian", "uniform"] = option(
         "gaussian", "How weight matrices begin, both with standard deviation 0.02."
     )
@@ -182,7 +184,7 @@ class PretrainConfig(Config):
         "Proteins to validate on; may be repeated, the first decides which model is best. By default a twentieth of "
         "the data, held out by sequence hash.",
     )
-    compare: Path | None = option(None, "Measure this model too, on the same hidden residues.")
+    compare: Path | None = option(None, "Measure this model (as for --model) too, on the same hidden residues.")
     clusters: Path | None = option(
         None, "A table (TSV) of accessions and clusters: draw a cluster first, and then one of its members."
     )

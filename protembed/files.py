@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import zlib
@@ -173,9 +174,7 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.rglob("*"):
-            if file.is_file():
-                # safetensors' files are readable by their owner alone; a model is for whoever may read its folder.
-                file.chmod(temporary.stat().st_mode & 0o666)
+            _open_to_readers_of(temporary, file)
             _flush_to_disk(file)
         _flush_to_disk(temporary)
         if path.exists() or path.is_symlink():
@@ -321,6 +320,13 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
             stream.write(json.dumps(value, allow_nan=False) + "\n")
     except OSError as error:
         raise OutputError(str(path), error.strerror or str(error)) from error
+
+
+def _open_to_readers_of(directory: Path, path: Path) -> None:
+    """Let whoever may read a directory read a file in it; safetensors' files are for their owner alone."""
+    wanted, mode = directory.stat().st_mode & 0o666, path.stat().st_mode
+    if wanted & ~mode and path.is_file():
+        path.chmod(stat.S_IMODE(mode) | wanted)
 
 
 def _flush_to_disk(path: Path) -> None:

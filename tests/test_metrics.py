@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from protembed.metrics import classification_metrics, majority_probabilities, mean_values, regression_metrics
+from protembed.metrics import (
+    bootstrap_interval,
+    classification_metrics,
+    majority_probabilities,
+    mean_values,
+    regression_metrics,
+)
 
 
 def certain(*classes, num_classes=2):
@@ -94,3 +100,24 @@ def test_the_majority_predicts_the_training_shares_for_everyone():
 
 def test_the_mean_is_predicted_for_everyone():
     assert mean_values(np.array([1.0, 2, 6]), 2).tolist() == [3.0, 3.0]
+
+
+# Intervals
+
+
+def test_a_bootstrap_interval_is_as_wide_as_theory_has_it():
+    values = np.random.default_rng(0).normal(size=400)
+
+    low, high = bootstrap_interval(lambda rows: values[rows].mean(), len(values))
+
+    standard_error = values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - 1.96 * standard_error, abs=0.15 * standard_error)
+    assert high == pytest.approx(values.mean() + 1.96 * standard_error, abs=0.15 * standard_error)
+
+
+def test_figures_with_one_seed_are_resampled_alike():
+    values = np.arange(10.0)
+    one, other = (bootstrap_interval(lambda rows: values[rows].mean(), 10, seed=seed) for seed in (3, 3))
+
+    assert one == other
+    assert one != bootstrap_interval(lambda rows: values[rows].mean(), 10, seed=4)

@@ -34,22 +34,25 @@ class Composition:
         self.unigram = singles / singles.sum()
         self.bigram = (pairs + _PRIOR_COUNT * self.unigram) / (pairs.sum(1, keepdims=True) + _PRIOR_COUNT)
 
-    def losses(self, batches: Sequence[MaskedBatch]) -> dict[str, float]:
-        """Measure both models on hidden residues, as mean nats per residue.
+    def nats(self, batch: MaskedBatch) -> dict[str, Tensor]:
+        """Measure both models on each hidden residue of a batch, in nats.
 
         The bigram model falls back to the unigram where the left neighbour is hidden, non-standard or absent.
+
+        Returns:
+            (masked,), float64, for `unigram` and for `bigram`.
         """
         unigram, bigram = torch.from_numpy(self.unigram).log(), torch.from_numpy(self.bigram).log()
-        sums, count = {"unigram": 0.0, "bigram": 0.0}, 0
-        for batch in batches:
-            targets, left = batch.targets - FIRST_AMINO_ACID, _left_neighbours(batch)
-            knows_left = (left >= 0) & (left < NUM_AMINO_ACIDS)
-            single = unigram[targets]
-            paired = bigram[left.clamp(0, NUM_AMINO_ACIDS - 1), targets]
-            sums["unigram"] -= single.sum().item()
-            sums["bigram"] -= torch.where(knows_left, paired, single).sum().item()
-            count += len(targets)
-        return {name: value / count for name, value in sums.items()}
+        targets, left = batch.targets - FIRST_AMINO_ACID, _left_neighbours(batch)
+        knows_left = (left >= 0) & (left < NUM_AMINO_ACIDS)
+        single = unigram[targets]
+        paired = bigram[left.clamp(0, NUM_AMINO_ACIDS - 1), targets]
+        return {"unigram": -single, "bigram": -torch.where(knows_left, paired, single)}
+
+    def losses(self, batches: Sequence[MaskedBatch]) -> dict[str, float]:
+        """Measure both models on all hidden residues, as mean nats per residue."""
+        parts = [self.nats(batch) for batch in batches]
+        return {name: torch.cat([part[name] for part in parts]).mean().item() for name in ("unigram", "bigram")}
 
 
 def _count(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -80,7 +80,7 @@ class ClusterTable:
         keys, is_found = self._find(_hashes(name.encode() for name in ids))
         keys = np.where(is_found, keys, unmatched)
         others = np.flatnonzero(~is_found)
-        inner, is_found = self._find(_hashes(_accession(ids[index]).encode() for index in others.tolist()))
+        inner, is_found = self._find(_hashes(accession_of(ids[index]).encode() for index in others.tolist()))
         keys[others[is_found]] = inner[is_found]
         missing = others[~is_found]
         if len(missing) and not self.num_unmatched:
@@ -114,9 +114,14 @@ class ClusterTable:
         return self._keys[places], self._ids[places] == ids
 
 
-def _accession(name: str) -> str:
-    parts = name.split("|")
-    return parts[1] if len(parts) == 3 else name
+def accession_of(record_id: str) -> str:
+    """Find the accession in an identifier of the form `xx|ACCESSION|NAME`; others are accessions themselves.
+
+    >>> accession_of("sp|P69905|HBA_HUMAN"), accession_of("P69905")
+    ('P69905', 'P69905')
+    """
+    parts = record_id.split("|")
+    return parts[1] if len(parts) == 3 else record_id
 
 
 def _hashes(names: Iterable[bytes]) -> Keys:

@@ -55,7 +55,13 @@ _RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
 
 
 def read_record(directory: Path) -> ModelRecord:
-    """Read `protembed.json`; a model from elsewhere has none, and gets the defaults.
+    """Read `protembed.json`.
+
+    Args:
+        directory: of the model.
+
+    Returns:
+        The record; of a model from elsewhere, which has none, the defaults.
 
     Raises:
         ModelFormatError: it is damaged, or was written by a newer protembed.
@@ -79,7 +85,16 @@ def read_record(directory: Path) -> ModelRecord:
 
 
 def write_record(directory: Path, record: ModelRecord, *, contact_head_fitted: bool) -> None:
-    """Write `protembed.json` into a model directory that is being made."""
+    """Write `protembed.json`.
+
+    Args:
+        directory: the model directory that is being made.
+        record: what is known about the model.
+        contact_head_fitted: whether its contact head predicts anything.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     content = {
         "format_version": FORMAT_VERSION,
         "protembed_version": protembed.__version__,

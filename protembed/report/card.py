@@ -59,14 +59,13 @@ def model_card(title: str, summary: str, facts: Mapping[str, str], sections: Map
         facts: by name, in the order to be shown; plain text.
         sections: Markdown by heading, in the order to be shown; how to load the model comes after them.
     """
-    parts = [f"# {title}", summary, table(("", ""), list(facts.items()))]
+    parts = [f"# {title}", summary, _table(("", ""), list(facts.items()))]
     for heading, text in {**sections, "Loading": _LOADING}.items():
         parts += [f"## {heading}", text]
     return "\n\n".join([*parts, f"Made by protembed {protembed.__version__}."]) + "\n"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table of plain texts."""
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *([_as_text(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

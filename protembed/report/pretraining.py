@@ -102,11 +102,14 @@ def pretraining_facts(
     compared = (
         f", the compared model {measured['compared_perplexity']:.2f}" if "compared_perplexity" in measured else ""
     )
+    falling = f", falling over the last {plan.decay_steps:,}" if plan.schedule == "stable" else ""
     return {
         "trained on": f"{len(train):,} proteins{clusters}, {train.num_residues:,} residues",
         "residues seen": f"{measured['residues_seen']:,} in {measured['step']:,} steps",
-        "crops": f"{batches.crop_residues} residues, {masking.mask_rate:.0%} masked",
-        "optimiser": f"{plan.optimizer}, learning rate {plan.learning_rate:g}, {plan.schedule}",
+        "crops": f"{batches.crop_residues} residues, {masking.mask_rate:.0%} masked, "
+        f"{batches.tokens_per_batch:,} tokens a step",
+        "optimiser": f"{plan.optimizer}, learning rate {plan.learning_rate:g}, {plan.warmup_steps:,} steps of warm-up, "
+        f"{plan.schedule}{falling}",
         "validation": f"perplexity {measured['valid_perplexity']:.2f} over 20 amino acids, 15 % of the residues "
         f"hidden, windows of {record.window_residues} residues",
         "to compare": f"unigram {measured['unigram_perplexity']:.2f}, bigram {measured['bigram_perplexity']:.2f}, "

@@ -47,7 +47,11 @@ class ModelList:
 
 
 def list_models() -> ModelList:
-    """List the models that can be named."""
+    """List the models that can be named.
+
+    Raises:
+        ModelFormatError: a bundled model is damaged: protembed should be installed anew.
+    """
     return ModelList(models=(*map(_bundled, bundled_models()), *map(_published, PUBLISHED_MODELS)))
 
 
@@ -65,7 +69,7 @@ def _bundled(directory: Path) -> ListedModel:
 
 
 def _published(model: PublishedModel) -> ListedModel:
-    figures = "published figures were not collected"
+    figures = "no figures here, for it takes more memory than most machines have"
     if model.perplexity is not None and model.contact_precision is not None:
         figures = f"perplexity {model.perplexity:.2f} over 33 tokens on UniRef50, "
         figures += f"{100 * model.contact_precision:.1f} % of the top L long-range contacts are true (published)"

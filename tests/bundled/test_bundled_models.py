@@ -20,11 +20,17 @@ from protembed.training.objectives import MaskedLM, evaluate
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 EXAMPLES = Path(__file__).parents[2] / "examples" / "proteins.fasta"
 
-pytestmark = pytest.mark.parametrize("directory", bundled_models(), ids=lambda directory: directory.name)
+README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_default_is_bundled(directory):
+@pytest.fixture(params=bundled_models(), ids=lambda directory: directory.name)
+def directory(request):
+    return request.param
+
+
+def test_the_default_is_bundled_and_documented():
     assert find_model(None) in bundled_models()
+    assert f"`{DEFAULT_MODEL}`" in README.read_text()
 
 
 def test_it_is_small_and_in_half_precision_but_for_the_rotary_frequencies(directory):
@@ -39,10 +45,14 @@ def test_it_is_small_and_in_half_precision_but_for_the_rotary_frequencies(direct
 def test_its_card_tells_data_licence_recipe_results_and_limits(directory):
     card = (directory / "README.md").read_text()
 
-    for word in ("CC BY 4.0", "residues seen", "compute", "unigram", "random initialisation", "valid_strict"):
-        assert word in card
+    for heading in ("Training", "Results", "Data and licence", "Limits", "Loading"):
+        assert f"\n## {heading}\n" in card
+    for row in ("residues seen", "recipe", "compute", "random initialisation", "3-mers", "layer 1"):
+        assert f"\n| {row} | " in card
+    for row in ("unigram", "bigram", "random initialisation", "the model"):
+        assert re.search(rf"\n\| valid_strict \([\d,]+\) \| {row} \|", card)
+    assert "[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/)" in card
     assert "It is small. For better vectors name an ESM-2 model" in card
-    assert "nearest is a relative" in card
     for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", card):
         assert (directory / picture).exists()
     assert f"{load_checkpoint(directory).record.metrics['residues_seen']:,} in " in card
@@ -50,12 +60,13 @@ def test_its_card_tells_data_licence_recipe_results_and_limits(directory):
 
 def test_its_layer_for_embedding_is_recorded_and_used(directory, tmp_path):
     layer = json.loads((directory / "protembed.json").read_text())["layer"]
-    for name, chosen in (("auto", "auto"), ("recorded", str(layer))):
+    for name, chosen in (("auto", "auto"), ("recorded", str(layer)), ("other", str(layer - 1))):
         config = EmbedConfig(output=tmp_path / f"{name}.npy", layer=chosen)
         embed_fasta([EXAMPLES], ModelConfig(model=directory), config, compute=ComputeConfig(threads=1))
 
     assert isinstance(layer, int)
     np.testing.assert_array_equal(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "recorded.npy"))
+    assert not np.allclose(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "other.npy"))
 
 
 def test_transformers_loads_it_without_a_word_and_agrees(directory, proteins, capfd, caplog):
@@ -91,7 +102,3 @@ def test_it_has_learned_more_than_the_composition(directory, corpus, pool):
 
     # The composition of the measured proteins themselves is a harder bar than that of the training proteins.
     assert losses["bundled"] < Composition(corpus).losses(packs)["unigram"] < losses["random"]
-
-
-def test_the_default_is_the_one_that_is_documented(directory):
-    assert f"`{DEFAULT_MODEL}`" in (Path(__file__).parents[2] / "README.md").read_text()

@@ -32,6 +32,13 @@ def test_the_version_is_a_bare_number():
     assert invoke("--version").stdout == f"{protembed.__version__}\n"
 
 
+def test_help_names_every_command():
+    text = invoke("--help").stdout
+
+    assert all(command in text for command in [*COMMANDS, "models"])
+    assert "--json" in invoke("models", "--help").stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_panels_and_defaults(command):
     text = invoke(command, "--help").stdout
@@ -223,6 +230,9 @@ def test_models_are_listed_on_stdout_for_people_and_for_machines():
     assert DEFAULT_MODEL in names and "esm2_t33_650M" in names
     assert all(name in told.stdout for name in names)
     assert "in the box, the default" in told.stdout
+    for model in counted["models"]:
+        assert all(part in told.stdout for part in (model["expectation"], model["how_to_get"]))
+    assert "33.5 M parameters, 134 MB, 12 layers of width 480: perplexity 11.65" in told.stdout
     assert "name the directory: --model esm2_t12_35M" in told.stderr
     assert invoke("models", "--quiet").stderr == ""
 

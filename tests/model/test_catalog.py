@@ -28,6 +28,7 @@ def test_an_unfinished_run_is_told_apart(tmp_path):
 def test_a_bundled_model_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
+    assert bundled_models()
     for directory in bundled_models():
         assert find_model(Path(directory.name)) == directory
 
@@ -39,6 +40,9 @@ def test_no_name_means_the_default_model_wherever_the_command_runs(tiny_model, t
     assert find_model(None) in bundled_models()
     assert find_model(None).name == DEFAULT_MODEL
     assert find_model(Path(DEFAULT_MODEL)) == Path(DEFAULT_MODEL)  # who names a directory that is there, means it
+    (tmp_path / DEFAULT_MODEL / "config.json").unlink()
+    with pytest.raises(InputNotFoundError, match="there is no config.json in it"):
+        find_model(Path(DEFAULT_MODEL))
 
 
 def test_a_missing_model_comes_with_advice_how_to_get_one(tmp_path):
@@ -61,5 +65,7 @@ def test_a_published_model_comes_with_the_command_that_fetches_it(model, tmp_pat
 
 def test_published_names_are_the_hubs():
     assert PUBLISHED_MODELS[1].hub_id == "facebook/esm2_t12_35M_UR50D"
-    assert PUBLISHED_MODELS[1].how_to_get == "hf download facebook/esm2_t12_35M_UR50D --local-dir esm2_t12_35M"
-    assert not PUBLISHED_MODELS[-1].how_to_get.startswith("hf download")  # pickled weights are of no use
+    assert PUBLISHED_MODELS[1].how_to_get == (
+        "hf download facebook/esm2_t12_35M_UR50D config.json model.safetensors --local-dir esm2_t12_35M"
+    )
+    assert "save_pretrained" in PUBLISHED_MODELS[-1].how_to_get  # pickled weights are of no use
