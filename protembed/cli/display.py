@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay
-from protembed.config import ShowConfig
+from protembed.config import DEFAULT_MODEL, ModelConfig, ShowConfig
 from protembed.errors import LostProcessError, ProtembedError
 from protembed.text import printable
 
@@ -45,6 +45,11 @@ class Display:
         """Print a line, unless the user asked for quiet."""
         if not self._show.quiet:
             self._console.print(printable(sentence))
+
+    def say_model(self, config: ModelConfig) -> None:
+        """Tell whoever named no model which one is taken, and that there are better ones."""
+        if config.model is None:
+            self.say(f"the model is {DEFAULT_MODEL}, the small one in the box; `protembed models` lists better ones")
 
     def warn(self, sentences: Sequence[str]) -> None:
         """Print warnings; quiet does not silence them."""

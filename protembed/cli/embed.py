@@ -21,6 +21,7 @@ def embed(
     display = Display(show, data_on_stdout=embedding.output == STANDARD_STREAM)
     with display.counting("embedded") as counter:
         summary = embed_fasta(fasta, model, embedding, reader=reader, compute=compute, on_protein=counter.advance)
+    display.say_model(model)
     display.warn(summary.warnings)
     if summary.was_done:
         display.summary(summary, f"{summary.output} is there already, made by the same command from the same input")

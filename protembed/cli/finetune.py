@@ -30,6 +30,7 @@ def finetune(
     display = Display(show)
 
     def begin(plan: "FinetunePlan") -> None:
+        display.say_model(model)
         for line in describe_plan(plan):
             display.say(line)
         if plan.num_steps is not None:

@@ -20,6 +20,7 @@ def inspect_attention(
     display = Display(show)
     with display.counting("inspected") as counter:
         summary = inspect(fasta, model, attention, reader=reader, compute=compute, on_protein=counter.advance)
+    display.say_model(model)
     display.warn(summary.warnings)
     contacts = ", contacts" if summary.has_contacts else ""
     display.summary(

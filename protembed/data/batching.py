@@ -143,7 +143,7 @@ def divide_evenly(lengths: Sequence[int], tokens_per_pack: int) -> list[list[int
     A pack may exceed the budget by less than its shortest protein.
 
     >>> divide_evenly([3, 4, 9, 2, 2], 10)
-    [[2], [0, 1, 3, 4]]
+    [[2, 4], [0, 1, 3]]
     """
     num_packs = -(-sum(lengths) // tokens_per_pack)
     packs = [list[int]() for _ in range(num_packs)]

@@ -240,9 +240,16 @@ def test_models_are_listed_on_stdout_for_people_and_for_machines():
 def test_a_command_that_names_no_model_takes_the_bundled_one(proteins_fasta, tmp_path):
     output = tmp_path / "emb.npy"
 
-    assert invoke("embed", proteins_fasta, "-o", output).exit_code == 0
+    result = invoke("embed", proteins_fasta, "-o", output)
+
+    assert result.exit_code == 0
+    assert f"{DEFAULT_MODEL}, the small one in the box; `protembed models` lists better ones" in result.stderr
     assert json.loads((tmp_path / "emb.meta.json").read_text())["model_name"] == DEFAULT_MODEL
     assert "made by the same command" in invoke("embed", proteins_fasta, "-o", output, "-m", DEFAULT_MODEL).stderr
+
+
+def test_an_error_is_one_line_where_no_model_is_named_too(tmp_path):
+    assert invoke("embed", tmp_path / "missing.fasta").stderr.count("\n") == 1
 
 
 def test_predicting_with_the_bundled_model_says_that_it_has_no_head(proteins_fasta, tmp_path):
