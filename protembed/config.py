@@ -173,9 +173,7 @@ class PretrainConfig(Config):
     size: SizeName | None = option(
         None, f"The encoder's shape: layers and rounded number of parameters; {DEFAULT_SIZE} by default."
     )
-    from_model: Path | None = option(
-        None, "Start from the weights of this model (as for --model) instead of random ones.", flags=("--from",)
-    )
+    from_model: Path | None = option(None, "Start from the weights of this model, not random ones.", flags=("--from",))
     weight_init: Literal["gaussian", "uniform"] = option(
         "gaussian", "How weight matrices begin, both with standard deviation 0.02."
     )
