@@ -1,11 +1,12 @@
 """How well a model guesses hidden residues: on all validation proteins, and on those far from all training proteins.
 
-    python benchmarks/perplexity.py MODEL valid.fasta --run RUN --clusters clusters.tsv [--threads 2] [--json FILE]
+    python benchmarks/perplexity.py MODEL valid.fasta --run RUN --clusters clusters.tsv [--window-residues N]
+        [--threads 2] [--json FILE]
 
 The unigram and the bigram model are counted on the training proteins of RUN; the random initialisation has the shape of
 MODEL. The table of clusters has columns `accession` and `split`; its `valid_strict` proteins are measured apart. All
-hide the frozen 15 % of the residues, and see windows of the length that MODEL records. Intervals of the difference to
-the unigram model are of 95 %, by resampling proteins.
+hide the frozen 15 % of the residues, and see windows of the length that MODEL records unless another is given. Intervals
+of the difference to the unigram model are of 95 %, by resampling proteins.
 """
 
 import argparse
@@ -47,11 +48,13 @@ def main() -> None:
     parser.add_argument("fasta", type=Path)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--clusters", type=Path, required=True)
+    parser.add_argument("--window-residues", type=int)
     parser.add_argument("--threads", type=int, default=num_threads(ComputeConfig()))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     trained = load_checkpoint(find_model(options.model))
+    window = options.window_residues or trained.record.window_residues
     composition = Composition(open_corpora(options.run / "corpus").train)
     guessers = {
         "the model": guesses_of(trained),
@@ -59,10 +62,10 @@ def main() -> None:
         "bigram": lambda batch: composition.nats(batch)["bigram"],
         "unigram": lambda batch: composition.nats(batch)["unigram"],
     }
-    results: dict[str, Any] = {"window_residues": trained.record.window_residues, "sets": {}}
+    results: dict[str, Any] = {"window_residues": window, "sets": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name, corpus in validation_corpora(options.fasta, options.clusters, Path(folder)).items():
-            packs = validation_packs(corpus, trained.record.window_residues, TOKENS_PER_PACK)
+            packs = validation_packs(corpus, window, TOKENS_PER_PACK)
             results["sets"][name] = compare(guessers, packs, len(corpus), options.threads)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
