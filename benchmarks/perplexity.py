@@ -5,8 +5,8 @@
 
 The unigram and the bigram model are counted on the training proteins of RUN; the random initialisation has the shape of
 MODEL. The table of clusters has columns `accession` and `split`; its `valid_strict` proteins are measured apart. All
-hide the frozen 15 % of the residues, and see windows of the length that MODEL records unless another is given. Intervals
-of the difference to the unigram model are of 95 %, by resampling proteins.
+hide the frozen 15 % of the residues, and see windows of the length that MODEL records unless another is given.
+Intervals of the difference to the unigram model are of 95 %, by resampling proteins.
 """
 
 import argparse
