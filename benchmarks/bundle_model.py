@@ -21,7 +21,9 @@ import neighbours
 import perplexity
 import probe_layers
 from pretrain import training_flops
-from protembed.config import SIZES, BatchConfig, Config, MaskingConfig
+from protembed.config.base import Config
+from protembed.config.pretrain import BatchConfig, MaskingConfig
+from protembed.config.shapes import SIZES
 from protembed.data.corpus import open_corpora
 from protembed.files import atomic_directory, read_json
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from perplexity import Sums, guesses_of, protein_losses, stored_corpus
-from protembed.config import SIZES, TOKENS_PER_PACK
+from protembed.config.shapes import SIZES
+from protembed.config.shared import TOKENS_PER_PACK
 from protembed.data.batching import validation_packs
 from protembed.data.fasta import read_fasta
 from protembed.metrics import bootstrap_interval

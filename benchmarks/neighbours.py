@@ -26,7 +26,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
 from clusters import read_clusters
-from protembed.config import ComputeConfig
+from protembed.config.shared import ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.clusters import accession_of
 from protembed.data.fasta import Record, read_fasta

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config import SIZES, EncoderShape
+from protembed.config.shapes import SIZES, EncoderShape
 from protembed.data.fasta import read_fasta
 
 NUM_VALID, WARMUP_STEPS = 50, 2

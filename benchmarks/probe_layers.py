@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from neighbours import composition
-from protembed.config import ComputeConfig
+from protembed.config.shared import ComputeConfig
 from protembed.device import WorkerPool, num_threads
 from protembed.files import open_input
 from protembed.inference.engine import Engine

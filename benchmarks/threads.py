@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 
-from protembed.config import SIZES, BatchConfig, MaskingConfig, OptimizerConfig
+from protembed.config.optimizer import OptimizerConfig
+from protembed.config.pretrain import BatchConfig, MaskingConfig
+from protembed.config.shapes import SIZES
 from protembed.data.batching import PretrainingPlan
 from protembed.data.corpus import Corpus, corpus_writer
 from protembed.data.fasta import read_fasta

@@ -9,8 +9,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AttentionConfig": "protembed.config.inspect_attention",
+    "BatchConfig": "protembed.config.pretrain",
     "Checkpoint": "protembed.model.checkpoint",
+    "ComputeConfig": "protembed.config.shared",
+    "EmbedConfig": "protembed.config.embed",
     "Encoder": "protembed.model.encoder",
+    "FinetuneConfig": "protembed.config.finetune",
+    "FinetuneOptions": "protembed.tasks.finetune",
+    "MaskingConfig": "protembed.config.pretrain",
+    "ModelConfig": "protembed.config.shared",
+    "OptimizerConfig": "protembed.config.optimizer",
+    "PredictConfig": "protembed.config.predict",
+    "PretrainConfig": "protembed.config.pretrain",
+    "PretrainOptions": "protembed.tasks.pretrain",
+    "ReaderConfig": "protembed.config.shared",
     "Record": "protembed.data.fasta",
     "embed_fasta": "protembed.tasks.embed",
     "finetune_model": "protembed.tasks.finetune",
@@ -23,8 +36,21 @@ _HOMES = {
 }
 
 __all__ = [
+    "AttentionConfig",
+    "BatchConfig",
     "Checkpoint",
+    "ComputeConfig",
+    "EmbedConfig",
     "Encoder",
+    "FinetuneConfig",
+    "FinetuneOptions",
+    "MaskingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PredictConfig",
+    "PretrainConfig",
+    "PretrainOptions",
+    "ReaderConfig",
     "Record",
     "__version__",
     "embed_fasta",
@@ -38,15 +64,22 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from protembed.config.embed import EmbedConfig
+    from protembed.config.finetune import FinetuneConfig
+    from protembed.config.inspect_attention import AttentionConfig
+    from protembed.config.optimizer import OptimizerConfig
+    from protembed.config.predict import PredictConfig
+    from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
+    from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
     from protembed.data.fasta import Record, read_fasta
     from protembed.model.checkpoint import Checkpoint, load_checkpoint
     from protembed.model.encoder import Encoder
     from protembed.tasks.embed import embed_fasta
-    from protembed.tasks.finetune import finetune_model
+    from protembed.tasks.finetune import FinetuneOptions, finetune_model
     from protembed.tasks.inspect_attention import inspect_attention
     from protembed.tasks.models import list_models
     from protembed.tasks.predict import predict_fasta
-    from protembed.tasks.pretrain import pretrain_model
+    from protembed.tasks.pretrain import PretrainOptions, pretrain_model
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from protembed.config import ComputeConfig, PrecisionName
+from protembed.config.shared import ComputeConfig, PrecisionName
 from protembed.errors import ConfigError
 
 Item = TypeVar("Item")

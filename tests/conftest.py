@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from protembed.config import SIZES, EncoderShape
+from protembed.config.shapes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
 from protembed.data.batching import cut, pack
 from protembed.data.corpus import Corpus, corpus_writer

@@ -5,6 +5,8 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import protembed
 
 PACKAGE = Path(protembed.__file__).parent
@@ -129,8 +131,13 @@ def test_sub_packages_are_named_after_what_they_hold_and_say_nothing_else():
     assert [path for path in PACKAGE.glob("*/**/__init__.py") if path.read_text()] == []
 
 
-def test_help_imports_neither_torch_nor_numpy():
-    code = "import sys, protembed.cli.app; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("work", "absent"),
+    [("import protembed.cli.app", ["numpy", "torch"]), ("protembed.list_models()", ["torch"])],
+    ids=["help", "models"],
+)
+def test_what_needs_no_heavy_library_imports_none(work, absent):
+    code = f"import sys, protembed; {work}; print([name for name in {absent} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert (result.stdout, result.stderr) == ("[]\n", "")

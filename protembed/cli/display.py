@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay
-from protembed.config import DEFAULT_MODEL, ModelConfig, ShowConfig
+from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ShowConfig
 from protembed.errors import LostProcessError, ProtembedError
 from protembed.text import printable
 

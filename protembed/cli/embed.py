@@ -2,7 +2,8 @@
 
 from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
-from protembed.config import ComputeConfig, EmbedConfig, ModelConfig, ReaderConfig, ShowConfig
+from protembed.config.embed import EmbedConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.files import STANDARD_STREAM
 
 

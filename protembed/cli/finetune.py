@@ -7,7 +7,9 @@ import typer
 from protembed.cli.display import Display
 from protembed.cli.options import LabelsPath, configured
 from protembed.cli.signals import stop_on_signals
-from protembed.config import ComputeConfig, FinetuneConfig, ModelConfig, OptimizerConfig, ReaderConfig, ShowConfig
+from protembed.config.finetune import FinetuneConfig
+from protembed.config.optimizer import OptimizerConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 
 if TYPE_CHECKING:
     from protembed.tasks.finetune import FinetunePlan, FinetuneSummary

@@ -2,7 +2,8 @@
 
 from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
-from protembed.config import AttentionConfig, ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
+from protembed.config.inspect_attention import AttentionConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 
 
 @configured

@@ -1,4 +1,4 @@
-"""From the dataclasses of `config.py` to the options of a command."""
+"""From the dataclasses of `config/` to the options of a command."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from protembed.cli.display import reported_errors
-from protembed.config import Config, flag_name
+from protembed.config.base import Config, flag_name
 
 FastaPaths = Annotated[
     list[Path],

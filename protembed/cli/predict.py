@@ -2,7 +2,8 @@
 
 from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
-from protembed.config import ComputeConfig, ModelConfig, PredictConfig, ReaderConfig, ShowConfig
+from protembed.config.predict import PredictConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.files import STANDARD_STREAM
 
 

@@ -8,15 +8,9 @@ from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
 from protembed.cli.pretraining_text import describe_plan, describe_summary
 from protembed.cli.signals import stop_on_signals
-from protembed.config import (
-    BatchConfig,
-    ComputeConfig,
-    MaskingConfig,
-    OptimizerConfig,
-    PretrainConfig,
-    ReaderConfig,
-    ShowConfig,
-)
+from protembed.config.optimizer import OptimizerConfig
+from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
+from protembed.config.shared import ComputeConfig, ReaderConfig, ShowConfig
 
 if TYPE_CHECKING:
     from protembed.report.pretraining import PretrainPlan

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.config import TOKENS_PER_PACK, BatchConfig, MaskingConfig
+from protembed.config.pretrain import BatchConfig, MaskingConfig
+from protembed.config.shared import TOKENS_PER_PACK
 from protembed.data.alphabet import CLS, EOS
 from protembed.data.corpus import Corpus
 from protembed.data.masking import mask_for_validation, mask_tokens

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TextIO
 
-from protembed.config import TaskName
+from protembed.config.finetune import TaskName
 from protembed.data.fasta import OnIllegal, ReadReport, Record, accept_sequence, clean_sequence, read_fasta_stream
 from protembed.data.splits import hash_share
 from protembed.errors import IllegalResidueError, TableError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config import MaskingConfig
+from protembed.config.pretrain import MaskingConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID, MASK, NUM_AMINO_ACIDS, is_amino_acid
 
 # Frozen for good: perplexities of different runs and tools compare only while all choose the same residues.

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from protembed.config import TOKENS_PER_PACK
+from protembed.config.shared import TOKENS_PER_PACK
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, cut, pack, split_by_budget
 from protembed.device import WorkerPool

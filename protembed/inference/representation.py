@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protembed.config.shared import PoolingName
 from protembed.data.batching import Batch
 from protembed.errors import ConfigError
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder, Pack
 from protembed.model.heads import TaskHead
-from protembed.model.pooling import PoolingName, pool, residues_of
+from protembed.model.pooling import pool, residues_of
 
 
 @dataclass(frozen=True, kw_only=True)

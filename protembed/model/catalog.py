@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.config import DEFAULT_MODEL, SIZES, EncoderShape, SizeName
+from protembed.config.shapes import SIZES, EncoderShape, SizeName
+from protembed.config.shared import DEFAULT_MODEL
 from protembed.errors import InputNotFoundError
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"

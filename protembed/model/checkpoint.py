@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from protembed.config import EncoderShape
+from protembed.config.shapes import EncoderShape
 from protembed.data.alphabet import TOKENS
 from protembed.errors import ModelFormatError
 from protembed.files import atomic_directory, sha256_of_file, write_json, write_text

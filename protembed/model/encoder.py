@@ -16,12 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 
-from protembed.config import EncoderShape
+from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import MASK, TOKENS
 from protembed.device import has_varlen_attention
 
-LAYER_NORM_EPS = 1e-5
-ROTARY_BASE = 10_000.0
 INIT_STD = 0.02
 # ESM-2 was trained with 15 % of the residues chosen and 80 % of those shown as <mask>; the constant stays what it was
 # whatever mask rate is used here, or embeddings of published checkpoints would change their scale.

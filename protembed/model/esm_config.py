@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from protembed.config import EncoderShape
+from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
-from protembed.model.encoder import LAYER_NORM_EPS, ROTARY_BASE
-from protembed.model.weights import read_model_json
+from protembed.files import read_json
 
 CONFIG_FILE = "config.json"
 # How many residues ESM-2 saw at once, <cls> and <eos> not counted.
@@ -102,3 +101,18 @@ def _whole_number(directory: Path, config: Mapping[str, Any], name: str) -> int:
     if type(value) is not int or not 0 < value < 1_000_000:
         raise ModelFormatError(directory, f"config.json has {name} {value!r}", "a positive whole number is expected")
     return value
+
+
+def read_model_json(path: Path) -> dict[str, Any]:
+    """Read one of a model directory's JSON files.
+
+    Raises:
+        ModelFormatError: it is not there, no JSON, or no object.
+    """
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ModelFormatError(path, f"this is no readable JSON ({error})", "fetch or make the model again") from error
+    if not isinstance(content, dict):
+        raise ModelFormatError(path, "this JSON is no object", "fetch or make the model again")
+    return content

@@ -1,14 +1,12 @@
 """From the vectors of residues to the one vector of a protein; never over `<cls>`, `<eos>` or padding."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from protembed.config.shared import PoolingName
 from protembed.model.encoder import Pack
-
-PoolingName = Literal["mean", "max", "std", "cls"]
 
 _POOLINGS: dict[PoolingName, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": lambda cls, residues: residues.mean(0),

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import protembed
+from protembed.config.shared import PoolingName
 from protembed.errors import ModelFormatError
 from protembed.files import write_json
-from protembed.model.esm_config import ESM2_WINDOW_RESIDUES
-from protembed.model.pooling import PoolingName
-from protembed.model.weights import read_model_json
+from protembed.model.esm_config import ESM2_WINDOW_RESIDUES, read_model_json
 
 FORMAT_VERSION = 1
 _RECORD = "protembed.json"

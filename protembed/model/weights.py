@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from protembed.config import EncoderShape
+from protembed.config.shapes import EncoderShape
 from protembed.errors import ModelFormatError
-from protembed.files import read_json
+from protembed.model.esm_config import read_model_json
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -152,18 +152,3 @@ def _weight_files(directory: Path) -> list[Path]:
 def rotary_name(layer: int) -> str:
     """Name the stored copy of the rotary frequencies, which transformers misses loudly where it is not there."""
     return f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"
-
-
-def read_model_json(path: Path) -> dict[str, Any]:
-    """Read one of a model directory's JSON files.
-
-    Raises:
-        ModelFormatError: it is not there, no JSON, or no object.
-    """
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(path, f"this is no readable JSON ({error})", "fetch or make the model again") from error
-    if not isinstance(content, dict):
-        raise ModelFormatError(path, "this JSON is no object", "fetch or make the model again")
-    return content

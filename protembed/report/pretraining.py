@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.config import BatchConfig, MaskingConfig, OptimizerName
+from protembed.config.optimizer import OptimizerName
+from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.corpus import Corpus
 from protembed.metrics import ClassFigures
 from protembed.model.record import ModelRecord

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import protembed
-from protembed.config import DEFAULT_MODEL, ComputeConfig, EmbedConfig, ModelConfig, ReaderConfig
+from protembed.config.embed import EmbedConfig
+from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.embeddings import choose_format, embeddings_file, finished_result
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.device import choose_device, worker_pool

@@ -9,15 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config import (
-    ComputeConfig,
-    FinetuneConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ReaderConfig,
-    TaskName,
-    as_plain_values,
-)
+from protembed.config.base import as_plain_values
+from protembed.config.finetune import FinetuneConfig, TaskName
+from protembed.config.optimizer import OptimizerConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.fasta import ReadReport
 from protembed.data.labels import (
     Columns,

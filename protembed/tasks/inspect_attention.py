@@ -15,7 +15,8 @@ from protembed.analysis.attention import (
     ProteinAttention,
     parse_numbers,
 )
-from protembed.config import AttentionConfig, ComputeConfig, ModelConfig, ReaderConfig
+from protembed.config.inspect_attention import AttentionConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.arrays import write_arrays
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.config import DEFAULT_MODEL, EncoderShape
+from protembed.config.shapes import EncoderShape
+from protembed.config.shared import DEFAULT_MODEL
 from protembed.model.catalog import PUBLISHED_MODELS, PublishedModel, bundled_models
 from protembed.model.esm_config import read_shape
 from protembed.model.record import read_record
-from protembed.model.weights import WEIGHTS_FILE
 
 _BYTES_PER_NUMBER = 4
 
@@ -60,7 +60,7 @@ def _bundled(directory: Path) -> ListedModel:
     return _listed(
         directory.name,
         read_shape(directory),
-        num_bytes=(directory / WEIGHTS_FILE).stat().st_size,
+        num_bytes=sum(file.stat().st_size for file in directory.glob("*.safetensors")),
         is_bundled=True,
         expectation=f"perplexity {metrics['valid_perplexity']:.1f} over 20 amino acids on proteins of other families, "
         f"where composition alone gives {metrics['unigram_perplexity']:.1f}",

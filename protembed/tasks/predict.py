@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from protembed.config import ComputeConfig, ModelConfig, PredictConfig, ReaderConfig
+from protembed.config.predict import PredictConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.device import choose_device, worker_pool

@@ -17,18 +17,10 @@ from protembed.analysis.perplexity import (
     perplexity,
     reference_losses,
 )
-from protembed.config import (
-    TOKENS_PER_GPU_PACK,
-    TOKENS_PER_PACK,
-    BatchConfig,
-    ComputeConfig,
-    MaskingConfig,
-    OptimizerConfig,
-    OptimizerName,
-    PretrainConfig,
-    ReaderConfig,
-    as_plain_values,
-)
+from protembed.config.base import as_plain_values
+from protembed.config.optimizer import OptimizerConfig, OptimizerName
+from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
+from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig, ReaderConfig
 from protembed.data.batching import PretrainingPlan
 from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora

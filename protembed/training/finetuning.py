@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from protembed.config import FinetuneConfig, OptimizerConfig, OptimizerName
+from protembed.config.finetune import FinetuneConfig
+from protembed.config.optimizer import OptimizerConfig, OptimizerName
 from protembed.data.alphabet import encode
 from protembed.data.batching import LabelledPlan, labelled_packs
 from protembed.data.labels import LabelTable

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.optim import Optimizer
 
-from protembed.config import OptimizerConfig, OptimizerName, ScheduleName
+from protembed.config.optimizer import OptimizerConfig, OptimizerName, ScheduleName
 from protembed.data.batching import BatchPlan, LabelledBatch, MaskedBatch
 from protembed.errors import DivergedError
 from protembed.training.distributed import Compute

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from protembed.config.shared import PoolingName
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
 from protembed.data.batching import LabelledBatch, MaskedBatch
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
-from protembed.model.pooling import PoolingName, pool
+from protembed.model.pooling import pool
 from protembed.training.distributed import Compute
 
 AnyBatch = TypeVar("AnyBatch")

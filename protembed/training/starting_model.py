@@ -2,7 +2,8 @@
 
 import torch
 
-from protembed.config import DEFAULT_SIZE, SIZES, PretrainConfig
+from protembed.config.pretrain import PretrainConfig
+from protembed.config.shapes import DEFAULT_SIZE, SIZES
 from protembed.device import total_memory
 from protembed.errors import NotEnoughMemoryError
 from protembed.model.catalog import find_model

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.config import TaskName
+from protembed.config.finetune import TaskName
 from protembed.data.labels import LabelTable, Split, class_names, infer_task, label_values
 from protembed.metrics import (
     Metrics,

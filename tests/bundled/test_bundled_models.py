@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 
 from protembed.analysis.baselines import Composition
-from protembed.config import DEFAULT_MODEL, ComputeConfig, EmbedConfig, ModelConfig
+from protembed.config.embed import EmbedConfig
+from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import validation_packs
 from protembed.model.catalog import bundled_models, find_model

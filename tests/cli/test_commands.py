@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import protembed
 from protembed.cli.app import app
-from protembed.config import DEFAULT_MODEL
+from protembed.config.shared import DEFAULT_MODEL
 from protembed.data.fasta import read_fasta
 
 COMMANDS = ["pretrain", "embed", "finetune", "predict", "inspect-attention"]

@@ -5,7 +5,7 @@ import typer
 from rich.console import Console
 
 from protembed.cli.display import Display, reported_errors
-from protembed.config import ShowConfig
+from protembed.config.shared import ShowConfig
 from protembed.errors import FormatError, LostProcessError
 from protembed.training.loop import StepReport
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.config import TOKENS_PER_PACK, BatchConfig, MaskingConfig
+from protembed.config.pretrain import BatchConfig, MaskingConfig
+from protembed.config.shared import TOKENS_PER_PACK
 from protembed.data.alphabet import CLS, EOS, MASK, UNKNOWN_RESIDUE, encode, is_amino_acid
 from protembed.data.batching import (
     LabelledPlan,

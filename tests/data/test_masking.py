@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from protembed.config import MaskingConfig
+from protembed.config.pretrain import MaskingConfig
 from protembed.data.alphabet import (
     AMINO_ACIDS,
     FIRST_AMINO_ACID,

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from protembed.config import EncoderShape
+from protembed.config.shapes import LAYER_NORM_EPS, EncoderShape
 from protembed.data.alphabet import EOS, MASK, encode
 from protembed.data.batching import pack
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
-from protembed.model.encoder import LAYER_NORM_EPS, attend, inverse_frequencies
+from protembed.model.encoder import attend, inverse_frequencies
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from protembed.config import BatchConfig, MaskingConfig
+from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.batching import PretrainingPlan
 from protembed.device import WorkerPool
 from protembed.training.distributed import Compute

@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from protembed.config import EncoderShape
+from protembed.config.shapes import EncoderShape
 from protembed.errors import ModelFormatError
-from protembed.model.weights import StoredWeights, Weight, read_model_json, weight_table
+from protembed.model.esm_config import read_model_json
+from protembed.model.weights import StoredWeights, Weight, weight_table
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 

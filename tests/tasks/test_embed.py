@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config import EmbedConfig, ModelConfig, ReaderConfig
+from protembed.config.embed import EmbedConfig
+from protembed.config.shared import ModelConfig, ReaderConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.errors import IllegalResidueError, InputNotFoundError, OutputExistsError

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config import ComputeConfig, EmbedConfig, FinetuneConfig, ModelConfig, PredictConfig
+from protembed.config.embed import EmbedConfig
+from protembed.config.finetune import FinetuneConfig
+from protembed.config.predict import PredictConfig
+from protembed.config.shared import ComputeConfig, ModelConfig
 from protembed.errors import OutputExistsError, TableError
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.embed import embed_fasta

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config import AttentionConfig, ModelConfig
+from protembed.config.inspect_attention import AttentionConfig
+from protembed.config.shared import ModelConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ConfigError, IllegalResidueError, OutputExistsError
 from protembed.tasks.inspect_attention import inspect_attention

@@ -1,6 +1,7 @@
 import pytest
 
-from protembed.config import ModelConfig, PredictConfig
+from protembed.config.predict import PredictConfig
+from protembed.config.shared import ModelConfig
 from protembed.errors import InputNotFoundError, OutputExistsError
 from protembed.tasks.predict import predict_fasta
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config import BatchConfig, MaskingConfig
+from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import MASK
 from protembed.data.batching import MaskedBatch, PretrainingPlan
 from protembed.training.objectives import MaskedLM

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from protembed.config import EncoderShape, OptimizerConfig
+from protembed.config.optimizer import OptimizerConfig
+from protembed.config.shapes import EncoderShape
 from protembed.data.alphabet import AMINO_ACID_IDS, encode
 from protembed.data.batching import labelled_packs
 from protembed.device import WorkerPool

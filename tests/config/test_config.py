@@ -1,15 +1,21 @@
 import dataclasses
 import json
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from protembed import config
-from protembed.config import SIZES, Config, as_plain_values, flag_name
+import protembed.config
+from protembed.config.base import Config, as_plain_values, flag_name
+from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
+from protembed.config.shapes import SIZES, SizeName
 from protembed.errors import ConfigError
 from protembed.model.checkpoint import new_checkpoint
 
+for module in iter_modules(protembed.config.__path__, "protembed.config."):
+    import_module(module.name)
 CONFIGS = Config.__subclasses__()
 OPTIONS = [(kind, spec) for kind in CONFIGS for spec in dataclasses.fields(kind)]
 BOUNDED = [(kind, spec, end) for kind, spec in OPTIONS for end in ("min", "max") if spec.metadata[end] is not None]
@@ -56,9 +62,9 @@ def test_only_the_choices_are_chosen(kind, spec):
 @pytest.mark.parametrize(
     ("kind", "options", "flag"),
     [
-        (config.PretrainConfig, {"steps": 10, "max_minutes": 1.0}, "--max-minutes"),
-        (config.BatchConfig, {"tokens_per_batch": 603, "crop_residues": 300}, "--tokens-per-batch"),
-        (config.MaskingConfig, {"random_rate": 0.6, "keep_rate": 0.5}, "--keep-rate"),
+        (PretrainConfig, {"steps": 10, "max_minutes": 1.0}, "--max-minutes"),
+        (BatchConfig, {"tokens_per_batch": 603, "crop_residues": 300}, "--tokens-per-batch"),
+        (MaskingConfig, {"random_rate": 0.6, "keep_rate": 0.5}, "--keep-rate"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(kind, options, flag):
@@ -71,8 +77,8 @@ def test_options_that_contradict_each_other_are_refused(kind, options, flag):
 
 
 def test_options_that_just_agree_are_accepted():
-    config.BatchConfig(tokens_per_batch=516, crop_residues=256)
-    config.MaskingConfig(random_rate=0.5, keep_rate=0.5)
+    BatchConfig(tokens_per_batch=516, crop_residues=256)
+    MaskingConfig(random_rate=0.5, keep_rate=0.5)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -105,8 +111,8 @@ def test_plain_values_can_be_stored_as_json(kind):
 
 
 def test_plain_values_leave_out_what_does_not_shape_the_result():
-    here = config.PretrainConfig(output=Path("here.run"), valid=[Path("v.fasta")], force=True, seed=3)
-    there = config.PretrainConfig(output=Path("there.run"), seed=3)
+    here = PretrainConfig(output=Path("here.run"), valid=[Path("v.fasta")], force=True, seed=3)
+    there = PretrainConfig(output=Path("there.run"), seed=3)
 
     assert as_plain_values(here)["seed"] == 3
     assert as_plain_values(here).keys().isdisjoint({"output", "force", "valid"})
@@ -114,7 +120,7 @@ def test_plain_values_leave_out_what_does_not_shape_the_result():
 
 
 def test_every_size_can_be_named_and_says_its_layers():
-    assert set(get_args(config.SizeName)) == set(SIZES)
+    assert set(get_args(SizeName)) == set(SIZES)
     assert all(name.startswith(f"t{shape.num_layers}_") for name, shape in SIZES.items())
 
 
@@ -136,4 +142,4 @@ def test_the_parameters_of_a_shape_are_counted_without_making_it(size):
 )
 def test_options_that_would_do_nothing_are_refused(options, flag):
     with pytest.raises(ConfigError, match=flag):
-        config.PretrainConfig(**options)
+        PretrainConfig(**options)

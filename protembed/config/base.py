@@ -1,0 +1,66 @@
+"""What every config is made of: options that carry their help, range and flags, and check themselves. No torch."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from protembed.errors import ConfigError
+
+
+def option(
+    default: Any, help: str, *, flags: tuple[str, ...] = (), min: float | None = None, max: float | None = None
+) -> Any:
+    """Declare a field of a config, and with it an option of the command line.
+
+    Args:
+        default: the default; None means absent or planned from the data, as `help` says.
+        help: one sentence, with the unit.
+        flags: the option's names where they are not the field's name with dashes.
+        min: the smallest value allowed.
+        max: the largest value allowed.
+    """
+    metadata = {"help": help, "flags": flags, "min": min, "max": max}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The base of all configs: checks ranges and choices when it is made."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            if value is None:
+                continue
+            name = flag_name(spec)
+            hint = hints[spec.name]
+            choices = next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())
+            if choices and value not in choices:
+                raise ConfigError(name, value, f"one of {', '.join(choices)} is expected")
+            low, high = spec.metadata["min"], spec.metadata["max"]
+            if (low is not None and not value >= low) or (high is not None and not value <= high):
+                raise ConfigError(name, value, f"a value from {_bound(low)} to {_bound(high)} is expected")
+
+
+def flag_name(spec: "dataclasses.Field[Any]") -> str:
+    """Spell a field as its long option: `mask_rate` is `--mask-rate`."""
+    flags: tuple[str, ...] = spec.metadata["flags"]
+    return flags[-1] if flags else "--" + spec.name.replace("_", "-")
+
+
+def as_plain_values(config: Config) -> Mapping[str, Any]:
+    """Turn a config into what JSON can hold, without what does not shape the result: paths and `--force`."""
+    return {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if not isinstance(value, Path | list) and name not in ("force", "output")
+    }
+
+
+def _bound(value: float | None) -> str:
+    return "any" if value is None else f"{value:g}"
