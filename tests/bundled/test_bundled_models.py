@@ -10,7 +10,7 @@ from safetensors import safe_open
 from protembed.analysis.baselines import Composition
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig
-from protembed.data.alphabet import CLS, EOS, encode
+from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, encode
 from protembed.data.batching import validation_packs
 from protembed.model.catalog import bundled_models, find_model
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
@@ -18,7 +18,6 @@ from protembed.tasks.embed import embed_fasta
 from protembed.training.distributed import Compute
 from protembed.training.objectives import MaskedLM, evaluate
 
-PARITY = {"rtol": 1e-5, "atol": 1e-5}
 EXAMPLES = Path(__file__).parents[2] / "examples" / "proteins.fasta"
 
 README = Path(__file__).parents[2] / "README.md"
@@ -85,10 +84,14 @@ def test_transformers_loads_it_without_a_word_and_agrees(directory, proteins, ca
         with torch.no_grad():
             expected = theirs.eval()(tokens[None], torch.ones_like(tokens)[None], output_hidden_states=True)
             states = list(ours.encoder.hidden_states(tokens, ours.encoder.pack(torch.tensor([0, len(tokens)]))))
-            logits = ours.lm_head(states[-1], ours.encoder.embedding.weight)
-        for state, other in zip(states, expected.hidden_states, strict=True):
-            torch.testing.assert_close(state, other[0], **PARITY)
-        torch.testing.assert_close(logits, expected.logits[0], **PARITY)
+            logits = ours.lm_head(states[-1], ours.encoder.embedding.weight, AMINO_ACID_IDS)
+        amino_acids = expected.logits[0, :, AMINO_ACID_IDS]
+        for value, other in zip(
+            [*states, logits], [*(state[0] for state in expected.hidden_states), amino_acids], strict=True
+        ):
+            # Some coordinates of a trained model grow to hundreds, where float32 itself is no finer than 1e-5: from
+            # the same model in float64, transformers is as far away as we are.
+            torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-5 * max(1.0, other.abs().max().item()))
 
 
 def test_it_has_learned_more_than_the_composition(directory, corpus, pool):

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -6,10 +7,10 @@ import pytest
 import torch
 
 from protembed.config.embed import EmbedConfig
-from protembed.config.shared import ModelConfig, ReaderConfig
+from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ReaderConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
-from protembed.errors import IllegalResidueError, InputNotFoundError, OutputExistsError
+from protembed.errors import IllegalResidueError, OutputExistsError
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.embed import embed_fasta
 
@@ -148,9 +149,11 @@ def test_records_left_out_on_request_are_listed(embed, tmp_path):
     assert (tmp_path / "emb.failed.tsv").read_text().splitlines()[1].startswith("mixed.fasta\t4\tb\t")
 
 
-def test_without_a_model_it_says_what_to_pass(proteins_fasta, tmp_path):
-    with pytest.raises(InputNotFoundError, match="pass --model with the run of `protembed pretrain`"):
-        embed_fasta([proteins_fasta], ModelConfig(), EmbedConfig(output=tmp_path / "emb.npy"))
+def test_without_a_model_it_takes_the_one_in_the_box(proteins_fasta, tmp_path):
+    for name, model in (("none.npy", None), ("named.npy", Path(DEFAULT_MODEL))):
+        embed_fasta([proteins_fasta], ModelConfig(model=model), EmbedConfig(output=tmp_path / name))
+
+    np.testing.assert_array_equal(np.load(tmp_path / "none.npy"), np.load(tmp_path / "named.npy"))
 
 
 def test_five_hundred_windows_keep_the_input_order(embed, tmp_path, proteins, esm_directory, oracle):
