@@ -28,6 +28,7 @@ from protembed.data.corpus import open_corpora
 from protembed.files import atomic_directory, read_json
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.report.card import model_card, shape_in_words
+from protembed.report.figures import draw_training
 from protembed.report.pretraining import pretraining_facts
 from protembed.training.loop import TrainingPlan
 
@@ -53,12 +54,17 @@ CURVE_TEXT = (
 )
 LIMITS = (
     "- It has {millions:.1f} million parameters, the smallest ESM-2 model {esm2:.1f}, and saw {residues:.0f} million "
-    "residues. It knows the composition of proteins and their local patterns, and little of their structure.\n"
+    "residues. Beyond the composition of proteins and their local patterns it knows little.\n"
     "- It was trained on crops of {window} residues; longer proteins are computed whole, which it has not learned.\n"
     "- Most of its training proteins are of Swiss-Prot, which favours well-studied organisms.\n"
     "- The contact head is not fitted.\n"
+    "{search}"
     "- Its perplexity is over the 20 amino acids with all targets behind `<mask>`, and compares only with figures "
     "measured so, on the same proteins."
+)
+SEARCH_INSTEAD = (
+    "- To find relatives of a protein, use a search tool: even counts of all triples of residues find more remote ones "
+    "than these vectors do.\n"
 )
 
 
@@ -98,12 +104,13 @@ def main() -> None:
                 esm2=SIZES["t6_8M"].num_parameters / 1e6,
                 residues=checkpoint.record.metrics["residues_seen"] / 1e6,
                 window=checkpoint.record.window_residues,
+                search=SEARCH_INSTEAD if is_worse_than_triples(measured) else "",
             ),
         },
     )
     with atomic_directory(options.output, marker="config.json") as directory:
         write_checkpoint_files(checkpoint, directory, card, dtype=torch.float16)
-        (directory / CURVE).write_bytes((options.run / CURVE).read_bytes())
+        draw_training(directory / CURVE, read_log(options.run))
 
 
 def facts(checkpoint: Checkpoint, run: Path, threads: int) -> dict[str, str]:
@@ -117,7 +124,7 @@ def facts(checkpoint: Checkpoint, run: Path, threads: int) -> dict[str, str]:
     return {
         **pretraining_facts(checkpoint.record, train, batches, masking, plan),
         "recipe": f"benchmarks/train_bundled_model.sh, seed {settings['seed']}",
-        "compute": f"{steps_in_minutes(run / 'metrics.jsonl'):.0f} minutes of steps on {threads} threads of a CPU, "
+        "compute": f"{steps_in_minutes(read_log(run)):.0f} minutes of steps on {threads} threads of a CPU, "
         f"float32; {flops:.1e} FLOP in matrix products",
         "vectors": f"the mean over the residues in layer {checkpoint.record.layer} of "
         f"{checkpoint.encoder.shape.num_layers}",
@@ -130,11 +137,18 @@ def chosen(kind: type[Any], settings: Mapping[str, Any]) -> Any:
     return kind(**{spec.name: settings[spec.name] for spec in dataclasses.fields(kind)})
 
 
-def steps_in_minutes(log: Path) -> float:
+def read_log(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def steps_in_minutes(lines: list[dict[str, Any]]) -> float:
     """Add up how long the steps of a run took, without validations and saving."""
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     residues = np.diff([line["residues"] for line in lines], prepend=0)
     return float((residues / [line["residues_per_second"] for line in lines]).sum() / 60)
+
+
+def is_worse_than_triples(measured: Mapping[str, Any]) -> bool:
+    return "neighbours" in measured and measured["neighbours"]["shares"][neighbours.MODEL]["gain_high"] < 0
 
 
 def results(measured: Mapping[str, Any]) -> str:

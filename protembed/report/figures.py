@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from protembed.files import atomic_path
@@ -39,10 +40,11 @@ def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
         if validated:
             _draw_validations(axes, validated)
         axes.set(xlabel="residues seen", ylabel="loss (nats per masked residue)")
+        axes.xaxis.set_major_formatter(EngFormatter())
         perplexity = axes.secondary_yaxis("right", functions=(_exp, _log))
         perplexity.set_ylabel("perplexity")
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
+            axes.legend(edgecolor="none", framealpha=0.9)  # lines that pass behind it do not strike it out
 
 
 def _draw_validations(axes: Axes, validated: Sequence[Mapping[str, Any]]) -> None:
