@@ -35,8 +35,9 @@ from protembed.training.loop import TrainingPlan
 CURVE = "training.png"
 
 USE = (
-    "It comes with protembed and is the default of every command: `protembed embed seqs.fasta -o emb.npy` works "
-    "offline and at once. **It is small. For better vectors name an ESM-2 model**; `protembed models` lists some."
+    "It comes with protembed: `embed`, `finetune` and `inspect-attention` take it where no model is named, so that "
+    "`protembed embed seqs.fasta -o emb.npy` works offline and at once. **It is small. For better vectors name an ESM-2 "
+    "model**; `protembed models` lists some."
 )
 DATA = (
     "The training proteins are Swiss-Prot (release 2014_01), a sample of TrEMBL, subsets of AMRFinder and ISfinder as "
@@ -55,7 +56,8 @@ CURVE_TEXT = (
 LIMITS = (
     "- It has {millions:.1f} million parameters, the smallest ESM-2 model {esm2:.1f}, and saw {residues:.0f} million "
     "residues. Beyond the composition of proteins and their local patterns it knows little.\n"
-    "- It was trained on crops of {window} residues; longer proteins are computed whole, which it has not learned.\n"
+    "- It was trained on crops of {window} residues; longer proteins are computed whole, which it has not learned "
+    "(benchmarks/README.md has what that costs).\n"
     "- Most of its training proteins are of Swiss-Prot, which favours well-studied organisms.\n"
     "- The contact head is not fitted.\n"
     "{search}"
@@ -126,6 +128,7 @@ def facts(checkpoint: Checkpoint, run: Path, threads: int) -> dict[str, str]:
         "recipe": f"benchmarks/train_bundled_model.sh, seed {settings['seed']}",
         "compute": f"{steps_in_minutes(read_log(run)):.0f} minutes of steps on {threads} threads of a CPU, "
         f"float32; {flops:.1e} FLOP in matrix products",
+        "stored": "half precision, rotary frequencies in float32; read and measured as float32",
         "vectors": f"the mean over the residues in layer {checkpoint.record.layer} of "
         f"{checkpoint.encoder.shape.num_layers}",
     }

@@ -20,13 +20,18 @@ def models(show: ShowConfig) -> None:
     if not show.json:
         for model in listing.models:
             print(describe_model(model))
-    usage = "for better vectors fetch an ESM-2 model, and name the directory: --model esm2_t12_35M"
-    Display(show).summary(listing, usage)
+    Display(show).summary(
+        listing,
+        "perplexities compare only on the same proteins and classes: not the box's with the published ones",
+        "for better vectors fetch an ESM-2 model, and name its directory: --model esm2_t12_35M",
+    )
 
 
 def describe_model(model: "ListedModel") -> str:
     """Say in two lines what a model is, what to expect of it, and how to get it."""
-    size = f"{model.num_parameters / 1e6:,.1f} M parameters, {file_size(model.num_bytes)}"
+    millions = model.num_parameters / 1e6
+    number = f"{millions / 1e3:.1f} B" if millions >= 1e3 else f"{millions:.1f} M"
+    size = f"{number} parameters, {file_size(model.num_bytes)}"
     shape = f"{model.num_layers} layers of width {model.dim:,}"
     place = "in the box, the default" if model.is_default else "in the box" if model.is_bundled else model.how_to_get
     return f"{model.name:<16}  {size}, {shape}: {model.expectation}\n{'':<16}  {place}"

@@ -48,10 +48,11 @@ def describe_summary(summary: "PretrainSummary") -> Iterator[str]:
         yield "amino acid   hidden    loss  accuracy  mistaken for"
         yield from map(_amino_acid_line, summary.amino_acids)
     unigram = summary.references["unigram"]
+    gain = unigram - summary.valid_loss
     ending = "" if summary.is_finished else f"; left after step {summary.num_steps:,}, repeat the command to go on"
     yield (
         f"{summary.model}: validation loss {summary.valid_loss:.4f}, perplexity {summary.valid_perplexity:.2f}; "
-        f"unigram loss {unigram:.4f}, {unigram - summary.valid_loss:+.4f} nats better{ending}"
+        f"unigram loss {unigram:.4f}, {abs(gain):.4f} nats {'better' if gain > 0 else 'worse'}{ending}"
     )
 
 

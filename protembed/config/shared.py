@@ -44,7 +44,7 @@ class ComputeConfig(Config):
 class ShowConfig(Config):
     """Showing."""
 
-    quiet: bool = option(False, "Print nothing but warnings and errors.")
+    quiet: bool = option(False, "Print no more than data, warnings and errors.")
     json: bool = option(False, "Print a machine-readable summary on stdout (on stderr when stdout carries data).")
 
 

@@ -1,5 +1,6 @@
 """From a model's name to its directory: bundled, on disk, or how to get it from the Hugging Face hub."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,8 @@ class PublishedModel:
         """The command, or the line of Python, that brings it into a directory that can be named."""
         if not self.has_safetensors:
             # Pickled weights can run code when they are read: whoever wants them reads them with transformers.
-            return f'EsmForMaskedLM.from_pretrained("{self.hub_id}").save_pretrained("{self.name}") of transformers'
+            convert = f"EsmForMaskedLM.from_pretrained('{self.hub_id}').save_pretrained('{self.name}')"
+            return f'python -c "from transformers import EsmForMaskedLM; {convert}"'
         return f"hf download {self.hub_id} config.json model.safetensors --local-dir {self.name}"
 
 
@@ -82,21 +84,37 @@ def find_model(name: Path | None) -> Path:
     """
     if name is None:
         return _BUNDLED / DEFAULT_MODEL
-    if (name / "config.json").exists():
-        return name
-    if (name / "model" / "config.json").exists():
-        return name / "model"
+    try:
+        directory = _on_disk(name)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise InputNotFoundError(str(name), error.strerror or str(error), _how_to_get(name)) from error
+    bundled = {path.name: path for path in bundled_models()}
+    directory = directory or bundled.get(str(name))
+    if directory is None:
+        found = "no such directory, and no bundled model of that name"
+        raise InputNotFoundError(str(name), found, _how_to_get(name))
+    return directory
+
+
+def _on_disk(name: Path) -> Path | None:
+    """Find the model in a directory or a run; None if nothing of that name is there."""
+    for directory in (name, name / "model"):
+        if (directory / "config.json").exists():
+            return directory
     if (name / "run.json").exists():
         raise InputNotFoundError(str(name), "this run has no finished model yet", "repeat its command to resume it")
-    bundled = {path.name: path for path in bundled_models()}
-    if str(name) in bundled and not name.exists():
-        return bundled[str(name)]
-    found = "there is no config.json in it" if name.is_dir() else "no such directory, and no bundled model of that name"
-    raise InputNotFoundError(str(name), found, _how_to_get(name))
+    if name.is_dir():
+        raise InputNotFoundError(str(name), "there is no config.json in it", _how_to_get(name))
+    if os.path.lexists(name):
+        raise InputNotFoundError(str(name), "this is no directory", _how_to_get(name))
+    return None
 
 
 def _how_to_get(name: Path) -> str:
-    published = next((model for model in PUBLISHED_MODELS if str(name) in (model.name, model.hub_id)), None)
+    # The hub's names are long, and easily half remembered.
+    short = name.name.lower().removesuffix("_ur50d")
+    published = next((model for model in PUBLISHED_MODELS if model.name.lower() == short), None)
     if published is None:
-        return "pass --model with a model directory, the run of `protembed pretrain`, or what `protembed models` lists"
-    return f"get it ({published.how_to_get}), and pass --model with that directory"
+        bundled = ", ".join(path.name for path in bundled_models())
+        return f"pass --model with a model directory, the run of `protembed pretrain`, or a bundled name ({bundled})"
+    return f"fetch it by `{published.how_to_get}`, and pass --model with that directory"

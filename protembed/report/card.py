@@ -27,8 +27,9 @@ def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
         "`protembed embed seqs.fasta -m DIRECTORY` turns proteins into vectors with it.",
         facts,
         {
-            "Limits": "It has learned from the proteins it was trained on and from nothing else. Perplexity compares "
-            "only between models that were validated on the same proteins with the same hidden residues."
+            "Limits": "It has learned from the proteins it was trained on, and those of the model it started from if "
+            "one is named, and from nothing else. Perplexity compares only between models that were validated on the "
+            "same proteins with the same hidden residues."
         },
     )
 

@@ -104,7 +104,9 @@ def pretraining_facts(
         f", the compared model {measured['compared_perplexity']:.2f}" if "compared_perplexity" in measured else ""
     )
     falling = f", falling over the last {plan.decay_steps:,}" if plan.schedule == "stable" else ""
+    started_from = record.configuration.get("from_model")
     return {
+        **({"started from": str(started_from)} if started_from else {}),
         "trained on": f"{len(train):,} proteins{clusters}, {train.num_residues:,} residues",
         "residues seen": f"{measured['residues_seen']:,} in {measured['step']:,} steps",
         "crops": f"{batches.crop_residues} residues, {masking.mask_rate:.0%} masked, "

@@ -69,7 +69,7 @@ def _bundled(directory: Path) -> ListedModel:
 
 
 def _published(model: PublishedModel) -> ListedModel:
-    figures = "no figures here, for it takes more memory than most machines have"
+    figures = "no figures at hand"
     if model.perplexity is not None and model.contact_precision is not None:
         figures = f"perplexity {model.perplexity:.2f} over 33 tokens on UniRef50, "
         figures += f"{100 * model.contact_precision:.1f} % of the top L long-range contacts are true (published)"

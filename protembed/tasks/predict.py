@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from protembed.config.predict import PredictConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
+from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.device import choose_device, worker_pool
@@ -66,12 +66,12 @@ def predict_fasta(
     output = prediction.output or default_path(fasta[0], ".predictions.tsv")
     if output != STANDARD_STREAM and output.exists() and not prediction.force:
         raise OutputExistsError(output, "may be another result")
-    directory = find_model(model.model)
-    checkpoint = load_checkpoint(directory)
+    checkpoint = load_checkpoint(find_model(model.model))
     head = checkpoint.task_head
     if head is None:
         advice = "make one by `protembed finetune labels.csv`, and name its directory"
-        raise InputNotFoundError(str(directory), "this model has no head to predict with", advice)
+        name = str(model.model or DEFAULT_MODEL)
+        raise InputNotFoundError(name, "this model has no head to predict with", advice)
     device = choose_device(compute)
     checkpoint.to(device)
     predictions = partial(representation_of(checkpoint).predictions, head=head)

@@ -258,7 +258,7 @@ class _Pretraining:
         """Write the model as it stands, the best so far, as a Hugging Face directory."""
         self._checkpoint.record = replace(
             self._checkpoint.record,
-            configuration=_settings(self._options),
+            configuration={**_settings(self._options), "from_model": _name(self._options.pretrain.from_model)},
             corpus_fingerprint=self._corpora.train.fingerprint,
             metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
         )
@@ -335,6 +335,11 @@ def _identity(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]
         "from": None if config.from_model is None else model_sha256(find_model(config.from_model)),
         "compare": None if config.compare is None else model_sha256(find_model(config.compare)),
     }
+
+
+def _name(model: Path | None) -> str | None:
+    # The folder's own name, not its path: results do not tell where they were made.
+    return None if model is None else model.resolve().name
 
 
 def _settings(options: PretrainOptions) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def test_no_name_means_the_default_model_wherever_the_command_runs(tiny_model, t
 
 
 def test_a_missing_model_comes_with_advice_how_to_get_one(tmp_path):
-    for name in (tmp_path, tmp_path / "missing", tmp_path / "file"):
-        (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for name in (tmp_path, *(tmp_path / part for part in ("missing", "file", "link", "x" * 300))):
         with pytest.raises(InputNotFoundError, match="--model") as caught:
             find_model(name)
         assert caught.value.exit_status == 66
@@ -57,7 +58,7 @@ def test_a_missing_model_comes_with_advice_how_to_get_one(tmp_path):
 def test_a_published_model_comes_with_the_command_that_fetches_it(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    for name in (model.name, model.hub_id):
+    for name in (model.name, model.hub_id, model.hub_id.upper(), f"{model.name}_UR50D"):
         with pytest.raises(InputNotFoundError) as caught:
             find_model(Path(name))
         assert model.how_to_get in str(caught.value)
