@@ -36,8 +36,8 @@ CURVE = "training.png"
 
 USE = (
     "It comes with protembed: `embed`, `finetune` and `inspect-attention` take it where no model is named, so that "
-    "`protembed embed seqs.fasta -o emb.npy` works offline and at once. **It is small. For better vectors name an ESM-2 "
-    "model**; `protembed models` lists some."
+    "`protembed embed seqs.fasta -o emb.npy` works offline and at once. **It is small. For better vectors name an "
+    "ESM-2 model**; `protembed models` lists some."
 )
 DATA = (
     "The training proteins are Swiss-Prot (release 2014_01), a sample of TrEMBL, subsets of AMRFinder and ISfinder as "

@@ -28,10 +28,9 @@ def models(show: ShowConfig) -> None:
 
 
 def describe_model(model: "ListedModel") -> str:
-    """Say in two lines what a model is, what to expect of it, and how to get it."""
+    """Say in three lines what a model is, what to expect of it, and how to get it."""
     millions = model.num_parameters / 1e6
     number = f"{millions / 1e3:.1f} B" if millions >= 1e3 else f"{millions:.1f} M"
-    size = f"{number} parameters, {file_size(model.num_bytes)}"
-    shape = f"{model.num_layers} layers of width {model.dim:,}"
+    size = f"{number} parameters, {file_size(model.num_bytes)}, {model.num_layers} layers of width {model.dim:,}"
     place = "in the box, the default" if model.is_default else "in the box" if model.is_bundled else model.how_to_get
-    return f"{model.name:<16}  {size}, {shape}: {model.expectation}\n{'':<16}  {place}"
+    return f"{model.name:<16}  {size}\n    {model.expectation}\n    {place}"

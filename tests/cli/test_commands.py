@@ -232,7 +232,8 @@ def test_models_are_listed_on_stdout_for_people_and_for_machines():
     assert "in the box, the default" in told.stdout
     for model in counted["models"]:
         assert all(part in told.stdout for part in (model["expectation"], model["how_to_get"]))
-    assert "33.5 M parameters, 134 MB, 12 layers of width 480: perplexity 11.65" in told.stdout
+    assert "33.5 M parameters, 134 MB, 12 layers of width 480\n    perplexity 11.65" in told.stdout
+    assert "15.1 B parameters, 60.5 GB" in told.stdout
     assert "name its directory: --model esm2_t12_35M" in told.stderr
     assert invoke("models", "--quiet").stderr == ""
 
