@@ -11,7 +11,7 @@
 # VALID has other 30 % clusters than CORPUS. LABELS are Swiss-Prot's cellular components.
 #
 # In the environment: SIZE (t4_1M), MINUTES of training (96), THREADS (2), and further OPTIONS of protembed pretrain. With
-# a GPU, SIZE=t6_8M MINUTES=9 OPTIONS="--device cuda --crop-residues 512 --tokens-per-batch 131072". A run that was
+# a GPU, which was not tried yet, SIZE=t6_8M MINUTES=9 OPTIONS="--crop-residues 512 --tokens-per-batch 131072". A run that was
 # interrupted goes on when the same command is repeated. What was tried for this recipe is in benchmarks/README.md.
 set -euo pipefail
 corpus=$1 clusters=$2 valid=$3 out=$4 labels=${5:-}

@@ -202,6 +202,8 @@ def test_pretraining_goes_on_from_another_model(tmp_path, proteins_fasta, tiny_m
     assert adapted.record.window_residues == base.record.window_residues
     moved = (adapted.encoder.embedding.weight - base.encoder.embedding.weight).abs().max()
     assert 0 < moved < 0.01
+    assert adapted.record.configuration["from_model"] == tiny_model.name
+    assert f"| started from | {tiny_model.name} |" in (run / "model" / "README.md").read_text()
 
 
 def test_the_minutes_asked_for_are_turned_into_steps_that_the_run_remembers(tmp_path, proteins_fasta):
