@@ -11,8 +11,9 @@
 # VALID has other 30 % clusters than CORPUS. LABELS are Swiss-Prot's cellular components.
 #
 # In the environment: SIZE (t4_1M), MINUTES of training (96), THREADS (2), and further OPTIONS of protembed pretrain. With
-# a GPU, which was not tried yet, SIZE=t6_8M MINUTES=9 OPTIONS="--crop-residues 512 --tokens-per-batch 131072". A run that was
-# interrupted goes on when the same command is repeated. What was tried for this recipe is in benchmarks/README.md.
+# a GPU, which was not tried yet: SIZE=t6_8M MINUTES=9 OPTIONS="--crop-residues 512 --tokens-per-batch 131072".
+# A run that was interrupted goes on when the same command is repeated. What was tried for this recipe is in
+# benchmarks/README.md.
 set -euo pipefail
 corpus=$1 clusters=$2 valid=$3 out=$4 labels=${5:-}
 size=${SIZE:-t4_1M} minutes=${MINUTES:-96} threads=${THREADS:-2}
