@@ -144,4 +144,6 @@ def _give_up_stdout() -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value

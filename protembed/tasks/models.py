@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.config.shapes import EncoderShape
 from protembed.config.shared import DEFAULT_MODEL
 from protembed.model.catalog import PUBLISHED_MODELS, PublishedModel, bundled_models
 from protembed.model.esm_config import read_shape
@@ -24,6 +23,7 @@ class ListedModel:
         dim: numbers of a protein's vector.
         is_bundled: whether it comes with protembed.
         is_default: whether it is taken where no model is named.
+        directory: of a bundled one, for transformers and others; None otherwise.
         expectation: how good it is, in a few words.
         how_to_get: what to do before naming it; empty for a bundled one.
     """
@@ -35,6 +35,7 @@ class ListedModel:
     dim: int
     is_bundled: bool
     is_default: bool
+    directory: Path | None
     expectation: str
     how_to_get: str
 
@@ -56,12 +57,16 @@ def list_models() -> ModelList:
 
 
 def _bundled(directory: Path) -> ListedModel:
-    metrics = read_record(directory).metrics
-    return _listed(
-        directory.name,
-        read_shape(directory),
+    shape, metrics = read_shape(directory), read_record(directory).metrics
+    return ListedModel(
+        name=directory.name,
+        num_parameters=shape.num_parameters,
         num_bytes=sum(file.stat().st_size for file in directory.glob("*.safetensors")),
+        num_layers=shape.num_layers,
+        dim=shape.dim,
         is_bundled=True,
+        is_default=directory.name == DEFAULT_MODEL,
+        directory=directory,
         expectation=f"perplexity {metrics['valid_perplexity']:.1f} over 20 amino acids on proteins of other families, "
         f"where composition alone gives {metrics['unigram_perplexity']:.1f}",
         how_to_get="",
@@ -73,27 +78,15 @@ def _published(model: PublishedModel) -> ListedModel:
     if model.perplexity is not None and model.contact_precision is not None:
         figures = f"perplexity {model.perplexity:.2f} over 33 tokens on UniRef50, "
         figures += f"{100 * model.contact_precision:.1f} % of the top L long-range contacts are true (published)"
-    return _listed(
-        model.name,
-        model.shape,
+    return ListedModel(
+        name=model.name,
+        num_parameters=model.shape.num_parameters,
         num_bytes=_BYTES_PER_NUMBER * model.shape.num_parameters,
+        num_layers=model.shape.num_layers,
+        dim=model.shape.dim,
         is_bundled=False,
+        is_default=False,
+        directory=None,
         expectation=figures,
         how_to_get=model.how_to_get,
-    )
-
-
-def _listed(
-    name: str, shape: EncoderShape, *, num_bytes: int, is_bundled: bool, expectation: str, how_to_get: str
-) -> ListedModel:
-    return ListedModel(
-        name=name,
-        num_parameters=shape.num_parameters,
-        num_bytes=num_bytes,
-        num_layers=shape.num_layers,
-        dim=shape.dim,
-        is_bundled=is_bundled,
-        is_default=name == DEFAULT_MODEL,
-        expectation=expectation,
-        how_to_get=how_to_get,
     )

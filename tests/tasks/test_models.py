@@ -23,6 +23,7 @@ def test_what_is_said_of_the_default_is_what_it_is():
     assert default.num_bytes == (directory / "model.safetensors").stat().st_size
     assert default.dim == checkpoint.encoder.shape.dim
     assert f"perplexity {read_record(directory).metrics['valid_perplexity']:.1f}" in default.expectation
+    assert default.directory == directory
     assert default.how_to_get == ""
 
 
