@@ -55,6 +55,6 @@ class ModelConfig(Config):
     model: Path | None = option(
         None,
         "A model directory (ESM-2 in Hugging Face layout), a protembed run, or the name of a bundled model; "
-        f"{DEFAULT_MODEL} by default. See `protembed models`.",
+        f"{DEFAULT_MODEL} by default, which has no head for `predict`. See `protembed models`.",
         flags=("-m", "--model"),
     )

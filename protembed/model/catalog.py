@@ -96,6 +96,11 @@ def find_model(name: Path | None) -> Path:
     return directory
 
 
+def model_name(name: Path | None) -> str:
+    """Spell a model's name as results record it: the folder's own name, not its path, which tells where it was made."""
+    return DEFAULT_MODEL if name is None else name.resolve().name
+
+
 def _on_disk(name: Path) -> Path | None:
     """Find the model in a directory or a run; None if nothing of that name is there."""
     for directory in (name, name / "model"):

@@ -7,14 +7,14 @@ from typing import Any
 
 import protembed
 from protembed.config.embed import EmbedConfig
-from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig, ReaderConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.embeddings import choose_format, embeddings_file, finished_result
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.device import choose_device, worker_pool
 from protembed.files import STANDARD_STREAM, default_path, sha256_of_inputs
 from protembed.inference.engine import Engine
 from protembed.inference.representation import representation_of
-from protembed.model.catalog import find_model
+from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import load_checkpoint
 
 
@@ -73,7 +73,7 @@ def embed_fasta(
     representation = representation_of(checkpoint, layer=embedding.layer, pooling=embedding.pooling)
     meta = {
         "protembed_version": protembed.__version__,
-        "model_name": _model_name(model.model),
+        "model_name": model_name(model.model),
         "model_sha256": checkpoint.sha256(),
         "input_sha256": sha256_of_inputs(fasta),
         "on_illegal": reader.on_illegal,
@@ -115,8 +115,3 @@ def _summary_of_finished(output: Path, meta: Mapping[str, Any]) -> EmbedSummary:
         was_done=True,
         warnings=[],
     )
-
-
-def _model_name(model: Path | None) -> str:
-    # The folder's own name, not its path: results do not tell where they were made.
-    return DEFAULT_MODEL if model is None else model.resolve().name

@@ -27,7 +27,7 @@ from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, worker_pool
 from protembed.files import STANDARD_STREAM, default_path, scratch_directory, sha256_of_inputs, write_table
 from protembed.metrics import ClassFigures
-from protembed.model.catalog import find_model
+from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import (
     load_checkpoint,
     model_sha256,
@@ -256,9 +256,10 @@ class _Pretraining:
 
     def _export(self, report: StepReport) -> None:
         """Write the model as it stands, the best so far, as a Hugging Face directory."""
+        base = self._options.pretrain.from_model
         self._checkpoint.record = replace(
             self._checkpoint.record,
-            configuration={**_settings(self._options), "from_model": _name(self._options.pretrain.from_model)},
+            configuration={**_settings(self._options), "from_model": None if base is None else model_name(base)},
             corpus_fingerprint=self._corpora.train.fingerprint,
             metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
         )
@@ -335,11 +336,6 @@ def _identity(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]
         "from": None if config.from_model is None else model_sha256(find_model(config.from_model)),
         "compare": None if config.compare is None else model_sha256(find_model(config.compare)),
     }
-
-
-def _name(model: Path | None) -> str | None:
-    # The folder's own name, not its path: results do not tell where they were made.
-    return None if model is None else model.resolve().name
 
 
 def _settings(options: PretrainOptions) -> dict[str, Any]:
