@@ -133,8 +133,12 @@ def test_sub_packages_are_named_after_what_they_hold_and_say_nothing_else():
 
 @pytest.mark.parametrize(
     ("work", "absent"),
-    [("import protembed.cli.app", ["numpy", "torch"]), ("protembed.list_models()", ["torch"])],
-    ids=["help", "models"],
+    [
+        ("import protembed.cli.app", ["numpy", "torch"]),
+        ("protembed.list_models()", ["torch"]),
+        ("protembed.embed_fasta", ["matplotlib", "sklearn", "torch._dynamo", "transformers"]),
+    ],
+    ids=["help", "models", "embed"],
 )
 def test_what_needs_no_heavy_library_imports_none(work, absent):
     code = f"import sys, protembed; {work}; print([name for name in {absent} if name in sys.modules])"

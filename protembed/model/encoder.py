@@ -14,7 +14,6 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 
 from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import MASK, TOKENS
@@ -89,6 +88,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def attend_packed(query: Tensor, key: Tensor, value: Tensor, pack: Pack) -> Tensor:
     """Mix the values of each protein's tokens: arguments and result as for `attend`, (tokens, head, head_dim)."""
     if pack.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
+        # Here, for it loads torch's compiler, which takes as long as the rest of torch, and no CPU needs it.
+        from torch.nn.attention.varlen import varlen_attn
+
         boundaries, longest = pack.offsets.int(), max(pack.lengths)
         mixed = varlen_attn(query, key, value, boundaries, boundaries, longest, longest)
         assert isinstance(mixed, Tensor)
