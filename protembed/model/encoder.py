@@ -183,7 +183,9 @@ class Encoder(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.shape = shape
-        self.embedding = nn.Embedding(len(TOKENS), shape.dim)
+        # Without the constructor's random numbers, which nobody keeps: on the meta device, on which a checkpoint's modules
+        # are made, drawing them loads torch's compiler, a second of every command.
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(len(TOKENS), shape.dim), freeze=False)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
         self.final_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
         self.register_buffer("inverse_frequencies", inverse_frequencies(shape), persistent=False)
@@ -262,7 +264,8 @@ class Encoder(nn.Module):
 def inverse_frequencies(shape: EncoderShape) -> Tensor:
     """Compute the rotary frequencies of a head's pairs of coordinates, (head_dim / 2,), float32."""
     head_dim = shape.dim // shape.num_heads
-    return 1.0 / ROTARY_BASE ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    # On the CPU also while modules are made on the meta device, whose arithmetic loads torch's compiler.
+    return 1.0 / ROTARY_BASE ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim)
 
 
 def initialise(module: nn.Module, how: Literal["gaussian", "uniform"], generator: torch.Generator) -> None:
