@@ -183,7 +183,7 @@ class Encoder(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.shape = shape
-        # Without the constructor's random numbers, which nobody keeps: on the meta device, on which a checkpoint's modules
+        # Without the constructor's random numbers, which nobody keeps: on the meta device, where a checkpoint's modules
         # are made, drawing them loads torch's compiler, a second of every command.
         self.embedding = nn.Embedding.from_pretrained(torch.empty(len(TOKENS), shape.dim), freeze=False)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
