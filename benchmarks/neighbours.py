@@ -167,7 +167,7 @@ def share(is_right: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> dict[str,
 def embedded(checkpoint: Checkpoint, proteins: Sequence[Protein], threads: int) -> Vectors:
     with WorkerPool(threads) as pool:
         return np.stack(
-            [vector for _, vector in Engine(pool=pool).run(representation_of(checkpoint).proteins, proteins)]
+            [one.values for _, one in Engine(pool=pool).run(representation_of(checkpoint).proteins(), proteins)]
         )
 
 

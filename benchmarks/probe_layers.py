@@ -27,9 +27,9 @@ from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 from neighbours import composition
 from protembed.config.shared import ComputeConfig
 from protembed.device import WorkerPool, num_threads
-from protembed.files import open_input
 from protembed.inference.engine import Engine
 from protembed.inference.representation import representation_of
+from protembed.inputs import open_input
 from protembed.metrics import bootstrap_interval
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
@@ -64,8 +64,10 @@ def main() -> None:
     scores = {"composition": probe(composition(train), composition(valid), *truth)}
     with WorkerPool(options.threads) as pool:
         for layer in range(checkpoint.encoder.shape.num_layers + 1):
-            compute = representation_of(checkpoint, layer=str(layer)).proteins
-            vectors = (np.stack([row for _, row in Engine(pool=pool).run(compute, part)]) for part in (train, valid))
+            compute = representation_of(checkpoint, layer=str(layer)).proteins()
+            vectors = (
+                np.stack([one.values for _, one in Engine(pool=pool).run(compute, part)]) for part in (train, valid)
+            )
             scores[str(layer)] = probe(*vectors, *truth)
     results = {
         "num_train": len(train),

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AttentionConfig": "protembed.config.inspect_attention",
     "BatchConfig": "protembed.config.pretrain",
+    "CheckConfig": "protembed.config.check",
     "Checkpoint": "protembed.model.checkpoint",
     "ComputeConfig": "protembed.config.shared",
     "EmbedConfig": "protembed.config.embed",
@@ -25,6 +26,7 @@ _HOMES = {
     "PretrainOptions": "protembed.tasks.pretrain",
     "ReaderConfig": "protembed.config.shared",
     "Record": "protembed.data.fasta",
+    "check_embeddings": "protembed.tasks.check",
     "embed_fasta": "protembed.tasks.embed",
     "finetune_model": "protembed.tasks.finetune",
     "inspect_attention": "protembed.tasks.inspect_attention",
@@ -38,6 +40,7 @@ _HOMES = {
 __all__ = [
     "AttentionConfig",
     "BatchConfig",
+    "CheckConfig",
     "Checkpoint",
     "ComputeConfig",
     "EmbedConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "ReaderConfig",
     "Record",
     "__version__",
+    "check_embeddings",
     "embed_fasta",
     "finetune_model",
     "inspect_attention",
@@ -64,6 +68,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from protembed.config.check import CheckConfig
     from protembed.config.embed import EmbedConfig
     from protembed.config.finetune import FinetuneConfig
     from protembed.config.inspect_attention import AttentionConfig
@@ -74,6 +79,7 @@ if TYPE_CHECKING:
     from protembed.data.fasta import Record, read_fasta
     from protembed.model.checkpoint import Checkpoint, load_checkpoint
     from protembed.model.encoder import Encoder
+    from protembed.tasks.check import check_embeddings
     from protembed.tasks.embed import embed_fasta
     from protembed.tasks.finetune import FinetuneOptions, finetune_model
     from protembed.tasks.inspect_attention import inspect_attention

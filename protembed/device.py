@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from protembed.config.embed import EmbedPrecisionName
 from protembed.config.shared import ComputeConfig, PrecisionName
 from protembed.errors import ConfigError
 
@@ -44,12 +45,12 @@ def _own_gpu() -> torch.device:
     return torch.device("cuda", rank if num_gpus > 1 else 0)
 
 
-def choose_precision(precision: PrecisionName, device: torch.device) -> torch.dtype:
-    """Decide in what numbers matrix products are trained: bfloat16 on GPUs that have it, else float32."""
+def choose_precision(precision: PrecisionName | EmbedPrecisionName, device: torch.device) -> torch.dtype:
+    """Decide in what numbers matrix products are computed: bfloat16 on GPUs that have it, else float32."""
     if precision == "auto":
         is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if is_fast else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
 def has_varlen_attention(device: torch.device) -> bool:
@@ -146,6 +147,19 @@ class WorkerPool:
             yield running.popleft().result()
 
 
-def worker_pool(config: ComputeConfig, device: torch.device) -> WorkerPool:
-    """Make the pool for a device: one worker for each thread of a CPU, one alone for a GPU."""
-    return WorkerPool(num_threads(config) if device.type == "cpu" else 1)
+def worker_pool(config: ComputeConfig, device: torch.device, *, num_gpu_workers: int = 1) -> WorkerPool:
+    """Make the pool for a device: one worker for each thread of a CPU, few for a GPU.
+
+    Args:
+        config: how many threads.
+        device: where is computed.
+        num_gpu_workers: of a GPU; with two, one fills its queue while the other waits for a result.
+    """
+    return WorkerPool(num_threads(config) if device.type == "cpu" else num_gpu_workers)
+
+
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move a tensor to a device; to a GPU from pinned memory, so that nobody waits for it."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

@@ -6,6 +6,7 @@
     │   ├── FormatError                     not FASTA at all, damaged, or empty
     │   ├── RecordError                     a record without identifier or sequence
     │   ├── IllegalResidueError             a character that is no amino acid
+    │   ├── TooLongError                    a protein longer than the model's window, where that was refused
     │   ├── TableError                      a row of a labelled table
     │   ├── NothingToLearnError             too few proteins
     │   ├── NothingToMeasureError           validation proteins of unknown residues alone
@@ -17,6 +18,9 @@
     ├── RunInUseError                   1   a run directory that another process is writing
     ├── LostProcessError                1   another process of the run that has ended
     ├── NotEnoughMemoryError            1   a model that is too large for this machine
+    ├── TooLongForMemoryError           1   a stretch of a protein that is too long for this machine
+    ├── HubError                        1   a model that could not be fetched from the hub
+    ├── NotVerifiedError                1   a result that is not what it says it is
     ├── DamagedRunError                 1   a run whose files are torn or damaged
     └── DivergedError                   1   training that left the finite numbers
 
@@ -78,6 +82,18 @@ class IllegalResidueError(DataError):
             advice = "put every header on a line of its own"
         super().__init__(
             f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is no amino acid; {advice}"
+        )
+
+
+class TooLongError(DataError):
+    """A protein longer than the model's window, under `--long error`."""
+
+    def __init__(self, path: str, line: int, record_id: str, num_residues: int, window_residues: int) -> None:
+        self.path, self.line, self.record_id = path, line, record_id
+        self.num_residues, self.window_residues = num_residues, window_residues
+        super().__init__(
+            f"{path}, line {line}: record {record_id!r} has {num_residues:,} residues, more than the window of "
+            f"{window_residues:,}; choose --long window, truncate or skip, or a larger --window-residues"
         )
 
 
@@ -182,6 +198,33 @@ class NotEnoughMemoryError(ProtembedError):
             f"training {size} needs at least {needed / 2**30:,.1f} GiB of memory, and {available / 2**30:,.1f} GiB are "
             "there; choose a smaller --size"
         )
+
+
+class TooLongForMemoryError(ProtembedError):
+    """A stretch of a protein that does not fit into memory even alone."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self.num_tokens = num_tokens
+        super().__init__(
+            f"a stretch of {num_tokens:,} tokens alone does not fit into memory; choose a smaller --window-residues, "
+            "or --device cpu"
+        )
+
+
+class HubError(ProtembedError):
+    """A model that could not be fetched from the Hugging Face hub."""
+
+    def __init__(self, name: str, found: str, advice: str) -> None:
+        self.name, self.found, self.advice = name, found, advice
+        super().__init__(f"{name}: {found}; {advice}")
+
+
+class NotVerifiedError(ProtembedError):
+    """A result that is not whole, or not what it says it is."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        self.path, self.found = path, found
+        super().__init__(f"{path} is not verified: {found}")
 
 
 class DamagedRunError(ProtembedError):

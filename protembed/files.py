@@ -1,14 +1,11 @@
-"""Opening, decompressing and hashing; the only place where a file is opened for writing.
+"""The only place where a file is opened for writing.
 
 Whatever is finished appears under its name by renaming, after it was flushed to disk: a reader never sees half a file.
 """
 
 import fcntl
 import glob
-import gzip
-import hashlib
 import json
-import lzma
 import os
 import platform
 import re
@@ -16,98 +13,17 @@ import shutil
 import stat
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from protembed.archives import decompressed
-from protembed.errors import FormatError, InputNotFoundError, OutputError, OutputExistsError
+from protembed.errors import OutputError, OutputExistsError
+from protembed.inputs import SPOOLED_STDIN, STANDARD_STREAM
 from protembed.text import table_line
-
-STANDARD_STREAM = Path("-")
 
 _BLOCK = 1 << 20
 _UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
-
-
-# Reading
-
-
-def display_name(path: Path) -> str:
-    """Name a path in a message: `<stdin>` for `-`."""
-    return "<stdin>" if path == STANDARD_STREAM else str(path)
-
-
-@contextmanager
-def open_input(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, or stdin for `-`, and decompress gzip, bzip2 or xz as its first bytes say, whatever its name.
-
-    Args:
-        path: the file; `-` is stdin.
-
-    Yields:
-        The decompressed bytes as a buffered stream.
-
-    Raises:
-        InputNotFoundError: the file is not there, is a directory, or may not be read.
-        FormatError: the archive is truncated or damaged; raised while it is read.
-    """
-    name = display_name(path)
-    try:
-        raw = cast("BinaryIO", sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb")
-    except OSError as error:
-        raise InputNotFoundError(name, error.strerror or str(error), "check the path") from error
-    try:
-        stream = decompressed(raw)
-        yield stream
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise FormatError(name, f"the archive is truncated or damaged ({error})", "fetch or make it again") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        # bz2 reports a damaged stream as an OSError without a number.
-        raise FormatError(name, f"the archive is damaged ({error})", "fetch or make it again") from error
-    finally:
-        if path != STANDARD_STREAM:
-            raw.close()
-
-
-def default_path(source: Path, suffix: str) -> Path:
-    """Name a result in the current folder after an input, without the input's suffixes.
-
-    >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name
-    'seqs.npy'
-    """
-    return Path(("stdin" if source == STANDARD_STREAM else source.name.partition(".")[0] or source.name) + suffix)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; OSError and ValueError pass through, for the caller knows what the file means."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hash a file's bytes as they lie on disk; hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def sha256_of_inputs(paths: Iterable[Path]) -> str | None:
-    """Hash several inputs as one, each by its bytes on disk; None when one of them is stdin and passes only once."""
-    digest = hashlib.sha256()
-    for path in paths:
-        if path == STANDARD_STREAM:
-            return None
-        try:
-            digest.update(bytes.fromhex(sha256_of_file(path)))
-        except OSError as error:
-            raise InputNotFoundError(str(path), error.strerror or str(error), "check the path") from error
-    return digest.hexdigest()
-
-
-# Writing
 
 
 @contextmanager
@@ -208,13 +124,68 @@ def output_stream(path: Path) -> Iterator[BinaryIO]:
     with scratch_file() as spool:
         yield spool
         spool.seek(0)
-        try:
+        with output_errors(STANDARD_STREAM):
             shutil.copyfileobj(spool, sys.stdout.buffer, _BLOCK)
             sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError("<stdout>", error.strerror or str(error)) from error
+
+
+def standard_output() -> BinaryIO:
+    """Return stdout for bytes, to which lines are written as they come."""
+    return sys.stdout.buffer
+
+
+def copy_to_stdout(path: Path) -> None:
+    """Write a file's bytes to stdout.
+
+    Raises:
+        OutputError: stdout could not be written. BrokenPipeError passes: the reader has left.
+    """
+    with path.open("rb") as stream, output_errors(STANDARD_STREAM):
+        shutil.copyfileobj(stream, sys.stdout.buffer, _BLOCK)
+        sys.stdout.buffer.flush()
+
+
+def open_growing(path: Path, size: int = 0) -> BinaryIO:
+    """Open a file to go on writing after its first `size` bytes; whatever a killed process wrote behind is cut off.
+
+    Raises:
+        OutputError: it cannot be opened, or is shorter.
+    """
+    with output_errors(path):
+        stream = path.open("r+b" if size else "w+b")
+        if stream.seek(0, os.SEEK_END) < size:
+            raise OutputError(str(path), f"it is shorter than the {size:,} bytes it should have")
+        stream.truncate(size)
+        stream.seek(size)
+    return stream
+
+
+def flush_growing(stream: BinaryIO) -> int:
+    """Bring what was written to disk, and return how many bytes that are."""
+    stream.flush()
+    os.fsync(stream.fileno())
+    return stream.tell()
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename a finished file to its final name, in one step.
+
+    Raises:
+        OutputError: it cannot be renamed.
+    """
+    with output_errors(target):
+        _flush_to_disk(source)
+        source.replace(target)
+        _flush_to_disk(target.parent)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of a writing block into an OutputError that names `path`; a broken pipe tells its own story."""
+    try:
+        yield
+    except OSError as error:
+        _raise_unless_reading(error, Path("<stdout>") if path == STANDARD_STREAM else path)
 
 
 @contextmanager
@@ -262,6 +233,27 @@ def scratch_directory() -> Iterator[Path]:
     """Make a directory in TMPDIR that is gone, with all that is in it, when the block ends."""
     with tempfile.TemporaryDirectory(prefix="protembed-") as name:
         yield Path(name)
+
+
+@contextmanager
+def spooled_stdin(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[list[Path]]:
+    """Copy stdin to TMPDIR where it is among some paths, so that it can be read twice; other paths stay as they are.
+
+    Args:
+        paths: the inputs; `-` is stdin.
+        wanted: whether anything is read twice; if not, nothing is copied.
+
+    Raises:
+        OutputError: TMPDIR has no room.
+    """
+    if not wanted or STANDARD_STREAM not in paths:
+        yield list(paths)
+        return
+    with scratch_directory() as directory:
+        spool = directory / SPOOLED_STDIN
+        with output_errors(spool), spool.open("wb") as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream, _BLOCK)
+        yield [spool if path == STANDARD_STREAM else path for path in paths]
 
 
 def scratch_file() -> BinaryIO:

@@ -31,9 +31,11 @@ def printable(text: str) -> str:
 def file_size(num_bytes: int) -> str:
     """Spell a number of bytes.
 
-    >>> file_size(2_700_000), file_size(11_400_000_000)
-    ('3 MB', '11.4 GB')
+    >>> file_size(45_000), file_size(2_700_000), file_size(11_400_000_000)
+    ('45 kB', '3 MB', '11.4 GB')
     """
+    if num_bytes < 1e6:
+        return f"{num_bytes / 1e3:,.0f} kB"
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.0f} MB"
 
 

@@ -13,16 +13,13 @@ from protembed.files import (
     atomic_directory,
     atomic_file,
     atomic_path,
-    open_input,
     output_stream,
-    read_json,
     remove,
     remove_unfinished,
-    sha256_of_file,
-    sha256_of_inputs,
     write_json,
     write_text,
 )
+from protembed.inputs import open_input, read_json, sha256_of_file, sha256_of_inputs
 
 
 class FailedError(Exception):

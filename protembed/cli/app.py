@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 import protembed
+from protembed.cli.check import check
 from protembed.cli.embed import embed
 from protembed.cli.finetune import finetune
 from protembed.cli.inspect_attention import inspect_attention
@@ -21,7 +22,7 @@ app = typer.Typer(
     # Typer's own tracebacks print local variables: whole sequences and tensors.
     pretty_exceptions_enable=False,
 )
-for command in (pretrain, embed, finetune, predict, inspect_attention, models):
+for command in (pretrain, embed, check, finetune, predict, inspect_attention, models):
     app.command()(command)
 
 

@@ -1,10 +1,16 @@
 """`protembed embed`."""
 
+from typing import TYPE_CHECKING
+
 from protembed.cli.display import Display
+from protembed.cli.embedding_text import describe_plan, describe_summary
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
-from protembed.files import STANDARD_STREAM
+from protembed.inputs import STANDARD_STREAM
+
+if TYPE_CHECKING:
+    from protembed.tasks.embed import EmbedPlan
 
 
 @configured
@@ -16,19 +22,26 @@ def embed(
     compute: ComputeConfig,
     show: ShowConfig,
 ) -> None:
-    """Turn proteins into vectors: one per protein, or one per residue with --per-residue."""
+    """Turn proteins into vectors: one per protein, or one per residue; the same command takes up an interrupted run."""
     from protembed.tasks.embed import embed_fasta
 
     display = Display(show, data_on_stdout=embedding.output == STANDARD_STREAM)
+
+    def show_plan(plan: "EmbedPlan") -> None:
+        display.warn(plan.warnings)
+        display.summary(plan, *describe_plan(plan))
+
     with display.counting("embedded") as counter:
-        summary = embed_fasta(fasta, model, embedding, reader=reader, compute=compute, on_protein=counter.advance)
+        summary = embed_fasta(
+            fasta,
+            model,
+            embedding,
+            reader=reader,
+            compute=compute,
+            on_plan=show_plan,
+            on_protein=counter.advance,
+        )
     display.say_model(model)
-    display.warn(summary.warnings)
-    if summary.was_done:
-        display.summary(summary, f"{summary.output} is there already, made by the same command from the same input")
-        return
-    display.summary(
-        summary,
-        f"{summary.output or 'stdout'}: {summary.num_proteins:,} proteins, {summary.num_residues:,} residues, "
-        f"{summary.dim} numbers each",
-    )
+    if summary is not None:
+        display.warn(summary.warnings)
+        display.summary(summary, *describe_summary(summary))

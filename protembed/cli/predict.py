@@ -4,7 +4,7 @@ from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.predict import PredictConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
-from protembed.files import STANDARD_STREAM
+from protembed.inputs import STANDARD_STREAM
 
 
 @configured

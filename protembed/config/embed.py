@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, option
-from protembed.config.shared import PoolingChoice
+
+EmbedPrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+LongPolicy = Literal["window", "error", "truncate", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,15 +16,36 @@ class EmbedConfig(Config):
 
     output: Path | None = option(
         None,
-        "The result: .npy or .tsv, or .h5 or .npz with --per-residue; - is stdout. By default <name of the first "
+        "The result: .npy, .npz or .tsv, or .h5 or .npz with --per-residue; - is stdout. By default <name of the first "
         "FASTA>.npy or .h5.",
         flags=("-o", "--output"),
     )
-    pooling: PoolingChoice = option(
-        "auto", "From residues to one vector; auto is what the model was trained for, else the mean."
+    pooling: str = option(
+        "auto",
+        "From residues to one vector: mean, max, std, cls, or several side by side (mean,std); auto is what the model "
+        "was trained for, else the mean.",
     )
-    layer: str = option("auto", "Whose output: a number (0 is the embedding), last, or auto: as the model records.")
+    layer: str = option(
+        "auto",
+        "Whose output: a number (0 is the embedding), last, all, several side by side (3,6), or auto: as the model "
+        "records.",
+    )
     per_residue: bool = option(False, "One vector per residue instead of one per protein.")
+    long: LongPolicy = option(
+        "window",
+        "What to do about a protein longer than the window: compute overlapping windows and blend them, stop, cut it "
+        "off, or leave it out and list it.",
+    )
+    window_residues: int | None = option(
+        None, "The longest stretch that is computed at once, in residues; by default what the model records.", min=16
+    )
+    precision: EmbedPrecisionName = option(
+        "auto", "Of the matrix products; auto is bfloat16 on GPUs that have it, else float32."
+    )
     dtype: Literal["float32", "float16"] = option("float32", "How the numbers are stored.")
-    format: Literal["npy", "tsv", "h5", "npz"] | None = option(None, "The format where the name does not tell.")
-    force: bool = option(False, "Replace an existing result.")
+    format: Literal["npy", "npz", "tsv", "h5"] | None = option(None, "The format where the name does not tell.")
+    shard: str | None = option(
+        None, "Only the I-th of N parts, as in 2/8: consecutive proteins, about as many residues in each part."
+    )
+    dry_run: bool = option(False, "Say what it would take, after a short measurement, and leave.")
+    force: bool = option(False, "Replace an existing result, and an unfinished one of another command.")

@@ -19,13 +19,15 @@ class ArrayStream:
         stream: a seekable binary file, at the place where the array is to begin.
         row_shape: the shape of one row; () for a flat array.
         dtype: the type of the numbers.
+        num_rows: in the stream already, which is at their end then.
     """
 
-    def __init__(self, stream: BinaryIO, row_shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        self._stream, self._start = stream, stream.tell()
+    def __init__(self, stream: BinaryIO, row_shape: tuple[int, ...], dtype: DTypeLike, *, num_rows: int = 0) -> None:
+        self._stream, self._start = stream, 0 if num_rows else stream.tell()
         self._row_shape, self._dtype = row_shape, np.dtype(dtype)
-        self.num_rows = 0
-        self._write_header()
+        self.num_rows = num_rows
+        if num_rows == 0:
+            self._write_header()
 
     def append(self, rows: NDArray[Any]) -> None:
         """Append rows, (rows, *row_shape), converted to the dtype."""

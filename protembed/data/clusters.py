@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from protembed.data.arrays import array_file, open_array
 from protembed.errors import TableError
-from protembed.files import display_name, open_input
+from protembed.inputs import display_name, open_input
 
 Keys = NDArray[np.uint64]
 

@@ -25,7 +25,8 @@ from protembed.data.clusters import Clusters, ClusterSource, ClusterTable, has_c
 from protembed.data.fasta import OnIllegal, ReadReport, read_fasta
 from protembed.data.splits import hash_share, sequence_sha256
 from protembed.errors import DamagedRunError, NothingToLearnError, NothingToMeasureError
-from protembed.files import atomic_directory, default_path, read_json, remove, write_json
+from protembed.files import atomic_directory, remove, write_json
+from protembed.inputs import default_path, read_json
 
 HELD_OUT_SHARE = 0.05
 HELD_OUT_NAME = "held_out"

@@ -21,7 +21,7 @@ from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
 from protembed.errors import FormatError, IllegalResidueError, RecordError
-from protembed.files import display_name, open_input
+from protembed.inputs import display_name, open_input
 
 OnIllegal = Literal["error", "mask", "skip"]
 
@@ -79,7 +79,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedRecord:
-    """A record that `--on-illegal skip` left out; the line is that of the illegal character."""
+    """A record that was left out on request; the line is that of the illegal character, or of the header."""
 
     id: str
     path: str
@@ -96,15 +96,17 @@ class ReadReport:
         num_residues: residues kept.
         num_duplicate_ids: records whose identifier had been seen before.
         num_masked: illegal characters read as X under `--on-illegal mask`.
+        num_truncated: records that were cut off at the model's window, under `--long truncate`.
         num_nucleotide_like: records of 12 and more residues that consist of A, C, G, T, U and N only.
         nonstandard: how often each of X, B, Z, U, O and J (read as X) was met.
-        refused: the records left out under `--on-illegal skip`.
+        refused: the records left out on request.
     """
 
     num_records: int = 0
     num_residues: int = 0
     num_duplicate_ids: int = 0
     num_masked: int = 0
+    num_truncated: int = 0
     num_nucleotide_like: int = 0
     nonstandard: Counter[str] = field(default_factory=Counter)
     refused: list[RefusedRecord] = field(default_factory=list)
@@ -119,6 +121,8 @@ class ReadReport:
             found.append(f"{self.num_masked} illegal characters were read as X")
         if self.num_duplicate_ids:
             found.append(f"{self.num_duplicate_ids} identifiers occur more than once; rows are told apart by number")
+        if self.num_truncated:
+            found.append(f"{self.num_truncated} proteins were cut off at the window's length")
         if self.refused:
             first = self.refused[0]
             found.append(f"{len(self.refused)} records were left out, the first: {first.id!r} ({first.reason})")

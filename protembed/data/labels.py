@@ -17,7 +17,7 @@ from protembed.config.finetune import TaskName
 from protembed.data.fasta import OnIllegal, ReadReport, Record, accept_sequence, clean_sequence, read_fasta_stream
 from protembed.data.splits import hash_share
 from protembed.errors import IllegalResidueError, TableError
-from protembed.files import display_name, open_input
+from protembed.inputs import display_name, open_input
 
 Split = Literal["train", "valid", "test"]
 

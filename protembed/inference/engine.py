@@ -1,18 +1,28 @@
 """The one inference engine: packs proteins, computes on worker threads, gives results in the input's order.
 
-What is computed is the caller's: a function from a batch to one result per protein.
+What is computed is the caller's: a `Computation` says what comes of a batch of whole proteins, and how the windows of
+a protein that is longer than the model's window are computed and joined.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from protembed.config.shared import TOKENS_PER_PACK
+from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig
 from protembed.data.alphabet import encode
-from protembed.data.batching import Batch, cut, pack, split_by_budget
-from protembed.device import WorkerPool
+from protembed.data.batching import Batch, Tokens, cut, pack, split_by_budget
+from protembed.device import WorkerPool, worker_pool
+from protembed.errors import TooLongForMemoryError
+from protembed.inference.windows import Span, window_spans
+
+# Held at once, with their results: enough to keep many workers busy, little enough to lose when a run is killed.
+_TOKENS_PER_CHUNK, _TOKENS_PER_GPU_CHUNK = 65_536, 1_048_576
 
 
 class HasSequence(Protocol):
@@ -26,7 +36,39 @@ class HasSequence(Protocol):
 
 Protein = TypeVar("Protein", bound=HasSequence)
 Result = TypeVar("Result")
-Compute = Callable[[Batch], Iterable[Result]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongProteins(Generic[Result]):
+    """What becomes of proteins longer than a window.
+
+    Attributes:
+        window_residues: the longest stretch that is computed at once.
+        windows: from a batch of windows to the vectors of each one's tokens, on the CPU.
+        join: from the vectors of a protein's windows, and where these lie, to its result.
+    """
+
+    window_residues: int
+    windows: Callable[[Batch], Iterable[Tensor]]
+    join: Callable[[Sequence[Tensor], Sequence[Span]], Result]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation(Generic[Result]):
+    """What the engine computes of each protein; all of it on several threads, without gradients.
+
+    Attributes:
+        whole: from a batch of whole proteins, with `<cls>` and `<eos>`, to one result each. The batch's rows number the
+            proteins of the engine's call from 0.
+        long: what becomes of longer ones; None: every protein is whole.
+    """
+
+    whole: Callable[[Batch], Iterable[Result]]
+    long: LongProteins[Result] | None = None
+
+    def spans(self, num_residues: int) -> list[Span]:
+        """Lay windows over a protein; one alone where it is computed whole."""
+        return window_spans(num_residues, num_residues if self.long is None else self.long.window_residues)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,59 +78,187 @@ class Engine:
     Attributes:
         pool: computes packs side by side.
         tokens_per_pack: the most tokens of a pack; a longer protein is a pack of its own.
-        tokens_per_window: the most tokens that are held, with their results, before these are handed over.
+        tokens_per_chunk: about the tokens that are held, with their results, before these are handed over.
     """
 
     pool: WorkerPool
     tokens_per_pack: int = TOKENS_PER_PACK
-    tokens_per_window: int = 65_536
+    tokens_per_chunk: int = _TOKENS_PER_CHUNK
 
-    def run(self, compute: Compute[Result], proteins: Iterable[Protein]) -> Iterator[tuple[Protein, Result]]:
-        """Compute something for each protein, whole and in a pack with others.
+    def run(self, computation: Computation[Result], proteins: Iterable[Protein]) -> Iterator[tuple[Protein, Result]]:
+        """Compute something for each protein.
 
         Args:
-            compute: from a batch of whole proteins, with `<cls>` and `<eos>`, to one result each; called on several
-                threads, without gradients. The batch's rows number the proteins of this call from 0.
-            proteins: read as they are needed; a bounded window of them is held.
+            computation: what.
+            proteins: read as they are needed; a bounded number of them is held.
 
         Yields:
             Each protein with its result, in the input's order.
+
+        Raises:
+            TooLongForMemoryError: a protein does not fit into memory even alone.
         """
+        for chunk in self.run_chunks(computation, proteins):
+            yield from chunk
 
-        def compute_without_gradients(batch: Batch) -> Iterable[Result]:
-            with torch.inference_mode():
-                return list(compute(batch))
+    def run_chunks(
+        self, computation: Computation[Result], proteins: Iterable[Protein]
+    ) -> Iterator[list[tuple[Protein, Result]]]:
+        """Compute as `run` does, and yield the results of so many proteins together as are computed together.
 
-        first_row = 0
-        for window in self._windows(proteins):
-            yield from self._run_window(compute_without_gradients, window, first_row)
-            first_row += len(window)
+        Where chunks and packs begin depends on the proteins alone, not on the workers: who takes up a run after a chunk
+        gets the same numbers, to the bit.
+        """
+        running = deque[_Chunk[Protein, Result]]()
 
-    def _windows(self, proteins: Iterable[Protein]) -> Iterator[list[Protein]]:
-        window: list[Protein] = []
+        def packs() -> Iterator[_Pack]:
+            first_row = 0
+            for members in self._chunks(proteins):
+                running.append(_Chunk(members, first_row, computation, self.tokens_per_pack))
+                first_row += len(members)
+                yield from running[-1].packs()
+
+        # The packs of the next chunk are on their way while the last ones of this chunk are computed.
+        for parts in self.pool.map(lambda one: compute_halving(computation, one), packs()):
+            running[0].receive(parts)
+            if running[0].is_complete:
+                yield running.popleft().results()
+
+    def _chunks(self, proteins: Iterable[Protein]) -> Iterator[list[Protein]]:
+        chunk: list[Protein] = []
         num_tokens = 0
         for protein in proteins:
-            window.append(protein)
+            chunk.append(protein)
             num_tokens += len(protein.sequence) + 2
-            if num_tokens >= self.tokens_per_window:
-                yield window
-                window, num_tokens = [], 0
-        if window:
-            yield window
+            if num_tokens >= self.tokens_per_chunk:
+                yield chunk
+                chunk, num_tokens = [], 0
+        if chunk:
+            yield chunk
 
-    def _run_window(
-        self, compute: Compute[Result], window: list[Protein], first_row: int
-    ) -> Iterator[tuple[Protein, Result]]:
-        # Longest first: no worker is left alone with a giant at the end.
-        order = sorted(range(len(window)), key=lambda index: -len(window[index].sequence))
-        crops = [encode(window[index].sequence) for index in order]
-        crops = [cut(residues, 0, len(residues)) for residues in crops]
-        parts = list(split_by_budget([len(crop) for crop in crops], self.tokens_per_pack))
-        batches = [pack(crops[part], [first_row + index for index in order[part]]) for part in parts]
-        results = {
-            index: result
-            for part, outputs in zip(parts, self.pool.map(compute, batches), strict=True)
-            for index, result in zip(order[part], outputs, strict=True)
-        }
-        for index, protein in enumerate(window):
-            yield protein, results.pop(index)
+
+@contextmanager
+def inference_engine(config: ComputeConfig, device: torch.device) -> Iterator[Engine]:
+    """Make the engine for a device, with its workers."""
+    with worker_pool(config, device, num_gpu_workers=2) as pool:
+        if device.type == "cpu":
+            yield Engine(pool=pool)
+        else:
+            yield Engine(pool=pool, tokens_per_pack=TOKENS_PER_GPU_PACK, tokens_per_chunk=_TOKENS_PER_GPU_CHUNK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pack:
+    """Crops that are computed together: whole proteins, or windows of long ones.
+
+    Attributes:
+        crops: each (tokens,), uint8.
+        rows: the protein of each, over all chunks.
+        places: of each, the unique sequence of its chunk and which window of it this is.
+        is_windows: which of the two.
+    """
+
+    crops: Sequence[Tokens]
+    rows: Sequence[int]
+    places: Sequence[tuple[int, int]]
+    is_windows: bool
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, part: slice) -> "_Pack":
+        return _Pack(crops=self.crops[part], rows=self.rows[part], places=self.places[part], is_windows=self.is_windows)
+
+
+_Parts = list[tuple[tuple[int, int], Any]]
+
+
+def compute_halving(computation: Computation[Result], one: _Pack) -> _Parts:
+    """Compute a pack, or its halves where memory does not suffice; the result of a crop does not depend on its company.
+
+    Raises:
+        TooLongForMemoryError: one crop alone is too much.
+    """
+    compute: Callable[[Batch], Iterable[Any]] = computation.whole
+    if one.is_windows:
+        assert computation.long is not None
+        compute = computation.long.windows
+    try:
+        with torch.inference_mode():
+            return list(zip(one.places, compute(pack(one.crops, one.rows)), strict=True))
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(one) == 1:
+            raise TooLongForMemoryError(len(one.crops[0])) from error
+    # Outside the handler, which keeps the tensors of the failed attempt alive.
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    middle = len(one) // 2
+    return compute_halving(computation, one[:middle]) + compute_halving(computation, one[middle:])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator has no exception of its own.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+
+
+class _Chunk(Generic[Protein, Result]):
+    """A bounded number of proteins on their way; identical sequences among them are computed once."""
+
+    def __init__(
+        self, members: Sequence[Protein], first_row: int, computation: Computation[Result], tokens_per_pack: int
+    ) -> None:
+        self._members, self._computation, self._tokens_per_pack = members, computation, tokens_per_pack
+        self._rows: dict[str, int] = {}
+        for row, member in enumerate(members, start=first_row):
+            self._rows.setdefault(member.sequence, row)
+        self._spans = [computation.spans(len(sequence)) for sequence in self._rows]
+        self._parts: list[dict[int, Any]] = [{} for _ in self._spans]
+        self._num_missing = sum(map(len, self._spans))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every crop has been computed."""
+        return self._num_missing == 0
+
+    def packs(self) -> Iterator[_Pack]:
+        """Divide the chunk: the windows of long proteins, then whole ones, longest first."""
+        crops, places, rows = [], [], []
+        for number, (sequence, row) in enumerate(self._rows.items()):
+            residues = encode(sequence)
+            for window, (start, stop) in enumerate(self._spans[number]):
+                crops.append(cut(residues, start, stop))
+                places.append((number, window))
+                rows.append(row)
+        for is_windows in (True, False):
+            # Longest first: no worker is left alone with a giant at the end.
+            chosen = [index for index, (number, _) in enumerate(places) if (len(self._spans[number]) > 1) == is_windows]
+            chosen.sort(key=lambda index: -len(crops[index]))
+            lengths = np.array([len(crops[index]) for index in chosen], dtype=np.int64)
+            for part in split_by_budget(lengths, self._tokens_per_pack):
+                yield _Pack(
+                    crops=[crops[index] for index in chosen[part]],
+                    rows=[rows[index] for index in chosen[part]],
+                    places=[places[index] for index in chosen[part]],
+                    is_windows=is_windows,
+                )
+
+    def receive(self, parts: _Parts) -> None:
+        """Take up what was computed of a pack."""
+        for (number, window), part in parts:
+            self._parts[number][window] = part
+        self._num_missing -= len(parts)
+
+    def results(self) -> list[tuple[Protein, Result]]:
+        """Give each protein its result; identical proteins share one."""
+        joined = dict(zip(self._rows, map(self._join, self._parts, self._spans), strict=True))
+        return [(member, joined[member.sequence]) for member in self._members]
+
+    def _join(self, parts: dict[int, Any], spans: Sequence[Span]) -> Result:
+        if len(spans) == 1:
+            result: Result = parts[0]
+            return result
+        assert self._computation.long is not None
+        with torch.inference_mode():
+            return self._computation.long.join([parts[window] for window in range(len(spans))], spans)

@@ -1,78 +1,202 @@
 """What represents a protein: the vectors of its residues, or the one vector they are pooled into."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any, cast, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.config.shared import PoolingName
 from protembed.data.batching import Batch
+from protembed.device import to_device
 from protembed.errors import ConfigError
+from protembed.inference.engine import Computation, LongProteins, Result
+from protembed.inference.windows import Span, blend, overlap_cosine
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder, Pack
 from protembed.model.heads import TaskHead
-from protembed.model.pooling import pool, residues_of
+from protembed.model.pooling import pool, pool_one, residues_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """What represents one protein.
+
+    Attributes:
+        values: (dim,), or (residues, dim), float32.
+        num_windows: how many windows it was computed in.
+        overlap_cosine: how well neighbouring windows agree; None for one window.
+    """
+
+    values: NDArray[np.float32]
+    num_windows: int = 1
+    overlap_cosine: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Representation:
-    """A layer of an encoder, and how its residues become one vector; its methods are what the engine computes.
+    """Layers of an encoder, and how residues become one vector.
 
     Attributes:
         encoder: on the device where it is to compute.
-        layer: whose output, from 0 (the embedding) to the number of layers.
-        pooling: from residues to one vector.
+        layers: whose outputs, from 0 (the embedding) to the number of layers, side by side.
+        poolings: from residues to one vector, side by side; within each the layers.
+        window_residues: longer proteins are computed in windows of this length; None: every protein whole.
     """
 
     encoder: Encoder
-    layer: int
-    pooling: PoolingName
+    layers: tuple[int, ...]
+    poolings: tuple[PoolingName, ...]
+    window_residues: int | None
 
-    def proteins(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute one vector per protein, (proteins, dim)."""
-        return _as_array(self._pooled(batch))
+    def proteins(self) -> Computation[Embedding]:
+        """Compute one vector per protein, (poolings · layers · dim,)."""
 
-    def residues(self, batch: Batch) -> list[NDArray[np.float32]]:
-        """Compute one vector per residue: for each protein (residues, dim)."""
+        def whole(batch: Batch) -> list[Embedding]:
+            return [Embedding(values=vector) for vector in _as_array(self._pooled(batch))]
+
+        return Computation(whole=whole, long=self._long(lambda cls, residues: _as_array(self._pool_one(cls, residues))))
+
+    def residues(self) -> Computation[Embedding]:
+        """Compute one vector per residue: for each protein (residues, layers · dim)."""
+
+        def whole(batch: Batch) -> list[Embedding]:
+            hidden, pack = self._hidden(batch)
+            return [Embedding(values=_as_array(residues_of(protein))) for (protein,) in pack.split(hidden)]
+
+        return Computation(whole=whole, long=self._long(lambda cls, residues: _as_array(residues)))
+
+    def predictions(self, head: TaskHead) -> Computation[NDArray[np.float32]]:
+        """Compute what a task's head says of each protein: (classes,) probabilities, or a value."""
+
+        def whole(batch: Batch) -> NDArray[np.float32]:
+            return _as_array(head.predict(self._pooled(batch)))
+
+        def join(windows: Sequence[Tensor], spans: Sequence[Span]) -> NDArray[np.float32]:
+            cls, residues = _blended(windows, spans)
+            (prediction,) = _as_array(head.predict(self._pool_one(cls, residues)[None].to(head.scale.device)))
+            return np.asarray(prediction)
+
+        return Computation(whole=whole, long=self._long_proteins(join))
+
+    def slices(self, *, per_residue: bool) -> list[dict[str, Any]]:
+        """Say which columns of a vector are which pooling of which layer; a residue's vector has no pooling."""
+        dim, poolings = self.encoder.shape.dim, (None,) if per_residue else self.poolings
+        parts = [(pooling, layer) for pooling in poolings for layer in self.layers]
+        return [
+            {"pooling": pooling, "layer": layer, "start": number * dim, "stop": (number + 1) * dim}
+            for number, (pooling, layer) in enumerate(parts)
+        ]
+
+    def _long(self, values: Callable[[Tensor, Tensor], NDArray[np.float32]]) -> LongProteins[Embedding] | None:
+        def join(windows: Sequence[Tensor], spans: Sequence[Span]) -> Embedding:
+            cls, residues = _blended(windows, spans)
+            return Embedding(
+                values=values(cls, residues),
+                num_windows=len(spans),
+                overlap_cosine=overlap_cosine(_without_specials(windows, spans), spans),
+            )
+
+        return self._long_proteins(join)
+
+    def _long_proteins(self, join: Callable[[Sequence[Tensor], Sequence[Span]], Result]) -> LongProteins[Result] | None:
+        if self.window_residues is None:
+            return None
+        return LongProteins(window_residues=self.window_residues, windows=self._windows, join=join)
+
+    def _windows(self, batch: Batch) -> list[Tensor]:
+        """Compute the vectors of all tokens of each window, (tokens, layers · dim), on the CPU."""
         hidden, pack = self._hidden(batch)
-        return [_as_array(residues_of(protein)) for (protein,) in pack.split(hidden)]
-
-    def predictions(self, batch: Batch, head: TaskHead) -> NDArray[np.float32]:
-        """Compute what a task's head says of each protein: (proteins, classes) probabilities, or (proteins,) values."""
-        return _as_array(head.predict(self._pooled(batch)))
+        return [window for (window,) in pack.split(hidden.float().cpu())]
 
     def _pooled(self, batch: Batch) -> Tensor:
         hidden, pack = self._hidden(batch)
-        return pool(hidden, pack, self.pooling)
+        return torch.cat([pool(hidden, pack, pooling) for pooling in self.poolings], dim=-1)
+
+    def _pool_one(self, cls: Tensor, residues: Tensor) -> Tensor:
+        return torch.cat([pool_one(cls, residues, pooling) for pooling in self.poolings], dim=-1)
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Pack]:
+        """Compute the vectors of all tokens, (tokens, layers · dim)."""
         pack = self.encoder.pack(batch.offsets)
-        return self.encoder(batch.tokens.to(pack.offsets.device), pack, self.layer), pack
+        states = self.encoder.hidden_states(to_device(batch.tokens, pack.offsets.device), pack)
+        wanted = {
+            number: hidden
+            for number, hidden in enumerate(islice(states, max(self.layers) + 1))
+            if number in self.layers
+        }
+        if len(self.layers) == 1:
+            return wanted[self.layers[0]], pack
+        return torch.cat([wanted[layer] for layer in self.layers], dim=-1), pack
 
 
-def representation_of(checkpoint: Checkpoint, *, layer: str = "auto", pooling: str = "auto") -> Representation:
-    """Decide which layer and pooling represent a protein.
+def representation_of(
+    checkpoint: Checkpoint, *, layer: str = "auto", pooling: str = "auto", window_residues: int | None = None
+) -> Representation:
+    """Decide which layers and poolings represent a protein.
 
     Args:
-        checkpoint: the model; what it records is what `auto` means.
-        layer: `auto`, `last`, or a number.
-        pooling: `auto`, or a name of `PoolingName`.
+        checkpoint: the model; what it records is what `auto` and None mean.
+        layer: `auto`, `last`, `all`, or numbers, as in `3,6`.
+        pooling: `auto`, or names of `PoolingName`, as in `mean,std`.
+        window_residues: the longest stretch that is computed at once.
 
     Raises:
-        ConfigError: the model has no such layer.
+        ConfigError: the model has no such layer, or there is no such pooling.
     """
-    last = checkpoint.encoder.shape.num_layers
-    recorded = last if checkpoint.record.layer is None else checkpoint.record.layer
-    if layer in ("auto", "last"):
-        number = recorded if layer == "auto" else last
-    elif not layer.isdecimal() or int(layer) > last:
-        raise ConfigError("--layer", layer, f"this model has layers 0 to {last}, and the words auto and last")
-    else:
-        number = int(layer)
-    names: dict[str, PoolingName] = {"mean": "mean", "max": "max", "std": "std", "cls": "cls"}
-    chosen = names[pooling] if pooling != "auto" else checkpoint.record.pooling or "mean"
-    return Representation(encoder=checkpoint.encoder, layer=number, pooling=chosen)
+    last, record = checkpoint.encoder.shape.num_layers, checkpoint.record
+    named = {
+        "auto": (last if record.layer is None else record.layer,),
+        "last": (last,),
+        "all": tuple(range(last + 1)),
+    }
+    return Representation(
+        encoder=checkpoint.encoder,
+        layers=named.get(layer) or _numbers(layer, last),
+        poolings=(record.pooling or "mean",) if pooling == "auto" else _poolings(pooling),
+        window_residues=window_residues or record.window_residues,
+    )
+
+
+def _numbers(layer: str, last: int) -> tuple[int, ...]:
+    parts = [part.strip() for part in layer.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part) <= last for part in parts):
+        raise ConfigError(
+            "--layer", layer, f"this model has layers 0 to {last} (several as in 0,{last}), and auto, last, all"
+        )
+    _refuse_repeated("--layer", layer, parts)
+    return tuple(map(int, parts))
+
+
+def _poolings(pooling: str) -> tuple[PoolingName, ...]:
+    parts, known = [part.strip() for part in pooling.split(",")], get_args(PoolingName)
+    if not set(parts) <= set(known):
+        expected = f"one of {', '.join(known)} is expected, several as in mean,std, or auto"
+        raise ConfigError("--pooling", pooling, expected)
+    _refuse_repeated("--pooling", pooling, parts)
+    return tuple(cast("list[PoolingName]", parts))
+
+
+def _refuse_repeated(option: str, value: str, parts: Sequence[str]) -> None:
+    if len(set(parts)) < len(parts):
+        raise ConfigError(option, value, "each can be named once")
+
+
+def _blended(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
+    """Join a protein's windows to the vector of `<cls>`, (dim,), and those of its residues, (residues, dim)."""
+    return windows[0][0], blend(_without_specials(windows, spans), spans)
+
+
+def _without_specials(windows: Sequence[Tensor], spans: Sequence[Span]) -> list[Tensor]:
+    """Take away `<cls>` of the first window and `<eos>` of the last."""
+    return [
+        window[(start == 0) : len(window) - (stop == spans[-1][1])]
+        for window, (start, stop) in zip(windows, spans, strict=True)
+    ]
 
 
 def _as_array(values: Tensor) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""From a model's name to its directory: bundled, on disk, or how to get it from the Hugging Face hub."""
+"""From a model's name to its directory: on disk, bundled, or on the Hugging Face hub."""
 
 import os
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 from protembed.config.shapes import SIZES, EncoderShape, SizeName
 from protembed.config.shared import DEFAULT_MODEL
 from protembed.errors import InputNotFoundError
+from protembed.model.hub import fetch_model, looks_like_hub_name
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -46,12 +47,12 @@ class PublishedModel:
 
     @property
     def how_to_get(self) -> str:
-        """The command, or the line of Python, that brings it into a directory that can be named."""
+        """How it is named on the command line, or what makes a directory of it that can be named."""
         if not self.has_safetensors:
             # Pickled weights can run code when they are read: whoever wants them reads them with transformers.
             convert = f"EsmForMaskedLM.from_pretrained('{self.hub_id}').save_pretrained('{self.name}')"
             return f'python -c "from transformers import EsmForMaskedLM; {convert}"'
-        return f"hf download {self.hub_id} config.json model.safetensors --local-dir {self.name}"
+        return f"--model {self.name}"
 
 
 PUBLISHED_MODELS = (
@@ -69,36 +70,72 @@ def bundled_models() -> list[Path]:
     return sorted(path.parent for path in _BUNDLED.glob("*/config.json"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class LocatedModel:
+    """A model that was found.
+
+    Attributes:
+        directory: with `config.json`.
+        name: as results record it: a folder's own name, not its path, which tells where it was made; or the hub's id.
+        revision: the commit on the hub; None for a model from elsewhere.
+    """
+
+    directory: Path
+    name: str
+    revision: str | None = None
+
+
 def find_model(name: Path | None) -> Path:
-    """Find the directory of a model.
+    """Find the directory of a model; see `locate_model`."""
+    return locate_model(name).directory
+
+
+def locate_model(name: Path | None, *, offline: bool = False) -> LocatedModel:
+    """Find a model: on disk, else in the box, else on the Hugging Face hub, which alone needs the network.
 
     Args:
-        name: a model directory; a run directory, whose finished model is in `model/`; or the name of a bundled model,
-            where nothing of that name is at hand. None is the default model, wherever the command runs.
-
-    Returns:
-        A directory with `config.json`.
+        name: a model directory; a run directory, whose finished model is in `model/`; the name of a bundled model; a
+            hub id such as `facebook/esm2_t12_35M_UR50D`, with `@revision` if need be; or the short name of a published
+            ESM-2 model, such as `esm2_t12_35M`. None is the default model, wherever the command runs.
+        offline: use of the hub only what is in its cache.
 
     Raises:
         InputNotFoundError: no such model is there.
+        HubError: the hub does not answer.
+        ModelFormatError: the hub's model is no ESM-2, or has no safetensors.
     """
     if name is None:
-        return _BUNDLED / DEFAULT_MODEL
+        return LocatedModel(directory=_BUNDLED / DEFAULT_MODEL, name=DEFAULT_MODEL)
     try:
         directory = _on_disk(name)
     except OSError as error:  # a folder that may not be entered, a name that is too long
-        raise InputNotFoundError(str(name), error.strerror or str(error), _how_to_get(name)) from error
+        raise InputNotFoundError(str(name), error.strerror or str(error), _how_to_get()) from error
     bundled = {path.name: path for path in bundled_models()}
     directory = directory or bundled.get(str(name))
-    if directory is None:
-        found = "no such directory, and no bundled model of that name"
-        raise InputNotFoundError(str(name), found, _how_to_get(name))
-    return directory
+    if directory is not None:
+        return LocatedModel(directory=directory, name=name.resolve().name)
+    hub_name = _hub_name(str(name))
+    if hub_name is None:
+        found = "no such directory, no bundled model of that name, and no name of the Hugging Face hub"
+        raise InputNotFoundError(str(name), found, _how_to_get())
+    model = fetch_model(hub_name, offline=offline)
+    return LocatedModel(directory=model.directory, name=hub_name.partition("@")[0], revision=model.revision)
 
 
 def model_name(name: Path | None) -> str:
-    """Spell a model's name as results record it: the folder's own name, not its path, which tells where it was made."""
-    return DEFAULT_MODEL if name is None else name.resolve().name
+    """Spell a model's name as results record it, without looking for it."""
+    if name is None:
+        return DEFAULT_MODEL
+    return str(name) if looks_like_hub_name(str(name)) else name.resolve().name
+
+
+def _hub_name(name: str) -> str | None:
+    """Spell a name as the hub knows it; short names of published models are their ids."""
+    base, at, revision = name.partition("@")
+    for model in PUBLISHED_MODELS:
+        if base.lower().removesuffix("_ur50d") == model.name.lower():
+            return model.hub_id + at + revision
+    return name if looks_like_hub_name(name) else None
 
 
 def _on_disk(name: Path) -> Path | None:
@@ -109,17 +146,15 @@ def _on_disk(name: Path) -> Path | None:
     if (name / "run.json").exists():
         raise InputNotFoundError(str(name), "this run has no finished model yet", "repeat its command to resume it")
     if name.is_dir():
-        raise InputNotFoundError(str(name), "there is no config.json in it", _how_to_get(name))
+        raise InputNotFoundError(str(name), "there is no config.json in it", _how_to_get())
     if os.path.lexists(name):
-        raise InputNotFoundError(str(name), "this is no directory", _how_to_get(name))
+        raise InputNotFoundError(str(name), "this is no directory", _how_to_get())
     return None
 
 
-def _how_to_get(name: Path) -> str:
-    # The hub's names are long, and easily half remembered.
-    short = name.name.lower().removesuffix("_ur50d")
-    published = next((model for model in PUBLISHED_MODELS if model.name.lower() == short), None)
-    if published is None:
-        bundled = ", ".join(path.name for path in bundled_models())
-        return f"pass --model with a model directory, the run of `protembed pretrain`, or a bundled name ({bundled})"
-    return f"fetch it by `{published.how_to_get}`, and pass --model with that directory"
+def _how_to_get() -> str:
+    bundled = ", ".join(path.name for path in bundled_models())
+    return (
+        "pass --model with a model directory, the run of `protembed pretrain`, a bundled name "
+        f"({bundled}), or one of the hub (esm2_t12_35M, owner/model)"
+    )

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from protembed.config.shapes import EncoderShape
 from protembed.data.alphabet import TOKENS
 from protembed.errors import ModelFormatError
-from protembed.files import atomic_directory, sha256_of_file, write_json, write_text
+from protembed.files import atomic_directory, write_json, write_text
+from protembed.inputs import sha256_of_file
 from protembed.model.encoder import Encoder, initialise, inverse_frequencies
 from protembed.model.esm_config import CONFIG_FILE, config_json, read_shape
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead

@@ -34,7 +34,7 @@ class Pack:
         lengths: tokens of each protein.
         is_varlen: whether one kernel can mix all proteins at once, each by itself.
         cosine: (tokens, 1, 1, head_dim), float32.
-        sine: (tokens, 1, 1, head_dim), float32.
+        sine: (tokens, 1, 1, head_dim / 2), float32.
     """
 
     offsets: Tensor
@@ -55,7 +55,9 @@ class Pack:
         Source: Su et al. 2021, "RoFormer", section 3.2.2, in the half-split form of ESM-2.
         """
         first, second = vectors.chunk(2, dim=-1)
-        turned = vectors * self.cosine + torch.cat((-second, first), dim=-1) * self.sine
+        turned = vectors * self.cosine
+        for half, other, sign in zip(turned.chunk(2, dim=-1), (second, first), (-1, 1), strict=True):
+            half.addcmul_(other, self.sine, value=sign)
         return turned.to(vectors.dtype)
 
     def split(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -117,11 +119,11 @@ class SelfAttention(nn.Module):
         """Mix the tokens of each protein with one another.
 
         Args:
-            hidden: (tokens, dim), float32 or bfloat16; the proteins of `pack` one after the other.
+            hidden: (tokens, dim), float32; the proteins of `pack` one after the other.
             pack: where each protein lies, and its rotations.
 
         Returns:
-            (tokens, dim), dtype of `hidden`.
+            (tokens, dim), in the dtype of the weights.
         """
         query, key, value = self._project(hidden, pack)
         mixed = attend_packed(query, key, value, pack)  # (tokens, head, head_dim)
@@ -137,7 +139,8 @@ class SelfAttention(nn.Module):
         ]
 
     def _project(self, hidden: Tensor, pack: Pack) -> tuple[Tensor, Tensor, Tensor]:
-        projected = self.project(hidden).unflatten(-1, (3, self.num_heads, -1))  # (tokens, 3, head, head_dim)
+        projected = self.project(hidden.to(self.project.weight.dtype))
+        projected = projected.unflatten(-1, (3, self.num_heads, -1))  # (tokens, 3, head, head_dim)
         query, key = pack.rotate(projected[:, :2]).unbind(1)
         return query, key, projected[:, 2]
 
@@ -150,9 +153,13 @@ class FeedForward(nn.Module):
         self.expand = nn.Linear(shape.dim, 4 * shape.dim)
         self.contract = nn.Linear(4 * shape.dim, shape.dim)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map (tokens, dim) to (tokens, dim)."""
-        return cast("Tensor", self.contract(F.gelu(self.expand(hidden))))
+    def forward(self, hidden: Tensor, stream: Tensor) -> Tensor:
+        """Map (tokens, dim) to (tokens, dim) and add that to the stream; in place where nothing is learned."""
+        features = F.gelu(self.expand(hidden.to(self.expand.weight.dtype)))
+        if torch.is_grad_enabled() or features.dtype != stream.dtype:
+            return stream + cast("Tensor", self.contract(features))
+        # A copy less of what is no longer needed.
+        return stream.add_(self.contract.bias).addmm_(features, self.contract.weight.T)
 
 
 class Layer(nn.Module):
@@ -168,7 +175,7 @@ class Layer(nn.Module):
     def forward(self, hidden: Tensor, pack: Pack) -> Tensor:
         """Map (tokens, dim) to (tokens, dim)."""
         hidden = hidden + self.attention(self.attention_norm(hidden), pack)
-        return hidden + cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden)))
+        return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
 
 
 class Encoder(nn.Module):
@@ -190,6 +197,16 @@ class Encoder(nn.Module):
         self.final_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
         self.register_buffer("inverse_frequencies", inverse_frequencies(shape), persistent=False)
 
+    def use_precision(self, dtype: torch.dtype) -> None:
+        """Compute the layers' matrix products and attention in a dtype from now on, in place.
+
+        What flows from layer to layer stays in float32: trained encoders have values of some hundreds there, where
+        half precision would lose what the layers add.
+        """
+        for module in self.layers.modules():
+            if isinstance(module, nn.Linear):
+                module.to(dtype)
+
     def pack(self, offsets: Tensor) -> Pack:
         """Prepare what every layer needs to know about a batch.
 
@@ -200,13 +217,13 @@ class Encoder(nn.Module):
         starts = offsets[:-1].repeat_interleave(lengths)
         positions = torch.arange(len(starts)) - starts  # 0 at each protein's start
         positions = positions.to(device, self.inverse_frequencies.dtype, non_blocking=True)
-        angles = positions[:, None] * self.inverse_frequencies  # (tokens, head_dim / 2)
-        angles = torch.cat((angles, angles), dim=-1)[:, None, None]  # (tokens, 1, 1, head_dim)
+        angles = (positions[:, None] * self.inverse_frequencies)[:, None, None]  # (tokens, 1, 1, head_dim / 2)
+        cosine = angles.cos()
         return Pack(
             offsets=offsets.to(device, non_blocking=True),
             lengths=lengths.tolist(),
             is_varlen=has_varlen_attention(device),
-            cosine=angles.cos(),
+            cosine=torch.cat((cosine, cosine), dim=-1),
             sine=angles.sin(),
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
-from protembed.files import read_json
+from protembed.inputs import read_json
 
 CONFIG_FILE = "config.json"
 # How many residues ESM-2 saw at once, <cls> and <eos> not counted.

@@ -27,10 +27,23 @@ def pool(hidden: Tensor, pack: Pack, pooling: PoolingName) -> Tensor:
     Args:
         hidden: (tokens, dim).
         pack: where each protein lies, `<cls>` first and `<eos>` last in each.
-        pooling: mean, max and std (the population's) over the residues, or the vector of `<cls>`.
+        pooling: see `pool_one`.
 
     Returns:
         (proteins, dim).
     """
-    rule = _POOLINGS[pooling]
-    return torch.stack([rule(protein[0], residues_of(protein)) for (protein,) in pack.split(hidden)])
+    return torch.stack([pool_one(one[0], residues_of(one), pooling) for (one,) in pack.split(hidden)])
+
+
+def pool_one(cls: Tensor, residues: Tensor, pooling: PoolingName) -> Tensor:
+    """Pool the vectors of one protein into one.
+
+    Args:
+        cls: (dim,), the vector of `<cls>`.
+        residues: (residues, dim).
+        pooling: mean, max and std (the population's) over the residues, or the vector of `<cls>`.
+
+    Returns:
+        (dim,).
+    """
+    return _POOLINGS[pooling](cls, residues)

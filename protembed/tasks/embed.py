@@ -2,20 +2,32 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 import protembed
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
-from protembed.data.embeddings import choose_format, embeddings_file, finished_result
-from protembed.data.fasta import ReadReport, read_fasta
-from protembed.device import choose_device, worker_pool
-from protembed.files import STANDARD_STREAM, default_path, sha256_of_inputs
-from protembed.inference.engine import Engine
-from protembed.inference.representation import representation_of
-from protembed.model.catalog import find_model, model_name
-from protembed.model.checkpoint import load_checkpoint
+from protembed.data.embedding_writer import complete_interrupted, embeddings_writer, remove_leftovers, result_lock
+from protembed.data.embeddings import finished_result
+from protembed.data.fasta import ReadReport
+from protembed.data.selection import Selection, Shard
+from protembed.data.vectors import FormatName, choose_format
+from protembed.device import choose_device, choose_precision, peak_memory
+from protembed.files import spooled_stdin
+from protembed.inference.engine import Computation, inference_engine
+from protembed.inference.representation import Embedding, Representation, representation_of
+from protembed.inference.workload import Workload
+from protembed.inputs import STANDARD_STREAM, default_path, sha256_of_inputs
+from protembed.model.catalog import LocatedModel, locate_model
+from protembed.model.checkpoint import Checkpoint, load_checkpoint
+
+# A number as text, and what else a line of emb.ids.tsv holds beside the header; for the estimate of `--dry-run`.
+_TEXT_BYTES_PER_NUMBER, _IDS_BYTES = 12, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +38,10 @@ class EmbedSummary:
         output: the result's file; None for stdout.
         num_proteins: rows.
         num_residues: of all proteins.
+        num_windowed: proteins that were computed in several windows.
+        window_residues: how long a window is.
         num_refused: records left out on request.
+        num_resumed: proteins that an earlier process had done.
         dim: the width of a vector.
         was_done: whether the result stood there already.
         warnings: what the user should know about the input.
@@ -35,9 +50,43 @@ class EmbedSummary:
     output: Path | None
     num_proteins: int
     num_residues: int
+    num_windowed: int
+    window_residues: int
     num_refused: int
+    num_resumed: int
     dim: int
     was_done: bool
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedPlan:
+    """What `embed` would take.
+
+    Attributes:
+        output: the result's file; None for stdout.
+        num_proteins: rows.
+        num_residues: of all proteins.
+        longest: residues of the longest protein.
+        num_windows: stretches that are computed at once.
+        num_windowed: proteins in several windows.
+        dim: the width of a vector.
+        seconds: of computing, from a short measurement.
+        memory_bytes: the most that is held at once.
+        disk_bytes: of the result and what stands beside it, while it is made.
+        warnings: what the user should know about the input.
+    """
+
+    output: Path | None
+    num_proteins: int
+    num_residues: int
+    longest: int
+    num_windows: int
+    num_windowed: int
+    dim: int
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
     warnings: Sequence[str]
 
 
@@ -48,12 +97,12 @@ def embed_fasta(
     *,
     reader: ReaderConfig | None = None,
     compute: ComputeConfig | None = None,
+    on_plan: Callable[[EmbedPlan], None] = lambda plan: None,
     on_protein: Callable[[int], None] = lambda num_residues: None,
-) -> EmbedSummary:
-    """Turn proteins into vectors, in the order of the input.
+) -> EmbedSummary | None:
+    """Turn proteins into vectors, in the order of the input; the same call takes up what was interrupted.
 
-    Every protein is computed whole, whatever its length; with a fine-tuned model the vector of a protein is exactly
-    the one that its head sees.
+    With a fine-tuned model the vector of a protein is exactly the one that its head sees.
 
     Args:
         fasta: the files; `-` is stdin.
@@ -61,57 +110,185 @@ def embed_fasta(
         embedding: where to, and which vectors.
         reader: how to read; the defaults if None.
         compute: where to compute; the defaults if None.
+        on_plan: told what it would take, for `--dry-run`.
         on_protein: told the residues of each protein that is finished.
+
+    Returns:
+        What was embedded; None after `--dry-run`, which leaves nothing behind.
 
     Raises:
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
     reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
-    output = embedding.output or default_path(fasta[0], ".h5" if embedding.per_residue else ".npy")
-    format_name = choose_format(output, embedding.format, per_residue=embedding.per_residue)
-    checkpoint = load_checkpoint(find_model(model.model))
-    representation = representation_of(checkpoint, layer=embedding.layer, pooling=embedding.pooling)
-    meta = {
-        "protembed_version": protembed.__version__,
-        "model_name": model_name(model.model),
-        "model_sha256": checkpoint.sha256(),
-        "input_sha256": sha256_of_inputs(fasta),
-        "on_illegal": reader.on_illegal,
-        "layer": representation.layer,
-        "pooling": None if embedding.per_residue else representation.pooling,
-        "dtype": embedding.dtype,
-        "format": format_name,
-        "dim": checkpoint.encoder.shape.dim,
-    }
-    if output != STANDARD_STREAM and not embedding.force and (done := finished_result(output, meta)) is not None:
-        return _summary_of_finished(output, done)
+    job = _Job.prepare(fasta[0], model, embedding, reader, compute)
+    is_read_twice = job.output != STANDARD_STREAM or job.selection.shard is not None or embedding.dry_run
+    with spooled_stdin(fasta, wanted=is_read_twice) as paths:
+        if embedding.dry_run:
+            on_plan(_plan(job, paths, compute))
+            return None
+        fingerprint = job.fingerprint(paths)
+        with result_lock(job.output):
+            if job.output != STANDARD_STREAM and (complete_interrupted(job.output, fingerprint) or not embedding.force):
+                done = finished_result(job.output, fingerprint)
+                if done is not None:
+                    remove_leftovers(job.output, fingerprint)
+                    return job.summary(done, was_done=True)
+            return _embed(job, paths, fingerprint, compute, on_protein, force=embedding.force)
 
-    device, report = choose_device(compute), ReadReport()
-    checkpoint.to(device)
-    records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
-    compute_vectors = representation.residues if embedding.per_residue else representation.proteins
-    with worker_pool(compute, device) as pool, embeddings_file(output, meta, report.refused) as vectors:
-        for record, vector in Engine(pool=pool).run(compute_vectors, records):
-            vectors.add(record, vector)
-            on_protein(len(record.sequence))
-    return EmbedSummary(
-        output=None if output == STANDARD_STREAM else output,
-        num_proteins=report.num_records,
-        num_residues=report.num_residues,
-        num_refused=len(report.refused),
-        dim=checkpoint.encoder.shape.dim,
-        was_done=False,
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is decided before the input is read.
+
+    Attributes:
+        output: the result's file, or `-`.
+        format_name: of it.
+        config: the options.
+        located: where the model was found.
+        checkpoint: the model, on the device where it is to compute.
+        representation: which vectors.
+        selection: which proteins.
+        precision: of the matrix products.
+    """
+
+    output: Path
+    format_name: FormatName
+    config: EmbedConfig
+    located: LocatedModel
+    checkpoint: Checkpoint
+    representation: Representation
+    selection: Selection
+    precision: torch.dtype
+
+    @classmethod
+    def prepare(
+        cls, first: Path, model: ModelConfig, config: EmbedConfig, reader: ReaderConfig, compute: ComputeConfig
+    ) -> "_Job":
+        shard = None if config.shard is None else Shard.parse(config.shard)
+        part = "" if shard is None else f".{shard.number}-of-{shard.total}"
+        output = config.output or default_path(first, f"{part}{'.h5' if config.per_residue else '.npy'}")
+        format_name = choose_format(output, config.format, per_residue=config.per_residue)
+        device = choose_device(compute)
+        located = locate_model(model.model)
+        checkpoint = load_checkpoint(located.directory)
+        representation = representation_of(
+            checkpoint, layer=config.layer, pooling=config.pooling, window_residues=config.window_residues
+        )
+        precision = choose_precision(config.precision, device)
+        checkpoint.to(device).encoder.use_precision(precision)
+        window_residues = config.window_residues or checkpoint.record.window_residues
+        return cls(
+            output=output,
+            format_name=format_name,
+            config=config,
+            located=located,
+            checkpoint=checkpoint,
+            representation=representation,
+            selection=Selection(
+                on_illegal=reader.on_illegal, long=config.long, window_residues=window_residues, shard=shard
+            ),
+            precision=precision,
+        )
+
+    @property
+    def dim(self) -> int:
+        """The width of a vector."""
+        width: int = self.representation.slices(per_residue=self.config.per_residue)[-1]["stop"]
+        return width
+
+    @property
+    def computation(self) -> Computation[Embedding]:
+        """What the engine computes."""
+        return self.representation.residues() if self.config.per_residue else self.representation.proteins()
+
+    def fingerprint(self, paths: Sequence[Path]) -> dict[str, Any]:
+        """Collect what makes two results the same, in plain values of JSON."""
+        representation, selection = self.representation, self.selection
+        return {
+            "protembed_version": protembed.__version__,
+            "model_name": self.located.name,
+            "model_revision": self.located.revision,
+            "model_sha256": self.checkpoint.sha256(),
+            "input_sha256": sha256_of_inputs(paths),
+            "on_illegal": selection.on_illegal,
+            "long": selection.long,
+            "window_residues": selection.window_residues,
+            "shard": None if selection.shard is None else str(selection.shard),
+            "per_residue": self.config.per_residue,
+            "layer": list(representation.layers),
+            "pooling": None if self.config.per_residue else list(representation.poolings),
+            "slices": representation.slices(per_residue=self.config.per_residue),
+            "precision": str(self.precision).removeprefix("torch."),
+            "dtype": self.config.dtype,
+            "format": self.format_name,
+            "dim": self.dim,
+        }
+
+    def summary(
+        self, counts: Mapping[str, Any], *, num_resumed: int = 0, was_done: bool = False, warnings: Sequence[str] = ()
+    ) -> EmbedSummary:
+        """Say what has come of it, from the counts of a writer or a meta file."""
+        return EmbedSummary(
+            output=None if self.output == STANDARD_STREAM else self.output,
+            num_proteins=counts["num_proteins"],
+            num_residues=counts["num_residues"],
+            num_windowed=counts["num_windowed"],
+            window_residues=self.selection.window_residues,
+            num_refused=counts["num_refused"],
+            num_resumed=num_resumed,
+            dim=self.dim,
+            was_done=was_done,
+            warnings=warnings,
+        )
+
+
+def _embed(
+    job: _Job,
+    paths: Sequence[Path],
+    fingerprint: Mapping[str, Any],
+    compute: ComputeConfig,
+    on_protein: Callable[[int], None],
+    *,
+    force: bool,
+) -> EmbedSummary:
+    report = ReadReport()
+    with (
+        embeddings_writer(job.output, fingerprint, force=force) as vectors,
+        inference_engine(compute, job.checkpoint.device) as engine,
+    ):
+        num_resumed = vectors.num_committed
+        records = islice(job.selection.read(paths, report), num_resumed, None)
+        for chunk in engine.run_chunks(job.computation, records):
+            for record, one in chunk:
+                vectors.add(record, one.values, one.num_windows, one.overlap_cosine)
+                on_protein(len(record.sequence))
+            vectors.commit()
+        counts = vectors.finish(report.refused)
+    return job.summary(counts, num_resumed=num_resumed, warnings=report.warnings())
+
+
+def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan:
+    """Count the proteins, and compute a few of them to see what all would take."""
+    report, workload = ReadReport(), Workload(job.checkpoint.encoder.shape)
+    workload.count(job.selection.read(paths, report), job.computation)
+    with inference_engine(compute, job.checkpoint.device) as engine:
+        seconds = workload.seconds(engine, job.computation)
+        held_tokens = engine.tokens_per_chunk + workload.longest
+    num_rows = workload.num_residues if job.config.per_residue else workload.num_proteins
+    per_number = _TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else np.dtype(job.config.dtype).itemsize
+    # What other formats are made of stands beside them until they are whole.
+    num_copies = 2 if job.format_name in ("npz", "h5") else 1
+    held_rows = held_tokens if job.config.per_residue else workload.longest * (workload.num_windowed > 0)
+    return EmbedPlan(
+        output=None if job.output == STANDARD_STREAM else job.output,
+        num_proteins=workload.num_proteins,
+        num_residues=workload.num_residues,
+        longest=workload.longest,
+        num_windows=workload.num_windows,
+        num_windowed=workload.num_windowed,
+        dim=job.dim,
+        seconds=seconds,
+        memory_bytes=peak_memory(job.checkpoint.device) + 2 * 4 * job.dim * held_rows,
+        disk_bytes=num_copies * num_rows * job.dim * per_number + workload.num_proteins * _IDS_BYTES,
         warnings=report.warnings(),
-    )
-
-
-def _summary_of_finished(output: Path, meta: Mapping[str, Any]) -> EmbedSummary:
-    return EmbedSummary(
-        output=output,
-        num_proteins=meta["num_proteins"],
-        num_residues=meta["num_residues"],
-        num_refused=meta["num_refused"],
-        dim=meta["dim"],
-        was_done=True,
-        warnings=[],
     )

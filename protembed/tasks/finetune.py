@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,10 @@ from protembed.data.labels import (
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.device import choose_device, worker_pool
 from protembed.errors import OutputExistsError
-from protembed.files import (
-    atomic_directory,
-    atomic_file,
-    default_path,
-    read_json,
-    remove,
-    sha256_of_inputs,
-    write_json,
-)
+from protembed.files import atomic_directory, atomic_file, remove, write_json
 from protembed.inference.engine import Engine
 from protembed.inference.representation import Representation, representation_of
+from protembed.inputs import default_path, read_json, sha256_of_inputs
 from protembed.metrics import Metrics
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import (
@@ -150,8 +142,8 @@ def finetune_model(
     representation = representation_of(checkpoint, pooling=config.pooling)
     checkpoint.record = replace(
         checkpoint.record,
-        layer=representation.layer,
-        pooling=representation.pooling,
+        layer=representation.layers[0],
+        pooling=representation.poolings[0],
         configuration=_settings(options),
         classes=targets.classes,
         target=table.target,
@@ -199,8 +191,8 @@ def _fit_head(
     vectors: dict[Split, NDArray[np.float32]] = {}
     for split in ("train", "valid"):
         rows = []
-        for protein, vector in engine.run(representation.proteins, table.parts[split]):
-            rows.append(vector)
+        for protein, embedding in engine.run(representation.proteins(), table.parts[split]):
+            rows.append(embedding.values)
             on_protein(len(protein.sequence))
         vectors[split] = np.stack(rows)
     valid = (vectors["valid"], targets.of_split["valid"])
@@ -218,7 +210,7 @@ def _write_result(
     """Predict the test part, measure, and write the model directory with its tables; it appears complete."""
     head = checkpoint.task_head
     assert head is not None
-    predictions = partial(representation_of(checkpoint).predictions, head=head)
+    predictions = representation_of(checkpoint).predictions(head)
     outputs = np.stack([output for _, output in engine.run(predictions, table.parts["test"])])
     test, baseline = targets.measure(outputs), targets.measure(targets.baseline())
     checkpoint.record = replace(checkpoint.record, metrics={"test": test, "baseline": baseline})

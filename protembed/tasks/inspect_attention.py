@@ -22,15 +22,16 @@ from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.device import choose_device, worker_pool
 from protembed.errors import OutputExistsError
-from protembed.files import atomic_directory, atomic_file, default_path, write_json
-from protembed.inference.engine import Engine
+from protembed.files import atomic_directory, atomic_file, write_json
+from protembed.inference.engine import Computation, Engine
+from protembed.inputs import default_path
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.report.figures import draw_attention
 from protembed.text import table_line
 
 # A protein's maps are many times larger than its vectors: few are held at a time.
-_TOKENS_PER_WINDOW = 4096
+_TOKENS_PER_CHUNK = 4096
 _STATISTICS = "heads.tsv"
 
 
@@ -97,10 +98,10 @@ def inspect_attention(
     report, statistics = ReadReport(), HeadStatistics()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
     with worker_pool(compute, device) as pool, atomic_directory(output, marker=_STATISTICS) as directory:
-        engine = Engine(pool=pool, tokens_per_window=_TOKENS_PER_WINDOW)
+        engine = Engine(pool=pool, tokens_per_chunk=_TOKENS_PER_CHUNK)
         with atomic_file(directory / "proteins.tsv") as proteins:
             proteins.write(table_line(["row", "id", "residues", "maps", "figure"]))
-            for record, protein in engine.run(read, records):
+            for record, protein in engine.run(Computation(whole=read), records):
                 statistics.add(protein)
                 names = _keep(record, protein, attention_reader, attention, directory)
                 proteins.write(table_line([record.row, record.id, protein.num_residues, *names]))
@@ -131,7 +132,8 @@ def _keep(
     record: Record, protein: ProteinAttention, reader: AttentionReader, config: AttentionConfig, directory: Path
 ) -> list[str]:
     """Write the maps and the figure of one protein, named by its row; return their names, empty if none are kept."""
-    if protein.maps is None:
+    # A copy of an early protein, further down, shares its maps.
+    if protein.maps is None or record.row >= config.num_maps:
         return ["", ""]
     layers, heads = [layer + 1 for layer in reader.layers], [head + 1 for head in reader.heads]
     maps, figure = f"maps/protein-{record.row + 1:06d}.npz", f"figures/protein-{record.row + 1:06d}.png"

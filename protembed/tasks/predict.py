@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from protembed.config.predict import PredictConfig
 from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.device import choose_device, worker_pool
+from protembed.device import choose_device
 from protembed.errors import InputNotFoundError, OutputExistsError
-from protembed.files import STANDARD_STREAM, default_path, output_stream
-from protembed.inference.engine import Engine
+from protembed.files import output_stream
+from protembed.inference.engine import inference_engine
 from protembed.inference.representation import representation_of
+from protembed.inputs import STANDARD_STREAM, default_path
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
 from protembed.text import table_line
@@ -74,12 +74,12 @@ def predict_fasta(
         raise InputNotFoundError(name, "this model has no head to predict with", advice)
     device = choose_device(compute)
     checkpoint.to(device)
-    predictions = partial(representation_of(checkpoint).predictions, head=head)
+    predictions = representation_of(checkpoint).predictions(head)
     report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
-    with worker_pool(compute, device) as pool, output_stream(output) as stream:
+    with inference_engine(compute, device) as engine, output_stream(output) as stream:
         stream.write(table_line(["id", *prediction_header(head.classes)]))
-        for record, output_of_head in Engine(pool=pool).run(predictions, records):
+        for record, output_of_head in engine.run(predictions, records):
             stream.write(table_line([record.id, *prediction_cells(output_of_head, head.classes)]))
             on_protein(len(record.sequence))
     return PredictSummary(

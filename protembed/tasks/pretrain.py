@@ -25,7 +25,8 @@ from protembed.data.batching import PretrainingPlan
 from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, worker_pool
-from protembed.files import STANDARD_STREAM, default_path, scratch_directory, sha256_of_inputs, write_table
+from protembed.files import scratch_directory, write_table
+from protembed.inputs import STANDARD_STREAM, default_path, sha256_of_inputs
 from protembed.metrics import ClassFigures
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import (

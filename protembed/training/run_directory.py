@@ -12,12 +12,12 @@ from protembed.files import (
     append_json_line,
     atomic_directory,
     exclusive_lock,
-    read_json,
     remove_unfinished,
     remove_unfinished_beside,
     write_json,
     write_text,
 )
+from protembed.inputs import read_json
 from protembed.training.distributed import ALONE, Processes
 
 _RUN, _LOG = "run.json", "metrics.jsonl"

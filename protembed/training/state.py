@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from protembed.errors import DamagedRunError, DivergedError
-from protembed.files import atomic_directory, read_json, remove, sha256_of_file, write_json
+from protembed.files import atomic_directory, remove, write_json
+from protembed.inputs import read_json, sha256_of_file
 from protembed.model.weights import write_tensors
 from protembed.training.distributed import ALONE, Processes
 

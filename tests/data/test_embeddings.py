@@ -11,7 +11,7 @@ from protembed.data.embeddings import choose_format, companion, embeddings_file,
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.splits import sequence_sha256
 from protembed.errors import ConfigError, OutputError, OutputExistsError
-from protembed.files import STANDARD_STREAM, sha256_of_file
+from protembed.inputs import STANDARD_STREAM, sha256_of_file
 
 META = {"model_name": "tiny", "model_sha256": "abc", "input_sha256": "def", "dtype": "float32", "dim": 3}
 FORMATS = ("npy", "tsv", "h5", "npz")

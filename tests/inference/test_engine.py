@@ -51,15 +51,15 @@ def test_no_protein_gives_no_result(pool):
 @given(
     order=st.permutations(range(10)),
     tokens_per_pack=st.sampled_from([1, 200, 10_000]),
-    tokens_per_window=st.sampled_from([1, 400, 10_000]),
+    tokens_per_chunk=st.sampled_from([1, 400, 10_000]),
     num_workers=st.integers(1, 3),
 )
 def test_no_vector_depends_on_its_company(
-    representation, records, whole_batch, order, tokens_per_pack, tokens_per_window, num_workers
+    representation, records, whole_batch, order, tokens_per_pack, tokens_per_chunk, num_workers
 ):
     chosen = [records[index] for index in order]
     with WorkerPool(num_workers) as workers, torch.no_grad():
-        engine = Engine(pool=workers, tokens_per_pack=tokens_per_pack, tokens_per_window=tokens_per_window)
+        engine = Engine(pool=workers, tokens_per_pack=tokens_per_pack, tokens_per_chunk=tokens_per_chunk)
         together = results_of(engine, representation.proteins, chosen)
         alone = [representation.proteins(whole_batch([record.sequence]))[0] for record in chosen]
 
@@ -76,9 +76,9 @@ def test_no_bit_of_a_vector_depends_on_the_number_of_workers(representation, rec
     assert np.array_equal(*vectors)
 
 
-@pytest.mark.parametrize("tokens_per_window", [1, 300, 100_000])
-def test_rows_are_numbered_over_all_windows(records, pool, tokens_per_window):
-    engine = Engine(pool=pool, tokens_per_pack=200, tokens_per_window=tokens_per_window)
+@pytest.mark.parametrize("tokens_per_chunk", [1, 300, 100_000])
+def test_rows_are_numbered_over_all_windows(records, pool, tokens_per_chunk):
+    engine = Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=tokens_per_chunk)
 
     assert results_of(engine, rows, records) == list(range(len(records)))
 
@@ -95,7 +95,7 @@ def test_packs_hold_no_more_than_their_budget_and_a_longer_protein_stands_alone(
 def test_no_more_than_a_window_is_read_before_its_results_are_handed_over(records, pool):
     num_read = itertools.count()
     endless = (record for record in itertools.cycle(records) if next(num_read) >= 0)
-    engine = Engine(pool=pool, tokens_per_window=1000)
+    engine = Engine(pool=pool, tokens_per_chunk=1000)
 
     first_three = list(itertools.islice(engine.run(lengths, endless), 3))
 
@@ -129,7 +129,7 @@ def test_an_error_while_computing_reaches_the_caller(records, pool):
 
 def test_an_error_while_reading_reaches_the_caller_after_the_windows_before_it(tmp_path, pool):
     (tmp_path / "bad.fasta").write_text(">a\nMKTAYI\n>b\nMKTA\n>c\nMK1\n")
-    results = Engine(pool=pool, tokens_per_window=5).run(lengths, read_fasta([tmp_path / "bad.fasta"]))
+    results = Engine(pool=pool, tokens_per_chunk=5).run(lengths, read_fasta([tmp_path / "bad.fasta"]))
 
     assert [next(results)[1], next(results)[1]] == [6, 4]
     with pytest.raises(IllegalResidueError, match="record 'c'"):

@@ -1,0 +1,298 @@
+"""One way to turn proteins into mean vectors, as a process of its own; `embed.py` runs them in turn.
+
+    python benchmarks/embed_arms.py ARM MODEL proteins.fasta THREADS
+
+MODEL is a directory that transformers wrote. Every arm is at its best settings for a CPU: as many processes or streams
+of one thread each as there are threads to use, started and warmed up before the clock starts. Prints one line of JSON:
+the seconds, and the mean of all vectors, by which the arms are seen to compute the same.
+"""
+
+import json
+import multiprocessing
+import os
+import queue
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protembed.data.alphabet import CLS, EOS, PAD, encode
+from protembed.data.fasta import read_fasta
+
+Vectors = NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Vectors]
+NUM_WARMUP = 4
+# fair-esm's own default for `esm-extract --toks_per_batch`, and the budget of the sorted batches.
+TOKENS_PER_BATCH = 4096
+SEQUENCES_PER_BATCH = 8
+
+
+def main() -> None:
+    arm, model, fasta, threads = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+    sequences = [record.sequence for record in read_fasta([fasta])]
+    with ARMS[arm](model, threads) as embed:
+        embed(sequences[:NUM_WARMUP] * threads)
+        began = time.perf_counter()
+        vectors = embed(sequences)
+        seconds = time.perf_counter() - began
+    assert len(vectors) == len(sequences)
+    print(json.dumps({"seconds": seconds, "mean": vectors.mean(0).astype(float).tolist()}))
+
+
+# protembed
+
+
+@contextmanager
+def protembed(model: Path, threads: int) -> Iterator[Embed]:
+    from protembed.config.shared import ComputeConfig
+    from protembed.device import choose_device, worker_pool
+    from protembed.inference.engine import Engine
+    from protembed.inference.representation import representation_of
+    from protembed.model.checkpoint import load_checkpoint
+
+    compute = ComputeConfig(device="cpu", threads=threads)
+    representation = representation_of(load_checkpoint(model))
+    with worker_pool(compute, choose_device(compute)) as pool:
+        engine = Engine(pool=pool)
+
+        def embed(sequences: Sequence[str]) -> Vectors:
+            records = [Protein(sequence) for sequence in sequences]
+            return np.stack([one.values for _, one in engine.run(representation.proteins(), records)])
+
+        yield embed
+
+
+class Protein:
+    def __init__(self, sequence: str) -> None:
+        self.sequence = sequence
+
+
+# Processes of one thread each: PyTorch peers
+
+
+_state: dict[str, Any] = {}
+
+
+@contextmanager
+def in_processes(
+    threads: int, start: Callable[[Path], None], model: Path, batch: Callable[[Sequence[str]], list[list[int]]]
+) -> Iterator[Embed]:
+    """Share batches among processes; each takes the next one when it is done with its last."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(threads, mp_context=context, initializer=start, initargs=(model,)) as pool:
+
+        def embed(sequences: Sequence[str]) -> Vectors:
+            batches = batch(sequences)
+            parts = pool.map(_compute, [[sequences[row] for row in rows] for rows in batches])
+            rows = np.concatenate([np.array(rows) for rows in batches])
+            return np.concatenate(list(parts))[np.argsort(rows)]
+
+        yield embed
+
+
+def _compute(sequences: Sequence[str]) -> Vectors:
+    vectors: Vectors = _state["compute"](sequences)
+    return vectors
+
+
+def start_transformers(model: Path) -> None:
+    import torch
+    from transformers import EsmModel, EsmTokenizer
+
+    torch.set_num_threads(1)
+    tokenizer = EsmTokenizer.from_pretrained(model)
+    esm = EsmModel.from_pretrained(model, add_pooling_layer=False, attn_implementation="sdpa").eval()
+
+    def compute(sequences: Sequence[str]) -> Vectors:
+        with torch.inference_mode():
+            inputs = tokenizer(list(sequences), return_tensors="pt", padding=len(sequences) > 1)
+            hidden = esm(**inputs).last_hidden_state
+            return np.stack(
+                [
+                    states[1 : len(sequence) + 1].mean(0).numpy()
+                    for states, sequence in zip(hidden, sequences, strict=True)
+                ]
+            )
+
+    _state["compute"] = compute
+
+
+def start_fair_esm(model: Path) -> None:
+    """Load the weights into fair-esm's own class; what follows is the logic of its `scripts/extract.py`."""
+    import esm
+    import torch
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(1)
+    config = json.loads((model / "config.json").read_text())
+    network = esm.ESM2(config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"]).eval()
+    missing = network.load_state_dict(dict(fair_esm_names(load_file(model / "model.safetensors"))), strict=False)
+    assert not missing.unexpected_keys
+    assert all("inv_freq" in name or "contact" in name or "lm_head" in name for name in missing.missing_keys)
+    convert = network.alphabet.get_batch_converter(1022)
+
+    def compute(sequences: Sequence[str]) -> Vectors:
+        with torch.no_grad():
+            _, _, tokens = convert([(str(row), sequence) for row, sequence in enumerate(sequences)])
+            hidden = network(tokens, repr_layers=[network.num_layers], return_contacts=False)
+            states = hidden["representations"][network.num_layers]
+            return np.stack([states[row, 1 : len(one) + 1].mean(0).numpy() for row, one in enumerate(sequences)])
+
+    _state["compute"] = compute
+
+
+def fair_esm_names(weights: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Spell transformers' weight names as fair-esm does."""
+    table = {
+        "esm.embeddings.word_embeddings": "embed_tokens",
+        "esm.encoder.emb_layer_norm_after": "emb_layer_norm_after",
+        "esm.encoder.layer.": "layers.",
+        "attention.self.query": "self_attn.q_proj",
+        "attention.self.key": "self_attn.k_proj",
+        "attention.self.value": "self_attn.v_proj",
+        "attention.output.dense": "self_attn.out_proj",
+        "attention.LayerNorm": "self_attn_layer_norm",
+        "intermediate.dense": "fc1",
+        "output.dense": "fc2",
+        "LayerNorm": "final_layer_norm",
+        ".gamma": ".weight",
+        ".beta": ".bias",
+    }
+    for name, value in weights.items():
+        if name.startswith("esm.") and "inv_freq" not in name and "contact_head" not in name:
+            for theirs, ours in table.items():
+                name = name.replace(theirs, ours)
+            yield name, value
+
+
+def one_by_one(sequences: Sequence[str]) -> list[list[int]]:
+    return [[row] for row in range(len(sequences))]
+
+
+def file_order(sequences: Sequence[str]) -> list[list[int]]:
+    return [
+        list(range(start, min(start + SEQUENCES_PER_BATCH, len(sequences))))
+        for start in range(0, len(sequences), SEQUENCES_PER_BATCH)
+    ]
+
+
+def under_budget(sequences: Sequence[str]) -> list[list[int]]:
+    """Sort by length, and fill batches whose padded size stays below the budget."""
+    batches: list[list[int]] = []
+    for row in sorted(range(len(sequences)), key=lambda row: len(sequences[row])):
+        longest = len(sequences[row]) + 2
+        if batches and longest * (len(batches[-1]) + 1) <= TOKENS_PER_BATCH:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+# Streams: compiled graphs
+
+
+@contextmanager
+def onnx_runtime(model: Path, threads: int) -> Iterator[Embed]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(onnx_file(model)), options, providers=["CPUExecutionProvider"])
+
+    def compute(sequence: str) -> Vectors:
+        tokens = tokens_of(sequence)
+        (hidden,) = session.run(None, {"input_ids": tokens, "attention_mask": np.ones_like(tokens)})
+        vector: Vectors = hidden[0, 1:-1].mean(0)
+        return vector
+
+    with ThreadPoolExecutor(threads) as pool:
+        yield lambda sequences: np.stack(list(pool.map(compute, sequences)))
+
+
+@contextmanager
+def openvino(model: Path, threads: int) -> Iterator[Embed]:
+    import openvino as ov
+
+    settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = ov.Core().compile_model(ov.Core().read_model(onnx_file(model)), "CPU", settings)
+
+    # A request for each thread; AsyncInferQueue's callbacks wait for the lock of the thread that waits for them.
+    requests = queue.SimpleQueue[Any]()
+    for _ in range(threads):
+        requests.put(compiled.create_infer_request())
+
+    def compute(sequence: str) -> Vectors:
+        tokens, request = tokens_of(sequence), requests.get()
+        request.infer({"input_ids": tokens, "attention_mask": np.ones_like(tokens)})
+        vector: Vectors = request.get_output_tensor().data[0, 1:-1].mean(0)
+        requests.put(request)
+        return vector
+
+    with ThreadPoolExecutor(threads) as pool:
+        yield lambda sequences: np.stack(list(pool.map(compute, sequences)))
+
+
+def tokens_of(sequence: str) -> NDArray[np.int64]:
+    return np.array([[CLS, *encode(sequence), EOS]], dtype=np.int64)
+
+
+def onnx_file(model: Path) -> Path:
+    """Export the model beside itself, once."""
+    path = model / "model.onnx"
+    if not path.exists():
+        export(model, path)
+    return path
+
+
+def export(model: Path, path: Path) -> None:
+    import torch
+    from transformers import EsmModel
+
+    esm = EsmModel.from_pretrained(model, add_pooling_layer=False, attn_implementation="sdpa").eval()
+
+    class LastHiddenState(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.esm = esm
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return self.esm(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    tokens = torch.full((1, 16), PAD + 5)
+    axes = {name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask", "hidden")}
+    with tempfile.TemporaryDirectory(dir=model) as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            LastHiddenState(),
+            (tokens, torch.ones_like(tokens)),
+            f"{folder}/model.onnx",
+            input_names=["input_ids", "attention_mask"],
+            output_names=["hidden"],
+            dynamic_axes=axes,
+            dynamo=False,
+        )
+        os.replace(f"{folder}/model.onnx", path)
+
+
+ARMS: dict[str, Callable[[Path, int], Any]] = {
+    "protembed": protembed,
+    "transformers, one by one": lambda model, threads: in_processes(threads, start_transformers, model, one_by_one),
+    "transformers, file order, 8": lambda model, threads: in_processes(threads, start_transformers, model, file_order),
+    "transformers, sorted, 4,096 tokens": lambda model, threads: in_processes(
+        threads, start_transformers, model, under_budget
+    ),
+    "fair-esm extract": lambda model, threads: in_processes(threads, start_fair_esm, model, under_budget),
+    "ONNX Runtime, one by one": onnx_runtime,
+    "OpenVINO, one by one": openvino,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""`protembed check`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protembed.cli.display import Display
+from protembed.cli.options import configured
+from protembed.config.check import CheckConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ShowConfig
+
+ResultAndFasta = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="EMBEDDINGS... FASTA...",
+        help="A result of `embed`, or all shards of one in their order, and the FASTA that it was made of.",
+        show_default=False,
+    ),
+]
+
+
+@configured
+def check(
+    files: ResultAndFasta, model: ModelConfig, config: CheckConfig, compute: ComputeConfig, show: ShowConfig
+) -> None:
+    """Verify a result of `embed`: rows, identifiers, hashes, and a sample of vectors computed again."""
+    from protembed.tasks.check import check_embeddings
+
+    display = Display(show)
+    with display.counting("computed again") as counter:
+        summary = check_embeddings(files, model, config, compute=compute, on_protein=counter.advance)
+    display.warn(summary.warnings)
+    line = f"{', '.join(map(str, summary.results))}: whole and true to the input, {summary.num_proteins:,} proteins"
+    if summary.worst_difference is not None:
+        line += f"; {summary.num_recomputed} computed again, which differ by {summary.worst_difference:.1g} at most"
+    display.summary(summary, line)

@@ -1,0 +1,42 @@
+"""The sentences of `protembed embed`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from protembed.cli.training_display import duration
+from protembed.text import file_size
+
+if TYPE_CHECKING:
+    from protembed.tasks.embed import EmbedPlan, EmbedSummary
+
+
+def describe_plan(plan: "EmbedPlan") -> Iterator[str]:
+    """Say what a run would take."""
+    yield (
+        f"{plan.output or 'stdout'}: {plan.num_proteins:,} proteins, {plan.num_residues:,} residues, the longest "
+        f"{plan.longest:,}; {plan.dim:,} numbers each"
+    )
+    if plan.num_windowed:
+        yield f"{plan.num_windowed:,} proteins are longer than a window; {plan.num_windows:,} windows in all"
+    yield (
+        f"about {duration(plan.seconds)} of computing, {file_size(plan.memory_bytes)} of memory, "
+        f"{file_size(plan.disk_bytes)} of disk"
+    )
+
+
+def describe_summary(summary: "EmbedSummary") -> Iterator[str]:
+    """Say what has come of a run."""
+    if summary.was_done:
+        yield f"{summary.output} is there already, made by the same command from the same input"
+        return
+    if summary.num_resumed:
+        yield f"{summary.num_resumed:,} proteins had been done before an interruption"
+    if summary.num_windowed:
+        yield (
+            f"{summary.num_windowed:,} proteins longer than {summary.window_residues:,} residues were computed in "
+            "overlapping windows; the column overlap_cosine tells how well these agree"
+        )
+    yield (
+        f"{summary.output or 'stdout'}: {summary.num_proteins:,} proteins, {summary.num_residues:,} residues, "
+        f"{summary.dim:,} numbers each"
+    )

@@ -1,0 +1,312 @@
+"""Writing a result: rows that grow on disk until the result is whole, and can be taken up after a kill.
+
+The rows of `emb.npy` grow in `emb.npy.partial/`, where they are safe after each chunk of proteins; everything appears
+under its name at the end, the meta file last.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protembed.data.embeddings import FAILED, IDS, IDS_HEADER, META, companion, ids_line, publish
+from protembed.data.fasta import Record, RefusedRecord
+from protembed.data.vectors import ArrayRows, Rows, TextRows, column_names, make_h5, make_npz
+from protembed.errors import DataError, OutputExistsError, RunInUseError
+from protembed.files import (
+    copy_to_stdout,
+    exclusive_lock,
+    flush_growing,
+    open_growing,
+    output_errors,
+    remove,
+    remove_unfinished,
+    scratch_directory,
+    standard_output,
+    write_json,
+    write_table,
+)
+from protembed.inputs import STANDARD_STREAM, read_json, sha256_of_file
+from protembed.text import table_line
+
+_FAILED_HEADER = ("file", "line", "id", "reason")
+# In the folder of an unfinished result, beside files that have their final names from the beginning.
+_FINGERPRINT, _PROGRESS, _MEMBERS, _ROWS = "fingerprint.json", "progress.json", "members.jsonl", "rows.npy"
+_COUNTS = ("num_residues", "num_windowed")
+
+
+class VectorWriter(Protocol):
+    """Receives the vectors of one protein after the other.
+
+    Attributes:
+        num_committed: proteins that an earlier process has done.
+    """
+
+    num_committed: int
+
+    def add(
+        self, record: Record, vectors: NDArray[np.float32], num_windows: int = 1, overlap_cosine: float | None = None
+    ) -> None:
+        """Append the vectors of a protein, (dim,) or (residues, dim)."""
+        ...
+
+    def commit(self) -> None:
+        """Make what was added safe."""
+        ...
+
+    def finish(self, refused: Sequence[RefusedRecord]) -> dict[str, Any]:
+        """Make the result of what was added; return what is to be said of it."""
+        ...
+
+
+def result_lock(output: Path) -> AbstractContextManager[None]:
+    """Hold a result while it is made; stdout has no rivals.
+
+    Raises:
+        RunInUseError: another process is writing this result.
+        OutputError: the folder cannot be written.
+    """
+    if output == STANDARD_STREAM:
+        return nullcontext()
+    return exclusive_lock(output.with_name(f".{output.name}.lock"), lambda holder: RunInUseError(output, holder))
+
+
+def unfinished(output: Path) -> Path:
+    """Name the folder of an unfinished result."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def complete_interrupted(output: Path, fingerprint: Mapping[str, Any]) -> bool:
+    """Bring a result to its place whose command was killed when all but the last renaming was done.
+
+    Returns:
+        Whether there was one, of this very command.
+    """
+    partial = unfinished(output)
+    if not (partial / companion(output, META).name).exists() or _recorded(partial) != fingerprint:
+        return False
+    publish(partial, output)
+    return True
+
+
+def remove_leftovers(output: Path, fingerprint: Mapping[str, Any]) -> None:
+    """Remove what is left of a folder whose result is in its place: its process was killed while it cleaned up."""
+    if _recorded(unfinished(output)) in (None, fingerprint):
+        remove(unfinished(output))
+
+
+def _recorded(partial: Path) -> Any:
+    try:
+        return read_json(partial / _FINGERPRINT)
+    except (OSError, ValueError):
+        return None  # there is none, or it was killed before it said what it is
+
+
+@contextmanager
+def embeddings_writer(output: Path, fingerprint: Mapping[str, Any], *, force: bool = False) -> Iterator[VectorWriter]:
+    """Begin a result, or take up the unfinished one of the very same command.
+
+    Args:
+        output: the file, or `-` for stdout, which has no files beside it.
+        fingerprint: what makes two results the same, in plain values of JSON: `format`, `slices`, `dim`, `dtype`,
+            `per_residue` and `model_name` among it.
+        force: replace what another command left unfinished.
+
+    Raises:
+        OutputExistsError: another command left an unfinished result there.
+        OutputError: something could not be written.
+    """
+    if output == STANDARD_STREAM:
+        with _stdout_writer(fingerprint) as stream_writer:
+            yield stream_writer
+        return
+    partial = unfinished(output)
+    _make_way(partial, fingerprint, force=force)
+    writer = EmbeddingsWriter(partial, output, fingerprint)
+    is_worthless = False
+    try:
+        yield writer
+    except DataError:
+        is_worthless = True  # who mends the input has another input
+        raise
+    finally:
+        writer.close()
+        if is_worthless or not (writer.num_committed or writer.is_finished):
+            remove(partial)
+
+
+def _make_way(partial: Path, fingerprint: Mapping[str, Any], *, force: bool) -> None:
+    recorded = _recorded(partial)
+    if recorded == fingerprint:
+        return
+    if isinstance(recorded, dict) and not force:
+        different = [name for name in fingerprint if recorded.get(name) != fingerprint[name]]
+        raise OutputExistsError(partial, f"holds an unfinished result of another {', '.join(different)}")
+    remove(partial)
+
+
+class EmbeddingsWriter:
+    """Writes a result protein by protein; what is committed survives whatever ends the process.
+
+    Args:
+        partial: the folder of the unfinished result.
+        output: where the finished one is to stand.
+        fingerprint: as for `embeddings_writer`.
+
+    Attributes:
+        num_committed: proteins that are safe, and need not be computed again.
+        is_finished: whether the result is in its place.
+    """
+
+    def __init__(self, partial: Path, output: Path, fingerprint: Mapping[str, Any]) -> None:
+        self._partial, self._output, self._fingerprint = partial, output, fingerprint
+        self.is_finished = False
+        # Only an array that other formats are made of has another name than the result.
+        is_final = fingerprint["format"] in ("npy", "tsv")
+        self._paths = {
+            "ids": partial / companion(output, IDS).name,
+            "members": partial / _MEMBERS,
+            "rows": partial / (output.name if is_final else _ROWS),
+        }
+        progress = self._recall()
+        self.num_committed = self._num_proteins = progress["num_proteins"]
+        self._counts = {name: progress[name] for name in _COUNTS}
+        self._streams = {name: open_growing(path, progress["bytes"][name]) for name, path in self._paths.items()}
+        if not self.num_committed:
+            self._streams["ids"].write(table_line(IDS_HEADER))
+        self._rows = _rows(self._streams["rows"], fingerprint, progress["num_rows"])
+
+    def _recall(self) -> dict[str, Any]:
+        """Read how far the result has come; nowhere where it is begun."""
+        if (self._partial / _PROGRESS).exists():
+            remove_unfinished(self._partial)
+            progress: dict[str, Any] = read_json(self._partial / _PROGRESS)
+            return progress
+        write_json(self._partial / _FINGERPRINT, self._fingerprint)
+        return {"num_proteins": 0, "num_rows": 0, "bytes": dict.fromkeys(self._paths, 0), **dict.fromkeys(_COUNTS, 0)}
+
+    def add(
+        self, record: Record, vectors: NDArray[np.float32], num_windows: int = 1, overlap_cosine: float | None = None
+    ) -> None:
+        """Append the vectors of a protein, (dim,) or (residues, dim), and a line about it."""
+        rows = np.atleast_2d(vectors)
+        with output_errors(self._output):
+            self._rows.append(record.id, rows)
+            self._streams["ids"].write(table_line(ids_line(self._num_proteins, record, num_windows, overlap_cosine)))
+            self._streams["members"].write(json.dumps([record.id, len(rows)]).encode() + b"\n")
+        self._num_proteins += 1
+        self._counts["num_residues"] += len(record.sequence)
+        self._counts["num_windowed"] += num_windows > 1
+
+    def commit(self) -> None:
+        """Make what was added safe."""
+        with output_errors(self._output):
+            sizes = {name: flush_growing(stream) for name, stream in self._streams.items()}
+        progress = {"num_proteins": self._num_proteins, "num_rows": self._rows.num_rows, **self._counts, "bytes": sizes}
+        write_json(self._partial / _PROGRESS, progress)
+        self.num_committed = self._num_proteins
+
+    def finish(self, refused: Sequence[RefusedRecord]) -> dict[str, Any]:
+        """Make the result of what was added, and bring it to its place; the meta file comes last.
+
+        Args:
+            refused: records left out on request.
+
+        Returns:
+            What the meta file says.
+        """
+        self.commit()
+        with output_errors(self._output):
+            self._rows.finish()
+        self.close()
+        result = self._partial / self._output.name
+        match self._fingerprint["format"]:
+            case "h5":
+                make_h5(result, self._paths["rows"], self._paths["members"], self._fingerprint["model_name"])
+            case "npz":
+                per_residue = self._fingerprint["per_residue"]
+                make_npz(result, self._paths["rows"], self._paths["members"], per_residue=per_residue)
+        if refused:
+            lines = [(Path(one.path).name, one.line, one.id, one.reason) for one in refused]
+            write_table(self._partial / companion(self._output, FAILED).name, _FAILED_HEADER, lines)
+        meta = {
+            **self._fingerprint,
+            "num_proteins": self._num_proteins,
+            **self._counts,
+            "num_refused": len(refused),
+            "ids_sha256": sha256_of_file(self._paths["ids"]),
+            "sha256": sha256_of_file(result),
+        }
+        write_json(self._partial / companion(self._output, META).name, meta)
+        publish(self._partial, self._output)
+        self.is_finished = True
+        return meta
+
+    def close(self) -> None:
+        """Close the files."""
+        for stream in self._streams.values():
+            stream.close()
+
+
+# To stdout
+
+
+class StreamWriter:
+    """Writes vectors to stdout, where nothing can be taken up.
+
+    Args:
+        rows: where the vectors go.
+        stream: what is flushed after each chunk.
+    """
+
+    def __init__(self, rows: Rows, stream: BinaryIO) -> None:
+        self._rows, self._stream, self.num_committed = rows, stream, 0
+        self._counts = {"num_proteins": 0, **dict.fromkeys(_COUNTS, 0)}
+
+    def add(
+        self, record: Record, vectors: NDArray[np.float32], num_windows: int = 1, overlap_cosine: float | None = None
+    ) -> None:
+        """Append the vectors of a protein, (dim,) or (residues, dim)."""
+        with output_errors(STANDARD_STREAM):
+            self._rows.append(record.id, np.atleast_2d(vectors))
+        self._counts["num_proteins"] += 1
+        self._counts["num_residues"] += len(record.sequence)
+        self._counts["num_windowed"] += num_windows > 1
+
+    def commit(self) -> None:
+        """Let the reader have what was added."""
+        with output_errors(STANDARD_STREAM):
+            self._stream.flush()
+
+    def finish(self, refused: Sequence[RefusedRecord]) -> dict[str, Any]:
+        """Count what was written."""
+        return {**self._counts, "num_refused": len(refused)}
+
+
+@contextmanager
+def _stdout_writer(fingerprint: Mapping[str, Any]) -> Iterator[VectorWriter]:
+    """Stream lines as they come; other formats need the number of rows first, and are written when all are there."""
+    if fingerprint["format"] == "tsv":
+        stream = standard_output()
+        with output_errors(STANDARD_STREAM):
+            rows = _rows(stream, fingerprint, 0)
+        yield StreamWriter(rows, stream)
+        return
+    with scratch_directory() as directory:
+        result = directory / f"result.{fingerprint['format']}"
+        writer = EmbeddingsWriter(directory / "partial", result, fingerprint)
+        try:
+            yield writer
+        finally:
+            writer.close()
+        copy_to_stdout(result)
+
+
+def _rows(stream: BinaryIO, fingerprint: Mapping[str, Any], num_rows: int) -> Rows:
+    if fingerprint["format"] == "tsv":
+        return TextRows(stream, column_names(fingerprint["slices"]), fingerprint["dtype"], num_rows)
+    return ArrayRows(stream, fingerprint["dim"], fingerprint["dtype"], num_rows)

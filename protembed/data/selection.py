@@ -1,0 +1,110 @@
+"""Which proteins of an input a result holds: what is done about long ones, and which shard is wanted."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from protembed.config.embed import LongPolicy
+from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, read_fasta
+from protembed.errors import ConfigError, TooLongError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of an input.
+
+    Attributes:
+        number: which one, from 1.
+        total: how many there are.
+    """
+
+    number: int
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read a shard as the command line spells it.
+
+        Raises:
+            ConfigError: it is no I/N with 1 <= I <= N.
+
+        >>> Shard.parse("2/8")
+        Shard(number=2, total=8)
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ConfigError("--shard", text, "I/N is expected, with I from 1 to N, as in 2/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """How an input is read into the proteins of a result.
+
+    A protein that is cut off counts as the protein it then is, `<eos>` included: as other tools have it.
+
+    Attributes:
+        on_illegal: what to do about a character that is no amino acid.
+        long: what to do about a protein longer than the window.
+        window_residues: the window.
+        shard: the part that is wanted; None is all.
+    """
+
+    on_illegal: OnIllegal
+    long: LongPolicy
+    window_residues: int
+    shard: Shard | None = None
+
+    def read(self, paths: Iterable[Path], report: ReadReport) -> Iterator[Record]:
+        """Read the proteins one by one; rows are numbered by those that are kept of the whole input.
+
+        Args:
+            paths: the files; read twice where a shard is wanted.
+            report: counts what was met in the whole input; of the records left out it lists those of the shard.
+
+        Raises:
+            TooLongError: a protein is longer than the window, and `long` is `error`.
+            ProtembedError: as `read_fasta`.
+        """
+        paths = list(paths)
+        if self.shard is None:
+            yield from self._kept(paths, report)
+            return
+        first_pass = ReadReport()
+        total = sum(len(record.sequence) for record in self._kept(paths, first_pass))
+        yield from self._of_shard(self.shard, self._kept(paths, report), total, report.refused)
+
+    def _kept(self, paths: Iterable[Path], report: ReadReport) -> Iterator[Record]:
+        for record in read_fasta(paths, on_illegal=self.on_illegal, report=report):
+            num_residues = len(record.sequence)
+            if num_residues <= self.window_residues or self.long == "window":
+                yield record
+            elif self.long == "truncate":
+                report.num_truncated += 1
+                yield replace(record, sequence=record.sequence[: self.window_residues])
+            elif self.long == "skip":
+                reason = f"{num_residues:,} residues are more than the window of {self.window_residues:,}"
+                report.refused.append(RefusedRecord(id=record.id, path=record.path, line=record.line, reason=reason))
+            else:
+                raise TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
+
+    def _of_shard(
+        self, shard: Shard, records: Iterable[Record], num_residues: int, refused: list[RefusedRecord]
+    ) -> Iterator[Record]:
+        """Pass the records of a shard, and leave of those refused the ones before them; the last has the last too."""
+        own: list[RefusedRecord] = []
+        residues_before = 0
+        for record in records:
+            is_own = residues_before * shard.total // num_residues == shard.number - 1
+            residues_before += len(record.sequence)
+            own += refused if is_own else []
+            refused.clear()
+            if is_own:
+                yield record
+        refused[:0] = own
+        if shard.number < shard.total:
+            refused[:] = own

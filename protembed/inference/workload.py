@@ -1,0 +1,80 @@
+"""What a run over many proteins is going to take, estimated from the proteins and a short measurement."""
+
+import heapq
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from protembed.config.shapes import EncoderShape
+from protembed.data.fasta import Record
+from protembed.data.splits import hash_share
+from protembed.inference.engine import Computation, Engine, Result
+
+# A few seconds' work of a small model on a core; more would be more exact, and nobody waits for it.
+_NUM_SAMPLED, _SAMPLED_RESIDUES, _MIN_SECONDS = 64, 600, 1.0
+
+
+@dataclass
+class Workload:
+    """What there is to compute; complete when `counted` is exhausted.
+
+    Attributes:
+        shape: of the encoder.
+        num_proteins: proteins.
+        num_residues: residues.
+        longest: residues of the longest protein.
+        num_windows: windows of the proteins that are longer than one, and one for each other.
+        num_windowed: proteins in several windows.
+        operations: of the matrix products.
+        sample: some of the proteins, chosen by sequence hash.
+    """
+
+    shape: EncoderShape
+    num_proteins: int = 0
+    num_residues: int = 0
+    longest: int = 0
+    num_windows: int = 0
+    num_windowed: int = 0
+    operations: float = 0.0
+    _heap: list[tuple[float, int, Record]] = field(default_factory=list)
+
+    def count(self, records: Iterable[Record], computation: Computation[Result]) -> None:
+        """Read all proteins, holding no more than the sample."""
+        for record in records:
+            spans = computation.spans(len(record.sequence))
+            self.num_proteins += 1
+            self.num_residues += len(record.sequence)
+            self.longest = max(self.longest, len(record.sequence))
+            self.num_windows += len(spans)
+            self.num_windowed += len(spans) > 1
+            self.operations += self.operations_of(record, computation)
+            if len(record.sequence) > _SAMPLED_RESIDUES:
+                continue
+            entry = (-hash_share(record.sequence), self.num_proteins, record)
+            if len(self._heap) < _NUM_SAMPLED:
+                heapq.heappush(self._heap, entry)
+            else:
+                heapq.heappushpop(self._heap, entry)
+
+    @property
+    def sample(self) -> list[Record]:
+        """Some of the proteins, chosen by sequence hash; none of the very long ones."""
+        return [record for _, _, record in self._heap]
+
+    def operations_of(self, record: Record, computation: Computation[Result]) -> float:
+        """Count the multiplications and additions of a protein's matrix products."""
+        dim, total = self.shape.dim, 0.0
+        for start, stop in computation.spans(len(record.sequence)):
+            tokens = stop - start + 2
+            total += self.shape.num_layers * (24 * tokens * dim**2 + 4 * tokens**2 * dim)
+        return total
+
+    def seconds(self, engine: Engine, computation: Computation[Result]) -> float:
+        """Compute the sample, and reckon from it how long all will take."""
+        if not self.sample:
+            return 0.0
+        operations, began = 0.0, time.monotonic()
+        while time.monotonic() - began < _MIN_SECONDS:
+            for record, _ in engine.run(computation, self.sample):
+                operations += self.operations_of(record, computation)
+        return self.operations / operations * (time.monotonic() - began)

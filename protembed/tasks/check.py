@@ -1,0 +1,268 @@
+"""Verification: whether an earlier result of `embed` is whole and true to its input and model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from protembed.config.check import CheckConfig
+from protembed.config.shared import ComputeConfig, ModelConfig
+from protembed.data.embeddings import IDS, companion, ids_line, read_meta
+from protembed.data.fasta import ReadReport, Record
+from protembed.data.selection import Selection, Shard
+from protembed.data.vectors import count_proteins, read_vectors
+from protembed.device import choose_device
+from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError, ProtembedError
+from protembed.files import spooled_stdin
+from protembed.inference.engine import inference_engine
+from protembed.inference.representation import representation_of
+from protembed.inference.windows import window_spans
+from protembed.inputs import sha256_of_file
+from protembed.model.catalog import LocatedModel, locate_model
+from protembed.model.checkpoint import load_checkpoint, model_sha256
+from protembed.text import table_line
+
+_SUFFIXES = (".npy", ".npz", ".tsv", ".h5")
+# The largest difference, as a share of the vector's largest number, that comes of another order of additions, or of the
+# precision in which numbers were computed or stored.
+_TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSummary:
+    """What was found true.
+
+    Attributes:
+        results: the files.
+        num_proteins: rows of all.
+        num_residues: of all proteins.
+        num_refused: records that were left out on request.
+        num_recomputed: proteins whose vectors were computed again.
+        worst_difference: of those, as a share of a vector's largest number; None where none was computed.
+        warnings: what was not checked, and why.
+    """
+
+    results: Sequence[Path]
+    num_proteins: int
+    num_residues: int
+    num_refused: int
+    num_recomputed: int
+    worst_difference: float | None
+    warnings: Sequence[str]
+
+
+def check_embeddings(
+    files: Sequence[Path],
+    model: ModelConfig,
+    check: CheckConfig,
+    *,
+    compute: ComputeConfig | None = None,
+    on_protein: Callable[[int], None] = lambda num_residues: None,
+) -> CheckSummary:
+    """Verify a result of `embed`, or all shards of one: rows, identifiers, hashes, and a sample computed again.
+
+    Args:
+        files: the result or its shards in their order, and the FASTA files that they were made of in theirs; `-` is
+            stdin.
+        model: which model it was made with; by default the one that the result names, if it is at hand.
+        check: how much is computed again.
+        compute: where to compute; the defaults if None.
+        on_protein: told the residues of each protein that is computed again.
+
+    Raises:
+        NotVerifiedError: the result is not whole, or not what it says it is.
+        ProtembedError: a file or the model cannot be read.
+    """
+    results = [path for path in files if path.suffix in _SUFFIXES]
+    fasta = [path for path in files if path.suffix not in _SUFFIXES]
+    if not results or not fasta:
+        expected = "a result (.npy, .npz, .tsv, .h5) and the FASTA that it was made of are expected"
+        raise ConfigError("FILES", " ".join(map(str, files)), expected)
+    shards = [_Result.open(path) for path in results]
+    selection = _selection(shards)
+    num_proteins = sum(shard.num_proteins for shard in shards)
+    rng = np.random.default_rng(check.seed)
+    rows = np.sort(rng.choice(num_proteins, min(check.num_rows, num_proteins), replace=False))
+    with spooled_stdin(fasta) as paths:
+        report = ReadReport()
+        sample = _compare_with_input(shards, selection.read(paths, report), set(rows.tolist()))
+    num_refused = sum(shard.meta["num_refused"] for shard in shards)
+    if len(report.refused) != num_refused:
+        found = f"{num_refused} records were left out, and of the input {len(report.refused)} are to be"
+        raise NotVerifiedError(results[0], found)
+    worst, warnings = _recompute(shards, sample, model, compute or ComputeConfig(), on_protein)
+    return CheckSummary(
+        results=results,
+        num_proteins=num_proteins,
+        num_residues=sum(shard.meta["num_residues"] for shard in shards),
+        num_refused=num_refused,
+        num_recomputed=0 if worst is None else len(sample),
+        worst_difference=worst,
+        warnings=warnings,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """A result whose files belong together."""
+
+    path: Path
+    meta: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> "_Result":
+        if not path.exists():
+            raise InputNotFoundError(str(path), "there is no such result", "check the path")
+        meta = read_meta(path)
+        if meta is None or "slices" not in meta:
+            raise NotVerifiedError(path, "no meta file beside it says what it is; it may be unfinished")
+        result = cls(path=path, meta=meta)
+        result._verify_files()
+        return result
+
+    @property
+    def num_proteins(self) -> int:
+        return int(self.meta["num_proteins"])
+
+    @property
+    def ids_path(self) -> Path:
+        return companion(self.path, IDS)
+
+    def ids_lines(self) -> Iterator[str]:
+        with self.ids_path.open(encoding="utf-8", newline="\n") as stream:
+            next(stream, None)
+            for line in stream:
+                yield line.removesuffix("\n")
+
+    def vectors(self, rows: Sequence[int]) -> dict[int, NDArray[Any]]:
+        return read_vectors(self.path, self.meta["format"], rows, per_residue=self.meta["per_residue"])
+
+    def _verify_files(self) -> None:
+        if sha256_of_file(self.path) != self.meta["sha256"]:
+            raise NotVerifiedError(self.path, "its bytes are not those that its meta file names")
+        if not self.ids_path.exists() or sha256_of_file(self.ids_path) != self.meta["ids_sha256"]:
+            raise NotVerifiedError(self.path, f"{self.ids_path.name} is missing, or not the one that belongs to it")
+        try:
+            num_stored = count_proteins(self.path, self.meta["format"], per_residue=self.meta["per_residue"])
+        except (OSError, ValueError, KeyError) as error:
+            raise NotVerifiedError(self.path, f"it cannot be read ({error})") from error
+        if num_stored != self.num_proteins:
+            raise NotVerifiedError(
+                self.path, f"it holds {num_stored:,} proteins, and its meta file says {self.num_proteins:,}"
+            )
+
+
+def _selection(shards: Sequence[_Result]) -> Selection:
+    """Recall how the input was read; several results must be all shards of one, in their order."""
+    first, own = shards[0].meta, ("shard", "num_proteins", "num_residues", "num_windowed", "num_refused")
+    if len(shards) > 1:
+        for number, shard in enumerate(shards, start=1):
+            if shard.meta["shard"] != f"{number}/{len(shards)}":
+                found = f"it is shard {shard.meta['shard']}, and {number}/{len(shards)} is expected here"
+                raise NotVerifiedError(shard.path, f"{found}: name all shards, in their order")
+            different = [
+                name
+                for name, value in shard.meta.items()
+                if name not in own and not name.endswith("sha256") and value != first.get(name)
+            ]
+            if different or shard.meta["model_sha256"] != first["model_sha256"]:
+                raise NotVerifiedError(shard.path, f"it is no shard of {shards[0].path}: they differ in more than rows")
+    is_one_shard = len(shards) == 1 and first["shard"] is not None
+    return Selection(
+        on_illegal=first["on_illegal"],
+        long=first["long"],
+        window_residues=first["window_residues"],
+        shard=Shard.parse(first["shard"]) if is_one_shard else None,
+    )
+
+
+def _compare_with_input(
+    shards: Sequence[_Result], records: Iterator[Record], wanted: set[int]
+) -> list[tuple[_Result, int, Record]]:
+    """Compare each row's line with the input, and return the wanted rows with their records."""
+    lines = ((shard, row, line) for shard in shards for row, line in enumerate(shard.ids_lines()))
+    sample = []
+    for number, (ours, record) in enumerate(zip_longest(lines, records)):
+        if ours is None:
+            found = f"it ends before {record.id!r}, line {record.line} of {record.path}"
+            raise NotVerifiedError(shards[-1].path, found)
+        shard, row, line = ours
+        if record is None:
+            raise NotVerifiedError(shard.path, f"row {row} and those after it are not in the input")
+        num_windows = len(window_spans(len(record.sequence), shard.meta["window_residues"]))
+        expected = table_line(ids_line(row, record, num_windows, None)).decode().removesuffix("\n").split("\t")
+        stored = line.split("\t")
+        stored[4:5] = [""]  # how well the windows agree is not known without computing them
+        if stored != expected:
+            found = f"row {row} is {stored[1]!r} with another sequence or description than {record.id!r}"
+            raise NotVerifiedError(shard.path, f"{found}, line {record.line} of {record.path}")
+        if number in wanted:
+            sample.append((shard, row, record))
+    return sample
+
+
+def _recompute(
+    shards: Sequence[_Result],
+    sample: Sequence[tuple[_Result, int, Record]],
+    model: ModelConfig,
+    compute: ComputeConfig,
+    on_protein: Callable[[int], None],
+) -> tuple[float | None, list[str]]:
+    """Compute the sample again; return the worst difference, or None and why nothing was computed."""
+    meta = shards[0].meta
+    located = _model(model, meta, shards[0].path)
+    if located is None:
+        name = meta["model_name"]
+        return None, [f"no vector was computed again, for the model {name} is not at hand: name it by --model"]
+    if not sample:
+        return None, []
+    checkpoint = load_checkpoint(located.directory)
+    representation = representation_of(
+        checkpoint,
+        layer=",".join(map(str, meta["layer"])),
+        pooling=",".join(meta["pooling"] or ["auto"]),
+        window_residues=meta["window_residues"],
+    )
+    device = choose_device(compute)
+    checkpoint.to(device).encoder.use_precision(getattr(torch, meta["precision"]))
+    computation = representation.residues() if meta["per_residue"] else representation.proteins()
+    worst, tolerance = 0.0, max(_TOLERANCES[meta["precision"]], _TOLERANCES[meta["dtype"]])
+    with inference_engine(compute, device) as engine:
+        stored = {shard.path: shard.vectors([row for one, row, _ in sample if one is shard]) for shard in shards}
+        computed = engine.run(computation, [record for _, _, record in sample])
+        for (shard, row, record), (_, one) in zip(sample, computed, strict=True):
+            difference = _difference(stored[shard.path][row], one.values)
+            if not difference <= tolerance:
+                found = f"row {row} ({record.id!r}) differs from what {located.name} computes by {difference:.2g}"
+                raise NotVerifiedError(shard.path, f"{found} of its largest number")
+            worst = max(worst, difference)
+            on_protein(len(record.sequence))
+    return worst, []
+
+
+def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> LocatedModel | None:
+    """Find the model that a result was made with: as named, else by the name in the result, without the network."""
+    try:
+        located = locate_model(model.model or Path(meta["model_name"]), offline=model.model is None)
+    except ProtembedError:
+        if model.model is not None:
+            raise
+        return None
+    if model_sha256(located.directory) == meta["model_sha256"]:
+        return located
+    if model.model is not None:
+        raise NotVerifiedError(path, f"it was made with another model than {located.name}: the weights differ")
+    return None
+
+
+def _difference(stored: NDArray[Any], computed: NDArray[np.float32]) -> float:
+    """Compare two arrays by the largest number in them; infinite where their shapes differ."""
+    if stored.shape != computed.shape:
+        return float("inf")
+    largest = float(np.abs(computed).max(initial=0.0)) or 1.0
+    return float(np.abs(stored.astype(np.float32) - computed).max(initial=0.0)) / largest
