@@ -56,8 +56,9 @@ class Pack:
         """
         first, second = vectors.chunk(2, dim=-1)
         turned = vectors * self.cosine
-        for half, other, sign in zip(turned.chunk(2, dim=-1), (second, first), (-1, 1), strict=True):
-            half.addcmul_(other, self.sine, value=sign)
+        middle = first.shape[-1]
+        turned[..., :middle].addcmul_(second, self.sine, value=-1)
+        turned[..., middle:].addcmul_(first, self.sine)
         return turned.to(vectors.dtype)
 
     def split(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
