@@ -57,8 +57,8 @@ CURVE_TEXT = (
 LIMITS = (
     "- It has {millions:.1f} million parameters, the smallest ESM-2 model {esm2:.1f}, and saw {residues:.0f} million "
     "residues. Beyond the composition of proteins and their local patterns it knows little.\n"
-    "- It was trained on crops of {window} residues; longer proteins are computed whole, which it has not learned "
-    "(benchmarks/README.md has what that costs).\n"
+    "- It was trained on crops of {window} residues; longer proteins are computed in overlapping windows of that "
+    "length.\n"
     "- Most of its training proteins are of Swiss-Prot, which favours well-studied organisms.\n"
     "- The contact head is not fitted.\n"
     "{search}"

@@ -4,13 +4,14 @@
 
 MODEL is a directory that transformers wrote. Every arm is at its best settings for a CPU: as many processes or streams
 of one thread each as there are threads to use, started and warmed up before the clock starts. Prints one line of JSON:
-the seconds, and the mean of all vectors, by which the arms are seen to compute the same.
+the seconds, the peak memory, and the mean of all vectors, by which the arms are seen to compute the same.
 """
 
 import json
 import multiprocessing
 import os
 import queue
+import resource
 import sys
 import tempfile
 import time
@@ -44,7 +45,14 @@ def main() -> None:
         vectors = embed(sequences)
         seconds = time.perf_counter() - began
     assert len(vectors) == len(sequences)
-    print(json.dumps({"seconds": seconds, "mean": vectors.mean(0).astype(float).tolist()}))
+    # Processes of a pool have each their own; they have ended, and the largest is known.
+    peak = usage(resource.RUSAGE_SELF) + threads * usage(resource.RUSAGE_CHILDREN)
+    result = {"seconds": seconds, "peak_bytes": peak, "mean": vectors.mean(0).astype(float).tolist()}
+    print(json.dumps(result))
+
+
+def usage(whose: int) -> int:
+    return resource.getrusage(whose).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 # protembed

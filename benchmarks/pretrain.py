@@ -8,24 +8,21 @@ first two steps are not counted. The floor is what the matrix products alone wou
 """
 
 import argparse
-import importlib.metadata
 import itertools
 import json
-import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from floor import machine, matrix_rate_apart
 from protembed.config.shapes import SIZES, EncoderShape
 from protembed.data.fasta import read_fasta
 
@@ -33,7 +30,6 @@ NUM_VALID, WARMUP_STEPS = 50, 2
 # The Trainer's grouping sorts every 50 batches from long to short crops: fewer steps would see only the long ones.
 NUM_STEPS = WARMUP_STEPS + 50
 MASK_RATE, NUM_AMINO_ACIDS = 0.15, 20
-MATRIX, PRODUCTS = 2048, 12
 BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 
@@ -151,42 +147,7 @@ def training_flops(shape: EncoderShape, lengths: NDArray[np.int64], crop_residue
     return float(3 * (tokens * (layers + lm_head)).sum() / residues.sum())
 
 
-def matrix_rate_apart(threads: int) -> float:
-    # In a process of its own: a child's peak memory is never below its parent's, and torch would stay in this one.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(matrix_rate, threads).result()
-
-
-def matrix_rate(threads: int) -> float:
-    """Measure float32 matrix products side by side, each on one thread, in operations per second."""
-    import torch
-
-    matrix = torch.randn(MATRIX, MATRIX)
-
-    def multiply(_: int) -> None:
-        torch.set_num_threads(1)
-        for _ in range(PRODUCTS):
-            torch.mm(matrix, matrix)
-
-    seconds = []
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(3):
-            began = time.perf_counter()
-            list(pool.map(multiply, range(threads)))
-            seconds.append(time.perf_counter() - began)
-    return threads * PRODUCTS * 2 * MATRIX**3 / min(seconds)
-
-
 # What is shown
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "platform": platform.platform(),
-        "load_at_the_end": round(os.getloadavg()[0], 1),
-        **{name: importlib.metadata.version(name) for name in ("torch", "transformers")},
-    }
 
 
 def markdown(results: dict[str, Any]) -> str:

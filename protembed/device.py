@@ -133,18 +133,32 @@ class WorkerPool:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads_before)
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_per_worker: int = 1
+    ) -> Iterator[Result]:
         """Apply a function to each item, several at a time; results in the items' order.
 
-        No more results wait to be taken than there are workers, so that memory does not grow with the number of items.
+        Where the items end with an error, it is raised after the results of those before it.
+
+        Args:
+            function: called on the pool's threads.
+            items: taken as they are needed.
+            num_per_worker: how many items are on their way, or wait to be taken, for each worker; memory does not grow
+                with the number of items. With two, workers go on while the caller is busy with a result.
         """
-        running = deque[Future[Result]]()
-        for item in items:
-            running.append(self._pool.submit(function, item))
-            if len(running) > self._num_workers:
+        running, remaining = deque[Future[Result]](), iter(items)
+        end: Exception | None = None
+        while end is None:
+            try:
+                running.append(self._pool.submit(function, next(remaining)))
+            except Exception as error:  # StopIteration among them
+                end = error
+            if len(running) > num_per_worker * self._num_workers:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+        if not isinstance(end, StopIteration):
+            raise end
 
 
 def worker_pool(config: ComputeConfig, device: torch.device, *, num_gpu_workers: int = 1) -> WorkerPool:

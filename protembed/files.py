@@ -152,9 +152,9 @@ def open_growing(path: Path, size: int = 0) -> BinaryIO:
         OutputError: it cannot be opened, or is shorter.
     """
     with output_errors(path):
-        stream = path.open("r+b" if size else "w+b")
-        if stream.seek(0, os.SEEK_END) < size:
+        if size and path.stat().st_size < size:
             raise OutputError(str(path), f"it is shorter than the {size:,} bytes it should have")
+        stream = path.open("r+b" if size else "w+b")
         stream.truncate(size)
         stream.seek(size)
     return stream

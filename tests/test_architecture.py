@@ -137,8 +137,8 @@ def test_sub_packages_are_named_after_what_they_hold_and_say_nothing_else():
         ("import protembed.cli.app", ["numpy", "torch"]),
         ("protembed.list_models()", ["torch"]),
         (
-            "from protembed.tasks import embed; embed.load_checkpoint(embed.find_model(None))",
-            ["matplotlib", "sklearn", "torch._dynamo", "transformers"],
+            "from protembed.tasks import embed; embed.load_checkpoint(embed.locate_model(None).directory)",
+            ["huggingface_hub", "matplotlib", "sklearn", "torch._dynamo", "transformers"],
         ),
     ],
     ids=["help", "models", "embed"],

@@ -102,6 +102,20 @@ def test_an_error_in_a_worker_reaches_the_caller():
         list(pool.map(lambda number: 1 // number, [1, 0]))
 
 
+def test_an_error_of_the_items_comes_after_the_results_of_those_before_it():
+    def items():
+        yield from (1, 2)
+        raise KeyError("torn")
+
+    taken = []
+    with pytest.raises(KeyError, match="torn"), WorkerPool(3) as pool:
+        taken.extend(pool.map(abs, ()))
+        for result in pool.map(lambda number: 10 * number, items()):
+            taken.append(result)
+
+    assert taken == [10, 20]
+
+
 @pytest.mark.parametrize(("device", "num_workers"), [("cpu", 3), ("cuda", 1), ("mps", 1)])
 def test_a_cpu_has_a_worker_for_each_thread_and_a_gpu_one(device, num_workers):
     with worker_pool(ComputeConfig(threads=3), torch.device(device)) as pool:
@@ -152,16 +166,19 @@ def test_the_single_thread_that_torchrun_sets_is_nobodys_wish(monkeypatch):
     assert num_threads(ComputeConfig()) == 6
 
 
-def test_results_that_wait_to_be_taken_are_no_more_than_the_workers():
+@pytest.mark.parametrize(("num_per_worker", "most"), [(1, 4), (3, 8)])
+def test_results_that_wait_to_be_taken_are_no_more_than_the_workers_share(num_per_worker, most):
     begun = []
     with WorkerPool(2) as pool:
-        results = pool.map(begun.append, range(20))
+        results = pool.map(begun.append, range(20), num_per_worker=num_per_worker)
         next(results)
-        assert len(begun) <= 4
+        assert len(begun) <= most
         assert len(list(results)) == 19
 
 
-@pytest.mark.parametrize(("asked", "chosen"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("asked", "chosen"), [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+)
 def test_the_precision_can_be_asked_for(asked, chosen):
     assert choose_precision(asked, torch.device("cpu")) == chosen
 

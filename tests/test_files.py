@@ -1,25 +1,35 @@
 import errno
+import io
 import json
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from protembed import files
-from protembed.errors import InputNotFoundError, OutputError
+from protembed.errors import OutputError
 from protembed.files import (
     append_json_line,
     atomic_directory,
     atomic_file,
     atomic_path,
+    copy_to_stdout,
+    flush_growing,
+    move_into_place,
+    open_growing,
+    output_errors,
     output_stream,
     remove,
     remove_unfinished,
+    remove_unfinished_beside,
+    spooled_stdin,
+    standard_output,
     write_json,
     write_text,
 )
-from protembed.inputs import open_input, read_json, sha256_of_file, sha256_of_inputs
+from protembed.inputs import display_name, read_json, sha256_of_inputs
 
 
 class FailedError(Exception):
@@ -28,45 +38,6 @@ class FailedError(Exception):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-# Reading
-
-
-def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
-    for path in (tmp_path / "missing", tmp_path):
-        with pytest.raises(InputNotFoundError, match=str(path)) as caught, open_input(path):
-            pass
-        assert caught.value.exit_status == 66
-
-
-def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-
-    # Source: FIPS 180-2, appendix B.1.
-    assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_the_hash_of_several_inputs_tells_their_order_and_boundaries(tmp_path):
-    (tmp_path / "a").write_bytes(b"a")
-    (tmp_path / "bc").write_bytes(b"bc")
-    (tmp_path / "ab").write_bytes(b"ab")
-    (tmp_path / "c").write_bytes(b"c")
-
-    hashes = {sha256_of_inputs(tmp_path / name for name in pair) for pair in (("a", "bc"), ("bc", "a"), ("ab", "c"))}
-
-    assert len(hashes) == 3
-
-
-def test_inputs_with_stdin_among_them_have_no_hash(tmp_path):
-    (tmp_path / "a").write_bytes(b"a")
-
-    assert sha256_of_inputs([tmp_path / "a", Path("-")]) is None
-
-
-def test_inputs_that_are_missing_are_named(tmp_path):
-    with pytest.raises(InputNotFoundError, match="missing"):
-        sha256_of_inputs([tmp_path / "missing"])
 
 
 # Atomic files and directories
@@ -250,6 +221,161 @@ def test_an_output_stream_to_a_path_is_an_atomic_file(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_file_is_copied_to_stdout(tmp_path, capfdbinary):
+    (tmp_path / "result").write_bytes(b"\x93NUMPY\n")
+
+    copy_to_stdout(tmp_path / "result")
+
+    assert capfdbinary.readouterr().out == b"\x93NUMPY\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(BrokenPipeError(errno.EPIPE, "pipe"), BrokenPipeError), (OSError(errno.EIO, "io"), OutputError)],
+)
+def test_a_copy_that_fails_tells_a_reader_that_left_from_a_broken_stdout(tmp_path, monkeypatch, error, raised):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=SimpleNamespace(write=fail)))
+    (tmp_path / "result").write_bytes(b"data")
+
+    with pytest.raises(raised):
+        copy_to_stdout(tmp_path / "result")
+
+
+def test_lines_reach_stdout_as_they_are_flushed(capfdbinary):
+    standard_output().write(b"id\n")
+    standard_output().flush()
+
+    assert capfdbinary.readouterr().out == b"id\n"
+
+
+# Standard input
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """A FASTA on stdin that passes only once."""
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b">a\nMKT\n")))
+
+
+@pytest.mark.usefixtures("stdin")
+def test_standard_input_is_kept_so_that_it_can_be_read_twice(tmp_path):
+    (tmp_path / "same").write_bytes(b">a\nMKT\n")
+
+    with spooled_stdin([tmp_path / "other", Path("-")]) as (other, spool):
+        assert other == tmp_path / "other"
+        assert spool.read_bytes() == spool.read_bytes() == b">a\nMKT\n"
+        assert display_name(spool) == "<stdin>"
+        assert sha256_of_inputs([spool]) == sha256_of_inputs([tmp_path / "same"])
+
+    assert not spool.parent.exists()
+
+
+@pytest.mark.usefixtures("stdin")
+def test_standard_input_that_stands_twice_among_the_inputs_is_read_twice():
+    with spooled_stdin([Path("-"), Path("-")]) as paths:
+        assert b"".join(path.read_bytes() for path in paths) == b">a\nMKT\n" * 2
+
+
+@pytest.mark.usefixtures("stdin")
+def test_standard_input_that_is_read_once_is_not_kept():
+    with spooled_stdin([Path("-")], wanted=False) as paths:
+        assert paths == [Path("-")]
+        assert sys.stdin.buffer.tell() == 0
+
+
+def test_paths_that_are_no_standard_input_stay_as_they_are(tmp_path):
+    with spooled_stdin((tmp_path / "a", tmp_path / "b")) as paths:
+        assert paths == [tmp_path / "a", tmp_path / "b"]
+
+
+def test_a_full_tmpdir_is_an_output_error_and_leaves_no_copy(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ENOSPC, "disk full")
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=SimpleNamespace(read=fail)))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    with pytest.raises(OutputError, match="disk full"), spooled_stdin([Path("-")]):
+        pass
+    assert names(tmp_path) == []
+
+
+# Growing files
+
+
+def test_a_growing_file_goes_on_where_it_was_safe(tmp_path):
+    path = tmp_path / "rows"
+    with open_growing(path) as stream:
+        stream.write(b"safe")
+        size = flush_growing(stream)
+        assert path.read_bytes() == b"safe"
+        stream.write(b"lost")
+
+    with open_growing(path, size) as stream:
+        assert path.read_bytes() == b"safe"
+        stream.write(b"r")
+        assert flush_growing(stream) == size + 1
+
+    assert path.read_bytes() == b"safer"
+
+
+def test_a_growing_file_that_begins_forgets_what_stood_there(tmp_path):
+    (tmp_path / "rows").write_bytes(b"old")
+
+    with open_growing(tmp_path / "rows") as stream:
+        assert flush_growing(stream) == 0
+
+    assert (tmp_path / "rows").read_bytes() == b""
+
+
+def test_a_growing_file_that_is_shorter_than_it_was_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "rows").write_bytes(b"abc")
+
+    with pytest.raises(OutputError, match=r"rows .*shorter than the 4 bytes"):
+        open_growing(tmp_path / "rows", 4)
+    with pytest.raises(OutputError):
+        open_growing(tmp_path / "missing", 4)
+
+    assert (tmp_path / "rows").read_bytes() == b"abc"
+
+
+def test_a_finished_file_takes_the_place_of_an_older_one(tmp_path):
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "partial" / "rows").write_bytes(b"new")
+    (tmp_path / "rows").write_bytes(b"old")
+
+    move_into_place(tmp_path / "partial" / "rows", tmp_path / "rows")
+
+    assert (tmp_path / "rows").read_bytes() == b"new"
+    assert names(tmp_path / "partial") == []
+
+
+def test_a_file_that_cannot_be_moved_is_an_output_error_with_its_final_name(tmp_path):
+    (tmp_path / "rows").write_bytes(b"new")
+
+    for source, target in (("missing", "result"), ("rows", "missing/result")):
+        with pytest.raises(OutputError, match=target):
+            move_into_place(tmp_path / source, tmp_path / target)
+
+
+@pytest.mark.parametrize(("path", "name"), [("folder/x.npy", "folder/x.npy"), ("-", "<stdout>")])
+def test_an_error_of_a_writing_block_names_what_was_written(path, name):
+    with pytest.raises(OutputError, match=f"^{name} could not be written .disk full") as caught:
+        with output_errors(Path(path)):
+            raise OSError(errno.ENOSPC, "disk full")
+
+    assert caught.value.path == name
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "pipe"), FailedError()])
+def test_a_reader_that_left_and_other_errors_pass_a_writing_block(error):
+    with pytest.raises(type(error)), output_errors(Path("-")):
+        raise error
+
+
 # Small files
 
 
@@ -315,20 +441,17 @@ def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
     assert names(tmp_path / "deep") == []
 
 
-# Tables
+def test_what_a_killed_process_left_beside_its_result_is_swept_away(tmp_path):
+    kept = ["result.npy", ".result.npy.lock", ".other.npy.7.tmp.npy"]
+    for name in (*kept, ".result.npy.7.tmp.npy"):
+        (tmp_path / name).write_bytes(b"")
+
+    remove_unfinished_beside(tmp_path / "result.npy")
+
+    assert names(tmp_path) == sorted(kept)
 
 
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [("data/seqs.fasta.gz", "seqs.npy"), ("seqs", "seqs.npy"), ("-", "stdin.npy"), (".hidden", ".hidden.npy")],
-)
-def test_results_are_named_after_their_input_in_the_current_folder(source, name):
-    assert files.default_path(Path(source), ".npy") == Path(name)
-
-
-def test_messages_name_standard_input():
-    assert files.display_name(Path("-")) == "<stdin>"
-    assert files.display_name(Path("a.fasta")) == "a.fasta"
+# Locks and scratch
 
 
 def test_no_file_stays_open(tmp_path):

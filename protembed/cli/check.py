@@ -28,6 +28,7 @@ def check(
     from protembed.tasks.check import check_embeddings
 
     display = Display(show)
+    display.say_fetching(model)
     with display.counting("computed again") as counter:
         summary = check_embeddings(files, model, config, compute=compute, on_protein=counter.advance)
     display.warn(summary.warnings)

@@ -47,9 +47,17 @@ class Display:
             self._console.print(printable(sentence))
 
     def say_model(self, config: ModelConfig) -> None:
-        """Tell whoever named no model which one is taken, and that there are better ones."""
+        """Tell whoever named no model which one was taken, and that there are better ones."""
         if config.model is None:
             self.say(f"the model is {DEFAULT_MODEL}, the small one in the box; `protembed models` lists better ones")
+
+    def say_fetching(self, config: ModelConfig) -> None:
+        """Tell whoever named a model of the hub why it may take a while."""
+        from protembed.model.catalog import hub_name
+
+        name = hub_name(config.model)
+        if name is not None:
+            self.say(f"{name} is fetched from the Hugging Face hub unless it is in its cache")
 
     def warn(self, sentences: Sequence[str]) -> None:
         """Print warnings; quiet does not silence them."""

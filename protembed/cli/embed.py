@@ -31,6 +31,7 @@ def embed(
         display.warn(plan.warnings)
         display.summary(plan, *describe_plan(plan))
 
+    display.say_fetching(model)
     with display.counting("embedded") as counter:
         summary = embed_fasta(
             fasta,

@@ -34,7 +34,7 @@ def describe_summary(summary: "EmbedSummary") -> Iterator[str]:
     if summary.num_windowed:
         yield (
             f"{summary.num_windowed:,} proteins longer than {summary.window_residues:,} residues were computed in "
-            "overlapping windows; the column overlap_cosine tells how well these agree"
+            "overlapping windows (overlap_cosine: how well they agree)"
         )
     yield (
         f"{summary.output or 'stdout'}: {summary.num_proteins:,} proteins, {summary.num_residues:,} residues, "

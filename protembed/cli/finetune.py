@@ -30,6 +30,7 @@ def finetune(
 
     options = FinetuneOptions(finetune=task, model=model, optimizer=optimizer, reader=reader, compute=compute)
     display = Display(show)
+    display.say_fetching(model)
 
     def begin(plan: "FinetunePlan") -> None:
         display.say_model(model)

@@ -19,6 +19,7 @@ def inspect_attention(
     from protembed.tasks.inspect_attention import inspect_attention as inspect
 
     display = Display(show)
+    display.say_fetching(model)
     with display.counting("inspected") as counter:
         summary = inspect(fasta, model, attention, reader=reader, compute=compute, on_protein=counter.advance)
     display.say_model(model)

@@ -23,7 +23,7 @@ def models(show: ShowConfig) -> None:
     Display(show).summary(
         listing,
         "perplexities compare only on the same proteins and classes: not the box's with the published ones",
-        "for better vectors fetch an ESM-2 model, and name its directory: --model esm2_t12_35M",
+        "for better vectors name an ESM-2 model, which is fetched once: --model esm2_t12_35M",
     )
 
 

@@ -20,6 +20,7 @@ def predict(
     from protembed.tasks.predict import predict_fasta
 
     display = Display(show, data_on_stdout=prediction.output == STANDARD_STREAM)
+    display.say_fetching(model)
     with display.counting("predicted") as counter:
         summary = predict_fasta(fasta, model, prediction, reader=reader, compute=compute, on_protein=counter.advance)
     display.warn(summary.warnings)

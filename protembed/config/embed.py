@@ -16,8 +16,8 @@ class EmbedConfig(Config):
 
     output: Path | None = option(
         None,
-        "The result: .npy, .npz or .tsv, or .h5 or .npz with --per-residue; - is stdout. By default <name of the first "
-        "FASTA>.npy or .h5.",
+        "The result: .npy, .npz, .tsv or .h5, with --per-residue .h5 or .npz; - is stdout. By default <name of the "
+        "first FASTA>.npy or .h5.",
         flags=("-o", "--output"),
     )
     pooling: str = option(

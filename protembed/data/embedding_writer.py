@@ -4,7 +4,6 @@ The rows of `emb.npy` grow in `emb.npy.partial/`, where they are safe after each
 under its name at the end, the meta file last.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from protembed.data.embeddings import FAILED, IDS, IDS_HEADER, META, companion, ids_line, publish
 from protembed.data.fasta import Record, RefusedRecord
-from protembed.data.vectors import ArrayRows, Rows, TextRows, column_names, make_h5, make_npz
+from protembed.data.vectors import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
 from protembed.errors import DataError, OutputExistsError, RunInUseError
 from protembed.files import (
     copy_to_stdout,
@@ -146,7 +145,8 @@ def _make_way(partial: Path, fingerprint: Mapping[str, Any], *, force: bool) -> 
     if isinstance(recorded, dict) and not force:
         different = [name for name in fingerprint if recorded.get(name) != fingerprint[name]]
         raise OutputExistsError(partial, f"holds an unfinished result of another {', '.join(different)}")
-    remove(partial)
+    with output_errors(partial):
+        remove(partial)
 
 
 class EmbeddingsWriter:
@@ -159,7 +159,7 @@ class EmbeddingsWriter:
 
     Attributes:
         num_committed: proteins that are safe, and need not be computed again.
-        is_finished: whether the result is in its place.
+        is_finished: whether the result is whole; at most its renaming is left to do.
     """
 
     def __init__(self, partial: Path, output: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -181,11 +181,14 @@ class EmbeddingsWriter:
         self._rows = _rows(self._streams["rows"], fingerprint, progress["num_rows"])
 
     def _recall(self) -> dict[str, Any]:
-        """Read how far the result has come; nowhere where it is begun."""
-        if (self._partial / _PROGRESS).exists():
-            remove_unfinished(self._partial)
+        """Read how far the result has come; nowhere where it is begun, or some of it was renamed or removed already."""
+        if all(path.exists() for path in (self._partial / _PROGRESS, *self._paths.values())):
             progress: dict[str, Any] = read_json(self._partial / _PROGRESS)
-            return progress
+            if progress["num_proteins"]:
+                remove_unfinished(self._partial)
+                return progress
+        with output_errors(self._partial):
+            remove(self._partial)
         write_json(self._partial / _FINGERPRINT, self._fingerprint)
         return {"num_proteins": 0, "num_rows": 0, "bytes": dict.fromkeys(self._paths, 0), **dict.fromkeys(_COUNTS, 0)}
 
@@ -197,7 +200,8 @@ class EmbeddingsWriter:
         with output_errors(self._output):
             self._rows.append(record.id, rows)
             self._streams["ids"].write(table_line(ids_line(self._num_proteins, record, num_windows, overlap_cosine)))
-            self._streams["members"].write(json.dumps([record.id, len(rows)]).encode() + b"\n")
+            member = Member(record.id, len(rows), dataset_name(record.sequence))
+            self._streams["members"].write(member.line())
         self._num_proteins += 1
         self._counts["num_residues"] += len(record.sequence)
         self._counts["num_windowed"] += num_windows > 1
@@ -223,12 +227,12 @@ class EmbeddingsWriter:
         with output_errors(self._output):
             self._rows.finish()
         self.close()
-        result = self._partial / self._output.name
+        result, per_residue = self._partial / self._output.name, self._fingerprint["per_residue"]
         match self._fingerprint["format"]:
             case "h5":
-                make_h5(result, self._paths["rows"], self._paths["members"], self._fingerprint["model_name"])
+                model_name = self._fingerprint["model_name"]
+                make_h5(result, self._paths["rows"], self._paths["members"], model_name, per_residue=per_residue)
             case "npz":
-                per_residue = self._fingerprint["per_residue"]
                 make_npz(result, self._paths["rows"], self._paths["members"], per_residue=per_residue)
         if refused:
             lines = [(Path(one.path).name, one.line, one.id, one.reason) for one in refused]
@@ -242,8 +246,8 @@ class EmbeddingsWriter:
             "sha256": sha256_of_file(result),
         }
         write_json(self._partial / companion(self._output, META).name, meta)
-        publish(self._partial, self._output)
         self.is_finished = True
+        publish(self._partial, self._output)
         return meta
 
     def close(self) -> None:
@@ -283,7 +287,8 @@ class StreamWriter:
             self._stream.flush()
 
     def finish(self, refused: Sequence[RefusedRecord]) -> dict[str, Any]:
-        """Count what was written."""
+        """Let the reader have the rest, and count what was written."""
+        self.commit()
         return {**self._counts, "num_refused": len(refused)}
 
 

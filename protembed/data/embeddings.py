@@ -80,12 +80,12 @@ def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float |
 
 def publish(partial: Path, output: Path) -> None:
     """Rename the finished files into place; whoever is killed on the way is followed by one that goes on."""
-    meta, failed = companion(output, META), companion(output, FAILED)
-    if (partial / output.name).exists():
+    meta, ids, failed = companion(output, META), companion(output, IDS), companion(output, FAILED)
+    if (partial / ids.name).exists():  # nothing is renamed yet: a list of failed records is an older result's
         remove(meta)  # an older result is intact until here, and from here on no result
         if not (partial / failed.name).exists():
             remove(failed)
-    for target in (companion(output, IDS), failed, output, meta):
+    for target in (ids, failed, output, meta):
         if (partial / target.name).exists():
             move_into_place(partial / target.name, target)
     remove(partial)

@@ -85,8 +85,11 @@ class Selection:
                 yield record
             elif self.long == "truncate":
                 report.num_truncated += 1
+                report.num_residues -= num_residues - self.window_residues
                 yield replace(record, sequence=record.sequence[: self.window_residues])
             elif self.long == "skip":
+                report.num_records -= 1  # its row is that of the next record
+                report.num_residues -= num_residues
                 reason = f"{num_residues:,} residues are more than the window of {self.window_residues:,}"
                 report.refused.append(RefusedRecord(id=record.id, path=record.path, line=record.line, reason=reason))
             else:

@@ -2,23 +2,24 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.arrays import ArrayStream
+from protembed.data.splits import sequence_sha256
 from protembed.errors import ConfigError
 from protembed.files import atomic_file, atomic_path, scratch_file
 from protembed.inputs import STANDARD_STREAM
 from protembed.text import table_line
 
 FormatName = Literal["npy", "npz", "tsv", "h5"]
-_PER_PROTEIN: tuple[FormatName, ...] = ("npy", "npz", "tsv")
+_PER_PROTEIN: tuple[FormatName, ...] = ("npy", "npz", "tsv", "h5")
 _PER_RESIDUE: tuple[FormatName, ...] = ("h5", "npz")
 _COPY_BLOCK = 1 << 20
 
@@ -137,12 +138,37 @@ def column_names(slices: Sequence[dict[str, Any]]) -> list[str]:
 # What is made of an array of rows
 
 
-def read_members(path: Path) -> Iterator[tuple[str, int]]:
-    """Read the identifier and number of rows of each protein, as they were noted beside growing rows."""
+def dataset_name(sequence: str) -> str:
+    """Name a protein's dataset as biotrainer looks for it, which hashes a sequence together with its length.
+
+    Identifiers may occur twice, and HDF5 takes their slashes for folders.
+    """
+    return sequence_sha256(f"{sequence}_{len(sequence)}").hex()
+
+
+class Member(NamedTuple):
+    """A protein whose rows have been written.
+
+    Attributes:
+        record_id: its identifier.
+        num_rows: how many they are.
+        name: of its dataset in HDF5.
+    """
+
+    record_id: str
+    num_rows: int
+    name: str
+
+    def line(self) -> bytes:
+        """Spell it for the file beside growing rows."""
+        return json.dumps(self).encode() + b"\n"
+
+
+def read_members(path: Path) -> Iterator[Member]:
+    """Read what was noted beside growing rows, one protein after the other."""
     with path.open(encoding="utf-8") as stream:
         for line in stream:
-            record_id, num_rows = json.loads(line)
-            yield record_id, num_rows
+            yield Member(*json.loads(line))
 
 
 def make_npz(target: Path, rows: Path, members: Path, *, per_residue: bool) -> None:
@@ -167,22 +193,25 @@ def make_npz(target: Path, rows: Path, members: Path, *, per_residue: bool) -> N
 
 
 def _offsets(members: Path) -> tuple[str, NDArray[Any]]:
-    counts = np.fromiter((num_rows for _, num_rows in read_members(members)), dtype=np.int64)
+    counts = np.fromiter((member.num_rows for member in read_members(members)), dtype=np.int64)
     return "offsets", np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
 
 
 def _ids(members: Path) -> tuple[str, NDArray[Any]]:
-    return "ids", np.array([record_id for record_id, _ in read_members(members)], dtype=np.str_)
+    return "ids", np.array([member.record_id for member in read_members(members)], dtype=np.str_)
 
 
-def make_h5(target: Path, rows: Path, members: Path, model_name: str) -> None:
-    """Make an HDF5 file of an array of rows: a dataset per protein, with its identifier as attribute `original_id`.
+def make_h5(target: Path, rows: Path, members: Path, model_name: str, *, per_residue: bool) -> None:
+    """Make an HDF5 file of an array of rows: a dataset per protein, with attributes `original_id` and `row`.
+
+    Copies of a sequence, after the first, have `.` and their row behind the name that is theirs by `dataset_name`.
 
     Args:
         target: the file to be; an HDF5 file whose writer was killed cannot be opened, so it is made at the end.
         rows: a `.npy` file.
         members: see `read_members`.
         model_name: the root's attribute.
+        per_residue: whether a protein has many rows.
     """
     with ExitStack() as stack:
         file = stack.enter_context(h5py.File(stack.enter_context(atomic_path(target)), "w"))
@@ -190,24 +219,37 @@ def make_h5(target: Path, rows: Path, members: Path, model_name: str) -> None:
         source = stack.enter_context(rows.open("rb"))
         np.lib.format.read_magic(source)
         (_, dim), _, dtype = np.lib.format.read_array_header_1_0(source)
-        for row, (record_id, num_rows) in enumerate(read_members(members)):
-            vectors = np.fromfile(source, dtype, num_rows * dim).reshape(num_rows, dim)
-            # Named by row: an identifier may occur twice, and HDF5 takes its slashes for folders.
-            dataset = file.create_dataset(str(row), data=vectors)
+        for row, member in enumerate(read_members(members)):
+            vectors = np.fromfile(source, dtype, member.num_rows * dim).reshape(member.num_rows, dim)
+            name = member.name if member.name not in file else f"{member.name}.{row}"
+            dataset = file.create_dataset(name, data=vectors if per_residue else vectors[0])
             # HDF5's strings end at a NUL, and h5py refuses one.
-            dataset.attrs["original_id"] = record_id.replace("\x00", "\\x00")
+            dataset.attrs["original_id"] = member.record_id.replace("\x00", "\\x00")
+            dataset.attrs["row"] = row
 
 
 # Reading back
 
 
-def read_vectors(path: Path, format_name: FormatName, rows: Sequence[int], *, per_residue: bool) -> dict[int, Any]:
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn what numpy and zipfile raise of a damaged file into a ValueError, as for other formats."""
+    try:
+        yield
+    except (EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(str(error)) from error
+
+
+@_damage()
+def read_vectors(
+    path: Path, format_name: FormatName, rows: Mapping[int, str], *, per_residue: bool
+) -> dict[int, NDArray[Any]]:
     """Read some proteins' vectors of a result.
 
     Args:
         path: the result.
         format_name: how it is stored.
-        rows: which proteins, in ascending order.
+        rows: which proteins, and each one's `dataset_name`.
         per_residue: whether a protein has one vector for each residue.
 
     Returns:
@@ -223,7 +265,7 @@ def read_vectors(path: Path, format_name: FormatName, rows: Sequence[int], *, pe
         case "tsv":
             return _read_lines(path, rows)
         case "npz":
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 embeddings = archive["embeddings"]
                 offsets = archive["offsets"] if per_residue else None
             return {
@@ -231,10 +273,11 @@ def read_vectors(path: Path, format_name: FormatName, rows: Sequence[int], *, pe
             }
         case "h5":
             with h5py.File(path, "r") as file:
-                return {row: file[str(row)][:] for row in rows}
+                copies = {row: f"{name}.{row}" for row, name in rows.items()}
+                return {row: file[copies[row] if copies[row] in file else rows[row]][:] for row in rows}
 
 
-def _read_lines(path: Path, rows: Sequence[int]) -> dict[int, Any]:
+def _read_lines(path: Path, rows: Collection[int]) -> dict[int, NDArray[Any]]:
     wanted, found = set(rows), {}
     with path.open(encoding="utf-8") as stream:
         next(stream, None)
@@ -244,6 +287,7 @@ def _read_lines(path: Path, rows: Sequence[int]) -> dict[int, Any]:
     return found
 
 
+@_damage()
 def count_proteins(path: Path, format_name: FormatName, *, per_residue: bool) -> int:
     """Count the proteins of a result by the file itself.
 
@@ -257,7 +301,7 @@ def count_proteins(path: Path, format_name: FormatName, *, per_residue: bool) ->
             with path.open("rb") as stream:
                 return sum(1 for _ in stream) - 1
         case "npz":
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 return len(archive["offsets"]) - 1 if per_residue else len(archive["ids"])
         case "h5":
             with h5py.File(path, "r") as file:

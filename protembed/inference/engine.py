@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protembed.config.shapes import SIZES, EncoderShape
 from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, Tokens, cut, pack, split_by_budget
@@ -21,8 +22,10 @@ from protembed.device import WorkerPool, worker_pool
 from protembed.errors import TooLongForMemoryError
 from protembed.inference.windows import Span, window_spans
 
-# Held at once, with their results: enough to keep many workers busy, little enough to lose when a run is killed.
-_TOKENS_PER_CHUNK, _TOKENS_PER_GPU_CHUNK = 65_536, 1_048_576
+# Held at once, with their results, and lost when a run is killed: some seconds of a small model, fewer tokens of a
+# large one, down to a few packs.
+_TOKENS_PER_CHUNK, _MIN_TOKENS_PER_CHUNK, _TOKENS_PER_GPU_CHUNK = 65_536, 8_192, 1_048_576
+_LARGEST_SMALL_MODEL = SIZES["t6_8M"]
 
 
 class HasSequence(Protocol):
@@ -119,7 +122,7 @@ class Engine:
                 yield from running[-1].packs()
 
         # The packs of the next chunk are on their way while the last ones of this chunk are computed.
-        for parts in self.pool.map(lambda one: compute_halving(computation, one), packs()):
+        for parts in self.pool.map(lambda one: compute_halving(computation, one), packs(), num_per_worker=2):
             running[0].receive(parts)
             if running[0].is_complete:
                 yield running.popleft().results()
@@ -138,13 +141,19 @@ class Engine:
 
 
 @contextmanager
-def inference_engine(config: ComputeConfig, device: torch.device) -> Iterator[Engine]:
-    """Make the engine for a device, with its workers."""
+def inference_engine(config: ComputeConfig, device: torch.device, shape: EncoderShape) -> Iterator[Engine]:
+    """Make the engine for a device and an encoder, with its workers."""
     with worker_pool(config, device, num_gpu_workers=2) as pool:
         if device.type == "cpu":
-            yield Engine(pool=pool)
+            yield Engine(pool=pool, tokens_per_chunk=_tokens_per_chunk(shape))
         else:
             yield Engine(pool=pool, tokens_per_pack=TOKENS_PER_GPU_PACK, tokens_per_chunk=_TOKENS_PER_GPU_CHUNK)
+
+
+def _tokens_per_chunk(shape: EncoderShape) -> int:
+    small = _LARGEST_SMALL_MODEL
+    share = small.num_layers * small.dim**2 / (shape.num_layers * shape.dim**2)
+    return min(_TOKENS_PER_CHUNK, max(_MIN_TOKENS_PER_CHUNK, int(share * _TOKENS_PER_CHUNK)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import heapq
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protembed.config.shapes import EncoderShape
 from protembed.data.fasta import Record
@@ -26,7 +26,7 @@ class Workload:
         num_windows: windows of the proteins that are longer than one, and one for each other.
         num_windowed: proteins in several windows.
         operations: of the matrix products.
-        sample: some of the proteins, chosen by sequence hash.
+        sample: some of the proteins.
     """
 
     shape: EncoderShape
@@ -48,9 +48,8 @@ class Workload:
             self.num_windows += len(spans)
             self.num_windowed += len(spans) > 1
             self.operations += self.operations_of(record, computation)
-            if len(record.sequence) > _SAMPLED_RESIDUES:
-                continue
-            entry = (-hash_share(record.sequence), self.num_proteins, record)
+            cropped = replace(record, sequence=record.sequence[:_SAMPLED_RESIDUES])
+            entry = (-hash_share(record.sequence), self.num_proteins, cropped)
             if len(self._heap) < _NUM_SAMPLED:
                 heapq.heappush(self._heap, entry)
             else:
@@ -58,7 +57,7 @@ class Workload:
 
     @property
     def sample(self) -> list[Record]:
-        """Some of the proteins, chosen by sequence hash; none of the very long ones."""
+        """Some of the proteins, chosen by sequence hash; of the very long ones the beginning."""
         return [record for _, _, record in self._heap]
 
     def operations_of(self, record: Record, computation: Computation[Result]) -> float:

@@ -114,26 +114,35 @@ def locate_model(name: Path | None, *, offline: bool = False) -> LocatedModel:
     directory = directory or bundled.get(str(name))
     if directory is not None:
         return LocatedModel(directory=directory, name=name.resolve().name)
-    hub_name = _hub_name(str(name))
-    if hub_name is None:
+    named = _hub_name(str(name))
+    if named is None:
         found = "no such directory, no bundled model of that name, and no name of the Hugging Face hub"
         raise InputNotFoundError(str(name), found, _how_to_get())
-    model = fetch_model(hub_name, offline=offline)
-    return LocatedModel(directory=model.directory, name=hub_name.partition("@")[0], revision=model.revision)
+    model = fetch_model(named, offline=offline)
+    return LocatedModel(directory=model.directory, name=named.partition("@")[0], revision=model.revision)
 
 
 def model_name(name: Path | None) -> str:
-    """Spell a model's name as results record it, without looking for it."""
+    """Spell a model's name as a new model records it, without looking for it; of the hub's, the revision asked for."""
     if name is None:
         return DEFAULT_MODEL
-    return str(name) if looks_like_hub_name(str(name)) else name.resolve().name
+    return hub_name(name) or name.resolve().name
+
+
+def hub_name(name: Path | None) -> str | None:
+    """Spell a model's name as the hub knows it; None for one that is on disk or in the box."""
+    if name is None or os.path.lexists(name):
+        return None
+    return _hub_name(str(name))
 
 
 def _hub_name(name: str) -> str | None:
-    """Spell a name as the hub knows it; short names of published models are their ids."""
+    """Spell a name as the hub knows it; published models go by their short names too, in capitals or not."""
     base, at, revision = name.partition("@")
+    if "/" in base and not looks_like_hub_name(name):
+        return None
     for model in PUBLISHED_MODELS:
-        if base.lower().removesuffix("_ur50d") == model.name.lower():
+        if base.lower().removeprefix("facebook/").removesuffix("_ur50d") == model.name.lower():
             return model.hub_id + at + revision
     return name if looks_like_hub_name(name) else None
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import MASK, TOKENS
-from protembed.device import has_varlen_attention
+from protembed.device import has_varlen_attention, to_device
 
 INIT_STD = 0.02
 # ESM-2 was trained with 15 % of the residues chosen and 80 % of those shown as <mask>; the constant stays what it was
@@ -217,11 +217,11 @@ class Encoder(nn.Module):
         device, lengths = self.inverse_frequencies.device, offsets.diff()
         starts = offsets[:-1].repeat_interleave(lengths)
         positions = torch.arange(len(starts)) - starts  # 0 at each protein's start
-        positions = positions.to(device, self.inverse_frequencies.dtype, non_blocking=True)
+        positions = to_device(positions.to(self.inverse_frequencies.dtype), device)
         angles = (positions[:, None] * self.inverse_frequencies)[:, None, None]  # (tokens, 1, 1, head_dim / 2)
         cosine = angles.cos()
         return Pack(
-            offsets=offsets.to(device, non_blocking=True),
+            offsets=to_device(offsets, device),
             lengths=lengths.tolist(),
             is_varlen=has_varlen_attention(device),
             cosine=torch.cat((cosine, cosine), dim=-1),

@@ -3,8 +3,12 @@
 `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` are huggingface_hub's own, and honoured.
 """
 
+import logging
+import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError
@@ -53,10 +57,8 @@ def fetch_model(name: str, *, offline: bool = False) -> HubModel:
     """
     import huggingface_hub
     from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # public, if not in __all__
 
-    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
-        disable_progress_bars()  # whoever wants to see them says so: the core is silent
+    _silence()
     repository, _, revision = name.partition("@")
     only_cache = offline or constants.HF_HUB_OFFLINE
     try:
@@ -72,13 +74,38 @@ def fetch_model(name: str, *, offline: bool = False) -> HubModel:
                 repository, revision=config.parent.name, allow_patterns=list(_FILES), local_files_only=only_cache
             )
         )
+        has_weights = _has_weights(path.name for path in directory.iterdir())
+        if not has_weights and not only_cache:
+            # Where the hub fails once config.json is here, what the cache holds is taken for all there is: ask again.
+            listed = huggingface_hub.HfApi().list_repo_files(repository, revision=directory.name)
+            if _has_weights(listed):
+                raise HubError(name, "the hub stopped answering before its weights came", _WITHOUT_THE_HUB)
     except ModelFormatError as error:
         raise ModelFormatError(Path(name), error.found, error.advice) from None
     except Exception as error:
-        raise _in_a_sentence(name, error, only_cache=only_cache) from error
-    if not any(path for pattern in _WEIGHTS for path in directory.glob(pattern)):
+        sentence = _in_a_sentence(name, error, only_cache=only_cache)
+        if sentence is None:
+            raise
+        raise sentence from error
+    if not has_weights:
         raise _no_safetensors(name, only_cache=only_cache)
     return HubModel(directory=directory, revision=config.parent.name)
+
+
+def _silence() -> None:
+    """Keep huggingface_hub quiet: the core is silent, and whoever wants to see more says so in its variables."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # public, if not in __all__
+    from huggingface_hub.utils.logging import set_verbosity
+
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+        disable_progress_bars()
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        set_verbosity(logging.ERROR)
+
+
+def _has_weights(files: Iterable[str]) -> bool:
+    return any(fnmatchcase(file, pattern) for file in files for pattern in _WEIGHTS)
 
 
 def _no_safetensors(name: str, *, only_cache: bool) -> Exception:
@@ -96,8 +123,8 @@ def _no_safetensors(name: str, *, only_cache: bool) -> Exception:
 _ALLOW_THE_NETWORK = "fetch it once with the network allowed (without HF_HUB_OFFLINE), or name a model directory"
 
 
-def _in_a_sentence(name: str, error: Exception, *, only_cache: bool) -> Exception:
-    """Say what went wrong on the way to the hub; our own mistakes pass as they are."""
+def _in_a_sentence(name: str, error: Exception, *, only_cache: bool) -> Exception | None:
+    """Say what went wrong on the way to the hub; None for what went wrong elsewhere."""
     from huggingface_hub import errors
 
     match error:
@@ -119,7 +146,7 @@ def _in_a_sentence(name: str, error: Exception, *, only_cache: bool) -> Exceptio
     # Its HTTP library changes its name from version to version.
     if isinstance(error, OSError) or type(error).__module__.startswith(("http", "requests")):
         return HubError(name, f"fetching it failed ({_reason(error)})", _WITHOUT_THE_HUB)
-    return error
+    return None
 
 
 _WITHOUT_THE_HUB = "try again with a network, or name a model directory or a bundled model"

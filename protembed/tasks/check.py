@@ -1,6 +1,6 @@
 """Verification: whether an earlier result of `embed` is whole and true to its input and model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,7 +15,7 @@ from protembed.config.shared import ComputeConfig, ModelConfig
 from protembed.data.embeddings import IDS, companion, ids_line, read_meta
 from protembed.data.fasta import ReadReport, Record
 from protembed.data.selection import Selection, Shard
-from protembed.data.vectors import count_proteins, read_vectors
+from protembed.data.vectors import count_proteins, dataset_name, read_vectors
 from protembed.device import choose_device
 from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError, ProtembedError
 from protembed.files import spooled_stdin
@@ -31,6 +31,11 @@ _SUFFIXES = (".npy", ".npz", ".tsv", ".h5")
 # The largest difference, as a share of the vector's largest number, that comes of another order of additions, or of the
 # precision in which numbers were computed or stored.
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
+# What a meta file must tell; one of an older protembed, or of somebody else, does not.
+_TOLD = frozenset(
+    "model_name model_sha256 on_illegal long window_residues shard per_residue layer pooling slices precision dtype "
+    "format num_proteins num_residues num_refused ids_sha256 sha256".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +124,7 @@ class _Result:
         if not path.exists():
             raise InputNotFoundError(str(path), "there is no such result", "check the path")
         meta = read_meta(path)
-        if meta is None or "slices" not in meta:
+        if meta is None or not meta.keys() >= _TOLD:
             raise NotVerifiedError(path, "no meta file beside it says what it is; it may be unfinished")
         result = cls(path=path, meta=meta)
         result._verify_files()
@@ -139,7 +144,7 @@ class _Result:
             for line in stream:
                 yield line.removesuffix("\n")
 
-    def vectors(self, rows: Sequence[int]) -> dict[int, NDArray[Any]]:
+    def vectors(self, rows: Mapping[int, str]) -> dict[int, NDArray[Any]]:
         return read_vectors(self.path, self.meta["format"], rows, per_residue=self.meta["per_residue"])
 
     def _verify_files(self) -> None:
@@ -232,8 +237,8 @@ def _recompute(
     checkpoint.to(device).encoder.use_precision(getattr(torch, meta["precision"]))
     computation = representation.residues() if meta["per_residue"] else representation.proteins()
     worst, tolerance = 0.0, max(_TOLERANCES[meta["precision"]], _TOLERANCES[meta["dtype"]])
-    with inference_engine(compute, device) as engine:
-        stored = {shard.path: shard.vectors([row for one, row, _ in sample if one is shard]) for shard in shards}
+    with inference_engine(compute, device, checkpoint.encoder.shape) as engine:
+        stored = {shard.path: shard.vectors(_rows_of(shard, sample)) for shard in shards}
         computed = engine.run(computation, [record for _, _, record in sample])
         for (shard, row, record), (_, one) in zip(sample, computed, strict=True):
             difference = _difference(stored[shard.path][row], one.values)
@@ -245,10 +250,16 @@ def _recompute(
     return worst, []
 
 
+def _rows_of(shard: _Result, sample: Sequence[tuple[_Result, int, Record]]) -> dict[int, str]:
+    """Collect a shard's rows of a sample, with the names that they have in HDF5."""
+    return {row: dataset_name(record.sequence) for one, row, record in sample if one is shard}
+
+
 def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> LocatedModel | None:
     """Find the model that a result was made with: as named, else by the name in the result, without the network."""
     try:
-        located = locate_model(model.model or Path(meta["model_name"]), offline=model.model is None)
+        recorded = meta["model_name"] + (f"@{meta['model_revision']}" if meta["model_revision"] else "")
+        located = locate_model(model.model or Path(recorded), offline=model.model is None)
     except ProtembedError:
         if model.model is not None:
             raise

@@ -26,8 +26,9 @@ from protembed.inputs import STANDARD_STREAM, default_path, sha256_of_inputs
 from protembed.model.catalog import LocatedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 
-# A number as text, and what else a line of emb.ids.tsv holds beside the header; for the estimate of `--dry-run`.
-_TEXT_BYTES_PER_NUMBER, _IDS_BYTES = 12, 100
+# For the estimate of `--dry-run`: a number as text, a line of emb.ids.tsv, and a number of a residue's vector, of which
+# windows, their blend and the next chunk's are held at once.
+_TEXT_BYTES_PER_NUMBER, _IDS_BYTES, _BYTES_PER_HELD_NUMBER = 12, 100, 4 * 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +255,7 @@ def _embed(
     report = ReadReport()
     with (
         embeddings_writer(job.output, fingerprint, force=force) as vectors,
-        inference_engine(compute, job.checkpoint.device) as engine,
+        inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape) as engine,
     ):
         num_resumed = vectors.num_committed
         records = islice(job.selection.read(paths, report), num_resumed, None)
@@ -271,7 +272,7 @@ def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan
     """Count the proteins, and compute a few of them to see what all would take."""
     report, workload = ReadReport(), Workload(job.checkpoint.encoder.shape)
     workload.count(job.selection.read(paths, report), job.computation)
-    with inference_engine(compute, job.checkpoint.device) as engine:
+    with inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape) as engine:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest
     num_rows = workload.num_residues if job.config.per_residue else workload.num_proteins
@@ -288,7 +289,7 @@ def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan
         num_windowed=workload.num_windowed,
         dim=job.dim,
         seconds=seconds,
-        memory_bytes=peak_memory(job.checkpoint.device) + 2 * 4 * job.dim * held_rows,
+        memory_bytes=peak_memory(job.checkpoint.device) + _BYTES_PER_HELD_NUMBER * job.dim * held_rows,
         disk_bytes=num_copies * num_rows * job.dim * per_number + workload.num_proteins * _IDS_BYTES,
         warnings=report.warnings(),
     )

@@ -35,6 +35,7 @@ from protembed.model.checkpoint import (
     write_checkpoint_files,
 )
 from protembed.model.heads import TaskHead
+from protembed.model.record import ModelRecord
 from protembed.report.card import finetuned_card
 from protembed.text import table_line
 from protembed.training.finetuning import FullTraining
@@ -140,14 +141,7 @@ def finetune_model(
     targets = Targets.of(table, config.task)
     checkpoint = load_checkpoint(base).to(choose_device(options.compute))
     representation = representation_of(checkpoint, pooling=config.pooling)
-    checkpoint.record = replace(
-        checkpoint.record,
-        layer=representation.layers[0],
-        pooling=representation.poolings[0],
-        configuration=_settings(options),
-        classes=targets.classes,
-        target=table.target,
-    )
+    checkpoint.record = _record(checkpoint.record, representation, table, targets, options)
     plan = _plan(output, table, targets, report)
     with worker_pool(options.compute, checkpoint.device) as pool:
         engine = Engine(pool=pool)
@@ -165,6 +159,25 @@ def finetune_model(
         summary = _write_result(output, trained.to(checkpoint.device), table, targets, engine, identity)
     remove(run.path(""))
     return summary
+
+
+def _record(
+    base: ModelRecord, representation: Representation, table: LabelTable, targets: Targets, options: FinetuneOptions
+) -> ModelRecord:
+    """Say what the model is going to be."""
+    window_residues = base.window_residues
+    if options.finetune.method == "full":
+        # It is trained on whole proteins, and must compute others like those.
+        window_residues = max(window_residues, *(len(protein.sequence) for protein in table.parts["train"]))
+    return replace(
+        base,
+        window_residues=window_residues,
+        layer=representation.layers[0],
+        pooling=representation.poolings[0],
+        configuration=_settings(options),
+        classes=targets.classes,
+        target=table.target,
+    )
 
 
 def _plan(output: Path, table: LabelTable, targets: Targets, report: ReadReport) -> FinetunePlan:

@@ -16,7 +16,7 @@ class ListedModel:
     """A model that can be named.
 
     Attributes:
-        name: what `--model` takes once it is at hand.
+        name: what `--model` takes; of one without safetensors, once it was converted.
         num_parameters: of the encoder and its masked-LM head.
         num_bytes: of its weights on disk; of a published one in float32, about.
         num_layers: of the encoder.
@@ -25,7 +25,7 @@ class ListedModel:
         is_default: whether it is taken where no model is named.
         directory: of a bundled one, for transformers and others; None otherwise.
         expectation: how good it is, in a few words.
-        how_to_get: what to do before naming it; empty for a bundled one.
+        how_to_get: how to name it, or what to do before that; empty for a bundled one.
     """
 
     name: str

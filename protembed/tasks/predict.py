@@ -77,7 +77,7 @@ def predict_fasta(
     predictions = representation_of(checkpoint).predictions(head)
     report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
-    with inference_engine(compute, device) as engine, output_stream(output) as stream:
+    with inference_engine(compute, device, checkpoint.encoder.shape) as engine, output_stream(output) as stream:
         stream.write(table_line(["id", *prediction_header(head.classes)]))
         for record, output_of_head in engine.run(predictions, records):
             stream.write(table_line([record.id, *prediction_cells(output_of_head, head.classes)]))

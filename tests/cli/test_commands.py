@@ -12,7 +12,7 @@ from protembed.cli.app import app
 from protembed.config.shared import DEFAULT_MODEL
 from protembed.data.fasta import read_fasta
 
-COMMANDS = ["pretrain", "embed", "finetune", "predict", "inspect-attention"]
+COMMANDS = ["pretrain", "embed", "check", "finetune", "predict", "inspect-attention"]
 
 
 def invoke(*arguments):
@@ -185,6 +185,63 @@ def test_a_full_device_is_status_1_and_one_sentence(proteins_fasta, tiny_model):
     assert b"Traceback" not in result.stderr
 
 
+def test_a_result_is_checked_against_its_input(embed_arguments, proteins_fasta, tiny_model, tmp_path):
+    invoke(*embed_arguments)
+    check = ["check", tmp_path / "emb.npy", proteins_fasta, "-m", tiny_model]
+
+    true = invoke(*check)
+    assert true.exit_code == 0
+    assert "emb.npy: whole and true to the input, 40 proteins; 20 computed again, which differ by " in true.stderr
+    assert json.loads(invoke(*check, "--num-rows", 3, "--json").stdout)["num_recomputed"] == 3
+
+    (tmp_path / "emb.npy").write_bytes((tmp_path / "emb.npy").read_bytes()[:-4] + b"abcd")
+    false = invoke(*check)
+    assert false.exit_code == 1
+    assert false.stderr.count("\n") == 1
+    assert "emb.npy is not verified: its bytes are not those that its meta file names" in false.stderr
+
+
+def test_a_check_without_the_model_is_true_as_far_as_it_goes(embed_arguments, proteins_fasta, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    invoke(*embed_arguments)
+
+    result = invoke("check", tmp_path / "emb.npy", proteins_fasta, "--quiet")
+
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: no vector was computed again, for the model tiny is not at hand")
+
+
+def test_a_check_of_nothing_is_wrong_usage_and_of_what_is_not_there_status_66(proteins_fasta, tmp_path):
+    assert invoke("check", proteins_fasta).exit_code == 2
+    assert invoke("check", tmp_path / "emb.npy", proteins_fasta).exit_code == 66
+
+
+def test_what_becomes_of_long_proteins_is_told(embed_arguments, tmp_path):
+    windowed = invoke(*embed_arguments, "--window-residues", 64)
+    assert windowed.exit_code == 0
+    assert "33 proteins longer than 64 residues were computed in overlapping windows" in windowed.stderr
+
+    refused = invoke(*embed_arguments, "--window-residues", 64, "--long", "error", "--force")
+    assert refused.exit_code == 65
+    assert "more than the window of 64; choose --long window, truncate or skip" in refused.stderr
+
+    left_out = invoke(*embed_arguments, "--window-residues", 64, "--long", "skip", "--force")
+    assert left_out.exit_code == 0
+    assert "warning: 33 records were left out" in left_out.stderr
+    assert (tmp_path / "emb.failed.tsv").read_text().count("\n") == 34
+
+
+def test_a_dry_run_of_embed_says_what_it_would_take_and_leaves_nothing(embed_arguments, tmp_path):
+    result = invoke(*embed_arguments, "--window-residues", 64, "--pooling", "mean,std", "--dry-run", "--json")
+
+    plan = json.loads(result.stdout)
+    assert (plan["num_proteins"], plan["num_windowed"], plan["dim"]) == (40, 33, 64)
+    assert "40 proteins" in result.stderr and "64 numbers each" in result.stderr
+    assert "33 proteins are longer than a window" in result.stderr
+    assert "of computing, " in result.stderr and "of memory, " in result.stderr and "of disk" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(proteins_fasta, tmp_path):
     result = invoke(
         *("pretrain", proteins_fasta, "-o", tmp_path / "a.run", "--size", "t4_1M", "--steps", 9),
@@ -234,7 +291,7 @@ def test_models_are_listed_on_stdout_for_people_and_for_machines():
         assert all(part in told.stdout for part in (model["expectation"], model["how_to_get"]))
     assert "33.5 M parameters, 134 MB, 12 layers of width 480\n    perplexity 11.65" in told.stdout
     assert "15.1 B parameters, 60.5 GB" in told.stdout
-    assert "name its directory: --model esm2_t12_35M" in told.stderr
+    assert "name an ESM-2 model, which is fetched once: --model esm2_t12_35M" in told.stderr
     assert invoke("models", "--quiet").stderr == ""
 
 

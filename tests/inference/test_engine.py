@@ -1,5 +1,6 @@
 import itertools
 import threading
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -7,11 +8,22 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from protembed.config.shapes import SIZES
+from protembed.config.shared import ComputeConfig
+from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
-from protembed.errors import IllegalResidueError
-from protembed.inference.engine import Engine
+from protembed.errors import IllegalResidueError, TooLongForMemoryError
+from protembed.inference.engine import Computation, Engine, LongProteins, inference_engine
 from protembed.inference.representation import Representation
+from protembed.inference.windows import window_spans
+
+PARITY = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@dataclass(frozen=True)
+class Protein:
+    sequence: str
 
 
 @pytest.fixture(scope="module")
@@ -21,95 +33,365 @@ def records(proteins_fasta):
 
 @pytest.fixture
 def representation(tiny_encoder):
-    return Representation(encoder=tiny_encoder, layer=2, pooling="mean")
+    return Representation(encoder=tiny_encoder, layers=(2,), poolings=("mean",), window_residues=None)
 
 
-def lengths(batch):
+def lengths_of(batch):
     return (batch.offsets.diff() - 2).tolist()
 
 
-def rows(batch):
+def rows_of(batch):
     return batch.rows.tolist()
 
 
-def results_of(engine, compute, proteins):
-    return [result for _, result in engine.run(compute, proteins)]
+def tokens_of(batch):
+    return list(batch.tokens.split(batch.offsets.diff().tolist()))
+
+
+LENGTHS, ROWS, TOKENS = (Computation(whole=whole) for whole in (lengths_of, rows_of, tokens_of))
+
+
+def windows_of(window_residues, windows=tokens_of, whole=tokens_of):
+    """Compute tokens; of long proteins those of each window, beside where it lies."""
+
+    def join(windows, spans):
+        return list(zip(windows, spans, strict=True))
+
+    return Computation(whole=whole, long=LongProteins(window_residues=window_residues, windows=windows, join=join))
+
+
+def results_of(engine, computation, proteins):
+    return [result for _, result in engine.run(computation, proteins)]
+
+
+def vectors_of(engine, computation, proteins):
+    return np.stack([embedding.values for embedding in results_of(engine, computation, proteins)])
+
+
+# Order and company
 
 
 def test_results_come_in_the_order_of_the_input(records, pool):
-    results = list(Engine(pool=pool).run(lengths, records))
+    results = list(Engine(pool=pool).run(LENGTHS, records))
 
     assert [record for record, _ in results] == records
     assert [length for _, length in results] == [len(record.sequence) for record in records]
 
 
 def test_no_protein_gives_no_result(pool):
-    assert list(Engine(pool=pool).run(lengths, [])) == []
+    assert list(Engine(pool=pool).run(LENGTHS, [])) == []
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     order=st.permutations(range(10)),
+    window_residues=st.sampled_from([None, 40, 80]),
     tokens_per_pack=st.sampled_from([1, 200, 10_000]),
     tokens_per_chunk=st.sampled_from([1, 400, 10_000]),
     num_workers=st.integers(1, 3),
 )
 def test_no_vector_depends_on_its_company(
-    representation, records, whole_batch, order, tokens_per_pack, tokens_per_chunk, num_workers
+    representation, records, order, window_residues, tokens_per_pack, tokens_per_chunk, num_workers
 ):
     chosen = [records[index] for index in order]
-    with WorkerPool(num_workers) as workers, torch.no_grad():
+    computation = replace(representation, window_residues=window_residues).proteins()
+    with WorkerPool(num_workers) as workers:
         engine = Engine(pool=workers, tokens_per_pack=tokens_per_pack, tokens_per_chunk=tokens_per_chunk)
-        together = results_of(engine, representation.proteins, chosen)
-        alone = [representation.proteins(whole_batch([record.sequence]))[0] for record in chosen]
+        together = vectors_of(engine, computation, chosen)
+        alone = np.concatenate([vectors_of(Engine(pool=workers), computation, [record]) for record in chosen])
 
-    assert np.allclose(together, alone, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(together, alone, **PARITY)
     assert not np.allclose(together, together[::-1], atol=1e-3)
 
 
-def test_no_bit_of_a_vector_depends_on_the_number_of_workers(representation, records):
+def test_a_protein_alone_is_what_the_encoder_makes_of_it(representation, records, whole_batch, pool):
+    together = vectors_of(Engine(pool=pool), representation.proteins(), records[:10])
+
+    with torch.no_grad():
+        alone = [representation.proteins().whole(whole_batch([record.sequence]))[0].values for record in records[:10]]
+    np.testing.assert_allclose(together, alone, **PARITY)
+
+
+@pytest.mark.parametrize("window_residues", [None, 50])
+def test_no_bit_of_a_vector_depends_on_the_number_of_workers(representation, records, window_residues):
+    computation = replace(representation, window_residues=window_residues).proteins()
     vectors = []
     for num_workers in (1, 3):
         with WorkerPool(num_workers) as workers:
-            vectors.append(results_of(Engine(pool=workers), representation.proteins, records))
+            vectors.append(vectors_of(Engine(pool=workers), computation, records))
 
-    assert np.array_equal(*vectors)
+    np.testing.assert_array_equal(*vectors)
 
 
 @pytest.mark.parametrize("tokens_per_chunk", [1, 300, 100_000])
-def test_rows_are_numbered_over_all_windows(records, pool, tokens_per_chunk):
+def test_rows_are_numbered_over_all_chunks(records, pool, tokens_per_chunk):
     engine = Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=tokens_per_chunk)
 
-    assert results_of(engine, rows, records) == list(range(len(records)))
+    assert results_of(engine, ROWS, records) == list(range(len(records)))
+
+
+# Packs and chunks
 
 
 def test_packs_hold_no_more_than_their_budget_and_a_longer_protein_stands_alone(records, pool):
     engine = Engine(pool=pool, tokens_per_pack=200)
 
-    packs = results_of(engine, lambda batch: [lengths(batch)] * len(batch.rows), records)
+    packs = results_of(engine, Computation(whole=lambda batch: [lengths_of(batch)] * len(batch.rows)), records)
 
     assert all(sum(pack) + 2 * len(pack) <= 200 or len(pack) == 1 for pack in packs)
     assert max(map(len, packs)) > 1
 
 
-def test_no_more_than_a_window_is_read_before_its_results_are_handed_over(records, pool):
+def test_windows_and_whole_proteins_are_never_in_one_pack(records, pool):
+    seen = []
+
+    def note(kind, batch):
+        seen.append((kind, rows_of(batch)))
+        return tokens_of(batch)
+
+    computation = windows_of(80, lambda batch: note("windows", batch), lambda batch: note("whole", batch))
+    list(Engine(pool=pool).run(computation, records))
+
+    rows = {kind: {row for one, rows in seen for row in rows if one == kind} for kind in ("windows", "whole")}
+    assert rows["windows"] == {row for row, record in enumerate(records) if len(record.sequence) > 80}
+    assert rows["whole"] == set(range(len(records))) - rows["windows"]
+
+
+def test_no_more_than_a_chunk_and_the_next_are_read_before_results_are_handed_over(records, pool):
     num_read = itertools.count()
     endless = (record for record in itertools.cycle(records) if next(num_read) >= 0)
-    engine = Engine(pool=pool, tokens_per_chunk=1000)
+    engine = Engine(pool=pool, tokens_per_pack=100, tokens_per_chunk=1000)
+    this, following = itertools.islice(engine.run_chunks(LENGTHS, records), 2)
 
-    first_three = list(itertools.islice(engine.run(lengths, endless), 3))
+    first_three = list(itertools.islice(engine.run(LENGTHS, endless), 3))
 
     assert [record for record, _ in first_three] == records[:3]
-    assert next(num_read) < 10
+    assert next(num_read) <= len(this) + len(following) < 20
 
 
-def test_results_are_computed_on_the_pools_threads_without_gradients(representation, records):
+def test_the_next_chunk_is_begun_before_the_last_results_of_this_one_are_taken(records):
+    second_was_begun = threading.Event()
+
+    def compute(batch):
+        if 0 in batch.rows:
+            assert second_was_begun.wait(timeout=60)
+        if 1 in batch.rows:
+            second_was_begun.set()
+        return rows_of(batch)
+
+    with WorkerPool(2) as workers:
+        engine = Engine(pool=workers, tokens_per_chunk=1)
+        assert results_of(engine, Computation(whole=compute), records[:3]) == [0, 1, 2]
+
+
+def test_where_chunks_begin_depends_on_the_proteins_alone(representation, records):
+    chunks = []
+    for num_workers in (1, 2, 4):
+        with WorkerPool(num_workers) as workers:
+            engine = Engine(pool=workers, tokens_per_pack=200, tokens_per_chunk=1000)
+            chunks.append([[record.id for record, _ in chunk] for chunk in engine.run_chunks(LENGTHS, records)])
+
+    assert chunks[0] == chunks[1] == chunks[2]
+    assert len(chunks[0]) >= 3
+    assert sum(chunks[0], []) == [record.id for record in records]
+
+
+@pytest.mark.parametrize("window_residues", [None, 50])
+def test_who_goes_on_after_any_chunk_gets_the_same_bits(representation, records, pool, window_residues):
+    computation = replace(representation, window_residues=window_residues).proteins()
+    engine = Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=1000)
+    chunks = list(engine.run_chunks(computation, records))
+    vectors = np.stack([embedding.values for chunk in chunks for _, embedding in chunk])
+
+    for num_done in itertools.accumulate(map(len, chunks[:-1])):
+        resumed = vectors_of(engine, computation, records[num_done:])
+        np.testing.assert_array_equal(resumed, vectors[num_done:])
+
+
+def test_less_is_held_of_a_larger_model_but_some_packs_always():
+    held = []
+    for size in ("t4_1M", "t6_8M", "t12_35M", "t33_650M"):
+        with inference_engine(ComputeConfig(threads=1), torch.device("cpu"), SIZES[size]) as engine:
+            assert engine.tokens_per_chunk >= 8 * engine.tokens_per_pack
+            held.append(engine.tokens_per_chunk)
+
+    assert held[0] == held[1] > held[2] > held[3]
+
+
+def test_identical_proteins_of_a_chunk_are_computed_once_and_each_gets_its_result(records, pool):
+    computed = []
+
+    def compute(batch):
+        computed.extend(rows_of(batch))
+        return lengths_of(batch)
+
+    chosen = [records[index] for index in (4, 0, 4, 7, 0, 4)]
+    results = list(Engine(pool=pool).run(Computation(whole=compute), chosen))
+
+    assert sorted(computed) == [0, 1, 3]
+    assert [record for record, _ in results] == chosen
+    assert [length for _, length in results] == [len(record.sequence) for record in chosen]
+
+
+def test_identical_long_proteins_share_their_windows(records, pool):
+    computed = []
+
+    def compute(batch):
+        computed.extend(rows_of(batch))
+        return tokens_of(batch)
+
+    first, last = results_of(Engine(pool=pool), windows_of(80, compute), [records[0], records[2], records[0]])[::2]
+
+    assert computed.count(0) == len(first) == len(window_spans(len(records[0].sequence), 80))
+    assert set(computed) == {0, 1}
+    assert first == last
+
+
+# Long proteins
+
+
+def test_a_long_protein_has_cls_in_its_first_window_and_eos_in_its_last(records, pool):
+    sequence = records[0].sequence
+    residues = encode(sequence).tolist()
+
+    (windows,) = results_of(Engine(pool=pool, tokens_per_pack=100), windows_of(80), records[:1])
+
+    (first, (start, stop)), *middle, (last, (last_start, last_stop)) = windows
+    assert [span for _, span in windows] == window_spans(len(sequence), 80)
+    assert first.tolist() == [CLS, *residues[start:stop]]
+    assert last.tolist() == [*residues[last_start:last_stop], EOS]
+    assert len(middle) > 3
+    assert all(tokens.tolist() == residues[start:stop] for tokens, (start, stop) in middle)
+
+
+def test_a_protein_of_a_windows_length_is_whole(pool):
+    proteins = [Protein("MKTAYIAKQR"), Protein("MKTAYIAKQRW")]
+
+    whole, windowed = results_of(Engine(pool=pool), windows_of(10), proteins)
+
+    assert whole.tolist() == [CLS, *encode("MKTAYIAKQR").tolist(), EOS]
+    assert [span for _, span in windowed] == [(0, 10), (1, 11)]
+
+
+def test_without_a_window_every_protein_is_whole(records):
+    assert ROWS.spans(100_000) == [(0, 100_000)]
+
+
+def test_joining_keeps_each_protein_its_own_windows(records, pool):
+    engine = Engine(pool=pool, tokens_per_pack=150, tokens_per_chunk=1500)
+
+    for record, result in engine.run(windows_of(60), records):
+        residues = encode(record.sequence).tolist()
+        spans = window_spans(len(residues), 60)
+        if len(spans) == 1:
+            assert result.tolist() == [CLS, *residues, EOS]
+        else:
+            inner = [[token for token in tokens.tolist() if token not in (CLS, EOS)] for tokens, _ in result]
+            assert inner == [residues[start:stop] for start, stop in spans]
+
+
+# Memory
+
+
+def allocate_too_much(batch):
+    torch.empty(1 << 58)  # the CPU's own allocator, and its own words
+
+
+def raising(error):
+    def fail(batch):
+        raise error
+
+    return fail
+
+
+OUT_OF_MEMORY = {
+    "cuda": raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")),
+    "python": raising(MemoryError()),
+    "cpu": allocate_too_much,
+}
+
+
+def with_memory_for(num_tokens, fail, compute=tokens_of, attempts=None):
+    def limited(batch):
+        if attempts is not None:
+            attempts.append(batch.num_tokens)
+        if batch.num_tokens > num_tokens:
+            fail(batch)
+        return compute(batch)
+
+    return limited
+
+
+@pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_a_pack_that_does_not_fit_is_halved_and_every_result_finds_its_place(records, pool, fail):
+    attempts = []
+    limited = with_memory_for(390, fail, attempts=attempts)
+
+    results = results_of(Engine(pool=pool), Computation(whole=limited), records)
+
+    assert max(attempts) > 390
+    for record, tokens in zip(records, results, strict=True):
+        assert tokens.tolist() == [CLS, *encode(record.sequence).tolist(), EOS]
+
+
+def test_halving_changes_no_vector(representation, records, pool):
+    computation = representation.proteins()
+    limited = replace(computation, whole=with_memory_for(390, OUT_OF_MEMORY["cuda"], computation.whole))
+
+    halved = vectors_of(Engine(pool=pool), limited, records)
+
+    np.testing.assert_allclose(halved, vectors_of(Engine(pool=pool), computation, records), **PARITY)
+
+
+def test_packs_of_windows_are_halved_too(records, pool):
+    limited = with_memory_for(70, OUT_OF_MEMORY["cpu"])
+
+    halved, expected = (
+        results_of(Engine(pool=pool), windows_of(60, windows), records[:3]) for windows in (limited, tokens_of)
+    )
+
+    for windows, expected_windows in zip(halved, expected, strict=True):
+        for (tokens, span), (expected_tokens, expected_span) in zip(windows, expected_windows, strict=True):
+            assert torch.equal(tokens, expected_tokens)
+            assert span == expected_span
+
+
+@pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_a_protein_that_does_not_fit_alone_is_told_of(records, pool, fail):
+    with pytest.raises(TooLongForMemoryError, match="a stretch of 385 tokens alone") as caught:
+        results_of(Engine(pool=pool), Computation(whole=with_memory_for(384, fail)), records)
+
+    assert caught.value.exit_status == 1
+    assert "--window-residues" in str(caught.value)
+
+
+def test_a_window_that_does_not_fit_alone_is_told_of(records, pool):
+    limited = with_memory_for(59, OUT_OF_MEMORY["python"])
+
+    with pytest.raises(TooLongForMemoryError, match="a stretch of 6[01] tokens alone"):
+        results_of(Engine(pool=pool), windows_of(60, limited), records)
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(records, pool):
+    attempts = []
+    broken = with_memory_for(0, raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")), attempts=attempts)
+
+    with WorkerPool(1) as worker, pytest.raises(RuntimeError, match="mat1 and mat2"):
+        results_of(Engine(pool=worker), Computation(whole=broken), records[:5])
+
+    assert len(attempts) == 1
+
+
+# Threads and errors
+
+
+def test_results_are_computed_on_the_pools_threads_without_gradients(records):
     def describe(batch):
         state = threading.current_thread(), torch.is_inference_mode_enabled(), torch.get_num_threads()
         return [state] * len(batch.rows)
 
     with WorkerPool(2) as workers:
-        states = results_of(Engine(pool=workers, tokens_per_pack=1), describe, records)
+        states = results_of(Engine(pool=workers, tokens_per_pack=1), Computation(whole=describe), records)
 
     assert all(is_inference and num_threads == 1 for _, is_inference, num_threads in states)
     assert threading.current_thread() not in {thread for thread, *_ in states}
@@ -118,18 +400,18 @@ def test_results_are_computed_on_the_pools_threads_without_gradients(representat
 def test_an_error_while_computing_reaches_the_caller(records, pool):
     def fail(batch):
         if 5 in batch.rows:
-            raise MemoryError("out of memory")
-        return rows(batch)
+            raise ZeroDivisionError("division by zero")
+        return rows_of(batch)
 
-    with pytest.raises(MemoryError, match="out of memory"):
-        list(Engine(pool=pool, tokens_per_pack=100).run(fail, records))
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        list(Engine(pool=pool, tokens_per_pack=100).run(Computation(whole=fail), records))
 
-    assert results_of(Engine(pool=pool), rows, records[:3]) == [0, 1, 2]
+    assert results_of(Engine(pool=pool), ROWS, records[:3]) == [0, 1, 2]
 
 
-def test_an_error_while_reading_reaches_the_caller_after_the_windows_before_it(tmp_path, pool):
+def test_an_error_while_reading_reaches_the_caller_after_the_chunks_before_it(tmp_path, pool):
     (tmp_path / "bad.fasta").write_text(">a\nMKTAYI\n>b\nMKTA\n>c\nMK1\n")
-    results = Engine(pool=pool, tokens_per_chunk=5).run(lengths, read_fasta([tmp_path / "bad.fasta"]))
+    results = Engine(pool=pool, tokens_per_chunk=5).run(LENGTHS, read_fasta([tmp_path / "bad.fasta"]))
 
     assert [next(results)[1], next(results)[1]] == [6, 4]
     with pytest.raises(IllegalResidueError, match="record 'c'"):
@@ -139,4 +421,4 @@ def test_an_error_while_reading_reaches_the_caller_after_the_windows_before_it(t
 @pytest.mark.parametrize("num_results", [0, 2])
 def test_one_result_per_protein_is_insisted_on(records, pool, num_results):
     with pytest.raises(ValueError, match="zip"):
-        list(Engine(pool=pool).run(lambda batch: [0] * num_results, records[:1]))
+        list(Engine(pool=pool).run(Computation(whole=lambda batch: [0] * num_results), records[:1]))

@@ -1,78 +1,233 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
+from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ConfigError
 from protembed.inference.engine import Engine
 from protembed.inference.representation import Representation, representation_of
+from protembed.inference.windows import window_spans
 from protembed.model.heads import TaskHead
 from protembed.model.record import ModelRecord
 
+WINDOW = 60
+PARITY = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@dataclass(frozen=True)
+class Protein:
+    sequence: str
+
 
 @pytest.fixture
-def batch(whole_batch, proteins):
-    return whole_batch(proteins[2:5])
+def represent(tiny_encoder):
+    """Make a representation of the tiny encoder."""
+
+    def make(layers=(2,), poolings=("mean",), window_residues=None):
+        return Representation(encoder=tiny_encoder, layers=layers, poolings=poolings, window_residues=window_residues)
+
+    return make
+
+
+@pytest.fixture
+def compute(pool):
+    """Compute something for each of some sequences, by the engine."""
+
+    def run(computation, sequences):
+        chosen = [Protein(sequence) for sequence in sequences]
+        return [result for _, result in Engine(pool=pool, tokens_per_pack=200).run(computation, chosen)]
+
+    return run
+
+
+@pytest.fixture
+def three(proteins):
+    return proteins[2:5]
+
+
+@pytest.fixture
+def long_and_short(proteins):
+    """383 residues are windows in the tests below, 56 and 60 are whole."""
+    return [proteins[1], proteins[3], proteins[8][:60]]
 
 
 @torch.no_grad()
-def hidden_by_hand(encoder, batch, layer):
-    """The residues' vectors of each protein, computed one protein at a time."""
-    for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
-        pack = encoder.pack(torch.tensor([0, stop - start]))
-        yield list(encoder.hidden_states(batch.tokens[start:stop], pack))[layer].numpy()
+def hidden_of(encoder, tokens, layer):
+    """The vectors of one protein's or window's tokens, (tokens, dim)."""
+    pack = encoder.pack(torch.tensor([0, len(tokens)]))
+    return list(encoder.hidden_states(torch.tensor(tokens), pack))[layer].numpy()
+
+
+def by_hand(encoder, sequence, layer, window_residues=None):
+    """The vectors of `<cls>`, (dim,), and of the residues, (residues, dim), computed one window at a time."""
+    residues = encode(sequence).tolist()
+    tokens, last = [CLS, *residues, EOS], len(residues)
+    if window_residues is None or last <= window_residues:
+        hidden = hidden_of(encoder, tokens, layer)
+        return hidden[0], hidden[1:-1]
+    cls = hidden_of(encoder, tokens[: window_residues + 1], layer)[0]
+    sums, weights = np.zeros((last, encoder.shape.dim)), np.zeros((last, 1))
+    for start, stop in window_spans(last, window_residues):
+        # Residue 0 is token 1; the first window begins with <cls>, the last one ends with <eos>.
+        first_token, end = (0 if start == 0 else start + 1), (last + 2 if stop == last else stop + 1)
+        hidden = hidden_of(encoder, tokens[first_token:end], layer)
+        for residue in range(start, stop):
+            from_the_left = residue - start + 1 if start > 0 else window_residues
+            from_the_right = stop - residue if stop < last else window_residues
+            weight = min(from_the_left, from_the_right)
+            sums[residue] += weight * hidden[residue + 1 - first_token]
+            weights[residue] += weight
+    return cls, (sums / weights).astype(np.float32)
 
 
 POOLED = {
-    "mean": lambda hidden: hidden[1:-1].sum(0) / (len(hidden) - 2),
-    "max": lambda hidden: hidden[1:-1].max(0),
-    "std": lambda hidden: ((hidden[1:-1] - hidden[1:-1].mean(0)) ** 2).mean(0) ** 0.5,
-    "cls": lambda hidden: hidden[0],
+    "mean": lambda cls, residues: residues.sum(0) / len(residues),
+    "max": lambda cls, residues: residues.max(0),
+    "std": lambda cls, residues: ((residues - residues.mean(0)) ** 2).mean(0) ** 0.5,
+    "cls": lambda cls, residues: cls,
 }
+
+
+# Whole proteins
 
 
 @pytest.mark.parametrize("pooling", POOLED)
 @pytest.mark.parametrize("layer", [0, 1, 2])
-@torch.no_grad()
-def test_a_protein_is_the_pooled_vectors_of_its_residues(tiny_encoder, batch, layer, pooling):
-    vectors = Representation(encoder=tiny_encoder, layer=layer, pooling=pooling).proteins(batch)
+def test_a_protein_is_the_pooled_vectors_of_its_residues(represent, tiny_encoder, compute, three, layer, pooling):
+    embeddings = compute(represent((layer,), (pooling,)).proteins(), three)
 
-    by_hand = [POOLED[pooling](hidden) for hidden in hidden_by_hand(tiny_encoder, batch, layer)]
-    assert (vectors.shape, vectors.dtype) == ((3, 32), np.float32)
-    assert np.allclose(vectors, by_hand, atol=1e-5)
+    for embedding, sequence in zip(embeddings, three, strict=True):
+        expected = POOLED[pooling](*by_hand(tiny_encoder, sequence, layer))
+        assert (embedding.values.shape, embedding.values.dtype) == ((32,), np.float32)
+        assert (embedding.num_windows, embedding.overlap_cosine) == (1, None)
+        np.testing.assert_allclose(embedding.values, expected, **PARITY)
 
 
-@torch.no_grad()
-def test_residues_leave_cls_and_eos_out(tiny_encoder, batch, proteins):
-    residues = Representation(encoder=tiny_encoder, layer=2, pooling="mean").residues(batch)
+def test_residues_leave_cls_and_eos_out(represent, tiny_encoder, compute, three):
+    embeddings = compute(represent().residues(), three)
 
-    assert [len(vectors) for vectors in residues] == [len(protein) for protein in proteins[2:5]]
-    for vectors, hidden in zip(residues, hidden_by_hand(tiny_encoder, batch, 2), strict=True):
-        assert np.allclose(vectors, hidden[1:-1], atol=1e-5)
+    for embedding, sequence in zip(embeddings, three, strict=True):
+        assert (embedding.values.shape, embedding.values.dtype) == ((len(sequence), 32), np.float32)
+        np.testing.assert_allclose(embedding.values, by_hand(tiny_encoder, sequence, 2)[1], **PARITY)
 
 
 @pytest.mark.parametrize("classes", [None, ("a", "b", "c")])
-@torch.no_grad()
-def test_predictions_are_what_the_head_says_of_the_pooled_vectors(tiny_encoder, batch, classes):
+@pytest.mark.parametrize("window_residues", [None, WINDOW])
+def test_predictions_are_what_the_head_says_of_the_pooled_vectors(
+    represent, compute, long_and_short, classes, window_residues
+):
     head = TaskHead(32, classes)
-    representation = Representation(encoder=tiny_encoder, layer=1, pooling="max")
+    representation = represent((1,), ("max",), window_residues)
 
-    predictions = representation.predictions(batch, head)
+    predictions = np.stack(compute(representation.predictions(head), long_and_short))
 
+    vectors = np.stack([embedding.values for embedding in compute(representation.proteins(), long_and_short)])
+    with torch.no_grad():
+        expected = head.predict(torch.from_numpy(vectors)).numpy()
     assert predictions.shape == ((3, 3) if classes else (3,))
-    assert np.allclose(predictions, head.predict(torch.from_numpy(representation.proteins(batch))).numpy(), atol=1e-6)
+    np.testing.assert_allclose(predictions, expected, **PARITY)
 
 
-def test_the_engine_computes_every_kind_of_representation(tiny_encoder, proteins_fasta, pool, proteins):
-    class Protein:
-        sequence = proteins[2]
+@pytest.mark.parametrize("window_residues", [None, WINDOW])
+def test_the_mean_of_a_proteins_residues_is_its_vector(represent, compute, long_and_short, window_residues):
+    representation = represent(window_residues=window_residues)
+    vectors, residues = (
+        compute(computation, long_and_short) for computation in (representation.proteins(), representation.residues())
+    )
 
-    representation = Representation(encoder=tiny_encoder, layer=2, pooling="mean")
-    ((_, vector),) = Engine(pool=pool).run(representation.proteins, [Protein()])
-    ((_, residues),) = Engine(pool=pool).run(representation.residues, [Protein()])
+    for vector, per_residue in zip(vectors, residues, strict=True):
+        np.testing.assert_allclose(vector.values, per_residue.values.mean(0), **PARITY)
 
-    assert np.allclose(vector, residues.mean(0), atol=1e-6)
+
+# Long proteins
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_the_residues_of_a_long_protein_are_blended_from_its_windows(
+    represent, tiny_encoder, compute, long_and_short, layer
+):
+    embeddings = compute(represent((layer,), window_residues=WINDOW).residues(), long_and_short)
+
+    for embedding, sequence in zip(embeddings, long_and_short, strict=True):
+        _, expected = by_hand(tiny_encoder, sequence, layer, WINDOW)
+        assert embedding.values.dtype == np.float32
+        np.testing.assert_allclose(embedding.values, expected, **PARITY)
+
+
+@pytest.mark.parametrize("pooling", POOLED)
+def test_a_long_protein_is_the_pooled_vectors_of_its_blended_residues(
+    represent, tiny_encoder, compute, long_and_short, pooling
+):
+    embeddings = compute(represent((2,), (pooling,), WINDOW).proteins(), long_and_short)
+
+    for embedding, sequence in zip(embeddings, long_and_short, strict=True):
+        expected = POOLED[pooling](*by_hand(tiny_encoder, sequence, 2, WINDOW))
+        np.testing.assert_allclose(embedding.values, expected, **PARITY)
+
+
+def test_a_protein_tells_in_how_many_windows_it_was_computed_and_how_well_these_agree(
+    represent, compute, long_and_short
+):
+    embedding_layer, last_layer = (
+        compute(represent((layer,), window_residues=WINDOW).proteins(), long_and_short) for layer in (0, 2)
+    )
+
+    assert [one.num_windows for one in last_layer] == [len(window_spans(383, WINDOW)), 1, 1]
+    assert [one.overlap_cosine is None for one in last_layer] == [False, True, True]
+    # A residue's embedding knows nothing of its context, so windows agree in it.
+    assert embedding_layer[0].overlap_cosine == pytest.approx(1, abs=1e-5)
+    assert 0.5 < last_layer[0].overlap_cosine < 0.99999
+
+
+def test_a_protein_of_the_windows_length_is_whole(represent, compute, proteins):
+    (windowed,), (whole,) = (
+        compute(represent(window_residues=window).proteins(), [proteins[0]]) for window in (380, None)
+    )
+
+    assert len(proteins[0]) == 380
+    assert windowed.num_windows == 1
+    np.testing.assert_array_equal(windowed.values, whole.values)
+
+
+# Several side by side
+
+
+@pytest.mark.parametrize("window_residues", [None, WINDOW])
+def test_poolings_and_layers_stand_side_by_side_as_their_slices_say(
+    represent, tiny_encoder, compute, long_and_short, window_residues
+):
+    representation = represent((2, 0), ("std", "mean", "cls", "max"), window_residues)
+    slices = representation.slices(per_residue=False)
+
+    embeddings = compute(representation.proteins(), long_and_short)
+
+    assert [(part["pooling"], part["layer"]) for part in slices[:3]] == [("std", 2), ("std", 0), ("mean", 2)]
+    assert (slices[0]["start"], slices[-1]["stop"], len(slices)) == (0, 8 * 32, 8)
+    for embedding, sequence in zip(embeddings, long_and_short, strict=True):
+        assert embedding.values.shape == (8 * 32,)
+        for part in slices:
+            expected = POOLED[part["pooling"]](*by_hand(tiny_encoder, sequence, part["layer"], window_residues))
+            values = embedding.values[part["start"] : part["stop"]]
+            np.testing.assert_allclose(values, expected, **PARITY)
+
+
+@pytest.mark.parametrize("window_residues", [None, WINDOW])
+def test_layers_of_residues_stand_side_by_side_and_no_pooling_is_named(
+    represent, tiny_encoder, compute, long_and_short, window_residues
+):
+    representation = represent((0, 1), ("mean", "max"), window_residues)
+
+    embeddings = compute(representation.residues(), long_and_short)
+
+    assert representation.slices(per_residue=True) == [
+        {"pooling": None, "layer": 0, "start": 0, "stop": 32},
+        {"pooling": None, "layer": 1, "start": 32, "stop": 64},
+    ]
+    for embedding, sequence in zip(embeddings, long_and_short, strict=True):
+        expected = [by_hand(tiny_encoder, sequence, layer, window_residues)[1] for layer in (0, 1)]
+        np.testing.assert_allclose(embedding.values, np.concatenate(expected, axis=1), **PARITY)
 
 
 # Choices
@@ -81,28 +236,54 @@ def test_the_engine_computes_every_kind_of_representation(tiny_encoder, proteins
 def chosen(checkpoint, record=None, **options):
     checkpoint.record = replace(ModelRecord(), **(record or {}))
     representation = representation_of(checkpoint, **options)
-    return representation.layer, representation.pooling
+    return representation.layers, representation.poolings
 
 
 def test_the_last_layer_and_the_mean_are_the_defaults(tiny_checkpoint):
-    assert chosen(tiny_checkpoint) == (2, "mean")
+    assert chosen(tiny_checkpoint) == ((2,), ("mean",))
 
 
 def test_auto_is_what_the_model_records(tiny_checkpoint):
-    assert chosen(tiny_checkpoint, {"layer": 0, "pooling": "max"}) == (0, "max")
-    assert chosen(tiny_checkpoint, {"layer": 1}) == (1, "mean")
+    assert chosen(tiny_checkpoint, {"layer": 0, "pooling": "max"}) == ((0,), ("max",))
+    assert chosen(tiny_checkpoint, {"layer": 1}) == ((1,), ("mean",))
 
 
 def test_what_was_asked_for_wins_over_the_record(tiny_checkpoint):
     record = {"layer": 1, "pooling": "max"}
 
-    assert chosen(tiny_checkpoint, record, layer="last", pooling="cls") == (2, "cls")
-    assert chosen(tiny_checkpoint, record, layer="0", pooling="std") == (0, "std")
+    assert chosen(tiny_checkpoint, record, layer="last", pooling="cls") == ((2,), ("cls",))
+    assert chosen(tiny_checkpoint, record, layer="0", pooling="std") == ((0,), ("std",))
 
 
-@pytest.mark.parametrize("layer", ["3", "-1", "first", "", "1.0", "²"])
+def test_several_layers_and_poolings_can_be_asked_for(tiny_checkpoint):
+    assert chosen(tiny_checkpoint, layer="2,0", pooling="mean, std") == ((2, 0), ("mean", "std"))
+    assert chosen(tiny_checkpoint, layer="all") == ((0, 1, 2), ("mean",))
+
+
+@pytest.mark.parametrize(("asked", "window"), [(None, 300), (40, 40)])
+def test_the_window_is_the_models_unless_another_is_asked_for(tiny_checkpoint, asked, window):
+    tiny_checkpoint.record = ModelRecord(window_residues=300)
+
+    assert representation_of(tiny_checkpoint, window_residues=asked).window_residues == window
+
+
+@pytest.mark.parametrize("layer", ["3", "-1", "first", "", "1.0", "²", "0,3", "1,"])
 def test_a_layer_that_the_model_has_not_is_a_usage_error(tiny_checkpoint, layer):
     with pytest.raises(ConfigError, match="--layer is .*, but this model has layers 0 to 2") as caught:
         representation_of(tiny_checkpoint, layer=layer)
 
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize("pooling", ["median", "", "mean,", "mean,auto", "Mean"])
+def test_a_pooling_that_there_is_not_is_a_usage_error(tiny_checkpoint, pooling):
+    with pytest.raises(ConfigError, match="--pooling is .*, but one of mean, max, std, cls is expected") as caught:
+        representation_of(tiny_checkpoint, pooling=pooling)
+
+    assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize("options", [{"layer": "1,2,1"}, {"pooling": "std,std"}])
+def test_nothing_stands_twice_in_a_vector(tiny_checkpoint, options):
+    with pytest.raises(ConfigError, match="each can be named once"):
+        representation_of(tiny_checkpoint, **options)

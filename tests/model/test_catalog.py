@@ -5,7 +5,15 @@ import pytest
 
 from protembed.config.shared import DEFAULT_MODEL
 from protembed.errors import InputNotFoundError
-from protembed.model.catalog import PUBLISHED_MODELS, bundled_models, find_model
+from protembed.model.catalog import (
+    PUBLISHED_MODELS,
+    bundled_models,
+    find_model,
+    hub_name,
+    locate_model,
+    model_name,
+)
+from protembed.model.checkpoint import load_checkpoint
 
 
 def test_a_model_directory_is_found(tiny_model):
@@ -55,18 +63,48 @@ def test_a_missing_model_comes_with_advice_how_to_get_one(tmp_path):
 
 
 @pytest.mark.parametrize("model", PUBLISHED_MODELS, ids=lambda model: model.name)
-def test_a_published_model_comes_with_the_command_that_fetches_it(model, tmp_path, monkeypatch):
+def test_every_spelling_of_a_published_model_is_its_name_on_the_hub(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     for name in (model.name, model.hub_id, model.hub_id.upper(), f"{model.name}_UR50D"):
-        with pytest.raises(InputNotFoundError) as caught:
-            find_model(Path(name))
-        assert model.how_to_get in str(caught.value)
+        assert hub_name(Path(name)) == model_name(Path(name)) == model.hub_id
+        assert hub_name(Path(f"{name}@v1")) == f"{model.hub_id}@v1"
+
+
+def test_only_what_is_neither_on_disk_nor_in_the_box_is_a_name_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("lab/tiny", "esm2_t6_8M", "facebook"):
+        (tmp_path / name).mkdir(parents=True)
+
+    names = ("lab/tiny", "lab/mistyped", "esm2_t6_8M", "facebook/esm2_t6_8M_UR50D", "missing", "../lab/tiny")
+    for name in (*names, str(tmp_path / "lab"), DEFAULT_MODEL):
+        assert hub_name(Path(name)) is None
+    assert hub_name(None) is None
+    assert hub_name(Path("owner/model@v1")) == "owner/model@v1"
+
+
+def test_a_new_model_records_the_folder_of_its_model_or_its_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "esm2_t6_8M").mkdir()
+
+    assert model_name(None) == model_name(Path(DEFAULT_MODEL)) == DEFAULT_MODEL
+    assert model_name(tmp_path / "secret" / "tiny") == "tiny"
+    assert model_name(Path("esm2_t6_8M")) == "esm2_t6_8M"
+    assert model_name(Path("esm2_t12_35M")) == "facebook/esm2_t12_35M_UR50D"
+
+
+def test_a_published_model_is_found_on_the_hub_with_its_commit(hub, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commit = hub.publish("facebook/esm2_t12_35M_UR50D", tiny_model)
+
+    located = locate_model(Path("esm2_t12_35M"))
+
+    assert (located.name, located.revision) == ("facebook/esm2_t12_35M_UR50D", commit)
+    assert load_checkpoint(located.directory).sha256() == load_checkpoint(tiny_model).sha256()
+    assert find_model(Path("esm2_t12_35M")) == located.directory
 
 
 def test_published_names_are_the_hubs():
     assert PUBLISHED_MODELS[1].hub_id == "facebook/esm2_t12_35M_UR50D"
-    assert PUBLISHED_MODELS[1].how_to_get == (
-        "hf download facebook/esm2_t12_35M_UR50D config.json model.safetensors --local-dir esm2_t12_35M"
-    )
-    assert "save_pretrained" in PUBLISHED_MODELS[-1].how_to_get  # pickled weights are of no use
+    assert PUBLISHED_MODELS[1].how_to_get == "--model esm2_t12_35M"
+    assert "save_pretrained('esm2_t48_15B')" in PUBLISHED_MODELS[-1].how_to_get  # pickled weights are not read

@@ -168,6 +168,71 @@ def test_every_layer_norm_has_the_epsilon_of_esm2(tiny_checkpoint):
     assert {part.eps for part in parts if isinstance(part, nn.LayerNorm)} == {LAYER_NORM_EPS} == {1e-5}
 
 
+# Precision
+
+
+def states_in(encoder, dtype, batch):
+    encoder.use_precision(dtype)
+    with torch.inference_mode():
+        return list(encoder.hidden_states(batch.tokens, encoder.pack(batch.offsets)))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 4e-3)])
+def test_half_precision_stays_near_float32_and_the_stream_in_it(tiny_encoder, whole_batch, proteins, dtype, tolerance):
+    batch = whole_batch(proteins[:4])
+    expected = states_in(tiny_encoder, torch.float32, batch)
+
+    states = states_in(tiny_encoder, dtype, batch)
+
+    assert {tensor.dtype for tensor in states} == {torch.float32}
+    assert {layer.feed_forward.expand.weight.dtype for layer in tiny_encoder.layers} == {dtype}
+    assert tiny_encoder.embedding.weight.dtype == tiny_encoder.final_norm.weight.dtype == torch.float32
+    torch.testing.assert_close(states[-1], expected[-1], rtol=0, atol=tolerance)
+    assert not torch.equal(states[-1], expected[-1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_flows_from_layer_to_layer_is_not_rounded(tiny_encoder, whole_batch, proteins, dtype):
+    batch = whole_batch(proteins[:2])
+    with torch.no_grad():
+        tiny_encoder.embedding.weight.add_(300)
+
+    embedded, first, _ = states_in(tiny_encoder, dtype, batch)
+
+    # Between 256 and 512 neighbouring numbers of half precision are a quarter apart, of bfloat16 two.
+    added = (first - embedded).abs()
+    assert 0 < added.max() < 0.1
+    assert not torch.equal(first, first.to(dtype).float())
+
+
+def test_without_gradients_every_layers_output_is_what_it_is_with_them(tiny_encoder, whole_batch, proteins):
+    batch = whole_batch(proteins[:3])
+    packed = tiny_encoder.pack(batch.offsets)
+    expected = list(tiny_encoder.hidden_states(batch.tokens, packed))
+
+    with torch.inference_mode():
+        states = list(tiny_encoder.hidden_states(batch.tokens, packed))
+
+    for ours, theirs in zip(states, expected, strict=True):
+        torch.testing.assert_close(ours, theirs.detach(), **PARITY)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rotation_leaves_its_argument_as_it_was_and_keeps_the_dtype(tiny_encoder, dtype):
+    packed = tiny_encoder.pack(torch.tensor([0, 5, 8]))
+    vectors = torch.randn(8, 2, 4, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    before = vectors.clone()
+
+    rotated = packed.rotate(vectors)
+
+    first, second = before.float().chunk(2, dim=-1)
+    cosine, sine = packed.cosine[..., :4], packed.sine
+    expected = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    assert torch.equal(vectors, before)
+    assert rotated.dtype == dtype
+    torch.testing.assert_close(rotated, expected.to(dtype))
+
+
 # Parity with transformers
 
 

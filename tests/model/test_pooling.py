@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from protembed.model.pooling import pool, residues_of
+from protembed.model.pooling import pool, pool_one, residues_of
 
 HIDDEN = torch.tensor([[9e9, 9e9], [1.0, 10], [2, 30], [6, 20], [-9e9, -9e9], [7e9, 7e9], [3, 4], [-7e9, -7e9]])
 OFFSETS = torch.tensor([0, 5, 8])
@@ -20,6 +20,13 @@ def test_pooling_is_over_residues_never_over_cls_and_eos(tiny_encoder, pooling, 
     pooled = pool(HIDDEN, tiny_encoder.pack(OFFSETS), pooling)
 
     assert torch.allclose(pooled, torch.tensor(expected, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "std", "cls"])
+def test_a_protein_of_which_cls_and_residues_are_known_apart_is_pooled_alike(tiny_encoder, pooling):
+    pooled = torch.stack([pool_one(one[0], one[1:-1], pooling) for one in HIDDEN.split([5, 3])])
+
+    assert torch.equal(pooled, pool(HIDDEN, tiny_encoder.pack(OFFSETS), pooling))
 
 
 def test_residues_are_all_tokens_but_the_first_and_the_last():

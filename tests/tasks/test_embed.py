@@ -1,3 +1,5 @@
+import csv
+import gzip
 import json
 from pathlib import Path
 
@@ -9,12 +11,33 @@ import torch
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ReaderConfig
 from protembed.data.alphabet import CLS, EOS, encode
+from protembed.data.embeddings import META, companion
 from protembed.data.fasta import read_fasta
-from protembed.errors import IllegalResidueError, OutputExistsError
+from protembed.errors import ConfigError, IllegalResidueError, OutputExistsError, TooLongError
+from protembed.inference.windows import window_spans
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.embed import embed_fasta
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
+WINDOW = 64  # of `windowed_model`
+
+
+def table(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def meta_of(output):
+    return json.loads(companion(output, META).read_text())
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def by_row(file):
+    """The datasets of an HDF5 file in the order of the input."""
+    return sorted(file.values(), key=lambda dataset: dataset.attrs["row"])
 
 
 @pytest.fixture
@@ -67,9 +90,8 @@ def test_every_residue_of_every_protein_has_its_vector(embed, esm_directory, ora
         for row, states in enumerate(oracle):
             np.testing.assert_allclose(packed["embeddings"][offsets[row] : offsets[row + 1]], states, **PARITY)
     with h5py.File(embed("emb.h5", model=esm_directory, per_residue=True)) as file:
-        assert len(file) == len(oracle)
-        for row, states in enumerate(oracle):
-            np.testing.assert_allclose(file[str(row)][:], states, **PARITY)
+        for residues, states in zip(by_row(file), oracle, strict=True):
+            np.testing.assert_allclose(residues, states, **PARITY)
 
 
 def test_a_layer_can_be_named_and_the_last_is_the_default(embed):
@@ -94,10 +116,10 @@ def test_the_files_beside_a_result_say_what_it_is(embed, tiny_model, proteins_fa
     meta = json.loads((output.parent / "emb.meta.json").read_text())
 
     records = list(read_fasta([proteins_fasta]))
-    assert header.split("\t")[:3] == ["row", "id", "residues"]
+    assert header.split("\t") == "row id residues windows overlap_cosine unknown_residues sha256 description".split()
     assert [line.split("\t")[:3] for line in lines] == [[str(r.row), r.id, str(len(r.sequence))] for r in records]
     assert meta["model_sha256"] == load_checkpoint(tiny_model).sha256()
-    assert (meta["layer"], meta["pooling"], meta["num_proteins"]) == (2, "mean", len(records))
+    assert (meta["layer"], meta["pooling"], meta["num_proteins"]) == ([2], ["mean"], len(records))
 
 
 def test_the_same_command_gives_the_same_bytes(embed):
@@ -164,3 +186,309 @@ def test_five_hundred_windows_keep_the_input_order(embed, tmp_path, proteins, es
     rows = np.load(embed("emb.npy", fasta=fasta, model=esm_directory))
 
     np.testing.assert_allclose(rows, np.stack([oracle[index].mean(0) for index in order]), **PARITY)
+
+
+# Long proteins
+
+
+@pytest.fixture(scope="module")
+def lengths(proteins):
+    return [len(sequence) for sequence in proteins]
+
+
+def test_a_long_protein_is_computed_in_windows_and_the_table_tells_how_well_they_agree(embed, windowed_model, lengths):
+    rows = np.load(embed("emb.npy", model=windowed_model))
+    lines = table(embed("emb.npy", model=windowed_model).parent / "emb.ids.tsv")
+
+    assert len(rows) == len(lengths)
+    assert [int(line["residues"]) for line in lines] == lengths
+    assert [int(line["windows"]) for line in lines] == [len(window_spans(length, WINDOW)) for length in lengths]
+    assert [line["overlap_cosine"] != "" for line in lines] == [length > WINDOW for length in lengths]
+    assert all(0 < float(line["overlap_cosine"] or 1) <= 1 for line in lines)
+
+
+def test_windows_do_not_touch_proteins_that_fit(embed, windowed_model, lengths):
+    whole, windowed = np.load(embed("whole.npy")), np.load(embed("windowed.npy", model=windowed_model))
+
+    fits = np.array(lengths) <= WINDOW
+    np.testing.assert_allclose(windowed[fits], whole[fits], **PARITY)
+    assert (np.abs(windowed - whole)[~fits].max(1) > 1e-4).all()
+
+
+def test_the_window_can_be_named(embed, windowed_model):
+    named, whole = np.load(embed("named.npy", model=windowed_model, window_residues=400)), np.load(embed("whole.npy"))
+
+    np.testing.assert_array_equal(named, whole)
+    assert meta_of(embed("n.npy", window_residues=WINDOW))["window_residues"] == WINDOW
+
+
+def test_the_residues_of_a_long_protein_average_to_its_vector(embed, windowed_model, lengths):
+    rows = np.load(embed("emb.npy", model=windowed_model))
+
+    with h5py.File(embed("emb.h5", model=windowed_model, per_residue=True)) as file:
+        assert [len(residues) for residues in by_row(file)] == lengths
+        means = [residues[:].mean(0) for residues in by_row(file)]
+    np.testing.assert_allclose(rows, means, **PARITY)
+
+
+def test_long_proteins_are_an_error_where_that_was_asked_for(embed, windowed_model, proteins_fasta, tmp_path, lengths):
+    with pytest.raises(TooLongError, match=f"has {lengths[0]} residues, more than the window of 64") as caught:
+        embed("emb.npy", model=windowed_model, long="error")
+
+    assert caught.value.exit_status == 65
+    assert (caught.value.line, caught.value.path) == (1, str(proteins_fasta))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_proteins_are_left_out_and_listed_where_that_was_asked_for(embed, windowed_model, proteins_fasta, lengths):
+    output = embed("emb.npy", model=windowed_model, long="skip")
+
+    rows, refused = np.load(output), table(output.parent / "emb.failed.tsv")
+    records = list(read_fasta([proteins_fasta]))
+    short = [record for record in records if len(record.sequence) <= WINDOW]
+    assert len(rows) + len(refused) == len(records)
+    assert [line["id"] for line in table(output.parent / "emb.ids.tsv")] == [record.id for record in short]
+    assert [int(line["line"]) for line in refused] == [r.line for r in records if len(r.sequence) > WINDOW]
+    assert refused[0]["reason"] == f"{lengths[0]} residues are more than the window of 64"
+    np.testing.assert_array_equal(rows, np.load(embed("again.npy", model=windowed_model, long="skip")))
+    np.testing.assert_allclose(rows, np.load(embed("whole.npy"))[np.array(lengths) <= WINDOW], **PARITY)
+
+
+def test_long_proteins_are_cut_off_where_that_was_asked_for(embed, windowed_model, tmp_path, proteins, proteins_fasta):
+    cut = tmp_path / "cut.fasta"
+    cut.write_text("".join(f">p{row}\n{sequence[:WINDOW]}\n" for row, sequence in enumerate(proteins)))
+
+    rows = np.load(embed("emb.npy", model=windowed_model, long="truncate"))
+
+    np.testing.assert_allclose(rows, np.load(embed("cut.npy", fasta=cut)), **PARITY)
+    assert {line["windows"] for line in table(tmp_path / "emb.ids.tsv")} == {"1"}
+    assert max(int(line["residues"]) for line in table(tmp_path / "emb.ids.tsv")) == WINDOW
+
+
+@pytest.mark.parametrize(
+    ("long", "num_rows", "warning"),
+    [("window", 40, None), ("truncate", 40, "proteins were cut off"), ("skip", None, "records were left out")],
+)
+def test_the_summary_tells_what_became_of_long_proteins(
+    windowed_model, proteins_fasta, tmp_path, lengths, long, num_rows, warning
+):
+    config = EmbedConfig(output=tmp_path / "emb.npy", long=long)
+
+    summary = embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config)
+
+    num_long = sum(length > WINDOW for length in lengths)
+    assert summary.num_proteins == (num_rows or 40 - num_long)
+    assert summary.num_proteins + summary.num_refused == 40
+    assert summary.num_windowed == (num_long if long == "window" else 0)
+    assert any(f"{num_long} {warning}" in sentence for sentence in summary.warnings) == (warning is not None)
+
+
+# Poolings, layers, formats
+
+
+def test_several_poolings_and_layers_stand_side_by_side_as_the_meta_file_says(embed, windowed_model):
+    output = embed("emb.npy", model=windowed_model, pooling="mean,std,cls", layer="2,0")
+    rows, meta = np.load(output), meta_of(output)
+
+    assert (meta["dim"], meta["pooling"], meta["layer"]) == (6 * 32, ["mean", "std", "cls"], [2, 0])
+    for part in meta["slices"]:
+        options = {"pooling": part["pooling"], "layer": str(part["layer"])}
+        alone = np.load(embed("{pooling}{layer}.npy".format(**options), model=windowed_model, **options))
+        np.testing.assert_allclose(rows[:, part["start"] : part["stop"]], alone, **PARITY)
+
+
+def test_all_layers_of_residues_stand_side_by_side(embed, oracle, esm_directory):
+    output = embed("emb.h5", model=esm_directory, per_residue=True, layer="all")
+
+    with h5py.File(output) as file:
+        for residues, states in zip(by_row(file), oracle, strict=True):
+            assert residues.shape == (len(states), 3 * 32)
+            np.testing.assert_allclose(residues[:, 64:], states, **PARITY)
+    meta = meta_of(output)
+    assert (meta["pooling"], meta["layer"]) == (None, [0, 1, 2])
+    assert meta["slices"][1] == {"pooling": None, "layer": 1, "start": 32, "stop": 64}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_every_format_holds_the_same_numbers(embed, windowed_model, proteins_fasta, dtype):
+    options = {"model": windowed_model, "dtype": dtype, "pooling": "mean,max"}
+    rows = np.load(embed("emb.npy", **options))
+
+    with np.load(embed("emb.npz", **options), allow_pickle=False) as archive:
+        np.testing.assert_array_equal(archive["embeddings"], rows)
+        assert archive["ids"].tolist() == [record.id for record in read_fasta([proteins_fasta])]
+    header, *lines = (line.split("\t") for line in embed("emb.tsv", **options).read_text().splitlines())
+    with h5py.File(embed("emb.h5", **options)) as file:
+        np.testing.assert_array_equal(np.stack(by_row(file)), rows)
+    assert (header[1], header[32], header[33]) == ("mean_layer2_1", "mean_layer2_32", "max_layer2_1")
+    np.testing.assert_array_equal(np.array([line[1:] for line in lines], dtype=dtype), rows)
+    assert rows.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_both_formats_of_residues_hold_the_same_numbers(embed, windowed_model, lengths, dtype):
+    options = {"model": windowed_model, "dtype": dtype, "per_residue": True}
+
+    with (
+        np.load(embed("emb.npz", **options), allow_pickle=False) as archive,
+        h5py.File(embed("emb.h5", **options)) as file,
+    ):
+        assert np.diff(archive["offsets"]).tolist() == lengths
+        stacked = np.vstack(by_row(file))
+        np.testing.assert_array_equal(archive["embeddings"], stacked)
+        assert stacked.dtype == dtype
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_is_near_the_full_one_and_recorded(embed, windowed_model, precision):
+    half, full = (embed(f"{name}.npy", model=windowed_model, precision=name) for name in (precision, "float32"))
+
+    np.testing.assert_allclose(np.load(half), np.load(full), rtol=0, atol=2e-2)
+    assert not np.array_equal(np.load(half), np.load(full))
+    assert meta_of(half)["precision"] == precision
+
+
+# Shards
+
+
+@pytest.mark.parametrize("total", [1, 3, 7])
+def test_shards_one_after_the_other_are_the_whole(embed, windowed_model, proteins_fasta, total):
+    whole = embed("whole.npy", model=windowed_model)
+    shards = [embed(f"{number}.npy", model=windowed_model, shard=f"{number}/{total}") for number in range(1, total + 1)]
+
+    np.testing.assert_allclose(np.concatenate(list(map(np.load, shards))), np.load(whole), **PARITY)
+    ids = [line["id"] for shard in shards for line in table(shard.with_suffix(".ids.tsv"))]
+    assert ids == [record.id for record in read_fasta([proteins_fasta])]
+
+
+def test_shards_may_be_more_than_proteins(embed, tmp_path):
+    fasta = tmp_path / "two.fasta"
+    fasta.write_text(">a\nMKTAYIAKQRQISFVK\n>b\nMKV\n")
+    shards = [embed(f"{number}.npy", fasta=fasta, shard=f"{number}/4") for number in range(1, 5)]
+
+    rows = list(map(np.load, shards))
+    assert sum(map(len, rows)) == 2
+    assert {part.shape[1] for part in rows} == {32}
+    np.testing.assert_allclose(np.concatenate(rows), np.load(embed("whole.npy", fasta=fasta)), **PARITY)
+
+
+def test_shards_are_of_about_as_many_residues(embed, lengths):
+    counts = [meta_of(embed(f"{number}.npy", shard=f"{number}/4"))["num_residues"] for number in range(1, 5)]
+
+    assert sum(counts) == sum(lengths)
+    assert max(counts) - min(counts) < 2 * max(lengths)
+
+
+def test_each_record_that_was_left_out_is_listed_by_one_shard(embed, windowed_model):
+    options = {"model": windowed_model, "long": "skip"}
+    whole = embed("whole.npy", **options)
+    shards = [embed(f"{number}.npy", shard=f"{number}/3", **options) for number in (1, 2, 3)]
+
+    refused = [line for shard in shards for line in table(shard.with_suffix(".failed.tsv"))]
+    assert refused == table(whole.with_suffix(".failed.tsv"))
+    np.testing.assert_allclose(np.concatenate(list(map(np.load, shards))), np.load(whole), **PARITY)
+
+
+def test_another_shard_is_another_result(embed):
+    assert meta_of(embed("emb.npy", shard="2/3"))["shard"] == "2/3"
+
+    for shard in ("1/3", "2/4", None):
+        with pytest.raises(OutputExistsError, match="was made with another shard"):
+            embed("emb.npy", shard=shard)
+
+
+def test_a_shard_is_named_after_its_number(tiny_model, proteins_fasta, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    summary = embed_fasta([proteins_fasta], ModelConfig(model=tiny_model), EmbedConfig(shard="2/3"))
+
+    assert summary.output == Path("proteins.2-of-3.npy")
+    assert summary.output.exists()
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/0", "a/b", "1/3/2", "-1/3", "²/3"])
+def test_a_shard_that_there_is_not_is_a_usage_error(embed, tmp_path, shard):
+    with pytest.raises(ConfigError, match="--shard is .*I/N is expected"):
+        embed("emb.npy", shard=shard)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+# Stdin and dry runs
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_stdin_gives_what_a_file_gives(embed, give_stdin, proteins_fasta, compress):
+    give_stdin(compress(proteins_fasta.read_bytes()))
+    from_stdin = embed("stdin.npy", fasta=Path("-"))
+
+    np.testing.assert_array_equal(np.load(from_stdin), np.load(embed("file.npy")))
+
+
+@pytest.fixture
+def plan_of(monkeypatch, proteins_fasta):
+    """Ask what an embedding would take, with a short measurement."""
+    monkeypatch.setattr("protembed.inference.workload._MIN_SECONDS", 0.01)
+
+    def ask(model, fasta=proteins_fasta, **options):
+        plans = []
+        config = EmbedConfig(dry_run=True, **options)
+        assert embed_fasta([fasta], ModelConfig(model=model), config, on_plan=plans.append) is None
+        (plan,) = plans
+        return plan
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"long": "truncate"}, {"long": "skip"}, {"shard": "2/3"}, {"pooling": "mean,std", "layer": "all"}],
+    ids=str,
+)
+def test_a_dry_run_counts_what_would_be_computed_and_leaves_nothing(
+    plan_of, windowed_model, proteins_fasta, tmp_path, options
+):
+    (tmp_path / "empty").mkdir()
+    plan = plan_of(windowed_model, output=tmp_path / "empty" / "emb.npy", **options)
+    assert list((tmp_path / "empty").iterdir()) == []
+
+    output = tmp_path / "emb.npy"
+    done = embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), EmbedConfig(output=output, **options))
+    lines = table(tmp_path / "emb.ids.tsv")
+
+    assert (plan.num_proteins, plan.num_residues, plan.num_windowed, plan.dim) == (
+        *(done.num_proteins, done.num_residues, done.num_windowed, done.dim),
+    )
+    assert plan.num_windows == sum(int(line["windows"]) for line in lines)
+    assert plan.longest == max(int(line["residues"]) for line in lines)
+    written = sum(path.stat().st_size for path in (output, output.with_suffix(".ids.tsv")))
+    assert plan.disk_bytes == pytest.approx(written, rel=0.5)
+    assert plan.seconds > 0 and plan.memory_bytes > 1e7
+
+
+def test_a_dry_run_does_not_touch_what_stands_there(embed, plan_of, tiny_model, tmp_path):
+    output = embed("emb.npy")
+    before = contents(tmp_path)
+
+    plan_of(tiny_model, output=output, pooling="max")
+
+    assert contents(tmp_path) == before
+
+
+def test_a_dry_run_reads_stdin(plan_of, give_stdin, proteins_fasta, tiny_model, tmp_path):
+    give_stdin(proteins_fasta.read_bytes())
+
+    plan = plan_of(tiny_model, fasta=Path("-"), output=tmp_path / "emb.npy")
+
+    assert plan.num_proteins == 40
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("suffix", "per_residue", "rows"), [("h5", True, "num_residues"), ("npz", False, None)])
+def test_formats_that_are_made_of_another_file_take_twice_the_room(
+    plan_of, tiny_model, tmp_path, suffix, per_residue, rows
+):
+    plan = plan_of(tiny_model, output=tmp_path / f"emb.{suffix}", per_residue=per_residue)
+
+    num_rows = plan.num_residues if rows else plan.num_proteins
+    assert plan.disk_bytes >= 2 * num_rows * 32 * 4

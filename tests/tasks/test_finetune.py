@@ -105,21 +105,67 @@ def test_predict_reproduces_the_predictions_of_the_test_part(finetuned, tables, 
                 assert value == theirs[name]
 
 
+def assert_the_head_says_of_the_vectors(model, vectors, *tables):
+    """Apply a model's head to vectors, and compare with tables of predictions, which have six digits."""
+    head = load_checkpoint(model).task_head
+    with torch.no_grad():
+        said = head.predict(torch.from_numpy(np.load(vectors))).numpy()
+    columns = [f"p_{name}" for name in head.classes] if head.classes else ["prediction"]
+    for table in tables:
+        with table.open() as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+        predicted = np.array([[float(row[column]) for column in columns] for row in rows])
+        np.testing.assert_allclose(said.reshape(predicted.shape), predicted, rtol=2e-5, atol=1e-6)
+
+
+def embedded_and_predicted(fasta, model, folder):
+    """Embed and predict the same proteins; return the vectors, the table, and how many were longer than a window."""
+    vectors, table = folder / "emb.npy", folder / "preds.tsv"
+    predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=table))
+    summary = embed_fasta([fasta], ModelConfig(model=model), EmbedConfig(output=vectors))
+    return vectors, table, summary.num_windowed
+
+
 def test_embedding_with_a_finetuned_model_gives_the_vector_that_its_head_sees(finetuned, tables, tmp_path):
     task, output, _ = finetuned
     fasta = test_fasta_of(tables / f"{task}.csv", tmp_path / "test.fasta")
-    embed_fasta([fasta], ModelConfig(model=output), EmbedConfig(output=tmp_path / "emb.npy"))
-    head = load_checkpoint(output).task_head
 
-    with torch.no_grad():
-        from_vectors = head.predict(torch.from_numpy(np.load(tmp_path / "emb.npy"))).numpy()
-    with (output / "test_predictions.tsv").open() as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    columns = [f"p_{name}" for name in head.classes] if head.classes else ["prediction"]
-    recorded = np.array([[float(row[column]) for column in columns] for row in rows])
+    vectors, predictions, _ = embedded_and_predicted(fasta, output, tmp_path)
 
-    # The table has six digits.
-    np.testing.assert_allclose(from_vectors.reshape(recorded.shape), recorded, rtol=2e-5, atol=1e-6)
+    assert_the_head_says_of_the_vectors(output, vectors, predictions, output / "test_predictions.tsv")
+
+
+def test_so_it_does_of_proteins_longer_than_the_window(tables, windowed_model, task, tmp_path):
+    output = tmp_path / "windowed.model"
+    finetune_model(tables / f"{task}.csv", options(output, windowed_model, method="frozen"))
+    fasta = test_fasta_of(tables / f"{task}.csv", tmp_path / "test.fasta")
+
+    vectors, predictions, num_windowed = embedded_and_predicted(fasta, output, tmp_path)
+
+    assert_the_head_says_of_the_vectors(output, vectors, predictions, output / "test_predictions.tsv")
+    assert num_windowed > 5
+
+
+def test_so_it_does_of_a_protein_longer_than_any_of_the_training(finetuned, proteins, tmp_path):
+    _, output, _ = finetuned
+    window = load_checkpoint(output).record.window_residues
+    fasta = tmp_path / "giant.fasta"
+    fasta.write_text(f">giant\n{''.join(proteins)[: 2 * window]}\n")
+
+    vectors, predictions, num_windowed = embedded_and_predicted(fasta, output, tmp_path)
+
+    assert_the_head_says_of_the_vectors(output, vectors, predictions)
+    assert num_windowed == 1
+
+
+def test_whoever_was_trained_on_whole_proteins_computes_such_whole(tables, windowed_model, proteins, tmp_path):
+    windows = {}
+    for method in ("full", "frozen"):
+        output = tmp_path / f"{method}.model"
+        finetune_model(tables / "regression.csv", options(output, windowed_model, method=method))
+        windows[method] = load_checkpoint(output).record.window_residues
+
+    assert windows == {"full": max(map(len, proteins[:24])), "frozen": 64}
 
 
 def test_a_frozen_encoder_stays_as_it_was_to_the_bit(finetuned, tiny_model, method):

@@ -34,5 +34,5 @@ def test_published_models_come_with_size_expectation_and_the_way_to_get_them():
     assert (model.num_parameters, model.dim) == (SIZES["t12_35M"].num_parameters, 480)
     assert model.num_bytes == 4 * model.num_parameters
     assert all(part in model.expectation for part in ("perplexity 11.65", "28.8 %", "published"))
-    assert model.how_to_get.startswith("hf download facebook/esm2_t12_35M_UR50D")
+    assert model.how_to_get == "--model esm2_t12_35M"
     assert "save_pretrained" in by_name["esm2_t48_15B"].how_to_get

@@ -1,0 +1,230 @@
+"""How fast `embed` is: the same proteins and the same random models through protembed and others, in turn.
+
+    python benchmarks/embed.py data.fasta [--sizes t6_8M t12_35M] [--proteins 400] [--threads 2] [--rounds 5]
+    python benchmarks/embed.py data.fasta --whole [--sizes t6_8M] [--proteins 500]
+
+Without `--whole` each arm is a process of its own that is warmed up before the clock starts, at its best settings (see
+embed_arms.py); proteins longer than 1,022 residues are left out, for the others cannot compute them like the rest. The
+floor is what the matrix products alone would take at the best rate measured. With `--whole` the clock runs from the
+start of the process to its end: `protembed embed` beside the script that people write (embed_script.py).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embed_arms import ARMS
+from floor import machine, matrix_rate_apart
+from protembed.config.shapes import SIZES, EncoderShape
+from protembed.data.fasta import read_fasta
+
+LONGEST = 1022
+ONE_CORE = "protembed, one core"
+PEERS = ("torch", "transformers", "fair-esm", "onnxruntime", "openvino")
+BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fasta", type=Path)
+    parser.add_argument("--sizes", nargs="+", default=["t6_8M", "t12_35M"], choices=SIZES)
+    parser.add_argument("--arms", nargs="+", default=[*ARMS, ONE_CORE], choices=[*ARMS, ONE_CORE])
+    parser.add_argument("--proteins", type=int, default=400)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lengths = write_proteins(options.fasta, folder / "proteins.fasta", options.proteins)
+        for size in options.sizes:
+            run_in_a_process(["-c", MAKE_MODEL, size, str(folder / size)])
+            results.append(whole(options, size, folder) if options.whole else compare(options, size, folder, lengths))
+            print(markdown(results[-1]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def write_proteins(source: Path, target: Path, num_proteins: int) -> list[int]:
+    records = (record for record in read_fasta([source]) if len(record.sequence) <= LONGEST)
+    chosen = list(islice(records, num_proteins))
+    target.write_text("".join(f">{record.id}\n{record.sequence}\n" for record in chosen), encoding="utf-8")
+    return [len(record.sequence) for record in chosen]
+
+
+# Computing alone
+
+
+def compare(options: argparse.Namespace, size: str, folder: Path, lengths: list[int]) -> dict[str, Any]:
+    flops = inference_flops(SIZES[size], lengths)
+    runs: dict[str, list[dict[str, float]]] = {arm: [] for arm in options.arms}
+    rates: dict[int, list[float]] = {1: [], options.threads: []}
+    reference: list[float] | None = None
+    for _ in range(options.rounds):
+        for threads in rates:
+            rates[threads].append(matrix_rate_apart(threads))
+        for arm in options.arms:
+            name, threads = ("protembed", 1) if arm == ONE_CORE else (arm, options.threads)
+            script = str(Path(__file__).with_name("embed_arms.py"))
+            words = [script, name, str(folder / size), str(folder / "proteins.fasta"), str(threads)]
+            result = json.loads(run_in_a_process(words).splitlines()[-1])
+            reference = reference or result["mean"]
+            np.testing.assert_allclose(result["mean"], reference, rtol=1e-3, atol=1e-4)
+            rate = sum(lengths) / result["seconds"]
+            runs[arm].append({"rate": rate, "peak_bytes": result["peak_bytes"]})
+            print(f"{size}, {arm}: {rate:,.0f} residues/s", file=sys.stderr)
+    return {
+        "title": f"{size}, {len(lengths)} proteins, {sum(lengths):,} residues, {options.threads} threads",
+        "machine": machine(PEERS),
+        "matrix_gflops": {threads: max(measured) / 1e9 for threads, measured in rates.items()},
+        "floors": {threads: max(measured) / flops for threads, measured in rates.items()},
+        "threads": options.threads,
+        "runs": runs,
+    }
+
+
+def inference_flops(shape: EncoderShape, lengths: list[int]) -> float:
+    """Count the operations of the matrix products per residue."""
+    tokens = np.array(lengths) + 2
+    return float((shape.num_layers * tokens * (24 * shape.dim**2 + 4 * tokens * shape.dim)).sum() / sum(lengths))
+
+
+# Whole processes
+
+
+def whole(options: argparse.Namespace, size: str, folder: Path) -> dict[str, Any]:
+    model, fasta, script = folder / size, folder / "proteins.fasta", str(Path(__file__).with_name("embed_script.py"))
+    one = folder / "one.fasta"
+    one.write_text("".join(fasta.read_text(encoding="utf-8").splitlines(keepends=True)[:2]), encoding="utf-8")
+    commands = {
+        "protembed embed": [
+            "-m",
+            "protembed",
+            "embed",
+            fasta,
+            "-m",
+            model,
+            "-o",
+            folder / "a.npy",
+            "--force",
+            "--quiet",
+        ],
+        "transformers script, file order, 8": [script, model, fasta, folder / "b.npy", "8"],
+        "transformers script, one by one": [script, model, fasta, folder / "c.npy", "1"],
+        "protembed embed, one protein": [
+            *("-m", "protembed", "embed", one, "-m", model, "-o", folder / "d.npy", "--force", "--quiet")
+        ],
+        "import torch": ["-c", "import torch"],
+    }
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for _ in range(options.rounds):
+        for name, words in commands.items():
+            began = time.perf_counter()
+            process = subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                raise SystemExit(f"{name}: status {os.waitstatus_to_exitcode(status)}")
+            seconds = time.perf_counter() - began
+            runs[name].append({"seconds": seconds, "peak_bytes": usage.ru_maxrss * BYTES_OF_MAXRSS})
+            print(f"{size}, {name}: {seconds:.1f} s", file=sys.stderr)
+        ours, theirs = np.load(folder / "a.npy"), np.load(folder / "c.npy")
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    return {
+        "title": f"{size}, {options.proteins} proteins, whole processes",
+        "machine": machine(PEERS),
+        "runs": runs,
+    }
+
+
+def run_in_a_process(words: list[str]) -> str:
+    # PASSIVE: threads of OpenMP that wait do not take the core from those that compute.
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{words}: {done.stderr}")
+    return done.stdout
+
+
+MAKE_MODEL = """
+import sys, torch, transformers
+from pathlib import Path
+from protembed.config.shapes import SIZES
+from protembed.data.alphabet import TOKENS
+shape, folder = SIZES[sys.argv[1]], Path(sys.argv[2])
+torch.manual_seed(0)
+config = transformers.EsmConfig(
+    vocab_size=33, hidden_size=shape.dim, num_hidden_layers=shape.num_layers, num_attention_heads=shape.num_heads,
+    intermediate_size=4 * shape.dim, mask_token_id=32, pad_token_id=1, token_dropout=True, layer_norm_eps=1e-5,
+    position_embedding_type="rotary", emb_layer_norm_before=False, hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0, max_position_embeddings=1026)
+transformers.EsmForMaskedLM(config).save_pretrained(folder)
+(folder / "vocab.txt").write_text("\\n".join(TOKENS))
+transformers.EsmTokenizer(folder / "vocab.txt").save_pretrained(folder)
+"""
+
+
+# What is shown
+
+
+def markdown(results: dict[str, Any]) -> str:
+    facts = ", ".join(f"{name} {results['machine'][name]}" for name in PEERS)
+    title = f"\n{results['title']}; {results['machine']['cores']} cores; {facts}"
+    if "floors" not in results:
+        return "\n".join([title, "", *whole_rows(results["runs"])])
+    floors, runs = results["floors"], results["runs"]
+    floor = ", ".join(
+        f"{floors[threads]:,.0f} residues/s on {threads} ({results['matrix_gflops'][threads]:.0f} GFLOP/s)"
+        for threads in floors
+    )
+    ours = [run["rate"] for run in runs.get("protembed", [])]
+    lines = [
+        f"{title}; floor {floor}\n",
+        "| | residues/s, median | range | share of the floor | peak memory, MB | protembed is faster by |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm, measured in runs.items():
+        rates = [run["rate"] for run in measured]
+        middle, peak = statistics.median(rates), statistics.median(run["peak_bytes"] for run in measured)
+        share = middle / floors[1 if arm == ONE_CORE else results["threads"]]
+        ratio = "" if arm in ("protembed", ONE_CORE) or not ours else ratios(ours, rates)
+        lines.append(
+            f"| {arm} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {share:.0%} "
+            f"| {peak / 1e6:,.0f} | {ratio} |"
+        )
+    return "\n".join(lines)
+
+
+def whole_rows(runs: dict[str, list[dict[str, float]]]) -> list[str]:
+    lines = ["| | seconds, median | range | peak memory, MB | protembed takes |", "|---|---|---|---|---|"]
+    ours = [run["seconds"] for run in runs["protembed embed"]]
+    for name, measured in runs.items():
+        seconds = [run["seconds"] for run in measured]
+        peak = statistics.median(run["peak_bytes"] for run in measured)
+        ratio = ratios(ours, seconds) if "script" in name else ""
+        lines.append(
+            f"| {name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} – {max(seconds):.2f} "
+            f"| {peak / 1e6:,.0f} | {ratio} |"
+        )
+    return lines
+
+
+def ratios(ours: list[float], theirs: list[float]) -> str:
+    """The median of the rounds' ratios, and their range."""
+    each = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(each):.2f} ({min(each):.2f} – {max(each):.2f})"
+
+
+if __name__ == "__main__":
+    main()

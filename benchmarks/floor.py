@@ -1,0 +1,47 @@
+"""What a machine can do at best: the rate of its matrix products, which no model can exceed."""
+
+import importlib.metadata
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+MATRIX, PRODUCTS = 2048, 12
+
+
+def matrix_rate_apart(threads: int) -> float:
+    # In a process of its own: a child's peak memory is never below its parent's, and torch would stay in this one.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(matrix_rate, threads).result()
+
+
+def matrix_rate(threads: int) -> float:
+    """Measure float32 matrix products side by side, each on one thread, in operations per second."""
+    import torch
+
+    matrix = torch.randn(MATRIX, MATRIX)
+
+    def multiply(_: int) -> None:
+        torch.set_num_threads(1)
+        for _ in range(PRODUCTS):
+            torch.mm(matrix, matrix)
+
+    seconds = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(3):
+            began = time.perf_counter()
+            list(pool.map(multiply, range(threads)))
+            seconds.append(time.perf_counter() - began)
+    return threads * PRODUCTS * 2 * MATRIX**3 / min(seconds)
+
+
+def machine(packages: Sequence[str] = ("torch", "transformers")) -> dict[str, Any]:
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "platform": platform.platform(),
+        "load_at_the_end": round(os.getloadavg()[0], 1),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,216 @@
+import gzip
+from dataclasses import replace
+
+import pytest
+
+from protembed.data.fasta import ReadReport, RefusedRecord, read_fasta
+from protembed.data.selection import Selection, Shard
+from protembed.errors import ConfigError, IllegalResidueError, TooLongError
+
+WINDOWED = Selection(on_illegal="error", long="window", window_residues=1022)
+SHORT = replace(WINDOWED, window_residues=4)
+# Of each shard count: none left over, some left over, and more shards than the forty proteins.
+TOTALS = (1, 2, 3, 7, 40, 64)
+
+
+@pytest.fixture
+def write_fasta(tmp_path):
+    def write(sequences, name="x.fasta"):
+        path = tmp_path / name
+        path.write_text("".join(f">p{row} of mouse\n{sequence}\n" for row, sequence in enumerate(sequences)))
+        return path
+
+    return write
+
+
+def read(selection, *paths):
+    report = ReadReport()
+    return list(selection.read(paths, report)), report
+
+
+def read_shards(selection, total, *paths):
+    return [read(replace(selection, shard=Shard(number + 1, total)), *paths) for number in range(total)]
+
+
+def residues(records):
+    return sum(len(record.sequence) for record in records)
+
+
+# The name of a shard
+
+
+@pytest.mark.parametrize(("text", "shard"), [("1/1", Shard(1, 1)), ("2/8", Shard(2, 8)), ("08/08", Shard(8, 8))])
+def test_a_shard_is_read_as_the_command_line_spells_it(text, shard):
+    assert Shard.parse(text) == shard
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "0/4", "5/4", "0/0", "1/0", "-1/4", "1/2/3", "a/b", "1.0/2", " 1/2", "1/2\n", "٢/٨"]
+)
+def test_what_is_no_shard_is_a_usage_error_that_shows_how_one_looks(text):
+    with pytest.raises(ConfigError, match=r"--shard .*as in 2/8") as caught:
+        Shard.parse(text)
+    assert caught.value.exit_status == 2
+
+
+def test_a_shard_is_shown_as_it_is_read():
+    assert Shard.parse(str(Shard(2, 8))) == Shard(2, 8)
+
+
+# Shards
+
+
+@pytest.mark.parametrize("total", TOTALS)
+def test_every_record_is_in_exactly_one_shard_and_in_order(proteins_fasta, total):
+    whole, _ = read(WINDOWED, proteins_fasta)
+
+    shards = read_shards(WINDOWED, total, proteins_fasta)
+
+    assert [record for records, _ in shards for record in records] == whole
+    assert [record.row for record in whole] == list(range(40))
+
+
+@pytest.mark.parametrize("total", TOTALS)
+def test_shards_are_balanced_by_residues_up_to_a_protein(proteins_fasta, total):
+    whole, _ = read(WINDOWED, proteins_fasta)
+    longest = max(len(record.sequence) for record in whole)
+
+    sizes = [residues(records) for records, _ in read_shards(WINDOWED, total, proteins_fasta)]
+
+    assert max(abs(size - residues(whole) / total) for size in sizes) <= longest
+
+
+def test_shards_are_balanced_by_residues_and_not_by_records(write_fasta):
+    path = write_fasta(["M" * 8, "M", "M", "M", "M", "M", "M", "M", "M"])
+
+    (first, _), (second, _) = read_shards(WINDOWED, 2, path)
+
+    assert [record.id for record in first] == ["p0"]
+    assert len(second) == 8
+
+
+def test_more_shards_than_proteins_leave_some_shards_empty(write_fasta):
+    shards = read_shards(WINDOWED, 5, write_fasta(["MKT", "AY"]))
+
+    assert sorted(len(records) for records, _ in shards) == [0, 0, 0, 1, 1]
+
+
+def test_shards_run_over_the_borders_of_files_and_read_archives_twice(write_fasta, tmp_path):
+    first = write_fasta(["MKT"], "first.fasta")
+    second = tmp_path / "second.fasta.gz"
+    second.write_bytes(gzip.compress(b">q0\nM\n>q1\nMM\n"))
+
+    shards = read_shards(WINDOWED, 2, first, second)
+
+    assert [[record.id for record in records] for records, _ in shards] == [["p0"], ["q0", "q1"]]
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 9])
+@pytest.mark.parametrize(
+    "sequences",
+    [
+        ["M1", "MKT", "M2", "M3", "MK", "AYAYA", "M4"],
+        ["MKT", "AYAYA", "M1"],
+        ["M1", "AYAYA", "MKT"],
+        ["M1", "AYAYA", "M2"],
+        ["MKT", "AY"],
+    ],
+    ids=["anywhere", "last", "first", "all", "none"],
+)
+def test_a_refused_record_is_listed_in_exactly_one_shard(write_fasta, sequences, total):
+    selection = replace(SHORT, on_illegal="skip", long="skip")
+    path = write_fasta(sequences)
+    whole, report = read(selection, path)
+
+    shards = read_shards(selection, total, path)
+
+    assert [record for records, _ in shards for record in records] == whole
+    assert [refused for _, own in shards for refused in own.refused] == report.refused
+    assert len(whole) + len(report.refused) == len(sequences)
+
+
+def test_a_shard_is_told_what_was_met_in_the_whole_input(write_fasta):
+    selection = replace(SHORT, long="truncate")
+    path = write_fasta(["MXT", "AYAYA", "MKT", "BBBBBBB"])
+    _, whole = read(selection, path)
+
+    assert whole.num_truncated == 2
+    assert [report for _, report in read_shards(selection, 3, path)] == [whole] * 3
+
+
+def test_proteins_count_for_a_shard_as_what_is_computed_of_them(write_fasta):
+    path = write_fasta(["M" * 100, "MKTA", "MKTA", "MKTA"])
+
+    shards = read_shards(replace(SHORT, long="truncate"), 2, path)
+
+    assert [len(records) for records, _ in shards] == [2, 2]
+
+
+# Long proteins
+
+
+def test_without_long_proteins_every_policy_reads_what_the_file_holds(proteins_fasta):
+    whole = list(read_fasta([proteins_fasta]))
+    window = max(len(record.sequence) for record in whole)
+
+    for long in ("window", "error", "truncate", "skip"):
+        records, report = read(replace(WINDOWED, long=long, window_residues=window), proteins_fasta)
+        assert records == whole
+        assert (report.num_truncated, report.refused) == (0, [])
+        assert (report.num_records, report.num_residues) == (40, residues(whole))
+
+
+def test_long_proteins_stay_whole_for_windows(write_fasta):
+    records, report = read(SHORT, write_fasta(["MKT", "AYAYA"]))
+
+    assert [record.sequence for record in records] == ["MKT", "AYAYA"]
+    assert report.refused == []
+
+
+@pytest.mark.parametrize("shard", [None, Shard(1, 2)], ids=["whole", "another shard"])
+def test_a_long_protein_is_an_error_on_request_wherever_it_stands(write_fasta, shard):
+    selection = replace(SHORT, long="error", shard=shard)
+
+    message = r"x\.fasta, line 3: record 'p1' has 5 residues, more than the window of 4; choose --long"
+    with pytest.raises(TooLongError, match=message) as caught:
+        read(selection, write_fasta(["MKTA", "AYAYA"]))
+    assert caught.value.exit_status == 65
+
+
+def test_a_long_protein_is_cut_off_on_request_and_counted(write_fasta):
+    records, report = read(replace(SHORT, long="truncate"), write_fasta(["MKTA", "AYAYAYA", "MK"]))
+
+    assert [record.sequence for record in records] == ["MKTA", "AYAY", "MK"]
+    assert [record.description for record in records] == ["p0 of mouse", "p1 of mouse", "p2 of mouse"]
+    assert (report.num_truncated, report.num_records, report.num_residues) == (1, 3, 10)
+    assert "1 proteins were cut off at the window's length" in report.warnings()
+
+
+def test_a_long_protein_is_left_out_on_request_and_listed(write_fasta):
+    path = write_fasta(["AYAYA", "MKTA", "M" * 1200, "MK"])
+
+    records, report = read(replace(SHORT, long="skip"), path)
+
+    assert [(record.row, record.id) for record in records] == [(0, "p1"), (1, "p3")]
+    assert report.refused == [
+        RefusedRecord(id="p0", path=str(path), line=1, reason="5 residues are more than the window of 4"),
+        RefusedRecord(id="p2", path=str(path), line=5, reason="1,200 residues are more than the window of 4"),
+    ]
+    assert (report.num_records, report.num_residues) == (2, 6)
+
+
+def test_rows_go_on_over_several_files_when_long_proteins_are_left_out(write_fasta):
+    paths = [write_fasta(["AYAYA", "MK"], "a.fasta"), write_fasta(["AYAYA", "MKT"], "b.fasta")]
+
+    records, _ = read(replace(SHORT, long="skip"), *paths)
+
+    assert [(record.row, record.sequence) for record in records] == [(0, "MK"), (1, "MKT")]
+
+
+def test_illegal_characters_are_treated_as_the_reader_treats_them(write_fasta):
+    path = write_fasta(["M1T", "MKT"])
+
+    with pytest.raises(IllegalResidueError):
+        read(WINDOWED, path)
+    assert [record.sequence for record in read(replace(WINDOWED, on_illegal="mask"), path)[0]] == ["MXT", "MKT"]
+    assert [record.sequence for record in read(replace(WINDOWED, on_illegal="skip"), path)[0]] == ["MKT"]

@@ -1,0 +1,283 @@
+import io
+
+import h5py
+import numpy as np
+import pytest
+
+from protembed.data.vectors import (
+    ArrayRows,
+    Member,
+    TextRows,
+    choose_format,
+    column_names,
+    count_proteins,
+    dataset_name,
+    make_h5,
+    make_npz,
+    read_members,
+    read_vectors,
+)
+from protembed.errors import ConfigError, OutputError
+from protembed.inputs import STANDARD_STREAM
+
+HOSTILE = ("../../x", "=cmd()", "a\x1b[2Jb", "a/b", ".", "a\u202eb", "-1+1", "'", "a,b", '"', "é")
+PER_PROTEIN = [("npy", False), ("npz", False), ("tsv", False), ("h5", False)]
+EVERY_WAY = [*PER_PROTEIN, ("npz", True), ("h5", True)]
+every_way = pytest.mark.parametrize(("format_name", "per_residue"), EVERY_WAY)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def invented_names(rows):
+    """Invent the name of the dataset of each row; the third and the fourth are copies."""
+    return {row: f"{min(row, 2) if row < 4 else row:064x}" for row in rows}
+
+
+def make_vectors(ids, *, per_residue, dtype=np.float32):
+    """Make a protein's vectors for each identifier: as many rows as its number, or one."""
+    generator = np.random.default_rng(0)
+    counts = [1 + row if per_residue else 1 for row in range(len(ids))]
+    return [generator.normal(size=(count, 3)).astype(dtype) for count in counts]
+
+
+def store(folder, format_name, ids, *, per_residue=False, dtype="float32"):
+    """Store vectors for the identifiers as the writer does; return the file and the vectors."""
+    vectors = make_vectors(ids, per_residue=per_residue)
+    result = folder / f"emb.{format_name}"
+    grown = result if format_name in ("npy", "tsv") else folder / "rows.npy"
+    with grown.open("w+b") as stream:
+        if format_name == "tsv":
+            rows = TextRows(stream, ["dim_1", "dim_2", "dim_3"], dtype)
+        else:
+            rows = ArrayRows(stream, 3, dtype)
+        for record_id, of_protein in zip(ids, vectors, strict=True):
+            rows.append(record_id, of_protein)
+        rows.finish()
+    assert rows.num_rows == sum(map(len, vectors))
+    members = folder / "members.jsonl"
+    noted = zip(ids, map(len, vectors), invented_names(range(len(ids))).values(), strict=True)
+    members.write_bytes(b"".join(Member(*one).line() for one in noted))
+    if format_name == "npz":
+        make_npz(result, grown, members, per_residue=per_residue)
+    if format_name == "h5":
+        make_h5(result, grown, members, "tiny", per_residue=per_residue)
+    return result, vectors
+
+
+# Choosing a format
+
+
+@pytest.mark.parametrize(
+    ("name", "requested", "per_residue", "expected"),
+    [
+        ("x.npy", None, False, "npy"),
+        ("x.tsv", None, False, "tsv"),
+        ("x.npz", None, False, "npz"),
+        ("x.h5", None, True, "h5"),
+        ("x.h5", None, False, "h5"),
+        ("x.npy", "h5", False, "h5"),
+        ("a.b.npz", None, True, "npz"),
+        ("-", None, False, "npy"),
+        ("-", "tsv", False, "tsv"),
+        ("-", "npz", False, "npz"),
+        ("-", "npz", True, "npz"),
+        ("x.dat", "npy", False, "npy"),
+        ("x.npy", "tsv", False, "tsv"),
+    ],
+)
+def test_the_name_chooses_the_format_where_none_was_requested(tmp_path, name, requested, per_residue, expected):
+    output = STANDARD_STREAM if name == "-" else tmp_path / name
+
+    assert choose_format(output, requested, per_residue=per_residue) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "requested", "per_residue", "message"),
+    [
+        ("x.h5.gz", None, False, "--output is .*, but one vector per protein is written as npy, npz, tsv or h5"),
+        ("x.npy", None, True, "--output is .*, but one vector per residue is written as h5 or npz"),
+        ("x", None, False, "--output"),
+        ("x.pt", None, False, "--output"),
+        ("x.h5", "npy", True, "--format is 'npy'"),
+        ("-", None, True, "--output"),
+        ("-", "h5", True, "HDF5 cannot be written to stdout"),
+        ("-", "h5", False, "HDF5 cannot be written to stdout"),
+    ],
+)
+def test_a_format_that_does_not_fit_is_a_usage_error(tmp_path, name, requested, per_residue, message):
+    output = STANDARD_STREAM if name == "-" else tmp_path / name
+
+    with pytest.raises(ConfigError, match=message):
+        choose_format(output, requested, per_residue=per_residue)
+
+
+def test_the_numbers_of_several_layers_or_poolings_are_named_after_them():
+    slices = [
+        {"pooling": "mean", "layer": 3, "start": 0, "stop": 2},
+        {"pooling": "mean", "layer": 6, "start": 2, "stop": 4},
+        {"pooling": "std", "layer": 6, "start": 4, "stop": 5},
+    ]
+
+    assert column_names(slices[:1]) == ["dim_1", "dim_2"]
+    assert column_names(slices) == [
+        "mean_layer3_1",
+        "mean_layer3_2",
+        "mean_layer6_1",
+        "mean_layer6_2",
+        "std_layer6_1",
+    ]
+
+
+# Growing
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("make", [lambda *a: TextRows(a[0], "abc", *a[1:]), lambda *a: ArrayRows(a[0], 3, *a[1:])])
+def test_rows_that_go_on_where_others_ended_are_the_bytes_of_rows_in_one_go(make, dtype):
+    first, second = np.random.default_rng(0).normal(size=(2, 3, 3)).astype(np.float32)
+    at_once, resumed = io.BytesIO(), io.BytesIO()
+
+    rows = make(at_once, dtype)
+    rows.append("a", first)
+    rows.append("b", second)
+    rows.finish()
+    make(resumed, dtype).append("a", first)
+    rows = make(resumed, dtype, 3)
+    rows.append("b", second)
+    rows.finish()
+
+    assert rows.num_rows == 6
+    assert resumed.getvalue() == at_once.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_numbers_of_a_table_read_back_as_the_very_same(dtype):
+    extreme = np.array([[1 / 3, -0.0, 6e-8], [65504, np.nan, -np.inf]], np.float32).astype(dtype)
+    stream = io.BytesIO()
+
+    TextRows(stream, "abc", dtype).append("p", extreme.astype(np.float32))
+
+    lines = stream.getvalue().decode().splitlines()[1:]
+    back = np.array([line.split("\t")[1:] for line in lines], dtype=dtype)
+    assert back.tobytes() == extreme.tobytes()
+
+
+# Round trips
+
+
+@every_way
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [1, 3], [0], []], ids=["all", "some", "first", "none"])
+def test_the_vectors_of_any_proteins_are_read_back(tmp_path, format_name, per_residue, dtype, rows):
+    path, vectors = store(tmp_path, format_name, ["a", "b", "b", "c"], per_residue=per_residue, dtype=dtype)
+
+    found = read_vectors(path, format_name, invented_names(rows), per_residue=per_residue)
+
+    assert list(found) == rows
+    for row in rows:
+        expected = vectors[row].astype(dtype)
+        # Of a table the dtype is unknown; its numbers are the nearest ones.
+        assert np.array_equal(found[row].astype(dtype), expected if per_residue else expected[0])
+
+
+@every_way
+@pytest.mark.parametrize("num_proteins", [0, 1, 5])
+def test_the_proteins_of_a_result_are_counted_by_the_file_itself(tmp_path, format_name, per_residue, num_proteins):
+    path, _ = store(tmp_path, format_name, list("abcde")[:num_proteins], per_residue=per_residue)
+
+    assert count_proteins(path, format_name, per_residue=per_residue) == num_proteins
+
+
+@pytest.mark.parametrize(("format_name", "per_residue"), [way for way in EVERY_WAY if way[0] != "tsv"])
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: b"hello", lambda whole: whole[: len(whole) // 2]])
+def test_a_damaged_result_is_told_as_such(tmp_path, format_name, per_residue, damage):
+    path, _ = store(tmp_path, format_name, ["a", "b"], per_residue=per_residue)
+    path.write_bytes(damage(path.read_bytes()))
+
+    with pytest.raises((OSError, ValueError, KeyError)):
+        count_proteins(path, format_name, per_residue=per_residue)
+    with pytest.raises((OSError, ValueError, KeyError)):
+        read_vectors(path, format_name, invented_names([0]), per_residue=per_residue)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda *a: make_npz(*a, per_residue=False), lambda *a: make_h5(*a, "tiny", per_residue=False)]
+)
+def test_a_file_that_cannot_be_made_leaves_nothing(tmp_path, make):
+    path, _ = store(tmp_path, "npy", ["a", "b"])
+    before = names(tmp_path)
+
+    with pytest.raises(OutputError):
+        make(path / "result", path, tmp_path / "members.jsonl")
+    (tmp_path / "members.jsonl").write_text('["a", 1, "0"]\n["b"')
+    with pytest.raises(ValueError):
+        make(tmp_path / "result", path, tmp_path / "members.jsonl")
+
+    assert names(tmp_path) == before
+
+
+def test_biotrainer_finds_a_sequence_by_its_name():
+    # What biotrainer 1.4 calls calculate_sequence_hash("MKT").
+    assert dataset_name("MKT") == "885f21ab182dd8792f0445e12a7ff564bb97d3d72e66e88dd995539dfe49a219"
+
+
+# Hostile identifiers
+
+
+@every_way
+def test_hostile_identifiers_stay_text(tmp_path, format_name, per_residue):
+    (tmp_path / "folder").mkdir()
+    path, vectors = store(tmp_path / "folder", format_name, HOSTILE, per_residue=per_residue)
+
+    assert names(tmp_path) == ["folder"]
+    assert count_proteins(path, format_name, per_residue=per_residue) == len(HOSTILE)
+    found = read_vectors(path, format_name, invented_names(range(len(HOSTILE))), per_residue=per_residue)
+    assert all(np.array_equal(np.atleast_2d(found[row]), vectors[row]) for row in range(len(HOSTILE)))
+
+
+def test_hostile_identifiers_are_no_formulas_and_no_terminal_codes_in_a_table(tmp_path):
+    path, _ = store(tmp_path, "tsv", HOSTILE)
+
+    shown = [line.split("\t")[0] for line in path.read_text().splitlines()[1:]]
+    assert shown[:6] == ["../../x", "'=cmd()", "a\\x1b[2Jb", "a/b", ".", "a\\u202eb"]
+    assert all(cell.isprintable() and not cell.startswith(("=", "+", "-", "@")) for cell in shown)
+
+
+def test_hostile_identifiers_are_attributes_of_h5_and_strings_of_npz(tmp_path):
+    path, _ = store(tmp_path, "h5", HOSTILE, per_residue=True)
+    with h5py.File(path) as file:
+        by_row = sorted(file.values(), key=lambda dataset: dataset.attrs["row"])
+        assert [dataset.attrs["original_id"] for dataset in by_row] == list(HOSTILE)
+
+    path, _ = store(tmp_path, "npz", HOSTILE)
+    with np.load(path, allow_pickle=False) as archive:
+        assert archive["ids"].tolist() == list(HOSTILE)
+
+
+def test_copies_of_a_sequence_have_their_row_behind_its_name(tmp_path):
+    path, _ = store(tmp_path, "h5", list("abcde"), per_residue=True)
+
+    with h5py.File(path) as file:
+        names_by_row = sorted(file, key=lambda name: file[name].attrs["row"])
+    first = list(invented_names(range(5)).values())
+    assert names_by_row == [*first[:3], f"{first[2]}.3", first[4]]
+
+
+def test_an_identifier_with_a_nul_does_not_stop_h5(tmp_path):
+    path, _ = store(tmp_path, "h5", ["a\x00b"], per_residue=True)
+
+    with h5py.File(path) as file:
+        assert file[invented_names([0])[0]].attrs["original_id"] == "a\\x00b"
+
+
+def test_identifiers_are_noted_beside_growing_rows_whatever_they_hold(tmp_path):
+    store(tmp_path, "npy", [*HOSTILE, "a\x00b", "a\\nb", "a\u2028b"])
+
+    assert [one.record_id for one in read_members(tmp_path / "members.jsonl")] == [
+        *HOSTILE,
+        "a\x00b",
+        "a\\nb",
+        "a\u2028b",
+    ]

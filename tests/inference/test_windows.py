@@ -1,0 +1,156 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protembed.inference.windows import blend, overlap_cosine, window_spans
+
+LENGTHS = {"num_residues": st.integers(1, 3000), "window_residues": st.integers(16, 1100)}
+
+
+def random_windows(spans, dim=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(stop - start, dim, generator=generator) for start, stop in spans]
+
+
+def parts_of(field, spans):
+    return [field[start:stop] for start, stop in spans]
+
+
+# Where windows lie
+
+
+@given(**LENGTHS)
+def test_windows_cover_the_whole_protein_in_order(num_residues, window_residues):
+    spans = window_spans(num_residues, window_residues)
+
+    assert (spans[0][0], spans[-1][1]) == (0, num_residues)
+    assert spans == sorted(set(spans))
+    assert all(start < before_stop for (_, before_stop), (start, _) in pairwise(spans))
+
+
+@given(**LENGTHS)
+def test_windows_are_of_full_length(num_residues, window_residues):
+    lengths = {stop - start for start, stop in window_spans(num_residues, window_residues)}
+
+    assert lengths == {min(num_residues, window_residues)}
+
+
+@given(**LENGTHS)
+def test_neighbouring_windows_share_a_quarter_at_least_and_evenly_so(num_residues, window_residues):
+    spans = window_spans(num_residues, window_residues)
+    shared = [before_stop - start for (_, before_stop), (start, _) in pairwise(spans)]
+
+    assert all(overlap >= window_residues // 4 for overlap in shared)
+    assert max(shared, default=0) - min(shared, default=0) <= 1
+
+
+@given(**LENGTHS)
+def test_windows_are_as_few_as_possible(num_residues, window_residues):
+    num_windows = len(window_spans(num_residues, window_residues))
+    stride = window_residues - window_residues // 4
+
+    assert (num_windows == 1) == (num_residues <= window_residues)
+    # One window less would not reach the end.
+    assert num_windows == 1 or window_residues + (num_windows - 2) * stride < num_residues
+
+
+def test_windows_of_esm2_over_titins_first_thousands_by_hand():
+    assert window_spans(1022, 1022) == [(0, 1022)]
+    assert window_spans(1023, 1022) == [(0, 1022), (1, 1023)]
+    assert window_spans(2000, 1022) == [(0, 1022), (489, 1511), (978, 2000)]
+
+
+# Blending
+
+
+def test_one_window_is_what_it_was():
+    (window,) = random_windows([(0, 30)])
+
+    assert torch.allclose(blend([window], [(0, 30)]), window, rtol=1e-6, atol=0)
+
+
+@given(**LENGTHS)
+def test_where_windows_agree_nothing_changes(num_residues, window_residues):
+    spans = window_spans(num_residues, window_residues)
+    (field,) = random_windows([(0, num_residues)])
+
+    assert torch.allclose(blend(parts_of(field, spans), spans), field, rtol=1e-5, atol=1e-5)
+
+
+@given(**LENGTHS, seed=st.integers(0, 9))
+def test_every_residue_lies_between_its_vectors(num_residues, window_residues, seed):
+    spans = window_spans(num_residues, window_residues)
+    windows = random_windows(spans, dim=2, seed=seed)
+
+    blended = blend(windows, spans)
+
+    lowest, highest = torch.full((num_residues, 2), torch.inf), torch.full((num_residues, 2), -torch.inf)
+    for window, (start, stop) in zip(windows, spans, strict=True):
+        lowest[start:stop] = lowest[start:stop].minimum(window)
+        highest[start:stop] = highest[start:stop].maximum(window)
+    assert (blended >= lowest - 1e-5).all() and (blended <= highest + 1e-5).all()
+
+
+def test_a_residue_weighs_as_much_as_it_is_far_from_a_cut():
+    left, right = torch.zeros(6, 1), torch.ones(6, 1)
+
+    blended = blend([left, right], [(0, 6), (2, 8)])
+
+    # Of the shared residues 2 to 5 the left window's cut is 4, 3, 2, 1 away, and the right one's 1, 2, 3, 4.
+    assert blended[:, 0].tolist() == pytest.approx([0, 0, 1 / 5, 2 / 5, 3 / 5, 4 / 5, 1, 1])
+
+
+def test_the_true_ends_of_a_protein_are_no_cuts():
+    spans = [(0, 4), (1, 5)]
+    left, right = torch.zeros(4, 1), torch.ones(4, 1)
+
+    blended = blend([left, right], spans)
+
+    # Residue 1 is next to the true start, and 3 away from the left window's cut; the right window is cut before it.
+    assert blended[:, 0].tolist() == pytest.approx([0, 1 / 4, 2 / 4, 3 / 4, 1])
+
+
+def test_three_windows_may_share_a_residue():
+    windows = [torch.full((4, 1), value) for value in (0.0, 1.0, 4.0)]
+
+    blended = blend(windows, [(0, 4), (1, 5), (2, 6)])
+
+    # Residue 2: two from the first window's cut, two from either of the second's, one from the third's.
+    assert blended[2].item() == pytest.approx((2 * 0 + 2 * 1 + 1 * 4) / 5)
+
+
+# Agreement
+
+
+def test_windows_that_agree_have_a_cosine_of_one():
+    spans = window_spans(100, 30)
+    (field,) = random_windows([(0, 100)])
+
+    assert overlap_cosine(parts_of(field, spans), spans) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_cosine_is_the_mean_over_all_shared_residues_by_hand():
+    left = torch.tensor([[9.0, 9], [1, 0], [1, 0], [1, 0]])
+    middle = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [3, 4]])
+    right = torch.tensor([[4.0, 3], [9, 9], [9, 9], [9, 9]])
+
+    cosine = overlap_cosine([left, middle, right], [(0, 4), (1, 5), (4, 8)])
+
+    assert cosine == pytest.approx((1 + 0 - 1 + 24 / 25) / 4)
+
+
+def test_the_less_windows_agree_the_lower_is_the_cosine():
+    spans = window_spans(100, 30)
+    (field,) = random_windows([(0, 100)], dim=20)
+    noise = random_windows(spans, dim=20, seed=1)
+
+    cosines = [
+        overlap_cosine([part + share * extra for part, extra in zip(parts_of(field, spans), noise, strict=True)], spans)
+        for share in (0, 0.3, 1, 3)
+    ]
+
+    assert cosines == sorted(cosines, reverse=True)
+    assert cosines[-1] < 0.5

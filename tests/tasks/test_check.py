@@ -1,0 +1,520 @@
+import gzip
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from protembed.config.check import CheckConfig
+from protembed.config.embed import EmbedConfig
+from protembed.config.shared import ModelConfig, ReaderConfig
+from protembed.data.embeddings import IDS, META, companion
+from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError
+from protembed.model.checkpoint import new_checkpoint, save_checkpoint
+from protembed.tasks.check import check_embeddings
+from protembed.tasks.embed import embed_fasta
+
+KINDS = {
+    "npy": {},
+    "npz": {},
+    "tsv": {},
+    "residues.npz": {"per_residue": True},
+    "h5": {},
+    "residues.h5": {"per_residue": True},
+}
+
+
+@pytest.fixture
+def embed(tmp_path, windowed_model, proteins_fasta):
+    """Embed into `tmp_path / name` with the model of a window of 64 residues, and return that path."""
+
+    def run(name="emb.npy", fasta=proteins_fasta, model=windowed_model, reader=None, **options):
+        config = EmbedConfig(output=tmp_path / name, **options)
+        embed_fasta([fasta], ModelConfig(model=model), config, reader=reader)
+        return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def check(windowed_model, proteins_fasta):
+    """Check results against the forty proteins, or other inputs."""
+
+    def run(*results, fasta=proteins_fasta, model=windowed_model, num_rows=20, seed=0):
+        config = CheckConfig(num_rows=num_rows, seed=seed)
+        return check_embeddings([*results, fasta], ModelConfig(model=model), config)
+
+    return run
+
+
+@pytest.fixture
+def refused(check):
+    """Check, and return the sentence in which the result is refused."""
+
+    def run(*results, **options):
+        with pytest.raises(NotVerifiedError) as caught:
+            check(*results, **options)
+        assert caught.value.exit_status == 1
+        return str(caught.value)
+
+    return run
+
+
+def change_meta(output, **changes):
+    path = companion(output, META)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def accept_changes(output):
+    """Let the meta file name the files as they are now: what a careful forger would do."""
+    hashes = {"sha256": output, "ids_sha256": companion(output, IDS)}
+    change_meta(output, **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in hashes.items()})
+
+
+@pytest.fixture
+def changed_fasta(proteins_fasta, tmp_path):
+    """Make a FASTA of the forty records after some change to the list of them."""
+
+    def make(change):
+        records = proteins_fasta.read_text().split(">")[1:]
+        fasta = tmp_path / "changed.fasta"
+        fasta.write_text("".join(f">{record}" for record in change(records)))
+        return fasta
+
+    return make
+
+
+# What is true
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
+def test_a_true_result_passes(embed, check, proteins, kind, options, dtype):
+    output = embed(f"emb.{kind}", dtype=dtype, **options)
+
+    summary = check(output)
+
+    assert summary.results == [output]
+    assert (summary.num_proteins, summary.num_residues) == (40, sum(map(len, proteins)))
+    assert (summary.num_refused, summary.num_recomputed, summary.warnings) == (0, 20, [])
+    assert summary.worst_difference < (1e-4 if dtype == "float32" else 1e-2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layer": "all"},
+        {"layer": "2,0", "pooling": "mean,max,cls"},
+        {"long": "truncate"},
+        {"long": "skip"},
+        {"window_residues": 30},
+        {"precision": "bfloat16"},
+        {"precision": "float16"},
+        {"shard": "2/3"},
+        {"per_residue": True, "format": "npz", "layer": "1,2"},
+    ],
+    ids=str,
+)
+def test_a_true_result_passes_whatever_its_options(embed, check, options):
+    output = embed("emb.npz" if options.get("per_residue") else "emb.npy", **options)
+
+    summary = check(output, num_rows=1000)
+
+    assert summary.num_recomputed == summary.num_proteins > 0
+
+
+@pytest.mark.parametrize("on_illegal", ["mask", "skip"])
+def test_what_was_done_about_illegal_letters_is_done_again(embed, check, tmp_path, on_illegal):
+    fasta = tmp_path / "odd.fasta"
+    fasta.write_text(">a\nMKTAYIAK\n>b\nMK1\n>c x\ty\nMKVXJ\n>a\nMKV\n")
+
+    summary = check(embed(fasta=fasta, reader=ReaderConfig(on_illegal=on_illegal)), fasta=fasta)
+
+    assert (summary.num_proteins, summary.num_refused) == ((4, 0) if on_illegal == "mask" else (3, 1))
+
+
+def test_hostile_identifiers_are_compared_as_they_were_written(embed, check, tmp_path):
+    fasta = tmp_path / "hostile.fasta"
+    fasta.write_text(">=cmd() \x1b[2J\nMKT\n>../../x é\nMKV\n>-1 \u202eevil\nMKL\n>'\" \u2028q\nMKA\n")
+
+    for name in ("emb.npy", "emb.tsv", "emb.npz"):
+        assert check(embed(name, fasta=fasta), fasta=fasta).num_proteins == 4
+
+
+def test_the_input_may_come_from_stdin_or_an_archive(embed, check, give_stdin, proteins_fasta, tmp_path):
+    output = embed()
+    archive = tmp_path / "proteins.fasta.gz"
+    archive.write_bytes(gzip.compress(proteins_fasta.read_bytes()))
+
+    assert check(output, fasta=archive).num_recomputed == 20
+    give_stdin(archive.read_bytes())
+    assert check(output, fasta=Path("-")).num_recomputed == 20
+
+
+def test_results_may_be_moved_together(embed, check, tmp_path):
+    output = embed()
+    (tmp_path / "moved").mkdir()
+    for path in (output, companion(output, IDS), companion(output, META)):
+        path.rename(tmp_path / "moved" / path.name)
+
+    assert check(tmp_path / "moved" / "emb.npy").num_proteins == 40
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 1000])
+def test_as_many_vectors_are_computed_again_as_was_asked_for(embed, windowed_model, proteins_fasta, num_rows):
+    computed = []
+
+    summary = check_embeddings(
+        [embed(), proteins_fasta],
+        ModelConfig(model=windowed_model),
+        CheckConfig(num_rows=num_rows),
+        on_protein=computed.append,
+    )
+
+    assert len(computed) == min(num_rows, 40)
+    assert summary.num_recomputed == len(computed)
+    assert (summary.worst_difference is None) == (num_rows == 0)
+
+
+def test_a_result_without_proteins_is_whole(embed, check, tmp_path):
+    fasta = tmp_path / "long.fasta"
+    fasta.write_text(f">a\n{'MKTAYIAKQR' * 10}\n")
+
+    summary = check(embed(fasta=fasta, long="skip"), fasta=fasta)
+
+    assert (summary.num_proteins, summary.num_refused, summary.num_recomputed) == (0, 1, 0)
+
+
+# The files
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
+def test_a_flipped_bit_is_noticed(embed, refused, kind, options):
+    output = embed(f"emb.{kind}", **options)
+    content = bytearray(output.read_bytes())
+    content[len(content) // 2] ^= 1
+    output.write_bytes(content)
+
+    assert refused(output) == f"{output} is not verified: its bytes are not those that its meta file names"
+
+
+def test_a_truncated_result_is_noticed(embed, refused):
+    output = embed()
+    output.write_bytes(output.read_bytes()[:-100])
+
+    assert "its bytes are not those" in refused(output)
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace("\t380\t", "\t381\t", 1), lambda text: text + "40\tx\n"])
+def test_a_changed_line_of_the_table_is_noticed(embed, refused, change):
+    output = embed()
+    ids = companion(output, IDS)
+    ids.write_text(change(ids.read_text()))
+
+    assert "emb.ids.tsv is missing, or not the one that belongs to it" in refused(output)
+
+
+def test_a_missing_table_is_noticed(embed, refused):
+    output = embed()
+    companion(output, IDS).unlink()
+
+    assert "emb.ids.tsv is missing" in refused(output)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[1, 2]", '{"sha256": "abc"}', '{"slices": []}'])
+def test_a_missing_or_unreadable_meta_file_is_noticed(embed, refused, content):
+    output = embed()
+    companion(output, META).unlink()
+    if content is not None:
+        companion(output, META).write_text(content)
+
+    assert "no meta file beside it says what it is" in refused(output)
+
+
+def test_the_meta_file_of_another_result_is_noticed(embed, refused):
+    output, other = embed("emb.npy"), embed("other.npy", pooling="max")
+    shutil.copy(companion(other, META), companion(output, META))
+
+    assert "its bytes are not those that its meta file names" in refused(output)
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
+def test_a_number_of_proteins_that_is_not_that_of_the_file_is_noticed(embed, refused, kind, options):
+    output = embed(f"emb.{kind}", **options)
+    change_meta(output, num_proteins=41)
+
+    assert "it holds 40 proteins, and its meta file says 41" in refused(output)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "residues.npz", "residues.h5"])
+def test_a_result_that_is_no_array_at_all_is_noticed(embed, refused, kind):
+    output = embed(f"emb.{kind}", **KINDS[kind])
+    output.write_bytes(b"not an array")
+    accept_changes(output)
+
+    assert "it cannot be read" in refused(output)
+
+
+def test_a_missing_result_is_status_66(check, tmp_path):
+    with pytest.raises(InputNotFoundError, match="there is no such result") as caught:
+        check(tmp_path / "emb.npy")
+
+    assert caught.value.exit_status == 66
+
+
+@pytest.mark.parametrize("names", [["emb.npy"], ["a.fasta"], ["emb.npy", "emb.h5"]])
+def test_a_result_and_a_fasta_are_asked_for(names):
+    with pytest.raises(ConfigError, match="and the FASTA that it was made of are expected") as caught:
+        check_embeddings(list(map(Path, names)), ModelConfig(), CheckConfig())
+
+    assert caught.value.exit_status == 2
+
+
+# The input
+
+
+CHANGES = {
+    "residue": (lambda records: [records[0], records[1].replace("\nM", "\nA", 1), *records[2:]], "row 1 is "),
+    "identifier": (lambda records: [records[0], "other" + records[1], *records[2:]], "row 1 is "),
+    "description": (lambda records: [records[0].replace("\n", " new\n", 1), *records[1:]], "row 0 is "),
+    "swapped": (lambda records: [*records[:5], records[6], records[5], *records[7:]], "row 5 is "),
+    "inserted": (lambda records: [*records[:3], "new\nMKT\n", *records[3:]], "row 3 is "),
+    "removed": (lambda records: [*records[:3], *records[4:]], "row 3 is "),
+    "one more": (lambda records: [*records, "new\nMKT\n"], "it ends before 'new', line "),
+    "one fewer": (lambda records: records[:-1], "row 39 and those after it are not in the input"),
+    "another": (lambda records: ["new\nMKT\n"], "row 0 is "),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), CHANGES.values(), ids=CHANGES)
+def test_another_input_is_noticed_and_the_row_is_named(embed, refused, changed_fasta, change, sentence):
+    told = refused(embed(), fasta=changed_fasta(change))
+
+    assert sentence in told
+    assert "emb.npy is not verified" in told
+
+
+def test_a_line_of_the_table_that_was_changed_with_its_hash_is_noticed(embed, refused):
+    output = embed()
+    ids = companion(output, IDS)
+    ids.write_text(ids.read_text().replace("\t380\t", "\t381\t", 1))
+    accept_changes(output)
+
+    assert "row 0 is " in refused(output)
+
+
+def test_rows_whose_identifiers_were_swapped_are_noticed(embed, refused):
+    output = embed()
+    header, first, second, *rest = companion(output, IDS).read_text().splitlines(keepends=True)
+    companion(output, IDS).write_text("".join([header, second, first, *rest]))
+    accept_changes(output)
+
+    assert "row 0 is " in refused(output)
+
+
+def test_records_that_should_not_have_been_left_out_are_noticed(embed, refused, changed_fasta, proteins):
+    output = embed(long="skip")
+    more = changed_fasta(lambda records: [*records, f"long\n{proteins[0]}\n"])
+
+    num_long = sum(len(sequence) > 64 for sequence in proteins)
+    assert f"{num_long} records were left out, and of the input {num_long + 1} are to be" in refused(output, fasta=more)
+
+
+# The model
+
+
+def test_another_model_is_noticed(embed, refused, tmp_path, tiny_checkpoint):
+    other = tmp_path / "other"
+    save_checkpoint(new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=1), other, "# other\n")
+
+    told = refused(embed(), model=other)
+
+    assert "it was made with another model than other: the weights differ" in told
+
+
+def test_a_model_of_the_same_weights_is_the_same_model(embed, check, tiny_model):
+    assert check(embed(), model=tiny_model).num_recomputed == 20
+
+
+def test_a_model_that_is_not_at_hand_is_warned_of(embed, check, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    summary = check(embed(), model=None)
+
+    assert (summary.num_recomputed, summary.worst_difference) == (0, None)
+    (warning,) = summary.warnings
+    assert warning == "no vector was computed again, for the model windowed is not at hand: name it by --model"
+
+
+def test_another_model_of_the_same_name_is_not_taken_for_it(embed, check, tmp_path, monkeypatch, tiny_checkpoint):
+    save_checkpoint(tiny_checkpoint, tmp_path / "elsewhere" / "windowed", "# same\n")
+    other = new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=1)
+    save_checkpoint(other, tmp_path / "here" / "windowed", "# other\n")
+    output = embed()
+
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert check(output, model=None).num_recomputed == 20
+    monkeypatch.chdir(tmp_path / "here")
+    assert "is not at hand" in check(output, model=None).warnings[0]
+
+
+def test_a_model_in_the_box_needs_no_naming(embed, check, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert check(embed(model=None), model=None).num_recomputed == 20
+
+
+# The vectors
+
+
+def altered_array(output, rows, change):
+    array = np.load(output)
+    array[rows] = change(array[rows])
+    np.save(output, array)
+
+
+def test_a_vector_that_was_altered_with_its_hash_is_noticed(embed, refused):
+    output = embed()
+    altered_array(output, 7, lambda vector: vector + 0.01)
+    accept_changes(output)
+
+    assert "row 7 ('Q18184') differs from what windowed computes by 0.015 of" in refused(output, num_rows=40)
+
+
+@pytest.mark.parametrize(
+    ("rows", "change"),
+    [([3, 4], lambda vectors: vectors[::-1]), (slice(None), lambda vectors: 0 * vectors), (3, lambda vector: np.nan)],
+    ids=["swapped", "zeros", "not a number"],
+)
+def test_vectors_that_are_swapped_or_emptied_are_noticed(embed, refused, rows, change):
+    output = embed()
+    altered_array(output, rows, change)
+    accept_changes(output)
+
+    assert "differs from what windowed computes" in refused(output, num_rows=40)
+
+
+def test_altered_lines_of_a_table_are_noticed(embed, refused):
+    output = embed("emb.tsv")
+    header, first, *rest = output.read_text().splitlines(keepends=True)
+    record_id, number, *numbers = first.split("\t")
+    output.write_text("".join([header, "\t".join([record_id, str(float(number) + 0.1), *numbers]), *rest]))
+    accept_changes(output)
+
+    assert "row 0 (" in refused(output, num_rows=40)
+
+
+@pytest.mark.parametrize("kind", ["residues.npz", "residues.h5"])
+def test_altered_residues_are_noticed(embed, refused, kind):
+    output = embed(f"emb.{kind}", per_residue=True)
+    if kind == "residues.h5":
+        with h5py.File(output, "r+") as file:
+            (sixth,) = (dataset for dataset in file.values() if dataset.attrs["row"] == 5)
+            sixth[3, 2] += 0.1
+    else:
+        with np.load(output) as archive:
+            arrays = dict(archive)
+        arrays["embeddings"][arrays["offsets"][5] + 3, 2] += 0.1
+        np.savez(output, **arrays)
+    accept_changes(output)
+
+    assert "row 5 (" in refused(output, num_rows=40)
+
+
+def test_proteins_with_too_few_residues_are_noticed(embed, refused):
+    output = embed("emb.residues.npz", per_residue=True)
+    with np.load(output) as archive:
+        arrays = dict(archive)
+    arrays["offsets"][1:-1] += 1
+    np.savez(output, **arrays)
+    accept_changes(output)
+
+    assert "row 0 (" in refused(output, num_rows=40)
+
+
+def test_each_seed_draws_other_rows(embed, check):
+    output = embed()
+    altered_array(output, 7, lambda vector: vector + 1)
+    accept_changes(output)
+    found = []
+    for seed in range(12):
+        try:
+            check(output, num_rows=10, seed=seed)
+        except NotVerifiedError:
+            found.append(seed)
+
+    assert 0 < len(found) < 12
+
+
+# Shards
+
+
+@pytest.fixture
+def shards(embed):
+    def make(total=3, **options):
+        return [embed(f"{number}.npy", shard=f"{number}/{total}", **options) for number in range(1, total + 1)]
+
+    return make
+
+
+def test_all_shards_of_one_result_pass(shards, check):
+    summary = check(*shards(), num_rows=40)
+
+    assert (summary.num_proteins, summary.num_recomputed) == (40, 40)
+
+
+def test_shards_account_for_what_they_left_out(shards, check, proteins):
+    summary = check(*shards(long="skip"))
+
+    assert summary.num_proteins + summary.num_refused == 40
+    assert summary.num_refused == sum(len(sequence) > 64 for sequence in proteins)
+
+
+def test_a_missing_shard_is_noticed(shards, refused):
+    first, second, third = shards()
+
+    assert "it is shard 1/3, and 1/2 is expected here" in refused(first, second)
+    assert "it is shard 1/3, and 1/2 is expected here" in refused(first, third)
+
+
+def test_swapped_shards_are_noticed(shards, refused):
+    first, second, third = shards()
+
+    told = refused(first, third, second)
+
+    assert f"{third} is not verified: it is shard 3/3, and 2/3 is expected here: name all shards" in told
+
+
+def test_a_shard_that_is_named_twice_is_noticed(shards, refused):
+    first, second, _ = shards()
+
+    assert "it is shard 1/3, and 2/3 is expected here" in refused(first, first, second)
+
+
+@pytest.mark.parametrize("options", [{"pooling": "max"}, {"window_residues": 50}, {"long": "truncate"}], ids=str)
+def test_a_shard_of_another_run_is_noticed(shards, embed, refused, options):
+    first, _, third = shards()
+    other = embed("other.npy", shard="2/3", **options)
+
+    assert f"{other} is not verified: it is no shard of {first}" in refused(first, other, third)
+
+
+def test_a_shard_of_another_model_is_noticed(shards, embed, refused, tmp_path, tiny_checkpoint):
+    first, _, third = shards()
+    checkpoint = new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=1)
+    checkpoint.record = replace(checkpoint.record, window_residues=64)
+    save_checkpoint(checkpoint, tmp_path / "windowed", "# other\n")
+    other = embed("other.npy", shard="2/3", model=tmp_path / "windowed")
+
+    assert f"{other} is not verified: it is no shard of {first}" in refused(first, other, third)
+
+
+def test_a_shard_of_another_input_is_noticed(shards, embed, refused, changed_fasta):
+    first, _, third = shards()
+    other = embed("other.npy", shard="2/3", fasta=changed_fasta(lambda records: records[::-1]))
+
+    assert f"{other} is not verified: row " in refused(first, other, third)

@@ -1,0 +1,156 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protembed.config.embed import EmbedConfig
+from protembed.config.shared import ModelConfig
+from protembed.errors import OutputExistsError
+from protembed.tasks.embed import embed_fasta
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def interrupt_after(num_proteins):
+    """Be told of proteins, and interrupt when so many are done."""
+    done = []
+
+    def on_protein(num_residues):
+        done.append(num_residues)
+        if len(done) == num_proteins:
+            raise KeyboardInterrupt
+
+    return on_protein
+
+
+KINDS = {
+    "npy": {},
+    "npz": {},
+    "tsv": {},
+    "residues.npz": {"per_residue": True},
+    "residues.h5": {"per_residue": True},
+}
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
+def test_who_takes_up_an_interrupted_run_gets_the_same_bytes(
+    windowed_model, proteins_fasta, tmp_path, small_chunks, kind, options
+):
+    def run(folder, **more):
+        config = EmbedConfig(output=tmp_path / folder / f"emb.{kind}", **options)
+        return embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config, **more)
+
+    run("undisturbed")
+    resumed = []
+    for num_more in (3, 12, 1, 20):
+        with pytest.raises(KeyboardInterrupt):
+            run("interrupted", on_protein=interrupt_after(num_more))
+    summary = run("interrupted", on_protein=resumed.append)
+
+    assert contents(tmp_path / "interrupted") == contents(tmp_path / "undisturbed")
+    assert 0 < summary.num_resumed == summary.num_proteins - len(resumed) < summary.num_proteins == 40
+
+
+def test_an_unfinished_result_of_another_command_is_refused_unless_forced(
+    windowed_model, proteins_fasta, tmp_path, small_chunks
+):
+    def run(**options):
+        on_protein = options.pop("on_protein", lambda num_residues: None)
+        config = EmbedConfig(output=tmp_path / "emb.npy", **options)
+        return embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config, on_protein=on_protein)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(on_protein=interrupt_after(10))
+    before = contents(tmp_path)
+
+    with pytest.raises(OutputExistsError, match="holds an unfinished result of another pooling"):
+        run(pooling="max")
+
+    assert contents(tmp_path) == before
+    assert run(pooling="max", force=True).num_resumed == 0
+    assert json.loads((tmp_path / "emb.meta.json").read_text())["pooling"] == ["max"]
+
+
+def test_a_run_on_stdin_is_taken_up_and_found_done(windowed_model, proteins_fasta, tmp_path, small_chunks, give_stdin):
+    def run(folder, content=None, **more):
+        give_stdin(content or proteins_fasta.read_bytes())
+        config = EmbedConfig(output=tmp_path / folder / "emb.npy")
+        return embed_fasta([Path("-")], ModelConfig(model=windowed_model), config, **more)
+
+    run("undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        run("interrupted", on_protein=interrupt_after(20))
+
+    assert 0 < run("interrupted").num_resumed <= 20
+    assert contents(tmp_path / "interrupted") == contents(tmp_path / "undisturbed")
+    assert run("interrupted").was_done
+    with pytest.raises(OutputExistsError, match="another input_sha256"):
+        run("interrupted", content=b">a\nMKT\n")
+
+
+# Killed
+
+
+@pytest.fixture(scope="module")
+def many_fasta(proteins, tmp_path_factory):
+    """Some thousand different proteins: the real ones, and these with their residues in another order."""
+    rng = np.random.default_rng(0)
+    sequences = [*proteins, *("".join(rng.permutation(list(proteins[row % 40]))) for row in range(2500))]
+    fasta = tmp_path_factory.mktemp("many") / "many.fasta"
+    fasta.write_text("".join(f">p{row} of mouse\n{sequence}\n" for row, sequence in enumerate(sequences)))
+    return fasta
+
+
+def progress_of(output):
+    """How many proteins are safe; None where nothing is."""
+    try:
+        return json.loads((output.with_name(f"{output.name}.partial") / "progress.json").read_text())["num_proteins"]
+    except FileNotFoundError:
+        return None
+
+
+def kill_when(is_time, command, output, delay):
+    """Start a command, and kill it some seconds after a moment has come; return whether it was at work still."""
+    before = progress_of(output)
+    process = subprocess.Popen([*command, output], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not is_time(before, progress_of(output)):
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.kill()
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("emb.npy", []), ("emb.h5", ["--per-residue"])], ids=["npy", "h5"])
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    many_fasta, windowed_model, tmp_path, name, options
+):
+    rng = np.random.default_rng(1)
+    undisturbed, killed = tmp_path / "undisturbed" / name, tmp_path / "killed" / name
+    command = [sys.executable, "-m", "protembed", "embed", many_fasta, "-m", windowed_model, *options, "-o"]
+    subprocess.run([*command, undisturbed], check=True, capture_output=True)
+    num_proteins = 2540
+    moments = [
+        lambda before, now: (killed.parent / f".{name}.lock").exists(),
+        lambda before, now: now is not None,
+        lambda before, now: now != before,
+        lambda before, now: now == num_proteins,
+    ]
+
+    num_killed = sum(kill_when(moment, command, killed, rng.uniform(0, 0.05)) for moment in moments)
+    left = progress_of(killed)
+    last = subprocess.run([*command, killed, "--json"], check=True, capture_output=True)
+
+    assert num_killed >= 3
+    assert contents(killed.parent) == contents(undisturbed.parent)
+    assert list(killed.parent.rglob("*.partial")) == []
+    summary = json.loads(last.stdout)
+    assert summary["num_proteins"] == num_proteins
+    assert summary["was_done"] or summary["num_resumed"] == left

@@ -1,0 +1,135 @@
+import bz2
+import gzip
+import io
+import lzma
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from protembed.errors import FormatError, InputNotFoundError
+from protembed.inputs import (
+    SPOOLED_STDIN,
+    default_path,
+    display_name,
+    open_input,
+    read_json,
+    sha256_of_file,
+    sha256_of_inputs,
+)
+
+CONTENT = b">a\nMKT\n" * 1000
+ARCHIVERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+
+
+# Opening
+
+
+def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(InputNotFoundError, match=str(path)) as caught, open_input(path):
+            pass
+        assert caught.value.exit_status == 66
+
+
+@pytest.mark.parametrize("kind", ["plain", *ARCHIVERS])
+def test_an_archive_is_known_by_its_content_and_not_by_its_name(tmp_path, kind):
+    (tmp_path / "seqs.txt").write_bytes(ARCHIVERS.get(kind, bytes)(CONTENT))
+
+    with open_input(tmp_path / "seqs.txt") as stream:
+        assert stream.read() == CONTENT
+
+
+@pytest.mark.parametrize("kind", ARCHIVERS)
+def test_a_truncated_archive_is_no_shorter_input(tmp_path, kind):
+    (tmp_path / "seqs").write_bytes(ARCHIVERS[kind](CONTENT)[:-9])
+
+    with pytest.raises(FormatError, match=r"seqs.*truncated or damaged") as caught, open_input(tmp_path / "seqs") as f:
+        f.read()
+    assert caught.value.exit_status == 65
+
+
+@pytest.mark.parametrize("kind", ["plain", *ARCHIVERS])
+def test_standard_input_is_opened_like_a_file_and_stays_open(monkeypatch, kind):
+    stdin = io.BufferedReader(io.BytesIO(ARCHIVERS.get(kind, bytes)(CONTENT)))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stdin))
+
+    with open_input(Path("-")) as stream:
+        assert stream.read() == CONTENT
+    assert not stdin.closed
+
+
+def test_a_damaged_archive_from_standard_input_is_named_by_it(monkeypatch):
+    stdin = io.BufferedReader(io.BytesIO(gzip.compress(CONTENT)[:-9]))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stdin))
+
+    with pytest.raises(FormatError, match="<stdin>"), open_input(Path("-")) as stream:
+        stream.read()
+
+
+def test_an_error_of_the_reader_s_own_passes_an_open_input(tmp_path):
+    (tmp_path / "seqs").write_bytes(CONTENT)
+
+    with pytest.raises(PermissionError), open_input(tmp_path / "seqs") as stream:
+        raise PermissionError(13, "denied")
+    assert stream.closed
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("data/seqs.fasta.gz", "seqs.npy"), ("seqs", "seqs.npy"), ("-", "stdin.npy"), (".hidden", ".hidden.npy")],
+)
+def test_results_are_named_after_their_input_in_the_current_folder(source, name):
+    assert default_path(Path(source), ".npy") == Path(name)
+
+
+def test_messages_name_standard_input():
+    assert display_name(Path("-")) == "<stdin>"
+    assert display_name(Path("/tmp/x") / SPOOLED_STDIN) == "<stdin>"
+    assert display_name(Path("a.fasta")) == "a.fasta"
+
+
+# Hashing
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+
+    # Source: FIPS 180-2, appendix B.1.
+    assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_hash_of_several_inputs_tells_their_order_and_boundaries(tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "bc").write_bytes(b"bc")
+    (tmp_path / "ab").write_bytes(b"ab")
+    (tmp_path / "c").write_bytes(b"c")
+
+    hashes = {sha256_of_inputs(tmp_path / name for name in pair) for pair in (("a", "bc"), ("bc", "a"), ("ab", "c"))}
+
+    assert len(hashes) == 3
+
+
+def test_inputs_with_stdin_among_them_have_no_hash(tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+
+    assert sha256_of_inputs([tmp_path / "a", Path("-")]) is None
+
+
+def test_inputs_that_are_missing_are_named(tmp_path):
+    with pytest.raises(InputNotFoundError, match="missing"):
+        sha256_of_inputs([tmp_path / "missing"])
+
+
+# JSON
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b""])
+def test_what_is_no_json_is_a_value_error(tmp_path, content):
+    (tmp_path / "facts.json").write_bytes(content)
+
+    with pytest.raises(ValueError):
+        read_json(tmp_path / "facts.json")
