@@ -9,5 +9,5 @@ from protembed.config.base import Config, option
 class CheckConfig(Config):
     """The verification."""
 
-    num_rows: int = option(20, "How many proteins of each file are computed again, drawn at random by --seed.", min=0)
+    num_rows: int = option(20, "How many proteins are computed again, drawn at random by --seed.", min=0)
     seed: int = option(0, "Which proteins are drawn.", min=0)
