@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -124,23 +124,16 @@ def output_stream(path: Path) -> Iterator[BinaryIO]:
     with scratch_file() as spool:
         yield spool
         spool.seek(0)
-        with output_errors(STANDARD_STREAM):
-            shutil.copyfileobj(spool, sys.stdout.buffer, _BLOCK)
-            sys.stdout.buffer.flush()
+        copy_to_stdout(spool)
 
 
-def standard_output() -> BinaryIO:
-    """Return stdout for bytes, to which lines are written as they come."""
-    return sys.stdout.buffer
-
-
-def copy_to_stdout(path: Path) -> None:
-    """Write a file's bytes to stdout.
+def copy_to_stdout(stream: BinaryIO) -> None:
+    """Write the rest of a stream to stdout.
 
     Raises:
         OutputError: stdout could not be written. BrokenPipeError passes: the reader has left.
     """
-    with path.open("rb") as stream, output_errors(STANDARD_STREAM):
+    with output_errors(STANDARD_STREAM):
         shutil.copyfileobj(stream, sys.stdout.buffer, _BLOCK)
         sys.stdout.buffer.flush()
 
@@ -237,7 +230,7 @@ def scratch_directory() -> Iterator[Path]:
 
 @contextmanager
 def spooled_stdin(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[list[Path]]:
-    """Copy stdin to TMPDIR where it is among some paths, so that it can be read twice; other paths stay as they are.
+    """Copy stdin and other pipes among some paths to TMPDIR, so that they can be read twice; files stay as they are.
 
     Args:
         paths: the inputs; `-` is stdin.
@@ -246,14 +239,28 @@ def spooled_stdin(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[lis
     Raises:
         OutputError: TMPDIR has no room.
     """
-    if not wanted or STANDARD_STREAM not in paths:
+    if not wanted or not any(map(_passes_once, paths)):
         yield list(paths)
         return
     with scratch_directory() as directory:
-        spool = directory / SPOOLED_STDIN
-        with output_errors(spool), spool.open("wb") as stream:
-            shutil.copyfileobj(sys.stdin.buffer, stream, _BLOCK)
-        yield [spool if path == STANDARD_STREAM else path for path in paths]
+        spools = {
+            path: _spool(path, directory / str(number)) for number, path in enumerate(set(filter(_passes_once, paths)))
+        }
+        yield [spools.get(path, path) for path in paths]
+
+
+def _spool(path: Path, directory: Path) -> Path:
+    spool = directory / (SPOOLED_STDIN if path == STANDARD_STREAM else f"<{path.name}>")
+    source = nullcontext(sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb")
+    with output_errors(spool), source as stream:
+        directory.mkdir()
+        with spool.open("wb") as target:
+            shutil.copyfileobj(stream, target, _BLOCK)
+    return spool
+
+
+def _passes_once(path: Path) -> bool:
+    return path == STANDARD_STREAM or path.is_fifo() or path.is_char_device()
 
 
 def scratch_file() -> BinaryIO:
@@ -269,17 +276,22 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_unfinished(path: Path) -> bool:
+    """Tell by its name whether this is a temporary file or directory of ours."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
 def remove_unfinished(directory: Path) -> None:
     """Remove what a killed process was still writing in a directory that belongs to this process alone."""
     for path in sorted(directory.rglob(".*")):
-        if _UNFINISHED.fullmatch(path.name):
+        if is_unfinished(path):
             remove(path)
 
 
 def remove_unfinished_beside(path: Path) -> None:
     """Remove what a killed process left beside a file or directory that it was making."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if _UNFINISHED.fullmatch(left.name):
+        if is_unfinished(left):
             remove(left)
 
 

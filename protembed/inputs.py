@@ -15,13 +15,16 @@ from protembed.archives import decompressed
 from protembed.errors import FormatError, InputNotFoundError
 
 STANDARD_STREAM = Path("-")
-# The name of the file in TMPDIR that keeps what came from stdin, so that it can be read a second time.
+# The name of the file in TMPDIR that keeps what came from stdin, so that it can be read a second time; other pipes have
+# theirs in such brackets too.
 SPOOLED_STDIN = "<stdin>"
 
 
 def display_name(path: Path) -> str:
-    """Name a path in a message: `<stdin>` for `-` and for its copy."""
-    return SPOOLED_STDIN if path == STANDARD_STREAM or path.name == SPOOLED_STDIN else str(path)
+    """Name a path in a message: `<stdin>` for `-` and for its copy, without the copy's folder."""
+    if path == STANDARD_STREAM:
+        return SPOOLED_STDIN
+    return path.name if path.name.startswith("<") and path.name.endswith(">") else str(path)
 
 
 @contextmanager

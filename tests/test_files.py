@@ -25,7 +25,6 @@ from protembed.files import (
     remove_unfinished,
     remove_unfinished_beside,
     spooled_stdin,
-    standard_output,
     write_json,
     write_text,
 )
@@ -221,10 +220,8 @@ def test_an_output_stream_to_a_path_is_an_atomic_file(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_file_is_copied_to_stdout(tmp_path, capfdbinary):
-    (tmp_path / "result").write_bytes(b"\x93NUMPY\n")
-
-    copy_to_stdout(tmp_path / "result")
+def test_a_file_is_copied_to_stdout(capfdbinary):
+    copy_to_stdout(io.BytesIO(b"\x93NUMPY\n"))
 
     assert capfdbinary.readouterr().out == b"\x93NUMPY\n"
 
@@ -233,22 +230,13 @@ def test_a_file_is_copied_to_stdout(tmp_path, capfdbinary):
     ("error", "raised"),
     [(BrokenPipeError(errno.EPIPE, "pipe"), BrokenPipeError), (OSError(errno.EIO, "io"), OutputError)],
 )
-def test_a_copy_that_fails_tells_a_reader_that_left_from_a_broken_stdout(tmp_path, monkeypatch, error, raised):
+def test_a_copy_that_fails_tells_a_reader_that_left_from_a_broken_stdout(monkeypatch, error, raised):
     def fail(_):
         raise error
 
     monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=SimpleNamespace(write=fail)))
-    (tmp_path / "result").write_bytes(b"data")
-
     with pytest.raises(raised):
-        copy_to_stdout(tmp_path / "result")
-
-
-def test_lines_reach_stdout_as_they_are_flushed(capfdbinary):
-    standard_output().write(b"id\n")
-    standard_output().flush()
-
-    assert capfdbinary.readouterr().out == b"id\n"
+        copy_to_stdout(io.BytesIO(b"data"))
 
 
 # Standard input

@@ -31,7 +31,6 @@ def check(
     display.say_fetching(model)
     with display.counting("computed again") as counter:
         summary = check_embeddings(files, model, config, compute=compute, on_protein=counter.advance)
-    display.warn(summary.warnings)
     line = f"{', '.join(map(str, summary.results))}: whole and true to the input, {summary.num_proteins:,} proteins"
     if summary.worst_difference is not None:
         line += f"; {summary.num_recomputed} computed again, which differ by {summary.worst_difference:.1g} at most"

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay
+from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay, duration
 from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ShowConfig
 from protembed.errors import LostProcessError, ProtembedError
 from protembed.text import printable
@@ -97,6 +97,11 @@ class Counter:
         self._task = bar.add_task(what, total=None)
         self._began, self._clock = time.monotonic(), EveryHalfMinute()
         self._num_proteins = self._num_residues = 0
+        self._expected: int | None = None
+
+    def expect(self, num_residues: int) -> None:
+        """Tell how many residues there are to come."""
+        self._expected, self._began = num_residues, time.monotonic()
 
     def advance(self, num_residues: int) -> None:
         """Count a protein."""
@@ -109,7 +114,11 @@ class Counter:
 
     def _sentence(self) -> str:
         rate = self._num_residues / max(time.monotonic() - self._began, 1e-9)
-        return f"{self._what}: {self._num_proteins:,} proteins, {self._num_residues:,} residues, {rate:,.0f} residues/s"
+        done = f"{self._what}: {self._num_proteins:,} proteins, {self._num_residues:,} residues, {rate:,.0f} residues/s"
+        if not self._expected:
+            return done
+        left = duration((self._expected - self._num_residues) / max(rate, 1e-9))
+        return f"{done}; {self._num_residues / self._expected:.0%}, about {left} left"
 
 
 def is_first_process() -> bool:

@@ -40,6 +40,7 @@ def embed(
             reader=reader,
             compute=compute,
             on_plan=show_plan,
+            on_start=counter.expect,
             on_protein=counter.advance,
         )
     display.say_model(model)

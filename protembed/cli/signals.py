@@ -46,9 +46,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 def leave_tidily_on_termination() -> None:
-    """Let SIGTERM unwind the stack, so that temporary files are removed."""
+    """Let a termination, or a scheduler's warning of one, unwind the stack, so that temporary files are removed."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(TERMINATED)
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, leave)

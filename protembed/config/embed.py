@@ -43,7 +43,7 @@ class EmbedConfig(Config):
         "auto", "Of the matrix products; auto is bfloat16 on GPUs that have it, else float32."
     )
     dtype: Literal["float32", "float16"] = option("float32", "How the numbers are stored.")
-    format: Literal["npy", "npz", "tsv", "h5"] | None = option(None, "The format where the name does not tell.")
+    format: Literal["npy", "npz", "tsv", "h5"] | None = option(None, "The format of stdout, and of the default name.")
     shard: str | None = option(
         None, "Only the I-th of N parts, as in 2/8: consecutive proteins, about as many residues in each part."
     )

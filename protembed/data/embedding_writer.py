@@ -4,8 +4,9 @@ The rows of `emb.npy` grow in `emb.npy.partial/`, where they are safe after each
 under its name at the end, the meta file last.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -15,17 +16,17 @@ from numpy.typing import NDArray
 from protembed.data.embeddings import FAILED, IDS, IDS_HEADER, META, companion, ids_line, publish
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.vectors import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
-from protembed.errors import DataError, OutputExistsError, RunInUseError
+from protembed.errors import DataError, NotFiniteError, OutputExistsError, RunInUseError
 from protembed.files import (
     copy_to_stdout,
     exclusive_lock,
     flush_growing,
+    is_unfinished,
     open_growing,
     output_errors,
     remove,
     remove_unfinished,
     scratch_directory,
-    standard_output,
     write_json,
     write_table,
 )
@@ -94,7 +95,7 @@ def complete_interrupted(output: Path, fingerprint: Mapping[str, Any]) -> bool:
 
 def remove_leftovers(output: Path, fingerprint: Mapping[str, Any]) -> None:
     """Remove what is left of a folder whose result is in its place: its process was killed while it cleaned up."""
-    if _recorded(unfinished(output)) in (None, fingerprint):
+    if _recorded(unfinished(output)) in (None, fingerprint) and not _foreign_names(output):
         remove(unfinished(output))
 
 
@@ -123,8 +124,8 @@ def embeddings_writer(output: Path, fingerprint: Mapping[str, Any], *, force: bo
         with _stdout_writer(fingerprint) as stream_writer:
             yield stream_writer
         return
+    _make_way(output, fingerprint, force=force)
     partial = unfinished(output)
-    _make_way(partial, fingerprint, force=force)
     writer = EmbeddingsWriter(partial, output, fingerprint)
     is_worthless = False
     try:
@@ -138,15 +139,27 @@ def embeddings_writer(output: Path, fingerprint: Mapping[str, Any], *, force: bo
             remove(partial)
 
 
-def _make_way(partial: Path, fingerprint: Mapping[str, Any], *, force: bool) -> None:
+def _make_way(output: Path, fingerprint: Mapping[str, Any], *, force: bool) -> None:
+    partial = unfinished(output)
     recorded = _recorded(partial)
     if recorded == fingerprint:
         return
+    if foreign := _foreign_names(output):
+        raise OutputExistsError(partial, f"holds {foreign[0]}, which protembed did not write there", is_ours=False)
     if isinstance(recorded, dict) and not force:
         different = [name for name in fingerprint if recorded.get(name) != fingerprint[name]]
         raise OutputExistsError(partial, f"holds an unfinished result of another {', '.join(different)}")
     with output_errors(partial):
         remove(partial)
+
+
+def _foreign_names(output: Path) -> list[str]:
+    """List what stands in the folder of an unfinished result that protembed did not put there."""
+    partial, ours = unfinished(output), {_FINGERPRINT, _PROGRESS, _MEMBERS, _ROWS, output.name}
+    ours |= {companion(output, suffix).name for suffix in (IDS, FAILED, META)}
+    if partial.exists() and not partial.is_dir():
+        return [partial.name]
+    return sorted(path.name for path in partial.glob("*") if path.name not in ours and not is_unfinished(path))
 
 
 class EmbeddingsWriter:
@@ -181,10 +194,13 @@ class EmbeddingsWriter:
         self._rows = _rows(self._streams["rows"], fingerprint, progress["num_rows"])
 
     def _recall(self) -> dict[str, Any]:
-        """Read how far the result has come; nowhere where it is begun, or some of it was renamed or removed already."""
-        if all(path.exists() for path in (self._partial / _PROGRESS, *self._paths.values())):
+        """Read how far the result has come; nowhere where it is begun, or less is there than should be."""
+        if (self._partial / _PROGRESS).exists():
             progress: dict[str, Any] = read_json(self._partial / _PROGRESS)
-            if progress["num_proteins"]:
+            is_whole = all(
+                path.exists() and path.stat().st_size >= progress["bytes"][name] for name, path in self._paths.items()
+            )
+            if progress["num_proteins"] and is_whole:
                 remove_unfinished(self._partial)
                 return progress
         with output_errors(self._partial):
@@ -196,7 +212,7 @@ class EmbeddingsWriter:
         self, record: Record, vectors: NDArray[np.float32], num_windows: int = 1, overlap_cosine: float | None = None
     ) -> None:
         """Append the vectors of a protein, (dim,) or (residues, dim), and a line about it."""
-        rows = np.atleast_2d(vectors)
+        rows = _finite_rows(record, vectors, self._fingerprint)
         with output_errors(self._output):
             self._rows.append(record.id, rows)
             self._streams["ids"].write(table_line(ids_line(self._num_proteins, record, num_windows, overlap_cosine)))
@@ -251,9 +267,10 @@ class EmbeddingsWriter:
         return meta
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files; what is not committed may be lost."""
         for stream in self._streams.values():
-            stream.close()
+            with suppress(OSError):  # a full disk has been told already
+                stream.close()
 
 
 # To stdout
@@ -265,18 +282,20 @@ class StreamWriter:
     Args:
         rows: where the vectors go.
         stream: what is flushed after each chunk.
+        fingerprint: as for `embeddings_writer`.
     """
 
-    def __init__(self, rows: Rows, stream: BinaryIO) -> None:
-        self._rows, self._stream, self.num_committed = rows, stream, 0
+    def __init__(self, rows: Rows, stream: BinaryIO, fingerprint: Mapping[str, Any]) -> None:
+        self._rows, self._stream, self._fingerprint, self.num_committed = rows, stream, fingerprint, 0
         self._counts = {"num_proteins": 0, **dict.fromkeys(_COUNTS, 0)}
 
     def add(
         self, record: Record, vectors: NDArray[np.float32], num_windows: int = 1, overlap_cosine: float | None = None
     ) -> None:
         """Append the vectors of a protein, (dim,) or (residues, dim)."""
+        rows = _finite_rows(record, vectors, self._fingerprint)
         with output_errors(STANDARD_STREAM):
-            self._rows.append(record.id, np.atleast_2d(vectors))
+            self._rows.append(record.id, rows)
         self._counts["num_proteins"] += 1
         self._counts["num_residues"] += len(record.sequence)
         self._counts["num_windowed"] += num_windows > 1
@@ -296,10 +315,10 @@ class StreamWriter:
 def _stdout_writer(fingerprint: Mapping[str, Any]) -> Iterator[VectorWriter]:
     """Stream lines as they come; other formats need the number of rows first, and are written when all are there."""
     if fingerprint["format"] == "tsv":
-        stream = standard_output()
+        stream = sys.stdout.buffer
         with output_errors(STANDARD_STREAM):
             rows = _rows(stream, fingerprint, 0)
-        yield StreamWriter(rows, stream)
+        yield StreamWriter(rows, stream, fingerprint)
         return
     with scratch_directory() as directory:
         result = directory / f"result.{fingerprint['format']}"
@@ -308,7 +327,21 @@ def _stdout_writer(fingerprint: Mapping[str, Any]) -> Iterator[VectorWriter]:
             yield writer
         finally:
             writer.close()
-        copy_to_stdout(result)
+        with result.open("rb") as stream:
+            copy_to_stdout(stream)
+
+
+def _finite_rows(record: Record, vectors: NDArray[np.float32], fingerprint: Mapping[str, Any]) -> NDArray[Any]:
+    """Bring vectors to (rows, dim) in the dtype in which they are stored.
+
+    Raises:
+        NotFiniteError: they hold what is no number.
+    """
+    with np.errstate(over="ignore"):  # told by the error
+        rows = np.atleast_2d(vectors).astype(fingerprint["dtype"])
+    if not np.isfinite(rows).all():
+        raise NotFiniteError(record.id, str(fingerprint.get("precision")), fingerprint["dtype"])
+    return rows
 
 
 def _rows(stream: BinaryIO, fingerprint: Mapping[str, Any], num_rows: int) -> Rows:

@@ -12,7 +12,7 @@ from protembed.data.fasta import Record
 from protembed.data.splits import sequence_sha256
 from protembed.errors import OutputExistsError
 from protembed.files import move_into_place, remove
-from protembed.inputs import read_json, sha256_of_file
+from protembed.inputs import STANDARD_STREAM, read_json, sha256_of_file
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
 META, IDS, FAILED = ".meta.json", ".ids.tsv", ".failed.tsv"
@@ -51,17 +51,26 @@ def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, A
     """
     if not output.exists():
         return None
-    if not output.is_file():
-        raise OutputExistsError(output, "is no file", is_ours=False)
     recorded = read_meta(output)
     if recorded is None:
         raise OutputExistsError(output, "has no meta file beside it that says what it is")
     different = [name for name, value in fingerprint.items() if recorded.get(name) != value]
     if different:
         raise OutputExistsError(output, f"was made with another {', '.join(different)}")
-    if recorded.get("sha256") != sha256_of_file(output):
-        raise OutputExistsError(output, "does not match its meta file")
+    for path, name in ((output, "sha256"), (companion(output, IDS), "ids_sha256")):
+        if not path.exists() or recorded.get(name) != sha256_of_file(path):
+            raise OutputExistsError(output, f"{path.name} is missing or does not match the meta file beside it")
     return recorded
+
+
+def refuse_what_is_no_file(output: Path) -> None:
+    """Refuse to write a result where a directory, a device or a pipe stands.
+
+    Raises:
+        OutputExistsError: one does.
+    """
+    if output != STANDARD_STREAM and output.exists() and not output.is_file():
+        raise OutputExistsError(output, "is no file", is_ours=False)
 
 
 def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float | None) -> tuple[object, ...]:

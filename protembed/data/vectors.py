@@ -20,28 +20,28 @@ from protembed.text import table_line
 
 FormatName = Literal["npy", "npz", "tsv", "h5"]
 _PER_PROTEIN: tuple[FormatName, ...] = ("npy", "npz", "tsv", "h5")
-_PER_RESIDUE: tuple[FormatName, ...] = ("h5", "npz")
+_PER_RESIDUE: tuple[FormatName, ...] = ("npz", "h5")
 _COPY_BLOCK = 1 << 20
 
 
 def choose_format(output: Path, requested: FormatName | None, *, per_residue: bool) -> FormatName:
-    """Decide the format of a result by its name, or as requested.
+    """Decide the format of a result by its name; of what goes to stdout as requested.
 
     Raises:
-        ConfigError: the name tells none, or one that does not hold such vectors.
+        ConfigError: the name tells none, another than was requested, or one that does not hold such vectors.
     """
     fitting = _PER_RESIDUE if per_residue else _PER_PROTEIN
     if output == STANDARD_STREAM and requested == "h5":
         raise ConfigError("--format", "h5", "HDF5 cannot be written to stdout: name a file, or use --format npz")
-    if requested is None and output == STANDARD_STREAM and not per_residue:
-        return "npy"
-    suffix = output.suffix.removeprefix(".")
-    for name in fitting:
-        if name == (requested or suffix):
-            return name
+    told = requested or fitting[0] if output == STANDARD_STREAM else output.suffix.removeprefix(".")
     what = "one vector per residue" if per_residue else "one vector per protein"
     expected = f"{what} is written as {', '.join(fitting[:-1])} or {fitting[-1]}"
-    raise ConfigError("--format" if requested else "--output", requested or str(output), expected)
+    if told not in fitting:
+        name = "--format" if output == STANDARD_STREAM else "--output"
+        raise ConfigError(name, str(requested if output == STANDARD_STREAM else output), expected)
+    if requested not in (None, told):
+        raise ConfigError("--format", requested, f"the name {output.name!r} tells {told}; {expected}")
+    return next(name for name in fitting if name == told)
 
 
 # Growing

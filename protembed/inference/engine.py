@@ -26,6 +26,8 @@ from protembed.inference.windows import Span, window_spans
 # large one, down to a few packs.
 _TOKENS_PER_CHUNK, _MIN_TOKENS_PER_CHUNK, _TOKENS_PER_GPU_CHUNK = 65_536, 8_192, 1_048_576
 _LARGEST_SMALL_MODEL = SIZES["t6_8M"]
+# And never more than a gigabyte of residues' vectors.
+_NUMBERS_PER_CHUNK = 1 << 28
 
 
 class HasSequence(Protocol):
@@ -141,13 +143,24 @@ class Engine:
 
 
 @contextmanager
-def inference_engine(config: ComputeConfig, device: torch.device, shape: EncoderShape) -> Iterator[Engine]:
-    """Make the engine for a device and an encoder, with its workers."""
+def inference_engine(
+    config: ComputeConfig, device: torch.device, shape: EncoderShape, width: int | None = None
+) -> Iterator[Engine]:
+    """Make the engine for a device and an encoder, with its workers.
+
+    Args:
+        config: how many threads.
+        device: where is computed.
+        shape: of the encoder.
+        width: the numbers that are held of a token; by default those of one layer.
+    """
+    most = _NUMBERS_PER_CHUNK // (width or shape.dim)
     with worker_pool(config, device, num_gpu_workers=2) as pool:
         if device.type == "cpu":
-            yield Engine(pool=pool, tokens_per_chunk=_tokens_per_chunk(shape))
+            yield Engine(pool=pool, tokens_per_chunk=min(most, _tokens_per_chunk(shape)))
         else:
-            yield Engine(pool=pool, tokens_per_pack=TOKENS_PER_GPU_PACK, tokens_per_chunk=_TOKENS_PER_GPU_CHUNK)
+            tokens_per_chunk = min(most, _TOKENS_PER_GPU_CHUNK)
+            yield Engine(pool=pool, tokens_per_pack=TOKENS_PER_GPU_PACK, tokens_per_chunk=tokens_per_chunk)
 
 
 def _tokens_per_chunk(shape: EncoderShape) -> int:
@@ -208,8 +221,9 @@ def compute_halving(computation: Computation[Result], one: _Pack) -> _Parts:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator has no exception of its own.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+    # The allocators of CPUs and Apple's GPUs have no exception of their own, nor has cuBLAS.
+    texts = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
 
 
 class _Chunk(Generic[Protein, Result]):

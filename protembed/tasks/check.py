@@ -49,7 +49,6 @@ class CheckSummary:
         num_refused: records that were left out on request.
         num_recomputed: proteins whose vectors were computed again.
         worst_difference: of those, as a share of a vector's largest number; None where none was computed.
-        warnings: what was not checked, and why.
     """
 
     results: Sequence[Path]
@@ -58,7 +57,6 @@ class CheckSummary:
     num_refused: int
     num_recomputed: int
     worst_difference: float | None
-    warnings: Sequence[str]
 
 
 def check_embeddings(
@@ -100,7 +98,7 @@ def check_embeddings(
     if len(report.refused) != num_refused:
         found = f"{num_refused} records were left out, and of the input {len(report.refused)} are to be"
         raise NotVerifiedError(results[0], found)
-    worst, warnings = _recompute(shards, sample, model, compute or ComputeConfig(), on_protein)
+    worst = _recompute(shards, sample, model, compute or ComputeConfig(), on_protein)
     return CheckSummary(
         results=results,
         num_proteins=num_proteins,
@@ -108,7 +106,6 @@ def check_embeddings(
         num_refused=num_refused,
         num_recomputed=0 if worst is None else len(sample),
         worst_difference=worst,
-        warnings=warnings,
     )
 
 
@@ -217,15 +214,14 @@ def _recompute(
     model: ModelConfig,
     compute: ComputeConfig,
     on_protein: Callable[[int], None],
-) -> tuple[float | None, list[str]]:
-    """Compute the sample again; return the worst difference, or None and why nothing was computed."""
+) -> float | None:
+    """Compute the sample again; return the worst difference, None where there is nothing to compute."""
     meta = shards[0].meta
-    located = _model(model, meta, shards[0].path)
-    if located is None:
-        name = meta["model_name"]
-        return None, [f"no vector was computed again, for the model {name} is not at hand: name it by --model"]
     if not sample:
-        return None, []
+        return None
+    located = _model(model, meta, shards[0].path)
+    if meta["precision"] not in _TOLERANCES or meta["dtype"] not in _TOLERANCES:
+        raise NotVerifiedError(shards[0].path, f"its meta file names no precision of ours: {meta['precision']!r}")
     checkpoint = load_checkpoint(located.directory)
     representation = representation_of(
         checkpoint,
@@ -247,7 +243,7 @@ def _recompute(
                 raise NotVerifiedError(shard.path, f"{found} of its largest number")
             worst = max(worst, difference)
             on_protein(len(record.sequence))
-    return worst, []
+    return worst
 
 
 def _rows_of(shard: _Result, sample: Sequence[tuple[_Result, int, Record]]) -> dict[int, str]:
@@ -255,20 +251,20 @@ def _rows_of(shard: _Result, sample: Sequence[tuple[_Result, int, Record]]) -> d
     return {row: dataset_name(record.sequence) for one, row, record in sample if one is shard}
 
 
-def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> LocatedModel | None:
+def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> LocatedModel:
     """Find the model that a result was made with: as named, else by the name in the result, without the network."""
     try:
         recorded = meta["model_name"] + (f"@{meta['model_revision']}" if meta["model_revision"] else "")
         located = locate_model(model.model or Path(recorded), offline=model.model is None)
-    except ProtembedError:
+    except ProtembedError as error:
         if model.model is not None:
             raise
-        return None
-    if model_sha256(located.directory) == meta["model_sha256"]:
-        return located
-    if model.model is not None:
-        raise NotVerifiedError(path, f"it was made with another model than {located.name}: the weights differ")
-    return None
+        found = f"its model {meta['model_name']} is not at hand, to compute some of it again"
+        raise NotVerifiedError(path, f"{found}; name it by --model, or pass --num-rows 0") from error
+    if model_sha256(located.directory) != meta["model_sha256"]:
+        found = f"it was made with another model than {located.name}, the weights differ"
+        raise NotVerifiedError(path, f"{found}; name it by --model, or pass --num-rows 0")
+    return located
 
 
 def _difference(stored: NDArray[Any], computed: NDArray[np.float32]) -> float:

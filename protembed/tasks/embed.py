@@ -13,7 +13,7 @@ import protembed
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.embedding_writer import complete_interrupted, embeddings_writer, remove_leftovers, result_lock
-from protembed.data.embeddings import finished_result
+from protembed.data.embeddings import finished_result, refuse_what_is_no_file
 from protembed.data.fasta import ReadReport
 from protembed.data.selection import Selection, Shard
 from protembed.data.vectors import FormatName, choose_format
@@ -26,9 +26,9 @@ from protembed.inputs import STANDARD_STREAM, default_path, sha256_of_inputs
 from protembed.model.catalog import LocatedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 
-# For the estimate of `--dry-run`: a number as text, a line of emb.ids.tsv, and a number of a residue's vector, of which
-# windows, their blend and the next chunk's are held at once.
-_TEXT_BYTES_PER_NUMBER, _IDS_BYTES, _BYTES_PER_HELD_NUMBER = 12, 100, 4 * 4
+# For the estimate of `--dry-run`: a number as text, what is noted of a protein beside its vectors, what HDF5 wants for
+# a dataset, and a number of a residue's vector, of which those of two chunks are held at once.
+_TEXT_BYTES_PER_NUMBER, _IDS_BYTES, _DATASET_BYTES, _BYTES_PER_HELD_NUMBER = 12, 350, 500, 2 * 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,7 @@ def embed_fasta(
     reader: ReaderConfig | None = None,
     compute: ComputeConfig | None = None,
     on_plan: Callable[[EmbedPlan], None] = lambda plan: None,
+    on_start: Callable[[int], None] = lambda num_residues: None,
     on_protein: Callable[[int], None] = lambda num_residues: None,
 ) -> EmbedSummary | None:
     """Turn proteins into vectors, in the order of the input; the same call takes up what was interrupted.
@@ -112,6 +113,7 @@ def embed_fasta(
         reader: how to read; the defaults if None.
         compute: where to compute; the defaults if None.
         on_plan: told what it would take, for `--dry-run`.
+        on_start: told how many residues there are to compute, where the input can be read twice.
         on_protein: told the residues of each protein that is finished.
 
     Returns:
@@ -134,7 +136,7 @@ def embed_fasta(
                 if done is not None:
                     remove_leftovers(job.output, fingerprint)
                     return job.summary(done, was_done=True)
-            return _embed(job, paths, fingerprint, compute, on_protein, force=embedding.force)
+            return _embed(job, paths, fingerprint, compute, on_start, on_protein)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,17 +169,21 @@ class _Job:
     ) -> "_Job":
         shard = None if config.shard is None else Shard.parse(config.shard)
         part = "" if shard is None else f".{shard.number}-of-{shard.total}"
-        output = config.output or default_path(first, f"{part}{'.h5' if config.per_residue else '.npy'}")
+        suffix = config.format or ("h5" if config.per_residue else "npy")
+        output = config.output or default_path(first, f"{part}.{suffix}")
         format_name = choose_format(output, config.format, per_residue=config.per_residue)
+        refuse_what_is_no_file(output)
         device = choose_device(compute)
         located = locate_model(model.model)
         checkpoint = load_checkpoint(located.directory)
-        representation = representation_of(
-            checkpoint, layer=config.layer, pooling=config.pooling, window_residues=config.window_residues
-        )
-        precision = choose_precision(config.precision, device)
-        checkpoint.to(device).encoder.use_precision(precision)
         window_residues = config.window_residues or checkpoint.record.window_residues
+        representation = representation_of(
+            checkpoint, layer=config.layer, pooling=config.pooling, window_residues=window_residues
+        )
+        # A head was trained on vectors in float32, and `predict` computes it so.
+        is_exact = config.precision == "auto" and checkpoint.task_head is not None
+        precision = torch.float32 if is_exact else choose_precision(config.precision, device)
+        checkpoint.to(device).encoder.use_precision(precision)
         return cls(
             output=output,
             format_name=format_name,
@@ -186,7 +192,10 @@ class _Job:
             checkpoint=checkpoint,
             representation=representation,
             selection=Selection(
-                on_illegal=reader.on_illegal, long=config.long, window_residues=window_residues, shard=shard
+                on_illegal=reader.on_illegal,
+                long=config.long,
+                window_residues=window_residues,
+                shard=shard,
             ),
             precision=precision,
         )
@@ -196,6 +205,11 @@ class _Job:
         """The width of a vector."""
         width: int = self.representation.slices(per_residue=self.config.per_residue)[-1]["stop"]
         return width
+
+    @property
+    def width(self) -> int:
+        """The numbers that are held of a token while its protein is computed."""
+        return len(self.representation.layers) * self.checkpoint.encoder.shape.dim
 
     @property
     def computation(self) -> Computation[Embedding]:
@@ -210,7 +224,7 @@ class _Job:
             "model_name": self.located.name,
             "model_revision": self.located.revision,
             "model_sha256": self.checkpoint.sha256(),
-            "input_sha256": sha256_of_inputs(paths),
+            "input_sha256": None if self.output == STANDARD_STREAM else sha256_of_inputs(paths),
             "on_illegal": selection.on_illegal,
             "long": selection.long,
             "window_residues": selection.window_residues,
@@ -248,16 +262,19 @@ def _embed(
     paths: Sequence[Path],
     fingerprint: Mapping[str, Any],
     compute: ComputeConfig,
+    on_start: Callable[[int], None],
     on_protein: Callable[[int], None],
-    *,
-    force: bool,
 ) -> EmbedSummary:
     report = ReadReport()
     with (
-        embeddings_writer(job.output, fingerprint, force=force) as vectors,
-        inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape) as engine,
+        embeddings_writer(job.output, fingerprint, force=job.config.force) as vectors,
+        inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine,
     ):
         num_resumed = vectors.num_committed
+        if job.output != STANDARD_STREAM:
+            # Reading is a thousandth of the work, and what is wrong in the last record should not be found after it.
+            rest = islice(job.selection.read(paths, ReadReport()), num_resumed, None)
+            on_start(sum(len(record.sequence) for record in rest))
         records = islice(job.selection.read(paths, report), num_resumed, None)
         for chunk in engine.run_chunks(job.computation, records):
             for record, one in chunk:
@@ -272,14 +289,15 @@ def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan
     """Count the proteins, and compute a few of them to see what all would take."""
     report, workload = ReadReport(), Workload(job.checkpoint.encoder.shape)
     workload.count(job.selection.read(paths, report), job.computation)
-    with inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape) as engine:
+    with inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest
     num_rows = workload.num_residues if job.config.per_residue else workload.num_proteins
     per_number = _TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else np.dtype(job.config.dtype).itemsize
     # What other formats are made of stands beside them until they are whole.
     num_copies = 2 if job.format_name in ("npz", "h5") else 1
-    held_rows = held_tokens if job.config.per_residue else workload.longest * (workload.num_windowed > 0)
+    per_protein = _IDS_BYTES + (_DATASET_BYTES if job.format_name == "h5" else 0)
+    is_held = job.config.per_residue or workload.num_windowed > 0
     return EmbedPlan(
         output=None if job.output == STANDARD_STREAM else job.output,
         num_proteins=workload.num_proteins,
@@ -289,7 +307,7 @@ def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan
         num_windowed=workload.num_windowed,
         dim=job.dim,
         seconds=seconds,
-        memory_bytes=peak_memory(job.checkpoint.device) + _BYTES_PER_HELD_NUMBER * job.dim * held_rows,
-        disk_bytes=num_copies * num_rows * job.dim * per_number + workload.num_proteins * _IDS_BYTES,
+        memory_bytes=peak_memory(job.checkpoint.device) + _BYTES_PER_HELD_NUMBER * job.width * held_tokens * is_held,
+        disk_bytes=num_copies * num_rows * job.dim * per_number + workload.num_proteins * per_protein,
         warnings=report.warnings(),
     )

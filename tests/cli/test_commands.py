@@ -201,14 +201,17 @@ def test_a_result_is_checked_against_its_input(embed_arguments, proteins_fasta, 
     assert "emb.npy is not verified: its bytes are not those that its meta file names" in false.stderr
 
 
-def test_a_check_without_the_model_is_true_as_far_as_it_goes(embed_arguments, proteins_fasta, tmp_path, monkeypatch):
+def test_a_check_wants_the_model_unless_nothing_is_to_be_computed(
+    embed_arguments, proteins_fasta, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     invoke(*embed_arguments)
 
     result = invoke("check", tmp_path / "emb.npy", proteins_fasta, "--quiet")
 
-    assert result.exit_code == 0
-    assert result.stderr.startswith("warning: no vector was computed again, for the model tiny is not at hand")
+    assert result.exit_code == 1
+    assert "its model tiny is not at hand" in result.stderr
+    assert invoke("check", tmp_path / "emb.npy", proteins_fasta, "--num-rows", "0").exit_code == 0
 
 
 def test_a_check_of_nothing_is_wrong_usage_and_of_what_is_not_there_status_66(proteins_fasta, tmp_path):

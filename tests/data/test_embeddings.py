@@ -5,11 +5,19 @@ from pathlib import Path
 import pytest
 
 from protembed.data import embeddings
-from protembed.data.embeddings import IDS_HEADER, companion, finished_result, ids_line, publish, read_meta
+from protembed.data.embeddings import (
+    IDS_HEADER,
+    companion,
+    finished_result,
+    ids_line,
+    publish,
+    read_meta,
+    refuse_what_is_no_file,
+)
 from protembed.data.fasta import Record
 from protembed.data.splits import sequence_sha256
 from protembed.errors import OutputExistsError
-from protembed.inputs import sha256_of_file
+from protembed.inputs import STANDARD_STREAM, sha256_of_file
 
 FINGERPRINT = {"model_name": "tiny", "model_sha256": "abc", "input_sha256": "def", "dtype": "float32", "dim": 3}
 # What a result consists of, in the order in which it comes to its place.
@@ -22,7 +30,9 @@ def contents(folder):
 
 def finish(output, *, fingerprint=FINGERPRINT):
     output.write_bytes(b"vectors")
-    said = {**fingerprint, "num_proteins": 2, "sha256": sha256_of_file(output)}
+    ids = companion(output, ".ids.tsv")
+    ids.write_text("row\n0\n1\n")
+    said = {**fingerprint, "num_proteins": 2, "ids_sha256": sha256_of_file(ids), "sha256": sha256_of_file(output)}
     companion(output, ".meta.json").write_text(json.dumps(said))
     return said
 
@@ -93,9 +103,11 @@ def flip_last_byte(path):
         (lambda folder: (folder / "emb.meta.json").write_text("{"), "has no meta file beside it"),
         (lambda folder: (folder / "emb.meta.json").write_text("[]"), "has no meta file beside it"),
         (lambda folder: (folder / "emb.meta.json").write_bytes(b"\xff"), "has no meta file beside it"),
-        (lambda folder: flip_last_byte(folder / "emb.npy"), "does not match its meta file"),
+        (lambda folder: flip_last_byte(folder / "emb.npy"), "emb.npy is missing or does not match"),
+        (lambda folder: flip_last_byte(folder / "emb.ids.tsv"), "emb.ids.tsv is missing or does not match"),
+        (lambda folder: (folder / "emb.ids.tsv").unlink(), "emb.ids.tsv is missing or does not match"),
     ],
-    ids=["no meta", "torn meta", "foreign meta", "binary meta", "flipped array"],
+    ids=["no meta", "torn meta", "foreign meta", "binary meta", "flipped array", "flipped ids", "no ids"],
 )
 def test_a_result_that_is_not_whole_is_refused(tmp_path, damage, reason):
     finish(tmp_path / "emb.npy")
@@ -125,7 +137,9 @@ def test_a_folder_where_the_result_should_be_is_not_replaced_even_by_force(tmp_p
     (tmp_path / "emb.npy").mkdir()
 
     with pytest.raises(OutputExistsError, match=r"emb\.npy exists and is no file.*--force does not replace it"):
-        finished_result(tmp_path / "emb.npy", FINGERPRINT)
+        refuse_what_is_no_file(tmp_path / "emb.npy")
+    refuse_what_is_no_file(tmp_path / "another.npy")
+    refuse_what_is_no_file(STANDARD_STREAM)
 
 
 def test_a_meta_file_alone_is_no_result(tmp_path):

@@ -27,7 +27,7 @@ def small_chunks(monkeypatch):
     """Let `embed` make its rows safe every 800 tokens."""
 
     @contextmanager
-    def engine(config, device, shape):
+    def engine(config, device, shape, width):
         with worker_pool(config, device) as pool:
             yield Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=800)
 

@@ -100,7 +100,7 @@ def test_a_true_result_passes(embed, check, proteins, kind, options, dtype):
 
     assert summary.results == [output]
     assert (summary.num_proteins, summary.num_residues) == (40, sum(map(len, proteins)))
-    assert (summary.num_refused, summary.num_recomputed, summary.warnings) == (0, 20, [])
+    assert (summary.num_refused, summary.num_recomputed) == (0, 20)
     assert summary.worst_difference < (1e-4 if dtype == "float32" else 1e-2)
 
 
@@ -333,24 +333,28 @@ def test_another_model_is_noticed(embed, refused, tmp_path, tiny_checkpoint):
 
     told = refused(embed(), model=other)
 
-    assert "it was made with another model than other: the weights differ" in told
+    assert "it was made with another model than other, the weights differ; name it by --model" in told
 
 
 def test_a_model_of_the_same_weights_is_the_same_model(embed, check, tiny_model):
     assert check(embed(), model=tiny_model).num_recomputed == 20
 
 
-def test_a_model_that_is_not_at_hand_is_warned_of(embed, check, tmp_path, monkeypatch):
+def test_without_its_model_a_result_is_verified_only_where_nothing_is_to_be_computed(
+    embed, check, refused, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
+    output = embed()
 
-    summary = check(embed(), model=None)
-
+    told = refused(output, model=None)
+    assert "its model windowed is not at hand, to compute some of it again; name it by --model, or pass" in told
+    summary = check(output, model=None, num_rows=0)
     assert (summary.num_recomputed, summary.worst_difference) == (0, None)
-    (warning,) = summary.warnings
-    assert warning == "no vector was computed again, for the model windowed is not at hand: name it by --model"
 
 
-def test_another_model_of_the_same_name_is_not_taken_for_it(embed, check, tmp_path, monkeypatch, tiny_checkpoint):
+def test_another_model_of_the_same_name_is_not_taken_for_it(
+    embed, check, refused, tmp_path, monkeypatch, tiny_checkpoint
+):
     save_checkpoint(tiny_checkpoint, tmp_path / "elsewhere" / "windowed", "# same\n")
     other = new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=1)
     save_checkpoint(other, tmp_path / "here" / "windowed", "# other\n")
@@ -359,7 +363,7 @@ def test_another_model_of_the_same_name_is_not_taken_for_it(embed, check, tmp_pa
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert check(output, model=None).num_recomputed == 20
     monkeypatch.chdir(tmp_path / "here")
-    assert "is not at hand" in check(output, model=None).warnings[0]
+    assert "the weights differ" in refused(output, model=None)
 
 
 def test_a_model_in_the_box_needs_no_naming(embed, check, tmp_path, monkeypatch):

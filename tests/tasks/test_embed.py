@@ -462,7 +462,8 @@ def test_a_dry_run_counts_what_would_be_computed_and_leaves_nothing(
     assert plan.num_windows == sum(int(line["windows"]) for line in lines)
     assert plan.longest == max(int(line["residues"]) for line in lines)
     written = sum(path.stat().st_size for path in (output, output.with_suffix(".ids.tsv")))
-    assert plan.disk_bytes == pytest.approx(written, rel=0.5)
+    # What is noted of the proteins while the result is made counts too.
+    assert written < plan.disk_bytes < 2.5 * written
     assert plan.seconds > 0 and plan.memory_bytes > 1e7
 
 
