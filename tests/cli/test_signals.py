@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from protembed.cli.signals import stop_on_signals
+from protembed.cli.signals import leave_tidily_on_termination, stop_on_signals
 
 
 @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
@@ -31,5 +31,19 @@ def test_the_earlier_handlers_are_put_back():
 def test_before_the_first_step_a_signal_leaves_at_once():
     with stop_on_signals(), pytest.raises(SystemExit) as left:
         os.kill(os.getpid(), signal.SIGUSR1)
+
+    assert left.value.code == 143
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_termination_or_its_early_warning_unwinds_the_stack(number):
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        leave_tidily_on_termination()
+        with pytest.raises(SystemExit) as left:
+            os.kill(os.getpid(), number)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
     assert left.value.code == 143

@@ -24,7 +24,7 @@ from protembed.data.embeddings import companion, finished_result, read_meta
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.splits import sequence_sha256
 from protembed.data.vectors import dataset_name
-from protembed.errors import OutputError, OutputExistsError, RecordError, RunInUseError
+from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError, RunInUseError
 from protembed.inputs import STANDARD_STREAM, sha256_of_file
 
 SEQUENCES = ("MKT", "MXXKTA", "M", "AY")
@@ -676,3 +676,53 @@ def test_a_lock_where_nothing_can_be_written_is_an_output_error(tmp_path):
 
     with pytest.raises(OutputError), result_lock(tmp_path / "file" / "emb.npy"):
         pass
+
+
+# What must not be stored
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype", "advice"),
+    [
+        (np.nan, "float32", "the model itself"),
+        (np.inf, "float32", "the model itself"),
+        (7e4, "float16", "--dtype float32"),
+    ],
+)
+@pytest.mark.parametrize("kind", [NPY, NPZ_RESIDUES])
+def test_what_is_no_number_is_refused_by_name(tmp_path, kind, number, dtype, advice):
+    vectors = np.full_like(kind.vectors[0], number)
+    fingerprint = kind.fingerprint(dtype=dtype, precision="float32")
+
+    with (
+        pytest.raises(NotFiniteError, match=f"the vectors of 'p0' are not finite .* stored as {dtype}; .*{advice}"),
+        embeddings_writer(kind.output(tmp_path), fingerprint) as writer,
+    ):
+        writer.add(record(0), vectors)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_somebody_else_made_is_never_removed(tmp_path):
+    thesis = tmp_path / "emb.npy.partial" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+
+    with (
+        pytest.raises(OutputExistsError, match=r"emb\.npy\.partial exists and holds thesis\.txt.*--force does not"),
+        embeddings_writer(tmp_path / "emb.npy", NPY.fingerprint(), force=True),
+    ):
+        pass
+    embedding_writer.remove_leftovers(tmp_path / "emb.npy", NPY.fingerprint())
+
+    assert thesis.read_text() == "years of work"
+
+
+def test_an_unfinished_result_that_lost_bytes_is_begun_anew(tmp_path, undisturbed):
+    leave(tmp_path / "emb.npy", NPY)
+    partial = tmp_path / "emb.npy.partial" / "emb.npy"
+    partial.write_bytes(partial.read_bytes()[:128])
+
+    write(tmp_path / "emb.npy", NPY)
+
+    assert contents(tmp_path) == undisturbed(NPY)

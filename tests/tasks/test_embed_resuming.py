@@ -1,7 +1,9 @@
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import ModelConfig
-from protembed.errors import OutputExistsError
+from protembed.errors import IllegalResidueError, OutputExistsError
+from protembed.inference.engine import Engine
 from protembed.tasks.embed import embed_fasta
 
 
@@ -154,3 +157,39 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
     summary = json.loads(last.stdout)
     assert summary["num_proteins"] == num_proteins
     assert summary["was_done"] or summary["num_resumed"] == left
+
+
+def test_what_is_wrong_in_the_last_record_is_found_before_anything_is_computed(tiny_model, tmp_path, monkeypatch):
+    fasta = tmp_path / "bad.fasta"
+    fasta.write_text(">good\nMKTAYIAK\n>bad\nMK1\n")
+    monkeypatch.setattr(Engine, "run_chunks", lambda *_: pytest.fail("computed"))
+
+    with pytest.raises(IllegalResidueError):
+        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=tmp_path / "emb.npy"))
+
+
+def test_a_named_pipe_can_be_read_as_often_as_a_file(tiny_model, tmp_path, proteins_fasta):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    feeding = threading.Thread(target=lambda: pipe.write_bytes(proteins_fasta.read_bytes()))
+    feeding.start()
+
+    for fasta, name in ((pipe, "pipe.npy"), (proteins_fasta, "file.npy")):
+        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=tmp_path / name))
+    feeding.join()
+
+    np.testing.assert_array_equal(np.load(tmp_path / "pipe.npy"), np.load(tmp_path / "file.npy"))
+
+
+def test_what_is_left_to_compute_is_told_before_it_is_computed(windowed_model, tmp_path, proteins, proteins_fasta):
+    told = []
+
+    embed_fasta(
+        [proteins_fasta],
+        ModelConfig(model=windowed_model),
+        EmbedConfig(output=tmp_path / "emb.npy"),
+        on_start=told.append,
+        on_protein=told.append,
+    )
+
+    assert told[0] == sum(told[1:]) == sum(map(len, proteins))
