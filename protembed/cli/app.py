@@ -1,5 +1,7 @@
 """The command line: the commands put together."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -44,4 +46,7 @@ def protembed_command(
 def main() -> None:
     """Run the command line."""
     leave_tidily_on_termination()
+    # Cron and daemons may close them: reading finds nothing then, and data meant for stdout fail to be written.
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     app()

@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay, duration
 from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ShowConfig
-from protembed.errors import LostProcessError, ProtembedError
+from protembed.errors import LostProcessError, OutputError, ProtembedError
 from protembed.text import printable
 
 _INTERRUPTED, _BROKEN_PIPE, _FAILED = 130, 141, 1
@@ -83,6 +83,18 @@ class Display:
             yield counter
 
     @contextmanager
+    def promising_to_go_on(self, counter: "Counter") -> Iterator[None]:
+        """Tell whoever interrupts a command that its finished rows are safe."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            if counter.num_proteins and not self._data_on_stdout:
+                self.say(
+                    f"interrupted; {counter.num_proteins:,} proteins more are done, the same command goes on there"
+                )
+            raise
+
+    @contextmanager
     def stepping(self) -> Iterator["TrainingDisplay"]:
         """Show the steps of a training: a live panel on a terminal, else a line every half minute."""
         with TrainingDisplay(self._console, self.say, is_live=self.is_live) as steps:
@@ -90,13 +102,17 @@ class Display:
 
 
 class Counter:
-    """Counts what the engine finishes; `advance` is told of each protein."""
+    """Counts what the engine finishes; `advance` is told of each protein.
+
+    Attributes:
+        num_proteins: finished so far.
+    """
 
     def __init__(self, display: Display, bar: Progress, what: str) -> None:
         self._display, self._bar, self._what = display, bar, what
         self._task = bar.add_task(what, total=None)
         self._began, self._clock = time.monotonic(), EveryHalfMinute()
-        self._num_proteins = self._num_residues = 0
+        self.num_proteins = self._num_residues = 0
         self._expected: int | None = None
 
     def expect(self, num_residues: int) -> None:
@@ -105,7 +121,7 @@ class Counter:
 
     def advance(self, num_residues: int) -> None:
         """Count a protein."""
-        self._num_proteins += 1
+        self.num_proteins += 1
         self._num_residues += num_residues
         if self._display.is_live:
             self._bar.update(self._task, description=self._sentence())
@@ -114,7 +130,7 @@ class Counter:
 
     def _sentence(self) -> str:
         rate = self._num_residues / max(time.monotonic() - self._began, 1e-9)
-        done = f"{self._what}: {self._num_proteins:,} proteins, {self._num_residues:,} residues, {rate:,.0f} residues/s"
+        done = f"{self._what}: {self.num_proteins:,} proteins, {self._num_residues:,} residues, {rate:,.0f} residues/s"
         if not self._expected:
             return done
         left = duration((self._expected - self._num_residues) / max(rate, 1e-9))
@@ -139,6 +155,8 @@ def reported_errors() -> Iterator[None]:
         # What stopped one process stops the others too: those say nothing more.
         if is_first_process() or not isinstance(error, LostProcessError):
             print(f"protembed: {printable(str(error))}", file=sys.stderr)
+        if isinstance(error, OutputError) and error.path == "<stdout>":
+            _give_up_stdout()
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None

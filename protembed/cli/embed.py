@@ -32,7 +32,7 @@ def embed(
         display.summary(plan, *describe_plan(plan))
 
     display.say_fetching(model)
-    with display.counting("embedded") as counter:
+    with display.counting("embedded") as counter, display.promising_to_go_on(counter):
         summary = embed_fasta(
             fasta,
             model,

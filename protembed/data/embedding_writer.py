@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.data.embeddings import FAILED, IDS, IDS_HEADER, META, companion, ids_line, publish
+from protembed.data.embeddings import FAILED, FAILED_HEADER, IDS, IDS_HEADER, META, companion, ids_line, publish
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.vectors import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
 from protembed.errors import DataError, NotFiniteError, OutputExistsError, RunInUseError
@@ -33,7 +33,6 @@ from protembed.files import (
 from protembed.inputs import STANDARD_STREAM, read_json, sha256_of_file
 from protembed.text import table_line
 
-_FAILED_HEADER = ("file", "line", "id", "reason")
 # In the folder of an unfinished result, beside files that have their final names from the beginning.
 _FINGERPRINT, _PROGRESS, _MEMBERS, _ROWS = "fingerprint.json", "progress.json", "members.jsonl", "rows.npy"
 _COUNTS = ("num_residues", "num_windowed")
@@ -145,7 +144,8 @@ def _make_way(output: Path, fingerprint: Mapping[str, Any], *, force: bool) -> N
     if recorded == fingerprint:
         return
     if foreign := _foreign_names(output):
-        raise OutputExistsError(partial, f"holds {foreign[0]}, which protembed did not write there", is_ours=False)
+        found = f"holds {foreign[0]}, which is not protembed's" if partial.is_dir() else "is no folder of protembed"
+        raise OutputExistsError(partial, found, is_ours=False)
     if isinstance(recorded, dict) and not force:
         different = [name for name in fingerprint if recorded.get(name) != fingerprint[name]]
         raise OutputExistsError(partial, f"holds an unfinished result of another {', '.join(different)}")
@@ -252,7 +252,7 @@ class EmbeddingsWriter:
                 make_npz(result, self._paths["rows"], self._paths["members"], per_residue=per_residue)
         if refused:
             lines = [(Path(one.path).name, one.line, one.id, one.reason) for one in refused]
-            write_table(self._partial / companion(self._output, FAILED).name, _FAILED_HEADER, lines)
+            write_table(self._partial / companion(self._output, FAILED).name, FAILED_HEADER, lines)
         meta = {
             **self._fingerprint,
             "num_proteins": self._num_proteins,

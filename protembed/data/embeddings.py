@@ -4,18 +4,54 @@ Beside `emb.npy` stand `emb.ids.tsv` with a line per row, `emb.failed.tsv` where
 last `emb.meta.json` with what made it: a result without its meta file is not finished.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from protembed.data.fasta import Record
+from protembed.config.embed import LongPolicy
+from protembed.data.fasta import OnIllegal, Record
+from protembed.data.selection import Shard
 from protembed.data.splits import sequence_sha256
+from protembed.data.vectors import FormatName
 from protembed.errors import OutputExistsError
 from protembed.files import move_into_place, remove
 from protembed.inputs import STANDARD_STREAM, read_json, sha256_of_file
+from protembed.text import table_line
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
+FAILED_HEADER = ("file", "line", "id", "reason")
 META, IDS, FAILED = ".meta.json", ".ids.tsv", ".failed.tsv"
+_LONGEST_HEADER = 1000
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(type(one) is kind for one in value)
+
+
+# What a reader relies on in a meta file, and the test that it must pass.
+_META_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "model_name": lambda value: isinstance(value, str) and value != "",
+    "model_revision": lambda value: value is None or isinstance(value, str),
+    "model_sha256": lambda value: isinstance(value, str),
+    "on_illegal": lambda value: value in get_args(OnIllegal),
+    "long": lambda value: value in get_args(LongPolicy),
+    "window_residues": lambda value: _is_count(value) and value > 0,
+    "shard": lambda value: value is None or (isinstance(value, str) and Shard.is_valid(value)),
+    "per_residue": lambda value: isinstance(value, bool),
+    "layer": lambda value: _is_list_of(int, value),
+    "pooling": lambda value: value is None or _is_list_of(str, value),
+    "slices": lambda value: _is_list_of(dict, value),
+    "precision": lambda value: value in ("float32", "bfloat16", "float16"),
+    "dtype": lambda value: value in ("float32", "float16"),
+    "format": lambda value: value in get_args(FormatName),
+    "dim": _is_count,
+    **dict.fromkeys(("num_proteins", "num_residues", "num_windowed", "num_refused"), _is_count),
+    **dict.fromkeys(("sha256", "ids_sha256"), lambda value: isinstance(value, str)),
+}
 
 
 def companion(output: Path, suffix: str) -> Path:
@@ -31,9 +67,12 @@ def read_meta(output: Path) -> dict[str, Any] | None:
     """Read what a finished result says of itself; None where nothing readable stands beside it."""
     try:
         recorded = read_json(companion(output, META))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return recorded if isinstance(recorded, dict) else None
+    is_ours = isinstance(recorded, dict) and all(
+        name in recorded and is_valid(recorded[name]) for name, is_valid in _META_FIELDS.items()
+    )
+    return recorded if is_ours else None
 
 
 def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -63,14 +102,32 @@ def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, A
     return recorded
 
 
-def refuse_what_is_no_file(output: Path) -> None:
-    """Refuse to write a result where a directory, a device or a pipe stands.
+def refuse_what_is_not_ours(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to write a result over an input, or where a directory, a device, a pipe, or a stranger's file stands.
 
     Raises:
-        OutputExistsError: one does.
+        OutputExistsError: one does, where the result or a file beside it would stand.
     """
-    if output != STANDARD_STREAM and output.exists() and not output.is_file():
-        raise OutputExistsError(output, "is no file", is_ours=False)
+    if output == STANDARD_STREAM:
+        return
+    for path in (output, *(companion(output, suffix) for suffix in (IDS, FAILED, META))):
+        if not path.exists():
+            continue
+        if not path.is_file():
+            raise OutputExistsError(path, "is no file", is_ours=False)
+        if any(one.exists() and path.samefile(one) for one in inputs):
+            raise OutputExistsError(path, "is an input", is_ours=False)
+        if path != output and not _is_companion(output, path):
+            raise OutputExistsError(path, "was not written by protembed", is_ours=False)
+
+
+def _is_companion(output: Path, path: Path) -> bool:
+    """Tell whether a file beside a result is what its name says."""
+    if path == companion(output, META):
+        return read_meta(output) is not None
+    header = IDS_HEADER if path == companion(output, IDS) else FAILED_HEADER
+    with path.open("rb") as stream:
+        return stream.readline(_LONGEST_HEADER) == table_line(header)
 
 
 def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float | None) -> tuple[object, ...]:

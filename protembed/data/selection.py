@@ -32,10 +32,15 @@ class Shard:
         >>> Shard.parse("2/8")
         Shard(number=2, total=8)
         """
-        match = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        if not cls.is_valid(text):
             raise ConfigError("--shard", text, "I/N is expected, with I from 1 to N, as in 2/8")
-        return cls(int(match[1]), int(match[2]))
+        return cls(*map(int, text.split("/")))
+
+    @staticmethod
+    def is_valid(text: str) -> bool:
+        """Tell whether a text names a shard."""
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+        return match is not None and 1 <= int(match[1]) <= int(match[2])
 
     def __str__(self) -> str:
         return f"{self.number}/{self.total}"

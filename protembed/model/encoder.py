@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import MASK, TOKENS
 from protembed.device import has_varlen_attention, to_device
+from protembed.model.linear import Linear
 
 INIT_STD = 0.02
 # ESM-2 was trained with 15 % of the residues chosen and 80 % of those shown as <mask>; the constant stays what it was
@@ -113,22 +114,23 @@ class SelfAttention(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.num_heads = shape.num_heads
-        self.project = nn.Linear(shape.dim, 3 * shape.dim)
-        self.output = nn.Linear(shape.dim, shape.dim)
+        self.project = Linear(shape.dim, 3 * shape.dim)
+        self.output = Linear(shape.dim, shape.dim)
 
-    def forward(self, hidden: Tensor, pack: Pack) -> Tensor:
-        """Mix the tokens of each protein with one another.
+    def forward(self, hidden: Tensor, pack: Pack, stream: Tensor) -> Tensor:
+        """Mix the tokens of each protein with one another, and add that to the stream.
 
         Args:
             hidden: (tokens, dim), float32; the proteins of `pack` one after the other.
             pack: where each protein lies, and its rotations.
+            stream: (tokens, dim), float32.
 
         Returns:
-            (tokens, dim), in the dtype of the weights.
+            (tokens, dim), float32.
         """
         query, key, value = self._project(hidden, pack)
         mixed = attend_packed(query, key, value, pack)  # (tokens, head, head_dim)
-        return cast("Tensor", self.output(mixed.flatten(1)))
+        return self.output.added_to(stream, mixed.flatten(1))
 
     def maps(self, hidden: Tensor, pack: Pack) -> list[Tensor]:
         """Return the attention weights themselves, one (head, length, length) tensor per protein; rows sum to one."""
@@ -151,16 +153,13 @@ class FeedForward(nn.Module):
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
-        self.expand = nn.Linear(shape.dim, 4 * shape.dim)
-        self.contract = nn.Linear(4 * shape.dim, shape.dim)
+        self.expand = Linear(shape.dim, 4 * shape.dim)
+        self.contract = Linear(4 * shape.dim, shape.dim)
 
     def forward(self, hidden: Tensor, stream: Tensor) -> Tensor:
-        """Map (tokens, dim) to (tokens, dim) and add that to the stream; in place where nothing is learned."""
-        features = F.gelu(self.expand(hidden.to(self.expand.weight.dtype)))
-        if torch.is_grad_enabled() or features.dtype != stream.dtype:
-            return stream + cast("Tensor", self.contract(features))
-        # A copy less of what is no longer needed.
-        return stream.add_(self.contract.bias).addmm_(features, self.contract.weight.T)
+        """Map (tokens, dim) to (tokens, dim), and add that to the stream."""
+        features = self.expand.with_gelu(hidden.to(self.expand.weight.dtype))
+        return self.contract.added_to(stream, features)
 
 
 class Layer(nn.Module):
@@ -175,7 +174,7 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor, pack: Pack) -> Tensor:
         """Map (tokens, dim) to (tokens, dim)."""
-        hidden = hidden + self.attention(self.attention_norm(hidden), pack)
+        hidden = self.attention(self.attention_norm(hidden), pack, hidden)
         return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from protembed.config.check import CheckConfig
 from protembed.config.shared import ComputeConfig, ModelConfig
-from protembed.data.embeddings import IDS, companion, ids_line, read_meta
+from protembed.data.embeddings import IDS, META, companion, ids_line, read_meta
 from protembed.data.fasta import ReadReport, Record
 from protembed.data.selection import Selection, Shard
 from protembed.data.vectors import count_proteins, dataset_name, read_vectors
@@ -20,22 +20,16 @@ from protembed.device import choose_device
 from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError, ProtembedError
 from protembed.files import spooled_stdin
 from protembed.inference.engine import inference_engine
-from protembed.inference.representation import representation_of
+from protembed.inference.representation import Representation, representation_of
 from protembed.inference.windows import window_spans
 from protembed.inputs import sha256_of_file
 from protembed.model.catalog import LocatedModel, locate_model
-from protembed.model.checkpoint import load_checkpoint, model_sha256
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.text import table_line
 
-_SUFFIXES = (".npy", ".npz", ".tsv", ".h5")
 # The largest difference, as a share of the vector's largest number, that comes of another order of additions, or of the
 # precision in which numbers were computed or stored.
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
-# What a meta file must tell; one of an older protembed, or of somebody else, does not.
-_TOLD = frozenset(
-    "model_name model_sha256 on_illegal long window_residues shard per_residue layer pooling slices precision dtype "
-    "format num_proteins num_residues num_refused ids_sha256 sha256".split()
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +75,11 @@ def check_embeddings(
         NotVerifiedError: the result is not whole, or not what it says it is.
         ProtembedError: a file or the model cannot be read.
     """
-    results = [path for path in files if path.suffix in _SUFFIXES]
-    fasta = [path for path in files if path.suffix not in _SUFFIXES]
+    results = [path for path in files if _is_result(path)]
+    fasta = [path for path in files if path not in results]
     if not results or not fasta:
-        expected = "a result (.npy, .npz, .tsv, .h5) and the FASTA that it was made of are expected"
-        raise ConfigError("FILES", " ".join(map(str, files)), expected)
+        expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) and then its FASTA are expected"
+        raise ConfigError("EMBEDDINGS... FASTA...", " ".join(map(str, files)), expected)
     shards = [_Result.open(path) for path in results]
     selection = _selection(shards)
     num_proteins = sum(shard.num_proteins for shard in shards)
@@ -109,6 +103,10 @@ def check_embeddings(
     )
 
 
+def _is_result(path: Path) -> bool:
+    return path.suffix in (".npy", ".npz", ".h5") or (path.suffix == ".tsv" and companion(path, META).exists())
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Result:
     """A result whose files belong together."""
@@ -121,7 +119,7 @@ class _Result:
         if not path.exists():
             raise InputNotFoundError(str(path), "there is no such result", "check the path")
         meta = read_meta(path)
-        if meta is None or not meta.keys() >= _TOLD:
+        if meta is None:
             raise NotVerifiedError(path, "no meta file beside it says what it is; it may be unfinished")
         result = cls(path=path, meta=meta)
         result._verify_files()
@@ -188,7 +186,7 @@ def _compare_with_input(
 ) -> list[tuple[_Result, int, Record]]:
     """Compare each row's line with the input, and return the wanted rows with their records."""
     lines = ((shard, row, line) for shard in shards for row, line in enumerate(shard.ids_lines()))
-    sample = []
+    sample, num_residues = [], 0
     for number, (ours, record) in enumerate(zip_longest(lines, records)):
         if ours is None:
             found = f"it ends before {record.id!r}, line {record.line} of {record.path}"
@@ -203,8 +201,13 @@ def _compare_with_input(
         if stored != expected:
             found = f"row {row} is {stored[1]!r} with another sequence or description than {record.id!r}"
             raise NotVerifiedError(shard.path, f"{found}, line {record.line} of {record.path}")
+        num_residues += len(record.sequence)
         if number in wanted:
             sample.append((shard, row, record))
+    if num_residues != sum(shard.meta["num_residues"] for shard in shards):
+        raise NotVerifiedError(
+            shards[0].path, f"its rows have {num_residues:,} residues, and its meta file says another"
+        )
     return sample
 
 
@@ -220,15 +223,8 @@ def _recompute(
     if not sample:
         return None
     located = _model(model, meta, shards[0].path)
-    if meta["precision"] not in _TOLERANCES or meta["dtype"] not in _TOLERANCES:
-        raise NotVerifiedError(shards[0].path, f"its meta file names no precision of ours: {meta['precision']!r}")
     checkpoint = load_checkpoint(located.directory)
-    representation = representation_of(
-        checkpoint,
-        layer=",".join(map(str, meta["layer"])),
-        pooling=",".join(meta["pooling"] or ["auto"]),
-        window_residues=meta["window_residues"],
-    )
+    representation = _representation(checkpoint, shards[0])
     device = choose_device(compute)
     checkpoint.to(device).encoder.use_precision(getattr(torch, meta["precision"]))
     computation = representation.residues() if meta["per_residue"] else representation.proteins()
@@ -244,6 +240,24 @@ def _recompute(
             worst = max(worst, difference)
             on_protein(len(record.sequence))
     return worst
+
+
+def _representation(checkpoint: Checkpoint, result: _Result) -> Representation:
+    """Recall which vectors a result holds, and make sure that its meta file says of each column what it is."""
+    meta = result.meta
+    try:
+        representation = representation_of(
+            checkpoint,
+            layer=",".join(map(str, meta["layer"])),
+            pooling=",".join(meta["pooling"] or ["auto"]),
+            window_residues=meta["window_residues"],
+        )
+    except ConfigError as error:
+        raise NotVerifiedError(result.path, f"its meta file does not fit the model ({error})") from error
+    slices = representation.slices(per_residue=meta["per_residue"])
+    if (meta["slices"], meta["dim"]) != (slices, slices[-1]["stop"]):
+        raise NotVerifiedError(result.path, "the slices or the dim in its meta file are not those of its layers")
+    return representation
 
 
 def _rows_of(shard: _Result, sample: Sequence[tuple[_Result, int, Record]]) -> dict[int, str]:

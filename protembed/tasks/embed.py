@@ -13,11 +13,12 @@ import protembed
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.embedding_writer import complete_interrupted, embeddings_writer, remove_leftovers, result_lock
-from protembed.data.embeddings import finished_result, refuse_what_is_no_file
+from protembed.data.embeddings import finished_result, refuse_what_is_not_ours
 from protembed.data.fasta import ReadReport
 from protembed.data.selection import Selection, Shard
 from protembed.data.vectors import FormatName, choose_format
 from protembed.device import choose_device, choose_precision, peak_memory
+from protembed.errors import ConfigError
 from protembed.files import spooled_stdin
 from protembed.inference.engine import Computation, inference_engine
 from protembed.inference.representation import Embedding, Representation, representation_of
@@ -123,7 +124,7 @@ def embed_fasta(
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
     reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
-    job = _Job.prepare(fasta[0], model, embedding, reader, compute)
+    job = _Job.prepare(fasta, model, embedding, reader, compute)
     is_read_twice = job.output != STANDARD_STREAM or job.selection.shard is not None or embedding.dry_run
     with spooled_stdin(fasta, wanted=is_read_twice) as paths:
         if embedding.dry_run:
@@ -165,14 +166,21 @@ class _Job:
 
     @classmethod
     def prepare(
-        cls, first: Path, model: ModelConfig, config: EmbedConfig, reader: ReaderConfig, compute: ComputeConfig
+        cls,
+        fasta: Sequence[Path],
+        model: ModelConfig,
+        config: EmbedConfig,
+        reader: ReaderConfig,
+        compute: ComputeConfig,
     ) -> "_Job":
         shard = None if config.shard is None else Shard.parse(config.shard)
         part = "" if shard is None else f".{shard.number}-of-{shard.total}"
         suffix = config.format or ("h5" if config.per_residue else "npy")
-        output = config.output or default_path(first, f"{part}.{suffix}")
+        output = config.output or default_path(fasta[0], f"{part}.{suffix}")
         format_name = choose_format(output, config.format, per_residue=config.per_residue)
-        refuse_what_is_no_file(output)
+        refuse_what_is_not_ours(output, fasta)
+        if config.per_residue and config.pooling != "auto":
+            raise ConfigError("--pooling", config.pooling, "with --per-residue nothing is pooled")
         device = choose_device(compute)
         located = locate_model(model.model)
         checkpoint = load_checkpoint(located.directory)

@@ -318,3 +318,22 @@ def test_predicting_with_the_bundled_model_says_that_it_has_no_head(proteins_fas
 
     assert result.exit_code == 66
     assert "has no head to predict with; make one by `protembed finetune" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "status", "sentence"),
+    [
+        ("embed - -o emb.npy", "<&-", 65, "the file is empty"),
+        ("embed {fasta} -o - --format tsv --quiet", ">&-", 1, "<stdout> could not be written"),
+        ("embed {fasta} -o emb.npy --quiet", "<&- >&-", 0, ""),
+    ],
+)
+def test_a_closed_stream_is_an_empty_input_or_a_failed_output(
+    proteins_fasta, tmp_path, arguments, closed, status, sentence
+):
+    command = f"{sys.executable} -m protembed {arguments.format(fasta=proteins_fasta)} {closed}"
+    result = subprocess.run(command, shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert result.returncode == status
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr

@@ -106,3 +106,41 @@ def test_of_several_processes_only_the_first_speaks(monkeypatch, capsys):
 
     assert left.value.exit_code == 1
     assert capsys.readouterr() == ("", "")
+
+
+def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch):
+    now = [0.0]
+    for module in ("protembed.cli.display", "protembed.cli.training_display"):
+        monkeypatch.setattr(f"{module}.time.monotonic", lambda: now[0])
+    with Display(ShowConfig()).counting("embedded") as counter:
+        counter.expect(4000)
+        now[0] += 31.0
+        counter.advance(1000)
+
+    told = capsys.readouterr().err
+    assert "embedded: 1 proteins, 1,000 residues, 32 residues/s; 25%, about 1 min 33 s left" in told
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_who_interrupts_hears_that_the_same_command_goes_on(capsys, error):
+    display = Display(ShowConfig())
+    with pytest.raises(error), display.counting("embedded") as counter, display.promising_to_go_on(counter):
+        counter.advance(10)
+        raise error
+
+    assert "interrupted; 1 proteins more are done, the same command goes on there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("num_done", "to_stdout"), [(0, False), (1, True)])
+def test_nothing_is_promised_where_nothing_is_kept(capsys, num_done, to_stdout):
+    display = Display(ShowConfig(), data_on_stdout=to_stdout)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        display.counting("embedded") as counter,
+        display.promising_to_go_on(counter),
+    ):
+        for _ in range(num_done):
+            counter.advance(10)
+        raise KeyboardInterrupt
+
+    assert "interrupted" not in capsys.readouterr().err

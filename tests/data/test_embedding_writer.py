@@ -57,8 +57,17 @@ class Kind:
         pooling = None if self.per_residue else "mean"
         return {
             "model_name": "tiny",
+            "model_revision": None,
+            "model_sha256": "abc",
             "input_sha256": "def",
+            "on_illegal": "error",
+            "long": "window",
+            "window_residues": 1022,
+            "shard": None,
             "per_residue": self.per_residue,
+            "layer": [2],
+            "pooling": None if self.per_residue else ["mean"],
+            "precision": "float32",
             "slices": [{"pooling": pooling, "layer": 2, "start": 0, "stop": 3}],
             "dtype": "float32",
             "format": self.format_name,

@@ -12,14 +12,32 @@ from protembed.data.embeddings import (
     ids_line,
     publish,
     read_meta,
-    refuse_what_is_no_file,
+    refuse_what_is_not_ours,
 )
 from protembed.data.fasta import Record
 from protembed.data.splits import sequence_sha256
 from protembed.errors import OutputExistsError
 from protembed.inputs import STANDARD_STREAM, sha256_of_file
 
-FINGERPRINT = {"model_name": "tiny", "model_sha256": "abc", "input_sha256": "def", "dtype": "float32", "dim": 3}
+FINGERPRINT = {
+    "model_name": "tiny",
+    "model_revision": None,
+    "model_sha256": "abc",
+    "input_sha256": "def",
+    "on_illegal": "error",
+    "long": "window",
+    "window_residues": 1022,
+    "shard": None,
+    "per_residue": False,
+    "layer": [2],
+    "pooling": ["mean"],
+    "slices": [{"pooling": "mean", "layer": 2, "start": 0, "stop": 3}],
+    "precision": "float32",
+    "dtype": "float32",
+    "format": "npy",
+    "dim": 3,
+}
+COUNTS = {"num_proteins": 2, "num_residues": 9, "num_windowed": 0, "num_refused": 0}
 # What a result consists of, in the order in which it comes to its place.
 NAMES = ("emb.ids.tsv", "emb.failed.tsv", "emb.npy", "emb.meta.json")
 
@@ -31,8 +49,8 @@ def contents(folder):
 def finish(output, *, fingerprint=FINGERPRINT):
     output.write_bytes(b"vectors")
     ids = companion(output, ".ids.tsv")
-    ids.write_text("row\n0\n1\n")
-    said = {**fingerprint, "num_proteins": 2, "ids_sha256": sha256_of_file(ids), "sha256": sha256_of_file(output)}
+    ids.write_text("\t".join(IDS_HEADER) + "\n0\n1\n")
+    said = {**COUNTS, **fingerprint, "ids_sha256": sha256_of_file(ids), "sha256": sha256_of_file(output)}
     companion(output, ".meta.json").write_text(json.dumps(said))
     return said
 
@@ -137,9 +155,9 @@ def test_a_folder_where_the_result_should_be_is_not_replaced_even_by_force(tmp_p
     (tmp_path / "emb.npy").mkdir()
 
     with pytest.raises(OutputExistsError, match=r"emb\.npy exists and is no file.*--force does not replace it"):
-        refuse_what_is_no_file(tmp_path / "emb.npy")
-    refuse_what_is_no_file(tmp_path / "another.npy")
-    refuse_what_is_no_file(STANDARD_STREAM)
+        refuse_what_is_not_ours(tmp_path / "emb.npy", [])
+    refuse_what_is_not_ours(tmp_path / "another.npy", [])
+    refuse_what_is_not_ours(STANDARD_STREAM, [])
 
 
 def test_a_meta_file_alone_is_no_result(tmp_path):
@@ -222,3 +240,60 @@ def test_a_publishing_that_is_killed_anywhere_is_completed_by_another(tmp_path, 
         publish(partial, output)
 
     assert contents(tmp_path) == new_result(without)
+
+
+# What stands there and is not ours
+
+
+@pytest.mark.parametrize("name", ["emb.ids.tsv", "emb.failed.tsv", "emb.meta.json"])
+@pytest.mark.parametrize("content", ["precious", "", "{}", '{"num_proteins": 3}', "[" * 100_000])
+def test_a_strangers_file_beside_a_result_is_never_replaced(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+
+    with pytest.raises(OutputExistsError, match=f"{name} exists and was not written by protembed.*--force does not"):
+        refuse_what_is_not_ours(tmp_path / "emb.npy", [])
+
+
+def test_what_is_left_of_a_result_of_ours_may_be_replaced(tmp_path):
+    finish(tmp_path / "emb.npy")
+    (tmp_path / "emb.failed.tsv").write_text("file\tline\tid\treason\nx.fasta\t3\ta\tlong\n")
+
+    refuse_what_is_not_ours(tmp_path / "emb.npy", [tmp_path / "seqs.fasta"])
+    (tmp_path / "emb.npy").unlink()
+    refuse_what_is_not_ours(tmp_path / "emb.npy", [])
+
+
+@pytest.mark.parametrize("name", ["emb.npy", "emb.ids.tsv", "emb.meta.json"])
+def test_an_input_is_never_replaced_under_whatever_name(tmp_path, name):
+    (tmp_path / name).write_text(">a\nMKT\n")
+    (tmp_path / "link.fasta").symlink_to(tmp_path / name)
+
+    with pytest.raises(OutputExistsError, match=f"{name} exists and is an input"):
+        refuse_what_is_not_ours(tmp_path / "emb.npy", [tmp_path / "link.fasta"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_proteins", "abc"),
+        ("num_proteins", None),
+        ("num_proteins", 12.5),
+        ("num_residues", -1),
+        ("shard", 5),
+        ("shard", "9/3"),
+        ("window_residues", 0),
+        ("layer", 4),
+        ("layer", []),
+        ("pooling", "max"),
+        ("slices", []),
+        ("dtype", [1]),
+        ("format", "exe"),
+        ("model_name", 5),
+        ("on_illegal", "boo"),
+        ("precision", "float64"),
+    ],
+)
+def test_a_meta_file_with_an_absurd_value_says_nothing(tmp_path, name, value):
+    finish(tmp_path / "emb.npy", fingerprint=FINGERPRINT | {name: value})
+
+    assert read_meta(tmp_path / "emb.npy") is None

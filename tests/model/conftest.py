@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
+import huggingface_hub.constants  # noqa: F401  # what is patched by its dotted name must be loaded
 import pytest
 
 _QUESTION = re.compile(

@@ -75,7 +75,9 @@ def test_multi_head_attention_concatenates_the_heads_and_projects_them(tiny_enco
     (maps,) = attention.maps(hidden, packed)
 
     mixed = torch.einsum("hqk,khd->qhd", maps, values)
-    assert torch.allclose(attention(hidden, packed), attention.output(mixed.flatten(1)), atol=1e-6)
+    assert torch.allclose(
+        attention(hidden, packed, torch.zeros_like(hidden)), attention.output(mixed.flatten(1)), atol=1e-6
+    )
     assert torch.allclose(maps.sum(-1), torch.ones(4, batch.num_tokens))
 
 

@@ -259,6 +259,31 @@ def test_a_result_that_is_no_array_at_all_is_noticed(embed, refused, kind):
     assert "it cannot be read" in refused(output)
 
 
+LIES = {
+    "slices": ({"slices": [{"pooling": "max", "layer": 0, "start": 0, "stop": 32}]}, "the slices or the dim"),
+    "dim": ({"dim": 3}, "the slices or the dim"),
+    "a layer that is not there": ({"layer": [99]}, "does not fit the model"),
+    "a pooling that is not there": ({"pooling": ["m"]}, "does not fit the model"),
+    "residues": ({"num_residues": 5}, "its meta file says another"),
+    "a list where a number should be": ({"window_residues": [64]}, "no meta file beside it says what it is"),
+}
+
+
+@pytest.mark.parametrize(("changes", "sentence"), LIES.values(), ids=LIES)
+def test_a_meta_file_that_lies_is_noticed(embed, refused, changes, sentence):
+    output = embed()
+    change_meta(output, **changes)
+
+    assert sentence in refused(output)
+
+
+def test_a_fasta_may_be_called_tsv(embed, check, proteins_fasta, tmp_path):
+    fasta = tmp_path / "proteins.tsv"
+    fasta.write_bytes(proteins_fasta.read_bytes())
+
+    assert check(embed("emb.tsv"), fasta=fasta).num_proteins == 40
+
+
 def test_a_missing_result_is_status_66(check, tmp_path):
     with pytest.raises(InputNotFoundError, match="there is no such result") as caught:
         check(tmp_path / "emb.npy")
@@ -268,7 +293,7 @@ def test_a_missing_result_is_status_66(check, tmp_path):
 
 @pytest.mark.parametrize("names", [["emb.npy"], ["a.fasta"], ["emb.npy", "emb.h5"]])
 def test_a_result_and_a_fasta_are_asked_for(names):
-    with pytest.raises(ConfigError, match="and the FASTA that it was made of are expected") as caught:
+    with pytest.raises(ConfigError, match="and then its FASTA are expected") as caught:
         check_embeddings(list(map(Path, names)), ModelConfig(), CheckConfig())
 
     assert caught.value.exit_status == 2

@@ -309,6 +309,11 @@ def test_all_layers_of_residues_stand_side_by_side(embed, oracle, esm_directory)
     assert meta["slices"][1] == {"pooling": None, "layer": 1, "start": 32, "stop": 64}
 
 
+def test_residues_are_not_pooled(embed):
+    with pytest.raises(ConfigError, match="with --per-residue nothing is pooled"):
+        embed("emb.h5", per_residue=True, pooling="max")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_every_format_holds_the_same_numbers(embed, windowed_model, proteins_fasta, dtype):
     options = {"model": windowed_model, "dtype": dtype, "pooling": "mean,max"}
