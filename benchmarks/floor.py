@@ -1,5 +1,6 @@
 """What a machine can do at best: the rate of its matrix products, which no model can exceed."""
 
+import functools
 import importlib.metadata
 import multiprocessing
 import os
@@ -7,27 +8,33 @@ import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 MATRIX, PRODUCTS = 2048, 12
 
 
-def matrix_rate_apart(threads: int) -> float:
+def matrix_rate_apart(threads: int, library: Literal["MKL", "oneDNN"] = "MKL") -> float:
     # In a process of its own: a child's peak memory is never below its parent's, and torch would stay in this one.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(matrix_rate, threads).result()
+        return pool.submit(matrix_rate, threads, library).result()
 
 
-def matrix_rate(threads: int) -> float:
-    """Measure float32 matrix products side by side, each on one thread, in operations per second."""
+def matrix_rate(threads: int, library: Literal["MKL", "oneDNN"] = "MKL") -> float:
+    """Measure float32 matrix products side by side, each on one thread, in operations per second.
+
+    MKL is what torch takes for `torch.mm`, oneDNN what protembed takes where nothing is learned.
+    """
     import torch
 
     matrix = torch.randn(MATRIX, MATRIX)
+    product = torch.mm
+    if library == "oneDNN":
+        product = functools.partial(torch.ops.mkldnn._linear_pointwise, B=None, attr="none", scalars=[], algorithm="")
 
     def multiply(_: int) -> None:
         torch.set_num_threads(1)
         for _ in range(PRODUCTS):
-            torch.mm(matrix, matrix)
+            product(matrix, matrix)
 
     seconds = []
     with ThreadPoolExecutor(threads) as pool:
