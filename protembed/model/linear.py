@@ -1,5 +1,6 @@
 """The linear map of the encoder's layers: torch's own, by the fastest matrix products where nothing is learned."""
 
+import os
 from typing import cast
 
 import torch
@@ -7,11 +8,11 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Linear):
-    """A linear map; on CPUs, in float32 and without gradients, computed by oneDNN.
+    """A linear map; with PROTEMBED_ONEDNN=1, on CPUs, in float32 and without gradients, computed by oneDNN.
 
     Torch multiplies float32 matrices by MKL, which on AMD's processors leaves half of the vector unit idle: on a Zen 5
     core oneDNN reached 270 GFLOP/s and MKL 120 (benchmarks/README.md). The operators are those that torch's compiler
-    emits for the same purpose.
+    emits for the same purpose. It is off by default, for memory was seen to grow with the number of proteins.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -35,7 +36,8 @@ class Linear(nn.Linear):
 
     def _uses_onednn(self, input: Tensor) -> bool:
         return (
-            not torch.is_grad_enabled()
+            os.environ.get("PROTEMBED_ONEDNN") == "1"
+            and not torch.is_grad_enabled()
             and input.device.type == "cpu"
             and input.dtype == self.weight.dtype == torch.float32
             and torch.backends.mkldnn.is_available()

@@ -17,7 +17,8 @@ BY_TORCH = {
 
 
 @pytest.fixture
-def linear():
+def linear(monkeypatch):
+    monkeypatch.setenv("PROTEMBED_ONEDNN", "1")
     torch.manual_seed(0)
     return Linear(48, 96)
 
