@@ -123,9 +123,6 @@ class WorkerPool:
         self._num_workers = num_workers
 
     def __enter__(self) -> "WorkerPool":
-        # Read by oneDNN when it is first used. Every pack has its own number of tokens; a thousand kept preparations,
-        # oneDNN's default, took a gigabyte and saved no time.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(1)
         # The number of intra-op threads belongs to each thread, hence the initializer.

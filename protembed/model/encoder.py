@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import MASK, TOKENS
 from protembed.device import has_varlen_attention, to_device
-from protembed.model.linear import Linear
+from protembed.model.linear import Linear, padding_for
 
 INIT_STD = 0.02
 # ESM-2 was trained with 15 % of the residues chosen and 80 % of those shown as <mask>; the constant stays what it was
@@ -33,22 +33,29 @@ class Pack:
     Attributes:
         offsets: (proteins + 1,), int64, on the tokens' device.
         lengths: tokens of each protein.
+        num_padding: rows behind the tokens, in the layers alone; they belong to nobody.
         is_varlen: whether one kernel can mix all proteins at once, each by itself.
-        cosine: (tokens, 1, 1, head_dim), float32.
-        sine: (tokens, 1, 1, head_dim / 2), float32.
+        cosine: (tokens + padding, 1, 1, head_dim), float32.
+        sine: (tokens + padding, 1, 1, head_dim / 2), float32.
     """
 
     offsets: Tensor
     lengths: list[int]
+    num_padding: int
     is_varlen: bool
     cosine: Tensor
     sine: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all proteins."""
+        return sum(self.lengths)
 
     def rotate(self, vectors: Tensor) -> Tensor:
         """Turn queries and keys by their positions, halves against halves.
 
         Args:
-            vectors: (tokens, n, head, head_dim).
+            vectors: (tokens, n, head, head_dim), with padding behind or without.
 
         Returns:
             The same shape and dtype.
@@ -56,19 +63,20 @@ class Pack:
         Source: Su et al. 2021, "RoFormer", section 3.2.2, in the half-split form of ESM-2.
         """
         first, second = vectors.chunk(2, dim=-1)
-        turned = vectors * self.cosine
+        cosine, sine = self.cosine[: len(vectors)], self.sine[: len(vectors)]
+        turned = vectors * cosine
         middle = first.shape[-1]
-        turned[..., :middle].addcmul_(second, self.sine, value=-1)
-        turned[..., middle:].addcmul_(first, self.sine)
+        turned[..., :middle].addcmul_(second, sine, value=-1)
+        turned[..., middle:].addcmul_(first, sine)
         return turned.to(vectors.dtype)
 
     def split(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Walk over the proteins: of each `(tokens, …)` tensor the protein's part."""
-        return zip(*(tensor.split(self.lengths) for tensor in tensors), strict=True)
+        """Walk over the proteins: of each `(tokens, …)` tensor, with padding behind or without, the protein's part."""
+        return zip(*(tensor[: self.num_tokens].split(self.lengths) for tensor in tensors), strict=True)
 
     def per_token(self, values: Tensor) -> Tensor:
         """Repeat one value per protein, (proteins,), for each of its tokens, (tokens,)."""
-        return values.repeat_interleave(self.offsets.diff(), output_size=sum(self.lengths))
+        return values.repeat_interleave(self.offsets.diff(), output_size=self.num_tokens)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -99,7 +107,8 @@ def attend_packed(query: Tensor, key: Tensor, value: Tensor, pack: Pack) -> Tens
         mixed = varlen_attn(query, key, value, boundaries, boundaries, longest, longest)
         assert isinstance(mixed, Tensor)
         return mixed
-    return torch.cat([attend(*protein) for protein in pack.split(query, key, value)])
+    mixed_proteins = [attend(*protein) for protein in pack.split(query, key, value)]
+    return torch.cat([*mixed_proteins, torch.zeros_like(value[pack.num_tokens :])])
 
 
 class SelfAttention(nn.Module):
@@ -216,12 +225,15 @@ class Encoder(nn.Module):
         device, lengths = self.inverse_frequencies.device, offsets.diff()
         starts = offsets[:-1].repeat_interleave(lengths)
         positions = torch.arange(len(starts)) - starts  # 0 at each protein's start
+        num_padding = padding_for(len(starts), device)
+        positions = F.pad(positions, (0, num_padding))
         positions = to_device(positions.to(self.inverse_frequencies.dtype), device)
         angles = (positions[:, None] * self.inverse_frequencies)[:, None, None]  # (tokens, 1, 1, head_dim / 2)
         cosine = angles.cos()
         return Pack(
             offsets=to_device(offsets, device),
             lengths=lengths.tolist(),
+            num_padding=num_padding,
             is_varlen=has_varlen_attention(device),
             cosine=torch.cat((cosine, cosine), dim=-1),
             sine=angles.sin(),
@@ -249,11 +261,11 @@ class Encoder(nn.Module):
 
     def hidden_states(self, tokens: Tensor, pack: Pack) -> Iterator[Tensor]:
         """Yield the embedding and each layer's output, (tokens, dim); the last one has passed the final LayerNorm."""
-        hidden = self.embed(tokens, pack)
+        hidden = F.pad(self.embed(tokens, pack), (0, 0, 0, pack.num_padding))
         for layer in self.layers:
-            yield hidden
+            yield hidden[: pack.num_tokens]
             hidden = layer(hidden, pack)
-        yield self.final_norm(hidden)
+        yield self.final_norm(hidden[: pack.num_tokens])
 
     def forward(self, tokens: Tensor, pack: Pack, layer: int | None = None) -> Tensor:
         """Represent each token in its context.

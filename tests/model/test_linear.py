@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from protembed.model.linear import Linear
+from protembed.model.linear import Linear, padding_for
 
 WAYS = {
     "plain": lambda linear, inputs, stream: linear(inputs),
@@ -17,14 +17,13 @@ BY_TORCH = {
 
 
 @pytest.fixture
-def linear(monkeypatch):
-    monkeypatch.setenv("PROTEMBED_ONEDNN", "1")
+def linear():
     torch.manual_seed(0)
     return Linear(48, 96)
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("num_tokens", [1, 7, 1024])
+@pytest.mark.parametrize("num_tokens", [64, 192, 1024])
 def test_without_gradients_the_same_numbers_come_out_and_the_stream_stays(linear, way, num_tokens):
     inputs, stream = 3 * torch.randn(num_tokens, 48), torch.randn(num_tokens, 96)
     before = stream.clone()
@@ -39,7 +38,7 @@ def test_without_gradients_the_same_numbers_come_out_and_the_stream_stays(linear
 
 @pytest.mark.parametrize("way", WAYS)
 def test_with_gradients_it_is_torchs_own_to_the_bit(linear, way):
-    inputs, stream = torch.randn(5, 48), torch.randn(5, 96)
+    inputs, stream = torch.randn(64, 48), torch.randn(64, 96)
 
     computed = WAYS[way](linear, inputs, stream)
 
@@ -50,4 +49,21 @@ def test_with_gradients_it_is_torchs_own_to_the_bit(linear, way):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_half_precision_it_is_torchs_own(linear, dtype):
     with torch.inference_mode():
-        assert not linear.to(dtype)._uses_onednn(torch.randn(5, 48, dtype=dtype))
+        assert not linear.to(dtype)._uses_onednn(torch.randn(64, 48, dtype=dtype))
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 63, 65, 1023, 1088, 2048])
+def test_onednn_meets_sixteen_numbers_of_rows_and_no_other(linear, num_rows):
+    inputs = torch.randn(num_rows, 48)
+
+    with torch.inference_mode():
+        assert not linear._uses_onednn(inputs)
+        assert torch.equal(linear(inputs), F.linear(inputs, linear.weight, linear.bias))
+
+
+@pytest.mark.parametrize(("num_rows", "padding"), [(1, 63), (64, 0), (65, 63), (1000, 24), (1024, 0), (1025, 0)])
+def test_packs_are_padded_to_those_numbers_where_nothing_is_learned(num_rows, padding):
+    with torch.no_grad():
+        assert padding_for(num_rows, torch.device("cpu")) == padding
+        assert padding_for(num_rows, torch.device("meta")) == 0
+    assert padding_for(num_rows, torch.device("cpu")) == 0
