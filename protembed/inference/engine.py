@@ -208,7 +208,7 @@ def compute_halving(computation: Computation[Result], one: _Pack) -> _Parts:
     try:
         with torch.inference_mode():
             return list(zip(one.places, compute(pack(one.crops, one.rows)), strict=True))
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         if len(one) == 1:

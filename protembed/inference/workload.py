@@ -16,7 +16,7 @@ _NUM_SAMPLED, _SAMPLED_RESIDUES, _MIN_SECONDS = 64, 600, 1.0
 
 @dataclass
 class Workload:
-    """What there is to compute; complete when `counted` is exhausted.
+    """What there is to compute; complete once `count` has read the proteins.
 
     Attributes:
         shape: of the encoder.
