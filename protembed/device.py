@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from protembed.config.embed import EmbedPrecisionName
-from protembed.config.shared import ComputeConfig, PrecisionName
+from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig, PrecisionName
 from protembed.errors import ConfigError
 
 Item = TypeVar("Item")
@@ -56,6 +56,11 @@ def choose_precision(precision: PrecisionName | EmbedPrecisionName, device: torc
 def has_varlen_attention(device: torch.device) -> bool:
     """Tell whether a device mixes packed proteins of unequal length in one kernel: NVIDIA's from Ampere on."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def default_tokens_per_pack(device: torch.device) -> int:
+    """Say how many tokens are best computed at once: a thousand on each thread of a CPU, many more on a GPU."""
+    return TOKENS_PER_GPU_PACK if device.type == "cuda" else TOKENS_PER_PACK
 
 
 def process_rank() -> int:

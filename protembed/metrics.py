@@ -10,6 +10,10 @@ from sklearn import metrics
 
 Metrics = dict[str, float | None]
 
+LabelCurves = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+THRESHOLDS = np.arange(1, 100) / 100
+
 
 def classification_metrics(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Metrics:
     """Measure a classifier.
@@ -22,19 +26,93 @@ def classification_metrics(truth: NDArray[np.int64], probabilities: NDArray[np.f
         `accuracy`, `macro_f1`, `mcc` and `auroc` (of the second of two classes, else the mean of one against the rest);
         None where a metric is not defined.
     """
-    predicted = probabilities.argmax(1)
     num_classes = probabilities.shape[1]
-    labels = list(range(num_classes))
     auroc: float | None = None
-    if len(set(truth.tolist())) == num_classes:
+    if len(np.unique(truth)) == num_classes:
         scores = probabilities[:, 1] if num_classes == 2 else probabilities
-        auroc = float(metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=labels))
+        auroc = float(metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=list(range(num_classes))))
+    return {**confusion_metrics(confusion_of(truth, probabilities)), "auroc": auroc}
+
+
+def confusion_of(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Count how often each class was taken for each, (true, predicted); arguments as for `classification_metrics`."""
+    num_classes = probabilities.shape[1]
+    pairs = np.bincount(truth * num_classes + probabilities.argmax(1), minlength=num_classes**2)
+    return pairs.reshape(num_classes, num_classes)
+
+
+def confusion_metrics(confusion: NDArray[np.integer]) -> Metrics:
+    """Measure a classifier by what it took for what.
+
+    Args:
+        confusion: (true, predicted), counts.
+
+    Returns:
+        `accuracy`, `macro_f1` and `mcc`; None where a metric is not defined.
+    """
+    truth, predicted = (places.ravel() for places in np.indices(confusion.shape))
+    weights = confusion.ravel()
+    present = (confusion.sum(0) > 0) | (confusion.sum(1) > 0)
+    labels = list(range(len(confusion)))
     return {
-        "accuracy": float(metrics.accuracy_score(truth, predicted)),
-        "macro_f1": float(metrics.f1_score(truth, predicted, average="macro", labels=labels, zero_division=0)),
-        "mcc": float(metrics.matthews_corrcoef(truth, predicted)) if len({*truth, *predicted}) > 1 else None,
-        "auroc": auroc,
+        "accuracy": float(metrics.accuracy_score(truth, predicted, sample_weight=weights)),
+        "macro_f1": float(
+            metrics.f1_score(truth, predicted, sample_weight=weights, average="macro", labels=labels, zero_division=0)
+        ),
+        "mcc": float(metrics.matthews_corrcoef(truth, predicted, sample_weight=weights)) if present.sum() > 1 else None,
     }
+
+
+def multilabel_metrics(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Metrics:
+    """Measure a predictor of any number of labels.
+
+    Args:
+        truth: (proteins, labels), zeros and ones.
+        probabilities: (proteins, labels).
+
+    Returns:
+        `auprc`, the area under the precision-recall curve averaged over the labels that occur, and `fmax`, the best
+        harmonic mean of precision and recall over all thresholds, both averaged over proteins; None where no protein
+        has a label.
+    """
+    occurs = truth.any(0)
+    if not occurs.any():
+        return {"auprc": None, "fmax": None}
+    return {
+        "auprc": float(metrics.average_precision_score(truth[:, occurs], probabilities[:, occurs], average="macro")),
+        "fmax": best_threshold(*label_curves(truth, probabilities))[1],
+    }
+
+
+def label_curves(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> LabelCurves:
+    """Compute each protein's precision and recall at each of `THRESHOLDS`; arguments as for `multilabel_metrics`.
+
+    Returns:
+        Both (proteins, thresholds); NaN where nothing is predicted, or nothing is true.
+    """
+    precision, recall = (np.empty((len(truth), len(THRESHOLDS))) for _ in range(2))
+    with np.errstate(invalid="ignore"):
+        for place, threshold in enumerate(THRESHOLDS):
+            predicted = probabilities >= threshold
+            num_right = (predicted * truth).sum(1)
+            precision[:, place], recall[:, place] = num_right / predicted.sum(1), num_right / truth.sum(1)
+    return precision, recall
+
+
+def best_threshold(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> tuple[float, float]:
+    """Find the threshold with the best protein-centric F1, and that F1, Fmax.
+
+    Args:
+        precision: (proteins, thresholds), from `label_curves`; averaged over the proteins with a prediction.
+        recall: (proteins, thresholds); averaged over the proteins with a label.
+
+    Source: Radivojac et al. 2013, "A large-scale evaluation of computational protein function prediction" (CAFA).
+    """
+    counts = [(~np.isnan(part)).sum(0) for part in (precision, recall)]
+    means = [np.nansum(part, 0) / np.maximum(count, 1) for part, count in zip((precision, recall), counts, strict=True)]
+    f1 = 2 * means[0] * means[1] / np.maximum(means[0] + means[1], 1e-12)
+    best = int(f1.argmax())
+    return float(THRESHOLDS[best]), float(f1[best])
 
 
 def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> Metrics:
@@ -47,13 +125,14 @@ def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floati
     Returns:
         `spearman`, `rmse`, `mse` and `r2`; None where a metric is not defined.
     """
-    varies = len(set(truth.tolist())) > 1 and len(set(predicted.tolist())) > 1
+    truth_varies = bool((truth != truth[0]).any())
+    varies = truth_varies and bool((predicted != predicted[0]).any())
     mse = float(metrics.mean_squared_error(truth, predicted))
     return {
         "spearman": float(stats.spearmanr(truth, predicted).statistic) if varies else None,
         "rmse": mse**0.5,
         "mse": mse,
-        "r2": float(metrics.r2_score(truth, predicted)) if len(set(truth.tolist())) > 1 else None,
+        "r2": float(metrics.r2_score(truth, predicted)) if truth_varies else None,
     }
 
 

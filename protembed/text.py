@@ -48,4 +48,5 @@ def _cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
     text = printable(value)
-    return f"'{text}" if text.startswith(_DANGEROUS_STARTS) and not _NUMBER.fullmatch(text) else text
+    is_number = all(_NUMBER.fullmatch(part) for part in text.split(";"))  # alone, or in a list
+    return f"'{text}" if text.startswith(_DANGEROUS_STARTS) and not is_number else text

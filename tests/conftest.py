@@ -8,6 +8,7 @@ from protembed.data.alphabet import encode
 from protembed.data.batching import cut, pack
 from protembed.data.corpus import Corpus, corpus_writer
 from protembed.data.fasta import read_fasta
+from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.device import WorkerPool
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 from protembed.model.encoder import Encoder, initialise
@@ -52,6 +53,23 @@ def make_corpus(tmp_path_factory):
 def corpus(make_corpus, proteins):
     """The corpus of `proteins_fasta`."""
     return make_corpus(proteins)
+
+
+@pytest.fixture(scope="session")
+def make_table(proteins):
+    """Label the forty proteins, or so many residues of each: 24 for training, 8 for validation, 8 for the test."""
+
+    def make(label_of, num_residues=None):
+        names = ["train"] * 24 + ["valid"] * 8 + ["test"] * 8
+        sequences = [protein[:num_residues] for protein in proteins]
+        labelled = [
+            LabelledProtein(id=f"p{line}", sequence=sequence, label=label_of(sequence), split=split, line=line)
+            for line, (sequence, split) in enumerate(zip(sequences, names, strict=True), start=2)
+        ]
+        parts = {split: [one for one in labelled if one.split == split] for split in ("train", "valid", "test")}
+        return LabelTable(path="labels.csv", target="label", parts=parts)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
+from sklearn import metrics as theirs
 
 from protembed.metrics import (
+    THRESHOLDS,
+    best_threshold,
     bootstrap_interval,
     classification_metrics,
+    confusion_metrics,
+    confusion_of,
+    label_curves,
     majority_probabilities,
     mean_values,
+    multilabel_metrics,
     regression_metrics,
 )
 
@@ -58,6 +65,124 @@ def test_a_class_that_the_test_part_lacks_leaves_auroc_undefined():
 
     assert measured["auroc"] is None
     assert measured["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+# Confusions
+
+
+def test_what_was_taken_for_what_is_counted():
+    truth, predicted = np.array([0, 2, 2, 1, 2]), certain(0, 1, 2, 1, 1, num_classes=3)
+
+    assert confusion_of(truth, predicted).tolist() == [[1, 0, 0], [0, 1, 0], [0, 2, 1]]
+
+
+@pytest.mark.parametrize(
+    "confusion",
+    [
+        [[50, 3], [7, 2]],
+        [[5, 1, 0], [2, 9, 4], [0, 0, 30]],
+        [[5, 1, 0], [2, 9, 0], [0, 0, 0]],  # a class that occurs nowhere
+        [[0, 4, 0], [0, 3, 0], [0, 5, 0]],  # always the same guess
+    ],
+)
+def test_figures_of_a_confusion_are_those_of_its_pairs(confusion):
+    confusion = np.array(confusion)
+    truth, predicted = np.repeat(np.indices(confusion.shape).reshape(2, -1), confusion.ravel(), axis=1)
+
+    measured = confusion_metrics(confusion)
+
+    labels = range(len(confusion))
+    assert measured == pytest.approx(
+        {
+            "accuracy": theirs.accuracy_score(truth, predicted),
+            "macro_f1": theirs.f1_score(truth, predicted, average="macro", labels=labels, zero_division=0),
+            "mcc": theirs.matthews_corrcoef(truth, predicted),
+        }
+    )
+
+
+@pytest.mark.parametrize(("confusion", "accuracy"), [([[9, 0], [0, 0]], 1), ([[0, 0, 0], [0, 4, 0], [0, 0, 0]], 1)])
+def test_one_class_alone_has_no_correlation(confusion, accuracy):
+    measured = confusion_metrics(np.array(confusion))
+
+    assert (measured["mcc"], measured["accuracy"]) == (None, accuracy)
+
+
+# Labels
+
+
+def random_labels(num_proteins=60, num_labels=6):
+    """Labels of which the first occurs nowhere, proteins of which some have none, and guesses of two decimals."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random((num_proteins, num_labels)) < [0, 0.05, 0.1, 0.2, 0.3, 0.5]).astype(float)
+    return truth, np.round(0.6 * rng.random(truth.shape) * rng.random((num_proteins, 1)) + 0.3 * truth, 2)
+
+
+def plain_fmax(truth, probabilities):
+    best = 0.0
+    for threshold in range(1, 100):
+        precisions, recalls = [], []
+        for true, likely in zip(truth, probabilities, strict=True):
+            chosen = {label for label, probability in enumerate(likely) if probability >= threshold / 100}
+            has = set(np.flatnonzero(true))
+            if chosen:
+                precisions.append(len(chosen & has) / len(chosen))
+            if has:
+                recalls.append(len(chosen & has) / len(has))
+        precision, recall = (sum(part) / max(1, len(part)) for part in (precisions, recalls))
+        if precision + recall:
+            best = max(best, 2 * precision * recall / (precision + recall))
+    return best
+
+
+def test_fmax_is_the_best_harmonic_mean_of_precision_and_recall_over_thresholds():
+    truth, probabilities = random_labels()
+
+    assert multilabel_metrics(truth, probabilities)["fmax"] == pytest.approx(plain_fmax(truth, probabilities))
+    assert 0.3 < plain_fmax(truth, probabilities) < 0.95
+
+
+def test_auprc_is_the_mean_over_the_labels_that_occur():
+    truth, probabilities = random_labels()
+
+    each = [theirs.average_precision_score(truth[:, label], probabilities[:, label]) for label in range(1, 6)]
+
+    assert multilabel_metrics(truth, probabilities)["auprc"] == pytest.approx(np.mean(each))
+
+
+def test_labels_by_hand():
+    truth = np.array([[1, 0], [1, 1], [0, 0]])
+    probabilities = np.array([[0.9, 0.6], [0.7, 0.5], [0.1, 0.1]])
+
+    # From 0.51 to 0.6 precisions are 1/2 and 1, recalls 1 and 1/2; from 0.61 to 0.7 1 and 1, 1 and 1/2; from 0.2 to
+    # 0.5 1/2 and 1, 1 and 1.
+    assert multilabel_metrics(truth, probabilities) == pytest.approx({"auprc": (1 + 1 / 2) / 2, "fmax": 6 / 7})
+
+
+def test_proteins_without_a_label_have_nothing_to_measure():
+    assert multilabel_metrics(np.zeros((3, 2)), np.full((3, 2), 0.7)) == {"auprc": None, "fmax": None}
+
+
+def test_a_perfect_guess_of_labels_has_full_marks():
+    truth = np.array([[1.0, 0], [1, 1], [0, 0]])
+
+    assert multilabel_metrics(truth, 0.6 * truth) == {"auprc": 1.0, "fmax": 1.0}
+
+
+def test_a_proteins_curves_are_undefined_where_nothing_is_predicted_or_true():
+    precision, recall = label_curves(np.array([[1.0, 0], [0, 0]]), np.array([[0.5, 0.305], [0.2, 0.0]]))
+
+    at = {threshold: np.flatnonzero(np.isclose(THRESHOLDS, threshold))[0] for threshold in (0.1, 0.4, 0.6)}
+    assert [precision[0, place] for place in at.values()] == pytest.approx([0.5, 1, np.nan], nan_ok=True)
+    assert [recall[0, place] for place in at.values()] == [1, 1, 0]
+    assert [precision[1, place] for place in at.values()] == pytest.approx([0, np.nan, np.nan], nan_ok=True)
+    assert np.isnan(recall[1]).all()
+
+
+def test_the_best_threshold_is_the_lowest_of_those_that_are_equally_good():
+    truth, probabilities = np.array([[1.0, 0]]), np.array([[0.8, 0.25]])
+
+    assert best_threshold(*label_curves(truth, probabilities)) == pytest.approx((0.26, 1.0))
 
 
 # Regression

@@ -5,26 +5,73 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, option
-from protembed.config.shared import PoolingChoice
+from protembed.errors import ConfigError
 
-TaskName = Literal["auto", "classification", "regression"]
-FinetuneMethod = Literal["full", "frozen"]
+TaskChoice = Literal[
+    "auto", "classification", "multilabel", "regression", "residue-classification", "residue-regression"
+]
+FinetuneMethod = Literal["frozen", "full", "lora"]
+SplitName = Literal["random", "cluster", "kfold"]
+HeadName = Literal["linear", "mlp"]
+
+# Above this, training all parameters wants a large GPU, and adapters lose little (Schmirler et al. 2024).
+MOST_FULL_PARAMETERS = 150_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsConfig(Config):
+    """The table."""
+
+    task: TaskChoice = option("auto", "What the labels are; auto looks at them.")
+    target: str | None = option(None, "The label's column; target or label by default.")
+    sequence: str | None = option(None, "The sequence's column; sequence by default.")
+    split_column: str | None = option(None, "The column with train, valid and test; split or set by default.")
+    split: SplitName | None = option(
+        None,
+        "Divide the proteins anew: random, whole clusters of similar ones, or five folds of which each is the test "
+        "part once. A table without a split column is divided by cluster.",
+    )
+    cluster_similarity: float = option(
+        0.5, "Proteins at least so similar, by common 5-mers, stand on one side (cluster, kfold).", min=0.2, max=1.0
+    )
+    drop_shared: bool = option(False, "Leave out test proteins whose sequence also stands in train or valid.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.split is not None and self.split_column is not None:
+            raise ConfigError("--split", self.split, "--split-column already says where each protein stands")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(Config):
-    """The task."""
+    """The learning."""
 
     output: Path | None = option(
         None, "The model directory to make; <name of the table>.model by default.", flags=("-o", "--output")
     )
-    task: TaskName = option("auto", "What the labels are; auto looks at them.")
-    target: str | None = option(None, "The label's column; target or label by default.")
-    sequence: str | None = option(None, "The sequence's column; sequence by default.")
-    split_column: str | None = option(None, "The column with train, valid and test; split or set by default.")
-    method: FinetuneMethod = option("full", "Train the whole encoder, or a linear head on the frozen one.")
-    pooling: PoolingChoice = option("auto", "From residues to the vector that the head sees.")
-    epochs: int = option(5, "Passes over the training proteins (full).", min=1)
-    tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most (full).", min=64)
-    seed: int = option(0, "The seed of the head's initialisation, the order and the held-out split.", min=0)
+    method: FinetuneMethod | None = option(
+        None,
+        "Leave the encoder frozen and fit a head to its vectors (seconds), train all of it (full), or adapters of low "
+        "rank that are merged at the end (lora). By default full up to 150 million parameters, lora above.",
+    )
+    pooling: str = option(
+        "auto",
+        "From residues to the vector that the head sees: mean, max, std, cls, several side by side (mean,std), or "
+        "attention, which is learned; auto is as the model records, else mean.",
+    )
+    head: HeadName = option("linear", "A linear map, or one with a hidden layer (mlp).")
+    epochs: int = option(10, "Passes over the training proteins, at most (full, lora).", min=1)
+    patience: int = option(3, "Epochs without a lower validation loss after which the training ends.", min=1)
+    tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most (full, lora).", min=64)
+    head_rate_factor: float = option(
+        3.0, "The head learns so many times faster than the encoder (full, lora).", min=0.01, max=1000.0
+    )
+    lora_rank: int = option(8, "Rank of the adapters (lora).", min=1, max=256)
+    class_weights: bool = option(False, "Weigh rare classes and labels up, so that all count alike in the loss.")
+    gradient_checkpointing: bool = option(
+        False, "Compute each layer twice instead of keeping it: less memory, a third slower (full, lora)."
+    )
+    repeats: int = option(1, "Train so often, with seeds of their own; the best on the validation part is kept.", min=1)
+    quick: bool = option(False, "Do not train the same shape from random initialisation for comparison.")
+    seed: int = option(0, "The seed of the head's initialisation, the order and the split.", min=0)
     force: bool = option(False, "Replace an existing model directory.")

@@ -7,8 +7,7 @@ from typing import Literal
 from protembed.config.base import Config, option
 
 PrecisionName = Literal["auto", "float32", "bfloat16"]
-PoolingName = Literal["mean", "max", "std", "cls"]
-PoolingChoice = Literal["auto", "mean", "max", "std", "cls"]
+PoolingName = Literal["mean", "max", "std", "cls", "attention"]
 # In the box: protembed/bundled/.
 DEFAULT_MODEL = "protembed_t4_1M"
 # What one thread computes at once: a thousand tokens stay in a core's cache, and a step gives work to several cores.

@@ -1,9 +1,8 @@
-"""Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with `SET=` and `TARGET=`; splits."""
+"""Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with `SET=` and `TARGET=`."""
 
 import codecs
 import csv
 import io
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,21 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TextIO
 
-from protembed.config.finetune import TaskName
 from protembed.data.fasta import OnIllegal, ReadReport, Record, accept_sequence, clean_sequence, read_fasta_stream
-from protembed.data.splits import hash_share
 from protembed.errors import IllegalResidueError, TableError
 from protembed.inputs import display_name, open_input
 
 Split = Literal["train", "valid", "test"]
 
-HELD_OUT_SHARE = 0.1
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "id": ("id",),
     "sequence": ("sequence",),
     "target": ("target", "label"),
     "split": ("split", "set"),
     "validation": ("validation",),  # FLIP's
+    "mask": ("mask",),
 }
 _SPLITS: Mapping[str, Split] = {
     "train": "train",
@@ -42,8 +39,6 @@ _PEEK = 256
 # The longest protein known has 45,000 residues; csv's own limit of 131,072 characters is closer than it should be.
 _LONGEST_CELL = 10_000_000
 _TRUE = ("true", "1", "yes")
-# Whole numbers are taken for classes as long as there are no more of them than this.
-_MAX_NUMBERED_CLASSES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +51,7 @@ class LabelledProtein:
         label: as it stands in the table.
         split: which part it belongs to; None where the table has no splits.
         line: in the file, from 1.
+        mask: as it stands in the table; None where there is none.
     """
 
     id: str
@@ -63,23 +59,42 @@ class LabelledProtein:
     label: str
     split: Split | None
     line: int
+    mask: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """A labelled table as it was read.
+
+    Attributes:
+        path: its name, for messages.
+        target: the name of the label.
+        proteins: in the table's order.
+    """
+
+    path: str
+    target: str
+    proteins: Sequence[LabelledProtein]
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the table says where its proteins stand."""
+        return any(protein.split is not None for protein in self.proteins)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTable:
-    """A labelled table, split into train, valid and test.
+    """A labelled table, divided into train, valid and test.
 
     Attributes:
         path: its name, for messages.
         target: the name of the label.
         parts: the proteins of each split, in the table's order.
-        notes: what was decided for the user, in sentences.
     """
 
     path: str
     target: str
     parts: Mapping[Split, Sequence[LabelledProtein]]
-    notes: Sequence[str]
 
     @property
     def proteins(self) -> list[LabelledProtein]:
@@ -98,11 +113,8 @@ class Columns:
 
 def read_labels(
     path: Path, columns: Columns, *, on_illegal: OnIllegal = "error", report: ReadReport | None = None
-) -> LabelTable:
-    """Read a labelled table, plain or compressed, and split it.
-
-    Without a validation part a tenth of the training proteins is held out by sequence hash; without any splits a tenth
-    each goes to valid and test.
+) -> Labels:
+    """Read a labelled table, plain or compressed.
 
     Args:
         path: CSV or TSV with a header, or FASTA with `SET=` and `TARGET=` in each header; `-` is stdin.
@@ -111,7 +123,7 @@ def read_labels(
         report: counts what was met.
 
     Raises:
-        TableError: a column, a value or a part is missing or makes no sense.
+        TableError: a column or a value is missing or makes no sense.
         IllegalResidueError: a character is no amino acid.
     """
     report = ReadReport() if report is None else report
@@ -129,95 +141,7 @@ def read_labels(
                 text.detach()
     if not proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
-    parts, notes = _split(proteins)
-    for part in ("train", "valid", "test"):
-        if not parts[part]:
-            raise TableError(name, f"there is no {part} part", "add rows whose split says so")
-    return LabelTable(path=name, target=target, parts=parts, notes=notes)
-
-
-def infer_task(table: LabelTable) -> TaskName:
-    """Tell classes from values: numbers are values unless they are few whole ones."""
-    labels = {protein.label for protein in table.parts["train"]}
-    if any(_number(label) is None for label in labels):
-        return "classification"
-    are_whole = all(re.fullmatch(r"[+-]?\d+", label) for label in labels)
-    return "classification" if are_whole and len(labels) <= _MAX_NUMBERED_CLASSES else "regression"
-
-
-def class_names(table: LabelTable) -> tuple[str, ...]:
-    """List the classes of the training part, numbers by size and names by letter.
-
-    Raises:
-        TableError: there are fewer than two, or another part has a class that training never sees.
-    """
-    known = {protein.label for protein in table.parts["train"]}
-    if len(known) < 2:
-        raise TableError(table.path, f"all training labels are {known.pop()!r}", "a task needs at least two classes")
-    if len(known) > len(table.parts["train"]) / 2:
-        found = f"{len(table.parts['train'])} training proteins have {len(known)} different labels, such as "
-        raise TableError(table.path, found + repr(min(known)[:40]), "name the column of their classes by --target")
-    for protein in table.proteins:
-        if protein.label not in known:
-            found = f"the {protein.split or 'held-out'} protein {protein.id!r} has the class {protein.label[:40]!r}"
-            raise TableError(
-                table.path, found, "which no training protein has: add some, or remove it", line=protein.line
-            )
-    return tuple(sorted(known, key=lambda label: (_number(label) is None, _number(label) or 0.0, label)))
-
-
-def label_values(table: LabelTable) -> dict[Split, list[float]]:
-    """Read the labels as numbers.
-
-    Raises:
-        TableError: a label is no finite number, or all training labels are the same.
-    """
-    values: dict[Split, list[float]] = {}
-    for part, proteins in table.parts.items():
-        values[part] = []
-        for protein in proteins:
-            value = _number(protein.label)
-            if value is None:
-                found = f"the label {protein.label[:40]!r} of {protein.id!r} is no finite number"
-                raise TableError(table.path, found, "correct it, or pass --task classification", line=protein.line)
-            values[part].append(value)
-    if len(set(values["train"])) == 1:
-        raise TableError(table.path, f"all training labels are {values['train'][0]:g}", "there is nothing to learn")
-    return values
-
-
-def _number(label: str) -> float | None:
-    try:
-        value = float(label)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _split(proteins: list[LabelledProtein]) -> tuple[dict[Split, list[LabelledProtein]], list[str]]:
-    parts: dict[Split, list[LabelledProtein]] = {"train": [], "valid": [], "test": []}
-    notes = []
-    if all(protein.split is None for protein in proteins):
-        notes.append(
-            "no split column: a tenth each is held out for valid and test by sequence hash; relatives may straddle"
-        )
-        for protein in proteins:
-            share = hash_share(protein.sequence)
-            part: Split = "test" if share < HELD_OUT_SHARE else "valid" if share < 2 * HELD_OUT_SHARE else "train"
-            parts[part].append(protein)
-    else:
-        for protein in proteins:
-            parts[protein.split or "train"].append(protein)
-        if not parts["valid"]:
-            notes.append("no validation part: a tenth of train is held out by sequence hash")
-            train = parts["train"]
-            parts["valid"] = [protein for protein in train if hash_share(protein.sequence) < HELD_OUT_SHARE]
-            parts["train"] = [protein for protein in train if hash_share(protein.sequence) >= HELD_OUT_SHARE]
-    train_sequences = {protein.sequence for protein in parts["train"]}
-    num_shared = sum(protein.sequence in train_sequences for protein in parts["test"])
-    if num_shared:
-        notes.append(f"{num_shared} of {len(parts['test'])} test sequences also stand in train")
-    return parts, notes
+    return Labels(path=name, target=target, proteins=proteins)
 
 
 # CSV and TSV
@@ -249,8 +173,6 @@ def _read_row(
     row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, report: ReadReport
 ) -> LabelledProtein | None:
     row_id = row["id"]
-    if not row["target"]:
-        raise TableError(path, f"row {row_id!r} has no label", "label or remove it", line=line)
     raw = clean_sequence(row["sequence"])
     if not raw:
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
@@ -260,7 +182,9 @@ def _read_row(
     report.num_records += 1
     report.num_residues += len(sequence)
     split = _split_name(path, row, line)
-    return LabelledProtein(id=row_id, sequence=sequence, label=row["target"], split=split, line=line)
+    return LabelledProtein(
+        id=row_id, sequence=sequence, label=row["target"], split=split, line=line, mask=row.get("mask")
+    )
 
 
 class _Header:
@@ -316,7 +240,7 @@ def _illegal_residue(path: str, line: int, row_id: str, sequence: str, residue: 
 
 
 def _label_in_header(record: Record) -> LabelledProtein:
-    written = re.findall(r"(?<!\S)(SET|TARGET|VALIDATION)=(\S+)", record.description)
+    written = re.findall(r"(?<!\S)(SET|TARGET|VALIDATION|MASK)=(\S+)", record.description)
     fields = {name.lower(): value for name, value in written}
     if "target" not in fields:
         found = f"the header of {record.id!r} has no TARGET="
@@ -328,4 +252,5 @@ def _label_in_header(record: Record) -> LabelledProtein:
         label=fields["target"],
         split=_split_name(record.path, row, record.line),
         line=record.line,
+        mask=fields.get("mask"),
     )

@@ -12,6 +12,12 @@ def sequence_sha256(sequence: str) -> bytes:
     return hashlib.sha256(sequence.encode()).digest()
 
 
-def hash_share(sequence: str) -> float:
-    """Map a sequence to a number from 0 to 1, spread evenly over proteins; copies of one are never parted by it."""
-    return int.from_bytes(sequence_sha256(sequence)[:8], "big") / 2**64
+def hash_share(sequence: str, seed: int = 0) -> float:
+    """Map a sequence to a number from 0 to 1, spread evenly over proteins; copies of one are never parted by it.
+
+    Args:
+        sequence: of letters.
+        seed: another one spreads the same proteins anew.
+    """
+    salted = sequence_sha256(f"{sequence}/{seed}" if seed else sequence)
+    return int.from_bytes(salted[:8], "big") / 2**64

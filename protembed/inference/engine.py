@@ -18,9 +18,9 @@ from protembed.config.shapes import SIZES, EncoderShape
 from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, Tokens, cut, pack, split_by_budget
+from protembed.data.windows import Span, window_spans
 from protembed.device import WorkerPool, worker_pool
 from protembed.errors import TooLongForMemoryError
-from protembed.inference.windows import Span, window_spans
 
 # Held at once, with their results, and lost when a run is killed: some seconds of a small model, fewer tokens of a
 # large one, down to a few packs.

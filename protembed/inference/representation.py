@@ -12,14 +12,15 @@ from torch import Tensor
 
 from protembed.config.shared import PoolingName
 from protembed.data.batching import Batch
+from protembed.data.windows import Span
 from protembed.device import to_device
 from protembed.errors import ConfigError
 from protembed.inference.engine import Computation, LongProteins, Result
-from protembed.inference.windows import Span, blend, overlap_cosine
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder, Pack
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import pool, pool_one, residues_of
+from protembed.model.windows import join_windows, overlap_cosine, without_specials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +47,14 @@ class Representation:
         layers: whose outputs, from 0 (the embedding) to the number of layers, side by side.
         poolings: from residues to one vector, side by side; within each the layers.
         window_residues: longer proteins are computed in windows of this length; None: every protein whole.
+        query: (dim,), of a learned pooling by attention; None for all others.
     """
 
     encoder: Encoder
     layers: tuple[int, ...]
     poolings: tuple[PoolingName, ...]
     window_residues: int | None
+    query: Tensor | None = None
 
     def proteins(self) -> Computation[Embedding]:
         """Compute one vector per protein, (poolings · layers · dim,)."""
@@ -71,15 +74,19 @@ class Representation:
         return Computation(whole=whole, long=self._long(lambda cls, residues: _as_array(residues)))
 
     def predictions(self, head: TaskHead) -> Computation[NDArray[np.float32]]:
-        """Compute what a task's head says of each protein: (classes,) probabilities, or a value."""
+        """Compute what a task's head says of each protein, or of each of its residues: see `TaskHead.predict`."""
 
-        def whole(batch: Batch) -> NDArray[np.float32]:
-            return _as_array(head.predict(self._pooled(batch)))
+        def whole(batch: Batch) -> Sequence[NDArray[np.float32]]:
+            if not head.task.per_residue:
+                return list(_as_array(head.predict(self._pooled(batch))))
+            hidden, pack = self._hidden(batch)
+            return [_as_array(head.predict(residues_of(protein))) for (protein,) in pack.split(hidden)]
 
         def join(windows: Sequence[Tensor], spans: Sequence[Span]) -> NDArray[np.float32]:
-            cls, residues = _blended(windows, spans)
-            (prediction,) = _as_array(head.predict(self._pool_one(cls, residues)[None].to(head.scale.device)))
-            return np.asarray(prediction)
+            cls, residues = (part.to(head.scale.device) for part in join_windows(windows, spans))
+            if head.task.per_residue:
+                return _as_array(head.predict(residues))
+            return np.asarray(_as_array(head.predict(self._pool_one(cls, residues)[None]))[0])
 
         return Computation(whole=whole, long=self._long_proteins(join))
 
@@ -94,11 +101,11 @@ class Representation:
 
     def _long(self, values: Callable[[Tensor, Tensor], NDArray[np.float32]]) -> LongProteins[Embedding] | None:
         def join(windows: Sequence[Tensor], spans: Sequence[Span]) -> Embedding:
-            cls, residues = _blended(windows, spans)
+            cls, residues = join_windows(windows, spans)
             return Embedding(
                 values=values(cls, residues),
                 num_windows=len(spans),
-                overlap_cosine=overlap_cosine(_without_specials(windows, spans), spans),
+                overlap_cosine=overlap_cosine(without_specials(windows, spans), spans),
             )
 
         return self._long_proteins(join)
@@ -115,10 +122,11 @@ class Representation:
 
     def _pooled(self, batch: Batch) -> Tensor:
         hidden, pack = self._hidden(batch)
-        return torch.cat([pool(hidden, pack, pooling) for pooling in self.poolings], dim=-1)
+        return torch.cat([pool(hidden, pack, pooling, self.query) for pooling in self.poolings], dim=-1)
 
     def _pool_one(self, cls: Tensor, residues: Tensor) -> Tensor:
-        return torch.cat([pool_one(cls, residues, pooling) for pooling in self.poolings], dim=-1)
+        query = None if self.query is None else self.query.to(residues.device)
+        return torch.cat([pool_one(cls, residues, pooling, query) for pooling in self.poolings], dim=-1)
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Pack]:
         """Compute the vectors of all tokens, (tokens, layers · dim)."""
@@ -154,11 +162,17 @@ def representation_of(
         "last": (last,),
         "all": tuple(range(last + 1)),
     }
+    layers = named.get(layer) or _numbers(layer, last)
+    poolings = parse_poolings((record.pooling or "mean") if pooling == "auto" else pooling)
+    query = None if checkpoint.task_head is None else checkpoint.task_head.query
+    if "attention" in poolings and (query is None or layers != named["auto"]):
+        raise ConfigError("--pooling", pooling, "this model has learned none for that layer, only finetune makes some")
     return Representation(
         encoder=checkpoint.encoder,
-        layers=named.get(layer) or _numbers(layer, last),
-        poolings=(record.pooling or "mean",) if pooling == "auto" else _poolings(pooling),
+        layers=layers,
+        poolings=poolings,
         window_residues=window_residues or record.window_residues,
+        query=query if "attention" in poolings else None,
     )
 
 
@@ -172,7 +186,12 @@ def _numbers(layer: str, last: int) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _poolings(pooling: str) -> tuple[PoolingName, ...]:
+def parse_poolings(pooling: str) -> tuple[PoolingName, ...]:
+    """Read names of poolings, as in `mean,std`.
+
+    Raises:
+        ConfigError: there is no such pooling, or one is named twice.
+    """
     parts, known = [part.strip() for part in pooling.split(",")], get_args(PoolingName)
     if not set(parts) <= set(known):
         expected = f"one of {', '.join(known)} is expected, several as in mean,std, or auto"
@@ -184,19 +203,6 @@ def _poolings(pooling: str) -> tuple[PoolingName, ...]:
 def _refuse_repeated(option: str, value: str, parts: Sequence[str]) -> None:
     if len(set(parts)) < len(parts):
         raise ConfigError(option, value, "each can be named once")
-
-
-def _blended(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
-    """Join a protein's windows to the vector of `<cls>`, (dim,), and those of its residues, (residues, dim)."""
-    return windows[0][0], blend(_without_specials(windows, spans), spans)
-
-
-def _without_specials(windows: Sequence[Tensor], spans: Sequence[Span]) -> list[Tensor]:
-    """Take away `<cls>` of the first window and `<eos>` of the last."""
-    return [
-        window[(start == 0) : len(window) - (stop == spans[-1][1])]
-        for window, (start, stop) in zip(windows, spans, strict=True)
-    ]
 
 
 def _as_array(values: Tensor) -> NDArray[np.float32]:

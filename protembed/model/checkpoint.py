@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from protembed.config.shapes import EncoderShape
+from protembed.config.task import TASKS
 from protembed.data.alphabet import TOKENS
 from protembed.errors import ModelFormatError
 from protembed.files import atomic_directory, write_json, write_text
@@ -214,10 +215,18 @@ _TOKENIZER_CONFIG = {**_SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_l
 
 
 def _read_task_head(directory: Path, shape: EncoderShape, record: ModelRecord) -> TaskHead:
-    head = TaskHead(shape.dim, record.classes)
     try:
         with safe_open(directory / _HEAD, framework="pt") as file:
-            head.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        task = TASKS[record.task or "regression"]
+        head = TaskHead(
+            shape.dim if task.per_residue else shape.dim * len(record.poolings),
+            task,
+            record.classes,
+            num_hidden=len(state["hidden.bias"]) if "hidden.bias" in state else None,
+            query_dim=shape.dim if "query" in state else None,
+        )
+        head.load_state_dict({"threshold": head.threshold, **state})  # earlier heads had none
     except (OSError, SafetensorError, RuntimeError) as error:
         advice = "fetch or make the model again"
         raise ModelFormatError(directory / _HEAD, f"missing or damaged ({error})", advice) from error

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protembed.config.shapes import LAYER_NORM_EPS
+from protembed.config.task import Task
 from protembed.data.alphabet import AMINO_ACID_IDS, TOKENS
 
 # Tokens that are no amino acid can never be a target; with this logit a 33-way softmax gives our 20-way probabilities.
@@ -99,30 +100,50 @@ def average_product_correction(maps: Tensor) -> Tensor:
 
 
 class TaskHead(nn.Module):
-    """A linear head on the pooled vector of a protein.
+    """A linear map, or one with a hidden layer, on the vector of a protein or of each residue.
 
     Args:
-        dim: the encoder's width.
-        classes: the names of the classes, or None for a value.
+        num_inputs: width of the vectors: the encoder's, as often as there are poolings.
+        task: what is predicted.
+        classes: the names of the classes or labels, or None for a value.
+        num_hidden: units of a hidden layer; None: there is none.
+        query_dim: width of a learned query, where residues are pooled by attention; None: they are not.
     """
 
     offset: Tensor
     scale: Tensor
+    threshold: Tensor
 
-    def __init__(self, dim: int, classes: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        num_inputs: int,
+        task: Task,
+        classes: Sequence[str] | None,
+        *,
+        num_hidden: int | None = None,
+        query_dim: int | None = None,
+    ) -> None:
         super().__init__()
+        self.task = task
         self.classes = None if classes is None else tuple(classes)
-        self.linear = nn.Linear(dim, 1 if classes is None else len(classes))
+        self.hidden = None if num_hidden is None else nn.Linear(num_inputs, num_hidden)
+        self.linear = nn.Linear(num_hidden or num_inputs, 1 if classes is None else len(classes))
+        # A query of zeros is the plain mean, from which it learns.
+        self.query = None if query_dim is None else nn.Parameter(torch.zeros(query_dim))
         # A value is learned in units of the training labels' standard deviation, from their mean.
         self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
+        # The probability from which on a label is predicted; the best on the validation part.
+        self.register_buffer("threshold", torch.full((), 0.5))
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Compute (proteins, classes) logits, or (proteins,) standardised values, from (proteins, dim)."""
-        output = self.linear(pooled)
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Compute (n, classes) logits, or (n,) standardised values, from (n, inputs)."""
+        output = self.linear(vectors if self.hidden is None else F.relu(self.hidden(vectors)))
         return cast("Tensor", output if self.classes else output.squeeze(-1))
 
-    def predict(self, pooled: Tensor) -> Tensor:
-        """Compute (proteins, classes) probabilities, or (proteins,) values in the labels' units."""
-        output = self(pooled)
+    def predict(self, vectors: Tensor) -> Tensor:
+        """Compute (n, classes) or (n, labels) probabilities, or (n,) values in the labels' units, from (n, inputs)."""
+        output = self(vectors)
+        if self.task.answer == "labels":
+            return cast("Tensor", output.sigmoid())
         return cast("Tensor", output.softmax(-1) if self.classes else output * self.scale + self.offset)

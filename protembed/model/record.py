@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import protembed
 from protembed.config.shared import PoolingName
+from protembed.config.task import TaskName
 from protembed.errors import ModelFormatError
 from protembed.files import write_json
 from protembed.model.esm_config import ESM2_WINDOW_RESIDUES, read_model_json
@@ -23,32 +24,43 @@ class ModelRecord:
     Attributes:
         window_residues: the longest stretch that the model was trained on.
         layer: whose output represents a protein; None is the last.
-        pooling: how residues become one vector; None if nothing was trained for one.
+        pooling: how residues become one vector, several side by side as in `mean,std`; None if nothing was trained
+            for one.
         configuration: the options of the command that made the model.
         corpus_fingerprint: of the tokens that it was pretrained on.
         metrics: what was measured on it.
         classes: of a fine-tuned classifier.
+        task: of a fine-tuned model.
         target: what a fine-tuned model predicts; None for an encoder.
     """
 
     window_residues: int = ESM2_WINDOW_RESIDUES
     layer: int | None = None
-    pooling: PoolingName | None = None
+    pooling: str | None = None
     configuration: Mapping[str, Any] = field(default_factory=dict)
     corpus_fingerprint: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
+    task: TaskName | None = None
     target: str | None = None
+
+    @property
+    def poolings(self) -> tuple[PoolingName, ...]:
+        """How residues become one vector, side by side; the mean where nothing else was trained for."""
+        return tuple(cast("list[PoolingName]", (self.pooling or "mean").split(",")))
 
 
 # What a reader relies on in protembed.json, and the test that it must pass.
 _RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
     "window_residues": lambda value: type(value) is int and value > 0,
     "layer": lambda value: value is None or (type(value) is int and value >= 0),
-    "pooling": lambda value: value in (None, *get_args(PoolingName)),
+    "pooling": lambda value: (
+        value is None or (isinstance(value, str) and set(value.split(",")) <= set(get_args(PoolingName)))
+    ),
     "classes": lambda value: (
         value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
     ),
+    "task": lambda value: value is None or value in get_args(TaskName),
     "target": lambda value: value is None or isinstance(value, str),
 }
 
@@ -80,6 +92,8 @@ def read_record(directory: Path) -> ModelRecord:
             raise ModelFormatError(directory, found, "fetch or make the model again")
     if values.get("classes") is not None:
         values["classes"] = tuple(values["classes"])
+    if values.get("target") is not None and values.get("task") is None:  # before there were more than two tasks
+        values["task"] = "regression" if values.get("classes") is None else "classification"
     return ModelRecord(**values)
 
 

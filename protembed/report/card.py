@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import protembed
+from protembed.config.task import TASKS
 from protembed.model.checkpoint import Checkpoint
 from protembed.text import printable
 
@@ -37,16 +38,21 @@ def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
 def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     """Describe a fine-tuned model in Markdown; `facts` as for `pretrained_card`."""
     record = checkpoint.record
-    what = f"one of {len(record.classes)} classes" if record.classes else "a value"
+    task = TASKS[record.task or "regression"]
+    what = {"class": "one of {} classes", "labels": "any of {} labels", "value": "a value"}[task.answer]
+    seen = f"the {' and '.join(record.poolings)} of its residues' vectors"
     return model_card(
         f"Predicts {_as_text(record.target or '')}",
-        f"An ESM-2 encoder ({shape_in_words(checkpoint)}) with a linear head on the {record.pooling} of its residues' "
-        f"vectors, which predicts {what} for each protein. `protembed predict seqs.fasta -m DIRECTORY` applies it, and "
-        "`protembed embed seqs.fasta -m DIRECTORY` gives the vectors that the head sees.",
+        f"An ESM-2 encoder ({shape_in_words(checkpoint)}) with a head on "
+        f"{'the vector of each residue' if task.per_residue else seen}, which predicts "
+        f"{what.format(len(record.classes or ()))} for each {'residue' if task.per_residue else 'protein'}. "
+        "`protembed predict seqs.fasta -m DIRECTORY` applies it, and `protembed embed seqs.fasta -m DIRECTORY"
+        f"{' --per-residue' if task.per_residue else ''}` gives the vectors that the head sees.",
         facts,
         {
-            "Limits": "The test figures hold for proteins like those of the table; relatives of training proteins in "
-            "the test part make them look better than they are."
+            "Limits": "The figures hold for proteins like those of the table, with 95 % intervals over test proteins; "
+            "relatives of training proteins in the test part make them look better than they are: `report.html` and "
+            "`test_similarity.tsv` show how much."
         },
     )
 

@@ -1,5 +1,6 @@
 """Figures as PNG files, drawn by matplotlib without a display."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,14 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from protembed.files import atomic_path
+from protembed.metrics import confusion_of
 from protembed.text import printable
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
 _DOTS_PER_INCH = 120
+# Without the version in its metadata a figure is the same bytes wherever it is drawn.
+_METADATA = {"Software": None}
+_MOST_CLASSES_WITH_NUMBERS = 12
 # A run that diverges is drawn up to here; knowing nothing costs 3.
 _LARGEST_LOSS_DRAWN = 20.0
 
@@ -59,6 +64,58 @@ def _draw_validations(axes: Axes, validated: Sequence[Mapping[str, Any]]) -> Non
             axes.axhline(loss, color=_GREY, linestyle=style, linewidth=1, label=f"{name} model")
 
 
+def draw_learning(reports: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draw the loss of a fine-tuning against its steps, as a PNG; `reports` as for `draw_training`."""
+    figure = _new_figure(width=6, height=3.2)
+    axes = figure.subplots()
+    trained = [report for report in reports if report["train_loss"] is not None]
+    steps, losses = [report["step"] for report in trained], [report["train_loss"] for report in trained]
+    axes.plot(steps, losses, color=_BLUE, alpha=0.4, linewidth=0.8, label="training")
+    validated = [report for report in reports if "valid_loss" in report]
+    places = [report["step"] for report in validated]
+    axes.plot(places, [report["valid_loss"] for report in validated], "o-", color=_ORANGE, label="validation")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(edgecolor="none", framealpha=0.9)
+    return _as_png(figure)
+
+
+def draw_confusion(truth: NDArray[np.int64], probabilities: NDArray[np.floating], classes: Sequence[str]) -> bytes:
+    """Draw how often each class is taken for each, as a PNG.
+
+    Args:
+        truth: (n,), the true classes.
+        probabilities: (n, classes).
+        classes: their names.
+    """
+    counts = confusion_of(truth, probabilities)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(2.5 + 0.35 * len(classes), 12)
+    figure = _new_figure(width=side + 0.6, height=side)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [_drawable(name)[:24] for name in classes]
+    axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(classes)), names, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= _MOST_CLASSES_WITH_NUMBERS:
+        for (row, column), share in np.ndenumerate(shares):
+            color = "white" if share > 0.5 else "black"
+            axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=7, color=color)
+    figure.colorbar(image, shrink=0.8)
+    return _as_png(figure)
+
+
+def draw_scatter(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> bytes:
+    """Draw predicted against true values, both (n,), as a PNG."""
+    figure = _new_figure(width=4.6, height=4.4)
+    axes = figure.subplots()
+    axes.plot(truth, predicted, ".", color=_BLUE, alpha=0.35, markersize=3, rasterized=True)
+    ends = [float(min(truth.min(), predicted.min())), float(max(truth.max(), predicted.max()))]
+    axes.plot(ends, ends, color=_GREY, linewidth=1)
+    axes.set(xlabel="measured", ylabel="predicted")
+    return _as_png(figure)
+
+
 def draw_attention(
     path: Path, maps: NDArray[np.floating], title: str, layers: Sequence[int], heads: Sequence[int]
 ) -> None:
@@ -80,9 +137,7 @@ def draw_attention(
                 axes.set_title(f"head {heads[column]}", fontsize=7)
             if column == 0:
                 axes.set_ylabel(f"layer {layers[row]}", fontsize=7)
-        # A dollar sign would begin a formula, and matplotlib's font knows few letters beyond ASCII.
-        shown = printable(title) if title.isascii() else ascii(title)[1:-1]
-        figure.suptitle(shown.replace("$", r"\$"), fontsize=9)
+        figure.suptitle(_drawable(title), fontsize=9)
 
 
 def _draw_map(axes: Axes, weights: NDArray[np.floating]) -> None:
@@ -92,14 +147,30 @@ def _draw_map(axes: Axes, weights: NDArray[np.floating]) -> None:
     axes.set_yticks([])
 
 
+def _drawable(text: str) -> str:
+    """Escape a dollar sign, which would begin a formula, and letters that matplotlib's font does not know."""
+    shown = printable(text) if text.isascii() else ascii(text)[1:-1]
+    return shown.replace("$", r"\$")
+
+
 @contextmanager
 def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
-    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(width, height)
     yield figure
     with atomic_path(path) as temporary:
-        # Without the version in its metadata a figure is the same bytes wherever it is drawn.
-        figure.savefig(temporary, metadata={"Software": None})
+        figure.savefig(temporary, metadata=_METADATA)
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _as_png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata=_METADATA)
+    return stream.getvalue()
 
 
 def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:

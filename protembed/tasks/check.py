@@ -16,12 +16,12 @@ from protembed.data.embeddings import IDS, META, companion, ids_line, read_meta
 from protembed.data.fasta import ReadReport, Record
 from protembed.data.selection import Selection, Shard
 from protembed.data.vectors import count_proteins, dataset_name, read_vectors
+from protembed.data.windows import window_spans
 from protembed.device import choose_device
 from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError, ProtembedError
 from protembed.files import spooled_stdin
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import Representation, representation_of
-from protembed.inference.windows import window_spans
 from protembed.inputs import sha256_of_file
 from protembed.model.catalog import LocatedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256

@@ -1,50 +1,37 @@
-"""Fine-tuning: from labelled proteins and a model to a model with a task head, its metrics and its predictions."""
+"""Fine-tuning: from labelled proteins and a model to a model with a task head, and to an honest figure of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from protembed.analysis.climb import Climb, Climbed
+from protembed.analysis.ladder import Ladder, compare
+from protembed.analysis.model_rungs import ModelRungs, Watcher
 from protembed.config.base import as_plain_values
-from protembed.config.finetune import FinetuneConfig, TaskName
+from protembed.config.finetune import MOST_FULL_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelsConfig
 from protembed.config.optimizer import OptimizerConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
+from protembed.config.task import TASKS, Task
 from protembed.data.fasta import ReadReport
-from protembed.data.labels import (
-    Columns,
-    LabelTable,
-    Split,
-    read_labels,
-)
-from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.device import choose_device, worker_pool
-from protembed.errors import OutputExistsError
-from protembed.files import atomic_directory, atomic_file, remove, write_json
-from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation, representation_of
+from protembed.data.labels import Columns, LabelledProtein, Labels, Split, read_labels
+from protembed.data.partition import Division, divide
+from protembed.data.similarity import nearest
+from protembed.data.targets import Targets, choose_task
+from protembed.device import choose_device, choose_precision
+from protembed.errors import ConfigError, OutputExistsError
+from protembed.files import atomic_directory, remove
+from protembed.inference.engine import inference_engine
+from protembed.inference.representation import parse_poolings
 from protembed.inputs import default_path, read_json, sha256_of_inputs
-from protembed.metrics import Metrics
-from protembed.model.catalog import find_model
-from protembed.model.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    model_sha256,
-    write_checkpoint_files,
-)
-from protembed.model.heads import TaskHead
+from protembed.model.catalog import find_model, model_name
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.record import ModelRecord
-from protembed.report.card import finetuned_card
-from protembed.text import table_line
-from protembed.training.finetuning import FullTraining
-from protembed.training.linear import fit_classifier, fit_values
-from protembed.training.loop import StepReport
+from protembed.report.finetuning import METRICS_FILE, FinetuneResult, write_result
+from protembed.training.distributed import Compute
 from protembed.training.run_directory import RunDirectory
-from protembed.training.targets import Targets
-
-_METRICS = "metrics.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +39,7 @@ class FinetuneOptions:
     """All options of a fine-tuning."""
 
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reader: ReaderConfig = field(default_factory=ReaderConfig)
@@ -60,26 +48,26 @@ class FinetuneOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunePlan:
-    """What is going to be learned, known before the first step.
+    """What is going to be learned, known before anything is computed.
 
     Attributes:
         output: the model directory to be.
-        task: classification or regression.
+        task: what the labels are.
         target: the name of the label.
         classes: their names, or None.
-        num_proteins: of each split.
-        num_steps: of training; None for a frozen encoder.
-        first_step: where the training stands; above 0 it is resumed.
+        method: how the encoder learns.
+        num_proteins: of each split; of folds, in the final training.
+        num_folds: in which each protein is measured once; 1 where there is a test part.
         notes: what was decided for the user, in sentences.
     """
 
     output: Path
-    task: TaskName
+    task: Task
     target: str
     classes: Sequence[str] | None
+    method: FinetuneMethod
     num_proteins: dict[Split, int]
-    num_steps: int | None
-    first_step: int
+    num_folds: int
     notes: Sequence[str]
 
 
@@ -89,17 +77,18 @@ class FinetuneSummary:
 
     Attributes:
         output: the model directory; None when the run was left before its end.
-        task: classification or regression.
-        test: metrics of the model on the test part.
-        baseline: metrics of the majority or the mean on the test part.
-        is_finished: whether all planned steps were taken.
+        task: what was learned.
+        ladder: the model's figures on the test part, beside those of simpler ways; None when the run was left.
     """
 
     output: Path | None
-    task: TaskName
-    test: Metrics
-    baseline: Metrics
-    is_finished: bool
+    task: Task
+    ladder: Ladder | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a model."""
+        return self.output is not None
 
 
 def finetune_model(
@@ -107,22 +96,19 @@ def finetune_model(
     options: FinetuneOptions,
     *,
     on_plan: Callable[[FinetunePlan], None] = lambda plan: None,
-    on_step: Callable[[StepReport], None] = lambda report: None,
-    on_protein: Callable[[int], None] = lambda num_residues: None,
-    stop: Callable[[], bool] = lambda: False,
+    watcher: Watcher | None = None,
 ) -> FinetuneSummary:
-    """Train an encoder, or a head on a frozen one, to predict the labels of whole proteins.
+    """Train an encoder, adapters of it, or a head on a frozen one, to predict labels of proteins or their residues.
 
-    The model of the epoch with the lowest validation loss is kept. It comes with `metrics.json`, its predictions on the
-    test part in `test_predictions.tsv`, and a model card; the same call takes up a training that was interrupted.
+    The model with the lowest validation loss is kept. It comes with `metrics.json`, its predictions on the test part,
+    how similar each test protein is to its nearest training protein, a page to look at, and a model card; the same call
+    takes up a training that was interrupted.
 
     Args:
         labels: the labelled table.
         options: of the command.
         on_plan: told once, before anything is computed.
-        on_step: told after each step of a full training.
-        on_protein: told the residues of each protein that the frozen encoder has embedded.
-        stop: asked after each step; when true the training is saved and left.
+        watcher: told of the course, and asked whether to go on; nobody if None.
 
     Returns:
         Where the model is and how good it is on the test part.
@@ -136,119 +122,120 @@ def finetune_model(
     identity = _identity(labels, options, base)
     if output.exists() and not config.force:
         return _recall_summary(output, identity)
-    columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column)
-    table = read_labels(labels, columns, on_illegal=options.reader.on_illegal, report=report)
-    targets = Targets.of(table, config.task)
-    checkpoint = load_checkpoint(base).to(choose_device(options.compute))
-    representation = representation_of(checkpoint, pooling=config.pooling)
-    checkpoint.record = _record(checkpoint.record, representation, table, targets, options)
-    plan = _plan(output, table, targets, report)
-    with worker_pool(options.compute, checkpoint.device) as pool:
-        engine = Engine(pool=pool)
-        if config.method == "frozen":
-            on_plan(plan)
-            checkpoint.task_head = _fit_head(table, targets, representation, engine, on_protein)
-            return _write_result(output, checkpoint, table, targets, engine, identity)
-        run = RunDirectory(output.with_name(f"{output.name}.partial"))
+    table = _read(labels, options, report)
+    task = choose_task(table.proteins, options.labels.task)
+    division = divide(table, task, options.labels, config.seed)
+    targets = [Targets.of(fold, task) for fold in division.folds]
+    final = targets[0] if division.final is division.folds[0] else Targets.of(division.final, task)
+    checkpoint = load_checkpoint(base)
+    method = _method(config, checkpoint, task)
+    on_plan(_plan(output, method, division, final, [*division.notes, *report.warnings()]))
+    device = choose_device(options.compute)
+    run = RunDirectory(output.with_name(f"{output.name}.partial"))
+    with run.locked(), inference_engine(options.compute, device, checkpoint.encoder.shape) as engine:
         run.open(identity, lambda directory: None, force=config.force)
-        training = FullTraining(table, targets, checkpoint, config, options.optimizer, run, pool)
-        on_plan(replace(plan, num_steps=training.plan.num_steps, first_step=training.state.progress.step))
-        trained = training.run(on_step, stop)
-        if trained is None:
-            return FinetuneSummary(output=None, task=targets.name, test={}, baseline={}, is_finished=False)
-        summary = _write_result(output, trained.to(checkpoint.device), table, targets, engine, identity)
-    remove(run.path(""))
-    return summary
+        rungs = ModelRungs(
+            base=base,
+            record=_record(checkpoint.record, final, division.final.target, options),
+            method=method,
+            config=config,
+            optimizer=options.optimizer,
+            engine=engine,
+            compute=Compute(pool=engine.pool, precision=choose_precision("auto", device)),
+            run=run,
+            identity=identity,
+            device=device,
+            watcher=watcher or Watcher(),
+        )
+        climbed = Climb(rungs, division, targets, final).climb()
+        if climbed is None:
+            return FinetuneSummary(output=None, task=task, ladder=None)
+        result = _result(climbed, division, targets, final, identity, config.seed)
+        with atomic_directory(output, marker=METRICS_FILE) as directory:
+            write_result(directory, result)
+        remove(run.path(""))
+    return FinetuneSummary(output=output, task=task, ladder=result.ladder)
 
 
-def _record(
-    base: ModelRecord, representation: Representation, table: LabelTable, targets: Targets, options: FinetuneOptions
-) -> ModelRecord:
+def _result(
+    climbed: Climbed,
+    division: Division,
+    targets: Sequence[Targets],
+    final: Targets,
+    identity: Mapping[str, Any],
+    seed: int,
+) -> FinetuneResult:
+    """Measure, and gather what is left behind."""
+    tests = [table.parts["test"] for table in division.folds]
+    truth = [answer for one in targets for answer in one.of_split["test"]]
+    trains = [table.parts["train"] for table in division.folds]
+    similar = [nearest(_sequences(test), _sequences(train)) for test, train in zip(tests, trains, strict=True)]
+    return FinetuneResult(
+        checkpoint=climbed.kept.checkpoint,
+        targets=final,
+        sizes={split: len(part) for split, part in division.final.parts.items()},
+        identity=identity,
+        ladder=compare(final.task, truth, climbed.outputs, seed),
+        proteins=[protein for test in tests for protein in test],
+        truth=truth,
+        outputs=climbed.kept_outputs,
+        similarities=np.concatenate([similarities for _, similarities in similar]),
+        neighbours=[train[place] for train, (places, _) in zip(trains, similar, strict=True) for place in places],
+        notes=division.notes,
+        log=climbed.log,
+    )
+
+
+def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
+    return [protein.sequence for protein in proteins]
+
+
+def _read(labels: Path, options: FinetuneOptions, report: ReadReport) -> Labels:
+    config = options.labels
+    columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column)
+    return read_labels(labels, columns, on_illegal=options.reader.on_illegal, report=report)
+
+
+def _method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> FinetuneMethod:
+    """Decide how the encoder learns, and refuse what cannot be."""
+    method: FinetuneMethod = "full" if checkpoint.num_parameters <= MOST_FULL_PARAMETERS else "lora"
+    method = config.method or method
+    poolings = () if config.pooling == "auto" else parse_poolings(config.pooling)
+    if "attention" in poolings and (method == "frozen" or task.per_residue):
+        raise ConfigError("--pooling", config.pooling, "attention is learned with --method full or lora, for proteins")
+    if config.class_weights and task.answer == "value":
+        raise ConfigError("--class-weights", config.class_weights, f"{task.name} has no classes")
+    if config.class_weights and method == "frozen" and config.head == "mlp":
+        raise ConfigError("--class-weights", config.class_weights, "a frozen encoder's mlp cannot weigh them")
+    return method
+
+
+def _record(base: ModelRecord, targets: Targets, target: str, options: FinetuneOptions) -> ModelRecord:
     """Say what the model is going to be."""
-    window_residues = base.window_residues
-    if options.finetune.method == "full":
-        # It is trained on whole proteins, and must compute others like those.
-        window_residues = max(window_residues, *(len(protein.sequence) for protein in table.parts["train"]))
+    pooling = (base.pooling or "mean") if options.finetune.pooling == "auto" else options.finetune.pooling
     return replace(
         base,
-        window_residues=window_residues,
-        layer=representation.layers[0],
-        pooling=representation.poolings[0],
-        configuration=_settings(options),
+        pooling=",".join(parse_poolings(pooling)),
+        configuration={**_settings(options), "from_model": model_name(options.model.model)},
         classes=targets.classes,
-        target=table.target,
+        task=targets.task.name,
+        target=target,
     )
 
 
-def _plan(output: Path, table: LabelTable, targets: Targets, report: ReadReport) -> FinetunePlan:
+def _plan(
+    output: Path, method: FinetuneMethod, division: Division, targets: Targets, notes: Sequence[str]
+) -> FinetunePlan:
     return FinetunePlan(
         output=output,
-        task=targets.name,
-        target=table.target,
+        task=targets.task,
+        target=division.final.target,
         classes=targets.classes,
-        num_proteins={split: len(part) for split, part in table.parts.items()},
-        num_steps=None,
-        first_step=0,
-        notes=[*table.notes, *report.warnings()],
+        method=method,
+        num_proteins={split: len(part) for split, part in division.final.parts.items()},
+        num_folds=len(division.folds),
+        notes=notes,
     )
-
-
-def _fit_head(
-    table: LabelTable,
-    targets: Targets,
-    representation: Representation,
-    engine: Engine,
-    on_protein: Callable[[int], None],
-) -> TaskHead:
-    """Embed train and valid once, and fit a linear head to the vectors."""
-    vectors: dict[Split, NDArray[np.float32]] = {}
-    for split in ("train", "valid"):
-        rows = []
-        for protein, embedding in engine.run(representation.proteins(), table.parts[split]):
-            rows.append(embedding.values)
-            on_protein(len(protein.sequence))
-        vectors[split] = np.stack(rows)
-    valid = (vectors["valid"], targets.of_split["valid"])
-    if targets.classes:
-        return fit_classifier(vectors["train"], targets.of_split["train"], valid, targets.classes)
-    return fit_values(vectors["train"], targets.of_split["train"], valid)
-
-
-# What is left behind
-
-
-def _write_result(
-    output: Path, checkpoint: Checkpoint, table: LabelTable, targets: Targets, engine: Engine, identity: dict[str, Any]
-) -> FinetuneSummary:
-    """Predict the test part, measure, and write the model directory with its tables; it appears complete."""
-    head = checkpoint.task_head
-    assert head is not None
-    predictions = representation_of(checkpoint).predictions(head)
-    outputs = np.stack([output for _, output in engine.run(predictions, table.parts["test"])])
-    test, baseline = targets.measure(outputs), targets.measure(targets.baseline())
-    checkpoint.record = replace(checkpoint.record, metrics={"test": test, "baseline": baseline})
-    metrics = {"identity": identity, "task": targets.name, "test": test, "baseline": baseline}
-    with atomic_directory(output, marker=_METRICS) as directory:
-        write_checkpoint_files(
-            checkpoint, directory, finetuned_card(checkpoint, _facts(table, targets, test, baseline))
-        )
-        write_json(directory / _METRICS, metrics)
-        with atomic_file(directory / "test_predictions.tsv") as stream:
-            stream.write(table_line(["id", "label", *prediction_header(targets.classes)]))
-            for protein, values in zip(table.parts["test"], outputs, strict=True):
-                stream.write(table_line([protein.id, protein.label, *prediction_cells(values, targets.classes)]))
-    return FinetuneSummary(output=output, task=targets.name, test=test, baseline=baseline, is_finished=True)
-
-
-def _facts(table: LabelTable, targets: Targets, test: Metrics, baseline: Metrics) -> dict[str, str]:
-    rows = {f"{split} proteins": f"{len(part):,}" for split, part in table.parts.items()}
-    trivial = "majority" if targets.classes else "mean"
-    for name, value in test.items():
-        trivially = baseline[name]
-        ours = "undefined" if value is None else f"{value:.3f}"
-        theirs = "undefined" if trivially is None else f"{trivially:.3f}"
-        rows[f"test {name}"] = f"{ours} ({trivial}: {theirs})"
-    return rows
 
 
 def _identity(labels: Path, options: FinetuneOptions, base: Path) -> dict[str, Any]:
@@ -257,7 +244,7 @@ def _identity(labels: Path, options: FinetuneOptions, base: Path) -> dict[str, A
 
 
 def _settings(options: FinetuneOptions) -> dict[str, Any]:
-    parts = (options.finetune, options.optimizer, options.reader)
+    parts = (options.finetune, options.labels, options.optimizer, options.reader)
     return {name: value for part in parts for name, value in as_plain_values(part).items()}
 
 
@@ -268,15 +255,11 @@ def _recall_summary(output: Path, identity: dict[str, Any]) -> FinetuneSummary:
         OutputExistsError: something else stands there.
     """
     try:
-        recorded = read_json(output / _METRICS)
-    except (OSError, ValueError):
+        recorded = read_json(output / METRICS_FILE)
+        task = TASKS[recorded["task"]]
+        ladder = Ladder.from_plain_values(task, recorded["ladder"])
+    except (OSError, ValueError, LookupError, TypeError):
         raise OutputExistsError(output, "is no result of finetune") from None
     if recorded["identity"] != identity or identity["labels"] is None:
         raise OutputExistsError(output, "was made with other settings or data")
-    return FinetuneSummary(
-        output=output,
-        task=recorded["task"],
-        test=recorded["test"],
-        baseline=recorded["baseline"],
-        is_finished=True,
-    )
+    return FinetuneSummary(output=output, task=task, ladder=ladder)

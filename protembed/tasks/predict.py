@@ -74,13 +74,14 @@ def predict_fasta(
         raise InputNotFoundError(name, "this model has no head to predict with", advice)
     device = choose_device(compute)
     checkpoint.to(device)
-    predictions = representation_of(checkpoint).predictions(head)
+    predictions, threshold = representation_of(checkpoint).predictions(head), float(head.threshold)
     report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
     with inference_engine(compute, device, checkpoint.encoder.shape) as engine, output_stream(output) as stream:
         stream.write(table_line(["id", *prediction_header(head.classes)]))
         for record, output_of_head in engine.run(predictions, records):
-            stream.write(table_line([record.id, *prediction_cells(output_of_head, head.classes)]))
+            cells = prediction_cells(output_of_head, head.task, head.classes, threshold)
+            stream.write(table_line([record.id, *cells]))
             on_protein(len(record.sequence))
     return PredictSummary(
         output=None if output == STANDARD_STREAM else output,

@@ -20,11 +20,11 @@ from protembed.analysis.perplexity import (
 from protembed.config.base import as_plain_values
 from protembed.config.optimizer import OptimizerConfig, OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
-from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig, ReaderConfig
+from protembed.config.shared import ComputeConfig, ReaderConfig
 from protembed.data.batching import PretrainingPlan
 from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora
-from protembed.device import choose_device, choose_precision, worker_pool
+from protembed.device import choose_device, choose_precision, default_tokens_per_pack, worker_pool
 from protembed.files import scratch_directory, write_table
 from protembed.inputs import STANDARD_STREAM, default_path, sha256_of_inputs
 from protembed.metrics import ClassFigures
@@ -49,7 +49,6 @@ from protembed.training.state import RunState
 _DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
 # Chosen at equal time (benchmarks/README.md); the first is the default.
 _DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
-_DEFAULT_TOKENS_PER_PACK = {"cpu": TOKENS_PER_PACK, "cuda": TOKENS_PER_GPU_PACK}
 # What decides when something is written down or shown, and changes no number.
 _UNSHAPING = ("save_minutes", "keep_checkpoints", "dry_run")
 
@@ -144,7 +143,7 @@ class _Pretraining:
         config, self._run, self._options, self._warnings = options.pretrain, run, options, warnings
         self._corpora = open_corpora(run.path("corpus"))
         tokens_per_pack = options.batches.tokens_per_pack or min(
-            _DEFAULT_TOKENS_PER_PACK.get(device.type, TOKENS_PER_PACK),
+            default_tokens_per_pack(device),
             -(-options.batches.tokens_per_batch // compute.processes.size),  # no process without a pack
         )
         self._checkpoint = starting_model(config, options.batches.crop_residues).to(device)

@@ -1,98 +1,210 @@
-"""Fine-tuning of the whole encoder, by the loop that pretraining uses."""
+"""The training of an encoder, whole or by adapters, and of a new head on it, by the loop that pretraining uses."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
 
-from protembed.config.finetune import FinetuneConfig
+from protembed.config.finetune import FinetuneConfig, FinetuneMethod
 from protembed.config.optimizer import OptimizerConfig, OptimizerName
 from protembed.data.alphabet import encode
-from protembed.data.batching import LabelledPlan, labelled_packs
-from protembed.data.labels import LabelTable
-from protembed.device import WorkerPool
-from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from protembed.data.batching import LabelledPlan, LabelledProteins
+from protembed.data.labels import LabelTable, Split
+from protembed.data.targets import Targets
+from protembed.device import default_tokens_per_pack
+from protembed.files import atomic_path
+from protembed.metrics import best_threshold, label_curves
+from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
+from protembed.model.lora import add_adapters, merge_adapters
+from protembed.model.weights import write_tensors
 from protembed.training.distributed import Compute
 from protembed.training.loop import StepReport, Training, plan_training, train
-from protembed.training.objectives import WholeProtein, evaluate
+from protembed.training.objectives import Labelled, evaluate
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
 from protembed.training.state import RunState
-from protembed.training.targets import Targets
 
-_DEFAULT_RATES: Mapping[OptimizerName, float] = {"adamw": 3e-4, "muon": 3e-4, "sgd": 0.1}
+_DEFAULT_RATES: Mapping[FinetuneMethod, Mapping[OptimizerName, float]] = {
+    "full": {"adamw": 3e-4, "muon": 3e-4, "sgd": 0.01},
+    "lora": {"adamw": 1e-3, "muon": 1e-3, "sgd": 0.1},
+}
+_HIDDEN_UNITS = 64
+_BEST = "best.safetensors"
 
 
-class FullTraining:
-    """The training of an encoder and a new head together, resumed where its run stands.
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a training goes.
+
+    Attributes:
+        method: whether all parameters are trained, or adapters.
+        config: head, batches, epochs.
+        optimizer: of encoder and head.
+        compute: who computes.
+        seed: of the head, the adapters and the order.
+        head: fitted to the frozen encoder, to start from; None: a new one.
+    """
+
+    method: FinetuneMethod
+    config: FinetuneConfig
+    optimizer: OptimizerConfig
+    compute: Compute
+    seed: int
+    head: TaskHead | None = None
+
+
+class EncoderTraining:
+    """The training of an encoder and its head together, resumed where its run stands.
+
+    A head that was fitted to the frozen encoder is the better start: the encoder is not torn about by a head that knows
+    nothing, and the training cannot end worse on the validation part than it began.
+
+    Source: Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution".
 
     Args:
         table: the labelled proteins.
         targets: their labels as numbers.
-        checkpoint: the model, whose record names layer and pooling; it receives the head, and is trained in place.
-        config: epochs, batches and seed.
-        optimizer: of encoder and head.
-        run: keeps the checkpoints and the best model.
-        pool: computes packs side by side.
+        checkpoint: the model, whose record names window, layer and poolings; it receives the head, and is trained in
+            place.
+        course: how.
+        run: keeps the checkpoints and the best weights.
 
     Attributes:
-        plan: the course of the training.
+        plan: the course of the training, step by step.
         state: how far it has come.
     """
 
     def __init__(
-        self,
-        table: LabelTable,
-        targets: Targets,
-        checkpoint: Checkpoint,
-        config: FinetuneConfig,
-        optimizer: OptimizerConfig,
-        run: RunDirectory,
-        pool: WorkerPool,
+        self, table: LabelTable, targets: Targets, checkpoint: Checkpoint, course: Course, run: RunDirectory
     ) -> None:
-        self._checkpoint, self._run, self._compute = checkpoint, run, Compute(pool=pool)
-        head = TaskHead(checkpoint.encoder.shape.dim, targets.classes)
-        initialise(head, "gaussian", torch.Generator().manual_seed(config.seed))
-        if not targets.classes:
-            head.offset.fill_(targets.of_split["train"].mean())
-            head.scale.fill_(targets.of_split["train"].std())
+        self._checkpoint, self._run, self._course = checkpoint, run, course
+        generator = torch.Generator().manual_seed(course.seed)
+        head = _new_head(targets, checkpoint, course.config, generator)
+        if course.head is not None:
+            head.load_state_dict(course.head.state_dict(), strict=False)  # a learned pooling starts as the mean
         checkpoint.task_head = head
-        self._objective = WholeProtein(
-            checkpoint.encoder, head, checkpoint.record.pooling or "mean", checkpoint.record.layer
-        )
+        if course.method == "lora":
+            add_adapters(checkpoint.encoder, course.config.lora_rank, generator)
+        checkpoint.encoder.recomputes_layers = course.config.gradient_checkpointing
+        record = checkpoint.record
+        weights = _class_weights(targets) if course.config.class_weights else None
+        self._objective = Labelled(checkpoint.encoder, head, record.poolings, record.layer, weights)
         self._objective.to(checkpoint.device)
-        self._batches = LabelledPlan(
-            [encode(protein.sequence) for protein in table.parts["train"]],
-            targets.tensor("train"),
-            config.tokens_per_batch,
-            config.seed,
-        )
-        valid = [encode(protein.sequence) for protein in table.parts["valid"]]
-        self._valid_packs = labelled_packs(valid, targets.tensor("valid"), np.arange(len(valid)))
+        proteins = _proteins(table, targets, "train", checkpoint)
+        valid = _proteins(table, targets, "valid", checkpoint)
+        self._batches = LabelledPlan(proteins, course.config.tokens_per_batch, course.seed)
+        self._valid_packs = valid.packs(range(len(valid.residues)))
         steps = self._batches.steps_per_epoch
         self.plan = plan_training(
-            optimizer,
-            config.epochs * steps,
-            _DEFAULT_RATES,
+            course.optimizer,
+            course.config.epochs * steps,
+            _DEFAULT_RATES[course.method],
             validate_every=steps,
             save_every=steps,
+            patience=course.config.patience,
         )
-        self._optimizers = make_optimizers(self._objective, self.plan.optimizer, self.plan.weight_decay, pool)
+        self._optimizers = make_optimizers(
+            self._objective,
+            self.plan.optimizer,
+            self.plan.weight_decay,
+            course.compute.pool,
+            fast=head,
+            fast_factor=course.config.head_rate_factor,
+        )
         self.state = RunState(run.path(""))
         self.state.restore(self._objective, self._optimizers)
+        run.cut_log(self.state.progress.step)
 
-    def run(self, on_step: Callable[[StepReport], None], stop: Callable[[], bool]) -> Checkpoint | None:
-        """Train to the end and return the best model; None if it was left before."""
+    def run(self, on_step: Callable[[StepReport], None], stop: Callable[[], bool]) -> bool:
+        """Train to the end, and turn the checkpoint into the best model; False if it was left before.
+
+        What is left of adapters is in the encoder's own matrices then.
+        """
         training = Training(
-            objective=self._objective, batches=self._batches, optimizers=self._optimizers, compute=self._compute
+            objective=self._objective,
+            batches=self._batches,
+            optimizers=self._optimizers,
+            compute=self._course.compute,
         )
+        progress = self.state.progress
+        if self._course.head is not None and progress.step == 0 and progress.is_best(self._validate()["valid_loss"]):
+            self._keep()
         for report in train(training, self.plan, self.state, validate=self._validate, stop=stop):
             if report.is_best:
-                save_checkpoint(self._checkpoint, self._run.path("best"), card="The best model so far.\n")
+                self._keep()
+            self._run.log(report.log_line())
             on_step(report)
-        return load_checkpoint(self._run.path("best")) if self.state.progress.step == self.plan.num_steps else None
+        if not self.state.progress.is_finished(self.plan.num_steps, self.plan.patience):
+            return False
+        self._objective.load_state_dict(load_file(self._run.path(_BEST)))
+        if self._course.method == "lora":
+            merge_adapters(self._checkpoint.encoder)
+        return True
+
+    @property
+    def valid_loss(self) -> float:
+        """The lowest validation loss so far."""
+        assert self.state.progress.best_loss is not None
+        return self.state.progress.best_loss
+
+    def _keep(self) -> None:
+        with atomic_path(self._run.path(_BEST)) as temporary:
+            write_tensors(self._objective.state_dict(), temporary)
 
     def _validate(self) -> dict[str, float]:
-        return {"valid_loss": evaluate(self._objective, self._valid_packs, self._compute).mean().item()}
+        return {"valid_loss": evaluate(self._objective, self._valid_packs, self._course.compute).mean().item()}
+
+
+def choose_threshold(head: TaskHead, truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> None:
+    """Set from which probability on a head predicts a label: the best of the validation part.
+
+    Args:
+        head: of a multi-label task.
+        truth: (proteins, labels), zeros and ones.
+        probabilities: (proteins, labels), its own.
+    """
+    head.threshold.fill_(best_threshold(*label_curves(truth, probabilities))[0])
+
+
+def _new_head(targets: Targets, checkpoint: Checkpoint, config: FinetuneConfig, generator: torch.Generator) -> TaskHead:
+    dim, poolings = checkpoint.encoder.shape.dim, checkpoint.record.poolings
+    per_residue = targets.task.per_residue
+    head = TaskHead(
+        dim if per_residue else dim * len(poolings),
+        targets.task,
+        targets.classes,
+        num_hidden=_HIDDEN_UNITS if config.head == "mlp" else None,
+        query_dim=dim if "attention" in poolings and not per_residue else None,
+    )
+    initialise(head, "gaussian", generator)
+    if targets.task.answer == "value":
+        known = targets.known("train")
+        head.offset.fill_(known.mean())
+        head.scale.fill_(known.std())
+    return head
+
+
+def _proteins(table: LabelTable, targets: Targets, split: Split, checkpoint: Checkpoint) -> LabelledProteins:
+    return LabelledProteins(
+        residues=[encode(protein.sequence) for protein in table.parts[split]],
+        answers=targets.of_split[split],
+        task=targets.task,
+        window_residues=checkpoint.record.window_residues,
+        tokens_per_pack=default_tokens_per_pack(checkpoint.device),
+    )
+
+
+def _class_weights(targets: Targets) -> Tensor | None:
+    """Weigh each class so that all count alike, and a training target one on average; labels' positives likewise."""
+    known = targets.known("train")
+    if targets.task.answer == "labels":
+        share = known.mean(0).clip(1 / len(known), 1 - 1 / len(known))
+        return torch.from_numpy((1 - share) / share).float()
+    counts = np.bincount(known, minlength=len(targets.classes or ()))
+    return torch.from_numpy(len(known) / (len(counts) * np.maximum(counts, 1))).float()

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from protembed.config.shared import PoolingName
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
 from protembed.data.batching import LabelledBatch, MaskedBatch
+from protembed.data.targets import UNKNOWN_CLASS
+from protembed.data.windows import Span
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
-from protembed.model.pooling import pool
+from protembed.model.pooling import pool_one
+from protembed.model.windows import join_windows
 from protembed.training.distributed import Compute
 
 AnyBatch = TypeVar("AnyBatch")
@@ -93,42 +96,73 @@ class MaskedLM(Objective[MaskedBatch]):
         return cross_entropy_sum(self.logits(batch), targets)
 
 
-class WholeProtein(Objective[LabelledBatch]):
-    """Predict one label per protein from its pooled representation.
+class Labelled(Objective[LabelledBatch]):
+    """Predict the labels of proteins, or of their residues, from the encoder's vectors.
 
-    The loss is the cross-entropy for classes, and half the squared error, in standard deviations of the training
-    labels, for values.
+    The loss is the cross-entropy for classes, the binary cross-entropy for labels, and half the squared error, in
+    standard deviations of the training labels, for values. A long protein's vectors are joined from its windows, as
+    they are when it is embedded.
 
     Args:
         encoder: the encoder.
-        task_head: the head; it knows whether there are classes.
-        pooling: from residues to the vector that the head sees.
+        task_head: the head; it knows the task.
+        poolings: from residues to the vector that the head sees, side by side; not used where residues have labels.
         layer: whose output is pooled; None is the last.
+        class_weights: (classes,), of each class, or of the positives of each label; None: all weigh alike.
     """
 
-    def __init__(self, encoder: Encoder, task_head: TaskHead, pooling: PoolingName, layer: int | None) -> None:
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        task_head: TaskHead,
+        poolings: Sequence[PoolingName],
+        layer: int | None,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.encoder, self.task_head, self._pooling, self._layer = encoder, task_head, pooling, layer
+        self.encoder, self.task_head, self._poolings, self._layer = encoder, task_head, poolings, layer
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, batch: LabelledBatch) -> LossSum:
-        """Sum the loss over the proteins of a batch."""
+        """Sum the loss over the proteins of a batch, or over their residues."""
         pack = self.encoder.pack(batch.offsets)
         hidden = self.encoder(batch.tokens.to(self.device), pack, self._layer)  # (tokens, dim)
-        output = self.task_head(pool(hidden, pack, self._pooling))  # (proteins, classes) or (proteins,)
+        crops = iter(pack.split(hidden))
+        vectors = [self._vectors([next(crops)[0] for _ in spans], spans) for spans in batch.spans]
         targets = batch.targets.to(self.device)
-        if self.task_head.classes:
-            return cross_entropy_sum(output, targets)
-        standardised = (targets - self.task_head.offset) / self.task_head.scale
-        error = F.mse_loss(output, standardised, reduction="sum") / 2
-        return LossSum(error, len(targets), torch.zeros((), dtype=torch.int64, device=error.device))
+        return self._loss(self.task_head(torch.cat(vectors)), targets)
+
+    def _vectors(self, windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
+        """Give what the head sees of a protein: (1, poolings · dim), or (residues, dim)."""
+        cls, residues = join_windows(windows, spans)
+        if self.task_head.task.per_residue:
+            return residues
+        query = self.task_head.query
+        return torch.cat([pool_one(cls, residues, pooling, query) for pooling in self._poolings])[None]
+
+    def _loss(self, output: Tensor, targets: Tensor) -> LossSum:
+        nothing = torch.zeros((), dtype=torch.int64, device=output.device)
+        if self.task_head.task.answer == "labels":
+            loss = F.binary_cross_entropy_with_logits(output, targets, pos_weight=self.class_weights, reduction="sum")
+            return LossSum(loss, targets.numel(), nothing)
+        if self.task_head.task.answer == "class":
+            known = targets != UNKNOWN_CLASS
+            return cross_entropy_sum(output[known], targets[known], self.class_weights)
+        known = ~targets.isnan()
+        standardised = (targets[known] - self.task_head.offset) / self.task_head.scale
+        error = F.mse_loss(output[known], standardised, reduction="sum") / 2
+        return LossSum(error, len(standardised), nothing)
 
 
-def cross_entropy_sum(logits: Tensor, targets: Tensor) -> LossSum:
+def cross_entropy_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> LossSum:
     """Sum the categorical cross-entropy.
 
     Args:
         logits: (n, classes).
         targets: (n,), int64, the true classes.
+        class_weights: (classes,); None: all weigh alike.
 
     Returns:
         Sum in nats, count, and how often the likeliest class is the true one.
@@ -137,7 +171,7 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> LossSum:
     0.562
     """
     num_correct = (logits.argmax(-1) == targets).sum() if len(targets) else targets.sum()
-    return LossSum(F.cross_entropy(logits, targets, reduction="sum"), len(targets), num_correct)
+    return LossSum(F.cross_entropy(logits, targets, class_weights, reduction="sum"), len(targets), num_correct)
 
 
 def evaluate(objective: Objective[AnyBatch], batches: Sequence[AnyBatch], compute: Compute) -> LossSum:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,16 @@ Gradients = Sequence[Tensor | None]
 _BETAS = (0.9, 0.98)
 
 
-def make_optimizers(module: nn.Module, name: OptimizerName, weight_decay: float, pool: WorkerPool) -> list[Optimizer]:
-    """Make what updates a module's parameters, each of them once; the learning rate is set at each step.
+def make_optimizers(
+    module: nn.Module,
+    name: OptimizerName,
+    weight_decay: float,
+    pool: WorkerPool,
+    *,
+    fast: nn.Module | None = None,
+    fast_factor: float = 1.0,
+) -> list[Optimizer]:
+    """Make what updates a module's trained parameters, each of them once; the learning rate is set at each step.
 
     `sgd` is `w ← w - lr · ∂L/∂w` as it stands. `adamw` decays the matrices of layers and heads, never biases, gammas,
     betas and embeddings. `muon` takes the matrices of the layers, and leaves everything else to AdamW at the same
@@ -30,22 +39,36 @@ def make_optimizers(module: nn.Module, name: OptimizerName, weight_decay: float,
         name: the rule.
         weight_decay: of weight matrices (muon, adamw).
         pool: updates matrices side by side on a CPU.
+        fast: a part of the module that learns faster, such as a new head on a trained encoder; no layer.
+        fast_factor: how many times faster.
 
     Source: Loshchilov and Hutter 2019 (AdamW); Jordan et al. 2024 and Liu et al. 2025 (Muon).
     """
+    hurried = set() if fast is None else set(fast.parameters())
     if name == "sgd":
-        return [SGD(module.parameters(), lr=0.0)]
+        return [SGD(_at_both_rates(module, set(module.parameters()), hurried, fast_factor), lr=0.0)]
     optimizers, taken = list[Optimizer](), set[nn.Parameter]()
     if name == "muon":
         taken = set(_layer_matrices(module))
         optimizers.append(make_muon(_in_order(module, taken), weight_decay, pool))
     decayed = set(_matrices(module)) - taken
-    others = set(module.parameters()) - taken - decayed
     groups = [
-        {"params": _in_order(module, decayed), "weight_decay": weight_decay},
-        {"params": _in_order(module, others), "weight_decay": 0.0},
+        {**group, "weight_decay": decay}
+        for chosen, decay in ((decayed, weight_decay), (set(module.parameters()) - taken - decayed, 0.0))
+        for group in _at_both_rates(module, chosen, hurried, fast_factor)
     ]
     return [*optimizers, AdamW(groups, lr=0.0, betas=_BETAS, fused=True)]
+
+
+def _at_both_rates(
+    module: nn.Module, chosen: set[nn.Parameter], hurried: set[nn.Parameter], factor: float
+) -> list[dict[str, Any]]:
+    """Group parameters by how fast they learn."""
+    groups = [
+        {"params": _in_order(module, chosen - hurried), "rate_factor": 1.0},
+        {"params": _in_order(module, chosen & hurried), "rate_factor": factor},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
@@ -63,7 +86,7 @@ def _layer_matrices(module: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def _in_order(module: nn.Module, chosen: set[nn.Parameter]) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter in chosen]
+    return [parameter for parameter in module.parameters() if parameter in chosen and parameter.requires_grad]
 
 
 def learning_rate_at(
@@ -102,10 +125,10 @@ def learning_rate_at(
 
 
 def set_learning_rate(optimizers: Sequence[Optimizer], learning_rate: float) -> None:
-    """Set the learning rate of all parameters."""
+    """Set the learning rate of all parameters, times the factor of those that learn faster."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("rate_factor", 1.0)
 
 
 class GradientSum:

@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import subprocess
@@ -149,6 +150,37 @@ def test_the_whole_way_from_pretraining_to_predictions(proteins_fasta, tmp_path,
 
     made = {path.name for path in tmp_path.iterdir()}
     assert made >= {"proteins.run", "proteins.npy", "parity.model", "proteins.predictions.tsv", "proteins.attention"}
+
+
+LABELS = {
+    "classification": lambda sequence: "long" if len(sequence) > 150 else "short",
+    "multilabel": lambda sequence: ";".join(["any", *(letter for letter in "WC" if letter in sequence)]),
+    "regression": lambda sequence: f"{sequence.count('L') / len(sequence):.4f}",
+    "residue-classification": lambda sequence: "".join("H" if letter in "AELK" else "C" for letter in sequence),
+    "residue-regression": lambda sequence: " ".join(
+        "nan" if letter == "G" else str(ord(letter)) for letter in sequence
+    ),
+}
+
+
+@pytest.mark.parametrize("task", LABELS)
+def test_every_kind_of_task_is_recognised_learned_and_predicted(
+    task, proteins_fasta, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    records = list(read_fasta([proteins_fasta]))
+    lines = [f"{one.sequence}\t{LABELS[task](one.sequence)}\t{'train' if one.row % 3 else 'test'}" for one in records]
+    (tmp_path / "labels.tsv").write_bytes(gzip.compress("\n".join(["sequence\ttarget\tsplit", *lines]).encode()))
+
+    learned = invoke("finetune", "labels.tsv", "-m", tiny_model, "--epochs", "1", "--quick", "--json")
+    predicted = invoke("predict", proteins_fasta, "-m", "labels.model", "-o", "-")
+
+    assert (learned.exit_code, predicted.exit_code) == (0, 0), learned.stderr
+    assert f"\n{task} of 'target'" in f"\n{learned.stderr}"
+    assert "fine-tuned" in json.loads(learned.stdout)["ladder"]["rungs"]
+    header, *rows = predicted.stdout.splitlines()
+    assert header.split("\t")[:2] == ["id", "prediction"]
+    assert [row.split("\t")[0] for row in rows] == [record.id for record in records]
 
 
 def test_stdin_to_stdout_in_a_pipeline(proteins_fasta, tiny_model):

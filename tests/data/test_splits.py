@@ -17,3 +17,14 @@ def test_shares_spread_evenly_between_zero_and_one():
 def test_copies_are_never_parted_and_relatives_are_independent():
     assert hash_share("MKTAYIAKQR") == hash_share("MKTAYIAKQR")
     assert abs(hash_share("MKTAYIAKQR") - hash_share("MKTAYIAKQK")) > 0.001
+
+
+def test_another_seed_spreads_the_same_proteins_anew():
+    sequences = ["MKT" * number for number in range(1, 500)]
+    shares = [[hash_share(sequence, seed) for sequence in sequences] for seed in (0, 1, 2)]
+
+    assert shares[0] == [hash_share(sequence) for sequence in sequences]
+    held_out = [{row for row, share in enumerate(one) if share < 0.1} for one in shares]
+    assert all(30 < len(rows) < 75 for rows in held_out)
+    # Of a tenth another tenth is held out again.
+    assert all(len(held_out[one] & held_out[other]) < 15 for one, other in ((0, 1), (0, 2), (1, 2)))

@@ -12,11 +12,11 @@ from protembed.config.shapes import SIZES
 from protembed.config.shared import ComputeConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
+from protembed.data.windows import window_spans
 from protembed.device import WorkerPool
 from protembed.errors import IllegalResidueError, TooLongForMemoryError
 from protembed.inference.engine import Computation, Engine, LongProteins, inference_engine
 from protembed.inference.representation import Representation
-from protembed.inference.windows import window_spans
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -1,56 +1,19 @@
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from protembed.config.task import TASKS
 from protembed.data.alphabet import CLS, EOS, encode
+from protembed.data.windows import window_spans
 from protembed.errors import ConfigError
-from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation, representation_of
-from protembed.inference.windows import window_spans
+from protembed.inference.representation import representation_of
 from protembed.model.heads import TaskHead
 from protembed.model.record import ModelRecord
 
 WINDOW = 60
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
-
-
-@dataclass(frozen=True)
-class Protein:
-    sequence: str
-
-
-@pytest.fixture
-def represent(tiny_encoder):
-    """Make a representation of the tiny encoder."""
-
-    def make(layers=(2,), poolings=("mean",), window_residues=None):
-        return Representation(encoder=tiny_encoder, layers=layers, poolings=poolings, window_residues=window_residues)
-
-    return make
-
-
-@pytest.fixture
-def compute(pool):
-    """Compute something for each of some sequences, by the engine."""
-
-    def run(computation, sequences):
-        chosen = [Protein(sequence) for sequence in sequences]
-        return [result for _, result in Engine(pool=pool, tokens_per_pack=200).run(computation, chosen)]
-
-    return run
-
-
-@pytest.fixture
-def three(proteins):
-    return proteins[2:5]
-
-
-@pytest.fixture
-def long_and_short(proteins):
-    """383 residues are windows in the tests below, 56 and 60 are whole."""
-    return [proteins[1], proteins[3], proteins[8][:60]]
 
 
 @torch.no_grad()
@@ -111,23 +74,6 @@ def test_residues_leave_cls_and_eos_out(represent, tiny_encoder, compute, three)
     for embedding, sequence in zip(embeddings, three, strict=True):
         assert (embedding.values.shape, embedding.values.dtype) == ((len(sequence), 32), np.float32)
         np.testing.assert_allclose(embedding.values, by_hand(tiny_encoder, sequence, 2)[1], **PARITY)
-
-
-@pytest.mark.parametrize("classes", [None, ("a", "b", "c")])
-@pytest.mark.parametrize("window_residues", [None, WINDOW])
-def test_predictions_are_what_the_head_says_of_the_pooled_vectors(
-    represent, compute, long_and_short, classes, window_residues
-):
-    head = TaskHead(32, classes)
-    representation = represent((1,), ("max",), window_residues)
-
-    predictions = np.stack(compute(representation.predictions(head), long_and_short))
-
-    vectors = np.stack([embedding.values for embedding in compute(representation.proteins(), long_and_short)])
-    with torch.no_grad():
-        expected = head.predict(torch.from_numpy(vectors)).numpy()
-    assert predictions.shape == ((3, 3) if classes else (3,))
-    np.testing.assert_allclose(predictions, expected, **PARITY)
 
 
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
@@ -277,10 +223,39 @@ def test_a_layer_that_the_model_has_not_is_a_usage_error(tiny_checkpoint, layer)
 
 @pytest.mark.parametrize("pooling", ["median", "", "mean,", "mean,auto", "Mean"])
 def test_a_pooling_that_there_is_not_is_a_usage_error(tiny_checkpoint, pooling):
-    with pytest.raises(ConfigError, match="--pooling is .*, but one of mean, max, std, cls is expected") as caught:
+    with pytest.raises(
+        ConfigError, match="--pooling is .*, but one of mean, max, std, cls, attention is expected"
+    ) as caught:
         representation_of(tiny_checkpoint, pooling=pooling)
 
     assert caught.value.exit_status == 2
+
+
+def with_query(checkpoint, **record):
+    checkpoint.record = ModelRecord(**record)
+    checkpoint.task_head = TaskHead(32, TASKS["regression"], None, query_dim=32)
+    return checkpoint
+
+
+def test_a_learned_attention_is_what_its_model_records(tiny_checkpoint):
+    representation = representation_of(with_query(tiny_checkpoint, pooling="attention", layer=1))
+
+    assert (representation.layers, representation.poolings) == ((1,), ("attention",))
+    assert representation.query is tiny_checkpoint.task_head.query
+    assert representation_of(tiny_checkpoint, pooling="mean").query is None
+
+
+@pytest.mark.parametrize("layer", ["last", "0", "0,1"])
+def test_attention_was_learned_for_one_layer_alone(tiny_checkpoint, layer):
+    checkpoint = with_query(tiny_checkpoint, pooling="attention", layer=1)
+
+    with pytest.raises(ConfigError, match="this model has learned none for that layer"):
+        representation_of(checkpoint, layer=layer)
+
+
+def test_a_model_without_a_learned_attention_has_none_to_give(tiny_checkpoint):
+    with pytest.raises(ConfigError, match="--pooling is .*, but this model has learned none"):
+        representation_of(tiny_checkpoint, pooling="mean,attention")
 
 
 @pytest.mark.parametrize("options", [{"layer": "1,2,1"}, {"pooling": "std,std"}])

@@ -10,8 +10,6 @@ from protembed.config.shapes import EncoderShape
 from protembed.data.alphabet import RESIDUES, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
-from protembed.model.encoder import initialise
-from protembed.model.heads import TaskHead
 from protembed.model.record import ModelRecord
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
@@ -99,21 +97,6 @@ def test_half_precision_is_half_as_large_and_read_as_float32(tiny_checkpoint, ti
     stored = load_file(tmp_path / "model.safetensors")
     frequencies = [value for name, value in stored.items() if name.endswith("inv_freq")]
     assert all(torch.equal(value, tiny_checkpoint.encoder.inverse_frequencies) for value in frequencies)
-
-
-@pytest.mark.parametrize("classes", [None, ("membrane", "soluble")])
-def test_a_task_head_comes_back(tiny_checkpoint, tmp_path, classes):
-    head = TaskHead(32, classes)
-    initialise(head, "gaussian", torch.Generator().manual_seed(1))
-    head.offset.fill_(50.0)
-    tiny_checkpoint.task_head = head
-    tiny_checkpoint.record = ModelRecord(target="label", classes=classes, pooling="mean")
-
-    save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
-    loaded = load_checkpoint(tmp_path / "model")
-
-    assert loaded.record.classes == loaded.task_head.classes == classes
-    assert all(torch.equal(value, loaded.task_head.state_dict()[name]) for name, value in head.state_dict().items())
 
 
 def test_the_same_model_gives_the_same_files(tiny_checkpoint, tmp_path):
@@ -343,14 +326,6 @@ def test_a_missing_tensor_is_named(copy):
         load_checkpoint(copy)
 
 
-def test_a_lost_task_head_is_told(tiny_checkpoint, tmp_path):
-    tiny_checkpoint.record = ModelRecord(target="label")
-    save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
-
-    with pytest.raises(ModelFormatError, match=r"head\.safetensors: missing or damaged"):
-        load_checkpoint(tmp_path / "model")
-
-
 def test_pickled_weights_are_not_touched(copy, tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -373,7 +348,16 @@ def test_a_directory_without_a_model_is_no_input(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"classes": 5}, {"classes": [1]}, {"layer": "x"}, {"window_residues": []}, {"pooling": "median"}, {"target": 7}],
+    [
+        {"classes": 5},
+        {"classes": [1]},
+        {"layer": "x"},
+        {"window_residues": []},
+        {"pooling": "median"},
+        {"pooling": "mean,"},
+        {"target": 7},
+        {"task": "guessing"},
+    ],
 )
 def test_a_record_of_wrong_types_is_refused(tiny_checkpoint, tmp_path, change):
     save_checkpoint(tiny_checkpoint, tmp_path / "m", "# m\n")

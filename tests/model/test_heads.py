@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from protembed.config.task import TASKS
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, MASK, TOKENS
 from protembed.model.checkpoint import load_checkpoint
+from protembed.model.encoder import initialise
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead, average_product_correction
 
 
@@ -113,8 +115,15 @@ def test_contacts_equal_those_of_transformers(esm2, whole_batch, proteins):
 # Task heads
 
 
-def test_a_classifier_gives_probabilities_of_its_classes():
-    head = TaskHead(8, ["membrane", "soluble", "other"])
+def task_head(task="classification", classes=None, num_inputs=8, **kind):
+    head = TaskHead(num_inputs, TASKS[task], classes, **kind)
+    initialise(head, "gaussian", torch.Generator().manual_seed(1))
+    return head
+
+
+@pytest.mark.parametrize("task", ["classification", "residue-classification"])
+def test_a_classifier_gives_probabilities_of_its_classes(task):
+    head = task_head(task, ["membrane", "soluble", "other"])
 
     probabilities = head.predict(random(5, 8))
 
@@ -123,8 +132,20 @@ def test_a_classifier_gives_probabilities_of_its_classes():
     assert torch.allclose(probabilities, head(random(5, 8)).softmax(-1))
 
 
-def test_a_regressor_predicts_in_the_units_of_the_labels():
-    head = TaskHead(8, None)
+def test_each_label_has_a_probability_of_its_own():
+    head = task_head("multilabel", ["membrane", "nucleus"])
+    with torch.no_grad():
+        head.linear.bias.fill_(3.0)
+
+    probabilities = head.predict(random(5, 8))
+
+    assert torch.allclose(probabilities, 1 / (1 + torch.exp(-head(random(5, 8)))))
+    assert (probabilities.sum(-1) > 1.5).all()
+
+
+@pytest.mark.parametrize("task", ["regression", "residue-regression"])
+def test_a_regressor_predicts_in_the_units_of_the_labels(task):
+    head = task_head(task)
     head.offset.fill_(50.0)
     head.scale.fill_(10.0)
 
@@ -134,6 +155,33 @@ def test_a_regressor_predicts_in_the_units_of_the_labels():
     assert torch.allclose(values, 50 + 10 * head(random(5, 8)))
 
 
+@pytest.mark.parametrize("num_hidden", [None, 6])
+def test_a_hidden_layer_lets_nothing_negative_through(num_hidden):
+    head, vectors = task_head("regression", num_hidden=num_hidden), random(5, 8)
+
+    if num_hidden is not None:
+        inside = vectors @ head.hidden.weight.T + head.hidden.bias
+        assert (inside < 0).any()
+        vectors = inside.where(inside > 0, 0.0)
+
+    expected = (vectors @ head.linear.weight.T + head.linear.bias)[:, 0]
+    assert torch.allclose(head(random(5, 8)), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("classes", [None, ["a", "b"]])
-def test_units_are_stored_with_the_weights(classes):
-    assert set(TaskHead(8, classes).state_dict()) == {"linear.weight", "linear.bias", "offset", "scale"}
+def test_units_and_threshold_are_stored_with_the_weights(classes):
+    task, stored = "regression" if classes is None else "multilabel", {"offset", "scale", "threshold"}
+
+    assert set(task_head(task, classes).state_dict()) == {"linear.weight", "linear.bias", *stored}
+    assert set(task_head(task, classes, num_hidden=4, query_dim=8).state_dict()) == {
+        *("linear.weight", "linear.bias", "hidden.weight", "hidden.bias", "query"),
+        *stored,
+    }
+
+
+def test_a_new_query_is_zero_and_is_learned_and_the_threshold_is_not():
+    head = task_head("multilabel", ["a", "b"], query_dim=5)
+
+    assert head.query.tolist() == [0.0] * 5
+    assert head.threshold.item() == 0.5
+    assert {name for name, _ in head.named_parameters()} == {"linear.weight", "linear.bias", "query"}

@@ -1,10 +1,13 @@
+import math
+
 import pytest
 import torch
 
-from protembed.model.pooling import pool, pool_one, residues_of
+from protembed.model.pooling import attention_pooling, pool, pool_one, residues_of
 
 HIDDEN = torch.tensor([[9e9, 9e9], [1.0, 10], [2, 30], [6, 20], [-9e9, -9e9], [7e9, 7e9], [3, 4], [-7e9, -7e9]])
 OFFSETS = torch.tensor([0, 5, 8])
+QUERY = torch.tensor([0.5, -0.1])
 
 
 @pytest.mark.parametrize(
@@ -22,11 +25,34 @@ def test_pooling_is_over_residues_never_over_cls_and_eos(tiny_encoder, pooling, 
     assert torch.allclose(pooled, torch.tensor(expected, dtype=torch.float32))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "std", "cls"])
-def test_a_protein_of_which_cls_and_residues_are_known_apart_is_pooled_alike(tiny_encoder, pooling):
-    pooled = torch.stack([pool_one(one[0], one[1:-1], pooling) for one in HIDDEN.split([5, 3])])
+def test_attention_weighs_each_residue_by_how_well_it_meets_the_query(tiny_encoder):
+    # Of the residues (1, 10), (2, 30) and (6, 20), over the root of two dimensions.
+    shares = [math.exp((0.5 * first - 0.1 * second) / math.sqrt(2)) for first, second in ((1, 10), (2, 30), (6, 20))]
+    expected = [
+        sum(share * value for share, value in zip(shares, column, strict=True)) / sum(shares)
+        for column in ((1, 2, 6), (10, 30, 20))
+    ]
 
-    assert torch.equal(pooled, pool(HIDDEN, tiny_encoder.pack(OFFSETS), pooling))
+    pooled = pool(HIDDEN, tiny_encoder.pack(OFFSETS), "attention", QUERY)
+
+    assert torch.allclose(pooled, torch.tensor([expected, [3.0, 4.0]]))
+
+
+def test_a_query_of_zeros_is_the_mean(tiny_encoder):
+    pack = tiny_encoder.pack(OFFSETS)
+
+    assert torch.allclose(pool(HIDDEN, pack, "attention", torch.zeros(2)), pool(HIDDEN, pack, "mean"))
+
+
+def test_a_strong_query_looks_at_one_residue_alone():
+    assert attention_pooling(HIDDEN[1:4], torch.tensor([0.0, 1000.0])).tolist() == [2, 30]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "std", "cls", "attention"])
+def test_a_protein_of_which_cls_and_residues_are_known_apart_is_pooled_alike(tiny_encoder, pooling):
+    pooled = torch.stack([pool_one(one[0], one[1:-1], pooling, QUERY) for one in HIDDEN.split([5, 3])])
+
+    assert torch.equal(pooled, pool(HIDDEN, tiny_encoder.pack(OFFSETS), pooling, QUERY))
 
 
 def test_residues_are_all_tokens_but_the_first_and_the_last():

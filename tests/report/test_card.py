@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 import protembed
 from protembed.report.card import finetuned_card, pretrained_card
 
@@ -14,7 +16,7 @@ def table_of(card):
 
 
 def finetuned(checkpoint, **record):
-    checkpoint.record = replace(checkpoint.record, pooling="mean", **record)
+    checkpoint.record = replace(checkpoint.record, **{"pooling": "mean", **record})
     return finetuned_card(checkpoint, FACTS)
 
 
@@ -34,15 +36,35 @@ def test_a_card_says_what_the_model_is_and_how_to_use_it(tiny_checkpoint):
     assert "## Limits" in card
 
 
-def test_a_finetuned_card_says_what_is_predicted(tiny_checkpoint):
-    assert finetuned(tiny_checkpoint, target="stability").startswith("# Predicts stability\n")
-    assert "predicts a value for each protein" in finetuned(tiny_checkpoint, target="stability")
+@pytest.mark.parametrize(
+    ("task", "classes", "what"),
+    [
+        (None, None, "predicts a value for each protein"),
+        ("regression", None, "predicts a value for each protein"),
+        ("classification", ("in", "out", "between"), "predicts one of 3 classes for each protein"),
+        ("multilabel", ("in", "out"), "predicts any of 2 labels for each protein"),
+        ("residue-classification", ("H", "E", "C"), "predicts one of 3 classes for each residue"),
+        ("residue-regression", None, "predicts a value for each residue"),
+    ],
+)
+def test_a_finetuned_card_says_what_is_predicted_and_of_what(tiny_checkpoint, task, classes, what):
+    card = finetuned(tiny_checkpoint, target="stability", task=task, classes=classes)
 
-    card = finetuned(tiny_checkpoint, target="place", classes=("in", "out", "between"))
-
-    assert "predicts one of 3 classes" in card
-    assert "on the mean of its residues' vectors" in card
+    assert card.startswith("# Predicts stability\n")
+    assert what in card
     assert "protembed predict seqs.fasta -m DIRECTORY" in card
+    of_residues = task is not None and task.startswith("residue")
+    assert ("the vector of each residue" in card) == of_residues
+    assert ("protembed embed seqs.fasta -m DIRECTORY --per-residue" in card) == of_residues
+    assert ("the mean of its residues' vectors" in card) == (not of_residues)
+
+
+def test_a_finetuned_card_names_all_poolings_and_says_how_to_judge_the_figures(tiny_checkpoint):
+    card = finetuned(tiny_checkpoint, target="place", pooling="mean,std")
+
+    assert "on the mean and std of its residues' vectors" in card
+    assert "95 % intervals over test proteins" in card
+    assert "`report.html`" in card
 
 
 def test_the_name_of_a_column_cannot_become_markup(tiny_checkpoint):

@@ -1,9 +1,11 @@
+import io
+
 import matplotlib.image
 import numpy as np
 import pytest
 
 from protembed.errors import OutputError
-from protembed.report.figures import draw_attention, draw_training
+from protembed.report.figures import draw_attention, draw_confusion, draw_learning, draw_scatter, draw_training
 
 MAPS = np.random.default_rng(0).dirichlet(np.ones(12), size=(2, 3, 12)).astype(np.float32)
 
@@ -89,6 +91,90 @@ def test_a_title_is_shown_as_it_is_written_and_not_as_a_formula(tmp_path):
 
     # Two dollar signs more, and no raised number.
     assert ink(tmp_path / "formula.png") > ink(tmp_path / "text.png")
+
+
+# Figures of a fine-tuning
+
+
+def pixels(png):
+    """The colours of a PNG, (rows, columns, 3); reading fails where it is not whole."""
+    return matplotlib.image.imread(io.BytesIO(png))[..., :3]
+
+
+def guesses(num_classes, num_residues=200):
+    """Random classes, and probabilities that are right more often than not."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(num_classes, size=num_residues)
+    return truth, np.eye(num_classes)[truth] + rng.dirichlet(np.ones(num_classes), size=num_residues)
+
+
+VALUES = np.random.default_rng(0).normal(size=(2, 300))
+LEARNED = [report(step, loss=1 / step, **({"valid_loss": 0.5} if step % 10 == 0 else {})) for step in range(1, 41)]
+DRAWN = {
+    "learning": lambda: draw_learning(LEARNED),
+    "confusion": lambda: draw_confusion(*guesses(3), ["H", "E", "C"]),
+    "scatter": lambda: draw_scatter(*VALUES),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
+def test_a_figure_is_a_png_of_the_same_bytes_each_time(draw):
+    png = draw()
+
+    assert png.startswith(b"\x89PNG")
+    assert (pixels(png) < 1).any(-1).mean() > 0.005
+    assert png == draw()
+
+
+@pytest.mark.parametrize(
+    "reports", [LEARNED, LEARNED[:1], LEARNED[:10], [report(1, loss=None)], []], ids=lambda reports: str(len(reports))
+)
+def test_the_learning_is_drawn_however_short_it_was(reports):
+    assert (pixels(draw_learning(reports)) < 1).any(-1).mean() > 0.005
+
+
+def test_the_validation_of_a_learning_is_drawn():
+    without = [{name: value for name, value in line.items() if name != "valid_loss"} for line in LEARNED]
+
+    assert draw_learning(LEARNED) != draw_learning(without)
+
+
+def test_a_class_that_is_always_right_is_drawn_darker_than_one_that_never_is():
+    truth = np.array([0, 0, 1, 1])
+    right, wrong = (draw_confusion(truth, np.eye(2)[guess], ["a", "b"]) for guess in (truth, 1 - truth))
+
+    # The first row and column of the matrix lies in the upper left.
+    corner = [pixels(png)[60:120, 90:150].mean() for png in (right, wrong)]
+    assert corner[0] < corner[1] - 0.3
+
+
+def test_a_class_that_never_occurs_is_drawn_as_nothing():
+    assert pixels(draw_confusion(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"])).min() < 0.5
+
+
+@pytest.mark.parametrize("num_classes", [12, 13, 60])
+def test_many_classes_are_drawn_without_numbers_and_the_figure_stays_small(num_classes):
+    drawn = pixels(draw_confusion(*guesses(num_classes), [f"class {number}" for number in range(num_classes)]))
+
+    assert max(drawn.shape) <= 12.6 * 120
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "$x_{", "<b>", "<script>alert(1)</script>", "$" * 40])
+def test_hostile_names_of_classes_are_drawn_as_text(name):
+    png = draw_confusion(*guesses(2), [name, "other"])
+
+    assert (pixels(png) < 1).any(-1).mean() > 0.05
+
+
+def test_the_name_of_a_class_is_shown_as_it_is_written_and_not_as_a_formula():
+    formula, text = (draw_confusion(*guesses(2), [name, "other"]) for name in ("$x^2$", "x^2"))
+
+    assert formula != text
+
+
+@pytest.mark.parametrize("values", [[[1.0], [2.0]], [[1.0, 1.0], [1.0, 1.0]], [[-1e30, 1e30], [0.0, 1e-30]]])
+def test_values_of_any_size_and_number_are_drawn(values):
+    assert (pixels(draw_scatter(*np.array(values))) < 1).any(-1).mean() > 0.005
 
 
 def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path):

@@ -13,8 +13,8 @@ from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ReaderConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.embeddings import META, companion
 from protembed.data.fasta import read_fasta
+from protembed.data.windows import window_spans
 from protembed.errors import ConfigError, IllegalResidueError, OutputExistsError, TooLongError
-from protembed.inference.windows import window_spans
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.embed import embed_fasta
 

@@ -2,14 +2,10 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, encode
-from protembed.data.batching import labelled_packs
-from protembed.model.heads import TaskHead
-from protembed.model.pooling import pool as pool_residues
+from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
 from protembed.training.distributed import Compute
-from protembed.training.objectives import LossSum, WholeProtein, cross_entropy_sum, evaluate
+from protembed.training.objectives import LossSum, cross_entropy_sum, evaluate
 
 
 def gradients_of(loss, module):
@@ -46,6 +42,16 @@ def test_sum_and_count_are_carried_apart_and_divided_once():
 
     assert (total.sum, total.count, total.num_correct) == (23, 20, 2)
     assert total.mean().item() == pytest.approx(23 / 20)
+
+
+def test_weights_of_classes_multiply_what_each_target_costs_and_not_the_count():
+    logits, targets = torch.tensor([[2.0, 1, 0], [0, 1, 2], [0, 2, 1]]), torch.tensor([0, 1, 1])
+    costs = -logits.log_softmax(-1)[range(3), targets]
+
+    loss = cross_entropy_sum(logits, targets, torch.tensor([0.5, 3.0, 7.0]))
+
+    assert torch.allclose(loss.sum, 0.5 * costs[0] + 3 * costs[1] + 3 * costs[2])
+    assert loss.count == 3
 
 
 # Masked residues
@@ -86,48 +92,6 @@ def test_three_and_seventeen_masked_tokens_in_two_packs_are_one_batch_of_twenty(
     assert all_close(gradients[0], gradients[1])
     assert not torch.allclose(whole.mean(), mean_of_means)
     assert not all_close(gradients[0], gradients[2])
-
-
-# Whole proteins
-
-
-@pytest.fixture
-def labelled(proteins):
-    """Make one pack of three proteins with the labels given."""
-
-    def make(labels):
-        (batch,) = labelled_packs([encode(protein) for protein in proteins[2:5]], torch.tensor(labels), torch.arange(3))
-        return batch
-
-    return make
-
-
-def pooled_by_hand(encoder, batch, layer):
-    pack = encoder.pack(batch.offsets)
-    return pool_residues(list(encoder.hidden_states(batch.tokens, pack))[layer], pack, "mean")
-
-
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_the_loss_of_classes_is_their_cross_entropy_from_the_pooled_layer(tiny_encoder, labelled, layer):
-    head, batch = TaskHead(32, ["a", "b", "c"]), labelled([2, 0, 1])
-
-    loss = WholeProtein(tiny_encoder, head, "mean", layer)(batch)
-
-    logits = head(pooled_by_hand(tiny_encoder, batch, layer))
-    assert loss.count == 3
-    assert torch.allclose(loss.sum, F.cross_entropy(logits, batch.targets, reduction="sum"))
-
-
-def test_the_loss_of_values_is_half_the_squared_error_in_standard_deviations(tiny_encoder, labelled):
-    head, batch = TaskHead(32, None), labelled([30.0, 50.0, 90.0])
-    head.offset.fill_(50.0)
-    head.scale.fill_(20.0)
-
-    loss = WholeProtein(tiny_encoder, head, "mean", None)(batch)
-
-    output = head(pooled_by_hand(tiny_encoder, batch, 2))
-    assert torch.allclose(loss.sum, ((output - torch.tensor([-1.0, 0, 2])) ** 2).sum() / 2)
-    assert (loss.count, loss.num_correct) == (3, 0)
 
 
 # Evaluation

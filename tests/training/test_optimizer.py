@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -113,6 +115,56 @@ def test_sgd_is_the_plain_rule_in_the_second_step_too(masked_lm, pool):
 
     for old, new in zip(before, masked_lm.parameters(), strict=True):
         assert torch.equal(new, torch.add(old, torch.full_like(old, 0.7), alpha=-0.1))
+
+
+def changes(module, optimizers):
+    """Take one step with the same gradient everywhere; return how far each parameter has moved at the most."""
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, 0.7)
+    step(optimizers)
+    return {name: (before[name] - value).abs().max().item() for name, value in module.named_parameters()}
+
+
+@pytest.mark.parametrize(("name", "moved"), [("sgd", 0.7 * 0.01), ("adamw", 0.01), ("muon", 0.01)])
+def test_a_fast_part_learns_so_many_times_faster_and_the_rest_as_without_it(masked_lm, name, moved, pool):
+    alike = copy.deepcopy(masked_lm)
+    optimizers = make_optimizers(masked_lm, name, 0.0, pool, fast=masked_lm.lm_head, fast_factor=10.0)
+    plain = make_optimizers(alike, name, 0.0, pool)
+    for chosen in (optimizers, plain):
+        set_learning_rate(chosen, 0.01)
+
+    hurried, expected = changes(masked_lm, optimizers), changes(alike, plain)
+
+    # The head's bias holds a hundred, of which float32 knows no more than a hundred thousandth.
+    assert {name: hurried[name] for name in hurried if not name.startswith("lm_head")} == {
+        name: expected[name] for name in expected if not name.startswith("lm_head")
+    }
+    head = [value for name, value in hurried.items() if name.startswith("lm_head")]
+    assert head == pytest.approx([10 * moved] * len(head), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_every_trained_parameter_is_updated_by_one_optimiser_once(masked_lm, name, pool):
+    optimizers = make_optimizers(masked_lm, name, 0.1, pool, fast=masked_lm.lm_head, fast_factor=3.0)
+
+    taken = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
+
+    assert len(taken) == len(set(taken))
+    assert set(taken) == set(masked_lm.parameters())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_frozen_parameters_are_neither_updated_nor_decayed(masked_lm, name, pool):
+    frozen = [name for name, _ in masked_lm.named_parameters() if "layers.0" in name or "embedding" in name]
+    for parameter_name in frozen:
+        masked_lm.get_parameter(parameter_name).requires_grad_(False)
+    optimizers = make_optimizers(masked_lm, name, 0.5, pool, fast=masked_lm.lm_head, fast_factor=2.0)
+    set_learning_rate(optimizers, 0.1)
+
+    moved = changes(masked_lm, optimizers)
+
+    assert {name for name, change in moved.items() if change == 0} == set(frozen)
 
 
 # Gradients of several packs

@@ -1,11 +1,10 @@
-from itertools import pairwise
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.inference.windows import blend, overlap_cosine, window_spans
+from protembed.data.windows import window_spans
+from protembed.model.windows import blend, join_windows, overlap_cosine, without_specials
 
 LENGTHS = {"num_residues": st.integers(1, 3000), "window_residues": st.integers(16, 1100)}
 
@@ -17,50 +16,6 @@ def random_windows(spans, dim=5, seed=0):
 
 def parts_of(field, spans):
     return [field[start:stop] for start, stop in spans]
-
-
-# Where windows lie
-
-
-@given(**LENGTHS)
-def test_windows_cover_the_whole_protein_in_order(num_residues, window_residues):
-    spans = window_spans(num_residues, window_residues)
-
-    assert (spans[0][0], spans[-1][1]) == (0, num_residues)
-    assert spans == sorted(set(spans))
-    assert all(start < before_stop for (_, before_stop), (start, _) in pairwise(spans))
-
-
-@given(**LENGTHS)
-def test_windows_are_of_full_length(num_residues, window_residues):
-    lengths = {stop - start for start, stop in window_spans(num_residues, window_residues)}
-
-    assert lengths == {min(num_residues, window_residues)}
-
-
-@given(**LENGTHS)
-def test_neighbouring_windows_share_a_quarter_at_least_and_evenly_so(num_residues, window_residues):
-    spans = window_spans(num_residues, window_residues)
-    shared = [before_stop - start for (_, before_stop), (start, _) in pairwise(spans)]
-
-    assert all(overlap >= window_residues // 4 for overlap in shared)
-    assert max(shared, default=0) - min(shared, default=0) <= 1
-
-
-@given(**LENGTHS)
-def test_windows_are_as_few_as_possible(num_residues, window_residues):
-    num_windows = len(window_spans(num_residues, window_residues))
-    stride = window_residues - window_residues // 4
-
-    assert (num_windows == 1) == (num_residues <= window_residues)
-    # One window less would not reach the end.
-    assert num_windows == 1 or window_residues + (num_windows - 2) * stride < num_residues
-
-
-def test_windows_of_esm2_over_titins_first_thousands_by_hand():
-    assert window_spans(1022, 1022) == [(0, 1022)]
-    assert window_spans(1023, 1022) == [(0, 1022), (1, 1023)]
-    assert window_spans(2000, 1022) == [(0, 1022), (489, 1511), (978, 2000)]
 
 
 # Blending
@@ -120,6 +75,55 @@ def test_three_windows_may_share_a_residue():
 
     # Residue 2: two from the first window's cut, two from either of the second's, one from the third's.
     assert blended[2].item() == pytest.approx((2 * 0 + 2 * 1 + 1 * 4) / 5)
+
+
+# Joining
+
+
+def with_specials(field, spans):
+    """Cut windows out of a field of tokens whose first is <cls> and whose last is <eos>."""
+    num_residues = len(field) - 2
+    return [field[start + (start > 0) : stop + 1 + (stop == num_residues)] for start, stop in spans]
+
+
+def test_of_a_whole_protein_cls_and_all_residues_remain_as_they_are():
+    (tokens,) = random_windows([(0, 32)])
+
+    first, residues = join_windows([tokens], [(0, 30)])
+
+    assert torch.equal(first, tokens[0])
+    assert torch.equal(residues, tokens[1:-1])
+
+
+def test_only_the_outer_windows_lose_a_special_token():
+    field = torch.arange(10.0)[:, None]
+
+    windows = without_specials(with_specials(field, [(0, 4), (2, 6), (4, 8)]), [(0, 4), (2, 6), (4, 8)])
+
+    assert [window[:, 0].tolist() for window in windows] == [[1, 2, 3, 4], [3, 4, 5, 6], [5, 6, 7, 8]]
+
+
+@given(**LENGTHS)
+def test_windows_that_agree_are_joined_to_the_whole_protein(num_residues, window_residues):
+    spans = window_spans(num_residues, window_residues)
+    (field,) = random_windows([(0, num_residues + 2)])
+
+    first, residues = join_windows(with_specials(field, spans), spans)
+
+    assert torch.equal(first, field[0])
+    assert residues.shape == (num_residues, 5)
+    assert torch.allclose(residues, field[1:-1], rtol=1e-5, atol=1e-5)
+
+
+def test_windows_that_disagree_are_blended_and_cls_is_that_of_the_first():
+    spans = [(0, 6), (2, 8)]
+    left, right = torch.zeros(7, 1), torch.ones(7, 1)
+    left[0], right[-1] = 7, 9
+
+    first, residues = join_windows([left, right], spans)
+
+    assert first.tolist() == [7]
+    assert torch.equal(residues, blend([torch.zeros(6, 1), torch.ones(6, 1)], spans))
 
 
 # Agreement

@@ -1,4 +1,4 @@
-"""Proteins longer than a model's window: where the windows lie, how they are blended, and how well they agree."""
+"""The windows of a long protein: how their vectors are joined, and how well they agree."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,32 +7,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Neighbouring windows share at least this part of a window; what is nearer to a window's edge than to the other
-# window's says little.
-_MIN_OVERLAP = 0.25
-
+# Where a window lies in its protein, in residues: start and stop.
 Span = tuple[int, int]
 
 
-def window_spans(num_residues: int, window_residues: int) -> list[Span]:
-    """Lay windows over a protein: as few as overlap by a quarter at least, evenly spread, and all of full length.
+def join_windows(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
+    """Join the vectors of a protein's windows.
 
     Args:
-        num_residues: of the protein.
-        window_residues: of a window.
+        windows: each (tokens, dim); `<cls>` stands before the first, `<eos>` behind the last.
+        spans: where they lie; one alone is the whole protein.
 
     Returns:
-        (start, stop) of each window in residues; one alone where the protein fits.
-
-    >>> window_spans(10, 12), window_spans(10, 8)
-    ([(0, 10)], [(0, 8), (2, 10)])
+        The vector of `<cls>`, (dim,), and those of all residues, (residues, dim).
     """
-    if num_residues <= window_residues:
-        return [(0, num_residues)]
-    stride = window_residues - int(_MIN_OVERLAP * window_residues)
-    num_strides = -(-(num_residues - window_residues) // stride)
-    starts = [step * (num_residues - window_residues) // num_strides for step in range(num_strides + 1)]
-    return [(start, start + window_residues) for start in starts]
+    residues = without_specials(windows, spans)
+    return windows[0][0], residues[0] if len(spans) == 1 else blend(residues, spans)
+
+
+def without_specials(windows: Sequence[Tensor], spans: Sequence[Span]) -> list[Tensor]:
+    """Take away `<cls>` of the first window and `<eos>` of the last."""
+    return [
+        window[(start == 0) : len(window) - (stop == spans[-1][1])]
+        for window, (start, stop) in zip(windows, spans, strict=True)
+    ]
 
 
 def blend(windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
@@ -43,7 +41,7 @@ def blend(windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
 
     Args:
         windows: each (residues of the window, dim), without special tokens.
-        spans: where they lie, from `window_spans`.
+        spans: where they lie.
 
     Returns:
         (residues, dim), the dtype of the windows.

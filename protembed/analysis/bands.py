@@ -1,0 +1,60 @@
+"""Figures of the test proteins in groups: by length, and by how similar the nearest training protein is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protembed.analysis.scores import Output, measure
+from protembed.config.task import Task
+from protembed.data.targets import Answer
+from protembed.metrics import Metrics
+
+LENGTH_EDGES = (0, 128, 256, 512, 1024, np.inf)
+# Below 0.4 strangers cannot be told from distant relatives (`protembed.data.similarity`).
+SIMILARITY_EDGES = (0.0, 0.4, 0.6, 0.8, 1.0, np.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """Some of the test proteins.
+
+    Attributes:
+        low: they have at least this length or similarity.
+        high: and less than this; None: no limit.
+        num_proteins: how many.
+        metrics: of the model on them.
+    """
+
+    low: float
+    high: float | None
+    num_proteins: int
+    metrics: Metrics
+
+
+def measure_bands(
+    task: Task,
+    truth: Sequence[Answer],
+    outputs: Sequence[Output],
+    values: NDArray[np.floating] | NDArray[np.integer],
+    edges: Sequence[float],
+) -> list[Band]:
+    """Measure groups of proteins apart; groups without proteins are left out.
+
+    Args:
+        task: what was predicted.
+        truth: of each protein.
+        outputs: of each protein.
+        values: (proteins,), the length or similarity of each.
+        edges: of the groups.
+    """
+    bands = []
+    for low, high in pairwise(edges):
+        rows = np.flatnonzero((values >= low) & (values < high)).tolist()
+        if rows:
+            metrics = measure(task, [truth[row] for row in rows], [outputs[row] for row in rows])
+            end = None if np.isinf(high) else float(high)
+            bands.append(Band(low=float(low), high=end, num_proteins=len(rows), metrics=metrics))
+    return bands

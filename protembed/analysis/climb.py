@@ -1,0 +1,114 @@
+"""The climb of a ladder: every rung, in every fold and repeat, and the model that is kept in the end."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from protembed.analysis.model_rungs import RANDOM, RUNG_OF_METHOD, ModelRung, ModelRungs
+from protembed.analysis.rungs import counting_rungs, trivial_rung
+from protembed.analysis.scores import Output
+from protembed.data.labels import LabelTable
+from protembed.data.partition import Division
+from protembed.data.targets import Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Climbed:
+    """What a climb has come to.
+
+    Attributes:
+        kept: the model that is kept.
+        outputs: of each rung, of each of its trainings, what it predicted of all measured proteins, fold by fold; the
+            model's rung is the last.
+        kept_outputs: those of the model's rung by the training that is kept, or that stands for it in folds.
+        log: of the steps of the training that is kept; empty where there was none.
+    """
+
+    kept: ModelRung
+    outputs: Mapping[str, Sequence[Sequence[Output]]]
+    kept_outputs: Sequence[Output]
+    log: Sequence[Mapping[str, Any]]
+
+
+class Climb:
+    """Makes the rungs of all folds and repeats.
+
+    Args:
+        rungs: makes those that need a model.
+        division: of the table.
+        targets: the labels of each fold.
+        final: those of the parts that the kept model is made of.
+    """
+
+    def __init__(self, rungs: ModelRungs, division: Division, targets: Sequence[Targets], final: Targets) -> None:
+        self._rungs, self._division, self._targets, self._final = rungs, division, targets, final
+        self._outputs: dict[str, list[list[Output]]] = defaultdict(list)
+        self._kept: ModelRung | None = None
+        self._kept_repeat, self._kept_place = 0, ""
+
+    def climb(self) -> Climbed | None:
+        """Make every rung; None if a training was left before its end."""
+        for fold, (table, targets) in enumerate(zip(self._division.folds, self._targets, strict=True)):
+            for rung in (trivial_rung(table, targets), *counting_rungs(table, targets, self._rungs.config.seed)):
+                self._add(rung.name, 0, rung.outputs)
+            if not (self._climb_random(fold, table, targets) and self._climb_models(fold, table, targets)):
+                return None
+        if self._division.is_in_folds and not self._make_final():
+            return None
+        assert self._kept is not None
+        model = RUNG_OF_METHOD[self._rungs.method]
+        return Climbed(
+            kept=self._kept,
+            outputs={name: self._outputs[name] for name in [*(name for name in self._outputs if name != model), model]},
+            kept_outputs=self._outputs[model][self._kept_repeat],
+            log=self._rungs.read_log(self._kept_place),
+        )
+
+    def _climb_random(self, fold: int, table: LabelTable, targets: Targets) -> bool:
+        """Make the rung of the same shape from random weights, unless it is not wanted."""
+        rungs = self._rungs
+        if rungs.config.quick:
+            return True
+        if rungs.method == "frozen":
+            self._add(RANDOM, 0, rungs.frozen(table, targets, random=True).rung.outputs)
+            return True
+        for repeat in range(rungs.config.repeats):
+            scaled = rungs.trained(f"random-{fold}-{repeat}", table, targets, rungs.config.seed + repeat, None)
+            if scaled is None:
+                return False
+            self._add(RANDOM, repeat, scaled.rung.outputs)
+        return True
+
+    def _climb_models(self, fold: int, table: LabelTable, targets: Targets) -> bool:
+        """Make the rungs of the pretrained encoder, and keep the best of its trainings on the validation part."""
+        rungs = self._rungs
+        frozen = rungs.frozen(table, targets)
+        self._add(frozen.rung.name, 0, frozen.rung.outputs)
+        if rungs.method == "frozen":
+            self._kept = frozen
+            return True
+        for repeat in range(rungs.config.repeats):
+            place, seed = f"model-{fold}-{repeat}", rungs.config.seed + repeat
+            scaled = rungs.trained(place, table, targets, seed, frozen.checkpoint.task_head)
+            if scaled is None:
+                return False
+            self._add(scaled.rung.name, repeat, scaled.rung.outputs)
+            if repeat == 0 or self._kept is None or scaled.valid_loss < self._kept.valid_loss:
+                self._kept, self._kept_repeat, self._kept_place = scaled, repeat, place
+        return True
+
+    def _make_final(self) -> bool:
+        """Make the model that is kept where every fold had one of its own."""
+        rungs, table = self._rungs, self._division.final
+        self._kept, self._kept_repeat, self._kept_place = rungs.frozen(table, self._final), 0, "final"
+        if rungs.method != "frozen":
+            head = self._kept.checkpoint.task_head
+            self._kept = rungs.trained("final", table, self._final, rungs.config.seed, head)
+        return self._kept is not None
+
+    def _add(self, name: str, training: int, outputs: Sequence[Output]) -> None:
+        """Append what a rung predicted of a fold to what it predicted of those before."""
+        trainings = self._outputs[name]
+        trainings += [[] for _ in range(training + 1 - len(trainings))]
+        trainings[training] += outputs

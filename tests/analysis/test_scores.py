@@ -1,0 +1,135 @@
+import math
+
+import numpy as np
+import pytest
+
+from protembed import metrics
+from protembed.analysis.scores import Score, figures_of_draws, measure
+from protembed.bootstrap import NUM_RESAMPLES, bootstrap, interval
+from protembed.config.task import METRIC_NAMES, TASKS
+from protembed.data.targets import UNKNOWN_CLASS
+
+RNG = np.random.default_rng(0)
+LENGTHS = [5, 9, 3, 12, 7, 8]
+
+
+def predictions(task):
+    """Answers and outputs of six proteins; of some residues nothing is known."""
+    if task == "classification":
+        return [np.array(number % 3) for number in range(6)], list(RNG.dirichlet(np.ones(3), size=6))
+    if task == "multilabel":
+        return list((RNG.random((6, 4)) < 0.4).astype(np.float32)), list(RNG.random((6, 4)))
+    if task == "regression":
+        return list(map(np.array, RNG.random(6))), list(RNG.random(6).astype(np.float32))
+    if task == "residue-classification":
+        truth = [RNG.integers(3, size=length) for length in LENGTHS]
+        truth[0][2:], truth[3][::2] = UNKNOWN_CLASS, UNKNOWN_CLASS
+        return truth, [RNG.dirichlet(np.ones(3), size=length) for length in LENGTHS]
+    truth = [RNG.random(length) for length in LENGTHS]
+    truth[0][2:], truth[3][::2] = math.nan, math.nan
+    return truth, [RNG.random(length) for length in LENGTHS]
+
+
+def known_residues(truth, outputs):
+    pairs = [
+        (true, output)
+        for answer, of_one in zip(truth, outputs, strict=True)
+        for true, output in zip(answer.tolist(), of_one, strict=True)
+        if true != UNKNOWN_CLASS and not math.isnan(true)
+    ]
+    return np.array([true for true, _ in pairs]), np.array([output for _, output in pairs])
+
+
+# Figures
+
+
+@pytest.mark.parametrize(
+    ("task", "figures_of"),
+    [
+        ("classification", metrics.classification_metrics),
+        ("multilabel", metrics.multilabel_metrics),
+        ("regression", metrics.regression_metrics),
+    ],
+)
+def test_proteins_are_measured_by_the_metrics_of_their_task(task, figures_of):
+    truth, outputs = predictions(task)
+
+    measured = measure(TASKS[task], truth, outputs)
+
+    assert measured == figures_of(np.array(truth), np.array(outputs))
+    assert TASKS[task].main_metric in measured
+    assert measured.keys() <= METRIC_NAMES.keys()
+
+
+def test_residues_are_measured_together_and_only_those_of_which_something_is_known():
+    truth, outputs = predictions("residue-classification")
+    true, predicted = known_residues(truth, outputs)
+
+    measured = measure(TASKS["residue-classification"], truth, outputs)
+
+    assert len(true) == sum(LENGTHS) - 3 - 6
+    assert measured["accuracy"] == pytest.approx((predicted.argmax(1) == true).mean())
+    assert measured.keys() == {"accuracy", "macro_f1", "mcc"}
+
+
+def test_values_of_residues_are_measured_together_and_only_those_that_are_known():
+    truth, outputs = predictions("residue-regression")
+
+    measured = measure(TASKS["residue-regression"], truth, outputs)
+
+    assert measured == metrics.regression_metrics(*known_residues(truth, outputs))
+
+
+@pytest.mark.parametrize("task", ["residue-classification", "residue-regression"])
+def test_proteins_of_which_nothing_is_known_have_no_figures(task):
+    truth, outputs = predictions(task)
+    unknown = UNKNOWN_CLASS if task == "residue-classification" else math.nan
+
+    measured = measure(TASKS[task], [np.full_like(truth[0], unknown)], outputs[:1])
+
+    assert set(measured.values()) == {None}
+
+
+# Draws
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_figures_of_draws_are_those_of_the_proteins_as_often_as_they_were_drawn(task):
+    truth, outputs = predictions(task)
+    draws = np.array([[1.0] * 6, [2, 0, 1, 1, 0, 2], [0, 3, 0, 1, 1, 1], [0, 0, 2, 2, 2, 0]])
+
+    drawn = figures_of_draws(TASKS[task], truth, outputs)(draws)
+
+    for number, counts in enumerate(draws.astype(int)):
+        rows = np.repeat(np.arange(6), counts)
+        measured = measure(TASKS[task], [truth[row] for row in rows], [outputs[row] for row in rows])
+        expected = {name: np.nan if value is None else value for name, value in measured.items()}
+        assert {name: values[number] for name, values in drawn.items()} == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("task", ["residue-classification", "residue-regression"])
+def test_a_protein_of_which_nothing_is_known_may_be_drawn_again_and_again(task):
+    truth, outputs = predictions(task)
+    truth, outputs = truth[1:3], outputs[1:3]
+    truth[0] = np.full_like(truth[0], UNKNOWN_CLASS if task == "residue-classification" else math.nan)
+
+    drawn = bootstrap(figures_of_draws(TASKS[task], truth, outputs), 2)
+
+    # A quarter of all draws of two are twice the first.
+    undefined = np.isnan(drawn[TASKS[task].main_metric])
+    assert undefined.sum() == pytest.approx(NUM_RESAMPLES / 4, abs=60)
+
+
+# Scores
+
+
+def test_a_score_is_a_figure_and_the_interval_of_its_resamples():
+    resampled = RNG.normal(size=1_000)
+
+    score = Score.of(0.3, resampled)
+
+    assert (score.value, (score.low, score.high)) == (0.3, interval(resampled))
+
+
+def test_a_score_that_is_often_undefined_has_no_interval():
+    assert Score.of(0.3, np.full(1_000, np.nan)) == Score(value=0.3, low=None, high=None)

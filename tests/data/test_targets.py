@@ -1,0 +1,304 @@
+import numpy as np
+import pytest
+
+from protembed.config.task import TASKS
+from protembed.data.labels import LabelledProtein, LabelTable
+from protembed.data.targets import UNKNOWN_CLASS, Targets, choose_task, classes_in
+
+SPLITS = ("train", "valid", "test")
+SEQUENCES = ("MKTAYIAK", "MAYWPQRK", "MCCDEFGH", "MLLKRSTV")
+
+
+def table(*labels, sequences=None, masks=None):
+    """Make a table of as many rows as labels; the last two are valid and test."""
+    sequences = sequences or [f"MKT{'A' * row}" for row in range(len(labels))]
+    masks = masks or [None] * len(labels)
+    proteins = [
+        LabelledProtein(id=str(row), sequence=sequence, label=label, split=None, line=row + 1, mask=mask)
+        for row, (sequence, label, mask) in enumerate(zip(sequences, labels, masks, strict=True), start=1)
+    ]
+    parts = {"train": proteins[:-2], "valid": proteins[-2:-1], "test": proteins[-1:]}
+    return LabelTable(path="labels.csv", target="target", parts=parts)
+
+
+def residues(*labels, masks=None):
+    """Make a table of four proteins of eight residues: two to train on, one each for valid and test."""
+    return table(*labels, sequences=SEQUENCES, masks=masks)
+
+
+def targets_of(table, choice="auto"):
+    return Targets.of(table, choose_task(table.proteins, choice))
+
+
+def plain(targets):
+    return {split: [answer.tolist() for answer in targets.of_split[split]] for split in SPLITS}
+
+
+# Which task
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (["a", "b", "a", "b"], "classification"),
+        (["0", "1", "0", "1"], "classification"),
+        (["-1", "+1", "-1", "1"], "classification"),
+        ([*map(str, range(20)), "0", "1"], "classification"),
+        ([*map(str, range(21)), "0", "1"], "regression"),
+        (["0.5", "1", "1", "1"], "regression"),
+        (["1e3", "1", "1", "1"], "regression"),
+        (["1", "2", "x", "1", "2"], "classification"),
+        (["a;b", "b", "a", "b"], "multilabel"),
+        (["GO:1; GO:2", "GO:2", "", "GO:1"], "multilabel"),
+        (["a b", "b a", "a b", "b a"], "classification"),
+    ],
+)
+def test_the_labels_of_proteins_tell_their_task(labels, task):
+    assert choose_task(table(*labels).proteins, "auto") is TASKS[task]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (["HHHEEECC", "EEHHCCHH", "HHHHEECC", "CCCHHEEE"], "residue-classification"),
+        (["00110000", "11110000", "00001111", "01010101"], "residue-classification"),
+        (["0;0;1;1;0;0;0;0"] * 4, "residue-classification"),
+        (["a b a b a b a b"] * 4, "residue-classification"),
+        (["buried;open;nan;open;open;open;open;;"] * 4, "residue-classification"),
+        (["0.1;0.2;0.3;0.4;0.5;0.6;0.7;0.8"] * 4, "residue-regression"),
+        (["0.1  0.2 0.3 0.4 0.5 0.6 0.7 nan"] * 4, "residue-regression"),
+        (["1.5;;;NA;nan;-2;3e1;4;"] * 4, "residue-regression"),
+        (["1101", "1100", "10", "111"], "classification"),
+        (["a;b;c", "a;b;c", "a", "b"], "multilabel"),
+        (["1.5", "2.5", "12.25", "9"], "regression"),
+    ],
+)
+def test_labels_as_long_as_their_sequences_are_those_of_residues(labels, task):
+    assert choose_task(residues(*labels).proteins, "auto") is TASKS[task]
+
+
+def test_labels_of_peptides_shorter_than_five_residues_are_their_own():
+    peptides = table("1.5", "2.5", "0.5", "0.7", sequences=["MKT", "MAY", "MCC", "MLL"])
+    with_proteins = table("1.5", "HHHEE", "HHEEE", "EEHHH", sequences=["MKT", "MAYWP", "MCCDE", "MLLKR"])
+
+    assert choose_task(peptides.proteins, "auto") is TASKS["regression"]
+    assert choose_task(with_proteins.proteins, "auto") is TASKS["residue-classification"]
+
+
+def test_values_as_long_as_their_peptides_are_values():
+    peptides = table("0.123456", "0.654321", "1.345678", "0.987654", sequences=SEQUENCES)
+
+    assert choose_task(peptides.proteins, "auto") is TASKS["regression"]
+
+
+def test_one_mistake_among_many_residue_labels_does_not_change_the_task():
+    many = [LabelledProtein(id="1", sequence="MKTAY", label="HHEEC", split=None, line=2)] * 19
+    short = LabelledProtein(id="2", sequence="MKTAY", label="HHEE", split=None, line=3)
+
+    assert choose_task([*many, short], "auto") is TASKS["residue-classification"]
+    assert choose_task([*many, *[short] * 3], "auto") is TASKS["classification"]
+
+
+@pytest.mark.parametrize("choice", TASKS)
+def test_what_was_chosen_wins_over_what_labels_look_like(choice):
+    assert choose_task(residues("HHHEEECC", "1", "a;b", "0.5").proteins, choice) is TASKS[choice]
+
+
+# Answers
+
+
+def test_classes_are_sorted_numbers_by_size_and_names_by_letter():
+    assert targets_of(table(*["10", "9", "-1"] * 2, "9", "10")).classes == ("-1", "9", "10")
+    assert targets_of(table(*["b", "a", "C"] * 2, "b", "a")).classes == ("C", "a", "b")
+
+
+def test_a_protein_has_the_number_of_its_class():
+    targets = targets_of(table("b", "a", "b", "b", "a", "b"))
+
+    assert targets.classes == ("a", "b")
+    assert plain(targets) == {"train": [1, 0, 1, 1], "valid": [0], "test": [1]}
+    assert {(answer.shape, answer.dtype) for answer in targets.of_split["train"]} == {((), np.dtype(np.int64))}
+    assert targets.known("train").tolist() == [1, 0, 1, 1]
+
+
+def test_a_protein_has_its_value():
+    targets = targets_of(table("1.5", "2.5", "1e3", "-4e1"))
+
+    assert targets.classes is None
+    assert plain(targets) == {"train": [1.5, 2.5], "valid": [1000.0], "test": [-40.0]}
+    assert {(answer.shape, answer.dtype) for answer in targets.of_split["train"]} == {((), np.dtype(np.float64))}
+    assert targets.known("train").tolist() == [1.5, 2.5]
+
+
+def test_few_whole_numbers_are_values_on_request():
+    assert plain(targets_of(table("1", "2", "1", "2"), "regression"))["train"] == [1.0, 2.0]
+
+
+def test_a_protein_has_a_one_for_each_of_its_labels_and_may_have_none():
+    targets = targets_of(table("b; a", "a", "", "c;", "b", "c", "a;b;a", "b"))
+
+    assert targets.classes == ("a", "b", "c")
+    assert plain(targets) == {
+        "train": [[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 1]],
+        "valid": [[1, 1, 0]],
+        "test": [[0, 1, 0]],
+    }
+    assert {(answer.shape, answer.dtype) for answer in targets.of_split["train"]} == {((3,), np.dtype(np.float32))}
+    assert targets.known("train").shape == (6, 3)
+
+
+def test_there_may_be_as_many_labels_as_proteins_where_each_has_several():
+    assert targets_of(table("a;b;c", "b;c", "a;c", "a", "b", "c")).classes == ("a", "b", "c")
+
+
+def test_one_label_that_some_proteins_have_can_be_learned():
+    targets = targets_of(table("kinase", "", "kinase", ""), "multilabel")
+
+    assert plain(targets) == {"train": [[1], [0]], "valid": [[1]], "test": [[0]]}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("HHHEEECC", "EEHHCCHH", "HHHHEECC", "CCCHHEEE"),
+        ("H;H;H;E;E;E;C;C", "E; E;H;H;C;C;H;H;", "HHHHEECC", "C C C H H E E E"),
+    ],
+    ids=["letters", "lists"],
+)
+def test_a_residue_has_the_number_of_its_class(labels):
+    targets = targets_of(residues(*labels))
+
+    assert targets.classes == ("C", "E", "H")
+    assert plain(targets) == {
+        "train": [[2, 2, 2, 1, 1, 1, 0, 0], [1, 1, 2, 2, 0, 0, 2, 2]],
+        "valid": [[2, 2, 2, 2, 1, 1, 0, 0]],
+        "test": [[0, 0, 0, 2, 2, 1, 1, 1]],
+    }
+    assert {answer.dtype for answer in targets.of_split["train"]} == {np.dtype(np.int64)}
+    assert targets.known("train").tolist() == [*plain(targets)["train"][0], *plain(targets)["train"][1]]
+
+
+def test_a_residue_has_its_value():
+    targets = targets_of(residues("1.5 2 3 4 5 6 7 8", "-1;2;3;4;5;6;7;8", *["1 2 3 4 5 6 7 8e1"] * 2))
+
+    assert targets.classes is None
+    assert plain(targets)["train"] == [[1.5, 2, 3, 4, 5, 6, 7, 8], [-1, 2, 3, 4, 5, 6, 7, 8]]
+    assert {(answer.shape, answer.dtype) for answer in targets.of_split["test"]} == {((8,), np.dtype(np.float64))}
+
+
+def test_an_empty_entry_or_nan_is_a_residue_that_nobody_knows():
+    values = targets_of(residues("1.5;;nan;4;NaN;6;NA;8", *["1;2;3;4;5;6;7;8.5"] * 3))
+    classes = targets_of(residues(";H;nan;E;NA;H;H;H", *["H;E;H;E;H;E;H;E"] * 3))
+
+    np.testing.assert_array_equal(values.of_split["train"][0], [1.5, np.nan, np.nan, 4, np.nan, 6, np.nan, 8])
+    assert values.known("train").tolist() == [1.5, 4, 6, 8, 1, 2, 3, 4, 5, 6, 7, 8.5]
+    assert classes.classes == ("E", "H")
+    assert plain(classes)["train"][0] == [UNKNOWN_CLASS, 1, UNKNOWN_CLASS, 0, UNKNOWN_CLASS, 1, 1, 1]
+    assert classes.known("train").tolist() == [1, 0, 1, 1, 1, *[1, 0] * 4]
+    assert UNKNOWN_CLASS == -1
+
+
+@pytest.mark.parametrize("mask", ["11100111", "1;1;1;0;0;1;1;1", "1 1 1 0 0 1 1 1"])
+def test_a_zero_in_the_mask_leaves_a_residue_out(mask):
+    masks = [mask, None, "", "11111111"]
+    classes = targets_of(residues("HHHEEECC", "EEHHCCHH", "HHHHEECC", "CCCHHEEE", masks=masks))
+    values = targets_of(residues(*["1;2;3;4;5;6;7;8.5"] * 4, masks=masks))
+
+    assert plain(classes)["train"] == [[2, 2, 2, -1, -1, 1, 0, 0], [1, 1, 2, 2, 0, 0, 2, 2]]
+    np.testing.assert_array_equal(values.of_split["train"][0], [1, 2, 3, np.nan, np.nan, 6, 7, 8.5])
+    assert [len(targets.known("train")) for targets in (classes, values)] == [14, 14]
+    assert [len(targets.known(split)) for targets in (classes, values) for split in ("valid", "test")] == [8] * 4
+
+
+@pytest.mark.parametrize("hidden", [0, 2, 3])
+def test_what_stands_under_a_mask_alone_is_no_class(hidden):
+    labels, masks = ["HHHEEEHH", "EEHHHHHH", "HHHHEEEE", "EEEHHEEE"], [None] * 4
+    labels[hidden], masks[hidden] = labels[hidden][:-1] + "?", "11111110"
+
+    assert targets_of(residues(*labels, masks=masks)).classes == ("E", "H")
+
+
+def test_classes_of_a_protein_are_what_training_has_to_see():
+    def classes(label, task):
+        return classes_in(LabelledProtein(id="1", sequence="MKTA", label=label, split=None, line=2), TASKS[task])
+
+    assert classes("a;b", "classification") == {"a;b"}
+    assert classes("a; b;", "multilabel") == {"a", "b"}
+    assert classes("", "multilabel") == set()
+    assert classes("H;nan;;E", "residue-classification") == {"H", "E"}
+    assert classes("1.5", "regression") == classes("1;2;3;4", "residue-regression") == set()
+
+
+# Tables that are refused
+
+
+GOOD, VALUES = "HHHEEECC", "1;2;3;4;5;6;7;8.5"
+BAD_PROTEINS = {
+    "one class": (["a", "a", "a", "a"], "auto", None, "all training labels are 'a'"),
+    "a class in test alone": (["a", "b", "a", "b", "a", "c"], "auto", 7, "the test protein '6' has the class 'c'"),
+    "a class in valid alone": (["a", "b", "a", "b", "c", "a"], "auto", 6, "the valid protein '5' has the class 'c'"),
+    "a class for each": (["a", "b", "c", "a", "b"], "auto", None, "3 training proteins have 3 different labels"),
+    "an unlabelled protein": (["a", "", "b", "a", "b"], "auto", 3, "row '2' has no label"),
+    "an unlabelled test protein": (["a", "b", "a", ""], "auto", 5, "row '4' has no label"),
+    "an unlabelled value": (["0.5", "1.5", "", "2.5"], "auto", 4, "row '3' has no label"),
+    "no labels at all": (["", "", "", ""], "auto", 2, "row '1' has no label"),
+    "no label of several": (["", "", "", ""], "multilabel", None, "all training labels are ''"),
+    "a label in test alone": (["a;b", "b", "a", "b", "a", "a;c"], "auto", 7, "the test protein '6' has the class 'c'"),
+    "text": (["1", "x", "1", "2"], "regression", 3, "row '2' has the label 'x', which is no finite number"),
+    "text in test": (["1", "2", "1", "n/a"], "regression", 5, "row '4' has the label 'n/a'"),
+    "nan": (["1", "2", "nan", "2"], "regression", 4, "row '3' has the label 'nan'"),
+    "infinity": (["1", "-inf", "1", "2"], "regression", 3, "row '2' has the label '-inf'"),
+    "overflow": (["1", "1e999", "1", "2"], "regression", 3, "row '2' has the label '1e999'"),
+    "a constant": (["2", "2.0", "1", "3.5"], "auto", None, "all training labels are 2; there is nothing to learn"),
+}
+
+
+@pytest.mark.parametrize(("labels", "choice", "line", "message"), BAD_PROTEINS.values(), ids=BAD_PROTEINS)
+def test_labels_of_proteins_that_make_no_sense_are_refused(refused, labels, choice, line, message):
+    with refused(message, line):
+        targets_of(table(*labels), choice)
+
+
+BAD_RESIDUES = {
+    "too few letters": ([GOOD, GOOD[1:], GOOD, GOOD], {}, 3, "row '2' has 7 labels for 8 residues"),
+    "too many letters": ([GOOD, GOOD, GOOD, GOOD + "H"], {}, 5, "row '4' has 9 labels for 8 residues"),
+    "too few entries": ([VALUES[2:], VALUES, VALUES, VALUES], {}, 2, "row '1' has 7 labels for 8 residues"),
+    "no letters": ([GOOD, GOOD, "", GOOD], {}, 4, "row '3' has no label"),
+    "no values": ([VALUES, VALUES, "", VALUES], {}, 4, "row '3' has 0 labels for 8 residues"),
+    "one class": (["HHHHHHHH"] * 4, {}, None, "all training labels are 'H'"),
+    "one class to learn": (["HHHHHHHH", "HHHHHHHE"] * 2, {1: "11111110"}, None, "all training labels are 'H'"),
+    "a class in test alone": ([GOOD, GOOD, GOOD, "HHHTTTCC"], {}, 5, "the test protein '4' has the class 'T'"),
+    "a class in valid alone": ([GOOD, GOOD, "HHHTTTCC", GOOD], {}, 4, "the valid protein '3' has the class 'T'"),
+    "text": ([VALUES, "1;2;x;4;5;6;7;8", VALUES, VALUES], {}, 3, "row '2' has the label 'x' at residue 3"),
+    "infinity": ([VALUES, VALUES, VALUES, "1;2;3;4;5;6;7;inf"], {}, 5, "row '4' has the label 'inf' at residue 8"),
+    "a constant": (["1;1.0;1;1;1;1;1;1e0"] * 2 + [VALUES] * 2, {}, None, "all training labels are 1"),
+    "a short mask": ([GOOD] * 4, {1: "1111111"}, 3, "row '2' has a mask of 7 for 8 residues"),
+    "a long mask": ([VALUES] * 4, {3: "1;1;1;1;1;1;1;1;1"}, 5, "row '4' has a mask of 9 for 8 residues"),
+    "a letter in a mask": ([GOOD] * 4, {2: "1111111x"}, 4, "row '3' has 'x' in its mask"),
+    "a two in a mask": ([VALUES] * 4, {0: "11111112"}, 2, "row '1' has '2' in its mask"),
+    "train masked": ([VALUES] * 4, {0: "0" * 8, 1: "0" * 8}, None, "no residue of the train part has a label"),
+    "valid masked": ([GOOD] * 4, {2: "0" * 8}, None, "no residue of the valid part has a label"),
+    "test unknown": ([VALUES] * 3 + ["nan;" * 8], {}, None, "no residue of the test part has a label"),
+}
+
+
+@pytest.mark.parametrize(("labels", "masks", "line", "message"), BAD_RESIDUES.values(), ids=BAD_RESIDUES)
+def test_labels_of_residues_that_make_no_sense_are_refused(refused, labels, masks, line, message):
+    choice = "residue-regression" if any(";" in label for label in labels) else "residue-classification"
+
+    with refused(message, line):
+        targets_of(residues(*labels, masks=[masks.get(row) for row in range(4)]), choice)
+
+
+def test_a_mistake_among_values_does_not_make_them_classes(refused):
+    values = [str(row / 7) for row in range(30)]
+
+    with refused("row '31' has the label 'n/a'", line=32):
+        targets_of(table(*values, "n/a", "0.5"))
+
+
+def test_a_mistake_among_values_of_residues_does_not_make_them_classes(refused):
+    values = [";".join(f"{row + place / 100}" for place in range(8)) for row in range(4)]
+
+    with refused("row '4' has the label 'O.5' at residue 2", line=5):
+        targets_of(residues(*values[:3], values[3].replace("3.01", "O.5")))

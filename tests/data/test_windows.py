@@ -1,0 +1,58 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protembed.data.windows import window_spans
+
+LENGTHS = {"num_residues": st.integers(1, 3000), "window_residues": st.integers(16, 1100)}
+
+
+@given(**LENGTHS)
+def test_windows_cover_the_whole_protein_in_order(num_residues, window_residues):
+    spans = window_spans(num_residues, window_residues)
+
+    assert (spans[0][0], spans[-1][1]) == (0, num_residues)
+    assert spans == sorted(set(spans))
+    assert all(start < before_stop for (_, before_stop), (start, _) in pairwise(spans))
+
+
+@given(**LENGTHS)
+def test_windows_are_of_full_length(num_residues, window_residues):
+    lengths = {stop - start for start, stop in window_spans(num_residues, window_residues)}
+
+    assert lengths == {min(num_residues, window_residues)}
+
+
+@given(**LENGTHS)
+def test_neighbouring_windows_share_a_quarter_at_least_and_evenly_so(num_residues, window_residues):
+    spans = window_spans(num_residues, window_residues)
+    shared = [before_stop - start for (_, before_stop), (start, _) in pairwise(spans)]
+
+    assert all(overlap >= window_residues // 4 for overlap in shared)
+    assert max(shared, default=0) - min(shared, default=0) <= 1
+
+
+@given(**LENGTHS)
+def test_windows_are_as_few_as_possible(num_residues, window_residues):
+    num_windows = len(window_spans(num_residues, window_residues))
+    stride = window_residues - window_residues // 4
+
+    assert (num_windows == 1) == (num_residues <= window_residues)
+    # One window less would not reach the end.
+    assert num_windows == 1 or window_residues + (num_windows - 2) * stride < num_residues
+
+
+def test_windows_of_esm2_over_titins_first_thousands_by_hand():
+    assert window_spans(1022, 1022) == [(0, 1022)]
+    assert window_spans(1023, 1022) == [(0, 1022), (1, 1023)]
+    assert window_spans(2000, 1022) == [(0, 1022), (489, 1511), (978, 2000)]
+
+
+@pytest.mark.parametrize("window_residues", [1, 2, 3, 4, 5])
+def test_the_smallest_windows_reach_every_residue_too(window_residues):
+    spans = window_spans(11, window_residues)
+
+    assert {residue for start, stop in spans for residue in range(start, stop)} == set(range(11))
+    assert {stop - start for start, stop in spans} == {window_residues}

@@ -1,0 +1,148 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from protembed.config.task import TASKS
+from protembed.errors import ModelFormatError
+from protembed.model.checkpoint import load_checkpoint, save_checkpoint
+from protembed.model.encoder import initialise
+from protembed.model.heads import TaskHead
+from protembed.model.record import ModelRecord
+
+NAMES = ("membrane", "soluble", "other")
+KINDS = {
+    "one linear map": {},
+    "a hidden layer": {"num_hidden": 5},
+    "attention": {"query_dim": 32},
+    "attention and a hidden layer": {"query_dim": 32, "num_hidden": 5},
+}
+
+
+@pytest.fixture
+def save_with_head(tiny_checkpoint, tmp_path):
+    """Save the tiny model with a head of random weights; return its directory and the head."""
+
+    def save(task, *, pooling="mean", num_inputs=32, **kind):
+        classes = None if TASKS[task].answer == "value" else NAMES
+        head = TaskHead(num_inputs, TASKS[task], classes, **kind).eval()
+        initialise(head, "gaussian", torch.Generator().manual_seed(1))
+        if head.query is not None:
+            torch.nn.init.normal_(head.query, generator=torch.Generator().manual_seed(2))
+        for buffer, value in ((head.offset, 50.0), (head.scale, 7.0), (head.threshold, 0.125)):
+            buffer.fill_(value)
+        tiny_checkpoint.task_head = head
+        tiny_checkpoint.record = ModelRecord(target="label", classes=classes, task=task, pooling=pooling)
+        save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
+        return tmp_path / "model", head
+
+    return save
+
+
+def rewrite_record(directory, **changes):
+    path = directory / "protembed.json"
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in record.items() if value is not ...}))
+
+
+def forget(directory, *names):
+    path = directory / "head.safetensors"
+    save_file({name: value for name, value in load_file(path).items() if name not in names}, path)
+
+
+def assert_same_head(loaded, head):
+    state = loaded.state_dict()
+    assert (loaded.task, loaded.classes, loaded.training) == (head.task, head.classes, False)
+    assert state.keys() == head.state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in head.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_head_comes_back_as_it_was_saved(save_with_head, task, kind):
+    pooling = "attention" if "query_dim" in kind else "mean"
+    directory, head = save_with_head(task, pooling=pooling, **kind)
+
+    loaded = load_checkpoint(directory)
+
+    assert_same_head(loaded.task_head, head)
+    vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.task_head.predict(vectors), head.predict(vectors))
+    assert (loaded.record.task, loaded.record.classes, loaded.record.poolings) == (task, head.classes, (pooling,))
+
+
+def test_several_poolings_give_the_head_wider_vectors(save_with_head):
+    directory, head = save_with_head("classification", pooling="mean,std", num_inputs=64)
+
+    loaded = load_checkpoint(directory)
+
+    assert loaded.record.poolings == ("mean", "std")
+    assert_same_head(loaded.task_head, head)
+
+
+def test_a_head_of_residues_sees_their_vectors_whatever_the_pooling(save_with_head):
+    directory, head = save_with_head("residue-classification", pooling="mean,std")
+
+    assert_same_head(load_checkpoint(directory).task_head, head)
+
+
+def test_a_head_from_before_there_were_thresholds_has_a_half(save_with_head):
+    directory, head = save_with_head("multilabel")
+    forget(directory, "threshold")
+
+    loaded = load_checkpoint(directory).task_head
+
+    assert loaded.threshold.item() == 0.5
+    head.threshold.fill_(0.5)
+    assert_same_head(loaded, head)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("written", [..., None])
+def test_a_record_from_before_there_were_more_tasks_says_it_by_its_classes(save_with_head, task, written):
+    directory, head = save_with_head(task)
+    rewrite_record(directory, task=written)
+
+    loaded = load_checkpoint(directory)
+
+    assert loaded.record.task == task
+    assert_same_head(loaded.task_head, head)
+
+
+def test_an_encoder_has_neither_a_task_nor_a_head(tiny_model):
+    loaded = load_checkpoint(tiny_model)
+
+    assert (loaded.task_head, loaded.record.task, loaded.record.poolings) == (None, None, ("mean",))
+
+
+# Refusals
+
+
+def test_a_lost_head_is_told(save_with_head):
+    directory, _ = save_with_head("classification")
+    (directory / "head.safetensors").unlink()
+
+    with pytest.raises(ModelFormatError, match=r"head\.safetensors: missing or damaged"):
+        load_checkpoint(directory)
+
+
+@pytest.mark.parametrize("name", ["linear.weight", "scale", "hidden.weight"])
+def test_a_head_without_all_of_its_numbers_is_refused(save_with_head, name):
+    directory, _ = save_with_head("classification", num_hidden=5)
+    forget(directory, name)
+
+    with pytest.raises(ModelFormatError, match=rf"(?s)head\.safetensors: missing or damaged .*{name}"):
+        load_checkpoint(directory)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"classes": ["a", "b"]}, {"classes": None}, {"pooling": "mean,std"}, {"classes": None, "task": "regression"}],
+)
+def test_a_head_that_does_not_belong_to_its_record_is_refused(save_with_head, changes):
+    directory, _ = save_with_head("classification")
+    rewrite_record(directory, **changes)
+
+    with pytest.raises(ModelFormatError, match=r"head\.safetensors"):
+        load_checkpoint(directory)

@@ -1,0 +1,125 @@
+import base64
+import re
+from html.parser import HTMLParser
+
+import jinja2
+import numpy as np
+import pytest
+from markupsafe import Markup
+
+from protembed.analysis.bands import Band
+from protembed.analysis.ladder import compare
+from protembed.config.task import METRIC_NAMES, TASKS
+from protembed.report.page import inline_png, render_page
+
+HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+
+
+class Reader(HTMLParser):
+    """What a browser makes of a page: its elements, and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def values():
+    """What the page of a fine-tuning shows; whatever a user may have named is hostile."""
+    truth = list(map(np.array, np.random.default_rng(0).normal(size=30)))
+    outputs = {"mean": [[0.0] * 30], HOSTILE: [[float(value) + 0.1 for value in truth]], "frozen": [truth]}
+    ladder = compare(TASKS["regression"], truth, outputs, seed=0)
+    metrics = {name: score.value for name, score in ladder.figures.items()}
+    return {
+        "version": "1.2.3",
+        "target": HOSTILE,
+        "summary": f"regression of {HOSTILE}",
+        "ladder": ladder,
+        "metrics": list(ladder.figures),
+        "names": METRIC_NAMES,
+        "notes": [f"a note about {HOSTILE}"],
+        "figures": [("The training", inline_png(PNG), f"caption of {HOSTILE}")],
+        "by_similarity": [("0.4 to 0.6", Band(low=0.4, high=0.6, num_proteins=1234, metrics=metrics))],
+        "by_length": [(HOSTILE, Band(low=0, high=128, num_proteins=1, metrics=dict.fromkeys(metrics)))],
+    }
+
+
+@pytest.fixture(scope="module")
+def page(values):
+    return render_page("finetuning.html", **values)
+
+
+def test_whatever_a_value_holds_is_text(page):
+    read = Reader(page)
+
+    assert "<script" not in page
+    assert read.all("script") == []
+    # Title, heading, summary, ladder, sentence, note, caption and band.
+    assert read.text.count(HOSTILE) >= 8
+    assert [attributes["alt"] for attributes in read.all("img")] == [f"caption of {HOSTILE}"]
+
+
+def test_a_picture_stands_in_the_page_itself(page):
+    (picture,) = Reader(page).all("img")
+
+    kind, _, content = picture["src"].partition(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(content, validate=True) == PNG
+
+
+def test_a_picture_is_markup_that_needs_no_escaping():
+    # All bytes, so that + and / are among the letters.
+    source = inline_png(bytes(range(256)))
+
+    assert isinstance(source, Markup)
+    assert {"+", "/"} <= set(source.partition(",")[2])
+    assert "&" not in source
+
+
+def test_nothing_is_fetched_from_anywhere(page):
+    read = Reader(page)
+
+    links = [value for _, attributes in read.elements for name, value in attributes.items() if name in ("src", "href")]
+    assert all(link.startswith("data:") for link in links)
+    assert not re.search(r"url\(|@import|https?:", page)
+
+
+def test_figures_are_shown_with_their_intervals_and_what_is_undefined_is_called_so(page, values):
+    text, figures = Reader(page).text, values["ladder"].rungs[HOSTILE]
+
+    assert f"{figures['rmse'].value:.3f} {figures['rmse'].low:.3f} to {figures['rmse'].high:.3f}" in text
+    # The mean's correlation, and all of the last band.
+    assert text.count("undefined") == 1 + 4
+    assert "1,234" in text
+    assert all(METRIC_NAMES[metric] in text for metric in values["metrics"])
+    assert all(sentence in text for sentence in values["ladder"].sentences())
+    assert "Made by protembed 1.2.3." in text
+
+
+def test_the_models_own_row_is_marked(page):
+    marked = [attributes for attributes in Reader(page).all("tr") if attributes.get("class") == "model"]
+
+    assert len(marked) == 1
+    assert re.search(r'<tr class="model"><td>frozen</td>', page)
+
+
+def test_a_value_that_was_forgotten_is_an_error(values):
+    rest = {name: value for name, value in values.items() if name != "summary"}
+
+    with pytest.raises(jinja2.UndefinedError, match="summary"):
+        render_page("finetuning.html", **rest)
+
+
+def test_the_same_values_give_the_same_page(page, values):
+    assert render_page("finetuning.html", **values) == page

@@ -1,0 +1,242 @@
+import tracemalloc
+from functools import partial
+from itertools import combinations_with_replacement
+
+import numpy as np
+import pytest
+
+from protembed import metrics
+from protembed.bootstrap import (
+    NUM_RESAMPLES,
+    bootstrap,
+    classification_figures,
+    interval,
+    multilabel_figures,
+    regression_figures,
+    residue_classification_figures,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def assert_as_measured_on_repeated_rows(figures, measure, draws):
+    """Figures of draws are those that `measure` gives of the rows that were drawn; NaN where it gives None."""
+    measured = figures(draws)
+    wanted = [measure(np.repeat(np.arange(draws.shape[1]), drawn.astype(int))) for drawn in draws]
+    assert {len(values) for values in measured.values()} == {len(draws)}
+    for name in wanted[0]:
+        expected = np.array([np.nan if one[name] is None else one[name] for one in wanted])
+        np.testing.assert_allclose(measured[name], expected, atol=1e-9, err_msg=name)
+    assert measured.keys() == wanted[0].keys()
+
+
+def random_draws(num_units, num_resamples=40):
+    draws = RNG.multinomial(num_units, np.full(num_units, 1 / num_units), size=num_resamples).astype(float)
+    draws[0] = 1
+    return draws
+
+
+def all_draws(num_units):
+    """Every way to draw some units so many times, as rows of counts."""
+    chosen = combinations_with_replacement(range(num_units), num_units)
+    return np.stack([np.bincount(rows, minlength=num_units) for rows in chosen]).astype(float)
+
+
+# Classes
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_figures_of_a_classifier_are_those_of_the_drawn_proteins(num_classes):
+    truth = RNG.integers(num_classes, size=60)
+    # Few different scores: many are equal.
+    scores = RNG.integers(1, 5, size=(60, num_classes)) + 2.0 * np.eye(num_classes)[truth]
+    probabilities = scores / scores.sum(1, keepdims=True)
+
+    assert_as_measured_on_repeated_rows(
+        classification_figures(truth, probabilities),
+        lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]),
+        random_draws(60),
+    )
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_draws_that_lack_a_class_have_no_auroc_and_those_of_one_class_no_mcc(num_classes):
+    truth = np.array([0, 1, 1, num_classes - 1])
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.5, 0.3, 0.2], [0.1, 0.3, 0.6]])[:, :num_classes]
+    probabilities /= probabilities.sum(1, keepdims=True)
+    figures = classification_figures(truth, probabilities)
+
+    assert_as_measured_on_repeated_rows(
+        figures, lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]), all_draws(4)
+    )
+
+    measured = figures(all_draws(4))
+    assert 0 < np.isnan(measured["mcc"]).sum() < np.isnan(measured["auroc"]).sum() < 35
+
+
+# Residues
+
+
+def residues_of(owners, rows):
+    return np.concatenate([np.flatnonzero(owners == row) for row in rows])
+
+
+def test_the_residues_of_a_protein_are_drawn_together():
+    owners = np.repeat(np.arange(12), RNG.integers(3, 30, size=12))
+    truth = RNG.integers(3, size=len(owners))
+    probabilities = RNG.dirichlet(np.ones(3), size=len(owners)) + np.eye(3)[truth] * 0.3
+    of_each = [[part[owners == protein] for protein in range(12)] for part in (truth, probabilities)]
+
+    def measure(rows):
+        drawn = residues_of(owners, rows)
+        return metrics.confusion_metrics(metrics.confusion_of(truth[drawn], probabilities[drawn]))
+
+    assert_as_measured_on_repeated_rows(residue_classification_figures(*of_each), measure, random_draws(12))
+
+
+def test_the_values_of_the_residues_of_a_protein_are_drawn_together():
+    owners = np.repeat(np.arange(9), RNG.integers(3, 30, size=9))
+    truth = np.round(RNG.random(len(owners)), 1)
+    predicted = np.round(truth + 0.5 * RNG.random(len(owners)), 1)
+
+    def measure(rows):
+        drawn = residues_of(owners, rows)
+        return metrics.regression_metrics(truth[drawn], predicted[drawn])
+
+    assert_as_measured_on_repeated_rows(regression_figures(truth, predicted, owners), measure, random_draws(9))
+
+
+def test_draws_of_proteins_of_which_nothing_is_known_have_no_figures():
+    nothing, draws = np.zeros((0, 2)), np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
+    known = np.array([[0.8, 0.2], [0.3, 0.7]])
+    classes = residue_classification_figures([np.array([0, 1]), np.array([], np.int64)], [known, nothing])
+    values = regression_figures(np.array([1.0, 2.0]), np.array([1.0, 3.0]), np.array([0, 0]))
+
+    for figures in (classes(draws), values(draws)):
+        for name, measured in figures.items():
+            assert np.isnan(measured).tolist() == [False, False, True], name
+
+
+def test_not_all_resamples_of_many_residues_are_held_at_once():
+    owners = np.repeat(np.arange(20), 1000)
+    truth = RNG.random(len(owners))
+    figures = regression_figures(truth, truth + RNG.random(len(owners)), owners)
+
+    tracemalloc.start()
+    bootstrap(figures, 20)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    # A thousand resamples of them are 160 MB, and a figure is made of several such arrays.
+    assert peak < 300e6
+
+
+# Labels
+
+
+def test_figures_of_labels_are_those_of_the_drawn_proteins():
+    # Some labels are so rare that many draws lack them.
+    truth = (RNG.random((80, 5)) < [0.02, 0.05, 0.1, 0.3, 0.6]).astype(float)
+    probabilities = np.round(0.7 * RNG.random((80, 5)) + 0.3 * truth, 2)
+
+    assert_as_measured_on_repeated_rows(
+        multilabel_figures(truth, probabilities),
+        lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]),
+        random_draws(80),
+    )
+
+
+def test_draws_without_any_label_have_no_figures():
+    truth = np.array([[0, 0], [0, 1.0], [0, 0]])
+    probabilities = np.array([[0.3, 0.2], [0.2, 0.7], [0.004, 0.0]])
+    figures = multilabel_figures(truth, probabilities)
+
+    assert_as_measured_on_repeated_rows(
+        figures, lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]), all_draws(3)
+    )
+
+    assert np.isnan(figures(np.array([[2.0, 0, 1]]))["fmax"]).all()
+
+
+# Values
+
+
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_figures_of_values_are_those_of_the_drawn_proteins(decimals):
+    truth = np.round(RNG.random(50), decimals)
+    predicted = np.round(truth + RNG.random(50), decimals)
+
+    assert_as_measured_on_repeated_rows(
+        regression_figures(truth, predicted),
+        lambda rows: metrics.regression_metrics(truth[rows], predicted[rows]),
+        random_draws(50),
+    )
+
+
+@pytest.mark.parametrize("truth", [[1.0, 2.0, 4.0], [0.1, 0.3, 0.7], [1e6 + 0.1, 1e6 + 0.2, 1e6 + 0.2]])
+def test_draws_of_one_value_have_neither_a_correlation_nor_a_share_explained(truth):
+    truth, predicted = np.array(truth), np.array([0.2, 0.2, 0.6])
+
+    assert_as_measured_on_repeated_rows(
+        regression_figures(truth, predicted),
+        lambda rows: metrics.regression_metrics(truth[rows], predicted[rows]),
+        all_draws(3),
+    )
+
+
+# Intervals
+
+
+def share_of_large(values, draws):
+    return {"share": draws @ (values > 0.5) / draws.sum(1)}
+
+
+def test_an_interval_is_as_wide_as_theory_has_it():
+    values = np.random.default_rng(1).random(400)
+    share = (values > 0.5).mean()
+
+    low, high = interval(bootstrap(partial(share_of_large, values), 400)["share"])
+
+    standard_error = np.sqrt(share * (1 - share) / 400)
+    assert low == pytest.approx(share - 1.96 * standard_error, abs=0.25 * standard_error)
+    assert high == pytest.approx(share + 1.96 * standard_error, abs=0.25 * standard_error)
+
+
+def test_each_resample_draws_as_many_units_as_there_are():
+    drawn = bootstrap(lambda draws: {"units": draws.sum(1), "most": draws.max(1)}, 30)
+
+    assert len(drawn["units"]) == NUM_RESAMPLES
+    assert set(drawn["units"]) == {30.0}
+    assert drawn["most"].min() > 1
+
+
+def test_what_is_measured_with_one_seed_is_measured_on_the_same_units():
+    values = np.random.default_rng(1).random(50)
+    one, other = (bootstrap(partial(share_of_large, values + shift), 50, seed=3)["share"] for shift in (0, 10))
+    same, different = (bootstrap(partial(share_of_large, values), 50, seed=seed)["share"] for seed in (3, 4))
+
+    assert one.tolist() == same.tolist() != different.tolist()
+    # Paired: no resample has a larger share of values above a half than of values above ten less.
+    assert (other == 1).all()
+
+
+def test_many_units_are_drawn_in_parts_and_come_to_the_same_number_of_resamples():
+    sizes = []
+
+    drawn = bootstrap(lambda draws: sizes.append(len(draws)) or {"first": draws[:, 0]}, 9_000)
+
+    assert len(sizes) > 2
+    assert sum(sizes) == len(drawn["first"]) == NUM_RESAMPLES
+    assert drawn["first"].mean() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize(("num_undefined", "has_one"), [(0, True), (49, True), (50, False), (1_000, False)])
+def test_a_figure_that_is_undefined_too_often_has_no_interval(num_undefined, has_one):
+    figures = np.linspace(0, 1, 1_000)
+    figures[:num_undefined] = np.nan
+
+    found = interval(figures)
+
+    assert (found is not None) == has_one
+    if has_one:
+        assert found == pytest.approx(tuple(np.quantile(figures[num_undefined:], [0.025, 0.975])))
