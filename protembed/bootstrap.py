@@ -110,15 +110,23 @@ def regression_figures(
     centred = truth - truth.mean()
     powers, errors = np.stack([np.ones_like(centred), centred, centred**2]), (truth - predicted) ** 2
 
-    def measure(draws: Draws) -> Figures:
-        weights = draws if owners is None else draws[:, owners]
+    def measure_values(weights: Draws) -> Figures:
         count, total, total_of_squares = (weights @ powers.T).T
+        count = np.where(count > 0, count, np.nan)
         mse = weights @ errors / count
         variance = total_of_squares / count - (total / count) ** 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            r2 = 1 - mse / np.where(variance > 0, variance, np.nan)
+        # Rounding leaves a little variance where all drawn values are one and the same.
+        varies = np.where(weights > 0, truth, np.inf).min(1) < np.where(weights > 0, truth, -np.inf).max(1)
+        r2 = 1 - mse / np.where(varies, variance, np.nan)
         spearman = _correlation(rank_truth(weights), rank_predicted(weights), weights)
         return {"spearman": spearman, "rmse": np.sqrt(mse), "mse": mse, "r2": r2}
+
+    def measure(draws: Draws) -> Figures:
+        if owners is None:
+            return measure_values(draws)
+        num = max(1, _AT_ONCE // len(owners))
+        parts = [measure_values(draws[start : start + num][:, owners]) for start in range(0, len(draws), num)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     return measure
 
@@ -138,13 +146,13 @@ def _confusion_figures(confusions: NDArray[np.floating]) -> Figures:
     """
     right = confusions.diagonal(axis1=1, axis2=2)
     true, predicted = confusions.sum(2), confusions.sum(1)  # (resamples, classes)
-    total = true.sum(1)
+    total = np.where(confusions.any((1, 2)), true.sum(1), np.nan)
     f1 = 2 * right / np.maximum(true + predicted, 1)
     covariance = right.sum(1) * total - (true * predicted).sum(1)
     spread = np.sqrt((total**2 - (true**2).sum(1)) * (total**2 - (predicted**2).sum(1)))
     mcc = covariance / np.where(spread > 0, spread, 1)
     mcc[((true + predicted) > 0).sum(1) < 2] = np.nan
-    return {"accuracy": right.sum(1) / total, "macro_f1": f1.mean(1), "mcc": mcc}
+    return {"accuracy": right.sum(1) / total, "macro_f1": np.where(np.isnan(total), np.nan, f1.mean(1)), "mcc": mcc}
 
 
 def _area_under_roc(is_positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> Callable[[Draws], Draws]:
@@ -223,6 +231,7 @@ def _ranker(values: NDArray[np.floating]) -> Callable[[Draws], Draws]:
 def _correlation(left: Draws, right: Draws, weights: Draws) -> Draws:
     """Correlate two (resamples, n) row by row, each pair as often as it was drawn; NaN where one does not vary."""
     total = weights.sum(1, keepdims=True)
+    total = np.where(total > 0, total, np.nan)
     left = left - (weights * left).sum(1, keepdims=True) / total
     right = right - (weights * right).sum(1, keepdims=True) / total
     spread = np.sqrt((weights * left**2).sum(1) * (weights * right**2).sum(1))

@@ -50,6 +50,8 @@ def confusion_metrics(confusion: NDArray[np.integer]) -> Metrics:
     Returns:
         `accuracy`, `macro_f1` and `mcc`; None where a metric is not defined.
     """
+    if not confusion.any():
+        return {"accuracy": None, "macro_f1": None, "mcc": None}
     truth, predicted = (places.ravel() for places in np.indices(confusion.shape))
     weights = confusion.ravel()
     present = (confusion.sum(0) > 0) | (confusion.sum(1) > 0)
@@ -125,6 +127,8 @@ def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floati
     Returns:
         `spearman`, `rmse`, `mse` and `r2`; None where a metric is not defined.
     """
+    if not len(truth):
+        return {"spearman": None, "rmse": None, "mse": None, "r2": None}
     truth_varies = bool((truth != truth[0]).any())
     varies = truth_varies and bool((predicted != predicted[0]).any())
     mse = float(metrics.mean_squared_error(truth, predicted))

@@ -16,7 +16,10 @@ from protembed.bootstrap import (
     residue_classification_figures,
 )
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 def assert_as_measured_on_repeated_rows(figures, measure, draws):
@@ -30,8 +33,8 @@ def assert_as_measured_on_repeated_rows(figures, measure, draws):
     assert measured.keys() == wanted[0].keys()
 
 
-def random_draws(num_units, num_resamples=40):
-    draws = RNG.multinomial(num_units, np.full(num_units, 1 / num_units), size=num_resamples).astype(float)
+def random_draws(rng, num_units):
+    draws = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=40).astype(float)
     draws[0] = 1
     return draws
 
@@ -46,16 +49,16 @@ def all_draws(num_units):
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
-def test_figures_of_a_classifier_are_those_of_the_drawn_proteins(num_classes):
-    truth = RNG.integers(num_classes, size=60)
+def test_figures_of_a_classifier_are_those_of_the_drawn_proteins(rng, num_classes):
+    truth = rng.integers(num_classes, size=60)
     # Few different scores: many are equal.
-    scores = RNG.integers(1, 5, size=(60, num_classes)) + 2.0 * np.eye(num_classes)[truth]
+    scores = rng.integers(1, 5, size=(60, num_classes)) + 2.0 * np.eye(num_classes)[truth]
     probabilities = scores / scores.sum(1, keepdims=True)
 
     assert_as_measured_on_repeated_rows(
         classification_figures(truth, probabilities),
         lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]),
-        random_draws(60),
+        random_draws(rng, 60),
     )
 
 
@@ -81,29 +84,29 @@ def residues_of(owners, rows):
     return np.concatenate([np.flatnonzero(owners == row) for row in rows])
 
 
-def test_the_residues_of_a_protein_are_drawn_together():
-    owners = np.repeat(np.arange(12), RNG.integers(3, 30, size=12))
-    truth = RNG.integers(3, size=len(owners))
-    probabilities = RNG.dirichlet(np.ones(3), size=len(owners)) + np.eye(3)[truth] * 0.3
+def test_the_residues_of_a_protein_are_drawn_together(rng):
+    owners = np.repeat(np.arange(12), rng.integers(3, 30, size=12))
+    truth = rng.integers(3, size=len(owners))
+    probabilities = rng.dirichlet(np.ones(3), size=len(owners)) + np.eye(3)[truth] * 0.3
     of_each = [[part[owners == protein] for protein in range(12)] for part in (truth, probabilities)]
 
     def measure(rows):
         drawn = residues_of(owners, rows)
         return metrics.confusion_metrics(metrics.confusion_of(truth[drawn], probabilities[drawn]))
 
-    assert_as_measured_on_repeated_rows(residue_classification_figures(*of_each), measure, random_draws(12))
+    assert_as_measured_on_repeated_rows(residue_classification_figures(*of_each), measure, random_draws(rng, 12))
 
 
-def test_the_values_of_the_residues_of_a_protein_are_drawn_together():
-    owners = np.repeat(np.arange(9), RNG.integers(3, 30, size=9))
-    truth = np.round(RNG.random(len(owners)), 1)
-    predicted = np.round(truth + 0.5 * RNG.random(len(owners)), 1)
+def test_the_values_of_the_residues_of_a_protein_are_drawn_together(rng):
+    owners = np.repeat(np.arange(9), rng.integers(3, 30, size=9))
+    truth = np.round(rng.random(len(owners)), 1)
+    predicted = np.round(truth + 0.5 * rng.random(len(owners)), 1)
 
     def measure(rows):
         drawn = residues_of(owners, rows)
         return metrics.regression_metrics(truth[drawn], predicted[drawn])
 
-    assert_as_measured_on_repeated_rows(regression_figures(truth, predicted, owners), measure, random_draws(9))
+    assert_as_measured_on_repeated_rows(regression_figures(truth, predicted, owners), measure, random_draws(rng, 9))
 
 
 def test_draws_of_proteins_of_which_nothing_is_known_have_no_figures():
@@ -117,10 +120,10 @@ def test_draws_of_proteins_of_which_nothing_is_known_have_no_figures():
             assert np.isnan(measured).tolist() == [False, False, True], name
 
 
-def test_not_all_resamples_of_many_residues_are_held_at_once():
+def test_not_all_resamples_of_many_residues_are_held_at_once(rng):
     owners = np.repeat(np.arange(20), 1000)
-    truth = RNG.random(len(owners))
-    figures = regression_figures(truth, truth + RNG.random(len(owners)), owners)
+    truth = rng.random(len(owners))
+    figures = regression_figures(truth, truth + rng.random(len(owners)), owners)
 
     tracemalloc.start()
     bootstrap(figures, 20)
@@ -134,15 +137,15 @@ def test_not_all_resamples_of_many_residues_are_held_at_once():
 # Labels
 
 
-def test_figures_of_labels_are_those_of_the_drawn_proteins():
+def test_figures_of_labels_are_those_of_the_drawn_proteins(rng):
     # Some labels are so rare that many draws lack them.
-    truth = (RNG.random((80, 5)) < [0.02, 0.05, 0.1, 0.3, 0.6]).astype(float)
-    probabilities = np.round(0.7 * RNG.random((80, 5)) + 0.3 * truth, 2)
+    truth = (rng.random((80, 5)) < [0.02, 0.05, 0.1, 0.3, 0.6]).astype(float)
+    probabilities = np.round(0.7 * rng.random((80, 5)) + 0.3 * truth, 2)
 
     assert_as_measured_on_repeated_rows(
         multilabel_figures(truth, probabilities),
         lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]),
-        random_draws(80),
+        random_draws(rng, 80),
     )
 
 
@@ -162,14 +165,14 @@ def test_draws_without_any_label_have_no_figures():
 
 
 @pytest.mark.parametrize("decimals", [1, 9])
-def test_figures_of_values_are_those_of_the_drawn_proteins(decimals):
-    truth = np.round(RNG.random(50), decimals)
-    predicted = np.round(truth + RNG.random(50), decimals)
+def test_figures_of_values_are_those_of_the_drawn_proteins(rng, decimals):
+    truth = np.round(rng.random(50), decimals)
+    predicted = np.round(truth + rng.random(50), decimals)
 
     assert_as_measured_on_repeated_rows(
         regression_figures(truth, predicted),
         lambda rows: metrics.regression_metrics(truth[rows], predicted[rows]),
-        random_draws(50),
+        random_draws(rng, 50),
     )
 
 

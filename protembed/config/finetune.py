@@ -61,7 +61,7 @@ class FinetuneConfig(Config):
     )
     head: HeadName = option("linear", "A linear map, or one with a hidden layer (mlp).")
     epochs: int = option(10, "Passes over the training proteins, at most (full, lora).", min=1)
-    patience: int = option(3, "Epochs without a lower validation loss after which the training ends.", min=1)
+    patience: int = option(5, "Epochs without a lower validation loss after which the training ends.", min=1)
     tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most (full, lora).", min=64)
     head_rate_factor: float = option(
         3.0, "The head learns so many times faster than the encoder (full, lora).", min=0.01, max=1000.0

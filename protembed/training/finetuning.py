@@ -30,10 +30,12 @@ from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
 from protembed.training.state import RunState
 
+# For an encoder of width 160, and less for a wider one (benchmarks/README.md).
 _DEFAULT_RATES: Mapping[FinetuneMethod, Mapping[OptimizerName, float]] = {
-    "full": {"adamw": 3e-4, "muon": 3e-4, "sgd": 0.01},
-    "lora": {"adamw": 1e-3, "muon": 1e-3, "sgd": 0.1},
+    "full": {"adamw": 1e-3, "muon": 1e-3, "sgd": 0.01},
+    "lora": {"adamw": 3e-3, "muon": 3e-3, "sgd": 0.1},
 }
+_WIDTH_OF_RATES = 160
 _HIDDEN_UNITS = 64
 _BEST = "best.safetensors"
 
@@ -104,7 +106,7 @@ class EncoderTraining:
         self.plan = plan_training(
             course.optimizer,
             course.config.epochs * steps,
-            _DEFAULT_RATES[course.method],
+            default_rates(course.method, checkpoint.encoder.shape.dim),
             validate_every=steps,
             save_every=steps,
             patience=course.config.patience,
@@ -159,6 +161,14 @@ class EncoderTraining:
 
     def _validate(self) -> dict[str, float]:
         return {"valid_loss": evaluate(self._objective, self._valid_packs, self._course.compute).mean().item()}
+
+
+def default_rates(method: FinetuneMethod, dim: int) -> dict[OptimizerName, float]:
+    """Choose the peak learning rate of each optimiser: the wider an encoder, the less.
+
+    Source: Yang et al. 2022, "Tensor Programs V", table 3, for the proportion.
+    """
+    return {name: rate * _WIDTH_OF_RATES / dim for name, rate in _DEFAULT_RATES[method].items()}
 
 
 def choose_threshold(head: TaskHead, truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> None:

@@ -3,6 +3,7 @@
 Vectors may be those of a frozen encoder, of which a task head is made, or counts, which a model must beat.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgWarning
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -115,10 +117,13 @@ def fit_network(task: Task, num_classes: int, train: Sample, valid: Sample, *, s
     scaler, network = _Scaling(train.vectors), _network(task, seed)
     offset, scale = _scale_of(task, train)
     answers = (train.answers - offset) / scale if task.answer == "value" else train.answers
+    options = {} if task.answer == "value" else {"classes": np.arange(num_classes)}
+    if task.answer == "labels" and num_classes == 1:  # one label alone is two classes to scikit-learn
+        answers, options = answers.ravel(), {"classes": np.arange(2)}
     scaled = scaler.scale(train.vectors)
     best, best_loss, num_worse = None, np.inf, 0
     for _ in range(_MOST_EPOCHS):
-        network.partial_fit(scaled, answers, *([] if task.answer == "value" else [np.arange(num_classes)]))
+        network.partial_fit(scaled, answers, **options)
         fitted = FittedMap(task=task, steps=_steps_of(network, scaler, num_classes), offset=offset, scale=scale)
         now = loss(fitted, valid)
         best, best_loss, num_worse = (fitted, now, 0) if now < best_loss else (best, best_loss, num_worse + 1)
@@ -167,7 +172,10 @@ def _linear_maps(task: Task, num_classes: int, train: Sample, balanced: bool) ->
         values = (train.answers - offset) / scale
         for penalty in _PENALTIES[scaler.kind]:
             solver = "auto" if scaler.kind == "dense" else "lsqr"
-            model = Ridge(alpha=penalty, solver=solver).fit(scaled, values)
+            with warnings.catch_warnings():
+                # Features that say nearly the same need a penalty; the validation part judges who had too little.
+                warnings.simplefilter("ignore", LinAlgWarning)
+                model = Ridge(alpha=penalty, solver=solver).fit(scaled, values)
             step = scaler.fold(model.coef_[None], np.array([model.intercept_]))
             yield FittedMap(task=task, steps=[step], offset=offset, scale=scale)
         return

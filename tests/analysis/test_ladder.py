@@ -9,8 +9,7 @@ from protembed.bootstrap import bootstrap, interval
 from protembed.config.task import TASKS
 
 REGRESSION = TASKS["regression"]
-RNG = np.random.default_rng(0)
-TRUTH = RNG.normal(size=80)
+TRUTH = np.random.default_rng(0).normal(size=80)
 
 
 def guess(noise, seed=1):
@@ -141,17 +140,18 @@ def test_a_figure_that_one_training_lacks_has_no_average():
 
 def outputs_of(task):
     """Answers and outputs of thirty proteins, by a good and a bad way."""
+    rng = np.random.default_rng(0)
     if TASKS[task].answer == "labels":
-        truth = (RNG.random((30, 3)) < 0.4).astype(np.float32)
-        return list(truth), list(0.5 * truth + 0.5 * RNG.random((30, 3))), list(RNG.random((30, 3)))
-    lengths = RNG.integers(4, 9, size=30) if TASKS[task].per_residue else [1] * 30
+        truth = (rng.random((30, 3)) < 0.4).astype(np.float32)
+        return list(truth), list(0.5 * truth + 0.5 * rng.random((30, 3))), list(rng.random((30, 3)))
+    lengths = rng.integers(4, 9, size=30) if TASKS[task].per_residue else [1] * 30
     if TASKS[task].answer == "value":
-        truth = [RNG.normal(size=length) for length in lengths]
-        good, bad = ([answer + noise * RNG.normal(size=len(answer)) for answer in truth] for noise in (0.2, 3))
+        truth = [rng.normal(size=length) for length in lengths]
+        good, bad = ([answer + noise * rng.normal(size=len(answer)) for answer in truth] for noise in (0.2, 3))
     else:
-        truth = [RNG.integers(3, size=length) for length in lengths]
+        truth = [rng.integers(3, size=length) for length in lengths]
         good, bad = (
-            [(share * np.eye(3)[answer] + RNG.dirichlet(np.ones(3), len(answer))) / (1 + share) for answer in truth]
+            [(share * np.eye(3)[answer] + rng.dirichlet(np.ones(3), len(answer))) / (1 + share) for answer in truth]
             for share in (1, 0)
         )
     return (truth, good, bad) if TASKS[task].per_residue else [[one[0] for one in part] for part in (truth, good, bad)]

@@ -9,25 +9,25 @@ from protembed.bootstrap import NUM_RESAMPLES, bootstrap, interval
 from protembed.config.task import METRIC_NAMES, TASKS
 from protembed.data.targets import UNKNOWN_CLASS
 
-RNG = np.random.default_rng(0)
 LENGTHS = [5, 9, 3, 12, 7, 8]
 
 
 def predictions(task):
     """Answers and outputs of six proteins; of some residues nothing is known."""
+    rng = np.random.default_rng(0)
     if task == "classification":
-        return [np.array(number % 3) for number in range(6)], list(RNG.dirichlet(np.ones(3), size=6))
+        return [np.array(number % 3) for number in range(6)], list(rng.dirichlet(np.ones(3), size=6))
     if task == "multilabel":
-        return list((RNG.random((6, 4)) < 0.4).astype(np.float32)), list(RNG.random((6, 4)))
+        return list((rng.random((6, 4)) < 0.4).astype(np.float32)), list(rng.random((6, 4)))
     if task == "regression":
-        return list(map(np.array, RNG.random(6))), list(RNG.random(6).astype(np.float32))
+        return list(map(np.array, rng.random(6))), list(rng.random(6).astype(np.float32))
     if task == "residue-classification":
-        truth = [RNG.integers(3, size=length) for length in LENGTHS]
+        truth = [rng.integers(3, size=length) for length in LENGTHS]
         truth[0][2:], truth[3][::2] = UNKNOWN_CLASS, UNKNOWN_CLASS
-        return truth, [RNG.dirichlet(np.ones(3), size=length) for length in LENGTHS]
-    truth = [RNG.random(length) for length in LENGTHS]
+        return truth, [rng.dirichlet(np.ones(3), size=length) for length in LENGTHS]
+    truth = [rng.random(length) for length in LENGTHS]
     truth[0][2:], truth[3][::2] = math.nan, math.nan
-    return truth, [RNG.random(length) for length in LENGTHS]
+    return truth, [rng.random(length) for length in LENGTHS]
 
 
 def known_residues(truth, outputs):
@@ -124,7 +124,7 @@ def test_a_protein_of_which_nothing_is_known_may_be_drawn_again_and_again(task):
 
 
 def test_a_score_is_a_figure_and_the_interval_of_its_resamples():
-    resampled = RNG.normal(size=1_000)
+    resampled = np.random.default_rng(0).normal(size=1_000)
 
     score = Score.of(0.3, resampled)
 

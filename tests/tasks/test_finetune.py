@@ -5,23 +5,19 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.analysis.model_rungs import Watcher
 from protembed.config.embed import EmbedConfig
-from protembed.config.finetune import FinetuneConfig, LabelsConfig
 from protembed.config.predict import PredictConfig
 from protembed.config.shared import ComputeConfig, ModelConfig
 from protembed.config.task import TASKS
 from protembed.data.fasta import read_fasta
 from protembed.data.predictions import prediction_header
-from protembed.errors import ConfigError, OutputExistsError, RunInUseError, TableError
-from protembed.files import exclusive_lock
+from protembed.errors import OutputExistsError
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.embed import embed_fasta
-from protembed.tasks.finetune import FinetuneOptions, finetune_model
+from protembed.tasks.finetune import finetune_model
 from protembed.tasks.predict import predict_fasta
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
-NUM_TRAIN, NUM_VALID = 24, 6
 METRICS = {
     "classification": {"accuracy", "macro_f1", "mcc", "auroc"},
     "multilabel": {"auprc", "fmax"},
@@ -31,62 +27,27 @@ METRICS = {
 }
 
 
-def share_of(letter, sequence):
-    return sequence.count(letter) / len(sequence)
+@pytest.fixture
+def fasta_of_test_part(rows_of, tmp_path):
+    """Write the test proteins of a table."""
+
+    def write(table):
+        rows = [row for row in rows_of(table, ",") if row["split"] == "test"]
+        (tmp_path / "test.fasta").write_text("".join(f">{row['id']}\n{row['sequence']}\n" for row in rows))
+        return tmp_path / "test.fasta"
+
+    return write
 
 
-def labels_of(proteins, task):
-    """Labels that real proteins have indeed, of each kind."""
-    shares = {letter: np.array([share_of(letter, protein) for protein in proteins]) for letter in "LGK"}
-    middles = {letter: np.median(values[:NUM_TRAIN]) for letter, values in shares.items()}
-    if task == "classification":
-        return ["rich" if share > middles["L"] else "poor" for share in shares["L"]]
-    if task == "regression":
-        return [f"{100 * share:.3f}" for share in shares["L"]]
-    if task == "multilabel":
-        rows = zip(*((shares[letter] > middles[letter]).tolist() for letter in "LGK"), strict=True)
-        return [";".join(["all", *(letter for letter, has in zip("LGK", row, strict=True) if has)]) for row in rows]
-    if task == "residue-classification":
-        return ["".join("H" if letter in "AELKM" else "C" for letter in protein) for protein in proteins]
-    return [";".join("nan" if letter == "X" else f"{ord(letter) / 10}" for letter in protein) for protein in proteins]
+@pytest.fixture
+def predict(rows_of):
+    """Predict proteins, and read what was written."""
 
+    def run(fasta, model, output, **settings):
+        predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output), **settings)
+        return rows_of(output)
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory, proteins):
-    """A table of each task, of forty real proteins."""
-    folder = tmp_path_factory.mktemp("tables")
-    splits = ["train"] * NUM_TRAIN + ["valid"] * NUM_VALID + ["test"] * (len(proteins) - NUM_TRAIN - NUM_VALID)
-    for task in TASKS:
-        with (folder / f"{task}.csv").open("w", newline="") as stream:
-            ids = [f"p{row}" for row in range(len(proteins))]
-            rows = zip(ids, proteins, labels_of(proteins, task), splits, strict=True)
-            csv.writer(stream).writerows([("id", "sequence", "label", "split"), *rows])
-    return folder
-
-
-def options(output, model, *, labels=None, **settings):
-    return FinetuneOptions(
-        finetune=FinetuneConfig(output=output, **{"epochs": 2, "tokens_per_batch": 1024, "quick": True} | settings),
-        labels=LabelsConfig(**labels or {}),
-        model=ModelConfig(model=model),
-        compute=ComputeConfig(threads=1),
-    )
-
-
-def rows_of(path, delimiter="\t"):
-    with path.open() as stream:
-        return list(csv.DictReader(stream, delimiter=delimiter))
-
-
-def fasta_of_test_part(table, path):
-    rows = [row for row in rows_of(table, ",") if row["split"] == "test"]
-    path.write_text("".join(f">{row['id']}\n{row['sequence']}\n" for row in rows))
-    return path
-
-
-def predict(fasta, model, output, **settings):
-    predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output), **settings)
-    return rows_of(output)
+    return run
 
 
 def assert_same_predictions(predicted, expected):
@@ -113,7 +74,7 @@ def task(request):
 
 
 @pytest.fixture(scope="module")
-def finetuned(tables, tiny_model, tmp_path_factory, task, method):
+def finetuned(tables, tiny_model, tmp_path_factory, task, method, options):
     output = tmp_path_factory.mktemp("finetuned") / f"{task}.model"
     return task, output, finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method))
 
@@ -143,9 +104,11 @@ def test_nothing_of_the_training_is_left_beside_the_model(finetuned):
     assert {path.suffix for path in output.iterdir()} == {".json", ".safetensors", ".tsv", ".md", ".txt", ".html"}
 
 
-def test_predict_reproduces_the_predictions_of_the_test_part(finetuned, tables, tmp_path):
+def test_predict_reproduces_the_predictions_of_the_test_part(
+    finetuned, tables, tmp_path, rows_of, fasta_of_test_part, predict
+):
     task, output, _ = finetuned
-    fasta = fasta_of_test_part(tables / f"{task}.csv", tmp_path / "test.fasta")
+    fasta = fasta_of_test_part(tables / f"{task}.csv")
 
     predicted, recorded = predict(fasta, output, tmp_path / "preds.tsv"), rows_of(output / "test_predictions.tsv")
 
@@ -155,9 +118,9 @@ def test_predict_reproduces_the_predictions_of_the_test_part(finetuned, tables, 
     assert_same_predictions(predicted, recorded)
 
 
-def test_order_batches_and_threads_do_not_change_predictions(finetuned, tables, tmp_path):
+def test_order_batches_and_threads_do_not_change_predictions(finetuned, tables, tmp_path, fasta_of_test_part, predict):
     task, output, _ = finetuned
-    fasta = fasta_of_test_part(tables / f"{task}.csv", tmp_path / "test.fasta")
+    fasta = fasta_of_test_part(tables / f"{task}.csv")
     records = list(read_fasta([fasta]))
     straight = predict(fasta, output, tmp_path / "straight.tsv", compute=ComputeConfig(threads=1))
 
@@ -196,9 +159,11 @@ def embedded(fasta, model, output):
         return file["embeddings"], summary.num_windowed
 
 
-def test_embedding_with_a_finetuned_model_gives_the_vectors_that_its_head_sees(finetuned, tables, tmp_path):
+def test_embedding_with_a_finetuned_model_gives_the_vectors_that_its_head_sees(
+    finetuned, tables, tmp_path, rows_of, fasta_of_test_part
+):
     task, output, _ = finetuned
-    fasta = fasta_of_test_part(tables / f"{task}.csv", tmp_path / "test.fasta")
+    fasta = fasta_of_test_part(tables / f"{task}.csv")
 
     vectors, _ = embedded(fasta, output, tmp_path / ("emb.npz" if TASKS[task].per_residue else "emb.npy"))
 
@@ -218,11 +183,11 @@ def test_embedding_with_a_finetuned_model_gives_the_vectors_that_its_head_sees(f
     ],
 )
 def test_long_proteins_are_trained_embedded_and_predicted_in_the_same_windows(
-    tables, windowed_model, tmp_path, method, pooling, task
+    tables, windowed_model, tmp_path, method, pooling, task, rows_of, options, fasta_of_test_part, predict
 ):
     output, table = tmp_path / "windowed.model", tables / f"{task}.csv"
     finetune_model(table, options(output, windowed_model, method=method, pooling=pooling))
-    fasta = fasta_of_test_part(table, tmp_path / "test.fasta")
+    fasta = fasta_of_test_part(table)
 
     predictions = predict(fasta, output, tmp_path / "preds.tsv")
     vectors, num_windowed = embedded(fasta, output, tmp_path / ("e.npz" if TASKS[task].per_residue else "e.npy"))
@@ -261,7 +226,7 @@ def test_transformers_loads_the_finetuned_encoder(finetuned, proteins, tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "emb.npy")[0], hidden.mean(0).numpy(), **PARITY)
 
 
-def test_the_page_escapes_what_a_table_may_hold(tables, tiny_model, tmp_path):
+def test_the_page_escapes_what_a_table_may_hold(tables, tiny_model, tmp_path, rows_of, options):
     rows = rows_of(tables / "classification.csv", ",")
     evil = "<script>alert(1)</script>"
     with (tmp_path / "evil.csv").open("w", newline="") as stream:
@@ -278,146 +243,14 @@ def test_the_page_escapes_what_a_table_may_hold(tables, tiny_model, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
-# The course
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("num_steps", [2, 6, 9])
-def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path, method, num_steps):
-    """The last stop falls into the second of two repeats."""
-    table, settings, seen = tables / "classification.csv", {"method": method, "repeats": 2, "quick": False}, []
-    finetune_model(table, options(tmp_path / "whole.model", tiny_model, **settings))
-    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == num_steps)
-    left = finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings), watcher=watcher)
-    assert (left.is_finished, left.output, left.ladder) == (False, None, None)
-    assert not (tmp_path / "parts.model").exists()
-
-    finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings))
-
-    for path in (tmp_path / "whole.model").iterdir():
-        assert (tmp_path / "parts.model" / path.name).read_bytes() == path.read_bytes(), path.name
-
-
-def test_the_same_command_again_finds_its_work_done(finetuned, tables, tiny_model, method):
+def test_the_same_command_again_finds_its_work_done(finetuned, tables, tiny_model, method, options):
     task, output, summary = finetuned
 
     assert finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method)) == summary
 
 
-def test_another_result_is_refused(finetuned, tables, tiny_model, method):
+def test_another_result_is_refused(finetuned, tables, tiny_model, method, options):
     task, output, _ = finetuned
 
     with pytest.raises(OutputExistsError):
         finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method, seed=1))
-
-
-def test_two_trainings_cannot_share_a_directory(tables, tiny_model, tmp_path):
-    with exclusive_lock(tmp_path / ".x.model.partial.lock", lambda holder: RuntimeError(holder)):
-        with pytest.raises(RunInUseError):
-            finetune_model(tables / "classification.csv", options(tmp_path / "x.model", tiny_model))
-
-
-# Splits and repeats
-
-
-def without_splits(table, path, *, num_copies=1):
-    rows = rows_of(table, ",")
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("id", "sequence", "label"))
-        for copy in range(num_copies):
-            writer.writerows((f"{row['id']}.{copy}", row["sequence"], row["label"]) for row in rows)
-    return path
-
-
-def test_in_folds_every_protein_is_predicted_once_by_a_model_that_never_saw_it(tables, tiny_model, tmp_path):
-    table = without_splits(tables / "regression.csv", tmp_path / "all.csv")
-    kfold = options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
-
-    finetune_model(table, kfold)
-
-    predicted = rows_of(tmp_path / "folds.model" / "test_predictions.tsv")
-    assert sorted(row["id"] for row in predicted) == sorted(row["id"] for row in rows_of(table, ","))
-    similar = {row["id"]: float(row["similarity"]) for row in rows_of(tmp_path / "folds.model" / "test_similarity.tsv")}
-    assert similar.keys() == {row["id"] for row in predicted}
-    assert max(similar.values()) < 1
-
-
-def test_folds_can_be_trained_too(tables, tiny_model, tmp_path):
-    table = without_splits(tables / "classification.csv", tmp_path / "all.csv")
-    kfold = options(tmp_path / "folds.model", tiny_model, method="full", epochs=1, labels={"split": "kfold"})
-
-    summary = finetune_model(table, kfold)
-
-    assert list(summary.ladder.rungs) == ["majority", "composition", "k-mers", "frozen", "fine-tuned"]
-    assert load_checkpoint(tmp_path / "folds.model").task_head.classes == ("poor", "rich")
-
-
-def test_the_repeat_with_the_lowest_validation_loss_is_kept(tables, tiny_model, tmp_path):
-    """Each repeat alone is a training with its own seed; the best of them is what the repeats leave."""
-    table, lost = tables / "regression.csv", {}
-    settings = {"method": "full", "epochs": 3, "head_rate_factor": 100.0}
-    summary = finetune_model(table, options(tmp_path / "two.model", tiny_model, repeats=2, **settings))
-    for seed in (0, 1):
-        reports = []
-        output = tmp_path / f"{seed}.model"
-        watcher = Watcher(on_step=reports.append)
-        finetune_model(table, options(output, tiny_model, seed=seed, **settings), watcher=watcher)
-        lost[seed] = min(report.validation["valid_loss"] for report in reports if report.validation)
-
-    best = min(lost, key=lost.get)
-    assert lost[0] != lost[1]
-    assert summary.ladder.num_repeats == 2
-    kept = load_checkpoint(tmp_path / "two.model").encoder.state_dict()
-    alone = load_checkpoint(tmp_path / f"{best}.model").encoder.state_dict()
-    assert all(torch.equal(kept[name], alone[name]) for name in kept)
-
-
-def test_test_proteins_that_were_trained_on_can_be_left_out(tables, tiny_model, proteins, tmp_path):
-    table = tmp_path / "shared.csv"
-    table.write_text((tables / "regression.csv").read_text() + f"again,{proteins[0]},5.0,test\n")
-
-    dropped = options(tmp_path / "d.model", tiny_model, method="frozen", labels={"drop_shared": True})
-    plans = []
-    finetune_model(table, dropped, on_plan=plans.append)
-    finetune_model(table, options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)
-
-    assert [plan.num_proteins["test"] for plan in plans] == [10, 11]
-    assert plans[0].notes[0] == "1 of 11 test proteins were left out: not new sequences"
-    assert plans[1].notes[0] == "1 of 11 test sequences also stand in train or valid (--drop-shared)"
-    similar = {row["id"]: row for row in rows_of(tmp_path / "k.model" / "test_similarity.tsv")}
-    assert (similar["again"]["similarity"], similar["again"]["nearest_training_protein"]) == ("1.000", "p0")
-
-
-# What is refused
-
-
-IMPOSSIBLE = {
-    "an unknown pooling": ({"pooling": "sum"}, "regression"),
-    "a pooling twice": ({"pooling": "mean,mean"}, "regression"),
-    "attention over a frozen encoder": ({"pooling": "attention", "method": "frozen"}, "regression"),
-    "attention over residues": ({"pooling": "attention"}, "residue-regression"),
-    "weights of values": ({"class_weights": True}, "regression"),
-    "weights of a frozen encoder's network": (
-        {"class_weights": True, "method": "frozen", "head": "mlp"},
-        "classification",
-    ),
-}
-
-
-@pytest.mark.parametrize(("settings", "task"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-def test_what_cannot_be_learned_is_a_usage_error_and_leaves_nothing(tables, tiny_model, tmp_path, settings, task):
-    with pytest.raises(ConfigError):
-        finetune_model(tables / f"{task}.csv", options(tmp_path / "x.model", tiny_model, **settings))
-
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_bad_table_leaves_nothing(tiny_model, tmp_path):
-    table = tmp_path / "bad.csv"
-    table.write_text("sequence,label,split\nMKT,a,train\nMKV,a,test\nMKL,a,valid\n")
-
-    with pytest.raises(TableError, match="all training labels are 'a'"):
-        finetune_model(table, options(tmp_path / "bad.model", tiny_model))
-
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]

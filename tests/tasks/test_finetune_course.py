@@ -1,0 +1,111 @@
+import csv
+
+import pytest
+import torch
+
+from protembed.analysis.model_rungs import Watcher
+from protembed.errors import RunInUseError
+from protembed.files import exclusive_lock
+from protembed.model.checkpoint import load_checkpoint
+from protembed.tasks.finetune import finetune_model
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("num_steps", [2, 6, 9])
+def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path, method, num_steps, options):
+    """The last stop falls into the second of two repeats."""
+    table, settings, seen = tables / "classification.csv", {"method": method, "repeats": 2, "quick": False}, []
+    finetune_model(table, options(tmp_path / "whole.model", tiny_model, **settings))
+    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == num_steps)
+    left = finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings), watcher=watcher)
+    assert (left.is_finished, left.output, left.ladder) == (False, None, None)
+    assert not (tmp_path / "parts.model").exists()
+
+    finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings))
+
+    for path in (tmp_path / "whole.model").iterdir():
+        assert (tmp_path / "parts.model" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_two_trainings_cannot_share_a_directory(tables, tiny_model, tmp_path, options):
+    with exclusive_lock(tmp_path / ".x.model.partial.lock", lambda holder: RuntimeError(holder)):
+        with pytest.raises(RunInUseError):
+            finetune_model(tables / "classification.csv", options(tmp_path / "x.model", tiny_model))
+
+
+# Splits and repeats
+
+
+@pytest.fixture
+def without_splits(tables, rows_of, tmp_path):
+    """A table of a task without its split column."""
+
+    def write(task):
+        with (tmp_path / "all.csv").open("w", newline="") as stream:
+            rows = rows_of(tables / f"{task}.csv", ",")
+            labelled = ((row["id"], row["sequence"], row["label"]) for row in rows)
+            csv.writer(stream).writerows([("id", "sequence", "label"), *labelled])
+        return tmp_path / "all.csv"
+
+    return write
+
+
+def test_in_folds_every_protein_is_predicted_once_by_a_model_that_never_saw_it(
+    without_splits, tiny_model, tmp_path, rows_of, options
+):
+    table = without_splits("regression")
+    kfold = options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
+
+    finetune_model(table, kfold)
+
+    predicted = rows_of(tmp_path / "folds.model" / "test_predictions.tsv")
+    assert sorted(row["id"] for row in predicted) == sorted(row["id"] for row in rows_of(table, ","))
+    similar = {row["id"]: float(row["similarity"]) for row in rows_of(tmp_path / "folds.model" / "test_similarity.tsv")}
+    assert similar.keys() == {row["id"] for row in predicted}
+    assert max(similar.values()) < 1
+
+
+def test_folds_can_be_trained_too(without_splits, tiny_model, tmp_path, options):
+    table = without_splits("classification")
+    kfold = options(tmp_path / "folds.model", tiny_model, method="full", epochs=1, labels={"split": "kfold"})
+
+    summary = finetune_model(table, kfold)
+
+    assert list(summary.ladder.rungs) == ["majority", "composition", "k-mers", "frozen", "fine-tuned"]
+    assert load_checkpoint(tmp_path / "folds.model").task_head.classes == ("poor", "rich")
+
+
+def test_the_repeat_with_the_lowest_validation_loss_is_kept(tables, tiny_model, tmp_path, options):
+    """Each repeat alone is a training with its own seed; the best of them is what the repeats leave."""
+    table, lost = tables / "regression.csv", {}
+    settings = {"method": "full", "epochs": 3, "head_rate_factor": 100.0}
+    summary = finetune_model(table, options(tmp_path / "two.model", tiny_model, repeats=2, **settings))
+    for seed in (0, 1):
+        reports = []
+        output = tmp_path / f"{seed}.model"
+        watcher = Watcher(on_step=reports.append)
+        finetune_model(table, options(output, tiny_model, seed=seed, **settings), watcher=watcher)
+        lost[seed] = min(report.validation["valid_loss"] for report in reports if report.validation)
+
+    best = min(lost, key=lost.get)
+    assert lost[0] != lost[1]
+    assert summary.ladder.num_repeats == 2
+    kept = load_checkpoint(tmp_path / "two.model").encoder.state_dict()
+    alone = load_checkpoint(tmp_path / f"{best}.model").encoder.state_dict()
+    assert all(torch.equal(kept[name], alone[name]) for name in kept)
+
+
+def test_test_proteins_that_were_trained_on_can_be_left_out(tables, tiny_model, proteins, tmp_path, rows_of, options):
+    table = tmp_path / "shared.csv"
+    table.write_text((tables / "regression.csv").read_text() + f"again,{proteins[0]},5.0,test\n")
+
+    dropped = options(tmp_path / "d.model", tiny_model, method="frozen", labels={"drop_shared": True})
+    plans = []
+    finetune_model(table, dropped, on_plan=plans.append)
+    finetune_model(table, options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)
+
+    assert [plan.num_proteins["test"] for plan in plans] == [10, 11]
+    assert plans[0].notes[0] == "1 of 11 test proteins were left out: not new sequences"
+    assert plans[1].notes[0] == "1 of 11 test sequences also stand in train or valid (--drop-shared)"
+    similar = {row["id"]: row for row in rows_of(tmp_path / "k.model" / "test_similarity.tsv")}
+    assert (similar["again"]["similarity"], similar["again"]["nearest_training_protein"]) == ("1.000", "p0")
