@@ -108,7 +108,7 @@ def measure(trial: Trial, tasks: Path, model: Path | None, epochs: int) -> dict[
         "task": trial.name,
         "sizes": sizes,
         "published": trial.published,
-        "seconds": {"simple rungs": stages[0][1] - began, **seconds},
+        "seconds": {"reading": stages[0][1] - began, **seconds},
         "ladder": ladder_of(summary),
         "metric": summary.task.main_metric,
     }
@@ -136,7 +136,7 @@ def ladder_of(summary: FinetuneSummary) -> dict[str, Any]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Spell the ladder of a task."""
+    """Spell the ladder of a task; the seconds of all simple rungs stand at the first."""
     ladder, metric = result["ladder"], result["metric"]
     sizes = ", ".join(f"{number:,} {split}" for split, number in result["sizes"].items() if number)
     lines = [
@@ -144,13 +144,13 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"| | {METRIC_NAMES[metric]} | other figures | {ladder['model']} less this | seconds |",
         "|---|---|---|---|---|",
     ]
+    seconds = {**result["seconds"], list(ladder["rungs"])[0]: result["seconds"]["counting"]}
     for name, rung in ladder["rungs"].items():
         others = ", ".join(
             f"{METRIC_NAMES[other]} {spell(score)}" for other, score in rung.items() if other not in (metric, "mse")
         )
         difference = spell(ladder["differences"].get(name), signed=True)
-        seconds = result["seconds"].get(name)
-        took = "" if seconds is None else f"{seconds:.0f}"
+        took = f"{seconds[name]:.0f}" if name in seconds else ""
         lines.append(f"| {name} | {spell(rung[metric])} | {others} | {difference} | {took} |")
     return "\n".join(lines)
 

@@ -53,16 +53,16 @@ def interval(figures: NDArray[np.float64]) -> tuple[float, float] | None:
 def classification_figures(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Callable[[Draws], Figures]:
     """Prepare `metrics.classification_metrics` of draws; arguments as there."""
     num_classes = probabilities.shape[1]
-    pairs = np.zeros((len(truth), num_classes**2))
-    pairs[np.arange(len(truth)), truth * num_classes + probabilities.argmax(1)] = 1.0
+    true, predicted = (np.eye(num_classes)[classes] for classes in (truth, probabilities.argmax(1)))  # (n, classes)
+    right = true * predicted
     of_interest = [1] if num_classes == 2 else range(num_classes)
     curves = [_area_under_roc(truth == number, probabilities[:, number]) for number in of_interest]
 
     def measure(draws: Draws) -> Figures:
-        confusions = (draws @ pairs).reshape(-1, num_classes, num_classes)
+        counts = draws @ right, draws @ true, draws @ predicted
         auroc = np.mean([curve(draws) for curve in curves], axis=0)
-        auroc[~(confusions.sum(2) > 0).all(1)] = np.nan
-        return {**_confusion_figures(confusions), "auroc": auroc}
+        auroc[~(counts[1] > 0).all(1)] = np.nan
+        return {**_class_figures(*counts), "auroc": auroc}
 
     return measure
 
@@ -77,9 +77,9 @@ def residue_classification_figures(
         probabilities: of each protein (residues, classes).
     """
     confusions = np.stack([confusion_of(*pair) for pair in zip(truth, probabilities, strict=True)])
-    shape = confusions.shape[1:]
-    flat = confusions.reshape(len(confusions), -1).astype(np.float64)
-    return lambda draws: _confusion_figures((draws @ flat).reshape(-1, *shape))
+    right = confusions.diagonal(axis1=1, axis2=2)
+    counts = [part.astype(np.float64) for part in (right, confusions.sum(2), confusions.sum(1))]  # (proteins, classes)
+    return lambda draws: _class_figures(*(draws @ part for part in counts))
 
 
 def multilabel_figures(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Callable[[Draws], Figures]:
@@ -139,14 +139,12 @@ def _draws(num_units: int, seed: int) -> Iterator[Draws]:
         remaining -= num
 
 
-def _confusion_figures(confusions: NDArray[np.floating]) -> Figures:
-    """Compute accuracy, macro F1 and MCC of (resamples, true, predicted) counts.
+def _class_figures(right: Draws, true: Draws, predicted: Draws) -> Figures:
+    """Compute accuracy, macro F1 and MCC of how often each class is right, true and predicted, (resamples, classes).
 
     Source: Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
     """
-    right = confusions.diagonal(axis1=1, axis2=2)
-    true, predicted = confusions.sum(2), confusions.sum(1)  # (resamples, classes)
-    total = np.where(confusions.any((1, 2)), true.sum(1), np.nan)
+    total = np.where(true.any(1), true.sum(1), np.nan)
     f1 = 2 * right / np.maximum(true + predicted, 1)
     covariance = right.sum(1) * total - (true * predicted).sum(1)
     spread = np.sqrt((total**2 - (true**2).sum(1)) * (total**2 - (predicted**2).sum(1)))

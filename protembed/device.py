@@ -111,6 +111,13 @@ def total_memory(device: torch.device) -> int:
     return min(memory, int(text)) if text.isdecimal() else memory
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether memory did not suffice."""
+    # The allocators of CPUs and Apple's GPUs have no exception of their own, nor has cuBLAS.
+    texts = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
+
+
 class WorkerPool:
     """Threads that compute packs side by side, each operator on one thread; results come in the order of the packs.
 

@@ -10,7 +10,8 @@
     │   ├── TableError                      a row of a labelled table
     │   ├── NothingToLearnError             too few proteins
     │   ├── NothingToMeasureError           validation proteins of unknown residues alone
-    │   └── ModelFormatError                a model directory that cannot be read
+    │   ├── ModelFormatError                a model directory that cannot be read
+    │   └── StructureError                  a structure that cannot be read or shows no protein
     ├── InputNotFoundError             66   no such file, model or column
     ├── OutputExistsError               1   a finished result that would be overwritten
     ├── OutputError                     1   a result that could not be written
@@ -208,7 +209,7 @@ class TooLongForMemoryError(ProtembedError):
         self.num_tokens = num_tokens
         super().__init__(
             f"a stretch of {num_tokens:,} tokens alone does not fit into memory; choose a machine with more of it, a "
-            "smaller model, or for embed a smaller --window-residues"
+            "smaller model, for embed a smaller --window-residues, or for finetune --gradient-checkpointing"
         )
 
 
@@ -260,3 +261,11 @@ class DivergedError(ProtembedError):
         if not num_skipped:
             found = f"the validation loss is not finite after step {step}"
         super().__init__(f"{found}; the last checkpoint is intact: begin anew with a lower --learning-rate")
+
+
+class StructureError(DataError):
+    """A file that is neither PDB nor mmCIF, is damaged, or shows no protein."""
+
+    def __init__(self, path: str, found: str, advice: str) -> None:
+        self.path, self.found, self.advice = path, found, advice
+        super().__init__(f"{path}: {found}; {advice}")

@@ -1,4 +1,4 @@
-"""The field's metrics, and the trivial predictors that a model must beat."""
+"""The field's metrics."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,17 +138,6 @@ def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floati
         "mse": mse,
         "r2": float(metrics.r2_score(truth, predicted)) if truth_varies else None,
     }
-
-
-def majority_probabilities(train: NDArray[np.int64], num_classes: int, num_proteins: int) -> NDArray[np.float64]:
-    """Predict the training part's shares of the classes for every protein, (proteins, classes)."""
-    shares = np.bincount(train, minlength=num_classes) / len(train)
-    return np.tile(shares, (num_proteins, 1))
-
-
-def mean_values(train: NDArray[np.float64], num_proteins: int) -> NDArray[np.float64]:
-    """Predict the training part's mean for every protein, (proteins,)."""
-    return np.full(num_proteins, np.mean(train))
 
 
 def bootstrap_interval(

@@ -4,8 +4,14 @@ import re
 from collections.abc import Sequence
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
+# Coil is a dash to some. A spreadsheet may show an error for such a cell, and does nothing else.
+_LETTERS = re.compile(r"[A-Za-z+-]*")
 # Spreadsheets take the first four for a formula; a quotation mark would swallow the cells up to the next one.
 _DANGEROUS_STARTS = ("=", "+", "-", "@", '"')
+
+
+class ResidueString(str):
+    """A letter for each residue of a protein, which has to stay as long as the protein."""
 
 
 def table_line(cells: Sequence[object]) -> bytes:
@@ -47,6 +53,8 @@ def _escape(letter: str) -> str:
 def _cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
+    if isinstance(value, ResidueString) and _LETTERS.fullmatch(value):
+        return value
     text = printable(value)
     is_number = all(_NUMBER.fullmatch(part) for part in text.split(";"))  # alone, or in a list
     return f"'{text}" if text.startswith(_DANGEROUS_STARTS) and not is_number else text

@@ -10,8 +10,6 @@ from protembed.metrics import (
     confusion_metrics,
     confusion_of,
     label_curves,
-    majority_probabilities,
-    mean_values,
     multilabel_metrics,
     regression_metrics,
 )
@@ -217,17 +215,6 @@ def test_constant_labels_have_neither_a_correlation_nor_a_share_explained(truth)
 
 
 # Trivial predictors
-
-
-def test_the_majority_predicts_the_training_shares_for_everyone():
-    assert majority_probabilities(np.array([0, 2, 2, 2]), 4, 2).tolist() == [[0.25, 0, 0.75, 0]] * 2
-
-
-def test_the_mean_is_predicted_for_everyone():
-    assert mean_values(np.array([1.0, 2, 6]), 2).tolist() == [3.0, 3.0]
-
-
-# Intervals
 
 
 def test_a_bootstrap_interval_is_as_wide_as_theory_has_it():

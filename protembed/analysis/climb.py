@@ -23,12 +23,14 @@ class Climbed:
             model's rung is the last.
         kept_outputs: those of the model's rung by the training that is kept, or that stands for it in folds.
         log: of the steps of the training that is kept; empty where there was none.
+        notes: what should be known about it, in sentences.
     """
 
     kept: ModelRung
     outputs: Mapping[str, Sequence[Sequence[Output]]]
     kept_outputs: Sequence[Output]
     log: Sequence[Mapping[str, Any]]
+    notes: Sequence[str]
 
 
 class Climb:
@@ -50,34 +52,54 @@ class Climb:
     def climb(self) -> Climbed | None:
         """Make every rung; None if a training was left before its end."""
         for fold, (table, targets) in enumerate(zip(self._division.folds, self._targets, strict=True)):
+            self._rungs.watcher.on_stage("counting", None, 0)
             for rung in (trivial_rung(table, targets), *counting_rungs(table, targets, self._rungs.config.seed)):
                 self._add(rung.name, 0, rung.outputs)
-            if not (self._climb_random(fold, table, targets) and self._climb_models(fold, table, targets)):
+            if not (self._climb_models(fold, table, targets) and self._climb_random(fold, table, targets)):
                 return None
         if self._division.is_in_folds and not self._make_final():
             return None
         assert self._kept is not None
         model = RUNG_OF_METHOD[self._rungs.method]
+        last = [RANDOM, *dict.fromkeys([RUNG_OF_METHOD["frozen"], model])]
+        order = [*(name for name in self._outputs if name not in last), *last]
         return Climbed(
             kept=self._kept,
-            outputs={name: self._outputs[name] for name in [*(name for name in self._outputs if name != model), model]},
+            outputs={name: self._outputs[name] for name in order if name in self._outputs},
             kept_outputs=self._outputs[model][self._kept_repeat],
             log=self._rungs.read_log(self._kept_place),
+            notes=self._notes(),
         )
 
+    def _notes(self) -> list[str]:
+        notes = []
+        if self._kept is not None and not self._kept.has_improved:
+            notes.append("no epoch was better on the validation part than the head on the frozen encoder: that is kept")
+        if self._rungs.config.repeats > 1:
+            notes.append("the figures are means over all trainings; the one with the lowest validation loss is kept")
+        if self._division.is_in_folds:
+            notes.append(
+                "the figures are of models that did not see the proteins; the one that is kept saw all of them"
+            )
+        return notes
+
     def _climb_random(self, fold: int, table: LabelTable, targets: Targets) -> bool:
-        """Make the rung of the same shape from random weights, unless it is not wanted."""
+        """Make the rung of the same shape from random weights, unless it is not wanted.
+
+        It comes after the model, which is what was asked for. Where the encoder is too large to be trained, or is not
+        to be, its random weights are not trained either.
+        """
         rungs = self._rungs
         if rungs.config.quick:
             return True
-        if rungs.method == "frozen":
+        if rungs.method != "full":
             self._add(RANDOM, 0, rungs.frozen(table, targets, random=True).rung.outputs)
             return True
         for repeat in range(rungs.config.repeats):
-            scaled = rungs.trained(f"random-{fold}-{repeat}", table, targets, rungs.config.seed + repeat, None)
-            if scaled is None:
+            trained = rungs.trained(f"random-{fold}-{repeat}", table, targets, rungs.config.seed + repeat, None)
+            if trained is None:
                 return False
-            self._add(RANDOM, repeat, scaled.rung.outputs)
+            self._add(RANDOM, repeat, trained.rung.outputs)
         return True
 
     def _climb_models(self, fold: int, table: LabelTable, targets: Targets) -> bool:
@@ -90,12 +112,12 @@ class Climb:
             return True
         for repeat in range(rungs.config.repeats):
             place, seed = f"model-{fold}-{repeat}", rungs.config.seed + repeat
-            scaled = rungs.trained(place, table, targets, seed, frozen.checkpoint.task_head)
-            if scaled is None:
+            trained = rungs.trained(place, table, targets, seed, frozen.checkpoint.task_head)
+            if trained is None:
                 return False
-            self._add(scaled.rung.name, repeat, scaled.rung.outputs)
-            if repeat == 0 or self._kept is None or scaled.valid_loss < self._kept.valid_loss:
-                self._kept, self._kept_repeat, self._kept_place = scaled, repeat, place
+            self._add(trained.rung.name, repeat, trained.rung.outputs)
+            if repeat == 0 or self._kept is None or trained.valid_loss < self._kept.valid_loss:
+                self._kept, self._kept_repeat, self._kept_place = trained, repeat, place
         return True
 
     def _make_final(self) -> bool:

@@ -8,9 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.analysis.scores import Output, Score, figures_of_draws, measure
-from protembed.bootstrap import bootstrap
+from protembed.bootstrap import Figures, bootstrap
 from protembed.config.task import METRIC_NAMES, Task
 from protembed.data.targets import Answer
+
+# A figure of fewer test proteins has no interval.
+FEWEST_PROTEINS = 10
+# Fewer trainings than these understate how much trainings differ.
+_MANY = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +27,15 @@ class Ladder:
         model: the rung that is the model that is kept.
         rungs: the figures of each way, the simplest first.
         differences: in the main metric, the model less each other way, on the same drawn proteins.
-        num_repeats: trainings, whose figures are averaged; where there are several, those are drawn anew as well.
+        num_repeats: trainings, whose figures are averaged; where there are several, those are drawn anew as well. None:
+            nothing about the model is random.
     """
 
     task: Task
     model: str
     rungs: Mapping[str, Mapping[str, Score]]
     differences: Mapping[str, Score]
-    num_repeats: int
+    num_repeats: int | None
 
     @property
     def figures(self) -> Mapping[str, Score]:
@@ -44,10 +50,13 @@ class Ladder:
             for name, score in self.differences.items()
             if self.rungs[name][self.task.main_metric].value is not None
         ]
-        noise = "one seed, so training noise is not in the intervals"
-        if self.num_repeats > 1:
-            noise = f"{self.num_repeats} seeds, and their noise is in the intervals"
-        return [*lines, f"95 % intervals over test proteins; {noise}"]
+        noise = "; one seed, so training noise is not in the intervals"
+        if self.num_repeats is None:
+            noise = ""
+        elif self.num_repeats > 1:
+            noise = f" and {self.num_repeats} seeds"
+            noise += "; so few understate how much trainings differ" if self.num_repeats < _MANY else ""
+        return [*lines, f"95 % intervals over test proteins{noise}"]
 
     def as_plain_values(self) -> dict[str, Any]:
         """Spell the ladder as JSON can hold it."""
@@ -76,7 +85,12 @@ class Ladder:
 
 
 def compare(
-    task: Task, truth: Sequence[Answer], outputs: Mapping[str, Sequence[Sequence[Output]]], seed: int
+    task: Task,
+    truth: Sequence[Answer],
+    outputs: Mapping[str, Sequence[Sequence[Output]]],
+    seed: int,
+    *,
+    is_random: bool = True,
 ) -> Ladder:
     """Measure ways to predict, each on the same proteins drawn anew.
 
@@ -86,13 +100,14 @@ def compare(
         outputs: of each way, the simplest first and the model's last, the outputs of each of its trainings; one where
             there is nothing to repeat.
         seed: of the draws.
+        is_random: whether another seed would have made another model.
     """
     *_, model = outputs
     rungs, resampled = dict[str, dict[str, Score]](), dict[str, NDArray[np.float64]]()
     values = dict[str, float | None]()
     for name, trainings in outputs.items():
         exact = [measure(task, truth, training) for training in trainings]
-        drawn = [bootstrap(figures_of_draws(task, truth, training), len(truth), seed=seed) for training in trainings]
+        drawn = [_resample(task, truth, training, seed) for training in trainings]
         rungs[name] = {}
         for metric in exact[0]:
             value, figures = _mean([one[metric] for one in exact]), _drawn_mean([one[metric] for one in drawn], seed)
@@ -108,8 +123,16 @@ def compare(
             for name in outputs
             if name != model
         },
-        num_repeats=len(outputs[model]),
+        num_repeats=len(outputs[model]) if is_random else None,
     )
+
+
+def _resample(task: Task, truth: Sequence[Answer], outputs: Sequence[Output], seed: int) -> Figures:
+    """Measure on proteins drawn anew; of a handful nothing can be said that way."""
+    figures = bootstrap(figures_of_draws(task, truth, outputs), len(truth), seed=seed)
+    if len(truth) < FEWEST_PROTEINS:
+        return {name: np.full_like(values, np.nan) for name, values in figures.items()}
+    return figures
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -132,7 +155,7 @@ def _less(value: float | None, other: float | None) -> float | None:
 
 def _verdict(model: str, other: str, score: Score, metric: str) -> str:
     if score.value is None or score.low is None or score.high is None:
-        return f"{model} cannot be compared with {other} in {metric}"
+        return f"{model} cannot be compared with {other} in {metric}: the test part says too little"
     size = f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}] {metric}"
     if score.low > 0:
         return f"{model} adds to {other}: {size}"

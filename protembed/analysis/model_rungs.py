@@ -15,9 +15,9 @@ from protembed.config.optimizer import OptimizerConfig
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets
 from protembed.inference.engine import Engine
-from protembed.inference.representation import representation_of
+from protembed.inference.representation import Representation, representation_of
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
-from protembed.model.heads import TaskHead
+from protembed.model.heads import ContactHead, TaskHead
 from protembed.model.record import ModelRecord
 from protembed.training.distributed import Compute
 from protembed.training.finetuning import Course, EncoderTraining, choose_threshold
@@ -33,7 +33,7 @@ class Watcher:
     """Who is told of the course, and asked whether to go on.
 
     Attributes:
-        on_stage: told the name of each stage, its steps (None: proteins are embedded) and those of an earlier run.
+        on_stage: told the name of each stage, the steps of a training (None: it is none) and those of an earlier run.
         on_step: told after each step of a training.
         on_protein: told the residues of each protein that was embedded.
         stop: asked after each step; when true the training is saved and left.
@@ -53,11 +53,13 @@ class ModelRung:
         checkpoint: the model with its head.
         rung: what it predicts of the test part.
         valid_loss: on the validation part, by which repeats are chosen.
+        has_improved: whether its training made it better there than it began.
     """
 
     checkpoint: Checkpoint
     rung: Rung
     valid_loss: float
+    has_improved: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +99,16 @@ class ModelRungs:
     def frozen(self, table: LabelTable, targets: Targets, *, random: bool = False) -> ModelRung:
         """Fit a head to the vectors of the encoder as it is, or of one with random weights."""
         checkpoint = self._start(random, self.config.seed)
-        # A frozen encoder has no learned pooling.
-        pooling = ",".join(name if name != "attention" else "mean" for name in self.record.poolings)
-        checkpoint.record = replace(self.record, pooling=pooling)
         name = RANDOM if random else RUNG_OF_METHOD["frozen"]
         self.watcher.on_stage(name, None, 0)
-        representation = representation_of(checkpoint)
+        # A pooling that is yet to be learned begins as the mean.
+        poolings = tuple("mean" if pooling == "attention" else pooling for pooling in self.record.poolings)
+        representation = replace(representation_of(checkpoint, pooling="mean"), poolings=poolings)
         head, valid_loss = frozen_head(
             table, targets, representation, self.engine, self.config, self.watcher.on_protein
         )
         checkpoint.task_head = head.to(checkpoint.device)
-        return self._rung(name, checkpoint, table, valid_loss)
+        return self._rung(name, checkpoint, representation, table, valid_loss)
 
     def trained(
         self, place: str, table: LabelTable, targets: Targets, seed: int, head: TaskHead | None
@@ -136,9 +137,12 @@ class ModelRungs:
         if not training.run(self.watcher.on_step, self.watcher.stop):
             return None
         if targets.task.answer == "labels" and checkpoint.task_head is not None:
-            known = np.stack(self._predict(checkpoint, table.parts["valid"]))
+            known = np.stack(self._predict(checkpoint, representation_of(checkpoint), table.parts["valid"]))
             choose_threshold(checkpoint.task_head, targets.known("valid"), known)
-        return self._rung(name, checkpoint, table, training.valid_loss)
+        # It was fitted to the attention of another encoder.
+        checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1]).to(self.device)
+        rung = self._rung(name, checkpoint, representation_of(checkpoint), table, training.valid_loss)
+        return replace(rung, has_improved=training.state.progress.best_step != 0)
 
     def _start(self, random: bool, seed: int) -> Checkpoint:
         checkpoint = load_checkpoint(self.base)
@@ -147,12 +151,21 @@ class ModelRungs:
         checkpoint.record, checkpoint.task_head = self.record, None
         return checkpoint.to(self.device)
 
-    def _rung(self, name: str, checkpoint: Checkpoint, table: LabelTable, valid_loss: float) -> ModelRung:
-        rung = Rung(name=name, outputs=self._predict(checkpoint, table.parts["test"]))
+    def _rung(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        representation: Representation,
+        table: LabelTable,
+        valid_loss: float,
+    ) -> ModelRung:
+        rung = Rung(name=name, outputs=self._predict(checkpoint, representation, table.parts["test"]))
         return ModelRung(checkpoint=checkpoint, rung=rung, valid_loss=valid_loss)
 
-    def _predict(self, checkpoint: Checkpoint, proteins: Sequence[LabelledProtein]) -> list[Output]:
+    def _predict(
+        self, checkpoint: Checkpoint, representation: Representation, proteins: Sequence[LabelledProtein]
+    ) -> list[Output]:
         assert checkpoint.task_head is not None
         checkpoint.task_head.eval()
-        predictions = representation_of(checkpoint).predictions(checkpoint.task_head)
+        predictions = representation.predictions(checkpoint.task_head)
         return [output for _, output in self.engine.run(predictions, proteins)]

@@ -63,9 +63,12 @@ class TrainingDisplay:
         with suppress(OSError):
             self._live.stop()
 
-    def begin(self, num_steps: int, first_step: int) -> None:
-        """Take in how many steps there are, and how many were taken in an earlier run."""
+    def begin(self, num_steps: int, first_step: int, *, shows_perplexity: bool = True) -> None:
+        """Take in how many steps a training has, how many were taken in an earlier run, and what its loss says."""
         self._num_steps, self._first_step = num_steps, first_step
+        self._shows_perplexity = shows_perplexity
+        self._loss = self._rate = None
+        self._validation = "not yet validated"
         self._began = time.monotonic()
 
     def advance(self, report: "StepReport") -> None:
@@ -85,8 +88,9 @@ class TrainingDisplay:
     def _course(self) -> str:
         if self._loss is None:
             return f"no loss yet, {self._rate:,.0f} residues/s"
-        perplexity = math.exp(min(self._loss, _LARGEST_EXPONENT))
-        return f"loss {self._loss:.3f} (perplexity {perplexity:.2f}), {self._rate:,.0f} residues/s"
+        perplexity = f" (perplexity {math.exp(min(self._loss, _LARGEST_EXPONENT)):.2f})"
+        shown = perplexity if self._shows_perplexity else ""
+        return f"loss {self._loss:.3f}{shown}, {self._rate:,.0f} residues/s"
 
     def _panel(self, report: "StepReport") -> Panel:
         facts = Table.grid(padding=(0, 2))

@@ -21,7 +21,7 @@ class OptimizerConfig(Config):
     learning_rate: float | None = option(
         None,
         "Peak learning rate; by default 0.003 for muon, 0.001 for adamw, 0.1 for sgd. Finetuning: 0.16 over "
-        "the encoder's width for muon and adamw, three times that for lora.",
+        "the encoder's width for muon and adamw, 1.6 over it for sgd, and more for lora.",
         min=0.0,
     )
     schedule: ScheduleName = option(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from protembed.data.fasta import OnIllegal, ReadReport, Record, accept_sequence, clean_sequence, read_fasta_stream
-from protembed.errors import IllegalResidueError, TableError
+from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.inputs import display_name, open_input
 
 Split = Literal["train", "valid", "test"]
@@ -125,12 +125,16 @@ def read_labels(
     Raises:
         TableError: a column or a value is missing or makes no sense.
         IllegalResidueError: a character is no amino acid.
+        ConfigError: a column is named, and the file has none.
     """
     report = ReadReport() if report is None else report
     name = display_name(path)
     with open_input(path) as stream:
         head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
         if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">"):
+            for option, column in (("--target", columns.target), ("--sequence", columns.sequence)):
+                if column is not None:
+                    raise ConfigError(option, column, "a FASTA file has no columns")
             with closing(read_fasta_stream(stream, name, on_illegal, report)) as records:
                 target, proteins = "TARGET", [_label_in_header(record) for record in records]
         else:
@@ -141,7 +145,16 @@ def read_labels(
                 text.detach()
     if not proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
+    _refuse_partial_splits(name, proteins)
     return Labels(path=name, target=target, proteins=proteins)
+
+
+def _refuse_partial_splits(path: str, proteins: Sequence[LabelledProtein]) -> None:
+    if any(protein.split is not None for protein in proteins):
+        for protein in proteins:
+            if protein.split is None:
+                found = f"{protein.id!r} does not say which part it belongs to, and others do"
+                raise TableError(path, found, "add its SET=", line=protein.line)
 
 
 # CSV and TSV

@@ -2,13 +2,13 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from protembed.config.finetune import LabelsConfig
 from protembed.config.task import Task
 from protembed.data.labels import LabelledProtein, Labels, LabelTable, Split
-from protembed.data.similarity import greedy_clusters
+from protembed.data.similarity import SHORTEST_COMPARED, greedy_clusters
 from protembed.data.splits import hash_share
 from protembed.data.targets import classes_in
 from protembed.errors import TableError
@@ -29,11 +29,13 @@ class Division:
         final: the parts of which the model that is kept is made; the test part is empty where every protein was
             measured in a fold.
         notes: what was decided for the user, in sentences.
+        warnings: what may make the figures look better than they are, in sentences.
     """
 
     folds: Sequence[LabelTable]
     final: LabelTable
     notes: Sequence[str]
+    warnings: Sequence[str] = ()
 
     @property
     def is_in_folds(self) -> bool:
@@ -56,37 +58,53 @@ def divide(labels: Labels, task: Task, config: LabelsConfig, seed: int) -> Divis
     if config.split == "kfold":
         return _in_folds(labels, task, config, seed)
     if config.split is None and labels.has_splits:
-        parts, notes = _by_column(labels)
+        parts, notes = _by_column(labels, task)
     else:
         parts, notes = _drawn(labels, task, config, seed)
     parts, shared = _without_shared(parts, drop=config.drop_shared)
     _refuse_empty(labels.path, parts)
     table = LabelTable(path=labels.path, target=labels.target, parts=parts)
-    return Division(folds=[table], final=table, notes=[*notes, *shared])
+    return Division(folds=[table], final=table, notes=notes, warnings=shared)
 
 
-def _by_column(labels: Labels) -> tuple[Parts, list[str]]:
+def _by_column(labels: Labels, task: Task) -> tuple[Parts, list[str]]:
     parts: dict[Split, list[LabelledProtein]] = {part: [] for part in _PARTS}
     for protein in labels.proteins:
         parts[protein.split or "train"].append(protein)
     if parts["valid"]:
         return parts, []
+    held_out = _a_tenth_of(parts["train"], task)
     train = parts["train"]
-    parts["valid"] = [protein for protein in train if hash_share(protein.sequence) < HELD_OUT_SHARE]
-    parts["train"] = [protein for protein in train if hash_share(protein.sequence) >= HELD_OUT_SHARE]
+    parts["valid"] = [protein for protein in train if protein.sequence in held_out]
+    parts["train"] = [protein for protein in train if protein.sequence not in held_out]
     return parts, ["no validation part: a tenth of train is held out by sequence hash"]
+
+
+def _a_tenth_of(train: Sequence[LabelledProtein], task: Task) -> set[str]:
+    """Choose sequences by hash, one at least, without which training still sees every class."""
+    by_hash = sorted({protein.sequence for protein in train}, key=hash_share)
+    chosen = {sequence for sequence in by_hash if hash_share(sequence) < HELD_OUT_SHARE}
+    if not chosen and len(by_hash) > 1:
+        chosen = {by_hash[0]}
+    known = _classes_of((protein for protein in train if protein.sequence not in chosen), task)
+    return chosen - {protein.sequence for protein in train if not known.issuperset(classes_in(protein, task))}
+
+
+def _classes_of(proteins: Iterable[LabelledProtein], task: Task) -> set[str]:
+    return set[str]().union(*(classes_in(protein, task) for protein in proteins))
 
 
 def _without_shared(parts: Parts, *, drop: bool) -> tuple[Parts, list[str]]:
     """Say how many test sequences were seen in training, or leave them out."""
     known = {protein.sequence for part in ("train", "valid") for protein in parts[part]}
     kept = [protein for protein in parts["test"] if protein.sequence not in known]
-    num_shared, num_test = len(parts["test"]) - len(kept), len(parts["test"])
-    if not num_shared:
+    shared = [protein.id for protein in parts["test"] if protein.sequence in known]
+    if not shared:
         return parts, []
+    which = f"{len(shared)} of {len(parts['test'])} test sequences also stand in train or valid ({shared[0]!r} is one)"
     if drop:
-        return {**parts, "test": kept}, [f"{num_shared} of {num_test} test proteins were left out: not new sequences"]
-    return parts, [f"{num_shared} of {num_test} test sequences also stand in train or valid (--drop-shared)"]
+        return {**parts, "test": kept}, [f"{which}; they are left out"]
+    return parts, [f"{which}; --drop-shared leaves them out"]
 
 
 def _refuse_empty(path: str, parts: Parts, needed: Sequence[Split] = _PARTS) -> None:
@@ -172,8 +190,7 @@ class _Groups:
         Groups of a class that the training part would never see come into it too.
         """
         homes = dict(homes)
-        in_train = [protein for protein in self._proteins if self._group_of(protein) not in homes]
-        known = set[str]().union(*(classes_in(protein, task) for protein in in_train))
+        known = _classes_of((protein for protein in self._proteins if self._group_of(protein) not in homes), task)
         for protein in self._proteins:
             if not known.issuperset(classes_in(protein, task)):
                 homes.pop(self._group_of(protein), None)
@@ -188,12 +205,14 @@ def _groups(labels: Labels, config: LabelsConfig) -> tuple[Callable[[LabelledPro
     sequences = [protein.sequence for protein in labels.proteins]
     if config.split == "random":
         return lambda protein: protein.sequence, "by sequence hash; relatives may straddle"
+    num_short = sum(len(sequence) < SHORTEST_COMPARED for sequence in sequences)
+    short = f"; {num_short:,} proteins are too short for their 5-mers to tell" if num_short else ""
     representatives = dict(zip(sequences, greedy_clusters(sequences, config.cluster_similarity), strict=True))
     most_common = Counter(representatives[sequence] for sequence in sequences).most_common(1)[0][1]
     if most_common <= len(sequences) * (1 - 2 * HELD_OUT_SHARE) and len(set(representatives.values())) >= NUM_FOLDS:
         return (
             lambda protein: representatives[protein.sequence],
-            f"by cluster ({len(set(representatives.values())):,} clusters of similar sequences)",
+            f"by cluster ({len(set(representatives.values())):,} clusters of similar sequences{short})",
         )
     if config.split == "cluster":
         found = f"{most_common:,} of {len(sequences):,} proteins are in one cluster of similar ones"

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.task import Task
+from protembed.text import ResidueString
 
 
 def prediction_header(classes: Sequence[str] | None) -> list[str]:
@@ -47,7 +48,8 @@ def prediction_cells(
         return [";".join(chosen), *map(_numbers, probabilities)]
     names = [classes[number] for number in np.atleast_1d(probabilities.argmax(0))]
     are_letters = all(len(name) == 1 for name in classes)
-    return [("" if are_letters else ";").join(names), *map(_numbers, probabilities)]
+    prediction = ResidueString("".join(names)) if are_letters else ";".join(names)
+    return [prediction, *map(_numbers, probabilities)]
 
 
 def _numbers(values: NDArray[np.floating]) -> str:

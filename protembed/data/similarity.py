@@ -15,6 +15,8 @@ _NUM_KMERS = NUM_AMINO_ACIDS**_K
 # would give by chance. Of 4, 5 and 6, and of none to six, these told proteins of one 50 % cluster best from others:
 # 94 % of them are nearer than the nearest stranger of 98 % of the proteins (benchmarks/README.md).
 _SHARED_BY_ANY, _SHARED_BY_CHANCE = 4.0, 2.0 / _NUM_KMERS
+# One substitution in the middle of a shorter one leaves so few 5-mers alike that it looks like a stranger's.
+SHORTEST_COMPARED = 30
 # Proteins compared at once: no more than so many pairs are held.
 _MOST_PAIRS, _MOST_AT_ONCE = 1 << 23, 512
 

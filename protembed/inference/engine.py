@@ -19,7 +19,7 @@ from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, Comput
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, Tokens, cut, pack, split_by_budget
 from protembed.data.windows import Span, window_spans
-from protembed.device import WorkerPool, worker_pool
+from protembed.device import WorkerPool, is_out_of_memory, worker_pool
 from protembed.errors import TooLongForMemoryError
 
 # Held at once, with their results, and lost when a run is killed: some seconds of a small model, fewer tokens of a
@@ -209,7 +209,7 @@ def compute_halving(computation: Computation[Result], one: _Pack) -> _Parts:
         with torch.inference_mode():
             return list(zip(one.places, compute(pack(one.crops, one.rows)), strict=True))
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(one) == 1:
             raise TooLongForMemoryError(len(one.crops[0])) from error
@@ -218,12 +218,6 @@ def compute_halving(computation: Computation[Result], one: _Pack) -> _Parts:
         torch.cuda.empty_cache()
     middle = len(one) // 2
     return compute_halving(computation, one[:middle]) + compute_halving(computation, one[middle:])
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # The allocators of CPUs and Apple's GPUs have no exception of their own, nor has cuBLAS.
-    texts = ("allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
 
 
 class _Chunk(Generic[Protein, Result]):

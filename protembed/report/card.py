@@ -13,6 +13,14 @@ from transformers import EsmForMaskedLM
 
 model = EsmForMaskedLM.from_pretrained("this/directory")
 ```"""
+_LOADING_ENCODER = """```python
+from transformers import EsmModel
+
+encoder = EsmModel.from_pretrained("this/directory", add_pooling_layer=False)
+```
+
+The head of the task is in `head.safetensors`, for protembed. The masked-LM head is that of the model that was begun
+from, and has not been trained along with the encoder."""
 
 
 def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
@@ -54,20 +62,24 @@ def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
             "relatives of training proteins in the test part make them look better than they are: `report.html` and "
             "`test_similarity.tsv` show how much."
         },
+        loading=_LOADING_ENCODER,
     )
 
 
-def model_card(title: str, summary: str, facts: Mapping[str, str], sections: Mapping[str, str]) -> str:
+def model_card(
+    title: str, summary: str, facts: Mapping[str, str], sections: Mapping[str, str], loading: str = _LOADING
+) -> str:
     """Put a model card together.
 
     Args:
         title: of the card.
         summary: what the model is, Markdown.
         facts: by name, in the order to be shown; plain text.
-        sections: Markdown by heading, in the order to be shown; how to load the model comes after them.
+        sections: Markdown by heading, in the order to be shown.
+        loading: Markdown, how to load the model; it comes last.
     """
     parts = [f"# {title}", summary, _table(("", ""), list(facts.items()))]
-    for heading, text in {**sections, "Loading": _LOADING}.items():
+    for heading, text in {**sections, "Loading": loading}.items():
         parts += [f"## {heading}", text]
     return "\n\n".join([*parts, f"Made by protembed {protembed.__version__}."]) + "\n"
 

@@ -14,6 +14,7 @@ from protembed.analysis.bands import LENGTH_EDGES, SIMILARITY_EDGES, Band, measu
 from protembed.analysis.ladder import Ladder
 from protembed.analysis.scores import Output
 from protembed.config.task import METRIC_NAMES
+from protembed.data.fasta import RefusedRecord
 from protembed.data.labels import LabelledProtein, Split
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.data.targets import Answer, Targets, is_known
@@ -22,7 +23,7 @@ from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
 from protembed.report.card import finetuned_card
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
-from protembed.text import table_line
+from protembed.text import ResidueString, table_line
 
 METRICS_FILE = "metrics.json"
 
@@ -42,7 +43,8 @@ class FinetuneResult:
         outputs: the model's for each.
         similarities: (proteins,), of each to its nearest training protein.
         neighbours: those training proteins.
-        notes: how the table was divided, in sentences.
+        notes: what should be known about model and figures, in sentences.
+        refused: records that were left out on request.
         log: of the training's steps; empty where there was none.
     """
 
@@ -57,6 +59,7 @@ class FinetuneResult:
     similarities: NDArray[np.float64]
     neighbours: Sequence[LabelledProtein]
     notes: Sequence[str]
+    refused: Sequence[RefusedRecord]
     log: Sequence[Mapping[str, Any]]
 
     def by_similarity(self) -> list[Band]:
@@ -83,6 +86,9 @@ def write_result(directory: Path, result: FinetuneResult) -> None:
         "identity": result.identity,
         "task": result.targets.task.name,
         "main_metric": result.targets.task.main_metric,
+        "num_proteins": dict(result.sizes),
+        "num_refused": len(result.refused),
+        "notes": list(result.notes),
         "ladder": ladder,
         "by_similarity": [dataclasses.asdict(band) for band in by_similarity],
         "by_length": [dataclasses.asdict(band) for band in by_length],
@@ -91,6 +97,8 @@ def write_result(directory: Path, result: FinetuneResult) -> None:
     write_json(directory / METRICS_FILE, metrics)
     _write_predictions(directory / "test_predictions.tsv", result)
     _write_similarities(directory / "test_similarity.tsv", result)
+    if result.refused:
+        _write_refused(directory / "failed.tsv", result.refused)
     write_text(directory / "report.html", _page(result, by_similarity, by_length))
 
 
@@ -102,7 +110,8 @@ def _write_predictions(path: Path, result: FinetuneResult) -> None:
         stream.write(table_line(["id", "label", *prediction_header(classes)]))
         for protein, output in zip(result.proteins, result.outputs, strict=True):
             cells = prediction_cells(output, task, classes, threshold)
-            stream.write(table_line([protein.id, protein.label, *cells]))
+            label = ResidueString(protein.label) if task.per_residue else protein.label
+            stream.write(table_line([protein.id, label, *cells]))
 
 
 def _write_similarities(path: Path, result: FinetuneResult) -> None:
@@ -110,6 +119,13 @@ def _write_similarities(path: Path, result: FinetuneResult) -> None:
         stream.write(table_line(["id", "similarity", "nearest_training_protein"]))
         for protein, similarity, nearest in zip(result.proteins, result.similarities, result.neighbours, strict=True):
             stream.write(table_line([protein.id, f"{similarity:.3f}", nearest.id if similarity > 0 else ""]))
+
+
+def _write_refused(path: Path, refused: Sequence[RefusedRecord]) -> None:
+    with atomic_file(path) as stream:
+        stream.write(table_line(["id", "line", "reason"]))
+        for record in refused:
+            stream.write(table_line([record.id, record.line, record.reason]))
 
 
 def _facts(result: FinetuneResult) -> dict[str, str]:

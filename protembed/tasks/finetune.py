@@ -13,16 +13,17 @@ from protembed.analysis.model_rungs import ModelRungs, Watcher
 from protembed.config.base import as_plain_values
 from protembed.config.finetune import MOST_FULL_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelsConfig
 from protembed.config.optimizer import OptimizerConfig
+from protembed.config.shapes import EncoderShape
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.task import TASKS, Task
 from protembed.data.fasta import ReadReport
-from protembed.data.labels import Columns, LabelledProtein, Labels, Split, read_labels
+from protembed.data.labels import Columns, LabelledProtein, Split, read_labels
 from protembed.data.partition import Division, divide
 from protembed.data.similarity import nearest
 from protembed.data.targets import Targets, choose_task
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, OutputExistsError
-from protembed.files import atomic_directory, remove
+from protembed.files import atomic_directory, remove, spooled_stdin
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import parse_poolings
 from protembed.inputs import default_path, read_json, sha256_of_inputs
@@ -59,6 +60,7 @@ class FinetunePlan:
         num_proteins: of each split; of folds, in the final training.
         num_folds: in which each protein is measured once; 1 where there is a test part.
         notes: what was decided for the user, in sentences.
+        warnings: what the user should know about the table, in sentences.
     """
 
     output: Path
@@ -69,6 +71,7 @@ class FinetunePlan:
     num_proteins: dict[Split, int]
     num_folds: int
     notes: Sequence[str]
+    warnings: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +82,13 @@ class FinetuneSummary:
         output: the model directory; None when the run was left before its end.
         task: what was learned.
         ladder: the model's figures on the test part, beside those of simpler ways; None when the run was left.
+        notes: what should be known about both, in sentences.
     """
 
     output: Path | None
     task: Task
     ladder: Ladder | None
+    notes: Sequence[str] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -116,28 +121,31 @@ def finetune_model(
     Raises:
         ProtembedError: the table, the options, the model or the output does not allow it; see `protembed.errors`.
     """
-    config, report = options.finetune, ReadReport()
-    output = config.output or default_path(labels, ".model")
+    output = options.finetune.output or default_path(labels, ".model")
+    with spooled_stdin([labels]) as (table,):
+        return _finetune(table, output, options, on_plan, watcher or Watcher())
+
+
+def _finetune(
+    labels: Path, output: Path, options: FinetuneOptions, on_plan: Callable[[FinetunePlan], None], watcher: Watcher
+) -> FinetuneSummary:
+    """Fine-tune on a table that can be read twice."""
+    config = options.finetune
     base = find_model(options.model.model)
     identity = _identity(labels, options, base)
     if output.exists() and not config.force:
         return _recall_summary(output, identity)
-    table = _read(labels, options, report)
-    task = choose_task(table.proteins, options.labels.task)
-    division = divide(table, task, options.labels, config.seed)
-    targets = [Targets.of(fold, task) for fold in division.folds]
-    final = targets[0] if division.final is division.folds[0] else Targets.of(division.final, task)
-    checkpoint = load_checkpoint(base)
-    method = _method(config, checkpoint, task)
-    on_plan(_plan(output, method, division, final, [*division.notes, *report.warnings()]))
+    work = _prepare(labels, options, base)
+    on_plan(work.plan(output))
     device = choose_device(options.compute)
     run = RunDirectory(output.with_name(f"{output.name}.partial"))
-    with run.locked(), inference_engine(options.compute, device, checkpoint.encoder.shape) as engine:
-        run.open(identity, lambda directory: None, force=config.force)
+    with run.locked(), inference_engine(options.compute, device, work.shape) as engine:
+        # What stands at the output is to be replaced, an interrupted run of this very command to be gone on with.
+        run.open(identity, lambda directory: None, force=config.force and not run.is_of(identity))
         rungs = ModelRungs(
             base=base,
-            record=_record(checkpoint.record, final, division.final.target, options),
-            method=method,
+            record=work.record,
+            method=work.method,
             config=config,
             optimizer=options.optimizer,
             engine=engine,
@@ -145,43 +153,108 @@ def finetune_model(
             run=run,
             identity=identity,
             device=device,
-            watcher=watcher or Watcher(),
+            watcher=watcher,
         )
-        climbed = Climb(rungs, division, targets, final).climb()
+        climbed = Climb(rungs, work.division, work.targets, work.final).climb()
         if climbed is None:
-            return FinetuneSummary(output=None, task=task, ladder=None)
-        result = _result(climbed, division, targets, final, identity, config.seed)
+            return FinetuneSummary(output=None, task=work.final.task, ladder=None)
+        watcher.on_stage("figures", None, 0)
+        result = _result(climbed, work, identity, config)
         with atomic_directory(output, marker=METRICS_FILE) as directory:
             write_result(directory, result)
         remove(run.path(""))
-    return FinetuneSummary(output=output, task=task, ladder=result.ladder)
+    return FinetuneSummary(output=output, task=work.final.task, ladder=result.ladder, notes=result.notes)
 
 
-def _result(
-    climbed: Climbed,
-    division: Division,
-    targets: Sequence[Targets],
-    final: Targets,
-    identity: Mapping[str, Any],
-    seed: int,
-) -> FinetuneResult:
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What is to be done, with every decision made.
+
+    Attributes:
+        division: of the table.
+        targets: the labels of each fold.
+        final: those of the parts that the model is made of.
+        method: how the encoder learns.
+        record: of the model to be.
+        shape: of the encoder.
+        report: what was met while reading.
+    """
+
+    division: Division
+    targets: Sequence[Targets]
+    final: Targets
+    method: FinetuneMethod
+    record: ModelRecord
+    shape: EncoderShape
+    report: ReadReport
+
+    def plan(self, output: Path) -> FinetunePlan:
+        """Announce it."""
+        return FinetunePlan(
+            output=output,
+            task=self.final.task,
+            target=self.division.final.target,
+            classes=self.final.classes,
+            method=self.method,
+            num_proteins=self.sizes,
+            num_folds=len(self.division.folds),
+            notes=self.division.notes,
+            warnings=self.warnings,
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say what the user should know about the table."""
+        return [*self.division.warnings, *self.report.warnings()]
+
+    @property
+    def sizes(self) -> dict[Split, int]:
+        """Count the proteins of each part that the model is made of, and measured on."""
+        return {split: len(part) for split, part in self.division.final.parts.items()}
+
+
+def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
+    """Read the table and the model, and decide what was left open."""
+    config, report = options.labels, ReadReport()
+    columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column)
+    table = read_labels(labels, columns, on_illegal=options.reader.on_illegal, report=report)
+    task = choose_task(table.proteins, config.task)
+    division = divide(table, task, config, options.finetune.seed)
+    targets = [Targets.of(fold, task) for fold in division.folds]
+    final = Targets.of(division.final, task) if division.is_in_folds else targets[0]
+    checkpoint = load_checkpoint(base)
+    method = _method(options.finetune, checkpoint, task)
+    return _Work(
+        division=division,
+        targets=targets,
+        final=final,
+        method=method,
+        record=_record(checkpoint.record, method, final, table.target, options),
+        shape=checkpoint.encoder.shape,
+        report=report,
+    )
+
+
+def _result(climbed: Climbed, work: _Work, identity: Mapping[str, Any], config: FinetuneConfig) -> FinetuneResult:
     """Measure, and gather what is left behind."""
-    tests = [table.parts["test"] for table in division.folds]
-    truth = [answer for one in targets for answer in one.of_split["test"]]
-    trains = [table.parts["train"] for table in division.folds]
+    tests = [table.parts["test"] for table in work.division.folds]
+    trains = [table.parts["train"] for table in work.division.folds]
+    truth = [answer for targets in work.targets for answer in targets.of_split["test"]]
+    is_random = work.method != "frozen" or config.head == "mlp"
     similar = [nearest(_sequences(test), _sequences(train)) for test, train in zip(tests, trains, strict=True)]
     return FinetuneResult(
         checkpoint=climbed.kept.checkpoint,
-        targets=final,
-        sizes={split: len(part) for split, part in division.final.parts.items()},
+        targets=work.final,
+        sizes=work.sizes,
         identity=identity,
-        ladder=compare(final.task, truth, climbed.outputs, seed),
+        ladder=compare(work.final.task, truth, climbed.outputs, config.seed, is_random=is_random),
         proteins=[protein for test in tests for protein in test],
         truth=truth,
         outputs=climbed.kept_outputs,
         similarities=np.concatenate([similarities for _, similarities in similar]),
         neighbours=[train[place] for train, (places, _) in zip(trains, similar, strict=True) for place in places],
-        notes=division.notes,
+        notes=[*work.division.notes, *climbed.notes, *work.warnings],
+        refused=work.report.refused,
         log=climbed.log,
     )
 
@@ -190,19 +263,17 @@ def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
     return [protein.sequence for protein in proteins]
 
 
-def _read(labels: Path, options: FinetuneOptions, report: ReadReport) -> Labels:
-    config = options.labels
-    columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column)
-    return read_labels(labels, columns, on_illegal=options.reader.on_illegal, report=report)
-
-
 def _method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> FinetuneMethod:
     """Decide how the encoder learns, and refuse what cannot be."""
     method: FinetuneMethod = "full" if checkpoint.num_parameters <= MOST_FULL_PARAMETERS else "lora"
     method = config.method or method
     poolings = () if config.pooling == "auto" else parse_poolings(config.pooling)
-    if "attention" in poolings and (method == "frozen" or task.per_residue):
-        raise ConfigError("--pooling", config.pooling, "attention is learned with --method full or lora, for proteins")
+    if poolings and task.per_residue:
+        raise ConfigError("--pooling", config.pooling, f"in {task.name} the head sees every residue")
+    if "attention" in poolings and method == "frozen":
+        raise ConfigError("--pooling", config.pooling, "attention is learned with --method full or lora")
+    if config.repeats > 1 and method == "frozen":
+        raise ConfigError("--repeats", config.repeats, "a frozen encoder is not trained")
     if config.class_weights and task.answer == "value":
         raise ConfigError("--class-weights", config.class_weights, f"{task.name} has no classes")
     if config.class_weights and method == "frozen" and config.head == "mlp":
@@ -210,31 +281,20 @@ def _method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> Finet
     return method
 
 
-def _record(base: ModelRecord, targets: Targets, target: str, options: FinetuneOptions) -> ModelRecord:
+def _record(
+    base: ModelRecord, method: FinetuneMethod, targets: Targets, target: str, options: FinetuneOptions
+) -> ModelRecord:
     """Say what the model is going to be."""
     pooling = (base.pooling or "mean") if options.finetune.pooling == "auto" else options.finetune.pooling
+    if options.finetune.pooling == "auto" and (method == "frozen" or targets.task.per_residue):
+        pooling = pooling.replace("attention", "mean")  # there is nobody to learn it
     return replace(
         base,
-        pooling=",".join(parse_poolings(pooling)),
+        pooling=None if targets.task.per_residue else ",".join(parse_poolings(pooling)),
         configuration={**_settings(options), "from_model": model_name(options.model.model)},
         classes=targets.classes,
         task=targets.task.name,
         target=target,
-    )
-
-
-def _plan(
-    output: Path, method: FinetuneMethod, division: Division, targets: Targets, notes: Sequence[str]
-) -> FinetunePlan:
-    return FinetunePlan(
-        output=output,
-        task=targets.task,
-        target=division.final.target,
-        classes=targets.classes,
-        method=method,
-        num_proteins={split: len(part) for split, part in division.final.parts.items()},
-        num_folds=len(division.folds),
-        notes=notes,
     )
 
 
@@ -262,4 +322,4 @@ def _recall_summary(output: Path, identity: dict[str, Any]) -> FinetuneSummary:
         raise OutputExistsError(output, "is no result of finetune") from None
     if recorded["identity"] != identity or identity["labels"] is None:
         raise OutputExistsError(output, "was made with other settings or data")
-    return FinetuneSummary(output=output, task=task, ladder=ladder)
+    return FinetuneSummary(output=output, task=task, ladder=ladder, notes=recorded["notes"])

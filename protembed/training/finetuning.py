@@ -12,7 +12,7 @@ from torch import Tensor
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
 from protembed.config.optimizer import OptimizerConfig, OptimizerName
 from protembed.data.alphabet import encode
-from protembed.data.batching import LabelledPlan, LabelledProteins
+from protembed.data.labelled_plan import LabelledPlan, LabelledProteins
 from protembed.data.labels import LabelTable, Split
 from protembed.data.targets import Targets
 from protembed.device import default_tokens_per_pack
@@ -135,7 +135,8 @@ class EncoderTraining:
             compute=self._course.compute,
         )
         progress = self.state.progress
-        if self._course.head is not None and progress.step == 0 and progress.is_best(self._validate()["valid_loss"]):
+        if self._course.head is not None and progress.step == 0:
+            progress.is_best(self._validate()["valid_loss"])
             self._keep()
         for report in train(training, self.plan, self.state, validate=self._validate, stop=stop):
             if report.is_best:

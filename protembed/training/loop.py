@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from protembed.config.optimizer import OptimizerConfig, OptimizerName, ScheduleName
 from protembed.data.batching import BatchPlan, LabelledBatch, MaskedBatch
-from protembed.errors import DivergedError
+from protembed.device import is_out_of_memory
+from protembed.errors import DivergedError, TooLongForMemoryError
 from protembed.training.distributed import Compute
 from protembed.training.objectives import LossSum, Objective
 from protembed.training.optimizer import Gradients, GradientSum, learning_rate_at, set_learning_rate
@@ -267,15 +268,23 @@ def take_step(training: Training[AnyBatch], packs: Sequence[AnyBatch], clip_norm
         training: the model, its loss, and how it is updated.
         packs: of the whole step; each process computes its share.
         clip_norm: the largest norm of the gradient; None leaves it as it is.
+
+    Raises:
+        TooLongForMemoryError: a pack does not fit into memory with its gradients.
     """
     objective, compute = training.objective, training.compute
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
     def gradients_of(pack: AnyBatch) -> tuple[LossSum, Gradients]:
-        with torch.autocast(objective.device.type, torch.bfloat16, enabled=compute.precision == torch.bfloat16):
-            loss = objective(pack)
-        # Not .backward(): packs run side by side, and only gradients of their own can be summed in a fixed order.
-        gradients = torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
+        try:
+            with torch.autocast(objective.device.type, torch.bfloat16, enabled=compute.precision == torch.bfloat16):
+                loss = objective(pack)
+            # Not .backward(): packs run side by side, and only gradients of their own can be summed in a fixed order.
+            gradients = torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TooLongForMemoryError(pack.num_tokens) from error
         return loss.detach(), gradients
 
     losses, total = LossSum.nothing(objective.device), GradientSum()

@@ -90,6 +90,13 @@ class RunDirectory:
             raise ChangedRunError(self._directory, changes)
         remove_unfinished(self._directory)
 
+    def is_of(self, identity: Mapping[str, Any]) -> bool:
+        """Tell whether a run of the same command stands here."""
+        try:
+            return self._read_facts()[1] == dict(identity)
+        except DamagedRunError:
+            return False
+
     def path(self, name: str) -> Path:
         """Name something in the directory."""
         return self._directory / name

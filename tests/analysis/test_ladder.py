@@ -9,6 +9,7 @@ from protembed.bootstrap import bootstrap, interval
 from protembed.config.task import TASKS
 
 REGRESSION = TASKS["regression"]
+NO_COMPARISON = "fine-tuned cannot be compared with k-mers in Spearman: the test part says too little"
 TRUTH = np.random.default_rng(0).normal(size=80)
 
 
@@ -95,7 +96,7 @@ def test_too_few_proteins_for_an_interval_are_said_to_be_no_comparison():
 
     # Half of all draws of two are twice the same.
     assert ladder.differences["k-mers"].low is None
-    assert ladder.sentences()[0] == "fine-tuned cannot be compared with k-mers in Spearman"
+    assert ladder.sentences()[0] == NO_COMPARISON
 
 
 # Repeated trainings
@@ -110,7 +111,10 @@ def test_repeated_trainings_are_averaged():
     for metric, score in ladder.figures.items():
         assert score.value == pytest.approx(np.mean([one[metric] for one in each]))
     assert ladder.num_repeats == 3
-    assert ladder.sentences()[-1] == "95 % intervals over test proteins; 3 seeds, and their noise is in the intervals"
+    assert (
+        ladder.sentences()[-1]
+        == "95 % intervals over test proteins and 3 seeds; so few understate how much trainings differ"
+    )
 
 
 def test_trainings_that_differ_much_make_the_interval_wider():
@@ -132,7 +136,7 @@ def test_a_figure_that_one_training_lacks_has_no_average():
 
     assert ladder.figures["spearman"].value is None
     assert ladder.figures["rmse"].value is not None
-    assert ladder.sentences()[0] == "fine-tuned cannot be compared with k-mers in Spearman"
+    assert ladder.sentences()[0] == NO_COMPARISON
 
 
 # Other tasks, and files
@@ -191,3 +195,21 @@ def test_the_seed_decides_the_draws():
 
     assert one == same != other
     assert one.value == other.value
+
+
+def test_a_handful_of_proteins_has_no_interval():
+    few = {"k-mers": [guess(1.0)[:9]], "frozen": [guess(0.1)[:9]]}
+
+    ladder = compare(REGRESSION, list(TRUTH[:9]), few, seed=0)
+
+    assert ladder.figures["spearman"].value > 0.5
+    assert ladder.figures["spearman"].low is None
+    assert ladder.sentences()[0] == "frozen cannot be compared with k-mers in Spearman: the test part says too little"
+
+
+def test_where_nothing_is_random_no_seed_is_spoken_of():
+    outputs = {"k-mers": [guess(1.0)], "frozen": [guess(0.1)]}
+
+    ladder = compare(REGRESSION, list(TRUTH), outputs, seed=0, is_random=False)
+
+    assert ladder.sentences()[-1] == "95 % intervals over test proteins"

@@ -4,7 +4,7 @@ import pytest
 
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.labels import Columns
-from protembed.errors import FormatError, IllegalResidueError, TableError
+from protembed.errors import ConfigError, FormatError, IllegalResidueError, TableError
 
 SMALL = "id,sequence,target,split\na,MKT,1.5,train\nb,MKV,2.5,train\nc,MAY,3.5,valid\nd,MCC,4.5,test\n"
 
@@ -98,11 +98,20 @@ def test_a_mask_stands_in_a_column_or_a_header(read, content):
     assert (protein.sequence, protein.label, protein.mask) == ("MKTAY", "HHEEC", "11001")
 
 
-def test_a_table_has_splits_where_one_row_has(read):
+def test_a_table_has_splits_or_none(read):
     assert not read("sequence,target\nMKT,1\n").has_splits
     assert not read(">a TARGET=1\nMKT\n").has_splits
     assert read(SMALL).has_splits
-    assert read(">a TARGET=1\nMKT\n>b TARGET=1 SET=test\nMKT\n").has_splits
+
+
+def test_a_record_that_does_not_say_its_part_where_others_do_is_refused(read, refused):
+    with refused("'b' does not say which part it belongs to, and others do; add its SET=", line=3):
+        read(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
+
+
+def test_columns_are_not_named_where_there_are_none(read):
+    with pytest.raises(ConfigError, match="--target is 'y', but a FASTA file has no columns"):
+        read(">a TARGET=1\nMKT\n", columns=Columns(target="y"))
 
 
 def test_a_very_long_protein_is_read(read):

@@ -80,10 +80,26 @@ def test_without_a_validation_part_a_tenth_of_train_is_held_out_by_hash(make_lab
     assert ids(drawn(labels, seed=1)[0]) == ids(division.final)
 
 
-def test_rows_that_say_nothing_are_for_training(read):
-    content = ">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n"
+def test_classes_that_training_would_lose_are_not_held_out(make_labels, proteins):
+    rare = min(proteins, key=hash_share)
+    labels = make_labels(
+        proteins,
+        ["rare" if protein == rare else "usual" if row % 2 else "common" for row, protein in enumerate(proteins)],
+        ["test" if row in (0, 1) and protein != rare else "train" for row, protein in enumerate(proteins)],
+    )
 
-    assert ids(drawn(read(content))[0]) == {"train": ["b"], "valid": ["c"], "test": ["a"]}
+    parts = divide(labels, TASKS["classification"], LabelsConfig(), seed=0).final.parts
+
+    assert rare in {protein.sequence for protein in parts["train"]}
+    assert parts["valid"]
+
+
+def test_one_protein_at_least_is_held_out(make_labels, proteins):
+    far = [protein for protein in proteins if hash_share(protein) > 0.3][:5]
+
+    parts = divide(make_labels(far, splits=["train"] * 4 + ["test"]), VALUES, LabelsConfig(), seed=0).final.parts
+
+    assert [len(parts[split]) for split in ("train", "valid", "test")] == [3, 1, 1]
 
 
 def test_a_wish_wins_over_the_split_column(make_labels, proteins):
@@ -107,7 +123,8 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_noted(make_labels)
     division = divide(labels, VALUES, LabelsConfig(), seed=0)
 
     assert ids(division.final)["test"] == ["3", "4", "5"]
-    assert division.notes == ["2 of 3 test sequences also stand in train or valid (--drop-shared)"]
+    found = "2 of 3 test sequences also stand in train or valid ('3' is one)"
+    assert division.warnings == [f"{found}; --drop-shared leaves them out"]
 
 
 def test_test_sequences_that_also_stand_in_train_or_valid_are_left_out_on_request(make_labels):
@@ -115,7 +132,7 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_left_out_on_reques
     division = divide(labels, VALUES, LabelsConfig(drop_shared=True), seed=0)
 
     assert ids(division.final) == {"train": ["1"], "valid": ["2"], "test": ["5"]}
-    assert division.notes == ["2 of 3 test proteins were left out: not new sequences"]
+    assert division.warnings == ["2 of 3 test sequences also stand in train or valid ('3' is one); they are left out"]
 
 
 def test_copies_within_the_test_part_are_no_shared_sequences(make_labels):
@@ -123,7 +140,7 @@ def test_copies_within_the_test_part_are_no_shared_sequences(make_labels):
     division = divide(labels, VALUES, LabelsConfig(drop_shared=True), seed=0)
 
     assert ids(division.final)["test"] == ["3", "4"]
-    assert division.notes == []
+    assert division.warnings == []
 
 
 # Drawn parts

@@ -175,10 +175,11 @@ def test_embedding_with_a_finetuned_model_gives_the_vectors_that_its_head_sees(
     [
         ("frozen", "mean", "regression"),
         ("frozen", "mean,std", "classification"),
-        ("frozen", "mean", "residue-classification"),
+        ("frozen", "auto", "residue-classification"),
         ("full", "mean,std", "multilabel"),
         ("full", "attention", "regression"),
-        ("full", "mean", "residue-regression"),
+        ("full", "mean,attention", "multilabel"),
+        ("full", "auto", "residue-regression"),
         ("lora", "attention", "classification"),
     ],
 )
@@ -193,7 +194,7 @@ def test_long_proteins_are_trained_embedded_and_predicted_in_the_same_windows(
     vectors, num_windowed = embedded(fasta, output, tmp_path / ("e.npz" if TASKS[task].per_residue else "e.npy"))
 
     record = load_checkpoint(output).record
-    assert (record.window_residues, record.pooling) == (64, pooling)
+    assert (record.window_residues, record.pooling) == (64, None if pooling == "auto" else pooling)
     assert vectors.shape[1] == 32 * len(pooling.split(","))
     assert_the_head_says_of_the_vectors(output, vectors, predictions, rows_of(output / "test_predictions.tsv"))
     assert num_windowed > 5

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from protembed.analysis.model_rungs import Watcher
-from protembed.errors import RunInUseError
+from protembed.errors import ChangedRunError, RunInUseError
 from protembed.files import exclusive_lock
+from protembed.inputs import STANDARD_STREAM
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.finetune import finetune_model
 
@@ -31,6 +32,44 @@ def test_two_trainings_cannot_share_a_directory(tables, tiny_model, tmp_path, op
     with exclusive_lock(tmp_path / ".x.model.partial.lock", lambda holder: RuntimeError(holder)):
         with pytest.raises(RunInUseError):
             finetune_model(tables / "classification.csv", options(tmp_path / "x.model", tiny_model))
+
+
+def test_an_interrupted_replacement_goes_on_when_it_is_repeated(tables, tiny_model, tmp_path, options):
+    table, output, seen = tables / "regression.csv", tmp_path / "x.model", []
+    finetune_model(table, options(output, tiny_model, method="frozen"))
+    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == 2)
+    finetune_model(table, options(output, tiny_model, force=True), watcher=watcher)
+
+    again = []
+    finetune_model(table, options(output, tiny_model, force=True), watcher=Watcher(on_step=again.append))
+
+    assert [seen[0].step, seen[1].step, again[0].step] == [1, 2, 3]
+    assert load_checkpoint(output).record.configuration["method"] is None
+
+
+def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp_path, options, give_stdin):
+    output, seen = tmp_path / "x.model", []
+    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == 2)
+    give_stdin((tables / "regression.csv").read_bytes())
+    finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=watcher)
+
+    give_stdin((tables / "classification.csv").read_bytes())
+    with pytest.raises(ChangedRunError, match="labels was"):
+        finetune_model(STANDARD_STREAM, options(output, tiny_model))
+
+    again = []
+    give_stdin((tables / "regression.csv").read_bytes())
+    finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=Watcher(on_step=again.append))
+    assert again[0].step == 3
+
+
+def test_where_no_epoch_is_better_than_the_frozen_encoder_it_is_kept_and_said(tables, tiny_model, tmp_path, options):
+    settings = {"method": "full", "head_rate_factor": 1000.0}
+
+    summary = finetune_model(tables / "regression.csv", options(tmp_path / "x.model", tiny_model, **settings))
+
+    assert summary.ladder.differences["frozen"].value == pytest.approx(0, abs=1e-6)
+    assert any("no epoch was better" in note for note in summary.notes)
 
 
 # Splits and repeats
@@ -105,7 +144,8 @@ def test_test_proteins_that_were_trained_on_can_be_left_out(tables, tiny_model, 
     finetune_model(table, options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)
 
     assert [plan.num_proteins["test"] for plan in plans] == [10, 11]
-    assert plans[0].notes[0] == "1 of 11 test proteins were left out: not new sequences"
-    assert plans[1].notes[0] == "1 of 11 test sequences also stand in train or valid (--drop-shared)"
+    found = "1 of 11 test sequences also stand in train or valid ('again' is one)"
+    assert plans[0].warnings[0] == f"{found}; they are left out"
+    assert plans[1].warnings[0] == f"{found}; --drop-shared leaves them out"
     similar = {row["id"]: row for row in rows_of(tmp_path / "k.model" / "test_similarity.tsv")}
     assert (similar["again"]["similarity"], similar["again"]["nearest_training_protein"]) == ("1.000", "p0")

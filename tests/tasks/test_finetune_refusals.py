@@ -8,6 +8,8 @@ IMPOSSIBLE = {
     "a pooling twice": ({"pooling": "mean,mean"}, "regression"),
     "attention over a frozen encoder": ({"pooling": "attention", "method": "frozen"}, "regression"),
     "attention over residues": ({"pooling": "attention"}, "residue-regression"),
+    "a pooling of residues": ({"pooling": "max", "method": "frozen"}, "residue-classification"),
+    "repeats of what is not trained": ({"repeats": 2, "method": "frozen"}, "regression"),
     "weights of values": ({"class_weights": True}, "regression"),
     "weights of a frozen encoder's network": (
         {"class_weights": True, "method": "frozen", "head": "mlp"},

@@ -13,7 +13,7 @@ from protembed.config.optimizer import OptimizerConfig
 from protembed.config.shapes import EncoderShape
 from protembed.config.task import TASKS
 from protembed.data.alphabet import AMINO_ACID_IDS, encode
-from protembed.data.batching import LabelledProteins
+from protembed.data.labelled_plan import LabelledProteins
 from protembed.device import WorkerPool
 from protembed.errors import DivergedError
 from protembed.model.checkpoint import new_checkpoint

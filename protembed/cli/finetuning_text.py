@@ -1,0 +1,39 @@
+"""What `protembed finetune` says before and after."""
+
+from typing import TYPE_CHECKING
+
+from protembed.config.task import METRIC_NAMES
+
+if TYPE_CHECKING:
+    from protembed.analysis.scores import Score
+    from protembed.tasks.finetune import FinetunePlan, FinetuneSummary
+
+
+def describe_plan(plan: "FinetunePlan") -> list[str]:
+    """Say what is going to be learned."""
+    kinds = {"class": "classes", "labels": "labels"}
+    what = f"{len(plan.classes)} {kinds[plan.task.answer]}" if plan.classes else "a value"
+    sizes = ", ".join(f"{number:,} {split}" for split, number in plan.num_proteins.items() if number)
+    measured = f", measured in {plan.num_folds} folds" if plan.num_folds > 1 else ""
+    return [*plan.notes, f"{plan.task.name} of {plan.target!r} ({what}): {sizes} proteins{measured}; {plan.method}"]
+
+
+def describe_summary(summary: "FinetuneSummary") -> list[str]:
+    """Show the figures of each rung of the ladder, and say what they come to."""
+    if summary.ladder is None:
+        return ["left before the end; repeat the command to go on"]
+    rungs = summary.ladder.rungs
+    width = max(map(len, rungs))
+    names = list(summary.ladder.figures)
+    lines = [f"{'':<{width}}" + "".join(f"{METRIC_NAMES[name]:>24}" for name in names)]
+    for rung, scores in rungs.items():
+        lines.append(f"{rung:<{width}}" + "".join(f"{_spell(scores[name]):>24}" for name in names))
+    last = f"{summary.output}: the model, its figures and report.html"
+    return [*lines, *summary.ladder.sentences(), *summary.notes, last]
+
+
+def _spell(score: "Score") -> str:
+    if score.value is None:
+        return "undefined"
+    span = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
+    return f"{score.value:.3f}{span}"
