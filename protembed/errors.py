@@ -11,7 +11,8 @@
     │   ├── NothingToLearnError             too few proteins
     │   ├── NothingToMeasureError           validation proteins of unknown residues alone
     │   ├── ModelFormatError                a model directory that cannot be read
-    │   └── StructureError                  a structure that cannot be read or shows no protein
+    │   ├── StructureError                  a structure that cannot be read or shows no protein
+    │   └── TooFewStructuresError           structures of too few proteins to learn contacts from
     ├── InputNotFoundError             66   no such file, model or column
     ├── OutputExistsError               1   a finished result that would be overwritten
     ├── OutputError                     1   a result that could not be written
@@ -269,3 +270,14 @@ class StructureError(DataError):
     def __init__(self, path: str, found: str, advice: str) -> None:
         self.path, self.found, self.advice = path, found, advice
         super().__init__(f"{path}: {found}; {advice}")
+
+
+class TooFewStructuresError(DataError):
+    """Structures that show too few of the proteins to choose heads on some and measure them on others."""
+
+    def __init__(self, num_proteins: int) -> None:
+        self.num_proteins = num_proteins
+        super().__init__(
+            f"--structures shows {num_proteins} of the proteins with long-range contacts, and two at least are needed; "
+            "give more structures, or proteins whose sequences they show"
+        )

@@ -8,12 +8,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protembed.analysis.contacts import Pairs, at, head_features
+from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
 from protembed.data.batching import Batch
 from protembed.errors import ConfigError
 from protembed.model.encoder import Encoder
 from protembed.model.heads import ContactHead
 
 STATISTICS = ("entropy", "mean_distance", "on_self", "on_neighbours", "on_cls", "on_eos")
+# And on each amino acid.
+ALL_STATISTICS = (*STATISTICS, *(f"on_{letter}" for letter in AMINO_ACIDS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is wanted of one protein beside the statistics of the heads.
+
+    Attributes:
+        maps: whether its maps are kept, and what is predicted from them.
+        pairs: of which every head's features are kept; None: none.
+        received: whether it is kept how much attention each residue receives.
+    """
+
+    maps: bool = False
+    pairs: Pairs | None = None
+    received: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,61 +40,95 @@ class ProteinAttention:
     """What is kept of one protein's attention.
 
     Attributes:
-        maps: (layer, head, residues, residues), float32, of the chosen layers and heads; None where not wanted.
-        contacts: (residues, residues), float32 probabilities; None without a fitted contact head or where not wanted.
-        sums: (statistics, layer, head), float64, in the order of `STATISTICS`, summed over residues.
+        sums: (statistics, layer, head), float64, in the order of `ALL_STATISTICS`, summed over residues.
         num_residues: residues.
+        maps: (layer, head, residues, residues), float32, of the chosen layers and heads.
+        contacts: (residues, residues), float32 probabilities of a fitted contact head.
+        rollout: (residues, residues), float32.
+        features: (layers · heads, pairs), float32, symmetrised and corrected, of all heads.
+        received: (layers · heads, residues), float32, the mean attention that each residue receives from all residues.
     """
 
-    maps: NDArray[np.float32] | None
-    contacts: NDArray[np.float32] | None
     sums: NDArray[np.float64]
     num_residues: int
+    maps: NDArray[np.float32] | None = None
+    contacts: NDArray[np.float32] | None = None
+    rollout: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
+    received: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionReader:
     """Computes the attention of whole proteins layer by layer; its `read` is what the engine computes.
 
+    Of a layer's maps only what is wanted outlives it: those of the chosen heads, a running sum of contacts, a running
+    product of the rollout, features of known pairs.
+
     Attributes:
         encoder: on the device where it is to compute.
         layers: chosen layers, from 0.
         heads: chosen heads, from 0.
-        contact_head: to predict contacts with, which takes the maps of all layers; None to leave them out.
+        contact_head: to predict contacts with, on the CPU; None to leave them out.
+        rolls_out: whether the rollout of the proteins whose maps are kept is computed.
     """
 
     encoder: Encoder
     layers: Sequence[int]
     heads: Sequence[int]
     contact_head: ContactHead | None = None
+    rolls_out: bool = False
 
-    def read(self, batch: Batch, *, is_kept: Sequence[bool]) -> list[ProteinAttention]:
-        """Compute statistics of each protein of a batch, and maps and contacts of those that are to be kept."""
+    def read(self, batch: Batch, wanted: Sequence[Wanted]) -> list[ProteinAttention]:
+        """Compute the statistics of each protein of a batch, and what else is wanted of each."""
         pack = self.encoder.pack(batch.offsets)
-        num_proteins = len(pack.lengths)
-        sums: list[list[Tensor]] = [[] for _ in range(num_proteins)]
-        kept: list[list[Tensor]] = [[] for _ in range(num_proteins)]
-        needs_all = self.contact_head is not None
+        tokens = batch.tokens.split(pack.lengths)
+        readings = [_Reading(self, one, own) for one, own in zip(tokens, wanted, strict=True)]
         for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(pack.offsets.device), pack)):
-            for protein, weights in enumerate(maps):  # (head, length, length)
-                weights = weights.cpu()
-                sums[protein].append(head_statistics(weights))
-                if is_kept[protein] and (needs_all or layer in self.layers):
-                    kept[protein].append(weights[:, 1:-1, 1:-1])
-        return [
-            self._protein(torch.stack(sums[protein], dim=1), kept[protein], pack.lengths[protein] - 2)
-            for protein in range(num_proteins)
-        ]
+            for reading, weights in zip(readings, maps, strict=True):  # (head, length, length)
+                reading.take(layer, weights.cpu())
+        return [reading.result() for reading in readings]
 
-    def _protein(self, sums: Tensor, kept: list[Tensor], num_residues: int) -> ProteinAttention:
-        if not kept:
-            return ProteinAttention(maps=None, contacts=None, sums=sums.numpy(), num_residues=num_residues)
-        maps, contacts = torch.stack(kept), None  # (layer, head, residues, residues)
-        if self.contact_head is not None:
-            contacts = self.contact_head(maps).numpy()
-            maps = maps[list(self.layers)]
-        chosen = maps[:, list(self.heads)].numpy()
-        return ProteinAttention(maps=chosen, contacts=contacts, sums=sums.numpy(), num_residues=num_residues)
+
+class _Reading:
+    """One protein's attention, layer by layer."""
+
+    def __init__(self, reader: AttentionReader, tokens: Tensor, wanted: Wanted) -> None:
+        self._reader, self._tokens, self._wanted = reader, tokens, wanted
+        self._sums, self._maps = list[Tensor](), list[Tensor]()
+        self._features, self._received = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+        self._logits: Tensor | None = None
+        self._rollout: Tensor | None = None
+
+    def take(self, layer: int, weights: Tensor) -> None:
+        """Take in a layer's weights, (head, length, length)."""
+        reader, wanted = self._reader, self._wanted
+        self._sums.append(torch.cat([head_statistics(weights), amino_acid_shares(weights, self._tokens)]))
+        among = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
+        if wanted.maps and layer in reader.layers:
+            self._maps.append(among[list(reader.heads)])
+        if wanted.maps and reader.contact_head is not None:
+            logits = reader.contact_head.of_layer(layer, among)
+            self._logits = logits if self._logits is None else self._logits + logits
+        if wanted.maps and reader.rolls_out:
+            self._rollout = roll_out(self._rollout, weights)
+        if wanted.pairs is not None:
+            self._features.append(np.asarray(at(wanted.pairs, head_features(among.numpy())), np.float32))
+        if wanted.received:
+            self._received.append(among.mean(1).numpy())
+
+    def result(self) -> ProteinAttention:
+        """Put together what was kept."""
+        head = self._reader.contact_head
+        return ProteinAttention(
+            sums=torch.stack(self._sums, dim=1).numpy(),
+            num_residues=len(self._tokens) - 2,
+            maps=torch.stack(self._maps).numpy() if self._maps else None,
+            contacts=None if self._logits is None or head is None else (self._logits + head.bias).sigmoid().numpy(),
+            rollout=None if self._rollout is None else self._rollout[1:-1, 1:-1].numpy(),
+            features=np.concatenate(self._features) if self._features else None,
+            received=np.concatenate(self._received) if self._received else None,
+        )
 
 
 @dataclass
@@ -97,7 +150,7 @@ class HeadStatistics:
 
     def means(self) -> NDArray[np.float64]:
         """Return (statistics, layer, head); without any protein there is no layer and no head."""
-        return np.asarray(self.sums / self.num_residues) if self.num_residues else np.zeros((len(STATISTICS), 0, 0))
+        return np.asarray(self.sums / self.num_residues) if self.num_residues else np.zeros((len(ALL_STATISTICS), 0, 0))
 
 
 def head_statistics(weights: Tensor) -> Tensor:
@@ -126,6 +179,54 @@ def head_statistics(weights: Tensor) -> Tensor:
         rows[..., -1],
     )
     return torch.stack([values.sum(-1, dtype=torch.float64) for values in per_residue])
+
+
+def amino_acid_shares(weights: Tensor, tokens: Tensor) -> Tensor:
+    """Sum how much of each head's attention, from residues, lies on each standard amino acid of one protein.
+
+    Args:
+        weights: (head, length, length) on the CPU, special tokens included.
+        tokens: (length,), int64 ids.
+
+    Returns:
+        (20, head), float64, in the order of the alphabet.
+    """
+    received = weights[:, 1:-1].sum(1, dtype=torch.float64)  # (head, length)
+    is_amino_acid = tokens[:, None] == torch.arange(AMINO_ACID_IDS.start, AMINO_ACID_IDS.stop)  # (length, 20)
+    return is_amino_acid.T.to(torch.float64) @ received.T
+
+
+def roll_out(before: Tensor | None, weights: Tensor) -> Tensor:
+    """Follow attention through one more layer: half of what flows stays where it is, half goes by the heads' mean.
+
+    Args:
+        before: (length, length), of the layers below; None for the first.
+        weights: (head, length, length), special tokens included.
+
+    Returns:
+        (length, length); rows sum to one.
+
+    Source: Abnar and Zuidema 2020, "Quantifying attention flow in transformers", section 3.
+    """
+    mixed = (weights.mean(0) + torch.eye(weights.shape[-1])) / 2
+    return mixed if before is None else mixed @ before
+
+
+def parse_region(text: str, num_residues: int) -> slice:
+    """Read a stretch of residues such as `100-400`, numbered from 1; what lies beyond the protein is left out.
+
+    Raises:
+        ConfigError: it is no such stretch, or begins behind the protein's end.
+
+    >>> parse_region("100-400", 250)
+    slice(99, 250, None)
+    """
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise ConfigError("--region", text, "two residues such as 100-400 are expected")
+    if int(first) > num_residues:
+        raise ConfigError("--region", text, f"a protein whose maps are kept has {num_residues} residues")
+    return slice(int(first) - 1, min(int(last), num_residues))
 
 
 def parse_numbers(option: str, text: str, count: int) -> list[int]:

@@ -1,9 +1,14 @@
 """`protembed inspect-attention`."""
 
+from typing import TYPE_CHECKING
+
 from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
+
+if TYPE_CHECKING:
+    from protembed.tasks.inspect_attention import AttentionSummary
 
 
 @configured
@@ -15,7 +20,7 @@ def inspect_attention(
     compute: ComputeConfig,
     show: ShowConfig,
 ) -> None:
-    """Look into a model: attention maps per layer and head, statistics of every head, figures."""
+    """Look into a model: attention maps, statistics of every head, contacts beside structures, annotated sites."""
     from protembed.tasks.inspect_attention import inspect_attention as inspect
 
     display = Display(show)
@@ -29,4 +34,18 @@ def inspect_attention(
         summary,
         f"{summary.output}: statistics of every head over {summary.num_proteins:,} proteins; maps{contacts} and "
         f"figures of {summary.num_maps:,}",
+        *describe_precisions(summary),
     )
+
+
+def describe_precisions(summary: "AttentionSummary") -> list[str]:
+    """Say how precisely long-range contacts are predicted, beside what is reached without looking."""
+    lines = [f"{summary.num_structures:,} of them are shown by a structure"] if summary.precisions else []
+    for row in summary.precisions:
+        if row["range"] == "long" and row["pairs"] in ("L", "L/5") and row["precision"] is not None:
+            span = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
+            lines.append(
+                f"{row['predictor']}, long-range precision at {row['pairs']}: {row['precision']:.3f}{span}; "
+                f"random pairs {row['random']:.3f}"
+            )
+    return lines

@@ -18,4 +18,18 @@ class AttentionConfig(Config):
     heads: str = option("all", "Heads whose maps are kept, from 1: all, or a list such as 1,4-6.")
     num_maps: int = option(10, "Keep maps and figures of the first so many proteins; statistics cover all.", min=0)
     dtype: Literal["float32", "float16"] = option("float32", "How the maps are stored.")
+    region: str | None = option(None, "Keep of the maps only these residues, as in 100-400, numbered from 1.")
+    rollout: bool = option(False, "Keep the attention rollout too: the layers' mean maps, multiplied.")
+    structures: list[Path] = option(
+        [],
+        "Structures to compare with (PDB or mmCIF, gzip or not); may be repeated. Each protein is compared with the "
+        "chain that shows its sequence best.",
+    )
+    sites: Path | None = option(
+        None, "A table of annotated residues to compare with: the columns protein, position (from 1) and label."
+    )
+    num_permutations: int = option(
+        10_000, "How often contacts and sites are drawn anew to tell which heads follow them.", min=100
+    )
+    seed: int = option(0, "The seed of those draws, and of the folds.", min=0)
     force: bool = option(False, "Replace an existing directory.")

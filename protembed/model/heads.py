@@ -80,8 +80,20 @@ class ContactHead(nn.Module):
         Returns:
             (residues, residues), probabilities.
         """
-        features = average_product_correction(maps + maps.transpose(-1, -2)).flatten(0, 1)  # (layer · head, R, R)
-        return torch.sigmoid(torch.einsum("m,mij->ij", self.weight[0], features) + self.bias)
+        return torch.sigmoid(torch.stack([self.of_layer(*layer) for layer in enumerate(maps)]).sum(0) + self.bias)
+
+    def of_layer(self, layer: int, maps: Tensor) -> Tensor:
+        """Add up what the heads of one layer say of one protein; a layer needs no other's maps.
+
+        Args:
+            layer: from 0.
+            maps: (head, residues, residues), special tokens removed.
+
+        Returns:
+            (residues, residues); the sum over all layers, and the bias, are logits.
+        """
+        weight = self.weight[0, layer * len(maps) : (layer + 1) * len(maps)]
+        return torch.einsum("m,mij->ij", weight, average_product_correction(maps + maps.transpose(-1, -2)))
 
 
 def average_product_correction(maps: Tensor) -> Tensor:

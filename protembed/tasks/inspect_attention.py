@@ -1,34 +1,55 @@
-"""Attention: from FASTA and a model to maps per layer and head, statistics of heads, and figures."""
+"""Attention: from FASTA and a model to maps per layer and head, statistics of heads, contacts, and figures."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import protembed
 from protembed.analysis.attention import (
-    STATISTICS,
     AttentionReader,
     HeadStatistics,
     ProteinAttention,
+    Wanted,
     parse_numbers,
+    parse_region,
 )
+from protembed.analysis.contact_heads import Combination
+from protembed.analysis.contacts import Pairs, pairs_of
+from protembed.analysis.evidence import ContactEvidence, weigh_contacts
+from protembed.analysis.site_marks import SiteMarks
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
+from protembed.data.annotations import Site, read_sites
 from protembed.data.arrays import write_arrays
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
+from protembed.data.structures import Chain, contact_map, distances, match_chain, read_chains
 from protembed.device import choose_device, worker_pool
 from protembed.errors import OutputExistsError
-from protembed.files import atomic_directory, atomic_file, write_json
+from protembed.files import atomic_directory, write_json
 from protembed.inference.engine import Computation, Engine
 from protembed.inputs import default_path
 from protembed.model.catalog import find_model
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
+from protembed.report.attention import (
+    PRECISION_COLUMNS,
+    SITE_COLUMNS,
+    STRUCTURE_COLUMNS,
+    head_columns,
+    head_rows,
+    precision_rows,
+    site_rows,
+    structure_row,
+    write_casp,
+    write_contacts,
+    write_table,
+)
+from protembed.report.card import pretrained_card
 from protembed.report.figures import draw_attention
-from protembed.text import table_line
 
 # A protein's maps are many times larger than its vectors: few are held at a time.
 _TOKENS_PER_CHUNK = 4096
@@ -43,16 +64,21 @@ class AttentionSummary:
         output: the directory of the results.
         num_proteins: proteins that the statistics cover.
         num_maps: proteins whose maps were kept.
+        num_structures: proteins that a structure shows.
         num_refused: records left out on request.
-        has_contacts: whether the model's contact head is fitted, and contacts are among the arrays.
+        has_contacts: whether contacts are among the results: the model's own head was fitted, or one was fitted here.
+        precisions: of each way to predict contacts, range and number of pairs, by the columns of `contacts.tsv`; empty
+            without structures.
         warnings: what the user should know about the input.
     """
 
     output: Path
     num_proteins: int
     num_maps: int
+    num_structures: int
     num_refused: int
     has_contacts: bool
+    precisions: Sequence[Mapping[str, Any]]
     warnings: Sequence[str]
 
 
@@ -68,13 +94,15 @@ def inspect_attention(
     """Keep attention maps per layer and head, summarise each head over all proteins, and draw the maps.
 
     The directory holds `heads.tsv`, `proteins.tsv`, and for the first proteins `maps/protein-000001.npz` with
-    `attention` (layer, head, residues, residues), `layers`, `heads`, and `contacts` where the model can predict them,
-    and `figures/protein-000001.png`.
+    `attention` (layer, head, residues, residues), `layers`, `heads`, and `contacts` and `rollout` where there are any,
+    and `figures/protein-000001.png`. With structures, `heads.tsv` says how well each head follows their contacts,
+    `contacts.tsv` how precisely contacts are predicted, `structures.tsv` which chain shows which protein, and `model/`
+    is the model with a contact head fitted to them. Predicted contacts are in `contacts/`, also as CASP's RR files.
 
     Args:
         fasta: the files; `-` is stdin.
         model: which model.
-        attention: where to, and which layers, heads and proteins.
+        attention: where to, which layers, heads and proteins, and what to compare with.
         reader: how to read; the defaults if None.
         compute: where to compute; the defaults if None.
         on_protein: told the residues of each protein that is finished.
@@ -90,32 +118,187 @@ def inspect_attention(
     checkpoint = load_checkpoint(find_model(model.model))
     device = choose_device(compute)
     checkpoint.to(device)
-    attention_reader = _reader(checkpoint, attention)
-
-    def read(batch: Batch) -> list[ProteinAttention]:
-        return attention_reader.read(batch, is_kept=(batch.rows < attention.num_maps).tolist())
-
-    report, statistics = ReadReport(), HeadStatistics()
+    chains = [chain for path in attention.structures for chain in read_chains(path)]
+    sites = [] if attention.sites is None else read_sites(attention.sites)
+    report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
     with worker_pool(compute, device) as pool, atomic_directory(output, marker=_STATISTICS) as directory:
         engine = Engine(pool=pool, tokens_per_chunk=_TOKENS_PER_CHUNK)
-        with atomic_file(directory / "proteins.tsv") as proteins:
-            proteins.write(table_line(["row", "id", "residues", "maps", "figure"]))
-            for record, protein in engine.run(Computation(whole=read), records):
-                statistics.add(protein)
-                names = _keep(record, protein, attention_reader, attention, directory)
-                proteins.write(table_line([record.row, record.id, protein.num_residues, *names]))
-                on_protein(protein.num_residues)
-        _write_statistics(directory / _STATISTICS, statistics)
-        write_json(directory / "meta.json", _facts(checkpoint, attention_reader, report))
+        inspection = _Inspection(checkpoint, attention, chains, sites, directory)
+        for record, protein in engine.run(Computation(whole=inspection.read), inspection.wanting(records)):
+            inspection.take(record, protein)
+            on_protein(protein.num_residues)
+        evidence = inspection.finish(engine)
+        rows = [] if evidence is None else precision_rows(evidence)
+        write_json(directory / "meta.json", inspection.facts(report))
     return AttentionSummary(
         output=output,
         num_proteins=report.num_records,
         num_maps=min(report.num_records, attention.num_maps),
+        num_structures=len(inspection.structures),
         num_refused=len(report.refused),
-        has_contacts=checkpoint.contact_head.is_fitted,
+        has_contacts=inspection.predicts_contacts,
+        precisions=[dict(zip(PRECISION_COLUMNS, row, strict=True)) for row in rows],
         warnings=report.warnings(),
     )
+
+
+class _Inspection:
+    """What is looked at in each protein, and what is written of it.
+
+    Args:
+        checkpoint: the model.
+        config: which layers, heads and proteins.
+        chains: of the structures.
+        sites: annotated residues.
+        directory: of the results.
+
+    Attributes:
+        structures: a row about each protein that a structure shows.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: AttentionConfig,
+        chains: Sequence[Chain],
+        sites: Sequence[Site],
+        directory: Path,
+    ) -> None:
+        self._checkpoint, self._config, self._chains, self._directory = checkpoint, config, chains, directory
+        self._sites = SiteMarks(sites, str(config.sites))
+        self._reader = _reader(checkpoint, config)
+        self._statistics = HeadStatistics()
+        self._wanted: list[Wanted] = []
+        self._kept: list[Record] = []
+        self._rows: list[Sequence[Any]] = []
+        self.structures: list[Sequence[Any]] = []
+        self._features: list[NDArray[np.float32]] = []
+        self._pairs: list[Pairs] = []
+        self._seen: set[str] = set()
+
+    @property
+    def predicts_contacts(self) -> bool:
+        """Whether there is a fitted contact head, by now."""
+        return self._reader.contact_head is not None
+
+    def wanting(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Decide what is wanted of each protein while they are read."""
+        for number, record in enumerate(records):
+            is_new = record.sequence not in self._seen
+            self._seen |= {record.sequence} if self._chains else set()
+            pairs = self._compare(number, record) if is_new else None
+            received = record.id in self._sites
+            self._wanted.append(Wanted(maps=number < self._config.num_maps, pairs=pairs, received=received))
+            yield record
+
+    def read(self, batch: Batch) -> list[ProteinAttention]:
+        """Compute what is wanted of a batch."""
+        return self._reader.read(batch, [self._wanted[row] for row in batch.rows.tolist()])
+
+    def take(self, record: Record, protein: ProteinAttention) -> None:
+        """Take in what was computed of a protein."""
+        number = len(self._rows)
+        self._statistics.add(protein)
+        wanted = self._wanted[number]
+        names = ["", ""]
+        # A copy of an early protein, further down, shares its maps.
+        if wanted.maps and protein.maps is not None:
+            names = self._keep(number, record, protein)
+            self._kept.append(record)
+        self._rows.append([number + 1, record.id, protein.num_residues, *names])
+        if wanted.pairs is not None and protein.features is not None:
+            self._features.append(protein.features)
+            self._pairs.append(wanted.pairs)
+        if wanted.received and protein.received is not None:
+            self._sites.take(record, protein.received)
+
+    def finish(self, engine: Engine) -> ContactEvidence | None:
+        """Weigh heads against structures and sites, predict contacts, and write the tables."""
+        config, head = self._config, self._reader.contact_head
+        own = None if head is None else Combination.of(head)
+        evidence = None
+        if config.structures:
+            evidence = weigh_contacts(
+                self._features, self._pairs, own, num_permutations=config.num_permutations, seed=config.seed
+            )
+            self._write_evidence(evidence)
+        if self.predicts_contacts or evidence is not None:
+            self._predict_contacts(engine, evidence)
+        write_table(
+            self._directory / _STATISTICS, head_columns(evidence), head_rows(self._statistics.means(), evidence)
+        )
+        write_table(self._directory / "proteins.tsv", ["row", "id", "residues", "maps", "figure"], self._rows)
+        if config.sites is not None:
+            found = self._sites.weigh(num_permutations=config.num_permutations, seed=config.seed)
+            num_heads = self._checkpoint.encoder.shape.num_heads
+            write_table(self._directory / "sites.tsv", SITE_COLUMNS, site_rows(found, num_heads))
+        return evidence
+
+    def facts(self, report: ReadReport) -> dict[str, Any]:
+        """Say how the results were made."""
+        return {
+            "protembed_version": protembed.__version__,
+            "model_sha256": self._checkpoint.sha256(),
+            "layers": [layer + 1 for layer in self._reader.layers],
+            "heads": [head + 1 for head in self._reader.heads],
+            "region": self._config.region,
+            "num_permutations": self._config.num_permutations,
+            "seed": self._config.seed,
+            "num_proteins": report.num_records,
+            "num_residues": report.num_residues,
+            "num_structures": len(self.structures),
+            "refused": [{"id": record.id, "line": record.line, "reason": record.reason} for record in report.refused],
+        }
+
+    def _compare(self, number: int, record: Record) -> Pairs | None:
+        """Find a protein among the structures, and list its pairs of residues."""
+        match = match_chain(record.sequence, self._chains) if self._chains else None
+        if match is None:
+            return None
+        pairs = pairs_of(*contact_map(distances(match)))
+        self.structures.append(structure_row(number, record, match, int(pairs.is_contact.sum())))
+        return pairs
+
+    def _keep(self, number: int, record: Record, protein: ProteinAttention) -> list[str]:
+        """Write the maps and the figure of one protein, named by its row; return their names."""
+        assert protein.maps is not None
+        layers, heads = [layer + 1 for layer in self._reader.layers], [head + 1 for head in self._reader.heads]
+        maps, figure = f"maps/protein-{number + 1:06d}.npz", f"figures/protein-{number + 1:06d}.png"
+        part = slice(None) if self._config.region is None else parse_region(self._config.region, protein.num_residues)
+        arrays = {"attention": protein.maps[..., part, part], "contacts": protein.contacts, "rollout": protein.rollout}
+        kept = {
+            name: (array if name == "attention" else array[part, part]).astype(self._config.dtype)
+            for name, array in arrays.items()
+            if array is not None
+        }
+        write_arrays(self._directory / maps, {**kept, "layers": np.array(layers), "heads": np.array(heads)})
+        title = f"{record.id} ({protein.num_residues} residues)"
+        draw_attention(self._directory / figure, protein.maps[..., part, part], title, layers, heads)
+        return [maps, figure]
+
+    def _write_evidence(self, evidence: ContactEvidence) -> None:
+        write_table(self._directory / "structures.tsv", STRUCTURE_COLUMNS, self.structures)
+        write_table(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
+        with_head = replace(self._checkpoint, contact_head=evidence.fitted.head())
+        facts = {"contact head": f"L1 regression over all heads, fitted to {evidence.num_proteins} structures"}
+        with atomic_directory(self._directory / "model") as directory:
+            write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
+
+    def _predict_contacts(self, engine: Engine, evidence: ContactEvidence | None) -> None:
+        """Predict the contacts of the first proteins by the model's own head, else by the one fitted here."""
+        if self._reader.contact_head is None and evidence is not None:
+            self._reader = replace(self._reader, contact_head=evidence.fitted.head())
+        reader = replace(self._reader, layers=(), rolls_out=False)
+
+        def read(batch: Batch) -> list[ProteinAttention]:
+            return reader.read(batch, [Wanted(maps=True)] * len(batch.rows))
+
+        for number, (record, protein) in enumerate(engine.run(Computation(whole=read), self._kept)):
+            assert protein.contacts is not None
+            name = self._directory / "contacts" / f"protein-{number + 1:06d}"
+            write_contacts(name.with_suffix(".tsv"), protein.contacts)
+            write_casp(name.with_suffix(".rr"), record, protein.contacts)
 
 
 def _reader(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionReader:
@@ -125,42 +308,5 @@ def _reader(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionRead
         layers=parse_numbers("--layers", attention.layers, shape.num_layers),
         heads=parse_numbers("--heads", attention.heads, shape.num_heads),
         contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
+        rolls_out=attention.rollout,
     )
-
-
-def _keep(
-    record: Record, protein: ProteinAttention, reader: AttentionReader, config: AttentionConfig, directory: Path
-) -> list[str]:
-    """Write the maps and the figure of one protein, named by its row; return their names, empty if none are kept."""
-    # A copy of an early protein, further down, shares its maps.
-    if protein.maps is None or record.row >= config.num_maps:
-        return ["", ""]
-    layers, heads = [layer + 1 for layer in reader.layers], [head + 1 for head in reader.heads]
-    maps, figure = f"maps/protein-{record.row + 1:06d}.npz", f"figures/protein-{record.row + 1:06d}.png"
-    arrays = {"attention": protein.maps.astype(config.dtype), "layers": np.array(layers), "heads": np.array(heads)}
-    if protein.contacts is not None:
-        arrays["contacts"] = protein.contacts.astype(config.dtype)
-    write_arrays(directory / maps, arrays)
-    draw_attention(directory / figure, protein.maps, f"{record.id} ({protein.num_residues} residues)", layers, heads)
-    return [maps, figure]
-
-
-def _facts(checkpoint: Checkpoint, reader: AttentionReader, report: ReadReport) -> dict[str, Any]:
-    return {
-        "protembed_version": protembed.__version__,
-        "model_sha256": checkpoint.sha256(),
-        "layers": [layer + 1 for layer in reader.layers],
-        "heads": [head + 1 for head in reader.heads],
-        "num_proteins": report.num_records,
-        "num_residues": report.num_residues,
-        "refused": [{"id": record.id, "line": record.line, "reason": record.reason} for record in report.refused],
-    }
-
-
-def _write_statistics(path: Path, statistics: HeadStatistics) -> None:
-    means = statistics.means()  # (statistics, layer, head)
-    with atomic_file(path) as stream:
-        stream.write(table_line(["layer", "head", *STATISTICS]))
-        for layer, head in np.ndindex(means.shape[1:]):
-            values = [f"{value:.6g}" for value in means[:, layer, head].tolist()]
-            stream.write(table_line([str(layer + 1), str(head + 1), *values]))

@@ -5,13 +5,18 @@ import pytest
 import torch
 
 from protembed.analysis.attention import (
+    ALL_STATISTICS,
     STATISTICS,
     AttentionReader,
     HeadStatistics,
     ProteinAttention,
+    Wanted,
     head_statistics,
     parse_numbers,
+    parse_region,
 )
+from protembed.analysis.contacts import at, head_features, pairs_of
+from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import ConfigError
 from protembed.model.heads import ContactHead
 
@@ -73,7 +78,7 @@ def test_each_head_has_statistics_of_its_own():
 def test_means_are_over_all_residues_of_all_proteins():
     statistics = HeadStatistics()
     for sums, num_residues in (([[[6.0]]], 3), ([[[34.0]]], 17)):
-        statistics.add(ProteinAttention(maps=None, contacts=None, sums=np.array(sums), num_residues=num_residues))
+        statistics.add(ProteinAttention(sums=np.array(sums), num_residues=num_residues))
 
     assert statistics.means().tolist() == [[[2.0]]]
 
@@ -86,10 +91,10 @@ def batch(whole_batch, proteins):
     return whole_batch([proteins[12], proteins[3]])
 
 
-def read(encoder, batch, *, layers=(0, 1), heads=(0, 1, 2, 3), contact_head=None, is_kept=(True, True)):
-    reader = AttentionReader(encoder=encoder, layers=layers, heads=heads, contact_head=contact_head)
+def read(encoder, batch, *, layers=(0, 1), heads=(0, 1, 2, 3), is_kept=(True, True), wanted=None, **options):
+    reader = AttentionReader(encoder=encoder, layers=layers, heads=heads, **options)
     with torch.inference_mode():
-        return reader.read(batch, is_kept=is_kept)
+        return reader.read(batch, wanted or [Wanted(maps=kept) for kept in is_kept])
 
 
 @torch.no_grad()
@@ -116,8 +121,8 @@ def test_statistics_are_of_all_layers_and_heads_whatever_is_kept(tiny_encoder, b
         whole = torch.from_numpy(maps_by_hand(tiny_encoder, batch, protein))
         by_hand = np.stack([head_statistics(layer) for layer in whole], axis=1)
 
-        assert attention.sums.shape == (len(STATISTICS), 2, 4)
-        assert np.allclose(attention.sums, by_hand, rtol=1e-5)
+        assert attention.sums.shape == (len(ALL_STATISTICS), 2, 4)
+        assert np.allclose(attention.sums[: len(STATISTICS)], by_hand, rtol=1e-5)
         assert (attention.maps is None) == (protein == 1)
 
 
@@ -159,6 +164,51 @@ def test_attention_does_not_depend_on_the_company_of_a_pack(tiny_encoder, batch,
 
     assert np.allclose(together[1].maps, alone.maps, atol=1e-6)
     assert np.allclose(together[1].sums, alone.sums, rtol=1e-5)
+
+
+def test_attention_on_each_amino_acid_is_that_on_its_residues(tiny_encoder, batch, proteins):
+    attention, _ = read(tiny_encoder, batch, is_kept=(True, False))
+
+    sequence = np.array(list(proteins[12]))
+    for letter, sums in zip(AMINO_ACIDS, attention.sums[len(STATISTICS) :], strict=True):
+        assert np.allclose(sums, attention.maps[..., sequence == letter].sum((-1, -2)), rtol=1e-4)
+
+
+def test_features_of_known_pairs_are_those_of_a_contact_head(tiny_encoder, batch, proteins):
+    length = len(proteins[12])
+    is_contact = np.random.default_rng(0).random((length, length)) < 0.1
+    pairs = pairs_of(is_contact & is_contact.T, np.ones((length, length), bool))
+
+    attention, other = read(tiny_encoder, batch, wanted=[Wanted(maps=True, pairs=pairs), Wanted()])
+
+    assert attention.features.shape == (8, len(pairs.first))
+    assert np.allclose(attention.features, at(pairs, head_features(attention.maps.reshape(8, length, length))))
+    assert (other.features, other.maps) == (None, None)
+
+
+def test_what_a_residue_receives_is_the_mean_of_its_column(tiny_encoder, batch):
+    attention, other = read(tiny_encoder, batch, wanted=[Wanted(maps=True, received=True), Wanted()])
+
+    assert np.allclose(attention.received, attention.maps.mean(2).reshape(8, -1), atol=1e-7)
+    assert other.received is None
+
+
+def test_the_rollout_multiplies_the_layers_mean_maps(tiny_encoder, batch):
+    attention, _ = read(tiny_encoder, batch, rolls_out=True, is_kept=(True, False))
+
+    first, second = ((layer.mean(0) + np.eye(layer.shape[-1])) / 2 for layer in maps_by_hand(tiny_encoder, batch, 0))
+    assert np.allclose(attention.rollout, (second @ first)[1:-1, 1:-1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("text", "part"), [("1-9", slice(0, 9)), ("5-5", slice(4, 5)), ("8-40", slice(7, 20))])
+def test_a_region_is_numbered_from_one_and_ends_with_the_protein(text, part):
+    assert parse_region(text, 20) == part
+
+
+@pytest.mark.parametrize("text", ["", "5", "0-5", "5-4", "a-b", "1-2-3", "21-30"])
+def test_what_is_no_region_of_the_protein_is_a_usage_error(text):
+    with pytest.raises(ConfigError, match="--region"):
+        parse_region(text, 20)
 
 
 # Lists of layers and heads

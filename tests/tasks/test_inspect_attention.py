@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ import torch
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ModelConfig
 from protembed.data.alphabet import CLS, EOS, encode
-from protembed.errors import ConfigError, IllegalResidueError, OutputExistsError
+from protembed.data.fasta import read_fasta
+from protembed.data.structures import read_chains
+from protembed.errors import (
+    ConfigError,
+    IllegalResidueError,
+    OutputExistsError,
+    TableError,
+    TooFewStructuresError,
+)
 from protembed.tasks.inspect_attention import inspect_attention
 
 
@@ -82,6 +91,128 @@ def test_chosen_layers_and_heads_are_kept(inspect):
 def test_an_unfitted_contact_head_predicts_nothing(inspect):
     with np.load(inspect(num_maps=1) / "maps" / "protein-000001.npz") as arrays:
         assert "contacts" not in arrays.files
+
+
+# Structures and sites
+
+FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
+STRUCTURES = sorted((FIXTURES / "structures").glob("*.gz"))
+FIXTURE_PROTEINS = FIXTURES / "proteins.fasta"
+
+
+@pytest.fixture(scope="module")
+def shown_fasta(tmp_path_factory):
+    """The proteins of the structures, one of them twice, and one that no structure shows."""
+    chains = [read_chains(path)[0] for path in STRUCTURES]
+    sequences = {chain.structure: chain.sequence for chain in chains}
+    path = tmp_path_factory.mktemp("shown") / "shown.fasta"
+    again = {f"{chains[0].structure}_again": chains[0].sequence, "unseen": "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"}
+    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in (sequences | again).items()))
+    return path
+
+
+@pytest.fixture
+def weighed(inspect, shown_fasta):
+    return inspect(fasta=shown_fasta, structures=STRUCTURES, num_permutations=200, num_maps=2)
+
+
+def rows_of(path):
+    with path.open() as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+def test_each_protein_is_compared_with_the_chain_that_shows_it(weighed):
+    rows = rows_of(weighed / "structures.tsv")
+
+    assert [row["id"] for row in rows] == [row["structure"] for row in rows]
+    assert [(row["row"], row["identity"]) for row in rows] == [(str(number), "1") for number in (1, 2, 3)]
+    assert all(int(row["contacts"]) > 50 for row in rows)
+
+
+def test_heads_and_predictors_are_measured_beside_chance(weighed):
+    heads, precisions = rows_of(weighed / "heads.tsv"), rows_of(weighed / "contacts.tsv")
+
+    for row in heads:
+        assert 0 <= float(row["long_range_p_at_l"]) <= 1
+        assert 0 < float(row["contact_p"]) <= float(row["contact_q"]) <= 1
+    assert {row["predictor"] for row in precisions} == {"top heads", "regression"}
+    assert [row["pairs"] for row in precisions[:3]] == ["L", "L/2", "L/5"]
+    assert all(0 < float(row["random"]) < 0.3 for row in precisions)
+
+
+def test_the_fitted_contact_head_predicts_the_same_in_transformers(weighed, shown_fasta):
+    transformers = pytest.importorskip("transformers")
+    record = next(read_fasta([shown_fasta]))
+    model = transformers.EsmForMaskedLM.from_pretrained(weighed / "model", attn_implementation="eager").eval()
+    tokens = torch.tensor([[CLS, *encode(record.sequence).tolist(), EOS]])
+    with torch.no_grad():
+        expected = model.predict_contacts(tokens, torch.ones_like(tokens))[0].numpy()
+
+    rows = rows_of(weighed / "contacts" / "protein-000001.tsv")
+    assert len(rows) == len(np.triu_indices(len(record.sequence), 6)[0])
+    for row in rows[::97]:
+        assert float(row["probability"]) == pytest.approx(expected[int(row["i"]) - 1, int(row["j"]) - 1], abs=1e-5)
+    probabilities = [float(row["probability"]) for row in rows]
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_the_rr_file_is_as_casp_wants_it(weighed, shown_fasta):
+    record = next(read_fasta([shown_fasta]))
+    lines = (weighed / "contacts" / "protein-000001.rr").read_text().splitlines()
+
+    assert lines[:3] == ["PFRMAT RR", f"TARGET {record.id}", "MODEL 1"]
+    assert "".join(line for line in lines[3:] if line.isalpha()) == record.sequence + "END"
+    first, second, low, high, probability = next(line for line in lines if " 0 8 " in line).split()
+    assert int(second) - int(first) >= 6
+    assert (low, high) == ("0", "8")
+    assert 0 < float(probability) < 1
+
+
+def test_structures_of_one_protein_alone_are_too_few(inspect, shown_fasta, tmp_path):
+    with pytest.raises(TooFewStructuresError, match="shows 1 of the proteins"):
+        inspect(fasta=shown_fasta, structures=STRUCTURES[:1])
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sites_are_weighed_label_by_label(inspect, proteins, tmp_path):
+    lines = ["protein\tposition\tlabel"]
+    for record in read_fasta([FIXTURE_PROTEINS]):
+        places = [place for place, letter in enumerate(record.sequence, start=1) if letter == "W"]
+        lines += [f"{record.id}\t{place}\ttryptophan" for place in places]
+    (tmp_path / "sites.tsv").write_text("\n".join(lines) + "\n")
+
+    rows = rows_of(inspect(sites=tmp_path / "sites.tsv", num_permutations=200, num_maps=0) / "sites.tsv")
+
+    assert [row["label"] for row in rows] == ["tryptophan"] * 8
+    assert {(row["layer"], row["head"]) for row in rows} == {(str(i), str(j)) for i in (1, 2) for j in (1, 2, 3, 4)}
+    assert [float(row["p"]) for row in rows] == sorted(float(row["p"]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("nobody\t1\tx", "it annotates no protein of the input"), ("{id}\t100000\tx", "line 2: position 100000 of")],
+)
+def test_sites_that_are_nowhere_are_refused(inspect, tmp_path, line, message):
+    record = next(read_fasta([FIXTURE_PROTEINS]))
+    (tmp_path / "sites.tsv").write_text("protein\tposition\tlabel\n" + line.format(id=record.id) + "\n")
+
+    with pytest.raises(TableError, match=message):
+        inspect(sites=tmp_path / "sites.tsv")
+
+
+def test_a_region_of_the_maps_is_kept(inspect):
+    with np.load(inspect(num_maps=1) / "maps" / "protein-000001.npz") as arrays:
+        whole = arrays["attention"]
+
+    with np.load(
+        inspect(num_maps=1, region="5-20", rollout=True, force=True) / "maps" / "protein-000001.npz"
+    ) as arrays:
+        np.testing.assert_array_equal(arrays["attention"], whole[..., 4:20, 4:20])
+        assert arrays["rollout"].shape == (16, 16)
+
+
+# Refusals
 
 
 def test_an_identifier_never_becomes_a_path(inspect, tmp_path):

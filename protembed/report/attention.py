@@ -1,0 +1,129 @@
+"""What `inspect-attention` leaves behind beside its page: tables of heads, contacts, structures and sites."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protembed.analysis.attention import ALL_STATISTICS
+from protembed.analysis.evidence import ContactEvidence
+from protembed.analysis.significance import HeadSignificance
+from protembed.data.fasta import Record
+from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION, Match
+from protembed.files import atomic_file
+from protembed.text import table_line
+
+CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
+SITE_COLUMNS = ("label", "layer", "head", "effect", "p", "q", "proteins")
+PRECISION_COLUMNS = (
+    "predictor",
+    "range",
+    "pairs",
+    "precision",
+    "low",
+    "high",
+    "random",
+    "same_separations",
+    "proteins",
+)
+STRUCTURE_COLUMNS = (
+    *("row", "id", "structure", "chain", "identity", "coverage", "contacts", "altlocs", "insertions", "modified"),
+    *("unknown", "without_place", "left_out"),
+)
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> None:
+    """Write a TSV; numbers with six digits, what is not defined as an empty cell."""
+    with atomic_file(path) as stream:
+        stream.write(table_line(header))
+        for row in rows:
+            stream.write(table_line([_spell(cell) for cell in row]))
+
+
+def head_rows(means: NDArray[np.float64], evidence: ContactEvidence | None) -> Iterator[list[Any]]:
+    """Describe each head: its statistics, (statistics, layer, head), and what it knows of contacts."""
+    num_heads = means.shape[2]
+    for layer, head in np.ndindex(means.shape[1:]):
+        row = [layer + 1, head + 1, *means[:, layer, head].tolist()]
+        if evidence is not None:
+            number, found = layer * num_heads + head, evidence.significance
+            row += [float(evidence.head_precisions[number]), float(found.effects[number])]
+            row += [float(found.p_values[number]), float(found.q_values[number]), int(found.num_above[number])]
+        yield row
+
+
+def head_columns(evidence: ContactEvidence | None) -> list[str]:
+    """Name the columns of `head_rows`."""
+    return ["layer", "head", *ALL_STATISTICS, *(CONTACT_COLUMNS if evidence is not None else ())]
+
+
+def precision_rows(evidence: ContactEvidence) -> Iterator[list[Any]]:
+    """Describe how precise each way to predict contacts is, beside what is reached without looking."""
+    for name, rows in evidence.precisions.items():
+        for row in rows:
+            score = row.score
+            yield [
+                *(name, row.range_name, row.fraction_name, score.value, score.low, score.high),
+                *(row.random, row.matched, row.num_proteins),
+            ]
+
+
+def site_rows(significance: Mapping[str, HeadSignificance], num_heads: int) -> Iterator[list[Any]]:
+    """Describe how each head attends to each kind of site, the most significant first."""
+    for label, found in significance.items():
+        for number in found.ranking().tolist():
+            yield [
+                *(label, number // num_heads + 1, number % num_heads + 1, float(found.effects[number])),
+                *(float(found.p_values[number]), float(found.q_values[number]), int(found.num_above[number])),
+            ]
+
+
+def structure_row(row: int, record: Record, match: Match, num_contacts: int) -> list[Any]:
+    """Say which chain a protein was compared with, and what was met in it."""
+    notes = match.chain.notes
+    return [
+        *(row + 1, record.id, match.chain.structure, match.chain.name, match.identity, match.coverage, num_contacts),
+        *(notes.num_altlocs, notes.num_insertions, notes.num_modified, notes.num_unknown, notes.num_without_place),
+        notes.num_waters + notes.num_others + notes.num_refused,
+    ]
+
+
+def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residue: int = 1) -> None:
+    """Write all pairs at least 6 apart and their probabilities, the likeliest first.
+
+    Args:
+        path: of the TSV.
+        probabilities: (residues, residues).
+        first_residue: the number of the first residue.
+    """
+    pairs = _ranked(probabilities)
+    rows = ([i + first_residue, j + first_residue, float(probabilities[i, j])] for i, j in pairs)
+    write_table(path, ["i", "j", "probability"], rows)
+
+
+def write_casp(path: Path, record: Record, probabilities: NDArray[np.floating]) -> None:
+    """Write predicted contacts as CASP's RR file: the likeliest five for each residue.
+
+    Source: https://predictioncenter.org/casprol/index.cgi?page=format, "RR format".
+    """
+    sequence = record.sequence
+    lines = ["PFRMAT RR", f"TARGET {record.id.encode('ascii', 'replace').decode().split()[0]}", "MODEL 1"]
+    lines += [sequence[start : start + 50] for start in range(0, len(sequence), 50)]
+    for i, j in _ranked(probabilities)[: 5 * len(sequence)]:
+        lines.append(f"{i + 1} {j + 1} 0 {CONTACT_DISTANCE:g} {probabilities[i, j]:.6f}")
+    with atomic_file(path) as stream:
+        stream.write(("\n".join([*lines, "END"]) + "\n").encode())
+
+
+def _ranked(probabilities: NDArray[np.floating]) -> list[tuple[int, int]]:
+    first, second = np.triu_indices(len(probabilities), MIN_SEPARATION)
+    order = np.argsort(-probabilities[first, second], kind="stable")
+    return list(zip(first[order].tolist(), second[order].tolist(), strict=True))
+
+
+def _spell(cell: Any) -> Any:
+    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+        return ""
+    return f"{cell:.6g}" if isinstance(cell, float) else str(cell) if isinstance(cell, int) else cell
