@@ -1,6 +1,6 @@
 """Attention maps of whole proteins, and what each head attends to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from protembed.analysis.contacts import Pairs, at, head_features
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
+from protembed.data.arrays import LayeredMaps
 from protembed.data.batching import Batch
 from protembed.errors import ConfigError
 from protembed.model.encoder import Encoder
@@ -25,12 +26,16 @@ class Wanted:
     """What is wanted of one protein beside the statistics of the heads.
 
     Attributes:
-        maps: whether its maps are kept, and what is predicted from them.
+        maps: whether its maps are held, and what is predicted from them.
+        file: makes the file that its maps are written to, layer by layer; None: they are not written.
+        region: of the residues whose maps are written.
         pairs: of which every head's features are kept; None: none.
         received: whether it is kept how much attention each residue receives.
     """
 
     maps: bool = False
+    file: Callable[[], LayeredMaps] | None = None
+    region: slice = field(default_factory=lambda: slice(None))
     pairs: Pairs | None = None
     received: bool = False
 
@@ -47,6 +52,7 @@ class ProteinAttention:
         rollout: (residues, residues), float32.
         features: (layers · heads, pairs), float32, symmetrised and corrected, of all heads.
         received: (layers · heads, residues), float32, the mean attention that each residue receives from all residues.
+        file: with the maps of the chosen heads, still open.
     """
 
     sums: NDArray[np.float64]
@@ -56,6 +62,7 @@ class ProteinAttention:
     rollout: NDArray[np.float32] | None = None
     features: NDArray[np.float32] | None = None
     received: NDArray[np.float32] | None = None
+    file: LayeredMaps | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +104,7 @@ class _Reading:
         self._reader, self._tokens, self._wanted = reader, tokens, wanted
         self._sums, self._maps = list[Tensor](), list[Tensor]()
         self._features, self._received = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+        self._file = None if wanted.file is None else wanted.file()
         self._logits: Tensor | None = None
         self._rollout: Tensor | None = None
 
@@ -107,13 +115,17 @@ class _Reading:
         among = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
         if wanted.maps and layer in reader.layers:
             self._maps.append(among[list(reader.heads)])
-        if wanted.maps and reader.contact_head is not None:
+        if self._file is not None and layer in reader.layers:
+            self._file.append(among[list(reader.heads), wanted.region, wanted.region].numpy())
+        is_looked_at = wanted.maps or self._file is not None
+        if is_looked_at and reader.contact_head is not None:
             logits = reader.contact_head.of_layer(layer, among)
             self._logits = logits if self._logits is None else self._logits + logits
-        if wanted.maps and reader.rolls_out:
+        if is_looked_at and reader.rolls_out:
             self._rollout = roll_out(self._rollout, weights)
         if wanted.pairs is not None:
-            self._features.append(np.asarray(at(wanted.pairs, head_features(among.numpy())), np.float32))
+            for head in among.numpy():
+                self._features.append(np.asarray(at(wanted.pairs, head_features(head[None])), np.float32))
         if wanted.received:
             self._received.append(among.mean(1).numpy())
 
@@ -128,6 +140,7 @@ class _Reading:
             rollout=None if self._rollout is None else self._rollout[1:-1, 1:-1].numpy(),
             features=np.concatenate(self._features) if self._features else None,
             received=np.concatenate(self._received) if self._received else None,
+            file=self._file,
         )
 
 
@@ -165,6 +178,11 @@ def head_statistics(weights: Tensor) -> Tensor:
     Returns:
         (statistics, head), float64, in the order of `STATISTICS`.
     """
+    # Head by head: what is computed on the way is as large as the maps themselves.
+    return torch.cat([_one_head_statistics(head[None]) for head in weights], dim=1)
+
+
+def _one_head_statistics(weights: Tensor) -> Tensor:
     rows = weights[:, 1:-1]  # (head, residues, length): what residues attend to
     among_residues = rows[..., 1:-1]  # (head, residues, residues)
     places = torch.arange(among_residues.shape[-1])
@@ -212,8 +230,12 @@ def roll_out(before: Tensor | None, weights: Tensor) -> Tensor:
     return mixed if before is None else mixed @ before
 
 
-def parse_region(text: str, num_residues: int) -> slice:
+def parse_region(text: str | None, num_residues: int) -> slice:
     """Read a stretch of residues such as `100-400`, numbered from 1; what lies beyond the protein is left out.
+
+    Args:
+        text: the stretch; None is the whole protein.
+        num_residues: of the protein.
 
     Raises:
         ConfigError: it is no such stretch, or begins behind the protein's end.
@@ -221,6 +243,8 @@ def parse_region(text: str, num_residues: int) -> slice:
     >>> parse_region("100-400", 250)
     slice(99, 250, None)
     """
+    if text is None:
+        return slice(0, num_residues)
     first, _, last = text.partition("-")
     if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
         raise ConfigError("--region", text, "two residues such as 100-400 are expected")

@@ -1,15 +1,17 @@
 """Arrays on disk in numpy's formats, without pickle."""
 
 import hashlib
+import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from protembed.files import atomic_file
+from protembed.files import atomic_file, atomic_path
 
 
 class ArrayStream:
@@ -64,6 +66,52 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays as an uncompressed `.npz`, atomically."""
     with atomic_file(path) as stream:
         np.savez(stream, allow_pickle=False, **arrays)
+
+
+class LayeredMaps:
+    """A file of attention maps that is written layer by layer: `.npz`, uncompressed, or `.h5`.
+
+    Args:
+        path: the final name; it appears there when `close` was called.
+        shape: (layers, heads, residues, residues) of the array `attention`.
+        dtype: of its numbers.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int, int], dtype: DTypeLike) -> None:
+        self._stack, self._dtype, self._num_written = ExitStack(), np.dtype(dtype), 0
+        self._is_hdf5, self._is_closed = path.suffix == ".h5", False
+        if self._is_hdf5:
+            self._hdf5 = self._stack.enter_context(h5py.File(self._stack.enter_context(atomic_path(path)), "w"))
+            self._maps = self._hdf5.create_dataset("attention", shape, self._dtype, track_times=False)
+            return
+        self._zip = self._stack.enter_context(zipfile.ZipFile(self._stack.enter_context(atomic_file(path)), "w"))
+        self._member = self._zip.open("attention.npy", "w", force_zip64=True)
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._member, header)
+
+    def append(self, maps: NDArray[np.floating]) -> None:
+        """Write the next layer, (heads, residues, residues)."""
+        if self._is_hdf5:
+            self._maps[self._num_written] = maps.astype(self._dtype)
+        else:
+            for head in maps:  # one by one: a layer may be large
+                self._member.write(np.ascontiguousarray(head, self._dtype).tobytes())
+        self._num_written += 1
+
+    def close(self, others: Mapping[str, NDArray[Any]]) -> None:
+        """Write other arrays beside the maps, and give the file its name; a file that is closed already stays so."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._is_hdf5:
+            for name, array in others.items():
+                self._hdf5.create_dataset(name, data=array, track_times=False)
+        else:
+            self._member.close()
+            for name, array in others.items():
+                with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+        self._stack.close()
 
 
 def open_array(path: Path) -> NDArray[Any]:

@@ -92,8 +92,11 @@ class ContactHead(nn.Module):
         Returns:
             (residues, residues); the sum over all layers, and the bias, are logits.
         """
-        weight = self.weight[0, layer * len(maps) : (layer + 1) * len(maps)]
-        return torch.einsum("m,mij->ij", weight, average_product_correction(maps + maps.transpose(-1, -2)))
+        logits = torch.zeros_like(maps[0])
+        # Head by head: all at once would take several times the memory of the maps.
+        for weight, head in zip(self.weight[0, layer * len(maps) :], maps, strict=False):
+            logits += weight * average_product_correction(head + head.T)
+        return logits
 
 
 def average_product_correction(maps: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from protembed.analysis.significance import HeadSignificance
 from protembed.data.fasta import Record
 from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION, Match
 from protembed.files import atomic_file
+from protembed.report.attention_page import Table
 from protembed.text import table_line
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
@@ -87,6 +88,19 @@ def structure_row(row: int, record: Record, match: Match, num_contacts: int) -> 
         *(row + 1, record.id, match.chain.structure, match.chain.name, match.identity, match.coverage, num_contacts),
         *(notes.num_altlocs, notes.num_insertions, notes.num_modified, notes.num_unknown, notes.num_without_place),
         notes.num_waters + notes.num_others + notes.num_refused,
+    ]
+
+
+def page_tables(means: NDArray[np.float64], evidence: ContactEvidence | None) -> list[Table]:
+    """Make the tables of the page: every head, and how precisely contacts are predicted."""
+    note = "Means over all residues of all proteins."
+    heads = Table(title="Heads", header=head_columns(evidence), rows=list(head_rows(means, evidence)), note=note)
+    if evidence is None:
+        return [heads]
+    note = f"{evidence.num_proteins} proteins with a structure, each predicted by what was made without it."
+    return [
+        Table(title="Contacts", header=PRECISION_COLUMNS, rows=list(precision_rows(evidence)), note=note),
+        heads,
     ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
         path: of the PNG.
         reports: the lines of `metrics.jsonl`.
     """
-    with _figure(path, width=7, height=4) as figure:
+    with figure_file(path, width=7, height=4) as figure:
         axes = figure.subplots()
         trained = [report for report in reports if report["train_loss"] is not None]
         residues = [report["residues"] for report in trained]
@@ -93,7 +94,7 @@ def draw_confusion(truth: NDArray[np.int64], probabilities: NDArray[np.floating]
     figure = _new_figure(width=side + 0.6, height=side)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_drawable(name)[:24] for name in classes]
+    names = [drawable(name)[:24] for name in classes]
     axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=8)
     axes.set_yticks(range(len(classes)), names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
@@ -116,49 +117,20 @@ def draw_scatter(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -
     return _as_png(figure)
 
 
-def draw_attention(
-    path: Path, maps: NDArray[np.floating], title: str, layers: Sequence[int], heads: Sequence[int]
-) -> None:
-    """Draw the attention maps of one protein as a grid, a row per layer and a column per head.
-
-    Args:
-        path: of the PNG.
-        maps: (layer, head, residues, residues).
-        title: the protein.
-        layers: the number of each layer, for the labels.
-        heads: the number of each head, for the labels.
-    """
-    num_layers, num_heads = maps.shape[:2]
-    with _figure(path, width=1.1 * num_heads + 1, height=1.1 * num_layers + 1.2) as figure:
-        grid: NDArray[Any] = figure.subplots(num_layers, num_heads, squeeze=False)
-        for (row, column), axes in np.ndenumerate(grid):
-            _draw_map(axes, maps[row, column])
-            if row == 0:
-                axes.set_title(f"head {heads[column]}", fontsize=7)
-            if column == 0:
-                axes.set_ylabel(f"layer {layers[row]}", fontsize=7)
-        figure.suptitle(_drawable(title), fontsize=9)
-
-
-def _draw_map(axes: Axes, weights: NDArray[np.floating]) -> None:
-    # Most weights are small: the square root shows them, and each map has its own scale.
-    axes.imshow(np.sqrt(weights.astype(np.float32)), cmap="magma_r", vmin=0, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """Escape a dollar sign, which would begin a formula, and letters that matplotlib's font does not know."""
     shown = printable(text) if text.isascii() else ascii(text)[1:-1]
     return shown.replace("$", r"\$")
 
 
 @contextmanager
-def _figure(path: Path, width: float, height: float) -> Iterator[Figure]:
+def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """Lend a figure of a size in inches, and write it, as PNG or SVG, when all went well."""
     figure = _new_figure(width, height)
     yield figure
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, metadata=_METADATA)
+    is_svg = path.suffix == ".svg"
+    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "protembed"}):
+        figure.savefig(temporary, metadata={"Creator": None, "Date": None} if is_svg else _METADATA)
 
 
 def _new_figure(width: float, height: float) -> Figure:

@@ -24,7 +24,7 @@ from protembed.analysis.site_marks import SiteMarks
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.annotations import Site, read_sites
-from protembed.data.arrays import write_arrays
+from protembed.data.arrays import LayeredMaps
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.structures import Chain, contact_map, distances, match_chain, read_chains
@@ -44,12 +44,10 @@ from protembed.report.attention import (
     precision_rows,
     site_rows,
     structure_row,
-    write_casp,
-    write_contacts,
     write_table,
 )
+from protembed.report.attention_gallery import Gallery
 from protembed.report.card import pretrained_card
-from protembed.report.figures import draw_attention
 
 # A protein's maps are many times larger than its vectors: few are held at a time.
 _TOKENS_PER_CHUNK = 4096
@@ -97,7 +95,8 @@ def inspect_attention(
     `attention` (layer, head, residues, residues), `layers`, `heads`, and `contacts` and `rollout` where there are any,
     and `figures/protein-000001.png`. With structures, `heads.tsv` says how well each head follows their contacts,
     `contacts.tsv` how precisely contacts are predicted, `structures.tsv` which chain shows which protein, and `model/`
-    is the model with a contact head fitted to them. Predicted contacts are in `contacts/`, also as CASP's RR files.
+    is the model with a contact head fitted to them. Predicted contacts are in `contacts/`, also as CASP's RR files;
+    `report.html` shows it all on one page.
 
     Args:
         fasta: the files; `-` is stdin.
@@ -125,9 +124,10 @@ def inspect_attention(
     with worker_pool(compute, device) as pool, atomic_directory(output, marker=_STATISTICS) as directory:
         engine = Engine(pool=pool, tokens_per_chunk=_TOKENS_PER_CHUNK)
         inspection = _Inspection(checkpoint, attention, chains, sites, directory)
-        for record, protein in engine.run(Computation(whole=inspection.read), inspection.wanting(records)):
-            inspection.take(record, protein)
-            on_protein(protein.num_residues)
+        with inspection:
+            for record, protein in engine.run(Computation(whole=inspection.read), inspection.wanting(records)):
+                inspection.take(record, protein)
+                on_protein(protein.num_residues)
         evidence = inspection.finish(engine)
         rows = [] if evidence is None else precision_rows(evidence)
         write_json(directory / "meta.json", inspection.facts(report))
@@ -144,7 +144,7 @@ def inspect_attention(
 
 
 class _Inspection:
-    """What is looked at in each protein, and what is written of it.
+    """What is looked at in each protein, and what is written of it; a context while proteins are read.
 
     Args:
         checkpoint: the model.
@@ -176,6 +176,17 @@ class _Inspection:
         self._features: list[NDArray[np.float32]] = []
         self._pairs: list[Pairs] = []
         self._seen: set[str] = set()
+        self._truth: dict[str, NDArray[np.bool_]] = {}
+        self._files: dict[str, Path] = {}
+        self._open: dict[int, LayeredMaps] = {}
+
+    def __enter__(self) -> "_Inspection":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close what an error has left open."""
+        for maps in self._open.values():
+            maps.close({})
 
     @property
     def predicts_contacts(self) -> bool:
@@ -185,11 +196,17 @@ class _Inspection:
     def wanting(self, records: Iterable[Record]) -> Iterator[Record]:
         """Decide what is wanted of each protein while they are read."""
         for number, record in enumerate(records):
-            is_new = record.sequence not in self._seen
-            self._seen |= {record.sequence} if self._chains else set()
-            pairs = self._compare(number, record) if is_new else None
-            received = record.id in self._sites
-            self._wanted.append(Wanted(maps=number < self._config.num_maps, pairs=pairs, received=received))
+            is_kept, is_new = number < self._config.num_maps, record.sequence not in self._seen
+            if is_kept or self._chains:
+                self._seen.add(record.sequence)
+            self._wanted.append(
+                Wanted(
+                    file=self._maps_file(number, record) if is_kept and is_new else None,
+                    region=self._part(len(record.sequence)) if is_kept else slice(None),
+                    pairs=self._compare(number, record) if is_new else None,
+                    received=record.id in self._sites,
+                )
+            )
             yield record
 
     def read(self, batch: Batch) -> list[ProteinAttention]:
@@ -200,13 +217,15 @@ class _Inspection:
         """Take in what was computed of a protein."""
         number = len(self._rows)
         self._statistics.add(protein)
-        wanted = self._wanted[number]
-        names = ["", ""]
-        # A copy of an early protein, further down, shares its maps.
-        if wanted.maps and protein.maps is not None:
-            names = self._keep(number, record, protein)
+        wanted, name = self._wanted[number], ""
+        if protein.file is not None and record.sequence not in self._files:
+            self._files[record.sequence] = self._maps_path(number)
+            self._close(protein, wanted.region)
+        if number < self._config.num_maps:
+            # A copy of a protein shares its maps.
+            name = str(self._files[record.sequence].relative_to(self._directory))
             self._kept.append(record)
-        self._rows.append([number + 1, record.id, protein.num_residues, *names])
+        self._rows.append([number + 1, record.id, protein.num_residues, name])
         if wanted.pairs is not None and protein.features is not None:
             self._features.append(protein.features)
             self._pairs.append(wanted.pairs)
@@ -223,12 +242,14 @@ class _Inspection:
                 self._features, self._pairs, own, num_permutations=config.num_permutations, seed=config.seed
             )
             self._write_evidence(evidence)
-        if self.predicts_contacts or evidence is not None:
-            self._predict_contacts(engine, evidence)
+        if self._reader.contact_head is None and evidence is not None:
+            self._reader = replace(self._reader, contact_head=evidence.fitted.head())
+        gallery = Gallery(reader=self._reader, config=config, directory=self._directory, truths=self._truth)
+        gallery.show(self._kept, engine, self._statistics.means(), evidence)
         write_table(
             self._directory / _STATISTICS, head_columns(evidence), head_rows(self._statistics.means(), evidence)
         )
-        write_table(self._directory / "proteins.tsv", ["row", "id", "residues", "maps", "figure"], self._rows)
+        write_table(self._directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
         if config.sites is not None:
             found = self._sites.weigh(num_permutations=config.num_permutations, seed=config.seed)
             num_heads = self._checkpoint.encoder.shape.num_heads
@@ -256,26 +277,39 @@ class _Inspection:
         match = match_chain(record.sequence, self._chains) if self._chains else None
         if match is None:
             return None
-        pairs = pairs_of(*contact_map(distances(match)))
+        is_contact, is_known = contact_map(distances(match))
+        pairs = pairs_of(is_contact, is_known)
+        if number < self._config.num_maps:
+            self._truth[record.sequence] = is_contact
         self.structures.append(structure_row(number, record, match, int(pairs.is_contact.sum())))
         return pairs
 
-    def _keep(self, number: int, record: Record, protein: ProteinAttention) -> list[str]:
-        """Write the maps and the figure of one protein, named by its row; return their names."""
-        assert protein.maps is not None
-        layers, heads = [layer + 1 for layer in self._reader.layers], [head + 1 for head in self._reader.heads]
-        maps, figure = f"maps/protein-{number + 1:06d}.npz", f"figures/protein-{number + 1:06d}.png"
-        part = slice(None) if self._config.region is None else parse_region(self._config.region, protein.num_residues)
-        arrays = {"attention": protein.maps[..., part, part], "contacts": protein.contacts, "rollout": protein.rollout}
+    def _maps_path(self, number: int) -> Path:
+        return self._directory / "maps" / f"protein-{number + 1:06d}.{self._config.format}"
+
+    def _maps_file(self, number: int, record: Record) -> Callable[[], LayeredMaps]:
+        """Prepare the file of a protein's maps, named by its row."""
+        part = self._part(len(record.sequence))
+        num_residues = len(range(*part.indices(len(record.sequence))))
+        shape = (len(self._reader.layers), len(self._reader.heads), num_residues, num_residues)
+
+        def make() -> LayeredMaps:
+            if number in self._open:  # memory did not suffice for the pack, and its halves begin anew
+                self._open[number].close({})
+            self._open[number] = LayeredMaps(self._maps_path(number), shape, self._config.dtype)
+            return self._open[number]
+
+        return make
+
+    def _close(self, protein: ProteinAttention, part: slice) -> None:
+        """Write beside a protein's maps what they are, and what was computed from them."""
+        assert protein.file is not None
+        arrays = {"contacts": protein.contacts, "rollout": protein.rollout}
         kept = {
-            name: (array if name == "attention" else array[part, part]).astype(self._config.dtype)
-            for name, array in arrays.items()
-            if array is not None
+            name: array[part, part].astype(self._config.dtype) for name, array in arrays.items() if array is not None
         }
-        write_arrays(self._directory / maps, {**kept, "layers": np.array(layers), "heads": np.array(heads)})
-        title = f"{record.id} ({protein.num_residues} residues)"
-        draw_attention(self._directory / figure, protein.maps[..., part, part], title, layers, heads)
-        return [maps, figure]
+        layers, heads = (np.array(chosen) + 1 for chosen in (self._reader.layers, self._reader.heads))
+        protein.file.close({**kept, "layers": layers, "heads": heads})
 
     def _write_evidence(self, evidence: ContactEvidence) -> None:
         write_table(self._directory / "structures.tsv", STRUCTURE_COLUMNS, self.structures)
@@ -285,20 +319,8 @@ class _Inspection:
         with atomic_directory(self._directory / "model") as directory:
             write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
 
-    def _predict_contacts(self, engine: Engine, evidence: ContactEvidence | None) -> None:
-        """Predict the contacts of the first proteins by the model's own head, else by the one fitted here."""
-        if self._reader.contact_head is None and evidence is not None:
-            self._reader = replace(self._reader, contact_head=evidence.fitted.head())
-        reader = replace(self._reader, layers=(), rolls_out=False)
-
-        def read(batch: Batch) -> list[ProteinAttention]:
-            return reader.read(batch, [Wanted(maps=True)] * len(batch.rows))
-
-        for number, (record, protein) in enumerate(engine.run(Computation(whole=read), self._kept)):
-            assert protein.contacts is not None
-            name = self._directory / "contacts" / f"protein-{number + 1:06d}"
-            write_contacts(name.with_suffix(".tsv"), protein.contacts)
-            write_casp(name.with_suffix(".rr"), record, protein.contacts)
+    def _part(self, num_residues: int) -> slice:
+        return parse_region(self._config.region, num_residues)
 
 
 def _reader(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionReader:

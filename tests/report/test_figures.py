@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from protembed.errors import OutputError
-from protembed.report.figures import draw_attention, draw_confusion, draw_learning, draw_scatter, draw_training
+from protembed.report.attention_figures import draw_attention, draw_contacts, draw_heads
+from protembed.report.figures import draw_confusion, draw_learning, draw_scatter, draw_training
 
 MAPS = np.random.default_rng(0).dirichlet(np.ones(12), size=(2, 3, 12)).astype(np.float32)
 
@@ -182,3 +183,17 @@ def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path):
 
     with pytest.raises(OutputError):
         draw_training(tmp_path / "file" / "x.png", REPORTS["one step"])
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_contacts_and_heads_are_drawn_the_same_bytes_each_time(tmp_path, suffix):
+    probabilities = np.random.default_rng(0).random((30, 30))
+    truth = probabilities + probabilities.T > 1.7
+    for name in ("one", "two"):
+        draw_contacts(tmp_path / name / f"c.{suffix}", probabilities, truth, "<b>$x_{")
+        draw_heads(tmp_path / name / f"h.{suffix}", {"entropy": probabilities[:6], "on_self": probabilities[:6] / 2})
+
+    for figure in ("c", "h"):
+        one, two = ((tmp_path / name / f"{figure}.{suffix}").read_bytes() for name in ("one", "two"))
+        assert one == two
+        assert one.startswith(b"\x89PNG" if suffix == "png" else b"<?xml")

@@ -1,7 +1,9 @@
 import csv
 import json
+import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -70,10 +72,10 @@ def test_maps_and_figures_are_kept_of_the_first_proteins_only(inspect, proteins)
     lines = (output / "proteins.tsv").read_text().splitlines()
 
     assert len(lines) == 1 + len(proteins)
-    for folder, suffix in (("maps", "npz"), ("figures", "png")):
+    for folder, suffix, others in (("maps", "npz", []), ("figures", "png", ["heads.png"])):
         names = [path.name for path in sorted((output / folder).iterdir())]
-        assert names == [f"protein-{number:06d}.{suffix}" for number in (1, 2, 3)]
-    assert lines[3].endswith("maps/protein-000003.npz\tfigures/protein-000003.png")
+        assert names == [*others, *(f"protein-{number:06d}.{suffix}" for number in (1, 2, 3))]
+    assert [line.split("\t")[3] for line in lines[3:5]] == ["maps/protein-000003.npz", ""]
     assert (output / "figures" / "protein-000001.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -210,6 +212,44 @@ def test_a_region_of_the_maps_is_kept(inspect):
     ) as arrays:
         np.testing.assert_array_equal(arrays["attention"], whole[..., 4:20, 4:20])
         assert arrays["rollout"].shape == (16, 16)
+
+
+def test_maps_come_as_hdf5_too(inspect):
+    with np.load(inspect(num_maps=1, rollout=True) / "maps" / "protein-000001.npz") as arrays:
+        expected = dict(arrays)
+
+    with h5py.File(inspect(num_maps=1, rollout=True, format="h5", force=True) / "maps" / "protein-000001.h5") as file:
+        assert file.keys() == expected.keys()
+        for name, array in expected.items():
+            np.testing.assert_array_equal(file[name][()], array)
+
+
+def test_a_copy_of_a_protein_shares_its_maps(inspect, proteins, tmp_path):
+    fasta = tmp_path / "twins.fasta"
+    fasta.write_text(f">a\n{proteins[0]}\n>b\n{proteins[1]}\n>c\n{proteins[0]}\n")
+
+    output = inspect(fasta=fasta, num_maps=3)
+
+    names = [row["maps"] for row in rows_of(output / "proteins.tsv")]
+    assert names == ["maps/protein-000001.npz", "maps/protein-000002.npz", "maps/protein-000001.npz"]
+    assert len(list((output / "maps").iterdir())) == 2
+
+
+def test_the_page_shows_the_proteins_and_the_tables(weighed, shown_fasta):
+    page = (weighed / "report.html").read_text()
+
+    assert next(read_fasta([shown_fasta])).id in page
+    assert "long_range_p_at_l" in page and "regression" in page
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+
+
+def test_a_protein_too_large_to_be_drawn_has_its_maps_in_a_file(inspect, monkeypatch):
+    monkeypatch.setattr("protembed.report.attention_gallery.MOST_SHOWN", 0)
+
+    output = inspect(num_maps=2)
+
+    assert len(list((output / "maps").iterdir())) == 2
+    assert [path.name for path in (output / "figures").iterdir()] == ["heads.png"]
 
 
 # Refusals

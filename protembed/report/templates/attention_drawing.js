@@ -1,0 +1,193 @@
+"use strict";
+// Words from the data reach the page as text alone (textContent, Option, fillText, createTextNode), never as markup.
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const spell = (value, digits = 3) =>
+  value === null ? "undefined" : new Intl.NumberFormat("en", { maximumSignificantDigits: digits }).format(value);
+const DENSITY = 2; // canvas pixels for each pixel of the layout, so that text is sharp on any screen
+const FONT = "system-ui, sans-serif", INK = "#1d1d1f", FAINT = "#e4e4e7", TRUTH = "#d9730d";
+
+// Colours
+
+const channels = (hex) => [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
+const scales = Object.fromEntries(Object.entries(data.colours).map(([use, stops]) => [use, stops.map(channels)]));
+
+function shade(stops, share) {
+  const place = clamp(share, 0, 1) * (stops.length - 1);
+  const low = Math.min(Math.floor(place), stops.length - 2);
+  return stops[low].map((from, channel) => Math.round(from + (stops[low + 1][channel] - from) * (place - low)));
+}
+
+const css = (stops, share) => `rgb(${shade(stops, share).join(",")})`;
+
+function paint(side, colourAt) {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = side;
+  const image = new ImageData(side, side);
+  for (let pixel = 0; pixel < side * side; pixel++) image.data.set([...colourAt(pixel), 255], 4 * pixel);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}
+
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// Two pens of the same strokes: what is on the screen, in the PNG and in the SVG is drawn by the same functions.
+
+class CanvasPen {
+  constructor(canvas, width, height) {
+    [canvas.width, canvas.height] = [width * DENSITY, height * DENSITY];
+    this.canvas = canvas;
+    this.context = canvas.getContext("2d");
+    this.context.scale(DENSITY, DENSITY);
+    this.context.imageSmoothingEnabled = false;
+    this.rect(0, 0, width, height, { fill: "#fff" });
+  }
+
+  rect(x, y, width, height, { fill, stroke, thick = 1 }) {
+    Object.assign(this.context, { fillStyle: fill ?? "", strokeStyle: stroke ?? "", lineWidth: thick });
+    if (fill) this.context.fillRect(x, y, width, height);
+    if (stroke) this.context.strokeRect(x, y, width, height);
+  }
+
+  text(x, y, words, { align = "start", size = 12, bold = false, turned = false } = {}) {
+    this.context.save();
+    this.context.translate(x, y);
+    if (turned) this.context.rotate(-Math.PI / 2);
+    const font = `${bold ? "600 " : ""}${size}px ${FONT}`;
+    const textAlign = align === "middle" ? "center" : align;
+    Object.assign(this.context, { fillStyle: INK, font, textAlign, textBaseline: "middle" });
+    this.context.fillText(words, 0, 0);
+    this.context.restore();
+  }
+
+  picture(source, { left, top, span }, x, y, size) {
+    this.context.drawImage(source, left, top, span, span, x, y, size, size);
+  }
+
+  save(name) {
+    this.canvas.toBlob((blob) => save(blob, `${name}.png`));
+  }
+}
+
+class SvgPen {
+  constructor(width, height) {
+    this.root = this.make("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": FONT });
+    this.rect(0, 0, width, height, { fill: "#fff" });
+  }
+
+  make(tag, attributes, words) {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    if (words !== undefined) element.append(document.createTextNode(words));
+    this.root?.append(element);
+    return element;
+  }
+
+  rect(x, y, width, height, { fill = "none", stroke = "none", thick = 1 }) {
+    this.make("rect", { x, y, width, height, fill, stroke, "stroke-width": thick });
+  }
+
+  text(x, y, words, { align = "start", size = 12, bold = false, turned = false } = {}) {
+    const transform = `translate(${x} ${y})${turned ? " rotate(-90)" : ""}`;
+    const style = { "text-anchor": align, "font-size": size, "font-weight": bold ? 600 : 400, fill: INK };
+    this.make("text", { transform, dy: "0.35em", ...style }, words);
+  }
+
+  picture(source, { left, top, span }, x, y, size) {
+    const part = document.createElement("canvas");
+    part.width = part.height = span;
+    part.getContext("2d").drawImage(source, -left, -top);
+    const sharp = "image-rendering: pixelated";
+    this.make("image", { x, y, width: size, height: size, href: part.toDataURL(), style: sharp });
+  }
+
+  save(name) {
+    const text = new XMLSerializer().serializeToString(this.root);
+    save(new Blob([text], { type: "image/svg+xml" }), `${name}.svg`);
+  }
+}
+
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name.replace(/[^\w.-]+/g, "_"); // an identifier is no path
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+const offerDownloads = (figure, draw) => {
+  byId(`${figure}-png`).onclick = () => draw((...size) => new CanvasPen(document.createElement("canvas"), ...size));
+  byId(`${figure}-svg`).onclick = () => draw((...size) => new SvgPen(...size));
+};
+
+// A square picture of pairs of residues: attention, or contacts. A cell is a pixel of it: a residue, or a block.
+
+const PLOT = 540, LEFT = 66, TOP = 30, WIDTH = 704, HEIGHT = 624, LEAST_CELLS = 8;
+
+const residue = (protein, index) => `${protein.sequence[index]}${protein.first + index}`;
+
+function cellName({ protein, block }, cell) {
+  const last = Math.min((cell + 1) * block, protein.sequence.length) - 1;
+  return block === 1 ? residue(protein, cell) : `${residue(protein, cell * block)}–${residue(protein, last)}`;
+}
+
+function rangeName(picture, cell, span) {
+  const last = Math.min((cell + span) * picture.block, picture.protein.sequence.length) - 1;
+  return `${residue(picture.protein, cell * picture.block)} to ${residue(picture.protein, last)}`;
+}
+
+function ticks({ protein, block }, start, span) {
+  const width = PLOT / (span * block);
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((size) => size * width >= 38) ?? 5000;
+  const found = { numbers: [], letters: [] };
+  for (let index = start * block; index < Math.min((start + span) * block, protein.sequence.length); index++) {
+    const place = (((index + 0.5) / block - start) / span) * PLOT;
+    if ((protein.first + index) % step === 0) found.numbers.push([place, residue(protein, index)]);
+    if (width >= 9 && step > 1) found.letters.push([place, protein.sequence[index]]);
+  }
+  return found;
+}
+
+function drawAxes(pen, picture, { left, top, span }) {
+  pen.rect(LEFT, TOP, PLOT, PLOT, { stroke: INK });
+  const [across, down] = [ticks(picture, left, span), ticks(picture, top, span)];
+  const bottom = TOP + PLOT, away = across.letters.length ? 14 : 0;
+  for (const [place, words] of across.letters) pen.text(LEFT + place, bottom + 9, words, { align: "middle", size: 10 });
+  for (const [place, words] of down.letters) pen.text(LEFT - 9, TOP + place, words, { align: "middle", size: 10 });
+  for (const [place, words] of across.numbers) {
+    if (!away) pen.rect(LEFT + place - 0.5, bottom, 1, 4, { fill: INK });
+    pen.text(LEFT + place, bottom + 11 + away, words, { align: "middle", size: 11 });
+  }
+  for (const [place, words] of down.numbers) {
+    if (!away) pen.rect(LEFT - 4, TOP + place - 0.5, 4, 1, { fill: INK });
+    pen.text(LEFT - 7 - away, TOP + place, words, { align: "end", size: 11 });
+  }
+  pen.text(LEFT + PLOT / 2, HEIGHT - 10, picture.axes[1], { align: "middle" });
+  pen.text(8, TOP + PLOT / 2, picture.axes[0], { align: "middle", turned: true });
+}
+
+function drawScale(pen, { scale, legend }) {
+  const x = LEFT + PLOT + 16, y = TOP + 22, height = 200, steps = 50;
+  pen.text(x, TOP + 6, scale.title);
+  for (let step = 0; step < steps; step++) {
+    const share = 1 - step / (steps - 1); // each a little too tall, so that no gap shows between two
+    pen.rect(x, y + (step * height) / steps, 12, height / steps + 0.6, { fill: css(scale.stops, share) });
+  }
+  for (const [share, words] of scale.marks) pen.text(x + 18, y + (1 - share) * height, words, { size: 11 });
+  if (legend) {
+    pen.rect(x, y + height + 18, 12, 12, { fill: TRUTH });
+    pen.text(x + 18, y + height + 24, legend, { size: 11 });
+  }
+}
+
+function drawPicture(pen, picture, view) {
+  pen.text(LEFT, TOP - 14, picture.title, { size: 13, bold: true });
+  pen.picture(picture.image, view, LEFT, TOP, PLOT);
+  drawAxes(pen, picture, view);
+  drawScale(pen, picture);
+}

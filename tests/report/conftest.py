@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from protembed.report.attention_page import ShownProtein
+
+
+@pytest.fixture(scope="session")
+def make_shown():
+    """Make up a protein to be looked at: each head attends to few residues, as heads do, and mostly to some offset."""
+
+    def make(num_residues=40, *, id="P12345", num_layers=2, num_heads=3, seed=0, **values):
+        rng = np.random.default_rng(seed)
+        shape = (num_layers, num_heads, num_residues, num_residues)
+        maps = rng.gamma(0.3, size=shape) + 1e-6
+        rows = np.arange(num_residues)
+        for layer, head in np.ndindex(shape[:2]):
+            maps[layer, head, rows, (rows + layer + head) % num_residues] += 20
+        maps = (maps / maps.sum(-1, keepdims=True)).astype(np.float32)
+        sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), num_residues))
+        return ShownProtein(**{"id": id, "sequence": sequence, "maps": maps} | values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_contacts():
+    """Make up a structure's contacts and a prediction of them, both symmetric, (residues, residues)."""
+
+    def make(num_residues=40):
+        rng = np.random.default_rng(1)
+        truth = np.triu(rng.random((num_residues, num_residues)) < 0.05, 6)
+        scores = np.triu(0.9 * truth + 0.1 * rng.random(truth.shape), 1)
+        return {"contacts": scores + scores.T, "truth": truth | truth.T}
+
+    return make
