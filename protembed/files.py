@@ -64,6 +64,32 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
+def refuse_stranger(path: Path, marker: str) -> None:
+    """Refuse to replace a file or directory that is no result of ours, whatever `--force` says.
+
+    Args:
+        path: where a directory is to be made; nothing, or an empty directory, may stand there.
+        marker: the file by which our own results are known.
+
+    Raises:
+        OutputExistsError: something else stands there.
+    """
+    is_empty = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not is_empty and not (path / marker).exists():
+        raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)
+
+
+def refuse_input(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to write over what is read, whatever `--force` says.
+
+    Raises:
+        OutputExistsError: the output is one of the inputs, or lies in one that is a directory.
+    """
+    for path in inputs:
+        if path != STANDARD_STREAM and path.exists() and output.resolve().is_relative_to(path.resolve()):
+            raise OutputExistsError(output, "is read by this command", is_ours=False)
+
+
 @contextmanager
 def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]:
     """Lend an empty temporary directory beside `path`; rename it into place when all went well.
@@ -80,9 +106,8 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
         OutputExistsError: the directory that stands there has no marker.
         OutputError: the directory cannot be made or written, or the disk is full; nothing is left behind.
     """
-    is_empty = path.is_dir() and not any(path.iterdir())
-    if marker is not None and path.exists() and not is_empty and not (path / marker).exists():
-        raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)
+    if marker is not None:
+        refuse_stranger(path, marker)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:

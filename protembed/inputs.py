@@ -67,7 +67,8 @@ def default_path(source: Path, suffix: str) -> Path:
     >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name
     'seqs.npy'
     """
-    return Path(("stdin" if source == STANDARD_STREAM else source.name.partition(".")[0] or source.name) + suffix)
+    has_no_name = source == STANDARD_STREAM or source.is_fifo()
+    return Path(("stdin" if has_no_name else source.name.partition(".")[0] or source.name) + suffix)
 
 
 def read_json(path: Path) -> Any:

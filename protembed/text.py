@@ -34,6 +34,15 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == " " else _escape(letter) for letter in text)
 
 
+def figure(value: float) -> str:
+    """Spell a figure with three decimals, or three digits where those would say nothing.
+
+    >>> figure(0.8135), figure(-0.25), figure(1.5e-9), figure(3.21e30), figure(0.0)
+    ('0.814', '-0.250', '1.5e-09', '3.21e+30', '0.000')
+    """
+    return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3g}"
+
+
 def file_size(num_bytes: int) -> str:
     """Spell a number of bytes.
 

@@ -53,7 +53,7 @@ class Climb:
         """Make every rung; None if a training was left before its end."""
         for fold, (table, targets) in enumerate(zip(self._division.folds, self._targets, strict=True)):
             self._rungs.watcher.on_stage("counting", None, 0)
-            for rung in (trivial_rung(table, targets), *counting_rungs(table, targets, self._rungs.config.seed)):
+            for rung in (trivial_rung(table, self._final), *counting_rungs(table, targets, self._rungs.config.seed)):
                 self._add(rung.name, 0, rung.outputs)
             if not (self._climb_models(fold, table, targets) and self._climb_random(fold, table, targets)):
                 return None

@@ -33,6 +33,11 @@ class Combination:
         """Read a model's contact head."""
         return cls(weight=head.weight[0].double().numpy(), bias=float(head.bias))
 
+    @property
+    def says_anything(self) -> bool:
+        """Whether any head has a weight: a penalty may leave none, and then all pairs are alike."""
+        return bool(self.weight.any())
+
     def head(self) -> ContactHead:
         """Make a model's contact head of it."""
         head = ContactHead(len(self.weight))

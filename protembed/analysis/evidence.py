@@ -53,6 +53,8 @@ def weigh_contacts(
     Raises:
         TooFewStructuresError: there are fewer than two proteins with enough long-range pairs to learn from.
     """
+    if not proteins:
+        raise TooFewStructuresError(0)
     long_range = np.stack(
         [head_precisions(one, pairs, "long", 1.0) for one, pairs in zip(features, proteins, strict=True)]
     )
@@ -66,6 +68,8 @@ def weigh_contacts(
         "top heads": cross_fitted(fit_top_heads, features, proteins, num_folds=NUM_FOLDS, seed=seed),
         "regression": cross_fitted(fit_contact_head, features, proteins, num_folds=NUM_FOLDS, seed=seed),
     }
+    if not any(one.any() for one in scores["regression"]):
+        del scores["regression"]
     if own is not None:
         scores["own head"] = [own.logits(one) for one in features]
     marked = (

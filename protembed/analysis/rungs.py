@@ -45,7 +45,12 @@ class Rung:
 
 
 def trivial_rung(table: LabelTable, targets: Targets) -> Rung:
-    """Predict from the training labels alone: their shares, or their mean, for everything."""
+    """Predict from training labels alone: their shares, or their mean, for everything.
+
+    Args:
+        table: whose test part is predicted.
+        targets: the labels; in folds those of all folds, for a fold's own shares run against its test part.
+    """
     train = targets.known("train")
     answer = np.asarray(train.mean(0))
     if targets.task.answer == "class":

@@ -27,6 +27,7 @@ class SiteMarks:
         self._sites = defaultdict[str, list[Site]](list)
         for site in sites:
             self._sites[site.protein].append(site)
+        self._met: set[str] = set()
         self._received = defaultdict[str, list[NDArray[np.float32]]](list)
         self._marks = defaultdict[str, list[NDArray[np.bool_]]](list)
 
@@ -40,6 +41,7 @@ class SiteMarks:
             TableError: a site lies beyond the protein.
         """
         num_residues = len(record.sequence)
+        self._met.add(record.id)
         marks: dict[str, NDArray[np.bool_]] = {}
         for site in self._sites[record.id]:
             if site.position > num_residues:
@@ -49,6 +51,15 @@ class SiteMarks:
         for label, marked in marks.items():
             self._received[label].append(received)
             self._marks[label].append(marked)
+
+    def warnings(self) -> list[str]:
+        """Say which sites name no protein that was met."""
+        strange = [site for name, sites in self._sites.items() if name not in self._met for site in sites]
+        if not strange:
+            return []
+        first, total = strange[0], sum(map(len, self._sites.values()))
+        which = f"the first {first.protein!r} in line {first.line}"
+        return [f"{len(strange)} of {total} sites name no protein of the input, {which}"]
 
     def weigh(self, *, num_permutations: int, seed: int) -> dict[str, HeadSignificance]:
         """Test, for each label, which heads attend to its residues more than to others of the same proteins.

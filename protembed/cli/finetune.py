@@ -37,7 +37,10 @@ def finetune(
     display = Display(show)
     display.say_fetching(model)
 
+    said: list[str] = []
+
     def begin(plan: "FinetunePlan") -> None:
+        said.extend([*plan.notes, *plan.warnings])
         display.say_model(model)
         for line in describe_plan(plan):
             display.say(line)
@@ -53,6 +56,6 @@ def finetune(
 
         watcher = Watcher(on_stage=enter, on_step=steps.advance, on_protein=counter.advance, stop=stop)
         summary = finetune_model(labels, options, on_plan=begin, watcher=watcher)
-    display.summary(summary, *describe_summary(summary))
+    display.summary(summary, *describe_summary(summary, said))
     if stop.status is not None and not summary.is_finished:
         raise typer.Exit(stop.status)

@@ -1,8 +1,10 @@
 """What `protembed finetune` says before and after."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from protembed.config.task import METRIC_NAMES
+from protembed.text import figure
 
 if TYPE_CHECKING:
     from protembed.analysis.scores import Score
@@ -18,8 +20,8 @@ def describe_plan(plan: "FinetunePlan") -> list[str]:
     return [*plan.notes, f"{plan.task.name} of {plan.target!r} ({what}): {sizes} proteins{measured}; {plan.method}"]
 
 
-def describe_summary(summary: "FinetuneSummary") -> list[str]:
-    """Show the figures of each rung of the ladder, and say what they come to."""
+def describe_summary(summary: "FinetuneSummary", said: Collection[str] = ()) -> list[str]:
+    """Show the figures of each rung of the ladder, and say what they come to; what was said before is not repeated."""
     if summary.ladder is None:
         return ["left before the end; repeat the command to go on"]
     rungs = summary.ladder.rungs
@@ -29,11 +31,11 @@ def describe_summary(summary: "FinetuneSummary") -> list[str]:
     for rung, scores in rungs.items():
         lines.append(f"{rung:<{width}}" + "".join(f"{_spell(scores[name]):>24}" for name in names))
     last = f"{summary.output}: the model, its figures and report.html"
-    return [*lines, *summary.ladder.sentences(), *summary.notes, last]
+    return [*lines, *summary.ladder.sentences(), *(note for note in summary.notes if note not in said), last]
 
 
 def _spell(score: "Score") -> str:
     if score.value is None:
         return "undefined"
-    span = "" if score.low is None else f" [{score.low:.3f}, {score.high:.3f}]"
-    return f"{score.value:.3f}{span}"
+    span = "" if score.low is None or score.high is None else f" [{figure(score.low)}, {figure(score.high)}]"
+    return f"{figure(score.value)}{span}"

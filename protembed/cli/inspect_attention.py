@@ -35,6 +35,10 @@ def inspect_attention(
         f"{summary.output}: statistics of every head over {summary.num_proteins:,} proteins; maps{contacts} and "
         f"figures of {summary.num_maps:,}",
         *describe_precisions(summary),
+        *(
+            f"sites.tsv: {number} heads attend to {label!r} (q of at most 0.05)"
+            for label, number in summary.num_following.items()
+        ),
     )
 
 

@@ -186,6 +186,8 @@ def _read_row(
     row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, report: ReadReport
 ) -> LabelledProtein | None:
     row_id = row["id"]
+    if not row_id:
+        raise TableError(path, "a row has no identifier", "give it one, or rename the column id", line=line)
     raw = clean_sequence(row["sequence"])
     if not raw:
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)

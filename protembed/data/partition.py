@@ -15,6 +15,7 @@ from protembed.errors import TableError
 
 HELD_OUT_SHARE = 0.1
 NUM_FOLDS = 5
+_ADVICE = "add rows whose split says so, or, to be divided, more proteins: different ones, several of each class"
 _PARTS: Sequence[Split] = ("train", "valid", "test")
 
 Parts = Mapping[Split, Sequence[LabelledProtein]]
@@ -110,7 +111,7 @@ def _without_shared(parts: Parts, *, drop: bool) -> tuple[Parts, list[str]]:
 def _refuse_empty(path: str, parts: Parts, needed: Sequence[Split] = _PARTS) -> None:
     for part in needed:
         if not parts[part]:
-            raise TableError(path, f"there is no {part} part", "add more proteins, or rows whose split says so")
+            raise TableError(path, f"there is no {part} part", _ADVICE)
 
 
 # Drawn parts: copies of a sequence, and members of a cluster, are never parted.

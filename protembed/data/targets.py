@@ -26,6 +26,8 @@ _MAX_NUMBERED_CLASSES = 20
 _SHARE_ALIKE = 0.9
 # One value, however many residues a peptide has.
 _DECIMAL = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
+# What float32 can hold, with room for sums of squares; and how little of a value it can tell from another.
+_LARGEST_VALUE, _LEAST_SPREAD = 1e18, 1e-5
 # Shorter proteins say nothing: `1.5` is as long as MKT.
 _MIN_RESIDUES = 5
 
@@ -90,9 +92,14 @@ class Targets:
             if part and not len(self.known(split)):
                 raise TableError(table.path, f"no residue of the {split} part has a label", "look at its mask")
         known = self.known("train")
-        if self.task.answer == "value" and len(np.unique(known)) == 1:
+        if self.task.answer != "value":
+            return
+        if len(np.unique(known)) == 1:
             found = f"all training labels are {known[0]:g}"
             raise TableError(table.path, found, "there is nothing to learn")
+        if known.std() < _LEAST_SPREAD * np.abs(known).max():
+            found = f"the training labels differ by {known.std():.3g} only, around {known.mean():.6g}"
+            raise TableError(table.path, found, "subtract what they have in common: models compute in float32")
 
 
 def known_answers(answers: Sequence[Answer], task: Task) -> NDArray[Any]:
@@ -134,7 +141,7 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= _LARGEST_VALUE else None
 
 
 # Which task
@@ -164,6 +171,8 @@ def _class_names(table: LabelTable, task: Task) -> tuple[str, ...]:
     train = table.parts["train"]
     _refuse_unlabelled(table, task)
     known = set[str]().union(*(classes_in(protein, task) for protein in train))
+    if task.per_residue and not known:
+        raise TableError(table.path, "no residue of the train part has a label", "look at its mask")
     fewest = 1 if task.answer == "labels" else 2
     if len(known) < fewest:
         found = f"all training labels are {next(iter(known), '')!r}"
@@ -174,9 +183,10 @@ def _class_names(table: LabelTable, task: Task) -> tuple[str, ...]:
     for split, part in table.parts.items():
         for protein in part:
             if unseen := classes_in(protein, task) - known:
-                found = f"the {split} protein {protein.id!r} has the class {min(unseen)[:40]!r}"
-                advice = "which no training protein has: add some, or remove it"
-                raise TableError(table.path, found, advice, line=protein.line)
+                found = (
+                    f"the {split} protein {protein.id!r} has the class {min(unseen)[:40]!r}, which none in train has"
+                )
+                raise TableError(table.path, found, "add some there, or remove it", line=protein.line)
     return tuple(sorted(known, key=lambda name: (_number(name) is None, _number(name) or 0.0, name)))
 
 
@@ -202,7 +212,7 @@ def _answer(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[st
         _refuse(path, protein, "has no label", "label or remove it")
     value = _number(protein.label)
     if value is None:
-        found = f"has the label {protein.label[:40]!r}, which is no finite number"
+        found = f"has the label {protein.label[:40]!r}, which is no finite number up to 1e18"
         _refuse(path, protein, found, "correct it, or pass --task classification")
     return np.array(value)
 
@@ -220,7 +230,9 @@ def _residue_answers(path: str, protein: LabelledProtein, task: Task, numbers: M
     values = np.array([math.nan if entry.lower() in _MISSING else _number(entry) for entry in entries], dtype=object)
     for place, value in enumerate(values):
         if value is None:
-            found = f"has the label {entries[place][:40]!r} at residue {place + 1}, which is no finite number"
+            found = (
+                f"has the label {entries[place][:40]!r} at residue {place + 1}, which is no finite number up to 1e18"
+            )
             _refuse(path, protein, found, "correct it, or write nan where none is known")
     return np.where(takes_part, values.astype(np.float64), math.nan)
 

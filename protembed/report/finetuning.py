@@ -23,7 +23,7 @@ from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
 from protembed.report.card import finetuned_card
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
-from protembed.text import ResidueString, table_line
+from protembed.text import ResidueString, figure, table_line
 
 METRICS_FILE = "metrics.json"
 
@@ -190,4 +190,4 @@ def _name_band(band: Band, unit: str) -> str:
 
 
 def _spell(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+    return "undefined" if value is None else figure(value)

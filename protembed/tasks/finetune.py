@@ -1,5 +1,6 @@
 """Fine-tuning: from labelled proteins and a model to a model with a task head, and to an honest figure of it."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,10 +24,10 @@ from protembed.data.similarity import nearest
 from protembed.data.targets import Targets, choose_task
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, OutputExistsError
-from protembed.files import atomic_directory, remove, spooled_stdin
+from protembed.files import atomic_directory, refuse_input, refuse_stranger, remove, spooled_stdin
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import parse_poolings
-from protembed.inputs import default_path, read_json, sha256_of_inputs
+from protembed.inputs import STANDARD_STREAM, default_path, read_json, sha256_of_inputs
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.record import ModelRecord
@@ -122,6 +123,10 @@ def finetune_model(
         ProtembedError: the table, the options, the model or the output does not allow it; see `protembed.errors`.
     """
     output = options.finetune.output or default_path(labels, ".model")
+    if output == STANDARD_STREAM:
+        raise ConfigError("--output", str(output), "a directory is expected")
+    refuse_input(output, [labels])
+    refuse_stranger(output, METRICS_FILE)
     with spooled_stdin([labels]) as (table,):
         return _finetune(table, output, options, on_plan, watcher or Watcher())
 
@@ -205,7 +210,12 @@ class _Work:
     @property
     def warnings(self) -> list[str]:
         """Say what the user should know about the table."""
-        return [*self.division.warnings, *self.report.warnings()]
+        return [*self.division.warnings, *self.report.warnings(), *self._about_identifiers()]
+
+    def _about_identifiers(self) -> list[str]:
+        counts = Counter(protein.id for protein in self.division.final.proteins)
+        repeated = [identifier for identifier, count in counts.items() if count > 1]
+        return [f"{len(repeated)} identifiers stand for several rows, such as {repeated[0]!r}"] if repeated else []
 
     @property
     def sizes(self) -> dict[Split, int]:

@@ -29,10 +29,10 @@ from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.structures import Chain, contact_map, distances, match_chain, read_chains
 from protembed.device import choose_device, worker_pool
-from protembed.errors import OutputExistsError
+from protembed.errors import ConfigError, OutputExistsError
 from protembed.files import atomic_directory, write_json
 from protembed.inference.engine import Computation, Engine
-from protembed.inputs import default_path
+from protembed.inputs import STANDARD_STREAM, default_path
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.report.attention import (
@@ -52,6 +52,7 @@ from protembed.report.card import pretrained_card
 # A protein's maps are many times larger than its vectors: few are held at a time.
 _TOKENS_PER_CHUNK = 4096
 _STATISTICS = "heads.tsv"
+_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,8 @@ class AttentionSummary:
         has_contacts: whether contacts are among the results: the model's own head was fitted, or one was fitted here.
         precisions: of each way to predict contacts, range and number of pairs, by the columns of `contacts.tsv`; empty
             without structures.
-        warnings: what the user should know about the input.
+        warnings: what the user should know about the input, and about what came of it.
+        num_following: of each label of the sites, the heads that attend to them with a q of at most 0.05.
     """
 
     output: Path
@@ -78,6 +80,7 @@ class AttentionSummary:
     has_contacts: bool
     precisions: Sequence[Mapping[str, Any]]
     warnings: Sequence[str]
+    num_following: Mapping[str, int]
 
 
 def inspect_attention(
@@ -112,6 +115,8 @@ def inspect_attention(
     """
     reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
     output = attention.output or default_path(fasta[0], ".attention")
+    if output == STANDARD_STREAM:
+        raise ConfigError("--output", str(output), "a directory is expected")
     if output.exists() and not attention.force:
         raise OutputExistsError(output, "may be another result")
     checkpoint = load_checkpoint(find_model(model.model))
@@ -139,7 +144,8 @@ def inspect_attention(
         num_refused=len(report.refused),
         has_contacts=inspection.predicts_contacts,
         precisions=[dict(zip(PRECISION_COLUMNS, row, strict=True)) for row in rows],
-        warnings=report.warnings(),
+        warnings=[*report.warnings(), *inspection.warnings],
+        num_following=inspection.num_following,
     )
 
 
@@ -155,6 +161,8 @@ class _Inspection:
 
     Attributes:
         structures: a row about each protein that a structure shows.
+        warnings: what the user should know about what came of it.
+        num_following: of each label of the sites, the heads that attend to them with a q of at most 0.05.
     """
 
     def __init__(
@@ -173,6 +181,8 @@ class _Inspection:
         self._kept: list[Record] = []
         self._rows: list[Sequence[Any]] = []
         self.structures: list[Sequence[Any]] = []
+        self.warnings: list[str] = []
+        self.num_following: dict[str, int] = {}
         self._features: list[NDArray[np.float32]] = []
         self._pairs: list[Pairs] = []
         self._seen: set[str] = set()
@@ -242,7 +252,7 @@ class _Inspection:
                 self._features, self._pairs, own, num_permutations=config.num_permutations, seed=config.seed
             )
             self._write_evidence(evidence)
-        if self._reader.contact_head is None and evidence is not None:
+        if self._reader.contact_head is None and evidence is not None and evidence.fitted.says_anything:
             self._reader = replace(self._reader, contact_head=evidence.fitted.head())
         gallery = Gallery(reader=self._reader, config=config, directory=self._directory, truths=self._truth)
         gallery.show(self._kept, engine, self._statistics.means(), evidence)
@@ -254,6 +264,8 @@ class _Inspection:
             found = self._sites.weigh(num_permutations=config.num_permutations, seed=config.seed)
             num_heads = self._checkpoint.encoder.shape.num_heads
             write_table(self._directory / "sites.tsv", SITE_COLUMNS, site_rows(found, num_heads))
+            self.num_following = {label: int((one.q_values <= _SIGNIFICANT).sum()) for label, one in found.items()}
+            self.warnings += self._sites.warnings()
         return evidence
 
     def facts(self, report: ReadReport) -> dict[str, Any]:
@@ -314,6 +326,9 @@ class _Inspection:
     def _write_evidence(self, evidence: ContactEvidence) -> None:
         write_table(self._directory / "structures.tsv", STRUCTURE_COLUMNS, self.structures)
         write_table(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
+        if not evidence.fitted.says_anything:
+            self.warnings.append("the regression over all heads found nothing to go by: no contact head is kept of it")
+            return
         with_head = replace(self._checkpoint, contact_head=evidence.fitted.head())
         facts = {"contact head": f"L1 regression over all heads, fitted to {evidence.num_proteins} structures"}
         with atomic_directory(self._directory / "model") as directory:

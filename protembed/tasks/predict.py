@@ -10,7 +10,7 @@ from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError, OutputExistsError
-from protembed.files import output_stream
+from protembed.files import output_stream, refuse_input
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import representation_of
 from protembed.inputs import STANDARD_STREAM, default_path
@@ -66,7 +66,10 @@ def predict_fasta(
     output = prediction.output or default_path(fasta[0], ".predictions.tsv")
     if output != STANDARD_STREAM and output.exists() and not prediction.force:
         raise OutputExistsError(output, "may be another result")
-    checkpoint = load_checkpoint(find_model(model.model))
+    directory = find_model(model.model)
+    if output != STANDARD_STREAM:
+        refuse_input(output, [*fasta, directory])
+    checkpoint = load_checkpoint(directory)
     head = checkpoint.task_head
     if head is None:
         advice = "make one by `protembed finetune labels.csv`, and name its directory"

@@ -104,6 +104,15 @@ def test_in_folds_every_protein_is_predicted_once_by_a_model_that_never_saw_it(
     assert max(similar.values()) < 1
 
 
+def test_the_trivial_answer_is_worth_nothing_in_folds_either(without_splits, tiny_model, tmp_path, options):
+    kfold = options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
+
+    summary = finetune_model(without_splits("classification"), kfold)
+
+    assert summary.ladder.rungs["majority"]["mcc"].value == 0
+    assert summary.ladder.rungs["majority"]["auroc"].value == pytest.approx(0.5)
+
+
 def test_folds_can_be_trained_too(without_splits, tiny_model, tmp_path, options):
     table = without_splits("classification")
     kfold = options(tmp_path / "folds.model", tiny_model, method="full", epochs=1, labels={"split": "kfold"})

@@ -1,6 +1,7 @@
 import pytest
 
-from protembed.errors import ConfigError, DataError
+from protembed.errors import ConfigError, DataError, OutputExistsError
+from protembed.inputs import STANDARD_STREAM
 from protembed.tasks.finetune import finetune_model
 
 IMPOSSIBLE = {
@@ -26,6 +27,30 @@ def test_what_cannot_be_learned_is_a_usage_error_and_leaves_nothing(
         finetune_model(tables / f"{task}.csv", options(tmp_path / "x.model", tiny_model, **settings))
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["a file", "a directory", "the table"])
+def test_what_is_no_model_of_ours_is_refused_before_anything_is_trained(tables, tiny_model, tmp_path, options, kind):
+    table, output = tables / "regression.csv", tmp_path / "thesis"
+    if kind == "a file":
+        output.write_text("precious")
+    elif kind == "a directory":
+        output.mkdir()
+        (output / "chapter").write_text("precious")
+    else:
+        output.write_bytes(table.read_bytes())
+        table = output
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    with pytest.raises(OutputExistsError, match="--force does not replace it either"):
+        finetune_model(table, options(output, tiny_model, force=True))
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_model_does_not_go_to_stdout(tables, tiny_model, options):
+    with pytest.raises(ConfigError, match="a directory is expected"):
+        finetune_model(tables / "regression.csv", options(STANDARD_STREAM, tiny_model))
 
 
 HEADER = "id,sequence,label,split,mask\n"
@@ -56,6 +81,24 @@ BAD = {
     "a label for each protein": (HEADER + CLASSES + "e,M,z,train,\n", None, "different labels"),
     "labels that are too few": (HEADER + RESIDUES * 3 + "e,MKTAY,HHH,train,\n", 14, "3 labels for 5 residues"),
     "a mask that is too short": (HEADER + RESIDUES.replace("11110", "111"), 2, "a mask of 3 for 5 residues"),
+    "masks that hide all": (
+        HEADER + RESIDUES.replace("11110", "00000").replace("11111", "00000"),
+        None,
+        "look at its mask",
+    ),
+    "no identifier": (HEADER + ROWS + ",MKTAY,1,train,\n", 6, "a row has no identifier"),
+    "values beyond float32": (
+        HEADER
+        + "".join(f"r{row},MKTAY,{row}.5,{('train', 'valid', 'test')[row % 3]},\n" for row in range(30))
+        + "e,MKTAY,1e300,train,\n",
+        32,
+        "which is no finite number up to 1e18",
+    ),
+    "values that float32 cannot tell apart": (
+        HEADER + "".join(f"r{row},MKTAY,{10**9 + row}.5,{('train', 'valid', 'test')[row % 3]},\n" for row in range(30)),
+        None,
+        "subtract what they have in common",
+    ),
     "a mask of letters": (HEADER + RESIDUES.replace("11110", "1111H"), 2, "row 'a' has 'H' in its mask"),
     "a part without known residues": (
         HEADER + RESIDUES.replace("valid,", "valid,00000"),

@@ -3,6 +3,7 @@ import pytest
 from protembed.config.predict import PredictConfig
 from protembed.config.shared import ModelConfig
 from protembed.errors import InputNotFoundError, OutputExistsError
+from protembed.tasks.finetune import finetune_model
 from protembed.tasks.predict import predict_fasta
 
 
@@ -21,3 +22,23 @@ def test_a_table_is_not_overwritten_unasked(tiny_model, proteins_fasta, tmp_path
         predict_fasta([proteins_fasta], ModelConfig(model=tiny_model), PredictConfig(output=tmp_path / "p.tsv"))
 
     assert (tmp_path / "p.tsv").read_text() == "precious"
+
+
+@pytest.fixture(scope="module")
+def signal_model(tables, tiny_model, options, tmp_path_factory):
+    output = tmp_path_factory.mktemp("models") / "rich.model"
+    finetune_model(tables / "classification.csv", options(output, tiny_model, method="frozen"))
+    return output
+
+
+def test_what_is_read_is_never_written_over(signal_model, proteins_fasta, tmp_path):
+    fasta = tmp_path / "seqs.fasta"
+    fasta.write_bytes(proteins_fasta.read_bytes())
+    weights = (signal_model / "model.safetensors").read_bytes()
+
+    for output in (fasta, tmp_path / ".." / tmp_path.name / "seqs.fasta", signal_model / "model.safetensors"):
+        with pytest.raises(OutputExistsError, match="is read by this command"):
+            predict_fasta([fasta], ModelConfig(model=signal_model), PredictConfig(output=output, force=True))
+
+    assert fasta.read_bytes() == proteins_fasta.read_bytes()
+    assert (signal_model / "model.safetensors").read_bytes() == weights
