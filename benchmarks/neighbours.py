@@ -26,14 +26,15 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
 from clusters import read_clusters
+from protembed.analysis.features import composition
+from protembed.bootstrap import bootstrap_interval
 from protembed.config.shared import ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.clusters import accession_of
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
-from protembed.inference.engine import Engine, HasSequence
+from protembed.inference.engine import Engine
 from protembed.inference.representation import representation_of
-from protembed.metrics import bootstrap_interval
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 
@@ -81,7 +82,7 @@ def main() -> None:
     represent: dict[str, Callable[[Sequence[Protein]], Vectors]] = {
         MODEL: lambda proteins: embedded(trained, proteins, options.threads),
         "random initialisation": lambda proteins: embedded(untrained, proteins, options.threads),
-        "amino-acid composition": composition,
+        "amino-acid composition": lambda proteins: composition([protein.sequence for protein in proteins]),
         BASELINE: triples,
     }
     vectors = {name: (rule(retrieval.queries), rule(retrieval.database)) for name, rule in represent.items()}
@@ -169,11 +170,6 @@ def embedded(checkpoint: Checkpoint, proteins: Sequence[Protein], threads: int) 
         return np.stack(
             [one.values for _, one in Engine(pool=pool).run(representation_of(checkpoint).proteins(), proteins)]
         )
-
-
-def composition(proteins: Sequence[HasSequence]) -> NDArray[np.float64]:
-    counts = np.array([[protein.sequence.count(letter) for letter in AMINO_ACIDS] for protein in proteins], dtype=float)
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
 def triples(proteins: Sequence[Protein]) -> Vectors:

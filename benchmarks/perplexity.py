@@ -23,6 +23,7 @@ from torch import Tensor
 
 from clusters import read_clusters
 from protembed.analysis.baselines import Composition
+from protembed.bootstrap import bootstrap_interval
 from protembed.config.shared import TOKENS_PER_PACK, ComputeConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch, validation_packs
@@ -30,7 +31,6 @@ from protembed.data.clusters import accession_of
 from protembed.data.corpus import Corpus, corpus_writer, open_corpora
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
-from protembed.metrics import bootstrap_interval
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.training.objectives import MaskedLM

@@ -24,13 +24,13 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
-from neighbours import composition
+from protembed.analysis.features import composition
+from protembed.bootstrap import bootstrap_interval
 from protembed.config.shared import ComputeConfig
 from protembed.device import WorkerPool, num_threads
 from protembed.inference.engine import Engine
 from protembed.inference.representation import representation_of
 from protembed.inputs import open_input
-from protembed.metrics import bootstrap_interval
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
 
@@ -61,7 +61,7 @@ def main() -> None:
     binarizer = MultiLabelBinarizer().fit([protein.labels for protein in train])
     truth = [binarizer.transform([protein.labels for protein in part]) for part in (train, valid)]
     checkpoint = load_checkpoint(find_model(options.model))
-    scores = {"composition": probe(composition(train), composition(valid), *truth)}
+    scores = {"composition": probe(*map(counted, (train, valid)), *truth)}
     with WorkerPool(options.threads) as pool:
         for layer in range(checkpoint.encoder.shape.num_layers + 1):
             compute = representation_of(checkpoint, layer=str(layer)).proteins()
@@ -78,6 +78,10 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(markdown(results))
+
+
+def counted(proteins: list[Protein]) -> Vectors:
+    return composition([protein.sequence for protein in proteins])
 
 
 def sampled(path: Path, sizes: dict[str, int], seed: int) -> list[list[Protein]]:

@@ -50,6 +50,27 @@ def interval(figures: NDArray[np.float64]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def bootstrap_interval(
+    measure: Callable[[NDArray[np.int64]], float], num_units: int, *, num_resamples: int = 2_000, seed: int = 0
+) -> tuple[float, float]:
+    """Compute the 95 % interval of any figure that is always defined, one resample after the other.
+
+    Args:
+        measure: the figure of some units, given as their numbers, (num_units,), with repetitions.
+        num_units: proteins, or whatever was drawn independently.
+        num_resamples: how often they are drawn anew.
+        seed: of the draws; figures that are measured with the same one are resampled alike.
+
+    Returns:
+        The lower and the upper end, in the figure's units.
+    """
+    rng = np.random.default_rng(seed)
+    figures = [measure(rng.integers(num_units, size=num_units)) for _ in range(num_resamples)]
+    ends = interval(np.array(figures))
+    assert ends is not None
+    return ends
+
+
 def classification_figures(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Callable[[Draws], Figures]:
     """Prepare `metrics.classification_metrics` of draws; arguments as there."""
     num_classes = probabilities.shape[1]

@@ -18,8 +18,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from protembed.errors import OutputError, OutputExistsError
+from protembed.errors import OutputError
 from protembed.inputs import SPOOLED_STDIN, STANDARD_STREAM
+from protembed.outputs import refuse_stranger
 from protembed.text import table_line
 
 _BLOCK = 1 << 20
@@ -62,32 +63,6 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     with atomic_path(path) as temporary, temporary.open("w+b") as stream:
         yield stream
-
-
-def refuse_stranger(path: Path, marker: str) -> None:
-    """Refuse to replace a file or directory that is no result of ours, whatever `--force` says.
-
-    Args:
-        path: where a directory is to be made; nothing, or an empty directory, may stand there.
-        marker: the file by which our own results are known.
-
-    Raises:
-        OutputExistsError: something else stands there.
-    """
-    is_empty = path.is_dir() and not any(path.iterdir())
-    if path.exists() and not is_empty and not (path / marker).exists():
-        raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)
-
-
-def refuse_input(output: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to write over what is read, whatever `--force` says.
-
-    Raises:
-        OutputExistsError: the output is one of the inputs, or lies in one that is a directory.
-    """
-    for path in inputs:
-        if path != STANDARD_STREAM and path.exists() and output.resolve().is_relative_to(path.resolve()):
-            raise OutputExistsError(output, "is read by this command", is_ours=False)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The field's metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,28 +138,6 @@ def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floati
         "mse": mse,
         "r2": float(metrics.r2_score(truth, predicted)) if truth_varies else None,
     }
-
-
-def bootstrap_interval(
-    measure: Callable[[NDArray[np.int64]], float], num_units: int, *, num_resamples: int = 2_000, seed: int = 0
-) -> tuple[float, float]:
-    """Compute the 95 % percentile interval of a figure by resampling the units that it was measured on.
-
-    Args:
-        measure: the figure of some units, given as their numbers, (num_units,), with repetitions.
-        num_units: proteins, or whatever was drawn independently.
-        num_resamples: how often they are drawn anew.
-        seed: of the draws; figures that are measured with the same one are resampled alike.
-
-    Returns:
-        The lower and the upper end, in the figure's units.
-
-    Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3.
-    """
-    rng = np.random.default_rng(seed)
-    figures = [measure(rng.integers(num_units, size=num_units)) for _ in range(num_resamples)]
-    low, high = np.quantile(figures, [0.025, 0.975])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True, kw_only=True)

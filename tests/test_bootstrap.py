@@ -9,6 +9,7 @@ from protembed import metrics
 from protembed.bootstrap import (
     NUM_RESAMPLES,
     bootstrap,
+    bootstrap_interval,
     classification_figures,
     interval,
     multilabel_figures,
@@ -243,3 +244,24 @@ def test_a_figure_that_is_undefined_too_often_has_no_interval(num_undefined, has
     assert (found is not None) == has_one
     if has_one:
         assert found == pytest.approx(tuple(np.quantile(figures[num_undefined:], [0.025, 0.975])))
+
+
+# One figure
+
+
+def test_a_bootstrap_interval_is_as_wide_as_theory_has_it():
+    values = np.random.default_rng(0).normal(size=400)
+
+    low, high = bootstrap_interval(lambda rows: values[rows].mean(), len(values))
+
+    standard_error = values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - 1.96 * standard_error, abs=0.15 * standard_error)
+    assert high == pytest.approx(values.mean() + 1.96 * standard_error, abs=0.15 * standard_error)
+
+
+def test_figures_with_one_seed_are_resampled_alike():
+    values = np.arange(10.0)
+    one, other = (bootstrap_interval(lambda rows: values[rows].mean(), 10, seed=seed) for seed in (3, 3))
+
+    assert one == other
+    assert one != bootstrap_interval(lambda rows: values[rows].mean(), 10, seed=4)

@@ -5,7 +5,6 @@ from sklearn import metrics as theirs
 from protembed.metrics import (
     THRESHOLDS,
     best_threshold,
-    bootstrap_interval,
     classification_metrics,
     confusion_metrics,
     confusion_of,
@@ -212,24 +211,3 @@ def test_constant_labels_have_neither_a_correlation_nor_a_share_explained(truth)
 
     assert (measured["spearman"], measured["r2"]) == (None, None)
     assert measured["mse"] == pytest.approx(1.0 if len(truth) == 1 else 0.5)
-
-
-# Trivial predictors
-
-
-def test_a_bootstrap_interval_is_as_wide_as_theory_has_it():
-    values = np.random.default_rng(0).normal(size=400)
-
-    low, high = bootstrap_interval(lambda rows: values[rows].mean(), len(values))
-
-    standard_error = values.std() / np.sqrt(len(values))
-    assert low == pytest.approx(values.mean() - 1.96 * standard_error, abs=0.15 * standard_error)
-    assert high == pytest.approx(values.mean() + 1.96 * standard_error, abs=0.15 * standard_error)
-
-
-def test_figures_with_one_seed_are_resampled_alike():
-    values = np.arange(10.0)
-    one, other = (bootstrap_interval(lambda rows: values[rows].mean(), 10, seed=seed) for seed in (3, 3))
-
-    assert one == other
-    assert one != bootstrap_interval(lambda rows: values[rows].mean(), 10, seed=4)

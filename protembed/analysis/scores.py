@@ -44,15 +44,25 @@ def measure(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> M
         truth: the answer of each protein.
         outputs: of each protein (classes,) or (labels,) probabilities or a value, or those of each residue.
     """
-    true, predicted = _known(task, truth, outputs)
+    true, predicted = joined(task, truth, outputs)
     if task.answer == "labels":
-        return metrics.multilabel_metrics(np.stack(true), np.stack(predicted))
-    join = np.concatenate if task.per_residue else np.stack
+        return metrics.multilabel_metrics(true, predicted)
     if task.answer == "value":
-        return metrics.regression_metrics(join(true), join(predicted))
+        return metrics.regression_metrics(true, predicted)
     if task.per_residue:
-        return metrics.confusion_metrics(metrics.confusion_of(join(true), join(predicted)))
-    return metrics.classification_metrics(join(true), join(predicted))
+        return metrics.confusion_metrics(metrics.confusion_of(true, predicted))
+    return metrics.classification_metrics(true, predicted)
+
+
+def joined(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> tuple[Output, Output]:
+    """Join answers and outputs of proteins, or of all their residues that have an answer; arguments as for `measure`.
+
+    Returns:
+        Both with a first dimension of proteins or residues.
+    """
+    true, predicted = _known(task, truth, outputs)
+    join = np.concatenate if task.per_residue else np.stack
+    return join(true), join(predicted)
 
 
 def figures_of_draws(

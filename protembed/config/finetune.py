@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, option
+from protembed.config.task import TaskName
 from protembed.errors import ConfigError
 
-TaskChoice = Literal[
-    "auto", "classification", "multilabel", "regression", "residue-classification", "residue-regression"
-]
+TaskChoice = Literal["auto", TaskName]
 FinetuneMethod = Literal["frozen", "full", "lora"]
 SplitName = Literal["random", "cluster", "kfold"]
 HeadName = Literal["linear", "mlp"]

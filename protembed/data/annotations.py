@@ -1,13 +1,11 @@
 """Annotated sites: binding sites, secondary structure or anything else that is known of single residues."""
 
-import csv
-import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
+from protembed.data.tables import Row, reading_table
 from protembed.errors import TableError
 from protembed.inputs import display_name, open_input
 
@@ -52,45 +50,31 @@ def read_sites(path: Path) -> list[Site]:
     """
     name = display_name(path)
     with open_input(path) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-        try:
-            sites = [_read_site(row, name, line) for line, row in _read_rows(text, name)]
-        finally:
-            text.detach()
+        with reading_table(stream, name) as table:
+            places = _find_columns(table.header, name)
+            sites = [_read_site(row, places, name) for row in table.rows]
     if not sites:
         raise TableError(name, "the table has no rows", "give at least one site")
     return sites
 
 
-def _read_rows(text: TextIO, name: str) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Give the rows that are not blank, by column, each with its line."""
-    header_line = text.readline()
-    delimiter = "\t" if "\t" in header_line else ","
-    columns = [column.strip().lower() for column in next(csv.reader([header_line], delimiter=delimiter), [])]
+def _find_columns(header: Sequence[str], name: str) -> dict[str, int]:
+    """Find the place of each column."""
+    columns = [column.lower() for column in header]
     for column in _COLUMNS:
         if columns.count(column) != 1:
             found = f"the header has {columns.count(column) or 'no'} columns named {column!r}"
             raise TableError(name, found, f"begin the table with the names {', '.join(_COLUMNS)}", line=1)
-    reader = csv.reader(text, delimiter=delimiter)
-    try:
-        for cells in reader:
-            line = reader.line_num + 1  # the header is line 1
-            if any(cell.strip() for cell in cells):
-                if len(cells) != len(columns):
-                    found = f"this row has {len(cells)} cells, the header {len(columns)}"
-                    raise TableError(name, found, "correct the row", line=line)
-                yield line, dict(zip(columns, map(str.strip, cells), strict=True))
-    except csv.Error as error:
-        advice = "look for a quotation mark that is never closed"
-        raise TableError(name, f"this is no readable table ({error})", advice, line=reader.line_num + 1) from error
+    return {column: columns.index(column) for column in _COLUMNS}
 
 
-def _read_site(row: Mapping[str, str], name: str, line: int) -> Site:
-    for column in _COLUMNS:
-        if not row[column]:
-            raise TableError(name, f"this row has no {column}", "complete or remove it", line=line)
-    position = row["position"]
+def _read_site(row: Row, places: Mapping[str, int], name: str) -> Site:
+    cells = {column: row.cells[place] for column, place in places.items()}
+    for column, cell in cells.items():
+        if not cell:
+            raise TableError(name, f"this row has no {column}", "complete or remove it", line=row.line)
+    position = cells["position"]
     if not _POSITION.fullmatch(position):
         advice = "write whole numbers, and count residues from 1"
-        raise TableError(name, f"the position {position[:20]!r} is no residue's number", advice, line=line)
-    return Site(protein=row["protein"], position=int(position), label=row["label"], line=line)
+        raise TableError(name, f"the position {position[:20]!r} is no residue's number", advice, line=row.line)
+    return Site(protein=cells["protein"], position=int(position), label=cells["label"], line=row.line)

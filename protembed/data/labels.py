@@ -1,8 +1,6 @@
 """Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with `SET=` and `TARGET=`."""
 
 import codecs
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,9 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 from protembed.data.fasta import OnIllegal, ReadReport, Record, accept_sequence, clean_sequence, read_fasta_stream
+from protembed.data.tables import Row, reading_table
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.inputs import display_name, open_input
 
@@ -36,8 +35,6 @@ _SPLITS: Mapping[str, Split] = {
     "test": "test",
 }
 _PEEK = 256
-# The longest protein known has 45,000 residues; csv's own limit of 131,072 characters is closer than it should be.
-_LONGEST_CELL = 10_000_000
 _TRUE = ("true", "1", "yes")
 
 
@@ -138,11 +135,10 @@ def read_labels(
             with closing(read_fasta_stream(stream, name, on_illegal, report)) as records:
                 target, proteins = "TARGET", [_label_in_header(record) for record in records]
         else:
-            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-            try:
-                target, proteins = _read_table(text, name, columns, on_illegal, report)
-            finally:
-                text.detach()
+            with reading_table(stream, name) as table:
+                header = _Header(name, table.header, columns)
+                found = (_read_row(header.name_cells(row), name, row.line, on_illegal, report) for row in table.rows)
+                target, proteins = header.target, [protein for protein in found if protein is not None]
     if not proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
     _refuse_partial_splits(name, proteins)
@@ -158,28 +154,6 @@ def _refuse_partial_splits(path: str, proteins: Sequence[LabelledProtein]) -> No
 
 
 # CSV and TSV
-
-
-def _read_table(
-    text: TextIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadReport
-) -> tuple[str, list[LabelledProtein]]:
-    header_line = text.readline()
-    if not header_line.strip():
-        raise TableError(name, "the first line is empty", "give a CSV or TSV table with a header", line=1)
-    delimiter = "\t" if "\t" in header_line else ","
-    header = _Header(name, next(csv.reader([header_line], delimiter=delimiter)), columns)
-    csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(text, delimiter=delimiter)
-    proteins = []
-    try:
-        for number, cells in enumerate(reader, start=1):
-            line = reader.line_num + 1  # the header is line 1
-            if any(cell.strip() for cell in cells):
-                proteins.append(_read_row(header.name_cells(cells, number, line), name, line, on_illegal, report))
-    except csv.Error as error:
-        advice = "look for a quotation mark that is never closed"
-        raise TableError(name, f"this is no readable table ({error})", advice, line=reader.line_num + 1) from error
-    return header.target, [protein for protein in proteins if protein is not None]
 
 
 def _read_row(
@@ -206,7 +180,7 @@ class _Header:
     """The columns of a table by what they mean, as the user named them or by their usual names."""
 
     def __init__(self, path: str, names: Sequence[str], columns: Columns) -> None:
-        self._path, self._names = path, [name.strip() for name in names]
+        self._path, self._names = path, names
         for name, count in Counter(self._names).items():
             if count > 1:
                 raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=1)
@@ -220,12 +194,9 @@ class _Header:
         self._places = {meaning: place for meaning, place in places.items() if place is not None}
         self.target = self._names[self._places["target"]]
 
-    def name_cells(self, cells: Sequence[str], number: int, line: int) -> Mapping[str, str]:
+    def name_cells(self, row: Row) -> Mapping[str, str]:
         """Give the cells of a row their meanings; without an id column a row is named by its number, from 1."""
-        if len(cells) != len(self._names):
-            found = f"this row has {len(cells)} cells, the header {len(self._names)}"
-            raise TableError(self._path, found, "correct the row", line=line)
-        return {"id": str(number)} | {meaning: cells[place].strip() for meaning, place in self._places.items()}
+        return {"id": str(row.number)} | {meaning: row.cells[place] for meaning, place in self._places.items()}
 
     def _find(self, meaning: str, named: str | None) -> int | None:
         if named is not None:

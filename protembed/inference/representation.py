@@ -19,7 +19,7 @@ from protembed.inference.engine import Computation, LongProteins, Result
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder, Pack
 from protembed.model.heads import TaskHead
-from protembed.model.pooling import pool, pool_one, residues_of
+from protembed.model.pooling import pool, pool_all, residues_of
 from protembed.model.windows import join_windows, overlap_cosine, without_specials
 
 
@@ -126,7 +126,7 @@ class Representation:
 
     def _pool_one(self, cls: Tensor, residues: Tensor) -> Tensor:
         query = None if self.query is None else self.query.to(residues.device)
-        return torch.cat([pool_one(cls, residues, pooling, query) for pooling in self.poolings], dim=-1)
+        return pool_all(cls, residues, self.poolings, query)
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Pack]:
         """Compute the vectors of all tokens, (tokens, layers · dim)."""

@@ -1,7 +1,7 @@
 """From the vectors of residues to the one vector of a protein; never over `<cls>`, `<eos>` or padding."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -52,6 +52,11 @@ def pool(hidden: Tensor, pack: Pack, pooling: PoolingName, query: Tensor | None 
         (proteins, dim).
     """
     return torch.stack([pool_one(one[0], residues_of(one), pooling, query) for (one,) in pack.split(hidden)])
+
+
+def pool_all(cls: Tensor, residues: Tensor, poolings: Sequence[PoolingName], query: Tensor | None = None) -> Tensor:
+    """Pool the vectors of one protein in several ways, side by side, (poolings · dim,); arguments as for `pool_one`."""
+    return torch.cat([pool_one(cls, residues, pooling, query) for pooling in poolings])
 
 
 def pool_one(cls: Tensor, residues: Tensor, pooling: PoolingName, query: Tensor | None = None) -> Tensor:

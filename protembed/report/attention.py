@@ -1,6 +1,6 @@
 """What `inspect-attention` leaves behind beside its page: tables of heads, contacts, structures and sites."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from protembed.analysis.attention import ALL_STATISTICS
 from protembed.analysis.evidence import ContactEvidence
 from protembed.analysis.significance import HeadSignificance
+from protembed.analysis.structure_matches import ShownByStructure
 from protembed.data.fasta import Record
-from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION, Match
-from protembed.files import atomic_file
+from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION
+from protembed.files import atomic_file, write_table
 from protembed.report.attention_page import Table
-from protembed.text import table_line
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
 SITE_COLUMNS = ("label", "layer", "head", "effect", "p", "q", "proteins")
@@ -35,12 +35,13 @@ STRUCTURE_COLUMNS = (
 )
 
 
-def write_table(path: Path, header: Sequence[str], rows: Iterator[Sequence[Any]] | Sequence[Sequence[Any]]) -> None:
-    """Write a TSV; numbers with six digits, what is not defined as an empty cell."""
-    with atomic_file(path) as stream:
-        stream.write(table_line(header))
-        for row in rows:
-            stream.write(table_line([_spell(cell) for cell in row]))
+def write_figures(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a TSV of figures: numbers with six digits, what is not defined as an empty cell.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_table(path, header, ([_spell(cell) for cell in row] for row in rows))
 
 
 def head_rows(means: NDArray[np.float64], evidence: ContactEvidence | None) -> Iterator[list[Any]]:
@@ -81,13 +82,13 @@ def site_rows(significance: Mapping[str, HeadSignificance], num_heads: int) -> I
             ]
 
 
-def structure_row(row: int, record: Record, match: Match, num_contacts: int) -> list[Any]:
+def structure_row(shown: ShownByStructure) -> list[Any]:
     """Say which chain a protein was compared with, and what was met in it."""
-    notes = match.chain.notes
+    match, notes = shown.match, shown.match.chain.notes
     return [
-        *(row + 1, record.id, match.chain.structure, match.chain.name, match.identity, match.coverage, num_contacts),
-        *(notes.num_altlocs, notes.num_insertions, notes.num_modified, notes.num_unknown, notes.num_without_place),
-        notes.num_waters + notes.num_others + notes.num_refused,
+        *(shown.row + 1, shown.record.id, match.chain.structure, match.chain.name, match.identity, match.coverage),
+        *(shown.num_contacts, notes.num_altlocs, notes.num_insertions, notes.num_modified, notes.num_unknown),
+        *(notes.num_without_place, notes.num_waters + notes.num_others + notes.num_refused),
     ]
 
 
@@ -114,7 +115,7 @@ def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residu
     """
     pairs = _ranked(probabilities)
     rows = ([i + first_residue, j + first_residue, float(probabilities[i, j])] for i, j in pairs)
-    write_table(path, ["i", "j", "probability"], rows)
+    write_figures(path, ["i", "j", "probability"], rows)
 
 
 def write_casp(path: Path, record: Record, probabilities: NDArray[np.floating]) -> None:
@@ -138,6 +139,6 @@ def _ranked(probabilities: NDArray[np.floating]) -> list[tuple[int, int]]:
 
 
 def _spell(cell: Any) -> Any:
-    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
-        return ""
-    return f"{cell:.6g}" if isinstance(cell, float) else str(cell) if isinstance(cell, int) else cell
+    if not isinstance(cell, float):
+        return cell
+    return None if np.isnan(cell) else f"{cell:.6g}"

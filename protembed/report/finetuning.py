@@ -1,7 +1,7 @@
 """What a fine-tuning leaves behind: the model, its figures, predictions of the test part, a card and a page."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 import protembed
 from protembed.analysis.bands import LENGTH_EDGES, SIMILARITY_EDGES, Band, measure_bands
 from protembed.analysis.ladder import Ladder
-from protembed.analysis.scores import Output
+from protembed.analysis.scores import Output, joined
 from protembed.config.task import METRIC_NAMES
 from protembed.data.fasta import RefusedRecord
 from protembed.data.labels import LabelledProtein, Split
 from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.data.targets import Answer, Targets, is_known
-from protembed.files import atomic_file, write_json, write_text
+from protembed.data.targets import Answer, Targets
+from protembed.files import write_json, write_table, write_text
 from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
 from protembed.report.card import finetuned_card
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
-from protembed.text import ResidueString, figure, table_line
+from protembed.text import ResidueString, figure
 
 METRICS_FILE = "metrics.json"
 
@@ -95,37 +95,28 @@ def write_result(directory: Path, result: FinetuneResult) -> None:
     }
     write_checkpoint_files(checkpoint, directory, finetuned_card(checkpoint, _facts(result)))
     write_json(directory / METRICS_FILE, metrics)
-    _write_predictions(directory / "test_predictions.tsv", result)
-    _write_similarities(directory / "test_similarity.tsv", result)
+    header = ["id", "label", *prediction_header(result.targets.classes)]
+    write_table(directory / "test_predictions.tsv", header, _prediction_rows(result))
+    header = ["id", "similarity", "nearest_training_protein"]
+    write_table(directory / "test_similarity.tsv", header, _similarity_rows(result))
     if result.refused:
-        _write_refused(directory / "failed.tsv", result.refused)
+        refused = ([record.id, record.line, record.reason] for record in result.refused)
+        write_table(directory / "failed.tsv", ["id", "line", "reason"], refused)
     write_text(directory / "report.html", _page(result, by_similarity, by_length))
 
 
-def _write_predictions(path: Path, result: FinetuneResult) -> None:
+def _prediction_rows(result: FinetuneResult) -> Iterator[list[str]]:
     task, classes = result.targets.task, result.targets.classes
     assert result.checkpoint.task_head is not None
     threshold = float(result.checkpoint.task_head.threshold)
-    with atomic_file(path) as stream:
-        stream.write(table_line(["id", "label", *prediction_header(classes)]))
-        for protein, output in zip(result.proteins, result.outputs, strict=True):
-            cells = prediction_cells(output, task, classes, threshold)
-            label = ResidueString(protein.label) if task.per_residue else protein.label
-            stream.write(table_line([protein.id, label, *cells]))
+    for protein, output in zip(result.proteins, result.outputs, strict=True):
+        label = ResidueString(protein.label) if task.per_residue else protein.label
+        yield [protein.id, label, *prediction_cells(output, task, classes, threshold)]
 
 
-def _write_similarities(path: Path, result: FinetuneResult) -> None:
-    with atomic_file(path) as stream:
-        stream.write(table_line(["id", "similarity", "nearest_training_protein"]))
-        for protein, similarity, nearest in zip(result.proteins, result.similarities, result.neighbours, strict=True):
-            stream.write(table_line([protein.id, f"{similarity:.3f}", nearest.id if similarity > 0 else ""]))
-
-
-def _write_refused(path: Path, refused: Sequence[RefusedRecord]) -> None:
-    with atomic_file(path) as stream:
-        stream.write(table_line(["id", "line", "reason"]))
-        for record in refused:
-            stream.write(table_line([record.id, record.line, record.reason]))
+def _similarity_rows(result: FinetuneResult) -> Iterator[list[str]]:
+    for protein, similarity, nearest in zip(result.proteins, result.similarities, result.neighbours, strict=True):
+        yield [protein.id, f"{similarity:.3f}", nearest.id if similarity > 0 else ""]
 
 
 def _facts(result: FinetuneResult) -> dict[str, str]:
@@ -169,16 +160,13 @@ def _figures(result: FinetuneResult) -> list[tuple[str, str, str]]:
     if result.log:
         caption = "Loss of each step (thin), and on the validation part after each epoch."
         figures.append(("The training", inline_png(draw_learning(result.log)), caption))
-    known = [is_known(answer) if targets.task.per_residue else ... for answer in result.truth]
-    truth = [answer[chosen] for answer, chosen in zip(result.truth, known, strict=True)]
-    outputs = [output[chosen] for output, chosen in zip(result.outputs, known, strict=True)]
-    join = np.concatenate if targets.task.per_residue else np.stack
+    truth, outputs = joined(targets.task, result.truth, result.outputs)
     if targets.task.answer == "class":
         assert targets.classes is not None
-        picture = draw_confusion(join(truth), join(outputs), targets.classes)
+        picture = draw_confusion(truth, outputs, targets.classes)
         figures.append(("What is taken for what", inline_png(picture), "Rows are the truth and add up to one."))
     elif targets.task.answer == "value":
-        picture = draw_scatter(join(truth), join(outputs))
+        picture = draw_scatter(truth, outputs)
         figures.append(("Predicted against measured", inline_png(picture), "Each point is one of the test part."))
     return figures
 

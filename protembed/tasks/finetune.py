@@ -24,13 +24,14 @@ from protembed.data.similarity import nearest
 from protembed.data.targets import Targets, choose_task
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, OutputExistsError
-from protembed.files import atomic_directory, refuse_input, refuse_stranger, remove, spooled_stdin
+from protembed.files import atomic_directory, remove, spooled_stdin
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import parse_poolings
-from protembed.inputs import STANDARD_STREAM, default_path, read_json, sha256_of_inputs
+from protembed.inputs import default_path, read_json, sha256_of_inputs
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.record import ModelRecord
+from protembed.outputs import refuse_input, refuse_stdout, refuse_stranger
 from protembed.report.finetuning import METRICS_FILE, FinetuneResult, write_result
 from protembed.training.distributed import Compute
 from protembed.training.run_directory import RunDirectory
@@ -123,8 +124,7 @@ def finetune_model(
         ProtembedError: the table, the options, the model or the output does not allow it; see `protembed.errors`.
     """
     output = options.finetune.output or default_path(labels, ".model")
-    if output == STANDARD_STREAM:
-        raise ConfigError("--output", str(output), "a directory is expected")
+    refuse_stdout(output)
     refuse_input(output, [labels])
     refuse_stranger(output, METRICS_FILE)
     with spooled_stdin([labels]) as (table,):

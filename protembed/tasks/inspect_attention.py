@@ -5,9 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import protembed
 from protembed.analysis.attention import (
     AttentionReader,
@@ -18,23 +15,24 @@ from protembed.analysis.attention import (
     parse_region,
 )
 from protembed.analysis.contact_heads import Combination
-from protembed.analysis.contacts import Pairs, pairs_of
-from protembed.analysis.evidence import ContactEvidence, weigh_contacts
+from protembed.analysis.evidence import ContactEvidence
+from protembed.analysis.kept_maps import KeptMaps
+from protembed.analysis.significance import HeadSignificance
 from protembed.analysis.site_marks import SiteMarks
+from protembed.analysis.structure_matches import StructureMatches
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
-from protembed.data.annotations import Site, read_sites
-from protembed.data.arrays import LayeredMaps
+from protembed.data.annotations import read_sites
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
-from protembed.data.structures import Chain, contact_map, distances, match_chain, read_chains
+from protembed.data.structures import read_chains
 from protembed.device import choose_device, worker_pool
-from protembed.errors import ConfigError, OutputExistsError
-from protembed.files import atomic_directory, write_json
+from protembed.files import atomic_directory, write_json, write_table
 from protembed.inference.engine import Computation, Engine
-from protembed.inputs import STANDARD_STREAM, default_path
+from protembed.inputs import default_path
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
+from protembed.outputs import refuse_existing, refuse_stdout
 from protembed.report.attention import (
     PRECISION_COLUMNS,
     SITE_COLUMNS,
@@ -44,7 +42,7 @@ from protembed.report.attention import (
     precision_rows,
     site_rows,
     structure_row,
-    write_table,
+    write_figures,
 )
 from protembed.report.attention_gallery import Gallery
 from protembed.report.card import pretrained_card
@@ -115,158 +113,64 @@ def inspect_attention(
     """
     reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
     output = attention.output or default_path(fasta[0], ".attention")
-    if output == STANDARD_STREAM:
-        raise ConfigError("--output", str(output), "a directory is expected")
-    if output.exists() and not attention.force:
-        raise OutputExistsError(output, "may be another result")
-    checkpoint = load_checkpoint(find_model(model.model))
+    refuse_stdout(output)
+    refuse_existing(output, force=attention.force)
     device = choose_device(compute)
-    checkpoint.to(device)
-    chains = [chain for path in attention.structures for chain in read_chains(path)]
-    sites = [] if attention.sites is None else read_sites(attention.sites)
+    checkpoint = load_checkpoint(find_model(model.model)).to(device)
     report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
     with worker_pool(compute, device) as pool, atomic_directory(output, marker=_STATISTICS) as directory:
         engine = Engine(pool=pool, tokens_per_chunk=_TOKENS_PER_CHUNK)
-        inspection = _Inspection(checkpoint, attention, chains, sites, directory)
-        with inspection:
-            for record, protein in engine.run(Computation(whole=inspection.read), inspection.wanting(records)):
-                inspection.take(record, protein)
-                on_protein(protein.num_residues)
-        evidence = inspection.finish(engine)
-        rows = [] if evidence is None else precision_rows(evidence)
+        inspection = _Inspection(checkpoint, attention, directory)
+        inspection.read_all(records, engine, on_protein)
+        inspection.finish(engine)
         write_json(directory / "meta.json", inspection.facts(report))
-    return AttentionSummary(
-        output=output,
-        num_proteins=report.num_records,
-        num_maps=min(report.num_records, attention.num_maps),
-        num_structures=len(inspection.structures),
-        num_refused=len(report.refused),
-        has_contacts=inspection.predicts_contacts,
-        precisions=[dict(zip(PRECISION_COLUMNS, row, strict=True)) for row in rows],
-        warnings=[*report.warnings(), *inspection.warnings],
-        num_following=inspection.num_following,
-    )
+    return inspection.summary(output, report)
 
 
 class _Inspection:
-    """What is looked at in each protein, and what is written of it; a context while proteins are read.
+    """What is looked at in each protein, and what is written of all.
 
     Args:
         checkpoint: the model.
-        config: which layers, heads and proteins.
-        chains: of the structures.
-        sites: annotated residues.
+        config: which layers, heads and proteins, and what they are compared with.
         directory: of the results.
-
-    Attributes:
-        structures: a row about each protein that a structure shows.
-        warnings: what the user should know about what came of it.
-        num_following: of each label of the sites, the heads that attend to them with a q of at most 0.05.
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        config: AttentionConfig,
-        chains: Sequence[Chain],
-        sites: Sequence[Site],
-        directory: Path,
-    ) -> None:
-        self._checkpoint, self._config, self._chains, self._directory = checkpoint, config, chains, directory
-        self._sites = SiteMarks(sites, str(config.sites))
+    def __init__(self, checkpoint: Checkpoint, config: AttentionConfig, directory: Path) -> None:
+        self._checkpoint, self._config, self._directory = checkpoint, config, directory
+        chains = [chain for path in config.structures for chain in read_chains(path)]
+        self._structures = StructureMatches(chains, config.num_maps)
+        self._sites = SiteMarks([] if config.sites is None else read_sites(config.sites), str(config.sites))
         self._reader = _reader(checkpoint, config)
+        self._maps = KeptMaps(directory / "maps", self._reader, config)
         self._statistics = HeadStatistics()
         self._wanted: list[Wanted] = []
-        self._kept: list[Record] = []
         self._rows: list[Sequence[Any]] = []
-        self.structures: list[Sequence[Any]] = []
-        self.warnings: list[str] = []
-        self.num_following: dict[str, int] = {}
-        self._features: list[NDArray[np.float32]] = []
-        self._pairs: list[Pairs] = []
-        self._seen: set[str] = set()
-        self._truth: dict[str, NDArray[np.bool_]] = {}
-        self._files: dict[str, Path] = {}
-        self._open: dict[int, LayeredMaps] = {}
+        self._kept: list[Record] = []
+        self._evidence: ContactEvidence | None = None
+        self._of_sites: dict[str, HeadSignificance] = {}
+        self._warnings: list[str] = []
 
-    def __enter__(self) -> "_Inspection":
-        return self
+    def read_all(self, records: Iterable[Record], engine: Engine, on_protein: Callable[[int], None]) -> None:
+        """Read the attention of all proteins, and write the maps that are kept."""
+        with self._maps:
+            for record, protein in engine.run(Computation(whole=self._read), self._wanting(records)):
+                self._take(record, protein)
+                on_protein(protein.num_residues)
 
-    def __exit__(self, *exception: object) -> None:
-        """Close what an error has left open."""
-        for maps in self._open.values():
-            maps.close({})
-
-    @property
-    def predicts_contacts(self) -> bool:
-        """Whether there is a fitted contact head, by now."""
-        return self._reader.contact_head is not None
-
-    def wanting(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Decide what is wanted of each protein while they are read."""
-        for number, record in enumerate(records):
-            is_kept, is_new = number < self._config.num_maps, record.sequence not in self._seen
-            if is_kept or self._chains:
-                self._seen.add(record.sequence)
-            self._wanted.append(
-                Wanted(
-                    file=self._maps_file(number, record) if is_kept and is_new else None,
-                    region=self._part(len(record.sequence)) if is_kept else slice(None),
-                    pairs=self._compare(number, record) if is_new else None,
-                    received=record.id in self._sites,
-                )
-            )
-            yield record
-
-    def read(self, batch: Batch) -> list[ProteinAttention]:
-        """Compute what is wanted of a batch."""
-        return self._reader.read(batch, [self._wanted[row] for row in batch.rows.tolist()])
-
-    def take(self, record: Record, protein: ProteinAttention) -> None:
-        """Take in what was computed of a protein."""
-        number = len(self._rows)
-        self._statistics.add(protein)
-        wanted, name = self._wanted[number], ""
-        if protein.file is not None and record.sequence not in self._files:
-            self._files[record.sequence] = self._maps_path(number)
-            self._close(protein, wanted.region)
-        if number < self._config.num_maps:
-            # A copy of a protein shares its maps.
-            name = str(self._files[record.sequence].relative_to(self._directory))
-            self._kept.append(record)
-        self._rows.append([number + 1, record.id, protein.num_residues, name])
-        if wanted.pairs is not None and protein.features is not None:
-            self._features.append(protein.features)
-            self._pairs.append(wanted.pairs)
-        if wanted.received and protein.received is not None:
-            self._sites.take(record, protein.received)
-
-    def finish(self, engine: Engine) -> ContactEvidence | None:
-        """Weigh heads against structures and sites, predict contacts, and write the tables."""
-        config, head = self._config, self._reader.contact_head
-        own = None if head is None else Combination.of(head)
-        evidence = None
-        if config.structures:
-            evidence = weigh_contacts(
-                self._features, self._pairs, own, num_permutations=config.num_permutations, seed=config.seed
-            )
-            self._write_evidence(evidence)
-        if self._reader.contact_head is None and evidence is not None and evidence.fitted.says_anything:
-            self._reader = replace(self._reader, contact_head=evidence.fitted.head())
-        gallery = Gallery(reader=self._reader, config=config, directory=self._directory, truths=self._truth)
-        gallery.show(self._kept, engine, self._statistics.means(), evidence)
-        write_table(
-            self._directory / _STATISTICS, head_columns(evidence), head_rows(self._statistics.means(), evidence)
-        )
-        write_table(self._directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
-        if config.sites is not None:
-            found = self._sites.weigh(num_permutations=config.num_permutations, seed=config.seed)
-            num_heads = self._checkpoint.encoder.shape.num_heads
-            write_table(self._directory / "sites.tsv", SITE_COLUMNS, site_rows(found, num_heads))
-            self.num_following = {label: int((one.q_values <= _SIGNIFICANT).sum()) for label, one in found.items()}
-            self.warnings += self._sites.warnings()
-        return evidence
+    def finish(self, engine: Engine) -> None:
+        """Weigh heads against structures and sites, predict contacts, and write tables, figures and the page."""
+        directory, means = self._directory, self._statistics.means()
+        if self._config.structures:
+            self._weigh_structures()
+        if self._config.sites is not None:
+            self._weigh_sites()
+        truths = self._structures.contacts
+        gallery = Gallery(reader=self._reader, config=self._config, directory=directory, truths=truths)
+        gallery.show(self._kept, engine, means, self._evidence)
+        write_figures(directory / _STATISTICS, head_columns(self._evidence), head_rows(means, self._evidence))
+        write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
 
     def facts(self, report: ReadReport) -> dict[str, Any]:
         """Say how the results were made."""
@@ -280,62 +184,81 @@ class _Inspection:
             "seed": self._config.seed,
             "num_proteins": report.num_records,
             "num_residues": report.num_residues,
-            "num_structures": len(self.structures),
+            "num_structures": len(self._structures.shown),
             "refused": [{"id": record.id, "line": record.line, "reason": record.reason} for record in report.refused],
         }
 
-    def _compare(self, number: int, record: Record) -> Pairs | None:
-        """Find a protein among the structures, and list its pairs of residues."""
-        match = match_chain(record.sequence, self._chains) if self._chains else None
-        if match is None:
-            return None
-        is_contact, is_known = contact_map(distances(match))
-        pairs = pairs_of(is_contact, is_known)
-        if number < self._config.num_maps:
-            self._truth[record.sequence] = is_contact
-        self.structures.append(structure_row(number, record, match, int(pairs.is_contact.sum())))
-        return pairs
+    def summary(self, output: Path, report: ReadReport) -> AttentionSummary:
+        """Say what has come of it."""
+        rows = [] if self._evidence is None else precision_rows(self._evidence)
+        return AttentionSummary(
+            output=output,
+            num_proteins=report.num_records,
+            num_maps=len(self._kept),
+            num_structures=len(self._structures.shown),
+            num_refused=len(report.refused),
+            has_contacts=self._reader.contact_head is not None,
+            precisions=[dict(zip(PRECISION_COLUMNS, row, strict=True)) for row in rows],
+            warnings=[*report.warnings(), *self._warnings],
+            num_following={
+                label: int((found.q_values <= _SIGNIFICANT).sum()) for label, found in self._of_sites.items()
+            },
+        )
 
-    def _maps_path(self, number: int) -> Path:
-        return self._directory / "maps" / f"protein-{number + 1:06d}.{self._config.format}"
+    def _wanting(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Decide what is wanted of each protein while they are read."""
+        for row, record in enumerate(records):
+            is_kept, num_residues = row < self._config.num_maps, len(record.sequence)
+            self._wanted.append(
+                Wanted(
+                    file=self._maps.file(row, record) if is_kept else None,
+                    region=parse_region(self._config.region if is_kept else None, num_residues),
+                    pairs=self._structures.find(row, record),
+                    received=record.id in self._sites,
+                )
+            )
+            yield record
 
-    def _maps_file(self, number: int, record: Record) -> Callable[[], LayeredMaps]:
-        """Prepare the file of a protein's maps, named by its row."""
-        part = self._part(len(record.sequence))
-        num_residues = len(range(*part.indices(len(record.sequence))))
-        shape = (len(self._reader.layers), len(self._reader.heads), num_residues, num_residues)
+    def _read(self, batch: Batch) -> list[ProteinAttention]:
+        return self._reader.read(batch, [self._wanted[row] for row in batch.rows.tolist()])
 
-        def make() -> LayeredMaps:
-            if number in self._open:  # memory did not suffice for the pack, and its halves begin anew
-                self._open[number].close({})
-            self._open[number] = LayeredMaps(self._maps_path(number), shape, self._config.dtype)
-            return self._open[number]
+    def _take(self, record: Record, protein: ProteinAttention) -> None:
+        """Take in what was computed of a protein."""
+        row, name = len(self._rows), ""
+        wanted = self._wanted[row]
+        self._statistics.add(protein)
+        if row < self._config.num_maps:
+            name = f"maps/{self._maps.finish(record, protein)}"
+            self._kept.append(record)
+        self._rows.append([row + 1, record.id, protein.num_residues, name])
+        if wanted.pairs is not None and protein.features is not None:
+            self._structures.take(wanted.pairs, protein.features)
+        if wanted.received and protein.received is not None:
+            self._sites.take(record, protein.received)
 
-        return make
-
-    def _close(self, protein: ProteinAttention, part: slice) -> None:
-        """Write beside a protein's maps what they are, and what was computed from them."""
-        assert protein.file is not None
-        arrays = {"contacts": protein.contacts, "rollout": protein.rollout}
-        kept = {
-            name: array[part, part].astype(self._config.dtype) for name, array in arrays.items() if array is not None
-        }
-        layers, heads = (np.array(chosen) + 1 for chosen in (self._reader.layers, self._reader.heads))
-        protein.file.close({**kept, "layers": layers, "heads": heads})
-
-    def _write_evidence(self, evidence: ContactEvidence) -> None:
-        write_table(self._directory / "structures.tsv", STRUCTURE_COLUMNS, self.structures)
-        write_table(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
+    def _weigh_structures(self) -> None:
+        """Compare heads with contacts; without a contact head of its own the model is given the one fitted here."""
+        config, head = self._config, self._reader.contact_head
+        own = None if head is None else Combination.of(head)
+        evidence = self._structures.weigh(own, num_permutations=config.num_permutations, seed=config.seed)
+        self._evidence = evidence
+        write_figures(self._directory / "structures.tsv", STRUCTURE_COLUMNS, map(structure_row, self._structures.shown))
+        write_figures(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
         if not evidence.fitted.says_anything:
-            self.warnings.append("the regression over all heads found nothing to go by: no contact head is kept of it")
+            self._warnings.append("the regression over all heads found nothing to go by: no contact head is kept of it")
             return
+        if head is None:
+            self._reader = replace(self._reader, contact_head=evidence.fitted.head())
         with_head = replace(self._checkpoint, contact_head=evidence.fitted.head())
         facts = {"contact head": f"L1 regression over all heads, fitted to {evidence.num_proteins} structures"}
         with atomic_directory(self._directory / "model") as directory:
             write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
 
-    def _part(self, num_residues: int) -> slice:
-        return parse_region(self._config.region, num_residues)
+    def _weigh_sites(self) -> None:
+        config, num_heads = self._config, self._checkpoint.encoder.shape.num_heads
+        self._of_sites = self._sites.weigh(num_permutations=config.num_permutations, seed=config.seed)
+        self._warnings += self._sites.warnings()
+        write_figures(self._directory / "sites.tsv", SITE_COLUMNS, site_rows(self._of_sites, num_heads))
 
 
 def _reader(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionReader:

@@ -9,13 +9,15 @@ from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig, R
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.device import choose_device
-from protembed.errors import InputNotFoundError, OutputExistsError
-from protembed.files import output_stream, refuse_input
+from protembed.errors import InputNotFoundError
+from protembed.files import output_stream
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import representation_of
 from protembed.inputs import STANDARD_STREAM, default_path
 from protembed.model.catalog import find_model
-from protembed.model.checkpoint import load_checkpoint
+from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.model.heads import TaskHead
+from protembed.outputs import refuse_existing, refuse_input
 from protembed.text import table_line
 
 
@@ -64,19 +66,12 @@ def predict_fasta(
     """
     reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
     output = prediction.output or default_path(fasta[0], ".predictions.tsv")
-    if output != STANDARD_STREAM and output.exists() and not prediction.force:
-        raise OutputExistsError(output, "may be another result")
+    refuse_existing(output, force=prediction.force)
     directory = find_model(model.model)
-    if output != STANDARD_STREAM:
-        refuse_input(output, [*fasta, directory])
-    checkpoint = load_checkpoint(directory)
-    head = checkpoint.task_head
-    if head is None:
-        advice = "make one by `protembed finetune labels.csv`, and name its directory"
-        name = str(model.model or DEFAULT_MODEL)
-        raise InputNotFoundError(name, "this model has no head to predict with", advice)
+    refuse_input(output, [*fasta, directory])
     device = choose_device(compute)
-    checkpoint.to(device)
+    checkpoint = load_checkpoint(directory).to(device)
+    head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
     predictions, threshold = representation_of(checkpoint).predictions(head), float(head.threshold)
     report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
@@ -93,3 +88,11 @@ def predict_fasta(
         target=checkpoint.record.target or "",
         warnings=report.warnings(),
     )
+
+
+def _head_of(checkpoint: Checkpoint, name: str) -> TaskHead:
+    """Return the head of a fine-tuned model; the name is for the message about any other."""
+    if checkpoint.task_head is None:
+        advice = "make one by `protembed finetune labels.csv`, and name its directory"
+        raise InputNotFoundError(name, "this model has no head to predict with", advice)
+    return checkpoint.task_head

@@ -19,7 +19,7 @@ from protembed.data.targets import UNKNOWN_CLASS
 from protembed.data.windows import Span
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
-from protembed.model.pooling import pool_one
+from protembed.model.pooling import pool_all
 from protembed.model.windows import join_windows
 from protembed.training.distributed import Compute
 
@@ -139,8 +139,7 @@ class Labelled(Objective[LabelledBatch]):
         cls, residues = join_windows(windows, spans)
         if self.task_head.task.per_residue:
             return residues
-        query = self.task_head.query
-        return torch.cat([pool_one(cls, residues, pooling, query) for pooling in self._poolings])[None]
+        return pool_all(cls, residues, self._poolings, self.task_head.query)[None]
 
     def _loss(self, output: Tensor, targets: Tensor) -> LossSum:
         nothing = torch.zeros((), dtype=torch.int64, device=output.device)

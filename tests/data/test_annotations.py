@@ -62,7 +62,7 @@ REFUSED = {
     "no header": ("P1\t12\tbinding\n", "line 1: the header has no columns named 'protein'"),
     "no label": ("protein,position\nP1,12\n", "line 1: the header has no columns named 'label'"),
     "two labels": ("protein,position,label,Label\nP1,12,a,b\n", "line 1: the header has 2 columns named 'label'"),
-    "empty file": ("", "line 1: the header has no columns named 'protein'"),
+    "empty file": ("", "line 1: the first line is empty"),
     "no rows": ("protein,position,label\n\n", "the table has no rows"),
     "short row": (SMALL + "P3\t1\n", "line 4: this row has 2 cells, the header 3"),
     "empty protein": (SMALL + "\t1\tx\n", "line 4: this row has no protein"),

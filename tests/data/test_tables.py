@@ -1,0 +1,42 @@
+import io
+
+import pytest
+
+from protembed.data.tables import reading_table
+from protembed.errors import TableError
+
+
+def read(content):
+    with reading_table(io.BytesIO(content.encode()), "t.csv") as table:
+        return list(table.header), [(row.number, row.line, list(row.cells)) for row in table.rows]
+
+
+def test_rows_know_their_number_and_line_and_lose_the_spaces_around_cells():
+    assert read('a , b\n1, x\n\n"2\n", y \n') == (["a", "b"], [(1, 2, ["1", "x"]), (3, 5, ["2", "y"])])
+
+
+def test_a_tab_in_the_header_makes_a_tsv():
+    assert read("\ufeffa\tb,c\r\n1\t2,3\r\n") == (["a", "b,c"], [(1, 2, ["1", "2,3"])])
+
+
+def test_the_stream_stays_open_for_whoever_opened_it():
+    stream = io.BytesIO(b"a\n1\n")
+    with reading_table(stream, "t.csv") as table:
+        next(table.rows)
+
+    assert not stream.closed
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "line 1: the first line is empty"),
+        ("\na\n", "line 1: the first line is empty"),
+        ("a,b\n1,2\n3\n", "line 3: this row has 1 cells, the header 2"),
+        ("a,b\n1,2,3\n", "line 2: this row has 3 cells, the header 2"),
+        ('a,b\n"' + "x" * 10_000_001 + '",2\n', "this is no readable table"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_line(content, message):
+    with pytest.raises(TableError, match=message):
+        read(content)

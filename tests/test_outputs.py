@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from protembed.errors import ConfigError, OutputExistsError
+from protembed.inputs import STANDARD_STREAM
+from protembed.outputs import refuse_existing, refuse_input, refuse_stdout, refuse_stranger
+
+
+def test_a_directory_does_not_go_to_stdout():
+    refuse_stdout(Path("model"))
+
+    with pytest.raises(ConfigError, match="--output is '-', but a directory is expected"):
+        refuse_stdout(STANDARD_STREAM)
+
+
+def test_what_stands_there_is_replaced_only_if_that_is_wanted(tmp_path):
+    (tmp_path / "old").write_text("old")
+    refuse_existing(tmp_path / "new", force=False)
+    refuse_existing(tmp_path / "old", force=True)
+    refuse_existing(STANDARD_STREAM, force=False)
+
+    with pytest.raises(OutputExistsError, match="may be another result.*pass --force"):
+        refuse_existing(tmp_path / "old", force=False)
+
+
+def test_only_our_own_results_and_empty_directories_make_room(tmp_path):
+    for name in ("ours", "empty", "thesis"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "ours" / "metrics.json").touch()
+    (tmp_path / "thesis" / "chapter").touch()
+    for name in ("ours", "empty", "nothing"):
+        refuse_stranger(tmp_path / name, "metrics.json")
+
+    for name in ("thesis", "thesis/chapter"):
+        with pytest.raises(OutputExistsError, match="it is something else.*--force does not replace it either"):
+            refuse_stranger(tmp_path / name, "metrics.json")
+
+
+def test_what_is_read_is_not_written_by_whatever_name(tmp_path):
+    (tmp_path / "seqs.fasta").touch()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "link.fasta").symlink_to(tmp_path / "seqs.fasta")
+    inputs = [STANDARD_STREAM, tmp_path / "seqs.fasta", tmp_path / "model"]
+    refuse_input(tmp_path / "preds.tsv", inputs)
+    refuse_input(STANDARD_STREAM, inputs)
+
+    for name in ("seqs.fasta", "model/../seqs.fasta", "link.fasta", "model", "model/head.safetensors"):
+        with pytest.raises(OutputExistsError, match="is read by this command"):
+            refuse_input(tmp_path / name, inputs)
