@@ -1,0 +1,230 @@
+"""How fast training and embedding are on a GPU, as residues a second and as a share of what it can multiply.
+
+    python benchmarks/gpu.py data.fasta [--sizes t6_8M t12_35M] [--seconds 8] [--json FILE]
+
+Training: steps of masked-language modelling in bfloat16 by protembed's own loop, with Muon.
+Embedding: protembed's engine in bfloat16 and in float32, and transformers in bfloat16 with SDPA on batches sorted by
+length. Weights are random. The share is that of the matrix products in the rate of one large bfloat16 product.
+"""
+
+import argparse
+import copy
+import functools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from embed import LONGEST, MAKE_MODEL, inference_flops, run_in_a_process
+from embed_arms import Protein
+from pretrain import MASK_RATE, training_flops
+from protembed.config.optimizer import OptimizerConfig
+from protembed.config.pretrain import BatchConfig, MaskingConfig
+from protembed.config.shapes import SIZES
+from protembed.config.shared import ComputeConfig
+from protembed.data.alphabet import PAD, encode
+from protembed.data.batching import PretrainingPlan
+from protembed.data.corpus import build_corpora, open_corpora
+from protembed.data.fasta import read_fasta
+from protembed.device import worker_pool
+from protembed.inference.engine import inference_engine
+from protembed.inference.representation import representation_of
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint
+from protembed.training.distributed import Compute
+from protembed.training.loop import Training, plan_training, train
+from protembed.training.objectives import MaskedLM
+from protembed.training.optimizer import make_optimizers
+from protembed.training.state import RunState
+
+CROP_RESIDUES = 512
+TOKENS_PER_BATCH = 131_072
+WARMUP_STEPS = 4
+# Of the largest batch that transformers is given; what it pads counts.
+TOKENS_PER_PADDED_BATCH = 65_536
+DEVICE = torch.device("cuda")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fasta", type=Path)
+    parser.add_argument("--sizes", nargs="+", default=["t6_8M"], choices=SIZES)
+    parser.add_argument("--packs", nargs="+", type=int, default=[65_536], help="tokens computed at once in training")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of training in each arm")
+    parser.add_argument("--no-training", action="store_true")
+    parser.add_argument("--no-embedding", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="also show where the time of training goes")
+    parser.add_argument("--proteins", type=int, default=4000, help="to embed")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    peak = matrix_rate()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {peak / 1e12:.0f} TFLOP/s in bfloat16")
+    with tempfile.TemporaryDirectory() as folder:
+        for size in options.sizes:
+            arms = () if options.no_training else training_arms(options, size, Path(folder))
+            arms = (*arms, *(() if options.no_embedding else embedding_arms(options, size, Path(folder))))
+            for name, measure in arms:
+                try:
+                    rate, flops = measure()
+                except Exception as error:  # one arm that fails shall not take the others with it
+                    print(f"| {size} | {name} | failed: {str(error)[:300]} | | |", flush=True)
+                    continue
+                memory = torch.cuda.max_memory_allocated() / 1e9
+                torch.cuda.reset_peak_memory_stats()
+                print(f"| {size} | {name} | {rate:,.0f} | {rate * flops / peak:.1%} | {memory:.1f} |", flush=True)
+                rows.append({"size": size, "arm": name, "rate": rate, "share": rate * flops / peak, "memory": memory})
+    if options.json:
+        options.json.write_text(json.dumps({"peak": peak, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+def matrix_rate() -> float:
+    matrix = torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16)
+    for repeats in (3, 20):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(repeats):
+            matrix @ matrix
+        torch.cuda.synchronize()
+    return 20 * 2 * 8192**3 / (time.perf_counter() - began)
+
+
+# Training
+
+Arm = tuple[str, Callable[[], tuple[float, float]]]
+
+
+def training_arms(options: argparse.Namespace, size: str, folder: Path) -> Iterator[Arm]:
+    corpus = folder / "corpus"
+    if not corpus.exists():
+        build_corpora(corpus, [options.fasta], [options.fasta], clusters=None, on_illegal="error")
+    for tokens_per_pack in options.packs:
+        measure = functools.partial(measure_training, options, size, corpus, tokens_per_pack)
+        yield f"training, packs of {tokens_per_pack:,}", measure
+
+
+def measure_training(options: argparse.Namespace, size: str, corpus: Path, tokens_per_pack: int) -> tuple[float, float]:
+    proteins, masking = open_corpora(corpus).train, MaskingConfig()
+    batches = BatchConfig(crop_residues=CROP_RESIDUES, tokens_per_batch=TOKENS_PER_BATCH)
+    checkpoint = new_checkpoint(SIZES[size], "gaussian", 0).to(DEVICE)
+    objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
+    with worker_pool(ComputeConfig(device="cuda"), DEVICE) as pool, tempfile.TemporaryDirectory() as folder:
+        training = Training(
+            objective=objective,
+            batches=PretrainingPlan(proteins, batches, tokens_per_pack, masking, seed=0),
+            optimizers=make_optimizers(objective, "muon", 0.01, pool),
+            compute=Compute(pool=pool, precision=torch.bfloat16),
+        )
+        plan = plan_training(OptimizerConfig(), 10_000, {"muon": 1e-3}, save_every=1_000_000)
+        run, began = RunState(Path(folder), num_kept=1, save_seconds=1e9), time.perf_counter()
+        steps = train(training, plan, run)
+        first = [next(steps).train_loss for _ in range(WARMUP_STEPS)]
+        print(f"{size}: {WARMUP_STEPS} steps in {time.perf_counter() - began:.1f} s, loss {first}", file=sys.stderr)
+        residues, began = run.progress.num_residues, time.perf_counter()
+        while time.perf_counter() - began < options.seconds:
+            report = next(steps)
+        rate = (report.num_residues - residues) / (time.perf_counter() - began)
+        if options.profile:
+            profile(steps)
+    return rate, training_flops(SIZES[size], proteins.lengths, CROP_RESIDUES, MASK_RATE)
+
+
+def profile(steps: Iterator[Any]) -> None:
+    activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities) as profiler:
+        began = time.perf_counter()
+        for _ in range(3):
+            next(steps)
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=22, max_name_column_width=70)
+    busy = sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
+    print(f"three steps in {seconds:.3f} s, kernels {busy:.3f} s\n{table}", file=sys.stderr)
+
+
+# Embedding
+
+
+def embedding_arms(options: argparse.Namespace, size: str, folder: Path) -> Iterator[Arm]:
+    model = folder / size
+    run_in_a_process(["-c", MAKE_MODEL, size, str(model)])
+    every = (record.sequence for record in read_fasta([options.fasta]) if len(record.sequence) <= LONGEST)
+    sequences = list(islice(every, options.proteins))
+    flops = inference_flops(SIZES[size], [len(sequence) for sequence in sequences])
+    reference = []
+    for name, make in (
+        ("protembed, bfloat16", lambda: protembed(model, torch.bfloat16)),
+        ("protembed, float32", lambda: protembed(model, torch.float32)),
+        ("transformers, bfloat16, SDPA, sorted", lambda: transformers(model)),
+    ):
+
+        def measure(make: Any = make, name: str = name) -> tuple[float, float]:
+            embed = make()
+            embed(sequences)
+            seconds = []
+            for _ in range(3):
+                began = time.perf_counter()
+                vectors = embed(sequences)
+                seconds.append(time.perf_counter() - began)
+            reference.append(vectors)
+            error = np.linalg.norm(vectors - reference[0]) / np.linalg.norm(reference[0])
+            print(f"{size}, {name}: differs from the first arm by {error:.1e}", file=sys.stderr)
+            return sum(map(len, sequences)) / statistics.median(seconds), flops
+
+        yield f"embedding: {name}", measure
+
+
+def protembed(model: Path, precision: torch.dtype) -> Callable[[Sequence[str]], Any]:
+    checkpoint = load_checkpoint(model).to(DEVICE)
+    checkpoint.encoder.use_precision(precision)
+    representation = representation_of(checkpoint)
+
+    def embed(sequences: Sequence[str]) -> Any:
+        compute = ComputeConfig(device="cuda")
+        with inference_engine(compute, DEVICE, checkpoint.encoder.shape, checkpoint.encoder.shape.dim) as engine:
+            records = [Protein(sequence) for sequence in sequences]
+            return np.stack([one.values for _, one in engine.run(representation.proteins(), records)])
+
+    return embed
+
+
+def transformers(model: Path) -> Callable[[Sequence[str]], Any]:
+    from transformers import EsmModel
+
+    esm = EsmModel.from_pretrained(model, add_pooling_layer=False, attn_implementation="sdpa", dtype=torch.bfloat16)
+    esm = copy.deepcopy(esm).eval().to(DEVICE)
+
+    def embed(sequences: Sequence[str]) -> Any:
+        rows = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+        vectors, start = np.empty((len(rows), esm.config.hidden_size), np.float32), 0
+        while start < len(rows):
+            longest = len(sequences[rows[start]]) + 2
+            part = rows[start : start + max(1, TOKENS_PER_PADDED_BATCH // longest)]
+            start += len(part)
+            tokens = torch.full((len(part), longest), PAD)
+            for place, row in zip(count(), part, strict=False):
+                residues = torch.from_numpy(encode(sequences[row]).astype(np.int64))
+                tokens[place, 0], tokens[place, 1 : len(residues) + 1], tokens[place, len(residues) + 1] = (
+                    0,
+                    residues,
+                    2,
+                )
+            tokens = tokens.pin_memory().to(DEVICE, non_blocking=True)
+            with torch.inference_mode():
+                hidden = esm(tokens, attention_mask=tokens != PAD).last_hidden_state
+                inside = (tokens > 2)[:, :, None]  # neither <cls>, <pad> nor <eos>
+                vectors[part] = ((hidden.float() * inside).sum(1) / inside.sum(1)).cpu().numpy()
+        return vectors
+
+    return embed
+
+
+if __name__ == "__main__":
+    main()
