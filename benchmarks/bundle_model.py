@@ -1,9 +1,10 @@
 """Package a finished pretraining as a bundled model: half precision, its layer, its figures, its card.
 
-    python benchmarks/bundle_model.py RUN OUT --threads N [--layers FILE] [--perplexity FILE] [--neighbours FILE]
+    python benchmarks/bundle_model.py RUN OUT --hardware WORDS [--layers FILE] [--quality FILE]
 
-The files are those that probe_layers.py, perplexity.py and neighbours.py write with --json. train_bundled_model.sh runs
-them in order: the last two measure what this script has packaged, and their figures are put on the card then.
+WORDS say what the training ran on, as in "2 threads of a CPU, float32". The files are those that probe_layers.py and
+quality.py write with --json. train_bundled_model.sh runs them in order: the last measures what this script has
+packaged, and its figures are put on the card then.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 import neighbours
 import perplexity
 import probe_layers
+import quality
 from pretrain import training_flops
 from protembed.config.base import Config
 from protembed.config.pretrain import BatchConfig, MaskingConfig
@@ -55,8 +57,9 @@ CURVE_TEXT = (
     "guessed can still be seen; validation hides all of them. The model is that of the best validation, the last.*"
 )
 LIMITS = (
-    "- It has {millions:.1f} million parameters, the smallest ESM-2 model {esm2:.1f}, and saw {residues:.0f} million "
-    "residues. Beyond the composition of proteins and their local patterns it knows little.\n"
+    "- It has {millions:.1f} million parameters and saw {residues:.0f} million residues. ESM-2 8M, of "
+    "{esm2:.1f} million, saw about a million million. Beyond the composition of proteins and their local patterns it "
+    "knows little.\n"
     "- It was trained on crops of {window} residues; longer proteins are computed in overlapping windows of that "
     "length.\n"
     "- Most of its training proteins are of Swiss-Prot, which favours well-studied organisms.\n"
@@ -76,20 +79,13 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--layers", type=Path)
-    parser.add_argument("--perplexity", type=Path)
-    parser.add_argument("--neighbours", type=Path)
-    parser.add_argument("--threads", type=int, required=True, help="that the training had")
+    parser.add_argument("--quality", type=Path)
+    parser.add_argument("--hardware", required=True, help="what the training ran on, and in what numbers")
     options = parser.parse_args()
 
-    measured = {
-        name: read_json(path)
-        for name, path in (
-            ("layers", options.layers),
-            ("perplexity", options.perplexity),
-            ("neighbours", options.neighbours),
-        )
-        if path is not None
-    }
+    measured: dict[str, Any] = {} if options.quality is None else dict(read_json(options.quality))
+    if options.layers is not None:
+        measured["layers"] = read_json(options.layers)
     checkpoint = load_checkpoint(options.run / "model")
     last = checkpoint.encoder.shape.num_layers
     layer = measured["layers"]["best_layer"] if "layers" in measured else last
@@ -97,7 +93,7 @@ def main() -> None:
     card = model_card(
         options.output.name,
         f"An ESM-2 encoder ({shape_in_words(checkpoint)}), trained by protembed to predict hidden amino acids. {USE}",
-        facts(checkpoint, options.run, options.threads),
+        facts(checkpoint, options.run, options.hardware),
         {
             "Training": CURVE_TEXT.format(curve=CURVE),
             "Results": results(measured),
@@ -116,7 +112,7 @@ def main() -> None:
         draw_training(directory / CURVE, read_log(options.run))
 
 
-def facts(checkpoint: Checkpoint, run: Path, threads: int) -> dict[str, str]:
+def facts(checkpoint: Checkpoint, run: Path, hardware: str) -> dict[str, str]:
     """Collect the recipe and the compute from a finished run."""
     settings, train = checkpoint.record.configuration, open_corpora(run / "corpus").train
     batches = chosen(BatchConfig, settings)
@@ -127,8 +123,8 @@ def facts(checkpoint: Checkpoint, run: Path, threads: int) -> dict[str, str]:
     return {
         **pretraining_facts(checkpoint.record, train, batches, masking, plan),
         "recipe": f"benchmarks/train_bundled_model.sh, seed {settings['seed']}",
-        "compute": f"{steps_in_minutes(read_log(run)):.0f} minutes of steps on {threads} threads of a CPU, "
-        f"float32; {flops:.1e} FLOP in matrix products",
+        "compute": f"{steps_in_minutes(read_log(run)):.0f} minutes of steps on {hardware}; "
+        f"{flops:.1e} FLOP in matrix products",
         "stored": "half precision, rotary frequencies in float32; read and measured as float32",
         "vectors": f"the mean over the residues in layer {checkpoint.record.layer} of "
         f"{checkpoint.encoder.shape.num_layers}",
@@ -158,6 +154,12 @@ def is_worse_than_triples(measured: Mapping[str, Any]) -> bool:
 def results(measured: Mapping[str, Any]) -> str:
     """Describe what was measured, as far as it was."""
     parts = []
+    if "model" in measured:
+        parts.append(
+            "All of it by `benchmarks/quality.py`; random initialisation is of the same shape, intervals are of 95 %. "
+            "What was published of ESM-2 8M is on other proteins where it says so."
+        )
+        parts.append(quality.markdown(measured))
     if "perplexity" in measured:
         window = measured["perplexity"]["window_residues"]
         parts.append(

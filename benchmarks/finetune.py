@@ -15,7 +15,7 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Trial:
     published: str
     most_residues: int | None = None
     most_training_rows: int = MOST_TRAINING_ROWS
+    most_test_rows: int | None = None
 
 
 SCHMIRLER = "Schmirler et al. 2024, ESM-2 8M frozen → full → random initialisation"
@@ -115,19 +116,25 @@ def measure(trial: Trial, tasks: Path, model: Path | None, epochs: int) -> dict[
 
 
 def write_sample(source: Path, target: Path, trial: Trial) -> dict[str, int]:
-    """Copy a table, all of its valid and test rows and a sample of its training rows."""
+    """Copy a table: samples of the parts that may not be copied whole."""
     with open_input(source) as stream:
         rows = list(csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8")))
     if trial.most_residues is not None:
         rows = [row for row in rows if len(row["sequence"]) <= trial.most_residues]
-    train = [number for number, row in enumerate(rows) if row["split"] == "train"]
-    chosen = set(random.Random(0).sample(train, min(len(train), trial.most_training_rows)))
-    kept = [row for number, row in enumerate(rows) if row["split"] != "train" or number in chosen]
+    most = {"train": trial.most_training_rows, "test": trial.most_test_rows}
+    kept = [rows[number] for number in sorted(chosen_rows([row["split"] for row in rows], most))]
     with target.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0].keys())
         writer.writeheader()
         writer.writerows(kept)
     return {split: sum(row["split"] == split for row in kept) for split in ("train", "valid", "test")}
+
+
+def chosen_rows(splits: Sequence[str], most: Mapping[str, int | None]) -> Iterator[int]:
+    """Choose rows, all of a part or as many as there may be."""
+    for split in sorted(set(splits)):
+        numbers = [number for number, name in enumerate(splits) if name == split]
+        yield from random.Random(0).sample(numbers, min(len(numbers), most.get(split) or len(numbers)))
 
 
 def ladder_of(summary: FinetuneSummary) -> dict[str, Any]:

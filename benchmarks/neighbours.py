@@ -26,6 +26,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
 from clusters import read_clusters
+from perplexity import MODEL, RANDOM
 from protembed.analysis.features import composition
 from protembed.bootstrap import bootstrap_interval
 from protembed.config.shared import ComputeConfig
@@ -39,7 +40,8 @@ from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 
 # The least to be beaten: the model is compared with it on the same queries.
-MODEL, BASELINE = "the model", "3-mers"
+BASELINE = "3-mers"
+COMPOSITION = "amino-acid composition"
 
 Vectors = NDArray[np.floating] | csr_array
 
@@ -76,27 +78,31 @@ def main() -> None:
     options = parser.parse_args()
 
     retrieval = draw(read_proteins(options.fasta, options.clusters), options.queries, options.others, options.seed)
-    trained = load_checkpoint(find_model(options.model))
+    results = measure(load_checkpoint(find_model(options.model)), retrieval, options.threads)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(markdown(results))
+
+
+def measure(trained: Checkpoint, retrieval: Retrieval, threads: int) -> dict[str, Any]:
+    """Measure by how many queries a relative is found, by a model's vectors and by what they are compared with."""
     untrained = new_checkpoint(trained.encoder.shape, "gaussian", seed=0)
     untrained.record = trained.record
     represent: dict[str, Callable[[Sequence[Protein]], Vectors]] = {
-        MODEL: lambda proteins: embedded(trained, proteins, options.threads),
-        "random initialisation": lambda proteins: embedded(untrained, proteins, options.threads),
-        "amino-acid composition": lambda proteins: composition([protein.sequence for protein in proteins]),
+        MODEL: lambda proteins: embedded(trained, proteins, threads),
+        RANDOM: lambda proteins: embedded(untrained, proteins, threads),
+        COMPOSITION: lambda proteins: composition([protein.sequence for protein in proteins]),
         BASELINE: triples,
     }
     vectors = {name: (rule(retrieval.queries), rule(retrieval.database)) for name, rule in represent.items()}
     queries, database = vectors[MODEL]
     centred = {f"{MODEL}, centred": (queries - database.mean(0), database - database.mean(0))}
     is_right = {name: found_relatives(retrieval, *pair) for name, pair in (vectors | centred).items()}
-    results = {
+    return {
         "num_queries": len(retrieval.queries),
         "num_database": len(retrieval.database),
         "shares": {name: share(right, is_right[BASELINE]) for name, right in is_right.items()},
     }
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(markdown(results))
 
 
 # What is looked for

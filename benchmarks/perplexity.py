@@ -36,6 +36,7 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoi
 from protembed.training.objectives import MaskedLM
 
 STRICT = "valid_strict"
+MODEL, RANDOM, UNIGRAM = "the model", "random initialisation", "unigram"
 
 # From a batch to the nats of each of its hidden residues, (masked,).
 Guesser = Callable[[MaskedBatch], Tensor]
@@ -54,22 +55,38 @@ def main() -> None:
     options = parser.parse_args()
 
     trained = load_checkpoint(find_model(options.model))
-    window = options.window_residues or trained.record.window_residues
     composition = Composition(open_corpora(options.run / "corpus").train)
-    guessers = {
-        "the model": guesses_of(trained),
-        "random initialisation": guesses_of(new_checkpoint(trained.encoder.shape, "gaussian", seed=0)),
-        "bigram": lambda batch: composition.nats(batch)["bigram"],
-        "unigram": lambda batch: composition.nats(batch)["unigram"],
-    }
-    results: dict[str, Any] = {"window_residues": window, "sets": {}}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, corpus in validation_corpora(options.fasta, options.clusters, Path(folder)).items():
-            packs = validation_packs(corpus, window, TOKENS_PER_PACK)
-            results["sets"][name] = compare(guessers, packs, len(corpus), options.threads)
+    results = measure(
+        trained, composition, options.fasta, options.clusters, options.threads, window_residues=options.window_residues
+    )
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(markdown(results))
+
+
+def measure(
+    trained: Checkpoint,
+    composition: Composition,
+    fasta: Path,
+    clusters: Path,
+    threads: int,
+    *,
+    window_residues: int | None = None,
+) -> dict[str, Any]:
+    """Measure a model and what it is compared with, on all proteins and on the strict ones."""
+    window = window_residues or trained.record.window_residues
+    guessers = {
+        MODEL: guesses_of(trained),
+        RANDOM: guesses_of(new_checkpoint(trained.encoder.shape, "gaussian", seed=0)),
+        "bigram": lambda batch: composition.nats(batch)["bigram"],
+        UNIGRAM: lambda batch: composition.nats(batch)["unigram"],
+    }
+    sets = dict[str, Any]()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, corpus in validation_corpora(fasta, clusters, Path(folder)).items():
+            packs = validation_packs(corpus, window, TOKENS_PER_PACK)
+            sets[name] = compare(guessers, packs, len(corpus), threads)
+    return {"window_residues": window, "sets": sets}
 
 
 def validation_corpora(fasta: Path, clusters: Path, folder: Path) -> dict[str, Corpus]:
@@ -126,7 +143,7 @@ def compare(
         losses[name], counts = protein_losses(guesser, packs, num_proteins, threads)
 
     def measured(name: str) -> dict[str, float]:
-        saved = losses["unigram"] - losses[name]
+        saved = losses[UNIGRAM] - losses[name]
         low, high = bootstrap_interval(lambda rows: saved[rows].sum() / counts[rows].sum(), num_proteins)
         return {
             "nats": float(losses[name].sum() / counts.sum()),
@@ -149,7 +166,7 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     for name, part in results["sets"].items():
         for who, loss in part["losses"].items():
-            below = "" if who == "unigram" else f"{loss['below_unigram']:.4f} ({loss['low']:.4f} to {loss['high']:.4f})"
+            below = "" if who == UNIGRAM else f"{loss['below_unigram']:.4f} ({loss['low']:.4f} to {loss['high']:.4f})"
             lines.append(
                 f"| {name} ({part['num_proteins']:,}) | {who} | {np.exp(loss['nats']):.3f} | {loss['nats']:.4f} "
                 f"| {below} |"

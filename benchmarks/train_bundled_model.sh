@@ -1,36 +1,35 @@
 #!/usr/bin/env bash
 # Train a bundled model, choose its layer, measure it, and package it as OUT/protembed_SIZE.
 #
-#     benchmarks/train_bundled_model.sh CORPUS CLUSTERS VALID OUT [LABELS]
+#     benchmarks/train_bundled_model.sh DATA OUT
 #
-# CORPUS and VALID are FASTA, CLUSTERS is a TSV with the columns accession, cluster50, cluster30 and split, LABELS a CSV
-# with sequence, label (divided by ;) and split, by which the layer for embedding is chosen (the last one without it).
-# The corpus was made from public sources: Swiss-Prot 2014_01 (Debian's metastudent-data), the UniProt, AMRFinder and
+# The layer for embedding is chosen by DATA/tasks/go_cc_multilabel.csv.gz, a CSV with sequence, label (divided by ;) and
+# split. The corpus was made from public sources: Swiss-Prot 2014_01 (Debian's metastudent-data), the UniProt, AMRFinder and
 # ISfinder subsets of tseemann/prokka, a sample of TrEMBL (Debian's mmseqs2-examples), and the 17 RefSeq proteomes of
 # fteufel/signalp-6.0; exact duplicates removed; clustered by MMseqs2 at 50 % and then 30 % identity, 80 % coverage;
-# VALID has other 30 % clusters than CORPUS. LABELS are Swiss-Prot's cellular components.
+# valid.fasta.gz has other 30 % clusters than train.fasta.xz.
 #
-# In the environment: SIZE (t4_1M), MINUTES of training (96), THREADS (2), and further OPTIONS of protembed pretrain. With
-# a GPU, which was not tried yet: SIZE=t6_8M MINUTES=9 OPTIONS="--crop-residues 512 --tokens-per-batch 131072".
-# A run that was interrupted goes on when the same command is repeated. What was tried for this recipe is in
-# benchmarks/README.md.
+# DATA is a folder with corpus/, tasks/, structures/ and dms/ as quality.py describes it; the corpus' files are those
+# named here. In the environment: SIZE (t6_8M), MINUTES of training (8.2), HARDWARE in words, THREADS for measuring (2),
+# and OPTIONS of protembed pretrain. The recipe is that of the model in the box, which was trained on a GPU. On two cores
+#
+#     SIZE=t4_1M MINUTES=96 OPTIONS="--mask-rate 0.2" HARDWARE="2 threads of a CPU, float32"
+#
+# makes a smaller one. A run that was interrupted goes on when the same command is repeated. What was tried for both
+# recipes is in benchmarks/README.md.
 set -euo pipefail
-corpus=$1 clusters=$2 valid=$3 out=$4 labels=${5:-}
-size=${SIZE:-t4_1M} minutes=${MINUTES:-96} threads=${THREADS:-2}
+data=$1 out=$2 corpus=$1/corpus
+size=${SIZE:-t6_8M} minutes=${MINUTES:-8.2} threads=${THREADS:-2} hardware=${HARDWARE:-one NVIDIA H100, bfloat16}
+options=${OPTIONS:---mask-rate 0.2 --crop-residues 512 --tokens-per-batch 131072 --tokens-per-pack 65536}
 here=$(dirname "$0") run="$out/training.run" model="$out/protembed_$size"
 mkdir -p "$out"
 
-# shellcheck disable=SC2086  # OPTIONS are several words
-protembed pretrain "$corpus" --clusters "$clusters" --valid "$valid" -o "$run" --size "$size" --mask-rate 0.2 \
-    --max-minutes "$minutes" --threads "$threads" ${OPTIONS:-}
+# shellcheck disable=SC2086  # options are several words
+protembed pretrain "$corpus/train.fasta.xz" --clusters "$corpus/clusters.tsv.gz" --valid "$corpus/valid.fasta.gz" \
+    -o "$run" --size "$size" --max-minutes "$minutes" --threads "$threads" $options
 
-package=(python "$here/bundle_model.py" "$run" "$model" --threads "$threads")
-if [ -n "$labels" ]; then
-    python "$here/probe_layers.py" "$run" "$labels" --threads "$threads" --json "$out/layers.json"
-    package+=(--layers "$out/layers.json")
-fi
+python "$here/probe_layers.py" "$run" "$data/tasks/go_cc_multilabel.csv.gz" --threads "$threads" --json "$out/layers.json"
+package=(python "$here/bundle_model.py" "$run" "$model" --hardware "$hardware" --layers "$out/layers.json")
 "${package[@]}"
-python "$here/perplexity.py" "$model" "$valid" --run "$run" --clusters "$clusters" --threads "$threads" \
-    --json "$out/perplexity.json"
-python "$here/neighbours.py" "$model" "$corpus" "$clusters" --threads "$threads" --json "$out/neighbours.json"
-"${package[@]}" --perplexity "$out/perplexity.json" --neighbours "$out/neighbours.json"
+python "$here/quality.py" "$model" --data "$data" --threads "$threads" --json "$out/quality.json"
+"${package[@]}" --quality "$out/quality.json"

@@ -1,0 +1,312 @@
+"""How good a model is, in one table: hidden residues, tasks, contacts, variants, relatives.
+
+    python benchmarks/quality.py MODEL --data DIR [--threads 2] [--json FILE]
+
+MODEL is whatever `--model` takes elsewhere. DIR holds `corpus/` (`train.fasta.xz`, `valid.fasta.gz`,
+`clusters.tsv.gz`), `tasks/` (the tables that `finetune.py` names), `structures/` (with `list.tsv`: columns `file` and
+`sequence`) and `dms/` (tables of `mutant`, `mutated_sequence` and `score`). Beside the model stand the same shape from
+random initialisation and what only counts letters. Probes are linear, on frozen vectors, of at most 3,000 training
+and 2,000 test rows; all intervals are of 95 %: over proteins, variants or queries. Prints Markdown.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from Bio.Align import substitution_matrices
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+import finetune
+import neighbours
+import perplexity
+from perplexity import MODEL, RANDOM
+from protembed import AttentionConfig, ModelConfig, ScoreConfig, VariantsConfig, inspect_attention, score_variants
+from protembed.analysis.baselines import Composition
+from protembed.analysis.features import composition
+from protembed.bootstrap import bootstrap_interval
+from protembed.config.shared import ComputeConfig
+from protembed.config.task import METRIC_NAMES
+from protembed.data.alphabet import AMINO_ACIDS
+from protembed.data.corpus import build_corpora, open_corpora
+from protembed.data.fasta import read_fasta
+from protembed.device import num_threads
+from protembed.model.catalog import find_model, model_name
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
+
+MOST_TRAINING_ROWS, MOST_TEST_ROWS = 3_000, 2_000
+NUM_QUERIES, NUM_OTHERS = 2_000, 8_000
+# The least that the command allows: which heads are significant is not asked here.
+NUM_PERMUTATIONS = 100
+METHODS = ("masked-marginals", "wildtype-marginals")
+# The column COUNTS says in each cell what was counted.
+COMPOSITION, COUNTS, PUBLISHED = "composition", "counts", "ESM-2 8M, published"
+COLUMNS = (MODEL, RANDOM, COMPOSITION, COUNTS, PUBLISHED)
+# Of ESM-2 8M: the README of facebookresearch/esm (its own validation set of structures); ProteinGym.
+PUBLISHED_LONG_RANGE, PUBLISHED_BLAT = "0.159 (other proteins)", "0.399"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
+    parser.add_argument("--threads", type=int, default=num_threads(ComputeConfig()))
+    parser.add_argument("--json", type=Path, help="is read first, and parts that are not measured now are kept")
+    options = parser.parse_args()
+
+    results: dict[str, Any] = {"seconds": {}}
+    if options.json and options.json.exists():
+        results = json.loads(options.json.read_text(encoding="utf-8"))
+    results["model"] = model_name(options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        models = {MODEL: find_model(options.model), RANDOM: untrained(options.model, Path(folder) / "random")}
+        for name in options.only:
+            began = time.monotonic()
+            results[name] = PARTS[name](models, options)
+            results["seconds"][name] = time.monotonic() - began
+            print(f"{name}: {results['seconds'][name]:.0f} s", file=sys.stderr)
+            if options.json:
+                options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(markdown(results))
+
+
+def untrained(model: Path, directory: Path) -> Path:
+    """Write a model of the same shape with random weights, which records the same layer and window."""
+    trained = load_checkpoint(find_model(model))
+    checkpoint = new_checkpoint(trained.encoder.shape, "gaussian", seed=0)
+    checkpoint.record = trained.record
+    save_checkpoint(checkpoint, directory, "A random initialisation.\n")
+    return directory
+
+
+Models = Mapping[str, Path]
+
+
+# Hidden residues
+
+
+def measure_perplexity(models: Models, options: argparse.Namespace) -> dict[str, Any]:
+    corpus = options.data / "corpus"
+    with tempfile.TemporaryDirectory() as folder:
+        train, valid = corpus / "train.fasta.xz", corpus / "valid.fasta.gz"
+        build_corpora(Path(folder) / "corpus", [train], [valid], clusters=None, on_illegal="error")
+        counted = Composition(open_corpora(Path(folder) / "corpus").train)
+    trained = load_checkpoint(models[MODEL])
+    return perplexity.measure(trained, counted, valid, corpus / "clusters.tsv.gz", options.threads)
+
+
+# Relatives
+
+
+def measure_neighbours(models: Models, options: argparse.Namespace) -> dict[str, Any]:
+    corpus = options.data / "corpus"
+    proteins = neighbours.read_proteins(corpus / "train.fasta.xz", corpus / "clusters.tsv.gz")
+    retrieval = neighbours.draw(proteins, NUM_QUERIES, NUM_OTHERS, seed=0)
+    return neighbours.measure(load_checkpoint(models[MODEL]), retrieval, options.threads)
+
+
+# Probes
+
+
+def measure_probes(models: Models, options: argparse.Namespace) -> list[dict[str, Any]]:
+    trials = [
+        replace(trial, method="frozen", most_training_rows=MOST_TRAINING_ROWS, most_test_rows=MOST_TEST_ROWS)
+        for trial in finetune.TRIALS
+    ]
+    return [finetune.measure(trial, options.data / "tasks", models[MODEL], epochs=1) for trial in trials]
+
+
+# Contacts
+
+
+def measure_contacts(models: Models, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Predict the contacts of structures by the best heads and by a fitted head, on proteins held out from both."""
+    folder = options.data / "structures"
+    with (folder / "list.tsv").open(encoding="utf-8") as stream:
+        chains = list(csv.DictReader(stream, delimiter="\t"))
+    rows = dict[str, list[dict[str, Any]]]()
+    with tempfile.TemporaryDirectory() as scratch:
+        fasta = Path(scratch) / "chains.fasta"
+        fasta.write_text("".join(f">{chain['file']}\n{chain['sequence']}\n" for chain in chains), encoding="utf-8")
+        for who, model in models.items():
+            config = AttentionConfig(
+                output=Path(scratch) / "attention",
+                structures=[folder / chain["file"] for chain in chains],
+                num_maps=0,
+                num_permutations=NUM_PERMUTATIONS,
+                force=True,
+            )
+            compute = ComputeConfig(threads=options.threads)
+            summary = inspect_attention([fasta], ModelConfig(model=model), config, compute=compute)
+            rows[who] = [dict(row) for row in summary.precisions]
+    return rows
+
+
+# Variants
+
+
+def measure_variants(models: Models, options: argparse.Namespace) -> dict[str, Any]:
+    """Correlate zero-shot scores with what was measured, and those of the composition and of BLOSUM62 too."""
+    results = dict[str, Any]()
+    shares = composition([record.sequence for record in read_fasta([options.data / "corpus" / "valid.fasta.gz"])])
+    log_shares = dict(zip(AMINO_ACIDS, np.log(shares.mean(0)), strict=True))
+    blosum = substitution_matrices.load("BLOSUM62")
+    for table in sorted((options.data / "dms").glob("*.csv")):
+        with table.open(encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        measured = np.array([float(row["score"]) for row in rows])
+        mutations = [[(part[0], part[-1]) for part in row["mutant"].split(":")] for row in rows]
+        scores = {
+            COMPOSITION: [sum(log_shares[new] - log_shares[old] for old, new in variant) for variant in mutations],
+            COUNTS: [sum(blosum[old][new] for old, new in variant) for variant in mutations],
+        }
+        simple = {who: correlation(np.array(values), measured) for who, values in scores.items()}
+        results[table.stem] = {
+            method: {
+                who: correlation(zero_shot(table, model, method, options.threads), measured)
+                for who, model in models.items()
+            }
+            | simple
+            for method in METHODS
+        }
+    return results
+
+
+def zero_shot(table: Path, model: Path, method: Any, threads: int) -> NDArray[np.float64]:
+    """Score all variants of a table, (variants,)."""
+    with tempfile.TemporaryDirectory() as folder:
+        scoring = ScoreConfig(output=Path(folder) / "scores.tsv", method=method)
+        summary = score_variants(
+            table, ModelConfig(model=model), VariantsConfig(), scoring, compute=ComputeConfig(threads=threads)
+        )
+        lines = scoring.output.read_text(encoding="utf-8").splitlines()[1:]
+    return np.array([float(row[summary.score_column]) for row in csv.DictReader(lines, delimiter="\t")])
+
+
+def correlation(scores: NDArray[np.floating], measured: NDArray[np.floating]) -> dict[str, float]:
+    def spearman(rows: Any = slice(None)) -> float:
+        return float(spearmanr(scores[rows], measured[rows])[0])
+
+    low, high = bootstrap_interval(spearman, len(scores))
+    return {"value": spearman(), "low": low, "high": high}
+
+
+# What is shown
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Spell the summary: a line for each figure, a column for the model and for each of what it is compared with."""
+    lines = [f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for part, rows in SUMMARIES.items():
+        if part in results:
+            lines += [
+                f"| {name} | {' | '.join(cells.get(c, '') for c in COLUMNS)} |" for name, cells in rows(results[part])
+            ]
+    return "\n".join([*lines, "", *verdict(results)])
+
+
+Row = tuple[str, Mapping[str, str]]
+
+
+def perplexity_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    columns = {MODEL: MODEL, RANDOM: RANDOM, "unigram": COMPOSITION, "bigram": COUNTS}
+    for name, part in results["sets"].items():
+        cells = {columns[who]: f"{np.exp(loss['nats']):.2f}" for who, loss in part["losses"].items()}
+        cells[COUNTS] += " (pairs)"
+        yield f"perplexity, `{name}` (less is better)", cells
+
+
+def probe_rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    for result in results:
+        rungs, metric = result["ladder"]["rungs"], result["metric"]
+        cells = {
+            column: finetune.spell(rungs[rung][metric])
+            for rung, column in (("frozen", MODEL), (RANDOM, RANDOM), (COMPOSITION, COMPOSITION))
+            if rung in rungs
+        }
+        counted = next(rung for rung in ("k-mers", "15 letters") if rung in rungs)
+        cells[COUNTS] = f"{finetune.spell(rungs[counted][metric])} ({counted})"
+        yield f"probe: `{result['task']}`, {METRIC_NAMES[metric]}", cells
+
+
+def contact_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    for number, row in enumerate(results[MODEL]):
+        if row["range"] not in ("long", "medium") or row["pairs"] not in ("L", "L/5"):
+            continue
+        cells = {who: spell_share(rows[number]) for who, rows in results.items()}
+        if row["range"] == "long" and row["pairs"] == "L":
+            cells[PUBLISHED] = PUBLISHED_LONG_RANGE
+        yield f"contacts: {row['predictor']}, {row['range']} range, P@{row['pairs']}; chance {row['random']:.3f}", cells
+
+
+def spell_share(row: Mapping[str, Any]) -> str:
+    return f"{row['precision']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def variant_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    for name, methods in results.items():
+        for method, correlations in methods.items():
+            cells = {who: finetune.spell(figure) for who, figure in correlations.items()}
+            cells[COUNTS] += " (BLOSUM62)"
+            if name.startswith("BLAT") and method == METHODS[0]:
+                cells[PUBLISHED] = PUBLISHED_BLAT
+            yield f"variants: {name.split('_')[0]}, {method}, Spearman", cells
+
+
+def neighbour_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    columns = {neighbours.COMPOSITION: COMPOSITION, neighbours.BASELINE: COUNTS}
+    cells = {
+        columns.get(who, who): f"{part['share']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
+        for who, part in results["shares"].items()
+    }
+    cells[COUNTS] += f" ({neighbours.BASELINE})"
+    yield f"nearest of {results['num_database']:,} is a remote relative", cells
+
+
+PARTS: dict[str, Callable[[Models, argparse.Namespace], Any]] = {
+    "perplexity": measure_perplexity,
+    "probes": measure_probes,
+    "contacts": measure_contacts,
+    "variants": measure_variants,
+    "neighbours": measure_neighbours,
+}
+SUMMARIES: dict[str, Callable[[Any], Iterator[Row]]] = {
+    "perplexity": perplexity_rows,
+    "probes": probe_rows,
+    "contacts": contact_rows,
+    "variants": variant_rows,
+    "neighbours": neighbour_rows,
+}
+
+
+def verdict(results: Mapping[str, Any]) -> list[str]:
+    """Say where the model beats its own shape from random initialisation: where the intervals leave no doubt."""
+    beaten = dict[str, bool]()
+    if "perplexity" in results:
+        losses = results["perplexity"]["sets"]["valid"]["losses"]
+        beaten["perplexity"] = losses[MODEL]["low"] > losses[RANDOM]["high"]
+    if "contacts" in results:
+        for ours, theirs in zip(results["contacts"][MODEL], results["contacts"][RANDOM], strict=True):
+            if (ours["range"], ours["pairs"]) == ("long", "L"):
+                beaten[f"contacts, {ours['predictor']}"] = ours["low"] > theirs["high"]
+    if "neighbours" in results:
+        shares = results["neighbours"]["shares"]
+        beaten["remote relatives"] = shares[MODEL]["low"] > shares[RANDOM]["high"]
+    if "probes" in results:
+        for result in results["probes"]:
+            beaten[f"probe {result['task']}"] = result["ladder"]["differences"][RANDOM]["low"] > 0
+    won, lost = (", ".join(name for name, is_won in beaten.items() if is_won == wanted) for wanted in (True, False))
+    return [f"Beats {RANDOM} beyond the intervals: {won or 'nowhere'}. Does not: {lost or 'nothing'}."]
+
+
+if __name__ == "__main__":
+    main()
