@@ -28,8 +28,8 @@ FORMULAS: dict[ScoreMethod, str] = {
     ),
 }
 PROBABILITY = (
-    "p is the softmax over the 20 amino acids alone (of ESM-2, whose softmax has 33 tokens, it is renormalised), log the "
-    "natural logarithm"
+    "p is the softmax over the 20 amino acids alone (that of ESM-2, over 33 tokens, is renormalised), log the natural "
+    "logarithm"
 )
 
 
