@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -14,6 +14,7 @@ from protembed.data.batching import Batch, Tokens, cut
 from protembed.data.windows import most_central, window_spans
 from protembed.device import to_device
 from protembed.inference.engine import Engine
+from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead
 
@@ -68,7 +69,7 @@ class Marginals:
     encoder: Encoder
     lm_head: MaskedLMHead
     window_residues: int
-    on_crop: Callable[[int], None] = field(default=lambda num_tokens: None)
+    on_crop: Callable[[int], None]
 
     def masked(self, engine: Engine, queries: Iterable[Query]) -> Iterator[tuple[Query, LogProbabilities]]:
         """Ask with each position masked alone: one pass for each.
@@ -149,3 +150,24 @@ class Marginals:
         logits: Tensor = self.lm_head(hidden, self.encoder.embedding.weight, AMINO_ACID_IDS)  # (n, 20)
         values: LogProbabilities = logits.log_softmax(-1).cpu().numpy()
         return values
+
+
+def marginals_of(
+    checkpoint: Checkpoint,
+    *,
+    window_residues: int | None = None,
+    on_crop: Callable[[int], None] = lambda num_tokens: None,
+) -> Marginals:
+    """Ask a model that was loaded; see `Marginals`.
+
+    Args:
+        checkpoint: the model.
+        window_residues: the longest stretch that is computed at once; by default what the model records.
+        on_crop: told the tokens of each crop that is finished.
+    """
+    return Marginals(
+        encoder=checkpoint.encoder,
+        lm_head=checkpoint.lm_head,
+        window_residues=window_residues or checkpoint.record.window_residues,
+        on_crop=on_crop,
+    )

@@ -16,7 +16,7 @@ from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
 from protembed.files import output_stream, spooled_stdin
 from protembed.inference.engine import inference_engine
-from protembed.inference.marginals import Marginals
+from protembed.inference.marginals import marginals_of
 from protembed.inference.variant_scores import Mutated, VariantScorer
 from protembed.inputs import STANDARD_STREAM, default_path
 from protembed.model.catalog import find_model
@@ -93,21 +93,13 @@ def score_variants(
     device = choose_device(compute)
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.use_precision(precision)
+    marginals = marginals_of(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
     report, mutated = ReadReport(), Mutated()
     with spooled_stdin(inputs) as paths:
         rows = _open_table(paths, table, reader.on_illegal, report)
         columns = _new_columns(rows)
         mutated.count(rows.read(report))
-        scorer = VariantScorer(
-            marginals=Marginals(
-                encoder=checkpoint.encoder,
-                lm_head=checkpoint.lm_head,
-                window_residues=scoring.window_residues or checkpoint.record.window_residues,
-                on_crop=on_crop,
-            ),
-            method=scoring.method,
-            mutated=mutated,
-        )
+        scorer = VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated)
         on_start(scorer.num_tokens())
         with inference_engine(compute, device, checkpoint.encoder.shape) as engine, output_stream(output) as stream:
             stream.write(f"{COMMENT}{columns[-1]}: {_formula(scoring.method)}\n".encode())

@@ -5,7 +5,7 @@ import torch
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, MASK, encode
 from protembed.data.windows import most_central, window_spans
 from protembed.inference.engine import Engine
-from protembed.inference.marginals import Marginals, Query
+from protembed.inference.marginals import Query, marginals_of
 from protembed.model.checkpoint import load_checkpoint
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
@@ -30,10 +30,8 @@ def marginals(tiny_esm, tmp_path_factory):
     tiny_esm.save_pretrained(directory)
     checkpoint = load_checkpoint(directory)
 
-    def make(window_residues=1022, **options):
-        return Marginals(
-            encoder=checkpoint.encoder, lm_head=checkpoint.lm_head, window_residues=window_residues, **options
-        )
+    def make(window_residues=None, **options):
+        return marginals_of(checkpoint, window_residues=window_residues, **options)
 
     return make
 

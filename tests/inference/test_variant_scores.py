@@ -4,7 +4,7 @@ import pytest
 from protembed.data.mutations import find_mutations, parse_mutations
 from protembed.data.variants import Variant
 from protembed.inference.engine import Engine
-from protembed.inference.marginals import Marginals
+from protembed.inference.marginals import marginals_of
 from protembed.inference.variant_scores import Mutated, VariantScorer
 
 METHODS = ("masked-marginals", "wildtype-marginals", "pseudo-perplexity")
@@ -17,12 +17,7 @@ def score(tiny_checkpoint, pool):
     def run(variants, method):
         sizes, mutated = [], Mutated()
         mutated.count(variants)
-        marginals = Marginals(
-            encoder=tiny_checkpoint.encoder.eval(),
-            lm_head=tiny_checkpoint.lm_head.eval(),
-            window_residues=1022,
-            on_crop=sizes.append,
-        )
+        marginals = marginals_of(tiny_checkpoint, on_crop=sizes.append)
         scorer = VariantScorer(marginals=marginals, method=method, mutated=mutated)
         scored = list(scorer.scores(Engine(pool=pool, tokens_per_chunk=300), iter(variants)))
         assert [variant for variant, _ in scored] == list(variants)
