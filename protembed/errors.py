@@ -238,7 +238,7 @@ class TooLongForMemoryError(ProtembedError):
         self.num_tokens = num_tokens
         super().__init__(
             f"a stretch of {num_tokens:,} tokens alone does not fit into memory; choose a machine with more of it, a "
-            "smaller model, for embed a smaller --window-residues, or for finetune --gradient-checkpointing"
+            "smaller model, for embed and score a smaller --window-residues, or for finetune --gradient-checkpointing"
         )
 
 

@@ -127,6 +127,7 @@ def _open_table(
         return VariantTable(paths[0], table, None, on_illegal)
     of_wild_types = ReadReport(nonstandard=report.nonstandard, refused=report.refused)
     wild_types = read_wild_types(paths[1], on_illegal=on_illegal, report=of_wild_types)
+    report.num_masked += of_wild_types.num_masked
     return VariantTable(paths[0], table, wild_types, on_illegal)
 
 
