@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from protembed.analysis.contacts import Pairs, head_precisions
+from protembed.analysis.sparse_regression import Examples, fit_sparse_logistic
 from protembed.model.heads import ContactHead
 
 MAX_TOP_HEADS = 10
+# scikit-learn's C, of the fit of Rao et al. 2021.
+_STRENGTH = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,8 @@ class Combination:
 
     def logits(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn (heads, …) features into (…) logits; those of a mean of heads are mere scores."""
-        return np.asarray(np.tensordot(self.weight, features, axes=1) + self.bias)
+        used = np.flatnonzero(self.weight)  # few: the product takes a copy of them, as float64
+        return np.asarray(np.tensordot(self.weight[used], features[used], axes=1) + self.bias)
 
     def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn (heads, …) features into (…) probabilities, where the combination was fitted."""
@@ -90,8 +93,6 @@ def fit_top_heads(
 def fit_contact_head(features: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs]) -> Combination:
     """Fit a logistic regression with an L1 penalty on the unscaled features, as ESM's contact heads were fitted.
 
-    It takes about 46 bytes for each pair and head, most of it liblinear's own copy.
-
     Args:
         features: of each protein (heads, pairs).
         proteins: the pairs of each, among them contacts and others.
@@ -104,11 +105,11 @@ def fit_contact_head(features: Sequence[NDArray[np.floating]], proteins: Sequenc
 
     Source: Rao et al. 2021, section 3 and appendix: scikit-learn, C = 0.15, pairs at least 6 apart.
     """
-    # saga, the other solver with an L1 penalty, took 20 times as long on 16 chains and ended at a higher loss. That
-    # liblinear also penalises the bias, 170,000 pairs do not feel: nearly without that, it was lower by 0.005.
-    regression = LogisticRegression(l1_ratio=1, C=0.15, solver="liblinear", random_state=0)
-    regression.fit(np.concatenate([one.T for one in features]), np.concatenate([one.is_contact for one in proteins]))
-    return Combination(weight=regression.coef_[0], bias=float(regression.intercept_[0]))
+    # liblinear, which fitted ESM's, copies what it is given: 5.9 GB on top of the 0.6 of 24 chains' features of 240
+    # heads, and 23 seconds; this takes 0.05 GB and 11 seconds, and ends 0.007 lower at the same loss and penalty.
+    examples = [Examples(inputs=one, is_true=own.is_contact) for one, own in zip(features, proteins, strict=True)]
+    bias, *weight = fit_sparse_logistic(examples, _STRENGTH).tolist()
+    return Combination(weight=np.array(weight), bias=bias)
 
 
 def cross_fitted(
