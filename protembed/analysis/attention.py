@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protembed.analysis.blocks import block_size, highest_of_blocks
 from protembed.analysis.contacts import Pairs, at, head_features
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
 from protembed.data.arrays import LayeredMaps
@@ -26,9 +27,9 @@ class Wanted:
     """What is wanted of one protein beside the statistics of the heads.
 
     Attributes:
-        maps: whether its maps are held, and what is predicted from them.
+        maps: whether its maps are held, to be looked at, and what is predicted from them.
         file: makes the file that its maps are written to, layer by layer; None: they are not written.
-        region: of the residues whose maps are written.
+        region: of the residues whose maps are held or written.
         pairs: of which every head's features are kept; None: none.
         received: whether it is kept how much attention each residue receives.
     """
@@ -47,7 +48,8 @@ class ProteinAttention:
     Attributes:
         sums: (statistics, layer, head), float64, in the order of `ALL_STATISTICS`, summed over residues.
         num_residues: residues.
-        maps: (layer, head, residues, residues), float32, of the chosen layers and heads.
+        maps: (layer, head, blocks, blocks), float32, of the chosen layers and heads: the highest of each block of
+            residues of the region, single residues where it is short; see `blocks`.
         contacts: (residues, residues), float32 probabilities of a fitted contact head.
         rollout: (residues, residues), float32.
         features: (layers · heads, pairs), float32, symmetrised and corrected, of all heads.
@@ -92,8 +94,9 @@ class AttentionReader:
         tokens = batch.tokens.split(pack.lengths)
         readings = [_Reading(self, one, own) for one, own in zip(tokens, wanted, strict=True)]
         for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(pack.offsets.device), pack)):
-            for reading, weights in zip(readings, maps, strict=True):  # (head, length, length)
-                reading.take(layer, weights.cpu())
+            for reading in readings:
+                # Whoever held these while the next layer is computed would double the memory.
+                reading.take(layer, maps.pop(0).cpu())  # (head, length, length)
         return [reading.result() for reading in readings]
 
 
@@ -102,8 +105,11 @@ class _Reading:
 
     def __init__(self, reader: AttentionReader, tokens: Tensor, wanted: Wanted) -> None:
         self._reader, self._tokens, self._wanted = reader, tokens, wanted
-        self._sums, self._maps = list[Tensor](), list[Tensor]()
-        self._features, self._received = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+        self._sums, self._maps = list[Tensor](), list[NDArray[np.float32]]()
+        self._received = list[NDArray[np.float32]]()
+        num_maps = reader.encoder.shape.num_layers * reader.encoder.shape.num_heads
+        num_pairs = 0 if wanted.pairs is None else len(wanted.pairs.first)
+        self._features = np.empty((num_maps, num_pairs), np.float32)
         self._file = None if wanted.file is None else wanted.file()
         self._logits: Tensor | None = None
         self._rollout: Tensor | None = None
@@ -113,10 +119,11 @@ class _Reading:
         reader, wanted = self._reader, self._wanted
         self._sums.append(torch.cat([head_statistics(weights), amino_acid_shares(weights, self._tokens)]))
         among = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
+        chosen = [among[head, wanted.region, wanted.region].numpy() for head in reader.heads]  # views
         if wanted.maps and layer in reader.layers:
-            self._maps.append(among[list(reader.heads)])
+            self._maps.append(np.stack([highest_of_blocks(head, block_size(len(head))) for head in chosen]))
         if self._file is not None and layer in reader.layers:
-            self._file.append(among[list(reader.heads), wanted.region, wanted.region].numpy())
+            self._file.append(chosen)
         is_looked_at = wanted.maps or self._file is not None
         if is_looked_at and reader.contact_head is not None:
             logits = reader.contact_head.of_layer(layer, among)
@@ -124,8 +131,8 @@ class _Reading:
         if is_looked_at and reader.rolls_out:
             self._rollout = roll_out(self._rollout, weights)
         if wanted.pairs is not None:
-            for head in among.numpy():
-                self._features.append(np.asarray(at(wanted.pairs, head_features(head[None])), np.float32))
+            for number, head in enumerate(among.numpy(), start=layer * len(among)):
+                self._features[number] = at(wanted.pairs, head_features(head[None])[0])
         if wanted.received:
             self._received.append(among.mean(1).numpy())
 
@@ -135,10 +142,10 @@ class _Reading:
         return ProteinAttention(
             sums=torch.stack(self._sums, dim=1).numpy(),
             num_residues=len(self._tokens) - 2,
-            maps=torch.stack(self._maps).numpy() if self._maps else None,
+            maps=np.stack(self._maps) if self._maps else None,
             contacts=None if self._logits is None or head is None else (self._logits + head.bias).sigmoid().numpy(),
             rollout=None if self._rollout is None else self._rollout[1:-1, 1:-1].numpy(),
-            features=np.concatenate(self._features) if self._features else None,
+            features=None if self._wanted.pairs is None else self._features,
             received=np.concatenate(self._received) if self._received else None,
             file=self._file,
         )

@@ -113,7 +113,7 @@ def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residu
         probabilities: (residues, residues).
         first_residue: the number of the first residue.
     """
-    pairs = _ranked(probabilities)
+    pairs = zip(*_ranked(probabilities), strict=True)
     rows = ([i + first_residue, j + first_residue, float(probabilities[i, j])] for i, j in pairs)
     write_figures(path, ["i", "j", "probability"], rows)
 
@@ -126,16 +126,16 @@ def write_casp(path: Path, record: Record, probabilities: NDArray[np.floating]) 
     sequence = record.sequence
     lines = ["PFRMAT RR", f"TARGET {record.id.encode('ascii', 'replace').decode().split()[0]}", "MODEL 1"]
     lines += [sequence[start : start + 50] for start in range(0, len(sequence), 50)]
-    for i, j in _ranked(probabilities)[: 5 * len(sequence)]:
+    for i, j in zip(*(places[: 5 * len(sequence)] for places in _ranked(probabilities)), strict=True):
         lines.append(f"{i + 1} {j + 1} 0 {CONTACT_DISTANCE:g} {probabilities[i, j]:.6f}")
     with atomic_file(path) as stream:
         stream.write(("\n".join([*lines, "END"]) + "\n").encode())
 
 
-def _ranked(probabilities: NDArray[np.floating]) -> list[tuple[int, int]]:
+def _ranked(probabilities: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     first, second = np.triu_indices(len(probabilities), MIN_SEPARATION)
     order = np.argsort(-probabilities[first, second], kind="stable")
-    return list(zip(first[order].tolist(), second[order].tolist(), strict=True))
+    return first[order], second[order]
 
 
 def _spell(cell: Any) -> Any:

@@ -212,6 +212,17 @@ def test_blocks_of_a_long_protein_are_named_by_their_ends(page, make_shown):
     )
 
 
+def test_the_page_says_what_a_cell_of_a_long_protein_is(page):
+    assert page.text("map-blocks") == ""
+    page.choose("protein", "long")
+    page.until(lambda: page.title().startswith("long"))
+
+    said = "Of the 200 residues each cell shows a block of 2 × 2 residues, by the highest value in it."
+    assert page.text("map-blocks") == said
+    page.choose("protein", "P12345")
+    page.until(lambda: page.title().startswith("P12345") and page.text("map-blocks") == "")
+
+
 def test_a_drag_zooms_and_a_double_click_shows_all(page, make_shown):
     letters, whole = make_shown().sequence, page.text("map-caption")
     page.drag((10, 20), (19, 29), 40)

@@ -288,13 +288,22 @@ def test_the_page_shows_the_proteins_and_the_tables(weighed_with_head, shown_fas
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
 
 
-def test_a_protein_too_large_to_be_drawn_has_its_maps_in_a_file(inspect, monkeypatch):
-    monkeypatch.setattr("protembed.report.attention_gallery.MOST_SHOWN", 0)
+def test_a_long_protein_is_shown_whole_in_blocks_of_residues(inspect, proteins, tmp_path):
+    sequence = "".join(proteins)[:700]
+    (tmp_path / "long.fasta").write_text(f">long\n{sequence}\n>short\n{sequence[:60]}\n")
 
-    output = inspect(num_maps=2)
+    output = inspect(fasta=tmp_path / "long.fasta", num_maps=2)
 
-    assert len(list((output / "maps").iterdir())) == 2
-    assert [path.name for path in (output / "figures").iterdir()] == ["heads.png"]
+    page = (output / "report.html").read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page).group(1))
+    assert [(one["id"], one["sequence"], one["block"]) for one in data["proteins"]] == [
+        ("long", sequence, 6),
+        ("short", sequence[:60], 1),
+    ]
+    with np.load(output / "maps" / "protein-000001.npz") as arrays:
+        expected = [head.max() for layer in arrays["attention"] for head in layer]
+    assert [one["peak"] for one in data["proteins"][0]["maps"]] == pytest.approx(expected, rel=1e-3)
+    assert (output / "figures" / "protein-000001.png").exists()
 
 
 # Refusals
