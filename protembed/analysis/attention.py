@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.analysis.blocks import block_size, highest_of_blocks
+from protembed.analysis.blocks import MOST_PIXELS, block_size, highest_of_blocks
 from protembed.analysis.contacts import Pairs, at, head_features
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
 from protembed.data.arrays import LayeredMaps
@@ -28,6 +28,7 @@ class Wanted:
 
     Attributes:
         maps: whether its maps are held, to be looked at, and what is predicted from them.
+        most_pixels: on a side of the maps that are held, which are in blocks where residues are more.
         file: makes the file that its maps are written to, layer by layer; None: they are not written.
         region: of the residues whose maps are held or written.
         pairs: of which every head's features are kept; None: none.
@@ -35,6 +36,7 @@ class Wanted:
     """
 
     maps: bool = False
+    most_pixels: int = MOST_PIXELS
     file: Callable[[], LayeredMaps] | None = None
     region: slice = field(default_factory=lambda: slice(None))
     pairs: Pairs | None = None
@@ -121,7 +123,8 @@ class _Reading:
         among = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
         chosen = [among[head, wanted.region, wanted.region].numpy() for head in reader.heads]  # views
         if wanted.maps and layer in reader.layers:
-            self._maps.append(np.stack([highest_of_blocks(head, block_size(len(head))) for head in chosen]))
+            block = block_size(chosen[0].shape[-1], wanted.most_pixels)
+            self._maps.append(np.stack([highest_of_blocks(head, block) for head in chosen]))
         if self._file is not None and layer in reader.layers:
             self._file.append(chosen)
         is_looked_at = wanted.maps or self._file is not None

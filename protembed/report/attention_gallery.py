@@ -16,6 +16,7 @@ from protembed.analysis.attention import (
     Wanted,
     parse_region,
 )
+from protembed.analysis.blocks import block_size, pixels_on_a_side
 from protembed.analysis.evidence import ContactEvidence
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
@@ -56,8 +57,11 @@ class Gallery:
         """
         reader = self.reader
         page = AttentionPage([layer + 1 for layer in reader.layers], [head + 1 for head in reader.heads])
-        for number, (record, protein) in enumerate(self._read(engine, records), start=1):
-            self._draw(f"protein-{number:06d}", record, protein, page)
+        most_pixels = pixels_on_a_side(len(records), len(reader.layers) * len(reader.heads))
+        for number, (record, protein) in enumerate(self._read(engine, records, most_pixels), start=1):
+            shown = self._region_of(record, protein, most_pixels)
+            self._draw(f"protein-{number:06d}", record, protein, shown)
+            page.add(shown)
         named = dict(zip(ALL_STATISTICS, means[:, list(reader.layers)][..., list(reader.heads)], strict=True))
         for path in self._figure_paths("heads"):
             draw_heads(path, {name: means[place] for place, name in enumerate(STATISTICS)})
@@ -65,30 +69,30 @@ class Gallery:
             text = page.render(named, page_tables(means, evidence), protembed.__version__)
             write_text(self.directory / "report.html", text)
 
-    def _read(self, engine: Engine, records: Sequence[Record]) -> Iterator[tuple[Record, ProteinAttention]]:
+    def _read(
+        self, engine: Engine, records: Sequence[Record], most_pixels: int
+    ) -> Iterator[tuple[Record, ProteinAttention]]:
         reader = replace(self.reader, rolls_out=False)
         regions = [parse_region(self.config.region, len(record.sequence)) for record in records]
-        wanted = [Wanted(maps=True, region=region) for region in regions]
+        wanted = [Wanted(maps=True, most_pixels=most_pixels, region=region) for region in regions]
 
         def read(batch: Batch) -> list[ProteinAttention]:
             return reader.read(batch, [wanted[row] for row in batch.rows.tolist()])
 
         return engine.run(Computation(whole=read), records)
 
-    def _draw(self, name: str, record: Record, protein: ProteinAttention, page: AttentionPage) -> None:
-        one = self._region_of(record, protein)
-        layers, heads = page.layers, page.heads
+    def _draw(self, name: str, record: Record, protein: ProteinAttention, shown: ShownProtein) -> None:
+        layers, heads = ([number + 1 for number in chosen] for chosen in (self.reader.layers, self.reader.heads))
         for path in self._figure_paths(name):
-            draw_attention(path, one.maps, _title(one, protein.num_residues), layers, heads)
-        if protein.contacts is not None and one.contacts is not None:
+            draw_attention(path, shown.maps, _title(shown, protein.num_residues), layers, heads)
+        if protein.contacts is not None and shown.contacts is not None:
             path = self.directory / "contacts" / name
             write_contacts(path.with_suffix(".tsv"), protein.contacts)
             write_casp(path.with_suffix(".rr"), record, protein.contacts)
             for path in self._figure_paths(f"{name}-contacts"):
-                draw_contacts(path, one.contacts, one.truth, record.id)
-        page.add(one)
+                draw_contacts(path, shown.contacts, shown.truth, record.id)
 
-    def _region_of(self, record: Record, protein: ProteinAttention) -> ShownProtein:
+    def _region_of(self, record: Record, protein: ProteinAttention, most_pixels: int) -> ShownProtein:
         """Choose what is shown of a protein."""
         assert protein.maps is not None
         part = parse_region(self.config.region, protein.num_residues)
@@ -100,6 +104,7 @@ class Gallery:
             contacts=None if protein.contacts is None else protein.contacts[part, part],
             truth=None if truth is None else truth[part, part],
             first_residue=part.start + 1,
+            block=block_size(part.stop - part.start, most_pixels),
         )
 
     def _figure_paths(self, name: str) -> list[Path]:
@@ -107,6 +112,6 @@ class Gallery:
         return [self.directory / "figures" / f"{name}.{suffix}" for suffix in formats]
 
 
-def _title(one: ShownProtein, num_residues: int) -> str:
-    blocks = "" if one.block == 1 else f", the highest of each {one.block} x {one.block}"
-    return f"{one.id} ({num_residues} residues{blocks})"
+def _title(shown: ShownProtein, num_residues: int) -> str:
+    blocks = "" if shown.block == 1 else f", the highest of each {shown.block} x {shown.block}"
+    return f"{shown.id} ({num_residues} residues{blocks})"

@@ -44,6 +44,7 @@ class ShownProtein:
         contacts: (residues, residues), predicted scores from 0 to 1; None where nothing predicts any.
         truth: (residues, residues), whether two residues touch in the structure; None where there is no structure.
         first_residue: number of the first residue that is shown.
+        block: residues on a side of a block of the maps.
     """
 
     id: str
@@ -52,11 +53,7 @@ class ShownProtein:
     contacts: NDArray[np.floating] | None = None
     truth: NDArray[np.bool_] | None = None
     first_residue: int = 1
-
-    @property
-    def block(self) -> int:
-        """Residues on a side of a block of the maps."""
-        return block_size(len(self.sequence))
+    block: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
