@@ -15,6 +15,7 @@ from protembed.data.fasta import Record
 from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.files import atomic_file, write_table
 from protembed.report.attention_page import Table
+from protembed.report.attention_words import spell_column
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
 SITE_COLUMNS = ("label", "layer", "head", "effect", "p", "q", "proteins")
@@ -94,15 +95,19 @@ def structure_row(shown: ShownByStructure) -> list[Any]:
 
 def page_tables(means: NDArray[np.float64], evidence: ContactEvidence | None) -> list[Table]:
     """Make the tables of the page: every head, and how precisely contacts are predicted."""
-    note = "Means over all residues of all proteins."
-    heads = Table(title="Heads", header=head_columns(evidence), rows=list(head_rows(means, evidence)), note=note)
+    header = [spell_column(column) for column in head_columns(evidence)]
+    note = "Means over all residues of all proteins; shares are of the attention that a residue gives."
+    if evidence is not None:
+        note += (
+            " Contact effect: the chance that a pair in contact gets more than another pair of the same separation;"
+            " q: its p, corrected for the number of heads."
+        )
+    heads = Table(title="Heads", header=header, rows=list(head_rows(means, evidence)), note=note)
     if evidence is None:
         return [heads]
+    header = [spell_column(column) for column in PRECISION_COLUMNS]
     note = f"{evidence.num_proteins} proteins with a structure, each predicted by what was made without it."
-    return [
-        Table(title="Contacts", header=PRECISION_COLUMNS, rows=list(precision_rows(evidence)), note=note),
-        heads,
-    ]
+    return [Table(title="Contacts", header=header, rows=list(precision_rows(evidence)), note=note), heads]
 
 
 def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residue: int = 1) -> None:

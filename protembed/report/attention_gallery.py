@@ -26,6 +26,7 @@ from protembed.inference.engine import Computation, Engine
 from protembed.report.attention import page_tables, write_casp, write_contacts
 from protembed.report.attention_figures import draw_attention, draw_contacts, draw_heads
 from protembed.report.attention_page import AttentionPage, ShownProtein
+from protembed.report.attention_words import spell_column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,10 @@ class Gallery:
             shown = self._region_of(record, protein, most_pixels)
             self._draw(f"protein-{number:06d}", record, protein, shown)
             page.add(shown)
-        named = dict(zip(ALL_STATISTICS, means[:, list(reader.layers)][..., list(reader.heads)], strict=True))
+        names = [spell_column(name) for name in ALL_STATISTICS]
+        named = dict(zip(names, means[:, list(reader.layers)][..., list(reader.heads)], strict=True))
         for path in self._figure_paths("heads"):
-            draw_heads(path, {name: means[place] for place, name in enumerate(STATISTICS)})
+            draw_heads(path, dict(zip(names, means[: len(STATISTICS)], strict=False)))
         if records:
             text = page.render(named, page_tables(means, evidence), protembed.__version__)
             write_text(self.directory / "report.html", text)

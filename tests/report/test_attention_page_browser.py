@@ -6,7 +6,10 @@ import time
 import numpy as np
 import pytest
 
+from protembed.analysis.attention import ALL_STATISTICS
+from protembed.report.attention import page_tables
 from protembed.report.attention_page import AttentionPage, Table
+from protembed.report.attention_words import spell_column
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytestmark = pytest.mark.skipif(
@@ -175,6 +178,25 @@ def test_the_grid_is_coloured_by_any_statistic(page):
     assert (page.text("low"), page.text("high")) == ("4", "9")
     assert colours()[1] == lowest
     assert undefined == "rgba(228, 228, 231, 1)"
+
+
+def test_statistics_and_columns_have_names_and_units_that_a_reader_knows(browser, make_shown, tmp_path):
+    means = np.random.default_rng(0).random((len(ALL_STATISTICS), 2, 3))
+    page = AttentionPage([1, 2], [1, 2, 3])
+    page.add(make_shown())
+    statistics = dict(zip(map(spell_column, ALL_STATISTICS), means, strict=True))
+    (tmp_path / "report.html").write_text(page.render(statistics, page_tables(means, None), "1"), encoding="utf-8")
+    browser.get((tmp_path / "report.html").as_uri())
+
+    def texts(selector):
+        return [element.text for element in browser.find_elements("css selector", selector)]
+
+    names = ["entropy (nats)", "mean distance (residues)", "share on the residue itself", "share on its two neighbours"]
+    names += ["share on <cls>", "share on <eos>", "share on Leu (L)"]
+    assert texts("#statistic option")[:7] == names
+    assert texts("#about dt")[:7] == names
+    assert texts(".sorts th")[:9] == ["layer", "head", *names]
+    assert not any("_" in text for text in texts("#statistic option, #about dt, .sorts th, .note"))
 
 
 def test_pointing_at_a_pair_names_it_with_its_weight(page, make_shown):

@@ -284,7 +284,8 @@ def test_the_page_shows_the_proteins_and_the_tables(weighed_with_head, shown_fas
     page = (weighed_with_head / "report.html").read_text()
 
     assert next(read_fasta([shown_fasta])).id in page
-    assert "long_range_p_at_l" in page and "regression" in page
+    assert "long-range precision at L" in page and "regression" in page
+    assert not re.search(r"long_range|on_self|mean_distance|same_separations", page)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
 
 
