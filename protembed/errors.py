@@ -12,7 +12,7 @@
     │   ├── NothingToMeasureError           validation proteins of unknown residues alone
     │   ├── ModelFormatError                a model directory that cannot be read
     │   ├── StructureError                  a structure that cannot be read or shows no protein
-    │   └── TooFewStructuresError           structures of too few proteins to learn contacts from
+    │   └── TooFewStructuresError           structures that show none of the proteins
     ├── InputNotFoundError             66   no such file, model or column
     ├── OutputExistsError               1   a finished result that would be overwritten
     ├── OutputError                     1   a result that could not be written
@@ -273,11 +273,11 @@ class StructureError(DataError):
 
 
 class TooFewStructuresError(DataError):
-    """Structures that show too few of the proteins to choose heads on some and measure them on others."""
+    """Structures that show none of the proteins, or none that has long-range contacts."""
 
     def __init__(self, num_proteins: int) -> None:
         self.num_proteins = num_proteins
         super().__init__(
-            f"--structures shows {num_proteins} of the proteins with long-range contacts, and two at least are needed; "
+            f"--structures shows {num_proteins} of the proteins with long-range contacts, and one at least is needed; "
             "give more structures, or proteins whose sequences they show"
         )

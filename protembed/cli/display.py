@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay, duration
 from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ShowConfig
 from protembed.errors import LostProcessError, OutputError, ProtembedError
-from protembed.text import printable
+from protembed.text import count, printable
 
 _INTERRUPTED, _BROKEN_PIPE, _FAILED = 130, 141, 1
 
@@ -130,7 +130,8 @@ class Counter:
 
     def _sentence(self) -> str:
         rate = self._num_residues / max(time.monotonic() - self._began, 1e-9)
-        done = f"{self._what}: {self.num_proteins:,} proteins, {self._num_residues:,} residues, {rate:,.0f} residues/s"
+        counts = f"{count(self.num_proteins, 'protein')}, {count(self._num_residues, 'residue')}"
+        done = f"{self._what}: {counts}, {rate:,.0f} residues/s"
         if not self._expected:
             return done
         left = duration((self._expected - self._num_residues) / max(rate, 1e-9))

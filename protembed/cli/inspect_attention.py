@@ -6,6 +6,7 @@ from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
+from protembed.text import count
 
 if TYPE_CHECKING:
     from protembed.tasks.inspect_attention import AttentionSummary
@@ -32,11 +33,11 @@ def inspect_attention(
     contacts = ", contacts" if summary.has_contacts else ""
     display.summary(
         summary,
-        f"{summary.output}: statistics of every head over {summary.num_proteins:,} proteins; maps{contacts} and "
-        f"figures of {summary.num_maps:,}",
+        f"{summary.output}: statistics of every head over {count(summary.num_proteins, 'protein')}; maps{contacts} "
+        f"and figures of {summary.num_maps:,}",
         *describe_precisions(summary),
         *(
-            f"sites.tsv: {number} heads attend to {label!r} (q of at most 0.05)"
+            f"sites.tsv: {count(number, 'head')} with attention to {label!r} (q of at most 0.05)"
             for label, number in summary.num_following.items()
         ),
     )
@@ -44,7 +45,7 @@ def inspect_attention(
 
 def describe_precisions(summary: "AttentionSummary") -> list[str]:
     """Say how precisely long-range contacts are predicted, beside what is reached without looking."""
-    lines = [f"{summary.num_structures:,} of them are shown by a structure"] if summary.precisions else []
+    lines = [f"{count(summary.num_structures, 'protein')} shown by a structure"] if summary.num_structures else []
     for row in summary.precisions:
         if row["range"] == "long" and row["pairs"] in ("L", "L/5") and row["precision"] is not None:
             span = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"

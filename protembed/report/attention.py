@@ -16,6 +16,7 @@ from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.files import atomic_file, write_table
 from protembed.report.attention_page import Table
 from protembed.report.attention_words import spell_column
+from protembed.text import count
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
 SITE_COLUMNS = ("label", "layer", "head", "effect", "p", "q", "proteins")
@@ -106,8 +107,11 @@ def page_tables(means: NDArray[np.float64], evidence: ContactEvidence | None) ->
     if evidence is None:
         return [heads]
     header = [spell_column(column) for column in PRECISION_COLUMNS]
-    note = f"{evidence.num_proteins} proteins with a structure, each predicted by what was made without it."
-    return [Table(title="Contacts", header=header, rows=list(precision_rows(evidence)), note=note), heads]
+    rows = list(precision_rows(evidence))
+    if not rows:  # one protein alone, and no contact head
+        return [heads]
+    note = f"{count(evidence.num_proteins, 'protein')} with a structure, each predicted by what was made without it."
+    return [Table(title="Contacts", header=header, rows=rows, note=note), heads]
 
 
 def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residue: int = 1) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from protembed.analysis.blocks import block_size, highest_of_blocks
 from protembed.report.page import render_page
-from protembed.text import printable
+from protembed.text import count, printable
 
 _MOST_CONTACT_PIXELS = 400
 # Ten proteins of 300 residues and a model of 6 layers with 20 heads come to less than 5 MB of page.
@@ -129,7 +129,8 @@ class AttentionPage:
             "statistics": [{"name": name, "values": _plain(values)} for name, values in statistics.items()],
             "colours": {use: _stops(name) for use, name in _COLOURS.items()},
         }
-        sizes = (_count(self._proteins, "protein"), _count(self.layers, "layer"), _count(self.heads, "head"))
+        numbers = {"protein": len(self._proteins), "layer": len(self.layers), "head": len(self.heads)}
+        sizes = [count(number, noun) for noun, number in numbers.items()]
         folder = Path(__file__).with_name("templates")
         script = "".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
         return render_page(
@@ -211,10 +212,6 @@ def _plain(values: NDArray[np.floating]) -> list[list[float | None]]:
 
 def _stops(name: str) -> list[str]:
     return [to_hex(colour) for colour in colormaps[name](np.linspace(0, 1, _NUM_STOPS))]
-
-
-def _count(things: Sequence[object], name: str) -> str:
-    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _spell_table(table: Table) -> dict[str, Any]:

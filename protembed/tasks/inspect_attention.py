@@ -25,7 +25,7 @@ from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.annotations import read_sites
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
-from protembed.data.structures import read_chains
+from protembed.data.structures import read_chains, structure_files
 from protembed.device import choose_device, worker_pool
 from protembed.files import atomic_directory, write_json, write_table
 from protembed.inference.engine import Computation, Engine
@@ -139,7 +139,8 @@ class _Inspection:
 
     def __init__(self, checkpoint: Checkpoint, config: AttentionConfig, directory: Path) -> None:
         self._checkpoint, self._config, self._directory = checkpoint, config, directory
-        chains = [chain for path in config.structures for chain in read_chains(path)]
+        files = [file for path in config.structures for file in structure_files(path)]
+        chains = [chain for file in files for chain in read_chains(file)]
         self._structures = StructureMatches(chains, config.num_maps)
         self._sites = SiteMarks([] if config.sites is None else read_sites(config.sites), str(config.sites))
         self._reader = _reader(checkpoint, config)
@@ -244,6 +245,9 @@ class _Inspection:
         self._evidence = evidence
         write_figures(self._directory / "structures.tsv", STRUCTURE_COLUMNS, map(structure_row, self._structures.shown))
         write_figures(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
+        if evidence.fitted is None:
+            self._warnings.append("one protein alone has a structure: no contact head is fitted, for that needs two")
+            return
         if not evidence.fitted.says_anything:
             self._warnings.append("the regression over all heads found nothing to go by: no contact head is kept of it")
             return

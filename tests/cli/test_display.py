@@ -118,7 +118,7 @@ def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch)
         counter.advance(1000)
 
     told = capsys.readouterr().err
-    assert "embedded: 1 proteins, 1,000 residues, 32 residues/s; 25%, about 1 min 33 s left" in told
+    assert "embedded: 1 protein, 1,000 residues, 32 residues/s; 25%, about 1 min 33 s left" in told
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

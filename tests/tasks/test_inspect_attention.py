@@ -183,11 +183,27 @@ def test_the_rr_file_is_as_casp_wants_it(weighed_with_head, shown_fasta):
     assert 0 < float(probability) < 1
 
 
-def test_structures_of_one_protein_alone_are_too_few(inspect, shown_fasta, tmp_path):
-    with pytest.raises(TooFewStructuresError, match="shows 1 of the proteins"):
-        inspect(fasta=shown_fasta, structures=STRUCTURES[:1])
+def test_one_protein_alone_is_weighed_and_nothing_is_fitted_to_it(tiny_model, shown_fasta, tmp_path):
+    output = tmp_path / "out"
+    config = AttentionConfig(output=output, structures=STRUCTURES[:1], num_permutations=200, num_maps=1)
 
-    assert list(tmp_path.iterdir()) == []
+    summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
+
+    assert (summary.num_structures, summary.precisions) == (1, [])
+    assert "no contact head is fitted, for that needs two" in summary.warnings[-1]
+    assert all(0 <= float(row["long_range_p_at_l"]) <= 1 for row in rows_of(output / "heads.tsv"))
+    assert len(rows_of(output / "structures.tsv")) == 1
+    assert not (output / "model").exists()
+
+
+def test_a_folder_of_structures_is_all_of_them(weighed, tiny_model, shown_fasta, tmp_path):
+    output = tmp_path / "folder"
+    config = AttentionConfig(output=output, structures=[STRUCTURES[0].parent], num_permutations=200, num_maps=2)
+
+    inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
+
+    for name in ("structures.tsv", "contacts.tsv", "heads.tsv"):
+        assert (output / name).read_bytes() == (weighed / name).read_bytes()
 
 
 def test_structures_of_other_proteins_are_refused_in_a_sentence(inspect, tmp_path):
