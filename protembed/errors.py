@@ -20,6 +20,7 @@
     ├── RunInUseError                   1   a run directory that another process is writing
     ├── LostProcessError                1   another process of the run that has ended
     ├── NotEnoughMemoryError            1   a model that is too large for this machine
+    ├── NotEnoughRoomError              1   attention maps that are too large for this machine
     ├── NotFiniteError                  1   vectors that hold what is no number
     ├── TooLongForMemoryError           1   a stretch of a protein that is too long for this machine
     ├── HubError                        1   a model that could not be fetched from the hub
@@ -200,6 +201,17 @@ class NotEnoughMemoryError(ProtembedError):
         super().__init__(
             f"training {size} needs at least {needed / 2**30:,.1f} GiB of memory, and {available / 2**30:,.1f} GiB are "
             "there; choose a smaller --size"
+        )
+
+
+class NotEnoughRoomError(ProtembedError):
+    """Attention maps that need more memory or disk than there is."""
+
+    def __init__(self, resource: str, needed: int, available: int, longest: str, advice: str) -> None:
+        self.resource, self.needed, self.available = resource, needed, available
+        super().__init__(
+            f"attention maps need about {needed / 1e9:,.1f} GB of {resource}, most of it for {longest}, and "
+            f"{available / 1e9:,.1f} GB are there; {advice}"
         )
 
 

@@ -21,6 +21,10 @@ STATISTICS = ("entropy", "mean_distance", "on_self", "on_neighbours", "on_cls", 
 # And on each amino acid.
 ALL_STATISTICS = (*STATISTICS, *(f"on_{letter}" for letter in AMINO_ACIDS))
 
+# Residues whose attention is described at once. What is computed of a whole map on the way is larger than the map, and
+# too small for the C library to give it back to the system.
+_ROWS_AT_ONCE = 128
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -188,25 +192,30 @@ def head_statistics(weights: Tensor) -> Tensor:
     Returns:
         (statistics, head), float64, in the order of `STATISTICS`.
     """
-    # Head by head: what is computed on the way is as large as the maps themselves.
-    return torch.cat([_one_head_statistics(head[None]) for head in weights], dim=1)
+    return torch.stack([_one_head_statistics(head) for head in weights], dim=1)
 
 
 def _one_head_statistics(weights: Tensor) -> Tensor:
-    rows = weights[:, 1:-1]  # (head, residues, length): what residues attend to
-    among_residues = rows[..., 1:-1]  # (head, residues, residues)
+    parts = weights[1:-1].split(_ROWS_AT_ONCE)  # what residues attend to
+    values = [_row_statistics(rows, number * _ROWS_AT_ONCE) for number, rows in enumerate(parts)]
+    return torch.cat(values, dim=1).sum(-1, dtype=torch.float64)
+
+
+def _row_statistics(rows: Tensor, start: int) -> Tensor:
+    """Describe what some residues, from `start` on, attend to: from (some, length) to (statistics, some)."""
+    among_residues = rows[:, 1:-1]  # (some, residues)
     places = torch.arange(among_residues.shape[-1])
-    distance = (places[:, None] - places).abs()
-    on_residues = among_residues.sum(-1).clamp(min=torch.finfo(weights.dtype).tiny)
+    distance = (places[start : start + len(rows), None] - places).abs()
+    on_residues = among_residues.sum(-1).clamp(min=torch.finfo(rows.dtype).tiny)
     per_residue = (
         torch.special.entr(rows).sum(-1),
         (among_residues * distance).sum(-1) / on_residues,
-        among_residues.diagonal(dim1=-2, dim2=-1),
+        among_residues.diagonal(start),
         (among_residues * (distance == 1)).sum(-1),
-        rows[..., 0],
-        rows[..., -1],
+        rows[:, 0],
+        rows[:, -1],
     )
-    return torch.stack([values.sum(-1, dtype=torch.float64) for values in per_residue])
+    return torch.stack(per_residue)
 
 
 def amino_acid_shares(weights: Tensor, tokens: Tensor) -> Tensor:
@@ -219,7 +228,9 @@ def amino_acid_shares(weights: Tensor, tokens: Tensor) -> Tensor:
     Returns:
         (20, head), float64, in the order of the alphabet.
     """
-    received = weights[:, 1:-1].sum(1, dtype=torch.float64)  # (head, length)
+    # torch turns what it sums up into float64 first, and all at once would be as large as two layers.
+    parts = ((part.sum(0, dtype=torch.float64) for part in head[1:-1].split(_ROWS_AT_ONCE)) for head in weights)
+    received = torch.stack([torch.stack([*of_head]).sum(0) for of_head in parts])  # (head, length)
     is_amino_acid = tokens[:, None] == torch.arange(AMINO_ACID_IDS.start, AMINO_ACID_IDS.stop)  # (length, 20)
     return is_amino_acid.T.to(torch.float64) @ received.T
 

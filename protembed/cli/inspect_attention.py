@@ -6,10 +6,10 @@ from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
-from protembed.text import count
+from protembed.text import count, file_size
 
 if TYPE_CHECKING:
-    from protembed.tasks.inspect_attention import AttentionSummary
+    from protembed.tasks.inspect_attention import AttentionPlan, AttentionSummary
 
 
 @configured
@@ -27,7 +27,20 @@ def inspect_attention(
     display = Display(show)
     display.say_fetching(model)
     with display.counting("inspected") as counter:
-        summary = inspect(fasta, model, attention, reader=reader, compute=compute, on_protein=counter.advance)
+
+        def show_plan(plan: "AttentionPlan") -> None:
+            display.say(describe_plan(plan))
+            counter.expect(plan.num_residues)
+
+        summary = inspect(
+            fasta,
+            model,
+            attention,
+            reader=reader,
+            compute=compute,
+            on_plan=show_plan,
+            on_protein=counter.advance,
+        )
     display.say_model(model)
     display.warn(summary.warnings)
     contacts = ", contacts" if summary.has_contacts else ""
@@ -41,6 +54,13 @@ def inspect_attention(
             for label, number in summary.num_following.items()
         ),
     )
+
+
+def describe_plan(plan: "AttentionPlan") -> str:
+    """Say what there is to look at, and what it will take."""
+    counts = f"{count(plan.num_proteins, 'protein')}, {count(plan.num_residues, 'residue')}"
+    room = f"{file_size(plan.memory_bytes)} of memory and {file_size(plan.disk_bytes)} of disk"
+    return f"{counts}, the longest {plan.longest_id!r} of {plan.longest:,}; about {room}"
 
 
 def describe_precisions(summary: "AttentionSummary") -> list[str]:

@@ -13,6 +13,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from protembed.files import atomic_file, atomic_path
 
+# Rows of a map that are copied, to be converted and written.
+_ROWS_AT_ONCE = 128
+
 
 class ArrayStream:
     """A `.npy` file to which rows are appended while their number is not yet known.
@@ -91,11 +94,12 @@ class LayeredMaps:
 
     def append(self, maps: Iterable[NDArray[np.floating]]) -> None:
         """Write the next layer: of each head (residues, residues)."""
-        for number, head in enumerate(maps):  # one by one: a layer may be large
+        for number, head in enumerate(maps):  # one by one, and by rows: a layer may be large
             if self._is_hdf5:
                 self._maps[self._num_written, number] = head.astype(self._dtype)
             else:
-                self._member.write(np.ascontiguousarray(head, self._dtype).data)
+                for start in range(0, len(head), _ROWS_AT_ONCE):
+                    self._member.write(np.ascontiguousarray(head[start : start + _ROWS_AT_ONCE], self._dtype).data)
         self._num_written += 1
 
     def close(self, others: Mapping[str, NDArray[Any]]) -> None:

@@ -14,9 +14,11 @@ from protembed.config.shared import ModelConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.data.structures import read_chains
+from protembed.device import peak_memory
 from protembed.errors import (
     ConfigError,
     IllegalResidueError,
+    NotEnoughRoomError,
     OutputExistsError,
     TableError,
     TooFewStructuresError,
@@ -321,6 +323,48 @@ def test_a_long_protein_is_shown_whole_in_blocks_of_residues(inspect, proteins, 
         expected = [head.max() for layer in arrays["attention"] for head in layer]
     assert [one["peak"] for one in data["proteins"][0]["maps"]] == pytest.approx(expected, rel=1e-3)
     assert (output / "figures" / "protein-000001.png").exists()
+
+
+# What it will take
+
+
+def test_what_it_will_take_is_said_before_anything_is_computed(tiny_model, proteins_fasta, proteins, tmp_path):
+    told, done = [], []
+    summary = inspect_attention(
+        [proteins_fasta],
+        ModelConfig(model=tiny_model),
+        AttentionConfig(output=tmp_path / "out", num_maps=3),
+        on_plan=lambda plan: told.append((plan, len(done))),
+        on_protein=done.append,
+    )
+
+    assert told == [(summary.plan, 0)]
+    plan = summary.plan
+    assert (plan.num_proteins, plan.num_residues) == (len(proteins), sum(map(len, proteins)))
+    assert plan.longest == max(map(len, proteins))
+    assert plan.memory_bytes > peak_memory(torch.device("cpu")) / 2
+    assert plan.disk_bytes >= sum(path.stat().st_size for path in (tmp_path / "out" / "maps").iterdir()) * 0.98
+
+
+@pytest.mark.parametrize(("resource", "amount"), [("total_memory", 1_000_000), ("free_disk", 1000)])
+def test_what_does_not_fit_is_refused_before_anything_is_computed(inspect, monkeypatch, tmp_path, resource, amount):
+    monkeypatch.setattr(f"protembed.analysis.footprint.{resource}", lambda place: amount)
+    monkeypatch.setattr("protembed.inference.engine.Engine.run", lambda *arguments: pytest.fail("it was computed"))
+
+    with pytest.raises(NotEnoughRoomError, match="attention maps need about"):
+        inspect()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stdin_is_read_twice(tiny_model, proteins_fasta, tmp_path, give_stdin):
+    give_stdin(proteins_fasta.read_bytes())
+
+    summary = inspect_attention(
+        [Path("-")], ModelConfig(model=tiny_model), AttentionConfig(output=tmp_path / "out", num_maps=1)
+    )
+
+    assert summary.num_proteins == len(rows_of(tmp_path / "out" / "proteins.tsv")) > 1
 
 
 # Refusals
