@@ -5,8 +5,8 @@
 MODEL is whatever `--model` takes elsewhere. DIR holds `corpus/` (`train.fasta.xz`, `valid.fasta.gz`,
 `clusters.tsv.gz`), `tasks/` (the tables that `finetune.py` names), `structures/` (with `list.tsv`: columns `file` and
 `sequence`) and `dms/` (tables of `mutant`, `mutated_sequence` and `score`). Beside the model stand the same shape from
-random initialisation and what only counts letters. Probes are linear, on frozen vectors, of at most 3,000 training
-and 2,000 test rows; all intervals are of 95 %: over proteins, variants or queries. Prints Markdown.
+random initialisation and what only counts letters. Probes are linear, on frozen vectors, of at most 2,000 training
+and 1,000 test rows; all intervals are of 95 %: over proteins, variants or queries. Prints Markdown.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from protembed.device import num_threads
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 
-MOST_TRAINING_ROWS, MOST_TEST_ROWS = 3_000, 2_000
+MOST_TRAINING_ROWS, MOST_TEST_ROWS = 2_000, 1_000
 NUM_QUERIES, NUM_OTHERS = 2_000, 8_000
 # The least that the command allows: which heads are significant is not asked here.
 NUM_PERMUTATIONS = 100
