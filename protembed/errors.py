@@ -71,8 +71,8 @@ class DamagedArchiveError(FormatError):
 
     def __init__(self, path: str, reason: str, *, num_records: int | None = None) -> None:
         self.reason, self.num_records = reason, num_records
-        where = "" if num_records is None else f" after {num_records:,} whole records"
-        super().__init__(path, f"the archive is truncated or damaged{where} ({reason})", "fetch or make it again")
+        before = "" if num_records is None else f", whole records before that: {num_records:,}"
+        super().__init__(path, f"the archive is truncated or damaged ({reason}){before}", "fetch or make it again")
 
 
 class RecordError(DataError):

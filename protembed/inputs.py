@@ -9,17 +9,18 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from protembed.archives import decompressed
-from protembed.errors import DamagedArchiveError, InputNotFoundError
+from protembed.errors import DamagedArchiveError, DataError, InputNotFoundError
 
 STANDARD_STREAM = Path("-")
 # The name of the file in TMPDIR that keeps what came from stdin, so that it can be read a second time; other pipes have
 # theirs in such brackets too.
 SPOOLED_STDIN = "<stdin>"
+_BLOCK = 1 << 20
 
 
 def display_name(path: Path) -> str:
@@ -45,7 +46,9 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         with open_bytes(path) as source:
-            yield decompressed(source)
+            stream = decompressed(source)
+            with _damage_first(stream) if stream is not source else nullcontext():
+                yield stream
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise DamagedArchiveError(display_name(path), str(error)) from error
     except OSError as error:
@@ -53,6 +56,17 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
             raise
         # bz2 reports a damaged stream as an OSError without a number.
         raise DamagedArchiveError(display_name(path), str(error)) from error
+
+
+@contextmanager
+def _damage_first(archive: BinaryIO) -> Iterator[None]:
+    """Read an archive in which bad data were met to its end: whether it or they are at fault its checksum says."""
+    try:
+        yield
+    except DataError:
+        while archive.read(_BLOCK):
+            pass
+        raise
 
 
 @contextmanager
