@@ -68,6 +68,7 @@ def test_a_batch_lays_crops_one_after_the_other():
     assert batch.num_tokens == 9
 
 
+@pytest.mark.promise(24)
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 120))
 def test_packs_hold_the_budget_in_order_and_could_not_take_one_more(lengths, budget):
     parts = list(split_by_budget(lengths, budget))
@@ -77,6 +78,7 @@ def test_packs_hold_the_budget_in_order_and_could_not_take_one_more(lengths, bud
     assert all(sum(lengths[one]) + lengths[other.start] > budget for one, other in itertools.pairwise(parts))
 
 
+@pytest.mark.promise(24)
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), budget=st.integers(1, 120))
 def test_even_packs_are_as_few_as_can_be_and_differ_by_less_than_one_protein(lengths, budget):
     parts = divide_evenly(lengths, budget)

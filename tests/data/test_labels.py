@@ -223,6 +223,7 @@ def test_a_bad_table_is_refused_with_one_sentence_and_its_line(read, refused, co
         read(content)
 
 
+@pytest.mark.promise(12)
 def test_a_truncated_archive_is_refused(read):
     with pytest.raises(FormatError, match="truncated or damaged"):
         read(gzip.compress(SMALL.encode() + b"e,MKT,1,train\n" * 1000)[:-20])

@@ -71,6 +71,7 @@ def esm_directory(tiny_esm, tmp_path_factory):
     return directory
 
 
+@pytest.mark.promise(10, 11)
 def test_rows_are_the_means_over_residues_in_input_order(embed, esm_directory, oracle):
     rows = np.load(embed("emb.npy", model=esm_directory))
 
@@ -84,6 +85,7 @@ def test_other_poolings_are_over_residues_too(embed, esm_directory, oracle, pool
     np.testing.assert_allclose(rows, np.stack([rule(states, axis=0) for states in oracle]), **PARITY)
 
 
+@pytest.mark.promise(11)
 def test_every_residue_of_every_protein_has_its_vector(embed, esm_directory, oracle):
     with np.load(embed("emb.npz", model=esm_directory, per_residue=True)) as packed:
         offsets = packed["offsets"]
@@ -161,6 +163,7 @@ def test_bad_input_leaves_no_output(embed, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
 
 
+@pytest.mark.promise(10)
 def test_records_left_out_on_request_are_listed(embed, tmp_path):
     fasta = tmp_path / "mixed.fasta"
     fasta.write_text(">a\nMKTAYIAK\n>b\nMK1\n>c\nMKV\n")
@@ -178,6 +181,7 @@ def test_without_a_model_it_takes_the_one_in_the_box(proteins_fasta, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "none.npy"), np.load(tmp_path / "named.npy"))
 
 
+@pytest.mark.promise(10)
 def test_five_hundred_windows_keep_the_input_order(embed, tmp_path, proteins, esm_directory, oracle):
     order = np.random.default_rng(0).integers(len(proteins), size=500)
     fasta = tmp_path / "many.fasta"
@@ -240,6 +244,7 @@ def test_long_proteins_are_an_error_where_that_was_asked_for(embed, windowed_mod
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.promise(10)
 def test_long_proteins_are_left_out_and_listed_where_that_was_asked_for(embed, windowed_model, proteins_fasta, lengths):
     output = embed("emb.npy", model=windowed_model, long="skip")
 
@@ -356,6 +361,7 @@ def test_half_precision_is_near_the_full_one_and_recorded(embed, windowed_model,
 # Shards
 
 
+@pytest.mark.promise(10)
 @pytest.mark.parametrize("total", [1, 3, 7])
 def test_shards_one_after_the_other_are_the_whole(embed, windowed_model, proteins_fasta, total):
     whole = embed("whole.npy", model=windowed_model)
@@ -384,6 +390,7 @@ def test_shards_are_of_about_as_many_residues(embed, lengths):
     assert max(counts) - min(counts) < 2 * max(lengths)
 
 
+@pytest.mark.promise(10)
 def test_each_record_that_was_left_out_is_listed_by_one_shard(embed, windowed_model):
     options = {"model": windowed_model, "long": "skip"}
     whole = embed("whole.npy", **options)
