@@ -18,7 +18,7 @@ TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"
 COMPRESS = {"gz": partial(gzip.compress, mtime=0), "bz2": bz2.compress, "xz": lzma.compress}
 MAGIC = {"gz": 2, "bz2": 3, "xz": 6}
 # Bytes of which no checksum takes account. gzip: flags that mean nothing to a reader, time, hint, system, and what is
-# left of the last byte of the data. bzip2: the size of its blocks, and what its tables say of letters that are not there.
+# left of the last byte of the data. bzip2: the size of its blocks, and what is said of letters that do not occur.
 UNCOVERED = {"gz": {3, 4, 5, 6, 7, 8, 9, -9}, "xz": set()}
 
 archived = pytest.mark.parametrize("kind", COMPRESS)
