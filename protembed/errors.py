@@ -8,12 +8,14 @@
     │   ├── RecordError                     a record without identifier or sequence
     │   ├── IllegalResidueError             a character that is no amino acid
     │   ├── TooLongError                    a protein longer than the model's window, where that was refused
-    │   ├── TableError                      a row of a labelled table
+    │   ├── TableError                      a row of a table
+    │   ├── UnscorableVariantError          a variant that is no substitution of amino acids
+    │   ├── MismatchedResidueError          a mutation that names another residue than stands there
     │   ├── NothingToLearnError             too few proteins
     │   ├── NothingToMeasureError           validation proteins of unknown residues alone
     │   ├── ModelFormatError                a model directory that cannot be read
     │   ├── StructureError                  a structure that cannot be read or shows no protein
-    │   └── TooFewStructuresError           structures of too few proteins to learn contacts from
+    │   └── TooFewStructuresError           structures that show none of the proteins
     ├── InputNotFoundError             66   no such file, model or column
     ├── OutputExistsError               1   a finished result that would be overwritten
     ├── OutputError                     1   a result that could not be written
@@ -21,6 +23,7 @@
     ├── RunInUseError                   1   a run directory that another process is writing
     ├── LostProcessError                1   another process of the run that has ended
     ├── NotEnoughMemoryError            1   a model that is too large for this machine
+    ├── NotEnoughRoomError              1   attention maps that are too large for this machine
     ├── NotFiniteError                  1   vectors that hold what is no number
     ├── TooLongForMemoryError           1   a stretch of a protein that is too long for this machine
     ├── HubError                        1   a model that could not be fetched from the hub
@@ -113,12 +116,38 @@ class TooLongError(DataError):
 
 
 class TableError(DataError):
-    """A row, or the whole, of a labelled table."""
+    """A row, or the whole, of a table."""
 
     def __init__(self, path: str, found: str, advice: str, *, line: int | None = None) -> None:
         self.path, self.found, self.advice, self.line = path, found, advice, line
         where = path if line is None else f"{path}, line {line}"
         super().__init__(f"{where}: {found}; {advice}")
+
+
+class UnscorableVariantError(DataError):
+    """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is no amino acid."""
+
+    def __init__(self, path: str, line: int, found: str) -> None:
+        self.path, self.line, self.found = path, line, found
+        super().__init__(
+            f"{path}, line {line}: {found}; only substitutions among the 20 amino acids are scored, such as A42G or "
+            "A42G:K50R: correct the row, or pass --on-illegal skip (leave such rows out)"
+        )
+
+
+class MismatchedResidueError(DataError):
+    """A mutation that names another residue than stands at its position, or a position that is not there."""
+
+    def __init__(
+        self, path: str, line: int, mutation: str, found: str, advice: str = "correct the row, or give its wild type"
+    ) -> None:
+        self.path, self.line, self.mutation, self.found, self.advice = path, line, mutation, found, advice
+        super().__init__(f"{path}, line {line}: {mutation} does not fit, for {found}; {advice}")
+
+    def with_offset(self, offset: int) -> "MismatchedResidueError":
+        """Make the same error for a table whose numbering is shifted as a whole."""
+        advice = f"the table's mutations would all fit with --offset {offset}"
+        return MismatchedResidueError(self.path, self.line, self.mutation, self.found, advice)
 
 
 class NothingToLearnError(DataError):
@@ -215,6 +244,17 @@ class NotEnoughMemoryError(ProtembedError):
         )
 
 
+class NotEnoughRoomError(ProtembedError):
+    """Attention maps that need more memory or disk than there is."""
+
+    def __init__(self, resource: str, needed: int, available: int, longest: str, advice: str) -> None:
+        self.resource, self.needed, self.available = resource, needed, available
+        super().__init__(
+            f"attention maps need about {needed / 1e9:,.1f} GB of {resource}, most of it for {longest}, and "
+            f"{available / 1e9:,.1f} GB are there; {advice}"
+        )
+
+
 class TooLongForMemoryError(ProtembedError):
     """A stretch of a protein that does not fit into memory even alone."""
 
@@ -222,7 +262,7 @@ class TooLongForMemoryError(ProtembedError):
         self.num_tokens = num_tokens
         super().__init__(
             f"a stretch of {num_tokens:,} tokens alone does not fit into memory; choose a machine with more of it, a "
-            "smaller model, for embed a smaller --window-residues, or for finetune --gradient-checkpointing"
+            "smaller model, for embed and score a smaller --window-residues, or for finetune --gradient-checkpointing"
         )
 
 
@@ -285,11 +325,11 @@ class StructureError(DataError):
 
 
 class TooFewStructuresError(DataError):
-    """Structures that show too few of the proteins to choose heads on some and measure them on others."""
+    """Structures that show none of the proteins, or none that has long-range contacts."""
 
     def __init__(self, num_proteins: int) -> None:
         self.num_proteins = num_proteins
         super().__init__(
-            f"--structures shows {num_proteins} of the proteins with long-range contacts, and two at least are needed; "
+            f"--structures shows {num_proteins} of the proteins with long-range contacts, and one at least is needed; "
             "give more structures, or proteins whose sequences they show"
         )

@@ -33,6 +33,16 @@ LabelsPath = Annotated[
         readable=OPENED_BY_US,
     ),
 ]
+VariantsPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="VARIANTS",
+        help="Variants: CSV or TSV with mutations (A42G, several joined by a colon), mutated sequences or both, plain "
+        "or compressed; - is stdin.",
+        show_default=False,
+        readable=OPENED_BY_US,
+    ),
+]
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:

@@ -103,16 +103,17 @@ def test_whatever_is_given_instead_of_fasta_is_named_in_one_line_of_status_65(gi
 
 
 @pytest.mark.promise(14)
-def test_whatever_is_given_instead_of_a_table_is_one_line_of_status_65(give, tmp_path):
-    path = tmp_path / "labels.csv"
+@pytest.mark.parametrize("command", ["finetune", "score"])
+def test_whatever_is_given_instead_of_a_table_is_one_line_of_status_65(give, tmp_path, command):
+    path = tmp_path / "table.csv"
     for content, _ in INSTEAD_OF_FASTA.values():
         path.write_bytes(content)
 
-        assert_one_line(give("finetune", path), 65)
+        assert_one_line(give(command, path), 65)
 
 
 @pytest.mark.promise(14)
-@pytest.mark.parametrize("command", [*READERS, "finetune"])
+@pytest.mark.parametrize("command", [*READERS, "finetune", "score"])
 def test_what_cannot_be_read_is_one_line_of_status_66(give, tmp_path, monkeypatch, command):
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
@@ -172,14 +173,18 @@ def test_a_damaged_archive_is_status_65_names_the_records_and_leaves_nothing(giv
 
 
 @pytest.mark.promise(12)
-def test_a_damaged_table_is_status_65_names_the_rows_and_leaves_nothing(give, tmp_path):
-    path = tmp_path / "labels.csv"
-    path.write_bytes(gzip.compress(b"sequence,target\n" + b"MKTAY,1.5\nMRRLA,2.5\n" * 9)[:-4])
+@pytest.mark.parametrize(
+    ("command", "header", "row"),
+    [("finetune", "sequence,target", "MKTAY,1.5"), ("score", "sequence,mutant", "MKTAY,M1A")],
+)
+def test_a_damaged_table_is_status_65_names_the_rows_and_leaves_nothing(give, tmp_path, command, header, row):
+    path = tmp_path / "table.csv"
+    path.write_bytes(gzip.compress("\n".join([header, *[row] * 3000, ""]).encode())[:-4])
 
-    result = give("finetune", path)
+    result = give(command, path)
 
     assert_one_line(result, 65)
-    assert "whole records before that: 18" in result.stderr
+    assert "whole records before that: 3,000" in result.stderr
 
 
 @pytest.mark.promise(14)
