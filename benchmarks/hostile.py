@@ -4,8 +4,8 @@
     python benchmarks/hostile.py [examples/proteins.fasta] [--proteins 40]
 
 Each file is given to `protembed embed --dry-run`, `mmseqs createdb`, `diamond makedb`, `seqkit stats` and `phmmer`;
-tools that are not installed are left out. A cell says how many sequences were read, by how many residues they differ from
-the true ones, and whether the tool said that anything was odd; or that it refused, with its status.
+those that are not installed are left out. A cell says how many sequences were read, by how many residues they differ
+from the true ones, and whether the tool said that anything was odd; or that it refused, with its status.
 """
 
 import argparse

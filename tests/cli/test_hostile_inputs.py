@@ -92,7 +92,8 @@ def assert_one_line(result, status):
 @pytest.mark.parametrize("command", READERS)
 def test_whatever_is_given_instead_of_fasta_is_named_in_one_line_of_status_65(give, tmp_path, command):
     path = tmp_path / "proteins.fasta"
-    for content, name in INSTEAD_OF_FASTA.values():
+    # All commands have the one reader; of the others a few are enough.
+    for content, name in list(INSTEAD_OF_FASTA.values())[:: 1 if command == "embed" else 4]:
         path.write_bytes(content)
 
         result = give(command, path)

@@ -148,7 +148,7 @@ def as_we_read(title, letters):
 
 
 @pytest.mark.promise(24)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(lines=st.lists(LINES, min_size=1, max_size=8), newline=ENDS, begins=st.sampled_from([">a\nMK\n", ""]))
 def test_what_we_accept_biopython_reads_alike_but_for_documented_differences(lines, newline, begins):
     content = (begins + newline.join(lines)).encode()
@@ -169,7 +169,7 @@ def test_what_we_accept_biopython_reads_alike_but_for_documented_differences(lin
 
 
 @pytest.mark.promise(24)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     proteins=st.lists(
         st.tuples(st.text("abcXYZ0189|._-/=", min_size=1, max_size=9), st.text(RESIDUES, min_size=1, max_size=70)),
