@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from Bio import bgzf
@@ -30,7 +31,7 @@ from Bio import bgzf
 from protembed.data.fasta import Record, read_fasta
 
 COMPLAINT = re.compile(r"warn|err|invalid|fail|corrupt|truncat|unexpected|cannot|could not|not (found|readable)", re.I)
-NOBODY = 65534
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
 @dataclass(frozen=True)
@@ -228,17 +229,16 @@ def try_out(tool: Tool, case: Case, query: Record) -> Outcome:
         for path in (folder, out):
             path.chmod(0o777)
         # A superuser may read everything.
-        as_nobody = {"user": NOBODY} if case.name == "no permission" and os.geteuid() == 0 else {}
+        as_nobody = AS_NOBODY if case.name == "no permission" and os.geteuid() == 0 else []
         environment = {**os.environ, "HOME": name, "NO_COLOR": "1"}
         fasta = lay(case, folder)
         done = subprocess.run(
-            tool.arguments(fasta, out),
+            [*as_nobody, *tool.arguments(fasta, out)],
             capture_output=True,
             timeout=300,
             env=environment,
             stdin=subprocess.DEVNULL,
             check=False,
-            **as_nobody,
         )
         text = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
         counts = tool.count(out, text) or (None, None)
@@ -257,12 +257,9 @@ def cell(outcome: Outcome, case: Case) -> str:
     if outcome.num_sequences is None:
         return f"nothing, status 0, {said}"
     read = f"{outcome.num_sequences} read"
-    if case.num_residues is not None and (outcome.num_sequences, outcome.num_residues) == (
-        case.num_proteins,
-        case.num_residues,
-    ):
-        return f"{read}: all"
     if case.num_residues is not None and outcome.num_residues is not None:
+        if (outcome.num_sequences, outcome.num_residues) == (case.num_proteins, case.num_residues):
+            return f"{read}: all"
         read += f", {outcome.num_residues - case.num_residues:+,} residues"
     return f"{read}, {said}"
 
@@ -287,7 +284,7 @@ def main() -> None:
     parser.add_argument("--proteins", type=int, default=40)
     options = parser.parse_args()
 
-    records = [record for record in read_fasta([options.fasta])][: options.proteins]
+    records = list(islice(read_fasta([options.fasta]), options.proteins))
     tools = [
         tool
         for tool in TOOLS
