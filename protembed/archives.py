@@ -8,7 +8,11 @@ from collections.abc import Callable
 from typing import IO, Any, BinaryIO, cast
 
 _BLOCK = 1 << 20
-_MAGIC_LENGTH = 6
+_MAGIC_LENGTH = 16
+# Blocked gzip, BGZF, is cut between two blocks without a trace, were it not for the empty block that ends it.
+# Source: SAM/BAM format specification, sections 4.1 and 4.1.2.
+_BGZF_START, _BGZF_FIELD = b"\x1f\x8b\x08\x04", b"BC\x02\x00"
+_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\x00": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
@@ -18,12 +22,28 @@ _DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
 def decompressed(raw: BinaryIO) -> BinaryIO:
     """Decompress gzip, bzip2 or xz as the first bytes of a buffered stream say; anything else passes as it is."""
     head = cast("IO[bytes]", raw).peek(_MAGIC_LENGTH)[:_MAGIC_LENGTH]  # type: ignore[attr-defined]  # buffered readers only
+    if head.startswith(_BGZF_START) and head.endswith(_BGZF_FIELD):
+        return cast("BinaryIO", gzip.open(cast("BinaryIO", _Blocks(raw)), "rb"))
     if head.startswith(b"\x1f\x8b"):
         return cast("BinaryIO", gzip.open(raw, "rb"))
     for magic, make in _DECOMPRESSORS.items():
         if head.startswith(magic):
             return cast("BinaryIO", io.BufferedReader(_Members(raw, make)))
     return raw
+
+
+class _Blocks:
+    """The bytes of a BGZF file as `gzip` takes them; without the block that ends it something is missing."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._end = raw, b""
+
+    def read(self, size: int) -> bytes:
+        data = self._raw.read(size)
+        self._end = (self._end + data)[-len(_BGZF_END) :]
+        if not data and self._end != _BGZF_END:
+            raise EOFError("the block that ends BGZF is missing")
+        return data
 
 
 class _Members(io.RawIOBase):

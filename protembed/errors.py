@@ -3,7 +3,8 @@
     ProtembedError                      exit status 1
     ├── ConfigError                     2   an option out of its range, or options that contradict each other
     ├── DataError                      65   an input that is not what it should be
-    │   ├── FormatError                     not FASTA at all, damaged, or empty
+    │   ├── FormatError                     not FASTA at all, or empty
+    │   │   └── DamagedArchiveError         an archive that is truncated or damaged
     │   ├── RecordError                     a record without identifier or sequence
     │   ├── IllegalResidueError             a character that is no amino acid
     │   ├── TooLongError                    a protein longer than the model's window, where that was refused
@@ -60,12 +61,21 @@ class DataError(ProtembedError):
 
 
 class FormatError(DataError):
-    """A file that is no FASTA, is damaged, or is empty."""
+    """A file that is no FASTA, or is empty."""
 
     def __init__(self, path: str, found: str, advice: str, *, line: int | None = None) -> None:
         self.path, self.found, self.advice, self.line = path, found, advice, line
         where = path if line is None else f"{path}, line {line}"
         super().__init__(f"{where}: {found}; {advice}")
+
+
+class DamagedArchiveError(FormatError):
+    """An archive that is truncated or damaged; however many records were read before, they are no whole data set."""
+
+    def __init__(self, path: str, reason: str, *, num_records: int | None = None) -> None:
+        self.reason, self.num_records = reason, num_records
+        before = "" if num_records is None else f", whole records before that: {num_records:,}"
+        super().__init__(path, f"the archive is truncated or damaged ({reason}){before}", "fetch or make it again")
 
 
 class RecordError(DataError):
@@ -86,6 +96,8 @@ class IllegalResidueError(DataError):
         )
         if found == ">":
             advice = "put every header on a line of its own"
+        if found == "\0":
+            advice = "the file is binary or damaged, fetch or make it again"
         super().__init__(
             f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is no amino acid; {advice}"
         )
@@ -169,7 +181,7 @@ class ModelFormatError(DataError):
 
 
 class InputNotFoundError(ProtembedError):
-    """An input file or model that is not there or cannot be opened."""
+    """An input file or model that is not there or cannot be read."""
 
     exit_status = 66
 

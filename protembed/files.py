@@ -14,12 +14,12 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from protembed.errors import OutputError
-from protembed.inputs import SPOOLED_STDIN, STANDARD_STREAM
+from protembed.inputs import SPOOLED_STDIN, STANDARD_STREAM, open_bytes, passes_once
 from protembed.outputs import refuse_stranger
 from protembed.text import table_line
 
@@ -239,28 +239,23 @@ def spooled_stdin(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[lis
     Raises:
         OutputError: TMPDIR has no room.
     """
-    if not wanted or not any(map(_passes_once, paths)):
+    if not wanted or not any(map(passes_once, paths)):
         yield list(paths)
         return
     with scratch_directory() as directory:
         spools = {
-            path: _spool(path, directory / str(number)) for number, path in enumerate(set(filter(_passes_once, paths)))
+            path: _spool(path, directory / str(number)) for number, path in enumerate(set(filter(passes_once, paths)))
         }
         yield [spools.get(path, path) for path in paths]
 
 
 def _spool(path: Path, directory: Path) -> Path:
     spool = directory / (SPOOLED_STDIN if path == STANDARD_STREAM else f"<{path.name}>")
-    source = nullcontext(sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb")
-    with output_errors(spool), source as stream:
+    with output_errors(spool), open_bytes(path) as stream:
         directory.mkdir()
         with spool.open("wb") as target:
             shutil.copyfileobj(stream, target, _BLOCK)
     return spool
-
-
-def _passes_once(path: Path) -> bool:
-    return path == STANDARD_STREAM or path.is_fifo() or path.is_char_device()
 
 
 def scratch_file() -> BinaryIO:

@@ -2,22 +2,25 @@
 
 import gzip
 import hashlib
+import io
 import json
 import lzma
+import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from protembed.archives import decompressed
-from protembed.errors import FormatError, InputNotFoundError
+from protembed.errors import DamagedArchiveError, DataError, InputNotFoundError
 
 STANDARD_STREAM = Path("-")
 # The name of the file in TMPDIR that keeps what came from stdin, so that it can be read a second time; other pipes have
 # theirs in such brackets too.
 SPOOLED_STDIN = "<stdin>"
+_BLOCK = 1 << 20
 
 
 def display_name(path: Path) -> str:
@@ -38,8 +41,46 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
         The decompressed bytes as a buffered stream.
 
     Raises:
-        InputNotFoundError: the file is not there, is a directory, or may not be read.
-        FormatError: the archive is truncated or damaged; raised while it is read.
+        InputNotFoundError: the file is not there, is a directory, or cannot be read.
+        DamagedArchiveError: the archive is truncated or damaged; raised while it is read.
+    """
+    try:
+        with open_bytes(path) as source:
+            stream = decompressed(source)
+            with _damage_first(stream) if stream is not source else nullcontext():
+                yield stream
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        raise DamagedArchiveError(display_name(path), str(error)) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # bz2 reports a damaged stream as an OSError without a number.
+        raise DamagedArchiveError(display_name(path), str(error)) from error
+
+
+@contextmanager
+def _damage_first(archive: BinaryIO) -> Iterator[None]:
+    """Read an archive in which bad data were met to its end: whether it or they are at fault its checksum says."""
+    try:
+        yield
+    except DataError:
+        while archive.read(_BLOCK):
+            pass
+        raise
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, or stdin for `-`, as it lies there.
+
+    Args:
+        path: the file; `-` is stdin, which stays open.
+
+    Yields:
+        Its bytes as a buffered stream.
+
+    Raises:
+        InputNotFoundError: the file is not there, is a directory, or cannot be read.
     """
     name = display_name(path)
     try:
@@ -47,18 +88,37 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputNotFoundError(name, error.strerror or str(error), "check the path") from error
     try:
-        stream = decompressed(raw)
-        yield stream
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise FormatError(name, f"the archive is truncated or damaged ({error})", "fetch or make it again") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        # bz2 reports a damaged stream as an OSError without a number.
-        raise FormatError(name, f"the archive is damaged ({error})", "fetch or make it again") from error
+        with io.BufferedReader(_Source(raw, name)) as source:
+            yield cast("BinaryIO", source)
     finally:
         if path != STANDARD_STREAM:
             raw.close()
+
+
+class _Source(io.RawIOBase):
+    """The bytes of an input; a disk or network that fails beneath it is not taken for one that is written to."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            num_bytes: int = self._stream.readinto1(buffer)  # type: ignore[attr-defined]  # buffered readers only
+            return num_bytes
+        except OSError as error:
+            raise InputNotFoundError(self._name, error.strerror or str(error), "check the path") from error
+
+
+def passes_once(path: Path) -> bool:
+    """Tell whether a path is stdin, another pipe or a device, which cannot be read a second time."""
+    try:
+        mode = path.stat().st_mode if path != STANDARD_STREAM else stat.S_IFIFO
+    except OSError:
+        return False  # whoever opens it will be told why that is not possible
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def default_path(source: Path, suffix: str) -> Path:
@@ -67,8 +127,7 @@ def default_path(source: Path, suffix: str) -> Path:
     >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name
     'seqs.npy'
     """
-    has_no_name = source == STANDARD_STREAM or source.is_fifo()
-    return Path(("stdin" if has_no_name else source.name.partition(".")[0] or source.name) + suffix)
+    return Path(("stdin" if passes_once(source) else source.name.partition(".")[0] or source.name) + suffix)
 
 
 def read_json(path: Path) -> Any:

@@ -1,10 +1,19 @@
 """What may not stand where a result is to go: somebody else's work, and what is being read."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from protembed.errors import ConfigError, OutputExistsError
 from protembed.inputs import STANDARD_STREAM
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether something stands under a path.
+
+    Where a name is too long or a folder may not be entered `Path.exists` raises; whoever opens it is told why not.
+    """
+    return os.path.exists(path)
 
 
 def refuse_stdout(output: Path) -> None:
@@ -23,7 +32,7 @@ def refuse_existing(output: Path, *, force: bool) -> None:
     Raises:
         OutputExistsError: something stands there.
     """
-    if output != STANDARD_STREAM and output.exists() and not force:
+    if output != STANDARD_STREAM and is_there(output) and not force:
         raise OutputExistsError(output, "may be another result")
 
 
@@ -37,8 +46,8 @@ def refuse_stranger(path: Path, marker: str) -> None:
     Raises:
         OutputExistsError: something else stands there.
     """
-    is_empty = path.is_dir() and not any(path.iterdir())
-    if path.exists() and not is_empty and not (path / marker).exists():
+    is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
+    if is_there(path) and not is_empty and not is_there(path / marker):
         raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)
 
 
@@ -53,5 +62,5 @@ def refuse_input(output: Path, inputs: Sequence[Path]) -> None:
         OutputExistsError: the output is one of the inputs, or lies in one that is a directory.
     """
     for path in inputs:
-        if STANDARD_STREAM not in (path, output) and path.exists() and output.resolve().is_relative_to(path.resolve()):
+        if STANDARD_STREAM not in (path, output) and is_there(path) and output.resolve().is_relative_to(path.resolve()):
             raise OutputExistsError(output, "is read by this command", is_ours=False)

@@ -280,10 +280,11 @@ def test_paths_that_are_no_standard_input_stay_as_they_are(tmp_path):
 
 
 def test_a_full_tmpdir_is_an_output_error_and_leaves_no_copy(tmp_path, monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=SimpleNamespace(read=fail)))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b">a\nMKT\n")))
+    monkeypatch.setattr("shutil.copyfileobj", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     with pytest.raises(OutputError, match="disk full"), spooled_stdin([Path("-")]):

@@ -1,7 +1,10 @@
 import bz2
+import errno
 import gzip
 import io
 import lzma
+import os
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +16,7 @@ from protembed.inputs import (
     default_path,
     display_name,
     open_input,
+    passes_once,
     read_json,
     sha256_of_file,
     sha256_of_inputs,
@@ -25,6 +29,7 @@ ARCHIVERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 # Opening
 
 
+@pytest.mark.promise(14)
 def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(InputNotFoundError, match=str(path)) as caught, open_input(path):
@@ -32,6 +37,7 @@ def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
         assert caught.value.exit_status == 66
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("kind", ["plain", *ARCHIVERS])
 def test_an_archive_is_known_by_its_content_and_not_by_its_name(tmp_path, kind):
     (tmp_path / "seqs.txt").write_bytes(ARCHIVERS.get(kind, bytes)(CONTENT))
@@ -40,6 +46,7 @@ def test_an_archive_is_known_by_its_content_and_not_by_its_name(tmp_path, kind):
         assert stream.read() == CONTENT
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("kind", ARCHIVERS)
 def test_a_truncated_archive_is_no_shorter_input(tmp_path, kind):
     (tmp_path / "seqs").write_bytes(ARCHIVERS[kind](CONTENT)[:-9])
@@ -73,6 +80,34 @@ def test_an_error_of_the_reader_s_own_passes_an_open_input(tmp_path):
     with pytest.raises(PermissionError), open_input(tmp_path / "seqs") as stream:
         raise PermissionError(13, "denied")
     assert stream.closed
+
+
+class FailingDisk(io.BytesIO):
+    """A file of which the first kilobyte alone can be read."""
+
+    def readinto1(self, buffer):
+        if self.tell() >= 1024:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().readinto1(memoryview(buffer)[:1024])
+
+
+@pytest.mark.promise(14)
+@pytest.mark.parametrize("kind", ["plain", *ARCHIVERS])
+def test_an_input_whose_disk_fails_while_it_is_read_is_named(tmp_path, monkeypatch, kind):
+    content = ARCHIVERS.get(kind, bytes)(bytes(range(256)) * 64 + random.Random(0).randbytes(9000))
+    monkeypatch.setattr(Path, "open", lambda path, mode: FailingDisk(content))
+
+    with pytest.raises(InputNotFoundError, match=r"seqs: Input/output error") as caught, open_input(Path("seqs")) as f:
+        f.read()
+    assert caught.value.exit_status == 66
+
+
+def test_what_passes_once_is_known_and_what_cannot_be_looked_at_is_left_to_whoever_opens_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+
+    assert all(map(passes_once, [Path("-"), tmp_path / "pipe", Path("/dev/null")]))
+    assert not any(map(passes_once, [tmp_path / "file", tmp_path / "missing", tmp_path / ("x" * 300)]))
 
 
 # Names

@@ -4,7 +4,7 @@ import pytest
 
 from protembed.errors import ConfigError, OutputExistsError
 from protembed.inputs import STANDARD_STREAM
-from protembed.outputs import refuse_existing, refuse_input, refuse_stdout, refuse_stranger
+from protembed.outputs import is_there, refuse_existing, refuse_input, refuse_stdout, refuse_stranger
 
 
 def test_a_directory_does_not_go_to_stdout():
@@ -48,3 +48,13 @@ def test_what_is_read_is_not_written_by_whatever_name(tmp_path):
     for name in ("seqs.fasta", "model/../seqs.fasta", "link.fasta", "model", "model/head.safetensors"):
         with pytest.raises(OutputExistsError, match="is read by this command"):
             refuse_input(tmp_path / name, inputs)
+
+
+@pytest.mark.promise(14)
+def test_what_cannot_be_looked_at_is_left_to_whoever_opens_it(tmp_path):
+    unknowable = tmp_path / ("x" * 300)
+
+    assert not is_there(unknowable)
+    refuse_existing(unknowable, force=False)
+    refuse_stranger(unknowable, "marker")
+    refuse_input(tmp_path / "out", [unknowable])

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from protembed.cli.display import Display
-from protembed.cli.options import configured
+from protembed.cli.options import OPENED_BY_US, configured
 from protembed.config.check import CheckConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ShowConfig
 
@@ -16,6 +16,7 @@ ResultAndFasta = Annotated[
         metavar="EMBEDDINGS... FASTA...",
         help="A result of `embed`, or all shards of one in their order, and the FASTA that it was made of.",
         show_default=False,
+        readable=OPENED_BY_US,
     ),
 ]
 

@@ -16,6 +16,7 @@ from protembed.data.vectors import FormatName
 from protembed.errors import OutputExistsError
 from protembed.files import move_into_place, remove
 from protembed.inputs import STANDARD_STREAM, read_json, sha256_of_file
+from protembed.outputs import is_there
 from protembed.text import table_line
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
@@ -88,7 +89,7 @@ def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, A
     Raises:
         OutputExistsError: another result stands there, or one that is not finished.
     """
-    if not output.exists():
+    if not is_there(output):
         return None
     recorded = read_meta(output)
     if recorded is None:
@@ -111,11 +112,11 @@ def refuse_what_is_not_ours(output: Path, inputs: Sequence[Path]) -> None:
     if output == STANDARD_STREAM:
         return
     for path in (output, *(companion(output, suffix) for suffix in (IDS, FAILED, META))):
-        if not path.exists():
+        if not is_there(path):
             continue
         if not path.is_file():
             raise OutputExistsError(path, "is no file", is_ours=False)
-        if any(one.exists() and path.samefile(one) for one in inputs):
+        if any(is_there(one) and path.samefile(one) for one in inputs):
             raise OutputExistsError(path, "is an input", is_ours=False)
         if path != output and not _is_companion(output, path):
             raise OutputExistsError(path, "was not written by protembed", is_ours=False)

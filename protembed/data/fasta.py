@@ -10,7 +10,7 @@ import string
 from array import array
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,17 @@ import numpy as np
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
-from protembed.errors import FormatError, IllegalResidueError, RecordError
+from protembed.data.foreign_formats import foreign_format, format_of_line
+from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError
 from protembed.inputs import display_name, open_input
 
 OnIllegal = Literal["error", "mask", "skip"]
 
 _ACCEPTED = RESIDUES + "J"
 _ILLEGAL = re.compile(f"[^{_ACCEPTED}]")
+# Under any policy: masked or skipped, the record that a misplaced header begins would vanish, and so would whatever
+# stood where a disk has left nothing but zeros.
+_HOPELESS = re.compile(">|\0")
 _READ_AS_UNKNOWN = str.maketrans("J", "X")
 # str.upper would let foreign letters in: the dotless i becomes an I, the long s an S.
 _UPPER_CASE = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
@@ -34,25 +38,6 @@ _NUCLEOTIDES = re.compile("[ACGTUN]+")
 # Shorter than this, a peptide may well consist of A, C, G and T only.
 _NUCLEOTIDE_MIN_RESIDUES = 12
 
-_FOREIGN_BYTES = {
-    b"PK\x03\x04": "a zip archive",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
-    b"7z\xbc\xaf": "a 7z archive",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-}
-_FOREIGN_LINES = {
-    "@": "FASTQ, SAM, or another format whose lines begin with '@'",
-    ";": "the old FASTA dialect with ';' lines",
-    "LOCUS": "GenBank",
-    "ID   ": "EMBL or UniProt flat text",
-    "# STOCKHOLM": "a Stockholm alignment",
-    "CLUSTAL": "a Clustal alignment",
-    "HEADER": "a PDB file",
-    "data_": "an mmCIF file",
-    "<": "HTML or XML",
-    "{": "JSON",
-}
 _GIVE_FASTA = "give a FASTA file, whose records begin with '>'"
 
 
@@ -111,6 +96,11 @@ class ReadReport:
     nonstandard: Counter[str] = field(default_factory=Counter)
     refused: list[RefusedRecord] = field(default_factory=list)
 
+    @property
+    def num_met(self) -> int:
+        """Records that were read, kept or not."""
+        return self.num_records + len(self.refused)
+
     def warnings(self) -> list[str]:
         """Put into sentences what the user should know about the input; empty when there is nothing."""
         found = []
@@ -149,22 +139,41 @@ def read_fasta(
         The records, rows numbered from 0 over all files.
 
     Raises:
-        InputNotFoundError: a file cannot be opened.
+        InputNotFoundError: a file cannot be read.
         FormatError: a file is no FASTA, damaged, or empty.
-        RecordError: a record has no identifier or no sequence.
+        RecordError: a record has no identifier, no sequence, or a NUL byte in its header.
         IllegalResidueError: a character is no amino acid.
     """
     report = ReadReport() if report is None else report
     fingerprints = array("q")  # of the identifiers: eight bytes each, for a file may hold a hundred million
     for path in map(Path, paths):
         with (
-            open_input(path) as stream,
+            open_records(path, report) as stream,
             closing(read_fasta_stream(stream, display_name(path), on_illegal, report)) as records,
         ):
             for record in records:
                 fingerprints.append(hash(record.id))
                 yield record
     report.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
+
+
+@contextmanager
+def open_records(path: Path, report: ReadReport) -> Iterator[BinaryIO]:
+    """Open an input; if its archive turns out to be damaged, the error names the records that were read before.
+
+    Args:
+        path: the file; `-` is stdin.
+        report: counts the records while the stream is read.
+
+    Raises:
+        DamagedArchiveError: the archive is truncated or damaged.
+    """
+    num_before = report.num_met
+    try:
+        with open_input(path) as stream:
+            yield stream
+    except DamagedArchiveError as error:
+        raise DamagedArchiveError(error.path, error.reason, num_records=report.num_met - num_before) from error
 
 
 def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report: ReadReport) -> Generator[Record]:
@@ -176,7 +185,8 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
         on_illegal: what to do about a letter that is no residue.
         report: counts what was met; its number of records is the next row.
     """
-    _refuse_foreign_bytes(stream, name)
+    if foreign := foreign_format(stream):
+        raise FormatError(name, f"this is {foreign}", _GIVE_FASTA)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
     try:
         lines = _ValidatedLines(text, name)
@@ -185,6 +195,9 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
             place = lines.finished_record(number)
             if not title.split():
                 raise RecordError(name, place.line, number, "has no identifier after '>'", "name it")
+            if (nul := title.find("\0")) >= 0:
+                found = f"has a NUL byte in column {nul + 2} of its header"
+                raise RecordError(name, place.line, number, found, "the file is binary or damaged")
             record_id = title.split()[0]
             raw = clean_sequence(letters)
             if not raw:
@@ -232,13 +245,12 @@ def accept_sequence(
         The sequence in residues of the alphabet; None if its record is to be left out.
 
     Raises:
-        IllegalResidueError: a letter is no residue and `on_illegal` is `error`, or it is a `>`.
+        IllegalResidueError: a letter is no residue and `on_illegal` is `error`, or it is a `>` or NUL.
     """
     if illegal := _ILLEGAL.search(sequence):
-        glued = sequence.find(">")
-        error = illegal_residue(glued if glued >= 0 else illegal.start())
-        # Under any policy: masked or skipped, the record that a misplaced header begins would vanish.
-        if on_illegal == "error" or glued >= 0:
+        hopeless = _HOPELESS.search(sequence)
+        error = illegal_residue((hopeless or illegal).start())
+        if on_illegal == "error" or hopeless:
             raise error
         if on_illegal == "skip":
             reason = f"{error.found!r} in column {error.column} is no amino acid"
@@ -256,15 +268,6 @@ def _count_letters(sequence: str, report: ReadReport) -> None:
             report.nonstandard[letter] += sequence.count(letter)
     if len(sequence) >= _NUCLEOTIDE_MIN_RESIDUES and _NUCLEOTIDES.fullmatch(sequence):
         report.num_nucleotide_like += 1
-
-
-def _refuse_foreign_bytes(stream: BinaryIO, name: str) -> None:
-    head: bytes = stream.peek(512)[:512]  # type: ignore[attr-defined]  # every stream of open_input can peek
-    for magic, format_name in _FOREIGN_BYTES.items():
-        if head.startswith(magic):
-            raise FormatError(name, f"this is {format_name}", _GIVE_FASTA)
-    if b"\x00" in head:
-        raise FormatError(name, "this is a binary file", _GIVE_FASTA)
 
 
 @dataclass
@@ -315,8 +318,8 @@ class _ValidatedLines:
 
     def _refuse_foreign_line(self, line: str) -> None:
         if not self._places:
-            known = next((name for start, name in _FOREIGN_LINES.items() if line.lstrip().startswith(start)), None)
-            found = f"this is {known}" if known else f"the first line is {line.strip()[:40]!r}, not a '>' header"
+            foreign = format_of_line(line)
+            found = f"this is {foreign}" if foreign else f"the first line is {line.strip()[:40]!r}, not a '>' header"
             raise FormatError(self._name, found, _GIVE_FASTA, line=self._num_lines)
         if line.startswith((";", "#")):
             raise FormatError(

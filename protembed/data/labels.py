@@ -9,10 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from protembed.data.fasta import OnIllegal, ReadReport, Record, accept_sequence, clean_sequence, read_fasta_stream
+from protembed.data.fasta import (
+    OnIllegal,
+    ReadReport,
+    Record,
+    accept_sequence,
+    clean_sequence,
+    open_records,
+    read_fasta_stream,
+)
 from protembed.data.tables import Row, find_column, reading_table, refuse_repeated_columns
 from protembed.errors import ConfigError, IllegalResidueError, TableError
-from protembed.inputs import display_name, open_input
+from protembed.inputs import display_name
 
 Split = Literal["train", "valid", "test"]
 
@@ -125,7 +133,7 @@ def read_labels(
     """
     report = ReadReport() if report is None else report
     name = display_name(path)
-    with open_input(path) as stream:
+    with open_records(path, report) as stream:
         head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
         if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">"):
             for option, column in (("--target", columns.target), ("--sequence", columns.sequence)):

@@ -26,8 +26,8 @@ _MAX_NUMBERED_CLASSES = 20
 _SHARE_ALIKE = 0.9
 # One value, however many residues a peptide has.
 _DECIMAL = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
-# What float32 can hold, with room for sums of squares; and how little of a value it can tell from another.
-_LARGEST_VALUE, _LEAST_SPREAD = 1e18, 1e-5
+# What float32 can hold, with room for sums of squares; how little of a value it can tell from another; and from zero.
+_LARGEST_VALUE, _LEAST_SPREAD, _SMALLEST_SPREAD = 1e18, 1e-5, 1e-30
 # Shorter proteins say nothing: `1.5` is as long as MKT.
 _MIN_RESIDUES = 5
 
@@ -97,9 +97,11 @@ class Targets:
         if len(np.unique(known)) == 1:
             found = f"all training labels are {known[0]:g}"
             raise TableError(table.path, found, "there is nothing to learn")
-        if known.std() < _LEAST_SPREAD * np.abs(known).max():
+        if known.std() < max(_LEAST_SPREAD * np.abs(known).max(), _SMALLEST_SPREAD):
             found = f"the training labels differ by {known.std():.3g} only, around {known.mean():.6g}"
-            raise TableError(table.path, found, "subtract what they have in common: models compute in float32")
+            raise TableError(
+                table.path, found, "subtract what they have in common, or scale them: models compute in float32"
+            )
 
 
 def known_answers(answers: Sequence[Answer], task: Task) -> NDArray[Any]:

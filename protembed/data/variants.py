@@ -8,7 +8,15 @@ from itertools import islice
 from pathlib import Path
 
 from protembed.config.score import VariantsConfig
-from protembed.data.fasta import OnIllegal, ReadReport, RefusedRecord, accept_sequence, clean_sequence, read_fasta
+from protembed.data.fasta import (
+    OnIllegal,
+    ReadReport,
+    RefusedRecord,
+    accept_sequence,
+    clean_sequence,
+    open_records,
+    read_fasta,
+)
 from protembed.data.mutations import (
     Mutations,
     check_mutations,
@@ -27,7 +35,7 @@ from protembed.errors import (
     TableError,
     UnscorableVariantError,
 )
-from protembed.inputs import display_name, open_input
+from protembed.inputs import display_name
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "mutations": ("mutant", "mutants", "mutation", "mutations", "variant", "variants", "substitutions"),
@@ -103,7 +111,7 @@ class VariantTable:
         self.path, self._file, self._config = display_name(path), path, config
         self._wild_types, self._on_illegal = wild_types, on_illegal
         self._cleaned: dict[str, str] = {}
-        with open_input(path) as stream, reading_table(stream, self.path) as table:
+        with open_records(path, ReadReport()) as stream, reading_table(stream, self.path) as table:
             self.header = table.header
         refuse_repeated_columns(self.header, self.path)
         found = {
@@ -126,7 +134,7 @@ class VariantTable:
             TableError: a value is missing or makes no sense, or there is no row.
         """
         report = ReadReport() if report is None else report
-        with closing(self._rows()) as rows:
+        with closing(self._rows(report)) as rows:
             for row in rows:
                 try:
                     variant = self._variant(row, report)
@@ -144,8 +152,8 @@ class VariantTable:
         if report.num_records + len(report.refused) == 0:
             raise TableError(self.path, "the table has no rows", "give at least one variant")
 
-    def _rows(self) -> Generator[Row]:
-        with open_input(self._file) as stream, reading_table(stream, self.path) as table:
+    def _rows(self, report: ReadReport) -> Generator[Row]:
+        with open_records(self._file, report) as stream, reading_table(stream, self.path) as table:
             yield from table.rows
 
     def _variant(self, row: Row, report: ReadReport) -> Variant:
@@ -226,7 +234,7 @@ class VariantTable:
         """Find the smallest shift of all positions by which the first rows would fit; None if there is none."""
         shifts: set[int] | None = None
         seen = set[tuple[str, int]]()
-        with closing(self._rows()) as rows:
+        with closing(self._rows(ReadReport())) as rows:
             for row in islice(rows, _SHIFTED_ROWS):
                 try:
                     named, mutated = self._mutations(row), self._mutated_sequence(row)

@@ -31,7 +31,7 @@ from protembed.inputs import default_path, read_json, sha256_of_inputs
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.record import ModelRecord
-from protembed.outputs import refuse_input, refuse_stdout, refuse_stranger
+from protembed.outputs import is_there, refuse_input, refuse_stdout, refuse_stranger
 from protembed.report.finetuning import METRICS_FILE, FinetuneResult, write_result
 from protembed.training.distributed import Compute
 from protembed.training.run_directory import RunDirectory
@@ -138,7 +138,7 @@ def _finetune(
     config = options.finetune
     base = find_model(options.model.model)
     identity = _identity(labels, options, base)
-    if output.exists() and not config.force:
+    if is_there(output) and not config.force:
         return _recall_summary(output, identity)
     work = _prepare(labels, options, base)
     on_plan(work.plan(output))

@@ -174,6 +174,7 @@ def test_there_are_no_contacts_without_a_head_nor_of_what_is_not_kept(tiny_encod
     assert (not_kept.contacts, not_kept.maps) == (None, None)
 
 
+@pytest.mark.promise(10)
 def test_attention_does_not_depend_on_the_company_of_a_pack(tiny_encoder, batch, whole_batch, proteins):
     together = read(tiny_encoder, batch)
 

@@ -69,6 +69,7 @@ def test_its_layer_for_embedding_is_recorded_and_used(directory, tmp_path):
     assert not np.allclose(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "other.npy"))
 
 
+@pytest.mark.promise(11)
 def test_transformers_loads_it_without_a_word_and_agrees(directory, proteins, capfd, caplog):
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.disable_progress_bar()

@@ -75,6 +75,7 @@ def test_a_summary_for_machines_is_json_on_stdout(embed_arguments):
     assert summary["output"].endswith("emb.npy")
 
 
+@pytest.mark.promise(14)
 @pytest.mark.parametrize("command", ["pretrain", "embed", "finetune", "score", "inspect-attention"])
 def test_a_missing_input_is_status_66_and_one_line(command, tiny_model, tmp_path):
     model = [] if command == "pretrain" else ["-m", tiny_model]
@@ -87,6 +88,7 @@ def test_a_missing_input_is_status_66_and_one_line(command, tiny_model, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.promise(15)
 @pytest.mark.parametrize("command", ["pretrain", "embed", "inspect-attention"])
 def test_bad_data_is_status_65_and_one_line_with_file_record_and_line(command, tiny_model, tmp_path):
     (tmp_path / "bad.fasta").write_text(">good\nMKT\n>worse\nMKTA\nMJ?K\n")

@@ -6,6 +6,8 @@ from pkgutil import iter_modules
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import protembed.config
 from protembed.config.base import Config, as_plain_values, flag_name
@@ -143,3 +145,44 @@ def test_the_parameters_of_a_shape_are_counted_without_making_it(size):
 def test_options_that_would_do_nothing_are_refused(options, flag):
     with pytest.raises(ConfigError, match=flag):
         PretrainConfig(**options)
+
+
+def values_of(kind, spec):
+    """Draw values that the option may have, and some beyond its range."""
+    hint = get_type_hints(kind)[spec.name]
+    if choices := choices_of(kind, spec):
+        values = st.sampled_from(choices)
+    elif {int, float}.isdisjoint({hint, *get_args(hint)}):
+        # Paths, words and flags have no range.
+        values = st.just(getattr(kind(), spec.name))
+    else:
+        low, high = (spec.metadata[end] for end in ("min", "max"))
+        margin = st.sampled_from([-1, 0, 1])
+        near = [end for end in (low, high) if end is not None]
+        numbers = st.floats(-1e9, 1e9) if float in (hint, *get_args(hint)) else st.integers(-10, 10**6)
+        values = numbers | st.tuples(st.sampled_from(near or [0]), margin).map(sum)
+    return values | st.none() if type(None) in get_args(hint) else values
+
+
+@pytest.mark.promise(24)
+@pytest.mark.parametrize("kind", CONFIGS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_whatever_the_options_a_config_holds_them_or_names_the_one_that_is_wrong(kind, data):
+    specs = {spec.name: spec for spec in dataclasses.fields(kind)}
+    names = data.draw(st.sets(st.sampled_from(sorted(specs)), max_size=3))
+    options = {name: data.draw(values_of(kind, specs[name])) for name in names}
+    try:
+        config = kind(**options)
+    except ConfigError as error:
+        assert error.option in {flag_name(specs[name]) for name in specs}
+        assert error.exit_status == 2
+        return
+
+    assert all(getattr(config, name) == value for name, value in options.items())
+    for name, value in options.items():
+        low, high = (specs[name].metadata[end] for end in ("min", "max"))
+        assert value is None or low is None or value >= low
+        assert value is None or high is None or value <= high
+    stored = json.loads(json.dumps(as_plain_values(config)))
+    assert as_plain_values(kind(**stored)) == as_plain_values(config)

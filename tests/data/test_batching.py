@@ -3,11 +3,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.data.alphabet import CLS, EOS, MASK, UNKNOWN_RESIDUE, encode, is_amino_acid
+from protembed.data.alphabet import CLS, EOS, MASK, RESIDUES, UNKNOWN_RESIDUE, encode, is_amino_acid
 from protembed.data.batching import (
     PretrainingPlan,
     cut,
@@ -68,6 +68,33 @@ def test_a_batch_lays_crops_one_after_the_other():
     assert batch.num_tokens == 9
 
 
+@pytest.mark.promise(24)
+@given(sequence=st.text(RESIDUES, min_size=1, max_size=60), data=st.data())
+def test_crops_side_by_side_are_the_whole_protein(sequence, data):
+    residues, length = encode(sequence), len(sequence)
+    cuts = sorted({0, length, *data.draw(st.lists(st.integers(0, length), max_size=5))})
+
+    crops = [cut(residues, start, stop) for start, stop in itertools.pairwise(cuts)]
+
+    assert np.concatenate(crops).tolist() == [CLS, *residues, EOS]
+    assert [CLS in crop for crop in crops] == [True] + [False] * (len(crops) - 1)
+    assert [EOS in crop for crop in crops] == [False] * (len(crops) - 1) + [True]
+
+
+@pytest.mark.promise(24)
+@given(sequences=st.lists(st.text(RESIDUES, min_size=1, max_size=30), min_size=1, max_size=12), data=st.data())
+def test_a_batch_gives_back_the_crops_and_rows_it_was_made_of(sequences, data):
+    crops = [cut(encode(sequence), 0, data.draw(st.integers(1, len(sequence)))) for sequence in sequences]
+    rows = data.draw(st.permutations(range(len(crops))))
+
+    batch = pack(crops, rows)
+
+    assert [crop.tolist() for crop in crops_of(batch)] == [crop.tolist() for crop in crops]
+    assert batch.rows.tolist() == rows
+    assert batch.num_tokens == batch.offsets[-1] == sum(map(len, crops))
+
+
+@pytest.mark.promise(24)
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), budget=st.integers(1, 120))
 def test_packs_hold_the_budget_in_order_and_could_not_take_one_more(lengths, budget):
     parts = list(split_by_budget(lengths, budget))
@@ -77,13 +104,15 @@ def test_packs_hold_the_budget_in_order_and_could_not_take_one_more(lengths, bud
     assert all(sum(lengths[one]) + lengths[other.start] > budget for one, other in itertools.pairwise(parts))
 
 
+@pytest.mark.promise(24)
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), budget=st.integers(1, 120))
 def test_even_packs_are_as_few_as_can_be_and_differ_by_less_than_one_protein(lengths, budget):
     parts = divide_evenly(lengths, budget)
     sizes = [sum(lengths[index] for index in part) for part in parts]
 
     assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
-    assert len(parts) == -(-sum(lengths) // budget)
+    assert len(parts) == min(-(-sum(lengths) // budget), len(lengths))
+    assert all(parts)
     assert max(sizes) - min(sizes) <= max(lengths)
     assert all(part == sorted(part) for part in parts)
 
@@ -156,6 +185,37 @@ def test_crops_are_stretches_of_their_proteins(corpus):
                 (np.lib.stride_tricks.sliding_window_view(protein, len(residues)) == residues).all(1)
             )
             assert any(cut(protein, at, at + len(residues)).tolist() == crop.tolist() for at in places)
+
+
+@pytest.mark.promise(24)
+@settings(deadline=None, max_examples=15)
+@given(
+    crop_residues=st.integers(30, 400),
+    room=st.integers(0, 900),
+    tokens_per_pack=st.integers(1, 2000),
+    mask_rate=st.floats(0.01, 0.9),
+    seed=st.integers(0, 2**32),
+    step=st.integers(0, 20),
+)
+def test_a_step_hides_residues_of_its_crops_and_nothing_else(
+    corpus, crop_residues, room, tokens_per_pack, mask_rate, seed, step
+):
+    batches = BatchConfig(crop_residues=crop_residues, tokens_per_batch=2 * (crop_residues + 2) + room)
+    plan = PretrainingPlan(corpus, batches, tokens_per_pack, MaskingConfig(mask_rate=mask_rate), seed)
+
+    packs = plan.packs(step)
+
+    rows = [int(row) for one in packs for row in one.rows]
+    assert len(set(rows)) == len(rows)
+    assert sum(one.num_tokens for one in packs) <= batches.tokens_per_batch
+    for one in packs:
+        assert is_amino_acid(one.targets.numpy()).all()
+        tokens = unmasked(one)
+        for (start, stop), row in zip(itertools.pairwise(one.offsets), one.rows, strict=True):
+            crop = tokens[start:stop].numpy().astype(np.uint8).tobytes()
+            protein = np.array([CLS, *corpus[int(row)], EOS], np.uint8).tobytes()
+            assert len(crop) <= crop_residues + 2
+            assert crop in protein
 
 
 def test_crops_of_a_long_protein_reach_its_start_its_end_and_its_middle(make_corpus, proteins):

@@ -1,4 +1,5 @@
 import json
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -119,6 +120,22 @@ def test_the_result_does_not_depend_on_how_much_is_held_in_memory(make_corpus, p
 
 
 # Training and validation
+
+
+@pytest.mark.promise(16)
+def test_a_hundred_thousand_tiny_proteins_are_stored_and_copies_once(tmp_path):
+    sequences = ["".join(letters) for letters in islice(product("ACDEFGHIKLMNPQRSTVWY", repeat=4), 99_000)]
+    sequences += sequences[:1000]
+    fasta = tmp_path / "tiny.fasta"
+    fasta.write_text("".join(f">same\n{sequence}\n" for sequence in sequences))
+
+    warnings = build_corpora(tmp_path / "corpora", [fasta], [])
+
+    corpora = open_corpora(tmp_path / "corpora")
+    parts = [corpora.train, *corpora.valid]
+    assert sum(map(len, parts)) == 99_000
+    assert sum(part.num_residues for part in parts) == 4 * 99_000
+    assert any("99999 identifiers occur more than once" in warning for warning in warnings)
 
 
 def test_a_twentieth_is_held_out_by_sequence_hash(tmp_path, proteins_fasta, proteins):

@@ -86,6 +86,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize("content", HARMLESS.values(), ids=HARMLESS)
 def test_layout_is_harmless(fasta, content):
     (record,) = read(fasta(content))
@@ -116,6 +117,7 @@ def test_several_files_are_read_as_one(fasta):
     assert report.warnings() == []
 
 
+@pytest.mark.promise(16)
 def test_duplicate_identifiers_are_kept_and_counted_across_files(fasta):
     report = ReadReport()
     paths = [fasta(">a 1\nMK\n>a 2\nMR\n", "one.fasta"), fasta(">a\nMS\n>b\nMT\n", "two.fasta")]
@@ -134,6 +136,7 @@ def test_records_come_before_the_rest_of_the_file_is_looked_at(fasta):
     records.close()
 
 
+@pytest.mark.promise(14)
 def test_nucleotides_are_warned_of():
     report = ReadReport()
     read(UGLY / "pyfaidx__issue_83.fasta", report=report)
@@ -152,12 +155,14 @@ def test_real_proteins_and_short_peptides_are_not_taken_for_nucleotides(proteins
 # Archives and stdin
 
 
+@pytest.mark.promise(12)
 @archived
 def test_archives_are_told_by_content_not_by_name(fasta, compress):
     assert sequences(fasta(compress(TWO_PROTEINS), "lies.fasta")) == ["MKTAYIAKQR", "GSHMLEDPV"]
     assert sequences(fasta(TWO_PROTEINS, "lies.fasta.gz")) == ["MKTAYIAKQR", "GSHMLEDPV"]
 
 
+@pytest.mark.promise(12)
 @archived
 def test_all_members_of_an_archive_are_read(fasta, compress):
     members = compress(TWO_PROTEINS[:15]) + compress(b"") + compress(TWO_PROTEINS[15:])
@@ -165,11 +170,13 @@ def test_all_members_of_an_archive_are_read(fasta, compress):
     assert sequences(fasta(members)) == ["MKTAYIAKQR", "GSHMLEDPV"]
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
 def test_archives_of_other_tools_are_read(kind):
     assert sequences(UGLY / f"needletail__test.fa.{kind}") == sequences(UGLY / "needletail__test.fa")
 
 
+@pytest.mark.promise(12)
 @archived
 def test_an_archive_cut_anywhere_is_an_error(fasta, compress):
     archive = compress(TWO_PROTEINS[:15]) + compress(TWO_PROTEINS[15:])
@@ -180,6 +187,7 @@ def test_an_archive_cut_anywhere_is_an_error(fasta, compress):
             read(fasta(archive[:length]))
 
 
+@pytest.mark.promise(12)
 @archived
 def test_a_damaged_archive_is_an_error_or_reads_as_it_was(fasta, compress):
     archive = compress(TWO_PROTEINS[:15]) + compress(TWO_PROTEINS[15:])
@@ -193,6 +201,7 @@ def test_a_damaged_archive_is_an_error_or_reads_as_it_was(fasta, compress):
             continue
 
 
+@pytest.mark.promise(12)
 @archived
 def test_rubbish_behind_an_archive_is_an_error(fasta, compress):
     with pytest.raises(FormatError, match="damaged"):
@@ -220,6 +229,7 @@ def test_errors_name_stdin(stdin):
 # What is refused
 
 
+@pytest.mark.promise(15)
 @pytest.mark.parametrize(
     ("content", "place"),
     [
@@ -244,6 +254,7 @@ def test_an_illegal_character_is_told_with_record_line_and_column(fasta, content
     assert (error.line, error.record_id, error.column, error.found) == place
 
 
+@pytest.mark.promise(15)
 @pytest.mark.parametrize("letter", ["ſ", "ı", "İ", "ß", "Ａ", "Α", "é", "\u200b", "\xad", "\x00"])
 def test_foreign_letters_are_illegal_even_where_upper_case_would_make_residues_of_them(fasta, letter):
     with pytest.raises(IllegalResidueError):
@@ -263,6 +274,7 @@ def test_a_byte_that_is_no_text_is_one_illegal_character(fasta):
     assert sequences(fasta(b">a\nMK\xffT\n"), on_illegal="mask") == ["MKXT"]
 
 
+@pytest.mark.promise(10)
 def test_records_with_illegal_characters_are_skipped_and_listed(fasta):
     report = ReadReport()
     path = fasta(">a\nMK\n>b\nM\n1K\n>c\nMR\n>d\nM K2\n")
@@ -318,6 +330,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.promise(14)
 @pytest.mark.parametrize(("found", "content"), FOREIGN.items(), ids=FOREIGN)
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
 def test_other_formats_are_refused_by_name_in_one_line(fasta, found, content, compress):
@@ -328,6 +341,7 @@ def test_other_formats_are_refused_by_name_in_one_line(fasta, found, content, co
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.promise(14)
 def test_a_zip_archive_is_refused_by_name(fasta, tmp_path):
     with zipfile.ZipFile(tmp_path / "proteins.zip", "w") as archive:
         archive.writestr("proteins.fasta", TWO_PROTEINS)
@@ -336,6 +350,7 @@ def test_a_zip_archive_is_refused_by_name(fasta, tmp_path):
         read(tmp_path / "proteins.zip")
 
 
+@pytest.mark.promise(14)
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
@@ -369,6 +384,7 @@ def test_ugly_but_whole_files_of_other_projects_are_read(name, ids, lengths):
     assert [len(record.sequence) for record in records] == lengths
 
 
+@pytest.mark.promise(14)
 def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
     for path in (tmp_path / "missing.fasta", tmp_path):
         with pytest.raises(InputNotFoundError, match=str(path)) as caught:
@@ -383,6 +399,7 @@ headers = st.lists(words, min_size=1, max_size=4).map(" ".join)
 residues = st.text(RESIDUES, min_size=1, max_size=60)
 
 
+@pytest.mark.promise(13, 24)
 @settings(deadline=None, max_examples=60)
 @given(
     proteins=st.lists(st.tuples(headers, residues), min_size=1, max_size=5),
@@ -402,6 +419,7 @@ def test_any_proteins_in_any_layout_read_back(tmp_path_factory, proteins, width,
     assert [(record.description, record.sequence) for record in read(path)] == proteins
 
 
+@pytest.mark.promise(15, 24)
 @settings(deadline=None, max_examples=60)
 @given(
     content=st.binary(max_size=60) | st.text(string.printable, max_size=60).map(lambda text: b">a\n" + text.encode())

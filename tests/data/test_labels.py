@@ -1,10 +1,15 @@
+import csv
 import gzip
+import io
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadReport, read_fasta
-from protembed.data.labels import Columns
-from protembed.errors import ConfigError, FormatError, IllegalResidueError, TableError
+from protembed.data.labels import Columns, read_labels
+from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, TableError
 
 SMALL = "id,sequence,target,split\na,MKT,1.5,train\nb,MKV,2.5,train\nc,MAY,3.5,valid\nd,MCC,4.5,test\n"
 
@@ -223,6 +228,7 @@ def test_a_bad_table_is_refused_with_one_sentence_and_its_line(read, refused, co
         read(content)
 
 
+@pytest.mark.promise(12)
 def test_a_truncated_archive_is_refused(read):
     with pytest.raises(FormatError, match="truncated or damaged"):
         read(gzip.compress(SMALL.encode() + b"e,MKT,1,train\n" * 1000)[:-20])
@@ -239,3 +245,47 @@ def test_an_illegal_residue_is_known_by_its_place(read):
 def test_a_named_column_that_is_not_there_is_refused(read, option):
     with pytest.raises(TableError, match=f"line 1: no column 'y' among 'id', .*; name the {option} column"):
         read(SMALL, columns=Columns(**{option: "y"}))
+
+
+# Whatever was written is read back
+
+CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
+ROWS = st.lists(
+    st.tuples(CELLS, st.text(RESIDUES, min_size=1, max_size=30), CELLS, st.sampled_from(["train", "valid", "test"])),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.mark.promise(24)
+@settings(deadline=None, max_examples=80)
+@given(table=ROWS, delimiter=st.sampled_from([",", "\t"]), compress=st.sampled_from([bytes, gzip.compress]))
+def test_any_table_is_read_back(tmp_path_factory, table, delimiter, compress):
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(
+        [("id", "sequence", "target", "split"), *table]
+    )
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(compress(text.getvalue().encode()))
+
+    if all(cells[0].strip() for cells in table):
+        expected = [(name.strip(), sequence, label.strip(), split) for name, sequence, label, split in table]
+        assert rows(read_labels(path, Columns())) == expected
+    else:
+        with pytest.raises(TableError, match="no identifier"):
+            read_labels(path, Columns())
+
+
+@pytest.mark.promise(24)
+@settings(deadline=None, max_examples=80)
+@given(
+    noise=st.binary(max_size=60) | st.text('ab,;\t"\n\r\0>=é1', max_size=60).map(str.encode), has_header=st.booleans()
+)
+def test_no_bytes_of_a_table_end_in_a_traceback(tmp_path_factory, noise, has_header):
+    path = tmp_path_factory.getbasetemp() / "noise.csv"
+    path.write_bytes(b"sequence,target\n" * has_header + noise)
+
+    try:
+        assert read_labels(path, Columns()).proteins
+    except DataError as error:
+        assert str(error).startswith(str(path))

@@ -1,5 +1,9 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protembed.config.pretrain import MaskingConfig
 from protembed.data.alphabet import (
@@ -138,7 +142,52 @@ def test_the_mask_is_new_each_time_and_the_same_for_the_same_numbers(proteins):
     assert set(first.positions) != set(other.positions)
 
 
+CROPS = st.lists(st.text(AMINO_ACIDS + NONSTANDARD_RESIDUES, min_size=1, max_size=60), min_size=1, max_size=8)
+
+
+@pytest.mark.promise(24)
+@given(
+    sequences=CROPS,
+    mask_rate=st.floats(0.01, 0.9),
+    random_rate=st.floats(0, 1),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 2**32),
+)
+def test_whatever_is_masked_each_crop_loses_its_share_of_standard_residues(
+    sequences, mask_rate, random_rate, share, seed
+):
+    tokens, offsets = packed([cut(encode(sequence), 0, len(sequence)) for sequence in sequences])
+    config = MaskingConfig(mask_rate=mask_rate, random_rate=random_rate, keep_rate=share * (1 - random_rate))
+
+    masked = mask_tokens(tokens, offsets, config, rng(seed))
+
+    assert (np.diff(masked.positions) > 0).all()
+    assert is_amino_acid(masked.targets).all()
+    assert (masked.targets == tokens[masked.positions]).all()
+    assert (np.delete(masked.tokens, masked.positions) == np.delete(tokens, masked.positions)).all()
+    assert (is_amino_acid(masked.tokens[masked.positions]) | (masked.tokens[masked.positions] == MASK)).all()
+    for (start, stop), number in zip(pairwise(offsets), np.histogram(masked.positions, offsets)[0], strict=True):
+        num_standard = is_amino_acid(tokens[start:stop]).sum()
+        least, most = np.floor(mask_rate * num_standard), np.ceil(mask_rate * num_standard)
+        assert min(1, num_standard) <= number <= num_standard
+        assert max(least, min(1, num_standard)) <= number <= max(most, min(1, num_standard))
+
+
 # Validation
+
+
+@pytest.mark.promise(24)
+@given(sequence=st.text(AMINO_ACIDS + NONSTANDARD_RESIDUES, min_size=1, max_size=300))
+def test_whatever_is_validated_on_loses_fifteen_percent_the_same_each_time(sequence):
+    masked, again = validation_mask(sequence), validation_mask(sequence)
+    num_standard = is_amino_acid(encode(sequence)).sum()
+
+    assert (masked.positions == again.positions).all()
+    assert (np.flatnonzero(masked.tokens == MASK) == masked.positions).all()
+    assert (masked.targets == encode(sequence)[masked.positions]).all()
+    assert is_amino_acid(masked.targets).all()
+    assert len(masked.positions) >= min(1, num_standard)
+    assert abs(len(masked.positions) - 0.15 * num_standard) < 1
 
 
 def validation_mask(protein):

@@ -29,6 +29,7 @@ def steps_of(one, epoch):
     return [one.rows(step) for step in range(first, first + one.steps_per_epoch)]
 
 
+@pytest.mark.promise(24)
 @given(
     lengths=st.lists(st.integers(3, 100), min_size=1, max_size=60),
     tokens_per_batch=st.integers(200, 600),
@@ -43,6 +44,7 @@ def test_each_epoch_takes_every_protein_exactly_once_within_the_budget(lengths, 
         assert all(lengths[rows].sum() <= tokens_per_batch for rows in steps)
 
 
+@pytest.mark.promise(24)
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30), seed=st.integers(0, 3), data=st.data())
 def test_each_epoch_takes_one_member_of_every_cluster_within_the_budget(sizes, seed, data):
     clusters = Grouped(sizes)

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protembed.config.task import TASKS
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import UNKNOWN_CLASS, Targets, choose_task, classes_in
+from protembed.errors import TableError
 
 SPLITS = ("train", "valid", "test")
 SEQUENCES = ("MKTAYIAK", "MAYWPQRK", "MCCDEFGH", "MLLKRSTV")
@@ -302,3 +305,61 @@ def test_a_mistake_among_values_of_residues_does_not_make_them_classes(refused):
 
     with refused("row '4' has the label 'O.5' at residue 2", line=5):
         targets_of(residues(*values[:3], values[3].replace("3.01", "O.5")))
+
+
+# Whatever the labels
+
+NAMES = st.text("abcxyzGO:0123456789-", min_size=1, max_size=6)
+VALUES = st.floats(-1e17, 1e17, allow_nan=False)
+
+
+def spread(labels):
+    """Let each label stand in the training part twice, and two of them be validated and tested on."""
+    return [*labels, *labels, labels[0], labels[-1]]
+
+
+@pytest.mark.promise(24)
+@given(names=st.lists(NAMES, min_size=2, max_size=6, unique=True))
+def test_any_classes_are_numbers_that_lead_back_to_their_names(names):
+    targets = targets_of(table(*spread(names)), "classification")
+
+    assert sorted(targets.classes) == sorted(names)
+    read = [targets.classes[int(answer)] for split in SPLITS for answer in targets.of_split[split]]
+    assert read == spread(names)
+
+
+@pytest.mark.promise(24)
+@given(sets=st.lists(st.sets(NAMES, min_size=1, max_size=4), min_size=2, max_size=5))
+def test_any_sets_of_labels_are_ones_that_lead_back_to_them(sets):
+    targets = targets_of(table(*(";".join(sorted(names)) for names in spread(sets))), "multilabel")
+
+    answers = [answer for split in SPLITS for answer in targets.of_split[split]]
+    assert [{targets.classes[place] for place in answer.nonzero()[0]} for answer in answers] == spread(sets)
+
+
+@pytest.mark.promise(24)
+@given(values=st.lists(VALUES, min_size=2, max_size=8, unique=True))
+def test_any_values_are_read_as_they_were_written_or_refused_as_too_much_alike(values):
+    try:
+        targets = targets_of(table(*map(repr, spread(values))), "regression")
+    except TableError as error:
+        assert "the training labels differ by" in str(error)
+        assert np.ptp(values) < max(1e-3 * np.abs(values).max(), 1e-28)
+    else:
+        assert [float(answer) for split in SPLITS for answer in targets.of_split[split]] == spread(values)
+
+
+@pytest.mark.promise(24)
+@given(data=st.data(), letters=st.sampled_from(["HEC", "01", "ab"]))
+def test_any_classes_of_residues_lead_back_to_their_letters_where_they_take_part(data, letters):
+    labels = ["".join(data.draw(st.permutations(letters * 4)))[:8] for _ in SEQUENCES]
+    masks = [data.draw(st.text("01", min_size=8, max_size=8)) for _ in SEQUENCES]
+    try:
+        targets = targets_of(residues(*labels, masks=masks), "residue-classification")
+    except TableError:
+        return  # what is learned from shows too few classes
+
+    answers = [answer for split in SPLITS for answer in targets.of_split[split]]
+    for label, mask, answer in zip(labels, masks, answers, strict=True):
+        assert [flag == "1" for flag in mask] == (answer != UNKNOWN_CLASS).tolist()
+        assert all(targets.classes[number] == label[place] for place, number in enumerate(answer) if mask[place] == "1")

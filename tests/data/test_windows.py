@@ -9,6 +9,7 @@ from protembed.data.windows import most_central, window_spans
 LENGTHS = {"num_residues": st.integers(1, 3000), "window_residues": st.integers(16, 1100)}
 
 
+@pytest.mark.promise(24)
 @given(**LENGTHS)
 def test_windows_cover_the_whole_protein_in_order(num_residues, window_residues):
     spans = window_spans(num_residues, window_residues)
@@ -18,6 +19,7 @@ def test_windows_cover_the_whole_protein_in_order(num_residues, window_residues)
     assert all(start < before_stop for (_, before_stop), (start, _) in pairwise(spans))
 
 
+@pytest.mark.promise(24)
 @given(**LENGTHS)
 def test_windows_are_of_full_length(num_residues, window_residues):
     lengths = {stop - start for start, stop in window_spans(num_residues, window_residues)}
@@ -25,6 +27,7 @@ def test_windows_are_of_full_length(num_residues, window_residues):
     assert lengths == {min(num_residues, window_residues)}
 
 
+@pytest.mark.promise(24)
 @given(**LENGTHS)
 def test_neighbouring_windows_share_a_quarter_at_least_and_evenly_so(num_residues, window_residues):
     spans = window_spans(num_residues, window_residues)
@@ -34,6 +37,7 @@ def test_neighbouring_windows_share_a_quarter_at_least_and_evenly_so(num_residue
     assert max(shared, default=0) - min(shared, default=0) <= 1
 
 
+@pytest.mark.promise(24)
 @given(**LENGTHS)
 def test_windows_are_as_few_as_possible(num_residues, window_residues):
     num_windows = len(window_spans(num_residues, window_residues))

@@ -71,6 +71,7 @@ def vectors_of(engine, computation, proteins):
 # Order and company
 
 
+@pytest.mark.promise(10)
 def test_results_come_in_the_order_of_the_input(records, pool):
     results = list(Engine(pool=pool).run(LENGTHS, records))
 
@@ -82,6 +83,7 @@ def test_no_protein_gives_no_result(pool):
     assert list(Engine(pool=pool).run(LENGTHS, [])) == []
 
 
+@pytest.mark.promise(10, 24)
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     order=st.permutations(range(10)),
@@ -104,6 +106,7 @@ def test_no_vector_depends_on_its_company(
     assert not np.allclose(together, together[::-1], atol=1e-3)
 
 
+@pytest.mark.promise(10)
 def test_a_protein_alone_is_what_the_encoder_makes_of_it(representation, records, whole_batch, pool):
     together = vectors_of(Engine(pool=pool), representation.proteins(), records[:10])
 
@@ -112,6 +115,7 @@ def test_a_protein_alone_is_what_the_encoder_makes_of_it(representation, records
     np.testing.assert_allclose(together, alone, **PARITY)
 
 
+@pytest.mark.promise(10)
 @pytest.mark.parametrize("window_residues", [None, 50])
 def test_no_bit_of_a_vector_depends_on_the_number_of_workers(representation, records, window_residues):
     computation = replace(representation, window_residues=window_residues).proteins()
@@ -123,6 +127,7 @@ def test_no_bit_of_a_vector_depends_on_the_number_of_workers(representation, rec
     np.testing.assert_array_equal(*vectors)
 
 
+@pytest.mark.promise(10)
 @pytest.mark.parametrize("tokens_per_chunk", [1, 300, 100_000])
 def test_rows_are_numbered_over_all_chunks(records, pool, tokens_per_chunk):
     engine = Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=tokens_per_chunk)
@@ -218,6 +223,7 @@ def test_less_is_held_of_a_larger_model_but_some_packs_always():
     assert held[0] == held[1] > held[2] > held[3]
 
 
+@pytest.mark.promise(16)
 def test_identical_proteins_of_a_chunk_are_computed_once_and_each_gets_its_result(records, pool):
     computed = []
 

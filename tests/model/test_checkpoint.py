@@ -154,6 +154,7 @@ def test_transformers_loads_our_models_without_a_word(tiny_model, capfd):
     assert model.dtype == torch.float32
 
 
+@pytest.mark.promise(11)
 @torch.no_grad()
 def test_transformers_computes_the_same_with_our_models(tiny_model, whole_batch, proteins):
     transformers = pytest.importorskip("transformers")
@@ -167,6 +168,7 @@ def test_transformers_computes_the_same_with_our_models(tiny_model, whole_batch,
     torch.testing.assert_close(logits, theirs(batch.tokens[None]).logits[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.promise(11)
 def test_models_come_back_equal_from_transformers(tiny_model, tmp_path):
     transformers = pytest.importorskip("transformers")
 

@@ -110,6 +110,7 @@ def test_rotary_frequencies_fall_from_one_by_powers_of_ten_thousand():
     assert torch.allclose(frequencies, torch.tensor([1.0, 0.1, 0.01, 0.001]))
 
 
+@pytest.mark.promise(10)
 def test_proteins_of_a_pack_do_not_see_each_other(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:4])
     together = tiny_encoder(with_some_hidden(batch), tiny_encoder.pack(batch.offsets))
@@ -238,6 +239,7 @@ def test_rotation_leaves_its_argument_as_it_was_and_keeps_the_dtype(tiny_encoder
 # Parity with transformers
 
 
+@pytest.mark.promise(11)
 @torch.no_grad()
 def test_hidden_states_of_every_layer_equal_those_of_transformers(esm2, whole_batch, proteins):
     model, directory = esm2
@@ -255,6 +257,7 @@ def test_hidden_states_of_every_layer_equal_those_of_transformers(esm2, whole_ba
             torch.testing.assert_close(ours[layer][start:stop], hidden[0], **PARITY)
 
 
+@pytest.mark.promise(11)
 @torch.no_grad()
 def test_attention_maps_equal_those_of_transformers(esm2, whole_batch, proteins):
     model, directory = esm2
@@ -271,6 +274,7 @@ def test_attention_maps_equal_those_of_transformers(esm2, whole_batch, proteins)
             torch.testing.assert_close(ours[layer][row], maps[0], **PARITY)
 
 
+@pytest.mark.promise(11)
 @torch.no_grad()
 def test_windows_without_special_tokens_equal_those_of_transformers(esm2, proteins):
     model, directory = esm2

@@ -43,6 +43,7 @@ def test_the_decoder_is_the_embedding_it_is_given():
     }
 
 
+@pytest.mark.promise(11)
 @torch.no_grad()
 def test_logits_equal_those_of_transformers(esm2, whole_batch, proteins):
     model, directory = esm2
@@ -96,6 +97,7 @@ def test_contacts_are_symmetric_probabilities():
     assert ((contacts > 0) & (contacts < 1)).all()
 
 
+@pytest.mark.promise(11)
 @torch.no_grad()
 def test_contacts_equal_those_of_transformers(esm2, whole_batch, proteins):
     model, directory = esm2

@@ -59,6 +59,7 @@ def test_residues_are_all_tokens_but_the_first_and_the_last():
     assert residues_of(HIDDEN[:5]).tolist() == HIDDEN[1:4].tolist()
 
 
+@pytest.mark.promise(10)
 def test_pooled_vectors_do_not_depend_on_the_company(tiny_encoder, whole_batch, proteins):
     def pooled(sequences):
         batch = whole_batch(sequences)

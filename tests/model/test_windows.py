@@ -27,6 +27,7 @@ def test_one_window_is_what_it_was():
     assert torch.allclose(blend([window], [(0, 30)]), window, rtol=1e-6, atol=0)
 
 
+@pytest.mark.promise(24)
 @given(**LENGTHS)
 def test_where_windows_agree_nothing_changes(num_residues, window_residues):
     spans = window_spans(num_residues, window_residues)
@@ -35,6 +36,7 @@ def test_where_windows_agree_nothing_changes(num_residues, window_residues):
     assert torch.allclose(blend(parts_of(field, spans), spans), field, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.promise(24)
 @given(**LENGTHS, seed=st.integers(0, 9))
 def test_every_residue_lies_between_its_vectors(num_residues, window_residues, seed):
     spans = window_spans(num_residues, window_residues)
@@ -103,6 +105,7 @@ def test_only_the_outer_windows_lose_a_special_token():
     assert [window[:, 0].tolist() for window in windows] == [[1, 2, 3, 4], [3, 4, 5, 6], [5, 6, 7, 8]]
 
 
+@pytest.mark.promise(24)
 @given(**LENGTHS)
 def test_windows_that_agree_are_joined_to_the_whole_protein(num_residues, window_residues):
     spans = window_spans(num_residues, window_residues)

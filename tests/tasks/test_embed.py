@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -11,10 +12,10 @@ import torch
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ReaderConfig
 from protembed.data.alphabet import CLS, EOS, encode
-from protembed.data.embeddings import META, companion
+from protembed.data.embeddings import FAILED, IDS, META, companion
 from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans
-from protembed.errors import ConfigError, IllegalResidueError, OutputExistsError, TooLongError
+from protembed.errors import ConfigError, IllegalResidueError, InputNotFoundError, OutputExistsError, TooLongError
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.embed import embed_fasta
 
@@ -71,6 +72,7 @@ def esm_directory(tiny_esm, tmp_path_factory):
     return directory
 
 
+@pytest.mark.promise(10, 11)
 def test_rows_are_the_means_over_residues_in_input_order(embed, esm_directory, oracle):
     rows = np.load(embed("emb.npy", model=esm_directory))
 
@@ -84,6 +86,7 @@ def test_other_poolings_are_over_residues_too(embed, esm_directory, oracle, pool
     np.testing.assert_allclose(rows, np.stack([rule(states, axis=0) for states in oracle]), **PARITY)
 
 
+@pytest.mark.promise(11)
 def test_every_residue_of_every_protein_has_its_vector(embed, esm_directory, oracle):
     with np.load(embed("emb.npz", model=esm_directory, per_residue=True)) as packed:
         offsets = packed["offsets"]
@@ -161,6 +164,7 @@ def test_bad_input_leaves_no_output(embed, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
 
 
+@pytest.mark.promise(10)
 def test_records_left_out_on_request_are_listed(embed, tmp_path):
     fasta = tmp_path / "mixed.fasta"
     fasta.write_text(">a\nMKTAYIAK\n>b\nMK1\n>c\nMKV\n")
@@ -171,6 +175,127 @@ def test_records_left_out_on_request_are_listed(embed, tmp_path):
     assert (tmp_path / "emb.failed.tsv").read_text().splitlines()[1].startswith("mixed.fasta\t4\tb\t")
 
 
+@pytest.mark.promise(10)
+@pytest.mark.parametrize("shard", [None, "2/3"])
+def test_rows_and_listed_failures_are_the_records(embed, tmp_path, windowed_model, proteins, shard):
+    fasta, odd = tmp_path / "mixed.fasta", {3: "MK1", 4: "M-K", 17: "MK\xe9"}
+    sequences = [odd.get(row, sequence) for row, sequence in enumerate(proteins)]
+    fasta.write_text("".join(f">p{row}\n{sequence}\n" for row, sequence in enumerate(sequences)))
+    settings = {"fasta": fasta, "model": windowed_model, "on_illegal": "skip", "long": "skip"}
+
+    parts = [embed(f"{number}.npy", shard=f"{number}/3", **settings) for number in (1, 2, 3)] if shard else []
+    outputs = parts or [embed("emb.npy", **settings)]
+
+    kept = [line["id"] for output in outputs for line in table(companion(output, IDS))]
+    failed = [line["id"] for output in outputs for line in table(companion(output, FAILED))]
+    assert sum(len(np.load(output)) for output in outputs) == len(kept)
+    assert sorted(kept + failed) == sorted(f"p{row}" for row in range(len(proteins)))
+    assert kept == sorted(kept, key=lambda name: int(name[1:]))
+    assert len(failed) > len(odd)
+
+
+# Layouts and floods
+
+
+LAYOUTS = {
+    "CRLF": lambda text: text.replace("\n", "\r\n"),
+    "CR": lambda text: text.replace("\n", "\r"),
+    "no final newline": lambda text: text.rstrip("\n"),
+    "blank lines": lambda text: "\n\n" + text.replace("\n", "\n \n\n"),
+    "a byte-order mark": lambda text: "\ufeff" + text,
+    "lower case": str.lower,
+    "a residue a line": lambda text: re.sub(r"([A-Z])(?=[A-Z])", r"\1\n", text),
+    "a final star": lambda text: text.replace("\n>", "*\n>"),
+    "all at once": lambda text: "\ufeff\r\n" + text.lower().replace("\n", "\r\n\r\n").rstrip(),
+}
+
+
+@pytest.mark.promise(13)
+def test_no_layout_changes_a_bit_of_a_vector(embed, tmp_path, windowed_model, proteins):
+    text = "".join(f">{row}\n{sequence}\n" for row, sequence in enumerate(proteins[:6]))
+    fasta = tmp_path / "plain.fasta"
+    fasta.write_bytes(text.encode())
+    expected = np.load(embed("plain.npy", fasta=fasta, model=windowed_model))
+
+    for name, change in LAYOUTS.items():
+        fasta.write_bytes(change(text).encode())
+        assert fasta.read_bytes() != text.encode()
+        np.testing.assert_array_equal(np.load(embed(f"{name}.npy", fasta=fasta, model=windowed_model)), expected)
+
+
+@pytest.mark.promise(16)
+@pytest.mark.parametrize("name", ["emb.npy", "emb.npz", "emb.tsv", "emb.h5"])
+def test_records_of_one_identifier_and_a_header_of_ten_kilobytes_keep_their_rows(embed, tmp_path, proteins, name):
+    header = "same " + "long " * 2000
+    fasta = tmp_path / "same.fasta"
+    sequences = [*proteins[:3], proteins[0], "M"]
+    fasta.write_text("".join(f">{header}\n{sequence}\n" for sequence in sequences))
+    alone = [
+        np.load(embed(f"{row}.npy", fasta=one_protein(tmp_path, sequence)))[0] for row, sequence in enumerate(sequences)
+    ]
+
+    output = embed(name, fasta=fasta, per_residue=name == "emb.h5")
+
+    lines = table(companion(output, IDS))
+    assert [line["id"] for line in lines] == ["same"] * 5
+    assert all(line["description"] == header.strip() for line in lines)
+    assert [int(line["residues"]) for line in lines] == list(map(len, sequences))
+    np.testing.assert_allclose(vectors_in(output), np.stack(alone), **PARITY)
+
+
+def one_protein(folder, sequence):
+    path = folder / "one.fasta"
+    path.write_text(f">one\n{sequence}\n")
+    return path
+
+
+def vectors_in(output):
+    """One vector for each protein, from any format."""
+    if output.suffix == ".npy":
+        return np.load(output)
+    if output.suffix == ".npz":
+        with np.load(output) as archive:
+            return archive["embeddings"]
+    if output.suffix == ".tsv":
+        return np.array([[float(value) for value in list(line.values())[1:]] for line in table(output)])
+    with h5py.File(output) as file:
+        return np.stack([dataset[:].mean(0) for dataset in by_row(file)])
+
+
+@pytest.mark.promise(16)
+def test_a_protein_of_a_hundred_thousand_residues_is_one_row(embed, tmp_path, windowed_model, proteins):
+    giant = "".join(proteins) * (100_000 // sum(map(len, proteins)) + 1)
+    fasta = tmp_path / "giant.fasta"
+    fasta.write_text(f">small\n{proteins[0]}\n>giant\n{giant[:100_000]}\n>last\n{proteins[1]}\n")
+
+    output = embed("emb.npy", fasta=fasta, model=windowed_model)
+
+    rows, lines = np.load(output), table(companion(output, IDS))
+    assert [int(line["residues"]) for line in lines] == [len(proteins[0]), 100_000, len(proteins[1])]
+    assert int(lines[1]["windows"]) == len(window_spans(100_000, WINDOW))
+    assert np.isfinite(rows).all()
+    np.testing.assert_allclose(
+        rows[2], np.load(embed("last.npy", fasta=one_protein(tmp_path, proteins[1]), model=windowed_model))[0], **PARITY
+    )
+
+
+@pytest.mark.promise(14)
+def test_an_input_that_vanishes_is_an_input_that_is_not_there(tmp_path, tiny_model, proteins):
+    fasta = tmp_path / "proteins.fasta"
+    fasta.write_text(f">a\n{proteins[0]}\n")
+
+    with pytest.raises(InputNotFoundError, match="proteins.fasta: No such file") as caught:
+        embed_fasta(
+            [fasta],
+            ModelConfig(model=tiny_model),
+            EmbedConfig(output=tmp_path / "emb.npy"),
+            on_start=lambda _: fasta.unlink(),
+        )
+
+    assert caught.value.exit_status == 66
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_model_it_takes_the_one_in_the_box(proteins_fasta, tmp_path):
     for name, model in (("none.npy", None), ("named.npy", Path(DEFAULT_MODEL))):
         embed_fasta([proteins_fasta], ModelConfig(model=model), EmbedConfig(output=tmp_path / name))
@@ -178,6 +303,7 @@ def test_without_a_model_it_takes_the_one_in_the_box(proteins_fasta, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "none.npy"), np.load(tmp_path / "named.npy"))
 
 
+@pytest.mark.promise(10)
 def test_five_hundred_windows_keep_the_input_order(embed, tmp_path, proteins, esm_directory, oracle):
     order = np.random.default_rng(0).integers(len(proteins), size=500)
     fasta = tmp_path / "many.fasta"
@@ -240,6 +366,7 @@ def test_long_proteins_are_an_error_where_that_was_asked_for(embed, windowed_mod
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.promise(10)
 def test_long_proteins_are_left_out_and_listed_where_that_was_asked_for(embed, windowed_model, proteins_fasta, lengths):
     output = embed("emb.npy", model=windowed_model, long="skip")
 
@@ -356,6 +483,7 @@ def test_half_precision_is_near_the_full_one_and_recorded(embed, windowed_model,
 # Shards
 
 
+@pytest.mark.promise(10)
 @pytest.mark.parametrize("total", [1, 3, 7])
 def test_shards_one_after_the_other_are_the_whole(embed, windowed_model, proteins_fasta, total):
     whole = embed("whole.npy", model=windowed_model)
@@ -384,6 +512,7 @@ def test_shards_are_of_about_as_many_residues(embed, lengths):
     assert max(counts) - min(counts) < 2 * max(lengths)
 
 
+@pytest.mark.promise(10)
 def test_each_record_that_was_left_out_is_listed_by_one_shard(embed, windowed_model):
     options = {"model": windowed_model, "long": "skip"}
     whole = embed("whole.npy", **options)

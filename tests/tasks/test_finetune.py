@@ -118,6 +118,7 @@ def test_predict_reproduces_the_predictions_of_the_test_part(
     assert_same_predictions(predicted, recorded)
 
 
+@pytest.mark.promise(10)
 def test_order_batches_and_threads_do_not_change_predictions(finetuned, tables, tmp_path, fasta_of_test_part, predict):
     task, output, _ = finetuned
     fasta = fasta_of_test_part(tables / f"{task}.csv")
@@ -212,6 +213,7 @@ def test_only_what_is_trained_changes(finetuned, tiny_model, method):
         assert changed <= matrices
 
 
+@pytest.mark.promise(11)
 def test_transformers_loads_the_finetuned_encoder(finetuned, proteins, tmp_path):
     transformers = pytest.importorskip("transformers")
     _, output, _ = finetuned

@@ -99,6 +99,11 @@ BAD = {
         None,
         "subtract what they have in common",
     ),
+    "values that float32 cannot tell from zero": (
+        HEADER + "".join(f"r{row},MKTAY,{row}.5e-50,{('train', 'valid', 'test')[row % 3]},\n" for row in range(30)),
+        None,
+        "or scale them",
+    ),
     "a mask of letters": (HEADER + RESIDUES.replace("11110", "1111H"), 2, "row 'a' has 'H' in its mask"),
     "a part without known residues": (
         HEADER + RESIDUES.replace("valid,", "valid,00000"),

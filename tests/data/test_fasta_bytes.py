@@ -1,0 +1,200 @@
+"""What becomes of any byte in a FASTA file, and of what Biopython reads otherwise."""
+
+import io
+
+import pytest
+from Bio import SeqIO
+from Bio.SeqIO.FastaIO import SimpleFastaParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protembed.data.alphabet import RESIDUES
+from protembed.data.fasta import ReadReport, read_fasta, read_fasta_stream
+from protembed.errors import DataError, FormatError, IllegalResidueError, RecordError
+
+BYTES = range(256)
+NEWLINES = b"\n\r"
+# What Python takes for white space among the single bytes; within a sequence line it is passed over.
+SPACES = b"\t\x0b\x0c\x1c\x1d\x1e\x1f "
+LETTERS = (RESIDUES + RESIDUES.lower() + "Jj").encode()
+BEFORE, AFTER = b">first\nMKT\n", b">last\nMRR\n"
+# For a byte that is no UTF-8.
+REPLACEMENT = "\ufffd"
+
+
+def read(content, on_illegal="error", report=None):
+    stream = io.BufferedReader(io.BytesIO(content))
+    return list(read_fasta_stream(stream, "bytes.fasta", on_illegal, report or ReadReport()))
+
+
+def spelled(byte):
+    return chr(byte) if byte < 128 else REPLACEMENT
+
+
+def upper(letter):
+    return letter.upper().replace("J", "X")
+
+
+# Any byte in a sequence
+
+
+@pytest.mark.promise(15)
+def test_every_byte_in_a_sequence_is_read_as_documented_or_told_with_record_line_and_column():
+    for byte in BYTES:
+        content = BEFORE + b">b odd\nMK\nAY" + bytes([byte]) + b"WK\n" + AFTER
+        if byte in LETTERS:
+            assert [record.sequence for record in read(content)] == ["MKT", f"MKAY{upper(chr(byte))}WK", "MRR"]
+        elif byte in NEWLINES + SPACES:
+            assert [record.sequence for record in read(content)] == ["MKT", "MKAYWK", "MRR"]
+        else:
+            with pytest.raises(IllegalResidueError) as caught:
+                read(content)
+            error = caught.value
+            place = (error.path, error.record_id, error.line, error.column, error.found)
+            assert place == ("bytes.fasta", "b", 5, 3, spelled(byte))
+
+
+@pytest.mark.promise(15)
+def test_every_byte_that_begins_a_sequence_line_is_read_as_documented_or_told():
+    for byte in BYTES:
+        content = BEFORE + b">b\nMK\n" + bytes([byte]) + b"W\n" + AFTER
+        if byte == ord(">"):
+            with pytest.raises(RecordError, match="line 5: record 3 .'W'. has no sequence"):
+                read(content)
+        elif byte in LETTERS + NEWLINES + SPACES:
+            assert len(read(content)) == 3
+        else:
+            with pytest.raises((IllegalResidueError, FormatError)) as caught:
+                read(content)
+            assert caught.value.line == 5
+            assert isinstance(caught.value, FormatError) == (byte in b"#;")
+
+
+@pytest.mark.promise(15)
+def test_every_byte_that_is_no_residue_is_masked_or_its_record_listed_on_request():
+    for byte in BYTES:
+        if byte in LETTERS + NEWLINES + SPACES + b"\0>":
+            continue
+        content, report = BEFORE + b">b\nMK" + bytes([byte]) + b"W\n" + AFTER, ReadReport()
+
+        assert [record.sequence for record in read(content, "mask")] == ["MKT", "MKXW", "MRR"]
+        assert [record.id for record in read(content, "skip", report)] == ["first", "last"]
+        assert [(refused.id, refused.line) for refused in report.refused] == [("b", 4)]
+
+
+# Any byte in a header
+
+
+@pytest.mark.promise(15)
+def test_every_byte_in_a_header_is_kept_or_told_with_record_line_and_column():
+    for byte in BYTES:
+        content = BEFORE + b">on" + bytes([byte]) + b"e 1\nMKT\n" + AFTER
+        if byte == 0:
+            with pytest.raises(RecordError, match="^bytes.fasta, line 3: record 2 has a NUL byte in column 4"):
+                read(content)
+        elif byte in NEWLINES:
+            # The header ends there, and its rest is no sequence.
+            with pytest.raises(IllegalResidueError, match="line 4: '1' in column 3 of record 'on'"):
+                read(content)
+        else:
+            record = read(content)[1]
+            assert record.description == f"on{spelled(byte)}e 1"
+            assert record.id == ("on" if byte in SPACES else f"on{spelled(byte)}e")
+            assert record.sequence == "MKT"
+
+
+@pytest.mark.promise(15)
+def test_every_byte_that_begins_a_header_is_kept_or_told():
+    for byte in BYTES:
+        content = BEFORE + b">" + bytes([byte]) + b"one\nMKT\n" + AFTER
+        if byte == 0 or byte in NEWLINES:
+            with pytest.raises(RecordError, match="^bytes.fasta, line 3: record 2 has"):
+                read(content)
+        else:
+            assert read(content)[1].id == ("one" if byte in SPACES else f"{spelled(byte)}one")
+
+
+@pytest.mark.promise(15)
+def test_every_byte_that_begins_a_file_is_read_as_documented_or_told_in_its_first_line():
+    for byte in BYTES:
+        content = bytes([byte]) + AFTER
+        if byte in NEWLINES or byte == ord(">"):
+            # A blank line, and a second `>` that belongs to the identifier.
+            assert [record.id for record in read(content)] == ["last" if byte in NEWLINES else ">last"]
+        else:
+            with pytest.raises(FormatError, match=r"^bytes\.fasta"):
+                read(content)
+
+
+# Biopython
+
+
+WORDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=6)
+ODD_LETTERS = st.sampled_from([*"MKTAYmktjJXbzuo*", " ", "\t", "\x0b", "\x1c", "\u00a0", "\u2028", "-", "1", ">", "é"])
+LINES = st.one_of(
+    st.builds(">{}".format, WORDS), st.text(ODD_LETTERS, max_size=8), st.sampled_from(["", "  ", "*", "#x", ";x", "@x"])
+)
+ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+
+
+def as_we_read(title, letters):
+    """Make of what Biopython reads what we read; all differences there are.
+
+    Of a header it keeps the blanks at its beginning. In sequences it keeps lower case, J, a final `*`, and of white
+    space all but blanks at the end of a line. (What is not ASCII a `Seq` holds, but cannot show.)
+    """
+    sequence = upper("".join(letters.split()).removesuffix("*"))
+    return title.split()[0], title.strip(), sequence
+
+
+@pytest.mark.promise(24)
+@settings(deadline=None, max_examples=150)
+@given(lines=st.lists(LINES, min_size=1, max_size=8), newline=ENDS, begins=st.sampled_from([">a\nMK\n", ""]))
+def test_what_we_accept_biopython_reads_alike_but_for_documented_differences(lines, newline, begins):
+    content = (begins + newline.join(lines)).encode()
+    try:
+        ours = read(content)
+    except DataError:
+        return
+
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()  # newlines are translated
+    theirs = list(SimpleFastaParser(io.StringIO(text)))
+    records = list(SeqIO.parse(io.StringIO(text.lstrip()), "fasta"))
+
+    assert [(record.id, record.description, record.sequence) for record in ours] == [as_we_read(*one) for one in theirs]
+    assert [record.id for record in ours] == [record.id for record in records]
+    assert [record.sequence for record in ours] == [
+        as_we_read("a", bytes(record.seq).decode())[2] for record in records
+    ]
+
+
+@pytest.mark.promise(24)
+@settings(deadline=None, max_examples=40)
+@given(
+    proteins=st.lists(
+        st.tuples(st.text("abcXYZ0189|._-/=", min_size=1, max_size=9), st.text(RESIDUES, min_size=1, max_size=70)),
+        min_size=1,
+        max_size=5,
+    ),
+    width=st.integers(1, 60),
+)
+def test_ordinary_files_biopython_reads_with_no_difference_at_all(tmp_path_factory, proteins, width):
+    path = tmp_path_factory.getbasetemp() / "ordinary.fasta"
+    with path.open("w") as stream:
+        for name, sequence in proteins:
+            folded = "\n".join(sequence[start : start + width] for start in range(0, len(sequence), width))
+            stream.write(f">{name}\n{folded}\n")
+
+    ours = [(record.id, record.description, record.sequence) for record in read_fasta([path])]
+
+    with path.open() as stream:
+        theirs = [(record.id, record.description, str(record.seq)) for record in SeqIO.parse(stream, "fasta")]
+    assert ours == theirs
+
+
+@pytest.mark.promise(24)
+def test_biopython_reads_nothing_of_a_file_with_a_byte_order_mark():
+    content = ">a\nMK\n".encode("utf-8-sig")
+
+    assert [record.id for record in read(content)] == ["a"]
+    assert list(SimpleFastaParser(io.StringIO(content.decode()))) == []

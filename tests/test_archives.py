@@ -1,0 +1,229 @@
+import bz2
+import gzip
+import io
+import lzma
+import random
+from functools import partial
+from pathlib import Path
+
+import pytest
+from Bio import bgzf
+
+from protembed.data.fasta import ReadReport, read_fasta
+from protembed.errors import DamagedArchiveError, DataError, FormatError, IllegalResidueError, RecordError
+from protembed.inputs import open_input
+
+HOSTILE = Path(__file__).parent / "data" / "hostile"
+TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"
+COMPRESS = {"gz": partial(gzip.compress, mtime=0), "bz2": bz2.compress, "xz": lzma.compress}
+MAGIC = {"gz": 2, "bz2": 3, "xz": 6}
+# Bytes of which no checksum takes account. gzip: flags that mean nothing to a reader, time, hint, system, and what is
+# left of the last byte of the data. bzip2: the size of its blocks, and what is said of letters that do not occur.
+UNCOVERED = {"gz": {3, 4, 5, 6, 7, 8, 9, -9}, "xz": set()}
+
+archived = pytest.mark.parametrize("kind", COMPRESS)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read the proteins of some bytes."""
+
+    def write_and_read(content, **options):
+        path = tmp_path / "proteins"
+        path.write_bytes(content)
+        return [(record.description, record.sequence) for record in read_fasta([path], **options)]
+
+    return write_and_read
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Proteins that compress badly; as FASTA and as they are read."""
+    rng = random.Random(0)
+    proteins = [(f"p{row}", "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=200))) for row in range(250)]
+    return "".join(f">{name}\n{sequence}\n" for name, sequence in proteins).encode(), proteins
+
+
+def blocked(content, size=1000):
+    """Compress into blocks of so many bytes; return them, the empty one that ends the file being the last."""
+    blocks, written = [], io.BytesIO()
+    writer = bgzf.BgzfWriter(fileobj=written)
+    for start in range(0, len(content), size):
+        writer.write(content[start : start + size])
+        writer.flush()
+        blocks.append(written.getvalue())
+        written.seek(0)
+        written.truncate()
+    return [*blocks, bgzf._bgzf_eof]
+
+
+# Truncated
+
+
+@pytest.mark.promise(12)
+@archived
+def test_every_cut_of_a_small_archive_is_an_error_that_counts_the_records(read, kind):
+    archive = COMPRESS[kind](TWO_PROTEINS)
+    counts = []
+
+    for length in range(MAGIC[kind], len(archive)):
+        with pytest.raises(
+            DamagedArchiveError, match=r"truncated or damaged .*, whole records before that: \d;"
+        ) as caught:
+            read(archive[:length])
+        counts.append(caught.value.num_records)
+
+    assert counts == sorted(counts)
+    assert counts[0] == 0
+    # The last one is whole only where another begins or the file ends.
+    assert counts[-1] == 1
+
+
+@pytest.mark.promise(12)
+@archived
+def test_what_is_too_short_to_be_known_for_an_archive_is_no_fasta(read, kind):
+    for length in range(MAGIC[kind]):
+        with pytest.raises(FormatError):
+            read(COMPRESS[kind](TWO_PROTEINS)[:length])
+
+
+@pytest.mark.promise(12)
+@archived
+def test_two_hundred_cuts_of_a_large_archive_are_errors_that_count_the_records(tmp_path, many, kind):
+    content, proteins = many
+    archive = COMPRESS[kind](content)
+    path = tmp_path / "proteins"
+
+    for cut in range(200):
+        path.write_bytes(archive[: MAGIC[kind] + cut * (len(archive) - MAGIC[kind]) // 200])
+        seen = []
+        with pytest.raises(DamagedArchiveError) as caught:
+            for record in read_fasta([path]):
+                seen.append((record.id, record.sequence))
+        assert caught.value.num_records == len(seen) < len(proteins)
+        assert seen == proteins[: len(seen)]
+
+
+def test_records_that_were_left_out_count_too_and_those_of_another_file_do_not(tmp_path, many):
+    (tmp_path / "whole").write_bytes(TWO_PROTEINS)
+    content = b">odd\nMK1\n" + many[0]
+    (tmp_path / "cut").write_bytes(gzip.compress(content)[: len(content) // 4])
+    report = ReadReport()
+
+    with pytest.raises(DamagedArchiveError) as caught:
+        list(read_fasta([tmp_path / "whole", tmp_path / "cut"], on_illegal="skip", report=report))
+
+    assert len(report.refused) == 1
+    assert caught.value.num_records == report.num_records + 1 - 2 > 30
+
+
+# Damaged
+
+
+@pytest.mark.promise(12)
+@archived
+def test_every_flipped_bit_of_an_archive_is_noticed_or_changes_nothing(read, kind):
+    archive = COMPRESS[kind](b">a\nMKTAYIAK\n")
+    unnoticed = set()
+
+    for bit in range(8 * len(archive)):
+        damaged = bytearray(archive)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            assert read(damaged) == [("a", "MKTAYIAK")]
+            unnoticed.add(bit // 8)
+        except FormatError as error:
+            # Whatever came out of it, a damaged archive is called one, unless nothing shows that it is an archive.
+            assert isinstance(error, DamagedArchiveError) or bit // 8 < MAGIC[kind]
+
+    if kind in UNCOVERED:
+        assert unnoticed == {place % len(archive) for place in UNCOVERED[kind]}
+    assert len(unnoticed) <= 8
+
+
+@pytest.mark.promise(12)
+@archived
+def test_a_large_archive_with_a_flipped_bit_is_an_error(read, many, kind):
+    archive = COMPRESS[kind](many[0])
+    rng = random.Random(1)
+
+    for _ in range(15):
+        damaged = bytearray(archive)
+        damaged[rng.randrange(100, len(archive) - 100)] ^= 1 << rng.randrange(8)
+        for on_illegal in ("error", "mask"):
+            with pytest.raises(DamagedArchiveError):
+                read(damaged, on_illegal=on_illegal)
+
+
+def test_what_is_wrong_in_an_archive_that_is_whole_is_told_as_elsewhere(read):
+    for kind in COMPRESS:
+        with pytest.raises(IllegalResidueError):
+            read(COMPRESS[kind](b">a\nMK1\n" + TWO_PROTEINS))
+
+
+# Blocked gzip
+
+
+@pytest.mark.promise(12)
+def test_blocked_gzip_cut_between_any_two_blocks_is_an_error(read, many):
+    blocks = blocked(many[0], size=10_000)
+    assert read(b"".join(blocks)) == many[1]
+
+    for number in range(1, len(blocks)):
+        with pytest.raises(DamagedArchiveError, match=r"the block that ends BGZF is missing\), whole records before"):
+            read(b"".join(blocks[:number]))
+
+
+@pytest.mark.promise(12)
+def test_blocked_gzip_cut_anywhere_is_an_error(read):
+    archive = b"".join(blocked(TWO_PROTEINS, size=15))
+
+    for length in range(MAGIC["gz"], len(archive)):
+        with pytest.raises(DamagedArchiveError):
+            read(archive[:length])
+
+
+@pytest.mark.promise(12)
+def test_several_blocked_files_one_after_the_other_are_read_whole(read):
+    first, second = (b"".join(blocked(part, size=9)) for part in (TWO_PROTEINS[:22], TWO_PROTEINS[22:]))
+
+    assert read(first + second) == read(TWO_PROTEINS)
+
+
+@pytest.mark.promise(12)
+def test_a_blocked_file_from_a_download_that_broke_off_is_refused():
+    with pytest.raises(DamagedArchiveError) as caught:
+        list(read_fasta([HOSTILE / "bgzf_cut_between_blocks.fasta.gz"]))
+
+    assert caught.value.num_records < 8
+
+
+def test_every_input_is_read_to_its_end_block_not_only_fasta(tmp_path):
+    (tmp_path / "labels.csv").write_bytes(b"".join(blocked(b"sequence,target\nMKT,1\n")[:-1]))
+
+    with pytest.raises(DamagedArchiveError, match="BGZF"), open_input(tmp_path / "labels.csv") as stream:
+        stream.read()
+
+
+# Overwritten
+
+
+@pytest.mark.promise(15)
+@pytest.mark.parametrize("on_illegal", ["error", "mask", "skip"])
+def test_zeros_are_refused_under_every_policy_with_their_place(on_illegal):
+    with pytest.raises(IllegalResidueError, match=r"'\\x00' in column \d+ of record .* binary or damaged") as caught:
+        list(read_fasta([HOSTILE / "zeros_in_a_sequence.fasta"], on_illegal=on_illegal))
+    assert (caught.value.line, caught.value.column) == (6, zero_of("zeros_in_a_sequence.fasta", line=6))
+
+    with pytest.raises(RecordError, match=r"line 7: record 4 has a NUL byte in column \d+ of its header") as caught:
+        list(read_fasta([HOSTILE / "zeros_in_a_header.fasta"], on_illegal=on_illegal))
+    assert f"column {zero_of('zeros_in_a_header.fasta', line=7)} " in str(caught.value)
+
+
+def zero_of(name, line):
+    return (HOSTILE / name).read_bytes().split(b"\n")[line - 1].index(b"\0") + 1
+
+
+def test_every_error_of_a_damaged_archive_is_bad_data():
+    assert issubclass(DamagedArchiveError, DataError)
+    assert DamagedArchiveError.exit_status == 65
