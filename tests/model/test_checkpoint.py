@@ -274,6 +274,7 @@ def test_a_model_that_is_not_as_its_config_says_or_no_esm2_is_refused(copy, chan
     assert caught.value.exit_status == 65
 
 
+@pytest.mark.promise(18)
 def test_layers_that_are_not_there_are_refused_before_any_is_made(copy, monkeypatch):
     rewrite_config(copy, num_hidden_layers=999_999)
     monkeypatch.setattr("protembed.model.encoder.Layer", lambda shape: pytest.fail("a layer was made"))
@@ -326,6 +327,7 @@ def test_a_missing_tensor_is_named(copy):
         load_checkpoint(copy)
 
 
+@pytest.mark.promise(18)
 def test_pickled_weights_are_not_touched(copy, tmp_path):
     class Bomb:
         def __reduce__(self):

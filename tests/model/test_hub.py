@@ -79,6 +79,7 @@ def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.promise(18)
 def test_nothing_but_the_config_and_safetensors_is_fetched(hub, esm_directory):
     hub.publish(ESM2, esm_directory)
 
