@@ -15,6 +15,7 @@ from protembed.data.fasta import Record
 from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.files import atomic_file, write_table
 from protembed.report.attention_page import Table
+from protembed.text import printable
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
 SITE_COLUMNS = ("label", "layer", "head", "effect", "p", "q", "proteins")
@@ -124,7 +125,7 @@ def write_casp(path: Path, record: Record, probabilities: NDArray[np.floating]) 
     Source: https://predictioncenter.org/casprol/index.cgi?page=format, "RR format".
     """
     sequence = record.sequence
-    lines = ["PFRMAT RR", f"TARGET {record.id.encode('ascii', 'replace').decode().split()[0]}", "MODEL 1"]
+    lines = ["PFRMAT RR", f"TARGET {printable(record.id).encode('ascii', 'replace').decode()}", "MODEL 1"]
     lines += [sequence[start : start + 50] for start in range(0, len(sequence), 50)]
     for i, j in _ranked(probabilities)[: 5 * len(sequence)]:
         lines.append(f"{i + 1} {j + 1} 0 {CONTACT_DISTANCE:g} {probabilities[i, j]:.6f}")
