@@ -260,7 +260,10 @@ def _spool(path: Path, directory: Path) -> Path:
 
 
 def _passes_once(path: Path) -> bool:
-    return path == STANDARD_STREAM or path.is_fifo() or path.is_char_device()
+    try:
+        return path == STANDARD_STREAM or path.is_fifo() or path.is_char_device()
+    except OSError:  # whoever opens it will say so
+        return False
 
 
 def scratch_file() -> BinaryIO:

@@ -1,5 +1,10 @@
-"""What may not stand where a result is to go: somebody else's work, and what is being read."""
+"""What may not stand where a result is to go: somebody else's work, and what is being read.
 
+`os.path` says of a name that cannot be looked up, since it is too long or its folder is closed, that nothing is there;
+whoever opens or writes it tells why. pathlib would raise.
+"""
+
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +28,7 @@ def refuse_existing(output: Path, *, force: bool) -> None:
     Raises:
         OutputExistsError: something stands there.
     """
-    if output != STANDARD_STREAM and output.exists() and not force:
+    if output != STANDARD_STREAM and os.path.exists(output) and not force:
         raise OutputExistsError(output, "may be another result")
 
 
@@ -37,8 +42,8 @@ def refuse_stranger(path: Path, marker: str) -> None:
     Raises:
         OutputExistsError: something else stands there.
     """
-    is_empty = path.is_dir() and not any(path.iterdir())
-    if path.exists() and not is_empty and not (path / marker).exists():
+    is_empty = os.path.isdir(path) and not any(path.iterdir())
+    if os.path.exists(path) and not is_empty and not os.path.exists(path / marker):
         raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)
 
 
@@ -53,5 +58,6 @@ def refuse_input(output: Path, inputs: Sequence[Path]) -> None:
         OutputExistsError: the output is one of the inputs, or lies in one that is a directory.
     """
     for path in inputs:
-        if STANDARD_STREAM not in (path, output) and path.exists() and output.resolve().is_relative_to(path.resolve()):
+        is_file = STANDARD_STREAM not in (path, output) and os.path.exists(path)
+        if is_file and output.resolve().is_relative_to(path.resolve()):
             raise OutputExistsError(output, "is read by this command", is_ours=False)

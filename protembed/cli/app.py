@@ -1,5 +1,6 @@
 """The command line: the commands put together."""
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -47,7 +48,17 @@ def protembed_command(
 def main() -> None:
     """Run the command line."""
     leave_tidily_on_termination()
+    _keep_out_of_home()
     # Cron and daemons may close them: reading finds nothing then, and data meant for stdout fail to be written.
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     app()
+
+
+def _keep_out_of_home() -> None:
+    """Let matplotlib keep its list of fonts in TMPDIR, for as long as the command runs, unless it was given a place.
+
+    It would write to the user's home, and tell on stderr where it cannot.
+    """
+    os.environ.setdefault("MPLCONFIGDIR", os.devnull)  # no folder, so that it makes one in TMPDIR and removes it
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -196,6 +196,7 @@ def test_stdin_to_stdout_in_a_pipeline(proteins_fasta, tiny_model):
 
 
 @pytest.mark.slow
+@pytest.mark.promise(20)
 def test_a_reader_that_leaves_early_ends_the_command_quietly(proteins_fasta, tiny_model):
     # More than the largest pipe holds.
     command = (
@@ -209,6 +210,7 @@ def test_a_reader_that_leaves_early_ends_the_command_quietly(proteins_fasta, tin
 
 
 @pytest.mark.slow
+@pytest.mark.promise(20)
 def test_a_full_device_is_status_1_and_one_sentence(proteins_fasta, tiny_model):
     result = shell(f"{sys.executable} -m protembed embed {proteins_fasta} -o - -m {tiny_model} --quiet > /dev/full")
 
@@ -425,6 +427,7 @@ def test_predicting_with_the_bundled_model_says_that_it_has_no_head(proteins_fas
         ("embed {fasta} -o emb.npy --quiet", "<&- >&-", 0, ""),
     ],
 )
+@pytest.mark.promise(20)
 def test_a_closed_stream_is_an_empty_input_or_a_failed_output(
     proteins_fasta, tmp_path, arguments, closed, status, sentence
 ):
