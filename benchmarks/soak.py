@@ -3,9 +3,9 @@
     python benchmarks/soak.py proteins.fasta.gz [--model DIRECTORY] [--proteins 100000] [--residues 200] [--threads 2]
 
 The proteins are those of the FASTA, taken in turn, cut to so many residues, under new identifiers; where the file is
-gone through more than once, each time is cut elsewhere, so that few are copies. The model is a random t4_1M unless one is
-named. Afterwards every row is compared with its identifier, number of residues and hash in the table beside it, and a
-sample is computed again, each protein alone.
+gone through more than once, they are cut elsewhere each time, so that few are copies. The model is a random t4_1M
+unless one is named. Afterwards every line of the table beside the result is compared with its protein, by number,
+identifier, residues and hash, and the vectors of 500 are computed again.
 """
 
 import argparse

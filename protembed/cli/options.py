@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from protembed.cli.display import reported_errors
+from protembed.cli.signals import outlive_the_reader
 from protembed.config.base import Config, flag_name
 
 FastaPaths = Annotated[
@@ -55,6 +56,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
+        outlive_the_reader()
         with reported_errors():
             made = {
                 name: config(**{spec.name: values.pop(spec.name) for spec in dataclasses.fields(config)})

@@ -75,6 +75,7 @@ def test_a_summary_for_machines_is_json_on_stdout(embed_arguments):
     assert summary["output"].endswith("emb.npy")
 
 
+@pytest.mark.promise(23)
 @pytest.mark.parametrize("command", ["pretrain", "embed", "finetune", "score", "inspect-attention"])
 def test_a_missing_input_is_status_66_and_one_line(command, tiny_model, tmp_path):
     model = [] if command == "pretrain" else ["-m", tiny_model]
@@ -100,6 +101,7 @@ def test_bad_data_is_status_65_and_one_line_with_file_record_and_line(command, t
     assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
 
 
+@pytest.mark.promise(23)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -115,6 +117,7 @@ def test_wrong_usage_is_status_2(arguments):
     assert invoke(*arguments).exit_code == 2
 
 
+@pytest.mark.promise(23)
 def test_an_existing_result_is_status_1_and_force_replaces_it(embed_arguments):
     assert invoke(*embed_arguments).exit_code == 0
     assert "made by the same command" in invoke(*embed_arguments).stderr

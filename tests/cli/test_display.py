@@ -74,6 +74,7 @@ def test_a_path_that_the_machine_refuses_is_a_sentence_and_one_that_we_forgot_a_
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
 
 
+@pytest.mark.promise(23)
 def test_an_interrupt_is_status_130():
     with pytest.raises(typer.Exit) as left, reported_errors():
         raise KeyboardInterrupt

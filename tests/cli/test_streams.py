@@ -6,22 +6,23 @@ import sys
 
 import pytest
 
-# Whatever writes to stdout, data or words, however little.
-TO_STDOUT = (
+# Whatever writes data or words to stdout, however little.
+DATA = (
     "--help",
     "--version",
     "embed --help",
     "models",
-    "models --json",
     "embed small.fasta -m predictor -o -",
     "embed small.fasta -m predictor -o - --format tsv",
-    "embed small.fasta -m predictor -o - --format h5 --per-residue",
-    "embed small.fasta -m predictor -o {made}.npy --json",
-    "embed small.fasta -m predictor -o {made}.npy --dry-run --json",
-    "check emb.npy small.fasta -m predictor --json",
     "predict small.fasta -m predictor -o -",
-    "predict small.fasta -m predictor -o {made}.tsv --json",
     "score variants.csv -m predictor -o -",
+)
+SUMMARIES = (
+    "models --json",
+    "embed small.fasta -m predictor -o {made}.npy --json",
+    "check emb.npy small.fasta -m predictor --json --num-rows 0",
+    "predict small.fasta -m predictor -o {made}.tsv --json",
+    "score variants.csv -m predictor -o {made}.tsv --json",
     "pretrain small.fasta -o {made} --size t4_1M --steps 1 --tokens-per-batch 128 --crop-residues 32 --json --dry-run",
     "finetune small.csv -m predictor -o {made} --method frozen --quick --json",
     "inspect-attention small.fasta -m predictor -o {made} --num-maps 0 --json",
@@ -52,6 +53,7 @@ for number, command in enumerate(sys.argv[2:]):
         if (child := os.fork()) == 0:
             run(command.format(made=f"made{number}"), sys.argv[1], stderr.fileno())
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = 128 - status if status < 0 else status  # as a shell tells the end by a signal
         stderr.seek(0)
         print(json.dumps([command, status, stderr.read().decode()]), flush=True)
 """
@@ -69,18 +71,18 @@ def place(small_fasta, small_table, small_variants, predictor, invoke, tmp_path_
     return folder
 
 
-def outcomes(place, kind):
-    command = [sys.executable, "-c", RUN_EACH, kind, *TO_STDOUT]
+def outcomes(place, kind, commands):
+    command = [sys.executable, "-c", RUN_EACH, kind, *commands]
     result = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [command for command, *_ in told] == list(TO_STDOUT), result.stderr
+    assert [command for command, *_ in told] == list(commands), result.stderr
     return told
 
 
 @pytest.mark.promise(20)
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_a_full_stdout_is_status_1_and_a_sentence_whatever_was_to_be_written(place):
-    told = outcomes(place, "full")
+    told = outcomes(place, "full", (*DATA, *SUMMARIES))
 
     assert [line for line in told if line[1] != 1] == []
     assert [line for line in told if "<stdout> could not be written (No space left on device)" not in line[2]] == []
@@ -89,7 +91,7 @@ def test_a_full_stdout_is_status_1_and_a_sentence_whatever_was_to_be_written(pla
 
 @pytest.mark.promise(20)
 def test_a_reader_that_has_left_is_status_141_and_not_a_word(place):
-    told = outcomes(place, "gone")
+    told = outcomes(place, "gone", (*DATA, "models --json"))
 
     assert [line for line in told if line[1] != 141] == []
     assert [line for line in told if re.search("Traceback|Exception ignored|could not|Broken", line[2])] == []
@@ -119,7 +121,12 @@ def on_a_terminal(place, **variables):
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     environment |= {"TERM": "xterm-256color", "COLUMNS": "100"} | variables
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN_SHOWN, *SHOWN], cwd=place, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+        [sys.executable, "-c", RUN_SHOWN, *SHOWN],
+        cwd=place,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
     )
     os.close(theirs)
     sent = b""

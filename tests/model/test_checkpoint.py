@@ -99,6 +99,7 @@ def test_half_precision_is_half_as_large_and_read_as_float32(tiny_checkpoint, ti
     assert all(torch.equal(value, tiny_checkpoint.encoder.inverse_frequencies) for value in frequencies)
 
 
+@pytest.mark.promise(9)
 def test_the_same_model_gives_the_same_files(tiny_checkpoint, tmp_path):
     for name in ("one", "two"):
         save_checkpoint(tiny_checkpoint, tmp_path / name, "# card\n")

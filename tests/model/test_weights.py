@@ -65,6 +65,7 @@ def test_shards_are_read_as_one(tmp_path):
         assert (len(weights.tensor("one")), len(weights.tensor("two"))) == (1, 2)
 
 
+@pytest.mark.promise(18)
 @pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "deep/x.safetensors", ".."])
 def test_a_shard_must_lie_beside_its_index(tmp_path, name):
     (tmp_path / "model" / "deep").mkdir(parents=True)

@@ -300,6 +300,7 @@ def test_a_protein_too_large_to_be_drawn_has_its_maps_in_a_file(inspect, monkeyp
 # Refusals
 
 
+@pytest.mark.promise(17)
 def test_an_identifier_never_becomes_a_path(inspect, tmp_path):
     fasta = tmp_path / "hostile.fasta"
     fasta.write_text(">../../evil\x1b[2J $\\frac{ =cmd()\nMKTAYIAKQR\n")
