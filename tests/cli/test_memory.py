@@ -8,26 +8,40 @@ import pytest
 
 from protembed.data.alphabet import AMINO_ACIDS
 
-# Two numbers of proteins; the smaller one fills what the engine reads ahead. By hand, in full:
+# Two numbers of proteins, and how many tokens are read at a time, so that the smaller number fills what is read ahead.
+# By hand, in full, with what is read at a time as it is:
 # PROTEMBED_MEMORY_RECORDS=5000,50000 python -m pytest tests/cli/test_memory.py -s
-FEW, MANY = (int(number) for number in os.environ.get("PROTEMBED_MEMORY_RECORDS", "2500,10000").split(","))
+FEW, MANY = (int(number) for number in os.environ.get("PROTEMBED_MEMORY_RECORDS", "1000,5000").split(","))
+TOKENS_PER_CHUNK = 65_536 if FEW >= 5_000 else 4_096
 # 30 MB between 5,000 and 50,000 proteins are 700 bytes for each; what two processes differ by comes on top.
-ALLOWED_MB = 30 * (MANY - FEW) / 45_000 + 3
+ALLOWED_MB = 30 * (MANY - FEW) / 45_000 + 2
 COMMANDS = {
-    "embed": "embed {fasta} -m {model} -o {out}.npy --threads 1",
-    "predict": "predict {fasta} -m {model} -o {out}.tsv --threads 1",
-    "statistics": "inspect-attention {fasta} -m {model} -o {out} --num-maps 0 --threads 1",
-    "corpus": "pretrain {fasta} -o {out} --size t4_1M --steps 1 --crop-residues 8 --tokens-per-batch 32 --threads 1",
+    "embed": "embed {fasta} -m {model} -o {out}.npy --threads 1 --quiet",
+    "predict": "predict {fasta} -m {model} -o {out}.tsv --threads 1 --quiet",
+    "statistics": "inspect-attention {fasta} -m {model} -o {out} --num-maps 0 --threads 1 --quiet",
+    "corpus": "corpus {fasta} {out}",
 }
-# Each command in a fork of one process, whose largest extent the kernel tells when it ends.
+# Each command in a fork of one process, whose largest extent the kernel tells when it ends. Building a corpus is the
+# part of `pretrain` that sees the whole file.
 MEASURE = """
 import json, os, sys
-import protembed.tasks.inspect_attention, protembed.tasks.predict, protembed.tasks.pretrain
+from pathlib import Path
+import protembed.inference.engine
+import protembed.tasks.inspect_attention, protembed.tasks.predict, protembed.tasks.embed
 import protembed.cli.app as program
-for command in sys.argv[1:]:
+from protembed.data.corpus import build_corpora
+protembed.inference.engine._TOKENS_PER_CHUNK = int(sys.argv[1])
+for command in sys.argv[2:]:
+    words = command.split()
     if (child := os.fork()) == 0:
-        sys.argv = ["protembed", *command.split(), "--quiet"]
-        program.main()
+        if words[0] == "corpus":
+            build_corpora(Path(words[2]), [Path(words[1])], [])
+            os._exit(0)
+        sys.argv = ["protembed", *words]
+        try:
+            program.main()
+        except SystemExit as end:
+            os._exit(end.code or 0)
     _, status, usage = os.wait4(child, 0)
     print(json.dumps([os.waitstatus_to_exitcode(status), usage.ru_maxrss]), flush=True)
 """
@@ -38,7 +52,7 @@ def write_fasta(path, num_records):
     rng = random.Random(0)
     with path.open("w") as stream:
         for row in range(num_records):
-            sequence = "".join(rng.choices(AMINO_ACIDS, k=50 + row % 20))
+            sequence = "".join(rng.choices(AMINO_ACIDS, k=12 + row % 9))
             stream.write(f">p{row} {'about a protein ' * 120}\n{sequence}\n")
 
 
@@ -52,7 +66,7 @@ def test_memory_does_not_grow_with_the_file(predictor, tmp_path):
         for name, command in COMMANDS.items():
             commands.append(command.format(fasta=fasta, model=predictor, out=tmp_path / f"{name}-{num_records}"))
 
-    result = subprocess.run([sys.executable, "-c", MEASURE, *commands], capture_output=True, text=True, check=False)
+    result = subprocess.run([sys.executable, "-c", MEASURE, str(TOKENS_PER_CHUNK), *commands], capture_output=True, text=True, check=False)
     told = [json.loads(line) for line in result.stdout.splitlines()]
 
     assert [status for status, _ in told] == [0] * len(commands), result.stderr

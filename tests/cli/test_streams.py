@@ -29,7 +29,7 @@ SUMMARIES = (
 )
 # Each command in a process of its own, as a shell would start it, but torch is imported once for all: they are forks.
 RUN_EACH = """
-import json, os, sys, tempfile
+import json, os, sys, tempfile, traceback
 import torch
 import protembed.cli.app as program
 import protembed.report.finetuning, protembed.tasks.inspect_attention, protembed.tasks.score, protembed.tasks.check
@@ -46,7 +46,18 @@ def run(command, kind, stderr):
     os.dup2(open_stdout(kind), 1)
     os.dup2(stderr, 2)
     sys.argv = ["protembed", *command.split()]
-    program.main()
+    try:
+        program.main()
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    try:
+        sys.stdout.flush()
+    except OSError:
+        status = 120  # as the interpreter ends then, which takes a second to take torch apart
+    os._exit(status)
 
 for number, command in enumerate(sys.argv[2:]):
     with tempfile.TemporaryFile() as stderr:
