@@ -66,7 +66,9 @@ def test_memory_does_not_grow_with_the_file(predictor, tmp_path):
         for name, command in COMMANDS.items():
             commands.append(command.format(fasta=fasta, model=predictor, out=tmp_path / f"{name}-{num_records}"))
 
-    result = subprocess.run([sys.executable, "-c", MEASURE, str(TOKENS_PER_CHUNK), *commands], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(TOKENS_PER_CHUNK), *commands], capture_output=True, text=True, check=False
+    )
     told = [json.loads(line) for line in result.stdout.splitlines()]
 
     assert [status for status, _ in told] == [0] * len(commands), result.stderr
