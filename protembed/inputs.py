@@ -132,7 +132,10 @@ def default_path(source: Path, suffix: str) -> Path:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; OSError and ValueError pass through, for the caller knows what the file means."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def sha256_of_file(path: Path) -> str:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from protembed.text import printable, table_line
 
 
+@pytest.mark.promise(17)
 @pytest.mark.parametrize(
     ("cell", "spelled"),
     [
@@ -29,6 +30,7 @@ def test_cells_cannot_act_on_a_terminal_or_a_spreadsheet(cell, spelled):
     assert table_line([cell, "next"]) == f"{spelled}\tnext\n".encode()
 
 
+@pytest.mark.promise(17)
 @given(st.lists(st.text(), min_size=1, max_size=5))
 def test_a_table_line_is_one_line_with_one_cell_for_each(cells):
     line = table_line(cells).decode()
@@ -38,6 +40,7 @@ def test_a_table_line_is_one_line_with_one_cell_for_each(cells):
     assert line.count("\t") == len(cells) - 1
 
 
+@pytest.mark.promise(17)
 @given(st.text())
 def test_what_is_printable_stays_so(text):
     assert printable(text).isprintable()

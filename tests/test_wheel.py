@@ -45,6 +45,7 @@ def test_the_wheel_has_the_bundled_model_and_nothing_that_is_no_part_of_the_pack
     assert {name.split("/")[0].split("-")[0] for name in names} == {"protembed"}
 
 
+@pytest.mark.promise(19)
 @pytest.mark.slow
 def test_an_installed_wheel_embeds_without_a_network(wheel, tmp_path):
     site, guard = tmp_path / "site", tmp_path / "guard"

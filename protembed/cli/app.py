@@ -1,5 +1,6 @@
 """The command line: the commands put together."""
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -8,6 +9,7 @@ import typer
 
 import protembed
 from protembed.cli.check import check
+from protembed.cli.display import reported_errors
 from protembed.cli.embed import embed
 from protembed.cli.finetune import finetune
 from protembed.cli.inspect_attention import inspect_attention
@@ -15,7 +17,7 @@ from protembed.cli.models import models
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
 from protembed.cli.score import score
-from protembed.cli.signals import leave_tidily_on_termination
+from protembed.cli.signals import end_with_the_reader, leave_tidily_on_termination
 
 app = typer.Typer(
     name="protembed",
@@ -47,7 +49,30 @@ def protembed_command(
 def main() -> None:
     """Run the command line."""
     leave_tidily_on_termination()
+    end_with_the_reader()
+    _keep_out_of_home()
     # Cron and daemons may close them: reading finds nothing then, and data meant for stdout fail to be written.
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
-    app()
+    try:
+        with reported_errors():
+            _run()
+    except typer.Exit as end:
+        raise SystemExit(end.exit_code) from None
+
+
+def _run() -> None:
+    """Run a command, or show its help, and make sure that stdout has taken all of it."""
+    try:
+        app()
+    finally:
+        sys.stdout.flush()
+
+
+def _keep_out_of_home() -> None:
+    """Let matplotlib keep its list of fonts in TMPDIR, for as long as the command runs, unless it was given a place.
+
+    It would write to the user's home, and tell on stderr where it cannot.
+    """
+    os.environ.setdefault("MPLCONFIGDIR", os.devnull)  # no folder, so that it makes one in TMPDIR and removes it
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -1,6 +1,7 @@
 """What people see: progress and sentences on stderr, a machine-readable summary on stdout."""
 
 import dataclasses
+import errno
 import json
 import os
 import sys
@@ -20,6 +21,8 @@ from protembed.errors import LostProcessError, OutputError, ProtembedError
 from protembed.text import count, printable
 
 _INTERRUPTED, _BROKEN_PIPE, _FAILED = 130, 141, 1
+# What a path may meet on any machine, wherever it is looked at; of other errors with a path the mistake is ours.
+_OF_THE_MACHINE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO, errno.ESTALE, errno.EMFILE)
 
 
 class Display:
@@ -171,6 +174,9 @@ def reported_errors() -> Iterator[None]:
         _give_up_stdout()
         raise typer.Exit(_BROKEN_PIPE) from None
     except OSError as error:
+        if error.errno in _OF_THE_MACHINE and error.filename is not None:
+            print(f"protembed: {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
+            raise typer.Exit(_FAILED) from None
         if error.filename is not None:
             raise
         _give_up_stdout()

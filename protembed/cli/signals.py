@@ -53,3 +53,13 @@ def leave_tidily_on_termination() -> None:
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, leave)
+
+
+def end_with_the_reader() -> None:
+    """Let a reader of stdout that leaves end the program by SIGPIPE, as it ends others; help leaves nothing to tidy."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def outlive_the_reader() -> None:
+    """Let a reader of stdout that leaves be an error of writing, as Python has it: a command has files to tidy up."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from protembed.config.shapes import EncoderShape
@@ -22,16 +21,21 @@ from protembed.inputs import sha256_of_file
 from protembed.model.encoder import Encoder, initialise, inverse_frequencies
 from protembed.model.esm_config import CONFIG_FILE, config_json, read_shape
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
+from protembed.model.own_files import own_file
 from protembed.model.record import ModelRecord, read_record, write_record
 from protembed.model.weights import (
     WEIGHTS_FILE,
     StoredWeights,
+    open_tensors,
+    read_tensor,
     rotary_name,
     weight_table,
     write_tensors,
 )
 
 _HEAD = "head.safetensors"
+# Heads had none at first; see `TaskHead`.
+_EARLIER_THRESHOLD = 0.5
 
 
 @dataclass(kw_only=True)
@@ -90,7 +94,7 @@ def model_sha256(directory: Path) -> str:
     """Hash the weight files of a model directory; two equal hashes are one model."""
     digest = hashlib.sha256()
     for file in sorted(directory.glob("*.safetensors")):
-        digest.update(bytes.fromhex(sha256_of_file(file)))
+        digest.update(bytes.fromhex(sha256_of_file(own_file(file))))
     return digest.hexdigest()
 
 
@@ -130,6 +134,9 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     directory = Path(directory)
     shape = read_shape(directory)
     record = read_record(directory)
+    if (record.layer or 0) > shape.num_layers:
+        found = f"protembed.json names layer {record.layer}, of {shape.num_layers}"
+        raise ModelFormatError(directory, found, "the files do not belong together")
     with StoredWeights(directory) as stored:
         stored.expect_num_layers(shape.num_layers)
         checkpoint = _without_values(shape)
@@ -215,21 +222,24 @@ _TOKENIZER_CONFIG = {**_SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_l
 
 
 def _read_task_head(directory: Path, shape: EncoderShape, record: ModelRecord) -> TaskHead:
-    try:
-        with safe_open(directory / _HEAD, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        task = TASKS[record.task or "regression"]
+    path = directory / _HEAD
+    with open_tensors(path) as file:
+        state = {name: read_tensor(file, name, path) for name in file.keys()}  # noqa: SIM118
+    task = TASKS[record.task or "regression"]
+    # A head is as wide as its file says, but nothing is allocated for it before the file is seen to hold as much.
+    with torch.device("meta"):
         head = TaskHead(
             shape.dim if task.per_residue else shape.dim * len(record.poolings),
             task,
             record.classes,
-            num_hidden=len(state["hidden.bias"]) if "hidden.bias" in state else None,
+            num_hidden=state["hidden.bias"].numel() if "hidden.bias" in state else None,
             query_dim=shape.dim if "query" in state else None,
         )
-        head.load_state_dict({"threshold": head.threshold, **state})  # earlier heads had none
-    except (OSError, SafetensorError, RuntimeError) as error:
-        advice = "fetch or make the model again"
-        raise ModelFormatError(directory / _HEAD, f"missing or damaged ({error})", advice) from error
+    try:
+        head.load_state_dict({"threshold": torch.tensor(_EARLIER_THRESHOLD), **state}, assign=True)
+    except RuntimeError as error:
+        found = f"missing or damaged ({' '.join(str(error).split())})"
+        raise ModelFormatError(path, found, "fetch or make the model again") from error
     return head.eval()
 
 

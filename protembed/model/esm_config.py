@@ -7,7 +7,7 @@ from typing import Any
 from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
-from protembed.inputs import read_json
+from protembed.model.own_files import read_model_json
 
 CONFIG_FILE = "config.json"
 # How many residues ESM-2 saw at once, <cls> and <eos> not counted.
@@ -75,7 +75,7 @@ def read_shape(directory: Path) -> EncoderShape:
         )
     config = read_model_json(directory / CONFIG_FILE)
     if config.get("model_type") != "esm":
-        raise ModelFormatError(directory, f"this is a model of type {config.get('model_type')!r}", _ESM2_ONLY)
+        raise ModelFormatError(directory, f"this is a model of type {config.get('model_type')!r:.80}", _ESM2_ONLY)
     # transformers' defaults for these are not ESM-2's.
     for name in ("position_embedding_type", "token_dropout", "layer_norm_eps"):
         if name not in config:
@@ -83,7 +83,7 @@ def read_shape(directory: Path) -> EncoderShape:
     for name, is_esm2 in _FIELDS.items():
         if name in config and not is_esm2(config[name]):
             raise ModelFormatError(
-                directory, f"config.json has {name} {config[name]!r}", f"{_ESM2_ONLY}, this is another"
+                directory, f"config.json has {name} {config[name]!r:.80}", f"{_ESM2_ONLY}, this is another"
             )
     shape = EncoderShape(
         num_layers=_whole_number(directory, config, "num_hidden_layers"),
@@ -99,20 +99,7 @@ def read_shape(directory: Path) -> EncoderShape:
 def _whole_number(directory: Path, config: Mapping[str, Any], name: str) -> int:
     value = config.get(name)
     if type(value) is not int or not 0 < value < 1_000_000:
-        raise ModelFormatError(directory, f"config.json has {name} {value!r}", "a positive whole number is expected")
+        raise ModelFormatError(
+            directory, f"config.json has {name} {value!r:.80}", "a positive whole number is expected"
+        )
     return value
-
-
-def read_model_json(path: Path) -> dict[str, Any]:
-    """Read one of a model directory's JSON files.
-
-    Raises:
-        ModelFormatError: it is not there, no JSON, or no object.
-    """
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(path, f"this is no readable JSON ({error})", "fetch or make the model again") from error
-    if not isinstance(content, dict):
-        raise ModelFormatError(path, "this JSON is no object", "fetch or make the model again")
-    return content

@@ -1,7 +1,7 @@
 """`protembed.json`: what protembed knows about a model beyond its weights."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -11,7 +11,8 @@ from protembed.config.shared import PoolingName
 from protembed.config.task import TaskName
 from protembed.errors import ModelFormatError
 from protembed.files import write_json
-from protembed.model.esm_config import ESM2_WINDOW_RESIDUES, read_model_json
+from protembed.model.esm_config import ESM2_WINDOW_RESIDUES
+from protembed.model.own_files import read_model_json
 
 FORMAT_VERSION = 1
 _RECORD = "protembed.json"
@@ -50,15 +51,26 @@ class ModelRecord:
         return tuple(cast("list[PoolingName]", (self.pooling or "mean").split(",")))
 
 
+# No protein is so long; more would not fit the integers of an array.
+_MOST_WINDOW_RESIDUES = 2**31 - 1
+
+
+def _are_distinct(names: Sequence[str], known: Sequence[str]) -> bool:
+    return set(names) <= set(known) and len(set(names)) == len(names)
+
+
 # What a reader relies on in protembed.json, and the test that it must pass.
-_RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "window_residues": lambda value: type(value) is int and value > 0,
+_RECORD_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "window_residues": lambda value: type(value) is int and 0 < value <= _MOST_WINDOW_RESIDUES,
     "layer": lambda value: value is None or (type(value) is int and value >= 0),
     "pooling": lambda value: (
-        value is None or (isinstance(value, str) and set(value.split(",")) <= set(get_args(PoolingName)))
+        value is None or (isinstance(value, str) and _are_distinct(value.split(","), get_args(PoolingName)))
     ),
+    "configuration": lambda value: isinstance(value, dict),
+    "corpus_fingerprint": lambda value: value is None or isinstance(value, str),
+    "metrics": lambda value: isinstance(value, dict),
     "classes": lambda value: (
-        value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+        value is None or (isinstance(value, list) and value and all(isinstance(name, str) for name in value))
     ),
     "task": lambda value: value is None or value in get_args(TaskName),
     "target": lambda value: value is None or isinstance(value, str),
@@ -82,13 +94,13 @@ def read_record(directory: Path) -> ModelRecord:
     content = read_model_json(directory / _RECORD)
     version = content.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        found = f"protembed.json has format version {version!r}"
+        found = f"protembed.json has format version {version!r:.80}"
         raise ModelFormatError(directory, found, f"this protembed reads up to {FORMAT_VERSION}: install a newer one")
     known = {spec.name for spec in dataclasses.fields(ModelRecord)}
     values = {name: value for name, value in content.items() if name in known}
     for name, is_valid in _RECORD_FIELDS.items():
         if name in values and not is_valid(values[name]):
-            found = f"protembed.json has {name} {values[name]!r}"
+            found = f"protembed.json has {name} {values[name]!r:.80}"
             raise ModelFormatError(directory, found, "fetch or make the model again")
     if values.get("classes") is not None:
         values["classes"] = tuple(values["classes"])

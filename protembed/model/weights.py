@@ -20,9 +20,15 @@ from torch import Tensor
 
 from protembed.config.shapes import EncoderShape
 from protembed.errors import ModelFormatError
-from protembed.model.esm_config import read_model_json
+from protembed.model.own_files import own_file, read_model_json
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+# ESM-2's largest model has a header of a hundred kilobytes; one of 100 MB takes 2 GB to be read.
+_MOST_HEADER_BYTES = 4 << 20
+# Thirty times as many as ESM-2's largest model has; names alone, without numbers, may promise any number.
+_MOST_LAYERS = 1_500
+_AGAIN = "fetch or make the model again"
+_FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -37,6 +43,35 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
         raise OSError(errno.EIO, str(error)) from error
 
 
+def open_tensors(path: Path) -> Any:
+    """Open a safetensors file of a model directory, as a context.
+
+    Raises:
+        ModelFormatError: it is not there, damaged, not the directory's own, or its header is there to fill memory.
+    """
+    try:
+        with own_file(path).open("rb") as stream:
+            num_bytes = int.from_bytes(stream.read(8), "little")
+        if _MOST_HEADER_BYTES < num_bytes < path.stat().st_size:
+            raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no ESM-2 needs", _AGAIN)
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise ModelFormatError(path, f"missing or damaged ({error})", _AGAIN) from error
+
+
+def read_tensor(file: Any, name: str, path: Path) -> Tensor:
+    """Read a tensor of numbers, in float32, from what `open_tensors` has opened.
+
+    Raises:
+        ModelFormatError: it holds anything but floating-point numbers.
+    """
+    dtype = file.get_slice(name).get_dtype()
+    if dtype not in _FLOATS:
+        raise ModelFormatError(path, f"{name} is of type {dtype}", f"one of {', '.join(_FLOATS)} is expected")
+    tensor: Tensor = file.get_tensor(name)
+    return tensor.to(torch.float32)
+
+
 @dataclass(frozen=True)
 class Weight:
     """One of our weights, and the stored ones it consists of, one below the other."""
@@ -45,7 +80,7 @@ class Weight:
 
     def read(self, stored: "StoredWeights") -> Tensor:
         """Join the stored weights to ours, in float32."""
-        parts = [stored.tensor(name).to(torch.float32) for name in self.stored_names]
+        parts = [stored.tensor(name) for name in self.stored_names]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def stored(self, ours: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -93,10 +128,7 @@ class StoredWeights:
 
     def __enter__(self) -> "StoredWeights":
         for path in _weight_files(self._directory):
-            try:
-                file = self._files.enter_context(safe_open(path, framework="pt"))
-            except (OSError, SafetensorError) as error:
-                raise ModelFormatError(path, f"damaged ({error})", "fetch or make the model again") from error
+            file = self._files.enter_context(open_tensors(path))
             for name in file.keys():  # noqa: SIM118  # not a dictionary
                 # transformers spells LayerNorm's parameters like its paper when it saves, and like torch elsewhere.
                 ours = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
@@ -112,19 +144,22 @@ class StoredWeights:
         if found != set(range(num_layers)) and (found or num_layers):
             what = f"config.json names {num_layers} layers, the weights have {len(found)}"
             raise ModelFormatError(self._directory, what, "the files do not belong together")
+        if num_layers > _MOST_LAYERS:
+            raise ModelFormatError(
+                self._directory, f"the model has {num_layers:,} layers", f"up to {_MOST_LAYERS:,} are read"
+            )
 
     def tensor(self, name: str) -> Tensor:
-        """Read one tensor.
+        """Read one tensor, in float32.
 
         Raises:
-            ModelFormatError: it is not there.
+            ModelFormatError: it is not there, or holds no floating-point numbers.
         """
         if name not in self._home:
             advice = "protembed reads ESM-2 models in Hugging Face layout, saved from EsmForMaskedLM"
             raise ModelFormatError(self._directory, f"the weights have no {name}", advice)
         file, stored_name = self._home[name]
-        tensor: Tensor = file.get_tensor(stored_name)
-        return tensor
+        return read_tensor(file, stored_name, self._directory)
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -139,12 +174,12 @@ def _weight_files(directory: Path) -> list[Path]:
     index = read_model_json(directory / _INDEX)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ModelFormatError(directory / _INDEX, "it names no shards", "fetch or make the model again")
+        raise ModelFormatError(directory / _INDEX, "it names no shards", _AGAIN)
     names = sorted(set(weight_map.values()))
     for name in names:
-        if Path(name).name != name:
+        if not name or not name.isprintable() or Path(name).name != name:
             raise ModelFormatError(
-                directory / _INDEX, f"a shard is named {name!r}", "shards must lie beside their index"
+                directory / _INDEX, f"a shard is named {name!r:.80}", "shards must lie beside their index"
             )
     return [directory / name for name in names]
 

@@ -16,7 +16,7 @@ from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.files import atomic_file, write_table
 from protembed.report.attention_page import Table
 from protembed.report.attention_words import spell_column
-from protembed.text import count
+from protembed.text import count, printable
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
 SITE_COLUMNS = ("label", "layer", "head", "effect", "p", "q", "proteins")
@@ -133,7 +133,7 @@ def write_casp(path: Path, record: Record, probabilities: NDArray[np.floating]) 
     Source: https://predictioncenter.org/casprol/index.cgi?page=format, "RR format".
     """
     sequence = record.sequence
-    lines = ["PFRMAT RR", f"TARGET {record.id.encode('ascii', 'replace').decode().split()[0]}", "MODEL 1"]
+    lines = ["PFRMAT RR", f"TARGET {printable(record.id).encode('ascii', 'replace').decode()}", "MODEL 1"]
     lines += [sequence[start : start + 50] for start in range(0, len(sequence), 50)]
     for i, j in zip(*(places[: 5 * len(sequence)] for places in _ranked(probabilities)), strict=True):
         lines.append(f"{i + 1} {j + 1} 0 {CONTACT_DISTANCE:g} {probabilities[i, j]:.6f}")

@@ -7,7 +7,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from protembed.text import figure
+from protembed.text import figure, printable
+
+
+def _as_text(value: Any) -> Any:
+    """Keep a text from turning the direction of a page's writing, or from acting on the terminal that shows its source.
+
+    Markup is our own.
+    """
+    return printable(value) if type(value) is str else value
+
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -15,6 +24,7 @@ _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=_as_text,
 )
 _ENVIRONMENT.filters["figure"] = figure
 

@@ -75,7 +75,7 @@ def test_a_summary_for_machines_is_json_on_stdout(embed_arguments):
     assert summary["output"].endswith("emb.npy")
 
 
-@pytest.mark.promise(14)
+@pytest.mark.promise(14, 23)
 @pytest.mark.parametrize("command", ["pretrain", "embed", "finetune", "score", "inspect-attention"])
 def test_a_missing_input_is_status_66_and_one_line(command, tiny_model, tmp_path):
     model = [] if command == "pretrain" else ["-m", tiny_model]
@@ -102,6 +102,7 @@ def test_bad_data_is_status_65_and_one_line_with_file_record_and_line(command, t
     assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
 
 
+@pytest.mark.promise(23)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -117,6 +118,7 @@ def test_wrong_usage_is_status_2(arguments):
     assert invoke(*arguments).exit_code == 2
 
 
+@pytest.mark.promise(23)
 def test_an_existing_result_is_status_1_and_force_replaces_it(embed_arguments):
     assert invoke(*embed_arguments).exit_code == 0
     assert "made by the same command" in invoke(*embed_arguments).stderr
@@ -198,6 +200,7 @@ def test_stdin_to_stdout_in_a_pipeline(proteins_fasta, tiny_model):
 
 
 @pytest.mark.slow
+@pytest.mark.promise(20)
 def test_a_reader_that_leaves_early_ends_the_command_quietly(proteins_fasta, tiny_model):
     # More than the largest pipe holds.
     command = (
@@ -211,6 +214,7 @@ def test_a_reader_that_leaves_early_ends_the_command_quietly(proteins_fasta, tin
 
 
 @pytest.mark.slow
+@pytest.mark.promise(20)
 def test_a_full_device_is_status_1_and_one_sentence(proteins_fasta, tiny_model):
     result = shell(f"{sys.executable} -m protembed embed {proteins_fasta} -o - -m {tiny_model} --quiet > /dev/full")
 
@@ -427,6 +431,7 @@ def test_predicting_with_the_bundled_model_says_that_it_has_no_head(proteins_fas
         ("embed {fasta} -o emb.npy --quiet", "<&- >&-", 0, ""),
     ],
 )
+@pytest.mark.promise(20)
 def test_a_closed_stream_is_an_empty_input_or_a_failed_output(
     proteins_fasta, tmp_path, arguments, closed, status, sentence
 ):

@@ -1,3 +1,4 @@
+import errno
 import io
 
 import pytest
@@ -46,6 +47,7 @@ def test_every_validation_is_told_beside_what_it_must_beat(capsys):
     assert "perplexity 16.44 (unigram 17.96, bigram 17.87)" in capsys.readouterr().err
 
 
+@pytest.mark.promise(17)
 def test_control_codes_and_markup_are_shown_as_they_are(capsys):
     Display(ShowConfig()).say("[red]evil\x1b[2J[/red]")
 
@@ -62,6 +64,17 @@ def test_an_error_on_purpose_is_a_sentence_and_an_unknown_one_a_traceback(capsys
         raise ZeroDivisionError
 
 
+def test_a_path_that_the_machine_refuses_is_a_sentence_and_one_that_we_forgot_a_traceback(capsys):
+    with pytest.raises(typer.Exit) as left, reported_errors():
+        raise PermissionError(errno.EACCES, "Permission denied", "closed/x\x1b[2J")
+    assert left.value.exit_code == 1
+    assert capsys.readouterr().err == "protembed: closed/x\\x1b[2J: Permission denied\n"
+
+    with pytest.raises(FileNotFoundError), reported_errors():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+
+@pytest.mark.promise(23)
 def test_an_interrupt_is_status_130():
     with pytest.raises(typer.Exit) as left, reported_errors():
         raise KeyboardInterrupt

@@ -228,6 +228,7 @@ def test_the_same_input_gives_the_same_bytes_and_nothing_else(tmp_path, kind, un
     assert list(written) == sorted([f"emb.{kind.format_name}", *beside])
 
 
+@pytest.mark.promise(9)
 def test_no_format_keeps_the_time(tmp_path):
     write(tmp_path / "emb.h5", H5)
     write(tmp_path / "emb.npz", NPZ)

@@ -65,6 +65,7 @@ def test_negative_values_of_residues_read_back_from_their_table_as_numbers():
     assert line.decode().rstrip().split("\t")[1].split(";") == ["-1.5", "0.25", "-3e-09"]
 
 
+@pytest.mark.promise(17)
 def test_a_class_with_a_hostile_name_cannot_act_in_a_table():
     classes = ("=cmd()", "a\tb")
 

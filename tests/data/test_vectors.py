@@ -227,6 +227,7 @@ def test_biotrainer_finds_a_sequence_by_its_name():
 # Hostile identifiers
 
 
+@pytest.mark.promise(17)
 @every_way
 def test_hostile_identifiers_stay_text(tmp_path, format_name, per_residue):
     (tmp_path / "folder").mkdir()
@@ -266,6 +267,7 @@ def test_copies_of_a_sequence_have_their_row_behind_its_name(tmp_path):
     assert names_by_row == [*first[:3], f"{first[2]}.3", first[4]]
 
 
+@pytest.mark.promise(17)
 def test_an_identifier_with_a_nul_does_not_stop_h5(tmp_path):
     path, _ = store(tmp_path, "h5", ["a\x00b"], per_residue=True)
 

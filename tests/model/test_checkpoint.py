@@ -99,6 +99,7 @@ def test_half_precision_is_half_as_large_and_read_as_float32(tiny_checkpoint, ti
     assert all(torch.equal(value, tiny_checkpoint.encoder.inverse_frequencies) for value in frequencies)
 
 
+@pytest.mark.promise(9)
 def test_the_same_model_gives_the_same_files(tiny_checkpoint, tmp_path):
     for name in ("one", "two"):
         save_checkpoint(tiny_checkpoint, tmp_path / name, "# card\n")
@@ -276,6 +277,7 @@ def test_a_model_that_is_not_as_its_config_says_or_no_esm2_is_refused(copy, chan
     assert caught.value.exit_status == 65
 
 
+@pytest.mark.promise(18)
 def test_layers_that_are_not_there_are_refused_before_any_is_made(copy, monkeypatch):
     rewrite_config(copy, num_hidden_layers=999_999)
     monkeypatch.setattr("protembed.model.encoder.Layer", lambda shape: pytest.fail("a layer was made"))
@@ -328,6 +330,7 @@ def test_a_missing_tensor_is_named(copy):
         load_checkpoint(copy)
 
 
+@pytest.mark.promise(18)
 def test_pickled_weights_are_not_touched(copy, tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -79,6 +79,7 @@ def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.promise(18)
 def test_nothing_but_the_config_and_safetensors_is_fetched(hub, esm_directory):
     hub.publish(ESM2, esm_directory)
 
@@ -326,6 +327,7 @@ def test_another_model_is_refused_by_name_before_its_weights_are_fetched(hub, ti
     assert hub.fetched() == ["config.json"]
 
 
+@pytest.mark.promise(19)
 @pytest.mark.parametrize(
     "name", ["runs/model", "facebook/esm2_t6_8M_UR50D", "../models/tiny", "a/b/c", "missing", "/x"]
 )
@@ -340,6 +342,7 @@ def test_a_mistyped_path_never_leaves_the_machine(hub, tmp_path, monkeypatch, na
     assert hub.requests == []
 
 
+@pytest.mark.promise(19)
 def test_what_is_on_disk_or_in_the_box_never_leaves_the_machine(hub, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["model", "lab/tiny", "esm2_t6_8M"]

@@ -74,6 +74,7 @@ def page(make_shown, make_contacts):
 # What a page is made of
 
 
+@pytest.mark.promise(17)
 def test_no_word_of_the_data_becomes_an_element(page):
     read = Reader(page)
 
@@ -91,6 +92,7 @@ def test_data_of_a_script_come_back_and_hold_nothing_that_html_acts_upon(text):
     assert json.loads(spelled) == {"id": text}
 
 
+@pytest.mark.promise(17, 19)
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched(page):
     import hashlib
 
@@ -108,6 +110,7 @@ def test_the_script_never_makes_markup_of_text(page):
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", page)
 
 
+@pytest.mark.promise(9)
 def test_the_same_values_give_the_same_bytes(page, make_shown, make_contacts):
     assert page_of(make_shown(id=HOSTILE, **make_contacts()), tables=[TABLE]) == page
 

@@ -137,6 +137,7 @@ def test_protein_layer_and_head_are_chosen_from_lists(page):
     assert page.head(2, 3).get_attribute("aria-selected") == "true"
 
 
+@pytest.mark.promise(17)
 def test_a_hostile_identifier_is_text(page):
     page.choose("protein", SHOWN)
 
@@ -347,6 +348,7 @@ def test_figures_download_as_png_and_svg(page, figure, name, words):
     assert (b"data:image/png;base64," in svg) == (figure != "grid")
 
 
+@pytest.mark.promise(17)
 def test_a_figure_of_a_hostile_identifier_is_a_file_of_a_harmless_name(page):
     page.choose("protein", SHOWN)
     page.until(lambda: page.title().startswith(SHOWN))

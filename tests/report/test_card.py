@@ -67,6 +67,7 @@ def test_a_finetuned_card_names_all_poolings_and_says_how_to_judge_the_figures(t
     assert "`report.html`" in card
 
 
+@pytest.mark.promise(17)
 def test_the_name_of_a_column_cannot_become_markup(tiny_checkpoint):
     title = finetuned(tiny_checkpoint, target="<img src=x>[a](b)").splitlines()[0]
 

@@ -67,6 +67,7 @@ def test_maps_of_any_size_and_precision_are_drawn(tmp_path, dtype, num_residues)
     assert ink(tmp_path / "x.png") > 0.1
 
 
+@pytest.mark.promise(9)
 def test_the_same_numbers_give_the_same_bytes(tmp_path):
     for name in ("one.png", "other.png"):
         draw_training(tmp_path / "training" / name, REPORTS["a whole run"])
@@ -79,6 +80,7 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path):
 HOSTILE = ["$\\frac{", "\\$x$", "$$", "^_{}\\", "x" * 5000, "\x1b[2J\n\t", "a\u202eb", "", "蛋白质", "😀"]
 
 
+@pytest.mark.promise(17)
 @pytest.mark.parametrize("title", HOSTILE)
 def test_hostile_titles_are_drawn_as_text(tmp_path, title):
     draw_attention(tmp_path / "x.png", MAPS[:1, :1], title, [1], [1])
@@ -160,6 +162,7 @@ def test_many_classes_are_drawn_without_numbers_and_the_figure_stays_small(num_c
     assert max(drawn.shape) <= 12.6 * 120
 
 
+@pytest.mark.promise(17)
 @pytest.mark.parametrize("name", [*HOSTILE, "$x_{", "<b>", "<script>alert(1)</script>", "$" * 40])
 def test_hostile_names_of_classes_are_drawn_as_text(name):
     png = draw_confusion(*guesses(2), [name, "other"])

@@ -60,6 +60,7 @@ def page(values):
     return render_page("finetuning.html", **values)
 
 
+@pytest.mark.promise(17)
 def test_whatever_a_value_holds_is_text(page):
     read = Reader(page)
 
@@ -87,6 +88,7 @@ def test_a_picture_is_markup_that_needs_no_escaping():
     assert "&" not in source
 
 
+@pytest.mark.promise(19)
 def test_nothing_is_fetched_from_anywhere(page):
     read = Reader(page)
 
@@ -121,5 +123,6 @@ def test_a_value_that_was_forgotten_is_an_error(values):
         render_page("finetuning.html", **rest)
 
 
+@pytest.mark.promise(9)
 def test_the_same_values_give_the_same_page(page, values):
     assert render_page("finetuning.html", **values) == page

@@ -137,6 +137,7 @@ def test_what_was_done_about_illegal_letters_is_done_again(embed, check, tmp_pat
     assert (summary.num_proteins, summary.num_refused) == ((4, 0) if on_illegal == "mask" else (3, 1))
 
 
+@pytest.mark.promise(17)
 def test_hostile_identifiers_are_compared_as_they_were_written(embed, check, tmp_path):
     fasta = tmp_path / "hostile.fasta"
     fasta.write_text(">=cmd() \x1b[2J\nMKT\n>../../x é\nMKV\n>-1 \u202eevil\nMKL\n>'\" \u2028q\nMKA\n")

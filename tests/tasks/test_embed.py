@@ -125,6 +125,7 @@ def test_the_files_beside_a_result_say_what_it_is(embed, tiny_model, proteins_fa
     assert (meta["layer"], meta["pooling"], meta["num_proteins"]) == ([2], ["mean"], len(records))
 
 
+@pytest.mark.promise(9)
 def test_the_same_command_gives_the_same_bytes(embed):
     first = embed("emb.npy")
     contents = [path.read_bytes() for path in sorted(first.parent.iterdir())]

@@ -229,6 +229,7 @@ def test_transformers_loads_the_finetuned_encoder(finetuned, proteins, tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "emb.npy")[0], hidden.mean(0).numpy(), **PARITY)
 
 
+@pytest.mark.promise(17)
 def test_the_page_escapes_what_a_table_may_hold(tables, tiny_model, tmp_path, rows_of, options):
     rows = rows_of(tables / "classification.csv", ",")
     evil = "<script>alert(1)</script>"

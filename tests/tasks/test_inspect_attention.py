@@ -370,6 +370,7 @@ def test_stdin_is_read_twice(tiny_model, proteins_fasta, tmp_path, give_stdin):
 # Refusals
 
 
+@pytest.mark.promise(17)
 def test_an_identifier_never_becomes_a_path(inspect, tmp_path):
     fasta = tmp_path / "hostile.fasta"
     fasta.write_text(">../../evil\x1b[2J $\\frac{ =cmd()\nMKTAYIAKQR\n")

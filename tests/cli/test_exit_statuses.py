@@ -1,0 +1,242 @@
+import errno
+import gzip
+import os
+import shutil
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from protembed.cli.signals import leave_tidily_on_termination
+
+DOCUMENTED = {0, 1, 2, 65, 66, 130, 141, 143}
+SHORT = "--steps 1 --tokens-per-batch 128 --crop-residues 32 --threads 1"
+COMMANDS = {
+    "pretrain": f"pretrain {{input}} -o {{out}} --size t4_1M {SHORT}",
+    "pretrain --from": f"pretrain {{input}} -o {{out}} --from {{model}} {SHORT}",
+    "embed": "embed {input} -m {model} -o {out}",
+    "check": "check {result} {input} -m {model}",
+    "finetune": "finetune {input} -m {model} -o {out} --method frozen --quick --threads 1",
+    "predict": "predict {input} -m {model} -o {out}",
+    "score": "score {input} -m {model} -o {out}",
+    "inspect-attention": "inspect-attention {input} -m {model} -o {out} --num-maps 0",
+    "models": "models",
+}
+WITH_INPUT = [name for name in COMMANDS if name != "models"]
+WITH_MODEL = [name for name in WITH_INPUT if name != "pretrain"]
+WITH_OUTPUT = [name for name in WITH_INPUT if name != "check"]
+NAMES = {"finetune": "small.csv", "score": "variants.csv"}
+FASTQ = "@r1\nMKTAYIAKQR\n+\nIIIIIIIIII\n"
+
+
+@pytest.fixture(scope="module")
+def originals(small_fasta, small_table, small_variants, predictor, invoke, tmp_path_factory):
+    """A folder of inputs and a model, and beside them a result that is true to them."""
+    folder = tmp_path_factory.mktemp("originals")
+    for path in (small_fasta, small_table, small_variants):
+        shutil.copy(path, folder)
+    shutil.copytree(predictor, folder / "model")
+    result = invoke("embed", folder / "small.fasta", "-m", folder / "model", "-o", folder / "true.npy")
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def place(originals, tmp_path, monkeypatch):
+    """The work folder of one command, which may spoil what it finds there."""
+    folder = shutil.copytree(originals, tmp_path / "work")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def run(place, invoke):
+    """Run a command; whatever its end, nothing unfinished is left and there is no traceback."""
+
+    def run_one(name, *more, out="made", **changes):
+        places = {"input": place / NAMES.get(name, "small.fasta"), "model": place / "model", "result": "true.npy"}
+        suffix = {"embed": ".npy", "predict": ".tsv", "score": ".tsv"}.get(name, "")
+        words = COMMANDS[name].format(**places | {"out": f"{out}{suffix}"} | changes).split()
+        result = invoke(*words, *more)
+        assert result.exit_code in DOCUMENTED, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert [path for path in place.rglob(".*") if ".tmp" in path.name or ".old" in path.name] == []
+        return SimpleNamespace(status=result.exit_code, told=result.stderr, place=place)
+
+    return run_one
+
+
+def is_one_sentence(told):
+    return told.startswith("protembed: ") and told.count("\n") == 1
+
+
+@pytest.mark.promise(23)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_goes_well_is_status_0(run, name):
+    assert run(name).status == 0
+
+
+# Usage
+
+
+@pytest.mark.promise(23)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_wrong_usage_is_status_2_and_leaves_nothing(run, name, invoke):
+    before = sorted(os.listdir())
+
+    assert run(name, "--frobnicate").status == 2
+    if name != "models":
+        assert run(name, "--threads", 0).status == 2
+        assert run(name, "--threads", "many").status == 2
+        assert run(name, "--device", "abacus").status == 2
+        assert invoke(name.split()[0]).exit_code == 2
+
+    assert sorted(os.listdir()) == before
+
+
+# Inputs
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def without_end(path):
+    path.write_bytes(gzip.compress(path.read_bytes())[:-9])
+
+
+def binary(path):
+    path.write_bytes(bytes(range(256)) * 20)
+
+
+def illegal(path):
+    path.write_bytes(path.read_bytes().replace(b"M", b"?"))
+
+
+def fastq(path):
+    path.write_text(FASTQ)
+
+
+@pytest.mark.promise(23)
+@pytest.mark.parametrize("spoil", [empty, without_end, binary, illegal, fastq])
+@pytest.mark.parametrize("name", WITH_INPUT)
+def test_bad_data_are_status_65_and_leave_nothing(run, name, spoil, place):
+    spoil(place / NAMES.get(name, "small.fasta"))
+    before = sorted(os.listdir())
+
+    ended = run(name)
+
+    assert ended.status == 65
+    assert is_one_sentence(ended.told)
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.promise(23)
+@pytest.mark.parametrize("name", WITH_INPUT)
+def test_an_input_that_is_not_there_or_a_folder_is_status_66(run, name, place):
+    (place / "folder").mkdir()
+    before = sorted(os.listdir())
+
+    for path in (place / "missing.fasta", place / "folder", place / ("x" * 300)):
+        ended = run(name, input=path)
+        assert ended.status == 66
+        assert is_one_sentence(ended.told)
+
+    assert sorted(os.listdir()) == before
+
+
+# Models
+
+
+@pytest.mark.promise(23)
+@pytest.mark.parametrize("name", WITH_MODEL)
+def test_a_model_that_is_not_there_is_status_66_and_a_damaged_one_65(run, name, place):
+    (place / "empty").mkdir()
+    for path in (place / "missing", place / "empty", place / "small.fasta"):
+        ended = run(name, model=path)
+        assert ended.status == 66
+        assert is_one_sentence(ended.told)
+
+    (place / "model" / "model.safetensors").write_bytes(b"torn")
+    ended = run(name)
+    assert ended.status == (1 if name == "check" else 65)  # the result may be true, but not of this model
+    assert is_one_sentence(ended.told)
+
+
+# Outputs
+
+
+@pytest.mark.promise(23)
+@pytest.mark.parametrize("name", WITH_OUTPUT)
+def test_an_output_that_stands_there_or_cannot_be_written_is_status_1(run, name, place):
+    (place / "file").write_text("precious")
+    for output in ("precious", "precious.npy", "precious.tsv"):
+        (place / output).mkdir()
+        (place / output / "thesis.txt").write_text("precious")
+
+    for out in ("precious", "file/deeper/made", "x" * 300):
+        ended = run(name, out=out)
+        assert ended.status == 1
+        assert is_one_sentence(ended.told.splitlines(keepends=True)[-1])  # finetune has told its plan before
+
+    assert (place / "file").read_text() == "precious"
+    assert [path.read_text() for path in place.rglob("thesis.txt")] == ["precious"] * 3
+
+
+@pytest.mark.promise(23)
+def test_a_result_that_is_not_true_is_status_1_and_one_that_is_not_there_66(run, place):
+    content = (place / "true.npy").read_bytes()
+    (place / "true.npy").write_bytes(content[:-1] + b"\x01")
+    assert run("check").status == 1
+
+    (place / "true.npy").unlink()
+    assert run("check").status == 66
+
+
+# Ends from outside
+
+
+@pytest.fixture
+def terminable():
+    """Treat signals as the program does that a shell has started."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    leave_tidily_on_termination()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def reader_left(*unused):
+    raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def signalled(number):
+    def send(*unused):
+        os.kill(os.getpid(), number)
+        signal.sigtimedwait([], 1)  # the handler's exception ends it
+        pytest.fail("the signal was lost")
+
+    return send
+
+
+ENDS = {
+    "SIGINT": (signalled(signal.SIGINT), 130),
+    "SIGTERM": (signalled(signal.SIGTERM), 143),
+    "SIGUSR1": (signalled(signal.SIGUSR1), 143),
+    "the reader of stdout": (reader_left, 141),
+}
+
+
+@pytest.mark.promise(23)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_end_from_outside_has_its_own_status_and_leaves_nothing_unfinished(run, name, end, monkeypatch, terminable):
+    happen, status = ENDS[end]
+    monkeypatch.setattr("protembed.inputs.decompressed", happen)
+    monkeypatch.setattr("protembed.tasks.models.list_models", happen)
+    monkeypatch.setattr("protembed.cli.display._give_up_stdout", lambda: None)  # the tests' own stdout
+
+    ended = run(name)
+
+    assert ended.status == status
+    assert "Traceback" not in ended.told

@@ -1,0 +1,71 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+SMALL = ("--tokens-per-batch", "128", "--crop-residues", "32", "--threads", "1")
+COMMANDS = (
+    ("pretrain", "small.fasta", "--size", "t4_1M", "--steps", "2", "--save-every", "1", *SMALL),
+    ("embed", "small.fasta", "-m", "tiny"),
+    ("embed", "small.fasta", "-m", "tiny", "-o", "other.npz"),
+    ("embed", "small.fasta", "-m", "tiny", "-o", "table.tsv"),
+    ("embed", "small.fasta", "-m", "tiny", "-o", "residues.h5", "--per-residue"),
+    ("finetune", "small.csv", "-m", "tiny", "--method", "full", "--epochs", "1", "--quick", "--threads", "1"),
+    ("predict", "small.fasta", "-m", "small.model"),
+    ("score", "variants.csv", "-m", "tiny"),
+    ("inspect-attention", "small.fasta", "-m", "tiny", "--num-maps", "2", "--rollout", "--figures", "both"),
+)
+RUN_ALL = """
+import json, sys
+from typer.testing import CliRunner
+from protembed.cli.app import app
+for command in json.loads(sys.argv[1]):
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+"""
+
+
+def results_of(folder):
+    """The bytes of every file, but for how fast it went."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for name, content in files.items():
+        if name.endswith("metrics.jsonl"):
+            lines = [json.loads(line) for line in content.splitlines()]
+            files[name] = [{key: line[key] for key in line if key != "residues_per_second"} for line in lines]
+        if name.endswith("README.md"):
+            files[name] = [line for line in content.splitlines() if not line.startswith(b"| compute |")]
+    return files
+
+
+@pytest.mark.promise(9)
+def test_the_same_commands_elsewhere_give_the_same_bytes(
+    small_fasta, small_table, small_variants, tiny_model, tmp_path, invoke, monkeypatch
+):
+    results = []
+    for place in (tmp_path / "one", tmp_path / "another" / "deeper"):
+        place.mkdir(parents=True)
+        for path in (small_fasta, small_table, small_variants):
+            shutil.copy(path, place)
+        shutil.copytree(tiny_model, place / "tiny")
+        monkeypatch.chdir(place)
+        if not results:
+            for command in COMMANDS:
+                told = invoke(*command)
+                assert told.exit_code == 0, told.output
+        else:
+            # Where sets or hashes decide about an order, this process has another one.
+            command = [sys.executable, "-c", RUN_ALL, json.dumps(COMMANDS)]
+            environment = {**os.environ, "PYTHONHASHSEED": "2026"}
+            told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert told.returncode == 0, told.stderr
+        results.append(results_of(place))
+
+    one, other = results
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
+    made = {"small.run/model", "small.run/training.png", "small.npy", "other.npz", "residues.h5", "small.model"}
+    made |= {"small.predictions.tsv", "variants.scores.tsv", "small.attention/report.html"}
+    assert [name for name in made if not any(file.startswith(name) for file in one)] == []

@@ -1,0 +1,184 @@
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+# Whatever writes data or words to stdout, however little.
+DATA = (
+    "--help",
+    "--version",
+    "embed --help",
+    "models",
+    "embed small.fasta -m predictor -o -",
+    "embed small.fasta -m predictor -o - --format tsv",
+    "predict small.fasta -m predictor -o -",
+    "score variants.csv -m predictor -o -",
+)
+SUMMARIES = (
+    "models --json",
+    "embed small.fasta -m predictor -o {made}.npy --json",
+    "check emb.npy small.fasta -m predictor --json --num-rows 0",
+    "predict small.fasta -m predictor -o {made}.tsv --json",
+    "score variants.csv -m predictor -o {made}.tsv --json",
+    "pretrain small.fasta -o {made} --size t4_1M --steps 1 --tokens-per-batch 128 --crop-residues 32 --json --dry-run",
+    "finetune small.csv -m predictor -o {made} --method frozen --quick --json",
+    "inspect-attention small.fasta -m predictor -o {made} --num-maps 0 --json",
+)
+# Each command in a process of its own, as a shell would start it, but torch is imported once for all: they are forks.
+RUN_EACH = """
+import json, os, sys, tempfile, traceback
+import torch
+import protembed.cli.app as program
+import protembed.report.finetuning, protembed.tasks.inspect_attention, protembed.tasks.score, protembed.tasks.check
+import protembed.tasks.predict, protembed.tasks.pretrain
+
+def open_stdout(kind):
+    if kind == "full":
+        return os.open("/dev/full", os.O_WRONLY)
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+def run(command, kind, stderr):
+    os.dup2(open_stdout(kind), 1)
+    os.dup2(stderr, 2)
+    sys.argv = ["protembed", *command.split()]
+    try:
+        program.main()
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    try:
+        sys.stdout.flush()
+    except OSError:
+        status = 120  # as the interpreter ends then, which takes a second to take torch apart
+    os._exit(status)
+
+for number, command in enumerate(sys.argv[2:]):
+    with tempfile.TemporaryFile() as stderr:
+        if (child := os.fork()) == 0:
+            run(command.format(made=f"made{number}"), sys.argv[1], stderr.fileno())
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = 128 - status if status < 0 else status  # as a shell tells the end by a signal
+        stderr.seek(0)
+        print(json.dumps([command, status, stderr.read().decode()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(small_fasta, small_table, small_variants, predictor, invoke, tmp_path_factory):
+    """A folder of inputs, a model with a head, and a result."""
+    folder = tmp_path_factory.mktemp("streams")
+    for path in (small_fasta, small_table, small_variants):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "predictor").symlink_to(predictor)
+    result = invoke("embed", small_fasta, "-m", predictor, "-o", folder / "emb.npy")
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def outcomes(place, kind, commands):
+    command = [sys.executable, "-c", RUN_EACH, kind, *commands]
+    result = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [command for command, *_ in told] == list(commands), result.stderr
+    return told
+
+
+@pytest.mark.promise(20)
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_stdout_is_status_1_and_a_sentence_whatever_was_to_be_written(place):
+    told = outcomes(place, "full", (*DATA, *SUMMARIES))
+
+    assert [line for line in told if line[1] != 1] == []
+    assert [line for line in told if "<stdout> could not be written (No space left on device)" not in line[2]] == []
+    assert [line for line in told if "Traceback" in line[2] or "Exception ignored" in line[2]] == []
+
+
+@pytest.mark.promise(20)
+def test_a_reader_that_has_left_is_status_141_and_not_a_word(place):
+    told = outcomes(place, "gone", (*DATA, "models --json"))
+
+    assert [line for line in told if line[1] != 141] == []
+    assert [line for line in told if re.search("Traceback|Exception ignored|could not|Broken", line[2])] == []
+
+
+# Terminals
+
+SHOWN = ("--help", "models", "embed small.fasta -m predictor -o {made}.npy", "embed missing.fasta -m predictor")
+RUN_SHOWN = """
+import sys
+import protembed.cli.app as program
+for number, command in enumerate(sys.argv[1:]):
+    sys.argv = ["protembed", *command.format(made=f"shown{number}").split()]
+    try:
+        program.main()
+    except SystemExit:
+        pass
+for path in __import__("pathlib").Path().glob("shown*"):
+    path.unlink()
+"""
+COLOUR = re.compile(rb"\x1b\[[\d;]*m")
+
+
+def on_a_terminal(place, **variables):
+    """What a terminal is sent by some commands, one after the other."""
+    ours, theirs = os.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environment |= {"TERM": "xterm-256color", "COLUMNS": "100"} | variables
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN_SHOWN, *SHOWN],
+        cwd=place,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    sent = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        while True:
+            try:
+                block = terminal.read(65536)
+            except OSError:  # Linux says so where all writers have left
+                break
+            if not block:
+                break
+            sent += block
+    assert process.wait() == 0
+    return sent
+
+
+@pytest.mark.promise(20)
+def test_a_terminal_is_sent_colours_unless_there_are_to_be_none(place):
+    assert COLOUR.search(on_a_terminal(place))
+
+    plain = on_a_terminal(place, NO_COLOR="1")
+
+    colours = {code for codes in COLOUR.findall(plain) for code in re.findall(rb"\d+", codes)}
+    assert colours <= {b"0", b"1", b"2", b"3", b"4", b"7"}  # bold and the like are no colours
+    assert b"12 proteins" in plain
+
+
+@pytest.mark.promise(20)
+def test_no_control_code_is_sent_to_what_is_no_terminal(place):
+    environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "GITHUB_ACTIONS")}
+
+    result = subprocess.run(
+        [sys.executable, "-c", RUN_SHOWN, *SHOWN],
+        cwd=place,
+        env=environment | {"TERM": "xterm-256color"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert "12 proteins" in result.stderr and "Usage" in result.stdout
+    for text in (result.stdout, result.stderr):
+        assert {letter for letter in text if not letter.isprintable()} == {"\n"}

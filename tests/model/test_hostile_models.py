@@ -1,0 +1,353 @@
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from protembed.errors import ModelFormatError
+from protembed.model.checkpoint import load_checkpoint, model_sha256
+
+WEIGHTS, INDEX, RECORD, HEAD = "model.safetensors", "model.safetensors.index.json", "protembed.json", "head.safetensors"
+CANARY = "canary"
+# What transformers, torch and accelerate unpickle or import where they are asked to trust a directory, and more.
+PICKLES = (
+    *("pytorch_model.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", ".metadata"),
+    *("model.pkl", "model.ckpt", "tf_model.h5", "flax_model.msgpack", "head.pt", "protembed.pkl", "vocab.pkl"),
+)
+MODULES = ("tokenizer.py", "modeling_esm.py", "configuration_esm.py", "evil.py", "__init__.py", "sitecustomize.py")
+
+
+@pytest.fixture
+def stranger(tiny_model, tmp_path):
+    """A copy of the tiny model, to be made hostile."""
+    return shutil.copytree(tiny_model, tmp_path / "stranger")
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def write_safetensors(path, header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def describe(names, dtype="F32", shape=(0,), offsets=(0, 0)):
+    return {name: {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)} for name in names}
+
+
+class Bomb:
+    """Pickled, a canary's death: unpickling it makes a file."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return Path.touch, (self.canary,)
+
+
+def set_bombs(directory, canary):
+    for name in PICKLES:
+        with (directory / name).open("wb") as stream:
+            torch.save(Bomb(canary), stream)
+    np.save(directory / "embeddings.npy", np.array([Bomb(canary)], dtype=object), allow_pickle=True)
+    for name in MODULES:
+        (directory / name).write_text(f"open({str(canary)!r}, 'w')\n")
+    rewrite(
+        directory / "config.json",
+        auto_map={name: "evil.Evil" for name in ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoModelForMaskedLM")},
+        _attn_implementation_internal="evil/kernel",
+        attn_implementation="evil/kernel:evil",
+        quantization_config={"quant_method": "evil", "modules": ["evil"]},
+        trust_remote_code=True,
+        custom_pipelines={"fill-mask": {"impl": "evil.Evil"}},
+    )
+    rewrite(directory / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]})
+
+
+# Nothing runs
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("has_weights", [True, False])
+def test_nothing_of_a_strangers_directory_is_unpickled_imported_or_run(stranger, tmp_path, monkeypatch, has_weights):
+    set_bombs(stranger, tmp_path / CANARY)
+    monkeypatch.chdir(stranger)
+    modules, opened = set(sys.modules), []
+    monkeypatch.setattr(socket.socket, "connect", lambda *address: pytest.fail("something was asked of the network"))
+    true_open = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *rest, **more: opened.append(path) or true_open(path, *rest, **more))
+    if has_weights:
+        assert load_checkpoint(stranger).sha256() == model_sha256(stranger)
+    else:
+        (stranger / WEIGHTS).unlink()
+        with pytest.raises(ModelFormatError, match="pickled weights are not read"):
+            load_checkpoint(stranger)
+
+    assert not (tmp_path / CANARY).exists()
+    assert {path.name for path in opened} <= {"config.json", RECORD, WEIGHTS}
+    assert not {Path(name).stem for name in MODULES} & (set(sys.modules) - modules)
+
+
+@pytest.mark.promise(18)
+def test_the_bombs_of_these_tests_go_off_where_they_are_trusted(stranger, tmp_path):
+    set_bombs(stranger, tmp_path / CANARY)
+
+    torch.load(stranger / "optimizer.pt", weights_only=False)
+
+    assert (tmp_path / CANARY).exists()
+
+
+# Nothing outside is read
+
+
+def link_out(directory, name):
+    """Let a file be one outside, which would be as good."""
+    outside = directory.parent / f"outside-{name}"
+    shutil.move(directory / name, outside)
+    (directory / name).symlink_to(outside)
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("name", ["config.json", RECORD, WEIGHTS])
+def test_a_link_that_leads_out_of_the_directory_is_refused(stranger, name):
+    link_out(stranger, name)
+
+    with pytest.raises(ModelFormatError, match=rf"{name}: this link leads out of the model's directory") as caught:
+        load_checkpoint(stranger)
+
+    assert caught.value.exit_status == 65
+
+
+@pytest.mark.promise(18)
+def test_a_link_among_shards_heads_and_other_tensors_is_refused_too(stranger):
+    os.rename(stranger / WEIGHTS, stranger / "a.safetensors")
+    (stranger / INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}))
+    (stranger / "b.safetensors").symlink_to("/etc/passwd")
+    with pytest.raises(ModelFormatError, match="leads out"):
+        load_checkpoint(stranger)
+
+    (stranger / INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors"}}))
+    checkpoint = load_checkpoint(stranger)
+    with pytest.raises(ModelFormatError, match=r"b\.safetensors: this link leads out"):
+        checkpoint.sha256()
+
+    (stranger / "b.safetensors").unlink()
+    rewrite(stranger / RECORD, target="rich", task="regression")
+    (stranger / HEAD).symlink_to("../other/head.safetensors")
+    (stranger.parent / "other").mkdir()
+    save_file({"linear.bias": torch.zeros(1)}, stranger.parent / "other" / HEAD)
+    with pytest.raises(ModelFormatError, match=r"head\.safetensors: this link leads out"):
+        load_checkpoint(stranger)
+
+
+@pytest.mark.promise(18)
+def test_links_within_a_directory_and_those_of_the_hubs_cache_are_followed(tiny_model, tmp_path):
+    snapshot, blobs = (
+        tmp_path / "models--owner--model" / "snapshots" / "c0ffee",
+        tmp_path / "models--owner--model/blobs",
+    )
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, file in enumerate(tiny_model.iterdir()):
+        shutil.copy(file, blobs / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    (tmp_path / "cache").symlink_to(tmp_path / "models--owner--model")
+
+    for directory in (snapshot, tmp_path / "cache" / "snapshots" / "c0ffee"):
+        assert load_checkpoint(directory).sha256() == load_checkpoint(tiny_model).sha256()
+
+    # A blob that is itself a link is no blob of the cache.
+    (blobs / "evil").symlink_to("/etc/passwd")
+    (snapshot / RECORD).unlink()
+    (snapshot / RECORD).symlink_to("../../blobs/evil")
+    with pytest.raises(ModelFormatError, match="leads out"):
+        load_checkpoint(snapshot)
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "x\0y", "\x1b[2J"])
+def test_shards_of_hostile_names_are_refused(stranger, name):
+    shutil.copy(stranger / WEIGHTS, stranger.parent / "x.safetensors")
+    (stranger / WEIGHTS).unlink()
+    (stranger / INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
+
+    with pytest.raises(ModelFormatError, match="shards must lie beside their index|leads out"):
+        load_checkpoint(stranger)
+
+
+@pytest.mark.promise(18)
+@pytest.mark.parametrize("name", ["config.json", RECORD, WEIGHTS])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_plain_file_is_refused_and_does_not_hang(stranger, name, make):
+    (stranger / name).unlink()
+    make(stranger / name)
+
+    with pytest.raises(ModelFormatError, match="this is no plain file"):
+        load_checkpoint(stranger)
+
+
+def test_a_folder_among_the_tensors_is_no_traceback(stranger):
+    (stranger / "zzz.safetensors").mkdir()
+
+    with pytest.raises(ModelFormatError, match="this is no plain file"):
+        load_checkpoint(stranger).sha256()
+
+
+# Nothing fills the memory
+
+
+def with_head(directory, tensors, **changes):
+    rewrite(directory / RECORD, **{"target": "rich", "task": "classification", "classes": ["a", "b"]} | changes)
+    save_file(tensors, directory / HEAD)
+
+
+def with_dtype(dtype):
+    return lambda directory: save_file(
+        {name: value.to(dtype) for name, value in load_file(directory / WEIGHTS).items()}, directory / WEIGHTS
+    )
+
+
+def retyped(dtype, times):
+    """Let every tensor be said to be of another type, with as many more numbers as its bytes are then."""
+
+    def change(directory):
+        content = (directory / WEIGHTS).read_bytes()
+        length = struct.unpack("<Q", content[:8])[0]
+        header = json.loads(content[8 : 8 + length])
+        for name in header.keys() - {"__metadata__"}:
+            header[name] |= {"dtype": dtype, "shape": [times * int(np.prod(header[name]["shape"]))]}
+        write_safetensors(directory / WEIGHTS, header, content[8 + length :])
+
+    return change
+
+
+def with_header(header, data=b"", name=WEIGHTS):
+    return lambda directory: write_safetensors(directory / name, header, data)
+
+
+def with_config(**changes):
+    return lambda directory: rewrite(directory / "config.json", **changes)
+
+
+def with_record(**changes):
+    return lambda directory: rewrite(directory / RECORD, **changes)
+
+
+def with_text(name, text):
+    return lambda directory: (directory / name).write_text(text)
+
+
+def with_layers_of_names_alone(num_layers):
+    def change(directory):
+        names = [f"esm.encoder.layer.{layer}.a" for layer in range(num_layers)]
+        write_safetensors(directory / WEIGHTS, describe(names))
+        rewrite(directory / "config.json", num_hidden_layers=num_layers)
+
+    return change
+
+
+def with_a_long_header(directory):
+    ones = b"1," * 49_000_000
+    write_safetensors(
+        directory / WEIGHTS, b'{"a":{"dtype":"F32","shape":[' + ones + b'1],"data_offsets":[0,4]}}', b"abcd"
+    )
+
+
+HOSTILE = {
+    "a billion layers": with_config(num_hidden_layers=10**9),
+    "no number of layers": with_config(num_hidden_layers=10**400),
+    "a negative width": with_config(hidden_size=-32),
+    "an absurd width": with_config(hidden_size=999_936),
+    "an absurd number of heads": with_config(num_attention_heads=999_999),
+    "a fraction of a head": with_config(num_attention_heads=0.5),
+    "a list for a type": with_config(model_type=["esm"]),
+    "a list for a word": with_config(position_embedding_type=["rotary"]),
+    "half of a character": with_config(model_type="\ud800"),
+    "a config of brackets": with_text("config.json", "[" * 200_000),
+    "a record of braces": with_text(RECORD, '{"a":' * 100_000),
+    "a large config": with_text("config.json", '{"x":[' + "[]," * 2_000_000 + "0]}"),
+    "a config of many lists": with_text("config.json", '{"x":[' + "[]," * 1_300_000 + "0]}"),
+    "an absurd window": with_record(window_residues=10**30),
+    "a window of nothing": with_record(window_residues=0),
+    "a layer that is not there": with_record(layer=99),
+    "many poolings": with_record(pooling=",".join(["mean"] * 1_000_000)),
+    "metrics that are none": with_record(metrics=[1]),
+    "a configuration that is none": with_record(configuration="x"),
+    "a fingerprint that is none": with_record(corpus_fingerprint={}),
+    "a list for a task": with_record(task=["regression"]),
+    "no classes": lambda directory: with_head(
+        directory, {"linear.weight": torch.ones(0, 32), "linear.bias": torch.ones(0)}, classes=[]
+    ),
+    "a header of 98 MB": with_a_long_header,
+    "a header without end": lambda directory: (directory / WEIGHTS).write_bytes(struct.pack("<Q", 2**62) + b"{}"),
+    "a header of sixty thousand layers": with_layers_of_names_alone(60_000),
+    "a header of thirty thousand layers": with_layers_of_names_alone(30_000),
+    "overlapping tensors": with_header(
+        describe(["a"], shape=(2,), offsets=(0, 8)) | describe(["b"], shape=(2,), offsets=(4, 12)), bytes(12)
+    ),
+    "a hole between tensors": with_header(
+        describe(["a"], shape=(2,), offsets=(0, 8)) | describe(["b"], shape=(2,), offsets=(12, 20)), bytes(20)
+    ),
+    "offsets beyond the file": with_header(describe(["a"], shape=(2**40,), offsets=(0, 2**42)), bytes(8)),
+    "a shape that overflows": with_header(describe(["a"], shape=(2**40, 2**40), offsets=(0, 8)), bytes(8)),
+    "an unknown type": retyped("F99", 1),
+    "half bytes": retyped("F4", 8),
+    "exponents": retyped("F8_E8M0", 4),
+    "whole numbers": with_dtype(torch.int64),
+    "bytes": with_dtype(torch.uint8),
+    "truths": with_dtype(torch.bool),
+    "complex numbers": with_dtype(torch.complex64),
+    "a head of whole numbers": lambda directory: with_head(directory, {"linear.bias": torch.ones(2).long()}),
+    "a head of a number": lambda directory: with_head(directory, {"hidden.bias": torch.ones(())}),
+    "a head that is wider than its file": lambda directory: with_head(
+        directory, {"hidden.bias": torch.zeros(20_000_000)}
+    ),
+    "a head of more classes than it has numbers": lambda directory: with_head(
+        directory, {"linear.bias": torch.zeros(1)}, classes=["a"] * 1_000_000, pooling="mean,max,std"
+    ),
+    "a head of another width": lambda directory: with_head(directory, {"query": torch.zeros(7)}),
+}
+LOAD_ALL = """
+import json, resource, shutil, sys
+from pathlib import Path
+from protembed.errors import ProtembedError
+from protembed.model.checkpoint import load_checkpoint
+for name in sys.argv[1:]:
+    try:
+        load_checkpoint(Path(name)).sha256()
+        told = [0, "nothing was wrong"]
+    except ProtembedError as error:
+        told = [error.exit_status, str(error)]
+    except BaseException as error:
+        told = [None, repr(error)]
+    shutil.rmtree(name)
+    print(json.dumps([name, *told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]), flush=True)
+"""
+
+
+@pytest.mark.promise(18)
+def test_whatever_a_stranger_writes_is_one_sentence_and_memory_stays_under_two_gigabytes(tiny_model, tmp_path):
+    names = []
+    for number, (name, change) in enumerate(HOSTILE.items()):
+        directory = shutil.copytree(tiny_model, tmp_path / f"{number} {name}")
+        change(directory)
+        names.append(str(directory))
+
+    result = subprocess.run([sys.executable, "-c", LOAD_ALL, *names], capture_output=True, text=True, timeout=120)
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+
+    assert result.stderr == ""
+    assert [name for name, *_ in told] == names
+    assert [line for line in told if line[1] not in (65, 66)] == []
+    assert [line for line in told if len(line[2]) > 1000 or "\n" in line[2]] == []
+    in_gigabytes = 2**20 if sys.platform == "linux" else 2**30  # what getrusage counts in differs
+    assert told[-1][3] / in_gigabytes < 2
