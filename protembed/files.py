@@ -208,14 +208,13 @@ def exclusive_lock(path: Path, refuse: Callable[[str], Exception]) -> Iterator[N
         is_ours = False
         # Whoever held it before may have removed the file that was just locked, and somebody may have made another.
         with suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(stream.fileno())):
-                is_ours = True
+            is_ours = os.path.samestat(path.stat(), os.fstat(stream.fileno()))
         if not is_ours:
             raise refuse("another process")
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {platform.node()}\n")
-        stream.flush()
         try:
+            with output_errors(path):
+                stream.truncate(0)
+                os.write(stream.fileno(), f"process {os.getpid()} on {platform.node()}\n".encode())
             yield
         finally:
             path.unlink(missing_ok=True)

@@ -142,6 +142,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
             if value.shape != expected:
                 found = f"{weight.stored_names[0]} has shape {tuple(value.shape)}, not {tuple(expected)}"
                 raise ModelFormatError(directory, found, "the files do not belong together")
+            _refuse_infinite(directory, weight.stored_names[0], value)
             module.load_state_dict({name: value}, strict=False, assign=True)
     checkpoint.encoder.inverse_frequencies = inverse_frequencies(shape)
     if checkpoint.record.target is not None:
@@ -218,6 +219,8 @@ def _read_task_head(directory: Path, shape: EncoderShape, record: ModelRecord) -
     try:
         with safe_open(directory / _HEAD, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        for name, value in state.items():
+            _refuse_infinite(directory / _HEAD, name, value)
         task = TASKS[record.task or "regression"]
         head = TaskHead(
             shape.dim if task.per_residue else shape.dim * len(record.poolings),
@@ -244,6 +247,11 @@ def _without_values(shape: EncoderShape) -> Checkpoint:
             lm_head=MaskedLMHead(shape.dim),
             contact_head=ContactHead(shape.num_layers * shape.num_heads),
         )
+
+
+def _refuse_infinite(path: Path, name: str, value: Tensor) -> None:
+    if not value.isfinite().all():
+        raise ModelFormatError(path, f"{name} holds what is no finite number", "fetch or make the model again")
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

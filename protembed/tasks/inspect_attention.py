@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import protembed
 from protembed.analysis.attention import (
     AttentionReader,
@@ -27,9 +29,11 @@ from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.structures import read_chains
 from protembed.device import choose_device, worker_pool
+from protembed.errors import NotFiniteError
 from protembed.files import atomic_directory, write_json, write_table
 from protembed.inference.engine import Computation, Engine
 from protembed.inputs import default_path
+from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.outputs import refuse_existing, refuse_stdout
@@ -119,7 +123,11 @@ def inspect_attention(
     checkpoint = load_checkpoint(find_model(model.model)).to(device)
     report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
-    with worker_pool(compute, device) as pool, atomic_directory(output, marker=_STATISTICS) as directory:
+    with (
+        result_lock(output),
+        worker_pool(compute, device) as pool,
+        atomic_directory(output, marker=_STATISTICS) as directory,
+    ):
         engine = Engine(pool=pool, tokens_per_chunk=_TOKENS_PER_CHUNK)
         inspection = _Inspection(checkpoint, attention, directory)
         inspection.read_all(records, engine, on_protein)
@@ -226,6 +234,8 @@ class _Inspection:
         """Take in what was computed of a protein."""
         row, name = len(self._rows), ""
         wanted = self._wanted[row]
+        if not np.isfinite(protein.sums).all():
+            raise NotFiniteError(record.id, "float32", "float32", what="attention")
         self._statistics.add(protein)
         if row < self._config.num_maps:
             name = f"maps/{self._maps.finish(record, protein)}"

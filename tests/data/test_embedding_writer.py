@@ -2,9 +2,6 @@ import io
 import itertools
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import zipfile
 from dataclasses import dataclass
 
@@ -17,14 +14,13 @@ from protembed.data.embedding_writer import (
     complete_interrupted,
     embeddings_writer,
     remove_leftovers,
-    result_lock,
     unfinished,
 )
 from protembed.data.embeddings import companion, finished_result, read_meta
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.splits import sequence_sha256
 from protembed.data.vectors import dataset_name
-from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError, RunInUseError
+from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError
 from protembed.inputs import STANDARD_STREAM, sha256_of_file
 
 SEQUENCES = ("MKT", "MXXKTA", "M", "AY")
@@ -647,44 +643,6 @@ def test_a_reader_of_stdout_that_left_is_told_apart_from_a_broken_stdout(kind, n
 
     with pytest.raises(raised):
         write(STANDARD_STREAM, kind)
-
-
-# The lock
-
-
-def test_a_result_that_another_process_writes_is_refused_until_that_process_dies(tmp_path):
-    hold = (
-        "import sys, pathlib; from protembed.data.embedding_writer import result_lock\n"
-        "with result_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", hold, str(tmp_path / "emb.npy")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(RunInUseError, match=rf"emb\.npy is in use by process {other.pid} "):
-            with result_lock(tmp_path / "emb.npy"):
-                pass
-        with result_lock(tmp_path / "emb.h5"):
-            pass
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-
-    with result_lock(tmp_path / "emb.npy"):
-        write(tmp_path / "emb.npy", NPY)
-    assert names(tmp_path) == ["emb.ids.tsv", "emb.meta.json", "emb.npy"]
-
-
-def test_stdout_has_no_lock(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    with result_lock(STANDARD_STREAM), result_lock(STANDARD_STREAM):
-        assert names(tmp_path) == []
-
-
-def test_a_lock_where_nothing_can_be_written_is_an_output_error(tmp_path):
-    (tmp_path / "file").write_text("")
-
-    with pytest.raises(OutputError), result_lock(tmp_path / "file" / "emb.npy"):
-        pass
 
 
 # What must not be stored
