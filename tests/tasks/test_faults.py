@@ -3,13 +3,20 @@
 import errno
 import json
 import os
+import resource
+import shutil
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from protembed.cli.app import app
+from protembed.config.shapes import EncoderShape
+from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
+# Every fault of every command takes some minutes; a few of each are tried otherwise.
 LONG = os.environ.get("PROTEMBED_LONG_TESTS") == "1"
 
 
@@ -73,10 +80,150 @@ class Stream:
 
 
 def under(fault, arguments):
-    """Run a command while a fault lies in wait; tell what it said and whether it was struck."""
+    """Run a command while a fault lies in wait; tell what came of it, and how many operations there were."""
     with pytest.MonkeyPatch.context() as patches:
-        for name in ("fsync", "replace", "rename", "mkdir", "write"):
+        patches.setattr(os, "fsync", fault.before(lambda descriptor: None))  # there is no power cut to survive
+        for name in ("replace", "rename", "mkdir", "write"):
             patches.setattr(os, name, fault.before(getattr(os, name)))
         patches.setattr(Path, "open", fault.open(Path.open))
         result = invoke(arguments)
-    return result, fault.count >= fault.number
+    return result, fault.count
+
+
+@pytest.fixture(scope="module")
+def inputs(proteins, tmp_path_factory):
+    """A very small model, one that was fine-tuned, proteins and labels."""
+    folder = tmp_path_factory.mktemp("inputs")
+    checkpoint = new_checkpoint(EncoderShape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
+    save_checkpoint(checkpoint, folder / "tiny", "# tiny\n")
+    cut = [protein[:40] for protein in proteins[:12]]
+    for name, number in (("three", 3), ("twelve", 12)):
+        records = (f">p{row}\n{sequence}\n" for row, sequence in enumerate(cut[:number]))
+        (folder / f"{name}.fasta").write_text("".join(records))
+    splits = ["train"] * 6 + ["valid"] * 3 + ["test"] * 3
+    rows = (f"p{row},{cut[row]},{row**2 % 7}.5,{split}\n" for row, split in enumerate(splits))
+    (folder / "labels.csv").write_text("id,sequence,label,split\n" + "".join(rows))
+    finetune = ["finetune", folder / "labels.csv", "-m", folder / "tiny", "-o", folder / "tuned", "--quick"]
+    assert invoke([*finetune, "--method", "frozen"]).exit_code == 0
+    return folder
+
+
+# What each command writes, where another of its results stands already; and how many of its faults are tried.
+COMMANDS = {
+    "emb.npy": ("embed {i}/three.fasta -m {i}/tiny -o {o}", "--pooling max", 20),
+    "emb.h5": ("embed {i}/three.fasta -m {i}/tiny -o {o} --per-residue", "--layer 0", 10),
+    "p.tsv": ("predict {i}/three.fasta -m {i}/tuned -o {o}", "", 20),
+    "a.attention": ("inspect-attention {i}/three.fasta -m {i}/tiny -o {o} --num-maps 1", "--layers 1", 2),
+    "f.model": ("finetune {i}/labels.csv -m {i}/tiny -o {o} --quick --method full --epochs 1", "--seed 1", 4),
+    "new.run": (
+        "pretrain {i}/twelve.fasta --valid {i}/three.fasta --from {i}/tiny -o {o} --steps 2 --save-every 1 "
+        "--validate-every 1 --tokens-per-batch 64 --crop-residues 20",
+        None,
+        4,
+    ),
+}
+every_command = pytest.mark.parametrize("name", COMMANDS)
+
+
+def command(name, inputs, folder):
+    """Spell the command that makes a result of this name in a folder."""
+    return [*COMMANDS[name][0].format(i=inputs, o=folder / name).split(), "--quiet"]
+
+
+def lay_out(name, inputs, folder):
+    """Make a folder in which the result of another command stands; pretraining has none, for `--force` begins anew."""
+    folder.mkdir()
+    other = COMMANDS[name][1]
+    if other is not None:
+        assert invoke([*command(name, inputs, folder), *other.split()]).exit_code == 0
+    return contents(folder)
+
+
+def assert_refused_tidily(result, folder, before):
+    """A command said one sentence, and left what stood there, and nothing else but what it goes on with."""
+    said = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    after = contents(folder)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert [line.startswith("protembed: ") for line in said] == [True], said
+    assert "could not be written" in said[0]
+    assert {path: after.get(path) for path in before} == before
+    left = {path.split("/")[0] for path in after} - {path.split("/")[0] for path in before}
+    assert all(path.endswith(".partial") or path == "new.run" for path in left), left
+    assert [path.name for path in folder.rglob(".*")] == []
+
+
+@pytest.mark.promise(5)
+@every_command
+def test_whatever_write_sync_or_renaming_fails_the_old_result_stays(name, inputs, tmp_path):
+    before, arguments = lay_out(name, inputs, tmp_path / "old"), ["--force"]
+    if name == "new.run":
+        arguments = []
+    whole = shutil.copytree(tmp_path / "old", tmp_path / "whole")
+    result, all_of_them = under(Fault(0), [*command(name, inputs, whole), *arguments])
+    assert result.exit_code == 0
+    expected, num_failed = contents(whole), 0
+
+    num_tried = all_of_them if LONG else min(all_of_them, COMMANDS[name][2])
+    for number in np.ceil((np.arange(num_tried) + 0.5) * all_of_them / num_tried).astype(int):
+        folder = shutil.copytree(tmp_path / "old", tmp_path / f"fault-{number}")
+        result, count = under(Fault(number), [*command(name, inputs, folder), *arguments])
+        assert count >= number, result.stderr
+        if result.exit_code == 0:  # a folder was there already, or its list of names could not be flushed
+            assert contents(folder) == expected
+            continue
+        num_failed += 1
+        assert_refused_tidily(result, folder, before)
+        assert invoke([*command(name, inputs, folder), *arguments]).exit_code == 0
+        assert contents(folder) == expected
+        shutil.rmtree(folder)
+    assert num_failed
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize(
+    ("name", "room"),
+    [("emb.npy", 0), ("emb.npy", 700), ("emb.h5", 9_000), ("emb.h5", 14_000), ("p.tsv", 10), ("a.attention", 2_000)]
+    + [("f.model", 8_000), ("f.model", 20_000), ("new.run", 700), ("new.run", 8_000)],
+)
+def test_on_a_full_disk_the_old_result_stays(name, room, inputs, tmp_path):
+    """Whoever writes, a library too, may make no file larger than this."""
+    folder = tmp_path / "full"
+    before = lay_out(name, inputs, folder)
+    arguments = [*command(name, inputs, folder), *([] if name == "new.run" else ["--force"])]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        result = invoke(arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert_refused_tidily(result, folder, before)
+
+
+@pytest.fixture
+def read_only(inputs):
+    """A folder in which nobody may write, root for this while neither, with all that is read beside it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(shutil.copytree(inputs, Path(name) / "inputs")).parent
+        (folder / "out").mkdir()
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65534)
+        yield folder
+        os.seteuid(before)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+
+
+@pytest.mark.promise(5)
+@every_command
+def test_a_read_only_folder_is_told_in_one_sentence(name, read_only):
+    result = invoke(command(name, read_only / "inputs", read_only / "out"))
+
+    assert_refused_tidily(result, read_only / "out", {})
+    assert "Permission denied" in result.stderr
+    assert list((read_only / "out").iterdir()) == []
