@@ -62,13 +62,12 @@ def main() -> None:
     truth = [binarizer.transform([protein.labels for protein in part]) for part in (train, valid)]
     checkpoint = load_checkpoint(find_model(options.model))
     scores = {"composition": probe(*map(counted, (train, valid)), *truth)}
+    # All layers in one pass over the proteins; they stand side by side.
+    compute = representation_of(checkpoint, layer="all").proteins()
     with WorkerPool(options.threads) as pool:
-        for layer in range(checkpoint.encoder.shape.num_layers + 1):
-            compute = representation_of(checkpoint, layer=str(layer)).proteins()
-            vectors = (
-                np.stack([one.values for _, one in Engine(pool=pool).run(compute, part)]) for part in (train, valid)
-            )
-            scores[str(layer)] = probe(*vectors, *truth)
+        vectors = [np.stack([one.values for _, one in Engine(pool=pool).run(compute, part)]) for part in (train, valid)]
+    layers = zip(*(np.split(part, checkpoint.encoder.shape.num_layers + 1, axis=1) for part in vectors), strict=True)
+    scores |= {str(layer): probe(*pair, *truth) for layer, pair in enumerate(layers)}
     results = {
         "num_train": len(train),
         "num_valid": len(valid),

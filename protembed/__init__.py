@@ -26,6 +26,8 @@ _HOMES = {
     "PretrainOptions": "protembed.tasks.pretrain",
     "ReaderConfig": "protembed.config.shared",
     "Record": "protembed.data.fasta",
+    "ScoreConfig": "protembed.config.score",
+    "VariantsConfig": "protembed.config.score",
     "check_embeddings": "protembed.tasks.check",
     "embed_fasta": "protembed.tasks.embed",
     "finetune_model": "protembed.tasks.finetune",
@@ -35,6 +37,7 @@ _HOMES = {
     "predict_fasta": "protembed.tasks.predict",
     "pretrain_model": "protembed.tasks.pretrain",
     "read_fasta": "protembed.data.fasta",
+    "score_variants": "protembed.tasks.score",
 }
 
 __all__ = [
@@ -55,6 +58,8 @@ __all__ = [
     "PretrainOptions",
     "ReaderConfig",
     "Record",
+    "ScoreConfig",
+    "VariantsConfig",
     "__version__",
     "check_embeddings",
     "embed_fasta",
@@ -65,6 +70,7 @@ __all__ = [
     "predict_fasta",
     "pretrain_model",
     "read_fasta",
+    "score_variants",
 ]
 
 if TYPE_CHECKING:
@@ -75,6 +81,7 @@ if TYPE_CHECKING:
     from protembed.config.optimizer import OptimizerConfig
     from protembed.config.predict import PredictConfig
     from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
+    from protembed.config.score import ScoreConfig, VariantsConfig
     from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
     from protembed.data.fasta import Record, read_fasta
     from protembed.model.checkpoint import Checkpoint, load_checkpoint
@@ -86,6 +93,7 @@ if TYPE_CHECKING:
     from protembed.tasks.models import list_models
     from protembed.tasks.predict import predict_fasta
     from protembed.tasks.pretrain import PretrainOptions, pretrain_model
+    from protembed.tasks.score import score_variants
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,9 @@
     │   ├── RecordError                     a record without identifier or sequence
     │   ├── IllegalResidueError             a character that is no amino acid
     │   ├── TooLongError                    a protein longer than the model's window, where that was refused
-    │   ├── TableError                      a row of a labelled table
+    │   ├── TableError                      a row of a table
+    │   ├── UnscorableVariantError          a variant that is no substitution of amino acids
+    │   ├── MismatchedResidueError          a mutation that names another residue than stands there
     │   ├── NothingToLearnError             too few proteins
     │   ├── NothingToMeasureError           validation proteins of unknown residues alone
     │   ├── ModelFormatError                a model directory that cannot be read
@@ -101,12 +103,38 @@ class TooLongError(DataError):
 
 
 class TableError(DataError):
-    """A row, or the whole, of a labelled table."""
+    """A row, or the whole, of a table."""
 
     def __init__(self, path: str, found: str, advice: str, *, line: int | None = None) -> None:
         self.path, self.found, self.advice, self.line = path, found, advice, line
         where = path if line is None else f"{path}, line {line}"
         super().__init__(f"{where}: {found}; {advice}")
+
+
+class UnscorableVariantError(DataError):
+    """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is no amino acid."""
+
+    def __init__(self, path: str, line: int, found: str) -> None:
+        self.path, self.line, self.found = path, line, found
+        super().__init__(
+            f"{path}, line {line}: {found}; only substitutions among the 20 amino acids are scored, such as A42G or "
+            "A42G:K50R: correct the row, or pass --on-illegal skip (leave such rows out)"
+        )
+
+
+class MismatchedResidueError(DataError):
+    """A mutation that names another residue than stands at its position, or a position that is not there."""
+
+    def __init__(
+        self, path: str, line: int, mutation: str, found: str, advice: str = "correct the row, or give its wild type"
+    ) -> None:
+        self.path, self.line, self.mutation, self.found, self.advice = path, line, mutation, found, advice
+        super().__init__(f"{path}, line {line}: {mutation} does not fit, for {found}; {advice}")
+
+    def with_offset(self, offset: int) -> "MismatchedResidueError":
+        """Make the same error for a table whose numbering is shifted as a whole."""
+        advice = f"the table's mutations would all fit with --offset {offset}"
+        return MismatchedResidueError(self.path, self.line, self.mutation, self.found, advice)
 
 
 class NothingToLearnError(DataError):
@@ -211,7 +239,8 @@ class TooLongForMemoryError(ProtembedError):
         whose = "" if record_id is None else f"{record_id!r}: "
         super().__init__(
             f"{whose}a stretch of {num_tokens:,} tokens alone does not fit into memory; choose a machine with more of "
-            "it, a smaller model, for embed a smaller --window-residues, or for finetune --gradient-checkpointing"
+            "it, a smaller model, for embed and score a smaller --window-residues, or for finetune "
+            "--gradient-checkpointing"
         )
 
 

@@ -14,6 +14,7 @@ from protembed.cli.inspect_attention import inspect_attention
 from protembed.cli.models import models
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
+from protembed.cli.score import score
 from protembed.cli.signals import leave_tidily_on_termination
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     # Typer's own tracebacks print local variables: whole sequences and tensors.
     pretty_exceptions_enable=False,
 )
-for command in (pretrain, embed, check, finetune, predict, inspect_attention, models):
+for command in (pretrain, embed, check, finetune, predict, score, inspect_attention, models):
     app.command()(command)
 
 

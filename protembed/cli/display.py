@@ -75,11 +75,17 @@ class Display:
             print(text, file=sys.stderr if self._data_on_stdout else sys.stdout)
 
     @contextmanager
-    def counting(self, what: str) -> Iterator["Counter"]:
-        """Count proteins and residues as they are computed: a live line on a terminal, else one every half minute."""
+    def counting(self, what: str, things: str = "proteins", parts: str = "residues") -> Iterator["Counter"]:
+        """Count proteins and residues as they are computed: a live line on a terminal, else one every half minute.
+
+        Args:
+            what: is done with them.
+            things: what is counted, where it is not proteins.
+            parts: what it consists of, where that is not residues.
+        """
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=self._console, disable=not self.is_live, transient=True) as bar:
-            counter = Counter(self, bar, what)
+            counter = Counter(self, bar, what, things, parts)
             yield counter
 
     @contextmanager
@@ -108,8 +114,8 @@ class Counter:
         num_proteins: finished so far.
     """
 
-    def __init__(self, display: Display, bar: Progress, what: str) -> None:
-        self._display, self._bar, self._what = display, bar, what
+    def __init__(self, display: Display, bar: Progress, what: str, things: str, parts: str) -> None:
+        self._display, self._bar, self._what, self._things, self._parts = display, bar, what, things, parts
         self._task = bar.add_task(what, total=None)
         self._began, self._clock = time.monotonic(), EveryHalfMinute()
         self.num_proteins = self._num_residues = 0
@@ -130,7 +136,8 @@ class Counter:
 
     def _sentence(self) -> str:
         rate = self._num_residues / max(time.monotonic() - self._began, 1e-9)
-        done = f"{self._what}: {self.num_proteins:,} proteins, {self._num_residues:,} residues, {rate:,.0f} residues/s"
+        things, parts = self._things, self._parts
+        done = f"{self._what}: {self.num_proteins:,} {things}, {self._num_residues:,} {parts}, {rate:,.0f} {parts}/s"
         if not self._expected:
             return done
         left = duration((self._expected - self._num_residues) / max(rate, 1e-9))

@@ -28,6 +28,15 @@ LabelsPath = Annotated[
         show_default=False,
     ),
 ]
+VariantsPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="VARIANTS",
+        help="Variants: CSV or TSV with mutations (A42G, several joined by a colon), mutated sequences or both, plain "
+        "or compressed; - is stdin.",
+        show_default=False,
+    ),
+]
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:

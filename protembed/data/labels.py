@@ -2,7 +2,6 @@
 
 import codecs
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.data.fasta import OnIllegal, ReadReport, Record, accept_sequence, clean_sequence, read_fasta_stream
-from protembed.data.tables import Row, reading_table
+from protembed.data.tables import Row, find_column, reading_table, refuse_repeated_columns
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.inputs import display_name, open_input
 
@@ -180,32 +179,23 @@ class _Header:
     """The columns of a table by what they mean, as the user named them or by their usual names."""
 
     def __init__(self, path: str, names: Sequence[str], columns: Columns) -> None:
-        self._path, self._names = path, names
-        for name, count in Counter(self._names).items():
-            if count > 1:
-                raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=1)
+        refuse_repeated_columns(names, path)
         wanted = {"sequence": columns.sequence, "target": columns.target, "split": columns.split}
-        places = {meaning: self._find(meaning, wanted.get(meaning)) for meaning in _USUAL_NAMES}
+        places = {
+            meaning: find_column(names, path, meaning, usual, wanted.get(meaning))
+            for meaning, usual in _USUAL_NAMES.items()
+        }
         for meaning in ("sequence", "target"):
             if places[meaning] is None:
-                found = f"no {meaning} column among {', '.join(map(repr, self._names))}"
+                found = f"no {meaning} column among {', '.join(map(repr, names))}"
                 advice = f"name it {_USUAL_NAMES[meaning][0]}, or pass --{meaning}"
                 raise TableError(path, found, advice, line=1)
         self._places = {meaning: place for meaning, place in places.items() if place is not None}
-        self.target = self._names[self._places["target"]]
+        self.target = names[self._places["target"]]
 
     def name_cells(self, row: Row) -> Mapping[str, str]:
         """Give the cells of a row their meanings; without an id column a row is named by its number, from 1."""
         return {"id": str(row.number)} | {meaning: row.cells[place] for meaning, place in self._places.items()}
-
-    def _find(self, meaning: str, named: str | None) -> int | None:
-        if named is not None:
-            if named not in self._names:
-                found = f"no column {named!r} among {', '.join(map(repr, self._names))}"
-                raise TableError(self._path, found, f"name the {meaning} column", line=1)
-            return self._names.index(named)
-        lower = [name.lower() for name in self._names]
-        return next((lower.index(name) for name in _USUAL_NAMES[meaning] if name in lower), None)
 
 
 def _split_name(path: str, row: Mapping[str, str], line: int) -> Split | None:

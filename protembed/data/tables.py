@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from protembed.errors import TableError
 
 # The longest protein known has 45,000 residues; csv's own limit of 131,072 characters is closer than it should be.
 _LONGEST_CELL = 10_000_000
+# How a line begins that says something about a table and is no part of it.
+COMMENT = "# "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Table:
 
 @contextmanager
 def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
-    """Read a table; it is TSV where its first line has a tab, else CSV.
+    """Read a table; it is TSV where its header has a tab, else CSV. Lines before the header may begin with `# `.
 
     Args:
         stream: of bytes, in UTF-8, with a byte-order mark or without.
@@ -54,22 +57,66 @@ def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
     """
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
     try:
-        header_line = text.readline()
+        header_line, num_comments = text.readline(), 0
+        while header_line.startswith(COMMENT):
+            header_line, num_comments = text.readline(), num_comments + 1
         if not header_line.strip():
-            raise TableError(path, "the first line is empty", "give a CSV or TSV table with a header", line=1)
+            advice = "give a CSV or TSV table with a header"
+            raise TableError(path, "the first line is empty", advice, line=num_comments + 1)
         delimiter = "\t" if "\t" in header_line else ","
         header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter))]
-        yield Table(header=header, rows=_read_rows(text, delimiter, path, len(header)))
+        yield Table(header=header, rows=_read_rows(text, delimiter, path, len(header), num_comments + 1))
     finally:
         text.detach()
 
 
-def _read_rows(text: io.TextIOWrapper, delimiter: str, path: str, num_columns: int) -> Iterator[Row]:
+def find_column(
+    header: Sequence[str], path: str, meaning: str, usual_names: Sequence[str], named: str | None = None
+) -> int | None:
+    """Find a column: the one that the user named, else the first of the usual names, in capitals or not.
+
+    Args:
+        header: the names of the columns.
+        path: of the table, for messages.
+        meaning: what the column holds, for messages.
+        usual_names: in lower case.
+        named: by the user.
+
+    Returns:
+        Its place; None if it has none of the usual names.
+
+    Raises:
+        TableError: there is no column of the name that the user gave.
+
+    >>> find_column(["ID", "Label"], "labels.csv", "target", ["target", "label"])
+    1
+    """
+    if named is not None:
+        if named not in header:
+            found = f"no column {named!r} among {', '.join(map(repr, header))}"
+            raise TableError(path, found, f"name the {meaning} column", line=1)
+        return header.index(named)
+    lower = [name.lower() for name in header]
+    return next((lower.index(name) for name in usual_names if name in lower), None)
+
+
+def refuse_repeated_columns(header: Sequence[str], path: str) -> None:
+    """Refuse a table with two columns of one name.
+
+    Raises:
+        TableError: there are such.
+    """
+    for name, count in Counter(header).items():
+        if count > 1:
+            raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=1)
+
+
+def _read_rows(text: io.TextIOWrapper, delimiter: str, path: str, num_columns: int, header_line: int) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(text, delimiter=delimiter)
     try:
         for number, cells in enumerate(reader, start=1):
-            line = reader.line_num + 1  # the header is line 1
+            line = reader.line_num + header_line
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != num_columns:
@@ -78,4 +125,6 @@ def _read_rows(text: io.TextIOWrapper, delimiter: str, path: str, num_columns: i
             yield Row(number=number, line=line, cells=[cell.strip() for cell in cells])
     except csv.Error as error:
         advice = "look for a quotation mark that is never closed"
-        raise TableError(path, f"this is no readable table ({error})", advice, line=reader.line_num + 1) from error
+        raise TableError(
+            path, f"this is no readable table ({error})", advice, line=reader.line_num + header_line
+        ) from error

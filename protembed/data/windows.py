@@ -6,6 +6,8 @@ _MIN_OVERLAP = 0.25
 
 Span = tuple[int, int]
 
+_NO_CUT = 1 << 62
+
 
 def window_spans(num_residues: int, window_residues: int) -> list[Span]:
     """Lay windows over a protein: as few as overlap by a quarter at least, evenly spread, and all of full length.
@@ -26,3 +28,22 @@ def window_spans(num_residues: int, window_residues: int) -> list[Span]:
     num_strides = -(-(num_residues - window_residues) // stride)
     starts = [step * (num_residues - window_residues) // num_strides for step in range(num_strides + 1)]
     return [(start, start + window_residues) for start in starts]
+
+
+def most_central(spans: list[Span], position: int) -> Span:
+    """Choose the window of a protein in which a residue is farthest from a cut; the protein's ends are no cuts.
+
+    Args:
+        spans: of the protein's windows.
+        position: of the residue, from 0.
+
+    >>> [most_central([(0, 8), (2, 10)], position) for position in (0, 4, 5, 9)]
+    [(0, 8), (0, 8), (2, 10), (2, 10)]
+    """
+
+    def distance(span: Span) -> int:
+        start, stop = span
+        return min(position - start if start else _NO_CUT, stop - 1 - position if stop < num_residues else _NO_CUT)
+
+    num_residues = spans[-1][1]
+    return max((span for span in spans if span[0] <= position < span[1]), key=distance)

@@ -39,7 +39,18 @@ class HasSequence(Protocol):
         ...
 
 
+class HasTokens(Protocol):
+    """A crop that is computed as it stands, such as a copy of a protein with one residue masked."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """(tokens,), uint8."""
+        ...
+
+
 Protein = TypeVar("Protein", bound=HasSequence)
+Crop = TypeVar("Crop", bound=HasTokens)
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -129,17 +140,49 @@ class Engine:
             if running[0].is_complete:
                 yield running.popleft().results()
 
+    def run_crops(
+        self, compute: Callable[[Batch], Iterable[Result]], crops: Iterable[Crop]
+    ) -> Iterator[tuple[Crop, Result]]:
+        """Compute something for each of many crops that were made, not read; none is cut or looked for twice.
+
+        Args:
+            compute: from a batch of crops to one result each.
+            crops: taken as they are needed; a bounded number of them is held.
+
+        Yields:
+            Each crop with its result, in the order given.
+
+        Raises:
+            TooLongForMemoryError: a crop does not fit into memory even alone.
+        """
+        running, computation = deque[Sequence[Crop]](), Computation(whole=compute)
+
+        def packs() -> Iterator[_Pack]:
+            for members in _grouped(crops, lambda crop: len(crop.tokens), self.tokens_per_chunk):
+                for part in split_by_budget([len(crop.tokens) for crop in members], self.tokens_per_pack):
+                    running.append(members[part])
+                    yield _Pack.of([crop.tokens for crop in members[part]])
+
+        for parts in self.pool.map(lambda one: compute_halving(computation, one), packs(), num_per_worker=2):
+            for crop, (_, result) in zip(running.popleft(), parts, strict=True):
+                yield crop, result
+
     def _chunks(self, proteins: Iterable[Protein]) -> Iterator[list[Protein]]:
-        chunk: list[Protein] = []
-        num_tokens = 0
-        for protein in proteins:
-            chunk.append(protein)
-            num_tokens += len(protein.sequence) + 2
-            if num_tokens >= self.tokens_per_chunk:
-                yield chunk
-                chunk, num_tokens = [], 0
-        if chunk:
-            yield chunk
+        return _grouped(proteins, lambda protein: len(protein.sequence) + 2, self.tokens_per_chunk)
+
+
+def _grouped(items: Iterable[Item], num_tokens: Callable[[Item], int], wanted: int) -> Iterator[list[Item]]:
+    """Take consecutive items together until they have as many tokens as wanted."""
+    group: list[Item] = []
+    filled = 0
+    for item in items:
+        group.append(item)
+        filled += num_tokens(item)
+        if filled >= wanted:
+            yield group
+            group, filled = [], 0
+    if group:
+        yield group
 
 
 @contextmanager
@@ -186,6 +229,13 @@ class _Pack:
     names: Sequence[str | None]
     places: Sequence[tuple[int, int]]
     is_windows: bool
+
+    @classmethod
+    def of(cls, crops: Sequence[Tokens]) -> "_Pack":
+        """Make a pack of crops that belong to nothing but themselves."""
+        rows = range(len(crops))
+        places, names = [(row, 0) for row in rows], [None] * len(crops)
+        return cls(crops=crops, rows=rows, names=names, places=places, is_windows=False)
 
     def __len__(self) -> int:
         return len(self.crops)

@@ -13,7 +13,7 @@ from protembed.cli.app import app
 from protembed.config.shared import DEFAULT_MODEL
 from protembed.data.fasta import read_fasta
 
-COMMANDS = ["pretrain", "embed", "check", "finetune", "predict", "inspect-attention"]
+COMMANDS = ["pretrain", "embed", "check", "finetune", "predict", "score", "inspect-attention"]
 
 
 def invoke(*arguments):
@@ -75,7 +75,7 @@ def test_a_summary_for_machines_is_json_on_stdout(embed_arguments):
     assert summary["output"].endswith("emb.npy")
 
 
-@pytest.mark.parametrize("command", ["pretrain", "embed", "finetune", "inspect-attention"])
+@pytest.mark.parametrize("command", ["pretrain", "embed", "finetune", "score", "inspect-attention"])
 def test_a_missing_input_is_status_66_and_one_line(command, tiny_model, tmp_path):
     model = [] if command == "pretrain" else ["-m", tiny_model]
 
@@ -231,6 +231,71 @@ def test_a_result_is_checked_against_its_input(embed_arguments, proteins_fasta, 
     assert false.exit_code == 1
     assert false.stderr.count("\n") == 1
     assert "emb.npy is not verified: its bytes are not those that its meta file names" in false.stderr
+
+
+@pytest.fixture
+def variants(proteins, tmp_path):
+    """Three variants of a real protein, and the wild type."""
+    protein, path = proteins[3], tmp_path / "variants.csv"
+    mutants = [f"{protein[place]}{place + 1}W" for place in (1, 5, 8)]
+    path.write_text("mutant,sequence\n" + "".join(f"{mutant},{protein}\n" for mutant in [*mutants, "WT"]))
+    return path
+
+
+def test_variants_are_scored_into_a_file_and_to_stdout(variants, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    told = invoke("score", "variants.csv", "-m", tiny_model)
+    printed = invoke("score", "variants.csv", "-m", tiny_model, "-o", "-", "--json")
+
+    assert (told.exit_code, told.stdout) == (0, "")
+    assert "variants.scores.tsv: masked-marginals of 4 variants of 1 wild type, mutated at 3 positions" in told.stderr
+    assert printed.stdout == (tmp_path / "variants.scores.tsv").read_text()
+    summary = json.loads(printed.stderr.splitlines()[-1])
+    assert summary["num_variants"] == 4 and "position i alone masked" in summary["formula"]
+    assert invoke("score", "variants.csv", "-m", tiny_model).exit_code == 1
+    assert invoke("score", "variants.csv", "-m", tiny_model, "--force", "--quiet").output == ""
+
+
+def test_a_table_of_scores_tells_the_formula_before_its_header(variants, tiny_model):
+    for method in ("masked-marginals", "wildtype-marginals", "pseudo-perplexity"):
+        lines = invoke(
+            "score", variants, "-m", tiny_model, "-o", "-", "--method", method, "--quiet"
+        ).stdout.splitlines()
+
+        assert lines[0].startswith(f"# score: {method}, ") and "the softmax over the 20 amino acids" in lines[0]
+        assert lines[1] == "mutant\tsequence\tnum_mutations\tscore"
+        assert [line.startswith("#") for line in lines[1:]] == [False] * 5
+
+
+def test_the_help_of_score_tells_every_formula():
+    text = " ".join(invoke("score", "--help").stdout.replace("│", " ").split())
+
+    for part in ("sum over", "PLL(mutated sequence)", "renormalised"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "status", "message"),
+    [
+        ("mutant,sequence\nA2G,MKT\n", [], 65, "variants.csv, line 2: A2G does not fit, for residue 2"),
+        ("mutant,sequence\nK2del,MKT\n", [], 65, "variants.csv, line 2: 'K2del' is no substitution"),
+        ("mutant\nWT\n", ["--wild-type", "missing.fasta"], 66, "missing.fasta"),
+        ("mutant\nWT\n", ["--id", "a"], 2, "--id is 'a'"),
+        ("mutant\nWT\n", ["--method", "magic"], 2, "--method"),
+    ],
+)
+def test_variants_that_cannot_be_scored_end_with_their_status_and_leave_nothing(
+    content, arguments, status, message, tiny_model, tmp_path
+):
+    path = tmp_path / "variants.csv"
+    path.write_text(content)
+
+    result = invoke("score", path, "-m", tiny_model, "-o", tmp_path / "scores.tsv", *arguments)
+
+    assert result.exit_code == status
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_check_wants_the_model_unless_nothing_is_to_be_computed(

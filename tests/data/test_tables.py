@@ -19,6 +19,11 @@ def test_a_tab_in_the_header_makes_a_tsv():
     assert read("\ufeffa\tb,c\r\n1\t2,3\r\n") == (["a", "b,c"], [(1, 2, ["1", "2,3"])])
 
 
+def test_lines_of_comment_before_the_header_are_no_part_of_the_table():
+    assert read("# made, by hand\n# twice\na,b\n1,# x\n") == (["a", "b"], [(1, 4, ["1", "# x"])])
+    assert read("#id\tb\n1\t2\n") == (["#id", "b"], [(1, 2, ["1", "2"])])
+
+
 def test_the_stream_stays_open_for_whoever_opened_it():
     stream = io.BytesIO(b"a\n1\n")
     with reading_table(stream, "t.csv") as table:
@@ -32,6 +37,8 @@ def test_the_stream_stays_open_for_whoever_opened_it():
     [
         ("", "line 1: the first line is empty"),
         ("\na\n", "line 1: the first line is empty"),
+        ("# made by hand\n", "line 2: the first line is empty"),
+        ("# made by hand\na,b\n1,2\n3\n", "line 4: this row has 1 cells, the header 2"),
         ("a,b\n1,2\n3\n", "line 3: this row has 1 cells, the header 2"),
         ("a,b\n1,2,3\n", "line 2: this row has 3 cells, the header 2"),
         ('a,b\n"' + "x" * 10_000_001 + '",2\n', "this is no readable table"),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.data.windows import window_spans
+from protembed.data.windows import most_central, window_spans
 
 LENGTHS = {"num_residues": st.integers(1, 3000), "window_residues": st.integers(16, 1100)}
 
@@ -56,3 +56,21 @@ def test_the_smallest_windows_reach_every_residue_too(window_residues):
 
     assert {residue for start, stop in spans for residue in range(start, stop)} == set(range(11))
     assert {stop - start for start, stop in spans} == {window_residues}
+
+
+@given(position=st.floats(0, 1, exclude_max=True), **LENGTHS)
+def test_the_most_central_window_holds_a_residue_farther_from_its_cuts_than_any_other(
+    position, num_residues, window_residues
+):
+    spans, residue = window_spans(num_residues, window_residues), int(position * num_residues)
+
+    def context(span):
+        """Residues up to the nearer cut; where both ends are the protein's own, all."""
+        ahead = residue - span[0] if span[0] else num_residues
+        behind = span[1] - 1 - residue if span[1] < num_residues else num_residues
+        return min(ahead, behind)
+
+    chosen = most_central(spans, residue)
+
+    assert chosen in spans and chosen[0] <= residue < chosen[1]
+    assert context(chosen) == max(context(span) for span in spans if span[0] <= residue < span[1])

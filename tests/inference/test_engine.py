@@ -422,3 +422,61 @@ def test_an_error_while_reading_reaches_the_caller_after_the_chunks_before_it(tm
 def test_one_result_per_protein_is_insisted_on(records, pool, num_results):
     with pytest.raises(ValueError, match="zip"):
         list(Engine(pool=pool).run(Computation(whole=lambda batch: [0] * num_results), records[:1]))
+
+
+# Crops that were made
+
+
+@dataclass(frozen=True)
+class Crop:
+    tokens: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def crops(records):
+    return [Crop(encode(record.sequence)[: 30 + record.row]) for record in records]
+
+
+@pytest.mark.parametrize("tokens_per_pack", [1, 100, 10_000])
+@pytest.mark.parametrize("tokens_per_chunk", [1, 300, 10_000])
+def test_crops_are_computed_as_they_stand_in_their_order(crops, pool, tokens_per_pack, tokens_per_chunk):
+    engine = Engine(pool=pool, tokens_per_pack=tokens_per_pack, tokens_per_chunk=tokens_per_chunk)
+
+    results = list(engine.run_crops(tokens_of, crops))
+
+    assert [crop for crop, _ in results] == crops
+    assert all(result.tolist() == crop.tokens.tolist() for crop, result in results)
+
+
+def test_equal_crops_are_computed_each(crops, pool):
+    sizes = []
+
+    def count(batch):
+        sizes.append(len(batch.rows))
+        return rows_of(batch)
+
+    assert len(list(Engine(pool=pool, tokens_per_pack=100).run_crops(count, crops[:1] * 9))) == 9
+    assert sum(sizes) == 9 and max(sizes) == 3
+
+
+def test_crops_are_taken_as_they_are_needed(crops, pool):
+    taken = []
+
+    def endless():
+        for crop in itertools.cycle(crops):
+            taken.append(crop)
+            yield crop
+
+    next(Engine(pool=pool, tokens_per_pack=100, tokens_per_chunk=200).run_crops(rows_of, endless()))
+
+    assert len(taken) < 50
+
+
+def test_a_pack_of_crops_that_does_not_fit_is_halved(crops, pool):
+    limited = with_memory_for(100, OUT_OF_MEMORY["python"])
+
+    results = [result.tolist() for _, result in Engine(pool=pool).run_crops(limited, crops)]
+
+    assert results == [crop.tokens.tolist() for crop in crops]
+    with pytest.raises(TooLongForMemoryError):
+        list(Engine(pool=pool).run_crops(with_memory_for(20, OUT_OF_MEMORY["python"]), crops))

@@ -103,6 +103,8 @@ def inputs(proteins, tmp_path_factory):
     splits = ["train"] * 6 + ["valid"] * 3 + ["test"] * 3
     rows = (f"p{row},{cut[row]},{row**2 % 7}.5,{split}\n" for row, split in enumerate(splits))
     (folder / "labels.csv").write_text("id,sequence,label,split\n" + "".join(rows))
+    variants = (f"{cut[0]},{cut[0][place]}{place + 1}A\n" for place in (2, 5))
+    (folder / "variants.csv").write_text("sequence,mutation\n" + "".join(variants))
     finetune = ["finetune", folder / "labels.csv", "-m", folder / "tiny", "-o", folder / "tuned", "--quick"]
     assert invoke([*finetune, "--method", "frozen"]).exit_code == 0
     return folder
@@ -113,6 +115,7 @@ COMMANDS = {
     "emb.npy": ("embed {i}/three.fasta -m {i}/tiny -o {o}", "--pooling max", 20),
     "emb.h5": ("embed {i}/three.fasta -m {i}/tiny -o {o} --per-residue", "--layer 0", 10),
     "p.tsv": ("predict {i}/three.fasta -m {i}/tuned -o {o}", "", 20),
+    "s.tsv": ("score {i}/variants.csv -m {i}/tiny -o {o}", "--method wildtype-marginals", 8),
     "a.attention": ("inspect-attention {i}/three.fasta -m {i}/tiny -o {o} --num-maps 1", "--layers 1", 2),
     "f.model": ("finetune {i}/labels.csv -m {i}/tiny -o {o} --quick --method full --epochs 1", "--seed 1", 4),
     "new.run": (
@@ -183,7 +186,15 @@ def test_whatever_write_sync_or_renaming_fails_the_old_result_stays(name, inputs
 @pytest.mark.promise(5)
 @pytest.mark.parametrize(
     ("name", "room"),
-    [("emb.npy", 0), ("emb.npy", 700), ("emb.h5", 9_000), ("emb.h5", 14_000), ("p.tsv", 10), ("a.attention", 2_000)]
+    [
+        ("emb.npy", 0),
+        ("emb.npy", 700),
+        ("emb.h5", 9_000),
+        ("emb.h5", 14_000),
+        ("p.tsv", 10),
+        ("s.tsv", 60),
+        ("a.attention", 2_000),
+    ]
     + [("f.model", 8_000), ("f.model", 20_000), ("new.run", 700), ("new.run", 8_000)],
 )
 def test_on_a_full_disk_the_old_result_stays(name, room, inputs, tmp_path):

@@ -1,0 +1,172 @@
+"""Substitutions: how they are spelled, made, undone, checked against a wild type, and found between two sequences."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from protembed.data.alphabet import AMINO_ACIDS, RESIDUES
+from protembed.errors import MismatchedResidueError, TableError, UnscorableVariantError
+
+# Up to nine digits: longer than any protein, and shorter than what Python refuses to convert.
+_SUBSTITUTION = re.compile(r"(?:p\.)?([A-Za-z])(-?[0-9]{1,9})([A-Za-z])")
+_SEPARATORS = re.compile(r"[:;,/\s]+")
+_WILD_TYPE = ("", "wt", "_wt", "wildtype", "wild-type", "wild_type")
+
+
+class Mutation(NamedTuple):
+    """One amino acid in place of another.
+
+    Attributes:
+        wild_type: what stands there without it.
+        position: in the wild type, from 1.
+        mutant: one of the 20 amino acids.
+    """
+
+    wild_type: str
+    position: int
+    mutant: str
+
+    def __str__(self) -> str:
+        return f"{self.wild_type}{self.position}{self.mutant}"
+
+
+Mutations = tuple[Mutation, ...]
+
+
+def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
+    """Read mutations such as `A42G` or `A42G:K50R`; `WT` or nothing is none.
+
+    Args:
+        text: as it stands in a table; `;`, `,`, `/` and spaces also divide mutations.
+        offset: added to each position.
+        path: of the table, for messages.
+        line: of the row, likewise.
+
+    Returns:
+        The mutations in the order in which they stand there, silent ones such as `A42A` too.
+
+    Raises:
+        UnscorableVariantError: one of them is no substitution of an amino acid.
+        TableError: two of them stand at the same position.
+
+    >>> [str(mutation) for mutation in parse_mutations("a42g:K50R", 0, "variants.csv", 2)]
+    ['A42G', 'K50R']
+    """
+    if text.lower() in _WILD_TYPE:
+        return ()
+    mutations = tuple(_parse_one(part, offset, path, line) for part in _SEPARATORS.split(text.strip(":;,/ ")))
+    if len({mutation.position for mutation in mutations}) < len(mutations):
+        raise TableError(path, f"{text[:80]!r} names a position twice", "correct the row", line=line)
+    return mutations
+
+
+def _parse_one(part: str, offset: int, path: str, line: int) -> Mutation:
+    match = _SUBSTITUTION.fullmatch(part)
+    if match is None:
+        raise UnscorableVariantError(path, line, f"{part[:40]!r} is no substitution")
+    wild_type, position, mutant = match[1].upper(), int(match[2]) + offset, match[3].upper()
+    if wild_type not in RESIDUES or mutant not in AMINO_ACIDS:
+        letter = mutant if wild_type in RESIDUES else wild_type
+        raise UnscorableVariantError(path, line, f"{letter!r} in {part!r} is none of the 20 amino acids")
+    return Mutation(wild_type, position, mutant)
+
+
+def find_mutations(wild_type: str, mutated: str, path: str, line: int) -> Mutations:
+    """Find the substitutions that turn one sequence into another of the same length.
+
+    Raises:
+        UnscorableVariantError: the lengths differ, or a new residue is none of the 20 amino acids.
+
+    >>> [str(mutation) for mutation in find_mutations("MKTAY", "MRTAF", "variants.csv", 2)]
+    ['K2R', 'Y5F']
+    """
+    if len(wild_type) != len(mutated):
+        found = f"the mutated sequence has {len(mutated):,} residues, the wild type {len(wild_type):,}"
+        raise UnscorableVariantError(path, line, found)
+    mutations = tuple(
+        Mutation(old, position, new)
+        for position, (old, new) in enumerate(zip(wild_type, mutated, strict=True), start=1)
+        if old != new
+    )
+    for mutation in mutations:
+        if mutation.mutant not in AMINO_ACIDS:
+            found = f"{mutation.mutant!r} in place of residue {mutation.position} is none of the 20 amino acids"
+            raise UnscorableVariantError(path, line, found)
+    return mutations
+
+
+def mutate(wild_type: str, mutations: Iterable[Mutation]) -> str:
+    """Make mutations in a sequence that they fit.
+
+    >>> mutate("MKTAY", [Mutation("K", 2, "R")])
+    'MRTAY'
+    """
+    residues = list(wild_type)
+    for mutation in mutations:
+        residues[mutation.position - 1] = mutation.mutant
+    return "".join(residues)
+
+
+def undo(mutated: str, mutations: Iterable[Mutation], path: str, line: int) -> str:
+    """Find the wild type of a mutated sequence.
+
+    Raises:
+        MismatchedResidueError: a mutation is not to be seen in the sequence.
+
+    >>> undo("MRTAY", [Mutation("K", 2, "R")], "variants.csv", 2)
+    'MKTAY'
+    """
+    back = [Mutation(mutation.mutant, mutation.position, mutation.wild_type) for mutation in mutations]
+    for mutation, reverse in zip(mutations, back, strict=True):
+        if found := _mismatch(reverse, mutated, "the mutated sequence"):
+            raise MismatchedResidueError(path, line, str(mutation), found)
+    return mutate(mutated, back)
+
+
+def check_mutations(mutations: Sequence[Mutation], wild_type: str, path: str, line: int) -> None:
+    """Check that mutations name what stands in the wild type.
+
+    Raises:
+        MismatchedResidueError: another residue stands there, or none.
+        UnscorableVariantError: no amino acid stands there but X, B, Z, U or O, which has no probability.
+    """
+    for mutation in mutations:
+        if found := _mismatch(mutation, wild_type, "the wild type"):
+            if all(_mismatch(one._replace(wild_type=one.mutant), wild_type, "") is None for one in mutations):
+                advice = "the mutations stand there already: name the column of mutated sequences by --mutated-sequence"
+                raise MismatchedResidueError(path, line, str(mutation), found, advice)
+            raise MismatchedResidueError(path, line, str(mutation), found)
+        if mutation.wild_type not in AMINO_ACIDS:
+            found = f"residue {mutation.position} of the wild type is {mutation.wild_type!r}, which has no probability"
+            raise UnscorableVariantError(path, line, found)
+
+
+def _mismatch(mutation: Mutation, sequence: str, what: str) -> str | None:
+    """Say what stands in a sequence in place of a mutation's wild type; None if that stands there."""
+    position = mutation.position
+    if not 1 <= position <= len(sequence):
+        return f"{what} has residues 1 to {len(sequence):,}"
+    letter = sequence[position - 1]
+    return None if letter == mutation.wild_type else f"residue {position} of {what} is {letter!r}"
+
+
+def fitting_shifts(shifts: set[int] | None, expected: Iterable[tuple[int, str]], sequence: str) -> set[int]:
+    """Find by how much positions could be shifted so that the residues they name stand there.
+
+    Args:
+        shifts: those that fit rows before; None if there were none.
+        expected: positions, from 1, and the residue that is said to stand at each.
+        sequence: in which they should stand.
+    """
+    named = list(expected)
+    if shifts is None:
+        first = min(position for position, _ in named)
+        shifts = {start - first + 1 for start in range(len(sequence))}
+    return {
+        shift
+        for shift in shifts
+        if all(
+            1 <= position + shift <= len(sequence) and sequence[position + shift - 1] == residue
+            for position, residue in named
+        )
+    }

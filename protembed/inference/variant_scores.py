@@ -1,0 +1,139 @@
+"""Zero-shot scores of variants: how likely a model finds what was mutated, beside what stands in the wild type.
+
+Source: Meier et al. 2021, "Language models enable zero-shot prediction of the effects of mutations on protein
+function", section 3; the formulas are in `protembed.config.score`.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protembed.config.score import ScoreMethod
+from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, encode
+from protembed.data.variants import Variant
+from protembed.inference.engine import Engine
+from protembed.inference.marginals import LogProbabilities, Marginals, Query
+
+_COLUMN = {letter: column for column, letter in enumerate(AMINO_ACIDS)}
+
+
+@dataclass(kw_only=True)
+class Mutated:
+    """Which positions of which wild types are mutated; complete once `count` has seen the variants.
+
+    Attributes:
+        positions: of each wild type, from 1.
+        num_variants: variants of each wild type that have a mutation.
+    """
+
+    positions: dict[str, set[int]] = field(default_factory=dict)
+    num_variants: Counter[str] = field(default_factory=Counter)
+
+    def count(self, variants: Iterable[Variant]) -> None:
+        """See all variants; no more is held than the wild types and their positions."""
+        for variant in variants:
+            positions = self.positions.setdefault(variant.wild_type, set())
+            positions.update(mutation.position for mutation in variant.mutations)
+            self.num_variants[variant.wild_type] += bool(variant.mutations)
+
+    @property
+    def num_positions(self) -> int:
+        """Mutated positions of all wild types."""
+        return sum(map(len, self.positions.values()))
+
+    def queries(self) -> Iterator[Query]:
+        """Ask at the mutated positions of each wild type that has any."""
+        for sequence, positions in self.positions.items():
+            if positions:
+                yield Query(sequence=sequence, positions=np.array(sorted(positions), dtype=np.int64) - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantScorer:
+    """Scores variants by one of the three methods; higher is more like the wild type, which has 0.
+
+    Attributes:
+        marginals: the model.
+        method: which score.
+        mutated: what the variants need.
+    """
+
+    marginals: Marginals
+    method: ScoreMethod
+    mutated: Mutated
+
+    def num_tokens(self) -> int:
+        """Count the tokens that are to be computed."""
+        if self.method != "pseudo-perplexity":
+            is_masked = self.method == "masked-marginals"
+            return sum(self.marginals.num_tokens(query, masked=is_masked) for query in self.mutated.queries())
+        numbers = self.mutated.num_variants
+        return sum(
+            (numbers[query.sequence] + 1) * self.marginals.num_tokens(Query.everywhere(query.sequence), masked=True)
+            for query in self.mutated.queries()
+        )
+
+    def scores(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
+        """Score variants in their order.
+
+        Args:
+            engine: computes.
+            variants: those that `mutated` has seen; taken as they are needed.
+
+        Yields:
+            Each variant with its score, in nats.
+        """
+        if self.method == "pseudo-perplexity":
+            return self._pseudo_perplexity(engine, variants)
+        return self._marginals(engine, variants)
+
+    def _marginals(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
+        ask = self.marginals.masked if self.method == "masked-marginals" else self.marginals.unmasked
+        tables = {query.sequence: _Table(query, found) for query, found in ask(engine, self.mutated.queries())}
+        for variant in variants:
+            yield variant, tables[variant.wild_type].score(variant) if variant.mutations else 0.0
+
+    def _pseudo_perplexity(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
+        wild_types = (Query.everywhere(query.sequence) for query in self.mutated.queries())
+        own = {query.sequence: _own(query, found) for query, found in self.marginals.masked(engine, wild_types)}
+        waiting = deque[Variant]()
+
+        def mutated() -> Iterator[Query]:
+            for variant in variants:
+                waiting.append(variant)
+                if variant.mutations:
+                    yield Query.everywhere(variant.sequence)
+
+        for query, found in self.marginals.masked(engine, mutated()):
+            while not waiting[0].mutations:
+                yield waiting.popleft(), 0.0
+            variant = waiting.popleft()
+            yield variant, _own(query, found) - own[variant.wild_type]
+        for variant in waiting:
+            yield variant, 0.0
+
+
+class _Table:
+    """The log probabilities of a wild type at its mutated positions."""
+
+    def __init__(self, query: Query, log_probabilities: LogProbabilities) -> None:
+        self._rows: Mapping[int, NDArray[np.float32]] = dict(
+            zip(query.positions.tolist(), log_probabilities, strict=True)
+        )
+
+    def score(self, variant: Variant) -> float:
+        """Sum log p(mutant) - log p(wild type) over a variant's positions."""
+        return sum(
+            float(row[_COLUMN[mutation.mutant]]) - float(row[_COLUMN[mutation.wild_type]])
+            for mutation in variant.mutations
+            for row in (self._rows[mutation.position - 1],)
+        )
+
+
+def _own(query: Query, log_probabilities: LogProbabilities) -> float:
+    """Sum the log probabilities of a protein's own residues: its pseudo-log-likelihood."""
+    columns = encode(query.sequence)[query.positions] - FIRST_AMINO_ACID
+    return float(log_probabilities[np.arange(len(columns)), columns].sum(dtype=np.float64))

@@ -1,0 +1,168 @@
+"""Scoring: from a table of variants and a model to a table of zero-shot scores."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from protembed.config.score import FORMULAS, PROBABILITY, ScoreConfig, ScoreMethod, VariantsConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
+from protembed.data.fasta import OnIllegal, ReadReport
+from protembed.data.tables import COMMENT
+from protembed.data.variants import Variant, VariantTable, read_wild_types
+from protembed.device import choose_device, choose_precision
+from protembed.errors import NotFiniteError, TableError
+from protembed.files import output_stream, spooled_stdin
+from protembed.inference.engine import inference_engine
+from protembed.inference.marginals import marginals_of
+from protembed.inference.variant_scores import Mutated, VariantScorer
+from protembed.inputs import STANDARD_STREAM, default_path
+from protembed.locks import result_lock
+from protembed.model.catalog import find_model
+from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.outputs import refuse_existing, refuse_input
+from protembed.text import table_line
+
+_NEW_COLUMNS = ("num_mutations", "score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary:
+    """What was scored.
+
+    Attributes:
+        output: the table; None for stdout.
+        method: which score.
+        formula: what it is.
+        num_variants: rows.
+        num_wild_types: proteins that they are variants of.
+        num_positions: mutated positions of these.
+        num_refused: rows left out on request.
+        score_column: of the table; another name than `score` where the input has a column of that name.
+        warnings: what the user should know about the input and the model.
+    """
+
+    output: Path | None
+    method: ScoreMethod
+    formula: str
+    num_variants: int
+    num_wild_types: int
+    num_positions: int
+    num_refused: int
+    score_column: str
+    warnings: Sequence[str]
+
+
+def score_variants(
+    variants: Path,
+    model: ModelConfig,
+    table: VariantsConfig,
+    scoring: ScoreConfig,
+    *,
+    reader: ReaderConfig | None = None,
+    compute: ComputeConfig | None = None,
+    on_start: Callable[[int], None] = lambda num_tokens: None,
+    on_crop: Callable[[int], None] = lambda num_tokens: None,
+) -> ScoreSummary:
+    """Score variants by a model that has learned from none; the rows stay in their order, with all their columns.
+
+    The table begins with a line that tells the formula, after `# `: pandas reads it with `comment="#"`. Behind the
+    input's columns stand `num_mutations` and `score`; where the input has such a column, ours is `protembed_score`.
+
+    Args:
+        variants: CSV or TSV; `-` is stdin.
+        model: which model.
+        table: the wild types, and the columns by name.
+        scoring: where to, and which score.
+        reader: how to read; the defaults if None.
+        compute: where to compute; the defaults if None.
+        on_start: told how many tokens there are to compute.
+        on_crop: told the tokens of each pass of the model over a protein or a window that is finished.
+
+    Raises:
+        OutputExistsError: the table stands there already.
+        ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
+    """
+    reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
+    output = scoring.output or default_path(variants, ".scores.tsv")
+    refuse_existing(output, force=scoring.force)
+    directory = find_model(model.model)
+    inputs = [variants] if table.wild_type is None else [variants, table.wild_type]
+    refuse_input(output, [*inputs, directory])
+    device = choose_device(compute)
+    checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
+    checkpoint.encoder.use_precision(precision)
+    marginals = marginals_of(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
+    report, mutated = ReadReport(), Mutated()
+    with spooled_stdin(inputs) as paths:
+        rows = _open_table(paths, table, reader.on_illegal, report)
+        columns = _new_columns(rows)
+        mutated.count(rows.read(report))
+        scorer = VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated)
+        on_start(scorer.num_tokens())
+        with (
+            result_lock(output),
+            inference_engine(compute, device, checkpoint.encoder.shape) as engine,
+            output_stream(output) as stream,
+        ):
+            stream.write(f"{COMMENT}{columns[-1]}: {_formula(scoring.method)}\n".encode())
+            stream.write(table_line([*rows.header, *columns]))
+            for cells in _scored_rows(scorer.scores(engine, rows.read()), precision):
+                stream.write(table_line(cells))
+    return ScoreSummary(
+        output=None if output == STANDARD_STREAM else output,
+        method=scoring.method,
+        formula=_formula(scoring.method),
+        num_variants=report.num_records,
+        num_wild_types=len(mutated.positions),
+        num_positions=mutated.num_positions,
+        num_refused=len(report.refused),
+        score_column=columns[-1],
+        warnings=[*report.warnings(), *_warnings(checkpoint, columns)],
+    )
+
+
+def _open_table(
+    paths: Sequence[Path], table: VariantsConfig, on_illegal: OnIllegal, report: ReadReport
+) -> VariantTable:
+    """Open the table, and read the wild types if they are given apart; what is odd in these is counted."""
+    if len(paths) == 1:
+        return VariantTable(paths[0], table, None, on_illegal)
+    of_wild_types = ReadReport(nonstandard=report.nonstandard, refused=report.refused)
+    wild_types = read_wild_types(paths[1], on_illegal=on_illegal, report=of_wild_types)
+    report.num_masked += of_wild_types.num_masked
+    return VariantTable(paths[0], table, wild_types, on_illegal)
+
+
+def _new_columns(rows: VariantTable) -> list[str]:
+    """Name our columns; a name that the input has already is told apart."""
+    columns = [f"protembed_{name}" if name in rows.header else name for name in _NEW_COLUMNS]
+    for name in columns:
+        if name in rows.header:
+            raise TableError(rows.path, f"there is a column {name!r} already", "rename or remove it", line=1)
+    return columns
+
+
+def _scored_rows(scores: Iterable[tuple[Variant, float]], precision: torch.dtype) -> Iterable[list[object]]:
+    for variant, score in scores:
+        if not math.isfinite(score):
+            name = ":".join(map(str, variant.mutations))
+            raise NotFiniteError(name, str(precision).removeprefix("torch."), "float32")
+        yield [*variant.cells, len(variant.mutations), f"{score:.7g}"]
+
+
+def _formula(method: ScoreMethod) -> str:
+    return f"{method}, {FORMULAS[method]}; {PROBABILITY}"
+
+
+def _warnings(checkpoint: Checkpoint, columns: Sequence[str]) -> list[str]:
+    found = [
+        f"the table has a column {name.removeprefix('protembed_')!r} already: ours is {name!r}"
+        for name in columns
+        if name not in _NEW_COLUMNS
+    ]
+    if checkpoint.task_head is not None and checkpoint.record.configuration.get("method") != "frozen":
+        found.append("this model was fine-tuned, and its masked-LM head was not trained along: score with the original")
+    return found

@@ -1,0 +1,201 @@
+import bz2
+import gzip
+import lzma
+from pathlib import Path
+
+import pytest
+
+from protembed.config.score import VariantsConfig
+from protembed.data.fasta import ReadReport
+from protembed.data.variants import VariantTable, read_wild_types
+from protembed.errors import (
+    ConfigError,
+    DataError,
+    IllegalResidueError,
+    MismatchedResidueError,
+    RecordError,
+    TableError,
+    UnscorableVariantError,
+)
+
+WILD_TYPE = "MKTAYIAKQRQISFVKSHFSRQ"
+MUTATED = "MRTAYIAKQRQISFVKSHFSRQ"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a table of variants and read it."""
+
+    def write_and_read(content, *, wild_types=None, on_illegal="error", report=None, **config):
+        path = tmp_path / "variants.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return list(VariantTable(path, VariantsConfig(**config), wild_types, on_illegal).read(report))
+
+    return write_and_read
+
+
+def spelled(variants):
+    return [(variant.wild_type, ":".join(map(str, variant.mutations))) for variant in variants]
+
+
+TABLES = {
+    "sequence and mutations": f"sequence,mutant\n{WILD_TYPE},K2R\n",
+    "wild type and mutated sequence": f"wild_type\tmutated_sequence\n{WILD_TYPE}\t{MUTATED}\n",
+    "mutations and mutated sequence, as ProteinGym's": f"mutant,mutated_sequence,DMS_score\nK2R,{MUTATED},-0.5\n",
+    "all three": f"Mutations,Mutated_Sequence,target_seq\nK2R,{MUTATED},{WILD_TYPE}\n",
+    "lower case, a byte-order mark, a final stop": f"\ufeffvariant,sequence\r\nk2r,{WILD_TYPE.lower()}*\r\n",
+    "a comment before it": f"# made by hand\nvariant,sequence\nK2R,{WILD_TYPE}\n",
+}
+
+
+@pytest.mark.parametrize("content", TABLES.values(), ids=TABLES)
+def test_every_way_to_write_a_variant_reads_the_same(content, read):
+    assert spelled(read(content)) == [(WILD_TYPE, "K2R")]
+
+
+@pytest.mark.parametrize("content", ["mutant\nK2R\n", f"mutated_sequence\n{MUTATED}\n"])
+def test_one_wild_type_of_a_file_is_that_of_every_row(content, read):
+    assert spelled(read(content, wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
+
+
+def test_several_wild_types_of_a_file_are_told_apart_by_the_id_column(read):
+    wild_types = {"one": WILD_TYPE, "two": WILD_TYPE[5:]}
+    content = "which,mutant\ntwo,I1V\none,K2R\n"
+
+    variants = read(content, wild_types=wild_types, wild_type=Path("wild.fasta"), id="which")
+
+    assert spelled(variants) == [(WILD_TYPE[5:], "I1V"), (WILD_TYPE, "K2R")]
+    with pytest.raises(TableError, match="no id column among 'which', 'mutant', and --wild-type has 2 records"):
+        read(content, wild_types=wild_types)
+    with pytest.raises(TableError, match="line 2: --wild-type has 2 records, and none of them is 'three'"):
+        read("id,mutant\nthree,K2R\n", wild_types=wild_types)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_tables_are_told_apart_by_content(compress, read):
+    assert spelled(read(compress(f"sequence,mutant\n{WILD_TYPE},K2R\n".encode()))) == [(WILD_TYPE, "K2R")]
+
+
+def test_columns_of_any_name_can_be_named(read):
+    content = f"a,b,c\nK2R,{WILD_TYPE},{MUTATED}\n"
+
+    assert spelled(read(content, mutations="a", sequence="b", mutated_sequence="c")) == [(WILD_TYPE, "K2R")]
+    with pytest.raises(TableError, match="no column 'd' among 'a', 'b', 'c'"):
+        read(content, mutations="d")
+
+
+def test_the_wild_type_and_silent_mutations_are_no_mutation(read):
+    variants = read(f"sequence,mutant\n{WILD_TYPE},WT\n{WILD_TYPE},\n{WILD_TYPE},K2K\n{WILD_TYPE},K2K:T3A\n")
+
+    assert [mutations for _, mutations in spelled(variants)] == ["", "", "", "T3A"]
+
+
+def test_a_table_can_be_read_again_with_all_its_cells(tmp_path):
+    path = tmp_path / "variants.csv"
+    path.write_text(f'mutant,note,sequence\nK2R,"a, b",{WILD_TYPE}\n')
+    table = VariantTable(path, VariantsConfig(), None, "error")
+
+    assert table.header == ["mutant", "note", "sequence"]
+    assert [variant.cells for variant in table.read()] == [["K2R", "a, b", WILD_TYPE]]
+    assert list(table.read()) == list(table.read())
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("", TableError, "variants.csv, line 1: the first line is empty"),
+        ("mutant,sequence\n", TableError, "the table has no rows"),
+        ("fitness,sequence\n1,MKT\n", TableError, "no column of variants among 'fitness', 'sequence'; name one by"),
+        ("mutant\nK2R\n", TableError, "no wild type among 'mutant'; give it by --wild-type FASTA"),
+        ("mutated_sequence\nMKT\n", TableError, "no wild type among 'mutated_sequence'"),
+        ("mutant,mutant,sequence\nK2R,K2R,MKT\n", TableError, "2 columns named 'mutant'"),
+        ("mutant,sequence\nK2R,\n", TableError, "line 2: this row has no wild type"),
+        ("sequence,mutated_sequence\nMKT,\n", TableError, "line 2: this row has no mutated sequence"),
+        ("mutant,sequence\nWT,MKT\nC2R,MKT\n", MismatchedResidueError, "line 3: C2R does not fit, for residue 2"),
+        ("mutant,sequence\nK9R,MKT\n", MismatchedResidueError, "line 2: K9R does not fit, for the wild type has resi"),
+        ("mutant,sequence\nC2C,MKT\n", MismatchedResidueError, "residue 2 of the wild type is 'K'"),
+        ("mutant,sequence\nK2*,MKT\n", UnscorableVariantError, "line 2: 'K2*' is no substitution"),
+        ("mutant,sequence\nK2R,MK?\n", IllegalResidueError, "line 2: '?' in column 3"),
+        ("mutant,sequence,mutated\nK2R,MKT,MAT\n", TableError, "is not the wild type with these mutations"),
+        ("sequence,mutated\nMKT,MKTA\n", UnscorableVariantError, "has 4 residues, the wild type 3"),
+    ],
+)
+def test_a_bad_table_is_refused_in_one_sentence_with_its_row(content, error, message, read):
+    with pytest.raises(error) as caught:
+        read(content)
+
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("variants.csv") or "/variants.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, DataError)
+
+
+def shifted(shift, fits=5):
+    mutants = [f"{WILD_TYPE[row]}{row + 1 + shift}{'G' if row else 'A'}" for row in range(fits)]
+    return "mutant\n" + "\n".join(mutants) + "\n"
+
+
+@pytest.mark.parametrize("shift", [23, 1, -3])
+def test_a_table_that_counts_from_elsewhere_is_told_by_how_much(shift, read):
+    with pytest.raises(MismatchedResidueError, match=f"would all fit with --offset {-shift}$"):
+        read(shifted(shift), wild_types={"one": WILD_TYPE})
+
+    assert len(read(shifted(shift), wild_types={"one": WILD_TYPE}, offset=-shift)) == 5
+
+
+def test_an_offset_that_was_wrong_is_corrected_as_a_whole(read):
+    with pytest.raises(MismatchedResidueError, match="would all fit with --offset -23$"):
+        read(shifted(23), wild_types={"one": WILD_TYPE}, offset=2)
+
+
+def test_a_shift_is_found_in_mutated_sequences_too(read):
+    rows = [f"{WILD_TYPE[row]}{row + 24}W,{WILD_TYPE[:row]}W{WILD_TYPE[row + 1 :]}" for row in range(5)]
+
+    with pytest.raises(MismatchedResidueError, match="of the mutated sequence is|has residues") as caught:
+        read("mutant,mutated_sequence\n" + "\n".join(rows))
+    assert str(caught.value).endswith("with --offset -23")
+
+
+@pytest.mark.parametrize("content", [shifted(23, fits=2), shifted(23) + "W1G\n"])
+def test_a_few_letters_or_rows_that_do_not_agree_tell_of_no_shift(content, read):
+    with pytest.raises(MismatchedResidueError, match="correct the row, or give its wild type$"):
+        read(content, wild_types={"one": WILD_TYPE})
+
+
+def test_what_cannot_be_scored_is_left_out_on_request_and_counted(read):
+    report = ReadReport()
+    content = f"mutant,sequence\nK2*,{WILD_TYPE}\nK2R,{WILD_TYPE}\nA4del,{WILD_TYPE}\nK2R,MK?\n"
+
+    assert spelled(read(content, on_illegal="skip", report=report)) == [(WILD_TYPE, "K2R")]
+    assert report.num_records == 1
+    assert [(record.id, record.line) for record in report.refused] == [("1", 2), ("3", 4), ("4", 5)]
+
+
+def test_a_mismatch_is_never_left_out(read):
+    with pytest.raises(MismatchedResidueError):
+        read(f"mutant,sequence\nC2R,{WILD_TYPE}\n", on_illegal="skip")
+
+
+def test_an_illegal_residue_of_a_wild_type_is_read_as_unknown_on_request(read):
+    report = ReadReport()
+
+    (variant,) = read("mutant,sequence\nK2R,MK?\n", on_illegal="mask", report=report)
+
+    assert variant.wild_type == "MKX"
+    assert report.num_masked == 1
+
+
+def test_two_wild_types_of_one_name_are_refused_unless_they_are_equal(tmp_path):
+    path = tmp_path / "wild.fasta"
+    path.write_text(">one first\nMKT\n>one\nMKT\n")
+    assert read_wild_types(path, on_illegal="error", report=ReadReport()) == {"one": "MKT"}
+
+    path.write_text(">one first\nMKT\n>one\nMKA\n")
+    with pytest.raises(RecordError, match=r"line 3: record 2 \('one'\) is another protein"):
+        read_wild_types(path, on_illegal="error", report=ReadReport())
+
+
+@pytest.mark.parametrize("options", [{"id": "which"}, {"wild_type": Path("wild.fasta"), "sequence": "sequence"}])
+def test_options_that_contradict_each_other_are_refused(options):
+    with pytest.raises(ConfigError, match="--wild-type"):
+        VariantsConfig(**options)

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from protembed.data.mutations import find_mutations, parse_mutations
+from protembed.data.variants import Variant
+from protembed.inference.engine import Engine
+from protembed.inference.marginals import marginals_of
+from protembed.inference.variant_scores import Mutated, VariantScorer
+
+METHODS = ("masked-marginals", "wildtype-marginals", "pseudo-perplexity")
+
+
+@pytest.fixture
+def score(tiny_checkpoint, pool):
+    """Score variants, and count the passes and tokens that it takes."""
+
+    def run(variants, method):
+        sizes, mutated = [], Mutated()
+        mutated.count(variants)
+        marginals = marginals_of(tiny_checkpoint, on_crop=sizes.append)
+        scorer = VariantScorer(marginals=marginals, method=method, mutated=mutated)
+        scored = list(scorer.scores(Engine(pool=pool, tokens_per_chunk=300), iter(variants)))
+        assert [variant for variant, _ in scored] == list(variants)
+        assert sum(sizes) == scorer.num_tokens()
+        return [value for _, value in scored], len(sizes)
+
+    return run
+
+
+def variants_of(wild_type, *texts):
+    return [
+        Variant(wild_type=wild_type, mutations=parse_mutations(text, 0, "variants.csv", 1), cells=[]) for text in texts
+    ]
+
+
+@pytest.fixture
+def wild_type(proteins):
+    return proteins[3]
+
+
+def mutation(wild_type, position, mutant):
+    return f"{wild_type[position - 1]}{position}{mutant}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_wild_type_has_zero_wherever_it_stands(method, score, wild_type):
+    one = mutation(wild_type, 2, "W")
+
+    values, _ = score(variants_of(wild_type, "", one, "", "", one, ""), method)
+
+    assert [value == 0 for value in values] == [True, False, True, True, False, True]
+    assert values[1] == values[4]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_wild_types_alone_take_no_pass_at_all(method, score, wild_type):
+    assert score(variants_of(wild_type, "", ""), method) == ([0.0, 0.0], 0)
+    assert score([], method) == ([], 0)
+
+
+@pytest.mark.parametrize("method", METHODS[:2])
+def test_marginals_of_several_mutations_add_up(method, score, wild_type):
+    first, second = mutation(wild_type, 2, "W"), mutation(wild_type, 9, "C")
+
+    (one, other, both), _ = score(variants_of(wild_type, first, second, f"{first}:{second}"), method)
+
+    np.testing.assert_allclose(both, one + other, rtol=1e-9)
+    assert abs(one - other) > 1e-5
+
+
+def test_work_does_not_grow_with_the_variants_of_a_position(score, wild_type):
+    few = variants_of(wild_type, *(mutation(wild_type, position, "W") for position in (2, 9)))
+    many = variants_of(wild_type, *(mutation(wild_type, position, to) for position in (2, 9) for to in "ACDEFGHIKL"))
+
+    assert score(few, "masked-marginals")[1] == score(many, "masked-marginals")[1] == 2
+    assert score(few, "wildtype-marginals")[1] == score(many, "wildtype-marginals")[1] == 1
+
+
+def test_variants_of_several_wild_types_are_scored_as_if_alone(score, proteins):
+    apart = [variants_of(protein, mutation(protein, 2, "W"), mutation(protein, 5, "W")) for protein in proteins[3:6]]
+    mixed = [variants[number] for number in (1, 0) for variants in apart]
+
+    for method in METHODS:
+        values = dict(zip(map(id, mixed), score(mixed, method)[0], strict=True))
+        for variants in apart:
+            alone, _ = score(variants, method)
+            np.testing.assert_allclose([values[id(variant)] for variant in variants], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pseudo_perplexity_asks_every_residue_of_every_mutated_sequence(score, wild_type):
+    variants = variants_of(wild_type, mutation(wild_type, 2, "W"), "", mutation(wild_type, 5, "W"))
+
+    assert score(variants, "pseudo-perplexity")[1] == 3 * len(wild_type)
+
+
+def test_there_and_back_again_a_pseudo_perplexity_changes_its_sign(score, wild_type):
+    there = variants_of(wild_type, mutation(wild_type, 2, "W"))[0]
+    back = Variant(wild_type=there.sequence, mutations=find_mutations(there.sequence, wild_type, "v.csv", 1), cells=[])
+
+    (forth, reverse), _ = score([there, back], "pseudo-perplexity")
+
+    np.testing.assert_allclose(forth, -reverse, rtol=1e-4)

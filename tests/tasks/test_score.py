@@ -1,0 +1,293 @@
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from protembed.config.score import FORMULAS, ScoreConfig, VariantsConfig
+from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
+from protembed.errors import (
+    InputNotFoundError,
+    MismatchedResidueError,
+    ModelFormatError,
+    NotFiniteError,
+    OutputExistsError,
+    TableError,
+)
+from protembed.model.checkpoint import load_checkpoint, save_checkpoint
+from protembed.tasks.finetune import finetune_model
+from protembed.tasks.score import score_variants
+
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+METHODS = tuple(FORMULAS)
+WINDOW = 64  # of `windowed_model`
+
+
+@pytest.fixture(scope="module")
+def wild_type(proteins):
+    return proteins[3]
+
+
+@pytest.fixture(scope="module")
+def mutants(wild_type):
+    """Two variants of a real protein with one mutation, one with three, and the wild type."""
+    ones = [f"{wild_type[position]}{position + 1}{letter}" for position, letter in ((0, "W"), (9, "C"), (55, "Y"))]
+    return [ones[0], ones[2], ":".join(ones), "WT"]
+
+
+@pytest.fixture
+def score(tmp_path, tiny_model, rows_of):
+    """Write a table of variants, score it, and read the scores."""
+
+    def run(content, *, model=tiny_model, table=None, reader=None, **options):
+        path, output = tmp_path / "variants.csv", tmp_path / "scores.tsv"
+        path.write_text(content)
+        summary = score_variants(
+            path,
+            ModelConfig(model=model),
+            VariantsConfig(**table or {}),
+            ScoreConfig(output=output, force=True, **options),
+            reader=reader,
+            compute=ComputeConfig(threads=1),
+        )
+        assert output.read_text().startswith(f"# {summary.score_column}: {summary.formula}\n")
+        with output.open() as stream:
+            next(stream)
+            return summary, list(csv.DictReader(stream, delimiter="\t"))
+
+    return run
+
+
+def rows(wild_type, mutants):
+    return "mutant,fitness,sequence\n" + "".join(f"{one},{len(one) / 8},{wild_type}\n" for one in mutants)
+
+
+def scores_of(table):
+    return [float(row["score"]) for row in table]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_are_those_of_a_plain_computation_with_transformers(
+    method, score, tiny_esm, wild_type, mutants, tmp_path
+):
+    tiny_esm.save_pretrained(tmp_path / "esm")
+    transformers = pytest.importorskip("transformers")
+    (tmp_path / "vocab.txt").write_text(
+        (Path(__file__).parents[2] / "protembed/bundled/protembed_t4_1M/vocab.txt").read_text()
+    )
+    tokenizer = transformers.EsmTokenizer(str(tmp_path / "vocab.txt"))
+    classes = tokenizer.convert_tokens_to_ids(list(AMINO_ACIDS))
+
+    def log_p(sequence, masked, position):
+        letters = tokenizer(sequence, return_tensors="pt")["input_ids"]
+        if masked:
+            letters[0, position + 1] = tokenizer.mask_token_id
+        with torch.no_grad():
+            logits = tiny_esm(letters).logits[0, position + 1]
+        return dict(zip(AMINO_ACIDS, logits[classes].log_softmax(0).tolist(), strict=True))
+
+    def expected(mutant):
+        mutations = [] if mutant == "WT" else [(one[0], int(one[1:-1]) - 1, one[-1]) for one in mutant.split(":")]
+        mutated = list(wild_type)
+        for _, position, letter in mutations:
+            mutated[position] = letter
+        if method == "pseudo-perplexity":
+            sequences = ("".join(mutated), wild_type)
+            after, before = (sum(log_p(one, True, place)[one[place]] for place in range(len(one))) for one in sequences)
+            return after - before
+        found = [(log_p(wild_type, method == "masked-marginals", place), old, new) for old, place, new in mutations]
+        return sum(values[new] - values[old] for values, old, new in found)
+
+    _, table = score(rows(wild_type, mutants), model=tmp_path / "esm", method=method)
+
+    wanted = [expected(mutant) for mutant in mutants]
+    # A pseudo-log-likelihood is a sum of 112 terms, each to 1e-6.
+    np.testing.assert_allclose(scores_of(table), wanted, atol=1e-4 if method == "pseudo-perplexity" else 1e-5)
+    assert np.ptp(wanted) > 2e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_keep_their_order_and_columns_and_gain_two(method, score, wild_type, mutants):
+    summary, table = score(rows(wild_type, mutants), method=method)
+
+    assert list(table[0]) == ["mutant", "fitness", "sequence", "num_mutations", "score"]
+    assert [row["mutant"] for row in table] == mutants
+    assert [row["fitness"] for row in table] == [str(len(one) / 8) for one in mutants]
+    assert [row["num_mutations"] for row in table] == ["1", "1", "3", "0"]
+    assert table[-1]["score"] == "0"
+    assert (summary.num_variants, summary.num_wild_types, summary.num_positions) == (4, 1, 3)
+    assert summary.method == method and FORMULAS[method] in summary.formula
+
+
+def test_every_way_to_give_the_wild_type_scores_alike(score, wild_type, mutants, tmp_path):
+    fasta = tmp_path / "wild.fasta"
+    fasta.write_text(f">wild\n{wild_type}\n")
+    mutated = wild_type[:9] + "C" + wild_type[10:]
+    mutant = f"{wild_type[9]}10C"
+    tables = [
+        (f"mutant\n{mutant}\n", {"wild_type": fasta}),
+        (f"mutated_sequence\n{mutated}\n", {"wild_type": fasta}),
+        (f"mutant,mutated_sequence\n{mutant},{mutated}\n", None),
+        (f"sequence,mutated_sequence\n{wild_type},{mutated}\n", None),
+    ]
+
+    found = [scores_of(score(content, table=table)[1]) for content, table in tables]
+
+    assert found[0] != [0.0]
+    assert found == [found[0]] * 4
+
+
+def test_several_wild_types_share_a_table(score, proteins, tmp_path):
+    fasta = tmp_path / "wild.fasta"
+    fasta.write_text(f">a\n{proteins[3]}\n>b\n{proteins[4]}\n")
+    ids = "id,mutant\n" + "".join(f"{name},{one[1]}2W\n" for name, one in zip("abab", proteins[3:5] * 2, strict=True))
+
+    summary, table = score(ids, table={"wild_type": fasta})
+
+    alone = [scores_of(score(rows(protein, [f"{protein[1]}2W"]))[1])[0] for protein in proteins[3:5]]
+    np.testing.assert_allclose(scores_of(table), alone * 2, rtol=1e-5)
+    assert summary.num_wild_types == 2
+
+
+def test_a_column_of_our_name_stays_and_ours_is_told_apart(score, wild_type):
+    summary, table = score(f"mutant,score,sequence\n{wild_type[1]}2W,0.5,{wild_type}\n")
+
+    assert summary.score_column == "protembed_score"
+    assert table[0]["score"] == "0.5" and float(table[0]["protembed_score"]) != 0
+    assert summary.warnings == ["the table has a column 'score' already: ours is 'protembed_score'"]
+    with pytest.raises(TableError, match="there is a column 'protembed_score' already"):
+        score(f"mutant,score,protembed_score,sequence\nWT,1,1,{wild_type}\n")
+
+
+def test_a_table_of_scores_is_a_table_of_variants_too(score, wild_type, mutants, tmp_path):
+    _, first = score(rows(wild_type, mutants))
+
+    _, second = score((tmp_path / "scores.tsv").read_text(), method="wildtype-marginals")
+
+    assert [row["score"] for row in second] == [row["score"] for row in first]
+    assert [row["protembed_score"] for row in second] != [row["score"] for row in first]
+
+
+def test_cells_that_a_spreadsheet_would_act_upon_are_escaped(score, wild_type):
+    _, table = score(f"mutant,note,sequence\nWT,=cmd(),{wild_type}\n")
+
+    assert table[0]["note"] == "'=cmd()"
+
+
+def test_long_proteins_are_scored_in_the_windows_of_the_model(score, windowed_model, tiny_model, proteins):
+    protein = proteins[1]
+    content = rows(protein, [f"{protein[position]}{position + 1}W" for position in (2, 30, 200, len(protein) - 2)])
+
+    windowed, chosen, whole = (
+        scores_of(score(content, model=model, window_residues=window_residues)[1])
+        for model, window_residues in ((windowed_model, None), (tiny_model, WINDOW), (windowed_model, len(protein)))
+    )
+
+    assert windowed == chosen
+    assert whole == scores_of(score(content)[1])
+    assert all(one != other for one, other in zip(windowed, whole, strict=True))
+
+
+def test_the_number_of_threads_changes_no_byte(tiny_model, wild_type, mutants, tmp_path):
+    (tmp_path / "variants.csv").write_text(rows(wild_type, mutants * 5))
+    written = []
+    for threads in (1, 3):
+        output = tmp_path / f"{threads}.tsv"
+        score_variants(
+            tmp_path / "variants.csv",
+            ModelConfig(model=tiny_model),
+            VariantsConfig(),
+            ScoreConfig(output=output),
+            compute=ComputeConfig(threads=threads),
+        )
+        written.append(output.read_bytes())
+
+    assert written[0] == written[1]
+
+
+def test_stdin_is_read_twice(give_stdin, tiny_model, wild_type, mutants, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    give_stdin(rows(wild_type, mutants).encode())
+
+    summary = score_variants(Path("-"), ModelConfig(model=tiny_model), VariantsConfig(), ScoreConfig())
+
+    assert summary.output == Path("stdin.scores.tsv")
+    assert Path("stdin.scores.tsv").read_text().count("\n") == len(mutants) + 2
+
+
+def test_a_row_that_is_wrong_leaves_nothing_behind_and_what_stood_there_stands(score, wild_type, tmp_path):
+    (tmp_path / "scores.tsv").write_text("precious")
+
+    with pytest.raises(MismatchedResidueError, match=r"variants.csv, line 3: "):
+        score(rows(wild_type, ["WT", f"{'A' if wild_type[1] != 'A' else 'C'}2W"]))
+
+    assert (tmp_path / "scores.tsv").read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"variants.csv", "scores.tsv"}
+
+
+def test_rows_that_cannot_be_scored_are_left_out_on_request_and_told(score, wild_type):
+    summary, table = score(rows(wild_type, ["WT", "A2del"]), reader=ReaderConfig(on_illegal="skip"))
+
+    assert [row["mutant"] for row in table] == ["WT"]
+    assert (summary.num_variants, summary.num_refused) == (1, 1)
+    assert "1 records were left out, the first: '2' ('A2del' is no substitution)" in summary.warnings
+
+
+def test_a_table_is_not_overwritten_unasked_and_an_input_never(tiny_model, wild_type, tmp_path):
+    path, output = tmp_path / "variants.csv", tmp_path / "scores.tsv"
+    path.write_text(rows(wild_type, ["WT"]))
+    output.write_text("precious")
+
+    for config in (ScoreConfig(output=output), ScoreConfig(output=path, force=True)):
+        with pytest.raises(OutputExistsError):
+            score_variants(path, ModelConfig(model=tiny_model), VariantsConfig(), config)
+
+    assert output.read_text() == "precious"
+    assert path.read_text() == rows(wild_type, ["WT"])
+
+
+def test_missing_files_are_told_by_name(tiny_model, tmp_path):
+    model, output = ModelConfig(model=tiny_model), ScoreConfig(output=tmp_path / "scores.tsv")
+    (tmp_path / "variants.csv").write_text("mutant\nWT\n")
+
+    with pytest.raises(InputNotFoundError, match="missing.csv"):
+        score_variants(tmp_path / "missing.csv", model, VariantsConfig(), output)
+    with pytest.raises(InputNotFoundError, match=r"missing\.fasta"):
+        table = VariantsConfig(wild_type=tmp_path / "missing.fasta")
+        score_variants(tmp_path / "variants.csv", model, table, output)
+
+
+def test_a_fine_tuned_model_scores_with_a_warning(score, tables, tiny_model, options, wild_type, mutants, tmp_path):
+    finetune_model(tables / "regression.csv", options(tmp_path / "full.model", tiny_model, method="full", epochs=1))
+    finetune_model(tables / "regression.csv", options(tmp_path / "frozen.model", tiny_model, method="frozen"))
+
+    full, _ = score(rows(wild_type, mutants), model=tmp_path / "full.model")
+    frozen, table = score(rows(wild_type, mutants), model=tmp_path / "frozen.model")
+
+    assert "its masked-LM head was not trained along" in full.warnings[0]
+    assert frozen.warnings == []
+    assert table == score(rows(wild_type, mutants))[1]
+
+
+def test_a_model_without_a_masked_lm_head_is_refused(score, tiny_model, wild_type, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "headless")
+    weights = load_file(tiny_model / "model.safetensors")
+    headless = {name: value for name, value in weights.items() if not name.startswith("lm_head")}
+    save_file(headless, tmp_path / "headless" / "model.safetensors")
+
+    with pytest.raises(ModelFormatError, match="the weights have no lm_head"):
+        score(rows(wild_type, ["WT"]), model=tmp_path / "headless")
+
+
+def test_scores_that_are_no_numbers_are_never_written(score, tiny_model, wild_type, mutants, tmp_path):
+    checkpoint = load_checkpoint(tiny_model)
+    with torch.no_grad():
+        checkpoint.lm_head.bias.fill_(float("nan"))
+    save_checkpoint(checkpoint, tmp_path / "broken", "# broken\n")
+
+    with pytest.raises(NotFiniteError, match="the model itself is at fault"):
+        score(rows(wild_type, mutants), model=tmp_path / "broken")
+    assert not (tmp_path / "scores.tsv").exists()
