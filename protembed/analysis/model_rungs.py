@@ -15,7 +15,7 @@ from protembed.config.optimizer import OptimizerConfig
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets
 from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation, only_finite, representation_of
+from protembed.inference.representation import Representation, refuse_infinite, representation_of
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.heads import ContactHead, TaskHead
 from protembed.model.record import ModelRecord
@@ -172,4 +172,8 @@ class ModelRungs:
         assert checkpoint.task_head is not None
         checkpoint.task_head.eval()
         predictions = representation.predictions(checkpoint.task_head)
-        return [output for _, output in only_finite("predictions", self.engine.run(predictions, proteins))]
+        outputs = []
+        for protein, output in self.engine.run(predictions, proteins):
+            refuse_infinite(protein.id, output, "predictions")
+            outputs.append(output)
+        return outputs

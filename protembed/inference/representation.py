@@ -1,9 +1,9 @@
 """What represents a protein: the vectors of its residues, or the one vector they are pooled into."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeVar, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -21,18 +21,6 @@ from protembed.model.encoder import Encoder, Pack
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import pool, pool_all, residues_of
 from protembed.model.windows import join_windows, overlap_cosine, without_specials
-
-
-class HasId(Protocol):
-    """Anything with an identifier."""
-
-    @property
-    def id(self) -> str:
-        """The first word of its header."""
-        ...
-
-
-Named = TypeVar("Named", bound=HasId)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,22 +205,19 @@ def _refuse_repeated(option: str, value: str, parts: Sequence[str]) -> None:
         raise ConfigError(option, value, "each can be named once")
 
 
-def only_finite(
-    what: str, computed: Iterable[tuple[Named, NDArray[np.floating]]]
-) -> Iterator[tuple[Named, NDArray[np.floating]]]:
-    """Pass on what was computed of proteins, as long as it is made of numbers.
+def refuse_infinite(record_id: str, values: NDArray[np.floating], what: str = "vectors") -> None:
+    """Refuse what was computed of a protein unless it is made of numbers.
 
     Args:
-        what: it is, for the message.
-        computed: each protein with what was computed of it.
+        record_id: of the protein.
+        values: computed in float32.
+        what: they are, for the message.
 
     Raises:
-        NotFiniteError: it holds an infinity, or what is no number.
+        NotFiniteError: they hold an infinity, or what is no number.
     """
-    for record, values in computed:
-        if not np.isfinite(values).all():
-            raise NotFiniteError(record.id, "float32", "float32", what=what)
-        yield record, values
+    if not np.isfinite(values).all():
+        raise NotFiniteError(record_id, "float32", "float32", what=what)
 
 
 def _as_array(values: Tensor) -> NDArray[np.float32]:

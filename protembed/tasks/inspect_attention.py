@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import protembed
 from protembed.analysis.attention import (
     AttentionReader,
@@ -29,9 +27,9 @@ from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.structures import read_chains
 from protembed.device import choose_device, worker_pool
-from protembed.errors import NotFiniteError
 from protembed.files import atomic_directory, write_json, write_table
 from protembed.inference.engine import Computation, Engine
+from protembed.inference.representation import refuse_infinite
 from protembed.inputs import default_path
 from protembed.locks import result_lock
 from protembed.model.catalog import find_model
@@ -234,8 +232,7 @@ class _Inspection:
         """Take in what was computed of a protein."""
         row, name = len(self._rows), ""
         wanted = self._wanted[row]
-        if not np.isfinite(protein.sums).all():
-            raise NotFiniteError(record.id, "float32", "float32", what="attention")
+        refuse_infinite(record.id, protein.sums, "attention")
         self._statistics.add(protein)
         if row < self._config.num_maps:
             name = f"maps/{self._maps.finish(record, protein)}"

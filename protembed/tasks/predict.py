@@ -12,7 +12,7 @@ from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
 from protembed.files import output_stream
 from protembed.inference.engine import inference_engine
-from protembed.inference.representation import only_finite, representation_of
+from protembed.inference.representation import refuse_infinite, representation_of
 from protembed.inputs import STANDARD_STREAM, default_path
 from protembed.locks import result_lock
 from protembed.model.catalog import find_model
@@ -83,7 +83,8 @@ def predict_fasta(
         output_stream(output) as stream,
     ):
         stream.write(table_line(["id", *prediction_header(head.classes)]))
-        for record, output_of_head in only_finite("predictions", engine.run(predictions, records)):
+        for record, output_of_head in engine.run(predictions, records):
+            refuse_infinite(record.id, output_of_head, "predictions")
             cells = prediction_cells(output_of_head, head.task, head.classes, threshold)
             stream.write(table_line([record.id, *cells]))
             on_protein(len(record.sequence))
