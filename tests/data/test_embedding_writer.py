@@ -297,6 +297,7 @@ def test_what_ends_before_anything_was_safe_leaves_no_file(tmp_path, kind, error
     assert names(tmp_path) == []
 
 
+@pytest.mark.promise(5)
 @every_kind
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_an_older_result_stays_as_it_is_until_the_new_one_is_whole(tmp_path, kind, error):
@@ -335,6 +336,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path, kind):
         write(kind.output(tmp_path / "file"), kind)
 
 
+@pytest.mark.promise(5)
 @every_kind
 def test_a_disk_that_fills_up_keeps_what_was_safe(tmp_path, kind, undisturbed, monkeypatch):
     def fill_up(stream):
@@ -450,6 +452,7 @@ every_result = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.promise(1)
 @every_kind
 @every_result
 def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
@@ -478,6 +481,7 @@ def test_a_result_that_is_killed_at_any_step_is_completed_by_a_writer_alone(
         assert contents(folder) == expected, folder.name
 
 
+@pytest.mark.promise(1)
 @every_kind
 def test_whatever_a_kill_leaves_a_meta_file_never_stands_beside_what_it_does_not_describe(tmp_path, kind, monkeypatch):
     for folder in deaths(tmp_path, monkeypatch, kind):
@@ -541,6 +545,7 @@ def test_leftovers_of_another_command_stay(tmp_path):
 # What another command left
 
 
+@pytest.mark.promise(8)
 def test_an_unfinished_result_of_another_command_is_refused_by_the_names_of_its_differences(tmp_path):
     leave(tmp_path / "emb.npy", NPY)
     before = contents(unfinished(tmp_path / "emb.npy"))
@@ -648,6 +653,7 @@ def test_a_reader_of_stdout_that_left_is_told_apart_from_a_broken_stdout(kind, n
 # What must not be stored
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize(
     ("number", "dtype", "advice"),
     [

@@ -254,6 +254,7 @@ def die_at(step, patches):
         patches.setattr(embeddings, name, mortal(getattr(embeddings, name)))
 
 
+@pytest.mark.promise(1)
 @pytest.mark.parametrize("without", [(), ("emb.failed.tsv",)], ids=["with refused records", "without"])
 @pytest.mark.parametrize("step", range(6))
 def test_a_publishing_that_is_killed_anywhere_is_completed_by_another(tmp_path, monkeypatch, without, step):

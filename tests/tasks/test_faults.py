@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from protembed.cli.app import app
 from protembed.config.shapes import EncoderShape
+from protembed.files import exclusive_lock
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
 # Every fault of every command takes some minutes; a few of each are tried otherwise.
@@ -211,6 +212,76 @@ def test_on_a_full_disk_the_old_result_stays(name, room, inputs, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert_refused_tidily(result, folder, before)
+
+
+# Killed
+
+
+class Snapshots(Fault):
+    """Copies a folder before some of the operations on a disk: what a kill at that moment would leave."""
+
+    def __init__(self, folder, copies, numbers):
+        super().__init__(0)
+        self._folder, self._copies, self._numbers = folder, copies, set(numbers)
+
+    def strike(self):
+        self.count += 1
+        if self.count in self._numbers:
+            shutil.copytree(self._folder, self._copies / f"kill-{self.count}")
+
+
+def assert_nothing_is_half_written(folder, before, expected):
+    """What has a final name is the older result's or the new one's, and a run has lost one save interval at most."""
+    for path, content in contents(folder).items():
+        is_hidden = any(part.startswith(".") for part in Path(path).parts)
+        if not is_hidden and not path.startswith("new.run/") and ".partial/" not in path:
+            assert content in (before.get(path), expected.get(path)), path
+    for torn in folder.rglob("step-*"):
+        assert torn.name.startswith(".") or (torn / "MANIFEST.json").exists()
+    if (folder / "new.run/metrics.jsonl").exists():
+        steps = [int(path.name[5:]) for path in (folder / "new.run/checkpoints").glob("step-*")]
+        assert len(told(folder / "new.run/metrics.jsonl")) - max(steps, default=0) <= 1
+
+
+@pytest.mark.promise(1)
+@every_command
+def test_after_a_kill_at_any_write_the_next_run_ends_with_the_same_bytes_and_nothing_stray(name, inputs, tmp_path):
+    before, arguments = lay_out(name, inputs, tmp_path / "old"), ["--force"]
+    if name == "new.run":
+        arguments = []
+    whole = shutil.copytree(tmp_path / "old", tmp_path / "whole")
+    _, all_of_them = under(Fault(0), [*command(name, inputs, whole), *arguments])
+    num_tried = all_of_them if LONG else min(all_of_them, COMMANDS[name][2])
+    numbers = np.ceil((np.arange(num_tried) + 0.7) * all_of_them / num_tried).astype(int).tolist()
+    running = shutil.copytree(tmp_path / "old", tmp_path / "running")
+
+    result, _ = under(Snapshots(running, tmp_path, numbers), [*command(name, inputs, running), *arguments])
+
+    assert result.exit_code == 0
+    expected = contents(whole)
+    assert contents(running) == expected
+    for number in numbers:
+        folder = tmp_path / f"kill-{number}"
+        assert_nothing_is_half_written(folder, before, expected)
+        assert invoke([*command(name, inputs, folder), *arguments]).exit_code == 0
+        assert contents(folder) == expected, number
+        shutil.rmtree(folder)
+
+
+@pytest.mark.promise(7)
+@every_command
+def test_two_commands_cannot_make_one_result_at_once(name, inputs, tmp_path):
+    lock = tmp_path / (".f.model.partial.lock" if name == "f.model" else f".{name}.lock")
+
+    with exclusive_lock(lock, RuntimeError):
+        result = invoke(command(name, inputs, tmp_path))
+
+    assert result.exit_code == 1
+    assert f"{name}" in result.stderr and f"is in use by process {os.getpid()} on" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# Where nobody may write
 
 
 @pytest.fixture

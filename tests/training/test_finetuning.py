@@ -201,6 +201,7 @@ def test_the_head_learns_faster_than_the_encoder(begin):
 # Interruptions and the end
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_stopped_training_goes_on_bit_for_bit_as_if_undisturbed(begin, ignorant, weights_of, same_bits, method):
     options = {"head": ignorant, "method": method, "patience": 9}

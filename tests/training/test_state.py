@@ -220,6 +220,7 @@ def test_leftovers_of_a_killed_save_are_no_checkpoints(saved, tmp_path):
     assert restored(tmp_path)[0].progress.step == 2
 
 
+@pytest.mark.promise(5)
 def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_path, monkeypatch):
     model, optimizers = saved(2)
     state = restored(tmp_path)[0]
