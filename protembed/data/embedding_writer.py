@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from protembed.data.embeddings import FAILED, FAILED_HEADER, IDS, IDS_HEADER, META, companion, ids_line, publish
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.vectors import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
-from protembed.errors import DataError, NotFiniteError, OutputExistsError
+from protembed.errors import DataError, NotFiniteError, OutputError, OutputExistsError
 from protembed.files import (
     copy_to_stdout,
     flush_growing,
@@ -179,11 +179,17 @@ class EmbeddingsWriter:
         progress = self._recall()
         self.num_committed = self._num_proteins = progress["num_proteins"]
         self._counts = {name: progress[name] for name in _COUNTS}
-        self._streams = {name: open_growing(path, progress["bytes"][name]) for name, path in self._paths.items()}
-        with output_errors(output):
-            if not self.num_committed:
-                self._streams["ids"].write(table_line(IDS_HEADER))
-            self._rows = _rows(self._streams["rows"], fingerprint, progress["num_rows"])
+        self._streams = dict[str, BinaryIO]()
+        try:
+            for name, path in self._paths.items():
+                self._streams[name] = open_growing(path, progress["bytes"][name])
+            with output_errors(output):
+                if not self.num_committed:
+                    self._streams["ids"].write(table_line(IDS_HEADER))
+                self._rows = _rows(self._streams["rows"], fingerprint, progress["num_rows"])
+        except OutputError:
+            self.close()
+            raise
 
     def _recall(self) -> dict[str, Any]:
         """Read how far the result has come; nowhere where it is begun, or less is there than should be."""
