@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -111,6 +112,12 @@ def total_memory(device: torch.device) -> int:
     return min(memory, int(text)) if text.isdecimal() else memory
 
 
+def free_disk(path: Path) -> int:
+    """Return how many bytes can still be written where a path is, or will be made."""
+    place = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(place).free
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Tell whether memory did not suffice."""
     # The allocators of CPUs and Apple's GPUs have no exception of their own, nor has cuBLAS.
@@ -129,16 +136,19 @@ class WorkerPool:
 
     Args:
         num_workers: packs computed at the same time.
+
+    Attributes:
+        num_workers: the same.
     """
 
     def __init__(self, num_workers: int) -> None:
-        self._num_workers = num_workers
+        self.num_workers = num_workers
 
     def __enter__(self) -> "WorkerPool":
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(1)
         # The number of intra-op threads belongs to each thread, hence the initializer.
-        self._pool = ThreadPoolExecutor(self._num_workers, initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = ThreadPoolExecutor(self.num_workers, initializer=torch.set_num_threads, initargs=(1,))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -165,7 +175,7 @@ class WorkerPool:
                 running.append(self._pool.submit(function, next(remaining)))
             except Exception as error:  # StopIteration among them
                 end = error
-            if len(running) > num_per_worker * self._num_workers:
+            if len(running) > num_per_worker * self.num_workers:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

@@ -14,7 +14,7 @@
     │   ├── NothingToMeasureError           validation proteins of unknown residues alone
     │   ├── ModelFormatError                a model directory that cannot be read
     │   ├── StructureError                  a structure that cannot be read or shows no protein
-    │   └── TooFewStructuresError           structures of too few proteins to learn contacts from
+    │   └── TooFewStructuresError           structures that show none of the proteins
     ├── InputNotFoundError             66   no such file, model or column
     ├── OutputExistsError               1   a finished result that would be overwritten
     ├── OutputError                     1   a result that could not be written
@@ -22,6 +22,7 @@
     ├── RunInUseError                   1   a run directory that another process is writing
     ├── LostProcessError                1   another process of the run that has ended
     ├── NotEnoughMemoryError            1   a model that is too large for this machine
+    ├── NotEnoughRoomError              1   attention maps that are too large for this machine
     ├── NotFiniteError                  1   vectors or predictions that hold what is no number
     ├── TooLongForMemoryError           1   a stretch of a protein that is too long for this machine
     ├── HubError                        1   a model that could not be fetched from the hub
@@ -231,6 +232,17 @@ class NotEnoughMemoryError(ProtembedError):
         )
 
 
+class NotEnoughRoomError(ProtembedError):
+    """Attention maps that need more memory or disk than there is."""
+
+    def __init__(self, resource: str, needed: int, available: int, longest: str, advice: str) -> None:
+        self.resource, self.needed, self.available = resource, needed, available
+        super().__init__(
+            f"attention maps need about {needed / 1e9:,.1f} GB of {resource}, most of it for {longest}, and "
+            f"{available / 1e9:,.1f} GB are there; {advice}"
+        )
+
+
 class TooLongForMemoryError(ProtembedError):
     """A stretch of a protein that does not fit into memory even alone."""
 
@@ -304,11 +316,11 @@ class StructureError(DataError):
 
 
 class TooFewStructuresError(DataError):
-    """Structures that show too few of the proteins to choose heads on some and measure them on others."""
+    """Structures that show none of the proteins, or none that has long-range contacts."""
 
     def __init__(self, num_proteins: int) -> None:
         self.num_proteins = num_proteins
         super().__init__(
-            f"--structures shows {num_proteins} of the proteins with long-range contacts, and two at least are needed; "
+            f"--structures shows {num_proteins} of the proteins with long-range contacts, and one at least is needed; "
             "give more structures, or proteins whose sequences they show"
         )

@@ -54,6 +54,15 @@ def file_size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.0f} MB"
 
 
+def count(number: int, noun: str) -> str:
+    """Spell a count with its noun.
+
+    >>> count(1, "protein"), count(0, "protein"), count(1500, "residue")
+    ('1 protein', '0 proteins', '1,500 residues')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _escape(letter: str) -> str:
     code = ord(letter)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

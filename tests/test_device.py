@@ -9,6 +9,7 @@ from protembed.device import (
     WorkerPool,
     choose_device,
     choose_precision,
+    free_disk,
     num_threads,
     peak_memory,
     total_memory,
@@ -188,6 +189,11 @@ def test_a_cpu_trains_in_float32_and_a_gpu_in_bfloat16_where_it_can(monkeypatch)
     for can, precision in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, can=can: can)
         assert choose_precision("auto", torch.device("cuda")) == precision
+
+
+def test_free_disk_is_that_of_the_nearest_folder_that_exists(tmp_path):
+    assert free_disk(tmp_path / "not" / "yet") == pytest.approx(free_disk(tmp_path), rel=0.1)
+    assert 0 < free_disk(tmp_path) < 1e18
 
 
 def test_memory_is_counted_in_bytes():

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protembed.analysis.blocks import MOST_PIXELS, block_size, highest_of_blocks
 from protembed.analysis.contacts import Pairs, at, head_features
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
 from protembed.data.arrays import LayeredMaps
@@ -20,20 +21,26 @@ STATISTICS = ("entropy", "mean_distance", "on_self", "on_neighbours", "on_cls", 
 # And on each amino acid.
 ALL_STATISTICS = (*STATISTICS, *(f"on_{letter}" for letter in AMINO_ACIDS))
 
+# Residues whose attention is described at once. What is computed of a whole map on the way is larger than the map, and
+# too small for the C library to give it back to the system.
+_ROWS_AT_ONCE = 128
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What is wanted of one protein beside the statistics of the heads.
 
     Attributes:
-        maps: whether its maps are held, and what is predicted from them.
+        maps: whether its maps are held, to be looked at, and what is predicted from them.
+        most_pixels: on a side of the maps that are held, which are in blocks where residues are more.
         file: makes the file that its maps are written to, layer by layer; None: they are not written.
-        region: of the residues whose maps are written.
+        region: of the residues whose maps are held or written.
         pairs: of which every head's features are kept; None: none.
         received: whether it is kept how much attention each residue receives.
     """
 
     maps: bool = False
+    most_pixels: int = MOST_PIXELS
     file: Callable[[], LayeredMaps] | None = None
     region: slice = field(default_factory=lambda: slice(None))
     pairs: Pairs | None = None
@@ -47,7 +54,8 @@ class ProteinAttention:
     Attributes:
         sums: (statistics, layer, head), float64, in the order of `ALL_STATISTICS`, summed over residues.
         num_residues: residues.
-        maps: (layer, head, residues, residues), float32, of the chosen layers and heads.
+        maps: (layer, head, blocks, blocks), float32, of the chosen layers and heads: the highest of each block of
+            residues of the region, single residues where it is short; see `blocks`.
         contacts: (residues, residues), float32 probabilities of a fitted contact head.
         rollout: (residues, residues), float32.
         features: (layers · heads, pairs), float32, symmetrised and corrected, of all heads.
@@ -92,8 +100,9 @@ class AttentionReader:
         tokens = batch.tokens.split(pack.lengths)
         readings = [_Reading(self, one, own) for one, own in zip(tokens, wanted, strict=True)]
         for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(pack.offsets.device), pack)):
-            for reading, weights in zip(readings, maps, strict=True):  # (head, length, length)
-                reading.take(layer, weights.cpu())
+            for reading in readings:
+                # Whoever held these while the next layer is computed would double the memory.
+                reading.take(layer, maps.pop(0).cpu())  # (head, length, length)
         return [reading.result() for reading in readings]
 
 
@@ -102,8 +111,11 @@ class _Reading:
 
     def __init__(self, reader: AttentionReader, tokens: Tensor, wanted: Wanted) -> None:
         self._reader, self._tokens, self._wanted = reader, tokens, wanted
-        self._sums, self._maps = list[Tensor](), list[Tensor]()
-        self._features, self._received = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+        self._sums, self._maps = list[Tensor](), list[NDArray[np.float32]]()
+        self._received = list[NDArray[np.float32]]()
+        num_maps = reader.encoder.shape.num_layers * reader.encoder.shape.num_heads
+        num_pairs = 0 if wanted.pairs is None else len(wanted.pairs.first)
+        self._features = np.empty((num_maps, num_pairs), np.float32)
         self._file = None if wanted.file is None else wanted.file()
         self._logits: Tensor | None = None
         self._rollout: Tensor | None = None
@@ -113,10 +125,12 @@ class _Reading:
         reader, wanted = self._reader, self._wanted
         self._sums.append(torch.cat([head_statistics(weights), amino_acid_shares(weights, self._tokens)]))
         among = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
+        chosen = [among[head, wanted.region, wanted.region].numpy() for head in reader.heads]  # views
         if wanted.maps and layer in reader.layers:
-            self._maps.append(among[list(reader.heads)])
+            block = block_size(chosen[0].shape[-1], wanted.most_pixels)
+            self._maps.append(np.stack([highest_of_blocks(head, block) for head in chosen]))
         if self._file is not None and layer in reader.layers:
-            self._file.append(among[list(reader.heads), wanted.region, wanted.region].numpy())
+            self._file.append(chosen)
         is_looked_at = wanted.maps or self._file is not None
         if is_looked_at and reader.contact_head is not None:
             logits = reader.contact_head.of_layer(layer, among)
@@ -124,8 +138,8 @@ class _Reading:
         if is_looked_at and reader.rolls_out:
             self._rollout = roll_out(self._rollout, weights)
         if wanted.pairs is not None:
-            for head in among.numpy():
-                self._features.append(np.asarray(at(wanted.pairs, head_features(head[None])), np.float32))
+            for number, head in enumerate(among.numpy(), start=layer * len(among)):
+                self._features[number] = at(wanted.pairs, head_features(head[None])[0])
         if wanted.received:
             self._received.append(among.mean(1).numpy())
 
@@ -135,10 +149,10 @@ class _Reading:
         return ProteinAttention(
             sums=torch.stack(self._sums, dim=1).numpy(),
             num_residues=len(self._tokens) - 2,
-            maps=torch.stack(self._maps).numpy() if self._maps else None,
+            maps=np.stack(self._maps) if self._maps else None,
             contacts=None if self._logits is None or head is None else (self._logits + head.bias).sigmoid().numpy(),
             rollout=None if self._rollout is None else self._rollout[1:-1, 1:-1].numpy(),
-            features=np.concatenate(self._features) if self._features else None,
+            features=None if self._wanted.pairs is None else self._features,
             received=np.concatenate(self._received) if self._received else None,
             file=self._file,
         )
@@ -178,25 +192,30 @@ def head_statistics(weights: Tensor) -> Tensor:
     Returns:
         (statistics, head), float64, in the order of `STATISTICS`.
     """
-    # Head by head: what is computed on the way is as large as the maps themselves.
-    return torch.cat([_one_head_statistics(head[None]) for head in weights], dim=1)
+    return torch.stack([_one_head_statistics(head) for head in weights], dim=1)
 
 
 def _one_head_statistics(weights: Tensor) -> Tensor:
-    rows = weights[:, 1:-1]  # (head, residues, length): what residues attend to
-    among_residues = rows[..., 1:-1]  # (head, residues, residues)
+    parts = weights[1:-1].split(_ROWS_AT_ONCE)  # what residues attend to
+    values = [_row_statistics(rows, number * _ROWS_AT_ONCE) for number, rows in enumerate(parts)]
+    return torch.cat(values, dim=1).sum(-1, dtype=torch.float64)
+
+
+def _row_statistics(rows: Tensor, start: int) -> Tensor:
+    """Describe what some residues, from `start` on, attend to: from (some, length) to (statistics, some)."""
+    among_residues = rows[:, 1:-1]  # (some, residues)
     places = torch.arange(among_residues.shape[-1])
-    distance = (places[:, None] - places).abs()
-    on_residues = among_residues.sum(-1).clamp(min=torch.finfo(weights.dtype).tiny)
+    distance = (places[start : start + len(rows), None] - places).abs()
+    on_residues = among_residues.sum(-1).clamp(min=torch.finfo(rows.dtype).tiny)
     per_residue = (
         torch.special.entr(rows).sum(-1),
         (among_residues * distance).sum(-1) / on_residues,
-        among_residues.diagonal(dim1=-2, dim2=-1),
+        among_residues.diagonal(start),
         (among_residues * (distance == 1)).sum(-1),
-        rows[..., 0],
-        rows[..., -1],
+        rows[:, 0],
+        rows[:, -1],
     )
-    return torch.stack([values.sum(-1, dtype=torch.float64) for values in per_residue])
+    return torch.stack(per_residue)
 
 
 def amino_acid_shares(weights: Tensor, tokens: Tensor) -> Tensor:
@@ -209,7 +228,9 @@ def amino_acid_shares(weights: Tensor, tokens: Tensor) -> Tensor:
     Returns:
         (20, head), float64, in the order of the alphabet.
     """
-    received = weights[:, 1:-1].sum(1, dtype=torch.float64)  # (head, length)
+    # torch turns what it sums up into float64 first, and all at once would be as large as two layers.
+    parts = ((part.sum(0, dtype=torch.float64) for part in head[1:-1].split(_ROWS_AT_ONCE)) for head in weights)
+    received = torch.stack([torch.stack([*of_head]).sum(0) for of_head in parts])  # (head, length)
     is_amino_acid = tokens[:, None] == torch.arange(AMINO_ACID_IDS.start, AMINO_ACID_IDS.stop)  # (length, 20)
     return is_amino_acid.T.to(torch.float64) @ received.T
 

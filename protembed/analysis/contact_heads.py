@@ -14,6 +14,8 @@ from protembed.analysis.contacts import Pairs, head_precisions
 from protembed.model.heads import ContactHead
 
 MAX_TOP_HEADS = 10
+# What fitting takes for each pair and head, measured; most of it is liblinear's own copy.
+FITTING_BYTES = 46
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,8 @@ class Combination:
 
     def logits(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn (heads, …) features into (…) logits; those of a mean of heads are mere scores."""
-        return np.asarray(np.tensordot(self.weight, features, axes=1) + self.bias)
+        used = np.flatnonzero(self.weight)  # few: the product takes a copy of them, as float64
+        return np.asarray(np.tensordot(self.weight[used], features[used], axes=1) + self.bias)
 
     def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Turn (heads, …) features into (…) probabilities, where the combination was fitted."""
@@ -89,8 +92,6 @@ def fit_top_heads(
 
 def fit_contact_head(features: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs]) -> Combination:
     """Fit a logistic regression with an L1 penalty on the unscaled features, as ESM's contact heads were fitted.
-
-    It takes about 46 bytes for each pair and head, most of it liblinear's own copy.
 
     Args:
         features: of each protein (heads, pairs).

@@ -130,8 +130,10 @@ def head_precisions(
     features: NDArray[np.floating], pairs: Pairs, range_name: str, fraction: float
 ) -> NDArray[np.float64]:
     """Compute `precision` of each head, (heads,), from (heads, pairs) features; NaN where it is None."""
-    shares = _picked(features, pairs, range_name, fraction)
-    return np.full(len(features), np.nan) if shares is None else shares @ pairs.is_contact[pairs.is_in(range_name)]
+    is_contact = pairs.is_contact[pairs.is_in(range_name)]
+    # Head by head: what is computed on the way is several times as large as the features.
+    of_heads = (_picked(one, pairs, range_name, fraction) for one in features)
+    return np.array([np.nan if shares is None else shares @ is_contact for shares in of_heads], np.float64)
 
 
 def random_precision(pairs: Pairs, range_name: str) -> float | None:
@@ -196,15 +198,15 @@ def precisions(
 
 
 def _picked(scores: NDArray[np.floating], pairs: Pairs, range_name: str, fraction: float) -> NDArray[np.float64] | None:
-    """Share one out among the picked of (…, pairs), (…, pairs of the range); equal scores at the limit share alike."""
-    scores = scores[..., pairs.is_in(range_name)]
-    num_picks, num_pairs = max(1, round(pairs.num_residues * fraction)), scores.shape[-1]
+    """Share one out among the picked of (pairs,), (pairs of the range,); equal scores at the limit share alike."""
+    scores = scores[pairs.is_in(range_name)]
+    num_picks, num_pairs = max(1, round(pairs.num_residues * fraction)), len(scores)
     if num_picks >= num_pairs:
         return None
-    limit = np.partition(scores, num_pairs - num_picks, axis=-1)[..., num_pairs - num_picks, None]
+    limit = np.partition(scores, num_pairs - num_picks)[num_pairs - num_picks]
     is_above, is_at = scores > limit, scores == limit
-    left = num_picks - is_above.sum(-1, keepdims=True)
-    return np.asarray((is_above + is_at * (left / is_at.sum(-1, keepdims=True))) / num_picks)
+    left = num_picks - is_above.sum()
+    return np.asarray((is_above + is_at * (left / is_at.sum())) / num_picks)
 
 
 def _row(

@@ -12,7 +12,8 @@ from protembed.analysis.significance import HeadSignificance, MarkedValues, perm
 from protembed.errors import TooFewStructuresError
 
 NUM_FOLDS = 6
-FEWEST_PROTEINS = 2
+# To learn from some and to be measured on others.
+_FEWEST_TO_FIT = 2
 
 Features = Sequence[NDArray[np.float32]]
 
@@ -25,14 +26,14 @@ class ContactEvidence:
         head_precisions: (heads,), mean long-range precision at L of each head alone.
         significance: of each head.
         precisions: of each way to combine heads, the figures of `contacts.PrecisionRow`.
-        fitted: the regression over all heads, fitted to all proteins.
+        fitted: the regression over all heads, fitted to all proteins; None where one protein alone has a structure.
         num_proteins: proteins with a structure.
     """
 
     head_precisions: NDArray[np.float64]
     significance: HeadSignificance
     precisions: Mapping[str, Sequence[PrecisionRow]]
-    fitted: Combination
+    fitted: Combination | None
     num_proteins: int
 
 
@@ -41,7 +42,8 @@ def weigh_contacts(
 ) -> ContactEvidence:
     """Compare all heads, and what can be made of them, with the contacts of structures.
 
-    Top heads and the regression are measured on proteins that took no part in choosing and fitting them.
+    Top heads and the regression are measured on proteins that took no part in choosing and fitting them; where there is
+    but one protein nothing is chosen or fitted.
 
     Args:
         features: of each protein (heads, pairs).
@@ -51,7 +53,7 @@ def weigh_contacts(
         seed: of permutations and folds.
 
     Raises:
-        TooFewStructuresError: there are fewer than two proteins with enough long-range pairs to learn from.
+        TooFewStructuresError: no protein has enough long-range pairs to learn from.
     """
     if not proteins:
         raise TooFewStructuresError(0)
@@ -59,17 +61,12 @@ def weigh_contacts(
         [head_precisions(one, pairs, "long", 1.0) for one, pairs in zip(features, proteins, strict=True)]
     )
     is_measured = ~np.isnan(long_range).any(1) & np.array([pairs.is_contact.any() for pairs in proteins])
-    if is_measured.sum() < FEWEST_PROTEINS:
-        raise TooFewStructuresError(int(is_measured.sum()))
+    if not is_measured.any():
+        raise TooFewStructuresError(0)
     # Those of which nothing can be learned would leave a fold without anything to choose by.
     features = [one for one, measured in zip(features, is_measured, strict=True) if measured]
     proteins = [one for one, measured in zip(proteins, is_measured, strict=True) if measured]
-    scores = {
-        "top heads": cross_fitted(fit_top_heads, features, proteins, num_folds=NUM_FOLDS, seed=seed),
-        "regression": cross_fitted(fit_contact_head, features, proteins, num_folds=NUM_FOLDS, seed=seed),
-    }
-    if not any(one.any() for one in scores["regression"]):
-        del scores["regression"]
+    scores = _held_out_scores(features, proteins, seed) if len(proteins) >= _FEWEST_TO_FIT else {}
     if own is not None:
         scores["own head"] = [own.logits(one) for one in features]
     marked = (
@@ -80,6 +77,17 @@ def weigh_contacts(
         head_precisions=long_range[is_measured].mean(0),
         significance=permutation_test(marked, num_permutations=num_permutations, seed=seed),
         precisions={name: precisions(one, proteins, seed=seed) for name, one in scores.items()},
-        fitted=fit_contact_head(features, proteins),
+        fitted=fit_contact_head(features, proteins) if len(proteins) >= _FEWEST_TO_FIT else None,
         num_proteins=len(proteins),
     )
+
+
+def _held_out_scores(features: Features, proteins: Sequence[Pairs], seed: int) -> dict[str, list[NDArray[np.float64]]]:
+    """Score each protein, (pairs,), by what was made from others, in each way that finds anything."""
+    scores = {
+        "top heads": cross_fitted(fit_top_heads, features, proteins, num_folds=NUM_FOLDS, seed=seed),
+        "regression": cross_fitted(fit_contact_head, features, proteins, num_folds=NUM_FOLDS, seed=seed),
+    }
+    if not any(one.any() for one in scores["regression"]):
+        del scores["regression"]
+    return scores

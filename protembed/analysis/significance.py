@@ -146,12 +146,13 @@ class _Ranked:
 
     def moments(self) -> NDArray[np.float64]:
         """Give the statistic, its variance under permutation, and what it is divided by for an effect, (3, heads)."""
-        ranks = self.ranks.astype(np.float64)
         exchanges = self.num_marked * (self.sizes - self.num_marked)
         # The variance of a sum drawn without replacement.
         per_square = np.repeat(exchanges / (self.sizes * (self.sizes - 1)), self.sizes)
-        scale = np.full(len(ranks), (exchanges / (self.sizes + 1)).sum())
-        return np.stack([ranks @ self.is_marked, ranks**2 @ per_square, scale])
+        scale = (exchanges / (self.sizes + 1)).sum()
+        # Head by head: as float64 all at once would be twice as large as what was read.
+        heads = (ranks.astype(np.float64) for ranks in self.ranks)
+        return np.array([(ranks @ self.is_marked, ranks**2 @ per_square, scale) for ranks in heads]).T
 
     def permutations(self, num: int, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
         """Yield permuted marks, 1 or 0, (some, n), until there were `num`."""

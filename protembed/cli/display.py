@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay, duration
 from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ShowConfig
 from protembed.errors import LostProcessError, OutputError, ProtembedError
-from protembed.text import printable
+from protembed.text import count, printable
 
 _INTERRUPTED, _BROKEN_PIPE, _FAILED = 130, 141, 1
 
@@ -75,17 +75,17 @@ class Display:
             print(text, file=sys.stderr if self._data_on_stdout else sys.stdout)
 
     @contextmanager
-    def counting(self, what: str, things: str = "proteins", parts: str = "residues") -> Iterator["Counter"]:
+    def counting(self, what: str, thing: str = "protein", part: str = "residue") -> Iterator["Counter"]:
         """Count proteins and residues as they are computed: a live line on a terminal, else one every half minute.
 
         Args:
             what: is done with them.
-            things: what is counted, where it is not proteins.
-            parts: what it consists of, where that is not residues.
+            thing: what is counted, where it is no protein.
+            part: what it consists of, where that is no residue.
         """
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=self._console, disable=not self.is_live, transient=True) as bar:
-            counter = Counter(self, bar, what, things, parts)
+            counter = Counter(self, bar, what, thing, part)
             yield counter
 
     @contextmanager
@@ -114,8 +114,8 @@ class Counter:
         num_proteins: finished so far.
     """
 
-    def __init__(self, display: Display, bar: Progress, what: str, things: str, parts: str) -> None:
-        self._display, self._bar, self._what, self._things, self._parts = display, bar, what, things, parts
+    def __init__(self, display: Display, bar: Progress, what: str, thing: str, part: str) -> None:
+        self._display, self._bar, self._what, self._thing, self._part = display, bar, what, thing, part
         self._task = bar.add_task(what, total=None)
         self._began, self._clock = time.monotonic(), EveryHalfMinute()
         self.num_proteins = self._num_residues = 0
@@ -136,8 +136,8 @@ class Counter:
 
     def _sentence(self) -> str:
         rate = self._num_residues / max(time.monotonic() - self._began, 1e-9)
-        things, parts = self._things, self._parts
-        done = f"{self._what}: {self.num_proteins:,} {things}, {self._num_residues:,} {parts}, {rate:,.0f} {parts}/s"
+        counts = f"{count(self.num_proteins, self._thing)}, {count(self._num_residues, self._part)}"
+        done = f"{self._what}: {counts}, {rate:,.0f} {self._part}s/s"
         if not self._expected:
             return done
         left = duration((self._expected - self._num_residues) / max(rate, 1e-9))

@@ -6,9 +6,10 @@ from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
+from protembed.text import count, file_size
 
 if TYPE_CHECKING:
-    from protembed.tasks.inspect_attention import AttentionSummary
+    from protembed.tasks.inspect_attention import AttentionPlan, AttentionSummary
 
 
 @configured
@@ -26,25 +27,45 @@ def inspect_attention(
     display = Display(show)
     display.say_fetching(model)
     with display.counting("inspected") as counter:
-        summary = inspect(fasta, model, attention, reader=reader, compute=compute, on_protein=counter.advance)
+
+        def show_plan(plan: "AttentionPlan") -> None:
+            display.say(describe_plan(plan))
+            counter.expect(plan.num_residues)
+
+        summary = inspect(
+            fasta,
+            model,
+            attention,
+            reader=reader,
+            compute=compute,
+            on_plan=show_plan,
+            on_protein=counter.advance,
+        )
     display.say_model(model)
     display.warn(summary.warnings)
     contacts = ", contacts" if summary.has_contacts else ""
     display.summary(
         summary,
-        f"{summary.output}: statistics of every head over {summary.num_proteins:,} proteins; maps{contacts} and "
-        f"figures of {summary.num_maps:,}",
+        f"{summary.output}: statistics of every head over {count(summary.num_proteins, 'protein')}; maps{contacts} "
+        f"and figures of {summary.num_maps:,}",
         *describe_precisions(summary),
         *(
-            f"sites.tsv: {number} heads attend to {label!r} (q of at most 0.05)"
+            f"sites.tsv: {count(number, 'head')} with attention to {label!r} (q of at most 0.05)"
             for label, number in summary.num_following.items()
         ),
     )
 
 
+def describe_plan(plan: "AttentionPlan") -> str:
+    """Say what there is to look at, and what it will take."""
+    counts = f"{count(plan.num_proteins, 'protein')}, {count(plan.num_residues, 'residue')}"
+    room = f"{file_size(plan.memory_bytes)} of memory and {file_size(plan.disk_bytes)} of disk"
+    return f"{counts}, the longest {plan.longest_id!r} of {plan.longest:,}; about {room}"
+
+
 def describe_precisions(summary: "AttentionSummary") -> list[str]:
     """Say how precisely long-range contacts are predicted, beside what is reached without looking."""
-    lines = [f"{summary.num_structures:,} of them are shown by a structure"] if summary.precisions else []
+    lines = [f"{count(summary.num_structures, 'protein')} shown by a structure"] if summary.num_structures else []
     for row in summary.precisions:
         if row["range"] == "long" and row["pairs"] in ("L", "L/5") and row["precision"] is not None:
             span = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"

@@ -22,7 +22,7 @@ def score(
 
     display = Display(show, data_on_stdout=scoring.output == STANDARD_STREAM)
     display.say_fetching(model)
-    with display.counting("computed", "passes", "tokens") as counter:
+    with display.counting("computed", "crop", "token") as counter:
         summary = score_variants(
             variants,
             model,

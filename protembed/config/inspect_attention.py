@@ -24,8 +24,8 @@ class AttentionConfig(Config):
     rollout: bool = option(False, "Keep the attention rollout too: the layers' mean maps, multiplied.")
     structures: list[Path] = option(
         [],
-        "Structures to compare with (PDB or mmCIF, gzip or not); may be repeated. Each protein is compared with the "
-        "chain that shows its sequence best.",
+        "Structures to compare with (PDB or mmCIF, gzip or not), or a folder of them; may be repeated. Each protein is "
+        "compared with the chain that shows its sequence best; a contact head is fitted to two proteins at least.",
     )
     sites: Path | None = option(
         None, "A table of annotated residues to compare with: the columns protein, position (from 1) and label."

@@ -9,7 +9,7 @@ from protembed.config.base import Config, option
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 PoolingName = Literal["mean", "max", "std", "cls", "attention"]
 # In the box: protembed/bundled/.
-DEFAULT_MODEL = "protembed_t4_1M"
+DEFAULT_MODEL = "protembed_t6_8M"
 # What one thread computes at once: a thousand tokens stay in a core's cache, and a step gives work to several cores.
 TOKENS_PER_PACK = 1024
 # A GPU wants much more at once; 16,384 tokens of the 650M shape fit into 40 GB.

@@ -2,7 +2,7 @@
 
 import hashlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from protembed.files import atomic_file
+
+# Rows of a map that are copied, to be converted and written.
+_ROWS_AT_ONCE = 128
 
 
 class ArrayStream:
@@ -130,13 +133,14 @@ class LayeredMaps:
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._member, header)
 
-    def append(self, maps: NDArray[np.floating]) -> None:
-        """Write the next layer, (heads, residues, residues)."""
-        if self._is_hdf5:
-            self._maps[self._num_written] = maps.astype(self._dtype)
-        else:
-            for head in maps:  # one by one: a layer may be large
-                self._member.write(np.ascontiguousarray(head, self._dtype).tobytes())
+    def append(self, maps: Iterable[NDArray[np.floating]]) -> None:
+        """Write the next layer: of each head (residues, residues)."""
+        for number, head in enumerate(maps):  # one by one, and by rows: a layer may be large
+            if self._is_hdf5:
+                self._maps[self._num_written, number] = head.astype(self._dtype)
+            else:
+                for start in range(0, len(head), _ROWS_AT_ONCE):
+                    self._member.write(np.ascontiguousarray(head[start : start + _ROWS_AT_ONCE], self._dtype).data)
         self._num_written += 1
 
     def close(self, others: Mapping[str, NDArray[Any]]) -> None:

@@ -30,6 +30,7 @@ _LETTERS: Mapping[str, str] = {**protein_letters_3to1_extended, "SEC": "U", "PYL
 _WATERS = ("HOH", "WAT", "DOD")
 # A peptide bond is 1.33 Å long, and a C and an N that are not bonded are more than 2.4 Å apart.
 _LONGEST_BOND = 2.0
+_STRUCTURE_NAME = re.compile(r"^[^.].*\.(pdb\d*|ent|cif|mmcif)(\.(gz|bz2|xz))?$", re.IGNORECASE)
 _SUFFIXES = re.compile(r"(\.(pdb\d*|ent|cif|mmcif|gz|bz2|xz))+$", re.IGNORECASE)
 
 
@@ -125,6 +126,21 @@ def read_chains(path: Path) -> list[Chain]:
     if proteins := [chain for chain in chains if chain.sequence]:
         return proteins
     raise StructureError(name, "none of its chains is a protein", GIVE_STRUCTURE)
+
+
+def structure_files(path: Path) -> list[Path]:
+    """List the structures of a folder, sorted by name; anything else but a folder is a structure itself.
+
+    Raises:
+        StructureError: the folder has none, by the suffixes of PDB and mmCIF files, plain or compressed.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if _STRUCTURE_NAME.search(file.name) and file.is_file())
+    if not files:
+        expected = "give a folder with files such as 1abc.pdb, 1abc.ent.gz or 1abc.cif.gz"
+        raise StructureError(str(path), "the folder holds no PDB or mmCIF file", expected)
+    return files
 
 
 def match_chain(sequence: str, chains: Sequence[Chain]) -> Match | None:

@@ -15,6 +15,8 @@ from protembed.data.fasta import Record
 from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.files import atomic_file, write_table
 from protembed.report.attention_page import Table
+from protembed.report.attention_words import spell_column
+from protembed.text import count
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
 SITE_COLUMNS = ("label", "layer", "head", "effect", "p", "q", "proteins")
@@ -94,15 +96,22 @@ def structure_row(shown: ShownByStructure) -> list[Any]:
 
 def page_tables(means: NDArray[np.float64], evidence: ContactEvidence | None) -> list[Table]:
     """Make the tables of the page: every head, and how precisely contacts are predicted."""
-    note = "Means over all residues of all proteins."
-    heads = Table(title="Heads", header=head_columns(evidence), rows=list(head_rows(means, evidence)), note=note)
+    header = [spell_column(column) for column in head_columns(evidence)]
+    note = "Means over all residues of all proteins; shares are of the attention that a residue gives."
+    if evidence is not None:
+        note += (
+            " Contact effect: the chance that a pair in contact gets more than another pair of the same separation;"
+            " q: its p, corrected for the number of heads."
+        )
+    heads = Table(title="Heads", header=header, rows=list(head_rows(means, evidence)), note=note)
     if evidence is None:
         return [heads]
-    note = f"{evidence.num_proteins} proteins with a structure, each predicted by what was made without it."
-    return [
-        Table(title="Contacts", header=PRECISION_COLUMNS, rows=list(precision_rows(evidence)), note=note),
-        heads,
-    ]
+    header = [spell_column(column) for column in PRECISION_COLUMNS]
+    rows = list(precision_rows(evidence))
+    if not rows:  # one protein alone, and no contact head
+        return [heads]
+    note = f"{count(evidence.num_proteins, 'protein')} with a structure, each predicted by what was made without it."
+    return [Table(title="Contacts", header=header, rows=rows, note=note), heads]
 
 
 def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residue: int = 1) -> None:
@@ -113,7 +122,7 @@ def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residu
         probabilities: (residues, residues).
         first_residue: the number of the first residue.
     """
-    pairs = _ranked(probabilities)
+    pairs = zip(*_ranked(probabilities), strict=True)
     rows = ([i + first_residue, j + first_residue, float(probabilities[i, j])] for i, j in pairs)
     write_figures(path, ["i", "j", "probability"], rows)
 
@@ -126,16 +135,16 @@ def write_casp(path: Path, record: Record, probabilities: NDArray[np.floating]) 
     sequence = record.sequence
     lines = ["PFRMAT RR", f"TARGET {record.id.encode('ascii', 'replace').decode().split()[0]}", "MODEL 1"]
     lines += [sequence[start : start + 50] for start in range(0, len(sequence), 50)]
-    for i, j in _ranked(probabilities)[: 5 * len(sequence)]:
+    for i, j in zip(*(places[: 5 * len(sequence)] for places in _ranked(probabilities)), strict=True):
         lines.append(f"{i + 1} {j + 1} 0 {CONTACT_DISTANCE:g} {probabilities[i, j]:.6f}")
     with atomic_file(path) as stream:
         stream.write(("\n".join([*lines, "END"]) + "\n").encode())
 
 
-def _ranked(probabilities: NDArray[np.floating]) -> list[tuple[int, int]]:
+def _ranked(probabilities: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     first, second = np.triu_indices(len(probabilities), MIN_SEPARATION)
     order = np.argsort(-probabilities[first, second], kind="stable")
-    return list(zip(first[order].tolist(), second[order].tolist(), strict=True))
+    return first[order], second[order]
 
 
 def _spell(cell: Any) -> Any:

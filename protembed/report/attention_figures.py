@@ -76,5 +76,5 @@ def draw_heads(path: Path, statistics: Mapping[str, NDArray[np.floating]]) -> No
         for axes, (name, values) in zip(grid.ravel(), statistics.items(), strict=False):
             if values.size:
                 figure.colorbar(axes.imshow(values, cmap="viridis", interpolation="nearest", aspect="auto"), ax=axes)
-            axes.set_title(name.replace("_", " "), fontsize=8)
+            axes.set_title(name, fontsize=8)
             axes.set(xlabel="head", ylabel="layer")

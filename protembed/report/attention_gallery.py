@@ -16,6 +16,7 @@ from protembed.analysis.attention import (
     Wanted,
     parse_region,
 )
+from protembed.analysis.blocks import block_size, pixels_on_a_side
 from protembed.analysis.evidence import ContactEvidence
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
@@ -25,9 +26,7 @@ from protembed.inference.engine import Computation, Engine
 from protembed.report.attention import page_tables, write_casp, write_contacts
 from protembed.report.attention_figures import draw_attention, draw_contacts, draw_heads
 from protembed.report.attention_page import AttentionPage, ShownProtein
-
-# Numbers of a protein's maps that are held to draw them; those of larger proteins are in the files alone.
-MOST_SHOWN = 1 << 26
+from protembed.report.attention_words import spell_column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,45 +51,50 @@ class Gallery:
         """Read the maps of some proteins once more, now that there may be a contact head, and show them.
 
         Args:
-            records: of the proteins, by their rows; one whose maps are too large to be held is left out.
+            records: of the proteins, by their rows.
             engine: computes.
             means: (statistics, layer, head), of all proteins.
             evidence: what the heads know of contacts; None without structures.
         """
         reader = self.reader
         page = AttentionPage([layer + 1 for layer in reader.layers], [head + 1 for head in reader.heads])
-        shown = [(number, record) for number, record in enumerate(records) if self._can_be_held(record)]
-        for (number, _), (record, protein) in zip(shown, self._read(engine, [one for _, one in shown]), strict=True):
-            self._draw(f"protein-{number + 1:06d}", record, protein, page)
-        named = dict(zip(ALL_STATISTICS, means[:, list(reader.layers)][..., list(reader.heads)], strict=True))
+        most_pixels = pixels_on_a_side(len(records), len(reader.layers) * len(reader.heads))
+        for number, (record, protein) in enumerate(self._read(engine, records, most_pixels), start=1):
+            shown = self._region_of(record, protein, most_pixels)
+            self._draw(f"protein-{number:06d}", record, protein, shown)
+            page.add(shown)
+        names = [spell_column(name) for name in ALL_STATISTICS]
+        named = dict(zip(names, means[:, list(reader.layers)][..., list(reader.heads)], strict=True))
         for path in self._figure_paths("heads"):
-            draw_heads(path, {name: means[place] for place, name in enumerate(STATISTICS)})
-        if shown:
+            draw_heads(path, dict(zip(names, means[: len(STATISTICS)], strict=False)))
+        if records:
             text = page.render(named, page_tables(means, evidence), protembed.__version__)
             write_text(self.directory / "report.html", text)
 
-    def _read(self, engine: Engine, records: Sequence[Record]) -> Iterator[tuple[Record, ProteinAttention]]:
+    def _read(
+        self, engine: Engine, records: Sequence[Record], most_pixels: int
+    ) -> Iterator[tuple[Record, ProteinAttention]]:
         reader = replace(self.reader, rolls_out=False)
+        regions = [parse_region(self.config.region, len(record.sequence)) for record in records]
+        wanted = [Wanted(maps=True, most_pixels=most_pixels, region=region) for region in regions]
 
         def read(batch: Batch) -> list[ProteinAttention]:
-            return reader.read(batch, [Wanted(maps=True)] * len(batch.rows))
+            return reader.read(batch, [wanted[row] for row in batch.rows.tolist()])
 
         return engine.run(Computation(whole=read), records)
 
-    def _draw(self, name: str, record: Record, protein: ProteinAttention, page: AttentionPage) -> None:
-        one = self._region_of(record, protein)
-        layers, heads = page.layers, page.heads
+    def _draw(self, name: str, record: Record, protein: ProteinAttention, shown: ShownProtein) -> None:
+        layers, heads = ([number + 1 for number in chosen] for chosen in (self.reader.layers, self.reader.heads))
         for path in self._figure_paths(name):
-            draw_attention(path, one.maps, f"{record.id} ({protein.num_residues} residues)", layers, heads)
-        if protein.contacts is not None and one.contacts is not None:
+            draw_attention(path, shown.maps, _title(shown, protein.num_residues), layers, heads)
+        if protein.contacts is not None and shown.contacts is not None:
             path = self.directory / "contacts" / name
             write_contacts(path.with_suffix(".tsv"), protein.contacts)
             write_casp(path.with_suffix(".rr"), record, protein.contacts)
             for path in self._figure_paths(f"{name}-contacts"):
-                draw_contacts(path, one.contacts, one.truth, record.id)
-        page.add(one)
+                draw_contacts(path, shown.contacts, shown.truth, record.id)
 
-    def _region_of(self, record: Record, protein: ProteinAttention) -> ShownProtein:
+    def _region_of(self, record: Record, protein: ProteinAttention, most_pixels: int) -> ShownProtein:
         """Choose what is shown of a protein."""
         assert protein.maps is not None
         part = parse_region(self.config.region, protein.num_residues)
@@ -98,16 +102,18 @@ class Gallery:
         return ShownProtein(
             id=record.id,
             sequence=record.sequence[part],
-            maps=protein.maps[..., part, part],
+            maps=protein.maps,
             contacts=None if protein.contacts is None else protein.contacts[part, part],
             truth=None if truth is None else truth[part, part],
             first_residue=part.start + 1,
+            block=block_size(part.stop - part.start, most_pixels),
         )
 
     def _figure_paths(self, name: str) -> list[Path]:
         formats = ("png", "svg") if self.config.figures == "both" else (self.config.figures,)
         return [self.directory / "figures" / f"{name}.{suffix}" for suffix in formats]
 
-    def _can_be_held(self, record: Record) -> bool:
-        # The whole protein is computed, whatever is shown of it.
-        return len(self.reader.layers) * len(self.reader.heads) * len(record.sequence) ** 2 <= MOST_SHOWN
+
+def _title(shown: ShownProtein, num_residues: int) -> str:
+    blocks = "" if shown.block == 1 else f", the highest of each {shown.block} x {shown.block}"
+    return f"{shown.id} ({num_residues} residues{blocks})"

@@ -15,11 +15,10 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from protembed.analysis.blocks import block_size, highest_of_blocks
 from protembed.report.page import render_page
-from protembed.text import printable
+from protembed.text import count, printable
 
-# Longer proteins are shown in blocks of residues, so that a map has no more pixels on a side.
-MOST_PIXELS = 128
 _MOST_CONTACT_PIXELS = 400
 # Ten proteins of 300 residues and a model of 6 layers with 20 heads come to less than 5 MB of page.
 _BYTES_PER_PROTEIN = 340_000
@@ -40,10 +39,12 @@ class ShownProtein:
     Attributes:
         id: of its record; it may hold anything.
         sequence: a letter for each residue that is shown.
-        maps: (layer, head, residues, residues), the attention of each row's residue to each column's.
+        maps: (layer, head, blocks, blocks), the highest attention of a row's residues to a column's, in blocks of
+            `block` residues.
         contacts: (residues, residues), predicted scores from 0 to 1; None where nothing predicts any.
         truth: (residues, residues), whether two residues touch in the structure; None where there is no structure.
         first_residue: number of the first residue that is shown.
+        block: residues on a side of a block of the maps.
     """
 
     id: str
@@ -52,6 +53,7 @@ class ShownProtein:
     contacts: NDArray[np.floating] | None = None
     truth: NDArray[np.bool_] | None = None
     first_residue: int = 1
+    block: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +93,17 @@ class AttentionPage:
 
     def add(self, protein: ShownProtein) -> None:
         """Take a protein into the page; its arrays are not held."""
-        num_residues = len(protein.sequence)
-        assert protein.maps.shape == (len(self.layers), len(self.heads), num_residues, num_residues)
-        block = _block_size(num_residues, MOST_PIXELS)
+        num_blocks = -(-len(protein.sequence) // protein.block)
+        assert protein.maps.shape == (len(self.layers), len(self.heads), num_blocks, num_blocks)
         num_bytes = _BYTES_PER_PROTEIN // (len(self.layers) * len(self.heads))
-        maps = [_pack_map(_highest(weights, block), num_bytes) for layer in protein.maps for weights in layer]
+        maps = [_pack_map(weights, num_bytes) for layer in protein.maps for weights in layer]
         self._proteins.append(
             {
                 # A letter that turns the direction of reading would make one identifier look like another.
                 "id": printable(protein.id),
                 "sequence": protein.sequence,
                 "first": protein.first_residue,
-                "block": block,
+                "block": protein.block,
                 "maps": maps,
                 "contacts": _pack_contacts(protein.contacts, protein.truth),
             }
@@ -128,7 +129,8 @@ class AttentionPage:
             "statistics": [{"name": name, "values": _plain(values)} for name, values in statistics.items()],
             "colours": {use: _stops(name) for use, name in _COLOURS.items()},
         }
-        sizes = (_count(self._proteins, "protein"), _count(self.layers, "layer"), _count(self.heads, "head"))
+        numbers = {"protein": len(self._proteins), "layer": len(self.layers), "head": len(self.heads)}
+        sizes = [count(number, noun) for noun, number in numbers.items()]
         folder = Path(__file__).with_name("templates")
         script = "".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
         return render_page(
@@ -153,20 +155,7 @@ def script_data(value: object) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _block_size(num_residues: int, most_pixels: int) -> int:
-    return -(-num_residues // most_pixels)
-
-
-def _highest(matrix: NDArray[np.floating], block: int) -> NDArray[np.float32]:
-    """Take the highest value of each block of (residues, residues); a mean would hide a single strong pair."""
-    if block == 1:
-        return matrix.astype(np.float32)
-    starts = np.arange(0, len(matrix), block)
-    highest = np.maximum.reduceat(np.maximum.reduceat(matrix, starts, axis=0), starts, axis=1)
-    return np.asarray(highest, np.float32)
-
-
-def _pack_map(weights: NDArray[np.float32], num_bytes: int) -> dict[str, Any]:
+def _pack_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:
     """Round a map (pixels, pixels) to as many levels of its square root as fit into about `num_bytes`."""
     peak = float(weights.max())
     roots = np.sqrt(weights / peak) if peak > 0 else np.zeros_like(weights)
@@ -189,14 +178,14 @@ def _pack_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.bool
     shown = contacts if contacts is not None else truth
     if shown is None:
         return None
-    block = _block_size(len(shown), _MOST_CONTACT_PIXELS)
+    block = block_size(len(shown), _MOST_CONTACT_PIXELS)
     num_pixels = -(-len(shown) // block)
     pixels = np.zeros((num_pixels, num_pixels), np.uint8)
     if contacts is not None:
-        scores = np.clip(_highest(np.triu(contacts, 1), block), 0, 1)
+        scores = np.clip(highest_of_blocks(np.triu(contacts, 1), block), 0, 1)
         pixels += np.triu(np.rint(scores * (_CONTACT_LEVELS - 1)).astype(np.uint8), 1)
     if truth is not None:
-        pixels += np.tril(_highest(np.tril(truth, -1).astype(np.float32), block).astype(np.uint8), -1)
+        pixels += np.tril(highest_of_blocks(np.tril(truth, -1).astype(np.float32), block).astype(np.uint8), -1)
     return {
         "block": block,
         "levels": _CONTACT_LEVELS,
@@ -223,10 +212,6 @@ def _plain(values: NDArray[np.floating]) -> list[list[float | None]]:
 
 def _stops(name: str) -> list[str]:
     return [to_hex(colour) for colour in colormaps[name](np.linspace(0, 1, _NUM_STOPS))]
-
-
-def _count(things: Sequence[object], name: str) -> str:
-    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _spell_table(table: Table) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Attention: from FASTA and a model to maps per layer and head, statistics of heads, contacts, and figures."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import protembed
 from protembed.analysis.attention import (
@@ -16,6 +18,7 @@ from protembed.analysis.attention import (
 )
 from protembed.analysis.contact_heads import Combination
 from protembed.analysis.evidence import ContactEvidence
+from protembed.analysis.footprint import TOKENS_PER_CHUNK, Footprint, Length
 from protembed.analysis.kept_maps import KeptMaps
 from protembed.analysis.significance import HeadSignificance
 from protembed.analysis.site_marks import SiteMarks
@@ -25,9 +28,10 @@ from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.annotations import read_sites
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
-from protembed.data.structures import read_chains
-from protembed.device import choose_device, worker_pool
-from protembed.files import atomic_directory, write_json, write_table
+from protembed.data.structures import read_chains, structure_files
+from protembed.device import choose_device, peak_memory, worker_pool
+from protembed.errors import TooFewStructuresError
+from protembed.files import atomic_directory, spooled_stdin, write_json, write_table
 from protembed.inference.engine import Computation, Engine
 from protembed.inference.representation import refuse_infinite
 from protembed.inputs import default_path
@@ -49,10 +53,29 @@ from protembed.report.attention import (
 from protembed.report.attention_gallery import Gallery
 from protembed.report.card import pretrained_card
 
-# A protein's maps are many times larger than its vectors: few are held at a time.
-_TOKENS_PER_CHUNK = 4096
 _STATISTICS = "heads.tsv"
 _SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPlan:
+    """What there is to look at, and what it will take.
+
+    Attributes:
+        num_proteins: proteins.
+        num_residues: of all proteins.
+        longest_id: of the longest protein.
+        longest: its residues.
+        memory_bytes: the most that will be held at once, about.
+        disk_bytes: of the results, about.
+    """
+
+    num_proteins: int
+    num_residues: int
+    longest_id: str
+    longest: int
+    memory_bytes: int
+    disk_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +93,7 @@ class AttentionSummary:
             without structures.
         warnings: what the user should know about the input, and about what came of it.
         num_following: of each label of the sites, the heads that attend to them with a q of at most 0.05.
+        plan: what it was reckoned to take.
     """
 
     output: Path
@@ -81,6 +105,7 @@ class AttentionSummary:
     precisions: Sequence[Mapping[str, Any]]
     warnings: Sequence[str]
     num_following: Mapping[str, int]
+    plan: AttentionPlan
 
 
 def inspect_attention(
@@ -90,6 +115,7 @@ def inspect_attention(
     *,
     reader: ReaderConfig | None = None,
     compute: ComputeConfig | None = None,
+    on_plan: Callable[[AttentionPlan], None] = lambda plan: None,
     on_protein: Callable[[int], None] = lambda num_residues: None,
 ) -> AttentionSummary:
     """Keep attention maps per layer and head, summarise each head over all proteins, and draw the maps.
@@ -107,10 +133,12 @@ def inspect_attention(
         attention: where to, which layers, heads and proteins, and what to compare with.
         reader: how to read; the defaults if None.
         compute: where to compute; the defaults if None.
+        on_plan: told what it will take, before anything is computed.
         on_protein: told the residues of each protein that is finished.
 
     Raises:
         OutputExistsError: the directory stands there already.
+        NotEnoughRoomError: this machine has not the memory, or the disk, for it.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
     reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
@@ -120,18 +148,21 @@ def inspect_attention(
     device = choose_device(compute)
     checkpoint = load_checkpoint(find_model(model.model)).to(device)
     report = ReadReport()
-    records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
     with (
+        spooled_stdin(fasta) as paths,
         result_lock(output),
         worker_pool(compute, device) as pool,
         atomic_directory(output, marker=_STATISTICS) as directory,
     ):
-        engine = Engine(pool=pool, tokens_per_chunk=_TOKENS_PER_CHUNK)
+        engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
         inspection = _Inspection(checkpoint, attention, directory)
-        inspection.read_all(records, engine, on_protein)
+        # Read twice: a wrong record, or a protein that is too large, should not be found after hours.
+        plan = inspection.plan(read_fasta(paths, on_illegal=reader.on_illegal, report=report), engine)
+        on_plan(plan)
+        inspection.read_all(read_fasta(paths, on_illegal=reader.on_illegal), engine, on_protein)
         inspection.finish(engine)
         write_json(directory / "meta.json", inspection.facts(report))
-    return inspection.summary(output, report)
+    return inspection.summary(output, report, plan)
 
 
 class _Inspection:
@@ -145,23 +176,51 @@ class _Inspection:
 
     def __init__(self, checkpoint: Checkpoint, config: AttentionConfig, directory: Path) -> None:
         self._checkpoint, self._config, self._directory = checkpoint, config, directory
-        chains = [chain for path in config.structures for chain in read_chains(path)]
+        files = [file for path in config.structures for file in structure_files(path)]
+        chains = [chain for file in files for chain in read_chains(file)]
         self._structures = StructureMatches(chains, config.num_maps)
         self._sites = SiteMarks([] if config.sites is None else read_sites(config.sites), str(config.sites))
         self._reader = _reader(checkpoint, config)
         self._maps = KeptMaps(directory / "maps", self._reader, config)
         self._statistics = HeadStatistics()
-        self._wanted: list[Wanted] = []
+        self._wanted: dict[int, Wanted] = {}
         self._rows: list[Sequence[Any]] = []
         self._kept: list[Record] = []
         self._evidence: ContactEvidence | None = None
         self._of_sites: dict[str, HeadSignificance] = {}
         self._warnings: list[str] = []
 
+    def plan(self, records: Iterable[Record], engine: Engine) -> AttentionPlan:
+        """Decide what is wanted of each protein, and reckon what that will take.
+
+        Raises:
+            NotEnoughRoomError: this machine has not enough.
+            TooFewStructuresError: there are structures, and none shows a protein.
+        """
+        config, reader = self._config, self._reader
+        will_predict = reader.contact_head is not None or bool(config.structures)
+        num_maps = len(reader.layers) * len(reader.heads)
+        footprint = Footprint(self._checkpoint.encoder.shape, config, num_maps, will_predict)
+        for row, record in enumerate(records):
+            self._want(row, record, footprint)
+        if config.structures and not self._structures.shown:
+            raise TooFewStructuresError(0)
+        memory = footprint.memory_bytes(engine.pool.num_workers, engine.tokens_per_pack)
+        footprint.check_memory(engine, self._checkpoint.device)
+        footprint.check_disk(self._directory)
+        return AttentionPlan(
+            num_proteins=footprint.num_proteins,
+            num_residues=footprint.num_residues,
+            longest_id=footprint.longest.id,
+            longest=footprint.longest.num_residues,
+            memory_bytes=peak_memory(torch.device("cpu")) + memory,
+            disk_bytes=footprint.disk_bytes,
+        )
+
     def read_all(self, records: Iterable[Record], engine: Engine, on_protein: Callable[[int], None]) -> None:
         """Read the attention of all proteins, and write the maps that are kept."""
         with self._maps:
-            for record, protein in engine.run(Computation(whole=self._read), self._wanting(records)):
+            for record, protein in engine.run(Computation(whole=self._read), records):
                 self._take(record, protein)
                 on_protein(protein.num_residues)
 
@@ -194,7 +253,7 @@ class _Inspection:
             "refused": [{"id": record.id, "line": record.line, "reason": record.reason} for record in report.refused],
         }
 
-    def summary(self, output: Path, report: ReadReport) -> AttentionSummary:
+    def summary(self, output: Path, report: ReadReport, plan: AttentionPlan) -> AttentionSummary:
         """Say what has come of it."""
         rows = [] if self._evidence is None else precision_rows(self._evidence)
         return AttentionSummary(
@@ -209,29 +268,34 @@ class _Inspection:
             num_following={
                 label: int((found.q_values <= _SIGNIFICANT).sum()) for label, found in self._of_sites.items()
             },
+            plan=plan,
         )
 
-    def _wanting(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Decide what is wanted of each protein while they are read."""
-        for row, record in enumerate(records):
-            is_kept, num_residues = row < self._config.num_maps, len(record.sequence)
-            self._wanted.append(
-                Wanted(
-                    file=self._maps.file(row, record) if is_kept else None,
-                    region=parse_region(self._config.region if is_kept else None, num_residues),
-                    pairs=self._structures.find(row, record),
-                    received=record.id in self._sites,
-                )
-            )
-            yield record
+    def _want(self, row: int, record: Record, footprint: Footprint) -> None:
+        """Decide what is wanted of a protein beside its statistics."""
+        is_kept, num_residues = row < self._config.num_maps, len(record.sequence)
+        file = self._maps.file(row, record) if is_kept else None
+        region = parse_region(self._config.region if is_kept else None, num_residues)
+        pairs, is_annotated = self._structures.find(row, record), record.id in self._sites
+        if file or pairs or is_annotated:
+            self._wanted[row] = Wanted(file=file, region=region, pairs=pairs, received=is_annotated)
+        footprint.add(
+            Length(id=record.id, num_residues=num_residues),
+            region=region.stop - region.start if file else None,
+            num_pairs=len(pairs.first) if pairs else 0,
+            is_annotated=is_annotated,
+        )
+
+    def _wanted_of(self, row: int) -> Wanted:
+        return self._wanted.get(row, Wanted())
 
     def _read(self, batch: Batch) -> list[ProteinAttention]:
-        return self._reader.read(batch, [self._wanted[row] for row in batch.rows.tolist()])
+        return self._reader.read(batch, [self._wanted_of(row) for row in batch.rows.tolist()])
 
     def _take(self, record: Record, protein: ProteinAttention) -> None:
         """Take in what was computed of a protein."""
         row, name = len(self._rows), ""
-        wanted = self._wanted[row]
+        wanted = self._wanted_of(row)
         refuse_infinite(record.id, protein.sums, "attention")
         self._statistics.add(protein)
         if row < self._config.num_maps:
@@ -251,6 +315,9 @@ class _Inspection:
         self._evidence = evidence
         write_figures(self._directory / "structures.tsv", STRUCTURE_COLUMNS, map(structure_row, self._structures.shown))
         write_figures(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
+        if evidence.fitted is None:
+            self._warnings.append("one protein alone has a structure: no contact head is fitted, for that needs two")
+            return
         if not evidence.fitted.says_anything:
             self._warnings.append("the regression over all heads found nothing to go by: no contact head is kept of it")
             return

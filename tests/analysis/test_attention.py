@@ -116,6 +116,23 @@ def test_maps_are_the_encoders_attention_between_residues(tiny_encoder, batch, p
         assert np.allclose(attention.maps, whole[:, :, 1:-1, 1:-1], atol=1e-6)
 
 
+def test_long_maps_are_held_in_blocks_and_show_the_highest_of_each(tiny_encoder, whole_batch, proteins):
+    region = slice(10, 410)
+    batch = whole_batch(["".join(proteins)[:420]])
+
+    (attention,) = read(tiny_encoder, batch, wanted=[Wanted(maps=True, region=region)])
+
+    whole = maps_by_hand(tiny_encoder, batch, 0)[:, :, 1:-1, 1:-1][..., region, region]
+    assert attention.maps.shape == (2, 4, 100, 100)
+    expected = whole.reshape(2, 4, 100, 4, 100, 4).max((3, 5))
+    np.testing.assert_allclose(attention.maps, expected, atol=1e-6)
+
+
+def test_no_layers_maps_outlive_what_is_held_of_them(tiny_encoder, batch):
+    for attention in read(tiny_encoder, batch):
+        assert attention.maps.base is None
+
+
 def test_statistics_are_of_all_layers_and_heads_whatever_is_kept(tiny_encoder, batch):
     for protein, attention in enumerate(read(tiny_encoder, batch, layers=[1], heads=[2], is_kept=(True, False))):
         whole = torch.from_numpy(maps_by_hand(tiny_encoder, batch, protein))

@@ -434,3 +434,14 @@ def test_a_closed_stream_is_an_empty_input_or_a_failed_output(
     assert result.returncode == status
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_inspection_says_what_it_will_take(proteins_fasta, tiny_model, tmp_path):
+    arguments = ["inspect-attention", proteins_fasta, "-m", tiny_model, "-o", tmp_path / "out", "--num-maps", "1"]
+
+    result = invoke(*arguments, "--json")
+
+    assert "of memory and" in result.stderr.splitlines()[0]
+    plan = json.loads(result.stdout)["plan"]
+    assert plan["memory_bytes"] > plan["disk_bytes"] > 0
+    assert plan["num_proteins"] == json.loads(result.stdout)["num_proteins"]

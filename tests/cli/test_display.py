@@ -118,15 +118,15 @@ def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch)
         counter.advance(1000)
 
     told = capsys.readouterr().err
-    assert "embedded: 1 proteins, 1,000 residues, 32 residues/s; 25%, about 1 min 33 s left" in told
+    assert "embedded: 1 protein, 1,000 residues, 32 residues/s; 25%, about 1 min 33 s left" in told
 
 
 def test_what_is_counted_has_its_own_name(capsys, monkeypatch):
     monkeypatch.setattr("protembed.cli.display.EveryHalfMinute.is_due", lambda clock: True)
-    with Display(ShowConfig()).counting("computed", "passes", "tokens") as counter:
+    with Display(ShowConfig()).counting("computed", "crop", "token") as counter:
         counter.advance(1000)
 
-    assert "computed: 1 passes, 1,000 tokens, " in capsys.readouterr().err
+    assert "computed: 1 crop, 1,000 tokens, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

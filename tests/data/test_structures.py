@@ -19,6 +19,7 @@ from protembed.data.structures import (
     distances,
     match_chain,
     read_chains,
+    structure_files,
 )
 from protembed.errors import DataError, FormatError, InputNotFoundError, StructureError
 
@@ -590,3 +591,23 @@ def test_a_contact_is_closer_than_eight_angstroms_and_six_apart():
     assert np.argwhere(is_contact).tolist() == [[0, 6], [6, 0]]
     assert np.argwhere(~is_known).tolist() == [[2, 8], [8, 2]]
     assert (CONTACT_DISTANCE, MIN_SEPARATION) == (8.0, 6)
+
+
+# Folders
+
+
+def test_the_structures_of_a_folder_are_found_by_their_names_and_sorted(tmp_path):
+    names = ["b.PDB", "a.cif.gz", "pdb1abc.ent.xz", "1abc.pdb1.gz", "c.mmcif"]
+    for name in [*names, "list.tsv", "README.md", ".hidden.pdb", "seqs.fasta.gz"]:
+        (tmp_path / name).write_text("")
+    (tmp_path / "folder.pdb").mkdir()
+
+    assert [path.name for path in structure_files(tmp_path)] == sorted(names)
+    assert structure_files(tmp_path / "list.tsv") == [tmp_path / "list.tsv"]
+
+
+def test_a_folder_without_structures_is_refused(tmp_path):
+    (tmp_path / "list.tsv").write_text("")
+
+    with pytest.raises(StructureError, match="the folder holds no PDB or mmCIF file"):
+        structure_files(tmp_path)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from protembed.analysis.blocks import MOST_PIXELS, block_size, highest_of_blocks
 from protembed.report.attention_page import ShownProtein
 
 
@@ -17,7 +18,10 @@ def make_shown():
             maps[layer, head, rows, (rows + layer + head) % num_residues] += 20
         maps = (maps / maps.sum(-1, keepdims=True)).astype(np.float32)
         sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), num_residues))
-        return ShownProtein(**{"id": id, "sequence": sequence, "maps": maps} | values)
+        maps, block = values.pop("maps", maps), block_size(num_residues, MOST_PIXELS)
+        if block > 1:
+            maps = np.array([[highest_of_blocks(head, block) for head in layer] for layer in maps])
+        return ShownProtein(id=id, sequence=sequence, maps=maps, block=block, **values)
 
     return make
 

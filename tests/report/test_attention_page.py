@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from protembed.report.attention_page import MOST_PIXELS, AttentionPage, Table, script_data
+from protembed.analysis.blocks import MOST_PIXELS
+from protembed.report.attention_page import AttentionPage, Table, script_data
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\u202e\u2028<!--"
 # A letter that would turn the direction of reading, or end a line, is spelled out.

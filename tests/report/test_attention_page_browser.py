@@ -6,7 +6,10 @@ import time
 import numpy as np
 import pytest
 
+from protembed.analysis.attention import ALL_STATISTICS
+from protembed.report.attention import page_tables
 from protembed.report.attention_page import AttentionPage, Table
+from protembed.report.attention_words import spell_column
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytestmark = pytest.mark.skipif(
@@ -177,6 +180,25 @@ def test_the_grid_is_coloured_by_any_statistic(page):
     assert undefined == "rgba(228, 228, 231, 1)"
 
 
+def test_statistics_and_columns_have_names_and_units_that_a_reader_knows(browser, make_shown, tmp_path):
+    means = np.random.default_rng(0).random((len(ALL_STATISTICS), 2, 3))
+    page = AttentionPage([1, 2], [1, 2, 3])
+    page.add(make_shown())
+    statistics = dict(zip(map(spell_column, ALL_STATISTICS), means, strict=True))
+    (tmp_path / "report.html").write_text(page.render(statistics, page_tables(means, None), "1"), encoding="utf-8")
+    browser.get((tmp_path / "report.html").as_uri())
+
+    def texts(selector):
+        return [element.text for element in browser.find_elements("css selector", selector)]
+
+    names = ["entropy (nats)", "mean distance (residues)", "share on the residue itself", "share on its two neighbours"]
+    names += ["share on <cls>", "share on <eos>", "share on Leu (L)"]
+    assert texts("#statistic option")[:7] == names
+    assert texts("#about dt")[:7] == names
+    assert texts(".sorts th")[:9] == ["layer", "head", *names]
+    assert not any("_" in text for text in texts("#statistic option, #about dt, .sorts th, .note"))
+
+
 def test_pointing_at_a_pair_names_it_with_its_weight(page, make_shown):
     shown = make_shown()
     page.hover(11, 33, 40)
@@ -210,6 +232,17 @@ def test_blocks_of_a_long_protein_are_named_by_their_ends(page, make_shown):
         page.text("map-caption")
         == f"Rows {letters[0]}1 to {letters[199]}200, columns {letters[0]}1 to {letters[199]}200."
     )
+
+
+def test_the_page_says_what_a_cell_of_a_long_protein_is(page):
+    assert page.text("map-blocks") == ""
+    page.choose("protein", "long")
+    page.until(lambda: page.title().startswith("long"))
+
+    said = "Of the 200 residues each cell shows a block of 2 × 2 residues, by the highest value in it."
+    assert page.text("map-blocks") == said
+    page.choose("protein", "P12345")
+    page.until(lambda: page.title().startswith("P12345") and page.text("map-blocks") == "")
 
 
 def test_a_drag_zooms_and_a_double_click_shows_all(page, make_shown):

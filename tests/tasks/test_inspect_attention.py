@@ -14,9 +14,11 @@ from protembed.config.shared import ModelConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.data.structures import read_chains
+from protembed.device import peak_memory
 from protembed.errors import (
     ConfigError,
     IllegalResidueError,
+    NotEnoughRoomError,
     OutputExistsError,
     TableError,
     TooFewStructuresError,
@@ -183,11 +185,27 @@ def test_the_rr_file_is_as_casp_wants_it(weighed_with_head, shown_fasta):
     assert 0 < float(probability) < 1
 
 
-def test_structures_of_one_protein_alone_are_too_few(inspect, shown_fasta, tmp_path):
-    with pytest.raises(TooFewStructuresError, match="shows 1 of the proteins"):
-        inspect(fasta=shown_fasta, structures=STRUCTURES[:1])
+def test_one_protein_alone_is_weighed_and_nothing_is_fitted_to_it(tiny_model, shown_fasta, tmp_path):
+    output = tmp_path / "out"
+    config = AttentionConfig(output=output, structures=STRUCTURES[:1], num_permutations=200, num_maps=1)
 
-    assert list(tmp_path.iterdir()) == []
+    summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
+
+    assert (summary.num_structures, summary.precisions) == (1, [])
+    assert "no contact head is fitted, for that needs two" in summary.warnings[-1]
+    assert all(0 <= float(row["long_range_p_at_l"]) <= 1 for row in rows_of(output / "heads.tsv"))
+    assert len(rows_of(output / "structures.tsv")) == 1
+    assert not (output / "model").exists()
+
+
+def test_a_folder_of_structures_is_all_of_them(weighed, tiny_model, shown_fasta, tmp_path):
+    output = tmp_path / "folder"
+    config = AttentionConfig(output=output, structures=[STRUCTURES[0].parent], num_permutations=200, num_maps=2)
+
+    inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
+
+    for name in ("structures.tsv", "contacts.tsv", "heads.tsv"):
+        assert (output / name).read_bytes() == (weighed / name).read_bytes()
 
 
 def test_structures_of_other_proteins_are_refused_in_a_sentence(inspect, tmp_path):
@@ -284,17 +302,69 @@ def test_the_page_shows_the_proteins_and_the_tables(weighed_with_head, shown_fas
     page = (weighed_with_head / "report.html").read_text()
 
     assert next(read_fasta([shown_fasta])).id in page
-    assert "long_range_p_at_l" in page and "regression" in page
+    assert "long-range precision at L" in page and "regression" in page
+    assert not re.search(r"long_range|on_self|mean_distance|same_separations", page)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
 
 
-def test_a_protein_too_large_to_be_drawn_has_its_maps_in_a_file(inspect, monkeypatch):
-    monkeypatch.setattr("protembed.report.attention_gallery.MOST_SHOWN", 0)
+def test_a_long_protein_is_shown_whole_in_blocks_of_residues(inspect, proteins, tmp_path):
+    sequence = "".join(proteins)[:700]
+    (tmp_path / "long.fasta").write_text(f">long\n{sequence}\n>short\n{sequence[:60]}\n")
 
-    output = inspect(num_maps=2)
+    output = inspect(fasta=tmp_path / "long.fasta", num_maps=2)
 
-    assert len(list((output / "maps").iterdir())) == 2
-    assert [path.name for path in (output / "figures").iterdir()] == ["heads.png"]
+    page = (output / "report.html").read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page).group(1))
+    assert [(one["id"], one["sequence"], one["block"]) for one in data["proteins"]] == [
+        ("long", sequence, 6),
+        ("short", sequence[:60], 1),
+    ]
+    with np.load(output / "maps" / "protein-000001.npz") as arrays:
+        expected = [head.max() for layer in arrays["attention"] for head in layer]
+    assert [one["peak"] for one in data["proteins"][0]["maps"]] == pytest.approx(expected, rel=1e-3)
+    assert (output / "figures" / "protein-000001.png").exists()
+
+
+# What it will take
+
+
+def test_what_it_will_take_is_said_before_anything_is_computed(tiny_model, proteins_fasta, proteins, tmp_path):
+    told, done = [], []
+    summary = inspect_attention(
+        [proteins_fasta],
+        ModelConfig(model=tiny_model),
+        AttentionConfig(output=tmp_path / "out", num_maps=3),
+        on_plan=lambda plan: told.append((plan, len(done))),
+        on_protein=done.append,
+    )
+
+    assert told == [(summary.plan, 0)]
+    plan = summary.plan
+    assert (plan.num_proteins, plan.num_residues) == (len(proteins), sum(map(len, proteins)))
+    assert plan.longest == max(map(len, proteins))
+    assert plan.memory_bytes > peak_memory(torch.device("cpu")) / 2
+    assert plan.disk_bytes >= sum(path.stat().st_size for path in (tmp_path / "out" / "maps").iterdir()) * 0.98
+
+
+@pytest.mark.parametrize(("resource", "amount"), [("total_memory", 1_000_000), ("free_disk", 1000)])
+def test_what_does_not_fit_is_refused_before_anything_is_computed(inspect, monkeypatch, tmp_path, resource, amount):
+    monkeypatch.setattr(f"protembed.analysis.footprint.{resource}", lambda place: amount)
+    monkeypatch.setattr("protembed.inference.engine.Engine.run", lambda *arguments: pytest.fail("it was computed"))
+
+    with pytest.raises(NotEnoughRoomError, match="attention maps need about"):
+        inspect()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stdin_is_read_twice(tiny_model, proteins_fasta, tmp_path, give_stdin):
+    give_stdin(proteins_fasta.read_bytes())
+
+    summary = inspect_attention(
+        [Path("-")], ModelConfig(model=tiny_model), AttentionConfig(output=tmp_path / "out", num_maps=1)
+    )
+
+    assert summary.num_proteins == len(rows_of(tmp_path / "out" / "proteins.tsv")) > 1
 
 
 # Refusals

@@ -76,7 +76,7 @@ def test_scores_are_those_of_a_plain_computation_with_transformers(
     tiny_esm.save_pretrained(tmp_path / "esm")
     transformers = pytest.importorskip("transformers")
     (tmp_path / "vocab.txt").write_text(
-        (Path(__file__).parents[2] / "protembed/bundled/protembed_t4_1M/vocab.txt").read_text()
+        (Path(__file__).parents[2] / "protembed/bundled/protembed_t6_8M/vocab.txt").read_text()
     )
     tokenizer = transformers.EsmTokenizer(str(tmp_path / "vocab.txt"))
     classes = tokenizer.convert_tokens_to_ids(list(AMINO_ACIDS))

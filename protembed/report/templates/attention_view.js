@@ -29,6 +29,10 @@ class View {
     const isSameProtein = this.picture?.protein === picture.protein;
     this.picture = picture;
     this.canvas.setAttribute("aria-label", picture.title);
+    const { block, protein } = picture, size = `${block} × ${block} residues`;
+    byId(`${this.figure}-blocks`).textContent = block > 1
+      ? `Of the ${protein.sequence.length} residues each cell shows a block of ${size}, by the highest value in it.`
+      : "";
     if (isSameProtein) this.draw(); // where the reader has zoomed in, the next head is seen too
     else this.showAll();
   }
