@@ -1,9 +1,15 @@
 import csv
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from protembed.analysis.model_rungs import Watcher
+from protembed.cli.app import app
 from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
 from protembed.files import exclusive_lock
 from protembed.inputs import STANDARD_STREAM
@@ -27,6 +33,35 @@ def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path,
 
     for path in (tmp_path / "whole.model").iterdir():
         assert (tmp_path / "parts.model" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.slow
+@pytest.mark.promise(1)
+def test_a_killed_training_is_resumed_bit_for_bit_and_leaves_nothing_stray(tables, tiny_model, tmp_path):
+    def command(name):
+        settings = "--method full --epochs 4 --tokens-per-batch 1024 --quick --threads 1 --quiet".split()
+        return [
+            "finetune",
+            str(tables / "regression.csv"),
+            "-m",
+            str(tiny_model),
+            "-o",
+            str(tmp_path / name),
+            *settings,
+        ]
+
+    assert CliRunner().invoke(app, command("whole.model")).exit_code == 0
+    with subprocess.Popen([sys.executable, "-m", "protembed", *command("killed.model")]) as process:
+        while process.poll() is None and not any(tmp_path.rglob("killed.model.partial/*/checkpoints/step-*")):
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+    assert CliRunner().invoke(app, command("killed.model")).exit_code == 0
+
+    for path in (tmp_path / "whole.model").iterdir():
+        assert (tmp_path / "killed.model" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.model", "whole.model"]
 
 
 @pytest.mark.promise(7)
