@@ -24,7 +24,7 @@
     ├── LostProcessError                1   another process of the run that has ended
     ├── NotEnoughMemoryError            1   a model that is too large for this machine
     ├── NotEnoughRoomError              1   attention maps that are too large for this machine
-    ├── NotFiniteError                  1   vectors that hold what is no number
+    ├── NotFiniteError                  1   vectors or predictions that hold what is no number
     ├── TooLongForMemoryError           1   a stretch of a protein that is too long for this machine
     ├── HubError                        1   a model that could not be fetched from the hub
     ├── NotVerifiedError                1   a result that is not what it says it is
@@ -258,26 +258,29 @@ class NotEnoughRoomError(ProtembedError):
 class TooLongForMemoryError(ProtembedError):
     """A stretch of a protein that does not fit into memory even alone."""
 
-    def __init__(self, num_tokens: int) -> None:
-        self.num_tokens = num_tokens
+    def __init__(self, num_tokens: int, record_id: str | None = None) -> None:
+        self.num_tokens, self.record_id = num_tokens, record_id
+        whose = "" if record_id is None else f"{record_id!r}: "
         super().__init__(
-            f"a stretch of {num_tokens:,} tokens alone does not fit into memory; choose a machine with more of it, a "
-            "smaller model, for embed and score a smaller --window-residues, or for finetune --gradient-checkpointing"
+            f"{whose}a stretch of {num_tokens:,} tokens alone does not fit into memory; choose a machine with more of "
+            "it, a smaller model, for embed and score a smaller --window-residues, or for finetune "
+            "--gradient-checkpointing"
         )
 
 
 class NotFiniteError(ProtembedError):
-    """Vectors that hold infinities or what is no number."""
+    """Vectors, or what else is computed of a protein, that hold infinities or what is no number."""
 
-    def __init__(self, record_id: str, precision: str, dtype: str) -> None:
-        self.record_id, self.precision, self.dtype = record_id, precision, dtype
+    def __init__(self, record_id: str, precision: str, dtype: str, *, what: str = "vectors") -> None:
+        self.record_id, self.precision, self.dtype, self.what = record_id, precision, dtype, what
         advice = "the model itself is at fault"
         if "float32" not in (precision, dtype) or precision == "float16":
             advice = "choose --precision float32"
         elif dtype == "float16":
             advice = "choose --dtype float32, for float16 ends at 65,504"
+        verb = "are" if what.endswith("s") else "is"
         super().__init__(
-            f"the vectors of {record_id!r} are not finite in precision {precision}, stored as {dtype}; {advice}"
+            f"the {what} of {record_id!r} {verb} not finite in precision {precision}, stored as {dtype}; {advice}"
         )
 
 

@@ -46,7 +46,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _flush_to_disk(temporary)
         temporary.replace(path)
-        _flush_to_disk(path.parent)
+        _flush_name(path)
     except OSError as error:
         _raise_unless_reading(error, path)
     finally:
@@ -101,7 +101,7 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
             if not path.exists():
                 displaced.rename(path)
             raise
-        _flush_to_disk(path.parent)
+        _flush_name(path)
     except OSError as error:
         _raise_unless_reading(error, path)
     finally:
@@ -169,7 +169,7 @@ def move_into_place(source: Path, target: Path) -> None:
     with output_errors(target):
         _flush_to_disk(source)
         source.replace(target)
-        _flush_to_disk(target.parent)
+        _flush_name(target)
 
 
 @contextmanager
@@ -192,11 +192,9 @@ def exclusive_lock(path: Path, refuse: Callable[[str], Exception]) -> Iterator[N
     Raises:
         OutputError: the file cannot be written.
     """
-    try:
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+")
-    except OSError as error:
-        raise OutputError(str(path), error.strerror or str(error)) from error
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -208,14 +206,13 @@ def exclusive_lock(path: Path, refuse: Callable[[str], Exception]) -> Iterator[N
         is_ours = False
         # Whoever held it before may have removed the file that was just locked, and somebody may have made another.
         with suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(stream.fileno())):
-                is_ours = True
+            is_ours = os.path.samestat(path.stat(), os.fstat(stream.fileno()))
         if not is_ours:
             raise refuse("another process")
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {platform.node()}\n")
-        stream.flush()
         try:
+            with output_errors(path):
+                stream.truncate(0)
+                os.write(stream.fileno(), f"process {os.getpid()} on {platform.node()}\n".encode())
             yield
         finally:
             path.unlink(missing_ok=True)
@@ -314,11 +311,8 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the line could not be written.
     """
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(value, allow_nan=False) + "\n")
-    except OSError as error:
-        raise OutputError(str(path), error.strerror or str(error)) from error
+    with output_errors(path), path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(value, allow_nan=False) + "\n")
 
 
 def _open_to_readers_of(directory: Path, path: Path) -> None:
@@ -336,6 +330,12 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush_name(path: Path) -> None:
+    # Whole files stand there whether or not this succeeds, the older ones or the new.
+    with suppress(OSError):
+        _flush_to_disk(path.parent)
 
 
 def _raise_unless_reading(error: OSError, path: Path) -> None:

@@ -11,7 +11,7 @@ import protembed
 
 PACKAGE = Path(protembed.__file__).parent
 GROUPS = (
-    ("errors", "config", "text", "archives", "inputs", "outputs", "files", "device", "metrics", "bootstrap"),
+    ("errors", "config", "text", "archives", "inputs", "outputs", "files", "locks", "device", "metrics", "bootstrap"),
     ("data",),
     ("model",),
     ("training", "inference"),

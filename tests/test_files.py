@@ -53,6 +53,7 @@ def test_a_file_appears_under_its_name_only_when_it_is_complete(tmp_path):
     assert names(path.parent) == ["result.npy"]
 
 
+@pytest.mark.promise(5)
 @pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])
 def test_a_file_that_failed_leaves_nothing_and_keeps_the_old_content(tmp_path, error):
     path = tmp_path / "result.tsv"
@@ -109,6 +110,7 @@ def test_a_directory_appears_under_its_name_only_when_it_is_complete(tmp_path):
     assert names(path.parent) == ["model"]
 
 
+@pytest.mark.promise(5)
 @pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])
 def test_a_directory_that_failed_leaves_nothing_and_keeps_the_old_one(tmp_path, error):
     (tmp_path / "model").mkdir()
@@ -418,6 +420,7 @@ def test_removing_takes_files_directories_and_links_but_not_what_links_point_to(
     assert names(tmp_path) == ["target"]
 
 
+@pytest.mark.promise(1)
 def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
     kept = [".hidden", "result.1.tmp", "deep"]
     for name in (*kept[:2], ".result.npy.123.tmp.npy", "deep/.step.7.tmp/weights", "deep/.step.7.old/weights"):

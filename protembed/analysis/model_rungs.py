@@ -15,7 +15,7 @@ from protembed.config.optimizer import OptimizerConfig
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets
 from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation, representation_of
+from protembed.inference.representation import Representation, refuse_infinite, representation_of
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.heads import ContactHead, TaskHead
 from protembed.model.record import ModelRecord
@@ -36,12 +36,14 @@ class Watcher:
         on_stage: told the name of each stage, the steps of a training (None: it is none) and those of an earlier run.
         on_step: told after each step of a training.
         on_protein: told the residues of each protein that was embedded.
+        on_warning: told what the user should know, in a sentence.
         stop: asked after each step; when true the training is saved and left.
     """
 
     on_stage: Callable[[str, int | None, int], None] = lambda name, num_steps, first_step: None
     on_step: Callable[[StepReport], None] = lambda report: None
     on_protein: Callable[[int], None] = lambda num_residues: None
+    on_warning: Callable[[str], None] = lambda sentence: None
     stop: Callable[[], bool] = lambda: False
 
 
@@ -133,6 +135,8 @@ class ModelRungs:
         )
         training = EncoderTraining(table, targets, checkpoint, course, run)
         name = RANDOM if random else RUNG_OF_METHOD[method]
+        for sentence in training.warnings:
+            self.watcher.on_warning(sentence)
         self.watcher.on_stage(name, training.plan.num_steps, training.state.progress.step)
         if not training.run(self.watcher.on_step, self.watcher.stop):
             return None
@@ -168,4 +172,8 @@ class ModelRungs:
         assert checkpoint.task_head is not None
         checkpoint.task_head.eval()
         predictions = representation.predictions(checkpoint.task_head)
-        return [output for _, output in self.engine.run(predictions, proteins)]
+        outputs = []
+        for protein, output in self.engine.run(predictions, proteins):
+            refuse_infinite(protein.id, output, "predictions")
+            outputs.append(output)
+        return outputs

@@ -13,6 +13,7 @@ from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACI
 from protembed.data.batching import MaskedBatch, validation_packs
 from protembed.data.corpus import HELD_OUT_NAME, Corpora, Corpus
 from protembed.errors import NothingToMeasureError
+from protembed.inference.representation import refuse_infinite
 from protembed.metrics import ClassFigures, class_figures
 from protembed.training.distributed import Compute
 from protembed.training.objectives import MaskedLM, evaluate
@@ -81,12 +82,17 @@ def reference_losses(
 
     Returns:
         For each set by name: `unigram`, `bigram`, and `compared` where there is such a model.
+
+    Raises:
+        NotFiniteError: a loss of the compared model is no number.
     """
     composition = Composition(corpora.train)
     references = {part.name: composition.losses(part.packs) for part in sets}
     if compared is not None:
         for part in sets:
-            references[part.name]["compared"] = evaluate(compared, part.packs, compute).mean().item()
+            loss = evaluate(compared, part.packs, compute).mean().item()
+            refuse_infinite(part.name, np.asarray(loss), "compared model's losses")
+            references[part.name]["compared"] = loss
     return references
 
 

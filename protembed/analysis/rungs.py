@@ -13,7 +13,7 @@ from protembed.config.finetune import FinetuneConfig
 from protembed.data.labels import LabelledProtein, LabelTable, Split
 from protembed.data.targets import Targets, is_known
 from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation
+from protembed.inference.representation import Representation, refuse_infinite
 from protembed.model.heads import TaskHead
 from protembed.training.finetuning import choose_threshold
 from protembed.training.linear import (
@@ -103,6 +103,7 @@ def frozen_head(
         chosen = residue_sample(targets, split, config.seed) if targets.task.per_residue else None
         rows = []
         for number, (protein, embedding) in enumerate(engine.run(computation, table.parts[split])):
+            refuse_infinite(protein.id, embedding.values)
             rows.append(embedding.values[None] if chosen is None else embedding.values[chosen[number]])
             on_protein(len(protein.sequence))
         answers = targets.known(split) if chosen is None else _answers_at(targets, split, chosen)

@@ -54,7 +54,13 @@ def finetune(
             if num_steps is not None:
                 steps.begin(num_steps, first_step, shows_perplexity=False)
 
-        watcher = Watcher(on_stage=enter, on_step=steps.advance, on_protein=counter.advance, stop=stop)
+        watcher = Watcher(
+            on_stage=enter,
+            on_step=steps.advance,
+            on_protein=counter.advance,
+            on_warning=lambda sentence: display.warn([sentence]),
+            stop=stop,
+        )
         summary = finetune_model(labels, options, on_plan=begin, watcher=watcher)
     display.summary(summary, *describe_summary(summary, said))
     if stop.status is not None and not summary.is_finished:

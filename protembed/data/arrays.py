@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from protembed.files import atomic_file, atomic_path
+from protembed.files import atomic_file
 
 # Rows of a map that are copied, to be converted and written.
 _ROWS_AT_ONCE = 128
@@ -65,6 +65,47 @@ def array_file(path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> Iter
         array.finish()
 
 
+class _Unfailing:
+    """A stream that keeps its first error to itself, and drops what is written from then on."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._stream, name)
+
+        def call(*arguments: Any) -> Any:
+            if self.error is None or name not in ("write", "flush", "truncate"):
+                try:
+                    return method(*arguments)
+                except OSError as error:
+                    self.error = self.error or error
+            return 0
+
+        return call
+
+
+@contextmanager
+def hdf5_file(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for writing; it appears under its name, complete, at the end.
+
+    HDF5 ends the process by a segmentation fault, later, where a file could not be closed: on a full disk it is told
+    nothing, and the error is raised when it has closed the file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_file(path) as stream:
+        unfailing = _Unfailing(stream)
+        try:
+            with h5py.File(unfailing, "w") as file:
+                yield file
+        finally:
+            if unfailing.error is not None:
+                raise unfailing.error
+
+
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays as an uncompressed `.npz`, atomically."""
     with atomic_file(path) as stream:
@@ -84,7 +125,7 @@ class LayeredMaps:
         self._stack, self._dtype, self._num_written = ExitStack(), np.dtype(dtype), 0
         self._is_hdf5, self._is_closed = path.suffix == ".h5", False
         if self._is_hdf5:
-            self._hdf5 = self._stack.enter_context(h5py.File(self._stack.enter_context(atomic_path(path)), "w"))
+            self._hdf5 = self._stack.enter_context(hdf5_file(path))
             self._maps = self._hdf5.create_dataset("attention", shape, self._dtype, track_times=False)
             return
         self._zip = self._stack.enter_context(zipfile.ZipFile(self._stack.enter_context(atomic_file(path)), "w"))

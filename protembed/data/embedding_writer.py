@@ -6,7 +6,7 @@ under its name at the end, the meta file last.
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from protembed.data.embeddings import FAILED, FAILED_HEADER, IDS, IDS_HEADER, META, companion, ids_line, publish
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.vectors import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
-from protembed.errors import DataError, NotFiniteError, OutputExistsError, RunInUseError
+from protembed.errors import DataError, NotFiniteError, OutputError, OutputExistsError
 from protembed.files import (
     copy_to_stdout,
-    exclusive_lock,
     flush_growing,
     is_unfinished,
     open_growing,
@@ -60,18 +59,6 @@ class VectorWriter(Protocol):
     def finish(self, refused: Sequence[RefusedRecord]) -> dict[str, Any]:
         """Make the result of what was added; return what is to be said of it."""
         ...
-
-
-def result_lock(output: Path) -> AbstractContextManager[None]:
-    """Hold a result while it is made; stdout has no rivals.
-
-    Raises:
-        RunInUseError: another process is writing this result.
-        OutputError: the folder cannot be written.
-    """
-    if output == STANDARD_STREAM:
-        return nullcontext()
-    return exclusive_lock(output.with_name(f".{output.name}.lock"), lambda holder: RunInUseError(output, holder))
 
 
 def unfinished(output: Path) -> Path:
@@ -125,16 +112,20 @@ def embeddings_writer(output: Path, fingerprint: Mapping[str, Any], *, force: bo
         return
     _make_way(output, fingerprint, force=force)
     partial = unfinished(output)
-    writer = EmbeddingsWriter(partial, output, fingerprint)
+    writer: EmbeddingsWriter | None = None
     is_worthless = False
     try:
+        writer = EmbeddingsWriter(partial, output, fingerprint)
         yield writer
     except DataError:
         is_worthless = True  # who mends the input has another input
         raise
     finally:
-        writer.close()
-        if is_worthless or not (writer.num_committed or writer.is_finished):
+        is_safe = (partial / _PROGRESS).exists()  # of an earlier process, where the disk is full from the beginning
+        if writer is not None:
+            writer.close()
+            is_safe = writer.num_committed > 0 or writer.is_finished
+        if is_worthless or not is_safe:
             remove(partial)
 
 
@@ -188,10 +179,17 @@ class EmbeddingsWriter:
         progress = self._recall()
         self.num_committed = self._num_proteins = progress["num_proteins"]
         self._counts = {name: progress[name] for name in _COUNTS}
-        self._streams = {name: open_growing(path, progress["bytes"][name]) for name, path in self._paths.items()}
-        if not self.num_committed:
-            self._streams["ids"].write(table_line(IDS_HEADER))
-        self._rows = _rows(self._streams["rows"], fingerprint, progress["num_rows"])
+        self._streams = dict[str, BinaryIO]()
+        try:
+            for name, path in self._paths.items():
+                self._streams[name] = open_growing(path, progress["bytes"][name])
+            with output_errors(output):
+                if not self.num_committed:
+                    self._streams["ids"].write(table_line(IDS_HEADER))
+                self._rows = _rows(self._streams["rows"], fingerprint, progress["num_rows"])
+        except OutputError:
+            self.close()
+            raise
 
     def _recall(self) -> dict[str, Any]:
         """Read how far the result has come; nowhere where it is begun, or less is there than should be."""

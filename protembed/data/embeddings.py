@@ -13,7 +13,7 @@ from protembed.data.fasta import OnIllegal, Record
 from protembed.data.selection import Shard
 from protembed.data.splits import sequence_sha256
 from protembed.data.vectors import FormatName
-from protembed.errors import OutputExistsError
+from protembed.errors import OutputError, OutputExistsError
 from protembed.files import move_into_place, remove
 from protembed.inputs import STANDARD_STREAM, read_json, sha256_of_file
 from protembed.outputs import is_there
@@ -146,13 +146,39 @@ def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float |
 
 
 def publish(partial: Path, output: Path) -> None:
-    """Rename the finished files into place; whoever is killed on the way is followed by one that goes on."""
-    meta, ids, failed = companion(output, META), companion(output, IDS), companion(output, FAILED)
-    if (partial / ids.name).exists():  # nothing is renamed yet: a list of failed records is an older result's
-        remove(meta)  # an older result is intact until here, and from here on no result
-        if not (partial / failed.name).exists():
-            remove(failed)
-    for target in (ids, failed, output, meta):
-        if (partial / target.name).exists():
+    """Rename the finished files into place; whoever is killed on the way is followed by one that goes on.
+
+    An older result is set aside, its meta file first: it is intact until here, and from here on no result.
+
+    Raises:
+        OutputError: something cannot be renamed; an older result is in its place again.
+    """
+    meta, ids = companion(output, META), companion(output, IDS)
+    targets = (ids, companion(output, FAILED), output, meta)
+    new = [target for target in targets if (partial / target.name).exists()]
+    older = {target: partial / f".{target.name}.0.old" for target in (meta, *targets[:-1])}
+    is_begun = ids not in new  # by a process that was killed, and what stands there is not an older result's
+    try:
+        if not is_begun:
+            for target, aside in older.items():
+                _move(target, aside)
+        for target in new:
             move_into_place(partial / target.name, target)
+    except OutputError:
+        if not is_begun:
+            _put_back(partial, new, older)
+        raise
     remove(partial)
+
+
+def _put_back(partial: Path, new: Sequence[Path], older: dict[Path, Path]) -> None:
+    for target in reversed(new):
+        if not (partial / target.name).exists():
+            move_into_place(target, partial / target.name)
+    for target in reversed(older):  # the meta file last
+        _move(older[target], target)
+
+
+def _move(source: Path, target: Path) -> None:
+    if source.exists():
+        move_into_place(source, target)

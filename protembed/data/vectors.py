@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.data.arrays import ArrayStream
+from protembed.data.arrays import ArrayStream, hdf5_file
 from protembed.data.splits import sequence_sha256
 from protembed.errors import ConfigError
-from protembed.files import atomic_file, atomic_path, scratch_file
+from protembed.files import atomic_file, scratch_file
 from protembed.inputs import STANDARD_STREAM
 from protembed.text import table_line
 
@@ -214,7 +214,7 @@ def make_h5(target: Path, rows: Path, members: Path, model_name: str, *, per_res
         per_residue: whether a protein has many rows.
     """
     with ExitStack() as stack:
-        file = stack.enter_context(h5py.File(stack.enter_context(atomic_path(target)), "w"))
+        file = stack.enter_context(hdf5_file(target))
         file.attrs["model_name"] = model_name
         source = stack.enter_context(rows.open("rb"))
         np.lib.format.read_magic(source)

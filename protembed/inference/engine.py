@@ -219,12 +219,14 @@ class _Pack:
     Attributes:
         crops: each (tokens,), uint8.
         rows: the protein of each, over all chunks.
+        names: of these proteins, where they have some.
         places: of each, the unique sequence of its chunk and which window of it this is.
         is_windows: which of the two.
     """
 
     crops: Sequence[Tokens]
     rows: Sequence[int]
+    names: Sequence[str | None]
     places: Sequence[tuple[int, int]]
     is_windows: bool
 
@@ -232,13 +234,20 @@ class _Pack:
     def of(cls, crops: Sequence[Tokens]) -> "_Pack":
         """Make a pack of crops that belong to nothing but themselves."""
         rows = range(len(crops))
-        return cls(crops=crops, rows=rows, places=[(row, 0) for row in rows], is_windows=False)
+        places, names = [(row, 0) for row in rows], [None] * len(crops)
+        return cls(crops=crops, rows=rows, names=names, places=places, is_windows=False)
 
     def __len__(self) -> int:
         return len(self.crops)
 
     def __getitem__(self, part: slice) -> "_Pack":
-        return _Pack(crops=self.crops[part], rows=self.rows[part], places=self.places[part], is_windows=self.is_windows)
+        return _Pack(
+            crops=self.crops[part],
+            rows=self.rows[part],
+            names=self.names[part],
+            places=self.places[part],
+            is_windows=self.is_windows,
+        )
 
 
 _Parts = list[tuple[tuple[int, int], Any]]
@@ -261,7 +270,7 @@ def compute_halving(computation: Computation[Result], one: _Pack) -> _Parts:
         if not is_out_of_memory(error):
             raise
         if len(one) == 1:
-            raise TooLongForMemoryError(len(one.crops[0])) from error
+            raise TooLongForMemoryError(len(one.crops[0]), one.names[0]) from error
     # Outside the handler, which keeps the tensors of the failed attempt alive.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -275,7 +284,8 @@ class _Chunk(Generic[Protein, Result]):
     def __init__(
         self, members: Sequence[Protein], first_row: int, computation: Computation[Result], tokens_per_pack: int
     ) -> None:
-        self._members, self._computation, self._tokens_per_pack = members, computation, tokens_per_pack
+        self._members, self._first_row = members, first_row
+        self._computation, self._tokens_per_pack = computation, tokens_per_pack
         self._rows: dict[str, int] = {}
         for row, member in enumerate(members, start=first_row):
             self._rows.setdefault(member.sequence, row)
@@ -306,9 +316,13 @@ class _Chunk(Generic[Protein, Result]):
                 yield _Pack(
                     crops=[crops[index] for index in chosen[part]],
                     rows=[rows[index] for index in chosen[part]],
+                    names=[self._name(rows[index]) for index in chosen[part]],
                     places=[places[index] for index in chosen[part]],
                     is_windows=is_windows,
                 )
+
+    def _name(self, row: int) -> str | None:
+        return getattr(self._members[row - self._first_row], "id", None)
 
     def receive(self, parts: _Parts) -> None:
         """Take up what was computed of a pack."""

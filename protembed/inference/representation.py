@@ -14,7 +14,7 @@ from protembed.config.shared import PoolingName
 from protembed.data.batching import Batch
 from protembed.data.windows import Span
 from protembed.device import to_device
-from protembed.errors import ConfigError
+from protembed.errors import ConfigError, NotFiniteError
 from protembed.inference.engine import Computation, LongProteins, Result
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder, Pack
@@ -203,6 +203,21 @@ def parse_poolings(pooling: str) -> tuple[PoolingName, ...]:
 def _refuse_repeated(option: str, value: str, parts: Sequence[str]) -> None:
     if len(set(parts)) < len(parts):
         raise ConfigError(option, value, "each can be named once")
+
+
+def refuse_infinite(record_id: str, values: NDArray[np.floating], what: str = "vectors") -> None:
+    """Refuse what was computed of a protein unless it is made of numbers.
+
+    Args:
+        record_id: of the protein.
+        values: computed in float32.
+        what: they are, for the message.
+
+    Raises:
+        NotFiniteError: they hold an infinity, or what is no number.
+    """
+    if not np.isfinite(values).all():
+        raise NotFiniteError(record_id, "float32", "float32", what=what)
 
 
 def _as_array(values: Tensor) -> NDArray[np.float32]:

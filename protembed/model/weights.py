@@ -63,12 +63,14 @@ def read_tensor(file: Any, name: str, path: Path) -> Tensor:
     """Read a tensor of numbers, in float32, from what `open_tensors` has opened.
 
     Raises:
-        ModelFormatError: it holds anything but floating-point numbers.
+        ModelFormatError: it holds anything but finite floating-point numbers.
     """
     dtype = file.get_slice(name).get_dtype()
     if dtype not in _FLOATS:
         raise ModelFormatError(path, f"{name} is of type {dtype}", f"one of {', '.join(_FLOATS)} is expected")
     tensor: Tensor = file.get_tensor(name)
+    if not tensor.isfinite().all():
+        raise ModelFormatError(path, f"{name} holds what is no finite number", "fetch or make the model again")
     return tensor.to(torch.float32)
 
 

@@ -12,7 +12,7 @@ import torch
 import protembed
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
-from protembed.data.embedding_writer import complete_interrupted, embeddings_writer, remove_leftovers, result_lock
+from protembed.data.embedding_writer import complete_interrupted, embeddings_writer, remove_leftovers
 from protembed.data.embeddings import finished_result, refuse_what_is_not_ours
 from protembed.data.fasta import ReadReport
 from protembed.data.selection import Selection, Shard
@@ -24,6 +24,7 @@ from protembed.inference.engine import Computation, inference_engine
 from protembed.inference.representation import Embedding, Representation, representation_of
 from protembed.inference.workload import Workload
 from protembed.inputs import STANDARD_STREAM, default_path, sha256_of_inputs
+from protembed.locks import result_lock
 from protembed.model.catalog import LocatedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 

@@ -23,8 +23,8 @@ from protembed.data.partition import Division, divide
 from protembed.data.similarity import nearest
 from protembed.data.targets import Targets, choose_task
 from protembed.device import choose_device, choose_precision
-from protembed.errors import ConfigError, OutputExistsError
-from protembed.files import atomic_directory, remove, spooled_stdin
+from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
+from protembed.files import atomic_directory, remove, remove_unfinished_beside, spooled_stdin
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import parse_poolings
 from protembed.inputs import default_path, read_json, sha256_of_inputs
@@ -145,6 +145,7 @@ def _finetune(
     device = choose_device(options.compute)
     run = RunDirectory(output.with_name(f"{output.name}.partial"))
     with run.locked(), inference_engine(options.compute, device, work.shape) as engine:
+        remove_unfinished_beside(output)
         # What stands at the output is to be replaced, an interrupted run of this very command to be gone on with.
         run.open(identity, lambda directory: None, force=config.force and not run.is_of(identity))
         rungs = ModelRungs(
@@ -160,7 +161,13 @@ def _finetune(
             device=device,
             watcher=watcher,
         )
-        climbed = Climb(rungs, work.division, work.targets, work.final).climb()
+        try:
+            climbed = Climb(rungs, work.division, work.targets, work.final).climb()
+        except DamagedRunError:
+            if not config.force:
+                raise
+            run.open(identity, lambda directory: None, force=True)
+            climbed = Climb(rungs, work.division, work.targets, work.final).climb()
         if climbed is None:
             return FinetuneSummary(output=None, task=work.final.task, ladder=None)
         watcher.on_stage("figures", None, 0)

@@ -33,7 +33,9 @@ from protembed.device import choose_device, peak_memory, worker_pool
 from protembed.errors import TooFewStructuresError
 from protembed.files import atomic_directory, spooled_stdin, write_json, write_table
 from protembed.inference.engine import Computation, Engine
+from protembed.inference.representation import refuse_infinite
 from protembed.inputs import default_path
+from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.outputs import refuse_existing, refuse_stdout
@@ -148,6 +150,7 @@ def inspect_attention(
     report = ReadReport()
     with (
         spooled_stdin(fasta) as paths,
+        result_lock(output),
         worker_pool(compute, device) as pool,
         atomic_directory(output, marker=_STATISTICS) as directory,
     ):
@@ -293,6 +296,7 @@ class _Inspection:
         """Take in what was computed of a protein."""
         row, name = len(self._rows), ""
         wanted = self._wanted_of(row)
+        refuse_infinite(record.id, protein.sums, "attention")
         self._statistics.add(protein)
         if row < self._config.num_maps:
             name = f"maps/{self._maps.finish(record, protein)}"

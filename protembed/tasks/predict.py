@@ -12,8 +12,9 @@ from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
 from protembed.files import output_stream
 from protembed.inference.engine import inference_engine
-from protembed.inference.representation import representation_of
+from protembed.inference.representation import refuse_infinite, representation_of
 from protembed.inputs import STANDARD_STREAM, default_path
+from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.heads import TaskHead
@@ -62,6 +63,7 @@ def predict_fasta(
     Raises:
         InputNotFoundError: the model was not fine-tuned.
         OutputExistsError: the table stands there already.
+        NotFiniteError: what is predicted of a protein is no number.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
     reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
@@ -75,9 +77,14 @@ def predict_fasta(
     predictions, threshold = representation_of(checkpoint).predictions(head), float(head.threshold)
     report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
-    with inference_engine(compute, device, checkpoint.encoder.shape) as engine, output_stream(output) as stream:
+    with (
+        result_lock(output),
+        inference_engine(compute, device, checkpoint.encoder.shape) as engine,
+        output_stream(output) as stream,
+    ):
         stream.write(table_line(["id", *prediction_header(head.classes)]))
         for record, output_of_head in engine.run(predictions, records):
+            refuse_infinite(record.id, output_of_head, "predictions")
             cells = prediction_cells(output_of_head, head.task, head.classes, threshold)
             stream.write(table_line([record.id, *cells]))
             on_protein(len(record.sequence))

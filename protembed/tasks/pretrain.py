@@ -140,7 +140,7 @@ class _Pretraining:
         began: float,
         warnings: Sequence[str],
     ) -> None:
-        config, self._run, self._options, self._warnings = options.pretrain, run, options, warnings
+        config, self._run, self._options = options.pretrain, run, options
         self._corpora = open_corpora(run.path("corpus"))
         tokens_per_pack = options.batches.tokens_per_pack or min(
             default_tokens_per_pack(device),
@@ -167,7 +167,7 @@ class _Pretraining:
             save_seconds=config.save_minutes * 60,
             processes=compute.processes,
         )
-        self._state.restore(objective, optimizers)
+        self._warnings = [*warnings, *self._state.restore(objective, optimizers)]
         run.cut_log(self._state.progress.step)
 
     def _measure_references(self, compute: Compute) -> References:

@@ -19,6 +19,7 @@ from protembed.inference.engine import inference_engine
 from protembed.inference.marginals import marginals_of
 from protembed.inference.variant_scores import Mutated, VariantScorer
 from protembed.inputs import STANDARD_STREAM, default_path
+from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.outputs import refuse_existing, refuse_input
@@ -101,7 +102,11 @@ def score_variants(
         mutated.count(rows.read(report))
         scorer = VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated)
         on_start(scorer.num_tokens())
-        with inference_engine(compute, device, checkpoint.encoder.shape) as engine, output_stream(output) as stream:
+        with (
+            result_lock(output),
+            inference_engine(compute, device, checkpoint.encoder.shape) as engine,
+            output_stream(output) as stream,
+        ):
             stream.write(f"{COMMENT}{columns[-1]}: {_formula(scoring.method)}\n".encode())
             stream.write(table_line([*rows.header, *columns]))
             for cells in _scored_rows(scorer.scores(engine, rows.read()), precision):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from protembed.data.labelled_plan import LabelledPlan, LabelledProteins
 from protembed.data.labels import LabelTable, Split
 from protembed.data.targets import Targets
 from protembed.device import default_tokens_per_pack
+from protembed.errors import DamagedRunError
 from protembed.files import atomic_path
+from protembed.inputs import sha256_of_file
 from protembed.metrics import best_threshold, label_curves
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import initialise
@@ -80,6 +83,7 @@ class EncoderTraining:
     Attributes:
         plan: the course of the training, step by step.
         state: how far it has come.
+        warnings: what the user should know about damaged checkpoints, in sentences.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class EncoderTraining:
             fast_factor=course.config.head_rate_factor,
         )
         self.state = RunState(run.path(""))
-        self.state.restore(self._objective, self._optimizers)
+        self.warnings = self.state.restore(self._objective, self._optimizers)
         run.cut_log(self.state.progress.step)
 
     def run(self, on_step: Callable[[StepReport], None], stop: Callable[[], bool]) -> bool:
@@ -145,7 +149,7 @@ class EncoderTraining:
             on_step(report)
         if not self.state.progress.is_finished(self.plan.num_steps, self.plan.patience):
             return False
-        self._objective.load_state_dict(load_file(self._run.path(_BEST)))
+        self._objective.load_state_dict(load_file(self._intact_best()))
         if self._course.method == "lora":
             merge_adapters(self._checkpoint.encoder)
         return True
@@ -159,6 +163,19 @@ class EncoderTraining:
     def _keep(self) -> None:
         with atomic_path(self._run.path(_BEST)) as temporary:
             write_tensors(self._objective.state_dict(), temporary)
+        self._run.revise(_BEST, sha256_of_file(self._run.path(_BEST)))
+
+    def _intact_best(self) -> Path:
+        """Name the file of the best weights.
+
+        Raises:
+            DamagedRunError: it is not what it was.
+        """
+        path = self._run.path(_BEST)
+        # What an earlier version kept has no hash.
+        if not path.exists() or sha256_of_file(path) != self._run.recall(_BEST, lambda: sha256_of_file(path)):
+            raise DamagedRunError(path, "the best weights of this training are missing or damaged")
+        return path
 
     def _validate(self) -> dict[str, float]:
         return {"valid_loss": evaluate(self._objective, self._valid_packs, self._course.compute).mean().item()}

@@ -115,59 +115,76 @@ class RunState:
         """Write a checkpoint of this step, and drop all but the newest ones.
 
         Raises:
-            DivergedError: a weight is no finite number; the earlier ones are intact.
+            DivergedError: a weight, or a number of an optimiser, is not finite; the earlier ones are intact.
             OutputError: it cannot be written; the earlier ones are intact.
         """
         self._last_saved = time.monotonic()
-        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+        optimizer_tensors = _optimizer_tensors(module, optimizers)
+        if not all(bool(value.isfinite().all()) for value in (*module.parameters(), *optimizer_tensors.values())):
             raise DivergedError(self.progress.step, 0)
         if not self._processes.is_first:
             return
         with atomic_directory(self._checkpoints / f"step-{self.progress.step:06d}") as directory:
             write_tensors(_on_cpu(module.state_dict()), directory / _WEIGHTS)
-            write_tensors(_on_cpu(_optimizer_tensors(module, optimizers)), directory / _OPTIMIZER)
+            write_tensors(_on_cpu(optimizer_tensors), directory / _OPTIMIZER)
             write_json(directory / _PROGRESS, dataclasses.asdict(self.progress))
             write_json(directory / _MANIFEST, {name: sha256_of_file(directory / name) for name in _FILES})
         for old in self._newest_first()[self._num_kept :]:
             remove(old)
 
-    def restore(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    def restore(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> list[str]:
         """Take up the newest intact checkpoint, in place; a run without any stays at its beginning.
+
+        Returns:
+            What the user should know about torn ones that were passed over, in sentences.
 
         Raises:
             DamagedRunError: there are checkpoints, but none is intact.
         """
-        name = self._processes.from_first(self._newest_intact() if self._processes.is_first else None)
+        found = self._newest_intact() if self._processes.is_first else None
+        name, warnings = self._processes.from_first(found)
         if name is None:
-            return
+            return []
         intact = self._checkpoints / name
         module.load_state_dict(load_file(intact / _WEIGHTS))
         _restore_optimizers(module, optimizers, load_file(intact / _OPTIMIZER))
         self.progress = Progress(**read_json(intact / _PROGRESS))
+        return list(warnings)
 
-    def _newest_intact(self) -> str | None:
-        """Name the newest intact checkpoint, and remove the torn ones after it."""
-        candidates = self._newest_first()
-        for number, directory in enumerate(candidates):
-            if _is_intact(directory):
-                for torn in candidates[:number]:
-                    remove(torn)
-                return directory.name
-        if candidates:
-            raise DamagedRunError(self._checkpoints, "none of the checkpoints is intact")
-        return None
+    def _newest_intact(self) -> tuple[str | None, list[str]]:
+        """Name the newest intact checkpoint, remove the torn ones after it, and say what was wrong with them."""
+        torn = dict[Path, str]()
+        for directory in self._newest_first():
+            damage = _damage(directory)
+            if damage is None:
+                for path in torn:
+                    remove(path)
+                passed_over = f"is passed over: the run goes on at {directory.name}"
+                return directory.name, [
+                    f"{path / name} is damaged, and its checkpoint {passed_over}" for path, name in torn.items()
+                ]
+            torn[directory] = damage
+        if torn:
+            newest, name = next(iter(torn.items()))
+            raise DamagedRunError(newest / name, "this is damaged, and none of the checkpoints is intact")
+        return None, []
 
     def _newest_first(self) -> list[Path]:
         found = self._checkpoints.glob("step-*")
         return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def _is_intact(directory: Path) -> bool:
+def _damage(directory: Path) -> str | None:
+    """Name the first file of a checkpoint that is not what it was; None where all are."""
+    name = _MANIFEST
     try:
         manifest = read_json(directory / _MANIFEST)
-        return all(sha256_of_file(directory / name) == manifest[name] for name in _FILES)
+        for name in _FILES:
+            if sha256_of_file(directory / name) != manifest[name]:
+                return name
     except (OSError, ValueError, LookupError, TypeError):
-        return False
+        return name
+    return None
 
 
 def _optimizer_tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:

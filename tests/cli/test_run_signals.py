@@ -1,11 +1,21 @@
+import os
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from typer.testing import CliRunner
+
+from protembed.cli.app import app
+from protembed.cli.display import Counter
+from protembed.cli.signals import leave_tidily_on_termination
+from protembed.cli.training_display import TrainingDisplay
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
 
 
+@pytest.mark.promise(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_step_saves_and_leaves(proteins_fasta, tmp_path, number, status):
@@ -23,3 +33,100 @@ def test_a_signal_finishes_the_step_saves_and_leaves(proteins_fasta, tmp_path, n
     assert "repeat the command to go on" in told
     assert "Traceback" not in told
     assert len(list((run / "checkpoints").glob("step-*/MANIFEST.json"))) == 1
+
+
+# In this process, by a step or a protein that sends the signal
+
+
+def invoke(arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def send_at(patches, shown, number, at, times=1):
+    """Let the display of a step or protein, counted from 1, be struck by a signal."""
+    advance, seen = shown.advance, []
+
+    def struck(self, report):
+        seen.append(report)
+        advance(self, report)
+        if len(seen) == at:
+            for _ in range(times):
+                os.kill(os.getpid(), number)
+
+    patches.setattr(shown, "advance", struck)
+    return seen
+
+
+@pytest.fixture
+def trainings(proteins, proteins_fasta, tiny_model, tmp_path):
+    """Commands that train for six steps at least, by the folder of their checkpoints."""
+    table = tmp_path / "labels.csv"
+    rows = [f"{protein},{number % 7}.5\n" for number, protein in enumerate(proteins)]
+    table.write_text("sequence,label\n" + "".join(rows))
+    return {
+        "a.run/checkpoints": [
+            *("pretrain", proteins_fasta, "--from", tiny_model, "-o", tmp_path / "a.run", "--steps", 6),
+            *("--tokens-per-batch", 256, "--crop-residues", 48, "--save-every", 100, "--validate-every", 100),
+        ],
+        "a.model.partial/model-0-0/checkpoints": [
+            *("finetune", table, "-m", tiny_model, "-o", tmp_path / "a.model", "--quick", "--method", "full"),
+            *("--tokens-per-batch", 1024, "--epochs", 2),
+        ],
+    }
+
+
+@pytest.mark.promise(3)
+@pytest.mark.parametrize("checkpoints", ["a.run/checkpoints", "a.model.partial/model-0-0/checkpoints"])
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_signal_saves_the_step_and_the_same_command_goes_on(
+    trainings, tmp_path, monkeypatch, checkpoints, number, status
+):
+    with monkeypatch.context() as patches:
+        send_at(patches, TrainingDisplay, number, at=2)
+        left = invoke(trainings[checkpoints])
+
+    assert left.exit_code == status
+    assert "Traceback" not in left.stderr
+    assert [path.name for path in (tmp_path / checkpoints).iterdir()] == ["step-000002"]
+    seen = send_at(monkeypatch, TrainingDisplay, number, at=0)
+    assert invoke(trainings[checkpoints]).exit_code == 0
+    assert seen[0].step == 3
+
+
+@pytest.mark.promise(3)
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_second_signal_leaves_at_once(trainings, tmp_path, monkeypatch, number, status):
+    send_at(monkeypatch, TrainingDisplay, number, at=2, times=2)
+
+    left = invoke(trainings["a.run/checkpoints"])
+
+    assert left.exit_code == status
+    assert "Traceback" not in left.stderr
+    assert not (tmp_path / "a.run/checkpoints").exists()
+    assert [path.name for path in tmp_path.rglob(".*")] == []
+
+
+@pytest.mark.promise(3)
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_signal_keeps_the_rows_that_are_safe_and_the_same_command_goes_on(
+    proteins_fasta, tiny_model, tmp_path, monkeypatch, number, status
+):
+    command = ["embed", proteins_fasta, "-m", tiny_model, "-o", tmp_path / "emb.npy"]
+    monkeypatch.setattr("protembed.inference.engine._TOKENS_PER_CHUNK", 800)
+    monkeypatch.setattr("protembed.inference.engine._MIN_TOKENS_PER_CHUNK", 800)
+    before = {one: signal.getsignal(one) for one, _ in SIGNALS}
+    try:
+        leave_tidily_on_termination()
+        with monkeypatch.context() as patches:
+            send_at(patches, Counter, number, at=20)
+            left = invoke(command)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    assert left.exit_code == status
+    assert "the same command goes on there" in left.stderr
+    assert "Traceback" not in left.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["emb.npy.partial"]
+    assert '"num_resumed": 0' not in invoke([*command, "--json"]).stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["emb.ids.tsv", "emb.meta.json", "emb.npy"]

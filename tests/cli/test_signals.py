@@ -6,6 +6,7 @@ import pytest
 from protembed.cli.signals import leave_tidily_on_termination, stop_on_signals
 
 
+@pytest.mark.promise(3)
 @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
 def test_the_first_signal_asks_to_stop_and_the_second_leaves(number, status):
     with stop_on_signals() as stop:
@@ -28,6 +29,7 @@ def test_the_earlier_handlers_are_put_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.promise(3)
 def test_before_the_first_step_a_signal_leaves_at_once():
     with stop_on_signals(), pytest.raises(SystemExit) as left:
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -35,6 +37,7 @@ def test_before_the_first_step_a_signal_leaves_at_once():
     assert left.value.code == 143
 
 
+@pytest.mark.promise(3)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_termination_or_its_early_warning_unwinds_the_stack(number):
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR1)}

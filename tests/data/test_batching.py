@@ -120,6 +120,7 @@ def test_even_packs_are_as_few_as_can_be_and_differ_by_less_than_one_protein(len
 # Pretraining
 
 
+@pytest.mark.promise(2)
 def test_a_step_is_a_function_of_seed_and_step_alone(corpus):
     walked = plan_of(corpus)
     steps = [walked.packs(step) for step in range(25)]

@@ -2,9 +2,6 @@ import io
 import itertools
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import zipfile
 from dataclasses import dataclass
 
@@ -17,14 +14,13 @@ from protembed.data.embedding_writer import (
     complete_interrupted,
     embeddings_writer,
     remove_leftovers,
-    result_lock,
     unfinished,
 )
 from protembed.data.embeddings import companion, finished_result, read_meta
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.splits import sequence_sha256
 from protembed.data.vectors import dataset_name
-from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError, RunInUseError
+from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError
 from protembed.inputs import STANDARD_STREAM, sha256_of_file
 
 SEQUENCES = ("MKT", "MXXKTA", "M", "AY")
@@ -302,6 +298,7 @@ def test_what_ends_before_anything_was_safe_leaves_no_file(tmp_path, kind, error
     assert names(tmp_path) == []
 
 
+@pytest.mark.promise(5)
 @every_kind
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 def test_an_older_result_stays_as_it_is_until_the_new_one_is_whole(tmp_path, kind, error):
@@ -340,6 +337,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path, kind):
         write(kind.output(tmp_path / "file"), kind)
 
 
+@pytest.mark.promise(5)
 @every_kind
 def test_a_disk_that_fills_up_keeps_what_was_safe(tmp_path, kind, undisturbed, monkeypatch):
     def fill_up(stream):
@@ -455,6 +453,7 @@ every_result = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.promise(1)
 @every_kind
 @every_result
 def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
@@ -483,6 +482,7 @@ def test_a_result_that_is_killed_at_any_step_is_completed_by_a_writer_alone(
         assert contents(folder) == expected, folder.name
 
 
+@pytest.mark.promise(1)
 @every_kind
 def test_whatever_a_kill_leaves_a_meta_file_never_stands_beside_what_it_does_not_describe(tmp_path, kind, monkeypatch):
     for folder in deaths(tmp_path, monkeypatch, kind):
@@ -546,6 +546,7 @@ def test_leftovers_of_another_command_stay(tmp_path):
 # What another command left
 
 
+@pytest.mark.promise(8)
 def test_an_unfinished_result_of_another_command_is_refused_by_the_names_of_its_differences(tmp_path):
     leave(tmp_path / "emb.npy", NPY)
     before = contents(unfinished(tmp_path / "emb.npy"))
@@ -650,47 +651,10 @@ def test_a_reader_of_stdout_that_left_is_told_apart_from_a_broken_stdout(kind, n
         write(STANDARD_STREAM, kind)
 
 
-# The lock
-
-
-def test_a_result_that_another_process_writes_is_refused_until_that_process_dies(tmp_path):
-    hold = (
-        "import sys, pathlib; from protembed.data.embedding_writer import result_lock\n"
-        "with result_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", hold, str(tmp_path / "emb.npy")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(RunInUseError, match=rf"emb\.npy is in use by process {other.pid} "):
-            with result_lock(tmp_path / "emb.npy"):
-                pass
-        with result_lock(tmp_path / "emb.h5"):
-            pass
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-
-    with result_lock(tmp_path / "emb.npy"):
-        write(tmp_path / "emb.npy", NPY)
-    assert names(tmp_path) == ["emb.ids.tsv", "emb.meta.json", "emb.npy"]
-
-
-def test_stdout_has_no_lock(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    with result_lock(STANDARD_STREAM), result_lock(STANDARD_STREAM):
-        assert names(tmp_path) == []
-
-
-def test_a_lock_where_nothing_can_be_written_is_an_output_error(tmp_path):
-    (tmp_path / "file").write_text("")
-
-    with pytest.raises(OutputError), result_lock(tmp_path / "file" / "emb.npy"):
-        pass
-
-
 # What must not be stored
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize(
     ("number", "dtype", "advice"),
     [

@@ -1,5 +1,6 @@
 import itertools
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from protembed.data.embeddings import (
 )
 from protembed.data.fasta import Record
 from protembed.data.splits import sequence_sha256
-from protembed.errors import OutputExistsError
+from protembed.errors import OutputError, OutputExistsError
 from protembed.inputs import STANDARD_STREAM, sha256_of_file
 
 FINGERPRINT = {
@@ -198,14 +199,43 @@ def test_the_meta_file_comes_last_and_an_older_one_goes_first(tmp_path, monkeypa
     moved = []
 
     def move(source, target):
-        assert not (tmp_path / "emb.meta.json").exists()
-        moved.append(target.name)
+        assert not (tmp_path / "emb.meta.json").exists() or not moved
+        moved.append(source.name if source.parent == tmp_path else target.name)
         source.replace(target)
 
     monkeypatch.setattr(embeddings, "move_into_place", move)
     publish(tmp_path / "emb.npy.partial", tmp_path / "emb.npy")
 
-    assert tuple(moved) == NAMES
+    assert tuple(moved) == ("emb.meta.json", *NAMES[:3], *NAMES)
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize("without", [(), ("emb.failed.tsv",)], ids=["with refused records", "without"])
+@pytest.mark.parametrize("is_moved", [False, True], ids=["before it is moved", "after"])
+def test_where_a_renaming_fails_the_older_result_is_in_its_place_again(tmp_path, monkeypatch, without, is_moved):
+    partial, num_failed = tmp_path / "emb.npy.partial", 0
+    for step in range(8):
+        lay_out(tmp_path, version="old")
+        lay_out(partial, version="new", without=without)
+        steps = itertools.count()
+
+        def move(source, target, steps=steps, step=step):
+            is_time = next(steps) == step
+            if is_moved or not is_time:
+                source.replace(target)
+            if is_time:
+                raise OutputError(str(target), "the disk is broken")
+
+        with monkeypatch.context() as patches, suppress(OutputError):
+            patches.setattr(embeddings, "move_into_place", move)
+            publish(partial, tmp_path / "emb.npy")
+        if partial.exists():
+            num_failed += 1
+            assert contents(tmp_path) == {name: f"old {name}" for name in sorted(NAMES)}
+            assert contents(partial) == new_result(without)
+            publish(partial, tmp_path / "emb.npy")
+        assert contents(tmp_path) == new_result(without)
+    assert num_failed == 8 - len(without)
 
 
 def die_at(step, patches):
@@ -224,6 +254,7 @@ def die_at(step, patches):
         patches.setattr(embeddings, name, mortal(getattr(embeddings, name)))
 
 
+@pytest.mark.promise(1)
 @pytest.mark.parametrize("without", [(), ("emb.failed.tsv",)], ids=["with refused records", "without"])
 @pytest.mark.parametrize("step", range(6))
 def test_a_publishing_that_is_killed_anywhere_is_completed_by_another(tmp_path, monkeypatch, without, step):

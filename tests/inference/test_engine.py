@@ -328,6 +328,7 @@ def with_memory_for(num_tokens, fail, compute=tokens_of, attempts=None):
     return limited
 
 
+@pytest.mark.promise(22)
 @pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 def test_a_pack_that_does_not_fit_is_halved_and_every_result_finds_its_place(records, pool, fail):
     attempts = []
@@ -340,6 +341,7 @@ def test_a_pack_that_does_not_fit_is_halved_and_every_result_finds_its_place(rec
         assert tokens.tolist() == [CLS, *encode(record.sequence).tolist(), EOS]
 
 
+@pytest.mark.promise(22)
 def test_halving_changes_no_vector(representation, records, pool):
     computation = representation.proteins()
     limited = replace(computation, whole=with_memory_for(390, OUT_OF_MEMORY["cuda"], computation.whole))
@@ -349,6 +351,7 @@ def test_halving_changes_no_vector(representation, records, pool):
     np.testing.assert_allclose(halved, vectors_of(Engine(pool=pool), computation, records), **PARITY)
 
 
+@pytest.mark.promise(22)
 def test_packs_of_windows_are_halved_too(records, pool):
     limited = with_memory_for(70, OUT_OF_MEMORY["cpu"])
 
@@ -371,11 +374,31 @@ def test_a_protein_that_does_not_fit_alone_is_told_of(records, pool, fail):
     assert "--window-residues" in str(caught.value)
 
 
+@pytest.mark.promise(22)
 def test_a_window_that_does_not_fit_alone_is_told_of(records, pool):
     limited = with_memory_for(59, OUT_OF_MEMORY["python"])
 
     with pytest.raises(TooLongForMemoryError, match="a stretch of 6[01] tokens alone"):
         results_of(Engine(pool=pool), windows_of(60, limited), records)
+
+
+@pytest.mark.promise(22)
+@pytest.mark.parametrize("window_residues", [None, 200])
+def test_the_protein_that_does_not_fit_alone_is_named(representation, records, pool, window_residues):
+    """The longest is on its way in one pack with others at first, or in windows."""
+    computation = replace(representation, window_residues=window_residues).proteins()
+    limited = replace(computation, whole=with_memory_for(150, OUT_OF_MEMORY["cuda"], computation.whole))
+    if limited.long is not None:
+        windows = with_memory_for(150, OUT_OF_MEMORY["cuda"], limited.long.windows)
+        limited = replace(limited, long=replace(limited.long, windows=windows))
+    engine = Engine(pool=pool, tokens_per_pack=1 << 14)
+
+    with pytest.raises(TooLongForMemoryError) as caught:
+        vectors_of(engine, limited, records)
+
+    (named,) = [record for record in records if record.id == caught.value.record_id]
+    assert len(named.sequence) > 148
+    assert str(caught.value).startswith(f"{named.id!r}: a stretch of ")
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(records, pool):

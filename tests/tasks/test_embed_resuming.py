@@ -42,6 +42,7 @@ KINDS = {
 }
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
 def test_who_takes_up_an_interrupted_run_gets_the_same_bytes(
     windowed_model, proteins_fasta, tmp_path, small_chunks, kind, options
@@ -61,6 +62,7 @@ def test_who_takes_up_an_interrupted_run_gets_the_same_bytes(
     assert 0 < summary.num_resumed == summary.num_proteins - len(resumed) < summary.num_proteins == 40
 
 
+@pytest.mark.promise(8)
 def test_an_unfinished_result_of_another_command_is_refused_unless_forced(
     windowed_model, proteins_fasta, tmp_path, small_chunks
 ):
@@ -81,6 +83,7 @@ def test_an_unfinished_result_of_another_command_is_refused_unless_forced(
     assert json.loads((tmp_path / "emb.meta.json").read_text())["pooling"] == ["max"]
 
 
+@pytest.mark.promise(8)
 def test_a_run_on_stdin_is_taken_up_and_found_done(windowed_model, proteins_fasta, tmp_path, small_chunks, give_stdin):
     def run(folder, content=None, **more):
         give_stdin(content or proteins_fasta.read_bytes())
@@ -130,6 +133,7 @@ def kill_when(is_time, command, output, delay):
     return process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.promise(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("emb.npy", []), ("emb.h5", ["--per-residue"])], ids=["npy", "h5"])
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(

@@ -1,16 +1,23 @@
 import csv
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from protembed.analysis.model_rungs import Watcher
-from protembed.errors import ChangedRunError, RunInUseError
+from protembed.cli.app import app
+from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
 from protembed.files import exclusive_lock
 from protembed.inputs import STANDARD_STREAM
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.finetune import finetune_model
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("num_steps", [2, 6, 9])
 def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path, method, num_steps, options):
@@ -28,6 +35,36 @@ def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path,
         assert (tmp_path / "parts.model" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow
+@pytest.mark.promise(1)
+def test_a_killed_training_is_resumed_bit_for_bit_and_leaves_nothing_stray(tables, tiny_model, tmp_path):
+    def command(name):
+        settings = "--method full --epochs 4 --tokens-per-batch 1024 --quick --threads 1 --quiet".split()
+        return [
+            "finetune",
+            str(tables / "regression.csv"),
+            "-m",
+            str(tiny_model),
+            "-o",
+            str(tmp_path / name),
+            *settings,
+        ]
+
+    assert CliRunner().invoke(app, command("whole.model")).exit_code == 0
+    with subprocess.Popen([sys.executable, "-m", "protembed", *command("killed.model")]) as process:
+        while process.poll() is None and not any(tmp_path.rglob("killed.model.partial/*/checkpoints/step-*")):
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+    assert CliRunner().invoke(app, command("killed.model")).exit_code == 0
+
+    for path in (tmp_path / "whole.model").iterdir():
+        assert (tmp_path / "killed.model" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.model", "whole.model"]
+
+
+@pytest.mark.promise(7)
 def test_two_trainings_cannot_share_a_directory(tables, tiny_model, tmp_path, options):
     with exclusive_lock(tmp_path / ".x.model.partial.lock", lambda holder: RuntimeError(holder)):
         with pytest.raises(RunInUseError):
@@ -47,6 +84,7 @@ def test_an_interrupted_replacement_goes_on_when_it_is_repeated(tables, tiny_mod
     assert load_checkpoint(output).record.configuration["method"] is None
 
 
+@pytest.mark.promise(8)
 def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp_path, options, give_stdin):
     output, seen = tmp_path / "x.model", []
     watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == 2)
@@ -61,6 +99,52 @@ def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp
     give_stdin((tables / "regression.csv").read_bytes())
     finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=Watcher(on_step=again.append))
     assert again[0].step == 3
+
+
+@pytest.mark.promise(8)
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 3}, "seed was 0, not 3"),
+        ({"epochs": 5}, "epochs was 2, not 5"),
+        ({"pooling": "max"}, "pooling was 'auto', not 'max'"),
+    ],
+)
+def test_a_training_of_other_settings_is_not_taken_up(tables, tiny_model, tmp_path, options, changes, named):
+    table, output = tables / "regression.csv", tmp_path / "x.model"
+    finetune_model(table, options(output, tiny_model), watcher=Watcher(stop=lambda: True))
+
+    with pytest.raises(ChangedRunError, match=named):
+        finetune_model(table, options(output, tiny_model, **changes))
+
+
+@pytest.mark.promise(4)
+def test_a_damaged_training_is_begun_anew_where_that_is_wanted(tables, tiny_model, tmp_path, options):
+    table, output = tables / "regression.csv", tmp_path / "x.model"
+    finetune_model(table, options(output, tiny_model), watcher=Watcher(stop=lambda: True))
+    for path in output.with_name("x.model.partial").rglob("step-*/weights.safetensors"):
+        path.write_bytes(b"torn")
+
+    with pytest.raises(DamagedRunError, match=r"weights\.safetensors: this is damaged.*pass --force to begin anew"):
+        finetune_model(table, options(output, tiny_model))
+
+    seen = []
+    finetune_model(table, options(output, tiny_model, force=True), watcher=Watcher(on_step=seen.append))
+    assert seen[0].step == 1
+
+
+@pytest.mark.promise(4)
+def test_whoever_goes_on_after_a_damaged_checkpoint_is_told(tables, tiny_model, tmp_path, options):
+    table, output, steps, told = tables / "regression.csv", tmp_path / "x.model", [], []
+    settings = {"epochs": 9, "patience": 9}
+    watcher = Watcher(on_step=steps.append, stop=lambda: bool(steps) and steps[-1].step == steps[-1].num_steps // 2)
+    finetune_model(table, options(output, tiny_model, **settings), watcher=watcher)
+    newest = max(output.with_name("x.model.partial").rglob("step-*"))
+    (newest / "optimizer.safetensors").unlink()
+
+    finetune_model(table, options(output, tiny_model, **settings), watcher=Watcher(on_warning=told.append))
+
+    assert [f"{newest.name}/optimizer.safetensors is damaged" in sentence for sentence in told] == [True]
 
 
 def test_where_no_epoch_is_better_than_the_frozen_encoder_it_is_kept_and_said(tables, tiny_model, tmp_path, options):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def test_the_exported_model_is_the_best_one_and_knows_its_window(undisturbed):
     assert f"perplexity {summary.valid_perplexity:.2f}" in (run / "model" / "README.md").read_text()
 
 
+@pytest.mark.promise(2)
 def test_a_stopped_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fasta):
     run, seen = tmp_path / "stopped.run", []
     stopped = pretrain_model([proteins_fasta], options(run), on_step=seen.append, stop=lambda: len(seen) == 3)
@@ -108,6 +110,7 @@ def test_the_number_of_threads_changes_no_bit(undisturbed, tmp_path, proteins_fa
     assert equal(final_weights(run), final_weights(undisturbed[0]))
 
 
+@pytest.mark.promise(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_killed_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fasta, seed):
@@ -133,6 +136,19 @@ def wait_for_step(run, step, process):
         time.sleep(0.01)
 
 
+@pytest.mark.promise(4)
+def test_whoever_goes_on_after_a_damaged_checkpoint_is_told(undisturbed, tmp_path, proteins_fasta):
+    run, plans = Path(shutil.copytree(undisturbed[0], tmp_path / "a.run")), []
+    (run / "checkpoints/step-000006/progress.json").write_text("{}")
+
+    pretrain_model([proteins_fasta], options(run), on_plan=plans.append)
+
+    named = "step-000006/progress.json is damaged, and its checkpoint is passed over: the run goes on at step-000004"
+    assert [named in warning for warning in plans[0].warnings].count(True) == 1
+    assert losses(run) == losses(undisturbed[0])
+    assert equal(final_weights(run), final_weights(undisturbed[0]))
+
+
 def test_a_finished_run_is_not_trained_again(undisturbed, proteins_fasta):
     run, summary = undisturbed
     steps = []
@@ -142,6 +158,7 @@ def test_a_finished_run_is_not_trained_again(undisturbed, proteins_fasta):
     assert (steps, again) == ([], summary)
 
 
+@pytest.mark.promise(8)
 def test_a_run_of_other_settings_or_data_is_refused_by_name(undisturbed, proteins_fasta, tmp_path):
     run, _ = undisturbed
     other_data = tmp_path / "other.fasta"

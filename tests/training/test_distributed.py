@@ -34,6 +34,7 @@ def pretrain(run, fasta, *launcher, steps=20):
     return [json.loads(line) for line in lines], result.stderr
 
 
+@pytest.mark.promise(2)
 @pytest.mark.slow
 def test_two_processes_see_the_records_and_masks_of_one_and_their_losses_agree(tmp_path, proteins_fasta):
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -52,6 +53,7 @@ def test_two_processes_see_the_records_and_masks_of_one_and_their_losses_agree(t
     }
 
 
+@pytest.mark.promise(2)
 @pytest.mark.slow
 def test_a_run_of_one_process_is_taken_up_by_two(tmp_path, proteins_fasta):
     run, two = tmp_path / "a.run", ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from protembed.config.optimizer import OptimizerConfig
 from protembed.config.task import TASKS
 from protembed.data.alphabet import encode
 from protembed.data.targets import Targets
+from protembed.errors import DamagedRunError
 from protembed.model.checkpoint import load_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.training.distributed import Compute
@@ -199,6 +201,7 @@ def test_the_head_learns_faster_than_the_encoder(begin):
 # Interruptions and the end
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_stopped_training_goes_on_bit_for_bit_as_if_undisturbed(begin, ignorant, weights_of, same_bits, method):
     options = {"head": ignorant, "method": method, "patience": 9}
@@ -228,6 +231,39 @@ def test_a_finished_training_gives_the_same_model_again(begin, fitted, weights_o
 
     assert finish(again) == []
     assert same_bits(all_weights(same_checkpoint, weights_of), all_weights(checkpoint, weights_of))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {"deleted": Path.unlink, "flipped": flip, "longer": lambda path: path.write_bytes(path.read_bytes() + b"x")}
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_best_weights_are_never_loaded_and_are_named(begin, fitted, tmp_path, damage):
+    finish(begin(head=fitted[0])[0])
+    damage(tmp_path / "run/best.safetensors")
+
+    with pytest.raises(DamagedRunError, match=r"best\.safetensors: the best weights of this training are missing or"):
+        finish(begin(head=fitted[0])[0])
+
+
+@pytest.mark.promise(4)
+def test_a_damaged_checkpoint_is_told_and_the_training_goes_on_from_the_one_before(begin, fitted, tmp_path):
+    training, _, _ = begin(head=fitted[0])
+    finish(training)
+    newest = max((tmp_path / "run/checkpoints").iterdir())
+    flip(newest / "weights.safetensors")
+
+    again, _, _ = begin(head=fitted[0])
+
+    assert [f"{newest.name}/weights.safetensors is damaged" in warning for warning in again.warnings] == [True]
+    assert 0 < again.state.progress.step < training.plan.num_steps
+    finish(again)
 
 
 @pytest.mark.parametrize("patience", [1, 2])

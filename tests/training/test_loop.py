@@ -156,6 +156,7 @@ def test_a_pack_without_targets_does_not_disturb_the_others(
     assert same_bits(weights_of(masked_lm), weights_of(alone))
 
 
+@pytest.mark.promise(6)
 def test_a_loss_that_is_not_finite_leaves_the_weights_alone(regression, value_packs, pool, weights_of, same_bits):
     before = weights_of(regression)
 
@@ -309,6 +310,7 @@ def test_the_best_loss_outlives_an_interruption(begin):
     assert (run.progress.best_loss, run.progress.best_step) == (1.5, 3)
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("config", [ADAMW, SGD, MUON], ids=["adamw", "sgd", "muon"])
 def test_a_stopped_run_goes_on_bit_for_bit_as_if_undisturbed(begin, config, weights_of, same_bits):
     whole, whole_model, _ = begin(7, name="whole", config=config)
@@ -323,6 +325,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_as_if_undisturbed(begin, config, weig
     assert same_bits(weights_of(model), weights_of(whole_model))
 
 
+@pytest.mark.promise(2, 4)
 def test_a_run_taken_up_at_an_older_checkpoint_ends_with_the_same_bits(begin, tmp_path, weights_of, same_bits):
     whole, whole_model, _ = begin(8)
     losses = [report.train_loss for report in whole]
@@ -401,6 +404,7 @@ def test_five_skipped_steps_in_a_row_are_divergence(diverging):
     assert (caught.value.step, caught.value.num_skipped) == (6, 5)
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_validation_that_is_not_finite_is_divergence_and_never_the_best(begin, loss):
     losses = iter([2.5, loss])

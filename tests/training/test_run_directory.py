@@ -43,6 +43,7 @@ def test_the_same_command_takes_the_run_up(run, tmp_path):
     RunDirectory(tmp_path / "run").open(dict(reversed(IDENTITY.items())), never, force=False)
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -175,6 +176,7 @@ def test_a_log_that_is_no_log_is_damage(run, tmp_path):
 # Several at once
 
 
+@pytest.mark.promise(7)
 def test_two_runs_cannot_hold_one_directory(run, tmp_path):
     with run.locked(), pytest.raises(RunInUseError, match=f"in use by process {os.getpid()} on"):
         with RunDirectory(tmp_path / "run").locked():
@@ -185,6 +187,7 @@ def test_two_runs_cannot_hold_one_directory(run, tmp_path):
         pass
 
 
+@pytest.mark.promise(7)
 @pytest.mark.slow
 def test_the_lock_of_a_dead_holder_is_taken_over(tmp_path):
     code = (
@@ -225,6 +228,7 @@ def test_a_decision_can_be_revised_and_is_remembered(run, tmp_path):
     assert again.recall("plan", lambda: 7) == 5
 
 
+@pytest.mark.promise(1)
 def test_what_a_killed_beginning_left_beside_the_run_is_swept(tmp_path):
     (tmp_path / ".run.123.tmp").mkdir()
     (tmp_path / ".run.mine").mkdir()

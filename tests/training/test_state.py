@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -127,6 +128,7 @@ def test_checkpoints_are_ordered_by_number_not_by_name(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["step-1000000", "step-1000001"]
 
 
+@pytest.mark.promise(4)
 @pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("name", FILES)
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(saved, tmp_path, name, damage):
@@ -139,12 +141,64 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(saved, tmp_path, na
     assert older.exists()
 
 
+def damages(whole):
+    """Damage a file in every way that a disk, a copy or a kill can; a bit is flipped at as many places as it is cut."""
+    sixteenths = [len(whole) * part // 16 for part in range(16)]
+    yield from (whole[:end] for end in sixteenths)
+    for bit, place in enumerate([*sixteenths, len(whole) - 1]):
+        yield whole[:place] + bytes([whole[place] ^ 1 << bit % 8]) + whole[place + 1 :]
+    yield whole + b"x"
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize("name", FILES)
+def test_of_a_damaged_checkpoint_the_file_is_named_and_the_one_before_is_used(saved, tmp_path, name):
+    older_model, _ = saved(1)
+    older_weights = [parameter.clone() for parameter in older_model.parameters()]
+    saved_again = advance_by_one(tmp_path)
+    _, newest = checkpoints(tmp_path)
+    kept, whole = shutil.copytree(newest, tmp_path / "kept"), (newest / name).read_bytes()
+
+    for number, damaged in enumerate([None, *damages(whole)]):
+        shutil.rmtree(newest, ignore_errors=True)
+        shutil.copytree(kept, newest)
+        (newest / name).unlink()
+        if damaged is not None:
+            (newest / name).write_bytes(damaged)
+        state, (model, optimizers) = RunState(tmp_path), model_and_optimizers()
+
+        (warning,) = state.restore(model, optimizers)
+
+        # A changed hash in the manifest is that of the file that it names.
+        assert warning.startswith(str(newest / ("" if name == "MANIFEST.json" else name))), number
+        assert "is damaged" in warning and "goes on at step-000001" in warning
+        assert all(map(torch.equal, model.parameters(), older_weights))
+        assert not all(map(torch.equal, model.parameters(), saved_again.parameters()))
+        assert not newest.exists()
+
+
+def advance_by_one(directory):
+    state, model, optimizers = restored(directory)
+    advance(state, model, optimizers)
+    return model
+
+
+def test_an_intact_checkpoint_is_taken_up_without_a_word(saved, tmp_path):
+    saved(2)
+    state, (model, optimizers) = RunState(tmp_path), model_and_optimizers()
+
+    assert state.restore(model, optimizers) == []
+    assert state.progress.step == 2
+
+
+@pytest.mark.promise(4)
 def test_a_run_whose_checkpoints_are_all_torn_is_damaged(saved, tmp_path):
     saved(2)
     for checkpoint in checkpoints(tmp_path):
         (checkpoint / "weights.safetensors").unlink()
 
-    with pytest.raises(DamagedRunError, match="none of the checkpoints is intact; pass --force"):
+    named = r"step-000002/weights\.safetensors: this is damaged"
+    with pytest.raises(DamagedRunError, match=f"{named}, and none of the checkpoints is intact; pass --force"):
         restored(tmp_path)
 
 
@@ -166,6 +220,7 @@ def test_leftovers_of_a_killed_save_are_no_checkpoints(saved, tmp_path):
     assert restored(tmp_path)[0].progress.step == 2
 
 
+@pytest.mark.promise(5)
 def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_path, monkeypatch):
     model, optimizers = saved(2)
     state = restored(tmp_path)[0]
@@ -180,6 +235,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000001", "step-000002"]
 
 
+@pytest.mark.promise(6)
 def test_weights_that_are_no_numbers_never_reach_a_checkpoint(saved, tmp_path):
     model, optimizers = saved(2)
     state = restored(tmp_path)[0]
@@ -189,5 +245,16 @@ def test_weights_that_are_no_numbers_never_reach_a_checkpoint(saved, tmp_path):
     state.progress.step += 1
     with pytest.raises(DivergedError):
         state.save(model, optimizers)
+
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000001", "step-000002"]
+
+
+@pytest.mark.promise(6)
+def test_moments_that_are_no_numbers_never_reach_a_checkpoint(saved, tmp_path):
+    model, optimizers = saved(2)
+    next(iter(optimizers[0].state.values()))["exp_avg_sq"].fill_(float("inf"))
+
+    with pytest.raises(DivergedError):
+        restored(tmp_path)[0].save(model, optimizers)
 
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000001", "step-000002"]

@@ -1,0 +1,311 @@
+"""Whatever fails while something is written: the old result stays, status 1, one sentence, nothing stray."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from protembed.cli.app import app
+from protembed.config.shapes import EncoderShape
+from protembed.files import exclusive_lock
+from protembed.model.checkpoint import new_checkpoint, save_checkpoint
+
+# Every fault of every command takes some minutes; a few of each are tried otherwise.
+LONG = os.environ.get("PROTEMBED_LONG_TESTS") == "1"
+
+
+def invoke(arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): told(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def told(path):
+    """The bytes of a file, without the pace of a training, which no two runs share."""
+    if path.name != "metrics.jsonl":
+        return path.read_bytes()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "per_second" not in name} for line in lines]
+
+
+class Fault:
+    """Lets one operation on a disk fail: the n-th of all that write, flush, sync, rename or make a folder."""
+
+    def __init__(self, number, error=errno.ENOSPC):
+        self.number, self.error, self.count = number, error, 0
+
+    def strike(self):
+        self.count += 1
+        if self.count == self.number:
+            raise OSError(self.error, os.strerror(self.error))
+
+    def before(self, function):
+        def call(*arguments, **options):
+            self.strike()
+            return function(*arguments, **options)
+
+        return call
+
+    def open(self, opened):
+        def call(path, mode="r", *arguments, **options):
+            stream = opened(path, mode, *arguments, **options)
+            return stream if set(mode) <= set("rbt") else Stream(stream, self)
+
+        return call
+
+
+class Stream:
+    """A stream of Python's whose writing and flushing may fail."""
+
+    def __init__(self, stream, fault):
+        self._stream = stream
+        self.write, self.flush = fault.before(stream.write), fault.before(stream.flush)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._stream.close()
+
+
+def under(fault, arguments):
+    """Run a command while a fault lies in wait; tell what came of it, and how many operations there were."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(os, "fsync", fault.before(lambda descriptor: None))  # there is no power cut to survive
+        for name in ("replace", "rename", "mkdir", "write"):
+            patches.setattr(os, name, fault.before(getattr(os, name)))
+        patches.setattr(Path, "open", fault.open(Path.open))
+        result = invoke(arguments)
+    return result, fault.count
+
+
+@pytest.fixture(scope="module")
+def inputs(proteins, tmp_path_factory):
+    """A very small model, one that was fine-tuned, proteins and labels."""
+    folder = tmp_path_factory.mktemp("inputs")
+    checkpoint = new_checkpoint(EncoderShape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
+    save_checkpoint(checkpoint, folder / "tiny", "# tiny\n")
+    cut = [protein[:40] for protein in proteins[:12]]
+    for name, number in (("three", 3), ("twelve", 12)):
+        records = (f">p{row}\n{sequence}\n" for row, sequence in enumerate(cut[:number]))
+        (folder / f"{name}.fasta").write_text("".join(records))
+    splits = ["train"] * 6 + ["valid"] * 3 + ["test"] * 3
+    rows = (f"p{row},{cut[row]},{row**2 % 7}.5,{split}\n" for row, split in enumerate(splits))
+    (folder / "labels.csv").write_text("id,sequence,label,split\n" + "".join(rows))
+    variants = (f"{cut[0]},{cut[0][place]}{place + 1}A\n" for place in (2, 5))
+    (folder / "variants.csv").write_text("sequence,mutation\n" + "".join(variants))
+    finetune = ["finetune", folder / "labels.csv", "-m", folder / "tiny", "-o", folder / "tuned", "--quick"]
+    assert invoke([*finetune, "--method", "frozen"]).exit_code == 0
+    return folder
+
+
+# What each command writes, where another of its results stands already; and how many of its faults are tried.
+COMMANDS = {
+    "emb.npy": ("embed {i}/three.fasta -m {i}/tiny -o {o}", "--pooling max", 12),
+    "emb.h5": ("embed {i}/three.fasta -m {i}/tiny -o {o} --per-residue", "--layer 0", 6),
+    "p.tsv": ("predict {i}/three.fasta -m {i}/tuned -o {o}", "", 5),
+    "s.tsv": ("score {i}/variants.csv -m {i}/tiny -o {o}", "--method wildtype-marginals", 4),
+    "a.attention": ("inspect-attention {i}/three.fasta -m {i}/tiny -o {o} --num-maps 1", "--layers 1", 1),
+    "f.model": ("finetune {i}/labels.csv -m {i}/tiny -o {o} --quick --method full --epochs 1", "--seed 1", 2),
+    "new.run": (
+        "pretrain {i}/twelve.fasta --valid {i}/three.fasta --from {i}/tiny -o {o} --steps 2 --save-every 1 "
+        "--validate-every 1 --tokens-per-batch 64 --crop-residues 20",
+        None,
+        3,
+    ),
+}
+every_command = pytest.mark.parametrize("name", COMMANDS)
+
+
+def command(name, inputs, folder):
+    """Spell the command that makes a result of this name in a folder."""
+    return [*COMMANDS[name][0].format(i=inputs, o=folder / name).split(), "--quiet"]
+
+
+def lay_out(name, inputs, folder):
+    """Make a folder in which the result of another command stands; pretraining has none, for `--force` begins anew."""
+    folder.mkdir()
+    other = COMMANDS[name][1]
+    if other is not None:
+        assert invoke([*command(name, inputs, folder), *other.split()]).exit_code == 0
+    return contents(folder)
+
+
+def assert_refused_tidily(result, folder, before):
+    """A command said one sentence, and left what stood there, and nothing else but what it goes on with."""
+    said = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    after = contents(folder)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert [line.startswith("protembed: ") for line in said] == [True], said
+    assert "could not be written" in said[0]
+    assert {path: after.get(path) for path in before} == before
+    left = {path.split("/")[0] for path in after} - {path.split("/")[0] for path in before}
+    assert all(path.endswith(".partial") or path == "new.run" for path in left), left
+    assert [path.name for path in folder.rglob(".*")] == []
+
+
+@pytest.mark.promise(5)
+@every_command
+def test_whatever_write_sync_or_renaming_fails_the_old_result_stays(name, inputs, tmp_path):
+    before, arguments = lay_out(name, inputs, tmp_path / "old"), ["--force"]
+    if name == "new.run":
+        arguments = []
+    whole = shutil.copytree(tmp_path / "old", tmp_path / "whole")
+    result, all_of_them = under(Fault(0), [*command(name, inputs, whole), *arguments])
+    assert result.exit_code == 0
+    expected, num_failed = contents(whole), 0
+
+    num_tried = all_of_them if LONG else min(all_of_them, COMMANDS[name][2])
+    for number in np.ceil((np.arange(num_tried) + 0.5) * all_of_them / num_tried).astype(int):
+        folder = shutil.copytree(tmp_path / "old", tmp_path / f"fault-{number}")
+        result, count = under(Fault(number), [*command(name, inputs, folder), *arguments])
+        assert count >= number, result.stderr
+        if result.exit_code == 0:  # a folder was there already, or its list of names could not be flushed
+            assert contents(folder) == expected
+            continue
+        num_failed += 1
+        assert_refused_tidily(result, folder, before)
+        assert invoke([*command(name, inputs, folder), *arguments]).exit_code == 0
+        assert contents(folder) == expected
+        shutil.rmtree(folder)
+    assert num_failed
+
+
+@pytest.mark.promise(5)
+@pytest.mark.parametrize(
+    ("name", "room"),
+    [
+        ("emb.npy", 0),
+        ("emb.npy", 700),
+        ("emb.h5", 9_000),
+        ("emb.h5", 14_000),
+        ("p.tsv", 10),
+        ("s.tsv", 60),
+        ("a.attention", 2_000),
+    ]
+    + [("f.model", 20_000), ("new.run", 700), ("new.run", 8_000)],
+)
+def test_on_a_full_disk_the_old_result_stays(name, room, inputs, tmp_path):
+    """Whoever writes, a library too, may make no file larger than this."""
+    folder = tmp_path / "full"
+    before = lay_out(name, inputs, folder)
+    arguments = [*command(name, inputs, folder), *([] if name == "new.run" else ["--force"])]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        result = invoke(arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert_refused_tidily(result, folder, before)
+
+
+# Killed
+
+
+class Snapshots(Fault):
+    """Copies a folder before some of the operations on a disk: what a kill at that moment would leave."""
+
+    def __init__(self, folder, copies, numbers):
+        super().__init__(0)
+        self._folder, self._copies, self._numbers = folder, copies, set(numbers)
+
+    def strike(self):
+        self.count += 1
+        if self.count in self._numbers:
+            shutil.copytree(self._folder, self._copies / f"kill-{self.count}")
+
+
+def assert_nothing_is_half_written(folder, before, expected):
+    """What has a final name is the older result's or the new one's, and a run has lost one save interval at most."""
+    for path, content in contents(folder).items():
+        is_hidden = any(part.startswith(".") for part in Path(path).parts)
+        if not is_hidden and not path.startswith("new.run/") and ".partial/" not in path:
+            assert content in (before.get(path), expected.get(path)), path
+    for torn in folder.rglob("step-*"):
+        assert torn.name.startswith(".") or (torn / "MANIFEST.json").exists()
+    if (folder / "new.run/metrics.jsonl").exists():
+        steps = [int(path.name[5:]) for path in (folder / "new.run/checkpoints").glob("step-*")]
+        assert len(told(folder / "new.run/metrics.jsonl")) - max(steps, default=0) <= 1
+
+
+@pytest.mark.promise(1)
+@every_command
+def test_after_a_kill_at_any_write_the_next_run_ends_with_the_same_bytes_and_nothing_stray(name, inputs, tmp_path):
+    before, arguments = lay_out(name, inputs, tmp_path / "old"), ["--force"]
+    if name == "new.run":
+        arguments = []
+    whole = shutil.copytree(tmp_path / "old", tmp_path / "whole")
+    _, all_of_them = under(Fault(0), [*command(name, inputs, whole), *arguments])
+    num_tried = all_of_them if LONG else min(all_of_them, COMMANDS[name][2])
+    numbers = np.ceil((np.arange(num_tried) + 0.7) * all_of_them / num_tried).astype(int).tolist()
+    running = shutil.copytree(tmp_path / "old", tmp_path / "running")
+
+    result, _ = under(Snapshots(running, tmp_path, numbers), [*command(name, inputs, running), *arguments])
+
+    assert result.exit_code == 0
+    expected = contents(whole)
+    assert contents(running) == expected
+    for number in numbers:
+        folder = tmp_path / f"kill-{number}"
+        assert_nothing_is_half_written(folder, before, expected)
+        assert invoke([*command(name, inputs, folder), *arguments]).exit_code == 0
+        assert contents(folder) == expected, number
+        shutil.rmtree(folder)
+
+
+@pytest.mark.promise(7)
+@every_command
+def test_two_commands_cannot_make_one_result_at_once(name, inputs, tmp_path):
+    lock = tmp_path / (".f.model.partial.lock" if name == "f.model" else f".{name}.lock")
+
+    with exclusive_lock(lock, RuntimeError):
+        result = invoke(command(name, inputs, tmp_path))
+
+    assert result.exit_code == 1
+    assert f"{name}" in result.stderr and f"is in use by process {os.getpid()} on" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# Where nobody may write
+
+
+@pytest.fixture
+def read_only(inputs):
+    """A folder in which nobody may write, root for this while neither, with all that is read beside it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(shutil.copytree(inputs, Path(name) / "inputs")).parent
+        (folder / "out").mkdir()
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65534)
+        yield folder
+        os.seteuid(before)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+
+
+@pytest.mark.promise(5)
+@every_command
+def test_a_read_only_folder_is_told_in_one_sentence(name, read_only):
+    result = invoke(command(name, read_only / "inputs", read_only / "out"))
+
+    assert_refused_tidily(result, read_only / "out", {})
+    assert "Permission denied" in result.stderr
+    assert list((read_only / "out").iterdir()) == []

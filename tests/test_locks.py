@@ -1,0 +1,72 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from protembed.errors import OutputError, RunInUseError
+from protembed.inputs import STANDARD_STREAM
+from protembed.locks import result_lock
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.promise(7)
+def test_a_result_that_another_process_writes_is_refused_until_that_process_dies(tmp_path):
+    hold = (
+        "import sys, pathlib; from protembed.locks import result_lock\n"
+        "with result_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "emb.npy")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunInUseError, match=rf"emb\.npy is in use by process {other.pid} "):
+            with result_lock(tmp_path / "emb.npy"):
+                pass
+        with result_lock(tmp_path / "emb.h5"):
+            pass
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+
+    with result_lock(tmp_path / "emb.npy"):
+        (tmp_path / "emb.npy").write_bytes(b"vectors")
+    assert names(tmp_path) == ["emb.npy"]
+
+
+@pytest.mark.promise(1)
+def test_what_a_killed_process_left_beside_its_result_is_swept_away_by_the_next(tmp_path):
+    for name in (".p.tsv.123.tmp.tsv", ".other.tsv.123.tmp.tsv"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".p.tsv.456.tmp").mkdir()
+
+    with result_lock(tmp_path / "p.tsv"):
+        assert names(tmp_path) == [".other.tsv.123.tmp.tsv", ".p.tsv.lock"]
+
+
+def test_stdout_has_no_lock(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    with result_lock(STANDARD_STREAM), result_lock(STANDARD_STREAM):
+        assert names(tmp_path) == []
+
+
+def test_a_lock_where_nothing_can_be_written_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OutputError), result_lock(tmp_path / "file" / "emb.npy"):
+        pass
+
+
+def test_a_lock_on_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def fill_up(*_):
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("os.write", fill_up)
+
+    with pytest.raises(OutputError, match=r"\.emb\.npy\.lock could not be written \(disk full\)"):
+        with result_lock(tmp_path / "emb.npy"):
+            pass
+
+    assert names(tmp_path) == []
