@@ -1,6 +1,7 @@
 """What protembed promises, and which tests prove it. `python tests/test_promises.py` renews the README's table."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,13 +69,10 @@ def _proofs_in(path: Path) -> Iterator[Proof]:
 
 def table() -> str:
     """Spell promises and proofs in Markdown."""
-    lines = ["| | promise | proven by |", "|---|---|---|"]
+    lines = ["| | promise | tests in |", "|---|---|---|"]
     for number, promise in PROMISES.items():
-        names = dict[str, list[str]]()
-        for proof in proofs():
-            if proof.promise == number:
-                names.setdefault(proof.path, []).append(f"`{proof.name}`")
-        proven = "; ".join(f"[{Path(path).name}]({path}): {', '.join(tests)}" for path, tests in names.items())
+        files = Counter(proof.path for proof in proofs() if proof.promise == number)
+        proven = ", ".join(f"[{Path(path).stem}]({path}) {num}" for path, num in files.items())
         lines.append(f"| {number} | {promise} | {proven} |")
     return "\n".join(lines) + "\n"
 
