@@ -1,10 +1,13 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from protembed.cli.app import main
 
 # Whatever writes data or words to stdout, however little.
 DATA = (
@@ -17,6 +20,7 @@ DATA = (
     "predict small.fasta -m predictor -o -",
     "score variants.csv -m predictor -o -",
 )
+READ = ("--help", "models", *DATA[5:7])
 SUMMARIES = (
     "models --json",
     "embed small.fasta -m predictor -o {made}.npy --json",
@@ -27,23 +31,14 @@ SUMMARIES = (
     "finetune small.csv -m predictor -o {made} --method frozen --quick --json",
     "inspect-attention small.fasta -m predictor -o {made} --num-maps 0 --json",
 )
-# Each command in a process of its own, as a shell would start it, but torch is imported once for all: they are forks.
+# Each command as a shell would start it, but torch is imported once for all: they are forks.
 RUN_EACH = """
 import json, os, sys, tempfile, traceback
-import torch
 import protembed.cli.app as program
-import protembed.report.finetuning, protembed.tasks.inspect_attention, protembed.tasks.score, protembed.tasks.check
-import protembed.tasks.predict, protembed.tasks.pretrain
+import protembed.tasks.embed, protembed.tasks.predict
 
-def open_stdout(kind):
-    if kind == "full":
-        return os.open("/dev/full", os.O_WRONLY)
-    reading, writing = os.pipe()
-    os.close(reading)
-    return writing
-
-def run(command, kind, stderr):
-    os.dup2(open_stdout(kind), 1)
+def run(command, stdout, stderr):
+    os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     sys.argv = ["protembed", *command.split()]
     try:
@@ -59,13 +54,15 @@ def run(command, kind, stderr):
         status = 120  # as the interpreter ends then, which takes a second to take torch apart
     os._exit(status)
 
-for number, command in enumerate(sys.argv[2:]):
+for command in sys.argv[1:]:
+    reading, writing = os.pipe()
+    os.close(reading)
     with tempfile.TemporaryFile() as stderr:
         if (child := os.fork()) == 0:
-            run(command.format(made=f"made{number}"), sys.argv[1], stderr.fileno())
+            run(command, writing, stderr.fileno())
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        status = 128 - status if status < 0 else status  # as a shell tells the end by a signal
         stderr.seek(0)
+        status = 128 - status if status < 0 else status  # as a shell tells the end by a signal
         print(json.dumps([command, status, stderr.read().decode()]), flush=True)
 """
 
@@ -82,35 +79,49 @@ def place(small_fasta, small_table, small_variants, predictor, invoke, tmp_path_
     return folder
 
 
-def outcomes(place, kind, commands):
-    command = [sys.executable, "-c", RUN_EACH, kind, *commands]
-    result = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [command for command, *_ in told] == list(commands), result.stderr
-    return told
+@pytest.fixture
+def run_as_program(place, monkeypatch, capsys):
+    """Run a command by the program's entrance, with a stdout of its own; return its status and what it says."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGPIPE)}
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("MPLCONFIGDIR", str(place))
+
+    def run(command, stdout):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "argv", ["protembed", *command.split()])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return left.value.code, capsys.readouterr().err
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.promise(20)
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_a_full_stdout_is_status_1_and_a_sentence_whatever_was_to_be_written(place):
-    told = outcomes(place, "full", (*DATA, *SUMMARIES))
+@pytest.mark.parametrize("command", [*DATA, *SUMMARIES])
+def test_a_full_stdout_is_status_1_and_a_sentence_whatever_was_to_be_written(command, run_as_program, tmp_path):
+    full = open("/dev/full", "w")
 
-    assert [line for line in told if line[1] != 1] == []
-    assert [line for line in told if "<stdout> could not be written (No space left on device)" not in line[2]] == []
-    assert [line for line in told if "Traceback" in line[2] or "Exception ignored" in line[2]] == []
+    status, told = run_as_program(command.format(made=tmp_path / "made"), full)
+
+    assert status == 1
+    assert told.splitlines()[-1].startswith("protembed: <stdout> could not be written (No space left on device)")
+    full.close()  # what is left of it goes nowhere by now
 
 
 @pytest.mark.promise(20)
 def test_a_reader_that_has_left_is_status_141_and_not_a_word(place):
-    told = outcomes(place, "gone", (*DATA, "models --json"))
+    command = [sys.executable, "-c", RUN_EACH, *READ]
+    result = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
 
-    assert [line for line in told if line[1] != 141] == []
-    assert [line for line in told if re.search("Traceback|Exception ignored|could not|Broken", line[2])] == []
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [[command, 141, ""] for command in READ]
 
 
 # Terminals
 
-SHOWN = ("--help", "models", "embed small.fasta -m predictor -o {made}.npy", "embed missing.fasta -m predictor")
+SHOWN = ("--help", "models", "embed missing.fasta -m predictor", "embed small.fasta -m predictor -o {made}.npy")
 RUN_SHOWN = """
 import sys
 import protembed.cli.app as program
@@ -126,13 +137,13 @@ for path in __import__("pathlib").Path().glob("shown*"):
 COLOUR = re.compile(rb"\x1b\[[\d;]*m")
 
 
-def on_a_terminal(place, **variables):
+def on_a_terminal(place, commands, **variables):
     """What a terminal is sent by some commands, one after the other."""
     ours, theirs = os.openpty()
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     environment |= {"TERM": "xterm-256color", "COLUMNS": "100"} | variables
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN_SHOWN, *SHOWN],
+        [sys.executable, "-c", RUN_SHOWN, *commands],
         cwd=place,
         env=environment,
         stdin=theirs,
@@ -156,9 +167,9 @@ def on_a_terminal(place, **variables):
 
 @pytest.mark.promise(20)
 def test_a_terminal_is_sent_colours_unless_there_are_to_be_none(place):
-    assert COLOUR.search(on_a_terminal(place))
+    assert COLOUR.search(on_a_terminal(place, SHOWN[:1]))
 
-    plain = on_a_terminal(place, NO_COLOR="1")
+    plain = on_a_terminal(place, SHOWN, NO_COLOR="1")
 
     colours = {code for codes in COLOUR.findall(plain) for code in re.findall(rb"\d+", codes)}
     assert colours <= {b"0", b"1", b"2", b"3", b"4", b"7"}  # bold and the like are no colours
