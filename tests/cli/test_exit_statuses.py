@@ -199,7 +199,8 @@ def test_a_result_that_is_not_true_is_status_1_and_one_that_is_not_there_66(run,
 @pytest.fixture
 def terminable():
     """Treat signals as the program does that a shell has started."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
     leave_tidily_on_termination()
     yield
     for number, handler in before.items():

@@ -16,10 +16,10 @@ HOSTILE = (
     *("../../x", "/etc/x", "..", ".", "~/x", "C:\\x", "-o", "--force", "a/b", "CON"),
     *("<script>alert(1)</script>", '"><img/src=x>', "&lt;b&gt;", "$x^2$", "{{7*7}}", "[red]x[/red]", "`x`", "a|b"),
     *("=cmd()", "+1+cmd()", "-1+cmd()", "@SUM(1)", '"', "'", "x,y", "%s%n"),
-    *("a\x1b[2Jb", "\x1b]0;x\x07", "a\x00b", "a\x08b", "a\x7fb", "a\x9bb", "a\u202eb", "\u2066x", "\u200fx", "\ufeffx"),
+    *("a\x1b[2Jb", "\x1b]0;x\x07", "a\x08b", "a\x7fb", "a\x9bb", "a\u202eb", "\u2066x", "\u200fx", "\ufeffx"),
 )
-# A table may have a tab or an end of a line in its cells too.
-IN_TABLES = (*HOSTILE, "a\tb", "a\nb", "a\r\n=b()", " =b()", "\t=b()")
+# A table may have a tab, an end of a line or a NUL byte in its cells too; a header with NUL is refused as damaged.
+IN_TABLES = (*HOSTILE, "a\x00b", "a\tb", "a\nb", "a\r\n=b()", " =b()", "\t=b()")
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_hostile_identifiers_of_embeddings_are_text(hostile_fasta, tiny_model, t
         with h5py.File(output) as file:
             ids = {dataset.attrs["row"]: dataset.attrs["original_id"] for dataset in file.values()}
             assert all(re.fullmatch(r"[0-9a-f]{64}(\.\d+)?", dataset) for dataset in file)
-        assert [ids[row] for row in range(len(HOSTILE))] == [one.replace("\x00", r"\x00") for one in HOSTILE]
+        assert [ids[row] for row in range(len(HOSTILE))] == list(HOSTILE)
     if (name, options) == ("emb.npz", []):
         with np.load(output, allow_pickle=False) as archive:
             assert archive["ids"].tolist() == list(HOSTILE)
