@@ -4,8 +4,8 @@
 #     benchmarks/train_bundled_model.sh DATA OUT
 #
 # The layer for embedding is chosen by DATA/tasks/go_cc_multilabel.csv.gz, a CSV with sequence, label (divided by ;) and
-# split. The corpus was made from public sources: Swiss-Prot 2014_01 (Debian's metastudent-data), the UniProt, AMRFinder and
-# ISfinder subsets of tseemann/prokka, a sample of TrEMBL (Debian's mmseqs2-examples), and the 17 RefSeq proteomes of
+# split. The corpus was made from public sources: Swiss-Prot 2014_01 (Debian's metastudent-data), the UniProt, AMRFinder
+# and ISfinder subsets of tseemann/prokka, a sample of TrEMBL (Debian's mmseqs2-examples), and the 17 RefSeq proteomes of
 # fteufel/signalp-6.0; exact duplicates removed; clustered by MMseqs2 at 50 % and then 30 % identity, 80 % coverage;
 # valid.fasta.gz has other 30 % clusters than train.fasta.xz.
 #
