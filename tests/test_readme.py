@@ -29,6 +29,7 @@ def runnable(text):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a busy machine takes its time for all commands together
 @pytest.mark.parametrize("text", [README, WALK], ids=["README", "examples"])
 def test_the_documented_commands_do_what_they_say(text, tmp_path):
     shutil.copytree(TOP / "examples", tmp_path / "examples")
