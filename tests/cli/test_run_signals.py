@@ -115,6 +115,7 @@ def test_a_signal_keeps_the_rows_that_are_safe_and_the_same_command_goes_on(
     monkeypatch.setattr("protembed.inference.engine._MIN_TOKENS_PER_CHUNK", 800)
     before = {one: signal.getsignal(one) for one, _ in SIGNALS}
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
         leave_tidily_on_termination()
         with monkeypatch.context() as patches:
             send_at(patches, Counter, number, at=20)
