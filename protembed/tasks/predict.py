@@ -1,12 +1,15 @@
 """Prediction: from FASTA and a fine-tuned model to a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from protembed.config.predict import PredictConfig
 from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig, ReaderConfig
-from protembed.data.fasta import ReadReport, read_fasta
+from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
@@ -74,7 +77,7 @@ def predict_fasta(
     device = choose_device(compute)
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
-    predictions, threshold = representation_of(checkpoint).predictions(head), float(head.threshold)
+    predictions = representation_of(checkpoint).predictions(head)
     report = ReadReport()
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
     with (
@@ -82,12 +85,8 @@ def predict_fasta(
         inference_engine(compute, device, checkpoint.encoder.shape) as engine,
         output_stream(output) as stream,
     ):
-        stream.write(table_line(["id", *prediction_header(head.classes)]))
-        for record, output_of_head in engine.run(predictions, records):
-            refuse_infinite(record.id, output_of_head, "predictions")
-            cells = prediction_cells(output_of_head, head.task, head.classes, threshold)
-            stream.write(table_line([record.id, *cells]))
-            on_protein(len(record.sequence))
+        for line in _lines(engine.run(predictions, records), head, on_protein):
+            stream.write(line)
     return PredictSummary(
         output=None if output == STANDARD_STREAM else output,
         num_proteins=report.num_records,
@@ -95,6 +94,18 @@ def predict_fasta(
         target=checkpoint.record.target or "",
         warnings=report.warnings(),
     )
+
+
+def _lines(
+    results: Iterable[tuple[Record, NDArray[np.float32]]], head: TaskHead, on_protein: Callable[[int], None]
+) -> Iterator[bytes]:
+    """Spell the table, line by line, from what the head says of each protein."""
+    threshold = float(head.threshold)
+    yield table_line(["id", *prediction_header(head.classes)])
+    for record, output_of_head in results:
+        refuse_infinite(record.id, output_of_head, "predictions")
+        yield table_line([record.id, *prediction_cells(output_of_head, head.task, head.classes, threshold)])
+        on_protein(len(record.sequence))
 
 
 def _head_of(checkpoint: Checkpoint, name: str) -> TaskHead:
