@@ -1,7 +1,7 @@
 """Scoring: from a table of variants and a model to a table of zero-shot scores."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,25 +96,29 @@ def score_variants(
     checkpoint.encoder.use_precision(precision)
     marginals = marginals_of(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
     report, mutated = ReadReport(), Mutated()
-    with spooled_stdin(inputs) as paths:
+    with spooled_stdin(inputs) as paths, inference_engine(compute, device, checkpoint.encoder.shape) as engine:
         rows = _open_table(paths, table, reader.on_illegal, report)
         columns = _new_columns(rows)
         mutated.count(rows.read(report))
         scorer = VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated)
         on_start(scorer.num_tokens())
-        with (
-            result_lock(output),
-            inference_engine(compute, device, checkpoint.encoder.shape) as engine,
-            output_stream(output) as stream,
-        ):
-            stream.write(f"{COMMENT}{columns[-1]}: {_formula(scoring.method)}\n".encode())
-            stream.write(table_line([*rows.header, *columns]))
-            for cells in _scored_rows(scorer.scores(engine, rows.read()), precision):
-                stream.write(table_line(cells))
+        with result_lock(output), output_stream(output) as stream:
+            stream.writelines(_lines(scorer.scores(engine, rows.read()), rows, columns, scoring.method, precision))
+    return _summary(output, scoring.method, report, mutated, columns, checkpoint)
+
+
+def _summary(
+    output: Path,
+    method: ScoreMethod,
+    report: ReadReport,
+    mutated: Mutated,
+    columns: Sequence[str],
+    checkpoint: Checkpoint,
+) -> ScoreSummary:
     return ScoreSummary(
         output=None if output == STANDARD_STREAM else output,
-        method=scoring.method,
-        formula=_formula(scoring.method),
+        method=method,
+        formula=_formula(method),
         num_variants=report.num_records,
         num_wild_types=len(mutated.positions),
         num_positions=mutated.num_positions,
@@ -145,12 +149,21 @@ def _new_columns(rows: VariantTable) -> list[str]:
     return columns
 
 
-def _scored_rows(scores: Iterable[tuple[Variant, float]], precision: torch.dtype) -> Iterable[list[object]]:
+def _lines(
+    scores: Iterable[tuple[Variant, float]],
+    rows: VariantTable,
+    columns: Sequence[str],
+    method: ScoreMethod,
+    precision: torch.dtype,
+) -> Iterator[bytes]:
+    """Spell the table, line by line: the formula, the names of the columns, the variants."""
+    yield f"{COMMENT}{columns[-1]}: {_formula(method)}\n".encode()
+    yield table_line([*rows.header, *columns])
     for variant, score in scores:
         if not math.isfinite(score):
             name = ":".join(map(str, variant.mutations))
             raise NotFiniteError(name, str(precision).removeprefix("torch."), "float32")
-        yield [*variant.cells, len(variant.mutations), f"{score:.7g}"]
+        yield table_line([*variant.cells, len(variant.mutations), f"{score:.7g}"])
 
 
 def _formula(method: ScoreMethod) -> str:
