@@ -148,20 +148,15 @@ def inspect_attention(
     device = choose_device(compute)
     checkpoint = load_checkpoint(find_model(model.model)).to(device)
     report = ReadReport()
-    with (
-        spooled_stdin(fasta) as paths,
-        result_lock(output),
-        worker_pool(compute, device) as pool,
-        atomic_directory(output, marker=_STATISTICS) as directory,
-    ):
+    with spooled_stdin(fasta) as paths, result_lock(output), worker_pool(compute, device) as pool:
         engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
-        inspection = _Inspection(checkpoint, attention, directory)
-        # Read twice: a wrong record, or a protein that is too large, should not be found after hours.
-        plan = inspection.plan(read_fasta(paths, on_illegal=reader.on_illegal, report=report), engine)
-        on_plan(plan)
-        inspection.read_all(read_fasta(paths, on_illegal=reader.on_illegal), engine, on_protein)
-        inspection.finish(engine)
-        write_json(directory / "meta.json", inspection.facts(report))
+        with atomic_directory(output, marker=_STATISTICS) as directory:
+            inspection = _Inspection(checkpoint, attention, directory)
+            # Read twice: a wrong record, or a protein that is too large, should not be found after hours.
+            plan = inspection.plan(read_fasta(paths, on_illegal=reader.on_illegal, report=report), engine)
+            on_plan(plan)
+            inspection.read_all(read_fasta(paths, on_illegal=reader.on_illegal), engine, on_protein)
+            inspection.finish(engine, report)
     return inspection.summary(output, report, plan)
 
 
@@ -224,7 +219,7 @@ class _Inspection:
                 self._take(record, protein)
                 on_protein(protein.num_residues)
 
-    def finish(self, engine: Engine) -> None:
+    def finish(self, engine: Engine, report: ReadReport) -> None:
         """Weigh heads against structures and sites, predict contacts, and write tables, figures and the page."""
         directory, means = self._directory, self._statistics.means()
         if self._config.structures:
@@ -236,8 +231,9 @@ class _Inspection:
         gallery.show(self._kept, engine, means, self._evidence)
         write_figures(directory / _STATISTICS, head_columns(self._evidence), head_rows(means, self._evidence))
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
+        write_json(directory / "meta.json", self._facts(report))
 
-    def facts(self, report: ReadReport) -> dict[str, Any]:
+    def _facts(self, report: ReadReport) -> dict[str, Any]:
         """Say how the results were made."""
         return {
             "protembed_version": protembed.__version__,
