@@ -297,7 +297,7 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
     if "contacts" in results:
         for ours, theirs in zip(results["contacts"][MODEL], results["contacts"][RANDOM], strict=True):
             if (ours["range"], ours["pairs"]) == ("long", "L"):
-                beaten[f"contacts, {ours['predictor']}"] = ours["low"] > theirs["high"]
+                beaten[f"contacts by {ours['predictor']}"] = ours["low"] > theirs["high"]
     if "neighbours" in results:
         shares = results["neighbours"]["shares"]
         beaten["remote relatives"] = shares[MODEL]["low"] > shares[RANDOM]["high"]
