@@ -157,19 +157,29 @@ def assert_refused_tidily(result, folder, before):
     assert [path.name for path in folder.rglob(".*")] == []
 
 
+def forced(name):
+    """Begin anew where there is an older result, but for a run, which is taken up."""
+    return [] if name == "new.run" else ["--force"]
+
+
+def undisturbed(name, inputs, tmp_path, within):
+    """Lay out an older result, make the new one from a copy, and choose operations on the disk to disturb."""
+    before = lay_out(name, inputs, tmp_path / "old")
+    whole = shutil.copytree(tmp_path / "old", tmp_path / "whole")
+    result, num_all = under(Fault(0), [*command(name, inputs, whole), *forced(name)])
+    assert result.exit_code == 0
+    num_tried = num_all if LONG else min(num_all, COMMANDS[name][2])
+    numbers = np.ceil((np.arange(num_tried) + within) * num_all / num_tried).astype(int).tolist()
+    return before, forced(name), contents(whole), numbers
+
+
 @pytest.mark.promise(5)
 @every_command
 def test_whatever_write_sync_or_renaming_fails_the_old_result_stays(name, inputs, tmp_path):
-    before, arguments = lay_out(name, inputs, tmp_path / "old"), ["--force"]
-    if name == "new.run":
-        arguments = []
-    whole = shutil.copytree(tmp_path / "old", tmp_path / "whole")
-    result, all_of_them = under(Fault(0), [*command(name, inputs, whole), *arguments])
-    assert result.exit_code == 0
-    expected, num_failed = contents(whole), 0
+    before, arguments, expected, numbers = undisturbed(name, inputs, tmp_path, within=0.5)
+    num_failed = 0
 
-    num_tried = all_of_them if LONG else min(all_of_them, COMMANDS[name][2])
-    for number in np.ceil((np.arange(num_tried) + 0.5) * all_of_them / num_tried).astype(int):
+    for number in numbers:
         folder = shutil.copytree(tmp_path / "old", tmp_path / f"fault-{number}")
         result, count = under(Fault(number), [*command(name, inputs, folder), *arguments])
         assert count >= number, result.stderr
@@ -202,7 +212,7 @@ def test_on_a_full_disk_the_old_result_stays(name, room, inputs, tmp_path):
     """Whoever writes, a library too, may make no file larger than this."""
     folder = tmp_path / "full"
     before = lay_out(name, inputs, folder)
-    arguments = [*command(name, inputs, folder), *([] if name == "new.run" else ["--force"])]
+    arguments = [*command(name, inputs, folder), *forced(name)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
@@ -246,19 +256,12 @@ def assert_nothing_is_half_written(folder, before, expected):
 @pytest.mark.promise(1)
 @every_command
 def test_after_a_kill_at_any_write_the_next_run_ends_with_the_same_bytes_and_nothing_stray(name, inputs, tmp_path):
-    before, arguments = lay_out(name, inputs, tmp_path / "old"), ["--force"]
-    if name == "new.run":
-        arguments = []
-    whole = shutil.copytree(tmp_path / "old", tmp_path / "whole")
-    _, all_of_them = under(Fault(0), [*command(name, inputs, whole), *arguments])
-    num_tried = all_of_them if LONG else min(all_of_them, COMMANDS[name][2])
-    numbers = np.ceil((np.arange(num_tried) + 0.7) * all_of_them / num_tried).astype(int).tolist()
+    before, arguments, expected, numbers = undisturbed(name, inputs, tmp_path, within=0.7)
     running = shutil.copytree(tmp_path / "old", tmp_path / "running")
 
     result, _ = under(Snapshots(running, tmp_path, numbers), [*command(name, inputs, running), *arguments])
 
     assert result.exit_code == 0
-    expected = contents(whole)
     assert contents(running) == expected
     for number in numbers:
         folder = tmp_path / f"kill-{number}"
