@@ -19,6 +19,10 @@ from protembed.errors import ConfigError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# MKL promises the same bits from run to run only in this mode, and reads the variable at its first product. It costs
+# nothing (benchmarks/README.md).
+os.environ.setdefault("MKL_CBWR", "AUTO")
+
 
 def choose_device(config: ComputeConfig) -> torch.device:
     """Find the device to compute on.

@@ -1,3 +1,5 @@
+import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,14 @@ from protembed.model.encoder import Encoder, initialise
 
 FIXTURES = Path(__file__).parent / "data" / "fixtures"
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+
+
+def pytest_report_header():
+    """Name the processor, on which the last bit of a number depends."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"processor: {model}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,11 @@ import pytest
 TOP = Path(__file__).parent.parent
 README, WALK = (TOP / "README.md").read_text(), (TOP / "examples" / "README.md").read_text()
 # The commands run to the letter but for these: a test need not learn as much as a reader's model.
-SHORTER = {"--max-minutes 0.5": "--max-minutes 0.1", "--epochs 8": "--epochs 1"}
+SHORTER = {
+    "--max-minutes 0.5": "--max-minutes 0.1",
+    "--epochs 8": "--epochs 1 --quick",
+    "--method frozen -o": "--method frozen --quick -o",
+}
 INSTALLATION = re.compile(r".*pip install .*?(&&|$)", re.DOTALL)
 
 

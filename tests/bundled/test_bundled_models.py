@@ -58,11 +58,11 @@ def test_its_card_tells_data_licence_recipe_results_and_limits(directory):
     assert f"{load_checkpoint(directory).record.metrics['residues_seen']:,} in " in card
 
 
-def test_its_layer_for_embedding_is_recorded_and_used(directory, tmp_path):
+def test_its_layer_for_embedding_is_recorded_and_used(directory, proteins_fasta, tmp_path):
     layer = json.loads((directory / "protembed.json").read_text())["layer"]
     for name, chosen in (("auto", "auto"), ("recorded", str(layer)), ("other", str(layer - 1))):
         config = EmbedConfig(output=tmp_path / f"{name}.npy", layer=chosen)
-        embed_fasta([EXAMPLES], ModelConfig(model=directory), config, compute=ComputeConfig(threads=1))
+        embed_fasta([proteins_fasta], ModelConfig(model=directory), config, compute=ComputeConfig(threads=1))
 
     assert isinstance(layer, int)
     np.testing.assert_array_equal(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "recorded.npy"))

@@ -196,7 +196,8 @@ def test_stdin_to_stdout_in_a_pipeline(proteins_fasta, tiny_model):
     rows = np.load(io.BytesIO(npy.stdout))
     lines = tsv.stdout.decode().splitlines()[1:]
     assert rows.shape == (40, 32)
-    np.testing.assert_array_equal(rows, np.array([line.split("\t")[1:] for line in lines], dtype=np.float32))
+    text = np.array([line.split("\t")[1:] for line in lines], dtype=np.float32)
+    np.testing.assert_allclose(rows, text, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
