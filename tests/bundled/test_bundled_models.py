@@ -18,8 +18,6 @@ from protembed.tasks.embed import embed_fasta
 from protembed.training.distributed import Compute
 from protembed.training.objectives import MaskedLM, evaluate
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "proteins.fasta"
-
 README = Path(__file__).parents[2] / "README.md"
 
 
