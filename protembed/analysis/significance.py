@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.stats import false_discovery_control, rankdata
 
 # Below this many residues apart, each separation is a stratum of its own.
 _FIRST_WIDE_SEPARATION = 24
 # Above it, this many strata for each doubling of the separation: 3 residues wide at 24, 12 % wide everywhere.
 _STRATA_PER_DOUBLING = 6
-# Labels drawn and multiplied at once, as float32.
+# Random keys drawn, or marks placed, at once.
 _AT_ONCE = 1 << 21
 # Sums of the same ranks in another order differ by about 1e-5 in float32. What is closer than this counts as equal.
 _ROUNDING = 1e-4
@@ -112,7 +113,7 @@ def permutation_test(
         moments.append(ranked.moments())
         num_compared += len(ranked.sizes) > 0
         permuted = ranked.permutations(num_permutations, np.random.default_rng([seed, number]))
-        null = null + np.concatenate([marks @ ranked.ranks.T for marks in permuted])  # (permutations, heads)
+        null = null + np.concatenate([marks @ ranked.ranks for marks in permuted])  # (permutations, heads)
     of_proteins = np.stack(moments)  # (proteins, 3, heads)
     statistic, variance, scale = of_proteins.sum(0)
     # Written so that a NaN, which is below nothing, is never significant.
@@ -133,7 +134,7 @@ class _Ranked:
     """One protein's values as ranks, stratum after stratum; strata that are wholly marked or unmarked are left out.
 
     Attributes:
-        ranks: (heads, n), float32: the rank within the stratum, less its mean, over the stratum's size plus one.
+        ranks: (n, heads), float32: the rank within the stratum, less its mean, over the stratum's size plus one.
         is_marked: (n,).
         sizes: (strata,).
         num_marked: (strata,).
@@ -150,22 +151,27 @@ class _Ranked:
         # The variance of a sum drawn without replacement.
         per_square = np.repeat(exchanges / (self.sizes * (self.sizes - 1)), self.sizes)
         scale = (exchanges / (self.sizes + 1)).sum()
-        # Head by head: as float64 all at once would be twice as large as what was read.
-        heads = (ranks.astype(np.float64) for ranks in self.ranks)
-        return np.array([(ranks @ self.is_marked, ranks**2 @ per_square, scale) for ranks in heads]).T
+        statistic = self.ranks[self.is_marked].sum(0, dtype=np.float64)
+        variance = np.einsum("nh,nh,n->h", self.ranks, self.ranks, per_square)
+        return np.stack([statistic, variance, np.full_like(statistic, scale)])
 
-    def permutations(self, num: int, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
-        """Yield permuted marks, 1 or 0, (some, n), until there were `num`."""
-        ends = self.sizes.cumsum()
-        at_once = max(1, _AT_ONCE // max(1, len(self.is_marked)))
-        for start in range(0, num, at_once):
-            marks = np.zeros((min(at_once, num - start), len(self.is_marked)), np.float32)
-            for end, size, marked in zip(ends, self.sizes, self.num_marked, strict=True):
+    def permutations(self, num: int, rng: np.random.Generator) -> Iterator[csr_array]:
+        """Yield permuted marks, (some, n), float32, until there were `num`.
+
+        Few pairs are contacts, so that as a sparse matrix they are multiplied faster than by a library whose threads
+        wait for one another on a busy machine.
+        """
+        starts, num_marked = self.sizes.cumsum() - self.sizes, int(self.num_marked.sum())
+        at_once = max(1, _AT_ONCE // max(int(self.sizes.max(initial=1)), num_marked))
+        for done in range(0, num, at_once):
+            rows = min(at_once, num - done)
+            chosen = [np.empty((rows, 0), np.int64)]
+            for start, size, marked in zip(starts, self.sizes, self.num_marked, strict=True):
                 # Those with the smallest of random keys: five times as fast as Generator.permuted.
-                keys = rng.random((len(marks), size), dtype=np.float32)
-                chosen = keys.argpartition(marked - 1, axis=1)[:, :marked]
-                np.put_along_axis(marks[:, end - size : end], chosen, 1.0, axis=1)
-            yield marks
+                keys = rng.random((rows, size), dtype=np.float32)
+                chosen.append(start + keys.argpartition(marked - 1, axis=1)[:, :marked])
+            columns, ends = np.concatenate(chosen, axis=1).ravel(), num_marked * np.arange(rows + 1)
+            yield csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(rows, len(self.is_marked)))
 
 
 def _rank(protein: MarkedValues) -> _Ranked:
@@ -175,10 +181,10 @@ def _rank(protein: MarkedValues) -> _Ranked:
     order = np.argsort(stratum, kind="stable")
     order = order[compares[stratum[order]]]
     sizes, num_marked = sizes[compares], num_marked[compares]
-    ranks = np.empty((len(protein.values), len(order)), np.float32)
+    ranks = np.empty((len(order), len(protein.values)), np.float32)
     for end, size in zip(sizes.cumsum(), sizes, strict=True):
         within = slice(end - size, end)
-        ranks[:, within] = (rankdata(protein.values[:, order[within]], axis=1) - (size + 1) / 2) / (size + 1)
+        ranks[within] = (rankdata(protein.values[:, order[within]], axis=1).T - (size + 1) / 2) / (size + 1)
     return _Ranked(ranks=ranks, is_marked=protein.is_marked[order], sizes=sizes, num_marked=num_marked)
 
 
