@@ -9,6 +9,7 @@ from protembed.cli.display import Display
 from protembed.cli.options import OPENED_BY_US, configured
 from protembed.config.check import CheckConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ShowConfig
+from protembed.text import count
 
 ResultAndFasta = Annotated[
     list[Path],
@@ -32,7 +33,8 @@ def check(
     display.say_fetching(model)
     with display.counting("computed again") as counter:
         summary = check_embeddings(files, model, config, compute=compute, on_protein=counter.advance)
-    line = f"{', '.join(map(str, summary.results))}: whole and true to the input, {summary.num_proteins:,} proteins"
+    proteins = count(summary.num_proteins, "protein")
+    line = f"{', '.join(map(str, summary.results))}: whole and true to the input, {proteins}"
     if summary.worst_difference is not None:
         line += f"; {summary.num_recomputed} computed again, which differ by {summary.worst_difference:.1g} at most"
     display.summary(summary, line)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from protembed.cli.training_display import duration
-from protembed.text import file_size
+from protembed.text import count, file_size
 
 if TYPE_CHECKING:
     from protembed.tasks.embed import EmbedPlan, EmbedSummary
@@ -12,10 +12,8 @@ if TYPE_CHECKING:
 
 def describe_plan(plan: "EmbedPlan") -> Iterator[str]:
     """Say what a run would take."""
-    yield (
-        f"{plan.output or 'stdout'}: {plan.num_proteins:,} proteins, {plan.num_residues:,} residues, the longest "
-        f"{plan.longest:,}; {plan.dim:,} numbers each"
-    )
+    what = f"{count(plan.num_proteins, 'protein')}, {count(plan.num_residues, 'residue')}, the longest {plan.longest:,}"
+    yield f"{plan.output or 'stdout'}: {what}; {plan.dim:,} numbers each"
     if plan.num_windowed:
         yield f"{plan.num_windowed:,} proteins are longer than a window; {plan.num_windows:,} windows in all"
     yield (
@@ -30,13 +28,11 @@ def describe_summary(summary: "EmbedSummary") -> Iterator[str]:
         yield f"{summary.output} is there already, made by the same command from the same input"
         return
     if summary.num_resumed:
-        yield f"{summary.num_resumed:,} proteins had been done before an interruption"
+        yield f"{count(summary.num_resumed, 'protein')} had been done before an interruption"
     if summary.num_windowed:
         yield (
             f"{summary.num_windowed:,} proteins longer than {summary.window_residues:,} residues were computed in "
             "overlapping windows (overlap_cosine: how well they agree)"
         )
-    yield (
-        f"{summary.output or 'stdout'}: {summary.num_proteins:,} proteins, {summary.num_residues:,} residues, "
-        f"{summary.dim:,} numbers each"
-    )
+    what = f"{count(summary.num_proteins, 'protein')}, {count(summary.num_residues, 'residue')}"
+    yield f"{summary.output or 'stdout'}: {what}, {summary.dim:,} numbers each"

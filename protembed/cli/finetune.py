@@ -11,6 +11,7 @@ from protembed.cli.signals import stop_on_signals
 from protembed.config.finetune import FinetuneConfig, LabelsConfig
 from protembed.config.optimizer import OptimizerConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
+from protembed.text import count
 
 if TYPE_CHECKING:
     from protembed.tasks.finetune import FinetunePlan
@@ -49,7 +50,7 @@ def finetune(
     with stop_on_signals() as stop, display.stepping() as steps, display.counting("embedded") as counter:
 
         def enter(name: str, num_steps: int | None, first_step: int) -> None:
-            display.say(name if num_steps is None else f"{name}: {num_steps:,} steps")
+            display.say(name if num_steps is None else f"{name}: {count(num_steps, 'step')}")
             stop.is_awaited = num_steps is not None
             if num_steps is not None:
                 steps.begin(num_steps, first_step, shows_perplexity=False)

@@ -25,11 +25,14 @@ def describe_summary(summary: "FinetuneSummary", said: Collection[str] = ()) -> 
     if summary.ladder is None:
         return ["left before the end; repeat the command to go on"]
     rungs = summary.ladder.rungs
-    width = max(map(len, rungs))
     names = list(summary.ladder.figures)
-    lines = [f"{'':<{width}}" + "".join(f"{METRIC_NAMES[name]:>24}" for name in names)]
-    for rung, scores in rungs.items():
-        lines.append(f"{rung:<{width}}" + "".join(f"{_spell(scores[name]):>24}" for name in names))
+    table = [["", *(METRIC_NAMES[name] for name in names)]]
+    table += [[rung, *(_spell(scores[name]) for name in names)] for rung, scores in rungs.items()]
+    first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
+    lines = [
+        f"{rung:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for rung, *cells in table
+    ]
     last = f"{summary.output}: the model, its figures and report.html"
     return [*lines, *summary.ladder.sentences(), *(note for note in summary.notes if note not in said), last]
 

@@ -5,6 +5,7 @@ from protembed.cli.options import FastaPaths, configured
 from protembed.config.predict import PredictConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.inputs import STANDARD_STREAM
+from protembed.text import count
 
 
 @configured
@@ -24,4 +25,5 @@ def predict(
     with display.counting("predicted") as counter:
         summary = predict_fasta(fasta, model, prediction, reader=reader, compute=compute, on_protein=counter.advance)
     display.warn(summary.warnings)
-    display.summary(summary, f"{summary.output or 'stdout'}: {summary.target} of {summary.num_proteins:,} proteins")
+    proteins = count(summary.num_proteins, "protein")
+    display.summary(summary, f"{summary.output or 'stdout'}: {summary.target} of {proteins}")

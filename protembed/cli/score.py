@@ -5,6 +5,7 @@ from protembed.cli.options import VariantsPath, configured
 from protembed.config.score import ScoreConfig, VariantsConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.inputs import STANDARD_STREAM
+from protembed.text import count
 
 
 @configured
@@ -35,9 +36,7 @@ def score(
         )
     display.say_model(model)
     display.warn(summary.warnings)
-    wild_types = "1 wild type" if summary.num_wild_types == 1 else f"{summary.num_wild_types:,} wild types"
-    display.summary(
-        summary,
-        f"{summary.output or 'stdout'}: {summary.method} of {summary.num_variants:,} variants of {wild_types}, mutated "
-        f"at {summary.num_positions:,} positions",
-    )
+    what = f"{count(summary.num_variants, 'variant')} of {count(summary.num_wild_types, 'wild type')}"
+    positions = count(summary.num_positions, "position")
+    line = f"{summary.output or 'stdout'}: {summary.method} of {what}, mutated at {positions}"
+    display.summary(summary, line)

@@ -44,8 +44,8 @@ class VariantsConfig(Config):
     )
     mutations: str | None = option(
         None,
-        "The column of mutations such as A42G, several joined by a colon, positions counted from 1; mutant, mutations "
-        "or variant by default. WT or an empty cell is the wild type.",
+        "The column of mutations such as A42G or p.Ala42Gly, several joined by a colon, positions counted from 1; "
+        "mutant, mutations, variant or hgvs_pro by default. WT or an empty cell is the wild type.",
     )
     sequence: str | None = option(
         None, "The column of the wild type's sequence; sequence, wild_type or target_seq by default."
@@ -54,7 +54,9 @@ class VariantsConfig(Config):
         None, "The column of the whole mutated sequence; mutated_sequence or mutant_sequence by default."
     )
     id: str | None = option(
-        None, "The column that names the record of --wild-type, where that has several; id or protein by default."
+        None,
+        "The column that names each row's record of --wild-type; by default id or protein where there are several, or "
+        "where it names the only one.",
     )
     offset: int = option(
         0,

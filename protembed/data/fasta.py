@@ -23,6 +23,7 @@ from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
 from protembed.data.foreign_formats import foreign_format, format_of_line
 from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError
 from protembed.inputs import display_name, open_input
+from protembed.text import count
 
 OnIllegal = Literal["error", "mask", "skip"]
 
@@ -108,14 +109,15 @@ class ReadReport:
             counts = ", ".join(f"{count} {letter}" for letter, count in sorted(self.nonstandard.items()))
             found.append(f"non-standard residues: {counts}" + (" (J is read as X)" if self.nonstandard["J"] else ""))
         if self.num_masked:
-            found.append(f"{self.num_masked} illegal characters were read as X")
+            found.append(f"{count(self.num_masked, 'illegal character')} read as X")
         if self.num_duplicate_ids:
-            found.append(f"{self.num_duplicate_ids} identifiers occur more than once; rows are told apart by number")
+            records = count(self.num_duplicate_ids, "record")
+            found.append(f"{records} with an identifier used before; rows are told apart by number")
         if self.num_truncated:
-            found.append(f"{self.num_truncated} proteins were cut off at the window's length")
+            found.append(f"{count(self.num_truncated, 'protein')} cut off at the window's length")
         if self.refused:
             first = self.refused[0]
-            found.append(f"{len(self.refused)} records were left out, the first: {first.id!r} ({first.reason})")
+            found.append(f"{count(len(self.refused), 'record')} left out, the first: {first.id!r} ({first.reason})")
         if self.num_nucleotide_like > self.num_records / 2:
             found.append("most sequences look like nucleotides; protembed reads them as proteins")
         return found

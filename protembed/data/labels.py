@@ -18,7 +18,7 @@ from protembed.data.fasta import (
     open_records,
     read_fasta_stream,
 )
-from protembed.data.tables import Row, find_column, reading_table, refuse_repeated_columns
+from protembed.data.tables import Row, column_names, find_column, reading_table, refuse_repeated_columns
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.inputs import display_name
 
@@ -40,6 +40,7 @@ _SPLITS: Mapping[str, Split] = {
     "val": "valid",
     "dev": "valid",
     "test": "test",
+    "testing": "test",
 }
 _PEEK = 256
 _TRUE = ("true", "1", "yes")
@@ -195,7 +196,7 @@ class _Header:
         }
         for meaning in ("sequence", "target"):
             if places[meaning] is None:
-                found = f"no {meaning} column among {', '.join(map(repr, names))}"
+                found = f"no {meaning} column among {column_names(names)}"
                 advice = f"name it {_USUAL_NAMES[meaning][0]}, or pass --{meaning}"
                 raise TableError(path, found, advice, line=1)
         self._places = {meaning: place for meaning, place in places.items() if place is not None}

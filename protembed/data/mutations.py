@@ -4,13 +4,17 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from Bio.Data.IUPACData import protein_letters_3to1
+
 from protembed.data.alphabet import AMINO_ACIDS, RESIDUES
 from protembed.errors import MismatchedResidueError, TableError, UnscorableVariantError
 
 # Up to nine digits: longer than any protein, and shorter than what Python refuses to convert.
-_SUBSTITUTION = re.compile(r"(?:p\.)?([A-Za-z])(-?[0-9]{1,9})([A-Za-z])")
-_SEPARATORS = re.compile(r"[:;,/\s]+")
-_WILD_TYPE = ("", "wt", "_wt", "wildtype", "wild-type", "wild_type")
+_LETTERS = "[A-Z]|" + "|".join(protein_letters_3to1)
+_SUBSTITUTION = re.compile(rf"(?:p\.)?\(?({_LETTERS})(-?[0-9]{{1,9}})({_LETTERS}|=)\)?", re.IGNORECASE)
+_SEVERAL = re.compile(r"(?:p\.)?\[(.*)\]")  # of HGVS
+_SEPARATORS = re.compile(r"[:;,/+\s]+")
+_WILD_TYPE = ("", "wt", "_wt", "wildtype", "wild-type", "wild_type", "p.=")
 
 
 class Mutation(NamedTuple):
@@ -34,10 +38,10 @@ Mutations = tuple[Mutation, ...]
 
 
 def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
-    """Read mutations such as `A42G` or `A42G:K50R`; `WT` or nothing is none.
+    """Read mutations such as `A42G`, `p.Ala42Gly` or `A42G:K50R`; `WT` or nothing is none.
 
     Args:
-        text: as it stands in a table; `;`, `,`, `/` and spaces also divide mutations.
+        text: as it stands in a table; `;`, `,`, `/`, `+` and spaces also divide mutations.
         offset: added to each position.
         path: of the table, for messages.
         line: of the row, likewise.
@@ -51,10 +55,14 @@ def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
 
     >>> [str(mutation) for mutation in parse_mutations("a42g:K50R", 0, "variants.csv", 2)]
     ['A42G', 'K50R']
+    >>> [str(mutation) for mutation in parse_mutations("p.[Ala42Gly;Lys50=]", 0, "variants.csv", 2)]
+    ['A42G', 'K50K']
     """
     if text.lower() in _WILD_TYPE:
         return ()
-    mutations = tuple(_parse_one(part, offset, path, line) for part in _SEPARATORS.split(text.strip(":;,/ ")))
+    several = _SEVERAL.fullmatch(text)
+    parts = _SEPARATORS.split((several[1] if several else text).strip(":;,/+ "))
+    mutations = tuple(_parse_one(part, offset, path, line) for part in parts)
     if len({mutation.position for mutation in mutations}) < len(mutations):
         raise TableError(path, f"{text[:80]!r} names a position twice", "correct the row", line=line)
     return mutations
@@ -64,11 +72,17 @@ def _parse_one(part: str, offset: int, path: str, line: int) -> Mutation:
     match = _SUBSTITUTION.fullmatch(part)
     if match is None:
         raise UnscorableVariantError(path, line, f"{part[:40]!r} is no substitution")
-    wild_type, position, mutant = match[1].upper(), int(match[2]) + offset, match[3].upper()
+    wild_type, position = _letter(match[1]), int(match[2]) + offset
+    mutant = wild_type if match[3] == "=" else _letter(match[3])
     if wild_type not in RESIDUES or mutant not in AMINO_ACIDS:
         letter = mutant if wild_type in RESIDUES else wild_type
         raise UnscorableVariantError(path, line, f"{letter!r} in {part!r} is none of the 20 amino acids")
     return Mutation(wild_type, position, mutant)
+
+
+def _letter(amino_acid: str) -> str:
+    """Spell an amino acid by one letter; what is none of the 20 stays as it is."""
+    return protein_letters_3to1.get(amino_acid.capitalize(), amino_acid.upper())
 
 
 def find_mutations(wild_type: str, mutated: str, path: str, line: int) -> Mutations:

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from protembed.data.foreign_formats import foreign_format
 from protembed.errors import TableError
 
 # The longest protein known has 45,000 residues; csv's own limit of 131,072 characters is closer than it should be.
 _LONGEST_CELL = 10_000_000
 # How a line begins that says something about a table and is no part of it.
 COMMENT = "# "
+# Of the columns that a message names, and of the letters of each.
+_MOST_NAMES, _MOST_LETTERS = 20, 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +52,14 @@ def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
     """Read a table; it is TSV where its header has a tab, else CSV. Lines before the header may begin with `# `.
 
     Args:
-        stream: of bytes, in UTF-8, with a byte-order mark or without.
+        stream: of bytes, in UTF-8, with a byte-order mark or without; one that can peek.
         path: its name, for messages.
 
     Raises:
         TableError: it has no header, or while rows are read: one has too few cells or too many, or is no CSV.
     """
+    if foreign := foreign_format(stream):
+        raise TableError(path, f"this is {foreign}", "save the table as CSV or TSV, in UTF-8")
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
     try:
         header_line, num_comments = text.readline(), 0
@@ -65,6 +70,9 @@ def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
             raise TableError(path, "the first line is empty", advice, line=num_comments + 1)
         delimiter = "\t" if "\t" in header_line else ","
         header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter))]
+        if len(header) == 1 and ";" in header_line:
+            found = "its columns seem to be divided by semicolons"
+            raise TableError(path, found, "divide them by commas or tabs", line=num_comments + 1)
         yield Table(header=header, rows=_read_rows(text, delimiter, path, len(header), num_comments + 1))
     finally:
         text.detach()
@@ -93,11 +101,17 @@ def find_column(
     """
     if named is not None:
         if named not in header:
-            found = f"no column {named!r} among {', '.join(map(repr, header))}"
+            found = f"no column {named!r} among {column_names(header)}"
             raise TableError(path, found, f"name the {meaning} column", line=1)
         return header.index(named)
     lower = [name.lower() for name in header]
     return next((lower.index(name) for name in usual_names if name in lower), None)
+
+
+def column_names(header: Sequence[str]) -> str:
+    """List the columns of a table for a message, which stays a sentence however long they are."""
+    shown = [name if len(name) <= _MOST_LETTERS else f"{name[:_MOST_LETTERS]}..." for name in header[:_MOST_NAMES]]
+    return ", ".join(map(repr, shown)) + (" ..." if len(header) > _MOST_NAMES else "")
 
 
 def refuse_repeated_columns(header: Sequence[str], path: str) -> None:

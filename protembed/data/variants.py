@@ -26,7 +26,7 @@ from protembed.data.mutations import (
     parse_mutations,
     undo,
 )
-from protembed.data.tables import Row, find_column, reading_table, refuse_repeated_columns
+from protembed.data.tables import Row, column_names, find_column, reading_table, refuse_repeated_columns
 from protembed.errors import (
     DataError,
     IllegalResidueError,
@@ -36,9 +36,10 @@ from protembed.errors import (
     UnscorableVariantError,
 )
 from protembed.inputs import display_name
+from protembed.text import count
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
-    "mutations": ("mutant", "mutants", "mutation", "mutations", "variant", "variants", "substitutions"),
+    "mutations": ("mutant", "mutants", "mutation", "mutations", "variant", "variants", "substitutions", "hgvs_pro"),
     "sequence": ("sequence", "wild_type", "wildtype", "wild_type_sequence", "wildtype_sequence", "target_seq"),
     "mutated_sequence": ("mutated_sequence", "mutant_sequence", "variant_sequence", "mutated"),
     "id": ("id", "protein", "protein_id", "accession"),
@@ -111,6 +112,7 @@ class VariantTable:
         self.path, self._file, self._config = display_name(path), path, config
         self._wild_types, self._on_illegal = wild_types, on_illegal
         self._cleaned: dict[str, str] = {}
+        self._has_named = False
         with open_records(path, ReadReport()) as stream, reading_table(stream, self.path) as table:
             self.header = table.header
         refuse_repeated_columns(self.header, self.path)
@@ -186,23 +188,40 @@ class VariantTable:
 
     def _wild_type(self, row: Row, report: ReadReport) -> str | None:
         """Find the wild type of a row; None where it has to follow from the mutated sequence."""
-        if self._wild_types is not None:
-            return self._named_wild_type(row, self._wild_types)
         cell = self._cell(row, "sequence")
+        if self._wild_types is not None:
+            wild_type = self._named_wild_type(row, self._wild_types)
+            if cell and self._places["sequence"] != self._places.get("mutated_sequence"):
+                self._compare_wild_types(wild_type, cell, row)
+            return wild_type
         if cell is None:
             return None
         if cell not in self._cleaned:
             self._cleaned[cell] = self._accept(cell, row, "wild type", report)
         return self._cleaned[cell]
 
+    def _compare_wild_types(self, wild_type: str, cell: str, row: Row) -> None:
+        if wild_type != self._accept(cell, row, "wild type", ReadReport()):
+            name = self.header[self._places["sequence"]]
+            found = f"the column {name!r} has another wild type than --wild-type"
+            advice = "leave --wild-type out, or say --mutated-sequence if these are mutated sequences"
+            raise TableError(self.path, found, advice, line=row.line)
+
     def _named_wild_type(self, row: Row, wild_types: Mapping[str, str]) -> str:
-        if len(wild_types) == 1:
-            return next(iter(wild_types.values()))
         name = self._cell(row, "id") or ""
+        if len(wild_types) == 1 and not self._names_wild_types(name, *wild_types):
+            return next(iter(wild_types.values()))
         if name not in wild_types:
-            found = f"--wild-type has {len(wild_types):,} records, and none of them is {name!r}"
+            found = f"--wild-type has {count(len(wild_types), 'record')}, and none of them is {name!r}"
             raise TableError(self.path, found, "name the record in each row, by its header's first word", line=row.line)
         return wild_types[name]
+
+    def _names_wild_types(self, name: str, wild_type: str) -> bool:
+        """Tell whether the id column names the only wild type; where the user did not say so, one row tells for all."""
+        if self._config.id is not None:
+            return True
+        self._has_named |= name == wild_type
+        return self._has_named
 
     def _accept(self, cell: str, row: Row, what: str, report: ReadReport) -> str:
         raw, name = clean_sequence(cell), str(row.number)
@@ -217,13 +236,13 @@ class VariantTable:
 
     def _refuse_missing_columns(self) -> None:
         has = self._places.keys()
-        names = ", ".join(map(repr, self.header))
+        names = column_names(self.header)
         if not has & {"mutations", "mutated_sequence"}:
-            advice = "name one by --mutations (such as A42G) or --mutated-sequence"
+            advice = "begin with a header, and name the column by --mutations (such as A42G) or --mutated-sequence"
             raise TableError(self.path, f"no column of variants among {names}", advice, line=1)
         if self._wild_types is not None:
             if len(self._wild_types) > 1 and "id" not in has:
-                found = f"no id column among {names}, and --wild-type has {len(self._wild_types):,} records"
+                found = f"no id column among {names}, and --wild-type has {count(len(self._wild_types), 'record')}"
                 raise TableError(self.path, found, "name the column that says which by --id", line=1)
             return
         if "sequence" not in has and not has >= {"mutations", "mutated_sequence"}:

@@ -334,7 +334,7 @@ def test_what_becomes_of_long_proteins_is_told(embed_arguments, tmp_path):
 
     left_out = invoke(*embed_arguments, "--window-residues", 64, "--long", "skip", "--force")
     assert left_out.exit_code == 0
-    assert "warning: 33 records were left out" in left_out.stderr
+    assert "warning: 33 records left out" in left_out.stderr
     assert (tmp_path / "emb.failed.tsv").read_text().count("\n") == 34
 
 

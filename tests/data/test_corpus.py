@@ -135,7 +135,7 @@ def test_a_hundred_thousand_tiny_proteins_are_stored_and_copies_once(tmp_path):
     parts = [corpora.train, *corpora.valid]
     assert sum(map(len, parts)) == 99_000
     assert sum(part.num_residues for part in parts) == 4 * 99_000
-    assert any("99999 identifiers occur more than once" in warning for warning in warnings)
+    assert any("99,999 records with an identifier used before" in warning for warning in warnings)
 
 
 def test_a_twentieth_is_held_out_by_sequence_hash(tmp_path, proteins_fasta, proteins):

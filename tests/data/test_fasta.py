@@ -126,7 +126,7 @@ def test_duplicate_identifiers_are_kept_and_counted_across_files(fasta):
 
     assert [record.sequence for record in records] == ["MK", "MR", "MS", "MT"]
     assert report.num_duplicate_ids == 2
-    assert "2 identifiers occur more than once" in report.warnings()[0]
+    assert "2 records with an identifier used before" in report.warnings()[0]
 
 
 def test_records_come_before_the_rest_of_the_file_is_looked_at(fasta):
@@ -267,7 +267,7 @@ def test_illegal_characters_are_masked_and_counted(fasta):
 
     assert sequences(path, on_illegal="mask", report=report) == ["MXKXT", "MK", "XMKX"]
     assert report.num_masked == 4
-    assert "4 illegal characters were read as X" in report.warnings()
+    assert "4 illegal characters read as X" in report.warnings()
 
 
 def test_a_byte_that_is_no_text_is_one_illegal_character(fasta):
@@ -288,7 +288,7 @@ def test_records_with_illegal_characters_are_skipped_and_listed(fasta):
     ]
     assert report.refused[1].reason == "'2' in column 4 is no amino acid"
     assert report.num_records + len(report.refused) == 4
-    assert report.warnings()[0].startswith("2 records were left out, the first: 'b'")
+    assert report.warnings()[0].startswith("2 records left out, the first: 'b'")
 
 
 @pytest.mark.parametrize("on_illegal", ["error", "mask", "skip"])

@@ -206,7 +206,7 @@ BAD = {
     "blank rows alone": ("sequence,target\n\n,\n", None, "the table has no rows"),
     "no sequence column": ("seq,target\nMKT,1\n", 1, "no sequence column among 'seq', 'target'"),
     "no target column": ("sequence,y\nMKT,1\n", 1, "no target column among 'sequence', 'y'"),
-    "another delimiter": (SMALL.replace(",", ";"), 1, "no sequence column among 'id;sequence;target;split'"),
+    "another delimiter": (SMALL.replace(",", ";"), 1, "its columns seem to be divided by semicolons"),
     "a column twice": ("sequence,target,target\nMKT,1,1\n", 1, "the header has 2 columns named 'target'"),
     "too few cells": (SMALL + "e,MKT\n", 6, "this row has 2 cells, the header 4"),
     "too many cells": (SMALL + "e,MKT,1,000,train\n", 6, "this row has 5 cells, the header 4"),
@@ -216,7 +216,7 @@ BAD = {
     "no split": (SMALL + "e,MKT,1,\n", 6, "the split '' is unknown"),
     "an unknown split": (SMALL + "e,MKT,1,holdout\n", 6, "the split 'holdout' is unknown"),
     "an illegal residue": (SMALL + "e,mk t1,1,train\n", 6, "'1' in column 4 of record 'e' is no amino acid"),
-    "a spreadsheet": (b"PK\x03\x04" + bytes(range(256)), 1, "no sequence column"),
+    "a spreadsheet": (b"PK\x03\x04" + bytes(range(256)), None, "this is a zip archive"),
     "a label without FASTA's TARGET": (">a SET=train\nMKT\n", 1, "the header of 'a' has no TARGET="),
     "an unknown SET": (">a TARGET=1 SET=train\nMKT\n>b TARGET=2 SET=x\nMKT\n", 3, "the split 'x' is unknown"),
 }

@@ -8,6 +8,7 @@ from protembed.errors import MismatchedResidueError, TableError, UnscorableVaria
 
 PLACE = ("variants.csv", 7)
 WILD_TYPE = "MKTAYIAKQR"
+HGVS = ["p.Lys2Arg:p.Ala4Gly", "Lys2Arg:Ala4Gly", "p.(Lys2Arg):p.(Ala4Gly)", "p.[Lys2Arg;Ala4Gly]", "LYS2ARG:ala4gly"]
 
 sequences = st.text(AMINO_ACIDS, min_size=1, max_size=30)
 
@@ -16,21 +17,27 @@ def parse(text, offset=0):
     return parse_mutations(text, offset, *PLACE)
 
 
-@pytest.mark.parametrize("text", ["K2R:A4G", "k2r:a4g", "K2R;A4G", "K2R, A4G", "K2R/A4G", "p.K2R:p.A4G", "K02R:A4G:"])
+@pytest.mark.parametrize(
+    "text", ["K2R:A4G", "k2r:a4g", "K2R;A4G", "K2R, A4G", "K2R/A4G", "p.K2R:p.A4G", "K02R:A4G:", "K2R+A4G", *HGVS]
+)
 def test_mutations_are_read_however_they_are_joined(text):
     assert parse(text) == (Mutation("K", 2, "R"), Mutation("A", 4, "G"))
 
 
-@pytest.mark.parametrize("text", ["", "WT", "wt", "_wt", "wild-type"])
+@pytest.mark.parametrize("text", ["", "WT", "wt", "_wt", "wild-type", "p.="])
 def test_the_wild_type_has_no_mutation(text):
     assert parse(text) == ()
+
+
+def test_an_equals_sign_is_the_same_residue():
+    assert parse("p.Ala4=") == (Mutation("A", 4, "A"),)
 
 
 def test_an_offset_moves_every_position():
     assert parse("K25R:A27G", -23) == parse("K2R:A4G")
 
 
-@pytest.mark.parametrize("text", ["A4del", "A4_K8del", "ins4A", "A4*", "A4fs", "4G", "A4", "Ala4Gly", "A4.5G", "A4AG"])
+@pytest.mark.parametrize("text", ["A4del", "A4_K8del", "ins4A", "A4*", "A4fs", "4G", "A4", "Ala4Ter", "A4.5G", "A4AG"])
 def test_what_is_no_substitution_is_refused_with_its_row(text):
     with pytest.raises(
         UnscorableVariantError, match="only substitutions among the 20 amino acids are scored"

@@ -183,7 +183,7 @@ def test_a_long_protein_is_cut_off_on_request_and_counted(write_fasta):
     assert [record.sequence for record in records] == ["MKTA", "AYAY", "MK"]
     assert [record.description for record in records] == ["p0 of mouse", "p1 of mouse", "p2 of mouse"]
     assert (report.num_truncated, report.num_records, report.num_residues) == (1, 3, 10)
-    assert "1 proteins were cut off at the window's length" in report.warnings()
+    assert "1 protein cut off at the window's length" in report.warnings()
 
 
 def test_a_long_protein_is_left_out_on_request_and_listed(write_fasta):

@@ -7,7 +7,7 @@ from protembed.errors import TableError
 
 
 def read(content):
-    with reading_table(io.BytesIO(content.encode()), "t.csv") as table:
+    with reading_table(io.BufferedReader(io.BytesIO(content.encode())), "t.csv") as table:
         return list(table.header), [(row.number, row.line, list(row.cells)) for row in table.rows]
 
 
@@ -25,7 +25,7 @@ def test_lines_of_comment_before_the_header_are_no_part_of_the_table():
 
 
 def test_the_stream_stays_open_for_whoever_opened_it():
-    stream = io.BytesIO(b"a\n1\n")
+    stream = io.BufferedReader(io.BytesIO(b"a\n1\n"))
     with reading_table(stream, "t.csv") as table:
         next(table.rows)
 

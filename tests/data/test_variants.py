@@ -58,6 +58,27 @@ def test_one_wild_type_of_a_file_is_that_of_every_row(content, read):
     assert spelled(read(content, wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
 
 
+def test_a_row_of_another_protein_is_no_variant_of_the_only_wild_type(read):
+    wild_types, content = {"one": WILD_TYPE}, "protein,mutant\none,K2R\ntwo,K2R\n"
+
+    with pytest.raises(TableError, match="line 3: --wild-type has 1 record, and none of them is 'two'"):
+        read(content, wild_types=wild_types)
+    with pytest.raises(TableError, match="line 2: --wild-type has 1 record, and none of them is 'v1'"):
+        read("name,mutant\nv1,K2R\n", wild_types=wild_types, wild_type=Path("wild.fasta"), id="name")
+    # Names of variants are no names of wild types.
+    assert spelled(read("id,mutant\nv1,K2R\n", wild_types=wild_types)) == [(WILD_TYPE, "K2R")]
+
+
+def test_two_wild_types_for_a_row_have_to_agree(read):
+    wild_types = {"one": WILD_TYPE}
+
+    assert spelled(read(f"mutant,sequence\nK2R,{WILD_TYPE.lower()}*\n", wild_types=wild_types)) == [(WILD_TYPE, "K2R")]
+    with pytest.raises(TableError, match="line 2: the column 'sequence' has another wild type than --wild-type"):
+        read("mutant,sequence\nK2R,MKT\n", wild_types=wild_types)
+    mutated = read(f"sequence\n{MUTATED}\n", wild_types=wild_types, mutated_sequence="sequence")
+    assert spelled(mutated) == [(WILD_TYPE, "K2R")]
+
+
 def test_several_wild_types_of_a_file_are_told_apart_by_the_id_column(read):
     wild_types = {"one": WILD_TYPE, "two": WILD_TYPE[5:]}
     content = "which,mutant\ntwo,I1V\none,K2R\n"
@@ -105,7 +126,11 @@ def test_a_table_can_be_read_again_with_all_its_cells(tmp_path):
     [
         ("", TableError, "variants.csv, line 1: the first line is empty"),
         ("mutant,sequence\n", TableError, "the table has no rows"),
-        ("fitness,sequence\n1,MKT\n", TableError, "no column of variants among 'fitness', 'sequence'; name one by"),
+        (
+            "fitness,sequence\n1,MKT\n",
+            TableError,
+            "no column of variants among 'fitness', 'sequence'; begin with a header",
+        ),
         ("mutant\nK2R\n", TableError, "no wild type among 'mutant'; give it by --wild-type FASTA"),
         ("mutated_sequence\nMKT\n", TableError, "no wild type among 'mutated_sequence'"),
         ("mutant,mutant,sequence\nK2R,K2R,MKT\n", TableError, "2 columns named 'mutant'"),

@@ -395,7 +395,7 @@ def test_long_proteins_are_cut_off_where_that_was_asked_for(embed, windowed_mode
 
 @pytest.mark.parametrize(
     ("long", "num_rows", "warning"),
-    [("window", 40, None), ("truncate", 40, "proteins were cut off"), ("skip", None, "records were left out")],
+    [("window", 40, None), ("truncate", 40, "proteins cut off"), ("skip", None, "records left out")],
 )
 def test_the_summary_tells_what_became_of_long_proteins(
     windowed_model, proteins_fasta, tmp_path, lengths, long, num_rows, warning

@@ -233,7 +233,7 @@ def test_rows_that_cannot_be_scored_are_left_out_on_request_and_told(score, wild
 
     assert [row["mutant"] for row in table] == ["WT"]
     assert (summary.num_variants, summary.num_refused) == (1, 1)
-    assert "1 records were left out, the first: '2' ('A2del' is no substitution)" in summary.warnings
+    assert "1 record left out, the first: '2' ('A2del' is no substitution)" in summary.warnings
 
 
 def test_a_table_is_not_overwritten_unasked_and_an_input_never(tiny_model, wild_type, tmp_path):
