@@ -7,6 +7,8 @@ from pathlib import Path
 from protembed.errors import ConfigError, OutputExistsError
 from protembed.inputs import STANDARD_STREAM
 
+_OTHER_FORMATS = (".csv", ".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
+
 
 def is_there(path: Path) -> bool:
     """Tell whether something stands under a path.
@@ -49,6 +51,16 @@ def refuse_stranger(path: Path, marker: str) -> None:
     is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
     if is_there(path) and not is_empty and not is_there(path / marker):
         raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)
+
+
+def refuse_other_format(output: Path) -> None:
+    """Refuse a name that promises anything but the tab-separated text that a table is written as.
+
+    Raises:
+        ConfigError: it is such a name.
+    """
+    if output.suffix.lower() in _OTHER_FORMATS:
+        raise ConfigError("--output", str(output), "the table is tab-separated text: name it .tsv")
 
 
 def refuse_input(output: Path, inputs: Sequence[Path]) -> None:

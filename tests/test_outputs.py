@@ -4,7 +4,14 @@ import pytest
 
 from protembed.errors import ConfigError, OutputExistsError
 from protembed.inputs import STANDARD_STREAM
-from protembed.outputs import is_there, refuse_existing, refuse_input, refuse_stdout, refuse_stranger
+from protembed.outputs import (
+    is_there,
+    refuse_existing,
+    refuse_input,
+    refuse_other_format,
+    refuse_stdout,
+    refuse_stranger,
+)
 
 
 def test_a_directory_does_not_go_to_stdout():
@@ -12,6 +19,16 @@ def test_a_directory_does_not_go_to_stdout():
 
     with pytest.raises(ConfigError, match="--output is '-', but a directory is expected"):
         refuse_stdout(STANDARD_STREAM)
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores.NPY", "scores.tsv.gz"])
+def test_a_table_is_not_named_what_it_is_not(name):
+    refuse_other_format(Path("scores.tsv"))
+    refuse_other_format(Path("scores"))
+    refuse_other_format(STANDARD_STREAM)
+
+    with pytest.raises(ConfigError, match=f"--output is '{name}', but the table is tab-separated text: name it .tsv"):
+        refuse_other_format(Path(name))
 
 
 def test_what_stands_there_is_replaced_only_if_that_is_wanted(tmp_path):

@@ -24,6 +24,7 @@ def describe_summary(summary: "FinetuneSummary", said: Collection[str] = ()) -> 
     """Show the figures of each rung of the ladder, and say what they come to; what was said before is not repeated."""
     if summary.ladder is None:
         return ["left before the end; repeat the command to go on"]
+    opening = [f"{summary.output} is there already, made by the same command"] if summary.was_done else []
     rungs = summary.ladder.rungs
     names = list(summary.ladder.figures)
     table = [["", *(METRIC_NAMES[name] for name in names)]]
@@ -34,7 +35,7 @@ def describe_summary(summary: "FinetuneSummary", said: Collection[str] = ()) -> 
         for rung, *cells in table
     ]
     last = f"{summary.output}: the model, its figures and report.html"
-    return [*lines, *summary.ladder.sentences(), *(note for note in summary.notes if note not in said), last]
+    return [*opening, *lines, *summary.ladder.sentences(), *(note for note in summary.notes if note not in said), last]
 
 
 def _spell(score: "Score") -> str:

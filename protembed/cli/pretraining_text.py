@@ -32,9 +32,12 @@ def describe_plan(plan: "PretrainPlan") -> Iterator[str]:
             f"estimated: {duration(plan.seconds)}, {file_size(plan.memory_bytes)} of memory, "
             f"{file_size(plan.disk_bytes)} on disk"
         )
-    yield (
-        f"resuming {plan.output} after step {plan.first_step:,}" if plan.first_step else f"a new run in {plan.output}"
-    )
+    if plan.first_step >= plan.num_steps:
+        yield f"{plan.output} is there already, made by the same command"
+    elif plan.first_step:
+        yield f"resuming {plan.output} after step {plan.first_step:,}"
+    else:
+        yield f"a new run in {plan.output}"
 
 
 def describe_summary(summary: "PretrainSummary") -> Iterator[str]:

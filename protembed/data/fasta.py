@@ -142,7 +142,7 @@ def read_fasta(
 
     Raises:
         InputNotFoundError: a file cannot be read.
-        FormatError: a file is no FASTA, damaged, or empty.
+        FormatError: a file is no FASTA, damaged, or empty; or of all files every record was left out.
         RecordError: a record has no identifier, no sequence, or a NUL byte in its header.
         IllegalResidueError: a character is no amino acid.
     """
@@ -157,6 +157,10 @@ def read_fasta(
                 fingerprints.append(hash(record.id))
                 yield record
     report.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
+    if report.refused and not fingerprints:
+        first = report.refused[0]
+        found = f"every record was left out, the first, {first.id!r}, in line {first.line}: {first.reason}"
+        raise FormatError(first.path, found, _GIVE_FASTA)
 
 
 @contextmanager

@@ -151,8 +151,12 @@ class VariantTable:
                     raise error.with_offset(self._config.offset + shift) if shift else error from None
                 report.num_records += 1
                 yield variant
-        if report.num_records + len(report.refused) == 0:
-            raise TableError(self.path, "the table has no rows", "give at least one variant")
+        if report.num_records == 0:
+            first = next(iter(report.refused), None)
+            found = (
+                "the table has no rows" if first is None else f"every row was left out, the first for {first.reason}"
+            )
+            raise TableError(self.path, found, "give at least one variant")
 
     def _rows(self, report: ReadReport) -> Generator[Row]:
         with open_records(self._file, report) as stream, reading_table(stream, self.path) as table:

@@ -33,6 +33,7 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.record import ModelRecord
 from protembed.outputs import is_there, refuse_input, refuse_stdout, refuse_stranger
 from protembed.report.finetuning import METRICS_FILE, FinetuneResult, write_result
+from protembed.text import count
 from protembed.training.distributed import Compute
 from protembed.training.run_directory import RunDirectory
 
@@ -85,12 +86,14 @@ class FinetuneSummary:
         task: what was learned.
         ladder: the model's figures on the test part, beside those of simpler ways; None when the run was left.
         notes: what should be known about both, in sentences.
+        was_done: whether the result stood there already.
     """
 
     output: Path | None
     task: Task
     ladder: Ladder | None
     notes: Sequence[str] = ()
+    was_done: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -217,12 +220,24 @@ class _Work:
     @property
     def warnings(self) -> list[str]:
         """Say what the user should know about the table."""
-        return [*self.division.warnings, *self.report.warnings(), *self._about_identifiers()]
+        return [*self.division.warnings, *self.report.warnings(), *self._about_identifiers(), *self._about_labels()]
 
     def _about_identifiers(self) -> list[str]:
         counts = Counter(protein.id for protein in self.division.final.proteins)
-        repeated = [identifier for identifier, count in counts.items() if count > 1]
-        return [f"{len(repeated)} identifiers stand for several rows, such as {repeated[0]!r}"] if repeated else []
+        repeated = [identifier for identifier, number in counts.items() if number > 1]
+        return [f"{count(len(repeated), 'identifier')} of several rows, such as {repeated[0]!r}"] if repeated else []
+
+    def _about_labels(self) -> list[str]:
+        labels: dict[str, str] = {}
+        differing = {
+            protein.sequence: protein.id
+            for protein in self.division.final.proteins
+            if labels.setdefault(protein.sequence, protein.label) != protein.label
+        }
+        if not differing:
+            return []
+        example = next(iter(differing.values()))
+        return [f"{count(len(differing), 'sequence')} with labels that differ from row to row, such as {example!r}"]
 
     @property
     def sizes(self) -> dict[Split, int]:
@@ -339,4 +354,4 @@ def _recall_summary(output: Path, identity: dict[str, Any]) -> FinetuneSummary:
         raise OutputExistsError(output, "is no result of finetune") from None
     if recorded["identity"] != identity or identity["labels"] is None:
         raise OutputExistsError(output, "was made with other settings or data")
-    return FinetuneSummary(output=output, task=task, ladder=ladder, notes=recorded["notes"])
+    return FinetuneSummary(output=output, task=task, ladder=ladder, notes=recorded["notes"], was_done=True)

@@ -21,7 +21,7 @@ from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.heads import TaskHead
-from protembed.outputs import refuse_existing, refuse_input
+from protembed.outputs import refuse_existing, refuse_input, refuse_other_format
 from protembed.text import table_line
 
 
@@ -74,6 +74,7 @@ def predict_fasta(
     refuse_existing(output, force=prediction.force)
     directory = find_model(model.model)
     refuse_input(output, [*fasta, directory])
+    refuse_other_format(output)
     device = choose_device(compute)
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))

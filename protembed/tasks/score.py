@@ -22,7 +22,7 @@ from protembed.inputs import STANDARD_STREAM, default_path
 from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
-from protembed.outputs import refuse_existing, refuse_input
+from protembed.outputs import refuse_existing, refuse_input, refuse_other_format
 from protembed.text import table_line
 
 _NEW_COLUMNS = ("num_mutations", "score")
@@ -91,6 +91,7 @@ def score_variants(
     directory = find_model(model.model)
     inputs = [variants] if table.wild_type is None else [variants, table.wild_type]
     refuse_input(output, [*inputs, directory])
+    refuse_other_format(output)
     device = choose_device(compute)
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.use_precision(precision)

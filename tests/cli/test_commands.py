@@ -80,7 +80,7 @@ def test_a_summary_for_machines_is_json_on_stdout(embed_arguments):
 def test_a_missing_input_is_status_66_and_one_line(command, tiny_model, tmp_path):
     model = [] if command == "pretrain" else ["-m", tiny_model]
 
-    result = invoke(command, tmp_path / "missing", "-o", tmp_path / "out.npy", *model)
+    result = invoke(command, tmp_path / "missing", "-o", tmp_path / "out.tsv", *model)
 
     assert result.exit_code == 66
     assert result.stderr.count("\n") == 1

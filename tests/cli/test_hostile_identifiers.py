@@ -230,7 +230,7 @@ def test_a_hostile_identifier_in_a_sentence_is_text(command, name, predictor, tm
     (folder / "bad.fasta").write_text(f">{name}\nMK?T\n", encoding="utf-8")
     model = [] if command == "pretrain" else ["-m", predictor]
 
-    result = invoke(command, folder / "bad.fasta", "-o", tmp_path / "out.npy", *model)
+    result = invoke(command, folder / "bad.fasta", "-o", tmp_path / "out.tsv", *model)
 
     assert result.exit_code == 65
     assert result.stderr.count("\n") == 1

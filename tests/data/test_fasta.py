@@ -291,6 +291,11 @@ def test_records_with_illegal_characters_are_skipped_and_listed(fasta):
     assert report.warnings()[0].startswith("2 records left out, the first: 'b'")
 
 
+def test_an_input_of_which_nothing_is_left_is_an_error(fasta):
+    with pytest.raises(FormatError, match="every record was left out, the first, 'a', in line 2: '-' in column 2"):
+        read(fasta(">a\nM-\n>b\n1\n"), on_illegal="skip")
+
+
 @pytest.mark.parametrize("on_illegal", ["error", "mask", "skip"])
 @pytest.mark.parametrize("content", [">a\nMK\n>\nMR\n>c\nMS\n", ">a\nMK\n> \t \nMR\n", ">a\nMK\n>\n"])
 def test_a_record_without_identifier_is_an_error(fasta, content, on_illegal):

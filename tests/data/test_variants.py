@@ -97,6 +97,11 @@ def test_compressed_tables_are_told_apart_by_content(compress, read):
     assert spelled(read(compress(f"sequence,mutant\n{WILD_TYPE},K2R\n".encode()))) == [(WILD_TYPE, "K2R")]
 
 
+def test_a_table_of_which_nothing_is_left_is_an_error(read):
+    with pytest.raises(TableError, match="every row was left out, the first for 'K2del' is no substitution"):
+        read(f"sequence,mutant\n{WILD_TYPE},K2del\n", on_illegal="skip")
+
+
 def test_columns_of_any_name_can_be_named(read):
     content = f"a,b,c\nK2R,{WILD_TYPE},{MUTATED}\n"
 

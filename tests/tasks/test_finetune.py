@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -250,7 +251,9 @@ def test_the_page_escapes_what_a_table_may_hold(tables, tiny_model, tmp_path, ro
 def test_the_same_command_again_finds_its_work_done(finetuned, tables, tiny_model, method, options):
     task, output, summary = finetuned
 
-    assert finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method)) == summary
+    again = finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method))
+
+    assert again == replace(summary, was_done=True)
 
 
 def test_another_result_is_refused(finetuned, tables, tiny_model, method, options):
@@ -258,3 +261,15 @@ def test_another_result_is_refused(finetuned, tables, tiny_model, method, option
 
     with pytest.raises(OutputExistsError):
         finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method, seed=1))
+
+
+def test_sequences_and_identifiers_of_several_labels_are_told(tables, tiny_model, tmp_path, options):
+    header, first, *rows = (tables / "regression.csv").read_text().splitlines()
+    identifier, sequence, _, split = first.split(",")
+    doubtful = tmp_path / "doubtful.csv"
+    doubtful.write_text("\n".join([header, first, f"{identifier},{sequence},-5,{split}", *rows]))
+
+    summary = finetune_model(doubtful, options(tmp_path / "x.model", tiny_model, method="frozen"))
+
+    assert "1 identifier of several rows, such as 'p0'" in summary.notes
+    assert "1 sequence with labels that differ from row to row, such as 'p0'" in summary.notes
