@@ -174,7 +174,7 @@ class Footprint:
         cells = sum(region**2 for region in self._regions)
         maps = cells * itemsize * (self.num_maps + self.predicts + self.config.rollout)
         contacts = sum(length**2 // 2 for length in self._kept) * _BYTES_PER_CONTACT_LINE * self.predicts
-        model = self.shape.num_parameters * _FLOAT * bool(self._pairs)
+        model = self.shape.num_parameters * _FLOAT * (len(self._pairs) > 1)  # one alone has no head fitted to it
         return maps + contacts + model + int(3 * self._num_pixels * _BYTES_PER_PIXEL)
 
     @property

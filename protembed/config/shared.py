@@ -54,7 +54,6 @@ class ModelConfig(Config):
     model: Path | None = option(
         None,
         "A model directory (ESM-2 in Hugging Face layout), a protembed run, a bundled model, or one of the hub "
-        f"(esm2_t12_35M, owner/model); {DEFAULT_MODEL} by default, which has no head for `predict`. See "
-        "`protembed models`.",
+        f"(esm2_t12_35M, owner/model); {DEFAULT_MODEL} by default. See `protembed models`.",
         flags=("-m", "--model"),
     )
