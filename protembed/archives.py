@@ -13,9 +13,10 @@ _MAGIC_LENGTH = 16
 # Source: SAM/BAM format specification, sections 4.1 and 4.1.2.
 _BGZF_START, _BGZF_FIELD = b"\x1f\x8b\x08\x04", b"BC\x02\x00"
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+_XZ = b"\xfd7zXZ\x00"
 _DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
     b"BZh": bz2.BZ2Decompressor,
-    b"\xfd7zXZ\x00": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
+    _XZ: lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
 }
 
 
@@ -28,7 +29,7 @@ def decompressed(raw: BinaryIO) -> BinaryIO:
         return cast("BinaryIO", gzip.open(raw, "rb"))
     for magic, make in _DECOMPRESSORS.items():
         if head.startswith(magic):
-            return cast("BinaryIO", io.BufferedReader(_Members(raw, make)))
+            return cast("BinaryIO", io.BufferedReader(_Members(raw, make, is_padded=magic == _XZ)))
     return raw
 
 
@@ -49,8 +50,8 @@ class _Blocks:
 class _Members(io.RawIOBase):
     """All streams of a bzip2 or xz file; Python's readers drop, silently, what follows the first if it is damaged."""
 
-    def __init__(self, raw: BinaryIO, make: Callable[[], Any]) -> None:
-        self._raw, self._make, self._decompressor = raw, make, make()
+    def __init__(self, raw: BinaryIO, make: Callable[[], Any], *, is_padded: bool) -> None:
+        self._raw, self._make, self._decompressor, self._is_padded = raw, make, make(), is_padded
         self._pending = b""
 
     def readable(self) -> bool:
@@ -59,7 +60,7 @@ class _Members(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while True:
             if self._decompressor.eof:
-                self._pending = self._decompressor.unused_data or self._raw.read(_BLOCK)
+                self._pending = self._next_stream()
                 if not self._pending:
                     return 0
                 self._decompressor = self._make()
@@ -72,3 +73,14 @@ class _Members(io.RawIOBase):
             if data:
                 buffer[: len(data)] = data
                 return len(data)
+
+    def _next_stream(self) -> bytes:
+        """Read on to the next stream; those of xz may have padding behind them, a multiple of four zero bytes."""
+        data, num_padding = self._decompressor.unused_data or self._raw.read(_BLOCK), 0
+        while self._is_padded and data.startswith(b"\0"):
+            stripped = data.lstrip(b"\0")
+            num_padding += len(data) - len(stripped)
+            data = stripped or self._raw.read(_BLOCK)
+        if num_padding % 4:
+            raise EOFError("its padding is no multiple of four bytes")
+        return cast("bytes", data)

@@ -155,8 +155,10 @@ class WorkerPool:
         self._pool = ThreadPoolExecutor(self.num_workers, initializer=torch.set_num_threads, initargs=(1,))
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # Who is interrupted does not wait for a matrix product of minutes.
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        self._pool.shutdown(wait=not is_interrupted, cancel_futures=True)
         torch.set_num_threads(self._threads_before)
 
     def map(

@@ -37,6 +37,8 @@ Each error stores what it knows and builds one sentence that says what was found
 from collections.abc import Sequence
 from pathlib import Path
 
+from protembed.text import file_size
+
 
 class ProtembedError(Exception):
     """The base of all errors that protembed raises on purpose; its text is one sentence for the user."""
@@ -250,8 +252,8 @@ class NotEnoughRoomError(ProtembedError):
     def __init__(self, resource: str, needed: int, available: int, longest: str, advice: str) -> None:
         self.resource, self.needed, self.available = resource, needed, available
         super().__init__(
-            f"attention maps need about {needed / 1e9:,.1f} GB of {resource}, most of it for {longest}, and "
-            f"{available / 1e9:,.1f} GB are there; {advice}"
+            f"attention maps need about {file_size(needed)} of {resource}, most of it for {longest}, and "
+            f"{file_size(available)} are there; {advice}"
         )
 
 

@@ -121,6 +121,11 @@ def passes_once(path: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
+def is_utf8(path: Path) -> bool:
+    """Tell whether a path can be spelled in UTF-8, as safetensors has it; Python takes any bytes."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in str(path.absolute()))
+
+
 def default_path(source: Path, suffix: str) -> Path:
     """Name a result in the current folder after an input, without the input's suffixes.
 

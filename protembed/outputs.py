@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from protembed.errors import ConfigError, OutputExistsError
-from protembed.inputs import STANDARD_STREAM
+from protembed.inputs import STANDARD_STREAM, is_utf8
 
 _OTHER_FORMATS = (".csv", ".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
 
@@ -32,9 +32,13 @@ def refuse_existing(output: Path, *, force: bool) -> None:
     """Refuse to replace a result that does not say which command made it, unless that is wanted.
 
     Raises:
-        OutputExistsError: something stands there.
+        OutputExistsError: something stands there; or, whatever is wanted, a device or a pipe.
     """
-    if output != STANDARD_STREAM and is_there(output) and not force:
+    if output == STANDARD_STREAM or not is_there(output):
+        return
+    if not os.path.isfile(output) and not os.path.isdir(output):
+        raise OutputExistsError(output, "is no file", is_ours=False)
+    if not force:
         raise OutputExistsError(output, "may be another result")
 
 
@@ -71,8 +75,23 @@ def refuse_input(output: Path, inputs: Sequence[Path]) -> None:
         inputs: what is read: files, directories, `-`.
 
     Raises:
-        OutputExistsError: the output is one of the inputs, or lies in one that is a directory.
+        OutputExistsError: the output is one of the inputs, or one of them lies in the other.
     """
     for path in inputs:
-        if STANDARD_STREAM not in (path, output) and is_there(path) and output.resolve().is_relative_to(path.resolve()):
+        if STANDARD_STREAM in (path, output) or not is_there(path):
+            continue
+        there, here = output.resolve(), path.resolve()
+        if there.is_relative_to(here):
             raise OutputExistsError(output, "is read by this command", is_ours=False)
+        if here.is_relative_to(there):
+            raise OutputExistsError(output, f"holds {path}, which is read by this command", is_ours=False)
+
+
+def refuse_what_safetensors_cannot_name(output: Path) -> None:
+    """Refuse a directory for a model whose name is no UTF-8, before anything is trained: safetensors opens no other.
+
+    Raises:
+        ConfigError: it is such a name.
+    """
+    if not is_utf8(output):
+        raise ConfigError("--output", str(output), "a model's path is to be UTF-8")

@@ -227,3 +227,15 @@ def zero_of(name, line):
 def test_every_error_of_a_damaged_archive_is_bad_data():
     assert issubclass(DamagedArchiveError, DataError)
     assert DamagedArchiveError.exit_status == 65
+
+
+@pytest.mark.promise(12)
+def test_the_padding_of_xz_is_no_damage(read):
+    first, second = (lzma.compress(record) for record in (b">a\nMKT\n", b">b\nAYI\n"))
+    both = [("a", "MKT"), ("b", "AYI")]
+
+    assert read(first + bytes(4)) == both[:1]
+    assert read(first + bytes(8) + second + bytes(1 << 21)) == both
+    for damaged in (first + bytes(3), first + bytes(6) + second):
+        with pytest.raises(DamagedArchiveError, match="padding is no multiple of four"):
+            read(damaged)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from protembed.outputs import (
     refuse_other_format,
     refuse_stdout,
     refuse_stranger,
+    refuse_what_safetensors_cannot_name,
 )
 
 
@@ -65,6 +67,30 @@ def test_what_is_read_is_not_written_by_whatever_name(tmp_path):
     for name in ("seqs.fasta", "model/../seqs.fasta", "link.fasta", "model", "model/head.safetensors"):
         with pytest.raises(OutputExistsError, match="is read by this command"):
             refuse_input(tmp_path / name, inputs)
+
+
+def test_a_directory_that_holds_what_is_read_is_not_replaced(tmp_path):
+    (tmp_path / "a.run" / "model").mkdir(parents=True)
+    (tmp_path / "a.run" / "seqs.fasta").touch()
+
+    for name in ("model", "seqs.fasta"):
+        with pytest.raises(OutputExistsError, match=f"holds .*{name}, which is read by this command"):
+            refuse_input(tmp_path / "a.run", [tmp_path / "a.run" / name])
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(OutputExistsError, match="exists and is no file"):
+            refuse_existing(path, force=True)
+
+
+def test_a_model_is_not_trained_for_a_name_that_safetensors_cannot_open(tmp_path):
+    refuse_what_safetensors_cannot_name(tmp_path / "häm")
+
+    with pytest.raises(ConfigError, match="a model's path is to be UTF-8"):
+        refuse_what_safetensors_cannot_name(tmp_path / os.fsdecode(b"\xfd.run"))
 
 
 @pytest.mark.promise(14)

@@ -17,7 +17,8 @@ from protembed.cli.models import models
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
 from protembed.cli.score import score
-from protembed.cli.signals import end_with_the_reader, leave_tidily_on_termination
+from protembed.cli.signals import end_with_the_reader, exit_with, leave_tidily
+from protembed.cli.stderr import LastingStderr
 
 app = typer.Typer(
     name="protembed",
@@ -48,17 +49,20 @@ def protembed_command(
 
 def main() -> None:
     """Run the command line."""
-    leave_tidily_on_termination()
+    leave_tidily()
     end_with_the_reader()
     _keep_out_of_home()
     # Cron and daemons may close them: reading finds nothing then, and data meant for stdout fail to be written.
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    sys.stderr = LastingStderr(sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     try:
         with reported_errors():
             _run()
     except typer.Exit as end:
-        raise SystemExit(end.exit_code) from None
+        exit_with(end.exit_code)
+    except SystemExit as end:
+        exit_with(end.code if isinstance(end.code, int) else end.code is not None)
 
 
 def _run() -> None:

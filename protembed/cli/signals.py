@@ -1,6 +1,9 @@
-"""Signals: long runs finish their step and save; everything else leaves tidily."""
+"""Signals: long runs finish their step and save; everything else leaves tidily, and at once if asked twice."""
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -29,12 +32,13 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first signal into a request; a second one leaves at once."""
+    """Turn the first signal into a request; a second one leaves, and a third does not wait for what is tidied up."""
     request = StopRequest()
+    leave = _Leaving()
 
     def receive(number: int, frame: FrameType | None) -> None:
         if request.status is not None or not request.is_awaited:
-            raise SystemExit(_STATUS[signal.Signals(number)])
+            leave(number, frame)
         request.status = _STATUS[signal.Signals(number)]
 
     before = {number: signal.signal(number, receive) for number in _STATUS}
@@ -45,14 +49,42 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def leave_tidily_on_termination() -> None:
-    """Let a termination, or a scheduler's warning of one, unwind the stack, so that temporary files are removed."""
+class _Leaving:
+    """Unwinds the stack at the first signal, so that temporary files are removed, and ends the process at the next."""
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
+    def __init__(self) -> None:
+        self._is_leaving = False
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, leave)
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        status = _STATUS[signal.Signals(number)]
+        if self._is_leaving:
+            os._exit(status)
+        self._is_leaving = True
+        raise SystemExit(status)
+
+
+def die_of_interrupts() -> None:
+    """Let an interrupt end the process without a word, as long as there is nothing to tidy up."""
+    # Whoever started it in the background may have it ignored; that stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def leave_tidily() -> None:
+    """Let an interrupt, a termination, or a scheduler's warning of one, unwind the stack."""
+    leave = _Leaving()
+    for number in _STATUS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, leave)
+
+
+def exit_with(status: int) -> None:
+    """End the process; who was interrupted does not wait for matrix products in other threads."""
+    if status in (INTERRUPTED, TERMINATED) and threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    raise SystemExit(status)
 
 
 def end_with_the_reader() -> None:

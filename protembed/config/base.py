@@ -1,6 +1,7 @@
 """What every config is made of: options that carry their help, range and flags, and check themselves. No torch."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class Config:
             choices = next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())
             if choices and value not in choices:
                 raise ConfigError(name, value, f"one of {', '.join(choices)} is expected")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(name, value, "a finite number is expected")
             low, high = spec.metadata["min"], spec.metadata["max"]
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 raise ConfigError(name, value, f"a value from {_bound(low)} to {_bound(high)} is expected")

@@ -3,7 +3,7 @@
 import hashlib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -135,12 +135,13 @@ class LayeredMaps:
 
     def append(self, maps: Iterable[NDArray[np.floating]]) -> None:
         """Write the next layer: of each head (residues, residues)."""
-        for number, head in enumerate(maps):  # one by one, and by rows: a layer may be large
-            if self._is_hdf5:
-                self._maps[self._num_written, number] = head.astype(self._dtype)
-            else:
-                for start in range(0, len(head), _ROWS_AT_ONCE):
-                    self._member.write(np.ascontiguousarray(head[start : start + _ROWS_AT_ONCE], self._dtype).data)
+        with self._abandoned_on_error():
+            for number, head in enumerate(maps):  # one by one, and by rows: a layer may be large
+                if self._is_hdf5:
+                    self._maps[self._num_written, number] = head.astype(self._dtype)
+                else:
+                    for start in range(0, len(head), _ROWS_AT_ONCE):
+                        self._member.write(np.ascontiguousarray(head[start : start + _ROWS_AT_ONCE], self._dtype).data)
         self._num_written += 1
 
     def close(self, others: Mapping[str, NDArray[Any]]) -> None:
@@ -148,15 +149,27 @@ class LayeredMaps:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._is_hdf5:
-            for name, array in others.items():
-                self._hdf5.create_dataset(name, data=array, track_times=False)
-        else:
-            self._member.close()
-            for name, array in others.items():
-                with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-        self._stack.close()
+        with self._abandoned_on_error():
+            if self._is_hdf5:
+                for name, array in others.items():
+                    self._hdf5.create_dataset(name, data=array, track_times=False)
+            else:
+                self._member.close()
+                for name, array in others.items():
+                    with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+            self._stack.close()
+
+    @contextmanager
+    def _abandoned_on_error(self) -> Iterator[None]:
+        """Close a zip archive that could not be written, whose destructor would tell of it on stderr."""
+        try:
+            yield
+        except BaseException:
+            for part in () if self._is_hdf5 else (self._member, self._zip):
+                with suppress(OSError, ValueError):
+                    part.close()
+            raise
 
 
 def open_array(path: Path) -> NDArray[Any]:

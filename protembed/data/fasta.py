@@ -40,6 +40,8 @@ _NUCLEOTIDES = re.compile("[ACGTUN]+")
 _NUCLEOTIDE_MIN_RESIDUES = 12
 
 _GIVE_FASTA = "give a FASTA file, whose records begin with '>'"
+# The codes of NBRF/PIR for what a record holds.
+_PIR = re.compile(r"(P1|F1|DL|DC|RL|RC|N1|N3|XX);\S")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +203,8 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
             place = lines.finished_record(number)
             if not title.split():
                 raise RecordError(name, place.line, number, "has no identifier after '>'", "name it")
+            if number == 1 and _PIR.match(title):
+                raise FormatError(name, "this is PIR, whose records have a line of title", _GIVE_FASTA)
             if (nul := title.find("\0")) >= 0:
                 found = f"has a NUL byte in column {nul + 2} of its header"
                 raise RecordError(name, place.line, number, found, "the file is binary or damaged")

@@ -127,10 +127,13 @@ def refuse_repeated_columns(header: Sequence[str], path: str) -> None:
 
 def _read_rows(text: io.TextIOWrapper, delimiter: str, path: str, num_columns: int, header_line: int) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(text, delimiter=delimiter)
+    reader, line = csv.reader(text, delimiter=delimiter, strict=True), header_line
     try:
         for number, cells in enumerate(reader, start=1):
-            line = reader.line_num + header_line
+            first_line, line = line + 1, reader.line_num + header_line
+            if delimiter == "\t" and line > first_line:
+                found = f"a quotation mark that opens in line {first_line} closes here"
+                raise TableError(path, found, "take both out, or the line breaks between them", line=line)
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != num_columns:
@@ -138,7 +141,5 @@ def _read_rows(text: io.TextIOWrapper, delimiter: str, path: str, num_columns: i
                 raise TableError(path, found, "correct the row", line=line)
             yield Row(number=number, line=line, cells=[cell.strip() for cell in cells])
     except csv.Error as error:
-        advice = "look for a quotation mark that is never closed"
-        raise TableError(
-            path, f"this is no readable table ({error})", advice, line=reader.line_num + header_line
-        ) from error
+        advice = "look for a quotation mark that is not closed in this line"
+        raise TableError(path, f"this is no readable table ({error})", advice, line=line + 1) from error

@@ -152,11 +152,8 @@ class VariantTable:
                 report.num_records += 1
                 yield variant
         if report.num_records == 0:
-            first = next(iter(report.refused), None)
-            found = (
-                "the table has no rows" if first is None else f"every row was left out, the first for {first.reason}"
-            )
-            raise TableError(self.path, found, "give at least one variant")
+            reasons = [f"every row was left out, the first for {row.reason}" for row in report.refused]
+            raise TableError(self.path, [*reasons, "the table has no rows"][0], "give at least one variant")
 
     def _rows(self, report: ReadReport) -> Generator[Row]:
         with open_records(self._file, report) as stream, reading_table(stream, self.path) as table:

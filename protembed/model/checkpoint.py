@@ -33,7 +33,9 @@ from protembed.model.weights import (
     write_tensors,
 )
 
-_HEAD = "head.safetensors"
+_HEAD, _VOCABULARY = "head.safetensors", "vocab.txt"
+# Of a line of a vocabulary; the longest token of ESM-2 has nine.
+_MOST_LETTERS = 80
 # Heads had none at first; see `TaskHead`.
 _EARLIER_THRESHOLD = 0.5
 
@@ -118,6 +120,22 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
     return checkpoint
 
 
+def _expect_our_vocabulary(directory: Path) -> None:
+    """Refuse tokens in another order than ESM-2's: every residue would be taken for another.
+
+    Raises:
+        ModelFormatError: `vocab.txt` has them so.
+    """
+    path = own_file(directory / _VOCABULARY)
+    if path.exists():
+        with path.open(errors="replace") as stream:
+            tokens = [stream.readline(_MOST_LETTERS).strip() for _ in TOKENS]
+        if tuple(tokens) != tuple(TOKENS):
+            first = next(number for number, pair in enumerate(zip(tokens, TOKENS, strict=True)) if pair[0] != pair[1])
+            found = f"token {first} is {tokens[first]!r}, in ESM-2 {TOKENS[first]!r}"
+            raise ModelFormatError(path, found, "this vocabulary does not belong to an ESM-2 model")
+
+
 def load_checkpoint(directory: Path | str) -> Checkpoint:
     """Read a model directory: ESM-2 in any spelling of Hugging Face, or one that protembed wrote.
 
@@ -137,6 +155,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     if (record.layer or 0) > shape.num_layers:
         found = f"protembed.json names layer {record.layer}, of {shape.num_layers}"
         raise ModelFormatError(directory, found, "the files do not belong together")
+    _expect_our_vocabulary(directory)
     with StoredWeights(directory) as stored:
         stored.expect_num_layers(shape.num_layers)
         checkpoint = _without_values(shape)
@@ -203,7 +222,7 @@ def write_checkpoint_files(
         write_tensors(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
     write_json(directory / CONFIG_FILE, config_json(shape))
     write_record(directory, checkpoint.record, contact_head_fitted=checkpoint.contact_head.is_fitted)
-    write_text(directory / "vocab.txt", "\n".join(TOKENS))
+    write_text(directory / _VOCABULARY, "\n".join(TOKENS))
     write_json(directory / "tokenizer_config.json", _TOKENIZER_CONFIG)
     write_json(directory / "special_tokens_map.json", _SPECIAL_TOKENS)
     write_text(directory / "README.md", card)

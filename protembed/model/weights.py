@@ -20,6 +20,7 @@ from torch import Tensor
 
 from protembed.config.shapes import EncoderShape
 from protembed.errors import ModelFormatError
+from protembed.inputs import is_utf8
 from protembed.model.own_files import own_file, read_model_json
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -49,6 +50,8 @@ def open_tensors(path: Path) -> Any:
     Raises:
         ModelFormatError: it is not there, damaged, not the directory's own, or its header is there to fill memory.
     """
+    if not is_utf8(path):
+        raise ModelFormatError(path, "safetensors opens no path that is not UTF-8", "rename the folder")
     try:
         with own_file(path).open("rb") as stream:
             num_bytes = int.from_bytes(stream.read(8), "little")

@@ -31,7 +31,13 @@ from protembed.inputs import default_path, read_json, sha256_of_inputs
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.record import ModelRecord
-from protembed.outputs import is_there, refuse_input, refuse_stdout, refuse_stranger
+from protembed.outputs import (
+    is_there,
+    refuse_input,
+    refuse_stdout,
+    refuse_stranger,
+    refuse_what_safetensors_cannot_name,
+)
 from protembed.report.finetuning import METRICS_FILE, FinetuneResult, write_result
 from protembed.text import count
 from protembed.training.distributed import Compute
@@ -128,7 +134,7 @@ def finetune_model(
     """
     output = options.finetune.output or default_path(labels, ".model")
     refuse_stdout(output)
-    refuse_input(output, [labels])
+    refuse_what_safetensors_cannot_name(output)
     refuse_stranger(output, METRICS_FILE)
     with spooled_stdin([labels]) as (table,):
         return _finetune(table, output, options, on_plan, watcher or Watcher())
@@ -140,6 +146,7 @@ def _finetune(
     """Fine-tune on a table that can be read twice."""
     config = options.finetune
     base = find_model(options.model.model)
+    refuse_input(output, [labels, base])
     identity = _identity(labels, options, base)
     if is_there(output) and not config.force:
         return _recall_summary(output, identity)

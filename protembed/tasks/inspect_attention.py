@@ -38,7 +38,7 @@ from protembed.inputs import default_path
 from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
-from protembed.outputs import refuse_existing, refuse_stdout
+from protembed.outputs import refuse_existing, refuse_input, refuse_stdout
 from protembed.report.attention import (
     PRECISION_COLUMNS,
     SITE_COLUMNS,
@@ -145,8 +145,10 @@ def inspect_attention(
     output = attention.output or default_path(fasta[0], ".attention")
     refuse_stdout(output)
     refuse_existing(output, force=attention.force)
+    found, sites = find_model(model.model), [] if attention.sites is None else [attention.sites]
+    refuse_input(output, [*fasta, found, *attention.structures, *sites])
     device = choose_device(compute)
-    checkpoint = load_checkpoint(find_model(model.model)).to(device)
+    checkpoint = load_checkpoint(found).to(device)
     report = ReadReport()
     with spooled_stdin(fasta) as paths, result_lock(output), worker_pool(compute, device) as pool:
         engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)

@@ -34,6 +34,7 @@ from protembed.model.checkpoint import (
     model_sha256,
     save_checkpoint,
 )
+from protembed.outputs import refuse_input, refuse_what_safetensors_cannot_name
 from protembed.report.card import pretrained_card
 from protembed.report.figures import draw_training
 from protembed.report.pretraining import PretrainPlan, PretrainSummary, pretraining_facts
@@ -90,11 +91,15 @@ def pretrain_model(
     Raises:
         ProtembedError: the input, the options or the run directory do not allow it; see `protembed.errors`.
     """
-    output = options.pretrain.output or default_path(fasta[0], ".run")
+    config = options.pretrain
+    output = config.output or default_path(fasta[0], ".run")
+    models = [model for model in (config.from_model, config.compare) if model is not None]
+    refuse_what_safetensors_cannot_name(output)
+    refuse_input(output, [*fasta, *config.valid, *models])
     device = choose_device(options.compute)
-    check_memory(options.pretrain, device)
+    check_memory(config, device)
     with joined_processes(device) as processes:
-        if options.pretrain.dry_run:
+        if config.dry_run:
             with scratch_directory() as scratch, _begun(RunDirectory(scratch / "run"), fasta, options) as training:
                 on_plan(replace(training.announcement(), output=output))
             return None

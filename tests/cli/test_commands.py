@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -385,6 +386,27 @@ def test_a_full_disk_is_one_sentence(proteins_fasta, tmp_path):
     assert "could not be written" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list((tmp_path / "a.run").glob("checkpoints/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.promise(5)
+def test_a_disk_that_fills_with_maps_is_one_sentence(proteins_fasta, tiny_model, tmp_path):
+    command = f"{sys.executable} -m protembed inspect-attention {proteins_fasta} -m {tiny_model} -o att --quiet"
+    result = shell(f"ulimit -f 40; {command}", cwd=tmp_path, text=True)
+
+    assert result.returncode == 1
+    assert re.fullmatch("protembed: .*could not be written.*\n", result.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.promise(20)
+def test_a_reader_of_the_progress_that_leaves_ends_no_run(proteins_fasta, tiny_model, tmp_path):
+    command = f"{sys.executable} -m protembed embed {proteins_fasta} -m {tiny_model} -o emb.npy"
+
+    for to in ("2> >(head -c 1 > /dev/null)", "2> /dev/full"):
+        assert shell(f"{command} --force {to}", cwd=tmp_path).returncode == 0
+        assert np.load(tmp_path / "emb.npy").shape == (40, 32)
 
 
 def test_models_are_listed_on_stdout_for_people_and_for_machines():

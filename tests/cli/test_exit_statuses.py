@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.cli.signals import leave_tidily_on_termination
+from protembed.cli.signals import leave_tidily
 
 DOCUMENTED = {0, 1, 2, 65, 66, 130, 141, 143}
 SHORT = "--steps 1 --tokens-per-batch 128 --crop-residues 32 --threads 1"
@@ -201,7 +201,7 @@ def terminable():
     """Treat signals as the program does that a shell has started."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
-    leave_tidily_on_termination()
+    leave_tidily()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -1,14 +1,17 @@
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from protembed.cli.app import app
 from protembed.cli.display import Counter
-from protembed.cli.signals import leave_tidily_on_termination
+from protembed.cli.signals import leave_tidily
 from protembed.cli.training_display import TrainingDisplay
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
@@ -32,6 +35,31 @@ def test_a_signal_finishes_the_step_saves_and_leaves(proteins_fasta, tmp_path, n
     assert "repeat the command to go on" in told
     assert "Traceback" not in told
     assert len(list((run / "checkpoints").glob("step-*/MANIFEST.json"))) == 1
+
+
+@pytest.mark.promise(3)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status", "times"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2)])
+def test_nobody_waits_for_a_matrix_product_of_minutes(tiny_model, tmp_path, number, status, times):
+    (tmp_path / "long.fasta").write_text(f">long\n{'MKTAYIAKQR' * 50_000}\n")
+    command = f"-m protembed embed long.fasta -m {tiny_model} -o x.npy --window-residues 500000 --threads 1"
+    process = subprocess.Popen([sys.executable, *command.split()], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and cpu_seconds(process.pid) < 4:
+        time.sleep(0.1)
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.2)
+    _, told = process.communicate(timeout=60)
+
+    assert process.returncode == status
+    assert not re.search("Traceback|terminate|Abort", told)
+    assert not (tmp_path / "x.npy").exists()
+
+
+def cpu_seconds(pid):
+    """Tell how long a process has computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # In this process, by a step or a protein that sends the signal
@@ -116,7 +144,7 @@ def test_a_signal_keeps_the_rows_that_are_safe_and_the_same_command_goes_on(
     before = {one: signal.getsignal(one) for one, _ in SIGNALS}
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
-        leave_tidily_on_termination()
+        leave_tidily()
         with monkeypatch.context() as patches:
             send_at(patches, Counter, number, at=20)
             left = invoke(command)

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from protembed.cli.signals import leave_tidily_on_termination, stop_on_signals
+from protembed.cli.signals import leave_tidily, stop_on_signals
 
 
 @pytest.mark.promise(3)
@@ -42,7 +42,7 @@ def test_before_the_first_step_a_signal_leaves_at_once():
 def test_a_termination_or_its_early_warning_unwinds_the_stack(number):
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR1)}
     try:
-        leave_tidily_on_termination()
+        leave_tidily()
         with pytest.raises(SystemExit) as left:
             os.kill(os.getpid(), number)
     finally:

@@ -46,7 +46,7 @@ def test_every_option_has_a_help_sentence_and_a_default(kind, spec):
 def test_values_beyond_their_range_are_refused(kind, spec, end):
     beyond = spec.metadata[end] + (1 if end == "max" else -1)
 
-    for value in (beyond, float("nan")):
+    for value in (beyond, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match=f"^{flag_name(spec)} is {value}") as caught:
             kind(**{spec.name: value})
         assert caught.value.exit_status == 2

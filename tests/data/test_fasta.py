@@ -326,6 +326,7 @@ FOREIGN = {
     "Clustal": b"CLUSTAL W (1.82) multiple sequence alignment\n",
     "PDB": b"HEADER    HYDROLASE\n",
     "mmCIF": b"data_1ABC\n#\n",
+    "PIR": b">P1;CRAB_ANAPL\nALPHA CRYSTALLIN B CHAIN\nMKT*\n",
     "JSON": b'{"sequence": "MKT"}\n',
     "binary": bytes(range(8)) + b">a\nMKT\n",
     "UTF-16": ">a\nMKT\n".encode("utf-16"),

@@ -24,6 +24,27 @@ def test_lines_of_comment_before_the_header_are_no_part_of_the_table():
     assert read("#id\tb\n1\t2\n") == (["#id", "b"], [(1, 2, ["1", "2"])])
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('a\n1\n"2\n3\n4\n', 3),
+        ('a,b\n1,"2\n3,4\n', 2),
+        ('a\tb\n1\t"2\n3\t4\n', 2),
+        ('a,b\n1,"2"x\n', 2),
+    ],
+)
+def test_a_quotation_mark_that_is_never_closed_swallows_nothing(content, line):
+    with pytest.raises(TableError, match=f"line {line}: this is no readable table .*quotation mark that is not closed"):
+        read(content)
+
+
+def test_a_cell_of_a_tsv_has_one_line():
+    assert read('a,b\n1,"2\n3"\n')[1] == [(1, 3, ["1", "2\n3"])]
+
+    with pytest.raises(TableError, match="line 3: a quotation mark that opens in line 2 closes here"):
+        read('a\tb\n1\t"2\n3"\n')
+
+
 def test_the_stream_stays_open_for_whoever_opened_it():
     stream = io.BufferedReader(io.BytesIO(b"a\n1\n"))
     with reading_table(stream, "t.csv") as table:

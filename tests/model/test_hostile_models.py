@@ -93,7 +93,7 @@ def test_nothing_of_a_strangers_directory_is_unpickled_imported_or_run(stranger,
             load_checkpoint(stranger)
 
     assert not (tmp_path / CANARY).exists()
-    assert {path.name for path in opened} <= {"config.json", RECORD, WEIGHTS}
+    assert {path.name for path in opened} <= {"config.json", "vocab.txt", RECORD, WEIGHTS}
     assert not {Path(name).stem for name in MODULES} & (set(sys.modules) - modules)
 
 
@@ -351,3 +351,13 @@ def test_whatever_a_stranger_writes_is_one_sentence_and_memory_stays_under_two_g
     assert [line for line in told if len(line[2]) > 1000 or "\n" in line[2]] == []
     in_gigabytes = 2**20 if sys.platform == "linux" else 2**30  # what getrusage counts in differs
     assert told[-1][3] / in_gigabytes < 2
+
+
+@pytest.mark.promise(18)
+def test_a_vocabulary_in_another_order_is_refused(stranger):
+    path = stranger / "vocab.txt"
+    tokens = path.read_text().splitlines()
+    path.write_text("\n".join([*tokens[:5], tokens[6], tokens[5], *tokens[7:]]))
+
+    with pytest.raises(ModelFormatError, match="vocab.txt: token 5 is 'G', in ESM-2 'A'"):
+        load_checkpoint(stranger)

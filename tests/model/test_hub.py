@@ -31,7 +31,7 @@ def esm_directory(tiny_esm, tmp_path_factory):
     (directory / "onnx").mkdir()
     for name in ("pytorch_model.bin", "tf_model.h5", "onnx/model.onnx", "onnx/model.safetensors"):
         (directory / name).write_bytes(bytes(100_000))
-    for name in ("README.md", "vocab.txt", "tokenizer_config.json", "onnx/config.json", "train.py"):
+    for name in ("README.md", "merges.txt", "tokenizer_config.json", "onnx/config.json", "train.py"):
         (directory / name).write_text("{}")
     return directory
 
