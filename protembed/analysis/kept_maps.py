@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -23,15 +24,18 @@ class KeptMaps:
     def __init__(self, directory: Path, reader: AttentionReader, config: AttentionConfig) -> None:
         self._directory, self._reader, self._config = directory, reader, config
         self._open: dict[int, LayeredMaps] = {}
+        self._lock, self._is_left = Lock(), False
         self._paths: dict[str, Path] = {}
 
     def __enter__(self) -> "KeptMaps":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close what an error has left open."""
-        for maps in self._open.values():
-            maps.close({})
+        """Abandon what an error has left open; workers that are still at it begin no other."""
+        with self._lock:
+            self._is_left = True
+            for maps in self._open.values():
+                maps.abandon()
 
     def file(self, row: int, record: Record) -> Callable[[], LayeredMaps] | None:
         """Prepare the file of a protein's maps, named by its row; None for a copy, which shares the first one's.
@@ -49,10 +53,13 @@ class KeptMaps:
         shape = (len(self._reader.layers), len(self._reader.heads), num_residues, num_residues)
 
         def make() -> LayeredMaps:
-            if row in self._open:  # memory did not suffice for the pack, and its halves begin anew
-                self._open[row].close({})
-            self._open[row] = LayeredMaps(path, shape, self._config.dtype)
-            return self._open[row]
+            with self._lock:
+                if self._is_left:
+                    raise InterruptedError
+                if row in self._open:  # memory did not suffice for the pack, and its halves begin anew
+                    self._open[row].abandon()
+                self._open[row] = LayeredMaps(path, shape, self._config.dtype)
+                return self._open[row]
 
         return make
 

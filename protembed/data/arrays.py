@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from protembed.errors import OutputError
 from protembed.files import atomic_file
 
 # Rows of a map that are copied, to be converted and written.
@@ -148,7 +149,6 @@ class LayeredMaps:
         """Write other arrays beside the maps, and give the file its name; a file that is closed already stays so."""
         if self._is_closed:
             return
-        self._is_closed = True
         with self._abandoned_on_error():
             if self._is_hdf5:
                 for name, array in others.items():
@@ -159,16 +159,25 @@ class LayeredMaps:
                     with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, array, allow_pickle=False)
             self._stack.close()
+        self._is_closed = True
+
+    def abandon(self) -> None:
+        """Leave nothing of a file that is not closed; the destructors of zip archives would tell of it on stderr."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for part in () if self._is_hdf5 else (self._member, self._zip):
+            with suppress(OSError, ValueError):
+                part.close()
+        with suppress(OSError, OutputError):
+            self._stack.__exit__(InterruptedError, InterruptedError(), None)
 
     @contextmanager
     def _abandoned_on_error(self) -> Iterator[None]:
-        """Close a zip archive that could not be written, whose destructor would tell of it on stderr."""
         try:
             yield
         except BaseException:
-            for part in () if self._is_hdf5 else (self._member, self._zip):
-                with suppress(OSError, ValueError):
-                    part.close()
+            self.abandon()
             raise
 
 
