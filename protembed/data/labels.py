@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from protembed.data.fasta import (
 from protembed.data.tables import Row, column_names, find_column, reading_table, refuse_repeated_columns
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.inputs import display_name
+from protembed.text import count
 
 Split = Literal["train", "valid", "test"]
 
@@ -44,6 +46,7 @@ _SPLITS: Mapping[str, Split] = {
 }
 _PEEK = 256
 _TRUE = ("true", "1", "yes")
+_MISSING = ("na", "n/a", "nan", "null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +162,28 @@ def _refuse_partial_splits(path: str, proteins: Sequence[LabelledProtein]) -> No
             if protein.split is None:
                 found = f"{protein.id!r} does not say which part it belongs to, and others do"
                 raise TableError(path, found, "add its SET=", line=protein.line)
+
+
+def label_warnings(proteins: Sequence[LabelledProtein], classes: Sequence[str]) -> list[str]:
+    """Put into sentences what looks like a mistake in a table that can be read.
+
+    Args:
+        proteins: of the table.
+        classes: their names; none where labels are values.
+    """
+    found = [f"a class is named {name!r}: is that a missing label?" for name in classes if name.lower() in _MISSING]
+    counts = Counter(protein.id for protein in proteins)
+    repeated = [identifier for identifier, number in counts.items() if number > 1]
+    if repeated:
+        found.append(f"{count(len(repeated), 'identifier')} of several rows, such as {repeated[0]!r}")
+    first: dict[str, str] = {}
+    differing = [one for one in proteins if first.setdefault(one.sequence, one.label) != one.label]
+    if differing:
+        number = len({protein.sequence for protein in differing})
+        found.append(
+            f"{count(number, 'sequence')} with labels that differ from row to row, such as {differing[0].id!r}"
+        )
+    return found
 
 
 # CSV and TSV

@@ -1,6 +1,5 @@
 """Fine-tuning: from labelled proteins and a model to a model with a task head, and to an honest figure of it."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from protembed.config.shapes import EncoderShape
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.task import TASKS, Task
 from protembed.data.fasta import ReadReport
-from protembed.data.labels import Columns, LabelledProtein, Split, read_labels
+from protembed.data.labels import Columns, LabelledProtein, Split, label_warnings, read_labels
 from protembed.data.partition import Division, divide
 from protembed.data.similarity import nearest
 from protembed.data.targets import Targets, choose_task
@@ -39,7 +38,6 @@ from protembed.outputs import (
     refuse_what_safetensors_cannot_name,
 )
 from protembed.report.finetuning import METRICS_FILE, FinetuneResult, write_result
-from protembed.text import count
 from protembed.training.distributed import Compute
 from protembed.training.run_directory import RunDirectory
 
@@ -227,24 +225,8 @@ class _Work:
     @property
     def warnings(self) -> list[str]:
         """Say what the user should know about the table."""
-        return [*self.division.warnings, *self.report.warnings(), *self._about_identifiers(), *self._about_labels()]
-
-    def _about_identifiers(self) -> list[str]:
-        counts = Counter(protein.id for protein in self.division.final.proteins)
-        repeated = [identifier for identifier, number in counts.items() if number > 1]
-        return [f"{count(len(repeated), 'identifier')} of several rows, such as {repeated[0]!r}"] if repeated else []
-
-    def _about_labels(self) -> list[str]:
-        labels: dict[str, str] = {}
-        differing = {
-            protein.sequence: protein.id
-            for protein in self.division.final.proteins
-            if labels.setdefault(protein.sequence, protein.label) != protein.label
-        }
-        if not differing:
-            return []
-        example = next(iter(differing.values()))
-        return [f"{count(len(differing), 'sequence')} with labels that differ from row to row, such as {example!r}"]
+        doubts = label_warnings(self.division.final.proteins, self.final.classes or ())
+        return [*self.division.warnings, *self.report.warnings(), *doubts]
 
     @property
     def sizes(self) -> dict[Split, int]:

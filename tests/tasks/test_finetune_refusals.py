@@ -117,7 +117,7 @@ BAD = {
         42,
         "row 'e' has the label 'high' at residue 5",
     ),
-    "a spreadsheet": ("PK\x03\x04\x00\x01\x02", 1, "no sequence column"),
+    "a spreadsheet": ("PK\x03\x04\x00\x01\x02", None, "this is a zip archive"),
 }
 
 
