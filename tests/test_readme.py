@@ -13,6 +13,7 @@ README, WALK = (TOP / "README.md").read_text(), (TOP / "examples" / "README.md")
 # reader's model.
 SHORTER = {
     "--max-minutes 0.5": "--max-minutes 0.1",
+    "--steps 20": "--steps 5",
     "--epochs 8": "--epochs 1 --quick",
     "--method frozen -o": "--method frozen --quick -o",
 }
