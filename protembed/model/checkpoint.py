@@ -129,11 +129,11 @@ def _expect_our_vocabulary(directory: Path) -> None:
     path = own_file(directory / _VOCABULARY)
     if path.exists():
         with path.open(errors="replace") as stream:
-            tokens = [stream.readline(_MOST_LETTERS).strip() for _ in TOKENS]
-        if tuple(tokens) != tuple(TOKENS):
-            first = next(number for number, pair in enumerate(zip(tokens, TOKENS, strict=True)) if pair[0] != pair[1])
-            found = f"token {first} is {tokens[first]!r}, in ESM-2 {TOKENS[first]!r}"
-            raise ModelFormatError(path, found, "this vocabulary does not belong to an ESM-2 model")
+            for number, expected in enumerate(TOKENS):
+                token = stream.readline(_MOST_LETTERS).strip()
+                if token != expected:
+                    found = f"token {number} is {token!r}, in ESM-2 {expected!r}"
+                    raise ModelFormatError(path, found, "this vocabulary does not belong to an ESM-2 model")
 
 
 def load_checkpoint(directory: Path | str) -> Checkpoint:

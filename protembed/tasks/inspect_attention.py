@@ -141,15 +141,13 @@ def inspect_attention(
         NotEnoughRoomError: this machine has not the memory, or the disk, for it.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
+    reader, compute, report = reader or ReaderConfig(), compute or ComputeConfig(), ReadReport()
     output = attention.output or default_path(fasta[0], ".attention")
     refuse_stdout(output)
     refuse_existing(output, force=attention.force)
-    found, sites = find_model(model.model), [] if attention.sites is None else [attention.sites]
-    refuse_input(output, [*fasta, found, *attention.structures, *sites])
-    device = choose_device(compute)
+    found, device = find_model(model.model), choose_device(compute)
+    refuse_input(output, [*fasta, found, *attention.structures, *filter(None, [attention.sites])])
     checkpoint = load_checkpoint(found).to(device)
-    report = ReadReport()
     with spooled_stdin(fasta) as paths, result_lock(output), worker_pool(compute, device) as pool:
         engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
         with atomic_directory(output, marker=_STATISTICS) as directory:
