@@ -388,6 +388,22 @@ def test_a_full_disk_is_one_sentence(proteins_fasta, tmp_path):
     assert not list((tmp_path / "a.run").glob("checkpoints/*"))
 
 
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "inspect-attention"])
+def test_force_does_not_replace_a_folder_that_holds_the_input(command, proteins_fasta, tiny_model, tmp_path):
+    own = tmp_path / "result" / "mine.fasta"
+    own.parent.mkdir()
+    own.write_bytes(proteins_fasta.read_bytes())
+    (own.parent / "heads.tsv").touch()
+    model = ["--from", tiny_model] if command == "pretrain" else ["-m", tiny_model]
+    (own.parent / "metrics.json").touch()
+
+    refused = invoke(command, own, "-o", own.parent, "--force", *model)
+
+    assert refused.exit_code == 1
+    assert "mine.fasta, which is read by this command" in refused.stderr
+    assert own.read_bytes() == proteins_fasta.read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.promise(5)
 def test_a_disk_that_fills_with_maps_is_one_sentence(proteins_fasta, tiny_model, tmp_path):
