@@ -3,6 +3,7 @@
 Whatever is finished appears under its name by renaming, after it was flushed to disk: a reader never sees half a file.
 """
 
+import errno
 import fcntl
 import glob
 import json
@@ -14,7 +15,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -24,6 +25,10 @@ from protembed.outputs import refuse_stranger
 from protembed.text import table_line
 
 _BLOCK = 1 << 20
+# Where Linux lets a file without a name be opened once more, at its beginning.
+_OPEN_FILES = Path("/proc/self/fd")
+# What fsync of a folder says on network and virtual file systems (CIFS, VirtualBox, WSL) that flush files alone.
+_FOLDERS_CANNOT_BE_FLUSHED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO)
 _UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
 
 
@@ -229,6 +234,8 @@ def scratch_directory() -> Iterator[Path]:
 def spooled_stdin(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[list[Path]]:
     """Copy stdin and other pipes among some paths to TMPDIR, so that they can be read twice; files stay as they are.
 
+    On Linux the copies have no name: nothing of them is left, even when the process is killed.
+
     Args:
         paths: the inputs; `-` is stdin.
         wanted: whether anything is read twice; if not, nothing is copied.
@@ -239,19 +246,26 @@ def spooled_stdin(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[lis
     if not wanted or not any(map(passes_once, paths)):
         yield list(paths)
         return
-    with scratch_directory() as directory:
-        spools = {
-            path: _spool(path, directory / str(number)) for number, path in enumerate(set(filter(passes_once, paths)))
+    with scratch_directory() as directory, ExitStack() as spools:
+        copies = {
+            path: _spool(path, directory / str(number), spools)
+            for number, path in enumerate(set(filter(passes_once, paths)))
         }
-        yield [spools.get(path, path) for path in paths]
+        yield [copies.get(path, path) for path in paths]
 
 
-def _spool(path: Path, directory: Path) -> Path:
+def _spool(path: Path, directory: Path, spools: ExitStack) -> Path:
+    """Copy a stream to a file that can be opened by name while `spools` is open."""
     spool = directory / (SPOOLED_STDIN if path == STANDARD_STREAM else f"<{path.name}>")
     with output_errors(spool), open_bytes(path) as stream:
         directory.mkdir()
-        with spool.open("wb") as target:
-            shutil.copyfileobj(stream, target, _BLOCK)
+        if _OPEN_FILES.exists():
+            target = spools.enter_context(scratch_file())
+            spool.symlink_to(_OPEN_FILES / str(target.fileno()))
+        else:
+            target = spools.enter_context(spool.open("wb"))
+        shutil.copyfileobj(stream, target, _BLOCK)
+        target.flush()
     return spool
 
 
@@ -319,7 +333,8 @@ def _open_to_readers_of(directory: Path, path: Path) -> None:
     """Let whoever may read a directory read a file in it; safetensors' files are for their owner alone."""
     wanted, mode = directory.stat().st_mode & 0o666, path.stat().st_mode
     if wanted & ~mode and path.is_file():
-        path.chmod(stat.S_IMODE(mode) | wanted)
+        with suppress(OSError):  # where access lists rule (NFSv4, ZFS), chmod is refused
+            path.chmod(stat.S_IMODE(mode) | wanted)
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -328,6 +343,9 @@ def _flush_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _FOLDERS_CANNOT_BE_FLUSHED):
+            raise
     finally:
         os.close(descriptor)
 

@@ -2,6 +2,7 @@ import errno
 import io
 import json
 import os
+import stat
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,6 +161,48 @@ def test_files_of_a_directory_are_for_whom_the_umask_lets_in(tmp_path, umask, mo
     assert (tmp_path / "model" / "weights").stat().st_mode & 0o777 == mode
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO])
+def test_a_directory_is_written_where_folders_cannot_be_flushed(tmp_path, monkeypatch, number):
+    fsync, flushed = os.fsync, []
+
+    def refuse_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flushed.append(descriptor)
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", refuse_folders)
+    with atomic_directory(tmp_path / "run") as temporary:
+        (temporary / "model").mkdir()
+        (temporary / "model" / "weights").write_bytes(b"w")
+
+    assert (tmp_path / "run" / "model" / "weights").read_bytes() == b"w"
+    assert len(flushed) == 1
+
+
+def test_a_file_that_cannot_be_flushed_is_still_an_output_error(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(OutputError, match="Input/output error"), atomic_directory(tmp_path / "run") as temporary:
+        (temporary / "weights").write_bytes(b"w")
+
+    assert names(tmp_path) == []
+
+
+def test_a_directory_is_written_where_access_lists_refuse_chmod(tmp_path, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with atomic_directory(tmp_path / "model") as temporary:
+        (temporary / "weights").write_bytes(b"w")
+        (temporary / "weights").chmod(0o600)
+        monkeypatch.setattr("pathlib.Path.chmod", refuse)
+
+    assert (tmp_path / "model" / "weights").read_bytes() == b"w"
+
+
 def test_the_old_directory_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
     path = tmp_path / "model"
     path.mkdir()
@@ -261,6 +304,17 @@ def test_standard_input_is_kept_so_that_it_can_be_read_twice(tmp_path):
         assert sha256_of_inputs([spool]) == sha256_of_inputs([tmp_path / "same"])
 
     assert not spool.parent.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux opens a nameless file by a path")
+@pytest.mark.usefixtures("stdin")
+def test_a_copy_of_standard_input_has_no_name_that_a_killed_process_could_leave(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    with spooled_stdin([Path("-")]) as (spool,):
+        left = [path for path in tmp_path.rglob("*") if not path.is_dir()]
+        assert [path.is_symlink() for path in left] == [True]
+        assert spool.read_bytes() == b">a\nMKT\n"
 
 
 @pytest.mark.usefixtures("stdin")
