@@ -14,7 +14,7 @@ _LETTERS = "[A-Z]|" + "|".join(protein_letters_3to1)
 _SUBSTITUTION = re.compile(rf"(?:p\.)?\(?({_LETTERS})(-?[0-9]{{1,9}})({_LETTERS}|=)\)?", re.IGNORECASE)
 _SEVERAL = re.compile(r"(?:p\.)?\[(.*)\]")  # of HGVS
 _SEPARATORS = re.compile(r"[:;,/+\s]+")
-_WILD_TYPE = ("", "wt", "_wt", "wildtype", "wild-type", "wild_type", "p.=")
+_WILD_TYPE = ("wt", "_wt", "wildtype", "wild-type", "wild_type", "p.=")
 
 
 class Mutation(NamedTuple):
@@ -38,7 +38,7 @@ Mutations = tuple[Mutation, ...]
 
 
 def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
-    """Read mutations such as `A42G`, `p.Ala42Gly` or `A42G:K50R`; `WT` or nothing is none.
+    """Read mutations such as `A42G`, `p.Ala42Gly` or `A42G:K50R`; `WT` or `p.=` is none.
 
     Args:
         text: as it stands in a table; `;`, `,`, `/`, `+` and spaces also divide mutations.
@@ -50,7 +50,7 @@ def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
         The mutations in the order in which they stand there, silent ones such as `A42A` too.
 
     Raises:
-        UnscorableVariantError: one of them is no substitution of an amino acid.
+        UnscorableVariantError: one of them is no substitution of an amino acid, or there is no text.
         TableError: two of them stand at the same position.
 
     >>> [str(mutation) for mutation in parse_mutations("a42g:K50R", 0, "variants.csv", 2)]
@@ -58,6 +58,8 @@ def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
     >>> [str(mutation) for mutation in parse_mutations("p.[Ala42Gly;Lys50=]", 0, "variants.csv", 2)]
     ['A42G', 'K50K']
     """
+    if not text:
+        raise UnscorableVariantError(path, line, "the cell of mutations is empty (the wild type is spelled WT or p.=)")
     if text.lower() in _WILD_TYPE:
         return ()
     several = _SEVERAL.fullmatch(text)

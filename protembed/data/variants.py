@@ -163,7 +163,10 @@ class VariantTable:
         named, mutated = self._mutations(row), self._mutated_sequence(row)
         wild_type = self._wild_type(row, report)
         if wild_type is None:
-            assert named is not None and mutated is not None
+            if named is None:
+                found = "this row has no mutations, without which its wild type is not known"
+                raise TableError(self.path, found, "complete or remove it", line=row.line)
+            assert mutated is not None
             wild_type = undo(mutated, named, self.path, row.line)
         if named is None:
             assert mutated is not None
@@ -179,7 +182,10 @@ class VariantTable:
         return row.cells[self._places[meaning]] if meaning in self._places else None
 
     def _mutations(self, row: Row) -> Mutations | None:
+        """Read the mutations of a row; None where its mutated sequence alone says what they are."""
         cell = self._cell(row, "mutations")
+        if not cell and self._cell(row, "mutated_sequence"):
+            return None
         return None if cell is None else parse_mutations(cell, self._config.offset, self.path, row.line)
 
     def _mutated_sequence(self, row: Row) -> str | None:

@@ -111,7 +111,7 @@ def test_columns_of_any_name_can_be_named(read):
 
 
 def test_the_wild_type_and_silent_mutations_are_no_mutation(read):
-    variants = read(f"sequence,mutant\n{WILD_TYPE},WT\n{WILD_TYPE},\n{WILD_TYPE},K2K\n{WILD_TYPE},K2K:T3A\n")
+    variants = read(f"sequence,mutant\n{WILD_TYPE},WT\n{WILD_TYPE},p.=\n{WILD_TYPE},K2K\n{WILD_TYPE},K2K:T3A\n")
 
     assert [mutations for _, mutations in spelled(variants)] == ["", "", "", "T3A"]
 
@@ -199,6 +199,24 @@ def test_what_cannot_be_scored_is_left_out_on_request_and_counted(read):
     assert spelled(read(content, on_illegal="skip", report=report)) == [(WILD_TYPE, "K2R")]
     assert report.num_records == 1
     assert [(record.id, record.line) for record in report.refused] == [("1", 2), ("3", 4), ("4", 5)]
+
+
+def test_an_empty_mutation_cell_is_an_error_and_never_the_wild_type(read):
+    report = ReadReport()
+    content = f"mutant,sequence\nK2R,{WILD_TYPE}\n,{WILD_TYPE}\n"
+
+    with pytest.raises(UnscorableVariantError, match="line 3: the cell of mutations is empty"):
+        read(content)
+    assert spelled(read(content, on_illegal="skip", report=report)) == [(WILD_TYPE, "K2R")]
+    assert [(record.id, record.line) for record in report.refused] == [("2", 3)]
+
+
+def test_a_mutated_sequence_says_what_an_empty_mutation_cell_leaves_open(read):
+    mutated = "W" + WILD_TYPE[1:]
+
+    assert spelled(read(f"mutant,sequence,mutated_sequence\n,{WILD_TYPE},{mutated}\n")) == [(WILD_TYPE, "M1W")]
+    with pytest.raises(TableError, match="line 2: this row has no mutations, without which"):
+        read(f"mutant,mutated_sequence\n,{mutated}\n")
 
 
 def test_a_mismatch_is_never_left_out(read):
