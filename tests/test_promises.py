@@ -15,7 +15,8 @@ PROMISES = {
     "half-written; the next run leaves nothing stray",
     2: "a run that is taken up sees the same records and masks; on the same device and number of processes it ends "
     "with the same bits",
-    3: "SIGINT, SIGTERM and SIGUSR1 save and leave with their status, without a traceback; a second leaves at once",
+    3: "SIGINT, SIGTERM, SIGHUP and a scheduler's warnings (SIGUSR1, SIGUSR2, SIGXCPU) save and leave with their "
+    "status, without a traceback; a second leaves at once",
     4: "a torn checkpoint is never loaded: the message names the file, and the one before it is used",
     5: "a full disk, a read-only folder, a write or rename that fails: the old result stays, status 1, one sentence",
     6: "NaN and infinity never reach a file that is kept",

@@ -9,8 +9,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED, TERMINATED = 130, 143
-# A scheduler's early warning ends a run like its termination would.
-_STATUS = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED, signal.SIGUSR1: TERMINATED}
+# A lost terminal, and a scheduler's early warning (SLURM, LSF: SIGUSR1; SGE: SIGUSR2; a limit of seconds: SIGXCPU), end
+# a run like its termination would.
+STATUS_OF_SIGNAL = {
+    signal.SIGINT: INTERRUPTED,
+    **dict.fromkeys(
+        (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU),
+        TERMINATED,
+    ),
+}
 
 
 class StopRequest:
@@ -39,9 +46,12 @@ def stop_on_signals() -> Iterator[StopRequest]:
     def receive(number: int, frame: FrameType | None) -> None:
         if request.status is not None or not request.is_awaited:
             leave(number, frame)
-        request.status = _STATUS[signal.Signals(number)]
+        request.status = STATUS_OF_SIGNAL[signal.Signals(number)]
 
-    before = {number: signal.signal(number, receive) for number in _STATUS}
+    # nohup has SIGHUP ignored: the run outlives its terminal.
+    survives_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    heeded = [number for number in STATUS_OF_SIGNAL if number != signal.SIGHUP or not survives_hangup]
+    before = {number: signal.signal(number, receive) for number in heeded}
     try:
         yield request
     finally:
@@ -56,7 +66,7 @@ class _Leaving:
         self._is_leaving = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        status = _STATUS[signal.Signals(number)]
+        status = STATUS_OF_SIGNAL[signal.Signals(number)]
         if self._is_leaving:
             os._exit(status)
         self._is_leaving = True
@@ -71,9 +81,9 @@ def die_of_interrupts() -> None:
 
 
 def leave_tidily() -> None:
-    """Let an interrupt, a termination, or a scheduler's warning of one, unwind the stack."""
+    """Unwind the stack on an interrupt, a termination, a lost terminal, or a scheduler's warning."""
     leave = _Leaving()
-    for number in _STATUS:
+    for number in STATUS_OF_SIGNAL:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, leave)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.cli.signals import leave_tidily
+from protembed.cli.signals import STATUS_OF_SIGNAL, leave_tidily
 
 DOCUMENTED = {0, 1, 2, 65, 66, 130, 141, 143}
 SHORT = "--steps 1 --tokens-per-batch 128 --crop-residues 32 --threads 1"
@@ -199,7 +199,7 @@ def test_a_result_that_is_not_true_is_status_1_and_one_that_is_not_there_66(run,
 @pytest.fixture
 def terminable():
     """Treat signals as the program does that a shell has started."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in STATUS_OF_SIGNAL}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
     leave_tidily()
     yield

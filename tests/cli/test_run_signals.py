@@ -14,7 +14,7 @@ from protembed.cli.display import Counter
 from protembed.cli.signals import leave_tidily
 from protembed.cli.training_display import TrainingDisplay
 
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGHUP, 143)]
 
 
 @pytest.mark.promise(3)

@@ -7,7 +7,10 @@ from protembed.cli.signals import leave_tidily, stop_on_signals
 
 
 @pytest.mark.promise(3)
-@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [("SIGINT", 130), *((name, 143) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU"))],
+)
 def test_the_first_signal_asks_to_stop_and_the_second_leaves(number, status):
     with stop_on_signals() as stop:
         stop.is_awaited = True
@@ -37,10 +40,24 @@ def test_before_the_first_step_a_signal_leaves_at_once():
     assert left.value.code == 143
 
 
+def test_a_run_under_nohup_goes_on_when_its_terminal_is_gone():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            stop.is_awaited = True
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+WARNINGS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU]
+
+
 @pytest.mark.promise(3)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", WARNINGS)
 def test_a_termination_or_its_early_warning_unwinds_the_stack(number):
-    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {one: signal.getsignal(one) for one in WARNINGS}
     try:
         leave_tidily()
         with pytest.raises(SystemExit) as left:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from protembed.cli.app import main
+from protembed.cli.signals import STATUS_OF_SIGNAL
 
 # Whatever writes data or words to stdout, however little.
 DATA = (
@@ -82,7 +83,7 @@ def place(small_fasta, small_table, small_variants, predictor, invoke, tmp_path_
 @pytest.fixture
 def run_as_program(place, monkeypatch, capsys):
     """Run a command by the program's entrance, with a stdout of its own; return its status and what it says."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGPIPE)}
+    handlers = {number: signal.getsignal(number) for number in (*STATUS_OF_SIGNAL, signal.SIGPIPE)}
     monkeypatch.chdir(place)
     monkeypatch.setenv("MPLCONFIGDIR", str(place))
 
