@@ -9,6 +9,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,8 +34,9 @@ class ClusterSource:
 
     Attributes:
         path: a TSV with a header line, plain or compressed; `-` is stdin. Identifiers are in the column `accession`,
-            else `id`, else in the first one.
-        column: the column with the clusters' names.
+            else `id`, else in the first one. Or MMseqs2's table without a header: a representative and a member in
+            each line, the first line naming a representative twice.
+        column: the column with the clusters' names, where there is a header.
     """
 
     path: Path
@@ -132,15 +134,21 @@ def _hashes(names: Iterable[bytes]) -> Keys:
 
 def _read_table(stream: BinaryIO, path: str, column: str) -> tuple[Keys, Keys]:
     """Hash a table's identifiers and clusters, (rows,) each, sorted by the former."""
-    header = stream.readline().removeprefix(codecs.BOM_UTF8).decode(errors="replace").rstrip("\r\n").split("\t")
-    if column not in header:
+    first = stream.readline().removeprefix(codecs.BOM_UTF8)
+    header = first.decode(errors="replace").rstrip("\r\n").split("\t")
+    rows: Iterable[bytes] = stream
+    if column in header:
+        identifier = next((header.index(name) for name in _IDENTIFIER_COLUMNS if name in header), 0)
+        cluster, first_line = header.index(column), 2
+    elif len(header) == 2 and header[0] == header[1]:  # MMseqs2's, whose clusters begin with their representative
+        cluster, identifier, first_line, rows = 0, 1, 1, chain([first], stream)
+    else:
         found = f"no column {column!r} among {', '.join(map(repr, header))}"
-        raise TableError(path, found, "the table is read as TSV: name the clusters' column", line=1)
-    identifier = next((header.index(name) for name in _IDENTIFIER_COLUMNS if name in header), 0)
-    cluster = header.index(column)
+        advice = "give a TSV with a header and name its column by --cluster-column, or the table that MMseqs2 writes"
+        raise TableError(path, found, advice, line=1)
     num_needed = max(identifier, cluster) + 1
     ids, keys = array("Q"), array("Q")
-    for line, row in enumerate(stream, start=2):
+    for line, row in enumerate(rows, start=first_line):
         cells = row.rstrip(b"\r\n").split(b"\t", num_needed)
         if len(cells) < num_needed:
             if not row.strip():

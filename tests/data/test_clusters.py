@@ -73,6 +73,16 @@ def test_identifiers_stand_in_the_column_of_their_name_or_in_the_first(cluster, 
     assert as_set(groups_of(corpus)) == as_set(["AC", "D"])
 
 
+def test_the_table_of_mmseqs2_names_representatives_first_and_has_no_header(cluster, write_table):
+    source = write_table("P1 P1", "P1 P2", "P1 P3", "P4 P4", "P5 P5", "P5 P6")
+    records = [("P1", "A"), ("P2", "C"), ("sp|P3|X", "D"), ("P4", "E"), ("P5", "F"), ("P6", "G")]
+
+    corpus, warnings = cluster(source, records)
+
+    assert as_set(groups_of(corpus)) == as_set(["ACD", "E", "FG"])
+    assert warnings == []
+
+
 def test_records_without_a_cluster_are_clusters_of_their_own(cluster, write_table):
     source = write_table("id cluster50", "a one", "b one", "d ", "", "e one")
     records = [("a", "A"), ("x", "C"), ("b", "D"), ("y", "E"), ("d", "F")]
