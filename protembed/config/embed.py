@@ -7,6 +7,7 @@ from typing import Literal
 from protembed.config.base import Config, option
 
 EmbedPrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+H5Names = Literal["id", "hash"]
 LongPolicy = Literal["window", "error", "truncate", "skip"]
 
 
@@ -44,6 +45,11 @@ class EmbedConfig(Config):
     )
     dtype: Literal["float32", "float16"] = option("float32", "How the numbers are stored.")
     format: Literal["npy", "npz", "tsv", "h5"] | None = option(None, "The format of stdout, and of the default name.")
+    h5_names: H5Names = option(
+        "id",
+        "Names of the datasets in .h5: the proteins' identifiers (a hash of the sequence where an identifier is not "
+        "unique or has a slash), or for biotrainer the hash throughout.",
+    )
     shard: str | None = option(
         None, "Only the I-th of N parts, as in 2/8: consecutive proteins, about as many residues in each part."
     )

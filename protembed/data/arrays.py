@@ -91,8 +91,9 @@ class _Unfailing:
 def hdf5_file(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for writing; it appears under its name, complete, at the end.
 
-    HDF5 ends the process by a segmentation fault, later, where a file could not be closed: on a full disk it is told
-    nothing, and the error is raised when it has closed the file.
+    Its datasets are listed in the order in which they are written. HDF5 ends the process by a segmentation fault,
+    later, where a file could not be closed: on a full disk it is told nothing, and the error is raised when it has
+    closed the file.
 
     Raises:
         OutputError: it cannot be written.
@@ -100,7 +101,7 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
     with atomic_file(path) as stream:
         unfailing = _Unfailing(stream)
         try:
-            with h5py.File(unfailing, "w") as file:
+            with h5py.File(unfailing, "w", track_order=True) as file:
                 yield file
         finally:
             if unfailing.error is not None:

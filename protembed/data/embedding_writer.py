@@ -213,8 +213,9 @@ class EmbeddingsWriter:
         rows = _finite_rows(record, vectors, self._fingerprint)
         with output_errors(self._output):
             self._rows.append(record.id, rows)
-            self._streams["ids"].write(table_line(ids_line(self._num_proteins, record, num_windows, overlap_cosine)))
-            member = Member(record.id, len(rows), dataset_name(record.sequence))
+            line = ids_line(self._num_proteins + 1, record, num_windows, overlap_cosine)
+            self._streams["ids"].write(table_line(line))
+            member = Member(record.id, len(rows), dataset_name(record.written or record.sequence))
             self._streams["members"].write(member.line())
         self._num_proteins += 1
         self._counts["num_residues"] += len(record.sequence)
@@ -244,8 +245,14 @@ class EmbeddingsWriter:
         result, per_residue = self._partial / self._output.name, self._fingerprint["per_residue"]
         match self._fingerprint["format"]:
             case "h5":
-                model_name = self._fingerprint["model_name"]
-                make_h5(result, self._paths["rows"], self._paths["members"], model_name, per_residue=per_residue)
+                make_h5(
+                    result,
+                    self._paths["rows"],
+                    self._paths["members"],
+                    self._fingerprint["model_name"],
+                    per_residue=per_residue,
+                    names=self._fingerprint["h5_names"],
+                )
             case "npz":
                 make_npz(result, self._paths["rows"], self._paths["members"], per_residue=per_residue)
         if refused:

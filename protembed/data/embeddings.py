@@ -132,7 +132,7 @@ def _is_companion(output: Path, path: Path) -> bool:
 
 
 def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float | None) -> tuple[object, ...]:
-    """Describe a row of a result, in the order of `IDS_HEADER`."""
+    """Describe a row of a result, numbered from 1, in the order of `IDS_HEADER`."""
     return (
         row,
         record.id,

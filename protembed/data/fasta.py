@@ -55,6 +55,7 @@ class Record:
         sequence: upper-case residues of the ESM-2 alphabet; J is read as X.
         path: the file's name, for messages.
         line: the line of the header, from 1.
+        written: the sequence as it is written, without white space; None where that is `sequence`.
     """
 
     row: int
@@ -63,6 +64,7 @@ class Record:
     sequence: str
     path: str
     line: int
+    written: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +226,7 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
                 sequence=sequence,
                 path=name,
                 line=place.line,
+                written=None if (written := "".join(letters.split())) == sequence else written,
             )
     finally:
         text.detach()

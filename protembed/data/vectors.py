@@ -1,20 +1,23 @@
 """How vectors are stored: rows that grow on disk, the files that are made of them, and reading them back."""
 
 import json
+import shutil
+import struct
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
+from typing import IO, Any, BinaryIO, Literal, NamedTuple, Protocol
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from protembed.config.embed import H5Names
 from protembed.data.arrays import ArrayStream, hdf5_file
 from protembed.data.splits import sequence_sha256
 from protembed.errors import ConfigError
-from protembed.files import atomic_file, scratch_file
+from protembed.files import atomic_file
 from protembed.inputs import STANDARD_STREAM
 from protembed.text import table_line
 
@@ -22,6 +25,11 @@ FormatName = Literal["npy", "npz", "tsv", "h5"]
 _PER_PROTEIN: tuple[FormatName, ...] = ("npy", "npz", "tsv", "h5")
 _PER_RESIDUE: tuple[FormatName, ...] = ("npz", "h5")
 _COPY_BLOCK = 1 << 20
+# Strings of equal width take four bytes a letter, however short they are. They may be so many times as wide as the
+# mean, or so many letters in all, before another layout is due.
+_WIDEST_TO_MEAN, _SMALL_ARRAY = 4, 1 << 20
+# Of a dataset's name in HDF5; a longer identifier is an accident, and unwieldy.
+_LONGEST_NAME = 1000
 
 
 def choose_format(output: Path, requested: FormatName | None, *, per_residue: bool) -> FormatName:
@@ -141,7 +149,8 @@ def column_names(slices: Sequence[dict[str, Any]]) -> list[str]:
 def dataset_name(sequence: str) -> str:
     """Name a protein's dataset as biotrainer looks for it, which hashes a sequence together with its length.
 
-    Identifiers may occur twice, and HDF5 takes their slashes for folders.
+    Args:
+        sequence: as it is written in the FASTA file, without white space.
     """
     return sequence_sha256(f"{sequence}_{len(sequence)}").hex()
 
@@ -174,37 +183,70 @@ def read_members(path: Path) -> Iterator[Member]:
 def make_npz(target: Path, rows: Path, members: Path, *, per_residue: bool) -> None:
     """Make a `.npz` of an array of rows: `embeddings` with `offsets`, (proteins + 1,), per residue, else with `ids`.
 
+    Where a few identifiers are much longer than the others, an array of strings, all as wide as the longest, would be
+    far larger than the vectors. Then `ids_utf8`, (bytes,) uint8, and `id_offsets`, (proteins + 1,) int64, stand in
+    place of `ids`.
+
     Args:
         target: the file to be.
         rows: a `.npy` file.
         members: see `read_members`.
         per_residue: whether a protein has many rows.
     """
-    name, array = _offsets(members) if per_residue else _ids(members)
-    with atomic_file(target) as stream, scratch_file() as second, rows.open("rb") as first:
-        np.lib.format.write_array(second, array, allow_pickle=False)
-        with zipfile.ZipFile(stream, "w") as archive:
-            for member_name, content in (("embeddings.npy", first), (f"{name}.npy", second)):
-                content.seek(0)
-                # ZipInfo's own date is that of the zip format, so that the same vectors are the same bytes.
-                with archive.open(zipfile.ZipInfo(member_name), "w", force_zip64=True) as member:
-                    while block := content.read(_COPY_BLOCK):
-                        member.write(block)
+    with atomic_file(target) as stream, zipfile.ZipFile(stream, "w") as archive:
+        with _npz_member(archive, "embeddings") as member, rows.open("rb") as source:
+            shutil.copyfileobj(source, member, _COPY_BLOCK)
+        if per_residue:
+            _write_offsets(archive, "offsets", (member.num_rows for member in read_members(members)))
+        else:
+            _write_ids(archive, members)
 
 
-def _offsets(members: Path) -> tuple[str, NDArray[Any]]:
-    counts = np.fromiter((member.num_rows for member in read_members(members)), dtype=np.int64)
-    return "offsets", np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
+@contextmanager
+def _npz_member(archive: zipfile.ZipFile, name: str) -> Iterator[IO[bytes]]:
+    # ZipInfo's own date is that of the zip format, so that the same vectors are the same bytes.
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+        yield member
 
 
-def _ids(members: Path) -> tuple[str, NDArray[Any]]:
-    return "ids", np.array([member.record_id for member in read_members(members)], dtype=np.str_)
+def _write_offsets(archive: zipfile.ZipFile, name: str, sizes: Iterable[int]) -> None:
+    offsets = np.concatenate([np.zeros(1, np.int64), np.fromiter(sizes, dtype=np.int64).cumsum()])
+    with _npz_member(archive, name) as member:
+        np.lib.format.write_array(member, offsets, allow_pickle=False)
 
 
-def make_h5(target: Path, rows: Path, members: Path, model_name: str, *, per_residue: bool) -> None:
-    """Make an HDF5 file of an array of rows: a dataset per protein, with attributes `original_id` and `row`.
+def _write_ids(archive: zipfile.ZipFile, members: Path) -> None:
+    """Write identifiers one by one: as strings of equal width, or one after the other where that is far smaller."""
+    lengths = np.fromiter((len(member.record_id) for member in read_members(members)), dtype=np.int64)
+    width = max(1, int(lengths.max(initial=1)))
+    if width * len(lengths) <= _WIDEST_TO_MEAN * lengths.sum() + _SMALL_ARRAY:
+        dtype = np.dtype((np.str_, width))
+        encoded = (np.array(member.record_id, dtype).tobytes() for member in read_members(members))
+        _write_array(archive, "ids", dtype, len(lengths), encoded)
+        return
+    sizes = [len(member.record_id.encode()) for member in read_members(members)]
+    texts = (member.record_id.encode() for member in read_members(members))
+    _write_array(archive, "ids_utf8", np.dtype(np.uint8), sum(sizes), texts)
+    _write_offsets(archive, "id_offsets", sizes)
 
-    Copies of a sequence, after the first, have `.` and their row behind the name that is theirs by `dataset_name`.
+
+def _write_array(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], num_items: int, parts: Iterable[bytes]
+) -> None:
+    """Write a flat array whose bytes come in parts."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (num_items,)}
+    with _npz_member(archive, name) as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        for part in parts:
+            member.write(part)
+
+
+def make_h5(
+    target: Path, rows: Path, members: Path, model_name: str, *, per_residue: bool, names: H5Names = "id"
+) -> None:
+    """Make an HDF5 file of an array of rows: a dataset per protein, in their order.
+
+    Its attributes are `original_id` and `row`, from 1.
 
     Args:
         target: the file to be; an HDF5 file whose writer was killed cannot be opened, so it is made at the end.
@@ -212,20 +254,38 @@ def make_h5(target: Path, rows: Path, members: Path, model_name: str, *, per_res
         members: see `read_members`.
         model_name: the root's attribute.
         per_residue: whether a protein has many rows.
+        names: `id` names a dataset by the protein's identifier, or by `dataset_name` where HDF5 has no such name or
+            several proteins have it; `hash` names all by `dataset_name`. A name that is there already is followed by
+            `.` and the row, from 1.
     """
+    has_own_name = _nameable(members) if names == "id" else None
     with ExitStack() as stack:
         file = stack.enter_context(hdf5_file(target))
         file.attrs["model_name"] = model_name
         source = stack.enter_context(rows.open("rb"))
         np.lib.format.read_magic(source)
         (_, dim), _, dtype = np.lib.format.read_array_header_1_0(source)
-        for row, member in enumerate(read_members(members)):
+        for row, member in enumerate(read_members(members), start=1):
             vectors = np.fromfile(source, dtype, member.num_rows * dim).reshape(member.num_rows, dim)
-            name = member.name if member.name not in file else f"{member.name}.{row}"
+            name = member.record_id if has_own_name is not None and has_own_name[row - 1] else member.name
+            name = name if name not in file else f"{name}.{row}"
             dataset = file.create_dataset(name, data=vectors if per_residue else vectors[0])
             # HDF5's strings end at a NUL, and h5py refuses one.
             dataset.attrs["original_id"] = member.record_id.replace("\x00", "\\x00")
             dataset.attrs["row"] = row
+
+
+def _nameable(members: Path) -> NDArray[np.bool_]:
+    """Find the proteins whose identifier no other has, and HDF5 takes for a name, (proteins,)."""
+    digests = b"".join(sequence_sha256(member.record_id)[:8] for member in read_members(members))
+    _, inverse, counts = np.unique(np.frombuffer(digests, np.uint64), return_inverse=True, return_counts=True)
+    is_legal = np.fromiter((_is_legal_name(member.record_id) for member in read_members(members)), dtype=np.bool_)
+    return np.asarray(is_legal & (counts[inverse] == 1))
+
+
+def _is_legal_name(text: str) -> bool:
+    # HDF5 takes slashes for folders, and `.` for the folder itself; a terminal that lists names obeys control codes.
+    return text not in (".", "..") and len(text) <= _LONGEST_NAME and text.isprintable() and "/" not in text
 
 
 # Reading back
@@ -236,20 +296,20 @@ def _damage() -> Iterator[None]:
     """Turn what numpy and zipfile raise of a damaged file into a ValueError, as for other formats."""
     try:
         yield
-    except (EOFError, zipfile.BadZipFile) as error:
+    except (EOFError, StopIteration, struct.error, zipfile.BadZipFile) as error:
         raise ValueError(str(error)) from error
 
 
 @_damage()
 def read_vectors(
-    path: Path, format_name: FormatName, rows: Mapping[int, str], *, per_residue: bool
+    path: Path, format_name: FormatName, rows: Mapping[int, Sequence[str]], *, per_residue: bool
 ) -> dict[int, NDArray[Any]]:
-    """Read some proteins' vectors of a result.
+    """Read some proteins' vectors of a result, and of a large file no more than those.
 
     Args:
         path: the result.
         format_name: how it is stored.
-        rows: which proteins, and each one's `dataset_name`.
+        rows: which proteins, from 0, and the names that each one's dataset in HDF5 may have, the likeliest first.
         per_residue: whether a protein has one vector for each residue.
 
     Returns:
@@ -265,16 +325,28 @@ def read_vectors(
         case "tsv":
             return _read_lines(path, rows)
         case "npz":
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                embeddings = archive["embeddings"]
-                offsets = archive["offsets"] if per_residue else None
-            return {
-                row: embeddings[row] if offsets is None else embeddings[offsets[row] : offsets[row + 1]] for row in rows
-            }
+            embeddings = _npz_array(path, "embeddings")
+            if not per_residue:
+                return {row: np.array(embeddings[row]) for row in rows}
+            offsets = _npz_array(path, "offsets")
+            return {row: np.array(embeddings[offsets[row] : offsets[row + 1]]) for row in rows}
         case "h5":
             with h5py.File(path, "r") as file:
-                copies = {row: f"{name}.{row}" for row, name in rows.items()}
-                return {row: file[copies[row] if copies[row] in file else rows[row]][:] for row in rows}
+                return {row: file[next(name for name in names if name in file)][:] for row, names in rows.items()}
+
+
+def _npz_array(path: Path, name: str) -> NDArray[Any]:
+    """Map an uncompressed array of a `.npz` into memory, read-only."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
+        start = archive.getinfo(f"{name}.npy").header_offset
+        # The header that stands before the member itself, 30 bytes with the lengths of its name and extra field last.
+        stream.seek(start + 26)
+        stream.seek(start + 30 + sum(struct.unpack("<HH", stream.read(4))))
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        if not np.prod(shape):
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", stream.tell(), shape)
 
 
 def _read_lines(path: Path, rows: Collection[int]) -> dict[int, NDArray[Any]]:
@@ -301,8 +373,7 @@ def count_proteins(path: Path, format_name: FormatName, *, per_residue: bool) ->
             with path.open("rb") as stream:
                 return sum(1 for _ in stream) - 1
         case "npz":
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                return len(archive["offsets"]) - 1 if per_residue else len(archive["ids"])
+            return len(_npz_array(path, "offsets")) - 1 if per_residue else len(_npz_array(path, "embeddings"))
         case "h5":
             with h5py.File(path, "r") as file:
                 return len(file)

@@ -133,13 +133,18 @@ class _Result:
     def ids_path(self) -> Path:
         return companion(self.path, IDS)
 
+    @property
+    def first_row(self) -> int:
+        """The number of the first row: 1, or 0 in results of earlier versions."""
+        return 0 if next(self.ids_lines(), "").startswith("0\t") else 1
+
     def ids_lines(self) -> Iterator[str]:
         with self.ids_path.open(encoding="utf-8", newline="\n") as stream:
             next(stream, None)
             for line in stream:
                 yield line.removesuffix("\n")
 
-    def vectors(self, rows: Mapping[int, str]) -> dict[int, NDArray[Any]]:
+    def vectors(self, rows: Mapping[int, Sequence[str]]) -> dict[int, NDArray[Any]]:
         return read_vectors(self.path, self.meta["format"], rows, per_residue=self.meta["per_residue"])
 
     def _verify_files(self) -> None:
@@ -185,7 +190,9 @@ def _compare_with_input(
     shards: Sequence[_Result], records: Iterator[Record], wanted: set[int]
 ) -> list[tuple[_Result, int, Record]]:
     """Compare each row's line with the input, and return the wanted rows with their records."""
-    lines = ((shard, row, line) for shard in shards for row, line in enumerate(shard.ids_lines()))
+    lines = (
+        (shard, row, line) for shard in shards for row, line in enumerate(shard.ids_lines(), start=shard.first_row)
+    )
     sample, num_residues = [], 0
     for number, (ours, record) in enumerate(zip_longest(lines, records)):
         if ours is None:
@@ -203,7 +210,7 @@ def _compare_with_input(
             raise NotVerifiedError(shard.path, f"{found}, line {record.line} of {record.path}")
         num_residues += len(record.sequence)
         if number in wanted:
-            sample.append((shard, row, record))
+            sample.append((shard, row - shard.first_row, record))
     if num_residues != sum(shard.meta["num_residues"] for shard in shards):
         raise NotVerifiedError(
             shards[0].path, f"its rows have {num_residues:,} residues, and its meta file says another"
@@ -235,7 +242,7 @@ def _recompute(
         for (shard, row, record), (_, one) in zip(sample, computed, strict=True):
             difference = _difference(stored[shard.path][row], one.values)
             if not difference <= tolerance:
-                found = f"row {row} ({record.id!r}) differs from what {located.name} computes by {difference:.2g}"
+                found = f"row {row + 1} ({record.id!r}) differs from what {located.name} computes by {difference:.2g}"
                 raise NotVerifiedError(shard.path, f"{found} of its largest number")
             worst = max(worst, difference)
             on_protein(len(record.sequence))
@@ -260,9 +267,16 @@ def _representation(checkpoint: Checkpoint, result: _Result) -> Representation:
     return representation
 
 
-def _rows_of(shard: _Result, sample: Sequence[tuple[_Result, int, Record]]) -> dict[int, str]:
-    """Collect a shard's rows of a sample, with the names that they have in HDF5."""
-    return {row: dataset_name(record.sequence) for one, row, record in sample if one is shard}
+def _rows_of(shard: _Result, sample: Sequence[tuple[_Result, int, Record]]) -> dict[int, list[str]]:
+    """Collect a shard's rows of a sample, from 0, with the names that they may have in HDF5."""
+    return {row: _dataset_names(shard, row, record) for one, row, record in sample if one is shard}
+
+
+def _dataset_names(shard: _Result, row: int, record: Record) -> list[str]:
+    """List the names that a protein's dataset may have; earlier versions knew the hash of the sequence alone."""
+    hashes = dict.fromkeys(dataset_name(letters) for letters in (record.written or record.sequence, record.sequence))
+    names = [name for known in hashes for name in (f"{known}.{row + shard.first_row}", known)]
+    return [record.id, *names] if shard.meta.get("h5_names") == "id" else names
 
 
 def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> LocatedModel:

@@ -245,6 +245,7 @@ class _Job:
             "precision": str(self.precision).removeprefix("torch."),
             "dtype": self.config.dtype,
             "format": self.format_name,
+            **({"h5_names": self.config.h5_names} if self.format_name == "h5" else {}),
             "dim": self.dim,
         }
 

@@ -67,6 +67,7 @@ class Kind:
             "slices": [{"pooling": pooling, "layer": 2, "start": 0, "stop": 3}],
             "dtype": "float32",
             "format": self.format_name,
+            **({"h5_names": "hash"} if self.format_name == "h5" else {}),
             "dim": 3,
         } | changes
 
@@ -165,7 +166,7 @@ def test_h5_has_a_dataset_per_protein_named_after_its_sequence(tmp_path, dtype):
         assert len(file) == 4
         for row, (sequence, vectors) in enumerate(zip(SEQUENCES, PER_RESIDUE, strict=True)):
             dataset = file[dataset_name(sequence)]
-            assert (dataset.attrs["original_id"], dataset.attrs["row"]) == (f"p{row}", row)
+            assert (dataset.attrs["original_id"], dataset.attrs["row"]) == (f"p{row}", row + 1)
             assert dataset.dtype == dtype
             assert np.array_equal(dataset, vectors.astype(dtype))
 
@@ -244,8 +245,8 @@ def test_each_row_has_a_line_that_says_what_it_is(tmp_path, kind):
 
     header, *lines = table(companion(kind.output(tmp_path), ".ids.tsv"))
     assert header == "row id residues windows overlap_cosine unknown_residues sha256 description".split()
-    assert lines[1] == ["1", "p1", "6", "2", "0.5000", "2", sequence_sha256("MXXKTA").hex(), "p1 of mouse"]
-    assert [line[0] for line in lines] == ["0", "1", "2", "3"]
+    assert lines[1] == ["2", "p1", "6", "2", "0.5000", "2", sequence_sha256("MXXKTA").hex(), "p1 of mouse"]
+    assert [line[0] for line in lines] == ["1", "2", "3", "4"]
 
 
 @every_kind

@@ -42,7 +42,12 @@ def make_vectors(ids, *, per_residue, dtype=np.float32):
     return [generator.normal(size=(count, 3)).astype(dtype) for count in counts]
 
 
-def store(folder, format_name, ids, *, per_residue=False, dtype="float32"):
+def candidates(rows):
+    """List the names under which the vectors of each row may stand in HDF5."""
+    return {row: (f"{name}.{row + 1}", name) for row, name in invented_names(rows).items()}
+
+
+def store(folder, format_name, ids, *, per_residue=False, dtype="float32", h5_names="hash"):
     """Store vectors for the identifiers as the writer does; return the file and the vectors."""
     vectors = make_vectors(ids, per_residue=per_residue)
     result = folder / f"emb.{format_name}"
@@ -62,7 +67,7 @@ def store(folder, format_name, ids, *, per_residue=False, dtype="float32"):
     if format_name == "npz":
         make_npz(result, grown, members, per_residue=per_residue)
     if format_name == "h5":
-        make_h5(result, grown, members, "tiny", per_residue=per_residue)
+        make_h5(result, grown, members, "tiny", per_residue=per_residue, names=h5_names)
     return result, vectors
 
 
@@ -174,7 +179,7 @@ def test_numbers_of_a_table_read_back_as_the_very_same(dtype):
 def test_the_vectors_of_any_proteins_are_read_back(tmp_path, format_name, per_residue, dtype, rows):
     path, vectors = store(tmp_path, format_name, ["a", "b", "b", "c"], per_residue=per_residue, dtype=dtype)
 
-    found = read_vectors(path, format_name, invented_names(rows), per_residue=per_residue)
+    found = read_vectors(path, format_name, candidates(rows), per_residue=per_residue)
 
     assert list(found) == rows
     for row in rows:
@@ -200,7 +205,7 @@ def test_a_damaged_result_is_told_as_such(tmp_path, format_name, per_residue, da
     with pytest.raises((OSError, ValueError, KeyError)):
         count_proteins(path, format_name, per_residue=per_residue)
     with pytest.raises((OSError, ValueError, KeyError)):
-        read_vectors(path, format_name, invented_names([0]), per_residue=per_residue)
+        read_vectors(path, format_name, candidates([0]), per_residue=per_residue)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +240,7 @@ def test_hostile_identifiers_stay_text(tmp_path, format_name, per_residue):
 
     assert names(tmp_path) == ["folder"]
     assert count_proteins(path, format_name, per_residue=per_residue) == len(HOSTILE)
-    found = read_vectors(path, format_name, invented_names(range(len(HOSTILE))), per_residue=per_residue)
+    found = read_vectors(path, format_name, candidates(range(len(HOSTILE))), per_residue=per_residue)
     assert all(np.array_equal(np.atleast_2d(found[row]), vectors[row]) for row in range(len(HOSTILE)))
 
 
@@ -264,7 +269,43 @@ def test_copies_of_a_sequence_have_their_row_behind_its_name(tmp_path):
     with h5py.File(path) as file:
         names_by_row = sorted(file, key=lambda name: file[name].attrs["row"])
     first = list(invented_names(range(5)).values())
-    assert names_by_row == [*first[:3], f"{first[2]}.3", first[4]]
+    assert names_by_row == [*first[:3], f"{first[2]}.4", first[4]]
+
+
+def test_datasets_are_named_by_identifier_where_that_is_unique_and_legal_and_keep_the_order_of_the_input(tmp_path):
+    ids = ["z", "sp|P1|X", "twice", "a/b", "twice", ".", "a"]
+    path, vectors = store(tmp_path, "h5", ids, h5_names="id")
+
+    hashes = invented_names(range(len(ids)))
+    with h5py.File(path) as file:
+        assert list(file) == ["z", "sp|P1|X", hashes[2], hashes[3] + ".4", hashes[4], hashes[5], "a"]
+        assert [dataset.attrs["original_id"] for dataset in file.values()] == ids
+        assert [dataset.attrs["row"] for dataset in file.values()] == list(range(1, 8))
+        np.testing.assert_array_equal(np.stack([dataset[:] for dataset in file.values()]), np.vstack(vectors))
+
+
+def test_an_identifier_that_looks_like_the_hash_of_another_protein_takes_nothing_from_it(tmp_path):
+    hashes = invented_names(range(3))
+    path, vectors = store(tmp_path, "h5", [hashes[1], "a/b", "c"], h5_names="id")
+
+    with h5py.File(path) as file:
+        assert list(file) == [hashes[1], f"{hashes[1]}.2", "c"]
+        np.testing.assert_array_equal(file[f"{hashes[1]}.2"], vectors[1][0])
+
+
+def test_one_identifier_of_many_letters_does_not_widen_all_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("protembed.data.vectors._SMALL_ARRAY", 0)
+    ids = ["é" * 10_000, *(f"p{row}" for row in range(200))]
+    path, vectors = store(tmp_path, "npz", ids)
+
+    assert path.stat().st_size < 40_000
+    with np.load(path, allow_pickle=False) as archive:
+        offsets, letters = archive["id_offsets"], archive["ids_utf8"].tobytes()
+        assert "ids" not in archive
+    spans = zip(offsets[:-1], offsets[1:], strict=True)
+    assert [letters[start:stop].decode() for start, stop in spans] == ids
+    assert count_proteins(path, "npz", per_residue=False) == 201
+    assert np.array_equal(read_vectors(path, "npz", candidates([200]), per_residue=False)[200], vectors[200][0])
 
 
 @pytest.mark.promise(17)

@@ -304,15 +304,15 @@ def test_a_result_and_a_fasta_are_asked_for(names):
 
 
 CHANGES = {
-    "residue": (lambda records: [records[0], records[1].replace("\nM", "\nA", 1), *records[2:]], "row 1 is "),
-    "identifier": (lambda records: [records[0], "other" + records[1], *records[2:]], "row 1 is "),
-    "description": (lambda records: [records[0].replace("\n", " new\n", 1), *records[1:]], "row 0 is "),
-    "swapped": (lambda records: [*records[:5], records[6], records[5], *records[7:]], "row 5 is "),
-    "inserted": (lambda records: [*records[:3], "new\nMKT\n", *records[3:]], "row 3 is "),
-    "removed": (lambda records: [*records[:3], *records[4:]], "row 3 is "),
+    "residue": (lambda records: [records[0], records[1].replace("\nM", "\nA", 1), *records[2:]], "row 2 is "),
+    "identifier": (lambda records: [records[0], "other" + records[1], *records[2:]], "row 2 is "),
+    "description": (lambda records: [records[0].replace("\n", " new\n", 1), *records[1:]], "row 1 is "),
+    "swapped": (lambda records: [*records[:5], records[6], records[5], *records[7:]], "row 6 is "),
+    "inserted": (lambda records: [*records[:3], "new\nMKT\n", *records[3:]], "row 4 is "),
+    "removed": (lambda records: [*records[:3], *records[4:]], "row 4 is "),
     "one more": (lambda records: [*records, "new\nMKT\n"], "it ends before 'new', line "),
-    "one fewer": (lambda records: records[:-1], "row 39 and those after it are not in the input"),
-    "another": (lambda records: ["new\nMKT\n"], "row 0 is "),
+    "one fewer": (lambda records: records[:-1], "row 40 and those after it are not in the input"),
+    "another": (lambda records: ["new\nMKT\n"], "row 1 is "),
 }
 
 
@@ -330,7 +330,7 @@ def test_a_line_of_the_table_that_was_changed_with_its_hash_is_noticed(embed, re
     ids.write_text(ids.read_text().replace("\t380\t", "\t381\t", 1))
     accept_changes(output)
 
-    assert "row 0 is " in refused(output)
+    assert "row 1 is " in refused(output)
 
 
 def test_rows_whose_identifiers_were_swapped_are_noticed(embed, refused):
@@ -339,7 +339,23 @@ def test_rows_whose_identifiers_were_swapped_are_noticed(embed, refused):
     companion(output, IDS).write_text("".join([header, second, first, *rest]))
     accept_changes(output)
 
-    assert "row 0 is " in refused(output)
+    assert "row 1 is " in refused(output)
+
+
+def test_results_of_earlier_versions_which_counted_rows_from_0_are_verified(embed, check):
+    output = embed("emb.h5", h5_names="hash")
+    header, *lines = companion(output, IDS).read_text().splitlines()
+    earlier = [f"{row}\t{line.split(chr(9), 1)[1]}" for row, line in enumerate(lines)]
+    companion(output, IDS).write_text("\n".join([header, *earlier]) + "\n")
+    with h5py.File(output, "r+") as file:
+        for dataset in file.values():
+            dataset.attrs["row"] -= 1
+    accept_changes(output)
+    meta = json.loads(companion(output, META).read_text())
+    del meta["h5_names"]
+    companion(output, META).write_text(json.dumps(meta))
+
+    assert check(output).num_proteins == 40
 
 
 def test_records_that_should_not_have_been_left_out_are_noticed(embed, refused, changed_fasta, proteins):
@@ -412,7 +428,7 @@ def test_a_vector_that_was_altered_with_its_hash_is_noticed(embed, refused):
     altered_array(output, 7, lambda vector: vector + 0.01)
     accept_changes(output)
 
-    assert "row 7 ('Q18184') differs from what windowed computes by 0.015 of" in refused(output, num_rows=40)
+    assert "row 8 ('Q18184') differs from what windowed computes by 0.015 of" in refused(output, num_rows=40)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +451,7 @@ def test_altered_lines_of_a_table_are_noticed(embed, refused):
     output.write_text("".join([header, "\t".join([record_id, str(float(number) + 0.1), *numbers]), *rest]))
     accept_changes(output)
 
-    assert "row 0 (" in refused(output, num_rows=40)
+    assert "row 1 (" in refused(output, num_rows=40)
 
 
 @pytest.mark.parametrize("kind", ["residues.npz", "residues.h5"])
@@ -443,7 +459,7 @@ def test_altered_residues_are_noticed(embed, refused, kind):
     output = embed(f"emb.{kind}", per_residue=True)
     if kind == "residues.h5":
         with h5py.File(output, "r+") as file:
-            (sixth,) = (dataset for dataset in file.values() if dataset.attrs["row"] == 5)
+            (sixth,) = (dataset for dataset in file.values() if dataset.attrs["row"] == 6)
             sixth[3, 2] += 0.1
     else:
         with np.load(output) as archive:
@@ -452,7 +468,7 @@ def test_altered_residues_are_noticed(embed, refused, kind):
         np.savez(output, **arrays)
     accept_changes(output)
 
-    assert "row 5 (" in refused(output, num_rows=40)
+    assert "row 6 (" in refused(output, num_rows=40)
 
 
 def test_proteins_with_too_few_residues_are_noticed(embed, refused):
@@ -463,7 +479,7 @@ def test_proteins_with_too_few_residues_are_noticed(embed, refused):
     np.savez(output, **arrays)
     accept_changes(output)
 
-    assert "row 0 (" in refused(output, num_rows=40)
+    assert "row 1 (" in refused(output, num_rows=40)
 
 
 def test_each_seed_draws_other_rows(embed, check):

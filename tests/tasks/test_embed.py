@@ -1,5 +1,6 @@
 import csv
 import gzip
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -120,9 +121,24 @@ def test_the_files_beside_a_result_say_what_it_is(embed, tiny_model, proteins_fa
 
     records = list(read_fasta([proteins_fasta]))
     assert header.split("\t") == "row id residues windows overlap_cosine unknown_residues sha256 description".split()
-    assert [line.split("\t")[:3] for line in lines] == [[str(r.row), r.id, str(len(r.sequence))] for r in records]
+    assert [line.split("\t")[:3] for line in lines] == [[str(r.row + 1), r.id, str(len(r.sequence))] for r in records]
     assert meta["model_sha256"] == load_checkpoint(tiny_model).sha256()
     assert (meta["layer"], meta["pooling"], meta["num_proteins"]) == ([2], ["mean"], len(records))
+
+
+def test_datasets_are_found_by_identifier_and_on_request_by_biotrainers_hash_of_what_is_written(embed, tmp_path):
+    written = {"lower": "mktayiakqrw", "stop": "MKTAYIAKQRV*", "unknown": "MKTJYIAKQR", "plain": "MKTAYIAKQR"}
+    fasta = tmp_path / "written.fasta"
+    fasta.write_text("".join(f">{name}\n{letters}\n" for name, letters in written.items()))
+
+    by_id, by_hash = embed("id.h5", fasta=fasta), embed("hash.h5", fasta=fasta, h5_names="hash")
+
+    with h5py.File(by_id) as ids, h5py.File(by_hash) as hashes:
+        assert list(ids) == list(written)
+        for name, letters in written.items():
+            # What biotrainer calculates of a sequence as it reads it.
+            digest = hashlib.sha256(f"{letters}_{len(letters)}".encode()).hexdigest()
+            np.testing.assert_array_equal(hashes[digest], ids[name])
 
 
 @pytest.mark.promise(9)
