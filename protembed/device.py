@@ -7,10 +7,12 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 
 from protembed.config.embed import EmbedPrecisionName
 from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig, PrecisionName
@@ -129,6 +131,26 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
 
 
+@cache
+def load_kernels() -> None:
+    """Use each library of kernels once, in this thread, before several threads do so at the same time.
+
+    MKL, oneDNN and torch look at the processor, and choose and compile their kernels, at their first use. If two
+    threads meet there, one of them could be given another kernel than the other, whose sums differ in the last bits.
+    It takes some milliseconds, once in a process.
+    """
+    ones = torch.ones(64, 64)
+    with torch.inference_mode():
+        F.gelu(F.layer_norm(F.linear(ones, ones, ones[0]), (64,)))
+        F.scaled_dot_product_attention(ones[None, None], ones[None, None], ones[None, None])
+        torch.einsum("qhd,khd->hqk", ones[None], ones[None]).softmax(-1)
+        ones.cos(), ones.sin(), ones.exp(), ones.mean(0)
+        if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+            torch.ops.mkldnn._linear_pointwise(ones, ones, ones[0], "none", [], "")
+            torch.ops.mkldnn._linear_pointwise(ones, ones, ones[0], "gelu", [], "none")
+            torch.ops.mkldnn._linear_pointwise.binary(ones, ones, ones, ones[0], "add")
+
+
 class WorkerPool:
     """Threads that compute packs side by side, each operator on one thread; results come in the order of the packs.
 
@@ -151,6 +173,7 @@ class WorkerPool:
     def __enter__(self) -> "WorkerPool":
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(1)
+        load_kernels()
         # The number of intra-op threads belongs to each thread, hence the initializer.
         self._pool = ThreadPoolExecutor(self.num_workers, initializer=torch.set_num_threads, initargs=(1,))
         return self

@@ -10,6 +10,7 @@ from protembed.device import (
     choose_device,
     choose_precision,
     free_disk,
+    load_kernels,
     num_threads,
     peak_memory,
     total_memory,
@@ -96,6 +97,17 @@ def test_operators_use_one_thread_within_the_pool_and_as_many_as_before_after_it
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+def test_kernels_are_first_used_by_one_thread_alone_and_once_in_a_process():
+    load_kernels.cache_clear()
+
+    for _ in range(2):
+        with WorkerPool(2) as pool:
+            used_before = list(pool.map(lambda number: load_kernels.cache_info().currsize, range(4)))
+            assert used_before == [1, 1, 1, 1]
+
+    assert load_kernels.cache_info().misses == 1
 
 
 def test_an_error_in_a_worker_reaches_the_caller():
