@@ -10,7 +10,10 @@ from protembed.analysis.contact_heads import Combination
 from protembed.analysis.contacts import Pairs, pairs_of
 from protembed.analysis.evidence import ContactEvidence, weigh_contacts
 from protembed.data.fasta import Record
-from protembed.data.structures import Chain, Match, contact_map, distances, match_chain
+from protembed.data.structures import MIN_COVERAGE, Chain, Match, contact_map, distances, match_chain
+from protembed.text import count, printable
+
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ class StructureMatches:
         self.shown: list[ShownByStructure] = []
         self.contacts: dict[str, NDArray[np.bool_]] = {}
         self._seen: set[str] = set()
+        self._partial: list[tuple[Record, Match]] = []  # of proteins of which too little is observed
         self._features: list[NDArray[np.float32]] = []
         self._pairs: list[Pairs] = []
 
@@ -63,6 +67,9 @@ class StructureMatches:
         match = match_chain(record.sequence, self._chains)
         if match is None:
             return None
+        if not match.is_enough:
+            self._partial.append((record, match))
+            return None
         is_contact, is_known = contact_map(distances(match))
         pairs = pairs_of(is_contact, is_known)
         if row < self._num_held:
@@ -70,6 +77,25 @@ class StructureMatches:
         num_contacts = int(pairs.is_contact.sum())
         self.shown.append(ShownByStructure(row=row, record=record, match=match, num_contacts=num_contacts))
         return pairs
+
+    def warnings(self) -> list[str]:
+        """Say which structures are not of the usual kind, and which cover too little of a protein to be used."""
+        notes = [(shown.match.chain, shown.match.chain.notes) for shown in self.shown]
+        alpha = [_named(chain) for chain, _ in notes if chain.atoms == "CA"]
+        virtual = [_named(chain) for chain, _ in notes if chain.atoms == "virtual CB"]
+        repeated = [f"{_named(chain)} ({found.num_repeated:,})" for chain, found in notes if found.num_repeated]
+        partial = [
+            f"{_named(match.chain)} covers {int(match.coverage * len(record.sequence) + 0.5):,} of "
+            f"{count(len(record.sequence), 'residue')} of {record.id!r} (coverage {match.coverage:.2f})"
+            for record, match in self._partial
+        ]
+        sentences = {
+            "only C-alpha atoms in the file, so contacts are between C-alpha atoms, not C-beta": alpha,
+            "no side chains in the file, so C-beta positions were computed from the backbone": virtual,
+            "atoms that are in one residue twice, of which the first was used": repeated,
+            f"not used, because at least {MIN_COVERAGE:g} of a protein must be covered": partial,
+        }
+        return [f"{sentence}: {_listed(items)}" for sentence, items in sentences.items() if items]
 
     def take(self, pairs: Pairs, features: NDArray[np.float32]) -> None:
         """Take in what the heads give to the pairs of a protein, (heads, pairs)."""
@@ -79,3 +105,13 @@ class StructureMatches:
     def weigh(self, own: Combination | None, *, num_permutations: int, seed: int) -> ContactEvidence:
         """Weigh what was taken in; see `weigh_contacts`."""
         return weigh_contacts(self._features, self._pairs, own, num_permutations=num_permutations, seed=seed)
+
+
+def _named(chain: Chain) -> str:
+    name = printable(chain.structure)
+    return f"{name} chain {printable(chain.name)}" if chain.name else name
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = len(items) - _MOST_NAMED
+    return "; ".join([*items[:_MOST_NAMED], *([f"and {more:,} more"] if more > 0 else [])])

@@ -2,20 +2,27 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from Bio.Data.PDBData import protein_letters_3to1, protein_letters_3to1_extended
 from numpy.typing import NDArray
 
 from protembed.data.placement import make_aligner, place_residues
-from protembed.data.structure_parsing import GIVE_STRUCTURE, ParsedStructure, parse_structure
-from protembed.errors import StructureError
+from protembed.data.structure_parsing import STRUCTURE_ADVICE, WATERS, parse_structure
+from protembed.data.structure_residues import (
+    LONGEST_BOND,
+    Residue,
+    ResidueReader,
+    divide_chains,
+    protein_residues,
+    representative_atoms,
+)
+from protembed.errors import DataError, StructureError
 from protembed.inputs import STANDARD_STREAM, display_name, open_input
+from protembed.text import count
 
 CONTACT_DISTANCE = 8.0
 MIN_SEPARATION = 6
@@ -25,11 +32,9 @@ MIN_IDENTITY = 0.9
 # Where more than half of a protein is unseen, most pairs that a model ranks first could be neither right nor wrong.
 MIN_COVERAGE = 0.5
 
-# Biopython's table lacks these two; both letters are tokens of the alphabet.
-_LETTERS: Mapping[str, str] = {**protein_letters_3to1_extended, "SEC": "U", "PYL": "O"}
-_WATERS = ("HOH", "WAT", "DOD")
-# A peptide bond is 1.33 Å long, and a C and an N that are not bonded are more than 2.4 Å apart.
-_LONGEST_BOND = 2.0
+# A partial match of so few residues may be one of chance.
+_FEWEST_IN_COMMON = 30
+
 _STRUCTURE_NAME = re.compile(r"^[^.].*\.(pdb\d*|ent|cif|mmcif)(\.(gz|bz2|xz))?$", re.IGNORECASE)
 _SUFFIXES = re.compile(r"(\.(pdb\d*|ent|cif|mmcif|gz|bz2|xz))+$", re.IGNORECASE)
 
@@ -43,31 +48,34 @@ class ChainNotes:
         num_insertions: residues whose number has an insertion code.
         num_modified: modified residues that were read as their parent.
         num_unknown: residues that were read as X.
-        num_without_place: residues without C-beta (C-alpha for glycine).
-        num_waters: waters that were left out.
-        num_others: ligands, ions, caps and nucleotides that were left out.
-        num_refused: residues and atoms of the whole file that Biopython left out, for they are there twice.
+        num_virtual: residues whose C-beta is missing and was computed from N, C-alpha and C.
+        num_without_place: residues without an atom that could stand for them; they count as not observed.
+        num_waters: waters under the chain's name, which were left out.
+        num_others: ligands, ions, caps and nucleotides under the chain's name, which were left out.
+        num_repeated: atoms that were left out, because their residue has one of the same name.
     """
 
     num_altlocs: int
     num_insertions: int
     num_modified: int
     num_unknown: int
+    num_virtual: int
     num_without_place: int
     num_waters: int
     num_others: int
-    num_refused: int
+    num_repeated: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """The observed residues of a protein chain, in the file's order.
+    """The observed residues of a protein chain, in the order of their peptide bonds.
 
     Attributes:
         name: the authors' name of the chain; empty where the file gives none.
         structure: the file's name without its suffixes.
         sequence: one letter for each observed residue; X where it is unknown.
-        coordinates: (residues, 3), float64, Å, of the C-beta, or of the C-alpha for glycine; NaN where it is missing.
+        atoms: the kind of atom that stands for the residues: `CB`, `virtual CB` or `CA`; see `RepresentativeAtoms`.
+        coordinates: (residues, 3), float64, Å, of that atom; NaN where it is missing.
         numbers: the authors' residue numbers with their insertion codes, such as `52A`.
         breaks: (residues,), bool; True where the chain is interrupted after a residue.
         notes: what was met on the way.
@@ -76,6 +84,7 @@ class Chain:
     name: str
     structure: str
     sequence: str
+    atoms: str
     coordinates: NDArray[np.float64]
     numbers: Sequence[str]
     breaks: NDArray[np.bool_]
@@ -91,13 +100,25 @@ class Match:
         places: (residues of the sequence,), int64: the number of the chain's residue that stands there, from 0; -1
             where none was observed.
         identity: share of the aligned residues that are identical; those that are X on either side do not count.
-        coverage: share of the sequence's residues that were observed.
+        coverage: share of the sequence's residues that were observed and have a place.
     """
 
     chain: Chain
     places: NDArray[np.int64]
     identity: float
     coverage: float
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether so much of the protein is observed that its contacts can be used."""
+        return self.coverage >= MIN_COVERAGE
+
+    @property
+    def is_of_a_part(self) -> bool:
+        """Whether the chain is plainly a part of the protein, and no other protein that has some letters in common."""
+        num_common = int((self.places >= 0).sum())
+        is_most = 2 * num_common > len(self.chain.sequence)
+        return self.identity >= MIN_IDENTITY and num_common >= _FEWEST_IN_COMMON and is_most
 
 
 def read_chains(path: Path) -> list[Chain]:
@@ -110,7 +131,7 @@ def read_chains(path: Path) -> list[Chain]:
         path: PDB or mmCIF, plain, gzip, bzip2 or xz; `-` is stdin.
 
     Returns:
-        The chains with at least one residue of a protein, in the file's order.
+        The chains with at least one residue of a protein, in the file's order; several may have one name.
 
     Raises:
         InputNotFoundError: the file cannot be opened.
@@ -121,11 +142,45 @@ def read_chains(path: Path) -> list[Chain]:
         text = stream.read().decode("utf-8-sig", errors="replace")
     name = display_name(path)
     parsed = parse_structure(text, name)
+    readers: dict[str, ResidueReader] = {}
+    for atom in parsed.atoms:
+        if atom.chain not in readers:
+            readers[atom.chain] = ResidueReader(parsed.parents)
+        readers[atom.chain].add(atom)
     structure = "stdin" if path == STANDARD_STREAM else _SUFFIXES.sub("", path.name) or path.name
-    chains = [_read_chain(chain, structure, parsed) for chain in parsed.model]
-    if proteins := [chain for chain in chains if chain.sequence]:
+    proteins = [chain for key, reader in readers.items() for chain in _chains_of(key, structure, reader.residues)]
+    if proteins:
         return proteins
-    raise StructureError(name, "none of its chains is a protein", GIVE_STRUCTURE)
+    raise StructureError(name, "none of its chains is a protein", STRUCTURE_ADVICE)
+
+
+def read_structures(paths: Iterable[Path]) -> tuple[list[Chain], list[str]]:
+    """Read the protein chains of structures and of folders of structures.
+
+    Returns:
+        The chains, and a warning for each folder in which a file cannot be read and was left out.
+
+    Raises:
+        InputNotFoundError: a file cannot be opened.
+        DataError: a file that was named, or every one of a folder, cannot be read as a structure.
+    """
+    chains: list[Chain] = []
+    warnings: list[str] = []
+    for path in paths:
+        files, errors = structure_files(path), []
+        for file in files:
+            try:
+                chains += read_chains(file)
+            except DataError as error:
+                errors.append(error)
+        if len(errors) == len(files):
+            raise errors[0]
+        if errors:
+            warnings.append(
+                f"{len(errors):,} of {count(len(files), 'structure')} in {path} cannot be read and were left out; "
+                f"the first is {errors[0]}"
+            )
+    return chains, warnings
 
 
 def structure_files(path: Path) -> list[Path]:
@@ -154,18 +209,23 @@ def match_chain(sequence: str, chains: Sequence[Chain]) -> Match | None:
         chains: of one structure or of many; of equally good ones the first is taken.
 
     Returns:
-        None if no chain has an identity of at least `MIN_IDENTITY` and a coverage of at least `MIN_COVERAGE`.
+        The best match whose coverage is enough; if there is none, the one with the highest coverage, if it is that of a
+        part of the protein. None if no chain has an identity of at least `MIN_IDENTITY`.
     """
     aligner = make_aligner()
     best: Match | None = None
+    partial: Match | None = None
     best_score = -math.inf
     for chain in chains:
         score = aligner.score(sequence, chain.sequence)
-        if score > best_score:
-            match = _compare(sequence, chain, place_residues(aligner, sequence, chain.sequence, chain.breaks))
-            if match.identity >= MIN_IDENTITY and match.coverage >= MIN_COVERAGE:
-                best, best_score = match, score
-    return best
+        if score <= best_score:
+            continue
+        match = _compare(sequence, chain, place_residues(aligner, sequence, chain.sequence, chain.breaks))
+        if match.identity >= MIN_IDENTITY and match.is_enough:
+            best, best_score = match, score
+        elif match.is_of_a_part and match.coverage > (partial.coverage if partial else 0):
+            partial = match
+    return best or partial
 
 
 def distances(match: Match) -> NDArray[np.float32]:
@@ -201,104 +261,36 @@ def _compare(sequence: str, chain: Chain, places: NDArray[np.int64]) -> Match:
     pairs = [(letter, chain.sequence[place]) for letter, place in zip(sequence, places, strict=True) if place >= 0]
     is_same = [one == other for one, other in pairs if "X" not in (one, other)]
     identity = sum(is_same) / len(is_same) if is_same else 0.0
-    return Match(chain=chain, places=places, identity=identity, coverage=len(pairs) / len(sequence))
+    num_seen = int(np.isfinite(chain.coordinates[places[places >= 0]]).all(axis=1).sum())
+    return Match(chain=chain, places=places, identity=identity, coverage=num_seen / len(sequence))
 
 
-# Residues
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Residue:
-    """A residue, ligand or water of a file; its atoms are (3,), float64, Å, NaN where they are missing."""
-
-    name: str
-    letter: str
-    number: str
-    field: str
-    is_listed: bool
-    has_altlocs: bool
-    has_insertion: bool
-    atoms: Mapping[str, NDArray[np.float64]]
-
-    @property
-    def place(self) -> NDArray[np.float64]:
-        return self.atoms["CA" if self.letter == "G" else "CB"]
-
-    @property
-    def may_be_protein(self) -> bool:
-        has_backbone = not any(np.isnan(self.atoms[name]).any() for name in ("N", "CA", "C"))
-        return has_backbone or (self.letter != "X" and (self.is_listed or self.field == " "))
-
-    def bond_length(self, following: "_Residue") -> float:
-        """Measure from C to the N of the following residue, in Å; NaN, for instance, in a trace of C-alpha alone."""
-        return float(np.linalg.norm(self.atoms["C"] - following.atoms["N"]))
-
-
-def _read_chain(chain: Any, structure: str, parsed: ParsedStructure) -> Chain:
-    entries = [_read_residue(residue, parsed.parents) for residue in chain]
-    residues = list(_members(entries))
-    num_waters = sum(entry.name in _WATERS for entry in entries)
-    is_standard = [residue.name in protein_letters_3to1 for residue in residues]
-    num_unknown = sum(residue.letter == "X" for residue in residues)
-    coordinates = np.array([residue.place for residue in residues]).reshape(-1, 3)
-    notes = ChainNotes(
-        num_altlocs=sum(residue.has_altlocs for residue in residues),
-        num_insertions=sum(residue.has_insertion for residue in residues),
-        num_modified=is_standard.count(False) - num_unknown,
-        num_unknown=num_unknown,
-        num_without_place=int(np.isnan(coordinates).any(1).sum()),
-        num_waters=num_waters,
-        num_others=len(entries) - len(residues) - num_waters,
-        num_refused=parsed.num_refused,
-    )
-    return Chain(
-        name=chain.id.strip(),
-        structure=structure,
-        sequence="".join(residue.letter for residue in residues),
-        coordinates=coordinates,
-        numbers=[residue.number for residue in residues],
-        breaks=np.array([*(one.bond_length(other) >= _LONGEST_BOND for one, other in pairwise(residues)), False]),
-        notes=notes,
-    )
-
-
-def _read_residue(residue: Any, parents: Mapping[str, str]) -> _Residue:
-    has_altlocs = bool(residue.is_disordered())
-    if residue.is_disordered() == 2:  # altlocs with different names, whose order is the file's
-        residue = residue.disordered_get_list()[0]
-    name = residue.get_resname().strip()
-    is_standard = name in protein_letters_3to1  # glycosylated ones are listed too, as modified residues
-    field, number, code = residue.id
-    return _Residue(
-        name=name,
-        letter=protein_letters_3to1.get(name if is_standard else parents.get(name, "")) or _LETTERS.get(name, "X"),
-        number=f"{number}{code}".strip(),
-        field=field,
-        is_listed=not is_standard and parents.get(name) in protein_letters_3to1,
-        has_altlocs=has_altlocs,
-        has_insertion=code != " ",
-        atoms={atom: _first_place(residue, atom) for atom in ("N", "CA", "C", "CB")},
-    )
-
-
-def _first_place(residue: Any, name: str) -> NDArray[np.float64]:
-    if name not in residue:
-        return np.full(3, np.nan)
-    atom = residue[name]
-    if atom.is_disordered() == 2:
-        # By letter, and none before A, so that all atoms of a residue are of one conformation.
-        atom = atom.disordered_get(min(atom.disordered_get_id_list()))
-    return np.asarray(atom.get_coord(), dtype=np.float64)
-
-
-def _members(entries: Sequence[_Residue]) -> Iterator[_Residue]:
-    """Pick the residues of the chain; of two with one number, which are altlocs of each other, the first."""
-    candidates = [entry for entry in entries if entry.may_be_protein]
-    seen = set()
-    for row, entry in enumerate(candidates):
-        is_bonded = any(
-            one.bond_length(other) < _LONGEST_BOND for one, other in pairwise(candidates[max(row - 1, 0) : row + 2])
+def _chains_of(name: str, structure: str, residues: Sequence[Residue]) -> Iterator[Chain]:
+    """Make the protein chains that stand under one name."""
+    members = protein_residues(residues)
+    num_waters = sum(residue.name in WATERS for residue in residues)
+    num_others = len(residues) - len(members) - num_waters
+    for chain in divide_chains(members):
+        atoms = representative_atoms(chain)
+        num_unknown = sum(residue.letter == "X" for residue in chain)
+        notes = ChainNotes(
+            num_altlocs=sum(residue.has_altlocs for residue in chain),
+            num_insertions=sum(residue.number[-1:].isalpha() for residue in chain),
+            num_modified=sum(not residue.is_standard for residue in chain) - num_unknown,
+            num_unknown=num_unknown,
+            num_virtual=atoms.num_virtual,
+            num_without_place=int(np.isnan(atoms.positions).any(axis=1).sum()),
+            num_waters=num_waters,
+            num_others=num_others,
+            num_repeated=sum(residue.num_repeated for residue in chain),
         )
-        if (entry.field == " " or entry.is_listed or is_bonded) and entry.number not in seen:
-            seen.add(entry.number)
-            yield entry
+        yield Chain(
+            name=name,
+            structure=structure,
+            sequence="".join(residue.letter for residue in chain),
+            atoms=atoms.kind,
+            coordinates=atoms.positions,
+            numbers=[residue.number for residue in chain],
+            breaks=np.array([*(one.bond_length(other) >= LONGEST_BOND for one, other in pairwise(chain)), False]),
+            notes=notes,
+        )

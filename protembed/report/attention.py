@@ -33,7 +33,7 @@ PRECISION_COLUMNS = (
 )
 STRUCTURE_COLUMNS = (
     *("row", "id", "structure", "chain", "identity", "coverage", "contacts", "altlocs", "insertions", "modified"),
-    *("unknown", "without_place", "left_out"),
+    *("unknown", "without_place", "left_out", "atoms", "virtual_cb"),
 )
 
 
@@ -90,7 +90,8 @@ def structure_row(shown: ShownByStructure) -> list[Any]:
     return [
         *(shown.row + 1, shown.record.id, match.chain.structure, match.chain.name, match.identity, match.coverage),
         *(shown.num_contacts, notes.num_altlocs, notes.num_insertions, notes.num_modified, notes.num_unknown),
-        *(notes.num_without_place, notes.num_waters + notes.num_others + notes.num_refused),
+        *(notes.num_without_place, notes.num_waters + notes.num_others + notes.num_repeated),
+        *(match.chain.atoms, notes.num_virtual),
     ]
 
 

@@ -19,6 +19,7 @@ from protembed.data.structures import (
     distances,
     match_chain,
     read_chains,
+    read_structures,
     structure_files,
 )
 from protembed.errors import DataError, FormatError, InputNotFoundError, StructureError
@@ -135,6 +136,7 @@ def make_chain(sequence, *, breaks_after=(), name="A"):
         name=name,
         structure="1abc",
         sequence=sequence,
+        atoms="CB",
         coordinates=coordinates,
         numbers=[str(row) for row in range(len(sequence))],
         breaks=breaks,
@@ -149,8 +151,8 @@ def make_chain(sequence, *, breaks_after=(), name="A"):
 REAL = {
     "1A8O.cif.gz": ((70, 35, 77), {"num_modified": 4, "num_waters": 88}),
     "1S3P-A.pdb.gz": ((109, 87, 166), {}),
-    # Two of the residues have two names; Biopython refuses the second because the first has atoms without a letter.
-    "pdb1ejg.pdb.gz": ((46, 36, 67), {"num_altlocs": 17, "num_refused": 2}),
+    # Two of the residues have two names.
+    "pdb1ejg.pdb.gz": ((46, 36, 67), {"num_altlocs": 17}),
 }
 
 
@@ -283,7 +285,7 @@ def test_of_a_residue_and_its_modified_form_in_one_place_the_first_is_taken(chai
     (chain,) = chains([*residue("SER", 1, 0, altloc="A"), *modified, *residue("LYS", 2, 3.7)])
 
     assert (chain.sequence, chain.numbers) == ("SK", ["1", "2"])
-    assert notes(chain) == {"num_altlocs": 1, "num_others": 1}
+    assert notes(chain) == {"num_altlocs": 1}
 
 
 def test_insertion_codes_make_residues_of_their_own_and_numbers_may_fall(chains):
@@ -298,23 +300,16 @@ def test_insertion_codes_make_residues_of_their_own_and_numbers_may_fall(chains)
     assert notes(chain) == {"num_insertions": 2}
 
 
-def test_glycine_stands_where_its_alpha_carbon_is_and_a_missing_beta_carbon_nowhere(chains):
-    atoms = [*residue("GLY", 1, 0), *residue("ALA", 2, 3.7, without=["CB"]), *residue("SER", 3, 7.4, without=["CA"])]
+def test_glycine_stands_where_its_alpha_carbon_is_and_a_residue_without_beta_carbon_and_backbone_nowhere(chains):
+    atoms = [*residue("GLY", 1, 0), *residue("SER", 2, 3.7, without=["CA"])]
+    atoms += [*residue("ALA", 3, 7.4, without=["CB", "N"]), *protein("K", first=4, x=11.1)]
 
     (chain,) = chains(atoms)
 
-    assert chain.sequence == "GAS"
-    assert chain.coordinates[[0, 2]].tolist() == pytest.approx(np.array([(0, 1, 0), (7.4, 3, 0)]))
-    assert np.isnan(chain.coordinates[1]).all()
+    assert (chain.sequence, chain.atoms) == ("GSAK", "CB")
+    assert chain.coordinates[[0, 1]].tolist() == pytest.approx(np.array([(0, 1, 0), (3.7, 3, 0)]))
+    assert np.isnan(chain.coordinates[2]).all()
     assert notes(chain) == {"num_without_place": 1}
-
-
-def test_a_trace_of_alpha_carbons_is_read_and_has_no_breaks(chains):
-    (chain,) = chains([atom for atom in protein("MGK") if atom.name == "CA"])
-
-    assert chain.sequence == "MGK"
-    assert notes(chain) == {"num_without_place": 2}
-    assert not chain.breaks.any()
 
 
 # Modified and hetero residues
@@ -377,11 +372,11 @@ def test_waters_ligands_and_ions_are_left_out_and_counted(chains):
     assert notes(chain) == {"num_waters": 2, "num_others": 4}
 
 
-def test_atoms_that_are_there_twice_are_counted(read):
-    (chain,) = read(pdb([*protein("MK"), *residue("LYS", 2, 50)]))
+def test_atoms_that_are_there_twice_are_counted(chains):
+    (chain,) = chains([*protein("MK"), *residue("LYS", 2, 50)])
 
     assert (chain.sequence, chain.coordinates[1, 0]) == ("MK", pytest.approx(3.7))
-    assert notes(chain) == {"num_refused": 4}
+    assert notes(chain) == {"num_repeated": 4}
 
 
 def test_missing_occupancies_and_b_factors_are_no_loss(read):
@@ -398,6 +393,285 @@ def test_a_broken_header_is_no_reason_to_refuse_a_structure(read):
     assert chain.sequence == "MGK"
 
 
+# Structures without side chains, or without coordinates
+
+
+def real_text(name="1S3P-A"):
+    return gzip.decompress((STRUCTURES / f"{name}.pdb.gz").read_bytes()).decode()
+
+
+def only(text, *names):
+    """Keep the atoms of these names."""
+    return "".join(
+        line + "\n" for line in text.splitlines() if line.startswith("ATOM") and line[12:16].strip() in names
+    )
+
+
+def contacts_of(chain):
+    is_contact, _ = contact_map(distances(match_chain(chain.sequence, [chain])))
+    return {(i, j) for i, j in np.argwhere(is_contact).tolist() if i < j}
+
+
+def test_the_contacts_of_a_trace_are_those_of_all_its_alpha_carbons(read):
+    (whole,) = read(real_text())
+    (trace,) = read(only(real_text(), "CA"))
+
+    alpha = np.array(
+        [[float(line[at : at + 8]) for at in (30, 38, 46)] for line in only(real_text(), "CA").splitlines()]
+    )
+    apart = np.linalg.norm(alpha[:, None] - alpha, axis=-1)
+    expected = {(i, j) for i, j in np.argwhere(apart < 8).tolist() if j - i >= 6}
+
+    assert (trace.atoms, notes(trace)) == ("CA", {})
+    assert contacts_of(trace) == expected
+    assert len(expected & contacts_of(whole)) > 0.7 * len(expected)
+    assert match_chain(whole.sequence, [trace]).coverage == 1
+    assert not trace.breaks.any()
+
+
+def test_beta_carbons_are_computed_where_the_backbone_alone_is_there(read):
+    (whole,) = read(real_text())
+    (backbone,) = read(only(real_text(), "N", "CA", "C", "O"))
+
+    errors = np.linalg.norm(backbone.coordinates - whole.coordinates, axis=1)
+    num_side_chains = sum(letter != "G" for letter in whole.sequence)
+
+    assert (whole.atoms, backbone.atoms) == ("CB", "virtual CB")
+    assert notes(backbone) == {"num_virtual": num_side_chains}
+    assert np.median(errors[errors > 0]) < 0.1
+    assert len(contacts_of(backbone) ^ contacts_of(whole)) <= 5
+
+
+def test_a_beta_carbon_is_computed_where_one_side_chain_is_missing(read):
+    lines = real_text().splitlines(keepends=True)
+    (whole,) = read(real_text())
+    (chain,) = read("".join(line for line in lines if line[12:16].strip() != "CB" or line[22:26].strip() != "40"))
+
+    moved = np.flatnonzero((chain.coordinates != whole.coordinates).any(axis=1))
+
+    assert (chain.atoms, notes(chain)) == ("CB", {"num_virtual": 1})
+    assert [chain.numbers[row] for row in moved] == ["40"]
+    assert np.linalg.norm(chain.coordinates[moved] - whole.coordinates[moved]) < 0.3
+
+
+def test_alpha_carbons_stand_for_all_residues_where_most_have_nothing_else(chains):
+    (chain,) = chains([*[atom for atom in protein("MKVW") if atom.name == "CA"], *protein("LA", first=5, x=14.8)])
+
+    assert chain.atoms == "CA"
+    assert chain.coordinates[:, 1].tolist() == [1] * 6
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (9999, 9999, 9999), (float("nan"),) * 3])
+def test_residues_without_coordinates_have_no_place_and_are_not_covered(chains, place):
+    atoms = [replace(atom, place=place) if 5 <= atom.number <= 12 else atom for atom in protein(SEQUENCE)]
+
+    match = match_chain(SEQUENCE, chains(atoms))
+
+    assert match.chain.sequence == SEQUENCE
+    assert np.flatnonzero(np.isnan(match.chain.coordinates).any(axis=1)).tolist() == list(range(4, 12))
+    assert notes(match.chain) == {"num_without_place": 8}
+    assert (match.identity, match.coverage) == (1, 24 / 32)
+    assert np.isnan(distances(match)[4:12]).all()
+
+
+def test_one_atom_at_the_origin_stays_where_it_is(chains):
+    (chain,) = chains(protein("MK", x=0)[:3] + [Atom("CB", "MET", 1, (0, 0, 0))] + protein("K", first=2, x=3.7))
+
+    assert chain.coordinates[0].tolist() == [0, 0, 0]
+
+
+def test_coordinates_of_waters_and_ligands_may_be_unreadable(read):
+    others = [Atom("O", "HOH", 9, (7.4, 0, 0)), Atom("CA", "CA", 10, (7.4, 0, 0), is_hetero=True)]
+
+    (chain,) = read(pdb([*protein("MK"), *others]).replace("   7.400", "********"))
+
+    assert (chain.sequence, notes(chain)) == ("MK", {"num_waters": 1, "num_others": 1})
+
+
+# Numbers, names and chains
+
+
+NUMBERS = {
+    "hybrid-36": ["9998", "9999", "A000", "A001", "A002", "A003"],
+    "asterisks": ["9998", "9999", "****", "****", "****", "****"],
+    "none": ["", "", "", "", "", ""],
+    "five digits": ["9998", "9999", "10000", "10001", "10002", "10003"],
+}
+
+
+@pytest.mark.parametrize("numbers", NUMBERS.values(), ids=NUMBERS)
+def test_residue_numbers_may_be_hybrid_36_asterisks_or_missing(read, numbers):
+    text = pdb([*protein("MKKKG"), Atom("O", "HOH", 6, (9, 9, 9), is_hetero=True)])
+    lines = [line for line in text.splitlines() if line.startswith(("ATOM", "HETATM"))]
+
+    (chain,) = read(
+        "".join(f"{line[:22]}{numbers[int(line[22:26]) - 1]:>4}"[:27].ljust(27) + line[27:] + "\n" for line in lines)
+    )
+
+    assert (chain.sequence, chain.numbers) == ("MKKKG", numbers[:5])
+    assert notes(chain) == {"num_waters": 1}
+
+
+def test_residues_of_an_mmcif_file_without_numbers_are_told_apart_by_their_atoms(read):
+    (chain,) = read(mmcif(protein("MKKKG")).replace("auth_seq_id", "something_else"))
+
+    assert (chain.sequence, notes(chain)) == ("MKKKG", {})
+
+
+NAMES_OF_STATES = {"HID": "H", "HIE": "H", "HIP": "H", "CYX": "C", "CYM": "C", "ASH": "D", "GLH": "E", "LYN": "K"}
+
+
+@pytest.mark.parametrize("is_hetero", [False, True])
+def test_names_of_protonation_states_are_their_amino_acids(chains, is_hetero):
+    atoms = [
+        atom
+        for row, name in enumerate(NAMES_OF_STATES)
+        for atom in residue(name, row + 1, 3.7 * row, is_hetero=is_hetero)
+    ]
+
+    (chain,) = chains(atoms)
+
+    assert (chain.sequence, notes(chain)) == ("".join(NAMES_OF_STATES.values()), {})
+
+
+def test_a_name_of_a_protonation_state_is_what_the_file_says_where_it_says_so(chains):
+    atoms = [*residue("MET", 1, 0), *residue("HSE", 2, 3.7, is_hetero=True), *residue("LYS", 3, 7.4)]
+
+    (listed,) = chains(atoms, modified=[("HSE", "SER")])
+    (unlisted,) = chains(atoms)
+
+    assert (listed.sequence, unlisted.sequence) == ("MSK", "MHK")
+
+
+def test_modified_residues_behind_the_chain_stand_where_their_bonds_are(chains):
+    modified = [atom for number in (1, 4, 5, 8) for atom in residue("MSE", number, 3.7 * (number - 1), is_hetero=True)]
+
+    (chain,) = chains([*protein("GA", first=2, x=3.7), *protein("KV", first=6, x=18.5), *modified])
+
+    assert (chain.sequence, chain.numbers) == ("MGAMMKVM", [str(number) for number in range(1, 9)])
+    assert not chain.breaks.any()
+    assert notes(chain) == {"num_modified": 4}
+
+
+TWO = real_text("pdb1ejg"), real_text()
+
+
+@pytest.mark.parametrize("end", ["TER\n", ""], ids=["TER", "falling numbers"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_proteins_under_one_chain_name_are_two_chains_and_nothing_is_dropped(read, end, order):
+    blank = [
+        "".join(f"{line[:21]} {line[22:]}\n" for line in text.splitlines() if line.startswith("ATOM")) for text in TWO
+    ]
+
+    found = read(end.join(blank[::order]))
+    apart = [read(text)[0] for text in TWO[::order]]
+
+    assert [(chain.name, chain.sequence) for chain in found] == [("", chain.sequence) for chain in apart]
+    assert all(np.array_equal(one.coordinates, other.coordinates) for one, other in zip(found, apart, strict=True))
+    assert [notes(chain) for chain in found] == [notes(chain) for chain in apart]
+
+
+def test_copies_of_a_protein_under_one_name_are_chains_of_their_own(chains):
+    found = chains([*protein("MKVLA", first=-1), *protein("MKVLA", first=-1, x=60), *protein("KVLA", x=120)])
+
+    assert [chain.sequence for chain in found] == ["MKVLA", "MKVLA", "KVLA"]
+    assert [chain.coordinates[0, 0] for chain in found] == [0, 60, 120]
+
+
+def test_a_second_chain_begins_where_numbers_fall_and_not_where_the_first_repeats(chains):
+    found = chains([*protein("MKVLA", first=10), *protein("GSTWYMKV", first=7, x=60)])
+
+    assert [chain.sequence for chain in found] == ["MKVLA", "GSTWYMKV"]
+
+
+def test_numbers_that_fall_and_repeat_nothing_are_of_one_chain(chains):
+    (chain,) = chains([*protein("MKV"), *protein("LAG", first=1002, x=30), *protein("WYS", first=20, x=60)])
+
+    assert chain.sequence == "MKVLAGWYS"
+
+
+def test_bonded_residues_are_of_one_chain_whatever_their_numbers(chains):
+    (chain,) = chains([*protein("MKV"), *protein("LAG", first=2, x=11.1)])
+
+    assert (chain.sequence, chain.numbers) == ("MKVLAG", ["1", "2", "3", "2", "3", "4"])
+
+
+def test_chains_of_an_mmcif_file_under_one_name_of_the_authors_are_told_apart_by_their_labels(read):
+    text = mmcif([*protein("MKV"), *protein("LAG", first=4, x=60)]).replace(
+        "_atom_site.id\n", "_atom_site.label_asym_id\n"
+    )
+    rows = [line.split() for line in text.splitlines()]
+
+    def relabelled(row):
+        return [row[0], "A" if int(row[7]) < 4 else "B", *row[2:]] if row[:1] == ["ATOM"] else row
+
+    assert [chain.sequence for chain in read("\n".join(" ".join(relabelled(row)) for row in rows) + "\n")] == [
+        "MKV",
+        "LAG",
+    ]
+
+
+def test_alternative_locations_may_stand_behind_the_chain(chains):
+    (chain,) = chains([*protein("MKV", altloc="A"), *protein("MKV", x=1, altloc="B")])
+
+    assert (chain.sequence, chain.coordinates[0, 0]) == ("MKV", 0)
+    assert notes(chain) == {"num_altlocs": 3}
+
+
+MODELS = {
+    "the first is empty": "MODEL        0\nENDMDL\nMODEL        1\n{first}ENDMDL\nMODEL        2\n{second}ENDMDL\n",
+    "one number twice": "MODEL        1\n{first}ENDMDL\nMODEL        1\n{second}ENDMDL\n",
+    "the end is missing": "MODEL        1\n{first}MODEL        2\n{second}",
+    "frames": "{first}END\n{second}END\n",
+}
+
+
+@pytest.mark.parametrize("form", MODELS.values(), ids=MODELS)
+def test_the_first_model_with_atoms_is_read_however_models_are_divided(read, form):
+    first, second = (only(pdb(protein("MK", x=x)), "N", "CA", "C", "CB") for x in (0, 50))
+
+    (chain,) = read(form.format(first=first, second=second))
+
+    assert (chain.sequence, chain.coordinates[0, 0]) == ("MK", 0)
+
+
+# Columns of mmCIF
+
+
+OPTIONAL = ["group_PDB", "id", "type_symbol", "label_alt_id", "auth_asym_id", "auth_seq_id", "pdbx_PDB_ins_code"]
+OPTIONAL += ["occupancy", "B_iso_or_equiv", "pdbx_PDB_model_num"]
+
+
+@pytest.mark.parametrize("column", OPTIONAL)
+@pytest.mark.parametrize("value", [None, "?", "."])
+def test_columns_of_mmcif_may_be_missing_or_unknown(read, column, value):
+    waters = [Atom("O", "HOH", number, (9, 9, number), is_hetero=True) for number in (101, 102)]
+    rows = [line.split() for line in mmcif([*protein("MGKK"), *waters]).splitlines()]
+    at = ATOM_FIELDS.index(column)
+    rows = [[*row[:at], *([value] if value else []), *row[at + 1 :]] if len(row) > 2 else row for row in rows]
+    rows = [row for row in rows if value or row != [f"_atom_site.{column}"]]
+
+    (chain,) = read("\n".join(map(" ".join, rows)) + "\n")
+
+    assert (chain.sequence, notes(chain)) == ("MGKK", {"num_waters": 2})
+    assert np.allclose(chain.coordinates, [(0, 3, 0), (3.7, 1, 0), (7.4, 3, 0), (11.1, 3, 0)])
+    assert chain.name == ("" if column == "auth_asym_id" else "A")
+
+
+@pytest.mark.parametrize("value", [None, "?"])
+def test_labels_stand_in_for_names_and_numbers_of_the_authors(read, value):
+    labelled = mmcif(protein("MK")).replace("auth_", "label_")
+    both = labelled.replace("_atom_site.id\n", "_atom_site.auth_asym_id\n")
+    lines = [
+        " ".join([row[0], "?", *row[2:]]) if (row := line.split())[:1] == ["ATOM"] else line
+        for line in both.splitlines()
+    ]
+
+    (chain,) = read("\n".join(lines) + "\n" if value else labelled)
+
+    assert (chain.name, chain.sequence, chain.numbers) == ("A", "MK", ["1", "2"])
+
+
 # What is refused
 
 
@@ -411,21 +685,19 @@ REFUSED = {
     "water": (pdb([Atom("O", "HOH", 1, (0, 0, 0), is_hetero=True)]).encode(), "none of its chains is a protein"),
     "torn pdb": (
         b"HEADER\n" + pdb(SMALL).encode()[:292],
-        "the structure is damaged (Invalid or missing coordinate(s) at line 6.)",
+        "the structure is damaged (line 6 is cut off)",
     ),
-    "torn mmcif": (mmcif(SMALL).encode()[:685], "the structure is damaged (a line is cut off)"),
-    "no occupancy": (
-        "".join(line[:54] + "\n" for line in pdb(protein("MK", altloc="A")).splitlines()).encode(),
-        "the structure is damaged (an alternative location has no occupancy)",
+    "torn mmcif": (mmcif(SMALL).encode()[:685], "damaged (line 3: Wrong number of values in loop _atom_site.*)"),
+    "no field": (mmcif(SMALL).replace("Cartn_y", "y").encode(), "damaged (it has no _atom_site.Cartn_y)"),
+    "no number": (mmcif(SMALL).replace("7.4", "seven").encode(), "damaged (atom 9: 'seven' is no coordinate)"),
+    "no number in pdb": (pdb(SMALL).replace("   7.400", "********").encode(), "(line 10: '********' is no coordinate)"),
+    "underscores": (mmcif(SMALL).replace("7.4", "7_4").encode(), "damaged (atom 9: '7_4' is no coordinate)"),
+    "column twice": (
+        mmcif(SMALL).replace("label_alt_id", "id").encode(),
+        "damaged (line 3: duplicate tag _atom_site.id)",
     ),
-    "atoms twice": (mmcif(SMALL + SMALL[-4:]).encode(), "the structure is damaged (Atom N defined twice"),
-    "no field": (mmcif(SMALL).replace("auth_asym_id", "asym").encode(), "damaged (it has no _atom_site.auth_asym_id)"),
-    "no number": (
-        mmcif(SMALL).replace("7.4", "seven").encode(),
-        "damaged (could not convert string to float: 'seven')",
-    ),
-    "open quote": (mmcif(SMALL).encode() + b"_a 'b\x1b\n", r"damaged (Line ended with quote open: _a 'b\x1b)"),
-    "empty loop": (b"data_a\n_atom_site.id 1\nloop_\nx\n", "the structure is damaged (integer modulo by zero)"),
+    "open quote": (mmcif(SMALL).encode() + b"_a 'b\x1b\n", "damaged (line 31: unterminated 'string')"),
+    "empty loop": (b"data_a\n_atom_site.id 1\nloop_\nx\n", "the structure is damaged (line 4: parse error)"),
 }
 
 
@@ -536,9 +808,28 @@ def test_mutations_and_tags_are_accepted_up_to_a_tenth():
     assert match_chain(protein_40, [make_chain(protein_40.translate(mutate[5]))]) is None
 
 
-def test_a_chain_that_shows_less_than_half_is_no_match():
-    assert match_chain(SEQUENCE, [make_chain(SEQUENCE[:16])]).coverage == 0.5
-    assert match_chain(SEQUENCE, [make_chain(SEQUENCE[:15])]) is None
+def test_a_chain_that_shows_less_than_half_is_a_partial_match():
+    assert match_chain(SEQUENCE, [make_chain(SEQUENCE[:16])]).is_enough
+    assert match_chain(SEQUENCE, [make_chain(SEQUENCE[:15])]) is None  # fifteen residues may be another protein's
+
+    match = match_chain(SEQUENCE * 3, [make_chain(SEQUENCE[:20]), make_chain(SEQUENCE, name="part")])
+    assert (match.chain.name, match.is_enough, match.coverage) == ("part", False, 1 / 3)
+
+
+def test_residues_without_a_place_do_not_count_as_covered():
+    chain = make_chain(SEQUENCE)
+    chain.coordinates[:17] = np.nan
+
+    match = match_chain(SEQUENCE, [chain])
+    assert (match.identity, match.coverage, match.is_enough) == (1, 15 / 32, False)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_random_protein_is_a_part_of_another(seed):
+    rng = random.Random(seed)
+    one, other = ("".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=length)) for length in (600, 120))
+
+    assert match_chain(one, [make_chain(other)]) is None
 
 
 def test_unknown_residues_fit_everything_and_prove_nothing():
@@ -611,3 +902,27 @@ def test_a_folder_without_structures_is_refused(tmp_path):
 
     with pytest.raises(StructureError, match="the folder holds no PDB or mmCIF file"):
         structure_files(tmp_path)
+
+
+def test_a_bad_file_in_a_folder_is_left_out_with_a_warning(tmp_path):
+    for name, text in [("a.pdb", "x"), ("b.pdb", pdb(SMALL)), ("c.pdb", "y"), ("d.pdb.gz", "z")]:
+        (tmp_path / name).write_text(text)
+
+    chains, warnings = read_structures([tmp_path])
+
+    assert [chain.structure for chain in chains] == ["b"]
+    first = f"{tmp_path / 'a.pdb'}: this is neither a PDB nor an mmCIF file with atoms"
+    assert len(warnings) == 1
+    assert warnings[0].startswith(
+        f"3 of 4 structures in {tmp_path} cannot be read and were left out; the first is {first}"
+    )
+
+
+def test_a_bad_file_that_was_named_and_a_folder_of_bad_files_are_refused(tmp_path):
+    (tmp_path / "good.pdb").write_text(pdb(SMALL))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "bad.pdb").write_text("x")
+
+    for paths in ([tmp_path / "good.pdb", tmp_path / "folder" / "bad.pdb"], [tmp_path / "folder"]):
+        with pytest.raises(StructureError, match=r"bad\.pdb: this is neither"):
+            read_structures(paths)
