@@ -332,9 +332,10 @@ class StructureError(DataError):
 class TooFewStructuresError(DataError):
     """Structures that show none of the proteins, or none that has long-range contacts."""
 
-    def __init__(self, num_proteins: int) -> None:
-        self.num_proteins = num_proteins
-        super().__init__(
-            f"--structures shows {num_proteins} of the proteins with long-range contacts, and one at least is needed; "
-            "give more structures, or proteins whose sequences they show"
+    def __init__(self, num_proteins: int, notes: Sequence[str] = ()) -> None:
+        self.num_proteins, self.notes = num_proteins, notes
+        found = (
+            f"--structures shows {num_proteins} of the proteins with long-range contacts, and one at least is needed"
         )
+        advice = "give more structures, or proteins whose sequences they show"
+        super().__init__("; ".join([found, *notes, advice]))

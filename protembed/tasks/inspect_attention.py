@@ -28,7 +28,7 @@ from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.annotations import read_sites
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
-from protembed.data.structures import read_chains, structure_files
+from protembed.data.structures import read_structures
 from protembed.device import choose_device, peak_memory, worker_pool
 from protembed.errors import TooFewStructuresError
 from protembed.files import atomic_directory, spooled_stdin, write_json, write_table
@@ -171,8 +171,7 @@ class _Inspection:
 
     def __init__(self, checkpoint: Checkpoint, config: AttentionConfig, directory: Path) -> None:
         self._checkpoint, self._config, self._directory = checkpoint, config, directory
-        files = [file for path in config.structures for file in structure_files(path)]
-        chains = [chain for file in files for chain in read_chains(file)]
+        chains, self._warnings = read_structures(config.structures)
         self._structures = StructureMatches(chains, config.num_maps)
         self._sites = SiteMarks([] if config.sites is None else read_sites(config.sites), str(config.sites))
         self._reader = _reader(checkpoint, config)
@@ -183,7 +182,6 @@ class _Inspection:
         self._kept: list[Record] = []
         self._evidence: ContactEvidence | None = None
         self._of_sites: dict[str, HeadSignificance] = {}
-        self._warnings: list[str] = []
 
     def plan(self, records: Iterable[Record], engine: Engine) -> AttentionPlan:
         """Decide what is wanted of each protein, and reckon what that will take.
@@ -199,7 +197,7 @@ class _Inspection:
         for row, record in enumerate(records):
             self._want(row, record, footprint)
         if config.structures and not self._structures.shown:
-            raise TooFewStructuresError(0)
+            raise TooFewStructuresError(0, self._structures.warnings())
         memory = footprint.memory_bytes(engine.pool.num_workers, engine.tokens_per_pack)
         footprint.check_memory(engine, self._checkpoint.device)
         footprint.check_disk(self._directory)
@@ -309,6 +307,7 @@ class _Inspection:
         own = None if head is None else Combination.of(head)
         evidence = self._structures.weigh(own, num_permutations=config.num_permutations, seed=config.seed)
         self._evidence = evidence
+        self._warnings += self._structures.warnings()
         write_figures(self._directory / "structures.tsv", STRUCTURE_COLUMNS, map(structure_row, self._structures.shown))
         write_figures(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
         if evidence.fitted is None:

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 import re
 from pathlib import Path
@@ -213,6 +214,31 @@ def test_structures_of_other_proteins_are_refused_in_a_sentence(inspect, tmp_pat
         inspect(structures=STRUCTURES[:2])
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_structure_that_covers_too_little_of_the_only_protein_is_named_with_its_coverage(inspect, tmp_path):
+    chain = read_chains(STRUCTURES[1])[0]
+    (tmp_path / "long.fasta").write_text(f">long\n{chain.sequence}{'W' * 400}\n")
+
+    with pytest.raises(TooFewStructuresError, match=r"1S3P-A chain A covers 109 of 509 residues of 'long'"):
+        inspect(fasta=tmp_path / "long.fasta", structures=STRUCTURES[1:2])
+
+
+def test_structures_as_they_come_are_used_and_named(tiny_model, shown_fasta, tmp_path):
+    (tmp_path / "folder").mkdir()
+    lines = gzip.decompress(STRUCTURES[1].read_bytes()).decode().splitlines()
+    alpha = [line for line in lines if line[12:16].strip() == "CA"]
+    (tmp_path / "folder" / "alpha.pdb").write_text("\n".join(alpha))
+    (tmp_path / "folder" / "bad.pdb").write_text("no structure")
+    output = tmp_path / "out"
+    config = AttentionConfig(output=output, structures=[tmp_path / "folder"], num_permutations=100, num_maps=0)
+
+    summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
+
+    (row,) = rows_of(output / "structures.tsv")
+    assert (row["atoms"], row["virtual_cb"], row["contacts"], row["coverage"]) == ("CA", "0", "130", "1")
+    assert "1 of 2 structures in" in summary.warnings[0]
+    assert "contacts are between C-alpha atoms, not C-beta: alpha chain A" in summary.warnings[1]
 
 
 def test_a_regression_that_finds_nothing_is_no_result(tiny_model, shown_fasta, tmp_path, monkeypatch):
