@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.data.tables import Row, reading_table
+from protembed.data.tables import Row, reading_table, same_name
 from protembed.errors import TableError
 from protembed.inputs import display_name, open_input
 
@@ -60,7 +60,7 @@ def read_sites(path: Path) -> list[Site]:
 
 def _find_columns(header: Sequence[str], name: str) -> dict[str, int]:
     """Find the place of each column."""
-    columns = [column.lower() for column in header]
+    columns = [same_name(column) for column in header]
     for column in _COLUMNS:
         if columns.count(column) != 1:
             found = f"the header has {columns.count(column) or 'no'} columns named {column!r}"

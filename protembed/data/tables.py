@@ -2,8 +2,9 @@
 
 import csv
 import io
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -15,6 +16,9 @@ from protembed.errors import TableError
 _LONGEST_CELL = 10_000_000
 # How a line begins that says something about a table and is no part of it.
 COMMENT = "# "
+# What `surrogateescape` makes of bytes that are no UTF-8.
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
+_BETWEEN_WORDS = re.compile(r"[\s_.-]+")
 # Of the columns that a message names, and of the letters of each.
 _MOST_NAMES, _MOST_LETTERS = 20, 40
 
@@ -56,32 +60,76 @@ def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
         path: its name, for messages.
 
     Raises:
-        TableError: it has no header, or while rows are read: one has too few cells or too many, or is no CSV.
+        TableError: it has no header, or while rows are read: one has too few cells or too many, is no CSV, or holds a
+            byte that is no UTF-8.
     """
     if foreign := foreign_format(stream):
         raise TableError(path, f"this is {foreign}", "save the table as CSV or TSV, in UTF-8")
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    lines = _utf8_lines(text, path)
     try:
-        header_line, num_comments = text.readline(), 0
+        header_line, num_comments = next(lines, ""), 0
         while header_line.startswith(COMMENT):
-            header_line, num_comments = text.readline(), num_comments + 1
+            header_line, num_comments = next(lines, ""), num_comments + 1
         if not header_line.strip():
             advice = "give a CSV or TSV table with a header"
             raise TableError(path, "the first line is empty", advice, line=num_comments + 1)
         delimiter = "\t" if "\t" in header_line else ","
         header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter))]
+        num_cells = len(header)
+        if header[-2:] == ["", ""]:  # Excel's, of columns that were emptied
+            while len(header) > 1 and not header[-1]:
+                header.pop()
         if len(header) == 1 and ";" in header_line:
             found = "its columns seem to be divided by semicolons"
             raise TableError(path, found, "divide them by commas or tabs", line=num_comments + 1)
-        yield Table(header=header, rows=_read_rows(text, delimiter, path, len(header), num_comments + 1))
+        rows = _read_rows(lines, delimiter, path, num_cells, num_comments + 1)
+        yield Table(
+            header=header, rows=rows if len(header) == num_cells else _without_nameless(rows, path, len(header))
+        )
     finally:
         text.detach()
 
 
+def _utf8_lines(text: io.TextIOWrapper, path: str) -> Iterator[str]:
+    """Yield lines, and refuse one that was written in another encoding."""
+    for number, line in enumerate(text, start=1):
+        if not line.isascii() and (strange := _NO_UTF8.search(line)):
+            byte, where = ord(strange[0]) - 0xDC00, strange.start() + 1
+            found = f"character {where} of this line is no UTF-8 (its byte is 0x{byte:02X})"
+            raise TableError(path, found, "save the table as UTF-8; in Excel: CSV UTF-8", line=number)
+        yield line
+
+
+def _without_nameless(rows: Iterator[Row], path: str, num_columns: int) -> Iterator[Row]:
+    """Leave out the columns at the end that have no name, and refuse a cell in them."""
+    for row in rows:
+        if nameless := [cell for cell in row.cells[num_columns:] if cell]:
+            found = f"the cell {nameless[0][:_MOST_LETTERS]!r} stands in a column without a name"
+            raise TableError(path, found, "name the column, or remove the cell", line=row.line)
+        yield Row(number=row.number, line=row.line, cells=row.cells[:num_columns])
+
+
+def same_name(name: str) -> str:
+    """Bring the name of a column into the form in which names are compared.
+
+    >>> same_name("Protein ID") == same_name("protein_id") == same_name("protein-id")
+    True
+    """
+    return _BETWEEN_WORDS.sub("", name).casefold()
+
+
 def find_column(
-    header: Sequence[str], path: str, meaning: str, usual_names: Sequence[str], named: str | None = None
+    header: Sequence[str],
+    path: str,
+    meaning: str,
+    usual_names: Sequence[str],
+    named: str | None = None,
+    taken: Collection[str] = (),
 ) -> int | None:
-    """Find a column: the one that the user named, else the first of the usual names, in capitals or not.
+    """Find a column: the one that the user named, else the first of the usual names.
+
+    Case, spaces, dashes and underscores do not count among the usual names.
 
     Args:
         header: the names of the columns.
@@ -89,23 +137,31 @@ def find_column(
         meaning: what the column holds, for messages.
         usual_names: in lower case.
         named: by the user.
+        taken: columns that the user named for something else.
 
     Returns:
         Its place; None if it has none of the usual names.
 
     Raises:
-        TableError: there is no column of the name that the user gave.
+        TableError: there is no column of the name that the user gave, or several have the same usual name.
 
-    >>> find_column(["ID", "Label"], "labels.csv", "target", ["target", "label"])
-    1
+    >>> find_column(["Protein ID", "Label"], "labels.csv", "id", ["id", "protein_id"])
+    0
     """
     if named is not None:
         if named not in header:
             found = f"no column {named!r} among {column_names(header)}"
             raise TableError(path, found, f"name the {meaning} column", line=1)
         return header.index(named)
-    lower = [name.lower() for name in header]
-    return next((lower.index(name) for name in usual_names if name in lower), None)
+    for plain in (str.lower, same_name):
+        names = [None if name in taken else plain(name) for name in header]
+        for usual in map(plain, usual_names):
+            if names.count(usual) > 1:
+                same = column_names([name for name, one in zip(header, names, strict=True) if one == usual])
+                raise TableError(path, f"{same} may each be the {meaning} column", "rename all but one", line=1)
+            if usual in names:
+                return names.index(usual)
+    return None
 
 
 def column_names(header: Sequence[str]) -> str:
@@ -125,9 +181,9 @@ def refuse_repeated_columns(header: Sequence[str], path: str) -> None:
             raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=1)
 
 
-def _read_rows(text: io.TextIOWrapper, delimiter: str, path: str, num_columns: int, header_line: int) -> Iterator[Row]:
+def _read_rows(lines: Iterator[str], delimiter: str, path: str, num_columns: int, header_line: int) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_CELL)
-    reader, line = csv.reader(text, delimiter=delimiter, strict=True), header_line
+    reader, line = csv.reader(lines, delimiter=delimiter, strict=True), header_line
     try:
         for number, cells in enumerate(reader, start=1):
             first_line, line = line + 1, reader.line_num + header_line

@@ -2,12 +2,13 @@ import io
 
 import pytest
 
-from protembed.data.tables import reading_table
+from protembed.data.tables import find_column, reading_table
 from protembed.errors import TableError
 
 
 def read(content):
-    with reading_table(io.BufferedReader(io.BytesIO(content.encode())), "t.csv") as table:
+    content = content if isinstance(content, bytes) else content.encode()
+    with reading_table(io.BufferedReader(io.BytesIO(content)), "t.csv") as table:
         return list(table.header), [(row.number, row.line, list(row.cells)) for row in table.rows]
 
 
@@ -68,3 +69,45 @@ def test_the_stream_stays_open_for_whoever_opened_it():
 def test_what_is_no_table_is_refused_with_its_line(content, message):
     with pytest.raises(TableError, match=message):
         read(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "character", "byte"),
+    [
+        ("a,b\n1,x\n2,Hülle\n", 3, 4, "0xFC"),
+        ("a,Hülle\n1,2\n", 1, 4, "0xFC"),
+        ("# made by Jörg\na,b\n1,2\n", 1, 12, "0xF6"),
+        ('a,b\n"1\n2",\u201cx\u201d\n', 3, 4, "0x93"),
+    ],
+)
+def test_a_byte_that_is_no_utf8_is_refused_with_its_line_wherever_it_stands(content, line, character, byte):
+    message = (
+        rf"line {line}: character {character} of this line is no UTF-8 \(its byte is {byte}\); save the table as UTF-8"
+    )
+    with pytest.raises(TableError, match=message):
+        read(content.encode("cp1252"))
+
+
+def test_letters_of_all_scripts_are_read_as_they_were_written():
+    assert read("id,é\nβ-Hülle,\U0001f9ec\u200b\n") == (["id", "é"], [(1, 2, ["β-Hülle", "\U0001f9ec\u200b"])])
+
+
+def test_columns_at_the_end_without_a_name_and_cells_are_passed_over():
+    assert read("a,b,,\n1,2,,\n3,4,,\n") == (["a", "b"], [(1, 2, ["1", "2"]), (2, 3, ["3", "4"])])
+    assert read("a,b,\n1,2,x\n") == (["a", "b", ""], [(1, 2, ["1", "2", "x"])])
+
+    with pytest.raises(TableError, match="line 3: the cell 'x' stands in a column without a name"):
+        read("a,b,,\n1,2,,\n3,4,,x\n")
+
+
+def test_usual_names_are_compared_without_case_spaces_dashes_and_underscores():
+    for name in ("protein_id", "Protein ID", "protein-id", "PROTEINID"):
+        assert find_column(["x", name], "t.csv", "id", ["id", "protein_id"]) == 1
+    assert find_column(["Protein ID", "id"], "t.csv", "id", ["id", "protein_id"]) == 1
+    assert find_column(["protein", "x"], "t.csv", "id", ["id", "protein_id"]) is None
+    assert find_column(["name", "protein"], "t.csv", "id", ["name", "protein"], taken=["name"]) == 1
+
+
+def test_two_columns_that_may_each_be_meant_are_refused():
+    with pytest.raises(TableError, match="line 1: 'Seq ID', 'seq-id' may each be the id column; rename all but one"):
+        find_column(["Seq ID", "seq-id"], "t.csv", "id", ["id", "seq_id"])
