@@ -4,18 +4,25 @@ import re
 from collections.abc import Sequence
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
-# Coil is a dash to some. A spreadsheet may show an error for such a cell, and does nothing else.
-_LETTERS = re.compile(r"[A-Za-z+-]*")
+# Without these a formula calls nothing and reaches no other program; a quotation mark would swallow cells.
+_ACTIVE = re.compile(r"[()|!\"']")
 # Spreadsheets take the first four for a formula; a quotation mark would swallow the cells up to the next one.
 _DANGEROUS_STARTS = ("=", "+", "-", "@", '"')
 
 
-class ResidueString(str):
-    """A letter for each residue of a protein, which has to stay as long as the protein."""
+class LabelText(str):
+    """Names of classes, or a letter for each residue: data that are compared with those of another table.
+
+    They stay as they are, even if they begin like a formula, unless a formula could act: `+`, `-like` and `=x` show an
+    error in a spreadsheet at worst. Labels and predictions both pass through here, so that they agree.
+    """
 
 
 def table_line(cells: Sequence[object]) -> bytes:
     r"""Spell one line of a TSV in UTF-8; what a terminal or a spreadsheet would act upon is escaped.
+
+    >>> table_line(["+ve", LabelText("+ve"), LabelText("=cmd()")])
+    b"'+ve\t+ve\t'=cmd()\n"
 
     >>> table_line(["=cmd()", "tab\there", -1.5])
     b"'=cmd()\ttab\\x09here\t-1.5\n"
@@ -71,8 +78,8 @@ def _escape(letter: str) -> str:
 def _cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
-    if isinstance(value, ResidueString) and _LETTERS.fullmatch(value):
-        return value
     text = printable(value)
+    if isinstance(value, LabelText) and not _ACTIVE.search(text):
+        return text
     is_number = all(_NUMBER.fullmatch(part) for part in text.split(";"))  # alone, or in a list
     return f"'{text}" if text.startswith(_DANGEROUS_STARTS) and not is_number else text

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.text import printable, table_line
+from protembed.text import LabelText, printable, table_line
 
 
 @pytest.mark.promise(17)
@@ -28,6 +28,17 @@ from protembed.text import printable, table_line
 )
 def test_cells_cannot_act_on_a_terminal_or_a_spreadsheet(cell, spelled):
     assert table_line([cell, "next"]) == f"{spelled}\tnext\n".encode()
+
+
+@pytest.mark.promise(17)
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "=HYPERLINK(1)", "@SUM(1)", '"a', "+1+cmd|x", "-WEBSERVICE(2)"])
+def test_a_class_whose_name_could_act_as_a_formula_is_escaped(name):
+    assert table_line([LabelText(name)]) == f"'{name}\n".encode()
+
+
+@pytest.mark.parametrize("name", ["+", "-", "+ve", "-like", "=x", "@x", "-;+", "H-+E"])
+def test_a_class_whose_name_could_not_act_stays_as_it_is(name):
+    assert table_line([LabelText(name), name]).decode().split("\t")[0] == name
 
 
 @pytest.mark.promise(17)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.task import Task
-from protembed.text import ResidueString
+from protembed.text import LabelText
 
 
 def prediction_header(classes: Sequence[str] | None) -> list[str]:
@@ -45,11 +45,10 @@ def prediction_cells(
     probabilities = np.moveaxis(np.asarray(output), -1, 0)  # (classes,), or (classes, residues)
     if task.answer == "labels":
         chosen = [name for name, one in zip(classes, probabilities, strict=True) if one >= threshold]
-        return [";".join(chosen), *map(_numbers, probabilities)]
+        return [LabelText(";".join(chosen)), *map(_numbers, probabilities)]
     names = [classes[number] for number in np.atleast_1d(probabilities.argmax(0))]
     are_letters = all(len(name) == 1 for name in classes)
-    prediction = ResidueString("".join(names)) if are_letters else ";".join(names)
-    return [prediction, *map(_numbers, probabilities)]
+    return [LabelText(("" if are_letters else ";").join(names)), *map(_numbers, probabilities)]
 
 
 def _numbers(values: NDArray[np.floating]) -> str:

@@ -23,7 +23,7 @@ from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
 from protembed.report.card import finetuned_card
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
-from protembed.text import ResidueString, figure
+from protembed.text import LabelText, figure
 
 METRICS_FILE = "metrics.json"
 
@@ -110,8 +110,7 @@ def _prediction_rows(result: FinetuneResult) -> Iterator[list[str]]:
     assert result.checkpoint.task_head is not None
     threshold = float(result.checkpoint.task_head.threshold)
     for protein, output in zip(result.proteins, result.outputs, strict=True):
-        label = ResidueString(protein.label) if task.per_residue else protein.label
-        yield [protein.id, label, *prediction_cells(output, task, classes, threshold)]
+        yield [protein.id, LabelText(protein.label), *prediction_cells(output, task, classes, threshold)]
 
 
 def _similarity_rows(result: FinetuneResult) -> Iterator[list[str]]:

@@ -3,7 +3,7 @@ import pytest
 
 from protembed.config.task import TASKS
 from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.text import table_line
+from protembed.text import LabelText, table_line
 
 
 def cells(output, task, classes=None, **options):
@@ -74,3 +74,13 @@ def test_a_class_with_a_hostile_name_cannot_act_in_a_table():
 
     assert header == b"prediction\tp_=cmd()\tp_a\\x09b\n"
     assert line == b"'=cmd()\t0.9\t0.1\n"
+
+
+@pytest.mark.parametrize("names", [("+", "-"), ("+ve", "-ve"), ("=x", "@x"), ("-like", "other"), ("=cmd()", "@SUM(1)")])
+def test_a_class_is_spelled_alike_as_label_and_as_prediction(names):
+    label = table_line([LabelText(names[0])])
+    prediction = table_line(cells([0.9, 0.1], "classification", names)[:1])
+    several = table_line(cells([0.9, 0.1], "multilabel", names)[:1])
+
+    assert label == prediction == several
+    assert label.decode().strip() == (f"'{names[0]}" if "(" in names[0] else names[0])
