@@ -1,14 +1,13 @@
 """Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with `SET=` and `TARGET=`."""
 
 import codecs
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from protembed.data.fasta import (
     OnIllegal,
@@ -19,6 +18,7 @@ from protembed.data.fasta import (
     open_records,
     read_fasta_stream,
 )
+from protembed.data.header_fields import header_fields, header_warnings
 from protembed.data.tables import Row, column_names, find_column, reading_table, refuse_repeated_columns
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.inputs import display_name
@@ -27,7 +27,10 @@ from protembed.text import count
 Split = Literal["train", "valid", "test"]
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
-    "id": ("id",),
+    "id": (
+        *("id", "identifier", "accession", "protein_id", "entry", "entry_name", "uniprot_id", "uniprot"),
+        *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
+    ),
     "sequence": ("sequence",),
     "target": ("target", "label"),
     "split": ("split", "set"),
@@ -44,9 +47,11 @@ _SPLITS: Mapping[str, Split] = {
     "test": "test",
     "testing": "test",
 }
+# Read as the split where all their cells name a part; `stage` may be a larva's.
+_SPLIT_NAMES_IF_ALL_FIT = ("stage", "partition", "subset")
 _PEEK = 256
-_TRUE = ("true", "1", "yes")
 _MISSING = ("na", "n/a", "nan", "null")
+_TRUE, _FALSE = ("true", "t", "1", "1.0", "yes", "y"), ("false", "f", "0", "0.0", "no", "n", "nan", "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,7 @@ class LabelledProtein:
     Attributes:
         id: of the row; its number where the table has none.
         sequence: residues of the alphabet.
-        label: as it stands in the table.
+        label: As it stands in the table; where its task is known, in the spelling of `label_inference`.
         split: which part it belongs to; None where the table has no splits.
         line: in the file, from 1.
         mask: as it stands in the table; None where there is none.
@@ -78,11 +83,15 @@ class Labels:
         path: its name, for messages.
         target: the name of the label.
         proteins: in the table's order.
+        notes: What was decided for the user in reading, in sentences.
+        warnings: What may have been misunderstood in reading, in sentences.
     """
 
     path: str
     target: str
     proteins: Sequence[LabelledProtein]
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
     @property
     def has_splits(self) -> bool:
@@ -117,6 +126,7 @@ class Columns:
     target: str | None = None
     sequence: str | None = None
     split: str | None = None
+    id: str | None = None
 
 
 def read_labels(
@@ -139,21 +149,13 @@ def read_labels(
     name = display_name(path)
     with open_records(path, report) as stream:
         head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
-        if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">"):
-            for option, column in (("--target", columns.target), ("--sequence", columns.sequence)):
-                if column is not None:
-                    raise ConfigError(option, column, "a FASTA file has no columns")
-            with closing(read_fasta_stream(stream, name, on_illegal, report)) as records:
-                target, proteins = "TARGET", [_label_in_header(record) for record in records]
-        else:
-            with reading_table(stream, name) as table:
-                header = _Header(name, table.header, columns)
-                found = (_read_row(header.name_cells(row), name, row.line, on_illegal, report) for row in table.rows)
-                target, proteins = header.target, [protein for protein in found if protein is not None]
-    if not proteins:
+        is_fasta = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">")
+        read = _read_headers if is_fasta else _read_table
+        labels = read(stream, name, columns, on_illegal, report)
+    if not labels.proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
-    _refuse_partial_splits(name, proteins)
-    return Labels(path=name, target=target, proteins=proteins)
+    _refuse_partial_splits(name, labels.proteins)
+    return labels
 
 
 def _refuse_partial_splits(path: str, proteins: Sequence[LabelledProtein]) -> None:
@@ -189,12 +191,25 @@ def label_warnings(proteins: Sequence[LabelledProtein], classes: Sequence[str]) 
 # CSV and TSV
 
 
+def _read_table(stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadReport) -> Labels:
+    with reading_table(stream, name) as table:
+        header = _Header(name, table.header, columns)
+        found = (_read_row(header.name_cells(row), name, row.line, on_illegal, report) for row in table.rows)
+        proteins = [protein for protein in found if protein is not None]
+    notes = [] if header.has_ids else ["no identifier column: rows are numbered from 1; --id names the column"]
+    if header.possible_split is not None and any(protein.split is None for protein in proteins):
+        proteins = [replace(protein, split=None) for protein in proteins]
+        column = f"the column {header.possible_split!r} holds more than train, valid and test"
+        notes.append(f"{column} and is not read as the split; --split-column names the column")
+    return Labels(path=name, target=header.target, proteins=proteins, notes=notes)
+
+
 def _read_row(
     row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, report: ReadReport
 ) -> LabelledProtein | None:
     row_id = row["id"]
     if not row_id:
-        raise TableError(path, "a row has no identifier", "give it one, or rename the column id", line=line)
+        raise TableError(path, "a row has no identifier", "give it one, or name another column by --id", line=line)
     raw = clean_sequence(row["sequence"])
     if not raw:
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
@@ -210,13 +225,25 @@ def _read_row(
 
 
 class _Header:
-    """The columns of a table by what they mean, as the user named them or by their usual names."""
+    """The columns of a table by what they mean, as the user named them or by their usual names.
+
+    Attributes:
+        target: The name of the label's column.
+        has_ids: Whether there is a column of identifiers.
+        possible_split: The name of a column that is the split if all its cells name a part; None if there is none.
+    """
 
     def __init__(self, path: str, names: Sequence[str], columns: Columns) -> None:
         refuse_repeated_columns(names, path)
-        wanted = {"sequence": columns.sequence, "target": columns.target, "split": columns.split}
+        named = {
+            "id": columns.id,
+            "sequence": columns.sequence,
+            "target": columns.target,
+            "split": columns.split,
+        }
+        taken = [name for name in named.values() if name is not None]
         places = {
-            meaning: find_column(names, path, meaning, usual, wanted.get(meaning))
+            meaning: find_column(names, path, meaning, usual, named.get(meaning), taken)
             for meaning, usual in _USUAL_NAMES.items()
         }
         for meaning in ("sequence", "target"):
@@ -224,8 +251,13 @@ class _Header:
                 found = f"no {meaning} column among {column_names(names)}"
                 advice = f"name it {_USUAL_NAMES[meaning][0]}, or pass --{meaning}"
                 raise TableError(path, found, advice, line=1)
+        self.possible_split: str | None = None
+        if places["split"] is None:
+            place = find_column(names, path, "split", _SPLIT_NAMES_IF_ALL_FIT, taken=taken)
+            places["possible_split"] = place
+            self.possible_split = None if place is None else names[place]
         self._places = {meaning: place for meaning, place in places.items() if place is not None}
-        self.target = names[self._places["target"]]
+        self.target, self.has_ids = names[self._places["target"]], "id" in self._places
 
     def name_cells(self, row: Row) -> Mapping[str, str]:
         """Give the cells of a row their meanings; without an id column a row is named by its number, from 1."""
@@ -235,11 +267,15 @@ class _Header:
 def _split_name(path: str, row: Mapping[str, str], line: int) -> Split | None:
     """Read a row's split; FLIP's tables mark validation proteins in a column of their own."""
     if "split" not in row:
-        return None
+        return _SPLITS.get(row.get("possible_split", "").lower())
     split = _SPLITS.get(row["split"].lower())
     if split is None:
         raise TableError(path, f"the split {row['split']!r} is unknown", "train, valid or test is expected", line=line)
-    return "valid" if split == "train" and row.get("validation", "").lower() in _TRUE else split
+    validation = row.get("validation", "").lower()
+    if validation not in _TRUE + _FALSE:
+        advice = "true or false is expected in the column validation"
+        raise TableError(path, f"{row['validation']!r} is neither true nor false", advice, line=line)
+    return "valid" if split == "train" and validation in _TRUE else split
 
 
 def _illegal_residue(path: str, line: int, row_id: str, sequence: str, residue: int) -> IllegalResidueError:
@@ -249,11 +285,22 @@ def _illegal_residue(path: str, line: int, row_id: str, sequence: str, residue: 
 # FASTA
 
 
-def _label_in_header(record: Record) -> LabelledProtein:
-    written = re.findall(r"(?<!\S)(SET|TARGET|VALIDATION|MASK)=(\S+)", record.description)
-    fields = {name.lower(): value for name, value in written}
+def _read_headers(stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadReport) -> Labels:
+    for option in ("target", "sequence", "split", "id"):
+        column = getattr(columns, option)
+        if column is not None:
+            flag = "--split-column" if option == "split" else f"--{option}"
+            raise ConfigError(flag, column, "a FASTA file has no columns")
+    with closing(read_fasta_stream(stream, name, on_illegal, report)) as records:
+        found = [(record, header_fields(record)) for record in records]
+    proteins = [_label_in_header(record, fields) for record, fields in found]
+    return Labels(path=name, target="TARGET", proteins=proteins, warnings=header_warnings(found))
+
+
+def _label_in_header(record: Record, fields: Mapping[str, str]) -> LabelledProtein:
     if "target" not in fields:
-        found = f"the header of {record.id!r} has no TARGET="
+        keys = ", ".join(f"{key.upper()}=" for key in fields)
+        found = f"the header of {record.id!r} has no TARGET=" + (f" beside {keys}" if keys else "")
         raise TableError(record.path, found, "write its label there", line=record.line)
     row = {"split": fields["set"], **fields} if "set" in fields else fields
     return LabelledProtein(

@@ -35,7 +35,7 @@ FORMS = {
     "upper-case header": SMALL.replace("id,sequence,target,split", "ID,Sequence,TARGET,Split").encode(),
     "lower-case sequences": SMALL.replace("MKT", "mkt*").encode(),
     "fasta": b">a SET=train TARGET=1.5\nMK\nT\n>b TARGET=2.5 SET=train\nMKV\n"
-    b">c SET=valid TARGET=3.5\nMAY\n>d SET=test TARGET=4.5 more\nMCC\n",
+    b">c SET=valid TARGET=3.5\nMAY\n>d SET=test TARGET=4.5\nMCC\n",
     "fasta with a byte-order mark": b"\xef\xbb\xbf>a SET=train TARGET=1.5\nMKT\n>b SET=train TARGET=2.5\nMKV\n"
     b">c SET=valid TARGET=3.5\nMAY\n>d SET=test TARGET=4.5\nMCC\n",
     "fasta of FLIP": b">a SET=train TARGET=1.5 VALIDATION=False\nMKT\n>b SET=train TARGET=2.5 VALIDATION=False\nMKV\n"
@@ -61,6 +61,61 @@ def test_the_same_table_is_read_in_every_form(read, content):
     assert all(protein.mask is None for protein in labels.proteins)
 
 
+def test_a_value_in_a_fasta_header_goes_on_to_the_next_key_or_the_end(read):
+    labels = read(
+        ">a some protein SET=train TARGET=Cell membrane MASK=1 0 1\nMKT\n"
+        ">b TARGET=0.1 0.2 0.3 SET=test OS=Homo sapiens\nMKV\n>c TARGET=x=y z SET=valid\nMKA\n"
+    )
+
+    assert [(protein.label, protein.split, protein.mask) for protein in labels.proteins] == [
+        ("Cell membrane", "train", "1 0 1"),
+        ("0.1 0.2 0.3", "test", None),
+        ("x=y z", "valid", None),
+    ]
+
+
+def test_keys_of_a_fasta_header_are_read_in_any_case(read):
+    labels = read(">a set=train Target=x Validation=false mask=101\nMKT\n>b SeT=test tArGeT=y\nMKV\n")
+
+    assert [(protein.label, protein.split, protein.mask) for protein in labels.proteins] == [
+        ("x", "train", "101"),
+        ("y", "test", None),
+    ]
+    assert labels.warnings == []
+
+
+def test_a_key_that_is_nearly_one_of_ours_is_named(read):
+    labels = read(
+        ">a SETS=train TARGET=x SEQ=1\nMKT\n>b SETS=test TARGET=y\nMKV\n>c SET=test TARGET=y SEX=f\nMKV\n".replace(
+            "SETS", "SET"
+        ).replace(" SEQ=1", " MASC=1")
+    )
+
+    assert labels.warnings == ["MASC= is not read, in 1 headers such as that of 'a': write MASK= if that is meant"]
+
+
+def test_a_split_under_a_misspelled_key_is_named(read):
+    labels = read(">a SETT=train TARGET=x\nMKT\n>b SETT=test TARGET=y\nMKV\n")
+
+    assert not labels.has_splits
+    assert labels.warnings == ["SETT= is not read, in 2 headers such as that of 'a': write SET= if that is meant"]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("b TAGRET=1", "the header of 'b' has no TARGET= beside TAGRET="),
+        ("b TARGET=1 target=2", "the header of 'b' has TARGET= twice"),
+        ("b|SET=test|TARGET=1", "the header of 'b|SET=test|TARGET=1' has 'SET=' behind something else than a space"),
+        ("b TARGET=1;SET=test", "the header of 'b' has 'SET=' behind something else than a space"),
+        ("b TARGET=1 SET =test", "the header of 'b' has 'SET =' behind something else than a space, or before one"),
+    ],
+)
+def test_a_header_whose_fields_cannot_be_told_apart_is_refused(read, refused, header, message):
+    with refused(message, line=3):
+        read(f">a TARGET=1\nMKT\n>{header}\nMKV\n")
+
+
 def test_fields_of_a_fasta_header_are_whole_words(read):
     content = FORMS["fasta"].replace(b">a SET=train", b">a OFFSET=3 SET=train MYTARGET=9 SUBSET=x UNMASK=1")
 
@@ -74,6 +129,74 @@ def test_rows_without_identifiers_are_named_by_their_number(read):
     labels = read("target,sequence,split\n1,MKT,train\n2,MKV,valid\n3,MAY,test\n")
 
     assert rows(labels) == [("1", "MKT", "1", "train"), ("2", "MKV", "2", "valid"), ("3", "MAY", "3", "test")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ID", "Identifier", "accession", "protein_id", "Protein ID", "protein-id", "Entry", "Entry Name", "UniProt_ID"]
+    + ["name", "Protein", "seq_id", "Sequence ID"],
+)
+def test_identifiers_are_read_under_each_usual_name_of_their_column(read, name):
+    labels = read(f"{name},sequence,target\na,MKT,1\nb,MKV,2\n")
+
+    assert [protein.id for protein in labels.proteins] == ["a", "b"]
+    assert labels.notes == []
+
+
+def test_a_column_of_identifiers_can_be_named(read):
+    labels = read("id,sequence,target,my key\na,MKT,1,x\nb,MKV,2,y\n", columns=Columns(id="my key"))
+
+    assert [protein.id for protein in labels.proteins] == ["x", "y"]
+
+
+def test_rows_without_a_column_of_identifiers_are_numbered_and_that_is_said(read):
+    labels = read("my key,sequence,target\na,MKT,1\nb,MKV,2\n")
+
+    assert [protein.id for protein in labels.proteins] == ["1", "2"]
+    assert labels.notes == ["no identifier column: rows are numbered from 1; --id names the column"]
+
+
+def test_a_column_that_was_named_for_something_else_holds_no_identifiers(read):
+    labels = read("protein,sequence,name\nMKT,x,1\nMKV,x,2\n", columns=Columns(sequence="protein", target="name"))
+
+    assert [(protein.id, protein.sequence, protein.label) for protein in labels.proteins] == [
+        ("1", "MKT", "1"),
+        ("2", "MKV", "2"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["stage", "Partition", "subset"])
+def test_a_column_that_may_be_the_split_is_so_where_all_its_cells_name_a_part(read, name):
+    fits = read(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,valid\nc,MKA,3,test\n")
+    does_not = read(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,larva\n")
+
+    assert [protein.split for protein in fits.proteins] == ["train", "valid", "test"]
+    assert not does_not.has_splits
+    assert does_not.notes == [
+        f"the column {name!r} holds more than train, valid and test and is not read as the split; "
+        "--split-column names the column"
+    ]
+
+
+@pytest.mark.parametrize(("word", "split"), [("1.0", "valid"), ("t", "valid"), ("F", "train"), ("0.0", "train")])
+def test_validation_is_true_or_false_in_several_spellings(read, word, split):
+    assert read(f"sequence,target,set,validation\nMKT,1,train,{word}\n").proteins[0].split == split
+
+
+def test_validation_that_is_neither_true_nor_false_is_refused(read, refused):
+    with refused("'maybe' is neither true nor false", line=2):
+        read("sequence,target,set,validation\nMKT,1,train,maybe\n")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac-roman"])
+def test_a_table_in_another_encoding_is_refused_with_its_line(read, refused, encoding):
+    with refused("is no UTF-8 (its byte is 0x", line=3):
+        read("id,sequence,target\na,MKT,Kern\nb,MKV,Hülle\n".encode(encoding))
+
+
+def test_a_labelled_fasta_in_another_encoding_is_refused(read):
+    with pytest.raises(DataError, match="UTF-8"):
+        read(">a TARGET=Kern\nMKT\n>b TARGET=Hülle\nMKV\n".encode("cp1252"))
 
 
 def test_lines_are_those_of_the_file_whatever_is_between(read):
@@ -114,9 +237,10 @@ def test_a_record_that_does_not_say_its_part_where_others_do_is_refused(read, re
         read(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
 
 
-def test_columns_are_not_named_where_there_are_none(read):
-    with pytest.raises(ConfigError, match="--target is 'y', but a FASTA file has no columns"):
-        read(">a TARGET=1\nMKT\n", columns=Columns(target="y"))
+@pytest.mark.parametrize(("meaning", "option"), [("target", "--target"), ("id", "--id"), ("split", "--split-column")])
+def test_columns_are_not_named_where_there_are_none(read, meaning, option):
+    with pytest.raises(ConfigError, match=f"{option} is 'y', but a FASTA file has no columns"):
+        read(">a TARGET=1\nMKT\n", columns=Columns(**{meaning: "y"}))
 
 
 def test_a_very_long_protein_is_read(read):
