@@ -24,6 +24,12 @@ class LabelsConfig(Config):
     task: TaskChoice = option("auto", "What the labels are; auto looks at them.")
     target: str | None = option(None, "The label's column; target or label by default.")
     sequence: str | None = option(None, "The sequence's column; sequence by default.")
+    id: str | None = option(
+        None, "The identifier's column; id, accession, protein_id, entry, name and the like by default."
+    )
+    label_separator: str | None = option(
+        None, "Text that divides several labels of a protein; ; always does, | and , where that is certain."
+    )
     split_column: str | None = option(None, "The column with train, valid and test; split or set by default.")
     split: SplitName | None = option(
         None,
@@ -39,6 +45,12 @@ class LabelsConfig(Config):
         super().__post_init__()
         if self.split is not None and self.split_column is not None:
             raise ConfigError("--split", self.split, "--split-column already says where each protein stands")
+        if self.label_separator is not None and self.task not in ("auto", "multilabel"):
+            raise ConfigError(
+                "--label-separator", self.label_separator, f"--task {self.task} has one label in each cell"
+            )
+        if self.label_separator == "":
+            raise ConfigError("--label-separator", self.label_separator, "at least one character is expected")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with `SET=` and `TARGET=`."""
 
 import codecs
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from protembed.data.header_fields import header_fields, header_warnings
 from protembed.data.tables import Row, column_names, find_column, reading_table, refuse_repeated_columns
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.inputs import display_name
-from protembed.text import count
 
 Split = Literal["train", "valid", "test"]
 
@@ -50,7 +48,6 @@ _SPLITS: Mapping[str, Split] = {
 # Read as the split where all their cells name a part; `stage` may be a larva's.
 _SPLIT_NAMES_IF_ALL_FIT = ("stage", "partition", "subset")
 _PEEK = 256
-_MISSING = ("na", "n/a", "nan", "null")
 _TRUE, _FALSE = ("true", "t", "1", "1.0", "yes", "y"), ("false", "f", "0", "0.0", "no", "n", "nan", "")
 
 
@@ -164,28 +161,6 @@ def _refuse_partial_splits(path: str, proteins: Sequence[LabelledProtein]) -> No
             if protein.split is None:
                 found = f"{protein.id!r} does not say which part it belongs to, and others do"
                 raise TableError(path, found, "add its SET=", line=protein.line)
-
-
-def label_warnings(proteins: Sequence[LabelledProtein], classes: Sequence[str]) -> list[str]:
-    """Put into sentences what looks like a mistake in a table that can be read.
-
-    Args:
-        proteins: of the table.
-        classes: their names; none where labels are values.
-    """
-    found = [f"a class is named {name!r}: is that a missing label?" for name in classes if name.lower() in _MISSING]
-    counts = Counter(protein.id for protein in proteins)
-    repeated = [identifier for identifier, number in counts.items() if number > 1]
-    if repeated:
-        found.append(f"{count(len(repeated), 'identifier')} of several rows, such as {repeated[0]!r}")
-    first: dict[str, str] = {}
-    differing = [one for one in proteins if first.setdefault(one.sequence, one.label) != one.label]
-    if differing:
-        number = len({protein.sequence for protein in differing})
-        found.append(
-            f"{count(number, 'sequence')} with labels that differ from row to row, such as {differing[0].id!r}"
-        )
-    return found
 
 
 # CSV and TSV

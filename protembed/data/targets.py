@@ -1,7 +1,6 @@
-"""What the labels of a table mean: which task they are, and their numbers."""
+"""The labels of a table as numbers: classes, several labels, or values, of proteins or of their residues."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -10,46 +9,33 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config.finetune import TaskChoice
-from protembed.config.task import TASKS, Task
+from protembed.config.task import Task
+from protembed.data.label_cells import (
+    UNLABELLED_ENTRIES,
+    class_order,
+    divide_names,
+    is_stand_in,
+    read_number,
+    residue_entries,
+    unusual_number,
+)
+from protembed.data.label_column import SEVERAL
 from protembed.data.labels import LabelledProtein, LabelTable, Split
 from protembed.errors import TableError
 
 # A residue without a class; one without a value is NaN.
 UNKNOWN_CLASS = -1
 
-_SEPARATOR = ";"
-_MISSING = ("", "nan", "na")
-# Whole numbers are taken for classes as long as there are no more of them than this.
-_MAX_NUMBERED_CLASSES = 20
-# Where so many of the labels are alike, as long as their sequences or numbers, the others are mistakes.
-_SHARE_ALIKE = 0.9
-# One value, however many residues a peptide has.
-_DECIMAL = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
-# What float32 can hold, with room for sums of squares; how little of a value it can tell from another; and from zero.
-_LARGEST_VALUE, _LEAST_SPREAD, _SMALLEST_SPREAD = 1e18, 1e-5, 1e-30
-# Shorter proteins say nothing: `1.5` is as long as MKT.
-_MIN_RESIDUES = 5
+# How little of a value float32 can tell from another; and from zero.
+_LEAST_SPREAD, _SMALLEST_SPREAD = 1e-5, 1e-30
+
+_ADVICE_ON_MANY_CLASSES = (
+    "pass --task classification if they are classes nonetheless, --task residue-classification if they label residues, "
+    "or name another column by --target"
+)
 
 # (), int64: a class. (labels,), float32: zeros and ones. (), float64: a value. (residues,), int64 or float64.
 Answer = NDArray[Any]
-
-
-def choose_task(proteins: Sequence[LabelledProtein], choice: TaskChoice) -> Task:
-    """Tell the task from the labels, unless it was chosen.
-
-    Labels with an entry for each residue are residues' classes or values; labels divided by `;` are several; numbers
-    are values unless they are few whole ones.
-    """
-    if choice != "auto":
-        return TASKS[choice]
-    labels = {protein.label for protein in proteins if protein.label}
-    if _are_per_residue(proteins):
-        entries = {entry for protein in proteins for entry in _entries(protein.label) if entry.lower() not in _MISSING}
-        return TASKS["residue-regression" if _are_values(entries) else "residue-classification"]
-    if any(_SEPARATOR in label for label in labels):
-        return TASKS["multilabel"]
-    return TASKS["regression" if _are_values(labels) else "classification"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +53,18 @@ class Targets:
     of_split: Mapping[Split, Sequence[Answer]]
 
     @classmethod
-    def of(cls, table: LabelTable, task: Task) -> "Targets":
+    def of(cls, table: LabelTable, task: Task, *, allows_rare: bool = False) -> "Targets":
         """Read the labels of a table.
+
+        Args:
+            table: The labels, in the spelling of `label_inference`.
+            task: The task that they pose.
+            allows_rare: Whether a protein may have a class nearly of its own, because the user named the task.
 
         Raises:
             TableError: they make no sense as this task.
         """
-        classes = None if task.answer == "value" else _class_names(table, task)
+        classes = None if task.answer == "value" else _class_names(table, task, allows_rare=allows_rare)
         numbers = {name: number for number, name in enumerate(classes or ())}
         of_split = {
             split: [_answer(table.path, protein, task, numbers) for protein in part]
@@ -121,54 +112,16 @@ def classes_in(protein: LabelledProtein, task: Task) -> set[str]:
     if task.answer == "value":
         return set()
     if task.per_residue:
-        entries, flags = _entries(protein.label), _entries(protein.mask or "")
+        entries, flags = residue_entries(protein.label), residue_entries(protein.mask or "")
         shown = [entry for entry, flag in zip_longest(entries, flags) if entry and flag != "0"]
-        return {entry for entry in shown if entry.lower() not in _MISSING}
-    return {name for name in _names(protein.label) if name} if task.answer == "labels" else {protein.label}
-
-
-def _names(label: str) -> list[str]:
-    return [name.strip() for name in label.split(_SEPARATOR)]
-
-
-def _entries(label: str) -> list[str]:
-    """Divide a label into one entry for each residue: at `;`, else at spaces, else letter by letter."""
-    if _SEPARATOR in label:
-        return [entry.strip() for entry in label.removesuffix(_SEPARATOR).split(_SEPARATOR)]
-    return label.split() if re.search(r"\s", label) else list(label)
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if abs(value) <= _LARGEST_VALUE else None
-
-
-# Which task
-
-
-def _are_per_residue(proteins: Sequence[LabelledProtein]) -> bool:
-    long_enough = [protein for protein in proteins if len(protein.sequence) >= _MIN_RESIDUES]
-    num_alike = sum(
-        len(_entries(protein.label)) == len(protein.sequence) and not _DECIMAL.fullmatch(protein.label)
-        for protein in long_enough
-    )
-    return bool(long_enough) and num_alike >= _SHARE_ALIKE * len(long_enough)
-
-
-def _are_values(labels: set[str]) -> bool:
-    numbers = [label for label in labels if _number(label) is not None]
-    if not numbers or len(numbers) < _SHARE_ALIKE * len(labels):
-        return False
-    return len(numbers) > _MAX_NUMBERED_CLASSES or not all(re.fullmatch(r"[+-]?\d+", label) for label in numbers)
+        return {entry for entry in shown if entry.lower() not in UNLABELLED_ENTRIES}
+    return set(divide_names(protein.label, SEVERAL)) if task.answer == "labels" else {protein.label}
 
 
 # Classes
 
 
-def _class_names(table: LabelTable, task: Task) -> tuple[str, ...]:
+def _class_names(table: LabelTable, task: Task, *, allows_rare: bool) -> tuple[str, ...]:
     """List the classes of the training part, numbers by size and names by letter."""
     train = table.parts["train"]
     _refuse_unlabelled(table, task)
@@ -179,9 +132,9 @@ def _class_names(table: LabelTable, task: Task) -> tuple[str, ...]:
     if len(known) < fewest:
         found = f"all training labels are {next(iter(known), '')!r}"
         raise TableError(table.path, found, "a task needs at least two classes")
-    if task.name == "classification" and len(known) > max(fewest, len(train) / 2):
+    if task.name == "classification" and len(known) > max(fewest, len(train) / 2) and not allows_rare:
         found = f"{len(train)} training proteins have {len(known)} different labels, such as {min(known)[:40]!r}"
-        raise TableError(table.path, found, "name the column of their classes by --target")
+        raise TableError(table.path, found, _ADVICE_ON_MANY_CLASSES)
     for split, part in table.parts.items():
         for protein in part:
             if unseen := classes_in(protein, task) - known:
@@ -189,7 +142,7 @@ def _class_names(table: LabelTable, task: Task) -> tuple[str, ...]:
                     f"the {split} protein {protein.id!r} has the class {min(unseen)[:40]!r}, which none in train has"
                 )
                 raise TableError(table.path, found, "add some there, or remove it", line=protein.line)
-    return tuple(sorted(known, key=lambda name: (_number(name) is None, _number(name) or 0.0, name)))
+    return tuple(sorted(known, key=class_order))
 
 
 def _refuse_unlabelled(table: LabelTable, task: Task) -> None:
@@ -212,15 +165,22 @@ def _answer(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[st
         return np.array(numbers[protein.label])
     if not protein.label:
         _refuse(path, protein, "has no label", "label or remove it")
-    value = _number(protein.label)
+    value = read_number(protein.label)
     if value is None:
-        found = f"has the label {protein.label[:40]!r}, which is no finite number up to 1e18"
+        found = f"has the label {protein.label[:40]!r}, {_no_number(protein.label)}"
         _refuse(path, protein, found, "correct it, or pass --task classification")
     return np.array(value)
 
 
+def _no_number(text: str) -> str:
+    """Say why a label is no value."""
+    if kind := unusual_number(text):
+        return f"a number with {kind}"
+    return "which seems to stand for a missing one" if is_stand_in(text) else "which is no finite number up to 1e18"
+
+
 def _residue_answers(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Answer:
-    entries, num_residues = _entries(protein.label), len(protein.sequence)
+    entries, num_residues = residue_entries(protein.label), len(protein.sequence)
     if len(entries) != num_residues:
         found = f"has {len(entries)} labels for {num_residues} residues"
         _refuse(path, protein, found, "give each residue one, as letters or divided by ; or spaces")
@@ -229,12 +189,12 @@ def _residue_answers(path: str, protein: LabelledProtein, task: Task, numbers: M
         # What stands under a mask alone is no class.
         classes = np.array([numbers.get(entry, UNKNOWN_CLASS) for entry in entries], np.int64)
         return np.where(takes_part, classes, UNKNOWN_CLASS)
-    values = np.array([math.nan if entry.lower() in _MISSING else _number(entry) for entry in entries], dtype=object)
+    values = np.array(
+        [math.nan if entry.lower() in UNLABELLED_ENTRIES else read_number(entry) for entry in entries], dtype=object
+    )
     for place, value in enumerate(values):
         if value is None:
-            found = (
-                f"has the label {entries[place][:40]!r} at residue {place + 1}, which is no finite number up to 1e18"
-            )
+            found = f"has the label {entries[place][:40]!r} at residue {place + 1}, {_no_number(entries[place])}"
             _refuse(path, protein, found, "correct it, or write nan where none is known")
     return np.where(takes_part, values.astype(np.float64), math.nan)
 
@@ -242,7 +202,7 @@ def _residue_answers(path: str, protein: LabelledProtein, task: Task, numbers: M
 def _read_mask(path: str, protein: LabelledProtein) -> NDArray[np.bool_]:
     if not protein.mask:
         return np.ones(len(protein.sequence), np.bool_)
-    flags = _entries(protein.mask)
+    flags = residue_entries(protein.mask)
     if len(flags) != len(protein.sequence):
         found = f"has a mask of {len(flags)} for {len(protein.sequence)} residues"
         _refuse(path, protein, found, "give each residue 1 (takes part) or 0")

@@ -17,10 +17,12 @@ from protembed.config.shapes import EncoderShape
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.task import TASKS, Task
 from protembed.data.fasta import ReadReport
-from protembed.data.labels import Columns, LabelledProtein, Split, label_warnings, read_labels
+from protembed.data.label_inference import InferredLabels, infer_labels
+from protembed.data.label_warnings import class_counts, label_warnings
+from protembed.data.labels import Columns, LabelledProtein, Split, read_labels
 from protembed.data.partition import Division, divide
 from protembed.data.similarity import nearest
-from protembed.data.targets import Targets, choose_task
+from protembed.data.targets import Targets
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
 from protembed.files import atomic_directory, remove, remove_unfinished_beside, spooled_stdin
@@ -63,6 +65,8 @@ class FinetunePlan:
         task: what the labels are.
         target: the name of the label.
         classes: their names, or None.
+        class_counts: Proteins of each class or label, the most frequent first; empty for values.
+        reading: A sentence that shows how three cells were read.
         method: how the encoder learns.
         num_proteins: of each split; of folds, in the final training.
         num_folds: in which each protein is measured once; 1 where there is a test part.
@@ -74,6 +78,8 @@ class FinetunePlan:
     task: Task
     target: str
     classes: Sequence[str] | None
+    class_counts: Mapping[str, int]
+    reading: str
     method: FinetuneMethod
     num_proteins: dict[Split, int]
     num_folds: int
@@ -191,6 +197,7 @@ class _Work:
     """What is to be done, with every decision made.
 
     Attributes:
+        inferred: The labels, and what they were taken for.
         division: of the table.
         targets: the labels of each fold.
         final: those of the parts that the model is made of.
@@ -200,6 +207,7 @@ class _Work:
         report: what was met while reading.
     """
 
+    inferred: InferredLabels
     division: Division
     targets: Sequence[Targets]
     final: Targets
@@ -215,18 +223,26 @@ class _Work:
             task=self.final.task,
             target=self.division.final.target,
             classes=self.final.classes,
+            class_counts=dict(class_counts(self.division.final.proteins, self.final.task).most_common()),
+            reading=self.inferred.reading,
             method=self.method,
             num_proteins=self.sizes,
             num_folds=len(self.division.folds),
-            notes=self.division.notes,
+            notes=self.notes,
             warnings=self.warnings,
         )
 
     @property
+    def notes(self) -> list[str]:
+        """Say what was decided for the user."""
+        return [*self.inferred.labels.notes, *self.division.notes]
+
+    @property
     def warnings(self) -> list[str]:
         """Say what the user should know about the table."""
-        doubts = label_warnings(self.division.final.proteins, self.final.classes or ())
-        return [*self.division.warnings, *self.report.warnings(), *doubts]
+        doubts = label_warnings(self.division.final, self.division.folds, self.final)
+        of_reading = [*self.inferred.labels.warnings, *self.inferred.warnings]
+        return [*self.division.warnings, *self.report.warnings(), *of_reading, *doubts]
 
     @property
     def sizes(self) -> dict[Split, int]:
@@ -237,15 +253,17 @@ class _Work:
 def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
     """Read the table and the model, and decide what was left open."""
     config, report = options.labels, ReadReport()
-    columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column)
+    columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column, id=config.id)
     table = read_labels(labels, columns, on_illegal=options.reader.on_illegal, report=report)
-    task = choose_task(table.proteins, config.task)
-    division = divide(table, task, config, options.finetune.seed)
-    targets = [Targets.of(fold, task) for fold in division.folds]
-    final = Targets.of(division.final, task) if division.is_in_folds else targets[0]
+    inferred = infer_labels(table, config.task, config.label_separator)
+    task, is_chosen = inferred.task, config.task != "auto"
+    division = divide(inferred.labels, task, config, options.finetune.seed)
+    targets = [Targets.of(fold, task, allows_rare=is_chosen) for fold in division.folds]
+    final = Targets.of(division.final, task, allows_rare=is_chosen) if division.is_in_folds else targets[0]
     checkpoint = load_checkpoint(base)
     method = _method(options.finetune, checkpoint, task)
     return _Work(
+        inferred=inferred,
         division=division,
         targets=targets,
         final=final,
@@ -274,7 +292,7 @@ def _result(climbed: Climbed, work: _Work, identity: Mapping[str, Any], config: 
         outputs=climbed.kept_outputs,
         similarities=np.concatenate([similarities for _, similarities in similar]),
         neighbours=[train[place] for train, (places, _) in zip(trains, similar, strict=True) for place in places],
-        notes=[*work.division.notes, *climbed.notes, *work.warnings],
+        notes=[*work.notes, *climbed.notes, *work.warnings],
         refused=work.report.refused,
         log=climbed.log,
     )

@@ -204,7 +204,10 @@ def _fit_logistic(model: Any, vectors: Vectors, classes: NDArray[Any]) -> _Logit
     occurring = np.unique(classes)
     if len(occurring) == 1:
         return np.zeros((1, vectors.shape[1])), np.zeros(1), occurring
-    model.fit(vectors, classes)
+    with warnings.catch_warnings():
+        # Whoever asked for so many classes was told so when the labels were read.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
+        model.fit(vectors, classes)
     return model.coef_, model.intercept_, occurring
 
 

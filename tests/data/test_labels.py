@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadReport, read_fasta
-from protembed.data.labels import Columns, label_warnings, read_labels
+from protembed.data.labels import Columns, read_labels
 from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, TableError
 
 SMALL = "id,sequence,target,split\na,MKT,1.5,train\nb,MKV,2.5,train\nc,MAY,3.5,valid\nd,MCC,4.5,test\n"
@@ -416,14 +416,3 @@ def test_no_bytes_of_a_table_end_in_a_traceback(tmp_path_factory, noise, has_hea
         assert read_labels(path, Columns()).proteins
     except DataError as error:
         assert str(error).startswith(str(path))
-
-
-def test_what_looks_like_a_mistake_is_told(read):
-    doubtful = read("id,sequence,target\na,MKT,x\nb,MKV,NaN\nb,MKT,y\n").proteins
-
-    assert label_warnings(doubtful, ["NaN", "x", "y"]) == [
-        "a class is named 'NaN': is that a missing label?",
-        "1 identifier of several rows, such as 'b'",
-        "1 sequence with labels that differ from row to row, such as 'b'",
-    ]
-    assert label_warnings(doubtful[:2], ["x"]) == []

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protembed.config.task import TASKS
-from protembed.data.labels import LabelledProtein, LabelTable
-from protembed.data.targets import UNKNOWN_CLASS, Targets, choose_task, classes_in
+from protembed.data.label_inference import infer_labels
+from protembed.data.labels import LabelledProtein, Labels, LabelTable
+from protembed.data.targets import UNKNOWN_CLASS, Targets, classes_in
 from protembed.errors import TableError
 
 SPLITS = ("train", "valid", "test")
@@ -29,8 +30,20 @@ def residues(*labels, masks=None):
     return table(*labels, sequences=SEQUENCES, masks=masks)
 
 
+def inferred(table, choice="auto", separator=None):
+    labels = Labels(path=table.path, target=table.target, proteins=table.proteins)
+    return infer_labels(labels, choice, separator)
+
+
+def choose_task(proteins, choice="auto"):
+    return infer_labels(Labels(path="labels.csv", target="target", proteins=proteins), choice).task
+
+
 def targets_of(table, choice="auto"):
-    return Targets.of(table, choose_task(table.proteins, choice))
+    labels = inferred(table, choice)
+    spelled = iter(labels.labels.proteins)
+    parts = {split: [next(spelled) for _ in part] for split, part in table.parts.items()}
+    return Targets.of(LabelTable(path=table.path, target=table.target, parts=parts), labels.task)
 
 
 def plain(targets):
@@ -49,7 +62,7 @@ def plain(targets):
         ([*map(str, range(20)), "0", "1"], "classification"),
         ([*map(str, range(21)), "0", "1"], "regression"),
         (["0.5", "1", "1", "1"], "regression"),
-        (["1e3", "1", "1", "1"], "regression"),
+        (["1e3", "1", "1", "1"], "classification"),
         (["1", "2", "x", "1", "2"], "classification"),
         (["a;b", "b", "a", "b"], "multilabel"),
         (["GO:1; GO:2", "GO:2", "", "GO:1"], "multilabel"),
@@ -95,7 +108,8 @@ def test_values_as_long_as_their_peptides_are_values():
 
 
 def test_one_mistake_among_many_residue_labels_does_not_change_the_task():
-    many = [LabelledProtein(id="1", sequence="MKTAY", label="HHEEC", split=None, line=2)] * 19
+    labels = [f"{first}{second}EEC" for first in "HEC" for second in "HECTS"] + ["HHHHH", "HHHHE", "HHHHC", "HHHHT"]
+    many = [LabelledProtein(id="1", sequence="MKTAY", label=label, split=None, line=2) for label in labels]
     short = LabelledProtein(id="2", sequence="MKTAY", label="HHEE", split=None, line=3)
 
     assert choose_task([*many, short], "auto") is TASKS["residue-classification"]
@@ -291,6 +305,26 @@ def test_labels_of_residues_that_make_no_sense_are_refused(refused, labels, mask
 
     with refused(message, line):
         targets_of(residues(*labels, masks=[masks.get(row) for row in range(4)]), choice)
+
+
+def test_a_class_for_each_protein_is_learned_where_the_user_named_the_task():
+    few = table("a", "b", "c", "a", "b")
+
+    assert Targets.of(few, TASKS["classification"], allows_rare=True).classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("label", "why"),
+    [
+        ("0,5", "a number with a decimal comma"),
+        ("45%", "a number with a per cent sign"),
+        ("#N/A", "which seems to stand for a missing one"),
+        ("1_000", "which is no finite number up to 1e18"),
+    ],
+)
+def test_what_keeps_a_label_from_being_a_value_is_named(refused, label, why):
+    with refused(f"row '2' has the label {label!r}, {why}; correct it, or pass --task classification", line=3):
+        targets_of(table("1.5", label, "2.5", "3.5"), "regression")
 
 
 def test_a_mistake_among_values_does_not_make_them_classes(refused):

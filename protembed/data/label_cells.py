@@ -1,0 +1,199 @@
+"""What one cell of a column of labels says: a number, a list, a name, or that something is missing."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+# What float32 can hold, with room for sums of squares.
+LARGEST_VALUE = 1e18
+# An entry that labels no residue.
+UNLABELLED_ENTRIES = ("", "nan", "na")
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_ZERO_PADDED = re.compile(r"[+-]?0[0-9]+")
+# A number to its writer, and to none of the programs that read the table next.
+_UNUSUAL_NUMBERS: Mapping[str, re.Pattern[str]] = {
+    "thousands separators": re.compile(r"[+-]?[1-9][0-9]{0,2}((,[0-9]{3})+(\.[0-9]+)?|(\.[0-9]{3})+,[0-9]+)"),
+    "a decimal comma": re.compile(r"[+-]?[0-9]*,[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE),
+    "a per cent sign": re.compile(r"[+-]?[0-9]*[.,]?[0-9]+\s?%"),
+    "a minus sign that is none of ASCII": re.compile(
+        "[\u2212\u2012\u2013\ufe63\uff0d][0-9]*[.,]?[0-9]+(e[+-]?[0-9]+)?"
+    ),
+}
+# In lower case: what spreadsheets, pandas, R and people write where they know nothing.
+_STAND_INS = frozenset(
+    "na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100 "
+    "#n/a #value! #ref! #div/0! #name? #num! #null!".split()
+)
+_TRUE_FLAGS, _FALSE_FLAGS = ("1", "1.0", "1.", "true"), ("0", "0.0", "0.", "false")
+
+_WRAPPED = re.compile(r"(?:\w+\.)?(?:array|tensor)\((\[.*\])(?:,\s*dtype=[\w.]+)?\)", re.DOTALL)
+# How NumPy 2 shows a number in a Python list.
+_NUMPY_SCALAR = re.compile(r"\bnp\.\w+\(([^()]*)\)")
+_TOKEN = re.compile(
+    r"""(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<divider>[,;])|(?P<bare>[^\s,;'"\[\](){}]+)|\s+"""
+)
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_DIVIDERS = (";", ",", "|")
+
+
+def read_number(text: str) -> float | None:
+    """Read a number of digits, with one point or none and perhaps an exponent; None for everything else.
+
+    Python's own `float` also accepts `1_1`, `nan`, `inf` and the digits of other scripts.
+
+    >>> read_number("+1.50"), read_number("1e0"), read_number("1_1"), read_number("0,5"), read_number("nan")
+    (1.5, 1.0, None, None, None)
+    """
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = float(text)
+    return value if abs(value) <= LARGEST_VALUE else None
+
+
+def unusual_number(text: str) -> str | None:
+    """Name what keeps a number from being read as one; None where the text is no such number.
+
+    >>> unusual_number("0,5"), unusual_number("1,142"), unusual_number("45%"), unusual_number("0.5")
+    ('a decimal comma', 'thousands separators', 'a per cent sign', None)
+    """
+    return next((name for name, pattern in _UNUSUAL_NUMBERS.items() if pattern.fullmatch(text)), None)
+
+
+def is_stand_in(text: str) -> bool:
+    """Tell whether a label or an entry is what people and programs write where they know nothing.
+
+    >>> is_stand_in("#N/A"), is_stand_in("X"), is_stand_in("x"), is_stand_in("nucleus")
+    (True, True, False, False)
+    """
+    return text.lower() in _STAND_INS or text == "X"
+
+
+def read_list(cell: str) -> list[str] | None:
+    """Read a list in brackets, as JSON, Python or NumPy write it; None where a cell is no such list.
+
+    A `null` or `None` without quotes becomes `nan`. A cell in parentheses or braces is a list if it holds a comma.
+
+    >>> read_list("[0, 1, 1]"), read_list("['C', 'H']"), read_list("[0 1 1]"), read_list("(+)")
+    (['0', '1', '1'], ['C', 'H'], ['0', '1', '1'], None)
+    """
+    if cell[-1:] not in _BRACKETS.values():
+        return None
+    wrapped = _WRAPPED.fullmatch(cell)
+    text = _NUMPY_SCALAR.sub(r"\1", wrapped[1] if wrapped else cell)
+    if len(text) < 2 or _BRACKETS.get(text[0]) != text[-1] or (text[0] != "[" and "," not in text):
+        return None
+    groups, position, inner = [list[str]()], 0, text[1:-1]
+    while position < len(inner):
+        token = _TOKEN.match(inner, position)
+        if token is None:
+            return None
+        position = token.end()
+        if token["divider"]:
+            groups.append([])
+        elif token["quoted"] or token["bare"]:
+            groups[-1].append(_unquoted(token["quoted"]) if token["quoted"] else _bare(token["bare"]))
+    if len(groups) == 1:
+        return groups[0]
+    return [" ".join(words) for words in (groups if groups[-1] else groups[:-1])]
+
+
+def _unquoted(text: str) -> str:
+    if text.startswith('"'):
+        try:
+            return str(json.loads(text)).strip()
+        except ValueError:
+            pass
+    return re.sub(r"\\(.)", r"\1", text[1:-1]).strip()
+
+
+def _bare(text: str) -> str:
+    return "nan" if text in ("null", "None") else text
+
+
+def residue_entries(cell: str) -> list[str]:
+    """Divide a label into one entry for each residue: a list, divided by `;` `,` `|` or white space, or letters.
+
+    >>> residue_entries("[0, 1, 1]"), residue_entries("0,1,1"), residue_entries("0 1 1"), residue_entries("HHE")
+    (['0', '1', '1'], ['0', '1', '1'], ['0', '1', '1'], ['H', 'H', 'E'])
+    """
+    listed = read_list(cell)
+    if listed is not None:
+        return listed
+    for divider in _DIVIDERS:
+        if divider in cell:
+            entries = [entry.strip() for entry in cell.removesuffix(divider).split(divider)]
+            # Between spaces a comma may be a decimal one: `0,5 0,7`.
+            if divider == ";" or not any(re.search(r"\s", entry) for entry in entries):
+                return entries
+    return cell.split() if re.search(r"\s", cell) else list(cell)
+
+
+def divide_names(cell: str, separator: str) -> list[str]:
+    """Divide a cell into the names of several labels, without empty ones.
+
+    >>> divide_names("a, b,", ","), divide_names("['a', 'b']", ";")
+    (['a', 'b'], ['a', 'b'])
+    """
+    names = read_list(cell)
+    names = [name.strip() for name in cell.split(separator)] if names is None else names
+    return [name for name in names if name]
+
+
+def join_entries(entries: Sequence[str], *, as_letters: bool) -> str:
+    """Write entries as predictions are written: as letters, or divided by `;`.
+
+    >>> join_entries(["0", "1"], as_letters=True), join_entries(["a", ""], as_letters=False)
+    ('01', 'a;;')
+    """
+    if as_letters:
+        return "".join(entries)
+    return ";".join(entries) + (";" if entries and not entries[-1] else "")
+
+
+def read_flags(mask: str) -> list[str]:
+    """Divide a mask into `1` and `0`; whatever is neither, in any spelling, stays as it is.
+
+    >>> read_flags("[True, False]"), read_flags("1.0 0.0"), read_flags("10x")
+    (['1', '0'], ['1', '0'], ['1', '0', 'x'])
+    """
+    entries = [(entry, entry.lower()) for entry in residue_entries(mask)]
+    return ["1" if flag in _TRUE_FLAGS else "0" if flag in _FALSE_FLAGS else entry for entry, flag in entries]
+
+
+def whole_number_names(names: set[str]) -> dict[str, str]:
+    """Find one spelling for each whole number among the names of classes, where all their numbers are whole.
+
+    An integer whose value is spelled in one way only stays as it is; so do codes such as `01`.
+
+    >>> sorted(whole_number_names({"0.0", "1.0", "1", "x"}).items())
+    [('0.0', '0'), ('1', '1'), ('1.0', '1')]
+    >>> whole_number_names({"+1", "-1"}), whole_number_names({"1.0", "1.5"})
+    ({'+1': '+1', '-1': '-1'}, {})
+    """
+    values = {name: read_number(name) for name in names if not _ZERO_PADDED.fullmatch(name)}
+    numbers = {name: value for name, value in values.items() if value is not None}
+    if not all(value.is_integer() for value in numbers.values()):
+        return {}
+    spellings: dict[float, list[str]] = {}
+    for name, value in sorted(numbers.items()):
+        spellings.setdefault(value, []).append(name)
+    renamed: dict[str, str] = {}
+    for value, same in spellings.items():
+        is_plain = all(_INTEGER.fullmatch(name) for name in same)
+        # Integers that differ only beyond the digits of a float are different names.
+        distinct = {int(name) for name in same} if is_plain else set()
+        keeps = is_plain and len(distinct) == len(same)
+        renamed |= {name: name if keeps else f"{int(value)}" for name in same}
+    return renamed
+
+
+def class_order(name: str) -> tuple[bool, float, str]:
+    """Make the key by which classes are sorted: numbers by size, then names by letter.
+
+    >>> sorted(["b", "10", "9", "C"], key=class_order)
+    ['9', '10', 'C', 'b']
+    """
+    value = read_number(name)
+    return value is None, value or 0.0, name

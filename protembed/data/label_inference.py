@@ -1,0 +1,231 @@
+"""The one place that decides what a column of labels is, and brings its cells into one spelling.
+
+The rules, in order; the first that holds decides. "Nearly all" is nine of ten. White space around cells, quotation
+marks and the order of the rows change nothing.
+
+     the cells                                                          the task
+ 1   `--task` or `--label-separator` was given                          that task; several labels
+ 2   a cell begins with `[` and is no list, or a list holds `...`       refused: the list is not whole
+ 3   nearly all proteins of 5 residues and more have an entry for each  residue-regression if the entries are values by
+     residue, in brackets (JSON, Python, NumPy), divided by `;`, `,`,   rule 7 (and refused by rule 6), else
+     `|` or white space, or letter by letter                            residue-classification
+ 4   lists of 0 and 1 alone, all of one length                          several labels, the positions of the ones
+ 5   lists in brackets, or cells divided by `;`                         several labels; refused where most repeat an
+                                                                        entry, or hold numbers with a fraction
+ 6   nearly all are numbers, some with a decimal comma, thousands       refused: more than one reading is possible
+     separators, a per cent sign or a minus sign that is none of ASCII
+ 7   nearly all are numbers; some have a fraction, or over 20 differ    regression; with a warning where they recur
+ 8   nearly all are numbers                                             classification
+ 9   cells divided by `|` or `,`, and half of the parts that stand      several labels
+     behind a divider also begin a cell
+10   all others                                                         classification; with a warning where names look
+                                                                        like several labels
+
+A cell that stands for a missing label, such as `nan` or `#N/A`, does not count in rules 6 to 9.
+
+Letter by letter (rule 3) is only one reading where nearly all sequences are peptides, of at most 50 residues, and of
+one length. Labels that recur, at most half as many as proteins, are names or numbers then, and all others are residue
+labels; both with a warning. Numbers with a point or an exponent are numbers, and so are, of such peptides, whole
+numbers of up to 15 digits, none of which begins with a zero, unless they consist of ones and zeros.
+
+A number consists of ASCII digits, a point or none, and perhaps an exponent: `1`, `1.0`, `+1` and `1e0` are the same
+number, and `1_1` is a name. Where all numbers among the classes are whole, they are named as whole numbers: `0.0` and
+`0` are the class `0`. Codes such as `01` are names of their own.
+
+From here on labels are spelled as predictions are: several labels and entries of residues divided by `;`, entries that
+are all letters side by side. What was spelled like that already stays as it is.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from protembed.config.finetune import TaskChoice
+from protembed.config.task import TASKS, Task
+from protembed.data.label_cells import divide_names, read_number, unusual_number
+from protembed.data.label_column import (
+    SEVERAL,
+    SHARE_ALIKE,
+    Column,
+    are_numbers,
+    are_per_residue,
+    are_positions,
+    find_divider,
+    lettered_peptides,
+    suspect_divider,
+)
+from protembed.data.label_spelling import describe_reading, spell_labels, spell_mask
+from protembed.data.labels import Labels
+from protembed.errors import TableError
+
+# Whole numbers are read as classes as long as there are no more of them than this.
+_MAX_NUMBERED_CLASSES = 20
+_MAX_LETTERS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferredLabels:
+    """A column of labels whose meaning is known.
+
+    Attributes:
+        labels: The table, all its labels and masks in one spelling.
+        task: The task that the labels pose.
+        reading: A sentence that shows how three cells were read.
+        warnings: Doubts about the inference, in sentences that name the option.
+    """
+
+    labels: Labels
+    task: Task
+    reading: str
+    warnings: Sequence[str]
+
+
+def infer_labels(labels: Labels, choice: TaskChoice = "auto", separator: str | None = None) -> InferredLabels:
+    """Decide what the labels of a table are, and bring them into one spelling.
+
+    Args:
+        labels: The table as it was read.
+        choice: The task that the user named, or `auto`.
+        separator: The text that divides several labels of a protein; None if the user named none.
+
+    Raises:
+        TableError: The labels can be read in several ways or in none.
+    """
+    column = Column(labels)
+    task = _choose(column, choice, separator)
+    is_chosen = choice != "auto" or separator is not None
+    spelled = spell_labels(column, task, separator, is_chosen=is_chosen)
+    proteins = [
+        replace(protein, label=label, mask=spell_mask(protein.mask))
+        for protein, label in zip(column.proteins, spelled, strict=True)
+    ]
+    return InferredLabels(
+        labels=replace(labels, proteins=proteins),
+        task=task,
+        reading=describe_reading(column.proteins, spelled, task),
+        warnings=[] if is_chosen else list(_doubts(column, task, spelled)),
+    )
+
+
+def _choose(column: Column, choice: TaskChoice, separator: str | None) -> Task:
+    """Apply the rules, in their order."""
+    _refuse_broken_lists(column)
+    if choice != "auto":
+        return TASKS[choice]
+    if separator is not None:
+        return TASKS["multilabel"]
+    if are_per_residue(column):
+        are_values = _are_values(column, column.known_entries())
+        return TASKS["residue-regression" if are_values else "residue-classification"]
+    if _are_lists(column):
+        _refuse_doubtful_lists(column, SEVERAL)
+        return TASKS["multilabel"]
+    if _are_values(column, column.known):
+        return TASKS["regression"]
+    divider = None if are_numbers(column.known) else find_divider(column.known)
+    if divider is not None:
+        _refuse_doubtful_lists(column, divider)
+        return TASKS["multilabel"]
+    return TASKS["classification"]
+
+
+def _refuse_broken_lists(column: Column) -> None:
+    for label in column.labels:
+        if label.startswith("[") and label not in column.lists:
+            found = f"has the label {label[:_MAX_LETTERS]!r}, which begins with '[' and is no whole list"
+            raise column.error(label, found, "write the list to its end, or the name without brackets")
+        if "..." in column.lists.get(label, ()):
+            found = f"has the list {label[:_MAX_LETTERS]!r}, of which '...' leaves a part out"
+            raise column.error(label, found, "write the list in full, in NumPy by .tolist()")
+
+
+def _are_lists(column: Column) -> bool:
+    return any(len(entries) != 1 for entries in column.lists.values()) or any(
+        SEVERAL in label for label in column.labels
+    )
+
+
+def _refuse_doubtful_lists(column: Column, divider: str) -> None:
+    """Refuse lists that are no sets of labels: values, or residue labels whose number does not fit."""
+    rows = {label: divide_names(label, divider) for label in column.labels}
+    several = {label: names for label, names in rows.items() if len(names) > 1}
+    if not several or are_positions(column):
+        return
+    names = sorted({name for row in several.values() for name in row})
+    numbers = [value for name in names if (value := read_number(name)) is not None]
+    if are_numbers(names) and not all(value.is_integer() for value in numbers):
+        found = f"has the label {min(several)[:_MAX_LETTERS]!r}, which is several values"
+        advice = "give a column with one value for each protein, or with one for each residue"
+        raise column.error(min(several), found, advice)
+    repeating = [label for label, row in several.items() if len(set(row)) < len(row)]
+    if len(repeating) > len(several) / 2:
+        label = min(repeating)
+        num_residues = next(len(row.sequence) for row in column.proteins if row.label == label)
+        found = f"has {len(column.entries(label))} labels for {num_residues} residues, some of them several times"
+        advice = "give each residue one label, or pass --task multilabel if they are labels of the protein"
+        raise column.error(label, found, advice)
+
+
+def _are_values(column: Column, labels: Sequence[str]) -> bool:
+    """Tell whether labels or entries are values rather than classes.
+
+    Raises:
+        TableError: They are numbers in another spelling.
+    """
+    unusual = {label: kind for label in labels if (kind := unusual_number(label))}
+    numbers = {value for label in labels if (value := read_number(label)) is not None}
+    if unusual:
+        num_numbers = sum(label in unusual or read_number(label) is not None for label in labels)
+        if num_numbers >= SHARE_ALIKE * len(labels):
+            _refuse_unusual_numbers(column, unusual)
+    if not are_numbers(labels):
+        return False
+    return len(numbers) > _MAX_NUMBERED_CLASSES or not all(value.is_integer() for value in numbers)
+
+
+def _refuse_unusual_numbers(column: Column, unusual: dict[str, str]) -> None:
+    kinds = Counter(unusual.values())
+    # 1,142 may be either; 0,5 is no thousand.
+    kind = "a decimal comma" if kinds["a decimal comma"] else kinds.most_common(1)[0][0]
+    example = min(label for label, other in unusual.items() if other == kind)
+    found = f"labels such as {example!r} look like numbers with {kind}"
+    advice = "write plain numbers such as 0.5 or 1142, or pass --task classification if they are names"
+    if "," in example:
+        advice += ", or --task multilabel if they are several labels"
+    row = next(row for row in column.proteins if example in (column.sole_entry(row.label), *column.entries(row.label)))
+    raise TableError(column.path, found, advice, line=row.line)
+
+
+# Where another task was possible
+
+
+def _doubts(column: Column, task: Task, spelled: Sequence[str]) -> Iterator[str]:
+    """Put into sentences where another task was possible."""
+    if length := lettered_peptides(column):
+        found = f"the labels have as many letters as the sequences have residues, {length}, and were read as"
+        if task.per_residue:
+            yield f"{found} a letter for each residue: if they are names or numbers, pass --task classification"
+        else:
+            yield f"{found} names or numbers: if each letter labels a residue, pass --task residue-classification"
+    if task.answer == "value":
+        yield from _doubts_about_values(column, task)
+    is_named = task.name == "classification" and not are_numbers(column.known)
+    if is_named and (divider := suspect_divider(column.known)):
+        label = next(label for label in column.known if len(divide_names(label, divider)) > 1)
+        found = f"labels such as {label[:_MAX_LETTERS]!r} look like several labels divided by {divider!r}"
+        yield f"{found}: if they are, pass --label-separator {divider!r}"
+    if task.answer == "labels" and column.lists and all(label and SEVERAL not in label for label in spelled):
+        yield "each protein has exactly one label: if these are classes, write the name of its class in each row"
+
+
+def _doubts_about_values(column: Column, task: Task) -> Iterator[str]:
+    """Name the other task where numbers recur as classes do."""
+    labels = column.known_entries() if task.per_residue else column.known
+    values = {value for label in labels if (value := read_number(label)) is not None}
+    num_labelled = sum(len(protein.sequence) if task.per_residue else 1 for protein in column.proteins)
+    are_whole = all(value.is_integer() for value in values)
+    if len(values) > num_labelled / 2 or (len(values) > _MAX_NUMBERED_CLASSES and not are_whole):
+        return
+    other = "residue-classification" if task.per_residue else "classification"
+    numbers = "whole numbers" if are_whole else "numbers"
+    yield f"the labels are {len(values)} different {numbers}, read as values: if they are classes, pass --task {other}"
