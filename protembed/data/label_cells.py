@@ -52,6 +52,15 @@ def read_number(text: str) -> float | None:
     return value if abs(value) <= LARGEST_VALUE else None
 
 
+def looks_like_number(text: str) -> bool:
+    """Tell whether a label is a number and no code such as `01`.
+
+    >>> looks_like_number("10"), looks_like_number("0.1"), looks_like_number("01")
+    (True, True, False)
+    """
+    return read_number(text) is not None and not _ZERO_PADDED.fullmatch(text)
+
+
 def unusual_number(text: str) -> str | None:
     """Name what keeps a number from being read as one; None where the text is no such number.
 
@@ -172,7 +181,7 @@ def whole_number_names(names: set[str]) -> dict[str, str]:
     >>> whole_number_names({"+1", "-1"}), whole_number_names({"1.0", "1.5"})
     ({'+1': '+1', '-1': '-1'}, {})
     """
-    values = {name: read_number(name) for name in names if not _ZERO_PADDED.fullmatch(name)}
+    values = {name: read_number(name) for name in names if looks_like_number(name)}
     numbers = {name: value for name, value in values.items() if value is not None}
     if not all(value.is_integer() for value in numbers.values()):
         return {}

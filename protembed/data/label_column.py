@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from protembed.data.label_cells import divide_names, is_stand_in, read_list, read_number, residue_entries
+from protembed.data.label_cells import divide_names, is_stand_in, looks_like_number, read_list, residue_entries
 from protembed.data.labels import LabelledProtein, Labels
 from protembed.errors import TableError
 
@@ -68,7 +68,7 @@ class Column:
 
 def are_numbers(labels: Sequence[str]) -> bool:
     """Tell whether nearly all labels are numbers."""
-    return bool(labels) and sum(read_number(label) is not None for label in labels) >= SHARE_ALIKE * len(labels)
+    return bool(labels) and sum(map(looks_like_number, labels)) >= SHARE_ALIKE * len(labels)
 
 
 # Labels of residues
@@ -93,7 +93,7 @@ def lettered_peptides(column: Column) -> int | None:
     letters = [protein for protein in proteins if _is_letters(protein)]
     if not letters or len(letters) < SHARE_ALIKE * len(proteins) or not _are_peptides(letters):
         return None
-    if any(_POINT_OR_EXPONENT.search(label) and read_number(label) is not None for label in column.labels):
+    if any(_POINT_OR_EXPONENT.search(label) and looks_like_number(label) for label in column.labels):
         return None
     return len(letters[0].sequence)
 
@@ -120,9 +120,8 @@ def _are_long_numbers(labels: Sequence[str], are_peptides: bool) -> bool:
         return False
     if any(_POINT_OR_EXPONENT.search(label) for label in labels):
         return True
-    digits = {label.lstrip("+-") for label in labels}
-    are_plain = all(len(label) <= _MAX_DIGITS and not label.startswith("0") for label in digits)
-    return are_peptides and are_plain and not set("".join(digits)) <= set("01")
+    are_exact = max(map(len, labels)) <= _MAX_DIGITS
+    return are_peptides and are_exact and not set("".join(labels)) <= set("01")
 
 
 # Several labels

@@ -26,11 +26,11 @@ A cell that stands for a missing label, such as `nan` or `#N/A`, does not count 
 Letter by letter (rule 3) is only one reading where nearly all sequences are peptides, of at most 50 residues, and of
 one length. Labels that recur, at most half as many as proteins, are names or numbers then, and all others are residue
 labels; both with a warning. Numbers with a point or an exponent are numbers, and so are, of such peptides, whole
-numbers of up to 15 digits, none of which begins with a zero, unless they consist of ones and zeros.
+numbers of up to 15 digits, unless they consist of ones and zeros.
 
 A number consists of ASCII digits, a point or none, and perhaps an exponent: `1`, `1.0`, `+1` and `1e0` are the same
-number, and `1_1` is a name. Where all numbers among the classes are whole, they are named as whole numbers: `0.0` and
-`0` are the class `0`. Codes such as `01` are names of their own.
+number, `1_1` is a name, and so are codes that begin with a zero, such as `01`. Where all numbers among the classes are
+whole, they are named as whole numbers: `0.0` and `0` are the class `0`.
 
 From here on labels are spelled as predictions are: several labels and entries of residues divided by `;`, entries that
 are all letters side by side. What was spelled like that already stays as it is.
@@ -42,7 +42,7 @@ from dataclasses import dataclass, replace
 
 from protembed.config.finetune import TaskChoice
 from protembed.config.task import TASKS, Task
-from protembed.data.label_cells import divide_names, read_number, unusual_number
+from protembed.data.label_cells import divide_names, looks_like_number, read_number, unusual_number
 from protembed.data.label_column import (
     SEVERAL,
     SHARE_ALIKE,
@@ -175,7 +175,7 @@ def _are_values(column: Column, labels: Sequence[str]) -> bool:
     unusual = {label: kind for label in labels if (kind := unusual_number(label))}
     numbers = {value for label in labels if (value := read_number(label)) is not None}
     if unusual:
-        num_numbers = sum(label in unusual or read_number(label) is not None for label in labels)
+        num_numbers = sum(label in unusual or looks_like_number(label) for label in labels)
         if num_numbers >= SHARE_ALIKE * len(labels):
             _refuse_unusual_numbers(column, unusual)
     if not are_numbers(labels):
