@@ -17,6 +17,7 @@ from protembed.config.shapes import EncoderShape
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.task import TASKS, Task
 from protembed.data.fasta import ReadReport
+from protembed.data.label_cells import class_order
 from protembed.data.label_inference import InferredLabels, infer_labels
 from protembed.data.label_warnings import class_counts, label_warnings
 from protembed.data.labels import Columns, LabelledProtein, Split, read_labels
@@ -223,7 +224,7 @@ class _Work:
             task=self.final.task,
             target=self.division.final.target,
             classes=self.final.classes,
-            class_counts=dict(class_counts(self.division.final.proteins, self.final.task).most_common()),
+            class_counts=self.class_counts,
             reading=self.inferred.reading,
             method=self.method,
             num_proteins=self.sizes,
@@ -231,6 +232,12 @@ class _Work:
             notes=self.notes,
             warnings=self.warnings,
         )
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Count the proteins of each class, the most frequent first."""
+        counts = class_counts(self.division.final.proteins, self.final.task)
+        return {name: counts[name] for name in sorted(counts, key=lambda name: (-counts[name], class_order(name)))}
 
     @property
     def notes(self) -> list[str]:
