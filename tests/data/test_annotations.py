@@ -100,3 +100,11 @@ def test_a_truncated_archive_is_an_error_never_a_shorter_table(sites):
 def test_a_table_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputNotFoundError, match="nowhere.tsv: No such file"):
         read_sites(tmp_path / "nowhere.tsv")
+
+
+def test_a_table_of_sites_in_another_encoding_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "sites.tsv"
+    path.write_bytes("Protein\tPosition\tLabel\np\t1\tHülle\n".encode("cp1252"))
+
+    with pytest.raises(TableError, match=r"sites.tsv, line 2: character 6 of this line is no UTF-8"):
+        read_sites(path)

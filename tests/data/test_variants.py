@@ -247,3 +247,11 @@ def test_two_wild_types_of_one_name_are_refused_unless_they_are_equal(tmp_path):
 def test_options_that_contradict_each_other_are_refused(options):
     with pytest.raises(ConfigError, match="--wild-type"):
         VariantsConfig(**options)
+
+
+def test_a_table_of_variants_in_another_encoding_is_refused_and_copied_nowhere(tmp_path):
+    path = tmp_path / "variants.csv"
+    path.write_bytes("mutant,sequence,note\nA2G,MAKT,Kern\nK3R,MAKT,Hülle\n".encode("cp1252"))
+
+    with pytest.raises(TableError, match=r"variants.csv, line 3: character 11 of this line is no UTF-8"):
+        list(VariantTable(path, VariantsConfig(), None, "error").read())
