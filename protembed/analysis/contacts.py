@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from protembed import bootstrap
+from protembed.analysis.moved_marks import ShiftedPairs
 from protembed.analysis.scores import Score
-from protembed.analysis.significance import separation_strata
+from protembed.analysis.significance import MarkedValues, separation_strata
 from protembed.data.structures import MIN_SEPARATION
 from protembed.model.heads import average_product_correction
 
@@ -31,17 +32,36 @@ class Pairs:
         second: (pairs,), int64, above `first`.
         is_contact: (pairs,), bool.
         num_residues: residues of which anything is known: the L of precision at L.
+        sequence: The whole protein, a letter for each residue.
     """
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     is_contact: NDArray[np.bool_]
     num_residues: int
+    sequence: str
 
     @property
     def separation(self) -> NDArray[np.int64]:
         """(pairs,), residues."""
         return self.second - self.first
+
+    @property
+    def amino_acids(self) -> NDArray[np.int64]:
+        """(pairs,), a number for the two amino acids of a pair, in either order."""
+        letters = np.frombuffer(self.sequence.encode("ascii"), np.uint8).astype(np.int64)
+        one, other = letters[self.first], letters[self.second]
+        return 256 * np.minimum(one, other) + np.maximum(one, other)
+
+    def marked(self, values: NDArray[np.floating]) -> MarkedValues:
+        """Prepare a test of what heads give to the pairs, (heads, pairs), against contacts."""
+        return MarkedValues(
+            values=values,
+            is_marked=self.is_contact,
+            strata=separation_strata(self.separation),
+            kinds=self.amino_acids,
+            moved=ShiftedPairs(self.first, self.second, self.is_contact, len(self.sequence)),
+        )
 
     def is_in(self, range_name: str) -> NDArray[np.bool_]:
         """Tell which pairs are of a range of `RANGES`, (pairs,)."""
@@ -71,18 +91,25 @@ class PrecisionRow:
     num_proteins: int
 
 
-def pairs_of(is_contact: NDArray[np.bool_], is_known: NDArray[np.bool_]) -> Pairs:
+def pairs_of(is_contact: NDArray[np.bool_], is_known: NDArray[np.bool_], sequence: str) -> Pairs:
     """List the pairs of one protein.
 
     Args:
         is_contact: (residues, residues), symmetric.
         is_known: (residues, residues), symmetric; whether both residues have a place in the structure.
+        sequence: The protein, a letter for each residue.
     """
     first, second = np.triu_indices(len(is_known), MIN_SEPARATION)
     known = is_known[first, second]
     first, second = first[known], second[known]
     num_residues = int(is_known.any(0).sum())
-    return Pairs(first=first, second=second, is_contact=is_contact[first, second], num_residues=num_residues)
+    return Pairs(
+        first=first,
+        second=second,
+        is_contact=is_contact[first, second],
+        num_residues=num_residues,
+        sequence=sequence,
+    )
 
 
 def head_features(maps: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from protembed.analysis.contact_heads import Combination, cross_fitted, fit_contact_head, fit_top_heads
 from protembed.analysis.contacts import Pairs, PrecisionRow, head_precisions, precisions
-from protembed.analysis.significance import HeadSignificance, MarkedValues, permutation_test, separation_strata
+from protembed.analysis.significance import HeadSignificance, permutation_test
 from protembed.errors import TooFewStructuresError
 
 NUM_FOLDS = 6
@@ -35,6 +35,12 @@ class ContactEvidence:
     precisions: Mapping[str, Sequence[PrecisionRow]]
     fitted: Combination | None
     num_proteins: int
+
+    @property
+    def predictor(self) -> Combination | None:
+        """The regression, if it predicts anything: fitted to all proteins, and to some when measured on the others."""
+        is_found = self.fitted is not None and self.fitted.says_anything and "regression" in self.precisions
+        return self.fitted if is_found else None
 
 
 def weigh_contacts(
@@ -69,10 +75,7 @@ def weigh_contacts(
     scores = _held_out_scores(features, proteins, seed) if len(proteins) >= _FEWEST_TO_FIT else {}
     if own is not None:
         scores["own head"] = [own.logits(one) for one in features]
-    marked = (
-        MarkedValues(values=one, is_marked=pairs.is_contact, strata=separation_strata(pairs.separation))
-        for one, pairs in zip(features, proteins, strict=True)
-    )
+    marked = (pairs.marked(one) for one, pairs in zip(features, proteins, strict=True))
     return ContactEvidence(
         head_precisions=long_range[is_measured].mean(0),
         significance=permutation_test(marked, num_permutations=num_permutations, seed=seed),
@@ -88,6 +91,7 @@ def _held_out_scores(features: Features, proteins: Sequence[Pairs], seed: int) -
         "top heads": cross_fitted(fit_top_heads, features, proteins, num_folds=NUM_FOLDS, seed=seed),
         "regression": cross_fitted(fit_contact_head, features, proteins, num_folds=NUM_FOLDS, seed=seed),
     }
-    if not any(one.any() for one in scores["regression"]):
+    # Without any weight all pairs have the same score, which is the bias and seldom zero.
+    if all(np.ptp(one) == 0 for one in scores["regression"]):
         del scores["regression"]
     return scores

@@ -1,4 +1,16 @@
-"""Whether a head attends to what is marked by more than chance, tested within strata of each protein."""
+"""Whether a head attends to what is marked by more than chance, tested within strata of each protein.
+
+Two null hypotheses are tested, and a head's p-value is the larger of the two:
+
+1. Marks are exchangeable within the strata of each protein: residues of the same amino acid and the same part of the
+   chain, or pairs of the same separation, whose values are relative to the mean of their two amino acids. Without this
+   a head that looks for aspartate "attends" to any site that is rich in it.
+2. Marks could be elsewhere on the chain in the same pattern. Neighbours are alike, so that marks in clusters say less
+   than as many marks apart, and the first null hypothesis alone would find too much.
+
+What they leave open: sites that many proteins have at the same place, or copies of one family, are no independent
+examples; `num_above` says in how many proteins the effect is there.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,6 +20,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.stats import false_discovery_control, rankdata
 
+from protembed.analysis.moved_marks import MovedMarks
+
+# Heads with a q-value of at most so much are reported.
+SIGNIFICANT = 0.05
 # Below this many residues apart, each separation is a stratum of its own.
 _FIRST_WIDE_SEPARATION = 24
 # Above it, this many strata for each doubling of the separation: 3 residues wide at 24, 12 % wide everywhere.
@@ -16,6 +32,10 @@ _STRATA_PER_DOUBLING = 6
 _AT_ONCE = 1 << 21
 # Sums of the same ranks in another order differ by about 1e-5 in float32. What is closer than this counts as equal.
 _ROUNDING = 1e-4
+# Means of strata and of amino acids are taken away in turns; they are nearly independent.
+_NUM_CENTRINGS = 4
+# Heads whose ranks are centred at once.
+_HEADS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +46,16 @@ class MarkedValues:
         values: (heads, n), floating; NaN nowhere.
         is_marked: (n,), bool; contacts among pairs, or the residues of a site.
         strata: (n,), int64; marks are exchanged only within a stratum. All zeros where there is but one.
+        kinds: (n,), int64, such as the two amino acids of a pair: ranks are relative to the mean of their kind. None
+            where the strata are of one kind each.
+        moved: How marks are moved along the chain for the second null hypothesis; None where that is not tested.
     """
 
     values: NDArray[np.floating]
     is_marked: NDArray[np.bool_]
     strata: NDArray[np.int64]
+    kinds: NDArray[np.int64] | None = None
+    moved: MovedMarks | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +70,7 @@ class HeadSignificance:
         deviations: (heads,), the statistic in standard deviations of the null distribution; 0 where that has none.
         num_above: (heads,), int64; proteins whose own effect exceeds 0.5.
         num_proteins: proteins in which something could be compared: with a stratum that is marked in part.
+        num_marks: marked residues, or pairs, in such strata; the others say nothing.
         num_permutations: permutations.
     """
 
@@ -54,6 +80,7 @@ class HeadSignificance:
     deviations: NDArray[np.float64]
     num_above: NDArray[np.int64]
     num_proteins: int
+    num_marks: int
     num_permutations: int
 
     def ranking(self) -> NDArray[np.int64]:
@@ -85,20 +112,16 @@ def separation_strata(separation: NDArray[np.int64]) -> NDArray[np.int64]:
 def permutation_test(
     proteins: Iterable[MarkedValues], *, num_permutations: int = 10_000, seed: int = 0
 ) -> HeadSignificance:
-    """Test each head against marks that are permuted within the strata of each protein.
+    """Test each head against marks that are permuted within the strata of each protein, and moved along its chain.
 
     A head's statistic is the sum, over the marked of all proteins, of the rank of its value in the stratum, centred and
     divided by the stratum's size plus one: the stratified rank sum of van Elteren. Ranks make heads of any scale, and
     maps with a few huge values, alike; and the statistic is the mean chance that a marked value exceeds an unmarked
-    one, scaled, so that significance and effect cannot disagree. All heads see the same permutations.
-
-    The null hypothesis is that marks are exchangeable within a stratum. Contacts lie in patches and maps are smooth, so
-    neighbouring pairs are not independent, and p-values of real maps are smaller than proteins drawn anew would give;
-    `num_above` says in how many proteins the effect is there.
+    one, scaled, so that significance and effect cannot disagree. All heads see the same permutations and moves.
 
     Args:
         proteins: one after the other, each with the same heads; only one is held at a time.
-        num_permutations: permutations of all proteins.
+        num_permutations: permutations of all proteins, and as many moves.
         seed: of the permutations.
 
     Raises:
@@ -107,17 +130,20 @@ def permutation_test(
     Source: van Elteren 1960, "On the combination of independent two-sample tests of Wilcoxon"; p-values: Phipson and
         Smyth 2010, "Permutation p-values should never be zero"; false discoveries: Benjamini and Hochberg 1995.
     """
-    moments, num_compared, null = list[NDArray[np.float64]](), 0, np.zeros((num_permutations, 1))
+    moments, num_compared, num_marks = list[NDArray[np.float64]](), 0, 0
+    permuted = moved = np.zeros((num_permutations, 1))  # (permutations, heads)
     for number, protein in enumerate(proteins):
         ranked = _rank(protein)
         moments.append(ranked.moments())
-        num_compared += len(ranked.sizes) > 0
-        permuted = ranked.permutations(num_permutations, np.random.default_rng([seed, number]))
-        null = null + np.concatenate([marks @ ranked.ranks for marks in permuted])  # (permutations, heads)
+        num_compared += bool(ranked.compares.any())
+        num_marks += int(ranked.num_marked[ranked.compares].sum())
+        rng = np.random.default_rng([seed, number])
+        drawn = np.concatenate([marks @ ranked.ranks for marks in ranked.permutations(num_permutations, rng)])
+        permuted = permuted + drawn
+        moved = moved + (drawn if protein.moved is None else ranked.moved(protein.moved, num_permutations, rng))
     of_proteins = np.stack(moments)  # (proteins, 3, heads)
     statistic, variance, scale = of_proteins.sum(0)
-    # Written so that a NaN, which is below nothing, is never significant.
-    p_values = (1 + (~(null < statistic - _ROUNDING)).sum(0)) / (1 + num_permutations)
+    p_values = np.maximum(_p_values(statistic, permuted), _p_values(statistic, moved))
     return HeadSignificance(
         p_values=p_values,
         q_values=np.asarray(false_discovery_control(p_values)),
@@ -125,35 +151,55 @@ def permutation_test(
         deviations=_ratio(statistic, np.sqrt(variance), 0.0),
         num_above=(of_proteins[:, 0] > _ROUNDING).sum(0),
         num_proteins=num_compared,
+        num_marks=num_marks,
         num_permutations=num_permutations,
     )
 
 
+def _p_values(statistic: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute how often the null reaches the statistic, (heads,), from (draws, heads)."""
+    # Written so that a NaN, which is below nothing, is never significant.
+    return np.asarray((1 + (~(null < statistic - _ROUNDING)).sum(0)) / (1 + len(null)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Ranked:
-    """One protein's values as ranks, stratum after stratum; strata that are wholly marked or unmarked are left out.
+    """One protein's values as ranks, stratum after stratum.
 
     Attributes:
         ranks: (n, heads), float32: the rank within the stratum, less its mean, over the stratum's size plus one.
         is_marked: (n,).
+        order: (n,), int64, where each stands in the protein.
         sizes: (strata,).
         num_marked: (strata,).
     """
 
     ranks: NDArray[np.float32]
     is_marked: NDArray[np.bool_]
+    order: NDArray[np.int64]
     sizes: NDArray[np.int64]
     num_marked: NDArray[np.int64]
+
+    @property
+    def compares(self) -> NDArray[np.bool_]:
+        """Which strata are marked in part, (strata,): a wholly marked or unmarked one adds nothing to a sum."""
+        return (self.num_marked > 0) & (self.num_marked < self.sizes)
 
     def moments(self) -> NDArray[np.float64]:
         """Give the statistic, its variance under permutation, and what it is divided by for an effect, (3, heads)."""
         exchanges = self.num_marked * (self.sizes - self.num_marked)
         # The variance of a sum drawn without replacement.
-        per_square = np.repeat(exchanges / (self.sizes * (self.sizes - 1)), self.sizes)
+        per_square = np.repeat(exchanges / (self.sizes * np.maximum(self.sizes - 1, 1)), self.sizes)
         scale = (exchanges / (self.sizes + 1)).sum()
         statistic = self.ranks[self.is_marked].sum(0, dtype=np.float64)
         variance = np.einsum("nh,nh,n->h", self.ranks, self.ranks, per_square)
         return np.stack([statistic, variance, np.full_like(statistic, scale)])
+
+    def moved(self, marks: MovedMarks, num: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Sum the ranks of moved marks, (num, heads)."""
+        ranks = np.empty_like(self.ranks)
+        ranks[self.order] = self.ranks
+        return marks.sums(ranks, num, rng)
 
     def permutations(self, num: int, rng: np.random.Generator) -> Iterator[csr_array]:
         """Yield permuted marks, (some, n), float32, until there were `num`.
@@ -177,15 +223,29 @@ class _Ranked:
 def _rank(protein: MarkedValues) -> _Ranked:
     _, stratum, sizes = np.unique(protein.strata, return_inverse=True, return_counts=True)
     num_marked = np.bincount(stratum, protein.is_marked, len(sizes)).astype(np.int64)
-    compares = (num_marked > 0) & (num_marked < sizes)
     order = np.argsort(stratum, kind="stable")
-    order = order[compares[stratum[order]]]
-    sizes, num_marked = sizes[compares], num_marked[compares]
+    if protein.moved is None:  # what cannot be compared plays no part, and is often most of it
+        compares = (num_marked > 0) & (num_marked < sizes)
+        order = order[compares[stratum[order]]]
+        sizes, num_marked = sizes[compares], num_marked[compares]
     ranks = np.empty((len(order), len(protein.values)), np.float32)
     for end, size in zip(sizes.cumsum(), sizes, strict=True):
         within = slice(end - size, end)
         ranks[within] = (rankdata(protein.values[:, order[within]], axis=1).T - (size + 1) / 2) / (size + 1)
-    return _Ranked(ranks=ranks, is_marked=protein.is_marked[order], sizes=sizes, num_marked=num_marked)
+    if protein.kinds is not None:
+        _centre(ranks, np.repeat(np.arange(len(sizes)), sizes), protein.kinds[order])
+    return _Ranked(ranks=ranks, is_marked=protein.is_marked[order], order=order, sizes=sizes, num_marked=num_marked)
+
+
+def _centre(ranks: NDArray[np.float32], strata: NDArray[np.int64], kinds: NDArray[np.int64]) -> None:
+    """Take from ranks, (n, heads), the mean of their kind, and leave that of their stratum at zero; in place."""
+    _, kind = np.unique(kinds, return_inverse=True)
+    ones, ends = np.ones(len(ranks), np.float32), np.arange(len(ranks) + 1)
+    groupings = [csr_array((ones, groups, ends)) for groups in (kind, strata)]  # (n, groups)
+    for start in range(0, ranks.shape[1], _HEADS_AT_ONCE):
+        some = ranks[:, start : start + _HEADS_AT_ONCE]
+        for members in _NUM_CENTRINGS * groupings:
+            some -= members @ ((members.T @ some) / members.sum(0)[:, None])
 
 
 def _ratio(values: NDArray[np.float64], by: NDArray[np.float64], otherwise: float) -> NDArray[np.float64]:

@@ -71,7 +71,7 @@ class StructureMatches:
             self._partial.append((record, match))
             return None
         is_contact, is_known = contact_map(distances(match))
-        pairs = pairs_of(is_contact, is_known)
+        pairs = pairs_of(is_contact, is_known, record.sequence)
         if row < self._num_held:
             self.contacts[record.sequence] = is_contact
         num_contacts = int(pairs.is_contact.sum())

@@ -195,7 +195,7 @@ def test_attention_on_each_amino_acid_is_that_on_its_residues(tiny_encoder, batc
 def test_features_of_known_pairs_are_those_of_a_contact_head(tiny_encoder, batch, proteins):
     length = len(proteins[12])
     is_contact = np.random.default_rng(0).random((length, length)) < 0.1
-    pairs = pairs_of(is_contact & is_contact.T, np.ones((length, length), bool))
+    pairs = pairs_of(is_contact & is_contact.T, np.ones((length, length), bool), length * "A")
 
     attention, other = read(tiny_encoder, batch, wanted=[Wanted(maps=True, pairs=pairs), Wanted()])
 

@@ -24,7 +24,7 @@ def make_protein(rng, num_residues=50, informative=(), rate=0.1):
     maps = rng.random((NUM_HEADS, num_residues, num_residues))
     for place, head in enumerate(informative):
         maps[head] += is_contact * (1.0 - 0.3 * place)
-    pairs = pairs_of(is_contact, np.ones_like(is_contact))
+    pairs = pairs_of(is_contact, np.ones_like(is_contact), "A" * num_residues)
     return at(pairs, head_features(maps / maps.sum(-1, keepdims=True))), pairs
 
 

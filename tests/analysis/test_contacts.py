@@ -24,12 +24,13 @@ def pairs_at(separations, is_contact, num_residues):
         second=separations,
         is_contact=np.array(is_contact, bool),
         num_residues=num_residues,
+        sequence="A" * (1 + separations.max(initial=0)),
     )
 
 
 def random_pairs(rng, num_residues, rate=0.1):
     drawn = np.triu(rng.random((num_residues, num_residues)) < rate)
-    return pairs_of(drawn | drawn.T, np.ones_like(drawn))
+    return pairs_of(drawn | drawn.T, np.ones_like(drawn), "A" * num_residues)
 
 
 # Pairs
@@ -39,7 +40,7 @@ def test_pairs_are_at_least_six_apart_and_each_is_listed_once():
     is_contact = np.zeros((8, 8), bool)
     is_contact[0, 7] = is_contact[7, 0] = is_contact[0, 5] = is_contact[5, 0] = True
 
-    pairs = pairs_of(is_contact, np.ones((8, 8), bool))
+    pairs = pairs_of(is_contact, np.ones((8, 8), bool), 8 * "A")
 
     assert list(zip(pairs.first, pairs.second, pairs.is_contact, strict=True)) == [
         (0, 6, False),
@@ -53,7 +54,7 @@ def test_residues_without_a_place_in_the_structure_have_no_pairs_and_do_not_coun
     has_place = np.arange(10) != 8
     is_known = has_place[:, None] & has_place
 
-    pairs = pairs_of(np.zeros((10, 10), bool), is_known)
+    pairs = pairs_of(np.zeros((10, 10), bool), is_known, 10 * "A")
 
     assert 8 not in pairs.second
     assert len(pairs.first) == 4 + 3 + 2 + 1 - 3
@@ -63,7 +64,7 @@ def test_residues_without_a_place_in_the_structure_have_no_pairs_and_do_not_coun
 def test_values_are_taken_at_the_pairs():
     matrix = np.arange(2 * 8 * 8).reshape(2, 8, 8)
 
-    values = at(pairs_of(np.zeros((8, 8), bool), np.ones((8, 8), bool)), matrix)
+    values = at(pairs_of(np.zeros((8, 8), bool), np.ones((8, 8), bool), 8 * "A"), matrix)
 
     assert values.tolist() == [[6, 7, 15], [64 + 6, 64 + 7, 64 + 15]]
 

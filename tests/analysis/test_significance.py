@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from protembed.analysis.contacts import at, head_features, pairs_of
 from protembed.analysis.significance import MarkedValues, permutation_test, separation_strata
+from protembed.data.alphabet import AMINO_ACIDS
 
 
 def marked(values, is_marked, strata=None):
@@ -26,12 +27,8 @@ def make_chain(rng, num_residues, num_heads=12, planted=None):
     if planted is not None:
         maps[planted] += is_contact * maps[planted].mean()
     maps /= maps.sum(-1, keepdims=True)
-    pairs = pairs_of(is_contact, np.ones_like(is_contact))
-    return MarkedValues(
-        values=at(pairs, head_features(maps)),
-        is_marked=pairs.is_contact,
-        strata=separation_strata(pairs.separation),
-    )
+    pairs = pairs_of(is_contact, np.ones_like(is_contact), "".join(rng.choice(list(AMINO_ACIDS), num_residues)))
+    return pairs.marked(at(pairs, head_features(maps)))
 
 
 def redrawn(rng, protein):
@@ -58,7 +55,7 @@ def test_each_separation_below_24_is_a_stratum_and_wider_ones_follow_without_gap
 
 
 def test_every_stratum_of_a_protein_but_the_farthest_has_as_many_pairs_as_one_separation():
-    pairs = pairs_of(np.zeros((200, 200), bool), np.ones((200, 200), bool))
+    pairs = pairs_of(np.zeros((200, 200), bool), np.ones((200, 200), bool), 200 * "A")
 
     sizes = np.bincount(separation_strata(pairs.separation))[6:]
 
