@@ -1,8 +1,11 @@
 import io
+from contextlib import contextmanager
 
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.backend_bases import MouseEvent
+from matplotlib.figure import Figure
 
 from protembed.errors import OutputError
 from protembed.report.attention_figures import draw_attention, draw_contacts, draw_heads
@@ -200,3 +203,32 @@ def test_contacts_and_heads_are_drawn_the_same_bytes_each_time(tmp_path, suffix)
         one, two = ((tmp_path / name / f"{figure}.{suffix}").read_bytes() for name in ("one", "two"))
         assert one == two
         assert one.startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
+
+
+def test_heads_and_layers_and_residues_are_numbered_from_one(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("protembed.report.attention_figures.figure_file", lambda path, **size: kept_figure(drawn))
+
+    draw_heads(tmp_path / "heads.png", {"entropy": np.arange(120.0).reshape(6, 20)})
+    draw_contacts(tmp_path / "contacts.png", np.eye(30), np.eye(30, k=-7, dtype=bool), "x", first_residue=101)
+
+    heads, contacts = (figure.axes[0] for figure in drawn)
+    assert heads.get_xticks().tolist() == list(range(1, 21))
+    assert heads.get_yticks().tolist() == list(range(1, 7))
+    (image,) = heads.get_images()
+    # The cell in the middle of which "layer 2, head 16" is holds what belongs to it.
+    assert image.get_cursor_data(event_at(heads, 16, 2)) == 1 * 20 + 15
+    assert contacts.get_images()[0].get_extent() == [100.5, 130.5, 130.5, 100.5]
+    (points,) = contacts.get_lines()
+    assert points.get_xydata()[0].tolist() == [101, 108]
+
+
+@contextmanager
+def kept_figure(drawn):
+    drawn.append(Figure())
+    yield drawn[-1]
+
+
+def event_at(axes, x, y):
+    place = axes.transData.transform((x, y))
+    return MouseEvent("motion_notify_event", axes.figure.canvas, *place)
