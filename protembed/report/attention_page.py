@@ -5,7 +5,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from protembed.report.page import render_page
 from protembed.text import count, printable
 
 _MOST_CONTACT_PIXELS = 400
-# Ten proteins of 300 residues and a model of 6 layers with 20 heads come to less than 5 MB of page.
-_BYTES_PER_PROTEIN = 340_000
-# Steps of a map on the scale of square roots, as many as its share of these bytes allows.
-_LEVELS = (64, 48, 32, 24, 16, 12, 8)
+# A protein whose maps are larger than this is shown with the fewer levels.
+_BYTES_PER_PROTEIN = 600_000
+# Levels of a map on the scale of square roots. The page gives values as intervals, the span of a level.
+_LEVELS = (64, 48)
 _CONTACT_LEVELS = 64
 _COLOURS = {"attention": "magma_r", "statistic": "viridis", "contact": "Blues"}
 _NUM_STOPS = 17
@@ -45,6 +45,7 @@ class ShownProtein:
         truth: (residues, residues), whether two residues touch in the structure; None where there is no structure.
         first_residue: number of the first residue that is shown.
         block: residues on a side of a block of the maps.
+        sites: Labelled residues among those shown, from 0, by label.
     """
 
     id: str
@@ -54,6 +55,7 @@ class ShownProtein:
     truth: NDArray[np.bool_] | None = None
     first_residue: int = 1
     block: int = 1
+    sites: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,7 @@ class AttentionPage:
                 "block": protein.block,
                 "maps": maps,
                 "contacts": _pack_contacts(protein.contacts, protein.truth),
+                "sites": [{"label": printable(label), "at": list(at)} for label, at in protein.sites.items() if at],
             }
         )
 
@@ -156,14 +159,17 @@ def script_data(value: object) -> Markup:
 
 
 def _pack_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:
-    """Round a map (pixels, pixels) to as many levels of its square root as fit into about `num_bytes`."""
+    """Round a map (pixels, pixels) to 64 levels of its square root, or 48 where these exceed about `num_bytes`.
+
+    Level k stands for values from peak · ((k - 0.5) / (levels - 1))² to peak · ((k + 0.5) / (levels - 1))².
+    """
     peak = float(weights.max())
-    roots = np.sqrt(weights / peak) if peak > 0 else np.zeros_like(weights)
+    roots = np.sqrt(weights.astype(np.float64) / peak) if peak > 0 else np.zeros_like(weights)
     for levels in _LEVELS:
         steps = np.rint(roots * (levels - 1)).astype(np.uint8)
         if levels == _LEVELS[-1] or _entropy(steps) * steps.size / 8 <= num_bytes:
             break
-    return {"peak": float(f"{peak:.4g}"), "levels": levels, "pixels": _deflate(steps)}
+    return {"peak": float(f"{peak:.9g}"), "levels": levels, "pixels": _deflate(steps)}
 
 
 def _entropy(steps: NDArray[np.uint8]) -> float:

@@ -6,6 +6,7 @@ const mapView = new View("map");
 const contactView = byId("contacts") && new View("contacts");
 const headName = (layer, head) => `layer ${data.layers[layer]}, head ${data.heads[head]}`;
 const short = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
+const ofBlock = (block) => (block > 1 ? ", the highest of the block" : "");
 const QUARTERS = [0, 0.25, 0.5, 0.75, 1];
 let turn = 0;
 
@@ -14,7 +15,7 @@ async function showMap() {
   const { peak, levels, pixels } = protein.maps[layer * data.heads.length + head];
   const steps = await unpack(pixels);
   if (mine !== turn) return; // meanwhile the reader chose another
-  const side = Math.sqrt(steps.length), block = protein.block, weight = (step) => peak * (step / (levels - 1)) ** 2;
+  const side = Math.sqrt(steps.length), block = protein.block, value = (step) => peak * (clamp(step, 0, levels - 1) / (levels - 1)) ** 2;
   mapView.show({
     protein, side, block,
     title: `${short(protein.id)}: ${headName(layer, head)}`,
@@ -28,9 +29,8 @@ async function showMap() {
     },
     pair(row, column) {
       const step = steps[row * side + column];
-      const words = step || !peak ? spell(weight(step), 2) : `below ${spell(weight(0.5), 1)}`;
       const cells = `${cellName(this, row)} → ${cellName(this, column)}`;
-      return `${cells}: ${block > 1 && step ? "up to " : ""}${words}`;
+      return `${cells}: ${between(value(step - 0.5), value(step + 0.5))}${ofBlock(block)}`;
     },
   });
   performance.mark("first picture");
@@ -40,28 +40,31 @@ async function showContacts() {
   const protein = data.proteins[chosen.protein], contacts = protein.contacts;
   byId("contacts").hidden = !contacts;
   if (!contacts) return;
+  byId("contacts-unpredicted").hidden = contacts.predicted;
   const pixels = await unpack(contacts.pixels);
   if (protein !== data.proteins[chosen.protein]) return;
-  const side = Math.sqrt(pixels.length), share = (pixel) => pixels[pixel] / (contacts.levels - 1);
+  const side = Math.sqrt(pixels.length), { block, levels, predicted, known } = contacts;
+  const value = (step) => clamp(step, 0, levels - 1) / (levels - 1);
+  const scale = { title: "predicted", stops: scales.contact, marks: QUARTERS.map((mark) => [mark, spell(mark)]) };
   contactView.show({
-    protein, side, block: contacts.block,
-    title: `${short(protein.id)}: contacts`,
+    protein, side, block,
+    title: `${short(protein.id)}: contacts${predicted ? "" : " in the structure"}`,
     file: `${short(protein.id)}_contacts`,
     image: paint(side, (pixel) => {
       const row = Math.floor(pixel / side), column = pixel % side;
       if (row === column) return channels(FAINT);
-      if (row < column) return shade(scales.contact, share(pixel));
+      if (row < column) return predicted ? shade(scales.contact, value(pixels[pixel])) : [255, 255, 255];
       return pixels[pixel] ? channels(TRUTH) : [255, 255, 255];
     }),
     axes: ["residue", "residue"],
-    scale: { title: "predicted", stops: scales.contact, marks: QUARTERS.map((mark) => [mark, spell(mark)]) },
-    legend: contacts.known && "structure",
+    scale: predicted ? scale : null,
+    legend: known && "structure",
     pair(row, column) {
       const [low, high] = [Math.min(row, column), Math.max(row, column)];
       if (low === high) return cellName(this, low);
-      const words = [];
-      if (contacts.predicted) words.push(`predicted ${spell(share(low * side + high), 2)}`);
-      if (contacts.known) words.push(`${pixels[high * side + low] ? "in contact" : "no contact"} in the structure`);
+      const words = [], step = pixels[low * side + high];
+      if (predicted) words.push(`predicted ${between(value(step - 0.5), value(step + 0.5))}${ofBlock(block)}`);
+      if (known) words.push(`${pixels[high * side + low] ? "in contact" : "no contact"} in the structure`);
       return `${cellName(this, low)} – ${cellName(this, high)}: ${words.join(", ")}`;
     },
   });

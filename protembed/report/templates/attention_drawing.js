@@ -5,8 +5,21 @@ const byId = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const spell = (value, digits = 3) =>
   value === null ? "undefined" : new Intl.NumberFormat("en", { maximumSignificantDigits: digits }).format(value);
+// A level stands for an interval. Its ends are rounded away from each other, so that the value lies between them: by a
+// millionth for the arithmetic, then to two digits.
+function outward(value, round) {
+  const unit = 10 ** (Math.floor(Math.log10(value)) - 1);
+  return spell(round(value / unit) * unit, 2);
+}
+
+function between(low, high) {
+  if (high === 0) return "0";
+  const to = outward(high * (1 + 1e-6), Math.ceil);
+  return low > 0 ? `${outward(low * (1 - 1e-6), Math.floor)}–${to}` : `below ${to}`;
+}
+
 const DENSITY = 2; // canvas pixels for each pixel of the layout, so that text is sharp on any screen
-const FONT = "system-ui, sans-serif", INK = "#1d1d1f", FAINT = "#e4e4e7", TRUTH = "#d9730d";
+const FONT = "system-ui, sans-serif", INK = "#1d1d1f", FAINT = "#e4e4e7", TRUTH = "#d9730d", SITE = "#1a7f4b";
 
 // Colours
 
@@ -132,8 +145,11 @@ const PLOT = 540, LEFT = 66, TOP = 30, WIDTH = 704, HEIGHT = 624, LEAST_CELLS = 
 const residue = (protein, index) => `${protein.sequence[index]}${protein.first + index}`;
 
 function cellName({ protein, block }, cell) {
-  const last = Math.min((cell + 1) * block, protein.sequence.length) - 1;
-  return block === 1 ? residue(protein, cell) : `${residue(protein, cell * block)}–${residue(protein, last)}`;
+  const first = cell * block, last = Math.min(first + block, protein.sequence.length) - 1;
+  const isThere = ({ at }) => at.some((index) => first <= index && index <= last);
+  const labels = protein.sites.filter(isThere).map(({ label }) => short(label)).join(", ");
+  const name = block === 1 ? residue(protein, first) : `${residue(protein, first)}–${residue(protein, last)}`;
+  return labels ? `${name} (${labels})` : name;
 }
 
 function rangeName(picture, cell, span) {
@@ -171,23 +187,35 @@ function drawAxes(pen, picture, { left, top, span }) {
   pen.text(8, TOP + PLOT / 2, picture.axes[0], { align: "middle", turned: true });
 }
 
+// Labelled residues, along the upper and the right edge, where no numbers are.
+function drawSites(pen, { protein, block }, { left, top, span }) {
+  const unit = PLOT / span, thick = Math.max(unit, 2);
+  for (const cell of new Set(protein.sites.flatMap(({ at }) => at.map((index) => Math.floor(index / block))))) {
+    const [x, y] = [cell - left, cell - top];
+    if (x >= 0 && x < span) pen.rect(LEFT + (x + 0.5) * unit - thick / 2, TOP - 6, thick, 5, { fill: SITE });
+    if (y >= 0 && y < span) pen.rect(LEFT + PLOT + 1, TOP + (y + 0.5) * unit - thick / 2, 5, thick, { fill: SITE });
+  }
+}
+
 function drawScale(pen, { scale, legend }) {
   const x = LEFT + PLOT + 16, y = TOP + 22, height = 200, steps = 50;
+  if (legend) {
+    pen.rect(x, y + height + 18, 12, 12, { fill: TRUTH });
+    pen.text(x + 18, y + height + 24, legend, { size: 11 });
+  }
+  if (!scale) return;
   pen.text(x, TOP + 6, scale.title);
   for (let step = 0; step < steps; step++) {
     const share = 1 - step / (steps - 1); // each a little too tall, so that no gap shows between two
     pen.rect(x, y + (step * height) / steps, 12, height / steps + 0.6, { fill: css(scale.stops, share) });
   }
   for (const [share, words] of scale.marks) pen.text(x + 18, y + (1 - share) * height, words, { size: 11 });
-  if (legend) {
-    pen.rect(x, y + height + 18, 12, 12, { fill: TRUTH });
-    pen.text(x + 18, y + height + 24, legend, { size: 11 });
-  }
 }
 
 function drawPicture(pen, picture, view) {
   pen.text(LEFT, TOP - 14, picture.title, { size: 13, bold: true });
   pen.picture(picture.image, view, LEFT, TOP, PLOT);
   drawAxes(pen, picture, view);
+  drawSites(pen, picture, view);
   drawScale(pen, picture);
 }

@@ -33,6 +33,9 @@ class View {
     byId(`${this.figure}-blocks`).textContent = block > 1
       ? `Of the ${protein.sequence.length} residues each cell shows a block of ${size}, by the highest value in it.`
       : "";
+    const list = (at) => at.slice(0, 20).map((index) => residue(protein, index)).join(", ") + (at.length > 20 ? ", …" : "");
+    const labels = protein.sites.map(({ label, at }) => `${short(label)} (${list(at)})`);
+    byId(`${this.figure}-sites`).textContent = labels.length ? `Green marks at the edges: ${labels.join("; ")}.` : "";
     if (isSameProtein) this.draw(); // where the reader has zoomed in, the next head is seen too
     else this.showAll();
   }
