@@ -30,6 +30,7 @@ def inspect_attention(
 
         def show_plan(plan: "AttentionPlan") -> None:
             display.say(describe_plan(plan))
+            display.warn(plan.warnings)
             counter.expect(plan.num_residues)
 
         summary = inspect(
@@ -42,17 +43,14 @@ def inspect_attention(
             on_protein=counter.advance,
         )
     display.say_model(model)
-    display.warn(summary.warnings)
+    display.warn([warning for warning in summary.warnings if warning not in summary.plan.warnings])
     contacts = ", contacts" if summary.has_contacts else ""
     display.summary(
         summary,
         f"{summary.output}: statistics of every head over {count(summary.num_proteins, 'protein')}; maps{contacts} "
         f"and figures of {summary.num_maps:,}",
         *describe_precisions(summary),
-        *(
-            f"sites.tsv: {count(number, 'head')} with attention to {label!r} (q of at most 0.05)"
-            for label, number in summary.num_following.items()
-        ),
+        *describe_sites(summary),
     )
 
 
@@ -73,4 +71,17 @@ def describe_precisions(summary: "AttentionSummary") -> list[str]:
                 f"{row['predictor']}, long-range precision at {row['pairs']}: {row['precision']:.3f}{span}; "
                 f"random pairs {row['random']:.3f}"
             )
+    return lines
+
+
+def describe_sites(summary: "AttentionSummary") -> list[str]:
+    """Say how many heads attend to the residues of each label, and on what that rests."""
+    lines = []
+    for label, found in summary.sites.items():
+        heads, proteins = count(summary.num_following[label], "head"), count(found.num_proteins, "protein")
+        residues = f"{found.num_compared:,} of {count(found.num_residues, 'labelled residue')}"
+        lines.append(
+            f"sites.tsv: {heads} with attention to {label!r} beyond that to its amino acids (q of at most 0.05); "
+            f"compared: {residues} in {proteins}"
+        )
     return lines

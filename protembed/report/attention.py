@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from protembed.analysis.attention import ALL_STATISTICS
 from protembed.analysis.evidence import ContactEvidence
-from protembed.analysis.significance import HeadSignificance
+from protembed.analysis.site_marks import SiteResult
 from protembed.analysis.structure_matches import ShownByStructure
 from protembed.data.fasta import Record
 from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION
@@ -19,7 +19,10 @@ from protembed.report.attention_words import spell_column
 from protembed.text import count, printable
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
-SITE_COLUMNS = ("label", "layer", "head", "effect", "p", "q", "proteins")
+SITE_COLUMNS = (
+    *("label", "layer", "head", "effect", "p", "q", "proteins"),
+    *("compared_proteins", "residues", "compared_residues", "segments"),
+)
 PRECISION_COLUMNS = (
     "predictor",
     "range",
@@ -74,13 +77,15 @@ def precision_rows(evidence: ContactEvidence) -> Iterator[list[Any]]:
             ]
 
 
-def site_rows(significance: Mapping[str, HeadSignificance], num_heads: int) -> Iterator[list[Any]]:
+def site_rows(results: Mapping[str, SiteResult], num_heads: int) -> Iterator[list[Any]]:
     """Describe how each head attends to each kind of site, the most significant first."""
-    for label, found in significance.items():
+    for label, result in results.items():
+        found = result.significance
         for number in found.ranking().tolist():
             yield [
                 *(label, number // num_heads + 1, number % num_heads + 1, float(found.effects[number])),
                 *(float(found.p_values[number]), float(found.q_values[number]), int(found.num_above[number])),
+                *(found.num_proteins, result.num_residues, found.num_marks, result.num_segments),
             ]
 
 
@@ -95,24 +100,55 @@ def structure_row(shown: ShownByStructure) -> list[Any]:
     ]
 
 
-def page_tables(means: NDArray[np.float64], evidence: ContactEvidence | None) -> list[Table]:
-    """Make the tables of the page: every head, and how precisely contacts are predicted."""
+def page_tables(
+    means: NDArray[np.float64], evidence: ContactEvidence | None, sites: Mapping[str, SiteResult]
+) -> list[Table]:
+    """Make the tables of the page: heads that attend to sites, how precisely contacts are predicted, and every head."""
+    tables = [_sites_table(sites, means.shape[2])] if sites else []
+    if evidence is not None:
+        tables += _contact_tables(evidence)
+    return [*tables, _heads_table(means, evidence)]
+
+
+def _sites_table(sites: Mapping[str, SiteResult], num_heads: int) -> Table:
+    """List, for each label, the heads that attend to its residues, or else the one that comes nearest."""
+    following = {label: max(1, result.num_following) for label, result in sites.items()}
+    rows = [
+        row for label, result in sites.items() for row in [*site_rows({label: result}, num_heads)][: following[label]]
+    ]
+    note = (
+        "Heads whose attention to the labelled residues exceeds that to other residues of the same amino acid in the "
+        "same protein, and that to residues in the same pattern elsewhere in it (q of at most 0.05). Effect: the "
+        "chance that a labelled residue receives more attention than an unlabelled one of its amino acid; 0.5 is none."
+    )
+    if nothing := [label for label, result in sites.items() if not result.num_following]:
+        note += f" No head attends to {', '.join(map(repr, nothing))}: the row shows the head that comes nearest."
+    # "proteins" means something else in the table of contacts.
+    header = [spell_column("contact_proteins" if column == "proteins" else column) for column in SITE_COLUMNS]
+    return Table(title="Heads that attend to sites", header=header, rows=rows, note=note)
+
+
+def _heads_table(means: NDArray[np.float64], evidence: ContactEvidence | None) -> Table:
     header = [spell_column(column) for column in head_columns(evidence)]
     note = "Means over all residues of all proteins; shares are of the attention that a residue gives."
     if evidence is not None:
         note += (
-            " Contact effect: the chance that a pair in contact gets more than another pair of the same separation;"
-            " q: its p, corrected for the number of heads."
+            " Contact effect: the chance that a pair in contact gets more than another pair of the same separation,"
+            " beyond what their amino acids receive elsewhere in the protein; q: its p, corrected for the number of"
+            " heads."
         )
-    heads = Table(title="Heads", header=header, rows=list(head_rows(means, evidence)), note=note)
-    if evidence is None:
-        return [heads]
+    return Table(title="Statistics of every head", header=header, rows=list(head_rows(means, evidence)), note=note)
+
+
+def _contact_tables(evidence: ContactEvidence) -> list[Table]:
     header = [spell_column(column) for column in PRECISION_COLUMNS]
     rows = list(precision_rows(evidence))
     if not rows:  # one protein alone, and no contact head
-        return [heads]
+        return []
     note = f"{count(evidence.num_proteins, 'protein')} with a structure, each predicted by what was made without it."
-    return [Table(title="Contacts", header=header, rows=rows, note=note), heads]
+    if "regression" not in evidence.precisions and evidence.num_proteins > 1:
+        note += " The regression over all heads selected no heads: it predicts nothing, and is not listed."
+    return [Table(title="Precision of predicted contacts", header=header, rows=rows, note=note)]
 
 
 def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residue: int = 1) -> None:

@@ -1,6 +1,6 @@
 """The first proteins of an inspection, to be looked at: figures, predicted contacts, and the page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from protembed.analysis.attention import (
 )
 from protembed.analysis.blocks import block_size, pixels_on_a_side
 from protembed.analysis.evidence import ContactEvidence
+from protembed.analysis.site_marks import SiteResult
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
@@ -38,15 +39,22 @@ class Gallery:
         config: which region, and the format of the figures.
         directory: of the results.
         truths: the contacts of structures, (residues, residues), by sequence.
+        sites: Lists the labelled residues of a protein, from 0, by label.
     """
 
     reader: AttentionReader
     config: AttentionConfig
     directory: Path
     truths: Mapping[str, NDArray[np.bool_]]
+    sites: Callable[[Record], Mapping[str, Sequence[int]]]
 
     def show(
-        self, records: Sequence[Record], engine: Engine, means: NDArray[np.float64], evidence: ContactEvidence | None
+        self,
+        records: Sequence[Record],
+        engine: Engine,
+        means: NDArray[np.float64],
+        evidence: ContactEvidence | None,
+        of_sites: Mapping[str, SiteResult],
     ) -> None:
         """Read the maps of some proteins once more, now that there may be a contact head, and show them.
 
@@ -55,6 +63,7 @@ class Gallery:
             engine: computes.
             means: (statistics, layer, head), of all proteins.
             evidence: what the heads know of contacts; None without structures.
+            of_sites: Which heads attend to sites, by label; empty without sites.
         """
         reader = self.reader
         page = AttentionPage([layer + 1 for layer in reader.layers], [head + 1 for head in reader.heads])
@@ -68,7 +77,7 @@ class Gallery:
         for path in self._figure_paths("heads"):
             draw_heads(path, dict(zip(names, means[: len(STATISTICS)], strict=False)))
         if records:
-            text = page.render(named, page_tables(means, evidence), protembed.__version__)
+            text = page.render(named, page_tables(means, evidence, of_sites), protembed.__version__)
             write_text(self.directory / "report.html", text)
 
     def _read(
@@ -92,7 +101,7 @@ class Gallery:
             write_contacts(path.with_suffix(".tsv"), protein.contacts)
             write_casp(path.with_suffix(".rr"), record, protein.contacts)
             for path in self._figure_paths(f"{name}-contacts"):
-                draw_contacts(path, shown.contacts, shown.truth, record.id)
+                draw_contacts(path, shown.contacts, shown.truth, record.id, shown.first_residue)
 
     def _region_of(self, record: Record, protein: ProteinAttention, most_pixels: int) -> ShownProtein:
         """Choose what is shown of a protein."""
@@ -102,11 +111,15 @@ class Gallery:
         return ShownProtein(
             id=record.id,
             sequence=record.sequence[part],
-            maps=protein.maps,
+            maps=protein.maps.astype(self.config.dtype),  # as the arrays have it, so that the page agrees with them
             contacts=None if protein.contacts is None else protein.contacts[part, part],
             truth=None if truth is None else truth[part, part],
             first_residue=part.start + 1,
             block=block_size(part.stop - part.start, most_pixels),
+            sites={
+                label: [place - part.start for place in places if part.start <= place < part.stop]
+                for label, places in self.sites(record).items()
+            },
         )
 
     def _figure_paths(self, name: str) -> list[Path]:

@@ -28,6 +28,10 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "high": "95 % interval to",
         "random": "random pairs",
         "same_separations": "pairs of the same separations",
+        "effect": "effect (0.5: none)",
+        "compared_proteins": "proteins compared",
+        "residues": "labelled residues",
+        "compared_residues": "of these compared",
     }
 )
 

@@ -20,8 +20,7 @@ from protembed.analysis.contact_heads import Combination
 from protembed.analysis.evidence import ContactEvidence
 from protembed.analysis.footprint import TOKENS_PER_CHUNK, Footprint, Length
 from protembed.analysis.kept_maps import KeptMaps
-from protembed.analysis.significance import HeadSignificance
-from protembed.analysis.site_marks import SiteMarks
+from protembed.analysis.site_marks import SiteMarks, SiteResult, site_warnings
 from protembed.analysis.structure_matches import StructureMatches
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
@@ -54,7 +53,6 @@ from protembed.report.attention_gallery import Gallery
 from protembed.report.card import pretrained_card
 
 _STATISTICS = "heads.tsv"
-_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +66,7 @@ class AttentionPlan:
         longest: its residues.
         memory_bytes: the most that will be held at once, about.
         disk_bytes: of the results, about.
+        warnings: What the user should know before anything is computed.
     """
 
     num_proteins: int
@@ -76,6 +75,28 @@ class AttentionPlan:
     longest: int
     memory_bytes: int
     disk_bytes: int
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSummary:
+    """On how much the result of a label rests.
+
+    Attributes:
+        num_proteins: Proteins in which anything could be compared.
+        num_residues: Labelled residues.
+        num_compared: Labelled residues with an unlabelled residue of the same amino acid to compare with.
+    """
+
+    num_proteins: int
+    num_residues: int
+    num_compared: int
+
+    @classmethod
+    def of(cls, result: SiteResult) -> "SiteSummary":
+        """Summarise a label's tests."""
+        found = result.significance
+        return cls(num_proteins=found.num_proteins, num_residues=result.num_residues, num_compared=found.num_marks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +114,7 @@ class AttentionSummary:
             without structures.
         warnings: what the user should know about the input, and about what came of it.
         num_following: of each label of the sites, the heads that attend to them with a q of at most 0.05.
+        sites: On how much the result of each label rests.
         plan: what it was reckoned to take.
     """
 
@@ -105,6 +127,7 @@ class AttentionSummary:
     precisions: Sequence[Mapping[str, Any]]
     warnings: Sequence[str]
     num_following: Mapping[str, int]
+    sites: Mapping[str, SiteSummary]
     plan: AttentionPlan
 
 
@@ -181,13 +204,14 @@ class _Inspection:
         self._rows: list[Sequence[Any]] = []
         self._kept: list[Record] = []
         self._evidence: ContactEvidence | None = None
-        self._of_sites: dict[str, HeadSignificance] = {}
+        self._of_sites: dict[str, SiteResult] = {}
 
     def plan(self, records: Iterable[Record], engine: Engine) -> AttentionPlan:
         """Decide what is wanted of each protein, and reckon what that will take.
 
         Raises:
             NotEnoughRoomError: this machine has not enough.
+            TableError: A site lies beyond its protein, or all sites name proteins that are not there.
             TooFewStructuresError: there are structures, and none shows a protein.
         """
         config, reader = self._config, self._reader
@@ -198,6 +222,7 @@ class _Inspection:
             self._want(row, record, footprint)
         if config.structures and not self._structures.shown:
             raise TooFewStructuresError(0, self._structures.warnings())
+        warnings = self._sites.check_found()
         memory = footprint.memory_bytes(engine.pool.num_workers, engine.tokens_per_pack)
         footprint.check_memory(engine, self._checkpoint.device)
         footprint.check_disk(self._directory)
@@ -208,6 +233,7 @@ class _Inspection:
             longest=footprint.longest.num_residues,
             memory_bytes=peak_memory(torch.device("cpu")) + memory,
             disk_bytes=footprint.disk_bytes,
+            warnings=warnings,
         )
 
     def read_all(self, records: Iterable[Record], engine: Engine, on_protein: Callable[[int], None]) -> None:
@@ -225,8 +251,10 @@ class _Inspection:
         if self._config.sites is not None:
             self._weigh_sites()
         truths = self._structures.contacts
-        gallery = Gallery(reader=self._reader, config=self._config, directory=directory, truths=truths)
-        gallery.show(self._kept, engine, means, self._evidence)
+        gallery = Gallery(
+            reader=self._reader, config=self._config, directory=directory, truths=truths, sites=self._sites.labelled
+        )
+        gallery.show(self._kept, engine, means, self._evidence, self._of_sites)
         write_figures(directory / _STATISTICS, head_columns(self._evidence), head_rows(means, self._evidence))
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
         write_json(directory / "meta.json", self._facts(report))
@@ -258,10 +286,9 @@ class _Inspection:
             num_refused=len(report.refused),
             has_contacts=self._reader.contact_head is not None,
             precisions=[dict(zip(PRECISION_COLUMNS, row, strict=True)) for row in rows],
-            warnings=[*report.warnings(), *self._warnings],
-            num_following={
-                label: int((found.q_values <= _SIGNIFICANT).sum()) for label, found in self._of_sites.items()
-            },
+            warnings=[*report.warnings(), *plan.warnings, *self._warnings],
+            num_following={label: result.num_following for label, result in self._of_sites.items()},
+            sites={label: SiteSummary.of(result) for label, result in self._of_sites.items()},
             plan=plan,
         )
 
@@ -270,7 +297,7 @@ class _Inspection:
         is_kept, num_residues = row < self._config.num_maps, len(record.sequence)
         file = self._maps.file(row, record) if is_kept else None
         region = parse_region(self._config.region if is_kept else None, num_residues)
-        pairs, is_annotated = self._structures.find(row, record), record.id in self._sites
+        pairs, is_annotated = self._structures.find(row, record), self._sites.find(record)
         if file or pairs or is_annotated:
             self._wanted[row] = Wanted(file=file, region=region, pairs=pairs, received=is_annotated)
         footprint.add(
@@ -311,14 +338,17 @@ class _Inspection:
         write_figures(self._directory / "structures.tsv", STRUCTURE_COLUMNS, map(structure_row, self._structures.shown))
         write_figures(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
         if evidence.fitted is None:
-            self._warnings.append("one protein alone has a structure: no contact head is fitted, for that needs two")
+            self._warnings.append(
+                "only one protein has a structure: no contact head is fitted, because that needs two, and which heads "
+                "follow contacts rests on one protein"
+            )
             return
-        if not evidence.fitted.says_anything:
-            self._warnings.append("the regression over all heads found nothing to go by: no contact head is kept of it")
+        if evidence.predictor is None:
+            self._warnings.append("the regression over all heads selected no heads; no contact head is saved")
             return
         if head is None:
-            self._reader = replace(self._reader, contact_head=evidence.fitted.head())
-        with_head = replace(self._checkpoint, contact_head=evidence.fitted.head())
+            self._reader = replace(self._reader, contact_head=evidence.predictor.head())
+        with_head = replace(self._checkpoint, contact_head=evidence.predictor.head())
         facts = {"contact head": f"L1 regression over all heads, fitted to {evidence.num_proteins} structures"}
         with atomic_directory(self._directory / "model") as directory:
             write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
@@ -326,7 +356,7 @@ class _Inspection:
     def _weigh_sites(self) -> None:
         config, num_heads = self._config, self._checkpoint.encoder.shape.num_heads
         self._of_sites = self._sites.weigh(num_permutations=config.num_permutations, seed=config.seed)
-        self._warnings += self._sites.warnings()
+        self._warnings += site_warnings(self._of_sites.items())
         write_figures(self._directory / "sites.tsv", SITE_COLUMNS, site_rows(self._of_sites, num_heads))
 
 

@@ -33,9 +33,10 @@ SECONDS = 10
 @pytest.fixture(scope="module")
 def path(tmp_path_factory, make_shown, make_contacts):
     page = AttentionPage([1, 2], [1, 2, 3])
-    page.add(make_shown(id="P12345", **make_contacts()))
+    page.add(make_shown(id="P12345", sites={"binding": [12, 33]}, **make_contacts()))
     page.add(make_shown(id=HOSTILE, num_residues=30, first_residue=101, seed=1))
     page.add(make_shown(id="long", num_residues=200, seed=2))
+    page.add(make_shown(id="known", seed=3, truth=make_contacts()["truth"]))
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page.render(STATISTICS, [TABLE], "1.2.3"), encoding="utf-8")
     return path
@@ -53,6 +54,24 @@ def browser(tmp_path_factory):
     service = webdriver.ChromeService(shutil.which("chromedriver"))
     with webdriver.Chrome(options, service) as browser:
         yield browser
+
+
+# What is said of each pair of a map.
+READ_ALL = """
+const place = arguments[0];
+const { peak, levels, pixels } = data.proteins[0].maps[place], top = levels - 1;
+return unpack(pixels).then((steps) => {
+  const value = (step) => peak * (clamp(step, 0, top) / top) ** 2;
+  return Array.from(steps, (step) => `: ${between(value(step - 0.5), value(step + 0.5))}`);
+});
+"""
+
+
+def interval(text):
+    """Both ends of what is read out."""
+    words = text.split(": ")[1]
+    low, high = ("0", words.removeprefix("below ")) if words.startswith("below ") else words.split("–")
+    return float(low), float(high)
 
 
 class Page:
@@ -186,7 +205,7 @@ def test_statistics_and_columns_have_names_and_units_that_a_reader_knows(browser
     page = AttentionPage([1, 2], [1, 2, 3])
     page.add(make_shown())
     statistics = dict(zip(map(spell_column, ALL_STATISTICS), means, strict=True))
-    (tmp_path / "report.html").write_text(page.render(statistics, page_tables(means, None), "1"), encoding="utf-8")
+    (tmp_path / "report.html").write_text(page.render(statistics, page_tables(means, None, {}), "1"), encoding="utf-8")
     browser.get((tmp_path / "report.html").as_uri())
 
     def texts(selector):
@@ -206,11 +225,41 @@ def test_pointing_at_a_pair_names_it_with_its_weight(page, make_shown):
     faint = page.text("map-pair")
     page.hover(12, 12, 40)
 
-    (weight,) = shown.maps[0, 0, [12], [12]]
-    name = f"{shown.sequence[12]}13"
-    assert faint.startswith(f"{shown.sequence[11]}12 → {shown.sequence[33]}34: ")
+    name = f"{shown.sequence[12]}13 (binding)"
+    assert faint.startswith(f"{shown.sequence[11]}12 → {shown.sequence[33]}34 (binding): ")
     assert page.text("map-pair").startswith(f"{name} → {name}: 0.")
-    assert float(page.text("map-pair").split(": ")[1]) == pytest.approx(weight, rel=0.1)
+    low, high = interval(page.text("map-pair"))
+    assert low <= shown.maps[0, 0, 12, 12] <= high < 1.15 * low
+
+
+def test_each_pair_reads_an_interval_that_holds_its_value(page, make_shown):
+    spans = page.browser.execute_script(READ_ALL, 5)
+
+    values = make_shown().maps[1, 2].ravel()
+    assert len(spans) == len(values)
+    for text, value in zip(spans, values.tolist(), strict=True):
+        low, high = interval(text)
+        assert low <= value <= high
+
+
+def test_labelled_residues_are_marked_and_named(page):
+    assert page.text("map-sites").startswith("Green marks at the edges: binding (")
+    page.choose("protein", "long")
+    page.until(lambda: page.title().startswith("long"))
+    assert page.text("map-sites") == ""
+
+
+def test_without_a_prediction_none_is_drawn(page):
+    page.choose("protein", "known")
+    page.until(lambda: page.title("contacts") == "known: contacts in the structure")
+
+    assert page.get("contacts-unpredicted").is_displayed()
+    svg = page.download("contacts-svg", "known_contacts.svg")
+    assert b">structure<" in svg
+    assert b">predicted<" not in svg
+    page.choose("protein", "P12345")
+    page.until(lambda: page.title("contacts") == "P12345: contacts")
+    assert not page.get("contacts-unpredicted").is_displayed()
 
 
 def test_numbers_begin_where_the_region_begins(page):
@@ -229,6 +278,7 @@ def test_blocks_of_a_long_protein_are_named_by_their_ends(page, make_shown):
 
     letters = make_shown(num_residues=200, seed=2).sequence
     assert page.text("map-pair").startswith(f"{letters[0]}1–{letters[1]}2 → {letters[198]}199–{letters[199]}200: ")
+    assert page.text("map-pair").endswith(", the highest of the block")
     assert (
         page.text("map-caption")
         == f"Rows {letters[0]}1 to {letters[199]}200, columns {letters[0]}1 to {letters[199]}200."
@@ -302,7 +352,8 @@ def test_contacts_are_told_by_prediction_and_structure_from_either_triangle(page
     assert texts[0] == texts[1]
     assert texts[0].endswith(", in contact in the structure")
     assert f"{row + 1} – " in texts[0]
-    assert ": predicted 0.9" in texts[0]
+    low, high = interval(texts[0].split(",")[0].replace("predicted ", ""))
+    assert low <= make_contacts()["contacts"][row, column] <= high
     page.choose("protein", "long")  # of which none are known
     page.until(lambda: not page.get("contacts").is_displayed())
     page.choose("protein", "P12345")

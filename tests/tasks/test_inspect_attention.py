@@ -1,7 +1,9 @@
+import base64
 import csv
 import gzip
 import json
 import re
+import zlib
 from pathlib import Path
 
 import h5py
@@ -133,6 +135,10 @@ def weighed_with_head(monkeypatch, request):
     return request.getfixturevalue("weighed")
 
 
+def page_data(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page).group(1))
+
+
 def rows_of(path):
     with path.open() as stream:
         return list(csv.DictReader(stream, delimiter="\t"))
@@ -193,7 +199,7 @@ def test_one_protein_alone_is_weighed_and_nothing_is_fitted_to_it(tiny_model, sh
     summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
 
     assert (summary.num_structures, summary.precisions) == (1, [])
-    assert "no contact head is fitted, for that needs two" in summary.warnings[-1]
+    assert "no contact head is fitted, because that needs two" in summary.warnings[-1]
     assert all(0 <= float(row["long_range_p_at_l"]) <= 1 for row in rows_of(output / "heads.tsv"))
     assert len(rows_of(output / "structures.tsv")) == 1
     assert not (output / "model").exists()
@@ -241,29 +247,65 @@ def test_structures_as_they_come_are_used_and_named(tiny_model, shown_fasta, tmp
     assert "contacts are between C-alpha atoms, not C-beta: alpha chain A" in summary.warnings[1]
 
 
-def test_a_regression_that_finds_nothing_is_no_result(tiny_model, shown_fasta, tmp_path, monkeypatch):
+@pytest.mark.parametrize("finds_in_all", [False, True], ids=["never", "in all proteins together alone"])
+def test_a_regression_that_finds_nothing_is_no_result(tiny_model, shown_fasta, tmp_path, monkeypatch, finds_in_all):
     def nothing(features, proteins):
-        return Combination(weight=np.zeros(len(features[0])), bias=-3.0)
+        finds = finds_in_all and len(proteins) == len(STRUCTURES)
+        return Combination(weight=np.full(len(features[0]), float(finds)), bias=-3.0)
 
     monkeypatch.setattr("protembed.analysis.evidence.fit_contact_head", nothing)
     config = AttentionConfig(output=tmp_path / "out", structures=STRUCTURES, num_permutations=200, num_maps=1)
 
     summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
 
-    assert "found nothing to go by" in summary.warnings[-1]
+    assert "the regression over all heads selected no heads" in summary.warnings[-1]
     assert not (tmp_path / "out" / "model").exists()
     assert not (tmp_path / "out" / "contacts").exists()
+    assert not list((tmp_path / "out" / "figures").glob("*-contacts.*"))
+    assert {row["predictor"] for row in rows_of(tmp_path / "out" / "contacts.tsv")} == {"top heads"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page_data(page)["proteins"][0]["contacts"]["predicted"] is False
+    assert "The regression over all heads selected no heads" in page
+    titles = re.findall("<h2.*?>(.*?)</h2>", page)
+    assert len(titles) == len(set(titles))
 
 
-def test_sites_of_unknown_proteins_are_counted(tiny_model, proteins_fasta, tmp_path):
+def test_sites_of_unknown_proteins_are_warned_of_before_anything_is_computed(tiny_model, proteins_fasta, tmp_path):
     record = next(read_fasta([FIXTURE_PROTEINS]))
     (tmp_path / "s.tsv").write_text(f"protein\tposition\tlabel\n{record.id}\t3\tx\nnobody\t1\tx\n")
     config = AttentionConfig(output=tmp_path / "out", sites=tmp_path / "s.tsv", num_permutations=100, num_maps=0)
+    said, done = [], []
+
+    summary = inspect_attention(
+        [proteins_fasta],
+        ModelConfig(model=tiny_model),
+        config,
+        on_plan=lambda plan: said.append((plan.warnings, len(done))),
+        on_protein=done.append,
+    )
+
+    (((warning,), num_done),) = said
+    assert warning.endswith("s.tsv: 1 of 2 sites name no protein of the input, the first 'nobody' in line 3")
+    assert (num_done, warning in summary.warnings) == (0, True)
+    assert summary.num_following.keys() == summary.sites.keys() == {"x"}
+
+
+def test_it_is_said_on_how_many_proteins_and_residues_a_label_rests(tiny_model, proteins_fasta, tmp_path):
+    record = next(read_fasta([FIXTURE_PROTEINS]))
+    (tmp_path / "s.tsv").write_text(
+        "protein\tposition\tlabel\n" + "".join(f"{record.id}\t{place}\tx\n" for place in (12, 15, 40))
+    )
+    config = AttentionConfig(output=tmp_path / "out", sites=tmp_path / "s.tsv", num_permutations=100, num_maps=1)
 
     summary = inspect_attention([proteins_fasta], ModelConfig(model=tiny_model), config)
 
-    assert summary.warnings[-1] == "1 of 2 sites name no protein of the input, the first 'nobody' in line 3"
-    assert summary.num_following.keys() == {"x"}
+    row = rows_of(tmp_path / "out" / "sites.tsv")[0]
+    assert [row[name] for name in ("compared_proteins", "residues", "segments")] == ["1", "3", "2"]
+    assert int(row["compared_residues"]) == summary.sites["x"].num_compared <= 3
+    assert "the result of 'x' rests on one protein" in summary.warnings[-1]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page_data(page)["proteins"][0]["sites"] == [{"label": "x", "at": [11, 14, 39]}]
+    assert "Heads that attend to sites" in page
 
 
 def test_sites_are_weighed_label_by_label(inspect, proteins, tmp_path):
@@ -282,9 +324,10 @@ def test_sites_are_weighed_label_by_label(inspect, proteins, tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("nobody\t1\tx", "it annotates no protein of the input"), ("{id}\t100000\tx", "line 2: position 100000 of")],
+    [("nobody\t1\tx", "line 2: none of the 1 sites names"), ("{id}\t100000\tx", "line 2: position 100000 of")],
 )
-def test_sites_that_are_nowhere_are_refused(inspect, tmp_path, line, message):
+def test_sites_that_are_nowhere_are_refused_before_anything_is_computed(inspect, tmp_path, monkeypatch, line, message):
+    monkeypatch.setattr("protembed.inference.engine.Engine.run", lambda *arguments: pytest.fail("it was computed"))
     record = next(read_fasta([FIXTURE_PROTEINS]))
     (tmp_path / "sites.tsv").write_text("protein\tposition\tlabel\n" + line.format(id=record.id) + "\n")
 
@@ -340,7 +383,7 @@ def test_a_long_protein_is_shown_whole_in_blocks_of_residues(inspect, proteins, 
     output = inspect(fasta=tmp_path / "long.fasta", num_maps=2)
 
     page = (output / "report.html").read_text()
-    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page).group(1))
+    data = page_data(page)
     assert [(one["id"], one["sequence"], one["block"]) for one in data["proteins"]] == [
         ("long", sequence, 6),
         ("short", sequence[:60], 1),
@@ -349,6 +392,26 @@ def test_a_long_protein_is_shown_whole_in_blocks_of_residues(inspect, proteins, 
         expected = [head.max() for layer in arrays["attention"] for head in layer]
     assert [one["peak"] for one in data["proteins"][0]["maps"]] == pytest.approx(expected, rel=1e-3)
     assert (output / "figures" / "protein-000001.png").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_page_says_of_a_real_protein_what_its_arrays_say(inspect, tmp_path, dtype):
+    (tmp_path / "3bkr.fasta").write_text(
+        ">3bkr\nALKTDQILDKLNEKLAQVDRSKRSFTVILFVHLRQEGKVVRSVVLDFNDLKISEIELAVTSTADYPAERIDASITIDDNDFYLVATKETSFAALIEQGKV"
+        "DITGNKQAFLTLDEKFRNK\n"
+    )
+
+    output = inspect(fasta=tmp_path / "3bkr.fasta", model=None, num_maps=1, layers="2,6", heads="1,7,14", dtype=dtype)
+
+    shown = page_data((output / "report.html").read_text())["proteins"][0]["maps"]
+    with np.load(output / "maps" / "protein-000001.npz") as arrays:
+        maps = arrays["attention"].reshape(-1, 119, 119).astype(np.float64)
+    for packed, values in zip(shown, maps, strict=True):
+        levels = packed["levels"] - 1
+        steps = np.frombuffer(zlib.decompress(base64.b64decode(packed["pixels"])), np.uint8).reshape(119, 119)
+        low, high = (packed["peak"] * ((steps + end).clip(0, levels) / levels) ** 2 for end in (-0.5, 0.5))
+        assert levels >= 47
+        assert ((low * (1 - 1e-6) <= values) & (values <= high * (1 + 1e-6))).all()
 
 
 # What it will take
