@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 # Of a picture of a map, on a side.
 LEAST_PIXELS, MOST_PIXELS = 32, 128
-# Of all maps of a page, which is 5 MB large then, and 7 if the maps are noise: ten proteins and 120 heads are shown at
-# their best, and of fewer proteins more heads.
+# Of all maps of a page, which is 10 MB large then, and 18 if the maps are noise: ten proteins and 120 heads are shown
+# at their best, and of fewer proteins more heads.
 _PIXELS_OF_A_PAGE = 20 << 20
 
 

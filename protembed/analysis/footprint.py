@@ -31,14 +31,14 @@ _SMALL_THINGS = 80_000_000
 _BYTES_PER_PREDICTED_CELL, _BYTES_PER_KEPT_CELL = 24, 8
 # Of a token: what a layer of the encoder holds of it, in numbers of its width.
 _WIDTHS_PER_TOKEN = 16
-# Ranks of all heads of a protein, and while a stratum is ranked about as much again.
-_COPIES_WHILE_TESTED = 2
+# Ranks of all heads of a protein, and while marks are moved the same in the order of the pairs, and a copy of it.
+_COPIES_WHILE_TESTED = 3
 # A line of a table of contacts, for each pair; and what ranking them takes.
 _BYTES_PER_CONTACT_LINE, _BYTES_PER_RANKED_PAIR = 24, 48
 # matplotlib, for each map of a figure of all heads; for the figure itself.
 _BYTES_PER_DRAWN_MAP, _BYTES_PER_FIGURE = 250_000, 20_000_000
 # A pixel of the page in its pictures, and in all that the page is made of.
-_BYTES_PER_PIXEL, _COPIES_OF_THE_PAGE = 0.5, 8
+_BYTES_PER_PIXEL, _COPIES_OF_THE_PAGE = 1.0, 8
 
 _LEAVE_OUT = (
     "leave it out, give a part of its sequence, or choose a model with fewer heads: a layer of the whole protein is "
@@ -175,7 +175,7 @@ class Footprint:
         maps = cells * itemsize * (self.num_maps + self.predicts + self.config.rollout)
         contacts = sum(length**2 // 2 for length in self._kept) * _BYTES_PER_CONTACT_LINE * self.predicts
         model = self.shape.num_parameters * _FLOAT * (len(self._pairs) > 1)  # one alone has no head fitted to it
-        return maps + contacts + model + int(3 * self._num_pixels * _BYTES_PER_PIXEL)
+        return maps + contacts + model + int(1.5 * self._num_pixels * _BYTES_PER_PIXEL)
 
     @property
     def _num_heads(self) -> int:
@@ -201,7 +201,7 @@ class Footprint:
         return _BYTES_PER_KEPT_CELL * waiting * (self.predicts or self.config.rollout)
 
     def _testing_bytes(self) -> int:
-        draws = 3 * 8 * self.config.num_permutations * self._num_heads * bool(self._pairs or self._received)
+        draws = 5 * 8 * self.config.num_permutations * self._num_heads * bool(self._pairs or self._received)
         return draws + _COPIES_WHILE_TESTED * _FLOAT * self._num_heads * max(self._pairs, default=0)
 
     def _fitting_bytes(self) -> int:
