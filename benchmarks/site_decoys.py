@@ -1,0 +1,112 @@
+"""How many heads attend to sites that are none: the control of `inspect-attention --sites`.
+
+For each kind of made-up site, the mean number of heads with a q of at most 0.05, and the share of sets with any:
+
+- `acids`: ten aspartates and glutamates of a parvalbumin that do not bind its calcium (PDB 1S3P, chain A);
+- `calcium`: the ten that do, once;
+- of the proteins of a FASTA, one after the other: ten scattered residues, a segment of twelve, two calcium-binding
+  loops' pattern at random places, and the first twelve residues.
+
+"before" compares with all residues of the protein, "now" as `site_marks` does.
+
+    python benchmarks/site_decoys.py examples/proteins.fasta --num-sets 30
+"""
+
+import argparse
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from protembed.analysis.attention import AttentionReader, Wanted
+from protembed.analysis.significance import MarkedValues, permutation_test
+from protembed.analysis.site_marks import SiteMarks
+from protembed.data.alphabet import CLS, EOS, encode
+from protembed.data.annotations import Site
+from protembed.data.batching import Batch
+from protembed.data.fasta import Record, read_fasta
+from protembed.model.catalog import find_model
+from protembed.model.checkpoint import load_checkpoint
+
+PARVALBUMIN = (
+    "SMTDLLSAEDIKKAIGAFTAADSFDHKKFFQMVGLKKKSADDVKKVFHILDKDKDGFIDEDELGSILKGFSSDARDLSAKETKTLMAAGDKDGDGKIGVEEFSTLVAES"
+)
+CALCIUM = np.array([51, 53, 55, 57, 62, 90, 92, 94, 96, 101]) - 1
+LOOP = np.array([0, 2, 4, 6, 11])
+Sets = Iterator[tuple[str, NDArray[np.int64]]]
+
+
+def acids(rng: np.random.Generator) -> Sets:
+    """Draw ten acids that are no ligands."""
+    places = np.array([place for place, letter in enumerate(PARVALBUMIN) if letter in "DE" and place not in CALCIUM])
+    while True:
+        yield PARVALBUMIN, rng.choice(places, 10, replace=False)
+
+
+def made_up(kind: str, sequences: list[str], rng: np.random.Generator) -> Sets:
+    """Draw residues of one protein after the other."""
+    for sequence in cycle(sequences):
+        length = len(sequence)
+        if kind == "scattered":
+            yield sequence, rng.choice(length, 10, replace=False)
+        elif kind == "segment":
+            yield sequence, rng.integers(0, length - 12) + np.arange(12)
+        elif kind == "loops":
+            first = rng.integers(0, length - 30)
+            yield sequence, np.concatenate([first + LOOP, rng.integers(first + 14, length - 12) + LOOP])
+        else:
+            yield sequence, np.arange(12)
+
+
+def received(reader: AttentionReader, sequence: str) -> NDArray[np.float32]:
+    """Compute the attention that each residue receives, (heads, residues)."""
+    tokens = torch.tensor([CLS, *encode(sequence).tolist(), EOS])
+    batch = Batch(tokens=tokens, offsets=torch.tensor([0, len(tokens)]), rows=torch.tensor([0]))
+    with torch.no_grad():
+        values = reader.read(batch, [Wanted(received=True)])[0].received
+    assert values is not None
+    return values
+
+
+def count_heads(sequence: str, places: NDArray[np.int64], values: NDArray[np.float32], num: int) -> tuple[int, int]:
+    """Count the heads that are found in a comparison with all residues, and now."""
+    is_marked = np.isin(np.arange(len(sequence)), places)
+    everything = MarkedValues(values=values, is_marked=is_marked, strata=np.zeros(len(sequence), np.int64))
+    before = permutation_test([everything], num_permutations=num)
+    sites = [Site(protein="p", position=int(place) + 1, label="x", line=2) for place in places]
+    marks = SiteMarks(sites, "sites")
+    marks.take(Record(row=0, id="p", description="p", sequence=sequence, path="", line=1), values)
+    return int((before.q_values <= 0.05).sum()), marks.weigh(num_permutations=num, seed=0)["x"].num_following
+
+
+def main() -> None:
+    """Print a line for each kind of site."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fasta", type=Path)
+    parser.add_argument("--num-sets", type=int, default=30)
+    parser.add_argument("--num-permutations", type=int, default=10_000)
+    options = parser.parse_args()
+    sequences = [one.sequence for one in islice(read_fasta([options.fasta]), 30) if 60 <= len(one.sequence) <= 400]
+    reader = AttentionReader(encoder=load_checkpoint(find_model(None)).encoder, layers=[0], heads=[0])
+    values = {sequence: received(reader, sequence) for sequence in [PARVALBUMIN, *sequences]}
+    rng = np.random.default_rng(0)
+    sets = {"acids": acids(rng), "calcium": iter([(PARVALBUMIN, CALCIUM)])}
+    sets |= {kind: made_up(kind, sequences, rng) for kind in ("scattered", "segment", "loops", "start")}
+    for kind, drawn in sets.items():
+        found = [
+            count_heads(sequence, places, values[sequence], options.num_permutations)
+            for sequence, places in islice(drawn, options.num_sets)
+        ]
+        before, now = np.array(found).T
+        print(
+            f"{kind}: {len(found)} sets; before {before.mean():.2f} heads, {np.mean(before > 0):.0%} of sets; "
+            f"now {now.mean():.2f} heads, {np.mean(now > 0):.0%} of sets",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
