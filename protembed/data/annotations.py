@@ -19,7 +19,7 @@ class Site:
     """One residue and what is known of it.
 
     Attributes:
-        protein: the identifier of its record.
+        protein: The identifier of its record, or the accession or the entry name in a UniProt header.
         position: in the protein, from 1.
         label: what it is, such as `binding` or `helix`.
         line: in the file, from 1.

@@ -111,7 +111,9 @@ class Gallery:
         return ShownProtein(
             id=record.id,
             sequence=record.sequence[part],
-            maps=protein.maps.astype(self.config.dtype),  # as the arrays have it, so that the page agrees with them
+            maps=protein.maps.astype(
+                self.config.dtype, copy=False
+            ),  # as the arrays have it, so that the page agrees with them
             contacts=None if protein.contacts is None else protein.contacts[part, part],
             truth=None if truth is None else truth[part, part],
             first_residue=part.start + 1,

@@ -272,6 +272,61 @@ def test_a_head_that_attends_to_contacts_is_ranked_first_and_survives():
     assert result.effects[7] > 0.6 > np.delete(result.effects, 7).max()
 
 
+def make_contacts_of_acids(rng, num_residues=60):
+    """Pairs of which those of two acids are often in contact, whatever a head says."""
+    sequence = "".join(rng.choice(list("DEKLVAGS"), num_residues))
+    is_acid = np.isin(list(sequence), ["D", "E"])
+    drawn = np.triu(rng.random((num_residues, num_residues)) < np.where(is_acid[:, None] & is_acid, 0.3, 0.03))
+    return pairs_of(drawn | drawn.T, np.ones_like(drawn), sequence), is_acid
+
+
+def test_a_head_that_sees_amino_acids_alone_does_not_follow_contacts_of_such():
+    rng = np.random.default_rng(0)
+    within, among_all = [], []
+    for _ in range(4):
+        pairs, is_acid = make_contacts_of_acids(rng)
+        noise = 0.1 * rng.random((6, len(pairs.first)))
+        marked = pairs.marked(noise + is_acid[pairs.first] + is_acid[pairs.second])
+        within.append(marked)
+        among_all.append(replace(marked, kinds=None, moved=None))
+
+    assert (permutation_test(among_all, num_permutations=500).q_values <= 0.05).all()
+    assert (permutation_test(within, num_permutations=500).q_values > 0.05).all()
+
+
+def test_a_head_that_sees_contacts_beyond_their_amino_acids_is_found():
+    rng = np.random.default_rng(0)
+    proteins = []
+    for _ in range(4):
+        pairs, is_acid = make_contacts_of_acids(rng)
+        values = rng.random((6, len(pairs.first))) + is_acid[pairs.first] + is_acid[pairs.second]
+        values[2] += 0.5 * pairs.is_contact
+        proteins.append(pairs.marked(values))
+
+    assert np.flatnonzero(permutation_test(proteins, num_permutations=500).q_values <= 0.05).tolist() == [2]
+
+
+def test_a_patch_of_contacts_in_a_smooth_map_counts_as_one_not_as_many():
+    # Each of 40 heads has one smooth bump somewhere; a patch of contacts lies in one of them by chance.
+    rng, places = np.random.default_rng(0), np.arange(60)
+    tests = []
+    for _ in range(3):
+        near = [np.exp(-(((places - centre) / 6) ** 2)) for centre in rng.integers(0, 60, 80)]
+        maps = np.stack([np.add.outer(one, other) for one, other in zip(near[:40], near[40:], strict=True)])
+        patch = np.zeros((60, 60), bool)
+        patch[20:27, 40:47] = True
+        tests.append(pairs_of(patch | patch.T, np.ones((60, 60), bool), 60 * "A").marked(at_pairs(maps)))
+
+    exchanged = permutation_test([replace(one, moved=None) for one in tests], num_permutations=500)
+
+    assert (exchanged.q_values <= 0.05).sum() > 3
+    assert (permutation_test(tests, num_permutations=500).q_values <= 0.05).sum() == 0
+
+
+def at_pairs(maps):
+    return at(pairs_of(np.zeros((60, 60), bool), np.ones((60, 60), bool), 60 * "A"), maps + maps.swapaxes(1, 2))
+
+
 def test_heads_that_attend_to_a_site_are_found_with_residues_instead_of_pairs():
     rng = np.random.default_rng(0)
     proteins = []
