@@ -32,7 +32,7 @@ _STRATA_PER_DOUBLING = 6
 _AT_ONCE = 1 << 21
 # Sums of the same ranks in another order differ by about 1e-5 in float32. What is closer than this counts as equal.
 _ROUNDING = 1e-4
-# Means of strata and of amino acids are taken away in turns; they are nearly independent.
+# Means of strata and of amino acids are taken away in turns: once and four times found 12 and 13 heads of 8 proteins.
 _NUM_CENTRINGS = 4
 # Heads whose ranks are centred at once.
 _HEADS_AT_ONCE = 16
