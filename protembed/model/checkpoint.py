@@ -46,7 +46,7 @@ class Checkpoint:
 
     Attributes:
         encoder: the encoder.
-        lm_head: its masked-LM head.
+        lm_head: its masked-LM head; None where the directory holds the encoder alone, or with another head.
         contact_head: its contact head, zeros while unfitted.
         task_head: the head of a fine-tuned model.
         record: what is known about it.
@@ -54,7 +54,7 @@ class Checkpoint:
     """
 
     encoder: Encoder
-    lm_head: MaskedLMHead
+    lm_head: MaskedLMHead | None
     contact_head: ContactHead
     task_head: TaskHead | None = None
     record: ModelRecord = field(default_factory=ModelRecord)
@@ -63,12 +63,12 @@ class Checkpoint:
     @property
     def num_parameters(self) -> int:
         """Trained numbers of the encoder and its masked-LM head."""
-        return sum(weight.numel() for part in (self.encoder, self.lm_head) for weight in part.parameters())
+        return sum(weight.numel() for part in self._parts().values() for weight in part.parameters())
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.lm_head.bias.device
+        return next(self.encoder.parameters()).device
 
     def sha256(self) -> str:
         """Hash the weight files of the directory; two equal hashes are one model.
@@ -88,8 +88,21 @@ class Checkpoint:
             self.task_head.to(device)
         return self
 
+    def require_lm_head(self) -> MaskedLMHead:
+        """Return the masked-LM head.
+
+        Raises:
+            ModelFormatError: the model has none.
+        """
+        if self.lm_head is None:
+            found = "the weights have no lm_head, the masked-LM head that predicts amino acids"
+            advice = "`score` and `pretrain` need it: name a model that was saved from EsmForMaskedLM"
+            raise ModelFormatError(self.directory or Path(), found, advice)
+        return self.lm_head
+
     def _parts(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "lm_head": self.lm_head, "contact_head": self.contact_head}
+        parts = {"encoder": self.encoder, "lm_head": self.lm_head, "contact_head": self.contact_head}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 def model_sha256(directory: Path) -> str:
@@ -108,15 +121,15 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
         how: the distribution of weight matrices and embeddings.
         seed: of the random numbers; encoder and head share one stream.
     """
-    checkpoint = _without_values(shape)
+    checkpoint, lm_head = _without_values(shape), MaskedLMHead(shape.dim)
     for part in checkpoint._parts().values():
         part.to_empty(device="cpu")
     checkpoint.encoder.inverse_frequencies = inverse_frequencies(shape)
     checkpoint.contact_head = ContactHead(shape.num_layers * shape.num_heads)
-    checkpoint.lm_head = MaskedLMHead(shape.dim)
+    checkpoint.lm_head = lm_head
     generator = torch.Generator().manual_seed(seed)
     initialise(checkpoint.encoder, how, generator)
-    initialise(checkpoint.lm_head, how, generator)
+    initialise(lm_head, how, generator)
     return checkpoint
 
 
@@ -143,7 +156,9 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
         directory: with `config.json` and `model.safetensors` (or shards and their index).
 
     Returns:
-        The model on the CPU, in float32 whatever the directory's precision, in evaluation mode.
+        The model on the CPU, in float32 whatever the directory's precision, in evaluation mode. Its rotary frequencies
+        are those of the directory, exact ones where it stores none. A model that was saved without a contact head has
+        one of zeros, and one that was saved without a masked-LM head has none.
 
     Raises:
         InputNotFoundError: there is no such directory or no model in it.
@@ -160,21 +175,41 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
         stored.expect_num_layers(shape.num_layers)
         checkpoint = _without_values(shape)
         checkpoint.directory, checkpoint.record = directory, record
-        for ours, weight in weight_table(shape).items():
-            part, _, name = ours.partition(".")
-            module = checkpoint._parts()[part]
-            value = weight.read(stored)
-            expected = module.state_dict()[name].shape
-            if value.shape != expected:
-                found = f"{weight.stored_names[0]} has shape {tuple(value.shape)}, not {tuple(expected)}"
-                raise ModelFormatError(directory, found, "the files do not belong together")
-            module.load_state_dict({name: value}, strict=False, assign=True)
-    checkpoint.encoder.inverse_frequencies = inverse_frequencies(shape)
+        _fill(checkpoint, stored, directory)
     if checkpoint.record.target is not None:
         checkpoint.task_head = _read_task_head(directory, shape, checkpoint.record)
     for module in checkpoint._parts().values():
         module.eval().requires_grad_(True)
     return checkpoint
+
+
+def _fill(checkpoint: Checkpoint, stored: StoredWeights, directory: Path) -> None:
+    """Give the modules the weights of a directory, in place; of the heads those that it has.
+
+    Raises:
+        ModelFormatError: a weight is missing, or has another shape.
+    """
+    shape = checkpoint.encoder.shape
+    if not stored.has("lm_head."):
+        checkpoint.lm_head = None
+    modules = checkpoint._parts()
+    if not stored.has("esm.contact_head."):
+        checkpoint.contact_head = ContactHead(shape.num_layers * shape.num_heads)
+        del modules["contact_head"]
+    for ours, weight in weight_table(shape).items():
+        part, _, name = ours.partition(".")
+        if part not in modules:
+            continue
+        value = weight.read(stored)
+        expected = modules[part].state_dict()[name].shape
+        if value.shape != expected:
+            found = f"{weight.stored_names[0]} has shape {tuple(value.shape)}, not {tuple(expected)}"
+            raise ModelFormatError(directory, found, "the files do not belong together")
+        modules[part].load_state_dict({name: value}, strict=False, assign=True)
+    stored.expect_tied_decoder()
+    exact = inverse_frequencies(shape)
+    frequencies = stored.rotary_frequencies(len(exact))
+    checkpoint.encoder.inverse_frequencies = exact if frequencies is None else frequencies
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path, card: str) -> None:
@@ -202,6 +237,7 @@ def write_checkpoint_files(
         directory: where its files go.
         card: the text of its README.md.
         dtype: of the stored weights; float16 is half as large, and transformers and protembed read float32 from it.
+            The rotary frequencies stay in float32, as they were read.
     """
     shape = checkpoint.encoder.shape
     state = {
@@ -212,15 +248,16 @@ def write_checkpoint_files(
     tensors = {
         name: value.to(dtype)
         for ours, weight in weight_table(shape).items()
+        if ours in state
         for name, value in weight.stored(state[ours])
     }
-    # The frequencies stay as they are: rounded ones would turn far residues by another angle.
-    for layer in range(shape.num_layers):
-        tensors[rotary_name(layer)] = inverse_frequencies(shape)
+    # Rounded, they would turn far residues by another angle; computed anew, they might not be those of the training.
+    frequencies = checkpoint.encoder.inverse_frequencies.to("cpu", torch.float32)
+    tensors |= {rotary_name(layer): frequencies.clone() for layer in range(shape.num_layers)}
     write_tensors(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     if checkpoint.task_head is not None:
         write_tensors(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
-    write_json(directory / CONFIG_FILE, config_json(shape))
+    write_json(directory / CONFIG_FILE, config_json(shape, has_lm_head=checkpoint.lm_head is not None))
     write_record(directory, checkpoint.record, contact_head_fitted=checkpoint.contact_head.is_fitted)
     write_text(directory / _VOCABULARY, "\n".join(TOKENS))
     write_json(directory / "tokenizer_config.json", _TOKENIZER_CONFIG)

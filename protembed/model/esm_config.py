@@ -29,10 +29,10 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def config_json(shape: EncoderShape) -> dict[str, Any]:
-    """Describe an encoder to transformers, with every field that matters written out."""
+def config_json(shape: EncoderShape, *, has_lm_head: bool = True) -> dict[str, Any]:
+    """Describe a model to transformers, with every field that matters written out."""
     return {
-        "architectures": ["EsmForMaskedLM"],
+        "architectures": ["EsmForMaskedLM" if has_lm_head else "EsmModel"],
         "model_type": "esm",
         "attention_probs_dropout_prob": 0.0,
         "bos_token_id": CLS,

@@ -1,13 +1,17 @@
 """The one table of Hugging Face weight names, and the files where weights are stored.
 
 ESM-2 directories spell the same weights in several ways: LayerNorm's as `weight` and `bias` or as `gamma` and `beta`,
-the rotary frequencies once, per layer, or not at all (they are computed, never read), the weights in one file or in
-shards.
+the rotary frequencies once, per layer, or not at all, the weights in one file or in shards, with the prefix `esm.` or,
+saved from `EsmModel`, without it, and with the prefixes of what a model was wrapped in when it was saved.
+
+The rotary frequencies are used as they are stored, and computed only where none are: ESM-2 was trained in float16, and
+its published files hold the rounded frequencies that it was trained with (0.3161621 where 0.3162277 is exact).
+transformers keeps them for that reason. This was tried on files that were made to be so, never on the published ones.
 """
 
 import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +33,16 @@ _MOST_HEADER_BYTES = 4 << 20
 # Thirty times as many as ESM-2's largest model has; names alone, without numbers, may promise any number.
 _MOST_LAYERS = 1_500
 _AGAIN = "fetch or make the model again"
+_SAVE_THE_ENCODER = "save the encoder alone, by `save_pretrained` of its EsmModel or EsmForMaskedLM"
 _FLOATS = ("F16", "BF16", "F32", "F64")
+
+_EMBEDDING, _DECODER = "esm.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
+# Of DataParallel, of torch.compile, of peft once its adapters are merged, and of a class that holds the model.
+_PREFIX = re.compile(r"((module|_orig_mod|base_model|model)\.)*(esm\.)?")
+# What stands beside the matrices that it changes, or within them: without it they are another model's.
+_ADAPTER = re.compile(r"(^|\.)(lora_\w+|ia3_\w+|base_layer|adapters?|modules_to_save)\.")
+# In each layer, in all of them by a literal *, or above them, as transformers has them in its versions.
+_ROTARY = re.compile(r"esm\.(encoder\.layer\.(\d+|\*)\.attention\.self\.)?rotary_embeddings\.inv_freq")
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -114,7 +127,7 @@ def weight_table(shape: EncoderShape) -> dict[str, Weight]:
             f"{ours}.feed_forward.contract": (f"{theirs}.output.dense",),
         }
     table = {
-        "encoder.embedding.weight": Weight(("esm.embeddings.word_embeddings.weight",)),
+        "encoder.embedding.weight": Weight((_EMBEDDING,)),
         "lm_head.bias": Weight(("lm_head.bias",)),
     }
     for ours, theirs_of_module in modules.items():
@@ -132,16 +145,74 @@ class StoredWeights:
         self._home: dict[str, tuple[Any, str]] = {}
 
     def __enter__(self) -> "StoredWeights":
-        for path in _weight_files(self._directory):
-            file = self._files.enter_context(open_tensors(path))
-            for name in file.keys():  # noqa: SIM118  # not a dictionary
-                # transformers spells LayerNorm's parameters like its paper when it saves, and like torch elsewhere.
-                ours = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
-                self._home[ours] = (file, name)
+        files = [self._files.enter_context(open_tensors(path)) for path in _weight_files(self._directory)]
+        stored = [(file, name) for file in files for name in file.keys()]  # noqa: SIM118  # not a dictionary
+        prefix = self._prefix_of_encoder([name for _, name in stored])
+        for file, name in stored:
+            ours = _our_name(name, prefix)
+            if ours in self._home and not torch.equal(self.tensor(ours), read_tensor(file, name, self._directory)):
+                raise ModelFormatError(self._directory, f"the weights have {ours} twice, with other numbers", _AGAIN)
+            self._home[ours] = (file, name)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._files.close()
+
+    def _prefix_of_encoder(self, names: Sequence[str]) -> str:
+        """Find what stands before the names of the encoder's weights; `esm.` where there is no encoder.
+
+        Raises:
+            ModelFormatError: there are several encoders, one within an unknown model, or an adapter.
+        """
+        adapters = [name for name in names if _ADAPTER.search(name)]
+        if adapters:
+            advice = "merge it into the model (peft: `model.merge_and_unload()`), and save that"
+            raise ModelFormatError(self._directory, f"the weights hold an adapter ({adapters[0]:.80})", advice)
+        ending = _EMBEDDING.removeprefix("esm.")
+        prefixes = [name.removesuffix(ending) for name in names if name.endswith(ending)] or ["esm."]
+        if len(prefixes) > 1:
+            found = f"the weights hold several encoders, named {prefixes[0]!r:.80} and {prefixes[1]!r:.80}"
+            raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
+        if not _PREFIX.fullmatch(prefixes[0]):
+            found = f"the names of the encoder's weights begin with {prefixes[0]!r:.80}"
+            raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
+        return prefixes[0]
+
+    def has(self, prefix: str) -> bool:
+        """Tell whether any weight's name begins so, as in `lm_head.`."""
+        return any(name.startswith(prefix) for name in self._home)
+
+    def rotary_frequencies(self, num_pairs: int) -> Tensor | None:
+        """Read the rotary frequencies, (pairs,), float32; None where none are stored.
+
+        Args:
+            num_pairs: of coordinates of a head, each of which has a frequency.
+
+        Raises:
+            ModelFormatError: they cannot be frequencies, or are not the same in all layers.
+        """
+        names = sorted(name for name in self._home if _ROTARY.fullmatch(name))
+        frequencies = [self.tensor(name) for name in names]
+        for name, values in zip(names, frequencies, strict=True):
+            if values.shape != (num_pairs,):
+                found = f"{name} has shape {tuple(values.shape)}, not {(num_pairs,)}"
+                raise ModelFormatError(self._directory, found, "the files do not belong together")
+            if not (values > 0).all():
+                raise ModelFormatError(self._directory, f"{name} holds what is no positive number", _AGAIN)
+            if not torch.equal(values, frequencies[0]):
+                found = f"the rotary frequencies {name} are not those of {names[0]}"
+                raise ModelFormatError(self._directory, found, "ESM-2 has the same ones in all layers")
+        return frequencies[0] if frequencies else None
+
+    def expect_tied_decoder(self) -> None:
+        """Refuse a masked-LM head with an own decoder, which protembed would pass over and transformers would use.
+
+        Raises:
+            ModelFormatError: a decoder is stored and differs from the embedding.
+        """
+        if _DECODER in self._home and not torch.equal(self.tensor(_DECODER), self.tensor(_EMBEDDING)):
+            found = f"{_DECODER} differs from the embedding"
+            raise ModelFormatError(self._directory, found, "in ESM-2 the two are one (tied): this is another model")
 
     def expect_num_layers(self, num_layers: int) -> None:
         """Refuse a configuration that promises other layers than there are, before anything is allocated for them."""
@@ -161,10 +232,20 @@ class StoredWeights:
             ModelFormatError: it is not there, or holds no floating-point numbers.
         """
         if name not in self._home:
-            advice = "protembed reads ESM-2 models in Hugging Face layout, saved from EsmForMaskedLM"
+            advice = "protembed reads ESM-2 models in Hugging Face layout, as transformers saves them"
             raise ModelFormatError(self._directory, f"the weights have no {name}", advice)
         file, stored_name = self._home[name]
         return read_tensor(file, stored_name, self._directory)
+
+
+def _our_name(name: str, prefix: str) -> str:
+    """Spell a stored weight's name as in our table, given what stands before the names of the encoder's weights."""
+    # transformers spells LayerNorm's parameters like its paper when it saves, and like torch elsewhere.
+    name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
+    outer = prefix.removesuffix("esm.")
+    if name.startswith(f"{outer}lm_head."):
+        return name.removeprefix(outer)
+    return f"esm.{name.removeprefix(prefix)}" if name.startswith(prefix) else name
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -190,5 +271,5 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 def rotary_name(layer: int) -> str:
-    """Name the stored copy of the rotary frequencies, which transformers misses loudly where it is not there."""
+    """Name a layer's copy of the rotary frequencies, which transformers misses loudly where it is not there."""
     return f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"

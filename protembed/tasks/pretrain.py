@@ -152,7 +152,7 @@ class _Pretraining:
             -(-options.batches.tokens_per_batch // compute.processes.size),  # no process without a pack
         )
         self._checkpoint = starting_model(config, options.batches.crop_residues).to(device)
-        objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.lm_head)
+        objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.require_lm_head())
         self._batches = PretrainingPlan(
             self._corpora.train, options.batches, tokens_per_pack, options.masking, config.seed
         )
@@ -179,7 +179,7 @@ class _Pretraining:
         compared = None
         if self._options.pretrain.compare is not None:
             checkpoint = load_checkpoint(find_model(self._options.pretrain.compare)).to(self._checkpoint.device)
-            compared = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
+            compared = MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
         return reference_losses(self._corpora, self._sets, compared, compute)
 
     def _decide_plan(self, began: float) -> TrainingPlan:
@@ -298,7 +298,7 @@ class _Pretraining:
 
     def _amino_acids(self) -> list[ClassFigures]:
         best = load_checkpoint(self._run.path("model")).to(self._checkpoint.device)
-        figures = by_amino_acid(MaskedLM(best.encoder, best.lm_head), self._sets[0], self._training.compute)
+        figures = by_amino_acid(MaskedLM(best.encoder, best.require_lm_head()), self._sets[0], self._training.compute)
         write_table(
             self._run.path("amino_acids.tsv"),
             ["amino_acid", "hidden", "loss", "accuracy", "mistaken_for"],

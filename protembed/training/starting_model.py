@@ -33,19 +33,22 @@ def check_memory(config: PretrainConfig, device: torch.device) -> None:
 def starting_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
     """Make a new model, or read the one to go on from; it records the window that it will have been trained on.
 
+    The model to go on from keeps its rotary frequencies.
+
     Args:
         config: size, initialisation and seed, or the model to go on from.
         crop_residues: the longest crop.
 
     Raises:
         InputNotFoundError: the model to go on from is not there.
-        ModelFormatError: it is damaged or no ESM-2.
+        ModelFormatError: it is damaged, no ESM-2, or has no masked-LM head.
     """
     if config.from_model is None:
         checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
         checkpoint.record = ModelRecord(window_residues=crop_residues)
         return checkpoint
     checkpoint = load_checkpoint(find_model(config.from_model))
+    checkpoint.require_lm_head()
     window = max(checkpoint.record.window_residues, crop_residues)
     checkpoint.record = ModelRecord(window_residues=window, layer=checkpoint.record.layer)
     checkpoint.task_head = None

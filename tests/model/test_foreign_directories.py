@@ -1,0 +1,173 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from protembed.config.shapes import EncoderShape
+from protembed.data.alphabet import CLS, EOS, encode
+from protembed.errors import ModelFormatError
+from protembed.model.checkpoint import load_checkpoint, save_checkpoint
+
+TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+TOKENS = torch.tensor([CLS, *encode("MKTAYIAKQRQISFVKSHFSRQ"), EOS])
+
+
+def last_states(directory):
+    encoder = load_checkpoint(directory).encoder
+    with torch.inference_mode():
+        return encoder(TOKENS, encoder.pack(torch.tensor([0, len(TOKENS)])))
+
+
+def rewrite_weights(directory, rewrite):
+    path = directory / "model.safetensors"
+    save_file(rewrite(load_file(path)), path, metadata={"format": "pt"})
+
+
+def renamed(rename):
+    return lambda tensors: {rename(name): value for name, value in tensors.items()}
+
+
+@pytest.fixture
+def whole(tiny_esm, tmp_path):
+    """A directory saved from EsmForMaskedLM."""
+    tiny_esm.save_pretrained(tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+# Other heads
+
+
+@pytest.mark.promise(11)
+@pytest.mark.parametrize("kind", ["EsmModel", "EsmForSequenceClassification", "EsmForTokenClassification"])
+def test_the_encoder_of_a_directory_saved_from_another_class_is_read(whole, tmp_path, kind):
+    transformers = pytest.importorskip("transformers")
+    model = getattr(transformers, kind).from_pretrained(whole)
+
+    model.save_pretrained(tmp_path / kind)
+
+    loaded = load_checkpoint(tmp_path / kind)
+    assert torch.equal(last_states(tmp_path / kind), last_states(whole))
+    assert loaded.contact_head.is_fitted
+    assert loaded.lm_head is None
+    with pytest.raises(ModelFormatError, match="the weights have no lm_head.*saved from EsmForMaskedLM"):
+        loaded.require_lm_head()
+
+
+def test_a_directory_without_a_contact_head_has_one_of_zeros(whole):
+    expected = last_states(whole)
+    rewrite_weights(whole, lambda tensors: {name: tensors[name] for name in tensors if "contact_head" not in name})
+
+    loaded = load_checkpoint(whole)
+
+    assert not loaded.contact_head.is_fitted
+    assert loaded.contact_head.weight.shape == (1, 8)
+    assert loaded.lm_head is not None
+    assert torch.equal(last_states(whole), expected)
+
+
+@pytest.mark.parametrize("missing", ["lm_head.bias", "lm_head.dense.weight", "esm.contact_head.regression.bias"])
+def test_a_part_of_a_head_is_refused_by_what_is_missing(whole, missing):
+    rewrite_weights(whole, lambda tensors: {name: tensors[name] for name in tensors if name != missing})
+
+    with pytest.raises(ModelFormatError, match=f"the weights have no {missing}"):
+        load_checkpoint(whole)
+
+
+def test_a_model_without_a_masked_lm_head_is_saved_without_and_transformers_reads_it(whole, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    rewrite_weights(whole, lambda tensors: {name: tensors[name] for name in tensors if "lm_head" not in name})
+
+    save_checkpoint(load_checkpoint(whole), tmp_path / "back", "# card\n")
+
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["architectures"] == ["EsmModel"]
+    assert torch.equal(last_states(tmp_path / "back"), last_states(whole))
+    model, facts = transformers.EsmModel.from_pretrained(
+        tmp_path / "back", add_pooling_layer=False, output_loading_info=True
+    )
+    assert not any(facts.values())
+    with torch.no_grad():
+        torch.testing.assert_close(model(TOKENS[None]).last_hidden_state[0], last_states(whole), rtol=1e-5, atol=1e-5)
+
+
+# What a model was wrapped in
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "base_model.model.", "model."]
+)
+@pytest.mark.parametrize("kind", ["EsmForMaskedLM", "EsmModel"])
+def test_the_prefixes_of_what_a_model_was_wrapped_in_are_no_part_of_its_names(whole, prefix, kind):
+    expected = last_states(whole)
+    rewrite_weights(
+        whole, renamed(lambda name: prefix + (name if kind == "EsmForMaskedLM" else name.removeprefix("esm.")))
+    )
+
+    assert torch.equal(last_states(whole), expected)
+    assert load_checkpoint(whole).lm_head is not None
+
+
+def test_an_encoder_within_an_unknown_model_is_refused_by_its_prefix(whole):
+    rewrite_weights(whole, renamed("plm_encoder.".__add__))
+
+    with pytest.raises(ModelFormatError, match=r"begin with 'plm_encoder\.esm\.'; save the encoder alone"):
+        load_checkpoint(whole)
+
+
+def test_two_encoders_in_one_directory_are_refused_by_their_prefixes(whole):
+    rewrite_weights(
+        whole, lambda tensors: tensors | {f"module.{name}": value.clone() for name, value in tensors.items()}
+    )
+
+    with pytest.raises(ModelFormatError, match=r"several encoders, named 'esm\.' and 'module\.esm\.'"):
+        load_checkpoint(whole)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.esm.encoder.layer.0.attention.self.query.lora_A.default.weight",
+        "base_model.model.esm.encoder.layer.0.attention.self.query.base_layer.weight",
+        "esm.encoder.layer.0.attention.self.query.lora_A.weight",
+        "esm.encoder.layer.0.output.adapters.task.adapter_down.0.weight",
+    ],
+)
+def test_an_adapter_that_was_not_merged_is_refused(whole, name):
+    rewrite_weights(whole, lambda tensors: tensors | {name: torch.ones(4, 32)})
+
+    with pytest.raises(ModelFormatError, match="the weights hold an adapter.*merge it into the model"):
+        load_checkpoint(whole)
+
+
+def test_a_weight_in_two_spellings_is_refused_unless_both_are_equal(whole):
+    name = "esm.encoder.layer.0.LayerNorm"
+    expected = last_states(whole)
+    rewrite_weights(whole, lambda tensors: tensors | {f"{name}.weight": tensors[f"{name}.gamma"].clone()})
+    assert torch.equal(last_states(whole), expected)
+
+    rewrite_weights(whole, lambda tensors: tensors | {f"{name}.weight": tensors[f"{name}.gamma"] + 1})
+    with pytest.raises(ModelFormatError, match=f"the weights have {name}.weight twice"):
+        load_checkpoint(whole)
+
+
+# The decoder
+
+
+def test_a_stored_decoder_that_is_the_embedding_is_fine(whole):
+    expected = last_states(whole)
+    rewrite_weights(
+        whole,
+        lambda tensors: tensors | {"lm_head.decoder.weight": tensors["esm.embeddings.word_embeddings.weight"].clone()},
+    )
+
+    assert torch.equal(last_states(whole), expected)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_stored_decoder_that_differs_from_the_embedding_is_refused(whole, prefix):
+    decoder = torch.randn(33, 32, generator=torch.Generator().manual_seed(1))
+    rewrite_weights(whole, lambda tensors: tensors | {"lm_head.decoder.weight": decoder})
+    rewrite_weights(whole, renamed(prefix.__add__))
+
+    with pytest.raises(ModelFormatError, match=r"lm_head\.decoder\.weight differs from the embedding"):
+        load_checkpoint(whole)
