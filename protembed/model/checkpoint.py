@@ -17,12 +17,12 @@ from protembed.config.task import TASKS
 from protembed.data.alphabet import TOKENS
 from protembed.errors import ModelFormatError
 from protembed.files import atomic_directory, write_json, write_text
-from protembed.inputs import sha256_of_file
 from protembed.model.encoder import Encoder, initialise, inverse_frequencies
 from protembed.model.esm_config import CONFIG_FILE, config_json, read_shape
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
-from protembed.model.own_files import own_file
-from protembed.model.record import ModelRecord, read_record, write_record
+from protembed.model.own_files import lies_in_cache, sha256_of_own_file
+from protembed.model.record import RECORD_FILE, ModelRecord, read_record, write_record
+from protembed.model.vocabulary import SPECIAL_TOKENS, VOCABULARY_FILE, expect_esm2_vocabulary
 from protembed.model.weights import (
     WEIGHTS_FILE,
     StoredWeights,
@@ -33,9 +33,7 @@ from protembed.model.weights import (
     write_tensors,
 )
 
-_HEAD, _VOCABULARY = "head.safetensors", "vocab.txt"
-# Of a line of a vocabulary; the longest token of ESM-2 has nine.
-_MOST_LETTERS = 80
+_HEAD = "head.safetensors"
 # Heads had none at first; see `TaskHead`.
 _EARLIER_THRESHOLD = 0.5
 
@@ -50,6 +48,7 @@ class Checkpoint:
         contact_head: its contact head, zeros while unfitted.
         task_head: the head of a fine-tuned model.
         record: what is known about it.
+        is_recorded: whether that was read from the directory or was published; otherwise it is assumed.
         directory: where it was read from; None for one that was just made.
     """
 
@@ -58,6 +57,7 @@ class Checkpoint:
     contact_head: ContactHead
     task_head: TaskHead | None = None
     record: ModelRecord = field(default_factory=ModelRecord)
+    is_recorded: bool = True
     directory: Path | None = None
 
     @property
@@ -88,6 +88,18 @@ class Checkpoint:
             self.task_head.to(device)
         return self
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know about a model whose training is not recorded."""
+        if self.is_recorded:
+            return []
+        window = f"a window of {self.record.window_residues:,} residues"
+        return [
+            f"the model's directory has no {RECORD_FILE}: {window}, the last layer and the mean are assumed, which is "
+            f"right for ESM-2 as published; where another was meant, pass its window and layer, or copy {RECORD_FILE} "
+            "from the model's first directory"
+        ]
+
     def require_lm_head(self) -> MaskedLMHead:
         """Return the masked-LM head.
 
@@ -109,7 +121,7 @@ def model_sha256(directory: Path) -> str:
     """Hash the weight files of a model directory; two equal hashes are one model."""
     digest = hashlib.sha256()
     for file in sorted(directory.glob("*.safetensors")):
-        digest.update(bytes.fromhex(sha256_of_file(own_file(file))))
+        digest.update(bytes.fromhex(sha256_of_own_file(file)))
     return digest.hexdigest()
 
 
@@ -133,22 +145,6 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
     return checkpoint
 
 
-def _expect_our_vocabulary(directory: Path) -> None:
-    """Refuse tokens in another order than ESM-2's: every residue would be taken for another.
-
-    Raises:
-        ModelFormatError: `vocab.txt` has them so.
-    """
-    path = own_file(directory / _VOCABULARY)
-    if path.exists():
-        with path.open(errors="replace") as stream:
-            for number, expected in enumerate(TOKENS):
-                token = stream.readline(_MOST_LETTERS).strip()
-                if token != expected:
-                    found = f"token {number} is {token!r}, in ESM-2 {expected!r}"
-                    raise ModelFormatError(path, found, "this vocabulary does not belong to an ESM-2 model")
-
-
 def load_checkpoint(directory: Path | str) -> Checkpoint:
     """Read a model directory: ESM-2 in any spelling of Hugging Face, or one that protembed wrote.
 
@@ -170,11 +166,12 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     if (record.layer or 0) > shape.num_layers:
         found = f"protembed.json names layer {record.layer}, of {shape.num_layers}"
         raise ModelFormatError(directory, found, "the files do not belong together")
-    _expect_our_vocabulary(directory)
+    expect_esm2_vocabulary(directory)
     with StoredWeights(directory) as stored:
         stored.expect_num_layers(shape.num_layers)
         checkpoint = _without_values(shape)
         checkpoint.directory, checkpoint.record = directory, record
+        checkpoint.is_recorded = (directory / RECORD_FILE).exists() or lies_in_cache(directory)
         _fill(checkpoint, stored, directory)
     if checkpoint.record.target is not None:
         checkpoint.task_head = _read_task_head(directory, shape, checkpoint.record)
@@ -259,22 +256,15 @@ def write_checkpoint_files(
         write_tensors(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
     write_json(directory / CONFIG_FILE, config_json(shape, has_lm_head=checkpoint.lm_head is not None))
     write_record(directory, checkpoint.record, contact_head_fitted=checkpoint.contact_head.is_fitted)
-    write_text(directory / _VOCABULARY, "\n".join(TOKENS))
+    write_text(directory / VOCABULARY_FILE, "\n".join(TOKENS))
     write_json(directory / "tokenizer_config.json", _TOKENIZER_CONFIG)
-    write_json(directory / "special_tokens_map.json", _SPECIAL_TOKENS)
+    write_json(directory / "special_tokens_map.json", SPECIAL_TOKENS)
     write_text(directory / "README.md", card)
 
 
 # head.safetensors, the tokenizer's files
 
-_SPECIAL_TOKENS = {
-    "cls_token": "<cls>",
-    "eos_token": "<eos>",
-    "mask_token": "<mask>",
-    "pad_token": "<pad>",
-    "unk_token": "<unk>",
-}
-_TOKENIZER_CONFIG = {**_SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
+_TOKENIZER_CONFIG = {**SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
 
 
 def _read_task_head(directory: Path, shape: EncoderShape, record: ModelRecord) -> TaskHead:

@@ -1,4 +1,13 @@
-"""`config.json`: the description of an ESM-2 model that transformers reads and writes."""
+"""`config.json`: the description of an ESM-2 model that transformers reads and writes.
+
+What becomes of each field that transformers 5.24 knows of an ESM:
+
+| fields | |
+|---|---|
+| `num_hidden_layers`, `hidden_size`, `num_attention_heads` | honoured: the shape |
+| those of `_FIELDS`, `intermediate_size`, `head_dim` | refused by name where the value is not ESM-2's |
+| those of `WITHOUT_EFFECT` | passed over: they change no number that is computed |
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +35,33 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "vocab_size": lambda value: value == len(TOKENS),
     "mask_token_id": lambda value: value == MASK,
     "tie_word_embeddings": lambda value: value is True,
+    "hidden_act": lambda value: value in ("gelu", None),
+    "is_decoder": lambda value: not value,
+    "is_encoder_decoder": lambda value: not value,
+    "add_cross_attention": lambda value: not value,
+    "pruned_heads": lambda value: not value,
+    "rope_scaling": lambda value: _is_plain_rotation(value),
+    "rope_parameters": lambda value: _is_plain_rotation(value),
+    "pad_token_id": lambda value: value in (PAD, None),
+    "bos_token_id": lambda value: value in (CLS, None),
+    "eos_token_id": lambda value: value in (EOS, [EOS], None),
+    "vocab_list": lambda value: value is None or value == list(TOKENS),
 }
+# Of training, of what is handed back, of other heads, of absolute positions, of a folding model, of generation.
+WITHOUT_EFFECT = frozenset(
+    ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range")
+    + ("output_hidden_states", "output_attentions", "return_dict", "use_cache", "chunk_size_feed_forward")
+    + ("id2label", "label2id", "num_labels", "problem_type", "max_position_embeddings", "esmfold_config")
+    + ("architectures", "_name_or_path", "dtype", "torch_dtype", "transformers_version")
+)
+
+
+def _is_plain_rotation(value: Any) -> bool:
+    """Tell whether a description of rotary positions is that of ESM-2's, with nothing stretched."""
+    plain = {"rope_type": "default", "type": "default", "rope_theta": ROTARY_BASE, "partial_rotary_factor": 1}
+    return value is None or (
+        isinstance(value, dict) and all(name in plain and part == plain[name] for name, part in value.items())
+    )
 
 
 def config_json(shape: EncoderShape, *, has_lm_head: bool = True) -> dict[str, Any]:
@@ -93,6 +128,10 @@ def read_shape(directory: Path) -> EncoderShape:
     if shape.dim % (2 * shape.num_heads):
         found = f"hidden_size {shape.dim} does not divide into {shape.num_heads} heads of even size"
         raise ModelFormatError(directory, found, _ESM2_ONLY)
+    for name, expected in {"intermediate_size": 4 * shape.dim, "head_dim": shape.dim // shape.num_heads}.items():
+        if config.get(name) not in (expected, None):
+            found = f"config.json has {name} {config[name]!r:.80}, where ESM-2 of this shape has {expected}"
+            raise ModelFormatError(directory, found, f"{_ESM2_ONLY}, this is another")
     return shape
 
 

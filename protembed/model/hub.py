@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub, brought into its cache by huggingface_hub; only safetensors and JSON files.
+"""Models on the Hugging Face hub, brought into its cache by huggingface_hub: safetensors, JSON files, the vocabulary.
 
 `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` are huggingface_hub's own, and honoured.
 """
@@ -13,11 +13,12 @@ from pathlib import Path
 
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError
 from protembed.model.esm_config import CONFIG_FILE, read_shape
+from protembed.model.vocabulary import TOKENIZER_FILES
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 # What protembed reads of a model directory; a repository may hold much else, pickled weights among it.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
-_FILES = (CONFIG_FILE, "protembed.json", "head.safetensors", *_WEIGHTS)
+_FILES = (CONFIG_FILE, "protembed.json", "head.safetensors", *TOKENIZER_FILES, *_WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from protembed.model.esm_config import ESM2_WINDOW_RESIDUES
 from protembed.model.own_files import read_model_json
 
 FORMAT_VERSION = 1
-_RECORD = "protembed.json"
+RECORD_FILE = "protembed.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +89,9 @@ def read_record(directory: Path) -> ModelRecord:
     Raises:
         ModelFormatError: it is damaged, or was written by a newer protembed.
     """
-    if not (directory / _RECORD).exists():
+    if not (directory / RECORD_FILE).exists():
         return ModelRecord()
-    content = read_model_json(directory / _RECORD)
+    content = read_model_json(directory / RECORD_FILE)
     version = content.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         found = f"protembed.json has format version {version!r:.80}"
@@ -126,4 +126,4 @@ def write_record(directory: Path, record: ModelRecord, *, contact_head_fitted: b
         **dataclasses.asdict(record),
         "contact_head_fitted": contact_head_fitted,
     }
-    write_json(directory / _RECORD, content)
+    write_json(directory / RECORD_FILE, content)

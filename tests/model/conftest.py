@@ -24,10 +24,11 @@ class StandInHub:
         requests: what it was asked, such as `GET /owner/model/resolve/main/config.json`.
         tokens: those that came with the requests.
         refusals: for a part of a request: the status and the headers of the answer.
+        damaged: files that are sent with another byte than they have.
     """
 
     def __init__(self):
-        self.requests, self.tokens, self.refusals = [], set(), {}
+        self.requests, self.tokens, self.refusals, self.damaged = [], set(), {}, set()
         self._models = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
         self._server.hub = self
@@ -105,7 +106,10 @@ class _Answer(BaseHTTPRequestHandler):
     def _send_file(self, path, commit):
         if not path.is_file():
             return self._send(b"", 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
-        self._send(path.read_bytes(), 200, {"X-Repo-Commit": commit, "ETag": f'"{_etag(path)}"'})
+        content = path.read_bytes()
+        if path.name in self.server.hub.damaged:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        self._send(content, 200, {"X-Repo-Commit": commit, "ETag": f'"{_etag(path)}"'})
 
     def _send(self, content, status, headers=()):
         self.send_response(status)
@@ -119,7 +123,11 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 def _etag(path):
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+    """Hash a file as the hub does: large ones plainly, small ones as git does."""
+    content = path.read_bytes()
+    if path.suffix == ".safetensors":
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 @pytest.fixture

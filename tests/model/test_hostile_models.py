@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, model_sha256
+from protembed.model.vocabulary import TOKENIZER_FILES
 
 WEIGHTS, INDEX, RECORD, HEAD = "model.safetensors", "model.safetensors.index.json", "protembed.json", "head.safetensors"
 CANARY = "canary"
@@ -93,7 +94,7 @@ def test_nothing_of_a_strangers_directory_is_unpickled_imported_or_run(stranger,
             load_checkpoint(stranger)
 
     assert not (tmp_path / CANARY).exists()
-    assert {path.name for path in opened} <= {"config.json", "vocab.txt", RECORD, WEIGHTS}
+    assert {path.name for path in opened} <= {"config.json", *TOKENIZER_FILES, RECORD, WEIGHTS}
     assert not {Path(name).stem for name in MODULES} & (set(sys.modules) - modules)
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,13 +81,27 @@ def invoke(*arguments):
 
 
 @pytest.mark.promise(18)
-def test_nothing_but_the_config_and_safetensors_is_fetched(hub, esm_directory):
+def test_nothing_but_the_config_the_tokenizer_and_safetensors_is_fetched(hub, esm_directory):
     hub.publish(ESM2, esm_directory)
 
     found = fetch_model(ESM2)
 
-    assert sorted(hub.fetched()) == ["config.json", WEIGHTS]
-    assert sorted(path.name for path in found.directory.iterdir()) == ["config.json", WEIGHTS]
+    named = ["config.json", WEIGHTS, "tokenizer_config.json"]
+    assert sorted(hub.fetched()) == named
+    assert sorted(path.name for path in found.directory.iterdir()) == named
+
+
+def test_bytes_that_were_damaged_on_their_way_are_refused_and_fetched_anew_once_deleted(hub, embed, tiny_model):
+    hub.publish("lab/tiny", tiny_model)
+    hub.damaged.add(WEIGHTS)
+
+    with pytest.raises(ModelFormatError, match="the hub's cache holds a damaged copy of this file") as caught:
+        embed("lab/tiny")
+
+    hub.damaged.clear()
+    Path(re.search("delete (.*) and fetch", str(caught.value))[1]).unlink()
+    rows, _ = embed("lab/tiny")
+    assert np.array_equal(rows, embed(tiny_model, "own")[0])
 
 
 def test_what_protembed_wrote_comes_with_its_record(hub, tiny_model):
@@ -94,7 +109,8 @@ def test_what_protembed_wrote_comes_with_its_record(hub, tiny_model):
 
     checkpoint = load_checkpoint(fetch_model("lab/tiny").directory)
 
-    assert sorted(hub.fetched()) == ["config.json", WEIGHTS, "protembed.json"]
+    tokenizer = ["special_tokens_map.json", "tokenizer_config.json", "vocab.txt"]
+    assert sorted(hub.fetched()) == ["config.json", WEIGHTS, "protembed.json", *tokenizer]
     assert checkpoint.record == load_checkpoint(tiny_model).record
     assert checkpoint.sha256() == load_checkpoint(tiny_model).sha256()
 
@@ -303,7 +319,7 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(hub, without_w
     assert str(caught.value).startswith("facebook/esm2_t36_3B_UR50D: the hub has no safetensors of it; ")
     convert = "EsmForMaskedLM.from_pretrained('facebook/esm2_t36_3B_UR50D').save_pretrained('esm2_t36_3B_UR50D')"
     assert convert in str(caught.value)
-    assert hub.fetched() == ["config.json"]
+    assert not [name for name in hub.fetched() if name.endswith((".safetensors", ".bin"))]
 
 
 @pytest.mark.parametrize(
