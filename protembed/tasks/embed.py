@@ -210,6 +210,12 @@ class _Job:
         )
 
     @property
+    def warnings(self) -> list[str]:
+        """What the user should know about the model, where no option says what its directory does not."""
+        is_said = self.config.layer != "auto" and self.config.window_residues is not None
+        return [] if is_said else self.checkpoint.warnings
+
+    @property
     def dim(self) -> int:
         """The width of a vector."""
         width: int = self.representation.slices(per_residue=self.config.per_residue)[-1]["stop"]
@@ -292,7 +298,7 @@ def _embed(
                 on_protein(len(record.sequence))
             vectors.commit()
         counts = vectors.finish(report.refused)
-    return job.summary(counts, num_resumed=num_resumed, warnings=report.warnings())
+    return job.summary(counts, num_resumed=num_resumed, warnings=[*job.warnings, *report.warnings()])
 
 
 def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan:
@@ -319,5 +325,5 @@ def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan
         seconds=seconds,
         memory_bytes=peak_memory(job.checkpoint.device) + _BYTES_PER_HELD_NUMBER * job.width * held_tokens * is_held,
         disk_bytes=num_copies * num_rows * job.dim * per_number + workload.num_proteins * per_protein,
-        warnings=report.warnings(),
+        warnings=[*job.warnings, *report.warnings()],
     )

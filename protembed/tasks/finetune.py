@@ -206,6 +206,7 @@ class _Work:
         record: of the model to be.
         shape: of the encoder.
         report: what was met while reading.
+        of_model: what the user should know about the model.
     """
 
     inferred: InferredLabels
@@ -216,6 +217,7 @@ class _Work:
     record: ModelRecord
     shape: EncoderShape
     report: ReadReport
+    of_model: Sequence[str]
 
     def plan(self, output: Path) -> FinetunePlan:
         """Announce it."""
@@ -249,7 +251,7 @@ class _Work:
         """Say what the user should know about the table."""
         doubts = label_warnings(self.division.final, self.division.folds, self.final)
         of_reading = [*self.inferred.labels.warnings, *self.inferred.warnings]
-        return [*self.division.warnings, *self.report.warnings(), *of_reading, *doubts]
+        return [*self.of_model, *self.division.warnings, *self.report.warnings(), *of_reading, *doubts]
 
     @property
     def sizes(self) -> dict[Split, int]:
@@ -278,6 +280,7 @@ def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
         record=_record(checkpoint.record, method, final, table.target, options),
         shape=checkpoint.encoder.shape,
         report=report,
+        of_model=checkpoint.warnings,
     )
 
 

@@ -172,7 +172,7 @@ class _Pretraining:
             save_seconds=config.save_minutes * 60,
             processes=compute.processes,
         )
-        self._warnings = [*warnings, *self._state.restore(objective, optimizers)]
+        self._warnings = [*warnings, *self._checkpoint.warnings, *self._state.restore(objective, optimizers)]
         run.cut_log(self._state.progress.step)
 
     def _measure_references(self, compute: Compute) -> References:

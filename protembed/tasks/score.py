@@ -125,7 +125,7 @@ def _summary(
         num_positions=mutated.num_positions,
         num_refused=len(report.refused),
         score_column=columns[-1],
-        warnings=[*report.warnings(), *_warnings(checkpoint, columns)],
+        warnings=[*report.warnings(), *checkpoint.warnings, *_warnings(checkpoint, columns)],
     )
 
 

@@ -1,13 +1,22 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from protembed.config.embed import EmbedConfig
+from protembed.config.pretrain import PretrainConfig
+from protembed.config.score import ScoreConfig, VariantsConfig
 from protembed.config.shapes import EncoderShape
+from protembed.config.shared import ModelConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
+from protembed.model.record import ModelRecord
+from protembed.tasks.embed import embed_fasta
+from protembed.tasks.pretrain import PretrainOptions, pretrain_model
+from protembed.tasks.score import score_variants
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 TOKENS = torch.tensor([CLS, *encode("MKTAYIAKQRQISFVKSHFSRQ"), EOS])
@@ -33,6 +42,19 @@ def whole(tiny_esm, tmp_path):
     """A directory saved from EsmForMaskedLM."""
     tiny_esm.save_pretrained(tmp_path / "whole")
     return tmp_path / "whole"
+
+
+@pytest.fixture
+def embed_rows(tmp_path, proteins_fasta):
+    """Embed proteins with a model; return the rows and the warnings about the model."""
+
+    def run(model, **options):
+        output = tmp_path / "rows.npy"
+        config = EmbedConfig(output=output, force=True, **options)
+        summary = embed_fasta([proteins_fasta], ModelConfig(model=model), config)
+        return np.load(output), [warning for warning in summary.warnings if "protembed.json" in warning]
+
+    return run
 
 
 # Other heads
@@ -171,3 +193,52 @@ def test_a_stored_decoder_that_differs_from_the_embedding_is_refused(whole, pref
 
     with pytest.raises(ModelFormatError, match=r"lm_head\.decoder\.weight differs from the embedding"):
         load_checkpoint(whole)
+
+
+# What the directory no longer says
+
+
+def test_a_round_trip_through_transformers_loses_the_window_and_says_so(tiny_checkpoint, tmp_path, embed_rows):
+    transformers = pytest.importorskip("transformers")
+    tiny_checkpoint.record = ModelRecord(window_residues=20, layer=1)
+    save_checkpoint(tiny_checkpoint, tmp_path / "ours", "# card\n")
+    transformers.EsmForMaskedLM.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "back")
+
+    ours, said_of_ours = embed_rows(tmp_path / "ours")
+    back, said_of_back = embed_rows(tmp_path / "back")
+    named, said_of_named = embed_rows(tmp_path / "back", window_residues=20, layer="1")
+
+    assert not np.array_equal(ours, back)
+    assert np.array_equal(ours, named)
+    assert said_of_ours == said_of_named == []
+    (warning,) = said_of_back
+    assert "no protembed.json: a window of 1,022 residues, the last layer and the mean are assumed" in warning
+
+
+def test_a_model_of_the_hubs_cache_is_taken_as_published_without_a_word(whole, tmp_path):
+    snapshot = tmp_path / "models--lab--tiny" / "snapshots" / "c0ffee"
+    snapshot.parent.mkdir(parents=True)
+    assert len(load_checkpoint(whole).warnings) == 1
+
+    whole.rename(snapshot)
+
+    assert load_checkpoint(snapshot).warnings == []
+
+
+@pytest.mark.parametrize("task", ["score", "pretrain --from", "pretrain --compare"])
+def test_what_needs_the_masked_lm_head_refuses_a_model_without_one(tiny_model, whole, tmp_path, proteins_fasta, task):
+    rewrite_weights(whole, lambda tensors: {name: tensors[name] for name in tensors if "lm_head" not in name})
+    (tmp_path / "variants.csv").write_text("sequence,mutant\nMKTAYIAKQR,K2A\n")
+    output = tmp_path / "out"
+
+    def run():
+        if task == "score":
+            scoring = ScoreConfig(output=output, method="masked-marginals")
+            score_variants(tmp_path / "variants.csv", ModelConfig(model=whole), VariantsConfig(), scoring)
+        else:
+            models = {"from_model": whole} if "from" in task else {"compare": whole, "size": "t4_1M"}
+            config = PretrainConfig(output=output, steps=1, **models)
+            pretrain_model([proteins_fasta], PretrainOptions(pretrain=config))
+
+    with pytest.raises(ModelFormatError, match="the weights have no lm_head"):
+        run()
