@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 
+from protembed.arithmetic import exact_float32, refuse_lowered_precision
 from protembed.config.embed import EmbedPrecisionName
 from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig, PrecisionName
 from protembed.errors import ConfigError
@@ -21,16 +22,12 @@ from protembed.errors import ConfigError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# MKL promises the same bits from run to run only in this mode, and reads the variable at its first product. It costs
-# nothing (benchmarks/README.md).
-os.environ.setdefault("MKL_CBWR", "AUTO")
-
 
 def choose_device(config: ComputeConfig) -> torch.device:
     """Find the device to compute on.
 
     Raises:
-        ConfigError: the device that was asked for is not there.
+        ConfigError: the device that was asked for is not there, or computes less precisely than it would say.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     name: str = config.device
@@ -38,6 +35,7 @@ def choose_device(config: ComputeConfig) -> torch.device:
         name = next(device for device, is_there in available.items() if is_there)
     elif not available[name]:
         raise ConfigError("--device", name, "this machine or this build of torch has none")
+    refuse_lowered_precision(torch.device(name))
     if name == "cuda" and world_size() > 1:
         return _own_gpu()
     return torch.device(name)
@@ -158,7 +156,8 @@ class WorkerPool:
     where OpenMP's threads wait for one another many times a layer. And since neither what a pack computes nor the order
     in which results are taken up depends on the number of workers, no bit of a result does.
 
-    Use as a context manager; within it torch's operators use one thread in the calling thread too.
+    Use as a context manager; within it torch's operators use one thread in the calling thread too, and settings of the
+    caller's that would change the numbers are set aside.
 
     Args:
         num_workers: packs computed at the same time.
@@ -171,6 +170,8 @@ class WorkerPool:
         self.num_workers = num_workers
 
     def __enter__(self) -> "WorkerPool":
+        self._arithmetic = exact_float32()
+        self._arithmetic.__enter__()
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(1)
         load_kernels()
@@ -183,6 +184,7 @@ class WorkerPool:
         is_interrupted = kind is not None and not issubclass(kind, Exception)
         self._pool.shutdown(wait=not is_interrupted, cancel_futures=True)
         torch.set_num_threads(self._threads_before)
+        self._arithmetic.__exit__(None, None, None)
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, num_per_worker: int = 1

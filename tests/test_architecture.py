@@ -11,7 +11,20 @@ import protembed
 
 PACKAGE = Path(protembed.__file__).parent
 GROUPS = (
-    ("errors", "config", "text", "archives", "inputs", "outputs", "files", "locks", "device", "metrics", "bootstrap"),
+    (
+        "errors",
+        "config",
+        "text",
+        "archives",
+        "inputs",
+        "outputs",
+        "files",
+        "locks",
+        "arithmetic",
+        "device",
+        "metrics",
+        "bootstrap",
+    ),
     ("data",),
     ("model",),
     ("training", "inference"),

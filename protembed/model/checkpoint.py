@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from protembed.arithmetic import exact_float32
 from protembed.config.shapes import EncoderShape
 from protembed.config.task import TASKS
 from protembed.data.alphabet import TOKENS
@@ -125,6 +126,7 @@ def model_sha256(directory: Path) -> str:
     return digest.hexdigest()
 
 
+@exact_float32()
 def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], seed: int) -> Checkpoint:
     """Make a model with starting values.
 
@@ -145,6 +147,7 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
     return checkpoint
 
 
+@exact_float32()
 def load_checkpoint(directory: Path | str) -> Checkpoint:
     """Read a model directory: ESM-2 in any spelling of Hugging Face, or one that protembed wrote.
 
