@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from pathlib import Path
 
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError
@@ -126,11 +127,12 @@ _ALLOW_THE_NETWORK = "fetch it once with the network allowed (without HF_HUB_OFF
 
 def _in_a_sentence(name: str, error: Exception, *, only_cache: bool) -> Exception | None:
     """Say what went wrong on the way to the hub; None for what went wrong elsewhere."""
-    from huggingface_hub import errors
+    from huggingface_hub import errors, get_token
 
     match error:
         case errors.GatedRepoError():
-            return HubError(name, "the hub gives this model only to those whom its owners let in", "set HF_TOKEN")
+            advice = "ask for access on its page at the hub" if get_token() else "set HF_TOKEN"
+            return HubError(name, "the hub gives this model only to those whom its owners let in", advice)
         case errors.RepositoryNotFoundError():
             # The hub does not tell a private model from none at all.
             return InputNotFoundError(name, "the hub has no such model, or it is private", "correct the name")
@@ -142,6 +144,11 @@ def _in_a_sentence(name: str, error: Exception, *, only_cache: bool) -> Exceptio
             return ModelFormatError(Path(name), "the hub's model has no config.json", "name an ESM-2 model")
         case errors.HFValidationError():
             return InputNotFoundError(name, "the hub has no names like this", "correct it")
+        case errors.HfHubHTTPError() if error.response.status_code == HTTPStatus.UNAUTHORIZED and get_token():
+            advice = "make a new one and set HF_TOKEN, or unset it (`hf auth logout`): most models need none"
+            return HubError(name, "the hub refuses your token", advice)
+        case _ if _status(error) == HTTPStatus.TOO_MANY_REQUESTS:
+            return HubError(name, "the hub was asked too often (429)", "wait some minutes, and try again")
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | errors.HfHubHTTPError():
             return HubError(name, f"the hub could not be reached ({_reason(error)})", _WITHOUT_THE_HUB)
     # Its HTTP library changes its name from version to version.
@@ -151,6 +158,16 @@ def _in_a_sentence(name: str, error: Exception, *, only_cache: bool) -> Exceptio
 
 
 _WITHOUT_THE_HUB = "try again with a network, or name a model directory or a bundled model"
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Find the status of the hub's answer among the causes of an error; None where there was none."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _reason(error: BaseException) -> str:

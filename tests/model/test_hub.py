@@ -234,7 +234,7 @@ def test_weights_that_are_not_in_the_cache_are_missed_where_the_network_is_off(h
         fetch_model("lab/tiny", offline=True)
 
 
-@pytest.mark.parametrize("trouble", ["refused", 500, 503, 429])
+@pytest.mark.parametrize("trouble", ["refused", 500, 503])
 def test_a_hub_that_does_not_answer_is_one_sentence(hub, tiny_model, proteins_fasta, trouble):
     hub.publish("lab/tiny", tiny_model)
     if trouble == "refused":
@@ -298,6 +298,32 @@ def test_each_refusal_of_the_hub_is_its_own_sentence(hub, tiny_model, name, refu
     assert str(caught.value).startswith(f"{name}: ")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_token_that_the_hub_refuses_is_named(hub, tiny_model, monkeypatch):
+    hub.publish("lab/tiny", tiny_model)
+    hub.refusals[""] = (401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+
+    with pytest.raises(HubError, match=r"lab/tiny: the hub refuses your token; .* unset it \(`hf auth logout`\)"):
+        fetch_model("lab/tiny")
+
+
+def test_a_gated_model_with_a_token_that_was_not_let_in_is_to_be_asked_for(hub, tiny_model, monkeypatch):
+    hub.publish("lab/tiny", tiny_model)
+    hub.refusals[""] = (403, {"X-Error-Code": "GatedRepo"})
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+    with pytest.raises(HubError, match="let in; ask for access on its page at the hub"):
+        fetch_model("lab/tiny")
+
+
+def test_a_hub_that_was_asked_too_often_is_to_be_waited_for(hub, tiny_model):
+    hub.publish("lab/tiny", tiny_model)
+    hub.refusals[""] = (429, {})
+
+    with pytest.raises(HubError, match=r"the hub was asked too often \(429\); wait some minutes"):
+        fetch_model("lab/tiny")
 
 
 def test_the_token_of_the_environment_is_shown_to_the_hub(hub, tiny_model, monkeypatch):
