@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from protembed.config.finetune import FinetuneConfig
 from protembed.config.inspect_attention import AttentionConfig
@@ -14,20 +16,27 @@ from protembed.tasks.inspect_attention import inspect_attention
 
 @pytest.fixture
 def encoder_alone(tiny_esm, tmp_path):
-    """A directory saved from EsmModel."""
+    """A directory saved from EsmModel, with rotary frequencies that were rounded in training."""
     tiny_esm.esm.save_pretrained(tmp_path / "encoder")
+    path = tmp_path / "encoder" / "model.safetensors"
+    rounded = {name: value.half().float() if "inv_freq" in name else value for name, value in load_file(path).items()}
+    save_file(rounded, path, metadata={"format": "pt"})
     return ModelConfig(model=tmp_path / "encoder")
 
 
-def test_finetune_works_with_a_directory_saved_from_esm_model(encoder_alone, proteins, tmp_path):
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_finetune_works_with_a_directory_saved_from_esm_model(encoder_alone, proteins, tmp_path, method):
     rows = [f"{protein[:60]},{'ab'[number % 2]}" for number, protein in enumerate(proteins)]
     (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", *rows, ""]))
-    config = FinetuneConfig(output=tmp_path / "model", method="full", epochs=1)
+    config = FinetuneConfig(output=tmp_path / "model", method=method, epochs=1)
 
     finetune_model(tmp_path / "labels.csv", FinetuneOptions(finetune=config, model=encoder_alone))
 
     loaded = load_checkpoint(tmp_path / "model")
     assert loaded.lm_head is None
+    frequencies = load_checkpoint(encoder_alone.model).encoder.inverse_frequencies
+    assert torch.equal(frequencies, frequencies.half().float())
+    assert torch.equal(loaded.encoder.inverse_frequencies, frequencies)
     assert loaded.task_head is not None
     notes = json.loads((tmp_path / "model" / "metrics.json").read_text())["notes"]
     assert any("no protembed.json" in note for note in notes)
