@@ -1,7 +1,6 @@
 """How vectors are stored: rows that grow on disk, the files that are made of them, and reading them back."""
 
 import json
-import shutil
 import struct
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -195,7 +194,8 @@ def make_npz(target: Path, rows: Path, members: Path, *, per_residue: bool) -> N
     """
     with atomic_file(target) as stream, zipfile.ZipFile(stream, "w") as archive:
         with _npz_member(archive, "embeddings") as member, rows.open("rb") as source:
-            shutil.copyfileobj(source, member, _COPY_BLOCK)
+            while block := source.read(_COPY_BLOCK):
+                member.write(block)
         if per_residue:
             _write_offsets(archive, "offsets", (member.num_rows for member in read_members(members)))
         else:
