@@ -10,6 +10,7 @@ from torch import Tensor
 
 from protembed.analysis.blocks import MOST_PIXELS, block_size, highest_of_blocks
 from protembed.analysis.contacts import Pairs, at, head_features
+from protembed.config.region import Region
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
 from protembed.data.arrays import LayeredMaps
 from protembed.data.batching import Batch
@@ -266,12 +267,10 @@ def parse_region(text: str | None, num_residues: int) -> slice:
     """
     if text is None:
         return slice(0, num_residues)
-    first, _, last = text.partition("-")
-    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
-        raise ConfigError("--region", text, "two residues such as 100-400 are expected")
-    if int(first) > num_residues:
+    part = Region.parse(text).within(num_residues)
+    if part is None:
         raise ConfigError("--region", text, f"a protein whose maps are kept has {num_residues} residues")
-    return slice(int(first) - 1, min(int(last), num_residues))
+    return part
 
 
 def parse_numbers(option: str, text: str, count: int) -> list[int]:
