@@ -30,7 +30,7 @@ def kmer_sets(sequences: Sequence[str]) -> KmerSets:
     Returns:
         (sequences, 3,200,000), float32 ones.
     """
-    sets = [np.unique(_kmers(sequence)) for sequence in sequences]
+    sets = [np.unique(kmer_numbers(sequence, _K)) for sequence in sequences]
     ends = np.cumsum([0, *map(len, sets)])
     columns = np.concatenate([np.zeros(0, np.int64), *sets])
     return sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(sets), _NUM_KMERS))
@@ -93,13 +93,22 @@ def greedy_clusters(sequences: Sequence[str], min_similarity: float) -> list[str
     return [chosen[sequence] for sequence in sequences]
 
 
-def _kmers(sequence: str) -> NDArray[np.int64]:
+def kmer_numbers(sequence: str, length: int) -> NDArray[np.int64]:
+    """Number the k-mers of standard residues in a sequence, one after the other.
+
+    Args:
+        sequence: Upper-case residues.
+        length: The length of a k-mer, up to 14 residues.
+
+    Returns:
+        A number from 0 to 20**length - 1 for each, (k-mers,).
+    """
     residues = encode(sequence).astype(np.int64) - FIRST_AMINO_ACID
-    if len(residues) < _K:
+    if len(residues) < length:
         return np.zeros(0, np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(residues, _K)
+    windows = np.lib.stride_tricks.sliding_window_view(residues, length)
     standard = windows[((windows >= 0) & (windows < NUM_AMINO_ACIDS)).all(1)]
-    return np.asarray(standard @ NUM_AMINO_ACIDS ** np.arange(_K))
+    return np.asarray(standard @ NUM_AMINO_ACIDS ** np.arange(length))
 
 
 def _parts(sets: KmerSets, num_others: int) -> Iterator[tuple[range, KmerSets]]:

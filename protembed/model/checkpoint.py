@@ -23,6 +23,7 @@ from protembed.model.esm_config import CONFIG_FILE, config_json, read_shape
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
 from protembed.model.own_files import lies_in_cache, sha256_of_own_file
 from protembed.model.record import RECORD_FILE, ModelRecord, read_record, write_record
+from protembed.model.training_kmers import read_training_kmers, write_training_kmers
 from protembed.model.vocabulary import SPECIAL_TOKENS, VOCABULARY_FILE, expect_esm2_vocabulary
 from protembed.model.weights import (
     WEIGHTS_FILE,
@@ -48,6 +49,8 @@ class Checkpoint:
         lm_head: its masked-LM head; None where the directory holds the encoder alone, or with another head.
         contact_head: its contact head, zeros while unfitted.
         task_head: the head of a fine-tuned model.
+        training_kmers: Hashes of a fine-tuned model's training proteins' k-mers, (k-mers,), int64, ascending; None
+            where there are none.
         record: what is known about it.
         is_recorded: whether that was read from the directory or was published; otherwise it is assumed.
         directory: where it was read from; None for one that was just made.
@@ -57,6 +60,7 @@ class Checkpoint:
     lm_head: MaskedLMHead | None
     contact_head: ContactHead
     task_head: TaskHead | None = None
+    training_kmers: Tensor | None = None
     record: ModelRecord = field(default_factory=ModelRecord)
     is_recorded: bool = True
     directory: Path | None = None
@@ -178,6 +182,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
         _fill(checkpoint, stored, directory)
     if checkpoint.record.target is not None:
         checkpoint.task_head = _read_task_head(directory, shape, checkpoint.record)
+        checkpoint.training_kmers = read_training_kmers(directory)
     for module in checkpoint._parts().values():
         module.eval().requires_grad_(True)
     return checkpoint
@@ -257,6 +262,8 @@ def write_checkpoint_files(
     write_tensors(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     if checkpoint.task_head is not None:
         write_tensors(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
+        if checkpoint.training_kmers is not None:
+            write_training_kmers(directory, checkpoint.training_kmers)
     write_json(directory / CONFIG_FILE, config_json(shape, has_lm_head=checkpoint.lm_head is not None))
     write_record(directory, checkpoint.record, contact_head_fitted=checkpoint.contact_head.is_fitted)
     write_text(directory / VOCABULARY_FILE, "\n".join(TOKENS))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import protembed
+from protembed.config.region import Region
 from protembed.config.shared import PoolingName
 from protembed.config.task import TaskName
 from protembed.errors import ModelFormatError
@@ -14,8 +15,42 @@ from protembed.files import write_json
 from protembed.model.esm_config import ESM2_WINDOW_RESIDUES
 from protembed.model.own_files import read_model_json
 
-FORMAT_VERSION = 1
+# Version 2 has a region: who predicted from whole proteins, as readers of version 1 do, would get wrong predictions.
+FORMAT_VERSION, _WITHOUT_REGION = 2, 1
 RECORD_FILE = "protembed.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The proteins that a fine-tuned model was trained and tested on; of a region, the parts of proteins.
+
+    Attributes:
+        num_proteins: Training proteins.
+        lengths: Their lengths in residues: the shortest, the 5 % quantile, the median, the 95 % quantile, the longest.
+        shortest: The shortest protein of the table, validation and test proteins included, in residues.
+        longest: The longest one.
+        num_nonstandard_residues: Residues of training proteins that are none of the 20 amino acids.
+        highest_nonstandard_share: The highest share of such residues in a protein of the table.
+        starts_with_met_share: The share of the training proteins whose first residue is M.
+        class_counts: The training proteins (of residues' classes: the residues) of each class; None for values.
+        value_range: The lowest and the highest training value; None for classes.
+        kmer_length: The length of the k-mers of `training_kmers.safetensors`.
+        num_tested: Test proteins, each compared with the training proteins of its model.
+        num_tested_related: Those of them that share a recorded k-mer with a training protein.
+    """
+
+    num_proteins: int
+    lengths: tuple[int, ...]
+    shortest: int
+    longest: int
+    num_nonstandard_residues: int
+    highest_nonstandard_share: float
+    starts_with_met_share: float
+    class_counts: Mapping[str, int] | None
+    value_range: tuple[float, ...] | None
+    kmer_length: int
+    num_tested: int
+    num_tested_related: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +68,8 @@ class ModelRecord:
         classes: of a fine-tuned classifier.
         task: of a fine-tuned model.
         target: what a fine-tuned model predicts; None for an encoder.
+        region: The residues of each protein that a fine-tuned model was trained on, as in `1-70`; None is all.
+        training_data: The proteins that a fine-tuned model was trained on; None where they are unknown.
     """
 
     window_residues: int = ESM2_WINDOW_RESIDUES
@@ -44,6 +81,8 @@ class ModelRecord:
     classes: tuple[str, ...] | None = None
     task: TaskName | None = None
     target: str | None = None
+    region: str | None = None
+    training_data: TrainingData | None = None
 
     @property
     def poolings(self) -> tuple[PoolingName, ...]:
@@ -53,6 +92,8 @@ class ModelRecord:
 
 # No protein is so long; more would not fit the integers of an array.
 _MOST_WINDOW_RESIDUES = 2**31 - 1
+# The numbers of longer k-mers of 20 amino acids would not fit 64 bits.
+LONGEST_KMER = 14
 
 
 def _are_distinct(names: Sequence[str], known: Sequence[str]) -> bool:
@@ -74,7 +115,36 @@ _RECORD_FIELDS: dict[str, Callable[[Any], Any]] = {
     ),
     "task": lambda value: value is None or value in get_args(TaskName),
     "target": lambda value: value is None or isinstance(value, str),
+    "region": lambda value: value is None or (isinstance(value, str) and Region.is_valid(value)),
+    "training_data": lambda value: value is None or _is_training_data(value),
 }
+
+
+def _is_training_data(value: Any) -> bool:
+    names = {spec.name for spec in dataclasses.fields(TrainingData)}
+    if not isinstance(value, dict) or not names <= value.keys():
+        return False
+    counts = [value[name] for name in names if name.startswith("num_")]
+    shares = [value[name] for name in names if name.endswith("_share")]
+    lengths, classes, values = value["lengths"], value["class_counts"], value["value_range"]
+    return (
+        isinstance(lengths, list)
+        and len(lengths) == 5
+        and all(map(_is_count, [*counts, *lengths, value["shortest"], value["longest"], value["kmer_length"]]))
+        and value["num_tested_related"] <= value["num_tested"]
+        and 0 < value["kmer_length"] <= LONGEST_KMER
+        and all(_is_number(share) and 0 <= share <= 1 for share in shares)
+        and (classes is None or (isinstance(classes, dict) and all(map(_is_count, classes.values()))))
+        and (values is None or (isinstance(values, list) and len(values) == 2 and all(map(_is_number, values))))
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST_WINDOW_RESIDUES
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_record(directory: Path) -> ModelRecord:
@@ -106,7 +176,16 @@ def read_record(directory: Path) -> ModelRecord:
         values["classes"] = tuple(values["classes"])
     if values.get("target") is not None and values.get("task") is None:  # before there were more than two tasks
         values["task"] = "regression" if values.get("classes") is None else "classification"
+    if values.get("training_data") is not None:
+        values["training_data"] = _training_data(values["training_data"])
     return ModelRecord(**values)
+
+
+def _training_data(content: Mapping[str, Any]) -> TrainingData:
+    fields: dict[str, Any] = {spec.name: content[spec.name] for spec in dataclasses.fields(TrainingData)}
+    for name in ("lengths", "value_range"):
+        fields[name] = None if fields[name] is None else tuple(fields[name])
+    return TrainingData(**fields)
 
 
 def write_record(directory: Path, record: ModelRecord, *, contact_head_fitted: bool) -> None:
@@ -120,10 +199,14 @@ def write_record(directory: Path, record: ModelRecord, *, contact_head_fitted: b
     Raises:
         OutputError: it cannot be written.
     """
+    fields = dataclasses.asdict(record)
+    for name in ("region", "training_data"):
+        if fields[name] is None:  # most models have neither
+            del fields[name]
     content = {
-        "format_version": FORMAT_VERSION,
+        "format_version": _WITHOUT_REGION if record.region is None else FORMAT_VERSION,
         "protembed_version": protembed.__version__,
-        **dataclasses.asdict(record),
+        **fields,
         "contact_head_fitted": contact_head_fitted,
     }
     write_json(directory / RECORD_FILE, content)

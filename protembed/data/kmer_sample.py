@@ -1,0 +1,77 @@
+"""A sample of the k-mers of many proteins, of bounded size, and which other proteins share some of them.
+
+Of all k-mers those with the lowest hashes are kept, so that the same k-mers are in or out of every sample: two samples,
+or a sample and a protein, compare without the k-mers that were left out.
+
+Source: Ondov et al. 2016, "Mash", for the sample; Irber et al. 2022, "Lightweight compositional analysis of metagenomes
+with FracMinHash", for comparing one with a whole set.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protembed.config.finetune import MOST_TRAINING_KMERS
+from protembed.data.alphabet import NUM_AMINO_ACIDS
+from protembed.data.similarity import kmer_numbers
+
+_SHORTEST = 5
+# Of unrelated proteins, as long as the median and with equally frequent amino acids, this share would seem related.
+_CHANCE = 0.01
+_PROTEINS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class KmerSample:
+    """The k-mers with the lowest hashes.
+
+    Attributes:
+        length: The length of the k-mers, in residues.
+        hashes: (k-mers,), int64, ascending.
+    """
+
+    length: int
+    hashes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sequences: Sequence[str]) -> "KmerSample":
+        """Sample the k-mers of proteins; the more and the longer they are, the longer the k-mers.
+
+        Args:
+            sequences: Upper-case residues, one sequence at least.
+        """
+        lengths = [len(sequence) for sequence in sequences]
+        num_pairs = min(sum(lengths), MOST_TRAINING_KMERS) * float(np.median(lengths))
+        length = _SHORTEST
+        while num_pairs > _CHANCE * NUM_AMINO_ACIDS**length:
+            length += 1
+        hashes = np.zeros(0, np.int64)
+        for part in _parts(sequences):
+            known = [_hashes(sequence, length) for sequence in part]
+            hashes = np.unique(np.concatenate([hashes, *known]))[:MOST_TRAINING_KMERS]
+        return cls(length=length, hashes=hashes)
+
+    def shares_some(self, sequence: str) -> bool:
+        """Return whether a protein has a k-mer of the sample."""
+        hashes = _hashes(sequence, self.length)
+        places = np.searchsorted(self.hashes, hashes)
+        is_within = places < len(self.hashes)
+        return bool((self.hashes[places[is_within]] == hashes[is_within]).any())
+
+
+def _parts(sequences: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(sequences), _PROTEINS_AT_ONCE):
+        yield sequences[start : start + _PROTEINS_AT_ONCE]
+
+
+def _hashes(sequence: str, length: int) -> NDArray[np.int64]:
+    """Hash the k-mers of a protein, (k-mers,), from 0 to 2**63 - 1.
+
+    Source: Steele et al. 2014, "Fast splittable pseudorandom number generators", the mixing function of SplitMix64.
+    """
+    mixed = kmer_numbers(sequence, length).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
