@@ -8,6 +8,7 @@
     │   ├── RecordError                     a record without identifier or sequence
     │   ├── IllegalResidueError             a character that is no amino acid
     │   ├── TooLongError                    a protein longer than the model's window, where that was refused
+    │   ├── TooShortError                   a protein that ends before the region begins
     │   ├── TableError                      a row of a table
     │   ├── UnscorableVariantError          a variant that is no substitution of amino acids
     │   ├── MismatchedResidueError          a mutation that names another residue than stands there
@@ -114,6 +115,18 @@ class TooLongError(DataError):
         super().__init__(
             f"{path}, line {line}: record {record_id!r} has {num_residues:,} residues, more than the window of "
             f"{window_residues:,}; choose --long window, truncate or skip, or a larger --window-residues"
+        )
+
+
+class TooShortError(DataError):
+    """A protein that ends before the residue at which `--region` begins."""
+
+    def __init__(self, path: str, line: int, record_id: str, num_residues: int, first: int) -> None:
+        self.path, self.line, self.record_id = path, line, record_id
+        self.num_residues, self.first = num_residues, first
+        super().__init__(
+            f"{path}, line {line}: {record_id!r} has {num_residues:,} residues, and --region begins at residue "
+            f"{first:,}; remove it, choose another --region, or pass --on-illegal skip (leave it out)"
         )
 
 

@@ -46,4 +46,4 @@ def embed(
     display.say_model(model)
     if summary is not None:
         display.warn(summary.warnings)
-        display.summary(summary, *describe_summary(summary))
+        display.summary(summary, *describe_summary(summary, embedding.region))

@@ -22,7 +22,16 @@ def describe_plan(plan: "EmbedPlan") -> Iterator[str]:
     )
 
 
-def describe_summary(summary: "EmbedSummary") -> Iterator[str]:
+def describe_region(region: str | None, option: str) -> str:
+    """Describe which residues of each protein were used, and why, to be put behind the number of proteins."""
+    if region is None:
+        return ""
+    return f", residues {region} of each" + (
+        " as in the model's training (--region all: whole)" if option == "auto" else ""
+    )
+
+
+def describe_summary(summary: "EmbedSummary", region_option: str = "auto") -> Iterator[str]:
     """Say what has come of a run."""
     if summary.was_done:
         yield f"{summary.output} is there already, made by the same command from the same input"
@@ -35,4 +44,5 @@ def describe_summary(summary: "EmbedSummary") -> Iterator[str]:
             "overlapping windows (overlap_cosine: how well they agree)"
         )
     what = f"{count(summary.num_proteins, 'protein')}, {count(summary.num_residues, 'residue')}"
-    yield f"{summary.output or 'stdout'}: {what}, {summary.dim:,} numbers each"
+    part = describe_region(summary.region, region_option)
+    yield f"{summary.output or 'stdout'}: {what}, {summary.dim:,} numbers each{part}"

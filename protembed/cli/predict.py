@@ -1,9 +1,10 @@
 """`protembed predict`."""
 
 from protembed.cli.display import Display
+from protembed.cli.embedding_text import describe_region
 from protembed.cli.options import FastaPaths, configured
-from protembed.config.predict import PredictConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
+from protembed.config.predict import FinetunedModelConfig, PredictConfig
+from protembed.config.shared import ComputeConfig, ReaderConfig, ShowConfig
 from protembed.inputs import STANDARD_STREAM
 from protembed.text import count
 
@@ -11,7 +12,7 @@ from protembed.text import count
 @configured
 def predict(
     fasta: FastaPaths,
-    model: ModelConfig,
+    model: FinetunedModelConfig,
     prediction: PredictConfig,
     reader: ReaderConfig,
     compute: ComputeConfig,
@@ -26,4 +27,5 @@ def predict(
         summary = predict_fasta(fasta, model, prediction, reader=reader, compute=compute, on_protein=counter.advance)
     display.warn(summary.warnings)
     proteins = count(summary.num_proteins, "protein")
-    display.summary(summary, f"{summary.output or 'stdout'}: {summary.target} of {proteins}")
+    what = f"{summary.target} of {proteins}{describe_region(summary.region, prediction.region)}"
+    display.summary(summary, f"{summary.output or 'stdout'}: {what}")

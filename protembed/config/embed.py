@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, option
+from protembed.config.region import check_region
 
 EmbedPrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 H5Names = Literal["id", "hash"]
@@ -32,6 +33,11 @@ class EmbedConfig(Config):
         "records.",
     )
     per_residue: bool = option(False, "One vector per residue instead of one per protein.")
+    region: str = option(
+        "auto",
+        "Use only these residues of each protein, as in 1-70, numbered from 1 (also -70 and 20-). auto is the region "
+        "that the model was fine-tuned on, else the whole protein; all is the whole protein.",
+    )
     long: LongPolicy = option(
         "window",
         "What to do about a protein longer than the window: compute overlapping windows and blend them, stop, cut it "
@@ -55,3 +61,7 @@ class EmbedConfig(Config):
     )
     dry_run: bool = option(False, "Say what it would take, after a short measurement, and leave.")
     force: bool = option(False, "Replace an existing result, and an unfinished one of another command.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_region(self.region, "auto, all")

@@ -13,7 +13,17 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.data.embeddings import FAILED, FAILED_HEADER, IDS, IDS_HEADER, META, companion, ids_line, publish
+from protembed.data.embeddings import (
+    FAILED,
+    FAILED_HEADER,
+    IDS,
+    IDS_HEADER,
+    META,
+    companion,
+    different_settings,
+    ids_line,
+    publish,
+)
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.vectors import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
 from protembed.errors import DataError, NotFiniteError, OutputError, OutputExistsError
@@ -138,8 +148,8 @@ def _make_way(output: Path, fingerprint: Mapping[str, Any], *, force: bool) -> N
         found = f"holds {foreign[0]}, which is not protembed's" if partial.is_dir() else "is no folder of protembed"
         raise OutputExistsError(partial, found, is_ours=False)
     if isinstance(recorded, dict) and not force:
-        different = [name for name in fingerprint if recorded.get(name) != fingerprint[name]]
-        raise OutputExistsError(partial, f"holds an unfinished result of another {', '.join(different)}")
+        different = ", ".join(different_settings(fingerprint, recorded))
+        raise OutputExistsError(partial, f"holds an unfinished result of another {different}")
     with output_errors(partial):
         remove(partial)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from protembed.config.embed import LongPolicy
+from protembed.config.region import Region
 from protembed.data.fasta import OnIllegal, Record
 from protembed.data.selection import Shard
 from protembed.data.splits import sequence_sha256
@@ -73,7 +74,17 @@ def read_meta(output: Path) -> dict[str, Any] | None:
     is_ours = isinstance(recorded, dict) and all(
         name in recorded and is_valid(recorded[name]) for name, is_valid in _META_FIELDS.items()
     )
-    return recorded if is_ours else None
+    return recorded if is_ours and _is_region(recorded.get("region")) else None
+
+
+def _is_region(value: Any) -> bool:
+    # It is recorded only where proteins were cut to one.
+    return value is None or (isinstance(value, str) and Region.is_valid(value))
+
+
+def different_settings(fingerprint: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """Name the settings in which a command differs from what is recorded of another."""
+    return [name for name, value in {"region": None, **fingerprint}.items() if recorded.get(name) != value]
 
 
 def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -94,7 +105,7 @@ def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, A
     recorded = read_meta(output)
     if recorded is None:
         raise OutputExistsError(output, "has no meta file beside it that says what it is")
-    different = [name for name, value in fingerprint.items() if recorded.get(name) != value]
+    different = different_settings(fingerprint, recorded)
     if different:
         raise OutputExistsError(output, f"was made with another {', '.join(different)}")
     for path, name in ((output, "sha256"), (companion(output, IDS), "ids_sha256")):

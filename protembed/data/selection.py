@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from protembed.config.embed import LongPolicy
+from protembed.config.region import Region
 from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, read_fasta
+from protembed.data.regions import cut_records
 from protembed.errors import ConfigError, TooLongError
 
 
@@ -57,12 +59,14 @@ class Selection:
         long: what to do about a protein longer than the window.
         window_residues: the window.
         shard: the part that is wanted; None is all.
+        region: The residues of each protein that are used; None is the whole protein. `long` concerns what is left.
     """
 
     on_illegal: OnIllegal
     long: LongPolicy
     window_residues: int
     shard: Shard | None = None
+    region: Region | None = None
 
     def read(self, paths: Iterable[Path], report: ReadReport) -> Iterator[Record]:
         """Read the proteins one by one; rows are numbered by those that are kept of the whole input.
@@ -73,6 +77,7 @@ class Selection:
 
         Raises:
             TooLongError: a protein is longer than the window, and `long` is `error`.
+            TooShortError: A protein ends before the region begins, and `on_illegal` is not `skip`.
             ProtembedError: as `read_fasta`.
         """
         paths = list(paths)
@@ -84,7 +89,8 @@ class Selection:
         yield from self._of_shard(self.shard, self._kept(paths, report), total, report.refused)
 
     def _kept(self, paths: Iterable[Path], report: ReadReport) -> Iterator[Record]:
-        for record in read_fasta(paths, on_illegal=self.on_illegal, report=report):
+        records = read_fasta(paths, on_illegal=self.on_illegal, report=report)
+        for record in cut_records(records, self.region, self.on_illegal, report):
             num_residues = len(record.sequence)
             if num_residues <= self.window_residues or self.long == "window":
                 yield record

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,6 +197,26 @@ def _residue_answers(path: str, protein: LabelledProtein, task: Task, numbers: M
             found = f"has the label {entries[place][:40]!r} at residue {place + 1}, {_no_number(entries[place])}"
             _refuse(path, protein, found, "correct it, or write nan where none is known")
     return np.where(takes_part, values.astype(np.float64), math.nan)
+
+
+def cut_labels(path: str, protein: LabelledProtein, part: slice) -> LabelledProtein:
+    """Cut a protein whose residues have labels, and its labels and mask alike.
+
+    Raises:
+        TableError: There are not as many labels, or entries of the mask, as residues.
+    """
+    label, mask = _cut(path, protein, "label", part), _cut(path, protein, "mask", part)
+    return replace(protein, sequence=protein.sequence[part], label=label, mask=mask if protein.mask else protein.mask)
+
+
+def _cut(path: str, protein: LabelledProtein, name: Literal["label", "mask"], part: slice) -> str:
+    text: str = getattr(protein, name) or ""
+    entries = residue_entries(text)
+    if text and len(entries) != len(protein.sequence):
+        found = f"has a {name} of {len(entries)} for {len(protein.sequence)} residues"
+        _refuse(path, protein, found, "give each residue one")
+    # The last separator tells one entry of several letters from an entry for each letter.
+    return "".join(entries[part]) if len(text) == len(entries) else SEVERAL.join([*entries[part], ""])
 
 
 def _read_mask(path: str, protein: LabelledProtein) -> NDArray[np.bool_]:

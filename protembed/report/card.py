@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import protembed
 from protembed.config.task import TASKS
 from protembed.model.checkpoint import Checkpoint
-from protembed.text import printable
+from protembed.model.record import ModelRecord
+from protembed.text import figure, printable
 
 _LOADING = """```python
 from transformers import EsmForMaskedLM
@@ -56,14 +57,39 @@ def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
         f"{what.format(len(record.classes or ()))} for each {'residue' if task.per_residue else 'protein'}. "
         "`protembed predict seqs.fasta -m DIRECTORY` applies it, and `protembed embed seqs.fasta -m DIRECTORY"
         f"{' --per-residue' if task.per_residue else ''}` gives the vectors that the head sees.",
-        facts,
+        {**facts, **_training_facts(record)},
         {
-            "Limits": "The figures hold for proteins like those of the table, with 95 % intervals over test proteins; "
-            "relatives of training proteins in the test part make them look better than they are: `report.html` and "
+            "Limits": "The figures hold for proteins like those of the table (`protembed predict` warns of others), "
+            "with 95 % intervals over test proteins; relatives of training proteins in the test part make them look better than they are: `report.html` and "
             "`test_similarity.tsv` show how much."
         },
         loading=_LOADING_ENCODER,
     )
+
+
+def _training_facts(record: ModelRecord) -> dict[str, str]:
+    """Describe the proteins that a fine-tuned model was trained on."""
+    data = record.training_data
+    if data is None:
+        return {}
+    shortest, low, median, high, longest = data.lengths
+    facts = {"residues that it was trained on": f"{record.region or 'all'} of each protein"}
+    facts["lengths of training proteins"] = (
+        f"{shortest:,} to {longest:,} residues, median {median:,}, nine of ten from {low:,} to {high:,}"
+    )
+    facts["training proteins that begin with M"] = f"{data.starts_with_met_share:.0%}"
+    facts["training residues other than the 20 amino acids"] = f"{data.num_nonstandard_residues:,}"
+    if data.class_counts is not None:
+        unit = "residues" if TASKS[record.task or "regression"].per_residue else "training proteins"
+        classes = ", ".join(f"{name} {number:,}" for name, number in data.class_counts.items())
+        facts[f"{unit} of each class"] = classes
+    if data.value_range is not None:
+        facts["training values"] = f"{figure(data.value_range[0])} to {figure(data.value_range[1])}"
+    facts["test proteins with relatives"] = (
+        f"{data.num_tested_related:,} of {data.num_tested:,} share {data.kmer_length} residues in a row with a "
+        "training protein (of the k-mers in `training_kmers.safetensors`)"
+    )
+    return facts
 
 
 def model_card(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from protembed.config.check import CheckConfig
+from protembed.config.region import choose_region
 from protembed.config.shared import ComputeConfig, ModelConfig
 from protembed.data.embeddings import IDS, META, companion, ids_line, read_meta
 from protembed.data.fasta import ReadReport, Record
@@ -183,6 +184,7 @@ def _selection(shards: Sequence[_Result]) -> Selection:
         long=first["long"],
         window_residues=first["window_residues"],
         shard=Shard.parse(first["shard"]) if is_one_shard else None,
+        region=choose_region(first.get("region") or "all"),
     )
 
 

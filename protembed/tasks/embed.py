@@ -11,6 +11,7 @@ import torch
 
 import protembed
 from protembed.config.embed import EmbedConfig
+from protembed.config.region import choose_region
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.embedding_writer import complete_interrupted, embeddings_writer, remove_leftovers
 from protembed.data.embeddings import finished_result, refuse_what_is_not_ours
@@ -20,6 +21,7 @@ from protembed.data.vectors import FormatName, choose_format
 from protembed.device import choose_device, choose_precision, peak_memory
 from protembed.errors import ConfigError
 from protembed.files import spooled_stdin
+from protembed.inference.applicability import InputComparison
 from protembed.inference.engine import Computation, inference_engine
 from protembed.inference.representation import Embedding, Representation, representation_of
 from protembed.inference.workload import Workload
@@ -47,6 +49,7 @@ class EmbedSummary:
         num_resumed: proteins that an earlier process had done.
         dim: the width of a vector.
         was_done: whether the result stood there already.
+        region: The residues of each protein that were used, as in `1-70`; None is the whole protein.
         warnings: what the user should know about the input.
     """
 
@@ -59,6 +62,7 @@ class EmbedSummary:
     num_resumed: int
     dim: int
     was_done: bool
+    region: str | None
     warnings: Sequence[str]
 
 
@@ -205,6 +209,7 @@ class _Job:
                 long=config.long,
                 window_residues=window_residues,
                 shard=shard,
+                region=choose_region(config.region, checkpoint.record.region),
             ),
             precision=precision,
         )
@@ -244,6 +249,7 @@ class _Job:
             "long": selection.long,
             "window_residues": selection.window_residues,
             "shard": None if selection.shard is None else str(selection.shard),
+            **({} if selection.region is None else {"region": str(selection.region)}),
             "per_residue": self.config.per_residue,
             "layer": list(representation.layers),
             "pooling": None if self.config.per_residue else list(representation.poolings),
@@ -269,6 +275,7 @@ class _Job:
             num_resumed=num_resumed,
             dim=self.dim,
             was_done=was_done,
+            region=None if self.selection.region is None else str(self.selection.region),
             warnings=warnings,
         )
 
@@ -291,20 +298,23 @@ def _embed(
             # Reading is a thousandth of the work, and what is wrong in the last record should not be found after it.
             rest = islice(job.selection.read(paths, ReadReport()), num_resumed, None)
             on_start(sum(len(record.sequence) for record in rest))
-        records = islice(job.selection.read(paths, report), num_resumed, None)
+        comparison = InputComparison.with_model(job.checkpoint, job.selection.region)
+        records = islice(comparison.watch(job.selection.read(paths, report)), num_resumed, None)
         for chunk in engine.run_chunks(job.computation, records):
             for record, one in chunk:
                 vectors.add(record, one.values, one.num_windows, one.overlap_cosine)
                 on_protein(len(record.sequence))
             vectors.commit()
         counts = vectors.finish(report.refused)
-    return job.summary(counts, num_resumed=num_resumed, warnings=[*job.warnings, *report.warnings()])
+        warnings = [*job.warnings, *report.warnings(), *comparison.warnings()]
+    return job.summary(counts, num_resumed=num_resumed, warnings=warnings)
 
 
 def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan:
     """Count the proteins, and compute a few of them to see what all would take."""
     report, workload = ReadReport(), Workload(job.checkpoint.encoder.shape)
-    workload.count(job.selection.read(paths, report), job.computation)
+    comparison = InputComparison.with_model(job.checkpoint, job.selection.region)
+    workload.count(comparison.watch(job.selection.read(paths, report)), job.computation)
     with inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest
@@ -325,5 +335,5 @@ def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan
         seconds=seconds,
         memory_bytes=peak_memory(job.checkpoint.device) + _BYTES_PER_HELD_NUMBER * job.width * held_tokens * is_held,
         disk_bytes=num_copies * num_rows * job.dim * per_number + workload.num_proteins * per_protein,
-        warnings=[*job.warnings, *report.warnings()],
+        warnings=[*job.warnings, *report.warnings(), *comparison.warnings()],
     )

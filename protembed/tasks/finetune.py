@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from protembed.analysis.climb import Climb, Climbed
 from protembed.analysis.ladder import Ladder, compare
@@ -13,6 +14,7 @@ from protembed.analysis.model_rungs import ModelRungs, Watcher
 from protembed.config.base import as_plain_values
 from protembed.config.finetune import MOST_FULL_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelsConfig
 from protembed.config.optimizer import OptimizerConfig
+from protembed.config.region import choose_region
 from protembed.config.shapes import EncoderShape
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.task import TASKS, Task
@@ -22,11 +24,13 @@ from protembed.data.label_inference import InferredLabels, infer_labels
 from protembed.data.label_warnings import class_counts, label_warnings
 from protembed.data.labels import Columns, LabelledProtein, Split, read_labels
 from protembed.data.partition import Division, divide
+from protembed.data.regions import cut_table
 from protembed.data.similarity import nearest
 from protembed.data.targets import Targets
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
 from protembed.files import atomic_directory, remove, remove_unfinished_beside, spooled_stdin
+from protembed.inference.applicability import describe_training
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import parse_poolings
 from protembed.inputs import default_path, read_json, sha256_of_inputs
@@ -205,6 +209,7 @@ class _Work:
         method: how the encoder learns.
         record: of the model to be.
         shape: of the encoder.
+        training_kmers: Hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
         report: what was met while reading.
         of_model: what the user should know about the model.
     """
@@ -216,6 +221,7 @@ class _Work:
     method: FinetuneMethod
     record: ModelRecord
     shape: EncoderShape
+    training_kmers: Tensor
     report: ReadReport
     of_model: Sequence[str]
 
@@ -265,20 +271,24 @@ def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
     columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column, id=config.id)
     table = read_labels(labels, columns, on_illegal=options.reader.on_illegal, report=report)
     inferred = infer_labels(table, config.task, config.label_separator)
-    task, is_chosen = inferred.task, config.task != "auto"
-    division = divide(inferred.labels, task, config, options.finetune.seed)
+    task, is_chosen, region = inferred.task, config.task != "auto", choose_region(config.region)
+    table = cut_table(inferred.labels, region, task, options.reader.on_illegal, report)
+    division = divide(table, task, config, options.finetune.seed)
     targets = [Targets.of(fold, task, allows_rare=is_chosen) for fold in division.folds]
     final = Targets.of(division.final, task, allows_rare=is_chosen) if division.is_in_folds else targets[0]
     checkpoint = load_checkpoint(base)
     method = _method(options.finetune, checkpoint, task)
+    training_data, training_kmers = describe_training(division.final, final, division.folds)
+    record = _record(checkpoint.record, method, final, table.target, options)
     return _Work(
         inferred=inferred,
         division=division,
         targets=targets,
         final=final,
         method=method,
-        record=_record(checkpoint.record, method, final, table.target, options),
+        record=replace(record, region=None if region is None else str(region), training_data=training_data),
         shape=checkpoint.encoder.shape,
+        training_kmers=training_kmers,
         report=report,
         of_model=checkpoint.warnings,
     )
@@ -289,6 +299,7 @@ def _result(climbed: Climbed, work: _Work, identity: Mapping[str, Any], config: 
     tests = [table.parts["test"] for table in work.division.folds]
     trains = [table.parts["train"] for table in work.division.folds]
     truth = [answer for targets in work.targets for answer in targets.of_split["test"]]
+    climbed.kept.checkpoint.training_kmers = work.training_kmers
     is_random = work.method != "frozen" or config.head == "mlp"
     similar = [nearest(_sequences(test), _sequences(train)) for test, train in zip(tests, trains, strict=True)]
     return FinetuneResult(

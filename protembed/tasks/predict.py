@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.predict import PredictConfig
+from protembed.config.region import Region, choose_region
 from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
+from protembed.data.regions import cut_records
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
 from protembed.files import output_stream
+from protembed.inference.applicability import InputComparison
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import refuse_infinite, representation_of
 from protembed.inputs import STANDARD_STREAM, default_path
@@ -34,6 +37,7 @@ class PredictSummary:
         num_proteins: rows.
         num_refused: records left out on request.
         target: what was predicted.
+        region: The residues of each protein that were used, as in `1-70`; None is the whole protein.
         warnings: what the user should know about the input.
     """
 
@@ -41,6 +45,7 @@ class PredictSummary:
     num_proteins: int
     num_refused: int
     target: str
+    region: str | None
     warnings: Sequence[str]
 
 
@@ -66,6 +71,7 @@ def predict_fasta(
     Raises:
         InputNotFoundError: the model was not fine-tuned.
         OutputExistsError: the table stands there already.
+        TooShortError: A protein ends before the region begins, and is not to be left out.
         NotFiniteError: what is predicted of a protein is no number.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
@@ -79,33 +85,43 @@ def predict_fasta(
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
     predictions = representation_of(checkpoint).predictions(head)
-    report = ReadReport()
+    report, region = ReadReport(), choose_region(prediction.region, checkpoint.record.region)
+    comparison = InputComparison.with_model(checkpoint, region)
     records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
+    parts = comparison.watch(cut_records(records, region, reader.on_illegal, report))
     with (
         result_lock(output),
         inference_engine(compute, device, checkpoint.encoder.shape) as engine,
         output_stream(output) as stream,
     ):
-        for line in _lines(engine.run(predictions, records), head, on_protein):
+        for line in _lines(engine.run(predictions, parts), head, region, on_protein):
             stream.write(line)
     return PredictSummary(
         output=None if output == STANDARD_STREAM else output,
         num_proteins=report.num_records,
         num_refused=len(report.refused),
         target=checkpoint.record.target or "",
-        warnings=report.warnings(),
+        region=None if region is None else str(region),
+        warnings=[*report.warnings(), *comparison.warnings()],
     )
 
 
 def _lines(
-    results: Iterable[tuple[Record, NDArray[np.float32]]], head: TaskHead, on_protein: Callable[[int], None]
+    results: Iterable[tuple[Record, NDArray[np.float32]]],
+    head: TaskHead,
+    region: Region | None,
+    on_protein: Callable[[int], None],
 ) -> Iterator[bytes]:
-    """Spell the table, line by line, from what the head says of each protein."""
+    """Spell the table, line by line, from what the head says of each protein; of parts it says which residues."""
     threshold = float(head.threshold)
-    yield table_line(["id", *prediction_header(head.classes)])
+    # Two numbers, for spreadsheets take 1-12 for a day.
+    columns = [] if region is None else ["first_residue", "last_residue"]
+    yield table_line(["id", *columns, *prediction_header(head.classes)])
     for record, output_of_head in results:
         refuse_infinite(record.id, output_of_head, "predictions")
-        yield table_line([record.id, *prediction_cells(output_of_head, head.task, head.classes, threshold)])
+        residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
+        cells = prediction_cells(output_of_head, head.task, head.classes, threshold)
+        yield table_line([record.id, *residues, *cells])
         on_protein(len(record.sequence))
 
 

@@ -1,0 +1,86 @@
+"""Parts of proteins: the residues of a region, in place of the whole protein.
+
+A part is used as a protein of its own: no residue beyond it has any influence on it.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from protembed.config.region import Region
+from protembed.config.task import Task
+from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord
+from protembed.data.labels import LabelledProtein, Labels
+from protembed.data.targets import cut_labels
+from protembed.errors import TooShortError
+
+
+def cut_records(
+    records: Iterable[Record], region: Region | None, on_illegal: OnIllegal, report: ReadReport
+) -> Iterator[Record]:
+    """Cut each protein to a region.
+
+    Args:
+        records: The proteins, from `read_fasta`.
+        region: Which residues; None is the whole protein.
+        on_illegal: What to do about a protein that ends before the region begins: an error, or, with `skip`, leave it
+            out and list it in `report`.
+        report: The counts of the reading, corrected for what is cut off or left out.
+
+    Yields:
+        The parts; rows are numbered by those that are kept.
+
+    Raises:
+        TooShortError: A protein ends before the region begins, and is not to be left out.
+    """
+    if region is None:
+        yield from records
+        return
+    for record in records:
+        num_residues = len(record.sequence)
+        part = region.within(num_residues)
+        report.num_residues -= num_residues
+        if part is None:
+            report.num_records -= 1  # its row is that of the next record
+            _leave_out(
+                TooShortError(record.path, record.line, record.id, num_residues, region.first), on_illegal, report
+            )
+        else:
+            report.num_residues += part.stop - part.start
+            yield replace(record, sequence=record.sequence[part])
+
+
+def cut_table(table: Labels, region: Region | None, task: Task, on_illegal: OnIllegal, report: ReadReport) -> Labels:
+    """Cut each protein of a labelled table to a region, with the labels and the mask of its residues.
+
+    Args:
+        table: The proteins.
+        region: Which residues; None is the whole protein.
+        task: What the labels are; only where each residue has one are they cut.
+        on_illegal: As for `cut_records`.
+        report: As for `cut_records`.
+
+    Raises:
+        TooShortError: As for `cut_records`.
+        TableError: Labels or masks are not as many as residues.
+    """
+    if region is None:
+        return table
+    kept = list[LabelledProtein]()
+    for protein in table.proteins:
+        num_residues = len(protein.sequence)
+        part = region.within(num_residues)
+        if part is None:
+            error = TooShortError(table.path, protein.line, protein.id, num_residues, region.first)
+            _leave_out(error, on_illegal, report)
+        elif task.per_residue:
+            kept.append(cut_labels(table.path, protein, part))
+        else:
+            kept.append(replace(protein, sequence=protein.sequence[part]))
+    return replace(table, proteins=kept)
+
+
+def _leave_out(error: TooShortError, on_illegal: OnIllegal, report: ReadReport) -> None:
+    if on_illegal != "skip":
+        raise error
+    reason = f"{error.num_residues:,} residues, and --region begins at residue {error.first:,}"
+    report.refused.append(RefusedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))
