@@ -60,8 +60,8 @@ def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
         {**facts, **_training_facts(record)},
         {
             "Limits": "The figures hold for proteins like those of the table (`protembed predict` warns of others), "
-            "with 95 % intervals over test proteins; relatives of training proteins in the test part make them look better than they are: `report.html` and "
-            "`test_similarity.tsv` show how much."
+            "with 95 % intervals over test proteins; relatives of training proteins in the test part make them look "
+            "better than they are: `report.html` and `test_similarity.tsv` show how much."
         },
         loading=_LOADING_ENCODER,
     )

@@ -455,6 +455,31 @@ def test_an_error_is_one_line_where_no_model_is_named_too(tmp_path):
     assert invoke("embed", tmp_path / "missing.fasta").stderr.count("\n") == 1
 
 
+def test_the_help_of_predict_promises_no_default_model():
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", invoke("predict", "--help").stdout).split())
+
+    assert "which must be named" in text
+    assert "by default. See `protembed models`" not in text
+
+
+def test_predict_warns_of_longer_proteins_once_on_stderr_and_in_its_summary(
+    small_fasta, predictor, proteins_fasta, tmp_path
+):
+    result = invoke("predict", proteins_fasta, "-m", predictor, "-o", tmp_path / "p.tsv", "--json")
+    cut = invoke("predict", proteins_fasta, "-m", predictor, "-o", tmp_path / "cut.tsv", "--region", "-40")
+
+    assert (result.exit_code, cut.exit_code) == (0, 0)
+    longer = [sentence for sentence in json.loads(result.stdout)["warnings"] if "longer than the longest" in sentence]
+    assert len(longer) == 1
+    assert "of 40 proteins" in longer[0]
+    assert longer[0].endswith(
+        "(40 residues), on which it was never tested: it was trained on pieces of one length, choose such by --region"
+    ) or longer[0].endswith("use --region 1-40")
+    assert result.stderr.count(longer[0]) == 1
+    assert "longer than the longest" not in cut.stderr
+    assert "of 40 proteins, residues 1-40 of each\n" in cut.stderr
+
+
 def test_predicting_with_the_bundled_model_says_that_it_has_no_head(proteins_fasta, tmp_path):
     result = invoke("predict", proteins_fasta, "-o", tmp_path / "p.tsv")
 

@@ -146,3 +146,86 @@ def test_a_head_that_does_not_belong_to_its_record_is_refused(save_with_head, ch
 
     with pytest.raises(ModelFormatError, match=r"head\.safetensors"):
         load_checkpoint(directory)
+
+
+# What is known of the training proteins
+
+DATA = {
+    "num_proteins": 3,
+    "lengths": [5, 5, 6, 7, 7],
+    "shortest": 5,
+    "longest": 8,
+    "num_nonstandard_residues": 0,
+    "highest_nonstandard_share": 0.0,
+    "starts_with_met_share": 1.0,
+    "class_counts": {"membrane": 2, "soluble": 1},
+    "value_range": None,
+    "kmer_length": 5,
+    "num_tested": 2,
+    "num_tested_related": 1,
+}
+
+
+def test_what_is_recorded_of_the_training_proteins_is_read_again(save_with_head, tiny_checkpoint, tmp_path):
+    directory, _ = save_with_head("classification")
+    rewrite_record(directory, training_data=DATA | {"written_by_a_newer_one": 1}, region="1-70", format_version=2)
+    tiny_checkpoint = load_checkpoint(directory)
+    tiny_checkpoint.training_kmers = torch.tensor([1, 5, 2**62])
+    save_checkpoint(tiny_checkpoint, tmp_path / "again", "# card\n")
+
+    again = load_checkpoint(tmp_path / "again")
+
+    assert again.record.training_data.lengths == (5, 5, 6, 7, 7)
+    assert (again.record, again.record.region) == (tiny_checkpoint.record, "1-70")
+    assert again.training_kmers.tolist() == [1, 5, 2**62]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training_data": []},
+        {"training_data": {"num_proteins": 3}},
+        {"region": "70"},
+        {"region": 70},
+        *(
+            {"training_data": DATA | {name: value}}
+            for name, value in (
+                ("lengths", [5, 6]),
+                ("lengths", None),
+                ("longest", -1),
+                ("num_proteins", True),
+                ("starts_with_met_share", float("nan")),
+                ("highest_nonstandard_share", 2),
+                ("class_counts", {"membrane": "2"}),
+                ("value_range", [1.0]),
+                ("kmer_length", 15),
+                ("num_tested_related", 3),
+            )
+        ),
+    ],
+)
+def test_a_damaged_record_of_the_training_is_an_error_of_one_sentence(save_with_head, changes):
+    directory, _ = save_with_head("classification")
+    rewrite_record(directory, **changes)
+
+    with pytest.raises(ModelFormatError, match=r"protembed.json has (training_data|region) "):
+        load_checkpoint(directory)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"other": torch.tensor([1])},
+        {"hashes": torch.tensor([1.0])},
+        {"hashes": torch.tensor([[1]])},
+        {"hashes": torch.tensor([2, 1])},
+        {"hashes": torch.arange((1 << 16) + 1)},
+    ],
+    ids=["another name", "no integers", "a matrix", "not ascending", "too many"],
+)
+def test_a_file_of_k_mers_that_is_none_is_refused(save_with_head, tensors):
+    directory, _ = save_with_head("classification")
+    save_file(tensors, directory / "training_kmers.safetensors")
+
+    with pytest.raises(ModelFormatError, match=r"training_kmers.safetensors: it holds no ascending hashes"):
+        load_checkpoint(directory)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 import protembed
+from protembed.model.record import TrainingData
 from protembed.report.card import finetuned_card, pretrained_card
 
 FACTS = {"trained on": "40 proteins", "validation": "perplexity 17.20", "a | b": "c | d"}
@@ -77,3 +78,34 @@ def test_the_name_of_a_column_cannot_become_markup(tiny_checkpoint):
 
 def test_a_card_is_the_same_text_each_time(tiny_checkpoint):
     assert pretrained_card(tiny_checkpoint, FACTS) == pretrained_card(tiny_checkpoint, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "row"),
+    [
+        ("classification", {"class_counts": {"in": 400, "out": 133}, "value_range": None}, "in 400, out 133"),
+        ("regression", {"class_counts": None, "value_range": (-1.5, 20.0)}, "-1.500 to 20.000"),
+    ],
+)
+def test_a_finetuned_card_says_on_which_proteins_it_was_trained(tiny_checkpoint, task, labels, row):
+    data = TrainingData(
+        num_proteins=533,
+        lengths=(42, 68, 70, 70, 70),
+        shortest=42,
+        longest=71,
+        num_nonstandard_residues=3,
+        highest_nonstandard_share=0.02,
+        starts_with_met_share=0.98,
+        kmer_length=7,
+        num_tested=300,
+        num_tested_related=24,
+        **labels,
+    )
+
+    card = finetuned(tiny_checkpoint, target="place", task=task, region="1-70", training_data=data)
+
+    assert row in card
+    assert "| 1-70 of each protein |" in card
+    assert "42 to 70 residues, median 70, nine of ten from 68 to 70" in card
+    assert "| 98% |" in card
+    assert "24 of 300 share 7 residues in a row" in card

@@ -1,0 +1,127 @@
+import pytest
+
+from protembed.config.region import Region
+from protembed.config.task import TASKS
+from protembed.data.fasta import ReadReport, read_fasta
+from protembed.data.labels import LabelledProtein, Labels, LabelTable
+from protembed.data.regions import cut_records, cut_table
+from protembed.data.selection import Selection
+from protembed.data.targets import Targets
+from protembed.errors import TableError, TooShortError
+
+CLASSES, VALUES = TASKS["residue-classification"], TASKS["residue-regression"]
+
+
+@pytest.fixture
+def fasta(tmp_path):
+    path = tmp_path / "x.fasta"
+    path.write_text(">a\nMKTAYI\n>b\nMKT\n>c\nMKTAYIAKQR\n")
+    return path
+
+
+def cut(fasta, region, on_illegal="error"):
+    report = ReadReport()
+    records = read_fasta([fasta], on_illegal=on_illegal, report=report)
+    return list(cut_records(records, region, on_illegal, report)), report
+
+
+def test_a_region_leaves_its_residues_of_each_protein_and_counts_those(fasta):
+    parts, report = cut(fasta, Region(2, 5))
+
+    assert [(part.row, part.id, part.sequence) for part in parts] == [
+        (0, "a", "KTAY"),
+        (1, "b", "KT"),
+        (2, "c", "KTAY"),
+    ]
+    assert (report.num_records, report.num_residues) == (3, 10)
+
+
+def test_without_a_region_records_pass_unchanged(fasta):
+    assert cut(fasta, None)[0] == list(read_fasta([fasta]))
+
+
+def test_a_protein_that_ends_before_the_region_is_an_error_that_names_it(fasta):
+    with pytest.raises(TooShortError, match="x.fasta, line 3: 'b' has 3 residues, and --region begins at residue 4"):
+        cut(fasta, Region(4, None))
+
+
+def test_with_skip_such_a_protein_is_left_out_and_listed_and_the_next_has_its_row(fasta):
+    parts, report = cut(fasta, Region(4, None), "skip")
+
+    assert [(part.row, part.id, part.sequence) for part in parts] == [(0, "a", "AYI"), (1, "c", "AYIAKQR")]
+    assert [(one.id, one.line, one.reason) for one in report.refused] == [
+        ("b", 3, "3 residues, and --region begins at residue 4")
+    ]
+    assert (report.num_records, report.num_residues) == (2, 10)
+
+
+def test_what_is_done_about_long_proteins_concerns_the_part(fasta):
+    selection = Selection(on_illegal="error", long="error", window_residues=4, region=Region(1, 4))
+
+    assert [record.sequence for record in selection.read([fasta], ReadReport())] == ["MKTA", "MKT", "MKTA"]
+
+
+# Labels
+
+
+def table_of(label, mask=None, sequence="MKTAY"):
+    protein = LabelledProtein(id="p", sequence=sequence, label=label, split="train", line=2, mask=mask)
+    return Labels(path="x.csv", target="label", proteins=[protein])
+
+
+def cut_labels(table, region, task):
+    (protein,) = cut_table(table, region, task, "error", ReadReport()).proteins
+    return protein
+
+
+def test_labels_of_proteins_stay_as_they_are():
+    protein = cut_labels(table_of("in;out"), Region(2, 3), TASKS["multilabel"])
+
+    assert (protein.sequence, protein.label) == ("KT", "in;out")
+
+
+@pytest.mark.parametrize(
+    ("label", "mask", "expected"),
+    [
+        ("HHEEC", None, "HE"),
+        ("H;H;E;E;C", "11111", "HE"),
+        ("H H E E C", "1;1;0;1;1", "H-"),
+        ("HHEEC", "10111", "-E"),
+    ],
+    ids=["letters", "a list", "a list and its mask", "letters and their mask"],
+)
+def test_labels_and_mask_of_residues_are_cut_with_the_sequence(label, mask, expected):
+    whole = table_of(label, mask).proteins[0]
+    part = cut_labels(table_of(label, mask), Region(2, 3), CLASSES)
+
+    # The whole protein beside it keeps both classes in the training split.
+    parts = {"train": [whole, part], "valid": [], "test": []}
+    targets = Targets.of(LabelTable(path="x.csv", target="label", parts=parts), CLASSES)
+    numbers = {name: number for number, name in enumerate(targets.classes)}
+    assert part.sequence == "KT"
+    assert targets.of_split["train"][1].tolist() == [numbers.get(name, -1) for name in expected]
+
+
+@pytest.mark.parametrize(("region", "values"), [(Region(2, 2), [21.5]), (Region(4, None), [4.0, 55.0])])
+def test_values_of_residues_are_cut_with_the_sequence_down_to_one(region, values):
+    table = table_of("1;21.5;3;4;55")
+    parts = {"train": [table.proteins[0], cut_labels(table, region, VALUES)], "valid": [], "test": []}
+
+    targets = Targets.of(LabelTable(path="x.csv", target="label", parts=parts), VALUES)
+
+    assert targets.of_split["train"][1].tolist() == values
+
+
+@pytest.mark.parametrize(("label", "mask"), [("HHEE", None), ("HHEEC", "1111")])
+def test_labels_that_are_not_as_many_as_residues_are_an_error_before_anything_is_cut(label, mask):
+    with pytest.raises(TableError, match=r"has a (label|mask) of 4 for 5 residues"):
+        cut_labels(table_of(label, mask), Region(1, 3), CLASSES)
+
+
+def test_a_row_that_ends_before_the_region_is_an_error_or_left_out():
+    with pytest.raises(TooShortError, match="line 2: 'p' has 5 residues"):
+        cut_labels(table_of("x"), Region(6, 9), TASKS["classification"])
+
+    report = ReadReport()
+    assert cut_table(table_of("x"), Region(6, 9), TASKS["classification"], "skip", report).proteins == []
+    assert [one.id for one in report.refused] == ["p"]

@@ -1,0 +1,229 @@
+import math
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from protembed.config.region import Region
+from protembed.config.task import TASKS
+from protembed.data.kmer_sample import KmerSample
+from protembed.data.labels import LabelledProtein, LabelTable
+from protembed.data.targets import Targets
+from protembed.inference.applicability import InputComparison, _chance_of_so_few, describe_training
+
+LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+
+
+def proteins_of(sequences):
+    return [
+        LabelledProtein(id=f"p{row}", sequence=sequence, label="ab"[row % 2], split=None, line=row + 2)
+        for row, sequence in enumerate(sequences)
+    ]
+
+
+def table_of(train, test):
+    parts = {"train": proteins_of(train), "valid": [], "test": proteins_of(test)}
+    return LabelTable(path="x.csv", target="label", parts=parts)
+
+
+def describe(train, test, task="classification"):
+    table = table_of(train, test)
+    return describe_training(table, Targets.of(table, TASKS[task]), [table])
+
+
+def compare(data, hashes, sequences, *, trained=None, used=None):
+    kmers = KmerSample(length=data.kmer_length, hashes=hashes.numpy())
+    comparison = InputComparison(is_finetuned=True, data=data, kmers=kmers, trained_region=trained, used_region=used)
+    inputs = proteins_of(sequences)
+    assert list(comparison.watch(inputs)) == inputs
+    return comparison.warnings()
+
+
+@pytest.fixture(scope="module")
+def families():
+    """Forty families of two proteins of 60 to 99 residues that begin with M; in each every tenth residue differs."""
+    rng, pairs = random.Random(0), []
+    for length in range(60, 100):
+        first = ["M", *rng.choices(LETTERS, k=length - 1)]
+        second = [rng.choice(LETTERS) if place % 10 == 9 else letter for place, letter in enumerate(first)]
+        pairs.append(("".join(first), "".join(second)))
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def train(families):
+    return [first for first, _ in families]
+
+
+@pytest.fixture(scope="module")
+def test(families):
+    return [second for _, second in families]
+
+
+@pytest.fixture(scope="module")
+def described(train, test):
+    return describe(train, test)
+
+
+def test_a_description_counts_the_training_proteins(described):
+    data, hashes = described
+
+    assert (data.num_proteins, data.lengths) == (40, (60, 62, 80, 97, 99))
+    assert (data.shortest, data.longest, data.starts_with_met_share) == (60, 99, 1.0)
+    assert (data.class_counts, data.value_range) == ({"a": 20, "b": 20}, None)
+    assert (data.num_tested, data.num_tested_related) == (40, 40)
+    assert all(one < other for one, other in pairwise(hashes.tolist()))
+
+
+def test_a_description_knows_residues_that_are_no_amino_acids_and_values(train):
+    table = table_of([*train, "MXXAA"], train[:2])
+    table = replace(
+        table,
+        parts={name: [replace(one, label=f"{one.line / 2}") for one in part] for name, part in table.parts.items()},
+    )
+    data, _ = describe_training(table, Targets.of(table, TASKS["regression"]), [table])
+
+    assert (data.num_nonstandard_residues, data.highest_nonstandard_share) == (2, 0.4)
+    assert (data.class_counts, data.value_range) == (None, (1.0, 21.0))
+
+
+def test_classes_of_residues_are_counted_by_residue():
+    table = table_of(["MKTAY", "AYIAK"], ["MKTAY"])
+    labels = {"MKTAY": "HHHEE", "AYIAK": "EEEEE"}
+    parts = {name: [replace(one, label=labels[one.sequence]) for one in part] for name, part in table.parts.items()}
+    table = replace(table, parts=parts)
+
+    data, _ = describe_training(table, Targets.of(table, TASKS["residue-classification"]), [table])
+
+    assert data.class_counts == {"E": 7, "H": 3}
+
+
+def test_in_folds_each_test_protein_is_compared_with_its_own_training_proteins(families, train, test):
+    final = table_of([*train, *test], [])
+    folds = [table_of(train[:20], test[:20]), table_of(train[:20], test[20:])]
+
+    data, _ = describe_training(final, Targets.of(final, TASKS["classification"]), folds)
+
+    assert (data.num_proteins, data.num_tested, data.num_tested_related) == (80, 40, 20)
+
+
+# Comparison
+
+
+def test_there_is_no_warning_of_the_model_s_own_test_proteins_or_half_of_them(described, test):
+    assert compare(*described, test) == compare(*described, test[::2]) == compare(*described, test[:1]) == []
+
+
+def test_shuffled_proteins_are_far(described, test):
+    rng = random.Random(1)
+    shuffled = ["M" + "".join(rng.sample(protein[1:], len(protein) - 1)) for protein in test]
+
+    (sentence,) = compare(*described, shuffled)
+
+    assert sentence == (
+        f"only 0 of 40 proteins share {described[0].kmer_length} residues in a row with those recorded of the training "
+        "proteins, but of its test proteins 40 of 40 did; its metrics may not hold for these"
+    )
+
+
+def test_where_test_proteins_are_far_themselves_others_are_not_called_so(train):
+    rng = random.Random(2)
+    strangers = ["M" + "".join(rng.choices(LETTERS, k=79)) for _ in range(80)]
+
+    assert compare(*describe(train, strangers[:40]), strangers[40:]) == []
+
+
+def test_longer_proteins_are_counted(described, test):
+    assert compare(*described, [*test[:38], *(protein + "A" * 60 for protein in test[38:])]) == [
+        "2 of 40 proteins ('p38' is one) are longer than the longest that the model was trained and tested on "
+        "(99 residues), on which it was never tested"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "advice"),
+    [("M", "use --region 1-50"), ("K", "it was trained on pieces of one length, choose such by --region")],
+)
+def test_a_model_of_pieces_advises_to_use_such_pieces(train, test, first, advice):
+    pieces, tested = ([first + protein[1:50] for protein in proteins] for proteins in (train, test))
+    described = describe(pieces, tested)
+    whole = [piece + "A" * 100 for piece in tested]
+
+    (sentence,) = compare(*described, whole)
+
+    assert sentence.startswith(
+        "40 of 40 proteins are longer than the longest that the model was trained and tested on (50"
+    )
+    assert sentence.endswith(f"on which it was never tested: {advice}")
+    assert compare(*described, [protein[:50] for protein in whole], used=Region(1, 50)) == []
+
+
+def test_a_model_of_a_region_says_when_another_one_is_used(described, test):
+    (sentence,) = compare(*described, test, trained=Region(1, 99), used=None)
+
+    assert sentence == (
+        "the model was trained on residues 1-99 of each protein, and is applied to whole proteins; leave out --region "
+        "to use the same"
+    )
+    assert compare(*described, test, trained=Region(1, 99), used=Region(1, 99)) == []
+
+
+def test_shorter_proteins_and_fragments_are_counted(described, test):
+    fragments = [protein[20:] for protein in test]
+
+    short, without_met = compare(*described, fragments)
+
+    assert short.startswith("20 of 40 proteins ('p0' is one) are shorter than the shortest that the model was trained")
+    assert short.endswith("(60 residues)")
+    assert without_met.startswith(
+        "36 of 40 proteins ('p0' is one) are without an M at the beginning, and 100% of the model's training"
+    )
+
+
+def test_most_proteins_beyond_nearly_all_training_proteins_are_a_warning_even_if_one_was_as_long(train, test):
+    long = [protein + "A" * 900 for protein in test]
+
+    (sentence,) = compare(*describe([*train, "M" * 2000], test), long)
+
+    assert sentence == "40 of 40 proteins are longer than 95 % of the model's training proteins (98 residues)"
+
+
+def test_proteins_of_unknown_residues_are_counted(described, test):
+    masked = ["M" + "X" * (len(protein) - 30) + protein[-29:] for protein in test[:3]]
+
+    (sentence,) = compare(*described, [*test[3:], *masked])
+
+    assert sentence.startswith(
+        "3 of 40 proteins ('p37' is one) are made of X and other letters beside the 20 amino acids by"
+    )
+
+
+def test_nothing_is_said_of_no_proteins_or_with_a_model_that_was_not_fine_tuned(described, test):
+    assert compare(*described, []) == []
+    plain = InputComparison(is_finetuned=False, data=None, kmers=None, trained_region=None, used_region=None)
+    list(plain.watch(proteins_of(test)))
+    assert plain.warnings() == []
+
+
+def test_of_a_model_that_does_not_say_on_what_it_was_trained_that_is_said(test):
+    unknown = InputComparison(is_finetuned=True, data=None, kmers=None, trained_region=None, used_region=None)
+    list(unknown.watch(proteins_of(test)))
+
+    (sentence,) = unknown.warnings()
+
+    assert "does not record on what it was trained" in sentence
+
+
+@pytest.mark.parametrize(
+    ("found", "drawn", "others_found", "others"), [(0, 3, 4, 5), (2, 6, 7, 9), (5, 5, 5, 5), (0, 4, 0, 7)]
+)
+def test_the_chance_of_so_few_is_that_of_fisher_s_test(found, drawn, others_found, others):
+    total, all_found = drawn + others, found + others_found
+    ways = [
+        math.comb(all_found, number) * math.comb(total - all_found, drawn - number)
+        for number in range(found + 1)
+        if drawn - number <= total - all_found
+    ]
+
+    assert _chance_of_so_few(found, drawn, others_found, others) == pytest.approx(sum(ways) / math.comb(total, drawn))
