@@ -36,7 +36,8 @@ class EmbedConfig(Config):
     region: str = option(
         "auto",
         "Use only these residues of each protein, as in 1-70, numbered from 1 (also -70 and 20-). auto is the region "
-        "that the model was fine-tuned on, else the whole protein; all is the whole protein.",
+        "that the model was fine-tuned on, else the whole protein; all is the whole protein. A protein that ends "
+        "before the region begins is an error, or left out with --on-illegal skip.",
     )
     long: LongPolicy = option(
         "window",

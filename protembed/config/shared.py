@@ -21,9 +21,7 @@ class ReaderConfig(Config):
     """Reading."""
 
     on_illegal: Literal["error", "mask", "skip"] = option(
-        "error",
-        "What to do about a character that is no amino acid: stop, read it as X, or leave the record out. With skip, "
-        "proteins that end before --region begins are left out too.",
+        "error", "What to do about a character that is no amino acid: stop, read it as X, or leave the record out."
     )
 
 

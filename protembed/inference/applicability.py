@@ -25,7 +25,8 @@ _WITHOUT_STANDARD = str.maketrans("", "", AMINO_ACIDS)
 _MANY_NONSTANDARD = 0.1
 # Where nearly all training proteins begin with M they are whole or N-terminal, and an input of which most do not is
 # made of other pieces.
-_NEARLY_ALL, _MOST = 0.9, 0.5
+_NEARLY_ALL = 0.9
+_FEWEST = 5
 # The input is far from the training proteins where at most half as many of its proteins as of the model's own test
 # proteins share a k-mer with them, and this is no chance; see `_chance_of_so_few`.
 _FAR_SHARE, _FAR_CHANCE = 0.5, 1e-3
@@ -145,6 +146,8 @@ class InputComparison:
             yield "longer"
         if length > data.lengths[3]:
             yield "long"
+        if length < data.lengths[1]:
+            yield "short"
         if length < data.shortest:
             yield "shorter"
         share = _num_nonstandard(sequence) / length
@@ -183,11 +186,22 @@ class InputComparison:
         if number := self._counts["longer"]:
             found = f"{self._which(number, 'longer')} longer than the longest that the model was trained and tested on"
             return f"{found} ({count(data.longest, 'residue')}){self._advice(data)}"
-        almost_longest, number = data.lengths[3], self._counts["long"]
-        if number > _MOST * self._num_proteins:
-            found = f"{self._which(number, 'long')} longer than 95 % of the model's training proteins"
-            return f"{found} ({count(almost_longest, 'residue')})"
-        return None
+        return self._about_most("long", "longer", data.lengths[3])
+
+    def _about_shorter(self, data: TrainingData) -> str | None:
+        if number := self._counts["shorter"]:
+            found = (
+                f"{self._which(number, 'shorter')} shorter than the shortest that the model was trained and tested on"
+            )
+            return f"{found} ({count(data.shortest, 'residue')})"
+        return self._about_most("short", "shorter", data.lengths[1])
+
+    def _about_most(self, name: str, comparative: str, num_residues: int) -> str | None:
+        """Say so where most proteins are as long, or as short, as one training protein in twenty."""
+        if not self._are_most(name):
+            return None
+        found = f"{self._which(self._counts[name], name)} {comparative} than 95 % of the model's training proteins"
+        return f"{found} ({count(num_residues, 'residue')})"
 
     def _advice(self, data: TrainingData) -> str:
         """Tell what to do about proteins that are too long, by whether the training proteins look like pieces."""
@@ -196,12 +210,6 @@ class InputComparison:
                 return f", on which it was never tested: use --region 1-{data.longest}"
             return ", on which it was never tested: it was trained on pieces of one length, choose such by --region"
         return ", on which it was never tested"
-
-    def _about_shorter(self, data: TrainingData) -> str | None:
-        if not (number := self._counts["shorter"]):
-            return None
-        found = f"{self._which(number, 'shorter')} shorter than the shortest that the model was trained and tested on"
-        return f"{found} ({count(data.shortest, 'residue')})"
 
     def _about_letters(self, data: TrainingData) -> str | None:
         if not (number := self._counts["nonstandard"]):
@@ -214,7 +222,7 @@ class InputComparison:
 
     def _about_beginning(self, data: TrainingData) -> str | None:
         number = self._counts["no M"]
-        if data.starts_with_met_share < _NEARLY_ALL or number <= _MOST * self._num_proteins:
+        if data.starts_with_met_share < _NEARLY_ALL or not self._are_most("no M"):
             return None
         return (
             f"{self._which(number, 'no M')} without an M at the beginning, and {data.starts_with_met_share:.0%} of the "
@@ -234,6 +242,10 @@ class InputComparison:
             f"row with those recorded of the training proteins, but of its test proteins "
             f"{data.num_tested_related:,} of {data.num_tested:,} did; its metrics may not hold for these"
         )
+
+    def _are_most(self, name: str) -> bool:
+        # One protein alone may well be the one in ten or twenty that is unlike the others.
+        return self._num_proteins >= _FEWEST and self._counts[name] > self._num_proteins / 2
 
     def _which(self, number: int, name: str) -> str:
         first = f" ({self._first[name]!r} is one)" if number < self._num_proteins else ""

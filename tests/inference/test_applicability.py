@@ -189,6 +189,14 @@ def test_most_proteins_beyond_nearly_all_training_proteins_are_a_warning_even_if
     assert sentence == "40 of 40 proteins are longer than 95 % of the model's training proteins (98 residues)"
 
 
+def test_most_proteins_below_nearly_all_training_proteins_are_a_warning_even_if_one_was_as_short(train, test):
+    short = [protein[:50] for protein in test]
+
+    (sentence,) = compare(*describe([*train, "MKTAY"], test), short)
+
+    assert sentence == "40 of 40 proteins are shorter than 95 % of the model's training proteins (61 residues)"
+
+
 def test_proteins_of_unknown_residues_are_counted(described, test):
     masked = ["M" + "X" * (len(protein) - 30) + protein[-29:] for protein in test[:3]]
 
