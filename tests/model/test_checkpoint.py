@@ -10,7 +10,7 @@ from protembed.config.shapes import EncoderShape
 from protembed.data.alphabet import RESIDUES, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
-from protembed.model.record import ModelRecord
+from protembed.model.record import FORMAT_VERSION, ModelRecord
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -299,8 +299,8 @@ def test_json_that_cannot_be_read_is_refused(copy, name, content):
 
 def test_a_newer_format_is_refused_and_an_absent_one_is_not_needed(copy):
     record = json.loads((copy / "protembed.json").read_text())
-    (copy / "protembed.json").write_text(json.dumps(record | {"format_version": 2}))
-    with pytest.raises(ModelFormatError, match="format version 2.*install a newer one"):
+    (copy / "protembed.json").write_text(json.dumps(record | {"format_version": FORMAT_VERSION + 1}))
+    with pytest.raises(ModelFormatError, match="format version .*install a newer one"):
         load_checkpoint(copy)
 
     (copy / "protembed.json").unlink()
