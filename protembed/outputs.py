@@ -18,6 +18,14 @@ def is_there(path: Path) -> bool:
     return os.path.exists(path)
 
 
+def is_vacant(path: Path) -> bool:
+    """Tell whether a result may go to a path because nothing stands there, or an empty file.
+
+    Galaxy and others make one for each result before the command begins.
+    """
+    return not is_there(path) or (os.path.isfile(path) and os.path.getsize(path) == 0)
+
+
 def refuse_stdout(output: Path) -> None:
     """Refuse `-` where a directory is to be made.
 
@@ -34,7 +42,7 @@ def refuse_existing(output: Path, *, force: bool) -> None:
     Raises:
         OutputExistsError: something stands there; or, whatever is wanted, a device or a pipe.
     """
-    if output == STANDARD_STREAM or not is_there(output):
+    if output == STANDARD_STREAM or is_vacant(output):
         return
     if not os.path.isfile(output) and not os.path.isdir(output):
         raise OutputExistsError(output, "is no file", is_ours=False)

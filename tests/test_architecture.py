@@ -15,6 +15,7 @@ GROUPS = (
         "errors",
         "config",
         "text",
+        "paths",
         "archives",
         "inputs",
         "outputs",

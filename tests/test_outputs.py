@@ -7,6 +7,7 @@ from protembed.errors import ConfigError, OutputExistsError
 from protembed.inputs import STANDARD_STREAM
 from protembed.outputs import (
     is_there,
+    is_vacant,
     refuse_existing,
     refuse_input,
     refuse_other_format,
@@ -101,3 +102,11 @@ def test_what_cannot_be_looked_at_is_left_to_whoever_opens_it(tmp_path):
     refuse_existing(unknowable, force=False)
     refuse_stranger(unknowable, "marker")
     refuse_input(tmp_path / "out", [unknowable])
+
+
+def test_an_empty_file_makes_room_for_a_result(tmp_path):
+    (tmp_path / "dataset_1.dat").touch()
+
+    assert is_vacant(tmp_path / "dataset_1.dat")
+    assert not is_vacant(tmp_path)
+    refuse_existing(tmp_path / "dataset_1.dat", force=False)

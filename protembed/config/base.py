@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from protembed.errors import ConfigError
+from protembed.paths import as_path, as_paths
 
 
 def option(
@@ -30,16 +32,17 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The base of all configs: checks ranges and choices when it is made."""
+    """The base of all configs: makes paths of texts, and checks ranges and choices, when it is made."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for spec in dataclasses.fields(self):
-            value = getattr(self, spec.name)
-            if value is None:
+            if getattr(self, spec.name) is None:
                 continue
             name = flag_name(spec)
             hint = hints[spec.name]
+            value = _coerced(name, getattr(self, spec.name), hint)
+            object.__setattr__(self, spec.name, value)  # the way of dataclasses themselves to fill a frozen one
             choices = next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())
             if choices and value not in choices:
                 raise ConfigError(name, value, f"one of {', '.join(choices)} is expected")
@@ -48,6 +51,16 @@ class Config:
             low, high = spec.metadata["min"], spec.metadata["max"]
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 raise ConfigError(name, value, f"a value from {_bound(low)} to {_bound(high)} is expected")
+
+
+def _coerced(name: str, value: Any, hint: Any) -> Any:
+    """Bring what Python users give to the type of its field: texts to paths, the number of a layer to text."""
+    kinds = (hint, *get_args(hint))
+    if list[Path] in kinds:
+        return as_paths(name, value) if isinstance(value, str | os.PathLike) or value else []
+    if Path in kinds:
+        return as_path(name, value)
+    return str(value) if str in kinds and type(value) is int else value
 
 
 def flag_name(spec: "dataclasses.Field[Any]") -> str:

@@ -17,7 +17,7 @@ from protembed.data.vectors import FormatName
 from protembed.errors import OutputError, OutputExistsError
 from protembed.files import move_into_place, remove
 from protembed.inputs import STANDARD_STREAM, read_json, sha256_of_file
-from protembed.outputs import is_there
+from protembed.outputs import is_there, is_vacant
 from protembed.text import table_line
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
@@ -100,7 +100,7 @@ def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, A
     Raises:
         OutputExistsError: another result stands there, or one that is not finished.
     """
-    if not is_there(output):
+    if is_vacant(output):
         return None
     recorded = read_meta(output)
     if recorded is None:
@@ -123,7 +123,7 @@ def refuse_what_is_not_ours(output: Path, inputs: Sequence[Path]) -> None:
     if output == STANDARD_STREAM:
         return
     for path in (output, *(companion(output, suffix) for suffix in (IDS, FAILED, META))):
-        if not is_there(path):
+        if is_vacant(path):
             continue
         if not path.is_file():
             raise OutputExistsError(path, "is no file", is_ours=False)
