@@ -7,6 +7,7 @@
     │   │   └── DamagedArchiveError         an archive that is truncated or damaged
     │   ├── RecordError                     a record without identifier or sequence
     │   ├── IllegalResidueError             a character that is no amino acid
+    │   ├── ChangedInputError               a file that was written to while it was read
     │   ├── TooLongError                    a protein longer than the model's window, where that was refused
     │   ├── TooShortError                   a protein that ends before the region begins
     │   ├── TableError                      a row of a table
@@ -35,6 +36,7 @@
 Each error stores what it knows and builds one sentence that says what was found, where, and what to do.
 """
 
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,20 +91,46 @@ class RecordError(DataError):
         super().__init__(f"{path}, line {line}: record {record} {found}; {advice}")
 
 
+_TAKE_GAPS_OUT = "take the gaps out (`seqkit seq -g` does), or pass --on-illegal skip (leave the record out)"
+_CHAINS = "a record of several chains: give each chain a record of its own, or pass --on-illegal skip (leave it out)"
+_ADVICE_ON_LETTERS = {
+    ">": "put every header on a line of its own",
+    "\0": "the file is binary or damaged, fetch or make it again",
+    "-": f"this is an alignment: {_TAKE_GAPS_OUT}",
+    ".": f"this is an alignment, or the dot stands for a stop codon: {_TAKE_GAPS_OUT}",
+    "*": (
+        "a stop codon within a protein: correct its translation, or pass --on-illegal mask (read it as X) or "
+        "--on-illegal skip (leave the record out)"
+    ),
+    ":": _CHAINS,
+    "/": _CHAINS,
+}
+
+
 class IllegalResidueError(DataError):
     """A character that is no amino acid, in a sequence."""
 
     def __init__(self, path: str, line: int, record_id: str, column: int, found: str) -> None:
         self.path, self.line, self.record_id, self.column, self.found = path, line, record_id, column, found
-        advice = (
-            "correct the file, or pass --on-illegal mask (read it as X) or --on-illegal skip (leave the record out)"
-        )
-        if found == ">":
-            advice = "put every header on a line of its own"
-        if found == "\0":
-            advice = "the file is binary or damaged, fetch or make it again"
+        usual = "correct the file, or pass --on-illegal mask (read it as X) or --on-illegal skip (leave the record out)"
+        advice = _ADVICE_ON_LETTERS.get(found, usual)
+        if found in string.ascii_lowercase:  # all others were upper-cased before they were looked at
+            advice = (
+                "upper and lower case alternate, as in SaProt's structure-aware sequences: take the lower-case letters "
+                "out, which describe the structure"
+            )
         super().__init__(
             f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is no amino acid; {advice}"
+        )
+
+
+class ChangedInputError(DataError):
+    """A file whose bytes were not the same from the beginning of its reading to the end of the computation."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} changed while it was read, so there is no result; run the command again when the file is complete"
         )
 
 

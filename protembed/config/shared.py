@@ -21,7 +21,9 @@ class ReaderConfig(Config):
     """Reading."""
 
     on_illegal: Literal["error", "mask", "skip"] = option(
-        "error", "What to do about a character that is no amino acid: stop, read it as X, or leave the record out."
+        "error",
+        "What to do about a character that is no amino acid: stop, read it as X (gaps and ends of chains never are), "
+        "or leave the record out.",
     )
 
 

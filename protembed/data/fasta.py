@@ -23,6 +23,7 @@ from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
 from protembed.data.foreign_formats import foreign_format, format_of_line
 from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError
 from protembed.inputs import display_name, open_input
+from protembed.paths import PathLike, as_paths
 from protembed.text import count
 
 OnIllegal = Literal["error", "mask", "skip"]
@@ -33,6 +34,11 @@ _ILLEGAL = re.compile(f"[^{_ACCEPTED}]")
 # stood where a disk has left nothing but zeros.
 _HOPELESS = re.compile(">|\0")
 _READ_AS_UNKNOWN = str.maketrans("J", "X")
+# Masked, a gap or the end of a chain would become a residue, and shift those behind it; a letter that is still lower
+# case is one of a structure.
+_NEVER_MASKED = re.compile("[-./:a-z]")
+# SaProt's tokens are an amino acid and a letter of 3Di; soft-masked regions are runs of lower case.
+_STRUCTURE_AWARE = re.compile("(?:[A-Z#][a-z#]){3,}[A-Z#]?|(?:[a-z#][A-Z#]){3,}[a-z#]?")
 # str.upper would let foreign letters in: the dotless i becomes an I, the long s an S.
 _UPPER_CASE = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
@@ -128,15 +134,16 @@ class ReadReport:
 
 
 def read_fasta(
-    paths: Iterable[Path | str], *, on_illegal: OnIllegal = "error", report: ReadReport | None = None
+    paths: Iterable[PathLike], *, on_illegal: OnIllegal = "error", report: ReadReport | None = None
 ) -> Iterator[Record]:
-    """Read proteins one by one, in order, without holding a file in memory.
+    r"""Read proteins one by one, in order, without holding a file in memory.
 
     Plain, gzip, bzip2 and xz files are told apart by content; `-` is stdin. Lower case is upper-cased, a trailing `*`
-    dropped; CRLF, CR, a byte-order mark, blank lines and white space within sequence lines are harmless.
+    or `.` dropped; CRLF, CR, a byte-order mark, blank lines and white space within sequence lines are harmless. Bytes
+    of a header that are no UTF-8 are escaped, as in `prot\xe9ine`.
 
     Args:
-        paths: the files, read one after the other.
+        paths: the files, one at least, read one after the other.
         on_illegal: what to do about a record with a character that is no residue: an error, read it as X, or leave the
             record out and list it in `report`.
         report: counts what was met; make one to see it.
@@ -145,6 +152,7 @@ def read_fasta(
         The records, rows numbered from 0 over all files.
 
     Raises:
+        ConfigError: `paths` is no list, or an empty one.
         InputNotFoundError: a file cannot be read.
         FormatError: a file is no FASTA, damaged, or empty; or of all files every record was left out.
         RecordError: a record has no identifier, no sequence, or a NUL byte in its header.
@@ -152,7 +160,7 @@ def read_fasta(
     """
     report = ReadReport() if report is None else report
     fingerprints = array("q")  # of the identifiers: eight bytes each, for a file may hold a hundred million
-    for path in map(Path, paths):
+    for path in as_paths("paths", paths):
         with (
             open_records(path, report) as stream,
             closing(read_fasta_stream(stream, display_name(path), on_illegal, report)) as records,
@@ -161,10 +169,20 @@ def read_fasta(
                 fingerprints.append(hash(record.id))
                 yield record
     report.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
-    if report.refused and not fingerprints:
+    if not fingerprints:
+        refuse_nothing_left(report, "correct the file, or choose another --on-illegal")
+
+
+def refuse_nothing_left(report: ReadReport, advice: str) -> None:
+    """Refuse an input of which no record was kept.
+
+    Raises:
+        FormatError: records were left out; `report` lists them.
+    """
+    if report.refused:
         first = report.refused[0]
         found = f"every record was left out, the first, {first.id!r}, in line {first.line}: {first.reason}"
-        raise FormatError(first.path, found, _GIVE_FASTA)
+        raise FormatError(first.path, found, advice)
 
 
 @contextmanager
@@ -197,12 +215,12 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
     """
     if foreign := foreign_format(stream):
         raise FormatError(name, f"this is {foreign}", _GIVE_FASTA)
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     try:
         lines = _ValidatedLines(text, name)
         number = 0
-        for number, (title, letters) in enumerate(SimpleFastaParser(lines), start=1):
-            place = lines.finished_record(number)
+        for number, (raw_title, letters) in enumerate(SimpleFastaParser(lines), start=1):
+            title, place = _without_surrogates(raw_title), lines.finished_record(number)
             if not title.split():
                 raise RecordError(name, place.line, number, "has no identifier after '>'", "name it")
             if number == 1 and _PIR.match(title):
@@ -235,12 +253,18 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
 
 
 def clean_sequence(letters: str) -> str:
-    """Take away white space and a trailing `*`, and upper-case a sequence.
+    """Take away white space and a trailing `*` or `.`, a stop codon, and upper-case a sequence.
 
-    >>> clean_sequence("mkt ayi*")
-    'MKTAYI'
+    A structure-aware sequence of SaProt keeps its lower case, so that `accept_sequence` refuses it.
+
+    >>> clean_sequence("mkt ayi*"), clean_sequence("MdEvVpLd")
+    ('MKTAYI', 'MdEvVpLd')
     """
-    return "".join(letters.split()).translate(_UPPER_CASE).removesuffix("*")
+    sequence = "".join(letters.split())
+    if _STRUCTURE_AWARE.fullmatch(sequence):
+        return sequence
+    sequence = sequence.translate(_UPPER_CASE)
+    return sequence[:-1] if sequence.endswith(("*", ".")) else sequence
 
 
 def accept_sequence(
@@ -258,12 +282,13 @@ def accept_sequence(
         The sequence in residues of the alphabet; None if its record is to be left out.
 
     Raises:
-        IllegalResidueError: a letter is no residue and `on_illegal` is `error`, or it is a `>` or NUL.
+        IllegalResidueError: a letter is no residue and `on_illegal` is `error`; it is a gap, the end of a chain or
+            SaProt's and `on_illegal` is `mask`; or it is a `>` or NUL.
     """
     if illegal := _ILLEGAL.search(sequence):
-        hopeless = _HOPELESS.search(sequence)
-        error = illegal_residue((hopeless or illegal).start())
-        if on_illegal == "error" or hopeless:
+        hopeless, unmaskable = _HOPELESS.search(sequence), _NEVER_MASKED.search(sequence)
+        error = illegal_residue((hopeless or unmaskable or illegal).start())
+        if hopeless or on_illegal == "error" or (unmaskable and on_illegal == "mask"):
             raise error
         if on_illegal == "skip":
             reason = f"{error.found!r} in column {error.column} is no amino acid"
@@ -283,6 +308,11 @@ def _count_letters(sequence: str, report: ReadReport) -> None:
         report.num_nucleotide_like += 1
 
 
+def _without_surrogates(text: str) -> str:
+    r"""Escape the bytes that are no UTF-8, so that different ones stay different: `\xe9` becomes four characters."""
+    return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 @dataclass
 class _Place:
     """Where a record's letters stand in its file: its header's line, and its sequence lines as they were written."""
@@ -297,7 +327,7 @@ class _Place:
                 if letter.isspace():
                     continue
                 if residue == 0:
-                    return IllegalResidueError(path, line, record_id, column, letter)
+                    return IllegalResidueError(path, line, record_id, column, _without_surrogates(letter))
                 residue -= 1
         raise AssertionError("the residue lies within the record")
 

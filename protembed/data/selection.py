@@ -7,7 +7,7 @@ from pathlib import Path
 
 from protembed.config.embed import LongPolicy
 from protembed.config.region import Region
-from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, read_fasta
+from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, read_fasta, refuse_nothing_left
 from protembed.data.regions import cut_records
 from protembed.errors import ConfigError, TooLongError
 
@@ -76,6 +76,7 @@ class Selection:
             report: counts what was met in the whole input; of the records left out it lists those of the shard.
 
         Raises:
+            FormatError: every record was left out.
             TooLongError: a protein is longer than the window, and `long` is `error`.
             TooShortError: A protein ends before the region begins, and `on_illegal` is not `skip`.
             ProtembedError: as `read_fasta`.
@@ -105,6 +106,8 @@ class Selection:
                 report.refused.append(RefusedRecord(id=record.id, path=record.path, line=record.line, reason=reason))
             else:
                 raise TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
+        if not report.num_records:
+            refuse_nothing_left(report, "choose another --long or --on-illegal, or a larger --window-residues")
 
     def _of_shard(
         self, shard: Shard, records: Iterable[Record], num_residues: int, refused: list[RefusedRecord]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadReport, read_fasta
-from protembed.errors import DataError, FormatError, IllegalResidueError, InputNotFoundError, RecordError
+from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, InputNotFoundError, RecordError
 
 UGLY = Path(__file__).parent / "fixtures" / "ugly"
 ARCHIVERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
@@ -263,7 +263,7 @@ def test_foreign_letters_are_illegal_even_where_upper_case_would_make_residues_o
 
 def test_illegal_characters_are_masked_and_counted(fasta):
     report = ReadReport()
-    path = fasta(">a\nM-K.T\n>b\nMK\n>c\nſMK1\n")
+    path = fasta(">a\nM*K?T\n>b\nMK\n>c\nſMK1\n")
 
     assert sequences(path, on_illegal="mask", report=report) == ["MXKXT", "MK", "XMKX"]
     assert report.num_masked == 4
@@ -271,7 +271,82 @@ def test_illegal_characters_are_masked_and_counted(fasta):
 
 
 def test_a_byte_that_is_no_text_is_one_illegal_character(fasta):
-    assert sequences(fasta(b">a\nMK\xffT\n"), on_illegal="mask") == ["MKXT"]
+    path = fasta(b">a\nMK\xffT\n")
+
+    assert sequences(path, on_illegal="mask") == ["MKXT"]
+    with pytest.raises(IllegalResidueError) as caught:
+        read(path)
+    assert (caught.value.column, caught.value.found) == (3, "\\xff")
+
+
+GAPS_AND_CHAINS = {
+    "MKT-YI": ("-", "this is an alignment: take the gaps out"),
+    "MKT..YI": (".", "this is an alignment, or the dot stands for a stop codon: take the gaps out"),
+    "MKT:AYI": (":", "a record of several chains: give each chain a record of its own"),
+    "MKT/AYI": ("/", "a record of several chains: give each chain a record of its own"),
+    "-MKT": ("-", "this is an alignment"),
+    "MKT--": ("-", "this is an alignment"),
+    "MKT..": (".", "this is an alignment"),
+    "MdEvVpQp": ("d", "as in SaProt's structure-aware sequences: take the lower-case letters out"),
+    "M#EvVpQpL": ("v", "as in SaProt's structure-aware sequences"),
+    "M1T-Y": ("-", "this is an alignment"),
+}
+
+
+@pytest.mark.parametrize("on_illegal", ["error", "mask"])
+@pytest.mark.parametrize(("sequence", "found", "advice"), [(one, *two) for one, two in GAPS_AND_CHAINS.items()])
+def test_gaps_ends_of_chains_and_letters_of_structures_are_never_masked(fasta, sequence, found, advice, on_illegal):
+    with pytest.raises(IllegalResidueError, match=advice) as caught:
+        read(fasta(f">a\n{sequence}\n"), on_illegal=on_illegal)
+
+    assert (caught.value.found, caught.value.column) == (found, sequence.index(found) + 1)
+    assert "mask" not in str(caught.value)
+
+
+def test_a_stop_codon_within_a_protein_is_named_and_may_be_masked(fasta):
+    path = fasta(">a\nMKT*AYI*\n")
+
+    with pytest.raises(IllegalResidueError, match=r"a stop codon within a protein.*--on-illegal mask"):
+        read(path)
+    assert sequences(path, on_illegal="mask") == ["MKTXAYI"]
+
+
+@pytest.mark.parametrize("end", ["*", ".", "*\n", ".\r\n", " .\n\n"])
+def test_one_stop_codon_at_the_end_of_a_protein_is_dropped(fasta, end):
+    assert sequences(fasta(f">a\nMKT\nAYI{end}\n>b\nMK\n")) == ["MKTAYI", "MK"]
+
+
+@pytest.mark.parametrize("sequence", ["mktayiakqr", "MKTAYIakqrqisFVK", "Mk", "MkTa", "mKtA", "MkTaYY", "mmKtAyI"])
+def test_lower_case_that_does_not_alternate_to_the_end_is_upper_cased(fasta, sequence):
+    assert sequences(fasta(f">a\n{sequence}\n")) == [sequence.upper()]
+
+
+@pytest.mark.parametrize("sequence", ["MdEvVp", "mDeVvP", "MdEvVpQ", "MdE\nvVp"])
+def test_strictly_alternating_case_is_refused_as_structure_aware(fasta, sequence):
+    with pytest.raises(IllegalResidueError, match="SaProt"):
+        read(fasta(f">a\n{sequence}\n"))
+
+
+# Headers
+
+
+def test_identifiers_of_other_encodings_stay_different(fasta):
+    report = ReadReport()
+    records = read(fasta(b">prot\xe9ine \xe0 Lyon\nMKT\n>prot\xe8ine\nMKV\n>prot\xc3\xa9ine\nMKA\n"), report=report)
+
+    assert [record.id for record in records] == ["prot\\xe9ine", "prot\\xe8ine", "protéine"]
+    assert records[0].description == "prot\\xe9ine \\xe0 Lyon"
+    assert report.num_duplicate_ids == 0
+
+
+@pytest.mark.parametrize("paths", ["a.fasta", Path("a.fasta"), b"a.fasta", [], (), [None]])
+def test_paths_that_are_no_list_of_files_are_refused_in_a_sentence(paths):
+    with pytest.raises(ConfigError, match="paths? .*expected"):
+        list(read_fasta(paths))
+
+
+def test_texts_are_paths_too(proteins_fasta):
+    assert len(list(read_fasta([str(proteins_fasta)]))) == 40
 
 
 @pytest.mark.promise(10)

@@ -5,7 +5,7 @@ import pytest
 
 from protembed.data.fasta import ReadReport, RefusedRecord, read_fasta
 from protembed.data.selection import Selection, Shard
-from protembed.errors import ConfigError, IllegalResidueError, TooLongError
+from protembed.errors import ConfigError, FormatError, IllegalResidueError, TooLongError
 
 WINDOWED = Selection(on_illegal="error", long="window", window_residues=1022)
 SHORT = replace(WINDOWED, window_residues=4)
@@ -112,10 +112,10 @@ def test_shards_run_over_the_borders_of_files_and_read_archives_twice(write_fast
         ["M1", "MKT", "M2", "M3", "MK", "AYAYA", "M4"],
         ["MKT", "AYAYA", "M1"],
         ["M1", "AYAYA", "MKT"],
-        ["M1", "AYAYA", "M2"],
+        ["M1", "AYAYA", "M2", "MK"],
         ["MKT", "AY"],
     ],
-    ids=["anywhere", "last", "first", "all", "none"],
+    ids=["anywhere", "last", "first", "all but one", "none"],
 )
 def test_a_refused_record_is_listed_in_exactly_one_shard(write_fasta, sequences, total):
     selection = replace(SHORT, on_illegal="skip", long="skip")
@@ -197,6 +197,16 @@ def test_a_long_protein_is_left_out_on_request_and_listed(write_fasta):
         RefusedRecord(id="p2", path=str(path), line=5, reason="1,200 residues are more than the window of 4"),
     ]
     assert (report.num_records, report.num_residues) == (2, 6)
+
+
+@pytest.mark.parametrize("shard", [None, Shard(1, 2), Shard(2, 2)])
+def test_an_input_all_of_whose_proteins_are_too_long_is_an_error_like_one_of_illegal_records(write_fasta, shard):
+    with pytest.raises(
+        FormatError, match="every record was left out, the first, 'p0', in line 1: 5 residues"
+    ) as caught:
+        read(replace(SHORT, long="skip", shard=shard), write_fasta(["MKTAY", "MKTAYI"]))
+
+    assert caught.value.exit_status == 65
 
 
 def test_rows_go_on_over_several_files_when_long_proteins_are_left_out(write_fasta):
