@@ -5,22 +5,34 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from protembed.archives import decompressed
-from protembed.errors import DamagedArchiveError, DataError, InputNotFoundError
+from protembed.errors import (
+    ChangedInputError,
+    DamagedArchiveError,
+    DataError,
+    InputNotFoundError,
+    NotVerifiedError,
+)
 
 STANDARD_STREAM = Path("-")
 # The name of the file in TMPDIR that keeps what came from stdin, so that it can be read a second time; other pipes have
 # theirs in such brackets too.
 SPOOLED_STDIN = "<stdin>"
-_BLOCK = 1 << 20
+_BLOCK, _BUFFER = 1 << 20, 1 << 17
+# Of each file that a command has read to its end the hash, and its size and times when that reading began.
+_State = tuple[int, int, int]
+_Readings = dict[Path, tuple[str, _State]]
+_READINGS: ContextVar[_Readings | None] = ContextVar("_READINGS", default=None)
 
 
 def display_name(path: Path) -> str:
@@ -88,7 +100,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputNotFoundError(name, error.strerror or str(error), "check the path") from error
     try:
-        with io.BufferedReader(_Source(raw, name)) as source:
+        with io.BufferedReader(_Source(raw, name, _begin_reading(path, raw)), _BUFFER) as source:
             yield cast("BinaryIO", source)
     finally:
         if path != STANDARD_STREAM:
@@ -98,8 +110,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 class _Source(io.RawIOBase):
     """The bytes of an input; a disk or network that fails beneath it is not taken for one that is written to."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
-        self._stream, self._name = stream, name
+    def __init__(self, stream: BinaryIO, name: str, reading: "_Reading | None") -> None:
+        self._stream, self._name, self._reading = stream, name, reading
 
     def readable(self) -> bool:
         return True
@@ -107,9 +119,91 @@ class _Source(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             num_bytes: int = self._stream.readinto1(buffer)  # type: ignore[attr-defined]  # buffered readers only
-            return num_bytes
         except OSError as error:
             raise InputNotFoundError(self._name, error.strerror or str(error), "check the path") from error
+        if self._reading is not None:
+            self._reading.add(memoryview(buffer)[:num_bytes])
+        return num_bytes
+
+
+# Inputs that change
+
+
+@contextmanager
+def unchanged_inputs() -> Iterator[None]:
+    """Hash every file that is read within the block as its bytes pass by; all readings of a file must agree.
+
+    Raises:
+        ChangedInputError: a file's bytes are not those of an earlier reading; or something was found wrong with an
+            input or a result, and meanwhile the input is another.
+    """
+    token = _READINGS.set({})
+    try:
+        yield
+    except (DataError, NotVerifiedError):
+        check_inputs()
+        raise
+    finally:
+        _READINGS.reset(token)
+
+
+def check_inputs() -> None:
+    """Make sure that the files read so far, in a block of `unchanged_inputs`, still hold the bytes that were read.
+
+    As long as nobody touches a file this costs a look at its size and times; then it is read again, and may go on if
+    it holds the same bytes. One that was removed was read whole, and may go on too.
+
+    Raises:
+        ChangedInputError: a file holds other bytes.
+    """
+    for path, (_, state) in list((_READINGS.get() or {}).items()):
+        try:
+            is_touched = _state_of(path.stat()) != state
+        except FileNotFoundError:
+            continue
+        if is_touched:
+            sha256_of_inputs([path])
+
+
+def _state_of(status: os.stat_result) -> _State:
+    # Without the file's number, which some network file systems invent anew each time.
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _begin_reading(path: Path, raw: BinaryIO) -> "_Reading | None":
+    """Watch the reading of a regular file, if that is wanted here; None for pipes, which nobody reads twice."""
+    readings = _READINGS.get()
+    if readings is None:
+        return None
+    try:
+        status = os.fstat(raw.fileno())
+    except OSError:
+        return None  # stdin that is no file
+    return _Reading(path, raw, readings, _state_of(status)) if stat.S_ISREG(status.st_mode) else None
+
+
+class _Reading:
+    """One reading of a file from its first byte; its hash counts when the end is reached."""
+
+    def __init__(self, path: Path, raw: BinaryIO, readings: _Readings, state: _State) -> None:
+        self._path, self._raw, self._readings, self._state = path, raw, readings, state
+        self._digest = hashlib.sha256()
+
+    def add(self, data: memoryview) -> None:
+        """Hash some bytes; at the end, where there are none, compare all of them with those of earlier readings."""
+        if data:
+            self._digest.update(data)
+        elif self._path == STANDARD_STREAM:  # redirected from a file: read once, from wherever it stood
+            if _state_of(os.fstat(self._raw.fileno())) != self._state:
+                raise ChangedInputError(display_name(self._path))
+        else:
+            sha256 = self._digest.hexdigest()
+            if self._readings.get(self._path, (sha256,))[0] != sha256:
+                raise ChangedInputError(display_name(self._path))
+            self._readings[self._path] = (sha256, self._state)
+
+
+# Names and hashes
 
 
 def passes_once(path: Path) -> bool:
@@ -150,13 +244,11 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_of_inputs(paths: Iterable[Path]) -> str | None:
-    """Hash several inputs as one, each by its bytes on disk; None when one of them is stdin and passes only once."""
+    """Hash several inputs as one, each by its bytes on disk; None when one of them is a pipe and passes only once."""
     digest = hashlib.sha256()
     for path in paths:
-        if path == STANDARD_STREAM:
+        if passes_once(path):
             return None
-        try:
-            digest.update(bytes.fromhex(sha256_of_file(path)))
-        except OSError as error:
-            raise InputNotFoundError(str(path), error.strerror or str(error), "check the path") from error
+        with open_bytes(path) as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())  # type: ignore[arg-type]  # buffered
     return digest.hexdigest()

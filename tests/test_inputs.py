@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.errors import FormatError, InputNotFoundError
+from protembed.errors import ChangedInputError, FormatError, InputNotFoundError
 from protembed.inputs import (
     SPOOLED_STDIN,
+    check_inputs,
     default_path,
     display_name,
     open_input,
@@ -20,10 +21,16 @@ from protembed.inputs import (
     read_json,
     sha256_of_file,
     sha256_of_inputs,
+    unchanged_inputs,
 )
 
 CONTENT = b">a\nMKT\n" * 1000
 ARCHIVERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+
+
+def read(path):
+    with open_input(path) as stream:
+        return stream.read()
 
 
 # Opening
@@ -168,3 +175,91 @@ def test_what_is_no_json_is_a_value_error(tmp_path, content):
 
     with pytest.raises(ValueError):
         read_json(tmp_path / "facts.json")
+
+
+# Inputs that change
+
+
+@pytest.mark.parametrize("kind", ["plain", *ARCHIVERS])
+def test_two_readings_of_a_file_that_was_changed_between_them_do_not_agree(tmp_path, kind):
+    path, compress = tmp_path / "x.fasta", ARCHIVERS.get(kind, bytes)
+    path.write_bytes(compress(CONTENT))
+
+    with unchanged_inputs():
+        assert read(path) == read(path) == CONTENT
+        path.write_bytes(compress(CONTENT.replace(b"MKT", b"MKV", 1)))
+        with pytest.raises(ChangedInputError, match=str(path)) as caught:
+            read(path)
+
+    assert caught.value.exit_status == 65
+    assert read(path) != CONTENT  # outside of the block a file may change as it likes
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 54, len(CONTENT) - 1])
+def test_a_file_that_is_cut_while_it_is_read_does_not_agree_with_its_hash(tmp_path, num_bytes):
+    path = tmp_path / "x.fasta"
+    path.write_bytes(CONTENT * 100)
+
+    with unchanged_inputs(), pytest.raises(ChangedInputError):
+        sha256_of_inputs([path])
+        with open_input(path) as stream:
+            stream.read(10)
+            os.truncate(path, num_bytes)
+            stream.read()
+
+
+def test_a_file_that_is_written_to_while_it_is_read_the_first_time_is_noticed_afterwards(tmp_path):
+    path = tmp_path / "x.fasta"
+    path.write_bytes(CONTENT * 100)
+
+    with unchanged_inputs(), pytest.raises(ChangedInputError):
+        with open_input(path) as stream:
+            stream.read(10)
+            with path.open("r+b") as writer:
+                writer.write(b">b")
+            stream.read()
+        check_inputs()
+
+
+def test_a_file_that_was_read_in_part_is_not_compared(tmp_path):
+    path = tmp_path / "x.fasta"
+    path.write_bytes(CONTENT * 100)
+
+    with unchanged_inputs():
+        with open_input(path) as stream:
+            stream.read(10)
+        path.write_bytes(CONTENT)
+        assert read(path) == CONTENT
+        check_inputs()
+
+
+def test_a_fault_that_is_found_in_a_file_that_has_changed_is_blamed_on_the_change(tmp_path):
+    path = tmp_path / "x.fasta"
+    path.write_bytes(CONTENT)
+
+    with pytest.raises(ChangedInputError), unchanged_inputs():
+        read(path)
+        path.write_bytes(CONTENT[:-5])
+        raise FormatError(str(path), "something is wrong", "mend it")
+
+
+def test_a_fault_that_is_found_in_a_file_that_was_touched_stays_that_fault(tmp_path):
+    path = tmp_path / "x.fasta"
+    path.write_bytes(CONTENT)
+
+    with pytest.raises(FormatError, match="something is wrong"), unchanged_inputs():
+        read(path)
+        os.utime(path, ns=(0, 0))
+        raise FormatError(str(path), "something is wrong", "mend it")
+
+
+def test_standard_input_from_a_file_that_changes_is_noticed_at_its_end(tmp_path, monkeypatch):
+    path = tmp_path / "x.fasta"
+    path.write_bytes(CONTENT * 100)
+    with path.open("rb") as stream:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
+        with unchanged_inputs(), pytest.raises(ChangedInputError, match="<stdin> changed"):
+            with open_input(Path("-")) as source:
+                source.read(10)
+                os.truncate(path, 70)
+                source.read()

@@ -23,9 +23,10 @@ from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError, 
 from protembed.files import spooled_stdin
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import Representation, representation_of
-from protembed.inputs import sha256_of_file
+from protembed.inputs import check_inputs, sha256_of_file, unchanged_inputs
 from protembed.model.catalog import LocatedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
+from protembed.paths import PathLike, as_paths, follow_link
 from protembed.text import table_line
 
 # The largest difference, as a share of the vector's largest number, that comes of another order of additions, or of the
@@ -55,7 +56,7 @@ class CheckSummary:
 
 
 def check_embeddings(
-    files: Sequence[Path],
+    files: Sequence[PathLike],
     model: ModelConfig,
     check: CheckConfig,
     *,
@@ -76,19 +77,21 @@ def check_embeddings(
         NotVerifiedError: the result is not whole, or not what it says it is.
         ProtembedError: a file or the model cannot be read.
     """
-    results = [path for path in files if _is_result(path)]
-    fasta = [path for path in files if path not in results]
+    paths = as_paths("files", files)
+    results = [path for path in paths if _is_result(path)]
+    fasta = [path for path in paths if path not in results]
     if not results or not fasta:
         expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) and then its FASTA are expected"
-        raise ConfigError("EMBEDDINGS... FASTA...", " ".join(map(str, files)), expected)
-    shards = [_Result.open(path) for path in results]
+        raise ConfigError("EMBEDDINGS... FASTA...", " ".join(map(str, paths)), expected)
+    shards = [_Result.open(follow_link(path)) for path in results]
     selection = _selection(shards)
     num_proteins = sum(shard.num_proteins for shard in shards)
     rng = np.random.default_rng(check.seed)
     rows = np.sort(rng.choice(num_proteins, min(check.num_rows, num_proteins), replace=False))
-    with spooled_stdin(fasta) as paths:
+    with unchanged_inputs(), spooled_stdin(fasta) as inputs:
         report = ReadReport()
-        sample = _compare_with_input(shards, selection.read(paths, report), set(rows.tolist()))
+        sample = _compare_with_input(shards, selection.read(inputs, report), set(rows.tolist()))
+        check_inputs()
     num_refused = sum(shard.meta["num_refused"] for shard in shards)
     if len(report.refused) != num_refused:
         found = f"{num_refused} records were left out, and of the input {len(report.refused)} are to be"
@@ -105,7 +108,9 @@ def check_embeddings(
 
 
 def _is_result(path: Path) -> bool:
-    return path.suffix in (".npy", ".npz", ".h5") or (path.suffix == ".tsv" and companion(path, META).exists())
+    return path.suffix in (".npy", ".npz", ".h5") or (
+        path.suffix == ".tsv" and companion(follow_link(path), META).exists()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

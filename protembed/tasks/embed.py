@@ -25,10 +25,11 @@ from protembed.inference.applicability import InputComparison
 from protembed.inference.engine import Computation, inference_engine
 from protembed.inference.representation import Embedding, Representation, representation_of
 from protembed.inference.workload import Workload
-from protembed.inputs import STANDARD_STREAM, default_path, sha256_of_inputs
+from protembed.inputs import STANDARD_STREAM, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
 from protembed.locks import result_lock
 from protembed.model.catalog import LocatedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.paths import PathLike, as_paths, follow_link
 
 # For the estimate of `--dry-run`: a number as text, what is noted of a protein beside its vectors, what HDF5 wants for
 # a dataset, and a number of a residue's vector, of which those of two chunks are held at once.
@@ -98,7 +99,7 @@ class EmbedPlan:
 
 
 def embed_fasta(
-    fasta: Sequence[Path],
+    fasta: Sequence[PathLike],
     model: ModelConfig,
     embedding: EmbedConfig,
     *,
@@ -126,12 +127,13 @@ def embed_fasta(
         What was embedded; None after `--dry-run`, which leaves nothing behind.
 
     Raises:
+        ChangedInputError: a file changed from its first reading to the end of the computation.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
-    job = _Job.prepare(fasta, model, embedding, reader, compute)
+    reader, compute, files = reader or ReaderConfig(), compute or ComputeConfig(), as_paths("fasta", fasta)
+    job = _Job.prepare(files, model, embedding, reader, compute)
     is_read_twice = job.output != STANDARD_STREAM or job.selection.shard is not None or embedding.dry_run
-    with spooled_stdin(fasta, wanted=is_read_twice) as paths:
+    with unchanged_inputs(), spooled_stdin(files, wanted=is_read_twice) as paths:
         if embedding.dry_run:
             on_plan(_plan(job, paths, compute))
             return None
@@ -181,8 +183,9 @@ class _Job:
         shard = None if config.shard is None else Shard.parse(config.shard)
         part = "" if shard is None else f".{shard.number}-of-{shard.total}"
         suffix = config.format or ("h5" if config.per_residue else "npy")
-        output = config.output or default_path(fasta[0], f"{part}.{suffix}")
-        format_name = choose_format(output, config.format, per_residue=config.per_residue)
+        named = config.output or default_path(fasta[0], f"{part}.{suffix}")
+        format_name = choose_format(named, config.format, per_residue=config.per_residue)
+        output = follow_link(named)
         refuse_what_is_not_ours(output, fasta)
         if config.per_residue and config.pooling != "auto":
             raise ConfigError("--pooling", config.pooling, "with --per-residue nothing is pooled")
@@ -304,7 +307,9 @@ def _embed(
             for record, one in chunk:
                 vectors.add(record, one.values, one.num_windows, one.overlap_cosine)
                 on_protein(len(record.sequence))
+            check_inputs()  # before the rows are safe, for they are taken to be those of the hash
             vectors.commit()
+        check_inputs()
         counts = vectors.finish(report.refused)
         warnings = [*job.warnings, *report.warnings(), *comparison.warnings()]
     return job.summary(counts, num_resumed=num_resumed, warnings=warnings)

@@ -33,7 +33,7 @@ from protembed.files import atomic_directory, remove, remove_unfinished_beside, 
 from protembed.inference.applicability import describe_training
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import parse_poolings
-from protembed.inputs import default_path, read_json, sha256_of_inputs
+from protembed.inputs import check_inputs, default_path, read_json, sha256_of_inputs, unchanged_inputs
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.record import ModelRecord
@@ -44,6 +44,7 @@ from protembed.outputs import (
     refuse_stranger,
     refuse_what_safetensors_cannot_name,
 )
+from protembed.paths import PathLike, as_path, follow_link
 from protembed.report.finetuning import METRICS_FILE, FinetuneResult, write_result
 from protembed.training.distributed import Compute
 from protembed.training.run_directory import RunDirectory
@@ -117,7 +118,7 @@ class FinetuneSummary:
 
 
 def finetune_model(
-    labels: Path,
+    labels: PathLike,
     options: FinetuneOptions,
     *,
     on_plan: Callable[[FinetunePlan], None] = lambda plan: None,
@@ -141,11 +142,12 @@ def finetune_model(
     Raises:
         ProtembedError: the table, the options, the model or the output does not allow it; see `protembed.errors`.
     """
-    output = options.finetune.output or default_path(labels, ".model")
+    path = as_path("labels", labels)
+    output = follow_link(options.finetune.output or default_path(path, ".model"))
     refuse_stdout(output)
     refuse_what_safetensors_cannot_name(output)
     refuse_stranger(output, METRICS_FILE)
-    with spooled_stdin([labels]) as (table,):
+    with unchanged_inputs(), spooled_stdin([path]) as (table,):
         return _finetune(table, output, options, on_plan, watcher or Watcher())
 
 
@@ -160,6 +162,7 @@ def _finetune(
     if is_there(output) and not config.force:
         return _recall_summary(output, identity)
     work = _prepare(labels, options, base)
+    check_inputs()
     on_plan(work.plan(output))
     device = choose_device(options.compute)
     run = RunDirectory(output.with_name(f"{output.name}.partial"))

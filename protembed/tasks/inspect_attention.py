@@ -33,11 +33,12 @@ from protembed.errors import TooFewStructuresError
 from protembed.files import atomic_directory, spooled_stdin, write_json, write_table
 from protembed.inference.engine import Computation, Engine
 from protembed.inference.representation import refuse_infinite
-from protembed.inputs import default_path
+from protembed.inputs import check_inputs, default_path, unchanged_inputs
 from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.outputs import refuse_existing, refuse_input, refuse_stdout
+from protembed.paths import PathLike, as_paths, follow_link
 from protembed.report.attention import (
     PRECISION_COLUMNS,
     SITE_COLUMNS,
@@ -132,7 +133,7 @@ class AttentionSummary:
 
 
 def inspect_attention(
-    fasta: Sequence[Path],
+    fasta: Sequence[PathLike],
     model: ModelConfig,
     attention: AttentionConfig,
     *,
@@ -160,18 +161,25 @@ def inspect_attention(
         on_protein: told the residues of each protein that is finished.
 
     Raises:
+        ChangedInputError: a file changed while it was read.
         OutputExistsError: the directory stands there already.
         NotEnoughRoomError: this machine has not the memory, or the disk, for it.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
     reader, compute, report = reader or ReaderConfig(), compute or ComputeConfig(), ReadReport()
-    output = attention.output or default_path(fasta[0], ".attention")
+    files = as_paths("fasta", fasta)
+    output = follow_link(attention.output or default_path(files[0], ".attention"))
     refuse_stdout(output)
     refuse_existing(output, force=attention.force)
     found, device = find_model(model.model), choose_device(compute)
-    refuse_input(output, [*fasta, found, *attention.structures, *filter(None, [attention.sites])])
+    refuse_input(output, [*files, found, *attention.structures, *filter(None, [attention.sites])])
     checkpoint = load_checkpoint(found).to(device)
-    with spooled_stdin(fasta) as paths, result_lock(output), worker_pool(compute, device) as pool:
+    with (
+        unchanged_inputs(),
+        spooled_stdin(files) as paths,
+        result_lock(output),
+        worker_pool(compute, device) as pool,
+    ):
         engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
         with atomic_directory(output, marker=_STATISTICS) as directory:
             inspection = _Inspection(checkpoint, attention, directory)
@@ -179,6 +187,7 @@ def inspect_attention(
             plan = inspection.plan(read_fasta(paths, on_illegal=reader.on_illegal, report=report), engine)
             on_plan(plan)
             inspection.read_all(read_fasta(paths, on_illegal=reader.on_illegal), engine, on_protein)
+            check_inputs()
             inspection.finish(engine, report)
     return inspection.summary(output, report, plan)
 

@@ -19,12 +19,13 @@ from protembed.files import output_stream
 from protembed.inference.applicability import InputComparison
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import refuse_infinite, representation_of
-from protembed.inputs import STANDARD_STREAM, default_path
+from protembed.inputs import STANDARD_STREAM, check_inputs, default_path, unchanged_inputs
 from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.outputs import refuse_existing, refuse_input, refuse_other_format
+from protembed.paths import PathLike, as_paths, follow_link
 from protembed.text import table_line
 
 
@@ -50,7 +51,7 @@ class PredictSummary:
 
 
 def predict_fasta(
-    fasta: Sequence[Path],
+    fasta: Sequence[PathLike],
     model: ModelConfig,
     prediction: PredictConfig,
     *,
@@ -72,30 +73,34 @@ def predict_fasta(
         InputNotFoundError: the model was not fine-tuned.
         OutputExistsError: the table stands there already.
         TooShortError: A protein ends before the region begins, and is not to be left out.
+        ChangedInputError: a file changed while it was read.
         NotFiniteError: what is predicted of a protein is no number.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
-    output = prediction.output or default_path(fasta[0], ".predictions.tsv")
+    reader, compute, files = reader or ReaderConfig(), compute or ComputeConfig(), as_paths("fasta", fasta)
+    named = prediction.output or default_path(files[0], ".predictions.tsv")
+    refuse_other_format(named)
+    output = follow_link(named)
     refuse_existing(output, force=prediction.force)
     directory = find_model(model.model)
-    refuse_input(output, [*fasta, directory])
-    refuse_other_format(output)
+    refuse_input(output, [*files, directory])
     device = choose_device(compute)
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
     predictions = representation_of(checkpoint).predictions(head)
     report, region = ReadReport(), choose_region(prediction.region, checkpoint.record.region)
     comparison = InputComparison.with_model(checkpoint, region)
-    records = read_fasta(fasta, on_illegal=reader.on_illegal, report=report)
+    records = read_fasta(files, on_illegal=reader.on_illegal, report=report)
     parts = comparison.watch(cut_records(records, region, reader.on_illegal, report))
     with (
+        unchanged_inputs(),
         result_lock(output),
         inference_engine(compute, device, checkpoint.encoder.shape) as engine,
         output_stream(output) as stream,
     ):
         for line in _lines(engine.run(predictions, parts), head, region, on_protein):
             stream.write(line)
+        check_inputs()
     return PredictSummary(
         output=None if output == STANDARD_STREAM else output,
         num_proteins=report.num_records,

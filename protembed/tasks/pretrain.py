@@ -26,7 +26,7 @@ from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, default_tokens_per_pack, worker_pool
 from protembed.files import scratch_directory, write_table
-from protembed.inputs import STANDARD_STREAM, default_path, sha256_of_inputs
+from protembed.inputs import check_inputs, default_path, passes_once, sha256_of_inputs, unchanged_inputs
 from protembed.metrics import ClassFigures
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import (
@@ -35,6 +35,7 @@ from protembed.model.checkpoint import (
     save_checkpoint,
 )
 from protembed.outputs import refuse_input, refuse_what_safetensors_cannot_name
+from protembed.paths import PathLike, as_paths, follow_link
 from protembed.report.card import pretrained_card
 from protembed.report.figures import draw_training
 from protembed.report.pretraining import PretrainPlan, PretrainSummary, pretraining_facts
@@ -67,7 +68,7 @@ class PretrainOptions:
 
 
 def pretrain_model(
-    fasta: Sequence[Path],
+    fasta: Sequence[PathLike],
     options: PretrainOptions,
     *,
     on_plan: Callable[[PretrainPlan], None] = lambda plan: None,
@@ -92,19 +93,20 @@ def pretrain_model(
         ProtembedError: the input, the options or the run directory do not allow it; see `protembed.errors`.
     """
     config = options.pretrain
-    output = config.output or default_path(fasta[0], ".run")
+    files = as_paths("fasta", fasta)
+    output = follow_link(config.output or default_path(files[0], ".run"))
     models = [model for model in (config.from_model, config.compare) if model is not None]
     refuse_what_safetensors_cannot_name(output)
-    refuse_input(output, [*fasta, *config.valid, *models])
+    refuse_input(output, [*files, *config.valid, *models])
     device = choose_device(options.compute)
     check_memory(config, device)
     with joined_processes(device) as processes:
         if config.dry_run:
-            with scratch_directory() as scratch, _begun(RunDirectory(scratch / "run"), fasta, options) as training:
+            with scratch_directory() as scratch, _begun(RunDirectory(scratch / "run"), files, options) as training:
                 on_plan(replace(training.announcement(), output=output))
             return None
         run = RunDirectory(output, processes)
-        with run.locked(), _begun(run, fasta, options, processes) as training:
+        with run.locked(), _begun(run, files, options, processes) as training:
             on_plan(training.announcement())
             for report in training.reports(stop):
                 on_step(report)
@@ -320,11 +322,13 @@ def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions
         corpora = directory / "corpus"
         on_illegal = options.reader.on_illegal
         warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, on_illegal=on_illegal))
+        check_inputs()
 
     is_resumed = run.has("run.json") and not config.force
-    run.open(_identity(fasta, options), store_corpora, force=config.force)
-    if is_resumed and STANDARD_STREAM in (*fasta, *config.valid):
-        warnings.append("stdin is not read again: the run goes on with the proteins that it stored at its beginning")
+    with unchanged_inputs():
+        run.open(_identity(fasta, options), store_corpora, force=config.force)
+    if is_resumed and any(map(passes_once, (*fasta, *config.valid))):
+        warnings.append("a pipe is not read again: the run goes on with the proteins that it stored at its beginning")
     if is_resumed and config.max_minutes is not None:
         warnings.append("--max-minutes was turned into steps when the run began; those that are left are taken now")
     return warnings

@@ -18,11 +18,12 @@ from protembed.files import output_stream, spooled_stdin
 from protembed.inference.engine import inference_engine
 from protembed.inference.marginals import marginals_of
 from protembed.inference.variant_scores import Mutated, VariantScorer
-from protembed.inputs import STANDARD_STREAM, default_path
+from protembed.inputs import STANDARD_STREAM, check_inputs, default_path, unchanged_inputs
 from protembed.locks import result_lock
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.outputs import refuse_existing, refuse_input, refuse_other_format
+from protembed.paths import PathLike, as_path, follow_link
 from protembed.text import table_line
 
 _NEW_COLUMNS = ("num_mutations", "score")
@@ -56,7 +57,7 @@ class ScoreSummary:
 
 
 def score_variants(
-    variants: Path,
+    variants: PathLike,
     model: ModelConfig,
     table: VariantsConfig,
     scoring: ScoreConfig,
@@ -82,22 +83,28 @@ def score_variants(
         on_crop: told the tokens of each pass of the model over a protein or a window that is finished.
 
     Raises:
+        ChangedInputError: a file changed while it was read.
         OutputExistsError: the table stands there already.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
     reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
-    output = scoring.output or default_path(variants, ".scores.tsv")
+    inputs = [as_path("variants", variants), *filter(None, [table.wild_type])]
+    named = scoring.output or default_path(inputs[0], ".scores.tsv")
+    refuse_other_format(named)
+    output = follow_link(named)
     refuse_existing(output, force=scoring.force)
     directory = find_model(model.model)
-    inputs = [variants] if table.wild_type is None else [variants, table.wild_type]
     refuse_input(output, [*inputs, directory])
-    refuse_other_format(output)
     device = choose_device(compute)
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.use_precision(precision)
     marginals = marginals_of(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
     report, mutated = ReadReport(), Mutated()
-    with spooled_stdin(inputs) as paths, inference_engine(compute, device, checkpoint.encoder.shape) as engine:
+    with (
+        unchanged_inputs(),
+        spooled_stdin(inputs) as paths,
+        inference_engine(compute, device, checkpoint.encoder.shape) as engine,
+    ):
         rows = _open_table(paths, table, reader.on_illegal, report)
         columns = _new_columns(rows)
         mutated.count(rows.read(report))
@@ -105,6 +112,7 @@ def score_variants(
         on_start(scorer.num_tokens())
         with result_lock(output), output_stream(output) as stream:
             stream.writelines(_lines(scorer.scores(engine, rows.read()), rows, columns, scoring.method, precision))
+            check_inputs()
     return _summary(output, scoring.method, report, mutated, columns, checkpoint)
 
 

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -348,3 +349,16 @@ def test_the_table_of_amino_acids_has_a_line_for_each(undisturbed):
 
     assert lines[0].split("\t") == ["amino_acid", "hidden", "loss", "accuracy", "mistaken_for"]
     assert [line[0] for line in lines[1:]] == list(AMINO_ACIDS)
+
+
+def test_proteins_from_a_pipe_are_read_once(proteins_fasta, tmp_path, undisturbed):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(proteins_fasta.read_bytes()))
+    writer.start()
+    pretrain_model([pipe], options(tmp_path / "p.run", steps=1))
+    writer.join()
+
+    corpus = Path("corpus") / "train" / "tokens.npy"
+    assert json.loads((tmp_path / "p.run" / "run.json").read_text())["identity"]["fasta"] is None
+    assert (tmp_path / "p.run" / corpus).read_bytes() == (undisturbed[0] / corpus).read_bytes()

@@ -1,0 +1,292 @@
+"""Inputs that change while a command reads them: no result, whatever the command and the change."""
+
+import os
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import protembed.inputs
+from protembed.config.check import CheckConfig
+from protembed.config.embed import EmbedConfig
+from protembed.config.inspect_attention import AttentionConfig
+from protembed.config.predict import PredictConfig
+from protembed.config.pretrain import BatchConfig, PretrainConfig
+from protembed.config.score import ScoreConfig, VariantsConfig
+from protembed.config.shared import ComputeConfig, ModelConfig
+from protembed.errors import ChangedInputError
+from protembed.tasks.check import check_embeddings
+from protembed.tasks.embed import embed_fasta
+from protembed.tasks.finetune import finetune_model
+from protembed.tasks.inspect_attention import inspect_attention
+from protembed.tasks.predict import predict_fasta
+from protembed.tasks.pretrain import PretrainOptions, pretrain_model
+from protembed.tasks.score import score_variants
+
+RECORDS = [f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n".encode() for number in range(8)]
+WHOLE = b"".join(RECORDS)
+
+
+def grow(path):
+    path.write_bytes(path.read_bytes() + b">late\nMKV\n")
+
+
+def shrink(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def replace(path):
+    """Put another file of the same size and time in its place."""
+    other, times = path.with_name(".other"), path.stat()
+    other.write_bytes(path.read_bytes().replace(b"K", b"R", 1))
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.rename(path)
+
+
+CHANGES = {"grows": grow, "shrinks": shrink, "is emptied": empty, "is replaced": replace}
+changing = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with nothing in it but what a test puts there; inputs lie beside it."""
+    (tmp_path / "results").mkdir()
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def fasta(tmp_path):
+    (tmp_path / "proteins.fasta").write_bytes(WHOLE)
+    return tmp_path / "proteins.fasta"
+
+
+@pytest.fixture
+def change_before_opening(monkeypatch):
+    """Change a file just before it is opened for the so many-th time."""
+
+    def prepare(path, number, change):
+        openings = []
+
+        @contextmanager
+        def open_bytes(opened, original=protembed.inputs.open_bytes):
+            openings.append(opened)
+            if opened == path and openings.count(path) == number:
+                change(path)
+            with original(opened) as stream:
+                yield stream
+
+        monkeypatch.setattr("protembed.inputs.open_bytes", open_bytes)
+
+    return prepare
+
+
+@contextmanager
+def refused(path):
+    with pytest.raises(ChangedInputError) as caught:
+        yield
+    assert caught.value.exit_status == 65
+    assert str(caught.value).startswith(f"{path} changed while it was read, so there is no result; ")
+
+
+# embed
+
+FORMATS = {
+    "npy": {},
+    "npz": {},
+    "tsv": {},
+    "h5": {},
+    "residues.npz": {"per_residue": True},
+    "residues.h5": {"per_residue": True},
+}
+
+
+@changing
+@pytest.mark.parametrize(("name", "options"), FORMATS.items(), ids=FORMATS)
+def test_embedding_an_input_that_changes_after_it_was_counted_leaves_nothing(
+    tiny_model, fasta, folder, change, name, options
+):
+    config = EmbedConfig(output=folder / f"emb.{name}", **options)
+    with refused(fasta):
+        embed_fasta([fasta], ModelConfig(model=tiny_model), config, on_start=lambda num_residues: change(fasta))
+
+    assert list(folder.iterdir()) == []
+
+
+@changing
+@pytest.mark.parametrize(("shard", "opening"), [(None, 2), (None, 3), ("2/3", 2), ("2/3", 3), ("1/3", 4), ("3/3", 5)])
+def test_embedding_notices_a_change_before_any_of_its_readings(
+    tiny_model, fasta, folder, change_before_opening, change, shard, opening
+):
+    change_before_opening(fasta, opening, change)
+
+    with refused(fasta):
+        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=folder / "emb.npy", shard=shard))
+
+    assert list(folder.iterdir()) == []
+
+
+@changing
+def test_rows_of_an_input_that_has_changed_are_not_resumed(
+    windowed_model, proteins_fasta, tmp_path, small_chunks, change
+):
+    fasta, output, settings = tmp_path / "p.fasta", tmp_path / "emb.npy", ModelConfig(model=windowed_model)
+    fasta.write_bytes(proteins_fasta.read_bytes())
+    embed_fasta([fasta], settings, EmbedConfig(output=tmp_path / "expected.npy"))
+    done = []
+
+    def on_protein(num_residues):
+        done.append(num_residues)
+        if len(done) == 20:
+            change(fasta)
+
+    with refused(fasta):
+        embed_fasta([fasta], settings, EmbedConfig(output=output), on_protein=on_protein)
+    fasta.write_bytes(proteins_fasta.read_bytes())
+    summary = embed_fasta([fasta], settings, EmbedConfig(output=output))
+
+    assert len(done) < 40  # noticed at the next chunk, not at the end
+    assert (summary.was_done, summary.num_resumed, summary.num_proteins) == (False, 0, 40)
+    assert output.read_bytes() == (tmp_path / "expected.npy").read_bytes()
+
+
+def test_an_input_that_changes_while_a_run_is_resumed_leaves_none_of_its_rows(
+    windowed_model, proteins_fasta, tmp_path, small_chunks
+):
+    fasta, config = tmp_path / "p.fasta", EmbedConfig(output=tmp_path / "emb.npy")
+    fasta.write_bytes(proteins_fasta.read_bytes())
+    done = []
+
+    def interrupt(num_residues):
+        done.append(num_residues)
+        if len(done) == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_fasta([fasta], ModelConfig(model=windowed_model), config, on_protein=interrupt)
+    assert (tmp_path / "emb.npy.partial").is_dir()
+
+    with refused(fasta):
+        embed_fasta([fasta], ModelConfig(model=windowed_model), config, on_start=lambda num_residues: grow(fasta))
+    assert list(tmp_path.iterdir()) == [fasta]
+
+
+@pytest.mark.parametrize("touch", [os.utime, lambda path: path.write_bytes(WHOLE)], ids=["touched", "written again"])
+def test_an_input_of_the_same_bytes_loses_no_work(tiny_model, fasta, folder, touch):
+    settings = ModelConfig(model=tiny_model)
+    embed_fasta([fasta], settings, EmbedConfig(output=folder / "expected.npy"))
+
+    embed_fasta([fasta], settings, EmbedConfig(output=folder / "emb.npy"), on_protein=lambda _: touch(fasta))
+
+    assert (folder / "emb.npy").read_bytes() == (folder / "expected.npy").read_bytes()
+    assert (folder / "emb.meta.json").read_bytes() == (folder / "expected.meta.json").read_bytes()
+
+
+def test_an_input_that_is_removed_after_it_was_read_loses_no_work(tiny_model, fasta, folder):
+    embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=folder / "a.npy"))
+    done = []
+
+    def remove(num_residues):
+        done.append(num_residues)
+        fasta.unlink(missing_ok=True)
+
+    embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=folder / "b.npy"), on_protein=remove)
+
+    np.testing.assert_array_equal(np.load(folder / "b.npy"), np.load(folder / "a.npy"))
+
+
+# The other commands
+
+
+@pytest.fixture(scope="module")
+def classifier(tables, tiny_model, options, tmp_path_factory):
+    output = tmp_path_factory.mktemp("models") / "rich.model"
+    finetune_model(tables / "classification.csv", options(output, tiny_model, method="frozen"))
+    return output
+
+
+@changing
+def test_predictions_of_an_input_that_changes_are_not_written(classifier, fasta, folder, change):
+    config = PredictConfig(output=folder / "p.tsv")
+    with refused(fasta):
+        predict_fasta([fasta], ModelConfig(model=classifier), config, on_protein=lambda _: change(fasta))
+
+    assert list(folder.iterdir()) == []
+
+
+@changing
+@pytest.mark.parametrize("role", ["train", "valid"])
+def test_a_run_is_not_begun_with_an_input_that_changes(fasta, tmp_path, folder, change_before_opening, change, role):
+    files = {"train": fasta, "valid": tmp_path / "valid.fasta"}
+    files["valid"].write_bytes(WHOLE.replace(b"AYI", b"GGG"))
+    change_before_opening(files[role], 2, change)
+    config = PretrainConfig(output=folder / "r.run", size="t4_1M", steps=1, valid=[files["valid"]])
+    batches = BatchConfig(tokens_per_batch=256, tokens_per_pack=128, crop_residues=48)
+
+    with refused(files[role]):
+        pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=ComputeConfig(threads=1)))
+
+    assert list(folder.iterdir()) == []
+
+
+@changing
+def test_a_model_is_not_trained_on_a_table_that_changes(
+    tables, tiny_model, options, tmp_path, folder, change_before_opening, change
+):
+    table = tmp_path / "labels.csv"
+    table.write_bytes((tables / "classification.csv").read_bytes())
+    change_before_opening(table, 2, change)
+
+    with refused(table):
+        finetune_model(table, options(folder / "m.model", tiny_model, method="frozen"))
+
+    assert list(folder.iterdir()) == []
+
+
+@changing
+@pytest.mark.parametrize("role", ["table", "wild type"])
+def test_scores_of_an_input_that_changes_are_not_written(tiny_model, tmp_path, folder, change, role):
+    files = {"table": tmp_path / "variants.csv", "wild type": tmp_path / "wild.fasta"}
+    files["table"].write_text("mutant\nM1A\nK2A\nT3A\n")
+    files["wild type"].write_text(">wild\nMKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDG\n")
+
+    with refused(files[role]):
+        score_variants(
+            files["table"],
+            ModelConfig(model=tiny_model),
+            VariantsConfig(wild_type=files["wild type"]),
+            ScoreConfig(output=folder / "s.tsv"),
+            on_start=lambda num_tokens: change(files[role]),
+        )
+
+    assert list(folder.iterdir()) == []
+
+
+@changing
+@pytest.mark.parametrize("role", ["fasta", "sites"])
+def test_an_inspection_of_an_input_that_changes_is_not_written(tiny_model, fasta, tmp_path, folder, change, role):
+    files = {"fasta": fasta, "sites": tmp_path / "sites.tsv"}
+    rows = "".join(f"p{row}\t{row + 2}\tMKT\n" for row in range(8))
+    files["sites"].write_text(f"protein\tposition\tlabel\n{rows}")
+    config = AttentionConfig(output=folder / "a", num_maps=0, num_permutations=100, sites=files["sites"])
+
+    with refused(files[role]):
+        inspect_attention([fasta], ModelConfig(model=tiny_model), config, on_plan=lambda plan: change(files[role]))
+
+    assert list(folder.iterdir()) == []
+
+
+@changing
+def test_a_check_does_not_blame_a_result_for_an_input_that_changes(
+    tiny_model, fasta, folder, change_before_opening, change
+):
+    config = EmbedConfig(output=folder / "part.npy", shard="1/2")
+    embed_fasta([fasta], ModelConfig(model=tiny_model), config)
+    change_before_opening(fasta, 2, change)
+
+    with refused(fasta):
+        check_embeddings([folder / "part.npy", fasta], ModelConfig(model=tiny_model), CheckConfig())

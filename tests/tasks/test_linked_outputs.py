@@ -1,0 +1,140 @@
+"""Outputs that are links: the link stays, and its target holds the result."""
+
+import pytest
+
+from protembed.config.check import CheckConfig
+from protembed.config.embed import EmbedConfig
+from protembed.config.inspect_attention import AttentionConfig
+from protembed.config.predict import PredictConfig
+from protembed.config.pretrain import BatchConfig, PretrainConfig
+from protembed.config.score import ScoreConfig, VariantsConfig
+from protembed.config.shared import ComputeConfig, ModelConfig
+from protembed.errors import OutputExistsError
+from protembed.tasks.check import check_embeddings
+from protembed.tasks.embed import embed_fasta
+from protembed.tasks.finetune import finetune_model
+from protembed.tasks.inspect_attention import inspect_attention
+from protembed.tasks.predict import predict_fasta
+from protembed.tasks.pretrain import PretrainOptions, pretrain_model
+from protembed.tasks.score import score_variants
+
+PROTEINS = "".join(f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n" for number in range(8))
+
+
+@pytest.fixture
+def fasta(tmp_path):
+    (tmp_path / "proteins.fasta").write_text(PROTEINS)
+    return tmp_path / "proteins.fasta"
+
+
+@pytest.fixture
+def link(tmp_path):
+    """Make a link in one folder to something in another."""
+
+    def make(name, target):
+        (tmp_path / "here").mkdir(exist_ok=True)
+        (tmp_path / "scratch").mkdir(exist_ok=True)
+        (tmp_path / "here" / name).symlink_to(tmp_path / "scratch" / target)
+        return tmp_path / "here" / name, tmp_path / "scratch" / target
+
+    return make
+
+
+@pytest.mark.parametrize("per_residue", [False, True], ids=["npy", "h5"])
+@pytest.mark.parametrize("is_made_before", [False, True], ids=["dangling", "empty file"])
+def test_embeddings_fill_the_target_of_a_link_whatever_it_is_named(
+    tiny_model, fasta, tmp_path, link, is_made_before, per_residue
+):
+    suffix = "h5" if per_residue else "npy"
+    output, target = link(f"emb.{suffix}", "dataset_1.dat")
+    if is_made_before:
+        target.touch()
+    config, plain = (EmbedConfig(output=path, per_residue=per_residue) for path in (output, tmp_path / f"x.{suffix}"))
+
+    embed_fasta([fasta], ModelConfig(model=tiny_model), plain)
+    summary = embed_fasta([fasta], ModelConfig(model=tiny_model), config)
+    again = embed_fasta([fasta], ModelConfig(model=tiny_model), config)
+    checked = check_embeddings([output, fasta], ModelConfig(model=tiny_model), CheckConfig())
+
+    assert output.is_symlink() and list(output.parent.iterdir()) == [output]
+    assert output.read_bytes() == plain.output.read_bytes()
+    assert {path.name for path in target.parent.iterdir()} == {
+        *("dataset_1.dat", "dataset_1.dat.ids.tsv", "dataset_1.dat.meta.json"),
+    }
+    assert (summary.output, summary.was_done, again.was_done, checked.num_proteins) == (target, False, True, 8)
+
+
+def test_an_interrupted_result_of_a_link_is_resumed(windowed_model, proteins_fasta, tmp_path, small_chunks, link):
+    output, target = link("emb.npy", "real.npy")
+    done = []
+
+    def interrupt(num_residues):
+        done.append(num_residues)
+        if len(done) == 20:
+            raise KeyboardInterrupt
+
+    model, config = ModelConfig(model=windowed_model), EmbedConfig(output=output)
+    with pytest.raises(KeyboardInterrupt):
+        embed_fasta([proteins_fasta], model, config, on_protein=interrupt)
+
+    assert embed_fasta([proteins_fasta], model, config).num_resumed > 0
+    assert output.is_symlink() and target.stat().st_size > 0
+
+
+def test_what_stands_behind_a_link_is_not_replaced_unasked(tiny_model, fasta, link):
+    output, target = link("emb.npy", "real.npy")
+    target.write_text("precious")
+
+    with pytest.raises(OutputExistsError):
+        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=output))
+    assert target.read_text() == "precious"
+
+    embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=output, force=True))
+    assert output.is_symlink() and target.read_bytes().startswith(b"\x93NUMPY")
+
+
+def test_a_link_to_the_input_is_refused(tiny_model, fasta, tmp_path):
+    (tmp_path / "emb.npy").symlink_to(fasta)
+
+    with pytest.raises(OutputExistsError, match="is an input"):
+        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=tmp_path / "emb.npy", force=True))
+    assert fasta.read_text() == PROTEINS
+
+
+def test_tables_fill_the_target_of_a_link(tables, tiny_model, options, fasta, tmp_path, link):
+    output, target = link("p.tsv", "dataset_2.dat")
+    target.touch()
+    model, directory = link("m.model", "model")
+
+    finetune_model(tables / "classification.csv", options(model, tiny_model, method="frozen"))
+    predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output))
+
+    assert model.is_symlink() and (directory / "model.safetensors").exists()
+    assert output.is_symlink() and len(target.read_text().splitlines()) == 9
+
+
+def test_scores_fill_the_target_of_a_link(tiny_model, tmp_path, link):
+    output, target = link("s.tsv", "dataset_3.dat")
+    (tmp_path / "variants.csv").write_text("sequence,mutant\nMKTAYIAKQR,K2A\n")
+
+    score_variants(
+        tmp_path / "variants.csv", ModelConfig(model=tiny_model), VariantsConfig(), ScoreConfig(output=output)
+    )
+
+    assert output.is_symlink() and len(target.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("is_made_before", [False, True], ids=["dangling", "empty folder"])
+def test_directories_take_the_place_of_the_target_of_a_link(tiny_model, fasta, link, is_made_before):
+    run, run_target = link("r.run", "run")
+    attention, attention_target = link("a", "attention")
+    if is_made_before:
+        run_target.mkdir()
+    batches = BatchConfig(tokens_per_batch=256, tokens_per_pack=128, crop_residues=48)
+    config = PretrainConfig(output=run, size="t4_1M", steps=1, valid=[fasta])
+
+    pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=ComputeConfig(threads=1)))
+    inspect_attention([fasta], ModelConfig(model=tiny_model), AttentionConfig(output=attention, num_maps=1))
+
+    assert run.is_symlink() and (run_target / "model" / "model.safetensors").exists()
+    assert attention.is_symlink() and (attention_target / "heads.tsv").exists()
