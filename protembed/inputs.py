@@ -187,18 +187,20 @@ class _Reading:
 
     def __init__(self, path: Path, raw: BinaryIO, readings: _Readings, state: _State) -> None:
         self._path, self._raw, self._readings, self._state = path, raw, readings, state
-        self._digest = hashlib.sha256()
+        self._digest, self._num_bytes = hashlib.sha256(), 0
 
     def add(self, data: memoryview) -> None:
         """Hash some bytes; at the end, where there are none, compare all of them with those of earlier readings."""
         if data:
             self._digest.update(data)
+            self._num_bytes += len(data)
         elif self._path == STANDARD_STREAM:  # redirected from a file: read once, from wherever it stood
             if _state_of(os.fstat(self._raw.fileno())) != self._state:
                 raise ChangedInputError(display_name(self._path))
         else:
             sha256 = self._digest.hexdigest()
-            if self._readings.get(self._path, (sha256,))[0] != sha256:
+            size = self._state[0] or self._num_bytes  # 0 where a file system does not know it beforehand
+            if self._readings.get(self._path, (sha256,))[0] != sha256 or self._num_bytes != size:
                 raise ChangedInputError(display_name(self._path))
             self._readings[self._path] = (sha256, self._state)
 

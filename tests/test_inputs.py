@@ -208,6 +208,17 @@ def test_a_file_that_is_cut_while_it_is_read_does_not_agree_with_its_hash(tmp_pa
             stream.read()
 
 
+@pytest.mark.parametrize("size", [70, len(CONTENT) * 100 - 1, len(CONTENT) * 100 + 7])
+def test_a_file_that_is_cut_or_grows_while_it_is_read_the_first_time_is_noticed_at_its_end(tmp_path, size):
+    path = tmp_path / "x.fasta"
+    path.write_bytes(CONTENT * 100)
+
+    with unchanged_inputs(), pytest.raises(ChangedInputError), open_input(path) as stream:
+        stream.read(10)
+        os.truncate(path, size)
+        stream.read()
+
+
 def test_a_file_that_is_written_to_while_it_is_read_the_first_time_is_noticed_afterwards(tmp_path):
     path = tmp_path / "x.fasta"
     path.write_bytes(CONTENT * 100)
