@@ -79,11 +79,11 @@ def predict_fasta(
     """
     reader, compute, files = reader or ReaderConfig(), compute or ComputeConfig(), as_paths("fasta", fasta)
     named = prediction.output or default_path(files[0], ".predictions.tsv")
-    refuse_other_format(named)
     output = follow_link(named)
     refuse_existing(output, force=prediction.force)
     directory = find_model(model.model)
     refuse_input(output, [*files, directory])
+    refuse_other_format(named)
     device = choose_device(compute)
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))

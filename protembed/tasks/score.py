@@ -90,11 +90,11 @@ def score_variants(
     reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
     inputs = [as_path("variants", variants), *filter(None, [table.wild_type])]
     named = scoring.output or default_path(inputs[0], ".scores.tsv")
-    refuse_other_format(named)
     output = follow_link(named)
     refuse_existing(output, force=scoring.force)
     directory = find_model(model.model)
     refuse_input(output, [*inputs, directory])
+    refuse_other_format(named)
     device = choose_device(compute)
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.use_precision(precision)

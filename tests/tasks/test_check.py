@@ -181,11 +181,11 @@ def test_as_many_vectors_are_computed_again_as_was_asked_for(embed, windowed_mod
     assert (summary.worst_difference is None) == (num_rows == 0)
 
 
-def test_a_result_without_proteins_is_whole(embed, check, tmp_path):
+def test_a_shard_without_proteins_is_whole(embed, check, tmp_path):
     fasta = tmp_path / "long.fasta"
-    fasta.write_text(f">a\n{'MKTAYIAKQR' * 10}\n")
+    fasta.write_text(f">a\nMKT\n>b\n{'MKTAYIAKQR' * 10}\n")
 
-    summary = check(embed(fasta=fasta, long="skip"), fasta=fasta)
+    summary = check(embed(fasta=fasta, long="skip", shard="2/2"), fasta=fasta)
 
     assert (summary.num_proteins, summary.num_refused, summary.num_recomputed) == (0, 1, 0)
 
