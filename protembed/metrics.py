@@ -1,37 +1,99 @@
-"""The field's metrics."""
+"""The field's metrics, each implemented once: a few matrix products that measure many resamples together.
 
-from collections.abc import Sequence
+A resample says how often each protein was drawn. The plain figure is that of the resample in which each protein was
+drawn once; scikit-learn's functions are what both are tested against. Called once for each resample, those took longer
+than everything else about a frozen encoder.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn import metrics
 
 Metrics = dict[str, float | None]
 
 LabelCurves = tuple[NDArray[np.float64], NDArray[np.float64]]
 
+# (resamples, n), float64: how often each of n was drawn.
+Draws = NDArray[np.float64]
+# Of each metric (resamples,), NaN where it is not defined.
+Figures = dict[str, NDArray[np.float64]]
+Measure = Callable[[Draws], Figures]
+
 THRESHOLDS = np.arange(1, 100) / 100
+# Numbers held at once for one figure: few enough for the cache of a core.
+AT_ONCE = 1 << 18
+
+
+# Plain figures
+
+
+def plain(measure: Measure, num_units: int) -> Metrics:
+    """Measure each of some units once; None where a metric is not defined."""
+    figures = measure(np.ones((1, num_units)))
+    return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in figures.items()}
 
 
 def classification_metrics(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Metrics:
     """Measure a classifier.
 
     Args:
-        truth: (proteins,), the true classes.
-        probabilities: (proteins, classes).
+        truth: The true classes, (proteins,).
+        probabilities: The predicted probability of each class, (proteins, classes).
 
     Returns:
-        `accuracy`, `macro_f1`, `mcc` and `auroc` (of the second of two classes, else the mean of one against the rest);
-        None where a metric is not defined.
+        `accuracy`; `macro_f1`, averaged over the classes that are true or predicted somewhere; `mcc`; `auroc`, of the
+        second of two classes, else the mean of one against the rest over the classes that occur. None where a metric
+        is not defined.
+
+    >>> classification_metrics(np.array([0, 1]), np.eye(3)[[0, 1]])
+    {'accuracy': 1.0, 'macro_f1': 1.0, 'mcc': 1.0, 'auroc': 1.0}
     """
-    num_classes = probabilities.shape[1]
-    auroc: float | None = None
-    if len(np.unique(truth)) == num_classes:
-        scores = probabilities[:, 1] if num_classes == 2 else probabilities
-        auroc = float(metrics.roc_auc_score(truth, scores, multi_class="ovr", labels=list(range(num_classes))))
-    return {**confusion_metrics(confusion_of(truth, probabilities)), "auroc": auroc}
+    return plain(classification_figures(truth, probabilities), len(truth))
+
+
+def multilabel_metrics(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Metrics:
+    """Measure a predictor of any number of labels.
+
+    Args:
+        truth: Zeros and ones, (proteins, labels).
+        probabilities: The predicted probability of each label, (proteins, labels).
+
+    Returns:
+        `auprc`, the area under the precision-recall curve averaged over the labels that occur, and `fmax`, the best
+        harmonic mean of precision and recall over all thresholds, both averaged over proteins; None where no protein
+        has a label.
+    """
+    return plain(multilabel_figures(truth, probabilities), len(truth))
+
+
+def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> Metrics:
+    """Measure a predictor of values.
+
+    Args:
+        truth: The measured values, (proteins,).
+        predicted: The predicted values, (proteins,), in the same units.
+
+    Returns:
+        `spearman`, `rmse`, `mse` and `r2`; None where a metric is not defined.
+    """
+    return plain(regression_figures(truth, predicted), len(truth))
+
+
+def confusion_metrics(confusion: NDArray[np.integer]) -> Metrics:
+    """Measure a classifier by its confusion matrix.
+
+    Args:
+        confusion: Counts, (true, predicted).
+
+    Returns:
+        `accuracy`, `macro_f1` and `mcc`; None where a metric is not defined.
+    """
+    counts = confusion.astype(np.float64)
+    figures = _class_figures(*(part[None] for part in (counts.diagonal(), counts.sum(1), counts.sum(0))))
+    return plain(lambda draws: figures, 1)
 
 
 def confusion_of(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -39,51 +101,6 @@ def confusion_of(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) 
     num_classes = probabilities.shape[1]
     pairs = np.bincount(truth * num_classes + probabilities.argmax(1), minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)
-
-
-def confusion_metrics(confusion: NDArray[np.integer]) -> Metrics:
-    """Measure a classifier by what it took for what.
-
-    Args:
-        confusion: (true, predicted), counts.
-
-    Returns:
-        `accuracy`, `macro_f1` and `mcc`; None where a metric is not defined.
-    """
-    if not confusion.any():
-        return {"accuracy": None, "macro_f1": None, "mcc": None}
-    truth, predicted = (places.ravel() for places in np.indices(confusion.shape))
-    weights = confusion.ravel()
-    present = (confusion.sum(0) > 0) | (confusion.sum(1) > 0)
-    labels = list(range(len(confusion)))
-    return {
-        "accuracy": float(metrics.accuracy_score(truth, predicted, sample_weight=weights)),
-        "macro_f1": float(
-            metrics.f1_score(truth, predicted, sample_weight=weights, average="macro", labels=labels, zero_division=0)
-        ),
-        "mcc": float(metrics.matthews_corrcoef(truth, predicted, sample_weight=weights)) if present.sum() > 1 else None,
-    }
-
-
-def multilabel_metrics(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Metrics:
-    """Measure a predictor of any number of labels.
-
-    Args:
-        truth: (proteins, labels), zeros and ones.
-        probabilities: (proteins, labels).
-
-    Returns:
-        `auprc`, the area under the precision-recall curve averaged over the labels that occur, and `fmax`, the best
-        harmonic mean of precision and recall over all thresholds, both averaged over proteins; None where no protein
-        has a label.
-    """
-    occurs = truth.any(0)
-    if not occurs.any():
-        return {"auprc": None, "fmax": None}
-    return {
-        "auprc": float(metrics.average_precision_score(truth[:, occurs], probabilities[:, occurs], average="macro")),
-        "fmax": best_threshold(*label_curves(truth, probabilities))[1],
-    }
 
 
 def label_curves(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> LabelCurves:
@@ -115,29 +132,6 @@ def best_threshold(precision: NDArray[np.float64], recall: NDArray[np.float64]) 
     f1 = 2 * means[0] * means[1] / np.maximum(means[0] + means[1], 1e-12)
     best = int(f1.argmax())
     return float(THRESHOLDS[best]), float(f1[best])
-
-
-def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> Metrics:
-    """Measure a predictor of values.
-
-    Args:
-        truth: (proteins,).
-        predicted: (proteins,), in the same units.
-
-    Returns:
-        `spearman`, `rmse`, `mse` and `r2`; None where a metric is not defined.
-    """
-    if not len(truth):
-        return {"spearman": None, "rmse": None, "mse": None, "r2": None}
-    truth_varies = bool((truth != truth[0]).any())
-    varies = truth_varies and bool((predicted != predicted[0]).any())
-    mse = float(metrics.mean_squared_error(truth, predicted))
-    return {
-        "spearman": float(stats.spearmanr(truth, predicted).statistic) if varies else None,
-        "rmse": mse**0.5,
-        "mse": mse,
-        "r2": float(metrics.r2_score(truth, predicted)) if truth_varies else None,
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,3 +175,214 @@ def class_figures(names: Sequence[str], losses: NDArray[np.float64], guesses: ND
             )
         )
     return figures
+
+
+# Figures of draws
+
+
+def classification_figures(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Measure:
+    """Prepare `classification_metrics` of draws; arguments as there."""
+    num_classes = probabilities.shape[1]
+    true, predicted = (np.eye(num_classes)[classes] for classes in (truth, probabilities.argmax(1)))  # (n, classes)
+    right = true * predicted
+    of_interest = [1] if num_classes == 2 else range(num_classes)
+    curves = [_area_under_roc(truth == number, probabilities[:, number]) for number in of_interest]
+
+    def measure(draws: Draws) -> Figures:
+        figures = _class_figures(draws @ right, draws @ true, draws @ predicted)
+        return {**figures, "auroc": _mean_of_defined([curve(draws) for curve in curves])}
+
+    return measure
+
+
+def residue_classification_figures(
+    truth: list[NDArray[np.int64]], probabilities: list[NDArray[np.floating]]
+) -> Measure:
+    """Prepare `confusion_metrics` of the residues of drawn proteins.
+
+    Args:
+        truth: of each protein (residues,), the true classes.
+        probabilities: of each protein (residues, classes).
+    """
+    confusions = np.stack([confusion_of(*pair) for pair in zip(truth, probabilities, strict=True)])
+    right = confusions.diagonal(axis1=1, axis2=2)
+    counts = [part.astype(np.float64) for part in (right, confusions.sum(2), confusions.sum(1))]  # (proteins, classes)
+    return lambda draws: _class_figures(*(draws @ part for part in counts))
+
+
+def multilabel_figures(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Measure:
+    """Prepare `multilabel_metrics` of draws; arguments as there."""
+    curves = [_average_precision(truth[:, number] > 0, probabilities[:, number]) for number in range(truth.shape[1])]
+    best = _best_f1(label_curves(truth, probabilities))
+
+    def measure(draws: Draws) -> Figures:
+        return {"auprc": _mean_of_defined([curve(draws) for curve in curves]), "fmax": best(draws)}
+
+    return measure
+
+
+def regression_figures(
+    truth: NDArray[np.floating], predicted: NDArray[np.floating], owners: NDArray[np.int64] | None = None
+) -> Measure:
+    """Prepare `regression_metrics` of draws.
+
+    Args:
+        truth: (n,).
+        predicted: (n,), in the same units.
+        owners: (n,), the protein of each value, where proteins are drawn and not values.
+    """
+    if not len(truth):
+        return lambda draws: {name: np.full(len(draws), np.nan) for name in ("spearman", "rmse", "mse", "r2")}
+    truth, predicted = truth.astype(np.float64), predicted.astype(np.float64)
+    rank_truth, rank_predicted = _ranker(truth), _ranker(predicted)
+    errors = (truth - predicted) ** 2
+
+    def measure_values(weights: Draws) -> Figures:
+        count = _positive(weights.sum(1))
+        mse = weights @ errors / count
+        # Rounding leaves a little variance where all drawn values are one and the same.
+        varies = np.where(weights > 0, truth, np.inf).min(1) < np.where(weights > 0, truth, -np.inf).max(1)
+        r2 = 1 - mse / np.where(varies, _positive(_variance(truth, weights, count)), np.nan)
+        spearman = _correlation(rank_truth(weights), rank_predicted(weights), weights)
+        return {"spearman": spearman, "rmse": np.sqrt(mse), "mse": mse, "r2": r2}
+
+    def measure(draws: Draws) -> Figures:
+        if owners is None:
+            return measure_values(draws)
+        num = max(1, AT_ONCE // len(owners))
+        parts = [measure_values(draws[start : start + num][:, owners]) for start in range(0, len(draws), num)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    return measure
+
+
+def _class_figures(right: Draws, true: Draws, predicted: Draws) -> Figures:
+    """Compute accuracy, macro F1 and MCC of how often each class is right, true and predicted, (resamples, classes).
+
+    Source: Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
+    """
+    total = _positive(true.sum(1))
+    occurs = (true + predicted) > 0
+    f1 = 2 * right / np.maximum(true + predicted, 1)
+    covariance = right.sum(1) * total - (true * predicted).sum(1)
+    spread = np.sqrt((total**2 - (true**2).sum(1)) * (total**2 - (predicted**2).sum(1)))
+    mcc = covariance / np.where(spread > 0, spread, 1)
+    mcc[occurs.sum(1) < 2] = np.nan
+    # A class that is neither true nor predicted anywhere can be neither found nor missed.
+    return {"accuracy": right.sum(1) / total, "macro_f1": f1.sum(1) / _positive(occurs.sum(1)), "mcc": mcc}
+
+
+def _area_under_roc(is_positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> Callable[[Draws], Draws]:
+    """Prepare the share of pairs of a positive and a negative in which the positive scores higher, ties half."""
+    count = _counter_at_positives(is_positive, scores)
+
+    def measure(draws: Draws) -> Draws:
+        positives, before, through = count(draws)
+        found, total = positives.cumsum(1), positives.sum(1)
+        # Negatives with a lower score, and half of those with the same.
+        below = (before + through) / 2 - found + positives / 2
+        return np.asarray((positives * below).sum(1) / _positive(total * (draws.sum(1) - total)))
+
+    return measure
+
+
+def _average_precision(is_positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> Callable[[Draws], Draws]:
+    """Prepare the area under the precision-recall curve, as the sum of its steps; NaN where nothing is positive."""
+    count = _counter_at_positives(is_positive, -scores)
+
+    def measure(draws: Draws) -> Draws:
+        positives, _, through = count(draws)
+        precision = positives.cumsum(1) / np.maximum(through, 1)
+        return np.asarray((positives * precision).sum(1) / _positive(positives.sum(1)))
+
+    return measure
+
+
+def _counter_at_positives(
+    is_positive: NDArray[np.bool_], scores: NDArray[np.floating]
+) -> Callable[[Draws], tuple[Draws, Draws, Draws]]:
+    """Prepare three counts at each distinct score of a positive, from low scores to high, (resamples, scores) each.
+
+    They are the positives with that score, all units with a lower one, and all units with that or a lower one.
+    """
+    order, starts = _groups(scores)
+    ends = np.append(starts[1:], len(scores))
+    positives = order[is_positive[order]]
+    groups, firsts = np.unique(np.repeat(np.arange(len(starts)), ends - starts)[is_positive[order]], return_index=True)
+
+    def count(draws: Draws) -> tuple[Draws, Draws, Draws]:
+        if not len(groups):
+            return (np.zeros((len(draws), 0)),) * 3
+        sums = np.zeros((len(draws), len(order) + 1))
+        np.cumsum(draws[:, order], axis=1, out=sums[:, 1:])
+        counts = np.add.reduceat(draws[:, positives], firsts, axis=1)
+        return counts, sums[:, starts[groups]], sums[:, ends[groups]]
+
+    return count
+
+
+def _groups(scores: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sort scores, and find where each distinct one begins among them."""
+    order = np.argsort(scores, kind="stable")
+    is_new = np.diff(scores[order], prepend=-np.inf) != 0
+    is_new[0] = True
+    return order, np.flatnonzero(is_new)
+
+
+def _best_f1(curves: LabelCurves) -> Callable[[Draws], Draws]:
+    filled = [np.nan_to_num(curve) for curve in curves]
+    known = [(~np.isnan(curve)).astype(np.float64) for curve in curves]
+
+    def measure(draws: Draws) -> Draws:
+        precision, recall = (
+            draws @ values / np.maximum(draws @ counts, 1) for values, counts in zip(filled, known, strict=True)
+        )
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        best: Draws = f1.max(1)
+        best[(draws @ known[1])[:, 0] == 0] = np.nan
+        return best
+
+    return measure
+
+
+def _ranker(values: NDArray[np.floating]) -> Callable[[Draws], Draws]:
+    """Prepare the rank of each value among those drawn, equal ones sharing the mean of theirs, (resamples, n)."""
+    order, starts = _groups(values)
+    group_of = np.empty(len(values), np.int64)
+    group_of[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+
+    def rank(draws: Draws) -> Draws:
+        drawn = np.add.reduceat(draws[:, order], starts, axis=1)
+        return np.asarray((drawn.cumsum(1) - drawn / 2)[:, group_of])
+
+    return rank
+
+
+def _correlation(left: Draws, right: Draws, weights: Draws) -> Draws:
+    """Correlate two (resamples, n) row by row, each pair as often as it was drawn; NaN where one does not vary."""
+    total = _positive(weights.sum(1, keepdims=True))
+    left = left - (weights * left).sum(1, keepdims=True) / total
+    right = right - (weights * right).sum(1, keepdims=True) / total
+    spread = np.sqrt((weights * left**2).sum(1) * (weights * right**2).sum(1))
+    return np.asarray((weights * left * right).sum(1) / _positive(spread))
+
+
+def _variance(values: NDArray[np.float64], weights: Draws, count: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the variance of drawn values, (resamples,).
+
+    Each resample is centred on its own mean: as a mean of squares less the square of a mean, the variance of values
+    that span many powers of ten would lose all its digits, and be negative.
+    """
+    means = weights @ values / count
+    return np.asarray((weights * (values - means[:, None]) ** 2).sum(1) / count)
+
+
+def _mean_of_defined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Average the figures of classes or labels, (resamples,) each, over those that are defined; NaN where none is."""
+    figures = np.stack(parts)
+    return np.asarray(np.nansum(figures, 0) / _positive((~np.isnan(figures)).sum(0)))
+
+
+def _positive(numbers: NDArray[Any]) -> NDArray[np.float64]:
+    """Put NaN in the place of zeros, so that nothing is divided by them."""
+    return np.where(numbers > 0, numbers, np.nan)

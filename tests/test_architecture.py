@@ -25,6 +25,7 @@ GROUPS = (
         "device",
         "metrics",
         "bootstrap",
+        "intervals",
     ),
     ("data",),
     ("model",),

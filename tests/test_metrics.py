@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as theirs
 
 from protembed.metrics import (
@@ -10,6 +11,7 @@ from protembed.metrics import (
     confusion_of,
     label_curves,
     multilabel_metrics,
+    regression_figures,
     regression_metrics,
 )
 
@@ -57,11 +59,49 @@ def test_a_test_part_of_one_class_has_no_auroc(truth, predicted):
     assert measured["accuracy"] == np.mean(np.array(truth) == predicted)
 
 
-def test_a_class_that_the_test_part_lacks_leaves_auroc_undefined():
-    measured = classification_metrics(np.array([0, 1, 1]), certain(0, 1, 2, num_classes=3))
+def test_perfect_predictions_are_perfect_where_the_test_part_lacks_a_class():
+    assert set(classification_metrics(np.array([0, 1]), certain(0, 1, num_classes=3)).values()) == {1.0}
 
-    assert measured["auroc"] is None
+
+def test_a_class_that_is_predicted_but_never_true_counts_in_macro_f1_and_not_in_auroc():
+    measured = classification_metrics(np.array([0, 1, 1]), certain(0, 1, 2, num_classes=4))
+
+    # F1 of class 0 is 1, of class 1 2/3, of class 2 0; class 3 occurs nowhere. Of class 1 one positive ties with the
+    # negative.
     assert measured["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert measured["auroc"] == pytest.approx((1 + 3 / 4) / 2)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_figures_of_a_classifier_are_those_of_scikit_learn(num_classes):
+    rng = np.random.default_rng(num_classes)
+    truth = np.append(np.arange(num_classes), rng.integers(num_classes, size=80))
+    probabilities = rng.dirichlet(np.ones(num_classes), size=len(truth)) + 0.3 * np.eye(num_classes)[truth]
+    probabilities = (np.round(probabilities, 1) + 0.05) / (np.round(probabilities, 1) + 0.05).sum(1, keepdims=True)
+    predicted = probabilities.argmax(1)
+
+    measured = classification_metrics(truth, probabilities)
+
+    scores = probabilities[:, 1] if num_classes == 2 else probabilities
+    assert measured == pytest.approx(
+        {
+            "accuracy": theirs.accuracy_score(truth, predicted),
+            "macro_f1": theirs.f1_score(truth, predicted, average="macro"),
+            "mcc": theirs.matthews_corrcoef(truth, predicted),
+            "auroc": theirs.roc_auc_score(truth, scores, multi_class="ovr"),
+        },
+        rel=1e-12,
+    )
+
+
+def test_auroc_of_classes_some_of_which_lack_a_protein_is_the_mean_of_the_others():
+    rng = np.random.default_rng(0)
+    truth, probabilities = rng.choice([0, 2, 3], size=50), rng.dirichlet(np.ones(4), size=50)
+
+    measured = classification_metrics(truth, probabilities)
+
+    each = [theirs.roc_auc_score(truth == number, probabilities[:, number]) for number in (0, 2, 3)]
+    assert measured["auroc"] == pytest.approx(np.mean(each))
 
 
 # Confusions
@@ -88,11 +128,10 @@ def test_figures_of_a_confusion_are_those_of_its_pairs(confusion):
 
     measured = confusion_metrics(confusion)
 
-    labels = range(len(confusion))
     assert measured == pytest.approx(
         {
             "accuracy": theirs.accuracy_score(truth, predicted),
-            "macro_f1": theirs.f1_score(truth, predicted, average="macro", labels=labels, zero_division=0),
+            "macro_f1": theirs.f1_score(truth, predicted, average="macro", zero_division=0),
             "mcc": theirs.matthews_corrcoef(truth, predicted),
         }
     )
@@ -211,3 +250,34 @@ def test_constant_labels_have_neither_a_correlation_nor_a_share_explained(truth)
 
     assert (measured["spearman"], measured["r2"]) == (None, None)
     assert measured["mse"] == pytest.approx(1.0 if len(truth) == 1 else 0.5)
+
+
+def test_figures_of_values_are_those_of_scikit_learn_and_scipy():
+    rng = np.random.default_rng(0)
+    truth = np.round(rng.normal(size=60), 1)
+    predicted = np.round(truth + rng.normal(size=60), 1)
+
+    mse = theirs.mean_squared_error(truth, predicted)
+    assert regression_metrics(truth, predicted) == pytest.approx(
+        {
+            "spearman": stats.spearmanr(truth, predicted).statistic,
+            "rmse": mse**0.5,
+            "mse": mse,
+            "r2": theirs.r2_score(truth, predicted),
+        },
+        rel=1e-12,
+    )
+
+
+def test_no_part_of_labels_over_fifteen_powers_of_ten_has_an_r2_above_one_or_a_warning():
+    rng = np.random.default_rng(0)
+    truth = 10 ** rng.uniform(-12, 3, size=60)
+    predicted = truth * 10 ** rng.normal(scale=0.1, size=60)
+    draws = rng.multinomial(6, np.full(60, 1 / 60), size=500).astype(float)
+
+    measured = regression_figures(truth, predicted)(draws)["r2"]
+
+    assert measured.max() <= 1
+    for drawn, r2 in zip(draws.astype(int), measured, strict=True):
+        rows = np.repeat(np.arange(60), drawn)
+        assert r2 == pytest.approx(theirs.r2_score(truth[rows], predicted[rows]), rel=1e-9, abs=1e-9)

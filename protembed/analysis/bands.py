@@ -1,13 +1,13 @@
 """Figures of the test proteins in groups: by length, and by how similar the nearest training protein is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.analysis.scores import Output, measure
+from protembed.analysis.scores import Output, Score, scores_of
 from protembed.config.task import Task
 from protembed.data.targets import Answer
 from protembed.metrics import Metrics
@@ -26,12 +26,14 @@ class Band:
         high: and less than this; None: no limit.
         num_proteins: how many.
         metrics: of the model on them.
+        intervals: The 95 % interval of each metric; None where there is none, as with few proteins.
     """
 
     low: float
     high: float | None
     num_proteins: int
     metrics: Metrics
+    intervals: Mapping[str, tuple[float, float] | None]
 
 
 def measure_bands(
@@ -54,7 +56,18 @@ def measure_bands(
     for low, high in pairwise(edges):
         rows = np.flatnonzero((values >= low) & (values < high)).tolist()
         if rows:
-            metrics = measure(task, [truth[row] for row in rows], [outputs[row] for row in rows])
-            end = None if np.isinf(high) else float(high)
-            bands.append(Band(low=float(low), high=end, num_proteins=len(rows), metrics=metrics))
+            scores = scores_of(task, [truth[row] for row in rows], [outputs[row] for row in rows])
+            bands.append(
+                Band(
+                    low=float(low),
+                    high=None if np.isinf(high) else float(high),
+                    num_proteins=len(rows),
+                    metrics={metric: score.value for metric, score in scores.items()},
+                    intervals={metric: _span(score) for metric, score in scores.items()},
+                )
+            )
     return bands
+
+
+def _span(score: Score) -> tuple[float, float] | None:
+    return None if score.low is None or score.high is None else (score.low, score.high)

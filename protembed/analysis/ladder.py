@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.analysis.scores import Output, Score, figures_of_draws, measure
-from protembed.bootstrap import Figures, bootstrap
+from protembed import intervals, metrics
+from protembed.analysis.scores import FEWEST_PROTEINS, Output, Score, averaged_over, figures_of_draws, shown_names
 from protembed.config.task import METRIC_NAMES, Task
 from protembed.data.targets import Answer
 
-# A figure of fewer test proteins has no interval.
-FEWEST_PROTEINS = 10
 # Fewer trainings than these understate how much trainings differ.
 _MANY = 5
 
@@ -29,6 +27,9 @@ class Ladder:
         differences: in the main metric, the model less each other way, on the same drawn proteins.
         num_repeats: trainings, whose figures are averaged; where there are several, those are drawn anew as well. None:
             nothing about the model is random.
+        num_proteins: The test proteins.
+        averages: For each metric that is averaged over fewer than all classes or labels, because some have no test
+            protein: over how many, and how many there are.
     """
 
     task: Task
@@ -36,6 +37,14 @@ class Ladder:
     rungs: Mapping[str, Mapping[str, Score]]
     differences: Mapping[str, Score]
     num_repeats: int | None
+    num_proteins: int
+    averages: Mapping[str, Sequence[int]]
+
+    @property
+    def metric_names(self) -> Mapping[str, str]:
+        """The names of the metrics as a table shows them."""
+        kind = "labels" if self.task.answer == "labels" else "classes"
+        return shown_names(METRIC_NAMES, self.averages, kind)
 
     @property
     def figures(self) -> Mapping[str, Score]:
@@ -50,6 +59,11 @@ class Ladder:
             for name, score in self.differences.items()
             if self.rungs[name][self.task.main_metric].value is not None
         ]
+        if self.num_proteins < FEWEST_PROTEINS:
+            return [
+                *lines,
+                f"fewer than {FEWEST_PROTEINS} test proteins: no 95 % intervals, and the figures are uncertain",
+            ]
         noise = "; one seed, so training noise is not in the intervals"
         if self.num_repeats is None:
             noise = ""
@@ -63,6 +77,8 @@ class Ladder:
         return {
             "model": self.model,
             "num_repeats": self.num_repeats,
+            "num_proteins": self.num_proteins,
+            "averages": {metric: list(numbers) for metric, numbers in self.averages.items()},
             "rungs": {
                 name: {metric: vars(score) for metric, score in rung.items()} for name, rung in self.rungs.items()
             },
@@ -76,6 +92,9 @@ class Ladder:
             task=task,
             model=values["model"],
             num_repeats=values["num_repeats"],
+            # Results of earlier versions have neither.
+            num_proteins=values.get("num_proteins", FEWEST_PROTEINS),
+            averages={metric: tuple(numbers) for metric, numbers in values.get("averages", {}).items()},
             rungs={
                 name: {metric: Score(**score) for metric, score in rung.items()}
                 for name, rung in values["rungs"].items()
@@ -84,55 +103,102 @@ class Ladder:
         )
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Figures of one way, averaged over its trainings.
+
+    Attributes:
+        values: Each metric on all proteins; None where a training has none.
+        left_out: Each metric without each protein or group, (groups,).
+        of_trainings: The variance of each metric's mean that comes from the trainings.
+    """
+
+    values: Mapping[str, float | None]
+    left_out: Mapping[str, NDArray[np.float64]]
+    of_trainings: Mapping[str, float]
+
+    @classmethod
+    def of(cls, task: Task, truth: Sequence[Answer], trainings: Sequence[Sequence[Output]]) -> "_Measured":
+        """Measure each training on the same proteins."""
+        figures = [figures_of_draws(task, truth, outputs) for outputs in trainings]
+        exact = [metrics.plain(one, len(truth)) for one in figures]
+        left_out = [intervals.leave_out(one, len(truth)) for one in figures]
+        values = {metric: _mean([one[metric] for one in exact]) for metric in exact[0]}
+        return cls(
+            values,
+            {metric: np.mean([one[metric] for one in left_out], axis=0) for metric in values},
+            {metric: _variance_of_mean([one[metric] for one in exact]) for metric in values},
+        )
+
+    def score(self, metric: str, num_proteins: int) -> Score:
+        """Put a figure together with its interval."""
+        return _score(self.values[metric], self.left_out[metric], metric, num_proteins, self.of_trainings[metric])
+
+    def less(self, other: "_Measured", metric: str, num_proteins: int) -> Score:
+        """Subtract another way's figure on the same proteins."""
+        value, subtracted = self.values[metric], other.values[metric]
+        return _score(
+            None if value is None or subtracted is None else value - subtracted,
+            self.left_out[metric] - other.left_out[metric],
+            metric,
+            num_proteins,
+            self.of_trainings[metric] + other.of_trainings[metric],
+            is_difference=True,
+        )
+
+
 def compare(
-    task: Task,
-    truth: Sequence[Answer],
-    outputs: Mapping[str, Sequence[Sequence[Output]]],
-    seed: int,
-    *,
-    is_random: bool = True,
+    task: Task, truth: Sequence[Answer], outputs: Mapping[str, Sequence[Sequence[Output]]], *, is_random: bool = True
 ) -> Ladder:
-    """Measure ways to predict, each on the same proteins drawn anew.
+    """Measure ways to predict, each on the same proteins.
 
     Args:
         task: what is predicted.
         truth: of each test protein.
         outputs: of each way, the simplest first and the model's last, the outputs of each of its trainings; one where
             there is nothing to repeat.
-        seed: of the draws.
         is_random: whether another seed would have made another model.
     """
     *_, model = outputs
-    rungs, resampled = dict[str, dict[str, Score]](), dict[str, NDArray[np.float64]]()
-    values = dict[str, float | None]()
-    for name, trainings in outputs.items():
-        exact = [measure(task, truth, training) for training in trainings]
-        drawn = [_resample(task, truth, training, seed) for training in trainings]
-        rungs[name] = {}
-        for metric in exact[0]:
-            value, figures = _mean([one[metric] for one in exact]), _drawn_mean([one[metric] for one in drawn], seed)
-            rungs[name][metric] = Score.of(value, figures)
-            if metric == task.main_metric:
-                values[name], resampled[name] = value, figures
+    measured = {name: _Measured.of(task, truth, trainings) for name, trainings in outputs.items()}
     return Ladder(
         task=task,
         model=model,
-        rungs=rungs,
+        rungs={
+            name: {metric: one.score(metric, len(truth)) for metric in one.values} for name, one in measured.items()
+        },
         differences={
-            name: Score.of(_less(values[model], values[name]), resampled[model] - resampled[name])
-            for name in outputs
+            name: measured[model].less(one, task.main_metric, len(truth))
+            for name, one in measured.items()
             if name != model
         },
         num_repeats=len(outputs[model]) if is_random else None,
+        num_proteins=len(truth),
+        averages=averaged_over(task, truth, outputs[model][0]),
     )
 
 
-def _resample(task: Task, truth: Sequence[Answer], outputs: Sequence[Output], seed: int) -> Figures:
-    """Measure on proteins drawn anew; of a handful nothing can be said that way."""
-    figures = bootstrap(figures_of_draws(task, truth, outputs), len(truth), seed=seed)
-    if len(truth) < FEWEST_PROTEINS:
-        return {name: np.full_like(values, np.nan) for name, values in figures.items()}
-    return figures
+def _score(
+    value: float | None,
+    left_out: NDArray[np.float64],
+    metric: str,
+    num_proteins: int,
+    extra_variance: float,
+    *,
+    is_difference: bool = False,
+) -> Score:
+    """Put a figure or a difference together with its interval; of a handful of proteins there is none."""
+    if num_proteins < FEWEST_PROTEINS:
+        return Score(value=value, low=None, high=None)
+    span = intervals.interval_of(
+        value,
+        left_out,
+        metric=metric,
+        num_units=num_proteins,
+        extra_variance=extra_variance,
+        is_difference=is_difference,
+    )
+    return Score.within(value, span)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -140,17 +206,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _drawn_mean(drawn: Sequence[NDArray[np.float64]], seed: int) -> NDArray[np.float64]:
-    """Average trainings, drawn anew with repetition in each resample, (resamples,)."""
-    figures = np.stack(drawn)  # (trainings, resamples)
-    if len(figures) == 1:
-        return np.asarray(figures[0])
-    chosen = np.random.default_rng([seed, len(figures)]).integers(len(figures), size=figures.shape)
-    return np.asarray(np.take_along_axis(figures, chosen, axis=0).mean(0))
-
-
-def _less(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
+def _variance_of_mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return float(np.var(known, ddof=1)) / len(known) if len(known) > 1 else 0.0
 
 
 def _verdict(model: str, other: str, score: Score, metric: str) -> str:

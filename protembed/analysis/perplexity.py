@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from protembed.analysis.baselines import Composition
+from protembed.analysis.scores import Score, ratio_score
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS
 from protembed.data.batching import MaskedBatch, validation_packs
 from protembed.data.corpus import HELD_OUT_NAME, Corpora, Corpus
@@ -148,3 +149,39 @@ def by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Compute) ->
         np.subtract.at(losses, truth, log_probabilities[np.arange(len(truth)), truth])
         np.add.at(guesses, (truth, log_probabilities.argmax(1)), 1)
     return class_figures(AMINO_ACIDS, losses, guesses)
+
+
+def gains_over_references(
+    objective: MaskedLM, part: ValidationSet, composition: Composition, compared: MaskedLM | None, compute: Compute
+) -> dict[str, Score]:
+    """Measure how much better a model is than each reference, in this process alone.
+
+    Args:
+        objective: The model.
+        part: The validation proteins.
+        composition: The unigram and the bigram model.
+        compared: Another model, if there is one.
+        compute: The threads to use.
+
+    Returns:
+        For `unigram`, `bigram` and perhaps `compared`: the reference's mean loss less the model's, in nats per masked
+        residue, with its 95 % interval over proteins. Both models of a pair are measured on the same proteins.
+    """
+    models = {"own": objective} | ({} if compared is None else {"compared": compared})
+
+    def measure(batch: MaskedBatch) -> tuple[NDArray[np.int64], dict[str, NDArray[np.floating]]]:
+        with torch.inference_mode():
+            nats = {name: model.nats(batch).cpu() for name, model in models.items()}
+        crops = torch.searchsorted(batch.offsets, batch.positions, right=True) - 1
+        nats |= composition.nats(batch)
+        return batch.rows[crops].numpy(), {name: values.numpy() for name, values in nats.items()}
+
+    num_rows = 1 + max(int(pack.rows.max()) for pack in part.packs)
+    counts, sums = np.zeros(num_rows), dict[str, NDArray[np.float64]]()
+    for rows, nats in compute.pool.map(measure, part.packs):
+        np.add.at(counts, rows, 1)
+        for name, values in nats.items():
+            np.add.at(sums.setdefault(name, np.zeros(num_rows)), rows, values)
+    own = sums.pop("own")
+    is_measured = counts > 0
+    return {name: ratio_score((reference - own)[is_measured], counts[is_measured]) for name, reference in sums.items()}

@@ -1,18 +1,21 @@
 """How good predictions of a task are, with intervals whose unit is the protein."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed import bootstrap, metrics
+from protembed import bootstrap, intervals, metrics
 from protembed.config.task import Task
 from protembed.data.targets import Answer, is_known
 from protembed.metrics import Metrics
 
 Output = NDArray[Any]
+
+# A figure of fewer test proteins has no interval.
+FEWEST_PROTEINS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +34,86 @@ class Score:
 
     @classmethod
     def of(cls, value: float | None, resampled: NDArray[np.float64]) -> "Score":
-        """Put a figure together with its interval."""
+        """Put a figure together with its percentile interval."""
         low, high = bootstrap.interval(resampled) or (None, None)
         return cls(value=value, low=low, high=high)
+
+    @classmethod
+    def within(cls, value: float | None, interval: intervals.Interval | None) -> "Score":
+        """Put a figure together with its interval."""
+        low, high = interval or (None, None)
+        return cls(value=value, low=low, high=high)
+
+
+def ratio_score(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Score:
+    """Compute a ratio of two sums over proteins, such as nats per residue, with its 95 % interval.
+
+    Args:
+        sums: The numerator's part of each protein, (proteins,).
+        counts: The denominator's part of each protein, (proteins,), above 0.
+
+    >>> ratio_score(np.array([1.0, 3.0]), np.array([2.0, 2.0])).value
+    1.0
+    """
+    num, value = len(sums), float(sums.sum() / counts.sum())
+    if num < 2:
+        return Score(value=value, low=None, high=None)
+    left_out = intervals.leave_out(lambda draws: {"ratio": draws @ sums / (draws @ counts)}, num)
+    return Score.within(value, intervals.interval_of(value, left_out["ratio"], metric="ratio", num_units=num))
+
+
+def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> dict[str, Score]:
+    """Measure predictions, with 95 % intervals; of fewer than `FEWEST_PROTEINS` there are none.
+
+    Args:
+        task: The task.
+        truth: The answer of each protein.
+        outputs: The prediction of each protein, as for `measure`.
+    """
+    figures, num = figures_of_draws(task, truth, outputs), len(truth)
+    exact = metrics.plain(figures, num)
+    if num < FEWEST_PROTEINS:
+        return {name: Score(value=value, low=None, high=None) for name, value in exact.items()}
+    left_out = intervals.leave_out(figures, num)
+    return {
+        name: Score.within(value, intervals.interval_of(value, left_out[name], metric=name, num_units=num))
+        for name, value in exact.items()
+    }
+
+
+def averaged_over(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> dict[str, tuple[int, int]]:
+    """Count over how many of the classes or labels a metric is averaged, where some do not occur.
+
+    Args:
+        task: The task.
+        truth: The answer of each protein.
+        outputs: The prediction of each protein, as for `measure`; they tell how many classes there are.
+
+    Returns:
+        For `auroc` or `auprc`, if it is averaged over fewer than all: the number that occurs, and that of all.
+    """
+    metric = {"class": "auroc", "labels": "auprc"}.get(task.answer)
+    if metric is None or task.per_residue or not len(truth):
+        return {}
+    num_all, answers = outputs[0].shape[-1], np.stack(list(truth))
+    num_occurring = int(answers.any(0).sum()) if task.answer == "labels" else len(np.unique(answers))
+    is_partial = num_occurring < num_all and (metric == "auprc" or num_all > 2)
+    return {metric: (num_occurring, num_all)} if is_partial and num_occurring > (metric == "auroc") else {}
+
+
+def shown_names(names: Mapping[str, str], averages: Mapping[str, Sequence[int]], kind: str) -> dict[str, str]:
+    """Spell the names of metrics, with the number of classes that one is averaged over where some do not occur.
+
+    Args:
+        names: The plain name of each metric.
+        averages: The number of classes that occur and of all, from `averaged_over`.
+        kind: What they are: classes or labels.
+
+    >>> shown_names({"mcc": "MCC", "auroc": "AUROC"}, {"auroc": (23, 24)}, "classes")
+    {'mcc': 'MCC', 'auroc': 'AUROC over 23 of 24 classes'}
+    """
+    spelled = {name: f" over {some:,} of {all_:,} {kind}" for name, (some, all_) in averages.items()}
+    return {name: plain + spelled.get(name, "") for name, plain in names.items()}
 
 
 def measure(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> Metrics:
@@ -44,14 +124,7 @@ def measure(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> M
         truth: the answer of each protein.
         outputs: of each protein (classes,) or (labels,) probabilities or a value, or those of each residue.
     """
-    true, predicted = joined(task, truth, outputs)
-    if task.answer == "labels":
-        return metrics.multilabel_metrics(true, predicted)
-    if task.answer == "value":
-        return metrics.regression_metrics(true, predicted)
-    if task.per_residue:
-        return metrics.confusion_metrics(metrics.confusion_of(true, predicted))
-    return metrics.classification_metrics(true, predicted)
+    return metrics.plain(figures_of_draws(task, truth, outputs), len(truth))
 
 
 def joined(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> tuple[Output, Output]:
@@ -65,20 +138,18 @@ def joined(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> tu
     return join(true), join(predicted)
 
 
-def figures_of_draws(
-    task: Task, truth: Sequence[Answer], outputs: Sequence[Output]
-) -> Callable[[bootstrap.Draws], bootstrap.Figures]:
+def figures_of_draws(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> metrics.Measure:
     """Prepare to measure predictions of proteins that are drawn anew; arguments as for `measure`."""
     true, predicted = _known(task, truth, outputs)
     if task.answer == "labels":
-        return bootstrap.multilabel_figures(np.stack(true), np.stack(predicted))
+        return metrics.multilabel_figures(np.stack(true), np.stack(predicted))
     if not task.per_residue:
-        prepare = bootstrap.classification_figures if task.answer == "class" else bootstrap.regression_figures
+        prepare = metrics.classification_figures if task.answer == "class" else metrics.regression_figures
         return prepare(np.stack(true), np.stack(predicted))
     if task.answer == "class":
-        return bootstrap.residue_classification_figures(true, predicted)
+        return metrics.residue_classification_figures(true, predicted)
     owners = np.repeat(np.arange(len(true)), [len(one) for one in true])
-    return bootstrap.regression_figures(np.concatenate(true), np.concatenate(predicted), owners)
+    return metrics.regression_figures(np.concatenate(true), np.concatenate(predicted), owners)
 
 
 def _known(

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from protembed.config.task import METRIC_NAMES
 from protembed.text import figure
 
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
@@ -37,7 +36,7 @@ def describe_summary(summary: "FinetuneSummary", said: Collection[str] = ()) -> 
     opening = [f"{summary.output} is there already, made by the same command"] if summary.was_done else []
     rungs = summary.ladder.rungs
     names = list(summary.ladder.figures)
-    table = [["", *(METRIC_NAMES[name] for name in names)]]
+    table = [["", *(summary.ladder.metric_names[name] for name in names)]]
     table += [[rung, *(_spell(scores[name]) for name in names)] for rung, scores in rungs.items()]
     first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
     lines = [

@@ -8,6 +8,7 @@ from protembed.cli.training_display import duration
 from protembed.text import file_size
 
 if TYPE_CHECKING:
+    from protembed.analysis.scores import Score
     from protembed.metrics import ClassFigures
     from protembed.report.pretraining import PretrainPlan, PretrainSummary
 
@@ -57,6 +58,24 @@ def describe_summary(summary: "PretrainSummary") -> Iterator[str]:
         f"{summary.model}: validation loss {summary.valid_loss:.4f}, perplexity {summary.valid_perplexity:.2f}; "
         f"unigram loss {unigram:.4f}, {abs(gain):.4f} nats {'better' if gain > 0 else 'worse'}{ending}"
     )
+    if summary.gains:
+        yield from _describe_gains(summary.gains, summary.num_valid_proteins)
+
+
+def _describe_gains(gains: Mapping[str, "Score"], num_proteins: int) -> Iterator[str]:
+    """Say how certain it is that the model is better than each reference."""
+    spans = {name: (gain.low, gain.high) for name, gain in gains.items() if gain.low is not None}
+    if not spans:
+        yield f"{num_proteins:,} validation proteins are too few for an interval of this difference"
+        return
+    spelled = "; ".join(
+        f"{gains[name].value:+.4f} [{low:+.4f}, {high:+.4f}] over the {name} model"
+        for name, (low, high) in spans.items()
+    )
+    yield f"gain in nats, with 95 % intervals over {num_proteins:,} validation proteins: {spelled}"
+    for name, (low, high) in spans.items():
+        if low <= 0 <= high:
+            yield f"no significant difference from the {name} model: the interval contains 0"
 
 
 def _amino_acid_line(figures: "ClassFigures") -> str:

@@ -27,12 +27,16 @@ _MOST_CLASSES_WITH_NUMBERS = 12
 _LARGEST_LOSS_DRAWN = 20.0
 
 
-def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
+def draw_training(
+    path: Path, reports: Sequence[Mapping[str, Any]], gains: Mapping[str, Mapping[str, float | None]] | None = None
+) -> None:
     """Draw loss and perplexity against residues seen, with the validations and the models to be beaten.
 
     Args:
         path: of the PNG.
         reports: the lines of `metrics.jsonl`.
+        gains: The best model's gain over each model to be beaten, in nats per masked residue: `value`, `low` and
+            `high`, the last two None where there is no interval.
     """
     with figure_file(path, width=7, height=4) as figure:
         axes = figure.subplots()
@@ -44,7 +48,7 @@ def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
             axes.plot(residues, _smooth(losses), color=_BLUE, label="training (running mean)")
         validated = [report for report in reports if "valid_loss" in report]
         if validated:
-            _draw_validations(axes, validated)
+            _draw_validations(axes, validated, gains or {})
         axes.set(xlabel="residues seen", ylabel="loss (nats per masked residue)")
         axes.xaxis.set_major_formatter(EngFormatter())
         perplexity = axes.secondary_yaxis("right", functions=(_exp, _log))
@@ -53,7 +57,9 @@ def draw_training(path: Path, reports: Sequence[Mapping[str, Any]]) -> None:
             axes.legend(edgecolor="none", framealpha=0.9)  # lines that pass behind it do not strike it out
 
 
-def _draw_validations(axes: Axes, validated: Sequence[Mapping[str, Any]]) -> None:
+def _draw_validations(
+    axes: Axes, validated: Sequence[Mapping[str, Any]], gains: Mapping[str, Mapping[str, float | None]]
+) -> None:
     """Draw a curve for each validation set, and a line for each model that the first is compared with."""
     places, last = [report["residues"] for report in validated], validated[-1]
     for key, marker in zip((key for key in last if key.endswith("valid_loss")), "osD^v", strict=False):
@@ -62,7 +68,13 @@ def _draw_validations(axes: Axes, validated: Sequence[Mapping[str, Any]]) -> Non
     for name, style in (("unigram", "--"), ("bigram", ":"), ("compared", "-.")):
         if f"{name}_perplexity" in last:
             loss = float(np.log(last[f"{name}_perplexity"]))
-            axes.axhline(loss, color=_GREY, linestyle=style, linewidth=1, label=f"{name} model")
+            label = f"{name} model{_spell_gain(gains.get(name, {}))}"
+            axes.axhline(loss, color=_GREY, linestyle=style, linewidth=1, label=label)
+
+
+def _spell_gain(gain: Mapping[str, float | None]) -> str:
+    value, low, high = (gain.get(name) for name in ("value", "low", "high"))
+    return "" if value is None or low is None else f", gain {value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def draw_learning(reports: Sequence[Mapping[str, Any]]) -> bytes:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 import protembed
 from protembed.analysis.bands import LENGTH_EDGES, SIMILARITY_EDGES, Band, measure_bands
 from protembed.analysis.ladder import Ladder
-from protembed.analysis.scores import Output, joined
-from protembed.config.task import METRIC_NAMES
+from protembed.analysis.scores import FEWEST_PROTEINS, Output, joined
 from protembed.data.fasta import RefusedRecord
 from protembed.data.labels import LabelledProtein, Split
 from protembed.data.predictions import prediction_cells, prediction_header
@@ -129,7 +128,7 @@ def _facts(result: FinetuneResult) -> dict[str, str]:
             if name != result.ladder.model
         )
         span = "" if score.low is None else f" [{_spell(score.low)}, {_spell(score.high)}]"
-        facts[METRIC_NAMES[metric]] = f"{_spell(score.value)}{span} ({others})"
+        facts[result.ladder.metric_names[metric]] = f"{_spell(score.value)}{span} ({others})"
     return facts
 
 
@@ -144,7 +143,8 @@ def _page(result: FinetuneResult, by_similarity: Sequence[Band], by_length: Sequ
         summary=f"{targets.task.name} ({what}); {sizes} proteins; {len(result.proteins):,} measured",
         ladder=result.ladder,
         metrics=list(result.ladder.figures),
-        names=METRIC_NAMES,
+        names=result.ladder.metric_names,
+        fewest=FEWEST_PROTEINS,
         notes=result.notes,
         figures=list(_figures(result)),
         by_similarity=[(_name_band(band, ""), band) for band in by_similarity],

@@ -310,7 +310,7 @@ def _result(climbed: Climbed, work: _Work, identity: Mapping[str, Any], config: 
         targets=work.final,
         sizes=work.sizes,
         identity=identity,
-        ladder=compare(work.final.task, truth, climbed.outputs, config.seed, is_random=is_random),
+        ladder=compare(work.final.task, truth, climbed.outputs, is_random=is_random),
         proteins=[protein for test in tests for protein in test],
         truth=truth,
         outputs=climbed.kept_outputs,

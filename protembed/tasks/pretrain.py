@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 
+from protembed.analysis.baselines import Composition
 from protembed.analysis.perplexity import (
     PerplexityMeter,
     References,
     ValidationSet,
     by_amino_acid,
+    gains_over_references,
     perplexity,
     reference_losses,
 )
+from protembed.analysis.scores import Score
 from protembed.config.base import as_plain_values
 from protembed.config.optimizer import OptimizerConfig, OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
@@ -30,6 +33,7 @@ from protembed.inputs import check_inputs, default_path, passes_once, sha256_of_
 from protembed.metrics import ClassFigures
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import (
+    Checkpoint,
     load_checkpoint,
     model_sha256,
     save_checkpoint,
@@ -178,11 +182,13 @@ class _Pretraining:
         run.cut_log(self._state.progress.step)
 
     def _measure_references(self, compute: Compute) -> References:
-        compared = None
-        if self._options.pretrain.compare is not None:
-            checkpoint = load_checkpoint(find_model(self._options.pretrain.compare)).to(self._checkpoint.device)
-            compared = MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
-        return reference_losses(self._corpora, self._sets, compared, compute)
+        return reference_losses(self._corpora, self._sets, self._compared_model(), compute)
+
+    def _compared_model(self) -> MaskedLM | None:
+        if self._options.pretrain.compare is None:
+            return None
+        checkpoint = load_checkpoint(find_model(self._options.pretrain.compare)).to(self._checkpoint.device)
+        return MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
 
     def _decide_plan(self, began: float) -> TrainingPlan:
         """Decide the number of steps: as asked for, as many as fit into the minutes, or ten passes over the data."""
@@ -270,20 +276,23 @@ class _Pretraining:
             corpus_fingerprint=self._corpora.train.fingerprint,
             metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
         )
+        self._save_model(self._checkpoint)
+
+    def _save_model(self, checkpoint: Checkpoint) -> None:
         facts = pretraining_facts(
-            self._checkpoint.record,
-            self._corpora.train,
-            self._options.batches,
-            self._options.masking,
-            self._plan,
+            checkpoint.record, self._corpora.train, self._options.batches, self._options.masking, self._plan
         )
-        save_checkpoint(self._checkpoint, self._run.path("model"), pretrained_card(self._checkpoint, facts))
+        save_checkpoint(checkpoint, self._run.path("model"), pretrained_card(checkpoint, facts))
 
     def summary(self) -> PretrainSummary:
         """Say what the run has come to, and when it is finished measure its best model on each amino acid."""
         progress = self._state.progress
         is_finished = progress.is_finished(self._plan.num_steps, self._plan.patience)
-        amino_acids = self._amino_acids() if is_finished and self._training.compute.processes.is_first else []
+        is_first = self._training.compute.processes.is_first
+        amino_acids = self._amino_acids() if is_finished and is_first else []
+        gains = self._run.recall("gains", lambda: self._measure_gains() if is_first else {}) if is_finished else {}
+        if is_first and gains:
+            draw_training(self._run.path("training.png"), self._run.read_log(), gains)
         self._training.compute.processes.wait()
         return PretrainSummary(
             model=self._run.path("model") if self._run.has("model") else None,
@@ -294,9 +303,26 @@ class _Pretraining:
             valid_loss=progress.best_loss,
             valid_perplexity=None if progress.best_loss is None else perplexity(progress.best_loss),
             references=self._references[self._sets[0].name],
+            num_valid_proteins=self._sets[0].num_proteins,
+            gains={name: Score(**gain) for name, gain in gains.items()},
             amino_acids=amino_acids,
             is_finished=is_finished,
         )
+
+    def _measure_gains(self) -> dict[str, Any]:
+        """Measure the best model against its references protein by protein, and record this with the model."""
+        best = load_checkpoint(self._run.path("model")).to(self._checkpoint.device)
+        scores = gains_over_references(
+            MaskedLM(best.encoder, best.require_lm_head()),
+            self._sets[0],
+            Composition(self._corpora.train),
+            self._compared_model(),
+            self._training.compute,
+        )
+        gains = {name: asdict(score) for name, score in scores.items()}
+        best.record = replace(best.record, metrics={**best.record.metrics, "gains": gains})
+        self._save_model(best)
+        return gains
 
     def _amino_acids(self) -> list[ClassFigures]:
         best = load_checkpoint(self._run.path("model")).to(self._checkpoint.device)

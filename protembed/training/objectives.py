@@ -90,6 +90,11 @@ class MaskedLM(Objective[MaskedBatch]):
         masked = hidden[batch.positions.to(self.device, non_blocking=True)]  # (masked, dim)
         return cast("Tensor", self.lm_head(masked, self.encoder.embedding.weight, AMINO_ACID_IDS))
 
+    def nats(self, batch: MaskedBatch) -> Tensor:
+        """Compute the cross-entropy of each masked residue of a batch, (masked,), float32."""
+        targets = batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID
+        return F.cross_entropy(self.logits(batch), targets, reduction="none")
+
     def forward(self, batch: MaskedBatch) -> LossSum:
         """Sum C(y, ŷ) = -Σ y_i log ŷ_i over the hidden residues of a batch."""
         targets = batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID

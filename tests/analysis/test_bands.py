@@ -60,3 +60,16 @@ def test_a_band_of_proteins_of_which_nothing_is_known_has_no_figures(task, unkno
     assert [band.num_proteins for band in bands] == [1, 1]
     assert None not in bands[0].metrics.values()
     assert set(bands[1].metrics.values()) == {None}
+
+
+def test_a_band_has_intervals_where_it_has_enough_proteins():
+    rng = np.random.default_rng(0)
+    truth = list(rng.normal(size=40))
+    outputs = list(np.array(truth) + 0.5 * rng.normal(size=40))
+
+    few, many = bands_of([100] * 9 + [200] * 31, LENGTH_EDGES, truth, outputs)
+
+    assert set(few.intervals.values()) == {None}
+    assert few.metrics.keys() == few.intervals.keys()
+    for metric, (low, high) in many.intervals.items():
+        assert low < many.metrics[metric] < high

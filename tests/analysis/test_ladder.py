@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from protembed.analysis.ladder import Ladder, compare
-from protembed.analysis.scores import figures_of_draws, measure
-from protembed.bootstrap import bootstrap, interval
+from protembed.analysis.scores import measure, scores_of
 from protembed.config.task import TASKS
 
 REGRESSION = TASKS["regression"]
@@ -18,8 +17,8 @@ def guess(noise, seed=1):
     return list(TRUTH + noise * np.random.default_rng(seed).normal(size=80))
 
 
-def ladder_of(outputs, truth=TRUTH, seed=0):
-    return compare(REGRESSION, list(map(np.array, truth)), outputs, seed)
+def ladder_of(outputs, truth=TRUTH):
+    return compare(REGRESSION, list(map(np.array, truth)), outputs)
 
 
 def test_each_way_is_measured_on_the_same_proteins():
@@ -32,14 +31,13 @@ def test_each_way_is_measured_on_the_same_proteins():
     for name, (training,) in outputs.items():
         measured = measure(REGRESSION, list(TRUTH), training)
         assert {metric: score.value for metric, score in ladder.rungs[name].items()} == measured
-    resampled = bootstrap(figures_of_draws(REGRESSION, list(TRUTH), outputs["fine-tuned"][0]), 80)
     score = ladder.figures["rmse"]
     assert ladder.figures is ladder.rungs["fine-tuned"]
-    assert (score.low, score.high) == interval(resampled["rmse"])
+    assert ladder.figures == scores_of(REGRESSION, list(TRUTH), outputs["fine-tuned"][0])
     assert score.low < score.value < score.high
 
 
-def test_differences_are_in_the_main_metric_and_paired_on_the_same_drawn_proteins():
+def test_differences_are_in_the_main_metric_and_paired_on_the_same_proteins():
     noisy, better = guess(1.0), list(0.9 * np.array(guess(1.0)) + 0.1 * TRUTH)
 
     ladder = ladder_of({"k-mers": [noisy], "fine-tuned": [better]})
@@ -53,7 +51,7 @@ def test_differences_are_in_the_main_metric_and_paired_on_the_same_drawn_protein
     assert difference.high - difference.low < 0.5 * (ours.high - ours.low)
 
 
-def test_equal_rungs_differ_by_nothing_in_any_draw():
+def test_equal_ways_differ_by_nothing():
     ladder = ladder_of({"k-mers": [guess(1.0)], "fine-tuned": [guess(1.0)]})
 
     assert vars(ladder.differences["k-mers"]) == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -165,7 +163,7 @@ def outputs_of(task):
 def test_a_ladder_of_each_task_tells_a_good_way_from_a_bad_one(task):
     truth, good, bad = outputs_of(task)
 
-    ladder = compare(TASKS[task], truth, {"k-mers": [bad], "frozen": [good]}, seed=0)
+    ladder = compare(TASKS[task], truth, {"k-mers": [bad], "frozen": [good]})
 
     assert ladder.figures.keys() == measure(TASKS[task], truth, good).keys()
     assert ladder.differences["k-mers"].low > 0
@@ -175,7 +173,7 @@ def test_a_ladder_of_each_task_tells_a_good_way_from_a_bad_one(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_ladder_comes_back_from_json_as_it_was(task):
     truth, good, bad = outputs_of(task)
-    ladder = compare(TASKS[task], truth, {"k-mers": [bad], "frozen": [good, good]}, seed=0)
+    ladder = compare(TASKS[task], truth, {"k-mers": [bad], "frozen": [good, good]})
 
     written = json.dumps(ladder.as_plain_values(), allow_nan=False)
 
@@ -190,17 +188,10 @@ def test_undefined_figures_come_back_too():
     assert Ladder.from_plain_values(REGRESSION, json.loads(written)) == ladder
 
 
-def test_the_seed_decides_the_draws():
-    one, same, other = (ladder_of({"fine-tuned": [guess(0.5)]}, seed=seed).figures["rmse"] for seed in (0, 0, 1))
-
-    assert one == same != other
-    assert one.value == other.value
-
-
 def test_a_handful_of_proteins_has_no_interval():
     few = {"k-mers": [guess(1.0)[:9]], "frozen": [guess(0.1)[:9]]}
 
-    ladder = compare(REGRESSION, list(TRUTH[:9]), few, seed=0)
+    ladder = compare(REGRESSION, list(TRUTH[:9]), few)
 
     assert ladder.figures["spearman"].value > 0.5
     assert ladder.figures["spearman"].low is None
@@ -210,6 +201,26 @@ def test_a_handful_of_proteins_has_no_interval():
 def test_where_nothing_is_random_no_seed_is_spoken_of():
     outputs = {"k-mers": [guess(1.0)], "frozen": [guess(0.1)]}
 
-    ladder = compare(REGRESSION, list(TRUTH), outputs, seed=0, is_random=False)
+    ladder = compare(REGRESSION, list(TRUTH), outputs, is_random=False)
 
     assert ladder.sentences()[-1] == "95 % intervals over test proteins"
+
+
+def test_a_handful_of_proteins_is_said_to_be_too_few_for_intervals():
+    ladder = compare(REGRESSION, list(TRUTH[:9]), {"k-mers": [guess(1.0)[:9]], "frozen": [guess(0.1)[:9]]})
+
+    assert ladder.sentences()[-1] == "fewer than 10 test proteins: no 95 % intervals, and the figures are uncertain"
+
+
+def test_a_class_without_a_test_protein_leaves_auroc_of_the_others_and_its_name_says_of_how_many():
+    rng = np.random.default_rng(0)
+    truth = [np.array(number % 3) for number in range(30)]
+    outputs = list(rng.dirichlet(np.ones(4), size=30))
+
+    ladder = compare(TASKS["classification"], truth, {"majority": [outputs], "frozen": [outputs]})
+
+    assert ladder.figures["auroc"].low < ladder.figures["auroc"].value < ladder.figures["auroc"].high
+    assert ladder.metric_names["auroc"] == "AUROC over 3 of 4 classes"
+    assert ladder.metric_names["mcc"] == "MCC"
+    written = json.dumps(ladder.as_plain_values(), allow_nan=False)
+    assert Ladder.from_plain_values(TASKS["classification"], json.loads(written)) == ladder

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from protembed import metrics
-from protembed.analysis.scores import Score, figures_of_draws, measure
+from protembed.analysis.scores import (
+    FEWEST_PROTEINS,
+    Score,
+    averaged_over,
+    figures_of_draws,
+    measure,
+    ratio_score,
+    scores_of,
+)
 from protembed.bootstrap import NUM_RESAMPLES, bootstrap, interval
 from protembed.config.task import METRIC_NAMES, TASKS
 from protembed.data.targets import UNKNOWN_CLASS
@@ -133,3 +141,64 @@ def test_a_score_is_a_figure_and_the_interval_of_its_resamples():
 
 def test_a_score_that_is_often_undefined_has_no_interval():
     assert Score.of(0.3, np.full(1_000, np.nan)) == Score(value=0.3, low=None, high=None)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_figures_of_enough_proteins_have_intervals_around_them(task):
+    truth, outputs = predictions(task)
+    truth, outputs = truth * 5, outputs * 5
+
+    scores = scores_of(TASKS[task], truth, outputs)
+
+    assert {name: score.value for name, score in scores.items()} == measure(TASKS[task], truth, outputs)
+    for score in scores.values():
+        assert score.low < score.value < score.high
+
+
+def test_figures_of_few_proteins_have_no_interval():
+    truth, outputs = predictions("regression")
+
+    for number in (1, 2, 6):
+        scores = scores_of(TASKS["regression"], truth[:number], outputs[:number])
+        assert number < FEWEST_PROTEINS
+        assert {(score.low, score.high) for score in scores.values()} == {(None, None)}
+
+
+# Classes that occur
+
+
+@pytest.mark.parametrize(
+    ("present", "num_classes", "expected"),
+    [([0, 1, 2], 3, {}), ([0, 2], 3, {"auroc": (2, 3)}), ([1], 3, {}), ([0, 1], 2, {}), ([1], 2, {})],
+)
+def test_auroc_is_said_to_be_over_the_classes_that_occur(present, num_classes, expected):
+    truth, outputs = [np.array(number) for number in present], [np.ones(num_classes) / num_classes] * len(present)
+
+    assert averaged_over(TASKS["classification"], truth, outputs) == expected
+    assert averaged_over(TASKS["residue-classification"], [np.stack(truth)], [np.stack(outputs)]) == {}
+
+
+def test_auprc_is_said_to_be_over_the_labels_that_occur():
+    truth = list(np.array([[1.0, 0, 0], [1, 1, 0]]))
+
+    assert averaged_over(TASKS["multilabel"], truth, list(np.ones((2, 3)))) == {"auprc": (2, 3)}
+
+
+# Ratios
+
+
+def test_a_ratio_of_sums_has_its_interval_over_proteins():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(5, 50, size=40).astype(float)
+    sums = counts * (0.3 + 0.1 * rng.normal(size=40))
+
+    score = ratio_score(sums, counts)
+
+    assert score.value == pytest.approx(sums.sum() / counts.sum())
+    residuals = (sums - score.value * counts) / counts.sum()
+    error = (40 / 39 * (residuals**2).sum()) ** 0.5
+    assert (score.low, score.high) == pytest.approx((score.value - 2.05 * error, score.value + 2.05 * error), rel=0.02)
+
+
+def test_a_ratio_of_one_protein_has_no_interval():
+    assert ratio_score(np.array([2.0]), np.array([4.0])) == Score(value=0.5, low=None, high=None)
