@@ -3,9 +3,10 @@
     python benchmarks/interval_coverage.py [--num-proteins 100] [--num-tests 2000] [--num-percentile 500]
         [--populations labels] [--json FILE]
 
-The true figure is the mean over test parts of as many proteins; beside it stands that of one part of 50,000. Each metric
-of each kind of task is measured, and its difference between two models on the same proteins. The percentile interval of
-1,000 resamples, which protembed had before, is measured on the first `--num-percentile` of the test parts.
+The true figure is the mean over test parts of as many proteins; the last column tells how often the intervals hold that
+of one part of 50,000. Each metric of each kind of task is measured, and its difference between two models on the same
+proteins. The percentile interval of 1,000 resamples, which protembed had before, is measured on the first
+`--num-percentile` of the test parts.
 """
 
 import argparse

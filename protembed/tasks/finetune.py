@@ -19,6 +19,7 @@ from protembed.config.shapes import EncoderShape
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.task import TASKS, Task
 from protembed.data.fasta import ReadReport
+from protembed.data.few_tested import few_tested_warnings
 from protembed.data.label_cells import class_order
 from protembed.data.label_inference import InferredLabels, infer_labels
 from protembed.data.label_warnings import class_counts, label_warnings
@@ -215,6 +216,7 @@ class _Work:
         training_kmers: Hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
         report: what was met while reading.
         of_model: what the user should know about the model.
+        is_drawn: Whether the test part was drawn, and not given by a column.
     """
 
     inferred: InferredLabels
@@ -227,6 +229,7 @@ class _Work:
     training_kmers: Tensor
     report: ReadReport
     of_model: Sequence[str]
+    is_drawn: bool
 
     def plan(self, output: Path) -> FinetunePlan:
         """Announce it."""
@@ -260,7 +263,8 @@ class _Work:
         """Say what the user should know about the table."""
         doubts = label_warnings(self.division.final, self.division.folds, self.final)
         of_reading = [*self.inferred.labels.warnings, *self.inferred.warnings]
-        return [*self.of_model, *self.division.warnings, *self.report.warnings(), *of_reading, *doubts]
+        few = few_tested_warnings(self.division.folds, self.final.task, is_drawn=self.is_drawn)
+        return [*self.of_model, *self.division.warnings, *self.report.warnings(), *of_reading, *doubts, *few]
 
     @property
     def sizes(self) -> dict[Split, int]:
@@ -294,6 +298,7 @@ def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
         training_kmers=training_kmers,
         report=report,
         of_model=checkpoint.warnings,
+        is_drawn=config.split is not None or not table.has_splits,
     )
 
 
