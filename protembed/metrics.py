@@ -233,16 +233,16 @@ def regression_figures(
     """
     if not len(truth):
         return lambda draws: {name: np.full(len(draws), np.nan) for name in ("spearman", "rmse", "mse", "r2")}
-    truth, predicted = truth.astype(np.float64), predicted.astype(np.float64)
+    values = truth.astype(np.float64)
     rank_truth, rank_predicted = _ranker(truth), _ranker(predicted)
-    errors = (truth - predicted) ** 2
+    errors = (values - predicted) ** 2
 
     def measure_values(weights: Draws) -> Figures:
         count = _positive(weights.sum(1))
         mse = weights @ errors / count
         # Rounding leaves a little variance where all drawn values are one and the same.
-        varies = np.where(weights > 0, truth, np.inf).min(1) < np.where(weights > 0, truth, -np.inf).max(1)
-        r2 = 1 - mse / np.where(varies, _positive(_variance(truth, weights, count)), np.nan)
+        varies = np.where(weights > 0, values, np.inf).min(1) < np.where(weights > 0, values, -np.inf).max(1)
+        r2 = 1 - mse / np.where(varies, _positive(_variance(values, weights, count)), np.nan)
         spearman = _correlation(rank_truth(weights), rank_predicted(weights), weights)
         return {"spearman": spearman, "rmse": np.sqrt(mse), "mse": mse, "r2": r2}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from protembed.cli.training_display import duration
-from protembed.text import file_size
+from protembed.text import count, file_size
 
 if TYPE_CHECKING:
     from protembed.analysis.scores import Score
@@ -64,9 +64,11 @@ def describe_summary(summary: "PretrainSummary") -> Iterator[str]:
 
 def _describe_gains(gains: Mapping[str, "Score"], num_proteins: int) -> Iterator[str]:
     """Say how certain it is that the model is better than each reference."""
-    spans = {name: (gain.low, gain.high) for name, gain in gains.items() if gain.low is not None}
+    spans = {
+        name: (gain.low, gain.high) for name, gain in gains.items() if gain.low is not None and gain.high is not None
+    }
     if not spans:
-        yield f"{num_proteins:,} validation proteins are too few for an interval of this difference"
+        yield f"{count(num_proteins, 'validation protein')}: too few for an interval of this difference"
         return
     spelled = "; ".join(
         f"{gains[name].value:+.4f} [{low:+.4f}, {high:+.4f}] over the {name} model"

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from protembed.analysis.baselines import Composition
-from protembed.analysis.perplexity import PerplexityMeter, ValidationSet, by_amino_acid, reference_losses
+from protembed.analysis.perplexity import (
+    PerplexityMeter,
+    ValidationSet,
+    by_amino_acid,
+    gains_over_references,
+    reference_losses,
+)
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, FIRST_AMINO_ACID
 from protembed.data.corpus import Corpora
 from protembed.errors import DataError
@@ -112,6 +118,33 @@ def test_the_amino_acids_make_up_the_whole(meter, objective, pool):
     correct = sum(figure.accuracy * figure.count for figure in figures if figure.count)
     assert loss / num_hidden == pytest.approx(measured["valid_loss"], rel=1e-5)
     assert correct / num_hidden == pytest.approx(measured["valid_accuracy"])
+
+
+@pytest.mark.parametrize("window_residues", [500, 40])
+def test_gains_are_the_references_losses_less_the_models_with_intervals(
+    meter, objective, make_corpus, proteins, pool, window_residues
+):
+    other = copy.deepcopy(objective)
+    with torch.no_grad():
+        other.lm_head.bias[AMINO_ACID_IDS] = torch.arange(20.0)
+    one = meter(window_residues=window_residues, compared=other)
+    part, measured = one._sets[0], one.measure()
+
+    gains = gains_over_references(objective, part, Composition(make_corpus(proteins[:30])), other, Compute(pool=pool))
+
+    assert gains.keys() == {"unigram", "bigram", "compared"}
+    for name, gain in gains.items():
+        expected = math.log(measured[f"{name}_perplexity"]) - measured["valid_loss"]
+        assert gain.value == pytest.approx(expected, abs=1e-5)
+        assert gain.low < gain.value < gain.high
+
+
+def test_a_model_gains_nothing_on_itself(meter, objective, make_corpus, proteins, pool):
+    composition = Composition(make_corpus(proteins[:30]))
+
+    gain = gains_over_references(objective, meter()._sets[0], composition, objective, Compute(pool=pool))["compared"]
+
+    assert (gain.value, gain.low, gain.high) == (0, 0, 0)
 
 
 def test_an_amino_acid_is_mistaken_for_what_is_guessed_in_its_place(meter, objective, pool):

@@ -52,6 +52,17 @@ def test_validation_and_the_unigram_model_are_drawn(tmp_path):
     assert ink(tmp_path / "validated.png") != ink(tmp_path / "plain.png")
 
 
+def test_the_gain_over_the_unigram_model_is_drawn_with_its_interval(tmp_path):
+    gains = {"unigram": {"value": 0.1, "low": 0.05, "high": 0.15}}
+    unknown = {"unigram": {"value": 0.1, "low": None, "high": None}}
+
+    for name, gain in (("plain", None), ("gain", gains), ("unknown", unknown)):
+        draw_training(tmp_path / f"{name}.png", REPORTS["a whole run"], gain)
+
+    plain, drawn, too_few = ((tmp_path / f"{name}.png").read_bytes() for name in ("plain", "gain", "unknown"))
+    assert plain == too_few != drawn
+
+
 def test_attention_is_a_png_that_grows_with_layers_and_heads(tmp_path):
     draw_attention(tmp_path / "all.png", MAPS, "P12345", [1, 2], [1, 2, 3])
     draw_attention(tmp_path / "one.png", MAPS[:1, :1], "P12345", [1], [1])

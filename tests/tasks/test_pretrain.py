@@ -82,11 +82,25 @@ def test_the_exported_model_is_the_best_one_and_knows_its_window(undisturbed):
     assert f"perplexity {summary.valid_perplexity:.2f}" in (run / "model" / "README.md").read_text()
 
 
+def test_a_finished_run_records_its_gain_over_each_reference_with_an_interval(undisturbed):
+    run, summary = undisturbed
+    record = load_checkpoint(run / "model").record
+
+    assert summary.gains.keys() == {"unigram", "bigram"} == record.metrics["gains"].keys()
+    for name, gain in summary.gains.items():
+        assert gain.value == pytest.approx(summary.references[name] - summary.valid_loss, abs=1e-5)
+        assert gain.low < gain.value < gain.high
+        assert record.metrics["gains"][name] == vars(gain)
+    unigram = summary.gains["unigram"]
+    assert f"{unigram.value:.4f} [{unigram.low:.4f}, {unigram.high:.4f}]" in (run / "model" / "README.md").read_text()
+
+
 @pytest.mark.promise(2)
 def test_a_stopped_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fasta):
     run, seen = tmp_path / "stopped.run", []
     stopped = pretrain_model([proteins_fasta], options(run), on_step=seen.append, stop=lambda: len(seen) == 3)
     assert not stopped.is_finished
+    assert stopped.gains == {}
 
     first_steps = []
     resumed = pretrain_model([proteins_fasta], options(run), on_plan=lambda plan: first_steps.append(plan.first_step))

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+from protembed.analysis.scores import Score
+from protembed.cli.pretraining_text import describe_summary
+from protembed.report.pretraining import PretrainSummary
+
+
+def said(gains, num_valid_proteins=16):
+    summary = PretrainSummary(
+        model=Path("a.run/model"),
+        num_steps=10,
+        num_residues=1000,
+        num_skipped=0,
+        best_step=10,
+        valid_loss=2.88,
+        valid_perplexity=17.81,
+        references={"unigram": 2.89, "bigram": 2.9},
+        num_valid_proteins=num_valid_proteins,
+        gains=gains,
+        amino_acids=[],
+        is_finished=True,
+    )
+    return list(describe_summary(summary))
+
+
+def test_the_gain_over_each_reference_has_its_interval():
+    found = said(
+        {"unigram": Score(value=0.01, low=0.004, high=0.016), "bigram": Score(value=0.02, low=0.01, high=0.03)}
+    )
+
+    assert found[0].endswith("unigram loss 2.8900, 0.0100 nats better")
+    assert found[1:] == [
+        "gain in nats, with 95 % intervals over 16 validation proteins: +0.0100 [+0.0040, +0.0160] over the unigram "
+        "model; +0.0200 [+0.0100, +0.0300] over the bigram model"
+    ]
+
+
+def test_a_gain_whose_interval_contains_zero_is_said_to_be_no_significant_difference():
+    found = said(
+        {"unigram": Score(value=0.01, low=-0.004, high=0.024), "bigram": Score(value=0.02, low=0.01, high=0.03)}
+    )
+
+    assert found[2:] == ["no significant difference from the unigram model: the interval contains 0"]
+
+
+def test_one_validation_protein_is_too_few_for_an_interval():
+    found = said({"unigram": Score(value=0.01, low=None, high=None)}, num_valid_proteins=1)
+
+    assert found[1:] == ["1 validation protein: too few for an interval of this difference"]
+
+
+def test_a_run_that_is_not_finished_says_nothing_of_gains():
+    assert len(said({})) == 1
