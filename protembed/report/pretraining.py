@@ -110,7 +110,7 @@ def pretraining_facts(
         f", the compared model {measured['compared_perplexity']:.2f}" if "compared_perplexity" in measured else ""
     )
     gains = "; ".join(
-        f"{gain['value']:.4f} [{gain['low']:.4f}, {gain['high']:.4f}] over the {name} model"
+        f"{gain['value']:.4f} ({gain['low']:.4f} to {gain['high']:.4f}) over the {name} model"
         for name, gain in measured.get("gains", {}).items()
         if gain["low"] is not None
     )

@@ -92,7 +92,10 @@ def test_a_finished_run_records_its_gain_over_each_reference_with_an_interval(un
         assert gain.low < gain.value < gain.high
         assert record.metrics["gains"][name] == vars(gain)
     unigram = summary.gains["unigram"]
-    assert f"{unigram.value:.4f} [{unigram.low:.4f}, {unigram.high:.4f}]" in (run / "model" / "README.md").read_text()
+    assert (
+        f"{unigram.value:.4f} ({unigram.low:.4f} to {unigram.high:.4f}) over"
+        in (run / "model" / "README.md").read_text()
+    )
 
 
 @pytest.mark.promise(2)
