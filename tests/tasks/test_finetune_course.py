@@ -12,7 +12,7 @@ from protembed.analysis.model_rungs import Watcher
 from protembed.cli.app import app
 from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
 from protembed.files import exclusive_lock
-from protembed.inputs import STANDARD_STREAM
+from protembed.inputs import STANDARD_STREAM, read_json
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.finetune import finetune_model
 
@@ -240,5 +240,9 @@ def test_test_proteins_that_were_trained_on_can_be_left_out(tables, tiny_model, 
     found = "1 of 11 test sequences also stand in train or valid ('again' is one)"
     assert plans[0].warnings[0] == f"{found}; they are left out"
     assert plans[1].warnings[0] == f"{found}; --drop-shared leaves them out"
+    assert any(warning.startswith("10 test proteins only: ") for warning in plans[0].warnings)
+    assert any(
+        note.startswith("10 test proteins only: ") for note in read_json(tmp_path / "d.model/metrics.json")["notes"]
+    )
     similar = {row["id"]: row for row in rows_of(tmp_path / "k.model" / "test_similarity.tsv")}
     assert (similar["again"]["similarity"], similar["again"]["nearest_training_protein"]) == ("1.000", "p0")
