@@ -11,6 +11,8 @@ from protembed.analysis.scores import Output
 from protembed.data.labels import LabelTable
 from protembed.data.partition import Division
 from protembed.data.targets import Targets
+from protembed.model.heads import TaskHead
+from protembed.training.finetuning import Divergence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class Climb:
     def __init__(self, rungs: ModelRungs, division: Division, targets: Sequence[Targets], final: Targets) -> None:
         self._rungs, self._division, self._targets, self._final = rungs, division, targets, final
         self._outputs: dict[str, list[list[Output]]] = defaultdict(list)
+        self._trainings: dict[str, list[Divergence | None]] = defaultdict(list)
         self._kept: ModelRung | None = None
         self._kept_repeat, self._kept_place = 0, ""
 
@@ -72,9 +75,12 @@ class Climb:
         )
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [_divergence_note(name, found) for name, found in self._trainings.items() if any(found)]
         if self._kept is not None and not self._kept.has_improved:
-            notes.append("no epoch was better on the validation part than the head on the frozen encoder: that is kept")
+            head = self._rungs.config.head
+            notes.append(
+                f"fine-tuning did not improve the validation loss; keeping the frozen encoder with its {head} head"
+            )
         if self._rungs.config.repeats > 1:
             notes.append("the figures are means over all trainings; the one with the lowest validation loss is kept")
         if self._division.is_in_folds:
@@ -96,7 +102,7 @@ class Climb:
             self._add(RANDOM, 0, rungs.frozen(table, targets, random=True).rung.outputs)
             return True
         for repeat in range(rungs.config.repeats):
-            trained = rungs.trained(f"random-{fold}-{repeat}", table, targets, rungs.config.seed + repeat, None)
+            trained = self._train(f"random-{fold}-{repeat}", table, targets, rungs.config.seed + repeat, None)
             if trained is None:
                 return False
             self._add(RANDOM, repeat, trained.rung.outputs)
@@ -112,7 +118,7 @@ class Climb:
             return True
         for repeat in range(rungs.config.repeats):
             place, seed = f"model-{fold}-{repeat}", rungs.config.seed + repeat
-            trained = rungs.trained(place, table, targets, seed, frozen.checkpoint.task_head)
+            trained = self._train(place, table, targets, seed, frozen.checkpoint.task_head)
             if trained is None:
                 return False
             self._add(trained.rung.name, repeat, trained.rung.outputs)
@@ -126,11 +132,29 @@ class Climb:
         self._kept, self._kept_repeat, self._kept_place = rungs.frozen(table, self._final), 0, "final"
         if rungs.method != "frozen":
             head = self._kept.checkpoint.task_head
-            self._kept = rungs.trained("final", table, self._final, rungs.config.seed, head)
+            self._kept = self._train("final", table, self._final, rungs.config.seed, head)
         return self._kept is not None
+
+    def _train(
+        self, place: str, table: LabelTable, targets: Targets, seed: int, head: TaskHead | None
+    ) -> ModelRung | None:
+        """Train a model, and remember whether the training diverged; arguments as for `ModelRungs.trained`."""
+        trained = self._rungs.trained(place, table, targets, seed, head)
+        if trained is not None:
+            self._trainings[trained.rung.name].append(trained.divergence)
+        return trained
 
     def _add(self, name: str, training: int, outputs: Sequence[Output]) -> None:
         """Append what a rung predicted of a fold to what it predicted of those before."""
         trainings = self._outputs[name]
         trainings += [[] for _ in range(training + 1 - len(trainings))]
         trainings[training] += outputs
+
+
+def _divergence_note(name: str, trainings: Sequence[Divergence | None]) -> str:
+    """Say which of the trainings of a model diverged, and describe the worst."""
+    diverged = [divergence for divergence in trainings if divergence is not None]
+    worst = max(diverged, key=lambda divergence: divergence.valid_loss)
+    if len(trainings) == 1:
+        return f"the training of {name!r} diverged: {worst}"
+    return f"{len(diverged)} of {len(trainings)} trainings of {name!r} diverged; in the worst, {worst}"

@@ -20,7 +20,7 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoi
 from protembed.model.heads import ContactHead, TaskHead
 from protembed.model.record import ModelRecord
 from protembed.training.distributed import Compute
-from protembed.training.finetuning import Course, EncoderTraining, choose_threshold
+from protembed.training.finetuning import Course, Divergence, EncoderTraining, choose_threshold
 from protembed.training.loop import StepReport
 from protembed.training.run_directory import RunDirectory
 
@@ -56,12 +56,14 @@ class ModelRung:
         rung: what it predicts of the test part.
         valid_loss: on the validation part, by which repeats are chosen.
         has_improved: whether its training made it better there than it began.
+        divergence: The worst epoch of a training that diverged; None for any other.
     """
 
     checkpoint: Checkpoint
     rung: Rung
     valid_loss: float
     has_improved: bool = True
+    divergence: Divergence | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ class ModelRungs:
         # It was fitted to the attention of another encoder.
         checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1]).to(self.device)
         rung = self._rung(name, checkpoint, representation_of(checkpoint), table, training.valid_loss)
-        return replace(rung, has_improved=training.state.progress.best_step != 0)
+        return replace(rung, has_improved=training.state.progress.best_step != 0, divergence=training.divergence())
 
     def _start(self, random: bool, seed: int) -> Checkpoint:
         checkpoint = load_checkpoint(self.base)

@@ -151,6 +151,26 @@ class TaskHead(nn.Module):
         # The probability from which on a label is predicted; the best on the validation part.
         self.register_buffer("threshold", torch.full((), 0.5))
 
+    @property
+    def steepness(self) -> float:
+        """The largest change of an output, a logit or a standardised value, when each input changes by at most one."""
+        slopes = self.linear.weight.abs()  # (outputs, inputs), or (outputs, hidden)
+        return (slopes if self.hidden is None else slopes @ self.hidden.weight.abs()).sum(1).max().item()
+
+    @torch.no_grad()
+    def soften(self, max_steepness: float) -> None:
+        """Divide all outputs by the smallest number, of at least one, that brings the steepness to a maximum, in place.
+
+        Predicted classes, and the order of values, stay the same; only the certainty, or the spread, is smaller.
+
+        Args:
+            max_steepness: The largest steepness that remains.
+        """
+        if self.steepness > max_steepness:
+            share = max_steepness / self.steepness
+            self.linear.weight.mul_(share)
+            self.linear.bias.mul_(share)
+
     def forward(self, vectors: Tensor) -> Tensor:
         """Compute (n, classes) logits, or (n,) standardised values, from (n, inputs)."""
         output = self.linear(vectors if self.hidden is None else F.relu(self.hidden(vectors)))

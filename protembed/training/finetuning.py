@@ -1,13 +1,18 @@
 """The training of an encoder, whole or by adapters, and of a new head on it, by the loop that pretraining uses."""
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from scipy.special import xlogy
 from torch import Tensor
 
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
@@ -39,6 +44,12 @@ _DEFAULT_RATES: Mapping[FinetuneMethod, Mapping[OptimizerName, float]] = {
     "lora": {"adamw": 3e-3, "muon": 3e-3, "sgd": 0.1},
 }
 _WIDTH_OF_RATES = 160
+# Of a head when a training begins, at the default learning rate. AdamW moves each coordinate of the vectors by up to
+# rate · width = 0.16 a step, all of them in the direction that changes an output most: by 1.6 then. Heads that were
+# fitted to an encoder whose vectors vary little have a steepness of several hundreds.
+_STARTING_STEEPNESS = 10.0
+# A training diverged if its losses, in training and in validation, exceed so many times that of an uninformed model.
+_DIVERGED_RATIO = 2.0
 _HIDDEN_UNITS = 64
 _BEST = "best.safetensors"
 
@@ -64,11 +75,37 @@ class Course:
     head: TaskHead | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """The worst epoch of a training that diverged.
+
+    Attributes:
+        epoch: Its number, from 1.
+        valid_loss: The validation loss after the epoch.
+        uninformed_loss: The loss of predicting the same for every protein: the mean, or the class frequencies.
+        learning_rate: The peak learning rate of the training.
+    """
+
+    epoch: int
+    valid_loss: float
+    uninformed_loss: float
+    learning_rate: float
+
+    def __str__(self) -> str:
+        return (
+            f"the validation loss rose to {self.valid_loss:.2f} in epoch {self.epoch}, where predicting the same for "
+            f"every protein costs {self.uninformed_loss:.2f}; choose a --learning-rate below {self.learning_rate:g}"
+        )
+
+
 class EncoderTraining:
     """The training of an encoder and its head together, resumed where its run stands.
 
-    A head that was fitted to the frozen encoder is the better start: the encoder is not torn about by a head that knows
-    nothing, and the training cannot end worse on the validation part than it began.
+    A head that was fitted to the frozen encoder is the better start: its gradients do not distort the encoder, and
+    the training cannot end worse on the validation part than the frozen encoder. But where vectors of different
+    proteins differ little, the fitted head is steep, and one step of the encoder would change its logits by tens.
+    Training therefore starts from the same head with its outputs divided by a temperature; the fitted head is kept as
+    the result to improve on.
 
     Source: Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution".
 
@@ -100,6 +137,7 @@ class EncoderTraining:
         checkpoint.encoder.recomputes_layers = course.config.gradient_checkpointing
         record = checkpoint.record
         weights = _class_weights(targets) if course.config.class_weights else None
+        self._uninformed_loss = _uninformed_loss(targets, weights)
         self._objective = Labelled(checkpoint.encoder, head, record.poolings, record.layer, weights)
         self._objective.to(checkpoint.device)
         proteins = _proteins(table, targets, "train", checkpoint)
@@ -138,10 +176,8 @@ class EncoderTraining:
             optimizers=self._optimizers,
             compute=self._course.compute,
         )
-        progress = self.state.progress
-        if self._course.head is not None and progress.step == 0:
-            progress.is_best(self._validate()["valid_loss"])
-            self._keep()
+        if self._course.head is not None and self.state.progress.step == 0:
+            self._begin()
         for report in train(training, self.plan, self.state, validate=self._validate, stop=stop):
             if report.is_best:
                 self._keep()
@@ -153,6 +189,42 @@ class EncoderTraining:
         if self._course.method == "lora":
             merge_adapters(self._checkpoint.encoder)
         return True
+
+    def _begin(self) -> None:
+        """Keep the fitted head as the result to improve on, and soften it for the first steps of the encoder."""
+        self.state.progress.is_best(self._validate()["valid_loss"])
+        self._keep()
+        self._objective.task_head.soften(self._starting_steepness())
+
+    def _starting_steepness(self) -> float:
+        """Allow a head the steeper, the less a step moves the encoder."""
+        if not self.plan.learning_rate:
+            return math.inf
+        rates = default_rates(self._course.method, self._checkpoint.encoder.shape.dim)
+        return _STARTING_STEEPNESS * rates[self.plan.optimizer] / self.plan.learning_rate
+
+    def divergence(self) -> Divergence | None:
+        """Describe the worst epoch of a training that diverged; None for any other.
+
+        Where a model overfits, the validation loss may rise as far, but the training loss does not.
+        """
+        epochs = defaultdict[int, list[Mapping[str, Any]]](list)
+        for line in self._run.read_log():
+            epochs[math.ceil(line["step"] / self._batches.steps_per_epoch)].append(line)
+        limit, worst = _DIVERGED_RATIO * self._uninformed_loss, (0.0, 0)
+        for epoch, lines in epochs.items():
+            train_losses = [line["train_loss"] for line in lines if line["train_loss"] is not None]
+            valid_loss = lines[-1].get("valid_loss", 0.0)
+            if train_losses and min(valid_loss, mean(train_losses)) > limit:
+                worst = max(worst, (valid_loss, epoch))
+        if not worst[1]:
+            return None
+        return Divergence(
+            epoch=worst[1],
+            valid_loss=worst[0],
+            uninformed_loss=self._uninformed_loss,
+            learning_rate=self.plan.learning_rate,
+        )
 
     @property
     def valid_loss(self) -> float:
@@ -236,3 +308,16 @@ def _class_weights(targets: Targets) -> Tensor | None:
         return torch.from_numpy((1 - share) / share).float()
     counts = np.bincount(known, minlength=len(targets.classes or ()))
     return torch.from_numpy(len(known) / (len(counts) * np.maximum(counts, 1))).float()
+
+
+def _uninformed_loss(targets: Targets, weights: Tensor | None) -> float:
+    """Compute the training loss of the best constant prediction, in the units of `Labelled`."""
+    if targets.task.answer == "value":
+        return 0.5  # half the variance of standardised values
+    known = targets.known("train")
+    weight = 1.0 if weights is None else weights.numpy()
+    if targets.task.answer == "labels":
+        masses = np.stack([known.mean(0) * weight, 1 - known.mean(0)])  # (2, labels)
+    else:
+        masses = (np.bincount(known, minlength=len(targets.classes or ())) / len(known) * weight)[:, None]
+    return float(-xlogy(masses, masses / masses.sum(0)).sum(0).mean())

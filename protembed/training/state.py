@@ -43,8 +43,10 @@ class Progress:
         num_skipped: steps that were skipped because their loss or gradient was not finite.
         best_loss: the lowest validation loss so far.
         best_step: after how many steps it was measured.
-        num_worse: validations since then.
+        num_worse: validations since the lowest loss of the training itself.
         num_skipped_in_a_row: steps skipped since the last one that was not.
+        lowest_loss: The lowest validation loss after a step; a fitted head that was validated before does not count,
+            because the training may need some epochs to become better than that.
     """
 
     step: int = 0
@@ -54,6 +56,7 @@ class Progress:
     best_step: int | None = None
     num_worse: int = 0
     num_skipped_in_a_row: int = 0
+    lowest_loss: float | None = None
 
     def is_finished(self, num_steps: int, patience: int | None) -> bool:
         """Tell whether all steps were taken, or too many validations in a row were no better."""
@@ -74,10 +77,13 @@ class Progress:
         """
         if not math.isfinite(valid_loss):
             raise DivergedError(self.step, 0)
+        if self.step > 0:
+            has_fallen = self.lowest_loss is None or valid_loss < self.lowest_loss
+            self.num_worse = 0 if has_fallen else self.num_worse + 1
+            self.lowest_loss = valid_loss if has_fallen else self.lowest_loss
         if self.best_loss is not None and valid_loss >= self.best_loss:
-            self.num_worse += 1
             return False
-        self.best_loss, self.best_step, self.num_worse = valid_loss, self.step, 0
+        self.best_loss, self.best_step = valid_loss, self.step
         return True
 
 

@@ -187,3 +187,43 @@ def test_a_new_query_is_zero_and_is_learned_and_the_threshold_is_not():
     assert head.query.tolist() == [0.0] * 5
     assert head.threshold.item() == 0.5
     assert {name for name, _ in head.named_parameters()} == {"linear.weight", "linear.bias", "query"}
+
+
+def test_the_steepness_of_a_head_is_the_largest_sum_of_absolute_weights_of_an_output():
+    head = task_head("classification", ["a", "b"], num_inputs=3)
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.tensor([[1.0, -2.0, 3.0], [4.0, 0.5, -0.25]]))
+
+    assert head.steepness == 6.0
+
+
+def test_the_steepness_of_a_head_with_a_hidden_layer_goes_through_all_of_its_units():
+    head = task_head("regression", num_inputs=2, num_hidden=2)
+    with torch.no_grad():
+        head.hidden.weight.copy_(torch.tensor([[1.0, -2.0], [0.0, 3.0]]))
+        head.linear.weight.copy_(torch.tensor([[-2.0, 0.5]]))
+
+    # |-2| · (1 + 2) + |0.5| · 3
+    assert head.steepness == 7.5
+
+
+@pytest.mark.parametrize("num_hidden", [None, 6])
+def test_softening_divides_all_outputs_of_a_head_by_one_number(num_hidden):
+    head, vectors = task_head("classification", ["a", "b", "c"], num_hidden=num_hidden), random(5, 8)
+    with torch.no_grad():
+        head.linear.bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
+    before, steepness = head(vectors), head.steepness
+
+    head.soften(steepness / 4)
+
+    assert head.steepness == pytest.approx(steepness / 4)
+    torch.testing.assert_close(head(vectors), before / 4)
+
+
+def test_softening_leaves_a_head_that_is_flat_enough_as_it_was():
+    head = task_head("regression")
+    before = head.linear.weight.clone()
+
+    head.soften(head.steepness)
+
+    assert torch.equal(head.linear.weight, before)

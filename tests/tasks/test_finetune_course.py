@@ -1,8 +1,11 @@
 import csv
+import json
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from typer.testing import CliRunner
 
 from protembed.analysis.model_rungs import Watcher
 from protembed.cli.app import app
+from protembed.config.optimizer import OptimizerConfig
 from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
 from protembed.files import exclusive_lock
 from protembed.inputs import STANDARD_STREAM, read_json
@@ -153,7 +157,25 @@ def test_where_no_epoch_is_better_than_the_frozen_encoder_it_is_kept_and_said(ta
     summary = finetune_model(tables / "regression.csv", options(tmp_path / "x.model", tiny_model, **settings))
 
     assert summary.ladder.differences["frozen"].value == pytest.approx(0, abs=1e-6)
-    assert any("no epoch was better" in note for note in summary.notes)
+    kept = "fine-tuning did not improve the validation loss; keeping the frozen encoder with its linear head"
+    assert kept in summary.notes
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_training_that_diverged_is_said_in_the_summary_the_metrics_and_the_page(
+    tables, tiny_model, tmp_path, options, repeats
+):
+    settings = options(tmp_path / "x.model", tiny_model, method="full", repeats=repeats)
+    settings = replace(settings, optimizer=OptimizerConfig(learning_rate=3.0))
+
+    summary = finetune_model(tables / "regression.csv", settings)
+
+    beginning = "the training of 'fine-tuned' diverged: " if repeats == 1 else "2 of 2 trainings of 'fine-tuned' "
+    (note,) = (note for note in summary.notes if note.startswith(beginning))
+    rise = r"the validation loss rose to [\d.]+ in epoch [12], where predicting the same for every protein costs 0\.50"
+    assert re.search(rf"{rise}; choose a --learning-rate below 3$", note)
+    assert note in json.loads((tmp_path / "x.model/metrics.json").read_text())["notes"]
+    assert "choose a --learning-rate below 3" in (tmp_path / "x.model/report.html").read_text()
 
 
 # Splits and repeats

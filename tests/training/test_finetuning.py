@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,19 +9,24 @@ from torch.nn.utils import parametrize
 
 from protembed.config.finetune import FinetuneConfig
 from protembed.config.optimizer import OptimizerConfig
+from protembed.config.shapes import EncoderShape
 from protembed.config.task import TASKS
 from protembed.data.alphabet import encode
+from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets
 from protembed.errors import DamagedRunError
-from protembed.model.checkpoint import load_checkpoint
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.training.distributed import Compute
 from protembed.training.finetuning import Course, EncoderTraining, choose_threshold
 from protembed.training.linear import Sample, fit_linear, loss
 from protembed.training.run_directory import RunDirectory
+from protembed.training.state import Progress
 
 ADAMW = OptimizerConfig(optimizer="adamw", learning_rate=0.003)
 
+
+TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
 # Of each protein: a step holds four of them.
 NUM_RESIDUES = 25
@@ -33,20 +39,24 @@ def charged(make_table):
     return table, Targets.of(table, TASKS["regression"])
 
 
-@pytest.fixture
-def fitted(tiny_encoder, charged):
-    """A map from the means of the frozen encoder's vectors, and its loss on the validation part."""
-    table, targets = charged
-
-    @torch.no_grad()
-    def sample(split):
+@torch.no_grad()
+def fit_head(encoder, table, targets):
+    """Fit a head to the means of a frozen encoder's vectors; return it, and its loss on the validation part."""
+    samples = []
+    for split in ("train", "valid"):
         residues = [torch.from_numpy(encode(protein.sequence)).long() for protein in table.parts[split]]
         tokens = [torch.cat([torch.tensor([0]), one, torch.tensor([2])]) for one in residues]
-        hidden = [tiny_encoder(one, tiny_encoder.pack(torch.tensor([0, len(one)]))) for one in tokens]
-        return Sample(vectors=np.stack([one[1:-1].mean(0).numpy() for one in hidden]), answers=targets.known(split))
+        hidden = [encoder(one, encoder.pack(torch.tensor([0, len(one)]))) for one in tokens]
+        vectors = np.stack([one[1:-1].mean(0).numpy() for one in hidden])
+        samples.append(Sample(vectors=vectors, answers=targets.known(split)))
+    fitted = fit_linear(targets.task, len(targets.classes or ()), *samples)
+    return fitted.head(targets.classes), loss(fitted, samples[1])
 
-    fitted = fit_linear(targets.task, 0, sample("train"), sample("valid"))
-    return fitted.head(None), loss(fitted, sample("valid"))
+
+@pytest.fixture
+def fitted(tiny_encoder, charged):
+    """A head fitted to the frozen tiny encoder, and its loss on the validation part."""
+    return fit_head(tiny_encoder, *charged)
 
 
 @pytest.fixture
@@ -64,9 +74,19 @@ def ignorant(charged):
 def begin(tmp_path, tiny_model, charged, pool):
     """Begin or take up a training of the tiny model; several steps make an epoch."""
 
-    def make(name="run", *, head=None, method="full", optimizer=ADAMW, labelled=charged, pooling="mean", **options):
+    def make(
+        name="run",
+        *,
+        head=None,
+        method="full",
+        optimizer=ADAMW,
+        labelled=charged,
+        pooling="mean",
+        model=None,
+        **options,
+    ):
         table, targets = labelled
-        checkpoint = load_checkpoint(tiny_model)
+        checkpoint = load_checkpoint(model or tiny_model)
         checkpoint.record = replace(checkpoint.record, pooling=pooling)
         course = Course(
             method=method,
@@ -151,6 +171,97 @@ def test_attention_starts_as_the_mean_that_the_head_was_fitted_to(begin, fitted)
 
     assert checkpoint.task_head.query.tolist() == [0.0] * 32
     assert training.valid_loss == pytest.approx(valid_loss, rel=1e-4)
+
+
+# A steep head
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory):
+    """A tiny model whose vectors are nearly alike: most of each token's embedding is common to all tokens."""
+    checkpoint = new_checkpoint(TINY, "gaussian", seed=0)
+    with torch.no_grad():
+        checkpoint.encoder.embedding.weight.add_(0.2 * torch.randn(32, generator=torch.Generator().manual_seed(3)))
+    directory = tmp_path_factory.mktemp("models") / "alike"
+    save_checkpoint(checkpoint, directory, "# alike\n")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def with_both():
+    """Random proteins, of which those with two alanines and two leucines at least are positive."""
+    draw = random.Random(0)
+    splits = ["train"] * 160 + ["valid"] * 40
+    parts = {"train": [], "valid": [], "test": []}
+    for line, split in enumerate(splits, start=2):
+        num_alanines, num_leucines = draw.randint(0, 6), draw.randint(0, 6)
+        residues = [*"A" * num_alanines, *"L" * num_leucines]
+        residues += [draw.choice("CDEFGHIKMNPQRSTVWY") for _ in range(20 - len(residues))]
+        draw.shuffle(residues)
+        label = "yes" if num_alanines >= 2 and num_leucines >= 2 else "no"
+        protein = LabelledProtein(id=f"p{line}", sequence="".join(residues), label=label, split=split, line=line)
+        parts[split].append(protein)
+    table = LabelTable(path="labels.csv", target="label", parts=parts)
+    return table, Targets.of(table, TASKS["classification"])
+
+
+def test_a_steep_head_does_not_make_the_training_diverge(begin, alike, with_both):
+    head, frozen_loss = fit_head(load_checkpoint(alike).encoder, *with_both)
+    assert head.steepness > 200
+
+    training, _, _ = begin(
+        head=head, model=alike, labelled=with_both, optimizer=OptimizerConfig(), epochs=20, tokens_per_batch=600
+    )
+    losses = [report.validation["valid_loss"] for report in finish(training) if report.validation]
+
+    # Predicting the class frequencies costs 0.69; with the head as it was fitted, the first epochs cost up to 5.
+    assert max(losses[:3]) < 1.4
+    assert min(losses) < 0.6
+    assert training.divergence() is None
+    assert training.valid_loss <= frozen_loss + 1e-4
+
+
+@pytest.mark.parametrize(("learning_rate", "share"), [(None, 1.0), (0.05, 0.1), (0.0005, 10.0)])
+def test_the_head_starts_the_flatter_the_higher_the_learning_rate(begin, alike, with_both, learning_rate, share):
+    head, _ = fit_head(load_checkpoint(alike).encoder, *with_both)
+    optimizer = OptimizerConfig(learning_rate=learning_rate)
+    training, checkpoint, _ = begin(head=head, model=alike, labelled=with_both, optimizer=optimizer)
+
+    training._begin()
+
+    assert checkpoint.task_head.steepness == pytest.approx(10.0 * share)
+    # The fitted head is what is kept until an epoch is better.
+    assert training.state.progress.best_step == 0
+
+
+def test_a_training_that_diverged_describes_its_worst_epoch(begin, fitted):
+    training, _, _ = begin(head=fitted[0], optimizer=OptimizerConfig(learning_rate=3.0))
+    reports = finish(training)
+
+    losses = [report.validation["valid_loss"] for report in reports if report.validation]
+    divergence = training.divergence()
+    assert (divergence.valid_loss, divergence.uninformed_loss) == (max(losses), 0.5)
+    assert divergence.epoch == losses.index(max(losses)) + 1
+    assert str(divergence).endswith("choose a --learning-rate below 3")
+
+
+def test_a_validation_loss_that_rises_alone_is_overfitting_and_no_divergence(begin, fitted):
+    training, _, run = begin(head=fitted[0])
+    finish(training)
+    run.log({"step": 90, "train_loss": 0.1, "valid_loss": 50.0})
+
+    assert training.divergence() is None
+
+
+@pytest.mark.parametrize(("is_weighted", "expected"), [(False, 0.5623), (True, 0.6931)])
+def test_an_uninformed_classifier_predicts_the_class_frequencies(begin, make_table, is_weighted, expected):
+    numbers = iter(range(40))
+    table = make_table(lambda sequence: "rare" if next(numbers) % 4 == 0 else "common", NUM_RESIDUES)
+
+    training, _, _ = begin(labelled=(table, Targets.of(table, TASKS["classification"])), class_weights=is_weighted)
+
+    # -(1/4) ln(1/4) - (3/4) ln(3/4), or ln 2 where both classes weigh alike.
+    assert training._uninformed_loss == pytest.approx(expected, abs=1e-4)
 
 
 # What is trained
@@ -268,14 +379,29 @@ def test_a_damaged_checkpoint_is_told_and_the_training_goes_on_from_the_one_befo
 
 @pytest.mark.parametrize("patience", [1, 2])
 def test_patience_ends_a_training_that_no_longer_improves(begin, fitted, patience):
-    # With this rate nothing changes: no epoch is better than the start.
+    # With this rate nothing changes: no epoch is better than the first.
     training, _, _ = begin(head=fitted[0], epochs=9, patience=patience, optimizer=replace(ADAMW, learning_rate=0.0))
 
     reports = finish(training)
 
     steps_per_epoch = training.plan.num_steps // 9
     assert steps_per_epoch > 1
-    assert len(reports) == patience * steps_per_epoch
+    assert len(reports) == (1 + patience) * steps_per_epoch
+
+
+def test_patience_waits_for_a_training_that_improves_but_is_not_yet_better_than_the_frozen_encoder():
+    progress = Progress()
+    assert progress.is_best(0.20)
+
+    for step, valid_loss in enumerate([0.9, 0.8, 0.7, 0.6], start=1):
+        progress.step = step
+        assert not progress.is_best(valid_loss)
+        assert not progress.is_finished(num_steps=9, patience=1)
+
+    progress.step = 5
+    assert not progress.is_best(0.65)
+    assert progress.is_finished(num_steps=9, patience=1)
+    assert (progress.best_loss, progress.best_step) == (0.20, 0)
 
 
 # Class weights and thresholds
