@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed import bootstrap
+from protembed import intervals
 from protembed.analysis.moved_marks import ShiftedPairs
 from protembed.analysis.scores import Score
 from protembed.analysis.significance import MarkedValues, separation_strata
@@ -206,19 +206,16 @@ def matched_precision(
     return None if shares is None else float(shares @ rates[pairs.is_in(range_name)])
 
 
-def precisions(
-    scores: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs], *, seed: int = 0
-) -> list[PrecisionRow]:
+def precisions(scores: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs]) -> list[PrecisionRow]:
     """Measure a predictor in each range and at each fraction, over proteins.
 
     Args:
         scores: of each protein (pairs,).
         proteins: the pairs of each.
-        seed: of the proteins drawn anew; predictors measured with the same one are measured on the same draws.
     """
     rates = contact_rates(proteins) if len(proteins) > 1 else None
     return [
-        _row(scores, proteins, rates, range_name, fraction_name, seed)
+        _row(scores, proteins, rates, range_name, fraction_name)
         for range_name in RANGES
         for fraction_name in FRACTIONS
     ]
@@ -242,7 +239,6 @@ def _row(
     rates: Sequence[NDArray[np.float64]] | None,
     range_name: str,
     fraction_name: str,
-    seed: int,
 ) -> PrecisionRow:
     fraction = FRACTIONS[fraction_name]
     values = [precision(one, pairs, range_name, fraction) for one, pairs in zip(scores, proteins, strict=True)]
@@ -255,19 +251,21 @@ def _row(
     return PrecisionRow(
         range_name=range_name,
         fraction_name=fraction_name,
-        score=_score(np.array([values[number] for number in measured], np.float64), seed),
+        score=_score(np.array([values[number] for number in measured], np.float64)),
         random=_mean([random_precision(proteins[number], range_name) for number in measured]),
         matched=_mean(matched),
         num_proteins=len(measured),
     )
 
 
-def _score(values: NDArray[np.float64], seed: int) -> Score:
-    """Average over proteins, (proteins,), and over proteins drawn anew."""
-    if len(values) < 2:
-        return Score(value=float(values[0]) if len(values) else None, low=None, high=None)
-    drawn = bootstrap.bootstrap(lambda draws: {"mean": draws @ values / len(values)}, len(values), seed=seed)
-    return Score.of(float(values.mean()), drawn["mean"])
+def _score(values: NDArray[np.float64]) -> Score:
+    """Average the precisions of proteins, (proteins,)."""
+    num = len(values)
+    if num < 2:
+        return Score(value=float(values[0]) if num else None, low=None, high=None)
+    left_out = intervals.leave_out(lambda draws: {"mean": draws @ values / draws.sum(1)}, num)["mean"]
+    value = float(values.mean())
+    return Score.within(value, intervals.interval_of(value, left_out, metric="precision", num_units=num))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

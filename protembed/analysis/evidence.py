@@ -79,7 +79,7 @@ def weigh_contacts(
     return ContactEvidence(
         head_precisions=long_range[is_measured].mean(0),
         significance=permutation_test(marked, num_permutations=num_permutations, seed=seed),
-        precisions={name: precisions(one, proteins, seed=seed) for name, one in scores.items()},
+        precisions={name: precisions(one, proteins) for name, one in scores.items()},
         fitted=fit_contact_head(features, proteins) if len(proteins) >= _FEWEST_TO_FIT else None,
         num_proteins=len(proteins),
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed import bootstrap, intervals, metrics
+from protembed import intervals, metrics
 from protembed.config.task import Task
 from protembed.data.targets import Answer, is_known
 from protembed.metrics import Metrics
@@ -31,12 +31,6 @@ class Score:
     value: float | None
     low: float | None
     high: float | None
-
-    @classmethod
-    def of(cls, value: float | None, resampled: NDArray[np.float64]) -> "Score":
-        """Put a figure together with its percentile interval."""
-        low, high = bootstrap.interval(resampled) or (None, None)
-        return cls(value=value, low=low, high=high)
 
     @classmethod
     def within(cls, value: float | None, interval: intervals.Interval | None) -> "Score":

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from protembed.analysis.contacts import (
     Pairs,
@@ -222,7 +223,12 @@ def test_precisions_are_means_over_proteins_each_counting_once():
     assert len(rows) == 9
     assert row.num_proteins == 3
     assert row.score.value == pytest.approx(np.mean(alone))
-    assert min(alone) <= row.score.low < row.score.value < row.score.high <= max(alone)
+    # Wilson's interval of a mean, as of a share with the same standard error, of three proteins.
+    mean, error = np.mean(alone), np.std(alone, ddof=1) / 3**0.5
+    for end in (row.score.low, row.score.high):
+        assert row.score.low < row.score.value < row.score.high
+        size = mean * (1 - mean) / error**2
+        assert (end - mean) ** 2 / (end * (1 - end) / size) == pytest.approx(stats.t.ppf(0.975, 2) ** 2)
     assert row.random == pytest.approx(np.mean([random_precision(pairs, "long") for pairs in proteins]))
     assert row.matched == pytest.approx(0.1, abs=0.03)
     assert precisions(scores, proteins) == rows

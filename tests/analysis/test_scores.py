@@ -13,7 +13,7 @@ from protembed.analysis.scores import (
     ratio_score,
     scores_of,
 )
-from protembed.bootstrap import NUM_RESAMPLES, bootstrap, interval
+from protembed.bootstrap import NUM_RESAMPLES, bootstrap
 from protembed.config.task import METRIC_NAMES, TASKS
 from protembed.data.targets import UNKNOWN_CLASS
 
@@ -129,18 +129,6 @@ def test_a_protein_of_which_nothing_is_known_may_be_drawn_again_and_again(task):
 
 
 # Scores
-
-
-def test_a_score_is_a_figure_and_the_interval_of_its_resamples():
-    resampled = np.random.default_rng(0).normal(size=1_000)
-
-    score = Score.of(0.3, resampled)
-
-    assert (score.value, (score.low, score.high)) == (0.3, interval(resampled))
-
-
-def test_a_score_that_is_often_undefined_has_no_interval():
-    assert Score.of(0.3, np.full(1_000, np.nan)) == Score(value=0.3, low=None, high=None)
 
 
 @pytest.mark.parametrize("task", TASKS)
