@@ -15,6 +15,9 @@ from protembed.device import WorkerPool
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 from protembed.model.encoder import Encoder, initialise
 
+# As every command sets it before MKL's first product; some tests multiply before that, and compare with commands.
+os.environ.setdefault("MKL_CBWR", "AUTO")
+
 FIXTURES = Path(__file__).parent / "data" / "fixtures"
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
