@@ -19,6 +19,12 @@ COMMENT = "# "
 # What `surrogateescape` makes of bytes that are no UTF-8.
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
 _BETWEEN_WORDS = re.compile(r"[\s_.-]+")
+# Excel's first line, which says what divides the columns of those that follow.
+_DIVIDER_OF_EXCEL = re.compile(r'"?sep=.?"?[\r\n]*')
+# How a file begins that is no table, though it may have commas.
+_NO_TABLES = {"{": "JSON", "[{": "JSON", "<": "HTML or XML", ">": "FASTA, or clusters as CD-HIT writes them"}
+# What divides the columns of tables that are neither CSV nor TSV, as it stands between the names of two columns.
+_FOREIGN_DIVIDERS = {";": "semicolons", "|": "vertical bars", '" "': "spaces"}
 # Of the columns that a message names, and of the letters of each.
 _MOST_NAMES, _MOST_LETTERS = 20, 40
 
@@ -53,15 +59,17 @@ class Table:
 
 @contextmanager
 def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
-    """Read a table; it is TSV where its header has a tab, else CSV. Lines before the header may begin with `# `.
+    """Read a table; it is TSV where its header has a tab, else CSV.
+
+    Lines before the header may begin with `# `, and one may be Excel's `sep=,`.
 
     Args:
         stream: of bytes, in UTF-8, with a byte-order mark or without; one that can peek.
         path: its name, for messages.
 
     Raises:
-        TableError: it has no header, or while rows are read: one has too few cells or too many, is no CSV, or holds a
-            byte that is no UTF-8.
+        TableError: it has no header, or while rows are read: one has too few cells or too many, is no CSV, repeats the
+            header, or holds a byte that is NUL or no UTF-8.
     """
     if foreign := foreign_format(stream):
         raise TableError(path, f"this is {foreign}", "save the table as CSV or TSV, in UTF-8")
@@ -69,35 +77,45 @@ def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
     lines = _utf8_lines(text, path)
     try:
         header_line, num_comments = next(lines, ""), 0
-        while header_line.startswith(COMMENT):
+        while header_line.startswith(COMMENT) or _DIVIDER_OF_EXCEL.fullmatch(header_line):
             header_line, num_comments = next(lines, ""), num_comments + 1
         if not header_line.strip():
             advice = "give a CSV or TSV table with a header"
             raise TableError(path, "the first line is empty", advice, line=num_comments + 1)
         delimiter = "\t" if "\t" in header_line else ","
         header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter))]
-        num_cells = len(header)
+        _refuse_foreign_header(header, header_line, path, num_comments + 1)
+        rows = _read_rows(lines, delimiter, path, list(header), num_comments + 1)
         if header[-2:] == ["", ""]:  # Excel's, of columns that were emptied
             while len(header) > 1 and not header[-1]:
                 header.pop()
-        if len(header) == 1 and ";" in header_line:
-            found = "its columns seem to be divided by semicolons"
-            raise TableError(path, found, "divide them by commas or tabs", line=num_comments + 1)
-        rows = _read_rows(lines, delimiter, path, num_cells, num_comments + 1)
-        yield Table(
-            header=header, rows=rows if len(header) == num_cells else _without_nameless(rows, path, len(header))
-        )
+            rows = _without_nameless(rows, path, len(header))
+        yield Table(header=header, rows=rows)
     finally:
         text.detach()
 
 
+def _refuse_foreign_header(header: Sequence[str], header_line: str, path: str, line: int) -> None:
+    """Refuse what is no table, or none whose columns are divided by commas or tabs."""
+    for start, name in _NO_TABLES.items():
+        if header_line.startswith(start):
+            raise TableError(path, f"this seems to be {name}", "give a CSV or TSV table with a header", line=line)
+    for divider, name in _FOREIGN_DIVIDERS.items():
+        if len(header) == 1 and divider in header_line:
+            found = f"its columns seem to be divided by {name}"
+            raise TableError(path, found, "divide them by commas or tabs", line=line)
+
+
 def _utf8_lines(text: io.TextIOWrapper, path: str) -> Iterator[str]:
-    """Yield lines, and refuse one that was written in another encoding."""
+    """Yield lines, and refuse one that was written in another encoding or overwritten with zeros."""
     for number, line in enumerate(text, start=1):
         if not line.isascii() and (strange := _NO_UTF8.search(line)):
             byte, where = ord(strange[0]) - 0xDC00, strange.start() + 1
             found = f"character {where} of this line is no UTF-8 (its byte is 0x{byte:02X})"
             raise TableError(path, found, "save the table as UTF-8; in Excel: CSV UTF-8", line=number)
+        if "\0" in line:
+            found = f"character {line.index(chr(0)) + 1} of this line is NUL, which is in no text"
+            raise TableError(path, found, "the file is damaged: write or fetch it again", line=number)
         yield line
 
 
@@ -171,17 +189,19 @@ def column_names(header: Sequence[str]) -> str:
 
 
 def refuse_repeated_columns(header: Sequence[str], path: str) -> None:
-    """Refuse a table with two columns of one name.
+    """Refuse a table with two columns of one name; columns without one, such as pandas' of an index, are no matter.
 
     Raises:
         TableError: there are such.
     """
     for name, count in Counter(header).items():
-        if count > 1:
+        if name and count > 1:
             raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=1)
 
 
-def _read_rows(lines: Iterator[str], delimiter: str, path: str, num_columns: int, header_line: int) -> Iterator[Row]:
+def _read_rows(
+    lines: Iterator[str], delimiter: str, path: str, header: Sequence[str], header_line: int
+) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_CELL)
     reader, line = csv.reader(lines, delimiter=delimiter, strict=True), header_line
     try:
@@ -190,12 +210,21 @@ def _read_rows(lines: Iterator[str], delimiter: str, path: str, num_columns: int
             if delimiter == "\t" and line > first_line:
                 found = f"a quotation mark that opens in line {first_line} closes here"
                 raise TableError(path, found, "take both out, or the line breaks between them", line=line)
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != num_columns:
-                found = f"this row has {len(cells)} cells, the header {num_columns}"
-                raise TableError(path, found, "correct the row", line=line)
-            yield Row(number=number, line=line, cells=[cell.strip() for cell in cells])
+            row = Row(number=number, line=line, cells=[cell.strip() for cell in cells])
+            if any(row.cells):
+                _refuse_unfit(row, header, path)
+                yield row
     except csv.Error as error:
         advice = "look for a quotation mark that is not closed in this line"
         raise TableError(path, f"this is no readable table ({error})", advice, line=line + 1) from error
+
+
+def _refuse_unfit(row: Row, header: Sequence[str], path: str) -> None:
+    """Refuse a row that has more or fewer cells than the header, or is the header of a table appended to this one."""
+    if len(row.cells) != len(header):
+        found, advice = f"this row has {len(row.cells)} cells, the header {len(header)}", "correct the row"
+        if row.number == 1 and len(row.cells) == len(header) + 1:
+            advice += ", or name all columns in the header; R leaves row names out by row.names = FALSE"
+        raise TableError(path, found, advice, line=row.line)
+    if row.cells == header:
+        raise TableError(path, "this row repeats the header", "remove it", line=row.line)

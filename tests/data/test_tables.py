@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from protembed.data.tables import find_column, reading_table
+from protembed.data.tables import find_column, reading_table, refuse_repeated_columns
 from protembed.errors import TableError
 
 
@@ -111,3 +111,55 @@ def test_usual_names_are_compared_without_case_spaces_dashes_and_underscores():
 def test_two_columns_that_may_each_be_meant_are_refused():
     with pytest.raises(TableError, match="line 1: 'Seq ID', 'seq-id' may each be the id column; rename all but one"):
         find_column(["Seq ID", "seq-id"], "t.csv", "id", ["id", "seq_id"])
+
+
+def test_the_header_of_a_table_that_was_appended_is_refused_with_its_line():
+    with pytest.raises(TableError, match="line 4: this row repeats the header; remove it"):
+        read("id,label\n1,x\n\nid, label\n2,y\n")
+    with pytest.raises(TableError, match="line 3: this row repeats the header"):
+        read("id,label,,\n1,x,,\nid,label,,\n")
+
+
+def test_a_nul_is_refused_with_its_line_and_place():
+    with pytest.raises(TableError, match="line 1003: character 4 of this line is NUL, .* the file is damaged"):
+        read("a,b\n" + "1,2\n" * 1001 + "3,x\0y\n4,5\n")
+    with pytest.raises(TableError, match="line 1002: character 1 of this line is NUL"):
+        read("a,b\n" + "1,2\n" * 1000 + "\0" * 64)
+
+
+def test_the_row_names_of_r_are_explained():
+    with pytest.raises(TableError, match=r"line 2: this row has 3 cells, the header 2; .*row\.names = FALSE"):
+        read('"a"\t"b"\n"1"\tx\ty\n"2"\tx\ty\n')
+
+
+def test_the_line_of_excel_that_names_the_divider_is_no_header():
+    assert read("sep=,\na,b\n1,2\n") == (["a", "b"], [(1, 3, ["1", "2"])])
+    assert read('\ufeff"sep=\t"\r\na\tb\r\n1\t2\r\n') == (["a", "b"], [(1, 3, ["1", "2"])])
+
+    with pytest.raises(TableError, match="line 2: its columns seem to be divided by semicolons"):
+        read("sep=;\na;b\n1;2\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("a;b\n1;2\n", "its columns seem to be divided by semicolons"),
+        ("a|b\n1|2\n", "its columns seem to be divided by vertical bars"),
+        ('"a" "b"\n"1" "2"\n', "its columns seem to be divided by spaces"),
+        ('{"a": 1, "b": 2}\n', "this seems to be JSON"),
+        ('[{"a": 1}]\n', "this seems to be JSON"),
+        ("<html>\n", "this seems to be HTML or XML"),
+        (">p1 TARGET=a\nMK\n", "this seems to be FASTA"),
+        (">Cluster 0\n0\t12aa, >p1... *\n", "this seems to be FASTA, or clusters as CD-HIT writes them"),
+    ],
+)
+def test_what_is_neither_csv_nor_tsv_is_named(content, found):
+    with pytest.raises(TableError, match=f"line 1: {found}"):
+        read(content)
+
+
+def test_columns_without_a_name_may_be_several_and_others_may_not():
+    refuse_repeated_columns(["", "", "a"], "t.csv")
+
+    with pytest.raises(TableError, match="line 1: the header has 2 columns named 'a'; rename them"):
+        refuse_repeated_columns(["a", "b", "a"], "t.csv")
