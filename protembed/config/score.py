@@ -45,7 +45,7 @@ class VariantsConfig(Config):
     mutations: str | None = option(
         None,
         "The column of mutations such as A42G or p.Ala42Gly, several joined by a colon, positions counted from 1; "
-        "mutant, mutations, variant or hgvs_pro by default. WT or an empty cell is the wild type.",
+        "mutant, mutations, variant or hgvs_pro by default. WT, _wt, _sy or p.= is the wild type.",
     )
     sequence: str | None = option(
         None, "The column of the wild type's sequence; sequence, wild_type or target_seq by default."

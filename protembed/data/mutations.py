@@ -14,7 +14,14 @@ _LETTERS = "[A-Z]|" + "|".join(protein_letters_3to1)
 _SUBSTITUTION = re.compile(rf"(?:p\.)?\(?({_LETTERS})(-?[0-9]{{1,9}})({_LETTERS}|=)\)?", re.IGNORECASE)
 _SEVERAL = re.compile(r"(?:p\.)?\[(.*)\]")  # of HGVS
 _SEPARATORS = re.compile(r"[:;,/+\s]+")
-_WILD_TYPE = ("wt", "_wt", "wildtype", "wild-type", "wild_type", "p.=")
+# `_sy` is Enrich2's: nothing but silent mutations of the gene.
+_WILD_TYPE = ("wt", "_wt", "wildtype", "wild-type", "wild_type", "wild type", "_sy", "p.=", "p.(=)")
+# The protein that HGVS may name first: of RefSeq, Ensembl, LRG or UniProt. Anything else may be a misspelled mutation.
+_ACCESSION = re.compile(
+    r"(?:[NXY]P_[0-9]+|ENS[A-Z]*P[0-9]{11}|LRG_[0-9]+p[0-9]+|[A-Z][0-9][A-Z0-9]{3}[0-9](?:[A-Z0-9]{3}[0-9])?)"
+    r"(?:[.-][0-9]+)?:(?=p\.)"
+)
+_EQUALS_SIGN = re.compile("%3D", re.IGNORECASE)  # as it stands in an address, and from there in tables
 
 
 class Mutation(NamedTuple):
@@ -38,7 +45,7 @@ Mutations = tuple[Mutation, ...]
 
 
 def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
-    """Read mutations such as `A42G`, `p.Ala42Gly` or `A42G:K50R`; `WT` or `p.=` is none.
+    """Read mutations such as `A42G`, `p.Ala42Gly`, `NP_000001.1:p.Ala42Gly` or `A42G:K50R`; `WT` or `p.=` is none.
 
     Args:
         text: as it stands in a table; `;`, `,`, `/`, `+` and spaces also divide mutations.
@@ -60,6 +67,8 @@ def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
     """
     if not text:
         raise UnscorableVariantError(path, line, "the cell of mutations is empty (the wild type is spelled WT or p.=)")
+    accession = _ACCESSION.match(text)
+    text = _EQUALS_SIGN.sub("=", text[accession.end() :] if accession else text)
     if text.lower() in _WILD_TYPE:
         return ()
     several = _SEVERAL.fullmatch(text)

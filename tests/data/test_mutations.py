@@ -24,13 +24,28 @@ def test_mutations_are_read_however_they_are_joined(text):
     assert parse(text) == (Mutation("K", 2, "R"), Mutation("A", 4, "G"))
 
 
-@pytest.mark.parametrize("text", ["WT", "wt", "_wt", "wild-type", "p.="])
+@pytest.mark.parametrize(
+    "text", ["WT", "wt", "_wt", "wild-type", "wild type", "_sy", "p.=", "p.%3D", "p.(=)", "NP_1.1:p.="]
+)
 def test_the_wild_type_has_no_mutation(text):
     assert parse(text) == ()
 
 
-def test_an_equals_sign_is_the_same_residue():
-    assert parse("p.Ala4=") == (Mutation("A", 4, "A"),)
+@pytest.mark.parametrize("text", ["p.Ala4=", "p.Ala4%3D", "p.(Ala4%3d)"])
+def test_an_equals_sign_is_the_same_residue(text):
+    assert parse(text) == (Mutation("A", 4, "A"),)
+
+
+@pytest.mark.parametrize("protein", ["NP_000001.1", "ENSP00000412345.2", "LRG_1p1", "P06654", "A0A024R1R8-2"])
+@pytest.mark.parametrize("text", HGVS[2:4])
+def test_the_accession_of_hgvs_is_passed_over(protein, text):
+    assert parse(f"{protein}:{text}") == parse("K2R:A4G")
+
+
+@pytest.mark.parametrize("text", ["K2:p.Ala4Gly", "K2RR:p.Ala4Gly", "2K:p.Ala4Gly", "NP_000001.1:A4G"])
+def test_a_misspelled_mutation_is_no_accession(text):
+    with pytest.raises(UnscorableVariantError, match=r"'(K2|K2RR|2K|NP_000001\.1)' is no substitution"):
+        parse(text)
 
 
 def test_an_offset_moves_every_position():
