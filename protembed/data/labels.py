@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import BinaryIO, Literal
 
 from protembed.data.fasta import (
@@ -18,6 +19,7 @@ from protembed.data.fasta import (
     read_fasta_stream,
 )
 from protembed.data.header_fields import header_fields, header_warnings
+from protembed.data.label_cells import is_stand_in
 from protembed.data.tables import Row, column_names, find_column, reading_table, refuse_repeated_columns
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.inputs import display_name
@@ -48,6 +50,8 @@ _SPLITS: Mapping[str, Split] = {
 # Read as the split where all their cells name a part; `stage` may be a larva's.
 _SPLIT_NAMES_IF_ALL_FIT = ("stage", "partition", "subset")
 _PEEK = 256
+# Peptides may be spelled NA or NAN, longer proteins are not.
+_PEPTIDE_RESIDUES = 10
 _TRUE, _FALSE = ("true", "t", "1", "1.0", "yes", "y"), ("false", "f", "0", "0.0", "no", "n", "nan", "")
 
 
@@ -152,6 +156,7 @@ def read_labels(
     if not labels.proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
     _refuse_partial_splits(name, labels.proteins)
+    _refuse_missing_sequences(name, labels.proteins)
     return labels
 
 
@@ -161,6 +166,14 @@ def _refuse_partial_splits(path: str, proteins: Sequence[LabelledProtein]) -> No
             if protein.split is None:
                 found = f"{protein.id!r} does not say which part it belongs to, and others do"
                 raise TableError(path, found, "add its SET=", line=protein.line)
+
+
+def _refuse_missing_sequences(path: str, proteins: Sequence[LabelledProtein]) -> None:
+    """Refuse `nan`, `NA` and the like, whose letters are amino acids, unless most proteins are short peptides."""
+    missing = next((protein for protein in proteins if is_stand_in(protein.sequence)), None)
+    if missing is not None and median(len(protein.sequence) for protein in proteins) >= _PEPTIDE_RESIDUES:
+        found = f"row {missing.id!r} has the sequence {missing.sequence!r}, which seems to stand for a missing one"
+        raise TableError(path, found, "complete or remove it", line=missing.line)
 
 
 # CSV and TSV

@@ -17,6 +17,7 @@ from protembed.data.fasta import (
     open_records,
     read_fasta,
 )
+from protembed.data.label_cells import is_stand_in
 from protembed.data.mutations import (
     Mutations,
     check_mutations,
@@ -234,6 +235,9 @@ class VariantTable:
         raw, name = clean_sequence(cell), str(row.number)
         if not raw:
             raise TableError(self.path, f"this row has no {what}", "complete or remove it", line=row.line)
+        if is_stand_in(raw):
+            found = f"the {what} is {cell!r}, which seems to stand for a missing one"
+            raise UnscorableVariantError(self.path, row.line, found)
         # The whole row is left out by `read`, whatever in it is illegal.
         on_illegal: OnIllegal = "mask" if self._on_illegal == "mask" else "error"
         illegal = partial(_illegal_residue, self.path, row.line, name, raw)

@@ -243,6 +243,22 @@ def test_columns_are_not_named_where_there_are_none(read, meaning, option):
         read(">a TARGET=1\nMKT\n", columns=Columns(**{meaning: "y"}))
 
 
+@pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null", "Unknown", "X"])
+def test_a_sequence_that_stands_for_a_missing_one_is_refused_with_its_row(read, refused, cell):
+    table = f"id,sequence,target\na,MKTAYIAKQR,1.5\nb,MKVAYIAKQRN,2.5\nc,MKVVYIAKQR,2\nd,{cell},3.5\n"
+    fasta = f">a TARGET=1.5\nMKTAYIAKQR\n>b TARGET=2.5\nMKTAYIAKQW\n>d TARGET=2\n{cell}\n"
+
+    for content in (table, fasta):
+        with refused(f"row 'd' has the sequence '{cell.upper()}', which seems to stand for a missing one", 5):
+            read(content)
+
+
+def test_short_peptides_may_be_spelled_like_a_missing_sequence(read):
+    labels = read("id,sequence,target\na,MK,1.5\nb,NA,2.5\nc,NAN,3.5\nd,VY,3.5\n")
+
+    assert [protein.sequence for protein in labels.proteins] == ["MK", "NA", "NAN", "VY"]
+
+
 def test_a_very_long_protein_is_read(read):
     assert len(read(SMALL.replace("MKT", "M" * 200_000)).proteins[0].sequence) == 200_000
 

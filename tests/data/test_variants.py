@@ -211,6 +211,19 @@ def test_an_empty_mutation_cell_is_an_error_and_never_the_wild_type(read):
     assert [(record.id, record.line) for record in report.refused] == [("2", 3)]
 
 
+@pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null"])
+def test_a_sequence_that_stands_for_a_missing_one_is_an_error_and_no_protein(cell, read):
+    report = ReadReport()
+    with pytest.raises(UnscorableVariantError, match=f"line 3: the wild type is '{cell}', which seems to stand for a"):
+        read(f"mutant,sequence\nK2R,{WILD_TYPE}\nWT,{cell}\n")
+    with pytest.raises(UnscorableVariantError, match=f"line 3: the mutated sequence is '{cell}'"):
+        read(f"sequence,mutated_sequence\n{WILD_TYPE},{MUTATED}\n{WILD_TYPE},{cell}\n")
+
+    content = f"mutant,sequence\nK2R,{WILD_TYPE}\nWT,{cell}\n"
+    assert spelled(read(content, on_illegal="skip", report=report)) == [(WILD_TYPE, "K2R")]
+    assert [(record.id, record.line) for record in report.refused] == [("2", 3)]
+
+
 def test_a_mutated_sequence_says_what_an_empty_mutation_cell_leaves_open(read):
     mutated = "W" + WILD_TYPE[1:]
 
