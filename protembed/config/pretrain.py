@@ -31,7 +31,7 @@ class PretrainConfig(Config):
     )
     compare: Path | None = option(None, "Measure this model (as for --model) too, on the same hidden residues.")
     clusters: Path | None = option(
-        None, "A table (TSV) of accessions and clusters: draw a cluster first, and then one of its members."
+        None, "A table (TSV or CSV) of accessions and clusters: draw a cluster first, and then one of its members."
     )
     cluster_column: str | None = option(
         None, "The column of --clusters with the clusters' names; cluster50 by default."

@@ -4,7 +4,6 @@ A stored grouping is two arrays: `members.npy` (proteins,) int64, the rows of th
 `cluster_offsets.npy` (clusters + 1,) int64, where each cluster begins and the last one ends.
 """
 
-import codecs
 import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.arrays import array_file, open_array
+from protembed.data.label_cells import is_stand_in
+from protembed.data.tables import column_names, find_column, reading_table, same_name
 from protembed.errors import TableError
 from protembed.inputs import display_name, open_input
 
@@ -25,7 +26,12 @@ Keys = NDArray[np.uint64]
 DEFAULT_CLUSTER_COLUMN = "cluster50"
 
 _MEMBERS, _OFFSETS = "members.npy", "cluster_offsets.npy"
-_IDENTIFIER_COLUMNS = ("accession", "id")
+_IDENTIFIER_COLUMNS = (
+    *("accession", "id", "identifier", "protein_id", "entry", "uniprot_id", "uniprot", "member", "entry_name"),
+    *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
+)
+# What density-based clustering calls the points that are in no cluster.
+_NOISE = "-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +39,9 @@ class ClusterSource:
     """Where the user keeps clusters.
 
     Attributes:
-        path: a TSV with a header line, plain or compressed; `-` is stdin. Identifiers are in the column `accession`,
-            else `id`, else in the first one. Or MMseqs2's table without a header: a representative and a member in
-            each line, the first line naming a representative twice.
+        path: a TSV or CSV with a header line, plain or compressed; `-` is stdin. Identifiers are in the column
+            `accession`, `id` or of another usual name, else in the first one that is not `column`. Or MMseqs2's table
+            without a header: a representative and a member in each line, and each representative its own member.
         column: the column with the clusters' names, where there is a header.
     """
 
@@ -49,7 +55,8 @@ class ClusterTable:
     Two of 200 million identifiers share a hash with a probability of 0.1 %; one protein is in a wrong cluster then.
 
     Args:
-        source: the table; the first row of an identifier counts, and a row without a cluster's name does not.
+        source: the table; the first row of an identifier counts, and a row does not whose cluster has no name, or one
+            that stands for none, such as `nan` or `-1`.
 
     Attributes:
         num_looked_up: records that were looked up so far.
@@ -57,13 +64,14 @@ class ClusterTable:
 
     Raises:
         InputNotFoundError: the table cannot be opened.
-        TableError: it has no such column, or a row is too short.
+        TableError: it has no such column, a row is too short, or the columns are swapped.
     """
 
     def __init__(self, source: ClusterSource) -> None:
         self._path = display_name(source.path)
         with open_input(source.path) as stream:
             self._ids, self._keys = _read_table(stream, self._path, source.column)
+        _refuse_swapped_columns(self._ids, self._keys, self._path)
         self.num_looked_up = self.num_unmatched = 0
         self._first_unmatched = ""
 
@@ -106,7 +114,8 @@ class ClusterTable:
             return []
         proteins = f"{self.num_unmatched} of {self.num_looked_up} training proteins"
         return [
-            f"{proteins} are not in {self._path}, each is a cluster of its own; the first: {self._first_unmatched!r}"
+            f"{proteins} are not in {self._path} or have no cluster there, each is a cluster of its own; "
+            f"the first: {self._first_unmatched!r}"
         ]
 
     def _find(self, ids: Keys) -> tuple[Keys, NDArray[np.bool_]]:
@@ -134,33 +143,64 @@ def _hashes(names: Iterable[bytes]) -> Keys:
 
 def _read_table(stream: BinaryIO, path: str, column: str) -> tuple[Keys, Keys]:
     """Hash a table's identifiers and clusters, (rows,) each, sorted by the former."""
-    first = stream.readline().removeprefix(codecs.BOM_UTF8)
-    header = first.decode(errors="replace").rstrip("\r\n").split("\t")
-    rows: Iterable[bytes] = stream
-    if column in header:
-        identifier = next((header.index(name) for name in _IDENTIFIER_COLUMNS if name in header), 0)
-        cluster, first_line = header.index(column), 2
-    elif len(header) == 2 and header[0] == header[1]:  # MMseqs2's, whose clusters begin with their representative
-        cluster, identifier, first_line, rows = 0, 1, 1, chain([first], stream)
-    else:
-        found = f"no column {column!r} among {', '.join(map(repr, header))}"
-        advice = "give a TSV with a header and name its column by --cluster-column, or the table that MMseqs2 writes"
-        raise TableError(path, found, advice, line=1)
-    num_needed = max(identifier, cluster) + 1
     ids, keys = array("Q"), array("Q")
-    for line, row in enumerate(rows, start=first_line):
-        cells = row.rstrip(b"\r\n").split(b"\t", num_needed)
-        if len(cells) < num_needed:
-            if not row.strip():
-                continue
-            found = f"the row has {len(cells)} cells, none in the column {header[num_needed - 1]!r}"
-            raise TableError(path, found, "complete the row, or remove it", line=line)
-        if cells[cluster]:
-            ids.frombytes(hashlib.sha256(cells[identifier]).digest()[:8])
-            keys.frombytes(hashlib.sha256(cells[cluster]).digest()[:8])
+    with reading_table(stream, path) as table:
+        places = _find_columns(table.header, path, column)
+        identifier, cluster = places or (1, 0)
+        rows = (row.cells for row in table.rows)
+        for cells in rows if places else chain([table.header], rows):
+            if _is_cluster(cells[cluster]):
+                ids.frombytes(hashlib.sha256(cells[identifier].encode()).digest()[:8])
+                keys.frombytes(hashlib.sha256(cells[cluster].encode()).digest()[:8])
+        header = table.header
     all_ids, all_keys = (np.frombuffer(hashes, np.uint64) for hashes in (ids, keys))
+    begins_as_mmseqs = len(all_ids) > 0 and all_ids[0] == all_keys[0]
+    if places is None and not begins_as_mmseqs and not _are_own_members(all_ids, all_keys):
+        raise _missing_column(header, path, column)
     order = np.argsort(all_ids, kind="stable")
     return all_ids[order], all_keys[order]
+
+
+def _find_columns(header: Sequence[str], path: str, column: str) -> tuple[int, int] | None:
+    """Find the columns of identifiers and of clusters; None where the table may be that of MMseqs2, without a header.
+
+    Raises:
+        TableError: there is no column of clusters, or none beside it.
+    """
+    cluster = header.index(column) if header.count(column) == 1 else find_column(header, path, "cluster", [column])
+    if cluster is None:
+        names = {same_name(name) for name in header}
+        if len(header) != 2 or not names.isdisjoint(map(same_name, _IDENTIFIER_COLUMNS)):
+            raise _missing_column(header, path, column)
+        return None
+    if len(header) < 2:
+        raise TableError(path, "there is no column of identifiers", "name it accession or id", line=1)
+    identifier = find_column(header, path, "identifier", _IDENTIFIER_COLUMNS, taken=[header[cluster]])
+    return int(cluster == 0) if identifier is None else identifier, cluster
+
+
+def _is_cluster(name: str) -> bool:
+    """Tell whether a cell names a cluster, and does not say that there is none."""
+    return bool(name) and name != _NOISE and (name == "X" or not is_stand_in(name))
+
+
+def _are_own_members(ids: Keys, keys: Keys) -> bool:
+    """Tell whether there are clusters, and each has a member of its own name."""
+    return len(ids) > 0 and len(np.unique(ids[ids == keys])) == len(np.unique(keys))
+
+
+def _refuse_swapped_columns(ids: Keys, keys: Keys, path: str) -> None:
+    """Refuse a table in which proteins stand several times, sorted by identifiers, and each cluster once."""
+    if np.any(ids[1:] == ids[:-1]) and len(np.unique(keys)) == len(keys):
+        found = "identifiers recur in this table, and no cluster does: the two columns seem to be swapped"
+        advice = "name them in a header, by accession and --cluster-column; MMseqs2 writes the representative first"
+        raise TableError(path, found, advice)
+
+
+def _missing_column(header: Sequence[str], path: str, column: str) -> TableError:
+    found = f"no column {column!r} among {column_names(header)}"
+    advice = "give a TSV with a header and name its column by --cluster-column, or the table that MMseqs2 writes"
+    return TableError(path, found, advice, line=1)
 
 
 class Clusters:

@@ -63,9 +63,12 @@ def test_records_find_their_cluster_by_accession_in_all_styles_of_headers(cluste
     [
         (["size accession id cluster50", "9 a x one", "9 b y one", "9 c z two"], "cluster50"),
         (["cluster30 id", "one a", "one b", "two c"], "cluster30"),
-        (["member representative", "a one", "b one", "c two"], "representative"),
+        (["gene representative", "a one", "b one", "c two"], "representative"),
+        (["representative gene", "one a", "one b", "two c"], "representative"),
+        (["Entry_Name Entry UniRef50", "x a one", "y b one", "z c two"], "UniRef50"),
+        (["ID Cluster-50", "a one", "b one", "c two"], "cluster50"),
     ],
-    ids=["accession", "id", "the first column"],
+    ids=["accession", "id", "the first column", "the first other column", "entry", "other spellings"],
 )
 def test_identifiers_stand_in_the_column_of_their_name_or_in_the_first(cluster, write_table, rows, column):
     corpus, _ = cluster(write_table(*rows, column=column), [("a", "A"), ("b", "C"), ("c", "D")])
@@ -81,6 +84,45 @@ def test_the_table_of_mmseqs2_names_representatives_first_and_has_no_header(clus
 
     assert as_set(groups_of(corpus)) == as_set(["ACD", "E", "FG"])
     assert warnings == []
+
+
+def test_the_table_of_mmseqs2_may_be_in_any_order(cluster, write_table):
+    source = write_table("P1 P2", "P5 P6", "P5 P5", "P1 P1", "P4 P4")
+    records = [("P1", "A"), ("P2", "C"), ("P4", "D"), ("P5", "E"), ("P6", "F")]
+
+    corpus, warnings = cluster(source, records)
+
+    assert as_set(groups_of(corpus)) == as_set(["AC", "D", "EF"])
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "id,cluster50\na,one\nb,one\nc,two\n",
+        '"id"\t"cluster50"\r\n"a"\t"one"\r\n"b"\t"one"\r\n"c"\t"two"\r\n',
+        "# made by hand\nid \t cluster50\na \tone\nb\t one\nc\ttwo\n",
+    ],
+    ids=["CSV", "quotes", "spaces and a comment"],
+)
+def test_tables_of_clusters_are_read_like_all_others(tmp_path, cluster, content):
+    path = tmp_path / "clusters.txt"
+    path.write_text(content)
+
+    corpus, warnings = cluster(ClusterSource(path=path), [("a", "A"), ("b", "C"), ("c", "D")])
+
+    assert (as_set(groups_of(corpus)), warnings) == (as_set(["AC", "D"]), [])
+
+
+@pytest.mark.parametrize("name", ["nan", "NaN", "NA", "<NA>", "None", "null", "unknown", "-1"])
+def test_a_name_that_stands_for_no_cluster_is_none(cluster, write_table, name):
+    source = write_table("id cluster50", "a X", "b X", f"c {name}", f"d {name}")
+
+    corpus, (warning,) = cluster(source, [("a", "A"), ("b", "C"), ("c", "D"), ("d", "E")])
+
+    assert as_set(groups_of(corpus)) == as_set(["AC", "D", "E"])
+    assert warning.startswith("2 of 4 training proteins are not in ")
+    assert "or have no cluster there" in warning
 
 
 def test_records_without_a_cluster_are_clusters_of_their_own(cluster, write_table):
@@ -197,8 +239,51 @@ def test_a_missing_column_is_refused_with_those_there_are(write_table):
     assert caught.value.line == 1
 
 
+@pytest.mark.parametrize(
+    ("rows", "column"),
+    [
+        (["P1 P1", "P2 P1", "P3 P1", "P4 P4"], "cluster50"),
+        (["id cluster50", "one a", "one b", "two c"], "cluster50"),
+        (["representative member", "one a", "one b", "two c"], "member"),
+    ],
+    ids=["MMseqs2's", "with a header", "of another name"],
+)
+def test_swapped_columns_are_refused(write_table, rows, column):
+    with pytest.raises(TableError, match="the two columns seem to be swapped"):
+        ClusterTable(write_table(*rows, column=column))
+
+
+@pytest.mark.parametrize("rows", [["P1 P2", "P1 P3"], ["member representative", "a a", "b a"], ["nan nan"]])
+def test_two_columns_whose_clusters_are_no_members_need_a_header(write_table, rows):
+    with pytest.raises(TableError, match="line 1: no column 'cluster50' among"):
+        ClusterTable(write_table(*rows))
+
+
+def test_one_of_two_columns_of_a_name_is_refused(write_table):
+    with pytest.raises(TableError, match="line 1: 'cluster50', 'cluster50' may each be the cluster column"):
+        ClusterTable(write_table("id cluster50 cluster50", "a one two"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id\tGr\xf6\xdfe\tcluster50\n", "line 1: character 6 of this line is no UTF-8"),
+        (b"id\tcluster50\na\tk\xe4fer\n", "line 2: character 4 of this line is no UTF-8"),
+        ("id\tcluster50\na\tone\n".encode("utf-16"), "this is UTF-16 text"),
+        (b">Cluster 0\n0\t12aa, >P1... *\n", "clusters as CD-HIT writes them"),
+        (b"", "line 1: the first line is empty"),
+    ],
+    ids=["header", "row", "UTF-16", "CD-HIT", "empty"],
+)
+def test_what_is_no_table_of_clusters_is_named(tmp_path, content, message):
+    (tmp_path / "clusters.tsv").write_bytes(content)
+
+    with pytest.raises(TableError, match=message):
+        ClusterTable(ClusterSource(path=tmp_path / "clusters.tsv"))
+
+
 def test_a_short_row_is_refused_with_its_line(write_table):
-    with pytest.raises(TableError, match=r"line 3: the row has 1 cells, none in the column 'cluster50'") as caught:
+    with pytest.raises(TableError, match=r"line 3: this row has 1 cells, the header 2") as caught:
         ClusterTable(write_table("id cluster50", "a one", "b", "c one"))
 
     assert (caught.value.line, caught.value.exit_status) == (3, 65)
