@@ -76,7 +76,7 @@ def _spell_several(column: Column, separator: str | None, *, is_chosen: bool) ->
 
     def spell(label: str) -> str:
         renamed = [spelled.get(name, name) for name in names[label]]
-        if separator == SEVERAL and label not in column.lists and renamed == names[label]:
+        if SEVERAL.join(renamed) == label:
             return label
         return SEVERAL.join(sorted(set(renamed), key=class_order))
 

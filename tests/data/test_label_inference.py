@@ -284,6 +284,8 @@ def test_values_of_which_each_protein_has_its_own_are_not_warned_of():
         (["1,142", "2,500", "312"], "thousands separators"),
         (["1,142,000.5", "312"], "thousands separators"),
         (["1.142,5", "2.142,5"], "thousands separators"),
+        (["1 142", "2\u202f500", "3\xa0000,5"], "thousands separators"),
+        (["1'142", "2\u2019500", "312"], "thousands separators"),
         (["45%", "7 %", "12.5%"], "a per cent sign"),
         (["\u22120.3", "0.3", "1.5"], "a minus sign that is none of ASCII"),
         (["0,5", "0.5", "#N/A"], "a decimal comma"),
@@ -304,6 +306,10 @@ def test_residue_values_with_a_decimal_comma_are_refused(refused):
 
 def test_numbers_in_another_spelling_are_names_where_the_user_says_so():
     assert set(spelled(infer("0,5", "1,0", choice="classification"))) == {"0,5", "1,0"}
+
+
+def test_several_labels_are_spelled_as_in_predictions_whatever_is_around_their_dividers():
+    assert spelled(infer("GO:2; GO:1", "GO:1;", "GO:2;GO:1", "")) == ["GO:1;GO:2", "GO:1", "GO:2;GO:1", ""]
 
 
 # What is said
