@@ -185,6 +185,9 @@ def _read_table(stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIll
         found = (_read_row(header.name_cells(row), name, row.line, on_illegal, report) for row in table.rows)
         proteins = [protein for protein in found if protein is not None]
     notes = [] if header.has_ids else ["no identifier column: rows are numbered from 1; --id names the column"]
+    if header.other_target is not None:
+        other = f"the column {header.other_target!r} is not read, because there is {header.target!r}"
+        notes.append(f"{other}; --target names the one to learn")
     if header.possible_split is not None and any(protein.split is None for protein in proteins):
         proteins = [replace(protein, split=None) for protein in proteins]
         column = f"the column {header.possible_split!r} holds more than train, valid and test"
@@ -218,6 +221,7 @@ class _Header:
     Attributes:
         target: The name of the label's column.
         has_ids: Whether there is a column of identifiers.
+        other_target: The name of another column that may be meant as the label; None if there is none.
         possible_split: The name of a column that is the split if all its cells name a part; None if there is none.
     """
 
@@ -246,6 +250,10 @@ class _Header:
             self.possible_split = None if place is None else names[place]
         self._places = {meaning: place for meaning, place in places.items() if place is not None}
         self.target, self.has_ids = names[self._places["target"]], "id" in self._places
+        others = (
+            name for name in names if name.lower() in _USUAL_NAMES["target"] and name not in [self.target, *taken]
+        )
+        self.other_target = next(others, None) if columns.target is None else None
 
     def name_cells(self, row: Row) -> Mapping[str, str]:
         """Give the cells of a row their meanings; without an id column a row is named by its number, from 1."""

@@ -156,6 +156,16 @@ def test_rows_without_a_column_of_identifiers_are_numbered_and_that_is_said(read
     assert labels.notes == ["no identifier column: rows are numbered from 1; --id names the column"]
 
 
+def test_a_second_column_that_may_be_meant_as_the_label_is_named(read):
+    content = "id,sequence,target,Label\na,MKTAY,GENE1,1.5\n"
+
+    assert read(content).notes == [
+        "the column 'Label' is not read, because there is 'target'; --target names the one to learn"
+    ]
+    assert read(content, columns=Columns(target="Label")).notes == []
+    assert read(content, columns=Columns(id="Label")).notes == []
+
+
 def test_a_column_that_was_named_for_something_else_holds_no_identifiers(read):
     labels = read("protein,sequence,name\nMKT,x,1\nMKV,x,2\n", columns=Columns(sequence="protein", target="name"))
 
