@@ -14,13 +14,28 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 _ZERO_PADDED = re.compile(r"[+-]?0[0-9]+")
 # A number to its writer, and to none of the programs that read the table next.
 _UNUSUAL_NUMBERS: Mapping[str, re.Pattern[str]] = {
-    "thousands separators": re.compile(r"[+-]?[1-9][0-9]{0,2}((,[0-9]{3})+(\.[0-9]+)?|(\.[0-9]{3})+,[0-9]+)"),
+    "thousands separators": re.compile(
+        r"[+-]?[1-9][0-9]{0,2}((,[0-9]{3})+(\.[0-9]+)?|(\.[0-9]{3})+,[0-9]+|([\s'\u2019][0-9]{3})+([.,][0-9]+)?)"
+    ),
     "a decimal comma": re.compile(r"[+-]?[0-9]*,[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE),
     "a per cent sign": re.compile(r"[+-]?[0-9]*[.,]?[0-9]+\s?%"),
     "a minus sign that is none of ASCII": re.compile(
         "[\u2212\u2012\u2013\ufe63\uff0d][0-9]*[.,]?[0-9]+(e[+-]?[0-9]+)?"
     ),
 }
+# Numbers to whoever reads them, and classes to a program.
+_PLAIN = r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]+)?"
+_UNIT = r"[^\W\d_]{1,6}([/.^*-]?[^\W_]{1,4}){0,2}(-?[0-9])?"
+_NUMBERS_AND_MORE: Mapping[str, re.Pattern[str]] = {
+    "a number with a unit": re.compile(rf"{_PLAIN}\s+{_UNIT}|[+-]?[0-9]+[.,][0-9]+{_UNIT}", re.IGNORECASE),
+    "a limit and no number": re.compile(rf"[<>~\u2264\u2265\u2248]=?\s*{_PLAIN}(\s*{_UNIT})?", re.IGNORECASE),
+    "a number with its error": re.compile(rf"{_PLAIN}\s*((\u00b1|\+/?-)\s*{_PLAIN}|\({_PLAIN}\))", re.IGNORECASE),
+    "a range and no number": re.compile(rf"{_PLAIN}\s*(-|\u2013|\.\.|to)\s*{_PLAIN}", re.IGNORECASE),
+    "a number behind an apostrophe": re.compile(rf"['\u2019]{_PLAIN}", re.IGNORECASE),
+    "a date": re.compile(r"[0-9]{4}([-/.])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\2[0-9]{4}"),
+}
+# Secondary structure as DSSP writes it, with blanks for what has none.
+_DSSP_WITH_BLANKS = re.compile(r"(?=.*\s)[HBEGITSPC\s]+")
 # In lower case: what spreadsheets, pandas, R and people write where they know nothing.
 _STAND_INS = frozenset(
     "na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100 "
@@ -68,6 +83,24 @@ def unusual_number(text: str) -> str | None:
     ('a decimal comma', 'thousands separators', 'a per cent sign', None)
     """
     return next((name for name, pattern in _UNUSUAL_NUMBERS.items() if pattern.fullmatch(text)), None)
+
+
+def number_and_more(text: str) -> str | None:
+    """Name what a label is that holds a number and more; None for other labels.
+
+    >>> number_and_more("5.2 nM"), number_and_more(">100"), number_and_more("1.1.1.1"), number_and_more("1AKI")
+    ('a number with a unit', 'a limit and no number', None, None)
+    """
+    return next((name for name, pattern in _NUMBERS_AND_MORE.items() if pattern.fullmatch(text)), None)
+
+
+def is_blank_coil(text: str) -> bool:
+    """Tell whether a label is a secondary structure of DSSP in which blanks stand for residues without any.
+
+    >>> is_blank_coil("HHH  EE"), is_blank_coil("HHHCCEE")
+    (True, False)
+    """
+    return _DSSP_WITH_BLANKS.fullmatch(text) is not None
 
 
 def is_stand_in(text: str) -> bool:

@@ -1,7 +1,7 @@
 """The labels of a table as numbers: classes, several labels, or values, of proteins or of their residues."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Literal, NoReturn
@@ -14,12 +14,15 @@ from protembed.data.label_cells import (
     UNLABELLED_ENTRIES,
     class_order,
     divide_names,
+    is_blank_coil,
     is_stand_in,
+    looks_like_number,
+    number_and_more,
     read_number,
     residue_entries,
     unusual_number,
 )
-from protembed.data.label_column import SEVERAL
+from protembed.data.label_column import SEVERAL, SHARE_ALIKE
 from protembed.data.labels import LabelledProtein, LabelTable, Split
 from protembed.errors import TableError
 
@@ -133,8 +136,7 @@ def _class_names(table: LabelTable, task: Task, *, allows_rare: bool) -> tuple[s
         found = f"all training labels are {next(iter(known), '')!r}"
         raise TableError(table.path, found, "a task needs at least two classes")
     if task.name == "classification" and len(known) > max(fewest, len(train) / 2) and not allows_rare:
-        found = f"{len(train)} training proteins have {len(known)} different labels, such as {min(known)[:40]!r}"
-        raise TableError(table.path, found, _ADVICE_ON_MANY_CLASSES)
+        raise _many_classes_error(table.path, len(train), known)
     for split, part in table.parts.items():
         for protein in part:
             if unseen := classes_in(protein, task) - known:
@@ -143,6 +145,21 @@ def _class_names(table: LabelTable, task: Task, *, allows_rare: bool) -> tuple[s
                 )
                 raise TableError(table.path, found, "add some there, or remove it", line=protein.line)
     return tuple(sorted(known, key=class_order))
+
+
+def _many_classes_error(path: str, num_proteins: int, names: Collection[str]) -> TableError:
+    """Make the error about classes of nearly one protein each, and say so where they seem to be something else."""
+    found = f"{num_proteins} training proteins have {len(names)} different labels, such as"
+    numbers = {name: kind for name in sorted(names) if (kind := number_and_more(name))}
+    if numbers and len(numbers) + sum(map(looks_like_number, names)) >= SHARE_ALIKE * len(names):
+        example = next(iter(numbers))
+        found, advice = f"{found} {example[:40]!r}, {numbers[example]}", "write plain numbers if they are values, "
+    elif sum(map(is_blank_coil, names)) >= SHARE_ALIKE * len(names):
+        found += f" {min(names)[:40]!r}, which seems to be a secondary structure with blanks"
+        advice = "write a letter such as C for each residue without any, "
+    else:
+        found, advice = f"{found} {min(names)[:40]!r}", ""
+    return TableError(path, found, advice + _ADVICE_ON_MANY_CLASSES)
 
 
 def _refuse_unlabelled(table: LabelTable, task: Task) -> None:
@@ -176,6 +193,8 @@ def _no_number(text: str) -> str:
     """Say why a label is no value."""
     if kind := unusual_number(text):
         return f"a number with {kind}"
+    if kind := number_and_more(text):
+        return kind
     return "which seems to stand for a missing one" if is_stand_in(text) else "which is no finite number up to 1e18"
 
 

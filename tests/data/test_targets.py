@@ -319,12 +319,49 @@ def test_a_class_for_each_protein_is_learned_where_the_user_named_the_task():
         ("0,5", "a number with a decimal comma"),
         ("45%", "a number with a per cent sign"),
         ("#N/A", "which seems to stand for a missing one"),
+        (">100", "a limit and no number"),
+        ("5.2 nM", "a number with a unit"),
         ("1_000", "which is no finite number up to 1e18"),
     ],
 )
 def test_what_keeps_a_label_from_being_a_value_is_named(refused, label, why):
     with refused(f"row '2' has the label {label!r}, {why}; correct it, or pass --task classification", line=3):
         targets_of(table("1.5", label, "2.5", "3.5"), "regression")
+
+
+@pytest.mark.parametrize(
+    ("labels", "example", "what"),
+    [
+        (["5.25 nM", "1.5 nM", "10 nM", "0.1 \u00b5M"], "0.1 \u00b5M", "a number with a unit"),
+        (["1.5kcal/mol", "2.5kcal/mol", "3"], "1.5kcal/mol", "a number with a unit"),
+        ([">100", "<0.1", "~3", "\u2265 5", ">100 nM"], "<0.1", "a limit and no number"),
+        (["1.5", "2.5", ">10"], ">10", "a limit and no number"),
+        (["0.5\u00b10.1", "0.5 +/- 0.2", "0.5 (0.1)"], "0.5 (0.1)", "a number with its error"),
+        (["3-5", "6-8", "1..2"], "1..2", "a range and no number"),
+        (["'0.5", "'1.5", "'2"], "'0.5", "a number behind an apostrophe"),
+        (["2021-03-01", "1.3.2021", "03/01/2021"], "03/01/2021", "a date"),
+    ],
+)
+def test_labels_that_hold_a_number_and_more_are_named(refused, labels, example, what):
+    message = f"different labels, such as {example!r}, {what}; write plain numbers if they are values, or pass --task"
+
+    with refused(f"{message.replace('or pass', 'pass')} classification if they are classes nonetheless"):
+        targets_of(table(*labels, *labels[:2]), "classification")
+
+
+@pytest.mark.parametrize(
+    "labels", [["1.1.1.1", "1.1.1.2", "2.7.1.-"], ["1AKI", "1A8O", "1EJG"], ["P1 kinase", "2 x", "x"]]
+)
+def test_codes_that_begin_with_a_digit_are_no_numbers(labels):
+    with pytest.raises(TableError, match=f"3 different labels, such as '{min(labels)}'; pass --task classification"):
+        targets_of(table(*labels, *labels))
+
+
+def test_a_secondary_structure_with_blanks_is_named(refused):
+    found = "different labels, such as 'EE TT EE', which seems to be a secondary structure with blanks"
+
+    with refused(f"{found}; write a letter such as C for each residue without any"):
+        targets_of(table("HHH  HHH", "EE TT EE", "HH HH", "T T", "H"), "classification")
 
 
 def test_a_mistake_among_values_does_not_make_them_classes(refused):
@@ -343,7 +380,8 @@ def test_a_mistake_among_values_of_residues_does_not_make_them_classes(refused):
 
 # Whatever the labels
 
-NAMES = st.text("abcxyzGO:0123456789-", min_size=1, max_size=6)
+# Without the one other name that the number 0 has.
+NAMES = st.text("abcxyzGO:0123456789-", min_size=1, max_size=6).filter(lambda name: name != "-0")
 VALUES = st.floats(-1e17, 1e17, allow_nan=False)
 
 
