@@ -3,10 +3,12 @@
 import csv
 import io
 import re
+import string
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import BinaryIO
 
 from protembed.data.foreign_formats import foreign_format
@@ -18,6 +20,8 @@ _LONGEST_CELL = 10_000_000
 COMMENT = "# "
 # What `surrogateescape` makes of bytes that are no UTF-8.
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
+# Byte-order marks that stand elsewhere, and spaces without width.
+_INVISIBLE = "\ufeff\u200b"
 _BETWEEN_WORDS = re.compile(r"[\s_.-]+")
 # Excel's first line, which says what divides the columns of those that follow.
 _DIVIDER_OF_EXCEL = re.compile(r'"?sep=.?"?[\r\n]*')
@@ -83,9 +87,9 @@ def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
             advice = "give a CSV or TSV table with a header"
             raise TableError(path, "the first line is empty", advice, line=num_comments + 1)
         delimiter = "\t" if "\t" in header_line else ","
-        header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter))]
+        header, num_lines = _read_header(header_line, lines, delimiter, path, num_comments + 1)
         _refuse_foreign_header(header, header_line, path, num_comments + 1)
-        rows = _read_rows(lines, delimiter, path, list(header), num_comments + 1)
+        rows = _read_rows(lines, delimiter, path, list(header), num_comments + num_lines)
         if header[-2:] == ["", ""]:  # Excel's, of columns that were emptied
             while len(header) > 1 and not header[-1]:
                 header.pop()
@@ -93,6 +97,21 @@ def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
         yield Table(header=header, rows=rows)
     finally:
         text.detach()
+
+
+def _read_header(first_line: str, lines: Iterator[str], delimiter: str, path: str, line: int) -> tuple[list[str], int]:
+    """Read the names of the columns, and count the lines that they take: a name in quotes may have several in CSV."""
+    reader = csv.reader([first_line] if delimiter == "\t" else chain([first_line], lines), delimiter=delimiter)
+    try:
+        return [_visible(name) for name in next(reader)], reader.line_num
+    except csv.Error as error:
+        advice = "look for a quotation mark that is not closed"
+        raise TableError(path, f"this is no readable header ({error})", advice, line=line) from error
+
+
+def _visible(name: str) -> str:
+    """Take spaces and invisible characters, such as a second byte-order mark, from both ends of a name."""
+    return name.strip(string.whitespace + _INVISIBLE).strip()
 
 
 def _refuse_foreign_header(header: Sequence[str], header_line: str, path: str, line: int) -> None:
@@ -226,5 +245,5 @@ def _refuse_unfit(row: Row, header: Sequence[str], path: str) -> None:
         if row.number == 1 and len(row.cells) == len(header) + 1:
             advice += ", or name all columns in the header; R leaves row names out by row.names = FALSE"
         raise TableError(path, found, advice, line=row.line)
-    if row.cells == header:
+    if _visible(row.cells[0]) == header[0] and row.cells[1:] == header[1:]:
         raise TableError(path, "this row repeats the header", "remove it", line=row.line)

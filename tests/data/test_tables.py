@@ -120,6 +120,24 @@ def test_the_header_of_a_table_that_was_appended_is_refused_with_its_line():
         read("id,label,,\n1,x,,\nid,label,,\n")
 
 
+def test_a_header_may_have_several_lines_and_invisible_characters():
+    assert read('a,"b\n(nM)"\n1,2\n3\n'.replace("3\n", "3,4\n")) == (
+        ["a", "b\n(nM)"],
+        [(1, 3, ["1", "2"]), (2, 4, ["3", "4"])],
+    )
+    assert read("\ufeff\ufeffa,\u200b b \n1,2\n") == (["a", "b"], [(1, 2, ["1", "2"])])
+
+    with pytest.raises(TableError, match="line 3: this row repeats the header"):
+        read("a,b\n1,2\n\ufeffa,b\n")
+    with pytest.raises(TableError, match="line 4: this row has 1 cells, the header 2"):
+        read('a,"b\nc"\n1,2\n3\n')
+
+
+def test_a_quotation_mark_that_is_never_closed_in_a_header_is_refused():
+    with pytest.raises(TableError, match="line 1: this is no readable header .*quotation mark that is not closed"):
+        read('a,"b\n' + "1,2\n" * 3_000_000)
+
+
 def test_a_nul_is_refused_with_its_line_and_place():
     with pytest.raises(TableError, match="line 1003: character 4 of this line is NUL, .* the file is damaged"):
         read("a,b\n" + "1,2\n" * 1001 + "3,x\0y\n4,5\n")
