@@ -214,8 +214,19 @@ def _doubts(column: Column, task: Task, spelled: Sequence[str]) -> Iterator[str]
         label = next(label for label in column.known if len(divide_names(label, divider)) > 1)
         found = f"labels such as {label[:_MAX_LETTERS]!r} look like several labels divided by {divider!r}"
         yield f"{found}: if they are, pass --label-separator {divider!r}"
+    if task.answer == "labels":
+        yield from _doubts_about_dividers(spelled)
     if task.answer == "labels" and column.lists and all(label and SEVERAL not in label for label in spelled):
         yield "each protein has exactly one label: if these are classes, write the name of its class in each row"
+
+
+def _doubts_about_dividers(spelled: Sequence[str]) -> Iterator[str]:
+    """Name a second divider, of which the parts are labels of their own elsewhere."""
+    names = sorted({name for label in spelled for name in divide_names(label, SEVERAL)})
+    if divider := find_divider(names):
+        name = next(name for name in names if len(divide_names(name, divider)) > 1)
+        found = f"labels such as {name[:_MAX_LETTERS]!r} look like several labels divided by {divider!r}"
+        yield f"{found}, and others are divided otherwise: if they are, divide all by ';'"
 
 
 def _doubts_about_values(column: Column, task: Task) -> Iterator[str]:

@@ -312,6 +312,14 @@ def test_several_labels_are_spelled_as_in_predictions_whatever_is_around_their_d
     assert spelled(infer("GO:2; GO:1", "GO:1;", "GO:2;GO:1", "")) == ["GO:1;GO:2", "GO:1", "GO:2;GO:1", ""]
 
 
+def test_a_second_divider_is_warned_of():
+    assert infer("a;b", "a,b", "a", "b").warnings == [
+        "labels such as 'a,b' look like several labels divided by ',', and others are divided otherwise: "
+        "if they are, divide all by ';'"
+    ]
+    assert infer("a;b", "Kinase, serine", "Kinase, tyrosine;a", "b").warnings == []
+
+
 # What is said
 
 
