@@ -12,6 +12,8 @@ from protembed.errors import TableError
 SEVERAL = ";"
 # Where so many of the labels are alike, as long as their sequences or numbers, the others are mistakes.
 SHARE_ALIKE = 0.9
+# Lists that miss the number of residues by so little are labels of residues with a mistake.
+MAX_MISFIT = 2
 # Shorter proteins say nothing: `1.5` is as long as MKT.
 MIN_RESIDUES = 5
 
@@ -19,8 +21,6 @@ MIN_RESIDUES = 5
 _MAX_PEPTIDE_RESIDUES = 50
 # A float holds every whole number of so many digits.
 _MAX_DIGITS = 15
-# Lists that miss the number of residues by so little are labels of residues with a mistake.
-_MAX_MISFIT = 2
 _POINT_OR_EXPONENT = re.compile("[.eE]")
 # Dividers that are recognised, and those that are only warned of.
 RECOGNISED, _SUSPECTED = ("|", ","), ("/", "&", "+", "\n")
@@ -165,7 +165,7 @@ def are_positions(column: Column) -> bool:
     if not all(label in column.lists or re.search("[;,|]", label) for label in column.labels):
         return False
     num_residues = {len(protein.sequence) for protein in column.proteins}
-    if len(num_residues) == 1 and abs(num_residues.pop() - lengths.pop()) <= _MAX_MISFIT:
+    if len(num_residues) == 1 and abs(num_residues.pop() - lengths.pop()) <= MAX_MISFIT:
         return False
     if all(len(set(row)) == len(row) for row in rows):
         found = f"has the label {column.labels[0]!r}, which may be the labels 0 and 1, or one of two positions"

@@ -22,7 +22,7 @@ from protembed.data.label_cells import (
     residue_entries,
     unusual_number,
 )
-from protembed.data.label_column import SEVERAL, SHARE_ALIKE
+from protembed.data.label_column import MAX_MISFIT, SEVERAL, SHARE_ALIKE
 from protembed.data.labels import LabelledProtein, LabelTable, Split
 from protembed.errors import TableError
 
@@ -32,6 +32,7 @@ UNKNOWN_CLASS = -1
 # How little of a value float32 can tell from another; and from zero.
 _LEAST_SPREAD, _SMALLEST_SPREAD = 1e-5, 1e-30
 
+_MAX_LETTERS = 40  # of a label, in messages
 _ADVICE_ON_MANY_CLASSES = (
     "pass --task classification if they are classes nonetheless, --task residue-classification if they label residues, "
     "or name another column by --target"
@@ -136,7 +137,7 @@ def _class_names(table: LabelTable, task: Task, *, allows_rare: bool) -> tuple[s
         found = f"all training labels are {next(iter(known), '')!r}"
         raise TableError(table.path, found, "a task needs at least two classes")
     if task.name == "classification" and len(known) > max(fewest, len(train) / 2) and not allows_rare:
-        raise _many_classes_error(table.path, len(train), known)
+        raise _many_classes_error(table.path, train, known)
     for split, part in table.parts.items():
         for protein in part:
             if unseen := classes_in(protein, task) - known:
@@ -147,19 +148,25 @@ def _class_names(table: LabelTable, task: Task, *, allows_rare: bool) -> tuple[s
     return tuple(sorted(known, key=class_order))
 
 
-def _many_classes_error(path: str, num_proteins: int, names: Collection[str]) -> TableError:
+def _many_classes_error(path: str, train: Sequence[LabelledProtein], names: Collection[str]) -> TableError:
     """Make the error about classes of nearly one protein each, and say so where they seem to be something else."""
-    found = f"{num_proteins} training proteins have {len(names)} different labels, such as"
+    example, seems, advice = min(names), "", ""
     numbers = {name: kind for name in sorted(names) if (kind := number_and_more(name))}
     if numbers and len(numbers) + sum(map(looks_like_number, names)) >= SHARE_ALIKE * len(names):
-        example = next(iter(numbers))
-        found, advice = f"{found} {example[:40]!r}, {numbers[example]}", "write plain numbers if they are values, "
+        example, seems = next(iter(numbers.items()))
+        advice = "write plain numbers if they are values, "
     elif sum(map(is_blank_coil, names)) >= SHARE_ALIKE * len(names):
-        found += f" {min(names)[:40]!r}, which seems to be a secondary structure with blanks"
-        advice = "write a letter such as C for each residue without any, "
-    else:
-        found, advice = f"{found} {min(names)[:40]!r}", ""
-    return TableError(path, found, advice + _ADVICE_ON_MANY_CLASSES)
+        seems, advice = "a secondary structure with blanks", "write a letter such as C for each residue without any, "
+    elif sum(map(_misses_length, train)) >= SHARE_ALIKE * len(train):
+        protein = min(train, key=lambda protein: protein.label)
+        seems = f"which has {len(residue_entries(protein.label))} entries for {len(protein.sequence)} residues"
+    found = f"{len(train)} training proteins have {len(names)} different labels, such as {example[:_MAX_LETTERS]!r}"
+    return TableError(path, found + (f", {seems}" if seems else ""), advice + _ADVICE_ON_MANY_CLASSES)
+
+
+def _misses_length(protein: LabelledProtein) -> bool:
+    """Tell whether a label has a few entries more or less than residues, as where one of the two has a stop."""
+    return 0 < abs(len(residue_entries(protein.label)) - len(protein.sequence)) <= MAX_MISFIT
 
 
 def _refuse_unlabelled(table: LabelTable, task: Task) -> None:

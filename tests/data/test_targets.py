@@ -358,10 +358,18 @@ def test_codes_that_begin_with_a_digit_are_no_numbers(labels):
 
 
 def test_a_secondary_structure_with_blanks_is_named(refused):
-    found = "different labels, such as 'EE TT EE', which seems to be a secondary structure with blanks"
+    found = "different labels, such as 'EE TT EE', a secondary structure with blanks"
 
     with refused(f"{found}; write a letter such as C for each residue without any"):
         targets_of(table("HHH  HHH", "EE TT EE", "HH HH", "T T", "H"), "classification")
+
+
+def test_residue_labels_that_all_miss_the_length_are_named(refused):
+    sequences = ["MKTAYIAK", "MAYWPQRK", "MCCDEFGH", "MLLKRSTV", "MKTAYIAW"]
+    labels = ["HHHHHEEE*", "HHHEEEEE*", "EEEEEEHH*", "EHEHEHEH*", "HHHHHHHH*"]
+
+    with refused("3 different labels, such as 'EEEEEEHH*', which has 9 entries for 8 residues; pass --task"):
+        targets_of(table(*labels, sequences=sequences), "classification")
 
 
 def test_a_mistake_among_values_does_not_make_them_classes(refused):
