@@ -14,6 +14,10 @@ _COLUMNS = ("protein", "position", "label")
 _POSITION = re.compile("[1-9][0-9]{0,8}")
 
 
+# What pandas and spreadsheets write for a missing cell. `NA` is sodium too, and may be bound.
+_MISSING = ("nan", "NaN", "<NA>", "None", "null", "NULL", "N/A", "#N/A")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """One residue and what is known of it.
@@ -71,7 +75,7 @@ def _find_columns(header: Sequence[str], name: str) -> dict[str, int]:
 def _read_site(row: Row, places: Mapping[str, int], name: str) -> Site:
     cells = {column: row.cells[place] for column, place in places.items()}
     for column, cell in cells.items():
-        if not cell:
+        if not cell or cell in _MISSING:
             raise TableError(name, f"this row has no {column}", "complete or remove it", line=row.line)
     position = cells["position"]
     if not _POSITION.fullmatch(position):

@@ -58,6 +58,10 @@ def test_a_site_may_have_many_labels_and_a_repeated_row_stays_repeated(sites):
     assert [site.label for site in read] == ["a", "b", "a"]
 
 
+def test_sodium_is_no_missing_label(sites):
+    assert [site.label for site in sites("protein,position,label\nP1,1,NA\nP1,1,Na\n")] == ["NA", "Na"]
+
+
 REFUSED = {
     "no header": ("P1\t12\tbinding\n", "line 1: the header has no columns named 'protein'"),
     "no label": ("protein,position\nP1,12\n", "line 1: the header has no columns named 'label'"),
@@ -68,6 +72,8 @@ REFUSED = {
     "empty protein": (SMALL + "\t1\tx\n", "line 4: this row has no protein"),
     "empty position": (SMALL + "P3\t\tx\n", "line 4: this row has no position"),
     "empty label": (SMALL + "P3\t1\t \n", "line 4: this row has no label"),
+    "label of pandas": (SMALL + "P3\t1\tnan\n", "line 4: this row has no label"),
+    "protein of a spreadsheet": (SMALL + "#N/A\t1\tx\n", "line 4: this row has no protein"),
     "position zero": (SMALL + "P3\t0\tx\n", "line 4: the position '0' is no residue's number"),
     "negative position": (SMALL + "P3\t-4\tx\n", "line 4: the position '-4'"),
     "broken position": (SMALL + "P3\t4.0\tx\n", "line 4: the position '4.0'"),
