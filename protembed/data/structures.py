@@ -32,6 +32,9 @@ MIN_IDENTITY = 0.9
 # Where more than half of a protein is unseen, most pairs that a model ranks first could be neither right nor wrong.
 MIN_COVERAGE = 0.5
 
+# Atoms that stand for neighbouring residues are 4 to 7 Å apart; in nm they would seem to be less than this.
+_SHORTEST_STEP = 1.0
+
 # A partial match of so few residues may be one of chance.
 _FEWEST_IN_COMMON = 30
 
@@ -136,7 +139,7 @@ def read_chains(path: Path) -> list[Chain]:
     Raises:
         InputNotFoundError: the file cannot be opened.
         FormatError: the archive is damaged.
-        StructureError: the file is neither PDB nor mmCIF, is damaged, or has no protein.
+        StructureError: the file is neither PDB nor mmCIF, is damaged, has no protein, or is not in Å.
     """
     with open_input(path) as stream:
         text = stream.read().decode("utf-8-sig", errors="replace")
@@ -149,9 +152,19 @@ def read_chains(path: Path) -> list[Chain]:
         readers[atom.chain].add(atom)
     structure = "stdin" if path == STANDARD_STREAM else _SUFFIXES.sub("", path.name) or path.name
     proteins = [chain for key, reader in readers.items() for chain in _chains_of(key, structure, reader.residues)]
-    if proteins:
-        return proteins
-    raise StructureError(name, "none of its chains is a protein", STRUCTURE_ADVICE)
+    if not proteins:
+        raise StructureError(name, "none of its chains is a protein", STRUCTURE_ADVICE)
+    _refuse_other_units(proteins, name)
+    return proteins
+
+
+def _refuse_other_units(chains: Sequence[Chain], name: str) -> None:
+    """Refuse coordinates in nm, in which all residues would be in contact."""
+    steps = np.concatenate([np.linalg.norm(np.diff(chain.coordinates, axis=0), axis=1) for chain in chains])
+    known = steps[np.isfinite(steps)]
+    if len(known) and (step := float(np.median(known))) < _SHORTEST_STEP:
+        found = f"residues that follow one another lie {step:.2g} Å apart, and in proteins 4 to 7"
+        raise StructureError(name, found, "write the coordinates in Å; nm are ten times as long")
 
 
 def read_structures(paths: Iterable[Path]) -> tuple[list[Chain], list[str]]:

@@ -474,6 +474,17 @@ def test_residues_without_coordinates_have_no_place_and_are_not_covered(chains, 
     assert np.isnan(distances(match)[4:12]).all()
 
 
+def test_coordinates_in_nm_are_refused(read):
+    def scaled(line):
+        places = "".join(f"{float(line[start : start + 8]) / 10:8.3f}" for start in (30, 38, 46))
+        return line[:30] + places + line[54:]
+
+    text = "\n".join(scaled(line) for line in real_text().splitlines() if line.startswith("ATOM"))
+
+    with pytest.raises(StructureError, match=r"lie 0\.5\d Å apart, and in proteins 4 to 7; write the coordinates in Å"):
+        read(text)
+
+
 def test_one_atom_at_the_origin_stays_where_it_is(chains):
     (chain,) = chains(protein("MK", x=0)[:3] + [Atom("CB", "MET", 1, (0, 0, 0))] + protein("K", first=2, x=3.7))
 
