@@ -15,6 +15,8 @@ marks and the order of the rows change nothing.
  6   nearly all are numbers, some with a decimal comma, thousands       refused: more than one reading is possible
      separators, a per cent sign or a minus sign that is none of ASCII
  7   nearly all are numbers; some have a fraction, or over 20 differ    regression; with a warning where they recur
+                                                                        (refused: ones and zeros, no more of them than
+                                                                        residues)
  8   nearly all are numbers                                             classification
  9   cells divided by `|` or `,`, and half of the parts that stand      several labels
      behind a divider also begin a cell
@@ -121,6 +123,7 @@ def _choose(column: Column, choice: TaskChoice, separator: str | None) -> Task:
         _refuse_doubtful_lists(column, SEVERAL)
         return TASKS["multilabel"]
     if _are_values(column, column.known):
+        _refuse_lost_zeros(column)
         return TASKS["regression"]
     divider = None if are_numbers(column.known) else find_divider(column.known)
     if divider is not None:
@@ -181,6 +184,20 @@ def _are_values(column: Column, labels: Sequence[str]) -> bool:
     if not are_numbers(labels):
         return False
     return len(numbers) > _MAX_NUMBERED_CLASSES or not all(value.is_integer() for value in numbers)
+
+
+def _refuse_lost_zeros(column: Column) -> None:
+    """Refuse labels of residues, ones and zeros, that a spreadsheet or pandas read as numbers."""
+    are_flags = all(set(label) <= set("01") for label in column.labels)
+    if not are_flags or any(len(protein.label) > len(protein.sequence) for protein in column.proteins):
+        return
+    for protein in column.proteins:
+        if 0 < len(protein.label) < len(protein.sequence):
+            found = f"has the label {protein.label[:_MAX_LETTERS]!r} for {len(protein.sequence)} residues: the zeros at"
+            found += " its beginning seem to be lost, as in all labels of ones and zeros that were read as numbers"
+            raise column.error(
+                protein.label, found, "export them as text, or pass --task regression if they are values"
+            )
 
 
 def _refuse_unusual_numbers(column: Column, unusual: dict[str, str]) -> None:

@@ -308,6 +308,17 @@ def test_numbers_in_another_spelling_are_names_where_the_user_says_so():
     assert set(spelled(infer("0,5", "1,0", choice="classification"))) == {"0,5", "1,0"}
 
 
+def test_labels_of_residues_that_lost_their_zeros_are_refused(refused):
+    flags = [f"{row * 37 % 512:09b}" for row in range(40)]
+    numbers = [str(int(label)) for label in flags]
+
+    assert infer(*flags, length=9).task.name == "residue-classification"
+    with refused("row 'p0' has the label '0' for 9 residues: the zeros at its beginning seem to be lost", line=2):
+        infer(*numbers, length=9)
+    assert infer(*numbers, length=9, choice="regression").task.name == "regression"
+    assert infer(*numbers[1:], "2", length=9).task.name == "regression"
+
+
 def test_several_labels_are_spelled_as_in_predictions_whatever_is_around_their_dividers():
     assert spelled(infer("GO:2; GO:1", "GO:1;", "GO:2;GO:1", "")) == ["GO:1;GO:2", "GO:1", "GO:2;GO:1", ""]
 
