@@ -1,7 +1,10 @@
-"""What is given in place of FASTA, known by how it begins."""
+"""What is given in place of FASTA, known by how it begins, and in place of one-letter code, known by its case."""
 
 import codecs
+import re
 from typing import BinaryIO
+
+from Bio.Data.IUPACData import protein_letters_3to1
 
 _PEEK = 512
 _BYTES = {
@@ -24,6 +27,10 @@ _LINES = {
     "{": "JSON",
 }
 
+ONE_LETTER_ADVICE = "write one letter for each amino acid"
+_THREE_LETTERS = re.compile(rf"(?:{'|'.join(protein_letters_3to1)}){{2,}}")
+_LETTER_PAIRS = re.compile("(?:[A-Z][a-z]){5,}")
+
 
 def foreign_format(stream: BinaryIO) -> str | None:
     """Name the format of a file that is no text; None where it may be FASTA.
@@ -43,3 +50,14 @@ def foreign_format(stream: BinaryIO) -> str | None:
 def format_of_line(line: str) -> str | None:
     """Name the format of a text by its first line; None where it is not known."""
     return next((name for start, name in _LINES.items() if line.lstrip().startswith(start)), None)
+
+
+def other_notation(sequence: str) -> str | None:
+    """Name how a sequence is written whose letters are amino acids, though not one for each; None for other sequences.
+
+    >>> other_notation("MetLysThr"), other_notation("MdEvVpQpLr"), other_notation("mktMKT")
+    ('in three-letter code', 'of amino acids and letters of structure, as SaProt reads it', None)
+    """
+    if _THREE_LETTERS.fullmatch(sequence):
+        return "in three-letter code"
+    return "of amino acids and letters of structure, as SaProt reads it" if _LETTER_PAIRS.fullmatch(sequence) else None

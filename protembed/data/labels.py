@@ -18,6 +18,7 @@ from protembed.data.fasta import (
     open_records,
     read_fasta_stream,
 )
+from protembed.data.foreign_formats import ONE_LETTER_ADVICE, other_notation
 from protembed.data.header_fields import header_fields, header_warnings
 from protembed.data.label_cells import is_stand_in
 from protembed.data.tables import Row, column_names, find_column, reading_table, refuse_repeated_columns
@@ -204,6 +205,8 @@ def _read_row(
     raw = clean_sequence(row["sequence"])
     if not raw:
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
+    if notation := other_notation(row["sequence"]):
+        raise TableError(path, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=line)
     sequence = accept_sequence(raw, on_illegal, report, partial(_illegal_residue, path, line, row_id, raw))
     if sequence is None:
         return None

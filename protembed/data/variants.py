@@ -17,6 +17,7 @@ from protembed.data.fasta import (
     open_records,
     read_fasta,
 )
+from protembed.data.foreign_formats import ONE_LETTER_ADVICE, other_notation
 from protembed.data.label_cells import is_stand_in
 from protembed.data.mutations import (
     Mutations,
@@ -117,8 +118,10 @@ class VariantTable:
         with open_records(path, ReadReport()) as stream, reading_table(stream, self.path) as table:
             self.header = table.header
         refuse_repeated_columns(self.header, self.path)
+        named = {meaning: getattr(config, meaning) for meaning in _USUAL_NAMES}
+        taken = [name for name in named.values() if name is not None]
         found = {
-            meaning: find_column(self.header, self.path, meaning, usual, getattr(config, meaning))
+            meaning: find_column(self.header, self.path, meaning, usual, named[meaning], taken)
             for meaning, usual in _USUAL_NAMES.items()
         }
         self._places = {meaning: place for meaning, place in found.items() if place is not None}
@@ -199,7 +202,7 @@ class VariantTable:
         cell = self._cell(row, "sequence")
         if self._wild_types is not None:
             wild_type = self._named_wild_type(row, self._wild_types)
-            if cell and self._places["sequence"] != self._places.get("mutated_sequence"):
+            if cell and len(cell) > 1:  # one letter is the residue of the wild type, beside a column of positions
                 self._compare_wild_types(wild_type, cell, row)
             return wild_type
         if cell is None:
@@ -235,6 +238,8 @@ class VariantTable:
         raw, name = clean_sequence(cell), str(row.number)
         if not raw:
             raise TableError(self.path, f"this row has no {what}", "complete or remove it", line=row.line)
+        if notation := other_notation(cell):
+            raise TableError(self.path, f"the {what} is {notation}", ONE_LETTER_ADVICE, line=row.line)
         if is_stand_in(raw):
             found = f"the {what} is {cell!r}, which seems to stand for a missing one"
             raise UnscorableVariantError(self.path, row.line, found)

@@ -263,6 +263,15 @@ def test_a_sequence_that_stands_for_a_missing_one_is_refused_with_its_row(read, 
             read(content)
 
 
+@pytest.mark.parametrize(
+    ("sequence", "notation"),
+    [("MetLysThrAlaTyr", "in three-letter code"), ("MdEvVpQpLrVy", "of amino acids and letters of structure")],
+)
+def test_a_sequence_that_has_more_letters_than_residues_is_refused(read, refused, sequence, notation):
+    with refused(f"the sequence of row 'b' is {notation}", 3):
+        read(f"id,sequence,target\na,mktMKT,1\nb,{sequence},2\n")
+
+
 def test_short_peptides_may_be_spelled_like_a_missing_sequence(read):
     labels = read("id,sequence,target\na,MK,1.5\nb,NA,2.5\nc,NAN,3.5\nd,VY,3.5\n")
 

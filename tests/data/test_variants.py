@@ -110,6 +110,29 @@ def test_columns_of_any_name_can_be_named(read):
         read(content, mutations="d")
 
 
+@pytest.mark.parametrize("mutations", ["", "K2R"])
+def test_a_column_that_was_named_for_mutated_sequences_holds_no_wild_type(read, mutations):
+    with_wild_type = f"mutant,wild_type,sequence\n{mutations},{WILD_TYPE},{MUTATED}\n"
+
+    assert spelled(read(with_wild_type, mutated_sequence="sequence")) == [(WILD_TYPE, "K2R")]
+    assert spelled(read(with_wild_type, mutated_sequence="sequence", wild_types={"any": WILD_TYPE})) == [
+        (WILD_TYPE, "K2R")
+    ]
+    with pytest.raises(TableError, match="line 1: no wild type among 'sequence'"):
+        read(f"sequence\n{MUTATED}\n", mutated_sequence="sequence")
+
+
+def test_a_column_of_single_letters_is_no_second_wild_type(read):
+    content = "wildtype,position,mutant\nK,2,K2R\n"
+
+    assert spelled(read(content, wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
+
+
+def test_three_letter_code_is_refused(read):
+    with pytest.raises(TableError, match="line 2: the wild type is in three-letter code; write one letter for each"):
+        read("mutant,sequence\nM1A,MetLysThr\n")
+
+
 def test_the_wild_type_and_silent_mutations_are_no_mutation(read):
     variants = read(f"sequence,mutant\n{WILD_TYPE},WT\n{WILD_TYPE},p.=\n{WILD_TYPE},K2K\n{WILD_TYPE},K2K:T3A\n")
 
