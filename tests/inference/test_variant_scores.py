@@ -46,7 +46,7 @@ def mutation(wild_type, position, mutant):
 def test_the_wild_type_has_zero_wherever_it_stands(method, score, wild_type):
     one = mutation(wild_type, 2, "W")
 
-    values, _ = score(variants_of(wild_type, "", one, "", "", one, ""), method)
+    values, _ = score(variants_of(wild_type, "WT", one, "WT", "WT", one, "WT"), method)
 
     assert [value == 0 for value in values] == [True, False, True, True, False, True]
     assert values[1] == values[4]
@@ -54,7 +54,7 @@ def test_the_wild_type_has_zero_wherever_it_stands(method, score, wild_type):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_wild_types_alone_take_no_pass_at_all(method, score, wild_type):
-    assert score(variants_of(wild_type, "", ""), method) == ([0.0, 0.0], 0)
+    assert score(variants_of(wild_type, "WT", "WT"), method) == ([0.0, 0.0], 0)
     assert score([], method) == ([], 0)
 
 
@@ -88,7 +88,7 @@ def test_variants_of_several_wild_types_are_scored_as_if_alone(score, proteins):
 
 
 def test_a_pseudo_perplexity_asks_every_residue_of_every_mutated_sequence(score, wild_type):
-    variants = variants_of(wild_type, mutation(wild_type, 2, "W"), "", mutation(wild_type, 5, "W"))
+    variants = variants_of(wild_type, mutation(wild_type, 2, "W"), "WT", mutation(wild_type, 5, "W"))
 
     assert score(variants, "pseudo-perplexity")[1] == 3 * len(wild_type)
 
