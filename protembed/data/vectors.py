@@ -332,7 +332,12 @@ def read_vectors(
             return {row: np.array(embeddings[offsets[row] : offsets[row + 1]]) for row in rows}
         case "h5":
             with h5py.File(path, "r") as file:
-                return {row: file[next(name for name in names if name in file)][:] for row, names in rows.items()}
+                return {row: file[_name_in(file, names)][:] for row, names in rows.items()}
+
+
+def _name_in(file: h5py.File, names: Sequence[str]) -> str:
+    """Choose the name that a dataset has; HDF5 finds `a` under `a/.` and the root under `.`, which are no names."""
+    return next(name for name in names if _is_legal_name(name) and name in file)
 
 
 def _npz_array(path: Path, name: str) -> NDArray[Any]:

@@ -142,8 +142,16 @@ def test_hostile_identifiers_are_compared_as_they_were_written(embed, check, tmp
     fasta = tmp_path / "hostile.fasta"
     fasta.write_text(">=cmd() \x1b[2J\nMKT\n>../../x é\nMKV\n>-1 \u202eevil\nMKL\n>'\" \u2028q\nMKA\n")
 
-    for name in ("emb.npy", "emb.tsv", "emb.npz"):
+    for name in ("emb.npy", "emb.tsv", "emb.npz", "emb.h5"):
         assert check(embed(name, fasta=fasta), fasta=fasta).num_proteins == 4
+
+
+@pytest.mark.parametrize("per_residue", [False, True])
+def test_identifiers_that_name_groups_in_hdf5_are_found_by_their_hash(embed, check, tmp_path, per_residue):
+    fasta = tmp_path / "groups.fasta"
+    fasta.write_text(">.\nMKT\n>..\nMKV\n>a\nMKL\n>a/.\nMKA\n>a/b\nMKC\n>/\nMKD\n")
+
+    assert check(embed("emb.h5", fasta=fasta, per_residue=per_residue), fasta=fasta).num_recomputed == 6
 
 
 def test_the_input_may_come_from_stdin_or_an_archive(embed, check, give_stdin, proteins_fasta, tmp_path):
