@@ -94,7 +94,7 @@ class RecordError(DataError):
 _TAKE_GAPS_OUT = "take the gaps out (`seqkit seq -g` does), or pass --on-illegal skip (leave the record out)"
 _CHAINS = "a record of several chains: give each chain a record of its own, or pass --on-illegal skip (leave it out)"
 _ADVICE_ON_LETTERS = {
-    ">": "put every header on a line of its own",
+    ">": "put every header on a line of its own, with nothing before its '>'",
     "\0": "the file is binary or damaged, fetch or make it again",
     "-": f"this is an alignment: {_TAKE_GAPS_OUT}",
     ".": f"this is an alignment, or the dot stands for a stop codon: {_TAKE_GAPS_OUT}",

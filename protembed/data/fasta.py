@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
+from Bio.Data.IUPACData import protein_letters_1to3_extended
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
@@ -44,6 +45,12 @@ _UPPER_CASE = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
 # Shorter than this, a peptide may well consist of A, C, G and T only.
 _NUCLEOTIDE_MIN_RESIDUES = 12
+
+# All letters of the codes are residues too, so nothing else tells `MetLysThrAla` from a protein. Four codes in a row
+# and no other letter are no chance: one protein of twelve residues in 10^10 would look so.
+_THREE_LETTER_CODES = re.compile(f"(?:{'|'.join(protein_letters_1to3_extended.values()).upper()}){{4,}}")
+# `cat` leaves the byte-order mark of each file before its first header.
+_MARKED_HEADER = "\ufeff>"
 
 _GIVE_FASTA = "give a FASTA file, whose records begin with '>'"
 # The codes of NBRF/PIR for what a record holds.
@@ -94,6 +101,7 @@ class ReadReport:
         num_masked: illegal characters read as X under `--on-illegal mask`.
         num_truncated: records that were cut off at the model's window, under `--long truncate`.
         num_nucleotide_like: records of 12 and more residues that consist of A, C, G, T, U and N only.
+        num_three_letter: Records that consist of three-letter codes, as in `MetLysThrAla`.
         nonstandard: how often each of X, B, Z, U, O and J (read as X) was met.
         refused: the records left out on request.
     """
@@ -104,6 +112,7 @@ class ReadReport:
     num_masked: int = 0
     num_truncated: int = 0
     num_nucleotide_like: int = 0
+    num_three_letter: int = 0
     nonstandard: Counter[str] = field(default_factory=Counter)
     refused: list[RefusedRecord] = field(default_factory=list)
 
@@ -130,6 +139,11 @@ class ReadReport:
             found.append(f"{count(len(self.refused), 'record')} left out, the first: {first.id!r} ({first.reason})")
         if self.num_nucleotide_like > self.num_records / 2:
             found.append("most sequences look like nucleotides; protembed reads them as proteins")
+        if self.num_three_letter:
+            found.append(
+                f"three-letter codes (as in MetLysThr) are read as residues letter by letter in "
+                f"{count(self.num_three_letter, 'record')}: write proteins in one-letter code"
+            )
         return found
 
 
@@ -139,7 +153,7 @@ def read_fasta(
     r"""Read proteins one by one, in order, without holding a file in memory.
 
     Plain, gzip, bzip2 and xz files are told apart by content; `-` is stdin. Lower case is upper-cased, a trailing `*`
-    or `.` dropped; CRLF, CR, a byte-order mark, blank lines and white space within sequence lines are harmless. Bytes
+    or `.` dropped; CRLF, CR, byte-order marks, blank lines and white space within sequence lines are harmless. Bytes
     of a header that are no UTF-8 are escaped, as in `prot\xe9ine`.
 
     Args:
@@ -306,6 +320,8 @@ def _count_letters(sequence: str, report: ReadReport) -> None:
             report.nonstandard[letter] += sequence.count(letter)
     if len(sequence) >= _NUCLEOTIDE_MIN_RESIDUES and _NUCLEOTIDES.fullmatch(sequence):
         report.num_nucleotide_like += 1
+    if _THREE_LETTER_CODES.fullmatch(sequence):
+        report.num_three_letter += 1
 
 
 def _without_surrogates(text: str) -> str:
@@ -351,6 +367,7 @@ class _ValidatedLines:
         # Biopython asks for an iterator twice, for the first header and for the rest; the count goes on.
         for line in self._text:
             self._num_lines += 1
+            line = line[1:] if line.startswith(_MARKED_HEADER) else line
             if line.startswith(">"):
                 self._places = [*self._places[-1:], _Place(self._num_lines)]
                 self._num_records += 1
@@ -362,7 +379,7 @@ class _ValidatedLines:
     def _refuse_foreign_line(self, line: str) -> None:
         if not self._places:
             foreign = format_of_line(line)
-            found = f"this is {foreign}" if foreign else f"the first line is {line.strip()[:40]!r}, not a '>' header"
+            found = f"this is {foreign}" if foreign else f"the first line is {line.rstrip()[:40]!r}, not a '>' header"
             raise FormatError(self._name, found, _GIVE_FASTA, line=self._num_lines)
         if line.startswith((";", "#")):
             raise FormatError(

@@ -10,10 +10,26 @@ _PEEK = 512
 _BYTES = {
     b"PK\x03\x04": "a zip archive",
     b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"\x04\x22\x4d\x18": "an lz4 archive",
     b"7z\xbc\xaf": "a 7z archive",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
+    b"Rar!": "a RAR archive",
+    b"\x1f\x9d": "an archive of compress (.Z)",
+    b"]\0\0": "an archive in the old .lzma format",
+    # The first layer was taken off before these bytes are looked at.
+    b"\x1f\x8b": "a gzip archive within another archive",
+    b"BZh": "a bzip2 archive within another archive",
+    b"\xfd7zXZ\0": "an xz archive within another archive",
+    b"%PDF": "PDF",
+    b"{\\rtf": "RTF, the text of a word processor",
+    codecs.BOM_UTF32_LE: "UTF-32 text",
+    codecs.BOM_UTF32_BE: "UTF-32 text",
+    codecs.BOM_UTF16_LE: "UTF-16 text",
+    codecs.BOM_UTF16_BE: "UTF-16 text",
 }
+# Each block of a tar archive begins with 512 bytes about a file, of which these stand at 257.
+_TAR, _TAR_OFFSET = b"ustar", 257
+# UTF-16 without a byte-order mark: the header's `>` and one more letter, in either order of bytes.
+_UTF16 = re.compile(rb">\0[^\0]\0|\0>\0[^\0]", re.DOTALL)
 _LINES = {
     "@": "FASTQ, SAM, or another format whose lines begin with '@'",
     ";": "the old FASTA dialect with ';' lines",
@@ -23,8 +39,13 @@ _LINES = {
     "CLUSTAL": "a Clustal alignment",
     "HEADER": "a PDB file",
     "data_": "an mmCIF file",
+    "##gff": "GFF",
+    "#NEXUS": "a NEXUS alignment",
+    "!!AA": "a GCG alignment",
     "<": "HTML or XML",
+    "&gt;": "text of a web page, in which each '>' became '&gt;'",
     "{": "JSON",
+    "[{": "JSON",
 }
 
 ONE_LETTER_ADVICE = "write one letter for each amino acid"
@@ -42,6 +63,10 @@ def foreign_format(stream: BinaryIO) -> str | None:
     for magic, name in _BYTES.items():
         if head.startswith(magic):
             return name
+    if head.startswith(_TAR, _TAR_OFFSET):
+        return "a tar archive"
+    if _UTF16.match(head):
+        return "UTF-16 text"
     # In what begins as FASTA does the reader meets the NUL, and knows its line and column.
     begins_as_fasta = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">")
     return "a binary file" if b"\0" in head and not begins_as_fasta else None

@@ -94,6 +94,13 @@ def test_layout_is_harmless(fasta, content):
     assert (record.id, record.description, record.sequence) == ("a", "a b c", "MKTAYW")
 
 
+@pytest.mark.promise(13)
+def test_byte_order_marks_of_files_that_were_joined_are_harmless(fasta):
+    records = read(fasta("\ufeff>a\nMKT\n\ufeff>b c\nMKV\n"))
+
+    assert [(record.id, record.sequence, record.line) for record in records] == [("a", "MKT", 1), ("b", "MKV", 3)]
+
+
 def test_j_is_read_as_x_and_all_nonstandard_residues_are_counted(fasta):
     report = ReadReport()
 
@@ -143,6 +150,22 @@ def test_nucleotides_are_warned_of():
 
     assert report.num_nucleotide_like == 2
     assert "most sequences look like nucleotides; protembed reads them as proteins" in report.warnings()
+
+
+@pytest.mark.parametrize("sequence", ["MetLysThrAla", "MET LYS THR\nALA XAA GLX", "METLYSTHRALA*"])
+def test_three_letter_codes_are_warned_of(fasta, sequence):
+    report = ReadReport()
+    read(fasta(f">a\n{sequence}\n>b\nMKTAYIAKQR\n>c\nC{sequence}\n"), report=report)
+
+    assert report.num_three_letter == 1
+    assert "write proteins in one-letter code" in report.warnings()[-1]
+
+
+def test_real_proteins_are_not_taken_for_three_letter_codes(proteins_fasta):
+    report = ReadReport()
+    read(proteins_fasta, report=report)
+
+    assert report.num_three_letter == 0
 
 
 def test_real_proteins_and_short_peptides_are_not_taken_for_nucleotides(proteins_fasta, fasta):
@@ -404,8 +427,22 @@ FOREIGN = {
     "PIR": b">P1;CRAB_ANAPL\nALPHA CRYSTALLIN B CHAIN\nMKT*\n",
     "JSON": b'{"sequence": "MKT"}\n',
     "binary": bytes(range(8)) + b">a\nMKT\n",
+    "this is JSON": b'[{"sequence": "MKT"}]',
     "UTF-16": ">a\nMKT\n".encode("utf-16"),
+    "UTF-16 text": ">a\nMKT\n".encode("utf-16-le"),
+    "UTF-16 tex": ">a\nMKT\n".encode("utf-16-be"),
+    "UTF-32": ">a\nMKT\n".encode("utf-32"),
+    "a tar archive": b"proteins.fasta".ljust(257, b"\0") + b"ustar\x0000".ljust(255, b"\0") + b">a\nMKT\n",
+    "an lz4 archive": b"\x04\x22\x4d\x18\x64\x40\xa7" + b">a\nMKT\n",
+    "compress": b"\x1f\x9d\x90\x3e\xc2\x28\x68",
+    "old .lzma": lzma.compress(b">a\nMKT\n", lzma.FORMAT_ALONE),
+    "within another archive": gzip.compress(gzip.compress(b">a\nMKT\n")),
+    "RTF": b"{\\rtf1\\ansi >a\\par MKT}",
+    "PDF": b"%PDF-1.7\n",
+    "GFF": b"##gff-version 3\n##FASTA\n>a\nMKT\n",
+    "web page": b"&gt;a\nMKT\n",
     "not a '>' header": b"MKTAYIAKQR\n>b\nMKT\n",
+    "line is '  >a', not a '>' header": b"  >a\n  MKT\n",
     "empty": b"",
     "file is empty": b"\n \n\n",
 }
