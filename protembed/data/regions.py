@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from protembed.config.region import Region
 from protembed.config.task import Task
-from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord
+from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, refuse_nothing_left
 from protembed.data.labels import LabelledProtein, Labels
 from protembed.data.targets import cut_labels
 from protembed.errors import TooShortError
+
+_ANOTHER_REGION = "choose another --region"
 
 
 def cut_records(
@@ -31,10 +33,12 @@ def cut_records(
 
     Raises:
         TooShortError: A protein ends before the region begins, and is not to be left out.
+        FormatError: All of them do, and were left out.
     """
     if region is None:
         yield from records
         return
+    is_empty = True
     for record in records:
         num_residues = len(record.sequence)
         part = region.within(num_residues)
@@ -45,8 +49,11 @@ def cut_records(
                 TooShortError(record.path, record.line, record.id, num_residues, region.first), on_illegal, report
             )
         else:
+            is_empty = False
             report.num_residues += part.stop - part.start
             yield replace(record, sequence=record.sequence[part])
+    if is_empty:
+        refuse_nothing_left(report, _ANOTHER_REGION)
 
 
 def cut_table(table: Labels, region: Region | None, task: Task, on_illegal: OnIllegal, report: ReadReport) -> Labels:
@@ -60,7 +67,7 @@ def cut_table(table: Labels, region: Region | None, task: Task, on_illegal: OnIl
         report: As for `cut_records`.
 
     Raises:
-        TooShortError: As for `cut_records`.
+        TooShortError, FormatError: As for `cut_records`.
         TableError: Labels or masks are not as many as residues.
     """
     if region is None:
@@ -76,6 +83,8 @@ def cut_table(table: Labels, region: Region | None, task: Task, on_illegal: OnIl
             kept.append(cut_labels(table.path, protein, part))
         else:
             kept.append(replace(protein, sequence=protein.sequence[part]))
+    if not kept:
+        refuse_nothing_left(report, _ANOTHER_REGION)
     return replace(table, proteins=kept)
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from protembed.config.region import Region
@@ -7,7 +9,7 @@ from protembed.data.labels import LabelledProtein, Labels, LabelTable
 from protembed.data.regions import cut_records, cut_table
 from protembed.data.selection import Selection
 from protembed.data.targets import Targets
-from protembed.errors import TableError, TooShortError
+from protembed.errors import FormatError, TableError, TooShortError
 
 CLASSES, VALUES = TASKS["residue-classification"], TASKS["residue-regression"]
 
@@ -53,6 +55,20 @@ def test_with_skip_such_a_protein_is_left_out_and_listed_and_the_next_has_its_ro
         ("b", 3, "3 residues, and --region begins at residue 4")
     ]
     assert (report.num_records, report.num_residues) == (2, 10)
+
+
+def test_a_region_that_leaves_nothing_is_an_error_whatever_is_read(fasta):
+    message = r"x.fasta: every record was left out, the first, 'a', in line 1: .* residue 11; choose another --region$"
+    selection = Selection(on_illegal="skip", long="skip", window_residues=4, region=Region(11, None))
+    proteins = [LabelledProtein(id="a", sequence="MKTAYI", label="x", split="train", line=1)]
+    table = Labels(path="x.fasta", target="target", proteins=proteins)
+
+    with pytest.raises(FormatError, match=message):
+        cut(fasta, Region(11, None), "skip")
+    with pytest.raises(FormatError, match=message):
+        list(selection.read([fasta], ReadReport()))
+    with pytest.raises(FormatError, match=message):
+        cut_table(table, Region(11, None), TASKS["classification"], "skip", ReadReport())
 
 
 def test_what_is_done_about_long_proteins_concerns_the_part(fasta):
@@ -122,6 +138,8 @@ def test_a_row_that_ends_before_the_region_is_an_error_or_left_out():
     with pytest.raises(TooShortError, match="line 2: 'p' has 5 residues"):
         cut_labels(table_of("x"), Region(6, 9), TASKS["classification"])
 
-    report = ReadReport()
-    assert cut_table(table_of("x"), Region(6, 9), TASKS["classification"], "skip", report).proteins == []
+    report, longer = ReadReport(), LabelledProtein(id="q", sequence="MKTAYI", label="y", split="train", line=3)
+    table = replace(table_of("x"), proteins=[*table_of("x").proteins, longer])
+    kept = cut_table(table, Region(6, 9), TASKS["classification"], "skip", report).proteins
+    assert [(one.id, one.sequence) for one in kept] == [("q", "I")]
     assert [one.id for one in report.refused] == ["p"]
