@@ -69,8 +69,10 @@ def refuse_other_format(output: Path) -> None:
     """Refuse a name that promises anything but the tab-separated text that a table is written as.
 
     Raises:
-        ConfigError: it is such a name.
+        ConfigError: it is such a name, or that of a folder.
     """
+    if os.path.isdir(output):
+        raise ConfigError("--output", str(output), f"this is a folder: name a file, such as {output / 'table.tsv'}")
     if output.suffix.lower() in _OTHER_FORMATS:
         raise ConfigError("--output", str(output), "the table is tab-separated text: name it .tsv")
 

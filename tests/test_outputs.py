@@ -34,6 +34,11 @@ def test_a_table_is_not_named_what_it_is_not(name):
         refuse_other_format(Path(name))
 
 
+def test_a_table_does_not_go_where_a_folder_stands(tmp_path):
+    with pytest.raises(ConfigError, match=r"--output is .*, but this is a folder: name a file, such as .*table\.tsv"):
+        refuse_other_format(tmp_path)
+
+
 def test_what_stands_there_is_replaced_only_if_that_is_wanted(tmp_path):
     (tmp_path / "old").write_text("old")
     refuse_existing(tmp_path / "new", force=False)

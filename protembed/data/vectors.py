@@ -44,8 +44,10 @@ def choose_format(output: Path, requested: FormatName | None, *, per_residue: bo
     what = "one vector per residue" if per_residue else "one vector per protein"
     expected = f"{what} is written as {', '.join(fitting[:-1])} or {fitting[-1]}"
     if told not in fitting:
-        name = "--format" if output == STANDARD_STREAM else "--output"
-        raise ConfigError(name, str(requested if output == STANDARD_STREAM else output), expected)
+        if output == STANDARD_STREAM:
+            raise ConfigError("--format", requested, expected)
+        ending = requested if requested in fitting else fitting[0]
+        raise ConfigError("--output", str(output), f"{expected}: name it, for example, {output.stem}.{ending}")
     if requested not in (None, told):
         raise ConfigError("--format", requested, f"the name {output.name!r} tells {told}; {expected}")
     return next(name for name in fitting if name == told)

@@ -101,6 +101,8 @@ def test_the_name_chooses_the_format_where_none_was_requested(tmp_path, name, re
     ("name", "requested", "per_residue", "message"),
     [
         ("x.h5.gz", None, False, "--output is .*, but one vector per protein is written as npy, npz, tsv or h5"),
+        ("x.dat", "tsv", False, "written as npy, npz, tsv or h5: name it, for example, x.tsv"),
+        ("x", "npy", True, "written as npz or h5: name it, for example, x.npz"),
         ("x.npy", None, True, "--output is .*, but one vector per residue is written as npz or h5"),
         ("x", None, False, "--output"),
         ("x.pt", None, False, "--output"),
