@@ -215,9 +215,7 @@ def precisions(scores: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs]
     """
     rates = contact_rates(proteins) if len(proteins) > 1 else None
     return [
-        _row(scores, proteins, rates, range_name, fraction_name)
-        for range_name in RANGES
-        for fraction_name in FRACTIONS
+        _row(scores, proteins, rates, range_name, fraction_name) for range_name in RANGES for fraction_name in FRACTIONS
     ]
 
 
