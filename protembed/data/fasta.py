@@ -42,7 +42,10 @@ _NEVER_MASKED = re.compile("[-./:a-z]")
 _STRUCTURE_AWARE = re.compile("(?:[A-Z#][a-z#]){3,}[A-Z#]?|(?:[a-z#][A-Z#]){3,}[a-z#]?")
 # str.upper would let foreign letters in: the dotless i becomes an I, the long s an S.
 _UPPER_CASE = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
-_NUCLEOTIDES = re.compile("[ACGTUN]+")
+# With IUPAC's codes for ambiguous bases, which may be one letter in twenty.
+_NUCLEOTIDES = re.compile("[ACGTUNRYSWKMBDHV]+")
+_WITHOUT_BASES = str.maketrans("", "", "ACGTUN")
+_MOST_AMBIGUOUS = 20
 # Shorter than this, a peptide may well consist of A, C, G and T only.
 _NUCLEOTIDE_MIN_RESIDUES = 12
 
@@ -100,7 +103,8 @@ class ReadReport:
         num_duplicate_ids: records whose identifier had been seen before.
         num_masked: illegal characters read as X under `--on-illegal mask`.
         num_truncated: records that were cut off at the model's window, under `--long truncate`.
-        num_nucleotide_like: records of 12 and more residues that consist of A, C, G, T, U and N only.
+        num_nucleotide_like: Records of 12 and more residues that consist of A, C, G, T, U and N, but for one letter
+            in twenty that may be another of IUPAC's codes for bases.
         num_three_letter: Records that consist of three-letter codes, as in `MetLysThrAla`.
         nonstandard: how often each of X, B, Z, U, O and J (read as X) was met.
         refused: the records left out on request.
@@ -139,6 +143,9 @@ class ReadReport:
             found.append(f"{count(len(self.refused), 'record')} left out, the first: {first.id!r} ({first.reason})")
         if self.num_nucleotide_like > self.num_records / 2:
             found.append("most sequences look like nucleotides; protembed reads them as proteins")
+        elif self.num_nucleotide_like:
+            records = count(self.num_nucleotide_like, "record")
+            found.append(f"nucleotides, by their letters, in {records}; protembed reads them as proteins")
         if self.num_three_letter:
             found.append(
                 f"three-letter codes (as in MetLysThr) are read as residues letter by letter in "
@@ -319,7 +326,7 @@ def _count_letters(sequence: str, report: ReadReport) -> None:
         if letter in sequence:
             report.nonstandard[letter] += sequence.count(letter)
     if len(sequence) >= _NUCLEOTIDE_MIN_RESIDUES and _NUCLEOTIDES.fullmatch(sequence):
-        report.num_nucleotide_like += 1
+        report.num_nucleotide_like += len(sequence.translate(_WITHOUT_BASES)) <= len(sequence) // _MOST_AMBIGUOUS
     if _THREE_LETTER_CODES.fullmatch(sequence):
         report.num_three_letter += 1
 

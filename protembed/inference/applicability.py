@@ -216,8 +216,8 @@ class InputComparison:
             return None
         share = max(_MANY_NONSTANDARD, data.highest_nonstandard_share)
         return (
-            f"{self._which(number, 'nonstandard')} made of X and other letters beside the 20 amino acids by more than "
-            f"{share:.0%}, and none that the model was trained and tested on is"
+            f"{self._which(number, 'nonstandard')} more than {share:.0%} X or other letters that are none of the 20 "
+            "amino acids, unlike all that the model was trained and tested on"
         )
 
     def _about_beginning(self, data: TrainingData) -> str | None:
@@ -225,8 +225,8 @@ class InputComparison:
         if data.starts_with_met_share < _NEARLY_ALL or not self._are_most("no M"):
             return None
         return (
-            f"{self._which(number, 'no M')} without an M at the beginning, and {data.starts_with_met_share:.0%} of the "
-            "model's training proteins begin with one; if these are fragments, predict from whole proteins"
+            f"{self._which(number, 'no M')} without the M with which {data.starts_with_met_share:.0%} of the model's "
+            "training proteins begin; if these are fragments, predict from whole proteins"
         )
 
     def _about_kmers(self, data: TrainingData) -> str | None:

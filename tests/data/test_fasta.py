@@ -152,6 +152,18 @@ def test_nucleotides_are_warned_of():
     assert "most sequences look like nucleotides; protembed reads them as proteins" in report.warnings()
 
 
+@pytest.mark.promise(14)
+@pytest.mark.parametrize(
+    "sequence", ["GATTACAGATTACA", "gauuacagauuacn", "GATTACAGATTACAGATTRC", "GATYACAGATTACAGATTACA"]
+)
+def test_nucleotides_among_proteins_are_warned_of_with_their_number(fasta, sequence):
+    report = ReadReport()
+    read(fasta(f">cds\n{sequence}\n>a\nMKTAYIAKQRQISF\n>b\nMKVRYYAWKSRDHA\n"), report=report)
+
+    assert report.num_nucleotide_like == 1
+    assert report.warnings()[-1] == "nucleotides, by their letters, in 1 record; protembed reads them as proteins"
+
+
 @pytest.mark.parametrize("sequence", ["MetLysThrAla", "MET LYS THR\nALA XAA GLX", "METLYSTHRALA*"])
 def test_three_letter_codes_are_warned_of(fasta, sequence):
     report = ReadReport()

@@ -177,7 +177,7 @@ def test_shorter_proteins_and_fragments_are_counted(described, test):
     assert short.startswith("20 of 40 proteins ('p0' is one) are shorter than the shortest that the model was trained")
     assert short.endswith("(60 residues)")
     assert without_met.startswith(
-        "36 of 40 proteins ('p0' is one) are without an M at the beginning, and 100% of the model's training"
+        "36 of 40 proteins ('p0' is one) are without the M with which 100% of the model's training proteins begin"
     )
 
 
@@ -203,7 +203,7 @@ def test_proteins_of_unknown_residues_are_counted(described, test):
     (sentence,) = compare(*described, [*test[3:], *masked])
 
     assert sentence.startswith(
-        "3 of 40 proteins ('p37' is one) are made of X and other letters beside the 20 amino acids by"
+        "3 of 40 proteins ('p37' is one) are more than 10% X or other letters that are none of the 20 amino acids"
     )
 
 
