@@ -32,6 +32,7 @@ WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _MOST_HEADER_BYTES = 4 << 20
 # Thirty times as many as ESM-2's largest model has; names alone, without numbers, may promise any number.
 _MOST_LAYERS = 1_500
+_LFS_POINTER = b"version "
 _AGAIN = "fetch or make the model again"
 _SAVE_THE_ENCODER = "save the encoder alone, by `save_pretrained` of its EsmModel or EsmForMaskedLM"
 _FLOATS = ("F16", "BF16", "F32", "F64")
@@ -67,7 +68,11 @@ def open_tensors(path: Path) -> Any:
         raise ModelFormatError(path, "safetensors opens no path that is not UTF-8", "rename the folder")
     try:
         with own_file(path).open("rb") as stream:
-            num_bytes = int.from_bytes(stream.read(8), "little")
+            start = stream.read(8)
+        if start == _LFS_POINTER:
+            found = "this is a pointer of Git LFS, which stands where the weights should be"
+            raise ModelFormatError(path, found, "run `git lfs pull` in the folder that was cloned")
+        num_bytes = int.from_bytes(start, "little")
         if _MOST_HEADER_BYTES < num_bytes < path.stat().st_size:
             raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no ESM-2 needs", _AGAIN)
         return safe_open(path, framework="pt")

@@ -92,6 +92,15 @@ def test_a_missing_shard_is_named(tmp_path):
         pass
 
 
+def test_a_pointer_of_git_lfs_in_the_place_of_the_weights_is_named(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 31000000\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+
+    message = r"model\.safetensors: this is a pointer of Git LFS.* run `git lfs pull`"
+    with pytest.raises(ModelFormatError, match=message), StoredWeights(tmp_path):
+        pass
+
+
 def test_a_tensor_that_is_not_there_is_named(tmp_path):
     save_file({"one": torch.ones(1)}, tmp_path / "model.safetensors")
 
