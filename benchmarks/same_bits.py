@@ -94,6 +94,7 @@ def in_fork(function: Any, *arguments: Any) -> list[Trace]:
     receiver, sender = FORK.Pipe(duplex=False)
     process = FORK.Process(target=lambda: sender.send(function(*arguments)))
     process.start()
+    sender.close()  # so that a child that dies is noticed
     result: list[Trace] = receiver.recv()
     process.join()
     return result

@@ -12,7 +12,8 @@ _KEYS = ("set", "target", "validation", "mask")
 _FIELD = re.compile(r"(?<!\S)(?P<key>[A-Za-z][\w.-]*)=(?P<value>.*?)(?=\s[A-Za-z][\w.-]*=|$)", re.DOTALL)
 # One of our keys behind something else than a space, such as `|SET=`, or before a space.
 _MISPLACED = re.compile(rf"(?<=[^\s\w.-])({'|'.join(_KEYS)})=|(?<!\S)({'|'.join(_KEYS)})\s+=", re.IGNORECASE)
-_UNREADABLE = re.compile("[\ufffd\udc80-\udcff]")
+# What the reader makes of bytes that are no UTF-8, and what a program before it may have made of them.
+_UNREADABLE = re.compile(r"\\x[89a-f][0-9a-f]|\ufffd")
 
 
 def header_fields(record: Record) -> Mapping[str, str]:

@@ -277,12 +277,19 @@ def test_a_publishing_that_is_killed_anywhere_is_completed_by_another(tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["emb.ids.tsv", "emb.failed.tsv", "emb.meta.json"])
-@pytest.mark.parametrize("content", ["precious", "", "{}", '{"num_proteins": 3}', "[" * 100_000])
+@pytest.mark.parametrize("content", ["precious", "{}", '{"num_proteins": 3}', "[" * 100_000])
 def test_a_strangers_file_beside_a_result_is_never_replaced(tmp_path, name, content):
     (tmp_path / name).write_text(content)
 
     with pytest.raises(OutputExistsError, match=f"{name} exists and was not written by protembed.*--force does not"):
         refuse_what_is_not_ours(tmp_path / "emb.npy", [])
+
+
+@pytest.mark.parametrize("name", ["emb.npy", "emb.ids.tsv", "emb.meta.json"])
+def test_an_empty_file_makes_room_for_a_result(tmp_path, name):
+    (tmp_path / name).touch()
+
+    refuse_what_is_not_ours(tmp_path / "emb.npy", [])
 
 
 def test_what_is_left_of_a_result_of_ours_may_be_replaced(tmp_path):
