@@ -207,9 +207,9 @@ class InputComparison:
         """Tell what to do about proteins that are too long, by whether the training proteins look like pieces."""
         if self.trained_region is None and data.lengths[2] == data.longest:
             if data.starts_with_met_share >= _NEARLY_ALL:
-                return f", on which it was never tested: use --region 1-{data.longest}"
-            return ", on which it was never tested: it was trained on pieces of one length, choose such by --region"
-        return ", on which it was never tested"
+                return f"; it was never tested on such proteins: use --region 1-{data.longest}"
+            return "; it was never tested on such proteins, but on pieces of one length: choose such by --region"
+        return "; it was never tested on such proteins"
 
     def _about_letters(self, data: TrainingData) -> str | None:
         if not (number := self._counts["nonstandard"]):

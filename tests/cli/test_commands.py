@@ -473,7 +473,7 @@ def test_predict_warns_of_longer_proteins_once_on_stderr_and_in_its_summary(
     assert len(longer) == 1
     assert "of 40 proteins" in longer[0]
     assert longer[0].endswith(
-        "(40 residues), on which it was never tested: it was trained on pieces of one length, choose such by --region"
+        "(40 residues); it was never tested on such proteins, but on pieces of one length: choose such by --region"
     ) or longer[0].endswith("use --region 1-40")
     assert result.stderr.count(longer[0]) == 1
     assert "longer than the longest" not in cut.stderr

@@ -137,13 +137,13 @@ def test_where_test_proteins_are_far_themselves_others_are_not_called_so(train):
 def test_longer_proteins_are_counted(described, test):
     assert compare(*described, [*test[:38], *(protein + "A" * 60 for protein in test[38:])]) == [
         "2 of 40 proteins ('p38' is one) are longer than the longest that the model was trained and tested on "
-        "(99 residues), on which it was never tested"
+        "(99 residues); it was never tested on such proteins"
     ]
 
 
 @pytest.mark.parametrize(
     ("first", "advice"),
-    [("M", "use --region 1-50"), ("K", "it was trained on pieces of one length, choose such by --region")],
+    [("M", ": use --region 1-50"), ("K", ", but on pieces of one length: choose such by --region")],
 )
 def test_a_model_of_pieces_advises_to_use_such_pieces(train, test, first, advice):
     pieces, tested = ([first + protein[1:50] for protein in proteins] for proteins in (train, test))
@@ -155,7 +155,7 @@ def test_a_model_of_pieces_advises_to_use_such_pieces(train, test, first, advice
     assert sentence.startswith(
         "40 of 40 proteins are longer than the longest that the model was trained and tested on (50"
     )
-    assert sentence.endswith(f"on which it was never tested: {advice}")
+    assert sentence.endswith(f"it was never tested on such proteins{advice}")
     assert compare(*described, [protein[:50] for protein in whole], used=Region(1, 50)) == []
 
 

@@ -124,7 +124,7 @@ def test_a_model_of_pieces_without_a_region_tells_which_region_to_use(
     _, with_region = predict(fasta_of_longer, tmp_path / "x.model", region="1-50")
 
     assert any(
-        sentence.endswith("(50 residues), on which it was never tested: use --region 1-50")
+        sentence.endswith("(50 residues); it was never tested on such proteins: use --region 1-50")
         for sentence in summary.warnings
     )
     assert not any("longer" in sentence for sentence in with_region.warnings)
