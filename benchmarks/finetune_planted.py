@@ -22,7 +22,7 @@ from protembed.config.shapes import SIZES
 from protembed.config.shared import ComputeConfig
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
-NUM_PROTEINS = {"train": 240, "valid": 60, "test": 200}
+NUM_PROTEINS = {"train": 480, "valid": 120, "test": 200}
 NUM_RESIDUES = 24
 MOST_OF_EACH = 6
 OTHERS = "CDEFGHIKMNPQRSTVWY"

@@ -95,7 +95,11 @@ def in_fork(function: Any, *arguments: Any) -> list[Trace]:
     process = FORK.Process(target=lambda: sender.send(function(*arguments)))
     process.start()
     sender.close()  # so that a child that dies is noticed
-    result: list[Trace] = receiver.recv()
+    try:
+        result: list[Trace] = receiver.recv()
+    except EOFError:
+        process.join()
+        raise SystemExit(f"a process died with status {process.exitcode}") from None
     process.join()
     return result
 
