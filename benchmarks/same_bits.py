@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from protembed import device
 from protembed.data.alphabet import encode
@@ -150,18 +150,23 @@ def traced(checkpoint: Checkpoint, batch: Batch) -> list[tuple[str, str]]:
     return recorder.results
 
 
-class Recorder(TorchDispatchMode):
-    """Hashes the result of each operator that a thread uses."""
+class Recorder(TorchFunctionMode):
+    """Hashes the result of each of torch's functions that a thread calls.
+
+    A `TorchDispatchMode` would see the operators beneath them too, but ends processes of several threads now and then
+    by a segmentation fault (torch 2.13, in `find_torch_dispatch_rule`).
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.results: list[tuple[str, str]] = []
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
+        name = getattr(function, "__name__", str(function))
         for part in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(part, torch.Tensor) and not function.__name__.startswith(("empty", "_empty")):
-                self.results.append((function.__name__, digest(part)))
+            if isinstance(part, torch.Tensor) and not name.startswith("empty"):
+                self.results.append((name, digest(part)))
         return result
 
 
