@@ -11,7 +11,7 @@ from protembed.data.alphabet import AMINO_ACIDS
 # Two numbers of proteins, and how many tokens are read at a time, so that the smaller number fills what is read ahead.
 # By hand, in full, with what is read at a time as it is:
 # PROTEMBED_MEMORY_RECORDS=5000,50000 python -m pytest tests/cli/test_memory.py -s
-FEW, MANY = (int(number) for number in os.environ.get("PROTEMBED_MEMORY_RECORDS", "500,2500").split(","))
+FEW, MANY = (int(number) for number in os.environ.get("PROTEMBED_MEMORY_RECORDS", "1500,3500").split(","))
 IN_FULL = FEW >= 5_000
 TOKENS_PER_CHUNK = 65_536 if IN_FULL else 2_048
 # Few proteins with long headers show that none is kept, as many of ordinary ones do.

@@ -34,12 +34,16 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
+def band(num_proteins, metrics, intervals):
+    return Band(low=0.4, high=0.6, num_proteins=num_proteins, metrics=metrics, intervals=intervals)
+
+
 @pytest.fixture(scope="module")
 def values():
     """What the page of a fine-tuning shows; whatever a user may have named is hostile."""
     truth = list(map(np.array, np.random.default_rng(0).normal(size=30)))
     outputs = {"mean": [[0.0] * 30], HOSTILE: [[float(value) + 0.1 for value in truth]], "frozen": [truth]}
-    ladder = compare(TASKS["regression"], truth, outputs, seed=0)
+    ladder = compare(TASKS["regression"], truth, outputs)
     metrics = {name: score.value for name, score in ladder.figures.items()}
     return {
         "version": "1.2.3",
@@ -48,10 +52,11 @@ def values():
         "ladder": ladder,
         "metrics": list(ladder.figures),
         "names": METRIC_NAMES,
+        "fewest": 10,
         "notes": [f"a note about {HOSTILE}"],
         "figures": [("The training", inline_png(PNG), f"caption of {HOSTILE}")],
-        "by_similarity": [("0.4 to 0.6", Band(low=0.4, high=0.6, num_proteins=1234, metrics=metrics))],
-        "by_length": [(HOSTILE, Band(low=0, high=128, num_proteins=1, metrics=dict.fromkeys(metrics)))],
+        "by_similarity": [("0.4 to 0.6", band(1234, metrics, dict.fromkeys(metrics, (0.25, 0.75))))],
+        "by_length": [(HOSTILE, band(1, dict.fromkeys(metrics), dict.fromkeys(metrics)))],
     }
 
 
@@ -104,6 +109,9 @@ def test_figures_are_shown_with_their_intervals_and_what_is_undefined_is_called_
     # The mean's correlation, and all of the last band.
     assert text.count("undefined") == 1 + 4
     assert "1,234" in text
+    assert text.count("0.250 to 0.750") == 4
+    assert "Grey: fewer than 10 proteins, too few for a 95 % interval." in text
+    assert len([row for row in Reader(page).all("tr") if row.get("class") == "few"]) == 1
     assert all(METRIC_NAMES[metric] in text for metric in values["metrics"])
     assert all(sentence in text for sentence in values["ladder"].sentences())
     assert "Made by protembed 1.2.3." in text

@@ -201,7 +201,7 @@ def test_whatever_write_sync_or_renaming_fails_the_old_result_stays(name, inputs
         ("emb.npy", 0),
         ("emb.npy", 700),
         ("emb.h5", 9_000),
-        ("emb.h5", 14_000),
+        ("emb.h5", 12_000),
         ("p.tsv", 10),
         ("s.tsv", 60),
         ("a.attention", 2_000),
