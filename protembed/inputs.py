@@ -150,7 +150,7 @@ def unchanged_inputs() -> Iterator[None]:
 def check_inputs() -> None:
     """Make sure that the files read so far, in a block of `unchanged_inputs`, still hold the bytes that were read.
 
-    As long as nobody touches a file this costs a look at its size and times; then it is read again, and may go on if
+    While a file is not touched this costs a look at its size and times; then it is read again, and may go on if
     it holds the same bytes. One that was removed was read whole, and may go on too.
 
     Raises:
@@ -166,12 +166,12 @@ def check_inputs() -> None:
 
 
 def _state_of(status: os.stat_result) -> _State:
-    # Without the file's number, which some network file systems invent anew each time.
+    # Without the file's number, which some network file systems make up for each call.
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _begin_reading(path: Path, raw: BinaryIO) -> "_Reading | None":
-    """Watch the reading of a regular file, if that is wanted here; None for pipes, which nobody reads twice."""
+    """Watch the reading of a regular file, inside the block; None for pipes, which are not read twice."""
     readings = _READINGS.get()
     if readings is None:
         return None

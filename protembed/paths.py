@@ -12,14 +12,14 @@ PathLike = str | os.PathLike[str]
 def as_path(name: str, given: PathLike) -> Path:
     """Make a path of what was given, with the home folder in the place of a first `~` or `~user`.
 
-    The shell leaves `--output=~/emb.npy` as it is, and nobody wants a folder named `~`.
+    The shell leaves `--output=~/emb.npy` as it is, and a folder named `~` is never meant.
 
     Args:
         name: The option or argument, for the message.
         given: A path or a text.
 
     Raises:
-        ConfigError: It is neither, or nobody has the name after `~`.
+        ConfigError: It is neither, or no user has the name after `~`.
 
     >>> as_path("--output", "emb.npy").name
     'emb.npy'

@@ -37,7 +37,7 @@ def header_fields(record: Record) -> Mapping[str, str]:
 
 
 def header_warnings(found: Sequence[tuple[Record, Mapping[str, str]]]) -> list[str]:
-    """Name the keys that are nearly one of ours, in headers that do not have that one.
+    """Name the keys that are nearly one of protembed's, in headers that do not have that one.
 
     Args:
         found: The records with the fields of their headers.

@@ -23,7 +23,7 @@ _UNUSUAL_NUMBERS: Mapping[str, re.Pattern[str]] = {
         "[\u2212\u2012\u2013\ufe63\uff0d][0-9]*[.,]?[0-9]+(e[+-]?[0-9]+)?"
     ),
 }
-# Numbers to whoever reads them, and classes to a program.
+# Readers take them for numbers, programs for classes.
 _PLAIN = r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]+)?"
 _UNIT = r"[^\W\d_]{1,6}([/.^*-]?[^\W_]{1,4}){0,2}(-?[0-9])?"
 _NUMBERS_AND_MORE: Mapping[str, re.Pattern[str]] = {

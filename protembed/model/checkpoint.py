@@ -256,7 +256,7 @@ def write_checkpoint_files(
         if ours in state
         for name, value in weight.stored(state[ours])
     }
-    # Rounded, they would turn far residues by another angle; computed anew, they might not be those of the training.
+    # Rounded, they would turn far residues by another angle; recomputed, they might not be those of the training.
     frequencies = checkpoint.encoder.inverse_frequencies.to("cpu", torch.float32)
     tensors |= {rotary_name(layer): frequencies.clone() for layer in range(shape.num_layers)}
     write_tensors(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})

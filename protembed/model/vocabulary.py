@@ -23,7 +23,7 @@ _IDS = {token: number for number, token in enumerate(TOKENS)}
 
 
 def expect_esm2_vocabulary(directory: Path) -> None:
-    """Refuse a model whose tokenizer has other ids than ESM-2's; more tokens behind ESM-2's are nobody's concern.
+    """Refuse a model whose tokenizer has other ids than ESM-2's; further tokens behind ESM-2's are ignored.
 
     Args:
         directory: of the model; a file of the tokenizer that is not there says nothing.

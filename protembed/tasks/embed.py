@@ -307,7 +307,7 @@ def _embed(
             for record, one in chunk:
                 vectors.add(record, one.values, one.num_windows, one.overlap_cosine)
                 on_protein(len(record.sequence))
-            check_inputs()  # before the rows are safe, for they are taken to be those of the hash
+            check_inputs()  # before the rows are safe, because they are recorded under the hash
             vectors.commit()
         check_inputs()
         counts = vectors.finish(report.refused)

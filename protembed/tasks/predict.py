@@ -119,7 +119,7 @@ def _lines(
 ) -> Iterator[bytes]:
     """Spell the table, line by line, from what the head says of each protein; of parts it says which residues."""
     threshold = float(head.threshold)
-    # Two numbers, for spreadsheets take 1-12 for a day.
+    # Two numbers, because spreadsheets read 1-12 as a date.
     columns = [] if region is None else ["first_residue", "last_residue"]
     yield table_line(["id", *columns, *prediction_header(head.classes)])
     for record, output_of_head in results:

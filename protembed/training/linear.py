@@ -205,7 +205,7 @@ def _fit_logistic(model: Any, vectors: Vectors, classes: NDArray[Any]) -> _Logit
     if len(occurring) == 1:
         return np.zeros((1, vectors.shape[1])), np.zeros(1), occurring
     with warnings.catch_warnings():
-        # Whoever asked for so many classes was told so when the labels were read.
+        # The user was warned of so many classes when the labels were read.
         warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
         model.fit(vectors, classes)
     return model.coef_, model.intercept_, occurring
