@@ -6,7 +6,7 @@ The public names load their modules only when they are first used, so that `impo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from protembed._version import __version__ as __version__
 
 _HOMES = {
     "AttentionConfig": "protembed.config.inspect_attention",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-import protembed
+from protembed._version import __version__
 from protembed.cli.check import check
 from protembed.cli.display import reported_errors
 from protembed.cli.embed import embed
@@ -34,7 +34,7 @@ for command in (pretrain, embed, check, finetune, predict, score, inspect_attent
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(protembed.__version__)
+        print(__version__)
         raise typer.Exit
 
 

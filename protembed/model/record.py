@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import protembed
+from protembed._version import __version__
 from protembed.config.region import Region
 from protembed.config.shared import PoolingName
 from protembed.config.task import TaskName
@@ -205,7 +205,7 @@ def write_record(directory: Path, record: ModelRecord, *, contact_head_fitted: b
             del fields[name]
     content = {
         "format_version": _WITHOUT_REGION if record.region is None else FORMAT_VERSION,
-        "protembed_version": protembed.__version__,
+        "protembed_version": __version__,
         **fields,
         "contact_head_fitted": contact_head_fitted,
     }

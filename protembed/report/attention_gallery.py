@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import protembed
+from protembed._version import __version__
 from protembed.analysis.attention import (
     ALL_STATISTICS,
     STATISTICS,
@@ -77,7 +77,7 @@ class Gallery:
         for path in self._figure_paths("heads"):
             draw_heads(path, dict(zip(names, means[: len(STATISTICS)], strict=False)))
         if records:
-            text = page.render(named, page_tables(means, evidence, of_sites), protembed.__version__)
+            text = page.render(named, page_tables(means, evidence, of_sites), __version__)
             write_text(self.directory / "report.html", text)
 
     def _read(

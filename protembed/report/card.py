@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-import protembed
+from protembed._version import __version__
 from protembed.config.task import TASKS
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.record import ModelRecord
@@ -107,7 +107,7 @@ def model_card(
     parts = [f"# {title}", summary, _table(("", ""), list(facts.items()))]
     for heading, text in {**sections, "Loading": loading}.items():
         parts += [f"## {heading}", text]
-    return "\n\n".join([*parts, f"Made by protembed {protembed.__version__}."]) + "\n"
+    return "\n\n".join([*parts, f"Made by protembed {__version__}."]) + "\n"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import protembed
+from protembed._version import __version__
 from protembed.analysis.bands import LENGTH_EDGES, SIMILARITY_EDGES, Band, measure_bands
 from protembed.analysis.ladder import Ladder
 from protembed.analysis.scores import FEWEST_PROTEINS, Output, joined
@@ -138,7 +138,7 @@ def _page(result: FinetuneResult, by_similarity: Sequence[Band], by_length: Sequ
     sizes = ", ".join(f"{size:,} {split}" for split, size in result.sizes.items())
     return render_page(
         "finetuning.html",
-        version=protembed.__version__,
+        version=__version__,
         target=record.target,
         summary=f"{targets.task.name} ({what}); {sizes} proteins; {len(result.proteins):,} measured",
         ladder=result.ladder,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import protembed
+from protembed._version import __version__
 from protembed.config.embed import EmbedConfig
 from protembed.config.region import choose_region
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
@@ -243,7 +243,7 @@ class _Job:
         """Collect what makes two results the same, in plain values of JSON."""
         representation, selection = self.representation, self.selection
         return {
-            "protembed_version": protembed.__version__,
+            "protembed_version": __version__,
             "model_name": self.located.name,
             "model_revision": self.located.revision,
             "model_sha256": self.checkpoint.sha256(),

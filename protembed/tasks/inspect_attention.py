@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-import protembed
+from protembed._version import __version__
 from protembed.analysis.attention import (
     AttentionReader,
     HeadStatistics,
@@ -271,7 +271,7 @@ class _Inspection:
     def _facts(self, report: ReadReport) -> dict[str, Any]:
         """Say how the results were made."""
         return {
-            "protembed_version": protembed.__version__,
+            "protembed_version": __version__,
             "model_sha256": self._checkpoint.sha256(),
             "layers": [layer + 1 for layer in self._reader.layers],
             "heads": [head + 1 for head in self._reader.heads],

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import protembed
+from protembed._version import __version__
 from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
 from protembed.files import (
     append_json_line,
@@ -75,7 +75,7 @@ class RunDirectory:
     def _open(self, identity: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
         remove_unfinished_beside(self._directory)
         if force or not self.has(_RUN):
-            facts = {"protembed_version": protembed.__version__, "identity": dict(identity)}
+            facts = {"protembed_version": __version__, "identity": dict(identity)}
             with atomic_directory(self._directory, marker=_RUN) as temporary:
                 fill(temporary)
                 write_json(temporary / _RUN, facts)
