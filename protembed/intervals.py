@@ -225,3 +225,41 @@ def _ratio_interval(value: float, error: float, factor: float) -> Interval:
 def _around(value: float, low: float, high: float) -> Interval:
     """Keep rounding from putting the figure outside."""
     return min(low, value), max(high, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A figure and how far another draw of proteins might move it.
+
+    Attributes:
+        value: the figure; None where it is not defined.
+        low: lower end of its 95 % interval; None where that is not defined.
+        high: upper end.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def within(cls, value: float | None, interval: Interval | None) -> "Score":
+        """Put a figure together with its interval."""
+        low, high = interval or (None, None)
+        return cls(value=value, low=low, high=high)
+
+
+def ratio_score(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Score:
+    """Compute a ratio of two sums over proteins, such as nats per residue, with its 95 % interval.
+
+    Args:
+        sums: The numerator's part of each protein, (proteins,).
+        counts: The denominator's part of each protein, (proteins,), above 0.
+
+    >>> ratio_score(np.array([1.0, 3.0]), np.array([2.0, 2.0])).value
+    1.0
+    """
+    num, value = len(sums), float(sums.sum() / counts.sum())
+    if num < 2:
+        return Score(value=value, low=None, high=None)
+    left_out = leave_out(lambda draws: {"ratio": draws @ sums / (draws @ counts)}, num)
+    return Score.within(value, interval_of(value, left_out["ratio"], metric="ratio", num_units=num))

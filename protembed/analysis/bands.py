@@ -7,9 +7,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.analysis.scores import Output, Score, scores_of
+from protembed.analysis.scores import Output, scores_of
 from protembed.config.task import Task
 from protembed.data.targets import Answer
+from protembed.intervals import Score
 from protembed.metrics import Metrics
 
 LENGTH_EDGES = (0, 128, 256, 512, 1024, np.inf)

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed import intervals, metrics
-from protembed.analysis.scores import FEWEST_PROTEINS, Output, Score, averaged_over, figures_of_draws, shown_names
+from protembed.analysis.scores import FEWEST_PROTEINS, Output, averaged_over, figures_of_draws, shown_names
 from protembed.config.task import METRIC_NAMES, Task
 from protembed.data.targets import Answer
+from protembed.intervals import Score
 
 # Fewer trainings than these understate how much trainings differ.
 _MANY = 5

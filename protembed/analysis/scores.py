@@ -1,7 +1,6 @@
 """How good predictions of a task are, with intervals whose unit is the protein."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,50 +9,13 @@ from numpy.typing import NDArray
 from protembed import intervals, metrics
 from protembed.config.task import Task
 from protembed.data.targets import Answer, is_known
+from protembed.intervals import Score
 from protembed.metrics import Metrics
 
 Output = NDArray[Any]
 
 # A figure of fewer test proteins has no interval.
 FEWEST_PROTEINS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A figure and how far another draw of proteins might move it.
-
-    Attributes:
-        value: the figure; None where it is not defined.
-        low: lower end of its 95 % interval; None where that is not defined.
-        high: upper end.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def within(cls, value: float | None, interval: intervals.Interval | None) -> "Score":
-        """Put a figure together with its interval."""
-        low, high = interval or (None, None)
-        return cls(value=value, low=low, high=high)
-
-
-def ratio_score(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Score:
-    """Compute a ratio of two sums over proteins, such as nats per residue, with its 95 % interval.
-
-    Args:
-        sums: The numerator's part of each protein, (proteins,).
-        counts: The denominator's part of each protein, (proteins,), above 0.
-
-    >>> ratio_score(np.array([1.0, 3.0]), np.array([2.0, 2.0])).value
-    1.0
-    """
-    num, value = len(sums), float(sums.sum() / counts.sum())
-    if num < 2:
-        return Score(value=value, low=None, high=None)
-    left_out = intervals.leave_out(lambda draws: {"ratio": draws @ sums / (draws @ counts)}, num)
-    return Score.within(value, intervals.interval_of(value, left_out["ratio"], metric="ratio", num_units=num))
 
 
 def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> dict[str, Score]:

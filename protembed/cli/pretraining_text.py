@@ -8,7 +8,7 @@ from protembed.cli.training_display import duration
 from protembed.text import count, file_size
 
 if TYPE_CHECKING:
-    from protembed.analysis.scores import Score
+    from protembed.intervals import Score
     from protembed.metrics import ClassFigures
     from protembed.report.pretraining import PretrainPlan, PretrainSummary
 

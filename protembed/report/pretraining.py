@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.analysis.scores import Score
 from protembed.config.optimizer import OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.corpus import Corpus
+from protembed.intervals import Score
 from protembed.metrics import ClassFigures
 from protembed.model.record import ModelRecord
 from protembed.training.loop import TrainingPlan

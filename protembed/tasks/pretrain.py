@@ -19,7 +19,6 @@ from protembed.analysis.perplexity import (
     perplexity,
     reference_losses,
 )
-from protembed.analysis.scores import Score
 from protembed.config.base import as_plain_values
 from protembed.config.optimizer import OptimizerConfig, OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
@@ -30,6 +29,7 @@ from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, default_tokens_per_pack, worker_pool
 from protembed.files import scratch_directory, write_table
 from protembed.inputs import check_inputs, default_path, passes_once, sha256_of_inputs, unchanged_inputs
+from protembed.intervals import Score
 from protembed.metrics import ClassFigures
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import (

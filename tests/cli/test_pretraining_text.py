@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from protembed.analysis.scores import Score
 from protembed.cli.pretraining_text import describe_summary
+from protembed.intervals import Score
 from protembed.report.pretraining import PretrainSummary
 
 
