@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.arrays import array_file, open_array
-from protembed.data.label_cells import is_stand_in
-from protembed.data.tables import column_names, find_column, reading_table, same_name
+from protembed.data.tables import column_names, find_column, is_stand_in, reading_table, same_name
 from protembed.errors import TableError
 from protembed.inputs import display_name, open_input
 

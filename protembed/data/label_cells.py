@@ -36,11 +36,6 @@ _NUMBERS_AND_MORE: Mapping[str, re.Pattern[str]] = {
 }
 # Secondary structure as DSSP writes it, with blanks for what has none.
 _DSSP_WITH_BLANKS = re.compile(r"(?=.*\s)[HBEGITSPC\s]+")
-# In lower case: what spreadsheets, pandas, R and people write where they know nothing.
-_STAND_INS = frozenset(
-    "na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100 "
-    "#n/a #value! #ref! #div/0! #name? #num! #null!".split()
-)
 _TRUE_FLAGS, _FALSE_FLAGS = ("1", "1.0", "1.", "true"), ("0", "0.0", "0.", "false")
 
 _WRAPPED = re.compile(r"(?:\w+\.)?(?:array|tensor)\((\[.*\])(?:,\s*dtype=[\w.]+)?\)", re.DOTALL)
@@ -101,15 +96,6 @@ def is_blank_coil(text: str) -> bool:
     (True, False)
     """
     return _DSSP_WITH_BLANKS.fullmatch(text) is not None
-
-
-def is_stand_in(text: str) -> bool:
-    """Tell whether a label or an entry is what people and programs write where they know nothing.
-
-    >>> is_stand_in("#N/A"), is_stand_in("X"), is_stand_in("x"), is_stand_in("nucleus")
-    (True, True, False, False)
-    """
-    return text.lower() in _STAND_INS or text == "X"
 
 
 def read_list(cell: str) -> list[str] | None:

@@ -4,8 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from protembed.data.label_cells import divide_names, is_stand_in, looks_like_number, read_list, residue_entries
+from protembed.data.label_cells import divide_names, looks_like_number, read_list, residue_entries
 from protembed.data.labels import LabelledProtein, Labels
+from protembed.data.tables import is_stand_in
 from protembed.errors import TableError
 
 # How several labels are divided from here on, and in predictions.

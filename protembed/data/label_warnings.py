@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from protembed.config.task import Task
-from protembed.data.label_cells import is_stand_in, read_number
+from protembed.data.label_cells import read_number
 from protembed.data.labels import LabelledProtein, LabelTable
+from protembed.data.tables import is_stand_in
 from protembed.data.targets import Targets, classes_in
 from protembed.text import count
 

@@ -20,8 +20,7 @@ from protembed.data.fasta import (
 )
 from protembed.data.foreign_formats import ONE_LETTER_ADVICE, other_notation
 from protembed.data.header_fields import header_fields, header_warnings
-from protembed.data.label_cells import is_stand_in
-from protembed.data.tables import Row, column_names, find_column, reading_table, refuse_repeated_columns
+from protembed.data.tables import Row, column_names, find_column, is_stand_in, reading_table, refuse_repeated_columns
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.inputs import display_name
 

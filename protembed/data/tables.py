@@ -14,6 +14,13 @@ from typing import BinaryIO
 from protembed.data.foreign_formats import foreign_format
 from protembed.errors import TableError
 
+# In lower case: what spreadsheets, pandas, R and people write where they know nothing.
+_STAND_INS = frozenset(
+    "na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100 "
+    "#n/a #value! #ref! #div/0! #name? #num! #null!".split()
+)
+
+
 # The longest protein known has 45,000 residues; csv's own limit of 131,072 characters is closer than it should be.
 _LONGEST_CELL = 10_000_000
 # How a line begins that says something about a table and is no part of it.
@@ -247,3 +254,12 @@ def _refuse_unfit(row: Row, header: Sequence[str], path: str) -> None:
         raise TableError(path, found, advice, line=row.line)
     if _visible(row.cells[0]) == header[0] and row.cells[1:] == header[1:]:
         raise TableError(path, "this row repeats the header", "remove it", line=row.line)
+
+
+def is_stand_in(text: str) -> bool:
+    """Tell whether a label or an entry is what people and programs write where they know nothing.
+
+    >>> is_stand_in("#N/A"), is_stand_in("X"), is_stand_in("x"), is_stand_in("nucleus")
+    (True, True, False, False)
+    """
+    return text.lower() in _STAND_INS or text == "X"

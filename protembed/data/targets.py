@@ -15,7 +15,6 @@ from protembed.data.label_cells import (
     class_order,
     divide_names,
     is_blank_coil,
-    is_stand_in,
     looks_like_number,
     number_and_more,
     read_number,
@@ -24,6 +23,7 @@ from protembed.data.label_cells import (
 )
 from protembed.data.label_column import MAX_MISFIT, SEVERAL, SHARE_ALIKE
 from protembed.data.labels import LabelledProtein, LabelTable, Split
+from protembed.data.tables import is_stand_in
 from protembed.errors import TableError
 
 # A residue without a class; one without a value is NaN.

@@ -18,7 +18,6 @@ from protembed.data.fasta import (
     read_fasta,
 )
 from protembed.data.foreign_formats import ONE_LETTER_ADVICE, other_notation
-from protembed.data.label_cells import is_stand_in
 from protembed.data.mutations import (
     Mutations,
     check_mutations,
@@ -28,7 +27,7 @@ from protembed.data.mutations import (
     parse_mutations,
     undo,
 )
-from protembed.data.tables import Row, column_names, find_column, reading_table, refuse_repeated_columns
+from protembed.data.tables import Row, column_names, find_column, is_stand_in, reading_table, refuse_repeated_columns
 from protembed.errors import (
     DataError,
     IllegalResidueError,
