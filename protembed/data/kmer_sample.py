@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.finetune import MOST_TRAINING_KMERS
-from protembed.data.alphabet import NUM_AMINO_ACIDS
-from protembed.data.similarity import kmer_numbers
+from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
 
 _SHORTEST = 5
 # Of unrelated proteins, as long as the median and with equally frequent amino acids, this share would seem related.
@@ -75,3 +74,21 @@ def _hashes(sequence: str, length: int) -> NDArray[np.int64]:
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+
+
+def kmer_numbers(sequence: str, length: int) -> NDArray[np.int64]:
+    """Number the k-mers of standard residues in a sequence, one after the other.
+
+    Args:
+        sequence: Upper-case residues.
+        length: The length of a k-mer, up to 14 residues.
+
+    Returns:
+        A number from 0 to 20**length - 1 for each, (k-mers,).
+    """
+    residues = encode(sequence).astype(np.int64) - FIRST_AMINO_ACID
+    if len(residues) < length:
+        return np.zeros(0, np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(residues, length)
+    standard = windows[((windows >= 0) & (windows < NUM_AMINO_ACIDS)).all(1)]
+    return np.asarray(standard @ NUM_AMINO_ACIDS ** np.arange(length))

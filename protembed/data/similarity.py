@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
+from protembed.data.alphabet import NUM_AMINO_ACIDS
+from protembed.data.kmer_sample import kmer_numbers
 
 _K = 5
 _NUM_KMERS = NUM_AMINO_ACIDS**_K
@@ -91,24 +92,6 @@ def greedy_clusters(sequences: Sequence[str], min_similarity: float) -> list[str
                 new.append(place)
         representatives += [rows[place] for place in new]
     return [chosen[sequence] for sequence in sequences]
-
-
-def kmer_numbers(sequence: str, length: int) -> NDArray[np.int64]:
-    """Number the k-mers of standard residues in a sequence, one after the other.
-
-    Args:
-        sequence: Upper-case residues.
-        length: The length of a k-mer, up to 14 residues.
-
-    Returns:
-        A number from 0 to 20**length - 1 for each, (k-mers,).
-    """
-    residues = encode(sequence).astype(np.int64) - FIRST_AMINO_ACID
-    if len(residues) < length:
-        return np.zeros(0, np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(residues, length)
-    standard = windows[((windows >= 0) & (windows < NUM_AMINO_ACIDS)).all(1)]
-    return np.asarray(standard @ NUM_AMINO_ACIDS ** np.arange(length))
 
 
 def _parts(sets: KmerSets, num_others: int) -> Iterator[tuple[range, KmerSets]]:
