@@ -17,9 +17,10 @@ from torch import Tensor
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import CLS, EOS
+from protembed.data.clusters import OneOfEachCluster
 from protembed.data.corpus import Corpus
 from protembed.data.masking import mask_for_validation, mask_tokens
-from protembed.data.order import EpochOrder, EveryProtein, OneOfEachCluster, token_counts
+from protembed.data.order import EpochOrder, EveryProtein, token_counts
 from protembed.data.splits import sequence_sha256
 from protembed.data.windows import Span
 

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.arrays import array_file, open_array
+from protembed.data.order import TokenCounts, row_blocks
 from protembed.data.tables import column_names, find_column, is_stand_in, reading_table, same_name
+from protembed.data.vectors import Rows
 from protembed.errors import TableError
 from protembed.inputs import display_name, open_input
 
@@ -241,3 +243,34 @@ def write_clusters(directory: Path, keys: Keys) -> None:
     np.not_equal(keys[1:], keys[:-1], out=begins[1:])
     with array_file(directory / _OFFSETS, (), np.int64) as stream:
         stream.append(np.append(np.flatnonzero(begins), len(keys)))
+
+
+class OneOfEachCluster:
+    """A cluster first and then one of its members, so that large families do not drown the rest.
+
+    Args:
+        clusters: the proteins of each cluster.
+
+    Source: Lin et al. 2023, supplement A.1: ESM-2 draws UniRef50 clusters, and then UniRef90 members.
+    """
+
+    def __init__(self, clusters: Clusters) -> None:
+        self._clusters = clusters
+
+    def draw(self, rng: np.random.Generator) -> Rows:
+        """Shuffle the clusters, and draw a member of each."""
+        drawn = rng.permutation(len(self._clusters))
+        for block in row_blocks(len(drawn)):
+            starts, stops = (self._clusters.offsets[drawn[block] + end] for end in (0, 1))
+            chosen = starts + (rng.random(len(starts)) * (stops - starts)).astype(np.int64)
+            drawn[block] = self._clusters.members[chosen]
+        return drawn
+
+    def most_tokens(self, count: TokenCounts) -> int:
+        """Sum the tokens of the longest member of each cluster."""
+        total = 0
+        for block in row_blocks(len(self._clusters)):
+            offsets = np.asarray(self._clusters.offsets[block.start : block.stop + 1])
+            counts = count(np.asarray(self._clusters.members[offsets[0] : offsets[-1]]))
+            total += int(np.maximum.reduceat(counts, offsets[:-1] - offsets[0]).sum())
+        return total

@@ -5,13 +5,10 @@ else is needed is computed block by block.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from protembed.data.clusters import Clusters
 
 # The second entry of the seed of an epoch's generator; batching.py has the others.
 ORDER_STREAM = 0
@@ -50,39 +47,8 @@ class EveryProtein:
 
     def most_tokens(self, count: TokenCounts) -> int:
         """Sum the tokens of all proteins."""
-        blocks = _blocks(self._num_proteins)
+        blocks = row_blocks(self._num_proteins)
         return sum(int(count(np.arange(block.start, block.stop)).sum()) for block in blocks)
-
-
-class OneOfEachCluster:
-    """A cluster first and then one of its members, so that large families do not drown the rest.
-
-    Args:
-        clusters: the proteins of each cluster.
-
-    Source: Lin et al. 2023, supplement A.1: ESM-2 draws UniRef50 clusters, and then UniRef90 members.
-    """
-
-    def __init__(self, clusters: "Clusters") -> None:
-        self._clusters = clusters
-
-    def draw(self, rng: np.random.Generator) -> Rows:
-        """Shuffle the clusters, and draw a member of each."""
-        drawn = rng.permutation(len(self._clusters))
-        for block in _blocks(len(drawn)):
-            starts, stops = (self._clusters.offsets[drawn[block] + end] for end in (0, 1))
-            chosen = starts + (rng.random(len(starts)) * (stops - starts)).astype(np.int64)
-            drawn[block] = self._clusters.members[chosen]
-        return drawn
-
-    def most_tokens(self, count: TokenCounts) -> int:
-        """Sum the tokens of the longest member of each cluster."""
-        total = 0
-        for block in _blocks(len(self._clusters)):
-            offsets = np.asarray(self._clusters.offsets[block.start : block.stop + 1])
-            counts = count(np.asarray(self._clusters.members[offsets[0] : offsets[-1]]))
-            total += int(np.maximum.reduceat(counts, offsets[:-1] - offsets[0]).sum())
-        return total
 
 
 class EpochOrder:
@@ -118,7 +84,7 @@ class EpochOrder:
 
     def _divide(self, order: Rows) -> NDArray[np.int64]:
         """Find where each step begins in the order, and the last one ends, (steps + 1,)."""
-        blocks = _blocks(len(order))
+        blocks = row_blocks(len(order))
         totals = [int(self._count(order[block]).sum()) for block in blocks]
         edges = np.linspace(0, sum(totals), self.steps_per_epoch + 1)
         boundaries = np.full(self.steps_per_epoch + 1, len(order))
@@ -132,7 +98,8 @@ class EpochOrder:
         return boundaries
 
 
-def _blocks(length: int) -> list[slice]:
+def row_blocks(length: int) -> list[slice]:
+    """Divide rows into blocks that are computed one after the other."""
     return [slice(start, min(start + _BLOCK, length)) for start in range(0, length, _BLOCK)]
 
 

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protembed.data import order
-from protembed.data.order import EpochOrder, EveryProtein, OneOfEachCluster, token_counts
+from protembed.data.clusters import OneOfEachCluster
+from protembed.data.order import EpochOrder, EveryProtein, token_counts
 
 
 class Grouped:
