@@ -24,6 +24,10 @@ from protembed.data.order import EpochOrder, EveryProtein, token_counts
 from protembed.data.splits import sequence_sha256
 from protembed.data.windows import Span
 
+# A residue without a class; one without a value is NaN.
+UNKNOWN_CLASS = -1
+
+
 # The second entry of the seed of a step's generator; order.py has the epochs'.
 _CROP_STREAM = 1
 

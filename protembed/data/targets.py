@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.task import Task
+from protembed.data.batching import UNKNOWN_CLASS
 from protembed.data.label_cells import (
     UNLABELLED_ENTRIES,
     class_order,
@@ -25,9 +26,6 @@ from protembed.data.label_column import MAX_MISFIT, SEVERAL, SHARE_ALIKE
 from protembed.data.labels import LabelledProtein, LabelTable, Split
 from protembed.data.tables import is_stand_in
 from protembed.errors import TableError
-
-# A residue without a class; one without a value is NaN.
-UNKNOWN_CLASS = -1
 
 # How little of a value float32 can tell from another; and from zero.
 _LEAST_SPREAD, _SMALLEST_SPREAD = 1e-5, 1e-30

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from protembed.config.shared import PoolingName
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
-from protembed.data.batching import LabelledBatch, MaskedBatch
-from protembed.data.targets import UNKNOWN_CLASS
+from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, MaskedBatch
 from protembed.data.windows import Span
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead

@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protembed.config.task import TASKS
+from protembed.data.batching import UNKNOWN_CLASS
 from protembed.data.label_inference import infer_labels
 from protembed.data.labels import LabelledProtein, Labels, LabelTable
-from protembed.data.targets import UNKNOWN_CLASS, Targets, classes_in
+from protembed.data.targets import Targets, classes_in
 from protembed.errors import TableError
 
 SPLITS = ("train", "valid", "test")

@@ -7,8 +7,8 @@ import torch
 
 from protembed.config.task import TASKS
 from protembed.data.alphabet import encode
+from protembed.data.batching import UNKNOWN_CLASS
 from protembed.data.labelled_plan import LabelledProteins
-from protembed.data.targets import UNKNOWN_CLASS
 from protembed.data.windows import window_spans
 from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
