@@ -31,13 +31,13 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.config.shapes import SIZES
 from protembed.config.shared import ComputeConfig
 from protembed.data.alphabet import PAD, encode
-from protembed.data.batching import PretrainingPlan
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.data.fasta import read_fasta
 from protembed.device import worker_pool
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import representation_of
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
+from protembed.pretraining.batches import PretrainingPlan
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, plan_training, train
 from protembed.training.objectives import MaskedLM

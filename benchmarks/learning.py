@@ -25,9 +25,9 @@ from perplexity import Sums, guesses_of, protein_losses, stored_corpus
 from protembed.bootstrap import bootstrap_interval
 from protembed.config.shapes import SIZES
 from protembed.config.shared import TOKENS_PER_PACK
-from protembed.data.batching import validation_packs
 from protembed.data.fasta import read_fasta
 from protembed.model.checkpoint import load_checkpoint
+from protembed.pretraining.batches import validation_packs
 
 NUM_RESAMPLES = 10_000
 

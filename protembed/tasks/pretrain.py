@@ -23,7 +23,6 @@ from protembed.config.base import as_plain_values
 from protembed.config.optimizer import OptimizerConfig, OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 from protembed.config.shared import ComputeConfig, ReaderConfig
-from protembed.data.batching import PretrainingPlan
 from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, default_tokens_per_pack, worker_pool
@@ -40,6 +39,7 @@ from protembed.model.checkpoint import (
 )
 from protembed.outputs import refuse_input, refuse_what_safetensors_cannot_name
 from protembed.paths import PathLike, as_paths, follow_link
+from protembed.pretraining.batches import PretrainingPlan
 from protembed.report.card import pretrained_card
 from protembed.report.figures import draw_training
 from protembed.report.pretraining import PretrainPlan, PretrainSummary, pretraining_facts

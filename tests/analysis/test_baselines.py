@@ -7,7 +7,8 @@ import torch
 
 from protembed.analysis.baselines import Composition
 from protembed.data.alphabet import AMINO_ACIDS, MASK, encode
-from protembed.data.batching import MaskedBatch, validation_packs
+from protembed.data.batching import MaskedBatch
+from protembed.pretraining.batches import validation_packs
 
 
 def index(letter):

@@ -11,9 +11,9 @@ from protembed.analysis.baselines import Composition
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, encode
-from protembed.data.batching import validation_packs
 from protembed.model.catalog import bundled_models, find_model
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
+from protembed.pretraining.batches import validation_packs
 from protembed.tasks.embed import embed_fasta
 from protembed.training.distributed import Compute
 from protembed.training.objectives import MaskedLM, evaluate

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.data.batching import PretrainingPlan
 from protembed.device import WorkerPool
+from protembed.pretraining.batches import PretrainingPlan
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, take_step
 from protembed.training.objectives import MaskedLM

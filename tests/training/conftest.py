@@ -4,7 +4,8 @@ import torch
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import MASK
-from protembed.data.batching import MaskedBatch, PretrainingPlan
+from protembed.data.batching import MaskedBatch
+from protembed.pretraining.batches import PretrainingPlan
 from protembed.training.objectives import MaskedLM
 
 

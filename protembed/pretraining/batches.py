@@ -1,0 +1,113 @@
+"""What each step of pretraining sees: seeded proteins, crops and masks; and the frozen masks of validation."""
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from protembed.config.pretrain import BatchConfig, MaskingConfig
+from protembed.data.batching import (
+    MaskedBatch,
+    MaskedCrop,
+    Tokens,
+    cut,
+    divide_evenly,
+    offsets_of,
+    pack_masked,
+    split_by_budget,
+)
+from protembed.data.clusters import OneOfEachCluster
+from protembed.data.corpus import Corpus
+from protembed.data.masking import mask_for_validation, mask_tokens
+from protembed.data.order import EpochOrder, EveryProtein, token_counts
+from protembed.data.splits import sequence_sha256
+
+# The second entry of the seed of a step's generator; order.py has the epochs'.
+_CROP_STREAM = 1
+
+
+class PretrainingPlan:
+    """What each step of pretraining sees: seeded proteins, seeded crops, seeded masks.
+
+    Args:
+        corpus: the proteins; where it knows clusters, an epoch sees one member of each.
+        batches: crop length and tokens of a step.
+        tokens_per_pack: about the tokens that are computed at once.
+        masking: the masking rule's shares.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self, corpus: Corpus, batches: BatchConfig, tokens_per_pack: int, masking: MaskingConfig, seed: int
+    ) -> None:
+        self._corpus, self._crop_residues = corpus, batches.crop_residues
+        self._tokens_per_pack, self._masking, self._seed = tokens_per_pack, masking, seed
+        sampler = EveryProtein(len(corpus)) if corpus.clusters is None else OneOfEachCluster(corpus.clusters)
+        count = token_counts(corpus.offsets, batches.crop_residues)
+        self._order = EpochOrder(sampler, count, batches.crop_residues + 2, batches.tokens_per_batch, seed)
+        self.steps_per_epoch = self._order.steps_per_epoch
+
+    def packs(self, step: int) -> list[MaskedBatch]:
+        """Draw a step, masks included, and divide it into packs of equal work."""
+        crops = self.crops(step)
+        parts = divide_evenly([len(crop.tokens) for crop in crops], self._tokens_per_pack)
+        return [pack_masked([crops[index] for index in part]) for part in parts]
+
+    def crops(self, step: int) -> list[MaskedCrop]:
+        """Draw a step's crops and their masks; a function of the seed and the step alone."""
+        rng = np.random.default_rng([self._seed, _CROP_STREAM, step])
+        rows = self._order.rows(step)
+        shown = [self._cut(int(row), rng) for row in rows]
+        if not shown:
+            return []
+        offsets = offsets_of(shown)
+        masked = mask_tokens(np.concatenate(shown), offsets, self._masking, rng)
+        ends = np.searchsorted(masked.positions, offsets)
+        return [
+            MaskedCrop(
+                tokens=masked.tokens[start:stop],
+                positions=masked.positions[first:last] - start,
+                targets=masked.targets[first:last],
+                row=int(row),
+            )
+            for row, (start, stop), (first, last) in zip(rows, pairwise(offsets), pairwise(ends), strict=True)
+        ]
+
+    def _cut(self, row: int, rng: np.random.Generator) -> Tokens:
+        residues = self._corpus[row]
+        length = min(len(residues), self._crop_residues)
+        start = int(rng.integers(len(residues) - length + 1))
+        return cut(residues, start, start + length)
+
+
+def validation_packs(
+    corpus: Corpus, window_residues: int, tokens_per_pack: int, rows: Iterable[int] | None = None
+) -> list[MaskedBatch]:
+    """Hide the frozen choice of residues of whole proteins, cut them into windows, and pack those.
+
+    Every hidden residue is in exactly one window, for windows are consecutive.
+
+    Args:
+        corpus: the validation proteins.
+        window_residues: the longest stretch that is computed at once.
+        tokens_per_pack: the most tokens of a pack.
+        rows: which of them; None takes all.
+    """
+    rows = range(len(corpus)) if rows is None else rows
+    windows = [window for row in rows for window in _masked_windows(corpus, row, window_residues)]
+    windows.sort(key=lambda window: -len(window.tokens))  # equal lengths together: fuller packs
+    parts = split_by_budget([len(window.tokens) for window in windows], tokens_per_pack)
+    return [pack_masked(windows[part]) for part in parts]
+
+
+def _masked_windows(corpus: Corpus, row: int, window_residues: int) -> Iterator[MaskedCrop]:
+    masked = mask_for_validation(corpus[row], sequence_sha256(corpus.sequence(row)))
+    for start in range(0, len(masked.tokens), window_residues):
+        stop = min(start + window_residues, len(masked.tokens))
+        inside = slice(*np.searchsorted(masked.positions, [start, stop]))
+        yield MaskedCrop(
+            tokens=cut(masked.tokens, start, stop),
+            positions=masked.positions[inside] - start + (start == 0),  # <cls> stands before the first window
+            targets=masked.targets[inside],
+            row=row,
+        )
