@@ -7,13 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from protembed.config.region import Region
-from protembed.config.task import Task
 from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, refuse_nothing_left
-from protembed.data.labels import LabelledProtein, Labels
-from protembed.data.targets import cut_labels
 from protembed.errors import TooShortError
 
-_ANOTHER_REGION = "choose another --region"
+CHOOSE_ANOTHER_REGION = "choose another --region"
 
 
 def cut_records(
@@ -45,7 +42,7 @@ def cut_records(
         report.num_residues -= num_residues
         if part is None:
             report.num_records -= 1  # its row is that of the next record
-            _leave_out(
+            skip_short(
                 TooShortError(record.path, record.line, record.id, num_residues, region.first), on_illegal, report
             )
         else:
@@ -53,42 +50,11 @@ def cut_records(
             report.num_residues += part.stop - part.start
             yield replace(record, sequence=record.sequence[part])
     if is_empty:
-        refuse_nothing_left(report, _ANOTHER_REGION)
+        refuse_nothing_left(report, CHOOSE_ANOTHER_REGION)
 
 
-def cut_table(table: Labels, region: Region | None, task: Task, on_illegal: OnIllegal, report: ReadReport) -> Labels:
-    """Cut each protein of a labelled table to a region, with the labels and the mask of its residues.
-
-    Args:
-        table: The proteins.
-        region: Which residues; None is the whole protein.
-        task: What the labels are; only where each residue has one are they cut.
-        on_illegal: As for `cut_records`.
-        report: As for `cut_records`.
-
-    Raises:
-        TooShortError, FormatError: As for `cut_records`.
-        TableError: Labels or masks are not as many as residues.
-    """
-    if region is None:
-        return table
-    kept = list[LabelledProtein]()
-    for protein in table.proteins:
-        num_residues = len(protein.sequence)
-        part = region.within(num_residues)
-        if part is None:
-            error = TooShortError(table.path, protein.line, protein.id, num_residues, region.first)
-            _leave_out(error, on_illegal, report)
-        elif task.per_residue:
-            kept.append(cut_labels(table.path, protein, part))
-        else:
-            kept.append(replace(protein, sequence=protein.sequence[part]))
-    if not kept:
-        refuse_nothing_left(report, _ANOTHER_REGION)
-    return replace(table, proteins=kept)
-
-
-def _leave_out(error: TooShortError, on_illegal: OnIllegal, report: ReadReport) -> None:
+def skip_short(error: TooShortError, on_illegal: OnIllegal, report: ReadReport) -> None:
+    """Leave out a protein that ends before the region begins, or raise the error."""
     if on_illegal != "skip":
         raise error
     reason = f"{error.num_residues:,} residues, and --region begins at residue {error.first:,}"

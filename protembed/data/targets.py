@@ -9,8 +9,10 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from protembed.config.region import Region
 from protembed.config.task import Task
 from protembed.data.batching import UNKNOWN_CLASS
+from protembed.data.fasta import OnIllegal, ReadReport, refuse_nothing_left
 from protembed.data.label_cells import (
     UNLABELLED_ENTRIES,
     class_order,
@@ -23,9 +25,10 @@ from protembed.data.label_cells import (
     unusual_number,
 )
 from protembed.data.label_column import MAX_MISFIT, SEVERAL, SHARE_ALIKE
-from protembed.data.labels import LabelledProtein, LabelTable, Split
+from protembed.data.labels import LabelledProtein, Labels, LabelTable, Split
+from protembed.data.regions import CHOOSE_ANOTHER_REGION, skip_short
 from protembed.data.tables import is_stand_in
-from protembed.errors import TableError
+from protembed.errors import TableError, TooShortError
 
 # How little of a value float32 can tell from another; and from zero.
 _LEAST_SPREAD, _SMALLEST_SPREAD = 1e-5, 1e-30
@@ -258,3 +261,35 @@ def _read_mask(path: str, protein: LabelledProtein) -> NDArray[np.bool_]:
 
 def _refuse(path: str, protein: LabelledProtein, found: str, advice: str) -> NoReturn:
     raise TableError(path, f"row {protein.id!r} {found}", advice, line=protein.line)
+
+
+def cut_table(table: Labels, region: Region | None, task: Task, on_illegal: OnIllegal, report: ReadReport) -> Labels:
+    """Cut each protein of a labelled table to a region, with the labels and the mask of its residues.
+
+    Args:
+        table: The proteins.
+        region: Which residues; None is the whole protein.
+        task: What the labels are; only where each residue has one are they cut.
+        on_illegal: As for `cut_records`.
+        report: As for `cut_records`.
+
+    Raises:
+        TooShortError, FormatError: As for `cut_records`.
+        TableError: Labels or masks are not as many as residues.
+    """
+    if region is None:
+        return table
+    kept = list[LabelledProtein]()
+    for protein in table.proteins:
+        num_residues = len(protein.sequence)
+        part = region.within(num_residues)
+        if part is None:
+            error = TooShortError(table.path, protein.line, protein.id, num_residues, region.first)
+            skip_short(error, on_illegal, report)
+        elif task.per_residue:
+            kept.append(cut_labels(table.path, protein, part))
+        else:
+            kept.append(replace(protein, sequence=protein.sequence[part]))
+    if not kept:
+        refuse_nothing_left(report, CHOOSE_ANOTHER_REGION)
+    return replace(table, proteins=kept)

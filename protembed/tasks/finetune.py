@@ -25,9 +25,8 @@ from protembed.data.label_inference import InferredLabels, infer_labels
 from protembed.data.label_warnings import class_counts, label_warnings
 from protembed.data.labels import Columns, LabelledProtein, Split, read_labels
 from protembed.data.partition import Division, divide
-from protembed.data.regions import cut_table
 from protembed.data.similarity import nearest
-from protembed.data.targets import Targets
+from protembed.data.targets import Targets, cut_table
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
 from protembed.files import atomic_directory, remove, remove_unfinished_beside, spooled_stdin

@@ -6,9 +6,9 @@ from protembed.config.region import Region
 from protembed.config.task import TASKS
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.labels import LabelledProtein, Labels, LabelTable
-from protembed.data.regions import cut_records, cut_table
+from protembed.data.regions import cut_records
 from protembed.data.selection import Selection
-from protembed.data.targets import Targets
+from protembed.data.targets import Targets, cut_table
 from protembed.errors import FormatError, TableError, TooShortError
 
 CLASSES, VALUES = TASKS["residue-classification"], TASKS["residue-regression"]
