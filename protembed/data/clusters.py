@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.arrays import array_file, open_array
-from protembed.data.order import TokenCounts, row_blocks
+from protembed.data.order import Rows, TokenCounts, row_blocks
 from protembed.data.tables import column_names, find_column, is_stand_in, reading_table, same_name
-from protembed.data.vectors import Rows
 from protembed.errors import TableError
 from protembed.inputs import display_name, open_input
 
