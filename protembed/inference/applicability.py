@@ -2,24 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from protembed.config.region import Region
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.kmer_sample import KmerSample
-from protembed.data.labels import LabelTable
-from protembed.data.targets import Targets, classes_in
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.record import TrainingData
 from protembed.text import count
 
-_QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 _WITHOUT_STANDARD = str.maketrans("", "", AMINO_ACIDS)
 # A protein with so many residues that are no amino acids is unusual; with fewer it is not worth a warning.
 _MANY_NONSTANDARD = 0.1
@@ -42,54 +35,8 @@ class _Protein(Protocol):
 P = TypeVar("P", bound=_Protein)
 
 
-def describe_training(final: LabelTable, targets: Targets, folds: Sequence[LabelTable]) -> tuple[TrainingData, Tensor]:
-    """Describe the proteins that a model is trained and tested on.
-
-    Args:
-        final: The splits that the kept model is trained on.
-        targets: The labels of the same splits.
-        folds: The splits in which models are tested: one alone, or the folds of a cross-validation.
-
-    Returns:
-        The description, and the hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
-    """
-    train = [protein.sequence for protein in final.parts["train"]]
-    tested = [protein.sequence for table in folds for protein in table.parts["test"]]
-    everything = [*(protein.sequence for protein in final.proteins), *tested]
-    sample = KmerSample.of(train)
-    num_related = 0
-    for table in folds:
-        own = sample if table is final else KmerSample.of([protein.sequence for protein in table.parts["train"]])
-        num_related += sum(own.shares_some(protein.sequence) for protein in table.parts["test"])
-    values = targets.known("train") if targets.task.answer == "value" else None
-    data = TrainingData(
-        num_proteins=len(train),
-        lengths=tuple(int(np.quantile(list(map(len, train)), q, method="nearest")) for q in _QUANTILES),
-        shortest=min(map(len, everything)),
-        longest=max(map(len, everything)),
-        num_nonstandard_residues=sum(map(_num_nonstandard, train)),
-        highest_nonstandard_share=max(_num_nonstandard(one) / len(one) for one in everything),
-        starts_with_met_share=sum(sequence.startswith("M") for sequence in train) / len(train),
-        class_counts=_class_counts(final, targets) if values is None else None,
-        value_range=None if values is None else (float(values.min()), float(values.max())),
-        kmer_length=sample.length,
-        num_tested=len(tested),
-        num_tested_related=num_related,
-    )
-    return data, torch.from_numpy(sample.hashes)
-
-
-def _class_counts(table: LabelTable, targets: Targets) -> Mapping[str, int]:
-    """Count the training proteins of each class, or the residues where each residue has a class."""
-    names = targets.classes or ()
-    if targets.task.per_residue:
-        numbers = np.bincount(targets.known("train"), minlength=len(names))
-        return dict(zip(names, numbers.tolist(), strict=True))
-    counts = Counter(name for protein in table.parts["train"] for name in classes_in(protein, targets.task))
-    return {name: counts[name] for name in names}
-
-
-def _num_nonstandard(sequence: str) -> int:
+def num_nonstandard(sequence: str) -> int:
+    """Count the residues that are none of the 20 amino acids."""
     return len(sequence.translate(_WITHOUT_STANDARD))
 
 
@@ -150,7 +97,7 @@ class InputComparison:
             yield "short"
         if length < data.shortest:
             yield "shorter"
-        share = _num_nonstandard(sequence) / length
+        share = num_nonstandard(sequence) / length
         if share > max(_MANY_NONSTANDARD, data.highest_nonstandard_share):
             yield "nonstandard"
         if not sequence.startswith("M"):

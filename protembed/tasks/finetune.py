@@ -30,7 +30,7 @@ from protembed.data.targets import Targets, cut_table
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
 from protembed.files import atomic_directory, remove, remove_unfinished_beside, spooled_stdin
-from protembed.inference.applicability import describe_training
+from protembed.finetuning.training_data import describe_training
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import parse_poolings
 from protembed.inputs import check_inputs, default_path, read_json, sha256_of_inputs, unchanged_inputs

@@ -10,7 +10,8 @@ from protembed.config.task import TASKS
 from protembed.data.kmer_sample import KmerSample
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets
-from protembed.inference.applicability import InputComparison, _chance_of_so_few, describe_training
+from protembed.finetuning.training_data import describe_training
+from protembed.inference.applicability import InputComparison, _chance_of_so_few
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 

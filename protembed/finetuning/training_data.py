@@ -1,0 +1,63 @@
+"""What a fine-tuned model records of the proteins that it was trained and tested on."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from protembed.cli.display import Counter
+from protembed.data.kmer_sample import KmerSample
+from protembed.data.labels import LabelTable
+from protembed.data.targets import Targets, classes_in
+from protembed.inference.applicability import num_nonstandard
+from protembed.model.record import TrainingData
+
+_QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+
+
+def describe_training(final: LabelTable, targets: Targets, folds: Sequence[LabelTable]) -> tuple[TrainingData, Tensor]:
+    """Describe the proteins that a model is trained and tested on.
+
+    Args:
+        final: The splits that the kept model is trained on.
+        targets: The labels of the same splits.
+        folds: The splits in which models are tested: one alone, or the folds of a cross-validation.
+
+    Returns:
+        The description, and the hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
+    """
+    train = [protein.sequence for protein in final.parts["train"]]
+    tested = [protein.sequence for table in folds for protein in table.parts["test"]]
+    everything = [*(protein.sequence for protein in final.proteins), *tested]
+    sample = KmerSample.of(train)
+    num_related = 0
+    for table in folds:
+        own = sample if table is final else KmerSample.of([protein.sequence for protein in table.parts["train"]])
+        num_related += sum(own.shares_some(protein.sequence) for protein in table.parts["test"])
+    values = targets.known("train") if targets.task.answer == "value" else None
+    data = TrainingData(
+        num_proteins=len(train),
+        lengths=tuple(int(np.quantile(list(map(len, train)), q, method="nearest")) for q in _QUANTILES),
+        shortest=min(map(len, everything)),
+        longest=max(map(len, everything)),
+        num_nonstandard_residues=sum(map(num_nonstandard, train)),
+        highest_nonstandard_share=max(num_nonstandard(one) / len(one) for one in everything),
+        starts_with_met_share=sum(sequence.startswith("M") for sequence in train) / len(train),
+        class_counts=_class_counts(final, targets) if values is None else None,
+        value_range=None if values is None else (float(values.min()), float(values.max())),
+        kmer_length=sample.length,
+        num_tested=len(tested),
+        num_tested_related=num_related,
+    )
+    return data, torch.from_numpy(sample.hashes)
+
+
+def _class_counts(table: LabelTable, targets: Targets) -> Mapping[str, int]:
+    """Count the training proteins of each class, or the residues where each residue has a class."""
+    names = targets.classes or ()
+    if targets.task.per_residue:
+        numbers = np.bincount(targets.known("train"), minlength=len(names))
+        return dict(zip(names, numbers.tolist(), strict=True))
+    counts = Counter(name for protein in table.parts["train"] for name in classes_in(protein, targets.task))
+    return {name: counts[name] for name in names}
