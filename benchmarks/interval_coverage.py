@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from populations import POPULATIONS, Sampler
 from protembed import intervals
-from protembed.bootstrap import bootstrap, interval
+from bootstrap import bootstrap, interval
 from protembed.metrics import Figures, Measure
 
 POPULATION_SIZE = 50_000

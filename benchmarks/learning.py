@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from perplexity import Sums, guesses_of, protein_losses, stored_corpus
-from protembed.bootstrap import bootstrap_interval
+from bootstrap import bootstrap_interval
 from protembed.config.shapes import SIZES
 from protembed.config.shared import TOKENS_PER_PACK
 from protembed.data.fasta import read_fasta

@@ -28,7 +28,7 @@ from sklearn.preprocessing import normalize
 from clusters import read_clusters
 from perplexity import MODEL, RANDOM
 from protembed.analysis.features import composition
-from protembed.bootstrap import bootstrap_interval
+from bootstrap import bootstrap_interval
 from protembed.config.shared import ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.clusters import accession_of

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from clusters import read_clusters
 from protembed.analysis.baselines import Composition
-from protembed.bootstrap import bootstrap_interval
+from bootstrap import bootstrap_interval
 from protembed.config.shared import TOKENS_PER_PACK, ComputeConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from protembed.analysis.features import composition
-from protembed.bootstrap import bootstrap_interval
+from bootstrap import bootstrap_interval
 from protembed.config.shared import ComputeConfig
 from protembed.device import WorkerPool, num_threads
 from protembed.inference.engine import Engine

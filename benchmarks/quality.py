@@ -32,7 +32,7 @@ from perplexity import MODEL, RANDOM
 from protembed import AttentionConfig, ModelConfig, ScoreConfig, VariantsConfig, inspect_attention, score_variants
 from protembed.analysis.baselines import Composition
 from protembed.analysis.features import composition
-from protembed.bootstrap import bootstrap_interval
+from bootstrap import bootstrap_interval
 from protembed.config.shared import ComputeConfig
 from protembed.config.task import METRIC_NAMES
 from protembed.data.alphabet import AMINO_ACIDS

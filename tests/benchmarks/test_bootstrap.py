@@ -3,7 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from protembed.bootstrap import NUM_RESAMPLES, bootstrap, bootstrap_interval, interval
+from bootstrap import NUM_RESAMPLES, bootstrap, bootstrap_interval, interval
 
 # Intervals
 
