@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bootstrap import bootstrap, interval
 from populations import POPULATIONS, Sampler
 from protembed import intervals
-from bootstrap import bootstrap, interval
 from protembed.metrics import Figures, Measure
 
 POPULATION_SIZE = 50_000

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from perplexity import Sums, guesses_of, protein_losses, stored_corpus
 from bootstrap import bootstrap_interval
+from perplexity import Sums, guesses_of, protein_losses, stored_corpus
 from protembed.config.shapes import SIZES
 from protembed.config.shared import TOKENS_PER_PACK
 from protembed.data.fasta import read_fasta

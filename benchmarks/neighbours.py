@@ -25,10 +25,10 @@ from scipy.sparse import csr_array, issparse
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
+from bootstrap import bootstrap_interval
 from clusters import read_clusters
 from perplexity import MODEL, RANDOM
 from protembed.analysis.features import composition
-from bootstrap import bootstrap_interval
 from protembed.config.shared import ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.clusters import accession_of

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bootstrap import bootstrap_interval
 from clusters import read_clusters
 from protembed.analysis.baselines import Composition
-from bootstrap import bootstrap_interval
 from protembed.config.shared import TOKENS_PER_PACK, ComputeConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch

@@ -24,8 +24,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
-from protembed.analysis.features import composition
 from bootstrap import bootstrap_interval
+from protembed.analysis.features import composition
 from protembed.config.shared import ComputeConfig
 from protembed.device import WorkerPool, num_threads
 from protembed.inference.engine import Engine

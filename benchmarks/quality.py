@@ -28,11 +28,11 @@ from scipy.stats import spearmanr
 import finetune
 import neighbours
 import perplexity
+from bootstrap import bootstrap_interval
 from perplexity import MODEL, RANDOM
 from protembed import AttentionConfig, ModelConfig, ScoreConfig, VariantsConfig, inspect_attention, score_variants
 from protembed.analysis.baselines import Composition
 from protembed.analysis.features import composition
-from bootstrap import bootstrap_interval
 from protembed.config.shared import ComputeConfig
 from protembed.config.task import METRIC_NAMES
 from protembed.data.alphabet import AMINO_ACIDS

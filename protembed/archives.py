@@ -7,7 +7,7 @@ import lzma
 from collections.abc import Callable
 from typing import IO, Any, BinaryIO, cast
 
-_BLOCK = 1 << 20
+_ARCHIVE_BLOCK = 1 << 20
 _MAGIC_LENGTH = 16
 # Blocked gzip, BGZF, is cut between two blocks without a trace, were it not for the empty block that ends it.
 # Source: SAM/BAM format specification, sections 4.1 and 4.1.2.
@@ -65,7 +65,7 @@ class _Members(io.RawIOBase):
                     return 0
                 self._decompressor = self._make()
             elif self._decompressor.needs_input and not self._pending:
-                self._pending = self._raw.read(_BLOCK)
+                self._pending = self._raw.read(_ARCHIVE_BLOCK)
                 if not self._pending:
                     raise EOFError("it ends in the middle of a stream")
             data = self._decompressor.decompress(self._pending, len(buffer))
@@ -76,11 +76,11 @@ class _Members(io.RawIOBase):
 
     def _next_stream(self) -> bytes:
         """Read on to the next stream; those of xz may have padding behind them, a multiple of four zero bytes."""
-        data, num_padding = self._decompressor.unused_data or self._raw.read(_BLOCK), 0
+        data, num_padding = self._decompressor.unused_data or self._raw.read(_ARCHIVE_BLOCK), 0
         while self._is_padded and data.startswith(b"\0"):
             stripped = data.lstrip(b"\0")
             num_padding += len(data) - len(stripped)
-            data = stripped or self._raw.read(_BLOCK)
+            data = stripped or self._raw.read(_ARCHIVE_BLOCK)
         if num_padding % 4:
             raise EOFError("its padding is no multiple of four bytes")
         return cast("bytes", data)

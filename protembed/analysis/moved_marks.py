@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 # Random keys drawn, or marks moved, at once.
-_AT_ONCE = 1 << 21
+_MARKS_AT_ONCE = 1 << 21
 
 
 class MovedMarks(ABC):
@@ -59,7 +59,7 @@ class MovedSegments(MovedMarks):
     def _moved(self, num: int, rng: np.random.Generator) -> Iterator[csr_array]:
         """Yield moved marks, (some, residues), float32, until there were `num`."""
         num_marks = sum(map(len, self._within))
-        at_once = max(1, _AT_ONCE // self._num_residues)
+        at_once = max(1, _MARKS_AT_ONCE // self._num_residues)
         for done in range(0, num, at_once):
             rows = min(at_once, num - done)
             starts = self._starts(rows, rng)  # (rows, segments)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from protembed.cli.display import Display
-from protembed.cli.embedding_text import describe_plan, describe_summary
+from protembed.cli.embedding_text import embed_plan_lines, embed_summary_lines
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
@@ -29,7 +29,7 @@ def embed(
 
     def show_plan(plan: "EmbedPlan") -> None:
         display.warn(plan.warnings)
-        display.summary(plan, *describe_plan(plan))
+        display.summary(plan, *embed_plan_lines(plan))
 
     display.say_fetching(model)
     with display.counting("embedded") as counter, display.promising_to_go_on(counter):
@@ -46,4 +46,4 @@ def embed(
     display.say_model(model)
     if summary is not None:
         display.warn(summary.warnings)
-        display.summary(summary, *describe_summary(summary, embedding.region))
+        display.summary(summary, *embed_summary_lines(summary, embedding.region))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from protembed.tasks.embed import EmbedPlan, EmbedSummary
 
 
-def describe_plan(plan: "EmbedPlan") -> Iterator[str]:
+def embed_plan_lines(plan: "EmbedPlan") -> Iterator[str]:
     """Say what a run would take."""
     what = f"{count(plan.num_proteins, 'protein')}, {count(plan.num_residues, 'residue')}, the longest {plan.longest:,}"
     yield f"{plan.output or 'stdout'}: {what}; {plan.dim:,} numbers each"
@@ -31,7 +31,7 @@ def describe_region(region: str | None, option: str) -> str:
     )
 
 
-def describe_summary(summary: "EmbedSummary", region_option: str = "auto") -> Iterator[str]:
+def embed_summary_lines(summary: "EmbedSummary", region_option: str = "auto") -> Iterator[str]:
     """Say what has come of a run."""
     if summary.was_done:
         yield f"{summary.output} is there already, made by the same command from the same input"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from protembed.cli.display import Display
-from protembed.cli.finetuning_text import describe_plan, describe_summary
+from protembed.cli.finetuning_text import finetune_plan_lines, finetune_summary_lines
 from protembed.cli.options import LabelsPath, configured
 from protembed.cli.signals import stop_on_signals
 from protembed.config.finetune import FinetuneConfig, LabelsConfig
@@ -43,7 +43,7 @@ def finetune(
     def begin(plan: "FinetunePlan") -> None:
         said.extend([*plan.notes, *plan.warnings])
         display.say_model(model)
-        for line in describe_plan(plan):
+        for line in finetune_plan_lines(plan):
             display.say(line)
         display.warn(plan.warnings)
 
@@ -63,6 +63,6 @@ def finetune(
             stop=stop,
         )
         summary = finetune_model(labels, options, on_plan=begin, watcher=watcher)
-    display.summary(summary, *describe_summary(summary, said))
+    display.summary(summary, *finetune_summary_lines(summary, said))
     if stop.status is not None and not summary.is_finished:
         raise typer.Exit(stop.status)

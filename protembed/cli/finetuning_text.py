@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from protembed.tasks.finetune import FinetunePlan, FinetuneSummary
 
 
-def describe_plan(plan: "FinetunePlan") -> list[str]:
+def finetune_plan_lines(plan: "FinetunePlan") -> list[str]:
     """Say what is going to be learned, and how the labels were read."""
     kinds = {"class": "classes", "labels": "labels"}
-    what = f"{len(plan.classes)} {kinds[plan.task.answer]}: {_counts(plan)}" if plan.classes else "a value"
+    what = f"{len(plan.classes)} {kinds[plan.task.answer]}: {_split_counts(plan)}" if plan.classes else "a value"
     sizes = ", ".join(f"{number:,} {split}" for split, number in plan.num_proteins.items() if number)
     measured = f", measured in {plan.num_folds} folds" if plan.num_folds > 1 else ""
     first = f"{plan.task.name} of {plan.target!r} ({what}): {sizes} proteins{measured}; {plan.method}"
     return [*plan.notes, first, plan.reading]
 
 
-def _counts(plan: "FinetunePlan") -> str:
+def _split_counts(plan: "FinetunePlan") -> str:
     """List the most frequent classes with the number of their proteins."""
     shown = [f"{name[:_MAX_LETTERS]} {number:,}" for name, number in list(plan.class_counts.items())[:_MAX_CLASSES]]
     more = len(plan.class_counts) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
-def describe_summary(summary: "FinetuneSummary", said: Collection[str] = ()) -> list[str]:
+def finetune_summary_lines(summary: "FinetuneSummary", said: Collection[str] = ()) -> list[str]:
     """Show the figures of each rung of the ladder, and say what they come to; what was said before is not repeated."""
     if summary.ladder is None:
         return ["left before the end; repeat the command to go on"]

@@ -29,7 +29,7 @@ def inspect_attention(
     with display.counting("inspected") as counter:
 
         def show_plan(plan: "AttentionPlan") -> None:
-            display.say(describe_plan(plan))
+            display.say(attention_plan_line(plan))
             display.warn(plan.warnings)
             counter.expect(plan.num_residues)
 
@@ -49,19 +49,19 @@ def inspect_attention(
         summary,
         f"{summary.output}: statistics of every head over {count(summary.num_proteins, 'protein')}; maps{contacts} "
         f"and figures of {summary.num_maps:,}",
-        *describe_precisions(summary),
-        *describe_sites(summary),
+        *contact_lines(summary),
+        *site_lines(summary),
     )
 
 
-def describe_plan(plan: "AttentionPlan") -> str:
+def attention_plan_line(plan: "AttentionPlan") -> str:
     """Say what there is to look at, and what it will take."""
     counts = f"{count(plan.num_proteins, 'protein')}, {count(plan.num_residues, 'residue')}"
     room = f"{file_size(plan.memory_bytes)} of memory and {file_size(plan.disk_bytes)} of disk"
     return f"{counts}, the longest {plan.longest_id!r} of {plan.longest:,}; about {room}"
 
 
-def describe_precisions(summary: "AttentionSummary") -> list[str]:
+def contact_lines(summary: "AttentionSummary") -> list[str]:
     """Say how precisely long-range contacts are predicted, beside what is reached without looking."""
     lines = [f"{count(summary.num_structures, 'protein')} shown by a structure"] if summary.num_structures else []
     for row in summary.precisions:
@@ -74,7 +74,7 @@ def describe_precisions(summary: "AttentionSummary") -> list[str]:
     return lines
 
 
-def describe_sites(summary: "AttentionSummary") -> list[str]:
+def site_lines(summary: "AttentionSummary") -> list[str]:
     """Say how many heads attend to the residues of each label, and on what that rests."""
     lines = []
     for label, found in summary.sites.items():

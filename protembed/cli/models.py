@@ -19,7 +19,7 @@ def models(show: ShowConfig) -> None:
     listing = list_models()
     if not show.json:
         for model in listing.models:
-            print(describe_model(model))
+            print(model_lines(model))
     Display(show).summary(
         listing,
         "perplexities compare only on the same proteins and classes: not the box's with the published ones",
@@ -27,7 +27,7 @@ def models(show: ShowConfig) -> None:
     )
 
 
-def describe_model(model: "ListedModel") -> str:
+def model_lines(model: "ListedModel") -> str:
     """Say in three lines what a model is, what to expect of it, and how to get it."""
     millions = model.num_parameters / 1e6
     number = f"{millions / 1e3:.1f} B" if millions >= 1e3 else f"{millions:.1f} M"

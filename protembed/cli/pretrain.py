@@ -6,7 +6,7 @@ import typer
 
 from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
-from protembed.cli.pretraining_text import describe_plan, describe_summary
+from protembed.cli.pretraining_text import pretrain_plan_lines, pretrain_summary_lines
 from protembed.cli.signals import stop_on_signals
 from protembed.config.optimizer import OptimizerConfig
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
@@ -37,7 +37,7 @@ def pretrain(
 
     def begin(plan: "PretrainPlan") -> None:
         display.warn(plan.warnings)
-        for line in describe_plan(plan):
+        for line in pretrain_plan_lines(plan):
             display.say(line)
         if config.dry_run:
             display.summary(plan)
@@ -48,6 +48,6 @@ def pretrain(
         summary = pretrain_model(fasta, options, on_plan=begin, on_step=steps.advance, stop=stop)
     if summary is None:
         return
-    display.summary(summary, *describe_summary(summary))
+    display.summary(summary, *pretrain_summary_lines(summary))
     if stop.status is not None and not summary.is_finished:
         raise typer.Exit(stop.status)

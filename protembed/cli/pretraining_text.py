@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from protembed.report.pretraining import PretrainPlan, PretrainSummary
 
 
-def describe_plan(plan: "PretrainPlan") -> Iterator[str]:
+def pretrain_plan_lines(plan: "PretrainPlan") -> Iterator[str]:
     """Say what a run is going to do."""
     valid = " and ".join(f"{number:,} ({name})" for name, number in plan.valid_sets.items())
     clusters = "" if plan.num_clusters is None else f" of {plan.num_clusters:,} clusters"
@@ -41,7 +41,7 @@ def describe_plan(plan: "PretrainPlan") -> Iterator[str]:
         yield f"a new run in {plan.output}"
 
 
-def describe_summary(summary: "PretrainSummary") -> Iterator[str]:
+def pretrain_summary_lines(summary: "PretrainSummary") -> Iterator[str]:
     """Say what has come of a run."""
     if summary.num_skipped:
         yield f"{summary.num_skipped:,} steps were skipped, for their loss or gradient was not finite"

@@ -50,12 +50,12 @@ def _few_of_a_class(tested: Sequence[LabelledProtein], task: Task, *, in_folds: 
     has = f"{kind} has" if len(few) == 1 else f"{'labels' if kind == 'label' else 'classes'} have"
     advice = "" if in_folds else "; use --split kfold"
     yield (
-        f"{len(few):,} {has} fewer than {_MIN_OF_A_CLASS} test proteins, {_listed(few)}: "
+        f"{len(few):,} {has} fewer than {_MIN_OF_A_CLASS} test proteins, {_listed_with_counts(few)}: "
         f"metrics that count them are uncertain{advice}"
     )
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _listed_with_counts(counts: Mapping[str, int]) -> str:
     names = sorted(counts, key=lambda name: (counts[name], name))
     shown = ", ".join(f"{name[:_MAX_LETTERS]!r} ({counts[name]})" for name in names[:_MAX_NAMES])
     return shown + (f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else "")

@@ -19,7 +19,7 @@ from protembed.data.labels import LabelledProtein
 from protembed.text import count
 
 _CLEAN_MASK = re.compile("[01; ]*")
-_NUM_EXAMPLES, _MAX_LETTERS, _MAX_ENTRIES = 3, 20, 5
+_NUM_EXAMPLES, _MAX_SHOWN_LETTERS, _MAX_ENTRIES = 3, 20, 5
 
 
 def spell_labels(column: Column, task: Task, separator: str | None, *, is_chosen: bool) -> list[str]:
@@ -162,4 +162,4 @@ def _shorten_list(entries: Sequence[str], divider: str) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= _MAX_LETTERS else f"{text[:_MAX_LETTERS]}…"
+    return text if len(text) <= _MAX_SHOWN_LETTERS else f"{text[:_MAX_SHOWN_LETTERS]}…"

@@ -1,12 +1,12 @@
 """What a fine-tuned model records of the proteins that it was trained and tested on."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from protembed.cli.display import Counter
 from protembed.data.kmer_sample import KmerSample
 from protembed.data.labels import LabelTable
 from protembed.data.targets import Targets, classes_in

@@ -52,7 +52,7 @@ def test_a_segment_as_long_as_the_protein_cannot_move():
 
 
 def test_segments_moved_in_parts_are_as_many_as_those_moved_at_once(monkeypatch):
-    monkeypatch.setattr("protembed.analysis.moved_marks._AT_ONCE", 30 * 7)
+    monkeypatch.setattr("protembed.analysis.moved_marks._MARKS_AT_ONCE", 30 * 7)
 
     assert marks_of(MovedSegments(np.arange(30) < 4, max_gap=3), 30, num=100).shape == (100, 30)
 

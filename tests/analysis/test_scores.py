@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from bootstrap import NUM_RESAMPLES, bootstrap
 from protembed import metrics
 from protembed.analysis.scores import FEWEST_PROTEINS, averaged_over, figures_of_draws, measure, scores_of
-from bootstrap import NUM_RESAMPLES, bootstrap
 from protembed.config.task import METRIC_NAMES, TASKS
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.intervals import Score, ratio_score

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from protembed.cli.pretraining_text import describe_summary
+from protembed.cli.pretraining_text import pretrain_summary_lines
 from protembed.intervals import Score
 from protembed.report.pretraining import PretrainSummary
 
@@ -20,7 +20,7 @@ def said(gains, num_valid_proteins=16):
         amino_acids=[],
         is_finished=True,
     )
-    return list(describe_summary(summary))
+    return list(pretrain_summary_lines(summary))
 
 
 def test_the_gain_over_each_reference_has_its_interval():
