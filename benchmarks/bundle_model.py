@@ -27,8 +27,8 @@ from protembed.config.base import Config
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.config.shapes import SIZES
 from protembed.data.corpus import open_corpora
-from protembed.files import atomic_directory
-from protembed.inputs import read_json
+from protembed.io.reading import read_json
+from protembed.io.writing import atomic_directory
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.report.card import model_card, shape_in_words
 from protembed.report.figures import draw_training

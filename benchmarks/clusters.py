@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from protembed.inputs import open_input
+from protembed.io.reading import open_input
 
 
 def read_clusters(path: Path) -> dict[str, dict[str, str]]:

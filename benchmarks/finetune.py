@@ -24,7 +24,7 @@ from protembed import FinetuneConfig, FinetuneOptions, ModelConfig, finetune_mod
 from protembed.analysis.model_rungs import Watcher
 from protembed.config.finetune import FinetuneMethod
 from protembed.config.task import METRIC_NAMES
-from protembed.inputs import open_input
+from protembed.io.reading import open_input
 from protembed.tasks.finetune import FinetuneSummary
 
 MOST_TRAINING_ROWS = 5_000

@@ -30,7 +30,7 @@ from protembed.config.shared import ComputeConfig
 from protembed.device import WorkerPool, num_threads
 from protembed.inference.engine import Engine
 from protembed.inference.representation import representation_of
-from protembed.inputs import open_input
+from protembed.io.reading import open_input
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
 

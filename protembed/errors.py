@@ -40,7 +40,7 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from protembed.text import file_size
+from protembed.io.text import file_size
 
 
 class ProtembedError(Exception):

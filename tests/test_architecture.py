@@ -130,8 +130,8 @@ def changes_a_path(function, call):
 def test_paths_are_written_in_files_alone():
     writers = {(module, function) for module, function, call in CALLS if changes_a_path(function, call)}
 
-    assert {writer for writer in writers if writer[0] != "protembed.files"} == set()
-    assert ("protembed.files", "temporary.replace") in writers
+    assert {writer for writer in writers if writer[0] != "protembed.io.writing"} == set()
+    assert ("protembed.io.writing", "temporary.replace") in writers
 
 
 @pytest.mark.promise(18)

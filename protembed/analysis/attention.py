@@ -12,9 +12,9 @@ from protembed.analysis.blocks import MOST_PIXELS, block_size, highest_of_blocks
 from protembed.analysis.contacts import Pairs, at, head_features
 from protembed.config.region import Region
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
-from protembed.data.arrays import LayeredMaps
 from protembed.data.batching import Batch
 from protembed.errors import ConfigError
+from protembed.io.arrays import LayeredMaps
 from protembed.model.encoder import Encoder
 from protembed.model.heads import ContactHead
 

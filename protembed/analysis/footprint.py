@@ -19,7 +19,7 @@ from protembed.data.batching import split_by_budget
 from protembed.device import free_disk, peak_memory, total_memory
 from protembed.errors import NotEnoughRoomError
 from protembed.inference.engine import Engine
-from protembed.text import count
+from protembed.io.text import count
 
 # A protein's maps are many times larger than its vectors: few are held at a time.
 TOKENS_PER_CHUNK = 4096

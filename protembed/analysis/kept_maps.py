@@ -8,8 +8,8 @@ import numpy as np
 
 from protembed.analysis.attention import AttentionReader, ProteinAttention, parse_region
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.data.arrays import LayeredMaps
 from protembed.data.fasta import Record
+from protembed.io.arrays import LayeredMaps
 
 
 class KeptMaps:

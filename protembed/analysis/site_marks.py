@@ -17,7 +17,7 @@ from protembed.analysis.significance import SIGNIFICANT, HeadSignificance, Marke
 from protembed.data.annotations import Site
 from protembed.data.fasta import Record
 from protembed.errors import TableError
-from protembed.text import count
+from protembed.io.text import count
 
 _ADVICE = (
     "name proteins by the first word of their FASTA headers, or by its accession, as P00698 of sp|P00698|LYSC_CHICK"

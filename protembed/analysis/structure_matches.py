@@ -11,7 +11,7 @@ from protembed.analysis.contacts import Pairs, pairs_of
 from protembed.analysis.evidence import ContactEvidence, weigh_contacts
 from protembed.data.fasta import Record
 from protembed.data.structures import MIN_COVERAGE, Chain, Match, contact_map, distances, match_chain
-from protembed.text import count, printable
+from protembed.io.text import count, printable
 
 _MOST_NAMED = 3
 

@@ -9,7 +9,7 @@ from protembed.cli.display import Display
 from protembed.cli.options import OPENED_BY_US, configured
 from protembed.config.check import CheckConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ShowConfig
-from protembed.text import count
+from protembed.io.text import count
 
 ResultAndFasta = Annotated[
     list[Path],

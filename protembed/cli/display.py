@@ -18,7 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay, duration
 from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ShowConfig
 from protembed.errors import LostProcessError, OutputError, ProtembedError
-from protembed.text import count, printable
+from protembed.io.text import count, printable
 
 _INTERRUPTED, _BROKEN_PIPE, _FAILED = 130, 141, 1
 # What a path may meet on any machine, wherever it is looked at; of other errors with a path the mistake is ours.

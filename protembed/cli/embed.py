@@ -7,7 +7,7 @@ from protembed.cli.embedding_text import embed_plan_lines, embed_summary_lines
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.embed import EmbedConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
-from protembed.inputs import STANDARD_STREAM
+from protembed.io.reading import STANDARD_STREAM
 
 if TYPE_CHECKING:
     from protembed.tasks.embed import EmbedPlan

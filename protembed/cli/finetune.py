@@ -11,7 +11,7 @@ from protembed.cli.signals import stop_on_signals
 from protembed.config.finetune import FinetuneConfig, LabelsConfig
 from protembed.config.optimizer import OptimizerConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
-from protembed.text import count
+from protembed.io.text import count
 
 if TYPE_CHECKING:
     from protembed.tasks.finetune import FinetunePlan

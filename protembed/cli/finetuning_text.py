@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from protembed.text import figure
+from protembed.io.text import figure
 
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
 

@@ -6,7 +6,7 @@ from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
-from protembed.text import count, file_size
+from protembed.io.text import count, file_size
 
 if TYPE_CHECKING:
     from protembed.tasks.inspect_attention import AttentionPlan, AttentionSummary

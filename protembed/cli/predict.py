@@ -5,8 +5,8 @@ from protembed.cli.embedding_text import describe_region
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.predict import FinetunedModelConfig, PredictConfig
 from protembed.config.shared import ComputeConfig, ReaderConfig, ShowConfig
-from protembed.inputs import STANDARD_STREAM
-from protembed.text import count
+from protembed.io.reading import STANDARD_STREAM
+from protembed.io.text import count
 
 
 @configured

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from protembed.cli.training_display import duration
-from protembed.text import count, file_size
+from protembed.io.text import count, file_size
 
 if TYPE_CHECKING:
     from protembed.intervals import Score

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from protembed.errors import ConfigError
-from protembed.paths import as_path, as_paths
+from protembed.io.reading import as_path, as_paths
 
 
 def option(

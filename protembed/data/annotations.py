@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.data.tables import Row, reading_table, same_name
 from protembed.errors import TableError
-from protembed.inputs import display_name, open_input
+from protembed.io.reading import display_name, open_input
+from protembed.io.tables import Row, reading_table, same_name
 
 _COLUMNS = ("protein", "position", "label")
 # Up to nine digits: longer than any protein, and shorter than what Python refuses to convert.

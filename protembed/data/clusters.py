@@ -15,11 +15,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.data.arrays import array_file, open_array
 from protembed.data.order import Rows, TokenCounts, row_blocks
-from protembed.data.tables import column_names, find_column, is_stand_in, reading_table, same_name
 from protembed.errors import TableError
-from protembed.inputs import display_name, open_input
+from protembed.io.arrays import array_file, open_array
+from protembed.io.reading import display_name, open_input
+from protembed.io.tables import column_names, find_column, is_stand_in, reading_table, same_name
 
 Keys = NDArray[np.uint64]
 

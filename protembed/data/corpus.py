@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.alphabet import decode, encode
-from protembed.data.arrays import array_file, hash_array, open_array
 from protembed.data.clusters import Clusters, ClusterSource, ClusterTable, has_clusters, write_clusters
 from protembed.data.fasta import OnIllegal, ReadReport, read_fasta
 from protembed.data.splits import hash_share, sequence_sha256
 from protembed.errors import DamagedRunError, NothingToLearnError, NothingToMeasureError
-from protembed.files import atomic_directory, remove, write_json
-from protembed.inputs import default_path, read_json
+from protembed.io.arrays import array_file, hash_array, open_array
+from protembed.io.reading import default_path, read_json
+from protembed.io.writing import atomic_directory, remove, write_json
 
 HELD_OUT_SHARE = 0.05
 HELD_OUT_NAME = "held_out"

@@ -27,7 +27,9 @@ from protembed.data.embeddings import (
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.vectors import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
 from protembed.errors import DataError, NotFiniteError, OutputError, OutputExistsError
-from protembed.files import (
+from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
+from protembed.io.text import table_line
+from protembed.io.writing import (
     copy_to_stdout,
     flush_growing,
     is_unfinished,
@@ -39,8 +41,6 @@ from protembed.files import (
     write_json,
     write_table,
 )
-from protembed.inputs import STANDARD_STREAM, read_json, sha256_of_file
-from protembed.text import table_line
 
 # In the folder of an unfinished result, beside files that have their final names from the beginning.
 _FINGERPRINT, _PROGRESS, _MEMBERS, _ROWS = "fingerprint.json", "progress.json", "members.jsonl", "rows.npy"

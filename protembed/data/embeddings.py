@@ -15,10 +15,10 @@ from protembed.data.selection import Shard
 from protembed.data.splits import sequence_sha256
 from protembed.data.vectors import FormatName
 from protembed.errors import OutputError, OutputExistsError
-from protembed.files import move_into_place, remove
-from protembed.inputs import STANDARD_STREAM, read_json, sha256_of_file
-from protembed.outputs import is_there, is_vacant
-from protembed.text import table_line
+from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
+from protembed.io.result import is_there, is_vacant
+from protembed.io.text import table_line
+from protembed.io.writing import move_into_place, remove
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
 FAILED_HEADER = ("file", "line", "id", "reason")

@@ -21,11 +21,10 @@ from Bio.Data.IUPACData import protein_letters_1to3_extended
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
-from protembed.data.foreign_formats import foreign_format, format_of_line
 from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError
-from protembed.inputs import display_name, open_input
-from protembed.paths import PathLike, as_paths
-from protembed.text import count
+from protembed.io.reading import PathLike, as_paths, display_name, open_input
+from protembed.io.sniffing import foreign_format, format_of_line
+from protembed.io.text import count
 
 OnIllegal = Literal["error", "mask", "skip"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from protembed.data.label_cells import divide_names, looks_like_number, read_list, residue_entries
 from protembed.data.labels import LabelledProtein, Labels
-from protembed.data.tables import is_stand_in
 from protembed.errors import TableError
+from protembed.io.tables import is_stand_in
 
 # How several labels are divided from here on, and in predictions.
 SEVERAL = ";"

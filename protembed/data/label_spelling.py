@@ -16,7 +16,7 @@ from protembed.data.label_cells import (
 )
 from protembed.data.label_column import RECOGNISED, SEVERAL, Column, are_positions, find_divider
 from protembed.data.labels import LabelledProtein
-from protembed.text import count
+from protembed.io.text import count
 
 _CLEAN_MASK = re.compile("[01; ]*")
 _NUM_EXAMPLES, _MAX_SHOWN_LETTERS, _MAX_ENTRIES = 3, 20, 5

@@ -10,9 +10,9 @@ import numpy as np
 from protembed.config.task import Task
 from protembed.data.label_cells import read_number
 from protembed.data.labels import LabelledProtein, LabelTable
-from protembed.data.tables import is_stand_in
 from protembed.data.targets import Targets, classes_in
-from protembed.text import count
+from protembed.io.tables import is_stand_in
+from protembed.io.text import count
 
 # Fewer proteins of a class say nothing about it.
 _MIN_TRAINING_PROTEINS = 5

@@ -18,11 +18,11 @@ from protembed.data.fasta import (
     open_records,
     read_fasta_stream,
 )
-from protembed.data.foreign_formats import ONE_LETTER_ADVICE, other_notation
 from protembed.data.header_fields import header_fields, header_warnings
-from protembed.data.tables import Row, column_names, find_column, is_stand_in, reading_table, refuse_repeated_columns
 from protembed.errors import ConfigError, IllegalResidueError, TableError
-from protembed.inputs import display_name
+from protembed.io.reading import display_name
+from protembed.io.sniffing import ONE_LETTER_ADVICE, other_notation
+from protembed.io.tables import Row, column_names, find_column, is_stand_in, reading_table, refuse_repeated_columns
 
 Split = Literal["train", "valid", "test"]
 

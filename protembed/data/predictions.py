@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.task import Task
-from protembed.text import LabelText
+from protembed.io.text import LabelText
 
 
 def prediction_header(classes: Sequence[str] | None) -> list[str]:

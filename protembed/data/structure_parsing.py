@@ -14,7 +14,7 @@ from typing import NamedTuple
 from gemmi import cif
 
 from protembed.errors import StructureError
-from protembed.text import printable
+from protembed.io.text import printable
 
 STRUCTURE_ADVICE = "give a PDB or mmCIF file of a protein, plain or compressed"
 WATERS = ("HOH", "WAT", "DOD")

@@ -21,8 +21,8 @@ from protembed.data.structure_residues import (
     representative_atoms,
 )
 from protembed.errors import DataError, StructureError
-from protembed.inputs import STANDARD_STREAM, display_name, open_input
-from protembed.text import count
+from protembed.io.reading import STANDARD_STREAM, display_name, open_input
+from protembed.io.text import count
 
 CONTACT_DISTANCE = 8.0
 MIN_SEPARATION = 6

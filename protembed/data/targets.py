@@ -27,8 +27,8 @@ from protembed.data.label_cells import (
 from protembed.data.label_column import MAX_MISFIT, SEVERAL, SHARE_ALIKE
 from protembed.data.labels import LabelledProtein, Labels, LabelTable, Split
 from protembed.data.regions import CHOOSE_ANOTHER_REGION, skip_short
-from protembed.data.tables import is_stand_in
 from protembed.errors import TableError, TooShortError
+from protembed.io.tables import is_stand_in
 
 # How little of a value float32 can tell from another; and from zero.
 _LEAST_SPREAD, _SMALLEST_SPREAD = 1e-5, 1e-30

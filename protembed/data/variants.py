@@ -17,7 +17,6 @@ from protembed.data.fasta import (
     open_records,
     read_fasta,
 )
-from protembed.data.foreign_formats import ONE_LETTER_ADVICE, other_notation
 from protembed.data.mutations import (
     Mutations,
     check_mutations,
@@ -27,7 +26,6 @@ from protembed.data.mutations import (
     parse_mutations,
     undo,
 )
-from protembed.data.tables import Row, column_names, find_column, is_stand_in, reading_table, refuse_repeated_columns
 from protembed.errors import (
     DataError,
     IllegalResidueError,
@@ -36,8 +34,10 @@ from protembed.errors import (
     TableError,
     UnscorableVariantError,
 )
-from protembed.inputs import display_name
-from protembed.text import count
+from protembed.io.reading import display_name
+from protembed.io.sniffing import ONE_LETTER_ADVICE, other_notation
+from protembed.io.tables import Row, column_names, find_column, is_stand_in, reading_table, refuse_repeated_columns
+from protembed.io.text import count
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "mutations": ("mutant", "mutants", "mutation", "mutations", "variant", "variants", "substitutions", "hgvs_pro"),

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.embed import H5Names
-from protembed.data.arrays import ArrayStream, hdf5_file
 from protembed.data.splits import sequence_sha256
 from protembed.errors import ConfigError
-from protembed.files import atomic_file
-from protembed.inputs import STANDARD_STREAM
-from protembed.text import table_line
+from protembed.io.arrays import ArrayStream, hdf5_file
+from protembed.io.reading import STANDARD_STREAM
+from protembed.io.text import table_line
+from protembed.io.writing import atomic_file
 
 FormatName = Literal["npy", "npz", "tsv", "h5"]
 _PER_PROTEIN: tuple[FormatName, ...] = ("npy", "npz", "tsv", "h5")

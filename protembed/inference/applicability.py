@@ -9,9 +9,9 @@ from typing import Protocol, TypeVar
 from protembed.config.region import Region
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.kmer_sample import KmerSample
+from protembed.io.text import count
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.record import TrainingData
-from protembed.text import count
 
 _WITHOUT_STANDARD = str.maketrans("", "", AMINO_ACIDS)
 # A protein with so many residues that are no amino acids is unusual; with fewer it is not worth a warning.

@@ -17,7 +17,7 @@ from protembed.config.shapes import EncoderShape
 from protembed.config.task import TASKS
 from protembed.data.alphabet import TOKENS
 from protembed.errors import ModelFormatError
-from protembed.files import atomic_directory, write_json, write_text
+from protembed.io.writing import atomic_directory, write_json, write_text
 from protembed.model.encoder import Encoder, initialise, inverse_frequencies
 from protembed.model.esm_config import CONFIG_FILE, config_json, read_shape
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from protembed.errors import ModelFormatError
-from protembed.inputs import read_json, sha256_of_file
+from protembed.io.reading import read_json, sha256_of_file
 
 _AGAIN = "fetch or make the model again"
 _SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")

@@ -11,7 +11,7 @@ from protembed.config.region import Region
 from protembed.config.shared import PoolingName
 from protembed.config.task import TaskName
 from protembed.errors import ModelFormatError
-from protembed.files import write_json
+from protembed.io.writing import write_json
 from protembed.model.esm_config import ESM2_WINDOW_RESIDUES
 from protembed.model.own_files import read_model_json
 

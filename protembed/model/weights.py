@@ -24,7 +24,7 @@ from torch import Tensor
 
 from protembed.config.shapes import EncoderShape
 from protembed.errors import ModelFormatError
-from protembed.inputs import is_utf8
+from protembed.io.reading import is_utf8
 from protembed.model.own_files import own_file, read_model_json
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"

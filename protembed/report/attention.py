@@ -13,10 +13,10 @@ from protembed.analysis.site_marks import SiteResult
 from protembed.analysis.structure_matches import ShownByStructure
 from protembed.data.fasta import Record
 from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION
-from protembed.files import atomic_file, write_table
+from protembed.io.text import count, printable
+from protembed.io.writing import atomic_file, write_table
 from protembed.report.attention_page import Table
 from protembed.report.attention_words import spell_column
-from protembed.text import count, printable
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
 SITE_COLUMNS = (

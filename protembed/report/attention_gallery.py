@@ -22,8 +22,8 @@ from protembed.analysis.site_marks import SiteResult
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
-from protembed.files import write_text
 from protembed.inference.engine import Computation, Engine
+from protembed.io.writing import write_text
 from protembed.report.attention import page_tables, write_casp, write_contacts
 from protembed.report.attention_figures import draw_attention, draw_contacts, draw_heads
 from protembed.report.attention_page import AttentionPage, ShownProtein

@@ -16,8 +16,8 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from protembed.analysis.blocks import block_size, highest_of_blocks
+from protembed.io.text import count, printable
 from protembed.report.page import render_page
-from protembed.text import count, printable
 
 _MOST_CONTACT_PIXELS = 400
 # A protein whose maps are larger than this is shown with the fewer levels.

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from protembed._version import __version__
 from protembed.config.task import TASKS
+from protembed.io.text import figure, printable
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.record import ModelRecord
-from protembed.text import figure, printable
 
 _LOADING = """```python
 from transformers import EsmForMaskedLM

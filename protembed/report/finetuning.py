@@ -17,12 +17,12 @@ from protembed.data.fasta import RefusedRecord
 from protembed.data.labels import LabelledProtein, Split
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.data.targets import Answer, Targets
-from protembed.files import write_json, write_table, write_text
+from protembed.io.text import LabelText, figure
+from protembed.io.writing import write_json, write_table, write_text
 from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
 from protembed.report.card import finetuned_card
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
-from protembed.text import LabelText, figure
 
 METRICS_FILE = "metrics.json"
 

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from protembed.text import figure, printable
+from protembed.io.text import figure, printable
 
 
 def _as_text(value: Any) -> Any:

@@ -20,14 +20,13 @@ from protembed.data.vectors import count_proteins, dataset_name, read_vectors
 from protembed.data.windows import window_spans
 from protembed.device import choose_device
 from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError, ProtembedError
-from protembed.files import spooled_stdin
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import Representation, representation_of
-from protembed.inputs import check_inputs, sha256_of_file, unchanged_inputs
+from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
+from protembed.io.text import table_line
+from protembed.io.writing import spooled_stdin
 from protembed.model.catalog import LocatedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
-from protembed.paths import PathLike, as_paths, follow_link
-from protembed.text import table_line
 
 # The largest difference, as a share of the vector's largest number, that comes of another order of additions, or of the
 # precision in which numbers were computed or stored.

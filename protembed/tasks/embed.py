@@ -20,16 +20,24 @@ from protembed.data.selection import Selection, Shard
 from protembed.data.vectors import FormatName, choose_format
 from protembed.device import choose_device, choose_precision, peak_memory
 from protembed.errors import ConfigError
-from protembed.files import spooled_stdin
 from protembed.inference.applicability import InputComparison
 from protembed.inference.engine import Computation, inference_engine
 from protembed.inference.representation import Embedding, Representation, representation_of
 from protembed.inference.workload import Workload
-from protembed.inputs import STANDARD_STREAM, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
-from protembed.locks import result_lock
+from protembed.io.reading import (
+    STANDARD_STREAM,
+    PathLike,
+    as_paths,
+    check_inputs,
+    default_path,
+    follow_link,
+    sha256_of_inputs,
+    unchanged_inputs,
+)
+from protembed.io.result import result_lock
+from protembed.io.writing import spooled_stdin
 from protembed.model.catalog import LocatedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
-from protembed.paths import PathLike, as_paths, follow_link
 
 # For the estimate of `--dry-run`: a number as text, what is noted of a protein beside its vectors, what HDF5 wants for
 # a dataset, and a number of a residue's vector, of which those of two chunks are held at once.

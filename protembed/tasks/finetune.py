@@ -29,22 +29,30 @@ from protembed.data.similarity import nearest
 from protembed.data.targets import Targets, cut_table
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
-from protembed.files import atomic_directory, remove, remove_unfinished_beside, spooled_stdin
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import parse_poolings
-from protembed.inputs import check_inputs, default_path, read_json, sha256_of_inputs, unchanged_inputs
-from protembed.model.catalog import find_model, model_name
-from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
-from protembed.model.record import ModelRecord
-from protembed.outputs import (
+from protembed.io.reading import (
+    PathLike,
+    as_path,
+    check_inputs,
+    default_path,
+    follow_link,
+    read_json,
+    sha256_of_inputs,
+    unchanged_inputs,
+)
+from protembed.io.result import (
     is_there,
     refuse_input,
     refuse_stdout,
     refuse_stranger,
     refuse_what_safetensors_cannot_name,
 )
-from protembed.paths import PathLike, as_path, follow_link
+from protembed.io.writing import atomic_directory, remove, remove_unfinished_beside, spooled_stdin
+from protembed.model.catalog import find_model, model_name
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
+from protembed.model.record import ModelRecord
 from protembed.report.finetuning import METRICS_FILE, FinetuneResult, write_result
 from protembed.training.distributed import Compute
 from protembed.training.run_directory import RunDirectory

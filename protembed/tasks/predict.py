@@ -15,18 +15,24 @@ from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.data.regions import cut_records
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
-from protembed.files import output_stream
 from protembed.inference.applicability import InputComparison
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import refuse_infinite, representation_of
-from protembed.inputs import STANDARD_STREAM, check_inputs, default_path, unchanged_inputs
-from protembed.locks import result_lock
+from protembed.io.reading import (
+    STANDARD_STREAM,
+    PathLike,
+    as_paths,
+    check_inputs,
+    default_path,
+    follow_link,
+    unchanged_inputs,
+)
+from protembed.io.result import refuse_existing, refuse_input, refuse_other_format, result_lock
+from protembed.io.text import table_line
+from protembed.io.writing import output_stream
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.heads import TaskHead
-from protembed.outputs import refuse_existing, refuse_input, refuse_other_format
-from protembed.paths import PathLike, as_paths, follow_link
-from protembed.text import table_line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,19 @@ from protembed.config.shared import ComputeConfig, ReaderConfig
 from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, default_tokens_per_pack, worker_pool
-from protembed.files import scratch_directory, write_table
-from protembed.inputs import check_inputs, default_path, passes_once, sha256_of_inputs, unchanged_inputs
 from protembed.intervals import Score
+from protembed.io.reading import (
+    PathLike,
+    as_paths,
+    check_inputs,
+    default_path,
+    follow_link,
+    passes_once,
+    sha256_of_inputs,
+    unchanged_inputs,
+)
+from protembed.io.result import refuse_input, refuse_what_safetensors_cannot_name
+from protembed.io.writing import scratch_directory, write_table
 from protembed.metrics import ClassFigures
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import (
@@ -37,8 +47,6 @@ from protembed.model.checkpoint import (
     model_sha256,
     save_checkpoint,
 )
-from protembed.outputs import refuse_input, refuse_what_safetensors_cannot_name
-from protembed.paths import PathLike, as_paths, follow_link
 from protembed.pretraining.batches import PretrainingPlan
 from protembed.report.card import pretrained_card
 from protembed.report.figures import draw_training

@@ -10,21 +10,27 @@ import torch
 from protembed.config.score import FORMULAS, PROBABILITY, ScoreConfig, ScoreMethod, VariantsConfig
 from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.fasta import OnIllegal, ReadReport
-from protembed.data.tables import COMMENT
 from protembed.data.variants import Variant, VariantTable, read_wild_types
 from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
-from protembed.files import output_stream, spooled_stdin
 from protembed.inference.engine import inference_engine
 from protembed.inference.marginals import marginals_of
 from protembed.inference.variant_scores import Mutated, VariantScorer
-from protembed.inputs import STANDARD_STREAM, check_inputs, default_path, unchanged_inputs
-from protembed.locks import result_lock
+from protembed.io.reading import (
+    STANDARD_STREAM,
+    PathLike,
+    as_path,
+    check_inputs,
+    default_path,
+    follow_link,
+    unchanged_inputs,
+)
+from protembed.io.result import refuse_existing, refuse_input, refuse_other_format, result_lock
+from protembed.io.tables import COMMENT
+from protembed.io.text import table_line
+from protembed.io.writing import output_stream, spooled_stdin
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
-from protembed.outputs import refuse_existing, refuse_input, refuse_other_format
-from protembed.paths import PathLike, as_path, follow_link
-from protembed.text import table_line
 
 _NEW_COLUMNS = ("num_mutations", "score")
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from protembed._version import __version__
 from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
-from protembed.files import (
+from protembed.io.reading import read_json
+from protembed.io.writing import (
     append_json_line,
     atomic_directory,
     exclusive_lock,
@@ -17,7 +18,6 @@ from protembed.files import (
     write_json,
     write_text,
 )
-from protembed.inputs import read_json
 from protembed.training.distributed import ALONE, Processes
 
 _RUN, _LOG = "run.json", "metrics.jsonl"

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from protembed.errors import DamagedRunError, DivergedError
-from protembed.files import atomic_directory, remove, write_json
-from protembed.inputs import read_json, sha256_of_file
+from protembed.io.reading import read_json, sha256_of_file
+from protembed.io.writing import atomic_directory, remove, write_json
 from protembed.model.weights import write_tensors
 from protembed.training.distributed import ALONE, Processes
 

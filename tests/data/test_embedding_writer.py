@@ -21,7 +21,7 @@ from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.splits import sequence_sha256
 from protembed.data.vectors import dataset_name
 from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError
-from protembed.inputs import STANDARD_STREAM, sha256_of_file
+from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 
 SEQUENCES = ("MKT", "MXXKTA", "M", "AY")
 REFUSED = [RefusedRecord(id="=cmd()", path="folder/x.fasta", line=7, reason="'1' in column 4 is no amino acid")]

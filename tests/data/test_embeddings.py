@@ -18,7 +18,7 @@ from protembed.data.embeddings import (
 from protembed.data.fasta import Record
 from protembed.data.splits import sequence_sha256
 from protembed.errors import OutputError, OutputExistsError
-from protembed.inputs import STANDARD_STREAM, sha256_of_file
+from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 
 FINGERPRINT = {
     "model_name": "tiny",

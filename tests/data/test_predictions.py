@@ -3,7 +3,7 @@ import pytest
 
 from protembed.config.task import TASKS
 from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.text import LabelText, table_line
+from protembed.io.text import LabelText, table_line
 
 
 def cells(output, task, classes=None, **options):

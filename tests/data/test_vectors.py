@@ -18,7 +18,7 @@ from protembed.data.vectors import (
     read_vectors,
 )
 from protembed.errors import ConfigError, OutputError
-from protembed.inputs import STANDARD_STREAM
+from protembed.io.reading import STANDARD_STREAM
 
 HOSTILE = ("../../x", "=cmd()", "a\x1b[2Jb", "a/b", ".", "a\u202eb", "-1+1", "'", "a,b", '"', "é")
 PER_PROTEIN = [("npy", False), ("npz", False), ("tsv", False), ("h5", False)]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-import protembed.inputs
+import protembed.io.reading
 from protembed.config.check import CheckConfig
 from protembed.config.embed import EmbedConfig
 from protembed.config.inspect_attention import AttentionConfig
@@ -73,14 +73,14 @@ def change_before_opening(monkeypatch):
         openings = []
 
         @contextmanager
-        def open_bytes(opened, original=protembed.inputs.open_bytes):
+        def open_bytes(opened, original=protembed.io.reading.open_bytes):
             openings.append(opened)
             if opened == path and openings.count(path) == number:
                 change(path)
             with original(opened) as stream:
                 yield stream
 
-        monkeypatch.setattr("protembed.inputs.open_bytes", open_bytes)
+        monkeypatch.setattr("protembed.io.reading.open_bytes", open_bytes)
 
     return prepare
 

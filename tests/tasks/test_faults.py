@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from protembed.cli.app import app
 from protembed.config.shapes import EncoderShape
-from protembed.files import exclusive_lock
+from protembed.io.writing import exclusive_lock
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
 # Every fault of every command takes some minutes; a few of each are tried otherwise.

@@ -15,8 +15,8 @@ from protembed.analysis.model_rungs import Watcher
 from protembed.cli.app import app
 from protembed.config.optimizer import OptimizerConfig
 from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
-from protembed.files import exclusive_lock
-from protembed.inputs import STANDARD_STREAM, read_json
+from protembed.io.reading import STANDARD_STREAM, read_json
+from protembed.io.writing import exclusive_lock
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.finetune import finetune_model
 

@@ -1,7 +1,7 @@
 import pytest
 
 from protembed.errors import ConfigError, DataError, OutputExistsError
-from protembed.inputs import STANDARD_STREAM
+from protembed.io.reading import STANDARD_STREAM
 from protembed.tasks.finetune import finetune_model
 
 IMPOSSIBLE = {

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from protembed.errors import DamagedRunError, DivergedError, OutputError
-from protembed.inputs import read_json
+from protembed.io.reading import read_json
 from protembed.training.optimizer import make_optimizers, set_learning_rate
 from protembed.training.state import Progress, RunState
 

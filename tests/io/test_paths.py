@@ -7,7 +7,7 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.pretrain import PretrainConfig
 from protembed.config.shared import ModelConfig
 from protembed.errors import ConfigError
-from protembed.paths import as_path, as_paths, follow_link
+from protembed.io.reading import as_path, as_paths, follow_link
 
 
 @pytest.fixture

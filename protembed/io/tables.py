@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import BinaryIO
 
-from protembed.data.foreign_formats import foreign_format
 from protembed.errors import TableError
+from protembed.io.sniffing import foreign_format
 
 # In lower case: what spreadsheets, pandas, R and people write where they know nothing.
 _STAND_INS = frozenset(

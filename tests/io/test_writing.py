@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed import files
 from protembed.errors import OutputError
-from protembed.files import (
+from protembed.io import writing as files
+from protembed.io.reading import display_name, read_json, sha256_of_inputs
+from protembed.io.writing import (
     append_json_line,
     atomic_directory,
     atomic_file,
@@ -29,7 +30,6 @@ from protembed.files import (
     write_json,
     write_text,
 )
-from protembed.inputs import display_name, read_json, sha256_of_inputs
 
 
 class FailedError(Exception):

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from protembed.errors import OutputError
-from protembed.inputs import SPOOLED_STDIN, STANDARD_STREAM, open_bytes, passes_once
-from protembed.outputs import refuse_stranger
-from protembed.text import table_line
+from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, open_bytes, passes_once
+from protembed.io.result import refuse_stranger
+from protembed.io.text import table_line
 
 _BLOCK = 1 << 20
 # Where Linux lets a file without a name be opened once more, at its beginning.

@@ -1,11 +1,30 @@
-"""What may not stand where a result is to go: somebody else's work, and what is being read."""
+"""Where a result may be written, and the lock that its writer holds."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from protembed.errors import ConfigError, OutputExistsError
-from protembed.inputs import STANDARD_STREAM, is_utf8
+from protembed.errors import ConfigError, OutputExistsError, RunInUseError
+from protembed.io.reading import STANDARD_STREAM, is_utf8
+from protembed.io.writing import exclusive_lock, remove_unfinished_beside
+
+
+@contextmanager
+def result_lock(output: Path) -> Iterator[None]:
+    """Hold a result while it is made, and sweep away what a killed process left beside it; stdout has no rivals.
+
+    Raises:
+        RunInUseError: another process is writing this result.
+        OutputError: the folder cannot be written.
+    """
+    if output == STANDARD_STREAM:
+        yield
+        return
+    with exclusive_lock(output.with_name(f".{output.name}.lock"), lambda holder: RunInUseError(output, holder)):
+        remove_unfinished_beside(output)
+        yield
+
 
 _OTHER_FORMATS = (".csv", ".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
 

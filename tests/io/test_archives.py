@@ -11,7 +11,7 @@ from Bio import bgzf
 
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.errors import DamagedArchiveError, DataError, FormatError, IllegalResidueError, RecordError
-from protembed.inputs import open_input
+from protembed.io.reading import open_input
 
 HOSTILE = Path(__file__).parent / "data" / "hostile"
 TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from protembed.errors import ConfigError, OutputExistsError
-from protembed.inputs import STANDARD_STREAM
-from protembed.outputs import (
+from protembed.io.reading import STANDARD_STREAM
+from protembed.io.result import (
     is_there,
     is_vacant,
     refuse_existing,

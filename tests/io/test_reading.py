@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from protembed.errors import ChangedInputError, FormatError, InputNotFoundError
-from protembed.inputs import (
+from protembed.io.reading import (
     SPOOLED_STDIN,
     check_inputs,
     default_path,

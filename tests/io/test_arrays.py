@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 
-from protembed.data.arrays import ArrayStream, array_file, write_arrays
+from protembed.io.arrays import ArrayStream, array_file, write_arrays
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 12_345])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from protembed.errors import OutputError
-from protembed.files import atomic_file
+from protembed.io.writing import atomic_file
 
 # Rows of a map that are copied, to be converted and written.
 _ROWS_AT_ONCE = 128

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.text import LabelText, printable, table_line
+from protembed.io.text import LabelText, printable, table_line
 
 
 @pytest.mark.promise(17)

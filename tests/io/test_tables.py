@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from protembed.data.tables import find_column, reading_table, refuse_repeated_columns
 from protembed.errors import TableError
+from protembed.io.tables import find_column, reading_table, refuse_repeated_columns
 
 
 def read(content):

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from protembed.errors import OutputError, RunInUseError
-from protembed.inputs import STANDARD_STREAM
-from protembed.locks import result_lock
+from protembed.io.reading import STANDARD_STREAM
+from protembed.io.result import result_lock
 
 
 def names(folder):
@@ -16,7 +16,7 @@ def names(folder):
 @pytest.mark.promise(7)
 def test_a_result_that_another_process_writes_is_refused_until_that_process_dies(tmp_path):
     hold = (
-        "import sys, pathlib; from protembed.locks import result_lock\n"
+        "import sys, pathlib; from protembed.io.result import result_lock\n"
         "with result_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(tmp_path / "emb.npy")]

@@ -1,5 +1,6 @@
-"""Opening, decompressing and hashing what was given."""
+"""Opening, decompressing and hashing what was given; paths as they are given."""
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -9,20 +10,172 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
-from protembed.archives import decompressed
 from protembed.errors import (
     ChangedInputError,
+    ConfigError,
     DamagedArchiveError,
     DataError,
     InputNotFoundError,
     NotVerifiedError,
 )
+
+_ARCHIVE_BLOCK = 1 << 20
+_MAGIC_LENGTH = 16
+# Blocked gzip, BGZF, is cut between two blocks without a trace, were it not for the empty block that ends it.
+# Source: SAM/BAM format specification, sections 4.1 and 4.1.2.
+_BGZF_START, _BGZF_FIELD = b"\x1f\x8b\x08\x04", b"BC\x02\x00"
+_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+_XZ = b"\xfd7zXZ\x00"
+_DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
+    b"BZh": bz2.BZ2Decompressor,
+    _XZ: lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
+}
+
+
+def decompressed(raw: BinaryIO) -> BinaryIO:
+    """Decompress gzip, bzip2 or xz as the first bytes of a buffered stream say; anything else passes as it is."""
+    head = cast("IO[bytes]", raw).peek(_MAGIC_LENGTH)[:_MAGIC_LENGTH]  # type: ignore[attr-defined]  # buffered readers only
+    if head.startswith(_BGZF_START) and head.endswith(_BGZF_FIELD):
+        return cast("BinaryIO", gzip.open(cast("BinaryIO", _Blocks(raw)), "rb"))
+    if head.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.open(raw, "rb"))
+    for magic, make in _DECOMPRESSORS.items():
+        if head.startswith(magic):
+            return cast("BinaryIO", io.BufferedReader(_Members(raw, make, is_padded=magic == _XZ)))
+    return raw
+
+
+class _Blocks:
+    """The bytes of a BGZF file as `gzip` takes them; without the block that ends it something is missing."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._end = raw, b""
+
+    def read(self, size: int) -> bytes:
+        data = self._raw.read(size)
+        self._end = (self._end + data)[-len(_BGZF_END) :]
+        if not data and self._end != _BGZF_END:
+            raise EOFError("the block that ends BGZF is missing")
+        return data
+
+
+class _Members(io.RawIOBase):
+    """All streams of a bzip2 or xz file; Python's readers drop, silently, what follows the first if it is damaged."""
+
+    def __init__(self, raw: BinaryIO, make: Callable[[], Any], *, is_padded: bool) -> None:
+        self._raw, self._make, self._decompressor, self._is_padded = raw, make, make(), is_padded
+        self._pending = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._decompressor.eof:
+                self._pending = self._next_stream()
+                if not self._pending:
+                    return 0
+                self._decompressor = self._make()
+            elif self._decompressor.needs_input and not self._pending:
+                self._pending = self._raw.read(_ARCHIVE_BLOCK)
+                if not self._pending:
+                    raise EOFError("it ends in the middle of a stream")
+            data = self._decompressor.decompress(self._pending, len(buffer))
+            self._pending = b""
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+    def _next_stream(self) -> bytes:
+        """Read on to the next stream; those of xz may have padding behind them, a multiple of four zero bytes."""
+        data, num_padding = self._decompressor.unused_data or self._raw.read(_ARCHIVE_BLOCK), 0
+        while self._is_padded and data.startswith(b"\0"):
+            stripped = data.lstrip(b"\0")
+            num_padding += len(data) - len(stripped)
+            data = stripped or self._raw.read(_ARCHIVE_BLOCK)
+        if num_padding % 4:
+            raise EOFError("its padding is no multiple of four bytes")
+        return cast("bytes", data)
+
+
+PathLike = str | os.PathLike[str]
+
+
+def as_path(name: str, given: PathLike) -> Path:
+    """Make a path of what was given, with the home folder in the place of a first `~` or `~user`.
+
+    The shell leaves `--output=~/emb.npy` as it is, and a folder named `~` is never meant.
+
+    Args:
+        name: The option or argument, for the message.
+        given: A path or a text.
+
+    Raises:
+        ConfigError: It is neither, or no user has the name after `~`.
+
+    >>> as_path("--output", "emb.npy").name
+    'emb.npy'
+    """
+    try:
+        path = Path(given)
+    except TypeError:
+        raise ConfigError(name, given, "a path is expected") from None
+    if not path.parts or not path.parts[0].startswith("~"):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        if os.path.exists(path):
+            return path
+        expected = f"no user is named {path.parts[0][1:]!r}: write the whole path of the folder"
+        raise ConfigError(name, str(path), expected) from None
+
+
+def as_paths(name: str, given: Iterable[PathLike] | PathLike) -> list[Path]:
+    """Make paths of a list of files; see `as_path`.
+
+    Args:
+        name: The argument, for the message.
+        given: One path or text at least.
+
+    Raises:
+        ConfigError: It is a lone path, or an empty list.
+    """
+    if isinstance(given, str | bytes | os.PathLike):
+        raise ConfigError(name, str(given), "a list of paths is expected: put this one in brackets")
+    try:
+        paths = [as_path(name, path) for path in given]
+    except TypeError:
+        raise ConfigError(name, given, "a list of paths is expected") from None
+    if not paths:
+        raise ConfigError(name, paths, "one file at least is expected: did a pattern match nothing?")
+    return paths
+
+
+def follow_link(output: Path) -> Path:
+    """Find the file or folder that is written when an output is a link: the link stays, its target is replaced.
+
+    What is no file and no folder, such as `/dev/stdout`, stays as it is; it is refused elsewhere.
+
+    Args:
+        output: Where a result is to go.
+
+    Raises:
+        ConfigError: The link leads round in a circle.
+    """
+    if not output.is_symlink() or (os.path.exists(output) and not os.path.isfile(output) and not os.path.isdir(output)):
+        return output
+    target = Path(os.path.realpath(output))
+    if target.is_symlink():
+        raise ConfigError("--output", str(output), "this link leads to itself")
+    return target
+
 
 STANDARD_STREAM = Path("-")
 # The name of the file in TMPDIR that keeps what came from stdin, so that it can be read a second time; other pipes have
