@@ -24,8 +24,8 @@ import probe_layers
 import quality
 from pretrain import training_flops
 from protembed.config.base import Config
+from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.config.shapes import SIZES
 from protembed.data.corpus import open_corpora
 from protembed.io.reading import read_json
 from protembed.io.writing import atomic_directory

@@ -25,7 +25,7 @@ import numpy as np
 
 from embed_arms import ARMS
 from floor import machine, matrix_rate_apart
-from protembed.config.shapes import SIZES, EncoderShape
+from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.fasta import read_fasta
 
 LONGEST = 1022
@@ -160,7 +160,7 @@ def run_in_a_process(words: list[str]) -> str:
 MAKE_MODEL = """
 import sys, torch, transformers
 from pathlib import Path
-from protembed.config.shapes import SIZES
+from protembed.config.model_sizes import SIZES
 from protembed.data.alphabet import TOKENS
 shape, folder = SIZES[sys.argv[1]], Path(sys.argv[2])
 torch.manual_seed(0)

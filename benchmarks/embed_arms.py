@@ -60,7 +60,7 @@ def usage(whose: int) -> int:
 
 @contextmanager
 def protembed(model: Path, threads: int) -> Iterator[Embed]:
-    from protembed.config.shared import ComputeConfig
+    from protembed.config.common import ComputeConfig
     from protembed.device import choose_device, worker_pool
     from protembed.inference.engine import Engine
     from protembed.inference.representation import representation_of

@@ -22,8 +22,8 @@ from typing import Any
 
 from protembed import FinetuneConfig, FinetuneOptions, ModelConfig, finetune_model
 from protembed.analysis.model_rungs import Watcher
+from protembed.config.common import METRIC_NAMES
 from protembed.config.finetune import FinetuneMethod
-from protembed.config.task import METRIC_NAMES
 from protembed.io.reading import open_input
 from protembed.tasks.finetune import FinetuneSummary
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import mean
 
 from protembed import FinetuneConfig, FinetuneOptions, ModelConfig, finetune_model
+from protembed.config.common import ComputeConfig
 from protembed.config.finetune import FinetuneMethod
-from protembed.config.shapes import SIZES
-from protembed.config.shared import ComputeConfig
+from protembed.config.model_sizes import SIZES
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
 NUM_PROTEINS = {"train": 480, "valid": 120, "test": 200}

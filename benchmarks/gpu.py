@@ -26,10 +26,9 @@ import torch
 from embed import LONGEST, MAKE_MODEL, inference_flops, run_in_a_process
 from embed_arms import Protein
 from pretrain import MASK_RATE, training_flops
-from protembed.config.optimizer import OptimizerConfig
+from protembed.config.common import ComputeConfig, OptimizerConfig
+from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.config.shapes import SIZES
-from protembed.config.shared import ComputeConfig
 from protembed.data.alphabet import PAD, encode
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.data.fasta import read_fasta

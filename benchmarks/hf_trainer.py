@@ -34,7 +34,7 @@ from transformers import (
     set_seed,
 )
 
-from protembed.config.shapes import SIZES
+from protembed.config.model_sizes import SIZES
 from protembed.data.alphabet import CLS, EOS, FIRST_AMINO_ACID, MASK, NUM_AMINO_ACIDS, PAD, encode, is_amino_acid
 from protembed.data.fasta import read_fasta
 from protembed.model.esm_config import config_json

@@ -23,8 +23,8 @@ import numpy as np
 
 from bootstrap import bootstrap_interval
 from perplexity import Sums, guesses_of, protein_losses, stored_corpus
-from protembed.config.shapes import SIZES
-from protembed.config.shared import TOKENS_PER_PACK
+from protembed.config.common import TOKENS_PER_PACK
+from protembed.config.model_sizes import SIZES
 from protembed.data.fasta import read_fasta
 from protembed.model.checkpoint import load_checkpoint
 from protembed.pretraining.batches import validation_packs

@@ -29,7 +29,7 @@ from bootstrap import bootstrap_interval
 from clusters import read_clusters
 from perplexity import MODEL, RANDOM
 from protembed.analysis.features import composition
-from protembed.config.shared import ComputeConfig
+from protembed.config.common import ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.clusters import accession_of
 from protembed.data.fasta import Record, read_fasta

@@ -24,7 +24,7 @@ from torch import Tensor
 from bootstrap import bootstrap_interval
 from clusters import read_clusters
 from protembed.analysis.baselines import Composition
-from protembed.config.shared import TOKENS_PER_PACK, ComputeConfig
+from protembed.config.common import TOKENS_PER_PACK, ComputeConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch
 from protembed.data.clusters import accession_of

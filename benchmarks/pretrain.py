@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from floor import machine, matrix_rate_apart
-from protembed.config.shapes import SIZES, EncoderShape
+from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.fasta import read_fasta
 
 NUM_VALID, WARMUP_STEPS = 50, 2

@@ -26,7 +26,7 @@ from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from bootstrap import bootstrap_interval
 from protembed.analysis.features import composition
-from protembed.config.shared import ComputeConfig
+from protembed.config.common import ComputeConfig
 from protembed.device import WorkerPool, num_threads
 from protembed.inference.engine import Engine
 from protembed.inference.representation import representation_of

@@ -33,8 +33,7 @@ from perplexity import MODEL, RANDOM
 from protembed import AttentionConfig, ModelConfig, ScoreConfig, VariantsConfig, inspect_attention, score_variants
 from protembed.analysis.baselines import Composition
 from protembed.analysis.features import composition
-from protembed.config.shared import ComputeConfig
-from protembed.config.task import METRIC_NAMES
+from protembed.config.common import METRIC_NAMES, ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.data.fasta import read_fasta

@@ -20,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from protembed.config.check import CheckConfig
-from protembed.config.embed import EmbedConfig
-from protembed.config.shapes import SIZES
-from protembed.config.shared import ComputeConfig, ModelConfig
+from protembed.config.common import ComputeConfig, ModelConfig
+from protembed.config.embed import CheckConfig, EmbedConfig
+from protembed.config.model_sizes import SIZES
 from protembed.data.embeddings import IDS, companion
 from protembed.data.fasta import read_fasta
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from protembed.config.optimizer import OptimizerConfig
+from protembed.config.common import OptimizerConfig
+from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.config.shapes import SIZES
 from protembed.data.corpus import Corpus, corpus_writer
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool

@@ -11,20 +11,20 @@ from protembed._version import __version__ as __version__
 _HOMES = {
     "AttentionConfig": "protembed.config.inspect_attention",
     "BatchConfig": "protembed.config.pretrain",
-    "CheckConfig": "protembed.config.check",
+    "CheckConfig": "protembed.config.embed",
     "Checkpoint": "protembed.model.checkpoint",
-    "ComputeConfig": "protembed.config.shared",
+    "ComputeConfig": "protembed.config.common",
     "EmbedConfig": "protembed.config.embed",
     "Encoder": "protembed.model.encoder",
     "FinetuneConfig": "protembed.config.finetune",
     "FinetuneOptions": "protembed.tasks.finetune",
     "MaskingConfig": "protembed.config.pretrain",
-    "ModelConfig": "protembed.config.shared",
-    "OptimizerConfig": "protembed.config.optimizer",
-    "PredictConfig": "protembed.config.predict",
+    "ModelConfig": "protembed.config.common",
+    "OptimizerConfig": "protembed.config.common",
+    "PredictConfig": "protembed.config.finetune",
     "PretrainConfig": "protembed.config.pretrain",
     "PretrainOptions": "protembed.tasks.pretrain",
-    "ReaderConfig": "protembed.config.shared",
+    "ReaderConfig": "protembed.config.common",
     "Record": "protembed.data.fasta",
     "ScoreConfig": "protembed.config.score",
     "VariantsConfig": "protembed.config.score",
@@ -74,15 +74,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from protembed.config.check import CheckConfig
-    from protembed.config.embed import EmbedConfig
-    from protembed.config.finetune import FinetuneConfig
+    from protembed.config.common import ComputeConfig, ModelConfig, OptimizerConfig, ReaderConfig
+    from protembed.config.embed import CheckConfig, EmbedConfig
+    from protembed.config.finetune import FinetuneConfig, PredictConfig
     from protembed.config.inspect_attention import AttentionConfig
-    from protembed.config.optimizer import OptimizerConfig
-    from protembed.config.predict import PredictConfig
     from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
     from protembed.config.score import ScoreConfig, VariantsConfig
-    from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
     from protembed.data.fasta import Record, read_fasta
     from protembed.model.checkpoint import Checkpoint, load_checkpoint
     from protembed.model.encoder import Encoder

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from protembed.arithmetic import exact_float32, refuse_lowered_precision
+from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig, PrecisionName
 from protembed.config.embed import EmbedPrecisionName
-from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig, PrecisionName
 from protembed.errors import ConfigError
 
 Item = TypeVar("Item")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from protembed.config.shapes import SIZES, EncoderShape
+from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
 from protembed.data.batching import cut, pack
 from protembed.data.corpus import Corpus, corpus_writer

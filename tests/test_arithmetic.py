@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from protembed.arithmetic import exact_float32
+from protembed.config.common import ComputeConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
-from protembed.config.shared import ComputeConfig, ModelConfig
 from protembed.device import WorkerPool, choose_device
 from protembed.errors import ConfigError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint

@@ -4,7 +4,7 @@ from threading import Barrier, Event, current_thread
 import pytest
 import torch
 
-from protembed.config.shared import ComputeConfig
+from protembed.config.common import ComputeConfig
 from protembed.device import (
     WorkerPool,
     choose_device,

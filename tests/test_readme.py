@@ -61,7 +61,7 @@ def test_continuous_integration_runs_the_documented_test_command_to_the_letter()
 
 
 def test_every_size_is_documented_with_its_shape():
-    from protembed.config.shapes import SIZES
+    from protembed.config.model_sizes import SIZES
 
     for name, shape in SIZES.items():
         assert f"`{name}`" in README

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protembed.config.shared import DEFAULT_MODEL
+from protembed.config.common import DEFAULT_MODEL
 from protembed.model.catalog import find_model
 
 TOP = Path(__file__).parent.parent

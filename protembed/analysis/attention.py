@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protembed.analysis.blocks import MOST_PIXELS, block_size, highest_of_blocks
 from protembed.analysis.contacts import Pairs, at, head_features
-from protembed.config.region import Region
+from protembed.config.common import Region
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
 from protembed.data.batching import Batch
 from protembed.errors import ConfigError

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.analysis.scores import Output, scores_of
-from protembed.config.task import Task
+from protembed.config.common import Task
 from protembed.data.targets import Answer
 from protembed.intervals import Score
 from protembed.metrics import Metrics

@@ -14,7 +14,7 @@ import torch
 from protembed.analysis.blocks import block_size, pixels_on_a_side
 from protembed.analysis.contact_heads import FITTING_BYTES
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.config.shapes import EncoderShape
+from protembed.config.model_sizes import EncoderShape
 from protembed.data.batching import split_by_budget
 from protembed.device import free_disk, peak_memory, total_memory
 from protembed.errors import NotEnoughRoomError

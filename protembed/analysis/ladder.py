@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from protembed import intervals, metrics
 from protembed.analysis.scores import FEWEST_PROTEINS, Output, averaged_over, figures_of_draws, shown_names
-from protembed.config.task import METRIC_NAMES, Task
+from protembed.config.common import METRIC_NAMES, Task
 from protembed.data.targets import Answer
 from protembed.intervals import Score
 

@@ -10,8 +10,8 @@ import torch
 
 from protembed.analysis.rungs import Rung, frozen_head
 from protembed.analysis.scores import Output
+from protembed.config.common import OptimizerConfig
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
-from protembed.config.optimizer import OptimizerConfig
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets
 from protembed.inference.engine import Engine

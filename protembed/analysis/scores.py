@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed import intervals, metrics
-from protembed.config.task import Task
+from protembed.config.common import Task
 from protembed.data.targets import Answer, is_known
 from protembed.intervals import Score
 from protembed.metrics import Metrics

@@ -7,8 +7,8 @@ import typer
 
 from protembed.cli.display import Display
 from protembed.cli.options import OPENED_BY_US, configured
-from protembed.config.check import CheckConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ShowConfig
+from protembed.config.common import ComputeConfig, ModelConfig, ShowConfig
+from protembed.config.embed import CheckConfig
 from protembed.io.text import count
 
 ResultAndFasta = Annotated[

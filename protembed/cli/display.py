@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from protembed.cli.training_display import EveryHalfMinute, TrainingDisplay, duration
-from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ShowConfig
+from protembed.config.common import DEFAULT_MODEL, ModelConfig, ShowConfig
 from protembed.errors import LostProcessError, OutputError, ProtembedError
 from protembed.io.text import count, printable
 

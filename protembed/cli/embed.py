@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from protembed.cli.display import Display
 from protembed.cli.embedding_text import embed_plan_lines, embed_summary_lines
 from protembed.cli.options import FastaPaths, configured
+from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.config.embed import EmbedConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.io.reading import STANDARD_STREAM
 
 if TYPE_CHECKING:

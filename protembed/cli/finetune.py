@@ -8,9 +8,8 @@ from protembed.cli.display import Display
 from protembed.cli.finetuning_text import finetune_plan_lines, finetune_summary_lines
 from protembed.cli.options import LabelsPath, configured
 from protembed.cli.signals import stop_on_signals
+from protembed.config.common import ComputeConfig, ModelConfig, OptimizerConfig, ReaderConfig, ShowConfig
 from protembed.config.finetune import FinetuneConfig, LabelsConfig
-from protembed.config.optimizer import OptimizerConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.io.text import count
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
+from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.io.text import count, file_size
 
 if TYPE_CHECKING:

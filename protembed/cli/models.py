@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from protembed.cli.display import Display
 from protembed.cli.options import configured
-from protembed.config.shared import ShowConfig
+from protembed.config.common import ShowConfig
 from protembed.io.text import file_size
 
 if TYPE_CHECKING:

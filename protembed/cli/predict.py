@@ -3,8 +3,8 @@
 from protembed.cli.display import Display
 from protembed.cli.embedding_text import describe_region
 from protembed.cli.options import FastaPaths, configured
-from protembed.config.predict import FinetunedModelConfig, PredictConfig
-from protembed.config.shared import ComputeConfig, ReaderConfig, ShowConfig
+from protembed.config.common import ComputeConfig, ReaderConfig, ShowConfig
+from protembed.config.finetune import FinetunedModelConfig, PredictConfig
 from protembed.io.reading import STANDARD_STREAM
 from protembed.io.text import count
 

@@ -8,9 +8,8 @@ from protembed.cli.display import Display
 from protembed.cli.options import FastaPaths, configured
 from protembed.cli.pretraining_text import pretrain_plan_lines, pretrain_summary_lines
 from protembed.cli.signals import stop_on_signals
-from protembed.config.optimizer import OptimizerConfig
+from protembed.config.common import ComputeConfig, OptimizerConfig, ReaderConfig, ShowConfig
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
-from protembed.config.shared import ComputeConfig, ReaderConfig, ShowConfig
 
 if TYPE_CHECKING:
     from protembed.report.pretraining import PretrainPlan

@@ -2,8 +2,8 @@
 
 from protembed.cli.display import Display
 from protembed.cli.options import VariantsPath, configured
+from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.config.score import ScoreConfig, VariantsConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.io.reading import STANDARD_STREAM
 from protembed.io.text import count
 

@@ -1,11 +1,11 @@
-"""Options of `protembed embed`. No torch."""
+"""Options of `protembed embed` and `protembed check`. No torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, option
-from protembed.config.region import check_region
+from protembed.config.common import check_region
 
 EmbedPrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 H5Names = Literal["id", "hash"]
@@ -66,3 +66,11 @@ class EmbedConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_region(self.region, "auto, all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(Config):
+    """The verification."""
+
+    num_rows: int = option(20, "How many proteins are computed again, drawn at random by --seed.", min=0)
+    seed: int = option(0, "Which proteins are drawn.", min=0)

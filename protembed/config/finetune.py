@@ -1,12 +1,11 @@
-"""Options of `protembed finetune`. No torch."""
+"""Options of `protembed finetune` and `protembed predict`. No torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, option
-from protembed.config.region import check_region
-from protembed.config.task import TaskName
+from protembed.config.common import ModelConfig, TaskName, check_region
 from protembed.errors import ConfigError
 
 TaskChoice = Literal["auto", TaskName]
@@ -98,3 +97,37 @@ class FinetuneConfig(Config):
     quick: bool = option(False, "Do not train the same shape from random initialisation for comparison.")
     seed: int = option(0, "The seed of the head's initialisation, the order and the split.", min=0)
     force: bool = option(False, "Replace an existing model directory.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetunedModelConfig(ModelConfig):
+    """The model."""
+
+    model: Path | None = option(
+        None,
+        "A model that was fine-tuned, which must be named: a directory that `protembed finetune` made, or one of the "
+        "hub (owner/model).",
+        flags=("-m", "--model"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(Config):
+    """The predictions."""
+
+    output: Path | None = option(
+        None,
+        "The table; - is stdout. <name of the first FASTA>.predictions.tsv by default.",
+        flags=("-o", "--output"),
+    )
+    region: str = option(
+        "auto",
+        "Use only these residues of each protein, as in 1-70, numbered from 1 (also -70 and 20-). auto is the region "
+        "that the model was fine-tuned on, else the whole protein; all is the whole protein. A protein that ends "
+        "before the region begins is an error, or left out with --on-illegal skip.",
+    )
+    force: bool = option(False, "Replace an existing table.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_region(self.region, "auto, all")

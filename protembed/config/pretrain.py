@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, option
-from protembed.config.shapes import DEFAULT_SIZE, SizeName
-from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, PrecisionName
+from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, PrecisionName
+from protembed.config.model_sizes import DEFAULT_SIZE, SizeName
 from protembed.errors import ConfigError
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
-from protembed.config.region import Region
 from protembed.data.fasta import OnIllegal, Record
 from protembed.data.selection import Shard
 from protembed.data.splits import sequence_sha256

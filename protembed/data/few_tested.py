@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from protembed.config.task import Task
+from protembed.config.common import Task
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import classes_in
 

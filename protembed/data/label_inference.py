@@ -42,8 +42,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from protembed.config.common import TASKS, Task
 from protembed.config.finetune import TaskChoice
-from protembed.config.task import TASKS, Task
 from protembed.data.label_cells import divide_names, looks_like_number, read_number, unusual_number
 from protembed.data.label_column import (
     SEVERAL,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
-from protembed.config.task import Task
+from protembed.config.common import Task
 from protembed.data.label_cells import (
     class_order,
     divide_names,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from protembed.config.task import Task
+from protembed.config.common import Task
 from protembed.data.label_cells import read_number
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets, classes_in

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from protembed.config.shared import TOKENS_PER_PACK
-from protembed.config.task import Task
+from protembed.config.common import TOKENS_PER_PACK, Task
 from protembed.data.batching import LabelledBatch, Tokens, cut, pack, split_by_budget
 from protembed.data.order import EpochOrder, EveryProtein
 from protembed.data.targets import Answer

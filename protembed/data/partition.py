@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from protembed.config.common import Task
 from protembed.config.finetune import LabelsConfig
-from protembed.config.task import Task
 from protembed.data.labels import LabelledProtein, Labels, LabelTable, Split
 from protembed.data.similarity import SHORTEST_COMPARED, greedy_clusters
 from protembed.data.splits import hash_share

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config.task import Task
+from protembed.config.common import Task
 from protembed.io.text import LabelText
 
 
@@ -34,7 +34,7 @@ def prediction_cells(
         The prediction, and the probability of each class. Of residues the prediction is a string if all classes are
         letters, and a list divided by `;` otherwise; their values and probabilities are such lists.
 
-    >>> from protembed.config.task import TASKS
+    >>> from protembed.config.common import TASKS
     >>> prediction_cells(np.array([0.25, 0.75]), TASKS["classification"], ["cytoplasm", "nucleus"])
     ['nucleus', '0.25', '0.75']
     >>> prediction_cells(np.array([[0.9, 0.1], [0.2, 0.8]]), TASKS["residue-classification"], ["H", "E"])

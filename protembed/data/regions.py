@@ -6,7 +6,7 @@ A part is used as a protein of its own: no residue beyond it has any influence o
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from protembed.config.region import Region
+from protembed.config.common import Region
 from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, refuse_nothing_left
 from protembed.errors import TooShortError
 

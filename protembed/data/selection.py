@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
-from protembed.config.region import Region
 from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, read_fasta, refuse_nothing_left
 from protembed.data.regions import cut_records
 from protembed.errors import ConfigError, TooLongError

@@ -9,8 +9,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config.region import Region
-from protembed.config.task import Task
+from protembed.config.common import Region, Task
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.data.fasta import OnIllegal, ReadReport, refuse_nothing_left
 from protembed.data.label_cells import (

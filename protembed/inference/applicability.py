@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from protembed.config.region import Region
+from protembed.config.common import Region
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.kmer_sample import KmerSample
 from protembed.io.text import count

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protembed.config.shapes import SIZES, EncoderShape
-from protembed.config.shared import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig
+from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig
+from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, Tokens, cut, pack, split_by_budget
 from protembed.data.windows import Span, window_spans

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.config.shared import PoolingName
+from protembed.config.common import PoolingName
 from protembed.data.batching import Batch
 from protembed.data.windows import Span
 from protembed.device import to_device

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from protembed.config.shapes import EncoderShape
+from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import Record
 from protembed.data.splits import hash_share
 from protembed.inference.engine import Computation, Engine, Result

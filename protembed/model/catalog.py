@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.config.shapes import SIZES, EncoderShape, SizeName
-from protembed.config.shared import DEFAULT_MODEL
+from protembed.config.common import DEFAULT_MODEL
+from protembed.config.model_sizes import SIZES, EncoderShape, SizeName
 from protembed.errors import InputNotFoundError
 from protembed.model.hub import fetch_model, looks_like_hub_name
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from protembed.arithmetic import exact_float32
-from protembed.config.shapes import EncoderShape
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
+from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import TOKENS
 from protembed.errors import ModelFormatError
 from protembed.io.writing import atomic_directory, write_json, write_text

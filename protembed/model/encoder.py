@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
+from protembed.config.model_sizes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import MASK, TOKENS
 from protembed.device import has_varlen_attention, to_device
 from protembed.model.linear import Linear, padding_for

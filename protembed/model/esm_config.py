@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from protembed.config.shapes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
+from protembed.config.model_sizes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.model.own_files import read_model_json

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protembed.config.shapes import LAYER_NORM_EPS
-from protembed.config.task import Task
+from protembed.config.common import Task
+from protembed.config.model_sizes import LAYER_NORM_EPS
 from protembed.data.alphabet import AMINO_ACID_IDS, TOKENS
 
 # Tokens that are no amino acid can never be a target; with this logit a 33-way softmax gives our 20-way probabilities.

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from protembed.config.shared import PoolingName
+from protembed.config.common import PoolingName
 from protembed.model.encoder import Pack
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from protembed._version import __version__
-from protembed.config.region import Region
-from protembed.config.shared import PoolingName
-from protembed.config.task import TaskName
+from protembed.config.common import PoolingName, Region, TaskName
 from protembed.errors import ModelFormatError
 from protembed.io.writing import write_json
 from protembed.model.esm_config import ESM2_WINDOW_RESIDUES

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from protembed.config.shapes import EncoderShape
+from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError
 from protembed.io.reading import is_utf8
 from protembed.model.own_files import own_file, read_model_json

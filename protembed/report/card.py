@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from protembed._version import __version__
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.io.text import figure, printable
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.record import ModelRecord

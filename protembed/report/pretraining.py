@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.config.optimizer import OptimizerName
+from protembed.config.common import OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.corpus import Corpus
 from protembed.intervals import Score

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.config.check import CheckConfig
-from protembed.config.region import choose_region
-from protembed.config.shared import ComputeConfig, ModelConfig
+from protembed.config.common import ComputeConfig, ModelConfig, choose_region
+from protembed.config.embed import CheckConfig
 from protembed.data.embeddings import IDS, META, companion, ids_line, read_meta
 from protembed.data.fasta import ReadReport, Record
 from protembed.data.selection import Selection, Shard

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from protembed._version import __version__
+from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, choose_region
 from protembed.config.embed import EmbedConfig
-from protembed.config.region import choose_region
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.embedding_writer import complete_interrupted, embeddings_writer, remove_leftovers
 from protembed.data.embeddings import finished_result, refuse_what_is_not_ours
 from protembed.data.fasta import ReadReport

@@ -12,12 +12,17 @@ from protembed.analysis.climb import Climb, Climbed
 from protembed.analysis.ladder import Ladder, compare
 from protembed.analysis.model_rungs import ModelRungs, Watcher
 from protembed.config.base import as_plain_values
+from protembed.config.common import (
+    TASKS,
+    ComputeConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ReaderConfig,
+    Task,
+    choose_region,
+)
 from protembed.config.finetune import MOST_FULL_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelsConfig
-from protembed.config.optimizer import OptimizerConfig
-from protembed.config.region import choose_region
-from protembed.config.shapes import EncoderShape
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
-from protembed.config.task import TASKS, Task
+from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import ReadReport
 from protembed.data.few_tested import few_tested_warnings
 from protembed.data.label_cells import class_order

@@ -22,8 +22,8 @@ from protembed.analysis.footprint import TOKENS_PER_CHUNK, Footprint, Length
 from protembed.analysis.kept_maps import KeptMaps
 from protembed.analysis.site_marks import SiteMarks, SiteResult, site_warnings
 from protembed.analysis.structure_matches import StructureMatches
+from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.annotations import read_sites
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta

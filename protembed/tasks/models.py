@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from protembed.config.shared import DEFAULT_MODEL
+from protembed.config.common import DEFAULT_MODEL
 from protembed.model.catalog import PUBLISHED_MODELS, PublishedModel, bundled_models
 from protembed.model.esm_config import read_shape
 from protembed.model.record import read_record

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config.predict import PredictConfig
-from protembed.config.region import Region, choose_region
-from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig, ReaderConfig
+from protembed.config.common import DEFAULT_MODEL, ComputeConfig, ModelConfig, ReaderConfig, Region, choose_region
+from protembed.config.finetune import PredictConfig
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.data.regions import cut_records

@@ -20,9 +20,8 @@ from protembed.analysis.perplexity import (
     reference_losses,
 )
 from protembed.config.base import as_plain_values
-from protembed.config.optimizer import OptimizerConfig, OptimizerName
+from protembed.config.common import ComputeConfig, OptimizerConfig, OptimizerName, ReaderConfig
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
-from protembed.config.shared import ComputeConfig, ReaderConfig
 from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, default_tokens_per_pack, worker_pool

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.score import FORMULAS, PROBABILITY, ScoreConfig, ScoreMethod, VariantsConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.data.fasta import OnIllegal, ReadReport
 from protembed.data.variants import Variant, VariantTable, read_wild_types
 from protembed.device import choose_device, choose_precision

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from scipy.special import xlogy
 from torch import Tensor
 
+from protembed.config.common import OptimizerConfig, OptimizerName
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
-from protembed.config.optimizer import OptimizerConfig, OptimizerName
 from protembed.data.alphabet import encode
 from protembed.data.labelled_plan import LabelledPlan, LabelledProteins
 from protembed.data.labels import LabelTable, Split

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
-from protembed.config.task import Task
+from protembed.config.common import Task
 from protembed.model.heads import TaskHead
 
 # Of vectors with a standard deviation of one, and of rows of counts with a length of one.

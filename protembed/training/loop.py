@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.optim import Optimizer
 
-from protembed.config.optimizer import OptimizerConfig, OptimizerName, ScheduleName
+from protembed.config.common import OptimizerConfig, OptimizerName, ScheduleName
 from protembed.data.batching import BatchPlan, LabelledBatch, MaskedBatch
 from protembed.device import is_out_of_memory
 from protembed.errors import DivergedError, TooLongForMemoryError

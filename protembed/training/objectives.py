@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protembed.config.shared import PoolingName
+from protembed.config.common import PoolingName
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
 from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, MaskedBatch
 from protembed.data.windows import Span

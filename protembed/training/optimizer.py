@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from protembed.config.optimizer import OptimizerName, ScheduleName
+from protembed.config.common import OptimizerName, ScheduleName
 from protembed.device import WorkerPool
 from protembed.training.distributed import Processes
 from protembed.training.muon import make_muon

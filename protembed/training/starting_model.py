@@ -2,8 +2,8 @@
 
 import torch
 
+from protembed.config.model_sizes import DEFAULT_SIZE, SIZES
 from protembed.config.pretrain import PretrainConfig
-from protembed.config.shapes import DEFAULT_SIZE, SIZES
 from protembed.device import total_memory
 from protembed.errors import NotEnoughMemoryError
 from protembed.model.catalog import find_model

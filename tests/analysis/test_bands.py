@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from protembed.analysis.bands import LENGTH_EDGES, SIMILARITY_EDGES, measure_bands
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 
 REGRESSION = TASKS["regression"]
 TRUTH = list(map(np.array, [1.0, 2.0, 3.0, 4.0, 5.0]))

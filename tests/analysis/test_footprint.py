@@ -3,7 +3,7 @@ import torch
 
 from protembed.analysis.footprint import Footprint, Length
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.config.shapes import SIZES
+from protembed.config.model_sizes import SIZES
 from protembed.device import WorkerPool
 from protembed.errors import NotEnoughRoomError
 from protembed.inference.engine import Engine

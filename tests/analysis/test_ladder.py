@@ -5,7 +5,7 @@ import pytest
 
 from protembed.analysis.ladder import Ladder, compare
 from protembed.analysis.scores import measure, scores_of
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 
 REGRESSION = TASKS["regression"]
 NO_COMPARISON = "fine-tuned cannot be compared with k-mers in Spearman: the test part says too little"

@@ -7,8 +7,8 @@ import torch
 from protembed.analysis import rungs
 from protembed.analysis.rungs import counting_rungs, frozen_head, residue_sample, trivial_rung
 from protembed.analysis.scores import measure
+from protembed.config.common import TASKS
 from protembed.config.finetune import FinetuneConfig
-from protembed.config.task import TASKS
 from protembed.data.targets import Targets
 from protembed.inference.engine import Engine
 from protembed.inference.representation import Representation

@@ -6,7 +6,7 @@ import pytest
 from bootstrap import NUM_RESAMPLES, bootstrap
 from protembed import metrics
 from protembed.analysis.scores import FEWEST_PROTEINS, averaged_over, figures_of_draws, measure, scores_of
-from protembed.config.task import METRIC_NAMES, TASKS
+from protembed.config.common import METRIC_NAMES, TASKS
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.intervals import Score, ratio_score
 

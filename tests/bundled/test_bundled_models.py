@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 
 from protembed.analysis.baselines import Composition
+from protembed.config.common import DEFAULT_MODEL, ComputeConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
-from protembed.config.shared import DEFAULT_MODEL, ComputeConfig, ModelConfig
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, encode
 from protembed.model.catalog import bundled_models, find_model
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import protembed
 from protembed.cli.app import app
-from protembed.config.shared import DEFAULT_MODEL
+from protembed.config.common import DEFAULT_MODEL
 from protembed.data.fasta import read_fasta
 
 COMMANDS = ["pretrain", "embed", "check", "finetune", "predict", "score", "inspect-attention"]

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from protembed.cli.display import Display, reported_errors
-from protembed.config.shared import ShowConfig
+from protembed.config.common import ShowConfig
 from protembed.errors import FormatError, LostProcessError
 from protembed.training.loop import StepReport
 

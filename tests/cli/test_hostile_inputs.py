@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from protembed.cli.app import app
-from protembed.config.shapes import EncoderShape
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
+from protembed.config.model_sizes import EncoderShape
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.model.record import ModelRecord

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import protembed.config
 from protembed.config.base import Config, as_plain_values, flag_name
+from protembed.config.model_sizes import SIZES, SizeName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
-from protembed.config.shapes import SIZES, SizeName
 from protembed.errors import ConfigError
 from protembed.model.checkpoint import new_checkpoint
 

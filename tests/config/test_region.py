@@ -1,9 +1,8 @@
 import pytest
 
+from protembed.config.common import Region, choose_region
 from protembed.config.embed import EmbedConfig
-from protembed.config.finetune import LabelsConfig
-from protembed.config.predict import PredictConfig
-from protembed.config.region import Region, choose_region
+from protembed.config.finetune import LabelsConfig, PredictConfig
 from protembed.errors import ConfigError
 
 NO_REGIONS = ["", "-", "5", "0-5", "5-4", "a-b", "1-2-3", "1:70", "1.5-3", " 1-70", "1-70\n", "٢-٨", "1–70", "-0"]

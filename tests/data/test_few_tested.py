@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.data.few_tested import few_tested_warnings
 from protembed.data.labels import LabelledProtein, LabelTable
 

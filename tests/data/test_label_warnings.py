@@ -1,6 +1,6 @@
 import pytest
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.data.label_warnings import class_counts, label_warnings
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import cut
 from protembed.data.labelled_plan import LabelledPlan, LabelledProteins

@@ -4,8 +4,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from protembed.config.common import TASKS
 from protembed.config.finetune import LabelsConfig
-from protembed.config.task import TASKS
 from protembed.data.partition import divide
 from protembed.data.splits import hash_share
 from protembed.errors import ConfigError

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.io.text import LabelText, table_line
 

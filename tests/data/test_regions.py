@@ -2,8 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from protembed.config.region import Region
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS, Region
 from protembed.data.fasta import ReadReport, read_fasta
 from protembed.data.labels import LabelledProtein, Labels, LabelTable
 from protembed.data.regions import cut_records

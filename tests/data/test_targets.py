@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.data.label_inference import infer_labels
 from protembed.data.labels import LabelledProtein, Labels, LabelTable

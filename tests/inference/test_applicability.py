@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from protembed.config.region import Region
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS, Region
 from protembed.data.kmer_sample import KmerSample
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets

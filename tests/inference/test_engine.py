@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protembed.config.shapes import SIZES
-from protembed.config.shared import ComputeConfig
+from protembed.config.common import ComputeConfig
+from protembed.config.model_sizes import SIZES
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.inference.representation import representation_of
 from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead

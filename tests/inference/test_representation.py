@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.windows import window_spans
 from protembed.errors import ConfigError

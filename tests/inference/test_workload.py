@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.config.shapes import EncoderShape
+from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import Record, read_fasta
 from protembed.data.windows import window_spans
 from protembed.inference import workload as workload_module

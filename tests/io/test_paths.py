@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.pretrain import PretrainConfig
-from protembed.config.shared import ModelConfig
 from protembed.errors import ConfigError
 from protembed.io.reading import as_path, as_paths, follow_link
 

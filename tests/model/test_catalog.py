@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from protembed.config.shared import DEFAULT_MODEL
+from protembed.config.common import DEFAULT_MODEL
 from protembed.errors import InputNotFoundError
 from protembed.model.catalog import (
     PUBLISHED_MODELS,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protembed.config.shapes import EncoderShape
+from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import RESIDUES, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from protembed.config.shapes import LAYER_NORM_EPS, EncoderShape
+from protembed.config.model_sizes import LAYER_NORM_EPS, EncoderShape
 from protembed.data.alphabet import EOS, MASK, encode
 from protembed.data.batching import pack
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint

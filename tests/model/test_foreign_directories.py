@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig
+from protembed.config.model_sizes import EncoderShape
 from protembed.config.pretrain import PretrainConfig
 from protembed.config.score import ScoreConfig, VariantsConfig
-from protembed.config.shapes import EncoderShape
-from protembed.config.shared import ModelConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint

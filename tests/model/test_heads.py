@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, MASK, TOKENS
 from protembed.model.checkpoint import load_checkpoint
 from protembed.model.encoder import initialise

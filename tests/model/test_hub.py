@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from protembed.cli.app import app
+from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig
-from protembed.config.shared import ModelConfig
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError
 from protembed.model.catalog import bundled_models, locate_model
 from protembed.model.checkpoint import load_checkpoint

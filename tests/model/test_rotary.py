@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from protembed.config.model_sizes import EncoderShape
 from protembed.config.pretrain import PretrainConfig
-from protembed.config.shapes import EncoderShape
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files

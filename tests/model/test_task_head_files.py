@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 from protembed.model.encoder import initialise

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from protembed.config.shapes import EncoderShape
+from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError
 from protembed.model.own_files import read_model_json
 from protembed.model.weights import StoredWeights, Weight, weight_table

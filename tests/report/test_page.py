@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from protembed.analysis.bands import Band
 from protembed.analysis.ladder import compare
-from protembed.config.task import METRIC_NAMES, TASKS
+from protembed.config.common import METRIC_NAMES, TASKS
 from protembed.report.page import inline_png, render_page
 
 HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}"

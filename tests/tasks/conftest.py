@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from protembed.config.common import TASKS, ComputeConfig, ModelConfig
 from protembed.config.finetune import FinetuneConfig, LabelsConfig
-from protembed.config.shared import ComputeConfig, ModelConfig
-from protembed.config.task import TASKS
 from protembed.device import worker_pool
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint

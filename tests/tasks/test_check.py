@@ -9,9 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from protembed.config.check import CheckConfig
-from protembed.config.embed import EmbedConfig
-from protembed.config.shared import ModelConfig, ReaderConfig
+from protembed.config.common import ModelConfig, ReaderConfig
+from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.data.embeddings import IDS, META, companion
 from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from protembed.config.common import DEFAULT_MODEL, ModelConfig, ReaderConfig
 from protembed.config.embed import EmbedConfig
-from protembed.config.shared import DEFAULT_MODEL, ModelConfig, ReaderConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.embeddings import FAILED, IDS, META, companion
 from protembed.data.fasta import read_fasta

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig
-from protembed.config.shared import ModelConfig
 from protembed.errors import IllegalResidueError, OutputExistsError
 from protembed.inference.engine import Engine
 from protembed.tasks.embed import embed_fasta

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from protembed.config.common import ModelConfig
 from protembed.config.finetune import FinetuneConfig
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.config.shared import ModelConfig
 from protembed.model.checkpoint import load_checkpoint
 from protembed.tasks.finetune import FinetuneOptions, finetune_model
 from protembed.tasks.inspect_attention import inspect_attention

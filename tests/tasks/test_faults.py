@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from protembed.cli.app import app
-from protembed.config.shapes import EncoderShape
+from protembed.config.model_sizes import EncoderShape
 from protembed.io.writing import exclusive_lock
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from protembed.config.common import TASKS, ComputeConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
-from protembed.config.predict import PredictConfig
-from protembed.config.shared import ComputeConfig, ModelConfig
-from protembed.config.task import TASKS
+from protembed.config.finetune import PredictConfig
 from protembed.data.fasta import read_fasta
 from protembed.data.predictions import prediction_header
 from protembed.errors import OutputExistsError

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from protembed.analysis.model_rungs import Watcher
 from protembed.cli.app import app
-from protembed.config.optimizer import OptimizerConfig
+from protembed.config.common import OptimizerConfig
 from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
 from protembed.io.reading import STANDARD_STREAM, read_json
 from protembed.io.writing import exclusive_lock

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from protembed.cli.finetuning_text import describe_plan
-from protembed.config.predict import PredictConfig
-from protembed.config.shared import ModelConfig
+from protembed.config.common import ModelConfig
+from protembed.config.finetune import PredictConfig
 from protembed.data.label_cells import residue_entries
 from protembed.errors import OutputExistsError, TableError
 from protembed.tasks.finetune import finetune_model

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from protembed.analysis.contact_heads import Combination
+from protembed.config.common import ModelConfig
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.config.shared import ModelConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.data.structures import read_chains

@@ -2,13 +2,12 @@
 
 import pytest
 
-from protembed.config.check import CheckConfig
-from protembed.config.embed import EmbedConfig
+from protembed.config.common import ComputeConfig, ModelConfig
+from protembed.config.embed import CheckConfig, EmbedConfig
+from protembed.config.finetune import PredictConfig
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.config.predict import PredictConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig
 from protembed.config.score import ScoreConfig, VariantsConfig
-from protembed.config.shared import ComputeConfig, ModelConfig
 from protembed.errors import OutputExistsError
 from protembed.tasks.check import check_embeddings
 from protembed.tasks.embed import embed_fasta

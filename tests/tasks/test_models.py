@@ -1,5 +1,5 @@
-from protembed.config.shapes import SIZES
-from protembed.config.shared import DEFAULT_MODEL
+from protembed.config.common import DEFAULT_MODEL
+from protembed.config.model_sizes import SIZES
 from protembed.model.catalog import PUBLISHED_MODELS, find_model
 from protembed.model.checkpoint import load_checkpoint
 from protembed.model.record import read_record

@@ -1,7 +1,7 @@
 import pytest
 
-from protembed.config.predict import PredictConfig
-from protembed.config.shared import ModelConfig
+from protembed.config.common import ModelConfig
+from protembed.config.finetune import PredictConfig
 from protembed.errors import InputNotFoundError, OutputExistsError
 from protembed.tasks.finetune import finetune_model
 from protembed.tasks.predict import predict_fasta

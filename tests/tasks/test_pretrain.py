@@ -13,9 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from protembed.config.optimizer import OptimizerConfig
+from protembed.config.common import ComputeConfig, OptimizerConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig
-from protembed.config.shared import ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import (
     ChangedRunError,

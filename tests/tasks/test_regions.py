@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from protembed.config.check import CheckConfig
-from protembed.config.embed import EmbedConfig
-from protembed.config.finetune import LabelsConfig
-from protembed.config.predict import PredictConfig
-from protembed.config.shared import ModelConfig
+from protembed.config.common import ModelConfig
+from protembed.config.embed import CheckConfig, EmbedConfig
+from protembed.config.finetune import LabelsConfig, PredictConfig
 from protembed.data.embeddings import IDS, META, companion
 from protembed.errors import OutputExistsError, TooShortError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint

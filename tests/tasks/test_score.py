@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.score import FORMULAS, ScoreConfig, VariantsConfig
-from protembed.config.shared import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.errors import (
     InputNotFoundError,
     MismatchedResidueError,

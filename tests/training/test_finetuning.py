@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch.nn.utils import parametrize
 
+from protembed.config.common import TASKS, OptimizerConfig
 from protembed.config.finetune import FinetuneConfig
-from protembed.config.optimizer import OptimizerConfig
-from protembed.config.shapes import EncoderShape
-from protembed.config.task import TASKS
+from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import encode
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.data.alphabet import encode
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.data.labelled_plan import LabelledProteins

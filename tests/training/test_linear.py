@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS
 from protembed.training import linear
 from protembed.training.linear import FittedMap, Sample, fit_linear, fit_network, loss
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from protembed.config.optimizer import OptimizerConfig
-from protembed.config.shapes import EncoderShape
-from protembed.config.task import TASKS
+from protembed.config.common import TASKS, OptimizerConfig
+from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import AMINO_ACID_IDS, encode
 from protembed.data.labelled_plan import LabelledProteins
 from protembed.device import WorkerPool

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.config.optimizer import OptimizerConfig
+from protembed.config.common import OptimizerConfig
 from protembed.training import pace
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, plan_training
