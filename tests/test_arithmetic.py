@@ -8,10 +8,9 @@ from threading import Barrier, Thread
 import pytest
 import torch
 
-from protembed.arithmetic import exact_float32
 from protembed.config.common import ComputeConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
-from protembed.device import WorkerPool, choose_device
+from protembed.device import WorkerPool, choose_device, exact_float32
 from protembed.errors import ConfigError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.tasks.embed import embed_fasta
@@ -248,7 +247,7 @@ OF_ENVIRONMENT = """
 import json, os, sys
 import torch
 import protembed.device
-from protembed.arithmetic import exact_float32
+from protembed.device import exact_float32
 def state():
     return [os.environ.get("MKL_CBWR"), torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.fp32_precision]
 states = [state()]

@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from protembed.arithmetic import exact_float32
 from protembed.config.common import TASKS
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import TOKENS
+from protembed.device import exact_float32
 from protembed.errors import ModelFormatError
 from protembed.io.writing import atomic_directory, write_json, write_text
 from protembed.model.encoder import Encoder, initialise, inverse_frequencies
