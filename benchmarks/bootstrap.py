@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.metrics import AT_ONCE, Draws, Figures
+from protembed.evaluation.metrics import AT_ONCE, Draws, Figures
 
 NUM_RESAMPLES = 1_000
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from bootstrap import bootstrap, interval
 from populations import POPULATIONS, Sampler
-from protembed import intervals
-from protembed.metrics import Figures, Measure
+from protembed.evaluation import intervals
+from protembed.evaluation.metrics import Figures, Measure
 
 POPULATION_SIZE = 50_000
 DIFFERENCE = "difference in "

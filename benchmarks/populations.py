@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.metrics import (
+from protembed.evaluation.metrics import (
     Measure,
     classification_figures,
     multilabel_figures,

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from protembed.analysis.scores import Output, scores_of
 from protembed.config.common import Task
 from protembed.data.targets import Answer
-from protembed.intervals import Score
-from protembed.metrics import Metrics
+from protembed.evaluation.intervals import Score
+from protembed.evaluation.metrics import Metrics
 
 LENGTH_EDGES = (0, 128, 256, 512, 1024, np.inf)
 # Below 0.4 strangers cannot be told from distant relatives (`protembed.data.similarity`).

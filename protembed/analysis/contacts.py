@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed import intervals
 from protembed.analysis.moved_marks import ShiftedPairs
 from protembed.analysis.significance import MarkedValues, separation_strata
 from protembed.data.structures import MIN_SEPARATION
-from protembed.intervals import Score
+from protembed.evaluation import intervals
+from protembed.evaluation.intervals import Score
 from protembed.model.heads import average_product_correction
 
 # Least separation, and the one that is too much; residues.

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed import intervals, metrics
 from protembed.analysis.scores import FEWEST_PROTEINS, Output, averaged_over, figures_of_draws, shown_names
 from protembed.config.common import METRIC_NAMES, Task
 from protembed.data.targets import Answer
-from protembed.intervals import Score
+from protembed.evaluation import intervals, metrics
+from protembed.evaluation.intervals import Score
 
 # Fewer trainings than these understate how much trainings differ.
 _MANY = 5

@@ -13,9 +13,9 @@ from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACI
 from protembed.data.batching import MaskedBatch
 from protembed.data.corpus import HELD_OUT_NAME, Corpora, Corpus
 from protembed.errors import NothingToMeasureError
+from protembed.evaluation.intervals import Score, ratio_score
+from protembed.evaluation.metrics import ClassFigures, class_figures
 from protembed.inference.representation import refuse_infinite
-from protembed.intervals import Score, ratio_score
-from protembed.metrics import ClassFigures, class_figures
 from protembed.pretraining.batches import validation_packs
 from protembed.training.distributed import Compute
 from protembed.training.objectives import MaskedLM, evaluate

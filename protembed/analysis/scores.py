@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed import intervals, metrics
 from protembed.config.common import Task
 from protembed.data.targets import Answer, is_known
-from protembed.intervals import Score
-from protembed.metrics import Metrics
+from protembed.evaluation import intervals, metrics
+from protembed.evaluation.intervals import Score
+from protembed.evaluation.metrics import Metrics
 
 Output = NDArray[Any]
 

@@ -8,7 +8,7 @@ from protembed.io.text import figure
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
 
 if TYPE_CHECKING:
-    from protembed.intervals import Score
+    from protembed.evaluation.intervals import Score
     from protembed.tasks.finetune import FinetunePlan, FinetuneSummary
 
 

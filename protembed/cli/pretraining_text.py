@@ -8,8 +8,8 @@ from protembed.cli.training_display import duration
 from protembed.io.text import count, file_size
 
 if TYPE_CHECKING:
-    from protembed.intervals import Score
-    from protembed.metrics import ClassFigures
+    from protembed.evaluation.intervals import Score
+    from protembed.evaluation.metrics import ClassFigures
     from protembed.report.pretraining import PretrainPlan, PretrainSummary
 
 

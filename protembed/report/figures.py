@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from protembed.evaluation.metrics import confusion_of
 from protembed.io.text import printable
 from protembed.io.writing import atomic_path
-from protembed.metrics import confusion_of
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
 _DOTS_PER_INCH = 120

@@ -7,8 +7,8 @@ from pathlib import Path
 from protembed.config.common import OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.corpus import Corpus
-from protembed.intervals import Score
-from protembed.metrics import ClassFigures
+from protembed.evaluation.intervals import Score
+from protembed.evaluation.metrics import ClassFigures
 from protembed.model.record import ModelRecord
 from protembed.training.loop import TrainingPlan
 

@@ -25,7 +25,8 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.data.corpus import build_corpora, open_corpora
 from protembed.device import choose_device, choose_precision, default_tokens_per_pack, worker_pool
-from protembed.intervals import Score
+from protembed.evaluation.intervals import Score
+from protembed.evaluation.metrics import ClassFigures
 from protembed.io.reading import (
     PathLike,
     as_paths,
@@ -38,7 +39,6 @@ from protembed.io.reading import (
 )
 from protembed.io.result import refuse_input, refuse_what_safetensors_cannot_name
 from protembed.io.writing import scratch_directory, write_table
-from protembed.metrics import ClassFigures
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import (
     Checkpoint,

@@ -23,9 +23,9 @@ from protembed.data.labels import LabelTable, Split
 from protembed.data.targets import Targets
 from protembed.device import default_tokens_per_pack
 from protembed.errors import DamagedRunError
+from protembed.evaluation.metrics import best_threshold, label_curves
 from protembed.io.reading import sha256_of_file
 from protembed.io.writing import atomic_path
-from protembed.metrics import best_threshold, label_curves
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead

@@ -10,9 +10,9 @@ from protembed.analysis.scores import measure
 from protembed.config.common import TASKS
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.targets import Targets
+from protembed.evaluation.metrics import best_threshold, label_curves
 from protembed.inference.engine import Engine
 from protembed.inference.representation import Representation
-from protembed.metrics import best_threshold, label_curves
 from protembed.training.linear import Sample, fit_linear, loss
 
 LABELS = {

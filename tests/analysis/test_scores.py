@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from bootstrap import NUM_RESAMPLES, bootstrap
-from protembed import metrics
 from protembed.analysis.scores import FEWEST_PROTEINS, averaged_over, figures_of_draws, measure, scores_of
 from protembed.config.common import METRIC_NAMES, TASKS
 from protembed.data.batching import UNKNOWN_CLASS
-from protembed.intervals import Score, ratio_score
+from protembed.evaluation import metrics
+from protembed.evaluation.intervals import Score, ratio_score
 
 LENGTHS = [5, 9, 3, 12, 7, 8]
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from protembed.cli.pretraining_text import pretrain_summary_lines
-from protembed.intervals import Score
+from protembed.evaluation.intervals import Score
 from protembed.report.pretraining import PretrainSummary
 
 

@@ -4,9 +4,9 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pytest
 
-from protembed import metrics
-from protembed.intervals import leave_out
-from protembed.metrics import (
+from protembed.evaluation import metrics
+from protembed.evaluation.intervals import leave_out
+from protembed.evaluation.metrics import (
     classification_figures,
     multilabel_figures,
     regression_figures,

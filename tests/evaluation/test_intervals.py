@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from protembed.intervals import SCALES, Spread, interval, interval_of, leave_out, left_out
-from protembed.metrics import classification_figures, plain, regression_figures
+from protembed.evaluation.intervals import SCALES, Spread, interval, interval_of, leave_out, left_out
+from protembed.evaluation.metrics import classification_figures, plain, regression_figures
 
 
 def mean_of(values):

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from protembed.metrics import AT_ONCE, Draws, Figures, Measure
+from protembed.evaluation.metrics import AT_ONCE, Draws, Figures, Measure
 
 Interval = tuple[float, float]
 Scale = Literal["share", "correlation", "error", "explained", "plain"]

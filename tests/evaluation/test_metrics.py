@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as theirs
 
-from protembed.metrics import (
+from protembed.evaluation.metrics import (
     THRESHOLDS,
     best_threshold,
     classification_metrics,
