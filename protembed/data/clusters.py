@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.data.order import Rows, TokenCounts, row_blocks
+from protembed.data.sampling import Rows, TokenCounts, row_blocks
 from protembed.errors import TableError
 from protembed.io.arrays import array_file, open_array
 from protembed.io.reading import display_name, open_input

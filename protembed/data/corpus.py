@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from protembed.data.alphabet import decode, encode
 from protembed.data.clusters import Clusters, ClusterSource, ClusterTable, has_clusters, write_clusters
 from protembed.data.fasta import OnIllegal, ReadReport, read_fasta
-from protembed.data.splits import hash_share, sequence_sha256
+from protembed.data.hashing import hash_share, sequence_sha256
 from protembed.errors import DamagedRunError, NothingToLearnError, NothingToMeasureError
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json

@@ -11,8 +11,8 @@ from typing import Any, get_args
 from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
 from protembed.data.fasta import OnIllegal, Record
+from protembed.data.hashing import sequence_sha256
 from protembed.data.selection import Shard
-from protembed.data.splits import sequence_sha256
 from protembed.data.vectors import FormatName
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file

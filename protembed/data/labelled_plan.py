@@ -8,7 +8,7 @@ import torch
 
 from protembed.config.common import TOKENS_PER_PACK, Task
 from protembed.data.batching import LabelledBatch, Tokens, cut, pack, split_by_budget
-from protembed.data.order import EpochOrder, EveryProtein
+from protembed.data.sampling import EpochOrder, EveryProtein
 from protembed.data.targets import Answer
 from protembed.data.windows import Span, window_spans
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from protembed.config.common import Task
 from protembed.config.finetune import LabelsConfig
+from protembed.data.hashing import hash_share
 from protembed.data.labels import LabelledProtein, Labels, LabelTable, Split
 from protembed.data.similarity import SHORTEST_COMPARED, greedy_clusters
-from protembed.data.splits import hash_share
 from protembed.data.targets import classes_in
 from protembed.errors import TableError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
 from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, read_fasta, refuse_nothing_left
-from protembed.data.regions import cut_records
+from protembed.data.windows import cut_records
 from protembed.errors import ConfigError, TooLongError
 
 

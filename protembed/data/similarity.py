@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from protembed.data.alphabet import NUM_AMINO_ACIDS
-from protembed.data.kmer_sample import kmer_numbers
+from protembed.data.hashing import kmer_numbers
 
 _K = 5
 _NUM_KMERS = NUM_AMINO_ACIDS**_K

@@ -25,7 +25,7 @@ from protembed.data.label_cells import (
 )
 from protembed.data.label_column import MAX_MISFIT, SEVERAL, SHARE_ALIKE
 from protembed.data.labels import LabelledProtein, Labels, LabelTable, Split
-from protembed.data.regions import CHOOSE_ANOTHER_REGION, skip_short
+from protembed.data.windows import CHOOSE_ANOTHER_REGION, skip_short
 from protembed.errors import TableError, TooShortError
 from protembed.io.tables import is_stand_in
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.embed import H5Names
-from protembed.data.splits import sequence_sha256
+from protembed.data.hashing import sequence_sha256
 from protembed.errors import ConfigError
 from protembed.io.arrays import ArrayStream, hdf5_file
 from protembed.io.reading import STANDARD_STREAM

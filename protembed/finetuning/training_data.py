@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protembed.data.kmer_sample import KmerSample
+from protembed.data.hashing import KmerSample
 from protembed.data.labels import LabelTable
 from protembed.data.targets import Targets, classes_in
 from protembed.inference.applicability import num_nonstandard

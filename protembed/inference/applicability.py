@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from protembed.config.common import Region
 from protembed.data.alphabet import AMINO_ACIDS
-from protembed.data.kmer_sample import KmerSample
+from protembed.data.hashing import KmerSample
 from protembed.io.text import count
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.record import TrainingData

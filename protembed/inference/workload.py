@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import Record
-from protembed.data.splits import hash_share
+from protembed.data.hashing import hash_share
 from protembed.inference.engine import Computation, Engine, Result
 
 # A few seconds' work of a small model on a core; more would be more exact, and nobody waits for it.

@@ -18,9 +18,9 @@ from protembed.data.batching import (
 )
 from protembed.data.clusters import OneOfEachCluster
 from protembed.data.corpus import Corpus
+from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation, mask_tokens
-from protembed.data.order import EpochOrder, EveryProtein, token_counts
-from protembed.data.splits import sequence_sha256
+from protembed.data.sampling import EpochOrder, EveryProtein, token_counts
 
 # The second entry of the seed of a step's generator; order.py has the epochs'.
 _CROP_STREAM = 1

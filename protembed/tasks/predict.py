@@ -11,7 +11,7 @@ from protembed.config.common import DEFAULT_MODEL, ComputeConfig, ModelConfig, R
 from protembed.config.finetune import PredictConfig
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.predictions import prediction_cells, prediction_header
-from protembed.data.regions import cut_records
+from protembed.data.windows import cut_records
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
 from protembed.inference.applicability import InputComparison

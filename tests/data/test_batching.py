@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import CLS, EOS, MASK, RESIDUES, UNKNOWN_RESIDUE, encode, is_amino_acid
 from protembed.data.batching import cut, divide_evenly, pack, split_by_budget
+from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation
-from protembed.data.splits import sequence_sha256
 from protembed.pretraining.batches import PretrainingPlan, validation_packs
 
 BATCHES = BatchConfig(tokens_per_batch=512, crop_residues=64)

@@ -6,7 +6,7 @@ import pytest
 
 from protembed.data.alphabet import decode, encode
 from protembed.data.corpus import Corpus, build_corpora, corpus_writer, open_corpora
-from protembed.data.splits import hash_share
+from protembed.data.hashing import hash_share
 from protembed.errors import FormatError, NothingToLearnError
 
 

@@ -18,7 +18,7 @@ from protembed.data.embedding_writer import (
 )
 from protembed.data.embeddings import companion, finished_result, read_meta
 from protembed.data.fasta import Record, RefusedRecord
-from protembed.data.splits import sequence_sha256
+from protembed.data.hashing import sequence_sha256
 from protembed.data.vectors import dataset_name
 from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file

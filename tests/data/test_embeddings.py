@@ -16,7 +16,7 @@ from protembed.data.embeddings import (
     refuse_what_is_not_ours,
 )
 from protembed.data.fasta import Record
-from protembed.data.splits import sequence_sha256
+from protembed.data.hashing import sequence_sha256
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 

@@ -3,8 +3,8 @@ import random
 import numpy as np
 import pytest
 
-from protembed.data import kmer_sample
-from protembed.data.kmer_sample import KmerSample
+from protembed.data import hashing as kmer_sample
+from protembed.data.hashing import KmerSample
 
 
 @pytest.fixture

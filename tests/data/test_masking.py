@@ -16,8 +16,8 @@ from protembed.data.alphabet import (
     is_amino_acid,
 )
 from protembed.data.batching import cut
+from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import choose_residues, mask_for_validation, mask_tokens
-from protembed.data.splits import sequence_sha256
 
 MILLION = 1_000_000
 ALANINE = encode("A")[0]

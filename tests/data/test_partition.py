@@ -6,8 +6,8 @@ import pytest
 
 from protembed.config.common import TASKS
 from protembed.config.finetune import LabelsConfig
+from protembed.data.hashing import hash_share
 from protembed.data.partition import divide
-from protembed.data.splits import hash_share
 from protembed.errors import ConfigError
 
 SPLITS = ("train", "valid", "test")

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from protembed.config.common import TASKS, Region
-from protembed.data.kmer_sample import KmerSample
+from protembed.data.hashing import KmerSample
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets
 from protembed.finetuning.training_data import describe_training

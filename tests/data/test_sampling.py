@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.data import order
+from protembed.data import sampling as order
 from protembed.data.clusters import OneOfEachCluster
-from protembed.data.order import EpochOrder, EveryProtein, token_counts
+from protembed.data.sampling import EpochOrder, EveryProtein, token_counts
 
 
 class Grouped:

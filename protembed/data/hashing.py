@@ -1,12 +1,6 @@
-"""A sample of the k-mers of many proteins, of bounded size, and which other proteins share some of them.
+"""Hashes of sequences and of their k-mers: the same in every file, run and tool."""
 
-Of all k-mers those with the lowest hashes are kept, so that the same k-mers are in or out of every sample: two samples,
-or a sample and a protein, compare without the k-mers that were left out.
-
-Source: Ondov et al. 2016, "Mash", for the sample; Irber et al. 2022, "Lightweight compositional analysis of metagenomes
-with FracMinHash", for comparing one with a whole set.
-"""
-
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +9,27 @@ from numpy.typing import NDArray
 
 from protembed.config.finetune import MOST_TRAINING_KMERS
 from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
+
+
+def sequence_sha256(sequence: str) -> bytes:
+    """Hash a sequence of letters.
+
+    >>> sequence_sha256("MKT").hex()[:8]
+    '366893d2'
+    """
+    return hashlib.sha256(sequence.encode()).digest()
+
+
+def hash_share(sequence: str, seed: int = 0) -> float:
+    """Map a sequence to a number from 0 to 1, spread evenly over proteins; copies of one are never parted by it.
+
+    Args:
+        sequence: of letters.
+        seed: another one spreads the same proteins anew.
+    """
+    salted = sequence_sha256(f"{sequence}/{seed}" if seed else sequence)
+    return int.from_bytes(salted[:8], "big") / 2**64
+
 
 _SHORTEST = 5
 # Of unrelated proteins, as long as the median and with equally frequent amino acids, this share would seem related.

@@ -1,6 +1,6 @@
 import hashlib
 
-from protembed.data.splits import hash_share, sequence_sha256
+from protembed.data.hashing import hash_share, sequence_sha256
 
 
 def test_a_sequence_has_the_sha256_of_its_letters():
