@@ -29,8 +29,8 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.corpus import open_corpora
 from protembed.io.reading import read_json
 from protembed.io.writing import atomic_directory
+from protembed.model.card import model_card, shape_in_words
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
-from protembed.report.card import model_card, shape_in_words
 from protembed.report.figures import draw_training
 from protembed.report.pretraining import pretraining_facts
 from protembed.training.loop import TrainingPlan

@@ -15,7 +15,7 @@ _HOMES = {
     "Checkpoint": "protembed.model.checkpoint",
     "ComputeConfig": "protembed.config.common",
     "EmbedConfig": "protembed.config.embed",
-    "Encoder": "protembed.model.encoder",
+    "Encoder": "protembed.model.esm2",
     "FinetuneConfig": "protembed.config.finetune",
     "FinetuneOptions": "protembed.tasks.finetune",
     "MaskingConfig": "protembed.config.pretrain",
@@ -32,7 +32,7 @@ _HOMES = {
     "embed_fasta": "protembed.tasks.embed",
     "finetune_model": "protembed.tasks.finetune",
     "inspect_attention": "protembed.tasks.inspect_attention",
-    "list_models": "protembed.tasks.models",
+    "list_models": "protembed.model.catalog",
     "load_checkpoint": "protembed.model.checkpoint",
     "predict_fasta": "protembed.tasks.predict",
     "pretrain_model": "protembed.tasks.pretrain",
@@ -81,13 +81,13 @@ if TYPE_CHECKING:
     from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
     from protembed.config.score import ScoreConfig, VariantsConfig
     from protembed.data.fasta import Record, read_fasta
+    from protembed.model.catalog import list_models
     from protembed.model.checkpoint import Checkpoint, load_checkpoint
-    from protembed.model.encoder import Encoder
+    from protembed.model.esm2 import Encoder
     from protembed.tasks.check import check_embeddings
     from protembed.tasks.embed import embed_fasta
     from protembed.tasks.finetune import FinetuneOptions, finetune_model
     from protembed.tasks.inspect_attention import inspect_attention
-    from protembed.tasks.models import list_models
     from protembed.tasks.predict import predict_fasta
     from protembed.tasks.pretrain import PretrainOptions, pretrain_model
     from protembed.tasks.score import score_variants

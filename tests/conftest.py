@@ -13,7 +13,7 @@ from protembed.data.fasta import read_fasta
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.device import WorkerPool
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
-from protembed.model.encoder import Encoder, initialise
+from protembed.model.esm2 import Encoder, initialise
 
 # As every command sets it before MKL's first product; some tests multiply before that, and compare with commands.
 os.environ.setdefault("MKL_CBWR", "AUTO")

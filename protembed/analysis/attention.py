@@ -15,7 +15,7 @@ from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
 from protembed.data.batching import Batch
 from protembed.errors import ConfigError
 from protembed.io.arrays import LayeredMaps
-from protembed.model.encoder import Encoder
+from protembed.model.esm2 import Encoder
 from protembed.model.heads import ContactHead
 
 STATISTICS = ("entropy", "mean_distance", "on_self", "on_neighbours", "on_cls", "on_eos")

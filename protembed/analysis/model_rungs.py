@@ -18,7 +18,7 @@ from protembed.inference.engine import Engine
 from protembed.inference.representation import Representation, refuse_infinite, representation_of
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.heads import ContactHead, TaskHead
-from protembed.model.record import ModelRecord
+from protembed.model.metadata import ModelRecord
 from protembed.training.distributed import Compute
 from protembed.training.finetuning import Course, Divergence, EncoderTraining, choose_threshold
 from protembed.training.loop import StepReport

@@ -8,13 +8,13 @@ from protembed.config.common import ShowConfig
 from protembed.io.text import file_size
 
 if TYPE_CHECKING:
-    from protembed.tasks.models import ListedModel
+    from protembed.model.catalog import ListedModel
 
 
 @configured
 def models(show: ShowConfig) -> None:
     """List the models that can be named: those in the box, and ESM-2 models that can be fetched."""
-    from protembed.tasks.models import list_models
+    from protembed.model.catalog import list_models
 
     listing = list_models()
     if not show.json:

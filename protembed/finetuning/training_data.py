@@ -11,7 +11,7 @@ from protembed.data.hashing import KmerSample
 from protembed.data.labels import LabelTable
 from protembed.data.targets import Targets, classes_in
 from protembed.inference.applicability import num_nonstandard
-from protembed.model.record import TrainingData
+from protembed.model.metadata import TrainingData
 
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 

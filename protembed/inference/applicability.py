@@ -11,7 +11,7 @@ from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.hashing import KmerSample
 from protembed.io.text import count
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.record import TrainingData
+from protembed.model.metadata import TrainingData
 
 _WITHOUT_STANDARD = str.maketrans("", "", AMINO_ACIDS)
 # A protein with so many residues that are no amino acids is unusual; with fewer it is not worth a warning.

@@ -17,10 +17,9 @@ from protembed.device import to_device
 from protembed.errors import ConfigError, NotFiniteError
 from protembed.inference.engine import Computation, LongProteins, Result
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.encoder import Encoder, Pack
+from protembed.model.esm2 import Encoder, Pack
 from protembed.model.heads import TaskHead
-from protembed.model.pooling import pool, pool_all, residues_of
-from protembed.model.windows import join_windows, overlap_cosine, without_specials
+from protembed.model.pooling import join_windows, overlap_cosine, pool, pool_all, residues_of, without_specials
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,13 +18,25 @@ from protembed.data.alphabet import TOKENS
 from protembed.device import exact_float32
 from protembed.errors import ModelFormatError
 from protembed.io.writing import atomic_directory, write_json, write_text
-from protembed.model.encoder import Encoder, initialise, inverse_frequencies
-from protembed.model.esm_config import CONFIG_FILE, config_json, read_shape
+from protembed.model.esm2 import Encoder, initialise, inverse_frequencies
+from protembed.model.esm_config import (
+    CONFIG_FILE,
+    SPECIAL_TOKENS,
+    VOCABULARY_FILE,
+    config_json,
+    expect_esm2_vocabulary,
+    read_shape,
+)
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
-from protembed.model.own_files import lies_in_cache, sha256_of_own_file
-from protembed.model.record import RECORD_FILE, ModelRecord, read_record, write_record
-from protembed.model.training_kmers import read_training_kmers, write_training_kmers
-from protembed.model.vocabulary import SPECIAL_TOKENS, VOCABULARY_FILE, expect_esm2_vocabulary
+from protembed.model.metadata import (
+    RECORD_FILE,
+    ModelRecord,
+    read_record,
+    read_training_kmers,
+    write_record,
+    write_training_kmers,
+)
+from protembed.model.untrusted import lies_in_cache, sha256_of_own_file
 from protembed.model.weights import (
     WEIGHTS_FILE,
     StoredWeights,

@@ -13,8 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError
-from protembed.model.esm_config import CONFIG_FILE, read_shape
-from protembed.model.vocabulary import TOKENIZER_FILES
+from protembed.model.esm_config import CONFIG_FILE, TOKENIZER_FILES, read_shape
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 # What protembed reads of a model directory; a repository may hold much else, pickled weights among it.

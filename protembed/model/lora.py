@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from protembed.model.encoder import Encoder
-from protembed.model.linear import Linear
+from protembed.model.esm2 import Encoder
+from protembed.model.onednn_linear import Linear
 
 # What the product is multiplied by, over its rank: a rank more learns at the same pace.
 _ALPHA_PER_RANK = 2.0

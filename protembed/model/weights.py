@@ -25,7 +25,7 @@ from torch import Tensor
 from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError
 from protembed.io.reading import is_utf8
-from protembed.model.own_files import own_file, read_model_json
+from protembed.model.untrusted import own_file, read_model_json
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # ESM-2's largest model has a header of a hundred kilobytes; one of 100 MB takes 2 GB to be read.

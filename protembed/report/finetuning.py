@@ -19,8 +19,8 @@ from protembed.data.predictions import prediction_cells, prediction_header
 from protembed.data.targets import Answer, Targets
 from protembed.io.text import LabelText, figure
 from protembed.io.writing import write_json, write_table, write_text
+from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
-from protembed.report.card import finetuned_card
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
 

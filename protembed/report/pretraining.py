@@ -9,7 +9,7 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.corpus import Corpus
 from protembed.evaluation.intervals import Score
 from protembed.evaluation.metrics import ClassFigures
-from protembed.model.record import ModelRecord
+from protembed.model.metadata import ModelRecord
 from protembed.training.loop import TrainingPlan
 
 

@@ -57,7 +57,7 @@ from protembed.io.result import (
 from protembed.io.writing import atomic_directory, remove, remove_unfinished_beside, spooled_stdin
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
-from protembed.model.record import ModelRecord
+from protembed.model.metadata import ModelRecord
 from protembed.report.finetuning import METRICS_FILE, FinetuneResult, write_result
 from protembed.training.distributed import Compute
 from protembed.training.run_directory import RunDirectory

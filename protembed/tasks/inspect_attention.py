@@ -35,6 +35,7 @@ from protembed.inference.representation import refuse_infinite
 from protembed.io.reading import PathLike, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
 from protembed.io.result import refuse_existing, refuse_input, refuse_stdout, result_lock
 from protembed.io.writing import atomic_directory, spooled_stdin, write_json, write_table
+from protembed.model.card import pretrained_card
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.report.attention import (
@@ -49,7 +50,6 @@ from protembed.report.attention import (
     write_figures,
 )
 from protembed.report.attention_gallery import Gallery
-from protembed.report.card import pretrained_card
 
 _STATISTICS = "heads.tsv"
 

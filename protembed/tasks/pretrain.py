@@ -39,6 +39,7 @@ from protembed.io.reading import (
 )
 from protembed.io.result import refuse_input, refuse_what_safetensors_cannot_name
 from protembed.io.writing import scratch_directory, write_table
+from protembed.model.card import pretrained_card
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import (
     Checkpoint,
@@ -47,7 +48,6 @@ from protembed.model.checkpoint import (
     save_checkpoint,
 )
 from protembed.pretraining.batches import PretrainingPlan
-from protembed.report.card import pretrained_card
 from protembed.report.figures import draw_training
 from protembed.report.pretraining import PretrainPlan, PretrainSummary, pretraining_facts
 from protembed.training.distributed import ALONE, Compute, Processes, joined_processes

@@ -27,7 +27,7 @@ from protembed.evaluation.metrics import best_threshold, label_curves
 from protembed.io.reading import sha256_of_file
 from protembed.io.writing import atomic_path
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.encoder import initialise
+from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.lora import add_adapters, merge_adapters
 from protembed.model.weights import write_tensors

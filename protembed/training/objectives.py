@@ -16,10 +16,9 @@ from protembed.config.common import PoolingName
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
 from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, MaskedBatch
 from protembed.data.windows import Span
-from protembed.model.encoder import Encoder
+from protembed.model.esm2 import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
-from protembed.model.pooling import pool_all
-from protembed.model.windows import join_windows
+from protembed.model.pooling import join_windows, pool_all
 from protembed.training.distributed import Compute
 
 AnyBatch = TypeVar("AnyBatch")

@@ -8,7 +8,7 @@ from protembed.device import total_memory
 from protembed.errors import NotEnoughMemoryError
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
-from protembed.model.record import ModelRecord
+from protembed.model.metadata import ModelRecord
 
 BYTES_PER_NUMBER = 4
 # Weights, the sum of the gradients, those of one pack, and at least one number of the optimiser's for each weight.

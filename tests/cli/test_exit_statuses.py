@@ -234,7 +234,7 @@ ENDS = {
 def test_an_end_from_outside_has_its_own_status_and_leaves_nothing_unfinished(run, name, end, monkeypatch, terminable):
     happen, status = ENDS[end]
     monkeypatch.setattr("protembed.io.reading.decompressed", happen)
-    monkeypatch.setattr("protembed.tasks.models.list_models", happen)
+    monkeypatch.setattr("protembed.model.catalog.list_models", happen)
     monkeypatch.setattr("protembed.cli.display._give_up_stdout", lambda: None)  # the tests' own stdout
 
     ended = run(name)

@@ -14,7 +14,7 @@ from protembed.config.common import TASKS
 from protembed.config.model_sizes import EncoderShape
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
-from protembed.model.record import ModelRecord
+from protembed.model.metadata import ModelRecord
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 

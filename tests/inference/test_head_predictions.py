@@ -4,9 +4,9 @@ import torch
 
 from protembed.config.common import TASKS
 from protembed.inference.representation import representation_of
-from protembed.model.encoder import initialise
+from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
-from protembed.model.record import ModelRecord
+from protembed.model.metadata import ModelRecord
 
 WINDOW = 60
 PARITY = {"rtol": 1e-5, "atol": 1e-5}

@@ -10,7 +10,7 @@ from protembed.data.windows import window_spans
 from protembed.errors import ConfigError
 from protembed.inference.representation import representation_of
 from protembed.model.heads import TaskHead
-from protembed.model.record import ModelRecord
+from protembed.model.metadata import ModelRecord
 
 WINDOW = 60
 PARITY = {"rtol": 1e-5, "atol": 1e-5}

@@ -10,7 +10,7 @@ from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import RESIDUES, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
-from protembed.model.record import FORMAT_VERSION, ModelRecord
+from protembed.model.metadata import FORMAT_VERSION, ModelRecord
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -282,7 +282,7 @@ def test_a_model_that_is_not_as_its_config_says_or_no_esm2_is_refused(copy, chan
 @pytest.mark.promise(18)
 def test_layers_that_are_not_there_are_refused_before_any_is_made(copy, monkeypatch):
     rewrite_config(copy, num_hidden_layers=999_999)
-    monkeypatch.setattr("protembed.model.encoder.Layer", lambda shape: pytest.fail("a layer was made"))
+    monkeypatch.setattr("protembed.model.esm2.Layer", lambda shape: pytest.fail("a layer was made"))
 
     with pytest.raises(ModelFormatError, match="config.json names 999999 layers, the weights have 2"):
         load_checkpoint(copy)

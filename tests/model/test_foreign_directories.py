@@ -13,7 +13,7 @@ from protembed.config.score import ScoreConfig, VariantsConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
-from protembed.model.record import ModelRecord
+from protembed.model.metadata import ModelRecord
 from protembed.tasks.embed import embed_fasta
 from protembed.tasks.pretrain import PretrainOptions, pretrain_model
 from protembed.tasks.score import score_variants

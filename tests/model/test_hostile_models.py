@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, model_sha256
-from protembed.model.vocabulary import TOKENIZER_FILES
+from protembed.model.esm_config import TOKENIZER_FILES
 
 WEIGHTS, INDEX, RECORD, HEAD = "model.safetensors", "model.safetensors.index.json", "protembed.json", "head.safetensors"
 CANARY = "canary"

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from protembed.errors import ModelFormatError
-from protembed.model import own_files
+from protembed.model import untrusted as own_files
 from protembed.model.checkpoint import load_checkpoint, model_sha256
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -10,7 +10,7 @@ from protembed.config.pretrain import PretrainConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
-from protembed.model.encoder import inverse_frequencies
+from protembed.model.esm2 import inverse_frequencies
 from protembed.training.starting_model import starting_model
 
 # Heads of sixteen coordinates, as ESM-2's small models have.

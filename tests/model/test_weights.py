@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError
-from protembed.model.own_files import read_model_json
+from protembed.model.untrusted import read_model_json
 from protembed.model.weights import StoredWeights, Weight, weight_table
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)

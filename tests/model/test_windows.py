@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protembed.data.windows import window_spans
-from protembed.model.windows import blend, join_windows, overlap_cosine, without_specials
+from protembed.model.pooling import blend, join_windows, overlap_cosine, without_specials
 
 LENGTHS = {"num_residues": st.integers(1, 3000), "window_residues": st.integers(16, 1100)}
 

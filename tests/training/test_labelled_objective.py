@@ -10,9 +10,9 @@ from protembed.data.alphabet import encode
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.data.labelled_plan import LabelledProteins
 from protembed.data.windows import window_spans
-from protembed.model.encoder import initialise
+from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
-from protembed.model.windows import join_windows
+from protembed.model.pooling import join_windows
 from protembed.training.objectives import Labelled
 
 CLASSES = {"class": ("a", "b", "c"), "labels": ("a", "b", "c"), "value": None}

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from protembed.model.linear import Linear, padding_for
+from protembed.model.onednn_linear import Linear, padding_for
 
 WAYS = {
     "plain": lambda linear, inputs, stream: linear(inputs),

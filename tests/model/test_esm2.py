@@ -9,7 +9,7 @@ from protembed.config.model_sizes import LAYER_NORM_EPS, EncoderShape
 from protembed.data.alphabet import EOS, MASK, encode
 from protembed.data.batching import pack
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
-from protembed.model.encoder import attend, inverse_frequencies
+from protembed.model.esm2 import attend, inverse_frequencies
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 import protembed
-from protembed.model.record import TrainingData
-from protembed.report.card import finetuned_card, pretrained_card
+from protembed.model.card import finetuned_card, pretrained_card
+from protembed.model.metadata import TrainingData
 
 FACTS = {"trained on": "40 proteins", "validation": "perplexity 17.20", "a | b": "c | d"}
 

@@ -7,7 +7,7 @@ from protembed._version import __version__
 from protembed.config.common import TASKS
 from protembed.io.text import figure, printable
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.record import ModelRecord
+from protembed.model.metadata import ModelRecord
 
 _LOADING = """```python
 from transformers import EsmForMaskedLM

@@ -1,9 +1,8 @@
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import SIZES
-from protembed.model.catalog import PUBLISHED_MODELS, find_model
+from protembed.model.catalog import PUBLISHED_MODELS, find_model, list_models
 from protembed.model.checkpoint import load_checkpoint
-from protembed.model.record import read_record
-from protembed.tasks.models import list_models
+from protembed.model.metadata import read_record
 
 
 def test_the_bundled_models_come_first_and_one_of_them_is_the_default():

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from protembed.config.model_sizes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import MASK, TOKENS
 from protembed.device import has_varlen_attention, to_device
-from protembed.model.linear import Linear, padding_for
+from protembed.model.onednn_linear import Linear, padding_for
 
 INIT_STD = 0.02
 # ESM-2 was trained with 15 % of the residues chosen and 80 % of those shown as <mask>; the constant stays what it was
