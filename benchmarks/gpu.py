@@ -37,11 +37,11 @@ from protembed.inference.engine import inference_engine
 from protembed.inference.representation import representation_of
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import PretrainingPlan
+from protembed.training.checkpoints import RunState
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, plan_training, train
-from protembed.training.objectives import MaskedLM
+from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
-from protembed.training.state import RunState
 
 CROP_RESIDUES = 512
 TOKENS_PER_BATCH = 131_072

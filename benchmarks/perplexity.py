@@ -34,7 +34,7 @@ from protembed.device import WorkerPool, num_threads
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import validation_packs
-from protembed.training.objectives import MaskedLM
+from protembed.training.objective import MaskedLM
 
 STRICT = "valid_strict"
 MODEL, RANDOM, UNIGRAM = "the model", "random initialisation", "unigram"

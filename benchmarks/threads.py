@@ -23,7 +23,7 @@ from protembed.device import WorkerPool
 from protembed.model.checkpoint import new_checkpoint
 from protembed.pretraining.batches import PretrainingPlan
 from protembed.training.loop import take_step
-from protembed.training.objectives import MaskedLM
+from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizer, set_learning_rate
 
 SECONDS = 6.0

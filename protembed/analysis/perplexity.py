@@ -18,7 +18,7 @@ from protembed.evaluation.metrics import ClassFigures, class_figures
 from protembed.inference.representation import refuse_infinite
 from protembed.pretraining.batches import validation_packs
 from protembed.training.distributed import Compute
-from protembed.training.objectives import MaskedLM, evaluate
+from protembed.training.objective import MaskedLM, evaluate
 
 _LARGEST_EXPONENT = 700.0
 _MOST_HELD_OUT = 5_000

@@ -50,14 +50,14 @@ from protembed.model.checkpoint import (
 from protembed.pretraining.batches import PretrainingPlan
 from protembed.report.figures import draw_training
 from protembed.report.pretraining import PretrainPlan, PretrainSummary, pretraining_facts
+from protembed.training.checkpoints import RunState
 from protembed.training.distributed import ALONE, Compute, Processes, joined_processes
 from protembed.training.loop import StepReport, Training, TrainingPlan, plan_training, train
-from protembed.training.objectives import MaskedLM
+from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 from protembed.training.pace import Deadline, Pace, measure_pace
 from protembed.training.run_directory import RunDirectory
 from protembed.training.starting_model import BYTES_PER_NUMBER, check_memory, starting_model
-from protembed.training.state import RunState
 
 _DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
 # Chosen at equal time (benchmarks/README.md); the first is the default.

@@ -31,12 +31,12 @@ from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.lora import add_adapters, merge_adapters
 from protembed.model.weights import write_tensors
+from protembed.training.checkpoints import RunState
 from protembed.training.distributed import Compute
 from protembed.training.loop import StepReport, Training, plan_training, train
-from protembed.training.objectives import Labelled, evaluate
+from protembed.training.objective import Labelled, evaluate
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
-from protembed.training.state import RunState
 
 # For an encoder of width 160, and less for a wider one (benchmarks/README.md).
 _DEFAULT_RATES: Mapping[FinetuneMethod, Mapping[OptimizerName, float]] = {

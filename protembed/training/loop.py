@@ -15,10 +15,10 @@ from protembed.config.common import OptimizerConfig, OptimizerName, ScheduleName
 from protembed.data.batching import BatchPlan, LabelledBatch, MaskedBatch
 from protembed.device import is_out_of_memory
 from protembed.errors import DivergedError, TooLongForMemoryError
+from protembed.training.checkpoints import Progress, RunState
 from protembed.training.distributed import Compute
-from protembed.training.objectives import LossSum, Objective
+from protembed.training.objective import LossSum, Objective
 from protembed.training.optimizer import Gradients, GradientSum, learning_rate_at, set_learning_rate
-from protembed.training.state import Progress, RunState
 
 AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 Validation = Callable[[], Mapping[str, float]]

@@ -16,7 +16,7 @@ from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, FIRST_AMINO_ACI
 from protembed.data.corpus import Corpora
 from protembed.errors import DataError
 from protembed.training.distributed import Compute
-from protembed.training.objectives import MaskedLM
+from protembed.training.objective import MaskedLM
 
 KEYS = {"valid_loss", "valid_perplexity", "valid_accuracy", "unigram_perplexity", "bigram_perplexity"}
 

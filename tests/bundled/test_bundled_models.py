@@ -16,7 +16,7 @@ from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import validation_packs
 from protembed.tasks.embed import embed_fasta
 from protembed.training.distributed import Compute
-from protembed.training.objectives import MaskedLM, evaluate
+from protembed.training.objective import MaskedLM, evaluate
 
 README = Path(__file__).parents[2] / "README.md"
 

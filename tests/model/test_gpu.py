@@ -8,7 +8,7 @@ from protembed.device import WorkerPool
 from protembed.pretraining.batches import PretrainingPlan
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, take_step
-from protembed.training.objectives import MaskedLM
+from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers, set_learning_rate
 
 pytestmark = [

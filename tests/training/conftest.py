@@ -6,7 +6,7 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import MASK
 from protembed.data.batching import MaskedBatch
 from protembed.pretraining.batches import PretrainingPlan
-from protembed.training.objectives import MaskedLM
+from protembed.training.objective import MaskedLM
 
 
 @pytest.fixture

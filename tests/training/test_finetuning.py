@@ -16,11 +16,11 @@ from protembed.data.targets import Targets
 from protembed.errors import DamagedRunError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
+from protembed.training.checkpoints import Progress
 from protembed.training.distributed import Compute
 from protembed.training.finetuning import Course, EncoderTraining, choose_threshold
 from protembed.training.linear import Sample, fit_linear, loss
 from protembed.training.run_directory import RunDirectory
-from protembed.training.state import Progress
 
 ADAMW = OptimizerConfig(optimizer="adamw", learning_rate=0.003)
 

@@ -17,12 +17,12 @@ from protembed.device import WorkerPool
 from protembed.errors import DivergedError
 from protembed.model.checkpoint import new_checkpoint
 from protembed.model.heads import TaskHead
-from protembed.training import state
+from protembed.training import checkpoints as state
+from protembed.training.checkpoints import RunState
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, plan_training, take_step, train
-from protembed.training.objectives import Labelled, LossSum, MaskedLM, Objective
+from protembed.training.objective import Labelled, LossSum, MaskedLM, Objective
 from protembed.training.optimizer import learning_rate_at, make_optimizers, set_learning_rate
-from protembed.training.state import RunState
 
 SGD = OptimizerConfig(optimizer="sgd", learning_rate=0.5)
 ADAMW = OptimizerConfig(optimizer="adamw", learning_rate=0.01)

@@ -8,8 +8,8 @@ from torch import nn
 
 from protembed.errors import DamagedRunError, DivergedError, OutputError
 from protembed.io.reading import read_json
+from protembed.training.checkpoints import Progress, RunState
 from protembed.training.optimizer import make_optimizers, set_learning_rate
-from protembed.training.state import Progress, RunState
 
 FILES = ("weights.safetensors", "optimizer.safetensors", "progress.json", "MANIFEST.json")
 BROKEN = {
@@ -228,7 +228,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_
     def full_disk(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("protembed.training.state.write_tensors", full_disk)
+    monkeypatch.setattr("protembed.training.checkpoints.write_tensors", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         advance(state, model, optimizers)
 

@@ -5,7 +5,7 @@ import torch
 
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
 from protembed.training.distributed import Compute
-from protembed.training.objectives import LossSum, cross_entropy_sum, evaluate
+from protembed.training.objective import LossSum, cross_entropy_sum, evaluate
 
 
 def gradients_of(loss, module):

@@ -13,7 +13,7 @@ from protembed.data.windows import window_spans
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import join_windows
-from protembed.training.objectives import Labelled
+from protembed.training.objective import Labelled
 
 CLASSES = {"class": ("a", "b", "c"), "labels": ("a", "b", "c"), "value": None}
 NONE = math.nan
