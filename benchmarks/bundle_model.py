@@ -26,13 +26,13 @@ from pretrain import training_flops
 from protembed.config.base import Config
 from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.data.corpus import open_corpora
 from protembed.io.reading import read_json
 from protembed.io.writing import atomic_directory
 from protembed.model.card import model_card, shape_in_words
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
+from protembed.pretraining.corpus import open_corpora
+from protembed.pretraining.report import pretraining_facts
 from protembed.report.figures import draw_training
-from protembed.report.pretraining import pretraining_facts
 from protembed.training.loop import TrainingPlan
 
 CURVE = "training.png"

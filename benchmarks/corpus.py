@@ -40,9 +40,9 @@ def main() -> None:
 
 def measure(fasta: Path, clusters: Path | None, column: str) -> dict[str, float]:
     # Imported here: a child's peak memory is never below its parent's.
-    from protembed.data.clusters import ClusterSource
-    from protembed.data.corpus import build_corpora, open_corpora
     from protembed.data.fasta import read_fasta
+    from protembed.pretraining.clusters import ClusterSource
+    from protembed.pretraining.corpus import build_corpora, open_corpora
 
     source = None if clusters is None else ClusterSource(path=clusters, column=column)
     with tempfile.TemporaryDirectory() as folder:

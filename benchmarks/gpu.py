@@ -30,13 +30,13 @@ from protembed.config.common import ComputeConfig, OptimizerConfig
 from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import PAD, encode
-from protembed.data.corpus import build_corpora, open_corpora
 from protembed.data.fasta import read_fasta
 from protembed.device import worker_pool
 from protembed.inference.engine import inference_engine
 from protembed.inference.representation import representation_of
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import PretrainingPlan
+from protembed.pretraining.corpus import build_corpora, open_corpora
 from protembed.training.checkpoints import RunState
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, plan_training, train

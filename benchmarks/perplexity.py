@@ -23,17 +23,17 @@ from torch import Tensor
 
 from bootstrap import bootstrap_interval
 from clusters import read_clusters
-from protembed.analysis.baselines import Composition
 from protembed.config.common import TOKENS_PER_PACK, ComputeConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch
-from protembed.data.clusters import accession_of
-from protembed.data.corpus import Corpus, corpus_writer, open_corpora
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import validation_packs
+from protembed.pretraining.clusters import accession_of
+from protembed.pretraining.corpus import Corpus, corpus_writer, open_corpora
+from protembed.pretraining.ngrams import Composition
 from protembed.training.objective import MaskedLM
 
 STRICT = "valid_strict"

@@ -31,15 +31,15 @@ import perplexity
 from bootstrap import bootstrap_interval
 from perplexity import MODEL, RANDOM
 from protembed import AttentionConfig, ModelConfig, ScoreConfig, VariantsConfig, inspect_attention, score_variants
-from protembed.analysis.baselines import Composition
 from protembed.analysis.features import composition
 from protembed.config.common import METRIC_NAMES, ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
-from protembed.data.corpus import build_corpora, open_corpora
 from protembed.data.fasta import read_fasta
 from protembed.device import num_threads
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
+from protembed.pretraining.corpus import build_corpora, open_corpora
+from protembed.pretraining.ngrams import Composition
 
 MOST_TRAINING_ROWS, MOST_TEST_ROWS = 2_000, 1_000
 NUM_QUERIES, NUM_OTHERS = 2_000, 8_000

@@ -17,11 +17,11 @@ import torch
 from protembed.config.common import OptimizerConfig
 from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.data.corpus import Corpus, corpus_writer
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
 from protembed.model.checkpoint import new_checkpoint
 from protembed.pretraining.batches import PretrainingPlan
+from protembed.pretraining.corpus import Corpus, corpus_writer
 from protembed.training.loop import take_step
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizer, set_learning_rate

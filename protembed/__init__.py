@@ -23,7 +23,7 @@ _HOMES = {
     "OptimizerConfig": "protembed.config.common",
     "PredictConfig": "protembed.config.finetune",
     "PretrainConfig": "protembed.config.pretrain",
-    "PretrainOptions": "protembed.tasks.pretrain",
+    "PretrainOptions": "protembed.pretraining.pretrain",
     "ReaderConfig": "protembed.config.common",
     "Record": "protembed.data.fasta",
     "ScoreConfig": "protembed.config.score",
@@ -35,7 +35,7 @@ _HOMES = {
     "list_models": "protembed.model.catalog",
     "load_checkpoint": "protembed.model.checkpoint",
     "predict_fasta": "protembed.tasks.predict",
-    "pretrain_model": "protembed.tasks.pretrain",
+    "pretrain_model": "protembed.pretraining.pretrain",
     "read_fasta": "protembed.data.fasta",
     "score_variants": "protembed.tasks.score",
 }
@@ -84,12 +84,12 @@ if TYPE_CHECKING:
     from protembed.model.catalog import list_models
     from protembed.model.checkpoint import Checkpoint, load_checkpoint
     from protembed.model.esm2 import Encoder
+    from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
     from protembed.tasks.check import check_embeddings
     from protembed.tasks.embed import embed_fasta
     from protembed.tasks.finetune import FinetuneOptions, finetune_model
     from protembed.tasks.inspect_attention import inspect_attention
     from protembed.tasks.predict import predict_fasta
-    from protembed.tasks.pretrain import PretrainOptions, pretrain_model
     from protembed.tasks.score import score_variants
 
 

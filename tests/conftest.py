@@ -8,12 +8,12 @@ import torch
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
 from protembed.data.batching import cut, pack
-from protembed.data.corpus import Corpus, corpus_writer
 from protembed.data.fasta import read_fasta
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.device import WorkerPool
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 from protembed.model.esm2 import Encoder, initialise
+from protembed.pretraining.corpus import Corpus, corpus_writer
 
 # As every command sets it before MKL's first product; some tests multiply before that, and compare with commands.
 os.environ.setdefault("MKL_CBWR", "AUTO")

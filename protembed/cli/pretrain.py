@@ -12,7 +12,7 @@ from protembed.config.common import ComputeConfig, OptimizerConfig, ReaderConfig
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 
 if TYPE_CHECKING:
-    from protembed.report.pretraining import PretrainPlan
+    from protembed.pretraining.report import PretrainPlan
 
 
 @configured
@@ -27,7 +27,7 @@ def pretrain(
     show: ShowConfig,
 ) -> None:
     """Train an encoder to predict hidden amino acids; the same command takes up a run that was interrupted."""
-    from protembed.tasks.pretrain import PretrainOptions, pretrain_model
+    from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
 
     options = PretrainOptions(
         pretrain=config, batches=batches, masking=masking, optimizer=optimizer, reader=reader, compute=compute

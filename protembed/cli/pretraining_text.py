@@ -10,7 +10,7 @@ from protembed.io.text import count, file_size
 if TYPE_CHECKING:
     from protembed.evaluation.intervals import Score
     from protembed.evaluation.metrics import ClassFigures
-    from protembed.report.pretraining import PretrainPlan, PretrainSummary
+    from protembed.pretraining.report import PretrainPlan, PretrainSummary
 
 
 def pretrain_plan_lines(plan: "PretrainPlan") -> Iterator[str]:

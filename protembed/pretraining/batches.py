@@ -16,11 +16,11 @@ from protembed.data.batching import (
     pack_masked,
     split_by_budget,
 )
-from protembed.data.clusters import OneOfEachCluster
-from protembed.data.corpus import Corpus
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation, mask_tokens
 from protembed.data.sampling import EpochOrder, EveryProtein, token_counts
+from protembed.pretraining.clusters import OneOfEachCluster
+from protembed.pretraining.corpus import Corpus
 
 # The second entry of the seed of a step's generator; order.py has the epochs'.
 _CROP_STREAM = 1

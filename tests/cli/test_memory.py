@@ -32,7 +32,7 @@ from pathlib import Path
 import protembed.inference.engine
 import protembed.tasks.inspect_attention, protembed.tasks.predict, protembed.tasks.embed
 import protembed.cli.app as program
-from protembed.data.corpus import build_corpora
+from protembed.pretraining.corpus import build_corpora
 protembed.inference.engine._TOKENS_PER_CHUNK = int(sys.argv[1])
 for command in sys.argv[2:]:
     words = command.split()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from protembed.cli.pretraining_text import pretrain_summary_lines
 from protembed.evaluation.intervals import Score
-from protembed.report.pretraining import PretrainSummary
+from protembed.pretraining.report import PretrainSummary
 
 
 def said(gains, num_valid_proteins=16):

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protembed.data import sampling as order
-from protembed.data.clusters import OneOfEachCluster
 from protembed.data.sampling import EpochOrder, EveryProtein, token_counts
+from protembed.pretraining.clusters import OneOfEachCluster
 
 
 class Grouped:

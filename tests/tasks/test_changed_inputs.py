@@ -14,12 +14,12 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig
 from protembed.config.score import ScoreConfig, VariantsConfig
 from protembed.errors import ChangedInputError
+from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
 from protembed.tasks.check import check_embeddings
 from protembed.tasks.embed import embed_fasta
 from protembed.tasks.finetune import finetune_model
 from protembed.tasks.inspect_attention import inspect_attention
 from protembed.tasks.predict import predict_fasta
-from protembed.tasks.pretrain import PretrainOptions, pretrain_model
 from protembed.tasks.score import score_variants
 
 RECORDS = [f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n".encode() for number in range(8)]

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import pytest
 
 from protembed.config.common import OptimizerConfig
-from protembed.training import pace
+from protembed.pretraining import timing as pace
+from protembed.pretraining.timing import Deadline, Pace, measure_pace
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, plan_training
-from protembed.training.pace import Deadline, Pace, measure_pace
 
 PACE = Pace(step_seconds=0.1, validation_seconds=2.0, memory_bytes=0)
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from protembed.data.alphabet import decode, encode
-from protembed.data.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 from protembed.data.hashing import hash_share
 from protembed.errors import FormatError, NothingToLearnError
+from protembed.pretraining.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 
 
 def sequences_of(corpus):
@@ -100,7 +100,9 @@ def test_a_corpus_with_copies_has_the_fingerprint_of_the_one_without(make_corpus
 
 
 def test_an_unlucky_hash_loses_no_protein(make_corpus, monkeypatch):
-    monkeypatch.setattr("protembed.data.corpus.sequence_sha256", lambda sequence: bytes([sequence[0] == "M"] * 32))
+    monkeypatch.setattr(
+        "protembed.pretraining.corpus.sequence_sha256", lambda sequence: bytes([sequence[0] == "M"] * 32)
+    )
 
     corpus = make_corpus(["MKT", "AYW", "MKA", "MKT", "AYW", "MKA", "MK"])
 
@@ -110,8 +112,8 @@ def test_an_unlucky_hash_loses_no_protein(make_corpus, monkeypatch):
 def test_the_result_does_not_depend_on_how_much_is_held_in_memory(make_corpus, proteins, monkeypatch):
     sequences = [*proteins, *proteins[::-1], *proteins[:5], "MKT"]
     expected = make_corpus(sequences)
-    monkeypatch.setattr("protembed.data.corpus._RESIDUES_AT_ONCE", 300)
-    monkeypatch.setattr("protembed.data.corpus._PROTEINS_AT_ONCE", 7)
+    monkeypatch.setattr("protembed.pretraining.corpus._RESIDUES_AT_ONCE", 300)
+    monkeypatch.setattr("protembed.pretraining.corpus._PROTEINS_AT_ONCE", 7)
 
     corpus = make_corpus(sequences)
 

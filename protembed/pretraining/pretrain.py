@@ -9,22 +9,12 @@ from typing import Any
 
 import torch
 
-from protembed.analysis.baselines import Composition
-from protembed.analysis.perplexity import (
-    PerplexityMeter,
-    References,
-    ValidationSet,
-    by_amino_acid,
-    gains_over_references,
-    perplexity,
-    reference_losses,
-)
 from protembed.config.base import as_plain_values
 from protembed.config.common import ComputeConfig, OptimizerConfig, OptimizerName, ReaderConfig
+from protembed.config.model_sizes import DEFAULT_SIZE, SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
-from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
-from protembed.data.corpus import build_corpora, open_corpora
-from protembed.device import choose_device, choose_precision, default_tokens_per_pack, worker_pool
+from protembed.device import choose_device, choose_precision, default_tokens_per_pack, total_memory, worker_pool
+from protembed.errors import NotEnoughMemoryError
 from protembed.evaluation.intervals import Score
 from protembed.evaluation.metrics import ClassFigures
 from protembed.io.reading import (
@@ -41,23 +31,75 @@ from protembed.io.result import refuse_input, refuse_what_safetensors_cannot_nam
 from protembed.io.writing import scratch_directory, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import find_model, model_name
-from protembed.model.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    model_sha256,
-    save_checkpoint,
-)
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256, new_checkpoint, save_checkpoint
+from protembed.model.metadata import ModelRecord
 from protembed.pretraining.batches import PretrainingPlan
+from protembed.pretraining.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
+from protembed.pretraining.corpus import build_corpora, open_corpora
+from protembed.pretraining.ngrams import Composition
+from protembed.pretraining.report import PretrainPlan, PretrainSummary, pretraining_facts
+from protembed.pretraining.timing import Deadline, Pace, measure_pace
+from protembed.pretraining.validation import (
+    PerplexityMeter,
+    References,
+    ValidationSet,
+    by_amino_acid,
+    gains_over_references,
+    perplexity,
+    reference_losses,
+)
 from protembed.report.figures import draw_training
-from protembed.report.pretraining import PretrainPlan, PretrainSummary, pretraining_facts
 from protembed.training.checkpoints import RunState
 from protembed.training.distributed import ALONE, Compute, Processes, joined_processes
 from protembed.training.loop import StepReport, Training, TrainingPlan, plan_training, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
-from protembed.training.pace import Deadline, Pace, measure_pace
 from protembed.training.run_directory import RunDirectory
-from protembed.training.starting_model import BYTES_PER_NUMBER, check_memory, starting_model
+
+BYTES_PER_NUMBER = 4
+# Weights, the sum of the gradients, those of one pack, and at least one number of the optimiser's for each weight.
+_MIN_NUMBERS_PER_WEIGHT = 4
+
+
+def check_memory(config: PretrainConfig, device: torch.device) -> None:
+    """Refuse a new model that cannot fit, before any work.
+
+    Raises:
+        NotEnoughMemoryError: weights, gradients and the optimiser's numbers need more than there is.
+    """
+    if config.from_model is not None:
+        return
+    size = config.size or DEFAULT_SIZE
+    needed = _MIN_NUMBERS_PER_WEIGHT * SIZES[size].num_parameters * BYTES_PER_NUMBER
+    available = total_memory(device)
+    if needed > available:
+        raise NotEnoughMemoryError(size, needed, available)
+
+
+def starting_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
+    """Make a new model, or read the one to go on from; it records the window that it will have been trained on.
+
+    The model to go on from keeps its rotary frequencies.
+
+    Args:
+        config: size, initialisation and seed, or the model to go on from.
+        crop_residues: the longest crop.
+
+    Raises:
+        InputNotFoundError: the model to go on from is not there.
+        ModelFormatError: it is damaged, no ESM-2, or has no masked-LM head.
+    """
+    if config.from_model is None:
+        checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
+        checkpoint.record = ModelRecord(window_residues=crop_residues)
+        return checkpoint
+    checkpoint = load_checkpoint(find_model(config.from_model))
+    checkpoint.require_lm_head()
+    window = max(checkpoint.record.window_residues, crop_residues)
+    checkpoint.record = ModelRecord(window_residues=window, layer=checkpoint.record.layer)
+    checkpoint.task_head = None
+    return checkpoint
+
 
 _DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
 # Chosen at equal time (benchmarks/README.md); the first is the default.

@@ -3,9 +3,9 @@ import gzip
 import numpy as np
 import pytest
 
-from protembed.data.clusters import ClusterSource, ClusterTable
-from protembed.data.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 from protembed.errors import FormatError, InputNotFoundError, TableError
+from protembed.pretraining.clusters import ClusterSource, ClusterTable
+from protembed.pretraining.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_copy_leaves_its_cluster_and_all_others_as_they_are(cluster, write_tab
 
 
 def test_each_protein_is_a_member_of_exactly_one_cluster(cluster, write_table, proteins, monkeypatch):
-    monkeypatch.setattr("protembed.data.corpus._RESIDUES_AT_ONCE", 1000)
+    monkeypatch.setattr("protembed.pretraining.corpus._RESIDUES_AT_ONCE", 1000)
     source = write_table("id cluster50", *(f"p{row} c{row % 7}" for row in range(30)))
 
     corpus, _ = cluster(source, [(f"p{row}", protein) for row, protein in enumerate(proteins)])

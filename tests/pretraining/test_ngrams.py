@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.analysis.baselines import Composition
 from protembed.data.alphabet import AMINO_ACIDS, MASK, encode
 from protembed.data.batching import MaskedBatch
 from protembed.pretraining.batches import validation_packs
+from protembed.pretraining.ngrams import Composition
 
 
 def index(letter):
@@ -68,7 +68,7 @@ def counted_one_by_one(sequences):
 @pytest.mark.parametrize("residues_at_once", [1, 2, 7, 100, 1 << 22])
 def test_no_pair_spans_two_proteins_or_is_lost_between_blocks(make_corpus, proteins, monkeypatch, residues_at_once):
     sequences = ["M", "K", "MK", *(protein[:17] for protein in proteins)]
-    monkeypatch.setattr("protembed.analysis.baselines._RESIDUES_AT_ONCE", residues_at_once)
+    monkeypatch.setattr("protembed.pretraining.ngrams._RESIDUES_AT_ONCE", residues_at_once)
 
     composition = Composition(make_corpus(sequences))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS, TOKENS
 from protembed.data.batching import MaskedBatch
-from protembed.data.corpus import Corpus
+from protembed.pretraining.corpus import Corpus
 
 # A pair of residues is as well known as its counts and so many more of the plain composition allow.
 _PRIOR_COUNT = 20.0

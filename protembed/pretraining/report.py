@@ -6,10 +6,10 @@ from pathlib import Path
 
 from protembed.config.common import OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.data.corpus import Corpus
 from protembed.evaluation.intervals import Score
 from protembed.evaluation.metrics import ClassFigures
 from protembed.model.metadata import ModelRecord
+from protembed.pretraining.corpus import Corpus
 from protembed.training.loop import TrainingPlan
 
 

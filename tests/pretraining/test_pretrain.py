@@ -26,7 +26,7 @@ from protembed.errors import (
     OutputExistsError,
 )
 from protembed.model.checkpoint import load_checkpoint
-from protembed.tasks.pretrain import PretrainOptions, pretrain_model
+from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
 
 SMALL = BatchConfig(tokens_per_batch=256, tokens_per_pack=128, crop_residues=48)
 

@@ -2,7 +2,7 @@
 
 A corpus is a directory: `tokens.npy` (residues,) uint8, all proteins one after the other without special tokens;
 `offsets.npy` (proteins + 1,) int64; `corpus.json` with its name, counts and a fingerprint of the tokens; where clusters
-are known, those of `protembed.data.clusters`. A sequence that occurs several times is stored once, at its first place.
+are known, those of `protembed.pretraining.clusters`. A sequence that occurs several times is stored once, at its first place.
 
 Building keeps about twelve bytes of memory a protein, most of them its sequence's hash; clusters take forty more.
 """
@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.alphabet import decode, encode
-from protembed.data.clusters import Clusters, ClusterSource, ClusterTable, has_clusters, write_clusters
 from protembed.data.fasta import OnIllegal, ReadReport, read_fasta
 from protembed.data.hashing import hash_share, sequence_sha256
 from protembed.errors import DamagedRunError, NothingToLearnError, NothingToMeasureError
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
 from protembed.io.writing import atomic_directory, remove, write_json
+from protembed.pretraining.clusters import Clusters, ClusterSource, ClusterTable, has_clusters, write_clusters
 
 HELD_OUT_SHARE = 0.05
 HELD_OUT_NAME = "held_out"

@@ -4,17 +4,17 @@ import math
 import pytest
 import torch
 
-from protembed.analysis.baselines import Composition
-from protembed.analysis.perplexity import (
+from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, FIRST_AMINO_ACID
+from protembed.errors import DataError
+from protembed.pretraining.corpus import Corpora
+from protembed.pretraining.ngrams import Composition
+from protembed.pretraining.validation import (
     PerplexityMeter,
     ValidationSet,
     by_amino_acid,
     gains_over_references,
     reference_losses,
 )
-from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, FIRST_AMINO_ACID
-from protembed.data.corpus import Corpora
-from protembed.errors import DataError
 from protembed.training.distributed import Compute
 from protembed.training.objective import MaskedLM
 
@@ -186,7 +186,7 @@ def test_validation_proteins_without_a_standard_residue_are_too_few(meter):
 def test_of_many_proteins_held_out_some_are_measured_but_all_of_those_that_were_given(
     make_corpus, proteins, monkeypatch, name, num_proteins
 ):
-    monkeypatch.setattr("protembed.analysis.perplexity._MOST_HELD_OUT", 4)
+    monkeypatch.setattr("protembed.pretraining.validation._MOST_HELD_OUT", 4)
 
     part = ValidationSet.of(make_corpus(proteins[30:], name), 500, 1000)
 

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.analysis.baselines import Composition
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS
 from protembed.data.batching import MaskedBatch
-from protembed.data.corpus import HELD_OUT_NAME, Corpora, Corpus
 from protembed.errors import NothingToMeasureError
 from protembed.evaluation.intervals import Score, ratio_score
 from protembed.evaluation.metrics import ClassFigures, class_figures
 from protembed.inference.representation import refuse_infinite
 from protembed.pretraining.batches import validation_packs
+from protembed.pretraining.corpus import HELD_OUT_NAME, Corpora, Corpus
+from protembed.pretraining.ngrams import Composition
 from protembed.training.distributed import Compute
 from protembed.training.objective import MaskedLM, evaluate
 
