@@ -62,8 +62,8 @@ def usage(whose: int) -> int:
 def protembed(model: Path, threads: int) -> Iterator[Embed]:
     from protembed.config.common import ComputeConfig
     from protembed.device import choose_device, worker_pool
+    from protembed.inference.embedding import representation_of
     from protembed.inference.engine import Engine
-    from protembed.inference.representation import representation_of
     from protembed.model.checkpoint import load_checkpoint
 
     compute = ComputeConfig(device="cpu", threads=threads)

@@ -32,8 +32,8 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import PAD, encode
 from protembed.data.fasta import read_fasta
 from protembed.device import worker_pool
+from protembed.inference.embedding import representation_of
 from protembed.inference.engine import inference_engine
-from protembed.inference.representation import representation_of
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import PretrainingPlan
 from protembed.pretraining.corpus import build_corpora, open_corpora

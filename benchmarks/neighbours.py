@@ -33,8 +33,8 @@ from protembed.config.common import ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
+from protembed.inference.embedding import representation_of
 from protembed.inference.engine import Engine
-from protembed.inference.representation import representation_of
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.pretraining.clusters import accession_of

@@ -28,8 +28,8 @@ from bootstrap import bootstrap_interval
 from protembed.analysis.features import composition
 from protembed.config.common import ComputeConfig
 from protembed.device import WorkerPool, num_threads
+from protembed.inference.embedding import representation_of
 from protembed.inference.engine import Engine
-from protembed.inference.representation import representation_of
 from protembed.io.reading import open_input
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint

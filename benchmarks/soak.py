@@ -23,11 +23,11 @@ import numpy as np
 from protembed.config.common import ComputeConfig, ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.config.model_sizes import SIZES
-from protembed.data.embeddings import IDS, companion
 from protembed.data.fasta import read_fasta
+from protembed.embedding.check import check_embeddings
+from protembed.embedding.embed import embed_fasta
+from protembed.embedding.metadata import IDS, companion
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
-from protembed.tasks.check import check_embeddings
-from protembed.tasks.embed import embed_fasta
 
 NUM_LINES = 10
 

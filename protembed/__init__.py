@@ -28,8 +28,8 @@ _HOMES = {
     "Record": "protembed.data.fasta",
     "ScoreConfig": "protembed.config.score",
     "VariantsConfig": "protembed.config.score",
-    "check_embeddings": "protembed.tasks.check",
-    "embed_fasta": "protembed.tasks.embed",
+    "check_embeddings": "protembed.embedding.check",
+    "embed_fasta": "protembed.embedding.embed",
     "finetune_model": "protembed.tasks.finetune",
     "inspect_attention": "protembed.tasks.inspect_attention",
     "list_models": "protembed.model.catalog",
@@ -81,12 +81,12 @@ if TYPE_CHECKING:
     from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
     from protembed.config.score import ScoreConfig, VariantsConfig
     from protembed.data.fasta import Record, read_fasta
+    from protembed.embedding.check import check_embeddings
+    from protembed.embedding.embed import embed_fasta
     from protembed.model.catalog import list_models
     from protembed.model.checkpoint import Checkpoint, load_checkpoint
     from protembed.model.esm2 import Encoder
     from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
-    from protembed.tasks.check import check_embeddings
-    from protembed.tasks.embed import embed_fasta
     from protembed.tasks.finetune import FinetuneOptions, finetune_model
     from protembed.tasks.inspect_attention import inspect_attention
     from protembed.tasks.predict import predict_fasta

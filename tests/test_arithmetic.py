@@ -11,9 +11,9 @@ import torch
 from protembed.config.common import ComputeConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
 from protembed.device import WorkerPool, choose_device, exact_float32
+from protembed.embedding.embed import embed_fasta
 from protembed.errors import ConfigError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
-from protembed.tasks.embed import embed_fasta
 
 
 def flushes_denormals():

@@ -14,8 +14,8 @@ from protembed.config.common import OptimizerConfig
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
 from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.data.targets import Targets
+from protembed.inference.embedding import Representation, refuse_infinite, representation_of
 from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation, refuse_infinite, representation_of
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.heads import ContactHead, TaskHead
 from protembed.model.metadata import ModelRecord

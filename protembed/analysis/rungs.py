@@ -12,8 +12,8 @@ from protembed.analysis.scores import Output
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.labels import LabelledProtein, LabelTable, Split
 from protembed.data.targets import Targets, is_known
+from protembed.inference.embedding import Representation, refuse_infinite
 from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation, refuse_infinite
 from protembed.model.heads import TaskHead
 from protembed.training.finetuning import choose_threshold
 from protembed.training.linear import (

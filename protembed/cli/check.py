@@ -27,7 +27,7 @@ def check(
     files: ResultAndFasta, model: ModelConfig, config: CheckConfig, compute: ComputeConfig, show: ShowConfig
 ) -> None:
     """Verify a result of `embed`: rows, identifiers, hashes, and a sample of vectors computed again."""
-    from protembed.tasks.check import check_embeddings
+    from protembed.embedding.check import check_embeddings
 
     display = Display(show)
     display.say_fetching(model)

@@ -10,7 +10,7 @@ from protembed.config.embed import EmbedConfig
 from protembed.io.reading import STANDARD_STREAM
 
 if TYPE_CHECKING:
-    from protembed.tasks.embed import EmbedPlan
+    from protembed.embedding.embed import EmbedPlan
 
 
 @configured
@@ -23,7 +23,7 @@ def embed(
     show: ShowConfig,
 ) -> None:
     """Turn proteins into vectors: one per protein, or one per residue; the same command takes up an interrupted run."""
-    from protembed.tasks.embed import embed_fasta
+    from protembed.embedding.embed import embed_fasta
 
     display = Display(show, data_on_stdout=embedding.output == STANDARD_STREAM)
 

@@ -7,7 +7,7 @@ from protembed.cli.training_display import duration
 from protembed.io.text import count, file_size
 
 if TYPE_CHECKING:
-    from protembed.tasks.embed import EmbedPlan, EmbedSummary
+    from protembed.embedding.embed import EmbedPlan, EmbedSummary
 
 
 def embed_plan_lines(plan: "EmbedPlan") -> Iterator[str]:

@@ -13,7 +13,7 @@ from protembed.data.batching import MaskedBatch
 from protembed.errors import NothingToMeasureError
 from protembed.evaluation.intervals import Score, ratio_score
 from protembed.evaluation.metrics import ClassFigures, class_figures
-from protembed.inference.representation import refuse_infinite
+from protembed.inference.embedding import refuse_infinite
 from protembed.pretraining.batches import validation_packs
 from protembed.pretraining.corpus import HELD_OUT_NAME, Corpora, Corpus
 from protembed.pretraining.ngrams import Composition

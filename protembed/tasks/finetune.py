@@ -35,8 +35,8 @@ from protembed.data.targets import Targets, cut_table
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
 from protembed.finetuning.training_data import describe_training
+from protembed.inference.embedding import parse_poolings
 from protembed.inference.engine import inference_engine
-from protembed.inference.representation import parse_poolings
 from protembed.io.reading import (
     PathLike,
     as_path,

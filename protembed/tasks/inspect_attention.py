@@ -30,8 +30,8 @@ from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.structures import read_structures
 from protembed.device import choose_device, peak_memory, worker_pool
 from protembed.errors import TooFewStructuresError
+from protembed.inference.embedding import refuse_infinite
 from protembed.inference.engine import Computation, Engine
-from protembed.inference.representation import refuse_infinite
 from protembed.io.reading import PathLike, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
 from protembed.io.result import refuse_existing, refuse_input, refuse_stdout, result_lock
 from protembed.io.writing import atomic_directory, spooled_stdin, write_json, write_table

@@ -15,8 +15,8 @@ from protembed.data.windows import cut_records
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
 from protembed.inference.applicability import InputComparison
+from protembed.inference.embedding import refuse_infinite, representation_of
 from protembed.inference.engine import inference_engine
-from protembed.inference.representation import refuse_infinite, representation_of
 from protembed.io.reading import (
     STANDARD_STREAM,
     PathLike,

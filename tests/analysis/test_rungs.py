@@ -11,8 +11,8 @@ from protembed.config.common import TASKS
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.targets import Targets
 from protembed.evaluation.metrics import best_threshold, label_curves
+from protembed.inference.embedding import Representation
 from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation
 from protembed.training.linear import Sample, fit_linear, loss
 
 LABELS = {

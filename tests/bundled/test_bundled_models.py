@@ -10,11 +10,11 @@ from safetensors import safe_open
 from protembed.config.common import DEFAULT_MODEL, ComputeConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, encode
+from protembed.embedding.embed import embed_fasta
 from protembed.model.catalog import bundled_models, find_model
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import validation_packs
 from protembed.pretraining.ngrams import Composition
-from protembed.tasks.embed import embed_fasta
 from protembed.training.distributed import Compute
 from protembed.training.objective import MaskedLM, evaluate
 

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from protembed.data.embeddings import IDS, META, companion
 from protembed.data.fasta import Record, read_fasta
+from protembed.embedding.metadata import IDS, META, companion
 from protembed.report.attention import write_casp
 
 # One of each kind that hurt somebody: paths, markup, formulas, terminal codes, and directions of writing.

@@ -2,8 +2,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from protembed.inference.embedding import Representation
 from protembed.inference.engine import Engine
-from protembed.inference.representation import Representation
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans
 from protembed.device import WorkerPool
 from protembed.errors import IllegalResidueError, TooLongForMemoryError
+from protembed.inference.embedding import Representation
 from protembed.inference.engine import Computation, Engine, LongProteins, inference_engine
-from protembed.inference.representation import Representation
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from protembed.config.common import TASKS
-from protembed.inference.representation import representation_of
+from protembed.inference.embedding import representation_of
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.metadata import ModelRecord

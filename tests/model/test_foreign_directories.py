@@ -11,11 +11,11 @@ from protembed.config.model_sizes import EncoderShape
 from protembed.config.pretrain import PretrainConfig
 from protembed.config.score import ScoreConfig, VariantsConfig
 from protembed.data.alphabet import CLS, EOS, encode
+from protembed.embedding.embed import embed_fasta
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 from protembed.model.metadata import ModelRecord
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
-from protembed.tasks.embed import embed_fasta
 from protembed.tasks.score import score_variants
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)

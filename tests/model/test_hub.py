@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from protembed.cli.app import app
 from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig
+from protembed.embedding.embed import embed_fasta
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError
 from protembed.model.catalog import bundled_models, locate_model
 from protembed.model.checkpoint import load_checkpoint
 from protembed.model.hub import fetch_model
-from protembed.tasks.embed import embed_fasta
 
 ESM2 = "facebook/esm2_t6_8M_UR50D"
 WEIGHTS = "model.safetensors"

@@ -37,7 +37,7 @@ def small_chunks(monkeypatch):
         with worker_pool(config, device) as pool:
             yield Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=800)
 
-    monkeypatch.setattr("protembed.tasks.embed.inference_engine", engine)
+    monkeypatch.setattr("protembed.embedding.embed.inference_engine", engine)
 
 
 @pytest.fixture

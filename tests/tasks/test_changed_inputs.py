@@ -13,10 +13,10 @@ from protembed.config.finetune import PredictConfig
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig
 from protembed.config.score import ScoreConfig, VariantsConfig
+from protembed.embedding.check import check_embeddings
+from protembed.embedding.embed import embed_fasta
 from protembed.errors import ChangedInputError
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
-from protembed.tasks.check import check_embeddings
-from protembed.tasks.embed import embed_fasta
 from protembed.tasks.finetune import finetune_model
 from protembed.tasks.inspect_attention import inspect_attention
 from protembed.tasks.predict import predict_fasta

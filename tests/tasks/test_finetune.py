@@ -11,9 +11,9 @@ from protembed.config.embed import EmbedConfig
 from protembed.config.finetune import PredictConfig
 from protembed.data.fasta import read_fasta
 from protembed.data.predictions import prediction_header
+from protembed.embedding.embed import embed_fasta
 from protembed.errors import OutputExistsError
 from protembed.model.checkpoint import load_checkpoint
-from protembed.tasks.embed import embed_fasta
 from protembed.tasks.finetune import finetune_model
 from protembed.tasks.predict import predict_fasta
 

@@ -8,11 +8,11 @@ import pytest
 from protembed.config.common import ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.config.finetune import LabelsConfig, PredictConfig
-from protembed.data.embeddings import IDS, META, companion
+from protembed.embedding.check import check_embeddings
+from protembed.embedding.embed import embed_fasta
+from protembed.embedding.metadata import IDS, META, companion
 from protembed.errors import OutputExistsError, TooShortError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
-from protembed.tasks.check import check_embeddings
-from protembed.tasks.embed import embed_fasta
 from protembed.tasks.finetune import finetune_model
 from protembed.tasks.predict import predict_fasta
 

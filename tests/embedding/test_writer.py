@@ -9,17 +9,18 @@ import h5py
 import numpy as np
 import pytest
 
-from protembed.data import embedding_writer, embeddings
-from protembed.data.embedding_writer import (
+from protembed.data.fasta import Record, RefusedRecord
+from protembed.data.hashing import sequence_sha256
+from protembed.embedding import metadata as embeddings
+from protembed.embedding import writer as embedding_writer
+from protembed.embedding.formats import dataset_name
+from protembed.embedding.metadata import companion, finished_result, read_meta
+from protembed.embedding.writer import (
     complete_interrupted,
     embeddings_writer,
     remove_leftovers,
     unfinished,
 )
-from protembed.data.embeddings import companion, finished_result, read_meta
-from protembed.data.fasta import Record, RefusedRecord
-from protembed.data.hashing import sequence_sha256
-from protembed.data.vectors import dataset_name
 from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 

@@ -12,17 +12,17 @@ import torch
 from protembed._version import __version__
 from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, choose_region
 from protembed.config.embed import EmbedConfig
-from protembed.data.embedding_writer import complete_interrupted, embeddings_writer, remove_leftovers
-from protembed.data.embeddings import finished_result, refuse_what_is_not_ours
 from protembed.data.fasta import ReadReport
-from protembed.data.selection import Selection, Shard
-from protembed.data.vectors import FormatName, choose_format
 from protembed.device import choose_device, choose_precision, peak_memory
+from protembed.embedding.estimate import Workload
+from protembed.embedding.formats import FormatName, choose_format
+from protembed.embedding.metadata import finished_result, refuse_what_is_not_ours
+from protembed.embedding.selection import Selection, Shard
+from protembed.embedding.writer import complete_interrupted, embeddings_writer, remove_leftovers
 from protembed.errors import ConfigError
 from protembed.inference.applicability import InputComparison
+from protembed.inference.embedding import Embedding, Representation, representation_of
 from protembed.inference.engine import Computation, inference_engine
-from protembed.inference.representation import Embedding, Representation, representation_of
-from protembed.inference.workload import Workload
 from protembed.io.reading import (
     STANDARD_STREAM,
     PathLike,

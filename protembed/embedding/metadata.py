@@ -12,8 +12,8 @@ from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
 from protembed.data.fasta import OnIllegal, Record
 from protembed.data.hashing import sequence_sha256
-from protembed.data.selection import Shard
-from protembed.data.vectors import FormatName
+from protembed.embedding.formats import FormatName
+from protembed.embedding.selection import Shard
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
 from protembed.io.result import is_there, is_vacant

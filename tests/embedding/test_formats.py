@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from protembed.data.vectors import (
+from protembed.embedding.formats import (
     ArrayRows,
     Member,
     TextRows,
@@ -296,7 +296,7 @@ def test_an_identifier_that_looks_like_the_hash_of_another_protein_takes_nothing
 
 
 def test_one_identifier_of_many_letters_does_not_widen_all_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr("protembed.data.vectors._SMALL_ARRAY", 0)
+    monkeypatch.setattr("protembed.embedding.formats._SMALL_ARRAY", 0)
     ids = ["é" * 10_000, *(f"p{row}" for row in range(200))]
     path, vectors = store(tmp_path, "npz", ids)
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from protembed.data import embeddings
-from protembed.data.embeddings import (
+from protembed.data.fasta import Record
+from protembed.data.hashing import sequence_sha256
+from protembed.embedding import metadata as embeddings
+from protembed.embedding.metadata import (
     IDS_HEADER,
     companion,
     finished_result,
@@ -15,8 +17,6 @@ from protembed.data.embeddings import (
     read_meta,
     refuse_what_is_not_ours,
 )
-from protembed.data.fasta import Record
-from protembed.data.hashing import sequence_sha256
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 

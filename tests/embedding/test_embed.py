@@ -13,12 +13,12 @@ import torch
 from protembed.config.common import DEFAULT_MODEL, ModelConfig, ReaderConfig
 from protembed.config.embed import EmbedConfig
 from protembed.data.alphabet import CLS, EOS, encode
-from protembed.data.embeddings import FAILED, IDS, META, companion
 from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans
+from protembed.embedding.embed import embed_fasta
+from protembed.embedding.metadata import FAILED, IDS, META, companion
 from protembed.errors import ConfigError, IllegalResidueError, InputNotFoundError, OutputExistsError, TooLongError
 from protembed.model.checkpoint import load_checkpoint
-from protembed.tasks.embed import embed_fasta
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 WINDOW = 64  # of `windowed_model`
@@ -579,7 +579,7 @@ def test_stdin_gives_what_a_file_gives(embed, give_stdin, proteins_fasta, compre
 @pytest.fixture
 def plan_of(monkeypatch, proteins_fasta):
     """Ask what an embedding would take, with a short measurement."""
-    monkeypatch.setattr("protembed.inference.workload._MIN_SECONDS", 0.01)
+    monkeypatch.setattr("protembed.embedding.estimate._MIN_SECONDS", 0.01)
 
     def ask(model, fasta=proteins_fasta, **options):
         plans = []

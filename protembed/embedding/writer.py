@@ -13,7 +13,9 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.data.embeddings import (
+from protembed.data.fasta import Record, RefusedRecord
+from protembed.embedding.formats import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
+from protembed.embedding.metadata import (
     FAILED,
     FAILED_HEADER,
     IDS,
@@ -24,8 +26,6 @@ from protembed.data.embeddings import (
     ids_line,
     publish,
 )
-from protembed.data.fasta import Record, RefusedRecord
-from protembed.data.vectors import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
 from protembed.errors import DataError, NotFiniteError, OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
 from protembed.io.text import table_line

@@ -11,11 +11,11 @@ import pytest
 
 from protembed.config.common import ModelConfig, ReaderConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
-from protembed.data.embeddings import IDS, META, companion
+from protembed.embedding.check import check_embeddings
+from protembed.embedding.embed import embed_fasta
+from protembed.embedding.metadata import IDS, META, companion
 from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
-from protembed.tasks.check import check_embeddings
-from protembed.tasks.embed import embed_fasta
 
 KINDS = {
     "npy": {},

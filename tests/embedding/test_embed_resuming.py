@@ -12,9 +12,9 @@ import pytest
 
 from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig
+from protembed.embedding.embed import embed_fasta
 from protembed.errors import IllegalResidueError, OutputExistsError
 from protembed.inference.engine import Engine
-from protembed.tasks.embed import embed_fasta
 
 
 def contents(folder):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from protembed.data.fasta import ReadReport, RefusedRecord, read_fasta
-from protembed.data.selection import Selection, Shard
+from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, FormatError, IllegalResidueError, TooLongError
 
 WINDOWED = Selection(on_illegal="error", long="window", window_residues=1022)

@@ -8,7 +8,7 @@ from protembed.config.common import TASKS
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.windows import window_spans
 from protembed.errors import ConfigError
-from protembed.inference.representation import representation_of
+from protembed.inference.embedding import representation_of
 from protembed.model.heads import TaskHead
 from protembed.model.metadata import ModelRecord
 

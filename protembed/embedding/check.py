@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from protembed.config.common import ComputeConfig, ModelConfig, choose_region
 from protembed.config.embed import CheckConfig
-from protembed.data.embeddings import IDS, META, companion, ids_line, read_meta
 from protembed.data.fasta import ReadReport, Record
-from protembed.data.selection import Selection, Shard
-from protembed.data.vectors import count_proteins, dataset_name, read_vectors
 from protembed.data.windows import window_spans
 from protembed.device import choose_device
+from protembed.embedding.formats import count_proteins, dataset_name, read_vectors
+from protembed.embedding.metadata import IDS, META, companion, ids_line, read_meta
+from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError, ProtembedError
+from protembed.inference.embedding import Representation, representation_of
 from protembed.inference.engine import inference_engine
-from protembed.inference.representation import Representation, representation_of
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
 from protembed.io.text import table_line
 from protembed.io.writing import spooled_stdin

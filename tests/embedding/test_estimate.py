@@ -5,9 +5,9 @@ import pytest
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import Record, read_fasta
 from protembed.data.windows import window_spans
-from protembed.inference import workload as workload_module
+from protembed.embedding import estimate as workload_module
+from protembed.embedding.estimate import Workload
 from protembed.inference.engine import Computation, Engine, LongProteins
-from protembed.inference.workload import Workload
 
 SHAPE = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
