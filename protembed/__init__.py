@@ -37,7 +37,7 @@ _HOMES = {
     "predict_fasta": "protembed.tasks.predict",
     "pretrain_model": "protembed.pretraining.pretrain",
     "read_fasta": "protembed.data.fasta",
-    "score_variants": "protembed.tasks.score",
+    "score_variants": "protembed.scoring.score",
 }
 
 __all__ = [
@@ -87,10 +87,10 @@ if TYPE_CHECKING:
     from protembed.model.checkpoint import Checkpoint, load_checkpoint
     from protembed.model.esm2 import Encoder
     from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
+    from protembed.scoring.score import score_variants
     from protembed.tasks.finetune import FinetuneOptions, finetune_model
     from protembed.tasks.inspect_attention import inspect_attention
     from protembed.tasks.predict import predict_fasta
-    from protembed.tasks.score import score_variants
 
 
 def __getattr__(name: str) -> Any:

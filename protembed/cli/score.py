@@ -19,7 +19,7 @@ def score(
     show: ShowConfig,
 ) -> None:
     """Score variants without having learned from any: what a model thinks of each mutation; higher is better."""
-    from protembed.tasks.score import score_variants
+    from protembed.scoring.score import score_variants
 
     display = Display(show, data_on_stdout=scoring.output == STANDARD_STREAM)
     display.say_fetching(model)

@@ -16,7 +16,7 @@ from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 from protembed.model.metadata import ModelRecord
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
-from protembed.tasks.score import score_variants
+from protembed.scoring.score import score_variants
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 TOKENS = torch.tensor([CLS, *encode("MKTAYIAKQRQISFVKSHFSRQ"), EOS])

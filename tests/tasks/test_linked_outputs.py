@@ -12,10 +12,10 @@ from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import OutputExistsError
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
+from protembed.scoring.score import score_variants
 from protembed.tasks.finetune import finetune_model
 from protembed.tasks.inspect_attention import inspect_attention
 from protembed.tasks.predict import predict_fasta
-from protembed.tasks.score import score_variants
 
 PROTEINS = "".join(f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n" for number in range(8))
 

@@ -17,15 +17,6 @@ from protembed.data.fasta import (
     open_records,
     read_fasta,
 )
-from protembed.data.mutations import (
-    Mutations,
-    check_mutations,
-    find_mutations,
-    fitting_shifts,
-    mutate,
-    parse_mutations,
-    undo,
-)
 from protembed.errors import (
     DataError,
     IllegalResidueError,
@@ -38,6 +29,15 @@ from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, other_notation
 from protembed.io.tables import Row, column_names, find_column, is_stand_in, reading_table, refuse_repeated_columns
 from protembed.io.text import count
+from protembed.scoring.mutations import (
+    Mutations,
+    check_mutations,
+    find_mutations,
+    fitting_shifts,
+    mutate,
+    parse_mutations,
+    undo,
+)
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "mutations": ("mutant", "mutants", "mutation", "mutations", "variant", "variants", "substitutions", "hgvs_pro"),

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protembed.data.alphabet import AMINO_ACIDS
-from protembed.data.mutations import Mutation, check_mutations, find_mutations, mutate, parse_mutations, undo
 from protembed.errors import MismatchedResidueError, TableError, UnscorableVariantError
+from protembed.scoring.mutations import Mutation, check_mutations, find_mutations, mutate, parse_mutations, undo
 
 PLACE = ("variants.csv", 7)
 WILD_TYPE = "MKTAYIAKQR"

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from protembed.data.mutations import find_mutations, parse_mutations
-from protembed.data.variants import Variant
 from protembed.inference.engine import Engine
 from protembed.inference.marginals import marginals_of
-from protembed.inference.variant_scores import Mutated, VariantScorer
+from protembed.scoring.mutations import find_mutations, parse_mutations
+from protembed.scoring.scorer import Mutated, VariantScorer
+from protembed.scoring.variants import Variant
 
 METHODS = ("masked-marginals", "wildtype-marginals", "pseudo-perplexity")
 

@@ -7,7 +7,6 @@ import pytest
 
 from protembed.config.score import VariantsConfig
 from protembed.data.fasta import ReadReport
-from protembed.data.variants import VariantTable, read_wild_types
 from protembed.errors import (
     ConfigError,
     DataError,
@@ -17,6 +16,7 @@ from protembed.errors import (
     TableError,
     UnscorableVariantError,
 )
+from protembed.scoring.variants import VariantTable, read_wild_types
 
 WILD_TYPE = "MKTAYIAKQRQISFVKSHFSRQ"
 MUTATED = "MRTAYIAKQRQISFVKSHFSRQ"

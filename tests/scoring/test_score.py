@@ -18,8 +18,8 @@ from protembed.errors import (
     TableError,
 )
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
+from protembed.scoring.score import score_variants
 from protembed.tasks.finetune import finetune_model
-from protembed.tasks.score import score_variants
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 METHODS = tuple(FORMULAS)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from protembed.config.score import ScoreMethod
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, encode
-from protembed.data.variants import Variant
 from protembed.inference.engine import Engine
 from protembed.inference.marginals import LogProbabilities, Marginals, Query
+from protembed.scoring.variants import Variant
 
 _COLUMN = {letter: column for column, letter in enumerate(AMINO_ACIDS)}
 

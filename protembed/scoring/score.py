@@ -10,12 +10,10 @@ import torch
 from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig
 from protembed.config.score import FORMULAS, PROBABILITY, ScoreConfig, ScoreMethod, VariantsConfig
 from protembed.data.fasta import OnIllegal, ReadReport
-from protembed.data.variants import Variant, VariantTable, read_wild_types
 from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
 from protembed.inference.engine import inference_engine
 from protembed.inference.marginals import marginals_of
-from protembed.inference.variant_scores import Mutated, VariantScorer
 from protembed.io.reading import (
     STANDARD_STREAM,
     PathLike,
@@ -31,6 +29,8 @@ from protembed.io.text import table_line
 from protembed.io.writing import output_stream, spooled_stdin
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.scoring.scorer import Mutated, VariantScorer
+from protembed.scoring.variants import Variant, VariantTable, read_wild_types
 
 _NEW_COLUMNS = ("num_mutations", "score")
 
