@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from protembed import FinetuneConfig, FinetuneOptions, ModelConfig, finetune_model
-from protembed.analysis.model_rungs import Watcher
 from protembed.config.common import METRIC_NAMES
 from protembed.config.finetune import FinetuneMethod
+from protembed.finetuning.experiment import Watcher
+from protembed.finetuning.finetune import FinetuneSummary
 from protembed.io.reading import open_input
-from protembed.tasks.finetune import FinetuneSummary
 
 MOST_TRAINING_ROWS = 5_000
 

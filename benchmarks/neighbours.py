@@ -28,11 +28,11 @@ from sklearn.preprocessing import normalize
 from bootstrap import bootstrap_interval
 from clusters import read_clusters
 from perplexity import MODEL, RANDOM
-from protembed.analysis.features import composition
 from protembed.config.common import ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
+from protembed.finetuning.baselines import composition
 from protembed.inference.embedding import representation_of
 from protembed.inference.engine import Engine
 from protembed.model.catalog import find_model

@@ -25,9 +25,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from bootstrap import bootstrap_interval
-from protembed.analysis.features import composition
 from protembed.config.common import ComputeConfig
 from protembed.device import WorkerPool, num_threads
+from protembed.finetuning.baselines import composition
 from protembed.inference.embedding import representation_of
 from protembed.inference.engine import Engine
 from protembed.io.reading import open_input

@@ -31,11 +31,11 @@ import perplexity
 from bootstrap import bootstrap_interval
 from perplexity import MODEL, RANDOM
 from protembed import AttentionConfig, ModelConfig, ScoreConfig, VariantsConfig, inspect_attention, score_variants
-from protembed.analysis.features import composition
 from protembed.config.common import METRIC_NAMES, ComputeConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import read_fasta
 from protembed.device import num_threads
+from protembed.finetuning.baselines import composition
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.pretraining.corpus import build_corpora, open_corpora

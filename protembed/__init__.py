@@ -17,7 +17,7 @@ _HOMES = {
     "EmbedConfig": "protembed.config.embed",
     "Encoder": "protembed.model.esm2",
     "FinetuneConfig": "protembed.config.finetune",
-    "FinetuneOptions": "protembed.tasks.finetune",
+    "FinetuneOptions": "protembed.finetuning.finetune",
     "MaskingConfig": "protembed.config.pretrain",
     "ModelConfig": "protembed.config.common",
     "OptimizerConfig": "protembed.config.common",
@@ -30,11 +30,11 @@ _HOMES = {
     "VariantsConfig": "protembed.config.score",
     "check_embeddings": "protembed.embedding.check",
     "embed_fasta": "protembed.embedding.embed",
-    "finetune_model": "protembed.tasks.finetune",
+    "finetune_model": "protembed.finetuning.finetune",
     "inspect_attention": "protembed.tasks.inspect_attention",
     "list_models": "protembed.model.catalog",
     "load_checkpoint": "protembed.model.checkpoint",
-    "predict_fasta": "protembed.tasks.predict",
+    "predict_fasta": "protembed.finetuning.predict",
     "pretrain_model": "protembed.pretraining.pretrain",
     "read_fasta": "protembed.data.fasta",
     "score_variants": "protembed.scoring.score",
@@ -83,14 +83,14 @@ if TYPE_CHECKING:
     from protembed.data.fasta import Record, read_fasta
     from protembed.embedding.check import check_embeddings
     from protembed.embedding.embed import embed_fasta
+    from protembed.finetuning.finetune import FinetuneOptions, finetune_model
+    from protembed.finetuning.predict import predict_fasta
     from protembed.model.catalog import list_models
     from protembed.model.checkpoint import Checkpoint, load_checkpoint
     from protembed.model.esm2 import Encoder
     from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
     from protembed.scoring.score import score_variants
-    from protembed.tasks.finetune import FinetuneOptions, finetune_model
     from protembed.tasks.inspect_attention import inspect_attention
-    from protembed.tasks.predict import predict_fasta
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,8 @@ from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
 from protembed.data.batching import cut, pack
 from protembed.data.fasta import read_fasta
-from protembed.data.labels import LabelledProtein, LabelTable
 from protembed.device import WorkerPool
+from protembed.finetuning.labels import LabelledProtein, LabelTable
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 from protembed.model.esm2 import Encoder, initialise
 from protembed.pretraining.corpus import Corpus, corpus_writer

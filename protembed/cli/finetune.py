@@ -13,7 +13,7 @@ from protembed.config.finetune import FinetuneConfig, LabelsConfig
 from protembed.io.text import count
 
 if TYPE_CHECKING:
-    from protembed.tasks.finetune import FinetunePlan
+    from protembed.finetuning.finetune import FinetunePlan
 
 
 @configured
@@ -28,8 +28,8 @@ def finetune(
     show: ShowConfig,
 ) -> None:
     """Train a model to predict a label of proteins or residues, and measure it beside simpler ways to predict it."""
-    from protembed.analysis.model_rungs import Watcher
-    from protembed.tasks.finetune import FinetuneOptions, finetune_model
+    from protembed.finetuning.experiment import Watcher
+    from protembed.finetuning.finetune import FinetuneOptions, finetune_model
 
     options = FinetuneOptions(
         finetune=learning, labels=table, model=model, optimizer=optimizer, reader=reader, compute=compute

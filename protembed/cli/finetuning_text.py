@@ -9,7 +9,7 @@ _MAX_CLASSES, _MAX_LETTERS = 6, 30
 
 if TYPE_CHECKING:
     from protembed.evaluation.intervals import Score
-    from protembed.tasks.finetune import FinetunePlan, FinetuneSummary
+    from protembed.finetuning.finetune import FinetunePlan, FinetuneSummary
 
 
 def finetune_plan_lines(plan: "FinetunePlan") -> list[str]:

@@ -19,7 +19,7 @@ def predict(
     show: ShowConfig,
 ) -> None:
     """Apply a fine-tuned model: a table with a prediction for each protein, and a probability for each class."""
-    from protembed.tasks.predict import predict_fasta
+    from protembed.finetuning.predict import predict_fasta
 
     display = Display(show, data_on_stdout=prediction.output == STANDARD_STREAM)
     display.say_fetching(model)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from protembed.data.hashing import KmerSample
-from protembed.data.labels import LabelTable
-from protembed.data.targets import Targets, classes_in
+from protembed.finetuning.labels import LabelTable
+from protembed.finetuning.targets import Targets, classes_in
 from protembed.inference.applicability import num_nonstandard
 from protembed.model.metadata import TrainingData
 

@@ -3,8 +3,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from protembed.data.labels import Columns, LabelledProtein, Labels, read_labels
 from protembed.errors import DataError
+from protembed.finetuning.labels import Columns, LabelledProtein, Labels, read_labels
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 

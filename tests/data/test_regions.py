@@ -4,11 +4,11 @@ import pytest
 
 from protembed.config.common import TASKS, Region
 from protembed.data.fasta import ReadReport, read_fasta
-from protembed.data.labels import LabelledProtein, Labels, LabelTable
-from protembed.data.targets import Targets, cut_table
 from protembed.data.windows import cut_records
 from protembed.embedding.selection import Selection
 from protembed.errors import FormatError, TableError, TooShortError
+from protembed.finetuning.labels import LabelledProtein, Labels, LabelTable
+from protembed.finetuning.targets import Targets, cut_table
 
 CLASSES, VALUES = TASKS["residue-classification"], TASKS["residue-regression"]
 

@@ -7,8 +7,8 @@ import pytest
 
 from protembed.config.common import TASKS, Region
 from protembed.data.hashing import KmerSample
-from protembed.data.labels import LabelledProtein, LabelTable
-from protembed.data.targets import Targets
+from protembed.finetuning.labels import LabelledProtein, LabelTable
+from protembed.finetuning.targets import Targets
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.applicability import InputComparison, _chance_of_so_few
 

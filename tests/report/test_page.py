@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from protembed.analysis.bands import Band
-from protembed.analysis.ladder import compare
 from protembed.config.common import METRIC_NAMES, TASKS
+from protembed.finetuning.comparison import compare
+from protembed.finetuning.evaluation import Band
 from protembed.report.page import inline_png, render_page
 
 HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}"

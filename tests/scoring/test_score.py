@@ -17,9 +17,9 @@ from protembed.errors import (
     OutputExistsError,
     TableError,
 )
+from protembed.finetuning.finetune import finetune_model
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 from protembed.scoring.score import score_variants
-from protembed.tasks.finetune import finetune_model
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 METHODS = tuple(FORMULAS)

@@ -10,9 +10,9 @@ import pytest
 from protembed.config.common import TASKS, ComputeConfig, ModelConfig
 from protembed.config.finetune import FinetuneConfig, LabelsConfig
 from protembed.device import worker_pool
+from protembed.finetuning.finetune import FinetuneOptions
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
-from protembed.tasks.finetune import FinetuneOptions
 
 WINDOW = 64
 NUM_TRAIN, NUM_VALID = 24, 6

@@ -16,11 +16,11 @@ from protembed.config.score import ScoreConfig, VariantsConfig
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import ChangedInputError
+from protembed.finetuning.finetune import finetune_model
+from protembed.finetuning.predict import predict_fasta
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
 from protembed.scoring.score import score_variants
-from protembed.tasks.finetune import finetune_model
 from protembed.tasks.inspect_attention import inspect_attention
-from protembed.tasks.predict import predict_fasta
 
 RECORDS = [f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n".encode() for number in range(8)]
 WHOLE = b"".join(RECORDS)

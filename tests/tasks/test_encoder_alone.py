@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from protembed.config.common import ModelConfig
 from protembed.config.finetune import FinetuneConfig
 from protembed.config.inspect_attention import AttentionConfig
+from protembed.finetuning.finetune import FinetuneOptions, finetune_model
 from protembed.model.checkpoint import load_checkpoint
-from protembed.tasks.finetune import FinetuneOptions, finetune_model
 from protembed.tasks.inspect_attention import inspect_attention
 
 

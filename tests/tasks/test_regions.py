@@ -12,9 +12,9 @@ from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.embedding.metadata import IDS, META, companion
 from protembed.errors import OutputExistsError, TooShortError
+from protembed.finetuning.finetune import finetune_model
+from protembed.finetuning.predict import predict_fasta
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
-from protembed.tasks.finetune import finetune_model
-from protembed.tasks.predict import predict_fasta
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -12,9 +12,9 @@ from torch import nn
 from protembed.config.common import TASKS, OptimizerConfig
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import AMINO_ACID_IDS, encode
-from protembed.data.labelled_plan import LabelledProteins
 from protembed.device import WorkerPool
 from protembed.errors import DivergedError
+from protembed.finetuning.targets import LabelledProteins
 from protembed.model.checkpoint import new_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.training import checkpoints as state

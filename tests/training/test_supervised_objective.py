@@ -8,8 +8,8 @@ import torch
 from protembed.config.common import TASKS
 from protembed.data.alphabet import encode
 from protembed.data.batching import UNKNOWN_CLASS
-from protembed.data.labelled_plan import LabelledProteins
 from protembed.data.windows import window_spans
+from protembed.finetuning.targets import LabelledProteins
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import join_windows

@@ -1,0 +1,270 @@
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from protembed.cli.app import app
+from protembed.config.common import OptimizerConfig
+from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
+from protembed.finetuning.experiment import Watcher
+from protembed.finetuning.finetune import finetune_model
+from protembed.io.reading import STANDARD_STREAM, read_json
+from protembed.io.writing import exclusive_lock
+from protembed.model.checkpoint import load_checkpoint
+
+
+@pytest.mark.promise(2)
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("num_steps", [2, 6, 9])
+def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path, method, num_steps, options):
+    """The last stop falls into the second of two repeats."""
+    table, settings, seen = tables / "classification.csv", {"method": method, "repeats": 2, "quick": False}, []
+    finetune_model(table, options(tmp_path / "whole.model", tiny_model, **settings))
+    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == num_steps)
+    left = finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings), watcher=watcher)
+    assert (left.is_finished, left.output, left.ladder) == (False, None, None)
+    assert not (tmp_path / "parts.model").exists()
+
+    finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings))
+
+    for path in (tmp_path / "whole.model").iterdir():
+        assert (tmp_path / "parts.model" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.slow
+@pytest.mark.promise(1)
+def test_a_killed_training_is_resumed_bit_for_bit_and_leaves_nothing_stray(tables, tiny_model, tmp_path):
+    def command(name):
+        settings = "--method full --epochs 4 --tokens-per-batch 1024 --quick --threads 1 --quiet".split()
+        return [
+            "finetune",
+            str(tables / "regression.csv"),
+            "-m",
+            str(tiny_model),
+            "-o",
+            str(tmp_path / name),
+            *settings,
+        ]
+
+    assert CliRunner().invoke(app, command("whole.model")).exit_code == 0
+    with subprocess.Popen([sys.executable, "-m", "protembed", *command("killed.model")]) as process:
+        while process.poll() is None and not any(tmp_path.rglob("killed.model.partial/*/checkpoints/step-*")):
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+    assert CliRunner().invoke(app, command("killed.model")).exit_code == 0
+
+    for path in (tmp_path / "whole.model").iterdir():
+        assert (tmp_path / "killed.model" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.model", "whole.model"]
+
+
+@pytest.mark.promise(7)
+def test_two_trainings_cannot_share_a_directory(tables, tiny_model, tmp_path, options):
+    with exclusive_lock(tmp_path / ".x.model.partial.lock", lambda holder: RuntimeError(holder)):
+        with pytest.raises(RunInUseError):
+            finetune_model(tables / "classification.csv", options(tmp_path / "x.model", tiny_model))
+
+
+def test_an_interrupted_replacement_goes_on_when_it_is_repeated(tables, tiny_model, tmp_path, options):
+    table, output, seen = tables / "regression.csv", tmp_path / "x.model", []
+    finetune_model(table, options(output, tiny_model, method="frozen"))
+    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == 2)
+    finetune_model(table, options(output, tiny_model, force=True), watcher=watcher)
+
+    again = []
+    finetune_model(table, options(output, tiny_model, force=True), watcher=Watcher(on_step=again.append))
+
+    assert [seen[0].step, seen[1].step, again[0].step] == [1, 2, 3]
+    assert load_checkpoint(output).record.configuration["method"] is None
+
+
+@pytest.mark.promise(8)
+def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp_path, options, give_stdin):
+    output, seen = tmp_path / "x.model", []
+    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == 2)
+    give_stdin((tables / "regression.csv").read_bytes())
+    finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=watcher)
+
+    give_stdin((tables / "classification.csv").read_bytes())
+    with pytest.raises(ChangedRunError, match="labels was"):
+        finetune_model(STANDARD_STREAM, options(output, tiny_model))
+
+    again = []
+    give_stdin((tables / "regression.csv").read_bytes())
+    finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=Watcher(on_step=again.append))
+    assert again[0].step == 3
+
+
+@pytest.mark.promise(8)
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 3}, "seed was 0, not 3"),
+        ({"epochs": 5}, "epochs was 2, not 5"),
+        ({"pooling": "max"}, "pooling was auto, not max"),
+    ],
+)
+def test_a_training_of_other_settings_is_not_taken_up(tables, tiny_model, tmp_path, options, changes, named):
+    table, output = tables / "regression.csv", tmp_path / "x.model"
+    finetune_model(table, options(output, tiny_model), watcher=Watcher(stop=lambda: True))
+
+    with pytest.raises(ChangedRunError, match=named):
+        finetune_model(table, options(output, tiny_model, **changes))
+
+
+@pytest.mark.promise(4)
+def test_a_damaged_training_is_begun_anew_where_that_is_wanted(tables, tiny_model, tmp_path, options):
+    table, output = tables / "regression.csv", tmp_path / "x.model"
+    finetune_model(table, options(output, tiny_model), watcher=Watcher(stop=lambda: True))
+    for path in output.with_name("x.model.partial").rglob("step-*/weights.safetensors"):
+        path.write_bytes(b"torn")
+
+    with pytest.raises(DamagedRunError, match=r"weights\.safetensors: this is damaged.*pass --force to begin anew"):
+        finetune_model(table, options(output, tiny_model))
+
+    seen = []
+    finetune_model(table, options(output, tiny_model, force=True), watcher=Watcher(on_step=seen.append))
+    assert seen[0].step == 1
+
+
+@pytest.mark.promise(4)
+def test_whoever_goes_on_after_a_damaged_checkpoint_is_told(tables, tiny_model, tmp_path, options):
+    table, output, steps, told = tables / "regression.csv", tmp_path / "x.model", [], []
+    settings = {"epochs": 9, "patience": 9}
+    watcher = Watcher(on_step=steps.append, stop=lambda: bool(steps) and steps[-1].step == steps[-1].num_steps // 2)
+    finetune_model(table, options(output, tiny_model, **settings), watcher=watcher)
+    newest = max(output.with_name("x.model.partial").rglob("step-*"))
+    (newest / "optimizer.safetensors").unlink()
+
+    finetune_model(table, options(output, tiny_model, **settings), watcher=Watcher(on_warning=told.append))
+
+    assert [f"{newest.name}/optimizer.safetensors is damaged" in sentence for sentence in told] == [True]
+
+
+def test_where_no_epoch_is_better_than_the_frozen_encoder_it_is_kept_and_said(tables, tiny_model, tmp_path, options):
+    settings = {"method": "full", "head_rate_factor": 1000.0}
+
+    summary = finetune_model(tables / "regression.csv", options(tmp_path / "x.model", tiny_model, **settings))
+
+    assert summary.ladder.differences["frozen"].value == pytest.approx(0, abs=1e-6)
+    kept = "fine-tuning did not improve the validation loss; keeping the frozen encoder with its linear head"
+    assert kept in summary.notes
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_training_that_diverged_is_said_in_the_summary_the_metrics_and_the_page(
+    tables, tiny_model, tmp_path, options, repeats
+):
+    settings = options(tmp_path / "x.model", tiny_model, method="full", repeats=repeats)
+    settings = replace(settings, optimizer=OptimizerConfig(learning_rate=3.0))
+
+    summary = finetune_model(tables / "regression.csv", settings)
+
+    beginning = "the training of 'fine-tuned' diverged: " if repeats == 1 else "2 of 2 trainings of 'fine-tuned' "
+    (note,) = (note for note in summary.notes if note.startswith(beginning))
+    rise = r"the validation loss rose to [\d.]+ in epoch [12], where predicting the same for every protein costs 0\.50"
+    assert re.search(rf"{rise}; choose a --learning-rate below 3$", note)
+    assert note in json.loads((tmp_path / "x.model/metrics.json").read_text())["notes"]
+    assert "choose a --learning-rate below 3" in (tmp_path / "x.model/report.html").read_text()
+
+
+# Splits and repeats
+
+
+@pytest.fixture
+def without_splits(tables, rows_of, tmp_path):
+    """A table of a task without its split column."""
+
+    def write(task):
+        with (tmp_path / "all.csv").open("w", newline="") as stream:
+            rows = rows_of(tables / f"{task}.csv", ",")
+            labelled = ((row["id"], row["sequence"], row["label"]) for row in rows)
+            csv.writer(stream).writerows([("id", "sequence", "label"), *labelled])
+        return tmp_path / "all.csv"
+
+    return write
+
+
+def test_in_folds_every_protein_is_predicted_once_by_a_model_that_never_saw_it(
+    without_splits, tiny_model, tmp_path, rows_of, options
+):
+    table = without_splits("regression")
+    kfold = options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
+
+    finetune_model(table, kfold)
+
+    predicted = rows_of(tmp_path / "folds.model" / "test_predictions.tsv")
+    assert sorted(row["id"] for row in predicted) == sorted(row["id"] for row in rows_of(table, ","))
+    similar = {row["id"]: float(row["similarity"]) for row in rows_of(tmp_path / "folds.model" / "test_similarity.tsv")}
+    assert similar.keys() == {row["id"] for row in predicted}
+    assert max(similar.values()) < 1
+
+
+def test_the_trivial_answer_is_worth_nothing_in_folds_either(without_splits, tiny_model, tmp_path, options):
+    kfold = options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
+
+    summary = finetune_model(without_splits("classification"), kfold)
+
+    assert summary.ladder.rungs["majority"]["mcc"].value == 0
+    assert summary.ladder.rungs["majority"]["auroc"].value == pytest.approx(0.5)
+
+
+def test_folds_can_be_trained_too(without_splits, tiny_model, tmp_path, options):
+    table = without_splits("classification")
+    kfold = options(tmp_path / "folds.model", tiny_model, method="full", epochs=1, labels={"split": "kfold"})
+
+    summary = finetune_model(table, kfold)
+
+    assert list(summary.ladder.rungs) == ["majority", "composition", "k-mers", "frozen", "fine-tuned"]
+    assert load_checkpoint(tmp_path / "folds.model").task_head.classes == ("poor", "rich")
+
+
+def test_the_repeat_with_the_lowest_validation_loss_is_kept(tables, tiny_model, tmp_path, options):
+    """Each repeat alone is a training with its own seed; the best of them is what the repeats leave."""
+    table, lost = tables / "regression.csv", {}
+    settings = {"method": "full", "epochs": 3, "head_rate_factor": 100.0}
+    summary = finetune_model(table, options(tmp_path / "two.model", tiny_model, repeats=2, **settings))
+    for seed in (0, 1):
+        reports = []
+        output = tmp_path / f"{seed}.model"
+        watcher = Watcher(on_step=reports.append)
+        finetune_model(table, options(output, tiny_model, seed=seed, **settings), watcher=watcher)
+        lost[seed] = min(report.validation["valid_loss"] for report in reports if report.validation)
+
+    best = min(lost, key=lost.get)
+    assert lost[0] != lost[1]
+    assert summary.ladder.num_repeats == 2
+    kept = load_checkpoint(tmp_path / "two.model").encoder.state_dict()
+    alone = load_checkpoint(tmp_path / f"{best}.model").encoder.state_dict()
+    assert all(torch.equal(kept[name], alone[name]) for name in kept)
+
+
+def test_test_proteins_that_were_trained_on_can_be_left_out(tables, tiny_model, proteins, tmp_path, rows_of, options):
+    table = tmp_path / "shared.csv"
+    table.write_text((tables / "regression.csv").read_text() + f"again,{proteins[0]},5.0,test\n")
+
+    dropped = options(tmp_path / "d.model", tiny_model, method="frozen", labels={"drop_shared": True})
+    plans = []
+    finetune_model(table, dropped, on_plan=plans.append)
+    finetune_model(table, options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)
+
+    assert [plan.num_proteins["test"] for plan in plans] == [10, 11]
+    found = "1 of 11 test sequences also stand in train or valid ('again' is one)"
+    assert plans[0].warnings[0] == f"{found}; they are left out"
+    assert plans[1].warnings[0] == f"{found}; --drop-shared leaves them out"
+    assert any(warning.startswith("10 test proteins only: ") for warning in plans[0].warnings)
+    assert any(
+        note.startswith("10 test proteins only: ") for note in read_json(tmp_path / "d.model/metrics.json")["notes"]
+    )
+    similar = {row["id"]: row for row in rows_of(tmp_path / "k.model" / "test_similarity.tsv")}
+    assert (similar["again"]["similarity"], similar["again"]["nearest_training_protein"]) == ("1.000", "p0")

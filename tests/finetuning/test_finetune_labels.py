@@ -1,0 +1,161 @@
+"""Labels as people write them, through the whole command: what is learned, said and written."""
+
+import json
+
+import pytest
+
+from protembed.cli.finetuning_text import describe_plan
+from protembed.config.common import ModelConfig
+from protembed.config.finetune import PredictConfig
+from protembed.errors import OutputExistsError, TableError
+from protembed.finetuning.finetune import finetune_model
+from protembed.finetuning.label_cells import residue_entries
+from protembed.finetuning.predict import predict_fasta
+
+SPLITS = ("test", "valid", "train", "train", "train")
+NUM_PROTEINS, NUM_TEST = 40, 8
+
+
+@pytest.fixture
+def finetune(proteins, tiny_model, tmp_path, rows_of, options):
+    """Fine-tune on the first residues of forty proteins; return the plan and the rows of the test predictions."""
+
+    def run(label_of, *, length=12, fasta=False, header="id,sequence,label,split", name="t", **labels):
+        rows = [
+            (f"p{row}", protein[:length], label_of(row, protein[:length]), SPLITS[row % 5])
+            for row, protein in enumerate(proteins)
+        ]
+        if fasta:
+            text = "".join(f">{name} set={split} Target={label}\n{protein}\n" for name, protein, label, split in rows)
+        else:
+            text = (
+                header + "\n" + "".join(f'{one},{protein},"{label}",{split}\n' for one, protein, label, split in rows)
+            )
+        table, plans = tmp_path / f"{name}.csv", []
+        table.write_text(text)
+        chosen = options(tmp_path / f"{name}.model", tiny_model, method="frozen", labels=labels)
+        finetune_model(table, chosen, on_plan=plans.append)
+        return plans[0], rows_of(tmp_path / f"{name}.model" / "test_predictions.tsv")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "names", [("+", "-"), ("=x", "@x"), ("+ve", "-ve"), ("0.0", "1.0"), ("Cell membrane", "Cell wall")]
+)
+@pytest.mark.parametrize("fasta", [False, True])
+def test_labels_and_predictions_are_spelled_alike(finetune, names, fasta):
+    _, rows = finetune(lambda row, protein: names[row // 5 % 2], fasta=fasta)
+
+    classes = {"0", "1"} if names[0] == "0.0" else set(names)
+    assert len(rows) == NUM_TEST
+    assert {row["label"] for row in rows} == classes
+    assert {row["prediction"] for row in rows} <= classes
+    assert {name for name in rows[0] if name.startswith("p_")} == {f"p_{name}" for name in classes}
+
+
+@pytest.mark.parametrize("form", [str, lambda row: " ".join(map(str, row)), lambda row: ", ".join(map(str, row))])
+def test_residue_labels_in_a_list_are_predicted_as_their_classes(finetune, form):
+    plan, rows = finetune(lambda row, protein: form([int(letter in "AELKM") for letter in protein]))
+
+    assert (plan.task.name, tuple(plan.classes)) == ("residue-classification", ("0", "1"))
+    entries = [residue_entries(row[name]) for row in rows for name in ("label", "prediction")]
+    assert {entry for one in entries for entry in one} <= {"0", "1"}
+    assert {len(one) for one in entries} == {12}
+
+
+def test_residue_values_in_a_fasta_header_are_values_of_residues(finetune):
+    plan, rows = finetune(lambda row, protein: " ".join(f"{ord(letter) / 8}" for letter in protein), fasta=True)
+
+    assert plan.task.name == "residue-regression"
+    assert all(len(row["prediction"].split(";")) == 12 for row in rows)
+
+
+def test_several_labels_divided_by_commas_are_labels_and_predicted_with_semicolons(finetune):
+    cells = ["nucleus", "cytosol", "nucleus, cytosol", "cytosol, nucleus"]
+    plan, rows = finetune(lambda row, protein: cells[row // 5 % 4])
+
+    assert tuple(plan.classes) == ("cytosol", "nucleus")
+    assert {row["label"] for row in rows} == {"nucleus", "cytosol", "cytosol;nucleus"}
+    assert {row["prediction"] for row in rows} <= {"", "nucleus", "cytosol", "cytosol;nucleus"}
+
+
+def test_labels_can_be_divided_by_what_the_user_names(finetune):
+    plan, _ = finetune(lambda row, protein: ["a/b", "b", "a"][row // 5 % 3], label_separator="/")
+
+    assert (plan.task.name, tuple(plan.classes)) == ("multilabel", ("a", "b"))
+
+
+def test_the_plan_shows_classes_with_counts_and_how_cells_were_read(finetune):
+    plan, _ = finetune(lambda row, protein: ["no", "no", "yes"][row // 5 % 3])
+
+    assert describe_plan(plan)[-2:] == [
+        "classification of 'label' (2 classes: no 30, yes 10): 24 train, 8 valid, 8 test proteins; frozen",
+        "read 'no' as class no, 'yes' as class yes",
+    ]
+
+
+def test_the_plan_shows_the_most_frequent_of_many_classes(finetune):
+    plan, _ = finetune(
+        lambda row, protein: f"c{min(row // 5, 7) % 8}" if row % 5 in (0, 2, 3) else "c0", task="classification"
+    )
+
+    (line,) = [line for line in describe_plan(plan) if line.startswith("classification of")]
+    assert "(8 classes: c0 19, c1 3, c2 3, c3 3, c4 3, c5 3 and 2 more)" in line
+
+
+def test_many_classes_are_refused_unless_the_task_was_named(finetune):
+    def label_of(row, protein):
+        return f"c{row // 2}"
+
+    with pytest.raises(TableError, match="pass --task classification if they are classes nonetheless"):
+        finetune(label_of, split="random")
+    plan, _ = finetune(label_of, split="random", task="classification")
+
+    assert len(plan.classes) == 20
+    assert any("classes have fewer than 5 training proteins" in sentence for sentence in plan.warnings)
+
+
+def test_identifiers_of_a_usual_column_are_carried_into_every_table(finetune, tmp_path, rows_of):
+    _, rows = finetune(lambda row, protein: "ab"[row // 5 % 2], header="Protein ID,sequence,label,split")
+    similar = rows_of(tmp_path / "t.model" / "test_similarity.tsv")
+
+    assert [row["id"] for row in rows] == [row["id"] for row in similar] == [f"p{row}" for row in range(0, 40, 5)]
+
+
+def test_without_identifiers_rows_are_numbered_and_that_is_said(finetune, tmp_path):
+    plan, rows = finetune(lambda row, protein: "ab"[row // 5 % 2], header="my key,sequence,label,split")
+    named, named_rows = finetune(
+        lambda row, protein: "ab"[row // 5 % 2], header="my key,sequence,label,split", name="named", id="my key"
+    )
+
+    said = "no identifier column: rows are numbered from 1; --id names the column"
+    assert said in plan.notes and said not in named.notes
+    assert said in json.loads((tmp_path / "t.model" / "metrics.json").read_text())["notes"]
+    assert (rows[1]["id"], named_rows[1]["id"]) == ("6", "p5")
+
+
+def test_a_warning_about_labels_is_kept_with_the_result(finetune, tmp_path):
+    plan, _ = finetune(lambda row, protein: ["Yes", "yes", "no"][row // 5 % 3])
+
+    (sentence,) = [sentence for sentence in plan.warnings if "nearly the same" in sentence]
+    assert sentence.startswith("'Yes' (15) and 'yes' (15) are different classes")
+    assert sentence in json.loads((tmp_path / "t.model" / "metrics.json").read_text())["notes"]
+
+
+def test_a_result_of_other_label_options_is_another_result(finetune):
+    finetune(lambda row, protein: ["a;b", "b", "a"][row // 5 % 3])
+
+    with pytest.raises(OutputExistsError, match="was made with other settings"):
+        finetune(lambda row, protein: ["a;b", "b", "a"][row // 5 % 3], label_separator=";")
+
+
+def test_predict_spells_classes_as_the_table_did(finetune, tmp_path, proteins, rows_of):
+    finetune(lambda row, protein: ["+ve", "-ve"][row // 5 % 2])
+    (tmp_path / "few.fasta").write_text("".join(f">{row}\n{protein}\n" for row, protein in enumerate(proteins[:4])))
+
+    predict_fasta(
+        [tmp_path / "few.fasta"], ModelConfig(model=tmp_path / "t.model"), PredictConfig(output=tmp_path / "few.tsv")
+    )
+
+    assert {row["prediction"] for row in rows_of(tmp_path / "few.tsv")} <= {"+ve", "-ve"}

@@ -1,0 +1,154 @@
+import pytest
+
+from protembed.config.common import TASKS
+from protembed.finetuning.label_warnings import class_counts, label_warnings
+from protembed.finetuning.labels import LabelledProtein, LabelTable
+from protembed.finetuning.targets import Targets
+
+REST = ["a", "b"] * 5
+
+
+def table(train, test, *, sequences=None):
+    """Label proteins of a training and of a test part; the training part stands for validation, too."""
+    labels = [*train, *test]
+    sequences = sequences or [f"MKT{'A' * row}" for row in range(len(labels))]
+    proteins = [
+        LabelledProtein(id=f"p{row}", sequence=sequence, label=label, split=None, line=row + 2)
+        for row, (label, sequence) in enumerate(zip(labels, sequences, strict=True))
+    ]
+    parts = {"train": proteins[: len(train)], "valid": [], "test": proteins[len(train) :]}
+    return LabelTable(path="labels.csv", target="target", parts=parts)
+
+
+def warnings_of(train, test=None, task="classification", **options):
+    made = table(train, train if test is None else test, **options)
+    return label_warnings(made, [made], Targets.of(made, TASKS[task], allows_rare=True))
+
+
+def residues(*rows, task="residue-classification"):
+    return warnings_of(rows, rows, task, sequences=[f"MKTA{letter}" for letter in "ACDEFGHIKL"[: 2 * len(rows)]])
+
+
+def test_proteins_of_each_class_are_counted():
+    made = table(["a", "b", "a", "a"], ["b"])
+    several = table(["a;b", "b", ""], ["a;b"])
+    classes = table(["HHE", "EEE"], ["HHH"], sequences=["MKT", "MKV", "MKA"])
+
+    assert class_counts(made.proteins, TASKS["classification"]) == {"a": 3, "b": 2}
+    assert class_counts(several.proteins, TASKS["multilabel"]) == {"a": 2, "b": 3}
+    assert class_counts(classes.proteins, TASKS["residue-classification"]) == {"H": 2, "E": 2}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NaN", "n/a", "#N/A", "#VALUE!", "#REF!", "#DIV/0!", "#NAME?", "None", "-", "?", ".", "X", "unknown", "-100"],
+)
+def test_a_class_that_stands_for_a_missing_label_is_warned_of(name):
+    assert warnings_of(REST + [name] * 5) == [
+        f"a class is named {name!r} (10 proteins): is that a missing label? if it is, remove its rows"
+    ]
+
+
+def test_a_minus_beside_a_plus_is_a_class_and_other_names_are_too():
+    assert warnings_of(["+", "-"] * 5) == []
+    assert warnings_of(["x", "other"] * 5) == []
+    assert warnings_of(["-1", "1"] * 5) == []
+
+
+@pytest.mark.parametrize("name", ["-100", "-1", "None", "unknown", "nothing"])
+def test_a_residue_class_that_stands_for_a_missing_label_is_warned_of(name):
+    found = residues(*[f"0;1;{name};0;1"] * 5)
+
+    expected = f"a class is named {name!r} (10 proteins): is that a missing label? if it is, write nan in its place"
+    assert found == ([] if name == "nothing" else [f"{expected}, or give a mask"])
+
+
+def test_a_minus_one_among_negative_residue_classes_is_a_class():
+    assert residues(*["-2;1;-1;0;1"] * 5) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shown"),
+    [
+        ("Yes", "yes", "'Yes' (10) and 'yes' (10)"),
+        ("cell wall", "cell  wall", "'cell  wall' (10) and 'cell wall' (10)"),
+        ("Kern", "Kern\u200b", "'Kern' (10) and 'Kern\\u200b' (10)"),
+        ("K\u00e4rn", "Ka\u0308rn", "'Ka\\u0308rn' (10) and 'K\u00e4rn' (10)"),
+        ("nucleus", "nucleus\u00ad", "'nucleus' (10) and 'nucleus\\xad' (10)"),
+    ],
+)
+def test_names_that_look_the_same_are_separate_classes_with_a_warning(one, other, shown):
+    assert warnings_of([one, other, "third"] * 5) == [
+        f"{shown} are different classes, though their names are nearly the same: write them alike"
+    ]
+
+
+def test_a_name_whose_letters_were_lost_is_warned_of():
+    (warning,) = warnings_of(["H\ufffdlle", "Kern"] * 5)
+
+    assert warning.startswith("the class 'H\\ufffdlle' holds U+FFFD")
+
+
+def test_classes_of_fewer_than_five_training_proteins_are_warned_of():
+    assert warnings_of(REST + ["c"] * 4 + ["d"]) == [
+        "2 classes have fewer than 5 training proteins, 'd' (1), 'c' (4): add some, or leave the class out"
+    ]
+    many = warnings_of([f"c{row:02d}" for row in range(12)])
+    assert many[0].startswith("12 classes have") and "'c04' (1) and 7 more: add some" in many[0]
+
+
+def test_a_test_part_of_one_class_and_classes_without_a_test_protein_are_warned_of():
+    advice = "add proteins to the test part, or pass --split kfold"
+
+    assert warnings_of(REST, ["a", "a"]) == [
+        f"the test part has one class only, 'a': its metrics say nothing; {advice}"
+    ]
+    assert warnings_of(REST + ["c"] * 5, ["a", "b"]) == [
+        f"1 class has no test protein, 'c': nothing is measured of it; {advice}"
+    ]
+    assert warnings_of(["a;b", "b;c"] * 5, ["a", "a"], "multilabel") == [
+        f"2 classes have no test protein, 'b', 'c': nothing is measured of them; {advice}"
+    ]
+
+
+def test_a_class_that_is_tested_in_another_fold_is_not_warned_of():
+    one, other = table(REST, ["a"]), table(REST, ["b"])
+
+    assert label_warnings(one, [one, other], Targets.of(one, TASKS["classification"])) == []
+
+
+@pytest.mark.parametrize(
+    ("sentinel", "number", "is_told"), [("999", 2, True), ("-9999.0", 1, True), ("-20", 2, True), ("-20", 1, False)]
+)
+def test_a_value_far_from_all_others_is_warned_of_where_it_recurs_or_is_a_usual_stand_in(sentinel, number, is_told):
+    values = [f"{row / 8}" for row in range(8)]
+
+    found = warnings_of(values + [sentinel] * number, values, "regression")
+
+    expected = (
+        f"have the value {float(sentinel):g}, and all others 0 to 0.875: if it stands for a missing value, remove"
+    )
+    assert [expected in sentence for sentence in found] == [True] * is_told
+
+
+def test_values_that_recur_within_the_others_are_not_warned_of():
+    assert warnings_of(["0"] * 5 + [str(row) for row in range(9)], ["3"] * 2, "regression") == []
+
+
+def test_residues_with_a_value_far_from_all_others_are_warned_of():
+    (warning,) = residues("0.1;0.2;0.3;999;0.5", "0.6;0.7;0.8;999;1.0", task="residue-regression")
+
+    assert warning.startswith("4 residues have the value 999") and warning.endswith("write nan in its place")
+
+
+def test_identifiers_of_several_rows_and_sequences_of_several_labels_are_told():
+    proteins = [
+        LabelledProtein(id=name, sequence=sequence, label=label, split=None, line=2)
+        for name, sequence, label in [("a", "MKT", "x"), ("b", "MKV", "y"), ("b", "MKT", "y"), ("c", "MKA", "x")] * 5
+    ]
+    made = LabelTable(path="t", target="y", parts={"train": proteins, "valid": [], "test": proteins[:4]})
+
+    assert label_warnings(made, [made], Targets.of(made, TASKS["classification"])) == [
+        "3 identifiers of several rows, such as 'a'",
+        "1 sequence with labels that differ from row to row, such as 'b'",
+    ]

@@ -1,0 +1,453 @@
+import csv
+import gzip
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protembed.data.alphabet import RESIDUES
+from protembed.data.fasta import ReadReport, read_fasta
+from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, TableError
+from protembed.finetuning.labels import Columns, read_labels
+
+SMALL = "id,sequence,target,split\na,MKT,1.5,train\nb,MKV,2.5,train\nc,MAY,3.5,valid\nd,MCC,4.5,test\n"
+
+
+def rows(labels):
+    return [(protein.id, protein.sequence, protein.label, protein.split) for protein in labels.proteins]
+
+
+# Formats
+
+
+FORMS = {
+    "csv": SMALL.encode(),
+    "tsv": SMALL.replace(",", "\t").encode(),
+    "gz": gzip.compress(SMALL.encode()),
+    "crlf": SMALL.replace("\n", "\r\n").encode(),
+    "cr": SMALL.replace("\n", "\r").encode(),
+    "byte-order mark": b"\xef\xbb\xbf" + SMALL.encode(),
+    "blank lines": SMALL.replace("\nb", "\n\n,,,\nb").encode(),
+    "no newline at the end": SMALL.rstrip().encode(),
+    "quotes": SMALL.replace("MKT", '"MKT"').encode(),
+    "spaces": SMALL.replace(",", " , ").encode(),
+    "upper-case header": SMALL.replace("id,sequence,target,split", "ID,Sequence,TARGET,Split").encode(),
+    "lower-case sequences": SMALL.replace("MKT", "mkt*").encode(),
+    "fasta": b">a SET=train TARGET=1.5\nMK\nT\n>b TARGET=2.5 SET=train\nMKV\n"
+    b">c SET=valid TARGET=3.5\nMAY\n>d SET=test TARGET=4.5\nMCC\n",
+    "fasta with a byte-order mark": b"\xef\xbb\xbf>a SET=train TARGET=1.5\nMKT\n>b SET=train TARGET=2.5\nMKV\n"
+    b">c SET=valid TARGET=3.5\nMAY\n>d SET=test TARGET=4.5\nMCC\n",
+    "fasta of FLIP": b">a SET=train TARGET=1.5 VALIDATION=False\nMKT\n>b SET=train TARGET=2.5 VALIDATION=False\nMKV\n"
+    b">c SET=train TARGET=3.5 VALIDATION=True\nMAY\n>d SET=test TARGET=4.5 VALIDATION=False\nMCC\n",
+}
+
+
+SMALL_ROWS = [
+    ("a", "MKT", "1.5", "train"),
+    ("b", "MKV", "2.5", "train"),
+    ("c", "MAY", "3.5", "valid"),
+    ("d", "MCC", "4.5", "test"),
+]
+
+
+@pytest.mark.parametrize("content", FORMS.values(), ids=FORMS)
+def test_the_same_table_is_read_in_every_form(read, content):
+    labels = read(content, name="table.anything")
+
+    assert rows(labels) == SMALL_ROWS
+    assert labels.target.lower() == "target"
+    assert labels.path.endswith("table.anything")
+    assert all(protein.mask is None for protein in labels.proteins)
+
+
+def test_a_value_in_a_fasta_header_goes_on_to_the_next_key_or_the_end(read):
+    labels = read(
+        ">a some protein SET=train TARGET=Cell membrane MASK=1 0 1\nMKT\n"
+        ">b TARGET=0.1 0.2 0.3 SET=test OS=Homo sapiens\nMKV\n>c TARGET=x=y z SET=valid\nMKA\n"
+    )
+
+    assert [(protein.label, protein.split, protein.mask) for protein in labels.proteins] == [
+        ("Cell membrane", "train", "1 0 1"),
+        ("0.1 0.2 0.3", "test", None),
+        ("x=y z", "valid", None),
+    ]
+
+
+def test_keys_of_a_fasta_header_are_read_in_any_case(read):
+    labels = read(">a set=train Target=x Validation=false mask=101\nMKT\n>b SeT=test tArGeT=y\nMKV\n")
+
+    assert [(protein.label, protein.split, protein.mask) for protein in labels.proteins] == [
+        ("x", "train", "101"),
+        ("y", "test", None),
+    ]
+    assert labels.warnings == []
+
+
+def test_a_key_that_is_nearly_one_of_ours_is_named(read):
+    labels = read(
+        ">a SETS=train TARGET=x SEQ=1\nMKT\n>b SETS=test TARGET=y\nMKV\n>c SET=test TARGET=y SEX=f\nMKV\n".replace(
+            "SETS", "SET"
+        ).replace(" SEQ=1", " MASC=1")
+    )
+
+    assert labels.warnings == ["MASC= is not read, in 1 headers such as that of 'a': write MASK= if that is meant"]
+
+
+def test_a_split_under_a_misspelled_key_is_named(read):
+    labels = read(">a SETT=train TARGET=x\nMKT\n>b SETT=test TARGET=y\nMKV\n")
+
+    assert not labels.has_splits
+    assert labels.warnings == ["SETT= is not read, in 2 headers such as that of 'a': write SET= if that is meant"]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("b TAGRET=1", "the header of 'b' has no TARGET= beside TAGRET="),
+        ("b TARGET=1 target=2", "the header of 'b' has TARGET= twice"),
+        ("b|SET=test|TARGET=1", "the header of 'b|SET=test|TARGET=1' has 'SET=' behind something else than a space"),
+        ("b TARGET=1;SET=test", "the header of 'b' has 'SET=' behind something else than a space"),
+        ("b TARGET=1 SET =test", "the header of 'b' has 'SET =' behind something else than a space, or before one"),
+    ],
+)
+def test_a_header_whose_fields_cannot_be_told_apart_is_refused(read, refused, header, message):
+    with refused(message, line=3):
+        read(f">a TARGET=1\nMKT\n>{header}\nMKV\n")
+
+
+def test_fields_of_a_fasta_header_are_whole_words(read):
+    content = FORMS["fasta"].replace(b">a SET=train", b">a OFFSET=3 SET=train MYTARGET=9 SUBSET=x UNMASK=1")
+
+    labels = read(content)
+
+    assert rows(labels) == SMALL_ROWS
+    assert labels.proteins[0].mask is None
+
+
+def test_rows_without_identifiers_are_named_by_their_number(read):
+    labels = read("target,sequence,split\n1,MKT,train\n2,MKV,valid\n3,MAY,test\n")
+
+    assert rows(labels) == [("1", "MKT", "1", "train"), ("2", "MKV", "2", "valid"), ("3", "MAY", "3", "test")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ID", "Identifier", "accession", "protein_id", "Protein ID", "protein-id", "Entry", "Entry Name", "UniProt_ID"]
+    + ["name", "Protein", "seq_id", "Sequence ID"],
+)
+def test_identifiers_are_read_under_each_usual_name_of_their_column(read, name):
+    labels = read(f"{name},sequence,target\na,MKT,1\nb,MKV,2\n")
+
+    assert [protein.id for protein in labels.proteins] == ["a", "b"]
+    assert labels.notes == []
+
+
+def test_a_column_of_identifiers_can_be_named(read):
+    labels = read("id,sequence,target,my key\na,MKT,1,x\nb,MKV,2,y\n", columns=Columns(id="my key"))
+
+    assert [protein.id for protein in labels.proteins] == ["x", "y"]
+
+
+def test_rows_without_a_column_of_identifiers_are_numbered_and_that_is_said(read):
+    labels = read("my key,sequence,target\na,MKT,1\nb,MKV,2\n")
+
+    assert [protein.id for protein in labels.proteins] == ["1", "2"]
+    assert labels.notes == ["no identifier column: rows are numbered from 1; --id names the column"]
+
+
+def test_a_second_column_that_may_be_meant_as_the_label_is_named(read):
+    content = "id,sequence,target,Label\na,MKTAY,GENE1,1.5\n"
+
+    assert read(content).notes == [
+        "the column 'Label' is not read, because there is 'target'; --target names the one to learn"
+    ]
+    assert read(content, columns=Columns(target="Label")).notes == []
+    assert read(content, columns=Columns(id="Label")).notes == []
+
+
+def test_a_column_that_was_named_for_something_else_holds_no_identifiers(read):
+    labels = read("protein,sequence,name\nMKT,x,1\nMKV,x,2\n", columns=Columns(sequence="protein", target="name"))
+
+    assert [(protein.id, protein.sequence, protein.label) for protein in labels.proteins] == [
+        ("1", "MKT", "1"),
+        ("2", "MKV", "2"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["stage", "Partition", "subset"])
+def test_a_column_that_may_be_the_split_is_so_where_all_its_cells_name_a_part(read, name):
+    fits = read(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,valid\nc,MKA,3,test\n")
+    does_not = read(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,larva\n")
+
+    assert [protein.split for protein in fits.proteins] == ["train", "valid", "test"]
+    assert not does_not.has_splits
+    assert does_not.notes == [
+        f"the column {name!r} holds more than train, valid and test and is not read as the split; "
+        "--split-column names the column"
+    ]
+
+
+@pytest.mark.parametrize(("word", "split"), [("1.0", "valid"), ("t", "valid"), ("F", "train"), ("0.0", "train")])
+def test_validation_is_true_or_false_in_several_spellings(read, word, split):
+    assert read(f"sequence,target,set,validation\nMKT,1,train,{word}\n").proteins[0].split == split
+
+
+def test_validation_that_is_neither_true_nor_false_is_refused(read, refused):
+    with refused("'maybe' is neither true nor false", line=2):
+        read("sequence,target,set,validation\nMKT,1,train,maybe\n")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac-roman"])
+def test_a_table_in_another_encoding_is_refused_with_its_line(read, refused, encoding):
+    with refused("is no UTF-8 (its byte is 0x", line=3):
+        read("id,sequence,target\na,MKT,Kern\nb,MKV,Hülle\n".encode(encoding))
+
+
+def test_a_labelled_fasta_in_another_encoding_is_refused(read):
+    with pytest.raises(DataError, match="UTF-8"):
+        read(">a TARGET=Kern\nMKT\n>b TARGET=Hülle\nMKV\n".encode("cp1252"))
+
+
+def test_lines_are_those_of_the_file_whatever_is_between(read):
+    labels = read('id,sequence,target\na,"MK\nT",1\n\n,,\nb,MAY,2\n')
+
+    assert [(protein.id, protein.sequence, protein.line) for protein in labels.proteins] == [
+        ("a", "MKT", 3),
+        ("b", "MAY", 6),
+    ]
+
+
+def test_tables_of_flip_mark_validation_in_a_column_of_its_own(read):
+    header = "sequence,target,set,validation\n"
+    labels = read(header + "MKT,1,train,False\nMKV,2,train,True\nMKA,3,train,\nMAY,4,test,True\n")
+
+    assert [protein.split for protein in labels.proteins] == ["train", "valid", "train", "test"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["sequence,target,mask\nMKTAY,HHEEC,11001\n", ">a TARGET=HHEEC MASK=11001\nMKT\nAY\n"],
+    ids=["csv", "fasta"],
+)
+def test_a_mask_stands_in_a_column_or_a_header(read, content):
+    (protein,) = read(content).proteins
+
+    assert (protein.sequence, protein.label, protein.mask) == ("MKTAY", "HHEEC", "11001")
+
+
+def test_a_table_has_splits_or_none(read):
+    assert not read("sequence,target\nMKT,1\n").has_splits
+    assert not read(">a TARGET=1\nMKT\n").has_splits
+    assert read(SMALL).has_splits
+
+
+def test_a_record_that_does_not_say_its_part_where_others_do_is_refused(read, refused):
+    with refused("'b' does not say which part it belongs to, and others do; add its SET=", line=3):
+        read(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
+
+
+@pytest.mark.parametrize(("meaning", "option"), [("target", "--target"), ("id", "--id"), ("split", "--split-column")])
+def test_columns_are_not_named_where_there_are_none(read, meaning, option):
+    with pytest.raises(ConfigError, match=f"{option} is 'y', but a FASTA file has no columns"):
+        read(">a TARGET=1\nMKT\n", columns=Columns(**{meaning: "y"}))
+
+
+@pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null", "Unknown", "X"])
+def test_a_sequence_that_stands_for_a_missing_one_is_refused_with_its_row(read, refused, cell):
+    table = f"id,sequence,target\na,MKTAYIAKQR,1.5\nb,MKVAYIAKQRN,2.5\nc,MKVVYIAKQR,2\nd,{cell},3.5\n"
+    fasta = f">a TARGET=1.5\nMKTAYIAKQR\n>b TARGET=2.5\nMKTAYIAKQW\n>d TARGET=2\n{cell}\n"
+
+    for content in (table, fasta):
+        with refused(f"row 'd' has the sequence '{cell.upper()}', which seems to stand for a missing one", 5):
+            read(content)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "notation"),
+    [("MetLysThrAlaTyr", "in three-letter code"), ("MdEvVpQpLrVy", "of amino acids and letters of structure")],
+)
+def test_a_sequence_that_has_more_letters_than_residues_is_refused(read, refused, sequence, notation):
+    with refused(f"the sequence of row 'b' is {notation}", 3):
+        read(f"id,sequence,target\na,mktMKT,1\nb,{sequence},2\n")
+
+
+def test_short_peptides_may_be_spelled_like_a_missing_sequence(read):
+    labels = read("id,sequence,target\na,MK,1.5\nb,NA,2.5\nc,NAN,3.5\nd,VY,3.5\n")
+
+    assert [protein.sequence for protein in labels.proteins] == ["MK", "NA", "NAN", "VY"]
+
+
+def test_a_very_long_protein_is_read(read):
+    assert len(read(SMALL.replace("MKT", "M" * 200_000)).proteins[0].sequence) == 200_000
+
+
+def test_labels_and_identifiers_are_kept_as_they_stand(read):
+    labels = read('id,sequence,target,split\n"=cmd()",MKT,"a, ""b""",train\n../x,MKV,é,valid\nc,MAY,-1,test\n')
+
+    assert [(protein.id, protein.label) for protein in labels.proteins] == [
+        ("=cmd()", 'a, "b"'),
+        ("../x", "é"),
+        ("c", "-1"),
+    ]
+
+
+# Columns
+
+
+def test_columns_can_be_named(read):
+    labels = read(
+        "sequence,target,split,seq2,stability,part\nX,1,test,MKT,5,train\nX,1,test,MKV,6,dev\nX,1,test,MAY,7,test\n",
+        columns=Columns(target="stability", sequence="seq2", split="part"),
+    )
+
+    assert labels.target == "stability"
+    assert rows(labels) == [("1", "MKT", "5", "train"), ("2", "MKV", "6", "valid"), ("3", "MAY", "7", "test")]
+
+
+def test_label_and_set_are_usual_names_too(read):
+    labels = read("label,sequence,set\n1,MKT,train\n2,MKV,valid\n3,MAY,test\n")
+
+    assert labels.target == "label"
+    assert rows(labels) == [("1", "MKT", "1", "train"), ("2", "MKV", "2", "valid"), ("3", "MAY", "3", "test")]
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [("Train", "train"), ("training", "train"), ("VAL", "valid"), ("dev", "valid"), ("validation", "valid")],
+)
+def test_splits_have_several_spellings(read, word, split):
+    assert rows(read(SMALL + f"e,MWW,1,{word}\n"))[-1] == ("e", "MWW", "1", split)
+
+
+def test_a_table_without_a_split_column_leaves_the_parts_open(read):
+    assert rows(read("id,sequence,target\na,MKT,1\n")) == [("a", "MKT", "1", None)]
+
+
+def test_a_label_may_be_missing_here_for_the_task_decides(read):
+    assert rows(read(SMALL + "e,MKT, ,train\n"))[-1] == ("e", "MKT", "", "train")
+
+
+# Illegal residues and the report
+
+
+def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read):
+    content = SMALL + "e,MK1,5.5,train\n"
+    masked_report, skipped_report = ReadReport(), ReadReport()
+
+    masked = read(content, on_illegal="mask", report=masked_report)
+    skipped = read(content, on_illegal="skip", report=skipped_report)
+
+    assert masked.proteins[-1].sequence == "MKX"
+    assert masked_report.num_masked == 1
+    assert rows(skipped) == SMALL_ROWS
+    assert [(record.id, record.line) for record in skipped_report.refused] == [("e", 6)]
+    assert (masked_report.num_records, skipped_report.num_records) == (5, 4)
+    assert skipped_report.num_residues == 12
+
+
+def test_a_labelled_fasta_has_the_same_report_as_a_fasta(tmp_path, read):
+    report, plain = ReadReport(), ReadReport()
+    read(FORMS["fasta"], name="labels.fasta", report=report)
+
+    list(read_fasta([tmp_path / "labels.fasta"], report=plain))
+
+    assert report == plain
+
+
+# Tables that are refused
+
+
+BAD = {
+    "an empty file": ("", 1, "the first line is empty"),
+    "an empty first line": ("\n" + SMALL, 1, "the first line is empty"),
+    "a header alone": ("sequence,target\n", None, "the table has no rows"),
+    "blank rows alone": ("sequence,target\n\n,\n", None, "the table has no rows"),
+    "no sequence column": ("seq,target\nMKT,1\n", 1, "no sequence column among 'seq', 'target'"),
+    "no target column": ("sequence,y\nMKT,1\n", 1, "no target column among 'sequence', 'y'"),
+    "another delimiter": (SMALL.replace(",", ";"), 1, "its columns seem to be divided by semicolons"),
+    "a column twice": ("sequence,target,target\nMKT,1,1\n", 1, "the header has 2 columns named 'target'"),
+    "too few cells": (SMALL + "e,MKT\n", 6, "this row has 2 cells, the header 4"),
+    "too many cells": (SMALL + "e,MKT,1,000,train\n", 6, "this row has 5 cells, the header 4"),
+    "a stray quote": (SMALL + 'e,"MKT,1,train\nf,MKT,1,train\n', 6, "that is not closed in this line"),
+    "a stray quote in a large table": (SMALL + 'e,"MKT,1,train\n' + "f,MKT,1,train\n" * 20_000, 6, "not closed"),
+    "no sequence": (SMALL + "e,*,1,train\n", 6, "row 'e' has no sequence"),
+    "no split": (SMALL + "e,MKT,1,\n", 6, "the split '' is unknown"),
+    "an unknown split": (SMALL + "e,MKT,1,holdout\n", 6, "the split 'holdout' is unknown"),
+    "an illegal residue": (SMALL + "e,mk t1,1,train\n", 6, "'1' in column 4 of record 'e' is no amino acid"),
+    "a spreadsheet": (b"PK\x03\x04" + bytes(range(256)), None, "this is a zip archive"),
+    "a label without FASTA's TARGET": (">a SET=train\nMKT\n", 1, "the header of 'a' has no TARGET="),
+    "an unknown SET": (">a TARGET=1 SET=train\nMKT\n>b TARGET=2 SET=x\nMKT\n", 3, "the split 'x' is unknown"),
+}
+
+
+@pytest.mark.parametrize(("content", "line", "message"), BAD.values(), ids=BAD)
+def test_a_bad_table_is_refused_with_one_sentence_and_its_line(read, refused, content, line, message):
+    with refused(message, line):
+        read(content)
+
+
+@pytest.mark.promise(12)
+def test_a_truncated_archive_is_refused(read):
+    with pytest.raises(FormatError, match="truncated or damaged"):
+        read(gzip.compress(SMALL.encode() + b"e,MKT,1,train\n" * 1000)[:-20])
+
+
+def test_an_illegal_residue_is_known_by_its_place(read):
+    with pytest.raises(IllegalResidueError) as caught:
+        read(SMALL + "e,MK1,1,train\n")
+
+    assert (caught.value.line, caught.value.record_id, caught.value.column, caught.value.found) == (6, "e", 3, "1")
+
+
+@pytest.mark.parametrize("option", ["target", "sequence", "split"])
+def test_a_named_column_that_is_not_there_is_refused(read, option):
+    with pytest.raises(TableError, match=f"line 1: no column 'y' among 'id', .*; name the {option} column"):
+        read(SMALL, columns=Columns(**{option: "y"}))
+
+
+# Whatever was written is read back
+
+CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
+ROWS = st.lists(
+    st.tuples(CELLS, st.text(RESIDUES, min_size=1, max_size=30), CELLS, st.sampled_from(["train", "valid", "test"])),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.mark.promise(24)
+@settings(deadline=None, max_examples=80)
+@given(table=ROWS, delimiter=st.sampled_from([",", "\t"]), compress=st.sampled_from([bytes, gzip.compress]))
+def test_any_table_is_read_back(tmp_path_factory, table, delimiter, compress):
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(
+        [("id", "sequence", "target", "split"), *table]
+    )
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(compress(text.getvalue().encode()))
+
+    if delimiter == "\t" and any(letter in cell for cells in table for cell in cells for letter in "\r\n"):
+        with pytest.raises(TableError, match="a quotation mark that opens in line"):
+            read_labels(path, Columns())
+    elif all(cells[0].strip() for cells in table):
+        expected = [(name.strip(), sequence, label.strip(), split) for name, sequence, label, split in table]
+        assert rows(read_labels(path, Columns())) == expected
+    else:
+        with pytest.raises(TableError, match="no identifier"):
+            read_labels(path, Columns())
+
+
+@pytest.mark.promise(24)
+@settings(deadline=None, max_examples=80)
+@given(
+    noise=st.binary(max_size=60) | st.text('ab,;\t"\n\r\0>=é1', max_size=60).map(str.encode), has_header=st.booleans()
+)
+def test_no_bytes_of_a_table_end_in_a_traceback(tmp_path_factory, noise, has_header):
+    path = tmp_path_factory.getbasetemp() / "noise.csv"
+    path.write_bytes(b"sequence,target\n" * has_header + noise)
+
+    try:
+        assert read_labels(path, Columns()).proteins
+    except DataError as error:
+        assert str(error).startswith(str(path))
