@@ -21,11 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.analysis.attention import AttentionReader, Wanted
-from protembed.analysis.significance import MarkedValues, permutation_test
-from protembed.analysis.site_marks import SiteMarks
+from protembed.attention.maps import AttentionReader, Wanted
+from protembed.attention.significance import MarkedValues, permutation_test
+from protembed.attention.sites import Site, SiteMarks
 from protembed.data.alphabet import CLS, EOS, encode
-from protembed.data.annotations import Site
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record, read_fasta
 from protembed.model.catalog import find_model

@@ -31,7 +31,7 @@ _HOMES = {
     "check_embeddings": "protembed.embedding.check",
     "embed_fasta": "protembed.embedding.embed",
     "finetune_model": "protembed.finetuning.finetune",
-    "inspect_attention": "protembed.tasks.inspect_attention",
+    "inspect_attention": "protembed.attention.inspect_attention",
     "list_models": "protembed.model.catalog",
     "load_checkpoint": "protembed.model.checkpoint",
     "predict_fasta": "protembed.finetuning.predict",
@@ -74,6 +74,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from protembed.attention.inspect_attention import inspect_attention
     from protembed.config.common import ComputeConfig, ModelConfig, OptimizerConfig, ReaderConfig
     from protembed.config.embed import CheckConfig, EmbedConfig
     from protembed.config.finetune import FinetuneConfig, PredictConfig
@@ -90,7 +91,6 @@ if TYPE_CHECKING:
     from protembed.model.esm2 import Encoder
     from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
     from protembed.scoring.score import score_variants
-    from protembed.tasks.inspect_attention import inspect_attention
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.io.text import count, file_size
 
 if TYPE_CHECKING:
-    from protembed.tasks.inspect_attention import AttentionPlan, AttentionSummary
+    from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary
 
 
 @configured
@@ -22,7 +22,7 @@ def inspect_attention(
     show: ShowConfig,
 ) -> None:
     """Look into a model: attention maps, statistics of every head, contacts beside structures, annotated sites."""
-    from protembed.tasks.inspect_attention import inspect_attention as inspect
+    from protembed.attention.inspect_attention import inspect_attention as inspect
 
     display = Display(show)
     display.say_fetching(model)

@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
+from protembed.attention.tables import write_casp
 from protembed.data.fasta import Record, read_fasta
 from protembed.embedding.metadata import IDS, META, companion
-from protembed.report.attention import write_casp
 
 # One of each kind that hurt somebody: paths, markup, formulas, terminal codes, and directions of writing.
 HOSTILE = (

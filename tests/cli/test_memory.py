@@ -30,7 +30,7 @@ MEASURE = """
 import json, os, sys
 from pathlib import Path
 import protembed.inference.engine
-import protembed.tasks.inspect_attention, protembed.finetuning.predict, protembed.embedding.embed
+import protembed.attention.inspect_attention, protembed.finetuning.predict, protembed.embedding.embed
 import protembed.cli.app as program
 from protembed.pretraining.corpus import build_corpora
 protembed.inference.engine._TOKENS_PER_CHUNK = int(sys.argv[1])

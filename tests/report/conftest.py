@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from protembed.analysis.blocks import MOST_PIXELS, block_size, highest_of_blocks
-from protembed.report.attention_page import ShownProtein
+from protembed.attention.page import MOST_PIXELS, ShownProtein, block_size, highest_of_blocks
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.backend_bases import MouseEvent
 from matplotlib.figure import Figure
 
+from protembed.attention.report import draw_attention, draw_contacts, draw_heads
 from protembed.errors import OutputError
-from protembed.report.attention_figures import draw_attention, draw_contacts, draw_heads
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter, draw_training
 
 MAPS = np.random.default_rng(0).dirichlet(np.ones(12), size=(2, 3, 12)).astype(np.float32)
@@ -218,7 +218,7 @@ def test_contacts_and_heads_are_drawn_the_same_bytes_each_time(tmp_path, suffix)
 
 def test_heads_and_layers_and_residues_are_numbered_from_one(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("protembed.report.attention_figures.figure_file", lambda path, **size: kept_figure(drawn))
+    monkeypatch.setattr("protembed.attention.report.figure_file", lambda path, **size: kept_figure(drawn))
 
     draw_heads(tmp_path / "heads.png", {"entropy": np.arange(120.0).reshape(6, 20)})
     draw_contacts(tmp_path / "contacts.png", np.eye(30), np.eye(30, k=-7, dtype=bool), "x", first_residue=101)

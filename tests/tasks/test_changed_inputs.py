@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import protembed.io.reading
+from protembed.attention.inspect_attention import inspect_attention
 from protembed.config.common import ComputeConfig, ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.config.finetune import PredictConfig
@@ -20,7 +21,6 @@ from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
 from protembed.scoring.score import score_variants
-from protembed.tasks.inspect_attention import inspect_attention
 
 RECORDS = [f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n".encode() for number in range(8)]
 WHOLE = b"".join(RECORDS)

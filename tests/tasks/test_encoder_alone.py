@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from protembed.attention.inspect_attention import inspect_attention
 from protembed.config.common import ModelConfig
 from protembed.config.finetune import FinetuneConfig
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.finetuning.finetune import FinetuneOptions, finetune_model
 from protembed.model.checkpoint import load_checkpoint
-from protembed.tasks.inspect_attention import inspect_attention
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 
+from protembed.attention.inspect_attention import inspect_attention
 from protembed.config.common import ComputeConfig, ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.config.finetune import PredictConfig
@@ -15,7 +16,6 @@ from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
 from protembed.scoring.score import score_variants
-from protembed.tasks.inspect_attention import inspect_attention
 
 PROTEINS = "".join(f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n" for number in range(8))
 

@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from protembed.attention.contact_predictors import (
+    Combination,
+    cross_fitted,
+    fit_contact_head,
+    fit_top_heads,
+    top_heads,
+)
+from protembed.attention.contacts import at, head_features, head_precisions, pairs_of, precision
+from protembed.model.heads import ContactHead
+
+NUM_HEADS = 8
+
+
+def make_protein(rng, num_residues=50, informative=(), rate=0.1):
+    """Draw contacts, and maps of which the informative ones give them away, the first one best."""
+    drawn = np.triu(rng.random((num_residues, num_residues)) < rate)
+    is_contact = drawn | drawn.T
+    maps = rng.random((NUM_HEADS, num_residues, num_residues))
+    for place, head in enumerate(informative):
+        maps[head] += is_contact * (1.0 - 0.3 * place)
+    pairs = pairs_of(is_contact, np.ones_like(is_contact), "A" * num_residues)
+    return at(pairs, head_features(maps / maps.sum(-1, keepdims=True))), pairs
+
+
+def make_proteins(seed, num_proteins=6, **options):
+    rng = np.random.default_rng(seed)
+    return tuple(zip(*(make_protein(rng, **options) for _ in range(num_proteins)), strict=True))
+
+
+# The mean of the top heads
+
+
+def test_heads_are_chosen_by_their_long_range_precision():
+    features, proteins = make_proteins(0, informative=(5, 2))
+
+    chosen = top_heads(features, proteins, num_heads=NUM_HEADS)
+    means = np.mean([head_precisions(*pair, "long", 1.0) for pair in zip(features, proteins, strict=True)], axis=0)
+
+    assert chosen.tolist()[:2] == [5, 2]
+    assert (np.diff(means[chosen]) <= 0).all()
+
+
+def test_the_number_of_heads_is_the_most_precise_on_the_training_proteins():
+    # Two heads that know the same with independent noise: together they know more, and any third one knows nothing.
+    features, proteins = make_proteins(0, informative=(5, 2))
+
+    by_number = {
+        number: np.mean(
+            [
+                precision(one[top_heads(features, proteins, number)].mean(0), pairs, "long", 1.0)
+                for one, pairs in zip(features, proteins, strict=True)
+            ]
+        )
+        for number in range(1, NUM_HEADS + 1)
+    }
+
+    assert len(top_heads(features, proteins)) == max(by_number, key=by_number.get) == 2
+
+
+def test_the_score_of_the_top_heads_is_their_mean():
+    features, proteins = make_proteins(0, informative=(5, 2))
+
+    scores = fit_top_heads(features, proteins, num_heads=2).logits(features[0])
+
+    np.testing.assert_allclose(scores, features[0][[5, 2]].mean(0), atol=1e-7)
+
+
+def test_proteins_without_long_range_pairs_cannot_choose_heads():
+    features, proteins = make_proteins(0, num_residues=20)
+
+    with pytest.raises(ValueError, match="long-range"):
+        top_heads(features, proteins)
+
+
+# The fitted head
+
+
+def test_the_fitted_weights_are_those_of_a_hugging_face_contact_head():
+    rng = np.random.default_rng(0)
+    features, proteins = make_proteins(1, informative=(5, 2))
+    fitted = fit_contact_head(features, proteins)
+    head = ContactHead(NUM_HEADS)
+    head.weight += torch.from_numpy(fitted.weight)
+    head.bias += fitted.bias
+    maps = rng.dirichlet(np.ones(50), size=(2, NUM_HEADS // 2, 50)).astype(np.float32)
+
+    probabilities = fitted.probabilities(head_features(maps.reshape(NUM_HEADS, 50, 50)))
+
+    assert np.ptp(probabilities) > 0.05
+    np.testing.assert_allclose(probabilities, head(torch.from_numpy(maps)).numpy(), atol=1e-5)
+
+
+def test_the_fit_is_the_minimum_of_the_penalised_loss_of_rao():
+    features, proteins = make_proteins(1, informative=(5, 2))
+    inputs, truth = np.concatenate(features, axis=1), np.concatenate([pairs.is_contact for pairs in proteins])
+    fitted = fit_contact_head(features, proteins)
+
+    def loss(weight, bias):
+        logits = weight @ inputs + bias
+        return np.abs(weight).sum() + 0.15 * np.logaddexp(0, np.where(truth, -logits, logits)).sum()
+
+    best = loss(fitted.weight, fitted.bias)
+    assert set(np.argsort(fitted.weight)[-2:]) == {5, 2}
+    assert loss(np.zeros(NUM_HEADS), np.log(truth.mean() / (1 - truth.mean()))) > best + 10
+    for head in range(NUM_HEADS):
+        for step in (-3.0, 3.0):
+            moved = fitted.weight + step * (np.arange(NUM_HEADS) == head)
+            assert loss(moved, fitted.bias) > best
+
+
+def test_probabilities_of_the_fitted_head_are_as_often_right_as_they_say():
+    features, proteins = make_proteins(1, informative=(5, 2))
+
+    fitted = fit_contact_head(features, proteins)
+    probabilities = np.concatenate([fitted.probabilities(one) for one in features])
+
+    assert probabilities.mean() == pytest.approx(np.mean(np.concatenate([p.is_contact for p in proteins])), rel=0.02)
+
+
+# Cross-fitting
+
+
+@pytest.mark.parametrize("fit", [fit_contact_head, fit_top_heads])
+def test_what_is_right_in_all_proteins_is_found_in_those_held_out(fit):
+    features, proteins = make_proteins(0, informative=(5,))
+
+    scores = cross_fitted(fit, features, proteins, num_folds=3)
+
+    assert all(precision(*pair, "long", 0.2) > 0.8 for pair in zip(scores, proteins, strict=True))
+
+
+@pytest.mark.parametrize("fit", [fit_contact_head, fit_top_heads])
+def test_what_is_right_in_one_protein_only_does_not_help_that_protein(fit):
+    features, proteins = make_proteins(0, informative=(5,))
+    # In all proteins but the first, the head is as wrong as it is right in the first.
+    features = [features[0], *(np.where(np.arange(NUM_HEADS)[:, None] == 5, -one, one) for one in features[1:])]
+
+    held_out = cross_fitted(fit, features, proteins)[0]
+    with_itself = fit(features[:1] * 6, proteins[:1] * 6).logits(features[0])
+
+    assert precision(with_itself, proteins[0], "long", 0.2) > 0.8
+    assert precision(held_out, proteins[0], "long", 0.2) < 0.3
+
+
+@pytest.mark.parametrize("fit", [fit_contact_head, fit_top_heads])
+def test_the_score_of_a_protein_does_not_depend_on_its_own_contacts(fit):
+    features, proteins = make_proteins(0, informative=(5, 2))
+    changed = [replace(proteins[0], is_contact=~proteins[0].is_contact), *proteins[1:]]
+
+    before, after = cross_fitted(fit, features, proteins), cross_fitted(fit, features, changed)
+
+    np.testing.assert_array_equal(before[0], after[0])
+    assert any(not np.array_equal(*pair) for pair in zip(before[1:], after[1:], strict=True))
+
+
+def test_each_protein_is_held_out_once_and_no_predictor_sees_it():
+    features, proteins = make_proteins(0, num_proteins=7)
+    seen = []
+
+    def fit(some_features, some_proteins):
+        seen.append([next(n for n, own in enumerate(proteins) if own is one) for one in some_proteins])
+        assert all(one is features[number] for one, number in zip(some_features, seen[-1], strict=True))
+        # The score tells which predictor made it.
+        return Combination(weight=np.zeros(NUM_HEADS), bias=float(len(seen) - 1))
+
+    scores = cross_fitted(fit, features, proteins, num_folds=3)
+
+    assert len(seen) == 3
+    assert sorted(len(training) for training in seen) == [4, 5, 5]
+    assert all(number not in seen[int(one[0])] for number, one in enumerate(scores))
+
+
+def test_with_fewer_proteins_than_folds_each_is_held_out_alone():
+    features, proteins = make_proteins(0, num_proteins=2, informative=(5,))
+
+    scores = cross_fitted(fit_top_heads, features, proteins)
+
+    assert [one.shape for one in scores] == [pairs.first.shape for pairs in proteins]
+    with pytest.raises(ValueError, match="n_splits"):
+        cross_fitted(fit_top_heads, features[:1], proteins[:1])

@@ -1,0 +1,408 @@
+"""The page in a real browser, from disk: Debian's chromium and chromium-driver, with selenium."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from protembed.attention.maps import ALL_STATISTICS
+from protembed.attention.page import AttentionPage, Table
+from protembed.attention.tables import page_tables, spell_column
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="there is no chromium with its driver"
+)
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'\u202e"
+SHOWN = "</script><img src=x onerror=alert(1)>\"'\\u202e"
+STATISTICS = {
+    "entropy (nats)": np.array([[1.0, 2.0, 3.0], [4.0, 5.5, np.nan]]),
+    "mean distance (residues)": np.array([[9.0, 8.0, 7.0], [6.0, 5.0, 4.0]]),
+}
+TABLE = Table(
+    title="Heads by precision",
+    header=["head", "protein", "precision"],
+    rows=[["2.10", HOSTILE, 0.5], ["2.9", "P1", 1e-5], ["1.1", "P2", None], ["1.2", "P3", 12]],
+)
+SECONDS = 10
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory, make_shown, make_contacts):
+    page = AttentionPage([1, 2], [1, 2, 3])
+    page.add(make_shown(id="P12345", sites={"binding": [12, 33]}, **make_contacts()))
+    page.add(make_shown(id=HOSTILE, num_residues=30, first_residue=101, seed=1))
+    page.add(make_shown(id="long", num_residues=200, seed=2))
+    page.add(make_shown(id="known", seed=3, truth=make_contacts()["truth"]))
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page.render(STATISTICS, [TABLE], "1.2.3"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    # A window in which each picture is seen as a whole: places are counted from the middle of what is seen of it.
+    # Containers have neither the sandbox's rights nor much shared memory.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,2400"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options, service) as browser:
+        yield browser
+
+
+# What is said of each pair of a map.
+READ_ALL = """
+const place = arguments[0];
+const { peak, levels, pixels } = data.proteins[0].maps[place], top = levels - 1;
+return unpack(pixels).then((steps) => {
+  const value = (step) => peak * (clamp(step, 0, top) / top) ** 2;
+  return Array.from(steps, (step) => `: ${between(value(step - 0.5), value(step + 0.5))}`);
+});
+"""
+
+
+def interval(text):
+    """Both ends of what is read out."""
+    words = text.split(": ")[1]
+    low, high = ("0", words.removeprefix("below ")) if words.startswith("below ") else words.split("–")
+    return float(low), float(high)
+
+
+class Page:
+    """The page as a reader uses it."""
+
+    def __init__(self, browser, downloads):
+        self.browser, self.downloads = browser, downloads
+
+    def get(self, id):
+        return self.browser.find_element("id", id)
+
+    def text(self, id):
+        return self.get(id).text
+
+    def title(self, figure="map"):
+        return self.get(f"{figure}-canvas").get_attribute("aria-label")
+
+    def choose(self, id, text):
+        from selenium.webdriver.support.select import Select
+
+        Select(self.get(id)).select_by_visible_text(text)
+
+    def chosen(self):
+        return [self.get(id).get_attribute("value") for id in ("protein", "layer", "head")]
+
+    def head(self, layer, head):
+        return self.get("grid").find_elements("css selector", f"tbody tr:nth-child({layer}) td")[head - 1]
+
+    def press(self, *keys):
+        webdriver.ActionChains(self.browser).send_keys(*keys).perform()
+
+    def mouse(self, row, column, num_cells, figure="map"):
+        """Where a cell is from the middle of the picture, in pixels of the screen."""
+        canvas = self.get(f"{figure}-canvas")
+        scale = canvas.rect["width"] / 704
+        places = (66 + 540 * (column + 0.5) / num_cells - 704 / 2, 30 + 540 * (row + 0.5) / num_cells - 624 / 2)
+        return canvas, *(round(scale * place) for place in places)
+
+    def hover(self, *place, **figure):
+        actions = webdriver.ActionChains(self.browser, duration=0)
+        actions.move_to_element_with_offset(*self.mouse(*place, **figure)).perform()
+
+    def drag(self, start, end, num_cells):
+        actions = webdriver.ActionChains(self.browser, duration=50)
+        actions.move_to_element_with_offset(*self.mouse(*start, num_cells)).click_and_hold()
+        actions.move_to_element_with_offset(*self.mouse(*end, num_cells)).release().perform()
+
+    def until(self, is_so):
+        end = time.monotonic() + SECONDS
+        while not is_so():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def download(self, id, name):
+        self.get(id).click()
+        file = self.downloads / name
+        self.until(lambda: file.exists() and file.stat().st_size > 0)
+        return file.read_bytes()
+
+
+@pytest.fixture
+def page(browser, path, tmp_path):
+    """The page just opened; in the end it must not have complained, nor shown an alert."""
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.get(path.as_uri())
+    page = Page(browser, tmp_path)
+    page.until(lambda: page.title() == "P12345: layer 1, head 1")
+    yield page
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+
+
+def test_protein_layer_and_head_are_chosen_from_lists(page):
+    page.choose("layer", "2")
+    page.choose("head", "3")
+    page.until(lambda: page.title() == "P12345: layer 2, head 3")
+    page.choose("protein", "long")
+    page.until(lambda: page.title() == "long: layer 2, head 3")
+
+    assert page.text("about-title") == "Layer 2, head 3"
+    assert page.text("about").split("\n") == ["entropy (nats)", "undefined", "mean distance (residues)", "4"]
+    assert page.head(2, 3).get_attribute("aria-selected") == "true"
+
+
+@pytest.mark.promise(17)
+def test_a_hostile_identifier_is_text(page):
+    page.choose("protein", SHOWN)
+
+    page.until(lambda: page.title() == f"{SHOWN}: layer 1, head 1")
+    assert page.browser.find_element("css selector", ".sorts td:nth-child(2)").text == SHOWN
+
+
+def test_a_click_on_the_grid_shows_the_head(page):
+    page.head(2, 2).click()
+
+    page.until(lambda: page.title() == "P12345: layer 2, head 2")
+    assert page.chosen() == ["0", "1", "1"]
+    assert page.text("grid-head") == "layer 2, head 2: entropy (nats) 5.5"
+
+
+def test_arrow_keys_move_over_the_grid_and_enter_shows_the_head(page):
+    from selenium.webdriver.common.keys import Keys
+
+    page.get("grid-svg").send_keys(Keys.TAB)
+    assert page.browser.switch_to.active_element == page.head(1, 1)
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_LEFT)
+    assert page.chosen() == ["0", "0", "0"]
+    assert page.browser.switch_to.active_element == page.head(2, 2)
+    assert page.head(2, 2).value_of_css_property("outline-style") == "solid"
+    page.press(Keys.ENTER)
+
+    page.until(lambda: page.title() == "P12345: layer 2, head 2")
+    assert page.browser.switch_to.active_element == page.head(2, 2)
+
+
+def test_the_grid_is_coloured_by_any_statistic(page):
+    def colours():
+        return [page.head(layer, head).value_of_css_property("background-color") for layer, head in ((1, 1), (2, 3))]
+
+    lowest, undefined = colours()
+    assert (page.text("low"), page.text("high")) == ("1", "5.5")
+    page.choose("statistic", "mean distance (residues)")
+
+    assert (page.text("low"), page.text("high")) == ("4", "9")
+    assert colours()[1] == lowest
+    assert undefined == "rgba(228, 228, 231, 1)"
+
+
+def test_statistics_and_columns_have_names_and_units_that_a_reader_knows(browser, make_shown, tmp_path):
+    means = np.random.default_rng(0).random((len(ALL_STATISTICS), 2, 3))
+    page = AttentionPage([1, 2], [1, 2, 3])
+    page.add(make_shown())
+    statistics = dict(zip(map(spell_column, ALL_STATISTICS), means, strict=True))
+    (tmp_path / "report.html").write_text(page.render(statistics, page_tables(means, None, {}), "1"), encoding="utf-8")
+    browser.get((tmp_path / "report.html").as_uri())
+
+    def texts(selector):
+        return [element.text for element in browser.find_elements("css selector", selector)]
+
+    names = ["entropy (nats)", "mean distance (residues)", "share on the residue itself", "share on its two neighbours"]
+    names += ["share on <cls>", "share on <eos>", "share on Leu (L)"]
+    assert texts("#statistic option")[:7] == names
+    assert texts("#about dt")[:7] == names
+    assert texts(".sorts th")[:9] == ["layer", "head", *names]
+    assert not any("_" in text for text in texts("#statistic option, #about dt, .sorts th, .note"))
+
+
+def test_pointing_at_a_pair_names_it_with_its_weight(page, make_shown):
+    shown = make_shown()
+    page.hover(11, 33, 40)
+    faint = page.text("map-pair")
+    page.hover(12, 12, 40)
+
+    name = f"{shown.sequence[12]}13 (binding)"
+    assert faint.startswith(f"{shown.sequence[11]}12 → {shown.sequence[33]}34 (binding): ")
+    assert page.text("map-pair").startswith(f"{name} → {name}: 0.")
+    low, high = interval(page.text("map-pair"))
+    assert low <= shown.maps[0, 0, 12, 12] <= high < 1.15 * low
+
+
+def test_each_pair_reads_an_interval_that_holds_its_value(page, make_shown):
+    spans = page.browser.execute_script(READ_ALL, 5)
+
+    values = make_shown().maps[1, 2].ravel()
+    assert len(spans) == len(values)
+    for text, value in zip(spans, values.tolist(), strict=True):
+        low, high = interval(text)
+        assert low <= value <= high
+
+
+def test_labelled_residues_are_marked_and_named(page):
+    assert page.text("map-sites").startswith("Green marks at the edges: binding (")
+    page.choose("protein", "long")
+    page.until(lambda: page.title().startswith("long"))
+    assert page.text("map-sites") == ""
+
+
+def test_without_a_prediction_none_is_drawn(page):
+    page.choose("protein", "known")
+    page.until(lambda: page.title("contacts") == "known: contacts in the structure")
+
+    assert page.get("contacts-unpredicted").is_displayed()
+    svg = page.download("contacts-svg", "known_contacts.svg")
+    assert b">structure<" in svg
+    assert b">predicted<" not in svg
+    page.choose("protein", "P12345")
+    page.until(lambda: page.title("contacts") == "P12345: contacts")
+    assert not page.get("contacts-unpredicted").is_displayed()
+
+
+def test_numbers_begin_where_the_region_begins(page):
+    page.choose("protein", SHOWN)
+    page.until(lambda: page.title().startswith(SHOWN))
+    page.hover(0, 29, 30)
+
+    assert "101 → " in page.text("map-pair")
+    assert "130: " in page.text("map-pair")
+
+
+def test_blocks_of_a_long_protein_are_named_by_their_ends(page, make_shown):
+    page.choose("protein", "long")
+    page.until(lambda: page.title().startswith("long"))
+    page.hover(0, 99, 100)
+
+    letters = make_shown(num_residues=200, seed=2).sequence
+    assert page.text("map-pair").startswith(f"{letters[0]}1–{letters[1]}2 → {letters[198]}199–{letters[199]}200: ")
+    assert page.text("map-pair").endswith(", the highest of the block")
+    assert (
+        page.text("map-caption")
+        == f"Rows {letters[0]}1 to {letters[199]}200, columns {letters[0]}1 to {letters[199]}200."
+    )
+
+
+def test_the_page_says_what_a_cell_of_a_long_protein_is(page):
+    assert page.text("map-blocks") == ""
+    page.choose("protein", "long")
+    page.until(lambda: page.title().startswith("long"))
+
+    said = "Of the 200 residues each cell shows a block of 2 × 2 residues, by the highest value in it."
+    assert page.text("map-blocks") == said
+    page.choose("protein", "P12345")
+    page.until(lambda: page.title().startswith("P12345") and page.text("map-blocks") == "")
+
+
+def test_a_drag_zooms_and_a_double_click_shows_all(page, make_shown):
+    letters, whole = make_shown().sequence, page.text("map-caption")
+    page.drag((10, 20), (19, 29), 40)
+
+    columns = f"{letters[20]}21 to {letters[29]}30"
+    assert page.text("map-caption") == f"Rows {letters[10]}11 to {letters[19]}20, columns {columns}."
+    page.hover(0, 9, 10)
+    assert page.text("map-pair").startswith(f"{letters[10]}11 → {letters[29]}30: ")
+    page.choose("head", "2")  # the next head is seen at the same place
+    page.until(lambda: page.title() == "P12345: layer 1, head 2")
+    assert columns in page.text("map-caption")
+    webdriver.ActionChains(page.browser).double_click(page.get("map-canvas")).perform()
+    assert page.text("map-caption") == whole
+
+
+def test_buttons_zoom_and_show_all(page):
+    whole, before = page.text("map-caption"), page.get("map-canvas").screenshot_as_png
+    page.get("map-in").click()
+    once = page.text("map-caption")
+    page.get("map-in").click()
+
+    assert len({whole, once, page.text("map-caption")}) == 3
+    assert page.get("map-canvas").screenshot_as_png != before
+    page.get("map-out").click()
+    assert page.text("map-caption") == once
+    page.get("map-whole").click()
+    assert page.text("map-caption") == whole
+
+
+def test_the_keyboard_moves_zooms_and_shows_all(page, make_shown):
+    from selenium.webdriver.common.keys import Keys
+
+    letters, whole = make_shown().sequence, page.text("map-caption")
+    page.get("map-canvas").send_keys(Keys.ARROW_UP)
+    assert page.text("map-pair").startswith(f"{letters[19]}20 → {letters[20]}21: ")
+    page.press("++")
+    assert page.text("map-caption") != whole
+    page.get("map-canvas").send_keys(Keys.SHIFT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN)  # out of what was seen
+    assert page.text("map-pair").startswith(f"{letters[29]}30 → {letters[30]}31: ")
+    assert f"{letters[30]}31." in page.text("map-caption")
+    page.press("-")
+    page.press("0")
+    assert page.text("map-caption") == whole
+
+
+def test_contacts_are_told_by_prediction_and_structure_from_either_triangle(page, make_contacts):
+    row, column = np.argwhere(np.triu(make_contacts()["truth"]))[0]
+    page.browser.execute_script("arguments[0].scrollIntoView()", page.get("contacts"))
+    texts = []
+    for place in ((row, column), (column, row)):
+        page.hover(*place, 40, figure="contacts")
+        texts.append(page.text("contacts-pair"))
+
+    assert texts[0] == texts[1]
+    assert texts[0].endswith(", in contact in the structure")
+    assert f"{row + 1} – " in texts[0]
+    low, high = interval(texts[0].split(",")[0].replace("predicted ", ""))
+    assert low <= make_contacts()["contacts"][row, column] <= high
+    page.choose("protein", "long")  # of which none are known
+    page.until(lambda: not page.get("contacts").is_displayed())
+    page.choose("protein", "P12345")
+    page.until(lambda: page.get("contacts").is_displayed())
+
+
+@pytest.mark.parametrize("how", ["click", "enter"])
+def test_tables_sort_both_ways_and_leave_what_is_missing_last(page, how):
+    from selenium.webdriver.common.keys import Keys
+
+    headers = page.browser.find_elements("css selector", ".sorts th")
+
+    def sort(column):
+        button = headers[column].find_element("tag name", "button")
+        page.browser.execute_script("arguments[0].focus()", button)
+        button.click() if how == "click" else button.send_keys(Keys.ENTER)
+        cells = page.browser.find_elements("css selector", f".sorts td:nth-child({column + 1})")
+        return headers[column].get_attribute("aria-sort"), [cell.text for cell in cells]
+
+    assert sort(2) == ("ascending", ["1e-05", "0.5", "12", ""])
+    assert sort(2) == ("descending", ["12", "0.5", "1e-05", ""])
+    assert sort(0) == ("ascending", ["1.1", "1.2", "2.9", "2.10"])
+    assert headers[2].get_attribute("aria-sort") == "none"
+
+
+@pytest.mark.parametrize(
+    ("figure", "name", "words"),
+    [
+        ("map", "P12345_layer_1_head_1", ["P12345: layer 1, head 1", "residue that it attends to"]),
+        ("contacts", "P12345_contacts", ["P12345: contacts", "structure"]),
+        ("grid", "heads_by_entropy", ["entropy (nats)", "5.5"]),
+    ],
+)
+def test_figures_download_as_png_and_svg(page, figure, name, words):
+    from xml.etree import ElementTree
+
+    png, svg = page.download(f"{figure}-png", f"{name}.png"), page.download(f"{figure}-svg", f"{name}.svg")
+
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert svg.startswith(b'<svg xmlns="http://www.w3.org/2000/svg"')
+    texts = [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert set(words) <= set(texts)
+    assert (b"data:image/png;base64," in svg) == (figure != "grid")
+
+
+@pytest.mark.promise(17)
+def test_a_figure_of_a_hostile_identifier_is_a_file_of_a_harmless_name(page):
+    page.choose("protein", SHOWN)
+    page.until(lambda: page.title().startswith(SHOWN))
+
+    svg = page.download("map-svg", "_script_img_src_x_onerror_alert_1_u202e_layer_1_head_1.svg")
+    assert b"<img" not in svg
+    assert b"&lt;img src=x" in svg

@@ -1,0 +1,368 @@
+from dataclasses import replace
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+from scipy.stats import kstest, mannwhitneyu, norm
+from sklearn.metrics import roc_auc_score
+
+from protembed.attention.contacts import at, head_features, pairs_of
+from protembed.attention.significance import MarkedValues, permutation_test, separation_strata
+from protembed.data.alphabet import AMINO_ACIDS
+
+
+def marked(values, is_marked, strata=None):
+    values = np.atleast_2d(np.array(values, float))
+    strata = np.zeros(values.shape[1], int) if strata is None else np.array(strata)
+    return MarkedValues(values=values, is_marked=np.array(is_marked, bool), strata=strata)
+
+
+def make_chain(rng, num_residues, num_heads=12, planted=None):
+    """Draw contacts that become rarer with separation, and maps that fade with it; one may give the contacts away."""
+    places = np.arange(num_residues)
+    distance = np.abs(places[:, None] - places)
+    drawn = np.triu(rng.random(distance.shape) < 2 / np.maximum(distance, 6))
+    is_contact = drawn | drawn.T
+    maps = rng.exponential(size=(num_heads, *distance.shape)) / (1 + distance)
+    if planted is not None:
+        maps[planted] += is_contact * maps[planted].mean()
+    maps /= maps.sum(-1, keepdims=True)
+    pairs = pairs_of(is_contact, np.ones_like(is_contact), "".join(rng.choice(list(AMINO_ACIDS), num_residues)))
+    return pairs.marked(at(pairs, head_features(maps)))
+
+
+def redrawn(rng, protein):
+    """Redraw within the strata which values are marked."""
+    is_marked = protein.is_marked.copy()
+    for stratum in np.unique(protein.strata):
+        inside = protein.strata == stratum
+        is_marked[inside] = rng.permutation(is_marked[inside])
+    return replace(protein, is_marked=is_marked)
+
+
+# Strata
+
+
+def test_each_separation_below_24_is_a_stratum_and_wider_ones_follow_without_gap():
+    strata = separation_strata(np.arange(6, 1001))
+
+    assert strata[: 24 - 6].tolist() == list(range(6, 24))
+    assert set(np.diff(strata)) == {0, 1}
+    widths = np.bincount(strata)[24:-1]
+    starts = 24 + widths.cumsum() - widths
+    assert widths[0] == 3
+    assert (np.abs(widths - 0.1225 * starts) < 1.2).all()
+
+
+def test_every_stratum_of_a_protein_but_the_farthest_has_as_many_pairs_as_one_separation():
+    pairs = pairs_of(np.zeros((200, 200), bool), np.ones((200, 200), bool), 200 * "A")
+
+    sizes = np.bincount(separation_strata(pairs.separation))[6:]
+
+    assert len(sizes) < 40
+    assert min(sizes[:-2]) > 100
+
+
+# The statistic
+
+
+def test_the_p_value_agrees_with_all_permutations_of_a_small_example():
+    values, is_marked = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0]), np.array([1, 0, 1, 0, 0, 1, 0], bool)
+
+    result = permutation_test([marked(values, is_marked)], num_permutations=20_000)
+
+    sums = [values.argsort().argsort()[list(chosen)].sum() for chosen in combinations(range(7), 3)]
+    observed = values.argsort().argsort()[is_marked].sum()
+    # The two equal values are unmarked, and the least: their mean rank changes sums, but not which reach the observed.
+    exact = np.mean(np.array(sums) >= observed)
+    assert result.p_values[0] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 20_000))
+
+
+def test_strata_and_proteins_are_permuted_each_by_itself():
+    # Two equal proteins, each with four values of which two are marked and three of which one is.
+    protein = marked([3, 1, 4, 2, 7, 6, 5], [1, 0, 1, 0, 1, 0, 0], [8, 8, 8, 8, 9, 9, 9])
+    of_four = [sum(ranks) / 5 for ranks in combinations([1, 2, 3, 4], 2)]
+    of_one = [four + rank / 4 for four, rank in product(of_four, [1, 2, 3])]
+    observed = 2 * ((3 + 4) / 5 + 3 / 4)
+
+    for least, values in [(observed, protein.values), (2 * ((1 + 3) / 5 + 3 / 4), [[3, 4, 1, 2, 7, 6, 5]])]:
+        twice = [replace(protein, values=np.array(values))] * 2
+        exact = np.mean([first + second >= least - 1e-9 for first, second in product(of_one, repeat=2)])
+
+        p_value = permutation_test(twice, num_permutations=20_000).p_values[0]
+
+        assert p_value == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 20_000))
+
+
+def test_heads_of_equal_p_value_are_ranked_by_their_deviation():
+    values = np.arange(200.0)
+    is_marked = values >= 150
+    weaker = np.where(values % 10 == 0, -values, values)
+
+    result = permutation_test([marked([weaker, values, -values], is_marked)], num_permutations=99)
+
+    assert result.p_values[0] == result.p_values[1]
+    assert result.ranking().tolist() == [1, 0, 2]
+
+
+def test_the_effect_is_the_area_under_the_roc_curve_where_there_is_one_stratum():
+    rng = np.random.default_rng(0)
+    values, is_marked = rng.integers(0, 20, 200), rng.random(200) < 0.2
+
+    result = permutation_test([marked(values, is_marked)], num_permutations=10)
+
+    assert result.effects[0] == pytest.approx(roc_auc_score(is_marked, values), abs=1e-6)
+
+
+def test_the_deviation_is_that_of_the_rank_sum_test_where_there_is_one_stratum():
+    rng = np.random.default_rng(0)
+    values, is_marked = rng.integers(0, 20, 200), rng.random(200) < 0.2
+
+    result = permutation_test([marked(values, is_marked)], num_permutations=10)
+
+    expected = mannwhitneyu(
+        values[is_marked], values[~is_marked], alternative="greater", use_continuity=False, method="asymptotic"
+    )
+    assert norm.sf(result.deviations[0]) == pytest.approx(expected.pvalue, rel=1e-4)
+
+
+def test_the_deviation_is_measured_on_the_null_of_the_same_strata():
+    rng = np.random.default_rng(0)
+    protein = marked(rng.random(60), rng.random(60) < 0.3, np.repeat([0, 1, 2], [10, 20, 30]))
+
+    deviations = np.array(
+        [permutation_test([redrawn(rng, protein)], num_permutations=1).deviations[0] for _ in range(2000)]
+    )
+
+    assert deviations.mean() == pytest.approx(0, abs=4 / np.sqrt(2000))
+    assert deviations.std() == pytest.approx(1, abs=0.07)
+
+
+def test_a_difference_between_strata_alone_is_no_finding():
+    # Near pairs are both stronger and more often in contact; within a stratum nothing is related.
+    rng = np.random.default_rng(0)
+    strata = np.repeat([0, 1], 300)
+    values, is_marked = rng.random(600) + (strata == 0), rng.random(600) < np.where(strata == 0, 0.5, 0.05)
+
+    within, without = (
+        permutation_test([marked(values, is_marked, chosen)], num_permutations=999).p_values[0]
+        for chosen in (strata, np.zeros(600, int))
+    )
+
+    assert without == 1 / 1000
+    assert within > 0.05
+
+
+def test_a_difference_between_proteins_alone_is_no_finding():
+    rng = np.random.default_rng(0)
+    proteins = [marked(rng.random(300) + shift, rng.random(300) < rate) for shift, rate in [(5, 0.5), (0, 0.05)]]
+
+    assert permutation_test(proteins, num_permutations=999).p_values[0] > 0.05
+
+
+def test_one_huge_value_does_not_make_a_head():
+    rng = np.random.default_rng(0)
+    values, is_marked = rng.random(300), rng.random(300) < 0.2
+    values[np.flatnonzero(is_marked)[0]] = 1e6
+
+    result = permutation_test([marked(values, is_marked)], num_permutations=999)
+
+    assert result.p_values[0] > 0.05
+
+
+def test_the_scale_of_a_head_does_not_matter():
+    rng = np.random.default_rng(0)
+    values, is_marked = rng.random(200), rng.random(200) < 0.2
+
+    result = permutation_test([marked([values, 1000 * values - 7, values**3], is_marked)], num_permutations=999)
+
+    assert len(set(result.p_values)) == len(set(result.effects)) == 1
+    assert 1 / 1000 < result.p_values[0] < 1
+
+
+def test_a_head_that_gives_every_pair_the_same_is_never_significant():
+    result = permutation_test([marked(np.ones(50), np.arange(50) < 10)], num_permutations=99)
+
+    assert (result.p_values[0], result.effects[0], result.deviations[0]) == (1, 0.5, 0)
+
+
+def test_nan_is_never_significant():
+    values = np.arange(50.0)
+    values[3] = np.nan
+
+    assert permutation_test([marked(values, np.arange(50) > 40)], num_permutations=99).p_values[0] == 1
+
+
+def test_where_nothing_can_be_compared_nothing_is_found():
+    result = permutation_test(
+        [marked(np.arange(5.0), [True] * 5), marked(np.arange(4.0), [1, 1, 0, 0], [7, 7, 9, 9])], num_permutations=99
+    )
+
+    assert result.p_values[0] == 1
+    assert np.isnan(result.effects[0])
+    assert result.num_proteins == 0
+
+
+def test_p_values_are_never_zero_and_are_one_sided():
+    values = np.arange(100.0)
+
+    best, worst = permutation_test([marked([values, -values], values > 80)], num_permutations=999).p_values
+
+    assert best == 1 / 1000
+    assert worst == 1
+
+
+def test_false_discoveries_are_controlled_over_heads():
+    rng = np.random.default_rng(0)
+    result = permutation_test([marked(rng.random((12, 200)), rng.random(200) < 0.2)], num_permutations=999)
+
+    ordered = np.sort(result.p_values)
+    by_hand = [min(ordered[place:] * 12 / np.arange(place + 1, 13)) for place in range(12)]
+    assert np.sort(result.q_values) == pytest.approx(np.minimum(by_hand, 1))
+
+
+def test_the_same_seed_gives_the_same_and_another_one_other_permutations():
+    rng = np.random.default_rng(0)
+    protein = marked(rng.random((3, 200)), rng.random(200) < 0.2)
+
+    first, again, other = (
+        permutation_test([protein], num_permutations=500, seed=seed).p_values.tolist() for seed in (1, 1, 2)
+    )
+
+    assert first == again != other
+
+
+def test_permutations_done_in_parts_are_like_those_done_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    protein = marked(rng.random((3, 200)), rng.random(200) < 0.2, rng.integers(0, 3, 200))
+    at_once = permutation_test([protein], num_permutations=2000).p_values
+
+    monkeypatch.setattr("protembed.attention.significance._AT_ONCE", 200 * 7)
+    in_parts = permutation_test([protein], num_permutations=2000).p_values
+
+    assert in_parts.tolist() == pytest.approx(at_once.tolist(), abs=4 * 0.5 * np.sqrt(2 / 2000))
+
+
+def test_proteins_in_which_the_effect_is_there_are_counted():
+    values = np.arange(20.0)
+    proteins = [marked([values, -values], values > 15), marked([values, values], values > 15)]
+
+    result = permutation_test(iter(proteins), num_permutations=99)
+
+    assert result.num_above.tolist() == [2, 1]
+    assert result.num_proteins == 2
+
+
+def test_without_proteins_there_is_nothing_to_test():
+    with pytest.raises(ValueError, match="at least one"):
+        permutation_test([])
+
+
+# Contacts and sites
+
+
+def test_a_head_that_attends_to_contacts_is_ranked_first_and_survives():
+    rng = np.random.default_rng(0)
+    proteins = [make_chain(rng, 50, planted=7) for _ in range(4)]
+
+    result = permutation_test(proteins, num_permutations=1000)
+
+    assert result.ranking()[0] == 7
+    assert result.q_values[7] < 0.05
+    assert result.effects[7] > 0.6 > np.delete(result.effects, 7).max()
+
+
+def make_contacts_of_acids(rng, num_residues=60):
+    """Pairs of which those of two acids are often in contact, whatever a head says."""
+    sequence = "".join(rng.choice(list("DEKLVAGS"), num_residues))
+    is_acid = np.isin(list(sequence), ["D", "E"])
+    drawn = np.triu(rng.random((num_residues, num_residues)) < np.where(is_acid[:, None] & is_acid, 0.3, 0.03))
+    return pairs_of(drawn | drawn.T, np.ones_like(drawn), sequence), is_acid
+
+
+def test_a_head_that_sees_amino_acids_alone_does_not_follow_contacts_of_such():
+    rng = np.random.default_rng(0)
+    within, among_all = [], []
+    for _ in range(4):
+        pairs, is_acid = make_contacts_of_acids(rng)
+        noise = 0.1 * rng.random((6, len(pairs.first)))
+        marked = pairs.marked(noise + is_acid[pairs.first] + is_acid[pairs.second])
+        within.append(marked)
+        among_all.append(replace(marked, kinds=None, moved=None))
+
+    assert (permutation_test(among_all, num_permutations=500).q_values <= 0.05).all()
+    assert (permutation_test(within, num_permutations=500).q_values > 0.05).all()
+
+
+def test_a_head_that_sees_contacts_beyond_their_amino_acids_is_found():
+    rng = np.random.default_rng(0)
+    proteins = []
+    for _ in range(4):
+        pairs, is_acid = make_contacts_of_acids(rng)
+        values = rng.random((6, len(pairs.first))) + is_acid[pairs.first] + is_acid[pairs.second]
+        values[2] += 0.5 * pairs.is_contact
+        proteins.append(pairs.marked(values))
+
+    assert np.flatnonzero(permutation_test(proteins, num_permutations=500).q_values <= 0.05).tolist() == [2]
+
+
+def test_a_patch_of_contacts_in_a_smooth_map_counts_as_one_not_as_many():
+    # Each of 40 heads has one smooth bump somewhere; a patch of contacts lies in one of them by chance.
+    rng, places = np.random.default_rng(0), np.arange(60)
+    tests = []
+    for _ in range(3):
+        near = [np.exp(-(((places - centre) / 6) ** 2)) for centre in rng.integers(0, 60, 80)]
+        maps = np.stack([np.add.outer(one, other) for one, other in zip(near[:40], near[40:], strict=True)])
+        patch = np.zeros((60, 60), bool)
+        patch[20:27, 40:47] = True
+        tests.append(pairs_of(patch | patch.T, np.ones((60, 60), bool), 60 * "A").marked(at_pairs(maps)))
+
+    exchanged = permutation_test([replace(one, moved=None) for one in tests], num_permutations=500)
+
+    assert (exchanged.q_values <= 0.05).sum() > 3
+    assert (permutation_test(tests, num_permutations=500).q_values <= 0.05).sum() == 0
+
+
+def at_pairs(maps):
+    return at(pairs_of(np.zeros((60, 60), bool), np.ones((60, 60), bool), 60 * "A"), maps + maps.swapaxes(1, 2))
+
+
+def test_heads_that_attend_to_a_site_are_found_with_residues_instead_of_pairs():
+    rng = np.random.default_rng(0)
+    proteins = []
+    for num_residues in (60, 90, 120):
+        is_site = np.isin(np.arange(num_residues), rng.choice(num_residues, 6, replace=False))
+        received = rng.random((5, num_residues))
+        received[3] += 0.8 * is_site
+        proteins.append(marked(received, is_site))
+
+    result = permutation_test(proteins, num_permutations=999)
+
+    assert result.ranking()[0] == 3
+    assert np.flatnonzero(result.q_values < 0.05).tolist() == [3]
+
+
+def test_p_values_are_uniform_where_nothing_is_related():
+    rng = np.random.default_rng(0)
+    # 300 heads of one another's noise, which see the same marks.
+    proteins = [marked(rng.random((300, 150)), rng.random(150) < 0.1, rng.integers(0, 4, 150)) for _ in range(3)]
+
+    p_values = permutation_test(proteins, num_permutations=999).p_values
+
+    assert kstest(p_values, "uniform").pvalue > 0.01
+    assert (p_values <= 0.05).mean() == pytest.approx(0.05, abs=0.04)
+
+
+@pytest.mark.slow
+def test_at_most_eleven_of_a_hundred_data_sets_without_a_relation_have_a_finding():
+    # At q = 0.05 five are expected; twelve or more have a chance of 0.4 %.
+    rng = np.random.default_rng(0)
+    chains = [make_chain(rng, num_residues) for num_residues in range(40, 56, 2)]
+
+    num_found = sum(
+        permutation_test([redrawn(rng, chain) for chain in chains], num_permutations=1000, seed=seed).q_values.min()
+        <= 0.05
+        for seed in range(100)
+    )
+
+    assert num_found <= 11

@@ -1,0 +1,116 @@
+import bz2
+import gzip
+import lzma
+
+import pytest
+
+from protembed.attention.sites import Site, read_sites
+from protembed.errors import DataError, FormatError, InputNotFoundError, TableError
+
+SMALL = "protein\tposition\tlabel\nP1\t12\tbinding\nP2\t7\tactive site\n"
+SMALL_SITES = [
+    Site(protein="P1", position=12, label="binding", line=2),
+    Site(protein="P2", position=7, label="active site", line=3),
+]
+FORMS = {
+    "tsv": SMALL.encode(),
+    "csv": SMALL.replace("\t", ",").encode(),
+    "gz": gzip.compress(SMALL.encode()),
+    "bz2": bz2.compress(SMALL.encode()),
+    "xz": lzma.compress(SMALL.encode()),
+    "crlf": SMALL.replace("\n", "\r\n").encode(),
+    "cr": SMALL.replace("\n", "\r").encode(),
+    "byte-order mark": b"\xef\xbb\xbf" + SMALL.encode(),
+    "quotes": SMALL.replace("binding", '"binding"').encode(),
+    "spaces": SMALL.replace("\t", " \t ").encode(),
+    "upper-case header": SMALL.replace("protein\tposition\tlabel", "Protein\tPOSITION\tLabel").encode(),
+    "no newline at the end": SMALL.rstrip().encode(),
+    "another order and another column": b"label,source,position,protein\nbinding,X,12,P1\nactive site,Y,7,P2\n",
+}
+
+
+@pytest.fixture
+def sites(tmp_path):
+    """Write a table of sites and read it."""
+
+    def write_and_read(content):
+        path = tmp_path / "sites.tsv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_sites(path)
+
+    return write_and_read
+
+
+@pytest.mark.parametrize("content", FORMS.values(), ids=FORMS)
+def test_the_same_sites_are_read_in_every_form(sites, content):
+    assert sites(content) == SMALL_SITES
+
+
+def test_lines_are_those_of_the_file_whatever_is_between(sites):
+    read = sites('protein,position,label\nP1,1,"a\nb"\n\n,,\nP1,2,c\n')
+
+    assert [(site.position, site.label, site.line) for site in read] == [(1, "a\nb", 3), (2, "c", 6)]
+
+
+def test_a_site_may_have_many_labels_and_a_repeated_row_stays_repeated(sites):
+    read = sites("protein,position,label\nP1,1,a\nP1,1,b\nP1,1,a\n")
+
+    assert [site.label for site in read] == ["a", "b", "a"]
+
+
+def test_sodium_is_no_missing_label(sites):
+    assert [site.label for site in sites("protein,position,label\nP1,1,NA\nP1,1,Na\n")] == ["NA", "Na"]
+
+
+REFUSED = {
+    "no header": ("P1\t12\tbinding\n", "line 1: the header has no columns named 'protein'"),
+    "no label": ("protein,position\nP1,12\n", "line 1: the header has no columns named 'label'"),
+    "two labels": ("protein,position,label,Label\nP1,12,a,b\n", "line 1: the header has 2 columns named 'label'"),
+    "empty file": ("", "line 1: the first line is empty"),
+    "no rows": ("protein,position,label\n\n", "the table has no rows"),
+    "short row": (SMALL + "P3\t1\n", "line 4: this row has 2 cells, the header 3"),
+    "empty protein": (SMALL + "\t1\tx\n", "line 4: this row has no protein"),
+    "empty position": (SMALL + "P3\t\tx\n", "line 4: this row has no position"),
+    "empty label": (SMALL + "P3\t1\t \n", "line 4: this row has no label"),
+    "label of pandas": (SMALL + "P3\t1\tnan\n", "line 4: this row has no label"),
+    "protein of a spreadsheet": (SMALL + "#N/A\t1\tx\n", "line 4: this row has no protein"),
+    "position zero": (SMALL + "P3\t0\tx\n", "line 4: the position '0' is no residue's number"),
+    "negative position": (SMALL + "P3\t-4\tx\n", "line 4: the position '-4'"),
+    "broken position": (SMALL + "P3\t4.0\tx\n", "line 4: the position '4.0'"),
+    "foreign digits": (SMALL + "P3\t٤\tx\n", "line 4: the position '٤'"),
+    "endless position": (SMALL + f"P3\t{'9' * 5000}\tx\n", "line 4: the position '999"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_table_is_refused_by_a_sentence_that_names_the_row(sites, content, message):
+    with pytest.raises(TableError) as caught:
+        sites(content)
+
+    assert f"sites.tsv{',' if message.startswith('line') else ':'} {message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "9" * 21 not in str(caught.value)
+    assert caught.value.exit_status == DataError.exit_status == 65
+
+
+def test_an_unclosed_quotation_mark_is_refused_where_it_is(sites):
+    with pytest.raises(TableError, match="line 3: this is no readable table .*quotation mark that is not closed"):
+        sites('protein,position,label\nP1,1,a\n"P2,2,b')
+
+
+def test_a_truncated_archive_is_an_error_never_a_shorter_table(sites):
+    with pytest.raises(FormatError, match="truncated or damaged"):
+        sites(gzip.compress(SMALL.encode())[:-4])
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputNotFoundError, match="nowhere.tsv: No such file"):
+        read_sites(tmp_path / "nowhere.tsv")
+
+
+def test_a_table_of_sites_in_another_encoding_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "sites.tsv"
+    path.write_bytes("Protein\tPosition\tLabel\np\t1\tHülle\n".encode("cp1252"))
+
+    with pytest.raises(TableError, match=r"sites.tsv, line 2: character 6 of this line is no UTF-8"):
+        read_sites(path)
