@@ -1,6 +1,6 @@
 """`python -m protembed` and the `protembed` command."""
 
-from protembed.cli.signals import die_of_interrupts
+from protembed.cli.process import die_of_interrupts
 
 die_of_interrupts()
 

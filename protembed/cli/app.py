@@ -16,9 +16,8 @@ from protembed.cli.inspect_attention import inspect_attention
 from protembed.cli.models import models
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
+from protembed.cli.process import LastingStderr, end_with_the_reader, exit_with, leave_tidily
 from protembed.cli.score import score
-from protembed.cli.signals import end_with_the_reader, exit_with, leave_tidily
-from protembed.cli.stderr import LastingStderr
 
 app = typer.Typer(
     name="protembed",

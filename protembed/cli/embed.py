@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from protembed.cli.display import Display
-from protembed.cli.embedding_text import embed_plan_lines, embed_summary_lines
+from protembed.cli.messages import embed_plan_lines, embed_summary_lines
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
 from protembed.config.embed import EmbedConfig

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from protembed.cli.display import Display
-from protembed.cli.finetuning_text import finetune_plan_lines, finetune_summary_lines
+from protembed.cli.messages import finetune_plan_lines, finetune_summary_lines
 from protembed.cli.options import LabelsPath, configured
-from protembed.cli.signals import stop_on_signals
+from protembed.cli.process import stop_on_signals
 from protembed.config.common import ComputeConfig, ModelConfig, OptimizerConfig, ReaderConfig, ShowConfig
 from protembed.config.finetune import FinetuneConfig, LabelsConfig
 from protembed.io.text import count

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from protembed.cli.display import reported_errors
-from protembed.cli.signals import outlive_the_reader
+from protembed.cli.process import outlive_the_reader
 from protembed.config.base import Config, flag_name
 
 # Typer would ask whether a file can be read, and call it wrong usage where it cannot; so it is told not to ask.

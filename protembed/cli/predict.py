@@ -1,7 +1,7 @@
 """`protembed predict`."""
 
 from protembed.cli.display import Display
-from protembed.cli.embedding_text import describe_region
+from protembed.cli.messages import describe_region
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.common import ComputeConfig, ReaderConfig, ShowConfig
 from protembed.config.finetune import FinetunedModelConfig, PredictConfig

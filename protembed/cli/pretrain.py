@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from protembed.cli.display import Display
+from protembed.cli.messages import pretrain_plan_lines, pretrain_summary_lines
 from protembed.cli.options import FastaPaths, configured
-from protembed.cli.pretraining_text import pretrain_plan_lines, pretrain_summary_lines
-from protembed.cli.signals import stop_on_signals
+from protembed.cli.process import stop_on_signals
 from protembed.config.common import ComputeConfig, OptimizerConfig, ReaderConfig, ShowConfig
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 

@@ -24,7 +24,7 @@ def report(step, **changes):
 
 def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("protembed.cli.training_display.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("protembed.cli.display.time.monotonic", lambda: now[0])
     with Display(ShowConfig()).stepping() as steps:
         steps.begin(10, 0)
         for step in range(1, 5):
@@ -123,7 +123,7 @@ def test_of_several_processes_only_the_first_speaks(monkeypatch, capsys):
 
 def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch):
     now = [0.0]
-    for module in ("protembed.cli.display", "protembed.cli.training_display"):
+    for module in ("protembed.cli.display", "protembed.cli.display"):
         monkeypatch.setattr(f"{module}.time.monotonic", lambda: now[0])
     with Display(ShowConfig()).counting("embedded") as counter:
         counter.expect(4000)

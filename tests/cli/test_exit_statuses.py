@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.cli.signals import STATUS_OF_SIGNAL, leave_tidily
+from protembed.cli.process import STATUS_OF_SIGNAL, leave_tidily
 
 DOCUMENTED = {0, 1, 2, 65, 66, 130, 141, 143}
 SHORT = "--steps 1 --tokens-per-batch 128 --crop-residues 32 --threads 1"

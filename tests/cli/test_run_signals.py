@@ -10,9 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from protembed.cli.app import app
-from protembed.cli.display import Counter
-from protembed.cli.signals import leave_tidily
-from protembed.cli.training_display import TrainingDisplay
+from protembed.cli.display import Counter, TrainingDisplay
+from protembed.cli.process import leave_tidily
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGHUP, 143)]
 

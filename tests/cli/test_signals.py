@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from protembed.cli.signals import leave_tidily, stop_on_signals
+from protembed.cli.process import leave_tidily, stop_on_signals
 
 
 @pytest.mark.promise(3)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from protembed.cli.app import main
-from protembed.cli.signals import STATUS_OF_SIGNAL
+from protembed.cli.process import STATUS_OF_SIGNAL
 
 # Whatever writes data or words to stdout, however little.
 DATA = (

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from protembed.cli.finetuning_text import describe_plan
+from protembed.cli.messages import describe_plan
 from protembed.config.common import ModelConfig
 from protembed.config.finetune import PredictConfig
 from protembed.errors import OutputExistsError, TableError

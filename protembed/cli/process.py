@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, TextIO
 
 INTERRUPTED, TERMINATED = 130, 143
 # A lost terminal, and a scheduler's early warning (SLURM, LSF: SIGUSR1; SGE: SIGUSR2; a limit of seconds: SIGXCPU), end
@@ -105,3 +106,31 @@ def end_with_the_reader() -> None:
 def outlive_the_reader() -> None:
     """Let a reader of stdout that leaves be an error of writing, as Python has it: a command has files to tidy up."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+class LastingStderr:
+    """A stream that drops what cannot be written: its reader has left, or its disk is full.
+
+    Args:
+        stream: all else is asked of it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written, or drop it."""
+        try:
+            self._stream.flush()
+        except OSError:
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

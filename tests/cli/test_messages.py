@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from protembed.cli.pretraining_text import pretrain_summary_lines
+from protembed.cli.messages import pretrain_summary_lines
 from protembed.evaluation.intervals import Score
 from protembed.pretraining.report import PretrainSummary
 
