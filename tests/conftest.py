@@ -1,19 +1,33 @@
+import csv
+import io
 import os
 import platform
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from protembed.config.common import TASKS, ComputeConfig, ModelConfig
+from protembed.config.finetune import FinetuneConfig, LabelsConfig
 from protembed.config.model_sizes import SIZES, EncoderShape
-from protembed.data.alphabet import encode
-from protembed.data.batching import cut, pack
+from protembed.config.pretrain import BatchConfig, MaskingConfig
+from protembed.data.alphabet import MASK, encode
+from protembed.data.batching import MaskedBatch, cut, pack
 from protembed.data.fasta import read_fasta
-from protembed.device import WorkerPool
-from protembed.finetuning.labels import LabelledProtein, LabelTable
-from protembed.model.checkpoint import new_checkpoint, save_checkpoint
+from protembed.device import WorkerPool, worker_pool
+from protembed.errors import DataError
+from protembed.finetuning.finetune import FinetuneOptions
+from protembed.finetuning.labels import Columns, LabelledProtein, Labels, LabelTable, read_labels
+from protembed.inference.engine import Engine
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.esm2 import Encoder, initialise
+from protembed.pretraining.batches import PretrainingPlan
 from protembed.pretraining.corpus import Corpus, corpus_writer
+from protembed.training.objective import MaskedLM
 
 # As every command sets it before MKL's first product; some tests multiply before that, and compare with commands.
 os.environ.setdefault("MKL_CBWR", "AUTO")
@@ -169,3 +183,238 @@ def pool():
     """Two workers; no result depends on how many there are."""
     with WorkerPool(2) as pool:
         yield pool
+
+
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a labelled table and read it."""
+
+    def write_and_read(content, *, name="labels.csv", columns=None, **options):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_labels(path, columns or Columns(), **options)
+
+    return write_and_read
+
+
+@pytest.fixture(scope="session")
+def make_labels():
+    """Make a labelled table that was read; its rows are named by their number, from 1."""
+
+    def make(sequences, labels=None, splits=None):
+        labels = [str(row / 2) for row in range(len(sequences))] if labels is None else labels
+        splits = [None] * len(sequences) if splits is None else splits
+        proteins = [
+            LabelledProtein(id=str(row), sequence=sequence, label=label, split=split, line=row + 1)
+            for row, (sequence, label, split) in enumerate(zip(sequences, labels, splits, strict=True), start=1)
+        ]
+        return Labels(path="labels.csv", target="target", proteins=proteins)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mutate():
+    """Replace a share of a protein's residues by others."""
+
+    def replace(sequence, share, seed=0):
+        rng = np.random.default_rng(seed)
+        letters = list(sequence)
+        for place in rng.choice(len(letters), round(share * len(letters)), replace=False):
+            letters[place] = AMINO_ACIDS[(AMINO_ACIDS.find(letters[place]) + rng.integers(1, 20)) % 20]
+        return "".join(letters)
+
+    return replace
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Expect a table to be refused by one sentence that says where and what is wrong."""
+
+    @contextmanager
+    def expect(message, line=None):
+        with pytest.raises(DataError) as caught:
+            yield
+        text = str(caught.value)
+        assert message in text
+        assert "\n" not in text
+        assert (f"labels.csv, line {line}: " if line else "labels.csv: ") in text
+        assert caught.value.exit_status == 65
+
+    return expect
+
+
+WINDOW = 64
+NUM_TRAIN, NUM_VALID = 24, 6
+
+
+@pytest.fixture(scope="session")
+def windowed_model(tiny_model, tmp_path_factory):
+    """The tiny model, with a window of 64 residues: of the forty proteins most are longer."""
+    checkpoint = load_checkpoint(tiny_model)
+    checkpoint.record = replace(checkpoint.record, window_residues=WINDOW)
+    directory = tmp_path_factory.mktemp("models") / "windowed"
+    save_checkpoint(checkpoint, directory, "# windowed\n")
+    return directory
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Let `embed` make its rows safe every 800 tokens."""
+
+    @contextmanager
+    def engine(config, device, shape, width):
+        with worker_pool(config, device) as pool:
+            yield Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=800)
+
+    monkeypatch.setattr("protembed.embedding.embed.inference_engine", engine)
+
+
+@pytest.fixture
+def give_stdin(monkeypatch):
+    """Let the next command find some bytes on stdin."""
+
+    def give(content):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+
+    return give
+
+
+# Labelled tables
+
+
+def share_of(letter, sequence):
+    return sequence.count(letter) / len(sequence)
+
+
+def labels_of(proteins, task):
+    """Labels that real proteins have indeed, of each kind."""
+    shares = {letter: np.array([share_of(letter, protein) for protein in proteins]) for letter in "LGK"}
+    middles = {letter: np.median(values[:NUM_TRAIN]) for letter, values in shares.items()}
+    if task == "classification":
+        return ["rich" if share > middles["L"] else "poor" for share in shares["L"]]
+    if task == "regression":
+        return [f"{100 * share:.3f}" for share in shares["L"]]
+    if task == "multilabel":
+        rows = zip(*((shares[letter] > middles[letter]).tolist() for letter in "LGK"), strict=True)
+        return [";".join(["all", *(letter for letter, has in zip("LGK", row, strict=True) if has)]) for row in rows]
+    if task == "residue-classification":
+        return ["".join("H" if letter in "AELKM" else "C" for letter in protein) for protein in proteins]
+    return [";".join("nan" if letter == "X" else f"{ord(letter) / 10}" for letter in protein) for protein in proteins]
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory, proteins):
+    """A table of each task, of forty real proteins."""
+    folder = tmp_path_factory.mktemp("tables")
+    splits = ["train"] * NUM_TRAIN + ["valid"] * NUM_VALID + ["test"] * (len(proteins) - NUM_TRAIN - NUM_VALID)
+    for task in TASKS:
+        with (folder / f"{task}.csv").open("w", newline="") as stream:
+            ids = [f"p{row}" for row in range(len(proteins))]
+            rows = zip(ids, proteins, labels_of(proteins, task), splits, strict=True)
+            csv.writer(stream).writerows([("id", "sequence", "label", "split"), *rows])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def options():
+    """Make the options of a short fine-tuning."""
+
+    def make(output, model, *, labels=None, **settings):
+        return FinetuneOptions(
+            finetune=FinetuneConfig(output=output, **{"epochs": 2, "tokens_per_batch": 1024, "quick": True} | settings),
+            labels=LabelsConfig(**labels or {}),
+            model=ModelConfig(model=model),
+            compute=ComputeConfig(threads=1),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rows_of():
+    """Read the rows of a table."""
+
+    def read(path, delimiter="\t"):
+        with path.open() as stream:
+            return list(csv.DictReader(stream, delimiter=delimiter))
+
+    return read
+
+
+@pytest.fixture
+def masked_lm(tiny_checkpoint):
+    return MaskedLM(tiny_checkpoint.encoder, tiny_checkpoint.lm_head)
+
+
+@pytest.fixture(scope="session")
+def hide(whole_batch):
+    """Pack whole proteins and hide residues of each, numbered from 0."""
+
+    def make(sequences, hidden):
+        batch = whole_batch(sequences)
+        positions = [start + 1 + at for start, of_one in zip(batch.offsets, hidden, strict=False) for at in of_one]
+        positions = torch.tensor(positions, dtype=torch.int64)
+        targets, tokens = batch.tokens[positions], batch.tokens.clone()
+        tokens[positions] = MASK
+        return MaskedBatch(
+            tokens=tokens,
+            offsets=batch.offsets,
+            rows=batch.rows,
+            positions=positions,
+            targets=targets,
+            num_residues=sum(map(len, sequences)),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def few(hide, proteins):
+    """One protein with three hidden residues."""
+    return hide(proteins[2:3], [range(3, 60, 20)])
+
+
+@pytest.fixture(scope="session")
+def many(hide, proteins):
+    """Another protein with seventeen hidden residues."""
+    return hide(proteins[3:4], [range(3, 54, 3)])
+
+
+@pytest.fixture(scope="session")
+def twenty(hide, proteins):
+    """`few` and `many` in one batch."""
+    return hide(proteins[2:4], [range(3, 60, 20), range(3, 54, 3)])
+
+
+@pytest.fixture
+def nothing_hidden(hide, proteins):
+    return hide(proteins[4:5], [[]])
+
+
+@pytest.fixture(scope="session")
+def steps(corpus):
+    """Steps of about 400 tokens in packs of about 130."""
+    batches = BatchConfig(tokens_per_batch=400, crop_residues=64)
+    return PretrainingPlan(corpus, batches, 130, MaskingConfig(), seed=0)
+
+
+@pytest.fixture(scope="session")
+def weights_of():
+    """Copy all numbers of a module, to compare them bit for bit later."""
+
+    def copy(module):
+        return {name: value.detach().numpy().copy() for name, value in module.state_dict().items()}
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def same_bits():
+    def compare(one, other):
+        return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+    return compare

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import typer
 from rich.console import Console
@@ -24,13 +24,28 @@ from protembed.config.common import DEFAULT_MODEL, ModelConfig, ShowConfig
 from protembed.errors import LostProcessError, OutputError, ProtembedError
 from protembed.io.text import count, printable
 
-if TYPE_CHECKING:
-    from protembed.training.loop import StepReport
-
-
 _SECONDS_BETWEEN_LINES = 30.0
 _REFRESHES_PER_SECOND = 4
 _LARGEST_EXPONENT = 700.0
+
+
+class StepReport(Protocol):
+    """What a training reports after each step; see `protembed.training.loop.StepReport`."""
+
+    @property
+    def step(self) -> int: ...  # noqa: D102
+    @property
+    def num_steps(self) -> int: ...  # noqa: D102
+    @property
+    def num_residues(self) -> int: ...  # noqa: D102
+    @property
+    def train_loss(self) -> float | None: ...  # noqa: D102
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def residues_per_second(self) -> float: ...  # noqa: D102
+    @property
+    def validation(self) -> Mapping[str, float] | None: ...  # noqa: D102
 
 
 class EveryHalfMinute:
@@ -84,7 +99,7 @@ class TrainingDisplay:
         self._validation = "not yet validated"
         self._began = time.monotonic()
 
-    def advance(self, report: "StepReport") -> None:
+    def advance(self, report: StepReport) -> None:
         """Take a step in, and show it when it is time."""
         self._num_steps = report.num_steps
         self._loss = _running(self._loss, report.train_loss)
@@ -105,7 +120,7 @@ class TrainingDisplay:
         shown = perplexity if self._shows_perplexity else ""
         return f"loss {self._loss:.3f}{shown}, {self._rate:,.0f} residues/s"
 
-    def _panel(self, report: "StepReport") -> Panel:
+    def _panel(self, report: StepReport) -> Panel:
         facts = Table.grid(padding=(0, 2))
         facts.add_row("step", f"{report.step:,} of {self._num_steps:,}, {self._time_left(report.step)} left")
         facts.add_row("training", self._course())

@@ -4,16 +4,19 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary
 from protembed.cli.display import duration
 from protembed.io.text import count, figure, file_size
-from protembed.model.catalog import ListedModel
 
 if TYPE_CHECKING:
+    from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary
     from protembed.embedding.embed import EmbedPlan, EmbedSummary
     from protembed.evaluation.intervals import Score
     from protembed.evaluation.metrics import ClassFigures
+    from protembed.finetuning.finetune import FinetunePlan, FinetuneSummary
+    from protembed.model.catalog import ListedModel
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
+
+_MAX_CLASSES, _MAX_LETTERS = 6, 30
 
 
 def embed_plan_lines(plan: "EmbedPlan") -> Iterator[str]:
@@ -174,13 +177,6 @@ def _amino_acid_line(figures: "ClassFigures") -> str:
 
 def _losses(references: Mapping[str, float]) -> str:
     return ", ".join(f"{name} loss {loss:.4f} (perplexity {math.exp(loss):.2f})" for name, loss in references.items())
-
-
-_MAX_CLASSES, _MAX_LETTERS = 6, 30
-
-if TYPE_CHECKING:
-    from protembed.evaluation.intervals import Score
-    from protembed.finetuning.finetune import FinetunePlan, FinetuneSummary
 
 
 def finetune_plan_lines(plan: "FinetunePlan") -> list[str]:

@@ -15,8 +15,8 @@ from protembed.data.hashing import sequence_sha256
 from protembed.embedding.formats import FormatName
 from protembed.embedding.selection import Shard
 from protembed.errors import OutputError, OutputExistsError
-from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
-from protembed.io.result import is_there, is_vacant
+from protembed.io.reading import STANDARD_STREAM, is_there, read_json, sha256_of_file
+from protembed.io.result import is_vacant
 from protembed.io.text import table_line
 from protembed.io.writing import move_into_place, remove
 

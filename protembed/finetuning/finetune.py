@@ -41,18 +41,13 @@ from protembed.io.reading import (
     check_inputs,
     default_path,
     follow_link,
+    is_there,
     read_json,
     sha256_of_inputs,
     unchanged_inputs,
 )
-from protembed.io.result import (
-    is_there,
-    refuse_input,
-    refuse_stdout,
-    refuse_stranger,
-    refuse_what_safetensors_cannot_name,
-)
-from protembed.io.writing import atomic_directory, remove, remove_unfinished_beside, spooled_stdin
+from protembed.io.result import refuse_input, refuse_stdout, refuse_what_safetensors_cannot_name
+from protembed.io.writing import atomic_directory, refuse_stranger, remove, remove_unfinished_beside, spooled_stdin
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.metadata import ModelRecord

@@ -407,3 +407,11 @@ def sha256_of_inputs(paths: Iterable[Path]) -> str | None:
         with open_bytes(path) as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())  # type: ignore[arg-type]  # buffered
     return digest.hexdigest()
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether something stands under a path.
+
+    Where a name is too long or a folder may not be entered `Path.exists` raises; whoever opens it is told why not.
+    """
+    return os.path.exists(path)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from protembed.errors import ConfigError, OutputExistsError, RunInUseError
-from protembed.io.reading import STANDARD_STREAM, is_utf8
+from protembed.io.reading import STANDARD_STREAM, is_there, is_utf8
 from protembed.io.writing import exclusive_lock, remove_unfinished_beside
 
 
@@ -27,14 +27,6 @@ def result_lock(output: Path) -> Iterator[None]:
 
 
 _OTHER_FORMATS = (".csv", ".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
-
-
-def is_there(path: Path) -> bool:
-    """Tell whether something stands under a path.
-
-    Where a name is too long or a folder may not be entered `Path.exists` raises; whoever opens it is told why not.
-    """
-    return os.path.exists(path)
 
 
 def is_vacant(path: Path) -> bool:
@@ -67,21 +59,6 @@ def refuse_existing(output: Path, *, force: bool) -> None:
         raise OutputExistsError(output, "is no file", is_ours=False)
     if not force:
         raise OutputExistsError(output, "may be another result")
-
-
-def refuse_stranger(path: Path, marker: str) -> None:
-    """Refuse to replace a file or directory that is no result of ours, whatever `--force` says.
-
-    Args:
-        path: where a directory is to be made; nothing, or an empty directory, may stand there.
-        marker: the file by which our own results are known.
-
-    Raises:
-        OutputExistsError: something else stands there.
-    """
-    is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
-    if is_there(path) and not is_empty and not is_there(path / marker):
-        raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)
 
 
 def refuse_other_format(output: Path) -> None:

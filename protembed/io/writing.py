@@ -19,9 +19,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from protembed.errors import OutputError
-from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, open_bytes, passes_once
-from protembed.io.result import refuse_stranger
+from protembed.errors import OutputError, OutputExistsError
+from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_there, open_bytes, passes_once
 from protembed.io.text import table_line
 
 _BLOCK = 1 << 20
@@ -361,3 +360,18 @@ def _raise_unless_reading(error: OSError, path: Path) -> None:
     if isinstance(error, BrokenPipeError):
         raise error
     raise OutputError(str(path), error.strerror or str(error)) from error
+
+
+def refuse_stranger(path: Path, marker: str) -> None:
+    """Refuse to replace a file or directory that is no result of ours, whatever `--force` says.
+
+    Args:
+        path: where a directory is to be made; nothing, or an empty directory, may stand there.
+        marker: the file by which our own results are known.
+
+    Raises:
+        OutputExistsError: something else stands there.
+    """
+    is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
+    if is_there(path) and not is_empty and not is_there(path / marker):
+        raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from protembed.config.common import TASKS
+from protembed.config.finetune import MOST_TRAINING_KMERS
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import TOKENS
 from protembed.device import exact_float32
@@ -28,14 +29,7 @@ from protembed.model.esm_config import (
     read_shape,
 )
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
-from protembed.model.metadata import (
-    RECORD_FILE,
-    ModelRecord,
-    read_record,
-    read_training_kmers,
-    write_record,
-    write_training_kmers,
-)
+from protembed.model.metadata import RECORD_FILE, ModelRecord, read_record, write_record
 from protembed.model.untrusted import lies_in_cache, sha256_of_own_file
 from protembed.model.weights import (
     WEIGHTS_FILE,
@@ -46,6 +40,9 @@ from protembed.model.weights import (
     weight_table,
     write_tensors,
 )
+
+_KMERS_FILE, _KMERS_NAME = "training_kmers.safetensors", "hashes"
+
 
 _HEAD = "head.safetensors"
 # Heads had none at first; see `TaskHead`.
@@ -326,3 +323,33 @@ def _without_values(shape: EncoderShape) -> Checkpoint:
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in module.state_dict().items()}
+
+
+def read_training_kmers(directory: Path) -> Tensor | None:
+    """Read the hashes of the training proteins' k-mers.
+
+    Args:
+        directory: The model directory.
+
+    Returns:
+        The hashes, (k-mers,), int64, ascending; None where the model has none.
+
+    Raises:
+        ModelFormatError: The file is damaged, or holds anything else.
+    """
+    path = directory / _KMERS_FILE
+    if not path.exists():
+        return None
+    with open_tensors(path) as file:
+        stored = file.get_slice(_KMERS_NAME) if _KMERS_NAME in file.keys() else None  # noqa: SIM118  # not a dictionary
+        if stored is not None and stored.get_dtype() == "I64" and len(stored.get_shape()) == 1:
+            if stored.get_shape()[0] <= MOST_TRAINING_KMERS:
+                hashes: Tensor = file.get_tensor(_KMERS_NAME)
+                if (hashes[1:] > hashes[:-1]).all():
+                    return hashes
+    raise ModelFormatError(path, "it holds no ascending hashes of k-mers", "fetch or make the model again")
+
+
+def write_training_kmers(directory: Path, hashes: Tensor) -> None:
+    """Write the hashes of the training proteins' k-mers, (k-mers,), int64, ascending, into an existing directory."""
+    write_tensors({_KMERS_NAME: hashes.to(torch.int64)}, directory / _KMERS_FILE)

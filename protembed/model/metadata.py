@@ -1,4 +1,4 @@
-"""`protembed.json`, and the k-mers of training proteins: what protembed knows about a model beyond its weights."""
+"""`protembed.json`: what protembed knows about a model beyond its weights."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -6,50 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import torch
-from torch import Tensor
-
 from protembed._version import __version__
 from protembed.config.common import PoolingName, Region, TaskName
-from protembed.config.finetune import MOST_TRAINING_KMERS
 from protembed.errors import ModelFormatError
 from protembed.io.writing import write_json
 from protembed.model.esm_config import ESM2_WINDOW_RESIDUES
 from protembed.model.untrusted import read_model_json
-from protembed.model.weights import open_tensors, write_tensors
-
-_FILE, _NAME = "training_kmers.safetensors", "hashes"
-
-
-def read_training_kmers(directory: Path) -> Tensor | None:
-    """Read the hashes of the training proteins' k-mers.
-
-    Args:
-        directory: The model directory.
-
-    Returns:
-        The hashes, (k-mers,), int64, ascending; None where the model has none.
-
-    Raises:
-        ModelFormatError: The file is damaged, or holds anything else.
-    """
-    path = directory / _FILE
-    if not path.exists():
-        return None
-    with open_tensors(path) as file:
-        stored = file.get_slice(_NAME) if _NAME in file.keys() else None  # noqa: SIM118  # not a dictionary
-        if stored is not None and stored.get_dtype() == "I64" and len(stored.get_shape()) == 1:
-            if stored.get_shape()[0] <= MOST_TRAINING_KMERS:
-                hashes: Tensor = file.get_tensor(_NAME)
-                if (hashes[1:] > hashes[:-1]).all():
-                    return hashes
-    raise ModelFormatError(path, "it holds no ascending hashes of k-mers", "fetch or make the model again")
-
-
-def write_training_kmers(directory: Path, hashes: Tensor) -> None:
-    """Write the hashes of the training proteins' k-mers, (k-mers,), int64, ascending, into an existing directory."""
-    write_tensors({_NAME: hashes.to(torch.int64)}, directory / _FILE)
-
 
 # Version 2 has a region: who predicted from whole proteins, as readers of version 1 do, would get wrong predictions.
 FORMAT_VERSION, _WITHOUT_REGION = 2, 1

@@ -2,7 +2,8 @@
 
 A corpus is a directory: `tokens.npy` (residues,) uint8, all proteins one after the other without special tokens;
 `offsets.npy` (proteins + 1,) int64; `corpus.json` with its name, counts and a fingerprint of the tokens; where clusters
-are known, those of `protembed.pretraining.clusters`. A sequence that occurs several times is stored once, at its first place.
+are known, those of `protembed.pretraining.clusters`.
+A sequence that occurs several times is stored once, at its first place.
 
 Building keeps about twelve bytes of memory a protein, most of them its sequence's hash; clusters take forty more.
 """

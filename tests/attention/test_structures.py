@@ -24,7 +24,7 @@ from protembed.attention.structures import (
 )
 from protembed.errors import DataError, FormatError, InputNotFoundError, StructureError
 
-STRUCTURES = Path(__file__).parent / "fixtures" / "structures"
+STRUCTURES = Path(__file__).parents[1] / "data" / "fixtures" / "structures"
 NO_NOTES = {field: 0 for field in ChainNotes.__dataclass_fields__}
 SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEV"
 

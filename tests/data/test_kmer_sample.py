@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from protembed.data import hashing as kmer_sample
+from protembed.data import hashing
 from protembed.data.hashing import KmerSample
 
 
@@ -23,8 +23,8 @@ def test_a_protein_shares_k_mers_with_itself_and_its_pieces_and_not_with_others(
 
 def test_a_sample_is_the_same_whatever_the_order_and_the_parts(random_proteins, monkeypatch):
     forward = KmerSample.of(random_proteins)
-    monkeypatch.setattr(kmer_sample, "_PROTEINS_AT_ONCE", 7)
-    monkeypatch.setattr(kmer_sample, "MOST_TRAINING_KMERS", 1000)
+    monkeypatch.setattr(hashing, "_PROTEINS_AT_ONCE", 7)
+    monkeypatch.setattr(hashing, "MOST_TRAINING_KMERS", 1000)
     small, backward = KmerSample.of(random_proteins), KmerSample.of(random_proteins[::-1])
 
     assert np.array_equal(small.hashes, backward.hashes)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.data import sampling as order
+from protembed.data import sampling
 from protembed.data.sampling import EpochOrder, EveryProtein, token_counts
 from protembed.pretraining.clusters import OneOfEachCluster
 
@@ -90,7 +90,7 @@ def test_the_order_does_not_depend_on_the_blocks_it_is_computed_in(monkeypatch, 
     lengths = np.random.default_rng(0).integers(3, 90, 30)
     whole = [rows.tolist() for epoch in range(3) for rows in steps_of(order_of(lengths, 200, 0, clusters), epoch)]
 
-    monkeypatch.setattr(order, "_BLOCK", 4)
+    monkeypatch.setattr(sampling, "_BLOCK", 4)
     blocks = [rows.tolist() for epoch in range(3) for rows in steps_of(order_of(lengths, 200, 0, clusters), epoch)]
 
     assert blocks == whole

@@ -5,7 +5,7 @@ import pytest
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import Record, read_fasta
 from protembed.data.windows import window_spans
-from protembed.embedding import estimate as workload_module
+from protembed.embedding import estimate
 from protembed.embedding.estimate import Workload
 from protembed.inference.engine import Computation, Engine, LongProteins
 
@@ -41,7 +41,7 @@ def record_of(sequence):
 def clock(monkeypatch):
     """Let two seconds pass whenever a sample has been computed."""
     readings = iter([0.0, 0.0, 2.0, 2.0])
-    monkeypatch.setattr(workload_module, "time", SimpleNamespace(monotonic=lambda: next(readings)))
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=lambda: next(readings)))
 
 
 def test_proteins_residues_and_windows_are_counted(records):

@@ -7,7 +7,7 @@ import pytest
 
 from protembed.data.fasta import Record
 from protembed.data.hashing import sequence_sha256
-from protembed.embedding import metadata as embeddings
+from protembed.embedding import metadata
 from protembed.embedding.metadata import (
     IDS_HEADER,
     companion,
@@ -203,7 +203,7 @@ def test_the_meta_file_comes_last_and_an_older_one_goes_first(tmp_path, monkeypa
         moved.append(source.name if source.parent == tmp_path else target.name)
         source.replace(target)
 
-    monkeypatch.setattr(embeddings, "move_into_place", move)
+    monkeypatch.setattr(metadata, "move_into_place", move)
     publish(tmp_path / "emb.npy.partial", tmp_path / "emb.npy")
 
     assert tuple(moved) == ("emb.meta.json", *NAMES[:3], *NAMES)
@@ -227,7 +227,7 @@ def test_where_a_renaming_fails_the_older_result_is_in_its_place_again(tmp_path,
                 raise OutputError(str(target), "the disk is broken")
 
         with monkeypatch.context() as patches, suppress(OutputError):
-            patches.setattr(embeddings, "move_into_place", move)
+            patches.setattr(metadata, "move_into_place", move)
             publish(partial, tmp_path / "emb.npy")
         if partial.exists():
             num_failed += 1
@@ -251,7 +251,7 @@ def die_at(step, patches):
         return call
 
     for name in ("remove", "move_into_place"):
-        patches.setattr(embeddings, name, mortal(getattr(embeddings, name)))
+        patches.setattr(metadata, name, mortal(getattr(metadata, name)))
 
 
 @pytest.mark.promise(1)

@@ -11,8 +11,7 @@ import pytest
 
 from protembed.data.fasta import Record, RefusedRecord
 from protembed.data.hashing import sequence_sha256
-from protembed.embedding import metadata as embeddings
-from protembed.embedding import writer as embedding_writer
+from protembed.embedding import metadata, writer
 from protembed.embedding.formats import dataset_name
 from protembed.embedding.metadata import companion, finished_result, read_meta
 from protembed.embedding.writer import (
@@ -179,7 +178,7 @@ def test_npz_holds_all_residues_one_after_the_other_with_offsets(tmp_path, dtype
     with np.load(tmp_path / "emb.npz", allow_pickle=False) as archive:
         embeddings, offsets = archive["embeddings"], archive["offsets"]
     assert offsets.tolist() == [0, 3, 9, 10, 12]
-    assert (embeddings.shape, embeddings.dtype) == ((12, 3), dtype)
+    assert (metadata.shape, metadata.dtype) == ((12, 3), dtype)
     assert np.array_equal(embeddings, np.vstack(PER_RESIDUE).astype(dtype))
 
 
@@ -190,7 +189,7 @@ def test_npz_of_proteins_holds_a_row_for_each_and_its_identifier(tmp_path, dtype
     with np.load(tmp_path / "emb.npz", allow_pickle=False) as archive:
         embeddings, ids = archive["embeddings"], archive["ids"]
     assert ids.tolist() == ["p0", "p1", "p2", "p3"]
-    assert embeddings.dtype == dtype
+    assert metadata.dtype == dtype
     assert np.array_equal(embeddings, PER_PROTEIN.astype(dtype))
 
 
@@ -349,7 +348,7 @@ def test_a_disk_that_fills_up_keeps_what_was_safe(tmp_path, kind, undisturbed, m
         with embeddings_writer(kind.output(tmp_path), kind.fingerprint()) as writer:
             add(writer, kind, (0, 1))
             writer.commit()
-            patches.setattr(embedding_writer, "flush_growing", fill_up)
+            patches.setattr(writer, "flush_growing", fill_up)
             add(writer, kind, (2,))
             writer.commit()
 
@@ -411,9 +410,9 @@ def test_a_result_that_is_interrupted_again_and_again_comes_to_the_same_bytes(tm
 
 # Every call by which a result comes to be: a process may die before each of them.
 STEPS = [
-    *((embedding_writer, name) for name in ("flush_growing", "write_json", "write_table", "sha256_of_file")),
-    *((embedding_writer, name) for name in ("make_npz", "make_h5")),
-    *((embeddings, name) for name in ("remove", "move_into_place")),
+    *((writer, name) for name in ("flush_growing", "write_json", "write_table", "sha256_of_file")),
+    *((writer, name) for name in ("make_npz", "make_h5")),
+    *((metadata, name) for name in ("remove", "move_into_place")),
 ]
 
 
@@ -503,7 +502,7 @@ def test_a_folder_whose_removal_was_killed_halfway_is_no_hindrance(tmp_path, kin
             path.unlink(missing_ok=True)
 
     with monkeypatch.context() as patches:
-        patches.setattr(embeddings, "remove", remove_files_only)
+        patches.setattr(metadata, "remove", remove_files_only)
         write(kind.output(tmp_path / "result"), kind)
     left = set(names(unfinished(kind.output(tmp_path / "result"))))
     assert left
@@ -529,7 +528,7 @@ def test_nothing_is_completed_that_another_command_left_or_that_is_not_whole(tmp
     assert not complete_interrupted(output, NPY.fingerprint())
 
     with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
-        patches.setattr(embeddings, "move_into_place", _raise_interrupt)
+        patches.setattr(metadata, "move_into_place", _raise_interrupt)
         write(output, NPY)
     assert not complete_interrupted(output, NPY.fingerprint(model_name="other"))
     assert complete_interrupted(output, NPY.fingerprint())
@@ -689,7 +688,7 @@ def test_a_folder_that_somebody_else_made_is_never_removed(tmp_path):
         embeddings_writer(tmp_path / "emb.npy", NPY.fingerprint(), force=True),
     ):
         pass
-    embedding_writer.remove_leftovers(tmp_path / "emb.npy", NPY.fingerprint())
+    writer.remove_leftovers(tmp_path / "emb.npy", NPY.fingerprint())
 
     assert thesis.read_text() == "years of work"
 

@@ -7,7 +7,7 @@ import torch
 from protembed.config.common import TASKS
 from protembed.config.finetune import FinetuneConfig
 from protembed.evaluation.metrics import best_threshold, label_curves
-from protembed.finetuning import baselines as rungs
+from protembed.finetuning import baselines
 from protembed.finetuning.baselines import counting_rungs, frozen_head, residue_sample, trivial_rung
 from protembed.finetuning.evaluation import measure
 from protembed.finetuning.probes import Sample, fit_linear, loss
@@ -146,7 +146,7 @@ def test_all_residues_with_an_answer_are_fitted_where_they_are_few(make_table):
 
 def test_what_is_fitted_is_bounded_and_a_function_of_the_seed(labelled, monkeypatch):
     _, targets = labelled("residue-classification")
-    monkeypatch.setattr(rungs, "MOST_RESIDUES", 500)
+    monkeypatch.setattr(baselines, "MOST_RESIDUES", 500)
     total = sum(map(len, targets.of_split["train"]))
 
     one, same, other = (np.concatenate(residue_sample(targets, "train", seed)) for seed in (0, 0, 1))
@@ -159,7 +159,7 @@ def test_what_is_fitted_is_bounded_and_a_function_of_the_seed(labelled, monkeypa
 
 def test_fewer_residues_say_nearly_the_same(labelled, monkeypatch):
     table, targets = labelled("residue-classification")
-    monkeypatch.setattr(rungs, "MOST_RESIDUES", 800)
+    monkeypatch.setattr(baselines, "MOST_RESIDUES", 800)
 
     (rung,) = counting_rungs(table, targets, seed=0)
 
@@ -235,8 +235,8 @@ def test_a_frozen_head_of_residues_is_fitted_to_as_many_as_can_be(fit_head, monk
         sizes.extend([len(train), len(valid)])
         return fit_linear(task, num_classes, train, valid, **options)
 
-    monkeypatch.setattr(rungs, "MOST_RESIDUES", 300)
-    monkeypatch.setattr(rungs, "fit_linear", measure_and_fit)
+    monkeypatch.setattr(baselines, "MOST_RESIDUES", 300)
+    monkeypatch.setattr(baselines, "fit_linear", measure_and_fit)
 
     fit_head("residue-classification")
 

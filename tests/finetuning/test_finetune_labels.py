@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from protembed.cli.messages import describe_plan
+from protembed.cli.messages import finetune_plan_lines
 from protembed.config.common import ModelConfig
 from protembed.config.finetune import PredictConfig
 from protembed.errors import OutputExistsError, TableError
@@ -89,7 +89,7 @@ def test_labels_can_be_divided_by_what_the_user_names(finetune):
 def test_the_plan_shows_classes_with_counts_and_how_cells_were_read(finetune):
     plan, _ = finetune(lambda row, protein: ["no", "no", "yes"][row // 5 % 3])
 
-    assert describe_plan(plan)[-2:] == [
+    assert finetune_plan_lines(plan)[-2:] == [
         "classification of 'label' (2 classes: no 30, yes 10): 24 train, 8 valid, 8 test proteins; frozen",
         "read 'no' as class no, 'yes' as class yes",
     ]
@@ -100,7 +100,7 @@ def test_the_plan_shows_the_most_frequent_of_many_classes(finetune):
         lambda row, protein: f"c{min(row // 5, 7) % 8}" if row % 5 in (0, 2, 3) else "c0", task="classification"
     )
 
-    (line,) = [line for line in describe_plan(plan) if line.startswith("classification of")]
+    (line,) = [line for line in finetune_plan_lines(plan) if line.startswith("classification of")]
     assert "(8 classes: c0 19, c1 3, c2 3, c3 3, c4 3, c5 3 and 2 more)" in line
 
 

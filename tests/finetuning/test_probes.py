@@ -7,7 +7,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from protembed.config.common import TASKS
-from protembed.finetuning import probes as linear
+from protembed.finetuning import probes
 from protembed.finetuning.probes import FittedMap, Sample, fit_linear, fit_network, loss
 
 CLASSES, LABELS, VALUES = TASKS["classification"], TASKS["multilabel"], TASKS["regression"]
@@ -175,7 +175,7 @@ def test_values_of_counts_are_those_of_a_ridge_regression():
 def test_a_network_predicts_what_the_network_of_scikit_learn_does_that_it_came_from(
     monkeypatch, task, num_classes, answers
 ):
-    monkeypatch.setattr(linear, "_MOST_EPOCHS", 5)
+    monkeypatch.setattr(probes, "_MOST_EPOCHS", 5)
 
     fitted = fit(task, num_classes, answers, fit_network, seed=3)
 
@@ -192,7 +192,7 @@ def test_a_network_predicts_what_the_network_of_scikit_learn_does_that_it_came_f
 
 def test_a_network_is_that_of_its_best_epoch_and_ends_when_none_is_better(monkeypatch):
     measured = []
-    monkeypatch.setattr(linear, "loss", lambda fitted, sample: measured.append(loss(fitted, sample)) or measured[-1])
+    monkeypatch.setattr(probes, "loss", lambda fitted, sample: measured.append(loss(fitted, sample)) or measured[-1])
     noise = np.random.default_rng(2).integers(2, size=90)
 
     fitted = fit(CLASSES, 2, noise, fit_network, seed=0)
@@ -224,7 +224,7 @@ def test_a_network_learns_of_a_single_label():
     ],
 )
 def test_a_head_predicts_what_the_map_says_that_it_is_made_of(monkeypatch, how, task, classes, answers):
-    monkeypatch.setattr(linear, "_MOST_EPOCHS", 3)
+    monkeypatch.setattr(probes, "_MOST_EPOCHS", 3)
     fitted = fit(task, len(classes or ()), answers, how, **({"seed": 0} if how is fit_network else {}))
 
     head = fitted.head(classes)

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from protembed.finetuning import splits as similarity
+from protembed.finetuning import splits
 from protembed.finetuning.splits import greedy_clusters, kmer_sets, nearest
 
 
@@ -174,7 +174,7 @@ def test_clusters_do_not_depend_on_how_many_are_compared_at_once(families, monke
     whole = greedy_clusters(members, 0.88)
 
     for at_once in (1, 7):
-        monkeypatch.setattr(similarity, "_MOST_AT_ONCE", at_once)
+        monkeypatch.setattr(splits, "_MOST_AT_ONCE", at_once)
         assert greedy_clusters(members, 0.88) == whole
         assert nearest(members[:9], members[4:])[0].tolist()[4:] == [0, 1, 2, 3, 4]
 

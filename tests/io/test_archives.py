@@ -13,7 +13,7 @@ from protembed.data.fasta import ReadReport, read_fasta
 from protembed.errors import DamagedArchiveError, DataError, FormatError, IllegalResidueError, RecordError
 from protembed.io.reading import open_input
 
-HOSTILE = Path(__file__).parent / "data" / "hostile"
+HOSTILE = Path(__file__).parents[1] / "data" / "hostile"
 TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"
 COMPRESS = {"gz": partial(gzip.compress, mtime=0), "bz2": bz2.compress, "xz": lzma.compress}
 MAGIC = {"gz": 2, "bz2": 3, "xz": 6}

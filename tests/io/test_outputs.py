@@ -4,17 +4,16 @@ from pathlib import Path
 import pytest
 
 from protembed.errors import ConfigError, OutputExistsError
-from protembed.io.reading import STANDARD_STREAM
+from protembed.io.reading import STANDARD_STREAM, is_there
 from protembed.io.result import (
-    is_there,
     is_vacant,
     refuse_existing,
     refuse_input,
     refuse_other_format,
     refuse_stdout,
-    refuse_stranger,
     refuse_what_safetensors_cannot_name,
 )
+from protembed.io.writing import refuse_stranger
 
 
 def test_a_directory_does_not_go_to_stdout():

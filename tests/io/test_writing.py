@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from protembed.errors import OutputError
-from protembed.io import writing as files
+from protembed.io import writing
 from protembed.io.reading import display_name, read_json, sha256_of_inputs
 from protembed.io.writing import (
     append_json_line,
@@ -511,30 +511,30 @@ def test_no_file_stays_open(tmp_path):
 
 def test_a_locked_file_keeps_others_out_until_its_holder_leaves(tmp_path):
     lock = tmp_path / "folder" / ".lock"
-    with files.exclusive_lock(lock, KeyError), pytest.raises(KeyError, match="process"):
-        with files.exclusive_lock(lock, KeyError):
+    with writing.exclusive_lock(lock, KeyError), pytest.raises(KeyError, match="process"):
+        with writing.exclusive_lock(lock, KeyError):
             pass
 
     assert list((tmp_path / "folder").iterdir()) == []
-    with files.exclusive_lock(lock, KeyError):
+    with writing.exclusive_lock(lock, KeyError):
         assert lock.exists()
 
 
 def test_a_lock_where_nothing_can_be_written_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(OutputError), files.exclusive_lock(tmp_path / "file" / ".lock", KeyError):
+    with pytest.raises(OutputError), writing.exclusive_lock(tmp_path / "file" / ".lock", KeyError):
         pass
 
 
 def test_a_scratch_directory_is_gone_in_the_end():
-    with files.scratch_directory() as scratch:
+    with writing.scratch_directory() as scratch:
         (scratch / "file").write_text("x")
 
     assert not scratch.exists()
 
 
 def test_a_table_has_a_line_for_each_row_and_empty_cells_for_what_is_absent(tmp_path):
-    files.write_table(tmp_path / "t.tsv", ["a", "b"], [(1, None), ("=x", 2.5)])
+    writing.write_table(tmp_path / "t.tsv", ["a", "b"], [(1, None), ("=x", 2.5)])
 
     assert (tmp_path / "t.tsv").read_text() == "a\tb\n1\t\n'=x\t2.5\n"

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from protembed.errors import ModelFormatError
-from protembed.model import untrusted as own_files
+from protembed.model import untrusted
 from protembed.model.checkpoint import load_checkpoint, model_sha256
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -64,8 +64,8 @@ def test_a_copy_that_is_damaged_after_it_was_read_is_refused_too(snapshot):
 
 def test_weights_of_the_cache_are_hashed_once(snapshot, monkeypatch):
     hashed = []
-    sha256_of_file = own_files.sha256_of_file
-    monkeypatch.setattr(own_files, "sha256_of_file", lambda path: hashed.append(path) or sha256_of_file(path))
+    sha256_of_file = untrusted.sha256_of_file
+    monkeypatch.setattr(untrusted, "sha256_of_file", lambda path: hashed.append(path) or sha256_of_file(path))
 
     for _ in range(2):
         load_checkpoint(snapshot).sha256()

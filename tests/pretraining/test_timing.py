@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from protembed.config.common import OptimizerConfig
-from protembed.pretraining import timing as pace
+from protembed.pretraining import timing
 from protembed.pretraining.timing import Deadline, Pace, measure_pace
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, plan_training
@@ -20,13 +20,13 @@ def plan_of(num_steps, validate_every=None, **options):
 def clock(monkeypatch):
     """A time that the test sets."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: clock.now))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: clock.now, perf_counter=lambda: clock.now))
     return clock
 
 
 def test_measuring_the_pace_leaves_the_model_as_it_was(masked_lm, steps, pool, monkeypatch, weights_of, same_bits):
     ticks, before = itertools.count(step=0.8), weights_of(masked_lm)
-    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     training = Training(objective=masked_lm, batches=steps, optimizers=[], compute=Compute(pool=pool))
 
     measured = measure_pace(training, plan_of(10), num_valid_residues=3_000)

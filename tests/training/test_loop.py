@@ -17,7 +17,7 @@ from protembed.errors import DivergedError
 from protembed.finetuning.targets import LabelledProteins
 from protembed.model.checkpoint import new_checkpoint
 from protembed.model.heads import TaskHead
-from protembed.training import checkpoints as state
+from protembed.training import checkpoints
 from protembed.training.checkpoints import RunState
 from protembed.training.distributed import Compute
 from protembed.training.loop import Training, plan_training, take_step, train
@@ -454,7 +454,7 @@ def test_a_plan_can_be_replaced_on_the_way(begin):
 
 def test_a_checkpoint_is_due_after_a_time_too(begin, tmp_path, monkeypatch):
     clock = itertools.count(step=10.0)
-    monkeypatch.setattr(state, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     reports, _, run = begin(7, save_every=100)
     run._save_seconds, run._num_kept = 25.0, 9
 
