@@ -60,13 +60,13 @@ def usage(whose: int) -> int:
 
 @contextmanager
 def protembed(model: Path, threads: int) -> Iterator[Embed]:
-    from protembed.config.common import ComputeConfig
+    from protembed.config.common import DeviceConfig
     from protembed.device import choose_device, worker_pool
     from protembed.inference.embedding import representation_of
     from protembed.inference.engine import Engine
     from protembed.model.checkpoint import load_checkpoint
 
-    compute = ComputeConfig(device="cpu", threads=threads)
+    compute = DeviceConfig(device="cpu", threads=threads)
     representation = representation_of(load_checkpoint(model))
     with worker_pool(compute, choose_device(compute)) as pool:
         engine = Engine(pool=pool)

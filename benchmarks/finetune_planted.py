@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean
 
 from protembed import FinetuneConfig, FinetuneOptions, ModelConfig, finetune_model
-from protembed.config.common import ComputeConfig
+from protembed.config.common import DeviceConfig
 from protembed.config.finetune import FinetuneMethod
 from protembed.config.model_sizes import SIZES
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
@@ -70,7 +70,7 @@ def measure(name: str, seed: int, num_epochs: int) -> tuple[list[float], int]:
                 quick=True,
                 seed=seed,
             )
-            options = FinetuneOptions(finetune=config, model=ModelConfig(model=model), compute=ComputeConfig(threads=1))
+            options = FinetuneOptions(finetune=config, model=ModelConfig(model=model), compute=DeviceConfig(threads=1))
             summary = finetune_model(table, options)
             assert summary.ladder is not None
             for rung, scores in summary.ladder.rungs.items():

@@ -26,7 +26,7 @@ import torch
 from embed import LONGEST, MAKE_MODEL, inference_flops, run_in_a_process
 from embed_arms import Protein
 from pretrain import MASK_RATE, training_flops
-from protembed.config.common import ComputeConfig, OptimizerConfig
+from protembed.config.common import DeviceConfig, OptimizerConfig
 from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import PAD, encode
@@ -114,7 +114,7 @@ def measure_training(options: argparse.Namespace, size: str, corpus: Path, token
     batches = BatchConfig(crop_residues=CROP_RESIDUES, tokens_per_batch=TOKENS_PER_BATCH)
     checkpoint = new_checkpoint(SIZES[size], "gaussian", 0).to(DEVICE)
     objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-    with worker_pool(ComputeConfig(device="cuda"), DEVICE) as pool, tempfile.TemporaryDirectory() as folder:
+    with worker_pool(DeviceConfig(device="cuda"), DEVICE) as pool, tempfile.TemporaryDirectory() as folder:
         training = Training(
             objective=objective,
             batches=PretrainingPlan(proteins, batches, tokens_per_pack, masking, seed=0),
@@ -186,7 +186,7 @@ def protembed(model: Path, precision: torch.dtype) -> Callable[[Sequence[str]], 
     representation = representation_of(checkpoint)
 
     def embed(sequences: Sequence[str]) -> Any:
-        compute = ComputeConfig(device="cuda")
+        compute = DeviceConfig(device="cuda")
         with inference_engine(compute, DEVICE, checkpoint.encoder.shape, checkpoint.encoder.shape.dim) as engine:
             records = [Protein(sequence) for sequence in sequences]
             return np.stack([one.values for _, one in engine.run(representation.proteins(), records)])

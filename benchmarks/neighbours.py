@@ -28,7 +28,7 @@ from sklearn.preprocessing import normalize
 from bootstrap import bootstrap_interval
 from clusters import read_clusters
 from perplexity import MODEL, RANDOM
-from protembed.config.common import ComputeConfig
+from protembed.config.common import DeviceConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--others", type=int, default=8_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=num_threads(ComputeConfig()))
+    parser.add_argument("--threads", type=int, default=num_threads(DeviceConfig()))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 

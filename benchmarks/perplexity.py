@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bootstrap import bootstrap_interval
 from clusters import read_clusters
-from protembed.config.common import TOKENS_PER_PACK, ComputeConfig
+from protembed.config.common import TOKENS_PER_PACK, DeviceConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch
 from protembed.data.fasta import Record, read_fasta
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--clusters", type=Path, required=True)
     parser.add_argument("--window-residues", type=int)
-    parser.add_argument("--threads", type=int, default=num_threads(ComputeConfig()))
+    parser.add_argument("--threads", type=int, default=num_threads(DeviceConfig()))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from bootstrap import bootstrap_interval
-from protembed.config.common import ComputeConfig
+from protembed.config.common import DeviceConfig
 from protembed.device import WorkerPool, num_threads
 from protembed.finetuning.baselines import composition
 from protembed.inference.embedding import representation_of
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--num-train", type=int, default=4_000)
     parser.add_argument("--num-valid", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=num_threads(ComputeConfig()))
+    parser.add_argument("--threads", type=int, default=num_threads(DeviceConfig()))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 

@@ -30,8 +30,8 @@ import neighbours
 import perplexity
 from bootstrap import bootstrap_interval
 from perplexity import MODEL, RANDOM
-from protembed import AttentionConfig, ModelConfig, ScoreConfig, VariantsConfig, inspect_attention, score_variants
-from protembed.config.common import METRIC_NAMES, ComputeConfig
+from protembed import AttentionConfig, ModelConfig, ScoreConfig, VariantTableConfig, inspect_attention, score_variants
+from protembed.config.common import METRIC_NAMES, DeviceConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import read_fasta
 from protembed.device import num_threads
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
-    parser.add_argument("--threads", type=int, default=num_threads(ComputeConfig()))
+    parser.add_argument("--threads", type=int, default=num_threads(DeviceConfig()))
     parser.add_argument("--json", type=Path, help="is read first, and parts that are not measured now are kept")
     options = parser.parse_args()
 
@@ -144,7 +144,7 @@ def measure_contacts(models: Models, options: argparse.Namespace) -> dict[str, l
                 num_permutations=NUM_PERMUTATIONS,
                 force=True,
             )
-            compute = ComputeConfig(threads=options.threads)
+            compute = DeviceConfig(threads=options.threads)
             summary = inspect_attention([fasta], ModelConfig(model=model), config, compute=compute)
             rows[who] = [dict(row) for row in summary.precisions]
     return rows
@@ -185,7 +185,7 @@ def zero_shot(table: Path, model: Path, method: Any, threads: int) -> NDArray[np
     with tempfile.TemporaryDirectory() as folder:
         scoring = ScoreConfig(output=Path(folder) / "scores.tsv", method=method)
         summary = score_variants(
-            table, ModelConfig(model=model), VariantsConfig(), scoring, compute=ComputeConfig(threads=threads)
+            table, ModelConfig(model=model), VariantTableConfig(), scoring, compute=DeviceConfig(threads=threads)
         )
         lines = scoring.output.read_text(encoding="utf-8").splitlines()[1:]
     return np.array([float(row[summary.score_column]) for row in csv.DictReader(lines, delimiter="\t")])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from protembed.config.finetune import LabelsConfig
+from protembed.config.finetune import LabelTableConfig
 from protembed.data.fasta import read_fasta
 from protembed.finetuning.splits import greedy_clusters, nearest
 from protembed.io.reading import open_input
@@ -51,7 +51,7 @@ def main() -> None:
         "in the same 30 % cluster": [one for family in drawn[:half] for one in family[1:] if one[1] != family[0][1]],
         "none": [one for family in drawn[half:] for one in family],
     }
-    threshold = LabelsConfig().cluster_similarity
+    threshold = LabelTableConfig().cluster_similarity
     print(f"| relative among {half:,} references | proteins | 10 % | median | 90 % | 98 % | at least {threshold} |")
     print("|---|---|---|---|---|---|---|")
     for kind, proteins in queries.items():

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from protembed.config.common import ComputeConfig, ModelConfig
+from protembed.config.common import DeviceConfig, ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.config.model_sizes import SIZES
 from protembed.data.fasta import read_fasta
@@ -47,7 +47,7 @@ def main() -> None:
         fasta, output = folder / "soak.fasta", folder / "soak.npy"
         write(fasta, renamed(arguments.fasta, arguments.residues), arguments.proteins)
         watch = Watch(arguments.proteins)
-        compute = ComputeConfig(threads=arguments.threads)
+        compute = DeviceConfig(threads=arguments.threads)
         config = ModelConfig(model=model)
         summary = embed_fasta([fasta], config, EmbedConfig(output=output), compute=compute, on_protein=watch.advance)
         watch.tell()

@@ -13,7 +13,7 @@ _HOMES = {
     "BatchConfig": "protembed.config.pretrain",
     "CheckConfig": "protembed.config.embed",
     "Checkpoint": "protembed.model.checkpoint",
-    "ComputeConfig": "protembed.config.common",
+    "DeviceConfig": "protembed.config.common",
     "EmbedConfig": "protembed.config.embed",
     "Encoder": "protembed.model.esm2",
     "FinetuneConfig": "protembed.config.finetune",
@@ -24,10 +24,10 @@ _HOMES = {
     "PredictConfig": "protembed.config.finetune",
     "PretrainConfig": "protembed.config.pretrain",
     "PretrainOptions": "protembed.pretraining.pretrain",
-    "ReaderConfig": "protembed.config.common",
+    "InputConfig": "protembed.config.common",
     "Record": "protembed.data.fasta",
     "ScoreConfig": "protembed.config.score",
-    "VariantsConfig": "protembed.config.score",
+    "VariantTableConfig": "protembed.config.score",
     "check_embeddings": "protembed.embedding.check",
     "embed_fasta": "protembed.embedding.embed",
     "finetune_model": "protembed.finetuning.finetune",
@@ -45,7 +45,7 @@ __all__ = [
     "BatchConfig",
     "CheckConfig",
     "Checkpoint",
-    "ComputeConfig",
+    "DeviceConfig",
     "EmbedConfig",
     "Encoder",
     "FinetuneConfig",
@@ -56,10 +56,10 @@ __all__ = [
     "PredictConfig",
     "PretrainConfig",
     "PretrainOptions",
-    "ReaderConfig",
+    "InputConfig",
     "Record",
     "ScoreConfig",
-    "VariantsConfig",
+    "VariantTableConfig",
     "__version__",
     "check_embeddings",
     "embed_fasta",
@@ -75,12 +75,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import inspect_attention
-    from protembed.config.common import ComputeConfig, ModelConfig, OptimizerConfig, ReaderConfig
+    from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, OptimizerConfig
     from protembed.config.embed import CheckConfig, EmbedConfig
     from protembed.config.finetune import FinetuneConfig, PredictConfig
     from protembed.config.inspect_attention import AttentionConfig
     from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
-    from protembed.config.score import ScoreConfig, VariantsConfig
+    from protembed.config.score import ScoreConfig, VariantTableConfig
     from protembed.data.fasta import Record, read_fasta
     from protembed.embedding.check import check_embeddings
     from protembed.embedding.embed import embed_fasta

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 
-from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig, PrecisionName
+from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, DeviceConfig, PrecisionName
 from protembed.config.embed import EmbedPrecisionName
 from protembed.errors import ConfigError
 
@@ -139,7 +139,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def choose_device(config: ComputeConfig) -> torch.device:
+def choose_device(config: DeviceConfig) -> torch.device:
     """Find the device to compute on.
 
     Raises:
@@ -199,7 +199,7 @@ def _environment_number(name: str, default: int) -> int:
     return int(value) if value.isdecimal() else default
 
 
-def num_threads(config: ComputeConfig) -> int:
+def num_threads(config: DeviceConfig) -> int:
     """Count the CPU threads to use: as asked for, else as the scheduler grants, else the cores this process may use."""
     if config.threads is not None:
         return config.threads
@@ -330,7 +330,7 @@ class WorkerPool:
             raise end
 
 
-def worker_pool(config: ComputeConfig, device: torch.device, *, num_gpu_workers: int = 1) -> WorkerPool:
+def worker_pool(config: DeviceConfig, device: torch.device, *, num_gpu_workers: int = 1) -> WorkerPool:
     """Make the pool for a device: one worker for each thread of a CPU, few for a GPU.
 
     Args:

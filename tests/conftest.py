@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config.common import TASKS, ComputeConfig, ModelConfig
-from protembed.config.finetune import FinetuneConfig, LabelsConfig
+from protembed.config.common import TASKS, DeviceConfig, ModelConfig
+from protembed.config.finetune import FinetuneConfig, LabelTableConfig
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import MASK, encode
@@ -326,9 +326,9 @@ def options():
     def make(output, model, *, labels=None, **settings):
         return FinetuneOptions(
             finetune=FinetuneConfig(output=output, **{"epochs": 2, "tokens_per_batch": 1024, "quick": True} | settings),
-            labels=LabelsConfig(**labels or {}),
+            labels=LabelTableConfig(**labels or {}),
             model=ModelConfig(model=model),
-            compute=ComputeConfig(threads=1),
+            compute=DeviceConfig(threads=1),
         )
 
     return make

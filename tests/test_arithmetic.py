@@ -8,7 +8,7 @@ from threading import Barrier, Thread
 import pytest
 import torch
 
-from protembed.config.common import ComputeConfig, ModelConfig
+from protembed.config.common import DeviceConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
 from protembed.device import WorkerPool, choose_device, exact_float32
 from protembed.embedding.embed import embed_fasta
@@ -222,7 +222,7 @@ def test_a_variable_that_lowers_the_precision_of_a_cpu_is_refused_by_name(monkey
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigError, match=f"{name} is '?{value}'?, but .* unset it") as caught:
-        choose_device(ComputeConfig(device="cpu"))
+        choose_device(DeviceConfig(device="cpu"))
 
     assert caught.value.exit_status == 2
 
@@ -232,7 +232,7 @@ def test_a_variable_that_leaves_the_precision_as_it_is_is_no_obstacle(monkeypatc
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", value)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")  # of GPUs
 
-    assert choose_device(ComputeConfig(device="cpu")) == torch.device("cpu")
+    assert choose_device(DeviceConfig(device="cpu")) == torch.device("cpu")
 
 
 def test_a_variable_that_lowers_the_precision_of_gpus_is_refused_where_one_computes(monkeypatch):
@@ -240,7 +240,7 @@ def test_a_variable_that_lowers_the_precision_of_gpus_is_refused_where_one_compu
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
 
     with pytest.raises(ConfigError, match="NVIDIA_TF32_OVERRIDE"):
-        choose_device(ComputeConfig(device="cuda"))
+        choose_device(DeviceConfig(device="cuda"))
 
 
 OF_ENVIRONMENT = """

@@ -4,7 +4,7 @@ from threading import Barrier, Event, current_thread
 import pytest
 import torch
 
-from protembed.config.common import ComputeConfig
+from protembed.config.common import DeviceConfig
 from protembed.device import (
     WorkerPool,
     choose_device,
@@ -35,13 +35,13 @@ def hardware(monkeypatch):
 def test_auto_takes_a_gpu_if_there_is_one(hardware, there, chosen):
     hardware(**there)
 
-    assert choose_device(ComputeConfig()) == torch.device(chosen)
+    assert choose_device(DeviceConfig()) == torch.device(chosen)
 
 
 def test_the_cpu_can_be_asked_for_beside_a_gpu(hardware):
     hardware(cuda=True)
 
-    assert choose_device(ComputeConfig(device="cpu")) == torch.device("cpu")
+    assert choose_device(DeviceConfig(device="cpu")) == torch.device("cpu")
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -49,7 +49,7 @@ def test_a_device_that_is_not_there_is_refused(hardware, device):
     hardware()
 
     with pytest.raises(ConfigError, match=f"--device is '{device}'") as caught:
-        choose_device(ComputeConfig(device=device))
+        choose_device(DeviceConfig(device=device))
 
     assert caught.value.exit_status == 2
 
@@ -62,7 +62,7 @@ def test_threads_are_asked_for_or_granted_by_the_scheduler(monkeypatch, asked, s
     for name, value in (("SLURM_CPUS_PER_TASK", slurm), ("OMP_NUM_THREADS", openmp)):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
 
-    assert num_threads(ComputeConfig(threads=asked)) == number
+    assert num_threads(DeviceConfig(threads=asked)) == number
 
 
 @pytest.mark.parametrize("nonsense", ["many", "-2", "4,2"])
@@ -71,7 +71,7 @@ def test_threads_are_otherwise_the_cores_that_this_process_may_use(monkeypatch, 
     monkeypatch.setenv("OMP_NUM_THREADS", nonsense)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 11}, raising=False)
 
-    assert num_threads(ComputeConfig()) == 3
+    assert num_threads(DeviceConfig()) == 3
 
 
 def test_packs_are_computed_side_by_side_and_come_in_their_order():
@@ -131,7 +131,7 @@ def test_an_error_of_the_items_comes_after_the_results_of_those_before_it():
 
 @pytest.mark.parametrize(("device", "num_workers"), [("cpu", 3), ("cuda", 1), ("mps", 1)])
 def test_a_cpu_has_a_worker_for_each_thread_and_a_gpu_one(device, num_workers):
-    with worker_pool(ComputeConfig(threads=3), torch.device(device)) as pool:
+    with worker_pool(DeviceConfig(threads=3), torch.device(device)) as pool:
         together = Barrier(num_workers)
         list(pool.map(lambda _: together.wait(timeout=60), range(num_workers)))
         names = set(pool.map(lambda _: current_thread().name, range(50)))
@@ -148,7 +148,7 @@ def test_processes_of_one_machine_share_its_cores(monkeypatch, granted, openmp, 
     for name, value in (("SLURM_CPUS_PER_TASK", granted), ("OMP_NUM_THREADS", openmp)):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
 
-    assert num_threads(ComputeConfig()) == number
+    assert num_threads(DeviceConfig()) == number
 
 
 def test_each_process_of_several_takes_a_gpu_of_its_own(hardware, monkeypatch):
@@ -157,7 +157,7 @@ def test_each_process_of_several_takes_a_gpu_of_its_own(hardware, monkeypatch):
     for num_gpus, rank, index in ((2, 1, 1), (1, 2, 0)):  # a scheduler may show each process one GPU alone
         monkeypatch.setattr(torch.cuda, "device_count", lambda number=num_gpus: number)
         monkeypatch.setenv("LOCAL_RANK", str(rank))
-        assert choose_device(ComputeConfig()) == torch.device("cuda", index)
+        assert choose_device(DeviceConfig()) == torch.device("cuda", index)
 
 
 def test_a_process_without_a_gpu_of_its_own_is_told(hardware, monkeypatch):
@@ -167,7 +167,7 @@ def test_a_process_without_a_gpu_of_its_own_is_told(hardware, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
 
     with pytest.raises(ConfigError, match="process 2 of this machine has none of its own"):
-        choose_device(ComputeConfig())
+        choose_device(DeviceConfig())
 
 
 def test_the_single_thread_that_torchrun_sets_is_nobodys_wish(monkeypatch):
@@ -176,7 +176,7 @@ def test_the_single_thread_that_torchrun_sets_is_nobodys_wish(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
 
-    assert num_threads(ComputeConfig()) == 6
+    assert num_threads(DeviceConfig()) == 6
 
 
 @pytest.mark.parametrize(("num_per_worker", "most"), [(1, 4), (3, 8)])

@@ -34,7 +34,7 @@ from protembed.attention.tables import (
     structure_row,
     write_figures,
 )
-from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
@@ -133,8 +133,8 @@ def inspect_attention(
     model: ModelConfig,
     attention: AttentionConfig,
     *,
-    reader: ReaderConfig | None = None,
-    compute: ComputeConfig | None = None,
+    reader: InputConfig | None = None,
+    compute: DeviceConfig | None = None,
     on_plan: Callable[[AttentionPlan], None] = lambda plan: None,
     on_protein: Callable[[int], None] = lambda num_residues: None,
 ) -> AttentionSummary:
@@ -162,7 +162,7 @@ def inspect_attention(
         NotEnoughRoomError: this machine has not the memory, or the disk, for it.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute, report = reader or ReaderConfig(), compute or ComputeConfig(), ReadReport()
+    reader, compute, report = reader or InputConfig(), compute or DeviceConfig(), ReadReport()
     files = as_paths("fasta", fasta)
     output = follow_link(attention.output or default_path(files[0], ".attention"))
     refuse_stdout(output)

@@ -7,7 +7,7 @@ import typer
 
 from protembed.cli.display import Display
 from protembed.cli.options import OPENED_BY_US, configured
-from protembed.config.common import ComputeConfig, ModelConfig, ShowConfig
+from protembed.config.common import ConsoleConfig, DeviceConfig, ModelConfig
 from protembed.config.embed import CheckConfig
 from protembed.io.text import count
 
@@ -24,7 +24,7 @@ ResultAndFasta = Annotated[
 
 @configured
 def check(
-    files: ResultAndFasta, model: ModelConfig, config: CheckConfig, compute: ComputeConfig, show: ShowConfig
+    files: ResultAndFasta, model: ModelConfig, config: CheckConfig, compute: DeviceConfig, show: ConsoleConfig
 ) -> None:
     """Verify a result of `embed`: rows, identifiers, hashes, and a sample of vectors computed again."""
     from protembed.embedding.check import check_embeddings

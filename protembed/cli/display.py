@@ -20,7 +20,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from protembed.config.common import DEFAULT_MODEL, ModelConfig, ShowConfig
+from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, ModelConfig
 from protembed.errors import LostProcessError, OutputError, ProtembedError
 from protembed.io.text import count, printable
 
@@ -185,9 +185,9 @@ class Display:
         data_on_stdout: whether stdout carries data, so that the machine-readable summary must go elsewhere.
     """
 
-    def __init__(self, show: ShowConfig, *, data_on_stdout: bool = False) -> None:
+    def __init__(self, show: ConsoleConfig, *, data_on_stdout: bool = False) -> None:
         # Of the processes that torchrun starts only the first speaks.
-        self._show = show if is_first_process() else ShowConfig(quiet=True)
+        self._show = show if is_first_process() else ConsoleConfig(quiet=True)
         self._data_on_stdout = data_on_stdout
         self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 

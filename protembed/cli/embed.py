@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from protembed.cli.display import Display
 from protembed.cli.messages import embed_plan_lines, embed_summary_lines
 from protembed.cli.options import FastaPaths, configured
-from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
+from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
 from protembed.io.reading import STANDARD_STREAM
 
@@ -18,9 +18,9 @@ def embed(
     fasta: FastaPaths,
     model: ModelConfig,
     embedding: EmbedConfig,
-    reader: ReaderConfig,
-    compute: ComputeConfig,
-    show: ShowConfig,
+    reader: InputConfig,
+    compute: DeviceConfig,
+    show: ConsoleConfig,
 ) -> None:
     """Turn proteins into vectors: one per protein, or one per residue; the same command takes up an interrupted run."""
     from protembed.embedding.embed import embed_fasta

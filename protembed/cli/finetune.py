@@ -8,8 +8,8 @@ from protembed.cli.display import Display
 from protembed.cli.messages import finetune_plan_lines, finetune_summary_lines
 from protembed.cli.options import LabelsPath, configured
 from protembed.cli.process import stop_on_signals
-from protembed.config.common import ComputeConfig, ModelConfig, OptimizerConfig, ReaderConfig, ShowConfig
-from protembed.config.finetune import FinetuneConfig, LabelsConfig
+from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig, OptimizerConfig
+from protembed.config.finetune import FinetuneConfig, LabelTableConfig
 from protembed.io.text import count
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def finetune(
     labels: LabelsPath,
     model: ModelConfig,
-    table: LabelsConfig,
+    table: LabelTableConfig,
     learning: FinetuneConfig,
     optimizer: OptimizerConfig,
-    reader: ReaderConfig,
-    compute: ComputeConfig,
-    show: ShowConfig,
+    reader: InputConfig,
+    compute: DeviceConfig,
+    show: ConsoleConfig,
 ) -> None:
     """Train a model to predict a label of proteins or residues, and measure it beside simpler ways to predict it."""
     from protembed.finetuning.experiment import Watcher

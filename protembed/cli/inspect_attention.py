@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from protembed.cli.display import Display
 from protembed.cli.messages import attention_plan_line, contact_lines, site_lines
 from protembed.cli.options import FastaPaths, configured
-from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
+from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.io.text import count
 
@@ -18,9 +18,9 @@ def inspect_attention(
     fasta: FastaPaths,
     model: ModelConfig,
     attention: AttentionConfig,
-    reader: ReaderConfig,
-    compute: ComputeConfig,
-    show: ShowConfig,
+    reader: InputConfig,
+    compute: DeviceConfig,
+    show: ConsoleConfig,
 ) -> None:
     """Look into a model: attention maps, statistics of every head, contacts beside structures, annotated sites."""
     from protembed.attention.inspect_attention import inspect_attention as inspect

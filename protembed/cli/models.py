@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 from protembed.cli.display import Display
 from protembed.cli.messages import model_lines
 from protembed.cli.options import configured
-from protembed.config.common import ShowConfig
+from protembed.config.common import ConsoleConfig
 
 if TYPE_CHECKING:
     pass
 
 
 @configured
-def models(show: ShowConfig) -> None:
+def models(show: ConsoleConfig) -> None:
     """List the models that can be named: those in the box, and ESM-2 models that can be fetched."""
     from protembed.model.catalog import list_models
 

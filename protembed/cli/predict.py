@@ -3,7 +3,7 @@
 from protembed.cli.display import Display
 from protembed.cli.messages import describe_region
 from protembed.cli.options import FastaPaths, configured
-from protembed.config.common import ComputeConfig, ReaderConfig, ShowConfig
+from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig
 from protembed.config.finetune import FinetunedModelConfig, PredictConfig
 from protembed.io.reading import STANDARD_STREAM
 from protembed.io.text import count
@@ -14,9 +14,9 @@ def predict(
     fasta: FastaPaths,
     model: FinetunedModelConfig,
     prediction: PredictConfig,
-    reader: ReaderConfig,
-    compute: ComputeConfig,
-    show: ShowConfig,
+    reader: InputConfig,
+    compute: DeviceConfig,
+    show: ConsoleConfig,
 ) -> None:
     """Apply a fine-tuned model: a table with a prediction for each protein, and a probability for each class."""
     from protembed.finetuning.predict import predict_fasta

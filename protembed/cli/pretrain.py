@@ -8,7 +8,7 @@ from protembed.cli.display import Display
 from protembed.cli.messages import pretrain_plan_lines, pretrain_summary_lines
 from protembed.cli.options import FastaPaths, configured
 from protembed.cli.process import stop_on_signals
-from protembed.config.common import ComputeConfig, OptimizerConfig, ReaderConfig, ShowConfig
+from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, OptimizerConfig
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def pretrain(
     batches: BatchConfig,
     masking: MaskingConfig,
     optimizer: OptimizerConfig,
-    reader: ReaderConfig,
-    compute: ComputeConfig,
-    show: ShowConfig,
+    reader: InputConfig,
+    compute: DeviceConfig,
+    show: ConsoleConfig,
 ) -> None:
     """Train an encoder to predict hidden amino acids; the same command takes up a run that was interrupted."""
     from protembed.pretraining.pretrain import PretrainOptions, pretrain_model

@@ -2,8 +2,8 @@
 
 from protembed.cli.display import Display
 from protembed.cli.options import VariantsPath, configured
-from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, ShowConfig
-from protembed.config.score import ScoreConfig, VariantsConfig
+from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig
+from protembed.config.score import ScoreConfig, VariantTableConfig
 from protembed.io.reading import STANDARD_STREAM
 from protembed.io.text import count
 
@@ -12,11 +12,11 @@ from protembed.io.text import count
 def score(
     variants: VariantsPath,
     model: ModelConfig,
-    table: VariantsConfig,
+    table: VariantTableConfig,
     scoring: ScoreConfig,
-    reader: ReaderConfig,
-    compute: ComputeConfig,
-    show: ShowConfig,
+    reader: InputConfig,
+    compute: DeviceConfig,
+    show: ConsoleConfig,
 ) -> None:
     """Score variants without having learned from any: what a model thinks of each mutation; higher is better."""
     from protembed.scoring.score import score_variants

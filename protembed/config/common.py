@@ -177,7 +177,7 @@ TOKENS_PER_GPU_PACK = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReaderConfig(Config):
+class InputConfig(Config):
     """Reading."""
 
     on_illegal: Literal["error", "mask", "skip"] = option(
@@ -188,7 +188,7 @@ class ReaderConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeConfig(Config):
+class DeviceConfig(Config):
     """Computing."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = option(
@@ -202,7 +202,7 @@ class ComputeConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowConfig(Config):
+class ConsoleConfig(Config):
     """Showing."""
 
     quiet: bool = option(False, "Print no more than data, warnings and errors.")

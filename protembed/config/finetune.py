@@ -22,7 +22,7 @@ MOST_TRAINING_KMERS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelsConfig(Config):
+class LabelTableConfig(Config):
     """The table."""
 
     task: TaskChoice = option("auto", "What the labels are; auto looks at them.")

@@ -34,7 +34,7 @@ PROBABILITY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariantsConfig(Config):
+class VariantTableConfig(Config):
     """The table."""
 
     wild_type: Path | None = option(

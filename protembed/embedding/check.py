@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.config.common import ComputeConfig, ModelConfig, choose_region
+from protembed.config.common import DeviceConfig, ModelConfig, choose_region
 from protembed.config.embed import CheckConfig
 from protembed.data.fasta import ReadReport, Record
 from protembed.data.windows import window_spans
@@ -58,7 +58,7 @@ def check_embeddings(
     model: ModelConfig,
     check: CheckConfig,
     *,
-    compute: ComputeConfig | None = None,
+    compute: DeviceConfig | None = None,
     on_protein: Callable[[int], None] = lambda num_residues: None,
 ) -> CheckSummary:
     """Verify a result of `embed`, or all shards of one: rows, identifiers, hashes, and a sample computed again.
@@ -94,7 +94,7 @@ def check_embeddings(
     if len(report.refused) != num_refused:
         found = f"{num_refused} records were left out, and of the input {len(report.refused)} are to be"
         raise NotVerifiedError(results[0], found)
-    worst = _recompute(shards, sample, model, compute or ComputeConfig(), on_protein)
+    worst = _recompute(shards, sample, model, compute or DeviceConfig(), on_protein)
     return CheckSummary(
         results=results,
         num_proteins=num_proteins,
@@ -227,7 +227,7 @@ def _recompute(
     shards: Sequence[_Result],
     sample: Sequence[tuple[_Result, int, Record]],
     model: ModelConfig,
-    compute: ComputeConfig,
+    compute: DeviceConfig,
     on_protein: Callable[[int], None],
 ) -> float | None:
     """Compute the sample again; return the worst difference, None where there is nothing to compute."""

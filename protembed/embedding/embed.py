@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from protembed._version import __version__
-from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig, choose_region
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, choose_region
 from protembed.config.embed import EmbedConfig
 from protembed.data.fasta import ReadReport
 from protembed.device import choose_device, choose_precision, peak_memory
@@ -110,8 +110,8 @@ def embed_fasta(
     model: ModelConfig,
     embedding: EmbedConfig,
     *,
-    reader: ReaderConfig | None = None,
-    compute: ComputeConfig | None = None,
+    reader: InputConfig | None = None,
+    compute: DeviceConfig | None = None,
     on_plan: Callable[[EmbedPlan], None] = lambda plan: None,
     on_start: Callable[[int], None] = lambda num_residues: None,
     on_protein: Callable[[int], None] = lambda num_residues: None,
@@ -137,7 +137,7 @@ def embed_fasta(
         ChangedInputError: a file changed from its first reading to the end of the computation.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute, files = reader or ReaderConfig(), compute or ComputeConfig(), as_paths("fasta", fasta)
+    reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
     job = _Job.prepare(files, model, embedding, reader, compute)
     is_read_twice = job.output != STANDARD_STREAM or job.selection.shard is not None or embedding.dry_run
     with unchanged_inputs(), spooled_stdin(files, wanted=is_read_twice) as paths:
@@ -184,8 +184,8 @@ class _Job:
         fasta: Sequence[Path],
         model: ModelConfig,
         config: EmbedConfig,
-        reader: ReaderConfig,
-        compute: ComputeConfig,
+        reader: InputConfig,
+        compute: DeviceConfig,
     ) -> "_Job":
         shard = None if config.shard is None else Shard.parse(config.shard)
         part = "" if shard is None else f".{shard.number}-of-{shard.total}"
@@ -294,7 +294,7 @@ def _embed(
     job: _Job,
     paths: Sequence[Path],
     fingerprint: Mapping[str, Any],
-    compute: ComputeConfig,
+    compute: DeviceConfig,
     on_start: Callable[[int], None],
     on_protein: Callable[[int], None],
 ) -> EmbedSummary:
@@ -322,7 +322,7 @@ def _embed(
     return job.summary(counts, num_resumed=num_resumed, warnings=warnings)
 
 
-def _plan(job: _Job, paths: Sequence[Path], compute: ComputeConfig) -> EmbedPlan:
+def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
     """Count the proteins, and compute a few of them to see what all would take."""
     report, workload = ReadReport(), Workload(job.checkpoint.encoder.shape)
     comparison = InputComparison.with_model(job.checkpoint, job.selection.region)

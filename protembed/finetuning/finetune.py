@@ -11,14 +11,14 @@ from torch import Tensor
 from protembed.config.base import as_plain_values
 from protembed.config.common import (
     TASKS,
-    ComputeConfig,
+    DeviceConfig,
+    InputConfig,
     ModelConfig,
     OptimizerConfig,
-    ReaderConfig,
     Task,
     choose_region,
 )
-from protembed.config.finetune import MOST_FULL_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelsConfig
+from protembed.config.finetune import MOST_FULL_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelTableConfig
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import ReadReport
 from protembed.device import choose_device, choose_precision
@@ -60,11 +60,11 @@ class FinetuneOptions:
     """All options of a fine-tuning."""
 
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    labels: LabelTableConfig = field(default_factory=LabelTableConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    reader: ReaderConfig = field(default_factory=ReaderConfig)
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

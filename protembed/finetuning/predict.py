@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config.common import DEFAULT_MODEL, ComputeConfig, ModelConfig, ReaderConfig, Region, Task, choose_region
+from protembed.config.common import DEFAULT_MODEL, DeviceConfig, InputConfig, ModelConfig, Region, Task, choose_region
 from protembed.config.finetune import PredictConfig
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.data.windows import cut_records
@@ -105,8 +105,8 @@ def predict_fasta(
     model: ModelConfig,
     prediction: PredictConfig,
     *,
-    reader: ReaderConfig | None = None,
-    compute: ComputeConfig | None = None,
+    reader: InputConfig | None = None,
+    compute: DeviceConfig | None = None,
     on_protein: Callable[[int], None] = lambda num_residues: None,
 ) -> PredictSummary:
     """Apply a fine-tuned model to proteins, in the order of the input.
@@ -127,7 +127,7 @@ def predict_fasta(
         NotFiniteError: what is predicted of a protein is no number.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute, files = reader or ReaderConfig(), compute or ComputeConfig(), as_paths("fasta", fasta)
+    reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
     named = prediction.output or default_path(files[0], ".predictions.tsv")
     output = follow_link(named)
     refuse_existing(output, force=prediction.force)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from protembed.config.common import Task
-from protembed.config.finetune import LabelsConfig
+from protembed.config.finetune import LabelTableConfig
 from protembed.data.alphabet import NUM_AMINO_ACIDS
 from protembed.data.hashing import hash_share, kmer_numbers
 from protembed.errors import TableError
@@ -150,7 +150,7 @@ class Division:
         return len(self.folds) > 1
 
 
-def divide(labels: Labels, task: Task, config: LabelsConfig, seed: int) -> Division:
+def divide(labels: Labels, task: Task, config: LabelTableConfig, seed: int) -> Division:
     """Divide a labelled table.
 
     Args:
@@ -223,7 +223,7 @@ def _refuse_empty(path: str, parts: Parts, needed: Sequence[Split] = _PARTS) -> 
 # Drawn parts: copies of a sequence, and members of a cluster, are never parted.
 
 
-def _drawn(labels: Labels, task: Task, config: LabelsConfig, seed: int) -> tuple[Parts, list[str]]:
+def _drawn(labels: Labels, task: Task, config: LabelTableConfig, seed: int) -> tuple[Parts, list[str]]:
     groups = _Groups(labels, config, seed)
     homes: dict[str, Split] = {}
     for part in ("test", "valid"):
@@ -233,7 +233,7 @@ def _drawn(labels: Labels, task: Task, config: LabelsConfig, seed: int) -> tuple
     return groups.parts(homes, task), [note]
 
 
-def _in_folds(labels: Labels, task: Task, config: LabelsConfig, seed: int) -> Division:
+def _in_folds(labels: Labels, task: Task, config: LabelTableConfig, seed: int) -> Division:
     groups = _Groups(labels, config, seed)
     emptiest = [(0, number) for number in range(NUM_FOLDS)]
     measured: list[set[str]] = [set() for _ in range(NUM_FOLDS)]
@@ -270,7 +270,7 @@ class _Groups:
         in_order: all groups, shuffled by hash.
     """
 
-    def __init__(self, labels: Labels, config: LabelsConfig, seed: int) -> None:
+    def __init__(self, labels: Labels, config: LabelTableConfig, seed: int) -> None:
         self._proteins = labels.proteins
         self._group_of, self.how = _groups(labels, config)
         self.sizes = Counter(map(self._group_of, labels.proteins))
@@ -307,7 +307,7 @@ class _Groups:
         return parts
 
 
-def _groups(labels: Labels, config: LabelsConfig) -> tuple[Callable[[LabelledProtein], str], str]:
+def _groups(labels: Labels, config: LabelTableConfig) -> tuple[Callable[[LabelledProtein], str], str]:
     """Say what must not be parted: clusters of similar sequences where that leaves something to draw from."""
     sequences = [protein.sequence for protein in labels.proteins]
     if config.split == "random":

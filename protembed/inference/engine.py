@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, ComputeConfig
+from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, DeviceConfig
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, Tokens, cut, pack, split_by_budget
@@ -187,7 +187,7 @@ def _grouped(items: Iterable[Item], num_tokens: Callable[[Item], int], wanted: i
 
 @contextmanager
 def inference_engine(
-    config: ComputeConfig, device: torch.device, shape: EncoderShape, width: int | None = None
+    config: DeviceConfig, device: torch.device, shape: EncoderShape, width: int | None = None
 ) -> Iterator[Engine]:
     """Make the engine for a device and an encoder, with its workers.
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from protembed.config.base import as_plain_values
-from protembed.config.common import ComputeConfig, OptimizerConfig, OptimizerName, ReaderConfig
+from protembed.config.common import DeviceConfig, InputConfig, OptimizerConfig, OptimizerName
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 from protembed.device import choose_device, choose_precision, default_tokens_per_pack, total_memory, worker_pool
@@ -116,8 +116,8 @@ class PretrainOptions:
     batches: BatchConfig = field(default_factory=BatchConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    reader: ReaderConfig = field(default_factory=ReaderConfig)
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 def pretrain_model(

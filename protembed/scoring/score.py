@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig
-from protembed.config.score import FORMULAS, PROBABILITY, ScoreConfig, ScoreMethod, VariantsConfig
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
+from protembed.config.score import FORMULAS, PROBABILITY, ScoreConfig, ScoreMethod, VariantTableConfig
 from protembed.data.fasta import OnIllegal, ReadReport
 from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
@@ -65,11 +65,11 @@ class ScoreSummary:
 def score_variants(
     variants: PathLike,
     model: ModelConfig,
-    table: VariantsConfig,
+    table: VariantTableConfig,
     scoring: ScoreConfig,
     *,
-    reader: ReaderConfig | None = None,
-    compute: ComputeConfig | None = None,
+    reader: InputConfig | None = None,
+    compute: DeviceConfig | None = None,
     on_start: Callable[[int], None] = lambda num_tokens: None,
     on_crop: Callable[[int], None] = lambda num_tokens: None,
 ) -> ScoreSummary:
@@ -93,7 +93,7 @@ def score_variants(
         OutputExistsError: the table stands there already.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute = reader or ReaderConfig(), compute or ComputeConfig()
+    reader, compute = reader or InputConfig(), compute or DeviceConfig()
     inputs = [as_path("variants", variants), *filter(None, [table.wild_type])]
     named = scoring.output or default_path(inputs[0], ".scores.tsv")
     output = follow_link(named)
@@ -144,7 +144,7 @@ def _summary(
 
 
 def _open_table(
-    paths: Sequence[Path], table: VariantsConfig, on_illegal: OnIllegal, report: ReadReport
+    paths: Sequence[Path], table: VariantTableConfig, on_illegal: OnIllegal, report: ReadReport
 ) -> VariantTable:
     """Open the table, and read the wild types if they are given apart; what is odd in these is counted."""
     if len(paths) == 1:

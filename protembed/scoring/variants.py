@@ -7,7 +7,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from protembed.config.score import VariantsConfig
+from protembed.config.score import VariantTableConfig
 from protembed.data.fasta import (
     OnIllegal,
     ReadReport,
@@ -108,7 +108,7 @@ class VariantTable:
     """
 
     def __init__(
-        self, path: Path, config: VariantsConfig, wild_types: Mapping[str, str] | None, on_illegal: OnIllegal
+        self, path: Path, config: VariantTableConfig, wild_types: Mapping[str, str] | None, on_illegal: OnIllegal
     ) -> None:
         self.path, self._file, self._config = display_name(path), path, config
         self._wild_types, self._on_illegal = wild_types, on_illegal

@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from protembed.cli.display import Display, reported_errors
-from protembed.config.common import ShowConfig
+from protembed.config.common import ConsoleConfig
 from protembed.errors import FormatError, LostProcessError
 from protembed.training.loop import StepReport
 
@@ -25,7 +25,7 @@ def report(step, **changes):
 def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("protembed.cli.display.time.monotonic", lambda: now[0])
-    with Display(ShowConfig()).stepping() as steps:
+    with Display(ConsoleConfig()).stepping() as steps:
         steps.begin(10, 0)
         for step in range(1, 5):
             now[0] += 20.0
@@ -40,7 +40,7 @@ def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
 
 def test_every_validation_is_told_beside_what_it_must_beat(capsys):
     measured = {"valid_loss": 2.8, "valid_perplexity": 16.44, "unigram_perplexity": 17.96, "bigram_perplexity": 17.87}
-    with Display(ShowConfig()).stepping() as steps:
+    with Display(ConsoleConfig()).stepping() as steps:
         steps.begin(10, 0)
         steps.advance(report(1, validation=measured))
 
@@ -49,7 +49,7 @@ def test_every_validation_is_told_beside_what_it_must_beat(capsys):
 
 @pytest.mark.promise(17)
 def test_control_codes_and_markup_are_shown_as_they_are(capsys):
-    Display(ShowConfig()).say("[red]evil\x1b[2J[/red]")
+    Display(ConsoleConfig()).say("[red]evil\x1b[2J[/red]")
 
     assert capsys.readouterr().err == "[red]evil\\x1b[2J[/red]\n"
 
@@ -85,7 +85,7 @@ def test_an_interrupt_is_status_130():
 def test_each_further_validation_set_is_told_by_its_name(capsys):
     measured = {"valid_loss": 2.8, "valid_perplexity": 16.44, "unigram_perplexity": 17.96}
     general = {f"general/{name}": value + 1 for name, value in measured.items()}
-    with Display(ShowConfig()).stepping() as steps:
+    with Display(ConsoleConfig()).stepping() as steps:
         steps.begin(10, 0)
         steps.advance(report(1, validation=measured | general))
 
@@ -95,7 +95,7 @@ def test_each_further_validation_set_is_told_by_its_name(capsys):
 
 def test_a_terminal_shows_a_panel_of_loss_perplexity_pace_and_time(monkeypatch):
     screen = io.StringIO()
-    display = Display(ShowConfig())
+    display = Display(ConsoleConfig())
     display._console = Console(file=screen, force_terminal=True, width=100)
 
     with display.stepping() as steps:
@@ -111,7 +111,7 @@ def test_a_terminal_shows_a_panel_of_loss_perplexity_pace_and_time(monkeypatch):
 def test_of_several_processes_only_the_first_speaks(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
 
-    display = Display(ShowConfig(json=True))
+    display = Display(ConsoleConfig(json=True))
     display.say("hello")
     display.warn(["beware"])
     with pytest.raises(typer.Exit) as left, reported_errors():
@@ -125,7 +125,7 @@ def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch)
     now = [0.0]
     for module in ("protembed.cli.display", "protembed.cli.display"):
         monkeypatch.setattr(f"{module}.time.monotonic", lambda: now[0])
-    with Display(ShowConfig()).counting("embedded") as counter:
+    with Display(ConsoleConfig()).counting("embedded") as counter:
         counter.expect(4000)
         now[0] += 31.0
         counter.advance(1000)
@@ -136,7 +136,7 @@ def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch)
 
 def test_what_is_counted_has_its_own_name(capsys, monkeypatch):
     monkeypatch.setattr("protembed.cli.display.EveryHalfMinute.is_due", lambda clock: True)
-    with Display(ShowConfig()).counting("computed", "crop", "token") as counter:
+    with Display(ConsoleConfig()).counting("computed", "crop", "token") as counter:
         counter.advance(1000)
 
     assert "computed: 1 crop, 1,000 tokens, " in capsys.readouterr().err
@@ -144,7 +144,7 @@ def test_what_is_counted_has_its_own_name(capsys, monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_who_interrupts_hears_that_the_same_command_goes_on(capsys, error):
-    display = Display(ShowConfig())
+    display = Display(ConsoleConfig())
     with pytest.raises(error), display.counting("embedded") as counter, display.promising_to_go_on(counter):
         counter.advance(10)
         raise error
@@ -154,7 +154,7 @@ def test_who_interrupts_hears_that_the_same_command_goes_on(capsys, error):
 
 @pytest.mark.parametrize(("num_done", "to_stdout"), [(0, False), (1, True)])
 def test_nothing_is_promised_where_nothing_is_kept(capsys, num_done, to_stdout):
-    display = Display(ShowConfig(), data_on_stdout=to_stdout)
+    display = Display(ConsoleConfig(), data_on_stdout=to_stdout)
     with (
         pytest.raises(KeyboardInterrupt),
         display.counting("embedded") as counter,

@@ -8,12 +8,12 @@ import pytest
 
 import protembed.io.reading
 from protembed.attention.inspect_attention import inspect_attention
-from protembed.config.common import ComputeConfig, ModelConfig
+from protembed.config.common import DeviceConfig, ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.config.finetune import PredictConfig
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig
-from protembed.config.score import ScoreConfig, VariantsConfig
+from protembed.config.score import ScoreConfig, VariantTableConfig
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import ChangedInputError
@@ -227,7 +227,7 @@ def test_a_run_is_not_begun_with_an_input_that_changes(fasta, tmp_path, folder, 
     batches = BatchConfig(tokens_per_batch=256, tokens_per_pack=128, crop_residues=48)
 
     with refused(files[role]):
-        pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=ComputeConfig(threads=1)))
+        pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=DeviceConfig(threads=1)))
 
     assert list(folder.iterdir()) == []
 
@@ -257,7 +257,7 @@ def test_scores_of_an_input_that_changes_are_not_written(tiny_model, tmp_path, f
         score_variants(
             files["table"],
             ModelConfig(model=tiny_model),
-            VariantsConfig(wild_type=files["wild type"]),
+            VariantTableConfig(wild_type=files["wild type"]),
             ScoreConfig(output=folder / "s.tsv"),
             on_start=lambda num_tokens: change(files[role]),
         )

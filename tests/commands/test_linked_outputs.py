@@ -3,12 +3,12 @@
 import pytest
 
 from protembed.attention.inspect_attention import inspect_attention
-from protembed.config.common import ComputeConfig, ModelConfig
+from protembed.config.common import DeviceConfig, ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.config.finetune import PredictConfig
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig
-from protembed.config.score import ScoreConfig, VariantsConfig
+from protembed.config.score import ScoreConfig, VariantTableConfig
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import OutputExistsError
@@ -117,7 +117,7 @@ def test_scores_fill_the_target_of_a_link(tiny_model, tmp_path, link):
     (tmp_path / "variants.csv").write_text("sequence,mutant\nMKTAYIAKQR,K2A\n")
 
     score_variants(
-        tmp_path / "variants.csv", ModelConfig(model=tiny_model), VariantsConfig(), ScoreConfig(output=output)
+        tmp_path / "variants.csv", ModelConfig(model=tiny_model), VariantTableConfig(), ScoreConfig(output=output)
     )
 
     assert output.is_symlink() and len(target.read_text().splitlines()) == 3
@@ -132,7 +132,7 @@ def test_directories_take_the_place_of_the_target_of_a_link(tiny_model, fasta, l
     batches = BatchConfig(tokens_per_batch=256, tokens_per_pack=128, crop_residues=48)
     config = PretrainConfig(output=run, size="t4_1M", steps=1, valid=[fasta])
 
-    pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=ComputeConfig(threads=1)))
+    pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=DeviceConfig(threads=1)))
     inspect_attention([fasta], ModelConfig(model=tiny_model), AttentionConfig(output=attention, num_maps=1))
 
     assert run.is_symlink() and (run_target / "model" / "model.safetensors").exists()

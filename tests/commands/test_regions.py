@@ -7,7 +7,7 @@ import pytest
 
 from protembed.config.common import ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
-from protembed.config.finetune import LabelsConfig, PredictConfig
+from protembed.config.finetune import LabelTableConfig, PredictConfig
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.embedding.metadata import IDS, META, companion
@@ -169,7 +169,7 @@ def test_a_table_cut_to_a_region_has_its_labels_cut(models):
 
     assert (settings["format_version"], settings["region"]) == (2, "1-70")
     assert settings["configuration"]["region"] == "1-70"
-    assert LabelsConfig().region == "all"
+    assert LabelTableConfig().region == "all"
 
 
 # Embed

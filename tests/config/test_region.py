@@ -2,7 +2,7 @@ import pytest
 
 from protembed.config.common import Region, choose_region
 from protembed.config.embed import EmbedConfig
-from protembed.config.finetune import LabelsConfig, PredictConfig
+from protembed.config.finetune import LabelTableConfig, PredictConfig
 from protembed.errors import ConfigError
 
 NO_REGIONS = ["", "-", "5", "0-5", "5-4", "a-b", "1-2-3", "1:70", "1.5-3", " 1-70", "1-70\n", "٢-٨", "1–70", "-0"]
@@ -18,7 +18,7 @@ def test_a_region_is_read_with_both_ends_or_one(text, first, last):
 
 @pytest.mark.parametrize("text", NO_REGIONS)
 def test_what_is_no_region_is_a_usage_error_of_every_command(text):
-    for config in (EmbedConfig, PredictConfig, LabelsConfig):
+    for config in (EmbedConfig, PredictConfig, LabelTableConfig):
         with pytest.raises(ConfigError, match="--region .*two residues such as 1-70 are expected.*or .*all") as caught:
             config(region=text)
         assert caught.value.exit_status == 2

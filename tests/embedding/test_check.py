@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from protembed.config.common import ModelConfig, ReaderConfig
+from protembed.config.common import InputConfig, ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
@@ -131,7 +131,7 @@ def test_what_was_done_about_illegal_letters_is_done_again(embed, check, tmp_pat
     fasta = tmp_path / "odd.fasta"
     fasta.write_text(">a\nMKTAYIAK\n>b\nMK1\n>c x\ty\nMKVXJ\n>a\nMKV\n")
 
-    summary = check(embed(fasta=fasta, reader=ReaderConfig(on_illegal=on_illegal)), fasta=fasta)
+    summary = check(embed(fasta=fasta, reader=InputConfig(on_illegal=on_illegal)), fasta=fasta)
 
     assert (summary.num_proteins, summary.num_refused) == ((4, 0) if on_illegal == "mask" else (3, 1))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config.common import DEFAULT_MODEL, ModelConfig, ReaderConfig
+from protembed.config.common import DEFAULT_MODEL, InputConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
@@ -49,7 +49,7 @@ def embed(tmp_path, tiny_model, proteins_fasta):
     def run(name, fasta=proteins_fasta, model=tiny_model, on_illegal="error", **settings):
         output = tmp_path / name
         config = EmbedConfig(output=output, **settings)
-        embed_fasta([fasta], ModelConfig(model=model), config, reader=ReaderConfig(on_illegal=on_illegal))
+        embed_fasta([fasta], ModelConfig(model=model), config, reader=InputConfig(on_illegal=on_illegal))
         return output
 
     return run

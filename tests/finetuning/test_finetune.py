@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config.common import TASKS, ComputeConfig, ModelConfig
+from protembed.config.common import TASKS, DeviceConfig, ModelConfig
 from protembed.config.embed import EmbedConfig
 from protembed.config.finetune import PredictConfig
 from protembed.data.fasta import read_fasta
@@ -122,11 +122,11 @@ def test_order_batches_and_threads_do_not_change_predictions(finetuned, tables, 
     task, output, _ = finetuned
     fasta = fasta_of_test_part(tables / f"{task}.csv")
     records = list(read_fasta([fasta]))
-    straight = predict(fasta, output, tmp_path / "straight.tsv", compute=ComputeConfig(threads=1))
+    straight = predict(fasta, output, tmp_path / "straight.tsv", compute=DeviceConfig(threads=1))
 
     shuffled = [records[row] for row in np.random.default_rng(0).permutation(len(records))]
     (tmp_path / "s.fasta").write_text("".join(f">{one.id}\n{one.sequence}\n" for one in shuffled))
-    other = predict(tmp_path / "s.fasta", output, tmp_path / "other.tsv", compute=ComputeConfig(threads=3))
+    other = predict(tmp_path / "s.fasta", output, tmp_path / "other.tsv", compute=DeviceConfig(threads=3))
 
     by_id = {row["id"]: row for row in other}
     assert [row["id"] for row in other] == [record.id for record in shuffled]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from protembed.config.common import TASKS
-from protembed.config.finetune import LabelsConfig
+from protembed.config.finetune import LabelTableConfig
 from protembed.data.hashing import hash_share
 from protembed.errors import ConfigError
 from protembed.finetuning.splits import divide
@@ -36,7 +36,7 @@ def sizes(table):
 
 def drawn(labels, split=None, task=VALUES, seed=0, **options):
     """Divide, and list every table that comes of it."""
-    division = divide(labels, task, LabelsConfig(split=split, **options), seed)
+    division = divide(labels, task, LabelTableConfig(split=split, **options), seed)
     return [*division.folds, division.final]
 
 
@@ -52,7 +52,7 @@ def are_parted(table, groups):
 
 def test_a_split_column_is_followed(make_labels, proteins):
     splits = ["test", "train", "valid", "train", "test", "train"]
-    division = divide(make_labels(proteins[:6], splits=splits), VALUES, LabelsConfig(), seed=0)
+    division = divide(make_labels(proteins[:6], splits=splits), VALUES, LabelTableConfig(), seed=0)
 
     assert ids(division.final) == {"train": ["2", "4", "6"], "valid": ["3"], "test": ["1", "5"]}
     assert len(division.folds) == 1 and division.folds[0] is division.final
@@ -71,7 +71,7 @@ def test_validation_proteins_of_flip_are_the_validation_part(read):
 
 def test_without_a_validation_part_a_tenth_of_train_is_held_out_by_hash(make_labels, proteins):
     labels = make_labels([*proteins, "MKT"], splits=["train"] * len(proteins) + ["test"])
-    division = divide(labels, VALUES, LabelsConfig(), seed=0)
+    division = divide(labels, VALUES, LabelTableConfig(), seed=0)
 
     held_out = [str(row) for row, protein in enumerate(proteins, start=1) if hash_share(protein) < 0.1]
     assert ids(division.final)["valid"] == held_out
@@ -88,7 +88,7 @@ def test_classes_that_training_would_lose_are_not_held_out(make_labels, proteins
         ["test" if row in (0, 1) and protein != rare else "train" for row, protein in enumerate(proteins)],
     )
 
-    parts = divide(labels, TASKS["classification"], LabelsConfig(), seed=0).final.parts
+    parts = divide(labels, TASKS["classification"], LabelTableConfig(), seed=0).final.parts
 
     assert rare in {protein.sequence for protein in parts["train"]}
     assert parts["valid"]
@@ -97,7 +97,7 @@ def test_classes_that_training_would_lose_are_not_held_out(make_labels, proteins
 def test_one_protein_at_least_is_held_out(make_labels, proteins):
     far = [protein for protein in proteins if hash_share(protein) > 0.3][:5]
 
-    parts = divide(make_labels(far, splits=["train"] * 4 + ["test"]), VALUES, LabelsConfig(), seed=0).final.parts
+    parts = divide(make_labels(far, splits=["train"] * 4 + ["test"]), VALUES, LabelTableConfig(), seed=0).final.parts
 
     assert [len(parts[split]) for split in ("train", "valid", "test")] == [3, 1, 1]
 
@@ -111,8 +111,8 @@ def test_a_wish_wins_over_the_split_column(make_labels, proteins):
 def test_a_wish_and_a_split_column_contradict_each_other():
     for split in WAYS[1:]:
         with pytest.raises(ConfigError, match=f"--split is '{split}', but --split-column"):
-            LabelsConfig(split=split, split_column="set")
-    assert LabelsConfig(split_column="set").split is None
+            LabelTableConfig(split=split, split_column="set")
+    assert LabelTableConfig(split_column="set").split is None
 
 
 # Sequences that stand in several parts
@@ -120,7 +120,7 @@ def test_a_wish_and_a_split_column_contradict_each_other():
 
 def test_test_sequences_that_also_stand_in_train_or_valid_are_noted(make_labels):
     labels = make_labels(["MKT", "MKV", "MKT", "MKV", "MAY"], splits=["train", "valid", "test", "test", "test"])
-    division = divide(labels, VALUES, LabelsConfig(), seed=0)
+    division = divide(labels, VALUES, LabelTableConfig(), seed=0)
 
     assert ids(division.final)["test"] == ["3", "4", "5"]
     found = "2 of 3 test sequences also stand in train or valid ('3' is one)"
@@ -129,7 +129,7 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_noted(make_labels)
 
 def test_test_sequences_that_also_stand_in_train_or_valid_are_left_out_on_request(make_labels):
     labels = make_labels(["MKT", "MKV", "MKT", "MKV", "MAY"], splits=["train", "valid", "test", "test", "test"])
-    division = divide(labels, VALUES, LabelsConfig(drop_shared=True), seed=0)
+    division = divide(labels, VALUES, LabelTableConfig(drop_shared=True), seed=0)
 
     assert ids(division.final) == {"train": ["1"], "valid": ["2"], "test": ["5"]}
     assert division.warnings == ["2 of 3 test sequences also stand in train or valid ('3' is one); they are left out"]
@@ -137,7 +137,7 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_left_out_on_reques
 
 def test_copies_within_the_test_part_are_no_shared_sequences(make_labels):
     labels = make_labels(["MKT", "MKV", "MAY", "MAY"], splits=["train", "valid", "test", "test"])
-    division = divide(labels, VALUES, LabelsConfig(drop_shared=True), seed=0)
+    division = divide(labels, VALUES, LabelTableConfig(drop_shared=True), seed=0)
 
     assert ids(division.final)["test"] == ["3", "4"]
     assert division.warnings == []
@@ -256,7 +256,7 @@ def test_the_notes_say_how_the_parts_were_drawn(make_labels, families):
     labels = make_labels(members(families))
 
     def notes(split, **options):
-        return divide(labels, VALUES, LabelsConfig(split=split, **options), seed=0).notes
+        return divide(labels, VALUES, LabelTableConfig(split=split, **options), seed=0).notes
 
     by_cluster = "a tenth each is held out for valid and test by cluster (20 clusters of similar sequences)"
     assert notes(None) == [f"no split column: {by_cluster}"]
@@ -271,7 +271,7 @@ def test_the_notes_say_how_the_parts_were_drawn(make_labels, families):
 
 def test_every_protein_is_measured_in_one_fold(make_labels, families):
     labels = make_labels(members(families))
-    division = divide(labels, VALUES, LabelsConfig(split="kfold"), seed=0)
+    division = divide(labels, VALUES, LabelTableConfig(split="kfold"), seed=0)
 
     assert Counter(name for fold in division.folds for name in ids(fold)["test"]) == Counter(map(str, range(1, 61)))
     assert [len(fold.parts["test"]) for fold in division.folds] == [12] * 5
@@ -279,7 +279,7 @@ def test_every_protein_is_measured_in_one_fold(make_labels, families):
 
 
 def test_the_model_that_is_kept_learns_from_all_folds(make_labels, families):
-    division = divide(make_labels(members(families)), VALUES, LabelsConfig(split="kfold"), seed=0)
+    division = divide(make_labels(members(families)), VALUES, LabelTableConfig(split="kfold"), seed=0)
     final = ids(division.final)
 
     assert final["test"] == []
@@ -313,7 +313,7 @@ def relatives(proteins, mutate):
 
 
 def test_a_table_of_relatives_is_divided_by_hash_and_says_so(make_labels, relatives):
-    division = divide(make_labels(relatives), VALUES, LabelsConfig(), seed=0)
+    division = divide(make_labels(relatives), VALUES, LabelTableConfig(), seed=0)
 
     assert sizes(division.final) == {"train": 40, "valid": 5, "test": 5}
     assert len(division.notes) == 1
@@ -321,7 +321,7 @@ def test_a_table_of_relatives_is_divided_by_hash_and_says_so(make_labels, relati
 
 
 def test_folds_of_relatives_are_divided_by_hash_and_say_so(make_labels, relatives):
-    division = divide(make_labels(relatives), VALUES, LabelsConfig(split="kfold"), seed=0)
+    division = divide(make_labels(relatives), VALUES, LabelTableConfig(split="kfold"), seed=0)
 
     assert [len(fold.parts["test"]) for fold in division.folds] == [10] * 5
     assert "by sequence hash, for nearly all proteins are relatives" in division.notes[0]

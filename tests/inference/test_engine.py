@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protembed.config.common import ComputeConfig
+from protembed.config.common import DeviceConfig
 from protembed.config.model_sizes import SIZES
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
@@ -216,7 +216,7 @@ def test_who_goes_on_after_any_chunk_gets_the_same_bits(representation, records,
 def test_less_is_held_of_a_larger_model_but_some_packs_always():
     held = []
     for size in ("t4_1M", "t6_8M", "t12_35M", "t33_650M"):
-        with inference_engine(ComputeConfig(threads=1), torch.device("cpu"), SIZES[size]) as engine:
+        with inference_engine(DeviceConfig(threads=1), torch.device("cpu"), SIZES[size]) as engine:
             assert engine.tokens_per_chunk >= 8 * engine.tokens_per_pack
             held.append(engine.tokens_per_chunk)
 

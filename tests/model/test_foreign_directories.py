@@ -9,7 +9,7 @@ from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig
 from protembed.config.model_sizes import EncoderShape
 from protembed.config.pretrain import PretrainConfig
-from protembed.config.score import ScoreConfig, VariantsConfig
+from protembed.config.score import ScoreConfig, VariantTableConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import ModelFormatError
@@ -234,7 +234,7 @@ def test_what_needs_the_masked_lm_head_refuses_a_model_without_one(tiny_model, w
     def run():
         if task == "score":
             scoring = ScoreConfig(output=output, method="masked-marginals")
-            score_variants(tmp_path / "variants.csv", ModelConfig(model=whole), VariantsConfig(), scoring)
+            score_variants(tmp_path / "variants.csv", ModelConfig(model=whole), VariantTableConfig(), scoring)
         else:
             models = {"from_model": whole} if "from" in task else {"compare": whole, "size": "t4_1M"}
             config = PretrainConfig(output=output, steps=1, **models)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from protembed.config.common import ComputeConfig, OptimizerConfig
+from protembed.config.common import DeviceConfig, OptimizerConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import (
@@ -34,7 +34,7 @@ SMALL = BatchConfig(tokens_per_batch=256, tokens_per_pack=128, crop_residues=48)
 def options(output, **changes):
     settings = {"size": "t4_1M", "steps": 6, "save_every": 2, "validate_every": 3} | changes
     return PretrainOptions(
-        pretrain=PretrainConfig(output=output, **settings), batches=SMALL, compute=ComputeConfig(threads=1)
+        pretrain=PretrainConfig(output=output, **settings), batches=SMALL, compute=DeviceConfig(threads=1)
     )
 
 
@@ -119,7 +119,7 @@ def test_a_stopped_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fa
 def test_the_number_of_threads_changes_no_bit(undisturbed, tmp_path, proteins_fasta):
     run = tmp_path / "threads.run"
     three = options(run)
-    three = PretrainOptions(pretrain=three.pretrain, batches=SMALL, compute=ComputeConfig(threads=3))
+    three = PretrainOptions(pretrain=three.pretrain, batches=SMALL, compute=DeviceConfig(threads=3))
 
     pretrain_model([proteins_fasta], three)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protembed.config.common import ComputeConfig, ModelConfig, ReaderConfig
-from protembed.config.score import FORMULAS, ScoreConfig, VariantsConfig
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
+from protembed.config.score import FORMULAS, ScoreConfig, VariantTableConfig
 from protembed.errors import (
     InputNotFoundError,
     MismatchedResidueError,
@@ -48,10 +48,10 @@ def score(tmp_path, tiny_model, rows_of):
         summary = score_variants(
             path,
             ModelConfig(model=model),
-            VariantsConfig(**table or {}),
+            VariantTableConfig(**table or {}),
             ScoreConfig(output=output, force=True, **options),
             reader=reader,
-            compute=ComputeConfig(threads=1),
+            compute=DeviceConfig(threads=1),
         )
         assert output.read_text().startswith(f"# {summary.score_column}: {summary.formula}\n")
         with output.open() as stream:
@@ -199,9 +199,9 @@ def test_the_number_of_threads_changes_no_byte(tiny_model, wild_type, mutants, t
         score_variants(
             tmp_path / "variants.csv",
             ModelConfig(model=tiny_model),
-            VariantsConfig(),
+            VariantTableConfig(),
             ScoreConfig(output=output),
-            compute=ComputeConfig(threads=threads),
+            compute=DeviceConfig(threads=threads),
         )
         written.append(output.read_bytes())
 
@@ -212,7 +212,7 @@ def test_stdin_is_read_twice(give_stdin, tiny_model, wild_type, mutants, tmp_pat
     monkeypatch.chdir(tmp_path)
     give_stdin(rows(wild_type, mutants).encode())
 
-    summary = score_variants(Path("-"), ModelConfig(model=tiny_model), VariantsConfig(), ScoreConfig())
+    summary = score_variants(Path("-"), ModelConfig(model=tiny_model), VariantTableConfig(), ScoreConfig())
 
     assert summary.output == Path("stdin.scores.tsv")
     assert Path("stdin.scores.tsv").read_text().count("\n") == len(mutants) + 2
@@ -229,7 +229,7 @@ def test_a_row_that_is_wrong_leaves_nothing_behind_and_what_stood_there_stands(s
 
 
 def test_rows_that_cannot_be_scored_are_left_out_on_request_and_told(score, wild_type):
-    summary, table = score(rows(wild_type, ["WT", "A2del"]), reader=ReaderConfig(on_illegal="skip"))
+    summary, table = score(rows(wild_type, ["WT", "A2del"]), reader=InputConfig(on_illegal="skip"))
 
     assert [row["mutant"] for row in table] == ["WT"]
     assert (summary.num_variants, summary.num_refused) == (1, 1)
@@ -243,7 +243,7 @@ def test_a_table_is_not_overwritten_unasked_and_an_input_never(tiny_model, wild_
 
     for config in (ScoreConfig(output=output), ScoreConfig(output=path, force=True)):
         with pytest.raises(OutputExistsError):
-            score_variants(path, ModelConfig(model=tiny_model), VariantsConfig(), config)
+            score_variants(path, ModelConfig(model=tiny_model), VariantTableConfig(), config)
 
     assert output.read_text() == "precious"
     assert path.read_text() == rows(wild_type, ["WT"])
@@ -254,9 +254,9 @@ def test_missing_files_are_told_by_name(tiny_model, tmp_path):
     (tmp_path / "variants.csv").write_text("mutant\nWT\n")
 
     with pytest.raises(InputNotFoundError, match="missing.csv"):
-        score_variants(tmp_path / "missing.csv", model, VariantsConfig(), output)
+        score_variants(tmp_path / "missing.csv", model, VariantTableConfig(), output)
     with pytest.raises(InputNotFoundError, match=r"missing\.fasta"):
-        table = VariantsConfig(wild_type=tmp_path / "missing.fasta")
+        table = VariantTableConfig(wild_type=tmp_path / "missing.fasta")
         score_variants(tmp_path / "variants.csv", model, table, output)
 
 

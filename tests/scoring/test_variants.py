@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from protembed.config.score import VariantsConfig
+from protembed.config.score import VariantTableConfig
 from protembed.data.fasta import ReadReport
 from protembed.errors import (
     ConfigError,
@@ -29,7 +29,7 @@ def read(tmp_path):
     def write_and_read(content, *, wild_types=None, on_illegal="error", report=None, **config):
         path = tmp_path / "variants.csv"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return list(VariantTable(path, VariantsConfig(**config), wild_types, on_illegal).read(report))
+        return list(VariantTable(path, VariantTableConfig(**config), wild_types, on_illegal).read(report))
 
     return write_and_read
 
@@ -142,7 +142,7 @@ def test_the_wild_type_and_silent_mutations_are_no_mutation(read):
 def test_a_table_can_be_read_again_with_all_its_cells(tmp_path):
     path = tmp_path / "variants.csv"
     path.write_text(f'mutant,note,sequence\nK2R,"a, b",{WILD_TYPE}\n')
-    table = VariantTable(path, VariantsConfig(), None, "error")
+    table = VariantTable(path, VariantTableConfig(), None, "error")
 
     assert table.header == ["mutant", "note", "sequence"]
     assert [variant.cells for variant in table.read()] == [["K2R", "a, b", WILD_TYPE]]
@@ -282,7 +282,7 @@ def test_two_wild_types_of_one_name_are_refused_unless_they_are_equal(tmp_path):
 @pytest.mark.parametrize("options", [{"id": "which"}, {"wild_type": Path("wild.fasta"), "sequence": "sequence"}])
 def test_options_that_contradict_each_other_are_refused(options):
     with pytest.raises(ConfigError, match="--wild-type"):
-        VariantsConfig(**options)
+        VariantTableConfig(**options)
 
 
 def test_a_table_of_variants_in_another_encoding_is_refused_and_copied_nowhere(tmp_path):
@@ -290,4 +290,4 @@ def test_a_table_of_variants_in_another_encoding_is_refused_and_copied_nowhere(t
     path.write_bytes("mutant,sequence,note\nA2G,MAKT,Kern\nK3R,MAKT,Hülle\n".encode("cp1252"))
 
     with pytest.raises(TableError, match=r"variants.csv, line 3: character 11 of this line is no UTF-8"):
-        list(VariantTable(path, VariantsConfig(), None, "error").read())
+        list(VariantTable(path, VariantTableConfig(), None, "error").read())
