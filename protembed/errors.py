@@ -167,7 +167,7 @@ class TableError(DataError):
         super().__init__(f"{where}: {found}; {advice}")
 
 
-class UnscorableVariantError(DataError):
+class UnsupportedVariantError(DataError):
     """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is no amino acid."""
 
     def __init__(self, path: str, line: int, found: str) -> None:
@@ -193,7 +193,7 @@ class MismatchedResidueError(DataError):
         return MismatchedResidueError(self.path, self.line, self.mutation, self.found, advice)
 
 
-class NothingToLearnError(DataError):
+class TooFewProteinsError(DataError):
     """Too few proteins to train on some and validate on others."""
 
     def __init__(self, num_proteins: int) -> None:
@@ -204,7 +204,7 @@ class NothingToLearnError(DataError):
         )
 
 
-class NothingToMeasureError(DataError):
+class EmptyValidationSetError(DataError):
     """Validation proteins none of whose residues can be hidden."""
 
     def __init__(self, name: str) -> None:
@@ -250,7 +250,7 @@ class OutputError(ProtembedError):
         super().__init__(f"{path} could not be written ({reason}); nothing was left behind under that name")
 
 
-class ChangedRunError(ProtembedError):
+class RunMismatchError(ProtembedError):
     """A run directory that was begun with other settings or other data."""
 
     def __init__(self, path: Path, changes: Sequence[str]) -> None:
@@ -269,7 +269,7 @@ class RunInUseError(ProtembedError):
         super().__init__(f"{path} is in use by {holder}; wait for it, or choose another --output")
 
 
-class LostProcessError(ProtembedError):
+class PeerProcessError(ProtembedError):
     """Another process of a run that several share has ended before its time."""
 
     def __init__(self) -> None:
@@ -287,7 +287,7 @@ class NotEnoughMemoryError(ProtembedError):
         )
 
 
-class NotEnoughRoomError(ProtembedError):
+class InsufficientResourcesError(ProtembedError):
     """Attention maps that need more memory or disk than there is."""
 
     def __init__(self, resource: str, needed: int, available: int, longest: str, advice: str) -> None:
@@ -335,7 +335,7 @@ class HubError(ProtembedError):
         super().__init__(f"{name}: {found}; {advice}")
 
 
-class NotVerifiedError(ProtembedError):
+class VerificationError(ProtembedError):
     """A result that is not whole, or not what it says it is."""
 
     def __init__(self, path: Path, found: str) -> None:
@@ -370,7 +370,7 @@ class StructureError(DataError):
         super().__init__(f"{path}: {found}; {advice}")
 
 
-class TooFewStructuresError(DataError):
+class NoStructureMatchError(DataError):
     """Structures that show none of the proteins, or none that has long-range contacts."""
 
     def __init__(self, num_proteins: int, notes: Sequence[str] = ()) -> None:

@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold
 
 from protembed.attention.contacts import Pairs, PrecisionRow, head_precisions, precisions
 from protembed.attention.significance import HeadSignificance, permutation_test
-from protembed.errors import TooFewStructuresError
+from protembed.errors import NoStructureMatchError
 from protembed.model.heads import ContactHead
 
 MAX_TOP_HEADS = 10
@@ -207,13 +207,13 @@ def weigh_contacts(
         TooFewStructuresError: no protein has enough long-range pairs to learn from.
     """
     if not proteins:
-        raise TooFewStructuresError(0)
+        raise NoStructureMatchError(0)
     long_range = np.stack(
         [head_precisions(one, pairs, "long", 1.0) for one, pairs in zip(features, proteins, strict=True)]
     )
     is_measured = ~np.isnan(long_range).any(1) & np.array([pairs.is_contact.any() for pairs in proteins])
     if not is_measured.any():
-        raise TooFewStructuresError(0)
+        raise NoStructureMatchError(0)
     # Those of which nothing can be learned would leave a fold without anything to choose by.
     features = [one for one, measured in zip(features, is_measured, strict=True) if measured]
     proteins = [one for one, measured in zip(proteins, is_measured, strict=True) if measured]

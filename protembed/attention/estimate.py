@@ -17,7 +17,7 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.batching import split_by_budget
 from protembed.device import free_disk, peak_memory, total_memory
-from protembed.errors import NotEnoughRoomError
+from protembed.errors import InsufficientResourcesError
 from protembed.inference.engine import Engine
 from protembed.io.text import count
 
@@ -129,11 +129,15 @@ class Footprint:
         cpu, num_workers = torch.device("cpu"), engine.pool.num_workers
         needed = peak_memory(cpu) + self.memory_bytes(num_workers, engine.tokens_per_pack)
         if needed > total_memory(cpu):
-            raise NotEnoughRoomError("memory", needed, total_memory(cpu), str(self.longest), self._advice(engine))
+            raise InsufficientResourcesError(
+                "memory", needed, total_memory(cpu), str(self.longest), self._advice(engine)
+            )
         if device.type == "cuda":
             needed = peak_memory(device) + self.layer_bytes(num_workers, engine.tokens_per_pack)
             if needed > total_memory(device):
-                raise NotEnoughRoomError("GPU memory", needed, total_memory(device), str(self.longest), _LEAVE_OUT)
+                raise InsufficientResourcesError(
+                    "GPU memory", needed, total_memory(device), str(self.longest), _LEAVE_OUT
+                )
 
     def check_disk(self, output: Path) -> None:
         """Refuse what the disk has no room for.
@@ -143,7 +147,7 @@ class Footprint:
         """
         needed, available = self.disk_bytes, free_disk(output)
         if needed > available:
-            raise NotEnoughRoomError("disk", needed, available, str(self.largest_kept), _KEEP_LESS)
+            raise InsufficientResourcesError("disk", needed, available, str(self.largest_kept), _KEEP_LESS)
 
     def _advice(self, engine: Engine) -> str:
         """Say what would help; what is kept of a protein does not, for a layer of all of it is computed anyhow."""

@@ -39,7 +39,7 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.device import choose_device, peak_memory, worker_pool
-from protembed.errors import TooFewStructuresError
+from protembed.errors import NoStructureMatchError
 from protembed.inference.embedding import refuse_infinite
 from protembed.inference.engine import Computation, Engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
@@ -226,7 +226,7 @@ class _Inspection:
         for row, record in enumerate(records):
             self._want(row, record, footprint)
         if config.structures and not self._structures.shown:
-            raise TooFewStructuresError(0, self._structures.warnings())
+            raise NoStructureMatchError(0, self._structures.warnings())
         warnings = self._sites.check_found()
         memory = footprint.memory_bytes(engine.pool.num_workers, engine.tokens_per_pack)
         footprint.check_memory(engine, self._checkpoint.device)

@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, ModelConfig
-from protembed.errors import LostProcessError, OutputError, ProtembedError
+from protembed.errors import OutputError, PeerProcessError, ProtembedError
 from protembed.io.text import count, printable
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -315,7 +315,7 @@ def reported_errors() -> Iterator[None]:
         sys.stdout.flush()
     except ProtembedError as error:
         # What stopped one process stops the others too: those say nothing more.
-        if is_first_process() or not isinstance(error, LostProcessError):
+        if is_first_process() or not isinstance(error, PeerProcessError):
             print(f"protembed: {printable(str(error))}", file=sys.stderr)
         if isinstance(error, OutputError) and error.path == "<stdout>":
             _give_up_stdout()

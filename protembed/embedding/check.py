@@ -18,7 +18,7 @@ from protembed.device import choose_device
 from protembed.embedding.formats import count_proteins, dataset_name, read_vectors
 from protembed.embedding.metadata import IDS, META, companion, ids_line, read_meta
 from protembed.embedding.selection import Selection, Shard
-from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError, ProtembedError
+from protembed.errors import ConfigError, InputNotFoundError, ProtembedError, VerificationError
 from protembed.inference.embedding import Representation, representation_of
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
@@ -93,7 +93,7 @@ def check_embeddings(
     num_refused = sum(shard.meta["num_refused"] for shard in shards)
     if len(report.refused) != num_refused:
         found = f"{num_refused} records were left out, and of the input {len(report.refused)} are to be"
-        raise NotVerifiedError(results[0], found)
+        raise VerificationError(results[0], found)
     worst = _recompute(shards, sample, model, compute or DeviceConfig(), on_protein)
     return CheckSummary(
         results=results,
@@ -124,7 +124,7 @@ class _Result:
             raise InputNotFoundError(str(path), "there is no such result", "check the path")
         meta = read_meta(path)
         if meta is None:
-            raise NotVerifiedError(path, "no meta file beside it says what it is; it may be unfinished")
+            raise VerificationError(path, "no meta file beside it says what it is; it may be unfinished")
         result = cls(path=path, meta=meta)
         result._verify_files()
         return result
@@ -153,15 +153,15 @@ class _Result:
 
     def _verify_files(self) -> None:
         if sha256_of_file(self.path) != self.meta["sha256"]:
-            raise NotVerifiedError(self.path, "its bytes are not those that its meta file names")
+            raise VerificationError(self.path, "its bytes are not those that its meta file names")
         if not self.ids_path.exists() or sha256_of_file(self.ids_path) != self.meta["ids_sha256"]:
-            raise NotVerifiedError(self.path, f"{self.ids_path.name} is missing, or not the one that belongs to it")
+            raise VerificationError(self.path, f"{self.ids_path.name} is missing, or not the one that belongs to it")
         try:
             num_stored = count_proteins(self.path, self.meta["format"], per_residue=self.meta["per_residue"])
         except (OSError, ValueError, KeyError) as error:
-            raise NotVerifiedError(self.path, f"it cannot be read ({error})") from error
+            raise VerificationError(self.path, f"it cannot be read ({error})") from error
         if num_stored != self.num_proteins:
-            raise NotVerifiedError(
+            raise VerificationError(
                 self.path, f"it holds {num_stored:,} proteins, and its meta file says {self.num_proteins:,}"
             )
 
@@ -173,14 +173,16 @@ def _selection(shards: Sequence[_Result]) -> Selection:
         for number, shard in enumerate(shards, start=1):
             if shard.meta["shard"] != f"{number}/{len(shards)}":
                 found = f"it is shard {shard.meta['shard']}, and {number}/{len(shards)} is expected here"
-                raise NotVerifiedError(shard.path, f"{found}: name all shards, in their order")
+                raise VerificationError(shard.path, f"{found}: name all shards, in their order")
             different = [
                 name
                 for name, value in shard.meta.items()
                 if name not in own and not name.endswith("sha256") and value != first.get(name)
             ]
             if different or shard.meta["model_sha256"] != first["model_sha256"]:
-                raise NotVerifiedError(shard.path, f"it is no shard of {shards[0].path}: they differ in more than rows")
+                raise VerificationError(
+                    shard.path, f"it is no shard of {shards[0].path}: they differ in more than rows"
+                )
     is_one_shard = len(shards) == 1 and first["shard"] is not None
     return Selection(
         on_illegal=first["on_illegal"],
@@ -202,22 +204,22 @@ def _compare_with_input(
     for number, (ours, record) in enumerate(zip_longest(lines, records)):
         if ours is None:
             found = f"it ends before {record.id!r}, line {record.line} of {record.path}"
-            raise NotVerifiedError(shards[-1].path, found)
+            raise VerificationError(shards[-1].path, found)
         shard, row, line = ours
         if record is None:
-            raise NotVerifiedError(shard.path, f"row {row} and those after it are not in the input")
+            raise VerificationError(shard.path, f"row {row} and those after it are not in the input")
         num_windows = len(window_spans(len(record.sequence), shard.meta["window_residues"]))
         expected = table_line(ids_line(row, record, num_windows, None)).decode().removesuffix("\n").split("\t")
         stored = line.split("\t")
         stored[4:5] = [""]  # how well the windows agree is not known without computing them
         if stored != expected:
             found = f"row {row} is {stored[1]!r} with another sequence or description than {record.id!r}"
-            raise NotVerifiedError(shard.path, f"{found}, line {record.line} of {record.path}")
+            raise VerificationError(shard.path, f"{found}, line {record.line} of {record.path}")
         num_residues += len(record.sequence)
         if number in wanted:
             sample.append((shard, row - shard.first_row, record))
     if num_residues != sum(shard.meta["num_residues"] for shard in shards):
-        raise NotVerifiedError(
+        raise VerificationError(
             shards[0].path, f"its rows have {num_residues:,} residues, and its meta file says another"
         )
     return sample
@@ -248,7 +250,7 @@ def _recompute(
             difference = _difference(stored[shard.path][row], one.values)
             if not difference <= tolerance:
                 found = f"row {row + 1} ({record.id!r}) differs from what {located.name} computes by {difference:.2g}"
-                raise NotVerifiedError(shard.path, f"{found} of its largest number")
+                raise VerificationError(shard.path, f"{found} of its largest number")
             worst = max(worst, difference)
             on_protein(len(record.sequence))
     return worst
@@ -265,10 +267,10 @@ def _representation(checkpoint: Checkpoint, result: _Result) -> Representation:
             window_residues=meta["window_residues"],
         )
     except ConfigError as error:
-        raise NotVerifiedError(result.path, f"its meta file does not fit the model ({error})") from error
+        raise VerificationError(result.path, f"its meta file does not fit the model ({error})") from error
     slices = representation.slices(per_residue=meta["per_residue"])
     if (meta["slices"], meta["dim"]) != (slices, slices[-1]["stop"]):
-        raise NotVerifiedError(result.path, "the slices or the dim in its meta file are not those of its layers")
+        raise VerificationError(result.path, "the slices or the dim in its meta file are not those of its layers")
     return representation
 
 
@@ -293,10 +295,10 @@ def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> LocatedModel
         if model.model is not None:
             raise
         found = f"its model {meta['model_name']} is not at hand, to compute some of it again"
-        raise NotVerifiedError(path, f"{found}; name it by --model, or pass --num-rows 0") from error
+        raise VerificationError(path, f"{found}; name it by --model, or pass --num-rows 0") from error
     if model_sha256(located.directory) != meta["model_sha256"]:
         found = f"it was made with another model than {located.name}, the weights differ"
-        raise NotVerifiedError(path, f"{found}; name it by --model, or pass --num-rows 0")
+        raise VerificationError(path, f"{found}; name it by --model, or pass --num-rows 0")
     return located
 
 

@@ -22,7 +22,7 @@ from protembed.errors import (
     DamagedArchiveError,
     DataError,
     InputNotFoundError,
-    NotVerifiedError,
+    VerificationError,
 )
 
 _ARCHIVE_BLOCK = 1 << 20
@@ -293,7 +293,7 @@ def unchanged_inputs() -> Iterator[None]:
     token = _READINGS.set({})
     try:
         yield
-    except (DataError, NotVerifiedError):
+    except (DataError, VerificationError):
         check_inputs()
         raise
     finally:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from protembed.data.alphabet import decode, encode
 from protembed.data.fasta import OnIllegal, ReadReport, read_fasta
 from protembed.data.hashing import hash_share, sequence_sha256
-from protembed.errors import DamagedRunError, NothingToLearnError, NothingToMeasureError
+from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
 from protembed.io.writing import atomic_directory, remove, write_json
@@ -289,7 +289,7 @@ def build_corpora(
                 is_held_out = not valid and hash_share(record.sequence) < HELD_OUT_SHARE
                 (held_out if is_held_out else train).add(record.sequence, record.id)
         if not len(train.hashes) or not len(held_out.hashes):
-            raise NothingToLearnError(len(train.hashes) + len(held_out.hashes))
+            raise TooFewProteinsError(len(train.hashes) + len(held_out.hashes))
         warnings = report.warnings() + (table.warnings() if table else [])
         for number, (name, path) in enumerate(_named_sets(valid).items(), start=1):
             with corpus_writer(temporary / f"valid-{number}", name=name) as writer:
@@ -317,7 +317,7 @@ def _add_valid(writer: CorpusWriter, name: str, path: Path, on_illegal: OnIllega
     for record in read_fasta([path], on_illegal=on_illegal, report=report):
         writer.add(record.sequence)
     if not report.num_records:
-        raise NothingToMeasureError(name)
+        raise EmptyValidationSetError(name)
     return [f"validation set {name}: {warning}" for warning in report.warnings()]
 
 

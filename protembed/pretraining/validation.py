@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS
 from protembed.data.batching import MaskedBatch
-from protembed.errors import NothingToMeasureError
+from protembed.errors import EmptyValidationSetError
 from protembed.evaluation.intervals import Score, ratio_score
 from protembed.evaluation.metrics import ClassFigures, class_figures
 from protembed.inference.embedding import refuse_infinite
@@ -64,7 +64,7 @@ class ValidationSet:
         rows = np.linspace(0, len(corpus), num_proteins, endpoint=False).astype(int).tolist()
         packs = validation_packs(corpus, window_residues, tokens_per_pack, rows)
         if not sum(len(pack.targets) for pack in packs):
-            raise NothingToMeasureError(corpus.name)
+            raise EmptyValidationSetError(corpus.name)
         return cls(corpus.name, num_proteins, packs)
 
 

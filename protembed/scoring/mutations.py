@@ -7,7 +7,7 @@ from typing import NamedTuple
 from Bio.Data.IUPACData import protein_letters_3to1
 
 from protembed.data.alphabet import AMINO_ACIDS, RESIDUES
-from protembed.errors import MismatchedResidueError, TableError, UnscorableVariantError
+from protembed.errors import MismatchedResidueError, TableError, UnsupportedVariantError
 
 # Up to nine digits: longer than any protein, and shorter than what Python refuses to convert.
 _LETTERS = "[A-Z]|" + "|".join(protein_letters_3to1)
@@ -66,7 +66,7 @@ def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
     ['A42G', 'K50K']
     """
     if not text:
-        raise UnscorableVariantError(path, line, "the cell of mutations is empty (the wild type is spelled WT or p.=)")
+        raise UnsupportedVariantError(path, line, "the cell of mutations is empty (the wild type is spelled WT or p.=)")
     accession = _ACCESSION.match(text)
     text = _EQUALS_SIGN.sub("=", text[accession.end() :] if accession else text)
     if text.lower() in _WILD_TYPE:
@@ -82,12 +82,12 @@ def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
 def _parse_one(part: str, offset: int, path: str, line: int) -> Mutation:
     match = _SUBSTITUTION.fullmatch(part)
     if match is None:
-        raise UnscorableVariantError(path, line, f"{part[:40]!r} is no substitution")
+        raise UnsupportedVariantError(path, line, f"{part[:40]!r} is no substitution")
     wild_type, position = _letter(match[1]), int(match[2]) + offset
     mutant = wild_type if match[3] == "=" else _letter(match[3])
     if wild_type not in RESIDUES or mutant not in AMINO_ACIDS:
         letter = mutant if wild_type in RESIDUES else wild_type
-        raise UnscorableVariantError(path, line, f"{letter!r} in {part!r} is none of the 20 amino acids")
+        raise UnsupportedVariantError(path, line, f"{letter!r} in {part!r} is none of the 20 amino acids")
     return Mutation(wild_type, position, mutant)
 
 
@@ -107,7 +107,7 @@ def find_mutations(wild_type: str, mutated: str, path: str, line: int) -> Mutati
     """
     if len(wild_type) != len(mutated):
         found = f"the mutated sequence has {len(mutated):,} residues, the wild type {len(wild_type):,}"
-        raise UnscorableVariantError(path, line, found)
+        raise UnsupportedVariantError(path, line, found)
     mutations = tuple(
         Mutation(old, position, new)
         for position, (old, new) in enumerate(zip(wild_type, mutated, strict=True), start=1)
@@ -116,7 +116,7 @@ def find_mutations(wild_type: str, mutated: str, path: str, line: int) -> Mutati
     for mutation in mutations:
         if mutation.mutant not in AMINO_ACIDS:
             found = f"{mutation.mutant!r} in place of residue {mutation.position} is none of the 20 amino acids"
-            raise UnscorableVariantError(path, line, found)
+            raise UnsupportedVariantError(path, line, found)
     return mutations
 
 
@@ -163,7 +163,7 @@ def check_mutations(mutations: Sequence[Mutation], wild_type: str, path: str, li
             raise MismatchedResidueError(path, line, str(mutation), found)
         if mutation.wild_type not in AMINO_ACIDS:
             found = f"residue {mutation.position} of the wild type is {mutation.wild_type!r}, which has no probability"
-            raise UnscorableVariantError(path, line, found)
+            raise UnsupportedVariantError(path, line, found)
 
 
 def _mismatch(mutation: Mutation, sequence: str, what: str) -> str | None:

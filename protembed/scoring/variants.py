@@ -23,7 +23,7 @@ from protembed.errors import (
     MismatchedResidueError,
     RecordError,
     TableError,
-    UnscorableVariantError,
+    UnsupportedVariantError,
 )
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, other_notation
@@ -143,7 +143,7 @@ class VariantTable:
             for row in rows:
                 try:
                     variant = self._variant(row, report)
-                except (IllegalResidueError, UnscorableVariantError) as error:
+                except (IllegalResidueError, UnsupportedVariantError) as error:
                     if self._on_illegal != "skip":
                         raise
                     found = RefusedRecord(id=str(row.number), path=self.path, line=row.line, reason=error.found)
@@ -241,7 +241,7 @@ class VariantTable:
             raise TableError(self.path, f"the {what} is {notation}", ONE_LETTER_ADVICE, line=row.line)
         if is_stand_in(raw):
             found = f"the {what} is {cell!r}, which seems to stand for a missing one"
-            raise UnscorableVariantError(self.path, row.line, found)
+            raise UnsupportedVariantError(self.path, row.line, found)
         # The whole row is left out by `read`, whatever in it is illegal.
         on_illegal: OnIllegal = "mask" if self._on_illegal == "mask" else "error"
         illegal = partial(_illegal_residue, self.path, row.line, name, raw)

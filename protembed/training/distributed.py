@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from protembed.device import WorkerPool, process_rank, world_size
-from protembed.errors import LostProcessError
+from protembed.errors import PeerProcessError
 
 Item = TypeVar("Item")
 
@@ -94,7 +94,7 @@ def _noticing_losses() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise LostProcessError from error
+        raise PeerProcessError from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from protembed._version import __version__
-from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
+from protembed.errors import DamagedRunError, RunInUseError, RunMismatchError
 from protembed.io.reading import read_json
 from protembed.io.writing import (
     append_json_line,
@@ -87,7 +87,7 @@ class RunDirectory:
             if begun.get(name) != identity.get(name)
         ]
         if changes:
-            raise ChangedRunError(self._directory, changes)
+            raise RunMismatchError(self._directory, changes)
         remove_unfinished(self._directory)
 
     def is_of(self, identity: Mapping[str, Any]) -> bool:

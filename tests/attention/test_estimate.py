@@ -5,7 +5,7 @@ from protembed.attention.estimate import Footprint, Length
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.model_sizes import SIZES
 from protembed.device import WorkerPool
-from protembed.errors import NotEnoughRoomError
+from protembed.errors import InsufficientResourcesError
 from protembed.inference.engine import Engine
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def test_what_fits_is_not_refused(room):
 def test_a_protein_that_is_too_long_is_named_with_what_helps(room):
     room(memory=2_000_000_000)
 
-    with pytest.raises(NotEnoughRoomError) as caught:
+    with pytest.raises(InsufficientResourcesError) as caught:
         make_footprint(300, 6000).check_memory(engine_of(1), CPU)
 
     assert str(caught.value).startswith("attention maps need about 6.")
@@ -88,7 +88,7 @@ def test_a_protein_that_is_too_long_is_named_with_what_helps(room):
 def test_the_advice_is_what_would_suffice(room, lengths, num_pairs, advice):
     room(memory=2_000_000_000)
 
-    with pytest.raises(NotEnoughRoomError, match=advice):
+    with pytest.raises(InsufficientResourcesError, match=advice):
         make_footprint(*lengths, num_pairs=num_pairs).check_memory(engine_of(2), CPU)
 
 
@@ -99,7 +99,7 @@ def test_a_gpu_has_to_hold_a_layer(room, monkeypatch):
     footprint = make_footprint(6000)
 
     footprint.check_memory(engine_of(1), CPU)
-    with pytest.raises(NotEnoughRoomError, match="GB of GPU memory"):
+    with pytest.raises(InsufficientResourcesError, match="GB of GPU memory"):
         footprint.check_memory(engine_of(1), torch.device("cuda"))
 
 
@@ -107,6 +107,6 @@ def test_a_disk_without_room_is_told_before_it_is_full(room, tmp_path):
     room(disk=1_000_000_000)
 
     with pytest.raises(
-        NotEnoughRoomError, match=r"'p1' of 4,000 residues, and 1\.0 GB are there; keep less of them by"
+        InsufficientResourcesError, match=r"'p1' of 4,000 residues, and 1\.0 GB are there; keep less of them by"
     ):
         make_footprint(300, 4000, 5000, num_kept=2).check_disk(tmp_path)

@@ -22,10 +22,10 @@ from protembed.device import peak_memory
 from protembed.errors import (
     ConfigError,
     IllegalResidueError,
-    NotEnoughRoomError,
+    InsufficientResourcesError,
+    NoStructureMatchError,
     OutputExistsError,
     TableError,
-    TooFewStructuresError,
 )
 
 
@@ -216,7 +216,7 @@ def test_a_folder_of_structures_is_all_of_them(weighed, tiny_model, shown_fasta,
 
 
 def test_structures_of_other_proteins_are_refused_in_a_sentence(inspect, tmp_path):
-    with pytest.raises(TooFewStructuresError, match="shows 0 of the proteins"):
+    with pytest.raises(NoStructureMatchError, match="shows 0 of the proteins"):
         inspect(structures=STRUCTURES[:2])
 
     assert list(tmp_path.iterdir()) == []
@@ -226,7 +226,7 @@ def test_a_structure_that_covers_too_little_of_the_only_protein_is_named_with_it
     chain = read_chains(STRUCTURES[1])[0]
     (tmp_path / "long.fasta").write_text(f">long\n{chain.sequence}{'W' * 400}\n")
 
-    with pytest.raises(TooFewStructuresError, match=r"1S3P-A chain A covers 109 of 509 residues of 'long'"):
+    with pytest.raises(NoStructureMatchError, match=r"1S3P-A chain A covers 109 of 509 residues of 'long'"):
         inspect(fasta=tmp_path / "long.fasta", structures=STRUCTURES[1:2])
 
 
@@ -440,7 +440,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(inspect, monke
     monkeypatch.setattr(f"protembed.attention.estimate.{resource}", lambda place: amount)
     monkeypatch.setattr("protembed.inference.engine.Engine.run", lambda *arguments: pytest.fail("it was computed"))
 
-    with pytest.raises(NotEnoughRoomError, match="attention maps need about"):
+    with pytest.raises(InsufficientResourcesError, match="attention maps need about"):
         inspect()
 
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from protembed.cli.display import Display, reported_errors
 from protembed.config.common import ConsoleConfig
-from protembed.errors import FormatError, LostProcessError
+from protembed.errors import FormatError, PeerProcessError
 from protembed.training.loop import StepReport
 
 
@@ -115,7 +115,7 @@ def test_of_several_processes_only_the_first_speaks(monkeypatch, capsys):
     display.say("hello")
     display.warn(["beware"])
     with pytest.raises(typer.Exit) as left, reported_errors():
-        raise LostProcessError
+        raise PeerProcessError
 
     assert left.value.exit_code == 1
     assert capsys.readouterr() == ("", "")

@@ -14,7 +14,7 @@ from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.embedding.metadata import IDS, META, companion
-from protembed.errors import ConfigError, InputNotFoundError, NotVerifiedError
+from protembed.errors import ConfigError, InputNotFoundError, VerificationError
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
 KINDS = {
@@ -55,7 +55,7 @@ def refused(check):
     """Check, and return the sentence in which the result is refused."""
 
     def run(*results, **options):
-        with pytest.raises(NotVerifiedError) as caught:
+        with pytest.raises(VerificationError) as caught:
             check(*results, **options)
         assert caught.value.exit_status == 1
         return str(caught.value)
@@ -497,7 +497,7 @@ def test_each_seed_draws_other_rows(embed, check):
     for seed in range(12):
         try:
             check(output, num_rows=10, seed=seed)
-        except NotVerifiedError:
+        except VerificationError:
             found.append(seed)
 
     assert 0 < len(found) < 12

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from protembed.cli.app import app
 from protembed.config.common import OptimizerConfig
-from protembed.errors import ChangedRunError, DamagedRunError, RunInUseError
+from protembed.errors import DamagedRunError, RunInUseError, RunMismatchError
 from protembed.finetuning.experiment import Watcher
 from protembed.finetuning.finetune import finetune_model
 from protembed.io.reading import STANDARD_STREAM, read_json
@@ -96,7 +96,7 @@ def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp
     finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=watcher)
 
     give_stdin((tables / "classification.csv").read_bytes())
-    with pytest.raises(ChangedRunError, match="labels was"):
+    with pytest.raises(RunMismatchError, match="labels was"):
         finetune_model(STANDARD_STREAM, options(output, tiny_model))
 
     again = []
@@ -118,7 +118,7 @@ def test_a_training_of_other_settings_is_not_taken_up(tables, tiny_model, tmp_pa
     table, output = tables / "regression.csv", tmp_path / "x.model"
     finetune_model(table, options(output, tiny_model), watcher=Watcher(stop=lambda: True))
 
-    with pytest.raises(ChangedRunError, match=named):
+    with pytest.raises(RunMismatchError, match=named):
         finetune_model(table, options(output, tiny_model, **changes))
 
 

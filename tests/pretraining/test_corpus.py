@@ -6,7 +6,7 @@ import pytest
 
 from protembed.data.alphabet import decode, encode
 from protembed.data.hashing import hash_share
-from protembed.errors import FormatError, NothingToLearnError
+from protembed.errors import FormatError, TooFewProteinsError
 from protembed.pretraining.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 
 
@@ -223,7 +223,7 @@ def test_a_validation_set_whose_records_were_all_left_out_is_refused(tmp_path, p
 def test_too_few_proteins_are_refused_and_nothing_is_left(tmp_path):
     (tmp_path / "one.fasta").write_text(">a\nMKT\n>b\nMKT\n")
 
-    with pytest.raises(NothingToLearnError) as caught:
+    with pytest.raises(TooFewProteinsError) as caught:
         build_corpora(tmp_path / "corpora", [tmp_path / "one.fasta"], [])
 
     assert (caught.value.exit_status, caught.value.num_proteins) == (65, 1)

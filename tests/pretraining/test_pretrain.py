@@ -17,13 +17,13 @@ from protembed.config.common import DeviceConfig, OptimizerConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import (
-    ChangedRunError,
     DamagedRunError,
     IllegalResidueError,
     InputNotFoundError,
     NotEnoughMemoryError,
-    NothingToLearnError,
     OutputExistsError,
+    RunMismatchError,
+    TooFewProteinsError,
 )
 from protembed.model.checkpoint import load_checkpoint
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
@@ -181,9 +181,9 @@ def test_a_run_of_other_settings_or_data_is_refused_by_name(undisturbed, protein
     other_data = tmp_path / "other.fasta"
     other_data.write_text(proteins_fasta.read_text() + ">one_more\nMKTAYIAK\n")
 
-    with pytest.raises(ChangedRunError, match="seed was 0, not 1"):
+    with pytest.raises(RunMismatchError, match="seed was 0, not 1"):
         pretrain_model([proteins_fasta], options(run, seed=1))
-    with pytest.raises(ChangedRunError, match="fasta was"):
+    with pytest.raises(RunMismatchError, match="fasta was"):
         pretrain_model([other_data], options(run))
 
 
@@ -198,7 +198,7 @@ def test_a_foreign_directory_is_refused_and_left_alone(tmp_path, proteins_fasta,
 
 
 @pytest.mark.parametrize(
-    ("text", "error"), [(">a\nMKT1\n", IllegalResidueError), (">a\nMKTAYIAKQR\n", NothingToLearnError)]
+    ("text", "error"), [(">a\nMKT1\n", IllegalResidueError), (">a\nMKTAYIAKQR\n", TooFewProteinsError)]
 )
 def test_bad_input_leaves_nothing_behind(tmp_path, text, error):
     fasta = tmp_path / "bad.fasta"
@@ -317,7 +317,7 @@ def test_clusters_are_drawn_before_their_members(tmp_path, proteins_fasta):
 
     assert plans[0].num_clusters == 5
     table.write_text(table.read_text() + "one_more\t9\n")
-    with pytest.raises(ChangedRunError, match="clusters was"):
+    with pytest.raises(RunMismatchError, match="clusters was"):
         pretrain_model([proteins_fasta], options(tmp_path / "a.run", **clustered))
 
 

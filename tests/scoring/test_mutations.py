@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protembed.data.alphabet import AMINO_ACIDS
-from protembed.errors import MismatchedResidueError, TableError, UnscorableVariantError
+from protembed.errors import MismatchedResidueError, TableError, UnsupportedVariantError
 from protembed.scoring.mutations import Mutation, check_mutations, find_mutations, mutate, parse_mutations, undo
 
 PLACE = ("variants.csv", 7)
@@ -44,7 +44,7 @@ def test_the_accession_of_hgvs_is_passed_over(protein, text):
 
 @pytest.mark.parametrize("text", ["K2:p.Ala4Gly", "K2RR:p.Ala4Gly", "2K:p.Ala4Gly", "NP_000001.1:A4G"])
 def test_a_misspelled_mutation_is_no_accession(text):
-    with pytest.raises(UnscorableVariantError, match=r"'(K2|K2RR|2K|NP_000001\.1)' is no substitution"):
+    with pytest.raises(UnsupportedVariantError, match=r"'(K2|K2RR|2K|NP_000001\.1)' is no substitution"):
         parse(text)
 
 
@@ -55,7 +55,7 @@ def test_an_offset_moves_every_position():
 @pytest.mark.parametrize("text", ["A4del", "A4_K8del", "ins4A", "A4*", "A4fs", "4G", "A4", "Ala4Ter", "A4.5G", "A4AG"])
 def test_what_is_no_substitution_is_refused_with_its_row(text):
     with pytest.raises(
-        UnscorableVariantError, match="only substitutions among the 20 amino acids are scored"
+        UnsupportedVariantError, match="only substitutions among the 20 amino acids are scored"
     ) as caught:
         parse(f"K2R:{text}")
 
@@ -65,7 +65,7 @@ def test_what_is_no_substitution_is_refused_with_its_row(text):
 
 @pytest.mark.parametrize("text", ["A4X", "A4B", "A4J", "J4A"])
 def test_a_letter_that_is_no_amino_acid_is_refused(text):
-    with pytest.raises(UnscorableVariantError, match=r"'[XBJ]' in .* is none of the 20 amino acids"):
+    with pytest.raises(UnsupportedVariantError, match=r"'[XBJ]' in .* is none of the 20 amino acids"):
         parse(text)
 
 
@@ -87,13 +87,13 @@ def test_mutations_that_are_found_make_the_mutated_sequence_and_are_undone(wild_
 
 
 def test_sequences_of_unequal_length_are_no_substitution():
-    with pytest.raises(UnscorableVariantError, match="line 7: the mutated sequence has 9 residues, the wild type 10"):
+    with pytest.raises(UnsupportedVariantError, match="line 7: the mutated sequence has 9 residues, the wild type 10"):
         find_mutations(WILD_TYPE, WILD_TYPE[1:], *PLACE)
 
 
 def test_an_unknown_residue_is_no_mutation_where_both_have_it_and_else_refused():
     assert find_mutations("MXT", "MXA", *PLACE) == (Mutation("T", 3, "A"),)
-    with pytest.raises(UnscorableVariantError, match="'X' in place of residue 3"):
+    with pytest.raises(UnsupportedVariantError, match="'X' in place of residue 3"):
         find_mutations("MKT", "MKX", *PLACE)
 
 
@@ -110,7 +110,7 @@ def test_a_position_outside_the_wild_type_is_refused(position):
 
 @pytest.mark.parametrize("letter", "XBZUO")
 def test_a_residue_that_is_no_amino_acid_has_no_probability(letter):
-    with pytest.raises(UnscorableVariantError, match=f"residue 2 of the wild type is '{letter}', which has no probab"):
+    with pytest.raises(UnsupportedVariantError, match=f"residue 2 of the wild type is '{letter}', which has no probab"):
         check_mutations(parse(f"{letter}2A"), f"M{letter}T", *PLACE)
 
 

@@ -14,7 +14,7 @@ from protembed.errors import (
     MismatchedResidueError,
     RecordError,
     TableError,
-    UnscorableVariantError,
+    UnsupportedVariantError,
 )
 from protembed.scoring.variants import VariantTable, read_wild_types
 
@@ -167,10 +167,10 @@ def test_a_table_can_be_read_again_with_all_its_cells(tmp_path):
         ("mutant,sequence\nWT,MKT\nC2R,MKT\n", MismatchedResidueError, "line 3: C2R does not fit, for residue 2"),
         ("mutant,sequence\nK9R,MKT\n", MismatchedResidueError, "line 2: K9R does not fit, for the wild type has resi"),
         ("mutant,sequence\nC2C,MKT\n", MismatchedResidueError, "residue 2 of the wild type is 'K'"),
-        ("mutant,sequence\nK2*,MKT\n", UnscorableVariantError, "line 2: 'K2*' is no substitution"),
+        ("mutant,sequence\nK2*,MKT\n", UnsupportedVariantError, "line 2: 'K2*' is no substitution"),
         ("mutant,sequence\nK2R,MK?\n", IllegalResidueError, "line 2: '?' in column 3"),
         ("mutant,sequence,mutated\nK2R,MKT,MAT\n", TableError, "is not the wild type with these mutations"),
-        ("sequence,mutated\nMKT,MKTA\n", UnscorableVariantError, "has 4 residues, the wild type 3"),
+        ("sequence,mutated\nMKT,MKTA\n", UnsupportedVariantError, "has 4 residues, the wild type 3"),
     ],
 )
 def test_a_bad_table_is_refused_in_one_sentence_with_its_row(content, error, message, read):
@@ -228,7 +228,7 @@ def test_an_empty_mutation_cell_is_an_error_and_never_the_wild_type(read):
     report = ReadReport()
     content = f"mutant,sequence\nK2R,{WILD_TYPE}\n,{WILD_TYPE}\n"
 
-    with pytest.raises(UnscorableVariantError, match="line 3: the cell of mutations is empty"):
+    with pytest.raises(UnsupportedVariantError, match="line 3: the cell of mutations is empty"):
         read(content)
     assert spelled(read(content, on_illegal="skip", report=report)) == [(WILD_TYPE, "K2R")]
     assert [(record.id, record.line) for record in report.refused] == [("2", 3)]
@@ -237,9 +237,9 @@ def test_an_empty_mutation_cell_is_an_error_and_never_the_wild_type(read):
 @pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null"])
 def test_a_sequence_that_stands_for_a_missing_one_is_an_error_and_no_protein(cell, read):
     report = ReadReport()
-    with pytest.raises(UnscorableVariantError, match=f"line 3: the wild type is '{cell}', which seems to stand for a"):
+    with pytest.raises(UnsupportedVariantError, match=f"line 3: the wild type is '{cell}', which seems to stand for a"):
         read(f"mutant,sequence\nK2R,{WILD_TYPE}\nWT,{cell}\n")
-    with pytest.raises(UnscorableVariantError, match=f"line 3: the mutated sequence is '{cell}'"):
+    with pytest.raises(UnsupportedVariantError, match=f"line 3: the mutated sequence is '{cell}'"):
         read(f"sequence,mutated_sequence\n{WILD_TYPE},{MUTATED}\n{WILD_TYPE},{cell}\n")
 
     content = f"mutant,sequence\nK2R,{WILD_TYPE}\nWT,{cell}\n"

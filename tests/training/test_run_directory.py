@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.errors import ChangedRunError, DamagedRunError, NothingToLearnError, OutputExistsError, RunInUseError
+from protembed.errors import DamagedRunError, OutputExistsError, RunInUseError, RunMismatchError, TooFewProteinsError
 from protembed.training.run_directory import RunDirectory
 
 IDENTITY = {"seed": 0, "size": "t6_8M", "from": None, "mask_rate": 0.15}
@@ -54,7 +54,7 @@ def test_the_same_command_takes_the_run_up(run, tmp_path):
     ],
 )
 def test_a_changed_command_is_refused_by_the_names_of_its_changes(run, tmp_path, change, message):
-    with pytest.raises(ChangedRunError) as caught:
+    with pytest.raises(RunMismatchError) as caught:
         RunDirectory(tmp_path / "run").open(IDENTITY | change, never, force=False)
 
     assert f"({message})" in str(caught.value)
@@ -63,7 +63,7 @@ def test_a_changed_command_is_refused_by_the_names_of_its_changes(run, tmp_path,
 
 
 def test_a_setting_that_is_gone_is_a_change(run, tmp_path):
-    with pytest.raises(ChangedRunError, match="seed was 0, not None"):
+    with pytest.raises(RunMismatchError, match="seed was 0, not None"):
         RunDirectory(tmp_path / "run").open({"size": "t6_8M", "mask_rate": 0.15}, never, force=False)
 
 
@@ -86,9 +86,9 @@ def test_an_empty_directory_is_good_enough(tmp_path):
 def test_a_run_that_cannot_be_filled_leaves_nothing(tmp_path):
     def fail(directory):
         fill(directory)
-        raise NothingToLearnError(1)
+        raise TooFewProteinsError(1)
 
-    with pytest.raises(NothingToLearnError):
+    with pytest.raises(TooFewProteinsError):
         RunDirectory(tmp_path / "run").open(IDENTITY, fail, force=False)
 
     assert names(tmp_path) == []
