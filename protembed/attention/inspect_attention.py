@@ -40,10 +40,10 @@ from protembed.data.batching import Batch
 from protembed.data.fasta import ReadReport, Record, read_fasta
 from protembed.device import choose_device, peak_memory, worker_pool
 from protembed.errors import NoStructureMatchError
-from protembed.inference.embedding import refuse_infinite
+from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Computation, Engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
-from protembed.io.result import refuse_existing, refuse_input, refuse_stdout, result_lock
+from protembed.io.result import check_absent, check_is_path, check_not_an_input, result_lock
 from protembed.io.writing import atomic_directory, spooled_stdin, write_json, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import find_model
@@ -165,10 +165,10 @@ def inspect_attention(
     reader, compute, report = reader or InputConfig(), compute or DeviceConfig(), ReadReport()
     files = as_paths("fasta", fasta)
     output = follow_link(attention.output or default_path(files[0], ".attention"))
-    refuse_stdout(output)
-    refuse_existing(output, force=attention.force)
+    check_is_path(output)
+    check_absent(output, force=attention.force)
     found, device = find_model(model.model), choose_device(compute)
-    refuse_input(output, [*files, found, *attention.structures, *filter(None, [attention.sites])])
+    check_not_an_input(output, [*files, found, *attention.structures, *filter(None, [attention.sites])])
     checkpoint = load_checkpoint(found).to(device)
     with (
         unchanged_inputs(),
@@ -322,7 +322,7 @@ class _Inspection:
         """Take in what was computed of a protein."""
         row, name = len(self._rows), ""
         wanted = self._wanted_of(row)
-        refuse_infinite(record.id, protein.sums, "attention")
+        check_finite(record.id, protein.sums, "attention")
         self._statistics.add(protein)
         if row < self._config.num_maps:
             name = f"maps/{self._maps.finish(record, protein)}"

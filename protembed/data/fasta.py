@@ -378,11 +378,11 @@ class _ValidatedLines:
                 self._places = [*self._places[-1:], _Place(self._num_lines)]
                 self._num_records += 1
             elif line.strip():
-                self._refuse_foreign_line(line)
+                self._check_is_fasta(line)
                 self._places[-1].sequence_lines.append((self._num_lines, line))
             yield line if line.strip() else "\n"
 
-    def _refuse_foreign_line(self, line: str) -> None:
+    def _check_is_fasta(self, line: str) -> None:
         if not self._places:
             foreign = format_of_line(line)
             found = f"this is {foreign}" if foreign else f"the first line is {line.rstrip()[:40]!r}, not a '>' header"

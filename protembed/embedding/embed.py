@@ -16,7 +16,7 @@ from protembed.data.fasta import ReadReport
 from protembed.device import choose_device, choose_precision, peak_memory
 from protembed.embedding.estimate import Workload
 from protembed.embedding.formats import FormatName, choose_format
-from protembed.embedding.metadata import finished_result, refuse_what_is_not_ours
+from protembed.embedding.metadata import check_replaceable, finished_result
 from protembed.embedding.selection import Selection, Shard
 from protembed.embedding.writer import complete_interrupted, embeddings_writer, remove_leftovers
 from protembed.errors import ConfigError
@@ -193,7 +193,7 @@ class _Job:
         named = config.output or default_path(fasta[0], f"{part}.{suffix}")
         format_name = choose_format(named, config.format, per_residue=config.per_residue)
         output = follow_link(named)
-        refuse_what_is_not_ours(output, fasta)
+        check_replaceable(output, fasta)
         if config.per_residue and config.pooling != "auto":
             raise ConfigError("--pooling", config.pooling, "with --per-residue nothing is pooled")
         device = choose_device(compute)

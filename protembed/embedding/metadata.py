@@ -114,7 +114,7 @@ def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, A
     return recorded
 
 
-def refuse_what_is_not_ours(output: Path, inputs: Sequence[Path]) -> None:
+def check_replaceable(output: Path, inputs: Sequence[Path]) -> None:
     """Refuse to write a result over an input, or where a directory, a device, a pipe, or a stranger's file stands.
 
     Raises:

@@ -15,7 +15,7 @@ from protembed.finetuning.labels import LabelledProtein, LabelTable, Split
 from protembed.finetuning.probes import FittedMap, Sample, Vectors, fit_linear, fit_network, loss
 from protembed.finetuning.targets import Targets, is_known
 from protembed.finetuning.trainer import choose_threshold
-from protembed.inference.embedding import Representation, refuse_infinite
+from protembed.inference.embedding import Representation, check_finite
 from protembed.inference.engine import Engine
 from protembed.model.heads import TaskHead
 
@@ -146,7 +146,7 @@ def frozen_head(
         chosen = residue_sample(targets, split, config.seed) if targets.task.per_residue else None
         rows = []
         for number, (protein, embedding) in enumerate(engine.run(computation, table.parts[split])):
-            refuse_infinite(protein.id, embedding.values)
+            check_finite(protein.id, embedding.values)
             rows.append(embedding.values[None] if chosen is None else embedding.values[chosen[number]])
             on_protein(len(protein.sequence))
         answers = targets.known(split) if chosen is None else _answers_at(targets, split, chosen)

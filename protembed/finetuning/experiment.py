@@ -17,7 +17,7 @@ from protembed.finetuning.labels import LabelledProtein, LabelTable
 from protembed.finetuning.splits import Division
 from protembed.finetuning.targets import Targets
 from protembed.finetuning.trainer import Course, Divergence, EncoderTraining, choose_threshold
-from protembed.inference.embedding import Representation, refuse_infinite, representation_of
+from protembed.inference.embedding import Representation, check_finite, representation_of
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.heads import ContactHead, TaskHead
@@ -178,7 +178,7 @@ class ModelRungs:
         predictions = representation.predictions(checkpoint.task_head)
         outputs = []
         for protein, output in self.engine.run(predictions, proteins):
-            refuse_infinite(protein.id, output, "predictions")
+            check_finite(protein.id, output, "predictions")
             outputs.append(output)
         return outputs
 

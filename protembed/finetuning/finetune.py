@@ -46,8 +46,14 @@ from protembed.io.reading import (
     sha256_of_inputs,
     unchanged_inputs,
 )
-from protembed.io.result import refuse_input, refuse_stdout, refuse_what_safetensors_cannot_name
-from protembed.io.writing import atomic_directory, refuse_stranger, remove, remove_unfinished_beside, spooled_stdin
+from protembed.io.result import check_is_path, check_not_an_input, check_utf8_path
+from protembed.io.writing import (
+    atomic_directory,
+    check_is_ours_or_absent,
+    remove,
+    remove_unfinished_beside,
+    spooled_stdin,
+)
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.metadata import ModelRecord
@@ -149,9 +155,9 @@ def finetune_model(
     """
     path = as_path("labels", labels)
     output = follow_link(options.finetune.output or default_path(path, ".model"))
-    refuse_stdout(output)
-    refuse_what_safetensors_cannot_name(output)
-    refuse_stranger(output, METRICS_FILE)
+    check_is_path(output)
+    check_utf8_path(output)
+    check_is_ours_or_absent(output, METRICS_FILE)
     with unchanged_inputs(), spooled_stdin([path]) as (table,):
         return _finetune(table, output, options, on_plan, watcher or Watcher())
 
@@ -162,7 +168,7 @@ def _finetune(
     """Fine-tune on a table that can be read twice."""
     config = options.finetune
     base = find_model(options.model.model)
-    refuse_input(output, [labels, base])
+    check_not_an_input(output, [labels, base])
     identity = _identity(labels, options, base)
     if is_there(output) and not config.force:
         return _recall_summary(output, identity)

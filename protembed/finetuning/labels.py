@@ -23,7 +23,7 @@ from protembed.data.fasta import (
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, other_notation
-from protembed.io.tables import Row, column_names, find_column, is_stand_in, reading_table, refuse_repeated_columns
+from protembed.io.tables import Row, check_unique_columns, column_names, find_column, is_stand_in, reading_table
 
 _KEYS = ("set", "target", "validation", "mask")
 # A value goes on to the next key of whatever name, or to the end.
@@ -225,12 +225,12 @@ def read_labels(
         labels = read(stream, name, columns, on_illegal, report)
     if not labels.proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
-    _refuse_partial_splits(name, labels.proteins)
+    _check_splits_complete(name, labels.proteins)
     _refuse_missing_sequences(name, labels.proteins)
     return labels
 
 
-def _refuse_partial_splits(path: str, proteins: Sequence[LabelledProtein]) -> None:
+def _check_splits_complete(path: str, proteins: Sequence[LabelledProtein]) -> None:
     if any(protein.split is not None for protein in proteins):
         for protein in proteins:
             if protein.split is None:
@@ -298,7 +298,7 @@ class _Header:
     """
 
     def __init__(self, path: str, names: Sequence[str], columns: Columns) -> None:
-        refuse_repeated_columns(names, path)
+        check_unique_columns(names, path)
         named = {
             "id": columns.id,
             "sequence": columns.sequence,

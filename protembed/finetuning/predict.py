@@ -14,7 +14,7 @@ from protembed.data.windows import cut_records
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
 from protembed.inference.applicability import InputComparison
-from protembed.inference.embedding import refuse_infinite, representation_of
+from protembed.inference.embedding import check_finite, representation_of
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import (
     STANDARD_STREAM,
@@ -25,7 +25,7 @@ from protembed.io.reading import (
     follow_link,
     unchanged_inputs,
 )
-from protembed.io.result import refuse_existing, refuse_input, refuse_other_format, result_lock
+from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
 from protembed.io.text import LabelText, table_line
 from protembed.io.writing import output_stream
 from protembed.model.catalog import find_model
@@ -130,10 +130,10 @@ def predict_fasta(
     reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
     named = prediction.output or default_path(files[0], ".predictions.tsv")
     output = follow_link(named)
-    refuse_existing(output, force=prediction.force)
+    check_absent(output, force=prediction.force)
     directory = find_model(model.model)
-    refuse_input(output, [*files, directory])
-    refuse_other_format(named)
+    check_not_an_input(output, [*files, directory])
+    check_table_suffix(named)
     device = choose_device(compute)
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
@@ -173,7 +173,7 @@ def _lines(
     columns = [] if region is None else ["first_residue", "last_residue"]
     yield table_line(["id", *columns, *prediction_header(head.classes)])
     for record, output_of_head in results:
-        refuse_infinite(record.id, output_of_head, "predictions")
+        check_finite(record.id, output_of_head, "predictions")
         residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
         cells = prediction_cells(output_of_head, head.task, head.classes, threshold)
         yield table_line([record.id, *residues, *cells])

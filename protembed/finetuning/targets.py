@@ -79,14 +79,14 @@ class Targets:
             for split, part in table.parts.items()
         }
         targets = cls(task=task, classes=classes, of_split=of_split)
-        targets._refuse_nothing_to_learn(table)
+        targets._check_learnable(table)
         return targets
 
     def known(self, split: Split) -> NDArray[Any]:
         """Join what is known of a part: (proteins,), (proteins, labels), or the (residues,) of all its proteins."""
         return known_answers(self.of_split[split], self.task)
 
-    def _refuse_nothing_to_learn(self, table: LabelTable) -> None:
+    def _check_learnable(self, table: LabelTable) -> None:
         for split, part in table.parts.items():
             if part and not len(self.known(split)):
                 raise TableError(table.path, f"no residue of the {split} part has a label", "look at its mask")
@@ -132,7 +132,7 @@ def classes_in(protein: LabelledProtein, task: Task) -> set[str]:
 def _class_names(table: LabelTable, task: Task, *, allows_rare: bool) -> tuple[str, ...]:
     """List the classes of the training part, numbers by size and names by letter."""
     train = table.parts["train"]
-    _refuse_unlabelled(table, task)
+    _check_labelled(table, task)
     known = set[str]().union(*(classes_in(protein, task) for protein in train))
     if task.per_residue and not known:
         raise TableError(table.path, "no residue of the train part has a label", "look at its mask")
@@ -173,7 +173,7 @@ def _misses_length(protein: LabelledProtein) -> bool:
     return 0 < abs(len(residue_entries(protein.label)) - len(protein.sequence)) <= MAX_MISFIT
 
 
-def _refuse_unlabelled(table: LabelTable, task: Task) -> None:
+def _check_labelled(table: LabelTable, task: Task) -> None:
     for protein in table.proteins:
         if not protein.label and task.answer != "labels":
             _refuse(table.path, protein, "has no label", "label or remove it")

@@ -204,7 +204,7 @@ def _refuse_repeated(option: str, value: str, parts: Sequence[str]) -> None:
         raise ConfigError(option, value, "each can be named once")
 
 
-def refuse_infinite(record_id: str, values: NDArray[np.floating], what: str = "vectors") -> None:
+def check_finite(record_id: str, values: NDArray[np.floating], what: str = "vectors") -> None:
     """Refuse what was computed of a protein unless it is made of numbers.
 
     Args:

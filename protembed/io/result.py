@@ -37,7 +37,7 @@ def is_vacant(path: Path) -> bool:
     return not is_there(path) or (os.path.isfile(path) and os.path.getsize(path) == 0)
 
 
-def refuse_stdout(output: Path) -> None:
+def check_is_path(output: Path) -> None:
     """Refuse `-` where a directory is to be made.
 
     Raises:
@@ -47,7 +47,7 @@ def refuse_stdout(output: Path) -> None:
         raise ConfigError("--output", str(output), "a directory is expected")
 
 
-def refuse_existing(output: Path, *, force: bool) -> None:
+def check_absent(output: Path, *, force: bool) -> None:
     """Refuse to replace a result that does not say which command made it, unless that is wanted.
 
     Raises:
@@ -61,7 +61,7 @@ def refuse_existing(output: Path, *, force: bool) -> None:
         raise OutputExistsError(output, "may be another result")
 
 
-def refuse_other_format(output: Path) -> None:
+def check_table_suffix(output: Path) -> None:
     """Refuse a name that promises anything but the tab-separated text that a table is written as.
 
     Raises:
@@ -73,7 +73,7 @@ def refuse_other_format(output: Path) -> None:
         raise ConfigError("--output", str(output), "the table is tab-separated text: name it .tsv")
 
 
-def refuse_input(output: Path, inputs: Sequence[Path]) -> None:
+def check_not_an_input(output: Path, inputs: Sequence[Path]) -> None:
     """Refuse to write over what is read, whatever `--force` says.
 
     Args:
@@ -93,7 +93,7 @@ def refuse_input(output: Path, inputs: Sequence[Path]) -> None:
             raise OutputExistsError(output, f"holds {path}, which is read by this command", is_ours=False)
 
 
-def refuse_what_safetensors_cannot_name(output: Path) -> None:
+def check_utf8_path(output: Path) -> None:
     """Refuse a directory for a model whose name is no UTF-8, before anything is trained: safetensors opens no other.
 
     Raises:

@@ -214,7 +214,7 @@ def column_names(header: Sequence[str]) -> str:
     return ", ".join(map(repr, shown)) + (" ..." if len(header) > _MOST_NAMES else "")
 
 
-def refuse_repeated_columns(header: Sequence[str], path: str) -> None:
+def check_unique_columns(header: Sequence[str], path: str) -> None:
     """Refuse a table with two columns of one name; columns without one, such as pandas' of an index, are no matter.
 
     Raises:

@@ -86,7 +86,7 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
         OutputError: the directory cannot be made or written, or the disk is full; nothing is left behind.
     """
     if marker is not None:
-        refuse_stranger(path, marker)
+        check_is_ours_or_absent(path, marker)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
@@ -362,7 +362,7 @@ def _raise_unless_reading(error: OSError, path: Path) -> None:
     raise OutputError(str(path), error.strerror or str(error)) from error
 
 
-def refuse_stranger(path: Path, marker: str) -> None:
+def check_is_ours_or_absent(path: Path, marker: str) -> None:
     """Refuse to replace a file or directory that is no result of ours, whatever `--force` says.
 
     Args:

@@ -27,7 +27,7 @@ from protembed.io.reading import (
     sha256_of_inputs,
     unchanged_inputs,
 )
-from protembed.io.result import refuse_input, refuse_what_safetensors_cannot_name
+from protembed.io.result import check_not_an_input, check_utf8_path
 from protembed.io.writing import scratch_directory, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import find_model, model_name
@@ -149,8 +149,8 @@ def pretrain_model(
     files = as_paths("fasta", fasta)
     output = follow_link(config.output or default_path(files[0], ".run"))
     models = [model for model in (config.from_model, config.compare) if model is not None]
-    refuse_what_safetensors_cannot_name(output)
-    refuse_input(output, [*files, *config.valid, *models])
+    check_utf8_path(output)
+    check_not_an_input(output, [*files, *config.valid, *models])
     device = choose_device(options.compute)
     check_memory(config, device)
     with joined_processes(device) as processes:

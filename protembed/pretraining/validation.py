@@ -13,7 +13,7 @@ from protembed.data.batching import MaskedBatch
 from protembed.errors import EmptyValidationSetError
 from protembed.evaluation.intervals import Score, ratio_score
 from protembed.evaluation.metrics import ClassFigures, class_figures
-from protembed.inference.embedding import refuse_infinite
+from protembed.inference.embedding import check_finite
 from protembed.pretraining.batches import validation_packs
 from protembed.pretraining.corpus import HELD_OUT_NAME, Corpora, Corpus
 from protembed.pretraining.ngrams import Composition
@@ -93,7 +93,7 @@ def reference_losses(
     if compared is not None:
         for part in sets:
             loss = evaluate(compared, part.packs, compute).mean().item()
-            refuse_infinite(part.name, np.asarray(loss), "compared model's losses")
+            check_finite(part.name, np.asarray(loss), "compared model's losses")
             references[part.name]["compared"] = loss
     return references
 

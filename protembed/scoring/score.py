@@ -23,7 +23,7 @@ from protembed.io.reading import (
     follow_link,
     unchanged_inputs,
 )
-from protembed.io.result import refuse_existing, refuse_input, refuse_other_format, result_lock
+from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
 from protembed.io.tables import COMMENT
 from protembed.io.text import table_line
 from protembed.io.writing import output_stream, spooled_stdin
@@ -97,10 +97,10 @@ def score_variants(
     inputs = [as_path("variants", variants), *filter(None, [table.wild_type])]
     named = scoring.output or default_path(inputs[0], ".scores.tsv")
     output = follow_link(named)
-    refuse_existing(output, force=scoring.force)
+    check_absent(output, force=scoring.force)
     directory = find_model(model.model)
-    refuse_input(output, [*inputs, directory])
-    refuse_other_format(named)
+    check_not_an_input(output, [*inputs, directory])
+    check_table_suffix(named)
     device = choose_device(compute)
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.use_precision(precision)

@@ -27,7 +27,7 @@ from protembed.errors import (
 )
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, other_notation
-from protembed.io.tables import Row, column_names, find_column, is_stand_in, reading_table, refuse_repeated_columns
+from protembed.io.tables import Row, check_unique_columns, column_names, find_column, is_stand_in, reading_table
 from protembed.io.text import count
 from protembed.scoring.mutations import (
     Mutations,
@@ -116,7 +116,7 @@ class VariantTable:
         self._has_named = False
         with open_records(path, ReadReport()) as stream, reading_table(stream, self.path) as table:
             self.header = table.header
-        refuse_repeated_columns(self.header, self.path)
+        check_unique_columns(self.header, self.path)
         named = {meaning: getattr(config, meaning) for meaning in _USUAL_NAMES}
         taken = [name for name in named.values() if name is not None]
         found = {

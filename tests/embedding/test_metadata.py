@@ -10,12 +10,12 @@ from protembed.data.hashing import sequence_sha256
 from protembed.embedding import metadata
 from protembed.embedding.metadata import (
     IDS_HEADER,
+    check_replaceable,
     companion,
     finished_result,
     ids_line,
     publish,
     read_meta,
-    refuse_what_is_not_ours,
 )
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
@@ -156,9 +156,9 @@ def test_a_folder_where_the_result_should_be_is_not_replaced_even_by_force(tmp_p
     (tmp_path / "emb.npy").mkdir()
 
     with pytest.raises(OutputExistsError, match=r"emb\.npy exists and is no file.*--force does not replace it"):
-        refuse_what_is_not_ours(tmp_path / "emb.npy", [])
-    refuse_what_is_not_ours(tmp_path / "another.npy", [])
-    refuse_what_is_not_ours(STANDARD_STREAM, [])
+        check_replaceable(tmp_path / "emb.npy", [])
+    check_replaceable(tmp_path / "another.npy", [])
+    check_replaceable(STANDARD_STREAM, [])
 
 
 def test_a_meta_file_alone_is_no_result(tmp_path):
@@ -282,23 +282,23 @@ def test_a_strangers_file_beside_a_result_is_never_replaced(tmp_path, name, cont
     (tmp_path / name).write_text(content)
 
     with pytest.raises(OutputExistsError, match=f"{name} exists and was not written by protembed.*--force does not"):
-        refuse_what_is_not_ours(tmp_path / "emb.npy", [])
+        check_replaceable(tmp_path / "emb.npy", [])
 
 
 @pytest.mark.parametrize("name", ["emb.npy", "emb.ids.tsv", "emb.meta.json"])
 def test_an_empty_file_makes_room_for_a_result(tmp_path, name):
     (tmp_path / name).touch()
 
-    refuse_what_is_not_ours(tmp_path / "emb.npy", [])
+    check_replaceable(tmp_path / "emb.npy", [])
 
 
 def test_what_is_left_of_a_result_of_ours_may_be_replaced(tmp_path):
     finish(tmp_path / "emb.npy")
     (tmp_path / "emb.failed.tsv").write_text("file\tline\tid\treason\nx.fasta\t3\ta\tlong\n")
 
-    refuse_what_is_not_ours(tmp_path / "emb.npy", [tmp_path / "seqs.fasta"])
+    check_replaceable(tmp_path / "emb.npy", [tmp_path / "seqs.fasta"])
     (tmp_path / "emb.npy").unlink()
-    refuse_what_is_not_ours(tmp_path / "emb.npy", [])
+    check_replaceable(tmp_path / "emb.npy", [])
 
 
 @pytest.mark.parametrize("name", ["emb.npy", "emb.ids.tsv", "emb.meta.json"])
@@ -307,7 +307,7 @@ def test_an_input_is_never_replaced_under_whatever_name(tmp_path, name):
     (tmp_path / "link.fasta").symlink_to(tmp_path / name)
 
     with pytest.raises(OutputExistsError, match=f"{name} exists and is an input"):
-        refuse_what_is_not_ours(tmp_path / "emb.npy", [tmp_path / "link.fasta"])
+        check_replaceable(tmp_path / "emb.npy", [tmp_path / "link.fasta"])
 
 
 @pytest.mark.parametrize(

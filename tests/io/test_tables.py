@@ -3,7 +3,7 @@ import io
 import pytest
 
 from protembed.errors import TableError
-from protembed.io.tables import find_column, reading_table, refuse_repeated_columns
+from protembed.io.tables import check_unique_columns, find_column, reading_table
 
 
 def read(content):
@@ -177,7 +177,7 @@ def test_what_is_neither_csv_nor_tsv_is_named(content, found):
 
 
 def test_columns_without_a_name_may_be_several_and_others_may_not():
-    refuse_repeated_columns(["", "", "a"], "t.csv")
+    check_unique_columns(["", "", "a"], "t.csv")
 
     with pytest.raises(TableError, match="line 1: the header has 2 columns named 'a'; rename them"):
-        refuse_repeated_columns(["a", "b", "a"], "t.csv")
+        check_unique_columns(["a", "b", "a"], "t.csv")
