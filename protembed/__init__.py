@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from protembed._version import __version__ as __version__
 
-_HOMES = {
+_PUBLIC = {
     "AttentionConfig": "protembed.config.inspect_attention",
     "BatchConfig": "protembed.config.pretrain",
     "CheckConfig": "protembed.config.embed",
@@ -94,6 +94,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _PUBLIC:
         raise AttributeError(f"module 'protembed' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_PUBLIC[name]), name)

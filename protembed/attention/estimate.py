@@ -26,7 +26,7 @@ TOKENS_PER_CHUNK = 4096
 
 _FLOAT = 4
 # What torch sets up for its first computation, and what is too small to be reckoned.
-_SMALL_THINGS = 80_000_000
+_BASE_BYTES = 80_000_000
 # What is predicted of a pair of residues, while a layer is added: sums, corrected maps and the rollout's product.
 _BYTES_PER_PREDICTED_CELL, _BYTES_PER_KEPT_CELL = 24, 8
 # Of a token: what a layer of the encoder holds of it, in numbers of its width.
@@ -164,7 +164,7 @@ class Footprint:
         # While the last chunk is drawn, nothing more is computed.
         beside = self._predicted_bytes() if sum(self._kept) <= TOKENS_PER_CHUNK else reading
         most = max(reading, self._testing_bytes(), self._fitting_bytes(), beside + self._showing_bytes())
-        return _SMALL_THINGS + self.features_bytes + most
+        return _BASE_BYTES + self.features_bytes + most
 
     @property
     def features_bytes(self) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from protembed.cli.display import Display
-from protembed.cli.options import OPENED_BY_US, configured
+from protembed.cli.options import SKIP_TYPER_PATH_CHECK, configured
 from protembed.config.common import ConsoleConfig, DeviceConfig, ModelConfig
 from protembed.config.embed import CheckConfig
 from protembed.io.text import count
@@ -17,7 +17,7 @@ ResultAndFasta = Annotated[
         metavar="EMBEDDINGS... FASTA...",
         help="A result of `embed`, or all shards of one in their order, and the FASTA that it was made of.",
         show_default=False,
-        readable=OPENED_BY_US,
+        readable=SKIP_TYPER_PATH_CHECK,
     ),
 ]
 

@@ -174,7 +174,15 @@ def _running(mean: float | None, value: float | None) -> float | None:
 
 _INTERRUPTED, _BROKEN_PIPE, _FAILED = 130, 141, 1
 # What a path may meet on any machine, wherever it is looked at; of other errors with a path the mistake is ours.
-_OF_THE_MACHINE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO, errno.ESTALE, errno.EMFILE)
+_ENVIRONMENT_ERRNOS = (
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+)
 
 
 class Display:
@@ -326,7 +334,7 @@ def reported_errors() -> Iterator[None]:
         _give_up_stdout()
         raise typer.Exit(_BROKEN_PIPE) from None
     except OSError as error:
-        if error.errno in _OF_THE_MACHINE and error.filename is not None:
+        if error.errno in _ENVIRONMENT_ERRNOS and error.filename is not None:
             print(f"protembed: {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
             raise typer.Exit(_FAILED) from None
         if error.filename is not None:

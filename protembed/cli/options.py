@@ -14,7 +14,7 @@ from protembed.cli.process import outlive_the_reader
 from protembed.config.base import Config, flag_name
 
 # Typer would ask whether a file can be read, and call it wrong usage where it cannot; so it is told not to ask.
-OPENED_BY_US = False
+SKIP_TYPER_PATH_CHECK = False
 
 FastaPaths = Annotated[
     list[Path],
@@ -22,7 +22,7 @@ FastaPaths = Annotated[
         metavar="FASTA...",
         help="Proteins in FASTA: plain, gzip, bzip2 or xz, told apart by content; - is stdin.",
         show_default=False,
-        readable=OPENED_BY_US,
+        readable=SKIP_TYPER_PATH_CHECK,
     ),
 ]
 LabelsPath = Annotated[
@@ -31,7 +31,7 @@ LabelsPath = Annotated[
         metavar="LABELS",
         help="Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with SET= and TARGET=.",
         show_default=False,
-        readable=OPENED_BY_US,
+        readable=SKIP_TYPER_PATH_CHECK,
     ),
 ]
 VariantsPath = Annotated[
@@ -41,7 +41,7 @@ VariantsPath = Annotated[
         help="Variants: CSV or TSV with mutations (A42G, several joined by a colon), mutated sequences or both, plain "
         "or compressed; - is stdin.",
         show_default=False,
-        readable=OPENED_BY_US,
+        readable=SKIP_TYPER_PATH_CHECK,
     ),
 ]
 
@@ -90,7 +90,7 @@ def _options(config: type[Config]) -> Iterator[inspect.Parameter]:
             rich_help_panel=panel,
             min=spec.metadata["min"],
             max=spec.metadata["max"],
-            readable=OPENED_BY_US,
+            readable=SKIP_TYPER_PATH_CHECK,
             show_default=default is not None and default is not False and default != [],
         )
         annotation = Annotated[hints[spec.name], declaration]  # type: ignore[valid-type, name-defined]  # made at run time

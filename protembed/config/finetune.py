@@ -14,7 +14,7 @@ SplitName = Literal["random", "cluster", "kfold"]
 HeadName = Literal["linear", "mlp"]
 
 # Above this, training all parameters wants a large GPU, and adapters lose little (Schmirler et al. 2024).
-MOST_FULL_PARAMETERS = 150_000_000
+MAX_FULL_FINETUNE_PARAMETERS = 150_000_000
 # Of the training proteins so many k-mers are recorded in a model: half a megabyte. With them, and k-mers so long that
 # unrelated proteins rarely share one, test proteins share one 2 to 15 times as often as proteins of another domain of
 # life, and shuffled ones hardly ever (signal peptides, stability, melting points, locations).

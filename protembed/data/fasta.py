@@ -32,7 +32,7 @@ _ACCEPTED = RESIDUES + "J"
 _ILLEGAL = re.compile(f"[^{_ACCEPTED}]")
 # Under any policy: masked or skipped, the record that a misplaced header begins would vanish, and so would whatever
 # stood where a disk has left nothing but zeros.
-_HOPELESS = re.compile(">|\0")
+_NEVER_SKIPPED = re.compile(">|\0")
 _READ_AS_UNKNOWN = str.maketrans("J", "X")
 # Masked, a gap or the end of a chain would become a residue, and shift those behind it; a letter that is still lower
 # case is one of a structure.
@@ -54,7 +54,7 @@ _THREE_LETTER_CODES = re.compile(f"(?:{'|'.join(protein_letters_1to3_extended.va
 # `cat` leaves the byte-order mark of each file before its first header.
 _MARKED_HEADER = "\ufeff>"
 
-_GIVE_FASTA = "give a FASTA file, whose records begin with '>'"
+_FASTA_ADVICE = "give a FASTA file, whose records begin with '>'"
 # The codes of NBRF/PIR for what a record holds.
 _PIR = re.compile(r"(P1|F1|DL|DC|RL|RC|N1|N3|XX);\S")
 
@@ -234,7 +234,7 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
         report: counts what was met; its number of records is the next row.
     """
     if foreign := foreign_format(stream):
-        raise FormatError(name, f"this is {foreign}", _GIVE_FASTA)
+        raise FormatError(name, f"this is {foreign}", _FASTA_ADVICE)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     try:
         lines = _ValidatedLines(text, name)
@@ -244,7 +244,7 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
             if not title.split():
                 raise RecordError(name, place.line, number, "has no identifier after '>'", "name it")
             if number == 1 and _PIR.match(title):
-                raise FormatError(name, "this is PIR, whose records have a line of title", _GIVE_FASTA)
+                raise FormatError(name, "this is PIR, whose records have a line of title", _FASTA_ADVICE)
             if (nul := title.find("\0")) >= 0:
                 found = f"has a NUL byte in column {nul + 2} of its header"
                 raise RecordError(name, place.line, number, found, "the file is binary or damaged")
@@ -269,7 +269,7 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
     finally:
         text.detach()
     if number == 0:
-        raise FormatError(name, "the file is empty", _GIVE_FASTA)
+        raise FormatError(name, "the file is empty", _FASTA_ADVICE)
 
 
 def clean_sequence(letters: str) -> str:
@@ -306,7 +306,7 @@ def accept_sequence(
             SaProt's and `on_illegal` is `mask`; or it is a `>` or NUL.
     """
     if illegal := _ILLEGAL.search(sequence):
-        hopeless, unmaskable = _HOPELESS.search(sequence), _NEVER_MASKED.search(sequence)
+        hopeless, unmaskable = _NEVER_SKIPPED.search(sequence), _NEVER_MASKED.search(sequence)
         error = illegal_residue((hopeless or unmaskable or illegal).start())
         if hopeless or on_illegal == "error" or (unmaskable and on_illegal == "mask"):
             raise error
@@ -386,7 +386,7 @@ class _ValidatedLines:
         if not self._places:
             foreign = format_of_line(line)
             found = f"this is {foreign}" if foreign else f"the first line is {line.rstrip()[:40]!r}, not a '>' header"
-            raise FormatError(self._name, found, _GIVE_FASTA, line=self._num_lines)
+            raise FormatError(self._name, found, _FASTA_ADVICE, line=self._num_lines)
         if line.startswith((";", "#")):
             raise FormatError(
                 self._name, f"a {line[0]!r} comment line", "FASTA has none, remove it", line=self._num_lines

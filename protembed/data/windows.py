@@ -13,7 +13,7 @@ _MIN_OVERLAP = 0.25
 
 Span = tuple[int, int]
 
-_NO_CUT = 1 << 62
+_INFINITE_DISTANCE = 1 << 62
 
 
 def window_spans(num_residues: int, window_residues: int) -> list[Span]:
@@ -50,7 +50,10 @@ def most_central(spans: list[Span], position: int) -> Span:
 
     def distance(span: Span) -> int:
         start, stop = span
-        return min(position - start if start else _NO_CUT, stop - 1 - position if stop < num_residues else _NO_CUT)
+        return min(
+            position - start if start else _INFINITE_DISTANCE,
+            stop - 1 - position if stop < num_residues else _INFINITE_DISTANCE,
+        )
 
     num_residues = spans[-1][1]
     return max((span for span in spans if span[0] <= position < span[1]), key=distance)

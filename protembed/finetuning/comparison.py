@@ -10,11 +10,17 @@ from numpy.typing import NDArray
 from protembed.config.common import METRIC_NAMES, Task
 from protembed.evaluation import intervals, metrics
 from protembed.evaluation.intervals import Score
-from protembed.finetuning.evaluation import FEWEST_PROTEINS, Output, averaged_over, figures_of_draws, shown_names
+from protembed.finetuning.evaluation import (
+    MIN_PROTEINS_FOR_INTERVAL,
+    Output,
+    averaged_over,
+    figures_of_draws,
+    shown_names,
+)
 from protembed.finetuning.targets import Answer
 
 # Fewer trainings than these understate how much trainings differ.
-_MANY = 5
+_MIN_REPEATS_FOR_SPREAD = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +66,19 @@ class Ladder:
             for name, score in self.differences.items()
             if self.rungs[name][self.task.main_metric].value is not None
         ]
-        if self.num_proteins < FEWEST_PROTEINS:
+        if self.num_proteins < MIN_PROTEINS_FOR_INTERVAL:
             return [
                 *lines,
-                f"fewer than {FEWEST_PROTEINS} test proteins: no 95 % intervals, and the figures are uncertain",
+                f"fewer than {MIN_PROTEINS_FOR_INTERVAL} test proteins: no 95 % intervals, and the figures are uncertain",
             ]
         noise = "; one seed, so training noise is not in the intervals"
         if self.num_repeats is None:
             noise = ""
         elif self.num_repeats > 1:
             noise = f" and {self.num_repeats} seeds"
-            noise += "; so few understate how much trainings differ" if self.num_repeats < _MANY else ""
+            noise += (
+                "; so few understate how much trainings differ" if self.num_repeats < _MIN_REPEATS_FOR_SPREAD else ""
+            )
         return [*lines, f"95 % intervals over test proteins{noise}"]
 
     def as_plain_values(self) -> dict[str, Any]:
@@ -94,7 +102,7 @@ class Ladder:
             model=values["model"],
             num_repeats=values["num_repeats"],
             # Results of earlier versions have neither.
-            num_proteins=values.get("num_proteins", FEWEST_PROTEINS),
+            num_proteins=values.get("num_proteins", MIN_PROTEINS_FOR_INTERVAL),
             averages={metric: tuple(numbers) for metric, numbers in values.get("averages", {}).items()},
             rungs={
                 name: {metric: Score(**score) for metric, score in rung.items()}
@@ -189,7 +197,7 @@ def _score(
     is_difference: bool = False,
 ) -> Score:
     """Put a figure or a difference together with its interval; of a handful of proteins there is none."""
-    if num_proteins < FEWEST_PROTEINS:
+    if num_proteins < MIN_PROTEINS_FOR_INTERVAL:
         return Score(value=value, low=None, high=None)
     span = intervals.interval_of(
         value,

@@ -17,11 +17,11 @@ from protembed.finetuning.targets import Answer, is_known
 Output = NDArray[Any]
 
 # A figure of fewer test proteins has no interval.
-FEWEST_PROTEINS = 10
+MIN_PROTEINS_FOR_INTERVAL = 10
 
 
 def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> dict[str, Score]:
-    """Measure predictions, with 95 % intervals; of fewer than `FEWEST_PROTEINS` there are none.
+    """Measure predictions, with 95 % intervals; of fewer than `MIN_PROTEINS_FOR_INTERVAL` there are none.
 
     Args:
         task: The task.
@@ -30,7 +30,7 @@ def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) ->
     """
     figures, num = figures_of_draws(task, truth, outputs), len(truth)
     exact = metrics.plain(figures, num)
-    if num < FEWEST_PROTEINS:
+    if num < MIN_PROTEINS_FOR_INTERVAL:
         return {name: Score(value=value, low=None, high=None) for name, value in exact.items()}
     left_out = intervals.leave_out(figures, num)
     return {

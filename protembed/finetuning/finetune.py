@@ -18,7 +18,7 @@ from protembed.config.common import (
     Task,
     choose_region,
 )
-from protembed.config.finetune import MOST_FULL_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelTableConfig
+from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelTableConfig
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import ReadReport
 from protembed.device import choose_device, choose_precision
@@ -343,7 +343,7 @@ def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
 
 def _method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> FinetuneMethod:
     """Decide how the encoder learns, and refuse what cannot be."""
-    method: FinetuneMethod = "full" if checkpoint.num_parameters <= MOST_FULL_PARAMETERS else "lora"
+    method: FinetuneMethod = "full" if checkpoint.num_parameters <= MAX_FULL_FINETUNE_PARAMETERS else "lora"
     method = config.method or method
     poolings = () if config.pooling == "auto" else parse_poolings(config.pooling)
     if poolings and task.per_residue:

@@ -29,7 +29,7 @@ _PENALTIES = {
 _MAX_ITERATIONS = 1_000
 _HIDDEN_UNITS, _MOST_EPOCHS, _PATIENCE = 64, 200, 10
 # The logit of what was seen always, or never.
-_CERTAIN = 15.0
+_MAX_LOGIT = 15.0
 
 # (n, inputs), float32; or sparse counts.
 Vectors = Any
@@ -213,14 +213,14 @@ def _fit_logistic(model: Any, vectors: Vectors, classes: NDArray[Any]) -> _Logit
 
 def _of_second_class(weight: NDArray[Any], bias: NDArray[Any], occurring: NDArray[Any]) -> tuple[Any, Any]:
     """Give a label's logit, of being there against not: (1, inputs) and (1,)."""
-    return weight, bias if len(occurring) > 1 else np.array([_CERTAIN if occurring[0] else -_CERTAIN])
+    return weight, bias if len(occurring) > 1 else np.array([_MAX_LOGIT if occurring[0] else -_MAX_LOGIT])
 
 
 def _of_all_classes(
     weight: NDArray[Any], bias: NDArray[Any], occurring: NDArray[Any], num_classes: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Give each class a logit; scikit-learn keeps one alone of two, against zero, and none of what does not occur."""
-    weights, biases = np.zeros((num_classes, weight.shape[1])), np.full(num_classes, -_CERTAIN)
+    weights, biases = np.zeros((num_classes, weight.shape[1])), np.full(num_classes, -_MAX_LOGIT)
     biases[occurring] = 0.0
     places = occurring[1:] if len(occurring) == 2 else occurring
     weights[places], biases[places] = weight, bias

@@ -13,8 +13,8 @@ from protembed._version import __version__
 from protembed.data.fasta import RefusedRecord
 from protembed.finetuning.comparison import Ladder
 from protembed.finetuning.evaluation import (
-    FEWEST_PROTEINS,
     LENGTH_EDGES,
+    MIN_PROTEINS_FOR_INTERVAL,
     SIMILARITY_EDGES,
     Band,
     Output,
@@ -151,7 +151,7 @@ def _page(result: FinetuneResult, by_similarity: Sequence[Band], by_length: Sequ
         ladder=result.ladder,
         metrics=list(result.ladder.figures),
         names=result.ladder.metric_names,
-        fewest=FEWEST_PROTEINS,
+        fewest=MIN_PROTEINS_FOR_INTERVAL,
         notes=result.notes,
         figures=list(_figures(result)),
         by_similarity=[(_name_band(band, ""), band) for band in by_similarity],

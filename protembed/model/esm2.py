@@ -24,7 +24,7 @@ from protembed.model.onednn_linear import Linear, padding_for
 INIT_STD = 0.02
 # ESM-2 was trained with 15 % of the residues chosen and 80 % of those shown as <mask>; the constant stays what it was
 # whatever mask rate is used here, or embeddings of published checkpoints would change their scale.
-TRAINED_MASK_SHARE = 0.15 * 0.8
+ESM2_MASK_FRACTION = 0.15 * 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +262,7 @@ class Encoder(nn.Module):
         num_hidden = F.pad(is_hidden.cumsum(0), (1, 0))[pack.offsets].diff()  # (proteins,)
         share = num_hidden / pack.offsets.diff()
         # Where all is hidden there is nothing to scale; zero divided by zero must not become NaN.
-        scale = (1 - TRAINED_MASK_SHARE) / (1 - share).where(share < 1, 1)
+        scale = (1 - ESM2_MASK_FRACTION) / (1 - share).where(share < 1, 1)
         scale = pack.per_token(scale) * ~is_hidden
         return cast("Tensor", self.embedding(tokens)) * scale[:, None]
 

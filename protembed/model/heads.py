@@ -12,7 +12,7 @@ from protembed.config.model_sizes import LAYER_NORM_EPS
 from protembed.data.alphabet import AMINO_ACID_IDS, TOKENS
 
 # Tokens that are no amino acid can never be a target; with this logit a 33-way softmax gives our 20-way probabilities.
-NEVER_A_TARGET = -100.0
+NON_AMINO_ACID_BIAS = -100.0
 
 
 class MaskedLMHead(nn.Module):
@@ -28,7 +28,7 @@ class MaskedLMHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(dim, dim)
         self.layer_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.bias = nn.Parameter(torch.full((len(TOKENS),), NEVER_A_TARGET))
+        self.bias = nn.Parameter(torch.full((len(TOKENS),), NON_AMINO_ACID_BIAS))
         with torch.no_grad():
             self.bias[AMINO_ACID_IDS] = 0.0
 

@@ -10,7 +10,7 @@ from typing import Any
 from protembed.errors import ModelFormatError
 from protembed.io.reading import read_json, sha256_of_file
 
-_AGAIN = "fetch or make the model again"
+_RELOAD_ADVICE = "fetch or make the model again"
 _SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 # The index of ESM-2's largest model, or the names of all terms of the Gene Ontology, take less than a megabyte; JSON of
 # brackets alone takes thirty times its size in memory.
@@ -36,7 +36,7 @@ def own_file(path: Path) -> Path:
         advice = f"a model is read from its own directory alone: name the folder {target.parent}, or copy the file"
         raise ModelFormatError(path, "this link leads out of the model's directory", advice)
     if not stat.S_ISREG(mode):
-        raise ModelFormatError(path, "this is no plain file", _AGAIN)
+        raise ModelFormatError(path, "this is no plain file", _RELOAD_ADVICE)
     if in_cache and not _is_whole_blob(target):
         found = "the hub's cache holds a damaged copy of this file: its content does not have the hash that is its name"
         raise ModelFormatError(path, found, f"delete {target} and fetch the model again")
@@ -92,10 +92,12 @@ def read_model_json(path: Path) -> dict[str, Any]:
     try:
         num_bytes = own_file(path).stat().st_size
         if num_bytes > _MOST_JSON_BYTES:
-            raise ModelFormatError(path, f"it has {num_bytes:,} bytes, which no description of a model needs", _AGAIN)
+            raise ModelFormatError(
+                path, f"it has {num_bytes:,} bytes, which no description of a model needs", _RELOAD_ADVICE
+            )
         content = read_json(path)
     except (OSError, ValueError) as error:
-        raise ModelFormatError(path, f"this is no readable JSON ({error})", _AGAIN) from error
+        raise ModelFormatError(path, f"this is no readable JSON ({error})", _RELOAD_ADVICE) from error
     if not isinstance(content, dict):
-        raise ModelFormatError(path, "this JSON is no object", _AGAIN)
+        raise ModelFormatError(path, "this JSON is no object", _RELOAD_ADVICE)
     return content

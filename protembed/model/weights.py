@@ -33,7 +33,7 @@ _MOST_HEADER_BYTES = 4 << 20
 # Thirty times as many as ESM-2's largest model has; names alone, without numbers, may promise any number.
 _MOST_LAYERS = 1_500
 _LFS_POINTER = b"version "
-_AGAIN = "fetch or make the model again"
+_RELOAD_ADVICE = "fetch or make the model again"
 _SAVE_THE_ENCODER = "save the encoder alone, by `save_pretrained` of its EsmModel or EsmForMaskedLM"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
@@ -74,10 +74,10 @@ def open_tensors(path: Path) -> Any:
             raise ModelFormatError(path, found, "run `git lfs pull` in the folder that was cloned")
         num_bytes = int.from_bytes(start, "little")
         if _MOST_HEADER_BYTES < num_bytes < path.stat().st_size:
-            raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no ESM-2 needs", _AGAIN)
+            raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no ESM-2 needs", _RELOAD_ADVICE)
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
-        raise ModelFormatError(path, f"missing or damaged ({error})", _AGAIN) from error
+        raise ModelFormatError(path, f"missing or damaged ({error})", _RELOAD_ADVICE) from error
 
 
 def read_tensor(file: Any, name: str, path: Path) -> Tensor:
@@ -156,7 +156,9 @@ class StoredWeights:
         for file, name in stored:
             ours = _our_name(name, prefix)
             if ours in self._home and not torch.equal(self.tensor(ours), read_tensor(file, name, self._directory)):
-                raise ModelFormatError(self._directory, f"the weights have {ours} twice, with other numbers", _AGAIN)
+                raise ModelFormatError(
+                    self._directory, f"the weights have {ours} twice, with other numbers", _RELOAD_ADVICE
+                )
             self._home[ours] = (file, name)
         return self
 
@@ -203,7 +205,7 @@ class StoredWeights:
                 found = f"{name} has shape {tuple(values.shape)}, not {(num_pairs,)}"
                 raise ModelFormatError(self._directory, found, "the files do not belong together")
             if not (values > 0).all():
-                raise ModelFormatError(self._directory, f"{name} holds what is no positive number", _AGAIN)
+                raise ModelFormatError(self._directory, f"{name} holds what is no positive number", _RELOAD_ADVICE)
             if not torch.equal(values, frequencies[0]):
                 found = f"the rotary frequencies {name} are not those of {names[0]}"
                 raise ModelFormatError(self._directory, found, "ESM-2 has the same ones in all layers")
@@ -265,7 +267,7 @@ def _weight_files(directory: Path) -> list[Path]:
     index = read_model_json(directory / _INDEX)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ModelFormatError(directory / _INDEX, "it names no shards", _AGAIN)
+        raise ModelFormatError(directory / _INDEX, "it names no shards", _RELOAD_ADVICE)
     names = sorted(set(weight_map.values()))
     for name in names:
         if not name or not name.isprintable() or Path(name).name != name:

@@ -50,7 +50,7 @@ from protembed.pretraining.validation import (
 )
 from protembed.report.figures import draw_training
 from protembed.training.checkpoints import RunState
-from protembed.training.distributed import ALONE, Compute, Processes, joined_processes
+from protembed.training.distributed import SINGLE_PROCESS, Compute, Processes, joined_processes
 from protembed.training.loop import StepReport, Training, TrainingPlan, plan_training, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
@@ -105,7 +105,7 @@ _DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
 # Chosen at equal time (benchmarks/README.md); the first is the default.
 _DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
 # What decides when something is written down or shown, and changes no number.
-_UNSHAPING = ("save_minutes", "keep_checkpoints", "dry_run")
+_NOT_IN_FINGERPRINT = ("save_minutes", "keep_checkpoints", "dry_run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ def pretrain_model(
 
 @contextmanager
 def _begun(
-    run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions, processes: Processes = ALONE
+    run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions, processes: Processes = SINGLE_PROCESS
 ) -> Iterator["_Pretraining"]:
     """Begin a run, or take up the one that is there."""
     began, device = time.monotonic(), choose_device(options.compute)
@@ -424,4 +424,9 @@ def _identity(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]
 
 def _settings(options: PretrainOptions) -> dict[str, Any]:
     parts = (options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
-    return {name: value for part in parts for name, value in as_plain_values(part).items() if name not in _UNSHAPING}
+    return {
+        name: value
+        for part in parts
+        for name, value in as_plain_values(part).items()
+        if name not in _NOT_IN_FINGERPRINT
+    }

@@ -21,7 +21,7 @@ from protembed.errors import DamagedRunError, DivergedError
 from protembed.io.reading import read_json, sha256_of_file
 from protembed.io.writing import atomic_directory, remove, write_json
 from protembed.model.weights import write_tensors
-from protembed.training.distributed import ALONE, Processes
+from protembed.training.distributed import SINGLE_PROCESS, Processes
 
 _WEIGHTS, _OPTIMIZER, _PROGRESS, _MANIFEST = (
     "weights.safetensors",
@@ -106,7 +106,7 @@ class RunState:
         *,
         num_kept: int = _NUM_KEPT,
         save_seconds: float | None = None,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         self._checkpoints = directory / "checkpoints"
         self._num_kept, self._save_seconds, self._processes = num_kept, save_seconds, processes

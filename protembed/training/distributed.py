@@ -22,7 +22,7 @@ from protembed.errors import PeerProcessError
 Item = TypeVar("Item")
 
 # Rank 0 may build the corpus of a large database while the others wait.
-_PATIENCE = timedelta(hours=24)
+_CORPUS_TIMEOUT = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Processes:
         return json.loads(bytes(content.tolist()))
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         LostProcessError: within the block, when another process has ended before its time.
     """
     if world_size() == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     # Numbers that the host decides upon go by gloo, gradients by what suits their device.
     backend = "gloo"
@@ -117,7 +117,7 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     dist.init_process_group(backend)
     try:
-        patient_group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        patient_group = dist.new_group(backend="gloo", timeout=_CORPUS_TIMEOUT)
         yield Processes(process_rank(), world_size(), patient_group)
     finally:
         dist.destroy_process_group()
@@ -134,5 +134,5 @@ class Compute:
     """
 
     pool: WorkerPool
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
     precision: torch.dtype = torch.float32

@@ -8,7 +8,13 @@ from protembed.config.common import METRIC_NAMES, TASKS
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.evaluation import metrics
 from protembed.evaluation.intervals import Score, ratio_score
-from protembed.finetuning.evaluation import FEWEST_PROTEINS, averaged_over, figures_of_draws, measure, scores_of
+from protembed.finetuning.evaluation import (
+    MIN_PROTEINS_FOR_INTERVAL,
+    averaged_over,
+    figures_of_draws,
+    measure,
+    scores_of,
+)
 
 LENGTHS = [5, 9, 3, 12, 7, 8]
 
@@ -141,7 +147,7 @@ def test_figures_of_few_proteins_have_no_interval():
 
     for number in (1, 2, 6):
         scores = scores_of(TASKS["regression"], truth[:number], outputs[:number])
-        assert number < FEWEST_PROTEINS
+        assert number < MIN_PROTEINS_FOR_INTERVAL
         assert {(score.low, score.high) for score in scores.values()} == {(None, None)}
 
 

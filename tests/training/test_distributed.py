@@ -5,22 +5,22 @@ import sys
 
 import pytest
 
-from protembed.training.distributed import ALONE, Processes
+from protembed.training.distributed import SINGLE_PROCESS, Processes
 
 
 def test_packs_are_dealt_out_in_turn():
     shares = [Processes(rank, 3).share(list("abcdefg")) for rank in range(3)]
 
     assert shares == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
-    assert ALONE.share("abc") == "abc"
+    assert SINGLE_PROCESS.share("abc") == "abc"
 
 
 def test_one_process_alone_is_the_first_and_its_sums_are_its_own():
-    assert ALONE.is_first
+    assert SINGLE_PROCESS.is_first
     assert not Processes(1, 2).is_first
-    assert ALONE.totals(1.5, 2) == [1.5, 2]
-    assert ALONE.any(True)
-    assert not ALONE.any(False)
+    assert SINGLE_PROCESS.totals(1.5, 2) == [1.5, 2]
+    assert SINGLE_PROCESS.any(True)
+    assert not SINGLE_PROCESS.any(False)
 
 
 def pretrain(run, fasta, *launcher, steps=20):
