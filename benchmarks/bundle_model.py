@@ -33,7 +33,7 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkp
 from protembed.pretraining.corpus import open_corpora
 from protembed.pretraining.report import pretraining_facts
 from protembed.report.figures import draw_training
-from protembed.training.loop import TrainingPlan
+from protembed.training.loop import TrainingSchedule
 
 CURVE = "training.png"
 
@@ -95,7 +95,7 @@ def main() -> None:
         f"An ESM-2 encoder ({shape_in_words(checkpoint)}), trained by protembed to predict hidden amino acids. {USE}",
         facts(checkpoint, options.run, options.hardware),
         {
-            "Training": CURVE_TEXT.format(curve=CURVE),
+            "TrainingSetup": CURVE_TEXT.format(curve=CURVE),
             "Results": results(measured),
             "Data and licence": DATA,
             "Limits": LIMITS.format(
@@ -116,7 +116,7 @@ def facts(checkpoint: Checkpoint, run: Path, hardware: str) -> dict[str, str]:
     """Collect the recipe and the compute from a finished run."""
     settings, train = checkpoint.record.configuration, open_corpora(run / "corpus").train
     batches = chosen(BatchConfig, settings)
-    masking, plan = chosen(MaskingConfig, settings), TrainingPlan(**read_json(run / "run.json")["plan"])
+    masking, plan = chosen(MaskingConfig, settings), TrainingSchedule(**read_json(run / "run.json")["plan"])
     flops = checkpoint.record.metrics["residues_seen"] * training_flops(
         checkpoint.encoder.shape, train.lengths, batches.crop_residues, masking.mask_rate
     )

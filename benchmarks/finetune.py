@@ -23,7 +23,7 @@ from typing import Any
 from protembed import FinetuneConfig, FinetuneOptions, ModelConfig, finetune_model
 from protembed.config.common import METRIC_NAMES
 from protembed.config.finetune import FinetuneMethod
-from protembed.finetuning.experiment import Watcher
+from protembed.finetuning.experiment import Callbacks
 from protembed.finetuning.finetune import FinetuneSummary
 from protembed.io.reading import open_input
 
@@ -96,7 +96,7 @@ def measure(trial: Trial, tasks: Path, model: Path | None, epochs: int) -> dict[
         table = Path(folder) / f"{trial.name}.csv"
         sizes = write_sample(tasks / f"{trial.name}.csv.gz", table, trial)
         began, stages = time.monotonic(), list[tuple[str, float]]()
-        watcher = Watcher(on_stage=lambda name, *_: stages.append((name, time.monotonic())))
+        watcher = Callbacks(on_stage=lambda name, *_: stages.append((name, time.monotonic())))
         options = FinetuneOptions(
             finetune=FinetuneConfig(output=Path(folder) / "model", method=trial.method, epochs=epochs),
             model=ModelConfig(model=model),

@@ -35,11 +35,11 @@ from protembed.device import worker_pool
 from protembed.inference.embedding import representation_of
 from protembed.inference.engine import inference_engine
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
-from protembed.pretraining.batches import PretrainingPlan
+from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import build_corpora, open_corpora
-from protembed.training.checkpoints import RunState
-from protembed.training.distributed import Compute
-from protembed.training.loop import Training, plan_training, train
+from protembed.training.checkpoints import Checkpoints
+from protembed.training.distributed import Executor
+from protembed.training.loop import TrainingSetup, plan_training, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 
@@ -115,14 +115,14 @@ def measure_training(options: argparse.Namespace, size: str, corpus: Path, token
     checkpoint = new_checkpoint(SIZES[size], "gaussian", 0).to(DEVICE)
     objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
     with worker_pool(DeviceConfig(device="cuda"), DEVICE) as pool, tempfile.TemporaryDirectory() as folder:
-        training = Training(
+        training = TrainingSetup(
             objective=objective,
-            batches=PretrainingPlan(proteins, batches, tokens_per_pack, masking, seed=0),
+            batches=PretrainingBatches(proteins, batches, tokens_per_pack, masking, seed=0),
             optimizers=make_optimizers(objective, "muon", 0.01, pool),
-            compute=Compute(pool=pool, precision=torch.bfloat16),
+            compute=Executor(pool=pool, precision=torch.bfloat16),
         )
         plan = plan_training(OptimizerConfig(), 10_000, {"muon": 1e-3}, save_every=1_000_000)
-        run, began = RunState(Path(folder), num_kept=1, save_seconds=1e9), time.perf_counter()
+        run, began = Checkpoints(Path(folder), num_kept=1, save_seconds=1e9), time.perf_counter()
         steps = train(training, plan, run)
         first = [next(steps).train_loss for _ in range(WARMUP_STEPS)]
         print(f"{size}: {WARMUP_STEPS} steps in {time.perf_counter() - began:.1f} s, loss {first}", file=sys.stderr)

@@ -33,7 +33,7 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoi
 from protembed.pretraining.batches import validation_packs
 from protembed.pretraining.clusters import accession_of
 from protembed.pretraining.corpus import Corpus, corpus_writer, open_corpora
-from protembed.pretraining.ngrams import Composition
+from protembed.pretraining.ngrams import NgramModel
 from protembed.training.objective import MaskedLM
 
 STRICT = "valid_strict"
@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
 
     trained = load_checkpoint(find_model(options.model))
-    composition = Composition(open_corpora(options.run / "corpus").train)
+    composition = NgramModel(open_corpora(options.run / "corpus").train)
     results = measure(
         trained, composition, options.fasta, options.clusters, options.threads, window_residues=options.window_residues
     )
@@ -67,7 +67,7 @@ def main() -> None:
 
 def measure(
     trained: Checkpoint,
-    composition: Composition,
+    composition: NgramModel,
     fasta: Path,
     clusters: Path,
     threads: int,

@@ -39,7 +39,7 @@ from protembed.finetuning.baselines import composition
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.pretraining.corpus import build_corpora, open_corpora
-from protembed.pretraining.ngrams import Composition
+from protembed.pretraining.ngrams import NgramModel
 
 MOST_TRAINING_ROWS, MOST_TEST_ROWS = 2_000, 1_000
 NUM_QUERIES, NUM_OTHERS = 2_000, 8_000
@@ -98,7 +98,7 @@ def measure_perplexity(models: Models, options: argparse.Namespace) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         train, valid = corpus / "train.fasta.xz", corpus / "valid.fasta.gz"
         build_corpora(Path(folder) / "corpus", [train], [valid], clusters=None, on_illegal="error")
-        counted = Composition(open_corpora(Path(folder) / "corpus").train)
+        counted = NgramModel(open_corpora(Path(folder) / "corpus").train)
     trained = load_checkpoint(models[MODEL])
     return perplexity.measure(trained, counted, valid, corpus / "clusters.tsv.gz", options.threads)
 

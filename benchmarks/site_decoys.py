@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.attention.maps import AttentionReader, Wanted
-from protembed.attention.significance import MarkedValues, permutation_test
-from protembed.attention.sites import Site, SiteMarks
+from protembed.attention.maps import AttentionExtractor, MapRequest
+from protembed.attention.significance import LabelledScores, permutation_test
+from protembed.attention.sites import Site, SiteTests
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record, read_fasta
@@ -60,12 +60,12 @@ def made_up(kind: str, sequences: list[str], rng: np.random.Generator) -> Sets:
             yield sequence, np.arange(12)
 
 
-def received(reader: AttentionReader, sequence: str) -> NDArray[np.float32]:
+def received(reader: AttentionExtractor, sequence: str) -> NDArray[np.float32]:
     """Compute the attention that each residue receives, (heads, residues)."""
     tokens = torch.tensor([CLS, *encode(sequence).tolist(), EOS])
     batch = Batch(tokens=tokens, offsets=torch.tensor([0, len(tokens)]), rows=torch.tensor([0]))
     with torch.no_grad():
-        values = reader.read(batch, [Wanted(received=True)])[0].received
+        values = reader.read(batch, [MapRequest(received=True)])[0].received
     assert values is not None
     return values
 
@@ -73,10 +73,10 @@ def received(reader: AttentionReader, sequence: str) -> NDArray[np.float32]:
 def count_heads(sequence: str, places: NDArray[np.int64], values: NDArray[np.float32], num: int) -> tuple[int, int]:
     """Count the heads that are found in a comparison with all residues, and now."""
     is_marked = np.isin(np.arange(len(sequence)), places)
-    everything = MarkedValues(values=values, is_marked=is_marked, strata=np.zeros(len(sequence), np.int64))
+    everything = LabelledScores(values=values, is_marked=is_marked, strata=np.zeros(len(sequence), np.int64))
     before = permutation_test([everything], num_permutations=num)
     sites = [Site(protein="p", position=int(place) + 1, label="x", line=2) for place in places]
-    marks = SiteMarks(sites, "sites")
+    marks = SiteTests(sites, "sites")
     marks.take(Record(row=0, id="p", description="p", sequence=sequence, path="", line=1), values)
     return int((before.q_values <= 0.05).sum()), marks.weigh(num_permutations=num, seed=0)["x"].num_following
 
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--num-permutations", type=int, default=10_000)
     options = parser.parse_args()
     sequences = [one.sequence for one in islice(read_fasta([options.fasta]), 30) if 60 <= len(one.sequence) <= 400]
-    reader = AttentionReader(encoder=load_checkpoint(find_model(None)).encoder, layers=[0], heads=[0])
+    reader = AttentionExtractor(encoder=load_checkpoint(find_model(None)).encoder, layers=[0], heads=[0])
     values = {sequence: received(reader, sequence) for sequence in [PARVALBUMIN, *sequences]}
     rng = np.random.default_rng(0)
     sets = {"acids": acids(rng), "calcium": iter([(PARVALBUMIN, CALCIUM)])}

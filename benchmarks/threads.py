@@ -20,7 +20,7 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
 from protembed.model.checkpoint import new_checkpoint
-from protembed.pretraining.batches import PretrainingPlan
+from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import Corpus, corpus_writer
 from protembed.training.loop import take_step
 from protembed.training.objective import MaskedLM
@@ -55,7 +55,7 @@ def main() -> None:
     rates: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(arguments.rounds):
         for name, (tokens_per_pack, workers, operator_threads) in arms.items():
-            plan = PretrainingPlan(corpus, BatchConfig(tokens_per_pack=tokens_per_pack), MaskingConfig(), seed=0)
+            plan = PretrainingBatches(corpus, BatchConfig(tokens_per_pack=tokens_per_pack), MaskingConfig(), seed=0)
             rates[name].append(measure(objective, plan, workers, operator_threads))
     print(f"{arguments.size}, steps of 4,096 tokens, {arguments.rounds} alternating rounds, residues per second\n")
     print("| | median | range |\n|---|---|---|")
@@ -63,7 +63,7 @@ def main() -> None:
         print(f"| {name} | {statistics.median(measured):,.0f} | {min(measured):,.0f} – {max(measured):,.0f} |")
 
 
-def measure(objective: MaskedLM, plan: PretrainingPlan, workers: int, operator_threads: int) -> float:
+def measure(objective: MaskedLM, plan: PretrainingBatches, workers: int, operator_threads: int) -> float:
     optimizer = make_optimizer(objective, OptimizerConfig())
     set_learning_rate(optimizer, 1e-4)
     with WorkerPool(workers) as pool:

@@ -21,11 +21,11 @@ from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool, worker_pool
 from protembed.errors import DataError
 from protembed.finetuning.finetune import FinetuneOptions
-from protembed.finetuning.labels import Columns, LabelledProtein, Labels, LabelTable, read_labels
+from protembed.finetuning.labels import Columns, LabelledProtein, LabelledTable, SplitTable, read_labels
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.esm2 import Encoder, initialise
-from protembed.pretraining.batches import PretrainingPlan
+from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import Corpus, corpus_writer
 from protembed.training.objective import MaskedLM
 
@@ -94,7 +94,7 @@ def make_table(proteins):
             for line, (sequence, split) in enumerate(zip(sequences, names, strict=True), start=2)
         ]
         parts = {split: [one for one in labelled if one.split == split] for split in ("train", "valid", "test")}
-        return LabelTable(path="labels.csv", target="label", parts=parts)
+        return SplitTable(path="labels.csv", target="label", parts=parts)
 
     return make
 
@@ -211,7 +211,7 @@ def make_labels():
             LabelledProtein(id=str(row), sequence=sequence, label=label, split=split, line=row + 1)
             for row, (sequence, label, split) in enumerate(zip(sequences, labels, splits, strict=True), start=1)
         ]
-        return Labels(path="labels.csv", target="target", proteins=proteins)
+        return LabelledTable(path="labels.csv", target="target", proteins=proteins)
 
     return make
 
@@ -399,7 +399,7 @@ def nothing_hidden(hide, proteins):
 def steps(corpus):
     """Steps of about 400 tokens in packs of about 130."""
     batches = BatchConfig(tokens_per_batch=400, crop_residues=64)
-    return PretrainingPlan(corpus, batches, 130, MaskingConfig(), seed=0)
+    return PretrainingBatches(corpus, batches, 130, MaskingConfig(), seed=0)
 
 
 @pytest.fixture(scope="session")

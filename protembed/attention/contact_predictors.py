@@ -10,8 +10,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
-from protembed.attention.contacts import Pairs, PrecisionRow, head_precisions, precisions
-from protembed.attention.significance import HeadSignificance, permutation_test
+from protembed.attention.contacts import PrecisionRow, ResiduePairs, head_precisions, precisions
+from protembed.attention.significance import HeadTest, permutation_test
 from protembed.errors import NoStructureMatchError
 from protembed.model.heads import ContactHead
 
@@ -21,7 +21,7 @@ FITTING_BYTES = 46
 
 
 @dataclass(frozen=True, kw_only=True)
-class Combination:
+class ContactPredictor:
     """Heads added up: what any of the predictors is, and what a Hugging Face contact head stores.
 
     Attributes:
@@ -33,7 +33,7 @@ class Combination:
     bias: float
 
     @classmethod
-    def of(cls, head: ContactHead) -> "Combination":
+    def of(cls, head: ContactHead) -> "ContactPredictor":
         """Read a model's contact head."""
         return cls(weight=head.weight[0].double().numpy(), bias=float(head.bias))
 
@@ -59,11 +59,11 @@ class Combination:
         return np.asarray(expit(self.logits(features)))
 
 
-Fit = Callable[[Sequence[NDArray[np.floating]], Sequence[Pairs]], Combination]
+Fit = Callable[[Sequence[NDArray[np.floating]], Sequence[ResiduePairs]], ContactPredictor]
 
 
 def top_heads(
-    features: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs], num_heads: int | None = None
+    features: Sequence[NDArray[np.floating]], proteins: Sequence[ResiduePairs], num_heads: int | None = None
 ) -> NDArray[np.int64]:
     """Choose the heads that predict long-range contacts best on these proteins, the best first.
 
@@ -83,16 +83,16 @@ def top_heads(
 
 
 def fit_top_heads(
-    features: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs], num_heads: int | None = None
-) -> Combination:
+    features: Sequence[NDArray[np.floating]], proteins: Sequence[ResiduePairs], num_heads: int | None = None
+) -> ContactPredictor:
     """Take the mean of the top heads; arguments as for `top_heads`."""
     chosen = top_heads(features, proteins, num_heads)
     weight = np.zeros(len(features[0]))
     weight[chosen] = 1 / len(chosen)
-    return Combination(weight=weight, bias=0.0)
+    return ContactPredictor(weight=weight, bias=0.0)
 
 
-def fit_contact_head(features: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs]) -> Combination:
+def fit_contact_head(features: Sequence[NDArray[np.floating]], proteins: Sequence[ResiduePairs]) -> ContactPredictor:
     """Fit a logistic regression with an L1 penalty on the unscaled features, as ESM's contact heads were fitted.
 
     Args:
@@ -111,13 +111,13 @@ def fit_contact_head(features: Sequence[NDArray[np.floating]], proteins: Sequenc
     # liblinear also penalises the bias, 170,000 pairs do not feel: nearly without that, it was lower by 0.005.
     regression = LogisticRegression(l1_ratio=1, C=0.15, solver="liblinear", random_state=0)
     regression.fit(np.concatenate([one.T for one in features]), np.concatenate([one.is_contact for one in proteins]))
-    return Combination(weight=regression.coef_[0], bias=float(regression.intercept_[0]))
+    return ContactPredictor(weight=regression.coef_[0], bias=float(regression.intercept_[0]))
 
 
 def cross_fitted(
     fit: Fit,
     features: Sequence[NDArray[np.floating]],
-    proteins: Sequence[Pairs],
+    proteins: Sequence[ResiduePairs],
     *,
     num_folds: int = 6,
     seed: int = 0,
@@ -145,7 +145,7 @@ def cross_fitted(
     return [scores[number] for number in range(len(proteins))]
 
 
-def _mean_long_range(features: Iterable[NDArray[np.floating]], proteins: Sequence[Pairs]) -> NDArray[np.float64]:
+def _mean_long_range(features: Iterable[NDArray[np.floating]], proteins: Sequence[ResiduePairs]) -> NDArray[np.float64]:
     """Average long-range precision at L over the proteins where it is defined, (heads,)."""
     of_proteins = np.stack(
         [head_precisions(one, pairs, "long", 1.0) for one, pairs in zip(features, proteins, strict=True)]
@@ -164,7 +164,7 @@ Features = Sequence[NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContactEvidence:
+class ContactEvaluation:
     """What the maps of some proteins say about their contacts.
 
     Attributes:
@@ -176,21 +176,26 @@ class ContactEvidence:
     """
 
     head_precisions: NDArray[np.float64]
-    significance: HeadSignificance
+    significance: HeadTest
     precisions: Mapping[str, Sequence[PrecisionRow]]
-    fitted: Combination | None
+    fitted: ContactPredictor | None
     num_proteins: int
 
     @property
-    def predictor(self) -> Combination | None:
+    def predictor(self) -> ContactPredictor | None:
         """The regression, if it predicts anything: fitted to all proteins, and to some when measured on the others."""
         is_found = self.fitted is not None and self.fitted.says_anything and "regression" in self.precisions
         return self.fitted if is_found else None
 
 
 def weigh_contacts(
-    features: Features, proteins: Sequence[Pairs], own: Combination | None, *, num_permutations: int, seed: int
-) -> ContactEvidence:
+    features: Features,
+    proteins: Sequence[ResiduePairs],
+    own: ContactPredictor | None,
+    *,
+    num_permutations: int,
+    seed: int,
+) -> ContactEvaluation:
     """Compare all heads, and what can be made of them, with the contacts of structures.
 
     Top heads and the regression are measured on proteins that took no part in choosing and fitting them; where there is
@@ -221,7 +226,7 @@ def weigh_contacts(
     if own is not None:
         scores["own head"] = [own.logits(one) for one in features]
     marked = (pairs.marked(one) for one, pairs in zip(features, proteins, strict=True))
-    return ContactEvidence(
+    return ContactEvaluation(
         head_precisions=long_range[is_measured].mean(0),
         significance=permutation_test(marked, num_permutations=num_permutations, seed=seed),
         precisions={name: precisions(one, proteins) for name, one in scores.items()},
@@ -230,7 +235,9 @@ def weigh_contacts(
     )
 
 
-def _held_out_scores(features: Features, proteins: Sequence[Pairs], seed: int) -> dict[str, list[NDArray[np.float64]]]:
+def _held_out_scores(
+    features: Features, proteins: Sequence[ResiduePairs], seed: int
+) -> dict[str, list[NDArray[np.float64]]]:
     """Score each protein, (pairs,), by what was made from others, in each way that finds anything."""
     scores = {
         "top heads": cross_fitted(fit_top_heads, features, proteins, num_folds=NUM_FOLDS, seed=seed),

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.attention.significance import MarkedValues, ShiftedPairs, separation_strata
+from protembed.attention.significance import LabelledScores, ShiftedPairs, separation_strata
 from protembed.attention.structures import MIN_SEPARATION
 from protembed.evaluation import intervals
-from protembed.evaluation.intervals import Score
+from protembed.evaluation.intervals import MetricWithInterval
 from protembed.model.heads import average_product_correction
 
 # Least separation, and the one that is too much; residues.
@@ -23,7 +23,7 @@ FRACTIONS: Mapping[str, float] = MappingProxyType({"L": 1.0, "L/2": 0.5, "L/5": 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class ResiduePairs:
     """One protein's pairs of residues of which it is known whether they are in contact, at least 6 apart.
 
     Attributes:
@@ -52,9 +52,9 @@ class Pairs:
         one, other = letters[self.first], letters[self.second]
         return 256 * np.minimum(one, other) + np.maximum(one, other)
 
-    def marked(self, values: NDArray[np.floating]) -> MarkedValues:
+    def marked(self, values: NDArray[np.floating]) -> LabelledScores:
         """Prepare a test of what heads give to the pairs, (heads, pairs), against contacts."""
-        return MarkedValues(
+        return LabelledScores(
             values=values,
             is_marked=self.is_contact,
             strata=separation_strata(self.separation),
@@ -84,13 +84,13 @@ class PrecisionRow:
 
     range_name: str
     fraction_name: str
-    score: Score
+    score: MetricWithInterval
     random: float | None
     matched: float | None
     num_proteins: int
 
 
-def pairs_of(is_contact: NDArray[np.bool_], is_known: NDArray[np.bool_], sequence: str) -> Pairs:
+def pairs_of(is_contact: NDArray[np.bool_], is_known: NDArray[np.bool_], sequence: str) -> ResiduePairs:
     """List the pairs of one protein.
 
     Args:
@@ -102,7 +102,7 @@ def pairs_of(is_contact: NDArray[np.bool_], is_known: NDArray[np.bool_], sequenc
     known = is_known[first, second]
     first, second = first[known], second[known]
     num_residues = int(is_known.any(0).sum())
-    return Pairs(
+    return ResiduePairs(
         first=first,
         second=second,
         is_contact=is_contact[first, second],
@@ -129,12 +129,12 @@ def head_features(maps: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(torch.where(symmetric.any(-1).any(-1)[:, None, None], corrected, 0.0).numpy())
 
 
-def at(pairs: Pairs, matrix: NDArray[np.floating]) -> NDArray[np.floating]:
+def at(pairs: ResiduePairs, matrix: NDArray[np.floating]) -> NDArray[np.floating]:
     """Take from (…, residues, residues) what belongs to each pair, (…, pairs)."""
     return matrix[..., pairs.first, pairs.second]
 
 
-def precision(scores: NDArray[np.floating], pairs: Pairs, range_name: str, fraction: float) -> float | None:
+def precision(scores: NDArray[np.floating], pairs: ResiduePairs, range_name: str, fraction: float) -> float | None:
     """Compute the share of contacts among the pairs of a range with the highest scores.
 
     Where scores are equal at the limit, it is the mean over all ways to choose among them.
@@ -153,7 +153,7 @@ def precision(scores: NDArray[np.floating], pairs: Pairs, range_name: str, fract
 
 
 def head_precisions(
-    features: NDArray[np.floating], pairs: Pairs, range_name: str, fraction: float
+    features: NDArray[np.floating], pairs: ResiduePairs, range_name: str, fraction: float
 ) -> NDArray[np.float64]:
     """Compute `precision` of each head, (heads,), from (heads, pairs) features; NaN where it is None."""
     is_contact = pairs.is_contact[pairs.is_in(range_name)]
@@ -162,13 +162,13 @@ def head_precisions(
     return np.array([np.nan if shares is None else shares @ is_contact for shares in of_heads], np.float64)
 
 
-def random_precision(pairs: Pairs, range_name: str) -> float | None:
+def random_precision(pairs: ResiduePairs, range_name: str) -> float | None:
     """Compute the share of contacts among all pairs of a range; None where it has none."""
     is_contact = pairs.is_contact[pairs.is_in(range_name)]
     return float(is_contact.mean()) if len(is_contact) else None
 
 
-def contact_rates(proteins: Sequence[Pairs]) -> list[NDArray[np.float64]]:
+def contact_rates(proteins: Sequence[ResiduePairs]) -> list[NDArray[np.float64]]:
     """Compute how often pairs are in contact at the separation of each pair, in the other proteins.
 
     Separations are pooled as in `separation_strata`, and to each stratum one pair of the mean rate is added, which also
@@ -190,7 +190,7 @@ def contact_rates(proteins: Sequence[Pairs]) -> list[NDArray[np.float64]]:
 
 
 def matched_precision(
-    scores: NDArray[np.floating], pairs: Pairs, rates: NDArray[np.float64], range_name: str, fraction: float
+    scores: NDArray[np.floating], pairs: ResiduePairs, rates: NDArray[np.float64], range_name: str, fraction: float
 ) -> float | None:
     """Compute the precision expected if each picked pair were another one of the same separation.
 
@@ -205,7 +205,7 @@ def matched_precision(
     return None if shares is None else float(shares @ rates[pairs.is_in(range_name)])
 
 
-def precisions(scores: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs]) -> list[PrecisionRow]:
+def precisions(scores: Sequence[NDArray[np.floating]], proteins: Sequence[ResiduePairs]) -> list[PrecisionRow]:
     """Measure a predictor in each range and at each fraction, over proteins.
 
     Args:
@@ -218,7 +218,9 @@ def precisions(scores: Sequence[NDArray[np.floating]], proteins: Sequence[Pairs]
     ]
 
 
-def _picked(scores: NDArray[np.floating], pairs: Pairs, range_name: str, fraction: float) -> NDArray[np.float64] | None:
+def _picked(
+    scores: NDArray[np.floating], pairs: ResiduePairs, range_name: str, fraction: float
+) -> NDArray[np.float64] | None:
     """Share one out among the picked of (pairs,), (pairs of the range,); equal scores at the limit share alike."""
     scores = scores[pairs.is_in(range_name)]
     num_picks, num_pairs = max(1, round(pairs.num_residues * fraction)), len(scores)
@@ -232,7 +234,7 @@ def _picked(scores: NDArray[np.floating], pairs: Pairs, range_name: str, fractio
 
 def _row(
     scores: Sequence[NDArray[np.floating]],
-    proteins: Sequence[Pairs],
+    proteins: Sequence[ResiduePairs],
     rates: Sequence[NDArray[np.float64]] | None,
     range_name: str,
     fraction_name: str,
@@ -255,14 +257,14 @@ def _row(
     )
 
 
-def _score(values: NDArray[np.float64]) -> Score:
+def _score(values: NDArray[np.float64]) -> MetricWithInterval:
     """Average the precisions of proteins, (proteins,)."""
     num = len(values)
     if num < 2:
-        return Score(value=float(values[0]) if num else None, low=None, high=None)
+        return MetricWithInterval(value=float(values[0]) if num else None, low=None, high=None)
     left_out = intervals.leave_out(lambda draws: {"mean": draws @ values / draws.sum(1)}, num)["mean"]
     value = float(values.mean())
-    return Score.within(value, intervals.interval_of(value, left_out, metric="precision", num_units=num))
+    return MetricWithInterval.within(value, intervals.interval_of(value, left_out, metric="precision", num_units=num))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

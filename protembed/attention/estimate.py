@@ -50,7 +50,7 @@ _KEEP_LESS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Length:
+class ProteinLength:
     """A protein by its name and its length."""
 
     id: str
@@ -61,7 +61,7 @@ class Length:
 
 
 @dataclass
-class Footprint:
+class ResourceEstimate:
     """What an inspection will take; complete once `add` was told of every protein.
 
     Attributes:
@@ -78,8 +78,8 @@ class Footprint:
     config: AttentionConfig
     num_maps: int
     predicts: bool
-    longest: Length = field(default_factory=lambda: Length(id="", num_residues=0))
-    largest_kept: Length = field(default_factory=lambda: Length(id="", num_residues=0))
+    longest: ProteinLength = field(default_factory=lambda: ProteinLength(id="", num_residues=0))
+    largest_kept: ProteinLength = field(default_factory=lambda: ProteinLength(id="", num_residues=0))
     num_residues: int = 0
     _lengths: list[int] = field(default_factory=list)
     _kept: list[int] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Footprint:
         return len(self._lengths)
 
     def add(
-        self, protein: Length, *, region: int | None = None, num_pairs: int = 0, is_annotated: bool = False
+        self, protein: ProteinLength, *, region: int | None = None, num_pairs: int = 0, is_annotated: bool = False
     ) -> None:
         """Take a protein into account.
 

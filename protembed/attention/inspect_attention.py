@@ -8,20 +8,20 @@ from typing import Any
 import torch
 
 from protembed._version import __version__
-from protembed.attention.contact_predictors import Combination, ContactEvidence
-from protembed.attention.estimate import TOKENS_PER_CHUNK, Footprint, Length
+from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor
+from protembed.attention.estimate import TOKENS_PER_CHUNK, ProteinLength, ResourceEstimate
 from protembed.attention.maps import (
-    AttentionReader,
+    AttentionExtractor,
     HeadStatistics,
-    KeptMaps,
+    MapFiles,
+    MapRequest,
     ProteinAttention,
-    Wanted,
     parse_numbers,
     parse_region,
 )
-from protembed.attention.report import Gallery
-from protembed.attention.sites import SiteMarks, SiteResult, read_sites, site_warnings
-from protembed.attention.structure_matching import StructureMatches
+from protembed.attention.report import AttentionReport
+from protembed.attention.sites import SiteResult, SiteTests, read_sites, site_warnings
+from protembed.attention.structure_matching import StructureIndex
 from protembed.attention.structures import read_structures
 from protembed.attention.tables import (
     PRECISION_COLUMNS,
@@ -37,11 +37,11 @@ from protembed.attention.tables import (
 from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
-from protembed.data.fasta import ReadReport, Record, read_fasta
+from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.device import choose_device, peak_memory, worker_pool
 from protembed.errors import NoStructureMatchError
 from protembed.inference.embedding import check_finite
-from protembed.inference.engine import Computation, Engine
+from protembed.inference.engine import Engine, InferenceJob
 from protembed.io.reading import PathLike, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
 from protembed.io.result import check_absent, check_is_path, check_not_an_input, result_lock
 from protembed.io.writing import atomic_directory, spooled_stdin, write_json, write_table
@@ -162,7 +162,7 @@ def inspect_attention(
         NotEnoughRoomError: this machine has not the memory, or the disk, for it.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute, report = reader or InputConfig(), compute or DeviceConfig(), ReadReport()
+    reader, compute, report = reader or InputConfig(), compute or DeviceConfig(), ReadStatistics()
     files = as_paths("fasta", fasta)
     output = follow_link(attention.output or default_path(files[0], ".attention"))
     check_is_path(output)
@@ -200,15 +200,15 @@ class _Inspection:
     def __init__(self, checkpoint: Checkpoint, config: AttentionConfig, directory: Path) -> None:
         self._checkpoint, self._config, self._directory = checkpoint, config, directory
         chains, self._warnings = read_structures(config.structures)
-        self._structures = StructureMatches(chains, config.num_maps)
-        self._sites = SiteMarks([] if config.sites is None else read_sites(config.sites), str(config.sites))
+        self._structures = StructureIndex(chains, config.num_maps)
+        self._sites = SiteTests([] if config.sites is None else read_sites(config.sites), str(config.sites))
         self._reader = _reader(checkpoint, config)
-        self._maps = KeptMaps(directory / "maps", self._reader, config)
+        self._maps = MapFiles(directory / "maps", self._reader, config)
         self._statistics = HeadStatistics()
-        self._wanted: dict[int, Wanted] = {}
+        self._wanted: dict[int, MapRequest] = {}
         self._rows: list[Sequence[Any]] = []
         self._kept: list[Record] = []
-        self._evidence: ContactEvidence | None = None
+        self._evidence: ContactEvaluation | None = None
         self._of_sites: dict[str, SiteResult] = {}
 
     def plan(self, records: Iterable[Record], engine: Engine) -> AttentionPlan:
@@ -222,7 +222,7 @@ class _Inspection:
         config, reader = self._config, self._reader
         will_predict = reader.contact_head is not None or bool(config.structures)
         num_maps = len(reader.layers) * len(reader.heads)
-        footprint = Footprint(self._checkpoint.encoder.shape, config, num_maps, will_predict)
+        footprint = ResourceEstimate(self._checkpoint.encoder.shape, config, num_maps, will_predict)
         for row, record in enumerate(records):
             self._want(row, record, footprint)
         if config.structures and not self._structures.shown:
@@ -244,11 +244,11 @@ class _Inspection:
     def read_all(self, records: Iterable[Record], engine: Engine, on_protein: Callable[[int], None]) -> None:
         """Read the attention of all proteins, and write the maps that are kept."""
         with self._maps:
-            for record, protein in engine.run(Computation(whole=self._read), records):
+            for record, protein in engine.run(InferenceJob(whole=self._read), records):
                 self._take(record, protein)
                 on_protein(protein.num_residues)
 
-    def finish(self, engine: Engine, report: ReadReport) -> None:
+    def finish(self, engine: Engine, report: ReadStatistics) -> None:
         """Weigh heads against structures and sites, predict contacts, and write tables, figures and the page."""
         directory, means = self._directory, self._statistics.means()
         if self._config.structures:
@@ -256,7 +256,7 @@ class _Inspection:
         if self._config.sites is not None:
             self._weigh_sites()
         truths = self._structures.contacts
-        gallery = Gallery(
+        gallery = AttentionReport(
             reader=self._reader, config=self._config, directory=directory, truths=truths, sites=self._sites.labelled
         )
         gallery.show(self._kept, engine, means, self._evidence, self._of_sites)
@@ -264,7 +264,7 @@ class _Inspection:
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
         write_json(directory / "meta.json", self._facts(report))
 
-    def _facts(self, report: ReadReport) -> dict[str, Any]:
+    def _facts(self, report: ReadStatistics) -> dict[str, Any]:
         """Say how the results were made."""
         return {
             "protembed_version": __version__,
@@ -280,7 +280,7 @@ class _Inspection:
             "refused": [{"id": record.id, "line": record.line, "reason": record.reason} for record in report.refused],
         }
 
-    def summary(self, output: Path, report: ReadReport, plan: AttentionPlan) -> AttentionSummary:
+    def summary(self, output: Path, report: ReadStatistics, plan: AttentionPlan) -> AttentionSummary:
         """Say what has come of it."""
         rows = [] if self._evidence is None else precision_rows(self._evidence)
         return AttentionSummary(
@@ -297,23 +297,23 @@ class _Inspection:
             plan=plan,
         )
 
-    def _want(self, row: int, record: Record, footprint: Footprint) -> None:
+    def _want(self, row: int, record: Record, footprint: ResourceEstimate) -> None:
         """Decide what is wanted of a protein beside its statistics."""
         is_kept, num_residues = row < self._config.num_maps, len(record.sequence)
         file = self._maps.file(row, record) if is_kept else None
         region = parse_region(self._config.region if is_kept else None, num_residues)
         pairs, is_annotated = self._structures.find(row, record), self._sites.find(record)
         if file or pairs or is_annotated:
-            self._wanted[row] = Wanted(file=file, region=region, pairs=pairs, received=is_annotated)
+            self._wanted[row] = MapRequest(file=file, region=region, pairs=pairs, received=is_annotated)
         footprint.add(
-            Length(id=record.id, num_residues=num_residues),
+            ProteinLength(id=record.id, num_residues=num_residues),
             region=region.stop - region.start if file else None,
             num_pairs=len(pairs.first) if pairs else 0,
             is_annotated=is_annotated,
         )
 
-    def _wanted_of(self, row: int) -> Wanted:
-        return self._wanted.get(row, Wanted())
+    def _wanted_of(self, row: int) -> MapRequest:
+        return self._wanted.get(row, MapRequest())
 
     def _read(self, batch: Batch) -> list[ProteinAttention]:
         return self._reader.read(batch, [self._wanted_of(row) for row in batch.rows.tolist()])
@@ -336,7 +336,7 @@ class _Inspection:
     def _weigh_structures(self) -> None:
         """Compare heads with contacts; without a contact head of its own the model is given the one fitted here."""
         config, head = self._config, self._reader.contact_head
-        own = None if head is None else Combination.of(head)
+        own = None if head is None else ContactPredictor.of(head)
         evidence = self._structures.weigh(own, num_permutations=config.num_permutations, seed=config.seed)
         self._evidence = evidence
         self._warnings += self._structures.warnings()
@@ -365,9 +365,9 @@ class _Inspection:
         write_figures(self._directory / "sites.tsv", SITE_COLUMNS, site_rows(self._of_sites, num_heads))
 
 
-def _reader(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionReader:
+def _reader(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionExtractor:
     shape = checkpoint.encoder.shape
-    return AttentionReader(
+    return AttentionExtractor(
         encoder=checkpoint.encoder,
         layers=parse_numbers("--layers", attention.layers, shape.num_layers),
         heads=parse_numbers("--heads", attention.heads, shape.num_heads),

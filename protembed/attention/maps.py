@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.attention.contacts import Pairs, at, head_features
+from protembed.attention.contacts import ResiduePairs, at, head_features
 from protembed.attention.page import MOST_PIXELS, block_size, highest_of_blocks
 from protembed.config.common import Region
 from protembed.config.inspect_attention import AttentionConfig
@@ -18,7 +18,7 @@ from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
 from protembed.errors import ConfigError
-from protembed.io.arrays import LayeredMaps
+from protembed.io.arrays import MapFile
 from protembed.model.esm2 import Encoder
 from protembed.model.heads import ContactHead
 
@@ -32,7 +32,7 @@ _ROWS_AT_ONCE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class MapRequest:
     """What is wanted of one protein beside the statistics of the heads.
 
     Attributes:
@@ -46,9 +46,9 @@ class Wanted:
 
     maps: bool = False
     most_pixels: int = MOST_PIXELS
-    file: Callable[[], LayeredMaps] | None = None
+    file: Callable[[], MapFile] | None = None
     region: slice = field(default_factory=lambda: slice(None))
-    pairs: Pairs | None = None
+    pairs: ResiduePairs | None = None
     received: bool = False
 
 
@@ -75,11 +75,11 @@ class ProteinAttention:
     rollout: NDArray[np.float32] | None = None
     features: NDArray[np.float32] | None = None
     received: NDArray[np.float32] | None = None
-    file: LayeredMaps | None = None
+    file: MapFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionReader:
+class AttentionExtractor:
     """Computes the attention of whole proteins layer by layer; its `read` is what the engine computes.
 
     Of a layer's maps only what is wanted outlives it: those of the chosen heads, a running sum of contacts, a running
@@ -99,11 +99,11 @@ class AttentionReader:
     contact_head: ContactHead | None = None
     rolls_out: bool = False
 
-    def read(self, batch: Batch, wanted: Sequence[Wanted]) -> list[ProteinAttention]:
+    def read(self, batch: Batch, wanted: Sequence[MapRequest]) -> list[ProteinAttention]:
         """Compute the statistics of each protein of a batch, and what else is wanted of each."""
         pack = self.encoder.pack(batch.offsets)
         tokens = batch.tokens.split(pack.lengths)
-        readings = [_Reading(self, one, own) for one, own in zip(tokens, wanted, strict=True)]
+        readings = [_ProteinAccumulator(self, one, own) for one, own in zip(tokens, wanted, strict=True)]
         for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(pack.offsets.device), pack)):
             for reading in readings:
                 # Whoever held these while the next layer is computed would double the memory.
@@ -111,10 +111,10 @@ class AttentionReader:
         return [reading.result() for reading in readings]
 
 
-class _Reading:
+class _ProteinAccumulator:
     """One protein's attention, layer by layer."""
 
-    def __init__(self, reader: AttentionReader, tokens: Tensor, wanted: Wanted) -> None:
+    def __init__(self, reader: AttentionExtractor, tokens: Tensor, wanted: MapRequest) -> None:
         self._reader, self._tokens, self._wanted = reader, tokens, wanted
         self._sums, self._maps = list[Tensor](), list[NDArray[np.float32]]()
         self._received = list[NDArray[np.float32]]()
@@ -308,7 +308,7 @@ def parse_numbers(option: str, text: str, count: int) -> list[int]:
     return sorted(number - 1 for number in chosen)
 
 
-class KeptMaps:
+class MapFiles:
     """Makes and closes the files; a context in whose end none is left open.
 
     Args:
@@ -317,13 +317,13 @@ class KeptMaps:
         config: which region, and in what format and precision.
     """
 
-    def __init__(self, directory: Path, reader: AttentionReader, config: AttentionConfig) -> None:
+    def __init__(self, directory: Path, reader: AttentionExtractor, config: AttentionConfig) -> None:
         self._directory, self._reader, self._config = directory, reader, config
-        self._open: dict[int, LayeredMaps] = {}
+        self._open: dict[int, MapFile] = {}
         self._lock, self._is_left = Lock(), False
         self._paths: dict[str, Path] = {}
 
-    def __enter__(self) -> "KeptMaps":
+    def __enter__(self) -> "MapFiles":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -333,7 +333,7 @@ class KeptMaps:
             for maps in self._open.values():
                 maps.abandon()
 
-    def file(self, row: int, record: Record) -> Callable[[], LayeredMaps] | None:
+    def file(self, row: int, record: Record) -> Callable[[], MapFile] | None:
         """Prepare the file of a protein's maps, named by its row; None for a copy, which shares the first one's.
 
         Args:
@@ -348,13 +348,13 @@ class KeptMaps:
         num_residues = part.stop - part.start
         shape = (len(self._reader.layers), len(self._reader.heads), num_residues, num_residues)
 
-        def make() -> LayeredMaps:
+        def make() -> MapFile:
             with self._lock:
                 if self._is_left:
                     raise InterruptedError
                 if row in self._open:  # memory did not suffice for the pack, and its halves begin anew
                     self._open[row].abandon()
-                self._open[row] = LayeredMaps(path, shape, self._config.dtype)
+                self._open[row] = MapFile(path, shape, self._config.dtype)
                 return self._open[row]
 
         return make

@@ -10,15 +10,22 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from protembed._version import __version__
-from protembed.attention.contact_predictors import ContactEvidence
-from protembed.attention.maps import ALL_STATISTICS, STATISTICS, AttentionReader, ProteinAttention, Wanted, parse_region
+from protembed.attention.contact_predictors import ContactEvaluation
+from protembed.attention.maps import (
+    ALL_STATISTICS,
+    STATISTICS,
+    AttentionExtractor,
+    MapRequest,
+    ProteinAttention,
+    parse_region,
+)
 from protembed.attention.page import AttentionPage, ShownProtein, block_size, pixels_on_a_side
 from protembed.attention.sites import SiteResult
 from protembed.attention.tables import page_tables, spell_column, write_casp, write_contacts
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
-from protembed.inference.engine import Computation, Engine
+from protembed.inference.engine import Engine, InferenceJob
 from protembed.io.writing import write_text
 from protembed.report.figures import drawable, figure_file
 
@@ -115,7 +122,7 @@ def _ticks(count: int) -> range:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gallery:
+class AttentionReport:
     """Shows proteins.
 
     Attributes:
@@ -126,7 +133,7 @@ class Gallery:
         sites: Lists the labelled residues of a protein, from 0, by label.
     """
 
-    reader: AttentionReader
+    reader: AttentionExtractor
     config: AttentionConfig
     directory: Path
     truths: Mapping[str, NDArray[np.bool_]]
@@ -137,7 +144,7 @@ class Gallery:
         records: Sequence[Record],
         engine: Engine,
         means: NDArray[np.float64],
-        evidence: ContactEvidence | None,
+        evidence: ContactEvaluation | None,
         of_sites: Mapping[str, SiteResult],
     ) -> None:
         """Read the maps of some proteins once more, now that there may be a contact head, and show them.
@@ -169,12 +176,12 @@ class Gallery:
     ) -> Iterator[tuple[Record, ProteinAttention]]:
         reader = replace(self.reader, rolls_out=False)
         regions = [parse_region(self.config.region, len(record.sequence)) for record in records]
-        wanted = [Wanted(maps=True, most_pixels=most_pixels, region=region) for region in regions]
+        wanted = [MapRequest(maps=True, most_pixels=most_pixels, region=region) for region in regions]
 
         def read(batch: Batch) -> list[ProteinAttention]:
             return reader.read(batch, [wanted[row] for row in batch.rows.tolist()])
 
-        return engine.run(Computation(whole=read), records)
+        return engine.run(InferenceJob(whole=read), records)
 
     def _draw(self, name: str, record: Record, protein: ProteinAttention, shown: ShownProtein) -> None:
         layers, heads = ([number + 1 for number in chosen] for chosen in (self.reader.layers, self.reader.heads))

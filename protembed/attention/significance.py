@@ -33,7 +33,7 @@ class MovedMarks(ABC):
         """Sum the ranks of marks that were moved.
 
         Args:
-            ranks: The ranks of all residues or pairs in the order of `MarkedValues`, (n, heads).
+            ranks: The ranks of all residues or pairs in the order of `LabelledScores`, (n, heads).
             num: The number of moves that are drawn.
             rng: The source of the moves.
 
@@ -143,7 +143,7 @@ _HEADS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarkedValues:
+class LabelledScores:
     """What heads give to the residues, or pairs of residues, of one protein, and which of those are marked.
 
     Attributes:
@@ -163,7 +163,7 @@ class MarkedValues:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadSignificance:
+class HeadTest:
     """How far each head tells what is marked from the rest of its stratum.
 
     Attributes:
@@ -213,9 +213,7 @@ def separation_strata(separation: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(separation < _FIRST_WIDE_SEPARATION, separation, wide)
 
 
-def permutation_test(
-    proteins: Iterable[MarkedValues], *, num_permutations: int = 10_000, seed: int = 0
-) -> HeadSignificance:
+def permutation_test(proteins: Iterable[LabelledScores], *, num_permutations: int = 10_000, seed: int = 0) -> HeadTest:
     """Test each head against marks that are permuted within the strata of each protein, and moved along its chain.
 
     A head's statistic is the sum, over the marked of all proteins, of the rank of its value in the stratum, centred and
@@ -248,7 +246,7 @@ def permutation_test(
     of_proteins = np.stack(moments)  # (proteins, 3, heads)
     statistic, variance, scale = of_proteins.sum(0)
     p_values = np.maximum(_p_values(statistic, permuted), _p_values(statistic, moved))
-    return HeadSignificance(
+    return HeadTest(
         p_values=p_values,
         q_values=np.asarray(false_discovery_control(p_values)),
         effects=0.5 + _ratio(statistic, scale, np.nan),
@@ -267,7 +265,7 @@ def _p_values(statistic: NDArray[np.float64], null: NDArray[np.float64]) -> NDAr
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ranked:
+class _RankedScores:
     """One protein's values as ranks, stratum after stratum.
 
     Attributes:
@@ -324,7 +322,7 @@ class _Ranked:
             yield csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(rows, len(self.is_marked)))
 
 
-def _rank(protein: MarkedValues) -> _Ranked:
+def _rank(protein: LabelledScores) -> _RankedScores:
     _, stratum, sizes = np.unique(protein.strata, return_inverse=True, return_counts=True)
     num_marked = np.bincount(stratum, protein.is_marked, len(sizes)).astype(np.int64)
     order = np.argsort(stratum, kind="stable")
@@ -338,7 +336,9 @@ def _rank(protein: MarkedValues) -> _Ranked:
         ranks[within] = (rankdata(protein.values[:, order[within]], axis=1).T - (size + 1) / 2) / (size + 1)
     if protein.kinds is not None:
         _centre(ranks, np.repeat(np.arange(len(sizes)), sizes), protein.kinds[order])
-    return _Ranked(ranks=ranks, is_marked=protein.is_marked[order], order=order, sizes=sizes, num_marked=num_marked)
+    return _RankedScores(
+        ranks=ranks, is_marked=protein.is_marked[order], order=order, sizes=sizes, num_marked=num_marked
+    )
 
 
 def _centre(ranks: NDArray[np.float32], strata: NDArray[np.int64], kinds: NDArray[np.int64]) -> None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from protembed.attention.significance import (
     SIGNIFICANT,
-    HeadSignificance,
-    MarkedValues,
+    HeadTest,
+    LabelledScores,
     MovedSegments,
     permutation_test,
 )
@@ -118,7 +118,7 @@ class SiteResult:
         num_segments: Groups of labelled residues that are at most 10 residues apart.
     """
 
-    significance: HeadSignificance
+    significance: HeadTest
     num_residues: int
     num_segments: int
 
@@ -146,12 +146,12 @@ class _Marked:
     def moved(self) -> MovedSegments:
         return MovedSegments(self.is_marked, _MAX_GAP)
 
-    def values(self) -> MarkedValues:
+    def values(self) -> LabelledScores:
         strata = residue_strata(self.sequence)
-        return MarkedValues(values=self.received, is_marked=self.is_marked, strata=strata, moved=self.moved)
+        return LabelledScores(values=self.received, is_marked=self.is_marked, strata=strata, moved=self.moved)
 
 
-class SiteMarks:
+class SiteTests:
     """What is annotated in the proteins, and how much attention their residues receive.
 
     Args:

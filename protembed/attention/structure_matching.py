@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.attention.contact_predictors import Combination, ContactEvidence, weigh_contacts
-from protembed.attention.contacts import Pairs, pairs_of
-from protembed.attention.structures import MIN_COVERAGE, Chain, Match, contact_map, distances, match_chain
+from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor, weigh_contacts
+from protembed.attention.contacts import ResiduePairs, pairs_of
+from protembed.attention.structures import MIN_COVERAGE, Chain, ChainAlignment, contact_map, distances, match_chain
 from protembed.data.fasta import Record
 from protembed.io.text import count, printable
 
@@ -16,7 +16,7 @@ _MOST_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShownByStructure:
+class MatchedProtein:
     """A protein that a structure shows.
 
     Attributes:
@@ -28,11 +28,11 @@ class ShownByStructure:
 
     row: int
     record: Record
-    match: Match
+    match: ChainAlignment
     num_contacts: int
 
 
-class StructureMatches:
+class StructureIndex:
     """The proteins of an input that structures show; of copies of a protein the first alone counts.
 
     Args:
@@ -46,14 +46,14 @@ class StructureMatches:
 
     def __init__(self, chains: Sequence[Chain], num_held: int) -> None:
         self._chains, self._num_held = chains, num_held
-        self.shown: list[ShownByStructure] = []
+        self.shown: list[MatchedProtein] = []
         self.contacts: dict[str, NDArray[np.bool_]] = {}
         self._seen: set[str] = set()
-        self._partial: list[tuple[Record, Match]] = []  # of proteins of which too little is observed
+        self._partial: list[tuple[Record, ChainAlignment]] = []  # of proteins of which too little is observed
         self._features: list[NDArray[np.float32]] = []
-        self._pairs: list[Pairs] = []
+        self._pairs: list[ResiduePairs] = []
 
-    def find(self, row: int, record: Record) -> Pairs | None:
+    def find(self, row: int, record: Record) -> ResiduePairs | None:
         """List the pairs of residues that a structure shows; None where none does, or a copy has been looked up.
 
         Args:
@@ -74,7 +74,7 @@ class StructureMatches:
         if row < self._num_held:
             self.contacts[record.sequence] = is_contact
         num_contacts = int(pairs.is_contact.sum())
-        self.shown.append(ShownByStructure(row=row, record=record, match=match, num_contacts=num_contacts))
+        self.shown.append(MatchedProtein(row=row, record=record, match=match, num_contacts=num_contacts))
         return pairs
 
     def warnings(self) -> list[str]:
@@ -96,12 +96,12 @@ class StructureMatches:
         }
         return [f"{sentence}: {_listed(items)}" for sentence, items in sentences.items() if items]
 
-    def take(self, pairs: Pairs, features: NDArray[np.float32]) -> None:
+    def take(self, pairs: ResiduePairs, features: NDArray[np.float32]) -> None:
         """Take in what the heads give to the pairs of a protein, (heads, pairs)."""
         self._pairs.append(pairs)
         self._features.append(features)
 
-    def weigh(self, own: Combination | None, *, num_permutations: int, seed: int) -> ContactEvidence:
+    def weigh(self, own: ContactPredictor | None, *, num_permutations: int, seed: int) -> ContactEvaluation:
         """Weigh what was taken in; see `weigh_contacts`."""
         return weigh_contacts(self._features, self._pairs, own, num_permutations=num_permutations, seed=seed)
 

@@ -110,7 +110,7 @@ _SUFFIXES = re.compile(r"(\.(pdb\d*|ent|cif|mmcif|gz|bz2|xz))+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChainNotes:
+class ChainStatistics:
     """What was met in a chain, and how often.
 
     Attributes:
@@ -158,11 +158,11 @@ class Chain:
     coordinates: NDArray[np.float64]
     numbers: Sequence[str]
     breaks: NDArray[np.bool_]
-    notes: ChainNotes
+    notes: ChainStatistics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Match:
+class ChainAlignment:
     """A sequence found again in a chain.
 
     Attributes:
@@ -278,7 +278,7 @@ def structure_files(path: Path) -> list[Path]:
     return files
 
 
-def match_chain(sequence: str, chains: Sequence[Chain]) -> Match | None:
+def match_chain(sequence: str, chains: Sequence[Chain]) -> ChainAlignment | None:
     """Find the chain that shows a protein best, and the places of its residues in the sequence.
 
     The alignment is global with free ends, and numbers play no part. Where it leaves open between which residues of the
@@ -293,8 +293,8 @@ def match_chain(sequence: str, chains: Sequence[Chain]) -> Match | None:
         part of the protein. None if no chain has an identity of at least `MIN_IDENTITY`.
     """
     aligner = make_aligner()
-    best: Match | None = None
-    partial: Match | None = None
+    best: ChainAlignment | None = None
+    partial: ChainAlignment | None = None
     best_score = -math.inf
     for chain in chains:
         score = aligner.score(sequence, chain.sequence)
@@ -308,7 +308,7 @@ def match_chain(sequence: str, chains: Sequence[Chain]) -> Match | None:
     return best or partial
 
 
-def distances(match: Match) -> NDArray[np.float32]:
+def distances(match: ChainAlignment) -> NDArray[np.float32]:
     """Measure between the C-beta atoms (C-alpha for glycine) of all pairs of a sequence's residues.
 
     Returns:
@@ -337,12 +337,12 @@ def contact_map(distances: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDAr
     return (distances < CONTACT_DISTANCE) & is_apart, ~np.isnan(distances)
 
 
-def _compare(sequence: str, chain: Chain, places: NDArray[np.int64]) -> Match:
+def _compare(sequence: str, chain: Chain, places: NDArray[np.int64]) -> ChainAlignment:
     pairs = [(letter, chain.sequence[place]) for letter, place in zip(sequence, places, strict=True) if place >= 0]
     is_same = [one == other for one, other in pairs if "X" not in (one, other)]
     identity = sum(is_same) / len(is_same) if is_same else 0.0
     num_seen = int(np.isfinite(chain.coordinates[places[places >= 0]]).all(axis=1).sum())
-    return Match(chain=chain, places=places, identity=identity, coverage=num_seen / len(sequence))
+    return ChainAlignment(chain=chain, places=places, identity=identity, coverage=num_seen / len(sequence))
 
 
 def _chains_of(name: str, structure: str, residues: Sequence[Residue]) -> Iterator[Chain]:
@@ -353,7 +353,7 @@ def _chains_of(name: str, structure: str, residues: Sequence[Residue]) -> Iterat
     for chain in divide_chains(members):
         atoms = representative_atoms(chain)
         num_unknown = sum(residue.letter == "X" for residue in chain)
-        notes = ChainNotes(
+        notes = ChainStatistics(
             num_altlocs=sum(residue.has_altlocs for residue in chain),
             num_insertions=sum(residue.number[-1:].isalpha() for residue in chain),
             num_modified=sum(not residue.is_standard for residue in chain) - num_unknown,

@@ -9,11 +9,11 @@ import numpy as np
 from Bio.Data.IUPACData import protein_letters_1to3
 from numpy.typing import NDArray
 
-from protembed.attention.contact_predictors import ContactEvidence
+from protembed.attention.contact_predictors import ContactEvaluation
 from protembed.attention.maps import ALL_STATISTICS
 from protembed.attention.page import Table
 from protembed.attention.sites import SiteResult
-from protembed.attention.structure_matching import ShownByStructure
+from protembed.attention.structure_matching import MatchedProtein
 from protembed.attention.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record
@@ -89,7 +89,7 @@ def write_figures(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any
     write_table(path, header, ([_spell(cell) for cell in row] for row in rows))
 
 
-def head_rows(means: NDArray[np.float64], evidence: ContactEvidence | None) -> Iterator[list[Any]]:
+def head_rows(means: NDArray[np.float64], evidence: ContactEvaluation | None) -> Iterator[list[Any]]:
     """Describe each head: its statistics, (statistics, layer, head), and what it knows of contacts."""
     num_heads = means.shape[2]
     for layer, head in np.ndindex(means.shape[1:]):
@@ -101,12 +101,12 @@ def head_rows(means: NDArray[np.float64], evidence: ContactEvidence | None) -> I
         yield row
 
 
-def head_columns(evidence: ContactEvidence | None) -> list[str]:
+def head_columns(evidence: ContactEvaluation | None) -> list[str]:
     """Name the columns of `head_rows`."""
     return ["layer", "head", *ALL_STATISTICS, *(CONTACT_COLUMNS if evidence is not None else ())]
 
 
-def precision_rows(evidence: ContactEvidence) -> Iterator[list[Any]]:
+def precision_rows(evidence: ContactEvaluation) -> Iterator[list[Any]]:
     """Describe how precise each way to predict contacts is, beside what is reached without looking."""
     for name, rows in evidence.precisions.items():
         for row in rows:
@@ -129,7 +129,7 @@ def site_rows(results: Mapping[str, SiteResult], num_heads: int) -> Iterator[lis
             ]
 
 
-def structure_row(shown: ShownByStructure) -> list[Any]:
+def structure_row(shown: MatchedProtein) -> list[Any]:
     """Say which chain a protein was compared with, and what was met in it."""
     match, notes = shown.match, shown.match.chain.notes
     return [
@@ -141,7 +141,7 @@ def structure_row(shown: ShownByStructure) -> list[Any]:
 
 
 def page_tables(
-    means: NDArray[np.float64], evidence: ContactEvidence | None, sites: Mapping[str, SiteResult]
+    means: NDArray[np.float64], evidence: ContactEvaluation | None, sites: Mapping[str, SiteResult]
 ) -> list[Table]:
     """Make the tables of the page: heads that attend to sites, how precisely contacts are predicted, and every head."""
     tables = [_sites_table(sites, means.shape[2])] if sites else []
@@ -168,7 +168,7 @@ def _sites_table(sites: Mapping[str, SiteResult], num_heads: int) -> Table:
     return Table(title="Heads that attend to sites", header=header, rows=rows, note=note)
 
 
-def _heads_table(means: NDArray[np.float64], evidence: ContactEvidence | None) -> Table:
+def _heads_table(means: NDArray[np.float64], evidence: ContactEvaluation | None) -> Table:
     header = [spell_column(column) for column in head_columns(evidence)]
     note = "Means over all residues of all proteins; shares are of the attention that a residue gives."
     if evidence is not None:
@@ -180,7 +180,7 @@ def _heads_table(means: NDArray[np.float64], evidence: ContactEvidence | None) -
     return Table(title="Statistics of every head", header=header, rows=list(head_rows(means, evidence)), note=note)
 
 
-def _contact_tables(evidence: ContactEvidence) -> list[Table]:
+def _contact_tables(evidence: ContactEvaluation) -> list[Table]:
     header = [spell_column(column) for column in PRECISION_COLUMNS]
     rows = list(precision_rows(evidence))
     if not rows:  # one protein alone, and no contact head

@@ -16,7 +16,7 @@ from protembed.cli.inspect_attention import inspect_attention
 from protembed.cli.models import models
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
-from protembed.cli.process import LastingStderr, end_with_the_reader, exit_with, leave_tidily
+from protembed.cli.process import BestEffortStream, end_with_the_reader, exit_with, leave_tidily
 from protembed.cli.score import score
 
 app = typer.Typer(
@@ -54,7 +54,7 @@ def main() -> None:
     # Cron and daemons may close them: reading finds nothing then, and data meant for stdout fail to be written.
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
-    sys.stderr = LastingStderr(sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    sys.stderr = BestEffortStream(sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     try:
         with reported_errors():
             _run()

@@ -48,7 +48,7 @@ class StepReport(Protocol):
     def validation(self) -> Mapping[str, float] | None: ...  # noqa: D102
 
 
-class EveryHalfMinute:
+class Throttle:
     """A clock for plain lines."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class TrainingDisplay:
     def __init__(self, console: Console, say: Callable[[str], None], *, is_live: bool) -> None:
         self._say, self._is_live = say, is_live
         self._live = Live(console=console, refresh_per_second=_REFRESHES_PER_SECOND, transient=True)
-        self._clock = EveryHalfMinute()
+        self._clock = Throttle()
         self._loss: float | None = None
         self._rate: float | None = None
         self._validation = "not yet validated"
@@ -238,7 +238,7 @@ class Display:
             print(text, file=sys.stderr if self._data_on_stdout else sys.stdout)
 
     @contextmanager
-    def counting(self, what: str, thing: str = "protein", part: str = "residue") -> Iterator["Counter"]:
+    def counting(self, what: str, thing: str = "protein", part: str = "residue") -> Iterator["ProgressCounter"]:
         """Count proteins and residues as they are computed: a live line on a terminal, else one every half minute.
 
         Args:
@@ -248,11 +248,11 @@ class Display:
         """
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=self._console, disable=not self.is_live, transient=True) as bar:
-            counter = Counter(self, bar, what, thing, part)
+            counter = ProgressCounter(self, bar, what, thing, part)
             yield counter
 
     @contextmanager
-    def promising_to_go_on(self, counter: "Counter") -> Iterator[None]:
+    def promising_to_go_on(self, counter: "ProgressCounter") -> Iterator[None]:
         """Tell whoever interrupts a command that its finished rows are safe."""
         try:
             yield
@@ -270,7 +270,7 @@ class Display:
             yield steps
 
 
-class Counter:
+class ProgressCounter:
     """Counts what the engine finishes; `advance` is told of each protein.
 
     Attributes:
@@ -280,7 +280,7 @@ class Counter:
     def __init__(self, display: Display, bar: Progress, what: str, thing: str, part: str) -> None:
         self._display, self._bar, self._what, self._thing, self._part = display, bar, what, thing, part
         self._task = bar.add_task(what, total=None)
-        self._began, self._clock = time.monotonic(), EveryHalfMinute()
+        self._began, self._clock = time.monotonic(), Throttle()
         self.num_proteins = self._num_residues = 0
         self._expected: int | None = None
 

@@ -28,7 +28,7 @@ def finetune(
     show: ConsoleConfig,
 ) -> None:
     """Train a model to predict a label of proteins or residues, and measure it beside simpler ways to predict it."""
-    from protembed.finetuning.experiment import Watcher
+    from protembed.finetuning.experiment import Callbacks
     from protembed.finetuning.finetune import FinetuneOptions, finetune_model
 
     options = FinetuneOptions(
@@ -54,7 +54,7 @@ def finetune(
             if num_steps is not None:
                 steps.begin(num_steps, first_step, shows_perplexity=False)
 
-        watcher = Watcher(
+        watcher = Callbacks(
             on_stage=enter,
             on_step=steps.advance,
             on_protein=counter.advance,

@@ -10,10 +10,10 @@ from protembed.io.text import count, figure, file_size
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary
     from protembed.embedding.embed import EmbedPlan, EmbedSummary
-    from protembed.evaluation.intervals import Score
+    from protembed.evaluation.intervals import MetricWithInterval
     from protembed.evaluation.metrics import ClassFigures
     from protembed.finetuning.finetune import FinetunePlan, FinetuneSummary
-    from protembed.model.catalog import ListedModel
+    from protembed.model.catalog import ModelEntry
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
 
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
@@ -90,7 +90,7 @@ def site_lines(summary: "AttentionSummary") -> list[str]:
     return lines
 
 
-def model_lines(model: "ListedModel") -> str:
+def model_lines(model: "ModelEntry") -> str:
     """Say in three lines what a model is, what to expect of it, and how to get it."""
     millions = model.num_parameters / 1e6
     number = f"{millions / 1e3:.1f} B" if millions >= 1e3 else f"{millions:.1f} M"
@@ -148,7 +148,7 @@ def pretrain_summary_lines(summary: "PretrainSummary") -> Iterator[str]:
         yield from _describe_gains(summary.gains, summary.num_valid_proteins)
 
 
-def _describe_gains(gains: Mapping[str, "Score"], num_proteins: int) -> Iterator[str]:
+def _describe_gains(gains: Mapping[str, "MetricWithInterval"], num_proteins: int) -> Iterator[str]:
     """Say how certain it is that the model is better than each reference."""
     spans = {
         name: (gain.low, gain.high) for name, gain in gains.items() if gain.low is not None and gain.high is not None
@@ -214,7 +214,7 @@ def finetune_summary_lines(summary: "FinetuneSummary", said: Collection[str] = (
     return [*opening, *lines, *summary.ladder.sentences(), *(note for note in summary.notes if note not in said), last]
 
 
-def _spell(score: "Score") -> str:
+def _spell(score: "MetricWithInterval") -> str:
     if score.value is None:
         return "undefined"
     span = "" if score.low is None or score.high is None else f" [{figure(score.low)}, {figure(score.high)}]"

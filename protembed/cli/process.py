@@ -21,7 +21,7 @@ STATUS_OF_SIGNAL = {
 }
 
 
-class StopRequest:
+class StopFlag:
     """Whether a signal has asked the run to stop; asked after each step.
 
     Attributes:
@@ -39,10 +39,10 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals() -> Iterator[StopFlag]:
     """Turn the first signal into a request; a second one leaves, and a third does not wait for what is tidied up."""
-    request = StopRequest()
-    leave = _Leaving()
+    request = StopFlag()
+    leave = _ExitHandler()
 
     def receive(number: int, frame: FrameType | None) -> None:
         if request.status is not None or not request.is_awaited:
@@ -60,7 +60,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-class _Leaving:
+class _ExitHandler:
     """Unwinds the stack at the first signal, so that temporary files are removed, and ends the process at the next."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def die_of_interrupts() -> None:
 
 def leave_tidily() -> None:
     """Unwind the stack on an interrupt, a termination, a lost terminal, or a scheduler's warning."""
-    leave = _Leaving()
+    leave = _ExitHandler()
     for number in STATUS_OF_SIGNAL:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, leave)
@@ -108,7 +108,7 @@ def outlive_the_reader() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
-class LastingStderr:
+class BestEffortStream:
     """A stream that drops what cannot be written: its reader has left, or its disk is full.
 
     Args:

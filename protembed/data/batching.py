@@ -78,7 +78,7 @@ AnyBatch = TypeVar("AnyBatch", bound=MaskedBatch | LabelledBatch)
 PlannedBatch = TypeVar("PlannedBatch", bound=MaskedBatch | LabelledBatch, covariant=True)
 
 
-class BatchPlan(Protocol[PlannedBatch]):
+class BatchSource(Protocol[PlannedBatch]):
     """What each step of a training run sees."""
 
     def packs(self, step: int) -> Sequence[PlannedBatch]:

@@ -1,7 +1,7 @@
 """The strict streaming FASTA reader: Biopython's parser under our own validation.
 
 Biopython alone returns nothing for a file with a byte-order mark or for FASTQ, drops whatever stands before the first
-`>`, and glues comment lines into sequences; `_ValidatedLines` sees every line before Biopython does and refuses those.
+`>`, and glues comment lines into sequences; `_LineChecker` sees every line before Biopython does and refuses those.
 """
 
 import io
@@ -83,7 +83,7 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefusedRecord:
+class SkippedRecord:
     """A record that was left out on request; the line is that of the illegal character, or of the header."""
 
     id: str
@@ -93,7 +93,7 @@ class RefusedRecord:
 
 
 @dataclass
-class ReadReport:
+class ReadStatistics:
     """What a reading met; complete once the reader is exhausted.
 
     Attributes:
@@ -117,7 +117,7 @@ class ReadReport:
     num_nucleotide_like: int = 0
     num_three_letter: int = 0
     nonstandard: Counter[str] = field(default_factory=Counter)
-    refused: list[RefusedRecord] = field(default_factory=list)
+    refused: list[SkippedRecord] = field(default_factory=list)
 
     @property
     def num_met(self) -> int:
@@ -154,7 +154,7 @@ class ReadReport:
 
 
 def read_fasta(
-    paths: Iterable[PathLike], *, on_illegal: OnIllegal = "error", report: ReadReport | None = None
+    paths: Iterable[PathLike], *, on_illegal: OnIllegal = "error", report: ReadStatistics | None = None
 ) -> Iterator[Record]:
     r"""Read proteins one by one, in order, without holding a file in memory.
 
@@ -178,7 +178,7 @@ def read_fasta(
         RecordError: a record has no identifier, no sequence, or a NUL byte in its header.
         IllegalResidueError: a character is no amino acid.
     """
-    report = ReadReport() if report is None else report
+    report = ReadStatistics() if report is None else report
     fingerprints = array("q")  # of the identifiers: eight bytes each, for a file may hold a hundred million
     for path in as_paths("paths", paths):
         with (
@@ -193,7 +193,7 @@ def read_fasta(
         refuse_nothing_left(report, "correct the file, or choose another --on-illegal")
 
 
-def refuse_nothing_left(report: ReadReport, advice: str) -> None:
+def refuse_nothing_left(report: ReadStatistics, advice: str) -> None:
     """Refuse an input of which no record was kept.
 
     Raises:
@@ -206,7 +206,7 @@ def refuse_nothing_left(report: ReadReport, advice: str) -> None:
 
 
 @contextmanager
-def open_records(path: Path, report: ReadReport) -> Iterator[BinaryIO]:
+def open_records(path: Path, report: ReadStatistics) -> Iterator[BinaryIO]:
     """Open an input; if its archive turns out to be damaged, the error names the records that were read before.
 
     Args:
@@ -224,7 +224,7 @@ def open_records(path: Path, report: ReadReport) -> Iterator[BinaryIO]:
         raise DamagedArchiveError(error.path, error.reason, num_records=report.num_met - num_before) from error
 
 
-def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report: ReadReport) -> Generator[Record]:
+def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report: ReadStatistics) -> Generator[Record]:
     """Read the proteins of one open, decompressed file; see `read_fasta`.
 
     Args:
@@ -237,7 +237,7 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
         raise FormatError(name, f"this is {foreign}", _FASTA_ADVICE)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     try:
-        lines = _ValidatedLines(text, name)
+        lines = _LineChecker(text, name)
         number = 0
         for number, (raw_title, letters) in enumerate(SimpleFastaParser(lines), start=1):
             title, place = _without_surrogates(raw_title), lines.finished_record(number)
@@ -288,7 +288,7 @@ def clean_sequence(letters: str) -> str:
 
 
 def accept_sequence(
-    sequence: str, on_illegal: OnIllegal, report: ReadReport, illegal_residue: Callable[[int], IllegalResidueError]
+    sequence: str, on_illegal: OnIllegal, report: ReadStatistics, illegal_residue: Callable[[int], IllegalResidueError]
 ) -> str | None:
     """Check the letters of a clean sequence, and count the unusual ones.
 
@@ -312,7 +312,7 @@ def accept_sequence(
             raise error
         if on_illegal == "skip":
             reason = f"{error.found!r} in column {error.column} is no amino acid"
-            report.refused.append(RefusedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))
+            report.refused.append(SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))
             return None
         sequence, num_masked = _ILLEGAL.subn("X", sequence)
         report.num_masked += num_masked
@@ -320,7 +320,7 @@ def accept_sequence(
     return sequence.translate(_READ_AS_UNKNOWN)
 
 
-def _count_letters(sequence: str, report: ReadReport) -> None:
+def _count_letters(sequence: str, report: ReadStatistics) -> None:
     for letter in NONSTANDARD_RESIDUES + "J":
         if letter in sequence:
             report.nonstandard[letter] += sequence.count(letter)
@@ -336,7 +336,7 @@ def _without_surrogates(text: str) -> str:
 
 
 @dataclass
-class _Place:
+class _RecordLines:
     """Where a record's letters stand in its file: its header's line, and its sequence lines as they were written."""
 
     line: int
@@ -354,7 +354,7 @@ class _Place:
         raise AssertionError("the residue lies within the record")
 
 
-class _ValidatedLines:
+class _LineChecker:
     """The lines of a FASTA file, each looked at before the parser sees it, with the place of the two latest records.
 
     Biopython reads the header of the next record before it yields one, hence two.
@@ -362,10 +362,10 @@ class _ValidatedLines:
 
     def __init__(self, text: Iterable[str], name: str) -> None:
         self._text, self._name = text, name
-        self._places: list[_Place] = []
+        self._places: list[_RecordLines] = []
         self._num_records = self._num_lines = 0
 
-    def finished_record(self, number: int) -> _Place:
+    def finished_record(self, number: int) -> _RecordLines:
         """Return the place of the record with this number, from 1; it or its successor was read last."""
         return self._places[number - 1 - self._num_records]
 
@@ -375,7 +375,7 @@ class _ValidatedLines:
             self._num_lines += 1
             line = line[1:] if line.startswith(_MARKED_HEADER) else line
             if line.startswith(">"):
-                self._places = [*self._places[-1:], _Place(self._num_lines)]
+                self._places = [*self._places[-1:], _RecordLines(self._num_lines)]
                 self._num_records += 1
             elif line.strip():
                 self._check_is_fasta(line)

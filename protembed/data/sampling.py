@@ -31,7 +31,7 @@ class Sampler(Protocol):
         ...
 
 
-class EveryProtein:
+class UniformSampler:
     """Each protein once.
 
     Args:
@@ -51,7 +51,7 @@ class EveryProtein:
         return sum(int(count(np.arange(block.start, block.stop)).sum()) for block in blocks)
 
 
-class EpochOrder:
+class EpochSampler:
     """A seeded order of proteins, anew in each epoch, divided into steps.
 
     Step k of an epoch takes the proteins whose first token falls into the k-th of equal stretches of the epoch's

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from protembed.config.common import Region
-from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, refuse_nothing_left
+from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, refuse_nothing_left
 from protembed.errors import TooShortError
 
 # Neighbouring windows share at least this part of a window; what is nearer to a window's edge than to the other
@@ -63,7 +63,7 @@ CHOOSE_ANOTHER_REGION = "choose another --region"
 
 
 def cut_records(
-    records: Iterable[Record], region: Region | None, on_illegal: OnIllegal, report: ReadReport
+    records: Iterable[Record], region: Region | None, on_illegal: OnIllegal, report: ReadStatistics
 ) -> Iterator[Record]:
     """Cut each protein to a region.
 
@@ -102,9 +102,9 @@ def cut_records(
         refuse_nothing_left(report, CHOOSE_ANOTHER_REGION)
 
 
-def skip_short(error: TooShortError, on_illegal: OnIllegal, report: ReadReport) -> None:
+def skip_short(error: TooShortError, on_illegal: OnIllegal, report: ReadStatistics) -> None:
     """Leave out a protein that ends before the region begins, or raise the error."""
     if on_illegal != "skip":
         raise error
     reason = f"{error.num_residues:,} residues, and --region begins at residue {error.first:,}"
-    report.refused.append(RefusedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))
+    report.refused.append(SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))

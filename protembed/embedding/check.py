@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from protembed.config.common import DeviceConfig, ModelConfig, choose_region
 from protembed.config.embed import CheckConfig
-from protembed.data.fasta import ReadReport, Record
+from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
 from protembed.device import choose_device
 from protembed.embedding.formats import count_proteins, dataset_name, read_vectors
 from protembed.embedding.metadata import IDS, META, companion, ids_line, read_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, InputNotFoundError, ProtembedError, VerificationError
-from protembed.inference.embedding import Representation, representation_of
+from protembed.inference.embedding import Embedder, representation_of
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
 from protembed.io.text import table_line
 from protembed.io.writing import spooled_stdin
-from protembed.model.catalog import LocatedModel, locate_model
+from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 
 # The largest difference, as a share of the vector's largest number, that comes of another order of additions, or of the
@@ -87,7 +87,7 @@ def check_embeddings(
     rng = np.random.default_rng(check.seed)
     rows = np.sort(rng.choice(num_proteins, min(check.num_rows, num_proteins), replace=False))
     with unchanged_inputs(), spooled_stdin(fasta) as inputs:
-        report = ReadReport()
+        report = ReadStatistics()
         sample = _compare_with_input(shards, selection.read(inputs, report), set(rows.tolist()))
         check_inputs()
     num_refused = sum(shard.meta["num_refused"] for shard in shards)
@@ -256,7 +256,7 @@ def _recompute(
     return worst
 
 
-def _representation(checkpoint: Checkpoint, result: _Result) -> Representation:
+def _representation(checkpoint: Checkpoint, result: _Result) -> Embedder:
     """Recall which vectors a result holds, and make sure that its meta file says of each column what it is."""
     meta = result.meta
     try:
@@ -286,7 +286,7 @@ def _dataset_names(shard: _Result, row: int, record: Record) -> list[str]:
     return [record.id, *names] if shard.meta.get("h5_names") == "id" else names
 
 
-def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> LocatedModel:
+def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> ResolvedModel:
     """Find the model that a result was made with: as named, else by the name in the result, without the network."""
     try:
         recorded = meta["model_name"] + (f"@{meta['model_revision']}" if meta["model_revision"] else "")

@@ -12,7 +12,7 @@ import torch
 from protembed._version import __version__
 from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, choose_region
 from protembed.config.embed import EmbedConfig
-from protembed.data.fasta import ReadReport
+from protembed.data.fasta import ReadStatistics
 from protembed.device import choose_device, choose_precision, peak_memory
 from protembed.embedding.estimate import Workload
 from protembed.embedding.formats import FormatName, choose_format
@@ -21,8 +21,8 @@ from protembed.embedding.selection import Selection, Shard
 from protembed.embedding.writer import complete_interrupted, embeddings_writer, remove_leftovers
 from protembed.errors import ConfigError
 from protembed.inference.applicability import InputComparison
-from protembed.inference.embedding import Embedding, Representation, representation_of
-from protembed.inference.engine import Computation, inference_engine
+from protembed.inference.embedding import Embedder, Embedding, representation_of
+from protembed.inference.engine import InferenceJob, inference_engine
 from protembed.io.reading import (
     STANDARD_STREAM,
     PathLike,
@@ -35,7 +35,7 @@ from protembed.io.reading import (
 )
 from protembed.io.result import result_lock
 from protembed.io.writing import spooled_stdin
-from protembed.model.catalog import LocatedModel, locate_model
+from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 
 # For the estimate of `--dry-run`: a number as text, what is noted of a protein beside its vectors, what HDF5 wants for
@@ -172,9 +172,9 @@ class _Job:
     output: Path
     format_name: FormatName
     config: EmbedConfig
-    located: LocatedModel
+    located: ResolvedModel
     checkpoint: Checkpoint
-    representation: Representation
+    representation: Embedder
     selection: Selection
     precision: torch.dtype
 
@@ -242,7 +242,7 @@ class _Job:
         return len(self.representation.layers) * self.checkpoint.encoder.shape.dim
 
     @property
-    def computation(self) -> Computation[Embedding]:
+    def computation(self) -> InferenceJob[Embedding]:
         """What the engine computes."""
         return self.representation.residues() if self.config.per_residue else self.representation.proteins()
 
@@ -298,7 +298,7 @@ def _embed(
     on_start: Callable[[int], None],
     on_protein: Callable[[int], None],
 ) -> EmbedSummary:
-    report = ReadReport()
+    report = ReadStatistics()
     with (
         embeddings_writer(job.output, fingerprint, force=job.config.force) as vectors,
         inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine,
@@ -306,7 +306,7 @@ def _embed(
         num_resumed = vectors.num_committed
         if job.output != STANDARD_STREAM:
             # Reading is a thousandth of the work, and what is wrong in the last record should not be found after it.
-            rest = islice(job.selection.read(paths, ReadReport()), num_resumed, None)
+            rest = islice(job.selection.read(paths, ReadStatistics()), num_resumed, None)
             on_start(sum(len(record.sequence) for record in rest))
         comparison = InputComparison.with_model(job.checkpoint, job.selection.region)
         records = islice(comparison.watch(job.selection.read(paths, report)), num_resumed, None)
@@ -324,7 +324,7 @@ def _embed(
 
 def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
     """Count the proteins, and compute a few of them to see what all would take."""
-    report, workload = ReadReport(), Workload(job.checkpoint.encoder.shape)
+    report, workload = ReadStatistics(), Workload(job.checkpoint.encoder.shape)
     comparison = InputComparison.with_model(job.checkpoint, job.selection.region)
     workload.count(comparison.watch(job.selection.read(paths, report)), job.computation)
     with inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine:

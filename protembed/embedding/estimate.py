@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import Record
 from protembed.data.hashing import hash_share
-from protembed.inference.engine import Computation, Engine, Result
+from protembed.inference.engine import Engine, InferenceJob, Result
 
 # A few seconds' work of a small model on a core; more would be more exact, and nobody waits for it.
 _NUM_SAMPLED, _SAMPLED_RESIDUES, _MIN_SECONDS = 64, 600, 1.0
@@ -38,7 +38,7 @@ class Workload:
     operations: float = 0.0
     _heap: list[tuple[float, int, Record]] = field(default_factory=list)
 
-    def count(self, records: Iterable[Record], computation: Computation[Result]) -> None:
+    def count(self, records: Iterable[Record], computation: InferenceJob[Result]) -> None:
         """Read all proteins, holding no more than the sample."""
         for record in records:
             spans = computation.spans(len(record.sequence))
@@ -60,7 +60,7 @@ class Workload:
         """Some of the proteins, chosen by sequence hash; of the very long ones the beginning."""
         return [record for _, _, record in self._heap]
 
-    def operations_of(self, record: Record, computation: Computation[Result]) -> float:
+    def operations_of(self, record: Record, computation: InferenceJob[Result]) -> float:
         """Count the multiplications and additions of a protein's matrix products."""
         dim, total = self.shape.dim, 0.0
         for start, stop in computation.spans(len(record.sequence)):
@@ -68,7 +68,7 @@ class Workload:
             total += self.shape.num_layers * (24 * tokens * dim**2 + 4 * tokens**2 * dim)
         return total
 
-    def seconds(self, engine: Engine, computation: Computation[Result]) -> float:
+    def seconds(self, engine: Engine, computation: InferenceJob[Result]) -> float:
         """Compute the sample, and reckon from it how long all will take."""
         if not self.sample:
             return 0.0

@@ -156,7 +156,7 @@ def dataset_name(sequence: str) -> str:
     return sequence_sha256(f"{sequence}_{len(sequence)}").hex()
 
 
-class Member(NamedTuple):
+class RowGroup(NamedTuple):
     """A protein whose rows have been written.
 
     Attributes:
@@ -174,11 +174,11 @@ class Member(NamedTuple):
         return json.dumps(self).encode() + b"\n"
 
 
-def read_members(path: Path) -> Iterator[Member]:
+def read_members(path: Path) -> Iterator[RowGroup]:
     """Read what was noted beside growing rows, one protein after the other."""
     with path.open(encoding="utf-8") as stream:
         for line in stream:
-            yield Member(*json.loads(line))
+            yield RowGroup(*json.loads(line))
 
 
 def make_npz(target: Path, rows: Path, members: Path, *, per_residue: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
-from protembed.data.fasta import OnIllegal, ReadReport, Record, RefusedRecord, read_fasta, refuse_nothing_left
+from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, read_fasta, refuse_nothing_left
 from protembed.data.windows import cut_records
 from protembed.errors import ConfigError, TooLongError
 
@@ -68,7 +68,7 @@ class Selection:
     shard: Shard | None = None
     region: Region | None = None
 
-    def read(self, paths: Iterable[Path], report: ReadReport) -> Iterator[Record]:
+    def read(self, paths: Iterable[Path], report: ReadStatistics) -> Iterator[Record]:
         """Read the proteins one by one; rows are numbered by those that are kept of the whole input.
 
         Args:
@@ -85,11 +85,11 @@ class Selection:
         if self.shard is None:
             yield from self._kept(paths, report)
             return
-        first_pass = ReadReport()
+        first_pass = ReadStatistics()
         total = sum(len(record.sequence) for record in self._kept(paths, first_pass))
         yield from self._of_shard(self.shard, self._kept(paths, report), total, report.refused)
 
-    def _kept(self, paths: Iterable[Path], report: ReadReport) -> Iterator[Record]:
+    def _kept(self, paths: Iterable[Path], report: ReadStatistics) -> Iterator[Record]:
         records = read_fasta(paths, on_illegal=self.on_illegal, report=report)
         for record in cut_records(records, self.region, self.on_illegal, report):
             num_residues = len(record.sequence)
@@ -103,17 +103,17 @@ class Selection:
                 report.num_records -= 1  # its row is that of the next record
                 report.num_residues -= num_residues
                 reason = f"{num_residues:,} residues are more than the window of {self.window_residues:,}"
-                report.refused.append(RefusedRecord(id=record.id, path=record.path, line=record.line, reason=reason))
+                report.refused.append(SkippedRecord(id=record.id, path=record.path, line=record.line, reason=reason))
             else:
                 raise TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
         if not report.num_records:
             refuse_nothing_left(report, "choose another --long or --on-illegal, or a larger --window-residues")
 
     def _of_shard(
-        self, shard: Shard, records: Iterable[Record], num_residues: int, refused: list[RefusedRecord]
+        self, shard: Shard, records: Iterable[Record], num_residues: int, refused: list[SkippedRecord]
     ) -> Iterator[Record]:
         """Pass the records of a shard, and leave of those refused the ones before them; the last has the last too."""
-        own: list[RefusedRecord] = []
+        own: list[SkippedRecord] = []
         residues_before = 0
         for record in records:
             is_own = residues_before * shard.total // num_residues == shard.number - 1

@@ -13,8 +13,17 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.data.fasta import Record, RefusedRecord
-from protembed.embedding.formats import ArrayRows, Member, Rows, TextRows, column_names, dataset_name, make_h5, make_npz
+from protembed.data.fasta import Record, SkippedRecord
+from protembed.embedding.formats import (
+    ArrayRows,
+    RowGroup,
+    Rows,
+    TextRows,
+    column_names,
+    dataset_name,
+    make_h5,
+    make_npz,
+)
 from protembed.embedding.metadata import (
     FAILED,
     FAILED_HEADER,
@@ -66,7 +75,7 @@ class VectorWriter(Protocol):
         """Make what was added safe."""
         ...
 
-    def finish(self, refused: Sequence[RefusedRecord]) -> dict[str, Any]:
+    def finish(self, refused: Sequence[SkippedRecord]) -> dict[str, Any]:
         """Make the result of what was added; return what is to be said of it."""
         ...
 
@@ -122,10 +131,10 @@ def embeddings_writer(output: Path, fingerprint: Mapping[str, Any], *, force: bo
         return
     _make_way(output, fingerprint, force=force)
     partial = unfinished(output)
-    writer: EmbeddingsWriter | None = None
+    writer: ResumableWriter | None = None
     is_worthless = False
     try:
-        writer = EmbeddingsWriter(partial, output, fingerprint)
+        writer = ResumableWriter(partial, output, fingerprint)
         yield writer
     except DataError:
         is_worthless = True  # who mends the input has another input
@@ -163,7 +172,7 @@ def _foreign_names(output: Path) -> list[str]:
     return sorted(path.name for path in partial.glob("*") if path.name not in ours and not is_unfinished(path))
 
 
-class EmbeddingsWriter:
+class ResumableWriter:
     """Writes a result protein by protein; what is committed survives whatever ends the process.
 
     Args:
@@ -225,7 +234,7 @@ class EmbeddingsWriter:
             self._rows.append(record.id, rows)
             line = ids_line(self._num_proteins + 1, record, num_windows, overlap_cosine)
             self._streams["ids"].write(table_line(line))
-            member = Member(record.id, len(rows), dataset_name(record.written or record.sequence))
+            member = RowGroup(record.id, len(rows), dataset_name(record.written or record.sequence))
             self._streams["members"].write(member.line())
         self._num_proteins += 1
         self._counts["num_residues"] += len(record.sequence)
@@ -239,7 +248,7 @@ class EmbeddingsWriter:
         write_json(self._partial / _PROGRESS, progress)
         self.num_committed = self._num_proteins
 
-    def finish(self, refused: Sequence[RefusedRecord]) -> dict[str, Any]:
+    def finish(self, refused: Sequence[SkippedRecord]) -> dict[str, Any]:
         """Make the result of what was added, and bring it to its place; the meta file comes last.
 
         Args:
@@ -291,7 +300,7 @@ class EmbeddingsWriter:
 # To stdout
 
 
-class StreamWriter:
+class StdoutWriter:
     """Writes vectors to stdout, where nothing can be taken up.
 
     Args:
@@ -320,7 +329,7 @@ class StreamWriter:
         with output_errors(STANDARD_STREAM):
             self._stream.flush()
 
-    def finish(self, refused: Sequence[RefusedRecord]) -> dict[str, Any]:
+    def finish(self, refused: Sequence[SkippedRecord]) -> dict[str, Any]:
         """Let the reader have the rest, and count what was written."""
         self.commit()
         return {**self._counts, "num_refused": len(refused)}
@@ -333,11 +342,11 @@ def _stdout_writer(fingerprint: Mapping[str, Any]) -> Iterator[VectorWriter]:
         stream = sys.stdout.buffer
         with output_errors(STANDARD_STREAM):
             rows = _rows(stream, fingerprint, 0)
-        yield StreamWriter(rows, stream, fingerprint)
+        yield StdoutWriter(rows, stream, fingerprint)
         return
     with scratch_directory() as directory:
         result = directory / f"result.{fingerprint['format']}"
-        writer = EmbeddingsWriter(directory / "partial", result, fingerprint)
+        writer = ResumableWriter(directory / "partial", result, fingerprint)
         try:
             yield writer
         finally:

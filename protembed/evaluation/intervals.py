@@ -228,7 +228,7 @@ def _around(value: float, low: float, high: float) -> Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class MetricWithInterval:
     """A figure and how far another draw of proteins might move it.
 
     Attributes:
@@ -242,13 +242,13 @@ class Score:
     high: float | None
 
     @classmethod
-    def within(cls, value: float | None, interval: Interval | None) -> "Score":
+    def within(cls, value: float | None, interval: Interval | None) -> "MetricWithInterval":
         """Put a figure together with its interval."""
         low, high = interval or (None, None)
         return cls(value=value, low=low, high=high)
 
 
-def ratio_score(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Score:
+def ratio_score(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> MetricWithInterval:
     """Compute a ratio of two sums over proteins, such as nats per residue, with its 95 % interval.
 
     Args:
@@ -260,6 +260,6 @@ def ratio_score(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Score
     """
     num, value = len(sums), float(sums.sum() / counts.sum())
     if num < 2:
-        return Score(value=value, low=None, high=None)
+        return MetricWithInterval(value=value, low=None, high=None)
     left_out = leave_out(lambda draws: {"ratio": draws @ sums / (draws @ counts)}, num)
-    return Score.within(value, interval_of(value, left_out["ratio"], metric="ratio", num_units=num))
+    return MetricWithInterval.within(value, interval_of(value, left_out["ratio"], metric="ratio", num_units=num))

@@ -11,11 +11,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
 from protembed.finetuning.evaluation import Output
-from protembed.finetuning.labels import LabelledProtein, LabelTable, Split
-from protembed.finetuning.probes import FittedMap, Sample, Vectors, fit_linear, fit_network, loss
+from protembed.finetuning.labels import LabelledProtein, Split, SplitTable
+from protembed.finetuning.probes import Probe, ProbeData, Vectors, fit_linear, fit_network, loss
 from protembed.finetuning.targets import Targets, is_known
 from protembed.finetuning.trainer import choose_threshold
-from protembed.inference.embedding import Representation, check_finite
+from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine
 from protembed.model.heads import TaskHead
 
@@ -75,7 +75,7 @@ Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class Baseline:
     """A way to predict, and what it predicted.
 
     Attributes:
@@ -87,7 +87,7 @@ class Rung:
     outputs: Sequence[Output]
 
 
-def trivial_rung(table: LabelTable, targets: Targets) -> Rung:
+def trivial_rung(table: SplitTable, targets: Targets) -> Baseline:
     """Predict from training labels alone: their shares, or their mean, for everything.
 
     Args:
@@ -101,10 +101,10 @@ def trivial_rung(table: LabelTable, targets: Targets) -> Rung:
     outputs: list[Output] = [answer] * len(table.parts["test"])
     if targets.task.per_residue:
         outputs = [np.broadcast_to(answer, (len(one.sequence), *answer.shape)) for one in table.parts["test"]]
-    return Rung(name="mean" if targets.task.answer == "value" else "majority", outputs=outputs)
+    return Baseline(name="mean" if targets.task.answer == "value" else "majority", outputs=outputs)
 
 
-def counting_rungs(table: LabelTable, targets: Targets, seed: int) -> Iterator[Rung]:
+def counting_rungs(table: SplitTable, targets: Targets, seed: int) -> Iterator[Baseline]:
     """Predict from what can be counted in a sequence, by linear maps: of the residues around one, or of the protein."""
     if targets.task.per_residue:
         yield _letters_rung(table, targets, seed)
@@ -113,16 +113,19 @@ def counting_rungs(table: LabelTable, targets: Targets, seed: int) -> Iterator[R
     for name, count in (("composition", composition), ("k-mers", counter.transform)):
         fitted = _fit(
             targets,
-            [Sample(vectors=count(_sequences(table.parts[split])), answers=targets.known(split)) for split in _FITTED],
+            [
+                ProbeData(vectors=count(_sequences(table.parts[split])), answers=targets.known(split))
+                for split in _FITTED
+            ],
         )
         outputs = list(fitted.outputs(count(_sequences(table.parts["test"]))))
-        yield Rung(name=name, outputs=outputs)
+        yield Baseline(name=name, outputs=outputs)
 
 
 def frozen_head(
-    table: LabelTable,
+    table: SplitTable,
     targets: Targets,
-    representation: Representation,
+    representation: Embedder,
     engine: Engine,
     config: FinetuneConfig,
     on_protein: Callable[[int], None] = lambda num_residues: None,
@@ -150,7 +153,7 @@ def frozen_head(
             rows.append(embedding.values[None] if chosen is None else embedding.values[chosen[number]])
             on_protein(len(protein.sequence))
         answers = targets.known(split) if chosen is None else _answers_at(targets, split, chosen)
-        samples.append(Sample(vectors=np.concatenate(rows), answers=answers))
+        samples.append(ProbeData(vectors=np.concatenate(rows), answers=answers))
     if config.head == "mlp":
         fitted = fit_network(targets.task, len(targets.classes or ()), *samples, seed=config.seed)
     else:
@@ -171,22 +174,22 @@ def residue_sample(targets: Targets, split: Split, seed: int) -> list[Places]:
     return [places[rng.random(len(places)) < share] for places in known]
 
 
-def _letters_rung(table: LabelTable, targets: Targets, seed: int) -> Rung:
+def _letters_rung(table: SplitTable, targets: Targets, seed: int) -> Baseline:
     samples = []
     for split in _FITTED:
         chosen = residue_sample(targets, split, seed)
         pairs = zip(table.parts[split], chosen, strict=True)
         vectors = sparse.vstack([letters_around(protein.sequence, places) for protein, places in pairs], format="csr")
-        samples.append(Sample(vectors=vectors, answers=_answers_at(targets, split, chosen)))
+        samples.append(ProbeData(vectors=vectors, answers=_answers_at(targets, split, chosen)))
     fitted = _fit(targets, samples)
     outputs = [
         fitted.outputs(letters_around(protein.sequence, np.arange(len(protein.sequence))))
         for protein in table.parts["test"]
     ]
-    return Rung(name="15 letters", outputs=outputs)
+    return Baseline(name="15 letters", outputs=outputs)
 
 
-def _fit(targets: Targets, samples: Sequence[Sample], *, balanced: bool = False) -> FittedMap:
+def _fit(targets: Targets, samples: Sequence[ProbeData], *, balanced: bool = False) -> Probe:
     train, valid = samples
     return fit_linear(targets.task, len(targets.classes or ()), train, valid, balanced=balanced)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from protembed.config.common import METRIC_NAMES, Task
 from protembed.evaluation import intervals, metrics
-from protembed.evaluation.intervals import Score
+from protembed.evaluation.intervals import MetricWithInterval
 from protembed.finetuning.evaluation import (
     MIN_PROTEINS_FOR_INTERVAL,
     Output,
@@ -24,7 +24,7 @@ _MIN_REPEATS_FOR_SPREAD = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder:
+class Comparison:
     """Ways to predict, measured on the same proteins.
 
     Attributes:
@@ -41,8 +41,8 @@ class Ladder:
 
     task: Task
     model: str
-    rungs: Mapping[str, Mapping[str, Score]]
-    differences: Mapping[str, Score]
+    rungs: Mapping[str, Mapping[str, MetricWithInterval]]
+    differences: Mapping[str, MetricWithInterval]
     num_repeats: int | None
     num_proteins: int
     averages: Mapping[str, Sequence[int]]
@@ -54,7 +54,7 @@ class Ladder:
         return shown_names(METRIC_NAMES, self.averages, kind)
 
     @property
-    def figures(self) -> Mapping[str, Score]:
+    def figures(self) -> Mapping[str, MetricWithInterval]:
         """The model's own figures."""
         return self.rungs[self.model]
 
@@ -95,7 +95,7 @@ class Ladder:
         }
 
     @classmethod
-    def from_plain_values(cls, task: Task, values: Mapping[str, Any]) -> "Ladder":
+    def from_plain_values(cls, task: Task, values: Mapping[str, Any]) -> "Comparison":
         """Read what `as_plain_values` has spelled."""
         return cls(
             task=task,
@@ -105,10 +105,10 @@ class Ladder:
             num_proteins=values.get("num_proteins", MIN_PROTEINS_FOR_INTERVAL),
             averages={metric: tuple(numbers) for metric, numbers in values.get("averages", {}).items()},
             rungs={
-                name: {metric: Score(**score) for metric, score in rung.items()}
+                name: {metric: MetricWithInterval(**score) for metric, score in rung.items()}
                 for name, rung in values["rungs"].items()
             },
-            differences={name: Score(**score) for name, score in values["differences"].items()},
+            differences={name: MetricWithInterval(**score) for name, score in values["differences"].items()},
         )
 
 
@@ -139,11 +139,11 @@ class _Measured:
             {metric: _variance_of_mean([one[metric] for one in exact]) for metric in values},
         )
 
-    def score(self, metric: str, num_proteins: int) -> Score:
+    def score(self, metric: str, num_proteins: int) -> MetricWithInterval:
         """Put a figure together with its interval."""
         return _score(self.values[metric], self.left_out[metric], metric, num_proteins, self.of_trainings[metric])
 
-    def less(self, other: "_Measured", metric: str, num_proteins: int) -> Score:
+    def less(self, other: "_Measured", metric: str, num_proteins: int) -> MetricWithInterval:
         """Subtract another way's figure on the same proteins."""
         value, subtracted = self.values[metric], other.values[metric]
         return _score(
@@ -158,7 +158,7 @@ class _Measured:
 
 def compare(
     task: Task, truth: Sequence[Answer], outputs: Mapping[str, Sequence[Sequence[Output]]], *, is_random: bool = True
-) -> Ladder:
+) -> Comparison:
     """Measure ways to predict, each on the same proteins.
 
     Args:
@@ -170,7 +170,7 @@ def compare(
     """
     *_, model = outputs
     measured = {name: _Measured.of(task, truth, trainings) for name, trainings in outputs.items()}
-    return Ladder(
+    return Comparison(
         task=task,
         model=model,
         rungs={
@@ -195,10 +195,10 @@ def _score(
     extra_variance: float,
     *,
     is_difference: bool = False,
-) -> Score:
+) -> MetricWithInterval:
     """Put a figure or a difference together with its interval; of a handful of proteins there is none."""
     if num_proteins < MIN_PROTEINS_FOR_INTERVAL:
-        return Score(value=value, low=None, high=None)
+        return MetricWithInterval(value=value, low=None, high=None)
     span = intervals.interval_of(
         value,
         left_out,
@@ -207,7 +207,7 @@ def _score(
         extra_variance=extra_variance,
         is_difference=is_difference,
     )
-    return Score.within(value, span)
+    return MetricWithInterval.within(value, span)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -220,7 +220,7 @@ def _variance_of_mean(values: Sequence[float | None]) -> float:
     return float(np.var(known, ddof=1)) / len(known) if len(known) > 1 else 0.0
 
 
-def _verdict(model: str, other: str, score: Score, metric: str) -> str:
+def _verdict(model: str, other: str, score: MetricWithInterval, metric: str) -> str:
     if score.value is None or score.low is None or score.high is None:
         return f"{model} cannot be compared with {other} in {metric}: the test part says too little"
     size = f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}] {metric}"

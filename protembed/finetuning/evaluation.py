@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from protembed.config.common import Task
 from protembed.evaluation import intervals, metrics
-from protembed.evaluation.intervals import Score
+from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import Metrics
 from protembed.finetuning.targets import Answer, is_known
 
@@ -20,7 +20,7 @@ Output = NDArray[Any]
 MIN_PROTEINS_FOR_INTERVAL = 10
 
 
-def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> dict[str, Score]:
+def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> dict[str, MetricWithInterval]:
     """Measure predictions, with 95 % intervals; of fewer than `MIN_PROTEINS_FOR_INTERVAL` there are none.
 
     Args:
@@ -31,10 +31,10 @@ def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) ->
     figures, num = figures_of_draws(task, truth, outputs), len(truth)
     exact = metrics.plain(figures, num)
     if num < MIN_PROTEINS_FOR_INTERVAL:
-        return {name: Score(value=value, low=None, high=None) for name, value in exact.items()}
+        return {name: MetricWithInterval(value=value, low=None, high=None) for name, value in exact.items()}
     left_out = intervals.leave_out(figures, num)
     return {
-        name: Score.within(value, intervals.interval_of(value, left_out[name], metric=name, num_units=num))
+        name: MetricWithInterval.within(value, intervals.interval_of(value, left_out[name], metric=name, num_units=num))
         for name, value in exact.items()
     }
 
@@ -129,7 +129,7 @@ SIMILARITY_EDGES = (0.0, 0.4, 0.6, 0.8, 1.0, np.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
+class Subgroup:
     """Some of the test proteins.
 
     Attributes:
@@ -153,7 +153,7 @@ def measure_bands(
     outputs: Sequence[Output],
     values: NDArray[np.floating] | NDArray[np.integer],
     edges: Sequence[float],
-) -> list[Band]:
+) -> list[Subgroup]:
     """Measure groups of proteins apart; groups without proteins are left out.
 
     Args:
@@ -169,7 +169,7 @@ def measure_bands(
         if rows:
             scores = scores_of(task, [truth[row] for row in rows], [outputs[row] for row in rows])
             bands.append(
-                Band(
+                Subgroup(
                     low=float(low),
                     high=None if np.isinf(high) else float(high),
                     num_proteins=len(rows),
@@ -180,5 +180,5 @@ def measure_bands(
     return bands
 
 
-def _span(score: Score) -> tuple[float, float] | None:
+def _span(score: MetricWithInterval) -> tuple[float, float] | None:
     return None if score.low is None or score.high is None else (score.low, score.high)

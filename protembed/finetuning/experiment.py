@@ -11,18 +11,18 @@ import torch
 
 from protembed.config.common import OptimizerConfig
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
-from protembed.finetuning.baselines import Rung, counting_rungs, frozen_head, trivial_rung
+from protembed.finetuning.baselines import Baseline, counting_rungs, frozen_head, trivial_rung
 from protembed.finetuning.evaluation import Output
-from protembed.finetuning.labels import LabelledProtein, LabelTable
-from protembed.finetuning.splits import Division
+from protembed.finetuning.labels import LabelledProtein, SplitTable
+from protembed.finetuning.splits import DataSplit
 from protembed.finetuning.targets import Targets
-from protembed.finetuning.trainer import Course, Divergence, EncoderTraining, choose_threshold
-from protembed.inference.embedding import Representation, check_finite, representation_of
+from protembed.finetuning.trainer import Divergence, EncoderTrainer, FinetuneSpec, choose_threshold
+from protembed.inference.embedding import Embedder, check_finite, representation_of
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.heads import ContactHead, TaskHead
-from protembed.model.metadata import ModelRecord
-from protembed.training.distributed import Compute
+from protembed.model.metadata import ModelMetadata
+from protembed.training.distributed import Executor
 from protembed.training.loop import StepReport
 from protembed.training.run_directory import RunDirectory
 
@@ -31,7 +31,7 @@ RANDOM = "random initialisation"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watcher:
+class Callbacks:
     """Who is told of the course, and asked whether to go on.
 
     Attributes:
@@ -50,7 +50,7 @@ class Watcher:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelRung:
+class TrainedModel:
     """A model, and the rung that it has made.
 
     Attributes:
@@ -62,14 +62,14 @@ class ModelRung:
     """
 
     checkpoint: Checkpoint
-    rung: Rung
+    rung: Baseline
     valid_loss: float
     has_improved: bool = True
     divergence: Divergence | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelRungs:
+class ModelTrainer:
     """Makes the rungs of a ladder.
 
     Attributes:
@@ -87,22 +87,22 @@ class ModelRungs:
     """
 
     base: Path
-    record: ModelRecord
+    record: ModelMetadata
     method: FinetuneMethod
     config: FinetuneConfig
     optimizer: OptimizerConfig
     engine: Engine
-    compute: Compute
+    compute: Executor
     run: RunDirectory
     identity: Mapping[str, Any]
     device: torch.device
-    watcher: Watcher
+    watcher: Callbacks
 
     def read_log(self, place: str) -> list[dict[str, Any]]:
         """Read the log of a training by the name of its directory; empty where there was none."""
         return RunDirectory(self.run.path(place)).read_log()
 
-    def frozen(self, table: LabelTable, targets: Targets, *, random: bool = False) -> ModelRung:
+    def frozen(self, table: SplitTable, targets: Targets, *, random: bool = False) -> TrainedModel:
         """Fit a head to the vectors of the encoder as it is, or of one with random weights."""
         checkpoint = self._start(random, self.config.seed)
         name = RANDOM if random else RUNG_OF_METHOD["frozen"]
@@ -117,8 +117,8 @@ class ModelRungs:
         return self._rung(name, checkpoint, representation, table, valid_loss)
 
     def trained(
-        self, place: str, table: LabelTable, targets: Targets, seed: int, head: TaskHead | None
-    ) -> ModelRung | None:
+        self, place: str, table: SplitTable, targets: Targets, seed: int, head: TaskHead | None
+    ) -> TrainedModel | None:
         """Train the encoder and its head; None if the training was left before its end.
 
         Args:
@@ -134,10 +134,10 @@ class ModelRungs:
         checkpoint = self._start(random, seed)
         run = RunDirectory(self.run.path(place))
         run.open(self.identity, lambda directory: None, force=False)
-        course = Course(
+        course = FinetuneSpec(
             method=method, config=self.config, optimizer=self.optimizer, compute=self.compute, seed=seed, head=head
         )
-        training = EncoderTraining(table, targets, checkpoint, course, run)
+        training = EncoderTrainer(table, targets, checkpoint, course, run)
         name = RANDOM if random else RUNG_OF_METHOD[method]
         for sentence in training.warnings:
             self.watcher.on_warning(sentence)
@@ -163,15 +163,15 @@ class ModelRungs:
         self,
         name: str,
         checkpoint: Checkpoint,
-        representation: Representation,
-        table: LabelTable,
+        representation: Embedder,
+        table: SplitTable,
         valid_loss: float,
-    ) -> ModelRung:
-        rung = Rung(name=name, outputs=self._predict(checkpoint, representation, table.parts["test"]))
-        return ModelRung(checkpoint=checkpoint, rung=rung, valid_loss=valid_loss)
+    ) -> TrainedModel:
+        rung = Baseline(name=name, outputs=self._predict(checkpoint, representation, table.parts["test"]))
+        return TrainedModel(checkpoint=checkpoint, rung=rung, valid_loss=valid_loss)
 
     def _predict(
-        self, checkpoint: Checkpoint, representation: Representation, proteins: Sequence[LabelledProtein]
+        self, checkpoint: Checkpoint, representation: Embedder, proteins: Sequence[LabelledProtein]
     ) -> list[Output]:
         assert checkpoint.task_head is not None
         checkpoint.task_head.eval()
@@ -184,7 +184,7 @@ class ModelRungs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Climbed:
+class ExperimentResult:
     """What a climb has come to.
 
     Attributes:
@@ -196,14 +196,14 @@ class Climbed:
         notes: what should be known about it, in sentences.
     """
 
-    kept: ModelRung
+    kept: TrainedModel
     outputs: Mapping[str, Sequence[Sequence[Output]]]
     kept_outputs: Sequence[Output]
     log: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
 
 
-class Climb:
+class Experiment:
     """Makes the rungs of all folds and repeats.
 
     Args:
@@ -213,14 +213,14 @@ class Climb:
         final: those of the parts that the kept model is made of.
     """
 
-    def __init__(self, rungs: ModelRungs, division: Division, targets: Sequence[Targets], final: Targets) -> None:
+    def __init__(self, rungs: ModelTrainer, division: DataSplit, targets: Sequence[Targets], final: Targets) -> None:
         self._rungs, self._division, self._targets, self._final = rungs, division, targets, final
         self._outputs: dict[str, list[list[Output]]] = defaultdict(list)
         self._trainings: dict[str, list[Divergence | None]] = defaultdict(list)
-        self._kept: ModelRung | None = None
+        self._kept: TrainedModel | None = None
         self._kept_repeat, self._kept_place = 0, ""
 
-    def climb(self) -> Climbed | None:
+    def climb(self) -> ExperimentResult | None:
         """Make every rung; None if a training was left before its end."""
         for fold, (table, targets) in enumerate(zip(self._division.folds, self._targets, strict=True)):
             self._rungs.watcher.on_stage("counting", None, 0)
@@ -234,7 +234,7 @@ class Climb:
         model = RUNG_OF_METHOD[self._rungs.method]
         last = [RANDOM, *dict.fromkeys([RUNG_OF_METHOD["frozen"], model])]
         order = [*(name for name in self._outputs if name not in last), *last]
-        return Climbed(
+        return ExperimentResult(
             kept=self._kept,
             outputs={name: self._outputs[name] for name in order if name in self._outputs},
             kept_outputs=self._outputs[model][self._kept_repeat],
@@ -257,7 +257,7 @@ class Climb:
             )
         return notes
 
-    def _climb_random(self, fold: int, table: LabelTable, targets: Targets) -> bool:
+    def _climb_random(self, fold: int, table: SplitTable, targets: Targets) -> bool:
         """Make the rung of the same shape from random weights, unless it is not wanted.
 
         It comes after the model, which is what was asked for. Where the encoder is too large to be trained, or is not
@@ -276,7 +276,7 @@ class Climb:
             self._add(RANDOM, repeat, trained.rung.outputs)
         return True
 
-    def _climb_models(self, fold: int, table: LabelTable, targets: Targets) -> bool:
+    def _climb_models(self, fold: int, table: SplitTable, targets: Targets) -> bool:
         """Make the rungs of the pretrained encoder, and keep the best of its trainings on the validation part."""
         rungs = self._rungs
         frozen = rungs.frozen(table, targets)
@@ -304,9 +304,9 @@ class Climb:
         return self._kept is not None
 
     def _train(
-        self, place: str, table: LabelTable, targets: Targets, seed: int, head: TaskHead | None
-    ) -> ModelRung | None:
-        """Train a model, and remember whether the training diverged; arguments as for `ModelRungs.trained`."""
+        self, place: str, table: SplitTable, targets: Targets, seed: int, head: TaskHead | None
+    ) -> TrainedModel | None:
+        """Train a model, and remember whether the training diverged; arguments as for `ModelTrainer.trained`."""
         trained = self._rungs.trained(place, table, targets, seed, head)
         if trained is not None:
             self._trainings[trained.rung.name].append(trained.divergence)

@@ -20,17 +20,17 @@ from protembed.config.common import (
 )
 from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelTableConfig
 from protembed.config.model_sizes import EncoderShape
-from protembed.data.fasta import ReadReport
+from protembed.data.fasta import ReadStatistics
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
-from protembed.finetuning.comparison import Ladder, compare
-from protembed.finetuning.experiment import Climb, Climbed, ModelRungs, Watcher
+from protembed.finetuning.comparison import Comparison, compare
+from protembed.finetuning.experiment import Callbacks, Experiment, ExperimentResult, ModelTrainer
 from protembed.finetuning.label_cells import class_order
 from protembed.finetuning.label_inference import InferredLabels, infer_labels
 from protembed.finetuning.label_warnings import class_counts, few_tested_warnings, label_warnings
 from protembed.finetuning.labels import Columns, LabelledProtein, Split, read_labels
 from protembed.finetuning.report import METRICS_FILE, FinetuneResult, write_result
-from protembed.finetuning.splits import Division, divide, nearest
+from protembed.finetuning.splits import DataSplit, divide, nearest
 from protembed.finetuning.targets import Targets, cut_table
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.embedding import parse_poolings
@@ -56,8 +56,8 @@ from protembed.io.writing import (
 )
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
-from protembed.model.metadata import ModelRecord
-from protembed.training.distributed import Compute
+from protembed.model.metadata import ModelMetadata
+from protembed.training.distributed import Executor
 from protembed.training.run_directory import RunDirectory
 
 
@@ -118,7 +118,7 @@ class FinetuneSummary:
 
     output: Path | None
     task: Task
-    ladder: Ladder | None
+    ladder: Comparison | None
     notes: Sequence[str] = ()
     was_done: bool = False
 
@@ -133,7 +133,7 @@ def finetune_model(
     options: FinetuneOptions,
     *,
     on_plan: Callable[[FinetunePlan], None] = lambda plan: None,
-    watcher: Watcher | None = None,
+    watcher: Callbacks | None = None,
 ) -> FinetuneSummary:
     """Train an encoder, adapters of it, or a head on a frozen one, to predict labels of proteins or their residues.
 
@@ -159,11 +159,11 @@ def finetune_model(
     check_utf8_path(output)
     check_is_ours_or_absent(output, METRICS_FILE)
     with unchanged_inputs(), spooled_stdin([path]) as (table,):
-        return _finetune(table, output, options, on_plan, watcher or Watcher())
+        return _finetune(table, output, options, on_plan, watcher or Callbacks())
 
 
 def _finetune(
-    labels: Path, output: Path, options: FinetuneOptions, on_plan: Callable[[FinetunePlan], None], watcher: Watcher
+    labels: Path, output: Path, options: FinetuneOptions, on_plan: Callable[[FinetunePlan], None], watcher: Callbacks
 ) -> FinetuneSummary:
     """Fine-tune on a table that can be read twice."""
     config = options.finetune
@@ -181,26 +181,26 @@ def _finetune(
         remove_unfinished_beside(output)
         # What stands at the output is to be replaced, an interrupted run of this very command to be gone on with.
         run.open(identity, lambda directory: None, force=config.force and not run.is_of(identity))
-        rungs = ModelRungs(
+        rungs = ModelTrainer(
             base=base,
             record=work.record,
             method=work.method,
             config=config,
             optimizer=options.optimizer,
             engine=engine,
-            compute=Compute(pool=engine.pool, precision=choose_precision("auto", device)),
+            compute=Executor(pool=engine.pool, precision=choose_precision("auto", device)),
             run=run,
             identity=identity,
             device=device,
             watcher=watcher,
         )
         try:
-            climbed = Climb(rungs, work.division, work.targets, work.final).climb()
+            climbed = Experiment(rungs, work.division, work.targets, work.final).climb()
         except DamagedRunError:
             if not config.force:
                 raise
             run.open(identity, lambda directory: None, force=True)
-            climbed = Climb(rungs, work.division, work.targets, work.final).climb()
+            climbed = Experiment(rungs, work.division, work.targets, work.final).climb()
         if climbed is None:
             return FinetuneSummary(output=None, task=work.final.task, ladder=None)
         watcher.on_stage("figures", None, 0)
@@ -230,14 +230,14 @@ class _Work:
     """
 
     inferred: InferredLabels
-    division: Division
+    division: DataSplit
     targets: Sequence[Targets]
     final: Targets
     method: FinetuneMethod
-    record: ModelRecord
+    record: ModelMetadata
     shape: EncoderShape
     training_kmers: Tensor
-    report: ReadReport
+    report: ReadStatistics
     of_model: Sequence[str]
     is_drawn: bool
 
@@ -284,7 +284,7 @@ class _Work:
 
 def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
     """Read the table and the model, and decide what was left open."""
-    config, report = options.labels, ReadReport()
+    config, report = options.labels, ReadStatistics()
     columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column, id=config.id)
     table = read_labels(labels, columns, on_illegal=options.reader.on_illegal, report=report)
     inferred = infer_labels(table, config.task, config.label_separator)
@@ -312,7 +312,9 @@ def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
     )
 
 
-def _result(climbed: Climbed, work: _Work, identity: Mapping[str, Any], config: FinetuneConfig) -> FinetuneResult:
+def _result(
+    climbed: ExperimentResult, work: _Work, identity: Mapping[str, Any], config: FinetuneConfig
+) -> FinetuneResult:
     """Measure, and gather what is left behind."""
     tests = [table.parts["test"] for table in work.division.folds]
     trains = [table.parts["train"] for table in work.division.folds]
@@ -360,8 +362,8 @@ def _method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> Finet
 
 
 def _record(
-    base: ModelRecord, method: FinetuneMethod, targets: Targets, target: str, options: FinetuneOptions
-) -> ModelRecord:
+    base: ModelMetadata, method: FinetuneMethod, targets: Targets, target: str, options: FinetuneOptions
+) -> ModelMetadata:
     """Say what the model is going to be."""
     pooling = (base.pooling or "mean") if options.finetune.pooling == "auto" else options.finetune.pooling
     if options.finetune.pooling == "auto" and (method == "frozen" or targets.task.per_residue):
@@ -395,7 +397,7 @@ def _recall_summary(output: Path, identity: dict[str, Any]) -> FinetuneSummary:
     try:
         recorded = read_json(output / METRICS_FILE)
         task = TASKS[recorded["task"]]
-        ladder = Ladder.from_plain_values(task, recorded["ladder"])
+        ladder = Comparison.from_plain_values(task, recorded["ladder"])
     except (OSError, ValueError, LookupError, TypeError):
         raise OutputExistsError(output, "is no result of finetune") from None
     if recorded["identity"] != identity or identity["labels"] is None:

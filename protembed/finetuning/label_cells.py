@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from protembed.errors import TableError
-from protembed.finetuning.labels import LabelledProtein, Labels
+from protembed.finetuning.labels import LabelledProtein, LabelledTable
 from protembed.io.tables import is_stand_in
 
 # What float32 can hold, with room for sums of squares.
@@ -261,7 +261,7 @@ class Column:
         known: The different labels that do not stand for a missing one; of lists of one entry, the entries.
     """
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: LabelledTable) -> None:
         self.path, self.proteins = labels.path, labels.proteins
         self.labels = sorted({protein.label for protein in labels.proteins if protein.label})
         self.lists = {label: entries for label in self.labels if (entries := read_list(label)) is not None}

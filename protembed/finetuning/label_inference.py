@@ -68,7 +68,7 @@ from protembed.finetuning.label_cells import (
     unusual_number,
     whole_number_names,
 )
-from protembed.finetuning.labels import LabelledProtein, Labels
+from protembed.finetuning.labels import LabelledProtein, LabelledTable
 from protembed.io.text import count
 
 _CLEAN_MASK = re.compile("[01; ]*")
@@ -234,13 +234,13 @@ class InferredLabels:
         warnings: Doubts about the inference, in sentences that name the option.
     """
 
-    labels: Labels
+    labels: LabelledTable
     task: Task
     reading: str
     warnings: Sequence[str]
 
 
-def infer_labels(labels: Labels, choice: TaskChoice = "auto", separator: str | None = None) -> InferredLabels:
+def infer_labels(labels: LabelledTable, choice: TaskChoice = "auto", separator: str | None = None) -> InferredLabels:
     """Decide what the labels of a table are, and bring them into one spelling.
 
     Args:

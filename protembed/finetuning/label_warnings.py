@@ -9,7 +9,7 @@ import numpy as np
 
 from protembed.config.common import Task
 from protembed.finetuning.label_cells import read_number
-from protembed.finetuning.labels import LabelledProtein, LabelTable
+from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.targets import Targets, classes_in
 from protembed.io.tables import is_stand_in
 from protembed.io.text import count
@@ -21,7 +21,7 @@ _MIN_FOR_A_TENTH = 500
 _MAX_NAMES, _MAX_LETTERS = 5, 40
 
 
-def few_tested_warnings(folds: Sequence[LabelTable], task: Task, *, is_drawn: bool) -> list[str]:
+def few_tested_warnings(folds: Sequence[SplitTable], task: Task, *, is_drawn: bool) -> list[str]:
     """Put into sentences what the test part is too small for.
 
     Args:
@@ -86,7 +86,7 @@ def class_counts(proteins: Iterable[LabelledProtein], task: Task) -> Counter[str
     return Counter(name for protein in proteins for name in classes_in(protein, task))
 
 
-def label_warnings(final: LabelTable, folds: Sequence[LabelTable], targets: Targets) -> list[str]:
+def label_warnings(final: SplitTable, folds: Sequence[SplitTable], targets: Targets) -> list[str]:
     """Put into sentences what looks like a mistake in a table that can be read.
 
     Args:
@@ -166,7 +166,7 @@ def _rare_classes(counts: Mapping[str, int], task: Task) -> Iterator[str]:
         )
 
 
-def _untested_classes(folds: Sequence[LabelTable], task: Task, classes: Collection[str]) -> Iterator[str]:
+def _untested_classes(folds: Sequence[SplitTable], task: Task, classes: Collection[str]) -> Iterator[str]:
     tested = class_counts((protein for fold in folds for protein in fold.parts["test"]), task)
     untested = [name for name in classes if name not in tested]
     advice = "add proteins to the test part" + ("" if len(folds) > 1 else ", or pass --split kfold")

@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 
 from protembed.data.fasta import (
     OnIllegal,
-    ReadReport,
+    ReadStatistics,
     Record,
     accept_sequence,
     clean_sequence,
@@ -147,7 +147,7 @@ class LabelledProtein:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels:
+class LabelledTable:
     """A labelled table as it was read.
 
     Attributes:
@@ -171,7 +171,7 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelTable:
+class SplitTable:
     """A labelled table, divided into train, valid and test.
 
     Attributes:
@@ -201,8 +201,8 @@ class Columns:
 
 
 def read_labels(
-    path: Path, columns: Columns, *, on_illegal: OnIllegal = "error", report: ReadReport | None = None
-) -> Labels:
+    path: Path, columns: Columns, *, on_illegal: OnIllegal = "error", report: ReadStatistics | None = None
+) -> LabelledTable:
     """Read a labelled table, plain or compressed.
 
     Args:
@@ -216,7 +216,7 @@ def read_labels(
         IllegalResidueError: a character is no amino acid.
         ConfigError: a column is named, and the file has none.
     """
-    report = ReadReport() if report is None else report
+    report = ReadStatistics() if report is None else report
     name = display_name(path)
     with open_records(path, report) as stream:
         head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
@@ -249,7 +249,9 @@ def _refuse_missing_sequences(path: str, proteins: Sequence[LabelledProtein]) ->
 # CSV and TSV
 
 
-def _read_table(stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadReport) -> Labels:
+def _read_table(
+    stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadStatistics
+) -> LabelledTable:
     with reading_table(stream, name) as table:
         header = _Header(name, table.header, columns)
         found = (_read_row(header.name_cells(row), name, row.line, on_illegal, report) for row in table.rows)
@@ -262,11 +264,11 @@ def _read_table(stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIll
         proteins = [replace(protein, split=None) for protein in proteins]
         column = f"the column {header.possible_split!r} holds more than train, valid and test"
         notes.append(f"{column} and is not read as the split; --split-column names the column")
-    return Labels(path=name, target=header.target, proteins=proteins, notes=notes)
+    return LabelledTable(path=name, target=header.target, proteins=proteins, notes=notes)
 
 
 def _read_row(
-    row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, report: ReadReport
+    row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, report: ReadStatistics
 ) -> LabelledProtein | None:
     row_id = row["id"]
     if not row_id:
@@ -353,7 +355,9 @@ def _illegal_residue(path: str, line: int, row_id: str, sequence: str, residue: 
 # FASTA
 
 
-def _read_headers(stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadReport) -> Labels:
+def _read_headers(
+    stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadStatistics
+) -> LabelledTable:
     for option in ("target", "sequence", "split", "id"):
         column = getattr(columns, option)
         if column is not None:
@@ -362,7 +366,7 @@ def _read_headers(stream: BinaryIO, name: str, columns: Columns, on_illegal: OnI
     with closing(read_fasta_stream(stream, name, on_illegal, report)) as records:
         found = [(record, header_fields(record)) for record in records]
     proteins = [_label_in_header(record, fields) for record, fields in found]
-    return Labels(path=name, target="TARGET", proteins=proteins, warnings=header_warnings(found))
+    return LabelledTable(path=name, target="TARGET", proteins=proteins, warnings=header_warnings(found))
 
 
 def _label_in_header(record: Record, fields: Mapping[str, str]) -> LabelledProtein:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from protembed.config.common import DEFAULT_MODEL, DeviceConfig, InputConfig, ModelConfig, Region, Task, choose_region
 from protembed.config.finetune import PredictConfig
-from protembed.data.fasta import ReadReport, Record, read_fasta
+from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.data.windows import cut_records
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
@@ -138,7 +138,7 @@ def predict_fasta(
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
     predictions = representation_of(checkpoint).predictions(head)
-    report, region = ReadReport(), choose_region(prediction.region, checkpoint.record.region)
+    report, region = ReadStatistics(), choose_region(prediction.region, checkpoint.record.region)
     comparison = InputComparison.with_model(checkpoint, region)
     records = read_fasta(files, on_illegal=reader.on_illegal, report=report)
     parts = comparison.watch(cut_records(records, region, reader.on_illegal, report))

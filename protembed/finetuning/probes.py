@@ -37,7 +37,7 @@ Truth = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class ProbeData:
     """Vectors with their answers.
 
     Attributes:
@@ -53,7 +53,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FittedMap:
+class Probe:
     """A map from vectors to logits or values, of one or two steps.
 
     Attributes:
@@ -96,7 +96,7 @@ class FittedMap:
         return head.eval()
 
 
-def fit_linear(task: Task, num_classes: int, train: Sample, valid: Sample, *, balanced: bool = False) -> FittedMap:
+def fit_linear(task: Task, num_classes: int, train: ProbeData, valid: ProbeData, *, balanced: bool = False) -> Probe:
     """Fit logistic regressions or a ridge regression; the strength of the penalty is the best on the validation part.
 
     Args:
@@ -112,9 +112,9 @@ def fit_linear(task: Task, num_classes: int, train: Sample, valid: Sample, *, ba
     return min(_linear_maps(task, num_classes, train, balanced), key=lambda fitted: loss(fitted, valid))
 
 
-def fit_network(task: Task, num_classes: int, train: Sample, valid: Sample, *, seed: int) -> FittedMap:
+def fit_network(task: Task, num_classes: int, train: ProbeData, valid: ProbeData, *, seed: int) -> Probe:
     """Fit a network with a hidden layer, until the validation part gets no better; arguments as for `fit_linear`."""
-    scaler, network = _Scaling(train.vectors), _network(task, seed)
+    scaler, network = _Standardizer(train.vectors), _network(task, seed)
     offset, scale = _scale_of(task, train)
     answers = (train.answers - offset) / scale if task.answer == "value" else train.answers
     options = {} if task.answer == "value" else {"classes": np.arange(num_classes)}
@@ -124,7 +124,7 @@ def fit_network(task: Task, num_classes: int, train: Sample, valid: Sample, *, s
     best, best_loss, num_worse = None, np.inf, 0
     for _ in range(_MOST_EPOCHS):
         network.partial_fit(scaled, answers, **options)
-        fitted = FittedMap(task=task, steps=_steps_of(network, scaler, num_classes), offset=offset, scale=scale)
+        fitted = Probe(task=task, steps=_steps_of(network, scaler, num_classes), offset=offset, scale=scale)
         now = loss(fitted, valid)
         best, best_loss, num_worse = (fitted, now, 0) if now < best_loss else (best, best_loss, num_worse + 1)
         if num_worse == _PATIENCE:
@@ -133,7 +133,7 @@ def fit_network(task: Task, num_classes: int, train: Sample, valid: Sample, *, s
     return best
 
 
-def loss(fitted: FittedMap, sample: Sample) -> float:
+def loss(fitted: Probe, sample: ProbeData) -> float:
     """Measure a map as training does: mean nats, or half the mean squared error in standard deviations."""
     logits, truth = fitted.logits(sample.vectors), sample.answers
     if fitted.task.answer == "value":
@@ -143,7 +143,7 @@ def loss(fitted: FittedMap, sample: Sample) -> float:
     return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(truth)), truth]).mean())
 
 
-class _Scaling:
+class _Standardizer:
     """Brings vectors to a mean of zero and a standard deviation of one; counts stay as they are."""
 
     def __init__(self, vectors: Vectors) -> None:
@@ -163,9 +163,9 @@ class _Scaling:
         return folded, bias - folded @ self._scaler.mean_
 
 
-def _linear_maps(task: Task, num_classes: int, train: Sample, balanced: bool) -> Iterator[FittedMap]:
+def _linear_maps(task: Task, num_classes: int, train: ProbeData, balanced: bool) -> Iterator[Probe]:
     """Fit with one penalty after another, the strongest first, each from where the last one ended."""
-    scaler = _Scaling(train.vectors)
+    scaler = _Standardizer(train.vectors)
     scaled = scaler.scale(train.vectors)
     if task.answer == "value":
         offset, scale = _scale_of(task, train)
@@ -177,7 +177,7 @@ def _linear_maps(task: Task, num_classes: int, train: Sample, balanced: bool) ->
                 warnings.simplefilter("ignore", LinAlgWarning)
                 model = Ridge(alpha=penalty, solver=solver).fit(scaled, values)
             step = scaler.fold(model.coef_[None], np.array([model.intercept_]))
-            yield FittedMap(task=task, steps=[step], offset=offset, scale=scale)
+            yield Probe(task=task, steps=[step], offset=offset, scale=scale)
         return
     columns = train.answers.T if task.answer == "labels" else [train.answers]
     weights = "balanced" if balanced else None
@@ -193,7 +193,7 @@ def _linear_maps(task: Task, num_classes: int, train: Sample, balanced: bool) ->
             logits = [np.concatenate(kind) for kind in zip(*(_of_second_class(*part) for part in parts), strict=True)]
         else:
             logits = list(_of_all_classes(*parts[0], num_classes))
-        yield FittedMap(task=task, steps=[scaler.fold(logits[0], logits[1])])
+        yield Probe(task=task, steps=[scaler.fold(logits[0], logits[1])])
 
 
 _Logits = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -227,7 +227,7 @@ def _of_all_classes(
     return weights, biases
 
 
-def _scale_of(task: Task, train: Sample) -> tuple[float, float]:
+def _scale_of(task: Task, train: ProbeData) -> tuple[float, float]:
     return (float(train.answers.mean()), float(train.answers.std())) if task.answer == "value" else (0.0, 1.0)
 
 
@@ -236,7 +236,7 @@ def _network(task: Task, seed: int) -> Any:
     return make(hidden_layer_sizes=(_HIDDEN_UNITS,), alpha=1e-3, random_state=seed)
 
 
-def _steps_of(network: Any, scaler: _Scaling, num_classes: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _steps_of(network: Any, scaler: _Standardizer, num_classes: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     hidden, last = zip((weight.T for weight in network.coefs_), network.intercepts_, strict=True)
     weight, bias = last
     if num_classes == 2 and len(bias) == 1 and network.out_activation_ == "logistic":

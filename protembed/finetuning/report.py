@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed._version import __version__
-from protembed.data.fasta import RefusedRecord
-from protembed.finetuning.comparison import Ladder
+from protembed.data.fasta import SkippedRecord
+from protembed.finetuning.comparison import Comparison
 from protembed.finetuning.evaluation import (
     LENGTH_EDGES,
     MIN_PROTEINS_FOR_INTERVAL,
     SIMILARITY_EDGES,
-    Band,
     Output,
+    Subgroup,
     joined,
     measure_bands,
 )
@@ -58,21 +58,21 @@ class FinetuneResult:
     targets: Targets
     sizes: Mapping[Split, int]
     identity: Mapping[str, Any]
-    ladder: Ladder
+    ladder: Comparison
     proteins: Sequence[LabelledProtein]
     truth: Sequence[Answer]
     outputs: Sequence[Output]
     similarities: NDArray[np.float64]
     neighbours: Sequence[LabelledProtein]
     notes: Sequence[str]
-    refused: Sequence[RefusedRecord]
+    refused: Sequence[SkippedRecord]
     log: Sequence[Mapping[str, Any]]
 
-    def by_similarity(self) -> list[Band]:
+    def by_similarity(self) -> list[Subgroup]:
         """Measure the test proteins in groups of similarity to their nearest training protein."""
         return measure_bands(self.targets.task, self.truth, self.outputs, self.similarities, SIMILARITY_EDGES)
 
-    def by_length(self) -> list[Band]:
+    def by_length(self) -> list[Subgroup]:
         """Measure the test proteins in groups of length."""
         lengths = np.array([len(protein.sequence) for protein in self.proteins])
         return measure_bands(self.targets.task, self.truth, self.outputs, lengths, LENGTH_EDGES)
@@ -139,7 +139,7 @@ def _facts(result: FinetuneResult) -> dict[str, str]:
     return facts
 
 
-def _page(result: FinetuneResult, by_similarity: Sequence[Band], by_length: Sequence[Band]) -> str:
+def _page(result: FinetuneResult, by_similarity: Sequence[Subgroup], by_length: Sequence[Subgroup]) -> str:
     record, targets = result.checkpoint.record, result.targets
     what = f"{len(targets.classes)} classes" if targets.classes else "a value"
     sizes = ", ".join(f"{size:,} {split}" for split, size in result.sizes.items())
@@ -177,7 +177,7 @@ def _figures(result: FinetuneResult) -> list[tuple[str, str, str]]:
     return figures
 
 
-def _name_band(band: Band, unit: str) -> str:
+def _name_band(band: Subgroup, unit: str) -> str:
     if band.high is None:
         return f"{band.low:g}{unit} or more" if band.low != 1 else "1"
     return f"{band.low:g} to {band.high:g}{unit}"

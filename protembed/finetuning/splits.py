@@ -15,7 +15,7 @@ from protembed.config.finetune import LabelTableConfig
 from protembed.data.alphabet import NUM_AMINO_ACIDS
 from protembed.data.hashing import hash_share, kmer_numbers
 from protembed.errors import TableError
-from protembed.finetuning.labels import LabelledProtein, Labels, LabelTable, Split
+from protembed.finetuning.labels import LabelledProtein, LabelledTable, Split, SplitTable
 from protembed.finetuning.targets import classes_in
 
 _K = 5
@@ -128,7 +128,7 @@ Parts = Mapping[Split, Sequence[LabelledProtein]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Division:
+class DataSplit:
     """A labelled table, divided for training and for measuring.
 
     Attributes:
@@ -139,8 +139,8 @@ class Division:
         warnings: what may make the figures look better than they are, in sentences.
     """
 
-    folds: Sequence[LabelTable]
-    final: LabelTable
+    folds: Sequence[SplitTable]
+    final: SplitTable
     notes: Sequence[str]
     warnings: Sequence[str] = ()
 
@@ -150,7 +150,7 @@ class Division:
         return len(self.folds) > 1
 
 
-def divide(labels: Labels, task: Task, config: LabelTableConfig, seed: int) -> Division:
+def divide(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
     """Divide a labelled table.
 
     Args:
@@ -170,11 +170,11 @@ def divide(labels: Labels, task: Task, config: LabelTableConfig, seed: int) -> D
         parts, notes = _drawn(labels, task, config, seed)
     parts, shared = _without_shared(parts, drop=config.drop_shared)
     _refuse_empty(labels.path, parts)
-    table = LabelTable(path=labels.path, target=labels.target, parts=parts)
-    return Division(folds=[table], final=table, notes=notes, warnings=shared)
+    table = SplitTable(path=labels.path, target=labels.target, parts=parts)
+    return DataSplit(folds=[table], final=table, notes=notes, warnings=shared)
 
 
-def _by_column(labels: Labels, task: Task) -> tuple[Parts, list[str]]:
+def _by_column(labels: LabelledTable, task: Task) -> tuple[Parts, list[str]]:
     parts: dict[Split, list[LabelledProtein]] = {part: [] for part in _PARTS}
     for protein in labels.proteins:
         parts[protein.split or "train"].append(protein)
@@ -223,8 +223,8 @@ def _refuse_empty(path: str, parts: Parts, needed: Sequence[Split] = _PARTS) -> 
 # Drawn parts: copies of a sequence, and members of a cluster, are never parted.
 
 
-def _drawn(labels: Labels, task: Task, config: LabelTableConfig, seed: int) -> tuple[Parts, list[str]]:
-    groups = _Groups(labels, config, seed)
+def _drawn(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> tuple[Parts, list[str]]:
+    groups = _SequenceGroups(labels, config, seed)
     homes: dict[str, Split] = {}
     for part in ("test", "valid"):
         homes |= dict.fromkeys(groups.about_a_tenth(without=homes.keys()), part)
@@ -233,8 +233,8 @@ def _drawn(labels: Labels, task: Task, config: LabelTableConfig, seed: int) -> t
     return groups.parts(homes, task), [note]
 
 
-def _in_folds(labels: Labels, task: Task, config: LabelTableConfig, seed: int) -> Division:
-    groups = _Groups(labels, config, seed)
+def _in_folds(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
+    groups = _SequenceGroups(labels, config, seed)
     emptiest = [(0, number) for number in range(NUM_FOLDS)]
     measured: list[set[str]] = [set() for _ in range(NUM_FOLDS)]
     for group in sorted(groups.in_order, key=lambda group: -groups.sizes[group]):
@@ -248,15 +248,15 @@ def _in_folds(labels: Labels, task: Task, config: LabelTableConfig, seed: int) -
         homes |= dict.fromkeys(groups.about_a_tenth(without=tested), "valid")
         parts = groups.parts(homes, task)
         _refuse_empty(labels.path, parts, ("train", "valid") if fold is None else _PARTS)
-        tables.append(LabelTable(path=labels.path, target=labels.target, parts=parts))
+        tables.append(SplitTable(path=labels.path, target=labels.target, parts=parts))
     notes = [f"--split kfold: {NUM_FOLDS} folds {groups.how}; the model that is kept learns from all of them"]
     num_unmeasured = len(labels.proteins) - sum(len(table.parts["test"]) for table in tables[:-1])
     if num_unmeasured:
         notes.append(f"{num_unmeasured} proteins are never measured: no others have their classes to learn from")
-    return Division(folds=tables[:-1], final=tables[-1], notes=notes)
+    return DataSplit(folds=tables[:-1], final=tables[-1], notes=notes)
 
 
-class _Groups:
+class _SequenceGroups:
     """Proteins that must not be parted: copies of a sequence, or clusters of similar ones.
 
     Args:
@@ -270,7 +270,7 @@ class _Groups:
         in_order: all groups, shuffled by hash.
     """
 
-    def __init__(self, labels: Labels, config: LabelTableConfig, seed: int) -> None:
+    def __init__(self, labels: LabelledTable, config: LabelTableConfig, seed: int) -> None:
         self._proteins = labels.proteins
         self._group_of, self.how = _groups(labels, config)
         self.sizes = Counter(map(self._group_of, labels.proteins))
@@ -307,7 +307,7 @@ class _Groups:
         return parts
 
 
-def _groups(labels: Labels, config: LabelTableConfig) -> tuple[Callable[[LabelledProtein], str], str]:
+def _groups(labels: LabelledTable, config: LabelTableConfig) -> tuple[Callable[[LabelledProtein], str], str]:
     """Say what must not be parted: clusters of similar sequences where that leaves something to draw from."""
     sequences = [protein.sequence for protein in labels.proteins]
     if config.split == "random":

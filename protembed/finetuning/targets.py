@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from protembed.config.common import TOKENS_PER_PACK, Region, Task
 from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, cut, pack, split_by_budget
-from protembed.data.fasta import OnIllegal, ReadReport, refuse_nothing_left
-from protembed.data.sampling import EpochOrder, EveryProtein
+from protembed.data.fasta import OnIllegal, ReadStatistics, refuse_nothing_left
+from protembed.data.sampling import EpochSampler, UniformSampler
 from protembed.data.windows import CHOOSE_ANOTHER_REGION, Span, skip_short, window_spans
 from protembed.errors import TableError, TooShortError
 from protembed.finetuning.label_cells import (
@@ -30,7 +30,7 @@ from protembed.finetuning.label_cells import (
     residue_entries,
     unusual_number,
 )
-from protembed.finetuning.labels import LabelledProtein, Labels, LabelTable, Split
+from protembed.finetuning.labels import LabelledProtein, LabelledTable, Split, SplitTable
 from protembed.io.tables import is_stand_in
 
 # How little of a value float32 can tell from another; and from zero.
@@ -61,7 +61,7 @@ class Targets:
     of_split: Mapping[Split, Sequence[Answer]]
 
     @classmethod
-    def of(cls, table: LabelTable, task: Task, *, allows_rare: bool = False) -> "Targets":
+    def of(cls, table: SplitTable, task: Task, *, allows_rare: bool = False) -> "Targets":
         """Read the labels of a table.
 
         Args:
@@ -86,7 +86,7 @@ class Targets:
         """Join what is known of a part: (proteins,), (proteins, labels), or the (residues,) of all its proteins."""
         return known_answers(self.of_split[split], self.task)
 
-    def _check_learnable(self, table: LabelTable) -> None:
+    def _check_learnable(self, table: SplitTable) -> None:
         for split, part in table.parts.items():
             if part and not len(self.known(split)):
                 raise TableError(table.path, f"no residue of the {split} part has a label", "look at its mask")
@@ -129,7 +129,7 @@ def classes_in(protein: LabelledProtein, task: Task) -> set[str]:
 # Classes
 
 
-def _class_names(table: LabelTable, task: Task, *, allows_rare: bool) -> tuple[str, ...]:
+def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[str, ...]:
     """List the classes of the training part, numbers by size and names by letter."""
     train = table.parts["train"]
     _check_labelled(table, task)
@@ -173,7 +173,7 @@ def _misses_length(protein: LabelledProtein) -> bool:
     return 0 < abs(len(residue_entries(protein.label)) - len(protein.sequence)) <= MAX_MISFIT
 
 
-def _check_labelled(table: LabelTable, task: Task) -> None:
+def _check_labelled(table: SplitTable, task: Task) -> None:
     for protein in table.proteins:
         if not protein.label and task.answer != "labels":
             _refuse(table.path, protein, "has no label", "label or remove it")
@@ -266,7 +266,9 @@ def _refuse(path: str, protein: LabelledProtein, found: str, advice: str) -> NoR
     raise TableError(path, f"row {protein.id!r} {found}", advice, line=protein.line)
 
 
-def cut_table(table: Labels, region: Region | None, task: Task, on_illegal: OnIllegal, report: ReadReport) -> Labels:
+def cut_table(
+    table: LabelledTable, region: Region | None, task: Task, on_illegal: OnIllegal, report: ReadStatistics
+) -> LabelledTable:
     """Cut each protein of a labelled table to a region, with the labels and the mask of its residues.
 
     Args:
@@ -299,7 +301,7 @@ def cut_table(table: Labels, region: Region | None, task: Task, on_illegal: OnIl
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledProteins:
+class LabelledDataset:
     """What a task is learned from.
 
     Attributes:
@@ -347,7 +349,7 @@ class LabelledProteins:
         )
 
 
-class LabelledPlan:
+class FinetuningBatches:
     """What each step of fine-tuning sees: proteins and their labels in a seeded order.
 
     Args:
@@ -356,12 +358,12 @@ class LabelledPlan:
         seed: the run's seed.
     """
 
-    def __init__(self, proteins: LabelledProteins, tokens_per_batch: int, seed: int) -> None:
+    def __init__(self, proteins: LabelledDataset, tokens_per_batch: int, seed: int) -> None:
         self._proteins = proteins
         num_proteins = len(proteins.residues)
         lengths = np.array([proteins.num_tokens(row) for row in range(num_proteins)], dtype=np.int64)
-        sampler = EveryProtein(num_proteins)
-        self._order = EpochOrder(sampler, lengths.__getitem__, int(lengths.max()), tokens_per_batch, seed)
+        sampler = UniformSampler(num_proteins)
+        self._order = EpochSampler(sampler, lengths.__getitem__, int(lengths.max()), tokens_per_batch, seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def packs(self, step: int) -> list[LabelledBatch]:

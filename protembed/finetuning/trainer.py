@@ -21,8 +21,8 @@ from protembed.data.alphabet import encode
 from protembed.device import default_tokens_per_pack
 from protembed.errors import DamagedRunError
 from protembed.evaluation.metrics import best_threshold, label_curves
-from protembed.finetuning.labels import LabelTable, Split
-from protembed.finetuning.targets import LabelledPlan, LabelledProteins, Targets
+from protembed.finetuning.labels import Split, SplitTable
+from protembed.finetuning.targets import FinetuningBatches, LabelledDataset, Targets
 from protembed.io.reading import sha256_of_file
 from protembed.io.writing import atomic_path
 from protembed.model.checkpoint import Checkpoint
@@ -30,10 +30,10 @@ from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.lora import add_adapters, merge_adapters
 from protembed.model.weights import write_tensors
-from protembed.training.checkpoints import RunState
-from protembed.training.distributed import Compute
-from protembed.training.loop import StepReport, Training, plan_training, train
-from protembed.training.objective import Labelled, evaluate
+from protembed.training.checkpoints import Checkpoints
+from protembed.training.distributed import Executor
+from protembed.training.loop import StepReport, TrainingSetup, plan_training, train
+from protembed.training.objective import SupervisedObjective, evaluate
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
 
@@ -54,7 +54,7 @@ _BEST = "best.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class FinetuneSpec:
     """How a training goes.
 
     Attributes:
@@ -69,7 +69,7 @@ class Course:
     method: FinetuneMethod
     config: FinetuneConfig
     optimizer: OptimizerConfig
-    compute: Compute
+    compute: Executor
     seed: int
     head: TaskHead | None = None
 
@@ -97,7 +97,7 @@ class Divergence:
         )
 
 
-class EncoderTraining:
+class EncoderTrainer:
     """The training of an encoder and its head together, resumed where its run stands.
 
     A head that was fitted to the frozen encoder is the better start: its gradients do not distort the encoder, and
@@ -123,7 +123,7 @@ class EncoderTraining:
     """
 
     def __init__(
-        self, table: LabelTable, targets: Targets, checkpoint: Checkpoint, course: Course, run: RunDirectory
+        self, table: SplitTable, targets: Targets, checkpoint: Checkpoint, course: FinetuneSpec, run: RunDirectory
     ) -> None:
         self._checkpoint, self._run, self._course = checkpoint, run, course
         generator = torch.Generator().manual_seed(course.seed)
@@ -137,11 +137,11 @@ class EncoderTraining:
         record = checkpoint.record
         weights = _class_weights(targets) if course.config.class_weights else None
         self._uninformed_loss = _uninformed_loss(targets, weights)
-        self._objective = Labelled(checkpoint.encoder, head, record.poolings, record.layer, weights)
+        self._objective = SupervisedObjective(checkpoint.encoder, head, record.poolings, record.layer, weights)
         self._objective.to(checkpoint.device)
         proteins = _proteins(table, targets, "train", checkpoint)
         valid = _proteins(table, targets, "valid", checkpoint)
-        self._batches = LabelledPlan(proteins, course.config.tokens_per_batch, course.seed)
+        self._batches = FinetuningBatches(proteins, course.config.tokens_per_batch, course.seed)
         self._valid_packs = valid.packs(range(len(valid.residues)))
         steps = self._batches.steps_per_epoch
         self.plan = plan_training(
@@ -160,7 +160,7 @@ class EncoderTraining:
             fast=head,
             fast_factor=course.config.head_rate_factor,
         )
-        self.state = RunState(run.path(""))
+        self.state = Checkpoints(run.path(""))
         self.warnings = self.state.restore(self._objective, self._optimizers)
         run.cut_log(self.state.progress.step)
 
@@ -169,7 +169,7 @@ class EncoderTraining:
 
         What is left of adapters is in the encoder's own matrices then.
         """
-        training = Training(
+        training = TrainingSetup(
             objective=self._objective,
             batches=self._batches,
             optimizers=self._optimizers,
@@ -289,8 +289,8 @@ def _new_head(targets: Targets, checkpoint: Checkpoint, config: FinetuneConfig, 
     return head
 
 
-def _proteins(table: LabelTable, targets: Targets, split: Split, checkpoint: Checkpoint) -> LabelledProteins:
-    return LabelledProteins(
+def _proteins(table: SplitTable, targets: Targets, split: Split, checkpoint: Checkpoint) -> LabelledDataset:
+    return LabelledDataset(
         residues=[encode(protein.sequence) for protein in table.parts[split]],
         answers=targets.of_split[split],
         task=targets.task,
@@ -310,7 +310,7 @@ def _class_weights(targets: Targets) -> Tensor | None:
 
 
 def _uninformed_loss(targets: Targets, weights: Tensor | None) -> float:
-    """Compute the training loss of the best constant prediction, in the units of `Labelled`."""
+    """Compute the training loss of the best constant prediction, in the units of `SupervisedObjective`."""
     if targets.task.answer == "value":
         return 0.5  # half the variance of standardised values
     known = targets.known("train")

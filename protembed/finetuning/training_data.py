@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protembed.data.hashing import KmerSample
-from protembed.finetuning.labels import LabelTable
+from protembed.finetuning.labels import SplitTable
 from protembed.finetuning.targets import Targets, classes_in
 from protembed.inference.applicability import num_nonstandard
 from protembed.model.metadata import TrainingData
@@ -16,7 +16,7 @@ from protembed.model.metadata import TrainingData
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
-def describe_training(final: LabelTable, targets: Targets, folds: Sequence[LabelTable]) -> tuple[TrainingData, Tensor]:
+def describe_training(final: SplitTable, targets: Targets, folds: Sequence[SplitTable]) -> tuple[TrainingData, Tensor]:
     """Describe the proteins that a model is trained and tested on.
 
     Args:
@@ -53,7 +53,7 @@ def describe_training(final: LabelTable, targets: Targets, folds: Sequence[Label
     return data, torch.from_numpy(sample.hashes)
 
 
-def _class_counts(table: LabelTable, targets: Targets) -> Mapping[str, int]:
+def _class_counts(table: SplitTable, targets: Targets) -> Mapping[str, int]:
     """Count the training proteins of each class, or the residues where each residue has a class."""
     names = targets.classes or ()
     if targets.task.per_residue:

@@ -15,9 +15,9 @@ from protembed.data.batching import Batch
 from protembed.data.windows import Span
 from protembed.device import to_device
 from protembed.errors import ConfigError, NotFiniteError
-from protembed.inference.engine import Computation, LongProteins, Result
+from protembed.inference.engine import InferenceJob, Result, WindowedJob
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.esm2 import Encoder, Pack
+from protembed.model.esm2 import Encoder, PackedLayout
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import join_windows, overlap_cosine, pool, pool_all, residues_of, without_specials
 
@@ -38,7 +38,7 @@ class Embedding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Representation:
+class Embedder:
     """Layers of an encoder, and how residues become one vector.
 
     Attributes:
@@ -55,24 +55,26 @@ class Representation:
     window_residues: int | None
     query: Tensor | None = None
 
-    def proteins(self) -> Computation[Embedding]:
+    def proteins(self) -> InferenceJob[Embedding]:
         """Compute one vector per protein, (poolings · layers · dim,)."""
 
         def whole(batch: Batch) -> list[Embedding]:
             return [Embedding(values=vector) for vector in _as_array(self._pooled(batch))]
 
-        return Computation(whole=whole, long=self._long(lambda cls, residues: _as_array(self._pool_one(cls, residues))))
+        return InferenceJob(
+            whole=whole, long=self._long(lambda cls, residues: _as_array(self._pool_one(cls, residues)))
+        )
 
-    def residues(self) -> Computation[Embedding]:
+    def residues(self) -> InferenceJob[Embedding]:
         """Compute one vector per residue: for each protein (residues, layers · dim)."""
 
         def whole(batch: Batch) -> list[Embedding]:
             hidden, pack = self._hidden(batch)
             return [Embedding(values=_as_array(residues_of(protein))) for (protein,) in pack.split(hidden)]
 
-        return Computation(whole=whole, long=self._long(lambda cls, residues: _as_array(residues)))
+        return InferenceJob(whole=whole, long=self._long(lambda cls, residues: _as_array(residues)))
 
-    def predictions(self, head: TaskHead) -> Computation[NDArray[np.float32]]:
+    def predictions(self, head: TaskHead) -> InferenceJob[NDArray[np.float32]]:
         """Compute what a task's head says of each protein, or of each of its residues: see `TaskHead.predict`."""
 
         def whole(batch: Batch) -> Sequence[NDArray[np.float32]]:
@@ -87,7 +89,7 @@ class Representation:
                 return _as_array(head.predict(residues))
             return np.asarray(_as_array(head.predict(self._pool_one(cls, residues)[None]))[0])
 
-        return Computation(whole=whole, long=self._long_proteins(join))
+        return InferenceJob(whole=whole, long=self._long_proteins(join))
 
     def slices(self, *, per_residue: bool) -> list[dict[str, Any]]:
         """Say which columns of a vector are which pooling of which layer; a residue's vector has no pooling."""
@@ -98,7 +100,7 @@ class Representation:
             for number, (pooling, layer) in enumerate(parts)
         ]
 
-    def _long(self, values: Callable[[Tensor, Tensor], NDArray[np.float32]]) -> LongProteins[Embedding] | None:
+    def _long(self, values: Callable[[Tensor, Tensor], NDArray[np.float32]]) -> WindowedJob[Embedding] | None:
         def join(windows: Sequence[Tensor], spans: Sequence[Span]) -> Embedding:
             cls, residues = join_windows(windows, spans)
             return Embedding(
@@ -109,10 +111,10 @@ class Representation:
 
         return self._long_proteins(join)
 
-    def _long_proteins(self, join: Callable[[Sequence[Tensor], Sequence[Span]], Result]) -> LongProteins[Result] | None:
+    def _long_proteins(self, join: Callable[[Sequence[Tensor], Sequence[Span]], Result]) -> WindowedJob[Result] | None:
         if self.window_residues is None:
             return None
-        return LongProteins(window_residues=self.window_residues, windows=self._windows, join=join)
+        return WindowedJob(window_residues=self.window_residues, windows=self._windows, join=join)
 
     def _windows(self, batch: Batch) -> list[Tensor]:
         """Compute the vectors of all tokens of each window, (tokens, layers · dim), on the CPU."""
@@ -127,7 +129,7 @@ class Representation:
         query = None if self.query is None else self.query.to(residues.device)
         return pool_all(cls, residues, self.poolings, query)
 
-    def _hidden(self, batch: Batch) -> tuple[Tensor, Pack]:
+    def _hidden(self, batch: Batch) -> tuple[Tensor, PackedLayout]:
         """Compute the vectors of all tokens, (tokens, layers · dim)."""
         pack = self.encoder.pack(batch.offsets)
         states = self.encoder.hidden_states(to_device(batch.tokens, pack.offsets.device), pack)
@@ -143,7 +145,7 @@ class Representation:
 
 def representation_of(
     checkpoint: Checkpoint, *, layer: str = "auto", pooling: str = "auto", window_residues: int | None = None
-) -> Representation:
+) -> Embedder:
     """Decide which layers and poolings represent a protein.
 
     Args:
@@ -166,7 +168,7 @@ def representation_of(
     query = None if checkpoint.task_head is None else checkpoint.task_head.query
     if "attention" in poolings and (query is None or layers != named["auto"]):
         raise ConfigError("--pooling", pooling, "this model has learned none for that layer, only finetune makes some")
-    return Representation(
+    return Embedder(
         encoder=checkpoint.encoder,
         layers=layers,
         poolings=poolings,

@@ -1,6 +1,6 @@
 """The one inference engine: packs proteins, computes on worker threads, gives results in the input's order.
 
-What is computed is the caller's: a `Computation` says what comes of a batch of whole proteins, and how the windows of
+What is computed is the caller's: a `InferenceJob` says what comes of a batch of whole proteins, and how the windows of
 a protein that is longer than the model's window are computed and joined.
 """
 
@@ -55,7 +55,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongProteins(Generic[Result]):
+class WindowedJob(Generic[Result]):
     """What becomes of proteins longer than a window.
 
     Attributes:
@@ -70,7 +70,7 @@ class LongProteins(Generic[Result]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computation(Generic[Result]):
+class InferenceJob(Generic[Result]):
     """What the engine computes of each protein; all of it on several threads, without gradients.
 
     Attributes:
@@ -80,7 +80,7 @@ class Computation(Generic[Result]):
     """
 
     whole: Callable[[Batch], Iterable[Result]]
-    long: LongProteins[Result] | None = None
+    long: WindowedJob[Result] | None = None
 
     def spans(self, num_residues: int) -> list[Span]:
         """Lay windows over a protein; one alone where it is computed whole."""
@@ -101,7 +101,7 @@ class Engine:
     tokens_per_pack: int = TOKENS_PER_PACK
     tokens_per_chunk: int = _TOKENS_PER_CHUNK
 
-    def run(self, computation: Computation[Result], proteins: Iterable[Protein]) -> Iterator[tuple[Protein, Result]]:
+    def run(self, computation: InferenceJob[Result], proteins: Iterable[Protein]) -> Iterator[tuple[Protein, Result]]:
         """Compute something for each protein.
 
         Args:
@@ -118,7 +118,7 @@ class Engine:
             yield from chunk
 
     def run_chunks(
-        self, computation: Computation[Result], proteins: Iterable[Protein]
+        self, computation: InferenceJob[Result], proteins: Iterable[Protein]
     ) -> Iterator[list[tuple[Protein, Result]]]:
         """Compute as `run` does, and yield the results of so many proteins together as are computed together.
 
@@ -127,7 +127,7 @@ class Engine:
         """
         running = deque[_Chunk[Protein, Result]]()
 
-        def packs() -> Iterator[_Pack]:
+        def packs() -> Iterator[_MicroBatch]:
             first_row = 0
             for members in self._chunks(proteins):
                 running.append(_Chunk(members, first_row, computation, self.tokens_per_pack))
@@ -155,13 +155,13 @@ class Engine:
         Raises:
             TooLongForMemoryError: a crop does not fit into memory even alone.
         """
-        running, computation = deque[Sequence[Crop]](), Computation(whole=compute)
+        running, computation = deque[Sequence[Crop]](), InferenceJob(whole=compute)
 
-        def packs() -> Iterator[_Pack]:
+        def packs() -> Iterator[_MicroBatch]:
             for members in _grouped(crops, lambda crop: len(crop.tokens), self.tokens_per_chunk):
                 for part in split_by_budget([len(crop.tokens) for crop in members], self.tokens_per_pack):
                     running.append(members[part])
-                    yield _Pack.of([crop.tokens for crop in members[part]])
+                    yield _MicroBatch.of([crop.tokens for crop in members[part]])
 
         for parts in self.pool.map(lambda one: compute_halving(computation, one), packs(), num_per_worker=2):
             for crop, (_, result) in zip(running.popleft(), parts, strict=True):
@@ -213,7 +213,7 @@ def _tokens_per_chunk(shape: EncoderShape) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pack:
+class _MicroBatch:
     """Crops that are computed together: whole proteins, or windows of long ones.
 
     Attributes:
@@ -241,7 +241,7 @@ class _Pack:
         return len(self.crops)
 
     def __getitem__(self, part: slice) -> "_Pack":
-        return _Pack(
+        return _MicroBatch(
             crops=self.crops[part],
             rows=self.rows[part],
             names=self.names[part],
@@ -250,10 +250,10 @@ class _Pack:
         )
 
 
-_Parts = list[tuple[tuple[int, int], Any]]
+_CropResults = list[tuple[tuple[int, int], Any]]
 
 
-def compute_halving(computation: Computation[Result], one: _Pack) -> _Parts:
+def compute_halving(computation: InferenceJob[Result], one: _MicroBatch) -> _CropResults:
     """Compute a pack, or its halves where memory does not suffice; the result of a crop does not depend on its company.
 
     Raises:
@@ -282,7 +282,7 @@ class _Chunk(Generic[Protein, Result]):
     """A bounded number of proteins on their way; identical sequences among them are computed once."""
 
     def __init__(
-        self, members: Sequence[Protein], first_row: int, computation: Computation[Result], tokens_per_pack: int
+        self, members: Sequence[Protein], first_row: int, computation: InferenceJob[Result], tokens_per_pack: int
     ) -> None:
         self._members, self._first_row = members, first_row
         self._computation, self._tokens_per_pack = computation, tokens_per_pack
@@ -298,7 +298,7 @@ class _Chunk(Generic[Protein, Result]):
         """Whether every crop has been computed."""
         return self._num_missing == 0
 
-    def packs(self) -> Iterator[_Pack]:
+    def packs(self) -> Iterator[_MicroBatch]:
         """Divide the chunk: the windows of long proteins, then whole ones, longest first."""
         crops, places, rows = [], [], []
         for number, (sequence, row) in enumerate(self._rows.items()):
@@ -313,7 +313,7 @@ class _Chunk(Generic[Protein, Result]):
             chosen.sort(key=lambda index: -len(crops[index]))
             lengths = np.array([len(crops[index]) for index in chosen], dtype=np.int64)
             for part in split_by_budget(lengths, self._tokens_per_pack):
-                yield _Pack(
+                yield _MicroBatch(
                     crops=[crops[index] for index in chosen[part]],
                     rows=[rows[index] for index in chosen[part]],
                     names=[self._name(rows[index]) for index in chosen[part]],
@@ -324,7 +324,7 @@ class _Chunk(Generic[Protein, Result]):
     def _name(self, row: int) -> str | None:
         return getattr(self._members[row - self._first_row], "id", None)
 
-    def receive(self, parts: _Parts) -> None:
+    def receive(self, parts: _CropResults) -> None:
         """Take up what was computed of a pack."""
         for (number, window), part in parts:
             self._parts[number][window] = part

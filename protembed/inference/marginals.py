@@ -23,7 +23,7 @@ _HIDDEN_ONE = [0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Query:
+class PositionQuery:
     """A protein, and where in it the model is asked.
 
     Attributes:
@@ -35,7 +35,7 @@ class Query:
     positions: NDArray[np.int64]
 
     @classmethod
-    def everywhere(cls, sequence: str) -> "Query":
+    def everywhere(cls, sequence: str) -> "PositionQuery":
         """Ask at every standard amino acid: at others there is nothing to be right about."""
         return cls(sequence=sequence, positions=np.flatnonzero(is_amino_acid(encode(sequence))))
 
@@ -71,7 +71,9 @@ class Marginals:
     window_residues: int
     on_crop: Callable[[int], None]
 
-    def masked(self, engine: Engine, queries: Iterable[Query]) -> Iterator[tuple[Query, LogProbabilities]]:
+    def masked(
+        self, engine: Engine, queries: Iterable[PositionQuery]
+    ) -> Iterator[tuple[PositionQuery, LogProbabilities]]:
         """Ask with each position masked alone: one pass for each.
 
         Args:
@@ -83,22 +85,24 @@ class Marginals:
         """
         return self._ask(engine, queries, self._masked_copies, self._at_masks)
 
-    def unmasked(self, engine: Engine, queries: Iterable[Query]) -> Iterator[tuple[Query, LogProbabilities]]:
+    def unmasked(
+        self, engine: Engine, queries: Iterable[PositionQuery]
+    ) -> Iterator[tuple[PositionQuery, LogProbabilities]]:
         """Ask with nothing masked: one pass for each protein, or for each window; see `masked`."""
         return self._ask(engine, queries, self._windows, self._everywhere)
 
-    def num_tokens(self, query: Query, *, masked: bool) -> int:
+    def num_tokens(self, query: PositionQuery, *, masked: bool) -> int:
         """Count the tokens that are computed to answer a query."""
         return sum(len(crop.tokens) for crop in (self._masked_copies if masked else self._windows)(query))
 
     def _ask(
         self,
         engine: Engine,
-        queries: Iterable[Query],
-        crops_of: Callable[[Query], Iterable[_Crop]],
+        queries: Iterable[PositionQuery],
+        crops_of: Callable[[PositionQuery], Iterable[_Crop]],
         compute: Callable[[Batch], Sequence[LogProbabilities]],
-    ) -> Iterator[tuple[Query, LogProbabilities]]:
-        waiting = deque[Query]()
+    ) -> Iterator[tuple[PositionQuery, LogProbabilities]]:
+        waiting = deque[PositionQuery]()
 
         def crops() -> Iterator[_Crop]:
             for query in queries:
@@ -115,7 +119,7 @@ class Marginals:
                 yield waiting.popleft(), np.concatenate(parts)
                 parts, num_answered = [], 0
 
-    def _masked_copies(self, query: Query) -> Iterator[_Crop]:
+    def _masked_copies(self, query: PositionQuery) -> Iterator[_Crop]:
         residues = encode(query.sequence)
         spans = window_spans(len(residues), self.window_residues)
         for position in query.positions:
@@ -123,7 +127,7 @@ class Marginals:
             yield _Crop(tokens=cut(residues, *most_central(spans, int(position))), answers=_HIDDEN_ONE)
             residues[position] = hidden
 
-    def _windows(self, query: Query) -> Iterator[_Crop]:
+    def _windows(self, query: PositionQuery) -> Iterator[_Crop]:
         residues = encode(query.sequence)
         spans = window_spans(len(residues), self.window_residues)
         for (start, stop), inside in groupby(query.positions.tolist(), lambda position: most_central(spans, position)):

@@ -66,7 +66,7 @@ def array_file(path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> Iter
         array.finish()
 
 
-class _Unfailing:
+class _ErrorHoldingStream:
     """A stream that keeps its first error to itself, and drops what is written from then on."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -99,7 +99,7 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
         OutputError: it cannot be written.
     """
     with atomic_file(path) as stream:
-        unfailing = _Unfailing(stream)
+        unfailing = _ErrorHoldingStream(stream)
         try:
             with h5py.File(unfailing, "w", track_order=True) as file:
                 yield file
@@ -114,7 +114,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
-class LayeredMaps:
+class MapFile:
     """A file of attention maps that is written layer by layer: `.npz`, uncompressed, or `.h5`.
 
     Args:

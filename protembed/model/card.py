@@ -7,7 +7,7 @@ from protembed._version import __version__
 from protembed.config.common import TASKS
 from protembed.io.text import figure, printable
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.metadata import ModelRecord
+from protembed.model.metadata import ModelMetadata
 
 _LOADING = """```python
 from transformers import EsmForMaskedLM
@@ -67,7 +67,7 @@ def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     )
 
 
-def _training_facts(record: ModelRecord) -> dict[str, str]:
+def _training_facts(record: ModelMetadata) -> dict[str, str]:
     """Describe the proteins that a fine-tuned model was trained on."""
     data = record.training_data
     if data is None:

@@ -73,7 +73,7 @@ def bundled_models() -> list[Path]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocatedModel:
+class ResolvedModel:
     """A model that was found.
 
     Attributes:
@@ -92,7 +92,7 @@ def find_model(name: Path | None) -> Path:
     return locate_model(name).directory
 
 
-def locate_model(name: Path | None, *, offline: bool = False) -> LocatedModel:
+def locate_model(name: Path | None, *, offline: bool = False) -> ResolvedModel:
     """Find a model: on disk, else in the box, else on the Hugging Face hub, which alone needs the network.
 
     Args:
@@ -107,7 +107,7 @@ def locate_model(name: Path | None, *, offline: bool = False) -> LocatedModel:
         ModelFormatError: the hub's model is no ESM-2, or has no safetensors.
     """
     if name is None:
-        return LocatedModel(directory=_BUNDLED / DEFAULT_MODEL, name=DEFAULT_MODEL)
+        return ResolvedModel(directory=_BUNDLED / DEFAULT_MODEL, name=DEFAULT_MODEL)
     try:
         directory = _on_disk(name)
     except OSError as error:  # a folder that may not be entered, a name that is too long
@@ -115,13 +115,13 @@ def locate_model(name: Path | None, *, offline: bool = False) -> LocatedModel:
     bundled = {path.name: path for path in bundled_models()}
     directory = directory or bundled.get(str(name))
     if directory is not None:
-        return LocatedModel(directory=directory, name=name.resolve().name)
+        return ResolvedModel(directory=directory, name=name.resolve().name)
     named = _hub_name(str(name))
     if named is None:
         found = "no such directory, no bundled model of that name, and no name of the Hugging Face hub"
         raise InputNotFoundError(str(name), found, _how_to_get())
     model = fetch_model(named, offline=offline)
-    return LocatedModel(directory=model.directory, name=named.partition("@")[0], revision=model.revision)
+    return ResolvedModel(directory=model.directory, name=named.partition("@")[0], revision=model.revision)
 
 
 def model_name(name: Path | None) -> str:
@@ -175,7 +175,7 @@ _BYTES_PER_NUMBER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListedModel:
+class ModelEntry:
     """A model that can be named.
 
     Attributes:
@@ -207,7 +207,7 @@ class ListedModel:
 class ModelList:
     """The bundled models, and then the published ones from small to large."""
 
-    models: tuple[ListedModel, ...]
+    models: tuple[ModelEntry, ...]
 
 
 def list_models() -> ModelList:
@@ -219,9 +219,9 @@ def list_models() -> ModelList:
     return ModelList(models=(*map(_bundled, bundled_models()), *map(_published, PUBLISHED_MODELS)))
 
 
-def _bundled(directory: Path) -> ListedModel:
+def _bundled(directory: Path) -> ModelEntry:
     shape, metrics = read_shape(directory), read_record(directory).metrics
-    return ListedModel(
+    return ModelEntry(
         name=directory.name,
         num_parameters=shape.num_parameters,
         num_bytes=sum(file.stat().st_size for file in directory.glob("*.safetensors")),
@@ -236,12 +236,12 @@ def _bundled(directory: Path) -> ListedModel:
     )
 
 
-def _published(model: PublishedModel) -> ListedModel:
+def _published(model: PublishedModel) -> ModelEntry:
     figures = "no figures at hand"
     if model.perplexity is not None and model.contact_precision is not None:
         figures = f"perplexity {model.perplexity:.2f} over 33 tokens on UniRef50, "
         figures += f"{100 * model.contact_precision:.1f} % of the top L long-range contacts are true (published)"
-    return ListedModel(
+    return ModelEntry(
         name=model.name,
         num_parameters=model.shape.num_parameters,
         num_bytes=_BYTES_PER_NUMBER * model.shape.num_parameters,

@@ -29,11 +29,11 @@ from protembed.model.esm_config import (
     read_shape,
 )
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
-from protembed.model.metadata import RECORD_FILE, ModelRecord, read_record, write_record
+from protembed.model.metadata import RECORD_FILE, ModelMetadata, read_record, write_record
 from protembed.model.untrusted import lies_in_cache, sha256_of_own_file
 from protembed.model.weights import (
     WEIGHTS_FILE,
-    StoredWeights,
+    WeightFiles,
     open_tensors,
     read_tensor,
     rotary_name,
@@ -70,7 +70,7 @@ class Checkpoint:
     contact_head: ContactHead
     task_head: TaskHead | None = None
     training_kmers: Tensor | None = None
-    record: ModelRecord = field(default_factory=ModelRecord)
+    record: ModelMetadata = field(default_factory=ModelMetadata)
     is_recorded: bool = True
     directory: Path | None = None
 
@@ -183,7 +183,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
         found = f"protembed.json names layer {record.layer}, of {shape.num_layers}"
         raise ModelFormatError(directory, found, "the files do not belong together")
     expect_esm2_vocabulary(directory)
-    with StoredWeights(directory) as stored:
+    with WeightFiles(directory) as stored:
         stored.expect_num_layers(shape.num_layers)
         checkpoint = _without_values(shape)
         checkpoint.directory, checkpoint.record = directory, record
@@ -197,7 +197,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     return checkpoint
 
 
-def _fill(checkpoint: Checkpoint, stored: StoredWeights, directory: Path) -> None:
+def _fill(checkpoint: Checkpoint, stored: WeightFiles, directory: Path) -> None:
     """Give the modules the weights of a directory, in place; of the heads those that it has.
 
     Raises:
@@ -286,7 +286,7 @@ def write_checkpoint_files(
 _TOKENIZER_CONFIG = {**SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
 
 
-def _read_task_head(directory: Path, shape: EncoderShape, record: ModelRecord) -> TaskHead:
+def _read_task_head(directory: Path, shape: EncoderShape, record: ModelMetadata) -> TaskHead:
     path = directory / _HEAD
     with open_tensors(path) as file:
         state = {name: read_tensor(file, name, path) for name in file.keys()}  # noqa: SIM118

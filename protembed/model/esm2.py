@@ -28,7 +28,7 @@ ESM2_MASK_FRACTION = 0.15 * 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pack:
+class PackedLayout:
     """Where each protein of a packed batch lies, and the rotations of its positions.
 
     Attributes:
@@ -98,7 +98,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
 
 
-def attend_packed(query: Tensor, key: Tensor, value: Tensor, pack: Pack) -> Tensor:
+def attend_packed(query: Tensor, key: Tensor, value: Tensor, pack: PackedLayout) -> Tensor:
     """Mix the values of each protein's tokens: arguments and result as for `attend`, (tokens, head, head_dim)."""
     if pack.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
         # Here, for it loads torch's compiler, which takes as long as the rest of torch, and no CPU needs it.
@@ -127,7 +127,7 @@ class SelfAttention(nn.Module):
         self.project = Linear(shape.dim, 3 * shape.dim)
         self.output = Linear(shape.dim, shape.dim)
 
-    def forward(self, hidden: Tensor, pack: Pack, stream: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, pack: PackedLayout, stream: Tensor) -> Tensor:
         """Mix the tokens of each protein with one another, and add that to the stream.
 
         Args:
@@ -142,7 +142,7 @@ class SelfAttention(nn.Module):
         mixed = attend_packed(query, key, value, pack)  # (tokens, head, head_dim)
         return self.output.added_to(stream, mixed.flatten(1))
 
-    def maps(self, hidden: Tensor, pack: Pack) -> list[Tensor]:
+    def maps(self, hidden: Tensor, pack: PackedLayout) -> list[Tensor]:
         """Return the attention weights themselves, one (head, length, length) tensor per protein; rows sum to one."""
         query, key, _ = self._project(hidden, pack)
         scale = 1 / math.sqrt(query.shape[-1])
@@ -151,7 +151,7 @@ class SelfAttention(nn.Module):
             for query_part, key_part in pack.split(query, key)
         ]
 
-    def _project(self, hidden: Tensor, pack: Pack) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, hidden: Tensor, pack: PackedLayout) -> tuple[Tensor, Tensor, Tensor]:
         projected = self.project(hidden.to(self.project.weight.dtype))
         projected = projected.unflatten(-1, (3, self.num_heads, -1))  # (tokens, 3, head, head_dim)
         query, key = pack.rotate(projected[:, :2]).unbind(1)
@@ -182,7 +182,7 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
         self.feed_forward = FeedForward(shape)
 
-    def forward(self, hidden: Tensor, pack: Pack) -> Tensor:
+    def forward(self, hidden: Tensor, pack: PackedLayout) -> Tensor:
         """Map (tokens, dim) to (tokens, dim)."""
         hidden = self.attention(self.attention_norm(hidden), pack, hidden)
         return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
@@ -223,7 +223,7 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Linear):
                 module.to(dtype)
 
-    def pack(self, offsets: Tensor) -> Pack:
+    def pack(self, offsets: Tensor) -> PackedLayout:
         """Prepare what every layer needs to know about a batch.
 
         Args:
@@ -237,7 +237,7 @@ class Encoder(nn.Module):
         positions = to_device(positions.to(self.inverse_frequencies.dtype), device)
         angles = (positions[:, None] * self.inverse_frequencies)[:, None, None]  # (tokens, 1, 1, head_dim / 2)
         cosine = angles.cos()
-        return Pack(
+        return PackedLayout(
             offsets=to_device(offsets, device),
             lengths=lengths.tolist(),
             num_padding=num_padding,
@@ -246,7 +246,7 @@ class Encoder(nn.Module):
             sine=angles.sin(),
         )
 
-    def embed(self, tokens: Tensor, pack: Pack) -> Tensor:
+    def embed(self, tokens: Tensor, pack: PackedLayout) -> Tensor:
         """Look up the tokens' vectors; `<mask>` has none, and the others are scaled by how many are hidden.
 
         Args:
@@ -266,7 +266,7 @@ class Encoder(nn.Module):
         scale = pack.per_token(scale) * ~is_hidden
         return cast("Tensor", self.embedding(tokens)) * scale[:, None]
 
-    def hidden_states(self, tokens: Tensor, pack: Pack) -> Iterator[Tensor]:
+    def hidden_states(self, tokens: Tensor, pack: PackedLayout) -> Iterator[Tensor]:
         """Yield the embedding and each layer's output, (tokens, dim); the last one has passed the final LayerNorm."""
         hidden = F.pad(self.embed(tokens, pack), (0, 0, 0, pack.num_padding))
         for layer in self.layers:
@@ -277,7 +277,7 @@ class Encoder(nn.Module):
                 hidden = layer(hidden, pack)
         yield self.final_norm(hidden[: pack.num_tokens])
 
-    def forward(self, tokens: Tensor, pack: Pack, layer: int | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, pack: PackedLayout, layer: int | None = None) -> Tensor:
         """Represent each token in its context.
 
         Args:
@@ -292,7 +292,7 @@ class Encoder(nn.Module):
         assert 0 <= wanted <= self.shape.num_layers
         return next(hidden for number, hidden in enumerate(self.hidden_states(tokens, pack)) if number == wanted)
 
-    def attention_maps(self, tokens: Tensor, pack: Pack) -> Iterator[list[Tensor]]:
+    def attention_maps(self, tokens: Tensor, pack: PackedLayout) -> Iterator[list[Tensor]]:
         """Yield each layer's attention weights: one (head, length, length) tensor per protein, special tokens too."""
         # The layers come first: when they are exhausted, the last hidden state is not asked for.
         for layer, hidden in zip(self.layers, self.hidden_states(tokens, pack), strict=False):

@@ -17,7 +17,7 @@ from protembed.model.onednn_linear import Linear
 _ALPHA_PER_RANK = 2.0
 
 
-class LowRank(nn.Module):
+class LoRAParametrization(nn.Module):
     """Adds `scale · B A` to a matrix; B starts at zero, so that nothing is changed before something is learned.
 
     Args:
@@ -50,7 +50,7 @@ def add_adapters(encoder: Encoder, rank: int, generator: torch.Generator) -> Non
     """
     encoder.requires_grad_(False)
     for linear in _linears(encoder):
-        parametrize.register_parametrization(linear, "weight", LowRank(linear.weight, rank, generator))
+        parametrize.register_parametrization(linear, "weight", LoRAParametrization(linear.weight, rank, generator))
 
 
 def merge_adapters(encoder: Encoder) -> None:

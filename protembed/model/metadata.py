@@ -52,7 +52,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelRecord:
+class ModelMetadata:
     """What protembed knows about a model beyond its weights: the content of `protembed.json`.
 
     Attributes:
@@ -145,7 +145,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def read_record(directory: Path) -> ModelRecord:
+def read_record(directory: Path) -> ModelMetadata:
     """Read `protembed.json`.
 
     Args:
@@ -158,13 +158,13 @@ def read_record(directory: Path) -> ModelRecord:
         ModelFormatError: it is damaged, or was written by a newer protembed.
     """
     if not (directory / RECORD_FILE).exists():
-        return ModelRecord()
+        return ModelMetadata()
     content = read_model_json(directory / RECORD_FILE)
     version = content.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         found = f"protembed.json has format version {version!r:.80}"
         raise ModelFormatError(directory, found, f"this protembed reads up to {FORMAT_VERSION}: install a newer one")
-    known = {spec.name for spec in dataclasses.fields(ModelRecord)}
+    known = {spec.name for spec in dataclasses.fields(ModelMetadata)}
     values = {name: value for name, value in content.items() if name in known}
     for name, is_valid in _RECORD_FIELDS.items():
         if name in values and not is_valid(values[name]):
@@ -176,7 +176,7 @@ def read_record(directory: Path) -> ModelRecord:
         values["task"] = "regression" if values.get("classes") is None else "classification"
     if values.get("training_data") is not None:
         values["training_data"] = _training_data(values["training_data"])
-    return ModelRecord(**values)
+    return ModelMetadata(**values)
 
 
 def _training_data(content: Mapping[str, Any]) -> TrainingData:
@@ -186,7 +186,7 @@ def _training_data(content: Mapping[str, Any]) -> TrainingData:
     return TrainingData(**fields)
 
 
-def write_record(directory: Path, record: ModelRecord, *, contact_head_fitted: bool) -> None:
+def write_record(directory: Path, record: ModelMetadata, *, contact_head_fitted: bool) -> None:
     """Write `protembed.json`.
 
     Args:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from protembed.config.common import PoolingName
-from protembed.model.esm2 import Pack
+from protembed.model.esm2 import PackedLayout
 
 # Where a window lies in its protein, in residues: start and stop.
 Span = tuple[int, int]
@@ -111,7 +111,7 @@ def residues_of(hidden: Tensor) -> Tensor:
     return hidden[1:-1]
 
 
-def pool(hidden: Tensor, pack: Pack, pooling: PoolingName, query: Tensor | None = None) -> Tensor:
+def pool(hidden: Tensor, pack: PackedLayout, pooling: PoolingName, query: Tensor | None = None) -> Tensor:
     """Pool the tokens of each whole protein into one vector.
 
     Args:

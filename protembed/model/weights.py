@@ -96,12 +96,12 @@ def read_tensor(file: Any, name: str, path: Path) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Weight:
+class WeightMapping:
     """One of our weights, and the stored ones it consists of, one below the other."""
 
     stored_names: tuple[str, ...]
 
-    def read(self, stored: "StoredWeights") -> Tensor:
+    def read(self, stored: "WeightFiles") -> Tensor:
         """Join the stored weights to ours, in float32."""
         parts = [stored.tensor(name) for name in self.stored_names]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -112,7 +112,7 @@ class Weight:
             yield name, part.contiguous()
 
 
-def weight_table(shape: EncoderShape) -> dict[str, Weight]:
+def weight_table(shape: EncoderShape) -> dict[str, WeightMapping]:
     """Map each of our weights to its Hugging Face names; the only place that knows those, in both directions."""
     modules: dict[str, tuple[str, ...]] = {
         "encoder.final_norm": ("esm.encoder.emb_layer_norm_after",),
@@ -132,16 +132,16 @@ def weight_table(shape: EncoderShape) -> dict[str, Weight]:
             f"{ours}.feed_forward.contract": (f"{theirs}.output.dense",),
         }
     table = {
-        "encoder.embedding.weight": Weight((_EMBEDDING,)),
-        "lm_head.bias": Weight(("lm_head.bias",)),
+        "encoder.embedding.weight": WeightMapping((_EMBEDDING,)),
+        "lm_head.bias": WeightMapping(("lm_head.bias",)),
     }
     for ours, theirs_of_module in modules.items():
         for kind in ("weight", "bias"):
-            table[f"{ours}.{kind}"] = Weight(tuple(f"{theirs}.{kind}" for theirs in theirs_of_module))
+            table[f"{ours}.{kind}"] = WeightMapping(tuple(f"{theirs}.{kind}" for theirs in theirs_of_module))
     return table
 
 
-class StoredWeights:
+class WeightFiles:
     """The tensors of a directory, of one file or of several shards, under the names of our table."""
 
     def __init__(self, directory: Path) -> None:
@@ -149,7 +149,7 @@ class StoredWeights:
         self._files = ExitStack()
         self._home: dict[str, tuple[Any, str]] = {}
 
-    def __enter__(self) -> "StoredWeights":
+    def __enter__(self) -> "WeightFiles":
         files = [self._files.enter_context(open_tensors(path)) for path in _weight_files(self._directory)]
         stored = [(file, name) for file in files for name in file.keys()]  # noqa: SIM118  # not a dictionary
         prefix = self._prefix_of_encoder([name for _, name in stored])

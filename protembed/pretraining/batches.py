@@ -18,15 +18,15 @@ from protembed.data.batching import (
 )
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation, mask_tokens
-from protembed.data.sampling import EpochOrder, EveryProtein, token_counts
-from protembed.pretraining.clusters import OneOfEachCluster
+from protembed.data.sampling import EpochSampler, UniformSampler, token_counts
+from protembed.pretraining.clusters import ClusterSampler
 from protembed.pretraining.corpus import Corpus
 
 # The second entry of the seed of a step's generator; order.py has the epochs'.
 _CROP_STREAM = 1
 
 
-class PretrainingPlan:
+class PretrainingBatches:
     """What each step of pretraining sees: seeded proteins, seeded crops, seeded masks.
 
     Args:
@@ -42,9 +42,9 @@ class PretrainingPlan:
     ) -> None:
         self._corpus, self._crop_residues = corpus, batches.crop_residues
         self._tokens_per_pack, self._masking, self._seed = tokens_per_pack, masking, seed
-        sampler = EveryProtein(len(corpus)) if corpus.clusters is None else OneOfEachCluster(corpus.clusters)
+        sampler = UniformSampler(len(corpus)) if corpus.clusters is None else ClusterSampler(corpus.clusters)
         count = token_counts(corpus.offsets, batches.crop_residues)
-        self._order = EpochOrder(sampler, count, batches.crop_residues + 2, batches.tokens_per_batch, seed)
+        self._order = EpochSampler(sampler, count, batches.crop_residues + 2, batches.tokens_per_batch, seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def packs(self, step: int) -> list[MaskedBatch]:

@@ -244,7 +244,7 @@ def write_clusters(directory: Path, keys: Keys) -> None:
         stream.append(np.append(np.flatnonzero(begins), len(keys)))
 
 
-class OneOfEachCluster:
+class ClusterSampler:
     """A cluster first and then one of its members, so that large families do not drown the rest.
 
     Args:

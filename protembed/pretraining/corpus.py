@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.alphabet import decode, encode
-from protembed.data.fasta import OnIllegal, ReadReport, read_fasta
+from protembed.data.fasta import OnIllegal, ReadStatistics, read_fasta
 from protembed.data.hashing import hash_share, sequence_sha256
 from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError
 from protembed.io.arrays import array_file, hash_array, open_array
@@ -278,7 +278,7 @@ def build_corpora(
         OutputError: the corpora cannot be written.
     """
     table = None if clusters is None else ClusterTable(clusters)
-    report = ReadReport()
+    report = ReadStatistics()
     with atomic_directory(directory) as temporary:
         with ExitStack() as stack:
             train = stack.enter_context(corpus_writer(temporary / "train", clusters=table))
@@ -313,7 +313,7 @@ def _named_sets(paths: Sequence[Path]) -> dict[str, Path]:
 
 def _add_valid(writer: CorpusWriter, name: str, path: Path, on_illegal: OnIllegal) -> list[str]:
     """Add the proteins of one validation file; return warnings about it."""
-    report = ReadReport()
+    report = ReadStatistics()
     for record in read_fasta([path], on_illegal=on_illegal, report=report):
         writer.add(record.sequence)
     if not report.num_records:

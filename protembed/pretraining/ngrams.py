@@ -16,7 +16,7 @@ _PRIOR_COUNT = 20.0
 _RESIDUES_AT_ONCE = 1 << 22
 
 
-class Composition:
+class NgramModel:
     """How often each amino acid, and each pair of neighbours, occurs in a corpus.
 
     Args:

@@ -15,7 +15,7 @@ from protembed.config.model_sizes import DEFAULT_SIZE, SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 from protembed.device import choose_device, choose_precision, default_tokens_per_pack, total_memory, worker_pool
 from protembed.errors import NotEnoughMemoryError
-from protembed.evaluation.intervals import Score
+from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassFigures
 from protembed.io.reading import (
     PathLike,
@@ -32,26 +32,26 @@ from protembed.io.writing import scratch_directory, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256, new_checkpoint, save_checkpoint
-from protembed.model.metadata import ModelRecord
-from protembed.pretraining.batches import PretrainingPlan
+from protembed.model.metadata import ModelMetadata
+from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.pretraining.corpus import build_corpora, open_corpora
-from protembed.pretraining.ngrams import Composition
+from protembed.pretraining.ngrams import NgramModel
 from protembed.pretraining.report import PretrainPlan, PretrainSummary, pretraining_facts
-from protembed.pretraining.timing import Deadline, Pace, measure_pace
+from protembed.pretraining.timing import StepTiming, TimeBudget, measure_pace
 from protembed.pretraining.validation import (
-    PerplexityMeter,
     References,
     ValidationSet,
+    Validator,
     by_amino_acid,
     gains_over_references,
     perplexity,
     reference_losses,
 )
 from protembed.report.figures import draw_training
-from protembed.training.checkpoints import RunState
-from protembed.training.distributed import SINGLE_PROCESS, Compute, Processes, joined_processes
-from protembed.training.loop import StepReport, Training, TrainingPlan, plan_training, train
+from protembed.training.checkpoints import Checkpoints
+from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
+from protembed.training.loop import StepReport, TrainingSchedule, TrainingSetup, plan_training, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
@@ -91,12 +91,12 @@ def starting_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
     """
     if config.from_model is None:
         checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
-        checkpoint.record = ModelRecord(window_residues=crop_residues)
+        checkpoint.record = ModelMetadata(window_residues=crop_residues)
         return checkpoint
     checkpoint = load_checkpoint(find_model(config.from_model))
     checkpoint.require_lm_head()
     window = max(checkpoint.record.window_residues, crop_residues)
-    checkpoint.record = ModelRecord(window_residues=window, layer=checkpoint.record.layer)
+    checkpoint.record = ModelMetadata(window_residues=window, layer=checkpoint.record.layer)
     checkpoint.task_head = None
     return checkpoint
 
@@ -168,14 +168,14 @@ def pretrain_model(
 
 @contextmanager
 def _begun(
-    run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions, processes: Processes = SINGLE_PROCESS
+    run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions, processes: ProcessGroup = SINGLE_PROCESS
 ) -> Iterator["_Pretraining"]:
     """Begin a run, or take up the one that is there."""
     began, device = time.monotonic(), choose_device(options.compute)
     precision = choose_precision(options.pretrain.precision, device)
     warnings = _open_run(run, fasta, options)
     with worker_pool(options.compute, device) as pool:
-        compute = Compute(pool=pool, processes=processes, precision=precision)
+        compute = Executor(pool=pool, processes=processes, precision=precision)
         yield _Pretraining(run, options, compute, device, began, warnings)
 
 
@@ -195,7 +195,7 @@ class _Pretraining:
         self,
         run: RunDirectory,
         options: PretrainOptions,
-        compute: Compute,
+        compute: Executor,
         device: torch.device,
         began: float,
         warnings: Sequence[str],
@@ -208,20 +208,20 @@ class _Pretraining:
         )
         self._checkpoint = starting_model(config, options.batches.crop_residues).to(device)
         objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.require_lm_head())
-        self._batches = PretrainingPlan(
+        self._batches = PretrainingBatches(
             self._corpora.train, options.batches, tokens_per_pack, options.masking, config.seed
         )
         window = self._checkpoint.record.window_residues
         self._sets = [ValidationSet.of(corpus, window, tokens_per_pack) for corpus in self._corpora.valid]
         self._references: References = run.recall("references", lambda: self._measure_references(compute))
-        self._meter = PerplexityMeter(objective, self._sets, self._references, compute)
-        self._training = Training(objective=objective, batches=self._batches, optimizers=[], compute=compute)
-        self._pace: Pace | None = None
-        self._deadline: Deadline | None = None
-        self._plan = TrainingPlan(**run.recall("plan", lambda: asdict(self._decide_plan(began))))
+        self._meter = Validator(objective, self._sets, self._references, compute)
+        self._training = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], compute=compute)
+        self._pace: StepTiming | None = None
+        self._deadline: TimeBudget | None = None
+        self._plan = TrainingSchedule(**run.recall("plan", lambda: asdict(self._decide_plan(began))))
         optimizers = make_optimizers(objective, self._plan.optimizer, self._plan.weight_decay, compute.pool)
         self._training = replace(self._training, optimizers=optimizers)
-        self._state = RunState(
+        self._state = Checkpoints(
             run.path(""),
             num_kept=config.keep_checkpoints,
             save_seconds=config.save_minutes * 60,
@@ -230,7 +230,7 @@ class _Pretraining:
         self._warnings = [*warnings, *self._checkpoint.warnings, *self._state.restore(objective, optimizers)]
         run.cut_log(self._state.progress.step)
 
-    def _measure_references(self, compute: Compute) -> References:
+    def _measure_references(self, compute: Executor) -> References:
         return reference_losses(self._corpora, self._sets, self._compared_model(), compute)
 
     def _compared_model(self) -> MaskedLM | None:
@@ -239,12 +239,12 @@ class _Pretraining:
         checkpoint = load_checkpoint(find_model(self._options.pretrain.compare)).to(self._checkpoint.device)
         return MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
 
-    def _decide_plan(self, began: float) -> TrainingPlan:
+    def _decide_plan(self, began: float) -> TrainingSchedule:
         """Decide the number of steps: as asked for, as many as fit into the minutes, or ten passes over the data."""
         config = self._options.pretrain
         num_steps = config.steps or max(_MIN_DEFAULT_STEPS, _DEFAULT_PASSES * self._batches.steps_per_epoch)
 
-        def plan_of(num_steps: int, validate_every: int | None = config.validate_every) -> TrainingPlan:
+        def plan_of(num_steps: int, validate_every: int | None = config.validate_every) -> TrainingSchedule:
             return plan_training(
                 self._options.optimizer,
                 num_steps,
@@ -259,7 +259,7 @@ class _Pretraining:
             self._pace = measure_pace(self._training, plan, self._meter.num_residues)
         if self._pace is None or config.max_minutes is None:
             return plan
-        self._deadline = Deadline(began, config.max_minutes)
+        self._deadline = TimeBudget(began, config.max_minutes)
         return self._deadline.fit(plan_of, self._pace, config.validate_every)
 
     def announcement(self) -> PretrainPlan:
@@ -308,12 +308,12 @@ class _Pretraining:
         if is_first:
             draw_training(self._run.path("training.png"), self._run.read_log())
 
-    def _replan(self, plan: TrainingPlan, step: int) -> TrainingPlan:
+    def _replan(self, plan: TrainingSchedule, step: int) -> TrainingSchedule:
         """Correct a plan for a number of minutes by the pace of the run itself; all processes follow the first."""
         if self._deadline is None or not self._deadline.is_due(plan, step):
             return plan
         corrected = self._run.revise("plan", asdict(self._deadline.correct(plan, step)))
-        self._plan = TrainingPlan(**corrected)
+        self._plan = TrainingSchedule(**corrected)
         return self._plan
 
     def _export(self, report: StepReport) -> None:
@@ -353,7 +353,7 @@ class _Pretraining:
             valid_perplexity=None if progress.best_loss is None else perplexity(progress.best_loss),
             references=self._references[self._sets[0].name],
             num_valid_proteins=self._sets[0].num_proteins,
-            gains={name: Score(**gain) for name, gain in gains.items()},
+            gains={name: MetricWithInterval(**gain) for name, gain in gains.items()},
             amino_acids=amino_acids,
             is_finished=is_finished,
         )
@@ -364,7 +364,7 @@ class _Pretraining:
         scores = gains_over_references(
             MaskedLM(best.encoder, best.require_lm_head()),
             self._sets[0],
-            Composition(self._corpora.train),
+            NgramModel(self._corpora.train),
             self._compared_model(),
             self._training.compute,
         )

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from protembed.config.common import OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.evaluation.intervals import Score
+from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassFigures
-from protembed.model.metadata import ModelRecord
+from protembed.model.metadata import ModelMetadata
 from protembed.pretraining.corpus import Corpus
-from protembed.training.loop import TrainingPlan
+from protembed.training.loop import TrainingSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +87,13 @@ class PretrainSummary:
     valid_perplexity: float | None
     references: Mapping[str, float]
     num_valid_proteins: int
-    gains: Mapping[str, Score]
+    gains: Mapping[str, MetricWithInterval]
     amino_acids: Sequence[ClassFigures]
     is_finished: bool
 
 
 def pretraining_facts(
-    record: ModelRecord, train: Corpus, batches: BatchConfig, masking: MaskingConfig, plan: TrainingPlan
+    record: ModelMetadata, train: Corpus, batches: BatchConfig, masking: MaskingConfig, plan: TrainingSchedule
 ) -> dict[str, str]:
     """Collect what the model card says, by name, in the order to be shown.
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from protembed.data.batching import LabelledBatch, MaskedBatch
 from protembed.device import peak_memory
-from protembed.training.loop import NUM_DEFAULT_VALIDATIONS, Training, TrainingPlan, take_step
+from protembed.training.loop import NUM_DEFAULT_VALIDATIONS, TrainingSchedule, TrainingSetup, take_step
 from protembed.training.optimizer import make_optimizers
 
 AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
@@ -23,7 +23,7 @@ _TIME_SHARE = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class StepTiming:
     """What was measured on a few steps.
 
     Attributes:
@@ -36,13 +36,13 @@ class Pace:
     validation_seconds: float
     memory_bytes: int
 
-    def seconds(self, plan: TrainingPlan) -> float:
+    def seconds(self, plan: TrainingSchedule) -> float:
         """Estimate how long a run takes."""
         num_validations = math.ceil(plan.num_steps / plan.validate_every)
         return plan.num_steps * self.step_seconds + num_validations * self.validation_seconds
 
 
-def measure_pace(training: Training[AnyBatch], plan: TrainingPlan, num_valid_residues: int) -> Pace:
+def measure_pace(training: TrainingSetup[AnyBatch], plan: TrainingSchedule, num_valid_residues: int) -> StepTiming:
     """Time a few steps on a copy of the model, which leaves the run's first step as it was.
 
     Args:
@@ -61,14 +61,14 @@ def measure_pace(training: Training[AnyBatch], plan: TrainingPlan, num_valid_res
             seconds += time.perf_counter() - began
             num_residues += result.num_residues
         step += 1
-    return Pace(
+    return StepTiming(
         step_seconds=seconds / (step - _WARMUP_STEPS),
         validation_seconds=_FORWARD_SHARE * num_valid_residues * seconds / max(1, num_residues),
         memory_bytes=peak_memory(objective.device),
     )
 
 
-class Deadline:
+class TimeBudget:
     """A time at which a run is to be finished.
 
     Args:
@@ -81,8 +81,8 @@ class Deadline:
         self._first: tuple[int, float] | None = None
 
     def fit(
-        self, make_plan: Callable[[int, int | None], TrainingPlan], pace: Pace, validate_every: int | None
-    ) -> TrainingPlan:
+        self, make_plan: Callable[[int, int | None], TrainingSchedule], pace: StepTiming, validate_every: int | None
+    ) -> TrainingSchedule:
         """Plan as many steps as fit, and not more validations than a twentieth of the time allows.
 
         Args:
@@ -101,7 +101,7 @@ class Deadline:
         num_steps = max(1, int((seconds - (num_validations - 1) * pace.validation_seconds) / pace.step_seconds))
         return make_plan(num_steps, math.ceil(num_steps / num_validations))
 
-    def is_due(self, plan: TrainingPlan, step: int) -> bool:
+    def is_due(self, plan: TrainingSchedule, step: int) -> bool:
         """Tell whether a plan should be corrected: after an eighth, half-way, and where the rate begins to fall.
 
         Until then the rate is at its peak in the old plan and the new one, so that what lies behind stays true.
@@ -117,7 +117,7 @@ class Deadline:
         due = (plan.num_steps // 8, plan.num_steps // 2, decay_begins)
         return plan.schedule == "stable" and 0 < step <= decay_begins and step in due
 
-    def correct(self, plan: TrainingPlan, step: int) -> TrainingPlan:
+    def correct(self, plan: TrainingSchedule, step: int) -> TrainingSchedule:
         """Move the end of a plan to where the pace of the run so far leads."""
         assert self._first is not None
         first_step, began = self._first

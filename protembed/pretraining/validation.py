@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS
 from protembed.data.batching import MaskedBatch
 from protembed.errors import EmptyValidationSetError
-from protembed.evaluation.intervals import Score, ratio_score
+from protembed.evaluation.intervals import MetricWithInterval, ratio_score
 from protembed.evaluation.metrics import ClassFigures, class_figures
 from protembed.inference.embedding import check_finite
 from protembed.pretraining.batches import validation_packs
 from protembed.pretraining.corpus import HELD_OUT_NAME, Corpora, Corpus
-from protembed.pretraining.ngrams import Composition
-from protembed.training.distributed import Compute
+from protembed.pretraining.ngrams import NgramModel
+from protembed.training.distributed import Executor
 from protembed.training.objective import MaskedLM, evaluate
 
 _LARGEST_EXPONENT = 700.0
@@ -72,7 +72,7 @@ References = Mapping[str, Mapping[str, float]]
 
 
 def reference_losses(
-    corpora: Corpora, sets: Sequence[ValidationSet], compared: MaskedLM | None, compute: Compute
+    corpora: Corpora, sets: Sequence[ValidationSet], compared: MaskedLM | None, compute: Executor
 ) -> References:
     """Measure what a model is compared with, as mean nats per hidden residue.
 
@@ -88,7 +88,7 @@ def reference_losses(
     Raises:
         NotFiniteError: a loss of the compared model is no number.
     """
-    composition = Composition(corpora.train)
+    composition = NgramModel(corpora.train)
     references = {part.name: composition.losses(part.packs) for part in sets}
     if compared is not None:
         for part in sets:
@@ -98,7 +98,7 @@ def reference_losses(
     return references
 
 
-class PerplexityMeter:
+class Validator:
     """Measures a masked-LM objective on validation sets, the first of which decides.
 
     Args:
@@ -109,7 +109,7 @@ class PerplexityMeter:
     """
 
     def __init__(
-        self, objective: MaskedLM, sets: Sequence[ValidationSet], references: References, compute: Compute
+        self, objective: MaskedLM, sets: Sequence[ValidationSet], references: References, compute: Executor
     ) -> None:
         self._objective, self._sets, self._references, self._compute = objective, sets, references, compute
 
@@ -136,7 +136,7 @@ class PerplexityMeter:
         return figures
 
 
-def by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Compute) -> list[ClassFigures]:
+def by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Executor) -> list[ClassFigures]:
     """Measure a model on each amino acid apart, in this process alone, in the order of the alphabet."""
     losses = np.zeros(NUM_AMINO_ACIDS)
     guesses = np.zeros((NUM_AMINO_ACIDS, NUM_AMINO_ACIDS), dtype=np.int64)  # (true, guessed)
@@ -153,8 +153,8 @@ def by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Compute) ->
 
 
 def gains_over_references(
-    objective: MaskedLM, part: ValidationSet, composition: Composition, compared: MaskedLM | None, compute: Compute
-) -> dict[str, Score]:
+    objective: MaskedLM, part: ValidationSet, composition: NgramModel, compared: MaskedLM | None, compute: Executor
+) -> dict[str, MetricWithInterval]:
     """Measure how much better a model is than each reference, in this process alone.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 
 from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
 from protembed.config.score import FORMULAS, PROBABILITY, ScoreConfig, ScoreMethod, VariantTableConfig
-from protembed.data.fasta import OnIllegal, ReadReport
+from protembed.data.fasta import OnIllegal, ReadStatistics
 from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
 from protembed.inference.engine import inference_engine
@@ -29,7 +29,7 @@ from protembed.io.text import table_line
 from protembed.io.writing import output_stream, spooled_stdin
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
-from protembed.scoring.scorer import Mutated, VariantScorer
+from protembed.scoring.scorer import MutatedPositions, VariantScorer
 from protembed.scoring.variants import Variant, VariantTable, read_wild_types
 
 _NEW_COLUMNS = ("num_mutations", "score")
@@ -105,7 +105,7 @@ def score_variants(
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.use_precision(precision)
     marginals = marginals_of(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
-    report, mutated = ReadReport(), Mutated()
+    report, mutated = ReadStatistics(), MutatedPositions()
     with (
         unchanged_inputs(),
         spooled_stdin(inputs) as paths,
@@ -125,8 +125,8 @@ def score_variants(
 def _summary(
     output: Path,
     method: ScoreMethod,
-    report: ReadReport,
-    mutated: Mutated,
+    report: ReadStatistics,
+    mutated: MutatedPositions,
     columns: Sequence[str],
     checkpoint: Checkpoint,
 ) -> ScoreSummary:
@@ -144,12 +144,12 @@ def _summary(
 
 
 def _open_table(
-    paths: Sequence[Path], table: VariantTableConfig, on_illegal: OnIllegal, report: ReadReport
+    paths: Sequence[Path], table: VariantTableConfig, on_illegal: OnIllegal, report: ReadStatistics
 ) -> VariantTable:
     """Open the table, and read the wild types if they are given apart; what is odd in these is counted."""
     if len(paths) == 1:
         return VariantTable(paths[0], table, None, on_illegal)
-    of_wild_types = ReadReport(nonstandard=report.nonstandard, refused=report.refused)
+    of_wild_types = ReadStatistics(nonstandard=report.nonstandard, refused=report.refused)
     wild_types = read_wild_types(paths[1], on_illegal=on_illegal, report=of_wild_types)
     report.num_masked += of_wild_types.num_masked
     return VariantTable(paths[0], table, wild_types, on_illegal)

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from protembed.config.score import ScoreMethod
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, encode
 from protembed.inference.engine import Engine
-from protembed.inference.marginals import LogProbabilities, Marginals, Query
+from protembed.inference.marginals import LogProbabilities, Marginals, PositionQuery
 from protembed.scoring.variants import Variant
 
 _COLUMN = {letter: column for column, letter in enumerate(AMINO_ACIDS)}
 
 
 @dataclass(kw_only=True)
-class Mutated:
+class MutatedPositions:
     """Which positions of which wild types are mutated; complete once `count` has seen the variants.
 
     Attributes:
@@ -44,11 +44,11 @@ class Mutated:
         """Mutated positions of all wild types."""
         return sum(map(len, self.positions.values()))
 
-    def queries(self) -> Iterator[Query]:
+    def queries(self) -> Iterator[PositionQuery]:
         """Ask at the mutated positions of each wild type that has any."""
         for sequence, positions in self.positions.items():
             if positions:
-                yield Query(sequence=sequence, positions=np.array(sorted(positions), dtype=np.int64) - 1)
+                yield PositionQuery(sequence=sequence, positions=np.array(sorted(positions), dtype=np.int64) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class VariantScorer:
 
     marginals: Marginals
     method: ScoreMethod
-    mutated: Mutated
+    mutated: MutatedPositions
 
     def num_tokens(self) -> int:
         """Count the tokens that are to be computed."""
@@ -72,7 +72,8 @@ class VariantScorer:
             return sum(self.marginals.num_tokens(query, masked=is_masked) for query in self.mutated.queries())
         numbers = self.mutated.num_variants
         return sum(
-            (numbers[query.sequence] + 1) * self.marginals.num_tokens(Query.everywhere(query.sequence), masked=True)
+            (numbers[query.sequence] + 1)
+            * self.marginals.num_tokens(PositionQuery.everywhere(query.sequence), masked=True)
             for query in self.mutated.queries()
         )
 
@@ -92,20 +93,22 @@ class VariantScorer:
 
     def _marginals(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
         ask = self.marginals.masked if self.method == "masked-marginals" else self.marginals.unmasked
-        tables = {query.sequence: _Table(query, found) for query, found in ask(engine, self.mutated.queries())}
+        tables = {
+            query.sequence: _WildTypeLogProbs(query, found) for query, found in ask(engine, self.mutated.queries())
+        }
         for variant in variants:
             yield variant, tables[variant.wild_type].score(variant) if variant.mutations else 0.0
 
     def _pseudo_perplexity(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
-        wild_types = (Query.everywhere(query.sequence) for query in self.mutated.queries())
+        wild_types = (PositionQuery.everywhere(query.sequence) for query in self.mutated.queries())
         own = {query.sequence: _own(query, found) for query, found in self.marginals.masked(engine, wild_types)}
         waiting = deque[Variant]()
 
-        def mutated() -> Iterator[Query]:
+        def mutated() -> Iterator[PositionQuery]:
             for variant in variants:
                 waiting.append(variant)
                 if variant.mutations:
-                    yield Query.everywhere(variant.sequence)
+                    yield PositionQuery.everywhere(variant.sequence)
 
         for query, found in self.marginals.masked(engine, mutated()):
             while not waiting[0].mutations:
@@ -116,10 +119,10 @@ class VariantScorer:
             yield variant, 0.0
 
 
-class _Table:
+class _WildTypeLogProbs:
     """The log probabilities of a wild type at its mutated positions."""
 
-    def __init__(self, query: Query, log_probabilities: LogProbabilities) -> None:
+    def __init__(self, query: PositionQuery, log_probabilities: LogProbabilities) -> None:
         self._rows: Mapping[int, NDArray[np.float32]] = dict(
             zip(query.positions.tolist(), log_probabilities, strict=True)
         )
@@ -133,7 +136,7 @@ class _Table:
         )
 
 
-def _own(query: Query, log_probabilities: LogProbabilities) -> float:
+def _own(query: PositionQuery, log_probabilities: LogProbabilities) -> float:
     """Sum the log probabilities of a protein's own residues: its pseudo-log-likelihood."""
     columns = encode(query.sequence)[query.positions] - FIRST_AMINO_ACID
     return float(log_probabilities[np.arange(len(columns)), columns].sum(dtype=np.float64))

@@ -10,8 +10,8 @@ from pathlib import Path
 from protembed.config.score import VariantTableConfig
 from protembed.data.fasta import (
     OnIllegal,
-    ReadReport,
-    RefusedRecord,
+    ReadStatistics,
+    SkippedRecord,
     accept_sequence,
     clean_sequence,
     open_records,
@@ -69,7 +69,7 @@ class Variant:
         return mutate(self.wild_type, self.mutations)
 
 
-def read_wild_types(path: Path, *, on_illegal: OnIllegal, report: ReadReport) -> Mapping[str, str]:
+def read_wild_types(path: Path, *, on_illegal: OnIllegal, report: ReadStatistics) -> Mapping[str, str]:
     """Read wild types by their identifiers.
 
     Args:
@@ -114,7 +114,7 @@ class VariantTable:
         self._wild_types, self._on_illegal = wild_types, on_illegal
         self._cleaned: dict[str, str] = {}
         self._has_named = False
-        with open_records(path, ReadReport()) as stream, reading_table(stream, self.path) as table:
+        with open_records(path, ReadStatistics()) as stream, reading_table(stream, self.path) as table:
             self.header = table.header
         check_unique_columns(self.header, self.path)
         named = {meaning: getattr(config, meaning) for meaning in _USUAL_NAMES}
@@ -126,7 +126,7 @@ class VariantTable:
         self._places = {meaning: place for meaning, place in found.items() if place is not None}
         self._refuse_missing_columns()
 
-    def read(self, report: ReadReport | None = None) -> Iterator[Variant]:
+    def read(self, report: ReadStatistics | None = None) -> Iterator[Variant]:
         """Read the variants, in the table's order.
 
         Args:
@@ -138,7 +138,7 @@ class VariantTable:
             IllegalResidueError: a character is no amino acid.
             TableError: a value is missing or makes no sense, or there is no row.
         """
-        report = ReadReport() if report is None else report
+        report = ReadStatistics() if report is None else report
         with closing(self._rows(report)) as rows:
             for row in rows:
                 try:
@@ -146,7 +146,7 @@ class VariantTable:
                 except (IllegalResidueError, UnsupportedVariantError) as error:
                     if self._on_illegal != "skip":
                         raise
-                    found = RefusedRecord(id=str(row.number), path=self.path, line=row.line, reason=error.found)
+                    found = SkippedRecord(id=str(row.number), path=self.path, line=row.line, reason=error.found)
                     report.refused.append(found)
                     continue
                 except MismatchedResidueError as error:
@@ -158,11 +158,11 @@ class VariantTable:
             reasons = [f"every row was left out, the first for {row.reason}" for row in report.refused]
             raise TableError(self.path, [*reasons, "the table has no rows"][0], "give at least one variant")
 
-    def _rows(self, report: ReadReport) -> Generator[Row]:
+    def _rows(self, report: ReadStatistics) -> Generator[Row]:
         with open_records(self._file, report) as stream, reading_table(stream, self.path) as table:
             yield from table.rows
 
-    def _variant(self, row: Row, report: ReadReport) -> Variant:
+    def _variant(self, row: Row, report: ReadStatistics) -> Variant:
         named, mutated = self._mutations(row), self._mutated_sequence(row)
         wild_type = self._wild_type(row, report)
         if wild_type is None:
@@ -194,9 +194,9 @@ class VariantTable:
     def _mutated_sequence(self, row: Row) -> str | None:
         cell = self._cell(row, "mutated_sequence")
         # What is odd in it is odd in the wild type, and counted there.
-        return None if cell is None else self._accept(cell, row, "mutated sequence", ReadReport())
+        return None if cell is None else self._accept(cell, row, "mutated sequence", ReadStatistics())
 
-    def _wild_type(self, row: Row, report: ReadReport) -> str | None:
+    def _wild_type(self, row: Row, report: ReadStatistics) -> str | None:
         """Find the wild type of a row; None where it has to follow from the mutated sequence."""
         cell = self._cell(row, "sequence")
         if self._wild_types is not None:
@@ -211,7 +211,7 @@ class VariantTable:
         return self._cleaned[cell]
 
     def _compare_wild_types(self, wild_type: str, cell: str, row: Row) -> None:
-        if wild_type != self._accept(cell, row, "wild type", ReadReport()):
+        if wild_type != self._accept(cell, row, "wild type", ReadStatistics()):
             name = self.header[self._places["sequence"]]
             found = f"the column {name!r} has another wild type than --wild-type"
             advice = "leave --wild-type out, or say --mutated-sequence if these are mutated sequences"
@@ -233,7 +233,7 @@ class VariantTable:
         self._has_named |= name == wild_type
         return self._has_named
 
-    def _accept(self, cell: str, row: Row, what: str, report: ReadReport) -> str:
+    def _accept(self, cell: str, row: Row, what: str, report: ReadStatistics) -> str:
         raw, name = clean_sequence(cell), str(row.number)
         if not raw:
             raise TableError(self.path, f"this row has no {what}", "complete or remove it", line=row.line)
@@ -268,11 +268,11 @@ class VariantTable:
         """Find the smallest shift of all positions by which the first rows would fit; None if there is none."""
         shifts: set[int] | None = None
         seen = set[tuple[str, int]]()
-        with closing(self._rows(ReadReport())) as rows:
+        with closing(self._rows(ReadStatistics())) as rows:
             for row in islice(rows, _SHIFTED_ROWS):
                 try:
                     named, mutated = self._mutations(row), self._mutated_sequence(row)
-                    sequence = self._wild_type(row, ReadReport())
+                    sequence = self._wild_type(row, ReadStatistics())
                 except DataError:
                     continue
                 # Of a wild type that follows from the mutated sequence, only the mutant residues can be looked for.

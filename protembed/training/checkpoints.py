@@ -21,7 +21,7 @@ from protembed.errors import DamagedRunError, DivergedError
 from protembed.io.reading import read_json, sha256_of_file
 from protembed.io.writing import atomic_directory, remove, write_json
 from protembed.model.weights import write_tensors
-from protembed.training.distributed import SINGLE_PROCESS, Processes
+from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 _WEIGHTS, _OPTIMIZER, _PROGRESS, _MANIFEST = (
     "weights.safetensors",
@@ -34,7 +34,7 @@ _NUM_KEPT = 2
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run has come.
 
     Attributes:
@@ -87,7 +87,7 @@ class Progress:
         return True
 
 
-class RunState:
+class Checkpoints:
     """A run's checkpoints and its progress.
 
     Args:
@@ -106,12 +106,12 @@ class RunState:
         *,
         num_kept: int = _NUM_KEPT,
         save_seconds: float | None = None,
-        processes: Processes = SINGLE_PROCESS,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._checkpoints = directory / "checkpoints"
         self._num_kept, self._save_seconds, self._processes = num_kept, save_seconds, processes
         self._last_saved = time.monotonic()
-        self.progress = Progress()
+        self.progress = TrainingProgress()
 
     def is_save_due(self) -> bool:
         """Tell whether the last checkpoint is too long ago."""
@@ -154,7 +154,7 @@ class RunState:
         intact = self._checkpoints / name
         module.load_state_dict(load_file(intact / _WEIGHTS))
         _restore_optimizers(module, optimizers, load_file(intact / _OPTIMIZER))
-        self.progress = Progress(**read_json(intact / _PROGRESS))
+        self.progress = TrainingProgress(**read_json(intact / _PROGRESS))
         return list(warnings)
 
     def _newest_intact(self) -> tuple[str | None, list[str]]:

@@ -26,7 +26,7 @@ _CORPUS_TIMEOUT = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """The processes of a run, seen from one of them.
 
     Attributes:
@@ -86,7 +86,7 @@ class Processes:
         return json.loads(bytes(content.tolist()))
 
 
-SINGLE_PROCESS = Processes()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def _noticing_losses() -> Iterator[None]:
 
 
 @contextmanager
-def joined_processes(device: torch.device) -> Iterator[Processes]:
+def joined_processes(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, if it did, and leave them in the end.
 
     Args:
@@ -118,13 +118,13 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
     dist.init_process_group(backend)
     try:
         patient_group = dist.new_group(backend="gloo", timeout=_CORPUS_TIMEOUT)
-        yield Processes(process_rank(), world_size(), patient_group)
+        yield ProcessGroup(process_rank(), world_size(), patient_group)
     finally:
         dist.destroy_process_group()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compute:
+class Executor:
     """Who computes a step, and in what numbers.
 
     Attributes:
@@ -134,5 +134,5 @@ class Compute:
     """
 
     pool: WorkerPool
-    processes: Processes = SINGLE_PROCESS
+    processes: ProcessGroup = SINGLE_PROCESS
     precision: torch.dtype = torch.float32

@@ -12,11 +12,11 @@ import torch
 from torch.optim import Optimizer
 
 from protembed.config.common import OptimizerConfig, OptimizerName, ScheduleName
-from protembed.data.batching import BatchPlan, LabelledBatch, MaskedBatch
+from protembed.data.batching import BatchSource, LabelledBatch, MaskedBatch
 from protembed.device import is_out_of_memory
 from protembed.errors import DivergedError, TooLongForMemoryError
-from protembed.training.checkpoints import Progress, RunState
-from protembed.training.distributed import Compute
+from protembed.training.checkpoints import Checkpoints, TrainingProgress
+from protembed.training.distributed import Executor
 from protembed.training.objective import LossSum, Objective
 from protembed.training.optimizer import Gradients, GradientSum, learning_rate_at, set_learning_rate
 
@@ -29,7 +29,7 @@ _MAX_SKIPPED_IN_A_ROW = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
+class TrainingSchedule:
     """The course of a run, with every number decided.
 
     Attributes:
@@ -129,7 +129,7 @@ def plan_training(
     validate_every: int | None = None,
     save_every: int | None = None,
     patience: int | None = None,
-) -> TrainingPlan:
+) -> TrainingSchedule:
     """Decide what the options left open.
 
     Args:
@@ -141,7 +141,7 @@ def plan_training(
         patience: validations without a lower loss after which the run ends.
     """
     optimizer = next(iter(default_rates)) if config.optimizer is None else config.optimizer
-    return TrainingPlan(
+    return TrainingSchedule(
         num_steps=num_steps,
         validate_every=validate_every or math.ceil(num_steps / NUM_DEFAULT_VALIDATIONS),
         save_every=save_every or math.ceil(num_steps / _NUM_DEFAULT_CHECKPOINTS),
@@ -157,7 +157,7 @@ def plan_training(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Generic[AnyBatch]):
+class TrainingSetup(Generic[AnyBatch]):
     """What a training is made of.
 
     Attributes:
@@ -168,18 +168,18 @@ class Training(Generic[AnyBatch]):
     """
 
     objective: Objective[AnyBatch]
-    batches: BatchPlan[AnyBatch]
+    batches: BatchSource[AnyBatch]
     optimizers: Sequence[Optimizer]
-    compute: Compute
+    compute: Executor
 
 
 def train(
-    training: Training[AnyBatch],
-    plan: TrainingPlan,
-    run: RunState,
+    training: TrainingSetup[AnyBatch],
+    plan: TrainingSchedule,
+    run: Checkpoints,
     *,
     validate: Validation | None = None,
-    replan: Callable[[TrainingPlan, int], TrainingPlan] = lambda plan, step: plan,
+    replan: Callable[[TrainingSchedule, int], TrainingSchedule] = lambda plan, step: plan,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepReport]:
     """Train until the planned step, yielding a report after each; goes on where `run` stands.
@@ -214,10 +214,10 @@ def train(
 
 
 def _advance(
-    training: Training[AnyBatch],
+    training: TrainingSetup[AnyBatch],
     packs: Sequence[AnyBatch],
-    plan: TrainingPlan,
-    progress: Progress,
+    plan: TrainingSchedule,
+    progress: TrainingProgress,
     validate: Validation | None,
 ) -> StepReport:
     """Take a step, count it, and validate where the plan says so."""
@@ -246,7 +246,7 @@ def _advance(
 
 
 @contextmanager
-def _drawn_ahead(batches: BatchPlan[AnyBatch]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
+def _drawn_ahead(batches: BatchSource[AnyBatch]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
     """Draw the next step's packs while one is being computed."""
     with ThreadPoolExecutor(1) as drawer:
         drawn: dict[int, Future[Sequence[AnyBatch]]] = {}
@@ -259,7 +259,7 @@ def _drawn_ahead(batches: BatchPlan[AnyBatch]) -> Iterator[Callable[[int], Seque
         yield packs
 
 
-def take_step(training: Training[AnyBatch], packs: Sequence[AnyBatch], clip_norm: float | None) -> StepResult:
+def take_step(training: TrainingSetup[AnyBatch], packs: Sequence[AnyBatch], clip_norm: float | None) -> StepResult:
     """Sum the gradients of a step's packs, divide them once by all its targets, and update the weights.
 
     A step without targets changes nothing, and neither does one whose loss or gradient is not finite.

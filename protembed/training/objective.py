@@ -19,7 +19,7 @@ from protembed.data.windows import Span
 from protembed.model.esm2 import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
 from protembed.model.pooling import join_windows, pool_all
-from protembed.training.distributed import Compute
+from protembed.training.distributed import Executor
 
 AnyBatch = TypeVar("AnyBatch")
 
@@ -99,7 +99,7 @@ class MaskedLM(Objective[MaskedBatch]):
         return cross_entropy_sum(self.logits(batch), targets)
 
 
-class Labelled(Objective[LabelledBatch]):
+class SupervisedObjective(Objective[LabelledBatch]):
     """Predict the labels of proteins, or of their residues, from the encoder's vectors.
 
     The loss is the cross-entropy for classes, the binary cross-entropy for labels, and half the squared error, in
@@ -176,7 +176,7 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | N
     return LossSum(F.cross_entropy(logits, targets, class_weights, reduction="sum"), len(targets), num_correct)
 
 
-def evaluate(objective: Objective[AnyBatch], batches: Sequence[AnyBatch], compute: Compute) -> LossSum:
+def evaluate(objective: Objective[AnyBatch], batches: Sequence[AnyBatch], compute: Executor) -> LossSum:
     """Sum an objective's loss over batches without training, in float32; every target counts once.
 
     Raises:

@@ -10,7 +10,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from protembed.config.common import OptimizerName, ScheduleName
 from protembed.device import WorkerPool
-from protembed.training.distributed import Processes
+from protembed.training.distributed import ProcessGroup
 from protembed.training.muon import make_muon
 
 Gradients = Sequence[Tensor | None]
@@ -145,7 +145,7 @@ class GradientSum:
         pairs = [(total, new) for total, new in zip(self._sums, gradients, strict=True) if total is not None]
         torch._foreach_add_([total for total, _ in pairs], [new for _, new in pairs if new is not None])
 
-    def add_up(self, parameters: Sequence[Tensor], processes: Processes) -> None:
+    def add_up(self, parameters: Sequence[Tensor], processes: ProcessGroup) -> None:
         """Sum over all processes; one that had no pack takes part with zeros."""
         if processes.size > 1:
             sums = self._sums or [None] * len(parameters)

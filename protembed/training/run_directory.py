@@ -18,7 +18,7 @@ from protembed.io.writing import (
     write_json,
     write_text,
 )
-from protembed.training.distributed import SINGLE_PROCESS, Processes
+from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 _RUN, _LOG = "run.json", "metrics.jsonl"
 
@@ -34,7 +34,7 @@ class RunDirectory:
         processes: that work on it.
     """
 
-    def __init__(self, directory: Path, processes: Processes = SINGLE_PROCESS) -> None:
+    def __init__(self, directory: Path, processes: ProcessGroup = SINGLE_PROCESS) -> None:
         self._directory, self._processes = directory, processes
         self._facts: dict[str, Any] = {}
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from protembed.attention.contact_predictors import (
-    Combination,
+    ContactPredictor,
     cross_fitted,
     fit_contact_head,
     fit_top_heads,
@@ -167,7 +167,7 @@ def test_each_protein_is_held_out_once_and_no_predictor_sees_it():
         seen.append([next(n for n, own in enumerate(proteins) if own is one) for one in some_proteins])
         assert all(one is features[number] for one, number in zip(some_features, seen[-1], strict=True))
         # The score tells which predictor made it.
-        return Combination(weight=np.zeros(NUM_HEADS), bias=float(len(seen) - 1))
+        return ContactPredictor(weight=np.zeros(NUM_HEADS), bias=float(len(seen) - 1))
 
     scores = cross_fitted(fit, features, proteins, num_folds=3)
 

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from protembed.attention.contacts import (
-    Pairs,
+    ResiduePairs,
     at,
     contact_rates,
     head_features,
@@ -20,7 +20,7 @@ from protembed.model.heads import ContactHead
 
 def pairs_at(separations, is_contact, num_residues):
     separations = np.array(separations)
-    return Pairs(
+    return ResiduePairs(
         first=np.zeros_like(separations),
         second=separations,
         is_contact=np.array(is_contact, bool),

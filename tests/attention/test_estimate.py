@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from protembed.attention.estimate import Footprint, Length
+from protembed.attention.estimate import ProteinLength, ResourceEstimate
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.model_sizes import SIZES
 from protembed.device import WorkerPool
@@ -12,10 +12,10 @@ CPU = torch.device("cpu")
 
 
 def make_footprint(*lengths, num_kept=0, num_pairs=0, num_maps=120, predicts=False, **config):
-    footprint = Footprint(SIZES["t6_8M"], AttentionConfig(**config), num_maps, predicts)
+    footprint = ResourceEstimate(SIZES["t6_8M"], AttentionConfig(**config), num_maps, predicts)
     for row, length in enumerate(lengths):
         kept = length if row < num_kept else None
-        footprint.add(Length(id=f"p{row}", num_residues=length), region=kept, num_pairs=num_pairs)
+        footprint.add(ProteinLength(id=f"p{row}", num_residues=length), region=kept, num_pairs=num_pairs)
     return footprint
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.attention.contact_predictors import Combination
+from protembed.attention.contact_predictors import ContactPredictor
 from protembed.attention.inspect_attention import inspect_attention
 from protembed.attention.structures import read_chains
 from protembed.config.common import ModelConfig
@@ -129,7 +129,7 @@ def weighed_with_head(monkeypatch, request):
     """The same, where the regression has found something: the tiny model's maps follow no contacts."""
 
     def found(features, proteins):
-        return Combination(weight=np.random.default_rng(0).normal(0, 100, len(features[0])), bias=-2.0)
+        return ContactPredictor(weight=np.random.default_rng(0).normal(0, 100, len(features[0])), bias=-2.0)
 
     monkeypatch.setattr("protembed.attention.contact_predictors.fit_contact_head", found)
     return request.getfixturevalue("weighed")
@@ -251,7 +251,7 @@ def test_structures_as_they_come_are_used_and_named(tiny_model, shown_fasta, tmp
 def test_a_regression_that_finds_nothing_is_no_result(tiny_model, shown_fasta, tmp_path, monkeypatch, finds_in_all):
     def nothing(features, proteins):
         finds = finds_in_all and len(proteins) == len(STRUCTURES)
-        return Combination(weight=np.full(len(features[0]), float(finds)), bias=-3.0)
+        return ContactPredictor(weight=np.full(len(features[0]), float(finds)), bias=-3.0)
 
     monkeypatch.setattr("protembed.attention.contact_predictors.fit_contact_head", nothing)
     config = AttentionConfig(output=tmp_path / "out", structures=STRUCTURES, num_permutations=200, num_maps=1)

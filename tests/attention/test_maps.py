@@ -8,10 +8,10 @@ from protembed.attention.contacts import at, head_features, pairs_of
 from protembed.attention.maps import (
     ALL_STATISTICS,
     STATISTICS,
-    AttentionReader,
+    AttentionExtractor,
     HeadStatistics,
+    MapRequest,
     ProteinAttention,
-    Wanted,
     head_statistics,
     parse_numbers,
     parse_region,
@@ -92,9 +92,9 @@ def batch(whole_batch, proteins):
 
 
 def read(encoder, batch, *, layers=(0, 1), heads=(0, 1, 2, 3), is_kept=(True, True), wanted=None, **options):
-    reader = AttentionReader(encoder=encoder, layers=layers, heads=heads, **options)
+    reader = AttentionExtractor(encoder=encoder, layers=layers, heads=heads, **options)
     with torch.inference_mode():
-        return reader.read(batch, wanted or [Wanted(maps=kept) for kept in is_kept])
+        return reader.read(batch, wanted or [MapRequest(maps=kept) for kept in is_kept])
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def test_long_maps_are_held_in_blocks_and_show_the_highest_of_each(tiny_encoder,
     region = slice(10, 410)
     batch = whole_batch(["".join(proteins)[:420]])
 
-    (attention,) = read(tiny_encoder, batch, wanted=[Wanted(maps=True, region=region)])
+    (attention,) = read(tiny_encoder, batch, wanted=[MapRequest(maps=True, region=region)])
 
     whole = maps_by_hand(tiny_encoder, batch, 0)[:, :, 1:-1, 1:-1][..., region, region]
     assert attention.maps.shape == (2, 4, 100, 100)
@@ -197,7 +197,7 @@ def test_features_of_known_pairs_are_those_of_a_contact_head(tiny_encoder, batch
     is_contact = np.random.default_rng(0).random((length, length)) < 0.1
     pairs = pairs_of(is_contact & is_contact.T, np.ones((length, length), bool), length * "A")
 
-    attention, other = read(tiny_encoder, batch, wanted=[Wanted(maps=True, pairs=pairs), Wanted()])
+    attention, other = read(tiny_encoder, batch, wanted=[MapRequest(maps=True, pairs=pairs), MapRequest()])
 
     assert attention.features.shape == (8, len(pairs.first))
     assert np.allclose(attention.features, at(pairs, head_features(attention.maps.reshape(8, length, length))))
@@ -205,7 +205,7 @@ def test_features_of_known_pairs_are_those_of_a_contact_head(tiny_encoder, batch
 
 
 def test_what_a_residue_receives_is_the_mean_of_its_column(tiny_encoder, batch):
-    attention, other = read(tiny_encoder, batch, wanted=[Wanted(maps=True, received=True), Wanted()])
+    attention, other = read(tiny_encoder, batch, wanted=[MapRequest(maps=True, received=True), MapRequest()])
 
     assert np.allclose(attention.received, attention.maps.mean(2).reshape(8, -1), atol=1e-7)
     assert other.received is None

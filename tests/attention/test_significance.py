@@ -7,14 +7,14 @@ from scipy.stats import kstest, mannwhitneyu, norm
 from sklearn.metrics import roc_auc_score
 
 from protembed.attention.contacts import at, head_features, pairs_of
-from protembed.attention.significance import MarkedValues, permutation_test, separation_strata
+from protembed.attention.significance import LabelledScores, permutation_test, separation_strata
 from protembed.data.alphabet import AMINO_ACIDS
 
 
 def marked(values, is_marked, strata=None):
     values = np.atleast_2d(np.array(values, float))
     strata = np.zeros(values.shape[1], int) if strata is None else np.array(strata)
-    return MarkedValues(values=values, is_marked=np.array(is_marked, bool), strata=strata)
+    return LabelledScores(values=values, is_marked=np.array(is_marked, bool), strata=strata)
 
 
 def make_chain(rng, num_residues, num_heads=12, planted=None):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.attention.maps import AttentionReader, Wanted
-from protembed.attention.significance import MarkedValues, permutation_test
-from protembed.attention.sites import Site, SiteMarks, residue_strata, site_warnings
+from protembed.attention.maps import AttentionExtractor, MapRequest
+from protembed.attention.significance import LabelledScores, permutation_test
+from protembed.attention.sites import Site, SiteTests, residue_strata, site_warnings
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
@@ -29,7 +29,7 @@ def sites_of(places, protein="P02625", label="calcium"):
 
 
 def weigh(places, received, num_permutations=1000):
-    marks = SiteMarks(sites_of(places), "sites.tsv")
+    marks = SiteTests(sites_of(places), "sites.tsv")
     marks.take(record(), received)
     return marks.weigh(num_permutations=num_permutations, seed=0)["calcium"]
 
@@ -37,7 +37,7 @@ def weigh(places, received, num_permutations=1000):
 def found_among_all_residues(places, received):
     """The heads that a comparison with all residues of the protein finds."""
     is_marked = np.isin(np.arange(1, len(PARVALBUMIN) + 1), places)
-    values = MarkedValues(values=received, is_marked=is_marked, strata=np.zeros(len(is_marked), int))
+    values = LabelledScores(values=received, is_marked=is_marked, strata=np.zeros(len(is_marked), int))
     return (permutation_test([values], num_permutations=1000).q_values <= 0.05).sum()
 
 
@@ -47,9 +47,9 @@ def received():
     encoder = load_checkpoint(find_model(None)).encoder
     tokens = torch.tensor([CLS, *encode(PARVALBUMIN).tolist(), EOS])
     batch = Batch(tokens=tokens, offsets=torch.tensor([0, len(tokens)]), rows=torch.tensor([0]))
-    reader = AttentionReader(encoder=encoder, layers=[0], heads=[0])
+    reader = AttentionExtractor(encoder=encoder, layers=[0], heads=[0])
     with torch.no_grad():
-        return reader.read(batch, [Wanted(received=True)])[0].received
+        return reader.read(batch, [MapRequest(received=True)])[0].received
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_heads_that_attend_to_a_part_of_the_chain_do_not_attend_to_a_site_in_it(
     received = np.exp(-(((places - centres) / 12) ** 2)) + 0.1 * rng.random((60, len(places)))
 
     marks = np.isin(places, range(40, 52))
-    within = MarkedValues(values=received, is_marked=marks, strata=residue_strata(PARVALBUMIN))
+    within = LabelledScores(values=received, is_marked=marks, strata=residue_strata(PARVALBUMIN))
 
     assert (permutation_test([within], num_permutations=1000).q_values <= 0.05).sum() > 5
     assert weigh(range(41, 53), received.astype(np.float32)).num_following == 0
@@ -108,7 +108,7 @@ def test_heads_that_attend_to_a_part_of_the_chain_do_not_attend_to_a_site_in_it(
 
 def test_heads_that_attend_to_the_start_of_all_proteins_do_not_attend_to_a_site_there():
     rng = np.random.default_rng(0)
-    marks = SiteMarks([site for name in "abcdef" for site in sites_of(range(1, 10), protein=name)], "sites.tsv")
+    marks = SiteTests([site for name in "abcdef" for site in sites_of(range(1, 10), protein=name)], "sites.tsv")
     for name in "abcdef":
         sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 150))
         received = np.exp(-np.arange(150) / 20) + 0.1 * rng.random((20, 150))
@@ -122,7 +122,7 @@ def test_heads_that_attend_to_the_start_of_all_proteins_do_not_attend_to_a_site_
 
 def test_residues_without_another_of_their_amino_acid_are_not_compared():
     sequence = 20 * "A" + "MKK" + 20 * "A"  # the only M; one of two K
-    marks = SiteMarks(sites_of([21, 22]), "sites.tsv")
+    marks = SiteTests(sites_of([21, 22]), "sites.tsv")
     marks.take(record(sequence), np.random.default_rng(0).random((3, 43)).astype(np.float32))
 
     result = marks.weigh(num_permutations=100, seed=0)["calcium"]
@@ -135,7 +135,7 @@ def test_residues_without_another_of_their_amino_acid_are_not_compared():
 
 def test_a_label_on_all_residues_of_an_amino_acid_says_nothing_and_that_is_said():
     sequence = 20 * "A" + "WGGW" + 20 * "A"
-    marks = SiteMarks(sites_of([21, 24], label="trp"), "sites.tsv")
+    marks = SiteTests(sites_of([21, 24], label="trp"), "sites.tsv")
     marks.take(record(sequence), np.random.default_rng(0).random((3, 44)).astype(np.float32))
 
     result = marks.weigh(num_permutations=100, seed=0)["trp"]
@@ -148,7 +148,7 @@ def test_a_label_on_all_residues_of_an_amino_acid_says_nothing_and_that_is_said(
 
 
 def test_copies_of_a_protein_count_once(made_up):
-    marks = SiteMarks(sites_of(CALCIUM) + sites_of(CALCIUM, protein="copy"), "sites.tsv")
+    marks = SiteTests(sites_of(CALCIUM) + sites_of(CALCIUM, protein="copy"), "sites.tsv")
     for row, name in enumerate(["P02625", "copy"]):
         marks.take(record(id=name, row=row), made_up)
 
@@ -173,7 +173,7 @@ def test_the_ends_of_a_chain_are_compared_among_themselves():
 
 @pytest.mark.parametrize("name", ["sp|P00698|LYSC_CHICK", "P00698", "LYSC_CHICK"])
 def test_a_protein_of_uniprot_is_found_by_its_header_accession_or_entry_name(name):
-    marks = SiteMarks(sites_of([3], protein=name), "sites.tsv")
+    marks = SiteTests(sites_of([3], protein=name), "sites.tsv")
 
     assert marks.find(record("MKTAY", id="sp|P00698|LYSC_CHICK"))
     assert marks.check_found() == []
@@ -182,11 +182,11 @@ def test_a_protein_of_uniprot_is_found_by_its_header_accession_or_entry_name(nam
 
 @pytest.mark.parametrize("id", ["gi|P00698|x", "sp|P00698", "sp|P006981|LYSC", "p00698"])
 def test_parts_of_other_identifiers_are_no_names(id):
-    assert not SiteMarks(sites_of([3], protein="P00698"), "sites.tsv").find(record("MKTAY", id=id))
+    assert not SiteTests(sites_of([3], protein="P00698"), "sites.tsv").find(record("MKTAY", id=id))
 
 
 def test_some_unknown_proteins_are_a_warning_and_all_are_an_error():
-    marks = SiteMarks(sites_of([3]) + sites_of([1, 2], protein="nobody"), "sites.tsv")
+    marks = SiteTests(sites_of([3]) + sites_of([1, 2], protein="nobody"), "sites.tsv")
     with pytest.raises(TableError, match="line 2: none of the 3 sites names a protein of the input, the first names"):
         marks.check_found()
     marks.find(record("MKTAY"))
@@ -195,7 +195,7 @@ def test_some_unknown_proteins_are_a_warning_and_all_are_an_error():
 
 
 def test_a_position_beyond_the_protein_is_refused_with_its_line():
-    marks = SiteMarks(sites_of([5, 6]), "sites.tsv")
+    marks = SiteTests(sites_of([5, 6]), "sites.tsv")
 
     with pytest.raises(TableError, match="line 3: position 6 of 'P02625', which has 5 residues; correct the position"):
         marks.find(record("MKTAY"))

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protembed.attention.structure_matching import StructureMatches
+from protembed.attention.structure_matching import StructureIndex
 from protembed.attention.structures import read_chains
 from protembed.data.fasta import Record
 
@@ -21,7 +21,7 @@ def record(identifier, sequence):
 
 
 def test_the_first_of_several_copies_counts(chains):
-    matches = StructureMatches(chains, num_held=1)
+    matches = StructureIndex(chains, num_held=1)
 
     found = [matches.find(row, record(f"p{row}", chains[row % 2].sequence)) for row in range(4)]
 
@@ -34,7 +34,7 @@ def test_the_first_of_several_copies_counts(chains):
 
 
 def test_contacts_are_held_of_what_will_be_shown(chains):
-    matches = StructureMatches(chains, num_held=1)
+    matches = StructureIndex(chains, num_held=1)
     pairs = [matches.find(row, record(f"p{row}", chains[row].sequence)) for row in range(2)]
 
     assert matches.contacts.keys() == {chains[0].sequence}
@@ -44,7 +44,7 @@ def test_contacts_are_held_of_what_will_be_shown(chains):
 
 
 def test_a_chain_that_covers_too_little_is_not_used_and_named_with_its_coverage(chains):
-    matches = StructureMatches(chains, num_held=1)
+    matches = StructureIndex(chains, num_held=1)
     proteins = [chains[row].sequence + "W" * 400 for row in range(len(chains))]
 
     assert [matches.find(row, record(f"p{row}", sequence)) for row, sequence in enumerate(proteins)] == [None] * 3
@@ -63,7 +63,7 @@ def test_a_chain_that_covers_too_little_is_not_named_where_another_covers_enough
         coordinates=chains[1].coordinates[:40],
         breaks=chains[1].breaks[:40],
     )
-    matches = StructureMatches([part, chains[1]], num_held=1)
+    matches = StructureIndex([part, chains[1]], num_held=1)
 
     assert matches.find(0, record("p", chains[1].sequence)) is not None
     assert matches.warnings() == []
@@ -72,7 +72,7 @@ def test_a_chain_that_covers_too_little_is_not_named_where_another_covers_enough
 def test_structures_without_side_chains_and_with_repeated_atoms_are_named(chains):
     repeated = replace(chains[2].notes, num_repeated=4)
     kinds = [replace(chains[0], atoms="CA"), replace(chains[1], atoms="virtual CB"), replace(chains[2], notes=repeated)]
-    matches = StructureMatches(kinds, num_held=1)
+    matches = StructureIndex(kinds, num_held=1)
 
     for row, chain in enumerate(kinds):
         matches.find(row, record(f"p{row}", chain.sequence))
@@ -86,7 +86,7 @@ def test_structures_without_side_chains_and_with_repeated_atoms_are_named(chains
 
 def test_of_many_structures_three_are_named_and_the_others_counted(chains):
     kinds = [replace(chains[1], atoms="CA", sequence=f"{letter * 3}{chains[1].sequence[3:]}") for letter in "MKVLY"]
-    matches = StructureMatches(kinds, num_held=1)
+    matches = StructureIndex(kinds, num_held=1)
 
     for row, chain in enumerate(kinds):
         matches.find(row, record(f"p{row}", chain.sequence))
@@ -95,4 +95,4 @@ def test_of_many_structures_three_are_named_and_the_others_counted(chains):
 
 
 def test_without_structures_nothing_is_looked_up():
-    assert StructureMatches([], num_held=5).find(0, record("p", "MKTAYIAKQR")) is None
+    assert StructureIndex([], num_held=5).find(0, record("p", "MKTAYIAKQR")) is None

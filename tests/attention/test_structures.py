@@ -13,8 +13,8 @@ from protembed.attention.structures import (
     CONTACT_DISTANCE,
     MIN_SEPARATION,
     Chain,
-    ChainNotes,
-    Match,
+    ChainAlignment,
+    ChainStatistics,
     contact_map,
     distances,
     match_chain,
@@ -25,7 +25,7 @@ from protembed.attention.structures import (
 from protembed.errors import DataError, FormatError, InputNotFoundError, StructureError
 
 STRUCTURES = Path(__file__).parents[1] / "data" / "fixtures" / "structures"
-NO_NOTES = {field: 0 for field in ChainNotes.__dataclass_fields__}
+NO_NOTES = {field: 0 for field in ChainStatistics.__dataclass_fields__}
 SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEV"
 
 
@@ -140,7 +140,7 @@ def make_chain(sequence, *, breaks_after=(), name="A"):
         coordinates=coordinates,
         numbers=[str(row) for row in range(len(sequence))],
         breaks=breaks,
-        notes=ChainNotes(**NO_NOTES),
+        notes=ChainStatistics(**NO_NOTES),
     )
 
 
@@ -875,7 +875,7 @@ def test_distances_are_in_the_sequences_coordinates_and_unknown_where_nothing_wa
     chain = make_chain("MKT")
     chain.coordinates[1] = np.nan
 
-    found = distances(Match(chain=chain, places=np.array([-1, 0, 1, 2]), identity=1, coverage=0.75))
+    found = distances(ChainAlignment(chain=chain, places=np.array([-1, 0, 1, 2]), identity=1, coverage=0.75))
 
     unknown = np.nan
     expected = [[unknown] * 4, [unknown, 0, unknown, 7.4], [unknown] * 4, [unknown, 7.4, unknown, 0]]

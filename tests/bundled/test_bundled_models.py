@@ -14,8 +14,8 @@ from protembed.embedding.embed import embed_fasta
 from protembed.model.catalog import bundled_models, find_model
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import validation_packs
-from protembed.pretraining.ngrams import Composition
-from protembed.training.distributed import Compute
+from protembed.pretraining.ngrams import NgramModel
+from protembed.training.distributed import Executor
 from protembed.training.objective import MaskedLM, evaluate
 
 README = Path(__file__).parents[2] / "README.md"
@@ -43,7 +43,7 @@ def test_it_is_small_and_in_half_precision_but_for_the_rotary_frequencies(direct
 def test_its_card_tells_data_licence_recipe_results_and_limits(directory):
     card = (directory / "README.md").read_text()
 
-    for heading in ("Training", "Results", "Data and licence", "Limits", "Loading"):
+    for heading in ("TrainingSetup", "Results", "Data and licence", "Limits", "Loading"):
         assert f"\n## {heading}\n" in card
     for row in ("residues seen", "recipe", "compute", "random initialisation", "3-mers", "layer 1"):
         assert f"\n| {row} | " in card
@@ -101,7 +101,7 @@ def test_it_has_learned_more_than_the_composition(directory, corpus, pool):
         ("random", new_checkpoint(load_checkpoint(directory).encoder.shape, "gaussian", seed=0)),
     ):
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-        losses[name] = evaluate(objective, packs, Compute(pool=pool)).mean().item()
+        losses[name] = evaluate(objective, packs, Executor(pool=pool)).mean().item()
 
     # The composition of the measured proteins themselves is a harder bar than that of the training proteins.
-    assert losses["bundled"] < Composition(corpus).losses(packs)["unigram"] < losses["random"]
+    assert losses["bundled"] < NgramModel(corpus).losses(packs)["unigram"] < losses["random"]

@@ -135,7 +135,7 @@ def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch)
 
 
 def test_what_is_counted_has_its_own_name(capsys, monkeypatch):
-    monkeypatch.setattr("protembed.cli.display.EveryHalfMinute.is_due", lambda clock: True)
+    monkeypatch.setattr("protembed.cli.display.Throttle.is_due", lambda clock: True)
     with Display(ConsoleConfig()).counting("computed", "crop", "token") as counter:
         counter.advance(1000)
 

@@ -14,7 +14,7 @@ from protembed.config.common import TASKS
 from protembed.config.model_sizes import EncoderShape
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
-from protembed.model.metadata import ModelRecord
+from protembed.model.metadata import ModelMetadata
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -44,7 +44,7 @@ def with_head(tmp_path_factory):
     """A model with a head of random weights, so that there is something to predict with."""
     checkpoint = new_checkpoint(TINY, "gaussian", seed=0)
     checkpoint.task_head = TaskHead(TINY.dim, TASKS["regression"], None)
-    checkpoint.record = ModelRecord(target="target", task="regression", pooling="mean")
+    checkpoint.record = ModelMetadata(target="target", task="regression", pooling="mean")
     directory = tmp_path_factory.mktemp("models") / "with_head"
     save_checkpoint(checkpoint, directory, "# with a head\n")
     return directory

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from protembed.cli.messages import pretrain_summary_lines
-from protembed.evaluation.intervals import Score
+from protembed.evaluation.intervals import MetricWithInterval
 from protembed.pretraining.report import PretrainSummary
 
 
@@ -25,7 +25,10 @@ def said(gains, num_valid_proteins=16):
 
 def test_the_gain_over_each_reference_has_its_interval():
     found = said(
-        {"unigram": Score(value=0.01, low=0.004, high=0.016), "bigram": Score(value=0.02, low=0.01, high=0.03)}
+        {
+            "unigram": MetricWithInterval(value=0.01, low=0.004, high=0.016),
+            "bigram": MetricWithInterval(value=0.02, low=0.01, high=0.03),
+        }
     )
 
     assert found[0].endswith("unigram loss 2.8900, 0.0100 nats better")
@@ -37,14 +40,17 @@ def test_the_gain_over_each_reference_has_its_interval():
 
 def test_a_gain_whose_interval_contains_zero_is_said_to_be_no_significant_difference():
     found = said(
-        {"unigram": Score(value=0.01, low=-0.004, high=0.024), "bigram": Score(value=0.02, low=0.01, high=0.03)}
+        {
+            "unigram": MetricWithInterval(value=0.01, low=-0.004, high=0.024),
+            "bigram": MetricWithInterval(value=0.02, low=0.01, high=0.03),
+        }
     )
 
     assert found[2:] == ["no significant difference from the unigram model: the interval contains 0"]
 
 
 def test_one_validation_protein_is_too_few_for_an_interval():
-    found = said({"unigram": Score(value=0.01, low=None, high=None)}, num_valid_proteins=1)
+    found = said({"unigram": MetricWithInterval(value=0.01, low=None, high=None)}, num_valid_proteins=1)
 
     assert found[1:] == ["1 validation protein: too few for an interval of this difference"]
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from protembed.cli.app import app
-from protembed.cli.display import Counter, TrainingDisplay
+from protembed.cli.display import ProgressCounter, TrainingDisplay
 from protembed.cli.process import leave_tidily
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGHUP, 143)]
@@ -145,7 +145,7 @@ def test_a_signal_keeps_the_rows_that_are_safe_and_the_same_command_goes_on(
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
         leave_tidily()
         with monkeypatch.context() as patches:
-            send_at(patches, Counter, number, at=20)
+            send_at(patches, ProgressCounter, number, at=20)
             left = invoke(command)
     finally:
         for one, handler in before.items():

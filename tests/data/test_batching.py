@@ -11,14 +11,14 @@ from protembed.data.alphabet import CLS, EOS, MASK, RESIDUES, UNKNOWN_RESIDUE, e
 from protembed.data.batching import cut, divide_evenly, pack, split_by_budget
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation
-from protembed.pretraining.batches import PretrainingPlan, validation_packs
+from protembed.pretraining.batches import PretrainingBatches, validation_packs
 
 BATCHES = BatchConfig(tokens_per_batch=512, crop_residues=64)
 TOKENS_PER_STEPS_PACK = 200
 
 
 def plan_of(corpus, seed=0, batches=BATCHES, tokens_per_pack=TOKENS_PER_STEPS_PACK):
-    return PretrainingPlan(corpus, batches, tokens_per_pack, MaskingConfig(), seed)
+    return PretrainingBatches(corpus, batches, tokens_per_pack, MaskingConfig(), seed)
 
 
 def crops_of(batch):
@@ -196,7 +196,7 @@ def test_a_step_hides_residues_of_its_crops_and_nothing_else(
     corpus, crop_residues, room, tokens_per_pack, mask_rate, seed, step
 ):
     batches = BatchConfig(crop_residues=crop_residues, tokens_per_batch=2 * (crop_residues + 2) + room)
-    plan = PretrainingPlan(corpus, batches, tokens_per_pack, MaskingConfig(mask_rate=mask_rate), seed)
+    plan = PretrainingBatches(corpus, batches, tokens_per_pack, MaskingConfig(mask_rate=mask_rate), seed)
 
     packs = plan.packs(step)
 

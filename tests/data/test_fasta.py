@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protembed.data.alphabet import RESIDUES
-from protembed.data.fasta import ReadReport, read_fasta
+from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, InputNotFoundError, RecordError
 
 UGLY = Path(__file__).parent / "fixtures" / "ugly"
@@ -102,7 +102,7 @@ def test_byte_order_marks_of_files_that_were_joined_are_harmless(fasta):
 
 
 def test_j_is_read_as_x_and_all_nonstandard_residues_are_counted(fasta):
-    report = ReadReport()
+    report = ReadStatistics()
 
     assert sequences(fasta(">a\nMJKXX\n>b\nBZUOj\n"), report=report) == ["MXKXX", "BZUOX"]
     assert report.nonstandard == {"J": 2, "X": 2, "B": 1, "Z": 1, "U": 1, "O": 1}
@@ -110,7 +110,7 @@ def test_j_is_read_as_x_and_all_nonstandard_residues_are_counted(fasta):
 
 
 def test_several_files_are_read_as_one(fasta):
-    report = ReadReport()
+    report = ReadStatistics()
     paths = [fasta(">a\nMK\n>b\nMR\n", "one.fasta"), str(fasta(">c\nMS\n", "two.fasta"))]
 
     records = list(read_fasta(paths, report=report))
@@ -126,7 +126,7 @@ def test_several_files_are_read_as_one(fasta):
 
 @pytest.mark.promise(16)
 def test_duplicate_identifiers_are_kept_and_counted_across_files(fasta):
-    report = ReadReport()
+    report = ReadStatistics()
     paths = [fasta(">a 1\nMK\n>a 2\nMR\n", "one.fasta"), fasta(">a\nMS\n>b\nMT\n", "two.fasta")]
 
     records = list(read_fasta(paths, report=report))
@@ -145,7 +145,7 @@ def test_records_come_before_the_rest_of_the_file_is_looked_at(fasta):
 
 @pytest.mark.promise(14)
 def test_nucleotides_are_warned_of():
-    report = ReadReport()
+    report = ReadStatistics()
     read(UGLY / "pyfaidx__issue_83.fasta", report=report)
 
     assert report.num_nucleotide_like == 2
@@ -157,7 +157,7 @@ def test_nucleotides_are_warned_of():
     "sequence", ["GATTACAGATTACA", "gauuacagauuacn", "GATTACAGATTACAGATTRC", "GATYACAGATTACAGATTACA"]
 )
 def test_nucleotides_among_proteins_are_warned_of_with_their_number(fasta, sequence):
-    report = ReadReport()
+    report = ReadStatistics()
     read(fasta(f">cds\n{sequence}\n>a\nMKTAYIAKQRQISF\n>b\nMKVRYYAWKSRDHA\n"), report=report)
 
     assert report.num_nucleotide_like == 1
@@ -166,7 +166,7 @@ def test_nucleotides_among_proteins_are_warned_of_with_their_number(fasta, seque
 
 @pytest.mark.parametrize("sequence", ["MetLysThrAla", "MET LYS THR\nALA XAA GLX", "METLYSTHRALA*"])
 def test_three_letter_codes_are_warned_of(fasta, sequence):
-    report = ReadReport()
+    report = ReadStatistics()
     read(fasta(f">a\n{sequence}\n>b\nMKTAYIAKQR\n>c\nC{sequence}\n"), report=report)
 
     assert report.num_three_letter == 1
@@ -174,14 +174,14 @@ def test_three_letter_codes_are_warned_of(fasta, sequence):
 
 
 def test_real_proteins_are_not_taken_for_three_letter_codes(proteins_fasta):
-    report = ReadReport()
+    report = ReadStatistics()
     read(proteins_fasta, report=report)
 
     assert report.num_three_letter == 0
 
 
 def test_real_proteins_and_short_peptides_are_not_taken_for_nucleotides(proteins_fasta, fasta):
-    report = ReadReport()
+    report = ReadStatistics()
     list(read_fasta([proteins_fasta, fasta(">peptide\nGAGATTACAGA\n")], report=report))
 
     assert report.num_nucleotide_like == 0
@@ -297,7 +297,7 @@ def test_foreign_letters_are_illegal_even_where_upper_case_would_make_residues_o
 
 
 def test_illegal_characters_are_masked_and_counted(fasta):
-    report = ReadReport()
+    report = ReadStatistics()
     path = fasta(">a\nM*K?T\n>b\nMK\n>c\nſMK1\n")
 
     assert sequences(path, on_illegal="mask", report=report) == ["MXKXT", "MK", "XMKX"]
@@ -366,7 +366,7 @@ def test_strictly_alternating_case_is_refused_as_structure_aware(fasta, sequence
 
 
 def test_identifiers_of_other_encodings_stay_different(fasta):
-    report = ReadReport()
+    report = ReadStatistics()
     records = read(fasta(b">prot\xe9ine \xe0 Lyon\nMKT\n>prot\xe8ine\nMKV\n>prot\xc3\xa9ine\nMKA\n"), report=report)
 
     assert [record.id for record in records] == ["prot\\xe9ine", "prot\\xe8ine", "protéine"]
@@ -386,7 +386,7 @@ def test_texts_are_paths_too(proteins_fasta):
 
 @pytest.mark.promise(10)
 def test_records_with_illegal_characters_are_skipped_and_listed(fasta):
-    report = ReadReport()
+    report = ReadStatistics()
     path = fasta(">a\nMK\n>b\nM\n1K\n>c\nMR\n>d\nM K2\n")
 
     records = read(path, on_illegal="skip", report=report)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protembed.data.alphabet import RESIDUES
-from protembed.data.fasta import ReadReport, read_fasta, read_fasta_stream
+from protembed.data.fasta import ReadStatistics, read_fasta, read_fasta_stream
 from protembed.errors import DataError, FormatError, IllegalResidueError, RecordError
 
 BYTES = range(256)
@@ -24,7 +24,7 @@ NEVER_MASKED = b"-.:/"
 
 def read(content, on_illegal="error", report=None):
     stream = io.BufferedReader(io.BytesIO(content))
-    return list(read_fasta_stream(stream, "bytes.fasta", on_illegal, report or ReadReport()))
+    return list(read_fasta_stream(stream, "bytes.fasta", on_illegal, report or ReadStatistics()))
 
 
 def spelled(byte):
@@ -75,7 +75,7 @@ def test_every_byte_that_is_no_residue_is_masked_or_its_record_listed_on_request
     for byte in BYTES:
         if byte in LETTERS + NEWLINES + SPACES + NEVER_MASKED + b"\0>":
             continue
-        content, report = BEFORE + b">b\nMK" + bytes([byte]) + b"W\n" + AFTER, ReadReport()
+        content, report = BEFORE + b">b\nMK" + bytes([byte]) + b"W\n" + AFTER, ReadStatistics()
 
         assert [record.sequence for record in read(content, "mask")] == ["MKT", "MKXW", "MRR"]
         assert [record.id for record in read(content, "skip", report)] == ["first", "last"]

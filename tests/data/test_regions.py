@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 
 from protembed.config.common import TASKS, Region
-from protembed.data.fasta import ReadReport, read_fasta
+from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.data.windows import cut_records
 from protembed.embedding.selection import Selection
 from protembed.errors import FormatError, TableError, TooShortError
-from protembed.finetuning.labels import LabelledProtein, Labels, LabelTable
+from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable
 from protembed.finetuning.targets import Targets, cut_table
 
 CLASSES, VALUES = TASKS["residue-classification"], TASKS["residue-regression"]
@@ -21,7 +21,7 @@ def fasta(tmp_path):
 
 
 def cut(fasta, region, on_illegal="error"):
-    report = ReadReport()
+    report = ReadStatistics()
     records = read_fasta([fasta], on_illegal=on_illegal, report=report)
     return list(cut_records(records, region, on_illegal, report)), report
 
@@ -60,20 +60,20 @@ def test_a_region_that_leaves_nothing_is_an_error_whatever_is_read(fasta):
     message = r"x.fasta: every record was left out, the first, 'a', in line 1: .* residue 11; choose another --region$"
     selection = Selection(on_illegal="skip", long="skip", window_residues=4, region=Region(11, None))
     proteins = [LabelledProtein(id="a", sequence="MKTAYI", label="x", split="train", line=1)]
-    table = Labels(path="x.fasta", target="target", proteins=proteins)
+    table = LabelledTable(path="x.fasta", target="target", proteins=proteins)
 
     with pytest.raises(FormatError, match=message):
         cut(fasta, Region(11, None), "skip")
     with pytest.raises(FormatError, match=message):
-        list(selection.read([fasta], ReadReport()))
+        list(selection.read([fasta], ReadStatistics()))
     with pytest.raises(FormatError, match=message):
-        cut_table(table, Region(11, None), TASKS["classification"], "skip", ReadReport())
+        cut_table(table, Region(11, None), TASKS["classification"], "skip", ReadStatistics())
 
 
 def test_what_is_done_about_long_proteins_concerns_the_part(fasta):
     selection = Selection(on_illegal="error", long="error", window_residues=4, region=Region(1, 4))
 
-    assert [record.sequence for record in selection.read([fasta], ReadReport())] == ["MKTA", "MKT", "MKTA"]
+    assert [record.sequence for record in selection.read([fasta], ReadStatistics())] == ["MKTA", "MKT", "MKTA"]
 
 
 # Labels
@@ -81,11 +81,11 @@ def test_what_is_done_about_long_proteins_concerns_the_part(fasta):
 
 def table_of(label, mask=None, sequence="MKTAY"):
     protein = LabelledProtein(id="p", sequence=sequence, label=label, split="train", line=2, mask=mask)
-    return Labels(path="x.csv", target="label", proteins=[protein])
+    return LabelledTable(path="x.csv", target="label", proteins=[protein])
 
 
 def cut_labels(table, region, task):
-    (protein,) = cut_table(table, region, task, "error", ReadReport()).proteins
+    (protein,) = cut_table(table, region, task, "error", ReadStatistics()).proteins
     return protein
 
 
@@ -111,7 +111,7 @@ def test_labels_and_mask_of_residues_are_cut_with_the_sequence(label, mask, expe
 
     # The whole protein beside it keeps both classes in the training split.
     parts = {"train": [whole, part], "valid": [], "test": []}
-    targets = Targets.of(LabelTable(path="x.csv", target="label", parts=parts), CLASSES)
+    targets = Targets.of(SplitTable(path="x.csv", target="label", parts=parts), CLASSES)
     numbers = {name: number for number, name in enumerate(targets.classes)}
     assert part.sequence == "KT"
     assert targets.of_split["train"][1].tolist() == [numbers.get(name, -1) for name in expected]
@@ -122,7 +122,7 @@ def test_values_of_residues_are_cut_with_the_sequence_down_to_one(region, values
     table = table_of("1;21.5;3;4;55")
     parts = {"train": [table.proteins[0], cut_labels(table, region, VALUES)], "valid": [], "test": []}
 
-    targets = Targets.of(LabelTable(path="x.csv", target="label", parts=parts), VALUES)
+    targets = Targets.of(SplitTable(path="x.csv", target="label", parts=parts), VALUES)
 
     assert targets.of_split["train"][1].tolist() == values
 
@@ -137,7 +137,7 @@ def test_a_row_that_ends_before_the_region_is_an_error_or_left_out():
     with pytest.raises(TooShortError, match="line 2: 'p' has 5 residues"):
         cut_labels(table_of("x"), Region(6, 9), TASKS["classification"])
 
-    report, longer = ReadReport(), LabelledProtein(id="q", sequence="MKTAYI", label="y", split="train", line=3)
+    report, longer = ReadStatistics(), LabelledProtein(id="q", sequence="MKTAYI", label="y", split="train", line=3)
     table = replace(table_of("x"), proteins=[*table_of("x").proteins, longer])
     kept = cut_table(table, Region(6, 9), TASKS["classification"], "skip", report).proteins
     assert [(one.id, one.sequence) for one in kept] == [("q", "I")]

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protembed.data import sampling
-from protembed.data.sampling import EpochOrder, EveryProtein, token_counts
-from protembed.pretraining.clusters import OneOfEachCluster
+from protembed.data.sampling import EpochSampler, UniformSampler, token_counts
+from protembed.pretraining.clusters import ClusterSampler
 
 
 class Grouped:
@@ -21,8 +21,8 @@ class Grouped:
 
 def order_of(lengths, tokens_per_batch, seed=0, clusters=None):
     lengths = np.asarray(lengths)
-    sampler = EveryProtein(len(lengths)) if clusters is None else OneOfEachCluster(clusters)
-    return EpochOrder(sampler, lengths.__getitem__, int(lengths.max()), tokens_per_batch, seed)
+    sampler = UniformSampler(len(lengths)) if clusters is None else ClusterSampler(clusters)
+    return EpochSampler(sampler, lengths.__getitem__, int(lengths.max()), tokens_per_batch, seed)
 
 
 def steps_of(one, epoch):

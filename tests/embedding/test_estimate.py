@@ -7,7 +7,7 @@ from protembed.data.fasta import Record, read_fasta
 from protembed.data.windows import window_spans
 from protembed.embedding import estimate
 from protembed.embedding.estimate import Workload
-from protembed.inference.engine import Computation, Engine, LongProteins
+from protembed.inference.engine import Engine, InferenceJob, WindowedJob
 
 SHAPE = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -16,9 +16,9 @@ def lengths_of(batch):
     return (batch.offsets.diff() - 2).tolist()
 
 
-WHOLE = Computation(whole=lengths_of)
-WINDOWED = Computation(
-    whole=lengths_of, long=LongProteins(window_residues=80, windows=lengths_of, join=lambda windows, spans: windows)
+WHOLE = InferenceJob(whole=lengths_of)
+WINDOWED = InferenceJob(
+    whole=lengths_of, long=WindowedJob(window_residues=80, windows=lengths_of, join=lambda windows, spans: windows)
 )
 
 

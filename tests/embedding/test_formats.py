@@ -6,7 +6,7 @@ import pytest
 
 from protembed.embedding.formats import (
     ArrayRows,
-    Member,
+    RowGroup,
     TextRows,
     choose_format,
     column_names,
@@ -63,7 +63,7 @@ def store(folder, format_name, ids, *, per_residue=False, dtype="float32", h5_na
     assert rows.num_rows == sum(map(len, vectors))
     members = folder / "members.jsonl"
     noted = zip(ids, map(len, vectors), invented_names(range(len(ids))).values(), strict=True)
-    members.write_bytes(b"".join(Member(*one).line() for one in noted))
+    members.write_bytes(b"".join(RowGroup(*one).line() for one in noted))
     if format_name == "npz":
         make_npz(result, grown, members, per_residue=per_residue)
     if format_name == "h5":

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from protembed.data.fasta import ReadReport, RefusedRecord, read_fasta
+from protembed.data.fasta import ReadStatistics, SkippedRecord, read_fasta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, FormatError, IllegalResidueError, TooLongError
 
@@ -24,7 +24,7 @@ def write_fasta(tmp_path):
 
 
 def read(selection, *paths):
-    report = ReadReport()
+    report = ReadStatistics()
     return list(selection.read(paths, report)), report
 
 
@@ -193,8 +193,8 @@ def test_a_long_protein_is_left_out_on_request_and_listed(write_fasta):
 
     assert [(record.row, record.id) for record in records] == [(0, "p1"), (1, "p3")]
     assert report.refused == [
-        RefusedRecord(id="p0", path=str(path), line=1, reason="5 residues are more than the window of 4"),
-        RefusedRecord(id="p2", path=str(path), line=5, reason="1,200 residues are more than the window of 4"),
+        SkippedRecord(id="p0", path=str(path), line=1, reason="5 residues are more than the window of 4"),
+        SkippedRecord(id="p2", path=str(path), line=5, reason="1,200 residues are more than the window of 4"),
     ]
     assert (report.num_records, report.num_residues) == (2, 6)
 

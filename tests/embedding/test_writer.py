@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from protembed.data.fasta import Record, RefusedRecord
+from protembed.data.fasta import Record, SkippedRecord
 from protembed.data.hashing import sequence_sha256
 from protembed.embedding import metadata, writer
 from protembed.embedding.formats import dataset_name
@@ -24,7 +24,7 @@ from protembed.errors import NotFiniteError, OutputError, OutputExistsError, Rec
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 
 SEQUENCES = ("MKT", "MXXKTA", "M", "AY")
-REFUSED = [RefusedRecord(id="=cmd()", path="folder/x.fasta", line=7, reason="'1' in column 4 is no amino acid")]
+REFUSED = [SkippedRecord(id="=cmd()", path="folder/x.fasta", line=7, reason="'1' in column 4 is no amino acid")]
 RNG = np.random.default_rng(0)
 PER_PROTEIN = RNG.normal(size=(4, 3)).astype(np.float32)
 PER_RESIDUE = [RNG.normal(size=(len(sequence), 3)).astype(np.float32) for sequence in SEQUENCES]

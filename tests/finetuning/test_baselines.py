@@ -10,9 +10,9 @@ from protembed.evaluation.metrics import best_threshold, label_curves
 from protembed.finetuning import baselines
 from protembed.finetuning.baselines import counting_rungs, frozen_head, residue_sample, trivial_rung
 from protembed.finetuning.evaluation import measure
-from protembed.finetuning.probes import Sample, fit_linear, loss
+from protembed.finetuning.probes import ProbeData, fit_linear, loss
 from protembed.finetuning.targets import Targets
-from protembed.inference.embedding import Representation
+from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 
 LABELS = {
@@ -176,7 +176,7 @@ def fit_head(tiny_encoder, pool, labelled):
 
     def fit(task, **options):
         table, targets = labelled(task)
-        representation = Representation(encoder=tiny_encoder, layers=(2,), poolings=("mean",), window_residues=None)
+        representation = Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), window_residues=None)
         engine, told = Engine(pool=pool), []
         fitted = frozen_head(table, targets, representation, engine, FinetuneConfig(**options), told.append)
         assert told == [len(protein.sequence) for split in ("train", "valid") for protein in table.parts[split]]
@@ -185,7 +185,7 @@ def fit_head(tiny_encoder, pool, labelled):
         for split in ("train", "valid"):
             values = [embedding.values for _, embedding in engine.run(computation, table.parts[split])]
             vectors = np.concatenate(values) if targets.task.per_residue else np.stack(values)
-            samples.append(Sample(vectors=vectors, answers=targets.known(split)))
+            samples.append(ProbeData(vectors=vectors, answers=targets.known(split)))
         return *fitted, targets, *samples
 
     return fit

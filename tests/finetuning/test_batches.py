@@ -8,7 +8,7 @@ from protembed.config.common import TASKS
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import cut
 from protembed.data.windows import window_spans
-from protembed.finetuning.targets import LabelledPlan, LabelledProteins
+from protembed.finetuning.targets import FinetuningBatches, LabelledDataset
 
 
 def crops_of(batch):
@@ -19,11 +19,11 @@ def labelled(proteins, task="classification", answers=None, window_residues=1022
     """Make proteins whose class is their row, unless they have other answers."""
     residues, answers = list(map(encode, proteins)), answers or [np.array(row) for row in range(len(proteins))]
     limits = {"window_residues": window_residues, "tokens_per_pack": tokens_per_pack}
-    return LabelledProteins(residues=residues, answers=answers, task=TASKS[task], **limits)
+    return LabelledDataset(residues=residues, answers=answers, task=TASKS[task], **limits)
 
 
 def labelled_plan(proteins, tokens_per_batch=512, seed=0):
-    return LabelledPlan(labelled(proteins), tokens_per_batch, seed)
+    return FinetuningBatches(labelled(proteins), tokens_per_batch, seed)
 
 
 def test_labels_travel_with_their_whole_proteins(proteins):

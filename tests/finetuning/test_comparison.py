@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from protembed.config.common import TASKS
-from protembed.finetuning.comparison import Ladder, compare
+from protembed.finetuning.comparison import Comparison, compare
 from protembed.finetuning.evaluation import measure, scores_of
 
 REGRESSION = TASKS["regression"]
@@ -177,7 +177,7 @@ def test_a_ladder_comes_back_from_json_as_it_was(task):
 
     written = json.dumps(ladder.as_plain_values(), allow_nan=False)
 
-    assert Ladder.from_plain_values(TASKS[task], json.loads(written)) == ladder
+    assert Comparison.from_plain_values(TASKS[task], json.loads(written)) == ladder
 
 
 def test_undefined_figures_come_back_too():
@@ -185,7 +185,7 @@ def test_undefined_figures_come_back_too():
 
     written = json.dumps(ladder.as_plain_values(), allow_nan=False)
 
-    assert Ladder.from_plain_values(REGRESSION, json.loads(written)) == ladder
+    assert Comparison.from_plain_values(REGRESSION, json.loads(written)) == ladder
 
 
 def test_a_handful_of_proteins_has_no_interval():
@@ -223,4 +223,4 @@ def test_a_class_without_a_test_protein_leaves_auroc_of_the_others_and_its_name_
     assert ladder.metric_names["auroc"] == "AUROC over 3 of 4 classes"
     assert ladder.metric_names["mcc"] == "MCC"
     written = json.dumps(ladder.as_plain_values(), allow_nan=False)
-    assert Ladder.from_plain_values(TASKS["classification"], json.loads(written)) == ladder
+    assert Comparison.from_plain_values(TASKS["classification"], json.loads(written)) == ladder

@@ -7,7 +7,7 @@ from bootstrap import NUM_RESAMPLES, bootstrap
 from protembed.config.common import METRIC_NAMES, TASKS
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.evaluation import metrics
-from protembed.evaluation.intervals import Score, ratio_score
+from protembed.evaluation.intervals import MetricWithInterval, ratio_score
 from protembed.finetuning.evaluation import (
     MIN_PROTEINS_FOR_INTERVAL,
     averaged_over,
@@ -188,4 +188,4 @@ def test_a_ratio_of_sums_has_its_interval_over_proteins():
 
 
 def test_a_ratio_of_one_protein_has_no_interval():
-    assert ratio_score(np.array([2.0]), np.array([4.0])) == Score(value=0.5, low=None, high=None)
+    assert ratio_score(np.array([2.0]), np.array([4.0])) == MetricWithInterval(value=0.5, low=None, high=None)

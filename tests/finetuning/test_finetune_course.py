@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from protembed.cli.app import app
 from protembed.config.common import OptimizerConfig
 from protembed.errors import DamagedRunError, RunInUseError, RunMismatchError
-from protembed.finetuning.experiment import Watcher
+from protembed.finetuning.experiment import Callbacks
 from protembed.finetuning.finetune import finetune_model
 from protembed.io.reading import STANDARD_STREAM, read_json
 from protembed.io.writing import exclusive_lock
@@ -28,7 +28,7 @@ def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path,
     """The last stop falls into the second of two repeats."""
     table, settings, seen = tables / "classification.csv", {"method": method, "repeats": 2, "quick": False}, []
     finetune_model(table, options(tmp_path / "whole.model", tiny_model, **settings))
-    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == num_steps)
+    watcher = Callbacks(on_step=seen.append, stop=lambda: len(seen) == num_steps)
     left = finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings), watcher=watcher)
     assert (left.is_finished, left.output, left.ladder) == (False, None, None)
     assert not (tmp_path / "parts.model").exists()
@@ -78,11 +78,11 @@ def test_two_trainings_cannot_share_a_directory(tables, tiny_model, tmp_path, op
 def test_an_interrupted_replacement_goes_on_when_it_is_repeated(tables, tiny_model, tmp_path, options):
     table, output, seen = tables / "regression.csv", tmp_path / "x.model", []
     finetune_model(table, options(output, tiny_model, method="frozen"))
-    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == 2)
+    watcher = Callbacks(on_step=seen.append, stop=lambda: len(seen) == 2)
     finetune_model(table, options(output, tiny_model, force=True), watcher=watcher)
 
     again = []
-    finetune_model(table, options(output, tiny_model, force=True), watcher=Watcher(on_step=again.append))
+    finetune_model(table, options(output, tiny_model, force=True), watcher=Callbacks(on_step=again.append))
 
     assert [seen[0].step, seen[1].step, again[0].step] == [1, 2, 3]
     assert load_checkpoint(output).record.configuration["method"] is None
@@ -91,7 +91,7 @@ def test_an_interrupted_replacement_goes_on_when_it_is_repeated(tables, tiny_mod
 @pytest.mark.promise(8)
 def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp_path, options, give_stdin):
     output, seen = tmp_path / "x.model", []
-    watcher = Watcher(on_step=seen.append, stop=lambda: len(seen) == 2)
+    watcher = Callbacks(on_step=seen.append, stop=lambda: len(seen) == 2)
     give_stdin((tables / "regression.csv").read_bytes())
     finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=watcher)
 
@@ -101,7 +101,7 @@ def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp
 
     again = []
     give_stdin((tables / "regression.csv").read_bytes())
-    finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=Watcher(on_step=again.append))
+    finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=Callbacks(on_step=again.append))
     assert again[0].step == 3
 
 
@@ -116,7 +116,7 @@ def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp
 )
 def test_a_training_of_other_settings_is_not_taken_up(tables, tiny_model, tmp_path, options, changes, named):
     table, output = tables / "regression.csv", tmp_path / "x.model"
-    finetune_model(table, options(output, tiny_model), watcher=Watcher(stop=lambda: True))
+    finetune_model(table, options(output, tiny_model), watcher=Callbacks(stop=lambda: True))
 
     with pytest.raises(RunMismatchError, match=named):
         finetune_model(table, options(output, tiny_model, **changes))
@@ -125,7 +125,7 @@ def test_a_training_of_other_settings_is_not_taken_up(tables, tiny_model, tmp_pa
 @pytest.mark.promise(4)
 def test_a_damaged_training_is_begun_anew_where_that_is_wanted(tables, tiny_model, tmp_path, options):
     table, output = tables / "regression.csv", tmp_path / "x.model"
-    finetune_model(table, options(output, tiny_model), watcher=Watcher(stop=lambda: True))
+    finetune_model(table, options(output, tiny_model), watcher=Callbacks(stop=lambda: True))
     for path in output.with_name("x.model.partial").rglob("step-*/weights.safetensors"):
         path.write_bytes(b"torn")
 
@@ -133,7 +133,7 @@ def test_a_damaged_training_is_begun_anew_where_that_is_wanted(tables, tiny_mode
         finetune_model(table, options(output, tiny_model))
 
     seen = []
-    finetune_model(table, options(output, tiny_model, force=True), watcher=Watcher(on_step=seen.append))
+    finetune_model(table, options(output, tiny_model, force=True), watcher=Callbacks(on_step=seen.append))
     assert seen[0].step == 1
 
 
@@ -141,12 +141,12 @@ def test_a_damaged_training_is_begun_anew_where_that_is_wanted(tables, tiny_mode
 def test_whoever_goes_on_after_a_damaged_checkpoint_is_told(tables, tiny_model, tmp_path, options):
     table, output, steps, told = tables / "regression.csv", tmp_path / "x.model", [], []
     settings = {"epochs": 9, "patience": 9}
-    watcher = Watcher(on_step=steps.append, stop=lambda: bool(steps) and steps[-1].step == steps[-1].num_steps // 2)
+    watcher = Callbacks(on_step=steps.append, stop=lambda: bool(steps) and steps[-1].step == steps[-1].num_steps // 2)
     finetune_model(table, options(output, tiny_model, **settings), watcher=watcher)
     newest = max(output.with_name("x.model.partial").rglob("step-*"))
     (newest / "optimizer.safetensors").unlink()
 
-    finetune_model(table, options(output, tiny_model, **settings), watcher=Watcher(on_warning=told.append))
+    finetune_model(table, options(output, tiny_model, **settings), watcher=Callbacks(on_warning=told.append))
 
     assert [f"{newest.name}/optimizer.safetensors is damaged" in sentence for sentence in told] == [True]
 
@@ -237,7 +237,7 @@ def test_the_repeat_with_the_lowest_validation_loss_is_kept(tables, tiny_model, 
     for seed in (0, 1):
         reports = []
         output = tmp_path / f"{seed}.model"
-        watcher = Watcher(on_step=reports.append)
+        watcher = Callbacks(on_step=reports.append)
         finetune_model(table, options(output, tiny_model, seed=seed, **settings), watcher=watcher)
         lost[seed] = min(report.validation["valid_loss"] for report in reports if report.validation)
 

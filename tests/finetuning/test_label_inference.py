@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from protembed.errors import TableError
 from protembed.finetuning.label_cells import read_number, residue_entries
 from protembed.finetuning.label_inference import infer_labels
-from protembed.finetuning.labels import LabelledProtein, Labels
+from protembed.finetuning.labels import LabelledProtein, LabelledTable
 from protembed.finetuning.targets import classes_in
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
@@ -25,7 +25,7 @@ def column(*labels, length=40, masks=None):
         LabelledProtein(id=f"p{row}", sequence=sequence(row, length), label=label, split=None, line=row + 2, mask=mask)
         for row, (label, mask) in enumerate(zip(labels, masks, strict=True))
     ]
-    return Labels(path="labels.csv", target="target", proteins=proteins)
+    return LabelledTable(path="labels.csv", target="target", proteins=proteins)
 
 
 def infer(*labels, choice="auto", separator=None, **options):

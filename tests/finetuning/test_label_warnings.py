@@ -2,7 +2,7 @@ import pytest
 
 from protembed.config.common import TASKS
 from protembed.finetuning.label_warnings import class_counts, label_warnings
-from protembed.finetuning.labels import LabelledProtein, LabelTable
+from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.targets import Targets
 
 REST = ["a", "b"] * 5
@@ -17,7 +17,7 @@ def table(train, test, *, sequences=None):
         for row, (label, sequence) in enumerate(zip(labels, sequences, strict=True))
     ]
     parts = {"train": proteins[: len(train)], "valid": [], "test": proteins[len(train) :]}
-    return LabelTable(path="labels.csv", target="target", parts=parts)
+    return SplitTable(path="labels.csv", target="target", parts=parts)
 
 
 def warnings_of(train, test=None, task="classification", **options):
@@ -146,7 +146,7 @@ def test_identifiers_of_several_rows_and_sequences_of_several_labels_are_told():
         LabelledProtein(id=name, sequence=sequence, label=label, split=None, line=2)
         for name, sequence, label in [("a", "MKT", "x"), ("b", "MKV", "y"), ("b", "MKT", "y"), ("c", "MKA", "x")] * 5
     ]
-    made = LabelTable(path="t", target="y", parts={"train": proteins, "valid": [], "test": proteins[:4]})
+    made = SplitTable(path="t", target="y", parts={"train": proteins, "valid": [], "test": proteins[:4]})
 
     assert label_warnings(made, [made], Targets.of(made, TASKS["classification"])) == [
         "3 identifiers of several rows, such as 'a'",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protembed.data.alphabet import RESIDUES
-from protembed.data.fasta import ReadReport, read_fasta
+from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, TableError
 from protembed.finetuning.labels import Columns, read_labels
 
@@ -333,7 +333,7 @@ def test_a_label_may_be_missing_here_for_the_task_decides(read):
 
 def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read):
     content = SMALL + "e,MK1,5.5,train\n"
-    masked_report, skipped_report = ReadReport(), ReadReport()
+    masked_report, skipped_report = ReadStatistics(), ReadStatistics()
 
     masked = read(content, on_illegal="mask", report=masked_report)
     skipped = read(content, on_illegal="skip", report=skipped_report)
@@ -347,7 +347,7 @@ def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read):
 
 
 def test_a_labelled_fasta_has_the_same_report_as_a_fasta(tmp_path, read):
-    report, plain = ReadReport(), ReadReport()
+    report, plain = ReadStatistics(), ReadStatistics()
     read(FORMS["fasta"], name="labels.fasta", report=report)
 
     list(read_fasta([tmp_path / "labels.fasta"], report=plain))

@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from protembed.config.common import TASKS
 from protembed.finetuning import probes
-from protembed.finetuning.probes import FittedMap, Sample, fit_linear, fit_network, loss
+from protembed.finetuning.probes import Probe, ProbeData, fit_linear, fit_network, loss
 
 CLASSES, LABELS, VALUES = TASKS["classification"], TASKS["multilabel"], TASKS["regression"]
 RNG = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def in_classes(num_classes):
 
 
 def fit(task, num_classes, answers, how=fit_linear, vectors=VECTORS, **options):
-    train, valid = (Sample(vectors=vectors[part], answers=answers[part]) for part in (TRAIN, VALID))
+    train, valid = (ProbeData(vectors=vectors[part], answers=answers[part]) for part in (TRAIN, VALID))
     return how(task, num_classes, train, valid, **options)
 
 
@@ -92,8 +92,8 @@ def test_noise_is_given_the_strongest_penalty():
 @pytest.mark.parametrize("num_valid", [1, 3])
 def test_one_value_in_the_validation_part_is_enough_to_choose_a_penalty(num_valid):
     # These labels are the training mean, which a strong penalty predicts best.
-    train = Sample(vectors=VECTORS[TRAIN], answers=SIGNAL[TRAIN])
-    valid = Sample(vectors=VECTORS[60 : 60 + num_valid], answers=np.full(num_valid, SIGNAL[TRAIN].mean()))
+    train = ProbeData(vectors=VECTORS[TRAIN], answers=SIGNAL[TRAIN])
+    valid = ProbeData(vectors=VECTORS[60 : 60 + num_valid], answers=np.full(num_valid, SIGNAL[TRAIN].mean()))
 
     fitted = fit_linear(VALUES, 0, train, valid)
 
@@ -197,7 +197,7 @@ def test_a_network_is_that_of_its_best_epoch_and_ends_when_none_is_better(monkey
 
     fitted = fit(CLASSES, 2, noise, fit_network, seed=0)
 
-    assert loss(fitted, Sample(vectors=VECTORS[VALID], answers=noise[VALID])) == min(measured)
+    assert loss(fitted, ProbeData(vectors=VECTORS[VALID], answers=noise[VALID])) == min(measured)
     assert len(measured) == int(np.argmin(measured)) + 1 + 10 < 200
 
 
@@ -249,7 +249,7 @@ def test_the_loss_is_in_nats_or_half_squared_standard_deviations():
 
     def measured(task, answers, **scale):
         steps = [step] if task is not VALUES else [(step[0][:1], step[1][:1])]
-        return loss(FittedMap(task=task, steps=steps, **scale), Sample(vectors=vectors, answers=answers))
+        return loss(Probe(task=task, steps=steps, **scale), ProbeData(vectors=vectors, answers=answers))
 
     assert measured(CLASSES, np.array([0, 0])) == pytest.approx(-np.log(probabilities[:, 0]).mean())
     assert measured(LABELS, labels) == pytest.approx(-np.log(np.where(labels == 1, yes, 1 - yes)).mean())

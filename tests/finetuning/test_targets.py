@@ -7,7 +7,7 @@ from protembed.config.common import TASKS
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.errors import TableError
 from protembed.finetuning.label_inference import infer_labels
-from protembed.finetuning.labels import LabelledProtein, Labels, LabelTable
+from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable
 from protembed.finetuning.targets import Targets, classes_in
 
 SPLITS = ("train", "valid", "test")
@@ -23,7 +23,7 @@ def table(*labels, sequences=None, masks=None):
         for row, (sequence, label, mask) in enumerate(zip(sequences, labels, masks, strict=True), start=1)
     ]
     parts = {"train": proteins[:-2], "valid": proteins[-2:-1], "test": proteins[-1:]}
-    return LabelTable(path="labels.csv", target="target", parts=parts)
+    return SplitTable(path="labels.csv", target="target", parts=parts)
 
 
 def residues(*labels, masks=None):
@@ -32,19 +32,19 @@ def residues(*labels, masks=None):
 
 
 def inferred(table, choice="auto", separator=None):
-    labels = Labels(path=table.path, target=table.target, proteins=table.proteins)
+    labels = LabelledTable(path=table.path, target=table.target, proteins=table.proteins)
     return infer_labels(labels, choice, separator)
 
 
 def choose_task(proteins, choice="auto"):
-    return infer_labels(Labels(path="labels.csv", target="target", proteins=proteins), choice).task
+    return infer_labels(LabelledTable(path="labels.csv", target="target", proteins=proteins), choice).task
 
 
 def targets_of(table, choice="auto"):
     labels = inferred(table, choice)
     spelled = iter(labels.labels.proteins)
     parts = {split: [next(spelled) for _ in part] for split, part in table.parts.items()}
-    return Targets.of(LabelTable(path=table.path, target=table.target, parts=parts), labels.task)
+    return Targets.of(SplitTable(path=table.path, target=table.target, parts=parts), labels.task)
 
 
 def plain(targets):

@@ -12,14 +12,14 @@ from protembed.config.finetune import FinetuneConfig
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import encode
 from protembed.errors import DamagedRunError
-from protembed.finetuning.labels import LabelledProtein, LabelTable
-from protembed.finetuning.probes import Sample, fit_linear, loss
+from protembed.finetuning.labels import LabelledProtein, SplitTable
+from protembed.finetuning.probes import ProbeData, fit_linear, loss
 from protembed.finetuning.targets import Targets
-from protembed.finetuning.trainer import Course, EncoderTraining, choose_threshold
+from protembed.finetuning.trainer import EncoderTrainer, FinetuneSpec, choose_threshold
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
-from protembed.training.checkpoints import Progress
-from protembed.training.distributed import Compute
+from protembed.training.checkpoints import TrainingProgress
+from protembed.training.distributed import Executor
 from protembed.training.run_directory import RunDirectory
 
 ADAMW = OptimizerConfig(optimizer="adamw", learning_rate=0.003)
@@ -47,7 +47,7 @@ def fit_head(encoder, table, targets):
         tokens = [torch.cat([torch.tensor([0]), one, torch.tensor([2])]) for one in residues]
         hidden = [encoder(one, encoder.pack(torch.tensor([0, len(one)]))) for one in tokens]
         vectors = np.stack([one[1:-1].mean(0).numpy() for one in hidden])
-        samples.append(Sample(vectors=vectors, answers=targets.known(split)))
+        samples.append(ProbeData(vectors=vectors, answers=targets.known(split)))
     fitted = fit_linear(targets.task, len(targets.classes or ()), *samples)
     return fitted.head(targets.classes), loss(fitted, samples[1])
 
@@ -87,17 +87,17 @@ def begin(tmp_path, tiny_model, charged, pool):
         table, targets = labelled
         checkpoint = load_checkpoint(model or tiny_model)
         checkpoint.record = replace(checkpoint.record, pooling=pooling)
-        course = Course(
+        course = FinetuneSpec(
             method=method,
             config=FinetuneConfig(**{"epochs": 3, "tokens_per_batch": 128, "lora_rank": 2, **options}),
             optimizer=optimizer,
-            compute=Compute(pool=pool),
+            compute=Executor(pool=pool),
             seed=5,
             head=head,
         )
         run = RunDirectory(tmp_path / name)
         run.open({}, lambda directory: None, force=False)
-        return EncoderTraining(table, targets, checkpoint, course, run), checkpoint, run
+        return EncoderTrainer(table, targets, checkpoint, course, run), checkpoint, run
 
     return make
 
@@ -200,7 +200,7 @@ def with_both():
         label = "yes" if num_alanines >= 2 and num_leucines >= 2 else "no"
         protein = LabelledProtein(id=f"p{line}", sequence="".join(residues), label=label, split=split, line=line)
         parts[split].append(protein)
-    table = LabelTable(path="labels.csv", target="label", parts=parts)
+    table = SplitTable(path="labels.csv", target="label", parts=parts)
     return table, Targets.of(table, TASKS["classification"])
 
 
@@ -389,7 +389,7 @@ def test_patience_ends_a_training_that_no_longer_improves(begin, fitted, patienc
 
 
 def test_patience_waits_for_a_training_that_improves_but_is_not_yet_better_than_the_frozen_encoder():
-    progress = Progress()
+    progress = TrainingProgress()
     assert progress.is_best(0.20)
 
     for step, valid_loss in enumerate([0.9, 0.8, 0.7, 0.6], start=1):

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from protembed.inference.embedding import Representation
+from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 
 
@@ -16,7 +16,7 @@ def represent(tiny_encoder):
     """Make a representation of the tiny encoder."""
 
     def make(layers=(2,), poolings=("mean",), window_residues=None, query=None):
-        return Representation(
+        return Embedder(
             encoder=tiny_encoder, layers=layers, poolings=poolings, window_residues=window_residues, query=query
         )
 

@@ -7,7 +7,7 @@ import pytest
 
 from protembed.config.common import TASKS, Region
 from protembed.data.hashing import KmerSample
-from protembed.finetuning.labels import LabelledProtein, LabelTable
+from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.targets import Targets
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.applicability import InputComparison, _chance_of_so_few
@@ -24,7 +24,7 @@ def proteins_of(sequences):
 
 def table_of(train, test):
     parts = {"train": proteins_of(train), "valid": [], "test": proteins_of(test)}
-    return LabelTable(path="x.csv", target="label", parts=parts)
+    return SplitTable(path="x.csv", target="label", parts=parts)
 
 
 def describe(train, test, task="classification"):

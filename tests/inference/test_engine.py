@@ -15,8 +15,8 @@ from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans
 from protembed.device import WorkerPool
 from protembed.errors import IllegalResidueError, TooLongForMemoryError
-from protembed.inference.embedding import Representation
-from protembed.inference.engine import Computation, Engine, LongProteins, inference_engine
+from protembed.inference.embedding import Embedder
+from protembed.inference.engine import Engine, InferenceJob, WindowedJob, inference_engine
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -33,7 +33,7 @@ def records(proteins_fasta):
 
 @pytest.fixture
 def representation(tiny_encoder):
-    return Representation(encoder=tiny_encoder, layers=(2,), poolings=("mean",), window_residues=None)
+    return Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), window_residues=None)
 
 
 def lengths_of(batch):
@@ -48,7 +48,7 @@ def tokens_of(batch):
     return list(batch.tokens.split(batch.offsets.diff().tolist()))
 
 
-LENGTHS, ROWS, TOKENS = (Computation(whole=whole) for whole in (lengths_of, rows_of, tokens_of))
+LENGTHS, ROWS, TOKENS = (InferenceJob(whole=whole) for whole in (lengths_of, rows_of, tokens_of))
 
 
 def windows_of(window_residues, windows=tokens_of, whole=tokens_of):
@@ -57,7 +57,7 @@ def windows_of(window_residues, windows=tokens_of, whole=tokens_of):
     def join(windows, spans):
         return list(zip(windows, spans, strict=True))
 
-    return Computation(whole=whole, long=LongProteins(window_residues=window_residues, windows=windows, join=join))
+    return InferenceJob(whole=whole, long=WindowedJob(window_residues=window_residues, windows=windows, join=join))
 
 
 def results_of(engine, computation, proteins):
@@ -141,7 +141,7 @@ def test_rows_are_numbered_over_all_chunks(records, pool, tokens_per_chunk):
 def test_packs_hold_no_more_than_their_budget_and_a_longer_protein_stands_alone(records, pool):
     engine = Engine(pool=pool, tokens_per_pack=200)
 
-    packs = results_of(engine, Computation(whole=lambda batch: [lengths_of(batch)] * len(batch.rows)), records)
+    packs = results_of(engine, InferenceJob(whole=lambda batch: [lengths_of(batch)] * len(batch.rows)), records)
 
     assert all(sum(pack) + 2 * len(pack) <= 200 or len(pack) == 1 for pack in packs)
     assert max(map(len, packs)) > 1
@@ -186,7 +186,7 @@ def test_the_next_chunk_is_begun_before_the_last_results_of_this_one_are_taken(r
 
     with WorkerPool(2) as workers:
         engine = Engine(pool=workers, tokens_per_chunk=1)
-        assert results_of(engine, Computation(whole=compute), records[:3]) == [0, 1, 2]
+        assert results_of(engine, InferenceJob(whole=compute), records[:3]) == [0, 1, 2]
 
 
 def test_where_chunks_begin_depends_on_the_proteins_alone(representation, records):
@@ -232,7 +232,7 @@ def test_identical_proteins_of_a_chunk_are_computed_once_and_each_gets_its_resul
         return lengths_of(batch)
 
     chosen = [records[index] for index in (4, 0, 4, 7, 0, 4)]
-    results = list(Engine(pool=pool).run(Computation(whole=compute), chosen))
+    results = list(Engine(pool=pool).run(InferenceJob(whole=compute), chosen))
 
     assert sorted(computed) == [0, 1, 3]
     assert [record for record, _ in results] == chosen
@@ -334,7 +334,7 @@ def test_a_pack_that_does_not_fit_is_halved_and_every_result_finds_its_place(rec
     attempts = []
     limited = with_memory_for(390, fail, attempts=attempts)
 
-    results = results_of(Engine(pool=pool), Computation(whole=limited), records)
+    results = results_of(Engine(pool=pool), InferenceJob(whole=limited), records)
 
     assert max(attempts) > 390
     for record, tokens in zip(records, results, strict=True):
@@ -368,7 +368,7 @@ def test_packs_of_windows_are_halved_too(records, pool):
 @pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 def test_a_protein_that_does_not_fit_alone_is_told_of(records, pool, fail):
     with pytest.raises(TooLongForMemoryError, match="a stretch of 385 tokens alone") as caught:
-        results_of(Engine(pool=pool), Computation(whole=with_memory_for(384, fail)), records)
+        results_of(Engine(pool=pool), InferenceJob(whole=with_memory_for(384, fail)), records)
 
     assert caught.value.exit_status == 1
     assert "--window-residues" in str(caught.value)
@@ -406,7 +406,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(records, pool):
     broken = with_memory_for(0, raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")), attempts=attempts)
 
     with WorkerPool(1) as worker, pytest.raises(RuntimeError, match="mat1 and mat2"):
-        results_of(Engine(pool=worker), Computation(whole=broken), records[:5])
+        results_of(Engine(pool=worker), InferenceJob(whole=broken), records[:5])
 
     assert len(attempts) == 1
 
@@ -420,7 +420,7 @@ def test_results_are_computed_on_the_pools_threads_without_gradients(records):
         return [state] * len(batch.rows)
 
     with WorkerPool(2) as workers:
-        states = results_of(Engine(pool=workers, tokens_per_pack=1), Computation(whole=describe), records)
+        states = results_of(Engine(pool=workers, tokens_per_pack=1), InferenceJob(whole=describe), records)
 
     assert all(is_inference and num_threads == 1 for _, is_inference, num_threads in states)
     assert threading.current_thread() not in {thread for thread, *_ in states}
@@ -433,7 +433,7 @@ def test_an_error_while_computing_reaches_the_caller(records, pool):
         return rows_of(batch)
 
     with pytest.raises(ZeroDivisionError, match="division by zero"):
-        list(Engine(pool=pool, tokens_per_pack=100).run(Computation(whole=fail), records))
+        list(Engine(pool=pool, tokens_per_pack=100).run(InferenceJob(whole=fail), records))
 
     assert results_of(Engine(pool=pool), ROWS, records[:3]) == [0, 1, 2]
 
@@ -450,7 +450,7 @@ def test_an_error_while_reading_reaches_the_caller_after_the_chunks_before_it(tm
 @pytest.mark.parametrize("num_results", [0, 2])
 def test_one_result_per_protein_is_insisted_on(records, pool, num_results):
     with pytest.raises(ValueError, match="zip"):
-        list(Engine(pool=pool).run(Computation(whole=lambda batch: [0] * num_results), records[:1]))
+        list(Engine(pool=pool).run(InferenceJob(whole=lambda batch: [0] * num_results), records[:1]))
 
 
 # Crops that were made

@@ -6,7 +6,7 @@ from protembed.config.common import TASKS
 from protembed.inference.embedding import representation_of
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
-from protembed.model.metadata import ModelRecord
+from protembed.model.metadata import ModelMetadata
 
 WINDOW = 60
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
@@ -120,7 +120,7 @@ def test_a_finetuned_model_embeds_into_the_vector_that_its_head_sees(
     with torch.no_grad():
         head.query.copy_(random(32, seed=3))
     tiny_checkpoint.task_head = head
-    tiny_checkpoint.record = ModelRecord(window_residues=window_residues, pooling="attention", layer=1)
+    tiny_checkpoint.record = ModelMetadata(window_residues=window_residues, pooling="attention", layer=1)
     representation = representation_of(tiny_checkpoint)
 
     predictions = compute(representation.predictions(head), long_and_short)

@@ -5,7 +5,7 @@ import torch
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, MASK, encode
 from protembed.data.windows import most_central, window_spans
 from protembed.inference.engine import Engine
-from protembed.inference.marginals import Query, marginals_of
+from protembed.inference.marginals import PositionQuery, marginals_of
 from protembed.model.checkpoint import load_checkpoint
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
@@ -42,7 +42,7 @@ def engine(pool):
 
 
 def query(sequence, *positions):
-    return Query(sequence=sequence, positions=np.array(positions, dtype=np.int64))
+    return PositionQuery(sequence=sequence, positions=np.array(positions, dtype=np.int64))
 
 
 def masked(tokens, place):
@@ -95,7 +95,7 @@ def test_a_position_of_a_long_protein_is_asked_in_its_most_central_window(
 
 
 def test_everywhere_is_at_every_amino_acid_and_not_at_others():
-    assert Query.everywhere("MXKB").positions.tolist() == [0, 2]
+    assert PositionQuery.everywhere("MXKB").positions.tolist() == [0, 2]
 
 
 def test_probabilities_are_those_of_twenty_amino_acids(marginals, engine, proteins):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from Bio import bgzf
 
-from protembed.data.fasta import ReadReport, read_fasta
+from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.errors import DamagedArchiveError, DataError, FormatError, IllegalResidueError, RecordError
 from protembed.io.reading import open_input
 
@@ -108,7 +108,7 @@ def test_records_that_were_left_out_count_too_and_those_of_another_file_do_not(t
     (tmp_path / "whole").write_bytes(TWO_PROTEINS)
     content = b">odd\nMK1\n" + many[0]
     (tmp_path / "cut").write_bytes(gzip.compress(content)[: len(content) // 4])
-    report = ReadReport()
+    report = ReadStatistics()
 
     with pytest.raises(DamagedArchiveError) as caught:
         list(read_fasta([tmp_path / "whole", tmp_path / "cut"], on_illegal="skip", report=report))

@@ -10,7 +10,7 @@ from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import RESIDUES, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
-from protembed.model.metadata import FORMAT_VERSION, ModelRecord
+from protembed.model.metadata import FORMAT_VERSION, ModelMetadata
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -70,7 +70,7 @@ def test_a_loaded_model_computes_in_evaluation_mode_and_can_be_trained(tiny_mode
 
 
 def test_what_is_known_about_a_model_comes_back(tiny_checkpoint, tmp_path):
-    tiny_checkpoint.record = ModelRecord(
+    tiny_checkpoint.record = ModelMetadata(
         window_residues=256,
         layer=1,
         pooling="max",
@@ -304,7 +304,7 @@ def test_a_newer_format_is_refused_and_an_absent_one_is_not_needed(copy):
         load_checkpoint(copy)
 
     (copy / "protembed.json").unlink()
-    assert load_checkpoint(copy).record == ModelRecord()
+    assert load_checkpoint(copy).record == ModelMetadata()
 
 
 def test_fields_of_other_versions_are_passed_over(copy):
@@ -312,7 +312,7 @@ def test_fields_of_other_versions_are_passed_over(copy):
     del record["metrics"]
     (copy / "protembed.json").write_text(json.dumps(record | {"later": 1, "window_residues": 128}))
 
-    assert load_checkpoint(copy).record == dataclasses.replace(ModelRecord(), window_residues=128)
+    assert load_checkpoint(copy).record == dataclasses.replace(ModelMetadata(), window_residues=128)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 7, 200, -1])

@@ -5,9 +5,9 @@ import torch
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.device import WorkerPool
-from protembed.pretraining.batches import PretrainingPlan
-from protembed.training.distributed import Compute
-from protembed.training.loop import Training, take_step
+from protembed.pretraining.batches import PretrainingBatches
+from protembed.training.distributed import Executor
+from protembed.training.loop import TrainingSetup, take_step
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers, set_learning_rate
 
@@ -32,15 +32,15 @@ def test_one_kernel_for_all_proteins_is_attention_protein_by_protein(tiny_encode
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_step_in_bfloat16_learns_like_one_in_float32_on_a_cpu(tiny_checkpoint, corpus, optimizer):
-    plan = PretrainingPlan(corpus, BatchConfig(tokens_per_batch=2048), 1024, MaskingConfig(), seed=0)
+    plan = PretrainingBatches(corpus, BatchConfig(tokens_per_batch=2048), 1024, MaskingConfig(), seed=0)
     losses = []
     for device, precision in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
         objective = MaskedLM(tiny_checkpoint.encoder, tiny_checkpoint.lm_head).to(device)
         with WorkerPool(1) as pool:
             optimizers = make_optimizers(objective, optimizer, 0.01, pool)
             set_learning_rate(optimizers, 0.0)
-            compute = Compute(pool=pool, precision=precision)
-            training = Training(objective=objective, batches=plan, optimizers=optimizers, compute=compute)
+            compute = Executor(pool=pool, precision=precision)
+            training = TrainingSetup(objective=objective, batches=plan, optimizers=optimizers, compute=compute)
             losses.append(take_step(training, plan.packs(0), 1.0).loss)
 
     assert losses[1] == pytest.approx(losses[0], rel=0.01)

@@ -9,7 +9,7 @@ from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
-from protembed.model.metadata import ModelRecord
+from protembed.model.metadata import ModelMetadata
 
 NAMES = ("membrane", "soluble", "other")
 KINDS = {
@@ -33,7 +33,7 @@ def save_with_head(tiny_checkpoint, tmp_path):
         for buffer, value in ((head.offset, 50.0), (head.scale, 7.0), (head.threshold, 0.125)):
             buffer.fill_(value)
         tiny_checkpoint.task_head = head
-        tiny_checkpoint.record = ModelRecord(target="label", classes=classes, task=task, pooling=pooling)
+        tiny_checkpoint.record = ModelMetadata(target="label", classes=classes, task=task, pooling=pooling)
         save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
         return tmp_path / "model", head
 

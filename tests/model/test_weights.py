@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError
 from protembed.model.untrusted import read_model_json
-from protembed.model.weights import StoredWeights, Weight, weight_table
+from protembed.model.weights import WeightFiles, WeightMapping, weight_table
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -36,7 +36,7 @@ def test_the_table_names_each_weight_of_transformers_once(tiny_esm):
 
 
 def test_a_weight_is_joined_as_it_was_divided(tmp_path):
-    weight, ours = Weight(("query", "key", "value")), torch.arange(12.0).reshape(6, 2)
+    weight, ours = WeightMapping(("query", "key", "value")), torch.arange(12.0).reshape(6, 2)
 
     stored = dict(weight.stored(ours))
     save_file(stored, tmp_path / "model.safetensors")
@@ -46,14 +46,14 @@ def test_a_weight_is_joined_as_it_was_divided(tmp_path):
         "key": [[4, 5], [6, 7]],
         "value": [[8, 9], [10, 11]],
     }
-    with StoredWeights(tmp_path) as weights:
+    with WeightFiles(tmp_path) as weights:
         assert torch.equal(weight.read(weights), ours)
 
 
 def test_gamma_and_beta_are_weight_and_bias(tmp_path):
     save_file({"norm.gamma": torch.ones(2), "norm.beta": torch.zeros(2)}, tmp_path / "model.safetensors")
 
-    with StoredWeights(tmp_path) as weights:
+    with WeightFiles(tmp_path) as weights:
         assert weights.tensor("norm.weight").tolist() == [1, 1]
         assert weights.tensor("norm.bias").tolist() == [0, 0]
 
@@ -61,7 +61,7 @@ def test_gamma_and_beta_are_weight_and_bias(tmp_path):
 def test_shards_are_read_as_one(tmp_path):
     write_shards(tmp_path, {"a.safetensors": {"one": torch.ones(1)}, "b.safetensors": {"two": torch.ones(2)}})
 
-    with StoredWeights(tmp_path) as weights:
+    with WeightFiles(tmp_path) as weights:
         assert (len(weights.tensor("one")), len(weights.tensor("two"))) == (1, 2)
 
 
@@ -73,7 +73,7 @@ def test_a_shard_must_lie_beside_its_index(tmp_path, name):
         save_file({"one": torch.ones(1)}, place / "x.safetensors")
     write_shards(tmp_path / "model", {}, {"one": name})
 
-    with pytest.raises(ModelFormatError), StoredWeights(tmp_path / "model"):
+    with pytest.raises(ModelFormatError), WeightFiles(tmp_path / "model"):
         pass
 
 
@@ -81,14 +81,14 @@ def test_a_shard_must_lie_beside_its_index(tmp_path, name):
 def test_an_index_that_names_no_shards_is_refused(tmp_path, weight_map):
     write_shards(tmp_path, {}, weight_map)
 
-    with pytest.raises(ModelFormatError), StoredWeights(tmp_path) as weights:
+    with pytest.raises(ModelFormatError), WeightFiles(tmp_path) as weights:
         weights.tensor("one")
 
 
 def test_a_missing_shard_is_named(tmp_path):
     write_shards(tmp_path, {}, {"one": "lost.safetensors"})
 
-    with pytest.raises(ModelFormatError, match=r"lost\.safetensors"), StoredWeights(tmp_path):
+    with pytest.raises(ModelFormatError, match=r"lost\.safetensors"), WeightFiles(tmp_path):
         pass
 
 
@@ -97,14 +97,14 @@ def test_a_pointer_of_git_lfs_in_the_place_of_the_weights_is_named(tmp_path):
     (tmp_path / "model.safetensors").write_text(pointer)
 
     message = r"model\.safetensors: this is a pointer of Git LFS.* run `git lfs pull`"
-    with pytest.raises(ModelFormatError, match=message), StoredWeights(tmp_path):
+    with pytest.raises(ModelFormatError, match=message), WeightFiles(tmp_path):
         pass
 
 
 def test_a_tensor_that_is_not_there_is_named(tmp_path):
     save_file({"one": torch.ones(1)}, tmp_path / "model.safetensors")
 
-    with pytest.raises(ModelFormatError, match="the weights have no two"), StoredWeights(tmp_path) as weights:
+    with pytest.raises(ModelFormatError, match="the weights have no two"), WeightFiles(tmp_path) as weights:
         weights.tensor("two")
 
 
@@ -113,7 +113,7 @@ def test_layers_that_are_not_as_promised_are_refused(tmp_path, layers):
     names = [f"esm.encoder.layer.{layer}.LayerNorm.weight" for layer in layers] or ["other"]
     save_file({name: torch.ones(1) for name in names}, tmp_path / "model.safetensors")
 
-    with pytest.raises(ModelFormatError, match="2 layers"), StoredWeights(tmp_path) as weights:
+    with pytest.raises(ModelFormatError, match="2 layers"), WeightFiles(tmp_path) as weights:
         weights.expect_num_layers(2)
 
 

@@ -8,7 +8,7 @@ import torch
 from protembed.data.alphabet import AMINO_ACIDS, MASK, encode
 from protembed.data.batching import MaskedBatch
 from protembed.pretraining.batches import validation_packs
-from protembed.pretraining.ngrams import Composition
+from protembed.pretraining.ngrams import NgramModel
 
 
 def index(letter):
@@ -34,7 +34,7 @@ def hide(sequence, positions, *, offsets=None):
 @pytest.fixture(scope="module")
 def composition(make_corpus):
     """Of seven residues: three A, two C, one M, one X."""
-    return Composition(make_corpus(["ACX", "MACA"]))
+    return NgramModel(make_corpus(["ACX", "MACA"]))
 
 
 def test_the_unigram_counts_each_amino_acid_once_more_than_it_occurs(composition):
@@ -70,7 +70,7 @@ def test_no_pair_spans_two_proteins_or_is_lost_between_blocks(make_corpus, prote
     sequences = ["M", "K", "MK", *(protein[:17] for protein in proteins)]
     monkeypatch.setattr("protembed.pretraining.ngrams._RESIDUES_AT_ONCE", residues_at_once)
 
-    composition = Composition(make_corpus(sequences))
+    composition = NgramModel(make_corpus(sequences))
 
     pairs = counted_one_by_one(sequences)
     letters = "".join(sequences)
@@ -115,13 +115,13 @@ def test_the_left_neighbour_of_a_whole_proteins_first_residue_is_cls_and_unknown
 def test_the_bigram_beats_the_unigram_where_neighbours_tell(make_corpus):
     alternating = make_corpus(["AC" * 100])
 
-    losses = Composition(alternating).losses(validation_packs(alternating, 1000, 1000))
+    losses = NgramModel(alternating).losses(validation_packs(alternating, 1000, 1000))
 
     assert losses["bigram"] < 0.75 * losses["unigram"]
 
 
 def test_natural_proteins_have_a_unigram_perplexity_near_eighteen(corpus):
-    losses = Composition(corpus).losses(validation_packs(corpus, 1000, 1000))
+    losses = NgramModel(corpus).losses(validation_packs(corpus, 1000, 1000))
 
     assert math.exp(losses["unigram"]) == pytest.approx(18, abs=0.7)
     assert losses["bigram"] < math.log(20)

@@ -5,11 +5,11 @@ import pytest
 
 from protembed.config.common import OptimizerConfig
 from protembed.pretraining import timing
-from protembed.pretraining.timing import Deadline, Pace, measure_pace
-from protembed.training.distributed import Compute
-from protembed.training.loop import Training, plan_training
+from protembed.pretraining.timing import StepTiming, TimeBudget, measure_pace
+from protembed.training.distributed import Executor
+from protembed.training.loop import TrainingSetup, plan_training
 
-PACE = Pace(step_seconds=0.1, validation_seconds=2.0, memory_bytes=0)
+PACE = StepTiming(step_seconds=0.1, validation_seconds=2.0, memory_bytes=0)
 
 
 def plan_of(num_steps, validate_every=None, **options):
@@ -27,7 +27,7 @@ def clock(monkeypatch):
 def test_measuring_the_pace_leaves_the_model_as_it_was(masked_lm, steps, pool, monkeypatch, weights_of, same_bits):
     ticks, before = itertools.count(step=0.8), weights_of(masked_lm)
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    training = Training(objective=masked_lm, batches=steps, optimizers=[], compute=Compute(pool=pool))
+    training = TrainingSetup(objective=masked_lm, batches=steps, optimizers=[], compute=Executor(pool=pool))
 
     measured = measure_pace(training, plan_of(10), num_valid_residues=3_000)
 
@@ -44,7 +44,7 @@ def test_a_run_takes_its_steps_and_its_validations():
 
 
 def test_as_many_steps_are_planned_as_fit(clock):
-    plan = Deadline(0.0, 10).fit(plan_of, PACE, None)
+    plan = TimeBudget(0.0, 10).fit(plan_of, PACE, None)
 
     # The table of amino acids takes as long as another validation.
     assert PACE.seconds(plan) + PACE.validation_seconds == pytest.approx(0.98 * 600, rel=0.01)
@@ -52,13 +52,13 @@ def test_as_many_steps_are_planned_as_fit(clock):
 
 
 def test_validations_take_a_twentieth_of_a_short_time_at_most_but_one_is_made(clock):
-    assert Deadline(0.0, 2).fit(plan_of, PACE, None).validate_every > plan_of(1000).validate_every
-    short = Deadline(0.0, 0.1).fit(plan_of, PACE, None)
+    assert TimeBudget(0.0, 2).fit(plan_of, PACE, None).validate_every > plan_of(1000).validate_every
+    short = TimeBudget(0.0, 0.1).fit(plan_of, PACE, None)
     assert short.validate_every == short.num_steps
 
 
 def test_the_time_for_validations_that_the_user_asks_for_is_left(clock):
-    plan = Deadline(0.0, 10).fit(plan_of, PACE, 10)
+    plan = TimeBudget(0.0, 10).fit(plan_of, PACE, 10)
 
     assert plan.validate_every == 10
     assert PACE.seconds(plan) == pytest.approx(600, rel=0.05)
@@ -67,7 +67,7 @@ def test_the_time_for_validations_that_the_user_asks_for_is_left(clock):
 def test_a_plan_without_time_still_has_a_step(clock):
     clock.now = 1e6
 
-    assert Deadline(0.0, 1).fit(plan_of, PACE, None).num_steps == 1
+    assert TimeBudget(0.0, 1).fit(plan_of, PACE, None).num_steps == 1
 
 
 def corrected(deadline, plan, clock, seconds_per_step):
@@ -84,7 +84,7 @@ def corrected(deadline, plan, clock, seconds_per_step):
 
 @pytest.mark.parametrize("seconds_per_step", [0.05, 0.1, 0.4])
 def test_a_run_at_another_pace_than_measured_still_ends_in_time(clock, seconds_per_step):
-    plan, when = corrected(Deadline(0.0, 10), plan_of(6000), clock, seconds_per_step)
+    plan, when = corrected(TimeBudget(0.0, 10), plan_of(6000), clock, seconds_per_step)
 
     assert clock.now == pytest.approx(600, rel=0.03)
     assert when[0] == 750
@@ -93,7 +93,7 @@ def test_a_run_at_another_pace_than_measured_still_ends_in_time(clock, seconds_p
 
 def test_a_correction_never_changes_the_rate_of_steps_that_were_taken(clock):
     before = plan_of(1000)
-    after, when = corrected(Deadline(0.0, 1), before, clock, 0.09)
+    after, when = corrected(TimeBudget(0.0, 1), before, clock, 0.09)
 
     assert when
     assert [after.learning_rate_at(step) for step in range(when[0])] == [
@@ -103,6 +103,6 @@ def test_a_correction_never_changes_the_rate_of_steps_that_were_taken(clock):
 
 
 def test_a_cosine_is_not_corrected(clock):
-    plan, when = corrected(Deadline(0.0, 10), plan_of(100, schedule="cosine"), clock, 0.05)
+    plan, when = corrected(TimeBudget(0.0, 10), plan_of(100, schedule="cosine"), clock, 0.05)
 
     assert (plan.num_steps, when) == (100, [])

@@ -7,15 +7,15 @@ import torch
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, FIRST_AMINO_ACID
 from protembed.errors import DataError
 from protembed.pretraining.corpus import Corpora
-from protembed.pretraining.ngrams import Composition
+from protembed.pretraining.ngrams import NgramModel
 from protembed.pretraining.validation import (
-    PerplexityMeter,
     ValidationSet,
+    Validator,
     by_amino_acid,
     gains_over_references,
     reference_losses,
 )
-from protembed.training.distributed import Compute
+from protembed.training.distributed import Executor
 from protembed.training.objective import MaskedLM
 
 KEYS = {"valid_loss", "valid_perplexity", "valid_accuracy", "unigram_perplexity", "bigram_perplexity"}
@@ -36,8 +36,8 @@ def meter(make_corpus, proteins, objective, pool):
             train=make_corpus(proteins[:30]), valid=[make_corpus(part, name) for name, part in named.items()]
         )
         sets = [ValidationSet.of(corpus, window_residues, tokens_per_pack) for corpus in corpora.valid]
-        compute = Compute(pool=pool)
-        return PerplexityMeter(objective, sets, reference_losses(corpora, sets, compared, compute), compute)
+        compute = Executor(pool=pool)
+        return Validator(objective, sets, reference_losses(corpora, sets, compared, compute), compute)
 
     return make
 
@@ -62,7 +62,7 @@ def test_a_model_that_knows_nothing_has_a_perplexity_of_twenty(meter, objective)
 def test_a_model_that_knows_the_composition_alone_has_the_unigrams_perplexity(meter, objective, make_corpus, proteins):
     with torch.no_grad():
         objective.encoder.embedding.weight.zero_()
-        objective.lm_head.bias[AMINO_ACID_IDS] = torch.from_numpy(Composition(make_corpus(proteins[:30])).unigram).log()
+        objective.lm_head.bias[AMINO_ACID_IDS] = torch.from_numpy(NgramModel(make_corpus(proteins[:30])).unigram).log()
 
     measured = meter().measure()
 
@@ -109,7 +109,7 @@ def test_the_amino_acids_make_up_the_whole(meter, objective, pool):
     one = meter()
     part, measured = one._sets[0], one.measure()
 
-    figures = by_amino_acid(objective, part, Compute(pool=pool))
+    figures = by_amino_acid(objective, part, Executor(pool=pool))
 
     assert "".join(figure.name for figure in figures) == AMINO_ACIDS
     num_hidden = sum(figure.count for figure in figures)
@@ -130,7 +130,7 @@ def test_gains_are_the_references_losses_less_the_models_with_intervals(
     one = meter(window_residues=window_residues, compared=other)
     part, measured = one._sets[0], one.measure()
 
-    gains = gains_over_references(objective, part, Composition(make_corpus(proteins[:30])), other, Compute(pool=pool))
+    gains = gains_over_references(objective, part, NgramModel(make_corpus(proteins[:30])), other, Executor(pool=pool))
 
     assert gains.keys() == {"unigram", "bigram", "compared"}
     for name, gain in gains.items():
@@ -140,9 +140,9 @@ def test_gains_are_the_references_losses_less_the_models_with_intervals(
 
 
 def test_a_model_gains_nothing_on_itself(meter, objective, make_corpus, proteins, pool):
-    composition = Composition(make_corpus(proteins[:30]))
+    composition = NgramModel(make_corpus(proteins[:30]))
 
-    gain = gains_over_references(objective, meter()._sets[0], composition, objective, Compute(pool=pool))["compared"]
+    gain = gains_over_references(objective, meter()._sets[0], composition, objective, Executor(pool=pool))["compared"]
 
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
 
@@ -151,7 +151,7 @@ def test_an_amino_acid_is_mistaken_for_what_is_guessed_in_its_place(meter, objec
     with torch.no_grad():
         objective.lm_head.bias[FIRST_AMINO_ACID] = 1e6
 
-    leucine, *others = by_amino_acid(objective, meter()._sets[0], Compute(pool=pool))
+    leucine, *others = by_amino_acid(objective, meter()._sets[0], Executor(pool=pool))
 
     assert (leucine.accuracy, leucine.mistaken_for) == (1.0, None)
     assert {figure.mistaken_for for figure in others if figure.count} == {"L"}

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from protembed.config.common import METRIC_NAMES, TASKS
 from protembed.finetuning.comparison import compare
-from protembed.finetuning.evaluation import Band
+from protembed.finetuning.evaluation import Subgroup
 from protembed.report.page import inline_png, render_page
 
 HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
@@ -35,7 +35,7 @@ class Reader(HTMLParser):
 
 
 def band(num_proteins, metrics, intervals):
-    return Band(low=0.4, high=0.6, num_proteins=num_proteins, metrics=metrics, intervals=intervals)
+    return Subgroup(low=0.4, high=0.6, num_proteins=num_proteins, metrics=metrics, intervals=intervals)
 
 
 @pytest.fixture(scope="module")

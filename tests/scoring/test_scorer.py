@@ -4,7 +4,7 @@ import pytest
 from protembed.inference.engine import Engine
 from protembed.inference.marginals import marginals_of
 from protembed.scoring.mutations import find_mutations, parse_mutations
-from protembed.scoring.scorer import Mutated, VariantScorer
+from protembed.scoring.scorer import MutatedPositions, VariantScorer
 from protembed.scoring.variants import Variant
 
 METHODS = ("masked-marginals", "wildtype-marginals", "pseudo-perplexity")
@@ -15,7 +15,7 @@ def score(tiny_checkpoint, pool):
     """Score variants, and count the passes and tokens that it takes."""
 
     def run(variants, method):
-        sizes, mutated = [], Mutated()
+        sizes, mutated = [], MutatedPositions()
         mutated.count(variants)
         marginals = marginals_of(tiny_checkpoint, on_crop=sizes.append)
         scorer = VariantScorer(marginals=marginals, method=method, mutated=mutated)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from protembed.config.score import VariantTableConfig
-from protembed.data.fasta import ReadReport
+from protembed.data.fasta import ReadStatistics
 from protembed.errors import (
     ConfigError,
     DataError,
@@ -216,7 +216,7 @@ def test_a_few_letters_or_rows_that_do_not_agree_tell_of_no_shift(content, read)
 
 
 def test_what_cannot_be_scored_is_left_out_on_request_and_counted(read):
-    report = ReadReport()
+    report = ReadStatistics()
     content = f"mutant,sequence\nK2*,{WILD_TYPE}\nK2R,{WILD_TYPE}\nA4del,{WILD_TYPE}\nK2R,MK?\n"
 
     assert spelled(read(content, on_illegal="skip", report=report)) == [(WILD_TYPE, "K2R")]
@@ -225,7 +225,7 @@ def test_what_cannot_be_scored_is_left_out_on_request_and_counted(read):
 
 
 def test_an_empty_mutation_cell_is_an_error_and_never_the_wild_type(read):
-    report = ReadReport()
+    report = ReadStatistics()
     content = f"mutant,sequence\nK2R,{WILD_TYPE}\n,{WILD_TYPE}\n"
 
     with pytest.raises(UnsupportedVariantError, match="line 3: the cell of mutations is empty"):
@@ -236,7 +236,7 @@ def test_an_empty_mutation_cell_is_an_error_and_never_the_wild_type(read):
 
 @pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null"])
 def test_a_sequence_that_stands_for_a_missing_one_is_an_error_and_no_protein(cell, read):
-    report = ReadReport()
+    report = ReadStatistics()
     with pytest.raises(UnsupportedVariantError, match=f"line 3: the wild type is '{cell}', which seems to stand for a"):
         read(f"mutant,sequence\nK2R,{WILD_TYPE}\nWT,{cell}\n")
     with pytest.raises(UnsupportedVariantError, match=f"line 3: the mutated sequence is '{cell}'"):
@@ -261,7 +261,7 @@ def test_a_mismatch_is_never_left_out(read):
 
 
 def test_an_illegal_residue_of_a_wild_type_is_read_as_unknown_on_request(read):
-    report = ReadReport()
+    report = ReadStatistics()
 
     (variant,) = read("mutant,sequence\nK2R,MK?\n", on_illegal="mask", report=report)
 
@@ -272,11 +272,11 @@ def test_an_illegal_residue_of_a_wild_type_is_read_as_unknown_on_request(read):
 def test_two_wild_types_of_one_name_are_refused_unless_they_are_equal(tmp_path):
     path = tmp_path / "wild.fasta"
     path.write_text(">one first\nMKT\n>one\nMKT\n")
-    assert read_wild_types(path, on_illegal="error", report=ReadReport()) == {"one": "MKT"}
+    assert read_wild_types(path, on_illegal="error", report=ReadStatistics()) == {"one": "MKT"}
 
     path.write_text(">one first\nMKT\n>one\nMKA\n")
     with pytest.raises(RecordError, match=r"line 3: record 2 \('one'\) is another protein"):
-        read_wild_types(path, on_illegal="error", report=ReadReport())
+        read_wild_types(path, on_illegal="error", report=ReadStatistics())
 
 
 @pytest.mark.parametrize("options", [{"id": "which"}, {"wild_type": Path("wild.fasta"), "sequence": "sequence"}])

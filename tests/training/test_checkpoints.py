@@ -8,7 +8,7 @@ from torch import nn
 
 from protembed.errors import DamagedRunError, DivergedError, OutputError
 from protembed.io.reading import read_json
-from protembed.training.checkpoints import Progress, RunState
+from protembed.training.checkpoints import Checkpoints, TrainingProgress
 from protembed.training.optimizer import make_optimizers, set_learning_rate
 
 FILES = ("weights.safetensors", "optimizer.safetensors", "progress.json", "MANIFEST.json")
@@ -50,7 +50,7 @@ def saved(tmp_path):
     """Save some steps in `tmp_path`; return the model and its optimiser."""
 
     def make(num_steps, name="adamw"):
-        state, (model, optimizers) = RunState(tmp_path), model_and_optimizers(name)
+        state, (model, optimizers) = Checkpoints(tmp_path), model_and_optimizers(name)
         for _ in range(num_steps):
             advance(state, model, optimizers)
         return model, optimizers
@@ -59,7 +59,7 @@ def saved(tmp_path):
 
 
 def restored(directory, name="adamw"):
-    state, (model, optimizers) = RunState(directory), model_and_optimizers(name)
+    state, (model, optimizers) = Checkpoints(directory), model_and_optimizers(name)
     state.restore(model, optimizers)
     return state, model, optimizers
 
@@ -88,8 +88,8 @@ def test_weights_and_optimizers_come_back_bit_for_bit(saved, tmp_path, name):
 
 
 def test_progress_comes_back(tmp_path):
-    state = RunState(tmp_path)
-    state.progress = Progress(step=7, num_residues=900, num_skipped=2, best_loss=2.5, best_step=4)
+    state = Checkpoints(tmp_path)
+    state.progress = TrainingProgress(step=7, num_residues=900, num_skipped=2, best_loss=2.5, best_step=4)
     state.save(*model_and_optimizers())
 
     assert restored(tmp_path)[0].progress == state.progress
@@ -98,7 +98,7 @@ def test_progress_comes_back(tmp_path):
 def test_a_run_without_checkpoints_stays_at_its_beginning(tmp_path):
     state, model, _ = restored(tmp_path)
 
-    assert state.progress == Progress()
+    assert state.progress == TrainingProgress()
     assert same(model, model_and_optimizers()[0])
     assert list(tmp_path.iterdir()) == []
 
@@ -110,7 +110,7 @@ def test_a_checkpoint_is_safetensors_and_json_with_every_hash(saved, tmp_path):
     assert checkpoint.name == "step-000001"
     assert {path.name for path in checkpoint.iterdir()} == set(FILES)
     assert set(read_json(checkpoint / "MANIFEST.json")) == set(FILES) - {"MANIFEST.json"}
-    assert read_json(checkpoint / "progress.json") == dataclasses.asdict(Progress(step=1))
+    assert read_json(checkpoint / "progress.json") == dataclasses.asdict(TrainingProgress(step=1))
 
 
 def test_the_newest_two_checkpoints_are_kept(saved, tmp_path):
@@ -120,7 +120,7 @@ def test_the_newest_two_checkpoints_are_kept(saved, tmp_path):
 
 
 def test_checkpoints_are_ordered_by_number_not_by_name(tmp_path):
-    state = RunState(tmp_path)
+    state = Checkpoints(tmp_path)
     for state.progress.step in (999_999, 1_000_000, 1_000_001):
         state.save(*model_and_optimizers())
 
@@ -165,7 +165,7 @@ def test_of_a_damaged_checkpoint_the_file_is_named_and_the_one_before_is_used(sa
         (newest / name).unlink()
         if damaged is not None:
             (newest / name).write_bytes(damaged)
-        state, (model, optimizers) = RunState(tmp_path), model_and_optimizers()
+        state, (model, optimizers) = Checkpoints(tmp_path), model_and_optimizers()
 
         (warning,) = state.restore(model, optimizers)
 
@@ -185,7 +185,7 @@ def advance_by_one(directory):
 
 def test_an_intact_checkpoint_is_taken_up_without_a_word(saved, tmp_path):
     saved(2)
-    state, (model, optimizers) = RunState(tmp_path), model_and_optimizers()
+    state, (model, optimizers) = Checkpoints(tmp_path), model_and_optimizers()
 
     assert state.restore(model, optimizers) == []
     assert state.progress.step == 2
@@ -210,7 +210,7 @@ def test_a_checkpoint_written_after_a_torn_one_was_passed_over_is_taken_up(saved
 
     state.save(model, optimizers)
 
-    assert restored(tmp_path)[0].progress == Progress(step=3, num_residues=500)
+    assert restored(tmp_path)[0].progress == TrainingProgress(step=3, num_residues=500)
 
 
 def test_leftovers_of_a_killed_save_are_no_checkpoints(saved, tmp_path):

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from protembed.training.distributed import SINGLE_PROCESS, Processes
+from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
 def test_packs_are_dealt_out_in_turn():
-    shares = [Processes(rank, 3).share(list("abcdefg")) for rank in range(3)]
+    shares = [ProcessGroup(rank, 3).share(list("abcdefg")) for rank in range(3)]
 
     assert shares == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
     assert SINGLE_PROCESS.share("abc") == "abc"
@@ -17,7 +17,7 @@ def test_packs_are_dealt_out_in_turn():
 
 def test_one_process_alone_is_the_first_and_its_sums_are_its_own():
     assert SINGLE_PROCESS.is_first
-    assert not Processes(1, 2).is_first
+    assert not ProcessGroup(1, 2).is_first
     assert SINGLE_PROCESS.totals(1.5, 2) == [1.5, 2]
     assert SINGLE_PROCESS.any(True)
     assert not SINGLE_PROCESS.any(False)

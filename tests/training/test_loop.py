@@ -14,14 +14,14 @@ from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import AMINO_ACID_IDS, encode
 from protembed.device import WorkerPool
 from protembed.errors import DivergedError
-from protembed.finetuning.targets import LabelledProteins
+from protembed.finetuning.targets import LabelledDataset
 from protembed.model.checkpoint import new_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.training import checkpoints
-from protembed.training.checkpoints import RunState
-from protembed.training.distributed import Compute
-from protembed.training.loop import Training, plan_training, take_step, train
-from protembed.training.objective import Labelled, LossSum, MaskedLM, Objective
+from protembed.training.checkpoints import Checkpoints
+from protembed.training.distributed import Executor
+from protembed.training.loop import TrainingSetup, plan_training, take_step, train
+from protembed.training.objective import LossSum, MaskedLM, Objective, SupervisedObjective
 from protembed.training.optimizer import learning_rate_at, make_optimizers, set_learning_rate
 
 SGD = OptimizerConfig(optimizer="sgd", learning_rate=0.5)
@@ -46,7 +46,7 @@ def regression(tiny_encoder):
     head = TaskHead(32, TASKS["regression"], None)
     with torch.no_grad():
         head.linear.weight.fill_(0.1)
-    return Labelled(tiny_encoder, head, ["mean"], layer=1)
+    return SupervisedObjective(tiny_encoder, head, ["mean"], layer=1)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def value_packs(proteins):
 
     def make(value):
         residues, answers = [encode(proteins[2])], [np.array(value)]
-        labelled = LabelledProteins(residues=residues, answers=answers, task=TASKS["regression"], window_residues=1022)
+        labelled = LabelledDataset(residues=residues, answers=answers, task=TASKS["regression"], window_residues=1022)
         return labelled.packs([0])
 
     return make
@@ -64,7 +64,7 @@ def value_packs(proteins):
 def training_of(objective, pool, config=ADAMW, learning_rate=0.01, batches=None):
     optimizers = make_optimizers(objective, config.optimizer, config.weight_decay, pool)
     set_learning_rate(optimizers, learning_rate)
-    return Training(objective=objective, batches=batches, optimizers=optimizers, compute=Compute(pool=pool))
+    return TrainingSetup(objective=objective, batches=batches, optimizers=optimizers, compute=Executor(pool=pool))
 
 
 def parameters_of(module):
@@ -256,7 +256,7 @@ def begin(tmp_path, steps, pool):
     ):
         checkpoint = new_checkpoint(EncoderShape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-        training, run = training_of(objective, pool, config, batches=batches), RunState(tmp_path / name)
+        training, run = training_of(objective, pool, config, batches=batches), Checkpoints(tmp_path / name)
         run.restore(objective, training.optimizers)
         plan = plan_training(
             config, num_steps, RATES, save_every=save_every, validate_every=validate_every, patience=patience
@@ -379,7 +379,7 @@ def diverging(regression, value_packs, tmp_path, pool):
     """Train on packs of which some have an infinite loss."""
 
     def make(values):
-        batches, run = Repeated(*(value_packs(value) for value in values)), RunState(tmp_path)
+        batches, run = Repeated(*(value_packs(value) for value in values)), Checkpoints(tmp_path)
         training = training_of(regression, pool, batches=batches)
         return train(training, plan_training(ADAMW, len(values), RATES), run), run
 

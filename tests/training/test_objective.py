@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
-from protembed.training.distributed import Compute
+from protembed.training.distributed import Executor
 from protembed.training.objective import LossSum, cross_entropy_sum, evaluate
 
 
@@ -99,8 +99,8 @@ def test_three_and_seventeen_masked_tokens_in_two_packs_are_one_batch_of_twenty(
 
 def test_evaluation_counts_every_target_once_however_packs_are_divided(masked_lm, few, many, twenty, pool):
     together, apart = (
-        evaluate(masked_lm, [twenty], Compute(pool=pool)),
-        evaluate(masked_lm, [few, many], Compute(pool=pool)),
+        evaluate(masked_lm, [twenty], Executor(pool=pool)),
+        evaluate(masked_lm, [few, many], Executor(pool=pool)),
     )
 
     assert together.count == apart.count == 20
@@ -110,8 +110,8 @@ def test_evaluation_counts_every_target_once_however_packs_are_divided(masked_lm
 
 def test_evaluation_passes_over_a_pack_without_targets(masked_lm, few, nothing_hidden, pool):
     with_nothing, without = (
-        evaluate(masked_lm, [nothing_hidden, few], Compute(pool=pool)),
-        evaluate(masked_lm, [few], Compute(pool=pool)),
+        evaluate(masked_lm, [nothing_hidden, few], Executor(pool=pool)),
+        evaluate(masked_lm, [few], Executor(pool=pool)),
     )
 
     assert (with_nothing.count, with_nothing.sum) == (without.count, without.sum)
@@ -120,7 +120,7 @@ def test_evaluation_passes_over_a_pack_without_targets(masked_lm, few, nothing_h
 def test_evaluation_leaves_no_trace_in_the_model(masked_lm, few, pool, weights_of, same_bits):
     before = weights_of(masked_lm)
 
-    evaluate(masked_lm, [few], Compute(pool=pool))
+    evaluate(masked_lm, [few], Executor(pool=pool))
 
     assert same_bits(weights_of(masked_lm), before)
     assert all(parameter.grad is None for parameter in masked_lm.parameters())
@@ -128,4 +128,4 @@ def test_evaluation_leaves_no_trace_in_the_model(masked_lm, few, pool, weights_o
 
 def test_nothing_to_evaluate_is_an_error(masked_lm, pool):
     with pytest.raises(ValueError, match="nothing to evaluate"):
-        evaluate(masked_lm, [], Compute(pool=pool))
+        evaluate(masked_lm, [], Executor(pool=pool))

@@ -9,11 +9,11 @@ from protembed.config.common import TASKS
 from protembed.data.alphabet import encode
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.data.windows import window_spans
-from protembed.finetuning.targets import LabelledProteins
+from protembed.finetuning.targets import LabelledDataset
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import join_windows
-from protembed.training.objective import Labelled
+from protembed.training.objective import SupervisedObjective
 
 CLASSES = {"class": ("a", "b", "c"), "labels": ("a", "b", "c"), "value": None}
 NONE = math.nan
@@ -43,7 +43,7 @@ def make_head():
 
 
 def batch_of(sequences, task, answers, window_residues=1022):
-    proteins = LabelledProteins(
+    proteins = LabelledDataset(
         residues=[encode(sequence) for sequence in sequences],
         answers=[np.array(answer) for answer in answers],
         task=TASKS[task],
@@ -75,7 +75,7 @@ def costs_of_classes(logits, targets):
 def test_the_loss_of_classes_is_their_cross_entropy_from_the_pooled_layer(tiny_encoder, three, make_head, layer):
     head, batch = make_head("classification"), batch_of(three, "classification", [2, 0, 1])
 
-    loss = Labelled(tiny_encoder, head, ["mean"], layer)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, ["mean"], layer)(batch)
 
     logits = head.linear(means_of(tiny_encoder, batch, layer))
     assert loss.count == 3
@@ -87,7 +87,7 @@ def test_the_loss_of_labels_counts_each_label_of_each_protein(tiny_encoder, thre
     labels = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 1]], np.float32)
     head, batch = make_head("multilabel"), batch_of(three, "multilabel", labels)
 
-    loss = Labelled(tiny_encoder, head, ["mean"], None)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, ["mean"], None)(batch)
 
     yes = 1 / (1 + torch.exp(-head.linear(means_of(tiny_encoder, batch))))
     assert torch.allclose(loss.sum, -torch.where(torch.tensor(labels) == 1, yes, 1 - yes).log().sum())
@@ -97,7 +97,7 @@ def test_the_loss_of_labels_counts_each_label_of_each_protein(tiny_encoder, thre
 def test_the_loss_of_values_is_half_the_squared_error_in_standard_deviations(tiny_encoder, three, make_head):
     head, batch = make_head("regression"), batch_of(three, "regression", [30.0, 50.0, 90.0])
 
-    loss = Labelled(tiny_encoder, head, ["mean"], None)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, ["mean"], None)(batch)
 
     output = head.linear(means_of(tiny_encoder, batch))[:, 0]
     assert torch.allclose(loss.sum, ((output - torch.tensor([-1.0, 0, 2])) ** 2).sum() / 2)
@@ -107,7 +107,7 @@ def test_the_loss_of_values_is_half_the_squared_error_in_standard_deviations(tin
 def test_poolings_stand_side_by_side_before_the_head(tiny_encoder, three, make_head):
     head, batch = make_head("regression", dim=64, num_hidden=8), batch_of(three, "regression", [30.0, 50.0, 90.0])
 
-    loss = Labelled(tiny_encoder, head, ["max", "mean"], None)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, ["max", "mean"], None)(batch)
 
     highest = torch.stack([vectors.amax(0) for vectors in vectors_of(tiny_encoder, batch)])
     hidden = head.hidden(torch.cat([highest, means_of(tiny_encoder, batch)], dim=1)).clamp(min=0)
@@ -123,7 +123,7 @@ def test_the_loss_of_the_classes_of_residues_passes_over_those_that_nobody_knows
     answers[0][5:], answers[1][:] = UNKNOWN_CLASS, UNKNOWN_CLASS
     head, batch = make_head("residue-classification"), batch_of(three, "residue-classification", answers)
 
-    loss = Labelled(tiny_encoder, head, ["mean"], None)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, ["mean"], None)(batch)
 
     first, _, last = (head.linear(vectors) for vectors in vectors_of(tiny_encoder, batch))
     expected = costs_of_classes(first[:5], answers[0][:5]).sum() + costs_of_classes(last, answers[2]).sum()
@@ -135,7 +135,7 @@ def test_the_loss_of_the_values_of_residues_passes_over_those_that_nobody_knows(
     answers = [[NONE, 70.0, *[NONE] * 18], [NONE] * 30, [*[NONE] * 24, 10.0]]
     head, batch = make_head("residue-regression"), batch_of(three, "residue-regression", answers)
 
-    loss = Labelled(tiny_encoder, head, ["mean"], None)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, ["mean"], None)(batch)
 
     first, _, last = (head.linear(vectors)[:, 0] for vectors in vectors_of(tiny_encoder, batch))
     assert loss.count == 2
@@ -148,7 +148,7 @@ def test_the_loss_of_the_values_of_residues_passes_over_those_that_nobody_knows(
 def test_a_batch_of_which_nothing_is_known_costs_nothing(tiny_encoder, three, make_head, task, unknown):
     batch = batch_of(three, task, [np.full(len(protein), unknown) for protein in three])
 
-    loss = Labelled(tiny_encoder, make_head(task), ["mean"], None)(batch)
+    loss = SupervisedObjective(tiny_encoder, make_head(task), ["mean"], None)(batch)
 
     assert (loss.sum, loss.count, loss.num_correct) == (0, 0, 0)
 
@@ -173,11 +173,11 @@ def test_a_long_protein_is_pooled_from_its_joined_windows_as_it_is_embedded(tiny
     sequences = [proteins[1], proteins[3][:30]]
     head, batch = make_head("regression"), batch_of(sequences, "regression", [70.0, 50.0], 60)
 
-    loss = Labelled(tiny_encoder, head, [pooling], None)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, [pooling], None)(batch)
 
     cls, residues = joined_by_hand(tiny_encoder, sequences[0], 60)
     pooled = {"mean": residues.mean(0), "max": residues.amax(0), "std": residues.std(0, correction=0), "cls": cls}
-    alone = Labelled(tiny_encoder, head, [pooling], None)(batch_of(sequences[1:], "regression", [50.0]))
+    alone = SupervisedObjective(tiny_encoder, head, [pooling], None)(batch_of(sequences[1:], "regression", [50.0]))
     long = (head.linear(pooled[pooling])[0] - 1) ** 2 / 2
     assert loss.count == 2
     assert torch.allclose(loss.sum, long + alone.sum, atol=1e-5)
@@ -189,7 +189,7 @@ def test_the_residues_of_a_long_protein_each_count_once(tiny_encoder, proteins, 
     answers = np.arange(len(sequence)) % 3 if task == "residue-classification" else np.linspace(0, 100, len(sequence))
     head, batch = make_head(task), batch_of([sequence], task, [answers], 60)
 
-    loss = Labelled(tiny_encoder, head, ["mean"], None)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, ["mean"], None)(batch)
 
     output = head.linear(joined_by_hand(tiny_encoder, sequence, 60)[1])
     expected = (
@@ -209,7 +209,7 @@ def gradients_of(objective, batch):
 
 def test_every_window_of_a_long_protein_is_learned_from(tiny_encoder, proteins, make_head):
     batch = batch_of([proteins[1]], "regression", [70.0], 60)
-    objective = Labelled(tiny_encoder, make_head("regression"), ["mean"], None)
+    objective = SupervisedObjective(tiny_encoder, make_head("regression"), ["mean"], None)
     embedded = []
     tiny_encoder.embedding.register_forward_hook(lambda module, tokens, output: embedded.append(output))
 
@@ -227,7 +227,7 @@ def test_a_class_weighs_in_the_sum_and_not_in_the_count(tiny_encoder, three, mak
     head, batch = make_head("classification"), batch_of(three, "classification", [2, 0, 2])
     weights = torch.tensor([0.25, 10.0, 3.0])
 
-    loss = Labelled(tiny_encoder, head, ["mean"], None, weights)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, ["mean"], None, weights)(batch)
 
     costs = costs_of_classes(head.linear(means_of(tiny_encoder, batch)), [2, 0, 2])
     assert loss.count == 3
@@ -239,7 +239,7 @@ def test_a_label_weighs_where_it_is_there_and_not_where_it_is_not(tiny_encoder, 
     head, batch = make_head("multilabel"), batch_of(three, "multilabel", labels)
     weights = torch.tensor([2.0, 5.0, 0.5])
 
-    loss = Labelled(tiny_encoder, head, ["mean"], None, weights)(batch)
+    loss = SupervisedObjective(tiny_encoder, head, ["mean"], None, weights)(batch)
 
     yes = head.linear(means_of(tiny_encoder, batch)).sigmoid()
     costs = torch.where(torch.tensor(labels) == 1, -weights * yes.log(), -(1 - yes).log())
@@ -252,9 +252,9 @@ def test_a_label_weighs_where_it_is_there_and_not_where_it_is_not(tiny_encoder, 
 def test_attention_starts_as_the_mean_and_its_query_is_learned(tiny_encoder, three, make_head):
     batch = batch_of(three, "classification", [2, 0, 1])
     attending, plain = make_head("classification", query_dim=32), make_head("classification")
-    objective = Labelled(tiny_encoder, attending, ["attention"], None)
+    objective = SupervisedObjective(tiny_encoder, attending, ["attention"], None)
 
-    mean = Labelled(tiny_encoder, plain, ["mean"], None)(batch)
+    mean = SupervisedObjective(tiny_encoder, plain, ["mean"], None)(batch)
 
     assert torch.allclose(objective(batch).sum, mean.sum, atol=1e-5)
     assert gradients_of(objective, batch)["task_head.query"].abs().sum() > 0
@@ -270,7 +270,7 @@ def test_attention_starts_as_the_mean_and_its_query_is_learned(tiny_encoder, thr
 def test_recomputed_layers_give_the_same_loss_and_gradients(tiny_encoder, three, make_head, task, window_residues):
     answers = [30.0, 50.0, 90.0] if task == "regression" else [np.linspace(0, 99, len(protein)) for protein in three]
     batch = batch_of(three, task, answers, window_residues)
-    objective = Labelled(tiny_encoder, make_head(task), ["mean"], None)
+    objective = SupervisedObjective(tiny_encoder, make_head(task), ["mean"], None)
     frugal = copy.deepcopy(objective)
     frugal.encoder.recomputes_layers = True
 
@@ -282,7 +282,7 @@ def test_recomputed_layers_give_the_same_loss_and_gradients(tiny_encoder, three,
 
 def test_recomputed_layers_are_computed_twice_and_only_where_something_is_learned(tiny_encoder, three, make_head):
     batch = batch_of(three, "regression", [30.0, 50.0, 90.0])
-    objective, calls = Labelled(tiny_encoder, make_head("regression"), ["mean"], None), []
+    objective, calls = SupervisedObjective(tiny_encoder, make_head("regression"), ["mean"], None), []
     for layer in tiny_encoder.layers:
         layer.attention_norm.register_forward_pre_hook(lambda *call: calls.append(call))
     tiny_encoder.recomputes_layers = True
