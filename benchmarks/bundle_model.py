@@ -28,7 +28,7 @@ from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.io.reading import read_json
 from protembed.io.writing import atomic_directory
-from protembed.model.card import model_card, shape_in_words
+from protembed.model.card import describe_size, model_card
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.pretraining.corpus import open_corpora
 from protembed.pretraining.report import pretraining_facts
@@ -92,7 +92,7 @@ def main() -> None:
     checkpoint.record = replace(checkpoint.record, layer=layer)
     card = model_card(
         options.output.name,
-        f"An ESM-2 encoder ({shape_in_words(checkpoint)}), trained by protembed to predict hidden amino acids. {USE}",
+        f"An ESM-2 encoder ({describe_size(checkpoint)}), trained by protembed to predict hidden amino acids. {USE}",
         facts(checkpoint, options.run, options.hardware),
         {
             "TrainingSetup": CURVE_TEXT.format(curve=CURVE),

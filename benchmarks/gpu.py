@@ -182,7 +182,7 @@ def embedding_arms(options: argparse.Namespace, size: str, folder: Path) -> Iter
 
 def protembed(model: Path, precision: torch.dtype) -> Callable[[Sequence[str]], Any]:
     checkpoint = load_checkpoint(model).to(DEVICE)
-    checkpoint.encoder.use_precision(precision)
+    checkpoint.encoder.set_compute_dtype(precision)
     representation = representation_of(checkpoint)
 
     def embed(sequences: Sequence[str]) -> Any:

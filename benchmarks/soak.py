@@ -26,7 +26,7 @@ from protembed.config.model_sizes import SIZES
 from protembed.data.fasta import read_fasta
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
-from protembed.embedding.metadata import IDS, companion
+from protembed.embedding.metadata import IDS, sidecar
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
 NUM_LINES = 10
@@ -121,7 +121,7 @@ def check_rows(fasta: Path, output: Path, num_rows: int, wanted: int) -> None:
     vectors = np.load(output, mmap_mode="r")
     assert len(vectors) == num_rows == wanted
     assert np.isfinite(vectors).all()
-    with companion(output, IDS).open(newline="") as stream:
+    with sidecar(output, IDS).open(newline="") as stream:
         table = csv.DictReader(stream, delimiter="\t")
         for record, line in zip(read_fasta([fasta]), table, strict=True):
             known = (line["row"], line["id"], line["residues"], line["sha256"])

@@ -1,8 +1,8 @@
 """`python -m protembed` and the `protembed` command."""
 
-from protembed.cli.process import die_of_interrupts
+from protembed.cli.process import restore_default_sigint
 
-die_of_interrupts()
+restore_default_sigint()
 
 from protembed.cli.app import main  # noqa: E402  # loading the commands takes longest, and is interrupted most
 

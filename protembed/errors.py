@@ -187,7 +187,7 @@ class MismatchedResidueError(DataError):
         self.path, self.line, self.mutation, self.found, self.advice = path, line, mutation, found, advice
         super().__init__(f"{path}, line {line}: {mutation} does not fit, for {found}; {advice}")
 
-    def with_offset(self, offset: int) -> "MismatchedResidueError":
+    def with_suggested_offset(self, offset: int) -> "MismatchedResidueError":
         """Make the same error for a table whose numbering is shifted as a whole."""
         advice = f"the table's mutations would all fit with --offset {offset}"
         return MismatchedResidueError(self.path, self.line, self.mutation, self.found, advice)

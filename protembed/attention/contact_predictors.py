@@ -38,7 +38,7 @@ class ContactPredictor:
         return cls(weight=head.weight[0].double().numpy(), bias=float(head.bias))
 
     @property
-    def says_anything(self) -> bool:
+    def is_nonzero(self) -> bool:
         """Whether any head has a weight: a penalty may leave none, and then all pairs are alike."""
         return bool(self.weight.any())
 
@@ -114,7 +114,7 @@ def fit_contact_head(features: Sequence[NDArray[np.floating]], proteins: Sequenc
     return ContactPredictor(weight=regression.coef_[0], bias=float(regression.intercept_[0]))
 
 
-def cross_fitted(
+def cross_validated_scores(
     fit: Fit,
     features: Sequence[NDArray[np.floating]],
     proteins: Sequence[ResiduePairs],
@@ -184,11 +184,11 @@ class ContactEvaluation:
     @property
     def predictor(self) -> ContactPredictor | None:
         """The regression, if it predicts anything: fitted to all proteins, and to some when measured on the others."""
-        is_found = self.fitted is not None and self.fitted.says_anything and "regression" in self.precisions
+        is_found = self.fitted is not None and self.fitted.is_nonzero and "regression" in self.precisions
         return self.fitted if is_found else None
 
 
-def weigh_contacts(
+def evaluate_contacts(
     features: Features,
     proteins: Sequence[ResiduePairs],
     own: ContactPredictor | None,
@@ -240,8 +240,8 @@ def _held_out_scores(
 ) -> dict[str, list[NDArray[np.float64]]]:
     """Score each protein, (pairs,), by what was made from others, in each way that finds anything."""
     scores = {
-        "top heads": cross_fitted(fit_top_heads, features, proteins, num_folds=NUM_FOLDS, seed=seed),
-        "regression": cross_fitted(fit_contact_head, features, proteins, num_folds=NUM_FOLDS, seed=seed),
+        "top heads": cross_validated_scores(fit_top_heads, features, proteins, num_folds=NUM_FOLDS, seed=seed),
+        "regression": cross_validated_scores(fit_contact_head, features, proteins, num_folds=NUM_FOLDS, seed=seed),
     }
     # Without any weight all pairs have the same score, which is the bias and seldom zero.
     if all(np.ptp(one) == 0 for one in scores["regression"]):

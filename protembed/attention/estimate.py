@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from protembed.attention.contact_predictors import FITTING_BYTES
-from protembed.attention.page import block_size, pixels_on_a_side
+from protembed.attention.page import block_size, map_resolution
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.batching import split_by_budget
@@ -187,7 +187,7 @@ class ResourceEstimate:
 
     @property
     def _num_pixels(self) -> int:
-        most_pixels = pixels_on_a_side(len(self._kept), self.num_maps)
+        most_pixels = map_resolution(len(self._kept), self.num_maps)
         sides = [-(-region // block_size(region, most_pixels)) for region in self._regions]
         return self.num_maps * sum(side**2 for side in sides)
 

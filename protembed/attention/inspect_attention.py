@@ -32,7 +32,7 @@ from protembed.attention.tables import (
     precision_rows,
     site_rows,
     structure_row,
-    write_figures,
+    write_metrics_table,
 )
 from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
 from protembed.config.inspect_attention import AttentionConfig
@@ -44,7 +44,7 @@ from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Engine, InferenceJob
 from protembed.io.reading import PathLike, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
 from protembed.io.result import check_absent, check_is_path, check_not_an_input, result_lock
-from protembed.io.writing import atomic_directory, spooled_stdin, write_json, write_table
+from protembed.io.writing import atomic_directory, seekable_inputs, write_json, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
@@ -172,7 +172,7 @@ def inspect_attention(
     checkpoint = load_checkpoint(found).to(device)
     with (
         unchanged_inputs(),
-        spooled_stdin(files) as paths,
+        seekable_inputs(files) as paths,
         result_lock(output),
         worker_pool(compute, device) as pool,
     ):
@@ -252,15 +252,15 @@ class _Inspection:
         """Weigh heads against structures and sites, predict contacts, and write tables, figures and the page."""
         directory, means = self._directory, self._statistics.means()
         if self._config.structures:
-            self._weigh_structures()
+            self._evaluate_structures()
         if self._config.sites is not None:
-            self._weigh_sites()
+            self._evaluate_sites()
         truths = self._structures.contacts
         gallery = AttentionReport(
             reader=self._reader, config=self._config, directory=directory, truths=truths, sites=self._sites.labelled
         )
         gallery.show(self._kept, engine, means, self._evidence, self._of_sites)
-        write_figures(directory / _STATISTICS, head_columns(self._evidence), head_rows(means, self._evidence))
+        write_metrics_table(directory / _STATISTICS, head_columns(self._evidence), head_rows(means, self._evidence))
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
         write_json(directory / "meta.json", self._facts(report))
 
@@ -312,16 +312,16 @@ class _Inspection:
             is_annotated=is_annotated,
         )
 
-    def _wanted_of(self, row: int) -> MapRequest:
+    def _request_of(self, row: int) -> MapRequest:
         return self._wanted.get(row, MapRequest())
 
     def _read(self, batch: Batch) -> list[ProteinAttention]:
-        return self._reader.read(batch, [self._wanted_of(row) for row in batch.rows.tolist()])
+        return self._reader.read(batch, [self._request_of(row) for row in batch.rows.tolist()])
 
     def _take(self, record: Record, protein: ProteinAttention) -> None:
         """Take in what was computed of a protein."""
         row, name = len(self._rows), ""
-        wanted = self._wanted_of(row)
+        wanted = self._request_of(row)
         check_finite(record.id, protein.sums, "attention")
         self._statistics.add(protein)
         if row < self._config.num_maps:
@@ -333,15 +333,17 @@ class _Inspection:
         if wanted.received and protein.received is not None:
             self._sites.take(record, protein.received)
 
-    def _weigh_structures(self) -> None:
+    def _evaluate_structures(self) -> None:
         """Compare heads with contacts; without a contact head of its own the model is given the one fitted here."""
         config, head = self._config, self._reader.contact_head
         own = None if head is None else ContactPredictor.of(head)
         evidence = self._structures.weigh(own, num_permutations=config.num_permutations, seed=config.seed)
         self._evidence = evidence
         self._warnings += self._structures.warnings()
-        write_figures(self._directory / "structures.tsv", STRUCTURE_COLUMNS, map(structure_row, self._structures.shown))
-        write_figures(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
+        write_metrics_table(
+            self._directory / "structures.tsv", STRUCTURE_COLUMNS, map(structure_row, self._structures.shown)
+        )
+        write_metrics_table(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evidence))
         if evidence.fitted is None:
             self._warnings.append(
                 "only one protein has a structure: no contact head is fitted, because that needs two, and which heads "
@@ -358,11 +360,11 @@ class _Inspection:
         with atomic_directory(self._directory / "model") as directory:
             write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
 
-    def _weigh_sites(self) -> None:
+    def _evaluate_sites(self) -> None:
         config, num_heads = self._config, self._checkpoint.encoder.shape.num_heads
         self._of_sites = self._sites.weigh(num_permutations=config.num_permutations, seed=config.seed)
         self._warnings += site_warnings(self._of_sites.items())
-        write_figures(self._directory / "sites.tsv", SITE_COLUMNS, site_rows(self._of_sites, num_heads))
+        write_metrics_table(self._directory / "sites.tsv", SITE_COLUMNS, site_rows(self._of_sites, num_heads))
 
 
 def _reader(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionExtractor:
@@ -372,5 +374,5 @@ def _reader(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionExtr
         layers=parse_numbers("--layers", attention.layers, shape.num_layers),
         heads=parse_numbers("--heads", attention.heads, shape.num_heads),
         contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
-        rolls_out=attention.rollout,
+        computes_rollout=attention.rollout,
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.attention.contacts import ResiduePairs, at, head_features
-from protembed.attention.page import MOST_PIXELS, block_size, highest_of_blocks
+from protembed.attention.page import MOST_PIXELS, block_size, max_pool_blocks
 from protembed.config.common import Region
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
@@ -97,7 +97,7 @@ class AttentionExtractor:
     layers: Sequence[int]
     heads: Sequence[int]
     contact_head: ContactHead | None = None
-    rolls_out: bool = False
+    computes_rollout: bool = False
 
     def read(self, batch: Batch, wanted: Sequence[MapRequest]) -> list[ProteinAttention]:
         """Compute the statistics of each protein of a batch, and what else is wanted of each."""
@@ -133,15 +133,15 @@ class _ProteinAccumulator:
         chosen = [among[head, wanted.region, wanted.region].numpy() for head in reader.heads]  # views
         if wanted.maps and layer in reader.layers:
             block = block_size(chosen[0].shape[-1], wanted.most_pixels)
-            self._maps.append(np.stack([highest_of_blocks(head, block) for head in chosen]))
+            self._maps.append(np.stack([max_pool_blocks(head, block) for head in chosen]))
         if self._file is not None and layer in reader.layers:
             self._file.append(chosen)
         is_looked_at = wanted.maps or self._file is not None
         if is_looked_at and reader.contact_head is not None:
             logits = reader.contact_head.of_layer(layer, among)
             self._logits = logits if self._logits is None else self._logits + logits
-        if is_looked_at and reader.rolls_out:
-            self._rollout = roll_out(self._rollout, weights)
+        if is_looked_at and reader.computes_rollout:
+            self._rollout = attention_rollout_step(self._rollout, weights)
         if wanted.pairs is not None:
             for number, head in enumerate(among.numpy(), start=layer * len(among)):
                 self._features[number] = at(wanted.pairs, head_features(head[None])[0])
@@ -240,7 +240,7 @@ def amino_acid_shares(weights: Tensor, tokens: Tensor) -> Tensor:
     return is_amino_acid.T.to(torch.float64) @ received.T
 
 
-def roll_out(before: Tensor | None, weights: Tensor) -> Tensor:
+def attention_rollout_step(before: Tensor | None, weights: Tensor) -> Tensor:
     """Follow attention through one more layer: half of what flows stays where it is, half goes by the heads' mean.
 
     Args:

@@ -26,10 +26,10 @@ LEAST_PIXELS, MOST_PIXELS = 32, 128
 _PIXELS_OF_A_PAGE = 20 << 20
 
 
-def pixels_on_a_side(num_proteins: int, num_heads: int) -> int:
+def map_resolution(num_proteins: int, num_heads: int) -> int:
     """Choose how finely maps are shown, so that a page of many stays small enough to be sent and opened.
 
-    >>> pixels_on_a_side(10, 120), pixels_on_a_side(10, 660), pixels_on_a_side(1, 660)
+    >>> map_resolution(10, 120), map_resolution(10, 660), map_resolution(1, 660)
     (128, 56, 128)
     """
     side = math.isqrt(_PIXELS_OF_A_PAGE // max(1, num_proteins * num_heads))
@@ -45,7 +45,7 @@ def block_size(num_residues: int, most_pixels: int) -> int:
     return -(-num_residues // most_pixels)
 
 
-def highest_of_blocks(matrix: NDArray[np.floating], block: int) -> NDArray[np.float32]:
+def max_pool_blocks(matrix: NDArray[np.floating], block: int) -> NDArray[np.float32]:
     """Take the highest value of each block of a map; a mean would hide a single strong pair.
 
     What is looked for in a map, a contact or a column that all residues attend to, is a few cells among many: it stays
@@ -234,10 +234,10 @@ def _pack_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.bool
     num_pixels = -(-len(shown) // block)
     pixels = np.zeros((num_pixels, num_pixels), np.uint8)
     if contacts is not None:
-        scores = np.clip(highest_of_blocks(np.triu(contacts, 1), block), 0, 1)
+        scores = np.clip(max_pool_blocks(np.triu(contacts, 1), block), 0, 1)
         pixels += np.triu(np.rint(scores * (_CONTACT_LEVELS - 1)).astype(np.uint8), 1)
     if truth is not None:
-        pixels += np.tril(highest_of_blocks(np.tril(truth, -1).astype(np.float32), block).astype(np.uint8), -1)
+        pixels += np.tril(max_pool_blocks(np.tril(truth, -1).astype(np.float32), block).astype(np.uint8), -1)
     return {
         "block": block,
         "levels": _CONTACT_LEVELS,

@@ -19,9 +19,9 @@ from protembed.attention.maps import (
     ProteinAttention,
     parse_region,
 )
-from protembed.attention.page import AttentionPage, ShownProtein, block_size, pixels_on_a_side
+from protembed.attention.page import AttentionPage, ShownProtein, block_size, map_resolution
 from protembed.attention.sites import SiteResult
-from protembed.attention.tables import page_tables, spell_column, write_casp, write_contacts
+from protembed.attention.tables import column_label, page_tables, write_casp, write_contacts
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
@@ -158,12 +158,12 @@ class AttentionReport:
         """
         reader = self.reader
         page = AttentionPage([layer + 1 for layer in reader.layers], [head + 1 for head in reader.heads])
-        most_pixels = pixels_on_a_side(len(records), len(reader.layers) * len(reader.heads))
+        most_pixels = map_resolution(len(records), len(reader.layers) * len(reader.heads))
         for number, (record, protein) in enumerate(self._read(engine, records, most_pixels), start=1):
             shown = self._region_of(record, protein, most_pixels)
             self._draw(f"protein-{number:06d}", record, protein, shown)
             page.add(shown)
-        names = [spell_column(name) for name in ALL_STATISTICS]
+        names = [column_label(name) for name in ALL_STATISTICS]
         named = dict(zip(names, means[:, list(reader.layers)][..., list(reader.heads)], strict=True))
         for path in self._figure_paths("heads"):
             draw_heads(path, dict(zip(names, means[: len(STATISTICS)], strict=False)))
@@ -174,7 +174,7 @@ class AttentionReport:
     def _read(
         self, engine: Engine, records: Sequence[Record], most_pixels: int
     ) -> Iterator[tuple[Record, ProteinAttention]]:
-        reader = replace(self.reader, rolls_out=False)
+        reader = replace(self.reader, computes_rollout=False)
         regions = [parse_region(self.config.region, len(record.sequence)) for record in records]
         wanted = [MapRequest(maps=True, most_pixels=most_pixels, region=region) for region in regions]
 

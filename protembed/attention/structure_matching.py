@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor, weigh_contacts
+from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor, evaluate_contacts
 from protembed.attention.contacts import ResiduePairs, pairs_of
-from protembed.attention.structures import MIN_COVERAGE, Chain, ChainAlignment, contact_map, distances, match_chain
+from protembed.attention.structures import MIN_COVERAGE, Chain, ChainAlignment, best_chain, contact_map, distances
 from protembed.data.fasta import Record
 from protembed.io.text import count, printable
 
@@ -63,7 +63,7 @@ class StructureIndex:
         if not self._chains or record.sequence in self._seen:
             return None
         self._seen.add(record.sequence)
-        match = match_chain(record.sequence, self._chains)
+        match = best_chain(record.sequence, self._chains)
         if match is None:
             return None
         if not match.is_enough:
@@ -102,8 +102,8 @@ class StructureIndex:
         self._features.append(features)
 
     def weigh(self, own: ContactPredictor | None, *, num_permutations: int, seed: int) -> ContactEvaluation:
-        """Weigh what was taken in; see `weigh_contacts`."""
-        return weigh_contacts(self._features, self._pairs, own, num_permutations=num_permutations, seed=seed)
+        """Weigh what was taken in; see `evaluate_contacts`."""
+        return evaluate_contacts(self._features, self._pairs, own, num_permutations=num_permutations, seed=seed)
 
 
 def _named(chain: Chain) -> str:

@@ -44,7 +44,7 @@ def make_aligner() -> PairwiseAligner:
     return aligner
 
 
-def place_residues(
+def align_residues(
     aligner: PairwiseAligner, sequence: str, observed: str, breaks: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Align the observed residues of a chain to a sequence.
@@ -67,12 +67,12 @@ def place_residues(
     for before, stop in pairwise(np.flatnonzero(places >= 0).tolist()):
         if stop - before > 1 and places[stop] - places[before] == 1:
             for shift in sorted(range(-_FARTHEST_SHIFT, _FARTHEST_SHIFT + 1), key=abs):
-                if _shift_gap(places, sequence, breaks, (before + 1, stop), shift):
+                if _move_gap(places, sequence, breaks, (before + 1, stop), shift):
                     break
     return places
 
 
-def _shift_gap(
+def _move_gap(
     places: NDArray[np.int64], sequence: str, breaks: NDArray[np.bool_], gap: tuple[int, int], shift: int
 ) -> bool:
     """Shift a gap by some residues, if the letters stay the same and the chain is interrupted there."""
@@ -278,7 +278,7 @@ def structure_files(path: Path) -> list[Path]:
     return files
 
 
-def match_chain(sequence: str, chains: Sequence[Chain]) -> ChainAlignment | None:
+def best_chain(sequence: str, chains: Sequence[Chain]) -> ChainAlignment | None:
     """Find the chain that shows a protein best, and the places of its residues in the sequence.
 
     The alignment is global with free ends, and numbers play no part. Where it leaves open between which residues of the
@@ -300,7 +300,7 @@ def match_chain(sequence: str, chains: Sequence[Chain]) -> ChainAlignment | None
         score = aligner.score(sequence, chain.sequence)
         if score <= best_score:
             continue
-        match = _compare(sequence, chain, place_residues(aligner, sequence, chain.sequence, chain.breaks))
+        match = _compare(sequence, chain, align_residues(aligner, sequence, chain.sequence, chain.breaks))
         if match.identity >= MIN_IDENTITY and match.is_enough:
             best, best_score = match, score
         elif match.is_of_a_part and match.coverage > (partial.coverage if partial else 0):

@@ -49,10 +49,10 @@ _NAMES: Mapping[str, str] = MappingProxyType(
 )
 
 
-def spell_column(column: str) -> str:
+def column_label(column: str) -> str:
     """Name a column as a reader does; one that is a word already keeps its name.
 
-    >>> spell_column("mean_distance"), spell_column("head")
+    >>> column_label("mean_distance"), column_label("head")
     ('mean distance (residues)', 'head')
     """
     return _NAMES.get(column, column)
@@ -80,7 +80,7 @@ STRUCTURE_COLUMNS = (
 )
 
 
-def write_figures(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_metrics_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a TSV of figures: numbers with six digits, what is not defined as an empty cell.
 
     Raises:
@@ -164,12 +164,12 @@ def _sites_table(sites: Mapping[str, SiteResult], num_heads: int) -> Table:
     if nothing := [label for label, result in sites.items() if not result.num_following]:
         note += f" No head attends to {', '.join(map(repr, nothing))}: the row shows the head that comes nearest."
     # "proteins" means something else in the table of contacts.
-    header = [spell_column("contact_proteins" if column == "proteins" else column) for column in SITE_COLUMNS]
+    header = [column_label("contact_proteins" if column == "proteins" else column) for column in SITE_COLUMNS]
     return Table(title="Heads that attend to sites", header=header, rows=rows, note=note)
 
 
 def _heads_table(means: NDArray[np.float64], evidence: ContactEvaluation | None) -> Table:
-    header = [spell_column(column) for column in head_columns(evidence)]
+    header = [column_label(column) for column in head_columns(evidence)]
     note = "Means over all residues of all proteins; shares are of the attention that a residue gives."
     if evidence is not None:
         note += (
@@ -181,7 +181,7 @@ def _heads_table(means: NDArray[np.float64], evidence: ContactEvaluation | None)
 
 
 def _contact_tables(evidence: ContactEvaluation) -> list[Table]:
-    header = [spell_column(column) for column in PRECISION_COLUMNS]
+    header = [column_label(column) for column in PRECISION_COLUMNS]
     rows = list(precision_rows(evidence))
     if not rows:  # one protein alone, and no contact head
         return []
@@ -201,7 +201,7 @@ def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residu
     """
     pairs = zip(*_ranked(probabilities), strict=True)
     rows = ([i + first_residue, j + first_residue, float(probabilities[i, j])] for i, j in pairs)
-    write_figures(path, ["i", "j", "probability"], rows)
+    write_metrics_table(path, ["i", "j", "probability"], rows)
 
 
 def write_casp(path: Path, record: Record, probabilities: NDArray[np.floating]) -> None:

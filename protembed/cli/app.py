@@ -9,14 +9,14 @@ import typer
 
 from protembed._version import __version__
 from protembed.cli.check import check
-from protembed.cli.display import reported_errors
+from protembed.cli.display import exit_on_errors
 from protembed.cli.embed import embed
 from protembed.cli.finetune import finetune
 from protembed.cli.inspect_attention import inspect_attention
 from protembed.cli.models import models
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
-from protembed.cli.process import BestEffortStream, end_with_the_reader, exit_with, leave_tidily
+from protembed.cli.process import BestEffortStream, default_sigpipe, exit_on_signals, exit_process
 from protembed.cli.score import score
 
 app = typer.Typer(
@@ -48,20 +48,20 @@ def protembed_command(
 
 def main() -> None:
     """Run the command line."""
-    leave_tidily()
-    end_with_the_reader()
-    _keep_out_of_home()
+    exit_on_signals()
+    default_sigpipe()
+    _redirect_matplotlib_cache()
     # Cron and daemons may close them: reading finds nothing then, and data meant for stdout fail to be written.
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     sys.stderr = BestEffortStream(sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     try:
-        with reported_errors():
+        with exit_on_errors():
             _run()
     except typer.Exit as end:
-        exit_with(end.exit_code)
+        exit_process(end.exit_code)
     except SystemExit as end:
-        exit_with(end.code if isinstance(end.code, int) else end.code is not None)
+        exit_process(end.code if isinstance(end.code, int) else end.code is not None)
 
 
 def _run() -> None:
@@ -72,7 +72,7 @@ def _run() -> None:
         sys.stdout.flush()
 
 
-def _keep_out_of_home() -> None:
+def _redirect_matplotlib_cache() -> None:
     """Let matplotlib keep its list of fonts in TMPDIR, for as long as the command runs, unless it was given a place.
 
     It would write to the user's home, and tell on stderr where it cannot.

@@ -30,8 +30,8 @@ def check(
     from protembed.embedding.check import check_embeddings
 
     display = Display(show)
-    display.say_fetching(model)
-    with display.counting("computed again") as counter:
+    display.announce_download(model)
+    with display.progress("computed again") as counter:
         summary = check_embeddings(files, model, config, compute=compute, on_protein=counter.advance)
     proteins = count(summary.num_proteins, "protein")
     line = f"{', '.join(map(str, summary.results))}: whole and true to the input, {proteins}"

@@ -209,12 +209,12 @@ class Display:
         if not self._show.quiet:
             self._console.print(printable(sentence))
 
-    def say_model(self, config: ModelConfig) -> None:
+    def announce_model(self, config: ModelConfig) -> None:
         """Tell whoever named no model which one was taken, and that there are better ones."""
         if config.model is None:
             self.say(f"the model is {DEFAULT_MODEL}, the small one in the box; `protembed models` lists better ones")
 
-    def say_fetching(self, config: ModelConfig) -> None:
+    def announce_download(self, config: ModelConfig) -> None:
         """Tell whoever named a model of the hub why it may take a while."""
         from protembed.model.catalog import hub_name
 
@@ -238,7 +238,7 @@ class Display:
             print(text, file=sys.stderr if self._data_on_stdout else sys.stdout)
 
     @contextmanager
-    def counting(self, what: str, thing: str = "protein", part: str = "residue") -> Iterator["ProgressCounter"]:
+    def progress(self, what: str, thing: str = "protein", part: str = "residue") -> Iterator["ProgressCounter"]:
         """Count proteins and residues as they are computed: a live line on a terminal, else one every half minute.
 
         Args:
@@ -252,7 +252,7 @@ class Display:
             yield counter
 
     @contextmanager
-    def promising_to_go_on(self, counter: "ProgressCounter") -> Iterator[None]:
+    def resume_hint(self, counter: "ProgressCounter") -> Iterator[None]:
         """Tell whoever interrupts a command that its finished rows are safe."""
         try:
             yield
@@ -264,7 +264,7 @@ class Display:
             raise
 
     @contextmanager
-    def stepping(self) -> Iterator["TrainingDisplay"]:
+    def training_progress(self) -> Iterator["TrainingDisplay"]:
         """Show the steps of a training: a live panel on a terminal, else a line every half minute."""
         with TrainingDisplay(self._console, self.say, is_live=self.is_live) as steps:
             yield steps
@@ -313,7 +313,7 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def reported_errors() -> Iterator[None]:
+def exit_on_errors() -> Iterator[None]:
     """End the process with one sentence and the documented status where something went wrong on purpose.
 
     Unknown exceptions pass with their traceback: they are our mistakes.
@@ -326,12 +326,12 @@ def reported_errors() -> Iterator[None]:
         if is_first_process() or not isinstance(error, PeerProcessError):
             print(f"protembed: {printable(str(error))}", file=sys.stderr)
         if isinstance(error, OutputError) and error.path == "<stdout>":
-            _give_up_stdout()
+            _redirect_stdout_to_null()
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
     except BrokenPipeError:
-        _give_up_stdout()
+        _redirect_stdout_to_null()
         raise typer.Exit(_BROKEN_PIPE) from None
     except OSError as error:
         if error.errno in _ENVIRONMENT_ERRNOS and error.filename is not None:
@@ -339,12 +339,12 @@ def reported_errors() -> Iterator[None]:
             raise typer.Exit(_FAILED) from None
         if error.filename is not None:
             raise
-        _give_up_stdout()
+        _redirect_stdout_to_null()
         print(f"protembed: <stdout> could not be written ({error.strerror})", file=sys.stderr)
         raise typer.Exit(_FAILED) from None
 
 
-def _give_up_stdout() -> None:
+def _redirect_stdout_to_null() -> None:
     """Point stdout at nothing, so that the interpreter's last flush does not fail a second time."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -31,8 +31,8 @@ def embed(
         display.warn(plan.warnings)
         display.summary(plan, *embed_plan_lines(plan))
 
-    display.say_fetching(model)
-    with display.counting("embedded") as counter, display.promising_to_go_on(counter):
+    display.announce_download(model)
+    with display.progress("embedded") as counter, display.resume_hint(counter):
         summary = embed_fasta(
             fasta,
             model,
@@ -43,7 +43,7 @@ def embed(
             on_start=counter.expect,
             on_protein=counter.advance,
         )
-    display.say_model(model)
+    display.announce_model(model)
     if summary is not None:
         display.warn(summary.warnings)
         display.summary(summary, *embed_summary_lines(summary, embedding.region))

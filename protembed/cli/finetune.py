@@ -35,18 +35,18 @@ def finetune(
         finetune=learning, labels=table, model=model, optimizer=optimizer, reader=reader, compute=compute
     )
     display = Display(show)
-    display.say_fetching(model)
+    display.announce_download(model)
 
     said: list[str] = []
 
     def begin(plan: "FinetunePlan") -> None:
         said.extend([*plan.notes, *plan.warnings])
-        display.say_model(model)
+        display.announce_model(model)
         for line in finetune_plan_lines(plan):
             display.say(line)
         display.warn(plan.warnings)
 
-    with stop_on_signals() as stop, display.stepping() as steps, display.counting("embedded") as counter:
+    with stop_on_signals() as stop, display.training_progress() as steps, display.progress("embedded") as counter:
 
         def enter(name: str, num_steps: int | None, first_step: int) -> None:
             display.say(name if num_steps is None else f"{name}: {count(num_steps, 'step')}")

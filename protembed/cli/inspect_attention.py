@@ -26,8 +26,8 @@ def inspect_attention(
     from protembed.attention.inspect_attention import inspect_attention as inspect
 
     display = Display(show)
-    display.say_fetching(model)
-    with display.counting("inspected") as counter:
+    display.announce_download(model)
+    with display.progress("inspected") as counter:
 
         def show_plan(plan: "AttentionPlan") -> None:
             display.say(attention_plan_line(plan))
@@ -43,7 +43,7 @@ def inspect_attention(
             on_plan=show_plan,
             on_protein=counter.advance,
         )
-    display.say_model(model)
+    display.announce_model(model)
     display.warn([warning for warning in summary.warnings if warning not in summary.plan.warnings])
     contacts = ", contacts" if summary.has_contacts else ""
     display.summary(

@@ -9,8 +9,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from protembed.cli.display import reported_errors
-from protembed.cli.process import outlive_the_reader
+from protembed.cli.display import exit_on_errors
+from protembed.cli.process import ignore_sigpipe
 from protembed.config.base import Config, flag_name
 
 # Typer would ask whether a file can be read, and call it wrong usage where it cannot; so it is told not to ask.
@@ -62,8 +62,8 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        outlive_the_reader()
-        with reported_errors():
+        ignore_sigpipe()
+        with exit_on_errors():
             made = {
                 name: config(**{spec.name: values.pop(spec.name) for spec in dataclasses.fields(config)})
                 for name, config in configs.items()

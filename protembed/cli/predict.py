@@ -22,8 +22,8 @@ def predict(
     from protembed.finetuning.predict import predict_fasta
 
     display = Display(show, data_on_stdout=prediction.output == STANDARD_STREAM)
-    display.say_fetching(model)
-    with display.counting("predicted") as counter:
+    display.announce_download(model)
+    with display.progress("predicted") as counter:
         summary = predict_fasta(fasta, model, prediction, reader=reader, compute=compute, on_protein=counter.advance)
     display.warn(summary.warnings)
     proteins = count(summary.num_proteins, "protein")

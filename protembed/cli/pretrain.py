@@ -43,7 +43,7 @@ def pretrain(
         steps.begin(plan.num_steps, plan.first_step)
         stop.is_awaited = True
 
-    with stop_on_signals() as stop, display.stepping() as steps:
+    with stop_on_signals() as stop, display.training_progress() as steps:
         summary = pretrain_model(fasta, options, on_plan=begin, on_step=steps.advance, stop=stop)
     if summary is None:
         return

@@ -74,14 +74,14 @@ class _ExitHandler:
         raise SystemExit(status)
 
 
-def die_of_interrupts() -> None:
+def restore_default_sigint() -> None:
     """Let an interrupt end the process without a word, as long as there is nothing to tidy up."""
     # Whoever started it in the background may have it ignored; that stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def leave_tidily() -> None:
+def exit_on_signals() -> None:
     """Unwind the stack on an interrupt, a termination, a lost terminal, or a scheduler's warning."""
     leave = _ExitHandler()
     for number in STATUS_OF_SIGNAL:
@@ -89,7 +89,7 @@ def leave_tidily() -> None:
             signal.signal(number, leave)
 
 
-def exit_with(status: int) -> None:
+def exit_process(status: int) -> None:
     """End the process; who was interrupted does not wait for matrix products in other threads."""
     if status in (INTERRUPTED, TERMINATED) and threading.active_count() > 1:
         sys.stdout.flush()
@@ -98,12 +98,12 @@ def exit_with(status: int) -> None:
     raise SystemExit(status)
 
 
-def end_with_the_reader() -> None:
+def default_sigpipe() -> None:
     """Let a reader of stdout that leaves end the program by SIGPIPE, as it ends others; help leaves nothing to tidy."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
-def outlive_the_reader() -> None:
+def ignore_sigpipe() -> None:
     """Let a reader of stdout that leaves be an error of writing, as Python has it: a command has files to tidy up."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 

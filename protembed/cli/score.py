@@ -22,8 +22,8 @@ def score(
     from protembed.scoring.score import score_variants
 
     display = Display(show, data_on_stdout=scoring.output == STANDARD_STREAM)
-    display.say_fetching(model)
-    with display.counting("computed", "crop", "token") as counter:
+    display.announce_download(model)
+    with display.progress("computed", "crop", "token") as counter:
         summary = score_variants(
             variants,
             model,
@@ -34,7 +34,7 @@ def score(
             on_start=counter.expect,
             on_crop=counter.advance,
         )
-    display.say_model(model)
+    display.announce_model(model)
     display.warn(summary.warnings)
     what = f"{count(summary.num_variants, 'variant')} of {count(summary.num_wild_types, 'wild type')}"
     positions = count(summary.num_positions, "position")

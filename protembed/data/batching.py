@@ -135,12 +135,12 @@ def split_by_budget(lengths: Sequence[int] | NDArray[np.int64], tokens_per_pack:
         yield slice(start, len(lengths))
 
 
-def divide_evenly(lengths: Sequence[int], tokens_per_pack: int) -> list[list[int]]:
+def balance(lengths: Sequence[int], tokens_per_pack: int) -> list[list[int]]:
     """Divide proteins into as few packs as the budget allows, of nearly equal size, so that no worker waits long.
 
     A pack may exceed the budget by less than its shortest protein; none is empty, however small the budget.
 
-    >>> divide_evenly([3, 4, 9, 2, 2], 10)
+    >>> balance([3, 4, 9, 2, 2], 10)
     [[2, 4], [0, 1, 3]]
     """
     num_packs = min(-(-sum(lengths) // tokens_per_pack), len(lengths))

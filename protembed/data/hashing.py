@@ -20,7 +20,7 @@ def sequence_sha256(sequence: str) -> bytes:
     return hashlib.sha256(sequence.encode()).digest()
 
 
-def hash_share(sequence: str, seed: int = 0) -> float:
+def hash_fraction(sequence: str, seed: int = 0) -> float:
     """Map a sequence to a number from 0 to 1, spread evenly over proteins; copies of one are never parted by it.
 
     Args:

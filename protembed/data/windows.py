@@ -37,14 +37,14 @@ def window_spans(num_residues: int, window_residues: int) -> list[Span]:
     return [(start, start + window_residues) for start in starts]
 
 
-def most_central(spans: list[Span], position: int) -> Span:
+def most_central_window(spans: list[Span], position: int) -> Span:
     """Choose the window of a protein in which a residue is farthest from a cut; the protein's ends are no cuts.
 
     Args:
         spans: of the protein's windows.
         position: of the residue, from 0.
 
-    >>> [most_central([(0, 8), (2, 10)], position) for position in (0, 4, 5, 9)]
+    >>> [most_central_window([(0, 8), (2, 10)], position) for position in (0, 4, 5, 9)]
     [(0, 8), (0, 8), (2, 10), (2, 10)]
     """
 

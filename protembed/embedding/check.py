@@ -16,14 +16,14 @@ from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
 from protembed.device import choose_device
 from protembed.embedding.formats import count_proteins, dataset_name, read_vectors
-from protembed.embedding.metadata import IDS, META, companion, ids_line, read_meta
+from protembed.embedding.metadata import IDS, META, ids_line, read_meta, sidecar
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, InputNotFoundError, ProtembedError, VerificationError
 from protembed.inference.embedding import Embedder, representation_of
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
 from protembed.io.text import table_line
-from protembed.io.writing import spooled_stdin
+from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 
@@ -86,7 +86,7 @@ def check_embeddings(
     num_proteins = sum(shard.num_proteins for shard in shards)
     rng = np.random.default_rng(check.seed)
     rows = np.sort(rng.choice(num_proteins, min(check.num_rows, num_proteins), replace=False))
-    with unchanged_inputs(), spooled_stdin(fasta) as inputs:
+    with unchanged_inputs(), seekable_inputs(fasta) as inputs:
         report = ReadStatistics()
         sample = _compare_with_input(shards, selection.read(inputs, report), set(rows.tolist()))
         check_inputs()
@@ -107,7 +107,7 @@ def check_embeddings(
 
 def _is_result(path: Path) -> bool:
     return path.suffix in (".npy", ".npz", ".h5") or (
-        path.suffix == ".tsv" and companion(follow_link(path), META).exists()
+        path.suffix == ".tsv" and sidecar(follow_link(path), META).exists()
     )
 
 
@@ -135,7 +135,7 @@ class _Result:
 
     @property
     def ids_path(self) -> Path:
-        return companion(self.path, IDS)
+        return sidecar(self.path, IDS)
 
     @property
     def first_row(self) -> int:
@@ -240,7 +240,7 @@ def _recompute(
     checkpoint = load_checkpoint(located.directory)
     representation = _representation(checkpoint, shards[0])
     device = choose_device(compute)
-    checkpoint.to(device).encoder.use_precision(getattr(torch, meta["precision"]))
+    checkpoint.to(device).encoder.set_compute_dtype(getattr(torch, meta["precision"]))
     computation = representation.residues() if meta["per_residue"] else representation.proteins()
     worst, tolerance = 0.0, max(_TOLERANCES[meta["precision"]], _TOLERANCES[meta["dtype"]])
     with inference_engine(compute, device, checkpoint.encoder.shape) as engine:

@@ -18,7 +18,7 @@ from protembed.embedding.estimate import Workload
 from protembed.embedding.formats import FormatName, choose_format
 from protembed.embedding.metadata import check_replaceable, finished_result
 from protembed.embedding.selection import Selection, Shard
-from protembed.embedding.writer import complete_interrupted, embeddings_writer, remove_leftovers
+from protembed.embedding.writer import clean_up, embeddings_writer, finish_interrupted
 from protembed.errors import ConfigError
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, Embedding, representation_of
@@ -34,7 +34,7 @@ from protembed.io.reading import (
     unchanged_inputs,
 )
 from protembed.io.result import result_lock
-from protembed.io.writing import spooled_stdin
+from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 
@@ -140,16 +140,16 @@ def embed_fasta(
     reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
     job = _Job.prepare(files, model, embedding, reader, compute)
     is_read_twice = job.output != STANDARD_STREAM or job.selection.shard is not None or embedding.dry_run
-    with unchanged_inputs(), spooled_stdin(files, wanted=is_read_twice) as paths:
+    with unchanged_inputs(), seekable_inputs(files, wanted=is_read_twice) as paths:
         if embedding.dry_run:
             on_plan(_plan(job, paths, compute))
             return None
         fingerprint = job.fingerprint(paths)
         with result_lock(job.output):
-            if job.output != STANDARD_STREAM and (complete_interrupted(job.output, fingerprint) or not embedding.force):
+            if job.output != STANDARD_STREAM and (finish_interrupted(job.output, fingerprint) or not embedding.force):
                 done = finished_result(job.output, fingerprint)
                 if done is not None:
-                    remove_leftovers(job.output, fingerprint)
+                    clean_up(job.output, fingerprint)
                     return job.summary(done, was_done=True)
             return _embed(job, paths, fingerprint, compute, on_start, on_protein)
 
@@ -206,7 +206,7 @@ class _Job:
         # A head was trained on vectors in float32, and `predict` computes it so.
         is_exact = config.precision == "auto" and checkpoint.task_head is not None
         precision = torch.float32 if is_exact else choose_precision(config.precision, device)
-        checkpoint.to(device).encoder.use_precision(precision)
+        checkpoint.to(device).encoder.set_compute_dtype(precision)
         return cls(
             output=output,
             format_name=format_name,
@@ -310,7 +310,7 @@ def _embed(
             on_start(sum(len(record.sequence) for record in rest))
         comparison = InputComparison.with_model(job.checkpoint, job.selection.region)
         records = islice(comparison.watch(job.selection.read(paths, report)), num_resumed, None)
-        for chunk in engine.run_chunks(job.computation, records):
+        for chunk in engine.run_committed(job.computation, records):
             for record, one in chunk:
                 vectors.add(record, one.values, one.num_windows, one.overlap_cosine)
                 on_protein(len(record.sequence))

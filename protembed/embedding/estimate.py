@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import Record
-from protembed.data.hashing import hash_share
+from protembed.data.hashing import hash_fraction
 from protembed.inference.engine import Engine, InferenceJob, Result
 
 # A few seconds' work of a small model on a core; more would be more exact, and nobody waits for it.
@@ -49,7 +49,7 @@ class Workload:
             self.num_windowed += len(spans) > 1
             self.operations += self.operations_of(record, computation)
             cropped = replace(record, sequence=record.sequence[:_SAMPLED_RESIDUES])
-            entry = (-hash_share(record.sequence), self.num_proteins, cropped)
+            entry = (-hash_fraction(record.sequence), self.num_proteins, cropped)
             if len(self._heap) < _NUM_SAMPLED:
                 heapq.heappush(self._heap, entry)
             else:

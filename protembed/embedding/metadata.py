@@ -15,7 +15,7 @@ from protembed.data.hashing import sequence_sha256
 from protembed.embedding.formats import FormatName
 from protembed.embedding.selection import Shard
 from protembed.errors import OutputError, OutputExistsError
-from protembed.io.reading import STANDARD_STREAM, is_there, read_json, sha256_of_file
+from protembed.io.reading import STANDARD_STREAM, path_exists, read_json, sha256_of_file
 from protembed.io.result import is_vacant
 from protembed.io.text import table_line
 from protembed.io.writing import move_into_place, remove
@@ -56,7 +56,7 @@ _META_FIELDS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def companion(output: Path, suffix: str) -> Path:
+def sidecar(output: Path, suffix: str) -> Path:
     """Name a file beside a result: `emb.ids.tsv` beside `emb.npy`, but `emb.h5.ids.tsv` beside `emb.h5`.
 
     Of one input there may be vectors per protein and per residue, and each keeps its own.
@@ -68,7 +68,7 @@ def companion(output: Path, suffix: str) -> Path:
 def read_meta(output: Path) -> dict[str, Any] | None:
     """Read what a finished result says of itself; None where nothing readable stands beside it."""
     try:
-        recorded = read_json(companion(output, META))
+        recorded = read_json(sidecar(output, META))
     except (OSError, ValueError, RecursionError):
         return None
     is_ours = isinstance(recorded, dict) and all(
@@ -108,7 +108,7 @@ def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, A
     different = different_settings(fingerprint, recorded)
     if different:
         raise OutputExistsError(output, f"was made with another {', '.join(different)}")
-    for path, name in ((output, "sha256"), (companion(output, IDS), "ids_sha256")):
+    for path, name in ((output, "sha256"), (sidecar(output, IDS), "ids_sha256")):
         if not path.exists() or recorded.get(name) != sha256_of_file(path):
             raise OutputExistsError(output, f"{path.name} is missing or does not match the meta file beside it")
     return recorded
@@ -122,12 +122,12 @@ def check_replaceable(output: Path, inputs: Sequence[Path]) -> None:
     """
     if output == STANDARD_STREAM:
         return
-    for path in (output, *(companion(output, suffix) for suffix in (IDS, FAILED, META))):
+    for path in (output, *(sidecar(output, suffix) for suffix in (IDS, FAILED, META))):
         if is_vacant(path):
             continue
         if not path.is_file():
             raise OutputExistsError(path, "is no file", is_ours=False)
-        if any(is_there(one) and path.samefile(one) for one in inputs):
+        if any(path_exists(one) and path.samefile(one) for one in inputs):
             raise OutputExistsError(path, "is an input", is_ours=False)
         if path != output and not _is_companion(output, path):
             raise OutputExistsError(path, "was not written by protembed", is_ours=False)
@@ -135,9 +135,9 @@ def check_replaceable(output: Path, inputs: Sequence[Path]) -> None:
 
 def _is_companion(output: Path, path: Path) -> bool:
     """Tell whether a file beside a result is what its name says."""
-    if path == companion(output, META):
+    if path == sidecar(output, META):
         return read_meta(output) is not None
-    header = IDS_HEADER if path == companion(output, IDS) else FAILED_HEADER
+    header = IDS_HEADER if path == sidecar(output, IDS) else FAILED_HEADER
     with path.open("rb") as stream:
         return stream.readline(_LONGEST_HEADER) == table_line(header)
 
@@ -164,8 +164,8 @@ def publish(partial: Path, output: Path) -> None:
     Raises:
         OutputError: something cannot be renamed; an older result is in its place again.
     """
-    meta, ids = companion(output, META), companion(output, IDS)
-    targets = (ids, companion(output, FAILED), output, meta)
+    meta, ids = sidecar(output, META), sidecar(output, IDS)
+    targets = (ids, sidecar(output, FAILED), output, meta)
     new = [target for target in targets if (partial / target.name).exists()]
     older = {target: partial / f".{target.name}.0.old" for target in (meta, *targets[:-1])}
     is_begun = ids not in new  # by a process that was killed, and what stands there is not an older result's
@@ -177,12 +177,12 @@ def publish(partial: Path, output: Path) -> None:
             move_into_place(partial / target.name, target)
     except OutputError:
         if not is_begun:
-            _put_back(partial, new, older)
+            _roll_back(partial, new, older)
         raise
     remove(partial)
 
 
-def _put_back(partial: Path, new: Sequence[Path], older: dict[Path, Path]) -> None:
+def _roll_back(partial: Path, new: Sequence[Path], older: dict[Path, Path]) -> None:
     for target in reversed(new):
         if not (partial / target.name).exists():
             move_into_place(target, partial / target.name)

@@ -30,19 +30,19 @@ from protembed.embedding.metadata import (
     IDS,
     IDS_HEADER,
     META,
-    companion,
     different_settings,
     ids_line,
     publish,
+    sidecar,
 )
 from protembed.errors import DataError, NotFiniteError, OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
 from protembed.io.text import table_line
 from protembed.io.writing import (
     copy_to_stdout,
-    flush_growing,
+    flush_to_disk,
     is_unfinished,
-    open_growing,
+    open_append,
     output_errors,
     remove,
     remove_unfinished,
@@ -85,22 +85,22 @@ def unfinished(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
-def complete_interrupted(output: Path, fingerprint: Mapping[str, Any]) -> bool:
+def finish_interrupted(output: Path, fingerprint: Mapping[str, Any]) -> bool:
     """Bring a result to its place whose command was killed when all but the last renaming was done.
 
     Returns:
         Whether there was one, of this very command.
     """
     partial = unfinished(output)
-    if not (partial / companion(output, META).name).exists() or _recorded(partial) != fingerprint:
+    if not (partial / sidecar(output, META).name).exists() or _recorded(partial) != fingerprint:
         return False
     publish(partial, output)
     return True
 
 
-def remove_leftovers(output: Path, fingerprint: Mapping[str, Any]) -> None:
+def clean_up(output: Path, fingerprint: Mapping[str, Any]) -> None:
     """Remove what is left of a folder whose result is in its place: its process was killed while it cleaned up."""
-    if _recorded(unfinished(output)) in (None, fingerprint) and not _foreign_names(output):
+    if _recorded(unfinished(output)) in (None, fingerprint) and not _unknown_files(output):
         remove(unfinished(output))
 
 
@@ -129,7 +129,7 @@ def embeddings_writer(output: Path, fingerprint: Mapping[str, Any], *, force: bo
         with _stdout_writer(fingerprint) as stream_writer:
             yield stream_writer
         return
-    _make_way(output, fingerprint, force=force)
+    _claim(output, fingerprint, force=force)
     partial = unfinished(output)
     writer: ResumableWriter | None = None
     is_worthless = False
@@ -148,12 +148,12 @@ def embeddings_writer(output: Path, fingerprint: Mapping[str, Any], *, force: bo
             remove(partial)
 
 
-def _make_way(output: Path, fingerprint: Mapping[str, Any], *, force: bool) -> None:
+def _claim(output: Path, fingerprint: Mapping[str, Any], *, force: bool) -> None:
     partial = unfinished(output)
     recorded = _recorded(partial)
     if recorded == fingerprint:
         return
-    if foreign := _foreign_names(output):
+    if foreign := _unknown_files(output):
         found = f"holds {foreign[0]}, which is not protembed's" if partial.is_dir() else "is no folder of protembed"
         raise OutputExistsError(partial, found, is_ours=False)
     if isinstance(recorded, dict) and not force:
@@ -163,10 +163,10 @@ def _make_way(output: Path, fingerprint: Mapping[str, Any], *, force: bool) -> N
         remove(partial)
 
 
-def _foreign_names(output: Path) -> list[str]:
+def _unknown_files(output: Path) -> list[str]:
     """List what stands in the folder of an unfinished result that protembed did not put there."""
     partial, ours = unfinished(output), {_FINGERPRINT, _PROGRESS, _MEMBERS, _ROWS, output.name}
-    ours |= {companion(output, suffix).name for suffix in (IDS, FAILED, META)}
+    ours |= {sidecar(output, suffix).name for suffix in (IDS, FAILED, META)}
     if partial.exists() and not partial.is_dir():
         return [partial.name]
     return sorted(path.name for path in partial.glob("*") if path.name not in ours and not is_unfinished(path))
@@ -191,7 +191,7 @@ class ResumableWriter:
         # Only an array that other formats are made of has another name than the result.
         is_final = fingerprint["format"] in ("npy", "tsv")
         self._paths = {
-            "ids": partial / companion(output, IDS).name,
+            "ids": partial / sidecar(output, IDS).name,
             "members": partial / _MEMBERS,
             "rows": partial / (output.name if is_final else _ROWS),
         }
@@ -201,7 +201,7 @@ class ResumableWriter:
         self._streams = dict[str, BinaryIO]()
         try:
             for name, path in self._paths.items():
-                self._streams[name] = open_growing(path, progress["bytes"][name])
+                self._streams[name] = open_append(path, progress["bytes"][name])
             with output_errors(output):
                 if not self.num_committed:
                     self._streams["ids"].write(table_line(IDS_HEADER))
@@ -243,7 +243,7 @@ class ResumableWriter:
     def commit(self) -> None:
         """Make what was added safe."""
         with output_errors(self._output):
-            sizes = {name: flush_growing(stream) for name, stream in self._streams.items()}
+            sizes = {name: flush_to_disk(stream) for name, stream in self._streams.items()}
         progress = {"num_proteins": self._num_proteins, "num_rows": self._rows.num_rows, **self._counts, "bytes": sizes}
         write_json(self._partial / _PROGRESS, progress)
         self.num_committed = self._num_proteins
@@ -276,7 +276,7 @@ class ResumableWriter:
                 make_npz(result, self._paths["rows"], self._paths["members"], per_residue=per_residue)
         if refused:
             lines = [(Path(one.path).name, one.line, one.id, one.reason) for one in refused]
-            write_table(self._partial / companion(self._output, FAILED).name, FAILED_HEADER, lines)
+            write_table(self._partial / sidecar(self._output, FAILED).name, FAILED_HEADER, lines)
         meta = {
             **self._fingerprint,
             "num_proteins": self._num_proteins,
@@ -285,7 +285,7 @@ class ResumableWriter:
             "ids_sha256": sha256_of_file(self._paths["ids"]),
             "sha256": sha256_of_file(result),
         }
-        write_json(self._partial / companion(self._output, META).name, meta)
+        write_json(self._partial / sidecar(self._output, META).name, meta)
         self.is_finished = True
         publish(self._partial, self._output)
         return meta

@@ -13,7 +13,7 @@ from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
 from protembed.finetuning.evaluation import Output
 from protembed.finetuning.labels import LabelledProtein, Split, SplitTable
 from protembed.finetuning.probes import Probe, ProbeData, Vectors, fit_linear, fit_network, loss
-from protembed.finetuning.targets import Targets, is_known
+from protembed.finetuning.targets import Targets, has_target
 from protembed.finetuning.trainer import choose_threshold
 from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine
@@ -35,7 +35,7 @@ def composition(sequences: Sequence[str]) -> NDArray[np.float32]:
     return shares
 
 
-def kmer_counter(sequences: Sequence[str]) -> TfidfVectorizer:
+def kmer_vectorizer(sequences: Sequence[str]) -> TfidfVectorizer:
     """Learn which runs of one to three residues there are, and how rare each is; its `transform` counts them."""
     vectorizer = TfidfVectorizer(
         analyzer="char", ngram_range=(1, LONGEST_KMER), lowercase=False, sublinear_tf=True, dtype=np.float32
@@ -43,7 +43,7 @@ def kmer_counter(sequences: Sequence[str]) -> TfidfVectorizer:
     return vectorizer.fit(sequences)
 
 
-def letters_around(sequence: str, places: NDArray[np.int64]) -> Vectors:
+def one_hot_window(sequence: str, places: NDArray[np.int64]) -> Vectors:
     """Write out the letters around some residues of a protein.
 
     Args:
@@ -87,7 +87,7 @@ class Baseline:
     outputs: Sequence[Output]
 
 
-def trivial_rung(table: SplitTable, targets: Targets) -> Baseline:
+def constant_baseline(table: SplitTable, targets: Targets) -> Baseline:
     """Predict from training labels alone: their shares, or their mean, for everything.
 
     Args:
@@ -104,12 +104,12 @@ def trivial_rung(table: SplitTable, targets: Targets) -> Baseline:
     return Baseline(name="mean" if targets.task.answer == "value" else "majority", outputs=outputs)
 
 
-def counting_rungs(table: SplitTable, targets: Targets, seed: int) -> Iterator[Baseline]:
+def sequence_baselines(table: SplitTable, targets: Targets, seed: int) -> Iterator[Baseline]:
     """Predict from what can be counted in a sequence, by linear maps: of the residues around one, or of the protein."""
     if targets.task.per_residue:
-        yield _letters_rung(table, targets, seed)
+        yield _window_baseline(table, targets, seed)
         return
-    counter = kmer_counter(_sequences(table.parts["train"]))
+    counter = kmer_vectorizer(_sequences(table.parts["train"]))
     for name, count in (("composition", composition), ("k-mers", counter.transform)):
         fitted = _fit(
             targets,
@@ -166,7 +166,7 @@ def frozen_head(
 
 def residue_sample(targets: Targets, split: Split, seed: int) -> list[Places]:
     """Choose residues of each protein of a part: all that have an answer, or as many as can be fitted at once."""
-    known = [np.flatnonzero(is_known(answer)) for answer in targets.of_split[split]]
+    known = [np.flatnonzero(has_target(answer)) for answer in targets.of_split[split]]
     share = MOST_RESIDUES / max(1, sum(map(len, known)))
     if share >= 1:
         return known
@@ -174,16 +174,16 @@ def residue_sample(targets: Targets, split: Split, seed: int) -> list[Places]:
     return [places[rng.random(len(places)) < share] for places in known]
 
 
-def _letters_rung(table: SplitTable, targets: Targets, seed: int) -> Baseline:
+def _window_baseline(table: SplitTable, targets: Targets, seed: int) -> Baseline:
     samples = []
     for split in _FITTED:
         chosen = residue_sample(targets, split, seed)
         pairs = zip(table.parts[split], chosen, strict=True)
-        vectors = sparse.vstack([letters_around(protein.sequence, places) for protein, places in pairs], format="csr")
+        vectors = sparse.vstack([one_hot_window(protein.sequence, places) for protein, places in pairs], format="csr")
         samples.append(ProbeData(vectors=vectors, answers=_answers_at(targets, split, chosen)))
     fitted = _fit(targets, samples)
     outputs = [
-        fitted.outputs(letters_around(protein.sequence, np.arange(len(protein.sequence))))
+        fitted.outputs(one_hot_window(protein.sequence, np.arange(len(protein.sequence))))
         for protein in table.parts["test"]
     ]
     return Baseline(name="15 letters", outputs=outputs)

@@ -14,7 +14,7 @@ from protembed.finetuning.evaluation import (
     MIN_PROTEINS_FOR_INTERVAL,
     Output,
     averaged_over,
-    figures_of_draws,
+    resampled_metrics,
     shown_names,
 )
 from protembed.finetuning.targets import Answer
@@ -62,7 +62,7 @@ class Comparison:
         """Say in plain words what the model adds over each other way, and what the intervals do not cover."""
         metric = METRIC_NAMES[self.task.main_metric]
         lines = [
-            _verdict(self.model, name, score, metric)
+            _describe_difference(self.model, name, score, metric)
             for name, score in self.differences.items()
             if self.rungs[name][self.task.main_metric].value is not None
         ]
@@ -129,7 +129,7 @@ class _Measured:
     @classmethod
     def of(cls, task: Task, truth: Sequence[Answer], trainings: Sequence[Sequence[Output]]) -> "_Measured":
         """Measure each training on the same proteins."""
-        figures = [figures_of_draws(task, truth, outputs) for outputs in trainings]
+        figures = [resampled_metrics(task, truth, outputs) for outputs in trainings]
         exact = [metrics.plain(one, len(truth)) for one in figures]
         left_out = [intervals.leave_out(one, len(truth)) for one in figures]
         values = {metric: _mean([one[metric] for one in exact]) for metric in exact[0]}
@@ -220,7 +220,7 @@ def _variance_of_mean(values: Sequence[float | None]) -> float:
     return float(np.var(known, ddof=1)) / len(known) if len(known) > 1 else 0.0
 
 
-def _verdict(model: str, other: str, score: MetricWithInterval, metric: str) -> str:
+def _describe_difference(model: str, other: str, score: MetricWithInterval, metric: str) -> str:
     if score.value is None or score.low is None or score.high is None:
         return f"{model} cannot be compared with {other} in {metric}: the test part says too little"
     size = f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}] {metric}"

@@ -12,7 +12,7 @@ from protembed.config.common import Task
 from protembed.evaluation import intervals, metrics
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import Metrics
-from protembed.finetuning.targets import Answer, is_known
+from protembed.finetuning.targets import Answer, has_target
 
 Output = NDArray[Any]
 
@@ -28,7 +28,7 @@ def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) ->
         truth: The answer of each protein.
         outputs: The prediction of each protein, as for `measure`.
     """
-    figures, num = figures_of_draws(task, truth, outputs), len(truth)
+    figures, num = resampled_metrics(task, truth, outputs), len(truth)
     exact = metrics.plain(figures, num)
     if num < MIN_PROTEINS_FOR_INTERVAL:
         return {name: MetricWithInterval(value=value, low=None, high=None) for name, value in exact.items()}
@@ -82,7 +82,7 @@ def measure(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> M
         truth: the answer of each protein.
         outputs: of each protein (classes,) or (labels,) probabilities or a value, or those of each residue.
     """
-    return metrics.plain(figures_of_draws(task, truth, outputs), len(truth))
+    return metrics.plain(resampled_metrics(task, truth, outputs), len(truth))
 
 
 def joined(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> tuple[Output, Output]:
@@ -96,7 +96,7 @@ def joined(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> tu
     return join(true), join(predicted)
 
 
-def figures_of_draws(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> metrics.Measure:
+def resampled_metrics(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> metrics.Measure:
     """Prepare to measure predictions of proteins that are drawn anew; arguments as for `measure`."""
     true, predicted = _known(task, truth, outputs)
     if task.answer == "labels":
@@ -116,7 +116,7 @@ def _known(
     """Leave out the residues of which nothing is known."""
     if not task.per_residue:
         return list(truth), list(outputs)
-    known = [is_known(answer) for answer in truth]
+    known = [has_target(answer) for answer in truth]
     return (
         [answer[chosen] for answer, chosen in zip(truth, known, strict=True)],
         [output[chosen] for output, chosen in zip(outputs, known, strict=True)],

@@ -11,7 +11,7 @@ import torch
 
 from protembed.config.common import OptimizerConfig
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
-from protembed.finetuning.baselines import Baseline, counting_rungs, frozen_head, trivial_rung
+from protembed.finetuning.baselines import Baseline, constant_baseline, frozen_head, sequence_baselines
 from protembed.finetuning.evaluation import Output
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.splits import DataSplit
@@ -224,11 +224,14 @@ class Experiment:
         """Make every rung; None if a training was left before its end."""
         for fold, (table, targets) in enumerate(zip(self._division.folds, self._targets, strict=True)):
             self._rungs.watcher.on_stage("counting", None, 0)
-            for rung in (trivial_rung(table, self._final), *counting_rungs(table, targets, self._rungs.config.seed)):
+            for rung in (
+                constant_baseline(table, self._final),
+                *sequence_baselines(table, targets, self._rungs.config.seed),
+            ):
                 self._add(rung.name, 0, rung.outputs)
-            if not (self._climb_models(fold, table, targets) and self._climb_random(fold, table, targets)):
+            if not (self._train_models(fold, table, targets) and self._train_random_baseline(fold, table, targets)):
                 return None
-        if self._division.is_in_folds and not self._make_final():
+        if self._division.is_in_folds and not self._train_final():
             return None
         assert self._kept is not None
         model = RUNG_OF_METHOD[self._rungs.method]
@@ -257,7 +260,7 @@ class Experiment:
             )
         return notes
 
-    def _climb_random(self, fold: int, table: SplitTable, targets: Targets) -> bool:
+    def _train_random_baseline(self, fold: int, table: SplitTable, targets: Targets) -> bool:
         """Make the rung of the same shape from random weights, unless it is not wanted.
 
         It comes after the model, which is what was asked for. Where the encoder is too large to be trained, or is not
@@ -276,7 +279,7 @@ class Experiment:
             self._add(RANDOM, repeat, trained.rung.outputs)
         return True
 
-    def _climb_models(self, fold: int, table: SplitTable, targets: Targets) -> bool:
+    def _train_models(self, fold: int, table: SplitTable, targets: Targets) -> bool:
         """Make the rungs of the pretrained encoder, and keep the best of its trainings on the validation part."""
         rungs = self._rungs
         frozen = rungs.frozen(table, targets)
@@ -294,7 +297,7 @@ class Experiment:
                 self._kept, self._kept_repeat, self._kept_place = trained, repeat, place
         return True
 
-    def _make_final(self) -> bool:
+    def _train_final(self) -> bool:
         """Make the model that is kept where every fold had one of its own."""
         rungs, table = self._rungs, self._division.final
         self._kept, self._kept_repeat, self._kept_place = rungs.frozen(table, self._final), 0, "final"

@@ -41,7 +41,7 @@ from protembed.io.reading import (
     check_inputs,
     default_path,
     follow_link,
-    is_there,
+    path_exists,
     read_json,
     sha256_of_inputs,
     unchanged_inputs,
@@ -52,7 +52,7 @@ from protembed.io.writing import (
     check_is_ours_or_absent,
     remove,
     remove_unfinished_beside,
-    spooled_stdin,
+    seekable_inputs,
 )
 from protembed.model.catalog import find_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
@@ -158,7 +158,7 @@ def finetune_model(
     check_is_path(output)
     check_utf8_path(output)
     check_is_ours_or_absent(output, METRICS_FILE)
-    with unchanged_inputs(), spooled_stdin([path]) as (table,):
+    with unchanged_inputs(), seekable_inputs([path]) as (table,):
         return _finetune(table, output, options, on_plan, watcher or Callbacks())
 
 
@@ -170,7 +170,7 @@ def _finetune(
     base = find_model(options.model.model)
     check_not_an_input(output, [labels, base])
     identity = _identity(labels, options, base)
-    if is_there(output) and not config.force:
+    if path_exists(output) and not config.force:
         return _recall_summary(output, identity)
     work = _prepare(labels, options, base)
     check_inputs()

@@ -10,7 +10,7 @@ import numpy as np
 from protembed.config.common import Task
 from protembed.finetuning.label_cells import read_number
 from protembed.finetuning.labels import LabelledProtein, SplitTable
-from protembed.finetuning.targets import Targets, classes_in
+from protembed.finetuning.targets import Targets, label_set
 from protembed.io.tables import is_stand_in
 from protembed.io.text import count
 
@@ -49,7 +49,7 @@ def _few_proteins(number: int, *, in_folds: bool) -> Iterator[str]:
 
 
 def _few_of_a_class(tested: Sequence[LabelledProtein], task: Task, *, in_folds: bool) -> Iterator[str]:
-    counts = Counter(name for protein in tested for name in classes_in(protein, task))
+    counts = Counter(name for protein in tested for name in label_set(protein, task))
     few = {name: number for name, number in counts.items() if number < _MIN_OF_A_CLASS}
     if not few:
         return
@@ -83,7 +83,7 @@ def class_counts(proteins: Iterable[LabelledProtein], task: Task) -> Counter[str
         proteins: Rows, in the spelling of `label_inference`.
         task: The task that their labels pose.
     """
-    return Counter(name for protein in proteins for name in classes_in(protein, task))
+    return Counter(name for protein in proteins for name in label_set(protein, task))
 
 
 def label_warnings(final: SplitTable, folds: Sequence[SplitTable], targets: Targets) -> list[str]:

@@ -13,10 +13,10 @@ from scipy import sparse
 from protembed.config.common import Task
 from protembed.config.finetune import LabelTableConfig
 from protembed.data.alphabet import NUM_AMINO_ACIDS
-from protembed.data.hashing import hash_share, kmer_numbers
+from protembed.data.hashing import hash_fraction, kmer_numbers
 from protembed.errors import TableError
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, Split, SplitTable
-from protembed.finetuning.targets import classes_in
+from protembed.finetuning.targets import label_set
 
 _K = 5
 _NUM_KMERS = NUM_AMINO_ACIDS**_K
@@ -163,45 +163,45 @@ def divide(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: in
         TableError: a part would be empty.
     """
     if config.split == "kfold":
-        return _in_folds(labels, task, config, seed)
+        return _kfold_split(labels, task, config, seed)
     if config.split is None and labels.has_splits:
-        parts, notes = _by_column(labels, task)
+        parts, notes = _column_split(labels, task)
     else:
         parts, notes = _drawn(labels, task, config, seed)
-    parts, shared = _without_shared(parts, drop=config.drop_shared)
+    parts, shared = _drop_leaked(parts, drop=config.drop_shared)
     _refuse_empty(labels.path, parts)
     table = SplitTable(path=labels.path, target=labels.target, parts=parts)
     return DataSplit(folds=[table], final=table, notes=notes, warnings=shared)
 
 
-def _by_column(labels: LabelledTable, task: Task) -> tuple[Parts, list[str]]:
+def _column_split(labels: LabelledTable, task: Task) -> tuple[Parts, list[str]]:
     parts: dict[Split, list[LabelledProtein]] = {part: [] for part in _PARTS}
     for protein in labels.proteins:
         parts[protein.split or "train"].append(protein)
     if parts["valid"]:
         return parts, []
-    held_out = _a_tenth_of(parts["train"], task)
+    held_out = _hold_out(parts["train"], task)
     train = parts["train"]
     parts["valid"] = [protein for protein in train if protein.sequence in held_out]
     parts["train"] = [protein for protein in train if protein.sequence not in held_out]
     return parts, ["no validation part: a tenth of train is held out by sequence hash"]
 
 
-def _a_tenth_of(train: Sequence[LabelledProtein], task: Task) -> set[str]:
+def _hold_out(train: Sequence[LabelledProtein], task: Task) -> set[str]:
     """Choose sequences by hash, one at least, without which training still sees every class."""
-    by_hash = sorted({protein.sequence for protein in train}, key=hash_share)
-    chosen = {sequence for sequence in by_hash if hash_share(sequence) < HELD_OUT_SHARE}
+    by_hash = sorted({protein.sequence for protein in train}, key=hash_fraction)
+    chosen = {sequence for sequence in by_hash if hash_fraction(sequence) < HELD_OUT_SHARE}
     if not chosen and len(by_hash) > 1:
         chosen = {by_hash[0]}
     known = _classes_of((protein for protein in train if protein.sequence not in chosen), task)
-    return chosen - {protein.sequence for protein in train if not known.issuperset(classes_in(protein, task))}
+    return chosen - {protein.sequence for protein in train if not known.issuperset(label_set(protein, task))}
 
 
 def _classes_of(proteins: Iterable[LabelledProtein], task: Task) -> set[str]:
-    return set[str]().union(*(classes_in(protein, task) for protein in proteins))
+    return set[str]().union(*(label_set(protein, task) for protein in proteins))
 
 
-def _without_shared(parts: Parts, *, drop: bool) -> tuple[Parts, list[str]]:
+def _drop_leaked(parts: Parts, *, drop: bool) -> tuple[Parts, list[str]]:
     """Say how many test sequences were seen in training, or leave them out."""
     known = {protein.sequence for part in ("train", "valid") for protein in parts[part]}
     kept = [protein for protein in parts["test"] if protein.sequence not in known]
@@ -227,13 +227,13 @@ def _drawn(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: in
     groups = _SequenceGroups(labels, config, seed)
     homes: dict[str, Split] = {}
     for part in ("test", "valid"):
-        homes |= dict.fromkeys(groups.about_a_tenth(without=homes.keys()), part)
+        homes |= dict.fromkeys(groups.sample_fraction(without=homes.keys()), part)
     what = "no split column" if config.split is None else f"--split {config.split}"
     note = f"{what}: a tenth each is held out for valid and test {groups.how}"
     return groups.parts(homes, task), [note]
 
 
-def _in_folds(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
+def _kfold_split(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
     groups = _SequenceGroups(labels, config, seed)
     emptiest = [(0, number) for number in range(NUM_FOLDS)]
     measured: list[set[str]] = [set() for _ in range(NUM_FOLDS)]
@@ -245,7 +245,7 @@ def _in_folds(labels: LabelledTable, task: Task, config: LabelTableConfig, seed:
     for fold in [*measured, None]:  # and the final one, in which nothing is measured
         tested = fold or set[str]()
         homes: dict[str, Split] = dict.fromkeys(tested, "test")
-        homes |= dict.fromkeys(groups.about_a_tenth(without=tested), "valid")
+        homes |= dict.fromkeys(groups.sample_fraction(without=tested), "valid")
         parts = groups.parts(homes, task)
         _refuse_empty(labels.path, parts, ("train", "valid") if fold is None else _PARTS)
         tables.append(SplitTable(path=labels.path, target=labels.target, parts=parts))
@@ -274,9 +274,9 @@ class _SequenceGroups:
         self._proteins = labels.proteins
         self._group_of, self.how = _groups(labels, config)
         self.sizes = Counter(map(self._group_of, labels.proteins))
-        self.in_order = sorted(self.sizes, key=lambda group: (hash_share(group, seed), group))
+        self.in_order = sorted(self.sizes, key=lambda group: (hash_fraction(group, seed), group))
 
-    def about_a_tenth(self, *, without: Collection[str]) -> list[str]:
+    def sample_fraction(self, *, without: Collection[str]) -> list[str]:
         """Choose groups until a tenth of all proteins is in them.
 
         A family larger than that is learned from: it would be all that is measured. Where nearly all are, the smallest
@@ -299,7 +299,7 @@ class _SequenceGroups:
         homes = dict(homes)
         known = _classes_of((protein for protein in self._proteins if self._group_of(protein) not in homes), task)
         for protein in self._proteins:
-            if not known.issuperset(classes_in(protein, task)):
+            if not known.issuperset(label_set(protein, task)):
                 homes.pop(self._group_of(protein), None)
         parts: dict[Split, list[LabelledProtein]] = {part: [] for part in _PARTS}
         for protein in self._proteins:

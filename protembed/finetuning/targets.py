@@ -107,15 +107,15 @@ def known_answers(answers: Sequence[Answer], task: Task) -> NDArray[Any]:
     """Join the answers of some proteins, without those that nobody knows; see `Targets.known`."""
     if not task.per_residue:
         return np.stack(answers)
-    return np.concatenate([answer[is_known(answer)] for answer in answers])
+    return np.concatenate([answer[has_target(answer)] for answer in answers])
 
 
-def is_known(answer: Answer) -> NDArray[np.bool_]:
+def has_target(answer: Answer) -> NDArray[np.bool_]:
     """Tell which residues of a protein have an answer, (residues,)."""
     return np.asarray(~np.isnan(answer) if np.issubdtype(answer.dtype, np.floating) else answer != UNKNOWN_CLASS)
 
 
-def classes_in(protein: LabelledProtein, task: Task) -> set[str]:
+def label_set(protein: LabelledProtein, task: Task) -> set[str]:
     """List the classes or labels that a protein has; none where the answers are values."""
     if task.answer == "value":
         return set()
@@ -133,7 +133,7 @@ def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[s
     """List the classes of the training part, numbers by size and names by letter."""
     train = table.parts["train"]
     _check_labelled(table, task)
-    known = set[str]().union(*(classes_in(protein, task) for protein in train))
+    known = set[str]().union(*(label_set(protein, task) for protein in train))
     if task.per_residue and not known:
         raise TableError(table.path, "no residue of the train part has a label", "look at its mask")
     fewest = 1 if task.answer == "labels" else 2
@@ -144,7 +144,7 @@ def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[s
         raise _many_classes_error(table.path, train, known)
     for split, part in table.parts.items():
         for protein in part:
-            if unseen := classes_in(protein, task) - known:
+            if unseen := label_set(protein, task) - known:
                 found = (
                     f"the {split} protein {protein.id!r} has the class {min(unseen)[:40]!r}, which none in train has"
                 )
@@ -187,7 +187,7 @@ def _answer(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[st
         return _residue_answers(path, protein, task, numbers)
     if task.answer == "labels":
         answer = np.zeros(len(numbers), np.float32)
-        answer[[numbers[name] for name in classes_in(protein, task)]] = 1.0
+        answer[[numbers[name] for name in label_set(protein, task)]] = 1.0
         return answer
     if task.answer == "class":
         return np.array(numbers[protein.label])

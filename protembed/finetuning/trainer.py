@@ -133,7 +133,7 @@ class EncoderTrainer:
         checkpoint.task_head = head
         if course.method == "lora":
             add_adapters(checkpoint.encoder, course.config.lora_rank, generator)
-        checkpoint.encoder.recomputes_layers = course.config.gradient_checkpointing
+        checkpoint.encoder.gradient_checkpointing = course.config.gradient_checkpointing
         record = checkpoint.record
         weights = _class_weights(targets) if course.config.class_weights else None
         self._uninformed_loss = _uninformed_loss(targets, weights)
@@ -162,7 +162,7 @@ class EncoderTrainer:
         )
         self.state = Checkpoints(run.path(""))
         self.warnings = self.state.restore(self._objective, self._optimizers)
-        run.cut_log(self.state.progress.step)
+        run.truncate_log(self.state.progress.step)
 
     def run(self, on_step: Callable[[StepReport], None], stop: Callable[[], bool]) -> bool:
         """Train to the end, and turn the checkpoint into the best model; False if it was left before.

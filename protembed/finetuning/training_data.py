@@ -9,7 +9,7 @@ from torch import Tensor
 
 from protembed.data.hashing import KmerSample
 from protembed.finetuning.labels import SplitTable
-from protembed.finetuning.targets import Targets, classes_in
+from protembed.finetuning.targets import Targets, label_set
 from protembed.inference.applicability import num_nonstandard
 from protembed.model.metadata import TrainingData
 
@@ -59,5 +59,5 @@ def _class_counts(table: SplitTable, targets: Targets) -> Mapping[str, int]:
     if targets.task.per_residue:
         numbers = np.bincount(targets.known("train"), minlength=len(names))
         return dict(zip(names, numbers.tolist(), strict=True))
-    counts = Counter(name for protein in table.parts["train"] for name in classes_in(protein, targets.task))
+    counts = Counter(name for protein in table.parts["train"] for name in label_set(protein, targets.task))
     return {name: counts[name] for name in names}

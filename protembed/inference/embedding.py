@@ -19,7 +19,7 @@ from protembed.inference.engine import InferenceJob, Result, WindowedJob
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.esm2 import Encoder, PackedLayout
 from protembed.model.heads import TaskHead
-from protembed.model.pooling import join_windows, overlap_cosine, pool, pool_all, residues_of, without_specials
+from protembed.model.pooling import merge_windows, overlap_cosine, pool, pool_all, residues_of, strip_special_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Embedder:
             return [_as_array(head.predict(residues_of(protein))) for (protein,) in pack.split(hidden)]
 
         def join(windows: Sequence[Tensor], spans: Sequence[Span]) -> NDArray[np.float32]:
-            cls, residues = (part.to(head.scale.device) for part in join_windows(windows, spans))
+            cls, residues = (part.to(head.scale.device) for part in merge_windows(windows, spans))
             if head.task.per_residue:
                 return _as_array(head.predict(residues))
             return np.asarray(_as_array(head.predict(self._pool_one(cls, residues)[None]))[0])
@@ -102,11 +102,11 @@ class Embedder:
 
     def _long(self, values: Callable[[Tensor, Tensor], NDArray[np.float32]]) -> WindowedJob[Embedding] | None:
         def join(windows: Sequence[Tensor], spans: Sequence[Span]) -> Embedding:
-            cls, residues = join_windows(windows, spans)
+            cls, residues = merge_windows(windows, spans)
             return Embedding(
                 values=values(cls, residues),
                 num_windows=len(spans),
-                overlap_cosine=overlap_cosine(without_specials(windows, spans), spans),
+                overlap_cosine=overlap_cosine(strip_special_tokens(windows, spans), spans),
             )
 
         return self._long_proteins(join)

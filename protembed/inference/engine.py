@@ -114,10 +114,10 @@ class Engine:
         Raises:
             TooLongForMemoryError: a protein does not fit into memory even alone.
         """
-        for chunk in self.run_chunks(computation, proteins):
+        for chunk in self.run_committed(computation, proteins):
             yield from chunk
 
-    def run_chunks(
+    def run_committed(
         self, computation: InferenceJob[Result], proteins: Iterable[Protein]
     ) -> Iterator[list[tuple[Protein, Result]]]:
         """Compute as `run` does, and yield the results of so many proteins together as are computed together.
@@ -135,7 +135,7 @@ class Engine:
                 yield from running[-1].packs()
 
         # The packs of the next chunk are on their way while the last ones of this chunk are computed.
-        for parts in self.pool.map(lambda one: compute_halving(computation, one), packs(), num_per_worker=2):
+        for parts in self.pool.map(lambda one: compute_or_split(computation, one), packs(), num_per_worker=2):
             running[0].receive(parts)
             if running[0].is_complete:
                 yield running.popleft().results()
@@ -158,20 +158,20 @@ class Engine:
         running, computation = deque[Sequence[Crop]](), InferenceJob(whole=compute)
 
         def packs() -> Iterator[_MicroBatch]:
-            for members in _grouped(crops, lambda crop: len(crop.tokens), self.tokens_per_chunk):
+            for members in _chunk_by_tokens(crops, lambda crop: len(crop.tokens), self.tokens_per_chunk):
                 for part in split_by_budget([len(crop.tokens) for crop in members], self.tokens_per_pack):
                     running.append(members[part])
                     yield _MicroBatch.of([crop.tokens for crop in members[part]])
 
-        for parts in self.pool.map(lambda one: compute_halving(computation, one), packs(), num_per_worker=2):
+        for parts in self.pool.map(lambda one: compute_or_split(computation, one), packs(), num_per_worker=2):
             for crop, (_, result) in zip(running.popleft(), parts, strict=True):
                 yield crop, result
 
     def _chunks(self, proteins: Iterable[Protein]) -> Iterator[list[Protein]]:
-        return _grouped(proteins, lambda protein: len(protein.sequence) + 2, self.tokens_per_chunk)
+        return _chunk_by_tokens(proteins, lambda protein: len(protein.sequence) + 2, self.tokens_per_chunk)
 
 
-def _grouped(items: Iterable[Item], num_tokens: Callable[[Item], int], wanted: int) -> Iterator[list[Item]]:
+def _chunk_by_tokens(items: Iterable[Item], num_tokens: Callable[[Item], int], wanted: int) -> Iterator[list[Item]]:
     """Take consecutive items together until they have as many tokens as wanted."""
     group: list[Item] = []
     filled = 0
@@ -253,7 +253,7 @@ class _MicroBatch:
 _CropResults = list[tuple[tuple[int, int], Any]]
 
 
-def compute_halving(computation: InferenceJob[Result], one: _MicroBatch) -> _CropResults:
+def compute_or_split(computation: InferenceJob[Result], one: _MicroBatch) -> _CropResults:
     """Compute a pack, or its halves where memory does not suffice; the result of a crop does not depend on its company.
 
     Raises:
@@ -275,7 +275,7 @@ def compute_halving(computation: InferenceJob[Result], one: _MicroBatch) -> _Cro
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     middle = len(one) // 2
-    return compute_halving(computation, one[:middle]) + compute_halving(computation, one[middle:])
+    return compute_or_split(computation, one[:middle]) + compute_or_split(computation, one[middle:])
 
 
 class _Chunk(Generic[Protein, Result]):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from protembed.data.alphabet import AMINO_ACID_IDS, MASK, encode, is_amino_acid
 from protembed.data.batching import Batch, Tokens, cut
-from protembed.data.windows import most_central, window_spans
+from protembed.data.windows import most_central_window, window_spans
 from protembed.device import to_device
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import Checkpoint
@@ -35,7 +35,7 @@ class PositionQuery:
     positions: NDArray[np.int64]
 
     @classmethod
-    def everywhere(cls, sequence: str) -> "PositionQuery":
+    def all_positions(cls, sequence: str) -> "PositionQuery":
         """Ask at every standard amino acid: at others there is nothing to be right about."""
         return cls(sequence=sequence, positions=np.flatnonzero(is_amino_acid(encode(sequence))))
 
@@ -83,7 +83,7 @@ class Marginals:
         Yields:
             Each query with the log probabilities at its positions, (positions, 20) in the order of the alphabet.
         """
-        return self._ask(engine, queries, self._masked_copies, self._at_masks)
+        return self._ask(engine, queries, self._masked_copies, self._log_probs_at_mask)
 
     def unmasked(
         self, engine: Engine, queries: Iterable[PositionQuery]
@@ -124,17 +124,19 @@ class Marginals:
         spans = window_spans(len(residues), self.window_residues)
         for position in query.positions:
             hidden, residues[position] = residues[position], MASK
-            yield _Crop(tokens=cut(residues, *most_central(spans, int(position))), answers=_HIDDEN_ONE)
+            yield _Crop(tokens=cut(residues, *most_central_window(spans, int(position))), answers=_HIDDEN_ONE)
             residues[position] = hidden
 
     def _windows(self, query: PositionQuery) -> Iterator[_Crop]:
         residues = encode(query.sequence)
         spans = window_spans(len(residues), self.window_residues)
-        for (start, stop), inside in groupby(query.positions.tolist(), lambda position: most_central(spans, position)):
+        for (start, stop), inside in groupby(
+            query.positions.tolist(), lambda position: most_central_window(spans, position)
+        ):
             first = start - (start == 0)  # <cls> stands before the first window
             yield _Crop(tokens=cut(residues, start, stop), answers=[position - first for position in inside])
 
-    def _at_masks(self, batch: Batch) -> list[LogProbabilities]:
+    def _log_probs_at_mask(self, batch: Batch) -> list[LogProbabilities]:
         """Compute the log probabilities at the one mask of each crop, (1, 20) each."""
         hidden = self._hidden(batch)
         return np.split(

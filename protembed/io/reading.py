@@ -212,7 +212,7 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     try:
         with open_bytes(path) as source:
             stream = decompressed(source)
-            with _damage_first(stream) if stream is not source else nullcontext():
+            with _verify_rest_of_archive(stream) if stream is not source else nullcontext():
                 yield stream
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise DamagedArchiveError(display_name(path), str(error)) from error
@@ -224,7 +224,7 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _damage_first(archive: BinaryIO) -> Iterator[None]:
+def _verify_rest_of_archive(archive: BinaryIO) -> Iterator[None]:
     """Read an archive in which bad data were met to its end: whether it or they are at fault its checksum says."""
     try:
         yield
@@ -361,7 +361,7 @@ class _Reading:
 # Names and hashes
 
 
-def passes_once(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Tell whether a path is stdin, another pipe or a device, which cannot be read a second time."""
     try:
         mode = path.stat().st_mode if path != STANDARD_STREAM else stat.S_IFIFO
@@ -381,7 +381,7 @@ def default_path(source: Path, suffix: str) -> Path:
     >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name
     'seqs.npy'
     """
-    return Path(("stdin" if passes_once(source) else source.name.partition(".")[0] or source.name) + suffix)
+    return Path(("stdin" if is_stream(source) else source.name.partition(".")[0] or source.name) + suffix)
 
 
 def read_json(path: Path) -> Any:
@@ -402,14 +402,14 @@ def sha256_of_inputs(paths: Iterable[Path]) -> str | None:
     """Hash several inputs as one, each by its bytes on disk; None when one of them is a pipe and passes only once."""
     digest = hashlib.sha256()
     for path in paths:
-        if passes_once(path):
+        if is_stream(path):
             return None
         with open_bytes(path) as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())  # type: ignore[arg-type]  # buffered
     return digest.hexdigest()
 
 
-def is_there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """Tell whether something stands under a path.
 
     Where a name is too long or a folder may not be entered `Path.exists` raises; whoever opens it is told why not.

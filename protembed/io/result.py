@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from protembed.errors import ConfigError, OutputExistsError, RunInUseError
-from protembed.io.reading import STANDARD_STREAM, is_there, is_utf8
+from protembed.io.reading import STANDARD_STREAM, is_utf8, path_exists
 from protembed.io.writing import exclusive_lock, remove_unfinished_beside
 
 
@@ -34,7 +34,7 @@ def is_vacant(path: Path) -> bool:
 
     Galaxy and others make one for each result before the command begins.
     """
-    return not is_there(path) or (os.path.isfile(path) and os.path.getsize(path) == 0)
+    return not path_exists(path) or (os.path.isfile(path) and os.path.getsize(path) == 0)
 
 
 def check_is_path(output: Path) -> None:
@@ -84,7 +84,7 @@ def check_not_an_input(output: Path, inputs: Sequence[Path]) -> None:
         OutputExistsError: the output is one of the inputs, or one of them lies in the other.
     """
     for path in inputs:
-        if STANDARD_STREAM in (path, output) or not is_there(path):
+        if STANDARD_STREAM in (path, output) or not path_exists(path):
             continue
         there, here = output.resolve(), path.resolve()
         if there.is_relative_to(here):

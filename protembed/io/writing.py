@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from protembed.errors import OutputError, OutputExistsError
-from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_there, open_bytes, passes_once
+from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open_bytes, path_exists
 from protembed.io.text import table_line
 
 _BLOCK = 1 << 20
@@ -50,9 +50,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _flush_to_disk(temporary)
         temporary.replace(path)
-        _flush_name(path)
+        _fsync_directory(path)
     except OSError as error:
-        _raise_unless_reading(error, path)
+        _raise_output_error(error, path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.rglob("*"):
-            _open_to_readers_of(temporary, file)
+            _copy_permissions(temporary, file)
             _flush_to_disk(file)
         _flush_to_disk(temporary)
         if path.exists() or path.is_symlink():
@@ -105,9 +105,9 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
             if not path.exists():
                 displaced.rename(path)
             raise
-        _flush_name(path)
+        _fsync_directory(path)
     except OSError as error:
-        _raise_unless_reading(error, path)
+        _raise_output_error(error, path)
     finally:
         with suppress(OSError):
             remove(temporary)
@@ -142,7 +142,7 @@ def copy_to_stdout(stream: BinaryIO) -> None:
         sys.stdout.buffer.flush()
 
 
-def open_growing(path: Path, size: int = 0) -> BinaryIO:
+def open_append(path: Path, size: int = 0) -> BinaryIO:
     """Open a file to go on writing after its first `size` bytes; whatever a killed process wrote behind is cut off.
 
     Raises:
@@ -157,7 +157,7 @@ def open_growing(path: Path, size: int = 0) -> BinaryIO:
     return stream
 
 
-def flush_growing(stream: BinaryIO) -> int:
+def flush_to_disk(stream: BinaryIO) -> int:
     """Bring what was written to disk, and return how many bytes that are."""
     stream.flush()
     os.fsync(stream.fileno())
@@ -173,7 +173,7 @@ def move_into_place(source: Path, target: Path) -> None:
     with output_errors(target):
         _flush_to_disk(source)
         source.replace(target)
-        _flush_name(target)
+        _fsync_directory(target)
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _raise_unless_reading(error, Path("<stdout>") if path == STANDARD_STREAM else path)
+        _raise_output_error(error, Path("<stdout>") if path == STANDARD_STREAM else path)
 
 
 @contextmanager
@@ -230,7 +230,7 @@ def scratch_directory() -> Iterator[Path]:
 
 
 @contextmanager
-def spooled_stdin(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[list[Path]]:
+def seekable_inputs(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[list[Path]]:
     """Copy stdin and other pipes among some paths to TMPDIR, so that they can be read twice; files stay as they are.
 
     On Linux the copies have no name: nothing of them is left, even when the process is killed.
@@ -242,13 +242,13 @@ def spooled_stdin(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[lis
     Raises:
         OutputError: TMPDIR has no room.
     """
-    if not wanted or not any(map(passes_once, paths)):
+    if not wanted or not any(map(is_stream, paths)):
         yield list(paths)
         return
     with scratch_directory() as directory, ExitStack() as spools:
         copies = {
             path: _spool(path, directory / str(number), spools)
-            for number, path in enumerate(set(filter(passes_once, paths)))
+            for number, path in enumerate(set(filter(is_stream, paths)))
         }
         yield [copies.get(path, path) for path in paths]
 
@@ -328,7 +328,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
         stream.write(json.dumps(value, allow_nan=False) + "\n")
 
 
-def _open_to_readers_of(directory: Path, path: Path) -> None:
+def _copy_permissions(directory: Path, path: Path) -> None:
     """Let whoever may read a directory read a file in it; safetensors' files are for their owner alone."""
     wanted, mode = directory.stat().st_mode & 0o666, path.stat().st_mode
     if wanted & ~mode and path.is_file():
@@ -349,13 +349,13 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _flush_name(path: Path) -> None:
+def _fsync_directory(path: Path) -> None:
     # Whole files stand there whether or not this succeeds, the older ones or the new.
     with suppress(OSError):
         _flush_to_disk(path.parent)
 
 
-def _raise_unless_reading(error: OSError, path: Path) -> None:
+def _raise_output_error(error: OSError, path: Path) -> None:
     """Turn an OSError of a writing block into an OutputError, but let a broken pipe tell its own story."""
     if isinstance(error, BrokenPipeError):
         raise error
@@ -373,5 +373,5 @@ def check_is_ours_or_absent(path: Path, marker: str) -> None:
         OutputExistsError: something else stands there.
     """
     is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
-    if is_there(path) and not is_empty and not is_there(path / marker):
+    if path_exists(path) and not is_empty and not path_exists(path / marker):
         raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)

@@ -33,7 +33,7 @@ def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     """
     return model_card(
         "A protein language model",
-        f"An ESM-2 encoder ({shape_in_words(checkpoint)}), trained to predict hidden amino acids. "
+        f"An ESM-2 encoder ({describe_size(checkpoint)}), trained to predict hidden amino acids. "
         "`protembed embed seqs.fasta -m DIRECTORY` turns proteins into vectors with it.",
         facts,
         {
@@ -52,7 +52,7 @@ def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     seen = f"the {' and '.join(record.poolings)} of its residues' vectors"
     return model_card(
         f"Predicts {_as_text(record.target or '')}",
-        f"An ESM-2 encoder ({shape_in_words(checkpoint)}) with a head on "
+        f"An ESM-2 encoder ({describe_size(checkpoint)}) with a head on "
         f"{'the vector of each residue' if task.per_residue else seen}, which predicts "
         f"{what.format(len(record.classes or ()))} for each {'residue' if task.per_residue else 'protein'}. "
         "`protembed predict seqs.fasta -m DIRECTORY` applies it, and `protembed embed seqs.fasta -m DIRECTORY"
@@ -121,7 +121,7 @@ def _as_text(text: str) -> str:
     return escaped.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def shape_in_words(checkpoint: Checkpoint) -> str:
+def describe_size(checkpoint: Checkpoint) -> str:
     """Say how large a model is."""
     shape = checkpoint.encoder.shape
     millions = checkpoint.num_parameters / 1e6

@@ -8,7 +8,7 @@ from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import SIZES, EncoderShape, SizeName
 from protembed.errors import InputNotFoundError
 from protembed.model.esm_config import read_shape
-from protembed.model.hub import fetch_model, looks_like_hub_name
+from protembed.model.hub import fetch_model, is_hub_name
 from protembed.model.metadata import read_record
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
@@ -141,12 +141,12 @@ def hub_name(name: Path | None) -> str | None:
 def _hub_name(name: str) -> str | None:
     """Spell a name as the hub knows it; published models go by their short names too, in capitals or not."""
     base, at, revision = name.partition("@")
-    if "/" in base and not looks_like_hub_name(name):
+    if "/" in base and not is_hub_name(name):
         return None
     for model in PUBLISHED_MODELS:
         if base.lower().removeprefix("facebook/").removesuffix("_ur50d") == model.name.lower():
             return model.hub_id + at + revision
-    return name if looks_like_hub_name(name) else None
+    return name if is_hub_name(name) else None
 
 
 def _on_disk(name: Path) -> Path | None:

@@ -148,7 +148,7 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
         how: the distribution of weight matrices and embeddings.
         seed: of the random numbers; encoder and head share one stream.
     """
-    checkpoint, lm_head = _without_values(shape), MaskedLMHead(shape.dim)
+    checkpoint, lm_head = _on_meta_device(shape), MaskedLMHead(shape.dim)
     for part in checkpoint._parts().values():
         part.to_empty(device="cpu")
     checkpoint.encoder.inverse_frequencies = inverse_frequencies(shape)
@@ -185,7 +185,7 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     expect_esm2_vocabulary(directory)
     with WeightFiles(directory) as stored:
         stored.expect_num_layers(shape.num_layers)
-        checkpoint = _without_values(shape)
+        checkpoint = _on_meta_device(shape)
         checkpoint.directory, checkpoint.record = directory, record
         checkpoint.is_recorded = (directory / RECORD_FILE).exists() or lies_in_cache(directory)
         _fill(checkpoint, stored, directory)
@@ -311,7 +311,7 @@ def _read_task_head(directory: Path, shape: EncoderShape, record: ModelMetadata)
 # Modules
 
 
-def _without_values(shape: EncoderShape) -> Checkpoint:
+def _on_meta_device(shape: EncoderShape) -> Checkpoint:
     """Make the modules without allocating their numbers: a large model is not filled twice."""
     with torch.device("meta"):
         return Checkpoint(

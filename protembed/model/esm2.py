@@ -168,7 +168,7 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor, stream: Tensor) -> Tensor:
         """Map (tokens, dim) to (tokens, dim), and add that to the stream."""
-        features = self.expand.with_gelu(hidden.to(self.expand.weight.dtype))
+        features = self.expand.linear_gelu(hidden.to(self.expand.weight.dtype))
         return self.contract.added_to(stream, features)
 
 
@@ -205,7 +205,7 @@ class Encoder(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.shape = shape
-        self.recomputes_layers = False
+        self.gradient_checkpointing = False
         # Without the constructor's random numbers, which nobody keeps: on the meta device, where a checkpoint's modules
         # are made, drawing them loads torch's compiler, a second of every command.
         self.embedding = nn.Embedding.from_pretrained(torch.empty(len(TOKENS), shape.dim), freeze=False)
@@ -213,7 +213,7 @@ class Encoder(nn.Module):
         self.final_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
         self.register_buffer("inverse_frequencies", inverse_frequencies(shape), persistent=False)
 
-    def use_precision(self, dtype: torch.dtype) -> None:
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Compute the layers' matrix products and attention in a dtype from now on, in place.
 
         What flows from layer to layer stays in float32: trained encoders have values of some hundreds there, where
@@ -271,7 +271,7 @@ class Encoder(nn.Module):
         hidden = F.pad(self.embed(tokens, pack), (0, 0, 0, pack.num_padding))
         for layer in self.layers:
             yield hidden[: pack.num_tokens]
-            if self.recomputes_layers and torch.is_grad_enabled():
+            if self.gradient_checkpointing and torch.is_grad_enabled():
                 hidden = checkpoint(layer, hidden, pack, use_reentrant=False, preserve_rng_state=False)
             else:
                 hidden = layer(hidden, pack)

@@ -7,7 +7,7 @@ from typing import Any
 from protembed.config.model_sizes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
-from protembed.model.untrusted import own_file, read_model_json
+from protembed.model.untrusted import check_regular_file, read_model_json
 
 VOCABULARY_FILE = "vocab.txt"
 SPECIAL_TOKENS = {
@@ -32,7 +32,7 @@ def expect_esm2_vocabulary(directory: Path) -> None:
     Raises:
         ModelFormatError: a file of the tokenizer has another token at an id of ESM-2's, or a special token is another.
     """
-    path = own_file(directory / VOCABULARY_FILE)
+    path = check_regular_file(directory / VOCABULARY_FILE)
     if path.exists():
         _expect_lines(path)
     for name, pairs in _PAIRS.items():

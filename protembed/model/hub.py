@@ -34,10 +34,10 @@ class HubModel:
     revision: str
 
 
-def looks_like_hub_name(name: str) -> bool:
+def is_hub_name(name: str) -> bool:
     """Tell whether a name can be meant for the hub: `owner/model` or `owner/model@revision`, and no path in use here.
 
-    >>> looks_like_hub_name("facebook/esm2_t12_35M_UR50D"), looks_like_hub_name("./model"), looks_like_hub_name("model")
+    >>> is_hub_name("facebook/esm2_t12_35M_UR50D"), is_hub_name("./model"), is_hub_name("model")
     (True, False, False)
     """
     # Where the first part is a folder, a path was mistyped: its name is nobody else's business.
@@ -59,7 +59,7 @@ def fetch_model(name: str, *, offline: bool = False) -> HubModel:
     import huggingface_hub
     from huggingface_hub import constants
 
-    _silence()
+    _quiet_hub_logging()
     repository, _, revision = name.partition("@")
     only_cache = offline or constants.HF_HUB_OFFLINE
     try:
@@ -84,7 +84,7 @@ def fetch_model(name: str, *, offline: bool = False) -> HubModel:
     except ModelFormatError as error:
         raise ModelFormatError(Path(name), error.found, error.advice) from None
     except Exception as error:
-        sentence = _in_a_sentence(name, error, only_cache=only_cache)
+        sentence = _to_user_error(name, error, only_cache=only_cache)
         if sentence is None:
             raise
         raise sentence from error
@@ -93,7 +93,7 @@ def fetch_model(name: str, *, offline: bool = False) -> HubModel:
     return HubModel(directory=directory, revision=config.parent.name)
 
 
-def _silence() -> None:
+def _quiet_hub_logging() -> None:
     """Keep huggingface_hub quiet: the core is silent, and whoever wants to see more says so in its variables."""
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # public, if not in __all__
@@ -124,7 +124,7 @@ def _no_safetensors(name: str, *, only_cache: bool) -> Exception:
 _ALLOW_THE_NETWORK = "fetch it once with the network allowed (without HF_HUB_OFFLINE), or name a model directory"
 
 
-def _in_a_sentence(name: str, error: Exception, *, only_cache: bool) -> Exception | None:
+def _to_user_error(name: str, error: Exception, *, only_cache: bool) -> Exception | None:
     """Say what went wrong on the way to the hub; None for what went wrong elsewhere."""
     from huggingface_hub import errors, get_token
 

@@ -35,7 +35,7 @@ class Linear(nn.Linear):
             return super().forward(input)
         return cast("Tensor", torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "none", [], ""))
 
-    def with_gelu(self, input: Tensor) -> Tensor:
+    def linear_gelu(self, input: Tensor) -> Tensor:
         """Map, and apply the exact GELU to what comes out."""
         if not self._uses_onednn(input):
             return nn.functional.gelu(super().forward(input))

@@ -16,7 +16,7 @@ from protembed.model.esm2 import PackedLayout
 Span = tuple[int, int]
 
 
-def join_windows(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
+def merge_windows(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
     """Join the vectors of a protein's windows.
 
     Args:
@@ -26,11 +26,11 @@ def join_windows(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Tens
     Returns:
         The vector of `<cls>`, (dim,), and those of all residues, (residues, dim).
     """
-    residues = without_specials(windows, spans)
+    residues = strip_special_tokens(windows, spans)
     return windows[0][0], residues[0] if len(spans) == 1 else blend(residues, spans)
 
 
-def without_specials(windows: Sequence[Tensor], spans: Sequence[Span]) -> list[Tensor]:
+def strip_special_tokens(windows: Sequence[Tensor], spans: Sequence[Span]) -> list[Tensor]:
     """Take away `<cls>` of the first window and `<eos>` of the last."""
     return [
         window[(start == 0) : len(window) - (stop == spans[-1][1])]

@@ -17,7 +17,7 @@ _SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 _MOST_JSON_BYTES = 4 << 20
 
 
-def own_file(path: Path) -> Path:
+def check_regular_file(path: Path) -> Path:
     """Make sure that a file of a model directory, if it is there, is a plain file and lies in that directory.
 
     A link that leads out would have protembed read what its owner may not. The cache of the Hugging Face hub is made of
@@ -47,9 +47,9 @@ def sha256_of_own_file(path: Path) -> str:
     """Hash a file of a model directory; hexadecimal. One of the hub's cache is not read a second time for it.
 
     Raises:
-        ModelFormatError: as for `own_file`.
+        ModelFormatError: as for `check_regular_file`.
     """
-    target = own_file(path).resolve()
+    target = check_regular_file(path).resolve()
     return target.name if _is_blob(path, target) and _SHA256.fullmatch(target.name) else sha256_of_file(path)
 
 
@@ -90,7 +90,7 @@ def read_model_json(path: Path) -> dict[str, Any]:
         ModelFormatError: it is not there, not the directory's own, far too large, no JSON, or no object.
     """
     try:
-        num_bytes = own_file(path).stat().st_size
+        num_bytes = check_regular_file(path).stat().st_size
         if num_bytes > _MOST_JSON_BYTES:
             raise ModelFormatError(
                 path, f"it has {num_bytes:,} bytes, which no description of a model needs", _RELOAD_ADVICE

@@ -25,7 +25,7 @@ from torch import Tensor
 from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError
 from protembed.io.reading import is_utf8
-from protembed.model.untrusted import own_file, read_model_json
+from protembed.model.untrusted import check_regular_file, read_model_json
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # ESM-2's largest model has a header of a hundred kilobytes; one of 100 MB takes 2 GB to be read.
@@ -67,7 +67,7 @@ def open_tensors(path: Path) -> Any:
     if not is_utf8(path):
         raise ModelFormatError(path, "safetensors opens no path that is not UTF-8", "rename the folder")
     try:
-        with own_file(path).open("rb") as stream:
+        with check_regular_file(path).open("rb") as stream:
             start = stream.read(8)
         if start == _LFS_POINTER:
             found = "this is a pointer of Git LFS, which stands where the weights should be"

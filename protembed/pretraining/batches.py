@@ -10,8 +10,8 @@ from protembed.data.batching import (
     MaskedBatch,
     MaskedCrop,
     Tokens,
+    balance,
     cut,
-    divide_evenly,
     offsets_of,
     pack_masked,
     split_by_budget,
@@ -50,7 +50,7 @@ class PretrainingBatches:
     def packs(self, step: int) -> list[MaskedBatch]:
         """Draw a step, masks included, and divide it into packs of equal work."""
         crops = self.crops(step)
-        parts = divide_evenly([len(crop.tokens) for crop in crops], self._tokens_per_pack)
+        parts = balance([len(crop.tokens) for crop in crops], self._tokens_per_pack)
         return [pack_masked([crops[index] for index in part]) for part in parts]
 
     def crops(self, step: int) -> list[MaskedCrop]:

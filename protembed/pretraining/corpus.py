@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from protembed.data.alphabet import decode, encode
 from protembed.data.fasta import OnIllegal, ReadStatistics, read_fasta
-from protembed.data.hashing import hash_share, sequence_sha256
+from protembed.data.hashing import hash_fraction, sequence_sha256
 from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
@@ -286,7 +286,7 @@ def build_corpora(
             if not valid:
                 held_out = stack.enter_context(corpus_writer(temporary / "valid-1", name=HELD_OUT_NAME))
             for record in read_fasta(fasta, on_illegal=on_illegal, report=report):
-                is_held_out = not valid and hash_share(record.sequence) < HELD_OUT_SHARE
+                is_held_out = not valid and hash_fraction(record.sequence) < HELD_OUT_SHARE
                 (held_out if is_held_out else train).add(record.sequence, record.id)
         if not len(train.hashes) or not len(held_out.hashes):
             raise TooFewProteinsError(len(train.hashes) + len(held_out.hashes))

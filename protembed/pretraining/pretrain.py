@@ -23,7 +23,7 @@ from protembed.io.reading import (
     check_inputs,
     default_path,
     follow_link,
-    passes_once,
+    is_stream,
     sha256_of_inputs,
     unchanged_inputs,
 )
@@ -228,7 +228,7 @@ class _Pretraining:
             processes=compute.processes,
         )
         self._warnings = [*warnings, *self._checkpoint.warnings, *self._state.restore(objective, optimizers)]
-        run.cut_log(self._state.progress.step)
+        run.truncate_log(self._state.progress.step)
 
     def _measure_references(self, compute: Executor) -> References:
         return reference_losses(self._corpora, self._sets, self._compared_model(), compute)
@@ -402,7 +402,7 @@ def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions
     is_resumed = run.has("run.json") and not config.force
     with unchanged_inputs():
         run.open(_identity(fasta, options), store_corpora, force=config.force)
-    if is_resumed and any(map(passes_once, (*fasta, *config.valid))):
+    if is_resumed and any(map(is_stream, (*fasta, *config.valid))):
         warnings.append("a pipe is not read again: the run goes on with the proteins that it stored at its beginning")
     if is_resumed and config.max_minutes is not None:
         warnings.append("--max-minutes was turned into steps when the run began; those that are left are taken now")

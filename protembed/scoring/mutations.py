@@ -132,13 +132,13 @@ def mutate(wild_type: str, mutations: Iterable[Mutation]) -> str:
     return "".join(residues)
 
 
-def undo(mutated: str, mutations: Iterable[Mutation], path: str, line: int) -> str:
+def revert_mutations(mutated: str, mutations: Iterable[Mutation], path: str, line: int) -> str:
     """Find the wild type of a mutated sequence.
 
     Raises:
         MismatchedResidueError: a mutation is not to be seen in the sequence.
 
-    >>> undo("MRTAY", [Mutation("K", 2, "R")], "variants.csv", 2)
+    >>> revert_mutations("MRTAY", [Mutation("K", 2, "R")], "variants.csv", 2)
     'MKTAY'
     """
     back = [Mutation(mutation.mutant, mutation.position, mutation.wild_type) for mutation in mutations]
@@ -175,7 +175,7 @@ def _mismatch(mutation: Mutation, sequence: str, what: str) -> str | None:
     return None if letter == mutation.wild_type else f"residue {position} of {what} is {letter!r}"
 
 
-def fitting_shifts(shifts: set[int] | None, expected: Iterable[tuple[int, str]], sequence: str) -> set[int]:
+def matching_offsets(shifts: set[int] | None, expected: Iterable[tuple[int, str]], sequence: str) -> set[int]:
     """Find by how much positions could be shifted so that the residues they name stand there.
 
     Args:

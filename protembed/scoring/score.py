@@ -26,7 +26,7 @@ from protembed.io.reading import (
 from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
 from protembed.io.tables import COMMENT
 from protembed.io.text import table_line
-from protembed.io.writing import output_stream, spooled_stdin
+from protembed.io.writing import output_stream, seekable_inputs
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.scoring.scorer import MutatedPositions, VariantScorer
@@ -103,12 +103,12 @@ def score_variants(
     check_table_suffix(named)
     device = choose_device(compute)
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
-    checkpoint.encoder.use_precision(precision)
+    checkpoint.encoder.set_compute_dtype(precision)
     marginals = marginals_of(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
     report, mutated = ReadStatistics(), MutatedPositions()
     with (
         unchanged_inputs(),
-        spooled_stdin(inputs) as paths,
+        seekable_inputs(inputs) as paths,
         inference_engine(compute, device, checkpoint.encoder.shape) as engine,
     ):
         rows = _open_table(paths, table, reader.on_illegal, report)

@@ -73,7 +73,7 @@ class VariantScorer:
         numbers = self.mutated.num_variants
         return sum(
             (numbers[query.sequence] + 1)
-            * self.marginals.num_tokens(PositionQuery.everywhere(query.sequence), masked=True)
+            * self.marginals.num_tokens(PositionQuery.all_positions(query.sequence), masked=True)
             for query in self.mutated.queries()
         )
 
@@ -100,7 +100,7 @@ class VariantScorer:
             yield variant, tables[variant.wild_type].score(variant) if variant.mutations else 0.0
 
     def _pseudo_perplexity(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
-        wild_types = (PositionQuery.everywhere(query.sequence) for query in self.mutated.queries())
+        wild_types = (PositionQuery.all_positions(query.sequence) for query in self.mutated.queries())
         own = {query.sequence: _own(query, found) for query, found in self.marginals.masked(engine, wild_types)}
         waiting = deque[Variant]()
 
@@ -108,7 +108,7 @@ class VariantScorer:
             for variant in variants:
                 waiting.append(variant)
                 if variant.mutations:
-                    yield PositionQuery.everywhere(variant.sequence)
+                    yield PositionQuery.all_positions(variant.sequence)
 
         for query, found in self.marginals.masked(engine, mutated()):
             while not waiting[0].mutations:

@@ -33,10 +33,10 @@ from protembed.scoring.mutations import (
     Mutations,
     check_mutations,
     find_mutations,
-    fitting_shifts,
+    matching_offsets,
     mutate,
     parse_mutations,
-    undo,
+    revert_mutations,
 )
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
@@ -150,8 +150,8 @@ class VariantTable:
                     report.refused.append(found)
                     continue
                 except MismatchedResidueError as error:
-                    shift = self._shift()
-                    raise error.with_offset(self._config.offset + shift) if shift else error from None
+                    shift = self._suggest_offset()
+                    raise error.with_suggested_offset(self._config.offset + shift) if shift else error from None
                 report.num_records += 1
                 yield variant
         if report.num_records == 0:
@@ -170,7 +170,7 @@ class VariantTable:
                 found = "this row has no mutations, without which its wild type is not known"
                 raise TableError(self.path, found, "complete or remove it", line=row.line)
             assert mutated is not None
-            wild_type = undo(mutated, named, self.path, row.line)
+            wild_type = revert_mutations(mutated, named, self.path, row.line)
         if named is None:
             assert mutated is not None
             named = find_mutations(wild_type, mutated, self.path, row.line)
@@ -264,7 +264,7 @@ class VariantTable:
             advice = "give it by --wild-type FASTA, or name its column by --sequence"
             raise TableError(self.path, f"no wild type among {names}", advice, line=1)
 
-    def _shift(self) -> int | None:
+    def _suggest_offset(self) -> int | None:
         """Find the smallest shift of all positions by which the first rows would fit; None if there is none."""
         shifts: set[int] | None = None
         seen = set[tuple[str, int]]()
@@ -278,7 +278,7 @@ class VariantTable:
                 # Of a wild type that follows from the mutated sequence, only the mutant residues can be looked for.
                 expected = [(one.position, one.mutant if sequence is None else one.wild_type) for one in named or ()]
                 if expected:
-                    shifts = fitting_shifts(shifts, expected, sequence or mutated or "")
+                    shifts = matching_offsets(shifts, expected, sequence or mutated or "")
                     seen.update((letter, position) for position, letter in expected)
         return min(shifts, key=abs) if shifts and len(seen) >= _MIN_SHIFTED_MUTATIONS else None
 

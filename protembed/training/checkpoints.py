@@ -148,7 +148,7 @@ class Checkpoints:
             DamagedRunError: there are checkpoints, but none is intact.
         """
         found = self._newest_intact() if self._processes.is_first else None
-        name, warnings = self._processes.from_first(found)
+        name, warnings = self._processes.broadcast_object(found)
         if name is None:
             return []
         intact = self._checkpoints / name

@@ -73,7 +73,7 @@ class ProcessGroup:
         """Wait until all processes are here."""
         self.totals(0.0)
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Give all processes what the first one has: anything that JSON can hold. It may take hours to have it."""
         if self.size == 1:
             return value

@@ -200,7 +200,7 @@ def train(
             checkpoints are intact.
     """
     progress = run.progress
-    with _drawn_ahead(training.batches) as packs:
+    with _prefetch(training.batches) as packs:
         while not progress.is_finished(plan.num_steps, plan.patience):
             plan = replan(plan, progress.step)
             yield _advance(training, packs(progress.step), plan, progress, validate)
@@ -246,7 +246,7 @@ def _advance(
 
 
 @contextmanager
-def _drawn_ahead(batches: BatchSource[AnyBatch]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
+def _prefetch(batches: BatchSource[AnyBatch]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
     """Draw the next step's packs while one is being computed."""
     with ThreadPoolExecutor(1) as drawer:
         drawn: dict[int, Future[Sequence[AnyBatch]]] = {}

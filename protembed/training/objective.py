@@ -18,7 +18,7 @@ from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, MaskedBatch
 from protembed.data.windows import Span
 from protembed.model.esm2 import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
-from protembed.model.pooling import join_windows, pool_all
+from protembed.model.pooling import merge_windows, pool_all
 from protembed.training.distributed import Executor
 
 AnyBatch = TypeVar("AnyBatch")
@@ -139,7 +139,7 @@ class SupervisedObjective(Objective[LabelledBatch]):
 
     def _vectors(self, windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
         """Give what the head sees of a protein: (1, poolings · dim), or (residues, dim)."""
-        cls, residues = join_windows(windows, spans)
+        cls, residues = merge_windows(windows, spans)
         if self.task_head.task.per_residue:
             return residues
         return pool_all(cls, residues, self._poolings, self.task_head.query)[None]

@@ -46,27 +46,27 @@ def make_optimizers(
     """
     hurried = set() if fast is None else set(fast.parameters())
     if name == "sgd":
-        return [SGD(_at_both_rates(module, set(module.parameters()), hurried, fast_factor), lr=0.0)]
+        return [SGD(_groups_by_rate(module, set(module.parameters()), hurried, fast_factor), lr=0.0)]
     optimizers, taken = list[Optimizer](), set[nn.Parameter]()
     if name == "muon":
         taken = set(_layer_matrices(module))
-        optimizers.append(make_muon(_in_order(module, taken), weight_decay, pool))
+        optimizers.append(make_muon(_ordered(module, taken), weight_decay, pool))
     decayed = set(_matrices(module)) - taken
     groups = [
         {**group, "weight_decay": decay}
         for chosen, decay in ((decayed, weight_decay), (set(module.parameters()) - taken - decayed, 0.0))
-        for group in _at_both_rates(module, chosen, hurried, fast_factor)
+        for group in _groups_by_rate(module, chosen, hurried, fast_factor)
     ]
     return [*optimizers, AdamW(groups, lr=0.0, betas=_BETAS, fused=True)]
 
 
-def _at_both_rates(
+def _groups_by_rate(
     module: nn.Module, chosen: set[nn.Parameter], hurried: set[nn.Parameter], factor: float
 ) -> list[dict[str, Any]]:
     """Group parameters by how fast they learn."""
     groups = [
-        {"params": _in_order(module, chosen - hurried), "rate_factor": 1.0},
-        {"params": _in_order(module, chosen & hurried), "rate_factor": factor},
+        {"params": _ordered(module, chosen - hurried), "rate_factor": 1.0},
+        {"params": _ordered(module, chosen & hurried), "rate_factor": factor},
     ]
     return [group for group in groups if group["params"]]
 
@@ -85,7 +85,7 @@ def _layer_matrices(module: nn.Module) -> Iterator[nn.Parameter]:
             yield from _matrices(part)
 
 
-def _in_order(module: nn.Module, chosen: set[nn.Parameter]) -> list[nn.Parameter]:
+def _ordered(module: nn.Module, chosen: set[nn.Parameter]) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter in chosen and parameter.requires_grad]
 
 

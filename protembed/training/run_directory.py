@@ -70,7 +70,7 @@ class RunDirectory:
         """
         if self._processes.is_first:
             self._open(identity, fill, force=force)
-        self._facts = self._processes.from_first(self._read_facts()[0] if self._processes.is_first else None)
+        self._facts = self._processes.broadcast_object(self._read_facts()[0] if self._processes.is_first else None)
 
     def _open(self, identity: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
         remove_unfinished_beside(self._directory)
@@ -116,7 +116,7 @@ class RunDirectory:
 
     def revise(self, name: str, decision: Any) -> Any:
         """Record a decision in the place of an earlier one, and return what the first process decided."""
-        self._facts = {**self._facts, name: self._processes.from_first(decision)}
+        self._facts = {**self._facts, name: self._processes.broadcast_object(decision)}
         if self._processes.is_first:
             write_json(self.path(_RUN), self._facts)
         return self._facts[name]
@@ -145,7 +145,7 @@ class RunDirectory:
             raise DamagedRunError(self.path(_RUN), "it does not say which command the run belongs to")
         return facts, facts["identity"]
 
-    def cut_log(self, step: int) -> None:
+    def truncate_log(self, step: int) -> None:
         """Drop the lines after a step, which a resumed run is about to write again."""
         if not self._processes.is_first:
             return

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from protembed.attention.page import MOST_PIXELS, ShownProtein, block_size, highest_of_blocks
+from protembed.attention.page import MOST_PIXELS, ShownProtein, block_size, max_pool_blocks
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def make_shown():
         sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), num_residues))
         maps, block = values.pop("maps", maps), block_size(num_residues, MOST_PIXELS)
         if block > 1:
-            maps = np.array([[highest_of_blocks(head, block) for head in layer] for layer in maps])
+            maps = np.array([[max_pool_blocks(head, block) for head in layer] for layer in maps])
         return ShownProtein(id=id, sequence=sequence, maps=maps, block=block, **values)
 
     return make

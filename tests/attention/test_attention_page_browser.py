@@ -8,7 +8,7 @@ import pytest
 
 from protembed.attention.maps import ALL_STATISTICS
 from protembed.attention.page import AttentionPage, Table
-from protembed.attention.tables import page_tables, spell_column
+from protembed.attention.tables import column_label, page_tables
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytestmark = pytest.mark.skipif(
@@ -203,7 +203,7 @@ def test_statistics_and_columns_have_names_and_units_that_a_reader_knows(browser
     means = np.random.default_rng(0).random((len(ALL_STATISTICS), 2, 3))
     page = AttentionPage([1, 2], [1, 2, 3])
     page.add(make_shown())
-    statistics = dict(zip(map(spell_column, ALL_STATISTICS), means, strict=True))
+    statistics = dict(zip(map(column_label, ALL_STATISTICS), means, strict=True))
     (tmp_path / "report.html").write_text(page.render(statistics, page_tables(means, None, {}), "1"), encoding="utf-8")
     browser.get((tmp_path / "report.html").as_uri())
 

@@ -6,7 +6,7 @@ import torch
 
 from protembed.attention.contact_predictors import (
     ContactPredictor,
-    cross_fitted,
+    cross_validated_scores,
     fit_contact_head,
     fit_top_heads,
     top_heads,
@@ -130,7 +130,7 @@ def test_probabilities_of_the_fitted_head_are_as_often_right_as_they_say():
 def test_what_is_right_in_all_proteins_is_found_in_those_held_out(fit):
     features, proteins = make_proteins(0, informative=(5,))
 
-    scores = cross_fitted(fit, features, proteins, num_folds=3)
+    scores = cross_validated_scores(fit, features, proteins, num_folds=3)
 
     assert all(precision(*pair, "long", 0.2) > 0.8 for pair in zip(scores, proteins, strict=True))
 
@@ -141,7 +141,7 @@ def test_what_is_right_in_one_protein_only_does_not_help_that_protein(fit):
     # In all proteins but the first, the head is as wrong as it is right in the first.
     features = [features[0], *(np.where(np.arange(NUM_HEADS)[:, None] == 5, -one, one) for one in features[1:])]
 
-    held_out = cross_fitted(fit, features, proteins)[0]
+    held_out = cross_validated_scores(fit, features, proteins)[0]
     with_itself = fit(features[:1] * 6, proteins[:1] * 6).logits(features[0])
 
     assert precision(with_itself, proteins[0], "long", 0.2) > 0.8
@@ -153,7 +153,7 @@ def test_the_score_of_a_protein_does_not_depend_on_its_own_contacts(fit):
     features, proteins = make_proteins(0, informative=(5, 2))
     changed = [replace(proteins[0], is_contact=~proteins[0].is_contact), *proteins[1:]]
 
-    before, after = cross_fitted(fit, features, proteins), cross_fitted(fit, features, changed)
+    before, after = cross_validated_scores(fit, features, proteins), cross_validated_scores(fit, features, changed)
 
     np.testing.assert_array_equal(before[0], after[0])
     assert any(not np.array_equal(*pair) for pair in zip(before[1:], after[1:], strict=True))
@@ -169,7 +169,7 @@ def test_each_protein_is_held_out_once_and_no_predictor_sees_it():
         # The score tells which predictor made it.
         return ContactPredictor(weight=np.zeros(NUM_HEADS), bias=float(len(seen) - 1))
 
-    scores = cross_fitted(fit, features, proteins, num_folds=3)
+    scores = cross_validated_scores(fit, features, proteins, num_folds=3)
 
     assert len(seen) == 3
     assert sorted(len(training) for training in seen) == [4, 5, 5]
@@ -179,8 +179,8 @@ def test_each_protein_is_held_out_once_and_no_predictor_sees_it():
 def test_with_fewer_proteins_than_folds_each_is_held_out_alone():
     features, proteins = make_proteins(0, num_proteins=2, informative=(5,))
 
-    scores = cross_fitted(fit_top_heads, features, proteins)
+    scores = cross_validated_scores(fit_top_heads, features, proteins)
 
     assert [one.shape for one in scores] == [pairs.first.shape for pairs in proteins]
     with pytest.raises(ValueError, match="n_splits"):
-        cross_fitted(fit_top_heads, features[:1], proteins[:1])
+        cross_validated_scores(fit_top_heads, features[:1], proteins[:1])

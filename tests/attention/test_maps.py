@@ -212,7 +212,7 @@ def test_what_a_residue_receives_is_the_mean_of_its_column(tiny_encoder, batch):
 
 
 def test_the_rollout_multiplies_the_layers_mean_maps(tiny_encoder, batch):
-    attention, _ = read(tiny_encoder, batch, rolls_out=True, is_kept=(True, False))
+    attention, _ = read(tiny_encoder, batch, computes_rollout=True, is_kept=(True, False))
 
     first, second = ((layer.mean(0) + np.eye(layer.shape[-1])) / 2 for layer in maps_by_hand(tiny_encoder, batch, 0))
     assert np.allclose(attention.rollout, (second @ first)[1:-1, 1:-1], atol=1e-6)

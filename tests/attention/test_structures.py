@@ -15,9 +15,9 @@ from protembed.attention.structures import (
     Chain,
     ChainAlignment,
     ChainStatistics,
+    best_chain,
     contact_map,
     distances,
-    match_chain,
     read_chains,
     read_structures,
     structure_files,
@@ -159,7 +159,7 @@ REAL = {
 @pytest.mark.parametrize(("file", "counts", "noted"), [(file, *known) for file, known in REAL.items()], ids=REAL)
 def test_contacts_of_real_structures_are_those_counted_elsewhere(file, counts, noted):
     (chain,) = read_chains(STRUCTURES / file)
-    match = match_chain(chain.sequence, [chain])
+    match = best_chain(chain.sequence, [chain])
 
     is_contact, is_known = contact_map(distances(match))
     first, second = np.nonzero(np.triu(is_contact))
@@ -182,8 +182,8 @@ def test_a_real_chain_is_found_in_the_whole_protein_with_its_loops_unobserved():
         breaks=np.diff(observed, append=observed[-1] + 1) > 1,
     )
 
-    whole = distances(match_chain(chain.sequence, [chain]))
-    match = match_chain(chain.sequence, [partial])
+    whole = distances(best_chain(chain.sequence, [chain]))
+    match = best_chain(chain.sequence, [partial])
     found = distances(match)
 
     assert np.flatnonzero(match.places >= 0).tolist() == observed.tolist()
@@ -408,7 +408,7 @@ def only(text, *names):
 
 
 def contacts_of(chain):
-    is_contact, _ = contact_map(distances(match_chain(chain.sequence, [chain])))
+    is_contact, _ = contact_map(distances(best_chain(chain.sequence, [chain])))
     return {(i, j) for i, j in np.argwhere(is_contact).tolist() if i < j}
 
 
@@ -425,7 +425,7 @@ def test_the_contacts_of_a_trace_are_those_of_all_its_alpha_carbons(read):
     assert (trace.atoms, notes(trace)) == ("CA", {})
     assert contacts_of(trace) == expected
     assert len(expected & contacts_of(whole)) > 0.7 * len(expected)
-    assert match_chain(whole.sequence, [trace]).coverage == 1
+    assert best_chain(whole.sequence, [trace]).coverage == 1
     assert not trace.breaks.any()
 
 
@@ -465,7 +465,7 @@ def test_alpha_carbons_stand_for_all_residues_where_most_have_nothing_else(chain
 def test_residues_without_coordinates_have_no_place_and_are_not_covered(chains, place):
     atoms = [replace(atom, place=place) if 5 <= atom.number <= 12 else atom for atom in protein(SEQUENCE)]
 
-    match = match_chain(SEQUENCE, chains(atoms))
+    match = best_chain(SEQUENCE, chains(atoms))
 
     assert match.chain.sequence == SEQUENCE
     assert np.flatnonzero(np.isnan(match.chain.coordinates).any(axis=1)).tolist() == list(range(4, 12))
@@ -739,7 +739,7 @@ def test_a_structure_that_is_not_there_is_named(tmp_path):
 def test_unobserved_residues_have_no_place_whatever_the_numbers(chains):
     atoms = [*protein(SEQUENCE[2:9], first=500), *protein(SEQUENCE[14:30], first=3, x=60)]
 
-    match = match_chain(SEQUENCE, chains(atoms))
+    match = best_chain(SEQUENCE, chains(atoms))
 
     assert match.places.tolist() == [-1] * 2 + list(range(7)) + [-1] * 5 + list(range(7, 23)) + [-1] * 2
     assert match.places.dtype == np.int64
@@ -751,7 +751,7 @@ def test_unobserved_residues_have_no_place_whatever_the_numbers(chains):
 def test_a_gap_that_letters_leave_open_stands_where_the_chain_is_interrupted(left, right):
     chain = make_chain(left + right, breaks_after=[len(left) - 1])
 
-    match = match_chain("MKTAGTGSWYLVE", [chain])
+    match = best_chain("MKTAGTGSWYLVE", [chain])
 
     assert match.places[: len(left)].tolist() == list(range(len(left)))
     assert match.places[len(left) : len(left) + 2].tolist() == [-1, -1]
@@ -761,25 +761,25 @@ def test_a_gap_that_letters_leave_open_stands_where_the_chain_is_interrupted(lef
 def test_a_gap_stays_where_letters_put_it_though_the_chain_is_interrupted_nearby():
     chain = make_chain("MKTAG" + "SWYLVE", breaks_after=[2, 8])
 
-    assert match_chain("MKTAGTQSWYLVE", [chain]).places.tolist() == [0, 1, 2, 3, 4, -1, -1, 5, 6, 7, 8, 9, 10]
+    assert best_chain("MKTAGTQSWYLVE", [chain]).places.tolist() == [0, 1, 2, 3, 4, -1, -1, 5, 6, 7, 8, 9, 10]
 
 
 def test_a_gap_near_the_first_residue_is_not_moved_beyond_it():
     chain = make_chain("MKT" + "GSWYLVED", breaks_after=[8])
 
-    assert match_chain("MKTAGSWYLVED", [chain]).places.tolist() == [0, 1, 2, -1, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert best_chain("MKTAGSWYLVED", [chain]).places.tolist() == [0, 1, 2, -1, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
 def test_a_short_piece_behind_a_long_loop_is_found():
     sequence = SEQUENCE * 3
 
-    match = match_chain(sequence + "W" * 90 + "CDPGN", [make_chain(sequence + "CDPGN", breaks_after=[95])])
+    match = best_chain(sequence + "W" * 90 + "CDPGN", [make_chain(sequence + "CDPGN", breaks_after=[95])])
 
     assert match.places[-5:].tolist() == [96, 97, 98, 99, 100]
 
 
 def test_what_stands_at_the_end_in_place_of_other_residues_is_not_aligned_with_them():
-    match = match_chain(SEQUENCE, [make_chain("GSHW" + SEQUENCE[4:])])
+    match = best_chain(SEQUENCE, [make_chain("GSHW" + SEQUENCE[4:])])
 
     assert match.places.tolist() == [-1] * 4 + list(range(4, 32))
 
@@ -789,7 +789,7 @@ def test_gaps_within_repeats_stand_where_they_are():
     observed = np.r_[0:7, 10:20, 24:32]
     chain = make_chain("".join(sequence[row] for row in observed), breaks_after=[6, 16])
 
-    assert np.flatnonzero(match_chain(sequence, [chain]).places >= 0).tolist() == observed.tolist()
+    assert np.flatnonzero(best_chain(sequence, [chain]).places >= 0).tolist() == observed.tolist()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -802,7 +802,7 @@ def test_random_loops_are_found_exactly(seed):
     breaks = [row for row, (one, two) in enumerate(zip(observed, observed[1:], strict=False)) if two - one > 1]
     chain = make_chain("".join(sequence[row] for row in observed), breaks_after=breaks)
 
-    match = match_chain(sequence, [chain])
+    match = best_chain(sequence, [chain])
 
     assert np.flatnonzero(match.places >= 0).tolist() == observed
     assert match.places[observed].tolist() == list(range(len(observed)))
@@ -812,18 +812,18 @@ def test_mutations_and_tags_are_accepted_up_to_a_tenth():
     protein_40 = SEQUENCE + "GDTQWAVC"
     mutate = {4: str.maketrans("Q", "P"), 5: str.maketrans("QW", "PP")}  # four letters Q, and one W
 
-    match = match_chain(protein_40, [make_chain("GSHHHHHH" + protein_40.translate(mutate[4]) + "LEHHHH")])
+    match = best_chain(protein_40, [make_chain("GSHHHHHH" + protein_40.translate(mutate[4]) + "LEHHHH")])
 
     assert match.places.tolist() == list(range(8, 48))
     assert (match.identity, match.coverage) == (36 / 40, 1)
-    assert match_chain(protein_40, [make_chain(protein_40.translate(mutate[5]))]) is None
+    assert best_chain(protein_40, [make_chain(protein_40.translate(mutate[5]))]) is None
 
 
 def test_a_chain_that_shows_less_than_half_is_a_partial_match():
-    assert match_chain(SEQUENCE, [make_chain(SEQUENCE[:16])]).is_enough
-    assert match_chain(SEQUENCE, [make_chain(SEQUENCE[:15])]) is None  # fifteen residues may be another protein's
+    assert best_chain(SEQUENCE, [make_chain(SEQUENCE[:16])]).is_enough
+    assert best_chain(SEQUENCE, [make_chain(SEQUENCE[:15])]) is None  # fifteen residues may be another protein's
 
-    match = match_chain(SEQUENCE * 3, [make_chain(SEQUENCE[:20]), make_chain(SEQUENCE, name="part")])
+    match = best_chain(SEQUENCE * 3, [make_chain(SEQUENCE[:20]), make_chain(SEQUENCE, name="part")])
     assert (match.chain.name, match.is_enough, match.coverage) == ("part", False, 1 / 3)
 
 
@@ -831,7 +831,7 @@ def test_residues_without_a_place_do_not_count_as_covered():
     chain = make_chain(SEQUENCE)
     chain.coordinates[:17] = np.nan
 
-    match = match_chain(SEQUENCE, [chain])
+    match = best_chain(SEQUENCE, [chain])
     assert (match.identity, match.coverage, match.is_enough) == (1, 15 / 32, False)
 
 
@@ -840,32 +840,32 @@ def test_no_random_protein_is_a_part_of_another(seed):
     rng = random.Random(seed)
     one, other = ("".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=length)) for length in (600, 120))
 
-    assert match_chain(one, [make_chain(other)]) is None
+    assert best_chain(one, [make_chain(other)]) is None
 
 
 def test_unknown_residues_fit_everything_and_prove_nothing():
     half_known = make_chain(SEQUENCE[:16] + "X" * 16)
 
-    match = match_chain(SEQUENCE, [half_known])
+    match = best_chain(SEQUENCE, [half_known])
 
     assert match.places.tolist() == list(range(32))
     assert match.identity == 1
-    assert match_chain(SEQUENCE, [make_chain("X" * 32)]) is None
-    assert match_chain("X" * 32, [make_chain(SEQUENCE)]) is None
+    assert best_chain(SEQUENCE, [make_chain("X" * 32)]) is None
+    assert best_chain("X" * 32, [make_chain(SEQUENCE)]) is None
 
 
 def test_rare_letters_are_aligned_like_all_others():
-    assert match_chain("MKUTOBZJAY", [make_chain("MKUTOBZJAY")]).identity == 1
+    assert best_chain("MKUTOBZJAY", [make_chain("MKUTOBZJAY")]).identity == 1
 
 
 def test_the_chain_that_shows_most_is_chosen_and_of_equals_the_first():
     candidates = [make_chain("W" * 20, name="other"), make_chain(SEQUENCE[:20], name="short")]
     candidates += [make_chain(SEQUENCE, name="first"), make_chain(SEQUENCE, name="second")]
 
-    assert match_chain(SEQUENCE, candidates).chain.name == "first"
-    assert match_chain(SEQUENCE, candidates[:2]).chain.name == "short"
-    assert match_chain(SEQUENCE, candidates[:1]) is None
-    assert match_chain(SEQUENCE, []) is None
+    assert best_chain(SEQUENCE, candidates).chain.name == "first"
+    assert best_chain(SEQUENCE, candidates[:2]).chain.name == "short"
+    assert best_chain(SEQUENCE, candidates[:1]) is None
+    assert best_chain(SEQUENCE, []) is None
 
 
 # Distances and contacts

@@ -5,7 +5,7 @@ import pytest
 import typer
 from rich.console import Console
 
-from protembed.cli.display import Display, reported_errors
+from protembed.cli.display import Display, exit_on_errors
 from protembed.config.common import ConsoleConfig
 from protembed.errors import FormatError, PeerProcessError
 from protembed.training.loop import StepReport
@@ -25,7 +25,7 @@ def report(step, **changes):
 def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("protembed.cli.display.time.monotonic", lambda: now[0])
-    with Display(ConsoleConfig()).stepping() as steps:
+    with Display(ConsoleConfig()).training_progress() as steps:
         steps.begin(10, 0)
         for step in range(1, 5):
             now[0] += 20.0
@@ -40,7 +40,7 @@ def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
 
 def test_every_validation_is_told_beside_what_it_must_beat(capsys):
     measured = {"valid_loss": 2.8, "valid_perplexity": 16.44, "unigram_perplexity": 17.96, "bigram_perplexity": 17.87}
-    with Display(ConsoleConfig()).stepping() as steps:
+    with Display(ConsoleConfig()).training_progress() as steps:
         steps.begin(10, 0)
         steps.advance(report(1, validation=measured))
 
@@ -55,28 +55,28 @@ def test_control_codes_and_markup_are_shown_as_they_are(capsys):
 
 
 def test_an_error_on_purpose_is_a_sentence_and_an_unknown_one_a_traceback(capsys):
-    with pytest.raises(typer.Exit) as left, reported_errors():
+    with pytest.raises(typer.Exit) as left, exit_on_errors():
         raise FormatError("x.fasta", "this is HTML", "give a FASTA file", line=1)
     assert left.value.exit_code == 65
     assert capsys.readouterr().err == "protembed: x.fasta, line 1: this is HTML; give a FASTA file\n"
 
-    with pytest.raises(ZeroDivisionError), reported_errors():
+    with pytest.raises(ZeroDivisionError), exit_on_errors():
         raise ZeroDivisionError
 
 
 def test_a_path_that_the_machine_refuses_is_a_sentence_and_one_that_we_forgot_a_traceback(capsys):
-    with pytest.raises(typer.Exit) as left, reported_errors():
+    with pytest.raises(typer.Exit) as left, exit_on_errors():
         raise PermissionError(errno.EACCES, "Permission denied", "closed/x\x1b[2J")
     assert left.value.exit_code == 1
     assert capsys.readouterr().err == "protembed: closed/x\\x1b[2J: Permission denied\n"
 
-    with pytest.raises(FileNotFoundError), reported_errors():
+    with pytest.raises(FileNotFoundError), exit_on_errors():
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
 
 
 @pytest.mark.promise(23)
 def test_an_interrupt_is_status_130():
-    with pytest.raises(typer.Exit) as left, reported_errors():
+    with pytest.raises(typer.Exit) as left, exit_on_errors():
         raise KeyboardInterrupt
 
     assert left.value.exit_code == 130
@@ -85,7 +85,7 @@ def test_an_interrupt_is_status_130():
 def test_each_further_validation_set_is_told_by_its_name(capsys):
     measured = {"valid_loss": 2.8, "valid_perplexity": 16.44, "unigram_perplexity": 17.96}
     general = {f"general/{name}": value + 1 for name, value in measured.items()}
-    with Display(ConsoleConfig()).stepping() as steps:
+    with Display(ConsoleConfig()).training_progress() as steps:
         steps.begin(10, 0)
         steps.advance(report(1, validation=measured | general))
 
@@ -98,7 +98,7 @@ def test_a_terminal_shows_a_panel_of_loss_perplexity_pace_and_time(monkeypatch):
     display = Display(ConsoleConfig())
     display._console = Console(file=screen, force_terminal=True, width=100)
 
-    with display.stepping() as steps:
+    with display.training_progress() as steps:
         steps.begin(10, 0)
         steps.advance(report(4))
         steps._live.refresh()
@@ -114,7 +114,7 @@ def test_of_several_processes_only_the_first_speaks(monkeypatch, capsys):
     display = Display(ConsoleConfig(json=True))
     display.say("hello")
     display.warn(["beware"])
-    with pytest.raises(typer.Exit) as left, reported_errors():
+    with pytest.raises(typer.Exit) as left, exit_on_errors():
         raise PeerProcessError
 
     assert left.value.exit_code == 1
@@ -125,7 +125,7 @@ def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch)
     now = [0.0]
     for module in ("protembed.cli.display", "protembed.cli.display"):
         monkeypatch.setattr(f"{module}.time.monotonic", lambda: now[0])
-    with Display(ConsoleConfig()).counting("embedded") as counter:
+    with Display(ConsoleConfig()).progress("embedded") as counter:
         counter.expect(4000)
         now[0] += 31.0
         counter.advance(1000)
@@ -136,7 +136,7 @@ def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch)
 
 def test_what_is_counted_has_its_own_name(capsys, monkeypatch):
     monkeypatch.setattr("protembed.cli.display.Throttle.is_due", lambda clock: True)
-    with Display(ConsoleConfig()).counting("computed", "crop", "token") as counter:
+    with Display(ConsoleConfig()).progress("computed", "crop", "token") as counter:
         counter.advance(1000)
 
     assert "computed: 1 crop, 1,000 tokens, " in capsys.readouterr().err
@@ -145,7 +145,7 @@ def test_what_is_counted_has_its_own_name(capsys, monkeypatch):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_who_interrupts_hears_that_the_same_command_goes_on(capsys, error):
     display = Display(ConsoleConfig())
-    with pytest.raises(error), display.counting("embedded") as counter, display.promising_to_go_on(counter):
+    with pytest.raises(error), display.progress("embedded") as counter, display.resume_hint(counter):
         counter.advance(10)
         raise error
 
@@ -157,8 +157,8 @@ def test_nothing_is_promised_where_nothing_is_kept(capsys, num_done, to_stdout):
     display = Display(ConsoleConfig(), data_on_stdout=to_stdout)
     with (
         pytest.raises(KeyboardInterrupt),
-        display.counting("embedded") as counter,
-        display.promising_to_go_on(counter),
+        display.progress("embedded") as counter,
+        display.resume_hint(counter),
     ):
         for _ in range(num_done):
             counter.advance(10)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.cli.process import STATUS_OF_SIGNAL, leave_tidily
+from protembed.cli.process import STATUS_OF_SIGNAL, exit_on_signals
 
 DOCUMENTED = {0, 1, 2, 65, 66, 130, 141, 143}
 SHORT = "--steps 1 --tokens-per-batch 128 --crop-residues 32 --threads 1"
@@ -201,7 +201,7 @@ def terminable():
     """Treat signals as the program does that a shell has started."""
     before = {number: signal.getsignal(number) for number in STATUS_OF_SIGNAL}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
-    leave_tidily()
+    exit_on_signals()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -235,7 +235,7 @@ def test_an_end_from_outside_has_its_own_status_and_leaves_nothing_unfinished(ru
     happen, status = ENDS[end]
     monkeypatch.setattr("protembed.io.reading.decompressed", happen)
     monkeypatch.setattr("protembed.model.catalog.list_models", happen)
-    monkeypatch.setattr("protembed.cli.display._give_up_stdout", lambda: None)  # the tests' own stdout
+    monkeypatch.setattr("protembed.cli.display._redirect_stdout_to_null", lambda: None)  # the tests' own stdout
 
     ended = run(name)
 

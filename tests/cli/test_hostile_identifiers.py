@@ -9,7 +9,7 @@ import pytest
 
 from protembed.attention.tables import write_casp
 from protembed.data.fasta import Record, read_fasta
-from protembed.embedding.metadata import IDS, META, companion
+from protembed.embedding.metadata import IDS, META, sidecar
 
 # One of each kind that hurt somebody: paths, markup, formulas, terminal codes, and directions of writing.
 HOSTILE = (
@@ -99,9 +99,9 @@ def test_hostile_identifiers_of_embeddings_are_text(hostile_fasta, tiny_model, t
 
     assert (made.exit_code, checked.exit_code) == (0, 0), made.output + checked.output
     assert_harmless(made.stderr + checked.stderr)
-    table = companion(output, IDS)
+    table = sidecar(output, IDS)
     assert files_of(tmp_path) == {
-        *("in", "in/hostile.fasta", "out", f"out/{name}", f"out/{table.name}", f"out/{companion(output, META).name}"),
+        *("in", "in/hostile.fasta", "out", f"out/{name}", f"out/{table.name}", f"out/{sidecar(output, META).name}"),
     }
     assert_all_is_tame(tmp_path / "out")
     with table.open(newline="") as stream:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from protembed.cli.app import app
 from protembed.cli.display import ProgressCounter, TrainingDisplay
-from protembed.cli.process import leave_tidily
+from protembed.cli.process import exit_on_signals
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGHUP, 143)]
 
@@ -143,7 +143,7 @@ def test_a_signal_keeps_the_rows_that_are_safe_and_the_same_command_goes_on(
     before = {one: signal.getsignal(one) for one, _ in SIGNALS}
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
-        leave_tidily()
+        exit_on_signals()
         with monkeypatch.context() as patches:
             send_at(patches, ProgressCounter, number, at=20)
             left = invoke(command)

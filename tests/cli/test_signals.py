@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from protembed.cli.process import leave_tidily, stop_on_signals
+from protembed.cli.process import exit_on_signals, stop_on_signals
 
 
 @pytest.mark.promise(3)
@@ -59,7 +59,7 @@ WARNINGS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signa
 def test_a_termination_or_its_early_warning_unwinds_the_stack(number):
     before = {one: signal.getsignal(one) for one in WARNINGS}
     try:
-        leave_tidily()
+        exit_on_signals()
         with pytest.raises(SystemExit) as left:
             os.kill(os.getpid(), number)
     finally:

@@ -10,7 +10,7 @@ from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.config.finetune import LabelTableConfig, PredictConfig
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
-from protembed.embedding.metadata import IDS, META, companion
+from protembed.embedding.metadata import IDS, META, sidecar
 from protembed.errors import OutputExistsError, TooShortError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
@@ -196,7 +196,7 @@ def test_embedding_a_region_is_embedding_the_pieces(tiny_model, fasta_of_pieces,
         one, other = one["embeddings"], other["embeddings"]
     np.testing.assert_allclose(one, other, **PARITY)
     assert (summary.region, summary.warnings) == ("1-70", [])
-    assert companion(region, IDS).read_text() == companion(pieces, IDS).read_text()
+    assert sidecar(region, IDS).read_text() == sidecar(pieces, IDS).read_text()
 
 
 def test_a_result_of_a_region_says_so_and_is_verified_against_the_whole_proteins(tiny_model, fasta_of_longer, embed):
@@ -204,7 +204,7 @@ def test_a_result_of_a_region_says_so_and_is_verified_against_the_whole_proteins
 
     checked = check_embeddings([output, fasta_of_longer], ModelConfig(model=tiny_model), CheckConfig())
 
-    assert json.loads(companion(output, META).read_text())["region"] == "11-70"
+    assert json.loads(sidecar(output, META).read_text())["region"] == "11-70"
     assert checked.num_residues == summary.num_residues == 60 * summary.num_proteins
 
 
@@ -221,7 +221,7 @@ def test_results_of_different_regions_are_not_taken_for_one_another(tiny_model, 
 def test_without_a_region_a_meta_file_has_none(tiny_model, fasta_of_pieces, embed):
     output, summary = embed(fasta_of_pieces, tiny_model, "whole.npy")
 
-    assert "region" not in json.loads(companion(output, META).read_text())
+    assert "region" not in json.loads(sidecar(output, META).read_text())
     assert summary.region is None
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import CLS, EOS, MASK, RESIDUES, UNKNOWN_RESIDUE, encode, is_amino_acid
-from protembed.data.batching import cut, divide_evenly, pack, split_by_budget
+from protembed.data.batching import balance, cut, pack, split_by_budget
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation
 from protembed.pretraining.batches import PretrainingBatches, validation_packs
@@ -101,7 +101,7 @@ def test_packs_hold_the_budget_in_order_and_could_not_take_one_more(lengths, bud
 @pytest.mark.promise(24)
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), budget=st.integers(1, 120))
 def test_even_packs_are_as_few_as_can_be_and_differ_by_less_than_one_protein(lengths, budget):
-    parts = divide_evenly(lengths, budget)
+    parts = balance(lengths, budget)
     sizes = [sum(lengths[index] for index in part) for part in parts]
 
     assert sorted(index for part in parts for index in part) == list(range(len(lengths)))

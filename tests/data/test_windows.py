@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.data.windows import most_central, window_spans
+from protembed.data.windows import most_central_window, window_spans
 
 LENGTHS = {"num_residues": st.integers(1, 3000), "window_residues": st.integers(16, 1100)}
 
@@ -74,7 +74,7 @@ def test_the_most_central_window_holds_a_residue_farther_from_its_cuts_than_any_
         behind = span[1] - 1 - residue if span[1] < num_residues else num_residues
         return min(ahead, behind)
 
-    chosen = most_central(spans, residue)
+    chosen = most_central_window(spans, residue)
 
     assert chosen in spans and chosen[0] <= residue < chosen[1]
     assert context(chosen) == max(context(span) for span in spans if span[0] <= residue < span[1])

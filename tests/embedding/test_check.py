@@ -13,7 +13,7 @@ from protembed.config.common import InputConfig, ModelConfig
 from protembed.config.embed import CheckConfig, EmbedConfig
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
-from protembed.embedding.metadata import IDS, META, companion
+from protembed.embedding.metadata import IDS, META, sidecar
 from protembed.errors import ConfigError, InputNotFoundError, VerificationError
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
@@ -64,13 +64,13 @@ def refused(check):
 
 
 def change_meta(output, **changes):
-    path = companion(output, META)
+    path = sidecar(output, META)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def accept_changes(output):
     """Let the meta file name the files as they are now: what a careful forger would do."""
-    hashes = {"sha256": output, "ids_sha256": companion(output, IDS)}
+    hashes = {"sha256": output, "ids_sha256": sidecar(output, IDS)}
     change_meta(output, **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in hashes.items()})
 
 
@@ -166,7 +166,7 @@ def test_the_input_may_come_from_stdin_or_an_archive(embed, check, give_stdin, p
 def test_results_may_be_moved_together(embed, check, tmp_path):
     output = embed()
     (tmp_path / "moved").mkdir()
-    for path in (output, companion(output, IDS), companion(output, META)):
+    for path in (output, sidecar(output, IDS), sidecar(output, META)):
         path.rename(tmp_path / "moved" / path.name)
 
     assert check(tmp_path / "moved" / "emb.npy").num_proteins == 40
@@ -220,7 +220,7 @@ def test_a_truncated_result_is_noticed(embed, refused):
 @pytest.mark.parametrize("change", [lambda text: text.replace("\t380\t", "\t381\t", 1), lambda text: text + "40\tx\n"])
 def test_a_changed_line_of_the_table_is_noticed(embed, refused, change):
     output = embed()
-    ids = companion(output, IDS)
+    ids = sidecar(output, IDS)
     ids.write_text(change(ids.read_text()))
 
     assert "emb.ids.tsv is missing, or not the one that belongs to it" in refused(output)
@@ -228,7 +228,7 @@ def test_a_changed_line_of_the_table_is_noticed(embed, refused, change):
 
 def test_a_missing_table_is_noticed(embed, refused):
     output = embed()
-    companion(output, IDS).unlink()
+    sidecar(output, IDS).unlink()
 
     assert "emb.ids.tsv is missing" in refused(output)
 
@@ -236,16 +236,16 @@ def test_a_missing_table_is_noticed(embed, refused):
 @pytest.mark.parametrize("content", [None, "", "{", "[1, 2]", '{"sha256": "abc"}', '{"slices": []}'])
 def test_a_missing_or_unreadable_meta_file_is_noticed(embed, refused, content):
     output = embed()
-    companion(output, META).unlink()
+    sidecar(output, META).unlink()
     if content is not None:
-        companion(output, META).write_text(content)
+        sidecar(output, META).write_text(content)
 
     assert "no meta file beside it says what it is" in refused(output)
 
 
 def test_the_meta_file_of_another_result_is_noticed(embed, refused):
     output, other = embed("emb.npy"), embed("other.npy", pooling="max")
-    shutil.copy(companion(other, META), companion(output, META))
+    shutil.copy(sidecar(other, META), sidecar(output, META))
 
     assert "its bytes are not those that its meta file names" in refused(output)
 
@@ -333,7 +333,7 @@ def test_another_input_is_noticed_and_the_row_is_named(embed, refused, changed_f
 
 def test_a_line_of_the_table_that_was_changed_with_its_hash_is_noticed(embed, refused):
     output = embed()
-    ids = companion(output, IDS)
+    ids = sidecar(output, IDS)
     ids.write_text(ids.read_text().replace("\t380\t", "\t381\t", 1))
     accept_changes(output)
 
@@ -342,8 +342,8 @@ def test_a_line_of_the_table_that_was_changed_with_its_hash_is_noticed(embed, re
 
 def test_rows_whose_identifiers_were_swapped_are_noticed(embed, refused):
     output = embed()
-    header, first, second, *rest = companion(output, IDS).read_text().splitlines(keepends=True)
-    companion(output, IDS).write_text("".join([header, second, first, *rest]))
+    header, first, second, *rest = sidecar(output, IDS).read_text().splitlines(keepends=True)
+    sidecar(output, IDS).write_text("".join([header, second, first, *rest]))
     accept_changes(output)
 
     assert "row 1 is " in refused(output)
@@ -351,16 +351,16 @@ def test_rows_whose_identifiers_were_swapped_are_noticed(embed, refused):
 
 def test_results_of_earlier_versions_which_counted_rows_from_0_are_verified(embed, check):
     output = embed("emb.h5", h5_names="hash")
-    header, *lines = companion(output, IDS).read_text().splitlines()
+    header, *lines = sidecar(output, IDS).read_text().splitlines()
     earlier = [f"{row}\t{line.split(chr(9), 1)[1]}" for row, line in enumerate(lines)]
-    companion(output, IDS).write_text("\n".join([header, *earlier]) + "\n")
+    sidecar(output, IDS).write_text("\n".join([header, *earlier]) + "\n")
     with h5py.File(output, "r+") as file:
         for dataset in file.values():
             dataset.attrs["row"] -= 1
     accept_changes(output)
-    meta = json.loads(companion(output, META).read_text())
+    meta = json.loads(sidecar(output, META).read_text())
     del meta["h5_names"]
-    companion(output, META).write_text(json.dumps(meta))
+    sidecar(output, META).write_text(json.dumps(meta))
 
     assert check(output).num_proteins == 40
 

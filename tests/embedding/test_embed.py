@@ -16,7 +16,7 @@ from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans
 from protembed.embedding.embed import embed_fasta
-from protembed.embedding.metadata import FAILED, IDS, META, companion
+from protembed.embedding.metadata import FAILED, IDS, META, sidecar
 from protembed.errors import ConfigError, IllegalResidueError, InputNotFoundError, OutputExistsError, TooLongError
 from protembed.model.checkpoint import load_checkpoint
 
@@ -30,7 +30,7 @@ def table(path):
 
 
 def meta_of(output):
-    return json.loads(companion(output, META).read_text())
+    return json.loads(sidecar(output, META).read_text())
 
 
 def contents(folder):
@@ -203,8 +203,8 @@ def test_rows_and_listed_failures_are_the_records(embed, tmp_path, windowed_mode
     parts = [embed(f"{number}.npy", shard=f"{number}/3", **settings) for number in (1, 2, 3)] if shard else []
     outputs = parts or [embed("emb.npy", **settings)]
 
-    kept = [line["id"] for output in outputs for line in table(companion(output, IDS))]
-    failed = [line["id"] for output in outputs for line in table(companion(output, FAILED))]
+    kept = [line["id"] for output in outputs for line in table(sidecar(output, IDS))]
+    failed = [line["id"] for output in outputs for line in table(sidecar(output, FAILED))]
     assert sum(len(np.load(output)) for output in outputs) == len(kept)
     assert sorted(kept + failed) == sorted(f"p{row}" for row in range(len(proteins)))
     assert kept == sorted(kept, key=lambda name: int(name[1:]))
@@ -253,7 +253,7 @@ def test_records_of_one_identifier_and_a_header_of_ten_kilobytes_keep_their_rows
 
     output = embed(name, fasta=fasta, per_residue=name == "emb.h5")
 
-    lines = table(companion(output, IDS))
+    lines = table(sidecar(output, IDS))
     assert [line["id"] for line in lines] == ["same"] * 5
     assert all(line["description"] == header.strip() for line in lines)
     assert [int(line["residues"]) for line in lines] == list(map(len, sequences))
@@ -287,7 +287,7 @@ def test_a_protein_of_a_hundred_thousand_residues_is_one_row(embed, tmp_path, wi
 
     output = embed("emb.npy", fasta=fasta, model=windowed_model)
 
-    rows, lines = np.load(output), table(companion(output, IDS))
+    rows, lines = np.load(output), table(sidecar(output, IDS))
     assert [int(line["residues"]) for line in lines] == [len(proteins[0]), 100_000, len(proteins[1])]
     assert int(lines[1]["windows"]) == len(window_spans(100_000, WINDOW))
     assert np.isfinite(rows).all()

@@ -11,11 +11,11 @@ from protembed.embedding import metadata
 from protembed.embedding.metadata import (
     IDS_HEADER,
     check_replaceable,
-    companion,
     finished_result,
     ids_line,
     publish,
     read_meta,
+    sidecar,
 )
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
@@ -49,10 +49,10 @@ def contents(folder):
 
 def finish(output, *, fingerprint=FINGERPRINT):
     output.write_bytes(b"vectors")
-    ids = companion(output, ".ids.tsv")
+    ids = sidecar(output, ".ids.tsv")
     ids.write_text("\t".join(IDS_HEADER) + "\n0\n1\n")
     said = {**COUNTS, **fingerprint, "ids_sha256": sha256_of_file(ids), "sha256": sha256_of_file(output)}
-    companion(output, ".meta.json").write_text(json.dumps(said))
+    sidecar(output, ".meta.json").write_text(json.dumps(said))
     return said
 
 
@@ -71,7 +71,7 @@ def finish(output, *, fingerprint=FINGERPRINT):
     ],
 )
 def test_what_stands_beside_a_result_is_named_after_it(output, name):
-    assert companion(Path("folder") / output, ".ids.tsv") == Path("folder") / name
+    assert sidecar(Path("folder") / output, ".ids.tsv") == Path("folder") / name
 
 
 @pytest.mark.parametrize(("num_windows", "agreement", "shown"), [(1, None, ""), (3, 0.98765, "0.9877")])

@@ -13,11 +13,11 @@ from protembed.data.fasta import Record, SkippedRecord
 from protembed.data.hashing import sequence_sha256
 from protembed.embedding import metadata, writer
 from protembed.embedding.formats import dataset_name
-from protembed.embedding.metadata import companion, finished_result, read_meta
+from protembed.embedding.metadata import finished_result, read_meta, sidecar
 from protembed.embedding.writer import (
-    complete_interrupted,
+    clean_up,
     embeddings_writer,
-    remove_leftovers,
+    finish_interrupted,
     unfinished,
 )
 from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError
@@ -199,7 +199,7 @@ def test_a_result_without_proteins_is_whole(tmp_path, kind):
 
     said = finished_result(kind.output(tmp_path), kind.fingerprint())
     assert (said["num_proteins"], said["num_residues"], said["num_refused"]) == (0, 0, 1)
-    assert len(table(companion(kind.output(tmp_path), ".ids.tsv"))) == 1
+    assert len(table(sidecar(kind.output(tmp_path), ".ids.tsv"))) == 1
     match kind:
         case Kind("npy"):
             assert np.load(tmp_path / "emb.npy").shape == (0, 3)
@@ -243,7 +243,7 @@ def test_no_format_keeps_the_time(tmp_path):
 def test_each_row_has_a_line_that_says_what_it_is(tmp_path, kind):
     write(kind.output(tmp_path), kind)
 
-    header, *lines = table(companion(kind.output(tmp_path), ".ids.tsv"))
+    header, *lines = table(sidecar(kind.output(tmp_path), ".ids.tsv"))
     assert header == "row id residues windows overlap_cosine unknown_residues sha256 description".split()
     assert lines[1] == ["2", "p1", "6", "2", "0.5000", "2", sequence_sha256("MXXKTA").hex(), "p1 of mouse"]
     assert [line[0] for line in lines] == ["1", "2", "3", "4"]
@@ -262,7 +262,7 @@ def test_the_meta_file_says_what_made_the_result_and_its_hash(tmp_path, kind):
         "num_residues": 12,
         "num_windowed": 2,
         "num_refused": 1,
-        "ids_sha256": sha256_of_file(companion(output, ".ids.tsv")),
+        "ids_sha256": sha256_of_file(sidecar(output, ".ids.tsv")),
         "sha256": sha256_of_file(output),
     }
 
@@ -465,8 +465,8 @@ def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
     for folder in deaths(tmp_path, monkeypatch, kind, **options):
         output = kind.output(folder)
         if read_meta(output) and read_meta(output)["model_name"] == "tiny":
-            remove_leftovers(output, kind.fingerprint())
-        elif not complete_interrupted(output, kind.fingerprint()):
+            clean_up(output, kind.fingerprint())
+        elif not finish_interrupted(output, kind.fingerprint()):
             write(output, kind, force=True, **options)
         assert contents(folder) == expected, folder.name
 
@@ -491,8 +491,8 @@ def test_whatever_a_kill_leaves_a_meta_file_never_stands_beside_what_it_does_not
         said = read_meta(output)
         if said is not None:
             assert said["sha256"] == sha256_of_file(output)
-            assert said["ids_sha256"] == sha256_of_file(companion(output, ".ids.tsv"))
-            assert companion(output, ".failed.tsv").exists() == (said["num_refused"] > 0)
+            assert said["ids_sha256"] == sha256_of_file(sidecar(output, ".ids.tsv"))
+            assert sidecar(output, ".failed.tsv").exists() == (said["num_refused"] > 0)
 
 
 @every_kind
@@ -523,24 +523,24 @@ def _raise_interrupt(*_):
 
 def test_nothing_is_completed_that_another_command_left_or_that_is_not_whole(tmp_path, monkeypatch):
     output = tmp_path / "emb.npy"
-    assert not complete_interrupted(output, NPY.fingerprint())
+    assert not finish_interrupted(output, NPY.fingerprint())
     leave(output, NPY)
-    assert not complete_interrupted(output, NPY.fingerprint())
+    assert not finish_interrupted(output, NPY.fingerprint())
 
     with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
         patches.setattr(metadata, "move_into_place", _raise_interrupt)
         write(output, NPY)
-    assert not complete_interrupted(output, NPY.fingerprint(model_name="other"))
-    assert complete_interrupted(output, NPY.fingerprint())
+    assert not finish_interrupted(output, NPY.fingerprint(model_name="other"))
+    assert finish_interrupted(output, NPY.fingerprint())
 
 
 def test_leftovers_of_another_command_stay(tmp_path):
     leave(tmp_path / "emb.npy", NPY)
 
-    remove_leftovers(tmp_path / "emb.npy", NPY.fingerprint(model_name="other"))
+    clean_up(tmp_path / "emb.npy", NPY.fingerprint(model_name="other"))
     assert names(tmp_path) == ["emb.npy.partial"]
 
-    remove_leftovers(tmp_path / "emb.npy", NPY.fingerprint())
+    clean_up(tmp_path / "emb.npy", NPY.fingerprint())
     assert names(tmp_path) == []
 
 
@@ -688,7 +688,7 @@ def test_a_folder_that_somebody_else_made_is_never_removed(tmp_path):
         embeddings_writer(tmp_path / "emb.npy", NPY.fingerprint(), force=True),
     ):
         pass
-    writer.remove_leftovers(tmp_path / "emb.npy", NPY.fingerprint())
+    writer.clean_up(tmp_path / "emb.npy", NPY.fingerprint())
 
     assert thesis.read_text() == "years of work"
 

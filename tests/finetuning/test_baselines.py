@@ -8,7 +8,7 @@ from protembed.config.common import TASKS
 from protembed.config.finetune import FinetuneConfig
 from protembed.evaluation.metrics import best_threshold, label_curves
 from protembed.finetuning import baselines
-from protembed.finetuning.baselines import counting_rungs, frozen_head, residue_sample, trivial_rung
+from protembed.finetuning.baselines import constant_baseline, frozen_head, residue_sample, sequence_baselines
 from protembed.finetuning.evaluation import measure
 from protembed.finetuning.probes import ProbeData, fit_linear, loss
 from protembed.finetuning.targets import Targets
@@ -45,7 +45,7 @@ def measured(targets, rung):
 def test_the_majority_predicts_the_training_shares_of_the_classes(labelled):
     table, targets = labelled("classification")
 
-    rung = trivial_rung(table, targets)
+    rung = constant_baseline(table, targets)
 
     share = targets.known("train").mean()
     assert rung.name == "majority"
@@ -55,7 +55,7 @@ def test_the_majority_predicts_the_training_shares_of_the_classes(labelled):
 def test_the_majority_predicts_each_label_as_often_as_training_proteins_have_it(labelled):
     table, targets = labelled("multilabel")
 
-    assert np.stack(trivial_rung(table, targets).outputs) == pytest.approx(
+    assert np.stack(constant_baseline(table, targets).outputs) == pytest.approx(
         np.tile(targets.known("train").mean(0), (8, 1))
     )
 
@@ -63,7 +63,7 @@ def test_the_majority_predicts_each_label_as_often_as_training_proteins_have_it(
 def test_the_mean_of_the_training_values_is_predicted_for_all(labelled):
     table, targets = labelled("regression")
 
-    rung = trivial_rung(table, targets)
+    rung = constant_baseline(table, targets)
 
     assert rung.name == "mean"
     assert np.stack(rung.outputs) == pytest.approx(np.full(8, targets.known("train").mean()))
@@ -74,19 +74,19 @@ def test_all_residues_are_predicted_alike(labelled, task):
     table, targets = labelled(task)
     known = targets.known("train")
 
-    rung = trivial_rung(table, targets)
+    rung = constant_baseline(table, targets)
 
     expected = [1 - known.mean(), known.mean()] if task == "residue-classification" else known.mean()
     assert [len(output) for output in rung.outputs] == [len(protein.sequence) for protein in table.parts["test"]]
     joined = np.concatenate(rung.outputs)
     assert joined == pytest.approx(np.broadcast_to(expected, joined.shape))
-    assert measured(targets, rung).keys() == measured(targets, next(counting_rungs(table, targets, 0))).keys()
+    assert measured(targets, rung).keys() == measured(targets, next(sequence_baselines(table, targets, 0))).keys()
 
 
 def test_counting_beats_the_mean_where_the_value_is_the_composition(labelled):
     table, targets = labelled("regression")
 
-    mean, composition, kmers = trivial_rung(table, targets), *counting_rungs(table, targets, seed=0)
+    mean, composition, kmers = constant_baseline(table, targets), *sequence_baselines(table, targets, seed=0)
 
     errors = [measured(targets, rung)["mse"] for rung in (mean, composition, kmers)]
     assert (composition.name, kmers.name) == ("composition", "k-mers")
@@ -104,7 +104,7 @@ def test_counting_beats_the_majority_where_the_class_is_the_composition(make_tab
             part[place] = replace(protein, sequence="".join(letters), label=label)
     targets = Targets.of(table, TASKS["classification"])
 
-    majority, *counting = trivial_rung(table, targets), *counting_rungs(table, targets, seed=0)
+    majority, *counting = constant_baseline(table, targets), *sequence_baselines(table, targets, seed=0)
 
     assert measured(targets, majority)["accuracy"] == 0.5
     assert [measured(targets, rung)["accuracy"] for rung in counting] == [1, 1]
@@ -113,7 +113,7 @@ def test_counting_beats_the_majority_where_the_class_is_the_composition(make_tab
 def test_labels_are_counted_out_too(labelled):
     table, targets = labelled("multilabel")
 
-    outputs = [np.stack(rung.outputs) for rung in counting_rungs(table, targets, seed=0)]
+    outputs = [np.stack(rung.outputs) for rung in sequence_baselines(table, targets, seed=0)]
 
     assert [one.shape for one in outputs] == [(8, 3), (8, 3)]
     assert all(((one > 0) & (one < 1)).all() for one in outputs)
@@ -123,7 +123,7 @@ def test_labels_are_counted_out_too(labelled):
 def test_the_letters_around_a_residue_tell_what_its_own_letter_says(labelled, task, metric):
     table, targets = labelled(task)
 
-    (rung,) = counting_rungs(table, targets, seed=0)
+    (rung,) = sequence_baselines(table, targets, seed=0)
 
     assert rung.name == "15 letters"
     assert [len(output) for output in rung.outputs] == [len(protein.sequence) for protein in table.parts["test"]]
@@ -161,7 +161,7 @@ def test_fewer_residues_say_nearly_the_same(labelled, monkeypatch):
     table, targets = labelled("residue-classification")
     monkeypatch.setattr(baselines, "MOST_RESIDUES", 800)
 
-    (rung,) = counting_rungs(table, targets, seed=0)
+    (rung,) = sequence_baselines(table, targets, seed=0)
 
     assert measured(targets, rung)["mcc"] > 0.9
     assert [len(output) for output in rung.outputs] == [len(protein.sequence) for protein in table.parts["test"]]

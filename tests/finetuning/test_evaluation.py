@@ -11,8 +11,8 @@ from protembed.evaluation.intervals import MetricWithInterval, ratio_score
 from protembed.finetuning.evaluation import (
     MIN_PROTEINS_FOR_INTERVAL,
     averaged_over,
-    figures_of_draws,
     measure,
+    resampled_metrics,
     scores_of,
 )
 
@@ -105,7 +105,7 @@ def test_figures_of_draws_are_those_of_the_proteins_as_often_as_they_were_drawn(
     truth, outputs = predictions(task)
     draws = np.array([[1.0] * 6, [2, 0, 1, 1, 0, 2], [0, 3, 0, 1, 1, 1], [0, 0, 2, 2, 2, 0]])
 
-    drawn = figures_of_draws(TASKS[task], truth, outputs)(draws)
+    drawn = resampled_metrics(TASKS[task], truth, outputs)(draws)
 
     for number, counts in enumerate(draws.astype(int)):
         rows = np.repeat(np.arange(6), counts)
@@ -120,7 +120,7 @@ def test_a_protein_of_which_nothing_is_known_may_be_drawn_again_and_again(task):
     truth, outputs = truth[1:3], outputs[1:3]
     truth[0] = np.full_like(truth[0], UNKNOWN_CLASS if task == "residue-classification" else math.nan)
 
-    drawn = bootstrap(figures_of_draws(TASKS[task], truth, outputs), 2)
+    drawn = bootstrap(resampled_metrics(TASKS[task], truth, outputs), 2)
 
     # A quarter of all draws of two are twice the first.
     undefined = np.isnan(drawn[TASKS[task].main_metric])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from protembed.data.alphabet import AMINO_ACIDS
-from protembed.finetuning.baselines import composition, kmer_counter, letters_around
+from protembed.finetuning.baselines import composition, kmer_vectorizer, one_hot_window
 
 
 def test_the_composition_is_the_share_of_each_amino_acid_among_all_residues():
@@ -20,7 +20,7 @@ def test_a_sequence_of_nothing_known_has_an_empty_composition():
 
 
 def test_runs_of_one_to_three_residues_are_counted_and_rare_ones_weigh_more():
-    counter = kmer_counter(["MKMK", "MA"])
+    counter = kmer_vectorizer(["MKMK", "MA"])
     columns = counter.vocabulary_
 
     counts = counter.transform(["MKMK"]).toarray()[0]
@@ -39,7 +39,7 @@ def test_runs_of_one_to_three_residues_are_counted_and_rare_ones_weigh_more():
 
 
 def test_what_no_training_sequence_has_is_not_counted():
-    assert kmer_counter(["MKMK"]).transform(["WWW", "WMW"]).toarray().sum(1).tolist() == [0.0, 1.0]
+    assert kmer_vectorizer(["MKMK"]).transform(["WWW", "WMW"]).toarray().sum(1).tolist() == [0.0, 1.0]
 
 
 def letters_by_hand(sequence, place):
@@ -59,11 +59,11 @@ def letters_by_hand(sequence, place):
 def test_the_letters_around_a_residue_are_seven_on_each_side_and_itself(sequence):
     places = np.arange(len(sequence))[::-1]
 
-    letters = letters_around(sequence, places)
+    letters = one_hot_window(sequence, places)
 
     assert letters.shape == (len(sequence), 15 * 22)
     assert letters.toarray().tolist() == [letters_by_hand(sequence, place).tolist() for place in places]
 
 
 def test_no_residue_has_no_letters(proteins):
-    assert letters_around(proteins[0], np.array([], np.int64)).shape == (0, 15 * 22)
+    assert one_hot_window(proteins[0], np.array([], np.int64)).shape == (0, 15 * 22)

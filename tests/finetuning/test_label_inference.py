@@ -9,7 +9,7 @@ from protembed.errors import TableError
 from protembed.finetuning.label_cells import read_number, residue_entries
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.labels import LabelledProtein, LabelledTable
-from protembed.finetuning.targets import classes_in
+from protembed.finetuning.targets import label_set
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
@@ -37,7 +37,7 @@ def spelled(inferred):
 
 
 def classes_of(inferred):
-    return set().union(*(classes_in(protein, inferred.task) for protein in inferred.labels.proteins))
+    return set().union(*(label_set(protein, inferred.task) for protein in inferred.labels.proteins))
 
 
 # Lists of residues
@@ -182,7 +182,7 @@ def test_names_as_long_as_peptides_and_residue_labels_of_peptides_are_warned_of(
 def test_several_labels_are_read_alike_however_they_are_divided(labels, separator):
     inferred = infer(*labels, separator=separator)
 
-    sets = [classes_in(protein, inferred.task) for protein in inferred.labels.proteins]
+    sets = [label_set(protein, inferred.task) for protein in inferred.labels.proteins]
     assert inferred.task.name == "multilabel"
     assert sets == [{"nucleus"}, {"cytosol"}, {"nucleus", "cytosol"}, {"nucleus", "cytosol"}]
 

@@ -6,7 +6,7 @@ import pytest
 
 from protembed.config.common import TASKS
 from protembed.config.finetune import LabelTableConfig
-from protembed.data.hashing import hash_share
+from protembed.data.hashing import hash_fraction
 from protembed.errors import ConfigError
 from protembed.finetuning.splits import divide
 
@@ -73,7 +73,7 @@ def test_without_a_validation_part_a_tenth_of_train_is_held_out_by_hash(make_lab
     labels = make_labels([*proteins, "MKT"], splits=["train"] * len(proteins) + ["test"])
     division = divide(labels, VALUES, LabelTableConfig(), seed=0)
 
-    held_out = [str(row) for row, protein in enumerate(proteins, start=1) if hash_share(protein) < 0.1]
+    held_out = [str(row) for row, protein in enumerate(proteins, start=1) if hash_fraction(protein) < 0.1]
     assert ids(division.final)["valid"] == held_out
     assert sizes(division.final) == {"train": 40 - len(held_out), "valid": len(held_out), "test": 1}
     assert division.notes == ["no validation part: a tenth of train is held out by sequence hash"]
@@ -81,7 +81,7 @@ def test_without_a_validation_part_a_tenth_of_train_is_held_out_by_hash(make_lab
 
 
 def test_classes_that_training_would_lose_are_not_held_out(make_labels, proteins):
-    rare = min(proteins, key=hash_share)
+    rare = min(proteins, key=hash_fraction)
     labels = make_labels(
         proteins,
         ["rare" if protein == rare else "usual" if row % 2 else "common" for row, protein in enumerate(proteins)],
@@ -95,7 +95,7 @@ def test_classes_that_training_would_lose_are_not_held_out(make_labels, proteins
 
 
 def test_one_protein_at_least_is_held_out(make_labels, proteins):
-    far = [protein for protein in proteins if hash_share(protein) > 0.3][:5]
+    far = [protein for protein in proteins if hash_fraction(protein) > 0.3][:5]
 
     parts = divide(make_labels(far, splits=["train"] * 4 + ["test"]), VALUES, LabelTableConfig(), seed=0).final.parts
 
@@ -149,7 +149,7 @@ def test_copies_within_the_test_part_are_no_shared_sequences(make_labels):
 @pytest.mark.parametrize("split", [None, "random", "cluster"])
 def test_a_tenth_each_is_held_out(make_labels, proteins, split):
     table, final = drawn(make_labels(proteins), split)
-    by_hash = sorted(range(40), key=lambda row: hash_share(proteins[row]))
+    by_hash = sorted(range(40), key=lambda row: hash_fraction(proteins[row]))
 
     assert final is table
     assert ids(table) == {

@@ -8,7 +8,7 @@ from protembed.data.batching import UNKNOWN_CLASS
 from protembed.errors import TableError
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable
-from protembed.finetuning.targets import Targets, classes_in
+from protembed.finetuning.targets import Targets, label_set
 
 SPLITS = ("train", "valid", "test")
 SEQUENCES = ("MKTAYIAK", "MAYWPQRK", "MCCDEFGH", "MLLKRSTV")
@@ -36,7 +36,7 @@ def inferred(table, choice="auto", separator=None):
     return infer_labels(labels, choice, separator)
 
 
-def choose_task(proteins, choice="auto"):
+def infer_task(proteins, choice="auto"):
     return infer_labels(LabelledTable(path="labels.csv", target="target", proteins=proteins), choice).task
 
 
@@ -71,7 +71,7 @@ def plain(targets):
     ],
 )
 def test_the_labels_of_proteins_tell_their_task(labels, task):
-    assert choose_task(table(*labels).proteins, "auto") is TASKS[task]
+    assert infer_task(table(*labels).proteins, "auto") is TASKS[task]
 
 
 @pytest.mark.parametrize(
@@ -91,21 +91,21 @@ def test_the_labels_of_proteins_tell_their_task(labels, task):
     ],
 )
 def test_labels_as_long_as_their_sequences_are_those_of_residues(labels, task):
-    assert choose_task(residues(*labels).proteins, "auto") is TASKS[task]
+    assert infer_task(residues(*labels).proteins, "auto") is TASKS[task]
 
 
 def test_labels_of_peptides_shorter_than_five_residues_are_their_own():
     peptides = table("1.5", "2.5", "0.5", "0.7", sequences=["MKT", "MAY", "MCC", "MLL"])
     with_proteins = table("1.5", "HHHEE", "HHEEE", "EEHHH", sequences=["MKT", "MAYWP", "MCCDE", "MLLKR"])
 
-    assert choose_task(peptides.proteins, "auto") is TASKS["regression"]
-    assert choose_task(with_proteins.proteins, "auto") is TASKS["residue-classification"]
+    assert infer_task(peptides.proteins, "auto") is TASKS["regression"]
+    assert infer_task(with_proteins.proteins, "auto") is TASKS["residue-classification"]
 
 
 def test_values_as_long_as_their_peptides_are_values():
     peptides = table("0.123456", "0.654321", "1.345678", "0.987654", sequences=SEQUENCES)
 
-    assert choose_task(peptides.proteins, "auto") is TASKS["regression"]
+    assert infer_task(peptides.proteins, "auto") is TASKS["regression"]
 
 
 def test_one_mistake_among_many_residue_labels_does_not_change_the_task():
@@ -113,13 +113,13 @@ def test_one_mistake_among_many_residue_labels_does_not_change_the_task():
     many = [LabelledProtein(id="1", sequence="MKTAY", label=label, split=None, line=2) for label in labels]
     short = LabelledProtein(id="2", sequence="MKTAY", label="HHEE", split=None, line=3)
 
-    assert choose_task([*many, short], "auto") is TASKS["residue-classification"]
-    assert choose_task([*many, *[short] * 3], "auto") is TASKS["classification"]
+    assert infer_task([*many, short], "auto") is TASKS["residue-classification"]
+    assert infer_task([*many, *[short] * 3], "auto") is TASKS["classification"]
 
 
 @pytest.mark.parametrize("choice", TASKS)
 def test_what_was_chosen_wins_over_what_labels_look_like(choice):
-    assert choose_task(residues("HHHEEECC", "1", "a;b", "0.5").proteins, choice) is TASKS[choice]
+    assert infer_task(residues("HHHEEECC", "1", "a;b", "0.5").proteins, choice) is TASKS[choice]
 
 
 # Answers
@@ -238,7 +238,7 @@ def test_what_stands_under_a_mask_alone_is_no_class(hidden):
 
 def test_classes_of_a_protein_are_what_training_has_to_see():
     def classes(label, task):
-        return classes_in(LabelledProtein(id="1", sequence="MKTA", label=label, split=None, line=2), TASKS[task])
+        return label_set(LabelledProtein(id="1", sequence="MKTA", label=label, split=None, line=2), TASKS[task])
 
     assert classes("a;b", "classification") == {"a;b"}
     assert classes("a; b;", "multilabel") == {"a", "b"}

@@ -166,7 +166,7 @@ def test_no_more_than_a_chunk_and_the_next_are_read_before_results_are_handed_ov
     num_read = itertools.count()
     endless = (record for record in itertools.cycle(records) if next(num_read) >= 0)
     engine = Engine(pool=pool, tokens_per_pack=100, tokens_per_chunk=1000)
-    this, following = itertools.islice(engine.run_chunks(LENGTHS, records), 2)
+    this, following = itertools.islice(engine.run_committed(LENGTHS, records), 2)
 
     first_three = list(itertools.islice(engine.run(LENGTHS, endless), 3))
 
@@ -194,7 +194,7 @@ def test_where_chunks_begin_depends_on_the_proteins_alone(representation, record
     for num_workers in (1, 2, 4):
         with WorkerPool(num_workers) as workers:
             engine = Engine(pool=workers, tokens_per_pack=200, tokens_per_chunk=1000)
-            chunks.append([[record.id for record, _ in chunk] for chunk in engine.run_chunks(LENGTHS, records)])
+            chunks.append([[record.id for record, _ in chunk] for chunk in engine.run_committed(LENGTHS, records)])
 
     assert chunks[0] == chunks[1] == chunks[2]
     assert len(chunks[0]) >= 3
@@ -205,7 +205,7 @@ def test_where_chunks_begin_depends_on_the_proteins_alone(representation, record
 def test_who_goes_on_after_any_chunk_gets_the_same_bits(representation, records, pool, window_residues):
     computation = replace(representation, window_residues=window_residues).proteins()
     engine = Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=1000)
-    chunks = list(engine.run_chunks(computation, records))
+    chunks = list(engine.run_committed(computation, records))
     vectors = np.stack([embedding.values for chunk in chunks for _, embedding in chunk])
 
     for num_done in itertools.accumulate(map(len, chunks[:-1])):

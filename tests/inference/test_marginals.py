@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, MASK, encode
-from protembed.data.windows import most_central, window_spans
+from protembed.data.windows import most_central_window, window_spans
 from protembed.inference.engine import Engine
 from protembed.inference.marginals import PositionQuery, marginals_of
 from protembed.model.checkpoint import load_checkpoint
@@ -85,7 +85,7 @@ def test_a_position_of_a_long_protein_is_asked_in_its_most_central_window(
 
     assert len(spans) > 5
     for row, position in zip(found, asked.positions, strict=True):
-        start, stop = most_central(spans, int(position))
+        start, stop = most_central_window(spans, int(position))
         tokens = [*[CLS] * (start == 0), *residues[start:stop], *[EOS] * (stop == len(residues))]
         place = position - start + (start == 0)
         shown = masked(tokens, place) if is_masked else tokens
@@ -95,7 +95,7 @@ def test_a_position_of_a_long_protein_is_asked_in_its_most_central_window(
 
 
 def test_everywhere_is_at_every_amino_acid_and_not_at_others():
-    assert PositionQuery.everywhere("MXKB").positions.tolist() == [0, 2]
+    assert PositionQuery.all_positions("MXKB").positions.tolist() == [0, 2]
 
 
 def test_probabilities_are_those_of_twenty_amino_acids(marginals, engine, proteins):

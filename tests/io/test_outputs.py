@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from protembed.errors import ConfigError, OutputExistsError
-from protembed.io.reading import STANDARD_STREAM, is_there
+from protembed.io.reading import STANDARD_STREAM, path_exists
 from protembed.io.result import (
     check_absent,
     check_is_path,
@@ -102,7 +102,7 @@ def test_a_model_is_not_trained_for_a_name_that_safetensors_cannot_open(tmp_path
 def test_what_cannot_be_looked_at_is_left_to_whoever_opens_it(tmp_path):
     unknowable = tmp_path / ("x" * 300)
 
-    assert not is_there(unknowable)
+    assert not path_exists(unknowable)
     check_absent(unknowable, force=False)
     check_is_ours_or_absent(unknowable, "marker")
     check_not_an_input(tmp_path / "out", [unknowable])

@@ -16,8 +16,8 @@ from protembed.io.reading import (
     check_inputs,
     default_path,
     display_name,
+    is_stream,
     open_input,
-    passes_once,
     read_json,
     sha256_of_file,
     sha256_of_inputs,
@@ -113,8 +113,8 @@ def test_what_passes_once_is_known_and_what_cannot_be_looked_at_is_left_to_whoev
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
 
-    assert all(map(passes_once, [Path("-"), tmp_path / "pipe", Path("/dev/null")]))
-    assert not any(map(passes_once, [tmp_path / "file", tmp_path / "missing", tmp_path / ("x" * 300)]))
+    assert all(map(is_stream, [Path("-"), tmp_path / "pipe", Path("/dev/null")]))
+    assert not any(map(is_stream, [tmp_path / "file", tmp_path / "missing", tmp_path / ("x" * 300)]))
 
 
 # Names

@@ -18,15 +18,15 @@ from protembed.io.writing import (
     atomic_file,
     atomic_path,
     copy_to_stdout,
-    flush_growing,
+    flush_to_disk,
     move_into_place,
-    open_growing,
+    open_append,
     output_errors,
     output_stream,
     remove,
     remove_unfinished,
     remove_unfinished_beside,
-    spooled_stdin,
+    seekable_inputs,
     write_json,
     write_text,
 )
@@ -297,7 +297,7 @@ def stdin(monkeypatch):
 def test_standard_input_is_kept_so_that_it_can_be_read_twice(tmp_path):
     (tmp_path / "same").write_bytes(b">a\nMKT\n")
 
-    with spooled_stdin([tmp_path / "other", Path("-")]) as (other, spool):
+    with seekable_inputs([tmp_path / "other", Path("-")]) as (other, spool):
         assert other == tmp_path / "other"
         assert spool.read_bytes() == spool.read_bytes() == b">a\nMKT\n"
         assert display_name(spool) == "<stdin>"
@@ -311,7 +311,7 @@ def test_standard_input_is_kept_so_that_it_can_be_read_twice(tmp_path):
 def test_a_copy_of_standard_input_has_no_name_that_a_killed_process_could_leave(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
-    with spooled_stdin([Path("-")]) as (spool,):
+    with seekable_inputs([Path("-")]) as (spool,):
         left = [path for path in tmp_path.rglob("*") if not path.is_dir()]
         assert [path.is_symlink() for path in left] == [True]
         assert spool.read_bytes() == b">a\nMKT\n"
@@ -319,19 +319,19 @@ def test_a_copy_of_standard_input_has_no_name_that_a_killed_process_could_leave(
 
 @pytest.mark.usefixtures("stdin")
 def test_standard_input_that_stands_twice_among_the_inputs_is_read_twice():
-    with spooled_stdin([Path("-"), Path("-")]) as paths:
+    with seekable_inputs([Path("-"), Path("-")]) as paths:
         assert b"".join(path.read_bytes() for path in paths) == b">a\nMKT\n" * 2
 
 
 @pytest.mark.usefixtures("stdin")
 def test_standard_input_that_is_read_once_is_not_kept():
-    with spooled_stdin([Path("-")], wanted=False) as paths:
+    with seekable_inputs([Path("-")], wanted=False) as paths:
         assert paths == [Path("-")]
         assert sys.stdin.buffer.tell() == 0
 
 
 def test_paths_that_are_no_standard_input_stay_as_they_are(tmp_path):
-    with spooled_stdin((tmp_path / "a", tmp_path / "b")) as paths:
+    with seekable_inputs((tmp_path / "a", tmp_path / "b")) as paths:
         assert paths == [tmp_path / "a", tmp_path / "b"]
 
 
@@ -343,7 +343,7 @@ def test_a_full_tmpdir_is_an_output_error_and_leaves_no_copy(tmp_path, monkeypat
     monkeypatch.setattr("shutil.copyfileobj", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
-    with pytest.raises(OutputError, match="disk full"), spooled_stdin([Path("-")]):
+    with pytest.raises(OutputError, match="disk full"), seekable_inputs([Path("-")]):
         pass
     assert names(tmp_path) == []
 
@@ -353,16 +353,16 @@ def test_a_full_tmpdir_is_an_output_error_and_leaves_no_copy(tmp_path, monkeypat
 
 def test_a_growing_file_goes_on_where_it_was_safe(tmp_path):
     path = tmp_path / "rows"
-    with open_growing(path) as stream:
+    with open_append(path) as stream:
         stream.write(b"safe")
-        size = flush_growing(stream)
+        size = flush_to_disk(stream)
         assert path.read_bytes() == b"safe"
         stream.write(b"lost")
 
-    with open_growing(path, size) as stream:
+    with open_append(path, size) as stream:
         assert path.read_bytes() == b"safe"
         stream.write(b"r")
-        assert flush_growing(stream) == size + 1
+        assert flush_to_disk(stream) == size + 1
 
     assert path.read_bytes() == b"safer"
 
@@ -370,8 +370,8 @@ def test_a_growing_file_goes_on_where_it_was_safe(tmp_path):
 def test_a_growing_file_that_begins_forgets_what_stood_there(tmp_path):
     (tmp_path / "rows").write_bytes(b"old")
 
-    with open_growing(tmp_path / "rows") as stream:
-        assert flush_growing(stream) == 0
+    with open_append(tmp_path / "rows") as stream:
+        assert flush_to_disk(stream) == 0
 
     assert (tmp_path / "rows").read_bytes() == b""
 
@@ -380,9 +380,9 @@ def test_a_growing_file_that_is_shorter_than_it_was_is_refused_and_left_as_it_is
     (tmp_path / "rows").write_bytes(b"abc")
 
     with pytest.raises(OutputError, match=r"rows .*shorter than the 4 bytes"):
-        open_growing(tmp_path / "rows", 4)
+        open_append(tmp_path / "rows", 4)
     with pytest.raises(OutputError):
-        open_growing(tmp_path / "missing", 4)
+        open_append(tmp_path / "missing", 4)
 
     assert (tmp_path / "rows").read_bytes() == b"abc"
 

@@ -175,7 +175,7 @@ def test_every_layer_norm_has_the_epsilon_of_esm2(tiny_checkpoint):
 
 
 def states_in(encoder, dtype, batch):
-    encoder.use_precision(dtype)
+    encoder.set_compute_dtype(dtype)
     with torch.inference_mode():
         return list(encoder.hidden_states(batch.tokens, encoder.pack(batch.offsets)))
 

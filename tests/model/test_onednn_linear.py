@@ -6,7 +6,7 @@ from protembed.model.onednn_linear import Linear, padding_for
 
 WAYS = {
     "plain": lambda linear, inputs, stream: linear(inputs),
-    "gelu": lambda linear, inputs, stream: linear.with_gelu(inputs),
+    "gelu": lambda linear, inputs, stream: linear.linear_gelu(inputs),
     "added": lambda linear, inputs, stream: linear.added_to(stream, inputs),
 }
 BY_TORCH = {

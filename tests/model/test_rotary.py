@@ -149,7 +149,7 @@ def test_frequencies_of_any_precision_are_read_and_kept_in_float32(model, dtype)
     store_frequencies(model, EXACT.to(dtype))
     encoder = load_checkpoint(model).encoder
 
-    encoder.use_precision(torch.bfloat16)
+    encoder.set_compute_dtype(torch.bfloat16)
 
     assert encoder.inverse_frequencies.dtype == torch.float32
     assert torch.equal(encoder.inverse_frequencies, EXACT.to(dtype).float())

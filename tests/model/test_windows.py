@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protembed.data.windows import window_spans
-from protembed.model.pooling import blend, join_windows, overlap_cosine, without_specials
+from protembed.model.pooling import blend, merge_windows, overlap_cosine, strip_special_tokens
 
 LENGTHS = {"num_residues": st.integers(1, 3000), "window_residues": st.integers(16, 1100)}
 
@@ -91,7 +91,7 @@ def with_specials(field, spans):
 def test_of_a_whole_protein_cls_and_all_residues_remain_as_they_are():
     (tokens,) = random_windows([(0, 32)])
 
-    first, residues = join_windows([tokens], [(0, 30)])
+    first, residues = merge_windows([tokens], [(0, 30)])
 
     assert torch.equal(first, tokens[0])
     assert torch.equal(residues, tokens[1:-1])
@@ -100,7 +100,7 @@ def test_of_a_whole_protein_cls_and_all_residues_remain_as_they_are():
 def test_only_the_outer_windows_lose_a_special_token():
     field = torch.arange(10.0)[:, None]
 
-    windows = without_specials(with_specials(field, [(0, 4), (2, 6), (4, 8)]), [(0, 4), (2, 6), (4, 8)])
+    windows = strip_special_tokens(with_specials(field, [(0, 4), (2, 6), (4, 8)]), [(0, 4), (2, 6), (4, 8)])
 
     assert [window[:, 0].tolist() for window in windows] == [[1, 2, 3, 4], [3, 4, 5, 6], [5, 6, 7, 8]]
 
@@ -111,7 +111,7 @@ def test_windows_that_agree_are_joined_to_the_whole_protein(num_residues, window
     spans = window_spans(num_residues, window_residues)
     (field,) = random_windows([(0, num_residues + 2)])
 
-    first, residues = join_windows(with_specials(field, spans), spans)
+    first, residues = merge_windows(with_specials(field, spans), spans)
 
     assert torch.equal(first, field[0])
     assert residues.shape == (num_residues, 5)
@@ -123,7 +123,7 @@ def test_windows_that_disagree_are_blended_and_cls_is_that_of_the_first():
     left, right = torch.zeros(7, 1), torch.ones(7, 1)
     left[0], right[-1] = 7, 9
 
-    first, residues = join_windows([left, right], spans)
+    first, residues = merge_windows([left, right], spans)
 
     assert first.tolist() == [7]
     assert torch.equal(residues, blend([torch.zeros(6, 1), torch.ones(6, 1)], spans))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from protembed.data.alphabet import decode, encode
-from protembed.data.hashing import hash_share
+from protembed.data.hashing import hash_fraction
 from protembed.errors import FormatError, TooFewProteinsError
 from protembed.pretraining.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 
@@ -145,7 +145,7 @@ def test_a_twentieth_is_held_out_by_sequence_hash(tmp_path, proteins_fasta, prot
 
     corpora = open_corpora(tmp_path / "corpora")
     (valid,) = corpora.valid
-    held_out = [protein for protein in proteins if hash_share(protein) < 0.05]
+    held_out = [protein for protein in proteins if hash_fraction(protein) < 0.05]
     assert 0 < len(held_out) < 8
     assert sequences_of(valid) == held_out
     assert sequences_of(corpora.train) == [protein for protein in proteins if protein not in held_out]

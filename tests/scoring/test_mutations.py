@@ -4,7 +4,14 @@ from hypothesis import strategies as st
 
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import MismatchedResidueError, TableError, UnsupportedVariantError
-from protembed.scoring.mutations import Mutation, check_mutations, find_mutations, mutate, parse_mutations, undo
+from protembed.scoring.mutations import (
+    Mutation,
+    check_mutations,
+    find_mutations,
+    mutate,
+    parse_mutations,
+    revert_mutations,
+)
 
 PLACE = ("variants.csv", 7)
 WILD_TYPE = "MKTAYIAKQR"
@@ -81,7 +88,7 @@ def test_mutations_that_are_found_make_the_mutated_sequence_and_are_undone(wild_
     mutations = find_mutations(wild_type, mutated, *PLACE)
 
     assert mutate(wild_type, mutations) == mutated
-    assert undo(mutated, mutations, *PLACE) == wild_type
+    assert revert_mutations(mutated, mutations, *PLACE) == wild_type
     assert parse(":".join(map(str, mutations)) or "WT") == mutations
     check_mutations(mutations, wild_type, *PLACE)
 
@@ -121,4 +128,4 @@ def test_a_mutated_sequence_in_place_of_the_wild_type_is_recognised():
 
 def test_a_mutation_that_is_not_to_be_seen_is_not_undone():
     with pytest.raises(MismatchedResidueError, match="K2R does not fit, for residue 2 of the mutated sequence is 'K'"):
-        undo("MKT", parse("K2R"), *PLACE)
+        revert_mutations("MKT", parse("K2R"), *PLACE)

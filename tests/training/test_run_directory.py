@@ -152,7 +152,7 @@ def test_the_log_is_cut_back_to_a_step_and_goes_on_from_there(run, step, kept):
     with run.path("metrics.jsonl").open("a") as stream:
         stream.write('{"step": 4, "train')
 
-    run.cut_log(step)
+    run.truncate_log(step)
     run.log({"step": 10})
 
     assert [line["step"] for line in run.read_log()] == [*kept, 10]
@@ -170,7 +170,7 @@ def test_a_log_that_is_no_log_is_damage(run, tmp_path):
     (tmp_path / "run" / "metrics.jsonl").write_text("not a line\n")
 
     with pytest.raises(DamagedRunError, match="metrics.jsonl"):
-        run.cut_log(1)
+        run.truncate_log(1)
 
 
 # Several at once
@@ -205,7 +205,7 @@ def test_the_lock_of_a_dead_holder_is_taken_over(tmp_path):
 
 def test_only_the_first_process_writes(run, tmp_path):
     heard = [{"identity": IDENTITY}, 3]
-    other = RunDirectory(tmp_path / "run", SimpleNamespace(is_first=False, from_first=lambda value: heard.pop(0)))
+    other = RunDirectory(tmp_path / "run", SimpleNamespace(is_first=False, broadcast_object=lambda value: heard.pop(0)))
     run.recall("plan", lambda: 3)
     before = (tmp_path / "run/run.json").read_text()
 

@@ -12,7 +12,7 @@ from protembed.data.windows import window_spans
 from protembed.finetuning.targets import LabelledDataset
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
-from protembed.model.pooling import join_windows
+from protembed.model.pooling import merge_windows
 from protembed.training.objective import SupervisedObjective
 
 CLASSES = {"class": ("a", "b", "c"), "labels": ("a", "b", "c"), "value": None}
@@ -164,7 +164,7 @@ def joined_by_hand(encoder, sequence, window_residues):
         window = tokens[start + (start > 0) : stop + 1 + (stop == len(sequence))]
         windows.append(encoder(window, encoder.pack(torch.tensor([0, len(window)]))))
     assert len(spans) > 2
-    return join_windows(windows, spans)
+    return merge_windows(windows, spans)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "std", "cls"])
@@ -272,7 +272,7 @@ def test_recomputed_layers_give_the_same_loss_and_gradients(tiny_encoder, three,
     batch = batch_of(three, task, answers, window_residues)
     objective = SupervisedObjective(tiny_encoder, make_head(task), ["mean"], None)
     frugal = copy.deepcopy(objective)
-    frugal.encoder.recomputes_layers = True
+    frugal.encoder.gradient_checkpointing = True
 
     kept, recomputed = gradients_of(objective, batch), gradients_of(frugal, batch)
 
@@ -285,7 +285,7 @@ def test_recomputed_layers_are_computed_twice_and_only_where_something_is_learne
     objective, calls = SupervisedObjective(tiny_encoder, make_head("regression"), ["mean"], None), []
     for layer in tiny_encoder.layers:
         layer.attention_norm.register_forward_pre_hook(lambda *call: calls.append(call))
-    tiny_encoder.recomputes_layers = True
+    tiny_encoder.gradient_checkpointing = True
 
     gradients_of(objective, batch)
     num_learning = len(calls)
