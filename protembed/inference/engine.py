@@ -231,7 +231,7 @@ class _MicroBatch:
     is_windows: bool
 
     @classmethod
-    def of(cls, crops: Sequence[Tokens]) -> "_Pack":
+    def of(cls, crops: Sequence[Tokens]) -> "_MicroBatch":
         """Make a pack of crops that belong to nothing but themselves."""
         rows = range(len(crops))
         places, names = [(row, 0) for row in rows], [None] * len(crops)
@@ -240,7 +240,7 @@ class _MicroBatch:
     def __len__(self) -> int:
         return len(self.crops)
 
-    def __getitem__(self, part: slice) -> "_Pack":
+    def __getitem__(self, part: slice) -> "_MicroBatch":
         return _MicroBatch(
             crops=self.crops[part],
             rows=self.rows[part],
