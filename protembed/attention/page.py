@@ -7,7 +7,6 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from protembed.io.text import count, printable
-from protembed.report.page import render_page
+from protembed.report.page import TEMPLATES, render_page
 
 # Of a picture of a map, on a side.
 LEAST_PIXELS, MOST_PIXELS = 32, 128
@@ -180,8 +179,7 @@ class AttentionPage:
         }
         numbers = {"protein": len(self._proteins), "layer": len(self.layers), "head": len(self.heads)}
         sizes = [count(number, noun) for noun, number in numbers.items()]
-        folder = Path(__file__).with_name("templates")
-        script = "".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+        script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
         return render_page(
             "attention.html",
             version=version,

@@ -18,8 +18,10 @@ def _as_text(value: Any) -> Any:
     return printable(value) if type(value) is str else value
 
 
+TEMPLATES = Path(__file__).with_name("templates")
+
 _ENVIRONMENT = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    loader=FileSystemLoader(TEMPLATES),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
