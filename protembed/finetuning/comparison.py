@@ -69,7 +69,7 @@ class Comparison:
         if self.num_proteins < MIN_PROTEINS_FOR_INTERVAL:
             return [
                 *lines,
-                f"fewer than {MIN_PROTEINS_FOR_INTERVAL} test proteins: the metrics are uncertain and have no intervals",
+                f"fewer than {MIN_PROTEINS_FOR_INTERVAL} test proteins: metrics are uncertain and have no intervals",
             ]
         noise = "; one seed, so training noise is not in the intervals"
         if self.num_repeats is None:

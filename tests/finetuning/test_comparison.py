@@ -209,7 +209,7 @@ def test_where_nothing_is_random_no_seed_is_spoken_of():
 def test_a_handful_of_proteins_is_said_to_be_too_few_for_intervals():
     ladder = compare(REGRESSION, list(TRUTH[:9]), {"k-mers": [guess(1.0)[:9]], "frozen": [guess(0.1)[:9]]})
 
-    assert ladder.sentences()[-1] == "fewer than 10 test proteins: the metrics are uncertain and have no intervals"
+    assert ladder.sentences()[-1] == "fewer than 10 test proteins: metrics are uncertain and have no intervals"
 
 
 def test_a_class_without_a_test_protein_leaves_auroc_of_the_others_and_its_name_says_of_how_many():
