@@ -55,7 +55,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fasta", type=Path)
     parser.add_argument("--sizes", nargs="+", default=["t6_8M"], choices=SIZES)
-    parser.add_argument("--packs", nargs="+", type=int, default=[65_536], help="tokens computed at once in training")
+    parser.add_argument(
+        "--micro-batches", nargs="+", type=int, default=[65_536], help="tokens computed at once in training"
+    )
     parser.add_argument("--seconds", type=float, default=8.0, help="of training in each arm")
     parser.add_argument("--no-training", action="store_true")
     parser.add_argument("--no-embedding", action="store_true")
@@ -104,12 +106,14 @@ def training_arms(options: argparse.Namespace, size: str, folder: Path) -> Itera
     corpus = folder / "corpus"
     if not corpus.exists():
         build_corpora(corpus, [options.fasta], [options.fasta], clusters=None, on_illegal="error")
-    for tokens_per_pack in options.packs:
-        measure = functools.partial(measure_training, options, size, corpus, tokens_per_pack)
-        yield f"training, packs of {tokens_per_pack:,}", measure
+    for micro_batch_tokens in options.micro_batches:
+        measure = functools.partial(measure_training, options, size, corpus, micro_batch_tokens)
+        yield f"training, micro-batches of {micro_batch_tokens:,}", measure
 
 
-def measure_training(options: argparse.Namespace, size: str, corpus: Path, tokens_per_pack: int) -> tuple[float, float]:
+def measure_training(
+    options: argparse.Namespace, size: str, corpus: Path, micro_batch_tokens: int
+) -> tuple[float, float]:
     proteins, masking = open_corpora(corpus).train, MaskingConfig()
     batches = BatchConfig(crop_residues=CROP_RESIDUES, tokens_per_batch=TOKENS_PER_BATCH)
     checkpoint = new_checkpoint(SIZES[size], "gaussian", 0).to(DEVICE)
@@ -117,7 +121,7 @@ def measure_training(options: argparse.Namespace, size: str, corpus: Path, token
     with worker_pool(DeviceConfig(device="cuda"), DEVICE) as pool, tempfile.TemporaryDirectory() as folder:
         training = TrainingSetup(
             objective=objective,
-            batches=PretrainingBatches(proteins, batches, tokens_per_pack, masking, seed=0),
+            batches=PretrainingBatches(proteins, batches, micro_batch_tokens, masking, seed=0),
             optimizers=make_optimizers(objective, "muon", 0.01, pool),
             compute=Executor(pool=pool, precision=torch.bfloat16),
         )

@@ -23,11 +23,11 @@ import numpy as np
 
 from bootstrap import bootstrap_interval
 from perplexity import Sums, guesses_of, protein_losses, stored_corpus
-from protembed.config.common import TOKENS_PER_PACK
+from protembed.config.common import MICRO_BATCH_TOKENS
 from protembed.config.model_sizes import SIZES
 from protembed.data.fasta import read_fasta
 from protembed.model.checkpoint import load_checkpoint
-from protembed.pretraining.batches import validation_packs
+from protembed.pretraining.batches import validation_batches
 
 NUM_RESAMPLES = 10_000
 
@@ -56,12 +56,12 @@ def main() -> None:
     losses, results = dict[str, Sums](), dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
         corpus = stored_corpus(read_fasta([options.valid]), Path(folder) / "valid")
-        packs = validation_packs(corpus, options.crop_residues, TOKENS_PER_PACK)
+        micro_batches = validation_batches(corpus, options.crop_residues, MICRO_BATCH_TOKENS)
         for name in commands:
             run = options.output / f"{name}.run"
             if (run / "model").exists():
                 guesser = guesses_of(load_checkpoint(run / "model"))
-                losses[name], counts = protein_losses(guesser, packs, len(corpus), options.threads)
+                losses[name], counts = protein_losses(guesser, micro_batches, len(corpus), options.threads)
                 results[name] = figures(run, losses[name].sum() / counts.sum())
     if len(losses) == 2:
         results["difference"] = paired_bootstrap(losses["protembed"] - losses["trainer"], counts)

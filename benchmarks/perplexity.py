@@ -23,14 +23,14 @@ from torch import Tensor
 
 from bootstrap import bootstrap_interval
 from clusters import read_clusters
-from protembed.config.common import TOKENS_PER_PACK, DeviceConfig
+from protembed.config.common import MICRO_BATCH_TOKENS, DeviceConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
-from protembed.pretraining.batches import validation_packs
+from protembed.pretraining.batches import validation_batches
 from protembed.pretraining.clusters import accession_of
 from protembed.pretraining.corpus import Corpus, corpus_writer, open_corpora
 from protembed.pretraining.ngrams import NgramModel
@@ -85,8 +85,8 @@ def measure(
     sets = dict[str, Any]()
     with tempfile.TemporaryDirectory() as folder:
         for name, corpus in validation_corpora(fasta, clusters, Path(folder)).items():
-            packs = validation_packs(corpus, window, TOKENS_PER_PACK)
-            sets[name] = compare(guessers, packs, len(corpus), threads)
+            micro_batches = validation_batches(corpus, window, MICRO_BATCH_TOKENS)
+            sets[name] = compare(guessers, micro_batches, len(corpus), threads)
     return {"window_residues": window, "sets": sets}
 
 
@@ -119,7 +119,7 @@ def guesses_of(checkpoint: Checkpoint) -> Guesser:
 
 
 def protein_losses(
-    guesser: Guesser, packs: Sequence[MaskedBatch], num_proteins: int, threads: int
+    guesser: Guesser, micro_batches: Sequence[MaskedBatch], num_proteins: int, threads: int
 ) -> tuple[Sums, Sums]:
     """Sum the nats of each protein's hidden residues, and count them: (proteins,) each."""
     losses, counts = np.zeros(num_proteins), np.zeros(num_proteins)
@@ -129,19 +129,19 @@ def protein_losses(
         return batch.rows[crops].numpy(), guesser(batch).numpy()
 
     with WorkerPool(threads) as pool:
-        for rows, nats in pool.map(measure, packs):
+        for rows, nats in pool.map(measure, micro_batches):
             np.add.at(losses, rows, nats)
             np.add.at(counts, rows, 1)
     return losses, counts
 
 
 def compare(
-    guessers: Mapping[str, Guesser], packs: Sequence[MaskedBatch], num_proteins: int, threads: int
+    guessers: Mapping[str, Guesser], micro_batches: Sequence[MaskedBatch], num_proteins: int, threads: int
 ) -> dict[str, Any]:
     """Measure each guesser, and how far it is below the unigram model."""
     losses = dict[str, Sums]()
     for name, guesser in guessers.items():
-        losses[name], counts = protein_losses(guesser, packs, num_proteins, threads)
+        losses[name], counts = protein_losses(guesser, micro_batches, num_proteins, threads)
 
     def measured(name: str) -> dict[str, float]:
         saved = losses[UNIGRAM] - losses[name]

@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from protembed import device
 from protembed.data.alphabet import encode
-from protembed.data.batching import Batch, cut, pack, split_by_budget
+from protembed.data.batching import Batch, concatenate, cut, split_by_budget
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
 from protembed.model.catalog import find_model
@@ -117,7 +117,7 @@ def trace(
         device.load_kernels = lambda: None  # type: ignore[assignment]
     crops = [cut(encode(sequence), 0, len(sequence)) for sequence in sequences]
     parts = split_by_budget([len(crop) for crop in crops], TOKENS_PER_BATCH)
-    batches = [pack(crops[part], range(len(crops))[part]) for part in parts]
+    batches = [concatenate(crops[part], range(len(crops))[part]) for part in parts]
     if num_threads > 1:
         random.Random(os.getpid()).shuffle(order := list(range(len(batches))))
     else:
@@ -140,7 +140,7 @@ def trace(
 
 
 def embed(checkpoint: Checkpoint, batch: Batch) -> str:
-    layout = checkpoint.encoder.pack(batch.offsets)
+    layout = checkpoint.encoder.layout(batch.offsets)
     return digest(pool(checkpoint.encoder(batch.tokens.long(), layout), layout, "mean"))
 
 

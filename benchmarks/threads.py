@@ -1,4 +1,4 @@
-"""How to use several cores in training: packs on worker threads, or one pack on OpenMP's threads.
+"""How to use several cores in training: micro-batches on worker threads, or one micro-batch on OpenMP's threads.
 
     python benchmarks/threads.py data.fasta [--size t6_8M] [--threads 2] [--rounds 5]
 
@@ -47,15 +47,17 @@ def main() -> None:
     objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
 
     arms = {
-        f"{arguments.threads} workers, packs of 1,024": (1024, arguments.threads, 1),
-        f"OpenMP {arguments.threads}, packs of 1,024": (1024, 1, arguments.threads),
-        f"OpenMP {arguments.threads}, packs of 4,096": (4096, 1, arguments.threads),
-        "1 worker, packs of 1,024": (1024, 1, 1),
+        f"{arguments.threads} workers, micro-batches of 1,024": (1024, arguments.threads, 1),
+        f"OpenMP {arguments.threads}, micro-batches of 1,024": (1024, 1, arguments.threads),
+        f"OpenMP {arguments.threads}, micro-batches of 4,096": (4096, 1, arguments.threads),
+        "1 worker, micro-batches of 1,024": (1024, 1, 1),
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(arguments.rounds):
-        for name, (tokens_per_pack, workers, operator_threads) in arms.items():
-            plan = PretrainingBatches(corpus, BatchConfig(tokens_per_pack=tokens_per_pack), MaskingConfig(), seed=0)
+        for name, (micro_batch_tokens, workers, operator_threads) in arms.items():
+            plan = PretrainingBatches(
+                corpus, BatchConfig(micro_batch_tokens=micro_batch_tokens), MaskingConfig(), seed=0
+            )
             rates[name].append(measure(objective, plan, workers, operator_threads))
     print(f"{arguments.size}, steps of 4,096 tokens, {arguments.rounds} alternating rounds, residues per second\n")
     print("| | median | range |\n|---|---|---|")
@@ -68,11 +70,11 @@ def measure(objective: MaskedLM, plan: PretrainingBatches, workers: int, operato
     set_learning_rate(optimizer, 1e-4)
     with WorkerPool(workers) as pool:
         list(pool.map(lambda _: torch.set_num_threads(operator_threads), range(workers)))
-        take_step(objective, plan.packs(0), optimizer, 1.0, pool)
+        take_step(objective, plan.micro_batches(0), optimizer, 1.0, pool)
         num_residues, step, began = 0, 0, time.perf_counter()
         while time.perf_counter() - began < SECONDS:
             step += 1
-            num_residues += take_step(objective, plan.packs(step), optimizer, 1.0, pool).num_residues
+            num_residues += take_step(objective, plan.micro_batches(step), optimizer, 1.0, pool).num_residues
         return num_residues / (time.perf_counter() - began)
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 
-from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, DeviceConfig, PrecisionName
+from protembed.config.common import GPU_MICRO_BATCH_TOKENS, MICRO_BATCH_TOKENS, DeviceConfig, PrecisionName
 from protembed.config.embed import EmbedPrecisionName
 from protembed.errors import ConfigError
 
@@ -179,9 +179,9 @@ def has_varlen_attention(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def default_tokens_per_pack(device: torch.device) -> int:
+def default_micro_batch_tokens(device: torch.device) -> int:
     """Say how many tokens are best computed at once: a thousand on each thread of a CPU, many more on a GPU."""
-    return TOKENS_PER_GPU_PACK if device.type == "cuda" else TOKENS_PER_PACK
+    return GPU_MICRO_BATCH_TOKENS if device.type == "cuda" else MICRO_BATCH_TOKENS
 
 
 def process_rank() -> int:
@@ -266,17 +266,17 @@ def load_kernels() -> None:
 
 
 class WorkerPool:
-    """Threads that compute packs side by side, each operator on one thread; results come in the order of the packs.
+    """Threads that compute micro-batches side by side, each operator on one thread; results come in order.
 
-    Two workers on two cores are faster than one pack on two OpenMP threads, and keep their pace on a busy machine,
-    where OpenMP's threads wait for one another many times a layer. And since neither what a pack computes nor the order
-    in which results are taken up depends on the number of workers, no bit of a result does.
+    Two workers on two cores are faster than one micro-batch on two OpenMP threads, and keep their pace on a busy
+    machine, where OpenMP's threads wait for one another many times a layer. And since neither what a micro-batch
+    computes nor the order in which results are taken up depends on the number of workers, no bit of a result does.
 
     Use as a context manager; within it torch's operators use one thread in the calling thread too, and settings of the
     caller's that would change the numbers are set aside.
 
     Args:
-        num_workers: packs computed at the same time.
+        num_workers: micro-batches computed at the same time.
 
     Attributes:
         num_workers: the same.

@@ -16,7 +16,7 @@ from protembed.config.finetune import FinetuneConfig, LabelTableConfig
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import MASK, encode
-from protembed.data.batching import MaskedBatch, cut, pack
+from protembed.data.batching import MaskedBatch, concatenate, cut
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool, worker_pool
 from protembed.errors import DataError
@@ -101,11 +101,11 @@ def make_table(proteins):
 
 @pytest.fixture(scope="session")
 def whole_batch():
-    """Pack whole proteins into one batch."""
+    """Concatenate whole proteins into one batch."""
 
     def make(sequences):
         residues = [encode(sequence) for sequence in sequences]
-        return pack([cut(protein, 0, len(protein)) for protein in residues], range(len(residues)))
+        return concatenate([cut(protein, 0, len(protein)) for protein in residues], range(len(residues)))
 
     return make
 
@@ -268,7 +268,7 @@ def small_chunks(monkeypatch):
     @contextmanager
     def engine(config, device, shape, width):
         with worker_pool(config, device) as pool:
-            yield Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=800)
+            yield Engine(pool=pool, micro_batch_tokens=200, tokens_per_chunk=800)
 
     monkeypatch.setattr("protembed.embedding.embed.inference_engine", engine)
 
@@ -352,7 +352,7 @@ def masked_lm(tiny_checkpoint):
 
 @pytest.fixture(scope="session")
 def hide(whole_batch):
-    """Pack whole proteins and hide residues of each, numbered from 0."""
+    """Concatenate whole proteins and mask residues of each, numbered from 0."""
 
     def make(sequences, hidden):
         batch = whole_batch(sequences)
@@ -397,7 +397,7 @@ def nothing_hidden(hide, proteins):
 
 @pytest.fixture(scope="session")
 def steps(corpus):
-    """Steps of about 400 tokens in packs of about 130."""
+    """Steps of about 400 tokens in micro-batches of about 130."""
     batches = BatchConfig(tokens_per_batch=400, crop_residues=64)
     return PretrainingBatches(corpus, batches, 130, MaskingConfig(), seed=0)
 

@@ -114,11 +114,11 @@ class ResourceEstimate:
             self._pairs.append(num_pairs)
         self._received += protein.num_residues * is_annotated
 
-    def layer_bytes(self, num_workers: int, tokens_per_pack: int) -> int:
-        """Reckon the maps of one layer, of the largest packs that are computed side by side, and their softmax."""
+    def layer_bytes(self, num_workers: int, micro_batch_tokens: int) -> int:
+        """Estimate the bytes of one layer's maps and their softmax, for the largest micro-batches in flight."""
         tokens = np.sort(np.array(self._lengths, np.int64) + 2)[::-1]
-        packs = [tokens[part].tolist() for part in split_by_budget(tokens, tokens_per_pack)]
-        return sum(map(self._pack_bytes, packs[:num_workers]))
+        micro_batches = [tokens[part].tolist() for part in split_by_budget(tokens, micro_batch_tokens)]
+        return sum(map(self._micro_batch_bytes, micro_batches[:num_workers]))
 
     def check_memory(self, engine: Engine, device: torch.device) -> None:
         """Refuse what cannot fit into the memory of this machine, or of its GPU.
@@ -127,13 +127,13 @@ class ResourceEstimate:
             NotEnoughRoomError: it cannot.
         """
         cpu, num_workers = torch.device("cpu"), engine.pool.num_workers
-        needed = peak_memory(cpu) + self.memory_bytes(num_workers, engine.tokens_per_pack)
+        needed = peak_memory(cpu) + self.memory_bytes(num_workers, engine.micro_batch_tokens)
         if needed > total_memory(cpu):
             raise InsufficientResourcesError(
                 "memory", needed, total_memory(cpu), str(self.longest), self._advice(engine)
             )
         if device.type == "cuda":
-            needed = peak_memory(device) + self.layer_bytes(num_workers, engine.tokens_per_pack)
+            needed = peak_memory(device) + self.layer_bytes(num_workers, engine.micro_batch_tokens)
             if needed > total_memory(device):
                 raise InsufficientResourcesError(
                     "GPU memory", needed, total_memory(device), str(self.longest), _LEAVE_OUT
@@ -152,15 +152,15 @@ class ResourceEstimate:
     def _advice(self, engine: Engine) -> str:
         """Say what would help; what is kept of a protein does not, for a layer of all of it is computed anyhow."""
         available = total_memory(torch.device("cpu")) - peak_memory(torch.device("cpu"))
-        if engine.pool.num_workers > 1 and self.memory_bytes(1, engine.tokens_per_pack) < available:
+        if engine.pool.num_workers > 1 and self.memory_bytes(1, engine.micro_batch_tokens) < available:
             return "pass --threads 1"
-        if self.features_bytes > self.layer_bytes(1, engine.tokens_per_pack):
+        if self.features_bytes > self.layer_bytes(1, engine.micro_batch_tokens):
             return "give fewer --structures or --sites"
         return _LEAVE_OUT
 
-    def memory_bytes(self, num_workers: int, tokens_per_pack: int) -> int:
+    def memory_bytes(self, num_workers: int, micro_batch_tokens: int) -> int:
         """Reckon the most that is held at once, beyond what is held before anything is computed."""
-        reading = self.layer_bytes(num_workers, tokens_per_pack) + self._predicted_bytes()
+        reading = self.layer_bytes(num_workers, micro_batch_tokens) + self._predicted_bytes()
         # While the last chunk is drawn, nothing more is computed.
         beside = self._predicted_bytes() if sum(self._kept) <= TOKENS_PER_CHUNK else reading
         most = max(reading, self._testing_bytes(), self._fitting_bytes(), beside + self._showing_bytes())
@@ -191,8 +191,8 @@ class ResourceEstimate:
         sides = [-(-region // block_size(region, most_pixels)) for region in self._regions]
         return self.num_maps * sum(side**2 for side in sides)
 
-    def _pack_bytes(self, tokens: Sequence[int]) -> int:
-        """Reckon what a worker holds of a pack: its maps, and the scores of its longest protein."""
+    def _micro_batch_bytes(self, tokens: Sequence[int]) -> int:
+        """Reckon what a worker holds of a micro-batch: its maps, and the scores of its longest protein."""
         longest = max(tokens) ** 2
         on_the_way = max(_FLOAT * self.shape.num_heads, _BYTES_PER_PREDICTED_CELL) * longest
         maps = _FLOAT * self.shape.num_heads * sum(length**2 for length in tokens)

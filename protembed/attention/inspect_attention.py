@@ -228,7 +228,7 @@ class _Inspection:
         if config.structures and not self._structures.shown:
             raise NoStructureMatchError(0, self._structures.warnings())
         warnings = self._sites.check_found()
-        memory = footprint.memory_bytes(engine.pool.num_workers, engine.tokens_per_pack)
+        memory = footprint.memory_bytes(engine.pool.num_workers, engine.micro_batch_tokens)
         footprint.check_memory(engine, self._checkpoint.device)
         footprint.check_disk(self._directory)
         return AttentionPlan(

@@ -101,10 +101,10 @@ class AttentionExtractor:
 
     def read(self, batch: Batch, wanted: Sequence[MapRequest]) -> list[ProteinAttention]:
         """Compute the statistics of each protein of a batch, and what else is wanted of each."""
-        pack = self.encoder.pack(batch.offsets)
-        tokens = batch.tokens.split(pack.lengths)
+        layout = self.encoder.layout(batch.offsets)
+        tokens = batch.tokens.split(layout.lengths)
         readings = [_ProteinAccumulator(self, one, own) for one, own in zip(tokens, wanted, strict=True)]
-        for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(pack.offsets.device), pack)):
+        for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(layout.offsets.device), layout)):
             for reading in readings:
                 # Whoever held these while the next layer is computed would double the memory.
                 reading.take(layer, maps.pop(0).cpu())  # (head, length, length)
@@ -352,7 +352,7 @@ class MapFiles:
             with self._lock:
                 if self._is_left:
                     raise InterruptedError
-                if row in self._open:  # memory did not suffice for the pack, and its halves begin anew
+                if row in self._open:  # memory did not suffice for the micro-batch, and its halves begin anew
                     self._open[row].abandon()
                 self._open[row] = MapFile(path, shape, self._config.dtype)
                 return self._open[row]

@@ -143,7 +143,7 @@ class AttentionPage:
         num_blocks = -(-len(protein.sequence) // protein.block)
         assert protein.maps.shape == (len(self.layers), len(self.heads), num_blocks, num_blocks)
         num_bytes = _BYTES_PER_PROTEIN // (len(self.layers) * len(self.heads))
-        maps = [_pack_map(weights, num_bytes) for layer in protein.maps for weights in layer]
+        maps = [_encode_map(weights, num_bytes) for layer in protein.maps for weights in layer]
         self._proteins.append(
             {
                 # A letter that turns the direction of reading would make one identifier look like another.
@@ -152,7 +152,7 @@ class AttentionPage:
                 "first": protein.first_residue,
                 "block": protein.block,
                 "maps": maps,
-                "contacts": _pack_contacts(protein.contacts, protein.truth),
+                "contacts": _encode_contacts(protein.contacts, protein.truth),
                 "sites": [{"label": printable(label), "at": list(at)} for label, at in protein.sites.items() if at],
             }
         )
@@ -202,7 +202,7 @@ def script_data(value: object) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _pack_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:
+def _encode_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:
     """Round a map (pixels, pixels) to 64 levels of its square root, or 48 where these exceed about `num_bytes`.
 
     Level k stands for values from peak · ((k - 0.5) / (levels - 1))² to peak · ((k + 0.5) / (levels - 1))².
@@ -223,7 +223,7 @@ def _entropy(steps: NDArray[np.uint8]) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def _pack_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.bool_] | None) -> dict[str, Any] | None:
+def _encode_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.bool_] | None) -> dict[str, Any] | None:
     """Lay prediction (upper triangle, in levels) and structure (lower triangle, 0 or 1) into one matrix."""
     shown = contacts if contacts is not None else truth
     if shown is None:

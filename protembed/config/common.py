@@ -171,9 +171,9 @@ PoolingName = Literal["mean", "max", "std", "cls", "attention"]
 # In the box: protembed/bundled/.
 DEFAULT_MODEL = "protembed_t6_8M"
 # What one thread computes at once: a thousand tokens stay in a core's cache, and a step gives work to several cores.
-TOKENS_PER_PACK = 1024
+MICRO_BATCH_TOKENS = 1024
 # A GPU wants much more at once; 16,384 tokens of the 650M shape fit into 40 GB.
-TOKENS_PER_GPU_PACK = 16_384
+GPU_MICRO_BATCH_TOKENS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)

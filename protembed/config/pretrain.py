@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, option
-from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, PrecisionName
+from protembed.config.common import GPU_MICRO_BATCH_TOKENS, MICRO_BATCH_TOKENS, PrecisionName
 from protembed.config.model_sizes import DEFAULT_SIZE, SizeName
 from protembed.errors import ConfigError
 
@@ -67,10 +67,10 @@ class BatchConfig(Config):
     """Batches."""
 
     tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most.", min=64)
-    tokens_per_pack: int | None = option(
+    micro_batch_tokens: int | None = option(
         None,
-        f"Tokens computed at once, about; gradients are summed. By default {TOKENS_PER_PACK:,} on a CPU, for each "
-        f"thread, and {TOKENS_PER_GPU_PACK:,} on a GPU.",
+        f"Tokens computed at once, about; gradients are summed. By default {MICRO_BATCH_TOKENS:,} on a CPU, for each "
+        f"thread, and {GPU_MICRO_BATCH_TOKENS:,} on a GPU.",
         min=64,
     )
     crop_residues: int = option(256, "Longer proteins are cropped to this many residues, anew each time.", min=8)

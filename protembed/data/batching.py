@@ -81,8 +81,8 @@ PlannedBatch = TypeVar("PlannedBatch", bound=MaskedBatch | LabelledBatch, covari
 class BatchSource(Protocol[PlannedBatch]):
     """What each step of a training run sees."""
 
-    def packs(self, step: int) -> Sequence[PlannedBatch]:
-        """Return the packs of one step, whose gradients are accumulated."""
+    def micro_batches(self, step: int) -> Sequence[PlannedBatch]:
+        """Return the micro-batches of one step, whose gradients are accumulated."""
         ...
 
 
@@ -105,7 +105,7 @@ def cut(residues: Tokens, start: int, stop: int) -> Tokens:
     return np.concatenate([np.array(front, np.uint8), residues[start:stop], np.array(back, np.uint8)])
 
 
-def pack(crops: Sequence[Tokens], rows: Sequence[int] | NDArray[np.int64]) -> Batch:
+def concatenate(crops: Sequence[Tokens], rows: Sequence[int] | NDArray[np.int64]) -> Batch:
     """Put crops one after the other.
 
     Args:
@@ -119,7 +119,7 @@ def pack(crops: Sequence[Tokens], rows: Sequence[int] | NDArray[np.int64]) -> Ba
     )
 
 
-def split_by_budget(lengths: Sequence[int] | NDArray[np.int64], tokens_per_pack: int) -> Iterator[slice]:
+def split_by_budget(lengths: Sequence[int] | NDArray[np.int64], micro_batch_tokens: int) -> Iterator[slice]:
     """Group consecutive proteins so that no group holds more tokens than the budget; one too long stands alone.
 
     >>> list(split_by_budget([3, 4, 9, 2, 2], 8))
@@ -127,7 +127,7 @@ def split_by_budget(lengths: Sequence[int] | NDArray[np.int64], tokens_per_pack:
     """
     start, filled = 0, 0
     for index, length in enumerate(lengths):
-        if filled and filled + length > tokens_per_pack:
+        if filled and filled + length > micro_batch_tokens:
             yield slice(start, index)
             start, filled = index, 0
         filled += int(length)
@@ -135,22 +135,22 @@ def split_by_budget(lengths: Sequence[int] | NDArray[np.int64], tokens_per_pack:
         yield slice(start, len(lengths))
 
 
-def balance(lengths: Sequence[int], tokens_per_pack: int) -> list[list[int]]:
-    """Divide proteins into as few packs as the budget allows, of nearly equal size, so that no worker waits long.
+def balance(lengths: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:
+    """Divide proteins into as few micro-batches as the budget allows, of nearly equal size, so no worker waits long.
 
-    A pack may exceed the budget by less than its shortest protein; none is empty, however small the budget.
+    A micro-batch may exceed the budget by less than its shortest protein; none is empty, however small the budget.
 
     >>> balance([3, 4, 9, 2, 2], 10)
     [[2, 4], [0, 1, 3]]
     """
-    num_packs = min(-(-sum(lengths) // tokens_per_pack), len(lengths))
-    packs = [list[int]() for _ in range(num_packs)]
-    fill = [(0, number) for number in range(num_packs)]
+    num_micro_batches = min(-(-sum(lengths) // micro_batch_tokens), len(lengths))
+    micro_batches = [list[int]() for _ in range(num_micro_batches)]
+    fill = [(0, number) for number in range(num_micro_batches)]
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         filled, emptiest = fill[0]
         heapq.heapreplace(fill, (filled + lengths[index], emptiest))
-        packs[emptiest].append(index)
-    return [sorted(part) for part in packs]
+        micro_batches[emptiest].append(index)
+    return [sorted(part) for part in micro_batches]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +170,9 @@ class MaskedCrop:
     row: int
 
 
-def pack_masked(crops: Sequence[MaskedCrop]) -> MaskedBatch:
+def concatenate_masked(crops: Sequence[MaskedCrop]) -> MaskedBatch:
     """Put crops with hidden residues one after the other."""
-    batch = pack([crop.tokens for crop in crops], [crop.row for crop in crops])
+    batch = concatenate([crop.tokens for crop in crops], [crop.row for crop in crops])
     starts = batch.offsets.tolist()
     positions = np.concatenate([crop.positions + start for crop, start in zip(crops, starts, strict=False)])
     targets = np.concatenate([crop.targets for crop in crops]).astype(np.int64)

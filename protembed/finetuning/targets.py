@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.config.common import TOKENS_PER_PACK, Region, Task
-from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, cut, pack, split_by_budget
+from protembed.config.common import MICRO_BATCH_TOKENS, Region, Task
+from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, concatenate, cut, split_by_budget
 from protembed.data.fasta import OnIllegal, ReadStatistics, refuse_nothing_left
 from protembed.data.sampling import EpochSampler, UniformSampler
 from protembed.data.windows import CHOOSE_ANOTHER_REGION, Span, skip_short, window_spans
@@ -309,14 +309,14 @@ class LabelledDataset:
         answers: of each protein; see `protembed.finetuning.targets`.
         task: what the answers are.
         window_residues: longer proteins are cut into windows of this length.
-        tokens_per_pack: the most tokens of a pack; only one protein alone can exceed it.
+        micro_batch_tokens: the most tokens of a micro-batch; only one protein alone can exceed it.
     """
 
     residues: Sequence[Tokens]
     answers: Sequence[Answer]
     task: Task
     window_residues: int
-    tokens_per_pack: int = TOKENS_PER_PACK
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS
 
     def spans(self, row: int) -> list[Span]:
         """Lay windows over a protein."""
@@ -326,17 +326,17 @@ class LabelledDataset:
         """Count the tokens that a protein costs, those that two windows share twice."""
         return sum(stop - start for start, stop in self.spans(row)) + 2
 
-    def packs(self, rows: Sequence[int]) -> list[LabelledBatch]:
-        """Pack some of the proteins, in their order."""
-        parts = split_by_budget([self.num_tokens(row) for row in rows], self.tokens_per_pack)
-        return [self._pack(rows[part]) for part in parts]
+    def micro_batches(self, rows: Sequence[int]) -> list[LabelledBatch]:
+        """Concatenate some of the proteins, in their order."""
+        parts = split_by_budget([self.num_tokens(row) for row in rows], self.micro_batch_tokens)
+        return [self._concatenate(rows[part]) for part in parts]
 
-    def _pack(self, rows: Sequence[int]) -> LabelledBatch:
+    def _concatenate(self, rows: Sequence[int]) -> LabelledBatch:
         spans = [self.spans(row) for row in rows]
         crops = [
             (row, cut(self.residues[row], *span)) for row, windows in zip(rows, spans, strict=True) for span in windows
         ]
-        batch = pack([crop for _, crop in crops], [row for row, _ in crops])
+        batch = concatenate([crop for _, crop in crops], [row for row, _ in crops])
         answers = [self.answers[row] for row in rows]
         targets = torch.from_numpy((np.concatenate if self.task.per_residue else np.stack)(answers))
         return LabelledBatch(
@@ -366,6 +366,6 @@ class FinetuningBatches:
         self._order = EpochSampler(sampler, lengths.__getitem__, int(lengths.max()), tokens_per_batch, seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
-    def packs(self, step: int) -> list[LabelledBatch]:
-        """Return the packs of a step; a giant that filled several steps' stretches leaves none to the later ones."""
-        return self._proteins.packs(self._order.rows(step).tolist())
+    def micro_batches(self, step: int) -> list[LabelledBatch]:
+        """Return the micro-batches of a step; none where an earlier step's giant protein filled its share."""
+        return self._proteins.micro_batches(self._order.rows(step).tolist())

@@ -18,7 +18,7 @@ from torch import Tensor
 from protembed.config.common import OptimizerConfig, OptimizerName
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
 from protembed.data.alphabet import encode
-from protembed.device import default_tokens_per_pack
+from protembed.device import default_micro_batch_tokens
 from protembed.errors import DamagedRunError
 from protembed.evaluation.metrics import best_threshold, label_curves
 from protembed.finetuning.labels import Split, SplitTable
@@ -142,7 +142,7 @@ class EncoderTrainer:
         proteins = _proteins(table, targets, "train", checkpoint)
         valid = _proteins(table, targets, "valid", checkpoint)
         self._batches = FinetuningBatches(proteins, course.config.tokens_per_batch, course.seed)
-        self._valid_packs = valid.packs(range(len(valid.residues)))
+        self._valid_batches = valid.micro_batches(range(len(valid.residues)))
         steps = self._batches.steps_per_epoch
         self.plan = plan_training(
             course.optimizer,
@@ -249,7 +249,7 @@ class EncoderTrainer:
         return path
 
     def _validate(self) -> dict[str, float]:
-        return {"valid_loss": evaluate(self._objective, self._valid_packs, self._course.compute).mean().item()}
+        return {"valid_loss": evaluate(self._objective, self._valid_batches, self._course.compute).mean().item()}
 
 
 def default_rates(method: FinetuneMethod, dim: int) -> dict[OptimizerName, float]:
@@ -295,7 +295,7 @@ def _proteins(table: SplitTable, targets: Targets, split: Split, checkpoint: Che
         answers=targets.of_split[split],
         task=targets.task,
         window_residues=checkpoint.record.window_residues,
-        tokens_per_pack=default_tokens_per_pack(checkpoint.device),
+        micro_batch_tokens=default_micro_batch_tokens(checkpoint.device),
     )
 
 

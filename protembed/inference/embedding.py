@@ -69,8 +69,8 @@ class Embedder:
         """Compute one vector per residue: for each protein (residues, layers · dim)."""
 
         def whole(batch: Batch) -> list[Embedding]:
-            hidden, pack = self._hidden(batch)
-            return [Embedding(values=_as_array(residues_of(protein))) for (protein,) in pack.split(hidden)]
+            hidden, layout = self._hidden(batch)
+            return [Embedding(values=_as_array(residues_of(protein))) for (protein,) in layout.split(hidden)]
 
         return InferenceJob(whole=whole, long=self._long(lambda cls, residues: _as_array(residues)))
 
@@ -80,8 +80,8 @@ class Embedder:
         def whole(batch: Batch) -> Sequence[NDArray[np.float32]]:
             if not head.task.per_residue:
                 return list(_as_array(head.predict(self._pooled(batch))))
-            hidden, pack = self._hidden(batch)
-            return [_as_array(head.predict(residues_of(protein))) for (protein,) in pack.split(hidden)]
+            hidden, layout = self._hidden(batch)
+            return [_as_array(head.predict(residues_of(protein))) for (protein,) in layout.split(hidden)]
 
         def join(windows: Sequence[Tensor], spans: Sequence[Span]) -> NDArray[np.float32]:
             cls, residues = (part.to(head.scale.device) for part in merge_windows(windows, spans))
@@ -118,12 +118,12 @@ class Embedder:
 
     def _windows(self, batch: Batch) -> list[Tensor]:
         """Compute the vectors of all tokens of each window, (tokens, layers · dim), on the CPU."""
-        hidden, pack = self._hidden(batch)
-        return [window for (window,) in pack.split(hidden.float().cpu())]
+        hidden, layout = self._hidden(batch)
+        return [window for (window,) in layout.split(hidden.float().cpu())]
 
     def _pooled(self, batch: Batch) -> Tensor:
-        hidden, pack = self._hidden(batch)
-        return torch.cat([pool(hidden, pack, pooling, self.query) for pooling in self.poolings], dim=-1)
+        hidden, layout = self._hidden(batch)
+        return torch.cat([pool(hidden, layout, pooling, self.query) for pooling in self.poolings], dim=-1)
 
     def _pool_one(self, cls: Tensor, residues: Tensor) -> Tensor:
         query = None if self.query is None else self.query.to(residues.device)
@@ -131,16 +131,16 @@ class Embedder:
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, PackedLayout]:
         """Compute the vectors of all tokens, (tokens, layers · dim)."""
-        pack = self.encoder.pack(batch.offsets)
-        states = self.encoder.hidden_states(to_device(batch.tokens, pack.offsets.device), pack)
+        layout = self.encoder.layout(batch.offsets)
+        states = self.encoder.hidden_states(to_device(batch.tokens, layout.offsets.device), layout)
         wanted = {
             number: hidden
             for number, hidden in enumerate(islice(states, max(self.layers) + 1))
             if number in self.layers
         }
         if len(self.layers) == 1:
-            return wanted[self.layers[0]], pack
-        return torch.cat([wanted[layer] for layer in self.layers], dim=-1), pack
+            return wanted[self.layers[0]], layout
+        return torch.cat([wanted[layer] for layer in self.layers], dim=-1), layout
 
 
 def representation_of(

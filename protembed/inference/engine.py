@@ -1,4 +1,4 @@
-"""The one inference engine: packs proteins, computes on worker threads, gives results in the input's order.
+"""The one inference engine: concatenates proteins, computes on worker threads, gives results in the input's order.
 
 What is computed is the caller's: a `InferenceJob` says what comes of a batch of whole proteins, and how the windows of
 a protein that is longer than the model's window are computed and joined.
@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from protembed.config.common import TOKENS_PER_GPU_PACK, TOKENS_PER_PACK, DeviceConfig
+from protembed.config.common import GPU_MICRO_BATCH_TOKENS, MICRO_BATCH_TOKENS, DeviceConfig
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
-from protembed.data.batching import Batch, Tokens, cut, pack, split_by_budget
+from protembed.data.batching import Batch, Tokens, concatenate, cut, split_by_budget
 from protembed.data.windows import Span, window_spans
 from protembed.device import WorkerPool, is_out_of_memory, worker_pool
 from protembed.errors import TooLongForMemoryError
 
 # Held at once, with their results, and lost when a run is killed: some seconds of a small model, fewer tokens of a
-# large one, down to a few packs.
+# large one, down to a few micro-batches.
 _TOKENS_PER_CHUNK, _MIN_TOKENS_PER_CHUNK, _TOKENS_PER_GPU_CHUNK = 65_536, 8_192, 1_048_576
 _LARGEST_SMALL_MODEL = SIZES["t6_8M"]
 # And never more than a gigabyte of residues' vectors.
@@ -92,13 +92,13 @@ class Engine:
     """How proteins are grouped and computed.
 
     Attributes:
-        pool: computes packs side by side.
-        tokens_per_pack: the most tokens of a pack; a longer protein is a pack of its own.
+        pool: computes micro-batches side by side.
+        micro_batch_tokens: the most tokens of a micro-batch; a longer protein is a micro-batch of its own.
         tokens_per_chunk: about the tokens that are held, with their results, before these are handed over.
     """
 
     pool: WorkerPool
-    tokens_per_pack: int = TOKENS_PER_PACK
+    micro_batch_tokens: int = MICRO_BATCH_TOKENS
     tokens_per_chunk: int = _TOKENS_PER_CHUNK
 
     def run(self, computation: InferenceJob[Result], proteins: Iterable[Protein]) -> Iterator[tuple[Protein, Result]]:
@@ -122,20 +122,20 @@ class Engine:
     ) -> Iterator[list[tuple[Protein, Result]]]:
         """Compute as `run` does, and yield the results of so many proteins together as are computed together.
 
-        Where chunks and packs begin depends on the proteins alone, not on the workers: who takes up a run after a chunk
-        gets the same numbers, to the bit.
+        Where chunks and micro-batches begin depends on the proteins alone, not on the workers: who takes up a run after
+        a chunk gets the same numbers, to the bit.
         """
         running = deque[_Chunk[Protein, Result]]()
 
-        def packs() -> Iterator[_MicroBatch]:
+        def micro_batches() -> Iterator[_MicroBatch]:
             first_row = 0
             for members in self._chunks(proteins):
-                running.append(_Chunk(members, first_row, computation, self.tokens_per_pack))
+                running.append(_Chunk(members, first_row, computation, self.micro_batch_tokens))
                 first_row += len(members)
-                yield from running[-1].packs()
+                yield from running[-1].micro_batches()
 
-        # The packs of the next chunk are on their way while the last ones of this chunk are computed.
-        for parts in self.pool.map(lambda one: compute_or_split(computation, one), packs(), num_per_worker=2):
+        # The micro-batches of the next chunk are on their way while the last ones of this chunk are computed.
+        for parts in self.pool.map(lambda one: compute_or_split(computation, one), micro_batches(), num_per_worker=2):
             running[0].receive(parts)
             if running[0].is_complete:
                 yield running.popleft().results()
@@ -157,13 +157,13 @@ class Engine:
         """
         running, computation = deque[Sequence[Crop]](), InferenceJob(whole=compute)
 
-        def packs() -> Iterator[_MicroBatch]:
+        def micro_batches() -> Iterator[_MicroBatch]:
             for members in _chunk_by_tokens(crops, lambda crop: len(crop.tokens), self.tokens_per_chunk):
-                for part in split_by_budget([len(crop.tokens) for crop in members], self.tokens_per_pack):
+                for part in split_by_budget([len(crop.tokens) for crop in members], self.micro_batch_tokens):
                     running.append(members[part])
                     yield _MicroBatch.of([crop.tokens for crop in members[part]])
 
-        for parts in self.pool.map(lambda one: compute_or_split(computation, one), packs(), num_per_worker=2):
+        for parts in self.pool.map(lambda one: compute_or_split(computation, one), micro_batches(), num_per_worker=2):
             for crop, (_, result) in zip(running.popleft(), parts, strict=True):
                 yield crop, result
 
@@ -203,7 +203,7 @@ def inference_engine(
             yield Engine(pool=pool, tokens_per_chunk=min(most, _tokens_per_chunk(shape)))
         else:
             tokens_per_chunk = min(most, _TOKENS_PER_GPU_CHUNK)
-            yield Engine(pool=pool, tokens_per_pack=TOKENS_PER_GPU_PACK, tokens_per_chunk=tokens_per_chunk)
+            yield Engine(pool=pool, micro_batch_tokens=GPU_MICRO_BATCH_TOKENS, tokens_per_chunk=tokens_per_chunk)
 
 
 def _tokens_per_chunk(shape: EncoderShape) -> int:
@@ -232,7 +232,7 @@ class _MicroBatch:
 
     @classmethod
     def of(cls, crops: Sequence[Tokens]) -> "_MicroBatch":
-        """Make a pack of crops that belong to nothing but themselves."""
+        """Make a micro-batch of crops that belong to nothing but themselves."""
         rows = range(len(crops))
         places, names = [(row, 0) for row in rows], [None] * len(crops)
         return cls(crops=crops, rows=rows, names=names, places=places, is_windows=False)
@@ -254,7 +254,7 @@ _CropResults = list[tuple[tuple[int, int], Any]]
 
 
 def compute_or_split(computation: InferenceJob[Result], one: _MicroBatch) -> _CropResults:
-    """Compute a pack, or its halves where memory does not suffice; the result of a crop does not depend on its company.
+    """Compute a micro-batch, or its halves where memory does not suffice; a crop's result does not depend on the others.
 
     Raises:
         TooLongForMemoryError: one crop alone is too much.
@@ -265,7 +265,7 @@ def compute_or_split(computation: InferenceJob[Result], one: _MicroBatch) -> _Cr
         compute = computation.long.windows
     try:
         with torch.inference_mode():
-            return list(zip(one.places, compute(pack(one.crops, one.rows)), strict=True))
+            return list(zip(one.places, compute(concatenate(one.crops, one.rows)), strict=True))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -282,10 +282,10 @@ class _Chunk(Generic[Protein, Result]):
     """A bounded number of proteins on their way; identical sequences among them are computed once."""
 
     def __init__(
-        self, members: Sequence[Protein], first_row: int, computation: InferenceJob[Result], tokens_per_pack: int
+        self, members: Sequence[Protein], first_row: int, computation: InferenceJob[Result], micro_batch_tokens: int
     ) -> None:
         self._members, self._first_row = members, first_row
-        self._computation, self._tokens_per_pack = computation, tokens_per_pack
+        self._computation, self._micro_batch_tokens = computation, micro_batch_tokens
         self._rows: dict[str, int] = {}
         for row, member in enumerate(members, start=first_row):
             self._rows.setdefault(member.sequence, row)
@@ -298,7 +298,7 @@ class _Chunk(Generic[Protein, Result]):
         """Whether every crop has been computed."""
         return self._num_missing == 0
 
-    def packs(self) -> Iterator[_MicroBatch]:
+    def micro_batches(self) -> Iterator[_MicroBatch]:
         """Divide the chunk: the windows of long proteins, then whole ones, longest first."""
         crops, places, rows = [], [], []
         for number, (sequence, row) in enumerate(self._rows.items()):
@@ -312,7 +312,7 @@ class _Chunk(Generic[Protein, Result]):
             chosen = [index for index, (number, _) in enumerate(places) if (len(self._spans[number]) > 1) == is_windows]
             chosen.sort(key=lambda index: -len(crops[index]))
             lengths = np.array([len(crops[index]) for index in chosen], dtype=np.int64)
-            for part in split_by_budget(lengths, self._tokens_per_pack):
+            for part in split_by_budget(lengths, self._micro_batch_tokens):
                 yield _MicroBatch(
                     crops=[crops[index] for index in chosen[part]],
                     rows=[rows[index] for index in chosen[part]],
@@ -325,7 +325,7 @@ class _Chunk(Generic[Protein, Result]):
         return getattr(self._members[row - self._first_row], "id", None)
 
     def receive(self, parts: _CropResults) -> None:
-        """Take up what was computed of a pack."""
+        """Take up what was computed of a micro-batch."""
         for (number, window), part in parts:
             self._parts[number][window] = part
         self._num_missing -= len(parts)

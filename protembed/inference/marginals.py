@@ -148,8 +148,8 @@ class Marginals:
         return np.split(self._log_probabilities(self._hidden(batch)), batch.offsets[1:-1].tolist())
 
     def _hidden(self, batch: Batch) -> Tensor:
-        pack = self.encoder.pack(batch.offsets)
-        hidden: Tensor = self.encoder(to_device(batch.tokens, pack.offsets.device), pack)  # (tokens, dim)
+        layout = self.encoder.layout(batch.offsets)
+        hidden: Tensor = self.encoder(to_device(batch.tokens, layout.offsets.device), layout)  # (tokens, dim)
         return hidden
 
     def _log_probabilities(self, hidden: Tensor) -> LogProbabilities:

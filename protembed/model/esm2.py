@@ -93,23 +93,23 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     Source: Vaswani et al. 2017, equation 1.
     """
-    # One call per protein: a block-diagonal mask over the whole pack takes five times as long on a CPU.
+    # One call per protein: a block-diagonal mask over the whole micro-batch takes five times as long on a CPU.
     query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))  # (1, head, length, head_dim)
     return F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
 
 
-def attend_packed(query: Tensor, key: Tensor, value: Tensor, pack: PackedLayout) -> Tensor:
+def attend_packed(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout) -> Tensor:
     """Mix the values of each protein's tokens: arguments and result as for `attend`, (tokens, head, head_dim)."""
-    if pack.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
+    if layout.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
         # Here, for it loads torch's compiler, which takes as long as the rest of torch, and no CPU needs it.
         from torch.nn.attention.varlen import varlen_attn
 
-        boundaries, longest = pack.offsets.int(), max(pack.lengths)
+        boundaries, longest = layout.offsets.int(), max(layout.lengths)
         mixed = varlen_attn(query, key, value, boundaries, boundaries, longest, longest)
         assert isinstance(mixed, Tensor)
         return mixed
-    mixed_proteins = [attend(*protein) for protein in pack.split(query, key, value)]
-    return torch.cat([*mixed_proteins, torch.zeros_like(value[pack.num_tokens :])])
+    mixed_proteins = [attend(*protein) for protein in layout.split(query, key, value)]
+    return torch.cat([*mixed_proteins, torch.zeros_like(value[layout.num_tokens :])])
 
 
 class SelfAttention(nn.Module):
@@ -127,34 +127,34 @@ class SelfAttention(nn.Module):
         self.project = Linear(shape.dim, 3 * shape.dim)
         self.output = Linear(shape.dim, shape.dim)
 
-    def forward(self, hidden: Tensor, pack: PackedLayout, stream: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, layout: PackedLayout, stream: Tensor) -> Tensor:
         """Mix the tokens of each protein with one another, and add that to the stream.
 
         Args:
-            hidden: (tokens, dim), float32; the proteins of `pack` one after the other.
-            pack: where each protein lies, and its rotations.
+            hidden: (tokens, dim), float32; the proteins of `layout` one after the other.
+            layout: where each protein lies, and its rotations.
             stream: (tokens, dim), float32.
 
         Returns:
             (tokens, dim), float32.
         """
-        query, key, value = self._project(hidden, pack)
-        mixed = attend_packed(query, key, value, pack)  # (tokens, head, head_dim)
+        query, key, value = self._project(hidden, layout)
+        mixed = attend_packed(query, key, value, layout)  # (tokens, head, head_dim)
         return self.output.added_to(stream, mixed.flatten(1))
 
-    def maps(self, hidden: Tensor, pack: PackedLayout) -> list[Tensor]:
+    def maps(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
         """Return the attention weights themselves, one (head, length, length) tensor per protein; rows sum to one."""
-        query, key, _ = self._project(hidden, pack)
+        query, key, _ = self._project(hidden, layout)
         scale = 1 / math.sqrt(query.shape[-1])
         return [
             torch.softmax(torch.einsum("qhd,khd->hqk", query_part * scale, key_part), dim=-1)
-            for query_part, key_part in pack.split(query, key)
+            for query_part, key_part in layout.split(query, key)
         ]
 
-    def _project(self, hidden: Tensor, pack: PackedLayout) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, hidden: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor, Tensor]:
         projected = self.project(hidden.to(self.project.weight.dtype))
         projected = projected.unflatten(-1, (3, self.num_heads, -1))  # (tokens, 3, head, head_dim)
-        query, key = pack.rotate(projected[:, :2]).unbind(1)
+        query, key = layout.rotate(projected[:, :2]).unbind(1)
         return query, key, projected[:, 2]
 
 
@@ -182,9 +182,9 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
         self.feed_forward = FeedForward(shape)
 
-    def forward(self, hidden: Tensor, pack: PackedLayout) -> Tensor:
+    def forward(self, hidden: Tensor, layout: PackedLayout) -> Tensor:
         """Map (tokens, dim) to (tokens, dim)."""
-        hidden = self.attention(self.attention_norm(hidden), pack, hidden)
+        hidden = self.attention(self.attention_norm(hidden), layout, hidden)
         return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
 
 
@@ -223,7 +223,7 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Linear):
                 module.to(dtype)
 
-    def pack(self, offsets: Tensor) -> PackedLayout:
+    def layout(self, offsets: Tensor) -> PackedLayout:
         """Prepare what every layer needs to know about a batch.
 
         Args:
@@ -246,12 +246,12 @@ class Encoder(nn.Module):
             sine=angles.sin(),
         )
 
-    def embed(self, tokens: Tensor, pack: PackedLayout) -> Tensor:
+    def embed(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
         """Look up the tokens' vectors; `<mask>` has none, and the others are scaled by how many are hidden.
 
         Args:
             tokens: (tokens,), int64.
-            pack: where each protein lies; the share of hidden tokens is its own.
+            layout: where each protein lies; the share of hidden tokens is its own.
 
         Returns:
             (tokens, dim), float32.
@@ -259,30 +259,30 @@ class Encoder(nn.Module):
         Source: ESM-2's "token dropout" (Lin et al. 2023, and the published code), in evaluation too.
         """
         is_hidden = tokens == MASK
-        num_hidden = F.pad(is_hidden.cumsum(0), (1, 0))[pack.offsets].diff()  # (proteins,)
-        share = num_hidden / pack.offsets.diff()
+        num_hidden = F.pad(is_hidden.cumsum(0), (1, 0))[layout.offsets].diff()  # (proteins,)
+        share = num_hidden / layout.offsets.diff()
         # Where all is hidden there is nothing to scale; zero divided by zero must not become NaN.
         scale = (1 - ESM2_MASK_FRACTION) / (1 - share).where(share < 1, 1)
-        scale = pack.per_token(scale) * ~is_hidden
+        scale = layout.per_token(scale) * ~is_hidden
         return cast("Tensor", self.embedding(tokens)) * scale[:, None]
 
-    def hidden_states(self, tokens: Tensor, pack: PackedLayout) -> Iterator[Tensor]:
+    def hidden_states(self, tokens: Tensor, layout: PackedLayout) -> Iterator[Tensor]:
         """Yield the embedding and each layer's output, (tokens, dim); the last one has passed the final LayerNorm."""
-        hidden = F.pad(self.embed(tokens, pack), (0, 0, 0, pack.num_padding))
+        hidden = F.pad(self.embed(tokens, layout), (0, 0, 0, layout.num_padding))
         for layer in self.layers:
-            yield hidden[: pack.num_tokens]
+            yield hidden[: layout.num_tokens]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, pack, use_reentrant=False, preserve_rng_state=False)
+                hidden = checkpoint(layer, hidden, layout, use_reentrant=False, preserve_rng_state=False)
             else:
-                hidden = layer(hidden, pack)
-        yield self.final_norm(hidden[: pack.num_tokens])
+                hidden = layer(hidden, layout)
+        yield self.final_norm(hidden[: layout.num_tokens])
 
-    def forward(self, tokens: Tensor, pack: PackedLayout, layer: int | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, layout: PackedLayout, layer: int | None = None) -> Tensor:
         """Represent each token in its context.
 
         Args:
             tokens: (tokens,), int64; the proteins one after the other.
-            pack: where each protein lies, from `Encoder.pack`.
+            layout: where each protein lies, from `Encoder.layout`.
             layer: whose output, from 0 (the embedding) to the number of layers; None is the last.
 
         Returns:
@@ -290,14 +290,14 @@ class Encoder(nn.Module):
         """
         wanted = self.shape.num_layers if layer is None else layer
         assert 0 <= wanted <= self.shape.num_layers
-        return next(hidden for number, hidden in enumerate(self.hidden_states(tokens, pack)) if number == wanted)
+        return next(hidden for number, hidden in enumerate(self.hidden_states(tokens, layout)) if number == wanted)
 
-    def attention_maps(self, tokens: Tensor, pack: PackedLayout) -> Iterator[list[Tensor]]:
+    def attention_maps(self, tokens: Tensor, layout: PackedLayout) -> Iterator[list[Tensor]]:
         """Yield each layer's attention weights: one (head, length, length) tensor per protein, special tokens too."""
         # The layers come first: when they are exhausted, the last hidden state is not asked for.
-        for layer, hidden in zip(self.layers, self.hidden_states(tokens, pack), strict=False):
+        for layer, hidden in zip(self.layers, self.hidden_states(tokens, layout), strict=False):
             assert isinstance(layer, Layer)
-            yield layer.attention.maps(layer.attention_norm(hidden), pack)
+            yield layer.attention.maps(layer.attention_norm(hidden), layout)
 
 
 def inverse_frequencies(shape: EncoderShape) -> Tensor:

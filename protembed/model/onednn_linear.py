@@ -14,7 +14,7 @@ def padding_for(num_rows: int, device: torch.device) -> int:
     """Tell how many rows, whose results nobody reads, let oneDNN multiply; 0 where it is not to be used.
 
     Args:
-        num_rows: tokens of a pack.
+        num_rows: tokens of a micro-batch.
         device: where they are.
     """
     is_wanted = device.type == "cpu" and not torch.is_grad_enabled() and num_rows <= _MOST_ROWS

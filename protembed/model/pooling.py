@@ -111,19 +111,19 @@ def residues_of(hidden: Tensor) -> Tensor:
     return hidden[1:-1]
 
 
-def pool(hidden: Tensor, pack: PackedLayout, pooling: PoolingName, query: Tensor | None = None) -> Tensor:
+def pool(hidden: Tensor, layout: PackedLayout, pooling: PoolingName, query: Tensor | None = None) -> Tensor:
     """Pool the tokens of each whole protein into one vector.
 
     Args:
         hidden: (tokens, dim).
-        pack: where each protein lies, `<cls>` first and `<eos>` last in each.
+        layout: where each protein lies, `<cls>` first and `<eos>` last in each.
         pooling: see `pool_one`.
         query: see `pool_one`.
 
     Returns:
         (proteins, dim).
     """
-    return torch.stack([pool_one(one[0], residues_of(one), pooling, query) for (one,) in pack.split(hidden)])
+    return torch.stack([pool_one(one[0], residues_of(one), pooling, query) for (one,) in layout.split(hidden)])
 
 
 def pool_all(cls: Tensor, residues: Tensor, poolings: Sequence[PoolingName], query: Tensor | None = None) -> Tensor:

@@ -11,9 +11,9 @@ from protembed.data.batching import (
     MaskedCrop,
     Tokens,
     balance,
+    concatenate_masked,
     cut,
     offsets_of,
-    pack_masked,
     split_by_budget,
 )
 from protembed.data.hashing import sequence_sha256
@@ -32,26 +32,26 @@ class PretrainingBatches:
     Args:
         corpus: the proteins; where it knows clusters, an epoch sees one member of each.
         batches: crop length and tokens of a step.
-        tokens_per_pack: about the tokens that are computed at once.
+        micro_batch_tokens: about the tokens that are computed at once.
         masking: the masking rule's shares.
         seed: the run's seed.
     """
 
     def __init__(
-        self, corpus: Corpus, batches: BatchConfig, tokens_per_pack: int, masking: MaskingConfig, seed: int
+        self, corpus: Corpus, batches: BatchConfig, micro_batch_tokens: int, masking: MaskingConfig, seed: int
     ) -> None:
         self._corpus, self._crop_residues = corpus, batches.crop_residues
-        self._tokens_per_pack, self._masking, self._seed = tokens_per_pack, masking, seed
+        self._micro_batch_tokens, self._masking, self._seed = micro_batch_tokens, masking, seed
         sampler = UniformSampler(len(corpus)) if corpus.clusters is None else ClusterSampler(corpus.clusters)
         count = token_counts(corpus.offsets, batches.crop_residues)
         self._order = EpochSampler(sampler, count, batches.crop_residues + 2, batches.tokens_per_batch, seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
-    def packs(self, step: int) -> list[MaskedBatch]:
-        """Draw a step, masks included, and divide it into packs of equal work."""
+    def micro_batches(self, step: int) -> list[MaskedBatch]:
+        """Draw a step, masks included, and divide it into micro-batches of equal work."""
         crops = self.crops(step)
-        parts = balance([len(crop.tokens) for crop in crops], self._tokens_per_pack)
-        return [pack_masked([crops[index] for index in part]) for part in parts]
+        parts = balance([len(crop.tokens) for crop in crops], self._micro_batch_tokens)
+        return [concatenate_masked([crops[index] for index in part]) for part in parts]
 
     def crops(self, step: int) -> list[MaskedCrop]:
         """Draw a step's crops and their masks; a function of the seed and the step alone."""
@@ -80,24 +80,24 @@ class PretrainingBatches:
         return cut(residues, start, start + length)
 
 
-def validation_packs(
-    corpus: Corpus, window_residues: int, tokens_per_pack: int, rows: Iterable[int] | None = None
+def validation_batches(
+    corpus: Corpus, window_residues: int, micro_batch_tokens: int, rows: Iterable[int] | None = None
 ) -> list[MaskedBatch]:
-    """Hide the frozen choice of residues of whole proteins, cut them into windows, and pack those.
+    """Mask the frozen choice of residues of whole proteins, cut these into windows, and concatenate the windows.
 
     Every hidden residue is in exactly one window, for windows are consecutive.
 
     Args:
         corpus: the validation proteins.
         window_residues: the longest stretch that is computed at once.
-        tokens_per_pack: the most tokens of a pack.
+        micro_batch_tokens: the most tokens of a micro_batch.
         rows: which of them; None takes all.
     """
     rows = range(len(corpus)) if rows is None else rows
     windows = [window for row in rows for window in _masked_windows(corpus, row, window_residues)]
-    windows.sort(key=lambda window: -len(window.tokens))  # equal lengths together: fuller packs
-    parts = split_by_budget([len(window.tokens) for window in windows], tokens_per_pack)
-    return [pack_masked(windows[part]) for part in parts]
+    windows.sort(key=lambda window: -len(window.tokens))  # equal lengths together: fuller micro-batches
+    parts = split_by_budget([len(window.tokens) for window in windows], micro_batch_tokens)
+    return [concatenate_masked(windows[part]) for part in parts]
 
 
 def _masked_windows(corpus: Corpus, row: int, window_residues: int) -> Iterator[MaskedCrop]:

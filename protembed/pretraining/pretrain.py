@@ -13,7 +13,7 @@ from protembed.config.base import as_plain_values
 from protembed.config.common import DeviceConfig, InputConfig, OptimizerConfig, OptimizerName
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
-from protembed.device import choose_device, choose_precision, default_tokens_per_pack, total_memory, worker_pool
+from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, total_memory, worker_pool
 from protembed.errors import NotEnoughMemoryError
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassFigures
@@ -57,7 +57,8 @@ from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
 
 BYTES_PER_NUMBER = 4
-# Weights, the sum of the gradients, those of one pack, and at least one number of the optimiser's for each weight.
+# Weights, the sum of the gradients, those of one micro-batch, and at least one number of the optimiser's for each
+# weight.
 _MIN_NUMBERS_PER_WEIGHT = 4
 
 
@@ -202,17 +203,17 @@ class _Pretraining:
     ) -> None:
         config, self._run, self._options = options.pretrain, run, options
         self._corpora = open_corpora(run.path("corpus"))
-        tokens_per_pack = options.batches.tokens_per_pack or min(
-            default_tokens_per_pack(device),
-            -(-options.batches.tokens_per_batch // compute.processes.size),  # no process without a pack
+        micro_batch_tokens = options.batches.micro_batch_tokens or min(
+            default_micro_batch_tokens(device),
+            -(-options.batches.tokens_per_batch // compute.processes.size),  # no process without a micro-batch
         )
         self._checkpoint = starting_model(config, options.batches.crop_residues).to(device)
         objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.require_lm_head())
         self._batches = PretrainingBatches(
-            self._corpora.train, options.batches, tokens_per_pack, options.masking, config.seed
+            self._corpora.train, options.batches, micro_batch_tokens, options.masking, config.seed
         )
         window = self._checkpoint.record.window_residues
-        self._sets = [ValidationSet.of(corpus, window, tokens_per_pack) for corpus in self._corpora.valid]
+        self._sets = [ValidationSet.of(corpus, window, micro_batch_tokens) for corpus in self._corpora.valid]
         self._references: References = run.recall("references", lambda: self._measure_references(compute))
         self._meter = Validator(objective, self._sets, self._references, compute)
         self._training = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], compute=compute)

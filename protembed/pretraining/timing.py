@@ -56,7 +56,7 @@ def measure_pace(training: TrainingSetup[AnyBatch], plan: TrainingSchedule, num_
     step, num_residues, seconds = 0, 0, 0.0
     while not compute.processes.any(seconds >= _SECONDS):
         began = time.perf_counter()
-        result = take_step(trial, training.batches.packs(step), plan.clip_norm)
+        result = take_step(trial, training.batches.micro_batches(step), plan.clip_norm)
         if step >= _WARMUP_STEPS:
             seconds += time.perf_counter() - began
             num_residues += result.num_residues

@@ -14,7 +14,7 @@ from protembed.errors import EmptyValidationSetError
 from protembed.evaluation.intervals import MetricWithInterval, ratio_score
 from protembed.evaluation.metrics import ClassFigures, class_figures
 from protembed.inference.embedding import check_finite
-from protembed.pretraining.batches import validation_packs
+from protembed.pretraining.batches import validation_batches
 from protembed.pretraining.corpus import HELD_OUT_NAME, Corpora, Corpus
 from protembed.pretraining.ngrams import NgramModel
 from protembed.training.distributed import Executor
@@ -40,21 +40,21 @@ class ValidationSet:
     Attributes:
         name: what the log calls it.
         num_proteins: that are measured.
-        packs: all their windows.
+        micro_batches: all their windows.
     """
 
     name: str
     num_proteins: int
-    packs: Sequence[MaskedBatch]
+    micro_batches: Sequence[MaskedBatch]
 
     @classmethod
-    def of(cls, corpus: Corpus, window_residues: int, tokens_per_pack: int) -> "ValidationSet":
+    def of(cls, corpus: Corpus, window_residues: int, micro_batch_tokens: int) -> "ValidationSet":
         """Hide residues of a corpus: of all that the user gave, or of some that were held out.
 
         Args:
             corpus: the proteins.
             window_residues: longer proteins are cut into windows of this length.
-            tokens_per_pack: the most tokens of a pack.
+            micro_batch_tokens: the most tokens of a micro_batch.
 
         Raises:
             NothingToMeasureError: it has no standard residue.
@@ -62,10 +62,10 @@ class ValidationSet:
         # A twentieth of a large database would take longer to validate than to learn from.
         num_proteins = min(len(corpus), _MOST_HELD_OUT) if corpus.name == HELD_OUT_NAME else len(corpus)
         rows = np.linspace(0, len(corpus), num_proteins, endpoint=False).astype(int).tolist()
-        packs = validation_packs(corpus, window_residues, tokens_per_pack, rows)
-        if not sum(len(pack.targets) for pack in packs):
+        micro_batches = validation_batches(corpus, window_residues, micro_batch_tokens, rows)
+        if not sum(len(micro_batch.targets) for micro_batch in micro_batches):
             raise EmptyValidationSetError(corpus.name)
-        return cls(corpus.name, num_proteins, packs)
+        return cls(corpus.name, num_proteins, micro_batches)
 
 
 References = Mapping[str, Mapping[str, float]]
@@ -89,10 +89,10 @@ def reference_losses(
         NotFiniteError: a loss of the compared model is no number.
     """
     composition = NgramModel(corpora.train)
-    references = {part.name: composition.losses(part.packs) for part in sets}
+    references = {part.name: composition.losses(part.micro_batches) for part in sets}
     if compared is not None:
         for part in sets:
-            loss = evaluate(compared, part.packs, compute).mean().item()
+            loss = evaluate(compared, part.micro_batches, compute).mean().item()
             check_finite(part.name, np.asarray(loss), "compared model's losses")
             references[part.name]["compared"] = loss
     return references
@@ -116,7 +116,7 @@ class Validator:
     @property
     def num_residues(self) -> int:
         """Residues of all sets."""
-        return sum(pack.num_residues for part in self._sets for pack in part.packs)
+        return sum(micro_batch.num_residues for part in self._sets for micro_batch in part.micro_batches)
 
     def measure(self) -> dict[str, float]:
         """Measure the model: `valid_loss`, `valid_perplexity`, `valid_accuracy` and each reference's perplexity.
@@ -126,7 +126,7 @@ class Validator:
         figures = dict[str, float]()
         for part in self._sets:
             prefix = "" if part is self._sets[0] else f"{part.name}/"
-            loss = evaluate(self._objective, part.packs, self._compute)
+            loss = evaluate(self._objective, part.micro_batches, self._compute)
             mean = loss.mean().item()
             figures[f"{prefix}valid_loss"] = mean
             figures[f"{prefix}valid_perplexity"] = perplexity(mean)
@@ -146,7 +146,7 @@ def by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Executor) -
             log_probabilities = objective.logits(batch).log_softmax(-1).cpu().numpy()  # (masked, 20)
         return batch.targets.numpy() - FIRST_AMINO_ACID, log_probabilities
 
-    for truth, log_probabilities in compute.pool.map(guess, part.packs):
+    for truth, log_probabilities in compute.pool.map(guess, part.micro_batches):
         np.subtract.at(losses, truth, log_probabilities[np.arange(len(truth)), truth])
         np.add.at(guesses, (truth, log_probabilities.argmax(1)), 1)
     return class_figures(AMINO_ACIDS, losses, guesses)
@@ -177,9 +177,9 @@ def gains_over_references(
         nats |= composition.nats(batch)
         return batch.rows[crops].numpy(), {name: values.numpy() for name, values in nats.items()}
 
-    num_rows = 1 + max(int(pack.rows.max()) for pack in part.packs)
+    num_rows = 1 + max(int(micro_batch.rows.max()) for micro_batch in part.micro_batches)
     counts, sums = np.zeros(num_rows), dict[str, NDArray[np.float64]]()
-    for rows, nats in compute.pool.map(measure, part.packs):
+    for rows, nats in compute.pool.map(measure, part.micro_batches):
         np.add.at(counts, rows, 1)
         for name, values in nats.items():
             np.add.at(sums.setdefault(name, np.zeros(num_rows)), rows, values)

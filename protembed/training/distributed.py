@@ -1,8 +1,8 @@
 """Several processes on one run, as torchrun starts them: how their numbers become one. Rank 0 speaks and writes.
 
-Every process draws the whole step and takes every n-th of its packs, so that what a step sees does not depend on the
-number of processes. Gradients are summed by the rule of DistributedDataParallel, but once a step and by hand: packs are
-differentiated side by side, and its hooks see only one backward pass at a time.
+Every process draws the whole step and takes every n-th of its micro-batches, so that what a step sees does not depend
+on the number of processes. Gradients are summed by the rule of DistributedDataParallel, but once a step and by hand:
+micro-batches are differentiated side by side, and its hooks see only one backward pass at a time.
 """
 
 import json

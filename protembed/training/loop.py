@@ -200,10 +200,10 @@ def train(
             checkpoints are intact.
     """
     progress = run.progress
-    with _prefetch(training.batches) as packs:
+    with _prefetch(training.batches) as micro_batches:
         while not progress.is_finished(plan.num_steps, plan.patience):
             plan = replan(plan, progress.step)
-            yield _advance(training, packs(progress.step), plan, progress, validate)
+            yield _advance(training, micro_batches(progress.step), plan, progress, validate)
             leaving = training.compute.processes.any(stop())
             is_due = progress.is_finished(plan.num_steps, plan.patience) or progress.step % plan.save_every == 0
             # Amid skipped steps the last good checkpoint is the place to go on from.
@@ -215,7 +215,7 @@ def train(
 
 def _advance(
     training: TrainingSetup[AnyBatch],
-    packs: Sequence[AnyBatch],
+    micro_batches: Sequence[AnyBatch],
     plan: TrainingSchedule,
     progress: TrainingProgress,
     validate: Validation | None,
@@ -224,7 +224,7 @@ def _advance(
     learning_rate = plan.learning_rate_at(progress.step)
     set_learning_rate(training.optimizers, learning_rate)
     began = time.perf_counter()
-    result = take_step(training, packs, plan.clip_norm)
+    result = take_step(training, micro_batches, plan.clip_norm)
     seconds = time.perf_counter() - began
     progress.count(result.num_residues, is_finite=result.is_finite)
     if progress.num_skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
@@ -247,53 +247,56 @@ def _advance(
 
 @contextmanager
 def _prefetch(batches: BatchSource[AnyBatch]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
-    """Draw the next step's packs while one is being computed."""
+    """Draw the next step's micro-batches while one is being computed."""
     with ThreadPoolExecutor(1) as drawer:
         drawn: dict[int, Future[Sequence[AnyBatch]]] = {}
 
-        def packs(step: int) -> Sequence[AnyBatch]:
-            current = drawn.pop(step, None) or drawer.submit(batches.packs, step)
-            drawn[step + 1] = drawer.submit(batches.packs, step + 1)
+        def micro_batches(step: int) -> Sequence[AnyBatch]:
+            current = drawn.pop(step, None) or drawer.submit(batches.micro_batches, step)
+            drawn[step + 1] = drawer.submit(batches.micro_batches, step + 1)
             return current.result()
 
-        yield packs
+        yield micro_batches
 
 
-def take_step(training: TrainingSetup[AnyBatch], packs: Sequence[AnyBatch], clip_norm: float | None) -> StepResult:
-    """Sum the gradients of a step's packs, divide them once by all its targets, and update the weights.
+def take_step(
+    training: TrainingSetup[AnyBatch], micro_batches: Sequence[AnyBatch], clip_norm: float | None
+) -> StepResult:
+    """Sum the gradients of a step's micro-batches, divide them once by all its targets, and update the weights.
 
     A step without targets changes nothing, and neither does one whose loss or gradient is not finite.
 
     Args:
         training: the model, its loss, and how it is updated.
-        packs: of the whole step; each process computes its share.
+        micro_batches: of the whole step; each process computes its share.
         clip_norm: the largest norm of the gradient; None leaves it as it is.
 
     Raises:
-        TooLongForMemoryError: a pack does not fit into memory with its gradients.
+        TooLongForMemoryError: a micro-batch does not fit into memory with its gradients.
     """
     objective, compute = training.objective, training.compute
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
-    def gradients_of(pack: AnyBatch) -> tuple[LossSum, Gradients]:
+    def gradients_of(micro_batch: AnyBatch) -> tuple[LossSum, Gradients]:
         try:
             with torch.autocast(objective.device.type, torch.bfloat16, enabled=compute.precision == torch.bfloat16):
-                loss = objective(pack)
-            # Not .backward(): packs run side by side, and only gradients of their own can be summed in a fixed order.
+                loss = objective(micro_batch)
+            # Not .backward(): micro-batches run side by side, and only gradients of their own can be summed in a fixed
+            # order.
             gradients = torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise TooLongForMemoryError(pack.num_tokens) from error
+            raise TooLongForMemoryError(micro_batch.num_tokens) from error
         return loss.detach(), gradients
 
     losses, total = LossSum.nothing(objective.device), GradientSum()
-    for loss, gradients in compute.pool.map(gradients_of, compute.processes.share(packs)):
+    for loss, gradients in compute.pool.map(gradients_of, compute.processes.share(micro_batches)):
         losses += loss
         if loss.count:
             total.add(gradients)
-    num_residues = sum(pack.num_residues for pack in packs)
-    # One wait for the device, after all packs were handed to it.
+    num_residues = sum(micro_batch.num_residues for micro_batch in micro_batches)
+    # One wait for the device, after all micro-batches were handed to it.
     loss_sum, count = compute.processes.totals(losses.sum.item(), losses.count)
     if not count:
         return StepResult(loss=None, num_residues=num_residues, is_finite=True)

@@ -1,7 +1,7 @@
 """What is minimised: from a batch to a loss, its sum and its count carried apart.
 
 Dividing once, by the count of the whole step, is what makes a loss the mean over all masked tokens (or all proteins),
-however a step is divided into packs; a mean of means would weigh small packs more.
+however a step is divided into micro-batches; a mean of means would count small ones more.
 """
 
 from collections.abc import Sequence
@@ -83,8 +83,8 @@ class MaskedLM(Objective[MaskedBatch]):
 
     def logits(self, batch: MaskedBatch) -> Tensor:
         """Guess the hidden residues of a batch: logits over the 20 amino acids, (masked, 20)."""
-        pack = self.encoder.pack(batch.offsets)
-        hidden = self.encoder(batch.tokens.to(self.device, non_blocking=True), pack)  # (tokens, dim)
+        layout = self.encoder.layout(batch.offsets)
+        hidden = self.encoder(batch.tokens.to(self.device, non_blocking=True), layout)  # (tokens, dim)
         masked = hidden[batch.positions.to(self.device, non_blocking=True)]  # (masked, dim)
         return cast("Tensor", self.lm_head(masked, self.encoder.embedding.weight, AMINO_ACID_IDS))
 
@@ -130,9 +130,9 @@ class SupervisedObjective(Objective[LabelledBatch]):
 
     def forward(self, batch: LabelledBatch) -> LossSum:
         """Sum the loss over the proteins of a batch, or over their residues."""
-        pack = self.encoder.pack(batch.offsets)
-        hidden = self.encoder(batch.tokens.to(self.device), pack, self._layer)  # (tokens, dim)
-        crops = iter(pack.split(hidden))
+        layout = self.encoder.layout(batch.offsets)
+        hidden = self.encoder(batch.tokens.to(self.device), layout, self._layer)  # (tokens, dim)
+        crops = iter(layout.split(hidden))
         vectors = [self._vectors([next(crops)[0] for _ in spans], spans) for spans in batch.spans]
         targets = batch.targets.to(self.device)
         return self._loss(self.task_head(torch.cat(vectors)), targets)

@@ -132,13 +132,13 @@ def set_learning_rate(optimizers: Sequence[Optimizer], learning_rate: float) -> 
 
 
 class GradientSum:
-    """Gradients of several packs, summed; a parameter that none of them uses has none."""
+    """Gradients of several micro-batches, summed; a parameter that none of them uses has none."""
 
     def __init__(self) -> None:
         self._sums: list[Tensor | None] = []
 
     def add(self, gradients: Gradients) -> None:
-        """Add the gradients of one pack, in the order of the parameters."""
+        """Add the gradients of one micro-batch, in the order of the parameters."""
         if not self._sums:
             self._sums = list(gradients)
             return
@@ -146,7 +146,7 @@ class GradientSum:
         torch._foreach_add_([total for total, _ in pairs], [new for _, new in pairs if new is not None])
 
     def add_up(self, parameters: Sequence[Tensor], processes: ProcessGroup) -> None:
-        """Sum over all processes; one that had no pack takes part with zeros."""
+        """Sum over all processes; one that had no micro-batch takes part with zeros."""
         if processes.size > 1:
             sums = self._sums or [None] * len(parameters)
             self._sums = [

@@ -100,7 +100,7 @@ def read(encoder, batch, *, layers=(0, 1), heads=(0, 1, 2, 3), is_kept=(True, Tr
 @torch.no_grad()
 def maps_by_hand(encoder, batch, protein):
     """(layer, head, length, length) of one protein."""
-    layers = encoder.attention_maps(batch.tokens, encoder.pack(batch.offsets))
+    layers = encoder.attention_maps(batch.tokens, encoder.layout(batch.offsets))
     return torch.stack([maps[protein] for maps in layers]).numpy()
 
 

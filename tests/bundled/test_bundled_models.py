@@ -13,7 +13,7 @@ from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, encode
 from protembed.embedding.embed import embed_fasta
 from protembed.model.catalog import bundled_models, find_model
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
-from protembed.pretraining.batches import validation_packs
+from protembed.pretraining.batches import validation_batches
 from protembed.pretraining.ngrams import NgramModel
 from protembed.training.distributed import Executor
 from protembed.training.objective import MaskedLM, evaluate
@@ -82,7 +82,7 @@ def test_transformers_loads_it_without_a_word_and_agrees(directory, proteins, ca
         tokens = torch.tensor([CLS, *encode(sequence).tolist(), EOS])
         with torch.no_grad():
             expected = theirs.eval()(tokens[None], torch.ones_like(tokens)[None], output_hidden_states=True)
-            states = list(ours.encoder.hidden_states(tokens, ours.encoder.pack(torch.tensor([0, len(tokens)]))))
+            states = list(ours.encoder.hidden_states(tokens, ours.encoder.layout(torch.tensor([0, len(tokens)]))))
             logits = ours.lm_head(states[-1], ours.encoder.embedding.weight, AMINO_ACID_IDS)
         amino_acids = expected.logits[0, :, AMINO_ACID_IDS]
         for value, other in zip(
@@ -94,14 +94,14 @@ def test_transformers_loads_it_without_a_word_and_agrees(directory, proteins, ca
 
 
 def test_it_has_learned_more_than_the_composition(directory, corpus, pool):
-    packs = validation_packs(corpus, load_checkpoint(directory).record.window_residues, 1024)
+    micro_batches = validation_batches(corpus, load_checkpoint(directory).record.window_residues, 1024)
     losses = {}
     for name, checkpoint in (
         ("bundled", load_checkpoint(directory)),
         ("random", new_checkpoint(load_checkpoint(directory).encoder.shape, "gaussian", seed=0)),
     ):
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-        losses[name] = evaluate(objective, packs, Executor(pool=pool)).mean().item()
+        losses[name] = evaluate(objective, micro_batches, Executor(pool=pool)).mean().item()
 
     # The composition of the measured proteins themselves is a harder bar than that of the training proteins.
-    assert losses["bundled"] < NgramModel(corpus).losses(packs)["unigram"] < losses["random"]
+    assert losses["bundled"] < NgramModel(corpus).losses(micro_batches)["unigram"] < losses["random"]

@@ -224,7 +224,7 @@ def test_a_run_is_not_begun_with_an_input_that_changes(fasta, tmp_path, folder, 
     files["valid"].write_bytes(WHOLE.replace(b"AYI", b"GGG"))
     change_before_opening(files[role], 2, change)
     config = PretrainConfig(output=folder / "r.run", size="t4_1M", steps=1, valid=[files["valid"]])
-    batches = BatchConfig(tokens_per_batch=256, tokens_per_pack=128, crop_residues=48)
+    batches = BatchConfig(tokens_per_batch=256, micro_batch_tokens=128, crop_residues=48)
 
     with refused(files[role]):
         pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=DeviceConfig(threads=1)))

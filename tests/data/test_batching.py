@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import CLS, EOS, MASK, RESIDUES, UNKNOWN_RESIDUE, encode, is_amino_acid
-from protembed.data.batching import balance, cut, pack, split_by_budget
+from protembed.data.batching import balance, concatenate, cut, split_by_budget
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation
-from protembed.pretraining.batches import PretrainingBatches, validation_packs
+from protembed.pretraining.batches import PretrainingBatches, validation_batches
 
 BATCHES = BatchConfig(tokens_per_batch=512, crop_residues=64)
 TOKENS_PER_STEPS_PACK = 200
 
 
-def plan_of(corpus, seed=0, batches=BATCHES, tokens_per_pack=TOKENS_PER_STEPS_PACK):
-    return PretrainingBatches(corpus, batches, tokens_per_pack, MaskingConfig(), seed)
+def plan_of(corpus, seed=0, batches=BATCHES, micro_batch_tokens=TOKENS_PER_STEPS_PACK):
+    return PretrainingBatches(corpus, batches, micro_batch_tokens, MaskingConfig(), seed)
 
 
 def crops_of(batch):
@@ -31,18 +31,18 @@ def unmasked(batch):
     return tokens
 
 
-def same(packs, others):
-    return len(packs) == len(others) and all(
+def same(micro_batches, others):
+    return len(micro_batches) == len(others) and all(
         torch.equal(one.tokens, other.tokens)
         and torch.equal(one.offsets, other.offsets)
         and torch.equal(one.rows, other.rows)
         and torch.equal(one.positions, other.positions)
         and torch.equal(one.targets, other.targets)
-        for one, other in zip(packs, others, strict=True)
+        for one, other in zip(micro_batches, others, strict=True)
     )
 
 
-# Crops and packs
+# Crops and micro-batches
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_crop_has_cls_only_at_the_true_start_and_eos_only_at_the_true_end(star
 
 
 def test_a_batch_lays_crops_one_after_the_other():
-    batch = pack([cut(encode("MKT"), 0, 3), cut(encode("AY"), 0, 2)], [7, 3])
+    batch = concatenate([cut(encode("MKT"), 0, 3), cut(encode("AY"), 0, 2)], [7, 3])
 
     assert batch.tokens.tolist() == [CLS, 20, 15, 11, EOS, CLS, 5, 19, EOS]
     assert batch.offsets.tolist() == [0, 5, 9]
@@ -81,7 +81,7 @@ def test_a_batch_gives_back_the_crops_and_rows_it_was_made_of(sequences, data):
     crops = [cut(encode(sequence), 0, data.draw(st.integers(1, len(sequence)))) for sequence in sequences]
     rows = data.draw(st.permutations(range(len(crops))))
 
-    batch = pack(crops, rows)
+    batch = concatenate(crops, rows)
 
     assert [crop.tolist() for crop in crops_of(batch)] == [crop.tolist() for crop in crops]
     assert batch.rows.tolist() == rows
@@ -117,25 +117,27 @@ def test_even_packs_are_as_few_as_can_be_and_differ_by_less_than_one_protein(len
 @pytest.mark.promise(2)
 def test_a_step_is_a_function_of_seed_and_step_alone(corpus):
     walked = plan_of(corpus)
-    steps = [walked.packs(step) for step in range(25)]
+    steps = [walked.micro_batches(step) for step in range(25)]
 
     for step in (24, 3, 11, 3, 0):
-        assert same(plan_of(corpus).packs(step), steps[step])
-        assert same(walked.packs(step), steps[step])
-    assert not same(plan_of(corpus, seed=1).packs(3), steps[3])
+        assert same(plan_of(corpus).micro_batches(step), steps[step])
+        assert same(walked.micro_batches(step), steps[step])
+    assert not same(plan_of(corpus, seed=1).micro_batches(3), steps[3])
 
 
 def test_the_size_of_packs_does_not_change_what_a_step_sees(corpus):
-    small, large = plan_of(corpus), plan_of(corpus, tokens_per_pack=1000)
+    small, large = plan_of(corpus), plan_of(corpus, micro_batch_tokens=1000)
 
     for step in range(small.steps_per_epoch):
-        parts, (whole,) = small.packs(step), large.packs(step)
+        parts, (whole,) = small.micro_batches(step), large.micro_batches(step)
         assert len(parts) > 1
         masked, again = (
             sorted(
-                (int(row), crop.tolist()) for one in packs for row, crop in zip(one.rows, crops_of(one), strict=True)
+                (int(row), crop.tolist())
+                for one in micro_batches
+                for row, crop in zip(one.rows, crops_of(one), strict=True)
             )
-            for packs in (parts, [whole])
+            for micro_batches in (parts, [whole])
         )
         assert masked == again
         assert sorted(torch.cat([part.targets for part in parts]).tolist()) == sorted(whole.targets.tolist())
@@ -147,30 +149,30 @@ def test_an_epoch_sees_every_protein_exactly_once(corpus):
 
     for epoch in range(2):
         first = epoch * plan.steps_per_epoch
-        packs = [one for step in range(first, first + plan.steps_per_epoch) for one in plan.packs(step)]
-        assert sorted(torch.cat([one.rows for one in packs]).tolist()) == list(range(len(corpus)))
+        micro_batches = [one for step in range(first, first + plan.steps_per_epoch) for one in plan.micro_batches(step)]
+        assert sorted(torch.cat([one.rows for one in micro_batches]).tolist()) == list(range(len(corpus)))
 
 
 def test_steps_and_packs_hold_their_budgets(corpus):
     plan = plan_of(corpus)
 
     for step in range(3 * plan.steps_per_epoch):
-        packs = plan.packs(step)
-        assert sum(one.num_tokens for one in packs) <= BATCHES.tokens_per_batch
-        assert all(one.num_tokens - min(one.offsets.diff()) < TOKENS_PER_STEPS_PACK for one in packs)
+        micro_batches = plan.micro_batches(step)
+        assert sum(one.num_tokens for one in micro_batches) <= BATCHES.tokens_per_batch
+        assert all(one.num_tokens - min(one.offsets.diff()) < TOKENS_PER_STEPS_PACK for one in micro_batches)
 
 
 def test_budgets_count_the_special_tokens_of_short_proteins(make_corpus, proteins):
     batches = BatchConfig(tokens_per_batch=64, crop_residues=8)
     plan = plan_of(make_corpus([protein[:8] for protein in proteins]), batches=batches)
 
-    assert all(sum(one.num_tokens for one in plan.packs(step)) <= 64 for step in range(plan.steps_per_epoch))
+    assert all(sum(one.num_tokens for one in plan.micro_batches(step)) <= 64 for step in range(plan.steps_per_epoch))
 
 
 def test_crops_are_stretches_of_their_proteins(corpus):
     plan = plan_of(corpus)
 
-    for one in (one for step in range(plan.steps_per_epoch) for one in plan.packs(step)):
+    for one in (one for step in range(plan.steps_per_epoch) for one in plan.micro_batches(step)):
         tokens = unmasked(one)
         for (start, stop), row in zip(itertools.pairwise(one.offsets), one.rows, strict=True):
             crop, protein = tokens[start:stop].numpy(), corpus[int(row)]
@@ -187,23 +189,23 @@ def test_crops_are_stretches_of_their_proteins(corpus):
 @given(
     crop_residues=st.integers(30, 400),
     room=st.integers(0, 900),
-    tokens_per_pack=st.integers(1, 2000),
+    micro_batch_tokens=st.integers(1, 2000),
     mask_rate=st.floats(0.01, 0.9),
     seed=st.integers(0, 2**32),
     step=st.integers(0, 20),
 )
 def test_a_step_hides_residues_of_its_crops_and_nothing_else(
-    corpus, crop_residues, room, tokens_per_pack, mask_rate, seed, step
+    corpus, crop_residues, room, micro_batch_tokens, mask_rate, seed, step
 ):
     batches = BatchConfig(crop_residues=crop_residues, tokens_per_batch=2 * (crop_residues + 2) + room)
-    plan = PretrainingBatches(corpus, batches, tokens_per_pack, MaskingConfig(mask_rate=mask_rate), seed)
+    plan = PretrainingBatches(corpus, batches, micro_batch_tokens, MaskingConfig(mask_rate=mask_rate), seed)
 
-    packs = plan.packs(step)
+    micro_batches = plan.micro_batches(step)
 
-    rows = [int(row) for one in packs for row in one.rows]
+    rows = [int(row) for one in micro_batches for row in one.rows]
     assert len(set(rows)) == len(rows)
-    assert sum(one.num_tokens for one in packs) <= batches.tokens_per_batch
-    for one in packs:
+    assert sum(one.num_tokens for one in micro_batches) <= batches.tokens_per_batch
+    for one in micro_batches:
         assert is_amino_acid(one.targets.numpy()).all()
         tokens = unmasked(one)
         for (start, stop), row in zip(itertools.pairwise(one.offsets), one.rows, strict=True):
@@ -217,7 +219,7 @@ def test_crops_of_a_long_protein_reach_its_start_its_end_and_its_middle(make_cor
     protein = max(proteins, key=len)
     plan = plan_of(make_corpus([protein]))
 
-    crops = [plan.packs(step)[0].tokens.numpy() for step in range(2000)]
+    crops = [plan.micro_batches(step)[0].tokens.numpy() for step in range(2000)]
 
     ends = {(crop[0] == CLS, crop[-1] == EOS) for crop in crops}
     assert ends == {(True, False), (False, True), (False, False)}
@@ -226,7 +228,7 @@ def test_crops_of_a_long_protein_reach_its_start_its_end_and_its_middle(make_cor
 def test_targets_are_amino_acids_at_positions_within_their_pack(corpus):
     plan = plan_of(corpus)
 
-    for one in (one for step in range(plan.steps_per_epoch) for one in plan.packs(step)):
+    for one in (one for step in range(plan.steps_per_epoch) for one in plan.micro_batches(step)):
         assert is_amino_acid(one.targets.numpy()).all()
         assert ((one.positions >= 0) & (one.positions < one.num_tokens)).all()
         assert one.num_residues == sum(((crop != CLS) & (crop != EOS)).sum() for crop in crops_of(one))
@@ -237,7 +239,7 @@ def test_targets_are_amino_acids_at_positions_within_their_pack(corpus):
 def test_masks_are_new_in_each_epoch(make_corpus, proteins):
     plan = plan_of(make_corpus([proteins[0][:50]]))
 
-    masks = {tuple(plan.packs(epoch)[0].positions.tolist()) for epoch in range(5)}
+    masks = {tuple(plan.micro_batches(epoch)[0].positions.tolist()) for epoch in range(5)}
 
     assert len(masks) == 5
 
@@ -247,37 +249,37 @@ def test_masks_are_new_in_each_epoch(make_corpus, proteins):
 
 @pytest.mark.parametrize("window_residues", [1, 7, 50, 64, 1022])
 def test_every_validation_target_counts_exactly_once_whatever_the_window(corpus, window_residues):
-    packs = validation_packs(corpus, window_residues, tokens_per_pack=300)
+    micro_batches = validation_batches(corpus, window_residues, micro_batch_tokens=300)
 
     counted = np.zeros(len(corpus), int)
-    for one in packs:
+    for one in micro_batches:
         crop_of_target = np.searchsorted(one.offsets.numpy(), one.positions.numpy(), side="right") - 1
         np.add.at(counted, one.rows.numpy()[crop_of_target], 1)
     expected = [mask_for_validation(corpus[row], sequence_sha256(corpus.sequence(row))) for row in range(len(corpus))]
     assert counted.tolist() == [len(masked.positions) for masked in expected]
-    assert sum(one.num_residues for one in packs) == corpus.num_residues
+    assert sum(one.num_residues for one in micro_batches) == corpus.num_residues
 
 
 def test_validation_windows_are_consecutive_and_hide_exactly_the_targets(make_corpus, proteins):
     protein = max(proteins, key=len)
-    packs = validation_packs(make_corpus([protein]), window_residues=100, tokens_per_pack=64)
+    micro_batches = validation_batches(make_corpus([protein]), window_residues=100, micro_batch_tokens=64)
 
-    windows = [unmasked(one).numpy() for one in packs]
+    windows = [unmasked(one).numpy() for one in micro_batches]
     residues = encode(protein)
     expected = [cut(residues, start, min(start + 100, len(residues))) for start in range(0, len(residues), 100)]
     assert sorted(map(tuple, windows)) == sorted(map(tuple, expected))
-    assert all(torch.equal(one.positions, (one.tokens == MASK).nonzero()[:, 0]) for one in packs)
+    assert all(torch.equal(one.positions, (one.tokens == MASK).nonzero()[:, 0]) for one in micro_batches)
 
 
 def test_validation_packs_hold_their_budget(corpus):
-    packs = validation_packs(corpus, window_residues=64, tokens_per_pack=200)
+    micro_batches = validation_batches(corpus, window_residues=64, micro_batch_tokens=200)
 
-    assert all(one.num_tokens <= 200 for one in packs)
-    assert len(packs) < 1.2 * (corpus.num_residues + 2 * len(corpus)) / 200 + 1
+    assert all(one.num_tokens <= 200 for one in micro_batches)
+    assert len(micro_batches) < 1.2 * (corpus.num_residues + 2 * len(corpus)) / 200 + 1
 
 
 def test_a_protein_without_standard_residues_has_no_targets(make_corpus):
-    (one,) = validation_packs(make_corpus(["XX"]), window_residues=64, tokens_per_pack=200)
+    (one,) = validation_batches(make_corpus(["XX"]), window_residues=64, micro_batch_tokens=200)
 
     assert one.tokens.tolist() == [CLS, UNKNOWN_RESIDUE, UNKNOWN_RESIDUE, EOS]
     assert len(one.positions) == len(one.targets) == 0

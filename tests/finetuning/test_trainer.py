@@ -45,7 +45,7 @@ def fit_head(encoder, table, targets):
     for split in ("train", "valid"):
         residues = [torch.from_numpy(encode(protein.sequence)).long() for protein in table.parts[split]]
         tokens = [torch.cat([torch.tensor([0]), one, torch.tensor([2])]) for one in residues]
-        hidden = [encoder(one, encoder.pack(torch.tensor([0, len(one)]))) for one in tokens]
+        hidden = [encoder(one, encoder.layout(torch.tensor([0, len(one)]))) for one in tokens]
         vectors = np.stack([one[1:-1].mean(0).numpy() for one in hidden])
         samples.append(ProbeData(vectors=vectors, answers=targets.known(split)))
     fitted = fit_linear(targets.task, len(targets.classes or ()), *samples)

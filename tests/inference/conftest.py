@@ -29,7 +29,7 @@ def compute(pool):
 
     def run(computation, sequences):
         chosen = [Protein(sequence) for sequence in sequences]
-        return [result for _, result in Engine(pool=pool, tokens_per_pack=200).run(computation, chosen)]
+        return [result for _, result in Engine(pool=pool, micro_batch_tokens=200).run(computation, chosen)]
 
     return run
 

@@ -19,8 +19,8 @@ PARITY = {"rtol": 1e-5, "atol": 1e-5}
 @torch.no_grad()
 def hidden_of(encoder, tokens, layer):
     """The vectors of one protein's or window's tokens, (tokens, dim)."""
-    pack = encoder.pack(torch.tensor([0, len(tokens)]))
-    return list(encoder.hidden_states(torch.tensor(tokens), pack))[layer].numpy()
+    layout = encoder.layout(torch.tensor([0, len(tokens)]))
+    return list(encoder.hidden_states(torch.tensor(tokens), layout))[layer].numpy()
 
 
 def by_hand(encoder, sequence, layer, window_residues=None):

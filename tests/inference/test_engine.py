@@ -88,17 +88,17 @@ def test_no_protein_gives_no_result(pool):
 @given(
     order=st.permutations(range(10)),
     window_residues=st.sampled_from([None, 40, 80]),
-    tokens_per_pack=st.sampled_from([1, 200, 10_000]),
+    micro_batch_tokens=st.sampled_from([1, 200, 10_000]),
     tokens_per_chunk=st.sampled_from([1, 400, 10_000]),
     num_workers=st.integers(1, 3),
 )
 def test_no_vector_depends_on_its_company(
-    representation, records, order, window_residues, tokens_per_pack, tokens_per_chunk, num_workers
+    representation, records, order, window_residues, micro_batch_tokens, tokens_per_chunk, num_workers
 ):
     chosen = [records[index] for index in order]
     computation = replace(representation, window_residues=window_residues).proteins()
     with WorkerPool(num_workers) as workers:
-        engine = Engine(pool=workers, tokens_per_pack=tokens_per_pack, tokens_per_chunk=tokens_per_chunk)
+        engine = Engine(pool=workers, micro_batch_tokens=micro_batch_tokens, tokens_per_chunk=tokens_per_chunk)
         together = vectors_of(engine, computation, chosen)
         alone = np.concatenate([vectors_of(Engine(pool=workers), computation, [record]) for record in chosen])
 
@@ -130,21 +130,21 @@ def test_no_bit_of_a_vector_depends_on_the_number_of_workers(representation, rec
 @pytest.mark.promise(10)
 @pytest.mark.parametrize("tokens_per_chunk", [1, 300, 100_000])
 def test_rows_are_numbered_over_all_chunks(records, pool, tokens_per_chunk):
-    engine = Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=tokens_per_chunk)
+    engine = Engine(pool=pool, micro_batch_tokens=200, tokens_per_chunk=tokens_per_chunk)
 
     assert results_of(engine, ROWS, records) == list(range(len(records)))
 
 
-# Packs and chunks
+# Micro-batches and chunks
 
 
 def test_packs_hold_no_more_than_their_budget_and_a_longer_protein_stands_alone(records, pool):
-    engine = Engine(pool=pool, tokens_per_pack=200)
+    engine = Engine(pool=pool, micro_batch_tokens=200)
 
-    packs = results_of(engine, InferenceJob(whole=lambda batch: [lengths_of(batch)] * len(batch.rows)), records)
+    micro_batches = results_of(engine, InferenceJob(whole=lambda batch: [lengths_of(batch)] * len(batch.rows)), records)
 
-    assert all(sum(pack) + 2 * len(pack) <= 200 or len(pack) == 1 for pack in packs)
-    assert max(map(len, packs)) > 1
+    assert all(sum(micro_batch) + 2 * len(micro_batch) <= 200 or len(micro_batch) == 1 for micro_batch in micro_batches)
+    assert max(map(len, micro_batches)) > 1
 
 
 def test_windows_and_whole_proteins_are_never_in_one_pack(records, pool):
@@ -165,7 +165,7 @@ def test_windows_and_whole_proteins_are_never_in_one_pack(records, pool):
 def test_no_more_than_a_chunk_and_the_next_are_read_before_results_are_handed_over(records, pool):
     num_read = itertools.count()
     endless = (record for record in itertools.cycle(records) if next(num_read) >= 0)
-    engine = Engine(pool=pool, tokens_per_pack=100, tokens_per_chunk=1000)
+    engine = Engine(pool=pool, micro_batch_tokens=100, tokens_per_chunk=1000)
     this, following = itertools.islice(engine.run_committed(LENGTHS, records), 2)
 
     first_three = list(itertools.islice(engine.run(LENGTHS, endless), 3))
@@ -193,7 +193,7 @@ def test_where_chunks_begin_depends_on_the_proteins_alone(representation, record
     chunks = []
     for num_workers in (1, 2, 4):
         with WorkerPool(num_workers) as workers:
-            engine = Engine(pool=workers, tokens_per_pack=200, tokens_per_chunk=1000)
+            engine = Engine(pool=workers, micro_batch_tokens=200, tokens_per_chunk=1000)
             chunks.append([[record.id for record, _ in chunk] for chunk in engine.run_committed(LENGTHS, records)])
 
     assert chunks[0] == chunks[1] == chunks[2]
@@ -204,7 +204,7 @@ def test_where_chunks_begin_depends_on_the_proteins_alone(representation, record
 @pytest.mark.parametrize("window_residues", [None, 50])
 def test_who_goes_on_after_any_chunk_gets_the_same_bits(representation, records, pool, window_residues):
     computation = replace(representation, window_residues=window_residues).proteins()
-    engine = Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=1000)
+    engine = Engine(pool=pool, micro_batch_tokens=200, tokens_per_chunk=1000)
     chunks = list(engine.run_committed(computation, records))
     vectors = np.stack([embedding.values for chunk in chunks for _, embedding in chunk])
 
@@ -217,7 +217,7 @@ def test_less_is_held_of_a_larger_model_but_some_packs_always():
     held = []
     for size in ("t4_1M", "t6_8M", "t12_35M", "t33_650M"):
         with inference_engine(DeviceConfig(threads=1), torch.device("cpu"), SIZES[size]) as engine:
-            assert engine.tokens_per_chunk >= 8 * engine.tokens_per_pack
+            assert engine.tokens_per_chunk >= 8 * engine.micro_batch_tokens
             held.append(engine.tokens_per_chunk)
 
     assert held[0] == held[1] > held[2] > held[3]
@@ -260,7 +260,7 @@ def test_a_long_protein_has_cls_in_its_first_window_and_eos_in_its_last(records,
     sequence = records[0].sequence
     residues = encode(sequence).tolist()
 
-    (windows,) = results_of(Engine(pool=pool, tokens_per_pack=100), windows_of(80), records[:1])
+    (windows,) = results_of(Engine(pool=pool, micro_batch_tokens=100), windows_of(80), records[:1])
 
     (first, (start, stop)), *middle, (last, (last_start, last_stop)) = windows
     assert [span for _, span in windows] == window_spans(len(sequence), 80)
@@ -284,7 +284,7 @@ def test_without_a_window_every_protein_is_whole(records):
 
 
 def test_joining_keeps_each_protein_its_own_windows(records, pool):
-    engine = Engine(pool=pool, tokens_per_pack=150, tokens_per_chunk=1500)
+    engine = Engine(pool=pool, micro_batch_tokens=150, tokens_per_chunk=1500)
 
     for record, result in engine.run(windows_of(60), records):
         residues = encode(record.sequence).tolist()
@@ -385,13 +385,13 @@ def test_a_window_that_does_not_fit_alone_is_told_of(records, pool):
 @pytest.mark.promise(22)
 @pytest.mark.parametrize("window_residues", [None, 200])
 def test_the_protein_that_does_not_fit_alone_is_named(representation, records, pool, window_residues):
-    """The longest is on its way in one pack with others at first, or in windows."""
+    """The longest is on its way in one micro-batch with others at first, or in windows."""
     computation = replace(representation, window_residues=window_residues).proteins()
     limited = replace(computation, whole=with_memory_for(150, OUT_OF_MEMORY["cuda"], computation.whole))
     if limited.long is not None:
         windows = with_memory_for(150, OUT_OF_MEMORY["cuda"], limited.long.windows)
         limited = replace(limited, long=replace(limited.long, windows=windows))
-    engine = Engine(pool=pool, tokens_per_pack=1 << 14)
+    engine = Engine(pool=pool, micro_batch_tokens=1 << 14)
 
     with pytest.raises(TooLongForMemoryError) as caught:
         vectors_of(engine, limited, records)
@@ -420,7 +420,7 @@ def test_results_are_computed_on_the_pools_threads_without_gradients(records):
         return [state] * len(batch.rows)
 
     with WorkerPool(2) as workers:
-        states = results_of(Engine(pool=workers, tokens_per_pack=1), InferenceJob(whole=describe), records)
+        states = results_of(Engine(pool=workers, micro_batch_tokens=1), InferenceJob(whole=describe), records)
 
     assert all(is_inference and num_threads == 1 for _, is_inference, num_threads in states)
     assert threading.current_thread() not in {thread for thread, *_ in states}
@@ -433,7 +433,7 @@ def test_an_error_while_computing_reaches_the_caller(records, pool):
         return rows_of(batch)
 
     with pytest.raises(ZeroDivisionError, match="division by zero"):
-        list(Engine(pool=pool, tokens_per_pack=100).run(InferenceJob(whole=fail), records))
+        list(Engine(pool=pool, micro_batch_tokens=100).run(InferenceJob(whole=fail), records))
 
     assert results_of(Engine(pool=pool), ROWS, records[:3]) == [0, 1, 2]
 
@@ -466,10 +466,10 @@ def crops(records):
     return [Crop(encode(record.sequence)[: 30 + record.row]) for record in records]
 
 
-@pytest.mark.parametrize("tokens_per_pack", [1, 100, 10_000])
+@pytest.mark.parametrize("micro_batch_tokens", [1, 100, 10_000])
 @pytest.mark.parametrize("tokens_per_chunk", [1, 300, 10_000])
-def test_crops_are_computed_as_they_stand_in_their_order(crops, pool, tokens_per_pack, tokens_per_chunk):
-    engine = Engine(pool=pool, tokens_per_pack=tokens_per_pack, tokens_per_chunk=tokens_per_chunk)
+def test_crops_are_computed_as_they_stand_in_their_order(crops, pool, micro_batch_tokens, tokens_per_chunk):
+    engine = Engine(pool=pool, micro_batch_tokens=micro_batch_tokens, tokens_per_chunk=tokens_per_chunk)
 
     results = list(engine.run_crops(tokens_of, crops))
 
@@ -484,7 +484,7 @@ def test_equal_crops_are_computed_each(crops, pool):
         sizes.append(len(batch.rows))
         return rows_of(batch)
 
-    assert len(list(Engine(pool=pool, tokens_per_pack=100).run_crops(count, crops[:1] * 9))) == 9
+    assert len(list(Engine(pool=pool, micro_batch_tokens=100).run_crops(count, crops[:1] * 9))) == 9
     assert sum(sizes) == 9 and max(sizes) == 3
 
 
@@ -496,7 +496,7 @@ def test_crops_are_taken_as_they_are_needed(crops, pool):
             taken.append(crop)
             yield crop
 
-    next(Engine(pool=pool, tokens_per_pack=100, tokens_per_chunk=200).run_crops(rows_of, endless()))
+    next(Engine(pool=pool, micro_batch_tokens=100, tokens_per_chunk=200).run_crops(rows_of, endless()))
 
     assert len(taken) < 50
 

@@ -38,7 +38,7 @@ def marginals(tiny_esm, tmp_path_factory):
 
 @pytest.fixture
 def engine(pool):
-    return Engine(pool=pool, tokens_per_pack=200, tokens_per_chunk=500)
+    return Engine(pool=pool, micro_batch_tokens=200, tokens_per_chunk=500)
 
 
 def query(sequence, *positions):

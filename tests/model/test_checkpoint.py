@@ -163,7 +163,7 @@ def test_transformers_computes_the_same_with_our_models(tiny_model, whole_batch,
     theirs = transformers.EsmForMaskedLM.from_pretrained(tiny_model).eval()
     batch = whole_batch(proteins[:1])
 
-    hidden = ours.encoder(batch.tokens, ours.encoder.pack(batch.offsets))
+    hidden = ours.encoder(batch.tokens, ours.encoder.layout(batch.offsets))
     logits = ours.lm_head(hidden, ours.encoder.embedding.weight)
 
     torch.testing.assert_close(logits, theirs(batch.tokens[None]).logits[0], rtol=1e-5, atol=1e-5)

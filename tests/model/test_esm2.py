@@ -7,7 +7,7 @@ from torch import nn
 
 from protembed.config.model_sizes import LAYER_NORM_EPS, EncoderShape
 from protembed.data.alphabet import EOS, MASK, encode
-from protembed.data.batching import pack
+from protembed.data.batching import concatenate
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.model.esm2 import attend, inverse_frequencies
 
@@ -68,7 +68,7 @@ def test_attention_is_the_scaled_dot_product_with_softmax_in_each_head():
 
 def test_multi_head_attention_concatenates_the_heads_and_projects_them(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:1])
-    attention, packed = tiny_encoder.layers[0].attention, tiny_encoder.pack(batch.offsets)
+    attention, packed = tiny_encoder.layers[0].attention, tiny_encoder.layout(batch.offsets)
     hidden = torch.randn(batch.num_tokens, 32, generator=torch.Generator().manual_seed(0))
     values = F.linear(hidden, attention.project.weight[64:], attention.project.bias[64:]).unflatten(1, (4, 8))
 
@@ -82,7 +82,7 @@ def test_multi_head_attention_concatenates_the_heads_and_projects_them(tiny_enco
 
 
 def test_rotated_queries_and_keys_meet_by_their_distance_alone(tiny_encoder):
-    packed = tiny_encoder.pack(torch.tensor([0, 12]))
+    packed = tiny_encoder.layout(torch.tensor([0, 12]))
     query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     vectors = torch.stack([query, key]).expand(12, 2, 8)[:, :, None]
 
@@ -96,7 +96,7 @@ def test_rotated_queries_and_keys_meet_by_their_distance_alone(tiny_encoder):
 
 
 def test_positions_begin_anew_in_each_protein(tiny_encoder):
-    packed = tiny_encoder.pack(torch.tensor([0, 5, 8]))
+    packed = tiny_encoder.layout(torch.tensor([0, 5, 8]))
 
     assert torch.equal(packed.cosine[5:], packed.cosine[:3])
     assert torch.equal(packed.sine[5:], packed.sine[:3])
@@ -113,11 +113,11 @@ def test_rotary_frequencies_fall_from_one_by_powers_of_ten_thousand():
 @pytest.mark.promise(10)
 def test_proteins_of_a_pack_do_not_see_each_other(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:4])
-    together = tiny_encoder(with_some_hidden(batch), tiny_encoder.pack(batch.offsets))
+    together = tiny_encoder(with_some_hidden(batch), tiny_encoder.layout(batch.offsets))
     parts = with_some_hidden(batch).split(batch.offsets.diff().tolist())
 
     for part, packed in zip(parts, together.split(batch.offsets.diff().tolist()), strict=True):
-        alone = tiny_encoder(part, tiny_encoder.pack(torch.tensor([0, len(part)])))
+        alone = tiny_encoder(part, tiny_encoder.layout(torch.tensor([0, len(part)])))
         assert torch.allclose(alone, packed, atol=1e-6)
 
 
@@ -125,9 +125,9 @@ def test_proteins_of_a_pack_do_not_see_each_other(tiny_encoder, whole_batch, pro
 
 
 def test_hidden_tokens_have_no_vector_and_the_others_are_scaled_by_how_many_are_hidden(tiny_encoder):
-    batch = pack([torch.tensor([0, 20, MASK, 11, EOS]).numpy(), torch.tensor([0, 20, EOS]).numpy()], [0, 1])
+    batch = concatenate([torch.tensor([0, 20, MASK, 11, EOS]).numpy(), torch.tensor([0, 20, EOS]).numpy()], [0, 1])
 
-    embedded = tiny_encoder.embed(batch.tokens, tiny_encoder.pack(batch.offsets))
+    embedded = tiny_encoder.embed(batch.tokens, tiny_encoder.layout(batch.offsets))
 
     vectors = tiny_encoder.embedding.weight[batch.tokens]
     scale = torch.tensor([0.88 / 0.8, 0.88 / 0.8, 0, 0.88 / 0.8, 0.88 / 0.8, 0.88, 0.88, 0.88])
@@ -135,7 +135,7 @@ def test_hidden_tokens_have_no_vector_and_the_others_are_scaled_by_how_many_are_
 
 
 def test_a_crop_that_is_all_mask_has_finite_vectors_and_gradients(tiny_encoder):
-    hidden = tiny_encoder(torch.full((6,), MASK), tiny_encoder.pack(torch.tensor([0, 6])))
+    hidden = tiny_encoder(torch.full((6,), MASK), tiny_encoder.layout(torch.tensor([0, 6])))
     hidden.sum().backward()
 
     assert hidden.isfinite().all()
@@ -147,7 +147,7 @@ def test_a_crop_that_is_all_mask_has_finite_vectors_and_gradients(tiny_encoder):
 
 def test_the_last_hidden_state_alone_has_passed_the_final_layer_norm(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:2])
-    packed = tiny_encoder.pack(batch.offsets)
+    packed = tiny_encoder.layout(batch.offsets)
 
     embedded, first, last = tiny_encoder.hidden_states(batch.tokens, packed)
 
@@ -158,7 +158,7 @@ def test_the_last_hidden_state_alone_has_passed_the_final_layer_norm(tiny_encode
 
 def test_any_layer_can_be_asked_for(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:2])
-    packed = tiny_encoder.pack(batch.offsets)
+    packed = tiny_encoder.layout(batch.offsets)
 
     for layer, hidden in enumerate(tiny_encoder.hidden_states(batch.tokens, packed)):
         assert torch.equal(tiny_encoder(batch.tokens, packed, layer), hidden)
@@ -177,7 +177,7 @@ def test_every_layer_norm_has_the_epsilon_of_esm2(tiny_checkpoint):
 def states_in(encoder, dtype, batch):
     encoder.set_compute_dtype(dtype)
     with torch.inference_mode():
-        return list(encoder.hidden_states(batch.tokens, encoder.pack(batch.offsets)))
+        return list(encoder.hidden_states(batch.tokens, encoder.layout(batch.offsets)))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 4e-3)])
@@ -210,7 +210,7 @@ def test_what_flows_from_layer_to_layer_is_not_rounded(tiny_encoder, whole_batch
 
 def test_without_gradients_every_layers_output_is_what_it_is_with_them(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:3])
-    packed = tiny_encoder.pack(batch.offsets)
+    packed = tiny_encoder.layout(batch.offsets)
     expected = list(tiny_encoder.hidden_states(batch.tokens, packed))
 
     with torch.inference_mode():
@@ -222,7 +222,7 @@ def test_without_gradients_every_layers_output_is_what_it_is_with_them(tiny_enco
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rotation_leaves_its_argument_as_it_was_and_keeps_the_dtype(tiny_encoder, dtype):
-    packed = tiny_encoder.pack(torch.tensor([0, 5, 8]))
+    packed = tiny_encoder.layout(torch.tensor([0, 5, 8]))
     vectors = torch.randn(8, 2, 4, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     before = vectors.clone()
 
@@ -248,7 +248,7 @@ def test_hidden_states_of_every_layer_equal_those_of_transformers(esm2, whole_ba
     tokens = with_some_hidden(batch)
     assert (tokens == MASK).sum() > 50
 
-    ours = list(encoder.hidden_states(tokens, encoder.pack(batch.offsets)))
+    ours = list(encoder.hidden_states(tokens, encoder.layout(batch.offsets)))
 
     for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
         theirs = model(tokens[None, start:stop], output_hidden_states=True).hidden_states
@@ -267,7 +267,7 @@ def test_attention_maps_equal_those_of_transformers(esm2, whole_batch, proteins)
     batch = whole_batch(sorted(proteins, key=len)[:20:9])
     tokens = with_some_hidden(batch)
 
-    ours = list(encoder.attention_maps(tokens, encoder.pack(batch.offsets)))
+    ours = list(encoder.attention_maps(tokens, encoder.layout(batch.offsets)))
 
     assert len(ours) == encoder.shape.num_layers
     for row, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
@@ -283,6 +283,6 @@ def test_windows_without_special_tokens_equal_those_of_transformers(esm2, protei
     encoder = load_checkpoint(directory).encoder
     window = torch.from_numpy(encode(proteins[0])[10:60]).long()
 
-    ours = encoder(window, encoder.pack(torch.tensor([0, 50])))
+    ours = encoder(window, encoder.layout(torch.tensor([0, 50])))
 
     torch.testing.assert_close(ours, model.esm(window[None]).last_hidden_state[0], **PARITY)

@@ -25,7 +25,7 @@ TOKENS = torch.tensor([CLS, *encode("MKTAYIAKQRQISFVKSHFSRQ"), EOS])
 def last_states(directory):
     encoder = load_checkpoint(directory).encoder
     with torch.inference_mode():
-        return encoder(TOKENS, encoder.pack(torch.tensor([0, len(TOKENS)])))
+        return encoder(TOKENS, encoder.layout(torch.tensor([0, len(TOKENS)])))
 
 
 def rewrite_weights(directory, rewrite):

@@ -19,14 +19,14 @@ pytestmark = [
 
 def test_one_kernel_for_all_proteins_is_attention_protein_by_protein(tiny_encoder, whole_batch, proteins):
     batch, encoder = whole_batch(proteins[:7]), tiny_encoder.to("cuda")
-    pack = encoder.pack(batch.offsets)
+    layout = encoder.layout(batch.offsets)
 
     with torch.inference_mode():
-        expected = encoder(batch.tokens.to("cuda"), pack)
+        expected = encoder(batch.tokens.to("cuda"), layout)
         with torch.autocast("cuda", torch.bfloat16):
-            hidden = encoder(batch.tokens.to("cuda"), pack)
+            hidden = encoder(batch.tokens.to("cuda"), layout)
 
-    assert pack.is_varlen
+    assert layout.is_varlen
     assert torch.allclose(hidden, expected, atol=0.05)
 
 
@@ -41,6 +41,6 @@ def test_a_step_in_bfloat16_learns_like_one_in_float32_on_a_cpu(tiny_checkpoint,
             set_learning_rate(optimizers, 0.0)
             compute = Executor(pool=pool, precision=precision)
             training = TrainingSetup(objective=objective, batches=plan, optimizers=optimizers, compute=compute)
-            losses.append(take_step(training, plan.packs(0), 1.0).loss)
+            losses.append(take_step(training, plan.micro_batches(0), 1.0).loss)
 
     assert losses[1] == pytest.approx(losses[0], rel=0.01)

@@ -52,7 +52,7 @@ def test_logits_equal_those_of_transformers(esm2, whole_batch, proteins):
     tokens = batch.tokens.clone()
     tokens[3::9] = MASK
 
-    hidden = checkpoint.encoder(tokens, checkpoint.encoder.pack(batch.offsets))
+    hidden = checkpoint.encoder(tokens, checkpoint.encoder.layout(batch.offsets))
     logits = checkpoint.lm_head(hidden, checkpoint.encoder.embedding.weight)
 
     for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
@@ -105,7 +105,7 @@ def test_contacts_equal_those_of_transformers(esm2, whole_batch, proteins):
     batch = whole_batch(sorted(proteins, key=len)[:20:9])
     assert checkpoint.contact_head.is_fitted
 
-    layers = list(checkpoint.encoder.attention_maps(batch.tokens, checkpoint.encoder.pack(batch.offsets)))
+    layers = list(checkpoint.encoder.attention_maps(batch.tokens, checkpoint.encoder.layout(batch.offsets)))
 
     for row, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
         tokens = batch.tokens[None, start:stop]

@@ -38,7 +38,7 @@ def rewrite(path, **changes):
 
 def write_safetensors(path, header, data=b""):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    path.write_bytes(struct.layout("<Q", len(text)) + text + data)
 
 
 def describe(names, dtype="F32", shape=(0,), offsets=(0, 0)):
@@ -289,7 +289,7 @@ HOSTILE = {
         directory, {"linear.weight": torch.ones(0, 32), "linear.bias": torch.ones(0)}, classes=[]
     ),
     "a header of 98 MB": with_a_long_header,
-    "a header without end": lambda directory: (directory / WEIGHTS).write_bytes(struct.pack("<Q", 2**62) + b"{}"),
+    "a header without end": lambda directory: (directory / WEIGHTS).write_bytes(struct.layout("<Q", 2**62) + b"{}"),
     "a header of sixty thousand layers": with_layers_of_names_alone(60_000),
     "a header of thirty thousand layers": with_layers_of_names_alone(30_000),
     "overlapping tensors": with_header(

@@ -38,7 +38,7 @@ def give_random_values(encoder):
 
 @torch.no_grad()
 def outputs_of(encoder, batch):
-    return encoder(batch.tokens, encoder.pack(batch.offsets))
+    return encoder(batch.tokens, encoder.layout(batch.offsets))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def learn(encoder, batch, num_steps=4):
     optimizer = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.1)
     for _ in range(num_steps):
         optimizer.zero_grad()
-        encoder(batch.tokens, encoder.pack(batch.offsets)).pow(3).sum().backward()
+        encoder(batch.tokens, encoder.layout(batch.offsets)).pow(3).sum().backward()
         optimizer.step()
 
 

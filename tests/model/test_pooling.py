@@ -20,7 +20,7 @@ QUERY = torch.tensor([0.5, -0.1])
     ],
 )
 def test_pooling_is_over_residues_never_over_cls_and_eos(tiny_encoder, pooling, expected):
-    pooled = pool(HIDDEN, tiny_encoder.pack(OFFSETS), pooling)
+    pooled = pool(HIDDEN, tiny_encoder.layout(OFFSETS), pooling)
 
     assert torch.allclose(pooled, torch.tensor(expected, dtype=torch.float32))
 
@@ -33,15 +33,15 @@ def test_attention_weighs_each_residue_by_how_well_it_meets_the_query(tiny_encod
         for column in ((1, 2, 6), (10, 30, 20))
     ]
 
-    pooled = pool(HIDDEN, tiny_encoder.pack(OFFSETS), "attention", QUERY)
+    pooled = pool(HIDDEN, tiny_encoder.layout(OFFSETS), "attention", QUERY)
 
     assert torch.allclose(pooled, torch.tensor([expected, [3.0, 4.0]]))
 
 
 def test_a_query_of_zeros_is_the_mean(tiny_encoder):
-    pack = tiny_encoder.pack(OFFSETS)
+    layout = tiny_encoder.layout(OFFSETS)
 
-    assert torch.allclose(pool(HIDDEN, pack, "attention", torch.zeros(2)), pool(HIDDEN, pack, "mean"))
+    assert torch.allclose(pool(HIDDEN, layout, "attention", torch.zeros(2)), pool(HIDDEN, layout, "mean"))
 
 
 def test_a_strong_query_looks_at_one_residue_alone():
@@ -52,7 +52,7 @@ def test_a_strong_query_looks_at_one_residue_alone():
 def test_a_protein_of_which_cls_and_residues_are_known_apart_is_pooled_alike(tiny_encoder, pooling):
     pooled = torch.stack([pool_one(one[0], one[1:-1], pooling, QUERY) for one in HIDDEN.split([5, 3])])
 
-    assert torch.equal(pooled, pool(HIDDEN, tiny_encoder.pack(OFFSETS), pooling, QUERY))
+    assert torch.equal(pooled, pool(HIDDEN, tiny_encoder.layout(OFFSETS), pooling, QUERY))
 
 
 def test_residues_are_all_tokens_but_the_first_and_the_last():
@@ -63,7 +63,7 @@ def test_residues_are_all_tokens_but_the_first_and_the_last():
 def test_pooled_vectors_do_not_depend_on_the_company(tiny_encoder, whole_batch, proteins):
     def pooled(sequences):
         batch = whole_batch(sequences)
-        packed = tiny_encoder.pack(batch.offsets)
+        packed = tiny_encoder.layout(batch.offsets)
         return pool(tiny_encoder(batch.tokens, packed), packed, "mean")
 
     alone = torch.cat([pooled([protein]) for protein in proteins[:5]])

@@ -90,11 +90,11 @@ def test_a_directory_with_rounded_frequencies_as_published_computes_as_in_transf
         as_half(model, dtype)
     ours, theirs = load_checkpoint(model), theirs_of(model)
     tokens = torch.tensor([CLS, *encode(PROTEIN[:num_residues]), EOS])
-    pack = ours.encoder.pack(torch.tensor([0, len(tokens)]))
+    layout = ours.encoder.layout(torch.tensor([0, len(tokens)]))
     expected = theirs(tokens[None], output_hidden_states=True, output_attentions=True)
 
-    states = list(ours.encoder.hidden_states(tokens, pack))
-    maps = [of_layer[0] for of_layer in ours.encoder.attention_maps(tokens, pack)]
+    states = list(ours.encoder.hidden_states(tokens, layout))
+    maps = [of_layer[0] for of_layer in ours.encoder.attention_maps(tokens, layout)]
 
     for hidden, other in zip(states, expected.hidden_states, strict=True):
         assert_near(hidden, other[0])
@@ -112,7 +112,7 @@ def test_exact_frequencies_in_place_of_rounded_ones_give_other_hidden_states(mod
     states = []
     for frequencies in (ROUNDED, EXACT):
         encoder = load_checkpoint(store_frequencies(model, frequencies)).encoder
-        states.append(encoder(tokens, encoder.pack(torch.tensor([0, len(tokens)]))))
+        states.append(encoder(tokens, encoder.layout(torch.tensor([0, len(tokens)]))))
 
     assert (states[0] - states[1]).abs().max() > 1e-3
 

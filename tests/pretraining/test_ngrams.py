@@ -7,7 +7,7 @@ import torch
 
 from protembed.data.alphabet import AMINO_ACIDS, MASK, encode
 from protembed.data.batching import MaskedBatch
-from protembed.pretraining.batches import validation_packs
+from protembed.pretraining.batches import validation_batches
 from protembed.pretraining.ngrams import NgramModel
 
 
@@ -105,7 +105,7 @@ def test_the_bigram_falls_back_to_the_unigram(composition, sequence, hidden, off
 
 
 def test_the_left_neighbour_of_a_whole_proteins_first_residue_is_cls_and_unknown(composition, make_corpus):
-    (batch,) = validation_packs(make_corpus(["C"]), 10, 100)
+    (batch,) = validation_batches(make_corpus(["C"]), 10, 100)
 
     losses = composition.losses([batch])
 
@@ -115,13 +115,13 @@ def test_the_left_neighbour_of_a_whole_proteins_first_residue_is_cls_and_unknown
 def test_the_bigram_beats_the_unigram_where_neighbours_tell(make_corpus):
     alternating = make_corpus(["AC" * 100])
 
-    losses = NgramModel(alternating).losses(validation_packs(alternating, 1000, 1000))
+    losses = NgramModel(alternating).losses(validation_batches(alternating, 1000, 1000))
 
     assert losses["bigram"] < 0.75 * losses["unigram"]
 
 
 def test_natural_proteins_have_a_unigram_perplexity_near_eighteen(corpus):
-    losses = NgramModel(corpus).losses(validation_packs(corpus, 1000, 1000))
+    losses = NgramModel(corpus).losses(validation_batches(corpus, 1000, 1000))
 
     assert math.exp(losses["unigram"]) == pytest.approx(18, abs=0.7)
     assert losses["bigram"] < math.log(20)

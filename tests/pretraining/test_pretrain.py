@@ -28,7 +28,7 @@ from protembed.errors import (
 from protembed.model.checkpoint import load_checkpoint
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
 
-SMALL = BatchConfig(tokens_per_batch=256, tokens_per_pack=128, crop_residues=48)
+SMALL = BatchConfig(tokens_per_batch=256, micro_batch_tokens=128, crop_residues=48)
 
 
 def options(output, **changes):
@@ -134,7 +134,7 @@ def test_a_killed_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fas
     run = tmp_path / "killed.run"
     command = [sys.executable, "-m", "protembed", "pretrain", str(proteins_fasta), "-o", str(run), "--size", "t4_1M"]
     command += ["--steps", "6", "--save-every", "2", "--validate-every", "3", "--threads", "1"]
-    command += ["--tokens-per-batch", "256", "--tokens-per-pack", "128", "--crop-residues", "48"]
+    command += ["--tokens-per-batch", "256", "--micro-batch-tokens", "128", "--crop-residues", "48"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for_step(run, 1 + 2 * seed, process)
     os.kill(process.pid, signal.SIGKILL)

@@ -30,12 +30,12 @@ def objective(tiny_checkpoint):
 def meter(make_corpus, proteins, objective, pool):
     """Measure on proteins 30 to 39, and on further sets."""
 
-    def make(*further, window_residues=500, tokens_per_pack=1000, valid=proteins[30:], compared=None):
+    def make(*further, window_residues=500, micro_batch_tokens=1000, valid=proteins[30:], compared=None):
         named = {"first": valid, **{f"set_{number}": part for number, part in enumerate(further, start=2)}}
         corpora = Corpora(
             train=make_corpus(proteins[:30]), valid=[make_corpus(part, name) for name, part in named.items()]
         )
-        sets = [ValidationSet.of(corpus, window_residues, tokens_per_pack) for corpus in corpora.valid]
+        sets = [ValidationSet.of(corpus, window_residues, micro_batch_tokens) for corpus in corpora.valid]
         compute = Executor(pool=pool)
         return Validator(objective, sets, reference_losses(corpora, sets, compared, compute), compute)
 
@@ -72,7 +72,7 @@ def test_a_model_that_knows_the_composition_alone_has_the_unigrams_perplexity(me
 def test_the_figures_do_not_depend_on_packs_nor_on_the_order_of_proteins(meter, proteins):
     figures = [
         options.measure()
-        for options in (meter(), meter(tokens_per_pack=150), meter(tokens_per_pack=1, valid=proteins[:29:-1]))
+        for options in (meter(), meter(micro_batch_tokens=150), meter(micro_batch_tokens=1, valid=proteins[:29:-1]))
     ]
 
     assert figures[1] == pytest.approx(figures[0], rel=1e-5)
@@ -113,7 +113,7 @@ def test_the_amino_acids_make_up_the_whole(meter, objective, pool):
 
     assert "".join(figure.name for figure in figures) == AMINO_ACIDS
     num_hidden = sum(figure.count for figure in figures)
-    assert num_hidden == sum(len(pack.targets) for pack in part.packs)
+    assert num_hidden == sum(len(micro_batch.targets) for micro_batch in part.micro_batches)
     loss = sum(figure.loss * figure.count for figure in figures if figure.count)
     correct = sum(figure.accuracy * figure.count for figure in figures if figure.count)
     assert loss / num_hidden == pytest.approx(measured["valid_loss"], rel=1e-5)
@@ -190,6 +190,6 @@ def test_of_many_proteins_held_out_some_are_measured_but_all_of_those_that_were_
 
     part = ValidationSet.of(make_corpus(proteins[30:], name), 500, 1000)
 
-    rows = {row for pack in part.packs for row in pack.rows.tolist()}
+    rows = {row for micro_batch in part.micro_batches for row in micro_batch.rows.tolist()}
     assert part.num_proteins == len(rows) == num_proteins
     assert max(rows) > 6

@@ -36,7 +36,7 @@ class Repeated:
     def __init__(self, *steps):
         self._steps = steps
 
-    def packs(self, step):
+    def micro_batches(self, step):
         return self._steps[step % len(self._steps)]
 
 
@@ -51,12 +51,12 @@ def regression(tiny_encoder):
 
 @pytest.fixture(scope="session")
 def value_packs(proteins):
-    """Make a pack of one protein with the value given."""
+    """Make a micro-batch of one protein with the value given."""
 
     def make(value):
         residues, answers = [encode(proteins[2])], [np.array(value)]
         labelled = LabelledDataset(residues=residues, answers=answers, task=TASKS["regression"], window_residues=1022)
-        return labelled.packs([0])
+        return labelled.micro_batches([0])
 
     return make
 
@@ -77,12 +77,12 @@ def parameters_of(module):
 @pytest.mark.parametrize("kind", ["masked_lm", "regression"])
 def test_sgd_is_the_weight_minus_the_rate_times_the_gradient_bit_for_bit(kind, request, few, value_packs, pool):
     objective = request.getfixturevalue(kind)
-    packs = [few] if kind == "masked_lm" else value_packs(3.0)
-    before, (pack,) = parameters_of(objective), packs
-    gradients = torch.autograd.grad(objective(pack).sum, list(objective.parameters()), allow_unused=True)
-    count = objective(pack).count
+    micro_batches = [few] if kind == "masked_lm" else value_packs(3.0)
+    before, (micro_batch,) = parameters_of(objective), micro_batches
+    gradients = torch.autograd.grad(objective(micro_batch).sum, list(objective.parameters()), allow_unused=True)
+    count = objective(micro_batch).count
 
-    take_step(training_of(objective, pool, SGD, 0.5), packs, None)
+    take_step(training_of(objective, pool, SGD, 0.5), micro_batches, None)
 
     for old, new, gradient in zip(before, objective.parameters(), gradients, strict=True):
         assert torch.equal(new, old if gradient is None else torch.add(old, gradient / count, alpha=-0.5))
@@ -91,9 +91,9 @@ def test_sgd_is_the_weight_minus_the_rate_times_the_gradient_bit_for_bit(kind, r
 
 def test_packs_of_three_and_seventeen_targets_update_like_one_batch_of_twenty(masked_lm, few, many, twenty, pool):
     results, weights = [], []
-    for packs in ([twenty], [few, many], [many, few]):
+    for micro_batches in ([twenty], [few, many], [many, few]):
         model = copy.deepcopy(masked_lm)
-        results.append(take_step(training_of(model, pool, SGD, 0.5), packs, None))
+        results.append(take_step(training_of(model, pool, SGD, 0.5), micro_batches, None))
         weights.append(torch.cat([parameter.flatten() for parameter in parameters_of(model)]))
 
     assert results[0].loss == pytest.approx(results[1].loss) == pytest.approx(results[2].loss)
@@ -124,7 +124,7 @@ def test_biases_of_tokens_that_are_no_amino_acid_stay_at_minus_a_hundred(masked_
     training = training_of(masked_lm, pool)
 
     for step in range(5):
-        take_step(training, steps.packs(step), 1.0)
+        take_step(training, steps.micro_batches(step), 1.0)
 
     bias = masked_lm.lm_head.bias.detach()
     assert (bias[AMINO_ACID_IDS] != 0).all()
@@ -133,9 +133,9 @@ def test_biases_of_tokens_that_are_no_amino_acid_stay_at_minus_a_hundred(masked_
 
 @pytest.mark.parametrize("empty_packs", [[], ["nothing_hidden"]])
 def test_a_step_without_targets_changes_nothing(masked_lm, empty_packs, request, pool, weights_of, same_bits):
-    packs, before = [request.getfixturevalue(name) for name in empty_packs], weights_of(masked_lm)
+    micro_batches, before = [request.getfixturevalue(name) for name in empty_packs], weights_of(masked_lm)
 
-    result = take_step(training_of(masked_lm, pool, ADAMW, 0.01), packs, 1.0)
+    result = take_step(training_of(masked_lm, pool, ADAMW, 0.01), micro_batches, 1.0)
 
     assert (result.loss, result.is_finite) == (None, True)
     assert same_bits(weights_of(masked_lm), before)
@@ -147,8 +147,8 @@ def test_a_pack_without_targets_does_not_disturb_the_others(
     alone = copy.deepcopy(masked_lm)
 
     results = [
-        take_step(training_of(model, pool, ADAMW, 0.01), packs, 1.0)
-        for model, packs in ((masked_lm, [nothing_hidden, few]), (alone, [few]))
+        take_step(training_of(model, pool, ADAMW, 0.01), micro_batches, 1.0)
+        for model, micro_batches in ((masked_lm, [nothing_hidden, few]), (alone, [few]))
     ]
 
     assert results[0].loss == results[1].loss
@@ -159,8 +159,8 @@ def test_a_pack_without_targets_does_not_disturb_the_others(
 def test_a_loss_that_is_not_finite_leaves_the_weights_alone(regression, value_packs, pool, weights_of, same_bits):
     before = weights_of(regression)
 
-    packs = [*value_packs(1.0), *value_packs(math.inf)]
-    result = take_step(training_of(regression, pool, ADAMW, 0.01), packs, 1.0)
+    micro_batches = [*value_packs(1.0), *value_packs(math.inf)]
+    result = take_step(training_of(regression, pool, ADAMW, 0.01), micro_batches, 1.0)
 
     assert (result.loss, result.is_finite) == (None, False)
     assert same_bits(weights_of(regression), before)
@@ -202,10 +202,10 @@ def test_no_bit_depends_on_the_number_of_workers(masked_lm, config, steps, weigh
         with WorkerPool(num_workers) as workers:
             training = training_of(model, workers, config)
             for step in range(3):
-                take_step(training, steps.packs(step), 1.0)
+                take_step(training, steps.micro_batches(step), 1.0)
         weights.append(weights_of(model))
 
-    assert len(steps.packs(0)) > 2
+    assert len(steps.micro_batches(0)) > 2
     assert same_bits(*weights)
 
 
@@ -274,7 +274,7 @@ def checkpoints_in(directory):
 def test_a_report_follows_each_step(begin, steps):
     reports = list(begin(6)[0])
 
-    residues = [sum(pack.num_residues for pack in steps.packs(step)) for step in range(6)]
+    residues = [sum(micro_batch.num_residues for micro_batch in steps.micro_batches(step)) for step in range(6)]
     assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
     assert [report.num_residues for report in reports] == list(itertools.accumulate(residues))
     assert [report.learning_rate for report in reports] == [
@@ -376,7 +376,7 @@ def test_checkpoints_come_at_the_planned_steps_and_at_the_last_and_two_are_kept(
 
 @pytest.fixture
 def diverging(regression, value_packs, tmp_path, pool):
-    """Train on packs of which some have an infinite loss."""
+    """Train on micro-batches of which some have an infinite loss."""
 
     def make(values):
         batches, run = Repeated(*(value_packs(value) for value in values)), Checkpoints(tmp_path)

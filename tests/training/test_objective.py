@@ -58,7 +58,7 @@ def test_weights_of_classes_multiply_what_each_target_costs_and_not_the_count():
 
 
 def test_the_masked_loss_is_the_cross_entropy_of_a_softmax_over_twenty_amino_acids(masked_lm, twenty):
-    hidden = masked_lm.encoder(twenty.tokens, masked_lm.encoder.pack(twenty.offsets))
+    hidden = masked_lm.encoder(twenty.tokens, masked_lm.encoder.layout(twenty.offsets))
     logits = masked_lm.lm_head(hidden, masked_lm.encoder.embedding.weight)[twenty.positions]  # (masked, 33)
     of_twenty = logits[:, AMINO_ACID_IDS].exp() / logits[:, AMINO_ACID_IDS].exp().sum(1, keepdim=True)
     of_all = logits.exp() / logits.exp().sum(1, keepdim=True)

@@ -167,12 +167,12 @@ def test_frozen_parameters_are_neither_updated_nor_decayed(masked_lm, name, pool
     assert {name for name, change in moved.items() if change == 0} == set(frozen)
 
 
-# Gradients of several packs
+# Gradients of several micro-batches
 
 
-def total_of(*packs):
+def total_of(*micro_batches):
     total = GradientSum()
-    for gradients in packs:
+    for gradients in micro_batches:
         total.add(gradients)
     return total
 

@@ -49,15 +49,15 @@ def batch_of(sequences, task, answers, window_residues=1022):
         task=TASKS[task],
         window_residues=window_residues,
     )
-    (batch,) = proteins.packs(range(len(sequences)))
+    (batch,) = proteins.micro_batches(range(len(sequences)))
     return batch
 
 
 def vectors_of(encoder, batch, layer=-1):
     """The vectors of the residues of each protein, all of them whole: (residues, dim) each."""
-    pack = encoder.pack(batch.offsets)
-    hidden = list(encoder.hidden_states(batch.tokens, pack))[layer]
-    return [protein[1:-1] for (protein,) in pack.split(hidden)]
+    layout = encoder.layout(batch.offsets)
+    hidden = list(encoder.hidden_states(batch.tokens, layout))[layer]
+    return [protein[1:-1] for (protein,) in layout.split(hidden)]
 
 
 def means_of(encoder, batch, layer=-1):
@@ -162,7 +162,7 @@ def joined_by_hand(encoder, sequence, window_residues):
     spans, windows = window_spans(len(sequence), window_residues), []
     for start, stop in spans:
         window = tokens[start + (start > 0) : stop + 1 + (stop == len(sequence))]
-        windows.append(encoder(window, encoder.pack(torch.tensor([0, len(window)]))))
+        windows.append(encoder(window, encoder.layout(torch.tensor([0, len(window)]))))
     assert len(spans) > 2
     return merge_windows(windows, spans)
 
