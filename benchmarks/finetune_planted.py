@@ -66,8 +66,8 @@ def measure(name: str, seed: int, num_epochs: int) -> tuple[list[float], int]:
                 method=method,
                 epochs=num_epochs,
                 patience=num_epochs,
-                tokens_per_batch=512,
-                quick=True,
+                batch_tokens=512,
+                skip_random_baseline=True,
                 seed=seed,
             )
             options = FinetuneOptions(finetune=config, model=ModelConfig(model=model), compute=DeviceConfig(threads=1))

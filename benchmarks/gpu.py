@@ -115,7 +115,7 @@ def measure_training(
     options: argparse.Namespace, size: str, corpus: Path, micro_batch_tokens: int
 ) -> tuple[float, float]:
     proteins, masking = open_corpora(corpus).train, MaskingConfig()
-    batches = BatchConfig(crop_residues=CROP_RESIDUES, tokens_per_batch=TOKENS_PER_BATCH)
+    batches = BatchConfig(crop_residues=CROP_RESIDUES, batch_tokens=TOKENS_PER_BATCH)
     checkpoint = new_checkpoint(SIZES[size], "gaussian", 0).to(DEVICE)
     objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
     with worker_pool(DeviceConfig(device="cuda"), DEVICE) as pool, tempfile.TemporaryDirectory() as folder:

@@ -57,7 +57,7 @@ class Settings:
     steps: int | None = None
     minutes: float | None = None
     threads: int = 2
-    tokens_per_batch: int = 4096
+    batch_tokens: int = 4096
     crop_residues: int = 512
     learning_rate: float = 4e-4
     save_model: bool = False
@@ -179,7 +179,7 @@ def pretrain(settings: Settings) -> None:
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=settings.steps or ENDLESS,
-        per_device_train_batch_size=max(1, round(settings.tokens_per_batch / crops.mean_length())),
+        per_device_train_batch_size=max(1, round(settings.batch_tokens / crops.mean_length())),
         train_sampling_strategy="group_by_length",
         optim="adamw_torch_fused",
         learning_rate=settings.learning_rate,

@@ -81,7 +81,7 @@ def protembed_command(options: argparse.Namespace, extra: list[str]) -> list[str
         "--size": options.size,
         "--max-minutes": options.minutes,
         "--threads": options.threads,
-        "--tokens-per-batch": options.tokens_per_batch,
+        "--tokens-per-batch": options.batch_tokens,
         "--crop-residues": options.crop_residues,
         "--device": "cpu",
     }
@@ -96,7 +96,7 @@ def trainer_command(options: argparse.Namespace) -> list[str]:
         "size": options.size,
         "minutes": options.minutes,
         "threads": options.threads,
-        "tokens_per_batch": options.tokens_per_batch,
+        "tokens_per_batch": options.batch_tokens,
         "crop_residues": options.crop_residues,
         "learning_rate": options.trainer_learning_rate,
         "save_model": True,

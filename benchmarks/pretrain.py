@@ -62,7 +62,7 @@ def main() -> None:
         "size": options.size,
         "steps": options.steps,
         "crop_residues": options.crop_residues,
-        "tokens_per_batch": options.tokens_per_batch,
+        "tokens_per_batch": options.batch_tokens,
         "threads": options.threads,
         "machine": machine(),
         "matrix_gflops": max(rates) / 1e9,
@@ -85,7 +85,7 @@ def trainer_command(options: argparse.Namespace, folder: Path) -> list[str]:
         "size": options.size,
         "steps": options.steps,
         "threads": options.threads,
-        "tokens_per_batch": options.tokens_per_batch,
+        "tokens_per_batch": options.batch_tokens,
         "crop_residues": options.crop_residues,
     }
     return [sys.executable, str(Path(__file__).with_name("hf_trainer.py")), json.dumps(settings)]
@@ -101,7 +101,7 @@ def protembed_command(options: argparse.Namespace, folder: Path) -> list[str]:
         "--size": options.size,
         "--steps": options.steps,
         "--threads": options.threads,
-        "--tokens-per-batch": options.tokens_per_batch,
+        "--tokens-per-batch": options.batch_tokens,
         "--crop-residues": options.crop_residues,
         "--validate-every": 1_000_000,
         "--save-every": 1_000_000,
@@ -153,7 +153,7 @@ def training_flops(shape: EncoderShape, lengths: NDArray[np.int64], crop_residue
 def markdown(results: dict[str, Any]) -> str:
     facts, floor = results["machine"], results["floor_residues_per_second"]
     lines = [
-        f"{results['size']}, crops of {results['crop_residues']} residues, steps of {results['tokens_per_batch']:,} "
+        f"{results['size']}, crops of {results['crop_residues']} residues, steps of {results['batch_tokens']:,} "
         f"tokens, {results['threads']} threads on {facts['cores']} cores, torch {facts['torch']}, transformers "
         f"{facts['transformers']}; floor {floor:,.0f} residues/s ({results['matrix_gflops']:.0f} GFLOP/s, "
         f"{results['training_mflop_per_residue']:.1f} MFLOP a residue)\n",

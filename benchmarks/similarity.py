@@ -51,7 +51,7 @@ def main() -> None:
         "in the same 30 % cluster": [one for family in drawn[:half] for one in family[1:] if one[1] != family[0][1]],
         "none": [one for family in drawn[half:] for one in family],
     }
-    threshold = LabelTableConfig().cluster_similarity
+    threshold = LabelTableConfig().cluster_identity
     print(f"| relative among {half:,} references | proteins | 10 % | median | 90 % | 98 % | at least {threshold} |")
     print("|---|---|---|---|---|---|---|")
     for kind, proteins in queries.items():

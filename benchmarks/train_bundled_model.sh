@@ -20,7 +20,7 @@
 set -euo pipefail
 data=$1 out=$2 corpus=$1/corpus
 size=${SIZE:-t6_8M} minutes=${MINUTES:-8.2} threads=${THREADS:-2} hardware=${HARDWARE:-one NVIDIA H100, bfloat16}
-options=${OPTIONS:---mask-rate 0.2 --crop-residues 512 --tokens-per-batch 131072 --tokens-per-pack 65536}
+options=${OPTIONS:---mask-rate 0.2 --crop-residues 512 --batch-tokens 131072 --micro-batch-tokens 65536}
 here=$(dirname "$0") run="$out/training.run" model="$out/protembed_$size"
 mkdir -p "$out"
 

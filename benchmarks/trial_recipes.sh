@@ -23,8 +23,8 @@ trial no_clusters t4_1M &
 trial mask_20 t4_1M "${by_clusters[@]}" --mask-rate 0.2 &
 wait -n
 wait -n
-trial tokens_2048 t4_1M "${by_clusters[@]}" --tokens-per-batch 2048 &
-trial tokens_1024 t4_1M "${by_clusters[@]}" --tokens-per-batch 1024 &
+trial tokens_2048 t4_1M "${by_clusters[@]}" --batch-tokens 2048 &
+trial tokens_1024 t4_1M "${by_clusters[@]}" --batch-tokens 1024 &
 wait -n
 wait -n
 

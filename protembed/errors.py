@@ -135,14 +135,14 @@ class ChangedInputError(DataError):
 
 
 class TooLongError(DataError):
-    """A protein longer than the model's window, under `--long error`."""
+    """A protein longer than the model's window, under `--long-proteins error`."""
 
     def __init__(self, path: str, line: int, record_id: str, num_residues: int, window_residues: int) -> None:
         self.path, self.line, self.record_id = path, line, record_id
         self.num_residues, self.window_residues = num_residues, window_residues
         super().__init__(
             f"{path}, line {line}: record {record_id!r} has {num_residues:,} residues, more than the window of "
-            f"{window_residues:,}; choose --long window, truncate or skip, or a larger --window-residues"
+            f"{window_residues:,}; choose --long-proteins window, truncate or skip, or a larger --window-residues"
         )
 
 
@@ -189,7 +189,7 @@ class MismatchedResidueError(DataError):
 
     def with_suggested_offset(self, offset: int) -> "MismatchedResidueError":
         """Make the same error for a table whose numbering is shifted as a whole."""
-        advice = f"the table's mutations would all fit with --offset {offset}"
+        advice = f"the table's mutations would all fit with --position-offset {offset}"
         return MismatchedResidueError(self.path, self.line, self.mutation, self.found, advice)
 
 
@@ -320,7 +320,7 @@ class NotFiniteError(ProtembedError):
         if "float32" not in (precision, dtype) or precision == "float16":
             advice = "choose --precision float32"
         elif dtype == "float16":
-            advice = "choose --dtype float32, for float16 ends at 65,504"
+            advice = "choose --store-dtype float32, for float16 ends at 65,504"
         verb = "are" if what.endswith("s") else "is"
         super().__init__(
             f"the {what} of {record_id!r} {verb} not finite in precision {precision}, stored as {dtype}; {advice}"

@@ -398,7 +398,7 @@ def nothing_hidden(hide, proteins):
 @pytest.fixture(scope="session")
 def steps(corpus):
     """Steps of about 400 tokens in micro-batches of about 130."""
-    batches = BatchConfig(tokens_per_batch=400, crop_residues=64)
+    batches = BatchConfig(batch_tokens=400, crop_residues=64)
     return PretrainingBatches(corpus, batches, 130, MaskingConfig(), seed=0)
 
 

@@ -45,7 +45,7 @@ _LEAVE_OUT = (
     "computed, whatever --region, --layers and --heads keep of it"
 )
 _KEEP_LESS = (
-    "keep less of them by --layers, --heads, --region, --num-maps or --dtype float16, or choose another --output"
+    "keep less of them by --layers, --heads, --region, --save-maps or --store-dtype float16, or choose another --output"
 )
 
 
@@ -174,7 +174,7 @@ class ResourceEstimate:
     @property
     def disk_bytes(self) -> int:
         """Reckon what is written."""
-        itemsize = np.dtype(self.config.dtype).itemsize
+        itemsize = np.dtype(self.config.store_dtype).itemsize
         cells = sum(region**2 for region in self._regions)
         maps = cells * itemsize * (self.num_maps + self.predicts + self.config.rollout)
         contacts = sum(length**2 // 2 for length in self._kept) * _BYTES_PER_CONTACT_LINE * self.predicts

@@ -200,7 +200,7 @@ class _Inspection:
     def __init__(self, checkpoint: Checkpoint, config: AttentionConfig, directory: Path) -> None:
         self._checkpoint, self._config, self._directory = checkpoint, config, directory
         chains, self._warnings = read_structures(config.structures)
-        self._structures = StructureIndex(chains, config.num_maps)
+        self._structures = StructureIndex(chains, config.save_maps)
         self._sites = SiteTests([] if config.sites is None else read_sites(config.sites), str(config.sites))
         self._reader = _reader(checkpoint, config)
         self._maps = MapFiles(directory / "maps", self._reader, config)
@@ -299,7 +299,7 @@ class _Inspection:
 
     def _want(self, row: int, record: Record, footprint: ResourceEstimate) -> None:
         """Decide what is wanted of a protein beside its statistics."""
-        is_kept, num_residues = row < self._config.num_maps, len(record.sequence)
+        is_kept, num_residues = row < self._config.save_maps, len(record.sequence)
         file = self._maps.file(row, record) if is_kept else None
         region = parse_region(self._config.region if is_kept else None, num_residues)
         pairs, is_annotated = self._structures.find(row, record), self._sites.find(record)
@@ -324,7 +324,7 @@ class _Inspection:
         wanted = self._request_of(row)
         check_finite(record.id, protein.sums, "attention")
         self._statistics.add(protein)
-        if row < self._config.num_maps:
+        if row < self._config.save_maps:
             name = f"maps/{self._maps.finish(record, protein)}"
             self._kept.append(record)
         self._rows.append([row + 1, record.id, protein.num_residues, name])

@@ -354,7 +354,7 @@ class MapFiles:
                     raise InterruptedError
                 if row in self._open:  # memory did not suffice for the micro-batch, and its halves begin anew
                     self._open[row].abandon()
-                self._open[row] = MapFile(path, shape, self._config.dtype)
+                self._open[row] = MapFile(path, shape, self._config.store_dtype)
                 return self._open[row]
 
         return make
@@ -366,6 +366,6 @@ class MapFiles:
             arrays = {"contacts": protein.contacts, "rollout": protein.rollout}
             kept = {name: array[part, part] for name, array in arrays.items() if array is not None}
             layers, heads = (np.array(chosen) + 1 for chosen in (self._reader.layers, self._reader.heads))
-            stored = {name: array.astype(self._config.dtype) for name, array in kept.items()}
+            stored = {name: array.astype(self._config.store_dtype) for name, array in kept.items()}
             protein.file.close({**stored, "layers": layers, "heads": heads})
         return self._paths[record.sequence].name

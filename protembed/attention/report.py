@@ -203,7 +203,7 @@ class AttentionReport:
             id=record.id,
             sequence=record.sequence[part],
             maps=protein.maps.astype(
-                self.config.dtype, copy=False
+                self.config.store_dtype, copy=False
             ),  # as the arrays have it, so that the page agrees with them
             contacts=None if protein.contacts is None else protein.contacts[part, part],
             truth=None if truth is None else truth[part, part],
@@ -216,7 +216,7 @@ class AttentionReport:
         )
 
     def _figure_paths(self, name: str) -> list[Path]:
-        formats = ("png", "svg") if self.config.figures == "both" else (self.config.figures,)
+        formats = ("png", "svg") if self.config.figure_format == "both" else (self.config.figure_format,)
         return [self.directory / "figures" / f"{name}.{suffix}" for suffix in formats]
 
 

@@ -14,6 +14,7 @@ from protembed.cli.embed import embed
 from protembed.cli.finetune import finetune
 from protembed.cli.inspect_attention import inspect_attention
 from protembed.cli.models import models
+from protembed.cli.options import current_flag
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
 from protembed.cli.process import BestEffortStream, default_sigpipe, exit_on_signals, exit_process
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (pretrain, embed, check, finetune, predict, score, inspect_attention, models):
-    app.command()(command)
+    app.command(context_settings={"token_normalize_func": current_flag})(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from protembed.cli.display import exit_on_errors
 from protembed.cli.process import ignore_sigpipe
-from protembed.config.base import Config, flag_name
+from protembed.config.base import FORMER_NAMES, Config, flag_name
 
 # Typer would ask whether a file can be read, and call it wrong usage where it cannot; so it is told not to ask.
 SKIP_TYPER_PATH_CHECK = False
@@ -58,7 +58,10 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     others = [
         parameter.replace(annotation=hints[name]) for name, parameter in parameters.items() if name not in configs
     ]
+    specs = [spec for config in configs.values() for spec in dataclasses.fields(config)]
+    is_advanced = {spec.name: spec.metadata["advanced"] for spec in specs}
     options = [option for config in configs.values() for option in _options(config)]
+    options.sort(key=lambda parameter: is_advanced[parameter.name])  # stable: the last panel is "Advanced"
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -75,19 +78,29 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def current_flag(name: str) -> str:
+    """Return the current name of an option, without its dashes, so that scripts with a former name go on working.
+
+    >>> current_flag("tokens-per-batch"), current_flag("seed")
+    ('batch-tokens', 'seed')
+    """
+    field = name.replace("-", "_")
+    return FORMER_NAMES[field].replace("_", "-") if field in FORMER_NAMES else name
+
+
 def _is_config(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Config)
 
 
 def _options(config: type[Config]) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(config)
-    panel = (config.__doc__ or "").rstrip(".")
+    panel = (config.__doc__ or "").split(":")[0].rstrip(".")
     for spec in dataclasses.fields(config):
         default = spec.default_factory() if callable(spec.default_factory) else spec.default
         declaration = typer.Option(
             *_flags(spec),
             help=spec.metadata["help"],
-            rich_help_panel=panel,
+            rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
             min=spec.metadata["min"],
             max=spec.metadata["max"],
             readable=SKIP_TYPER_PATH_CHECK,

@@ -11,20 +11,61 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from protembed.errors import ConfigError
 from protembed.io.reading import as_path, as_paths
 
+# Fields that were renamed. Run directories that hold the former name can be resumed, and the command line still takes
+# it.
+FORMER_NAMES: Mapping[str, str] = {
+    "class_weights": "balance_classes",
+    "cluster_similarity": "cluster_identity",
+    "compare": "compare_model",
+    "decay_share": "decay_fraction",
+    "drop_shared": "drop_leaked",
+    "dtype": "store_dtype",
+    "figures": "figure_format",
+    "from": "init_from",
+    "head_rate_factor": "head_lr_multiplier",
+    "long": "long_proteins",
+    "num_maps": "save_maps",
+    "num_rows": "sample_size",
+    "offset": "position_offset",
+    "quick": "skip_random_baseline",
+    "save_minutes": "save_every_minutes",
+    "tokens_per_batch": "batch_tokens",
+    "tokens_per_pack": "micro_batch_tokens",
+}
+
+
+def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the former names of fields.
+
+    Args:
+        settings: Values by the names of fields, as an earlier version of protembed stored them.
+
+    >>> with_current_names({"tokens_per_batch": 4096, "seed": 0})
+    {'batch_tokens': 4096, 'seed': 0}
+    """
+    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+
 
 def option(
-    default: Any, help: str, *, flags: tuple[str, ...] = (), min: float | None = None, max: float | None = None
+    default: Any,
+    help: str,
+    *,
+    flags: tuple[str, ...] = (),
+    min: float | None = None,
+    max: float | None = None,
+    advanced: bool = False,
 ) -> Any:
     """Declare a field of a config, and with it an option of the command line.
 
     Args:
-        default: the default; None means absent or planned from the data, as `help` says.
-        help: one sentence, with the unit.
-        flags: the option's names where they are not the field's name with dashes.
-        min: the smallest value allowed.
-        max: the largest value allowed.
+        default: The default; None means absent or planned from the data, as `help` says.
+        help: One sentence, with the unit.
+        flags: The option's names where they are not the field's name with dashes.
+        min: The smallest value allowed.
+        max: The largest value allowed.
+        advanced: Whether the option stands in the last help panel, "Advanced".
     """
-    metadata = {"help": help, "flags": flags, "min": min, "max": max}
+    metadata = {"help": help, "flags": flags, "min": min, "max": max, "advanced": advanced}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -159,7 +159,7 @@ class OptimizerConfig(Config):
         "stable", "The rate after the warm-up: stable with a linear fall at the end, or a falling cosine."
     )
     warmup_steps: int | None = option(None, "Steps of linear warm-up; a twentieth of all steps by default.", min=0)
-    decay_share: float = option(
+    decay_fraction: float = option(
         0.25, "The last share of the steps, over which the rate falls to zero (stable).", min=0.0, max=1.0
     )
     weight_decay: float = option(0.01, "Decay of weight matrices (muon, adamw).", min=0.0)

@@ -39,7 +39,7 @@ class EmbedConfig(Config):
         "that the model was fine-tuned on, else the whole protein; all is the whole protein. A protein that ends "
         "before the region begins is an error, or left out with --on-illegal skip.",
     )
-    long: LongPolicy = option(
+    long_proteins: LongPolicy = option(
         "window",
         "What to do about a protein longer than the window: compute overlapping windows and blend them, stop, cut it "
         "off, or leave it out and list it.",
@@ -50,7 +50,7 @@ class EmbedConfig(Config):
     precision: EmbedPrecisionName = option(
         "auto", "Of the matrix products; auto is bfloat16 on GPUs that have it, else float32."
     )
-    dtype: Literal["float32", "float16"] = option("float32", "How the numbers are stored.")
+    store_dtype: Literal["float32", "float16"] = option("float32", "How the numbers are stored.")
     format: Literal["npy", "npz", "tsv", "h5"] | None = option(None, "The format of stdout, and of the default name.")
     h5_names: H5Names = option(
         "id",
@@ -72,5 +72,5 @@ class EmbedConfig(Config):
 class CheckConfig(Config):
     """The verification."""
 
-    num_rows: int = option(20, "How many proteins are computed again, drawn at random by --seed.", min=0)
+    sample_size: int = option(20, "How many proteins are computed again, drawn at random by --seed.", min=0)
     seed: int = option(0, "Which proteins are drawn.", min=0)

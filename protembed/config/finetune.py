@@ -46,10 +46,10 @@ class LabelTableConfig(Config):
         "Divide the proteins anew: random, whole clusters of similar ones, or five folds of which each is the test "
         "part once. A table without a split column is divided by cluster.",
     )
-    cluster_similarity: float = option(
+    cluster_identity: float = option(
         0.5, "Proteins at least so similar, by common 5-mers, stand on one side (cluster, kfold).", min=0.2, max=1.0
     )
-    drop_shared: bool = option(False, "Leave out test proteins whose sequence also stands in train or valid.")
+    drop_leaked: bool = option(False, "Leave out test proteins whose sequence also stands in train or valid.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,17 +84,17 @@ class FinetuneConfig(Config):
     head: HeadName = option("linear", "A linear map, or one with a hidden layer (mlp).")
     epochs: int = option(10, "Passes over the training proteins, at most (full, lora).", min=1)
     patience: int = option(5, "Epochs without a lower validation loss after which the training ends.", min=1)
-    tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most (full, lora).", min=64)
-    head_rate_factor: float = option(
+    batch_tokens: int = option(4096, "Tokens of an optimiser step, at most (full, lora).", min=64)
+    head_lr_multiplier: float = option(
         3.0, "The head learns so many times faster than the encoder (full, lora).", min=0.01, max=1000.0
     )
     lora_rank: int = option(8, "Rank of the adapters (lora).", min=1, max=256)
-    class_weights: bool = option(False, "Weigh rare classes and labels up, so that all count alike in the loss.")
+    balance_classes: bool = option(False, "Weigh rare classes and labels up, so that all count alike in the loss.")
     gradient_checkpointing: bool = option(
         False, "Compute each layer twice instead of keeping it: less memory, a third slower (full, lora)."
     )
     repeats: int = option(1, "Train so often, with seeds of their own; the best on the validation part is kept.", min=1)
-    quick: bool = option(False, "Do not train the same shape from random initialisation for comparison.")
+    skip_random_baseline: bool = option(False, "Do not train the same shape from random initialisation for comparison.")
     seed: int = option(0, "The seed of the head's initialisation, the order and the split.", min=0)
     force: bool = option(False, "Replace an existing model directory.")
 

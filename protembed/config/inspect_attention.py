@@ -16,10 +16,10 @@ class AttentionConfig(Config):
     )
     layers: str = option("all", "Layers whose maps are kept, from 1: all, or a list such as 1,4-6.")
     heads: str = option("all", "Heads whose maps are kept, from 1: all, or a list such as 1,4-6.")
-    num_maps: int = option(10, "Keep maps and figures of the first so many proteins; statistics cover all.", min=0)
-    dtype: Literal["float32", "float16"] = option("float32", "How the maps are stored.")
+    save_maps: int = option(10, "Keep maps and figures of the first so many proteins; statistics cover all.", min=0)
+    store_dtype: Literal["float32", "float16"] = option("float32", "How the maps are stored.")
     format: Literal["npz", "h5"] = option("npz", "The format of the maps.")
-    figures: Literal["png", "svg", "both"] = option("png", "The format of the figures.")
+    figure_format: Literal["png", "svg", "both"] = option("png", "The format of the figures.")
     region: str | None = option(None, "Keep of the maps only these residues, as in 100-400, numbered from 1.")
     rollout: bool = option(False, "Keep the attention rollout too: the layers' mean maps, multiplied.")
     structures: list[Path] = option(

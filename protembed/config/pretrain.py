@@ -20,7 +20,9 @@ class PretrainConfig(Config):
     size: SizeName | None = option(
         None, f"The encoder's shape: layers and rounded number of parameters; {DEFAULT_SIZE} by default."
     )
-    from_model: Path | None = option(None, "Start from the weights of this model, not random ones.", flags=("--from",))
+    init_from: Path | None = option(
+        None, "Start from the weights of this model, not random ones.", flags=("--init-from",)
+    )
     weight_init: Literal["gaussian", "uniform"] = option(
         "gaussian", "How weight matrices begin, both with standard deviation 0.02."
     )
@@ -29,7 +31,7 @@ class PretrainConfig(Config):
         "Proteins to validate on; may be repeated, the first decides which model is best. By default a twentieth of "
         "the data, held out by sequence hash.",
     )
-    compare: Path | None = option(None, "Measure this model (as for --model) too, on the same hidden residues.")
+    compare_model: Path | None = option(None, "Measure this model (as for --model) too, on the same hidden residues.")
     clusters: Path | None = option(
         None, "A table (TSV or CSV) of accessions and clusters: draw a cluster first, and then one of its members."
     )
@@ -43,7 +45,9 @@ class PretrainConfig(Config):
     validate_every: int | None = option(None, "Steps between validations; five in a run by default.", min=1)
     patience: int | None = option(None, "End after so many validations in a row without a lower loss.", min=1)
     save_every: int | None = option(None, "Steps between checkpoints; twenty in a run by default.", min=1)
-    save_minutes: float = option(15.0, "Minutes after which a checkpoint is due, however few steps it had.", min=0.01)
+    save_every_minutes: float = option(
+        15.0, "Minutes after which a checkpoint is due, however few steps it had.", min=0.01
+    )
     keep_checkpoints: int = option(2, "How many of the newest checkpoints are kept; the best model always is.", min=1)
     precision: PrecisionName = option(
         "auto", "Numbers of the matrix products in training; auto is bfloat16 on GPUs that have it, else float32."
@@ -56,8 +60,8 @@ class PretrainConfig(Config):
         super().__post_init__()
         if self.steps is not None and self.max_minutes is not None:
             raise ConfigError("--max-minutes", self.max_minutes, "--steps was given too: give one of the two")
-        if self.size is not None and self.from_model is not None:
-            raise ConfigError("--size", self.size, "--from was given too, and its model has a shape of its own")
+        if self.size is not None and self.init_from is not None:
+            raise ConfigError("--size", self.size, "--init-from was given too, and its model has a shape of its own")
         if self.cluster_column is not None and self.clusters is None:
             raise ConfigError("--cluster-column", self.cluster_column, "there is no table: give --clusters too")
 
@@ -66,7 +70,7 @@ class PretrainConfig(Config):
 class BatchConfig(Config):
     """Batches."""
 
-    tokens_per_batch: int = option(4096, "Tokens of an optimiser step, at most.", min=64)
+    batch_tokens: int = option(4096, "Tokens of an optimiser step, at most.", min=64)
     micro_batch_tokens: int | None = option(
         None,
         f"Tokens computed at once, about; gradients are summed. By default {MICRO_BATCH_TOKENS:,} on a CPU, for each "
@@ -77,9 +81,9 @@ class BatchConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.tokens_per_batch < 2 * (self.crop_residues + 2):
+        if self.batch_tokens < 2 * (self.crop_residues + 2):
             expected = f"two crops of {self.crop_residues} residues with <cls> and <eos> must fit"
-            raise ConfigError("--tokens-per-batch", self.tokens_per_batch, expected)
+            raise ConfigError("--batch-tokens", self.batch_tokens, expected)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ class VariantTableConfig(Config):
         "The column that names each row's record of --wild-type; by default id or protein where there are several, or "
         "where it names the only one.",
     )
-    offset: int = option(
+    position_offset: int = option(
         0,
         "Added to every position of the mutations column, where it does not count from the wild type's first residue.",
     )

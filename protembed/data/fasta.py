@@ -101,7 +101,7 @@ class ReadStatistics:
         num_residues: residues kept.
         num_duplicate_ids: records whose identifier had been seen before.
         num_masked: illegal characters read as X under `--on-illegal mask`.
-        num_truncated: records that were cut off at the model's window, under `--long truncate`.
+        num_truncated: records that were cut off at the model's window, under `--long-proteins truncate`.
         num_nucleotide_like: Records of 12 and more residues that consist of A, C, G, T, U and N, but for one letter
             in twenty that may be another of IUPAC's codes for bases.
         num_three_letter: Records that consist of three-letter codes, as in `MetLysThrAla`.

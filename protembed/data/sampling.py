@@ -65,10 +65,10 @@ class EpochSampler:
         seed: the run's seed.
     """
 
-    def __init__(self, sampler: Sampler, count: TokenCounts, longest: int, tokens_per_batch: int, seed: int) -> None:
+    def __init__(self, sampler: Sampler, count: TokenCounts, longest: int, batch_tokens: int, seed: int) -> None:
         self._sampler, self._count, self._seed = sampler, count, seed
         # A step overshoots its stretch by less than its last protein.
-        stretch = max(tokens_per_batch - longest, tokens_per_batch // 2)
+        stretch = max(batch_tokens - longest, batch_tokens // 2)
         self.steps_per_epoch = max(1, -(-sampler.most_tokens(count) // stretch))
         self._epoch = -1
         self._order = self._boundaries = np.empty(0, np.int64)

@@ -85,7 +85,7 @@ def check_embeddings(
     selection = _selection(shards)
     num_proteins = sum(shard.num_proteins for shard in shards)
     rng = np.random.default_rng(check.seed)
-    rows = np.sort(rng.choice(num_proteins, min(check.num_rows, num_proteins), replace=False))
+    rows = np.sort(rng.choice(num_proteins, min(check.sample_size, num_proteins), replace=False))
     with unchanged_inputs(), seekable_inputs(fasta) as inputs:
         report = ReadStatistics()
         sample = _compare_with_input(shards, selection.read(inputs, report), set(rows.tolist()))
@@ -186,7 +186,7 @@ def _selection(shards: Sequence[_Result]) -> Selection:
     is_one_shard = len(shards) == 1 and first["shard"] is not None
     return Selection(
         on_illegal=first["on_illegal"],
-        long=first["long"],
+        long_proteins=first["long"],
         window_residues=first["window_residues"],
         shard=Shard.parse(first["shard"]) if is_one_shard else None,
         region=choose_region(first.get("region") or "all"),
@@ -295,10 +295,10 @@ def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> ResolvedMode
         if model.model is not None:
             raise
         found = f"its model {meta['model_name']} is not at hand, to compute some of it again"
-        raise VerificationError(path, f"{found}; name it by --model, or pass --num-rows 0") from error
+        raise VerificationError(path, f"{found}; name it by --model, or pass --sample-size 0") from error
     if model_sha256(located.directory) != meta["model_sha256"]:
         found = f"it was made with another model than {located.name}, the weights differ"
-        raise VerificationError(path, f"{found}; name it by --model, or pass --num-rows 0")
+        raise VerificationError(path, f"{found}; name it by --model, or pass --sample-size 0")
     return located
 
 

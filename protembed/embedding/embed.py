@@ -216,7 +216,7 @@ class _Job:
             representation=representation,
             selection=Selection(
                 on_illegal=reader.on_illegal,
-                long=config.long,
+                long_proteins=config.long_proteins,
                 window_residues=window_residues,
                 shard=shard,
                 region=choose_region(config.region, checkpoint.record.region),
@@ -256,7 +256,7 @@ class _Job:
             "model_sha256": self.checkpoint.sha256(),
             "input_sha256": None if self.output == STANDARD_STREAM else sha256_of_inputs(paths),
             "on_illegal": selection.on_illegal,
-            "long": selection.long,
+            "long": selection.long_proteins,
             "window_residues": selection.window_residues,
             "shard": None if selection.shard is None else str(selection.shard),
             **({} if selection.region is None else {"region": str(selection.region)}),
@@ -265,7 +265,7 @@ class _Job:
             "pooling": None if self.config.per_residue else list(representation.poolings),
             "slices": representation.slices(per_residue=self.config.per_residue),
             "precision": str(self.precision).removeprefix("torch."),
-            "dtype": self.config.dtype,
+            "dtype": self.config.store_dtype,
             "format": self.format_name,
             **({"h5_names": self.config.h5_names} if self.format_name == "h5" else {}),
             "dim": self.dim,
@@ -331,7 +331,7 @@ def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest
     num_rows = workload.num_residues if job.config.per_residue else workload.num_proteins
-    per_number = _TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else np.dtype(job.config.dtype).itemsize
+    per_number = _TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else np.dtype(job.config.store_dtype).itemsize
     # What other formats are made of stands beside them until they are whole.
     num_copies = 2 if job.format_name in ("npz", "h5") else 1
     per_protein = _IDS_BYTES + (_DATASET_BYTES if job.format_name == "h5" else 0)

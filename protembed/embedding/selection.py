@@ -56,14 +56,15 @@ class Selection:
 
     Attributes:
         on_illegal: what to do about a character that is no amino acid.
-        long: what to do about a protein longer than the window.
+        long_proteins: what to do about a protein longer than the window.
         window_residues: the window.
         shard: the part that is wanted; None is all.
-        region: The residues of each protein that are used; None is the whole protein. `long` concerns what is left.
+        region: The residues of each protein that are used; None is the whole protein. `long_proteins` concerns what is
+            left.
     """
 
     on_illegal: OnIllegal
-    long: LongPolicy
+    long_proteins: LongPolicy
     window_residues: int
     shard: Shard | None = None
     region: Region | None = None
@@ -77,7 +78,7 @@ class Selection:
 
         Raises:
             FormatError: every record was left out.
-            TooLongError: a protein is longer than the window, and `long` is `error`.
+            TooLongError: a protein is longer than the window, and `long_proteins` is `error`.
             TooShortError: A protein ends before the region begins, and `on_illegal` is not `skip`.
             ProtembedError: as `read_fasta`.
         """
@@ -93,13 +94,13 @@ class Selection:
         records = read_fasta(paths, on_illegal=self.on_illegal, report=report)
         for record in cut_records(records, self.region, self.on_illegal, report):
             num_residues = len(record.sequence)
-            if num_residues <= self.window_residues or self.long == "window":
+            if num_residues <= self.window_residues or self.long_proteins == "window":
                 yield record
-            elif self.long == "truncate":
+            elif self.long_proteins == "truncate":
                 report.num_truncated += 1
                 report.num_residues -= num_residues - self.window_residues
                 yield replace(record, sequence=record.sequence[: self.window_residues])
-            elif self.long == "skip":
+            elif self.long_proteins == "skip":
                 report.num_records -= 1  # its row is that of the next record
                 report.num_residues -= num_residues
                 reason = f"{num_residues:,} residues are more than the window of {self.window_residues:,}"
@@ -107,7 +108,7 @@ class Selection:
             else:
                 raise TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
         if not report.num_records:
-            refuse_nothing_left(report, "choose another --long or --on-illegal, or a larger --window-residues")
+            refuse_nothing_left(report, "choose another --long-proteins or --on-illegal, or a larger --window-residues")
 
     def _of_shard(
         self, shard: Shard, records: Iterable[Record], num_residues: int, refused: list[SkippedRecord]

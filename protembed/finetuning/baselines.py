@@ -157,7 +157,7 @@ def frozen_head(
     if config.head == "mlp":
         fitted = fit_network(targets.task, len(targets.classes or ()), *samples, seed=config.seed)
     else:
-        fitted = _fit(targets, samples, balanced=config.class_weights)
+        fitted = _fit(targets, samples, balanced=config.balance_classes)
     head = fitted.head(targets.classes)
     if targets.task.answer == "labels":
         choose_threshold(head, samples[1].answers, fitted.outputs(samples[1].vectors))

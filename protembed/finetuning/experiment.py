@@ -267,7 +267,7 @@ class Experiment:
         to be, its random weights are not trained either.
         """
         rungs = self._rungs
-        if rungs.config.quick:
+        if rungs.config.skip_random_baseline:
             return True
         if rungs.method != "full":
             self._add(RANDOM, 0, rungs.frozen(table, targets, random=True).rung.outputs)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from protembed.config.base import as_plain_values
+from protembed.config.base import as_plain_values, with_current_names
 from protembed.config.common import (
     TASKS,
     DeviceConfig,
@@ -354,10 +354,10 @@ def _method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> Finet
         raise ConfigError("--pooling", config.pooling, "attention is learned with --method full or lora")
     if config.repeats > 1 and method == "frozen":
         raise ConfigError("--repeats", config.repeats, "a frozen encoder is not trained")
-    if config.class_weights and task.answer == "value":
-        raise ConfigError("--class-weights", config.class_weights, f"{task.name} has no classes")
-    if config.class_weights and method == "frozen" and config.head == "mlp":
-        raise ConfigError("--class-weights", config.class_weights, "a frozen encoder's mlp cannot weigh them")
+    if config.balance_classes and task.answer == "value":
+        raise ConfigError("--balance-classes", config.balance_classes, f"{task.name} has no classes")
+    if config.balance_classes and method == "frozen" and config.head == "mlp":
+        raise ConfigError("--balance-classes", config.balance_classes, "a frozen encoder's mlp cannot weigh them")
     return method
 
 
@@ -400,6 +400,6 @@ def _recall_summary(output: Path, identity: dict[str, Any]) -> FinetuneSummary:
         ladder = Comparison.from_plain_values(task, recorded["ladder"])
     except (OSError, ValueError, LookupError, TypeError):
         raise OutputExistsError(output, "is no result of finetune") from None
-    if recorded["identity"] != identity or identity["labels"] is None:
+    if with_current_names(recorded["identity"]) != identity or identity["labels"] is None:
         raise OutputExistsError(output, "was made with other settings or data")
     return FinetuneSummary(output=output, task=task, ladder=ladder, notes=recorded["notes"], was_done=True)

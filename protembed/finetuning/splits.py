@@ -168,7 +168,7 @@ def divide(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: in
         parts, notes = _column_split(labels, task)
     else:
         parts, notes = _drawn(labels, task, config, seed)
-    parts, shared = _drop_leaked(parts, drop=config.drop_shared)
+    parts, shared = _drop_leaked(parts, drop=config.drop_leaked)
     _refuse_empty(labels.path, parts)
     table = SplitTable(path=labels.path, target=labels.target, parts=parts)
     return DataSplit(folds=[table], final=table, notes=notes, warnings=shared)
@@ -211,7 +211,7 @@ def _drop_leaked(parts: Parts, *, drop: bool) -> tuple[Parts, list[str]]:
     which = f"{len(shared)} of {len(parts['test'])} test sequences also stand in train or valid ({shared[0]!r} is one)"
     if drop:
         return {**parts, "test": kept}, [f"{which}; they are left out"]
-    return parts, [f"{which}; --drop-shared leaves them out"]
+    return parts, [f"{which}; --drop-leaked leaves them out"]
 
 
 def _refuse_empty(path: str, parts: Parts, needed: Sequence[Split] = _PARTS) -> None:
@@ -314,7 +314,7 @@ def _groups(labels: LabelledTable, config: LabelTableConfig) -> tuple[Callable[[
         return lambda protein: protein.sequence, "by sequence hash; relatives may straddle"
     num_short = sum(len(sequence) < SHORTEST_COMPARED for sequence in sequences)
     short = f"; {num_short:,} proteins are too short for their 5-mers to tell" if num_short else ""
-    representatives = dict(zip(sequences, greedy_clusters(sequences, config.cluster_similarity), strict=True))
+    representatives = dict(zip(sequences, greedy_clusters(sequences, config.cluster_identity), strict=True))
     most_common = Counter(representatives[sequence] for sequence in sequences).most_common(1)[0][1]
     if most_common <= len(sequences) * (1 - 2 * HELD_OUT_SHARE) and len(set(representatives.values())) >= NUM_FOLDS:
         return (
@@ -323,5 +323,5 @@ def _groups(labels: LabelledTable, config: LabelTableConfig) -> tuple[Callable[[
         )
     if config.split == "cluster":
         found = f"{most_common:,} of {len(sequences):,} proteins are in one cluster of similar ones"
-        raise TableError(labels.path, found, "pass --split random, or a higher --cluster-similarity")
+        raise TableError(labels.path, found, "pass --split random, or a higher --cluster-identity")
     return lambda protein: protein.sequence, "by sequence hash, for nearly all proteins are relatives"

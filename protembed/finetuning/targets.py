@@ -358,12 +358,12 @@ class FinetuningBatches:
         seed: the run's seed.
     """
 
-    def __init__(self, proteins: LabelledDataset, tokens_per_batch: int, seed: int) -> None:
+    def __init__(self, proteins: LabelledDataset, batch_tokens: int, seed: int) -> None:
         self._proteins = proteins
         num_proteins = len(proteins.residues)
         lengths = np.array([proteins.num_tokens(row) for row in range(num_proteins)], dtype=np.int64)
         sampler = UniformSampler(num_proteins)
-        self._order = EpochSampler(sampler, lengths.__getitem__, int(lengths.max()), tokens_per_batch, seed)
+        self._order = EpochSampler(sampler, lengths.__getitem__, int(lengths.max()), batch_tokens, seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def micro_batches(self, step: int) -> list[LabelledBatch]:

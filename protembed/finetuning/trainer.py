@@ -135,13 +135,13 @@ class EncoderTrainer:
             add_adapters(checkpoint.encoder, course.config.lora_rank, generator)
         checkpoint.encoder.gradient_checkpointing = course.config.gradient_checkpointing
         record = checkpoint.record
-        weights = _class_weights(targets) if course.config.class_weights else None
+        weights = _class_weights(targets) if course.config.balance_classes else None
         self._uninformed_loss = _uninformed_loss(targets, weights)
         self._objective = SupervisedObjective(checkpoint.encoder, head, record.poolings, record.layer, weights)
         self._objective.to(checkpoint.device)
         proteins = _proteins(table, targets, "train", checkpoint)
         valid = _proteins(table, targets, "valid", checkpoint)
-        self._batches = FinetuningBatches(proteins, course.config.tokens_per_batch, course.seed)
+        self._batches = FinetuningBatches(proteins, course.config.batch_tokens, course.seed)
         self._valid_batches = valid.micro_batches(range(len(valid.residues)))
         steps = self._batches.steps_per_epoch
         self.plan = plan_training(
@@ -158,7 +158,7 @@ class EncoderTrainer:
             self.plan.weight_decay,
             course.compute.pool,
             fast=head,
-            fast_factor=course.config.head_rate_factor,
+            fast_factor=course.config.head_lr_multiplier,
         )
         self.state = Checkpoints(run.path(""))
         self.warnings = self.state.restore(self._objective, self._optimizers)

@@ -254,7 +254,7 @@ _CropResults = list[tuple[tuple[int, int], Any]]
 
 
 def compute_or_split(computation: InferenceJob[Result], one: _MicroBatch) -> _CropResults:
-    """Compute a micro-batch, or its halves where memory does not suffice; a crop's result does not depend on the others.
+    """Compute a micro-batch, or its halves where memory does not suffice; a crop's result does not depend on others.
 
     Raises:
         TooLongForMemoryError: one crop alone is too much.

@@ -44,7 +44,7 @@ class PretrainingBatches:
         self._micro_batch_tokens, self._masking, self._seed = micro_batch_tokens, masking, seed
         sampler = UniformSampler(len(corpus)) if corpus.clusters is None else ClusterSampler(corpus.clusters)
         count = token_counts(corpus.offsets, batches.crop_residues)
-        self._order = EpochSampler(sampler, count, batches.crop_residues + 2, batches.tokens_per_batch, seed)
+        self._order = EpochSampler(sampler, count, batches.crop_residues + 2, batches.batch_tokens, seed)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def micro_batches(self, step: int) -> list[MaskedBatch]:

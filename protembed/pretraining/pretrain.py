@@ -68,7 +68,7 @@ def check_memory(config: PretrainConfig, device: torch.device) -> None:
     Raises:
         NotEnoughMemoryError: weights, gradients and the optimiser's numbers need more than there is.
     """
-    if config.from_model is not None:
+    if config.init_from is not None:
         return
     size = config.size or DEFAULT_SIZE
     needed = _MIN_NUMBERS_PER_WEIGHT * SIZES[size].num_parameters * BYTES_PER_NUMBER
@@ -90,11 +90,11 @@ def starting_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
         InputNotFoundError: the model to go on from is not there.
         ModelFormatError: it is damaged, no ESM-2, or has no masked-LM head.
     """
-    if config.from_model is None:
+    if config.init_from is None:
         checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
         checkpoint.record = ModelMetadata(window_residues=crop_residues)
         return checkpoint
-    checkpoint = load_checkpoint(find_model(config.from_model))
+    checkpoint = load_checkpoint(find_model(config.init_from))
     checkpoint.require_lm_head()
     window = max(checkpoint.record.window_residues, crop_residues)
     checkpoint.record = ModelMetadata(window_residues=window, layer=checkpoint.record.layer)
@@ -149,7 +149,7 @@ def pretrain_model(
     config = options.pretrain
     files = as_paths("fasta", fasta)
     output = follow_link(config.output or default_path(files[0], ".run"))
-    models = [model for model in (config.from_model, config.compare) if model is not None]
+    models = [model for model in (config.init_from, config.compare_model) if model is not None]
     check_utf8_path(output)
     check_not_an_input(output, [*files, *config.valid, *models])
     device = choose_device(options.compute)
@@ -205,7 +205,7 @@ class _Pretraining:
         self._corpora = open_corpora(run.path("corpus"))
         micro_batch_tokens = options.batches.micro_batch_tokens or min(
             default_micro_batch_tokens(device),
-            -(-options.batches.tokens_per_batch // compute.processes.size),  # no process without a micro-batch
+            -(-options.batches.batch_tokens // compute.processes.size),  # no process without a micro-batch
         )
         self._checkpoint = starting_model(config, options.batches.crop_residues).to(device)
         objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.require_lm_head())
@@ -225,7 +225,7 @@ class _Pretraining:
         self._state = Checkpoints(
             run.path(""),
             num_kept=config.keep_checkpoints,
-            save_seconds=config.save_minutes * 60,
+            save_seconds=config.save_every_minutes * 60,
             processes=compute.processes,
         )
         self._warnings = [*warnings, *self._checkpoint.warnings, *self._state.restore(objective, optimizers)]
@@ -235,9 +235,9 @@ class _Pretraining:
         return reference_losses(self._corpora, self._sets, self._compared_model(), compute)
 
     def _compared_model(self) -> MaskedLM | None:
-        if self._options.pretrain.compare is None:
+        if self._options.pretrain.compare_model is None:
             return None
-        checkpoint = load_checkpoint(find_model(self._options.pretrain.compare)).to(self._checkpoint.device)
+        checkpoint = load_checkpoint(find_model(self._options.pretrain.compare_model)).to(self._checkpoint.device)
         return MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
 
     def _decide_plan(self, began: float) -> TrainingSchedule:
@@ -319,7 +319,7 @@ class _Pretraining:
 
     def _export(self, report: StepReport) -> None:
         """Write the model as it stands, the best so far, as a Hugging Face directory."""
-        base = self._options.pretrain.from_model
+        base = self._options.pretrain.init_from
         self._checkpoint.record = replace(
             self._checkpoint.record,
             configuration={**_settings(self._options), "from_model": None if base is None else model_name(base)},
@@ -418,8 +418,8 @@ def _identity(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]
         "fasta": sha256_of_inputs(fasta),
         "valid": sha256_of_inputs(config.valid),
         "clusters": None if config.clusters is None else sha256_of_inputs([config.clusters]),
-        "from": None if config.from_model is None else model_sha256(find_model(config.from_model)),
-        "compare": None if config.compare is None else model_sha256(find_model(config.compare)),
+        "from": None if config.init_from is None else model_sha256(find_model(config.init_from)),
+        "compare": None if config.compare_model is None else model_sha256(find_model(config.compare_model)),
     }
 
 

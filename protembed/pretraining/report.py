@@ -121,7 +121,7 @@ def pretraining_facts(
         "trained on": f"{len(train):,} proteins{clusters}, {train.num_residues:,} residues",
         "residues seen": f"{measured['residues_seen']:,} in {measured['step']:,} steps",
         "crops": f"{batches.crop_residues} residues, {masking.mask_rate:.0%} masked, "
-        f"{batches.tokens_per_batch:,} tokens a step",
+        f"{batches.batch_tokens:,} tokens a step",
         "optimiser": f"{plan.optimizer}, learning rate {plan.learning_rate:g}, {plan.warmup_steps:,} steps of warm-up, "
         f"{plan.schedule}{falling}",
         "validation": f"perplexity {measured['valid_perplexity']:.2f} over 20 amino acids, 15 % of the residues "

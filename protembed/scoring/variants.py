@@ -151,7 +151,9 @@ class VariantTable:
                     continue
                 except MismatchedResidueError as error:
                     shift = self._suggest_offset()
-                    raise error.with_suggested_offset(self._config.offset + shift) if shift else error from None
+                    raise (
+                        error.with_suggested_offset(self._config.position_offset + shift) if shift else error
+                    ) from None
                 report.num_records += 1
                 yield variant
         if report.num_records == 0:
@@ -189,7 +191,7 @@ class VariantTable:
         cell = self._cell(row, "mutations")
         if not cell and self._cell(row, "mutated_sequence"):
             return None
-        return None if cell is None else parse_mutations(cell, self._config.offset, self.path, row.line)
+        return None if cell is None else parse_mutations(cell, self._config.position_offset, self.path, row.line)
 
     def _mutated_sequence(self, row: Row) -> str | None:
         cell = self._cell(row, "mutated_sequence")

@@ -149,7 +149,7 @@ def plan_training(
         learning_rate=default_rates[optimizer] if config.learning_rate is None else config.learning_rate,
         schedule=config.schedule,
         warmup_steps=math.ceil(num_steps / 20) if config.warmup_steps is None else config.warmup_steps,
-        decay_steps=round(config.decay_share * num_steps),
+        decay_steps=round(config.decay_fraction * num_steps),
         weight_decay=config.weight_decay,
         clip_norm=None if optimizer == "sgd" else config.clip_norm,
         patience=patience,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from protembed._version import __version__
+from protembed.config.base import with_current_names
 from protembed.errors import DamagedRunError, RunInUseError, RunMismatchError
 from protembed.io.reading import read_json
 from protembed.io.writing import (
@@ -143,7 +144,7 @@ class RunDirectory:
             raise DamagedRunError(self.path(_RUN), f"this is no readable JSON ({error})") from error
         if not isinstance(facts, dict) or not isinstance(facts.get("identity"), dict):
             raise DamagedRunError(self.path(_RUN), "it does not say which command the run belongs to")
-        return facts, facts["identity"]
+        return facts, with_current_names(facts["identity"])
 
     def truncate_log(self, step: int) -> None:
         """Drop the lines after a step, which a resumed run is about to write again."""

@@ -11,8 +11,8 @@ from protembed.inference.engine import Engine
 CPU = torch.device("cpu")
 
 
-def make_footprint(*lengths, num_kept=0, num_pairs=0, num_maps=120, predicts=False, **config):
-    footprint = ResourceEstimate(SIZES["t6_8M"], AttentionConfig(**config), num_maps, predicts)
+def make_footprint(*lengths, num_kept=0, num_pairs=0, save_maps=120, predicts=False, **config):
+    footprint = ResourceEstimate(SIZES["t6_8M"], AttentionConfig(**config), save_maps, predicts)
     for row, length in enumerate(lengths):
         kept = length if row < num_kept else None
         footprint.add(ProteinLength(id=f"p{row}", num_residues=length), region=kept, num_pairs=num_pairs)

@@ -47,7 +47,7 @@ def inspect(tmp_path, tiny_model, proteins_fasta):
 
 
 def test_maps_are_those_of_transformers_without_special_tokens(inspect, tiny_esm, esm_directory, proteins):
-    output = inspect(model=esm_directory, num_maps=2)
+    output = inspect(model=esm_directory, save_maps=2)
 
     for number in (1, 2):
         tokens = torch.tensor([[CLS, *encode(proteins[number - 1]).tolist(), EOS]])
@@ -61,7 +61,7 @@ def test_maps_are_those_of_transformers_without_special_tokens(inspect, tiny_esm
 
 
 def test_statistics_cover_every_head_and_all_proteins(inspect, proteins):
-    output = inspect(num_maps=1)
+    output = inspect(save_maps=1)
     with (output / "heads.tsv").open() as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
 
@@ -74,7 +74,7 @@ def test_statistics_cover_every_head_and_all_proteins(inspect, proteins):
 
 
 def test_maps_and_figures_are_kept_of_the_first_proteins_only(inspect, proteins):
-    output = inspect(num_maps=3)
+    output = inspect(save_maps=3)
     lines = (output / "proteins.tsv").read_text().splitlines()
 
     assert len(lines) == 1 + len(proteins)
@@ -86,10 +86,10 @@ def test_maps_and_figures_are_kept_of_the_first_proteins_only(inspect, proteins)
 
 
 def test_chosen_layers_and_heads_are_kept(inspect):
-    whole, chosen = inspect(num_maps=1), None
+    whole, chosen = inspect(save_maps=1), None
     with np.load(whole / "maps" / "protein-000001.npz") as arrays:
         whole_maps = arrays["attention"]
-    chosen = inspect(num_maps=1, layers="2", heads="1,3-4", dtype="float16", force=True)
+    chosen = inspect(save_maps=1, layers="2", heads="1,3-4", dtype="float16", force=True)
 
     with np.load(chosen / "maps" / "protein-000001.npz") as arrays:
         np.testing.assert_array_equal(arrays["attention"], whole_maps[[1]][:, [0, 2, 3]].astype(np.float16))
@@ -97,7 +97,7 @@ def test_chosen_layers_and_heads_are_kept(inspect):
 
 
 def test_an_unfitted_contact_head_predicts_nothing(inspect):
-    with np.load(inspect(num_maps=1) / "maps" / "protein-000001.npz") as arrays:
+    with np.load(inspect(save_maps=1) / "maps" / "protein-000001.npz") as arrays:
         assert "contacts" not in arrays.files
 
 
@@ -121,7 +121,7 @@ def shown_fasta(tmp_path_factory):
 
 @pytest.fixture
 def weighed(inspect, shown_fasta):
-    return inspect(fasta=shown_fasta, structures=STRUCTURES, num_permutations=200, num_maps=2)
+    return inspect(fasta=shown_fasta, structures=STRUCTURES, num_permutations=200, save_maps=2)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_the_rr_file_is_as_casp_wants_it(weighed_with_head, shown_fasta):
 
 def test_one_protein_alone_is_weighed_and_nothing_is_fitted_to_it(tiny_model, shown_fasta, tmp_path):
     output = tmp_path / "out"
-    config = AttentionConfig(output=output, structures=STRUCTURES[:1], num_permutations=200, num_maps=1)
+    config = AttentionConfig(output=output, structures=STRUCTURES[:1], num_permutations=200, save_maps=1)
 
     summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
 
@@ -207,7 +207,7 @@ def test_one_protein_alone_is_weighed_and_nothing_is_fitted_to_it(tiny_model, sh
 
 def test_a_folder_of_structures_is_all_of_them(weighed, tiny_model, shown_fasta, tmp_path):
     output = tmp_path / "folder"
-    config = AttentionConfig(output=output, structures=[STRUCTURES[0].parent], num_permutations=200, num_maps=2)
+    config = AttentionConfig(output=output, structures=[STRUCTURES[0].parent], num_permutations=200, save_maps=2)
 
     inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
 
@@ -237,7 +237,7 @@ def test_structures_as_they_come_are_used_and_named(tiny_model, shown_fasta, tmp
     (tmp_path / "folder" / "alpha.pdb").write_text("\n".join(alpha))
     (tmp_path / "folder" / "bad.pdb").write_text("no structure")
     output = tmp_path / "out"
-    config = AttentionConfig(output=output, structures=[tmp_path / "folder"], num_permutations=100, num_maps=0)
+    config = AttentionConfig(output=output, structures=[tmp_path / "folder"], num_permutations=100, save_maps=0)
 
     summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
 
@@ -254,7 +254,7 @@ def test_a_regression_that_finds_nothing_is_no_result(tiny_model, shown_fasta, t
         return ContactPredictor(weight=np.full(len(features[0]), float(finds)), bias=-3.0)
 
     monkeypatch.setattr("protembed.attention.contact_predictors.fit_contact_head", nothing)
-    config = AttentionConfig(output=tmp_path / "out", structures=STRUCTURES, num_permutations=200, num_maps=1)
+    config = AttentionConfig(output=tmp_path / "out", structures=STRUCTURES, num_permutations=200, save_maps=1)
 
     summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
 
@@ -273,7 +273,7 @@ def test_a_regression_that_finds_nothing_is_no_result(tiny_model, shown_fasta, t
 def test_sites_of_unknown_proteins_are_warned_of_before_anything_is_computed(tiny_model, proteins_fasta, tmp_path):
     record = next(read_fasta([FIXTURE_PROTEINS]))
     (tmp_path / "s.tsv").write_text(f"protein\tposition\tlabel\n{record.id}\t3\tx\nnobody\t1\tx\n")
-    config = AttentionConfig(output=tmp_path / "out", sites=tmp_path / "s.tsv", num_permutations=100, num_maps=0)
+    config = AttentionConfig(output=tmp_path / "out", sites=tmp_path / "s.tsv", num_permutations=100, save_maps=0)
     said, done = [], []
 
     summary = inspect_attention(
@@ -295,7 +295,7 @@ def test_it_is_said_on_how_many_proteins_and_residues_a_label_rests(tiny_model, 
     (tmp_path / "s.tsv").write_text(
         "protein\tposition\tlabel\n" + "".join(f"{record.id}\t{place}\tx\n" for place in (12, 15, 40))
     )
-    config = AttentionConfig(output=tmp_path / "out", sites=tmp_path / "s.tsv", num_permutations=100, num_maps=1)
+    config = AttentionConfig(output=tmp_path / "out", sites=tmp_path / "s.tsv", num_permutations=100, save_maps=1)
 
     summary = inspect_attention([proteins_fasta], ModelConfig(model=tiny_model), config)
 
@@ -315,7 +315,7 @@ def test_sites_are_weighed_label_by_label(inspect, proteins, tmp_path):
         lines += [f"{record.id}\t{place}\ttryptophan" for place in places]
     (tmp_path / "sites.tsv").write_text("\n".join(lines) + "\n")
 
-    rows = rows_of(inspect(sites=tmp_path / "sites.tsv", num_permutations=200, num_maps=0) / "sites.tsv")
+    rows = rows_of(inspect(sites=tmp_path / "sites.tsv", num_permutations=200, save_maps=0) / "sites.tsv")
 
     assert [row["label"] for row in rows] == ["tryptophan"] * 8
     assert {(row["layer"], row["head"]) for row in rows} == {(str(i), str(j)) for i in (1, 2) for j in (1, 2, 3, 4)}
@@ -336,21 +336,21 @@ def test_sites_that_are_nowhere_are_refused_before_anything_is_computed(inspect,
 
 
 def test_a_region_of_the_maps_is_kept(inspect):
-    with np.load(inspect(num_maps=1) / "maps" / "protein-000001.npz") as arrays:
+    with np.load(inspect(save_maps=1) / "maps" / "protein-000001.npz") as arrays:
         whole = arrays["attention"]
 
     with np.load(
-        inspect(num_maps=1, region="5-20", rollout=True, force=True) / "maps" / "protein-000001.npz"
+        inspect(save_maps=1, region="5-20", rollout=True, force=True) / "maps" / "protein-000001.npz"
     ) as arrays:
         np.testing.assert_array_equal(arrays["attention"], whole[..., 4:20, 4:20])
         assert arrays["rollout"].shape == (16, 16)
 
 
 def test_maps_come_as_hdf5_too(inspect):
-    with np.load(inspect(num_maps=1, rollout=True) / "maps" / "protein-000001.npz") as arrays:
+    with np.load(inspect(save_maps=1, rollout=True) / "maps" / "protein-000001.npz") as arrays:
         expected = dict(arrays)
 
-    with h5py.File(inspect(num_maps=1, rollout=True, format="h5", force=True) / "maps" / "protein-000001.h5") as file:
+    with h5py.File(inspect(save_maps=1, rollout=True, format="h5", force=True) / "maps" / "protein-000001.h5") as file:
         assert file.keys() == expected.keys()
         for name, array in expected.items():
             np.testing.assert_array_equal(file[name][()], array)
@@ -360,7 +360,7 @@ def test_a_copy_of_a_protein_shares_its_maps(inspect, proteins, tmp_path):
     fasta = tmp_path / "twins.fasta"
     fasta.write_text(f">a\n{proteins[0]}\n>b\n{proteins[1]}\n>c\n{proteins[0]}\n")
 
-    output = inspect(fasta=fasta, num_maps=3)
+    output = inspect(fasta=fasta, save_maps=3)
 
     names = [row["maps"] for row in rows_of(output / "proteins.tsv")]
     assert names == ["maps/protein-000001.npz", "maps/protein-000002.npz", "maps/protein-000001.npz"]
@@ -380,7 +380,7 @@ def test_a_long_protein_is_shown_whole_in_blocks_of_residues(inspect, proteins, 
     sequence = "".join(proteins)[:700]
     (tmp_path / "long.fasta").write_text(f">long\n{sequence}\n>short\n{sequence[:60]}\n")
 
-    output = inspect(fasta=tmp_path / "long.fasta", num_maps=2)
+    output = inspect(fasta=tmp_path / "long.fasta", save_maps=2)
 
     page = (output / "report.html").read_text()
     data = page_data(page)
@@ -401,7 +401,7 @@ def test_the_page_says_of_a_real_protein_what_its_arrays_say(inspect, tmp_path, 
         "DITGNKQAFLTLDEKFRNK\n"
     )
 
-    output = inspect(fasta=tmp_path / "3bkr.fasta", model=None, num_maps=1, layers="2,6", heads="1,7,14", dtype=dtype)
+    output = inspect(fasta=tmp_path / "3bkr.fasta", model=None, save_maps=1, layers="2,6", heads="1,7,14", dtype=dtype)
 
     shown = page_data((output / "report.html").read_text())["proteins"][0]["maps"]
     with np.load(output / "maps" / "protein-000001.npz") as arrays:
@@ -422,7 +422,7 @@ def test_what_it_will_take_is_said_before_anything_is_computed(tiny_model, prote
     summary = inspect_attention(
         [proteins_fasta],
         ModelConfig(model=tiny_model),
-        AttentionConfig(output=tmp_path / "out", num_maps=3),
+        AttentionConfig(output=tmp_path / "out", save_maps=3),
         on_plan=lambda plan: told.append((plan, len(done))),
         on_protein=done.append,
     )
@@ -450,7 +450,7 @@ def test_stdin_is_read_twice(tiny_model, proteins_fasta, tmp_path, give_stdin):
     give_stdin(proteins_fasta.read_bytes())
 
     summary = inspect_attention(
-        [Path("-")], ModelConfig(model=tiny_model), AttentionConfig(output=tmp_path / "out", num_maps=1)
+        [Path("-")], ModelConfig(model=tiny_model), AttentionConfig(output=tmp_path / "out", save_maps=1)
     )
 
     assert summary.num_proteins == len(rows_of(tmp_path / "out" / "proteins.tsv")) > 1
@@ -483,7 +483,7 @@ def test_bad_input_or_options_leave_nothing(inspect, tmp_path):
 
 
 def test_an_existing_directory_is_not_overwritten_unasked(inspect):
-    inspect(num_maps=0)
+    inspect(save_maps=0)
 
     with pytest.raises(OutputExistsError):
-        inspect(num_maps=0)
+        inspect(save_maps=0)

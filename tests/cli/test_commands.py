@@ -111,7 +111,7 @@ def test_bad_data_is_status_65_and_one_line_with_file_record_and_line(command, t
         ["embed", "x.fasta", "--pooling", "median"],
         ["pretrain", "x.fasta", "--mask-rate", "2"],
         ["pretrain", "x.fasta", "--steps", "5", "--max-minutes", "1"],
-        ["pretrain", "x.fasta", "--tokens-per-batch", "100"],
+        ["pretrain", "x.fasta", "--batch-tokens", "100"],
         ["frobnicate"],
     ],
 )
@@ -143,7 +143,7 @@ def test_the_whole_way_from_pretraining_to_predictions(proteins_fasta, tmp_path,
         table.append(f"{record.id},{record.sequence},{len(record.sequence) % 2},{split}")
     (tmp_path / "parity.csv").write_text("\n".join(table))
 
-    trained = invoke("pretrain", proteins_fasta, "--size", "t4_1M", "--steps", "2", "--tokens-per-batch", "1024")
+    trained = invoke("pretrain", proteins_fasta, "--size", "t4_1M", "--steps", "2", "--batch-tokens", "1024")
     assert trained.exit_code == 0, trained.output
     assert "unigram loss" in trained.stderr
     assert invoke("embed", proteins_fasta, "-m", "proteins.run").exit_code == 0
@@ -151,7 +151,7 @@ def test_the_whole_way_from_pretraining_to_predictions(proteins_fasta, tmp_path,
     frozen = invoke("finetune", "parity.csv", "-m", "proteins.run", "--method", "frozen", "-o", "frozen.model")
     assert "accuracy" in frozen.stderr and "majority" in frozen.stderr
     assert invoke("predict", proteins_fasta, "-m", "parity.model").exit_code == 0
-    assert invoke("inspect-attention", proteins_fasta, "-m", "parity.model", "--num-maps", "1").exit_code == 0
+    assert invoke("inspect-attention", proteins_fasta, "-m", "parity.model", "--save-maps", "1").exit_code == 0
 
     made = {path.name for path in tmp_path.iterdir()}
     assert made >= {"proteins.run", "proteins.npy", "parity.model", "proteins.predictions.tsv", "proteins.attention"}
@@ -177,7 +177,7 @@ def test_every_kind_of_task_is_recognised_learned_and_predicted(
     lines = [f"{one.sequence}\t{LABELS[task](one.sequence)}\t{'train' if one.row % 3 else 'test'}" for one in records]
     (tmp_path / "labels.tsv").write_bytes(gzip.compress("\n".join(["sequence\ttarget\tsplit", *lines]).encode()))
 
-    learned = invoke("finetune", "labels.tsv", "-m", tiny_model, "--epochs", "1", "--quick", "--json")
+    learned = invoke("finetune", "labels.tsv", "-m", tiny_model, "--epochs", "1", "--skip-random-baseline", "--json")
     predicted = invoke("predict", proteins_fasta, "-m", "labels.model", "-o", "-")
 
     assert (learned.exit_code, predicted.exit_code) == (0, 0), learned.stderr
@@ -232,7 +232,7 @@ def test_a_result_is_checked_against_its_input(embed_arguments, proteins_fasta, 
     true = invoke(*check)
     assert true.exit_code == 0
     assert "emb.npy: whole and true to the input, 40 proteins; 20 computed again, which differ by " in true.stderr
-    assert json.loads(invoke(*check, "--num-rows", 3, "--json").stdout)["num_recomputed"] == 3
+    assert json.loads(invoke(*check, "--sample-size", 3, "--json").stdout)["num_recomputed"] == 3
 
     (tmp_path / "emb.npy").write_bytes((tmp_path / "emb.npy").read_bytes()[:-4] + b"abcd")
     false = invoke(*check)
@@ -316,7 +316,7 @@ def test_a_check_wants_the_model_unless_nothing_is_to_be_computed(
 
     assert result.exit_code == 1
     assert "its model tiny is not at hand" in result.stderr
-    assert invoke("check", tmp_path / "emb.npy", proteins_fasta, "--num-rows", "0").exit_code == 0
+    assert invoke("check", tmp_path / "emb.npy", proteins_fasta, "--sample-size", "0").exit_code == 0
 
 
 def test_a_check_of_nothing_is_wrong_usage_and_of_what_is_not_there_status_66(proteins_fasta, tmp_path):
@@ -329,11 +329,11 @@ def test_what_becomes_of_long_proteins_is_told(embed_arguments, tmp_path):
     assert windowed.exit_code == 0
     assert "33 proteins longer than 64 residues were computed in overlapping windows" in windowed.stderr
 
-    refused = invoke(*embed_arguments, "--window-residues", 64, "--long", "error", "--force")
+    refused = invoke(*embed_arguments, "--window-residues", 64, "--long-proteins", "error", "--force")
     assert refused.exit_code == 65
-    assert "more than the window of 64; choose --long window, truncate or skip" in refused.stderr
+    assert "more than the window of 64; choose --long-proteins window, truncate or skip" in refused.stderr
 
-    left_out = invoke(*embed_arguments, "--window-residues", 64, "--long", "skip", "--force")
+    left_out = invoke(*embed_arguments, "--window-residues", 64, "--long-proteins", "skip", "--force")
     assert left_out.exit_code == 0
     assert "warning: 33 records left out" in left_out.stderr
     assert (tmp_path / "emb.failed.tsv").read_text().count("\n") == 34
@@ -353,7 +353,7 @@ def test_a_dry_run_of_embed_says_what_it_would_take_and_leaves_nothing(embed_arg
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(proteins_fasta, tmp_path):
     result = invoke(
         *("pretrain", proteins_fasta, "-o", tmp_path / "a.run", "--size", "t4_1M", "--steps", 9),
-        *("--crop-residues", 32, "--tokens-per-batch", 128, "--dry-run", "--json"),
+        *("--crop-residues", 32, "--batch-tokens", 128, "--dry-run", "--json"),
     )
 
     assert result.exit_code == 0
@@ -366,7 +366,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(proteins_fasta, tmp_path):
 def test_a_pretraining_ends_with_a_table_of_amino_acids(proteins_fasta, tmp_path):
     result = invoke(
         *("pretrain", proteins_fasta, "-o", tmp_path / "a.run", "--size", "t4_1M", "--steps", 1),
-        *("--crop-residues", 32, "--tokens-per-batch", 128, "--json"),
+        *("--crop-residues", 32, "--batch-tokens", 128, "--json"),
     )
 
     assert result.exit_code == 0
@@ -380,7 +380,7 @@ def test_a_pretraining_ends_with_a_table_of_amino_acids(proteins_fasta, tmp_path
 def test_a_full_disk_is_one_sentence(proteins_fasta, tmp_path):
     command = f"{sys.executable} -m protembed pretrain {proteins_fasta} --size t4_1M --steps 2 --crop-residues 32"
     # The shell counts in kilobytes: a checkpoint of five megabytes does not fit.
-    result = shell(f"ulimit -f 2000; {command} --tokens-per-batch 128 -o a.run", cwd=tmp_path, text=True)
+    result = shell(f"ulimit -f 2000; {command} --batch-tokens 128 -o a.run", cwd=tmp_path, text=True)
 
     assert result.returncode == 1
     assert "could not be written" in result.stderr
@@ -394,7 +394,7 @@ def test_force_does_not_replace_a_folder_that_holds_the_input(command, proteins_
     own.parent.mkdir()
     own.write_bytes(proteins_fasta.read_bytes())
     (own.parent / "heads.tsv").touch()
-    model = ["--from", tiny_model] if command == "pretrain" else ["-m", tiny_model]
+    model = ["--init-from", tiny_model] if command == "pretrain" else ["-m", tiny_model]
     (own.parent / "metrics.json").touch()
 
     refused = invoke(command, own, "-o", own.parent, "--force", *model)
@@ -508,7 +508,7 @@ def test_a_closed_stream_is_an_empty_input_or_a_failed_output(
 
 
 def test_an_inspection_says_what_it_will_take(proteins_fasta, tiny_model, tmp_path):
-    arguments = ["inspect-attention", proteins_fasta, "-m", tiny_model, "-o", tmp_path / "out", "--num-maps", "1"]
+    arguments = ["inspect-attention", proteins_fasta, "-m", tiny_model, "-o", tmp_path / "out", "--save-maps", "1"]
 
     result = invoke(*arguments, "--json")
 

@@ -10,16 +10,16 @@ import pytest
 from protembed.cli.process import STATUS_OF_SIGNAL, exit_on_signals
 
 DOCUMENTED = {0, 1, 2, 65, 66, 130, 141, 143}
-SHORT = "--steps 1 --tokens-per-batch 128 --crop-residues 32 --threads 1"
+SHORT = "--steps 1 --batch-tokens 128 --crop-residues 32 --threads 1"
 COMMANDS = {
     "pretrain": f"pretrain {{input}} -o {{out}} --size t4_1M {SHORT}",
-    "pretrain --from": f"pretrain {{input}} -o {{out}} --from {{model}} {SHORT}",
+    "pretrain --init-from": f"pretrain {{input}} -o {{out}} --init-from {{model}} {SHORT}",
     "embed": "embed {input} -m {model} -o {out}",
     "check": "check {result} {input} -m {model}",
-    "finetune": "finetune {input} -m {model} -o {out} --method frozen --quick --threads 1",
+    "finetune": "finetune {input} -m {model} -o {out} --method frozen --skip-random-baseline --threads 1",
     "predict": "predict {input} -m {model} -o {out}",
     "score": "score {input} -m {model} -o {out}",
-    "inspect-attention": "inspect-attention {input} -m {model} -o {out} --num-maps 0",
+    "inspect-attention": "inspect-attention {input} -m {model} -o {out} --save-maps 0",
     "models": "models",
 }
 WITH_INPUT = [name for name in COMMANDS if name != "models"]

@@ -158,7 +158,7 @@ def test_hostile_names_of_proteins_columns_and_classes_of_a_table_are_text(
 
     learned = invoke(
         *("finetune", path, "-m", tiny_model, "-o", output, "--target", "=x()\x1b[2J<img/src=x>"),
-        *("--method", "frozen", "--quick", "--threads", 1),
+        *("--method", "frozen", "--skip-random-baseline", "--threads", 1),
     )
     predicted = invoke("predict", fasta, "-m", output, "-o", tmp_path / "out" / "p.tsv")
 
@@ -179,7 +179,7 @@ def test_hostile_identifiers_of_attention_are_text(hostile_fasta, tiny_model, tm
 
     result = invoke(
         *("inspect-attention", hostile_fasta, "-m", tiny_model, "-o", output, "--sites", sites, "--threads", 1),
-        *("--num-maps", 4, "--num-permutations", 100, "--figures", "svg"),
+        *("--save-maps", 4, "--num-permutations", 100, "--figure-format", "svg"),
     )
 
     assert result.exit_code == 0, result.output

@@ -5,17 +5,17 @@ import sys
 
 import pytest
 
-SMALL = "--tokens-per-batch 128 --crop-residues 32 --threads 1"
+SMALL = "--batch-tokens 128 --crop-residues 32 --threads 1"
 COMMANDS = (
     f"pretrain small.fasta -o made/a.run --size t4_1M --steps 2 --save-every 1 {SMALL}",
     "embed small.fasta -o made/bundled.npy",
     "embed - -o made/residues.h5 --per-residue -m tiny",
     "embed small.fasta -o - --format npz -m tiny",
     "check made/bundled.npy small.fasta",
-    "finetune small.csv -m tiny -o made/b.model --method full --epochs 1 --quick --threads 1",
+    "finetune small.csv -m tiny -o made/b.model --method full --epochs 1 --skip-random-baseline --threads 1",
     "predict small.fasta -m made/b.model -o made/p.tsv",
     "score variants.csv -o made/s.tsv",
-    "inspect-attention small.fasta -m tiny -o made/c.attention --num-maps 1",
+    "inspect-attention small.fasta -m tiny -o made/c.attention --save-maps 1",
     "models",
 )
 # All commands in one process, each through the program's own entrance: a process for each would import torch ten times.

@@ -21,7 +21,7 @@ ALLOWED_MB = 30 * (MANY - FEW) / 45_000 + 4
 COMMANDS = {
     "embed": "embed {fasta} -m {model} -o {out}.npy --threads 1 --quiet",
     "predict": "predict {fasta} -m {model} -o {out}.tsv --threads 1 --quiet",
-    "statistics": "inspect-attention {fasta} -m {model} -o {out} --num-maps 0 --threads 1 --quiet",
+    "statistics": "inspect-attention {fasta} -m {model} -o {out} --save-maps 0 --threads 1 --quiet",
     "corpus": "corpus {fasta} {out}",
 }
 # Each command in a fork of one process, whose largest extent the kernel tells when it ends. Building a corpus is the

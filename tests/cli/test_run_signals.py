@@ -22,7 +22,7 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143), (
 def test_a_signal_finishes_the_step_saves_and_leaves(proteins_fasta, tmp_path, number, status):
     run = tmp_path / "a.run"
     command = [sys.executable, "-m", "protembed", "pretrain", str(proteins_fasta), "-o", str(run), "--size", "t4_1M"]
-    command += ["--steps", "100000", "--tokens-per-batch", "1024", "--validate-every", "100000"]
+    command += ["--steps", "100000", "--batch-tokens", "1024", "--validate-every", "100000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (run / "metrics.jsonl").exists():
         time.sleep(0.05)
@@ -91,12 +91,22 @@ def trainings(proteins, proteins_fasta, tiny_model, tmp_path):
     table.write_text("sequence,label\n" + "".join(rows))
     return {
         "a.run/checkpoints": [
-            *("pretrain", proteins_fasta, "--from", tiny_model, "-o", tmp_path / "a.run", "--steps", 6),
-            *("--tokens-per-batch", 256, "--crop-residues", 48, "--save-every", 100, "--validate-every", 100),
+            *("pretrain", proteins_fasta, "--init-from", tiny_model, "-o", tmp_path / "a.run", "--steps", 6),
+            *("--batch-tokens", 256, "--crop-residues", 48, "--save-every", 100, "--validate-every", 100),
         ],
         "a.model.partial/model-0-0/checkpoints": [
-            *("finetune", table, "-m", tiny_model, "-o", tmp_path / "a.model", "--quick", "--method", "full"),
-            *("--tokens-per-batch", 1024, "--epochs", 2),
+            *(
+                "finetune",
+                table,
+                "-m",
+                tiny_model,
+                "-o",
+                tmp_path / "a.model",
+                "--skip-random-baseline",
+                "--method",
+                "full",
+            ),
+            *("--batch-tokens", 1024, "--epochs", 2),
         ],
     }
 

@@ -6,17 +6,29 @@ import sys
 
 import pytest
 
-SMALL = ("--tokens-per-batch", "128", "--crop-residues", "32", "--threads", "1")
+SMALL = ("--batch-tokens", "128", "--crop-residues", "32", "--threads", "1")
 COMMANDS = (
     ("pretrain", "small.fasta", "--size", "t4_1M", "--steps", "2", "--save-every", "1", *SMALL),
     ("embed", "small.fasta", "-m", "tiny"),
     ("embed", "small.fasta", "-m", "tiny", "-o", "other.npz"),
     ("embed", "small.fasta", "-m", "tiny", "-o", "table.tsv"),
     ("embed", "small.fasta", "-m", "tiny", "-o", "residues.h5", "--per-residue"),
-    ("finetune", "small.csv", "-m", "tiny", "--method", "full", "--epochs", "1", "--quick", "--threads", "1"),
+    (
+        "finetune",
+        "small.csv",
+        "-m",
+        "tiny",
+        "--method",
+        "full",
+        "--epochs",
+        "1",
+        "--skip-random-baseline",
+        "--threads",
+        "1",
+    ),
     ("predict", "small.fasta", "-m", "small.model"),
     ("score", "variants.csv", "-m", "tiny"),
-    ("inspect-attention", "small.fasta", "-m", "tiny", "--num-maps", "2", "--rollout", "--figures", "both"),
+    ("inspect-attention", "small.fasta", "-m", "tiny", "--save-maps", "2", "--rollout", "--figure-format", "both"),
 )
 RUN_ALL = """
 import json, sys

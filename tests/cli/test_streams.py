@@ -25,12 +25,12 @@ READ = ("--help", "models", *DATA[5:7])
 SUMMARIES = (
     "models --json",
     "embed small.fasta -m predictor -o {made}.npy --json",
-    "check emb.npy small.fasta -m predictor --json --num-rows 0",
+    "check emb.npy small.fasta -m predictor --json --sample-size 0",
     "predict small.fasta -m predictor -o {made}.tsv --json",
     "score variants.csv -m predictor -o {made}.tsv --json",
-    "pretrain small.fasta -o {made} --size t4_1M --steps 1 --tokens-per-batch 128 --crop-residues 32 --json --dry-run",
-    "finetune small.csv -m predictor -o {made} --method frozen --quick --json",
-    "inspect-attention small.fasta -m predictor -o {made} --num-maps 0 --json",
+    "pretrain small.fasta -o {made} --size t4_1M --steps 1 --batch-tokens 128 --crop-residues 32 --json --dry-run",
+    "finetune small.csv -m predictor -o {made} --method frozen --skip-random-baseline --json",
+    "inspect-attention small.fasta -m predictor -o {made} --save-maps 0 --json",
 )
 # Each command as a shell would start it, but torch is imported once for all: they are forks.
 RUN_EACH = """

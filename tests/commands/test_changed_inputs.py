@@ -224,7 +224,7 @@ def test_a_run_is_not_begun_with_an_input_that_changes(fasta, tmp_path, folder, 
     files["valid"].write_bytes(WHOLE.replace(b"AYI", b"GGG"))
     change_before_opening(files[role], 2, change)
     config = PretrainConfig(output=folder / "r.run", size="t4_1M", steps=1, valid=[files["valid"]])
-    batches = BatchConfig(tokens_per_batch=256, micro_batch_tokens=128, crop_residues=48)
+    batches = BatchConfig(batch_tokens=256, micro_batch_tokens=128, crop_residues=48)
 
     with refused(files[role]):
         pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=DeviceConfig(threads=1)))
@@ -271,7 +271,7 @@ def test_an_inspection_of_an_input_that_changes_is_not_written(tiny_model, fasta
     files = {"fasta": fasta, "sites": tmp_path / "sites.tsv"}
     rows = "".join(f"p{row}\t{row + 2}\tMKT\n" for row in range(8))
     files["sites"].write_text(f"protein\tposition\tlabel\n{rows}")
-    config = AttentionConfig(output=folder / "a", num_maps=0, num_permutations=100, sites=files["sites"])
+    config = AttentionConfig(output=folder / "a", save_maps=0, num_permutations=100, sites=files["sites"])
 
     with refused(files[role]):
         inspect_attention([fasta], ModelConfig(model=tiny_model), config, on_plan=lambda plan: change(files[role]))

@@ -43,6 +43,6 @@ def test_finetune_works_with_a_directory_saved_from_esm_model(encoder_alone, pro
 
 
 def test_inspect_attention_works_with_a_directory_saved_from_esm_model(encoder_alone, proteins_fasta, tmp_path):
-    inspect_attention([proteins_fasta], encoder_alone, AttentionConfig(output=tmp_path / "attention", num_maps=1))
+    inspect_attention([proteins_fasta], encoder_alone, AttentionConfig(output=tmp_path / "attention", save_maps=1))
 
     assert (tmp_path / "attention" / "heads.tsv").read_text().count("\n") == 1 + 2 * 4

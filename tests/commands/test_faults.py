@@ -106,7 +106,15 @@ def inputs(proteins, tmp_path_factory):
     (folder / "labels.csv").write_text("id,sequence,label,split\n" + "".join(rows))
     variants = (f"{cut[0]},{cut[0][place]}{place + 1}A\n" for place in (2, 5))
     (folder / "variants.csv").write_text("sequence,mutation\n" + "".join(variants))
-    finetune = ["finetune", folder / "labels.csv", "-m", folder / "tiny", "-o", folder / "tuned", "--quick"]
+    finetune = [
+        "finetune",
+        folder / "labels.csv",
+        "-m",
+        folder / "tiny",
+        "-o",
+        folder / "tuned",
+        "--skip-random-baseline",
+    ]
     assert invoke([*finetune, "--method", "frozen"]).exit_code == 0
     return folder
 
@@ -117,11 +125,15 @@ COMMANDS = {
     "emb.h5": ("embed {i}/three.fasta -m {i}/tiny -o {o} --per-residue", "--layer 0", 6),
     "p.tsv": ("predict {i}/three.fasta -m {i}/tuned -o {o}", "", 5),
     "s.tsv": ("score {i}/variants.csv -m {i}/tiny -o {o}", "--method wildtype-marginals", 4),
-    "a.attention": ("inspect-attention {i}/three.fasta -m {i}/tiny -o {o} --num-maps 1", "--layers 1", 1),
-    "f.model": ("finetune {i}/labels.csv -m {i}/tiny -o {o} --quick --method full --epochs 1", "--seed 1", 2),
+    "a.attention": ("inspect-attention {i}/three.fasta -m {i}/tiny -o {o} --save-maps 1", "--layers 1", 1),
+    "f.model": (
+        "finetune {i}/labels.csv -m {i}/tiny -o {o} --skip-random-baseline --method full --epochs 1",
+        "--seed 1",
+        2,
+    ),
     "new.run": (
-        "pretrain {i}/twelve.fasta --valid {i}/three.fasta --from {i}/tiny -o {o} --steps 2 --save-every 1 "
-        "--validate-every 1 --tokens-per-batch 64 --crop-residues 20",
+        "pretrain {i}/twelve.fasta --valid {i}/three.fasta --init-from {i}/tiny -o {o} --steps 2 --save-every 1 "
+        "--validate-every 1 --batch-tokens 64 --crop-residues 20",
         None,
         3,
     ),

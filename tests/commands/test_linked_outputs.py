@@ -129,11 +129,11 @@ def test_directories_take_the_place_of_the_target_of_a_link(tiny_model, fasta, l
     attention, attention_target = link("a", "attention")
     if is_made_before:
         run_target.mkdir()
-    batches = BatchConfig(tokens_per_batch=256, micro_batch_tokens=128, crop_residues=48)
+    batches = BatchConfig(batch_tokens=256, micro_batch_tokens=128, crop_residues=48)
     config = PretrainConfig(output=run, size="t4_1M", steps=1, valid=[fasta])
 
     pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=DeviceConfig(threads=1)))
-    inspect_attention([fasta], ModelConfig(model=tiny_model), AttentionConfig(output=attention, num_maps=1))
+    inspect_attention([fasta], ModelConfig(model=tiny_model), AttentionConfig(output=attention, save_maps=1))
 
     assert run.is_symlink() and (run_target / "model" / "model.safetensors").exists()
     assert attention.is_symlink() and (attention_target / "heads.tsv").exists()

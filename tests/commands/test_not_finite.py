@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from protembed.cli.app import app
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 
-SMALL = "--tokens-per-batch 256 --crop-residues 48"
+SMALL = "--batch-tokens 256 --crop-residues 48"
 
 
 def invoke(*arguments):
@@ -38,7 +38,15 @@ def lose_a_number(linear):
 def tuned(tables, tiny_model, tmp_path_factory):
     output = tmp_path_factory.mktemp("models") / "tuned"
     result = invoke(
-        "finetune", tables / "regression.csv", "-m", tiny_model, "-o", output, "--method", "frozen", "--quick"
+        "finetune",
+        tables / "regression.csv",
+        "-m",
+        tiny_model,
+        "-o",
+        output,
+        "--method",
+        "frozen",
+        "--skip-random-baseline",
     )
     assert result.exit_code == 0
     return output
@@ -50,10 +58,16 @@ COMMANDS = {
     "predict": ("predict {i}/three.fasta -m {m} -o {o}/p.tsv", "the predictions of 'a' are not finite"),
     "score": ("score {i}/variants.csv -m {m} -o {o}/s.tsv", "K2A"),
     "attention": ("inspect-attention {i}/three.fasta -m {m} -o {o}/a.attention", "the attention of 'a' is not finite"),
-    "frozen": ("finetune {t}/regression.csv -m {m} -o {o}/f.model --quick --method frozen", "not finite"),
-    "full": ("finetune {t}/regression.csv -m {m} -o {o}/f.model --quick --method full --epochs 1", "not finite"),
-    "from": ("pretrain {f} --from {m} -o {o}/r.run --steps 9 " + SMALL, "not finite"),
-    "compare": ("pretrain {f} --compare {m} --size t4_1M -o {o}/r.run --steps 1 " + SMALL, "not finite"),
+    "frozen": (
+        "finetune {t}/regression.csv -m {m} -o {o}/f.model --skip-random-baseline --method frozen",
+        "not finite",
+    ),
+    "full": (
+        "finetune {t}/regression.csv -m {m} -o {o}/f.model --skip-random-baseline --method full --epochs 1",
+        "not finite",
+    ),
+    "from": ("pretrain {f} --init-from {m} -o {o}/r.run --steps 9 " + SMALL, "not finite"),
+    "compare": ("pretrain {f} --compare-model {m} --size t4_1M -o {o}/r.run --steps 1 " + SMALL, "not finite"),
 }
 every_command = pytest.mark.parametrize(("command", "sentence"), COMMANDS.values(), ids=COMMANDS)
 

@@ -65,7 +65,7 @@ def test_only_the_choices_are_chosen(kind, spec):
     ("kind", "options", "flag"),
     [
         (PretrainConfig, {"steps": 10, "max_minutes": 1.0}, "--max-minutes"),
-        (BatchConfig, {"tokens_per_batch": 603, "crop_residues": 300}, "--tokens-per-batch"),
+        (BatchConfig, {"tokens_per_batch": 603, "crop_residues": 300}, "--batch-tokens"),
         (MaskingConfig, {"random_rate": 0.6, "keep_rate": 0.5}, "--keep-rate"),
     ],
 )
@@ -79,7 +79,7 @@ def test_options_that_contradict_each_other_are_refused(kind, options, flag):
 
 
 def test_options_that_just_agree_are_accepted():
-    BatchConfig(tokens_per_batch=516, crop_residues=256)
+    BatchConfig(batch_tokens=516, crop_residues=256)
     MaskingConfig(random_rate=0.5, keep_rate=0.5)
 
 
@@ -104,7 +104,7 @@ def test_options_of_a_config_have_names_of_their_own(kind):
 def test_flags_follow_the_name_of_their_field():
     flags = {spec.name: flag_name(spec) for _, spec in OPTIONS}
 
-    assert (flags["mask_rate"], flags["from_model"], flags["output"]) == ("--mask-rate", "--from", "--output")
+    assert (flags["mask_rate"], flags["from_model"], flags["output"]) == ("--mask-rate", "--init-from", "--output")
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

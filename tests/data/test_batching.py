@@ -13,7 +13,7 @@ from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation
 from protembed.pretraining.batches import PretrainingBatches, validation_batches
 
-BATCHES = BatchConfig(tokens_per_batch=512, crop_residues=64)
+BATCHES = BatchConfig(batch_tokens=512, crop_residues=64)
 TOKENS_PER_STEPS_PACK = 200
 
 
@@ -158,12 +158,12 @@ def test_steps_and_packs_hold_their_budgets(corpus):
 
     for step in range(3 * plan.steps_per_epoch):
         micro_batches = plan.micro_batches(step)
-        assert sum(one.num_tokens for one in micro_batches) <= BATCHES.tokens_per_batch
+        assert sum(one.num_tokens for one in micro_batches) <= BATCHES.batch_tokens
         assert all(one.num_tokens - min(one.offsets.diff()) < TOKENS_PER_STEPS_PACK for one in micro_batches)
 
 
 def test_budgets_count_the_special_tokens_of_short_proteins(make_corpus, proteins):
-    batches = BatchConfig(tokens_per_batch=64, crop_residues=8)
+    batches = BatchConfig(batch_tokens=64, crop_residues=8)
     plan = plan_of(make_corpus([protein[:8] for protein in proteins]), batches=batches)
 
     assert all(sum(one.num_tokens for one in plan.micro_batches(step)) <= 64 for step in range(plan.steps_per_epoch))
@@ -197,14 +197,14 @@ def test_crops_are_stretches_of_their_proteins(corpus):
 def test_a_step_hides_residues_of_its_crops_and_nothing_else(
     corpus, crop_residues, room, micro_batch_tokens, mask_rate, seed, step
 ):
-    batches = BatchConfig(crop_residues=crop_residues, tokens_per_batch=2 * (crop_residues + 2) + room)
+    batches = BatchConfig(crop_residues=crop_residues, batch_tokens=2 * (crop_residues + 2) + room)
     plan = PretrainingBatches(corpus, batches, micro_batch_tokens, MaskingConfig(mask_rate=mask_rate), seed)
 
     micro_batches = plan.micro_batches(step)
 
     rows = [int(row) for one in micro_batches for row in one.rows]
     assert len(set(rows)) == len(rows)
-    assert sum(one.num_tokens for one in micro_batches) <= batches.tokens_per_batch
+    assert sum(one.num_tokens for one in micro_batches) <= batches.batch_tokens
     for one in micro_batches:
         assert is_amino_acid(one.targets.numpy()).all()
         tokens = unmasked(one)

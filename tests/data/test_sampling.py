@@ -19,10 +19,10 @@ class Grouped:
         return len(self.offsets) - 1
 
 
-def order_of(lengths, tokens_per_batch, seed=0, clusters=None):
+def order_of(lengths, batch_tokens, seed=0, clusters=None):
     lengths = np.asarray(lengths)
     sampler = UniformSampler(len(lengths)) if clusters is None else ClusterSampler(clusters)
-    return EpochSampler(sampler, lengths.__getitem__, int(lengths.max()), tokens_per_batch, seed)
+    return EpochSampler(sampler, lengths.__getitem__, int(lengths.max()), batch_tokens, seed)
 
 
 def steps_of(one, epoch):
@@ -33,16 +33,16 @@ def steps_of(one, epoch):
 @pytest.mark.promise(24)
 @given(
     lengths=st.lists(st.integers(3, 100), min_size=1, max_size=60),
-    tokens_per_batch=st.integers(200, 600),
+    batch_tokens=st.integers(200, 600),
     seed=st.integers(0, 3),
 )
-def test_each_epoch_takes_every_protein_exactly_once_within_the_budget(lengths, tokens_per_batch, seed):
-    one, lengths = order_of(lengths, tokens_per_batch, seed), np.array(lengths)
+def test_each_epoch_takes_every_protein_exactly_once_within_the_budget(lengths, batch_tokens, seed):
+    one, lengths = order_of(lengths, batch_tokens, seed), np.array(lengths)
 
     for epoch in range(2):
         steps = steps_of(one, epoch)
         assert sorted(np.concatenate(steps)) == list(range(len(lengths)))
-        assert all(lengths[rows].sum() <= tokens_per_batch for rows in steps)
+        assert all(lengths[rows].sum() <= batch_tokens for rows in steps)
 
 
 @pytest.mark.promise(24)

@@ -43,8 +43,8 @@ def embed(tmp_path, windowed_model, proteins_fasta):
 def check(windowed_model, proteins_fasta):
     """Check results against the forty proteins, or other inputs."""
 
-    def run(*results, fasta=proteins_fasta, model=windowed_model, num_rows=20, seed=0):
-        config = CheckConfig(num_rows=num_rows, seed=seed)
+    def run(*results, fasta=proteins_fasta, model=windowed_model, sample_size=20, seed=0):
+        config = CheckConfig(sample_size=sample_size, seed=seed)
         return check_embeddings([*results, fasta], ModelConfig(model=model), config)
 
     return run
@@ -121,7 +121,7 @@ def test_a_true_result_passes(embed, check, proteins, kind, options, dtype):
 def test_a_true_result_passes_whatever_its_options(embed, check, options):
     output = embed("emb.npz" if options.get("per_residue") else "emb.npy", **options)
 
-    summary = check(output, num_rows=1000)
+    summary = check(output, sample_size=1000)
 
     assert summary.num_recomputed == summary.num_proteins > 0
 
@@ -172,27 +172,27 @@ def test_results_may_be_moved_together(embed, check, tmp_path):
     assert check(tmp_path / "moved" / "emb.npy").num_proteins == 40
 
 
-@pytest.mark.parametrize("num_rows", [0, 1, 1000])
-def test_as_many_vectors_are_computed_again_as_was_asked_for(embed, windowed_model, proteins_fasta, num_rows):
+@pytest.mark.parametrize("sample_size", [0, 1, 1000])
+def test_as_many_vectors_are_computed_again_as_was_asked_for(embed, windowed_model, proteins_fasta, sample_size):
     computed = []
 
     summary = check_embeddings(
         [embed(), proteins_fasta],
         ModelConfig(model=windowed_model),
-        CheckConfig(num_rows=num_rows),
+        CheckConfig(sample_size=sample_size),
         on_protein=computed.append,
     )
 
-    assert len(computed) == min(num_rows, 40)
+    assert len(computed) == min(sample_size, 40)
     assert summary.num_recomputed == len(computed)
-    assert (summary.worst_difference is None) == (num_rows == 0)
+    assert (summary.worst_difference is None) == (sample_size == 0)
 
 
 def test_a_shard_without_proteins_is_whole(embed, check, tmp_path):
     fasta = tmp_path / "long.fasta"
     fasta.write_text(f">a\nMKT\n>b\n{'MKTAYIAKQR' * 10}\n")
 
-    summary = check(embed(fasta=fasta, long="skip", shard="2/2"), fasta=fasta)
+    summary = check(embed(fasta=fasta, long_proteins="skip", shard="2/2"), fasta=fasta)
 
     assert (summary.num_proteins, summary.num_refused, summary.num_recomputed) == (0, 1, 0)
 
@@ -366,7 +366,7 @@ def test_results_of_earlier_versions_which_counted_rows_from_0_are_verified(embe
 
 
 def test_records_that_should_not_have_been_left_out_are_noticed(embed, refused, changed_fasta, proteins):
-    output = embed(long="skip")
+    output = embed(long_proteins="skip")
     more = changed_fasta(lambda records: [*records, f"long\n{proteins[0]}\n"])
 
     num_long = sum(len(sequence) > 64 for sequence in proteins)
@@ -397,7 +397,7 @@ def test_without_its_model_a_result_is_verified_only_where_nothing_is_to_be_comp
 
     told = refused(output, model=None)
     assert "its model windowed is not at hand, to compute some of it again; name it by --model, or pass" in told
-    summary = check(output, model=None, num_rows=0)
+    summary = check(output, model=None, sample_size=0)
     assert (summary.num_recomputed, summary.worst_difference) == (0, None)
 
 
@@ -435,7 +435,7 @@ def test_a_vector_that_was_altered_with_its_hash_is_noticed(embed, refused):
     altered_array(output, 7, lambda vector: vector + 0.01)
     accept_changes(output)
 
-    assert "row 8 ('Q18184') differs from what windowed computes by 0.015 of" in refused(output, num_rows=40)
+    assert "row 8 ('Q18184') differs from what windowed computes by 0.015 of" in refused(output, sample_size=40)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_vectors_that_are_swapped_or_emptied_are_noticed(embed, refused, rows, c
     altered_array(output, rows, change)
     accept_changes(output)
 
-    assert "differs from what windowed computes" in refused(output, num_rows=40)
+    assert "differs from what windowed computes" in refused(output, sample_size=40)
 
 
 def test_altered_lines_of_a_table_are_noticed(embed, refused):
@@ -458,7 +458,7 @@ def test_altered_lines_of_a_table_are_noticed(embed, refused):
     output.write_text("".join([header, "\t".join([record_id, str(float(number) + 0.1), *numbers]), *rest]))
     accept_changes(output)
 
-    assert "row 1 (" in refused(output, num_rows=40)
+    assert "row 1 (" in refused(output, sample_size=40)
 
 
 @pytest.mark.parametrize("kind", ["residues.npz", "residues.h5"])
@@ -475,7 +475,7 @@ def test_altered_residues_are_noticed(embed, refused, kind):
         np.savez(output, **arrays)
     accept_changes(output)
 
-    assert "row 6 (" in refused(output, num_rows=40)
+    assert "row 6 (" in refused(output, sample_size=40)
 
 
 def test_proteins_with_too_few_residues_are_noticed(embed, refused):
@@ -486,7 +486,7 @@ def test_proteins_with_too_few_residues_are_noticed(embed, refused):
     np.savez(output, **arrays)
     accept_changes(output)
 
-    assert "row 1 (" in refused(output, num_rows=40)
+    assert "row 1 (" in refused(output, sample_size=40)
 
 
 def test_each_seed_draws_other_rows(embed, check):
@@ -496,7 +496,7 @@ def test_each_seed_draws_other_rows(embed, check):
     found = []
     for seed in range(12):
         try:
-            check(output, num_rows=10, seed=seed)
+            check(output, sample_size=10, seed=seed)
         except VerificationError:
             found.append(seed)
 
@@ -515,13 +515,13 @@ def shards(embed):
 
 
 def test_all_shards_of_one_result_pass(shards, check):
-    summary = check(*shards(), num_rows=40)
+    summary = check(*shards(), sample_size=40)
 
     assert (summary.num_proteins, summary.num_recomputed) == (40, 40)
 
 
 def test_shards_account_for_what_they_left_out(shards, check, proteins):
-    summary = check(*shards(long="skip"))
+    summary = check(*shards(long_proteins="skip"))
 
     assert summary.num_proteins + summary.num_refused == 40
     assert summary.num_refused == sum(len(sequence) > 64 for sequence in proteins)

@@ -376,7 +376,7 @@ def test_the_residues_of_a_long_protein_average_to_its_vector(embed, windowed_mo
 
 def test_long_proteins_are_an_error_where_that_was_asked_for(embed, windowed_model, proteins_fasta, tmp_path, lengths):
     with pytest.raises(TooLongError, match=f"has {lengths[0]} residues, more than the window of 64") as caught:
-        embed("emb.npy", model=windowed_model, long="error")
+        embed("emb.npy", model=windowed_model, long_proteins="error")
 
     assert caught.value.exit_status == 65
     assert (caught.value.line, caught.value.path) == (1, str(proteins_fasta))
@@ -385,7 +385,7 @@ def test_long_proteins_are_an_error_where_that_was_asked_for(embed, windowed_mod
 
 @pytest.mark.promise(10)
 def test_long_proteins_are_left_out_and_listed_where_that_was_asked_for(embed, windowed_model, proteins_fasta, lengths):
-    output = embed("emb.npy", model=windowed_model, long="skip")
+    output = embed("emb.npy", model=windowed_model, long_proteins="skip")
 
     rows, refused = np.load(output), table(output.parent / "emb.failed.tsv")
     records = list(read_fasta([proteins_fasta]))
@@ -394,7 +394,7 @@ def test_long_proteins_are_left_out_and_listed_where_that_was_asked_for(embed, w
     assert [line["id"] for line in table(output.parent / "emb.ids.tsv")] == [record.id for record in short]
     assert [int(line["line"]) for line in refused] == [r.line for r in records if len(r.sequence) > WINDOW]
     assert refused[0]["reason"] == f"{lengths[0]} residues are more than the window of 64"
-    np.testing.assert_array_equal(rows, np.load(embed("again.npy", model=windowed_model, long="skip")))
+    np.testing.assert_array_equal(rows, np.load(embed("again.npy", model=windowed_model, long_proteins="skip")))
     np.testing.assert_allclose(rows, np.load(embed("whole.npy"))[np.array(lengths) <= WINDOW], **PARITY)
 
 
@@ -402,7 +402,7 @@ def test_long_proteins_are_cut_off_where_that_was_asked_for(embed, windowed_mode
     cut = tmp_path / "cut.fasta"
     cut.write_text("".join(f">p{row}\n{sequence[:WINDOW]}\n" for row, sequence in enumerate(proteins)))
 
-    rows = np.load(embed("emb.npy", model=windowed_model, long="truncate"))
+    rows = np.load(embed("emb.npy", model=windowed_model, long_proteins="truncate"))
 
     np.testing.assert_allclose(rows, np.load(embed("cut.npy", fasta=cut)), **PARITY)
     assert {line["windows"] for line in table(tmp_path / "emb.ids.tsv")} == {"1"}
@@ -416,7 +416,7 @@ def test_long_proteins_are_cut_off_where_that_was_asked_for(embed, windowed_mode
 def test_the_summary_tells_what_became_of_long_proteins(
     windowed_model, proteins_fasta, tmp_path, lengths, long, num_rows, warning
 ):
-    config = EmbedConfig(output=tmp_path / "emb.npy", long=long)
+    config = EmbedConfig(output=tmp_path / "emb.npy", long_proteins=long)
 
     summary = embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config)
 

@@ -18,7 +18,8 @@ def lengths_of(batch):
 
 WHOLE = InferenceJob(whole=lengths_of)
 WINDOWED = InferenceJob(
-    whole=lengths_of, long=WindowedJob(window_residues=80, windows=lengths_of, join=lambda windows, spans: windows)
+    whole=lengths_of,
+    long_proteins=WindowedJob(window_residues=80, windows=lengths_of, join=lambda windows, spans: windows),
 )
 
 

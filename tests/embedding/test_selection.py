@@ -7,7 +7,7 @@ from protembed.data.fasta import ReadStatistics, SkippedRecord, read_fasta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, FormatError, IllegalResidueError, TooLongError
 
-WINDOWED = Selection(on_illegal="error", long="window", window_residues=1022)
+WINDOWED = Selection(on_illegal="error", long_proteins="window", window_residues=1022)
 SHORT = replace(WINDOWED, window_residues=4)
 # Of each shard count: none left over, some left over, and more shards than the forty proteins.
 TOTALS = (1, 2, 3, 7, 40, 64)
@@ -118,7 +118,7 @@ def test_shards_run_over_the_borders_of_files_and_read_archives_twice(write_fast
     ids=["anywhere", "last", "first", "all but one", "none"],
 )
 def test_a_refused_record_is_listed_in_exactly_one_shard(write_fasta, sequences, total):
-    selection = replace(SHORT, on_illegal="skip", long="skip")
+    selection = replace(SHORT, on_illegal="skip", long_proteins="skip")
     path = write_fasta(sequences)
     whole, report = read(selection, path)
 
@@ -130,7 +130,7 @@ def test_a_refused_record_is_listed_in_exactly_one_shard(write_fasta, sequences,
 
 
 def test_a_shard_is_told_what_was_met_in_the_whole_input(write_fasta):
-    selection = replace(SHORT, long="truncate")
+    selection = replace(SHORT, long_proteins="truncate")
     path = write_fasta(["MXT", "AYAYA", "MKT", "BBBBBBB"])
     _, whole = read(selection, path)
 
@@ -141,7 +141,7 @@ def test_a_shard_is_told_what_was_met_in_the_whole_input(write_fasta):
 def test_proteins_count_for_a_shard_as_what_is_computed_of_them(write_fasta):
     path = write_fasta(["M" * 100, "MKTA", "MKTA", "MKTA"])
 
-    shards = read_shards(replace(SHORT, long="truncate"), 2, path)
+    shards = read_shards(replace(SHORT, long_proteins="truncate"), 2, path)
 
     assert [len(records) for records, _ in shards] == [2, 2]
 
@@ -154,7 +154,7 @@ def test_without_long_proteins_every_policy_reads_what_the_file_holds(proteins_f
     window = max(len(record.sequence) for record in whole)
 
     for long in ("window", "error", "truncate", "skip"):
-        records, report = read(replace(WINDOWED, long=long, window_residues=window), proteins_fasta)
+        records, report = read(replace(WINDOWED, long_proteins=long, window_residues=window), proteins_fasta)
         assert records == whole
         assert (report.num_truncated, report.refused) == (0, [])
         assert (report.num_records, report.num_residues) == (40, residues(whole))
@@ -169,16 +169,16 @@ def test_long_proteins_stay_whole_for_windows(write_fasta):
 
 @pytest.mark.parametrize("shard", [None, Shard(1, 2)], ids=["whole", "another shard"])
 def test_a_long_protein_is_an_error_on_request_wherever_it_stands(write_fasta, shard):
-    selection = replace(SHORT, long="error", shard=shard)
+    selection = replace(SHORT, long_proteins="error", shard=shard)
 
-    message = r"x\.fasta, line 3: record 'p1' has 5 residues, more than the window of 4; choose --long"
+    message = r"x\.fasta, line 3: record 'p1' has 5 residues, more than the window of 4; choose --long-proteins"
     with pytest.raises(TooLongError, match=message) as caught:
         read(selection, write_fasta(["MKTA", "AYAYA"]))
     assert caught.value.exit_status == 65
 
 
 def test_a_long_protein_is_cut_off_on_request_and_counted(write_fasta):
-    records, report = read(replace(SHORT, long="truncate"), write_fasta(["MKTA", "AYAYAYA", "MK"]))
+    records, report = read(replace(SHORT, long_proteins="truncate"), write_fasta(["MKTA", "AYAYAYA", "MK"]))
 
     assert [record.sequence for record in records] == ["MKTA", "AYAY", "MK"]
     assert [record.description for record in records] == ["p0 of mouse", "p1 of mouse", "p2 of mouse"]
@@ -189,7 +189,7 @@ def test_a_long_protein_is_cut_off_on_request_and_counted(write_fasta):
 def test_a_long_protein_is_left_out_on_request_and_listed(write_fasta):
     path = write_fasta(["AYAYA", "MKTA", "M" * 1200, "MK"])
 
-    records, report = read(replace(SHORT, long="skip"), path)
+    records, report = read(replace(SHORT, long_proteins="skip"), path)
 
     assert [(record.row, record.id) for record in records] == [(0, "p1"), (1, "p3")]
     assert report.refused == [
@@ -204,7 +204,7 @@ def test_an_input_all_of_whose_proteins_are_too_long_is_an_error_like_one_of_ill
     with pytest.raises(
         FormatError, match="every record was left out, the first, 'p0', in line 1: 5 residues"
     ) as caught:
-        read(replace(SHORT, long="skip", shard=shard), write_fasta(["MKTAY", "MKTAYI"]))
+        read(replace(SHORT, long_proteins="skip", shard=shard), write_fasta(["MKTAY", "MKTAYI"]))
 
     assert caught.value.exit_status == 65
 
@@ -212,7 +212,7 @@ def test_an_input_all_of_whose_proteins_are_too_long_is_an_error_like_one_of_ill
 def test_rows_go_on_over_several_files_when_long_proteins_are_left_out(write_fasta):
     paths = [write_fasta(["AYAYA", "MK"], "a.fasta"), write_fasta(["AYAYA", "MKT"], "b.fasta")]
 
-    records, _ = read(replace(SHORT, long="skip"), *paths)
+    records, _ = read(replace(SHORT, long_proteins="skip"), *paths)
 
     assert [(record.row, record.sequence) for record in records] == [(0, "MK"), (1, "MKT")]
 

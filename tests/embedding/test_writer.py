@@ -661,7 +661,7 @@ def test_a_reader_of_stdout_that_left_is_told_apart_from_a_broken_stdout(kind, n
     [
         (np.nan, "float32", "the model itself"),
         (np.inf, "float32", "the model itself"),
-        (7e4, "float16", "--dtype float32"),
+        (7e4, "float16", "--store-dtype float32"),
     ],
 )
 @pytest.mark.parametrize("kind", [NPY, NPZ_RESIDUES])

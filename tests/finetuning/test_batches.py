@@ -22,8 +22,8 @@ def labelled(proteins, task="classification", answers=None, window_residues=1022
     return LabelledDataset(residues=residues, answers=answers, task=TASKS[task], **limits)
 
 
-def labelled_plan(proteins, tokens_per_batch=512, seed=0):
-    return FinetuningBatches(labelled(proteins), tokens_per_batch, seed)
+def labelled_plan(proteins, batch_tokens=512, seed=0):
+    return FinetuningBatches(labelled(proteins), batch_tokens, seed)
 
 
 def test_labels_travel_with_their_whole_proteins(proteins):
@@ -52,7 +52,7 @@ def test_a_labelled_step_is_a_function_of_seed_and_step_alone(proteins):
 
 
 def test_only_a_giant_makes_a_step_exceed_its_budget():
-    plan = labelled_plan(["MKT" * 100, *["MKTAYIAKQR"] * 20], tokens_per_batch=64)
+    plan = labelled_plan(["MKT" * 100, *["MKTAYIAKQR"] * 20], batch_tokens=64)
     steps = [plan.micro_batches(step) for step in range(plan.steps_per_epoch)]
 
     assert sorted(row for micro_batches in steps for one in micro_batches for row in one.rows.tolist()) == list(

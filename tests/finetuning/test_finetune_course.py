@@ -43,7 +43,7 @@ def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path,
 @pytest.mark.promise(1)
 def test_a_killed_training_is_resumed_bit_for_bit_and_leaves_nothing_stray(tables, tiny_model, tmp_path):
     def command(name):
-        settings = "--method full --epochs 4 --tokens-per-batch 1024 --quick --threads 1 --quiet".split()
+        settings = "--method full --epochs 4 --batch-tokens 1024 --skip-random-baseline --threads 1 --quiet".split()
         return [
             "finetune",
             str(tables / "regression.csv"),
@@ -261,7 +261,7 @@ def test_test_proteins_that_were_trained_on_can_be_left_out(tables, tiny_model, 
     assert [plan.num_proteins["test"] for plan in plans] == [10, 11]
     found = "1 of 11 test sequences also stand in train or valid ('again' is one)"
     assert plans[0].warnings[0] == f"{found}; they are left out"
-    assert plans[1].warnings[0] == f"{found}; --drop-shared leaves them out"
+    assert plans[1].warnings[0] == f"{found}; --drop-leaked leaves them out"
     assert any(warning.startswith("10 test proteins only: ") for warning in plans[0].warnings)
     assert any(
         note.startswith("10 test proteins only: ") for note in read_json(tmp_path / "d.model/metrics.json")["notes"]

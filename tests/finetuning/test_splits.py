@@ -124,12 +124,12 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_noted(make_labels)
 
     assert ids(division.final)["test"] == ["3", "4", "5"]
     found = "2 of 3 test sequences also stand in train or valid ('3' is one)"
-    assert division.warnings == [f"{found}; --drop-shared leaves them out"]
+    assert division.warnings == [f"{found}; --drop-leaked leaves them out"]
 
 
 def test_test_sequences_that_also_stand_in_train_or_valid_are_left_out_on_request(make_labels):
     labels = make_labels(["MKT", "MKV", "MKT", "MKV", "MAY"], splits=["train", "valid", "test", "test", "test"])
-    division = divide(labels, VALUES, LabelTableConfig(drop_shared=True), seed=0)
+    division = divide(labels, VALUES, LabelTableConfig(drop_leaked=True), seed=0)
 
     assert ids(division.final) == {"train": ["1"], "valid": ["2"], "test": ["5"]}
     assert division.warnings == ["2 of 3 test sequences also stand in train or valid ('3' is one); they are left out"]
@@ -137,7 +137,7 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_left_out_on_reques
 
 def test_copies_within_the_test_part_are_no_shared_sequences(make_labels):
     labels = make_labels(["MKT", "MKV", "MAY", "MAY"], splits=["train", "valid", "test", "test"])
-    division = divide(labels, VALUES, LabelTableConfig(drop_shared=True), seed=0)
+    division = divide(labels, VALUES, LabelTableConfig(drop_leaked=True), seed=0)
 
     assert ids(division.final)["test"] == ["3", "4"]
     assert division.warnings == []
@@ -261,7 +261,7 @@ def test_the_notes_say_how_the_parts_were_drawn(make_labels, families):
     by_cluster = "a tenth each is held out for valid and test by cluster (20 clusters of similar sequences)"
     assert notes(None) == [f"no split column: {by_cluster}"]
     assert notes("cluster") == [f"--split cluster: {by_cluster}"]
-    assert notes("cluster", cluster_similarity=1.0)[0].count("(60 clusters")
+    assert notes("cluster", cluster_identity=1.0)[0].count("(60 clusters")
     assert notes("random")[0].endswith("by sequence hash; relatives may straddle")
     assert notes("kfold")[0].startswith("--split kfold: 5 folds by cluster (20 clusters")
 
@@ -333,7 +333,7 @@ def test_a_table_of_relatives_is_refused_where_clusters_were_wanted(make_labels,
 
 
 def test_a_higher_similarity_parts_relatives(make_labels, relatives):
-    tables = drawn(make_labels(relatives), "cluster", cluster_similarity=1.0)
+    tables = drawn(make_labels(relatives), "cluster", cluster_identity=1.0)
 
     assert sizes(tables[0]) == {"train": 40, "valid": 5, "test": 5}
 

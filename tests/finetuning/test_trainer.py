@@ -209,7 +209,7 @@ def test_a_steep_head_does_not_make_the_training_diverge(begin, alike, with_both
     assert head.steepness > 200
 
     training, _, _ = begin(
-        head=head, model=alike, labelled=with_both, optimizer=OptimizerConfig(), epochs=20, tokens_per_batch=600
+        head=head, model=alike, labelled=with_both, optimizer=OptimizerConfig(), epochs=20, batch_tokens=600
     )
     losses = [report.validation["valid_loss"] for report in finish(training) if report.validation]
 
@@ -257,7 +257,7 @@ def test_an_uninformed_classifier_predicts_the_class_frequencies(begin, make_tab
     numbers = iter(range(40))
     table = make_table(lambda sequence: "rare" if next(numbers) % 4 == 0 else "common", NUM_RESIDUES)
 
-    training, _, _ = begin(labelled=(table, Targets.of(table, TASKS["classification"])), class_weights=is_weighted)
+    training, _, _ = begin(labelled=(table, Targets.of(table, TASKS["classification"])), balance_classes=is_weighted)
 
     # -(1/4) ln(1/4) - (3/4) ln(3/4), or ln 2 where both classes weigh alike.
     assert training._uninformed_loss == pytest.approx(expected, abs=1e-4)
@@ -297,7 +297,7 @@ def test_adapters_are_merged_into_a_plain_encoder_that_is_as_good_as_they_were(b
 
 
 def test_the_head_learns_faster_than_the_encoder(begin):
-    training, checkpoint, _ = begin(head_rate_factor=7.0, optimizer=replace(ADAMW, warmup_steps=0, weight_decay=0.0))
+    training, checkpoint, _ = begin(head_lr_multiplier=7.0, optimizer=replace(ADAMW, warmup_steps=0, weight_decay=0.0))
     before = [checkpoint.task_head.linear.bias.item(), checkpoint.encoder.final_norm.bias.detach().clone()]
 
     assert not training.run(lambda report: None, lambda: True)
@@ -412,7 +412,7 @@ def test_class_weights_let_all_classes_count_alike_and_a_target_one_on_average(b
     targets = Targets.of(table, TASKS["classification"])
     known = targets.known("train")
 
-    training, _, _ = begin(labelled=(table, targets), class_weights=True)
+    training, _, _ = begin(labelled=(table, targets), balance_classes=True)
 
     weights = training._objective.class_weights.numpy()
     assert weights[known].mean() == pytest.approx(1)
@@ -425,7 +425,7 @@ def test_the_positives_of_a_label_weigh_as_much_as_its_negatives(begin, make_tab
     targets = Targets.of(table, TASKS["multilabel"])
     positives = targets.known("train").sum(0)
 
-    training, _, _ = begin(labelled=(table, targets), class_weights=True)
+    training, _, _ = begin(labelled=(table, targets), balance_classes=True)
 
     weights = training._objective.class_weights.numpy()
     assert targets.classes == ("C", "W", "all")

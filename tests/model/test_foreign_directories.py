@@ -225,7 +225,7 @@ def test_a_model_of_the_hubs_cache_is_taken_as_published_without_a_word(whole, t
     assert load_checkpoint(snapshot).warnings == []
 
 
-@pytest.mark.parametrize("task", ["score", "pretrain --from", "pretrain --compare"])
+@pytest.mark.parametrize("task", ["score", "pretrain --init-from", "pretrain --compare-model"])
 def test_what_needs_the_masked_lm_head_refuses_a_model_without_one(tiny_model, whole, tmp_path, proteins_fasta, task):
     rewrite_weights(whole, lambda tensors: {name: tensors[name] for name in tensors if "lm_head" not in name})
     (tmp_path / "variants.csv").write_text("sequence,mutant\nMKTAYIAKQR,K2A\n")

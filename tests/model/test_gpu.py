@@ -32,7 +32,7 @@ def test_one_kernel_for_all_proteins_is_attention_protein_by_protein(tiny_encode
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_step_in_bfloat16_learns_like_one_in_float32_on_a_cpu(tiny_checkpoint, corpus, optimizer):
-    plan = PretrainingBatches(corpus, BatchConfig(tokens_per_batch=2048), 1024, MaskingConfig(), seed=0)
+    plan = PretrainingBatches(corpus, BatchConfig(batch_tokens=2048), 1024, MaskingConfig(), seed=0)
     losses = []
     for device, precision in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
         objective = MaskedLM(tiny_checkpoint.encoder, tiny_checkpoint.lm_head).to(device)

@@ -201,7 +201,7 @@ def test_saving_a_model_keeps_the_bits_of_its_frequencies_in_every_layer(publish
 
 
 def test_pretraining_from_a_model_keeps_its_frequencies(published, tmp_path):
-    started = starting_model(PretrainConfig(from_model=published), crop_residues=64)
+    started = starting_model(PretrainConfig(init_from=published), crop_residues=64)
 
     save_checkpoint(started, tmp_path / "model", "# card\n")
 

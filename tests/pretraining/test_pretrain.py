@@ -28,7 +28,7 @@ from protembed.errors import (
 from protembed.model.checkpoint import load_checkpoint
 from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
 
-SMALL = BatchConfig(tokens_per_batch=256, micro_batch_tokens=128, crop_residues=48)
+SMALL = BatchConfig(batch_tokens=256, micro_batch_tokens=128, crop_residues=48)
 
 
 def options(output, **changes):
@@ -134,7 +134,7 @@ def test_a_killed_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fas
     run = tmp_path / "killed.run"
     command = [sys.executable, "-m", "protembed", "pretrain", str(proteins_fasta), "-o", str(run), "--size", "t4_1M"]
     command += ["--steps", "6", "--save-every", "2", "--validate-every", "3", "--threads", "1"]
-    command += ["--tokens-per-batch", "256", "--micro-batch-tokens", "128", "--crop-residues", "48"]
+    command += ["--batch-tokens", "256", "--micro-batch-tokens", "128", "--crop-residues", "48"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for_step(run, 1 + 2 * seed, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -229,7 +229,7 @@ def test_every_validation_set_is_measured_and_the_first_decides(tmp_path, protei
 def test_pretraining_goes_on_from_another_model(tmp_path, proteins_fasta, tiny_model):
     run = tmp_path / "adapted.run"
 
-    pretrain_model([proteins_fasta], options(run, size=None, from_model=tiny_model, steps=1))
+    pretrain_model([proteins_fasta], options(run, size=None, init_from=tiny_model, steps=1))
     adapted, base = load_checkpoint(run / "model"), load_checkpoint(tiny_model)
 
     assert adapted.encoder.shape == base.encoder.shape
@@ -300,7 +300,7 @@ def test_a_dry_run_announces_the_plan_and_leaves_nothing(tmp_path, proteins_fast
 def test_a_reference_model_is_measured_beside_the_run(tmp_path, proteins_fasta, tiny_model):
     run = tmp_path / "compared.run"
 
-    summary = pretrain_model([proteins_fasta], options(run, steps=1, compare=tiny_model))
+    summary = pretrain_model([proteins_fasta], options(run, steps=1, compare_model=tiny_model))
 
     line = json.loads((run / "metrics.jsonl").read_text())
     assert line["compared_perplexity"] == pytest.approx(np.exp(summary.references["compared"]))

@@ -190,15 +190,15 @@ def shifted(shift, fits=5):
 
 @pytest.mark.parametrize("shift", [23, 1, -3])
 def test_a_table_that_counts_from_elsewhere_is_told_by_how_much(shift, read):
-    with pytest.raises(MismatchedResidueError, match=f"would all fit with --offset {-shift}$"):
+    with pytest.raises(MismatchedResidueError, match=f"would all fit with --position-offset {-shift}$"):
         read(shifted(shift), wild_types={"one": WILD_TYPE})
 
-    assert len(read(shifted(shift), wild_types={"one": WILD_TYPE}, offset=-shift)) == 5
+    assert len(read(shifted(shift), wild_types={"one": WILD_TYPE}, position_offset=-shift)) == 5
 
 
 def test_an_offset_that_was_wrong_is_corrected_as_a_whole(read):
-    with pytest.raises(MismatchedResidueError, match="would all fit with --offset -23$"):
-        read(shifted(23), wild_types={"one": WILD_TYPE}, offset=2)
+    with pytest.raises(MismatchedResidueError, match="would all fit with --position-offset -23$"):
+        read(shifted(23), wild_types={"one": WILD_TYPE}, position_offset=2)
 
 
 def test_a_shift_is_found_in_mutated_sequences_too(read):
@@ -206,7 +206,7 @@ def test_a_shift_is_found_in_mutated_sequences_too(read):
 
     with pytest.raises(MismatchedResidueError, match="of the mutated sequence is|has residues") as caught:
         read("mutant,mutated_sequence\n" + "\n".join(rows))
-    assert str(caught.value).endswith("with --offset -23")
+    assert str(caught.value).endswith("with --position-offset -23")
 
 
 @pytest.mark.parametrize("content", [shifted(23, fits=2), shifted(23) + "W1G\n"])

@@ -227,7 +227,7 @@ def test_sgd_is_planned_without_clipping_and_with_a_rate_of_its_own():
 
 
 def test_what_the_options_say_is_planned_even_where_it_is_zero():
-    options = OptimizerConfig(learning_rate=0.0, warmup_steps=0, decay_share=0.0, schedule="cosine")
+    options = OptimizerConfig(learning_rate=0.0, warmup_steps=0, decay_fraction=0.0, schedule="cosine")
 
     plan = plan_training(options, 100, RATES, validate_every=7, save_every=9, patience=3)
 
