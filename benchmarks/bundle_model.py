@@ -89,7 +89,7 @@ def main() -> None:
     checkpoint = load_checkpoint(options.run / "model")
     last = checkpoint.encoder.shape.num_layers
     layer = measured["layers"]["best_layer"] if "layers" in measured else last
-    checkpoint.record = replace(checkpoint.record, layer=layer)
+    checkpoint.metadata = replace(checkpoint.metadata, layer=layer)
     card = model_card(
         options.output.name,
         f"An ESM-2 encoder ({describe_size(checkpoint)}), trained by protembed to predict hidden amino acids. {USE}",
@@ -101,8 +101,8 @@ def main() -> None:
             "Limits": LIMITS.format(
                 millions=checkpoint.num_parameters / 1e6,
                 esm2=SIZES["t6_8M"].num_parameters / 1e6,
-                residues=checkpoint.record.metrics["residues_seen"] / 1e6,
-                window=checkpoint.record.window_residues,
+                residues=checkpoint.metadata.metrics["residues_seen"] / 1e6,
+                window=checkpoint.metadata.window_residues,
                 search=SEARCH_INSTEAD if is_worse_than_triples(measured) else "",
             ),
         },
@@ -114,19 +114,19 @@ def main() -> None:
 
 def facts(checkpoint: Checkpoint, run: Path, hardware: str) -> dict[str, str]:
     """Collect the recipe and the compute from a finished run."""
-    settings, train = checkpoint.record.configuration, open_corpora(run / "corpus").train
+    settings, train = checkpoint.metadata.configuration, open_corpora(run / "corpus").train
     batches = chosen(BatchConfig, settings)
     masking, plan = chosen(MaskingConfig, settings), TrainingSchedule(**read_json(run / "run.json")["plan"])
-    flops = checkpoint.record.metrics["residues_seen"] * training_flops(
+    flops = checkpoint.metadata.metrics["residues_seen"] * training_flops(
         checkpoint.encoder.shape, train.lengths, batches.crop_residues, masking.mask_rate
     )
     return {
-        **pretraining_facts(checkpoint.record, train, batches, masking, plan),
+        **pretraining_facts(checkpoint.metadata, train, batches, masking, plan),
         "recipe": f"benchmarks/train_bundled_model.sh, seed {settings['seed']}",
         "compute": f"{steps_in_minutes(read_log(run)):.0f} minutes of steps on {hardware}; "
         f"{flops:.1e} FLOP in matrix products",
         "stored": "half precision, rotary frequencies in float32; read and measured as float32",
-        "vectors": f"the mean over the residues in layer {checkpoint.record.layer} of "
+        "vectors": f"the mean over the residues in layer {checkpoint.metadata.layer} of "
         f"{checkpoint.encoder.shape.num_layers}",
     }
 

@@ -39,7 +39,7 @@ from protembed.data.alphabet import CLS, EOS, FIRST_AMINO_ACID, MASK, NUM_AMINO_
 from protembed.data.fasta import read_fasta
 from protembed.model.esm_config import config_json
 
-WARMUP_SHARE = 0.1
+WARMUP_FRACTION = 0.1
 MASK_RATE = 0.15
 IGNORED = -100
 ENDLESS = 10**9
@@ -128,7 +128,7 @@ class Course:
     def rate(self, step: int) -> float:
         """Return the learning rate as a share of its peak: linear warm-up, linear decay to zero."""
         progress = self.progress(step)
-        return min(max(progress, 1e-3) / WARMUP_SHARE, (1 - progress) / (1 - WARMUP_SHARE))
+        return min(max(progress, 1e-3) / WARMUP_FRACTION, (1 - progress) / (1 - WARMUP_FRACTION))
 
 
 class MaskedLMTrainer(Trainer):

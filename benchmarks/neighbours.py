@@ -87,7 +87,7 @@ def main() -> None:
 def measure(trained: Checkpoint, retrieval: Retrieval, threads: int) -> dict[str, Any]:
     """Measure by how many queries a relative is found, by a model's vectors and by what they are compared with."""
     untrained = new_checkpoint(trained.encoder.shape, "gaussian", seed=0)
-    untrained.record = trained.record
+    untrained.metadata = trained.metadata
     represent: dict[str, Callable[[Sequence[Protein]], Vectors]] = {
         MODEL: lambda proteins: embedded(trained, proteins, threads),
         RANDOM: lambda proteins: embedded(untrained, proteins, threads),

@@ -75,7 +75,7 @@ def measure(
     window_residues: int | None = None,
 ) -> dict[str, Any]:
     """Measure a model and what it is compared with, on all proteins and on the strict ones."""
-    window = window_residues or trained.record.window_residues
+    window = window_residues or trained.metadata.window_residues
     guessers = {
         MODEL: guesses_of(trained),
         RANDOM: guesses_of(new_checkpoint(trained.encoder.shape, "gaussian", seed=0)),

@@ -82,7 +82,7 @@ def untrained(model: Path, directory: Path) -> Path:
     """Write a model of the same shape with random weights, which records the same layer and window."""
     trained = load_checkpoint(find_model(model))
     checkpoint = new_checkpoint(trained.encoder.shape, "gaussian", seed=0)
-    checkpoint.record = trained.record
+    checkpoint.metadata = trained.metadata
     save_checkpoint(checkpoint, directory, "A random initialisation.\n")
     return directory
 
@@ -157,7 +157,7 @@ def measure_variants(models: Models, options: argparse.Namespace) -> dict[str, A
     """Correlate zero-shot scores with what was measured, and those of the composition and of BLOSUM62 too."""
     results = dict[str, Any]()
     shares = composition([record.sequence for record in read_fasta([options.data / "corpus" / "valid.fasta.gz"])])
-    log_shares = dict(zip(AMINO_ACIDS, np.log(shares.mean(0)), strict=True))
+    log_fractions = dict(zip(AMINO_ACIDS, np.log(shares.mean(0)), strict=True))
     blosum = substitution_matrices.load("BLOSUM62")
     for table in sorted((options.data / "dms").glob("*.csv")):
         with table.open(encoding="utf-8") as stream:
@@ -165,7 +165,9 @@ def measure_variants(models: Models, options: argparse.Namespace) -> dict[str, A
         measured = np.array([float(row["score"]) for row in rows])
         mutations = [[(part[0], part[-1]) for part in row["mutant"].split(":")] for row in rows]
         scores = {
-            COMPOSITION: [sum(log_shares[new] - log_shares[old] for old, new in variant) for variant in mutations],
+            COMPOSITION: [
+                sum(log_fractions[new] - log_fractions[old] for old, new in variant) for variant in mutations
+            ],
             COUNTS: [sum(blosum[old][new] for old, new in variant) for variant in mutations],
         }
         simple = {who: correlation(np.array(values), measured) for who, values in scores.items()}
@@ -241,13 +243,13 @@ def contact_rows(results: Mapping[str, Any]) -> Iterator[Row]:
     for number, row in enumerate(results[MODEL]):
         if row["range"] not in ("long", "medium") or row["pairs"] not in ("L", "L/5"):
             continue
-        cells = {who: spell_share(rows[number]) for who, rows in results.items()}
+        cells = {who: format_fraction(rows[number]) for who, rows in results.items()}
         if row["range"] == "long" and row["pairs"] == "L":
             cells[PUBLISHED] = PUBLISHED_LONG_RANGE
         yield f"contacts: {row['predictor']}, {row['range']} range, P@{row['pairs']}; chance {row['random']:.3f}", cells
 
 
-def spell_share(row: Mapping[str, Any]) -> str:
+def format_fraction(row: Mapping[str, Any]) -> str:
     return f"{row['precision']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 

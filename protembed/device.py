@@ -35,7 +35,7 @@ _lock = Lock()
 _set_aside: dict[ExitStack, bool] = {}
 
 
-def refuse_lowered_precision(device: torch.device) -> None:
+def check_full_precision(device: torch.device) -> None:
     """Refuse variables of the environment by which a device computes float32 products in fewer digits.
 
     Raises:
@@ -151,7 +151,7 @@ def choose_device(config: DeviceConfig) -> torch.device:
         name = next(device for device, is_there in available.items() if is_there)
     elif not available[name]:
         raise ConfigError("--device", name, "this machine or this build of torch has none")
-    refuse_lowered_precision(torch.device(name))
+    check_full_precision(torch.device(name))
     if name == "cuda" and world_size() > 1:
         return _own_gpu()
     return torch.device(name)

@@ -40,7 +40,7 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from protembed.io.text import file_size
+from protembed.io.text import format_bytes
 
 
 class ProtembedError(Exception):
@@ -293,8 +293,8 @@ class InsufficientResourcesError(ProtembedError):
     def __init__(self, resource: str, needed: int, available: int, longest: str, advice: str) -> None:
         self.resource, self.needed, self.available = resource, needed, available
         super().__init__(
-            f"attention maps need about {file_size(needed)} of {resource}, most of it for {longest}, and "
-            f"{file_size(available)} are there; {advice}"
+            f"attention maps need about {format_bytes(needed)} of {resource}, most of it for {longest}, and "
+            f"{format_bytes(available)} are there; {advice}"
         )
 
 

@@ -255,7 +255,7 @@ NUM_TRAIN, NUM_VALID = 24, 6
 def windowed_model(tiny_model, tmp_path_factory):
     """The tiny model, with a window of 64 residues: of the forty proteins most are longer."""
     checkpoint = load_checkpoint(tiny_model)
-    checkpoint.record = replace(checkpoint.record, window_residues=WINDOW)
+    checkpoint.metadata = replace(checkpoint.metadata, window_residues=WINDOW)
     directory = tmp_path_factory.mktemp("models") / "windowed"
     save_checkpoint(checkpoint, directory, "# windowed\n")
     return directory

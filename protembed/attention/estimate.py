@@ -19,7 +19,7 @@ from protembed.data.batching import split_by_budget
 from protembed.device import free_disk, peak_memory, total_memory
 from protembed.errors import InsufficientResourcesError
 from protembed.inference.engine import Engine
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 # A protein's maps are many times larger than its vectors: few are held at a time.
 TOKENS_PER_CHUNK = 4096
@@ -57,7 +57,7 @@ class ProteinLength:
     num_residues: int
 
     def __str__(self) -> str:
-        return f"{self.id!r} of {count(self.num_residues, 'residue')}"
+        return f"{self.id!r} of {pluralize(self.num_residues, 'residue')}"
 
 
 @dataclass

@@ -128,7 +128,7 @@ class _ProteinAccumulator:
     def take(self, layer: int, weights: Tensor) -> None:
         """Take in a layer's weights, (head, length, length)."""
         reader, wanted = self._reader, self._wanted
-        self._sums.append(torch.cat([head_statistics(weights), amino_acid_shares(weights, self._tokens)]))
+        self._sums.append(torch.cat([head_statistics(weights), amino_acid_fractions(weights, self._tokens)]))
         among = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
         chosen = [among[head, wanted.region, wanted.region].numpy() for head in reader.heads]  # views
         if wanted.maps and layer in reader.layers:
@@ -223,7 +223,7 @@ def _row_statistics(rows: Tensor, start: int) -> Tensor:
     return torch.stack(per_residue)
 
 
-def amino_acid_shares(weights: Tensor, tokens: Tensor) -> Tensor:
+def amino_acid_fractions(weights: Tensor, tokens: Tensor) -> Tensor:
     """Sum how much of each head's attention, from residues, lies on each standard amino acid of one protein.
 
     Args:

@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
-from protembed.io.text import count, printable
+from protembed.io.text import pluralize, printable
 from protembed.report.page import TEMPLATES, render_page
 
 # Of a picture of a map, on a side.
@@ -178,7 +178,7 @@ class AttentionPage:
             "colours": {use: _stops(name) for use, name in _COLOURS.items()},
         }
         numbers = {"protein": len(self._proteins), "layer": len(self.layers), "head": len(self.heads)}
-        sizes = [count(number, noun) for noun, number in numbers.items()]
+        sizes = [pluralize(number, noun) for noun, number in numbers.items()]
         script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
         return render_page(
             "attention.html",

@@ -20,7 +20,7 @@ from protembed.data.fasta import Record
 from protembed.errors import TableError
 from protembed.io.reading import display_name, open_input
 from protembed.io.tables import Row, reading_table, same_name
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 _COLUMNS = ("protein", "position", "label")
 # Up to nine digits: longer than any protein, and shorter than what Python refuses to convert.
@@ -257,7 +257,7 @@ def site_warnings(results: Iterable[tuple[str, SiteResult]]) -> list[str]:
             reason = "no other residue of the same amino acid is there to compare with"
             warnings.append(f"nothing is known of {label!r}, because {reason}")
         elif found.num_proteins == 1:
-            segments = count(result.num_segments, "segment")
+            segments = pluralize(result.num_segments, "segment")
             warnings.append(f"the result of {label!r} rests on one protein, on residues in {segments} of it")
     return warnings
 

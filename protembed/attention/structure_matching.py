@@ -10,7 +10,7 @@ from protembed.attention.contact_predictors import ContactEvaluation, ContactPre
 from protembed.attention.contacts import ResiduePairs, pairs_of
 from protembed.attention.structures import MIN_COVERAGE, Chain, ChainAlignment, best_chain, contact_map, distances
 from protembed.data.fasta import Record
-from protembed.io.text import count, printable
+from protembed.io.text import pluralize, printable
 
 _MOST_NAMED = 3
 
@@ -85,7 +85,7 @@ class StructureIndex:
         repeated = [f"{_named(chain)} ({found.num_repeated:,})" for chain, found in notes if found.num_repeated]
         partial = [
             f"{_named(match.chain)} covers {int(match.coverage * len(record.sequence) + 0.5):,} of "
-            f"{count(len(record.sequence), 'residue')} of {record.id!r} (coverage {match.coverage:.2f})"
+            f"{pluralize(len(record.sequence), 'residue')} of {record.id!r} (coverage {match.coverage:.2f})"
             for record, match in self._partial
         ]
         sentences = {

@@ -24,7 +24,7 @@ from protembed.attention.structure_files import (
 )
 from protembed.errors import DataError, StructureError
 from protembed.io.reading import STANDARD_STREAM, display_name, open_input
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 # Loops begin and end with a few residues that their neighbours may happen to repeat, rarely more.
 _FARTHEST_SHIFT = 10
@@ -221,11 +221,11 @@ def read_chains(path: Path) -> list[Chain]:
     proteins = [chain for key, reader in readers.items() for chain in _chains_of(key, structure, reader.residues)]
     if not proteins:
         raise StructureError(name, "none of its chains is a protein", STRUCTURE_ADVICE)
-    _refuse_other_units(proteins, name)
+    _check_units(proteins, name)
     return proteins
 
 
-def _refuse_other_units(chains: Sequence[Chain], name: str) -> None:
+def _check_units(chains: Sequence[Chain], name: str) -> None:
     """Refuse coordinates in nm, in which all residues would be in contact."""
     steps = np.concatenate([np.linalg.norm(np.diff(chain.coordinates, axis=0), axis=1) for chain in chains])
     known = steps[np.isfinite(steps)]
@@ -257,7 +257,7 @@ def read_structures(paths: Iterable[Path]) -> tuple[list[Chain], list[str]]:
             raise errors[0]
         if errors:
             warnings.append(
-                f"{len(errors):,} of {count(len(files), 'structure')} in {path} cannot be read and were left out; "
+                f"{len(errors):,} of {pluralize(len(files), 'structure')} in {path} cannot be read and were left out; "
                 f"the first is {errors[0]}"
             )
     return chains, warnings

@@ -17,7 +17,7 @@ from protembed.attention.structure_matching import MatchedProtein
 from protembed.attention.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record
-from protembed.io.text import count, printable
+from protembed.io.text import pluralize, printable
 from protembed.io.writing import atomic_file, write_table
 
 _NAMES: Mapping[str, str] = MappingProxyType(
@@ -185,7 +185,9 @@ def _contact_tables(evidence: ContactEvaluation) -> list[Table]:
     rows = list(precision_rows(evidence))
     if not rows:  # one protein alone, and no contact head
         return []
-    note = f"{count(evidence.num_proteins, 'protein')} with a structure, each predicted by what was made without it."
+    note = (
+        f"{pluralize(evidence.num_proteins, 'protein')} with a structure, each predicted by what was made without it."
+    )
     if "regression" not in evidence.precisions and evidence.num_proteins > 1:
         note += " The regression over all heads selected no heads: it predicts nothing, and is not listed."
     return [Table(title="Precision of predicted contacts", header=header, rows=rows, note=note)]

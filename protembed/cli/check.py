@@ -9,7 +9,7 @@ from protembed.cli.display import Display
 from protembed.cli.options import SKIP_TYPER_PATH_CHECK, configured
 from protembed.config.common import ConsoleConfig, DeviceConfig, ModelConfig
 from protembed.config.embed import CheckConfig
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 ResultAndFasta = Annotated[
     list[Path],
@@ -33,7 +33,7 @@ def check(
     display.announce_download(model)
     with display.progress("computed again") as counter:
         summary = check_embeddings(files, model, config, compute=compute, on_protein=counter.advance)
-    proteins = count(summary.num_proteins, "protein")
+    proteins = pluralize(summary.num_proteins, "protein")
     line = f"{', '.join(map(str, summary.results))}: whole and true to the input, {proteins}"
     if summary.worst_difference is not None:
         line += f"; {summary.num_recomputed} computed again, which differ by {summary.worst_difference:.1g} at most"

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, ModelConfig
 from protembed.errors import OutputError, PeerProcessError, ProtembedError
-from protembed.io.text import count, printable
+from protembed.io.text import pluralize, printable
 
 _SECONDS_BETWEEN_LINES = 30.0
 _REFRESHES_PER_SECOND = 4
@@ -133,13 +133,13 @@ class TrainingDisplay:
 
     def _time_left(self, step: int) -> str:
         pace = (time.monotonic() - self._began) / max(step - self._first_step, 1)
-        return duration(pace * (self._num_steps - step))
+        return format_duration(pace * (self._num_steps - step))
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Spell a time.
 
-    >>> duration(3725), duration(61)
+    >>> format_duration(3725), format_duration(61)
     ('1 h 02 min', '1 min 01 s')
     """
     minutes, rest = divmod(round(seconds), 60)
@@ -299,11 +299,11 @@ class ProgressCounter:
 
     def _sentence(self) -> str:
         rate = self._num_residues / max(time.monotonic() - self._began, 1e-9)
-        counts = f"{count(self.num_proteins, self._thing)}, {count(self._num_residues, self._part)}"
+        counts = f"{pluralize(self.num_proteins, self._thing)}, {pluralize(self._num_residues, self._part)}"
         done = f"{self._what}: {counts}, {rate:,.0f} {self._part}s/s"
         if not self._expected:
             return done
-        left = duration((self._expected - self._num_residues) / max(rate, 1e-9))
+        left = format_duration((self._expected - self._num_residues) / max(rate, 1e-9))
         return f"{done}; {self._num_residues / self._expected:.0%}, about {left} left"
 
 

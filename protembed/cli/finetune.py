@@ -10,7 +10,7 @@ from protembed.cli.options import LabelsPath, configured
 from protembed.cli.process import stop_on_signals
 from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig, OptimizerConfig
 from protembed.config.finetune import FinetuneConfig, LabelTableConfig
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 if TYPE_CHECKING:
     from protembed.finetuning.finetune import FinetunePlan
@@ -49,7 +49,7 @@ def finetune(
     with stop_on_signals() as stop, display.training_progress() as steps, display.progress("embedded") as counter:
 
         def enter(name: str, num_steps: int | None, first_step: int) -> None:
-            display.say(name if num_steps is None else f"{name}: {count(num_steps, 'step')}")
+            display.say(name if num_steps is None else f"{name}: {pluralize(num_steps, 'step')}")
             stop.is_awaited = num_steps is not None
             if num_steps is not None:
                 steps.begin(num_steps, first_step, shows_perplexity=False)

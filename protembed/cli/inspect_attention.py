@@ -7,7 +7,7 @@ from protembed.cli.messages import attention_plan_line, contact_lines, site_line
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import AttentionPlan
@@ -48,7 +48,7 @@ def inspect_attention(
     contacts = ", contacts" if summary.has_contacts else ""
     display.summary(
         summary,
-        f"{summary.output}: statistics of every head over {count(summary.num_proteins, 'protein')}; maps{contacts} "
+        f"{summary.output}: statistics of every head over {pluralize(summary.num_proteins, 'protein')}; maps{contacts} "
         f"and figures of {summary.num_maps:,}",
         *contact_lines(summary),
         *site_lines(summary),

@@ -4,8 +4,8 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from protembed.cli.display import duration
-from protembed.io.text import count, figure, file_size
+from protembed.cli.display import format_duration
+from protembed.io.text import format_bytes, format_number, pluralize
 
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary
@@ -21,13 +21,13 @@ _MAX_CLASSES, _MAX_LETTERS = 6, 30
 
 def embed_plan_lines(plan: "EmbedPlan") -> Iterator[str]:
     """Say what a run would take."""
-    what = f"{count(plan.num_proteins, 'protein')}, {count(plan.num_residues, 'residue')}, the longest {plan.longest:,}"
-    yield f"{plan.output or 'stdout'}: {what}; {plan.dim:,} numbers each"
+    counts = f"{pluralize(plan.num_proteins, 'protein')} ({pluralize(plan.num_residues, 'residue')}"
+    yield f"{plan.output or 'stdout'}: {counts}, the longest {plan.longest:,}), {plan.dim:,} dimensions"
     if plan.num_windowed:
         yield f"{plan.num_windowed:,} proteins are longer than a window; {plan.num_windows:,} windows in all"
     yield (
-        f"about {duration(plan.seconds)} of computing, {file_size(plan.memory_bytes)} of memory, "
-        f"{file_size(plan.disk_bytes)} of disk"
+        f"about {format_duration(plan.seconds)} of computing, {format_bytes(plan.memory_bytes)} of memory, "
+        f"{format_bytes(plan.disk_bytes)} of disk"
     )
 
 
@@ -46,27 +46,27 @@ def embed_summary_lines(summary: "EmbedSummary", region_option: str = "auto") ->
         yield f"{summary.output} is there already, made by the same command from the same input"
         return
     if summary.num_resumed:
-        yield f"{count(summary.num_resumed, 'protein')} had been done before an interruption"
+        yield f"{pluralize(summary.num_resumed, 'protein')} had been done before an interruption"
     if summary.num_windowed:
         yield (
             f"{summary.num_windowed:,} proteins longer than {summary.window_residues:,} residues were computed in "
             "overlapping windows (overlap_cosine: how well they agree)"
         )
-    what = f"{count(summary.num_proteins, 'protein')}, {count(summary.num_residues, 'residue')}"
+    what = f"{pluralize(summary.num_proteins, 'protein')}, {pluralize(summary.num_residues, 'residue')}"
     part = describe_region(summary.region, region_option)
     yield f"{summary.output or 'stdout'}: {what}, {summary.dim:,} numbers each{part}"
 
 
 def attention_plan_line(plan: "AttentionPlan") -> str:
     """Say what there is to look at, and what it will take."""
-    counts = f"{count(plan.num_proteins, 'protein')}, {count(plan.num_residues, 'residue')}"
-    room = f"{file_size(plan.memory_bytes)} of memory and {file_size(plan.disk_bytes)} of disk"
+    counts = f"{pluralize(plan.num_proteins, 'protein')}, {pluralize(plan.num_residues, 'residue')}"
+    room = f"{format_bytes(plan.memory_bytes)} of memory and {format_bytes(plan.disk_bytes)} of disk"
     return f"{counts}, the longest {plan.longest_id!r} of {plan.longest:,}; about {room}"
 
 
 def contact_lines(summary: "AttentionSummary") -> list[str]:
     """Say how precisely long-range contacts are predicted, beside what is reached without looking."""
-    lines = [f"{count(summary.num_structures, 'protein')} shown by a structure"] if summary.num_structures else []
+    lines = [f"{pluralize(summary.num_structures, 'protein')} shown by a structure"] if summary.num_structures else []
     for row in summary.precisions:
         if row["range"] == "long" and row["pairs"] in ("L", "L/5") and row["precision"] is not None:
             span = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
@@ -81,8 +81,8 @@ def site_lines(summary: "AttentionSummary") -> list[str]:
     """Say how many heads attend to the residues of each label, and on what that rests."""
     lines = []
     for label, found in summary.sites.items():
-        heads, proteins = count(summary.num_following[label], "head"), count(found.num_proteins, "protein")
-        residues = f"{found.num_compared:,} of {count(found.num_residues, 'labelled residue')}"
+        heads, proteins = pluralize(summary.num_following[label], "head"), pluralize(found.num_proteins, "protein")
+        residues = f"{found.num_compared:,} of {pluralize(found.num_residues, 'labelled residue')}"
         lines.append(
             f"sites.tsv: {heads} with attention to {label!r} beyond that to its amino acids (q of at most 0.05); "
             f"compared: {residues} in {proteins}"
@@ -94,7 +94,7 @@ def model_lines(model: "ModelEntry") -> str:
     """Say in three lines what a model is, what to expect of it, and how to get it."""
     millions = model.num_parameters / 1e6
     number = f"{millions / 1e3:.1f} B" if millions >= 1e3 else f"{millions:.1f} M"
-    size = f"{number} parameters, {file_size(model.num_bytes)}, {model.num_layers} layers of width {model.dim:,}"
+    size = f"{number} parameters, {format_bytes(model.num_bytes)}, {model.num_layers} layers of width {model.dim:,}"
     place = "in the box, the default" if model.is_default else "in the box" if model.is_bundled else model.how_to_get
     return f"{model.name:<16}  {size}\n    {model.expectation}\n    {place}"
 
@@ -106,7 +106,7 @@ def pretrain_plan_lines(plan: "PretrainPlan") -> Iterator[str]:
     each = "protein" if plan.num_clusters is None else "cluster"
     yield (
         f"{plan.num_proteins:,} proteins{clusters} with {plan.num_residues:,} residues to train on, "
-        f"{plan.cropped_share:.0%} of them longer than a crop; {valid} to validate on"
+        f"{plan.cropped_fraction:.0%} of them longer than a crop; {valid} to validate on"
     )
     yield (
         f"{plan.num_parameters:,} parameters, {plan.num_steps:,} steps of {plan.optimizer} with learning rates up to "
@@ -116,8 +116,8 @@ def pretrain_plan_lines(plan: "PretrainPlan") -> Iterator[str]:
         yield f"to beat on {name}: {_losses(references)}, in windows of {plan.window_residues:,} residues"
     if plan.seconds is not None and plan.memory_bytes is not None:
         yield (
-            f"estimated: {duration(plan.seconds)}, {file_size(plan.memory_bytes)} of memory, "
-            f"{file_size(plan.disk_bytes)} on disk"
+            f"estimated: {format_duration(plan.seconds)}, {format_bytes(plan.memory_bytes)} of memory, "
+            f"{format_bytes(plan.disk_bytes)} on disk"
         )
     if plan.first_step >= plan.num_steps:
         yield f"{plan.output} is there already, made by the same command"
@@ -154,7 +154,7 @@ def _describe_gains(gains: Mapping[str, "MetricWithInterval"], num_proteins: int
         name: (gain.low, gain.high) for name, gain in gains.items() if gain.low is not None and gain.high is not None
     }
     if not spans:
-        yield f"{count(num_proteins, 'validation protein')}: too few for an interval of this difference"
+        yield f"{pluralize(num_proteins, 'validation protein')}: too few for an interval of this difference"
         return
     spelled = "; ".join(
         f"{gains[name].value:+.4f} [{low:+.4f}, {high:+.4f}] over the {name} model"
@@ -182,7 +182,7 @@ def _losses(references: Mapping[str, float]) -> str:
 def finetune_plan_lines(plan: "FinetunePlan") -> list[str]:
     """Say what is going to be learned, and how the labels were read."""
     kinds = {"class": "classes", "labels": "labels"}
-    what = f"{len(plan.classes)} {kinds[plan.task.answer]}: {_split_counts(plan)}" if plan.classes else "a value"
+    what = f"{len(plan.classes)} {kinds[plan.task.label_kind]}: {_split_counts(plan)}" if plan.classes else "a value"
     sizes = ", ".join(f"{number:,} {split}" for split, number in plan.num_proteins.items() if number)
     measured = f", measured in {plan.num_folds} folds" if plan.num_folds > 1 else ""
     first = f"{plan.task.name} of {plan.target!r} ({what}): {sizes} proteins{measured}; {plan.method}"
@@ -217,5 +217,7 @@ def finetune_summary_lines(summary: "FinetuneSummary", said: Collection[str] = (
 def _spell(score: "MetricWithInterval") -> str:
     if score.value is None:
         return "undefined"
-    span = "" if score.low is None or score.high is None else f" [{figure(score.low)}, {figure(score.high)}]"
-    return f"{figure(score.value)}{span}"
+    span = (
+        "" if score.low is None or score.high is None else f" [{format_number(score.low)}, {format_number(score.high)}]"
+    )
+    return f"{format_number(score.value)}{span}"

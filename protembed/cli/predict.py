@@ -6,7 +6,7 @@ from protembed.cli.options import FastaPaths, configured
 from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig
 from protembed.config.finetune import FinetunedModelConfig, PredictConfig
 from protembed.io.reading import STANDARD_STREAM
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 
 @configured
@@ -26,6 +26,6 @@ def predict(
     with display.progress("predicted") as counter:
         summary = predict_fasta(fasta, model, prediction, reader=reader, compute=compute, on_protein=counter.advance)
     display.warn(summary.warnings)
-    proteins = count(summary.num_proteins, "protein")
+    proteins = pluralize(summary.num_proteins, "protein")
     what = f"{summary.target} of {proteins}{describe_region(summary.region, prediction.region)}"
     display.summary(summary, f"{summary.output or 'stdout'}: {what}")

@@ -5,7 +5,7 @@ from protembed.cli.options import VariantsPath, configured
 from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig
 from protembed.config.score import ScoreConfig, VariantTableConfig
 from protembed.io.reading import STANDARD_STREAM
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 
 @configured
@@ -36,7 +36,7 @@ def score(
         )
     display.announce_model(model)
     display.warn(summary.warnings)
-    what = f"{count(summary.num_variants, 'variant')} of {count(summary.num_wild_types, 'wild type')}"
-    positions = count(summary.num_positions, "position")
+    what = f"{pluralize(summary.num_variants, 'variant')} of {pluralize(summary.num_wild_types, 'wild type')}"
+    positions = pluralize(summary.num_positions, "position")
     line = f"{summary.output or 'stdout'}: {summary.method} of {what}, mutated at {positions}"
     display.summary(summary, line)

@@ -10,7 +10,7 @@ from protembed.config.base import Config, option
 from protembed.errors import ConfigError
 
 TaskName = Literal["classification", "multilabel", "regression", "residue-classification", "residue-regression"]
-AnswerKind = Literal["class", "labels", "value"]
+LabelKind = Literal["class", "labels", "value"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,13 @@ class Task:
 
     Attributes:
         name: as the user says it.
-        answer: one of several classes, any number of labels, or a value.
+        label_kind: one of several classes, any number of labels, or a value.
         per_residue: whether each residue has an answer of its own, or the protein has one.
         main_metric: the figure by which models are compared.
     """
 
     name: TaskName
-    answer: AnswerKind
+    label_kind: LabelKind
     per_residue: bool
     main_metric: str
 
@@ -33,11 +33,11 @@ class Task:
 TASKS: Mapping[TaskName, Task] = {
     task.name: task
     for task in (
-        Task(name="classification", answer="class", per_residue=False, main_metric="mcc"),
-        Task(name="multilabel", answer="labels", per_residue=False, main_metric="auprc"),
-        Task(name="regression", answer="value", per_residue=False, main_metric="spearman"),
-        Task(name="residue-classification", answer="class", per_residue=True, main_metric="accuracy"),
-        Task(name="residue-regression", answer="value", per_residue=True, main_metric="spearman"),
+        Task(name="classification", label_kind="class", per_residue=False, main_metric="mcc"),
+        Task(name="multilabel", label_kind="labels", per_residue=False, main_metric="auprc"),
+        Task(name="regression", label_kind="value", per_residue=False, main_metric="spearman"),
+        Task(name="residue-classification", label_kind="class", per_residue=True, main_metric="accuracy"),
+        Task(name="residue-regression", label_kind="value", per_residue=True, main_metric="spearman"),
     )
 }
 

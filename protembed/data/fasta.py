@@ -24,7 +24,7 @@ from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
 from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError
 from protembed.io.reading import PathLike, as_paths, display_name, open_input
 from protembed.io.sniffing import foreign_format, format_of_line
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 OnIllegal = Literal["error", "mask", "skip"]
 
@@ -131,24 +131,24 @@ class ReadStatistics:
             counts = ", ".join(f"{count} {letter}" for letter, count in sorted(self.nonstandard.items()))
             found.append(f"non-standard residues: {counts}" + (" (J is read as X)" if self.nonstandard["J"] else ""))
         if self.num_masked:
-            found.append(f"{count(self.num_masked, 'illegal character')} read as X")
+            found.append(f"{pluralize(self.num_masked, 'illegal character')} read as X")
         if self.num_duplicate_ids:
-            records = count(self.num_duplicate_ids, "record")
+            records = pluralize(self.num_duplicate_ids, "record")
             found.append(f"{records} with an identifier used before; rows are told apart by number")
         if self.num_truncated:
-            found.append(f"{count(self.num_truncated, 'protein')} cut off at the window's length")
+            found.append(f"{pluralize(self.num_truncated, 'protein')} cut off at the window's length")
         if self.refused:
             first = self.refused[0]
-            found.append(f"{count(len(self.refused), 'record')} left out, the first: {first.id!r} ({first.reason})")
+            found.append(f"{pluralize(len(self.refused), 'record')} left out, the first: {first.id!r} ({first.reason})")
         if self.num_nucleotide_like > self.num_records / 2:
             found.append("most sequences look like nucleotides; protembed reads them as proteins")
         elif self.num_nucleotide_like:
-            records = count(self.num_nucleotide_like, "record")
+            records = pluralize(self.num_nucleotide_like, "record")
             found.append(f"nucleotides, by their letters, in {records}; protembed reads them as proteins")
         if self.num_three_letter:
             found.append(
                 f"three-letter codes (as in MetLysThr) are read as residues letter by letter in "
-                f"{count(self.num_three_letter, 'record')}: write proteins in one-letter code"
+                f"{pluralize(self.num_three_letter, 'record')}: write proteins in one-letter code"
             )
         return found
 
@@ -190,10 +190,10 @@ def read_fasta(
                 yield record
     report.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
     if not fingerprints:
-        refuse_nothing_left(report, "correct the file, or choose another --on-illegal")
+        check_something_left(report, "correct the file, or choose another --on-illegal")
 
 
-def refuse_nothing_left(report: ReadStatistics, advice: str) -> None:
+def check_something_left(report: ReadStatistics, advice: str) -> None:
     """Refuse an input of which no record was kept.
 
     Raises:

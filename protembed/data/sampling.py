@@ -85,11 +85,11 @@ class EpochSampler:
     def _divide(self, order: Rows) -> NDArray[np.int64]:
         """Find where each step begins in the order, and the last one ends, (steps + 1,)."""
         blocks = row_blocks(len(order))
-        totals = [int(self._count(order[block]).sum()) for block in blocks]
-        edges = np.linspace(0, sum(totals), self.steps_per_epoch + 1)
+        all_reduce_sum = [int(self._count(order[block]).sum()) for block in blocks]
+        edges = np.linspace(0, sum(all_reduce_sum), self.steps_per_epoch + 1)
         boundaries = np.full(self.steps_per_epoch + 1, len(order))
         begin = 0  # tokens before the block
-        for block, total in zip(blocks, totals, strict=True):
+        for block, total in zip(blocks, all_reduce_sum, strict=True):
             counts = self._count(order[block])
             starts = begin + np.cumsum(counts) - counts
             inside = slice(*np.searchsorted(edges, [begin, begin + total]))

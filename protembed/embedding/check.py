@@ -22,7 +22,7 @@ from protembed.errors import ConfigError, InputNotFoundError, ProtembedError, Ve
 from protembed.inference.embedding import Embedder, representation_of
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
-from protembed.io.text import table_line
+from protembed.io.text import format_row
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
@@ -209,7 +209,7 @@ def _compare_with_input(
         if record is None:
             raise VerificationError(shard.path, f"row {row} and those after it are not in the input")
         num_windows = len(window_spans(len(record.sequence), shard.meta["window_residues"]))
-        expected = table_line(ids_line(row, record, num_windows, None)).decode().removesuffix("\n").split("\t")
+        expected = format_row(ids_line(row, record, num_windows, None)).decode().removesuffix("\n").split("\t")
         stored = line.split("\t")
         stored[4:5] = [""]  # how well the windows agree is not known without computing them
         if stored != expected:

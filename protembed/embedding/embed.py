@@ -199,7 +199,7 @@ class _Job:
         device = choose_device(compute)
         located = locate_model(model.model)
         checkpoint = load_checkpoint(located.directory)
-        window_residues = config.window_residues or checkpoint.record.window_residues
+        window_residues = config.window_residues or checkpoint.metadata.window_residues
         representation = representation_of(
             checkpoint, layer=config.layer, pooling=config.pooling, window_residues=window_residues
         )
@@ -219,7 +219,7 @@ class _Job:
                 long_proteins=config.long_proteins,
                 window_residues=window_residues,
                 shard=shard,
-                region=choose_region(config.region, checkpoint.record.region),
+                region=choose_region(config.region, checkpoint.metadata.region),
             ),
             precision=precision,
         )

@@ -17,7 +17,7 @@ from protembed.data.hashing import sequence_sha256
 from protembed.errors import ConfigError
 from protembed.io.arrays import ArrayStream, hdf5_file
 from protembed.io.reading import STANDARD_STREAM
-from protembed.io.text import table_line
+from protembed.io.text import format_row
 from protembed.io.writing import atomic_file
 
 FormatName = Literal["npy", "npz", "tsv", "h5"]
@@ -113,7 +113,7 @@ class TextRows:
     def __init__(self, stream: BinaryIO, columns: Sequence[str], dtype: str, num_rows: int = 0) -> None:
         self._stream, self._dtype, self._num_rows = stream, np.dtype(dtype), num_rows
         if num_rows == 0:
-            stream.write(table_line(["id", *columns]))
+            stream.write(format_row(["id", *columns]))
 
     @property
     def num_rows(self) -> int:
@@ -124,7 +124,7 @@ class TextRows:
         """Append a line for each of (rows, dim)."""
         for vector in vectors.astype(self._dtype):
             # Numpy's scalars print the fewest digits that read back as the same number.
-            self._stream.write(table_line([record_id, *map(str, vector)]))
+            self._stream.write(format_row([record_id, *map(str, vector)]))
         self._num_rows += len(vectors)
 
     def finish(self) -> None:

@@ -17,7 +17,7 @@ from protembed.embedding.selection import Shard
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, path_exists, read_json, sha256_of_file
 from protembed.io.result import is_vacant
-from protembed.io.text import table_line
+from protembed.io.text import format_row
 from protembed.io.writing import move_into_place, remove
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
@@ -139,7 +139,7 @@ def _is_companion(output: Path, path: Path) -> bool:
         return read_meta(output) is not None
     header = IDS_HEADER if path == sidecar(output, IDS) else FAILED_HEADER
     with path.open("rb") as stream:
-        return stream.readline(_LONGEST_HEADER) == table_line(header)
+        return stream.readline(_LONGEST_HEADER) == format_row(header)
 
 
 def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float | None) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
-from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, read_fasta, refuse_nothing_left
+from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, check_something_left, read_fasta
 from protembed.data.windows import cut_records
 from protembed.errors import ConfigError, TooLongError
 
@@ -108,7 +108,9 @@ class Selection:
             else:
                 raise TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
         if not report.num_records:
-            refuse_nothing_left(report, "choose another --long-proteins or --on-illegal, or a larger --window-residues")
+            check_something_left(
+                report, "choose another --long-proteins or --on-illegal, or a larger --window-residues"
+            )
 
     def _of_shard(
         self, shard: Shard, records: Iterable[Record], num_residues: int, refused: list[SkippedRecord]

@@ -37,7 +37,7 @@ from protembed.embedding.metadata import (
 )
 from protembed.errors import DataError, NotFiniteError, OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
-from protembed.io.text import table_line
+from protembed.io.text import format_row
 from protembed.io.writing import (
     copy_to_stdout,
     flush_to_disk,
@@ -204,7 +204,7 @@ class ResumableWriter:
                 self._streams[name] = open_append(path, progress["bytes"][name])
             with output_errors(output):
                 if not self.num_committed:
-                    self._streams["ids"].write(table_line(IDS_HEADER))
+                    self._streams["ids"].write(format_row(IDS_HEADER))
                 self._rows = _rows(self._streams["rows"], fingerprint, progress["num_rows"])
         except OutputError:
             self.close()
@@ -233,7 +233,7 @@ class ResumableWriter:
         with output_errors(self._output):
             self._rows.append(record.id, rows)
             line = ids_line(self._num_proteins + 1, record, num_windows, overlap_cosine)
-            self._streams["ids"].write(table_line(line))
+            self._streams["ids"].write(format_row(line))
             member = RowGroup(record.id, len(rows), dataset_name(record.written or record.sequence))
             self._streams["members"].write(member.line())
         self._num_proteins += 1

@@ -96,12 +96,12 @@ def constant_baseline(table: SplitTable, targets: Targets) -> Baseline:
     """
     train = targets.known("train")
     answer = np.asarray(train.mean(0))
-    if targets.task.answer == "class":
+    if targets.task.label_kind == "class":
         answer = np.bincount(train, minlength=len(targets.classes or ())) / len(train)
     outputs: list[Output] = [answer] * len(table.parts["test"])
     if targets.task.per_residue:
         outputs = [np.broadcast_to(answer, (len(one.sequence), *answer.shape)) for one in table.parts["test"]]
-    return Baseline(name="mean" if targets.task.answer == "value" else "majority", outputs=outputs)
+    return Baseline(name="mean" if targets.task.label_kind == "value" else "majority", outputs=outputs)
 
 
 def sequence_baselines(table: SplitTable, targets: Targets, seed: int) -> Iterator[Baseline]:
@@ -159,7 +159,7 @@ def frozen_head(
     else:
         fitted = _fit(targets, samples, balanced=config.balance_classes)
     head = fitted.head(targets.classes)
-    if targets.task.answer == "labels":
+    if targets.task.label_kind == "labels":
         choose_threshold(head, samples[1].answers, fitted.outputs(samples[1].vectors))
     return head, loss(fitted, samples[1])
 

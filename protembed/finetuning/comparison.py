@@ -17,7 +17,7 @@ from protembed.finetuning.evaluation import (
     resampled_metrics,
     shown_names,
 )
-from protembed.finetuning.targets import Answer
+from protembed.finetuning.targets import Target
 
 # Fewer trainings than these understate how much trainings differ.
 _MIN_REPEATS_FOR_SPREAD = 5
@@ -50,7 +50,7 @@ class Comparison:
     @property
     def metric_names(self) -> Mapping[str, str]:
         """The names of the metrics as a table shows them."""
-        kind = "labels" if self.task.answer == "labels" else "classes"
+        kind = "labels" if self.task.label_kind == "labels" else "classes"
         return shown_names(METRIC_NAMES, self.averages, kind)
 
     @property
@@ -127,7 +127,7 @@ class _Measured:
     of_trainings: Mapping[str, float]
 
     @classmethod
-    def of(cls, task: Task, truth: Sequence[Answer], trainings: Sequence[Sequence[Output]]) -> "_Measured":
+    def of(cls, task: Task, truth: Sequence[Target], trainings: Sequence[Sequence[Output]]) -> "_Measured":
         """Measure each training on the same proteins."""
         figures = [resampled_metrics(task, truth, outputs) for outputs in trainings]
         exact = [metrics.plain(one, len(truth)) for one in figures]
@@ -157,7 +157,7 @@ class _Measured:
 
 
 def compare(
-    task: Task, truth: Sequence[Answer], outputs: Mapping[str, Sequence[Sequence[Output]]], *, is_random: bool = True
+    task: Task, truth: Sequence[Target], outputs: Mapping[str, Sequence[Sequence[Output]]], *, is_random: bool = True
 ) -> Comparison:
     """Measure ways to predict, each on the same proteins.
 

@@ -12,7 +12,7 @@ from protembed.config.common import Task
 from protembed.evaluation import intervals, metrics
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import Metrics
-from protembed.finetuning.targets import Answer, has_target
+from protembed.finetuning.targets import Target, has_target
 
 Output = NDArray[Any]
 
@@ -20,7 +20,7 @@ Output = NDArray[Any]
 MIN_PROTEINS_FOR_INTERVAL = 10
 
 
-def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> dict[str, MetricWithInterval]:
+def scores_of(task: Task, truth: Sequence[Target], outputs: Sequence[Output]) -> dict[str, MetricWithInterval]:
     """Measure predictions, with 95 % intervals; of fewer than `MIN_PROTEINS_FOR_INTERVAL` there are none.
 
     Args:
@@ -39,7 +39,7 @@ def scores_of(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) ->
     }
 
 
-def averaged_over(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> dict[str, tuple[int, int]]:
+def averaged_over(task: Task, truth: Sequence[Target], outputs: Sequence[Output]) -> dict[str, tuple[int, int]]:
     """Count over how many of the classes or labels a metric is averaged, where some do not occur.
 
     Args:
@@ -50,11 +50,11 @@ def averaged_over(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]
     Returns:
         For `auroc` or `auprc`, if it is averaged over fewer than all: the number that occurs, and that of all.
     """
-    metric = {"class": "auroc", "labels": "auprc"}.get(task.answer)
+    metric = {"class": "auroc", "labels": "auprc"}.get(task.label_kind)
     if metric is None or task.per_residue or not len(truth):
         return {}
     num_all, answers = outputs[0].shape[-1], np.stack(list(truth))
-    num_occurring = int(answers.any(0).sum()) if task.answer == "labels" else len(np.unique(answers))
+    num_occurring = int(answers.any(0).sum()) if task.label_kind == "labels" else len(np.unique(answers))
     is_partial = num_occurring < num_all and (metric == "auprc" or num_all > 2)
     return {metric: (num_occurring, num_all)} if is_partial and num_occurring > (metric == "auroc") else {}
 
@@ -74,7 +74,7 @@ def shown_names(names: Mapping[str, str], averages: Mapping[str, Sequence[int]],
     return {name: plain + spelled.get(name, "") for name, plain in names.items()}
 
 
-def measure(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> Metrics:
+def measure(task: Task, truth: Sequence[Target], outputs: Sequence[Output]) -> Metrics:
     """Measure predictions.
 
     Args:
@@ -85,7 +85,7 @@ def measure(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> M
     return metrics.plain(resampled_metrics(task, truth, outputs), len(truth))
 
 
-def joined(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> tuple[Output, Output]:
+def joined(task: Task, truth: Sequence[Target], outputs: Sequence[Output]) -> tuple[Output, Output]:
     """Join answers and outputs of proteins, or of all their residues that have an answer; arguments as for `measure`.
 
     Returns:
@@ -96,22 +96,22 @@ def joined(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> tu
     return join(true), join(predicted)
 
 
-def resampled_metrics(task: Task, truth: Sequence[Answer], outputs: Sequence[Output]) -> metrics.Measure:
+def resampled_metrics(task: Task, truth: Sequence[Target], outputs: Sequence[Output]) -> metrics.Measure:
     """Prepare to measure predictions of proteins that are drawn anew; arguments as for `measure`."""
     true, predicted = _known(task, truth, outputs)
-    if task.answer == "labels":
+    if task.label_kind == "labels":
         return metrics.multilabel_figures(np.stack(true), np.stack(predicted))
     if not task.per_residue:
-        prepare = metrics.classification_figures if task.answer == "class" else metrics.regression_figures
+        prepare = metrics.classification_figures if task.label_kind == "class" else metrics.regression_figures
         return prepare(np.stack(true), np.stack(predicted))
-    if task.answer == "class":
+    if task.label_kind == "class":
         return metrics.residue_classification_figures(true, predicted)
     owners = np.repeat(np.arange(len(true)), [len(one) for one in true])
     return metrics.regression_figures(np.concatenate(true), np.concatenate(predicted), owners)
 
 
 def _known(
-    task: Task, truth: Sequence[Answer], outputs: Sequence[Output]
+    task: Task, truth: Sequence[Target], outputs: Sequence[Output]
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     """Leave out the residues of which nothing is known."""
     if not task.per_residue:
@@ -149,7 +149,7 @@ class Subgroup:
 
 def measure_bands(
     task: Task,
-    truth: Sequence[Answer],
+    truth: Sequence[Target],
     outputs: Sequence[Output],
     values: NDArray[np.floating] | NDArray[np.integer],
     edges: Sequence[float],

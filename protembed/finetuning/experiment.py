@@ -144,7 +144,7 @@ class ModelTrainer:
         self.watcher.on_stage(name, training.plan.num_steps, training.state.progress.step)
         if not training.run(self.watcher.on_step, self.watcher.stop):
             return None
-        if targets.task.answer == "labels" and checkpoint.task_head is not None:
+        if targets.task.label_kind == "labels" and checkpoint.task_head is not None:
             known = np.stack(self._predict(checkpoint, representation_of(checkpoint), table.parts["valid"]))
             choose_threshold(checkpoint.task_head, targets.known("valid"), known)
         # It was fitted to the attention of another encoder.
@@ -156,7 +156,7 @@ class ModelTrainer:
         checkpoint = load_checkpoint(self.base)
         if random:
             checkpoint = new_checkpoint(checkpoint.encoder.shape, "gaussian", seed)
-        checkpoint.record, checkpoint.task_head = self.record, None
+        checkpoint.metadata, checkpoint.task_head = self.record, None
         return checkpoint.to(self.device)
 
     def _rung(

@@ -180,7 +180,7 @@ def _finetune(
     with run.locked(), inference_engine(options.compute, device, work.shape) as engine:
         remove_unfinished_beside(output)
         # What stands at the output is to be replaced, an interrupted run of this very command to be gone on with.
-        run.open(identity, lambda directory: None, force=config.force and not run.is_of(identity))
+        run.open(identity, lambda directory: None, force=config.force and not run.matches(identity))
         rungs = ModelTrainer(
             base=base,
             record=work.record,
@@ -296,7 +296,7 @@ def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
     checkpoint = load_checkpoint(base)
     method = _method(options.finetune, checkpoint, task)
     training_data, training_kmers = describe_training(division.final, final, division.folds)
-    record = _record(checkpoint.record, method, final, table.target, options)
+    record = _record(checkpoint.metadata, method, final, table.target, options)
     return _Work(
         inferred=inferred,
         division=division,
@@ -354,7 +354,7 @@ def _method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> Finet
         raise ConfigError("--pooling", config.pooling, "attention is learned with --method full or lora")
     if config.repeats > 1 and method == "frozen":
         raise ConfigError("--repeats", config.repeats, "a frozen encoder is not trained")
-    if config.balance_classes and task.answer == "value":
+    if config.balance_classes and task.label_kind == "value":
         raise ConfigError("--balance-classes", config.balance_classes, f"{task.name} has no classes")
     if config.balance_classes and method == "frozen" and config.head == "mlp":
         raise ConfigError("--balance-classes", config.balance_classes, "a frozen encoder's mlp cannot weigh them")

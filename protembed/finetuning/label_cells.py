@@ -235,7 +235,7 @@ def class_order(name: str) -> tuple[bool, float, str]:
 # How several labels are divided from here on, and in predictions.
 SEVERAL = ";"
 # Where so many of the labels are alike, as long as their sequences or numbers, the others are mistakes.
-SHARE_ALIKE = 0.9
+FRACTION_ALIKE = 0.9
 # Lists that miss the number of residues by so little are labels of residues with a mistake.
 MAX_MISFIT = 2
 # Shorter proteins say nothing: `1.5` is as long as MKT.
@@ -292,7 +292,7 @@ class Column:
 
 def are_numbers(labels: Sequence[str]) -> bool:
     """Tell whether nearly all labels are numbers."""
-    return bool(labels) and sum(map(looks_like_number, labels)) >= SHARE_ALIKE * len(labels)
+    return bool(labels) and sum(map(looks_like_number, labels)) >= FRACTION_ALIKE * len(labels)
 
 
 # Labels of residues
@@ -302,10 +302,10 @@ def are_per_residue(column: Column) -> bool:
     """Tell whether nearly all labels have an entry for each residue, and are not names or numbers of that length."""
     long_enough = [protein for protein in column.proteins if len(protein.sequence) >= MIN_RESIDUES]
     alike = [protein for protein in long_enough if len(column.entries(protein.label)) == len(protein.sequence)]
-    if not long_enough or len(alike) < SHARE_ALIKE * len(long_enough):
+    if not long_enough or len(alike) < FRACTION_ALIKE * len(long_enough):
         return False
     letters = [protein for protein in alike if _is_letters(protein)]
-    if len(letters) < SHARE_ALIKE * len(alike):
+    if len(letters) < FRACTION_ALIKE * len(alike):
         return True
     are_names = _are_peptides(letters) and _recur(letters)
     return not are_names and not _are_long_numbers([protein.label for protein in letters], _are_peptides(letters))
@@ -315,7 +315,7 @@ def lettered_peptides(column: Column) -> int | None:
     """Return the length of peptides of one length whose labels are as long as they are; None for other tables."""
     proteins = [protein for protein in column.proteins if len(protein.sequence) >= MIN_RESIDUES]
     letters = [protein for protein in proteins if _is_letters(protein)]
-    if not letters or len(letters) < SHARE_ALIKE * len(proteins) or not _are_peptides(letters):
+    if not letters or len(letters) < FRACTION_ALIKE * len(proteins) or not _are_peptides(letters):
         return None
     if any(_POINT_OR_EXPONENT.search(label) and looks_like_number(label) for label in column.labels):
         return None
@@ -329,7 +329,7 @@ def _is_letters(protein: LabelledProtein) -> bool:
 def _are_peptides(proteins: Sequence[LabelledProtein]) -> bool:
     """Tell whether nearly all sequences are short and of one length."""
     ((length, number),) = Counter(len(protein.sequence) for protein in proteins).most_common(1)
-    return length <= _MAX_PEPTIDE_RESIDUES and number >= SHARE_ALIKE * len(proteins)
+    return length <= _MAX_PEPTIDE_RESIDUES and number >= FRACTION_ALIKE * len(proteins)
 
 
 def _recur(proteins: Sequence[LabelledProtein]) -> bool:

@@ -48,9 +48,9 @@ from protembed.config.common import TASKS, Task
 from protembed.config.finetune import TaskChoice
 from protembed.errors import TableError
 from protembed.finetuning.label_cells import (
+    FRACTION_ALIKE,
     RECOGNISED,
     SEVERAL,
-    SHARE_ALIKE,
     Column,
     are_numbers,
     are_per_residue,
@@ -69,7 +69,7 @@ from protembed.finetuning.label_cells import (
     whole_number_names,
 )
 from protembed.finetuning.labels import LabelledProtein, LabelledTable
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 _CLEAN_MASK = re.compile("[01; ]*")
 _NUM_EXAMPLES, _MAX_SHOWN_LETTERS, _MAX_ENTRIES = 3, 20, 5
@@ -92,9 +92,9 @@ def spell_labels(column: Column, task: Task, separator: str | None, *, is_chosen
     """
     if task.per_residue:
         return _spell_residues(column, task)
-    if task.answer == "labels":
+    if task.label_kind == "labels":
         return _spell_several(column, separator, is_chosen=is_chosen)
-    if task.answer == "class":
+    if task.label_kind == "class":
         return _spell_classes(column)
     return [column.sole_entry(protein.label) for protein in column.proteins]
 
@@ -124,7 +124,7 @@ def _spell_several(column: Column, separator: str | None, *, is_chosen: bool) ->
     if separator is None:
         separator = _separator(column, is_chosen=is_chosen)
     names = {label: divide_names(label, separator) for label in column.labels}
-    _refuse_undividable(column, names)
+    _check_divisible(column, names)
     spelled = whole_number_names({name for row in names.values() for name in row})
 
     def spell(label: str) -> str:
@@ -148,7 +148,7 @@ def _separator(column: Column, *, is_chosen: bool) -> str:
     return found or SEVERAL
 
 
-def _refuse_undividable(column: Column, names: dict[str, list[str]]) -> None:
+def _check_divisible(column: Column, names: dict[str, list[str]]) -> None:
     for label, row in names.items():
         for name in row:
             if SEVERAL in name or name.startswith("[") or name.endswith(","):
@@ -163,7 +163,7 @@ def _spell_positions(column: Column, label: str) -> str:
 
 def _spell_residues(column: Column, task: Task) -> list[str]:
     different = {entry for label in column.labels for entry in column.entries(label)}
-    names = whole_number_names(different) if task.answer == "class" else {}
+    names = whole_number_names(different) if task.label_kind == "class" else {}
     as_letters = all(len(names.get(entry, entry)) == 1 for entry in different)
 
     def spell(label: str) -> str:
@@ -197,13 +197,13 @@ def describe_reading(proteins: Sequence[LabelledProtein], spelled: Sequence[str]
 def _describe(label: str, task: Task) -> str:
     if task.per_residue:
         entries = residue_entries(label)
-        noun = "value" if task.answer == "value" else "class"
+        noun = "value" if task.label_kind == "value" else "class"
         plural = "" if len(entries) == 1 else "s" if noun == "value" else "es"
         return f"{len(entries):,} residue {noun}{plural} {_shorten_list(entries, ' ')}"
-    if task.answer == "labels":
+    if task.label_kind == "labels":
         names = divide_names(label, SEVERAL)
-        return f"{count(len(names), 'label')} {_shorten_list(names, '; ')}" if names else "no label"
-    if task.answer == "class":
+        return f"{pluralize(len(names), 'label')} {_shorten_list(names, '; ')}" if names else "no label"
+    if task.label_kind == "class":
         return f"class {_shorten(label)}"
     value = read_number(label)
     return "no number" if value is None else f"value {value:g}"
@@ -269,7 +269,7 @@ def infer_labels(labels: LabelledTable, choice: TaskChoice = "auto", separator: 
 
 def _choose(column: Column, choice: TaskChoice, separator: str | None) -> Task:
     """Apply the rules, in their order."""
-    _refuse_broken_lists(column)
+    _check_lists_are_whole(column)
     if choice != "auto":
         return TASKS[choice]
     if separator is not None:
@@ -278,19 +278,19 @@ def _choose(column: Column, choice: TaskChoice, separator: str | None) -> Task:
         are_values = _are_values(column, column.known_entries())
         return TASKS["residue-regression" if are_values else "residue-classification"]
     if _are_lists(column):
-        _refuse_doubtful_lists(column, SEVERAL)
+        _check_lists_are_plain(column, SEVERAL)
         return TASKS["multilabel"]
     if _are_values(column, column.known):
-        _refuse_lost_zeros(column)
+        _check_leading_zeros(column)
         return TASKS["regression"]
     divider = None if are_numbers(column.known) else find_divider(column.known)
     if divider is not None:
-        _refuse_doubtful_lists(column, divider)
+        _check_lists_are_plain(column, divider)
         return TASKS["multilabel"]
     return TASKS["classification"]
 
 
-def _refuse_broken_lists(column: Column) -> None:
+def _check_lists_are_whole(column: Column) -> None:
     for label in column.labels:
         if label.startswith("[") and label not in column.lists:
             found = f"has the label {label[:_MAX_LETTERS]!r}, which begins with '[' and is no whole list"
@@ -306,7 +306,7 @@ def _are_lists(column: Column) -> bool:
     )
 
 
-def _refuse_doubtful_lists(column: Column, divider: str) -> None:
+def _check_lists_are_plain(column: Column, divider: str) -> None:
     """Refuse lists that are no sets of labels: values, or residue labels whose number does not fit."""
     rows = {label: divide_names(label, divider) for label in column.labels}
     several = {label: names for label, names in rows.items() if len(names) > 1}
@@ -337,14 +337,14 @@ def _are_values(column: Column, labels: Sequence[str]) -> bool:
     numbers = {value for label in labels if (value := read_number(label)) is not None}
     if unusual:
         num_numbers = sum(label in unusual or looks_like_number(label) for label in labels)
-        if num_numbers >= SHARE_ALIKE * len(labels):
-            _refuse_unusual_numbers(column, unusual)
+        if num_numbers >= FRACTION_ALIKE * len(labels):
+            _check_plain_numbers(column, unusual)
     if not are_numbers(labels):
         return False
     return len(numbers) > _MAX_NUMBERED_CLASSES or not all(value.is_integer() for value in numbers)
 
 
-def _refuse_lost_zeros(column: Column) -> None:
+def _check_leading_zeros(column: Column) -> None:
     """Refuse labels of residues, ones and zeros, that a spreadsheet or pandas read as numbers."""
     are_flags = all(set(label) <= set("01") for label in column.labels)
     if not are_flags or any(len(protein.label) > len(protein.sequence) for protein in column.proteins):
@@ -358,7 +358,7 @@ def _refuse_lost_zeros(column: Column) -> None:
             )
 
 
-def _refuse_unusual_numbers(column: Column, unusual: dict[str, str]) -> None:
+def _check_plain_numbers(column: Column, unusual: dict[str, str]) -> None:
     kinds = Counter(unusual.values())
     # 1,142 may be either; 0,5 is no thousand.
     kind = "a decimal comma" if kinds["a decimal comma"] else kinds.most_common(1)[0][0]
@@ -382,16 +382,16 @@ def _doubts(column: Column, task: Task, spelled: Sequence[str]) -> Iterator[str]
             yield f"{found} a letter for each residue: if they are names or numbers, pass --task classification"
         else:
             yield f"{found} names or numbers: if each letter labels a residue, pass --task residue-classification"
-    if task.answer == "value":
+    if task.label_kind == "value":
         yield from _doubts_about_values(column, task)
     is_named = task.name == "classification" and not are_numbers(column.known)
     if is_named and (divider := suspect_divider(column.known)):
         label = next(label for label in column.known if len(divide_names(label, divider)) > 1)
         found = f"labels such as {label[:_MAX_LETTERS]!r} look like several labels divided by {divider!r}"
         yield f"{found}: if they are, pass --label-separator {divider!r}"
-    if task.answer == "labels":
+    if task.label_kind == "labels":
         yield from _doubts_about_dividers(spelled)
-    if task.answer == "labels" and column.lists and all(label and SEVERAL not in label for label in spelled):
+    if task.label_kind == "labels" and column.lists and all(label and SEVERAL not in label for label in spelled):
         yield "each protein has exactly one label: if these are classes, write the name of its class in each row"
 
 

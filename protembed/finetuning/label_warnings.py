@@ -12,7 +12,7 @@ from protembed.finetuning.label_cells import read_number
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.targets import Targets, label_set
 from protembed.io.tables import is_stand_in
-from protembed.io.text import count
+from protembed.io.text import pluralize
 
 # Metrics of fewer test proteins, or of fewer of a class, are hardly more than chance.
 _MIN_TEST_PROTEINS, _MIN_OF_A_CLASS = 20, 5
@@ -53,7 +53,7 @@ def _few_of_a_class(tested: Sequence[LabelledProtein], task: Task, *, in_folds: 
     few = {name: number for name, number in counts.items() if number < _MIN_OF_A_CLASS}
     if not few:
         return
-    kind = "label" if task.answer == "labels" else "class"
+    kind = "label" if task.label_kind == "labels" else "class"
     has = f"{kind} has" if len(few) == 1 else f"{'labels' if kind == 'label' else 'classes'} have"
     advice = "" if in_folds else "; use --split kfold"
     yield (
@@ -116,8 +116,9 @@ def _stand_ins(counts: Mapping[str, int], task: Task) -> Iterator[str]:
         if task.per_residue:
             advice = "if it is, write nan in its place, or give a mask"
         else:
-            advice = "if it is, remove its rows" if task.answer == "class" else "if it is, leave the cell empty"
-        yield f"a class is named {_shown(name)} ({count(counts[name], 'protein')}): is that a missing label? {advice}"
+            advice = "if it is, remove its rows" if task.label_kind == "class" else "if it is, leave the cell empty"
+        proteins = pluralize(counts[name], "protein")
+        yield f"a class is named {_shown(name)} ({proteins}): is that a missing label? {advice}"
 
 
 def _lost_letters(counts: Mapping[str, int]) -> Iterator[str]:
@@ -170,7 +171,7 @@ def _untested_classes(folds: Sequence[SplitTable], task: Task, classes: Collecti
     tested = class_counts((protein for fold in folds for protein in fold.parts["test"]), task)
     untested = [name for name in classes if name not in tested]
     advice = "add proteins to the test part" + ("" if len(folds) > 1 else ", or pass --split kfold")
-    if task.answer == "class" and len(tested) == 1:
+    if task.label_kind == "class" and len(tested) == 1:
         yield f"the test part has one class only, {_shown(next(iter(tested)))}: its metrics say nothing; {advice}"
     elif untested:
         has, them = ("class has", "it") if len(untested) == 1 else ("classes have", "them")
@@ -210,9 +211,9 @@ def _repetitions(proteins: Sequence[LabelledProtein]) -> Iterator[str]:
     counts = Counter(protein.id for protein in proteins)
     repeated = [identifier for identifier, number in counts.items() if number > 1]
     if repeated:
-        yield f"{count(len(repeated), 'identifier')} of several rows, such as {repeated[0]!r}"
+        yield f"{pluralize(len(repeated), 'identifier')} of several rows, such as {repeated[0]!r}"
     first: dict[str, str] = {}
     differing = [one for one in proteins if first.setdefault(one.sequence, one.label) != one.label]
     if differing:
         number = len({protein.sequence for protein in differing})
-        yield f"{count(number, 'sequence')} with labels that differ from row to row, such as {differing[0].id!r}"
+        yield f"{pluralize(number, 'sequence')} with labels that differ from row to row, such as {differing[0].id!r}"

@@ -226,7 +226,7 @@ def read_labels(
     if not labels.proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
     _check_splits_complete(name, labels.proteins)
-    _refuse_missing_sequences(name, labels.proteins)
+    _check_sequences(name, labels.proteins)
     return labels
 
 
@@ -238,7 +238,7 @@ def _check_splits_complete(path: str, proteins: Sequence[LabelledProtein]) -> No
                 raise TableError(path, found, "add its SET=", line=protein.line)
 
 
-def _refuse_missing_sequences(path: str, proteins: Sequence[LabelledProtein]) -> None:
+def _check_sequences(path: str, proteins: Sequence[LabelledProtein]) -> None:
     """Refuse `nan`, `NA` and the like, whose letters are amino acids, unless most proteins are short peptides."""
     missing = next((protein for protein in proteins if is_stand_in(protein.sequence)), None)
     if missing is not None and median(len(protein.sequence) for protein in proteins) >= _PEPTIDE_RESIDUES:

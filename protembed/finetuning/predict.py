@@ -26,7 +26,7 @@ from protembed.io.reading import (
     unchanged_inputs,
 )
 from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
-from protembed.io.text import LabelText, table_line
+from protembed.io.text import LabelText, format_row
 from protembed.io.writing import output_stream
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
@@ -67,7 +67,7 @@ def prediction_cells(
     if classes is None:
         return [_numbers(output)]
     probabilities = np.moveaxis(np.asarray(output), -1, 0)  # (classes,), or (classes, residues)
-    if task.answer == "labels":
+    if task.label_kind == "labels":
         chosen = [name for name, one in zip(classes, probabilities, strict=True) if one >= threshold]
         return [LabelText(";".join(chosen)), *map(_numbers, probabilities)]
     names = [classes[number] for number in np.atleast_1d(probabilities.argmax(0))]
@@ -138,7 +138,7 @@ def predict_fasta(
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
     predictions = representation_of(checkpoint).predictions(head)
-    report, region = ReadStatistics(), choose_region(prediction.region, checkpoint.record.region)
+    report, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
     comparison = InputComparison.with_model(checkpoint, region)
     records = read_fasta(files, on_illegal=reader.on_illegal, report=report)
     parts = comparison.watch(cut_records(records, region, reader.on_illegal, report))
@@ -155,7 +155,7 @@ def predict_fasta(
         output=None if output == STANDARD_STREAM else output,
         num_proteins=report.num_records,
         num_refused=len(report.refused),
-        target=checkpoint.record.target or "",
+        target=checkpoint.metadata.target or "",
         region=None if region is None else str(region),
         warnings=[*report.warnings(), *comparison.warnings()],
     )
@@ -171,12 +171,12 @@ def _lines(
     threshold = float(head.threshold)
     # Two numbers, because spreadsheets read 1-12 as a date.
     columns = [] if region is None else ["first_residue", "last_residue"]
-    yield table_line(["id", *columns, *prediction_header(head.classes)])
+    yield format_row(["id", *columns, *prediction_header(head.classes)])
     for record, output_of_head in results:
         check_finite(record.id, output_of_head, "predictions")
         residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
         cells = prediction_cells(output_of_head, head.task, head.classes, threshold)
-        yield table_line([record.id, *residues, *cells])
+        yield format_row([record.id, *residues, *cells])
         on_protein(len(record.sequence))
 
 

@@ -77,9 +77,9 @@ class Probe:
     def outputs(self, vectors: Vectors) -> NDArray[np.float64]:
         """Compute probabilities, (n, classes) or (n, labels), or values, (n,)."""
         logits = self.logits(vectors)
-        if self.task.answer == "value":
+        if self.task.label_kind == "value":
             return np.asarray(logits[:, 0] * self.scale + self.offset)
-        return np.asarray(expit(logits) if self.task.answer == "labels" else softmax(logits, axis=1))
+        return np.asarray(expit(logits) if self.task.label_kind == "labels" else softmax(logits, axis=1))
 
     def head(self, classes: Sequence[str] | None) -> TaskHead:
         """Make a head of a model of it."""
@@ -116,9 +116,9 @@ def fit_network(task: Task, num_classes: int, train: ProbeData, valid: ProbeData
     """Fit a network with a hidden layer, until the validation part gets no better; arguments as for `fit_linear`."""
     scaler, network = _Standardizer(train.vectors), _network(task, seed)
     offset, scale = _scale_of(task, train)
-    answers = (train.answers - offset) / scale if task.answer == "value" else train.answers
-    options = {} if task.answer == "value" else {"classes": np.arange(num_classes)}
-    if task.answer == "labels" and num_classes == 1:  # one label alone is two classes to scikit-learn
+    answers = (train.answers - offset) / scale if task.label_kind == "value" else train.answers
+    options = {} if task.label_kind == "value" else {"classes": np.arange(num_classes)}
+    if task.label_kind == "labels" and num_classes == 1:  # one label alone is two classes to scikit-learn
         answers, options = answers.ravel(), {"classes": np.arange(2)}
     scaled = scaler.scale(train.vectors)
     best, best_loss, num_worse = None, np.inf, 0
@@ -136,9 +136,9 @@ def fit_network(task: Task, num_classes: int, train: ProbeData, valid: ProbeData
 def loss(fitted: Probe, sample: ProbeData) -> float:
     """Measure a map as training does: mean nats, or half the mean squared error in standard deviations."""
     logits, truth = fitted.logits(sample.vectors), sample.answers
-    if fitted.task.answer == "value":
+    if fitted.task.label_kind == "value":
         return float(np.square(logits[:, 0] - (truth - fitted.offset) / fitted.scale).mean() / 2)
-    if fitted.task.answer == "labels":
+    if fitted.task.label_kind == "labels":
         return float((np.logaddexp(0.0, logits) - truth * logits).mean())
     return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(truth)), truth]).mean())
 
@@ -167,7 +167,7 @@ def _linear_maps(task: Task, num_classes: int, train: ProbeData, balanced: bool)
     """Fit with one penalty after another, the strongest first, each from where the last one ended."""
     scaler = _Standardizer(train.vectors)
     scaled = scaler.scale(train.vectors)
-    if task.answer == "value":
+    if task.label_kind == "value":
         offset, scale = _scale_of(task, train)
         values = (train.answers - offset) / scale
         for penalty in _PENALTIES[scaler.kind]:
@@ -179,7 +179,7 @@ def _linear_maps(task: Task, num_classes: int, train: ProbeData, balanced: bool)
             step = scaler.fold(model.coef_[None], np.array([model.intercept_]))
             yield Probe(task=task, steps=[step], offset=offset, scale=scale)
         return
-    columns = train.answers.T if task.answer == "labels" else [train.answers]
+    columns = train.answers.T if task.label_kind == "labels" else [train.answers]
     weights = "balanced" if balanced else None
     # The default, lbfgs, waits for OpenMP's threads between its many steps: 40 times as long on a busy machine.
     options = {"solver": "newton-cg", "max_iter": _MAX_ITERATIONS, "class_weight": weights}
@@ -189,7 +189,7 @@ def _linear_maps(task: Task, num_classes: int, train: ProbeData, balanced: bool)
             _fit_logistic(model.set_params(C=strength), scaled, column)
             for model, column in zip(models, columns, strict=True)
         ]
-        if task.answer == "labels":
+        if task.label_kind == "labels":
             logits = [np.concatenate(kind) for kind in zip(*(_of_second_class(*part) for part in parts), strict=True)]
         else:
             logits = list(_of_all_classes(*parts[0], num_classes))
@@ -228,11 +228,11 @@ def _of_all_classes(
 
 
 def _scale_of(task: Task, train: ProbeData) -> tuple[float, float]:
-    return (float(train.answers.mean()), float(train.answers.std())) if task.answer == "value" else (0.0, 1.0)
+    return (float(train.answers.mean()), float(train.answers.std())) if task.label_kind == "value" else (0.0, 1.0)
 
 
 def _network(task: Task, seed: int) -> Any:
-    make = MLPRegressor if task.answer == "value" else MLPClassifier
+    make = MLPRegressor if task.label_kind == "value" else MLPClassifier
     return make(hidden_layer_sizes=(_HIDDEN_UNITS,), alpha=1e-3, random_state=seed)
 
 

@@ -23,8 +23,8 @@ from protembed.finetuning.evaluation import (
 )
 from protembed.finetuning.labels import LabelledProtein, Split
 from protembed.finetuning.predict import prediction_cells, prediction_header
-from protembed.finetuning.targets import Answer, Targets
-from protembed.io.text import LabelText, figure
+from protembed.finetuning.targets import Target, Targets
+from protembed.io.text import LabelText, format_number
 from protembed.io.writing import write_json, write_table, write_text
 from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
@@ -60,7 +60,7 @@ class FinetuneResult:
     identity: Mapping[str, Any]
     ladder: Comparison
     proteins: Sequence[LabelledProtein]
-    truth: Sequence[Answer]
+    truth: Sequence[Target]
     outputs: Sequence[Output]
     similarities: NDArray[np.float64]
     neighbours: Sequence[LabelledProtein]
@@ -87,7 +87,7 @@ def write_result(directory: Path, result: FinetuneResult) -> None:
     by_similarity, by_length = result.by_similarity(), result.by_length()
     ladder = result.ladder.as_plain_values()
     checkpoint = result.checkpoint
-    checkpoint.record = replace(checkpoint.record, metrics=ladder)
+    checkpoint.metadata = replace(checkpoint.metadata, metrics=ladder)
     metrics = {
         "identity": result.identity,
         "task": result.targets.task.name,
@@ -125,7 +125,7 @@ def _similarity_rows(result: FinetuneResult) -> Iterator[list[str]]:
 
 
 def _facts(result: FinetuneResult) -> dict[str, str]:
-    facts = {"encoder": str(result.checkpoint.record.configuration["from_model"])}
+    facts = {"encoder": str(result.checkpoint.metadata.configuration["from_model"])}
     facts |= {f"{split} proteins": f"{size:,}" for split, size in result.sizes.items()}
     facts["measured on"] = f"{len(result.proteins):,} proteins"
     for metric, score in result.ladder.figures.items():
@@ -140,7 +140,7 @@ def _facts(result: FinetuneResult) -> dict[str, str]:
 
 
 def _page(result: FinetuneResult, by_similarity: Sequence[Subgroup], by_length: Sequence[Subgroup]) -> str:
-    record, targets = result.checkpoint.record, result.targets
+    record, targets = result.checkpoint.metadata, result.targets
     what = f"{len(targets.classes)} classes" if targets.classes else "a value"
     sizes = ", ".join(f"{size:,} {split}" for split, size in result.sizes.items())
     return render_page(
@@ -167,11 +167,11 @@ def _figures(result: FinetuneResult) -> list[tuple[str, str, str]]:
         caption = "Loss of each step (thin), and on the validation part after each epoch."
         figures.append(("The training", inline_png(draw_learning(result.log)), caption))
     truth, outputs = joined(targets.task, result.truth, result.outputs)
-    if targets.task.answer == "class":
+    if targets.task.label_kind == "class":
         assert targets.classes is not None
         picture = draw_confusion(truth, outputs, targets.classes)
         figures.append(("What is taken for what", inline_png(picture), "Rows are the truth and add up to one."))
-    elif targets.task.answer == "value":
+    elif targets.task.label_kind == "value":
         picture = draw_scatter(truth, outputs)
         figures.append(("Predicted against measured", inline_png(picture), "Each point is one of the test part."))
     return figures
@@ -184,4 +184,4 @@ def _name_band(band: Subgroup, unit: str) -> str:
 
 
 def _spell(value: float | None) -> str:
-    return "undefined" if value is None else figure(value)
+    return "undefined" if value is None else format_number(value)

@@ -119,7 +119,7 @@ def _similarities(left: KmerSets, right: KmerSets) -> NDArray[np.float64]:
     return np.asarray(np.clip(share, 0.0, 1.0) ** (1 / _K))
 
 
-HELD_OUT_SHARE = 0.1
+HELD_OUT_FRACTION = 0.1
 NUM_FOLDS = 5
 _ADVICE = "add rows whose split says so, or, to be divided, more proteins: different ones, several of each class"
 _PARTS: Sequence[Split] = ("train", "valid", "test")
@@ -169,7 +169,7 @@ def divide(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: in
     else:
         parts, notes = _drawn(labels, task, config, seed)
     parts, shared = _drop_leaked(parts, drop=config.drop_leaked)
-    _refuse_empty(labels.path, parts)
+    _check_not_empty(labels.path, parts)
     table = SplitTable(path=labels.path, target=labels.target, parts=parts)
     return DataSplit(folds=[table], final=table, notes=notes, warnings=shared)
 
@@ -190,7 +190,7 @@ def _column_split(labels: LabelledTable, task: Task) -> tuple[Parts, list[str]]:
 def _hold_out(train: Sequence[LabelledProtein], task: Task) -> set[str]:
     """Choose sequences by hash, one at least, without which training still sees every class."""
     by_hash = sorted({protein.sequence for protein in train}, key=hash_fraction)
-    chosen = {sequence for sequence in by_hash if hash_fraction(sequence) < HELD_OUT_SHARE}
+    chosen = {sequence for sequence in by_hash if hash_fraction(sequence) < HELD_OUT_FRACTION}
     if not chosen and len(by_hash) > 1:
         chosen = {by_hash[0]}
     known = _classes_of((protein for protein in train if protein.sequence not in chosen), task)
@@ -214,7 +214,7 @@ def _drop_leaked(parts: Parts, *, drop: bool) -> tuple[Parts, list[str]]:
     return parts, [f"{which}; --drop-leaked leaves them out"]
 
 
-def _refuse_empty(path: str, parts: Parts, needed: Sequence[Split] = _PARTS) -> None:
+def _check_not_empty(path: str, parts: Parts, needed: Sequence[Split] = _PARTS) -> None:
     for part in needed:
         if not parts[part]:
             raise TableError(path, f"there is no {part} part", _ADVICE)
@@ -247,7 +247,7 @@ def _kfold_split(labels: LabelledTable, task: Task, config: LabelTableConfig, se
         homes: dict[str, Split] = dict.fromkeys(tested, "test")
         homes |= dict.fromkeys(groups.sample_fraction(without=tested), "valid")
         parts = groups.parts(homes, task)
-        _refuse_empty(labels.path, parts, ("train", "valid") if fold is None else _PARTS)
+        _check_not_empty(labels.path, parts, ("train", "valid") if fold is None else _PARTS)
         tables.append(SplitTable(path=labels.path, target=labels.target, parts=parts))
     notes = [f"--split kfold: {NUM_FOLDS} folds {groups.how}; the model that is kept learns from all of them"]
     num_unmeasured = len(labels.proteins) - sum(len(table.parts["test"]) for table in tables[:-1])
@@ -282,7 +282,7 @@ class _SequenceGroups:
         A family larger than that is learned from: it would be all that is measured. Where nearly all are, the smallest
         ones have to do.
         """
-        wanted = HELD_OUT_SHARE * len(self._proteins)
+        wanted = HELD_OUT_FRACTION * len(self._proteins)
         most = max(wanted, *sorted(self.sizes.values())[:2])
         chosen, filled = list[str](), 0
         for group in self.in_order:
@@ -316,7 +316,7 @@ def _groups(labels: LabelledTable, config: LabelTableConfig) -> tuple[Callable[[
     short = f"; {num_short:,} proteins are too short for their 5-mers to tell" if num_short else ""
     representatives = dict(zip(sequences, greedy_clusters(sequences, config.cluster_identity), strict=True))
     most_common = Counter(representatives[sequence] for sequence in sequences).most_common(1)[0][1]
-    if most_common <= len(sequences) * (1 - 2 * HELD_OUT_SHARE) and len(set(representatives.values())) >= NUM_FOLDS:
+    if most_common <= len(sequences) * (1 - 2 * HELD_OUT_FRACTION) and len(set(representatives.values())) >= NUM_FOLDS:
         return (
             lambda protein: representatives[protein.sequence],
             f"by cluster ({len(set(representatives.values())):,} clusters of similar sequences{short})",

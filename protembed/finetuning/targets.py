@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from protembed.config.common import MICRO_BATCH_TOKENS, Region, Task
 from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, concatenate, cut, split_by_budget
-from protembed.data.fasta import OnIllegal, ReadStatistics, refuse_nothing_left
+from protembed.data.fasta import OnIllegal, ReadStatistics, check_something_left
 from protembed.data.sampling import EpochSampler, UniformSampler
 from protembed.data.windows import CHOOSE_ANOTHER_REGION, Span, skip_short, window_spans
 from protembed.errors import TableError, TooShortError
 from protembed.finetuning.label_cells import (
+    FRACTION_ALIKE,
     MAX_MISFIT,
     SEVERAL,
-    SHARE_ALIKE,
     UNLABELLED_ENTRIES,
     class_order,
     divide_names,
@@ -43,7 +43,7 @@ _ADVICE_ON_MANY_CLASSES = (
 )
 
 # (), int64: a class. (labels,), float32: zeros and ones. (), float64: a value. (residues,), int64 or float64.
-Answer = NDArray[Any]
+Target = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Targets:
 
     task: Task
     classes: tuple[str, ...] | None
-    of_split: Mapping[Split, Sequence[Answer]]
+    of_split: Mapping[Split, Sequence[Target]]
 
     @classmethod
     def of(cls, table: SplitTable, task: Task, *, allows_rare: bool = False) -> "Targets":
@@ -72,7 +72,7 @@ class Targets:
         Raises:
             TableError: they make no sense as this task.
         """
-        classes = None if task.answer == "value" else _class_names(table, task, allows_rare=allows_rare)
+        classes = None if task.label_kind == "value" else _class_names(table, task, allows_rare=allows_rare)
         numbers = {name: number for number, name in enumerate(classes or ())}
         of_split = {
             split: [_answer(table.path, protein, task, numbers) for protein in part]
@@ -91,7 +91,7 @@ class Targets:
             if part and not len(self.known(split)):
                 raise TableError(table.path, f"no residue of the {split} part has a label", "look at its mask")
         known = self.known("train")
-        if self.task.answer != "value":
+        if self.task.label_kind != "value":
             return
         if len(np.unique(known)) == 1:
             found = f"all training labels are {known[0]:g}"
@@ -103,27 +103,27 @@ class Targets:
             )
 
 
-def known_answers(answers: Sequence[Answer], task: Task) -> NDArray[Any]:
+def known_answers(answers: Sequence[Target], task: Task) -> NDArray[Any]:
     """Join the answers of some proteins, without those that nobody knows; see `Targets.known`."""
     if not task.per_residue:
         return np.stack(answers)
     return np.concatenate([answer[has_target(answer)] for answer in answers])
 
 
-def has_target(answer: Answer) -> NDArray[np.bool_]:
+def has_target(answer: Target) -> NDArray[np.bool_]:
     """Tell which residues of a protein have an answer, (residues,)."""
     return np.asarray(~np.isnan(answer) if np.issubdtype(answer.dtype, np.floating) else answer != UNKNOWN_CLASS)
 
 
 def label_set(protein: LabelledProtein, task: Task) -> set[str]:
     """List the classes or labels that a protein has; none where the answers are values."""
-    if task.answer == "value":
+    if task.label_kind == "value":
         return set()
     if task.per_residue:
         entries, flags = residue_entries(protein.label), residue_entries(protein.mask or "")
         shown = [entry for entry, flag in zip_longest(entries, flags) if entry and flag != "0"]
         return {entry for entry in shown if entry.lower() not in UNLABELLED_ENTRIES}
-    return set(divide_names(protein.label, SEVERAL)) if task.answer == "labels" else {protein.label}
+    return set(divide_names(protein.label, SEVERAL)) if task.label_kind == "labels" else {protein.label}
 
 
 # Classes
@@ -136,7 +136,7 @@ def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[s
     known = set[str]().union(*(label_set(protein, task) for protein in train))
     if task.per_residue and not known:
         raise TableError(table.path, "no residue of the train part has a label", "look at its mask")
-    fewest = 1 if task.answer == "labels" else 2
+    fewest = 1 if task.label_kind == "labels" else 2
     if len(known) < fewest:
         found = f"all training labels are {next(iter(known), '')!r}"
         raise TableError(table.path, found, "a task needs at least two classes")
@@ -156,12 +156,12 @@ def _many_classes_error(path: str, train: Sequence[LabelledProtein], names: Coll
     """Make the error about classes of nearly one protein each, and say so where they seem to be something else."""
     example, seems, advice = min(names), "", ""
     numbers = {name: kind for name in sorted(names) if (kind := number_and_more(name))}
-    if numbers and len(numbers) + sum(map(looks_like_number, names)) >= SHARE_ALIKE * len(names):
+    if numbers and len(numbers) + sum(map(looks_like_number, names)) >= FRACTION_ALIKE * len(names):
         example, seems = next(iter(numbers.items()))
         advice = "write plain numbers if they are values, "
-    elif sum(map(is_blank_coil, names)) >= SHARE_ALIKE * len(names):
+    elif sum(map(is_blank_coil, names)) >= FRACTION_ALIKE * len(names):
         seems, advice = "a secondary structure with blanks", "write a letter such as C for each residue without any, "
-    elif sum(map(_misses_length, train)) >= SHARE_ALIKE * len(train):
+    elif sum(map(_misses_length, train)) >= FRACTION_ALIKE * len(train):
         protein = min(train, key=lambda protein: protein.label)
         seems = f"which has {len(residue_entries(protein.label))} entries for {len(protein.sequence)} residues"
     found = f"{len(train)} training proteins have {len(names)} different labels, such as {example[:_MAX_LETTERS]!r}"
@@ -175,21 +175,21 @@ def _misses_length(protein: LabelledProtein) -> bool:
 
 def _check_labelled(table: SplitTable, task: Task) -> None:
     for protein in table.proteins:
-        if not protein.label and task.answer != "labels":
+        if not protein.label and task.label_kind != "labels":
             _refuse(table.path, protein, "has no label", "label or remove it")
 
 
 # Answers
 
 
-def _answer(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Answer:
+def _answer(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Target:
     if task.per_residue:
         return _residue_answers(path, protein, task, numbers)
-    if task.answer == "labels":
+    if task.label_kind == "labels":
         answer = np.zeros(len(numbers), np.float32)
         answer[[numbers[name] for name in label_set(protein, task)]] = 1.0
         return answer
-    if task.answer == "class":
+    if task.label_kind == "class":
         return np.array(numbers[protein.label])
     if not protein.label:
         _refuse(path, protein, "has no label", "label or remove it")
@@ -209,13 +209,13 @@ def _no_number(text: str) -> str:
     return "which seems to stand for a missing one" if is_stand_in(text) else "which is no finite number up to 1e18"
 
 
-def _residue_answers(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Answer:
+def _residue_answers(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Target:
     entries, num_residues = residue_entries(protein.label), len(protein.sequence)
     if len(entries) != num_residues:
         found = f"has {len(entries)} labels for {num_residues} residues"
         _refuse(path, protein, found, "give each residue one, as letters or divided by ; or spaces")
     takes_part = _read_mask(path, protein)
-    if task.answer == "class":
+    if task.label_kind == "class":
         # What stands under a mask alone is no class.
         classes = np.array([numbers.get(entry, UNKNOWN_CLASS) for entry in entries], np.int64)
         return np.where(takes_part, classes, UNKNOWN_CLASS)
@@ -296,7 +296,7 @@ def cut_table(
         else:
             kept.append(replace(protein, sequence=protein.sequence[part]))
     if not kept:
-        refuse_nothing_left(report, CHOOSE_ANOTHER_REGION)
+        check_something_left(report, CHOOSE_ANOTHER_REGION)
     return replace(table, proteins=kept)
 
 
@@ -313,7 +313,7 @@ class LabelledDataset:
     """
 
     residues: Sequence[Tokens]
-    answers: Sequence[Answer]
+    answers: Sequence[Target]
     task: Task
     window_residues: int
     micro_batch_tokens: int = MICRO_BATCH_TOKENS

@@ -134,7 +134,7 @@ class EncoderTrainer:
         if course.method == "lora":
             add_adapters(checkpoint.encoder, course.config.lora_rank, generator)
         checkpoint.encoder.gradient_checkpointing = course.config.gradient_checkpointing
-        record = checkpoint.record
+        record = checkpoint.metadata
         weights = _class_weights(targets) if course.config.balance_classes else None
         self._uninformed_loss = _uninformed_loss(targets, weights)
         self._objective = SupervisedObjective(checkpoint.encoder, head, record.poolings, record.layer, weights)
@@ -234,7 +234,7 @@ class EncoderTrainer:
     def _keep(self) -> None:
         with atomic_path(self._run.path(_BEST)) as temporary:
             write_tensors(self._objective.state_dict(), temporary)
-        self._run.revise(_BEST, sha256_of_file(self._run.path(_BEST)))
+        self._run.store(_BEST, sha256_of_file(self._run.path(_BEST)))
 
     def _intact_best(self) -> Path:
         """Name the file of the best weights.
@@ -244,7 +244,7 @@ class EncoderTrainer:
         """
         path = self._run.path(_BEST)
         # What an earlier version kept has no hash.
-        if not path.exists() or sha256_of_file(path) != self._run.recall(_BEST, lambda: sha256_of_file(path)):
+        if not path.exists() or sha256_of_file(path) != self._run.load_or_compute(_BEST, lambda: sha256_of_file(path)):
             raise DamagedRunError(path, "the best weights of this training are missing or damaged")
         return path
 
@@ -272,7 +272,7 @@ def choose_threshold(head: TaskHead, truth: NDArray[np.floating], probabilities:
 
 
 def _new_head(targets: Targets, checkpoint: Checkpoint, config: FinetuneConfig, generator: torch.Generator) -> TaskHead:
-    dim, poolings = checkpoint.encoder.shape.dim, checkpoint.record.poolings
+    dim, poolings = checkpoint.encoder.shape.dim, checkpoint.metadata.poolings
     per_residue = targets.task.per_residue
     head = TaskHead(
         dim if per_residue else dim * len(poolings),
@@ -282,7 +282,7 @@ def _new_head(targets: Targets, checkpoint: Checkpoint, config: FinetuneConfig, 
         query_dim=dim if "attention" in poolings and not per_residue else None,
     )
     initialise(head, "gaussian", generator)
-    if targets.task.answer == "value":
+    if targets.task.label_kind == "value":
         known = targets.known("train")
         head.offset.fill_(known.mean())
         head.scale.fill_(known.std())
@@ -294,7 +294,7 @@ def _proteins(table: SplitTable, targets: Targets, split: Split, checkpoint: Che
         residues=[encode(protein.sequence) for protein in table.parts[split]],
         answers=targets.of_split[split],
         task=targets.task,
-        window_residues=checkpoint.record.window_residues,
+        window_residues=checkpoint.metadata.window_residues,
         micro_batch_tokens=default_micro_batch_tokens(checkpoint.device),
     )
 
@@ -302,7 +302,7 @@ def _proteins(table: SplitTable, targets: Targets, split: Split, checkpoint: Che
 def _class_weights(targets: Targets) -> Tensor | None:
     """Weigh each class so that all count alike, and a training target one on average; labels' positives likewise."""
     known = targets.known("train")
-    if targets.task.answer == "labels":
+    if targets.task.label_kind == "labels":
         share = known.mean(0).clip(1 / len(known), 1 - 1 / len(known))
         return torch.from_numpy((1 - share) / share).float()
     counts = np.bincount(known, minlength=len(targets.classes or ()))
@@ -311,11 +311,11 @@ def _class_weights(targets: Targets) -> Tensor | None:
 
 def _uninformed_loss(targets: Targets, weights: Tensor | None) -> float:
     """Compute the training loss of the best constant prediction, in the units of `SupervisedObjective`."""
-    if targets.task.answer == "value":
+    if targets.task.label_kind == "value":
         return 0.5  # half the variance of standardised values
     known = targets.known("train")
     weight = 1.0 if weights is None else weights.numpy()
-    if targets.task.answer == "labels":
+    if targets.task.label_kind == "labels":
         masses = np.stack([known.mean(0) * weight, 1 - known.mean(0)])  # (2, labels)
     else:
         masses = (np.bincount(known, minlength=len(targets.classes or ())) / len(known) * weight)[:, None]

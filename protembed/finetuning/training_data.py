@@ -35,7 +35,7 @@ def describe_training(final: SplitTable, targets: Targets, folds: Sequence[Split
     for table in folds:
         own = sample if table is final else KmerSample.of([protein.sequence for protein in table.parts["train"]])
         num_related += sum(own.shares_some(protein.sequence) for protein in table.parts["test"])
-    values = targets.known("train") if targets.task.answer == "value" else None
+    values = targets.known("train") if targets.task.label_kind == "value" else None
     data = TrainingData(
         num_proteins=len(train),
         lengths=tuple(int(np.quantile(list(map(len, train)), q, method="nearest")) for q in _QUANTILES),

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from protembed.config.common import Region
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.hashing import KmerSample
-from protembed.io.text import count
+from protembed.io.text import pluralize
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.metadata import TrainingData
 
@@ -22,7 +22,7 @@ _NEARLY_ALL = 0.9
 _FEWEST = 5
 # The input is far from the training proteins where at most half as many of its proteins as of the model's own test
 # proteins share a k-mer with them, and this is no chance; see `_chance_of_so_few`.
-_FAR_SHARE, _FAR_CHANCE = 0.5, 1e-3
+_FAR_FRACTION, _FAR_CHANCE = 0.5, 1e-3
 
 
 class _Protein(Protocol):
@@ -64,7 +64,7 @@ class InputComparison:
     @classmethod
     def with_model(cls, checkpoint: Checkpoint, used_region: Region | None) -> "InputComparison":
         """Begin a comparison with what a model records; one that was not fine-tuned can be used for any protein."""
-        record, hashes = checkpoint.record, checkpoint.training_kmers
+        record, hashes = checkpoint.metadata, checkpoint.training_kmers
         data = None if checkpoint.task_head is None else record.training_data
         return cls(
             is_finetuned=checkpoint.task_head is not None,
@@ -132,7 +132,7 @@ class InputComparison:
     def _about_length(self, data: TrainingData) -> str | None:
         if number := self._counts["longer"]:
             found = f"{self._which(number, 'longer')} longer than the longest that the model was trained and tested on"
-            return f"{found} ({count(data.longest, 'residue')}){self._advice(data)}"
+            return f"{found} ({pluralize(data.longest, 'residue')}){self._advice(data)}"
         return self._about_most("long", "longer", data.lengths[3])
 
     def _about_shorter(self, data: TrainingData) -> str | None:
@@ -140,7 +140,7 @@ class InputComparison:
             found = (
                 f"{self._which(number, 'shorter')} shorter than the shortest that the model was trained and tested on"
             )
-            return f"{found} ({count(data.shortest, 'residue')})"
+            return f"{found} ({pluralize(data.shortest, 'residue')})"
         return self._about_most("short", "shorter", data.lengths[1])
 
     def _about_most(self, name: str, comparative: str, num_residues: int) -> str | None:
@@ -148,7 +148,7 @@ class InputComparison:
         if not self._are_most(name):
             return None
         found = f"{self._which(self._counts[name], name)} {comparative} than 95 % of the model's training proteins"
-        return f"{found} ({count(num_residues, 'residue')})"
+        return f"{found} ({pluralize(num_residues, 'residue')})"
 
     def _advice(self, data: TrainingData) -> str:
         """Tell what to do about proteins that are too long, by whether the training proteins look like pieces."""
@@ -180,13 +180,13 @@ class InputComparison:
         if self.kmers is None or not data.num_tested:
             return None
         num_related = self._num_proteins - self._counts["unrelated"]
-        if num_related * data.num_tested > _FAR_SHARE * data.num_tested_related * self._num_proteins:
+        if num_related * data.num_tested > _FAR_FRACTION * data.num_tested_related * self._num_proteins:
             return None
         if _chance_of_so_few(num_related, self._num_proteins, data.num_tested_related, data.num_tested) > _FAR_CHANCE:
             return None
         return (
-            f"only {num_related:,} of {count(self._num_proteins, 'protein')} share {data.kmer_length} residues in a "
-            f"row with those recorded of the training proteins, but of its test proteins "
+            f"only {num_related:,} of {pluralize(self._num_proteins, 'protein')} share {data.kmer_length} residues in "
+            f"a row with those recorded of the training proteins, but of its test proteins "
             f"{data.num_tested_related:,} of {data.num_tested:,} did; its metrics may not hold for these"
         )
 
@@ -196,7 +196,7 @@ class InputComparison:
 
     def _which(self, number: int, name: str) -> str:
         first = f" ({self._first[name]!r} is one)" if number < self._num_proteins else ""
-        return f"{number:,} of {count(self._num_proteins, 'protein')}{first} {'is' if number == 1 else 'are'}"
+        return f"{number:,} of {pluralize(self._num_proteins, 'protein')}{first} {'is' if number == 1 else 'are'}"
 
 
 def _chance_of_so_few(num_found: int, num_drawn: int, num_others_found: int, num_others: int) -> float:

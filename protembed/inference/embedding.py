@@ -157,7 +157,7 @@ def representation_of(
     Raises:
         ConfigError: the model has no such layer, or there is no such pooling.
     """
-    last, record = checkpoint.encoder.shape.num_layers, checkpoint.record
+    last, record = checkpoint.encoder.shape.num_layers, checkpoint.metadata
     named = {
         "auto": (last if record.layer is None else record.layer,),
         "last": (last,),
@@ -183,7 +183,7 @@ def _numbers(layer: str, last: int) -> tuple[int, ...]:
         raise ConfigError(
             "--layer", layer, f"this model has layers 0 to {last} (several as in 0,{last}), and auto, last, all"
         )
-    _refuse_repeated("--layer", layer, parts)
+    _check_distinct("--layer", layer, parts)
     return tuple(map(int, parts))
 
 
@@ -197,11 +197,11 @@ def parse_poolings(pooling: str) -> tuple[PoolingName, ...]:
     if not set(parts) <= set(known):
         expected = f"one of {', '.join(known)} is expected, several as in mean,std, or auto"
         raise ConfigError("--pooling", pooling, expected)
-    _refuse_repeated("--pooling", pooling, parts)
+    _check_distinct("--pooling", pooling, parts)
     return tuple(cast("list[PoolingName]", parts))
 
 
-def _refuse_repeated(option: str, value: str, parts: Sequence[str]) -> None:
+def _check_distinct(option: str, value: str, parts: Sequence[str]) -> None:
     if len(set(parts)) < len(parts):
         raise ConfigError(option, value, "each can be named once")
 

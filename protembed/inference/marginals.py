@@ -174,6 +174,6 @@ def marginals_of(
     return Marginals(
         encoder=checkpoint.encoder,
         lm_head=checkpoint.require_lm_head(),
-        window_residues=window_residues or checkpoint.record.window_residues,
+        window_residues=window_residues or checkpoint.metadata.window_residues,
         on_crop=on_crop,
     )

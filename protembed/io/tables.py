@@ -95,7 +95,7 @@ def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
             raise TableError(path, "the first line is empty", advice, line=num_comments + 1)
         delimiter = "\t" if "\t" in header_line else ","
         header, num_lines = _read_header(header_line, lines, delimiter, path, num_comments + 1)
-        _refuse_foreign_header(header, header_line, path, num_comments + 1)
+        _check_header(header, header_line, path, num_comments + 1)
         rows = _read_rows(lines, delimiter, path, list(header), num_comments + num_lines)
         if header[-2:] == ["", ""]:  # Excel's, of columns that were emptied
             while len(header) > 1 and not header[-1]:
@@ -121,7 +121,7 @@ def _visible(name: str) -> str:
     return name.strip(string.whitespace + _INVISIBLE).strip()
 
 
-def _refuse_foreign_header(header: Sequence[str], header_line: str, path: str, line: int) -> None:
+def _check_header(header: Sequence[str], header_line: str, path: str, line: int) -> None:
     """Refuse what is no table, or none whose columns are divided by commas or tabs."""
     for start, name in _NO_TABLES.items():
         if header_line.startswith(start):
@@ -238,14 +238,14 @@ def _read_rows(
                 raise TableError(path, found, "take both out, or the line breaks between them", line=line)
             row = Row(number=number, line=line, cells=[cell.strip() for cell in cells])
             if any(row.cells):
-                _refuse_unfit(row, header, path)
+                _check_fits(row, header, path)
                 yield row
     except csv.Error as error:
         advice = "look for a quotation mark that is not closed in this line"
         raise TableError(path, f"this is no readable table ({error})", advice, line=line + 1) from error
 
 
-def _refuse_unfit(row: Row, header: Sequence[str], path: str) -> None:
+def _check_fits(row: Row, header: Sequence[str], path: str) -> None:
     """Refuse a row that has more or fewer cells than the header, or is the header of a table appended to this one."""
     if len(row.cells) != len(header):
         found, advice = f"this row has {len(row.cells)} cells, the header {len(header)}", "correct the row"

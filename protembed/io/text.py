@@ -18,13 +18,13 @@ class LabelText(str):
     """
 
 
-def table_line(cells: Sequence[object]) -> bytes:
+def format_row(cells: Sequence[object]) -> bytes:
     r"""Spell one line of a TSV in UTF-8; what a terminal or a spreadsheet would act upon is escaped.
 
-    >>> table_line(["+ve", LabelText("+ve"), LabelText("=cmd()")])
+    >>> format_row(["+ve", LabelText("+ve"), LabelText("=cmd()")])
     b"'+ve\t+ve\t'=cmd()\n"
 
-    >>> table_line(["=cmd()", "tab\there", -1.5])
+    >>> format_row(["=cmd()", "tab\there", -1.5])
     b"'=cmd()\ttab\\x09here\t-1.5\n"
     """
     return ("\t".join(_cell(cell) for cell in cells) + "\n").encode()
@@ -41,19 +41,19 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == " " else _escape(letter) for letter in text)
 
 
-def figure(value: float) -> str:
+def format_number(value: float) -> str:
     """Spell a figure with three decimals, or three digits where those would say nothing.
 
-    >>> figure(0.8135), figure(-0.25), figure(1.5e-9), figure(3.21e30), figure(0.0)
+    >>> format_number(0.8135), format_number(-0.25), format_number(1.5e-9), format_number(3.21e30), format_number(0.0)
     ('0.814', '-0.250', '1.5e-09', '3.21e+30', '0.000')
     """
     return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3g}"
 
 
-def file_size(num_bytes: int) -> str:
+def format_bytes(num_bytes: int) -> str:
     """Spell a number of bytes.
 
-    >>> file_size(45_000), file_size(2_700_000), file_size(11_400_000_000)
+    >>> format_bytes(45_000), format_bytes(2_700_000), format_bytes(11_400_000_000)
     ('45 kB', '3 MB', '11.4 GB')
     """
     if num_bytes < 1e6:
@@ -61,10 +61,10 @@ def file_size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.0f} MB"
 
 
-def count(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """Spell a count with its noun.
 
-    >>> count(1, "protein"), count(0, "protein"), count(1500, "residue")
+    >>> pluralize(1, "protein"), pluralize(0, "protein"), pluralize(1500, "residue")
     ('1 protein', '0 proteins', '1,500 residues')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open_bytes, path_exists
-from protembed.io.text import table_line
+from protembed.io.text import format_row
 
 _BLOCK = 1 << 20
 # Where Linux lets a file without a name be opened once more, at its beginning.
@@ -310,7 +310,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
     """Write a TSV atomically, in UTF-8; what is absent is an empty cell."""
     with atomic_file(path) as stream:
         for row in (header, *rows):
-            stream.write(table_line(["" if cell is None else cell for cell in row]))
+            stream.write(format_row(["" if cell is None else cell for cell in row]))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from protembed._version import __version__
 from protembed.config.common import TASKS
-from protembed.io.text import figure, printable
+from protembed.io.text import format_number, printable
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.metadata import ModelMetadata
 
@@ -46,9 +46,9 @@ def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
 
 def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     """Describe a fine-tuned model in Markdown; `facts` as for `pretrained_card`."""
-    record = checkpoint.record
+    record = checkpoint.metadata
     task = TASKS[record.task or "regression"]
-    what = {"class": "one of {} classes", "labels": "any of {} labels", "value": "a value"}[task.answer]
+    what = {"class": "one of {} classes", "labels": "any of {} labels", "value": "a value"}[task.label_kind]
     seen = f"the {' and '.join(record.poolings)} of its residues' vectors"
     return model_card(
         f"Predicts {_as_text(record.target or '')}",
@@ -84,7 +84,7 @@ def _training_facts(record: ModelMetadata) -> dict[str, str]:
         classes = ", ".join(f"{name} {number:,}" for name, number in data.class_counts.items())
         facts[f"{unit} of each class"] = classes
     if data.value_range is not None:
-        facts["training values"] = f"{figure(data.value_range[0])} to {figure(data.value_range[1])}"
+        facts["training values"] = f"{format_number(data.value_range[0])} to {format_number(data.value_range[1])}"
     facts["test proteins with relatives"] = (
         f"{data.num_tested_related:,} of {data.num_tested:,} share {data.kmer_length} residues in a row with a "
         "training protein (of the k-mers in `training_kmers.safetensors`)"

@@ -9,7 +9,7 @@ from protembed.config.model_sizes import SIZES, EncoderShape, SizeName
 from protembed.errors import InputNotFoundError
 from protembed.model.esm_config import read_shape
 from protembed.model.hub import fetch_model, is_hub_name
-from protembed.model.metadata import read_record
+from protembed.model.metadata import read_metadata
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -220,7 +220,7 @@ def list_models() -> ModelList:
 
 
 def _bundled(directory: Path) -> ModelEntry:
-    shape, metrics = read_shape(directory), read_record(directory).metrics
+    shape, metrics = read_shape(directory), read_metadata(directory).metrics
     return ModelEntry(
         name=directory.name,
         num_parameters=shape.num_parameters,

@@ -24,12 +24,12 @@ from protembed.model.esm_config import (
     CONFIG_FILE,
     SPECIAL_TOKENS,
     VOCABULARY_FILE,
+    check_vocabulary,
     config_json,
-    expect_esm2_vocabulary,
     read_shape,
 )
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
-from protembed.model.metadata import RECORD_FILE, ModelMetadata, read_record, write_record
+from protembed.model.metadata import METADATA_FILE, ModelMetadata, read_metadata, write_metadata
 from protembed.model.untrusted import lies_in_cache, sha256_of_own_file
 from protembed.model.weights import (
     WEIGHTS_FILE,
@@ -60,7 +60,7 @@ class Checkpoint:
         task_head: the head of a fine-tuned model.
         training_kmers: Hashes of a fine-tuned model's training proteins' k-mers, (k-mers,), int64, ascending; None
             where there are none.
-        record: what is known about it.
+        metadata: what is known about it.
         is_recorded: whether that was read from the directory or was published; otherwise it is assumed.
         directory: where it was read from; None for one that was just made.
     """
@@ -70,8 +70,8 @@ class Checkpoint:
     contact_head: ContactHead
     task_head: TaskHead | None = None
     training_kmers: Tensor | None = None
-    record: ModelMetadata = field(default_factory=ModelMetadata)
-    is_recorded: bool = True
+    metadata: ModelMetadata = field(default_factory=ModelMetadata)
+    has_metadata: bool = True
     directory: Path | None = None
 
     @property
@@ -105,13 +105,13 @@ class Checkpoint:
     @property
     def warnings(self) -> list[str]:
         """What the user should know about a model whose training is not recorded."""
-        if self.is_recorded:
+        if self.has_metadata:
             return []
-        window = f"a window of {self.record.window_residues:,} residues"
+        window = f"a window of {self.metadata.window_residues:,} residues"
         return [
-            f"the model's directory has no {RECORD_FILE}: {window}, the last layer and the mean are assumed, which is "
-            f"right for ESM-2 as published; where another was meant, pass its window and layer, or copy {RECORD_FILE} "
-            "from the model's first directory"
+            f"the model's directory has no {METADATA_FILE}: {window}, the last layer and the mean are assumed, which "
+            "is right for ESM-2 as published; where another was meant, pass its window and layer, or copy "
+            f"{METADATA_FILE} from the model's first directory"
         ]
 
     def require_lm_head(self) -> MaskedLMHead:
@@ -178,19 +178,19 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
     """
     directory = Path(directory)
     shape = read_shape(directory)
-    record = read_record(directory)
+    record = read_metadata(directory)
     if (record.layer or 0) > shape.num_layers:
         found = f"protembed.json names layer {record.layer}, of {shape.num_layers}"
         raise ModelFormatError(directory, found, "the files do not belong together")
-    expect_esm2_vocabulary(directory)
+    check_vocabulary(directory)
     with WeightFiles(directory) as stored:
         stored.expect_num_layers(shape.num_layers)
         checkpoint = _on_meta_device(shape)
-        checkpoint.directory, checkpoint.record = directory, record
-        checkpoint.is_recorded = (directory / RECORD_FILE).exists() or lies_in_cache(directory)
+        checkpoint.directory, checkpoint.metadata = directory, record
+        checkpoint.has_metadata = (directory / METADATA_FILE).exists() or lies_in_cache(directory)
         _fill(checkpoint, stored, directory)
-    if checkpoint.record.target is not None:
-        checkpoint.task_head = _read_task_head(directory, shape, checkpoint.record)
+    if checkpoint.metadata.target is not None:
+        checkpoint.task_head = _read_task_head(directory, shape, checkpoint.metadata)
         checkpoint.training_kmers = read_training_kmers(directory)
     for module in checkpoint._parts().values():
         module.eval().requires_grad_(True)
@@ -274,7 +274,7 @@ def write_checkpoint_files(
         if checkpoint.training_kmers is not None:
             write_training_kmers(directory, checkpoint.training_kmers)
     write_json(directory / CONFIG_FILE, config_json(shape, has_lm_head=checkpoint.lm_head is not None))
-    write_record(directory, checkpoint.record, contact_head_fitted=checkpoint.contact_head.is_fitted)
+    write_metadata(directory, checkpoint.metadata, contact_head_fitted=checkpoint.contact_head.is_fitted)
     write_text(directory / VOCABULARY_FILE, "\n".join(TOKENS))
     write_json(directory / "tokenizer_config.json", _TOKENIZER_CONFIG)
     write_json(directory / "special_tokens_map.json", SPECIAL_TOKENS)

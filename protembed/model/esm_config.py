@@ -23,7 +23,7 @@ _ANOTHER = "this vocabulary does not belong to an ESM-2 model"
 _IDS = {token: number for number, token in enumerate(TOKENS)}
 
 
-def expect_esm2_vocabulary(directory: Path) -> None:
+def check_vocabulary(directory: Path) -> None:
     """Refuse a model whose tokenizer has other ids than ESM-2's; further tokens behind ESM-2's are ignored.
 
     Args:

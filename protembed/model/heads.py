@@ -179,6 +179,6 @@ class TaskHead(nn.Module):
     def predict(self, vectors: Tensor) -> Tensor:
         """Compute (n, classes) or (n, labels) probabilities, or (n,) values in the labels' units, from (n, inputs)."""
         output = self(vectors)
-        if self.task.answer == "labels":
+        if self.task.label_kind == "labels":
             return cast("Tensor", output.sigmoid())
         return cast("Tensor", output.softmax(-1) if self.classes else output * self.scale + self.offset)

@@ -15,7 +15,7 @@ from protembed.model.untrusted import read_model_json
 
 # Version 2 has a region: who predicted from whole proteins, as readers of version 1 do, would get wrong predictions.
 FORMAT_VERSION, _WITHOUT_REGION = 2, 1
-RECORD_FILE = "protembed.json"
+METADATA_FILE = "protembed.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def _are_distinct(names: Sequence[str], known: Sequence[str]) -> bool:
 
 
 # What a reader relies on in protembed.json, and the test that it must pass.
-_RECORD_FIELDS: dict[str, Callable[[Any], Any]] = {
+_METADATA_FIELDS: dict[str, Callable[[Any], Any]] = {
     "window_residues": lambda value: type(value) is int and 0 < value <= _MOST_WINDOW_RESIDUES,
     "layer": lambda value: value is None or (type(value) is int and value >= 0),
     "pooling": lambda value: (
@@ -145,7 +145,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def read_record(directory: Path) -> ModelMetadata:
+def read_metadata(directory: Path) -> ModelMetadata:
     """Read `protembed.json`.
 
     Args:
@@ -157,16 +157,16 @@ def read_record(directory: Path) -> ModelMetadata:
     Raises:
         ModelFormatError: it is damaged, or was written by a newer protembed.
     """
-    if not (directory / RECORD_FILE).exists():
+    if not (directory / METADATA_FILE).exists():
         return ModelMetadata()
-    content = read_model_json(directory / RECORD_FILE)
+    content = read_model_json(directory / METADATA_FILE)
     version = content.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         found = f"protembed.json has format version {version!r:.80}"
         raise ModelFormatError(directory, found, f"this protembed reads up to {FORMAT_VERSION}: install a newer one")
     known = {spec.name for spec in dataclasses.fields(ModelMetadata)}
     values = {name: value for name, value in content.items() if name in known}
-    for name, is_valid in _RECORD_FIELDS.items():
+    for name, is_valid in _METADATA_FIELDS.items():
         if name in values and not is_valid(values[name]):
             found = f"protembed.json has {name} {values[name]!r:.80}"
             raise ModelFormatError(directory, found, "fetch or make the model again")
@@ -186,7 +186,7 @@ def _training_data(content: Mapping[str, Any]) -> TrainingData:
     return TrainingData(**fields)
 
 
-def write_record(directory: Path, record: ModelMetadata, *, contact_head_fitted: bool) -> None:
+def write_metadata(directory: Path, record: ModelMetadata, *, contact_head_fitted: bool) -> None:
     """Write `protembed.json`.
 
     Args:
@@ -207,4 +207,4 @@ def write_record(directory: Path, record: ModelMetadata, *, contact_head_fitted:
         **fields,
         "contact_head_fitted": contact_head_fitted,
     }
-    write_json(directory / RECORD_FILE, content)
+    write_json(directory / METADATA_FILE, content)

@@ -71,7 +71,7 @@ class ClusterTable:
         self._path = display_name(source.path)
         with open_input(source.path) as stream:
             self._ids, self._keys = _read_table(stream, self._path, source.column)
-        _refuse_swapped_columns(self._ids, self._keys, self._path)
+        _check_column_order(self._ids, self._keys, self._path)
         self.num_looked_up = self.num_unmatched = 0
         self._first_unmatched = ""
 
@@ -189,7 +189,7 @@ def _are_own_members(ids: Keys, keys: Keys) -> bool:
     return len(ids) > 0 and len(np.unique(ids[ids == keys])) == len(np.unique(keys))
 
 
-def _refuse_swapped_columns(ids: Keys, keys: Keys, path: str) -> None:
+def _check_column_order(ids: Keys, keys: Keys, path: str) -> None:
     """Refuse a table in which proteins stand several times, sorted by identifiers, and each cluster once."""
     if np.any(ids[1:] == ids[:-1]) and len(np.unique(keys)) == len(keys):
         found = "identifiers recur in this table, and no cluster does: the two columns seem to be swapped"

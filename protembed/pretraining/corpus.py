@@ -29,7 +29,7 @@ from protembed.io.reading import default_path, read_json
 from protembed.io.writing import atomic_directory, remove, write_json
 from protembed.pretraining.clusters import Clusters, ClusterSource, ClusterTable, has_clusters, write_clusters
 
-HELD_OUT_SHARE = 0.05
+HELD_OUT_FRACTION = 0.05
 HELD_OUT_NAME = "held_out"
 
 Hashes = NDArray[np.uint64]
@@ -286,7 +286,7 @@ def build_corpora(
             if not valid:
                 held_out = stack.enter_context(corpus_writer(temporary / "valid-1", name=HELD_OUT_NAME))
             for record in read_fasta(fasta, on_illegal=on_illegal, report=report):
-                is_held_out = not valid and hash_fraction(record.sequence) < HELD_OUT_SHARE
+                is_held_out = not valid and hash_fraction(record.sequence) < HELD_OUT_FRACTION
                 (held_out if is_held_out else train).add(record.sequence, record.id)
         if not len(train.hashes) or not len(held_out.hashes):
             raise TooFewProteinsError(len(train.hashes) + len(held_out.hashes))

@@ -92,12 +92,12 @@ def starting_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
     """
     if config.init_from is None:
         checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
-        checkpoint.record = ModelMetadata(window_residues=crop_residues)
+        checkpoint.metadata = ModelMetadata(window_residues=crop_residues)
         return checkpoint
     checkpoint = load_checkpoint(find_model(config.init_from))
     checkpoint.require_lm_head()
-    window = max(checkpoint.record.window_residues, crop_residues)
-    checkpoint.record = ModelMetadata(window_residues=window, layer=checkpoint.record.layer)
+    window = max(checkpoint.metadata.window_residues, crop_residues)
+    checkpoint.metadata = ModelMetadata(window_residues=window, layer=checkpoint.metadata.layer)
     checkpoint.task_head = None
     return checkpoint
 
@@ -212,14 +212,14 @@ class _Pretraining:
         self._batches = PretrainingBatches(
             self._corpora.train, options.batches, micro_batch_tokens, options.masking, config.seed
         )
-        window = self._checkpoint.record.window_residues
+        window = self._checkpoint.metadata.window_residues
         self._sets = [ValidationSet.of(corpus, window, micro_batch_tokens) for corpus in self._corpora.valid]
-        self._references: References = run.recall("references", lambda: self._measure_references(compute))
+        self._references: References = run.load_or_compute("references", lambda: self._measure_references(compute))
         self._meter = Validator(objective, self._sets, self._references, compute)
         self._training = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], compute=compute)
         self._pace: StepTiming | None = None
         self._deadline: TimeBudget | None = None
-        self._plan = TrainingSchedule(**run.recall("plan", lambda: asdict(self._decide_plan(began))))
+        self._plan = TrainingSchedule(**run.load_or_compute("plan", lambda: asdict(self._decide_plan(began))))
         optimizers = make_optimizers(objective, self._plan.optimizer, self._plan.weight_decay, compute.pool)
         self._training = replace(self._training, optimizers=optimizers)
         self._state = Checkpoints(
@@ -272,9 +272,9 @@ class _Pretraining:
             num_proteins=len(train),
             num_residues=train.num_residues,
             num_clusters=None if train.clusters is None else len(train.clusters),
-            cropped_share=float((train.lengths > self._options.batches.crop_residues).mean()),
+            cropped_fraction=float((train.lengths > self._options.batches.crop_residues).mean()),
             valid_sets={part.name: part.num_proteins for part in self._sets},
-            window_residues=self._checkpoint.record.window_residues,
+            window_residues=self._checkpoint.metadata.window_residues,
             references=self._references,
             num_steps=self._plan.num_steps,
             steps_per_pass=self._batches.steps_per_epoch,
@@ -313,15 +313,15 @@ class _Pretraining:
         """Correct a plan for a number of minutes by the pace of the run itself; all processes follow the first."""
         if self._deadline is None or not self._deadline.is_due(plan, step):
             return plan
-        corrected = self._run.revise("plan", asdict(self._deadline.correct(plan, step)))
+        corrected = self._run.store("plan", asdict(self._deadline.correct(plan, step)))
         self._plan = TrainingSchedule(**corrected)
         return self._plan
 
     def _export(self, report: StepReport) -> None:
         """Write the model as it stands, the best so far, as a Hugging Face directory."""
         base = self._options.pretrain.init_from
-        self._checkpoint.record = replace(
-            self._checkpoint.record,
+        self._checkpoint.metadata = replace(
+            self._checkpoint.metadata,
             configuration={**_settings(self._options), "from_model": None if base is None else model_name(base)},
             corpus_fingerprint=self._corpora.train.fingerprint,
             metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
@@ -330,7 +330,7 @@ class _Pretraining:
 
     def _save_model(self, checkpoint: Checkpoint) -> None:
         facts = pretraining_facts(
-            checkpoint.record, self._corpora.train, self._options.batches, self._options.masking, self._plan
+            checkpoint.metadata, self._corpora.train, self._options.batches, self._options.masking, self._plan
         )
         save_checkpoint(checkpoint, self._run.path("model"), pretrained_card(checkpoint, facts))
 
@@ -340,10 +340,12 @@ class _Pretraining:
         is_finished = progress.is_finished(self._plan.num_steps, self._plan.patience)
         is_first = self._training.compute.processes.is_first
         amino_acids = self._amino_acids() if is_finished and is_first else []
-        gains = self._run.recall("gains", lambda: self._measure_gains() if is_first else {}) if is_finished else {}
+        gains = (
+            self._run.load_or_compute("gains", lambda: self._measure_gains() if is_first else {}) if is_finished else {}
+        )
         if is_first and gains:
             draw_training(self._run.path("training.png"), self._run.read_log(), gains)
-        self._training.compute.processes.wait()
+        self._training.compute.processes.barrier()
         return PretrainSummary(
             model=self._run.path("model") if self._run.has("model") else None,
             num_steps=progress.step,
@@ -370,7 +372,7 @@ class _Pretraining:
             self._training.compute,
         )
         gains = {name: asdict(score) for name, score in scores.items()}
-        best.record = replace(best.record, metrics={**best.record.metrics, "gains": gains})
+        best.metadata = replace(best.metadata, metrics={**best.metadata.metrics, "gains": gains})
         self._save_model(best)
         return gains
 

@@ -43,7 +43,7 @@ class PretrainPlan:
     num_proteins: int
     num_residues: int
     num_clusters: int | None
-    cropped_share: float
+    cropped_fraction: float
     valid_sets: Mapping[str, int]
     window_residues: int
     references: Mapping[str, Mapping[str, float]]

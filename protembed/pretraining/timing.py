@@ -16,10 +16,10 @@ AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 
 _WARMUP_STEPS, _SECONDS = 2, 4.0
 # A training step passes over its tokens once forwards and, twice as long, backwards.
-_FORWARD_SHARE = 1 / 3
-_MAX_VALIDATION_SHARE = 0.05
+_FORWARD_FRACTION = 1 / 3
+_MAX_VALIDATION_FRACTION = 0.05
 # Exports and the last checkpoint take what a short calibration does not see.
-_TIME_SHARE = 0.98
+_TIME_FRACTION = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def measure_pace(training: TrainingSetup[AnyBatch], plan: TrainingSchedule, num_
         step += 1
     return StepTiming(
         step_seconds=seconds / (step - _WARMUP_STEPS),
-        validation_seconds=_FORWARD_SHARE * num_valid_residues * seconds / max(1, num_residues),
+        validation_seconds=_FORWARD_FRACTION * num_valid_residues * seconds / max(1, num_residues),
         memory_bytes=peak_memory(objective.device),
     )
 
@@ -77,7 +77,7 @@ class TimeBudget:
     """
 
     def __init__(self, began: float, minutes: float) -> None:
-        self._when = began + minutes * 60 * _TIME_SHARE
+        self._when = began + minutes * 60 * _TIME_FRACTION
         self._first: tuple[int, float] | None = None
 
     def fit(
@@ -96,7 +96,7 @@ class TimeBudget:
         if validate_every is not None:
             num_steps = int(seconds / (pace.step_seconds + pace.validation_seconds / validate_every))
             return make_plan(max(1, num_steps), validate_every)
-        num_affordable = int(_MAX_VALIDATION_SHARE * seconds / pace.validation_seconds)
+        num_affordable = int(_MAX_VALIDATION_FRACTION * seconds / pace.validation_seconds)
         num_validations = max(1, min(NUM_DEFAULT_VALIDATIONS, num_affordable))
         num_steps = max(1, int((seconds - (num_validations - 1) * pace.validation_seconds) / pace.step_seconds))
         return make_plan(num_steps, math.ceil(num_steps / num_validations))

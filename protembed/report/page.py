@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from protembed.io.text import figure, printable
+from protembed.io.text import format_number, printable
 
 
 def _as_text(value: Any) -> Any:
@@ -28,7 +28,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     finalize=_as_text,
 )
-_ENVIRONMENT.filters["figure"] = figure
+_ENVIRONMENT.filters["number"] = format_number
 
 
 def render_page(template: str, **values: Any) -> str:

@@ -25,7 +25,7 @@ from protembed.io.reading import (
 )
 from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
 from protembed.io.tables import COMMENT
-from protembed.io.text import table_line
+from protembed.io.text import format_row
 from protembed.io.writing import output_stream, seekable_inputs
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
@@ -173,12 +173,12 @@ def _lines(
 ) -> Iterator[bytes]:
     """Spell the table, line by line: the formula, the names of the columns, the variants."""
     yield f"{COMMENT}{columns[-1]}: {_formula(method)}\n".encode()
-    yield table_line([*rows.header, *columns])
+    yield format_row([*rows.header, *columns])
     for variant, score in scores:
         if not math.isfinite(score):
             name = ":".join(map(str, variant.mutations))
             raise NotFiniteError(name, str(precision).removeprefix("torch."), "float32")
-        yield table_line([*variant.cells, len(variant.mutations), f"{score:.7g}"])
+        yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"])
 
 
 def _formula(method: ScoreMethod) -> str:
@@ -191,6 +191,6 @@ def _warnings(checkpoint: Checkpoint, columns: Sequence[str]) -> list[str]:
         for name in columns
         if name not in _NEW_COLUMNS
     ]
-    if checkpoint.task_head is not None and checkpoint.record.configuration.get("method") != "frozen":
+    if checkpoint.task_head is not None and checkpoint.metadata.configuration.get("method") != "frozen":
         found.append("this model was fine-tuned, and its masked-LM head was not trained along: score with the original")
     return found

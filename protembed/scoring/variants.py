@@ -28,7 +28,7 @@ from protembed.errors import (
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, other_notation
 from protembed.io.tables import Row, check_unique_columns, column_names, find_column, is_stand_in, reading_table
-from protembed.io.text import count
+from protembed.io.text import pluralize
 from protembed.scoring.mutations import (
     Mutations,
     check_mutations,
@@ -124,7 +124,7 @@ class VariantTable:
             for meaning, usual in _USUAL_NAMES.items()
         }
         self._places = {meaning: place for meaning, place in found.items() if place is not None}
-        self._refuse_missing_columns()
+        self._check_columns()
 
     def read(self, report: ReadStatistics | None = None) -> Iterator[Variant]:
         """Read the variants, in the table's order.
@@ -224,7 +224,7 @@ class VariantTable:
         if len(wild_types) == 1 and not self._names_wild_types(name, *wild_types):
             return next(iter(wild_types.values()))
         if name not in wild_types:
-            found = f"--wild-type has {count(len(wild_types), 'record')}, and none of them is {name!r}"
+            found = f"--wild-type has {pluralize(len(wild_types), 'record')}, and none of them is {name!r}"
             raise TableError(self.path, found, "name the record in each row, by its header's first word", line=row.line)
         return wild_types[name]
 
@@ -251,7 +251,7 @@ class VariantTable:
         assert sequence is not None
         return sequence
 
-    def _refuse_missing_columns(self) -> None:
+    def _check_columns(self) -> None:
         has = self._places.keys()
         names = column_names(self.header)
         if not has & {"mutations", "mutated_sequence"}:
@@ -259,7 +259,7 @@ class VariantTable:
             raise TableError(self.path, f"no column of variants among {names}", advice, line=1)
         if self._wild_types is not None:
             if len(self._wild_types) > 1 and "id" not in has:
-                found = f"no id column among {names}, and --wild-type has {count(len(self._wild_types), 'record')}"
+                found = f"no id column among {names}, and --wild-type has {pluralize(len(self._wild_types), 'record')}"
                 raise TableError(self.path, found, "name the column that says which by --id", line=1)
             return
         if "sequence" not in has and not has >= {"mutations", "mutated_sequence"}:

@@ -44,7 +44,7 @@ class ProcessGroup:
         """Whether this is the one that speaks and writes."""
         return self.rank == 0
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
         """Take this process's part of what all of them have."""
         return items[self.rank :: self.size]
 
@@ -56,7 +56,7 @@ class ProcessGroup:
                 for work in works:
                     work.wait()
 
-    def totals(self, *numbers: float) -> list[float]:
+    def all_reduce_sum(self, *numbers: float) -> list[float]:
         """Sum numbers over all processes, in float64."""
         if self.size == 1:
             return list(numbers)
@@ -67,11 +67,11 @@ class ProcessGroup:
 
     def any(self, flag: bool) -> bool:
         """Tell whether any process says so."""
-        return self.totals(flag)[0] > 0
+        return self.all_reduce_sum(flag)[0] > 0
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes are here."""
-        self.totals(0.0)
+        self.all_reduce_sum(0.0)
 
     def broadcast_object(self, value: Any) -> Any:
         """Give all processes what the first one has: anything that JSON can hold. It may take hours to have it."""

@@ -290,14 +290,14 @@ def take_step(
             raise TooLongForMemoryError(micro_batch.num_tokens) from error
         return loss.detach(), gradients
 
-    losses, total = LossSum.nothing(objective.device), GradientSum()
-    for loss, gradients in compute.pool.map(gradients_of, compute.processes.share(micro_batches)):
+    losses, total = LossSum.zero(objective.device), GradientSum()
+    for loss, gradients in compute.pool.map(gradients_of, compute.processes.shard(micro_batches)):
         losses += loss
         if loss.count:
             total.add(gradients)
     num_residues = sum(micro_batch.num_residues for micro_batch in micro_batches)
     # One wait for the device, after all micro-batches were handed to it.
-    loss_sum, count = compute.processes.totals(losses.sum.item(), losses.count)
+    loss_sum, count = compute.processes.all_reduce_sum(losses.sum.item(), losses.count)
     if not count:
         return StepResult(loss=None, num_residues=num_residues, is_finite=True)
     total.add_up(parameters, compute.processes)

@@ -39,8 +39,8 @@ class LossSum:
     num_correct: Tensor
 
     @classmethod
-    def nothing(cls, device: torch.device) -> "LossSum":
-        """Begin a sum."""
+    def zero(cls, device: torch.device) -> "LossSum":
+        """Return a loss of zero over zero targets."""
         return cls(torch.zeros((), device=device), 0, torch.zeros((), dtype=torch.int64, device=device))
 
     def detach(self) -> "LossSum":
@@ -146,10 +146,10 @@ class SupervisedObjective(Objective[LabelledBatch]):
 
     def _loss(self, output: Tensor, targets: Tensor) -> LossSum:
         nothing = torch.zeros((), dtype=torch.int64, device=output.device)
-        if self.task_head.task.answer == "labels":
+        if self.task_head.task.label_kind == "labels":
             loss = F.binary_cross_entropy_with_logits(output, targets, pos_weight=self.class_weights, reduction="sum")
             return LossSum(loss, targets.numel(), nothing)
-        if self.task_head.task.answer == "class":
+        if self.task_head.task.label_kind == "class":
             known = targets != UNKNOWN_CLASS
             return cross_entropy_sum(output[known], targets[known], self.class_weights)
         known = ~targets.isnan()
@@ -189,6 +189,6 @@ def evaluate(objective: Objective[AnyBatch], batches: Sequence[AnyBatch], comput
         with torch.inference_mode():
             return objective(batch)
 
-    total = sum(compute.pool.map(loss_of, compute.processes.share(batches)), start=LossSum.nothing(objective.device))
-    loss, count, num_correct = compute.processes.totals(total.sum.item(), total.count, total.num_correct.item())
+    total = sum(compute.pool.map(loss_of, compute.processes.shard(batches)), start=LossSum.zero(objective.device))
+    loss, count, num_correct = compute.processes.all_reduce_sum(total.sum.item(), total.count, total.num_correct.item())
     return LossSum(torch.tensor(loss), int(count), torch.tensor(int(num_correct)))

@@ -91,7 +91,7 @@ class RunDirectory:
             raise RunMismatchError(self._directory, changes)
         remove_unfinished(self._directory)
 
-    def is_of(self, identity: Mapping[str, Any]) -> bool:
+    def matches(self, identity: Mapping[str, Any]) -> bool:
         """Tell whether a run of the same command stands here."""
         try:
             return self._read_facts()[1] == dict(identity)
@@ -106,16 +106,16 @@ class RunDirectory:
         """Tell whether something is there."""
         return self.path(name).exists()
 
-    def recall(self, name: str, decide: Callable[[], Any]) -> Any:
+    def load_or_compute(self, name: str, decide: Callable[[], Any]) -> Any:
         """Return what the run decided at its beginning under this name; decide it now if it is only beginning.
 
         All processes must call it, and all decide, for they may have to measure together; the first one's word counts.
         """
         if name not in self._facts:
-            self.revise(name, decide())
+            self.store(name, decide())
         return self._facts[name]
 
-    def revise(self, name: str, decision: Any) -> Any:
+    def store(self, name: str, decision: Any) -> Any:
         """Record a decision in the place of an earlier one, and return what the first process decided."""
         self._facts = {**self._facts, name: self._processes.broadcast_object(decision)}
         if self._processes.is_first:

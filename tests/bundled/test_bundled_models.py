@@ -53,7 +53,7 @@ def test_its_card_tells_data_licence_recipe_results_and_limits(directory):
     assert "It is small. For better vectors name an ESM-2 model" in card
     for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", card):
         assert (directory / picture).exists()
-    assert f"{load_checkpoint(directory).record.metrics['residues_seen']:,} in " in card
+    assert f"{load_checkpoint(directory).metadata.metrics['residues_seen']:,} in " in card
 
 
 def test_its_layer_for_embedding_is_recorded_and_used(directory, proteins_fasta, tmp_path):
@@ -94,7 +94,7 @@ def test_transformers_loads_it_without_a_word_and_agrees(directory, proteins, ca
 
 
 def test_it_has_learned_more_than_the_composition(directory, corpus, pool):
-    micro_batches = validation_batches(corpus, load_checkpoint(directory).record.window_residues, 1024)
+    micro_batches = validation_batches(corpus, load_checkpoint(directory).metadata.window_residues, 1024)
     losses = {}
     for name, checkpoint in (
         ("bundled", load_checkpoint(directory)),

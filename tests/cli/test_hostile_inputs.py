@@ -44,7 +44,7 @@ def with_head(tmp_path_factory):
     """A model with a head of random weights, so that there is something to predict with."""
     checkpoint = new_checkpoint(TINY, "gaussian", seed=0)
     checkpoint.task_head = TaskHead(TINY.dim, TASKS["regression"], None)
-    checkpoint.record = ModelMetadata(target="target", task="regression", pooling="mean")
+    checkpoint.metadata = ModelMetadata(target="target", task="regression", pooling="mean")
     directory = tmp_path_factory.mktemp("models") / "with_head"
     save_checkpoint(checkpoint, directory, "# with a head\n")
     return directory

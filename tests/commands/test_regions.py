@@ -76,7 +76,7 @@ def probabilities(rows):
 
 
 def test_the_region_of_the_training_is_recorded_and_used_by_predict(models, fasta_of_pieces, fasta_of_longer, predict):
-    record = load_checkpoint(models["classification"]).record
+    record = load_checkpoint(models["classification"]).metadata
     of_pieces, _ = predict(fasta_of_pieces, models["classification"], region="all")
     of_longer, summary = predict(fasta_of_longer, models["classification"])
 
@@ -104,7 +104,9 @@ def test_labels_of_residues_are_learned_and_predicted_in_the_region(models, fast
 
     assert summary.region == "5-60"
     assert {len(row["prediction"]) for row in rows} == {56}
-    assert sum(load_checkpoint(models["residue-classification"]).record.training_data.class_counts.values()) <= 24 * 70
+    assert (
+        sum(load_checkpoint(models["residue-classification"]).metadata.training_data.class_counts.values()) <= 24 * 70
+    )
 
 
 def test_a_model_of_pieces_without_a_region_tells_which_region_to_use(
@@ -143,7 +145,7 @@ def test_a_model_of_an_older_protembed_still_predicts_and_its_training_is_said_t
     models, fasta_of_pieces, predict, tmp_path
 ):
     older = load_checkpoint(models["classification"])
-    older.record, older.training_kmers = replace(older.record, region=None, training_data=None), None
+    older.metadata, older.training_kmers = replace(older.metadata, region=None, training_data=None), None
     save_checkpoint(older, tmp_path / "older.model", "# older\n")
 
     rows, summary = predict(fasta_of_pieces, tmp_path / "older.model")

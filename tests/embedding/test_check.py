@@ -559,7 +559,7 @@ def test_a_shard_of_another_run_is_noticed(shards, embed, refused, options):
 def test_a_shard_of_another_model_is_noticed(shards, embed, refused, tmp_path, tiny_checkpoint):
     first, _, third = shards()
     checkpoint = new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=1)
-    checkpoint.record = replace(checkpoint.record, window_residues=64)
+    checkpoint.metadata = replace(checkpoint.metadata, window_residues=64)
     save_checkpoint(checkpoint, tmp_path / "windowed", "# other\n")
     other = embed("other.npy", shard="2/3", model=tmp_path / "windowed")
 

@@ -143,11 +143,11 @@ def test_a_figure_that_one_training_lacks_has_no_average():
 def outputs_of(task):
     """Answers and outputs of thirty proteins, by a good and a bad way."""
     rng = np.random.default_rng(0)
-    if TASKS[task].answer == "labels":
+    if TASKS[task].label_kind == "labels":
         truth = (rng.random((30, 3)) < 0.4).astype(np.float32)
         return list(truth), list(0.5 * truth + 0.5 * rng.random((30, 3))), list(rng.random((30, 3)))
     lengths = rng.integers(4, 9, size=30) if TASKS[task].per_residue else [1] * 30
-    if TASKS[task].answer == "value":
+    if TASKS[task].label_kind == "value":
         truth = [rng.normal(size=length) for length in lengths]
         good, bad = ([answer + noise * rng.normal(size=len(answer)) for answer in truth] for noise in (0.2, 3))
     else:

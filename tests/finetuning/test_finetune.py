@@ -85,7 +85,7 @@ def test_each_task_is_recognised_and_measured_beside_simpler_ways(finetuned, met
     task, output, summary = finetuned
     simple = ["15 letters"] if TASKS[task].per_residue else ["composition", "k-mers"]
     own = {"frozen": ["frozen"], "full": ["frozen", "fine-tuned"], "lora": ["frozen", "LoRA"]}[method]
-    trivial = "mean" if TASKS[task].answer == "value" else "majority"
+    trivial = "mean" if TASKS[task].label_kind == "value" else "majority"
 
     assert summary.task == TASKS[task]
     assert list(summary.ladder.rungs) == [trivial, *simple, *own]
@@ -193,7 +193,7 @@ def test_long_proteins_are_trained_embedded_and_predicted_in_the_same_windows(
     predictions = predict(fasta, output, tmp_path / "preds.tsv")
     vectors, num_windowed = embedded(fasta, output, tmp_path / ("e.npz" if TASKS[task].per_residue else "e.npy"))
 
-    record = load_checkpoint(output).record
+    record = load_checkpoint(output).metadata
     assert (record.window_residues, record.pooling) == (64, None if pooling == "auto" else pooling)
     assert vectors.shape[1] == 32 * len(pooling.split(","))
     assert_the_head_says_of_the_vectors(output, vectors, predictions, rows_of(output / "test_predictions.tsv"))

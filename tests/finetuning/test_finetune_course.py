@@ -85,7 +85,7 @@ def test_an_interrupted_replacement_goes_on_when_it_is_repeated(tables, tiny_mod
     finetune_model(table, options(output, tiny_model, force=True), watcher=Callbacks(on_step=again.append))
 
     assert [seen[0].step, seen[1].step, again[0].step] == [1, 2, 3]
-    assert load_checkpoint(output).record.configuration["method"] is None
+    assert load_checkpoint(output).metadata.configuration["method"] is None
 
 
 @pytest.mark.promise(8)

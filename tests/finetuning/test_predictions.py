@@ -3,7 +3,7 @@ import pytest
 
 from protembed.config.common import TASKS
 from protembed.finetuning.predict import prediction_cells, prediction_header
-from protembed.io.text import LabelText, table_line
+from protembed.io.text import LabelText, format_row
 
 
 def cells(output, task, classes=None, **options):
@@ -54,13 +54,13 @@ def test_values_of_residues_are_a_list():
 
 @pytest.mark.parametrize("value", [-1.5, -0.25, -3e-9, -1e20])
 def test_a_negative_value_reads_back_from_its_table_as_a_number(value):
-    line = table_line(["protein", *cells(value, "regression")])
+    line = format_row(["protein", *cells(value, "regression")])
 
     assert float(line.decode().split("\t")[1]) == pytest.approx(value)
 
 
 def test_negative_values_of_residues_read_back_from_their_table_as_numbers():
-    line = table_line(["protein", *cells([-1.5, 0.25, -3e-9], "residue-regression")])
+    line = format_row(["protein", *cells([-1.5, 0.25, -3e-9], "residue-regression")])
 
     assert line.decode().rstrip().split("\t")[1].split(";") == ["-1.5", "0.25", "-3e-09"]
 
@@ -69,8 +69,8 @@ def test_negative_values_of_residues_read_back_from_their_table_as_numbers():
 def test_a_class_with_a_hostile_name_cannot_act_in_a_table():
     classes = ("=cmd()", "a\tb")
 
-    header = table_line(prediction_header(classes))
-    line = table_line(cells([0.9, 0.1], "classification", classes))
+    header = format_row(prediction_header(classes))
+    line = format_row(cells([0.9, 0.1], "classification", classes))
 
     assert header == b"prediction\tp_=cmd()\tp_a\\x09b\n"
     assert line == b"'=cmd()\t0.9\t0.1\n"
@@ -78,9 +78,9 @@ def test_a_class_with_a_hostile_name_cannot_act_in_a_table():
 
 @pytest.mark.parametrize("names", [("+", "-"), ("+ve", "-ve"), ("=x", "@x"), ("-like", "other"), ("=cmd()", "@SUM(1)")])
 def test_a_class_is_spelled_alike_as_label_and_as_prediction(names):
-    label = table_line([LabelText(names[0])])
-    prediction = table_line(cells([0.9, 0.1], "classification", names)[:1])
-    several = table_line(cells([0.9, 0.1], "multilabel", names)[:1])
+    label = format_row([LabelText(names[0])])
+    prediction = format_row(cells([0.9, 0.1], "classification", names)[:1])
+    several = format_row(cells([0.9, 0.1], "multilabel", names)[:1])
 
     assert label == prediction == several
     assert label.decode().strip() == (f"'{names[0]}" if "(" in names[0] else names[0])

@@ -86,7 +86,7 @@ def begin(tmp_path, tiny_model, charged, pool):
     ):
         table, targets = labelled
         checkpoint = load_checkpoint(model or tiny_model)
-        checkpoint.record = replace(checkpoint.record, pooling=pooling)
+        checkpoint.metadata = replace(checkpoint.metadata, pooling=pooling)
         course = FinetuneSpec(
             method=method,
             config=FinetuneConfig(**{"epochs": 3, "tokens_per_batch": 128, "lora_rank": 2, **options}),

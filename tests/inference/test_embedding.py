@@ -180,7 +180,7 @@ def test_layers_of_residues_stand_side_by_side_and_no_pooling_is_named(
 
 
 def chosen(checkpoint, record=None, **options):
-    checkpoint.record = replace(ModelMetadata(), **(record or {}))
+    checkpoint.metadata = replace(ModelMetadata(), **(record or {}))
     representation = representation_of(checkpoint, **options)
     return representation.layers, representation.poolings
 
@@ -208,7 +208,7 @@ def test_several_layers_and_poolings_can_be_asked_for(tiny_checkpoint):
 
 @pytest.mark.parametrize(("asked", "window"), [(None, 300), (40, 40)])
 def test_the_window_is_the_models_unless_another_is_asked_for(tiny_checkpoint, asked, window):
-    tiny_checkpoint.record = ModelMetadata(window_residues=300)
+    tiny_checkpoint.metadata = ModelMetadata(window_residues=300)
 
     assert representation_of(tiny_checkpoint, window_residues=asked).window_residues == window
 
@@ -232,7 +232,7 @@ def test_a_pooling_that_there_is_not_is_a_usage_error(tiny_checkpoint, pooling):
 
 
 def with_query(checkpoint, **record):
-    checkpoint.record = ModelMetadata(**record)
+    checkpoint.metadata = ModelMetadata(**record)
     checkpoint.task_head = TaskHead(32, TASKS["regression"], None, query_dim=32)
     return checkpoint
 

@@ -18,7 +18,7 @@ def random(*shape, seed=0):
 
 
 def task_head(task, num_inputs=32, **kind):
-    head = TaskHead(num_inputs, TASKS[task], None if TASKS[task].answer == "value" else NAMES, **kind)
+    head = TaskHead(num_inputs, TASKS[task], None if TASKS[task].label_kind == "value" else NAMES, **kind)
     initialise(head, "gaussian", torch.Generator().manual_seed(1))
     with torch.no_grad():
         for weight in (parameter for parameter in head.parameters() if parameter.ndim == 2):
@@ -120,7 +120,7 @@ def test_a_finetuned_model_embeds_into_the_vector_that_its_head_sees(
     with torch.no_grad():
         head.query.copy_(random(32, seed=3))
     tiny_checkpoint.task_head = head
-    tiny_checkpoint.record = ModelMetadata(window_residues=window_residues, pooling="attention", layer=1)
+    tiny_checkpoint.metadata = ModelMetadata(window_residues=window_residues, pooling="attention", layer=1)
     representation = representation_of(tiny_checkpoint)
 
     predictions = compute(representation.predictions(head), long_and_short)

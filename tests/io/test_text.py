@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protembed.io.text import LabelText, printable, table_line
+from protembed.io.text import LabelText, format_row, printable
 
 
 @pytest.mark.promise(17)
@@ -27,24 +27,24 @@ from protembed.io.text import LabelText, printable, table_line
     ],
 )
 def test_cells_cannot_act_on_a_terminal_or_a_spreadsheet(cell, spelled):
-    assert table_line([cell, "next"]) == f"{spelled}\tnext\n".encode()
+    assert format_row([cell, "next"]) == f"{spelled}\tnext\n".encode()
 
 
 @pytest.mark.promise(17)
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "=HYPERLINK(1)", "@SUM(1)", '"a', "+1+cmd|x", "-WEBSERVICE(2)"])
 def test_a_class_whose_name_could_act_as_a_formula_is_escaped(name):
-    assert table_line([LabelText(name)]) == f"'{name}\n".encode()
+    assert format_row([LabelText(name)]) == f"'{name}\n".encode()
 
 
 @pytest.mark.parametrize("name", ["+", "-", "+ve", "-like", "=x", "@x", "-;+", "H-+E"])
 def test_a_class_whose_name_could_not_act_stays_as_it_is(name):
-    assert table_line([LabelText(name), name]).decode().split("\t")[0] == name
+    assert format_row([LabelText(name), name]).decode().split("\t")[0] == name
 
 
 @pytest.mark.promise(17)
 @given(st.lists(st.text(), min_size=1, max_size=5))
 def test_a_table_line_is_one_line_with_one_cell_for_each(cells):
-    line = table_line(cells).decode()
+    line = format_row(cells).decode()
 
     assert line.endswith("\n")
     assert len(line.splitlines()) == 1

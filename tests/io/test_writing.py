@@ -165,13 +165,13 @@ def test_files_of_a_directory_are_for_whom_the_umask_lets_in(tmp_path, umask, mo
 def test_a_directory_is_written_where_folders_cannot_be_flushed(tmp_path, monkeypatch, number):
     fsync, flushed = os.fsync, []
 
-    def refuse_folders(descriptor):
+    def check_no_folders(descriptor):
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise OSError(number, os.strerror(number))
         flushed.append(descriptor)
         fsync(descriptor)
 
-    monkeypatch.setattr("os.fsync", refuse_folders)
+    monkeypatch.setattr("os.fsync", check_no_folders)
     with atomic_directory(tmp_path / "run") as temporary:
         (temporary / "model").mkdir()
         (temporary / "model" / "weights").write_bytes(b"w")

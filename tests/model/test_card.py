@@ -17,7 +17,7 @@ def table_of(card):
 
 
 def finetuned(checkpoint, **record):
-    checkpoint.record = replace(checkpoint.record, **{"pooling": "mean", **record})
+    checkpoint.metadata = replace(checkpoint.metadata, **{"pooling": "mean", **record})
     return finetuned_card(checkpoint, FACTS)
 
 

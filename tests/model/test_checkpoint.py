@@ -70,7 +70,7 @@ def test_a_loaded_model_computes_in_evaluation_mode_and_can_be_trained(tiny_mode
 
 
 def test_what_is_known_about_a_model_comes_back(tiny_checkpoint, tmp_path):
-    tiny_checkpoint.record = ModelMetadata(
+    tiny_checkpoint.metadata = ModelMetadata(
         window_residues=256,
         layer=1,
         pooling="max",
@@ -81,7 +81,7 @@ def test_what_is_known_about_a_model_comes_back(tiny_checkpoint, tmp_path):
 
     save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
 
-    assert load_checkpoint(tmp_path / "model").record == tiny_checkpoint.record
+    assert load_checkpoint(tmp_path / "model").metadata == tiny_checkpoint.metadata
     written = json.loads((tmp_path / "model" / "protembed.json").read_text())
     assert (written["format_version"], written["contact_head_fitted"]) == (1, False)
 
@@ -304,7 +304,7 @@ def test_a_newer_format_is_refused_and_an_absent_one_is_not_needed(copy):
         load_checkpoint(copy)
 
     (copy / "protembed.json").unlink()
-    assert load_checkpoint(copy).record == ModelMetadata()
+    assert load_checkpoint(copy).metadata == ModelMetadata()
 
 
 def test_fields_of_other_versions_are_passed_over(copy):
@@ -312,7 +312,7 @@ def test_fields_of_other_versions_are_passed_over(copy):
     del record["metrics"]
     (copy / "protembed.json").write_text(json.dumps(record | {"later": 1, "window_residues": 128}))
 
-    assert load_checkpoint(copy).record == dataclasses.replace(ModelMetadata(), window_residues=128)
+    assert load_checkpoint(copy).metadata == dataclasses.replace(ModelMetadata(), window_residues=128)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 7, 200, -1])

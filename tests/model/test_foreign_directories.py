@@ -200,7 +200,7 @@ def test_a_stored_decoder_that_differs_from_the_embedding_is_refused(whole, pref
 
 def test_a_round_trip_through_transformers_loses_the_window_and_says_so(tiny_checkpoint, tmp_path, embed_rows):
     transformers = pytest.importorskip("transformers")
-    tiny_checkpoint.record = ModelMetadata(window_residues=20, layer=1)
+    tiny_checkpoint.metadata = ModelMetadata(window_residues=20, layer=1)
     save_checkpoint(tiny_checkpoint, tmp_path / "ours", "# card\n")
     transformers.EsmForMaskedLM.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "back")
 

@@ -111,7 +111,7 @@ def test_what_protembed_wrote_comes_with_its_record(hub, tiny_model):
 
     tokenizer = ["special_tokens_map.json", "tokenizer_config.json", "vocab.txt"]
     assert sorted(hub.fetched()) == ["config.json", WEIGHTS, "protembed.json", *tokenizer]
-    assert checkpoint.record == load_checkpoint(tiny_model).record
+    assert checkpoint.metadata == load_checkpoint(tiny_model).metadata
     assert checkpoint.sha256() == load_checkpoint(tiny_model).sha256()
 
 

@@ -2,7 +2,7 @@ from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import SIZES
 from protembed.model.catalog import PUBLISHED_MODELS, find_model, list_models
 from protembed.model.checkpoint import load_checkpoint
-from protembed.model.metadata import read_record
+from protembed.model.metadata import read_metadata
 
 
 def test_the_bundled_models_come_first_and_one_of_them_is_the_default():
@@ -21,7 +21,7 @@ def test_what_is_said_of_the_default_is_what_it_is():
     assert default.num_parameters == checkpoint.num_parameters
     assert default.num_bytes == (directory / "model.safetensors").stat().st_size
     assert default.dim == checkpoint.encoder.shape.dim
-    assert f"perplexity {read_record(directory).metrics['valid_perplexity']:.1f}" in default.expectation
+    assert f"perplexity {read_metadata(directory).metrics['valid_perplexity']:.1f}" in default.expectation
     assert default.directory == directory
     assert default.how_to_get == ""
 

@@ -25,7 +25,7 @@ def save_with_head(tiny_checkpoint, tmp_path):
     """Save the tiny model with a head of random weights; return its directory and the head."""
 
     def save(task, *, pooling="mean", num_inputs=32, **kind):
-        classes = None if TASKS[task].answer == "value" else NAMES
+        classes = None if TASKS[task].label_kind == "value" else NAMES
         head = TaskHead(num_inputs, TASKS[task], classes, **kind).eval()
         initialise(head, "gaussian", torch.Generator().manual_seed(1))
         if head.query is not None:
@@ -33,7 +33,7 @@ def save_with_head(tiny_checkpoint, tmp_path):
         for buffer, value in ((head.offset, 50.0), (head.scale, 7.0), (head.threshold, 0.125)):
             buffer.fill_(value)
         tiny_checkpoint.task_head = head
-        tiny_checkpoint.record = ModelMetadata(target="label", classes=classes, task=task, pooling=pooling)
+        tiny_checkpoint.metadata = ModelMetadata(target="label", classes=classes, task=task, pooling=pooling)
         save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
         return tmp_path / "model", head
 
@@ -69,7 +69,7 @@ def test_a_head_comes_back_as_it_was_saved(save_with_head, task, kind):
     assert_same_head(loaded.task_head, head)
     vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(loaded.task_head.predict(vectors), head.predict(vectors))
-    assert (loaded.record.task, loaded.record.classes, loaded.record.poolings) == (task, head.classes, (pooling,))
+    assert (loaded.metadata.task, loaded.metadata.classes, loaded.metadata.poolings) == (task, head.classes, (pooling,))
 
 
 def test_several_poolings_give_the_head_wider_vectors(save_with_head):
@@ -77,7 +77,7 @@ def test_several_poolings_give_the_head_wider_vectors(save_with_head):
 
     loaded = load_checkpoint(directory)
 
-    assert loaded.record.poolings == ("mean", "std")
+    assert loaded.metadata.poolings == ("mean", "std")
     assert_same_head(loaded.task_head, head)
 
 
@@ -106,14 +106,14 @@ def test_a_record_from_before_there_were_more_tasks_says_it_by_its_classes(save_
 
     loaded = load_checkpoint(directory)
 
-    assert loaded.record.task == task
+    assert loaded.metadata.task == task
     assert_same_head(loaded.task_head, head)
 
 
 def test_an_encoder_has_neither_a_task_nor_a_head(tiny_model):
     loaded = load_checkpoint(tiny_model)
 
-    assert (loaded.task_head, loaded.record.task, loaded.record.poolings) == (None, None, ("mean",))
+    assert (loaded.task_head, loaded.metadata.task, loaded.metadata.poolings) == (None, None, ("mean",))
 
 
 # Refusals
@@ -175,8 +175,8 @@ def test_what_is_recorded_of_the_training_proteins_is_read_again(save_with_head,
 
     again = load_checkpoint(tmp_path / "again")
 
-    assert again.record.training_data.lengths == (5, 5, 6, 7, 7)
-    assert (again.record, again.record.region) == (tiny_checkpoint.record, "1-70")
+    assert again.metadata.training_data.lengths == (5, 5, 6, 7, 7)
+    assert (again.metadata, again.metadata.region) == (tiny_checkpoint.metadata, "1-70")
     assert again.training_kmers.tolist() == [1, 5, 2**62]
 
 

@@ -73,7 +73,7 @@ def test_a_run_leaves_what_the_design_promises(undisturbed):
 
 def test_the_exported_model_is_the_best_one_and_knows_its_window(undisturbed):
     run, summary = undisturbed
-    record = load_checkpoint(run / "model").record
+    record = load_checkpoint(run / "model").metadata
 
     assert record.window_residues == SMALL.crop_residues
     assert record.metrics["step"] == summary.best_step
@@ -83,7 +83,7 @@ def test_the_exported_model_is_the_best_one_and_knows_its_window(undisturbed):
 
 def test_a_finished_run_records_its_gain_over_each_reference_with_an_interval(undisturbed):
     run, summary = undisturbed
-    record = load_checkpoint(run / "model").record
+    record = load_checkpoint(run / "model").metadata
 
     assert summary.gains.keys() == {"unigram", "bigram"} == record.metrics["gains"].keys()
     for name, gain in summary.gains.items():
@@ -233,10 +233,10 @@ def test_pretraining_goes_on_from_another_model(tmp_path, proteins_fasta, tiny_m
     adapted, base = load_checkpoint(run / "model"), load_checkpoint(tiny_model)
 
     assert adapted.encoder.shape == base.encoder.shape
-    assert adapted.record.window_residues == base.record.window_residues
+    assert adapted.metadata.window_residues == base.metadata.window_residues
     moved = (adapted.encoder.embedding.weight - base.encoder.embedding.weight).abs().max()
     assert 0 < moved < 0.01
-    assert adapted.record.configuration["from_model"] == tiny_model.name
+    assert adapted.metadata.configuration["from_model"] == tiny_model.name
     assert f"| started from | {tiny_model.name} |" in (run / "model" / "README.md").read_text()
 
 
@@ -294,7 +294,7 @@ def test_a_dry_run_announces_the_plan_and_leaves_nothing(tmp_path, proteins_fast
     assert plan.memory_bytes > 1e7
     weights = 4 * plan.num_parameters
     assert weights * 3 < plan.disk_bytes < weights * 8
-    assert 0 < plan.cropped_share <= 1
+    assert 0 < plan.cropped_fraction <= 1
 
 
 def test_a_reference_model_is_measured_beside_the_run(tmp_path, proteins_fasta, tiny_model):

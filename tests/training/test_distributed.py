@@ -18,7 +18,7 @@ def test_packs_are_dealt_out_in_turn():
 def test_one_process_alone_is_the_first_and_its_sums_are_its_own():
     assert SINGLE_PROCESS.is_first
     assert not ProcessGroup(1, 2).is_first
-    assert SINGLE_PROCESS.totals(1.5, 2) == [1.5, 2]
+    assert SINGLE_PROCESS.all_reduce_sum(1.5, 2) == [1.5, 2]
     assert SINGLE_PROCESS.any(True)
     assert not SINGLE_PROCESS.any(False)
 

@@ -115,14 +115,14 @@ def test_force_that_fails_keeps_the_run_that_was_there(run, tmp_path):
 
 
 def test_a_decision_is_made_once_in_the_life_of_a_run(run, tmp_path):
-    assert run.recall("num_steps", lambda: 200) == 200
-    assert run.recall("num_steps", lambda: 300) == 200
+    assert run.load_or_compute("num_steps", lambda: 200) == 200
+    assert run.load_or_compute("num_steps", lambda: 300) == 200
 
     again = RunDirectory(tmp_path / "run")
     again.open(IDENTITY, never, force=False)
 
-    assert again.recall("num_steps", lambda: 300) == 200
-    assert again.recall("nothing", lambda: None) is None
+    assert again.load_or_compute("num_steps", lambda: 300) == 200
+    assert again.load_or_compute("nothing", lambda: None) is None
 
 
 # The log
@@ -206,12 +206,12 @@ def test_the_lock_of_a_dead_holder_is_taken_over(tmp_path):
 def test_only_the_first_process_writes(run, tmp_path):
     heard = [{"identity": IDENTITY}, 3]
     other = RunDirectory(tmp_path / "run", SimpleNamespace(is_first=False, broadcast_object=lambda value: heard.pop(0)))
-    run.recall("plan", lambda: 3)
+    run.load_or_compute("plan", lambda: 3)
     before = (tmp_path / "run/run.json").read_text()
 
     other.open(IDENTITY, never, force=True)
     with other.locked():
-        assert other.recall("plan", lambda: 4) == 3
+        assert other.load_or_compute("plan", lambda: 4) == 3
         other.log({"step": 1})
 
     assert (tmp_path / "run/run.json").read_text() == before
@@ -219,13 +219,13 @@ def test_only_the_first_process_writes(run, tmp_path):
 
 
 def test_a_decision_can_be_revised_and_is_remembered(run, tmp_path):
-    assert run.recall("plan", lambda: 3) == 3
+    assert run.load_or_compute("plan", lambda: 3) == 3
 
-    assert run.revise("plan", 5) == 5
+    assert run.store("plan", 5) == 5
 
     again = RunDirectory(tmp_path / "run")
     again.open(IDENTITY, never, force=False)
-    assert again.recall("plan", lambda: 7) == 5
+    assert again.load_or_compute("plan", lambda: 7) == 5
 
 
 @pytest.mark.promise(1)

@@ -30,7 +30,7 @@ def make_head():
     """Make a head with random weights."""
 
     def make(task, *, dim=32, **kind):
-        head = TaskHead(dim, TASKS[task], CLASSES[TASKS[task].answer], **kind)
+        head = TaskHead(dim, TASKS[task], CLASSES[TASKS[task].label_kind], **kind)
         initialise(head, "gaussian", torch.Generator().manual_seed(1))
         with torch.no_grad():
             head.linear.weight.mul_(20)
