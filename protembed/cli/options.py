@@ -1,9 +1,9 @@
-"""From the dataclasses of `config/` to the options of a command."""
+"""The options of a command, made from the dataclasses of `config/`."""
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -11,16 +11,18 @@ import typer
 
 from protembed.cli.display import exit_on_errors
 from protembed.cli.process import ignore_sigpipe
-from protembed.config.base import FORMER_NAMES, Config, flag_name
+from protembed.config.base import FORMER_NAMES, Config, choices_of, flag_name
 
-# Typer would ask whether a file can be read, and call it wrong usage where it cannot; so it is told not to ask.
+# Typer would check whether a file can be read, and report one that cannot as wrong usage.
 SKIP_TYPER_PATH_CHECK = False
+# Longer choices would be broken in the middle of a word at 80 columns.
+_MAX_CHOICE_WIDTH = 20
 
 FastaPaths = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FASTA...",
-        help="Proteins in FASTA: plain, gzip, bzip2 or xz, told apart by content; - is stdin.",
+        metavar="FASTA",
+        help="Proteins in FASTA, plain or compressed (gzip, bzip2, xz); - is stdin.",
         show_default=False,
         readable=SKIP_TYPER_PATH_CHECK,
     ),
@@ -38,8 +40,8 @@ VariantsPath = Annotated[
     Path,
     typer.Argument(
         metavar="VARIANTS",
-        help="Variants: CSV or TSV with mutations (A42G, several joined by a colon), mutated sequences or both, plain "
-        "or compressed; - is stdin.",
+        help="Variants: CSV or TSV, plain or compressed, with mutations (A42G, several joined by a colon), mutated "
+        "sequences or both; - is stdin.",
         show_default=False,
         readable=SKIP_TYPER_PATH_CHECK,
     ),
@@ -47,10 +49,10 @@ VariantsPath = Annotated[
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for every field of the configs among its parameters, in a help panel per config.
+    """Give a command an option for every field of the configs among its parameters.
 
-    The command receives the configs as if they had been passed to it. Errors that protembed raises on purpose end the
-    process with their sentence and their exit status.
+    Each config has a help panel, named by its docstring up to the colon; advanced options share the last panel. The
+    command receives the configs. An error of protembed's own ends the process with its message and exit status.
     """
     parameters = inspect.signature(command).parameters
     hints = get_type_hints(command, include_extras=True)
@@ -97,17 +99,24 @@ def _options(config: type[Config]) -> Iterator[inspect.Parameter]:
     panel = (config.__doc__ or "").split(":")[0].rstrip(".")
     for spec in dataclasses.fields(config):
         default = spec.default_factory() if callable(spec.default_factory) else spec.default
+        choices = choices_of(hints[spec.name])
+        is_long = len("|".join(choices)) > _MAX_CHOICE_WIDTH
         declaration = typer.Option(
             *_flags(spec),
-            help=spec.metadata["help"],
+            help=_with_choices(spec.metadata["help"], choices) if is_long else spec.metadata["help"],
+            metavar="<choice>" if is_long else None,
             rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
-            min=spec.metadata["min"],
-            max=spec.metadata["max"],
             readable=SKIP_TYPER_PATH_CHECK,
             show_default=default is not None and default is not False and default != [],
         )
         annotation = Annotated[hints[spec.name], declaration]  # type: ignore[valid-type, name-defined]  # made at run time
         yield inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _with_choices(help: str, choices: Sequence[str]) -> str:
+    """Append the choices to a help text that does not name all of them."""
+    is_complete = all(choice in help for choice in choices)
+    return help if is_complete else f"{help} One of: {', '.join(choices)}."
 
 
 def _flags(spec: "dataclasses.Field[Any]") -> tuple[str, ...]:

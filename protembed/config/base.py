@@ -1,4 +1,4 @@
-"""What every config is made of: options that carry their help, range and flags, and check themselves. No torch."""
+"""The base of all configs: options that carry their help, range and flags, and check themselves. No torch."""
 
 import dataclasses
 import math
@@ -73,7 +73,7 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The base of all configs: makes paths of texts, and checks ranges and choices, when it is made."""
+    """The base of all configs: turns texts into paths, and checks ranges and choices, when it is created."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -83,19 +83,19 @@ class Config:
             name = flag_name(spec)
             hint = hints[spec.name]
             value = _coerced(name, getattr(self, spec.name), hint)
-            object.__setattr__(self, spec.name, value)  # the way of dataclasses themselves to fill a frozen one
-            choices = next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())
+            object.__setattr__(self, spec.name, value)  # as dataclasses themselves fill a frozen one
+            choices = choices_of(hint)
             if choices and value not in choices:
-                raise ConfigError(name, value, f"one of {', '.join(choices)} is expected")
+                raise ConfigError(name, value, f"expected one of {', '.join(choices)}")
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(name, value, "a finite number is expected")
+                raise ConfigError(name, value, "expected a finite number")
             low, high = spec.metadata["min"], spec.metadata["max"]
             if (low is not None and not value >= low) or (high is not None and not value <= high):
-                raise ConfigError(name, value, f"a value from {_bound(low)} to {_bound(high)} is expected")
+                raise ConfigError(name, value, f"expected {_describe_range(low, high)}")
 
 
 def _coerced(name: str, value: Any, hint: Any) -> Any:
-    """Bring what Python users give to the type of its field: texts to paths, the number of a layer to text."""
+    """Convert what Python users pass to the type of its field: texts to paths, the number of a layer to text."""
     kinds = (hint, *get_args(hint))
     if list[Path] in kinds:
         return as_paths(name, value) if isinstance(value, str | os.PathLike) or value else []
@@ -104,14 +104,23 @@ def _coerced(name: str, value: Any, hint: Any) -> Any:
     return str(value) if str in kinds and type(value) is int else value
 
 
+def choices_of(hint: Any) -> tuple[str, ...]:
+    """List the values of a field with a fixed choice; none for other fields.
+
+    >>> choices_of(Literal["npz", "h5"] | None), choices_of(int)
+    (('npz', 'h5'), ())
+    """
+    return next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())
+
+
 def flag_name(spec: "dataclasses.Field[Any]") -> str:
-    """Spell a field as its long option: `mask_rate` is `--mask-rate`."""
+    """Return the long option of a field: `mask_rate` is `--mask-rate`."""
     flags: tuple[str, ...] = spec.metadata["flags"]
     return flags[-1] if flags else "--" + spec.name.replace("_", "-")
 
 
 def as_plain_values(config: Config) -> Mapping[str, Any]:
-    """Turn a config into what JSON can hold, without what does not shape the result: paths and `--force`."""
+    """Convert a config to values that JSON can hold, without those that do not affect the result: paths, `--force`."""
     return {
         name: value
         for name, value in dataclasses.asdict(config).items()
@@ -119,5 +128,7 @@ def as_plain_values(config: Config) -> Mapping[str, Any]:
     }
 
 
-def _bound(value: float | None) -> str:
-    return "any" if value is None else f"{value:g}"
+def _describe_range(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"a value from {low:g} to {high:g}"
+    return f"at least {low:g}" if low is not None else f"at most {high:g}"

@@ -1,4 +1,4 @@
-"""Options that several commands share: input, device, console, model, optimiser, region, task. No torch."""
+"""What commands share: tasks, regions, and the options of input, device, console, model, optimiser. No torch."""
 
 import re
 from collections.abc import Mapping
@@ -18,10 +18,9 @@ class Task:
     """A kind of task.
 
     Attributes:
-        name: as the user says it.
-        label_kind: one of several classes, any number of labels, or a value.
-        per_residue: whether each residue has an answer of its own, or the protein has one.
-        main_metric: the figure by which models are compared.
+        label_kind: One of several classes, any number of labels, or a value.
+        per_residue: Whether each residue has a label; otherwise the protein has one.
+        main_metric: The metric by which models are compared, a key of `METRIC_NAMES`.
     """
 
     name: TaskName
@@ -41,7 +40,6 @@ TASKS: Mapping[TaskName, Task] = {
     )
 }
 
-# As the field writes them.
 METRIC_NAMES: Mapping[str, str] = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -57,7 +55,7 @@ METRIC_NAMES: Mapping[str, str] = {
 
 
 _EXPECTED = (
-    "two residues such as 1-70 are expected, numbered from 1 (-70 begins with the first residue, 20- ends with the last"
+    "expected two residues such as 1-70, numbered from 1 (-70 begins with the first residue, 20- ends with the last"
 )
 
 
@@ -142,80 +140,87 @@ ScheduleName = Literal["stable", "cosine"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Config):
-    """The optimiser."""
+    """Training: the optimiser and the schedule of its learning rate."""
 
     optimizer: OptimizerName | None = option(
         None,
-        "muon (AdamW for what is no matrix of a layer), adamw, or sgd: w - lr * gradient as it stands, no clipping. "
-        "By default muon when pretraining, adamw when finetuning.",
+        "muon (with AdamW for all but the matrices of the layers), adamw, or sgd (w - lr * gradient, no clipping). "
+        "Default: muon for pretraining, adamw for fine-tuning.",
+        advanced=True,
     )
     learning_rate: float | None = option(
         None,
-        "Peak learning rate; by default 0.003 for muon, 0.001 for adamw, 0.1 for sgd. Finetuning: 0.16 over "
-        "the encoder's width for muon and adamw, 1.6 over it for sgd, and more for lora.",
+        "Peak learning rate. Default for pretraining: 0.003 (muon), 0.001 (adamw), 0.1 (sgd); for fine-tuning: 0.16 "
+        "divided by the encoder's width (muon, adamw), 1.6 divided by it (sgd), more for lora.",
         min=0.0,
     )
     schedule: ScheduleName = option(
-        "stable", "The rate after the warm-up: stable with a linear fall at the end, or a falling cosine."
+        "stable",
+        "Learning rate after the warm-up: constant with a linear decay at the end (stable), or a cosine decay.",
+        advanced=True,
     )
-    warmup_steps: int | None = option(None, "Steps of linear warm-up; a twentieth of all steps by default.", min=0)
+    warmup_steps: int | None = option(
+        None, "Steps of linear warm-up. Default: a twentieth of all steps.", min=0, advanced=True
+    )
     decay_fraction: float = option(
-        0.25, "The last share of the steps, over which the rate falls to zero (stable).", min=0.0, max=1.0
+        0.25,
+        "Fraction of the steps, at the end, in which the learning rate decays to zero (stable).",
+        min=0.0,
+        max=1.0,
+        advanced=True,
     )
-    weight_decay: float = option(0.01, "Decay of weight matrices (muon, adamw).", min=0.0)
-    clip_norm: float = option(1.0, "Largest norm of a step's gradient (muon, adamw).", min=1e-6)
+    weight_decay: float = option(0.01, "Weight decay of matrices (muon, adamw).", min=0.0, advanced=True)
+    clip_norm: float = option(1.0, "Largest norm of a step's gradient (muon, adamw).", min=1e-6, advanced=True)
 
 
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 PoolingName = Literal["mean", "max", "std", "cls", "attention"]
-# In the box: protembed/bundled/.
+# A folder of protembed/bundled/.
 DEFAULT_MODEL = "protembed_t6_8M"
-# What one thread computes at once: a thousand tokens stay in a core's cache, and a step gives work to several cores.
+# What one thread computes at once: a thousand tokens stay in a core's cache, and a step occupies several cores.
 MICRO_BATCH_TOKENS = 1024
-# A GPU wants much more at once; 16,384 tokens of the 650M shape fit into 40 GB.
+# A GPU needs much more at once; 16,384 tokens of the 650M model fit into 40 GB.
 GPU_MICRO_BATCH_TOKENS = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig(Config):
-    """Reading."""
+    """Input: how sequences are read."""
 
     on_illegal: Literal["error", "mask", "skip"] = option(
         "error",
-        "What to do about a character that is no amino acid: stop, read it as X (gaps and ends of chains never are), "
-        "or leave the record out.",
+        "What to do about a character that is no amino acid: stop with an error, read it as X (never gaps or stops), "
+        "or skip the record.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig(Config):
-    """Computing."""
+    """Device: where to compute."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = option(
-        "auto", "Where to compute; auto takes a GPU if there is one."
-    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where to compute; auto uses a GPU if there is one.")
     threads: int | None = option(
         None,
-        "CPU threads; by default SLURM_CPUS_PER_TASK, OMP_NUM_THREADS, or the cores this process may use.",
+        "CPU threads. Default: SLURM_CPUS_PER_TASK, else OMP_NUM_THREADS, else the cores this process may use.",
         min=1,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConsoleConfig(Config):
-    """Showing."""
+    """Console: what is printed."""
 
-    quiet: bool = option(False, "Print no more than data, warnings and errors.")
-    json: bool = option(False, "Print a machine-readable summary on stdout (on stderr when stdout carries data).")
+    quiet: bool = option(False, "Print only data, warnings and errors.")
+    json: bool = option(False, "Print a machine-readable summary to stdout (to stderr if stdout carries data).")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
-    """The model."""
+    """Model: the model to use."""
 
     model: Path | None = option(
         None,
-        "A model directory (ESM-2 in Hugging Face layout), a protembed run, a bundled model, or one of the hub "
-        f"(esm2_t12_35M, owner/model); {DEFAULT_MODEL} by default. See `protembed models`.",
+        "A model directory (ESM-2 in Hugging Face layout), a run directory, a bundled model, or a model on the hub "
+        f"(esm2_t12_35M, owner/model). Default: {DEFAULT_MODEL}. See `protembed models`.",
         flags=("-m", "--model"),
     )

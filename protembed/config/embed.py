@@ -14,54 +14,55 @@ LongPolicy = Literal["window", "error", "truncate", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(Config):
-    """The embedding."""
+    """Embedding: what represents a protein, and where it is written."""
 
     output: Path | None = option(
         None,
-        "The result: .npy, .npz, .tsv or .h5, with --per-residue .h5 or .npz; - is stdout. By default <name of the "
-        "first FASTA>.npy or .h5.",
+        "Output file: .npy, .npz, .tsv or .h5; with --per-residue .h5 or .npz; - is stdout. Default: the name of the "
+        "first FASTA file with .npy or .h5.",
         flags=("-o", "--output"),
     )
     pooling: str = option(
         "auto",
-        "From residues to one vector: mean, max, std, cls, or several side by side (mean,std); auto is what the model "
-        "was trained for, else the mean.",
+        "How residue vectors become one: mean, max, std, cls, or several concatenated (mean,std); auto: as the model "
+        "was trained, else mean.",
     )
     layer: str = option(
         "auto",
-        "Whose output: a number (0 is the embedding), last, all, several side by side (3,6), or auto: as the model "
-        "records.",
+        "Layers to use: a number (0 = input embedding), last, all, a list such as 3,6, or auto (recorded in the "
+        "model).",
     )
     per_residue: bool = option(False, "One vector per residue instead of one per protein.")
     region: str = option(
         "auto",
-        "Use only these residues of each protein, as in 1-70, numbered from 1 (also -70 and 20-). auto is the region "
-        "that the model was fine-tuned on, else the whole protein; all is the whole protein. A protein that ends "
-        "before the region begins is an error, or left out with --on-illegal skip.",
+        "Use only these residues of each protein, such as 1-70, numbered from 1 (also -70 and 20-). auto: the region "
+        "that the model was fine-tuned on, else the whole protein; all: the whole protein. A protein that ends before "
+        "the region is an error, or is skipped with --on-illegal skip.",
     )
     long_proteins: LongPolicy = option(
         "window",
-        "What to do about a protein longer than the window: compute overlapping windows and blend them, stop, cut it "
-        "off, or leave it out and list it.",
+        "What to do about a protein longer than the window: merge overlapping windows, stop with an error, truncate "
+        "it, or skip it and list it.",
     )
     window_residues: int | None = option(
-        None, "The longest stretch that is computed at once, in residues; by default what the model records.", min=16
+        None, "Longest window, in residues. Default: as recorded in the model.", min=16, advanced=True
     )
     precision: EmbedPrecisionName = option(
-        "auto", "Of the matrix products; auto is bfloat16 on GPUs that have it, else float32."
+        "auto", "Precision of matrix products; auto is bfloat16 on GPUs that support it, else float32.", advanced=True
     )
-    store_dtype: Literal["float32", "float16"] = option("float32", "How the numbers are stored.")
-    format: Literal["npy", "npz", "tsv", "h5"] | None = option(None, "The format of stdout, and of the default name.")
+    store_dtype: Literal["float32", "float16"] = option("float32", "Precision of the stored numbers.")
+    format: Literal["npy", "npz", "tsv", "h5"] | None = option(None, "Format of stdout and of the default output file.")
     h5_names: H5Names = option(
         "id",
-        "Names of the datasets in .h5: the proteins' identifiers (a hash of the sequence where an identifier is not "
-        "unique or has a slash), or for biotrainer the hash throughout.",
+        "Names of the datasets in .h5: identifiers (a hash of the sequence where an identifier is not unique or has a "
+        "slash), or always the hash, as biotrainer expects.",
+        advanced=True,
     )
     shard: str | None = option(
-        None, "Only the I-th of N parts, as in 2/8: consecutive proteins, about as many residues in each part."
+        None, "Embed only part I of N, such as 2/8: consecutive proteins, about the same number of residues each."
     )
-    dry_run: bool = option(False, "Say what it would take, after a short measurement, and leave.")
-    force: bool = option(False, "Replace an existing result, and an unfinished one of another command.")
+    dry_run: bool = option(False, "Print the estimated time, memory and disk space, and exit.")
+    force: bool = option(False, "Replace an existing result, or an unfinished one of a different command.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,7 +71,7 @@ class EmbedConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig(Config):
-    """The verification."""
+    """Check: the sample of vectors that is computed again."""
 
-    sample_size: int = option(20, "How many proteins are computed again, drawn at random by --seed.", min=0)
-    seed: int = option(0, "Which proteins are drawn.", min=0)
+    sample_size: int = option(20, "Number of proteins that are computed again, drawn at random.", min=0)
+    seed: int = option(0, "Seed of the sample.", min=0)

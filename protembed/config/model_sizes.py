@@ -1,11 +1,11 @@
-"""The shapes that an encoder can have, by name, and what ESM-2 fixes for all of them. No torch."""
+"""The sizes of encoders, by name, and what ESM-2 fixes for all of them. No torch."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 LAYER_NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0
-# Of ESM-2's alphabet; a test compares it with data/alphabet.py, which needs numpy.
+# The alphabet of ESM-2; a test compares it with data/alphabet.py, which needs numpy.
 _NUM_TOKENS = 33
 
 
@@ -19,14 +19,14 @@ class EncoderShape:
 
     @property
     def num_parameters(self) -> int:
-        """Trained numbers of the encoder and its masked-LM head."""
+        """Parameters of the encoder and its masked-LM head."""
         layer = 12 * self.dim**2 + 13 * self.dim
         lm_head = self.dim**2 + 3 * self.dim + _NUM_TOKENS
         return self.num_layers * layer + (_NUM_TOKENS + 2) * self.dim + lm_head
 
 
 SIZES = {
-    # For CPUs: heads of 32 and 64 take down to half the time of ESM-2's small models' heads of 16.
+    # For CPUs: heads of width 32 and 64 are up to twice as fast as the width 16 of ESM-2's small models.
     "t4_1M": EncoderShape(num_layers=4, dim=160, num_heads=5),
     "t6_3M": EncoderShape(num_layers=6, dim=192, num_heads=3),
     # Source: Lin et al. 2023, table S1, and the published checkpoints.

@@ -1,4 +1,4 @@
-"""Options of `protembed pretrain`, but for the optimiser's. No torch."""
+"""Options of `protembed pretrain`, except for the optimiser's. No torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,72 +12,81 @@ from protembed.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Config):
-    """The run."""
+    """Run: the run directory, the data, and how long to train."""
 
     output: Path | None = option(
-        None, "The run directory; <name of the first FASTA>.run by default.", flags=("-o", "--output")
+        None, "Run directory. Default: the name of the first FASTA file with .run.", flags=("-o", "--output")
     )
     size: SizeName | None = option(
-        None, f"The encoder's shape: layers and rounded number of parameters; {DEFAULT_SIZE} by default."
+        None, f"Size of the encoder: layers and approximate parameters. Default: {DEFAULT_SIZE}."
     )
-    init_from: Path | None = option(
-        None, "Start from the weights of this model, not random ones.", flags=("--init-from",)
-    )
+    init_from: Path | None = option(None, "Start from the weights of this model instead of random ones.")
     weight_init: Literal["gaussian", "uniform"] = option(
-        "gaussian", "How weight matrices begin, both with standard deviation 0.02."
+        "gaussian", "Initialisation of weight matrices, with standard deviation 0.02.", advanced=True
     )
     valid: list[Path] = option(
         [],
-        "Proteins to validate on; may be repeated, the first decides which model is best. By default a twentieth of "
+        "Proteins to validate on; may be repeated, the first set decides which model is best. Default: a twentieth of "
         "the data, held out by sequence hash.",
     )
-    compare_model: Path | None = option(None, "Measure this model (as for --model) too, on the same hidden residues.")
+    compare_model: Path | None = option(
+        None, "Evaluate this model too, on the same masked residues; a name or path as for --model.", advanced=True
+    )
     clusters: Path | None = option(
-        None, "A table (TSV or CSV) of accessions and clusters: draw a cluster first, and then one of its members."
+        None, "Table (TSV or CSV) of accessions and clusters: sample a cluster first, then one of its members."
     )
     cluster_column: str | None = option(
-        None, "The column of --clusters with the clusters' names; cluster50 by default."
+        None, "Column of --clusters with the clusters' names. Default: cluster50.", advanced=True
     )
-    steps: int | None = option(None, "Optimiser steps; by default planned from the data, about ten passes.", min=1)
+    steps: int | None = option(None, "Optimiser steps. Default: planned from the data, about ten passes.", min=1)
     max_minutes: float | None = option(
-        None, "Plan as many steps as fit into this time: measured before step 0, and corrected on the way.", min=0.1
+        None, "Train as many steps as fit into this time; measured before step 0, adjusted during the run.", min=0.1
     )
-    validate_every: int | None = option(None, "Steps between validations; five in a run by default.", min=1)
-    patience: int | None = option(None, "End after so many validations in a row without a lower loss.", min=1)
-    save_every: int | None = option(None, "Steps between checkpoints; twenty in a run by default.", min=1)
-    save_every_minutes: float = option(
-        15.0, "Minutes after which a checkpoint is due, however few steps it had.", min=0.01
+    validate_every: int | None = option(
+        None, "Steps between validations. Default: five validations in a run.", min=1, advanced=True
     )
-    keep_checkpoints: int = option(2, "How many of the newest checkpoints are kept; the best model always is.", min=1)
+    patience: int | None = option(
+        None, "Stop after this many validations in a row without a lower loss.", min=1, advanced=True
+    )
+    save_every: int | None = option(
+        None, "Steps between checkpoints. Default: twenty checkpoints in a run.", min=1, advanced=True
+    )
+    save_every_minutes: float = option(15.0, "Maximum number of minutes between checkpoints.", min=0.01, advanced=True)
+    keep_checkpoints: int = option(
+        2, "Number of checkpoints to keep, the newest; the best model is always kept.", min=1, advanced=True
+    )
     precision: PrecisionName = option(
-        "auto", "Numbers of the matrix products in training; auto is bfloat16 on GPUs that have it, else float32."
+        "auto", "Precision of matrix products; auto is bfloat16 on GPUs that support it, else float32.", advanced=True
     )
-    dry_run: bool = option(False, "Print the plan, with time and memory measured for a few seconds, and leave.")
-    seed: int = option(0, "The seed of initialisation, order, crops and masks.", min=0)
-    force: bool = option(False, "Begin anew in an existing run directory.")
+    dry_run: bool = option(False, "Print the plan, with measured time and memory, and exit.")
+    seed: int = option(0, "Seed of initialisation, order, crops and masks.", min=0)
+    force: bool = option(False, "Replace an existing run directory.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps is not None and self.max_minutes is not None:
-            raise ConfigError("--max-minutes", self.max_minutes, "--steps was given too: give one of the two")
+            raise ConfigError("--max-minutes", self.max_minutes, "--steps was given too: choose one of the two")
         if self.size is not None and self.init_from is not None:
-            raise ConfigError("--size", self.size, "--init-from was given too, and its model has a shape of its own")
+            raise ConfigError("--size", self.size, "--init-from was given too, and its model already has a size")
         if self.cluster_column is not None and self.clusters is None:
-            raise ConfigError("--cluster-column", self.cluster_column, "there is no table: give --clusters too")
+            raise ConfigError("--cluster-column", self.cluster_column, "it needs a table: give --clusters too")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig(Config):
-    """Batches."""
+    """Training: batches."""
 
-    batch_tokens: int = option(4096, "Tokens of an optimiser step, at most.", min=64)
+    batch_tokens: int = option(4096, "Maximum number of tokens in an optimiser step.", min=64)
     micro_batch_tokens: int | None = option(
         None,
-        f"Tokens computed at once, about; gradients are summed. By default {MICRO_BATCH_TOKENS:,} on a CPU, for each "
-        f"thread, and {GPU_MICRO_BATCH_TOKENS:,} on a GPU.",
+        f"Approximate tokens of a micro-batch; gradients are accumulated. Default: {MICRO_BATCH_TOKENS:,} for each "
+        f"CPU thread, {GPU_MICRO_BATCH_TOKENS:,} on a GPU.",
         min=64,
+        advanced=True,
     )
-    crop_residues: int = option(256, "Longer proteins are cropped to this many residues, anew each time.", min=8)
+    crop_residues: int = option(
+        256, "Longer proteins are cropped to this many residues, at random each time.", min=8, advanced=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,11 +97,15 @@ class BatchConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig(Config):
-    """What the model has to guess."""
+    """Masking: which residues become targets, and what the model sees in their place."""
 
-    mask_rate: float = option(0.15, "Share of the standard residues of a crop that become targets.", min=0.01, max=0.9)
-    random_rate: float = option(0.10, "Share of the targets that show a random residue, not <mask>.", min=0.0, max=1.0)
-    keep_rate: float = option(0.10, "Share of the targets that show the residue itself.", min=0.0, max=1.0)
+    mask_rate: float = option(
+        0.15, "Fraction of the standard residues of a crop that become targets.", min=0.01, max=0.9, advanced=True
+    )
+    random_rate: float = option(
+        0.10, "Fraction of the targets that are replaced by a random residue.", min=0.0, max=1.0, advanced=True
+    )
+    keep_rate: float = option(0.10, "Fraction of the targets that keep their residue.", min=0.0, max=1.0, advanced=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

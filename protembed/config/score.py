@@ -10,7 +10,7 @@ from protembed.errors import ConfigError
 
 ScoreMethod = Literal["masked-marginals", "wildtype-marginals", "pseudo-perplexity"]
 
-# What each score is, wherever that is told: in the help, in the table, in the summary. Higher is always better.
+# What each score is, for the help, the table and the summary. Higher is always better.
 # Source: Meier et al. 2021, "Language models enable zero-shot prediction of the effects of mutations on protein
 # function", section 3; the first two as ESM's published predict.py computes them.
 FORMULAS: dict[ScoreMethod, str] = {
@@ -35,32 +35,32 @@ PROBABILITY = (
 
 @dataclass(frozen=True, kw_only=True)
 class VariantTableConfig(Config):
-    """The table."""
+    """Input table: its columns, and the wild types."""
 
     wild_type: Path | None = option(
         None,
-        "The wild type in FASTA, for all rows; or several, where an id column says which. Without it the table has "
-        "them in a column, or they follow from mutations and mutated sequences.",
+        "FASTA file with the wild type of all rows, or with several and a column that names each row's. Without it, "
+        "wild types come from a column, or from mutations together with mutated sequences.",
     )
     mutations: str | None = option(
         None,
-        "The column of mutations such as A42G or p.Ala42Gly, several joined by a colon, positions counted from 1; "
-        "mutant, mutations, variant or hgvs_pro by default. WT, _wt, _sy or p.= is the wild type.",
+        "Column with mutations such as A42G or p.Ala42Gly, several joined by a colon, positions from 1; WT, _wt, _sy "
+        "and p.= are the wild type. Default: mutant, mutations, variant or hgvs_pro.",
     )
     sequence: str | None = option(
-        None, "The column of the wild type's sequence; sequence, wild_type or target_seq by default."
+        None, "Column with the wild type's sequence. Default: sequence, wild_type or target_seq."
     )
     mutated_sequence: str | None = option(
-        None, "The column of the whole mutated sequence; mutated_sequence or mutant_sequence by default."
+        None, "Column with the mutated sequence. Default: mutated_sequence or mutant_sequence."
     )
     id: str | None = option(
         None,
-        "The column that names each row's record of --wild-type; by default id or protein where there are several, or "
-        "where it names the only one.",
+        "Column that names each row's record of --wild-type. Default: id or protein, if there are several records or "
+        "it names the only one.",
     )
     position_offset: int = option(
         0,
-        "Added to every position of the mutations column, where it does not count from the wild type's first residue.",
+        "Number added to every position of the mutations, if they do not count from the wild type's first residue.",
     )
 
     def __post_init__(self) -> None:
@@ -73,21 +73,21 @@ class VariantTableConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig(Config):
-    """The scores."""
+    """Scores: how variants are scored, and where the table is written."""
 
     output: Path | None = option(
-        None, "The table; - is stdout. <name of the input>.scores.tsv by default.", flags=("-o", "--output")
+        None, "Output table; - is stdout. Default: the name of the input with .scores.tsv.", flags=("-o", "--output")
     )
     method: ScoreMethod = option(
         "masked-marginals",
         "; ".join(f"{name}: {formula}" for name, formula in FORMULAS.items())
-        + f". Here {PROBABILITY}; the wild type has 0, and higher is better. pseudo-perplexity computes every variant "
-        "as often as it has residues, the others share all work between the variants of a wild type.",
+        + f". Here {PROBABILITY}; the wild type scores 0, and higher is better. pseudo-perplexity runs the model once "
+        "for each residue of each variant; the other methods run it only on the wild type.",
     )
     window_residues: int | None = option(
-        None, "The longest stretch that is computed at once, in residues; by default what the model records.", min=16
+        None, "Longest window, in residues. Default: as recorded in the model.", min=16, advanced=True
     )
     precision: EmbedPrecisionName = option(
-        "auto", "Of the matrix products; auto is bfloat16 on GPUs that have it, else float32."
+        "auto", "Precision of matrix products; auto is bfloat16 on GPUs that support it, else float32.", advanced=True
     )
     force: bool = option(False, "Replace an existing table.")
