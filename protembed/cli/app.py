@@ -1,4 +1,4 @@
-"""The command line: the commands put together."""
+"""The command line: all commands in one app."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ from protembed.cli.score import score
 
 app = typer.Typer(
     name="protembed",
-    help="Protein language models: learn from sequences, turn proteins into vectors, predict their properties.",
+    help="Protein language models: pretrain, embed, fine-tune, predict, score variants, inspect attention.",
     no_args_is_help=True,
     add_completion=False,
     # Typer's own tracebacks print local variables: whole sequences and tensors.
@@ -32,8 +32,8 @@ for command in (pretrain, embed, check, finetune, predict, score, inspect_attent
     app.command(context_settings={"token_normalize_func": current_flag})(command)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         print(__version__)
         raise typer.Exit
 
@@ -41,10 +41,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def protembed_command(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Protein language models: learn from sequences, turn proteins into vectors, predict their properties."""
+    """Protein language models: pretrain, embed, fine-tune, predict, score variants, inspect attention."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     exit_on_signals()
     default_sigpipe()
     _redirect_matplotlib_cache()
-    # Cron and daemons may close them: reading finds nothing then, and data meant for stdout fail to be written.
+    # Cron and daemons may close them: then stdin is empty, and writing data to stdout fails.
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     sys.stderr = BestEffortStream(sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    """Run a command, or show its help, and make sure that stdout has taken all of it."""
+    """Run a command, or show its help, and flush stdout."""
     try:
         app()
     finally:
@@ -74,9 +74,9 @@ def _run() -> None:
 
 
 def _redirect_matplotlib_cache() -> None:
-    """Let matplotlib keep its list of fonts in TMPDIR, for as long as the command runs, unless it was given a place.
+    """Let matplotlib keep its list of fonts in TMPDIR while the command runs, unless MPLCONFIGDIR is set.
 
-    It would write to the user's home, and tell on stderr where it cannot.
+    It would write to the user's home, and warn on stderr where it cannot.
     """
-    os.environ.setdefault("MPLCONFIGDIR", os.devnull)  # no folder, so that it makes one in TMPDIR and removes it
+    os.environ.setdefault("MPLCONFIGDIR", os.devnull)  # not a folder, so that it makes one in TMPDIR and removes it
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -26,7 +26,7 @@ ResultAndFasta = Annotated[
 def check(
     files: ResultAndFasta, model: ModelConfig, config: CheckConfig, compute: DeviceConfig, show: ConsoleConfig
 ) -> None:
-    """Verify a result of `embed`: rows, identifiers, hashes, and a sample of vectors computed again."""
+    """Verify a result of `embed`: its rows, identifiers and hashes, and a sample of vectors that is computed again."""
     from protembed.embedding.check import check_embeddings
 
     display = Display(show)
@@ -34,7 +34,7 @@ def check(
     with display.progress("computed again") as counter:
         summary = check_embeddings(files, model, config, compute=compute, on_protein=counter.advance)
     proteins = pluralize(summary.num_proteins, "protein")
-    line = f"{', '.join(map(str, summary.results))}: whole and true to the input, {proteins}"
+    line = f"{', '.join(map(str, summary.results))}: complete and consistent with the input, {proteins}"
     if summary.worst_difference is not None:
-        line += f"; {summary.num_recomputed} computed again, which differ by {summary.worst_difference:.1g} at most"
+        line += f"; {summary.num_recomputed} computed again, largest difference {summary.worst_difference:.1g}"
     display.summary(summary, line)

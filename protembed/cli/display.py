@@ -1,4 +1,4 @@
-"""What people see: progress and sentences on stderr, a machine-readable summary on stdout."""
+"""What users see: progress and messages on stderr, a machine-readable summary on stdout."""
 
 import dataclasses
 import errno
@@ -30,7 +30,7 @@ _LARGEST_EXPONENT = 700.0
 
 
 class StepReport(Protocol):
-    """What a training reports after each step; see `protembed.training.loop.StepReport`."""
+    """What the training loop reports after each step; see `protembed.training.loop.StepReport`."""
 
     @property
     def step(self) -> int: ...  # noqa: D102
@@ -49,13 +49,13 @@ class StepReport(Protocol):
 
 
 class Throttle:
-    """A clock for plain lines."""
+    """Limits plain lines to one every half minute."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Tell whether half a minute has passed since this was last true."""
+        """Return whether half a minute has passed since this was last true."""
         if time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
             return False
         self._last = time.monotonic()
@@ -63,14 +63,12 @@ class Throttle:
 
 
 class TrainingDisplay:
-    """Shows the steps of a training; loss and pace are running means.
-
-    Use as a context manager.
+    """A context manager that shows the steps of a training; loss and speed are running means.
 
     Args:
-        console: for the panel.
-        say: prints a line.
-        is_live: whether there is a terminal to draw on.
+        console: The console of the live panel.
+        say: A function that prints a line.
+        is_live: Whether a panel can be drawn: on a terminal, unless --quiet.
     """
 
     def __init__(self, console: Console, say: Callable[[str], None], *, is_live: bool) -> None:
@@ -87,12 +85,12 @@ class TrainingDisplay:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # A terminal that was closed must not hide why.
+        # An error of a closed terminal must not replace the one that is raised.
         with suppress(OSError):
             self._live.stop()
 
     def begin(self, num_steps: int, first_step: int, *, shows_perplexity: bool = True) -> None:
-        """Take in how many steps a training has, how many were taken in an earlier run, and what its loss says."""
+        """Start with a number of steps, of which an interrupted run has taken the first ones."""
         self._num_steps, self._first_step = num_steps, first_step
         self._shows_perplexity = shows_perplexity
         self._loss = self._rate = None
@@ -100,30 +98,29 @@ class TrainingDisplay:
         self._began = time.monotonic()
 
     def advance(self, report: StepReport) -> None:
-        """Take a step in, and show it when it is time."""
+        """Show a step when it is due."""
         self._num_steps = report.num_steps
         self._loss = _running(self._loss, report.train_loss)
         self._rate = _running(self._rate, report.residues_per_second)
-        place = f"step {report.step:,} of {self._num_steps:,}"
+        step = f"step {report.step:,} of {self._num_steps:,}"
         if report.validation is not None:
             self._validation = describe_validation(report.validation)
-            self._say(f"{place}: {self._validation}")
+            self._say(f"{step}: {self._validation}")
         if self._is_live:
             self._live.update(self._panel(report))
         elif self._clock.is_due():
-            self._say(f"{place}: {self._course()}, {self._time_left(report.step)} left")
+            self._say(f"{step}: {self._progress()}, {self._time_left(report.step)} left")
 
-    def _course(self) -> str:
+    def _progress(self) -> str:
         if self._loss is None:
             return f"no loss yet, {self._rate:,.0f} residues/s"
         perplexity = f" (perplexity {math.exp(min(self._loss, _LARGEST_EXPONENT)):.2f})"
-        shown = perplexity if self._shows_perplexity else ""
-        return f"loss {self._loss:.3f}{shown}, {self._rate:,.0f} residues/s"
+        return f"loss {self._loss:.3f}{perplexity if self._shows_perplexity else ''}, {self._rate:,.0f} residues/s"
 
     def _panel(self, report: StepReport) -> Panel:
         facts = Table.grid(padding=(0, 2))
         facts.add_row("step", f"{report.step:,} of {self._num_steps:,}, {self._time_left(report.step)} left")
-        facts.add_row("training", self._course())
+        facts.add_row("training", self._progress())
         facts.add_row("validation", self._validation)
         facts.add_row("seen", f"{report.num_residues:,} residues; learning rate {report.learning_rate:.2e}")
         rows = Table.grid(expand=True)
@@ -132,12 +129,12 @@ class TrainingDisplay:
         return Panel(rows, title="training", title_align="left")
 
     def _time_left(self, step: int) -> str:
-        pace = (time.monotonic() - self._began) / max(step - self._first_step, 1)
-        return format_duration(pace * (self._num_steps - step))
+        seconds_per_step = (time.monotonic() - self._began) / max(step - self._first_step, 1)
+        return format_duration(seconds_per_step * (self._num_steps - step))
 
 
 def format_duration(seconds: float) -> str:
-    """Spell a time.
+    """Format a duration.
 
     >>> format_duration(3725), format_duration(61)
     ('1 h 02 min', '1 min 01 s')
@@ -146,24 +143,23 @@ def format_duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
-def describe_validation(figures: Mapping[str, float]) -> str:
-    """Say what a validation measured, each set by its name, beside what is to be beaten."""
-    names = dict.fromkeys(key.rpartition("/")[0] for key in figures)
-    return "; ".join(_describe_set(name, figures) for name in names)
+def describe_validation(metrics: Mapping[str, float]) -> str:
+    """Describe the metrics of each validation set, with the perplexities of the baselines in parentheses."""
+    names = dict.fromkeys(key.rpartition("/")[0] for key in metrics)
+    return "; ".join(_describe_set(name, metrics) for name in names)
 
 
-def _describe_set(name: str, figures: Mapping[str, float]) -> str:
-    own = {key.rpartition("/")[2]: value for key, value in figures.items() if key.rpartition("/")[0] == name}
-    loss = own["valid_loss"]
-    who = f"{name} loss" if name else "validation loss"
-    if "valid_perplexity" not in own:
-        return f"{who} {loss:.4f}"
-    others = ", ".join(
+def _describe_set(name: str, metrics: Mapping[str, float]) -> str:
+    values = {key.rpartition("/")[2]: value for key, value in metrics.items() if key.rpartition("/")[0] == name}
+    loss = f"{name or 'validation'} loss {values['valid_loss']:.4f}"
+    if "valid_perplexity" not in values:
+        return loss
+    baselines = ", ".join(
         f"{key.removesuffix('_perplexity')} {value:.2f}"
-        for key, value in own.items()
+        for key, value in values.items()
         if key.endswith("_perplexity") and key != "valid_perplexity"
     )
-    return f"{who} {loss:.4f}, perplexity {own['valid_perplexity']:.2f} ({others})"
+    return f"{loss}, perplexity {values['valid_perplexity']:.2f} ({baselines})"
 
 
 def _running(mean: float | None, value: float | None) -> float | None:
@@ -173,7 +169,7 @@ def _running(mean: float | None, value: float | None) -> float | None:
 
 
 _INTERRUPTED, _BROKEN_PIPE, _FAILED = 130, 141, 1
-# What a path may meet on any machine, wherever it is looked at; of other errors with a path the mistake is ours.
+# Errors that any path can meet on any machine; another error with a path is a bug in protembed.
 _ENVIRONMENT_ERRNOS = (
     errno.ENAMETOOLONG,
     errno.EACCES,
@@ -186,22 +182,22 @@ _ENVIRONMENT_ERRNOS = (
 
 
 class Display:
-    """Shows a command's course and its result.
+    """Shows the progress and the result of a command.
 
     Args:
-        show: what is wanted.
-        data_on_stdout: whether stdout carries data, so that the machine-readable summary must go elsewhere.
+        show: The options of the console.
+        data_on_stdout: Whether stdout carries data; the machine-readable summary goes to stderr then.
     """
 
     def __init__(self, show: ConsoleConfig, *, data_on_stdout: bool = False) -> None:
-        # Of the processes that torchrun starts only the first speaks.
+        # Of the processes that torchrun starts, only the first prints.
         self._show = show if is_first_process() else ConsoleConfig(quiet=True)
         self._data_on_stdout = data_on_stdout
         self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
     @property
     def is_live(self) -> bool:
-        """Whether a bar can move: on a terminal that is to be used."""
+        """Whether live progress can be drawn: on a terminal, unless --quiet."""
         return self._console.is_terminal and not self._show.quiet
 
     def say(self, sentence: str) -> None:
@@ -210,27 +206,27 @@ class Display:
             self._console.print(printable(sentence))
 
     def announce_model(self, config: ModelConfig) -> None:
-        """Tell whoever named no model which one was taken, and that there are better ones."""
+        """Print which model is used if none was named, and where larger ones are listed."""
         if config.model is None:
-            self.say(f"the model is {DEFAULT_MODEL}, the small one in the box; `protembed models` lists better ones")
+            self.say(f"using the bundled model {DEFAULT_MODEL} (small); `protembed models` lists larger ones")
 
     def announce_download(self, config: ModelConfig) -> None:
-        """Tell whoever named a model of the hub why it may take a while."""
+        """Print that a model on the hub may have to be downloaded."""
         from protembed.model.catalog import hub_name
 
         name = hub_name(config.model)
         if name is not None:
-            self.say(f"{name} is fetched from the Hugging Face hub unless it is in its cache")
+            self.say(f"downloading {name} from the Hugging Face hub, unless it is in the cache")
 
     def warn(self, sentences: Sequence[str]) -> None:
-        """Print warnings; quiet does not silence them."""
+        """Print warnings, even with --quiet."""
         if not is_first_process():
             return
         for sentence in sentences:
             self._console.print(f"warning: {printable(sentence)}")
 
     def summary(self, summary: Any, *lines: str) -> None:
-        """Print what came of a command: a few lines, and on request the whole summary as JSON."""
+        """Print the result of a command in a few lines, and with --json the whole summary as JSON."""
         for line in lines:
             self.say(line)
         if self._show.json:
@@ -242,9 +238,9 @@ class Display:
         """Count proteins and residues as they are computed: a live line on a terminal, else one every half minute.
 
         Args:
-            what: is done with them.
-            thing: what is counted, where it is no protein.
-            part: what it consists of, where that is no residue.
+            what: What is done with them, as in `embedded`.
+            thing: The noun of what is counted.
+            part: The noun of its parts, by which progress is measured.
         """
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=self._console, disable=not self.is_live, transient=True) as bar:
@@ -253,14 +249,14 @@ class Display:
 
     @contextmanager
     def resume_hint(self, counter: "ProgressCounter") -> Iterator[None]:
-        """Tell whoever interrupts a command that its finished rows are safe."""
+        """Print how to resume when the command is interrupted."""
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
             if counter.num_proteins and not self._data_on_stdout:
-                self.say(
-                    f"interrupted; {counter.num_proteins:,} proteins more are done, the same command goes on there"
-                )
+                saved = pluralize(counter.num_proteins, "more protein")
+                are = "is" if counter.num_proteins == 1 else "are"
+                self.say(f"interrupted: {saved} {are} saved; run the same command to resume")
             raise
 
     @contextmanager
@@ -271,10 +267,10 @@ class Display:
 
 
 class ProgressCounter:
-    """Counts what the engine finishes; `advance` is told of each protein.
+    """Counts the proteins that the engine has finished.
 
     Attributes:
-        num_proteins: finished so far.
+        num_proteins: Proteins finished so far.
     """
 
     def __init__(self, display: Display, bar: Progress, what: str, thing: str, part: str) -> None:
@@ -285,7 +281,7 @@ class ProgressCounter:
         self._expected: int | None = None
 
     def expect(self, num_residues: int) -> None:
-        """Tell how many residues there are to come."""
+        """Set the number of residues to come."""
         self._expected, self._began = num_residues, time.monotonic()
 
     def advance(self, num_residues: int) -> None:
@@ -308,21 +304,21 @@ class ProgressCounter:
 
 
 def is_first_process() -> bool:
-    """Tell whether this is the only process, or the first of those that torchrun started."""
+    """Return whether this is the only process, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
-    """End the process with one sentence and the documented status where something went wrong on purpose.
+    """End the process with one sentence and the documented status on an error that protembed raises.
 
-    Unknown exceptions pass with their traceback: they are our mistakes.
+    Unknown exceptions pass with their traceback, because they are bugs.
     """
     try:
         yield
         sys.stdout.flush()
     except ProtembedError as error:
-        # What stopped one process stops the others too: those say nothing more.
+        # What stopped one process stops the others too: those print nothing more.
         if is_first_process() or not isinstance(error, PeerProcessError):
             print(f"protembed: {printable(str(error))}", file=sys.stderr)
         if isinstance(error, OutputError) and error.path == "<stdout>":
@@ -340,12 +336,12 @@ def exit_on_errors() -> Iterator[None]:
         if error.filename is not None:
             raise
         _redirect_stdout_to_null()
-        print(f"protembed: <stdout> could not be written ({error.strerror})", file=sys.stderr)
+        print(f"protembed: cannot write <stdout> ({error.strerror})", file=sys.stderr)
         raise typer.Exit(_FAILED) from None
 
 
 def _redirect_stdout_to_null() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not fail a second time."""
+    """Redirect stdout to the null device, so that the interpreter's last flush does not fail a second time."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

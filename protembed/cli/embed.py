@@ -22,7 +22,7 @@ def embed(
     compute: DeviceConfig,
     show: ConsoleConfig,
 ) -> None:
-    """Turn proteins into vectors: one per protein, or one per residue; the same command takes up an interrupted run."""
+    """Turn proteins into vectors, one per protein or one per residue. The same command resumes an interrupted run."""
     from protembed.embedding.embed import embed_fasta
 
     display = Display(show, data_on_stdout=embedding.output == STANDARD_STREAM)

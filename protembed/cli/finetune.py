@@ -27,7 +27,7 @@ def finetune(
     compute: DeviceConfig,
     show: ConsoleConfig,
 ) -> None:
-    """Train a model to predict a label of proteins or residues, and measure it beside simpler ways to predict it."""
+    """Train a model to predict a label of proteins or residues, and compare it with simpler baselines."""
     from protembed.finetuning.experiment import Callbacks
     from protembed.finetuning.finetune import FinetuneOptions, finetune_model
 
@@ -37,10 +37,10 @@ def finetune(
     display = Display(show)
     display.announce_download(model)
 
-    said: list[str] = []
+    printed: list[str] = []
 
     def begin(plan: "FinetunePlan") -> None:
-        said.extend([*plan.notes, *plan.warnings])
+        printed.extend([*plan.notes, *plan.warnings])
         display.announce_model(model)
         for line in finetune_plan_lines(plan):
             display.say(line)
@@ -62,6 +62,6 @@ def finetune(
             stop=stop,
         )
         summary = finetune_model(labels, options, on_plan=begin, watcher=watcher)
-    display.summary(summary, *finetune_summary_lines(summary, said))
+    display.summary(summary, *finetune_summary_lines(summary, printed))
     if stop.status is not None and not summary.is_finished:
         raise typer.Exit(stop.status)

@@ -22,7 +22,7 @@ def inspect_attention(
     compute: DeviceConfig,
     show: ConsoleConfig,
 ) -> None:
-    """Look into a model: attention maps, statistics of every head, contacts beside structures, annotated sites."""
+    """Look inside a model: attention maps, statistics of every head, contacts against structures, annotated sites."""
     from protembed.attention.inspect_attention import inspect_attention as inspect
 
     display = Display(show)
@@ -49,7 +49,7 @@ def inspect_attention(
     display.summary(
         summary,
         f"{summary.output}: statistics of every head over {pluralize(summary.num_proteins, 'protein')}; maps{contacts} "
-        f"and figures of {summary.num_maps:,}",
+        f"and figures of {pluralize(summary.num_maps, 'protein')}",
         *contact_lines(summary),
         *site_lines(summary),
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @configured
 def models(show: ConsoleConfig) -> None:
-    """List the models that can be named: those in the box, and ESM-2 models that can be fetched."""
+    """List the models that --model takes by name: bundled ones, and ESM-2 models that can be downloaded."""
     from protembed.model.catalog import list_models
 
     listing = list_models()
@@ -22,6 +22,6 @@ def models(show: ConsoleConfig) -> None:
             print(model_lines(model))
     Display(show).summary(
         listing,
-        "perplexities compare only on the same proteins and classes: not the box's with the published ones",
-        "for better vectors name an ESM-2 model, which is fetched once: --model esm2_t12_35M",
+        "perplexities are comparable only on the same proteins and classes: not those of bundled and published models",
+        "for better vectors use an ESM-2 model, which is downloaded once: --model esm2_t12_35M",
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -115,7 +116,7 @@ def _options(config: type[Config]) -> Iterator[inspect.Parameter]:
 
 def _with_choices(help: str, choices: Sequence[str]) -> str:
     """Append the choices to a help text that does not name all of them."""
-    is_complete = all(choice in help for choice in choices)
+    is_complete = set(choices) <= set(re.findall(r"[\w-]+", help))
     return help if is_complete else f"{help} One of: {', '.join(choices)}."
 
 

@@ -18,7 +18,7 @@ def predict(
     compute: DeviceConfig,
     show: ConsoleConfig,
 ) -> None:
-    """Apply a fine-tuned model: a table with a prediction for each protein, and a probability for each class."""
+    """Apply a fine-tuned model: write a table with the prediction, or class probabilities, of each protein."""
     from protembed.finetuning.predict import predict_fasta
 
     display = Display(show, data_on_stdout=prediction.output == STANDARD_STREAM)

@@ -26,7 +26,7 @@ def pretrain(
     compute: DeviceConfig,
     show: ConsoleConfig,
 ) -> None:
-    """Train an encoder to predict hidden amino acids; the same command takes up a run that was interrupted."""
+    """Train an encoder to predict masked amino acids. The same command resumes an interrupted run."""
     from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
 
     options = PretrainOptions(

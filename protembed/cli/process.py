@@ -1,4 +1,7 @@
-"""Signals: long runs finish their step and save; everything else leaves tidily, and at once if asked twice."""
+"""How the process behaves: signals, exit statuses, closed streams.
+
+On a signal long runs finish their step and save; all else cleans up and exits. A second signal exits at once.
+"""
 
 import os
 import signal
@@ -22,11 +25,11 @@ STATUS_OF_SIGNAL = {
 
 
 class StopFlag:
-    """Whether a signal has asked the run to stop; asked after each step.
+    """Whether a signal has requested the run to stop; the training loop checks it after each step.
 
     Attributes:
-        status: the exit status that goes with the signal; None while there was none.
-        is_awaited: whether somebody asks; before the first step there is nothing to save, and a signal leaves at once.
+        status: The exit status of the signal; None as long as there was none.
+        is_awaited: Whether the loop is running. Before its first step there is nothing to save, and a signal exits.
     """
 
     def __init__(self) -> None:
@@ -34,25 +37,25 @@ class StopFlag:
         self.is_awaited = False
 
     def __call__(self) -> bool:
-        """Tell whether to stop."""
+        """Return whether to stop."""
         return self.status is not None
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Turn the first signal into a request; a second one leaves, and a third does not wait for what is tidied up."""
+    """Turn the first signal into a request; a second one exits, and a third does not wait for the clean-up."""
     request = StopFlag()
-    leave = _ExitHandler()
+    exit_on_signal = _ExitHandler()
 
     def receive(number: int, frame: FrameType | None) -> None:
         if request.status is not None or not request.is_awaited:
-            leave(number, frame)
+            exit_on_signal(number, frame)
         request.status = STATUS_OF_SIGNAL[signal.Signals(number)]
 
-    # nohup has SIGHUP ignored: the run outlives its terminal.
+    # Under nohup SIGHUP is ignored: the run outlives its terminal.
     survives_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    heeded = [number for number in STATUS_OF_SIGNAL if number != signal.SIGHUP or not survives_hangup]
-    before = {number: signal.signal(number, receive) for number in heeded}
+    handled = [number for number in STATUS_OF_SIGNAL if number != signal.SIGHUP or not survives_hangup]
+    before = {number: signal.signal(number, receive) for number in handled}
     try:
         yield request
     finally:
@@ -64,33 +67,33 @@ class _ExitHandler:
     """Unwinds the stack at the first signal, so that temporary files are removed, and ends the process at the next."""
 
     def __init__(self) -> None:
-        self._is_leaving = False
+        self._is_exiting = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         status = STATUS_OF_SIGNAL[signal.Signals(number)]
-        if self._is_leaving:
+        if self._is_exiting:
             os._exit(status)
-        self._is_leaving = True
+        self._is_exiting = True
         raise SystemExit(status)
 
 
 def restore_default_sigint() -> None:
-    """Let an interrupt end the process without a word, as long as there is nothing to tidy up."""
-    # Whoever started it in the background may have it ignored; that stays so.
+    """Restore the default action of SIGINT, so that Ctrl-C ends the process silently while modules are loaded."""
+    # A shell that starts it in the background ignores SIGINT; that is kept.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def exit_on_signals() -> None:
     """Unwind the stack on an interrupt, a termination, a lost terminal, or a scheduler's warning."""
-    leave = _ExitHandler()
+    exit_on_signal = _ExitHandler()
     for number in STATUS_OF_SIGNAL:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, leave)
+            signal.signal(number, exit_on_signal)
 
 
 def exit_process(status: int) -> None:
-    """End the process; who was interrupted does not wait for matrix products in other threads."""
+    """End the process; on Ctrl-C, do not wait for running matrix products."""
     if status in (INTERRUPTED, TERMINATED) and threading.active_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -99,34 +102,34 @@ def exit_process(status: int) -> None:
 
 
 def default_sigpipe() -> None:
-    """Let a reader of stdout that leaves end the program by SIGPIPE, as it ends others; help leaves nothing to tidy."""
+    """Restore the default SIGPIPE action, so that `protembed --help | head` ends quietly."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def ignore_sigpipe() -> None:
-    """Let a reader of stdout that leaves be an error of writing, as Python has it: a command has files to tidy up."""
+    """Ignore SIGPIPE, so that a closed stdout is a write error and the command can remove its temporary files."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
 class BestEffortStream:
-    """A stream that drops what cannot be written: its reader has left, or its disk is full.
+    """A stderr that drops what cannot be written, because its reader has exited or its disk is full.
 
     Args:
-        stream: all else is asked of it.
+        stream: The stream to write to.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text, or drop it."""
+        """Write a text, or drop it on an error."""
         try:
             return self._stream.write(text)
         except OSError:
             return len(text)
 
     def flush(self) -> None:
-        """Flush what was written, or drop it."""
+        """Flush, ignoring errors."""
         try:
             self._stream.flush()
         except OSError:

@@ -18,7 +18,7 @@ def score(
     compute: DeviceConfig,
     show: ConsoleConfig,
 ) -> None:
-    """Score variants without having learned from any: what a model thinks of each mutation; higher is better."""
+    """Score variants zero-shot: how likely the model finds each mutation. Higher is better."""
     from protembed.scoring.score import score_variants
 
     display = Display(show, data_on_stdout=scoring.output == STANDARD_STREAM)

@@ -144,7 +144,7 @@ class OptimizerConfig(Config):
 
     optimizer: OptimizerName | None = option(
         None,
-        "muon (with AdamW for all but the matrices of the layers), adamw, or sgd (w - lr * gradient, no clipping). "
+        "muon (with AdamW for all but the matrices of the layers), adamw, or plain sgd without momentum and clipping. "
         "Default: muon for pretraining, adamw for fine-tuning.",
         advanced=True,
     )

@@ -41,8 +41,8 @@ class EmbedConfig(Config):
     )
     long_proteins: LongPolicy = option(
         "window",
-        "What to do about a protein longer than the window: merge overlapping windows, stop with an error, truncate "
-        "it, or skip it and list it.",
+        "What to do about a protein longer than the window. window: merge overlapping windows; error: stop; truncate: "
+        "cut it off; skip: leave it out and list it.",
     )
     window_residues: int | None = option(
         None, "Longest window, in residues. Default: as recorded in the model.", min=16, advanced=True

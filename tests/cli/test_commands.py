@@ -231,7 +231,7 @@ def test_a_result_is_checked_against_its_input(embed_arguments, proteins_fasta, 
 
     true = invoke(*check)
     assert true.exit_code == 0
-    assert "emb.npy: whole and true to the input, 40 proteins; 20 computed again, which differ by " in true.stderr
+    assert "emb.npy: complete and consistent with the input, 40 proteins; 20 computed again, largest difference " in true.stderr
     assert json.loads(invoke(*check, "--sample-size", 3, "--json").stdout)["num_recomputed"] == 3
 
     (tmp_path / "emb.npy").write_bytes((tmp_path / "emb.npy").read_bytes()[:-4] + b"abcd")
@@ -344,9 +344,9 @@ def test_a_dry_run_of_embed_says_what_it_would_take_and_leaves_nothing(embed_arg
 
     plan = json.loads(result.stdout)
     assert (plan["num_proteins"], plan["num_windowed"], plan["dim"]) == (40, 33, 64)
-    assert "40 proteins" in result.stderr and "64 numbers each" in result.stderr
+    assert "40 proteins" in result.stderr and "64 dimensions" in result.stderr
     assert "33 proteins are longer than a window" in result.stderr
-    assert "of computing, " in result.stderr and "of memory, " in result.stderr and "of disk" in result.stderr
+    assert "estimated: " in result.stderr and "of memory, " in result.stderr and "on disk" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -370,7 +370,7 @@ def test_a_pretraining_ends_with_a_table_of_amino_acids(proteins_fasta, tmp_path
     )
 
     assert result.exit_code == 0
-    assert "mistaken for" in result.stderr
+    assert "top confusion" in result.stderr
     summary = json.loads(result.stdout)
     assert [figures["name"] for figures in summary["amino_acids"]] == list("LAGVSERTIDPKQNFYMHWC")
     assert summary["references"].keys() == {"unigram", "bigram"}
@@ -431,7 +431,7 @@ def test_models_are_listed_on_stdout_for_people_and_for_machines():
     names = [model["name"] for model in counted["models"]]
     assert DEFAULT_MODEL in names and "esm2_t33_650M" in names
     assert all(name in told.stdout for name in names)
-    assert "in the box, the default" in told.stdout
+    assert "bundled, the default" in told.stdout
     for model in counted["models"]:
         assert all(part in told.stdout for part in (model["expectation"], model["how_to_get"]))
     assert "33.5 M parameters, 134 MB, 12 layers of width 480\n    perplexity 11.65" in told.stdout
@@ -446,7 +446,7 @@ def test_a_command_that_names_no_model_takes_the_bundled_one(proteins_fasta, tmp
     result = invoke("embed", proteins_fasta, "-o", output)
 
     assert result.exit_code == 0
-    assert f"{DEFAULT_MODEL}, the small one in the box; `protembed models` lists better ones" in result.stderr
+    assert f"using the bundled model {DEFAULT_MODEL} (small); `protembed models` lists larger ones" in result.stderr
     assert json.loads((tmp_path / "emb.meta.json").read_text())["model_name"] == DEFAULT_MODEL
     assert "made by the same command" in invoke("embed", proteins_fasta, "-o", output, "-m", DEFAULT_MODEL).stderr
 
@@ -491,7 +491,7 @@ def test_predicting_with_the_bundled_model_says_that_it_has_no_head(proteins_fas
     ("arguments", "closed", "status", "sentence"),
     [
         ("embed - -o emb.npy", "<&-", 65, "the file is empty"),
-        ("embed {fasta} -o - --format tsv --quiet", ">&-", 1, "<stdout> could not be written"),
+        ("embed {fasta} -o - --format tsv --quiet", ">&-", 1, "cannot write <stdout>"),
         ("embed {fasta} -o emb.npy --quiet", "<&- >&-", 0, ""),
     ],
 )

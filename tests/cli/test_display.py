@@ -149,7 +149,7 @@ def test_who_interrupts_hears_that_the_same_command_goes_on(capsys, error):
         counter.advance(10)
         raise error
 
-    assert "interrupted; 1 proteins more are done, the same command goes on there" in capsys.readouterr().err
+    assert "interrupted: 1 more protein is saved; run the same command to resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("num_done", "to_stdout"), [(0, False), (1, True)])

@@ -52,7 +52,7 @@ def test_a_gain_whose_interval_contains_zero_is_said_to_be_no_significant_differ
 def test_one_validation_protein_is_too_few_for_an_interval():
     found = said({"unigram": MetricWithInterval(value=0.01, low=None, high=None)}, num_valid_proteins=1)
 
-    assert found[1:] == ["1 validation protein: too few for an interval of this difference"]
+    assert found[1:] == ["too few validation proteins (1) for an interval of this difference"]
 
 
 def test_a_run_that_is_not_finished_says_nothing_of_gains():

@@ -31,7 +31,7 @@ def test_a_signal_finishes_the_step_saves_and_leaves(proteins_fasta, tmp_path, n
     _, told = process.communicate(timeout=60)
 
     assert process.returncode == status
-    assert "repeat the command to go on" in told
+    assert "run the same command to resume" in told
     assert "Traceback" not in told
     assert len(list((run / "checkpoints").glob("step-*/MANIFEST.json"))) == 1
 

@@ -108,7 +108,7 @@ def test_a_full_stdout_is_status_1_and_a_sentence_whatever_was_to_be_written(com
     status, told = run_as_program(command.format(made=tmp_path / "made"), full)
 
     assert status == 1
-    assert told.splitlines()[-1].startswith("protembed: <stdout> could not be written (No space left on device)")
+    assert told.splitlines()[-1].startswith("protembed: cannot write <stdout> (No space left on device)")
     full.close()  # what is left of it goes nowhere by now
 
 

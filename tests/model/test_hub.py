@@ -210,7 +210,7 @@ def test_the_variables_of_the_hub_are_honoured_and_nothing_is_said_of_fetching(
 def test_whoever_names_a_model_of_the_hub_is_told_that_it_may_be_fetched(hub, proteins_fasta):
     result = invoke("embed", proteins_fasta, "-m", "esm2_t6_8M", "-o", "-")
 
-    assert f"{ESM2} is fetched from the Hugging Face hub unless it is in its cache" in result.stderr
+    assert f"downloading {ESM2} from the Hugging Face hub, unless it is in the cache" in result.stderr
     assert result.exit_code == 66
 
 

@@ -47,7 +47,7 @@ def test_two_processes_see_the_records_and_masks_of_one_and_their_losses_agree(t
     losses, expected = ([line["train_loss"] for line in lines] for lines in (together, alone))
     assert losses == pytest.approx(expected, rel=1e-5)
     assert together[-1]["valid_loss"] == pytest.approx(alone[-1]["valid_loss"], rel=1e-5)
-    assert said.count("a new run in") == 1
+    assert said.count("starting a new run in") == 1
     assert {path.name for path in (tmp_path / "two.run").iterdir()} == {
         path.name for path in (tmp_path / "one.run").iterdir()
     }
