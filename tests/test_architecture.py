@@ -73,7 +73,7 @@ CALLS = [
 ]
 
 
-def test_imports_make_no_circle():
+def test_imports_form_no_cycle():
     TopologicalSorter({module: {name for one, name in OWN_ARROWS if one == module} for module in TREES}).prepare()
 
 
@@ -98,13 +98,13 @@ def test_the_command_line_imports_no_report_and_no_training():
     } == set()
 
 
-def test_models_take_of_data_only_the_alphabet():
+def test_model_imports_of_data_only_the_alphabet():
     taken = {name for module, name in OWN_ARROWS if (part_of(module), part_of(name)) == ("model", "data")}
 
     assert taken <= {"protembed.data.alphabet"}
 
 
-def test_only_the_command_line_talks():
+def test_only_the_command_line_prints():
     talkers = {module for module, name in ARROWS if name.split(".")[0] in ("typer", "rich")}
     talkers |= {module for module, function, _ in CALLS if function == "print"}
 
@@ -148,7 +148,7 @@ def test_nothing_is_unpickled_or_evaluated():
     assert callers | trusts | imported == set()
 
 
-def test_sub_packages_are_named_after_what_they_hold_and_say_nothing_else():
+def test_sub_package_init_files_are_empty():
     assert [path for path in PACKAGE.glob("*/**/__init__.py") if path.read_text()] == []
 
 
@@ -164,7 +164,7 @@ def test_sub_packages_are_named_after_what_they_hold_and_say_nothing_else():
     ],
     ids=["help", "models", "embed"],
 )
-def test_what_needs_no_heavy_library_imports_none(work, absent):
+def test_light_commands_import_no_heavy_library(work, absent):
     code = f"import sys, protembed; {work}; print([name for name in {absent} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

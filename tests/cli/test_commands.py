@@ -30,7 +30,7 @@ def embed_arguments(proteins_fasta, tiny_model, tmp_path):
     return ["embed", proteins_fasta, "-m", tiny_model, "-o", tmp_path / "emb.npy"]
 
 
-def test_the_version_is_a_bare_number():
+def test_version_is_a_bare_number():
     assert invoke("--version").stdout == f"{protembed.__version__}\n"
 
 
@@ -50,11 +50,11 @@ def test_help_shows_panels_and_defaults(command):
     assert "[default: " in text
 
 
-def test_a_zero_is_a_default_worth_showing():
+def test_help_shows_a_default_of_zero():
     assert "[default: 0]" in invoke("pretrain", "--help").stdout
 
 
-def test_results_are_told_on_stderr_and_data_stays_off_it(embed_arguments):
+def test_messages_go_to_stderr_and_data_to_files(embed_arguments):
     result = invoke(*embed_arguments)
 
     assert result.exit_code == 0
@@ -62,14 +62,14 @@ def test_results_are_told_on_stderr_and_data_stays_off_it(embed_arguments):
     assert "40 proteins" in result.stderr
 
 
-def test_quiet_says_nothing_but_warnings(embed_arguments):
+def test_quiet_prints_only_warnings(embed_arguments):
     result = invoke(*embed_arguments, "--quiet")
 
     assert result.stdout == ""
     assert all(line.startswith("warning: ") for line in result.stderr.splitlines())
 
 
-def test_a_summary_for_machines_is_json_on_stdout(embed_arguments):
+def test_json_prints_the_summary_on_stdout(embed_arguments):
     summary = json.loads(invoke(*embed_arguments, "--json").stdout)
 
     assert summary["num_proteins"] == 40
@@ -78,7 +78,7 @@ def test_a_summary_for_machines_is_json_on_stdout(embed_arguments):
 
 @pytest.mark.promise(14, 23)
 @pytest.mark.parametrize("command", ["pretrain", "embed", "finetune", "score", "inspect-attention"])
-def test_a_missing_input_is_status_66_and_one_line(command, tiny_model, tmp_path):
+def test_missing_input_exits_66_with_one_line(command, tiny_model, tmp_path):
     model = [] if command == "pretrain" else ["-m", tiny_model]
 
     result = invoke(command, tmp_path / "missing", "-o", tmp_path / "out.tsv", *model)
@@ -91,7 +91,7 @@ def test_a_missing_input_is_status_66_and_one_line(command, tiny_model, tmp_path
 
 @pytest.mark.promise(15)
 @pytest.mark.parametrize("command", ["pretrain", "embed", "inspect-attention"])
-def test_bad_data_is_status_65_and_one_line_with_file_record_and_line(command, tiny_model, tmp_path):
+def test_bad_data_exits_65_and_names_file_record_and_line(command, tiny_model, tmp_path):
     (tmp_path / "bad.fasta").write_text(">good\nMKT\n>worse\nMKTA\nMJ?K\n")
     model = [] if command == "pretrain" else ["-m", tiny_model]
 
@@ -115,12 +115,12 @@ def test_bad_data_is_status_65_and_one_line_with_file_record_and_line(command, t
         ["frobnicate"],
     ],
 )
-def test_wrong_usage_is_status_2(arguments):
+def test_wrong_usage_exits_2(arguments):
     assert invoke(*arguments).exit_code == 2
 
 
 @pytest.mark.promise(23)
-def test_an_existing_result_is_status_1_and_force_replaces_it(embed_arguments):
+def test_existing_result_exits_1_and_force_replaces_it(embed_arguments):
     assert invoke(*embed_arguments).exit_code == 0
     assert "made by the same command" in invoke(*embed_arguments).stderr
 
@@ -131,11 +131,11 @@ def test_an_existing_result_is_status_1_and_force_replaces_it(embed_arguments):
     assert invoke(*embed_arguments, "--pooling", "max", "--force").exit_code == 0
 
 
-def test_what_was_odd_in_the_input_is_warned_of(embed_arguments):
+def test_unusual_input_is_warned_of(embed_arguments):
     assert "warning: non-standard residues: " in invoke(*embed_arguments).stderr
 
 
-def test_the_whole_way_from_pretraining_to_predictions(proteins_fasta, tmp_path, monkeypatch):
+def test_pretraining_fine_tuning_and_prediction_work_in_sequence(proteins_fasta, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     table = ["id,sequence,label,split"]
     for record in read_fasta([proteins_fasta]):
@@ -169,9 +169,7 @@ LABELS = {
 
 
 @pytest.mark.parametrize("task", LABELS)
-def test_every_kind_of_task_is_recognised_learned_and_predicted(
-    task, proteins_fasta, tiny_model, tmp_path, monkeypatch
-):
+def test_every_kind_of_task_is_inferred_trained_and_predicted(task, proteins_fasta, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     records = list(read_fasta([proteins_fasta]))
     lines = [f"{one.sequence}\t{LABELS[task](one.sequence)}\t{'train' if one.row % 3 else 'test'}" for one in records]
@@ -203,7 +201,7 @@ def test_stdin_to_stdout_in_a_pipeline(proteins_fasta, tiny_model):
 
 @pytest.mark.slow
 @pytest.mark.promise(20)
-def test_a_reader_that_leaves_early_ends_the_command_quietly(proteins_fasta, tiny_model):
+def test_closed_pipe_ends_the_command_quietly(proteins_fasta, tiny_model):
     # More than the largest pipe holds.
     command = (
         f"cat {' '.join([str(proteins_fasta)] * 200)} | {sys.executable} -m protembed embed - -o - -m {tiny_model}"
@@ -217,7 +215,7 @@ def test_a_reader_that_leaves_early_ends_the_command_quietly(proteins_fasta, tin
 
 @pytest.mark.slow
 @pytest.mark.promise(20)
-def test_a_full_device_is_status_1_and_one_sentence(proteins_fasta, tiny_model):
+def test_full_device_exits_1_with_one_sentence(proteins_fasta, tiny_model):
     result = shell(f"{sys.executable} -m protembed embed {proteins_fasta} -o - -m {tiny_model} --quiet > /dev/full")
 
     assert result.returncode == 1
@@ -231,7 +229,7 @@ def test_a_result_is_checked_against_its_input(embed_arguments, proteins_fasta, 
 
     true = invoke(*check)
     assert true.exit_code == 0
-    assert "emb.npy: complete and consistent with the input, 40 proteins; 20 computed again, largest difference " in true.stderr
+    assert "emb.npy: complete and consistent with the input, 40 proteins; 20 computed again, largest " in true.stderr
     assert json.loads(invoke(*check, "--sample-size", 3, "--json").stdout)["num_recomputed"] == 3
 
     (tmp_path / "emb.npy").write_bytes((tmp_path / "emb.npy").read_bytes()[:-4] + b"abcd")
@@ -253,11 +251,11 @@ def variants(proteins, tmp_path):
 def test_variants_are_scored_into_a_file_and_to_stdout(variants, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    told = invoke("score", "variants.csv", "-m", tiny_model)
+    result = invoke("score", "variants.csv", "-m", tiny_model)
     printed = invoke("score", "variants.csv", "-m", tiny_model, "-o", "-", "--json")
 
-    assert (told.exit_code, told.stdout) == (0, "")
-    assert "variants.scores.tsv: masked-marginals of 4 variants of 1 wild type, mutated at 3 positions" in told.stderr
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "variants.scores.tsv: masked-marginals of 4 variants of 1 wild type, mutated at 3 positions" in result.stderr
     assert printed.stdout == (tmp_path / "variants.scores.tsv").read_text()
     summary = json.loads(printed.stderr.splitlines()[-1])
     assert summary["num_variants"] == 4 and "position i alone masked" in summary["formula"]
@@ -265,7 +263,7 @@ def test_variants_are_scored_into_a_file_and_to_stdout(variants, tiny_model, tmp
     assert invoke("score", "variants.csv", "-m", tiny_model, "--force", "--quiet").output == ""
 
 
-def test_a_table_of_scores_tells_the_formula_before_its_header(variants, tiny_model):
+def test_score_table_begins_with_the_formula(variants, tiny_model):
     for method in ("masked-marginals", "wildtype-marginals", "pseudo-perplexity"):
         lines = invoke(
             "score", variants, "-m", tiny_model, "-o", "-", "--method", method, "--quiet"
@@ -276,7 +274,7 @@ def test_a_table_of_scores_tells_the_formula_before_its_header(variants, tiny_mo
         assert [line.startswith("#") for line in lines[1:]] == [False] * 5
 
 
-def test_the_help_of_score_tells_every_formula():
+def test_score_help_gives_every_formula():
     text = " ".join(invoke("score", "--help").stdout.replace("│", " ").split())
 
     for part in ("sum over", "PLL(mutated sequence)", "renormalised"):
@@ -293,7 +291,7 @@ def test_the_help_of_score_tells_every_formula():
         ("mutant\nWT\n", ["--method", "magic"], 2, "--method"),
     ],
 )
-def test_variants_that_cannot_be_scored_end_with_their_status_and_leave_nothing(
+def test_unsupported_variants_exit_with_their_status_and_leave_no_file(
     content, arguments, status, message, tiny_model, tmp_path
 ):
     path = tmp_path / "variants.csv"
@@ -306,9 +304,7 @@ def test_variants_that_cannot_be_scored_end_with_their_status_and_leave_nothing(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_check_wants_the_model_unless_nothing_is_to_be_computed(
-    embed_arguments, proteins_fasta, tmp_path, monkeypatch
-):
+def test_check_needs_the_model_unless_the_sample_is_empty(embed_arguments, proteins_fasta, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     invoke(*embed_arguments)
 
@@ -319,12 +315,12 @@ def test_a_check_wants_the_model_unless_nothing_is_to_be_computed(
     assert invoke("check", tmp_path / "emb.npy", proteins_fasta, "--sample-size", "0").exit_code == 0
 
 
-def test_a_check_of_nothing_is_wrong_usage_and_of_what_is_not_there_status_66(proteins_fasta, tmp_path):
+def test_check_without_files_exits_2_and_of_missing_files_66(proteins_fasta, tmp_path):
     assert invoke("check", proteins_fasta).exit_code == 2
     assert invoke("check", tmp_path / "emb.npy", proteins_fasta).exit_code == 66
 
 
-def test_what_becomes_of_long_proteins_is_told(embed_arguments, tmp_path):
+def test_embed_reports_how_long_proteins_were_treated(embed_arguments, tmp_path):
     windowed = invoke(*embed_arguments, "--window-residues", 64)
     assert windowed.exit_code == 0
     assert "33 proteins longer than 64 residues were computed in overlapping windows" in windowed.stderr
@@ -339,7 +335,7 @@ def test_what_becomes_of_long_proteins_is_told(embed_arguments, tmp_path):
     assert (tmp_path / "emb.failed.tsv").read_text().count("\n") == 34
 
 
-def test_a_dry_run_of_embed_says_what_it_would_take_and_leaves_nothing(embed_arguments, tmp_path):
+def test_embed_dry_run_prints_the_estimate_and_writes_nothing(embed_arguments, tmp_path):
     result = invoke(*embed_arguments, "--window-residues", 64, "--pooling", "mean,std", "--dry-run", "--json")
 
     plan = json.loads(result.stdout)
@@ -350,7 +346,7 @@ def test_a_dry_run_of_embed_says_what_it_would_take_and_leaves_nothing(embed_arg
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_nothing(proteins_fasta, tmp_path):
+def test_pretrain_dry_run_prints_the_plan_and_writes_nothing(proteins_fasta, tmp_path):
     result = invoke(
         *("pretrain", proteins_fasta, "-o", tmp_path / "a.run", "--size", "t4_1M", "--steps", 9),
         *("--crop-residues", 32, "--batch-tokens", 128, "--dry-run", "--json"),
@@ -363,7 +359,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(proteins_fasta, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pretraining_ends_with_a_table_of_amino_acids(proteins_fasta, tmp_path):
+def test_pretrain_ends_with_a_table_of_amino_acids(proteins_fasta, tmp_path):
     result = invoke(
         *("pretrain", proteins_fasta, "-o", tmp_path / "a.run", "--size", "t4_1M", "--steps", 1),
         *("--crop-residues", 32, "--batch-tokens", 128, "--json"),
@@ -377,7 +373,7 @@ def test_a_pretraining_ends_with_a_table_of_amino_acids(proteins_fasta, tmp_path
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence(proteins_fasta, tmp_path):
+def test_full_disk_during_pretraining_is_one_sentence(proteins_fasta, tmp_path):
     command = f"{sys.executable} -m protembed pretrain {proteins_fasta} --size t4_1M --steps 2 --crop-residues 32"
     # The shell counts in kilobytes: a checkpoint of five megabytes does not fit.
     result = shell(f"ulimit -f 2000; {command} --batch-tokens 128 -o a.run", cwd=tmp_path, text=True)
@@ -390,23 +386,23 @@ def test_a_full_disk_is_one_sentence(proteins_fasta, tmp_path):
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune", "inspect-attention"])
 def test_force_does_not_replace_a_folder_that_holds_the_input(command, proteins_fasta, tiny_model, tmp_path):
-    own = tmp_path / "result" / "mine.fasta"
-    own.parent.mkdir()
-    own.write_bytes(proteins_fasta.read_bytes())
-    (own.parent / "heads.tsv").touch()
+    input_file = tmp_path / "result" / "mine.fasta"
+    input_file.parent.mkdir()
+    input_file.write_bytes(proteins_fasta.read_bytes())
+    (input_file.parent / "heads.tsv").touch()
     model = ["--init-from", tiny_model] if command == "pretrain" else ["-m", tiny_model]
-    (own.parent / "metrics.json").touch()
+    (input_file.parent / "metrics.json").touch()
 
-    refused = invoke(command, own, "-o", own.parent, "--force", *model)
+    refused = invoke(command, input_file, "-o", input_file.parent, "--force", *model)
 
     assert refused.exit_code == 1
     assert "mine.fasta, which is read by this command" in refused.stderr
-    assert own.read_bytes() == proteins_fasta.read_bytes()
+    assert input_file.read_bytes() == proteins_fasta.read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.promise(5)
-def test_a_disk_that_fills_with_maps_is_one_sentence(proteins_fasta, tiny_model, tmp_path):
+def test_full_disk_while_saving_maps_is_one_sentence(proteins_fasta, tiny_model, tmp_path):
     command = f"{sys.executable} -m protembed inspect-attention {proteins_fasta} -m {tiny_model} -o att --quiet"
     result = shell(f"ulimit -f 40; {command}", cwd=tmp_path, text=True)
 
@@ -417,7 +413,7 @@ def test_a_disk_that_fills_with_maps_is_one_sentence(proteins_fasta, tiny_model,
 
 @pytest.mark.slow
 @pytest.mark.promise(20)
-def test_a_reader_of_the_progress_that_leaves_ends_no_run(proteins_fasta, tiny_model, tmp_path):
+def test_closed_stderr_does_not_end_a_run(proteins_fasta, tiny_model, tmp_path):
     command = f"{sys.executable} -m protembed embed {proteins_fasta} -m {tiny_model} -o emb.npy"
 
     for to in ("2> >(head -c 1 > /dev/null)", "2> /dev/full"):
@@ -425,22 +421,22 @@ def test_a_reader_of_the_progress_that_leaves_ends_no_run(proteins_fasta, tiny_m
         assert np.load(tmp_path / "emb.npy").shape == (40, 32)
 
 
-def test_models_are_listed_on_stdout_for_people_and_for_machines():
-    told, counted = invoke("models"), json.loads(invoke("models", "--json").stdout)
+def test_models_are_listed_on_stdout_as_text_and_as_json():
+    text, summary = invoke("models"), json.loads(invoke("models", "--json").stdout)
 
-    names = [model["name"] for model in counted["models"]]
+    names = [model["name"] for model in summary["models"]]
     assert DEFAULT_MODEL in names and "esm2_t33_650M" in names
-    assert all(name in told.stdout for name in names)
-    assert "bundled, the default" in told.stdout
-    for model in counted["models"]:
-        assert all(part in told.stdout for part in (model["expectation"], model["how_to_get"]))
-    assert "33.5 M parameters, 134 MB, 12 layers of width 480\n    perplexity 11.65" in told.stdout
-    assert "15.1 B parameters, 60.5 GB" in told.stdout
-    assert "name an ESM-2 model, which is fetched once: --model esm2_t12_35M" in told.stderr
+    assert all(name in text.stdout for name in names)
+    assert "bundled, the default" in text.stdout
+    for model in summary["models"]:
+        assert all(part in text.stdout for part in (model["expectation"], model["how_to_get"]))
+    assert "33.5 M parameters, 134 MB, 12 layers of width 480\n    perplexity 11.65" in text.stdout
+    assert "15.1 B parameters, 60.5 GB" in text.stdout
+    assert "use an ESM-2 model, which is downloaded once: --model esm2_t12_35M" in text.stderr
     assert invoke("models", "--quiet").stderr == ""
 
 
-def test_a_command_that_names_no_model_takes_the_bundled_one(proteins_fasta, tmp_path):
+def test_commands_without_a_model_use_the_bundled_one(proteins_fasta, tmp_path):
     output = tmp_path / "emb.npy"
 
     result = invoke("embed", proteins_fasta, "-o", output)
@@ -451,11 +447,11 @@ def test_a_command_that_names_no_model_takes_the_bundled_one(proteins_fasta, tmp
     assert "made by the same command" in invoke("embed", proteins_fasta, "-o", output, "-m", DEFAULT_MODEL).stderr
 
 
-def test_an_error_is_one_line_where_no_model_is_named_too(tmp_path):
+def test_errors_without_a_named_model_are_one_line(tmp_path):
     assert invoke("embed", tmp_path / "missing.fasta").stderr.count("\n") == 1
 
 
-def test_the_help_of_predict_promises_no_default_model():
+def test_predict_help_shows_no_default_model():
     text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", invoke("predict", "--help").stdout).split())
 
     assert "which must be named" in text
@@ -480,7 +476,7 @@ def test_predict_warns_of_longer_proteins_once_on_stderr_and_in_its_summary(
     assert "of 40 proteins, residues 1-40 of each\n" in cut.stderr
 
 
-def test_predicting_with_the_bundled_model_says_that_it_has_no_head(proteins_fasta, tmp_path):
+def test_predict_with_the_bundled_model_explains_that_it_has_no_head(proteins_fasta, tmp_path):
     result = invoke("predict", proteins_fasta, "-o", tmp_path / "p.tsv")
 
     assert result.exit_code == 66
@@ -496,7 +492,7 @@ def test_predicting_with_the_bundled_model_says_that_it_has_no_head(proteins_fas
     ],
 )
 @pytest.mark.promise(20)
-def test_a_closed_stream_is_an_empty_input_or_a_failed_output(
+def test_closed_stdin_is_empty_and_closed_stdout_an_error(
     proteins_fasta, tmp_path, arguments, closed, status, sentence
 ):
     command = f"{sys.executable} -m protembed {arguments.format(fasta=proteins_fasta)} {closed}"
@@ -507,7 +503,7 @@ def test_a_closed_stream_is_an_empty_input_or_a_failed_output(
     assert "Traceback" not in result.stderr
 
 
-def test_an_inspection_says_what_it_will_take(proteins_fasta, tiny_model, tmp_path):
+def test_inspect_attention_prints_its_estimate(proteins_fasta, tiny_model, tmp_path):
     arguments = ["inspect-attention", proteins_fasta, "-m", tiny_model, "-o", tmp_path / "out", "--save-maps", "1"]
 
     result = invoke(*arguments, "--json")

@@ -22,7 +22,7 @@ def report(step, **changes):
     return StepReport(step=step, **values | changes)
 
 
-def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
+def test_progress_lines_are_half_a_minute_apart(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("protembed.cli.display.time.monotonic", lambda: now[0])
     with Display(ConsoleConfig()).training_progress() as steps:
@@ -38,7 +38,7 @@ def test_lines_take_turns_of_half_a_minute(capsys, monkeypatch):
     ]
 
 
-def test_every_validation_is_told_beside_what_it_must_beat(capsys):
+def test_validations_are_printed_beside_the_baselines(capsys):
     measured = {"valid_loss": 2.8, "valid_perplexity": 16.44, "unigram_perplexity": 17.96, "bigram_perplexity": 17.87}
     with Display(ConsoleConfig()).training_progress() as steps:
         steps.begin(10, 0)
@@ -48,13 +48,13 @@ def test_every_validation_is_told_beside_what_it_must_beat(capsys):
 
 
 @pytest.mark.promise(17)
-def test_control_codes_and_markup_are_shown_as_they_are(capsys):
+def test_control_codes_and_markup_are_printed_literally(capsys):
     Display(ConsoleConfig()).say("[red]evil\x1b[2J[/red]")
 
     assert capsys.readouterr().err == "[red]evil\\x1b[2J[/red]\n"
 
 
-def test_an_error_on_purpose_is_a_sentence_and_an_unknown_one_a_traceback(capsys):
+def test_known_errors_are_sentences_and_unknown_ones_tracebacks(capsys):
     with pytest.raises(typer.Exit) as left, exit_on_errors():
         raise FormatError("x.fasta", "this is HTML", "give a FASTA file", line=1)
     assert left.value.exit_code == 65
@@ -64,7 +64,7 @@ def test_an_error_on_purpose_is_a_sentence_and_an_unknown_one_a_traceback(capsys
         raise ZeroDivisionError
 
 
-def test_a_path_that_the_machine_refuses_is_a_sentence_and_one_that_we_forgot_a_traceback(capsys):
+def test_paths_refused_by_the_system_are_sentences_and_bugs_tracebacks(capsys):
     with pytest.raises(typer.Exit) as left, exit_on_errors():
         raise PermissionError(errno.EACCES, "Permission denied", "closed/x\x1b[2J")
     assert left.value.exit_code == 1
@@ -75,25 +75,25 @@ def test_a_path_that_the_machine_refuses_is_a_sentence_and_one_that_we_forgot_a_
 
 
 @pytest.mark.promise(23)
-def test_an_interrupt_is_status_130():
+def test_interrupt_exits_130():
     with pytest.raises(typer.Exit) as left, exit_on_errors():
         raise KeyboardInterrupt
 
     assert left.value.exit_code == 130
 
 
-def test_each_further_validation_set_is_told_by_its_name(capsys):
+def test_further_validation_sets_are_printed_with_their_names(capsys):
     measured = {"valid_loss": 2.8, "valid_perplexity": 16.44, "unigram_perplexity": 17.96}
     general = {f"general/{name}": value + 1 for name, value in measured.items()}
     with Display(ConsoleConfig()).training_progress() as steps:
         steps.begin(10, 0)
         steps.advance(report(1, validation=measured | general))
 
-    said = capsys.readouterr().err
-    assert "validation loss 2.8000, perplexity 16.44 (unigram 17.96); general loss 3.8000" in said
+    printed = capsys.readouterr().err
+    assert "validation loss 2.8000, perplexity 16.44 (unigram 17.96); general loss 3.8000" in printed
 
 
-def test_a_terminal_shows_a_panel_of_loss_perplexity_pace_and_time(monkeypatch):
+def test_terminal_shows_a_panel_of_loss_perplexity_speed_and_time(monkeypatch):
     screen = io.StringIO()
     display = Display(ConsoleConfig())
     display._console = Console(file=screen, force_terminal=True, width=100)
@@ -108,7 +108,7 @@ def test_a_terminal_shows_a_panel_of_loss_perplexity_pace_and_time(monkeypatch):
         assert what in shown
 
 
-def test_of_several_processes_only_the_first_speaks(monkeypatch, capsys):
+def test_only_the_first_of_several_processes_prints(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
 
     display = Display(ConsoleConfig(json=True))
@@ -121,7 +121,7 @@ def test_of_several_processes_only_the_first_speaks(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch):
+def test_progress_shows_the_time_left_when_the_total_is_known(capsys, monkeypatch):
     now = [0.0]
     for module in ("protembed.cli.display", "protembed.cli.display"):
         monkeypatch.setattr(f"{module}.time.monotonic", lambda: now[0])
@@ -130,11 +130,11 @@ def test_who_knows_how_much_there_is_hears_how_much_is_left(capsys, monkeypatch)
         now[0] += 31.0
         counter.advance(1000)
 
-    told = capsys.readouterr().err
-    assert "embedded: 1 protein, 1,000 residues, 32 residues/s; 25%, about 1 min 33 s left" in told
+    printed = capsys.readouterr().err
+    assert "embedded: 1 protein, 1,000 residues, 32 residues/s; 25%, about 1 min 33 s left" in printed
 
 
-def test_what_is_counted_has_its_own_name(capsys, monkeypatch):
+def test_progress_names_what_it_counts(capsys, monkeypatch):
     monkeypatch.setattr("protembed.cli.display.Throttle.is_due", lambda clock: True)
     with Display(ConsoleConfig()).progress("computed", "crop", "token") as counter:
         counter.advance(1000)
@@ -143,7 +143,7 @@ def test_what_is_counted_has_its_own_name(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_who_interrupts_hears_that_the_same_command_goes_on(capsys, error):
+def test_interrupting_embed_prints_how_to_resume(capsys, error):
     display = Display(ConsoleConfig())
     with pytest.raises(error), display.progress("embedded") as counter, display.resume_hint(counter):
         counter.advance(10)
@@ -153,7 +153,7 @@ def test_who_interrupts_hears_that_the_same_command_goes_on(capsys, error):
 
 
 @pytest.mark.parametrize(("num_done", "to_stdout"), [(0, False), (1, True)])
-def test_nothing_is_promised_where_nothing_is_kept(capsys, num_done, to_stdout):
+def test_interrupting_before_anything_is_saved_prints_no_hint(capsys, num_done, to_stdout):
     display = Display(ConsoleConfig(), data_on_stdout=to_stdout)
     with (
         pytest.raises(KeyboardInterrupt),

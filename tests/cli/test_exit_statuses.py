@@ -61,18 +61,18 @@ def run(place, invoke):
         assert result.exit_code in DOCUMENTED, result.output
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         assert [path for path in place.rglob(".*") if ".tmp" in path.name or ".old" in path.name] == []
-        return SimpleNamespace(status=result.exit_code, told=result.stderr, place=place)
+        return SimpleNamespace(status=result.exit_code, stderr=result.stderr, place=place)
 
     return run_one
 
 
-def is_one_sentence(told):
-    return told.startswith("protembed: ") and told.count("\n") == 1
+def is_one_sentence(stderr):
+    return stderr.startswith("protembed: ") and stderr.count("\n") == 1
 
 
 @pytest.mark.promise(23)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_what_goes_well_is_status_0(run, name):
+def test_success_exits_0(run, name):
     assert run(name).status == 0
 
 
@@ -81,7 +81,7 @@ def test_what_goes_well_is_status_0(run, name):
 
 @pytest.mark.promise(23)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_wrong_usage_is_status_2_and_leaves_nothing(run, name, invoke):
+def test_wrong_usage_exits_2_and_leaves_no_file(run, name, invoke):
     before = sorted(os.listdir())
 
     assert run(name, "--frobnicate").status == 2
@@ -120,27 +120,27 @@ def fastq(path):
 @pytest.mark.promise(23)
 @pytest.mark.parametrize("spoil", [empty, without_end, binary, illegal, fastq])
 @pytest.mark.parametrize("name", WITH_INPUT)
-def test_bad_data_are_status_65_and_leave_nothing(run, name, spoil, place):
+def test_bad_data_exit_65_and_leave_no_file(run, name, spoil, place):
     spoil(place / NAMES.get(name, "small.fasta"))
     before = sorted(os.listdir())
 
     ended = run(name)
 
     assert ended.status == 65
-    assert is_one_sentence(ended.told)
+    assert is_one_sentence(ended.stderr)
     assert sorted(os.listdir()) == before
 
 
 @pytest.mark.promise(23)
 @pytest.mark.parametrize("name", WITH_INPUT)
-def test_an_input_that_is_not_there_or_a_folder_is_status_66(run, name, place):
+def test_missing_input_or_a_folder_exits_66(run, name, place):
     (place / "folder").mkdir()
     before = sorted(os.listdir())
 
     for path in (place / "missing.fasta", place / "folder", place / ("x" * 300)):
         ended = run(name, input=path)
         assert ended.status == 66
-        assert is_one_sentence(ended.told)
+        assert is_one_sentence(ended.stderr)
 
     assert sorted(os.listdir()) == before
 
@@ -150,17 +150,17 @@ def test_an_input_that_is_not_there_or_a_folder_is_status_66(run, name, place):
 
 @pytest.mark.promise(23)
 @pytest.mark.parametrize("name", WITH_MODEL)
-def test_a_model_that_is_not_there_is_status_66_and_a_damaged_one_65(run, name, place):
+def test_missing_model_exits_66_and_damaged_model_65(run, name, place):
     (place / "empty").mkdir()
     for path in (place / "missing", place / "empty", place / "small.fasta"):
         ended = run(name, model=path)
         assert ended.status == 66
-        assert is_one_sentence(ended.told)
+        assert is_one_sentence(ended.stderr)
 
     (place / "model" / "model.safetensors").write_bytes(b"torn")
     ended = run(name)
     assert ended.status == (1 if name == "check" else 65)  # the result may be true, but not of this model
-    assert is_one_sentence(ended.told)
+    assert is_one_sentence(ended.stderr)
 
 
 # Outputs
@@ -168,7 +168,7 @@ def test_a_model_that_is_not_there_is_status_66_and_a_damaged_one_65(run, name, 
 
 @pytest.mark.promise(23)
 @pytest.mark.parametrize("name", WITH_OUTPUT)
-def test_an_output_that_stands_there_or_cannot_be_written_is_status_1(run, name, place):
+def test_existing_or_unwritable_output_exits_1(run, name, place):
     (place / "file").write_text("precious")
     for output in ("precious", "precious.npy", "precious.tsv"):
         (place / output).mkdir()
@@ -177,14 +177,14 @@ def test_an_output_that_stands_there_or_cannot_be_written_is_status_1(run, name,
     for out in ("precious", "file/deeper/made", "x" * 300):
         ended = run(name, out=out)
         assert ended.status == 1
-        assert is_one_sentence(ended.told.splitlines(keepends=True)[-1])  # finetune has told its plan before
+        assert is_one_sentence(ended.stderr.splitlines(keepends=True)[-1])  # finetune has printed its plan before
 
     assert (place / "file").read_text() == "precious"
     assert [path.read_text() for path in place.rglob("thesis.txt")] == ["precious"] * 3
 
 
 @pytest.mark.promise(23)
-def test_a_result_that_is_not_true_is_status_1_and_one_that_is_not_there_66(run, place):
+def test_check_of_a_wrong_result_exits_1_and_of_a_missing_one_66(run, place):
     content = (place / "true.npy").read_bytes()
     (place / "true.npy").write_bytes(content[:-1] + b"\x01")
     assert run("check").status == 1
@@ -231,13 +231,13 @@ ENDS = {
 @pytest.mark.promise(23)
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_an_end_from_outside_has_its_own_status_and_leaves_nothing_unfinished(run, name, end, monkeypatch, terminable):
+def test_signals_have_their_own_status_and_leave_no_unfinished_file(run, name, end, monkeypatch, terminable):
     happen, status = ENDS[end]
     monkeypatch.setattr("protembed.io.reading.decompressed", happen)
     monkeypatch.setattr("protembed.model.catalog.list_models", happen)
-    monkeypatch.setattr("protembed.cli.display._redirect_stdout_to_null", lambda: None)  # the tests' own stdout
+    monkeypatch.setattr("protembed.cli.display._redirect_stdout_to_null", lambda: None)  # the stdout of the tests
 
     ended = run(name)
 
     assert ended.status == status
-    assert "Traceback" not in ended.told
+    assert "Traceback" not in ended.stderr

@@ -120,7 +120,7 @@ def test_hostile_identifiers_of_embeddings_are_text(hostile_fasta, tiny_model, t
 
 
 @pytest.mark.promise(17)
-def test_hostile_identifiers_on_stdout_and_in_lists_of_what_was_left_out_are_text(
+def test_hostile_identifiers_on_stdout_and_in_lists_of_skipped_records_are_text(
     hostile_fasta, predictor, tmp_path, invoke
 ):
     with hostile_fasta.open("a", encoding="utf-8") as stream:
@@ -193,7 +193,7 @@ def test_hostile_identifiers_of_attention_are_text(hostile_fasta, tiny_model, tm
 
 @pytest.mark.promise(17)
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_identifier_in_a_file_of_casp_is_a_word(tmp_path, name):
+def test_hostile_identifier_in_a_casp_file_is_one_word(tmp_path, name):
     record = Record(row=0, id=name, description=name, sequence="MKTAYIAKQR", path="x.fasta", line=1)
 
     write_casp(tmp_path / "x.rr", record, np.zeros((10, 10)))
@@ -226,7 +226,7 @@ def test_hostile_variants_are_text(small_variants, tiny_model, tmp_path, invoke)
 @pytest.mark.promise(17)
 @pytest.mark.parametrize("command", ["embed", "predict", "inspect-attention", "pretrain"])
 @pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\u202eb", "<script>", "../../x", "[red]x[/red]"])
-def test_a_hostile_identifier_in_a_sentence_is_text(command, name, predictor, tmp_path, invoke):
+def test_hostile_identifier_in_a_message_is_text(command, name, predictor, tmp_path, invoke):
     folder = tmp_path / name.replace("/", "_").replace("\0", "")
     folder.mkdir()
     (folder / "bad.fasta").write_text(f">{name}\nMK?T\n", encoding="utf-8")
@@ -241,7 +241,7 @@ def test_a_hostile_identifier_in_a_sentence_is_text(command, name, predictor, tm
 
 
 @pytest.mark.promise(17)
-def test_a_hostile_name_of_a_model_or_a_file_is_text(small_fasta, tiny_model, tmp_path, invoke):
+def test_hostile_name_of_a_model_or_file_is_text(small_fasta, tiny_model, tmp_path, invoke):
     name = "=x()\x1b[2J<script>\u202e"
     (tmp_path / name).symlink_to(tiny_model)
     fasta = tmp_path / f"{name}.fasta"

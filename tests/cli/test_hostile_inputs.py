@@ -90,7 +90,7 @@ def assert_one_line(result, status):
 
 @pytest.mark.promise(14)
 @pytest.mark.parametrize("command", READERS)
-def test_whatever_is_given_instead_of_fasta_is_named_in_one_line_of_status_65(give, tmp_path, command):
+def test_other_formats_than_fasta_are_named_in_one_line_and_exit_65(give, tmp_path, command):
     path = tmp_path / "proteins.fasta"
     # All commands have the one reader; of the others a few are enough.
     for content, name in list(INSTEAD_OF_FASTA.values())[:: 1 if command == "embed" else 4]:
@@ -105,7 +105,7 @@ def test_whatever_is_given_instead_of_fasta_is_named_in_one_line_of_status_65(gi
 
 @pytest.mark.promise(14)
 @pytest.mark.parametrize("command", ["finetune", "score"])
-def test_whatever_is_given_instead_of_a_table_is_one_line_of_status_65(give, tmp_path, command):
+def test_other_formats_than_tables_are_one_line_and_exit_65(give, tmp_path, command):
     path = tmp_path / "table.csv"
     for content, _ in INSTEAD_OF_FASTA.values():
         path.write_bytes(content)
@@ -115,7 +115,7 @@ def test_whatever_is_given_instead_of_a_table_is_one_line_of_status_65(give, tmp
 
 @pytest.mark.promise(14)
 @pytest.mark.parametrize("command", [*READERS, "finetune", "score"])
-def test_what_cannot_be_read_is_one_line_of_status_66(give, tmp_path, monkeypatch, command):
+def test_unreadable_input_is_one_line_and_exits_66(give, tmp_path, monkeypatch, command):
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "secret").write_bytes(FASTA)
@@ -147,7 +147,7 @@ def test_what_cannot_be_read_is_one_line_of_status_66(give, tmp_path, monkeypatc
 
 
 @pytest.mark.promise(14)
-def test_a_place_where_nothing_can_be_written_is_one_line_of_status_1(tmp_path, tiny_model, proteins_fasta):
+def test_unwritable_output_is_one_line_and_exits_1(tmp_path, tiny_model, proteins_fasta):
     for command, options in [
         ("embed", ["-m", tiny_model]),
         ("pretrain", ["--size", "t4_1M"]),
@@ -162,7 +162,7 @@ def test_a_place_where_nothing_can_be_written_is_one_line_of_status_1(tmp_path, 
 @pytest.mark.promise(12)
 @pytest.mark.parametrize("command", READERS)
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress], ids=["gz", "bz2", "xz"])
-def test_a_damaged_archive_is_status_65_names_the_records_and_leaves_nothing(give, tmp_path, command, compress):
+def test_damaged_archive_exits_65_names_the_records_and_leaves_no_file(give, tmp_path, command, compress):
     path = tmp_path / "proteins.fasta.gz"
     path.write_bytes(compress(FASTA)[:-4])
 
@@ -178,7 +178,7 @@ def test_a_damaged_archive_is_status_65_names_the_records_and_leaves_nothing(giv
     ("command", "header", "row"),
     [("finetune", "sequence,target", "MKTAY,1.5"), ("score", "sequence,mutant", "MKTAY,M1A")],
 )
-def test_a_damaged_table_is_status_65_names_the_rows_and_leaves_nothing(give, tmp_path, command, header, row):
+def test_damaged_table_exits_65_names_the_rows_and_leaves_no_file(give, tmp_path, command, header, row):
     path = tmp_path / "table.csv"
     path.write_bytes(gzip.compress("\n".join([header, *[row] * 3000, ""]).encode())[:-4])
 
@@ -189,7 +189,7 @@ def test_a_damaged_table_is_status_65_names_the_rows_and_leaves_nothing(give, tm
 
 
 @pytest.mark.promise(14)
-def test_nucleotides_are_noticed(tmp_path, tiny_model):
+def test_nucleotide_sequences_are_warned_of(tmp_path, tiny_model):
     path = tmp_path / "dna.fasta"
     path.write_text("".join(f">read{row}\n{'ACGTTGCA' * (4 + row)}\n" for row in range(3)))
 

@@ -18,7 +18,7 @@ COMMANDS = (
     "inspect-attention small.fasta -m tiny -o made/c.attention --save-maps 1",
     "models",
 )
-# All commands in one process, each through the program's own entrance: a process for each would import torch ten times.
+# All commands in one process, each through the program's entry point: a process for each would import torch ten times.
 RUN_ALL = """
 import socket, sys
 import protembed.cli.app as program
@@ -55,7 +55,7 @@ def without_network(home):
 
 
 @pytest.mark.promise(19)
-def test_every_command_works_without_a_network_and_writes_to_its_output_alone(
+def test_every_command_works_offline_and_writes_only_to_its_output(
     small_fasta, small_table, small_variants, tiny_model, tmp_path
 ):
     work, home, tmp = (tmp_path / name for name in ("work", "home", "tmp"))

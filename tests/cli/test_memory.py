@@ -72,10 +72,10 @@ def test_memory_does_not_grow_with_the_file(predictor, tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, str(TOKENS_PER_CHUNK), *commands], capture_output=True, text=True, check=False
     )
-    told = [json.loads(line) for line in result.stdout.splitlines()]
+    results = [json.loads(line) for line in result.stdout.splitlines()]
 
-    assert [status for status, _ in told] == [0] * len(commands), result.stderr
-    megabytes = [kilobytes / 1024 for _, kilobytes in told]
+    assert [status for status, _ in results] == [0] * len(commands), result.stderr
+    megabytes = [kilobytes / 1024 for _, kilobytes in results]
     few, many = megabytes[: len(COMMANDS)], megabytes[len(COMMANDS) :]
     print(dict(zip(COMMANDS, zip(few, many, strict=True), strict=True)))
     growth = {name: after - before for name, before, after in zip(COMMANDS, few, many, strict=True)}

@@ -5,7 +5,7 @@ from protembed.evaluation.intervals import MetricWithInterval
 from protembed.pretraining.report import PretrainSummary
 
 
-def said(gains, num_valid_proteins=16):
+def summary_lines(gains, num_valid_proteins=16):
     summary = PretrainSummary(
         model=Path("a.run/model"),
         num_steps=10,
@@ -23,8 +23,8 @@ def said(gains, num_valid_proteins=16):
     return list(pretrain_summary_lines(summary))
 
 
-def test_the_gain_over_each_reference_has_its_interval():
-    found = said(
+def test_gain_over_each_baseline_has_an_interval():
+    found = summary_lines(
         {
             "unigram": MetricWithInterval(value=0.01, low=0.004, high=0.016),
             "bigram": MetricWithInterval(value=0.02, low=0.01, high=0.03),
@@ -38,22 +38,22 @@ def test_the_gain_over_each_reference_has_its_interval():
     ]
 
 
-def test_a_gain_whose_interval_contains_zero_is_said_to_be_no_significant_difference():
-    found = said(
+def test_gain_with_zero_in_its_interval_is_no_significant_difference():
+    found = summary_lines(
         {
             "unigram": MetricWithInterval(value=0.01, low=-0.004, high=0.024),
             "bigram": MetricWithInterval(value=0.02, low=0.01, high=0.03),
         }
     )
 
-    assert found[2:] == ["no significant difference from the unigram model: the interval contains 0"]
+    assert found[2:] == ["no significant difference from the unigram model (the interval contains 0)"]
 
 
 def test_one_validation_protein_is_too_few_for_an_interval():
-    found = said({"unigram": MetricWithInterval(value=0.01, low=None, high=None)}, num_valid_proteins=1)
+    found = summary_lines({"unigram": MetricWithInterval(value=0.01, low=None, high=None)}, num_valid_proteins=1)
 
     assert found[1:] == ["too few validation proteins (1) for an interval of this difference"]
 
 
-def test_a_run_that_is_not_finished_says_nothing_of_gains():
-    assert len(said({})) == 1
+def test_unfinished_run_reports_no_gains():
+    assert len(summary_lines({})) == 1

@@ -19,7 +19,7 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143), (
 @pytest.mark.promise(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_step_saves_and_leaves(proteins_fasta, tmp_path, number, status):
+def test_signal_finishes_the_step_saves_and_exits(proteins_fasta, tmp_path, number, status):
     run = tmp_path / "a.run"
     command = [sys.executable, "-m", "protembed", "pretrain", str(proteins_fasta), "-o", str(run), "--size", "t4_1M"]
     command += ["--steps", "100000", "--batch-tokens", "1024", "--validate-every", "100000"]
@@ -28,18 +28,18 @@ def test_a_signal_finishes_the_step_saves_and_leaves(proteins_fasta, tmp_path, n
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == status
-    assert "run the same command to resume" in told
-    assert "Traceback" not in told
+    assert "run the same command to resume" in stderr
+    assert "Traceback" not in stderr
     assert len(list((run / "checkpoints").glob("step-*/MANIFEST.json"))) == 1
 
 
 @pytest.mark.promise(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status", "times"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2)])
-def test_nobody_waits_for_a_matrix_product_of_minutes(tiny_model, tmp_path, number, status, times):
+def test_interrupt_does_not_wait_for_a_running_matrix_product(tiny_model, tmp_path, number, status, times):
     (tmp_path / "long.fasta").write_text(f">long\n{'MKTAYIAKQR' * 50_000}\n")
     command = f"-m protembed embed long.fasta -m {tiny_model} -o x.npy --window-residues 500000 --threads 1"
     process = subprocess.Popen([sys.executable, *command.split()], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
@@ -48,10 +48,10 @@ def test_nobody_waits_for_a_matrix_product_of_minutes(tiny_model, tmp_path, numb
     for _ in range(times):
         process.send_signal(number)
         time.sleep(0.2)
-    _, told = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == status
-    assert not re.search("Traceback|terminate|Abort", told)
+    assert not re.search("Traceback|terminate|Abort", stderr)
     assert not (tmp_path / "x.npy").exists()
 
 
@@ -114,7 +114,7 @@ def trainings(proteins, proteins_fasta, tiny_model, tmp_path):
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("checkpoints", ["a.run/checkpoints", "a.model.partial/model-0-0/checkpoints"])
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
-def test_a_signal_saves_the_step_and_the_same_command_goes_on(
+def test_signal_saves_the_step_and_the_same_command_resumes(
     trainings, tmp_path, monkeypatch, checkpoints, number, status
 ):
     with monkeypatch.context() as patches:
@@ -131,7 +131,7 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
 
 @pytest.mark.promise(3)
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
-def test_a_second_signal_leaves_at_once(trainings, tmp_path, monkeypatch, number, status):
+def test_second_signal_exits_at_once(trainings, tmp_path, monkeypatch, number, status):
     send_at(monkeypatch, TrainingDisplay, number, at=2, times=2)
 
     left = invoke(trainings["a.run/checkpoints"])
@@ -144,7 +144,7 @@ def test_a_second_signal_leaves_at_once(trainings, tmp_path, monkeypatch, number
 
 @pytest.mark.promise(3)
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
-def test_a_signal_keeps_the_rows_that_are_safe_and_the_same_command_goes_on(
+def test_signal_keeps_saved_rows_and_the_same_command_resumes(
     proteins_fasta, tiny_model, tmp_path, monkeypatch, number, status
 ):
     command = ["embed", proteins_fasta, "-m", tiny_model, "-o", tmp_path / "emb.npy"]

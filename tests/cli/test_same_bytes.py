@@ -53,7 +53,7 @@ def results_of(folder):
 
 
 @pytest.mark.promise(9)
-def test_the_same_commands_elsewhere_give_the_same_bytes(
+def test_same_commands_in_another_folder_give_the_same_bytes(
     small_fasta, small_table, small_variants, tiny_model, tmp_path, invoke, monkeypatch
 ):
     results = []
@@ -65,14 +65,14 @@ def test_the_same_commands_elsewhere_give_the_same_bytes(
         monkeypatch.chdir(place)
         if not results:
             for command in COMMANDS:
-                told = invoke(*command)
-                assert told.exit_code == 0, told.output
+                result = invoke(*command)
+                assert result.exit_code == 0, result.output
         else:
             # Where sets or hashes decide about an order, this process has another one.
             command = [sys.executable, "-c", RUN_ALL, json.dumps(COMMANDS)]
             environment = {**os.environ, "PYTHONHASHSEED": "2026"}
-            told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            assert told.returncode == 0, told.stderr
+            result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stderr
         results.append(results_of(place))
 
     one, other = results

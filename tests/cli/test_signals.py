@@ -11,7 +11,7 @@ from protembed.cli.process import exit_on_signals, stop_on_signals
     ("number", "status"),
     [("SIGINT", 130), *((name, 143) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU"))],
 )
-def test_the_first_signal_asks_to_stop_and_the_second_leaves(number, status):
+def test_first_signal_requests_a_stop_and_the_second_exits(number, status):
     with stop_on_signals() as stop:
         stop.is_awaited = True
         assert not stop()
@@ -23,7 +23,7 @@ def test_the_first_signal_asks_to_stop_and_the_second_leaves(number, status):
     assert left.value.code == status
 
 
-def test_the_earlier_handlers_are_put_back():
+def test_earlier_signal_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM)
 
     with stop_on_signals():
@@ -33,14 +33,14 @@ def test_the_earlier_handlers_are_put_back():
 
 
 @pytest.mark.promise(3)
-def test_before_the_first_step_a_signal_leaves_at_once():
+def test_signal_before_the_first_step_exits_at_once():
     with stop_on_signals(), pytest.raises(SystemExit) as left:
         os.kill(os.getpid(), signal.SIGUSR1)
 
     assert left.value.code == 143
 
 
-def test_a_run_under_nohup_goes_on_when_its_terminal_is_gone():
+def test_run_under_nohup_survives_its_terminal():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_on_signals() as stop:
@@ -56,7 +56,7 @@ WARNINGS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signa
 
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("number", WARNINGS)
-def test_a_termination_or_its_early_warning_unwinds_the_stack(number):
+def test_termination_or_its_early_warning_unwinds_the_stack(number):
     before = {one: signal.getsignal(one) for one in WARNINGS}
     try:
         exit_on_signals()

@@ -82,7 +82,7 @@ def place(small_fasta, small_table, small_variants, predictor, invoke, tmp_path_
 
 @pytest.fixture
 def run_as_program(place, monkeypatch, capsys):
-    """Run a command by the program's entrance, with a stdout of its own; return its status and what it says."""
+    """Run a command through the program's entry point, with a separate stdout; return its status and stderr."""
     handlers = {number: signal.getsignal(number) for number in (*STATUS_OF_SIGNAL, signal.SIGPIPE)}
     monkeypatch.chdir(place)
     monkeypatch.setenv("MPLCONFIGDIR", str(place))
@@ -102,18 +102,18 @@ def run_as_program(place, monkeypatch, capsys):
 @pytest.mark.promise(20)
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 @pytest.mark.parametrize("command", [*DATA, *SUMMARIES])
-def test_a_full_stdout_is_status_1_and_a_sentence_whatever_was_to_be_written(command, run_as_program, tmp_path):
+def test_full_stdout_exits_1_with_one_sentence(command, run_as_program, tmp_path):
     full = open("/dev/full", "w")
 
-    status, told = run_as_program(command.format(made=tmp_path / "made"), full)
+    status, stderr = run_as_program(command.format(made=tmp_path / "made"), full)
 
     assert status == 1
-    assert told.splitlines()[-1].startswith("protembed: cannot write <stdout> (No space left on device)")
+    assert stderr.splitlines()[-1].startswith("protembed: cannot write <stdout> (No space left on device)")
     full.close()  # what is left of it goes nowhere by now
 
 
 @pytest.mark.promise(20)
-def test_a_reader_that_has_left_is_status_141_and_not_a_word(place):
+def test_closed_pipe_exits_141_silently(place):
     command = [sys.executable, "-c", RUN_EACH, *READ]
     result = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
 
@@ -167,7 +167,7 @@ def on_a_terminal(place, commands, **variables):
 
 
 @pytest.mark.promise(20)
-def test_a_terminal_is_sent_colours_unless_there_are_to_be_none(place):
+def test_terminal_gets_colours_unless_no_color_is_set(place):
     assert COLOUR.search(on_a_terminal(place, SHOWN[:1]))
 
     plain = on_a_terminal(place, SHOWN, NO_COLOR="1")
@@ -178,7 +178,7 @@ def test_a_terminal_is_sent_colours_unless_there_are_to_be_none(place):
 
 
 @pytest.mark.promise(20)
-def test_no_control_code_is_sent_to_what_is_no_terminal(place):
+def test_pipes_and_files_get_no_control_codes(place):
     environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "GITHUB_ACTIONS")}
 
     result = subprocess.run(

@@ -43,7 +43,7 @@ def test_every_option_has_a_help_sentence_and_a_default(kind, spec):
 
 
 @pytest.mark.parametrize(("kind", "spec", "end"), each(BOUNDED))
-def test_values_beyond_their_range_are_refused(kind, spec, end):
+def test_values_out_of_range_are_rejected(kind, spec, end):
     beyond = spec.metadata[end] + (1 if end == "max" else -1)
 
     for value in (beyond, float("nan"), float("inf")):
@@ -53,7 +53,7 @@ def test_values_beyond_their_range_are_refused(kind, spec, end):
 
 
 @pytest.mark.parametrize(("kind", "spec"), each(CHOSEN))
-def test_only_the_choices_are_chosen(kind, spec):
+def test_values_other_than_the_choices_are_rejected(kind, spec):
     for choice in choices_of(kind, spec):
         assert getattr(kind(**{spec.name: choice}), spec.name) == choice
 
@@ -69,7 +69,7 @@ def test_only_the_choices_are_chosen(kind, spec):
         (MaskingConfig, {"random_rate": 0.6, "keep_rate": 0.5}, "--keep-rate"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(kind, options, flag):
+def test_contradicting_options_are_rejected(kind, options, flag):
     with pytest.raises(ConfigError, match=f"^{flag} is") as caught:
         kind(**options)
 
@@ -78,7 +78,7 @@ def test_options_that_contradict_each_other_are_refused(kind, options, flag):
         kind(**{name: options[name]})
 
 
-def test_options_that_just_agree_are_accepted():
+def test_options_at_the_limit_of_agreement_are_accepted():
     BatchConfig(batch_tokens=516, crop_residues=256)
     MaskingConfig(random_rate=0.5, keep_rate=0.5)
 
@@ -94,7 +94,7 @@ def test_configs_are_frozen_and_keyword_only(kind):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_options_of_a_config_have_names_of_their_own(kind):
+def test_option_names_of_a_command_are_distinct(kind):
     flags = [flag for spec in dataclasses.fields(kind) for flag in (spec.metadata["flags"] or [flag_name(spec)])]
 
     assert len(set(flags)) == len(flags)
@@ -112,7 +112,7 @@ def test_plain_values_can_be_stored_as_json(kind):
     assert json.loads(json.dumps(as_plain_values(kind()))) == as_plain_values(kind())
 
 
-def test_plain_values_leave_out_what_does_not_shape_the_result():
+def test_plain_values_omit_paths_and_force():
     here = PretrainConfig(output=Path("here.run"), valid=[Path("v.fasta")], force=True, seed=3)
     there = PretrainConfig(output=Path("there.run"), seed=3)
 
@@ -121,18 +121,18 @@ def test_plain_values_leave_out_what_does_not_shape_the_result():
     assert as_plain_values(here).items() <= as_plain_values(there).items()
 
 
-def test_every_size_can_be_named_and_says_its_layers():
+def test_every_size_is_named_after_its_layers():
     assert set(get_args(SizeName)) == set(SIZES)
     assert all(name.startswith(f"t{shape.num_layers}_") for name, shape in SIZES.items())
 
 
 @pytest.mark.parametrize("shape", SIZES.values(), ids=SIZES)
-def test_every_size_divides_into_heads_that_can_be_rotated(shape):
+def test_every_size_has_heads_of_even_width(shape):
     assert shape.dim % (2 * shape.num_heads) == 0
 
 
 @pytest.mark.parametrize("size", ["t4_1M", "t6_8M"])
-def test_the_parameters_of_a_shape_are_counted_without_making_it(size):
+def test_parameters_of_a_size_are_counted_without_building_it(size):
     checkpoint = new_checkpoint(SIZES[size], "gaussian", seed=0)
 
     assert SIZES[size].num_parameters == checkpoint.num_parameters
@@ -142,7 +142,7 @@ def test_the_parameters_of_a_shape_are_counted_without_making_it(size):
     ("options", "flag"),
     [({"size": "t6_8M", "from_model": Path("m")}, "--size"), ({"cluster_column": "family"}, "--cluster-column")],
 )
-def test_options_that_would_do_nothing_are_refused(options, flag):
+def test_options_without_effect_are_rejected(options, flag):
     with pytest.raises(ConfigError, match=flag):
         PretrainConfig(**options)
 
@@ -168,7 +168,7 @@ def values_of(kind, spec):
 @pytest.mark.parametrize("kind", CONFIGS)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_whatever_the_options_a_config_holds_them_or_names_the_one_that_is_wrong(kind, data):
+def test_random_options_are_stored_or_the_wrong_one_is_named(kind, data):
     specs = {spec.name: spec for spec in dataclasses.fields(kind)}
     names = data.draw(st.sets(st.sampled_from(sorted(specs)), max_size=3))
     options = {name: data.draw(values_of(kind, specs[name])) for name in names}

@@ -11,13 +11,13 @@ NO_REGIONS = ["", "-", "5", "0-5", "5-4", "a-b", "1-2-3", "1:70", "1.5-3", " 1-7
 @pytest.mark.parametrize(
     ("text", "first", "last"), [("1-70", 1, 70), ("5-5", 5, 5), ("-70", 1, 70), ("20-", 20, None), ("1-", 1, None)]
 )
-def test_a_region_is_read_with_both_ends_or_one(text, first, last):
+def test_region_is_parsed_with_one_end_or_two(text, first, last):
     assert Region.parse(text) == Region(first, last)
     assert Region.parse(str(Region.parse(text))) == Region(first, last)
 
 
 @pytest.mark.parametrize("text", NO_REGIONS)
-def test_what_is_no_region_is_a_usage_error_of_every_command(text):
+def test_invalid_region_is_a_usage_error_in_every_command(text):
     for config in (EmbedConfig, PredictConfig, LabelTableConfig):
         with pytest.raises(ConfigError, match="--region .*two residues such as 1-70 are expected.*or .*all") as caught:
             config(region=text)
@@ -32,7 +32,7 @@ def test_a_region_ends_with_the_protein(region, num_residues, letters):
     assert "ABCDEF"[Region.parse(region).within(num_residues)] == letters
 
 
-def test_a_protein_that_ends_before_the_region_begins_has_no_part():
+def test_protein_shorter_than_the_region_has_no_part():
     assert Region(7, 9).within(6) is None
 
 
