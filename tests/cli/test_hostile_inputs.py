@@ -143,7 +143,7 @@ def test_unreadable_input_is_one_line_and_exits_66(give, tmp_path, monkeypatch, 
         result = give(command, tmp_path / name)
 
         assert_one_line(result, 66)
-        assert found in result.stderr
+        assert name in result.stderr and found in result.stderr
 
 
 @pytest.mark.promise(14)
