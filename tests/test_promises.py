@@ -4,6 +4,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ class Proof:
     name: str
 
 
+@cache
 def proofs() -> list[Proof]:
     """Find the marks `promise(n, ...)` of test functions, in the order of the promises and of the files."""
     found = [proof for path in sorted((ROOT / "tests").rglob("test_*.py")) for proof in _proofs_in(path)]
