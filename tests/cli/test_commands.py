@@ -391,15 +391,16 @@ def test_predict_with_the_bundled_model_explains_that_it_has_no_head(proteins_fa
     ("arguments", "closed", "status", "sentence"),
     [
         ("embed - -o emb.npy", "<&-", 65, "the file is empty"),
-        ("embed {fasta} -o - --format tsv --quiet", ">&-", 1, "cannot write <stdout>"),
-        ("embed {fasta} -o emb.npy --quiet", "<&- >&-", 0, ""),
+        ("embed {fasta} -m {model} -o - --format tsv --quiet", ">&-", 1, "cannot write <stdout>"),
+        ("embed {fasta} -m {model} -o emb.npy --quiet", "<&- >&-", 0, ""),
     ],
 )
 @pytest.mark.promise(20)
 def test_closed_stdin_is_empty_and_closed_stdout_an_error(
-    proteins_fasta, tmp_path, arguments, closed, status, sentence
+    proteins_fasta, tiny_model, tmp_path, arguments, closed, status, sentence
 ):
-    command = f"{sys.executable} -m protembed {arguments.format(fasta=proteins_fasta)} {closed}"
+    words = arguments.format(fasta=proteins_fasta, model=tiny_model)
+    command = f"{sys.executable} -m protembed {words} {closed}"
     result = subprocess.run(command, shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
 
     assert result.returncode == status
