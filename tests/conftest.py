@@ -36,6 +36,23 @@ FIXTURES = Path(__file__).parent / "data" / "fixtures"
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Share the whole suite among the cores; a part of it would end before the workers have started."""
+    options = config.option
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    is_interactive = options.usepdb or options.trace or options.capture == "no"
+    is_chosen = options.numprocesses is not None or options.dist != "no"
+    is_whole = any(Path(__file__).is_relative_to(Path(argument).resolve()) for argument in config.args)
+    if is_interactive or is_chosen or options.keyword or not is_whole:
+        return
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if num_cores > 1:
+        options.numprocesses = min(num_cores, 8)  # each imports torch, which takes half a gigabyte
+        options.dist = "worksteal"  # each begins with tests that follow one another and share fixtures
+
+
 def pytest_report_header():
     """Name the processor, on which the last bit of a number depends."""
     information = Path("/proc/cpuinfo")
