@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from protembed.cli.app import app
 from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig
 from protembed.embedding.embed import embed_fasta
@@ -108,7 +110,7 @@ def test_a_run_on_stdin_is_taken_up_and_found_done(windowed_model, proteins_fast
 def many_fasta(proteins, tmp_path_factory):
     """Some thousand different proteins: the real ones, and these with their residues in another order."""
     rng = np.random.default_rng(0)
-    sequences = [*proteins, *("".join(rng.permutation(list(proteins[row % 40]))) for row in range(2500))]
+    sequences = [*proteins, *("".join(rng.permutation(list(proteins[row % 40]))) for row in range(1500))]
     fasta = tmp_path_factory.mktemp("many") / "many.fasta"
     fasta.write_text("".join(f">p{row} of mouse\n{sequence}\n" for row, sequence in enumerate(sequences)))
     return fasta
@@ -141,9 +143,10 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
 ):
     rng = np.random.default_rng(1)
     undisturbed, killed = tmp_path / "undisturbed" / name, tmp_path / "killed" / name
-    command = [sys.executable, "-m", "protembed", "embed", many_fasta, "-m", windowed_model, *options, "-o"]
-    subprocess.run([*command, undisturbed], check=True, capture_output=True)
-    num_proteins = 2540
+    words = ["embed", str(many_fasta), "-m", str(windowed_model), *options, "-o"]
+    command = [sys.executable, "-m", "protembed", *words]
+    assert CliRunner().invoke(app, [*words, str(undisturbed)]).exit_code == 0
+    num_proteins = 1540
     moments = [
         lambda before, now: (killed.parent / f".{name}.lock").exists(),
         lambda before, now: now is not None,
@@ -153,8 +156,9 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
 
     num_killed = sum(kill_when(moment, command, killed, rng.uniform(0, 0.05)) for moment in moments)
     left = progress_of(killed)
-    last = subprocess.run([*command, killed, "--json"], check=True, capture_output=True)
+    last = CliRunner().invoke(app, [*words, str(killed), "--json"])
 
+    assert last.exit_code == 0, last.output
     assert num_killed >= 3
     assert contents(killed.parent) == contents(undisturbed.parent)
     assert list(killed.parent.rglob("*.partial")) == []

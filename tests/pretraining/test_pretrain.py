@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from protembed.cli.app import app
 from protembed.config.common import DeviceConfig, OptimizerConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig
 from protembed.data.alphabet import AMINO_ACIDS
@@ -132,15 +134,15 @@ def test_the_number_of_threads_changes_no_bit(undisturbed, tmp_path, proteins_fa
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_killed_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fasta, seed):
     run = tmp_path / "killed.run"
-    command = [sys.executable, "-m", "protembed", "pretrain", str(proteins_fasta), "-o", str(run), "--size", "t4_1M"]
+    command = ["pretrain", str(proteins_fasta), "-o", str(run), "--size", "t4_1M"]
     command += ["--steps", "6", "--save-every", "2", "--validate-every", "3", "--threads", "1"]
     command += ["--batch-tokens", "256", "--micro-batch-tokens", "128", "--crop-residues", "48"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "protembed", *command], stderr=subprocess.DEVNULL)
     wait_for_step(run, 1 + 2 * seed, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
-    subprocess.run(command, check=True, capture_output=True)
+    assert CliRunner().invoke(app, command).exit_code == 0
 
     assert losses(run) == losses(undisturbed[0])
     assert equal(final_weights(run), final_weights(undisturbed[0]))

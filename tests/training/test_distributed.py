@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -34,12 +35,20 @@ def pretrain(run, fasta, *launcher, steps=20):
     return [json.loads(line) for line in lines], result.stderr
 
 
+@pytest.fixture(scope="module")
+def run_alone(tmp_path_factory, proteins_fasta):
+    """The directory of a run of one process."""
+    run = tmp_path_factory.mktemp("alone") / "one.run"
+    pretrain(run, proteins_fasta)
+    return run
+
+
 @pytest.mark.promise(2)
 @pytest.mark.slow
-def test_two_processes_see_the_records_and_masks_of_one_and_their_losses_agree(tmp_path, proteins_fasta):
+def test_two_processes_see_the_records_and_masks_of_one_and_their_losses_agree(tmp_path, proteins_fasta, run_alone):
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
-    alone, _ = pretrain(tmp_path / "one.run", proteins_fasta)
+    alone = [json.loads(line) for line in (run_alone / "metrics.jsonl").read_text().splitlines()]
     together, said = pretrain(tmp_path / "two.run", proteins_fasta, *two)
 
     # The loss of masks of one's own differs by per cents from that of others.
@@ -48,16 +57,16 @@ def test_two_processes_see_the_records_and_masks_of_one_and_their_losses_agree(t
     assert losses == pytest.approx(expected, rel=1e-5)
     assert together[-1]["valid_loss"] == pytest.approx(alone[-1]["valid_loss"], rel=1e-5)
     assert said.count("starting a new run in") == 1
-    assert {path.name for path in (tmp_path / "two.run").iterdir()} == {
-        path.name for path in (tmp_path / "one.run").iterdir()
-    }
+    assert {path.name for path in (tmp_path / "two.run").iterdir()} == {path.name for path in run_alone.iterdir()}
 
 
 @pytest.mark.promise(2)
 @pytest.mark.slow
-def test_a_run_of_one_process_is_taken_up_by_two(tmp_path, proteins_fasta):
-    run, two = tmp_path / "a.run", ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    pretrain(run, proteins_fasta)
+def test_a_run_of_one_process_is_taken_up_by_two(tmp_path, proteins_fasta, run_alone):
+    run, two = (
+        shutil.copytree(run_alone, tmp_path / "a.run"),
+        ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+    )
     whole = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (run / "checkpoints/step-000020/MANIFEST.json").unlink()
 
