@@ -1,7 +1,7 @@
 """Build the site from documents that are read on GitHub too.
 
-Pages link to files of the repository by relative paths, as GitHub expects. Here documents outside `docs/` become pages of
-the site, and every other file that a page links to is copied into it.
+Pages link to files of the repository by relative paths, as GitHub expects. Here documents outside `docs/` become pages
+of the site, and every other file that a page links to is copied into it.
 """
 
 import posixpath

@@ -1,3 +1,5 @@
+"""The commands, links and facts of README, docs and tutorial."""
+
 import os
 import re
 import shutil
@@ -7,74 +9,129 @@ from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).parent.parent
-README, WALK = (TOP / "README.md").read_text(), (TOP / "examples" / "README.md").read_text()
-# The commands run to the letter but for these, and on a third of the proteins: a test need not learn as much as a
-# reader's model.
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# The README first, then the pages in the order of the tutorial, so that they share as many runs as possible.
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# On a third of the proteins, and shorter: the commands of a test need not learn as much as those of a reader.
 SHORTER = {
     "--max-minutes 0.5": "--max-minutes 0.1",
     "--steps 20": "--steps 5",
-    "--epochs 8": "--epochs 1 --quick",
-    "--method frozen -o": "--method frozen --quick -o",
+    "--epochs 8": "--epochs 1 --skip-random-baseline",
+    "--method frozen -o": "--method frozen --skip-random-baseline -o",
 }
-INSTALLATION = re.compile(r".*pip install .*?(&&|$)", re.DOTALL)
+# Installation, the tests themselves, the site, downloads and schedulers.
+NOT_RUN = re.compile(r"\bpip install\b|\bpytest\b|\bmkdocs\b|-m esm2_|\bsbatch\b")
+
+OPTIONS_OF_OTHER_PROGRAMS = {"--index-url", "--nproc-per-node"}
 
 
 def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+def page_name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
 def runnable(text):
-    """All sh and python blocks in order, without installation, the tests themselves, downloads and schedulers."""
+    """Yield each command of the sh blocks, and each python block whole, in their order, as (language, code)."""
     for language, block in re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL):
-        command = INSTALLATION.sub("", block, count=1) if "pip install" in block else block
-        for long, short in SHORTER.items():
-            command = command.replace(long, short)
-        if not re.search(r"\bpytest\b|-m esm2_|sbatch", command):
-            yield language, command.strip()
+        commands = re.split(r" &&\s+|\n", block.strip().replace("\\\n", "")) if language == "sh" else [block]
+        for command in commands:
+            for long, short in SHORTER.items():
+                command = command.replace(long, short)
+            if not (language == "sh" and re.search(rf"{NOT_RUN.pattern}|^python3 -m venv|^\. ", command)):
+                yield language, command
 
 
-def keep_the_first(num_proteins, fasta):
+def keep_first_proteins(fasta, num_proteins):
     fasta.write_text("".join(f">{record}" for record in fasta.read_text().split(">")[1 : num_proteins + 1]))
 
 
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with the examples, and the commands that were run in it: pages that repeat a command share its run."""
+    folder = tmp_path_factory.mktemp("documents")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    keep_first_proteins(folder / "examples" / "proteins.fasta", 100)
+    return folder, set()
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # a busy machine takes its time for all commands together
-@pytest.mark.parametrize("text", [README, WALK], ids=["README", "examples"])
-def test_the_documented_commands_do_what_they_say(text, tmp_path):
-    shutil.copytree(TOP / "examples", tmp_path / "examples")
-    keep_the_first(100, tmp_path / "examples" / "proteins.fasta")
+@pytest.mark.timeout(900)  # a busy machine takes its time for all commands of a page
+@pytest.mark.parametrize("page", [page for page in PAGES if list(runnable(page.read_text()))], ids=page_name)
+def test_documented_commands_run(page, workplace):
+    folder, done = workplace
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    commands = list(runnable(text))
-    assert len(commands) > 5
-    for language, command in commands:
+    for language, command in runnable(page.read_text(encoding="utf-8")):
+        if (language, command) in done:
+            continue
         shell = ["bash", "-euo", "pipefail", "-c"] if language == "sh" else [sys.executable, "-c"]
-        result = subprocess.run([*shell, command], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        # head leaves early, and the command before it is told so by status 141.
+        result = subprocess.run([*shell, command], cwd=folder, env=environment, capture_output=True, text=True)
+        # `head` exits early, and the command before it then ends by SIGPIPE with status 141.
         assert result.returncode == 0 or ("| head" in command and result.returncode == 141), (command, result.stderr)
+        done.add((language, command))
+
+
+def test_pages_document_commands_of_all_kinds():
+    commands = {command for page in PAGES for language, command in runnable(page.read_text()) if language == "sh"}
+
+    for name in ("embed", "check", "pretrain", "finetune", "predict", "score", "inspect-attention", "models"):
+        assert any(f"protembed {name}" in command for command in commands), name
 
 
 def test_continuous_integration_runs_the_documented_test_command_to_the_letter():
     command = next(block for block in blocks(README, "sh") if re.search(r"\bpytest$", block.strip()))
 
-    assert command in (TOP / ".ci" / "run").read_text()
+    assert command in (ROOT / ".ci" / "run").read_text()
+    assert command in (ROOT / "docs" / "development.md").read_text()
+    assert "mkdocs build --strict" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_every_size_is_documented_with_its_shape():
     from protembed.config.model_sizes import SIZES
 
+    page = (ROOT / "docs" / "pretrain.md").read_text()
     for name, shape in SIZES.items():
-        assert f"`{name}`" in README
-        assert f"{shape.num_layers} × {shape.dim}, {shape.num_heads}" in README
+        assert f"`{name}`" in page
+        assert f"{shape.num_layers} × {shape.dim}, {shape.num_heads}" in page
 
 
-def test_the_map_of_the_house_is_the_house():
-    folders = {path.name for path in (TOP / "protembed").iterdir() if (path / "__init__.py").exists()}
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_documented_options_exist(page):
+    import typer
 
-    assert set(re.findall(r"^protembed/(\w+)/", README, re.MULTILINE)) == folders
+    from protembed.cli.app import app
+
+    commands = typer.main.get_command(app).commands.values()
+    options = {name for command in commands for option in command.params if not option.hidden for name in option.opts}
+    documented = set(re.findall(r"(?<![\w-])--[a-z0-9][a-z0-9-]*", page.read_text(encoding="utf-8")))
+
+    assert documented - options <= {"--help", "--version", *OPTIONS_OF_OTHER_PROGRAMS}
 
 
-def test_every_link_leads_to_a_file():
-    for text, folder in ((README, TOP), (WALK, TOP / "examples")):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-            assert (folder / target).exists(), target
+def test_project_layout_names_every_folder():
+    folders = {path.name for path in (ROOT / "protembed").iterdir() if (path / "__init__.py").exists()}
+
+    assert set(re.findall(r"\bprotembed/(\w+)/", README.split("## Project layout")[1].split("```")[1])) == folders
+
+
+def test_readme_has_at_most_10_kilobytes():
+    assert len(README.encode()) <= 10_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_lead_to_files_and_headings(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\"]+)", text):
+        path, _, heading = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        assert not heading or heading in headings(file), target
+
+
+def headings(file):
+    """Return the anchors that GitHub and the site give to the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}
