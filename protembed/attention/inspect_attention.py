@@ -162,7 +162,7 @@ def inspect_attention(
         NotEnoughRoomError: this machine has not the memory, or the disk, for it.
         ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute, report = reader or InputConfig(), compute or DeviceConfig(), ReadStatistics()
+    reader, compute, statistics = reader or InputConfig(), compute or DeviceConfig(), ReadStatistics()
     files = as_paths("fasta", fasta)
     output = follow_link(attention.output or default_path(files[0], ".attention"))
     check_is_path(output)
@@ -180,12 +180,12 @@ def inspect_attention(
         with atomic_directory(output, marker=_STATISTICS) as directory:
             inspection = _Inspection(checkpoint, attention, directory)
             # Read twice: a wrong record, or a protein that is too large, should not be found after hours.
-            plan = inspection.plan(read_fasta(paths, on_illegal=reader.on_illegal, report=report), engine)
+            plan = inspection.plan(read_fasta(paths, on_illegal=reader.on_illegal, statistics=statistics), engine)
             on_plan(plan)
             inspection.read_all(read_fasta(paths, on_illegal=reader.on_illegal), engine, on_protein)
             check_inputs()
-            inspection.finish(engine, report)
-    return inspection.summary(output, report, plan)
+            inspection.finish(engine, statistics)
+    return inspection.summary(output, statistics, plan)
 
 
 class _Inspection:
@@ -248,7 +248,7 @@ class _Inspection:
                 self._take(record, protein)
                 on_protein(protein.num_residues)
 
-    def finish(self, engine: Engine, report: ReadStatistics) -> None:
+    def finish(self, engine: Engine, statistics: ReadStatistics) -> None:
         """Weigh heads against structures and sites, predict contacts, and write tables, figures and the page."""
         directory, means = self._directory, self._statistics.means()
         if self._config.structures:
@@ -262,9 +262,9 @@ class _Inspection:
         gallery.show(self._kept, engine, means, self._evidence, self._of_sites)
         write_metrics_table(directory / _STATISTICS, head_columns(self._evidence), head_rows(means, self._evidence))
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
-        write_json(directory / "meta.json", self._facts(report))
+        write_json(directory / "meta.json", self._facts(statistics))
 
-    def _facts(self, report: ReadStatistics) -> dict[str, Any]:
+    def _facts(self, statistics: ReadStatistics) -> dict[str, Any]:
         """Say how the results were made."""
         return {
             "protembed_version": __version__,
@@ -274,24 +274,26 @@ class _Inspection:
             "region": self._config.region,
             "num_permutations": self._config.num_permutations,
             "seed": self._config.seed,
-            "num_proteins": report.num_records,
-            "num_residues": report.num_residues,
+            "num_proteins": statistics.num_records,
+            "num_residues": statistics.num_residues,
             "num_structures": len(self._structures.shown),
-            "refused": [{"id": record.id, "line": record.line, "reason": record.reason} for record in report.refused],
+            "refused": [
+                {"id": record.id, "line": record.line, "reason": record.reason} for record in statistics.skipped
+            ],
         }
 
-    def summary(self, output: Path, report: ReadStatistics, plan: AttentionPlan) -> AttentionSummary:
+    def summary(self, output: Path, statistics: ReadStatistics, plan: AttentionPlan) -> AttentionSummary:
         """Say what has come of it."""
         rows = [] if self._evidence is None else precision_rows(self._evidence)
         return AttentionSummary(
             output=output,
-            num_proteins=report.num_records,
+            num_proteins=statistics.num_records,
             num_maps=len(self._kept),
             num_structures=len(self._structures.shown),
-            num_refused=len(report.refused),
+            num_refused=len(statistics.skipped),
             has_contacts=self._reader.contact_head is not None,
             precisions=[dict(zip(PRECISION_COLUMNS, row, strict=True)) for row in rows],
-            warnings=[*report.warnings(), *plan.warnings, *self._warnings],
+            warnings=[*statistics.warnings(), *plan.warnings, *self._warnings],
             num_following={label: result.num_following for label, result in self._of_sites.items()},
             sites={label: SiteSummary.of(result) for label, result in self._of_sites.items()},
             plan=plan,

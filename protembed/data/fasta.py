@@ -106,7 +106,7 @@ class ReadStatistics:
             in twenty that may be another of IUPAC's codes for bases.
         num_three_letter: Records that consist of three-letter codes, as in `MetLysThrAla`.
         nonstandard: how often each of X, B, Z, U, O and J (read as X) was met.
-        refused: the records left out on request.
+        skipped: the records left out on request.
     """
 
     num_records: int = 0
@@ -117,12 +117,12 @@ class ReadStatistics:
     num_nucleotide_like: int = 0
     num_three_letter: int = 0
     nonstandard: Counter[str] = field(default_factory=Counter)
-    refused: list[SkippedRecord] = field(default_factory=list)
+    skipped: list[SkippedRecord] = field(default_factory=list)
 
     @property
     def num_met(self) -> int:
         """Records that were read, kept or not."""
-        return self.num_records + len(self.refused)
+        return self.num_records + len(self.skipped)
 
     def warnings(self) -> list[str]:
         """Put into sentences what the user should know about the input; empty when there is nothing."""
@@ -137,9 +137,9 @@ class ReadStatistics:
             found.append(f"{records} with an identifier used before; rows are told apart by number")
         if self.num_truncated:
             found.append(f"{pluralize(self.num_truncated, 'protein')} cut off at the window's length")
-        if self.refused:
-            first = self.refused[0]
-            found.append(f"{pluralize(len(self.refused), 'record')} left out, the first: {first.id!r} ({first.reason})")
+        if self.skipped:
+            first = self.skipped[0]
+            found.append(f"{pluralize(len(self.skipped), 'record')} left out, the first: {first.id!r} ({first.reason})")
         if self.num_nucleotide_like > self.num_records / 2:
             found.append("most sequences look like nucleotides; protembed reads them as proteins")
         elif self.num_nucleotide_like:
@@ -154,7 +154,7 @@ class ReadStatistics:
 
 
 def read_fasta(
-    paths: Iterable[PathLike], *, on_illegal: OnIllegal = "error", report: ReadStatistics | None = None
+    paths: Iterable[PathLike], *, on_illegal: OnIllegal = "error", statistics: ReadStatistics | None = None
 ) -> Iterator[Record]:
     r"""Read proteins one by one, in order, without holding a file in memory.
 
@@ -165,8 +165,8 @@ def read_fasta(
     Args:
         paths: the files, one at least, read one after the other.
         on_illegal: what to do about a record with a character that is no residue: an error, read it as X, or leave the
-            record out and list it in `report`.
-        report: counts what was met; make one to see it.
+            record out and list it in `statistics`.
+        statistics: counts what was met; make one to see it.
 
     Yields:
         The records, rows numbered from 0 over all files.
@@ -178,60 +178,62 @@ def read_fasta(
         RecordError: a record has no identifier, no sequence, or a NUL byte in its header.
         IllegalResidueError: a character is no amino acid.
     """
-    report = ReadStatistics() if report is None else report
+    statistics = ReadStatistics() if statistics is None else statistics
     fingerprints = array("q")  # of the identifiers: eight bytes each, for a file may hold a hundred million
     for path in as_paths("paths", paths):
         with (
-            open_records(path, report) as stream,
-            closing(read_fasta_stream(stream, display_name(path), on_illegal, report)) as records,
+            open_records(path, statistics) as stream,
+            closing(read_fasta_stream(stream, display_name(path), on_illegal, statistics)) as records,
         ):
             for record in records:
                 fingerprints.append(hash(record.id))
                 yield record
-    report.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
+    statistics.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
     if not fingerprints:
-        check_something_left(report, "correct the file, or choose another --on-illegal")
+        check_something_left(statistics, "correct the file, or choose another --on-illegal")
 
 
-def check_something_left(report: ReadStatistics, advice: str) -> None:
+def check_something_left(statistics: ReadStatistics, advice: str) -> None:
     """Refuse an input of which no record was kept.
 
     Raises:
-        FormatError: records were left out; `report` lists them.
+        FormatError: records were left out; `statistics` lists them.
     """
-    if report.refused:
-        first = report.refused[0]
+    if statistics.skipped:
+        first = statistics.skipped[0]
         found = f"every record was left out, the first, {first.id!r}, in line {first.line}: {first.reason}"
         raise FormatError(first.path, found, advice)
 
 
 @contextmanager
-def open_records(path: Path, report: ReadStatistics) -> Iterator[BinaryIO]:
+def open_records(path: Path, statistics: ReadStatistics) -> Iterator[BinaryIO]:
     """Open an input; if its archive turns out to be damaged, the error names the records that were read before.
 
     Args:
         path: the file; `-` is stdin.
-        report: counts the records while the stream is read.
+        statistics: counts the records while the stream is read.
 
     Raises:
         DamagedArchiveError: the archive is truncated or damaged.
     """
-    num_before = report.num_met
+    num_before = statistics.num_met
     try:
         with open_input(path) as stream:
             yield stream
     except DamagedArchiveError as error:
-        raise DamagedArchiveError(error.path, error.reason, num_records=report.num_met - num_before) from error
+        raise DamagedArchiveError(error.path, error.reason, num_records=statistics.num_met - num_before) from error
 
 
-def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report: ReadStatistics) -> Generator[Record]:
+def read_fasta_stream(
+    stream: BinaryIO, name: str, on_illegal: OnIllegal, statistics: ReadStatistics
+) -> Generator[Record]:
     """Read the proteins of one open, decompressed file; see `read_fasta`.
 
     Args:
         stream: of bytes, one that can peek.
         name: of the file, for messages.
         on_illegal: what to do about a letter that is no residue.
-        report: counts what was met; its number of records is the next row.
+        statistics: counts what was met; its number of records is the next row.
     """
     if foreign := foreign_format(stream):
         raise FormatError(name, f"this is {foreign}", _FASTA_ADVICE)
@@ -252,13 +254,13 @@ def read_fasta_stream(stream: BinaryIO, name: str, on_illegal: OnIllegal, report
             raw = clean_sequence(letters)
             if not raw:
                 raise RecordError(name, place.line, number, f"({record_id!r}) has no sequence", "complete or remove it")
-            sequence = accept_sequence(raw, on_illegal, report, partial(place.illegal_residue, name, record_id))
+            sequence = accept_sequence(raw, on_illegal, statistics, partial(place.illegal_residue, name, record_id))
             if sequence is None:
                 continue
-            report.num_records += 1
-            report.num_residues += len(sequence)
+            statistics.num_records += 1
+            statistics.num_residues += len(sequence)
             yield Record(
-                row=report.num_records - 1,
+                row=statistics.num_records - 1,
                 id=record_id,
                 description=title.strip(),
                 sequence=sequence,
@@ -288,14 +290,17 @@ def clean_sequence(letters: str) -> str:
 
 
 def accept_sequence(
-    sequence: str, on_illegal: OnIllegal, report: ReadStatistics, illegal_residue: Callable[[int], IllegalResidueError]
+    sequence: str,
+    on_illegal: OnIllegal,
+    statistics: ReadStatistics,
+    illegal_residue: Callable[[int], IllegalResidueError],
 ) -> str | None:
     """Check the letters of a clean sequence, and count the unusual ones.
 
     Args:
         sequence: from `clean_sequence`.
         on_illegal: what to do about a letter that is no residue.
-        report: counts what was met.
+        statistics: counts what was met.
         illegal_residue: makes the error for the letter with this number, from 0.
 
     Returns:
@@ -312,22 +317,24 @@ def accept_sequence(
             raise error
         if on_illegal == "skip":
             reason = f"{error.found!r} in column {error.column} is no amino acid"
-            report.refused.append(SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))
+            statistics.skipped.append(
+                SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason)
+            )
             return None
         sequence, num_masked = _ILLEGAL.subn("X", sequence)
-        report.num_masked += num_masked
-    _count_letters(sequence, report)
+        statistics.num_masked += num_masked
+    _count_letters(sequence, statistics)
     return sequence.translate(_READ_AS_UNKNOWN)
 
 
-def _count_letters(sequence: str, report: ReadStatistics) -> None:
+def _count_letters(sequence: str, statistics: ReadStatistics) -> None:
     for letter in NONSTANDARD_RESIDUES + "J":
         if letter in sequence:
-            report.nonstandard[letter] += sequence.count(letter)
+            statistics.nonstandard[letter] += sequence.count(letter)
     if len(sequence) >= _NUCLEOTIDE_MIN_RESIDUES and _NUCLEOTIDES.fullmatch(sequence):
-        report.num_nucleotide_like += len(sequence.translate(_WITHOUT_BASES)) <= len(sequence) // _MOST_AMBIGUOUS
+        statistics.num_nucleotide_like += len(sequence.translate(_WITHOUT_BASES)) <= len(sequence) // _MOST_AMBIGUOUS
     if _THREE_LETTER_CODES.fullmatch(sequence):
-        report.num_three_letter += 1
+        statistics.num_three_letter += 1
 
 
 def _without_surrogates(text: str) -> str:

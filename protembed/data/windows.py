@@ -63,7 +63,7 @@ CHOOSE_ANOTHER_REGION = "choose another --region"
 
 
 def cut_records(
-    records: Iterable[Record], region: Region | None, on_illegal: OnIllegal, report: ReadStatistics
+    records: Iterable[Record], region: Region | None, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> Iterator[Record]:
     """Cut each protein to a region.
 
@@ -71,8 +71,8 @@ def cut_records(
         records: The proteins, from `read_fasta`.
         region: Which residues; None is the whole protein.
         on_illegal: What to do about a protein that ends before the region begins: an error, or, with `skip`, leave it
-            out and list it in `report`.
-        report: The counts of the reading, corrected for what is cut off or left out.
+            out and list it in `statistics`.
+        statistics: The counts of the reading, corrected for what is cut off or left out.
 
     Yields:
         The parts; rows are numbered by those that are kept.
@@ -88,23 +88,23 @@ def cut_records(
     for record in records:
         num_residues = len(record.sequence)
         part = region.within(num_residues)
-        report.num_residues -= num_residues
+        statistics.num_residues -= num_residues
         if part is None:
-            report.num_records -= 1  # its row is that of the next record
+            statistics.num_records -= 1  # its row is that of the next record
             skip_short(
-                TooShortError(record.path, record.line, record.id, num_residues, region.first), on_illegal, report
+                TooShortError(record.path, record.line, record.id, num_residues, region.first), on_illegal, statistics
             )
         else:
             is_empty = False
-            report.num_residues += part.stop - part.start
+            statistics.num_residues += part.stop - part.start
             yield replace(record, sequence=record.sequence[part])
     if is_empty:
-        check_something_left(report, CHOOSE_ANOTHER_REGION)
+        check_something_left(statistics, CHOOSE_ANOTHER_REGION)
 
 
-def skip_short(error: TooShortError, on_illegal: OnIllegal, report: ReadStatistics) -> None:
+def skip_short(error: TooShortError, on_illegal: OnIllegal, statistics: ReadStatistics) -> None:
     """Leave out a protein that ends before the region begins, or raise the error."""
     if on_illegal != "skip":
         raise error
     reason = f"{error.num_residues:,} residues, and --region begins at residue {error.first:,}"
-    report.refused.append(SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))
+    statistics.skipped.append(SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))

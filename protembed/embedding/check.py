@@ -87,12 +87,12 @@ def check_embeddings(
     rng = np.random.default_rng(check.seed)
     rows = np.sort(rng.choice(num_proteins, min(check.sample_size, num_proteins), replace=False))
     with unchanged_inputs(), seekable_inputs(fasta) as inputs:
-        report = ReadStatistics()
-        sample = _compare_with_input(shards, selection.read(inputs, report), set(rows.tolist()))
+        statistics = ReadStatistics()
+        sample = _compare_with_input(shards, selection.read(inputs, statistics), set(rows.tolist()))
         check_inputs()
     num_refused = sum(shard.meta["num_refused"] for shard in shards)
-    if len(report.refused) != num_refused:
-        found = f"{num_refused} records were left out, and of the input {len(report.refused)} are to be"
+    if len(statistics.skipped) != num_refused:
+        found = f"{num_refused} records were left out, and of the input {len(statistics.skipped)} are to be"
         raise VerificationError(results[0], found)
     worst = _recompute(shards, sample, model, compute or DeviceConfig(), on_protein)
     return CheckSummary(

@@ -298,7 +298,7 @@ def _embed(
     on_start: Callable[[int], None],
     on_protein: Callable[[int], None],
 ) -> EmbedSummary:
-    report = ReadStatistics()
+    statistics = ReadStatistics()
     with (
         embeddings_writer(job.output, fingerprint, force=job.config.force) as vectors,
         inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine,
@@ -309,7 +309,7 @@ def _embed(
             rest = islice(job.selection.read(paths, ReadStatistics()), num_resumed, None)
             on_start(sum(len(record.sequence) for record in rest))
         comparison = InputComparison.with_model(job.checkpoint, job.selection.region)
-        records = islice(comparison.watch(job.selection.read(paths, report)), num_resumed, None)
+        records = islice(comparison.watch(job.selection.read(paths, statistics)), num_resumed, None)
         for chunk in engine.run_committed(job.computation, records):
             for record, one in chunk:
                 vectors.add(record, one.values, one.num_windows, one.overlap_cosine)
@@ -317,16 +317,16 @@ def _embed(
             check_inputs()  # before the rows are safe, because they are recorded under the hash
             vectors.commit()
         check_inputs()
-        counts = vectors.finish(report.refused)
-        warnings = [*job.warnings, *report.warnings(), *comparison.warnings()]
+        counts = vectors.finish(statistics.skipped)
+        warnings = [*job.warnings, *statistics.warnings(), *comparison.warnings()]
     return job.summary(counts, num_resumed=num_resumed, warnings=warnings)
 
 
 def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
     """Count the proteins, and compute a few of them to see what all would take."""
-    report, workload = ReadStatistics(), Workload(job.checkpoint.encoder.shape)
+    statistics, workload = ReadStatistics(), Workload(job.checkpoint.encoder.shape)
     comparison = InputComparison.with_model(job.checkpoint, job.selection.region)
-    workload.count(comparison.watch(job.selection.read(paths, report)), job.computation)
+    workload.count(comparison.watch(job.selection.read(paths, statistics)), job.computation)
     with inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest
@@ -347,5 +347,5 @@ def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
         seconds=seconds,
         memory_bytes=peak_memory(job.checkpoint.device) + _BYTES_PER_HELD_NUMBER * job.width * held_tokens * is_held,
         disk_bytes=num_copies * num_rows * job.dim * per_number + workload.num_proteins * per_protein,
-        warnings=[*job.warnings, *report.warnings(), *comparison.warnings()],
+        warnings=[*job.warnings, *statistics.warnings(), *comparison.warnings()],
     )

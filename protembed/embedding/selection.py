@@ -69,12 +69,12 @@ class Selection:
     shard: Shard | None = None
     region: Region | None = None
 
-    def read(self, paths: Iterable[Path], report: ReadStatistics) -> Iterator[Record]:
+    def read(self, paths: Iterable[Path], statistics: ReadStatistics) -> Iterator[Record]:
         """Read the proteins one by one; rows are numbered by those that are kept of the whole input.
 
         Args:
             paths: the files; read twice where a shard is wanted.
-            report: counts what was met in the whole input; of the records left out it lists those of the shard.
+            statistics: counts what was met in the whole input; of the records left out it lists those of the shard.
 
         Raises:
             FormatError: every record was left out.
@@ -84,47 +84,49 @@ class Selection:
         """
         paths = list(paths)
         if self.shard is None:
-            yield from self._kept(paths, report)
+            yield from self._kept(paths, statistics)
             return
         first_pass = ReadStatistics()
         total = sum(len(record.sequence) for record in self._kept(paths, first_pass))
-        yield from self._of_shard(self.shard, self._kept(paths, report), total, report.refused)
+        yield from self._of_shard(self.shard, self._kept(paths, statistics), total, statistics.skipped)
 
-    def _kept(self, paths: Iterable[Path], report: ReadStatistics) -> Iterator[Record]:
-        records = read_fasta(paths, on_illegal=self.on_illegal, report=report)
-        for record in cut_records(records, self.region, self.on_illegal, report):
+    def _kept(self, paths: Iterable[Path], statistics: ReadStatistics) -> Iterator[Record]:
+        records = read_fasta(paths, on_illegal=self.on_illegal, statistics=statistics)
+        for record in cut_records(records, self.region, self.on_illegal, statistics):
             num_residues = len(record.sequence)
             if num_residues <= self.window_residues or self.long_proteins == "window":
                 yield record
             elif self.long_proteins == "truncate":
-                report.num_truncated += 1
-                report.num_residues -= num_residues - self.window_residues
+                statistics.num_truncated += 1
+                statistics.num_residues -= num_residues - self.window_residues
                 yield replace(record, sequence=record.sequence[: self.window_residues])
             elif self.long_proteins == "skip":
-                report.num_records -= 1  # its row is that of the next record
-                report.num_residues -= num_residues
+                statistics.num_records -= 1  # its row is that of the next record
+                statistics.num_residues -= num_residues
                 reason = f"{num_residues:,} residues are more than the window of {self.window_residues:,}"
-                report.refused.append(SkippedRecord(id=record.id, path=record.path, line=record.line, reason=reason))
+                statistics.skipped.append(
+                    SkippedRecord(id=record.id, path=record.path, line=record.line, reason=reason)
+                )
             else:
                 raise TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
-        if not report.num_records:
+        if not statistics.num_records:
             check_something_left(
-                report, "choose another --long-proteins or --on-illegal, or a larger --window-residues"
+                statistics, "choose another --long-proteins or --on-illegal, or a larger --window-residues"
             )
 
     def _of_shard(
-        self, shard: Shard, records: Iterable[Record], num_residues: int, refused: list[SkippedRecord]
+        self, shard: Shard, records: Iterable[Record], num_residues: int, skipped: list[SkippedRecord]
     ) -> Iterator[Record]:
-        """Pass the records of a shard, and leave of those refused the ones before them; the last has the last too."""
+        """Pass the records of a shard, and leave of those skipped the ones before them; the last has the last too."""
         own: list[SkippedRecord] = []
         residues_before = 0
         for record in records:
             is_own = residues_before * shard.total // num_residues == shard.number - 1
             residues_before += len(record.sequence)
-            own += refused if is_own else []
-            refused.clear()
+            own += skipped if is_own else []
+            skipped.clear()
             if is_own:
                 yield record
-        refused[:0] = own
+        skipped[:0] = own
         if shard.number < shard.total:
-            refused[:] = own
+            skipped[:] = own

@@ -75,7 +75,7 @@ class VectorWriter(Protocol):
         """Make what was added safe."""
         ...
 
-    def finish(self, refused: Sequence[SkippedRecord]) -> dict[str, Any]:
+    def finish(self, skipped: Sequence[SkippedRecord]) -> dict[str, Any]:
         """Make the result of what was added; return what is to be said of it."""
         ...
 
@@ -248,11 +248,11 @@ class ResumableWriter:
         write_json(self._partial / _PROGRESS, progress)
         self.num_committed = self._num_proteins
 
-    def finish(self, refused: Sequence[SkippedRecord]) -> dict[str, Any]:
+    def finish(self, skipped: Sequence[SkippedRecord]) -> dict[str, Any]:
         """Make the result of what was added, and bring it to its place; the meta file comes last.
 
         Args:
-            refused: records left out on request.
+            skipped: records left out on request.
 
         Returns:
             What the meta file says.
@@ -274,14 +274,14 @@ class ResumableWriter:
                 )
             case "npz":
                 make_npz(result, self._paths["rows"], self._paths["members"], per_residue=per_residue)
-        if refused:
-            lines = [(Path(one.path).name, one.line, one.id, one.reason) for one in refused]
+        if skipped:
+            lines = [(Path(one.path).name, one.line, one.id, one.reason) for one in skipped]
             write_table(self._partial / sidecar(self._output, FAILED).name, FAILED_HEADER, lines)
         meta = {
             **self._fingerprint,
             "num_proteins": self._num_proteins,
             **self._counts,
-            "num_refused": len(refused),
+            "num_refused": len(skipped),
             "ids_sha256": sha256_of_file(self._paths["ids"]),
             "sha256": sha256_of_file(result),
         }
@@ -329,10 +329,10 @@ class StdoutWriter:
         with output_errors(STANDARD_STREAM):
             self._stream.flush()
 
-    def finish(self, refused: Sequence[SkippedRecord]) -> dict[str, Any]:
+    def finish(self, skipped: Sequence[SkippedRecord]) -> dict[str, Any]:
         """Let the reader have the rest, and count what was written."""
         self.commit()
-        return {**self._counts, "num_refused": len(refused)}
+        return {**self._counts, "num_refused": len(skipped)}
 
 
 @contextmanager

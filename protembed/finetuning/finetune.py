@@ -224,7 +224,7 @@ class _Work:
         record: of the model to be.
         shape: of the encoder.
         training_kmers: Hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
-        report: what was met while reading.
+        statistics: what was met while reading.
         of_model: what the user should know about the model.
         is_drawn: Whether the test part was drawn, and not given by a column.
     """
@@ -237,7 +237,7 @@ class _Work:
     record: ModelMetadata
     shape: EncoderShape
     training_kmers: Tensor
-    report: ReadStatistics
+    statistics: ReadStatistics
     of_model: Sequence[str]
     is_drawn: bool
 
@@ -274,7 +274,7 @@ class _Work:
         doubts = label_warnings(self.division.final, self.division.folds, self.final)
         of_reading = [*self.inferred.labels.warnings, *self.inferred.warnings]
         few = few_tested_warnings(self.division.folds, self.final.task, is_drawn=self.is_drawn)
-        return [*self.of_model, *self.division.warnings, *self.report.warnings(), *of_reading, *doubts, *few]
+        return [*self.of_model, *self.division.warnings, *self.statistics.warnings(), *of_reading, *doubts, *few]
 
     @property
     def sizes(self) -> dict[Split, int]:
@@ -284,12 +284,12 @@ class _Work:
 
 def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
     """Read the table and the model, and decide what was left open."""
-    config, report = options.labels, ReadStatistics()
+    config, statistics = options.labels, ReadStatistics()
     columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column, id=config.id)
-    table = read_labels(labels, columns, on_illegal=options.reader.on_illegal, report=report)
+    table = read_labels(labels, columns, on_illegal=options.reader.on_illegal, statistics=statistics)
     inferred = infer_labels(table, config.task, config.label_separator)
     task, is_chosen, region = inferred.task, config.task != "auto", choose_region(config.region)
-    table = cut_table(inferred.labels, region, task, options.reader.on_illegal, report)
+    table = cut_table(inferred.labels, region, task, options.reader.on_illegal, statistics)
     division = divide(table, task, config, options.finetune.seed)
     targets = [Targets.of(fold, task, allows_rare=is_chosen) for fold in division.folds]
     final = Targets.of(division.final, task, allows_rare=is_chosen) if division.is_in_folds else targets[0]
@@ -306,7 +306,7 @@ def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
         record=replace(record, region=None if region is None else str(region), training_data=training_data),
         shape=checkpoint.encoder.shape,
         training_kmers=training_kmers,
-        report=report,
+        statistics=statistics,
         of_model=checkpoint.warnings,
         is_drawn=config.split is not None or not table.has_splits,
     )
@@ -334,7 +334,7 @@ def _result(
         similarities=np.concatenate([similarities for _, similarities in similar]),
         neighbours=[train[place] for train, (places, _) in zip(trains, similar, strict=True) for place in places],
         notes=[*work.notes, *climbed.notes, *work.warnings],
-        refused=work.report.refused,
+        skipped=work.statistics.skipped,
         log=climbed.log,
     )
 

@@ -201,7 +201,7 @@ class Columns:
 
 
 def read_labels(
-    path: Path, columns: Columns, *, on_illegal: OnIllegal = "error", report: ReadStatistics | None = None
+    path: Path, columns: Columns, *, on_illegal: OnIllegal = "error", statistics: ReadStatistics | None = None
 ) -> LabelledTable:
     """Read a labelled table, plain or compressed.
 
@@ -209,20 +209,20 @@ def read_labels(
         path: CSV or TSV with a header, or FASTA with `SET=` and `TARGET=` in each header; `-` is stdin.
         columns: the columns that the user named.
         on_illegal: what to do about a letter that is no residue.
-        report: counts what was met.
+        statistics: counts what was met.
 
     Raises:
         TableError: a column or a value is missing or makes no sense.
         IllegalResidueError: a character is no amino acid.
         ConfigError: a column is named, and the file has none.
     """
-    report = ReadStatistics() if report is None else report
+    statistics = ReadStatistics() if statistics is None else statistics
     name = display_name(path)
-    with open_records(path, report) as stream:
+    with open_records(path, statistics) as stream:
         head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
         is_fasta = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">")
         read = _read_headers if is_fasta else _read_table
-        labels = read(stream, name, columns, on_illegal, report)
+        labels = read(stream, name, columns, on_illegal, statistics)
     if not labels.proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
     _check_splits_complete(name, labels.proteins)
@@ -250,11 +250,11 @@ def _check_sequences(path: str, proteins: Sequence[LabelledProtein]) -> None:
 
 
 def _read_table(
-    stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadStatistics
+    stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> LabelledTable:
     with reading_table(stream, name) as table:
         header = _Header(name, table.header, columns)
-        found = (_read_row(header.name_cells(row), name, row.line, on_illegal, report) for row in table.rows)
+        found = (_read_row(header.name_cells(row), name, row.line, on_illegal, statistics) for row in table.rows)
         proteins = [protein for protein in found if protein is not None]
     notes = [] if header.has_ids else ["no identifier column: rows are numbered from 1; --id names the column"]
     if header.other_target is not None:
@@ -268,7 +268,7 @@ def _read_table(
 
 
 def _read_row(
-    row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, report: ReadStatistics
+    row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> LabelledProtein | None:
     row_id = row["id"]
     if not row_id:
@@ -278,11 +278,11 @@ def _read_row(
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
     if notation := other_notation(row["sequence"]):
         raise TableError(path, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=line)
-    sequence = accept_sequence(raw, on_illegal, report, partial(_illegal_residue, path, line, row_id, raw))
+    sequence = accept_sequence(raw, on_illegal, statistics, partial(_illegal_residue, path, line, row_id, raw))
     if sequence is None:
         return None
-    report.num_records += 1
-    report.num_residues += len(sequence)
+    statistics.num_records += 1
+    statistics.num_residues += len(sequence)
     split = _split_name(path, row, line)
     return LabelledProtein(
         id=row_id, sequence=sequence, label=row["target"], split=split, line=line, mask=row.get("mask")
@@ -356,14 +356,14 @@ def _illegal_residue(path: str, line: int, row_id: str, sequence: str, residue: 
 
 
 def _read_headers(
-    stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, report: ReadStatistics
+    stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> LabelledTable:
     for option in ("target", "sequence", "split", "id"):
         column = getattr(columns, option)
         if column is not None:
             flag = "--split-column" if option == "split" else f"--{option}"
             raise ConfigError(flag, column, "a FASTA file has no columns")
-    with closing(read_fasta_stream(stream, name, on_illegal, report)) as records:
+    with closing(read_fasta_stream(stream, name, on_illegal, statistics)) as records:
         found = [(record, header_fields(record)) for record in records]
     proteins = [_label_in_header(record, fields) for record, fields in found]
     return LabelledTable(path=name, target="TARGET", proteins=proteins, warnings=header_warnings(found))

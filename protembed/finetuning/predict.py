@@ -138,10 +138,10 @@ def predict_fasta(
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
     predictions = representation_of(checkpoint).predictions(head)
-    report, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
+    statistics, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
     comparison = InputComparison.with_model(checkpoint, region)
-    records = read_fasta(files, on_illegal=reader.on_illegal, report=report)
-    parts = comparison.watch(cut_records(records, region, reader.on_illegal, report))
+    records = read_fasta(files, on_illegal=reader.on_illegal, statistics=statistics)
+    parts = comparison.watch(cut_records(records, region, reader.on_illegal, statistics))
     with (
         unchanged_inputs(),
         result_lock(output),
@@ -153,11 +153,11 @@ def predict_fasta(
         check_inputs()
     return PredictSummary(
         output=None if output == STANDARD_STREAM else output,
-        num_proteins=report.num_records,
-        num_refused=len(report.refused),
+        num_proteins=statistics.num_records,
+        num_refused=len(statistics.skipped),
         target=checkpoint.metadata.target or "",
         region=None if region is None else str(region),
-        warnings=[*report.warnings(), *comparison.warnings()],
+        warnings=[*statistics.warnings(), *comparison.warnings()],
     )
 
 

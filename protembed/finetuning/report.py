@@ -50,7 +50,7 @@ class FinetuneResult:
         similarities: (proteins,), of each to its nearest training protein.
         neighbours: those training proteins.
         notes: what should be known about model and figures, in sentences.
-        refused: records that were left out on request.
+        skipped: records that were left out on request.
         log: of the training's steps; empty where there was none.
     """
 
@@ -65,7 +65,7 @@ class FinetuneResult:
     similarities: NDArray[np.float64]
     neighbours: Sequence[LabelledProtein]
     notes: Sequence[str]
-    refused: Sequence[SkippedRecord]
+    skipped: Sequence[SkippedRecord]
     log: Sequence[Mapping[str, Any]]
 
     def by_similarity(self) -> list[Subgroup]:
@@ -93,7 +93,7 @@ def write_result(directory: Path, result: FinetuneResult) -> None:
         "task": result.targets.task.name,
         "main_metric": result.targets.task.main_metric,
         "num_proteins": dict(result.sizes),
-        "num_refused": len(result.refused),
+        "num_refused": len(result.skipped),
         "notes": list(result.notes),
         "ladder": ladder,
         "by_similarity": [dataclasses.asdict(band) for band in by_similarity],
@@ -105,9 +105,9 @@ def write_result(directory: Path, result: FinetuneResult) -> None:
     write_table(directory / "test_predictions.tsv", header, _prediction_rows(result))
     header = ["id", "similarity", "nearest_training_protein"]
     write_table(directory / "test_similarity.tsv", header, _similarity_rows(result))
-    if result.refused:
-        refused = ([record.id, record.line, record.reason] for record in result.refused)
-        write_table(directory / "failed.tsv", ["id", "line", "reason"], refused)
+    if result.skipped:
+        skipped = ([record.id, record.line, record.reason] for record in result.skipped)
+        write_table(directory / "failed.tsv", ["id", "line", "reason"], skipped)
     write_text(directory / "report.html", _page(result, by_similarity, by_length))
 
 

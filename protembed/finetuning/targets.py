@@ -267,7 +267,7 @@ def _refuse(path: str, protein: LabelledProtein, found: str, advice: str) -> NoR
 
 
 def cut_table(
-    table: LabelledTable, region: Region | None, task: Task, on_illegal: OnIllegal, report: ReadStatistics
+    table: LabelledTable, region: Region | None, task: Task, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> LabelledTable:
     """Cut each protein of a labelled table to a region, with the labels and the mask of its residues.
 
@@ -276,7 +276,7 @@ def cut_table(
         region: Which residues; None is the whole protein.
         task: What the labels are; only where each residue has one are they cut.
         on_illegal: As for `cut_records`.
-        report: As for `cut_records`.
+        statistics: As for `cut_records`.
 
     Raises:
         TooShortError, FormatError: As for `cut_records`.
@@ -290,13 +290,13 @@ def cut_table(
         part = region.within(num_residues)
         if part is None:
             error = TooShortError(table.path, protein.line, protein.id, num_residues, region.first)
-            skip_short(error, on_illegal, report)
+            skip_short(error, on_illegal, statistics)
         elif task.per_residue:
             kept.append(cut_labels(table.path, protein, part))
         else:
             kept.append(replace(protein, sequence=protein.sequence[part]))
     if not kept:
-        check_something_left(report, CHOOSE_ANOTHER_REGION)
+        check_something_left(statistics, CHOOSE_ANOTHER_REGION)
     return replace(table, proteins=kept)
 
 

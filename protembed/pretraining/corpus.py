@@ -278,19 +278,19 @@ def build_corpora(
         OutputError: the corpora cannot be written.
     """
     table = None if clusters is None else ClusterTable(clusters)
-    report = ReadStatistics()
+    statistics = ReadStatistics()
     with atomic_directory(directory) as temporary:
         with ExitStack() as stack:
             train = stack.enter_context(corpus_writer(temporary / "train", clusters=table))
             held_out = train
             if not valid:
                 held_out = stack.enter_context(corpus_writer(temporary / "valid-1", name=HELD_OUT_NAME))
-            for record in read_fasta(fasta, on_illegal=on_illegal, report=report):
+            for record in read_fasta(fasta, on_illegal=on_illegal, statistics=statistics):
                 is_held_out = not valid and hash_fraction(record.sequence) < HELD_OUT_FRACTION
                 (held_out if is_held_out else train).add(record.sequence, record.id)
         if not len(train.hashes) or not len(held_out.hashes):
             raise TooFewProteinsError(len(train.hashes) + len(held_out.hashes))
-        warnings = report.warnings() + (table.warnings() if table else [])
+        warnings = statistics.warnings() + (table.warnings() if table else [])
         for number, (name, path) in enumerate(_named_sets(valid).items(), start=1):
             with corpus_writer(temporary / f"valid-{number}", name=name) as writer:
                 warnings += _add_valid(writer, name, path, on_illegal)
@@ -313,12 +313,12 @@ def _named_sets(paths: Sequence[Path]) -> dict[str, Path]:
 
 def _add_valid(writer: CorpusWriter, name: str, path: Path, on_illegal: OnIllegal) -> list[str]:
     """Add the proteins of one validation file; return warnings about it."""
-    report = ReadStatistics()
-    for record in read_fasta([path], on_illegal=on_illegal, report=report):
+    statistics = ReadStatistics()
+    for record in read_fasta([path], on_illegal=on_illegal, statistics=statistics):
         writer.add(record.sequence)
-    if not report.num_records:
+    if not statistics.num_records:
         raise EmptyValidationSetError(name)
-    return [f"validation set {name}: {warning}" for warning in report.warnings()]
+    return [f"validation set {name}: {warning}" for warning in statistics.warnings()]
 
 
 def _shared_warning(valid: Hashes, train: Hashes, name: str) -> list[str]:

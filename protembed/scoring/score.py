@@ -105,27 +105,27 @@ def score_variants(
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.set_compute_dtype(precision)
     marginals = marginals_of(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
-    report, mutated = ReadStatistics(), MutatedPositions()
+    statistics, mutated = ReadStatistics(), MutatedPositions()
     with (
         unchanged_inputs(),
         seekable_inputs(inputs) as paths,
         inference_engine(compute, device, checkpoint.encoder.shape) as engine,
     ):
-        rows = _open_table(paths, table, reader.on_illegal, report)
+        rows = _open_table(paths, table, reader.on_illegal, statistics)
         columns = _new_columns(rows)
-        mutated.count(rows.read(report))
+        mutated.count(rows.read(statistics))
         scorer = VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated)
         on_start(scorer.num_tokens())
         with result_lock(output), output_stream(output) as stream:
             stream.writelines(_lines(scorer.scores(engine, rows.read()), rows, columns, scoring.method, precision))
             check_inputs()
-    return _summary(output, scoring.method, report, mutated, columns, checkpoint)
+    return _summary(output, scoring.method, statistics, mutated, columns, checkpoint)
 
 
 def _summary(
     output: Path,
     method: ScoreMethod,
-    report: ReadStatistics,
+    statistics: ReadStatistics,
     mutated: MutatedPositions,
     columns: Sequence[str],
     checkpoint: Checkpoint,
@@ -134,24 +134,24 @@ def _summary(
         output=None if output == STANDARD_STREAM else output,
         method=method,
         formula=_formula(method),
-        num_variants=report.num_records,
+        num_variants=statistics.num_records,
         num_wild_types=len(mutated.positions),
         num_positions=mutated.num_positions,
-        num_refused=len(report.refused),
+        num_refused=len(statistics.skipped),
         score_column=columns[-1],
-        warnings=[*report.warnings(), *checkpoint.warnings, *_warnings(checkpoint, columns)],
+        warnings=[*statistics.warnings(), *checkpoint.warnings, *_warnings(checkpoint, columns)],
     )
 
 
 def _open_table(
-    paths: Sequence[Path], table: VariantTableConfig, on_illegal: OnIllegal, report: ReadStatistics
+    paths: Sequence[Path], table: VariantTableConfig, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> VariantTable:
     """Open the table, and read the wild types if they are given apart; what is odd in these is counted."""
     if len(paths) == 1:
         return VariantTable(paths[0], table, None, on_illegal)
-    of_wild_types = ReadStatistics(nonstandard=report.nonstandard, refused=report.refused)
-    wild_types = read_wild_types(paths[1], on_illegal=on_illegal, report=of_wild_types)
-    report.num_masked += of_wild_types.num_masked
+    of_wild_types = ReadStatistics(nonstandard=statistics.nonstandard, skipped=statistics.skipped)
+    wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=of_wild_types)
+    statistics.num_masked += of_wild_types.num_masked
     return VariantTable(paths[0], table, wild_types, on_illegal)
 
 

@@ -69,20 +69,20 @@ class Variant:
         return mutate(self.wild_type, self.mutations)
 
 
-def read_wild_types(path: Path, *, on_illegal: OnIllegal, report: ReadStatistics) -> Mapping[str, str]:
+def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatistics) -> Mapping[str, str]:
     """Read wild types by their identifiers.
 
     Args:
         path: FASTA, plain or compressed; `-` is stdin.
         on_illegal: what to do about a character that is no amino acid.
-        report: counts what was met.
+        statistics: counts what was met.
 
     Raises:
         RecordError: two different ones have the same identifier.
         ProtembedError: as `read_fasta`.
     """
     wild_types: dict[str, str] = {}
-    for record in read_fasta([path], on_illegal=on_illegal, report=report):
+    for record in read_fasta([path], on_illegal=on_illegal, statistics=statistics):
         if wild_types.setdefault(record.id, record.sequence) != record.sequence:
             found = f"({record.id!r}) is another protein than an earlier one of that name"
             raise RecordError(record.path, record.line, record.row + 1, found, "rename one")
@@ -126,11 +126,11 @@ class VariantTable:
         self._places = {meaning: place for meaning, place in found.items() if place is not None}
         self._check_columns()
 
-    def read(self, report: ReadStatistics | None = None) -> Iterator[Variant]:
+    def read(self, statistics: ReadStatistics | None = None) -> Iterator[Variant]:
         """Read the variants, in the table's order.
 
         Args:
-            report: counts what was met.
+            statistics: counts what was met.
 
         Raises:
             MismatchedResidueError: a mutation does not fit its wild type.
@@ -138,35 +138,35 @@ class VariantTable:
             IllegalResidueError: a character is no amino acid.
             TableError: a value is missing or makes no sense, or there is no row.
         """
-        report = ReadStatistics() if report is None else report
-        with closing(self._rows(report)) as rows:
+        statistics = ReadStatistics() if statistics is None else statistics
+        with closing(self._rows(statistics)) as rows:
             for row in rows:
                 try:
-                    variant = self._variant(row, report)
+                    variant = self._variant(row, statistics)
                 except (IllegalResidueError, UnsupportedVariantError) as error:
                     if self._on_illegal != "skip":
                         raise
                     found = SkippedRecord(id=str(row.number), path=self.path, line=row.line, reason=error.found)
-                    report.refused.append(found)
+                    statistics.skipped.append(found)
                     continue
                 except MismatchedResidueError as error:
                     shift = self._suggest_offset()
                     raise (
                         error.with_suggested_offset(self._config.position_offset + shift) if shift else error
                     ) from None
-                report.num_records += 1
+                statistics.num_records += 1
                 yield variant
-        if report.num_records == 0:
-            reasons = [f"every row was left out, the first for {row.reason}" for row in report.refused]
+        if statistics.num_records == 0:
+            reasons = [f"every row was left out, the first for {row.reason}" for row in statistics.skipped]
             raise TableError(self.path, [*reasons, "the table has no rows"][0], "give at least one variant")
 
-    def _rows(self, report: ReadStatistics) -> Generator[Row]:
-        with open_records(self._file, report) as stream, reading_table(stream, self.path) as table:
+    def _rows(self, statistics: ReadStatistics) -> Generator[Row]:
+        with open_records(self._file, statistics) as stream, reading_table(stream, self.path) as table:
             yield from table.rows
 
-    def _variant(self, row: Row, report: ReadStatistics) -> Variant:
+    def _variant(self, row: Row, statistics: ReadStatistics) -> Variant:
         named, mutated = self._mutations(row), self._mutated_sequence(row)
-        wild_type = self._wild_type(row, report)
+        wild_type = self._wild_type(row, statistics)
         if wild_type is None:
             if named is None:
                 found = "this row has no mutations, without which its wild type is not known"
@@ -198,7 +198,7 @@ class VariantTable:
         # What is odd in it is odd in the wild type, and counted there.
         return None if cell is None else self._accept(cell, row, "mutated sequence", ReadStatistics())
 
-    def _wild_type(self, row: Row, report: ReadStatistics) -> str | None:
+    def _wild_type(self, row: Row, statistics: ReadStatistics) -> str | None:
         """Find the wild type of a row; None where it has to follow from the mutated sequence."""
         cell = self._cell(row, "sequence")
         if self._wild_types is not None:
@@ -209,7 +209,7 @@ class VariantTable:
         if cell is None:
             return None
         if cell not in self._cleaned:
-            self._cleaned[cell] = self._accept(cell, row, "wild type", report)
+            self._cleaned[cell] = self._accept(cell, row, "wild type", statistics)
         return self._cleaned[cell]
 
     def _compare_wild_types(self, wild_type: str, cell: str, row: Row) -> None:
@@ -235,7 +235,7 @@ class VariantTable:
         self._has_named |= name == wild_type
         return self._has_named
 
-    def _accept(self, cell: str, row: Row, what: str, report: ReadStatistics) -> str:
+    def _accept(self, cell: str, row: Row, what: str, statistics: ReadStatistics) -> str:
         raw, name = clean_sequence(cell), str(row.number)
         if not raw:
             raise TableError(self.path, f"this row has no {what}", "complete or remove it", line=row.line)
@@ -247,7 +247,7 @@ class VariantTable:
         # The whole row is left out by `read`, whatever in it is illegal.
         on_illegal: OnIllegal = "mask" if self._on_illegal == "mask" else "error"
         illegal = partial(_illegal_residue, self.path, row.line, name, raw)
-        sequence = accept_sequence(raw, on_illegal, report, illegal)
+        sequence = accept_sequence(raw, on_illegal, statistics, illegal)
         assert sequence is not None
         return sequence
 

@@ -102,38 +102,38 @@ def test_byte_order_marks_of_files_that_were_joined_are_harmless(fasta):
 
 
 def test_j_is_read_as_x_and_all_nonstandard_residues_are_counted(fasta):
-    report = ReadStatistics()
+    statistics = ReadStatistics()
 
-    assert sequences(fasta(">a\nMJKXX\n>b\nBZUOj\n"), report=report) == ["MXKXX", "BZUOX"]
-    assert report.nonstandard == {"J": 2, "X": 2, "B": 1, "Z": 1, "U": 1, "O": 1}
-    assert report.warnings() == ["non-standard residues: 1 B, 2 J, 1 O, 1 U, 2 X, 1 Z (J is read as X)"]
+    assert sequences(fasta(">a\nMJKXX\n>b\nBZUOj\n"), statistics=statistics) == ["MXKXX", "BZUOX"]
+    assert statistics.nonstandard == {"J": 2, "X": 2, "B": 1, "Z": 1, "U": 1, "O": 1}
+    assert statistics.warnings() == ["non-standard residues: 1 B, 2 J, 1 O, 1 U, 2 X, 1 Z (J is read as X)"]
 
 
 def test_several_files_are_read_as_one(fasta):
-    report = ReadStatistics()
+    statistics = ReadStatistics()
     paths = [fasta(">a\nMK\n>b\nMR\n", "one.fasta"), str(fasta(">c\nMS\n", "two.fasta"))]
 
-    records = list(read_fasta(paths, report=report))
+    records = list(read_fasta(paths, statistics=statistics))
 
     assert [(record.row, record.id, Path(record.path).name) for record in records] == [
         (0, "a", "one.fasta"),
         (1, "b", "one.fasta"),
         (2, "c", "two.fasta"),
     ]
-    assert (report.num_records, report.num_residues) == (3, 6)
-    assert report.warnings() == []
+    assert (statistics.num_records, statistics.num_residues) == (3, 6)
+    assert statistics.warnings() == []
 
 
 @pytest.mark.promise(16)
 def test_duplicate_identifiers_are_kept_and_counted_across_files(fasta):
-    report = ReadStatistics()
+    statistics = ReadStatistics()
     paths = [fasta(">a 1\nMK\n>a 2\nMR\n", "one.fasta"), fasta(">a\nMS\n>b\nMT\n", "two.fasta")]
 
-    records = list(read_fasta(paths, report=report))
+    records = list(read_fasta(paths, statistics=statistics))
 
     assert [record.sequence for record in records] == ["MK", "MR", "MS", "MT"]
-    assert report.num_duplicate_ids == 2
-    assert "2 records with an identifier used before" in report.warnings()[0]
+    assert statistics.num_duplicate_ids == 2
+    assert "2 records with an identifier used before" in statistics.warnings()[0]
 
 
 def test_records_come_before_the_rest_of_the_file_is_looked_at(fasta):
@@ -145,11 +145,11 @@ def test_records_come_before_the_rest_of_the_file_is_looked_at(fasta):
 
 @pytest.mark.promise(14)
 def test_nucleotides_are_warned_of():
-    report = ReadStatistics()
-    read(UGLY / "pyfaidx__issue_83.fasta", report=report)
+    statistics = ReadStatistics()
+    read(UGLY / "pyfaidx__issue_83.fasta", statistics=statistics)
 
-    assert report.num_nucleotide_like == 2
-    assert "most sequences look like nucleotides; protembed reads them as proteins" in report.warnings()
+    assert statistics.num_nucleotide_like == 2
+    assert "most sequences look like nucleotides; protembed reads them as proteins" in statistics.warnings()
 
 
 @pytest.mark.promise(14)
@@ -157,34 +157,34 @@ def test_nucleotides_are_warned_of():
     "sequence", ["GATTACAGATTACA", "gauuacagauuacn", "GATTACAGATTACAGATTRC", "GATYACAGATTACAGATTACA"]
 )
 def test_nucleotides_among_proteins_are_warned_of_with_their_number(fasta, sequence):
-    report = ReadStatistics()
-    read(fasta(f">cds\n{sequence}\n>a\nMKTAYIAKQRQISF\n>b\nMKVRYYAWKSRDHA\n"), report=report)
+    statistics = ReadStatistics()
+    read(fasta(f">cds\n{sequence}\n>a\nMKTAYIAKQRQISF\n>b\nMKVRYYAWKSRDHA\n"), statistics=statistics)
 
-    assert report.num_nucleotide_like == 1
-    assert report.warnings()[-1] == "nucleotides, by their letters, in 1 record; protembed reads them as proteins"
+    assert statistics.num_nucleotide_like == 1
+    assert statistics.warnings()[-1] == "nucleotides, by their letters, in 1 record; protembed reads them as proteins"
 
 
 @pytest.mark.parametrize("sequence", ["MetLysThrAla", "MET LYS THR\nALA XAA GLX", "METLYSTHRALA*"])
 def test_three_letter_codes_are_warned_of(fasta, sequence):
-    report = ReadStatistics()
-    read(fasta(f">a\n{sequence}\n>b\nMKTAYIAKQR\n>c\nC{sequence}\n"), report=report)
+    statistics = ReadStatistics()
+    read(fasta(f">a\n{sequence}\n>b\nMKTAYIAKQR\n>c\nC{sequence}\n"), statistics=statistics)
 
-    assert report.num_three_letter == 1
-    assert "write proteins in one-letter code" in report.warnings()[-1]
+    assert statistics.num_three_letter == 1
+    assert "write proteins in one-letter code" in statistics.warnings()[-1]
 
 
 def test_real_proteins_are_not_taken_for_three_letter_codes(proteins_fasta):
-    report = ReadStatistics()
-    read(proteins_fasta, report=report)
+    statistics = ReadStatistics()
+    read(proteins_fasta, statistics=statistics)
 
-    assert report.num_three_letter == 0
+    assert statistics.num_three_letter == 0
 
 
 def test_real_proteins_and_short_peptides_are_not_taken_for_nucleotides(proteins_fasta, fasta):
-    report = ReadStatistics()
-    list(read_fasta([proteins_fasta, fasta(">peptide\nGAGATTACAGA\n")], report=report))
+    statistics = ReadStatistics()
+    list(read_fasta([proteins_fasta, fasta(">peptide\nGAGATTACAGA\n")], statistics=statistics))
 
-    assert report.num_nucleotide_like == 0
+    assert statistics.num_nucleotide_like == 0
 
 
 # Archives and stdin
@@ -297,12 +297,12 @@ def test_foreign_letters_are_illegal_even_where_upper_case_would_make_residues_o
 
 
 def test_illegal_characters_are_masked_and_counted(fasta):
-    report = ReadStatistics()
+    statistics = ReadStatistics()
     path = fasta(">a\nM*K?T\n>b\nMK\n>c\nſMK1\n")
 
-    assert sequences(path, on_illegal="mask", report=report) == ["MXKXT", "MK", "XMKX"]
-    assert report.num_masked == 4
-    assert "4 illegal characters read as X" in report.warnings()
+    assert sequences(path, on_illegal="mask", statistics=statistics) == ["MXKXT", "MK", "XMKX"]
+    assert statistics.num_masked == 4
+    assert "4 illegal characters read as X" in statistics.warnings()
 
 
 def test_a_byte_that_is_no_text_is_one_illegal_character(fasta):
@@ -366,12 +366,14 @@ def test_strictly_alternating_case_is_refused_as_structure_aware(fasta, sequence
 
 
 def test_identifiers_of_other_encodings_stay_different(fasta):
-    report = ReadStatistics()
-    records = read(fasta(b">prot\xe9ine \xe0 Lyon\nMKT\n>prot\xe8ine\nMKV\n>prot\xc3\xa9ine\nMKA\n"), report=report)
+    statistics = ReadStatistics()
+    records = read(
+        fasta(b">prot\xe9ine \xe0 Lyon\nMKT\n>prot\xe8ine\nMKV\n>prot\xc3\xa9ine\nMKA\n"), statistics=statistics
+    )
 
     assert [record.id for record in records] == ["prot\\xe9ine", "prot\\xe8ine", "protéine"]
     assert records[0].description == "prot\\xe9ine \\xe0 Lyon"
-    assert report.num_duplicate_ids == 0
+    assert statistics.num_duplicate_ids == 0
 
 
 @pytest.mark.parametrize("paths", ["a.fasta", Path("a.fasta"), b"a.fasta", [], (), [None]])
@@ -386,19 +388,19 @@ def test_texts_are_paths_too(proteins_fasta):
 
 @pytest.mark.promise(10)
 def test_records_with_illegal_characters_are_skipped_and_listed(fasta):
-    report = ReadStatistics()
+    statistics = ReadStatistics()
     path = fasta(">a\nMK\n>b\nM\n1K\n>c\nMR\n>d\nM K2\n")
 
-    records = read(path, on_illegal="skip", report=report)
+    records = read(path, on_illegal="skip", statistics=statistics)
 
     assert [(record.row, record.id, record.line) for record in records] == [(0, "a", 1), (1, "c", 6)]
-    assert [(refused.id, refused.path, refused.line) for refused in report.refused] == [
+    assert [(refused.id, refused.path, refused.line) for refused in statistics.skipped] == [
         ("b", str(path), 5),
         ("d", str(path), 9),
     ]
-    assert report.refused[1].reason == "'2' in column 4 is no amino acid"
-    assert report.num_records + len(report.refused) == 4
-    assert report.warnings()[0].startswith("2 records left out, the first: 'b'")
+    assert statistics.skipped[1].reason == "'2' in column 4 is no amino acid"
+    assert statistics.num_records + len(statistics.skipped) == 4
+    assert statistics.warnings()[0].startswith("2 records left out, the first: 'b'")
 
 
 def test_an_input_of_which_nothing_is_left_is_an_error(fasta):

@@ -22,9 +22,9 @@ BEFORE, AFTER = b">first\nMKT\n", b">last\nMRR\n"
 NEVER_MASKED = b"-.:/"
 
 
-def read(content, on_illegal="error", report=None):
+def read(content, on_illegal="error", statistics=None):
     stream = io.BufferedReader(io.BytesIO(content))
-    return list(read_fasta_stream(stream, "bytes.fasta", on_illegal, report or ReadStatistics()))
+    return list(read_fasta_stream(stream, "bytes.fasta", on_illegal, statistics or ReadStatistics()))
 
 
 def spelled(byte):
@@ -75,11 +75,11 @@ def test_every_byte_that_is_no_residue_is_masked_or_its_record_listed_on_request
     for byte in BYTES:
         if byte in LETTERS + NEWLINES + SPACES + NEVER_MASKED + b"\0>":
             continue
-        content, report = BEFORE + b">b\nMK" + bytes([byte]) + b"W\n" + AFTER, ReadStatistics()
+        content, statistics = BEFORE + b">b\nMK" + bytes([byte]) + b"W\n" + AFTER, ReadStatistics()
 
         assert [record.sequence for record in read(content, "mask")] == ["MKT", "MKXW", "MRR"]
-        assert [record.id for record in read(content, "skip", report)] == ["first", "last"]
-        assert [(refused.id, refused.line) for refused in report.refused] == [("b", 4)]
+        assert [record.id for record in read(content, "skip", statistics)] == ["first", "last"]
+        assert [(refused.id, refused.line) for refused in statistics.skipped] == [("b", 4)]
 
 
 # Any byte in a header

@@ -21,20 +21,20 @@ def fasta(tmp_path):
 
 
 def cut(fasta, region, on_illegal="error"):
-    report = ReadStatistics()
-    records = read_fasta([fasta], on_illegal=on_illegal, report=report)
-    return list(cut_records(records, region, on_illegal, report)), report
+    statistics = ReadStatistics()
+    records = read_fasta([fasta], on_illegal=on_illegal, statistics=statistics)
+    return list(cut_records(records, region, on_illegal, statistics)), statistics
 
 
 def test_a_region_leaves_its_residues_of_each_protein_and_counts_those(fasta):
-    parts, report = cut(fasta, Region(2, 5))
+    parts, statistics = cut(fasta, Region(2, 5))
 
     assert [(part.row, part.id, part.sequence) for part in parts] == [
         (0, "a", "KTAY"),
         (1, "b", "KT"),
         (2, "c", "KTAY"),
     ]
-    assert (report.num_records, report.num_residues) == (3, 10)
+    assert (statistics.num_records, statistics.num_residues) == (3, 10)
 
 
 def test_without_a_region_records_pass_unchanged(fasta):
@@ -47,13 +47,13 @@ def test_a_protein_that_ends_before_the_region_is_an_error_that_names_it(fasta):
 
 
 def test_with_skip_such_a_protein_is_left_out_and_listed_and_the_next_has_its_row(fasta):
-    parts, report = cut(fasta, Region(4, None), "skip")
+    parts, statistics = cut(fasta, Region(4, None), "skip")
 
     assert [(part.row, part.id, part.sequence) for part in parts] == [(0, "a", "AYI"), (1, "c", "AYIAKQR")]
-    assert [(one.id, one.line, one.reason) for one in report.refused] == [
+    assert [(one.id, one.line, one.reason) for one in statistics.skipped] == [
         ("b", 3, "3 residues, and --region begins at residue 4")
     ]
-    assert (report.num_records, report.num_residues) == (2, 10)
+    assert (statistics.num_records, statistics.num_residues) == (2, 10)
 
 
 def test_a_region_that_leaves_nothing_is_an_error_whatever_is_read(fasta):
@@ -137,8 +137,8 @@ def test_a_row_that_ends_before_the_region_is_an_error_or_left_out():
     with pytest.raises(TooShortError, match="line 2: 'p' has 5 residues"):
         cut_labels(table_of("x"), Region(6, 9), TASKS["classification"])
 
-    report, longer = ReadStatistics(), LabelledProtein(id="q", sequence="MKTAYI", label="y", split="train", line=3)
+    statistics, longer = ReadStatistics(), LabelledProtein(id="q", sequence="MKTAYI", label="y", split="train", line=3)
     table = replace(table_of("x"), proteins=[*table_of("x").proteins, longer])
-    kept = cut_table(table, Region(6, 9), TASKS["classification"], "skip", report).proteins
+    kept = cut_table(table, Region(6, 9), TASKS["classification"], "skip", statistics).proteins
     assert [(one.id, one.sequence) for one in kept] == [("q", "I")]
-    assert [one.id for one in report.refused] == ["p"]
+    assert [one.id for one in statistics.skipped] == ["p"]

@@ -24,8 +24,8 @@ def write_fasta(tmp_path):
 
 
 def read(selection, *paths):
-    report = ReadStatistics()
-    return list(selection.read(paths, report)), report
+    statistics = ReadStatistics()
+    return list(selection.read(paths, statistics)), statistics
 
 
 def read_shards(selection, total, *paths):
@@ -120,13 +120,13 @@ def test_shards_run_over_the_borders_of_files_and_read_archives_twice(write_fast
 def test_a_refused_record_is_listed_in_exactly_one_shard(write_fasta, sequences, total):
     selection = replace(SHORT, on_illegal="skip", long_proteins="skip")
     path = write_fasta(sequences)
-    whole, report = read(selection, path)
+    whole, statistics = read(selection, path)
 
     shards = read_shards(selection, total, path)
 
     assert [record for records, _ in shards for record in records] == whole
-    assert [refused for _, own in shards for refused in own.refused] == report.refused
-    assert len(whole) + len(report.refused) == len(sequences)
+    assert [refused for _, own in shards for refused in own.skipped] == statistics.skipped
+    assert len(whole) + len(statistics.skipped) == len(sequences)
 
 
 def test_a_shard_is_told_what_was_met_in_the_whole_input(write_fasta):
@@ -135,7 +135,7 @@ def test_a_shard_is_told_what_was_met_in_the_whole_input(write_fasta):
     _, whole = read(selection, path)
 
     assert whole.num_truncated == 2
-    assert [report for _, report in read_shards(selection, 3, path)] == [whole] * 3
+    assert [statistics for _, statistics in read_shards(selection, 3, path)] == [whole] * 3
 
 
 def test_proteins_count_for_a_shard_as_what_is_computed_of_them(write_fasta):
@@ -154,17 +154,17 @@ def test_without_long_proteins_every_policy_reads_what_the_file_holds(proteins_f
     window = max(len(record.sequence) for record in whole)
 
     for long in ("window", "error", "truncate", "skip"):
-        records, report = read(replace(WINDOWED, long_proteins=long, window_residues=window), proteins_fasta)
+        records, statistics = read(replace(WINDOWED, long_proteins=long, window_residues=window), proteins_fasta)
         assert records == whole
-        assert (report.num_truncated, report.refused) == (0, [])
-        assert (report.num_records, report.num_residues) == (40, residues(whole))
+        assert (statistics.num_truncated, statistics.skipped) == (0, [])
+        assert (statistics.num_records, statistics.num_residues) == (40, residues(whole))
 
 
 def test_long_proteins_stay_whole_for_windows(write_fasta):
-    records, report = read(SHORT, write_fasta(["MKT", "AYAYA"]))
+    records, statistics = read(SHORT, write_fasta(["MKT", "AYAYA"]))
 
     assert [record.sequence for record in records] == ["MKT", "AYAYA"]
-    assert report.refused == []
+    assert statistics.skipped == []
 
 
 @pytest.mark.parametrize("shard", [None, Shard(1, 2)], ids=["whole", "another shard"])
@@ -178,25 +178,25 @@ def test_a_long_protein_is_an_error_on_request_wherever_it_stands(write_fasta, s
 
 
 def test_a_long_protein_is_cut_off_on_request_and_counted(write_fasta):
-    records, report = read(replace(SHORT, long_proteins="truncate"), write_fasta(["MKTA", "AYAYAYA", "MK"]))
+    records, statistics = read(replace(SHORT, long_proteins="truncate"), write_fasta(["MKTA", "AYAYAYA", "MK"]))
 
     assert [record.sequence for record in records] == ["MKTA", "AYAY", "MK"]
     assert [record.description for record in records] == ["p0 of mouse", "p1 of mouse", "p2 of mouse"]
-    assert (report.num_truncated, report.num_records, report.num_residues) == (1, 3, 10)
-    assert "1 protein cut off at the window's length" in report.warnings()
+    assert (statistics.num_truncated, statistics.num_records, statistics.num_residues) == (1, 3, 10)
+    assert "1 protein cut off at the window's length" in statistics.warnings()
 
 
 def test_a_long_protein_is_left_out_on_request_and_listed(write_fasta):
     path = write_fasta(["AYAYA", "MKTA", "M" * 1200, "MK"])
 
-    records, report = read(replace(SHORT, long_proteins="skip"), path)
+    records, statistics = read(replace(SHORT, long_proteins="skip"), path)
 
     assert [(record.row, record.id) for record in records] == [(0, "p1"), (1, "p3")]
-    assert report.refused == [
+    assert statistics.skipped == [
         SkippedRecord(id="p0", path=str(path), line=1, reason="5 residues are more than the window of 4"),
         SkippedRecord(id="p2", path=str(path), line=5, reason="1,200 residues are more than the window of 4"),
     ]
-    assert (report.num_records, report.num_residues) == (2, 6)
+    assert (statistics.num_records, statistics.num_residues) == (2, 6)
 
 
 @pytest.mark.parametrize("shard", [None, Shard(1, 2), Shard(2, 2)])

@@ -328,31 +328,31 @@ def test_a_label_may_be_missing_here_for_the_task_decides(read):
     assert rows(read(SMALL + "e,MKT, ,train\n"))[-1] == ("e", "MKT", "", "train")
 
 
-# Illegal residues and the report
+# Illegal residues and the statistics
 
 
 def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read):
     content = SMALL + "e,MK1,5.5,train\n"
-    masked_report, skipped_report = ReadStatistics(), ReadStatistics()
+    masked_statistics, skipped_statistics = ReadStatistics(), ReadStatistics()
 
-    masked = read(content, on_illegal="mask", report=masked_report)
-    skipped = read(content, on_illegal="skip", report=skipped_report)
+    masked = read(content, on_illegal="mask", statistics=masked_statistics)
+    skipped = read(content, on_illegal="skip", statistics=skipped_statistics)
 
     assert masked.proteins[-1].sequence == "MKX"
-    assert masked_report.num_masked == 1
+    assert masked_statistics.num_masked == 1
     assert rows(skipped) == SMALL_ROWS
-    assert [(record.id, record.line) for record in skipped_report.refused] == [("e", 6)]
-    assert (masked_report.num_records, skipped_report.num_records) == (5, 4)
-    assert skipped_report.num_residues == 12
+    assert [(record.id, record.line) for record in skipped_statistics.skipped] == [("e", 6)]
+    assert (masked_statistics.num_records, skipped_statistics.num_records) == (5, 4)
+    assert skipped_statistics.num_residues == 12
 
 
 def test_a_labelled_fasta_has_the_same_report_as_a_fasta(tmp_path, read):
-    report, plain = ReadStatistics(), ReadStatistics()
-    read(FORMS["fasta"], name="labels.fasta", report=report)
+    statistics, plain = ReadStatistics(), ReadStatistics()
+    read(FORMS["fasta"], name="labels.fasta", statistics=statistics)
 
-    list(read_fasta([tmp_path / "labels.fasta"], report=plain))
+    list(read_fasta([tmp_path / "labels.fasta"], statistics=plain))
 
-    assert report == plain
+    assert statistics == plain
 
 
 # Tables that are refused

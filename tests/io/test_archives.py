@@ -108,13 +108,13 @@ def test_records_that_were_left_out_count_too_and_those_of_another_file_do_not(t
     (tmp_path / "whole").write_bytes(TWO_PROTEINS)
     content = b">odd\nMK1\n" + many[0]
     (tmp_path / "cut").write_bytes(gzip.compress(content)[: len(content) // 4])
-    report = ReadStatistics()
+    statistics = ReadStatistics()
 
     with pytest.raises(DamagedArchiveError) as caught:
-        list(read_fasta([tmp_path / "whole", tmp_path / "cut"], on_illegal="skip", report=report))
+        list(read_fasta([tmp_path / "whole", tmp_path / "cut"], on_illegal="skip", statistics=statistics))
 
-    assert len(report.refused) == 1
-    assert caught.value.num_records == report.num_records + 1 - 2 > 30
+    assert len(statistics.skipped) == 1
+    assert caught.value.num_records == statistics.num_records + 1 - 2 > 30
 
 
 # Damaged

@@ -26,10 +26,10 @@ MUTATED = "MRTAYIAKQRQISFVKSHFSRQ"
 def read(tmp_path):
     """Write a table of variants and read it."""
 
-    def write_and_read(content, *, wild_types=None, on_illegal="error", report=None, **config):
+    def write_and_read(content, *, wild_types=None, on_illegal="error", statistics=None, **config):
         path = tmp_path / "variants.csv"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return list(VariantTable(path, VariantTableConfig(**config), wild_types, on_illegal).read(report))
+        return list(VariantTable(path, VariantTableConfig(**config), wild_types, on_illegal).read(statistics))
 
     return write_and_read
 
@@ -216,35 +216,35 @@ def test_a_few_letters_or_rows_that_do_not_agree_tell_of_no_shift(content, read)
 
 
 def test_what_cannot_be_scored_is_left_out_on_request_and_counted(read):
-    report = ReadStatistics()
+    statistics = ReadStatistics()
     content = f"mutant,sequence\nK2*,{WILD_TYPE}\nK2R,{WILD_TYPE}\nA4del,{WILD_TYPE}\nK2R,MK?\n"
 
-    assert spelled(read(content, on_illegal="skip", report=report)) == [(WILD_TYPE, "K2R")]
-    assert report.num_records == 1
-    assert [(record.id, record.line) for record in report.refused] == [("1", 2), ("3", 4), ("4", 5)]
+    assert spelled(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
+    assert statistics.num_records == 1
+    assert [(record.id, record.line) for record in statistics.skipped] == [("1", 2), ("3", 4), ("4", 5)]
 
 
 def test_an_empty_mutation_cell_is_an_error_and_never_the_wild_type(read):
-    report = ReadStatistics()
+    statistics = ReadStatistics()
     content = f"mutant,sequence\nK2R,{WILD_TYPE}\n,{WILD_TYPE}\n"
 
     with pytest.raises(UnsupportedVariantError, match="line 3: the cell of mutations is empty"):
         read(content)
-    assert spelled(read(content, on_illegal="skip", report=report)) == [(WILD_TYPE, "K2R")]
-    assert [(record.id, record.line) for record in report.refused] == [("2", 3)]
+    assert spelled(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
+    assert [(record.id, record.line) for record in statistics.skipped] == [("2", 3)]
 
 
 @pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null"])
 def test_a_sequence_that_stands_for_a_missing_one_is_an_error_and_no_protein(cell, read):
-    report = ReadStatistics()
+    statistics = ReadStatistics()
     with pytest.raises(UnsupportedVariantError, match=f"line 3: the wild type is '{cell}', which seems to stand for a"):
         read(f"mutant,sequence\nK2R,{WILD_TYPE}\nWT,{cell}\n")
     with pytest.raises(UnsupportedVariantError, match=f"line 3: the mutated sequence is '{cell}'"):
         read(f"sequence,mutated_sequence\n{WILD_TYPE},{MUTATED}\n{WILD_TYPE},{cell}\n")
 
     content = f"mutant,sequence\nK2R,{WILD_TYPE}\nWT,{cell}\n"
-    assert spelled(read(content, on_illegal="skip", report=report)) == [(WILD_TYPE, "K2R")]
-    assert [(record.id, record.line) for record in report.refused] == [("2", 3)]
+    assert spelled(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
+    assert [(record.id, record.line) for record in statistics.skipped] == [("2", 3)]
 
 
 def test_a_mutated_sequence_says_what_an_empty_mutation_cell_leaves_open(read):
@@ -261,22 +261,22 @@ def test_a_mismatch_is_never_left_out(read):
 
 
 def test_an_illegal_residue_of_a_wild_type_is_read_as_unknown_on_request(read):
-    report = ReadStatistics()
+    statistics = ReadStatistics()
 
-    (variant,) = read("mutant,sequence\nK2R,MK?\n", on_illegal="mask", report=report)
+    (variant,) = read("mutant,sequence\nK2R,MK?\n", on_illegal="mask", statistics=statistics)
 
     assert variant.wild_type == "MKX"
-    assert report.num_masked == 1
+    assert statistics.num_masked == 1
 
 
 def test_two_wild_types_of_one_name_are_refused_unless_they_are_equal(tmp_path):
     path = tmp_path / "wild.fasta"
     path.write_text(">one first\nMKT\n>one\nMKT\n")
-    assert read_wild_types(path, on_illegal="error", report=ReadStatistics()) == {"one": "MKT"}
+    assert read_wild_types(path, on_illegal="error", statistics=ReadStatistics()) == {"one": "MKT"}
 
     path.write_text(">one first\nMKT\n>one\nMKA\n")
     with pytest.raises(RecordError, match=r"line 3: record 2 \('one'\) is another protein"):
-        read_wild_types(path, on_illegal="error", report=ReadStatistics())
+        read_wild_types(path, on_illegal="error", statistics=ReadStatistics())
 
 
 @pytest.mark.parametrize("options", [{"id": "which"}, {"wild_type": Path("wild.fasta"), "sequence": "sequence"}])
