@@ -58,7 +58,7 @@ def test_with_skip_such_a_protein_is_left_out_and_listed_and_the_next_has_its_ro
 
 def test_a_region_that_leaves_nothing_is_an_error_whatever_is_read(fasta):
     message = r"x.fasta: every record was left out, the first, 'a', in line 1: .* residue 11; choose another --region$"
-    selection = Selection(on_illegal="skip", long="skip", window_residues=4, region=Region(11, None))
+    selection = Selection(on_illegal="skip", long_proteins="skip", window_residues=4, region=Region(11, None))
     proteins = [LabelledProtein(id="a", sequence="MKTAYI", label="x", split="train", line=1)]
     table = LabelledTable(path="x.fasta", target="target", proteins=proteins)
 
