@@ -111,7 +111,7 @@ def make_table(proteins):
             for line, (sequence, split) in enumerate(zip(sequences, names, strict=True), start=2)
         ]
         parts = {split: [one for one in labelled if one.split == split] for split in ("train", "valid", "test")}
-        return SplitTable(path="labels.csv", target="label", parts=parts)
+        return SplitTable(path="labels.csv", target="label", splits=parts)
 
     return make
 

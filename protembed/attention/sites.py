@@ -19,7 +19,7 @@ from protembed.attention.significance import (
 from protembed.data.fasta import Record
 from protembed.errors import TableError
 from protembed.io.reading import display_name, open_input
-from protembed.io.tables import Row, reading_table, same_name
+from protembed.io.tables import Row, normalize_name, reading_table
 from protembed.io.text import pluralize
 
 _COLUMNS = ("protein", "position", "label")
@@ -77,7 +77,7 @@ def read_sites(path: Path) -> list[Site]:
 
 def _find_columns(header: Sequence[str], name: str) -> dict[str, int]:
     """Find the place of each column."""
-    columns = [same_name(column) for column in header]
+    columns = [normalize_name(column) for column in header]
     for column in _COLUMNS:
         if columns.count(column) != 1:
             found = f"the header has {columns.count(column) or 'no'} columns named {column!r}"

@@ -190,10 +190,10 @@ def read_fasta(
                 yield record
     statistics.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
     if not fingerprints:
-        check_something_left(statistics, "correct the file, or choose another --on-illegal")
+        check_not_all_skipped(statistics, "correct the file, or choose another --on-illegal")
 
 
-def check_something_left(statistics: ReadStatistics, advice: str) -> None:
+def check_not_all_skipped(statistics: ReadStatistics, advice: str) -> None:
     """Refuse an input of which no record was kept.
 
     Raises:

@@ -50,7 +50,7 @@ class KmerSample:
     hashes: NDArray[np.int64]
 
     @classmethod
-    def of(cls, sequences: Sequence[str]) -> "KmerSample":
+    def from_sequences(cls, sequences: Sequence[str]) -> "KmerSample":
         """Sample the k-mers of proteins; the more and the longer they are, the longer the k-mers.
 
         Args:
@@ -67,7 +67,7 @@ class KmerSample:
             hashes = np.unique(np.concatenate([hashes, *known]))[:MOST_TRAINING_KMERS]
         return cls(length=length, hashes=hashes)
 
-    def shares_some(self, sequence: str) -> bool:
+    def shares_kmer(self, sequence: str) -> bool:
         """Return whether a protein has a k-mer of the sample."""
         hashes = _hashes(sequence, self.length)
         places = np.searchsorted(self.hashes, hashes)
@@ -85,13 +85,13 @@ def _hashes(sequence: str, length: int) -> NDArray[np.int64]:
 
     Source: Steele et al. 2014, "Fast splittable pseudorandom number generators", the mixing function of SplitMix64.
     """
-    mixed = kmer_numbers(sequence, length).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = kmer_indices(sequence, length).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
 
 
-def kmer_numbers(sequence: str, length: int) -> NDArray[np.int64]:
+def kmer_indices(sequence: str, length: int) -> NDArray[np.int64]:
     """Number the k-mers of standard residues in a sequence, one after the other.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from protembed.config.common import Region
-from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, check_something_left
+from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, check_not_all_skipped
 from protembed.errors import TooShortError
 
 # Neighbouring windows share at least this part of a window; what is nearer to a window's edge than to the other
@@ -99,7 +99,7 @@ def cut_records(
             statistics.num_residues += part.stop - part.start
             yield replace(record, sequence=record.sequence[part])
     if is_empty:
-        check_something_left(statistics, CHOOSE_ANOTHER_REGION)
+        check_not_all_skipped(statistics, CHOOSE_ANOTHER_REGION)
 
 
 def skip_short(error: TooShortError, on_illegal: OnIllegal, statistics: ReadStatistics) -> None:

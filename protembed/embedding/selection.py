@@ -7,7 +7,7 @@ from pathlib import Path
 
 from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
-from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, check_something_left, read_fasta
+from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, check_not_all_skipped, read_fasta
 from protembed.data.windows import cut_records
 from protembed.errors import ConfigError, TooLongError
 
@@ -110,7 +110,7 @@ class Selection:
             else:
                 raise TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
         if not statistics.num_records:
-            check_something_left(
+            check_not_all_skipped(
                 statistics, "choose another --long-proteins or --on-illegal, or a larger --window-residues"
             )
 

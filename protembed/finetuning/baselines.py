@@ -94,13 +94,13 @@ def constant_baseline(table: SplitTable, targets: Targets) -> Baseline:
         table: whose test part is predicted.
         targets: the labels; in folds those of all folds, for a fold's own shares run against its test part.
     """
-    train = targets.known("train")
+    train = targets.known_targets("train")
     answer = np.asarray(train.mean(0))
     if targets.task.label_kind == "class":
         answer = np.bincount(train, minlength=len(targets.classes or ())) / len(train)
-    outputs: list[Output] = [answer] * len(table.parts["test"])
+    outputs: list[Output] = [answer] * len(table.splits["test"])
     if targets.task.per_residue:
-        outputs = [np.broadcast_to(answer, (len(one.sequence), *answer.shape)) for one in table.parts["test"]]
+        outputs = [np.broadcast_to(answer, (len(one.sequence), *answer.shape)) for one in table.splits["test"]]
     return Baseline(name="mean" if targets.task.label_kind == "value" else "majority", outputs=outputs)
 
 
@@ -109,16 +109,16 @@ def sequence_baselines(table: SplitTable, targets: Targets, seed: int) -> Iterat
     if targets.task.per_residue:
         yield _window_baseline(table, targets, seed)
         return
-    counter = kmer_vectorizer(_sequences(table.parts["train"]))
+    counter = kmer_vectorizer(_sequences(table.splits["train"]))
     for name, count in (("composition", composition), ("k-mers", counter.transform)):
         fitted = _fit(
             targets,
             [
-                ProbeData(vectors=count(_sequences(table.parts[split])), answers=targets.known(split))
+                ProbeData(vectors=count(_sequences(table.splits[split])), answers=targets.known_targets(split))
                 for split in _FITTED
             ],
         )
-        outputs = list(fitted.outputs(count(_sequences(table.parts["test"]))))
+        outputs = list(fitted.outputs(count(_sequences(table.splits["test"]))))
         yield Baseline(name=name, outputs=outputs)
 
 
@@ -148,11 +148,11 @@ def frozen_head(
     for split in _FITTED:
         chosen = residue_sample(targets, split, config.seed) if targets.task.per_residue else None
         rows = []
-        for number, (protein, embedding) in enumerate(engine.run(computation, table.parts[split])):
+        for number, (protein, embedding) in enumerate(engine.run(computation, table.splits[split])):
             check_finite(protein.id, embedding.values)
             rows.append(embedding.values[None] if chosen is None else embedding.values[chosen[number]])
             on_protein(len(protein.sequence))
-        answers = targets.known(split) if chosen is None else _answers_at(targets, split, chosen)
+        answers = targets.known_targets(split) if chosen is None else _answers_at(targets, split, chosen)
         samples.append(ProbeData(vectors=np.concatenate(rows), answers=answers))
     if config.head == "mlp":
         fitted = fit_network(targets.task, len(targets.classes or ()), *samples, seed=config.seed)
@@ -166,7 +166,7 @@ def frozen_head(
 
 def residue_sample(targets: Targets, split: Split, seed: int) -> list[Places]:
     """Choose residues of each protein of a part: all that have an answer, or as many as can be fitted at once."""
-    known = [np.flatnonzero(has_target(answer)) for answer in targets.of_split[split]]
+    known = [np.flatnonzero(has_target(answer)) for answer in targets.by_split[split]]
     share = MOST_RESIDUES / max(1, sum(map(len, known)))
     if share >= 1:
         return known
@@ -178,13 +178,13 @@ def _window_baseline(table: SplitTable, targets: Targets, seed: int) -> Baseline
     samples = []
     for split in _FITTED:
         chosen = residue_sample(targets, split, seed)
-        pairs = zip(table.parts[split], chosen, strict=True)
+        pairs = zip(table.splits[split], chosen, strict=True)
         vectors = sparse.vstack([one_hot_window(protein.sequence, places) for protein, places in pairs], format="csr")
         samples.append(ProbeData(vectors=vectors, answers=_answers_at(targets, split, chosen)))
     fitted = _fit(targets, samples)
     outputs = [
         fitted.outputs(one_hot_window(protein.sequence, np.arange(len(protein.sequence))))
-        for protein in table.parts["test"]
+        for protein in table.splits["test"]
     ]
     return Baseline(name="15 letters", outputs=outputs)
 
@@ -195,7 +195,7 @@ def _fit(targets: Targets, samples: Sequence[ProbeData], *, balanced: bool = Fal
 
 
 def _answers_at(targets: Targets, split: Split, chosen: Sequence[Places]) -> Output:
-    return np.concatenate([answer[places] for answer, places in zip(targets.of_split[split], chosen, strict=True)])
+    return np.concatenate([answer[places] for answer, places in zip(targets.by_split[split], chosen, strict=True)])
 
 
 def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:

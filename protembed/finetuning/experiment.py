@@ -145,8 +145,8 @@ class ModelTrainer:
         if not training.run(self.watcher.on_step, self.watcher.stop):
             return None
         if targets.task.label_kind == "labels" and checkpoint.task_head is not None:
-            known = np.stack(self._predict(checkpoint, representation_of(checkpoint), table.parts["valid"]))
-            choose_threshold(checkpoint.task_head, targets.known("valid"), known)
+            known = np.stack(self._predict(checkpoint, representation_of(checkpoint), table.splits["valid"]))
+            choose_threshold(checkpoint.task_head, targets.known_targets("valid"), known)
         # It was fitted to the attention of another encoder.
         checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1]).to(self.device)
         rung = self._rung(name, checkpoint, representation_of(checkpoint), table, training.valid_loss)
@@ -167,7 +167,7 @@ class ModelTrainer:
         table: SplitTable,
         valid_loss: float,
     ) -> TrainedModel:
-        rung = Baseline(name=name, outputs=self._predict(checkpoint, representation, table.parts["test"]))
+        rung = Baseline(name=name, outputs=self._predict(checkpoint, representation, table.splits["test"]))
         return TrainedModel(checkpoint=checkpoint, rung=rung, valid_loss=valid_loss)
 
     def _predict(
@@ -231,7 +231,7 @@ class Experiment:
                 self._add(rung.name, 0, rung.outputs)
             if not (self._train_models(fold, table, targets) and self._train_random_baseline(fold, table, targets)):
                 return None
-        if self._division.is_in_folds and not self._train_final():
+        if self._division.has_folds and not self._train_final():
             return None
         assert self._kept is not None
         model = RUNG_OF_METHOD[self._rungs.method]
@@ -254,7 +254,7 @@ class Experiment:
             )
         if self._rungs.config.repeats > 1:
             notes.append("the figures are means over all trainings; the one with the lowest validation loss is kept")
-        if self._division.is_in_folds:
+        if self._division.has_folds:
             notes.append(
                 "the figures are of models that did not see the proteins; the one that is kept saw all of them"
             )

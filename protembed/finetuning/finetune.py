@@ -30,7 +30,7 @@ from protembed.finetuning.label_inference import InferredLabels, infer_labels
 from protembed.finetuning.label_warnings import class_counts, few_tested_warnings, label_warnings
 from protembed.finetuning.labels import Columns, LabelledProtein, Split, read_labels
 from protembed.finetuning.report import METRICS_FILE, FinetuneResult, write_result
-from protembed.finetuning.splits import DataSplit, divide, nearest
+from protembed.finetuning.splits import DataSplit, nearest, split_table
 from protembed.finetuning.targets import Targets, cut_table
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.embedding import parse_poolings
@@ -279,7 +279,7 @@ class _Work:
     @property
     def sizes(self) -> dict[Split, int]:
         """Count the proteins of each part that the model is made of, and measured on."""
-        return {split: len(part) for split, part in self.division.final.parts.items()}
+        return {split: len(part) for split, part in self.division.final.splits.items()}
 
 
 def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
@@ -290,9 +290,9 @@ def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
     inferred = infer_labels(table, config.task, config.label_separator)
     task, is_chosen, region = inferred.task, config.task != "auto", choose_region(config.region)
     table = cut_table(inferred.labels, region, task, options.reader.on_illegal, statistics)
-    division = divide(table, task, config, options.finetune.seed)
-    targets = [Targets.of(fold, task, allows_rare=is_chosen) for fold in division.folds]
-    final = Targets.of(division.final, task, allows_rare=is_chosen) if division.is_in_folds else targets[0]
+    division = split_table(table, task, config, options.finetune.seed)
+    targets = [Targets.from_table(fold, task, allows_rare=is_chosen) for fold in division.folds]
+    final = Targets.from_table(division.final, task, allows_rare=is_chosen) if division.has_folds else targets[0]
     checkpoint = load_checkpoint(base)
     method = _method(options.finetune, checkpoint, task)
     training_data, training_kmers = describe_training(division.final, final, division.folds)
@@ -316,9 +316,9 @@ def _result(
     climbed: ExperimentResult, work: _Work, identity: Mapping[str, Any], config: FinetuneConfig
 ) -> FinetuneResult:
     """Measure, and gather what is left behind."""
-    tests = [table.parts["test"] for table in work.division.folds]
-    trains = [table.parts["train"] for table in work.division.folds]
-    truth = [answer for targets in work.targets for answer in targets.of_split["test"]]
+    tests = [table.splits["test"] for table in work.division.folds]
+    trains = [table.splits["train"] for table in work.division.folds]
+    truth = [answer for targets in work.targets for answer in targets.by_split["test"]]
     climbed.kept.checkpoint.training_kmers = work.training_kmers
     is_random = work.method != "frozen" or config.head == "mlp"
     similar = [nearest(_sequences(test), _sequences(train)) for test, train in zip(tests, trains, strict=True)]

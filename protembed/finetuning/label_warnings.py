@@ -30,9 +30,9 @@ def few_tested_warnings(folds: Sequence[SplitTable], task: Task, *, is_drawn: bo
         is_drawn: Whether the parts were drawn, and not given by a column.
     """
     in_folds = len(folds) > 1
-    tested = [protein for fold in folds for protein in fold.parts["test"]]
+    tested = [protein for fold in folds for protein in fold.splits["test"]]
     found = [*_few_proteins(len(tested), in_folds=in_folds), *_few_of_a_class(tested, task, in_folds=in_folds)]
-    num_proteins = sum(len(part) for part in folds[0].parts.values())
+    num_proteins = sum(len(part) for part in folds[0].splits.values())
     if is_drawn and not in_folds and not found and num_proteins < _MIN_FOR_A_TENTH:
         found.append(
             f"the test part is {len(tested):,} of {num_proteins:,} proteins; "
@@ -99,7 +99,7 @@ def label_warnings(final: SplitTable, folds: Sequence[SplitTable], targets: Targ
     if targets.classes is not None:
         counts = class_counts(proteins, task)
         found += [*_stand_ins(counts, task), *_near_names(counts), *_lost_letters(counts)]
-        found += _rare_classes(class_counts(final.parts["train"], task), task)
+        found += _rare_classes(class_counts(final.splits["train"], task), task)
         found += _untested_classes(folds, task, targets.classes)
     return [*found, *_repetitions(proteins)]
 
@@ -168,7 +168,7 @@ def _rare_classes(counts: Mapping[str, int], task: Task) -> Iterator[str]:
 
 
 def _untested_classes(folds: Sequence[SplitTable], task: Task, classes: Collection[str]) -> Iterator[str]:
-    tested = class_counts((protein for fold in folds for protein in fold.parts["test"]), task)
+    tested = class_counts((protein for fold in folds for protein in fold.splits["test"]), task)
     untested = [name for name in classes if name not in tested]
     advice = "add proteins to the test part" + ("" if len(folds) > 1 else ", or pass --split kfold")
     if task.label_kind == "class" and len(tested) == 1:
@@ -189,7 +189,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _doubtful_values(targets: Targets) -> Iterator[str]:
     """Find a value that is far from all others, and recurs or is a usual stand-in for a missing one."""
-    known = np.concatenate([targets.known(split) for split, part in targets.of_split.items() if part])
+    known = np.concatenate([targets.known_targets(split) for split, part in targets.by_split.items() if part])
     values, numbers = np.unique(known, return_counts=True)
     if len(values) <= _MIN_OTHERS:
         return

@@ -177,17 +177,17 @@ class SplitTable:
     Attributes:
         path: its name, for messages.
         target: the name of the label.
-        parts: the proteins of each split, in the table's order.
+        splits: the proteins of each split, in the table's order.
     """
 
     path: str
     target: str
-    parts: Mapping[Split, Sequence[LabelledProtein]]
+    splits: Mapping[Split, Sequence[LabelledProtein]]
 
     @property
     def proteins(self) -> list[LabelledProtein]:
         """All proteins: train, valid, test."""
-        return [protein for part in self.parts.values() for protein in part]
+        return [protein for part in self.splits.values() for protein in part]
 
 
 @dataclass(frozen=True, kw_only=True)

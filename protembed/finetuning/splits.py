@@ -13,7 +13,7 @@ from scipy import sparse
 from protembed.config.common import Task
 from protembed.config.finetune import LabelTableConfig
 from protembed.data.alphabet import NUM_AMINO_ACIDS
-from protembed.data.hashing import hash_fraction, kmer_numbers
+from protembed.data.hashing import hash_fraction, kmer_indices
 from protembed.errors import TableError
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, Split, SplitTable
 from protembed.finetuning.targets import label_set
@@ -39,7 +39,7 @@ def kmer_sets(sequences: Sequence[str]) -> KmerSets:
     Returns:
         (sequences, 3,200,000), float32 ones.
     """
-    sets = [np.unique(kmer_numbers(sequence, _K)) for sequence in sequences]
+    sets = [np.unique(kmer_indices(sequence, _K)) for sequence in sequences]
     ends = np.cumsum([0, *map(len, sets)])
     columns = np.concatenate([np.zeros(0, np.int64), *sets])
     return sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(sets), _NUM_KMERS))
@@ -145,12 +145,12 @@ class DataSplit:
     warnings: Sequence[str] = ()
 
     @property
-    def is_in_folds(self) -> bool:
+    def has_folds(self) -> bool:
         """Whether every protein is measured in a fold."""
         return len(self.folds) > 1
 
 
-def divide(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
+def split_table(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
     """Divide a labelled table.
 
     Args:
@@ -170,7 +170,7 @@ def divide(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: in
         parts, notes = _drawn(labels, task, config, seed)
     parts, shared = _drop_leaked(parts, drop=config.drop_leaked)
     _check_not_empty(labels.path, parts)
-    table = SplitTable(path=labels.path, target=labels.target, parts=parts)
+    table = SplitTable(path=labels.path, target=labels.target, splits=parts)
     return DataSplit(folds=[table], final=table, notes=notes, warnings=shared)
 
 
@@ -248,9 +248,9 @@ def _kfold_split(labels: LabelledTable, task: Task, config: LabelTableConfig, se
         homes |= dict.fromkeys(groups.sample_fraction(without=tested), "valid")
         parts = groups.parts(homes, task)
         _check_not_empty(labels.path, parts, ("train", "valid") if fold is None else _PARTS)
-        tables.append(SplitTable(path=labels.path, target=labels.target, parts=parts))
+        tables.append(SplitTable(path=labels.path, target=labels.target, splits=parts))
     notes = [f"--split kfold: {NUM_FOLDS} folds {groups.how}; the model that is kept learns from all of them"]
-    num_unmeasured = len(labels.proteins) - sum(len(table.parts["test"]) for table in tables[:-1])
+    num_unmeasured = len(labels.proteins) - sum(len(table.splits["test"]) for table in tables[:-1])
     if num_unmeasured:
         notes.append(f"{num_unmeasured} proteins are never measured: no others have their classes to learn from")
     return DataSplit(folds=tables[:-1], final=tables[-1], notes=notes)

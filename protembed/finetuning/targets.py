@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from protembed.config.common import MICRO_BATCH_TOKENS, Region, Task
 from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, concatenate, cut, split_by_budget
-from protembed.data.fasta import OnIllegal, ReadStatistics, check_something_left
+from protembed.data.fasta import OnIllegal, ReadStatistics, check_not_all_skipped
 from protembed.data.sampling import EpochSampler, UniformSampler
 from protembed.data.windows import CHOOSE_ANOTHER_REGION, Span, skip_short, window_spans
 from protembed.errors import TableError, TooShortError
@@ -53,15 +53,15 @@ class Targets:
     Attributes:
         task: what they are.
         classes: their names; None for values.
-        of_split: the answer of each protein of each split.
+        by_split: the answer of each protein of each split.
     """
 
     task: Task
     classes: tuple[str, ...] | None
-    of_split: Mapping[Split, Sequence[Target]]
+    by_split: Mapping[Split, Sequence[Target]]
 
     @classmethod
-    def of(cls, table: SplitTable, task: Task, *, allows_rare: bool = False) -> "Targets":
+    def from_table(cls, table: SplitTable, task: Task, *, allows_rare: bool = False) -> "Targets":
         """Read the labels of a table.
 
         Args:
@@ -74,23 +74,23 @@ class Targets:
         """
         classes = None if task.label_kind == "value" else _class_names(table, task, allows_rare=allows_rare)
         numbers = {name: number for number, name in enumerate(classes or ())}
-        of_split = {
+        by_split = {
             split: [_answer(table.path, protein, task, numbers) for protein in part]
-            for split, part in table.parts.items()
+            for split, part in table.splits.items()
         }
-        targets = cls(task=task, classes=classes, of_split=of_split)
+        targets = cls(task=task, classes=classes, by_split=by_split)
         targets._check_learnable(table)
         return targets
 
-    def known(self, split: Split) -> NDArray[Any]:
+    def known_targets(self, split: Split) -> NDArray[Any]:
         """Join what is known of a part: (proteins,), (proteins, labels), or the (residues,) of all its proteins."""
-        return known_answers(self.of_split[split], self.task)
+        return known_answers(self.by_split[split], self.task)
 
     def _check_learnable(self, table: SplitTable) -> None:
-        for split, part in table.parts.items():
-            if part and not len(self.known(split)):
+        for split, part in table.splits.items():
+            if part and not len(self.known_targets(split)):
                 raise TableError(table.path, f"no residue of the {split} part has a label", "look at its mask")
-        known = self.known("train")
+        known = self.known_targets("train")
         if self.task.label_kind != "value":
             return
         if len(np.unique(known)) == 1:
@@ -131,7 +131,7 @@ def label_set(protein: LabelledProtein, task: Task) -> set[str]:
 
 def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[str, ...]:
     """List the classes of the training part, numbers by size and names by letter."""
-    train = table.parts["train"]
+    train = table.splits["train"]
     _check_labelled(table, task)
     known = set[str]().union(*(label_set(protein, task) for protein in train))
     if task.per_residue and not known:
@@ -142,7 +142,7 @@ def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[s
         raise TableError(table.path, found, "a task needs at least two classes")
     if task.name == "classification" and len(known) > max(fewest, len(train) / 2) and not allows_rare:
         raise _many_classes_error(table.path, train, known)
-    for split, part in table.parts.items():
+    for split, part in table.splits.items():
         for protein in part:
             if unseen := label_set(protein, task) - known:
                 found = (
@@ -296,7 +296,7 @@ def cut_table(
         else:
             kept.append(replace(protein, sequence=protein.sequence[part]))
     if not kept:
-        check_something_left(statistics, CHOOSE_ANOTHER_REGION)
+        check_not_all_skipped(statistics, CHOOSE_ANOTHER_REGION)
     return replace(table, proteins=kept)
 
 
@@ -306,14 +306,14 @@ class LabelledDataset:
 
     Attributes:
         residues: of each protein, (residues,), uint8.
-        answers: of each protein; see `protembed.finetuning.targets`.
+        targets: of each protein; see `protembed.finetuning.targets`.
         task: what the answers are.
         window_residues: longer proteins are cut into windows of this length.
         micro_batch_tokens: the most tokens of a micro-batch; only one protein alone can exceed it.
     """
 
     residues: Sequence[Tokens]
-    answers: Sequence[Target]
+    targets: Sequence[Target]
     task: Task
     window_residues: int
     micro_batch_tokens: int = MICRO_BATCH_TOKENS
@@ -337,7 +337,7 @@ class LabelledDataset:
             (row, cut(self.residues[row], *span)) for row, windows in zip(rows, spans, strict=True) for span in windows
         ]
         batch = concatenate([crop for _, crop in crops], [row for row, _ in crops])
-        answers = [self.answers[row] for row in rows]
+        answers = [self.targets[row] for row in rows]
         targets = torch.from_numpy((np.concatenate if self.task.per_residue else np.stack)(answers))
         return LabelledBatch(
             tokens=batch.tokens,

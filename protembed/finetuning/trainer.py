@@ -283,7 +283,7 @@ def _new_head(targets: Targets, checkpoint: Checkpoint, config: FinetuneConfig, 
     )
     initialise(head, "gaussian", generator)
     if targets.task.label_kind == "value":
-        known = targets.known("train")
+        known = targets.known_targets("train")
         head.offset.fill_(known.mean())
         head.scale.fill_(known.std())
     return head
@@ -291,8 +291,8 @@ def _new_head(targets: Targets, checkpoint: Checkpoint, config: FinetuneConfig, 
 
 def _proteins(table: SplitTable, targets: Targets, split: Split, checkpoint: Checkpoint) -> LabelledDataset:
     return LabelledDataset(
-        residues=[encode(protein.sequence) for protein in table.parts[split]],
-        answers=targets.of_split[split],
+        residues=[encode(protein.sequence) for protein in table.splits[split]],
+        targets=targets.by_split[split],
         task=targets.task,
         window_residues=checkpoint.metadata.window_residues,
         micro_batch_tokens=default_micro_batch_tokens(checkpoint.device),
@@ -301,7 +301,7 @@ def _proteins(table: SplitTable, targets: Targets, split: Split, checkpoint: Che
 
 def _class_weights(targets: Targets) -> Tensor | None:
     """Weigh each class so that all count alike, and a training target one on average; labels' positives likewise."""
-    known = targets.known("train")
+    known = targets.known_targets("train")
     if targets.task.label_kind == "labels":
         share = known.mean(0).clip(1 / len(known), 1 - 1 / len(known))
         return torch.from_numpy((1 - share) / share).float()
@@ -313,7 +313,7 @@ def _uninformed_loss(targets: Targets, weights: Tensor | None) -> float:
     """Compute the training loss of the best constant prediction, in the units of `SupervisedObjective`."""
     if targets.task.label_kind == "value":
         return 0.5  # half the variance of standardised values
-    known = targets.known("train")
+    known = targets.known_targets("train")
     weight = 1.0 if weights is None else weights.numpy()
     if targets.task.label_kind == "labels":
         masses = np.stack([known.mean(0) * weight, 1 - known.mean(0)])  # (2, labels)

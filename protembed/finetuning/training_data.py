@@ -27,15 +27,19 @@ def describe_training(final: SplitTable, targets: Targets, folds: Sequence[Split
     Returns:
         The description, and the hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
     """
-    train = [protein.sequence for protein in final.parts["train"]]
-    tested = [protein.sequence for table in folds for protein in table.parts["test"]]
+    train = [protein.sequence for protein in final.splits["train"]]
+    tested = [protein.sequence for table in folds for protein in table.splits["test"]]
     everything = [*(protein.sequence for protein in final.proteins), *tested]
-    sample = KmerSample.of(train)
+    sample = KmerSample.from_sequences(train)
     num_related = 0
     for table in folds:
-        own = sample if table is final else KmerSample.of([protein.sequence for protein in table.parts["train"]])
-        num_related += sum(own.shares_some(protein.sequence) for protein in table.parts["test"])
-    values = targets.known("train") if targets.task.label_kind == "value" else None
+        own = (
+            sample
+            if table is final
+            else KmerSample.from_sequences([protein.sequence for protein in table.splits["train"]])
+        )
+        num_related += sum(own.shares_kmer(protein.sequence) for protein in table.splits["test"])
+    values = targets.known_targets("train") if targets.task.label_kind == "value" else None
     data = TrainingData(
         num_proteins=len(train),
         lengths=tuple(int(np.quantile(list(map(len, train)), q, method="nearest")) for q in _QUANTILES),
@@ -57,7 +61,7 @@ def _class_counts(table: SplitTable, targets: Targets) -> Mapping[str, int]:
     """Count the training proteins of each class, or the residues where each residue has a class."""
     names = targets.classes or ()
     if targets.task.per_residue:
-        numbers = np.bincount(targets.known("train"), minlength=len(names))
+        numbers = np.bincount(targets.known_targets("train"), minlength=len(names))
         return dict(zip(names, numbers.tolist(), strict=True))
-    counts = Counter(name for protein in table.parts["train"] for name in label_set(protein, targets.task))
+    counts = Counter(name for protein in table.splits["train"] for name in label_set(protein, targets.task))
     return {name: counts[name] for name in names}

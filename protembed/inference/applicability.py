@@ -102,7 +102,7 @@ class InputComparison:
             yield "nonstandard"
         if not sequence.startswith("M"):
             yield "no M"
-        if self.kmers is not None and not self.kmers.shares_some(sequence):
+        if self.kmers is not None and not self.kmers.shares_kmer(sequence):
             yield "unrelated"
 
     def warnings(self) -> list[str]:

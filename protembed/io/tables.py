@@ -154,10 +154,10 @@ def _without_nameless(rows: Iterator[Row], path: str, num_columns: int) -> Itera
         yield Row(number=row.number, line=row.line, cells=row.cells[:num_columns])
 
 
-def same_name(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Bring the name of a column into the form in which names are compared.
 
-    >>> same_name("Protein ID") == same_name("protein_id") == same_name("protein-id")
+    >>> normalize_name("Protein ID") == normalize_name("protein_id") == normalize_name("protein-id")
     True
     """
     return _BETWEEN_WORDS.sub("", name).casefold()
@@ -197,7 +197,7 @@ def find_column(
             found = f"no column {named!r} among {column_names(header)}"
             raise TableError(path, found, f"name the {meaning} column", line=1)
         return header.index(named)
-    for plain in (str.lower, same_name):
+    for plain in (str.lower, normalize_name):
         names = [None if name in taken else plain(name) for name in header]
         for usual in map(plain, usual_names):
             if names.count(usual) > 1:

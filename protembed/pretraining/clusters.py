@@ -19,7 +19,7 @@ from protembed.data.sampling import Rows, TokenCounts, row_blocks
 from protembed.errors import TableError
 from protembed.io.arrays import array_file, open_array
 from protembed.io.reading import display_name, open_input
-from protembed.io.tables import column_names, find_column, is_stand_in, reading_table, same_name
+from protembed.io.tables import column_names, find_column, is_stand_in, normalize_name, reading_table
 
 Keys = NDArray[np.uint64]
 
@@ -169,8 +169,8 @@ def _find_columns(header: Sequence[str], path: str, column: str) -> tuple[int, i
     """
     cluster = header.index(column) if header.count(column) == 1 else find_column(header, path, "cluster", [column])
     if cluster is None:
-        names = {same_name(name) for name in header}
-        if len(header) != 2 or not names.isdisjoint(map(same_name, _IDENTIFIER_COLUMNS)):
+        names = {normalize_name(name) for name in header}
+        if len(header) != 2 or not names.isdisjoint(map(normalize_name, _IDENTIFIER_COLUMNS)):
             raise _missing_column(header, path, column)
         return None
     if len(header) < 2:

@@ -14,18 +14,18 @@ def random_proteins():
 
 
 def test_a_protein_shares_k_mers_with_itself_and_its_pieces_and_not_with_others(random_proteins):
-    sample = KmerSample.of(random_proteins[:30])
+    sample = KmerSample.from_sequences(random_proteins[:30])
 
-    assert all(map(sample.shares_some, random_proteins[:30]))
-    assert sample.shares_some(random_proteins[7][40:60])
-    assert not any(map(sample.shares_some, random_proteins[30:]))
+    assert all(map(sample.shares_kmer, random_proteins[:30]))
+    assert sample.shares_kmer(random_proteins[7][40:60])
+    assert not any(map(sample.shares_kmer, random_proteins[30:]))
 
 
 def test_a_sample_is_the_same_whatever_the_order_and_the_parts(random_proteins, monkeypatch):
-    forward = KmerSample.of(random_proteins)
+    forward = KmerSample.from_sequences(random_proteins)
     monkeypatch.setattr(hashing, "_PROTEINS_AT_ONCE", 7)
     monkeypatch.setattr(hashing, "MOST_TRAINING_KMERS", 1000)
-    small, backward = KmerSample.of(random_proteins), KmerSample.of(random_proteins[::-1])
+    small, backward = KmerSample.from_sequences(random_proteins), KmerSample.from_sequences(random_proteins[::-1])
 
     assert np.array_equal(small.hashes, backward.hashes)
     assert len(small.hashes) == 1000
@@ -36,7 +36,8 @@ def test_a_sample_is_the_same_whatever_the_order_and_the_parts(random_proteins, 
 
 def test_more_and_longer_proteins_are_compared_by_longer_k_mers(random_proteins):
     lengths = [
-        KmerSample.of(part).length for part in (random_proteins[:1], random_proteins, ["".join(random_proteins)])
+        KmerSample.from_sequences(part).length
+        for part in (random_proteins[:1], random_proteins, ["".join(random_proteins)])
     ]
 
     assert lengths == sorted(lengths)
@@ -46,5 +47,5 @@ def test_more_and_longer_proteins_are_compared_by_longer_k_mers(random_proteins)
 
 @pytest.mark.parametrize("sequence", ["MKT", "XXXXXXXXXXXX"])
 def test_what_has_no_k_mer_shares_none(random_proteins, sequence):
-    assert not KmerSample.of(random_proteins).shares_some(sequence)
-    assert not KmerSample.of([sequence]).shares_some(sequence)
+    assert not KmerSample.from_sequences(random_proteins).shares_kmer(sequence)
+    assert not KmerSample.from_sequences([sequence]).shares_kmer(sequence)

@@ -71,7 +71,7 @@ def test_a_region_that_leaves_nothing_is_an_error_whatever_is_read(fasta):
 
 
 def test_what_is_done_about_long_proteins_concerns_the_part(fasta):
-    selection = Selection(on_illegal="error", long="error", window_residues=4, region=Region(1, 4))
+    selection = Selection(on_illegal="error", long_proteins="error", window_residues=4, region=Region(1, 4))
 
     assert [record.sequence for record in selection.read([fasta], ReadStatistics())] == ["MKTA", "MKT", "MKTA"]
 
@@ -111,10 +111,10 @@ def test_labels_and_mask_of_residues_are_cut_with_the_sequence(label, mask, expe
 
     # The whole protein beside it keeps both classes in the training split.
     parts = {"train": [whole, part], "valid": [], "test": []}
-    targets = Targets.of(SplitTable(path="x.csv", target="label", parts=parts), CLASSES)
+    targets = Targets.from_table(SplitTable(path="x.csv", target="label", splits=parts), CLASSES)
     numbers = {name: number for number, name in enumerate(targets.classes)}
     assert part.sequence == "KT"
-    assert targets.of_split["train"][1].tolist() == [numbers.get(name, -1) for name in expected]
+    assert targets.by_split["train"][1].tolist() == [numbers.get(name, -1) for name in expected]
 
 
 @pytest.mark.parametrize(("region", "values"), [(Region(2, 2), [21.5]), (Region(4, None), [4.0, 55.0])])
@@ -122,9 +122,9 @@ def test_values_of_residues_are_cut_with_the_sequence_down_to_one(region, values
     table = table_of("1;21.5;3;4;55")
     parts = {"train": [table.proteins[0], cut_labels(table, region, VALUES)], "valid": [], "test": []}
 
-    targets = Targets.of(SplitTable(path="x.csv", target="label", parts=parts), VALUES)
+    targets = Targets.from_table(SplitTable(path="x.csv", target="label", splits=parts), VALUES)
 
-    assert targets.of_split["train"][1].tolist() == values
+    assert targets.by_split["train"][1].tolist() == values
 
 
 @pytest.mark.parametrize(("label", "mask"), [("HHEE", None), ("HHEEC", "1111")])

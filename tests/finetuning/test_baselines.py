@@ -30,13 +30,13 @@ def labelled(make_table):
 
     def make(task):
         table = make_table(LABELS[task])
-        return table, Targets.of(table, TASKS[task])
+        return table, Targets.from_table(table, TASKS[task])
 
     return make
 
 
 def measured(targets, rung):
-    return measure(targets.task, targets.of_split["test"], rung.outputs)
+    return measure(targets.task, targets.by_split["test"], rung.outputs)
 
 
 # Without any model
@@ -47,7 +47,7 @@ def test_the_majority_predicts_the_training_shares_of_the_classes(labelled):
 
     rung = constant_baseline(table, targets)
 
-    share = targets.known("train").mean()
+    share = targets.known_targets("train").mean()
     assert rung.name == "majority"
     assert np.stack(rung.outputs) == pytest.approx(np.tile([1 - share, share], (8, 1)))
 
@@ -56,7 +56,7 @@ def test_the_majority_predicts_each_label_as_often_as_training_proteins_have_it(
     table, targets = labelled("multilabel")
 
     assert np.stack(constant_baseline(table, targets).outputs) == pytest.approx(
-        np.tile(targets.known("train").mean(0), (8, 1))
+        np.tile(targets.known_targets("train").mean(0), (8, 1))
     )
 
 
@@ -66,18 +66,18 @@ def test_the_mean_of_the_training_values_is_predicted_for_all(labelled):
     rung = constant_baseline(table, targets)
 
     assert rung.name == "mean"
-    assert np.stack(rung.outputs) == pytest.approx(np.full(8, targets.known("train").mean()))
+    assert np.stack(rung.outputs) == pytest.approx(np.full(8, targets.known_targets("train").mean()))
 
 
 @pytest.mark.parametrize("task", ["residue-classification", "residue-regression"])
 def test_all_residues_are_predicted_alike(labelled, task):
     table, targets = labelled(task)
-    known = targets.known("train")
+    known = targets.known_targets("train")
 
     rung = constant_baseline(table, targets)
 
     expected = [1 - known.mean(), known.mean()] if task == "residue-classification" else known.mean()
-    assert [len(output) for output in rung.outputs] == [len(protein.sequence) for protein in table.parts["test"]]
+    assert [len(output) for output in rung.outputs] == [len(protein.sequence) for protein in table.splits["test"]]
     joined = np.concatenate(rung.outputs)
     assert joined == pytest.approx(np.broadcast_to(expected, joined.shape))
     assert measured(targets, rung).keys() == measured(targets, next(sequence_baselines(table, targets, 0))).keys()
@@ -97,12 +97,12 @@ def test_counting_beats_the_mean_where_the_value_is_the_composition(labelled):
 def test_counting_beats_the_majority_where_the_class_is_the_composition(make_table):
     rng = np.random.default_rng(0)
     table = make_table(LABELS["regression"])
-    for part in table.parts.values():
+    for part in table.splits.values():
         for place, protein in enumerate(part):
             label = ("acid", "base")[place % 2]
             letters = rng.choice([*"DELAGST", *"KRLAGST"][7 * (place % 2) :][:7], size=60)
             part[place] = replace(protein, sequence="".join(letters), label=label)
-    targets = Targets.of(table, TASKS["classification"])
+    targets = Targets.from_table(table, TASKS["classification"])
 
     majority, *counting = constant_baseline(table, targets), *sequence_baselines(table, targets, seed=0)
 
@@ -126,7 +126,7 @@ def test_the_letters_around_a_residue_tell_what_its_own_letter_says(labelled, ta
     (rung,) = sequence_baselines(table, targets, seed=0)
 
     assert rung.name == "15 letters"
-    assert [len(output) for output in rung.outputs] == [len(protein.sequence) for protein in table.parts["test"]]
+    assert [len(output) for output in rung.outputs] == [len(protein.sequence) for protein in table.splits["test"]]
     assert measured(targets, rung)[metric] > 0.9
 
 
@@ -135,19 +135,19 @@ def test_the_letters_around_a_residue_tell_what_its_own_letter_says(labelled, ta
 
 def test_all_residues_with_an_answer_are_fitted_where_they_are_few(make_table):
     table = make_table(LABELS["residue-classification"])
-    targets = Targets.of(table, TASKS["residue-classification"])
-    targets.of_split["train"][0][3:] = -1
+    targets = Targets.from_table(table, TASKS["residue-classification"])
+    targets.by_split["train"][0][3:] = -1
 
     chosen = residue_sample(targets, "train", seed=0)
 
     assert chosen[0].tolist() == [0, 1, 2]
-    assert [len(places) for places in chosen[1:]] == [len(one.sequence) for one in table.parts["train"][1:]]
+    assert [len(places) for places in chosen[1:]] == [len(one.sequence) for one in table.splits["train"][1:]]
 
 
 def test_what_is_fitted_is_bounded_and_a_function_of_the_seed(labelled, monkeypatch):
     _, targets = labelled("residue-classification")
     monkeypatch.setattr(baselines, "MOST_RESIDUES", 500)
-    total = sum(map(len, targets.of_split["train"]))
+    total = sum(map(len, targets.by_split["train"]))
 
     one, same, other = (np.concatenate(residue_sample(targets, "train", seed)) for seed in (0, 0, 1))
 
@@ -164,7 +164,7 @@ def test_fewer_residues_say_nearly_the_same(labelled, monkeypatch):
     (rung,) = sequence_baselines(table, targets, seed=0)
 
     assert measured(targets, rung)["mcc"] > 0.9
-    assert [len(output) for output in rung.outputs] == [len(protein.sequence) for protein in table.parts["test"]]
+    assert [len(output) for output in rung.outputs] == [len(protein.sequence) for protein in table.splits["test"]]
 
 
 # A frozen encoder
@@ -179,13 +179,13 @@ def fit_head(tiny_encoder, pool, labelled):
         representation = Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), window_residues=None)
         engine, told = Engine(pool=pool), []
         fitted = frozen_head(table, targets, representation, engine, FinetuneConfig(**options), told.append)
-        assert told == [len(protein.sequence) for split in ("train", "valid") for protein in table.parts[split]]
+        assert told == [len(protein.sequence) for split in ("train", "valid") for protein in table.splits[split]]
         computation = representation.residues() if targets.task.per_residue else representation.proteins()
         samples = []
         for split in ("train", "valid"):
-            values = [embedding.values for _, embedding in engine.run(computation, table.parts[split])]
+            values = [embedding.values for _, embedding in engine.run(computation, table.splits[split])]
             vectors = np.concatenate(values) if targets.task.per_residue else np.stack(values)
-            samples.append(ProbeData(vectors=vectors, answers=targets.known(split)))
+            samples.append(ProbeData(vectors=vectors, answers=targets.known_targets(split)))
         return *fitted, targets, *samples
 
     return fit

@@ -19,7 +19,7 @@ def labelled(proteins, task="classification", answers=None, window_residues=1022
     """Make proteins whose class is their row, unless they have other answers."""
     residues, answers = list(map(encode, proteins)), answers or [np.array(row) for row in range(len(proteins))]
     limits = {"window_residues": window_residues, "micro_batch_tokens": micro_batch_tokens}
-    return LabelledDataset(residues=residues, answers=answers, task=TASKS[task], **limits)
+    return LabelledDataset(residues=residues, targets=answers, task=TASKS[task], **limits)
 
 
 def labelled_plan(proteins, batch_tokens=512, seed=0):

@@ -11,7 +11,7 @@ def table(tested, num_others=600):
     """A table whose test part has these labels."""
     one = LabelledProtein(id="p", sequence="MKV", label="a", split=None, line=2)
     proteins = [replace(one, label=label) for label in tested]
-    return SplitTable(path="t.csv", target="y", parts={"train": [one] * num_others, "valid": [], "test": proteins})
+    return SplitTable(path="t.csv", target="y", splits={"train": [one] * num_others, "valid": [], "test": proteins})
 
 
 def warned(*tables, task="classification", is_drawn=False):

@@ -17,12 +17,12 @@ def table(train, test, *, sequences=None):
         for row, (label, sequence) in enumerate(zip(labels, sequences, strict=True))
     ]
     parts = {"train": proteins[: len(train)], "valid": [], "test": proteins[len(train) :]}
-    return SplitTable(path="labels.csv", target="target", parts=parts)
+    return SplitTable(path="labels.csv", target="target", splits=parts)
 
 
 def warnings_of(train, test=None, task="classification", **options):
     made = table(train, train if test is None else test, **options)
-    return label_warnings(made, [made], Targets.of(made, TASKS[task], allows_rare=True))
+    return label_warnings(made, [made], Targets.from_table(made, TASKS[task], allows_rare=True))
 
 
 def residues(*rows, task="residue-classification"):
@@ -114,7 +114,7 @@ def test_a_test_part_of_one_class_and_classes_without_a_test_protein_are_warned_
 def test_a_class_that_is_tested_in_another_fold_is_not_warned_of():
     one, other = table(REST, ["a"]), table(REST, ["b"])
 
-    assert label_warnings(one, [one, other], Targets.of(one, TASKS["classification"])) == []
+    assert label_warnings(one, [one, other], Targets.from_table(one, TASKS["classification"])) == []
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_identifiers_of_several_rows_and_sequences_of_several_labels_are_told():
         LabelledProtein(id=name, sequence=sequence, label=label, split=None, line=2)
         for name, sequence, label in [("a", "MKT", "x"), ("b", "MKV", "y"), ("b", "MKT", "y"), ("c", "MKA", "x")] * 5
     ]
-    made = SplitTable(path="t", target="y", parts={"train": proteins, "valid": [], "test": proteins[:4]})
+    made = SplitTable(path="t", target="y", splits={"train": proteins, "valid": [], "test": proteins[:4]})
 
-    assert label_warnings(made, [made], Targets.of(made, TASKS["classification"])) == [
+    assert label_warnings(made, [made], Targets.from_table(made, TASKS["classification"])) == [
         "3 identifiers of several rows, such as 'a'",
         "1 sequence with labels that differ from row to row, such as 'b'",
     ]

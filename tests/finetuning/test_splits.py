@@ -8,7 +8,7 @@ from protembed.config.common import TASKS
 from protembed.config.finetune import LabelTableConfig
 from protembed.data.hashing import hash_fraction
 from protembed.errors import ConfigError
-from protembed.finetuning.splits import divide
+from protembed.finetuning.splits import split_table
 
 SPLITS = ("train", "valid", "test")
 VALUES, CLASSES = TASKS["regression"], TASKS["classification"]
@@ -27,23 +27,23 @@ def members(families):
 
 
 def ids(table):
-    return {split: [protein.id for protein in table.parts[split]] for split in SPLITS}
+    return {split: [protein.id for protein in table.splits[split]] for split in SPLITS}
 
 
 def sizes(table):
-    return {split: len(table.parts[split]) for split in SPLITS}
+    return {split: len(table.splits[split]) for split in SPLITS}
 
 
 def drawn(labels, split=None, task=VALUES, seed=0, **options):
     """Divide, and list every table that comes of it."""
-    division = divide(labels, task, LabelTableConfig(split=split, **options), seed)
+    division = split_table(labels, task, LabelTableConfig(split=split, **options), seed)
     return [*division.folds, division.final]
 
 
 def are_parted(table, groups):
     """Tell whether two parts hold sequences of one group."""
     number = {sequence: row for row, group in enumerate(groups) for sequence in group}
-    parts = [{number[protein.sequence] for protein in table.parts[split]} for split in SPLITS]
+    parts = [{number[protein.sequence] for protein in table.splits[split]} for split in SPLITS]
     return any(one & other for one, other in combinations(parts, 2))
 
 
@@ -52,7 +52,7 @@ def are_parted(table, groups):
 
 def test_a_split_column_is_followed(make_labels, proteins):
     splits = ["test", "train", "valid", "train", "test", "train"]
-    division = divide(make_labels(proteins[:6], splits=splits), VALUES, LabelTableConfig(), seed=0)
+    division = split_table(make_labels(proteins[:6], splits=splits), VALUES, LabelTableConfig(), seed=0)
 
     assert ids(division.final) == {"train": ["2", "4", "6"], "valid": ["3"], "test": ["1", "5"]}
     assert len(division.folds) == 1 and division.folds[0] is division.final
@@ -71,7 +71,7 @@ def test_validation_proteins_of_flip_are_the_validation_part(read):
 
 def test_without_a_validation_part_a_tenth_of_train_is_held_out_by_hash(make_labels, proteins):
     labels = make_labels([*proteins, "MKT"], splits=["train"] * len(proteins) + ["test"])
-    division = divide(labels, VALUES, LabelTableConfig(), seed=0)
+    division = split_table(labels, VALUES, LabelTableConfig(), seed=0)
 
     held_out = [str(row) for row, protein in enumerate(proteins, start=1) if hash_fraction(protein) < 0.1]
     assert ids(division.final)["valid"] == held_out
@@ -88,7 +88,7 @@ def test_classes_that_training_would_lose_are_not_held_out(make_labels, proteins
         ["test" if row in (0, 1) and protein != rare else "train" for row, protein in enumerate(proteins)],
     )
 
-    parts = divide(labels, TASKS["classification"], LabelTableConfig(), seed=0).final.parts
+    parts = split_table(labels, TASKS["classification"], LabelTableConfig(), seed=0).final.splits
 
     assert rare in {protein.sequence for protein in parts["train"]}
     assert parts["valid"]
@@ -97,7 +97,9 @@ def test_classes_that_training_would_lose_are_not_held_out(make_labels, proteins
 def test_one_protein_at_least_is_held_out(make_labels, proteins):
     far = [protein for protein in proteins if hash_fraction(protein) > 0.3][:5]
 
-    parts = divide(make_labels(far, splits=["train"] * 4 + ["test"]), VALUES, LabelTableConfig(), seed=0).final.parts
+    parts = split_table(
+        make_labels(far, splits=["train"] * 4 + ["test"]), VALUES, LabelTableConfig(), seed=0
+    ).final.splits
 
     assert [len(parts[split]) for split in ("train", "valid", "test")] == [3, 1, 1]
 
@@ -120,7 +122,7 @@ def test_a_wish_and_a_split_column_contradict_each_other():
 
 def test_test_sequences_that_also_stand_in_train_or_valid_are_noted(make_labels):
     labels = make_labels(["MKT", "MKV", "MKT", "MKV", "MAY"], splits=["train", "valid", "test", "test", "test"])
-    division = divide(labels, VALUES, LabelTableConfig(), seed=0)
+    division = split_table(labels, VALUES, LabelTableConfig(), seed=0)
 
     assert ids(division.final)["test"] == ["3", "4", "5"]
     found = "2 of 3 test sequences also stand in train or valid ('3' is one)"
@@ -129,7 +131,7 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_noted(make_labels)
 
 def test_test_sequences_that_also_stand_in_train_or_valid_are_left_out_on_request(make_labels):
     labels = make_labels(["MKT", "MKV", "MKT", "MKV", "MAY"], splits=["train", "valid", "test", "test", "test"])
-    division = divide(labels, VALUES, LabelTableConfig(drop_leaked=True), seed=0)
+    division = split_table(labels, VALUES, LabelTableConfig(drop_leaked=True), seed=0)
 
     assert ids(division.final) == {"train": ["1"], "valid": ["2"], "test": ["5"]}
     assert division.warnings == ["2 of 3 test sequences also stand in train or valid ('3' is one); they are left out"]
@@ -137,7 +139,7 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_left_out_on_reques
 
 def test_copies_within_the_test_part_are_no_shared_sequences(make_labels):
     labels = make_labels(["MKT", "MKV", "MAY", "MAY"], splits=["train", "valid", "test", "test"])
-    division = divide(labels, VALUES, LabelTableConfig(drop_leaked=True), seed=0)
+    division = split_table(labels, VALUES, LabelTableConfig(drop_leaked=True), seed=0)
 
     assert ids(division.final)["test"] == ["3", "4"]
     assert division.warnings == []
@@ -186,7 +188,7 @@ def test_the_parts_are_the_same_whatever_the_order_of_the_rows(make_labels, fami
 
     tables, again = (
         [
-            {part: {protein.sequence for protein in table.parts[part]} for part in SPLITS}
+            {part: {protein.sequence for protein in table.splits[part]} for part in SPLITS}
             for table in drawn(make_labels(order), split)
         ]
         for order in (sequences, shuffled)
@@ -211,7 +213,7 @@ def test_training_sees_every_class(make_labels, proteins, split):
 
     for seed in range(8):
         for table in drawn(labels, split, CLASSES, seed):
-            assert {protein.label for protein in table.parts["train"]} == {"a", "b", "rare"}
+            assert {protein.label for protein in table.splits["train"]} == {"a", "b", "rare"}
 
 
 @pytest.mark.parametrize("split", [None, "cluster"])
@@ -238,7 +240,7 @@ def test_a_family_larger_than_a_part_is_learned_from(make_labels, proteins, muta
     for seed in range(10):
         (table, _) = drawn(make_labels([*proteins, *family]), split, seed=seed)
         if split != "random":
-            assert set(family) <= {protein.sequence for protein in table.parts["train"]}
+            assert set(family) <= {protein.sequence for protein in table.splits["train"]}
         assert sizes(table) == {"train": 48, "valid": 6, "test": 6}
 
 
@@ -249,14 +251,14 @@ def test_families_that_are_all_larger_than_a_tenth_are_divided_too(make_labels, 
     (table, _) = drawn(make_labels(members(family_of)))
 
     assert not are_parted(table, family_of)
-    assert 0 < len(table.parts["valid"]) <= 10 and 0 < len(table.parts["test"]) <= 10
+    assert 0 < len(table.splits["valid"]) <= 10 and 0 < len(table.splits["test"]) <= 10
 
 
 def test_the_notes_say_how_the_parts_were_drawn(make_labels, families):
     labels = make_labels(members(families))
 
     def notes(split, **options):
-        return divide(labels, VALUES, LabelTableConfig(split=split, **options), seed=0).notes
+        return split_table(labels, VALUES, LabelTableConfig(split=split, **options), seed=0).notes
 
     by_cluster = "a tenth each is held out for valid and test by cluster (20 clusters of similar sequences)"
     assert notes(None) == [f"no split column: {by_cluster}"]
@@ -271,15 +273,15 @@ def test_the_notes_say_how_the_parts_were_drawn(make_labels, families):
 
 def test_every_protein_is_measured_in_one_fold(make_labels, families):
     labels = make_labels(members(families))
-    division = divide(labels, VALUES, LabelTableConfig(split="kfold"), seed=0)
+    division = split_table(labels, VALUES, LabelTableConfig(split="kfold"), seed=0)
 
     assert Counter(name for fold in division.folds for name in ids(fold)["test"]) == Counter(map(str, range(1, 61)))
-    assert [len(fold.parts["test"]) for fold in division.folds] == [12] * 5
+    assert [len(fold.splits["test"]) for fold in division.folds] == [12] * 5
     assert all(sum(sizes(fold).values()) == 60 for fold in division.folds)
 
 
 def test_the_model_that_is_kept_learns_from_all_folds(make_labels, families):
-    division = divide(make_labels(members(families)), VALUES, LabelTableConfig(split="kfold"), seed=0)
+    division = split_table(make_labels(members(families)), VALUES, LabelTableConfig(split="kfold"), seed=0)
     final = ids(division.final)
 
     assert final["test"] == []
@@ -313,7 +315,7 @@ def relatives(proteins, mutate):
 
 
 def test_a_table_of_relatives_is_divided_by_hash_and_says_so(make_labels, relatives):
-    division = divide(make_labels(relatives), VALUES, LabelTableConfig(), seed=0)
+    division = split_table(make_labels(relatives), VALUES, LabelTableConfig(), seed=0)
 
     assert sizes(division.final) == {"train": 40, "valid": 5, "test": 5}
     assert len(division.notes) == 1
@@ -321,9 +323,9 @@ def test_a_table_of_relatives_is_divided_by_hash_and_says_so(make_labels, relati
 
 
 def test_folds_of_relatives_are_divided_by_hash_and_say_so(make_labels, relatives):
-    division = divide(make_labels(relatives), VALUES, LabelTableConfig(split="kfold"), seed=0)
+    division = split_table(make_labels(relatives), VALUES, LabelTableConfig(split="kfold"), seed=0)
 
-    assert [len(fold.parts["test"]) for fold in division.folds] == [10] * 5
+    assert [len(fold.splits["test"]) for fold in division.folds] == [10] * 5
     assert "by sequence hash, for nearly all proteins are relatives" in division.notes[0]
 
 
@@ -345,7 +347,7 @@ BAD = {
     "no training part": (["valid", "test"], {}, "there is no train part"),
     "no test part": (["train"] * 20, {}, "there is no test part"),
     "no validation part, and too few to draw one": (["train", "test"], {}, "there is no valid part"),
-    "a test part of shared sequences": (["train", "valid", "test"], {"drop_shared": True}, "there is no test part"),
+    "a test part of shared sequences": (["train", "valid", "test"], {"drop_leaked": True}, "there is no test part"),
     "too few to divide": ([None], {}, "there is no"),
     "too few for folds": ([None] * 3, {"split": "kfold"}, "there is no"),
 }
@@ -353,7 +355,7 @@ BAD = {
 
 @pytest.mark.parametrize(("splits", "options", "message"), BAD.values(), ids=BAD)
 def test_a_table_that_cannot_be_divided_is_refused(make_labels, proteins, refused, splits, options, message):
-    sequences = [proteins[0]] * 3 if "drop_shared" in options else proteins[: len(splits)]
+    sequences = [proteins[0]] * 3 if "drop_leaked" in options else proteins[: len(splits)]
 
     with refused(message):
         drawn(make_labels(sequences, splits=splits), **options)

@@ -23,7 +23,7 @@ def table(*labels, sequences=None, masks=None):
         for row, (sequence, label, mask) in enumerate(zip(sequences, labels, masks, strict=True), start=1)
     ]
     parts = {"train": proteins[:-2], "valid": proteins[-2:-1], "test": proteins[-1:]}
-    return SplitTable(path="labels.csv", target="target", parts=parts)
+    return SplitTable(path="labels.csv", target="target", splits=parts)
 
 
 def residues(*labels, masks=None):
@@ -43,12 +43,12 @@ def infer_task(proteins, choice="auto"):
 def targets_of(table, choice="auto"):
     labels = inferred(table, choice)
     spelled = iter(labels.labels.proteins)
-    parts = {split: [next(spelled) for _ in part] for split, part in table.parts.items()}
-    return Targets.of(SplitTable(path=table.path, target=table.target, parts=parts), labels.task)
+    parts = {split: [next(spelled) for _ in part] for split, part in table.splits.items()}
+    return Targets.from_table(SplitTable(path=table.path, target=table.target, splits=parts), labels.task)
 
 
 def plain(targets):
-    return {split: [answer.tolist() for answer in targets.of_split[split]] for split in SPLITS}
+    return {split: [answer.tolist() for answer in targets.by_split[split]] for split in SPLITS}
 
 
 # Which task
@@ -135,8 +135,8 @@ def test_a_protein_has_the_number_of_its_class():
 
     assert targets.classes == ("a", "b")
     assert plain(targets) == {"train": [1, 0, 1, 1], "valid": [0], "test": [1]}
-    assert {(answer.shape, answer.dtype) for answer in targets.of_split["train"]} == {((), np.dtype(np.int64))}
-    assert targets.known("train").tolist() == [1, 0, 1, 1]
+    assert {(answer.shape, answer.dtype) for answer in targets.by_split["train"]} == {((), np.dtype(np.int64))}
+    assert targets.known_targets("train").tolist() == [1, 0, 1, 1]
 
 
 def test_a_protein_has_its_value():
@@ -144,8 +144,8 @@ def test_a_protein_has_its_value():
 
     assert targets.classes is None
     assert plain(targets) == {"train": [1.5, 2.5], "valid": [1000.0], "test": [-40.0]}
-    assert {(answer.shape, answer.dtype) for answer in targets.of_split["train"]} == {((), np.dtype(np.float64))}
-    assert targets.known("train").tolist() == [1.5, 2.5]
+    assert {(answer.shape, answer.dtype) for answer in targets.by_split["train"]} == {((), np.dtype(np.float64))}
+    assert targets.known_targets("train").tolist() == [1.5, 2.5]
 
 
 def test_few_whole_numbers_are_values_on_request():
@@ -161,8 +161,8 @@ def test_a_protein_has_a_one_for_each_of_its_labels_and_may_have_none():
         "valid": [[1, 1, 0]],
         "test": [[0, 1, 0]],
     }
-    assert {(answer.shape, answer.dtype) for answer in targets.of_split["train"]} == {((3,), np.dtype(np.float32))}
-    assert targets.known("train").shape == (6, 3)
+    assert {(answer.shape, answer.dtype) for answer in targets.by_split["train"]} == {((3,), np.dtype(np.float32))}
+    assert targets.known_targets("train").shape == (6, 3)
 
 
 def test_there_may_be_as_many_labels_as_proteins_where_each_has_several():
@@ -192,8 +192,8 @@ def test_a_residue_has_the_number_of_its_class(labels):
         "valid": [[2, 2, 2, 2, 1, 1, 0, 0]],
         "test": [[0, 0, 0, 2, 2, 1, 1, 1]],
     }
-    assert {answer.dtype for answer in targets.of_split["train"]} == {np.dtype(np.int64)}
-    assert targets.known("train").tolist() == [*plain(targets)["train"][0], *plain(targets)["train"][1]]
+    assert {answer.dtype for answer in targets.by_split["train"]} == {np.dtype(np.int64)}
+    assert targets.known_targets("train").tolist() == [*plain(targets)["train"][0], *plain(targets)["train"][1]]
 
 
 def test_a_residue_has_its_value():
@@ -201,18 +201,18 @@ def test_a_residue_has_its_value():
 
     assert targets.classes is None
     assert plain(targets)["train"] == [[1.5, 2, 3, 4, 5, 6, 7, 8], [-1, 2, 3, 4, 5, 6, 7, 8]]
-    assert {(answer.shape, answer.dtype) for answer in targets.of_split["test"]} == {((8,), np.dtype(np.float64))}
+    assert {(answer.shape, answer.dtype) for answer in targets.by_split["test"]} == {((8,), np.dtype(np.float64))}
 
 
 def test_an_empty_entry_or_nan_is_a_residue_that_nobody_knows():
     values = targets_of(residues("1.5;;nan;4;NaN;6;NA;8", *["1;2;3;4;5;6;7;8.5"] * 3))
     classes = targets_of(residues(";H;nan;E;NA;H;H;H", *["H;E;H;E;H;E;H;E"] * 3))
 
-    np.testing.assert_array_equal(values.of_split["train"][0], [1.5, np.nan, np.nan, 4, np.nan, 6, np.nan, 8])
-    assert values.known("train").tolist() == [1.5, 4, 6, 8, 1, 2, 3, 4, 5, 6, 7, 8.5]
+    np.testing.assert_array_equal(values.by_split["train"][0], [1.5, np.nan, np.nan, 4, np.nan, 6, np.nan, 8])
+    assert values.known_targets("train").tolist() == [1.5, 4, 6, 8, 1, 2, 3, 4, 5, 6, 7, 8.5]
     assert classes.classes == ("E", "H")
     assert plain(classes)["train"][0] == [UNKNOWN_CLASS, 1, UNKNOWN_CLASS, 0, UNKNOWN_CLASS, 1, 1, 1]
-    assert classes.known("train").tolist() == [1, 0, 1, 1, 1, *[1, 0] * 4]
+    assert classes.known_targets("train").tolist() == [1, 0, 1, 1, 1, *[1, 0] * 4]
     assert UNKNOWN_CLASS == -1
 
 
@@ -223,9 +223,11 @@ def test_a_zero_in_the_mask_leaves_a_residue_out(mask):
     values = targets_of(residues(*["1;2;3;4;5;6;7;8.5"] * 4, masks=masks))
 
     assert plain(classes)["train"] == [[2, 2, 2, -1, -1, 1, 0, 0], [1, 1, 2, 2, 0, 0, 2, 2]]
-    np.testing.assert_array_equal(values.of_split["train"][0], [1, 2, 3, np.nan, np.nan, 6, 7, 8.5])
-    assert [len(targets.known("train")) for targets in (classes, values)] == [14, 14]
-    assert [len(targets.known(split)) for targets in (classes, values) for split in ("valid", "test")] == [8] * 4
+    np.testing.assert_array_equal(values.by_split["train"][0], [1, 2, 3, np.nan, np.nan, 6, 7, 8.5])
+    assert [len(targets.known_targets("train")) for targets in (classes, values)] == [14, 14]
+    assert [len(targets.known_targets(split)) for targets in (classes, values) for split in ("valid", "test")] == [
+        8
+    ] * 4
 
 
 @pytest.mark.parametrize("hidden", [0, 2, 3])
@@ -311,7 +313,7 @@ def test_labels_of_residues_that_make_no_sense_are_refused(refused, labels, mask
 def test_a_class_for_each_protein_is_learned_where_the_user_named_the_task():
     few = table("a", "b", "c", "a", "b")
 
-    assert Targets.of(few, TASKS["classification"], allows_rare=True).classes == ("a", "b", "c")
+    assert Targets.from_table(few, TASKS["classification"], allows_rare=True).classes == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -405,7 +407,7 @@ def test_any_classes_are_numbers_that_lead_back_to_their_names(names):
     targets = targets_of(table(*spread(names)), "classification")
 
     assert sorted(targets.classes) == sorted(names)
-    read = [targets.classes[int(answer)] for split in SPLITS for answer in targets.of_split[split]]
+    read = [targets.classes[int(answer)] for split in SPLITS for answer in targets.by_split[split]]
     assert read == spread(names)
 
 
@@ -414,7 +416,7 @@ def test_any_classes_are_numbers_that_lead_back_to_their_names(names):
 def test_any_sets_of_labels_are_ones_that_lead_back_to_them(sets):
     targets = targets_of(table(*(";".join(sorted(names)) for names in spread(sets))), "multilabel")
 
-    answers = [answer for split in SPLITS for answer in targets.of_split[split]]
+    answers = [answer for split in SPLITS for answer in targets.by_split[split]]
     assert [{targets.classes[place] for place in answer.nonzero()[0]} for answer in answers] == spread(sets)
 
 
@@ -427,7 +429,7 @@ def test_any_values_are_read_as_they_were_written_or_refused_as_too_much_alike(v
         assert "the training labels differ by" in str(error)
         assert np.ptp(values) < max(1e-3 * np.abs(values).max(), 1e-28)
     else:
-        assert [float(answer) for split in SPLITS for answer in targets.of_split[split]] == spread(values)
+        assert [float(answer) for split in SPLITS for answer in targets.by_split[split]] == spread(values)
 
 
 @pytest.mark.promise(24)
@@ -440,7 +442,7 @@ def test_any_classes_of_residues_lead_back_to_their_letters_where_they_take_part
     except TableError:
         return  # what is learned from shows too few classes
 
-    answers = [answer for split in SPLITS for answer in targets.of_split[split]]
+    answers = [answer for split in SPLITS for answer in targets.by_split[split]]
     for label, mask, answer in zip(labels, masks, answers, strict=True):
         assert [flag == "1" for flag in mask] == (answer != UNKNOWN_CLASS).tolist()
         assert all(targets.classes[number] == label[place] for place, number in enumerate(answer) if mask[place] == "1")

@@ -35,7 +35,7 @@ NUM_RESIDUES = 25
 def charged(make_table):
     """The share of residues that carry a charge: a value, and its table."""
     table = make_table(lambda sequence: str(sum(map(sequence.count, "DEKR")) / NUM_RESIDUES), NUM_RESIDUES)
-    return table, Targets.of(table, TASKS["regression"])
+    return table, Targets.from_table(table, TASKS["regression"])
 
 
 @torch.no_grad()
@@ -43,11 +43,11 @@ def fit_head(encoder, table, targets):
     """Fit a head to the means of a frozen encoder's vectors; return it, and its loss on the validation part."""
     samples = []
     for split in ("train", "valid"):
-        residues = [torch.from_numpy(encode(protein.sequence)).long() for protein in table.parts[split]]
+        residues = [torch.from_numpy(encode(protein.sequence)).long() for protein in table.splits[split]]
         tokens = [torch.cat([torch.tensor([0]), one, torch.tensor([2])]) for one in residues]
         hidden = [encoder(one, encoder.layout(torch.tensor([0, len(one)]))) for one in tokens]
         vectors = np.stack([one[1:-1].mean(0).numpy() for one in hidden])
-        samples.append(ProbeData(vectors=vectors, answers=targets.known(split)))
+        samples.append(ProbeData(vectors=vectors, answers=targets.known_targets(split)))
     fitted = fit_linear(targets.task, len(targets.classes or ()), *samples)
     return fitted.head(targets.classes), loss(fitted, samples[1])
 
@@ -61,7 +61,7 @@ def fitted(tiny_encoder, charged):
 @pytest.fixture
 def ignorant(charged):
     """A head that says the mean of the training labels whatever it sees."""
-    known, head = charged[1].known("train"), TaskHead(32, TASKS["regression"], None)
+    known, head = charged[1].known_targets("train"), TaskHead(32, TASKS["regression"], None)
     torch.nn.init.zeros_(head.linear.weight)
     torch.nn.init.zeros_(head.linear.bias)
     head.offset.fill_(known.mean())
@@ -157,7 +157,7 @@ def test_a_training_that_helps_ends_better_than_it_began(begin, ignorant):
 def test_a_head_of_its_own_begins_in_the_units_of_the_training_labels(begin, charged):
     _, checkpoint, _ = begin()
 
-    known = charged[1].known("train")
+    known = charged[1].known_targets("train")
     head = checkpoint.task_head
     assert (head.offset.item(), head.scale.item()) == pytest.approx((known.mean(), known.std()))
 
@@ -200,8 +200,8 @@ def with_both():
         label = "yes" if num_alanines >= 2 and num_leucines >= 2 else "no"
         protein = LabelledProtein(id=f"p{line}", sequence="".join(residues), label=label, split=split, line=line)
         parts[split].append(protein)
-    table = SplitTable(path="labels.csv", target="label", parts=parts)
-    return table, Targets.of(table, TASKS["classification"])
+    table = SplitTable(path="labels.csv", target="label", splits=parts)
+    return table, Targets.from_table(table, TASKS["classification"])
 
 
 def test_a_steep_head_does_not_make_the_training_diverge(begin, alike, with_both):
@@ -257,7 +257,9 @@ def test_an_uninformed_classifier_predicts_the_class_frequencies(begin, make_tab
     numbers = iter(range(40))
     table = make_table(lambda sequence: "rare" if next(numbers) % 4 == 0 else "common", NUM_RESIDUES)
 
-    training, _, _ = begin(labelled=(table, Targets.of(table, TASKS["classification"])), balance_classes=is_weighted)
+    training, _, _ = begin(
+        labelled=(table, Targets.from_table(table, TASKS["classification"])), balance_classes=is_weighted
+    )
 
     # -(1/4) ln(1/4) - (3/4) ln(3/4), or ln 2 where both classes weigh alike.
     assert training._uninformed_loss == pytest.approx(expected, abs=1e-4)
@@ -409,8 +411,8 @@ def test_patience_waits_for_a_training_that_improves_but_is_not_yet_better_than_
 def test_class_weights_let_all_classes_count_alike_and_a_target_one_on_average(begin, make_table):
     names = ("none", "some", "many")
     table = make_table(lambda sequence: names[min(2, (sequence.count("A") + 1) // 2)], NUM_RESIDUES)
-    targets = Targets.of(table, TASKS["classification"])
-    known = targets.known("train")
+    targets = Targets.from_table(table, TASKS["classification"])
+    known = targets.known_targets("train")
 
     training, _, _ = begin(labelled=(table, targets), balance_classes=True)
 
@@ -422,8 +424,8 @@ def test_class_weights_let_all_classes_count_alike_and_a_target_one_on_average(b
 
 def test_the_positives_of_a_label_weigh_as_much_as_its_negatives(begin, make_table):
     table = make_table(lambda sequence: ";".join(["all", *(name for name in "WC" if name in sequence)]), NUM_RESIDUES)
-    targets = Targets.of(table, TASKS["multilabel"])
-    positives = targets.known("train").sum(0)
+    targets = Targets.from_table(table, TASKS["multilabel"])
+    positives = targets.known_targets("train").sum(0)
 
     training, _, _ = begin(labelled=(table, targets), balance_classes=True)
 
@@ -436,7 +438,7 @@ def test_the_positives_of_a_label_weigh_as_much_as_its_negatives(begin, make_tab
 def test_without_being_asked_all_classes_weigh_as_they_come(begin, make_table):
     table = make_table(lambda sequence: "yes" if "A" in sequence else "no", NUM_RESIDUES)
 
-    training, _, _ = begin(labelled=(table, Targets.of(table, TASKS["classification"])))
+    training, _, _ = begin(labelled=(table, Targets.from_table(table, TASKS["classification"])))
 
     assert training._objective.class_weights is None
 

@@ -24,12 +24,12 @@ def proteins_of(sequences):
 
 def table_of(train, test):
     parts = {"train": proteins_of(train), "valid": [], "test": proteins_of(test)}
-    return SplitTable(path="x.csv", target="label", parts=parts)
+    return SplitTable(path="x.csv", target="label", splits=parts)
 
 
 def describe(train, test, task="classification"):
     table = table_of(train, test)
-    return describe_training(table, Targets.of(table, TASKS[task]), [table])
+    return describe_training(table, Targets.from_table(table, TASKS[task]), [table])
 
 
 def compare(data, hashes, sequences, *, trained=None, used=None):
@@ -80,9 +80,9 @@ def test_a_description_knows_residues_that_are_no_amino_acids_and_values(train):
     table = table_of([*train, "MXXAA"], train[:2])
     table = replace(
         table,
-        parts={name: [replace(one, label=f"{one.line / 2}") for one in part] for name, part in table.parts.items()},
+        splits={name: [replace(one, label=f"{one.line / 2}") for one in part] for name, part in table.splits.items()},
     )
-    data, _ = describe_training(table, Targets.of(table, TASKS["regression"]), [table])
+    data, _ = describe_training(table, Targets.from_table(table, TASKS["regression"]), [table])
 
     assert (data.num_nonstandard_residues, data.highest_nonstandard_share) == (2, 0.4)
     assert (data.class_counts, data.value_range) == (None, (1.0, 21.0))
@@ -91,10 +91,10 @@ def test_a_description_knows_residues_that_are_no_amino_acids_and_values(train):
 def test_classes_of_residues_are_counted_by_residue():
     table = table_of(["MKTAY", "AYIAK"], ["MKTAY"])
     labels = {"MKTAY": "HHHEE", "AYIAK": "EEEEE"}
-    parts = {name: [replace(one, label=labels[one.sequence]) for one in part] for name, part in table.parts.items()}
-    table = replace(table, parts=parts)
+    parts = {name: [replace(one, label=labels[one.sequence]) for one in part] for name, part in table.splits.items()}
+    table = replace(table, splits=parts)
 
-    data, _ = describe_training(table, Targets.of(table, TASKS["residue-classification"]), [table])
+    data, _ = describe_training(table, Targets.from_table(table, TASKS["residue-classification"]), [table])
 
     assert data.class_counts == {"E": 7, "H": 3}
 
@@ -103,7 +103,7 @@ def test_in_folds_each_test_protein_is_compared_with_its_own_training_proteins(f
     final = table_of([*train, *test], [])
     folds = [table_of(train[:20], test[:20]), table_of(train[:20], test[20:])]
 
-    data, _ = describe_training(final, Targets.of(final, TASKS["classification"]), folds)
+    data, _ = describe_training(final, Targets.from_table(final, TASKS["classification"]), folds)
 
     assert (data.num_proteins, data.num_tested, data.num_tested_related) == (80, 40, 20)
 

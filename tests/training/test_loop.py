@@ -55,7 +55,7 @@ def value_packs(proteins):
 
     def make(value):
         residues, answers = [encode(proteins[2])], [np.array(value)]
-        labelled = LabelledDataset(residues=residues, answers=answers, task=TASKS["regression"], window_residues=1022)
+        labelled = LabelledDataset(residues=residues, targets=answers, task=TASKS["regression"], window_residues=1022)
         return labelled.micro_batches([0])
 
     return make

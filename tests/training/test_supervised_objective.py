@@ -45,7 +45,7 @@ def make_head():
 def batch_of(sequences, task, answers, window_residues=1022):
     proteins = LabelledDataset(
         residues=[encode(sequence) for sequence in sequences],
-        answers=[np.array(answer) for answer in answers],
+        targets=[np.array(answer) for answer in answers],
         task=TASKS[task],
         window_residues=window_residues,
     )
