@@ -18,7 +18,7 @@ MAX_FULL_FINETUNE_PARAMETERS = 150_000_000
 # A fine-tuned model records at most this many k-mers of its training proteins: half a megabyte. The k-mers are so long
 # that unrelated proteins rarely share one: test proteins share one 2 to 15 times as often as proteins of another domain
 # of life, and shuffled ones almost never (signal peptides, stability, melting points, locations).
-MOST_TRAINING_KMERS = 1 << 16
+MAX_TRAINING_KMERS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config.finetune import MOST_TRAINING_KMERS
+from protembed.config.finetune import MAX_TRAINING_KMERS
 from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
 
 
@@ -57,14 +57,14 @@ class KmerSample:
             sequences: Upper-case residues, one sequence at least.
         """
         lengths = [len(sequence) for sequence in sequences]
-        num_pairs = min(sum(lengths), MOST_TRAINING_KMERS) * float(np.median(lengths))
+        num_pairs = min(sum(lengths), MAX_TRAINING_KMERS) * float(np.median(lengths))
         length = _SHORTEST
         while num_pairs > _CHANCE * NUM_AMINO_ACIDS**length:
             length += 1
         hashes = np.zeros(0, np.int64)
         for part in _parts(sequences):
             known = [_hashes(sequence, length) for sequence in part]
-            hashes = np.unique(np.concatenate([hashes, *known]))[:MOST_TRAINING_KMERS]
+            hashes = np.unique(np.concatenate([hashes, *known]))[:MAX_TRAINING_KMERS]
         return cls(length=length, hashes=hashes)
 
     def shares_kmer(self, sequence: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from protembed.config.common import TASKS
-from protembed.config.finetune import MOST_TRAINING_KMERS
+from protembed.config.finetune import MAX_TRAINING_KMERS
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import TOKENS
 from protembed.device import exact_float32
@@ -343,7 +343,7 @@ def read_training_kmers(directory: Path) -> Tensor | None:
     with open_tensors(path) as file:
         stored = file.get_slice(_KMERS_NAME) if _KMERS_NAME in file.keys() else None  # noqa: SIM118  # not a dictionary
         if stored is not None and stored.get_dtype() == "I64" and len(stored.get_shape()) == 1:
-            if stored.get_shape()[0] <= MOST_TRAINING_KMERS:
+            if stored.get_shape()[0] <= MAX_TRAINING_KMERS:
                 hashes: Tensor = file.get_tensor(_KMERS_NAME)
                 if (hashes[1:] > hashes[:-1]).all():
                     return hashes

@@ -24,7 +24,7 @@ def test_a_protein_shares_k_mers_with_itself_and_its_pieces_and_not_with_others(
 def test_a_sample_is_the_same_whatever_the_order_and_the_parts(random_proteins, monkeypatch):
     forward = KmerSample.from_sequences(random_proteins)
     monkeypatch.setattr(hashing, "_PROTEINS_AT_ONCE", 7)
-    monkeypatch.setattr(hashing, "MOST_TRAINING_KMERS", 1000)
+    monkeypatch.setattr(hashing, "MAX_TRAINING_KMERS", 1000)
     small, backward = KmerSample.from_sequences(random_proteins), KmerSample.from_sequences(random_proteins[::-1])
 
     assert np.array_equal(small.hashes, backward.hashes)
