@@ -1,4 +1,4 @@
-"""Parts of proteins: the windows of a long one, and the region that is used in place of the whole."""
+"""Windows of long proteins, and the region that is used in place of the whole protein."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -7,24 +7,24 @@ from protembed.config.common import Region
 from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, check_not_all_skipped
 from protembed.errors import TooShortError
 
-# Neighbouring windows share at least this part of a window; what is nearer to a window's edge than to the other
-# window's says little.
+CHOOSE_ANOTHER_REGION = "choose another --region"
+
+# Neighbouring windows share at least this fraction of a window, because residues near a cut lack context.
 _MIN_OVERLAP = 0.25
+_INFINITE_DISTANCE = 1 << 62
 
 Span = tuple[int, int]
 
-_INFINITE_DISTANCE = 1 << 62
-
 
 def window_spans(num_residues: int, window_residues: int) -> list[Span]:
-    """Lay windows over a protein: as few as overlap by a quarter at least, evenly spread, and all of full length.
+    """Lay windows over a protein: as few as overlap by at least a quarter, evenly spread, and all of full length.
 
     Args:
-        num_residues: of the protein.
-        window_residues: of a window.
+        num_residues: Number of residues of the protein.
+        window_residues: Number of residues of a window.
 
     Returns:
-        (start, stop) of each window in residues; one alone where the protein fits.
+        (start, stop) of each window in residues; a single window if the protein fits.
 
     >>> window_spans(10, 12), window_spans(10, 8)
     ([(0, 10)], [(0, 8), (2, 10)])
@@ -38,11 +38,11 @@ def window_spans(num_residues: int, window_residues: int) -> list[Span]:
 
 
 def most_central_window(spans: list[Span], position: int) -> Span:
-    """Choose the window of a protein in which a residue is farthest from a cut; the protein's ends are no cuts.
+    """Choose the window in which a residue is farthest from a cut; the protein's ends are no cuts.
 
     Args:
-        spans: of the protein's windows.
-        position: of the residue, from 0.
+        spans: (start, stop) of each window of the protein, in residues.
+        position: Index of the residue, from 0.
 
     >>> [most_central_window([(0, 8), (2, 10)], position) for position in (0, 4, 5, 9)]
     [(0, 8), (0, 8), (2, 10), (2, 10)]
@@ -59,7 +59,18 @@ def most_central_window(spans: list[Span], position: int) -> Span:
     return max((span for span in spans if span[0] <= position < span[1]), key=distance)
 
 
-CHOOSE_ANOTHER_REGION = "choose another --region"
+def skip_short(error: TooShortError, on_illegal: OnIllegal, statistics: ReadStatistics) -> None:
+    """Skip a protein that ends before the region begins, or raise the error.
+
+    Args:
+        error: Error about the protein.
+        on_illegal: Policy; `skip` leaves the protein out and lists it in `statistics`, any other raises.
+        statistics: Counts of what was read.
+    """
+    if on_illegal != "skip":
+        raise error
+    reason = f"{error.num_residues:,} residues, and --region begins at residue {error.first:,}"
+    statistics.skipped.append(SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))
 
 
 def cut_records(
@@ -68,18 +79,18 @@ def cut_records(
     """Cut each protein to a region.
 
     Args:
-        records: The proteins, from `read_fasta`.
-        region: Which residues; None is the whole protein.
-        on_illegal: What to do about a protein that ends before the region begins: an error, or, with `skip`, leave it
-            out and list it in `statistics`.
-        statistics: The counts of the reading, corrected for what is cut off or left out.
+        records: Proteins from `read_fasta`.
+        region: Residues to keep; None keeps the whole protein.
+        on_illegal: Policy for a protein that ends before the region begins; `skip` leaves it out and lists it in
+            `statistics`, any other raises.
+        statistics: Counts of what was read, corrected for what is cut off or left out.
 
     Yields:
-        The parts; rows are numbered by those that are kept.
+        The proteins cut to the region; rows count only the proteins that are yielded.
 
     Raises:
-        TooShortError: A protein ends before the region begins, and is not to be left out.
-        FormatError: All of them do, and were left out.
+        TooShortError: A protein ends before the region begins, and is not to be skipped.
+        FormatError: Every protein was skipped.
     """
     if region is None:
         yield from records
@@ -87,24 +98,15 @@ def cut_records(
     is_empty = True
     for record in records:
         num_residues = len(record.sequence)
-        part = region.within(num_residues)
+        residues = region.within(num_residues)
         statistics.num_residues -= num_residues
-        if part is None:
-            statistics.num_records -= 1  # its row is that of the next record
-            skip_short(
-                TooShortError(record.path, record.line, record.id, num_residues, region.first), on_illegal, statistics
-            )
+        if residues is None:
+            statistics.num_records -= 1  # the next record gets its row
+            error = TooShortError(record.path, record.line, record.id, num_residues, region.first)
+            skip_short(error, on_illegal, statistics)
         else:
             is_empty = False
-            statistics.num_residues += part.stop - part.start
-            yield replace(record, sequence=record.sequence[part])
+            statistics.num_residues += residues.stop - residues.start
+            yield replace(record, sequence=record.sequence[residues])
     if is_empty:
         check_not_all_skipped(statistics, CHOOSE_ANOTHER_REGION)
-
-
-def skip_short(error: TooShortError, on_illegal: OnIllegal, statistics: ReadStatistics) -> None:
-    """Leave out a protein that ends before the region begins, or raise the error."""
-    if on_illegal != "skip":
-        raise error
-    reason = f"{error.num_residues:,} residues, and --region begins at residue {error.first:,}"
-    statistics.skipped.append(SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))

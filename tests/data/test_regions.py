@@ -26,7 +26,7 @@ def cut(fasta, region, on_illegal="error"):
     return list(cut_records(records, region, on_illegal, statistics)), statistics
 
 
-def test_a_region_leaves_its_residues_of_each_protein_and_counts_those(fasta):
+def test_cutting_to_a_region_keeps_and_counts_its_residues_only(fasta):
     parts, statistics = cut(fasta, Region(2, 5))
 
     assert [(part.row, part.id, part.sequence) for part in parts] == [
@@ -37,26 +37,26 @@ def test_a_region_leaves_its_residues_of_each_protein_and_counts_those(fasta):
     assert (statistics.num_records, statistics.num_residues) == (3, 10)
 
 
-def test_without_a_region_records_pass_unchanged(fasta):
+def test_cutting_without_a_region_leaves_records_unchanged(fasta):
     assert cut(fasta, None)[0] == list(read_fasta([fasta]))
 
 
-def test_a_protein_that_ends_before_the_region_is_an_error_that_names_it(fasta):
+def test_a_protein_that_ends_before_the_region_raises_an_error_with_its_name(fasta):
     with pytest.raises(TooShortError, match="x.fasta, line 3: 'b' has 3 residues, and --region begins at residue 4"):
         cut(fasta, Region(4, None))
 
 
-def test_with_skip_such_a_protein_is_left_out_and_listed_and_the_next_has_its_row(fasta):
+def test_skipping_a_protein_that_ends_before_the_region_lists_it_and_renumbers_rows(fasta):
     parts, statistics = cut(fasta, Region(4, None), "skip")
 
     assert [(part.row, part.id, part.sequence) for part in parts] == [(0, "a", "AYI"), (1, "c", "AYIAKQR")]
-    assert [(one.id, one.line, one.reason) for one in statistics.skipped] == [
+    assert [(record.id, record.line, record.reason) for record in statistics.skipped] == [
         ("b", 3, "3 residues, and --region begins at residue 4")
     ]
     assert (statistics.num_records, statistics.num_residues) == (2, 10)
 
 
-def test_a_region_that_leaves_nothing_is_an_error_whatever_is_read(fasta):
+def test_a_region_beyond_every_protein_is_an_error_in_fasta_selections_and_tables(fasta):
     message = r"x.fasta: every record was left out, the first, 'a', in line 1: .* residue 11; choose another --region$"
     selection = Selection(on_illegal="skip", long_proteins="skip", window_residues=4, region=Region(11, None))
     proteins = [LabelledProtein(id="a", sequence="MKTAYI", label="x", split="train", line=1)]
@@ -70,7 +70,7 @@ def test_a_region_that_leaves_nothing_is_an_error_whatever_is_read(fasta):
         cut_table(table, Region(11, None), TASKS["classification"], "skip", ReadStatistics())
 
 
-def test_what_is_done_about_long_proteins_concerns_the_part(fasta):
+def test_the_policy_for_long_proteins_applies_after_cutting_to_the_region(fasta):
     selection = Selection(on_illegal="error", long_proteins="error", window_residues=4, region=Region(1, 4))
 
     assert [record.sequence for record in selection.read([fasta], ReadStatistics())] == ["MKTA", "MKT", "MKTA"]
@@ -89,7 +89,7 @@ def cut_labels(table, region, task):
     return protein
 
 
-def test_labels_of_proteins_stay_as_they_are():
+def test_cutting_to_a_region_leaves_labels_of_proteins_unchanged():
     protein = cut_labels(table_of("in;out"), Region(2, 3), TASKS["multilabel"])
 
     assert (protein.sequence, protein.label) == ("KT", "in;out")
@@ -105,40 +105,40 @@ def test_labels_of_proteins_stay_as_they_are():
     ],
     ids=["letters", "a list", "a list and its mask", "letters and their mask"],
 )
-def test_labels_and_mask_of_residues_are_cut_with_the_sequence(label, mask, expected):
+def test_labels_and_masks_of_residues_are_cut_with_the_sequence(label, mask, expected):
     whole = table_of(label, mask).proteins[0]
     part = cut_labels(table_of(label, mask), Region(2, 3), CLASSES)
 
     # The whole protein beside it keeps both classes in the training split.
-    parts = {"train": [whole, part], "valid": [], "test": []}
-    targets = Targets.from_table(SplitTable(path="x.csv", target="label", splits=parts), CLASSES)
+    splits = {"train": [whole, part], "valid": [], "test": []}
+    targets = Targets.from_table(SplitTable(path="x.csv", target="label", splits=splits), CLASSES)
     numbers = {name: number for number, name in enumerate(targets.classes)}
     assert part.sequence == "KT"
     assert targets.by_split["train"][1].tolist() == [numbers.get(name, -1) for name in expected]
 
 
 @pytest.mark.parametrize(("region", "values"), [(Region(2, 2), [21.5]), (Region(4, None), [4.0, 55.0])])
-def test_values_of_residues_are_cut_with_the_sequence_down_to_one(region, values):
+def test_values_of_residues_are_cut_with_the_sequence_even_to_one_residue(region, values):
     table = table_of("1;21.5;3;4;55")
-    parts = {"train": [table.proteins[0], cut_labels(table, region, VALUES)], "valid": [], "test": []}
+    splits = {"train": [table.proteins[0], cut_labels(table, region, VALUES)], "valid": [], "test": []}
 
-    targets = Targets.from_table(SplitTable(path="x.csv", target="label", splits=parts), VALUES)
+    targets = Targets.from_table(SplitTable(path="x.csv", target="label", splits=splits), VALUES)
 
     assert targets.by_split["train"][1].tolist() == values
 
 
 @pytest.mark.parametrize(("label", "mask"), [("HHEE", None), ("HHEEC", "1111")])
-def test_labels_that_are_not_as_many_as_residues_are_an_error_before_anything_is_cut(label, mask):
+def test_cutting_labels_whose_number_differs_from_that_of_residues_is_an_error(label, mask):
     with pytest.raises(TableError, match=r"has a (label|mask) of 4 for 5 residues"):
         cut_labels(table_of(label, mask), Region(1, 3), CLASSES)
 
 
-def test_a_row_that_ends_before_the_region_is_an_error_or_left_out():
+def test_a_row_that_ends_before_the_region_is_an_error_or_skipped():
     with pytest.raises(TooShortError, match="line 2: 'p' has 5 residues"):
         cut_labels(table_of("x"), Region(6, 9), TASKS["classification"])
 
     statistics, longer = ReadStatistics(), LabelledProtein(id="q", sequence="MKTAYI", label="y", split="train", line=3)
     table = replace(table_of("x"), proteins=[*table_of("x").proteins, longer])
-    kept = cut_table(table, Region(6, 9), TASKS["classification"], "skip", statistics).proteins
-    assert [(one.id, one.sequence) for one in kept] == [("q", "I")]
-    assert [one.id for one in statistics.skipped] == ["p"]
+    remaining = cut_table(table, Region(6, 9), TASKS["classification"], "skip", statistics).proteins
+    assert [(protein.id, protein.sequence) for protein in remaining] == [("q", "I")]
+    assert [record.id for record in statistics.skipped] == ["p"]

@@ -21,7 +21,7 @@ def test_windows_cover_the_whole_protein_in_order(num_residues, window_residues)
 
 @pytest.mark.promise(24)
 @given(**LENGTHS)
-def test_windows_are_of_full_length(num_residues, window_residues):
+def test_all_windows_have_full_length(num_residues, window_residues):
     lengths = {stop - start for start, stop in window_spans(num_residues, window_residues)}
 
     assert lengths == {min(num_residues, window_residues)}
@@ -29,7 +29,7 @@ def test_windows_are_of_full_length(num_residues, window_residues):
 
 @pytest.mark.promise(24)
 @given(**LENGTHS)
-def test_neighbouring_windows_share_a_quarter_at_least_and_evenly_so(num_residues, window_residues):
+def test_neighbouring_windows_overlap_evenly_by_at_least_a_quarter(num_residues, window_residues):
     spans = window_spans(num_residues, window_residues)
     shared = [before_stop - start for (_, before_stop), (start, _) in pairwise(spans)]
 
@@ -44,18 +44,18 @@ def test_windows_are_as_few_as_possible(num_residues, window_residues):
     stride = window_residues - window_residues // 4
 
     assert (num_windows == 1) == (num_residues <= window_residues)
-    # One window less would not reach the end.
+    # With one window fewer the last would not reach the end.
     assert num_windows == 1 or window_residues + (num_windows - 2) * stride < num_residues
 
 
-def test_windows_of_esm2_over_titins_first_thousands_by_hand():
+def test_windows_of_1022_residues_lie_where_computed_by_hand():
     assert window_spans(1022, 1022) == [(0, 1022)]
     assert window_spans(1023, 1022) == [(0, 1022), (1, 1023)]
     assert window_spans(2000, 1022) == [(0, 1022), (489, 1511), (978, 2000)]
 
 
 @pytest.mark.parametrize("window_residues", [1, 2, 3, 4, 5])
-def test_the_smallest_windows_reach_every_residue_too(window_residues):
+def test_windows_of_a_few_residues_cover_every_residue(window_residues):
     spans = window_spans(11, window_residues)
 
     assert {residue for start, stop in spans for residue in range(start, stop)} == set(range(11))
@@ -63,13 +63,13 @@ def test_the_smallest_windows_reach_every_residue_too(window_residues):
 
 
 @given(position=st.floats(0, 1, exclude_max=True), **LENGTHS)
-def test_the_most_central_window_holds_a_residue_farther_from_its_cuts_than_any_other(
+def test_the_most_central_window_is_the_one_whose_cuts_are_farthest_from_the_residue(
     position, num_residues, window_residues
 ):
     spans, residue = window_spans(num_residues, window_residues), int(position * num_residues)
 
     def context(span):
-        """Residues up to the nearer cut; where both ends are the protein's own, all."""
+        """Count the residues up to the nearer cut; ends of the protein are no cuts."""
         ahead = residue - span[0] if span[0] else num_residues
         behind = span[1] - 1 - residue if span[1] < num_residues else num_residues
         return min(ahead, behind)
