@@ -22,7 +22,7 @@ from protembed.data.fasta import (
 )
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.io.reading import display_name
-from protembed.io.sniffing import ONE_LETTER_ADVICE, other_notation
+from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import Row, check_unique_columns, column_names, find_column, is_stand_in, reading_table
 
 _KEYS = ("set", "target", "validation", "mask")
@@ -276,7 +276,7 @@ def _read_row(
     raw = clean_sequence(row["sequence"])
     if not raw:
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
-    if notation := other_notation(row["sequence"]):
+    if notation := detect_notation(row["sequence"]):
         raise TableError(path, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=line)
     sequence = accept_sequence(raw, on_illegal, statistics, partial(_illegal_residue, path, line, row_id, raw))
     if sequence is None:

@@ -1,4 +1,4 @@
-"""What is given in place of FASTA, known by how it begins, and in place of one-letter code, known by its case."""
+"""Detection of other formats by how they begin, and of other notations of sequences by their case."""
 
 import codecs
 import re
@@ -7,7 +7,7 @@ from typing import BinaryIO
 from Bio.Data.IUPACData import protein_letters_3to1
 
 _PEEK = 512
-_BYTES = {
+_MAGIC_BYTES = {
     b"PK\x03\x04": "a zip archive",
     b"\x28\xb5\x2f\xfd": "a zstd archive",
     b"\x04\x22\x4d\x18": "an lz4 archive",
@@ -15,7 +15,7 @@ _BYTES = {
     b"Rar!": "a RAR archive",
     b"\x1f\x9d": "an archive of compress (.Z)",
     b"]\0\0": "an archive in the old .lzma format",
-    # The first layer was taken off before these bytes are looked at.
+    # The first layer of compression was removed before these bytes are examined.
     b"\x1f\x8b": "a gzip archive within another archive",
     b"BZh": "a bzip2 archive within another archive",
     b"\xfd7zXZ\0": "an xz archive within another archive",
@@ -26,11 +26,11 @@ _BYTES = {
     codecs.BOM_UTF16_LE: "UTF-16 text",
     codecs.BOM_UTF16_BE: "UTF-16 text",
 }
-# Each block of a tar archive begins with 512 bytes about a file, of which these stand at 257.
+# A tar archive describes each file in a block of 512 bytes, which has this mark at offset 257.
 _TAR, _TAR_OFFSET = b"ustar", 257
-# UTF-16 without a byte-order mark: the header's `>` and one more letter, in either order of bytes.
+# UTF-16 without a byte-order mark: the header's `>` and one more letter, in either byte order.
 _UTF16 = re.compile(rb">\0[^\0]\0|\0>\0[^\0]", re.DOTALL)
-_LINES = {
+_LINE_STARTS = {
     "@": "FASTQ, SAM, or another format whose lines begin with '@'",
     ";": "the old FASTA dialect with ';' lines",
     "LOCUS": "GenBank",
@@ -53,34 +53,34 @@ _THREE_LETTERS = re.compile(rf"(?:{'|'.join(protein_letters_3to1)}){{2,}}")
 _LETTER_PAIRS = re.compile("(?:[A-Z][a-z]){5,}")
 
 
-def foreign_format(stream: BinaryIO) -> str | None:
-    """Name the format of a file that is no text; None where it may be FASTA.
+def detect_binary_format(stream: BinaryIO) -> str | None:
+    """Return the format of a file that is not text; None if it may be text.
 
     Args:
-        stream: of bytes, one that can peek; nothing is taken from it.
+        stream: Binary stream that can peek; nothing is consumed.
     """
     head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
-    for magic, name in _BYTES.items():
+    for magic, name in _MAGIC_BYTES.items():
         if head.startswith(magic):
             return name
     if head.startswith(_TAR, _TAR_OFFSET):
         return "a tar archive"
     if _UTF16.match(head):
         return "UTF-16 text"
-    # In what begins as FASTA does the reader meets the NUL, and knows its line and column.
+    # If a file begins as FASTA does, the reader reports the NUL with its line and column.
     begins_as_fasta = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">")
     return "a binary file" if b"\0" in head and not begins_as_fasta else None
 
 
-def format_of_line(line: str) -> str | None:
-    """Name the format of a text by its first line; None where it is not known."""
-    return next((name for start, name in _LINES.items() if line.lstrip().startswith(start)), None)
+def detect_text_format(line: str) -> str | None:
+    """Return the format of a text by its first line; None if it is not recognised."""
+    return next((name for start, name in _LINE_STARTS.items() if line.lstrip().startswith(start)), None)
 
 
-def other_notation(sequence: str) -> str | None:
-    """Name how a sequence is written whose letters are amino acids, though not one for each; None for other sequences.
+def detect_notation(sequence: str) -> str | None:
+    """Return the notation of a sequence whose letters are not one for each amino acid; None for other sequences.
 
-    >>> other_notation("MetLysThr"), other_notation("MdEvVpQpLr"), other_notation("mktMKT")
+    >>> detect_notation("MetLysThr"), detect_notation("MdEvVpQpLr"), detect_notation("mktMKT")
     ('in three-letter code', 'of amino acids and letters of structure, as SaProt reads it', None)
     """
     if _THREE_LETTERS.fullmatch(sequence):

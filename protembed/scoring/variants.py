@@ -26,7 +26,7 @@ from protembed.errors import (
     UnsupportedVariantError,
 )
 from protembed.io.reading import display_name
-from protembed.io.sniffing import ONE_LETTER_ADVICE, other_notation
+from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import Row, check_unique_columns, column_names, find_column, is_stand_in, reading_table
 from protembed.io.text import pluralize
 from protembed.scoring.mutations import (
@@ -239,7 +239,7 @@ class VariantTable:
         raw, name = clean_sequence(cell), str(row.number)
         if not raw:
             raise TableError(self.path, f"this row has no {what}", "complete or remove it", line=row.line)
-        if notation := other_notation(cell):
+        if notation := detect_notation(cell):
             raise TableError(self.path, f"the {what} is {notation}", ONE_LETTER_ADVICE, line=row.line)
         if is_stand_in(raw):
             found = f"the {what} is {cell!r}, which seems to stand for a missing one"

@@ -94,7 +94,7 @@ def test_a_table_is_refused_by_a_sentence_that_names_the_row(sites, content, mes
 
 
 def test_an_unclosed_quotation_mark_is_refused_where_it_is(sites):
-    with pytest.raises(TableError, match="line 3: this is no readable table .*quotation mark that is not closed"):
+    with pytest.raises(TableError, match="line 3: the table cannot be read .*quotation mark that is not closed"):
         sites('protein,position,label\nP1,1,a\n"P2,2,b')
 
 
@@ -112,5 +112,5 @@ def test_a_table_of_sites_in_another_encoding_is_refused_with_its_line(tmp_path)
     path = tmp_path / "sites.tsv"
     path.write_bytes("Protein\tPosition\tLabel\np\t1\tHülle\n".encode("cp1252"))
 
-    with pytest.raises(TableError, match=r"sites.tsv, line 2: character 6 of this line is no UTF-8"):
+    with pytest.raises(TableError, match=r"sites.tsv, line 2: character 6 of this line is not UTF-8"):
         read_sites(path)

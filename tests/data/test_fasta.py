@@ -161,7 +161,7 @@ def test_nucleotides_among_proteins_are_warned_of_with_their_number(fasta, seque
     read(fasta(f">cds\n{sequence}\n>a\nMKTAYIAKQRQISF\n>b\nMKVRYYAWKSRDHA\n"), statistics=statistics)
 
     assert statistics.num_nucleotide_like == 1
-    assert statistics.warnings()[-1] == "nucleotides, by their letters, in 1 record; protembed reads them as proteins"
+    assert statistics.warnings()[-1] == "sequences like nucleotides in 1 record; protembed reads them as proteins"
 
 
 @pytest.mark.parametrize("sequence", ["MetLysThrAla", "MET LYS THR\nALA XAA GLX", "METLYSTHRALA*"])

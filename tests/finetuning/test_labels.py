@@ -200,7 +200,7 @@ def test_validation_that_is_neither_true_nor_false_is_refused(read, refused):
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac-roman"])
 def test_a_table_in_another_encoding_is_refused_with_its_line(read, refused, encoding):
-    with refused("is no UTF-8 (its byte is 0x", line=3):
+    with refused("is not UTF-8 (byte 0x", line=3):
         read("id,sequence,target\na,MKT,Kern\nb,MKV,Hülle\n".encode(encoding))
 
 
@@ -365,7 +365,7 @@ BAD = {
     "blank rows alone": ("sequence,target\n\n,\n", None, "the table has no rows"),
     "no sequence column": ("seq,target\nMKT,1\n", 1, "no sequence column among 'seq', 'target'"),
     "no target column": ("sequence,y\nMKT,1\n", 1, "no target column among 'sequence', 'y'"),
-    "another delimiter": (SMALL.replace(",", ";"), 1, "its columns seem to be divided by semicolons"),
+    "another delimiter": (SMALL.replace(",", ";"), 1, "its columns seem to be separated by semicolons"),
     "a column twice": ("sequence,target,target\nMKT,1,1\n", 1, "the header has 2 columns named 'target'"),
     "too few cells": (SMALL + "e,MKT\n", 6, "this row has 2 cells, the header 4"),
     "too many cells": (SMALL + "e,MKT,1,000,train\n", 6, "this row has 5 cells, the header 4"),

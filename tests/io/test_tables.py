@@ -35,7 +35,7 @@ def test_lines_of_comment_before_the_header_are_no_part_of_the_table():
     ],
 )
 def test_a_quotation_mark_that_is_never_closed_swallows_nothing(content, line):
-    with pytest.raises(TableError, match=f"line {line}: this is no readable table .*quotation mark that is not closed"):
+    with pytest.raises(TableError, match=f"line {line}: the table cannot be read .*quotation mark that is not closed"):
         read(content)
 
 
@@ -63,7 +63,7 @@ def test_the_stream_stays_open_for_whoever_opened_it():
         ("# made by hand\na,b\n1,2\n3\n", "line 4: this row has 1 cells, the header 2"),
         ("a,b\n1,2\n3\n", "line 3: this row has 1 cells, the header 2"),
         ("a,b\n1,2,3\n", "line 2: this row has 3 cells, the header 2"),
-        ('a,b\n"' + "x" * 10_000_001 + '",2\n', "this is no readable table"),
+        ('a,b\n"' + "x" * 10_000_001 + '",2\n', "the table cannot be read"),
     ],
 )
 def test_what_is_no_table_is_refused_with_its_line(content, message):
@@ -81,9 +81,7 @@ def test_what_is_no_table_is_refused_with_its_line(content, message):
     ],
 )
 def test_a_byte_that_is_no_utf8_is_refused_with_its_line_wherever_it_stands(content, line, character, byte):
-    message = (
-        rf"line {line}: character {character} of this line is no UTF-8 \(its byte is {byte}\); save the table as UTF-8"
-    )
+    message = rf"line {line}: character {character} of this line is not UTF-8 \(byte {byte}\); save the table as UTF-8"
     with pytest.raises(TableError, match=message):
         read(content.encode("cp1252"))
 
@@ -96,7 +94,7 @@ def test_columns_at_the_end_without_a_name_and_cells_are_passed_over():
     assert read("a,b,,\n1,2,,\n3,4,,\n") == (["a", "b"], [(1, 2, ["1", "2"]), (2, 3, ["3", "4"])])
     assert read("a,b,\n1,2,x\n") == (["a", "b", ""], [(1, 2, ["1", "2", "x"])])
 
-    with pytest.raises(TableError, match="line 3: the cell 'x' stands in a column without a name"):
+    with pytest.raises(TableError, match="line 3: the cell 'x' is in a column without a name"):
         read("a,b,,\n1,2,,\n3,4,,x\n")
 
 
@@ -134,7 +132,7 @@ def test_a_header_may_have_several_lines_and_invisible_characters():
 
 
 def test_a_quotation_mark_that_is_never_closed_in_a_header_is_refused():
-    with pytest.raises(TableError, match="line 1: this is no readable header .*quotation mark that is not closed"):
+    with pytest.raises(TableError, match="line 1: the header cannot be read .*quotation mark that is not closed"):
         read('a,"b\n' + "1,2\n" * 3_000_000)
 
 
@@ -154,16 +152,16 @@ def test_the_line_of_excel_that_names_the_divider_is_no_header():
     assert read("sep=,\na,b\n1,2\n") == (["a", "b"], [(1, 3, ["1", "2"])])
     assert read('\ufeff"sep=\t"\r\na\tb\r\n1\t2\r\n') == (["a", "b"], [(1, 3, ["1", "2"])])
 
-    with pytest.raises(TableError, match="line 2: its columns seem to be divided by semicolons"):
+    with pytest.raises(TableError, match="line 2: its columns seem to be separated by semicolons"):
         read("sep=;\na;b\n1;2\n")
 
 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ("a;b\n1;2\n", "its columns seem to be divided by semicolons"),
-        ("a|b\n1|2\n", "its columns seem to be divided by vertical bars"),
-        ('"a" "b"\n"1" "2"\n', "its columns seem to be divided by spaces"),
+        ("a;b\n1;2\n", "its columns seem to be separated by semicolons"),
+        ("a|b\n1|2\n", "its columns seem to be separated by vertical bars"),
+        ('"a" "b"\n"1" "2"\n', "its columns seem to be separated by spaces"),
         ('{"a": 1, "b": 2}\n', "this seems to be JSON"),
         ('[{"a": 1}]\n', "this seems to be JSON"),
         ("<html>\n", "this seems to be HTML or XML"),

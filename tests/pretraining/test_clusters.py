@@ -267,8 +267,8 @@ def test_one_of_two_columns_of_a_name_is_refused(write_table):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"id\tGr\xf6\xdfe\tcluster50\n", "line 1: character 6 of this line is no UTF-8"),
-        (b"id\tcluster50\na\tk\xe4fer\n", "line 2: character 4 of this line is no UTF-8"),
+        (b"id\tGr\xf6\xdfe\tcluster50\n", "line 1: character 6 of this line is not UTF-8"),
+        (b"id\tcluster50\na\tk\xe4fer\n", "line 2: character 4 of this line is not UTF-8"),
         ("id\tcluster50\na\tone\n".encode("utf-16"), "this is UTF-16 text"),
         (b">Cluster 0\n0\t12aa, >P1... *\n", "clusters as CD-HIT writes them"),
         (b"", "line 1: the first line is empty"),

@@ -289,5 +289,5 @@ def test_a_table_of_variants_in_another_encoding_is_refused_and_copied_nowhere(t
     path = tmp_path / "variants.csv"
     path.write_bytes("mutant,sequence,note\nA2G,MAKT,Kern\nK3R,MAKT,Hülle\n".encode("cp1252"))
 
-    with pytest.raises(TableError, match=r"variants.csv, line 3: character 11 of this line is no UTF-8"):
+    with pytest.raises(TableError, match=r"variants.csv, line 3: character 11 of this line is not UTF-8"):
         list(VariantTable(path, VariantTableConfig(), None, "error").read())
