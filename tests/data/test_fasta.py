@@ -15,7 +15,7 @@ from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, InputNotFoundError, RecordError
 
-UGLY = Path(__file__).parent / "fixtures" / "ugly"
+UNUSUAL = Path(__file__).parent / "fixtures" / "ugly"
 ARCHIVERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"
 
@@ -50,7 +50,7 @@ def sequences(path, **options):
     return [record.sequence for record in read(path, **options)]
 
 
-# What is read
+# Reading
 
 
 def test_real_proteins_are_read_in_order_with_their_full_headers(proteins_fasta):
@@ -64,7 +64,7 @@ def test_real_proteins_are_read_in_order_with_their_full_headers(proteins_fasta)
     assert [record.row for record in records] == list(range(40))
 
 
-def test_each_record_knows_the_line_of_its_header(proteins_fasta):
+def test_each_record_has_the_line_of_its_header(proteins_fasta):
     lines = proteins_fasta.read_text().splitlines()
 
     assert all(lines[record.line - 1] == f">{record.description}" for record in read(proteins_fasta))
@@ -79,23 +79,23 @@ HARMLESS = {
     "lines of white space": b" \t\n>a b c\n  \t \nMKT\n   \nAYW\n \n",
     "lower case": b">a b c\nmktAYw\n",
     "trailing star": b">a b c\nMKTAYW*\n",
-    "trailing star of its own": b">a b c\nMKTAYW\n*\n",
+    "trailing star on a line of its own": b">a b c\nMKTAYW\n*\n",
     "spaces and tabs": b"> a b c  \n  MKT AYW\t\n",
     "no final newline": b">a b c\nMKTAYW",
-    "one residue a line": b">a b c\nM\nK\nT\nA\nY\nW\n",
+    "one residue per line": b">a b c\nM\nK\nT\nA\nY\nW\n",
 }
 
 
 @pytest.mark.promise(13)
 @pytest.mark.parametrize("content", HARMLESS.values(), ids=HARMLESS)
-def test_layout_is_harmless(fasta, content):
+def test_the_layout_of_a_record_does_not_change_what_is_read(fasta, content):
     (record,) = read(fasta(content))
 
     assert (record.id, record.description, record.sequence) == ("a", "a b c", "MKTAYW")
 
 
 @pytest.mark.promise(13)
-def test_byte_order_marks_of_files_that_were_joined_are_harmless(fasta):
+def test_byte_order_marks_within_joined_files_are_ignored(fasta):
     records = read(fasta("\ufeff>a\nMKT\n\ufeff>b c\nMKV\n"))
 
     assert [(record.id, record.sequence, record.line) for record in records] == [("a", "MKT", 1), ("b", "MKV", 3)]
@@ -136,7 +136,7 @@ def test_duplicate_identifiers_are_kept_and_counted_across_files(fasta):
     assert "2 records with an identifier used before" in statistics.warnings()[0]
 
 
-def test_records_come_before_the_rest_of_the_file_is_looked_at(fasta):
+def test_records_are_yielded_before_later_ones_are_read(fasta):
     records = read_fasta([fasta(">a\nMK\n>b\nMR\n>c\nM1\n")])
 
     assert next(records).id == "a"
@@ -144,9 +144,9 @@ def test_records_come_before_the_rest_of_the_file_is_looked_at(fasta):
 
 
 @pytest.mark.promise(14)
-def test_nucleotides_are_warned_of():
+def test_a_file_of_nucleotides_gives_a_warning():
     statistics = ReadStatistics()
-    read(UGLY / "pyfaidx__issue_83.fasta", statistics=statistics)
+    read(UNUSUAL / "pyfaidx__issue_83.fasta", statistics=statistics)
 
     assert statistics.num_nucleotide_like == 2
     assert "most sequences look like nucleotides; protembed reads them as proteins" in statistics.warnings()
@@ -156,7 +156,7 @@ def test_nucleotides_are_warned_of():
 @pytest.mark.parametrize(
     "sequence", ["GATTACAGATTACA", "gauuacagauuacn", "GATTACAGATTACAGATTRC", "GATYACAGATTACAGATTACA"]
 )
-def test_nucleotides_among_proteins_are_warned_of_with_their_number(fasta, sequence):
+def test_nucleotides_among_proteins_give_a_warning_with_their_number(fasta, sequence):
     statistics = ReadStatistics()
     read(fasta(f">cds\n{sequence}\n>a\nMKTAYIAKQRQISF\n>b\nMKVRYYAWKSRDHA\n"), statistics=statistics)
 
@@ -165,7 +165,7 @@ def test_nucleotides_among_proteins_are_warned_of_with_their_number(fasta, seque
 
 
 @pytest.mark.parametrize("sequence", ["MetLysThrAla", "MET LYS THR\nALA XAA GLX", "METLYSTHRALA*"])
-def test_three_letter_codes_are_warned_of(fasta, sequence):
+def test_three_letter_codes_give_a_warning(fasta, sequence):
     statistics = ReadStatistics()
     read(fasta(f">a\n{sequence}\n>b\nMKTAYIAKQR\n>c\nC{sequence}\n"), statistics=statistics)
 
@@ -192,7 +192,7 @@ def test_real_proteins_and_short_peptides_are_not_taken_for_nucleotides(proteins
 
 @pytest.mark.promise(12)
 @archived
-def test_archives_are_told_by_content_not_by_name(fasta, compress):
+def test_archives_are_recognised_by_content_not_by_name(fasta, compress):
     assert sequences(fasta(compress(TWO_PROTEINS), "lies.fasta")) == ["MKTAYIAKQR", "GSHMLEDPV"]
     assert sequences(fasta(TWO_PROTEINS, "lies.fasta.gz")) == ["MKTAYIAKQR", "GSHMLEDPV"]
 
@@ -208,7 +208,7 @@ def test_all_members_of_an_archive_are_read(fasta, compress):
 @pytest.mark.promise(12)
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
 def test_archives_of_other_tools_are_read(kind):
-    assert sequences(UGLY / f"needletail__test.fa.{kind}") == sequences(UGLY / "needletail__test.fa")
+    assert sequences(UNUSUAL / f"needletail__test.fa.{kind}") == sequences(UNUSUAL / "needletail__test.fa")
 
 
 @pytest.mark.promise(12)
@@ -224,21 +224,21 @@ def test_an_archive_cut_anywhere_is_an_error(fasta, compress):
 
 @pytest.mark.promise(12)
 @archived
-def test_a_damaged_archive_is_an_error_or_reads_as_it_was(fasta, compress):
+def test_an_archive_with_a_flipped_byte_is_an_error_or_reads_unchanged(fasta, compress):
     archive = compress(TWO_PROTEINS[:15]) + compress(TWO_PROTEINS[15:])
 
-    for place in range(len(archive)):
+    for position in range(len(archive)):
         damaged = bytearray(archive)
-        damaged[place] ^= 0xFF
+        damaged[position] ^= 0xFF
         try:
-            assert sequences(fasta(bytes(damaged))) == ["MKTAYIAKQR", "GSHMLEDPV"], f"byte {place}"
+            assert sequences(fasta(bytes(damaged))) == ["MKTAYIAKQR", "GSHMLEDPV"], f"byte {position}"
         except DataError:
             continue
 
 
 @pytest.mark.promise(12)
 @archived
-def test_rubbish_behind_an_archive_is_an_error(fasta, compress):
+def test_an_archive_followed_by_other_bytes_is_an_error(fasta, compress):
     with pytest.raises(FormatError, match="damaged"):
         read(fasta(compress(TWO_PROTEINS) + b"rubbish"))
 
@@ -261,12 +261,12 @@ def test_errors_name_stdin(stdin):
         read("-")
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.promise(15)
 @pytest.mark.parametrize(
-    ("content", "place"),
+    ("content", "expected"),
     [
         (">a\nMKT\n>b\nMK1T\n>c\nMK\n", (4, "b", 3, "1")),
         (">a\nMKT\n>b\nMK\nM K-T\n", (5, "b", 4, "-")),
@@ -278,7 +278,7 @@ def test_errors_name_stdin(stdin):
         (">a\nMKT\n  >b\nMR\n", (3, "a", 3, ">")),
     ],
 )
-def test_an_illegal_character_is_told_with_record_line_and_column(fasta, content, place):
+def test_an_illegal_character_is_reported_with_record_line_and_column(fasta, content, expected):
     path = fasta(content)
 
     with pytest.raises(IllegalResidueError) as caught:
@@ -286,12 +286,12 @@ def test_an_illegal_character_is_told_with_record_line_and_column(fasta, content
 
     error = caught.value
     assert (error.path, error.exit_status) == (str(path), 65)
-    assert (error.line, error.record_id, error.column, error.found) == place
+    assert (error.line, error.record_id, error.column, error.found) == expected
 
 
 @pytest.mark.promise(15)
 @pytest.mark.parametrize("letter", ["ſ", "ı", "İ", "ß", "Ａ", "Α", "é", "\u200b", "\xad", "\x00"])
-def test_foreign_letters_are_illegal_even_where_upper_case_would_make_residues_of_them(fasta, letter):
+def test_letters_of_other_scripts_are_illegal_even_if_their_upper_case_is_a_residue(fasta, letter):
     with pytest.raises(IllegalResidueError):
         read(fasta(f">a\n{'MKT' * 200}{letter}\n"))
 
@@ -305,7 +305,7 @@ def test_illegal_characters_are_masked_and_counted(fasta):
     assert "4 illegal characters read as X" in statistics.warnings()
 
 
-def test_a_byte_that_is_no_text_is_one_illegal_character(fasta):
+def test_an_undecodable_byte_is_one_illegal_character(fasta):
     path = fasta(b">a\nMK\xffT\n")
 
     assert sequences(path, on_illegal="mask") == ["MKXT"]
@@ -329,8 +329,8 @@ GAPS_AND_CHAINS = {
 
 
 @pytest.mark.parametrize("on_illegal", ["error", "mask"])
-@pytest.mark.parametrize(("sequence", "found", "advice"), [(one, *two) for one, two in GAPS_AND_CHAINS.items()])
-def test_gaps_ends_of_chains_and_letters_of_structures_are_never_masked(fasta, sequence, found, advice, on_illegal):
+@pytest.mark.parametrize(("sequence", "found", "advice"), [(key, *value) for key, value in GAPS_AND_CHAINS.items()])
+def test_gaps_chain_separators_and_structure_letters_are_never_masked(fasta, sequence, found, advice, on_illegal):
     with pytest.raises(IllegalResidueError, match=advice) as caught:
         read(fasta(f">a\n{sequence}\n"), on_illegal=on_illegal)
 
@@ -338,7 +338,7 @@ def test_gaps_ends_of_chains_and_letters_of_structures_are_never_masked(fasta, s
     assert "mask" not in str(caught.value)
 
 
-def test_a_stop_codon_within_a_protein_is_named_and_may_be_masked(fasta):
+def test_a_stop_codon_within_a_protein_is_reported_and_can_be_masked(fasta):
     path = fasta(">a\nMKT*AYI*\n")
 
     with pytest.raises(IllegalResidueError, match=r"a stop codon within a protein.*--on-illegal mask"):
@@ -357,7 +357,7 @@ def test_lower_case_that_does_not_alternate_to_the_end_is_upper_cased(fasta, seq
 
 
 @pytest.mark.parametrize("sequence", ["MdEvVp", "mDeVvP", "MdEvVpQ", "MdE\nvVp"])
-def test_strictly_alternating_case_is_refused_as_structure_aware(fasta, sequence):
+def test_strictly_alternating_case_is_rejected_as_structure_aware(fasta, sequence):
     with pytest.raises(IllegalResidueError, match="SaProt"):
         read(fasta(f">a\n{sequence}\n"))
 
@@ -377,12 +377,12 @@ def test_identifiers_of_other_encodings_stay_different(fasta):
 
 
 @pytest.mark.parametrize("paths", ["a.fasta", Path("a.fasta"), b"a.fasta", [], (), [None]])
-def test_paths_that_are_no_list_of_files_are_refused_in_a_sentence(paths):
+def test_paths_that_are_no_list_of_files_raise_a_config_error(paths):
     with pytest.raises(ConfigError, match="paths? .*expected"):
         list(read_fasta(paths))
 
 
-def test_texts_are_paths_too(proteins_fasta):
+def test_paths_can_be_strings(proteins_fasta):
     assert len(list(read_fasta([str(proteins_fasta)]))) == 40
 
 
@@ -394,7 +394,7 @@ def test_records_with_illegal_characters_are_skipped_and_listed(fasta):
     records = read(path, on_illegal="skip", statistics=statistics)
 
     assert [(record.row, record.id, record.line) for record in records] == [(0, "a", 1), (1, "c", 6)]
-    assert [(refused.id, refused.path, refused.line) for refused in statistics.skipped] == [
+    assert [(record.id, record.path, record.line) for record in statistics.skipped] == [
         ("b", str(path), 5),
         ("d", str(path), 9),
     ]
@@ -403,7 +403,7 @@ def test_records_with_illegal_characters_are_skipped_and_listed(fasta):
     assert statistics.warnings()[0].startswith("2 records left out, the first: 'b'")
 
 
-def test_an_input_of_which_nothing_is_left_is_an_error(fasta):
+def test_skipping_every_record_is_an_error(fasta):
     with pytest.raises(FormatError, match="every record was left out, the first, 'a', in line 2: '-' in column 2"):
         read(fasta(">a\nM-\n>b\n1\n"), on_illegal="skip")
 
@@ -425,7 +425,7 @@ def test_a_record_without_sequence_is_an_error(fasta, content, on_illegal):
 
 
 @pytest.mark.parametrize("mark", ["#", ";"])
-def test_comment_lines_are_refused_not_glued_into_sequences(fasta, mark):
+def test_comment_lines_are_rejected_not_joined_to_sequences(fasta, mark):
     with pytest.raises(FormatError, match=f"line 3: a '{mark}' comment line"):
         read(fasta(f">a\nMKT\n{mark}CAT\nAYW\n"))
 
@@ -465,7 +465,7 @@ FOREIGN = {
 @pytest.mark.promise(14)
 @pytest.mark.parametrize(("found", "content"), FOREIGN.items(), ids=FOREIGN)
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
-def test_other_formats_are_refused_by_name_in_one_line(fasta, found, content, compress):
+def test_other_formats_are_rejected_by_name_in_one_line(fasta, found, content, compress):
     with pytest.raises(FormatError, match=found) as caught:
         read(fasta(compress(content)))
 
@@ -474,7 +474,7 @@ def test_other_formats_are_refused_by_name_in_one_line(fasta, found, content, co
 
 
 @pytest.mark.promise(14)
-def test_a_zip_archive_is_refused_by_name(fasta, tmp_path):
+def test_a_zip_archive_is_rejected_by_name(fasta, tmp_path):
     with zipfile.ZipFile(tmp_path / "proteins.zip", "w") as archive:
         archive.writestr("proteins.fasta", TWO_PROTEINS)
 
@@ -496,9 +496,9 @@ def test_a_zip_archive_is_refused_by_name(fasta, tmp_path):
         ("scikit-bio__fasta_prot_seqs_odd_labels", RecordError, "line 1: record 1 has no identifier"),
     ],
 )
-def test_ugly_files_of_other_projects_are_refused(name, error, message):
+def test_malformed_files_of_other_projects_are_rejected(name, error, message):
     with pytest.raises(error, match=message):
-        read(UGLY / name)
+        read(UNUSUAL / name)
 
 
 @pytest.mark.parametrize(
@@ -509,22 +509,22 @@ def test_ugly_files_of_other_projects_are_refused(name, error, message):
         ("pyfaidx__issue_83.fasta", ["MT", "GL000207.1"], [119, 60]),
     ],
 )
-def test_ugly_but_whole_files_of_other_projects_are_read(name, ids, lengths):
-    records = read(UGLY / name)
+def test_unusual_but_valid_files_of_other_projects_are_read(name, ids, lengths):
+    records = read(UNUSUAL / name)
 
     assert [record.id for record in records] == ids
     assert [len(record.sequence) for record in records] == lengths
 
 
 @pytest.mark.promise(14)
-def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
+def test_a_missing_file_or_a_directory_raises_input_not_found(tmp_path):
     for path in (tmp_path / "missing.fasta", tmp_path):
         with pytest.raises(InputNotFoundError, match=str(path)) as caught:
             read(path)
         assert caught.value.exit_status == 66
 
 
-# Whatever was written is read back
+# Round trips
 
 words = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=8)
 headers = st.lists(words, min_size=1, max_size=4).map(" ".join)
@@ -540,11 +540,13 @@ residues = st.text(RESIDUES, min_size=1, max_size=60)
     compress=st.sampled_from([bytes, *ARCHIVERS.values()]),
     lower_case=st.booleans(),
 )
-def test_any_proteins_in_any_layout_read_back(tmp_path_factory, proteins, width, newline, compress, lower_case):
+def test_any_proteins_written_in_any_layout_are_read_back(
+    tmp_path_factory, proteins, width, newline, compress, lower_case
+):
     lines = []
     for header, sequence in proteins:
-        spelled = sequence.lower() if lower_case else sequence
-        lines += [f">{header}", *(spelled[start : start + width] for start in range(0, len(spelled), width))]
+        written = sequence.lower() if lower_case else sequence
+        lines += [f">{header}", *(written[start : start + width] for start in range(0, len(written), width))]
     path = tmp_path_factory.getbasetemp() / "any.fasta"
     path.write_bytes(compress((newline.join(lines) + newline).encode()))
 
@@ -556,7 +558,7 @@ def test_any_proteins_in_any_layout_read_back(tmp_path_factory, proteins, width,
 @given(
     content=st.binary(max_size=60) | st.text(string.printable, max_size=60).map(lambda text: b">a\n" + text.encode())
 )
-def test_no_bytes_whatever_end_in_a_traceback(tmp_path_factory, content):
+def test_arbitrary_bytes_are_read_or_raise_a_data_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "noise.fasta"
     path.write_bytes(content)
 
@@ -567,7 +569,7 @@ def test_no_bytes_whatever_end_in_a_traceback(tmp_path_factory, content):
 
 
 @pytest.mark.parametrize("on_illegal", ["mask", "skip"])
-def test_a_header_within_a_line_is_refused_under_every_policy(tmp_path, on_illegal):
+def test_a_header_within_a_line_is_rejected_under_every_policy(tmp_path, on_illegal):
     fasta = tmp_path / "glued.fasta"
     fasta.write_text(">a\nMK1\nMKT>b\nMRR\n")
 

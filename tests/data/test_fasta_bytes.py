@@ -1,4 +1,4 @@
-"""What becomes of any byte in a FASTA file, and of what Biopython reads otherwise."""
+"""Every byte at every kind of position in a FASTA file, and all differences from Biopython."""
 
 import io
 
@@ -14,11 +14,11 @@ from protembed.errors import DataError, FormatError, IllegalResidueError, Record
 
 BYTES = range(256)
 NEWLINES = b"\n\r"
-# What Python takes for white space among the single bytes; within a sequence line it is passed over.
+# Single bytes that Python regards as white space; within a sequence line they are ignored.
 SPACES = b"\t\x0b\x0c\x1c\x1d\x1e\x1f "
 LETTERS = (RESIDUES + RESIDUES.lower() + "Jj").encode()
 BEFORE, AFTER = b">first\nMKT\n", b">last\nMRR\n"
-# Gaps and the ends of chains, which are never masked.
+# Gaps and separators of chains.
 NEVER_MASKED = b"-.:/"
 
 
@@ -27,7 +27,7 @@ def read(content, on_illegal="error", statistics=None):
     return list(read_fasta_stream(stream, "bytes.fasta", on_illegal, statistics or ReadStatistics()))
 
 
-def spelled(byte):
+def escaped(byte):
     return chr(byte) if byte < 128 else f"\\x{byte:02x}"
 
 
@@ -39,7 +39,7 @@ def upper(letter):
 
 
 @pytest.mark.promise(15)
-def test_every_byte_in_a_sequence_is_read_as_documented_or_told_with_record_line_and_column():
+def test_every_byte_in_a_sequence_is_read_or_reported_with_record_line_and_column():
     for byte in BYTES:
         content = BEFORE + b">b odd\nMK\nAY" + bytes([byte]) + b"WK\n" + AFTER
         if byte in LETTERS:
@@ -50,12 +50,12 @@ def test_every_byte_in_a_sequence_is_read_as_documented_or_told_with_record_line
             with pytest.raises(IllegalResidueError) as caught:
                 read(content)
             error = caught.value
-            place = (error.path, error.record_id, error.line, error.column, error.found)
-            assert place == ("bytes.fasta", "b", 5, 3, spelled(byte))
+            found = (error.path, error.record_id, error.line, error.column, error.found)
+            assert found == ("bytes.fasta", "b", 5, 3, escaped(byte))
 
 
 @pytest.mark.promise(15)
-def test_every_byte_that_begins_a_sequence_line_is_read_as_documented_or_told():
+def test_every_byte_at_the_start_of_a_sequence_line_is_read_or_reported():
     for byte in BYTES:
         content = BEFORE + b">b\nMK\n" + bytes([byte]) + b"W\n" + AFTER
         if byte == ord(">"):
@@ -71,7 +71,7 @@ def test_every_byte_that_begins_a_sequence_line_is_read_as_documented_or_told():
 
 
 @pytest.mark.promise(15)
-def test_every_byte_that_is_no_residue_is_masked_or_its_record_listed_on_request():
+def test_every_byte_that_is_no_residue_can_be_masked_or_its_record_skipped():
     for byte in BYTES:
         if byte in LETTERS + NEWLINES + SPACES + NEVER_MASKED + b"\0>":
             continue
@@ -79,47 +79,47 @@ def test_every_byte_that_is_no_residue_is_masked_or_its_record_listed_on_request
 
         assert [record.sequence for record in read(content, "mask")] == ["MKT", "MKXW", "MRR"]
         assert [record.id for record in read(content, "skip", statistics)] == ["first", "last"]
-        assert [(refused.id, refused.line) for refused in statistics.skipped] == [("b", 4)]
+        assert [(record.id, record.line) for record in statistics.skipped] == [("b", 4)]
 
 
 # Any byte in a header
 
 
 @pytest.mark.promise(15)
-def test_every_byte_in_a_header_is_kept_or_told_with_record_line_and_column():
+def test_every_byte_in_a_header_is_kept_or_reported_with_record_line_and_column():
     for byte in BYTES:
         content = BEFORE + b">on" + bytes([byte]) + b"e 1\nMKT\n" + AFTER
         if byte == 0:
             with pytest.raises(RecordError, match="^bytes.fasta, line 3: record 2 has a NUL byte in column 4"):
                 read(content)
         elif byte in NEWLINES:
-            # The header ends there, and its rest is no sequence.
+            # The header ends there, and the rest of it is no sequence.
             with pytest.raises(IllegalResidueError, match="line 4: '1' in column 3 of record 'on'"):
                 read(content)
         else:
             record = read(content)[1]
-            assert record.description == f"on{spelled(byte)}e 1"
-            assert record.id == ("on" if byte in SPACES else f"on{spelled(byte)}e")
+            assert record.description == f"on{escaped(byte)}e 1"
+            assert record.id == ("on" if byte in SPACES else f"on{escaped(byte)}e")
             assert record.sequence == "MKT"
 
 
 @pytest.mark.promise(15)
-def test_every_byte_that_begins_a_header_is_kept_or_told():
+def test_every_byte_at_the_start_of_a_header_is_kept_or_reported():
     for byte in BYTES:
         content = BEFORE + b">" + bytes([byte]) + b"one\nMKT\n" + AFTER
         if byte == 0 or byte in NEWLINES:
             with pytest.raises(RecordError, match="^bytes.fasta, line 3: record 2 has"):
                 read(content)
         else:
-            assert read(content)[1].id == ("one" if byte in SPACES else f"{spelled(byte)}one")
+            assert read(content)[1].id == ("one" if byte in SPACES else f"{escaped(byte)}one")
 
 
 @pytest.mark.promise(15)
-def test_every_byte_that_begins_a_file_is_read_as_documented_or_told_in_its_first_line():
+def test_every_byte_at_the_start_of_a_file_is_read_or_reported():
     for byte in BYTES:
         content = bytes([byte]) + AFTER
         if byte in NEWLINES or byte == ord(">"):
-            # A blank line, and a second `>` that belongs to the identifier.
+            # A blank line; or a second `>`, which belongs to the identifier.
             assert [record.id for record in read(content)] == ["last" if byte in NEWLINES else ">last"]
         else:
             with pytest.raises(FormatError, match=r"^bytes\.fasta"):
@@ -137,11 +137,11 @@ LINES = st.one_of(
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 
 
-def as_we_read(title, letters):
-    """Make of what Biopython reads what we read; all differences there are.
+def as_protembed_reads(title, letters):
+    """Convert what Biopython reads to what protembed reads; these are all the differences.
 
-    Of a header it keeps the blanks at its beginning. In sequences it keeps lower case, J, a final `*`, and of white
-    space all but blanks at the end of a line. (What is not ASCII a `Seq` holds, but cannot show.)
+    Biopython keeps the blanks at the beginning of a header. In sequences it keeps lower case, J, a final `*`, and all
+    white space except blanks at the end of a line. (A `Seq` can hold text that is not ASCII, but cannot print it.)
     """
     sequence = upper("".join(letters.split()).removesuffix("*"))
     return title.split()[0], title.strip(), sequence
@@ -150,21 +150,23 @@ def as_we_read(title, letters):
 @pytest.mark.promise(24)
 @settings(deadline=None, max_examples=150)
 @given(lines=st.lists(LINES, min_size=1, max_size=8), newline=ENDS, begins=st.sampled_from([">a\nMK\n", ""]))
-def test_what_we_accept_biopython_reads_alike_but_for_documented_differences(lines, newline, begins):
+def test_accepted_files_differ_from_biopython_only_as_documented(lines, newline, begins):
     content = (begins + newline.join(lines)).encode()
     try:
         ours = read(content)
     except DataError:
         return
 
-    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()  # newlines are translated
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()  # translates newlines
     theirs = list(SimpleFastaParser(io.StringIO(text)))
     records = list(SeqIO.parse(io.StringIO(text.lstrip()), "fasta"))
 
-    assert [(record.id, record.description, record.sequence) for record in ours] == [as_we_read(*one) for one in theirs]
+    assert [(record.id, record.description, record.sequence) for record in ours] == [
+        as_protembed_reads(*pair) for pair in theirs
+    ]
     assert [record.id for record in ours] == [record.id for record in records]
     assert [record.sequence for record in ours] == [
-        as_we_read("a", bytes(record.seq).decode())[2] for record in records
+        as_protembed_reads("a", bytes(record.seq).decode())[2] for record in records
     ]
 
 
@@ -178,7 +180,7 @@ def test_what_we_accept_biopython_reads_alike_but_for_documented_differences(lin
     ),
     width=st.integers(1, 60),
 )
-def test_ordinary_files_biopython_reads_with_no_difference_at_all(tmp_path_factory, proteins, width):
+def test_ordinary_files_are_read_exactly_as_by_biopython(tmp_path_factory, proteins, width):
     path = tmp_path_factory.getbasetemp() / "ordinary.fasta"
     with path.open("w") as stream:
         for name, sequence in proteins:
@@ -193,7 +195,7 @@ def test_ordinary_files_biopython_reads_with_no_difference_at_all(tmp_path_facto
 
 
 @pytest.mark.promise(24)
-def test_biopython_reads_nothing_of_a_file_with_a_byte_order_mark():
+def test_a_file_with_a_byte_order_mark_is_read_though_biopython_reads_nothing():
     content = ">a\nMK\n".encode("utf-8-sig")
 
     assert [record.id for record in read(content)] == ["a"]

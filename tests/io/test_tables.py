@@ -12,7 +12,7 @@ def read(content):
         return list(table.header), [(row.number, row.line, list(row.cells)) for row in table.rows]
 
 
-def test_rows_know_their_number_and_line_and_lose_the_spaces_around_cells():
+def test_rows_have_their_number_and_line_and_cells_are_stripped():
     assert read('a , b\n1, x\n\n"2\n", y \n') == (["a", "b"], [(1, 2, ["1", "x"]), (3, 5, ["2", "y"])])
 
 
@@ -20,7 +20,7 @@ def test_a_tab_in_the_header_makes_a_tsv():
     assert read("\ufeffa\tb,c\r\n1\t2,3\r\n") == (["a", "b,c"], [(1, 2, ["1", "2,3"])])
 
 
-def test_lines_of_comment_before_the_header_are_no_part_of_the_table():
+def test_comment_lines_before_the_header_are_skipped():
     assert read("# made, by hand\n# twice\na,b\n1,# x\n") == (["a", "b"], [(1, 4, ["1", "# x"])])
     assert read("#id\tb\n1\t2\n") == (["#id", "b"], [(1, 2, ["1", "2"])])
 
@@ -34,19 +34,19 @@ def test_lines_of_comment_before_the_header_are_no_part_of_the_table():
         ('a,b\n1,"2"x\n', 2),
     ],
 )
-def test_a_quotation_mark_that_is_never_closed_swallows_nothing(content, line):
+def test_an_unclosed_quotation_mark_is_an_error_not_a_long_cell(content, line):
     with pytest.raises(TableError, match=f"line {line}: the table cannot be read .*quotation mark that is not closed"):
         read(content)
 
 
-def test_a_cell_of_a_tsv_has_one_line():
+def test_a_cell_of_a_tsv_cannot_span_lines():
     assert read('a,b\n1,"2\n3"\n')[1] == [(1, 3, ["1", "2\n3"])]
 
     with pytest.raises(TableError, match="line 3: a quotation mark that opens in line 2 closes here"):
         read('a\tb\n1\t"2\n3"\n')
 
 
-def test_the_stream_stays_open_for_whoever_opened_it():
+def test_reading_a_table_leaves_the_stream_open():
     stream = io.BufferedReader(io.BytesIO(b"a\n1\n"))
     with reading_table(stream, "t.csv") as table:
         next(table.rows)
@@ -66,7 +66,7 @@ def test_the_stream_stays_open_for_whoever_opened_it():
         ('a,b\n"' + "x" * 10_000_001 + '",2\n', "the table cannot be read"),
     ],
 )
-def test_what_is_no_table_is_refused_with_its_line(content, message):
+def test_a_malformed_table_is_rejected_with_the_line(content, message):
     with pytest.raises(TableError, match=message):
         read(content)
 
@@ -80,17 +80,17 @@ def test_what_is_no_table_is_refused_with_its_line(content, message):
         ('a,b\n"1\n2",\u201cx\u201d\n', 3, 4, "0x93"),
     ],
 )
-def test_a_byte_that_is_no_utf8_is_refused_with_its_line_wherever_it_stands(content, line, character, byte):
+def test_a_byte_that_is_not_utf8_is_rejected_with_line_and_character(content, line, character, byte):
     message = rf"line {line}: character {character} of this line is not UTF-8 \(byte {byte}\); save the table as UTF-8"
     with pytest.raises(TableError, match=message):
         read(content.encode("cp1252"))
 
 
-def test_letters_of_all_scripts_are_read_as_they_were_written():
+def test_letters_of_all_scripts_are_read_unchanged():
     assert read("id,é\nβ-Hülle,\U0001f9ec\u200b\n") == (["id", "é"], [(1, 2, ["β-Hülle", "\U0001f9ec\u200b"])])
 
 
-def test_columns_at_the_end_without_a_name_and_cells_are_passed_over():
+def test_empty_columns_without_a_name_at_the_end_are_dropped():
     assert read("a,b,,\n1,2,,\n3,4,,\n") == (["a", "b"], [(1, 2, ["1", "2"]), (2, 3, ["3", "4"])])
     assert read("a,b,\n1,2,x\n") == (["a", "b", ""], [(1, 2, ["1", "2", "x"])])
 
@@ -98,7 +98,7 @@ def test_columns_at_the_end_without_a_name_and_cells_are_passed_over():
         read("a,b,,\n1,2,,\n3,4,,x\n")
 
 
-def test_usual_names_are_compared_without_case_spaces_dashes_and_underscores():
+def test_usual_names_match_regardless_of_case_spaces_dashes_and_underscores():
     for name in ("protein_id", "Protein ID", "protein-id", "PROTEINID"):
         assert find_column(["x", name], "t.csv", "id", ["id", "protein_id"]) == 1
     assert find_column(["Protein ID", "id"], "t.csv", "id", ["id", "protein_id"]) == 1
@@ -106,19 +106,19 @@ def test_usual_names_are_compared_without_case_spaces_dashes_and_underscores():
     assert find_column(["name", "protein"], "t.csv", "id", ["name", "protein"], taken=["name"]) == 1
 
 
-def test_two_columns_that_may_each_be_meant_are_refused():
+def test_two_columns_with_the_same_usual_name_are_rejected():
     with pytest.raises(TableError, match="line 1: 'Seq ID', 'seq-id' may each be the id column; rename all but one"):
         find_column(["Seq ID", "seq-id"], "t.csv", "id", ["id", "seq_id"])
 
 
-def test_the_header_of_a_table_that_was_appended_is_refused_with_its_line():
+def test_the_header_of_an_appended_table_is_rejected_with_its_line():
     with pytest.raises(TableError, match="line 4: this row repeats the header; remove it"):
         read("id,label\n1,x\n\nid, label\n2,y\n")
     with pytest.raises(TableError, match="line 3: this row repeats the header"):
         read("id,label,,\n1,x,,\nid,label,,\n")
 
 
-def test_a_header_may_have_several_lines_and_invisible_characters():
+def test_a_header_can_span_lines_and_hold_invisible_characters():
     assert read('a,"b\n(nM)"\n1,2\n3\n'.replace("3\n", "3,4\n")) == (
         ["a", "b\n(nM)"],
         [(1, 3, ["1", "2"]), (2, 4, ["3", "4"])],
@@ -131,24 +131,24 @@ def test_a_header_may_have_several_lines_and_invisible_characters():
         read('a,"b\nc"\n1,2\n3\n')
 
 
-def test_a_quotation_mark_that_is_never_closed_in_a_header_is_refused():
+def test_an_unclosed_quotation_mark_in_the_header_is_rejected():
     with pytest.raises(TableError, match="line 1: the header cannot be read .*quotation mark that is not closed"):
         read('a,"b\n' + "1,2\n" * 3_000_000)
 
 
-def test_a_nul_is_refused_with_its_line_and_place():
+def test_a_nul_is_rejected_with_line_and_character():
     with pytest.raises(TableError, match="line 1003: character 4 of this line is NUL, .* the file is damaged"):
         read("a,b\n" + "1,2\n" * 1001 + "3,x\0y\n4,5\n")
     with pytest.raises(TableError, match="line 1002: character 1 of this line is NUL"):
         read("a,b\n" + "1,2\n" * 1000 + "\0" * 64)
 
 
-def test_the_row_names_of_r_are_explained():
+def test_row_names_of_r_are_rejected_with_advice():
     with pytest.raises(TableError, match=r"line 2: this row has 3 cells, the header 2; .*row\.names = FALSE"):
         read('"a"\t"b"\n"1"\tx\ty\n"2"\tx\ty\n')
 
 
-def test_the_line_of_excel_that_names_the_divider_is_no_header():
+def test_the_separator_line_of_excel_is_skipped():
     assert read("sep=,\na,b\n1,2\n") == (["a", "b"], [(1, 3, ["1", "2"])])
     assert read('\ufeff"sep=\t"\r\na\tb\r\n1\t2\r\n') == (["a", "b"], [(1, 3, ["1", "2"])])
 
@@ -169,12 +169,12 @@ def test_the_line_of_excel_that_names_the_divider_is_no_header():
         (">Cluster 0\n0\t12aa, >p1... *\n", "this seems to be FASTA, or clusters as CD-HIT writes them"),
     ],
 )
-def test_what_is_neither_csv_nor_tsv_is_named(content, found):
+def test_a_file_that_is_neither_csv_nor_tsv_is_rejected_by_name(content, found):
     with pytest.raises(TableError, match=f"line 1: {found}"):
         read(content)
 
 
-def test_columns_without_a_name_may_be_several_and_others_may_not():
+def test_only_columns_without_a_name_can_share_it():
     check_unique_columns(["", "", "a"], "t.csv")
 
     with pytest.raises(TableError, match="line 1: the header has 2 columns named 'a'; rename them"):
