@@ -106,7 +106,7 @@ _DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
 # Chosen at equal time (benchmarks/README.md); the first is the default.
 _DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
 # What decides when something is written down or shown, and changes no number.
-_NOT_IN_FINGERPRINT = ("save_minutes", "keep_checkpoints", "dry_run")
+_NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run")
 
 
 @dataclass(frozen=True, kw_only=True)

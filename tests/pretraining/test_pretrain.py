@@ -177,6 +177,12 @@ def test_a_finished_run_is_not_trained_again(undisturbed, proteins_fasta):
     assert (steps, again) == ([], summary)
 
 
+def test_a_run_is_resumed_with_other_intervals_between_checkpoints(undisturbed, proteins_fasta):
+    run, summary = undisturbed
+
+    assert pretrain_model([proteins_fasta], options(run, save_every_minutes=3.0, keep_checkpoints=5)) == summary
+
+
 @pytest.mark.promise(8)
 def test_a_run_of_other_settings_or_data_is_refused_by_name(undisturbed, proteins_fasta, tmp_path):
     run, _ = undisturbed

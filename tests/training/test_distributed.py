@@ -10,10 +10,10 @@ from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
 def test_packs_are_dealt_out_in_turn():
-    shares = [ProcessGroup(rank, 3).share(list("abcdefg")) for rank in range(3)]
+    shares = [ProcessGroup(rank, 3).shard(list("abcdefg")) for rank in range(3)]
 
     assert shares == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
-    assert SINGLE_PROCESS.share("abc") == "abc"
+    assert SINGLE_PROCESS.shard("abc") == "abc"
 
 
 def test_one_process_alone_is_the_first_and_its_sums_are_its_own():
