@@ -420,8 +420,8 @@ def _identity(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]
         "fasta": sha256_of_inputs(fasta),
         "valid": sha256_of_inputs(config.valid),
         "clusters": None if config.clusters is None else sha256_of_inputs([config.clusters]),
-        "from": None if config.init_from is None else model_sha256(find_model(config.init_from)),
-        "compare": None if config.compare_model is None else model_sha256(find_model(config.compare_model)),
+        "init_from": None if config.init_from is None else model_sha256(find_model(config.init_from)),
+        "compare_model": None if config.compare_model is None else model_sha256(find_model(config.compare_model)),
     }
 
 

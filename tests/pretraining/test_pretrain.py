@@ -248,6 +248,22 @@ def test_pretraining_goes_on_from_another_model(tmp_path, proteins_fasta, tiny_m
     assert f"| started from | {tiny_model.name} |" in (run / "model" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("former", [{}, {"from": "init_from", "compare": "compare_model"}], ids=["now", "formerly"])
+def test_a_run_that_starts_from_a_model_is_resumed_under_both_names_of_the_option(
+    tmp_path, proteins_fasta, tiny_model, former
+):
+    run, steps = tmp_path / "adapted.run", []
+    adapting = options(run, size=None, init_from=tiny_model, compare_model=tiny_model, steps=1)
+    summary = pretrain_model([proteins_fasta], adapting)
+    facts = json.loads((run / "run.json").read_text())
+    for name, current in former.items():
+        facts["identity"][name] = facts["identity"].pop(current)
+    (run / "run.json").write_text(json.dumps(facts))
+
+    assert pretrain_model([proteins_fasta], adapting, on_step=steps.append) == summary
+    assert steps == []
+
+
 def test_the_minutes_asked_for_are_turned_into_steps_that_the_run_remembers(tmp_path, proteins_fasta):
     run, plans = tmp_path / "minutes.run", []
     timed = options(run, steps=None, max_minutes=0.15, validate_every=None)

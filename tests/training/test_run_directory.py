@@ -8,7 +8,7 @@ import pytest
 from protembed.errors import DamagedRunError, OutputExistsError, RunInUseError, RunMismatchError, TooFewProteinsError
 from protembed.training.run_directory import RunDirectory
 
-IDENTITY = {"seed": 0, "size": "t6_8M", "from": None, "mask_rate": 0.15}
+IDENTITY = {"seed": 0, "size": "t6_8M", "init_from": None, "mask_rate": 0.15}
 
 
 def fill(directory):
@@ -48,7 +48,7 @@ def test_the_same_command_takes_the_run_up(run, tmp_path):
     ("change", "message"),
     [
         ({"seed": 1}, "seed was 0, not 1"),
-        ({"from": "abc"}, "from was None, not abc"),
+        ({"init_from": "abc"}, "init_from was None, not abc"),
         ({"new": True}, "new was None, not True"),
         ({"seed": 1, "mask_rate": 0.3}, "seed was 0, not 1; mask_rate was 0.15, not 0.3"),
     ],
