@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from protembed import device
 from protembed.data.alphabet import encode
-from protembed.data.batching import Batch, concatenate, cut, split_by_budget
+from protembed.data.batching import Batch, concatenate, make_crop, split_by_budget
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
 from protembed.model.catalog import find_model
@@ -115,7 +115,7 @@ def trace(
     """Compute all micro-batches in each of several pools, one after the other."""
     if late_kernels:
         device.load_kernels = lambda: None  # type: ignore[assignment]
-    crops = [cut(encode(sequence), 0, len(sequence)) for sequence in sequences]
+    crops = [make_crop(encode(sequence), 0, len(sequence)) for sequence in sequences]
     parts = split_by_budget([len(crop) for crop in crops], TOKENS_PER_BATCH)
     batches = [concatenate(crops[part], range(len(crops))[part]) for part in parts]
     if num_threads > 1:

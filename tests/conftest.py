@@ -16,7 +16,7 @@ from protembed.config.finetune import FinetuneConfig, LabelTableConfig
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import MASK, encode
-from protembed.data.batching import MaskedBatch, concatenate, cut
+from protembed.data.batching import MaskedBatch, concatenate, make_crop
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool, worker_pool
 from protembed.errors import DataError
@@ -122,7 +122,7 @@ def whole_batch():
 
     def make(sequences):
         residues = [encode(sequence) for sequence in sequences]
-        return concatenate([cut(protein, 0, len(protein)) for protein in residues], range(len(residues)))
+        return concatenate([make_crop(protein, 0, len(protein)) for protein in residues], range(len(residues)))
 
     return make
 

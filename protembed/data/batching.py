@@ -86,7 +86,7 @@ class BatchSource(Protocol[PlannedBatch]):
         ...
 
 
-def cut(residues: Tokens, start: int, stop: int) -> Tokens:
+def make_crop(residues: Tokens, start: int, stop: int) -> Tokens:
     """Cut a crop or window out of a protein; `<cls>` only at the true start, `<eos>` only at the true end, as in ESM-2.
 
     Args:
@@ -97,7 +97,7 @@ def cut(residues: Tokens, start: int, stop: int) -> Tokens:
     Returns:
         (tokens,), uint8.
 
-    >>> cut(np.array([20, 15, 4], dtype=np.uint8), 0, 2).tolist()
+    >>> make_crop(np.array([20, 15, 4], dtype=np.uint8), 0, 2).tolist()
     [0, 20, 15]
     """
     front = [CLS] if start == 0 else []

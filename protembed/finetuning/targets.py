@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from protembed.config.common import MICRO_BATCH_TOKENS, Region, Task
-from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, concatenate, cut, split_by_budget
+from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, concatenate, make_crop, split_by_budget
 from protembed.data.fasta import OnIllegal, ReadStatistics, check_not_all_skipped
 from protembed.data.sampling import EpochSampler, UniformSampler
 from protembed.data.windows import CHOOSE_ANOTHER_REGION, Span, skip_short, window_spans
@@ -334,7 +334,9 @@ class LabelledDataset:
     def _concatenate(self, rows: Sequence[int]) -> LabelledBatch:
         spans = [self.spans(row) for row in rows]
         crops = [
-            (row, cut(self.residues[row], *span)) for row, windows in zip(rows, spans, strict=True) for span in windows
+            (row, make_crop(self.residues[row], *span))
+            for row, windows in zip(rows, spans, strict=True)
+            for span in windows
         ]
         batch = concatenate([crop for _, crop in crops], [row for row, _ in crops])
         answers = [self.targets[row] for row in rows]

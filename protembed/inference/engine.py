@@ -17,7 +17,7 @@ from torch import Tensor
 from protembed.config.common import GPU_MICRO_BATCH_TOKENS, MICRO_BATCH_TOKENS, DeviceConfig
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
-from protembed.data.batching import Batch, Tokens, concatenate, cut, split_by_budget
+from protembed.data.batching import Batch, Tokens, concatenate, make_crop, split_by_budget
 from protembed.data.windows import Span, window_spans
 from protembed.device import WorkerPool, is_out_of_memory, worker_pool
 from protembed.errors import TooLongForMemoryError
@@ -304,7 +304,7 @@ class _Chunk(Generic[Protein, Result]):
         for number, (sequence, row) in enumerate(self._rows.items()):
             residues = encode(sequence)
             for window, (start, stop) in enumerate(self._spans[number]):
-                crops.append(cut(residues, start, stop))
+                crops.append(make_crop(residues, start, stop))
                 places.append((number, window))
                 rows.append(row)
         for is_windows in (True, False):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.data.alphabet import AMINO_ACID_IDS, MASK, encode, is_amino_acid
-from protembed.data.batching import Batch, Tokens, cut
+from protembed.data.batching import Batch, Tokens, make_crop
 from protembed.data.windows import most_central_window, window_spans
 from protembed.device import to_device
 from protembed.inference.engine import Engine
@@ -124,7 +124,7 @@ class Marginals:
         spans = window_spans(len(residues), self.window_residues)
         for position in query.positions:
             hidden, residues[position] = residues[position], MASK
-            yield _Crop(tokens=cut(residues, *most_central_window(spans, int(position))), answers=_HIDDEN_ONE)
+            yield _Crop(tokens=make_crop(residues, *most_central_window(spans, int(position))), answers=_HIDDEN_ONE)
             residues[position] = hidden
 
     def _windows(self, query: PositionQuery) -> Iterator[_Crop]:
@@ -134,7 +134,7 @@ class Marginals:
             query.positions.tolist(), lambda position: most_central_window(spans, position)
         ):
             first = start - (start == 0)  # <cls> stands before the first window
-            yield _Crop(tokens=cut(residues, start, stop), answers=[position - first for position in inside])
+            yield _Crop(tokens=make_crop(residues, start, stop), answers=[position - first for position in inside])
 
     def _log_probs_at_mask(self, batch: Batch) -> list[LogProbabilities]:
         """Compute the log probabilities at the one mask of each crop, (1, 20) each."""

@@ -12,7 +12,7 @@ from protembed.data.batching import (
     Tokens,
     balance,
     concatenate_masked,
-    cut,
+    make_crop,
     offsets_of,
     split_by_budget,
 )
@@ -77,7 +77,7 @@ class PretrainingBatches:
         residues = self._corpus[row]
         length = min(len(residues), self._crop_residues)
         start = int(rng.integers(len(residues) - length + 1))
-        return cut(residues, start, start + length)
+        return make_crop(residues, start, start + length)
 
 
 def validation_batches(
@@ -106,7 +106,7 @@ def _masked_windows(corpus: Corpus, row: int, window_residues: int) -> Iterator[
         stop = min(start + window_residues, len(masked.tokens))
         inside = slice(*np.searchsorted(masked.positions, [start, stop]))
         yield MaskedCrop(
-            tokens=cut(masked.tokens, start, stop),
+            tokens=make_crop(masked.tokens, start, stop),
             positions=masked.positions[inside] - start + (start == 0),  # <cls> stands before the first window
             targets=masked.targets[inside],
             row=row,

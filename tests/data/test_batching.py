@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import CLS, EOS, MASK, RESIDUES, UNKNOWN_RESIDUE, encode, is_amino_acid
-from protembed.data.batching import balance, concatenate, cut, split_by_budget
+from protembed.data.batching import balance, concatenate, make_crop, split_by_budget
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation
 from protembed.pretraining.batches import PretrainingBatches, validation_batches
@@ -50,11 +50,11 @@ def same(micro_batches, others):
     [(0, 3, [CLS, 20, 15, 11, EOS]), (0, 2, [CLS, 20, 15]), (1, 3, [15, 11, EOS]), (1, 2, [15])],
 )
 def test_a_crop_has_cls_only_at_the_true_start_and_eos_only_at_the_true_end(start, stop, tokens):
-    assert cut(encode("MKT"), start, stop).tolist() == tokens
+    assert make_crop(encode("MKT"), start, stop).tolist() == tokens
 
 
 def test_a_batch_lays_crops_one_after_the_other():
-    batch = concatenate([cut(encode("MKT"), 0, 3), cut(encode("AY"), 0, 2)], [7, 3])
+    batch = concatenate([make_crop(encode("MKT"), 0, 3), make_crop(encode("AY"), 0, 2)], [7, 3])
 
     assert batch.tokens.tolist() == [CLS, 20, 15, 11, EOS, CLS, 5, 19, EOS]
     assert batch.offsets.tolist() == [0, 5, 9]
@@ -68,7 +68,7 @@ def test_crops_side_by_side_are_the_whole_protein(sequence, data):
     residues, length = encode(sequence), len(sequence)
     cuts = sorted({0, length, *data.draw(st.lists(st.integers(0, length), max_size=5))})
 
-    crops = [cut(residues, start, stop) for start, stop in itertools.pairwise(cuts)]
+    crops = [make_crop(residues, start, stop) for start, stop in itertools.pairwise(cuts)]
 
     assert np.concatenate(crops).tolist() == [CLS, *residues, EOS]
     assert [CLS in crop for crop in crops] == [True] + [False] * (len(crops) - 1)
@@ -78,7 +78,7 @@ def test_crops_side_by_side_are_the_whole_protein(sequence, data):
 @pytest.mark.promise(24)
 @given(sequences=st.lists(st.text(RESIDUES, min_size=1, max_size=30), min_size=1, max_size=12), data=st.data())
 def test_a_batch_gives_back_the_crops_and_rows_it_was_made_of(sequences, data):
-    crops = [cut(encode(sequence), 0, data.draw(st.integers(1, len(sequence)))) for sequence in sequences]
+    crops = [make_crop(encode(sequence), 0, data.draw(st.integers(1, len(sequence)))) for sequence in sequences]
     rows = data.draw(st.permutations(range(len(crops))))
 
     batch = concatenate(crops, rows)
@@ -181,7 +181,7 @@ def test_crops_are_stretches_of_their_proteins(corpus):
             places = np.flatnonzero(
                 (np.lib.stride_tricks.sliding_window_view(protein, len(residues)) == residues).all(1)
             )
-            assert any(cut(protein, at, at + len(residues)).tolist() == crop.tolist() for at in places)
+            assert any(make_crop(protein, at, at + len(residues)).tolist() == crop.tolist() for at in places)
 
 
 @pytest.mark.promise(24)
@@ -266,7 +266,7 @@ def test_validation_windows_are_consecutive_and_hide_exactly_the_targets(make_co
 
     windows = [unmasked(one).numpy() for one in micro_batches]
     residues = encode(protein)
-    expected = [cut(residues, start, min(start + 100, len(residues))) for start in range(0, len(residues), 100)]
+    expected = [make_crop(residues, start, min(start + 100, len(residues))) for start in range(0, len(residues), 100)]
     assert sorted(map(tuple, windows)) == sorted(map(tuple, expected))
     assert all(torch.equal(one.positions, (one.tokens == MASK).nonzero()[:, 0]) for one in micro_batches)
 

@@ -15,7 +15,7 @@ from protembed.data.alphabet import (
     encode,
     is_amino_acid,
 )
-from protembed.data.batching import cut
+from protembed.data.batching import make_crop
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import choose_residues, mask_for_validation, mask_tokens
 
@@ -113,7 +113,7 @@ def test_the_shares_are_options():
 
 
 def test_mask_never_covers_special_tokens_nor_nonstandard_residues(proteins):
-    crops = [cut(encode(protein + NONSTANDARD_RESIDUES), 0, len(protein) + 5) for protein in proteins]
+    crops = [make_crop(encode(protein + NONSTANDARD_RESIDUES), 0, len(protein) + 5) for protein in proteins]
     tokens, offsets = packed(crops)
 
     for seed in range(20):
@@ -156,7 +156,7 @@ CROPS = st.lists(st.text(AMINO_ACIDS + NONSTANDARD_RESIDUES, min_size=1, max_siz
 def test_whatever_is_masked_each_crop_loses_its_share_of_standard_residues(
     sequences, mask_rate, random_rate, share, seed
 ):
-    tokens, offsets = packed([cut(encode(sequence), 0, len(sequence)) for sequence in sequences])
+    tokens, offsets = packed([make_crop(encode(sequence), 0, len(sequence)) for sequence in sequences])
     config = MaskingConfig(mask_rate=mask_rate, random_rate=random_rate, keep_rate=share * (1 - random_rate))
 
     masked = mask_tokens(tokens, offsets, config, rng(seed))

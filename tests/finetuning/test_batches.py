@@ -6,7 +6,7 @@ import torch
 
 from protembed.config.common import TASKS
 from protembed.data.alphabet import CLS, EOS, encode
-from protembed.data.batching import cut
+from protembed.data.batching import make_crop
 from protembed.data.windows import window_spans
 from protembed.finetuning.targets import FinetuningBatches, LabelledDataset
 
@@ -83,7 +83,7 @@ def test_the_windows_of_a_long_protein_are_all_in_one_batch(proteins):
     assert (first.spans, second.spans) == ([spans], [[(0, 50)]])
     assert first.num_tokens > 200
     assert first.rows.tolist() == [1] * len(spans)
-    assert [crop.tolist() for crop in crops_of(first)] == [cut(encode(giant), *span).tolist() for span in spans]
+    assert [crop.tolist() for crop in crops_of(first)] == [make_crop(encode(giant), *span).tolist() for span in spans]
     assert (first.targets.tolist(), second.targets.tolist()) == ([1], [0])
     assert (first.num_residues, second.num_residues) == (len(giant), 50)
 
