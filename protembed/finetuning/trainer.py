@@ -191,7 +191,7 @@ class EncoderTrainer:
 
     def _begin(self) -> None:
         """Keep the fitted head as the result to improve on, and soften it for the first steps of the encoder."""
-        self.state.progress.is_best(self._validate()["valid_loss"])
+        self.state.progress.record_validation(self._validate()["valid_loss"])
         self._keep()
         self._objective.task_head.soften(self._starting_steepness())
 

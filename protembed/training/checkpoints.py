@@ -62,14 +62,14 @@ class TrainingProgress:
         """Tell whether all steps were taken, or too many validations in a row were no better."""
         return self.step >= num_steps or (patience is not None and self.num_worse >= patience)
 
-    def count(self, num_residues: int, *, is_finite: bool) -> None:
+    def record_step(self, num_residues: int, *, is_finite: bool) -> None:
         """Count a step."""
         self.step += 1
         self.num_residues += num_residues
         self.num_skipped += not is_finite
         self.num_skipped_in_a_row = 0 if is_finite else self.num_skipped_in_a_row + 1
 
-    def is_best(self, valid_loss: float) -> bool:
+    def record_validation(self, valid_loss: float) -> bool:
         """Tell whether a validation loss is the lowest so far, and remember it if it is.
 
         Raises:

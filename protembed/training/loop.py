@@ -226,13 +226,13 @@ def _advance(
     began = time.perf_counter()
     result = take_step(training, micro_batches, plan.clip_norm)
     seconds = time.perf_counter() - began
-    progress.count(result.num_residues, is_finite=result.is_finite)
+    progress.record_step(result.num_residues, is_finite=result.is_finite)
     if progress.num_skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
         raise DivergedError(progress.step, progress.num_skipped_in_a_row)
     measured, is_best = None, False
     if validate is not None and (progress.step == plan.num_steps or progress.step % plan.validate_every == 0):
         measured = validate()
-        is_best = progress.is_best(measured["valid_loss"])
+        is_best = progress.record_validation(measured["valid_loss"])
     return StepReport(
         step=progress.step,
         num_steps=plan.num_steps,
