@@ -48,7 +48,7 @@ class ProcessGroup:
         """Take this process's part of what all of them have."""
         return items[self.rank :: self.size]
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, in place; all must call it with the same shapes."""
         if self.size > 1:
             with _noticing_losses():

@@ -300,13 +300,13 @@ def take_step(
     loss_sum, count = compute.processes.all_reduce_sum(losses.sum.item(), losses.count)
     if not count:
         return StepResult(loss=None, num_residues=num_residues, is_finite=True)
-    total.add_up(parameters, compute.processes)
+    total.all_reduce(parameters, compute.processes)
     norm = total.divide(int(count))
     if not math.isfinite(loss_sum) or not norm.isfinite():
         return StepResult(loss=None, num_residues=num_residues, is_finite=False)
     if clip_norm is not None:
         total.clip(norm, clip_norm)
-    total.hand_to(parameters)
+    total.assign_to(parameters)
     for optimizer in training.optimizers:
         optimizer.step()
     return StepResult(loss=loss_sum / count, num_residues=num_residues, is_finite=True)

@@ -145,7 +145,7 @@ class GradientSum:
         pairs = [(total, new) for total, new in zip(self._sums, gradients, strict=True) if total is not None]
         torch._foreach_add_([total for total, _ in pairs], [new for _, new in pairs if new is not None])
 
-    def add_up(self, parameters: Sequence[Tensor], processes: ProcessGroup) -> None:
+    def all_reduce(self, parameters: Sequence[Tensor], processes: ProcessGroup) -> None:
         """Sum over all processes; one that had no micro-batch takes part with zeros."""
         if processes.size > 1:
             sums = self._sums or [None] * len(parameters)
@@ -153,7 +153,7 @@ class GradientSum:
                 torch.zeros_like(parameter) if gradient is None else gradient
                 for parameter, gradient in zip(parameters, sums, strict=True)
             ]
-            processes.add_up(self._present())
+            processes.all_reduce(self._present())
 
     def divide(self, count: int) -> Tensor:
         """Divide by the number of targets, and return the common norm, ()."""
@@ -164,7 +164,7 @@ class GradientSum:
         """Shrink all alike, so that their common norm, given, does not exceed the largest allowed."""
         torch._foreach_mul_(self._present(), (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
-    def hand_to(self, parameters: Sequence[Tensor]) -> None:
+    def assign_to(self, parameters: Sequence[Tensor]) -> None:
         """Set the gradients of the parameters."""
         for parameter, gradient in zip(parameters, self._sums, strict=True):
             parameter.grad = gradient

@@ -179,7 +179,7 @@ def total_of(*micro_batches):
 
 def handed(total, num_parameters):
     parameters = [torch.zeros(2) for _ in range(num_parameters)]
-    total.hand_to(parameters)
+    total.assign_to(parameters)
     return [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
 
 
