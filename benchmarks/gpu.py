@@ -39,7 +39,7 @@ from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import build_corpora, open_corpora
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor
-from protembed.training.loop import TrainingSetup, plan_training, train
+from protembed.training.loop import TrainingSetup, make_schedule, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 
@@ -125,7 +125,7 @@ def measure_training(
             optimizers=make_optimizers(objective, "muon", 0.01, pool),
             compute=Executor(pool=pool, precision=torch.bfloat16),
         )
-        plan = plan_training(OptimizerConfig(), 10_000, {"muon": 1e-3}, save_every=1_000_000)
+        plan = make_schedule(OptimizerConfig(), 10_000, {"muon": 1e-3}, save_every=1_000_000)
         run, began = Checkpoints(Path(folder), num_kept=1, save_seconds=1e9), time.perf_counter()
         steps = train(training, plan, run)
         first = [next(steps).train_loss for _ in range(WARMUP_STEPS)]

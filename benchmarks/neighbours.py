@@ -37,7 +37,7 @@ from protembed.inference.embedding import representation_of
 from protembed.inference.engine import Engine
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
-from protembed.pretraining.clusters import accession_of
+from protembed.pretraining.clusters import parse_accession
 
 # The least to be beaten: the model is compared with it on the same queries.
 BASELINE = "3-mers"
@@ -112,7 +112,7 @@ def read_proteins(fasta: Path, clusters: Path) -> list[Protein]:
     """Read the proteins that the table of clusters has, and say how many it does not have."""
     table, proteins, num_unknown = read_clusters(clusters), list[Protein](), 0
     for record in read_fasta([fasta]):
-        row = table.get(accession_of(record.id))
+        row = table.get(parse_accession(record.id))
         if row is None:
             num_unknown += 1
         else:

@@ -31,7 +31,7 @@ from protembed.device import WorkerPool, num_threads
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import validation_batches
-from protembed.pretraining.clusters import accession_of
+from protembed.pretraining.clusters import parse_accession
 from protembed.pretraining.corpus import Corpus, corpus_writer, open_corpora
 from protembed.pretraining.ngrams import NgramModel
 from protembed.training.objective import MaskedLM
@@ -94,7 +94,7 @@ def validation_corpora(fasta: Path, clusters: Path, folder: Path) -> dict[str, C
     """Store all proteins of a file, and those of them that the table calls strict, if there are any."""
     splits = {accession: row["split"] for accession, row in read_clusters(clusters).items()}
     everything = list(read_fasta([fasta]))
-    strict = [record for record in everything if splits.get(accession_of(record.id)) == STRICT]
+    strict = [record for record in everything if splits.get(parse_accession(record.id)) == STRICT]
     parts = {"valid": everything, STRICT: strict}
     return {name: stored_corpus(records, folder / name) for name, records in parts.items() if records}
 

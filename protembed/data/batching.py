@@ -114,7 +114,7 @@ def concatenate(crops: Sequence[Tokens], rows: Sequence[int] | NDArray[np.int64]
     """
     return Batch(
         tokens=torch.from_numpy(np.concatenate(crops).astype(np.int64)),
-        offsets=torch.from_numpy(offsets_of(crops)),
+        offsets=torch.from_numpy(crop_offsets(crops)),
         rows=torch.from_numpy(np.asarray(rows, dtype=np.int64)),
     )
 
@@ -186,6 +186,6 @@ def concatenate_masked(crops: Sequence[MaskedCrop]) -> MaskedBatch:
     )
 
 
-def offsets_of(crops: Sequence[Tokens]) -> NDArray[np.int64]:
+def crop_offsets(crops: Sequence[Tokens]) -> NDArray[np.int64]:
     """Find where each crop begins and the last one ends, (crops + 1,)."""
     return np.cumsum([0, *map(len, crops)], dtype=np.int64)

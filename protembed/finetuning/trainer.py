@@ -32,7 +32,7 @@ from protembed.model.lora import add_adapters, merge_adapters
 from protembed.model.weights import write_tensors
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor
-from protembed.training.loop import StepReport, TrainingSetup, plan_training, train
+from protembed.training.loop import StepReport, TrainingSetup, make_schedule, train
 from protembed.training.objective import SupervisedObjective, evaluate
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
@@ -144,7 +144,7 @@ class EncoderTrainer:
         self._batches = FinetuningBatches(proteins, course.config.batch_tokens, course.seed)
         self._valid_batches = valid.micro_batches(range(len(valid.residues)))
         steps = self._batches.steps_per_epoch
-        self.plan = plan_training(
+        self.plan = make_schedule(
             course.optimizer,
             course.config.epochs * steps,
             default_rates(course.method, checkpoint.encoder.shape.dim),

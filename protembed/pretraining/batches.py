@@ -13,7 +13,7 @@ from protembed.data.batching import (
     balance,
     concatenate_masked,
     make_crop,
-    offsets_of,
+    crop_offsets,
     split_by_budget,
 )
 from protembed.data.hashing import sequence_sha256
@@ -60,7 +60,7 @@ class PretrainingBatches:
         shown = [self._cut(int(row), rng) for row in rows]
         if not shown:
             return []
-        offsets = offsets_of(shown)
+        offsets = crop_offsets(shown)
         masked = mask_tokens(np.concatenate(shown), offsets, self._masking, rng)
         ends = np.searchsorted(masked.positions, offsets)
         return [

@@ -90,7 +90,7 @@ class ClusterTable:
         keys, is_found = self._find(_hashes(name.encode() for name in ids))
         keys = np.where(is_found, keys, unmatched)
         others = np.flatnonzero(~is_found)
-        inner, is_found = self._find(_hashes(accession_of(ids[index]).encode() for index in others.tolist()))
+        inner, is_found = self._find(_hashes(parse_accession(ids[index]).encode() for index in others.tolist()))
         keys[others[is_found]] = inner[is_found]
         missing = others[~is_found]
         if len(missing) and not self.num_unmatched:
@@ -125,10 +125,10 @@ class ClusterTable:
         return self._keys[places], self._ids[places] == ids
 
 
-def accession_of(record_id: str) -> str:
+def parse_accession(record_id: str) -> str:
     """Find the accession in an identifier of the form `xx|ACCESSION|NAME`; others are accessions themselves.
 
-    >>> accession_of("sp|P69905|HBA_HUMAN"), accession_of("P69905")
+    >>> parse_accession("sp|P69905|HBA_HUMAN"), parse_accession("P69905")
     ('P69905', 'P69905')
     """
     parts = record_id.split("|")

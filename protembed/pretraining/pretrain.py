@@ -38,12 +38,12 @@ from protembed.pretraining.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
 from protembed.pretraining.corpus import build_corpora, open_corpora
 from protembed.pretraining.ngrams import NgramModel
 from protembed.pretraining.report import PretrainPlan, PretrainSummary, pretraining_facts
-from protembed.pretraining.timing import StepTiming, TimeBudget, measure_pace
+from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.pretraining.validation import (
     References,
     ValidationSet,
     Validator,
-    by_amino_acid,
+    evaluate_by_amino_acid,
     gains_over_references,
     perplexity,
     reference_losses,
@@ -51,7 +51,7 @@ from protembed.pretraining.validation import (
 from protembed.report.figures import draw_training
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
-from protembed.training.loop import StepReport, TrainingSchedule, TrainingSetup, plan_training, train
+from protembed.training.loop import StepReport, TrainingSchedule, TrainingSetup, make_schedule, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
@@ -77,7 +77,7 @@ def check_memory(config: PretrainConfig, device: torch.device) -> None:
         raise NotEnoughMemoryError(size, needed, available)
 
 
-def starting_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
+def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
     """Make a new model, or read the one to go on from; it records the window that it will have been trained on.
 
     The model to go on from keeps its rotary frequencies.
@@ -207,7 +207,7 @@ class _Pretraining:
             default_micro_batch_tokens(device),
             -(-options.batches.batch_tokens // compute.processes.size),  # no process without a micro-batch
         )
-        self._checkpoint = starting_model(config, options.batches.crop_residues).to(device)
+        self._checkpoint = initial_model(config, options.batches.crop_residues).to(device)
         objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.require_lm_head())
         self._batches = PretrainingBatches(
             self._corpora.train, options.batches, micro_batch_tokens, options.masking, config.seed
@@ -246,7 +246,7 @@ class _Pretraining:
         num_steps = config.steps or max(_MIN_DEFAULT_STEPS, _DEFAULT_PASSES * self._batches.steps_per_epoch)
 
         def plan_of(num_steps: int, validate_every: int | None = config.validate_every) -> TrainingSchedule:
-            return plan_training(
+            return make_schedule(
                 self._options.optimizer,
                 num_steps,
                 _DEFAULT_RATES,
@@ -257,7 +257,7 @@ class _Pretraining:
 
         plan = plan_of(num_steps)
         if config.max_minutes is not None or config.dry_run:
-            self._pace = measure_pace(self._training, plan, self._meter.num_residues)
+            self._pace = time_steps(self._training, plan, self._meter.num_residues)
         if self._pace is None or config.max_minutes is None:
             return plan
         self._deadline = TimeBudget(began, config.max_minutes)
@@ -378,7 +378,9 @@ class _Pretraining:
 
     def _amino_acids(self) -> list[ClassFigures]:
         best = load_checkpoint(self._run.path("model")).to(self._checkpoint.device)
-        figures = by_amino_acid(MaskedLM(best.encoder, best.require_lm_head()), self._sets[0], self._training.compute)
+        figures = evaluate_by_amino_acid(
+            MaskedLM(best.encoder, best.require_lm_head()), self._sets[0], self._training.compute
+        )
         write_table(
             self._run.path("amino_acids.tsv"),
             ["amino_acid", "hidden", "loss", "accuracy", "mistaken_for"],

@@ -42,7 +42,7 @@ class StepTiming:
         return plan.num_steps * self.step_seconds + num_validations * self.validation_seconds
 
 
-def measure_pace(training: TrainingSetup[AnyBatch], plan: TrainingSchedule, num_valid_residues: int) -> StepTiming:
+def time_steps(training: TrainingSetup[AnyBatch], plan: TrainingSchedule, num_valid_residues: int) -> StepTiming:
     """Time a few steps on a copy of the model, which leaves the run's first step as it was.
 
     Args:

@@ -136,7 +136,7 @@ class Validator:
         return figures
 
 
-def by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Executor) -> list[ClassFigures]:
+def evaluate_by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Executor) -> list[ClassFigures]:
     """Measure a model on each amino acid apart, in this process alone, in the order of the alphabet."""
     losses = np.zeros(NUM_AMINO_ACIDS)
     guesses = np.zeros((NUM_AMINO_ACIDS, NUM_AMINO_ACIDS), dtype=np.int64)  # (true, guessed)

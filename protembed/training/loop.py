@@ -121,7 +121,7 @@ class StepResult:
     is_finite: bool
 
 
-def plan_training(
+def make_schedule(
     config: OptimizerConfig,
     num_steps: int,
     default_rates: Mapping[OptimizerName, float],

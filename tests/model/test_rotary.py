@@ -11,7 +11,7 @@ from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
 from protembed.model.esm2 import inverse_frequencies
-from protembed.pretraining.pretrain import starting_model
+from protembed.pretraining.pretrain import initial_model
 
 # Heads of sixteen coordinates, as ESM-2's small models have.
 SHAPE = EncoderShape(num_layers=3, dim=64, num_heads=4)
@@ -201,7 +201,7 @@ def test_saving_a_model_keeps_the_bits_of_its_frequencies_in_every_layer(publish
 
 
 def test_pretraining_from_a_model_keeps_its_frequencies(published, tmp_path):
-    started = starting_model(PretrainConfig(init_from=published), crop_residues=64)
+    started = initial_model(PretrainConfig(init_from=published), crop_residues=64)
 
     save_checkpoint(started, tmp_path / "model", "# card\n")
 

@@ -5,15 +5,15 @@ import pytest
 
 from protembed.config.common import OptimizerConfig
 from protembed.pretraining import timing
-from protembed.pretraining.timing import StepTiming, TimeBudget, measure_pace
+from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.training.distributed import Executor
-from protembed.training.loop import TrainingSetup, plan_training
+from protembed.training.loop import TrainingSetup, make_schedule
 
 PACE = StepTiming(step_seconds=0.1, validation_seconds=2.0, memory_bytes=0)
 
 
 def plan_of(num_steps, validate_every=None, **options):
-    return plan_training(OptimizerConfig(**options), num_steps, {"adamw": 1e-3}, validate_every=validate_every)
+    return make_schedule(OptimizerConfig(**options), num_steps, {"adamw": 1e-3}, validate_every=validate_every)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_measuring_the_pace_leaves_the_model_as_it_was(masked_lm, steps, pool, m
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     training = TrainingSetup(objective=masked_lm, batches=steps, optimizers=[], compute=Executor(pool=pool))
 
-    measured = measure_pace(training, plan_of(10), num_valid_residues=3_000)
+    measured = time_steps(training, plan_of(10), num_valid_residues=3_000)
 
     assert measured.step_seconds == pytest.approx(0.8)
     # A step has at most 400 tokens: 3,000 residues are more than 7 steps, and validating takes a third of training.

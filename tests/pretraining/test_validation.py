@@ -11,7 +11,7 @@ from protembed.pretraining.ngrams import NgramModel
 from protembed.pretraining.validation import (
     ValidationSet,
     Validator,
-    by_amino_acid,
+    evaluate_by_amino_acid,
     gains_over_references,
     reference_losses,
 )
@@ -109,7 +109,7 @@ def test_the_amino_acids_make_up_the_whole(meter, objective, pool):
     one = meter()
     part, measured = one._sets[0], one.measure()
 
-    figures = by_amino_acid(objective, part, Executor(pool=pool))
+    figures = evaluate_by_amino_acid(objective, part, Executor(pool=pool))
 
     assert "".join(figure.name for figure in figures) == AMINO_ACIDS
     num_hidden = sum(figure.count for figure in figures)
@@ -151,7 +151,7 @@ def test_an_amino_acid_is_mistaken_for_what_is_guessed_in_its_place(meter, objec
     with torch.no_grad():
         objective.lm_head.bias[FIRST_AMINO_ACID] = 1e6
 
-    leucine, *others = by_amino_acid(objective, meter()._sets[0], Executor(pool=pool))
+    leucine, *others = evaluate_by_amino_acid(objective, meter()._sets[0], Executor(pool=pool))
 
     assert (leucine.accuracy, leucine.mistaken_for) == (1.0, None)
     assert {figure.mistaken_for for figure in others if figure.count} == {"L"}

@@ -20,7 +20,7 @@ from protembed.model.heads import TaskHead
 from protembed.training import checkpoints
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor
-from protembed.training.loop import TrainingSetup, plan_training, take_step, train
+from protembed.training.loop import TrainingSetup, make_schedule, take_step, train
 from protembed.training.objective import LossSum, MaskedLM, Objective, SupervisedObjective
 from protembed.training.optimizer import learning_rate_at, make_optimizers, set_learning_rate
 
@@ -213,15 +213,15 @@ def test_no_bit_depends_on_the_number_of_workers(masked_lm, config, steps, weigh
 
 
 def test_what_the_options_leave_open_is_planned_from_the_steps():
-    plan = plan_training(OptimizerConfig(), 100, RATES)
+    plan = make_schedule(OptimizerConfig(), 100, RATES)
 
     assert (plan.validate_every, plan.save_every, plan.warmup_steps, plan.decay_steps) == (20, 5, 5, 25)
     assert (plan.optimizer, plan.learning_rate, plan.clip_norm) == ("muon", 2e-3, 1.0)
-    assert plan_training(OptimizerConfig(), 1, RATES).validate_every == 1
+    assert make_schedule(OptimizerConfig(), 1, RATES).validate_every == 1
 
 
 def test_sgd_is_planned_without_clipping_and_with_a_rate_of_its_own():
-    plan = plan_training(OptimizerConfig(optimizer="sgd"), 100, RATES)
+    plan = make_schedule(OptimizerConfig(optimizer="sgd"), 100, RATES)
 
     assert (plan.learning_rate, plan.clip_norm) == (0.1, None)
 
@@ -229,7 +229,7 @@ def test_sgd_is_planned_without_clipping_and_with_a_rate_of_its_own():
 def test_what_the_options_say_is_planned_even_where_it_is_zero():
     options = OptimizerConfig(learning_rate=0.0, warmup_steps=0, decay_fraction=0.0, schedule="cosine")
 
-    plan = plan_training(options, 100, RATES, validate_every=7, save_every=9, patience=3)
+    plan = make_schedule(options, 100, RATES, validate_every=7, save_every=9, patience=3)
 
     assert (plan.learning_rate, plan.warmup_steps, plan.decay_steps) == (0, 0, 0)
     assert (plan.validate_every, plan.save_every, plan.patience, plan.schedule) == (7, 9, 3, "cosine")
@@ -258,7 +258,7 @@ def begin(tmp_path, steps, pool):
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
         training, run = training_of(objective, pool, config, batches=batches), Checkpoints(tmp_path / name)
         run.restore(objective, training.optimizers)
-        plan = plan_training(
+        plan = make_schedule(
             config, num_steps, RATES, save_every=save_every, validate_every=validate_every, patience=patience
         )
         reports = train(training, plan, run, stop=lambda: run.progress.step == stop_after, **kind)
@@ -381,7 +381,7 @@ def diverging(regression, value_packs, tmp_path, pool):
     def make(values):
         batches, run = Repeated(*(value_packs(value) for value in values)), Checkpoints(tmp_path)
         training = training_of(regression, pool, batches=batches)
-        return train(training, plan_training(ADAMW, len(values), RATES), run), run
+        return train(training, make_schedule(ADAMW, len(values), RATES), run), run
 
     return make
 
