@@ -157,8 +157,8 @@ class EncoderTrainer:
             self.plan.optimizer,
             self.plan.weight_decay,
             course.compute.pool,
-            fast=head,
-            fast_factor=course.config.head_lr_multiplier,
+            head=head,
+            head_lr_multiplier=course.config.head_lr_multiplier,
         )
         self.state = Checkpoints(run.path(""))
         self.warnings = self.state.restore(self._objective, self._optimizers)

@@ -25,8 +25,8 @@ def make_optimizers(
     weight_decay: float,
     pool: WorkerPool,
     *,
-    fast: nn.Module | None = None,
-    fast_factor: float = 1.0,
+    head: nn.Module | None = None,
+    head_lr_multiplier: float = 1.0,
 ) -> list[Optimizer]:
     """Make what updates a module's trained parameters, each of them once; the learning rate is set at each step.
 
@@ -40,13 +40,13 @@ def make_optimizers(
         weight_decay: of weight matrices (muon, adamw).
         pool: updates matrices side by side on a CPU.
         fast: a part of the module that learns faster, such as a new head on a trained encoder; no layer.
-        fast_factor: how many times faster.
+        head_lr_multiplier: how many times faster.
 
     Source: Loshchilov and Hutter 2019 (AdamW); Jordan et al. 2024 and Liu et al. 2025 (Muon).
     """
-    hurried = set() if fast is None else set(fast.parameters())
+    head_parameters = set() if head is None else set(head.parameters())
     if name == "sgd":
-        return [SGD(_groups_by_rate(module, set(module.parameters()), hurried, fast_factor), lr=0.0)]
+        return [SGD(_groups_by_rate(module, set(module.parameters()), head_parameters, head_lr_multiplier), lr=0.0)]
     optimizers, taken = list[Optimizer](), set[nn.Parameter]()
     if name == "muon":
         taken = set(_layer_matrices(module))
@@ -55,18 +55,18 @@ def make_optimizers(
     groups = [
         {**group, "weight_decay": decay}
         for chosen, decay in ((decayed, weight_decay), (set(module.parameters()) - taken - decayed, 0.0))
-        for group in _groups_by_rate(module, chosen, hurried, fast_factor)
+        for group in _groups_by_rate(module, chosen, head_parameters, head_lr_multiplier)
     ]
     return [*optimizers, AdamW(groups, lr=0.0, betas=_BETAS, fused=True)]
 
 
 def _groups_by_rate(
-    module: nn.Module, chosen: set[nn.Parameter], hurried: set[nn.Parameter], factor: float
+    module: nn.Module, chosen: set[nn.Parameter], head_parameters: set[nn.Parameter], factor: float
 ) -> list[dict[str, Any]]:
     """Group parameters by how fast they learn."""
     groups = [
-        {"params": _ordered(module, chosen - hurried), "rate_factor": 1.0},
-        {"params": _ordered(module, chosen & hurried), "rate_factor": factor},
+        {"params": _ordered(module, chosen - head_parameters), "lr_multiplier": 1.0},
+        {"params": _ordered(module, chosen & head_parameters), "lr_multiplier": factor},
     ]
     return [group for group in groups if group["params"]]
 
@@ -128,7 +128,7 @@ def set_learning_rate(optimizers: Sequence[Optimizer], learning_rate: float) -> 
     """Set the learning rate of all parameters, times the factor of those that learn faster."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * group.get("rate_factor", 1.0)
+            group["lr"] = learning_rate * group.get("lr_multiplier", 1.0)
 
 
 class GradientSum:

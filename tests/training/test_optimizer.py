@@ -129,7 +129,7 @@ def changes(module, optimizers):
 @pytest.mark.parametrize(("name", "moved"), [("sgd", 0.7 * 0.01), ("adamw", 0.01), ("muon", 0.01)])
 def test_a_fast_part_learns_so_many_times_faster_and_the_rest_as_without_it(masked_lm, name, moved, pool):
     alike = copy.deepcopy(masked_lm)
-    optimizers = make_optimizers(masked_lm, name, 0.0, pool, fast=masked_lm.lm_head, fast_factor=10.0)
+    optimizers = make_optimizers(masked_lm, name, 0.0, pool, head=masked_lm.lm_head, head_lr_multiplier=10.0)
     plain = make_optimizers(alike, name, 0.0, pool)
     for chosen in (optimizers, plain):
         set_learning_rate(chosen, 0.01)
@@ -146,7 +146,7 @@ def test_a_fast_part_learns_so_many_times_faster_and_the_rest_as_without_it(mask
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_every_trained_parameter_is_updated_by_one_optimiser_once(masked_lm, name, pool):
-    optimizers = make_optimizers(masked_lm, name, 0.1, pool, fast=masked_lm.lm_head, fast_factor=3.0)
+    optimizers = make_optimizers(masked_lm, name, 0.1, pool, head=masked_lm.lm_head, head_lr_multiplier=3.0)
 
     taken = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -159,7 +159,7 @@ def test_frozen_parameters_are_neither_updated_nor_decayed(masked_lm, name, pool
     frozen = [name for name, _ in masked_lm.named_parameters() if "layers.0" in name or "embedding" in name]
     for parameter_name in frozen:
         masked_lm.get_parameter(parameter_name).requires_grad_(False)
-    optimizers = make_optimizers(masked_lm, name, 0.5, pool, fast=masked_lm.lm_head, fast_factor=2.0)
+    optimizers = make_optimizers(masked_lm, name, 0.5, pool, head=masked_lm.lm_head, head_lr_multiplier=2.0)
     set_learning_rate(optimizers, 0.1)
 
     moved = changes(masked_lm, optimizers)
