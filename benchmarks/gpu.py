@@ -123,7 +123,7 @@ def measure_training(
             objective=objective,
             batches=PretrainingBatches(proteins, batches, micro_batch_tokens, masking, seed=0),
             optimizers=make_optimizers(objective, "muon", 0.01, pool),
-            compute=Executor(pool=pool, precision=torch.bfloat16),
+            executor=Executor(pool=pool, precision=torch.bfloat16),
         )
         plan = make_schedule(OptimizerConfig(), 10_000, {"muon": 1e-3}, save_every=1_000_000)
         run, began = Checkpoints(Path(folder), num_kept=1, save_seconds=1e9), time.perf_counter()

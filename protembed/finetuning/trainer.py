@@ -173,7 +173,7 @@ class EncoderTrainer:
             objective=self._objective,
             batches=self._batches,
             optimizers=self._optimizers,
-            compute=self._course.compute,
+            executor=self._course.compute,
         )
         if self._course.head is not None and self.state.progress.step == 0:
             self._begin()

@@ -12,8 +12,8 @@ from protembed.data.batching import (
     Tokens,
     balance,
     concatenate_masked,
-    make_crop,
     crop_offsets,
+    make_crop,
     split_by_budget,
 )
 from protembed.data.hashing import sequence_sha256

@@ -186,7 +186,7 @@ class _Pretraining:
     Args:
         run: opened, its corpora stored.
         options: of the command.
-        compute: who computes.
+        executor: who computes.
         device: where the model is.
         began: when the command began, by `time.monotonic`.
         warnings: about the input, to be announced.
@@ -216,7 +216,7 @@ class _Pretraining:
         self._sets = [ValidationSet.of(corpus, window, micro_batch_tokens) for corpus in self._corpora.valid]
         self._references: References = run.load_or_compute("references", lambda: self._measure_references(compute))
         self._meter = Validator(objective, self._sets, self._references, compute)
-        self._training = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], compute=compute)
+        self._training = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], executor=compute)
         self._pace: StepTiming | None = None
         self._deadline: TimeBudget | None = None
         self._plan = TrainingSchedule(**run.load_or_compute("plan", lambda: asdict(self._decide_plan(began))))
@@ -298,7 +298,7 @@ class _Pretraining:
 
     def reports(self, stop: Callable[[], bool]) -> Iterator[StepReport]:
         """Train, keeping the log and the best model; yield a report after each step."""
-        is_first = self._training.compute.processes.is_first
+        is_first = self._training.executor.processes.is_first
         for report in train(
             self._training, self._plan, self._state, validate=self._meter.measure, replan=self._replan, stop=stop
         ):
@@ -338,14 +338,14 @@ class _Pretraining:
         """Say what the run has come to, and when it is finished measure its best model on each amino acid."""
         progress = self._state.progress
         is_finished = progress.is_finished(self._plan.num_steps, self._plan.patience)
-        is_first = self._training.compute.processes.is_first
+        is_first = self._training.executor.processes.is_first
         amino_acids = self._amino_acids() if is_finished and is_first else []
         gains = (
             self._run.load_or_compute("gains", lambda: self._measure_gains() if is_first else {}) if is_finished else {}
         )
         if is_first and gains:
             draw_training(self._run.path("training.png"), self._run.read_log(), gains)
-        self._training.compute.processes.barrier()
+        self._training.executor.processes.barrier()
         return PretrainSummary(
             model=self._run.path("model") if self._run.has("model") else None,
             num_steps=progress.step,
@@ -369,7 +369,7 @@ class _Pretraining:
             self._sets[0],
             NgramModel(self._corpora.train),
             self._compared_model(),
-            self._training.compute,
+            self._training.executor,
         )
         gains = {name: asdict(score) for name, score in scores.items()}
         best.metadata = replace(best.metadata, metrics={**best.metadata.metrics, "gains": gains})
@@ -379,7 +379,7 @@ class _Pretraining:
     def _amino_acids(self) -> list[ClassFigures]:
         best = load_checkpoint(self._run.path("model")).to(self._checkpoint.device)
         figures = evaluate_by_amino_acid(
-            MaskedLM(best.encoder, best.require_lm_head()), self._sets[0], self._training.compute
+            MaskedLM(best.encoder, best.require_lm_head()), self._sets[0], self._training.executor
         )
         write_table(
             self._run.path("amino_acids.tsv"),

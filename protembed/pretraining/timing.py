@@ -50,7 +50,7 @@ def time_steps(training: TrainingSetup[AnyBatch], plan: TrainingSchedule, num_va
         plan: of which the optimiser counts.
         num_valid_residues: of all validation sets together; a validation is reckoned from it, not made.
     """
-    objective, compute = copy.deepcopy(training.objective), training.compute
+    objective, compute = copy.deepcopy(training.objective), training.executor
     optimizers = make_optimizers(objective, plan.optimizer, plan.weight_decay, compute.pool)
     trial = replace(training, objective=objective, optimizers=optimizers)
     step, num_residues, seconds = 0, 0, 0.0

@@ -164,13 +164,13 @@ class TrainingSetup(Generic[AnyBatch]):
         objective: the model and its loss.
         batches: what each step sees.
         optimizers: each updates some of the objective's parameters.
-        compute: who computes.
+        executor: who computes.
     """
 
     objective: Objective[AnyBatch]
     batches: BatchSource[AnyBatch]
     optimizers: Sequence[Optimizer]
-    compute: Executor
+    executor: Executor
 
 
 def train(
@@ -204,7 +204,7 @@ def train(
         while not progress.is_finished(plan.num_steps, plan.patience):
             plan = replan(plan, progress.step)
             yield _advance(training, micro_batches(progress.step), plan, progress, validate)
-            leaving = training.compute.processes.any(stop())
+            leaving = training.executor.processes.any(stop())
             is_due = progress.is_finished(plan.num_steps, plan.patience) or progress.step % plan.save_every == 0
             # Amid skipped steps the last good checkpoint is the place to go on from.
             if progress.num_skipped_in_a_row == 0 and (leaving or is_due or run.is_save_due()):
@@ -274,7 +274,7 @@ def take_step(
     Raises:
         TooLongForMemoryError: a micro-batch does not fit into memory with its gradients.
     """
-    objective, compute = training.objective, training.compute
+    objective, compute = training.objective, training.executor
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
     def gradients_of(micro_batch: AnyBatch) -> tuple[LossSum, Gradients]:

@@ -27,7 +27,7 @@ def clock(monkeypatch):
 def test_measuring_the_pace_leaves_the_model_as_it_was(masked_lm, steps, pool, monkeypatch, weights_of, same_bits):
     ticks, before = itertools.count(step=0.8), weights_of(masked_lm)
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    training = TrainingSetup(objective=masked_lm, batches=steps, optimizers=[], compute=Executor(pool=pool))
+    training = TrainingSetup(objective=masked_lm, batches=steps, optimizers=[], executor=Executor(pool=pool))
 
     measured = time_steps(training, plan_of(10), num_valid_residues=3_000)
 

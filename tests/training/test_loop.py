@@ -64,7 +64,7 @@ def value_packs(proteins):
 def training_of(objective, pool, config=ADAMW, learning_rate=0.01, batches=None):
     optimizers = make_optimizers(objective, config.optimizer, config.weight_decay, pool)
     set_learning_rate(optimizers, learning_rate)
-    return TrainingSetup(objective=objective, batches=batches, optimizers=optimizers, compute=Executor(pool=pool))
+    return TrainingSetup(objective=objective, batches=batches, optimizers=optimizers, executor=Executor(pool=pool))
 
 
 def parameters_of(module):
