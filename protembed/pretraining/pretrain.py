@@ -213,12 +213,12 @@ class _Pretraining:
             self._corpora.train, options.batches, micro_batch_tokens, options.masking, config.seed
         )
         window = self._checkpoint.metadata.window_residues
-        self._sets = [ValidationSet.of(corpus, window, micro_batch_tokens) for corpus in self._corpora.valid]
+        self._sets = [ValidationSet.from_corpus(corpus, window, micro_batch_tokens) for corpus in self._corpora.valid]
         self._references: References = run.load_or_compute("references", lambda: self._measure_references(compute))
         self._meter = Validator(objective, self._sets, self._references, compute)
         self._training = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], executor=compute)
         self._pace: StepTiming | None = None
-        self._deadline: TimeBudget | None = None
+        self._budget: TimeBudget | None = None
         self._plan = TrainingSchedule(**run.load_or_compute("plan", lambda: asdict(self._decide_plan(began))))
         optimizers = make_optimizers(objective, self._plan.optimizer, self._plan.weight_decay, compute.pool)
         self._training = replace(self._training, optimizers=optimizers)
@@ -260,8 +260,8 @@ class _Pretraining:
             self._pace = time_steps(self._training, plan, self._meter.num_residues)
         if self._pace is None or config.max_minutes is None:
             return plan
-        self._deadline = TimeBudget(began, config.max_minutes)
-        return self._deadline.fit(plan_of, self._pace, config.validate_every)
+        self._budget = TimeBudget(began, config.max_minutes)
+        return self._budget.plan_within(plan_of, self._pace, config.validate_every)
 
     def announcement(self) -> PretrainPlan:
         """Say what the run is going to do."""
@@ -311,9 +311,9 @@ class _Pretraining:
 
     def _replan(self, plan: TrainingSchedule, step: int) -> TrainingSchedule:
         """Correct a plan for a number of minutes by the pace of the run itself; all processes follow the first."""
-        if self._deadline is None or not self._deadline.is_due(plan, step):
+        if self._budget is None or not self._budget.should_replan(plan, step):
             return plan
-        corrected = self._run.store("plan", asdict(self._deadline.correct(plan, step)))
+        corrected = self._run.store("plan", asdict(self._budget.replan(plan, step)))
         self._plan = TrainingSchedule(**corrected)
         return self._plan
 
@@ -347,7 +347,7 @@ class _Pretraining:
             draw_training(self._run.path("training.png"), self._run.read_log(), gains)
         self._training.executor.processes.barrier()
         return PretrainSummary(
-            model=self._run.path("model") if self._run.has("model") else None,
+            model=self._run.path("model") if self._run.contains("model") else None,
             num_steps=progress.step,
             num_residues=progress.num_residues,
             num_skipped=progress.num_skipped,
@@ -404,7 +404,7 @@ def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions
         warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, on_illegal=on_illegal))
         check_inputs()
 
-    is_resumed = run.has("run.json") and not config.force
+    is_resumed = run.contains("run.json") and not config.force
     with unchanged_inputs():
         run.open(_identity(fasta, options), store_corpora, force=config.force)
     if is_resumed and any(map(is_stream, (*fasta, *config.valid))):

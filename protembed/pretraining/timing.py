@@ -80,7 +80,7 @@ class TimeBudget:
         self._when = began + minutes * 60 * _TIME_FRACTION
         self._first: tuple[int, float] | None = None
 
-    def fit(
+    def plan_within(
         self, make_plan: Callable[[int, int | None], TrainingSchedule], pace: StepTiming, validate_every: int | None
     ) -> TrainingSchedule:
         """Plan as many steps as fit, and not more validations than a twentieth of the time allows.
@@ -101,7 +101,7 @@ class TimeBudget:
         num_steps = max(1, int((seconds - (num_validations - 1) * pace.validation_seconds) / pace.step_seconds))
         return make_plan(num_steps, math.ceil(num_steps / num_validations))
 
-    def is_due(self, plan: TrainingSchedule, step: int) -> bool:
+    def should_replan(self, plan: TrainingSchedule, step: int) -> bool:
         """Tell whether a plan should be corrected: after an eighth, half-way, and where the rate begins to fall.
 
         Until then the rate is at its peak in the old plan and the new one, so that what lies behind stays true.
@@ -117,7 +117,7 @@ class TimeBudget:
         due = (plan.num_steps // 8, plan.num_steps // 2, decay_begins)
         return plan.schedule == "stable" and 0 < step <= decay_begins and step in due
 
-    def correct(self, plan: TrainingSchedule, step: int) -> TrainingSchedule:
+    def replan(self, plan: TrainingSchedule, step: int) -> TrainingSchedule:
         """Move the end of a plan to where the pace of the run so far leads."""
         assert self._first is not None
         first_step, began = self._first

@@ -48,7 +48,7 @@ class ValidationSet:
     micro_batches: Sequence[MaskedBatch]
 
     @classmethod
-    def of(cls, corpus: Corpus, window_residues: int, micro_batch_tokens: int) -> "ValidationSet":
+    def from_corpus(cls, corpus: Corpus, window_residues: int, micro_batch_tokens: int) -> "ValidationSet":
         """Hide residues of a corpus: of all that the user gave, or of some that were held out.
 
         Args:

@@ -75,7 +75,7 @@ class RunDirectory:
 
     def _open(self, identity: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
         remove_unfinished_beside(self._directory)
-        if force or not self.has(_RUN):
+        if force or not self.contains(_RUN):
             facts = {"protembed_version": __version__, "identity": dict(identity)}
             with atomic_directory(self._directory, marker=_RUN) as temporary:
                 fill(temporary)
@@ -102,7 +102,7 @@ class RunDirectory:
         """Name something in the directory."""
         return self._directory / name
 
-    def has(self, name: str) -> bool:
+    def contains(self, name: str) -> bool:
         """Tell whether something is there."""
         return self.path(name).exists()
 
@@ -129,7 +129,7 @@ class RunDirectory:
 
     def read_log(self) -> list[dict[str, Any]]:
         """Read all complete lines."""
-        if not self.has(_LOG):
+        if not self.contains(_LOG):
             return []
         lines = self.path(_LOG).read_text(encoding="utf-8").splitlines(keepends=True)
         try:

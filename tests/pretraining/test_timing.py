@@ -44,7 +44,7 @@ def test_a_run_takes_its_steps_and_its_validations():
 
 
 def test_as_many_steps_are_planned_as_fit(clock):
-    plan = TimeBudget(0.0, 10).fit(plan_of, PACE, None)
+    plan = TimeBudget(0.0, 10).plan_within(plan_of, PACE, None)
 
     # The table of amino acids takes as long as another validation.
     assert PACE.seconds(plan) + PACE.validation_seconds == pytest.approx(0.98 * 600, rel=0.01)
@@ -52,13 +52,13 @@ def test_as_many_steps_are_planned_as_fit(clock):
 
 
 def test_validations_take_a_twentieth_of_a_short_time_at_most_but_one_is_made(clock):
-    assert TimeBudget(0.0, 2).fit(plan_of, PACE, None).validate_every > plan_of(1000).validate_every
-    short = TimeBudget(0.0, 0.1).fit(plan_of, PACE, None)
+    assert TimeBudget(0.0, 2).plan_within(plan_of, PACE, None).validate_every > plan_of(1000).validate_every
+    short = TimeBudget(0.0, 0.1).plan_within(plan_of, PACE, None)
     assert short.validate_every == short.num_steps
 
 
 def test_the_time_for_validations_that_the_user_asks_for_is_left(clock):
-    plan = TimeBudget(0.0, 10).fit(plan_of, PACE, 10)
+    plan = TimeBudget(0.0, 10).plan_within(plan_of, PACE, 10)
 
     assert plan.validate_every == 10
     assert PACE.seconds(plan) == pytest.approx(600, rel=0.05)
@@ -67,15 +67,15 @@ def test_the_time_for_validations_that_the_user_asks_for_is_left(clock):
 def test_a_plan_without_time_still_has_a_step(clock):
     clock.now = 1e6
 
-    assert TimeBudget(0.0, 1).fit(plan_of, PACE, None).num_steps == 1
+    assert TimeBudget(0.0, 1).plan_within(plan_of, PACE, None).num_steps == 1
 
 
-def corrected(deadline, plan, clock, seconds_per_step):
+def corrected(budget, plan, clock, seconds_per_step):
     """Walk through a plan at a pace of its own; return it as it was corrected, and when."""
     when, step = [], 0
     while step < plan.num_steps:
-        if deadline.is_due(plan, step):
-            plan = deadline.correct(plan, step)
+        if budget.should_replan(plan, step):
+            plan = budget.replan(plan, step)
             when.append(step)
         clock.now += seconds_per_step
         step += 1

@@ -35,7 +35,7 @@ def meter(make_corpus, proteins, objective, pool):
         corpora = Corpora(
             train=make_corpus(proteins[:30]), valid=[make_corpus(part, name) for name, part in named.items()]
         )
-        sets = [ValidationSet.of(corpus, window_residues, micro_batch_tokens) for corpus in corpora.valid]
+        sets = [ValidationSet.from_corpus(corpus, window_residues, micro_batch_tokens) for corpus in corpora.valid]
         compute = Executor(pool=pool)
         return Validator(objective, sets, reference_losses(corpora, sets, compared, compute), compute)
 
@@ -188,7 +188,7 @@ def test_of_many_proteins_held_out_some_are_measured_but_all_of_those_that_were_
 ):
     monkeypatch.setattr("protembed.pretraining.validation._MOST_HELD_OUT", 4)
 
-    part = ValidationSet.of(make_corpus(proteins[30:], name), 500, 1000)
+    part = ValidationSet.from_corpus(make_corpus(proteins[30:], name), 500, 1000)
 
     rows = {row for micro_batch in part.micro_batches for row in micro_batch.rows.tolist()}
     assert part.num_proteins == len(rows) == num_proteins

@@ -35,8 +35,8 @@ def names(directory):
 
 def test_a_new_run_holds_what_it_was_filled_with(run, tmp_path):
     assert names(tmp_path / "run") == ["corpus", "run.json"]
-    assert run.has("corpus")
-    assert not run.has("model")
+    assert run.contains("corpus")
+    assert not run.contains("model")
 
 
 def test_the_same_command_takes_the_run_up(run, tmp_path):
@@ -59,7 +59,7 @@ def test_a_changed_command_is_refused_by_the_names_of_its_changes(run, tmp_path,
 
     assert f"({message})" in str(caught.value)
     assert "--force" in str(caught.value)
-    assert run.has("corpus")
+    assert run.contains("corpus")
 
 
 def test_a_setting_that_is_gone_is_a_change(run, tmp_path):
