@@ -1,4 +1,4 @@
-"""The masking rule: which residues the model has to guess, and what it is shown in their place. Pure."""
+"""The masking rule: which residues become targets, and which tokens the model sees instead of them. Pure functions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from protembed.config.pretrain import MaskingConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID, MASK, NUM_AMINO_ACIDS, is_amino_acid
 
-# Frozen for good: perplexities of different runs and tools compare only while all choose the same residues.
+# Never to be changed: perplexities of different runs and tools are comparable only if all mask the same residues.
 VALIDATION_SEED = 20_260_101
 VALIDATION_MASK_RATE = 0.15
 
@@ -18,12 +18,12 @@ Random = Callable[[int], NDArray[np.float64]]
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedTokens:
-    """Tokens with some of their residues hidden.
+    """Tokens with some residues masked.
 
     Attributes:
-        tokens: (tokens,), uint8; what the model is shown.
-        positions: (masked,), int64, ascending; where the hidden residues stand in `tokens`.
-        targets: (masked,), uint8; the token ids that stood there, all of them amino acids.
+        tokens: (tokens,), uint8; what the model sees.
+        positions: (masked,), int64, ascending; indices of the masked residues in `tokens`.
+        targets: (masked,), uint8; token ids of the original residues, all of them amino acids.
     """
 
     tokens: NDArray[np.uint8]
@@ -31,68 +31,22 @@ class MaskedTokens:
     targets: NDArray[np.uint8]
 
 
-def mask_tokens(
-    tokens: NDArray[np.uint8], offsets: NDArray[np.int64], config: MaskingConfig, rng: np.random.Generator
-) -> MaskedTokens:
-    """Choose residues of each crop anew and hide them: `<mask>`, a random amino acid, or the residue itself.
-
-    Args:
-        tokens: (tokens,), the crops one after the other, with or without `<cls>` and `<eos>`.
-        offsets: (crops + 1,), where each crop begins and the last one ends.
-        config: the share of the standard residues to choose, and the shares of the three ways to show them.
-        rng: the step's random numbers.
-
-    Returns:
-        The shown tokens, and positions and true residues of the chosen ones.
-
-    Source: Devlin et al. 2019, section 3.1 (the 80/10/10 rule); Lin et al. 2023 for proteins.
-    """
-    positions = choose_residues(tokens, offsets, config.mask_rate, rng.random)
-    targets = tokens[positions]
-    way = rng.random(len(positions))  # one draw decides among the three ways
-    random_residues = rng.integers(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS, len(positions), dtype=np.uint8)
-    show_mask = way < 1 - config.random_rate - config.keep_rate
-    show_random = ~show_mask & (way < 1 - config.keep_rate)
-    shown = tokens.copy()
-    shown[positions] = np.where(show_mask, np.uint8(MASK), np.where(show_random, random_residues, targets))
-    return MaskedTokens(tokens=shown, positions=positions, targets=targets)
-
-
-def mask_for_validation(tokens: NDArray[np.uint8], sequence_hash: bytes) -> MaskedTokens:
-    """Choose 15 % of a whole protein's residues by its own hash, and show `<mask>` for all of them.
-
-    The choice depends on nothing but the sequence, so that it is the same for every model, window and run.
-
-    Args:
-        tokens: (residues,), a whole protein without `<cls>` and `<eos>`.
-        sequence_hash: the sha256 of the sequence, from `sequence_sha256`.
-
-    Returns:
-        The shown tokens, and positions and true residues of the chosen ones.
-    """
-    whole = np.array([0, len(tokens)])
-    positions = choose_residues(tokens, whole, VALIDATION_MASK_RATE, _frozen_random(sequence_hash))
-    shown = tokens.copy()
-    shown[positions] = MASK
-    return MaskedTokens(tokens=shown, positions=positions, targets=tokens[positions])
-
-
 def choose_residues(
     tokens: NDArray[np.uint8], offsets: NDArray[np.int64], rate: float, random: Random
 ) -> NDArray[np.int64]:
-    """Choose a share of the standard residues of each crop, without replacement; at least one where there is one.
+    """Choose a fraction of the standard residues of each crop, without replacement; at least one if there is any.
 
-    The number per crop is `rate` times its standard residues, rounded up or down at random so that the share is exact
-    on average.
+    The number per crop is `rate` times its standard residues, rounded up or down at random so that the fraction is
+    exact on average.
 
     Args:
-        tokens: (tokens,), the crops one after the other.
-        offsets: (crops + 1,), where each crop begins and the last one ends.
-        rate: the share to choose, between 0 and 1.
-        random: draws so many numbers from 0 to 1, (n,).
+        tokens: Tokens of all crops, concatenated, (tokens,), uint8.
+        offsets: Start of each crop in `tokens`, and the end of the last one, (crops + 1,), int64.
+        rate: Fraction to choose, between 0 and 1.
+        random: Function that draws n numbers from [0, 1), (n,), float64.
 
     Returns:
-        (masked,), int64: the positions of the chosen residues in `tokens`, ascending.
+        Indices of the chosen residues in `tokens`, ascending, (masked,), int64.
     """
     candidates = np.flatnonzero(is_amino_acid(tokens))
     crops = np.searchsorted(offsets, candidates, side="right") - 1  # (candidates,), the crop of each
@@ -104,9 +58,49 @@ def choose_residues(
     return np.sort(candidates[shuffled[rank < quota[crops[shuffled]]]])
 
 
+def mask_tokens(
+    tokens: NDArray[np.uint8], offsets: NDArray[np.int64], config: MaskingConfig, rng: np.random.Generator
+) -> MaskedTokens:
+    """Choose residues of each crop and replace them by `<mask>`, a random amino acid, or the residue itself.
+
+    Args:
+        tokens: Tokens of all crops, concatenated, with or without `<cls>` and `<eos>`, (tokens,), uint8.
+        offsets: Start of each crop in `tokens`, and the end of the last one, (crops + 1,), int64.
+        config: Fraction of the standard residues to choose, and how often each of the three replacements is used.
+        rng: Random numbers of the step.
+
+    Source: Devlin et al. 2019, section 3.1 (the 80/10/10 rule); Lin et al. 2023 for proteins.
+    """
+    positions = choose_residues(tokens, offsets, config.mask_rate, rng.random)
+    targets = tokens[positions]
+    draw = rng.random(len(positions))  # one draw decides among the three replacements
+    random_residues = rng.integers(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS, len(positions), dtype=np.uint8)
+    is_mask = draw < 1 - config.random_rate - config.keep_rate
+    is_random = ~is_mask & (draw < 1 - config.keep_rate)
+    masked = tokens.copy()
+    masked[positions] = np.where(is_mask, np.uint8(MASK), np.where(is_random, random_residues, targets))
+    return MaskedTokens(tokens=masked, positions=positions, targets=targets)
+
+
+def mask_for_validation(tokens: NDArray[np.uint8], sequence_hash: bytes) -> MaskedTokens:
+    """Choose 15 % of a whole protein's residues by its hash, and replace all of them by `<mask>`.
+
+    The choice depends only on the sequence, so it is the same for every model, window and run.
+
+    Args:
+        tokens: Tokens of a whole protein without `<cls>` and `<eos>`, (residues,), uint8.
+        sequence_hash: SHA-256 of the sequence, from `sequence_sha256`.
+    """
+    whole = np.array([0, len(tokens)])
+    positions = choose_residues(tokens, whole, VALIDATION_MASK_RATE, _frozen_random(sequence_hash))
+    masked = tokens.copy()
+    masked[positions] = MASK
+    return MaskedTokens(tokens=masked, positions=positions, targets=tokens[positions])
+
+
 def _frozen_random(sequence_hash: bytes) -> Random:
-    """Draw by a protein's hash, the same on every machine and for good."""
-    # Numpy promises that a bit generator's raw output never changes; it does not promise what Generator makes of it.
+    """Return a generator of random numbers that depends only on a protein's hash, on every machine and for good."""
+    # NumPy promises that the raw output of a bit generator never changes, but not what Generator makes of it.
     key = np.frombuffer(sequence_hash[:16], dtype="<u8") ^ np.uint64(VALIDATION_SEED)
     bits = np.random.Philox(key=key)
     return lambda number: np.asarray((bits.random_raw(number) >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
