@@ -83,9 +83,9 @@ def proteins(proteins_fasta):
 def make_corpus(tmp_path_factory):
     """Build a corpus of the sequences given."""
 
-    def make(sequences, name="corpus"):
+    def make(sequences, name="corpus", **block_sizes):
         directory = tmp_path_factory.mktemp("corpora") / name
-        with corpus_writer(directory, name=name) as writer:
+        with corpus_writer(directory, name=name, **block_sizes) as writer:
             for sequence in sequences:
                 writer.add(sequence)
         return Corpus(directory)

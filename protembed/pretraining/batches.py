@@ -1,4 +1,4 @@
-"""What each step of pretraining sees: seeded proteins, crops and masks; and the frozen masks of validation."""
+"""The batches of pretraining, drawn by seed, and those of validation, masked by frozen rules."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -22,19 +22,22 @@ from protembed.data.sampling import EpochSampler, UniformSampler, token_counts
 from protembed.pretraining.clusters import ClusterSampler
 from protembed.pretraining.corpus import Corpus
 
-# The second entry of the seed of a step's generator; order.py has the epochs'.
+# The second entry of the seed of a step's generator; `data/sampling.py` has that of an epoch's.
 _CROP_STREAM = 1
 
 
 class PretrainingBatches:
-    """What each step of pretraining sees: seeded proteins, seeded crops, seeded masks.
+    """The batches of pretraining: seeded proteins, seeded crops, seeded masks.
 
     Args:
-        corpus: the proteins; where it knows clusters, an epoch sees one member of each.
-        batches: crop length and tokens of a step.
-        micro_batch_tokens: about the tokens that are computed at once.
-        masking: the masking rule's shares.
-        seed: the run's seed.
+        corpus: Training proteins; if it has clusters, an epoch sees one member of each.
+        batches: Length of crops and tokens of a step.
+        micro_batch_tokens: Intended number of tokens of a micro-batch.
+        masking: Rates of the masking rule.
+        seed: Seed of the run.
+
+    Attributes:
+        steps_per_epoch: Number of steps in which each protein, or a member of each cluster, is seen once.
     """
 
     def __init__(
@@ -44,25 +47,25 @@ class PretrainingBatches:
         self._micro_batch_tokens, self._masking, self._seed = micro_batch_tokens, masking, seed
         sampler = UniformSampler(len(corpus)) if corpus.clusters is None else ClusterSampler(corpus.clusters)
         count = token_counts(corpus.offsets, batches.crop_residues)
-        self._order = EpochSampler(sampler, count, batches.crop_residues + 2, batches.batch_tokens, seed)
-        self.steps_per_epoch = self._order.steps_per_epoch
+        self._sampler = EpochSampler(sampler, count, batches.crop_residues + 2, batches.batch_tokens, seed)
+        self.steps_per_epoch = self._sampler.steps_per_epoch
 
     def micro_batches(self, step: int) -> list[MaskedBatch]:
-        """Draw a step, masks included, and divide it into micro-batches of equal work."""
+        """Draw a step, masks included, and divide it into micro-batches of about equal size."""
         crops = self.crops(step)
-        parts = balance([len(crop.tokens) for crop in crops], self._micro_batch_tokens)
-        return [concatenate_masked([crops[index] for index in part]) for part in parts]
+        groups = balance([len(crop.tokens) for crop in crops], self._micro_batch_tokens)
+        return [concatenate_masked([crops[index] for index in group]) for group in groups]
 
     def crops(self, step: int) -> list[MaskedCrop]:
         """Draw a step's crops and their masks; a function of the seed and the step alone."""
         rng = np.random.default_rng([self._seed, _CROP_STREAM, step])
-        rows = self._order.rows(step)
-        shown = [self._cut(int(row), rng) for row in rows]
-        if not shown:
+        rows = self._sampler.rows(step)
+        crops = [self._random_crop(int(row), rng) for row in rows]
+        if not crops:
             return []
-        offsets = crop_offsets(shown)
-        masked = mask_tokens(np.concatenate(shown), offsets, self._masking, rng)
-        ends = np.searchsorted(masked.positions, offsets)
+        offsets = crop_offsets(crops)
+        masked = mask_tokens(np.concatenate(crops), offsets, self._masking, rng)
+        boundaries = np.searchsorted(masked.positions, offsets)
         return [
             MaskedCrop(
                 tokens=masked.tokens[start:stop],
@@ -70,10 +73,10 @@ class PretrainingBatches:
                 targets=masked.targets[first:last],
                 row=int(row),
             )
-            for row, (start, stop), (first, last) in zip(rows, pairwise(offsets), pairwise(ends), strict=True)
+            for row, (start, stop), (first, last) in zip(rows, pairwise(offsets), pairwise(boundaries), strict=True)
         ]
 
-    def _cut(self, row: int, rng: np.random.Generator) -> Tokens:
+    def _random_crop(self, row: int, rng: np.random.Generator) -> Tokens:
         residues = self._corpus[row]
         length = min(len(residues), self._crop_residues)
         start = int(rng.integers(len(residues) - length + 1))
@@ -83,21 +86,21 @@ class PretrainingBatches:
 def validation_batches(
     corpus: Corpus, window_residues: int, micro_batch_tokens: int, rows: Iterable[int] | None = None
 ) -> list[MaskedBatch]:
-    """Mask the frozen choice of residues of whole proteins, cut these into windows, and concatenate the windows.
+    """Mask the frozen choice of residues of whole proteins, divide these into windows, and concatenate the windows.
 
-    Every hidden residue is in exactly one window, for windows are consecutive.
+    Windows are consecutive, so every masked residue is in exactly one of them.
 
     Args:
-        corpus: the validation proteins.
-        window_residues: the longest stretch that is computed at once.
-        micro_batch_tokens: the most tokens of a micro_batch.
-        rows: which of them; None takes all.
+        corpus: Validation proteins.
+        window_residues: Length of the longest window, in residues.
+        micro_batch_tokens: Largest number of tokens of a micro-batch.
+        rows: Rows of the corpus to use; None uses all.
     """
     rows = range(len(corpus)) if rows is None else rows
     windows = [window for row in rows for window in _masked_windows(corpus, row, window_residues)]
-    windows.sort(key=lambda window: -len(window.tokens))  # equal lengths together: fuller micro-batches
-    parts = split_by_budget([len(window.tokens) for window in windows], micro_batch_tokens)
-    return [concatenate_masked(windows[part]) for part in parts]
+    windows.sort(key=lambda window: -len(window.tokens))  # similar lengths together: fuller micro-batches
+    groups = split_by_budget([len(window.tokens) for window in windows], micro_batch_tokens)
+    return [concatenate_masked(windows[group]) for group in groups]
 
 
 def _masked_windows(corpus: Corpus, row: int, window_residues: int) -> Iterator[MaskedCrop]:
@@ -107,7 +110,7 @@ def _masked_windows(corpus: Corpus, row: int, window_residues: int) -> Iterator[
         inside = slice(*np.searchsorted(masked.positions, [start, stop]))
         yield MaskedCrop(
             tokens=make_crop(masked.tokens, start, stop),
-            positions=masked.positions[inside] - start + (start == 0),  # <cls> stands before the first window
+            positions=masked.positions[inside] - start + (start == 0),  # the first window begins with <cls>
             targets=masked.targets[inside],
             row=row,
         )

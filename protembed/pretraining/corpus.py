@@ -1,11 +1,11 @@
 """The memory-mapped tokens of a pretraining corpus, built once from FASTA files.
 
-A corpus is a directory: `tokens.npy` (residues,) uint8, all proteins one after the other without special tokens;
-`offsets.npy` (proteins + 1,) int64; `corpus.json` with its name, counts and a fingerprint of the tokens; where clusters
-are known, those of `protembed.pretraining.clusters`.
-A sequence that occurs several times is stored once, at its first place.
+A corpus is a directory: `tokens.npy` (residues,) uint8, all proteins concatenated without special tokens;
+`offsets.npy` (proteins + 1,) int64; `corpus.json` with its name, counts and a fingerprint of the tokens; and the files
+of `protembed.pretraining.clusters` if clusters are known.
+A sequence that occurs several times is stored once, where it occurs first.
 
-Building keeps about twelve bytes of memory a protein, most of them its sequence's hash; clusters take forty more.
+Building keeps about twelve bytes of memory per protein, mostly the hash of its sequence; clusters take forty more.
 """
 
 import hashlib
@@ -26,38 +26,42 @@ from protembed.data.hashing import hash_fraction, sequence_sha256
 from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
+from protembed.io.text import pluralize
 from protembed.io.writing import atomic_directory, remove, write_json
 from protembed.pretraining.clusters import Clusters, ClusterSource, ClusterTable, has_clusters, write_clusters
 
 HELD_OUT_FRACTION = 0.05
 HELD_OUT_NAME = "held_out"
 
-Hashes = NDArray[np.uint64]
-
 _TOKENS, _OFFSETS, _FACTS = "tokens.npy", "offsets.npy", "corpus.json"
 _CLUSTER_KEYS = "cluster_keys.npy"
-# Residues, and proteins, that are held in memory at once.
-_RESIDUES_AT_ONCE = 1 << 20
-_PROTEINS_AT_ONCE = 1 << 22
+_RESIDUES_PER_BLOCK = 1 << 20
+_PROTEINS_PER_BLOCK = 1 << 22
+
+Tokens = NDArray[np.uint8]
+Offsets = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
 
 
 class Corpus:
-    """Proteins as token ids, read from disk as they are needed.
+    """Proteins as token ids, memory-mapped.
 
     Args:
-        directory: what `corpus_writer` made.
+        directory: Directory that `corpus_writer` made.
 
     Attributes:
-        tokens: (residues,), uint8, memory-mapped: all proteins one after the other.
-        offsets: (proteins + 1,), int64, memory-mapped: where each protein begins, and the last one ends.
-        facts: its `num_proteins`, `num_residues`, `num_duplicates` (left out), `fingerprint` and `name`.
-        name: what messages and logs call it.
-        clusters: which proteins belong together; None where that is not known.
+        tokens: (residues,), uint8; tokens of all proteins, concatenated.
+        offsets: (proteins + 1,), int64; start of each protein in `tokens`, and end of the last one.
+        facts: Contents of `corpus.json`: `num_proteins`, `num_residues`, `num_duplicates` (not stored), `fingerprint`
+            and `name`.
+        name: Name used in messages and logs.
+        clusters: None if no clusters are known.
     """
 
     def __init__(self, directory: Path) -> None:
-        self.tokens: NDArray[np.uint8] = open_array(directory / _TOKENS)
-        self.offsets: NDArray[np.int64] = open_array(directory / _OFFSETS)
+        self.tokens: Tokens = open_array(directory / _TOKENS)
+        self.offsets: Offsets = open_array(directory / _OFFSETS)
         self.facts: dict[str, Any] = read_json(directory / _FACTS)
         self.name = str(self.facts.get("name", directory.name))  # corpora of version 0.1 have none
         self.clusters = Clusters(directory) if has_clusters(directory) else None
@@ -65,13 +69,13 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        """Return one protein, (residues,), uint8, without `<cls>` and `<eos>`."""
+    def __getitem__(self, row: int) -> Tokens:
+        """Return one protein without `<cls>` and `<eos>`, (residues,), uint8."""
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(proteins,), int64: residues of each protein."""
+        """Residues of each protein, (proteins,), int64."""
         return np.diff(self.offsets)
 
     @property
@@ -81,7 +85,7 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of all tokens and boundaries; equal corpora have equal fingerprints."""
+        """SHA-256 of all tokens and boundaries; equal corpora have equal fingerprints."""
         return str(self.facts["fingerprint"])
 
     def sequence(self, row: int) -> str:
@@ -96,81 +100,114 @@ class CorpusWriter:
     """Appends proteins to a corpus that is being built; see `corpus_writer`.
 
     Attributes:
-        hashes: (proteins,), uint64: 64 bits of the hash of each sequence; there once the corpus is complete.
+        hashes: (proteins,), uint64; 64 bits of the hash of each sequence, available once the corpus is complete.
     """
 
-    def __init__(self, directory: Path, files: ExitStack, clusters: ClusterTable | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        files: ExitStack,
+        clusters: ClusterTable | None,
+        residues_per_block: int,
+        proteins_per_block: int,
+    ) -> None:
         self._tokens = files.enter_context(array_file(directory / _TOKENS, (), np.uint8))
         self._offsets = files.enter_context(array_file(directory / _OFFSETS, (), np.int64))
         self._cluster_keys = files.enter_context(array_file(directory / _CLUSTER_KEYS, (), np.uint64))
         self._clusters = clusters
+        self._residues_per_block, self._proteins_per_block = residues_per_block, proteins_per_block
         self._offsets.append(np.zeros(1))
         self._sequences: list[str] = []
         self._ids: list[str] = []
-        self._num_waiting = 0
+        self._num_buffered = 0
         self._all_hashes = array("Q")
         self.hashes: Hashes = np.empty(0, np.uint64)
 
     def add(self, sequence: str, record_id: str = "") -> None:
-        """Append one protein, given as residues of the alphabet; its identifier is looked up in the clusters."""
+        """Append one protein.
+
+        Args:
+            sequence: Residues of the alphabet, upper case.
+            record_id: Identifier that is looked up in the table of clusters.
+        """
         self._sequences.append(sequence)
         self._ids.append(record_id)
-        self._num_waiting += len(sequence)
-        # One call of numpy for many proteins: one for each took half as long as reading it.
-        if self._num_waiting >= _RESIDUES_AT_ONCE:
+        self._num_buffered += len(sequence)
+        # One call of NumPy for many proteins: one call per protein took half as long as reading them.
+        if self._num_buffered >= self._residues_per_block:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting.
+        """Write the buffered proteins.
 
         Raises:
-            ValueError: a letter is no residue of the alphabet; the readers have seen to that.
+            ValueError: If a letter is no residue of the alphabet; the FASTA reader never passes one.
         """
         self._offsets.append(self._tokens.num_rows + np.cumsum(np.array([*map(len, self._sequences)], np.int64)))
         self._tokens.append(encode("".join(self._sequences)))
         digests = b"".join([sequence_sha256(sequence)[:8] for sequence in self._sequences])
         self._all_hashes.frombytes(digests)
         if self._clusters is not None:
-            # A protein without a cluster is one of its own, known by its sequence.
+            # The hash of its sequence is the key of a protein without a cluster.
             self._cluster_keys.append(self._clusters.look_up(self._ids, np.frombuffer(digests, np.uint64)))
-        self._sequences, self._ids, self._num_waiting = [], [], 0
+        self._sequences, self._ids, self._num_buffered = [], [], 0
 
     def finish(self, directory: Path, name: str) -> None:
-        """Leave out copies, group clusters and write the facts; all files are closed."""
+        """Remove copies, group clusters and write the facts; call it when all files are closed."""
         all_hashes = np.frombuffer(self._all_hashes, np.uint64)
         tokens, offsets = (open_array(directory / file) for file in (_TOKENS, _OFFSETS))
-        kept = _first_occurrences(all_hashes, tokens, offsets)
-        num_duplicates = len(kept) - int(kept.sum())
+        is_first = _first_occurrences(all_hashes, tokens, offsets, self._proteins_per_block)
+        num_duplicates = len(is_first) - int(is_first.sum())
         self.hashes = all_hashes
         if num_duplicates:
-            self.hashes, self._all_hashes = all_hashes[kept], array("Q")
-            _compact(directory, tokens, offsets, kept)
+            self.hashes, self._all_hashes = all_hashes[is_first], array("Q")
+            _remove_copies(directory, tokens, offsets, is_first, self._residues_per_block)
         if self._clusters is not None:
-            write_clusters(directory, open_array(directory / _CLUSTER_KEYS)[kept])
+            write_clusters(directory, open_array(directory / _CLUSTER_KEYS)[is_first])
         remove(directory / _CLUSTER_KEYS)
         _write_facts(directory, name, num_duplicates)
 
 
-@contextmanager
-def corpus_writer(
-    directory: Path, *, name: str | None = None, clusters: ClusterTable | None = None
-) -> Iterator[CorpusWriter]:
-    """Build a corpus directory; it appears under its name when the block ends well, and not at all otherwise.
+def _first_occurrences(hashes: Hashes, tokens: Tokens, offsets: Offsets, proteins_per_block: int) -> Mask:
+    """Return which proteins are no copy of an earlier one, (proteins,).
 
-    Args:
-        directory: the final name.
-        name: what messages call the corpus; by default as its directory.
-        clusters: where the clusters of the proteins are looked up.
-
-    Raises:
-        OutputError: it cannot be written.
+    The hashes are sorted group by group, which bounds the memory; where they are equal, the residues are compared.
     """
-    with atomic_directory(directory) as temporary:
-        with ExitStack() as files:
-            writer = CorpusWriter(temporary, files, clusters)
-            yield writer
-            writer.flush()
-        writer.finish(temporary, directory.name if name is None else name)
+    is_first = np.ones(len(hashes), np.bool_)
+    # Any 16 bits of a hash divide proteins evenly, and the last ones are a view that needs no memory.
+    digits = hashes.view(np.uint16)[::4]
+    num_groups = -(-len(hashes) // proteins_per_block)
+    for low, high in pairwise(np.linspace(0, 1 << 16, num_groups + 1).astype(np.int64)):
+        rows = np.flatnonzero((low <= digits) & (digits < high))
+        rows = rows[np.argsort(hashes[rows], kind="stable")]
+        repeats = np.flatnonzero(hashes[rows[1:]] == hashes[rows[:-1]])
+        starts_run = np.diff(repeats, prepend=-2) != 1
+        seen: set[bytes] = set()
+        for index, is_start in zip(repeats, starts_run, strict=True):
+            if is_start:
+                seen = {_residues(tokens, offsets, rows[index])}
+            residues = _residues(tokens, offsets, rows[index + 1])
+            is_first[rows[index + 1]] = residues not in seen
+            seen.add(residues)
+    return is_first
+
+
+def _residues(tokens: Tokens, offsets: Offsets, row: np.intp) -> bytes:
+    return tokens[offsets[row] : offsets[row + 1]].tobytes()
+
+
+def _remove_copies(directory: Path, tokens: Tokens, offsets: Offsets, is_first: Mask, residues_per_block: int) -> None:
+    """Replace the files of tokens and offsets; the arrays given remain mapped to the old files."""
+    edges = np.searchsorted(offsets, [*range(0, len(tokens), residues_per_block), len(tokens)])
+    with (
+        array_file(directory / _TOKENS, (), np.uint8) as new_tokens,
+        array_file(directory / _OFFSETS, (), np.int64) as new_offsets,
+    ):
+        new_offsets.append(np.zeros(1))
+        for start, stop in pairwise(edges):
+            lengths, remains = np.diff(offsets[start : stop + 1]), is_first[start:stop]
+            new_offsets.append(new_tokens.num_rows + np.cumsum(lengths[remains]))
+            new_tokens.append(tokens[offsets[start] : offsets[stop]][np.repeat(remains, lengths)])
 
 
 def _write_facts(directory: Path, name: str, num_duplicates: int) -> None:
@@ -186,46 +223,33 @@ def _write_facts(directory: Path, name: str, num_duplicates: int) -> None:
     write_json(directory / _FACTS, facts)
 
 
-def _first_occurrences(hashes: Hashes, tokens: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell, (proteins,), which proteins are no copy of an earlier one.
+@contextmanager
+def corpus_writer(
+    directory: Path,
+    *,
+    name: str | None = None,
+    clusters: ClusterTable | None = None,
+    residues_per_block: int = _RESIDUES_PER_BLOCK,
+    proteins_per_block: int = _PROTEINS_PER_BLOCK,
+) -> Iterator[CorpusWriter]:
+    """Build a corpus; its directory appears when the block ends without an error, and not at all otherwise.
 
-    The hashes are sorted part by part, which bounds the memory; where they are equal, the residues decide.
+    Args:
+        directory: Final path of the corpus.
+        name: Name of the corpus in messages; the directory's name by default.
+        clusters: Table in which the clusters of the proteins are looked up.
+        residues_per_block: Residues held in memory at once; the result does not depend on it.
+        proteins_per_block: Proteins whose hashes are sorted at once; the result does not depend on it.
+
+    Raises:
+        OutputError: If the corpus cannot be written.
     """
-    kept = np.ones(len(hashes), np.bool_)
-    # Any 16 bits of a hash divide proteins evenly, and those at its end are a view that costs nothing.
-    digits = hashes.view(np.uint16)[::4]
-    num_parts = -(-len(hashes) // _PROTEINS_AT_ONCE)
-    for low, high in pairwise(np.linspace(0, 1 << 16, num_parts + 1).astype(np.int64)):
-        rows = np.flatnonzero((low <= digits) & (digits < high))
-        rows = rows[np.argsort(hashes[rows], kind="stable")]
-        repeats = np.flatnonzero(hashes[rows[1:]] == hashes[rows[:-1]])
-        begins_group = np.diff(repeats, prepend=-2) != 1
-        seen: set[bytes] = set()
-        for place, begins in zip(repeats, begins_group, strict=True):
-            if begins:
-                seen = {_residues(tokens, offsets, rows[place])}
-            residues = _residues(tokens, offsets, rows[place + 1])
-            kept[rows[place + 1]] = residues not in seen
-            seen.add(residues)
-    return kept
-
-
-def _residues(tokens: NDArray[np.uint8], offsets: NDArray[np.int64], row: np.intp) -> bytes:
-    return tokens[offsets[row] : offsets[row + 1]].tobytes()
-
-
-def _compact(directory: Path, tokens: NDArray[np.uint8], offsets: NDArray[np.int64], kept: NDArray[np.bool_]) -> None:
-    """Write tokens and offsets anew with the proteins that stay; the mapped arrays go on showing the old files."""
-    edges = np.searchsorted(offsets, [*range(0, len(tokens), _RESIDUES_AT_ONCE), len(tokens)])
-    with (
-        array_file(directory / _TOKENS, (), np.uint8) as new_tokens,
-        array_file(directory / _OFFSETS, (), np.int64) as new_offsets,
-    ):
-        new_offsets.append(np.zeros(1))
-        for start, stop in pairwise(edges):
-            lengths, stays = np.diff(offsets[start : stop + 1]), kept[start:stop]
-            new_offsets.append(new_tokens.num_rows + np.cumsum(lengths[stays]))
-            new_tokens.append(tokens[offsets[start] : offsets[stop]][np.repeat(stays, lengths)])
+    with atomic_directory(directory) as temporary:
+        with ExitStack() as files:
+            writer = CorpusWriter(temporary, files, clusters, residues_per_block, proteins_per_block)
+            yield writer
+            writer.flush()
+        writer.finish(temporary, directory.name if name is None else name)
 
 
 # Training and validation
@@ -233,17 +257,17 @@ def _compact(directory: Path, tokens: NDArray[np.uint8], offsets: NDArray[np.int
 
 @dataclass(frozen=True, kw_only=True)
 class Corpora:
-    """The proteins to train on, and one or more sets to validate on."""
+    """Training proteins, and one or more validation sets."""
 
     train: Corpus
     valid: Sequence[Corpus]
 
 
 def open_corpora(directory: Path) -> Corpora:
-    """Open what `build_corpora` made.
+    """Open the corpora that `build_corpora` stored.
 
     Raises:
-        DamagedRunError: it is not whole.
+        DamagedRunError: If a corpus is incomplete.
     """
     num_valid = len(list(directory.glob("valid-*")))
     try:
@@ -264,18 +288,18 @@ def build_corpora(
     """Store training and validation proteins; without validation files a twentieth is held out by sequence hash.
 
     Args:
-        directory: the final name; it appears there complete.
-        fasta: the proteins to train on.
-        valid: one file for each validation set, which is named after it.
-        clusters: where the clusters of the training proteins stand.
-        on_illegal: what to do about a letter that is no residue.
+        directory: Final path of the corpora, which appears only when they are complete.
+        fasta: Files of training proteins.
+        valid: One file per validation set, which is named after the file.
+        clusters: Table of the training proteins' clusters.
+        on_illegal: What to do about a letter that is no residue.
 
     Returns:
-        Warnings about the input, in sentences.
+        Warnings about the input, as sentences.
 
     Raises:
-        DataError: the input is not what it should be, or too small to hold proteins out.
-        OutputError: the corpora cannot be written.
+        DataError: If the input is invalid, or too small to hold proteins out.
+        OutputError: If the corpora cannot be written.
     """
     table = None if clusters is None else ClusterTable(clusters)
     statistics = ReadStatistics()
@@ -295,14 +319,14 @@ def build_corpora(
             with corpus_writer(temporary / f"valid-{number}", name=name) as writer:
                 warnings += _add_valid(writer, name, path, on_illegal)
             warnings += _shared_warning(writer.hashes, train.hashes, name)
-        warnings += _duplicates_warnings(open_corpora(temporary))
+        warnings += _duplicate_warnings(open_corpora(temporary))
     if not valid:
-        warnings.append("validation proteins are held out by sequence hash; relatives of them may be in training")
+        warnings.append("validation proteins are held out by sequence hash; their relatives may be in training")
     return warnings
 
 
 def _named_sets(paths: Sequence[Path]) -> dict[str, Path]:
-    """Name validation sets after their files, with numbers where files share a name."""
+    """Name validation sets after their files, and number those of the same name."""
     sets: dict[str, Path] = {}
     for path in paths:
         stem = default_path(path, "").name
@@ -323,18 +347,18 @@ def _add_valid(writer: CorpusWriter, name: str, path: Path, on_illegal: OnIllega
 
 def _shared_warning(valid: Hashes, train: Hashes, name: str) -> list[str]:
     is_shared = np.zeros(len(valid), np.bool_)
-    for start in range(0, len(train), _PROTEINS_AT_ONCE):
-        is_shared |= np.isin(valid, train[start : start + _PROTEINS_AT_ONCE])
+    for start in range(0, len(train), _PROTEINS_PER_BLOCK):
+        is_shared |= np.isin(valid, train[start : start + _PROTEINS_PER_BLOCK])
     if not is_shared.any():
         return []
-    found = f"{is_shared.sum()} of its proteins stand in the training data too"
-    return [f"validation set {name}: {found}; its figures will look better than they are"]
+    shared = f"{is_shared.sum()} of its proteins are in the training data too"
+    return [f"validation set {name}: {shared}; its metrics will be too optimistic"]
 
 
-def _duplicates_warnings(corpora: Corpora) -> list[str]:
-    parts = {"training data": corpora.train, **{f"validation set {corpus.name}": corpus for corpus in corpora.valid}}
+def _duplicate_warnings(corpora: Corpora) -> list[str]:
+    named = {"training data": corpora.train, **{f"validation set {corpus.name}": corpus for corpus in corpora.valid}}
     return [
-        f"{part}: {corpus.facts['num_duplicates']} exact copies of earlier proteins are left out"
-        for part, corpus in parts.items()
+        f"{name}: skipped {pluralize(corpus.facts['num_duplicates'], 'exact duplicate')} of earlier proteins"
+        for name, corpus in named.items()
         if corpus.facts["num_duplicates"]
     ]

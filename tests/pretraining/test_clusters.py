@@ -24,9 +24,9 @@ def write_table(tmp_path):
 def cluster(tmp_path):
     """Store records, (identifier, sequence), and give back the corpus and the table's warnings."""
 
-    def build(source, records):
+    def build(source, records, **block_sizes):
         table = ClusterTable(source)
-        with corpus_writer(tmp_path / "corpus", clusters=table) as writer:
+        with corpus_writer(tmp_path / "corpus", clusters=table, **block_sizes) as writer:
             for record_id, sequence in records:
                 writer.add(sequence, record_id)
         return Corpus(tmp_path / "corpus"), table.warnings()
@@ -121,8 +121,7 @@ def test_a_name_that_stands_for_no_cluster_is_none(cluster, write_table, name):
     corpus, (warning,) = cluster(source, [("a", "A"), ("b", "C"), ("c", "D"), ("d", "E")])
 
     assert as_set(groups_of(corpus)) == as_set(["AC", "D", "E"])
-    assert warning.startswith("2 of 4 training proteins are not in ")
-    assert "or have no cluster there" in warning
+    assert warning.startswith("2 of 4 training proteins have no cluster in ")
 
 
 def test_records_without_a_cluster_are_clusters_of_their_own(cluster, write_table):
@@ -132,8 +131,8 @@ def test_records_without_a_cluster_are_clusters_of_their_own(cluster, write_tabl
     corpus, (warning,) = cluster(source, records)
 
     assert as_set(groups_of(corpus)) == as_set(["AD", "C", "E", "F"])
-    assert warning.startswith("3 of 5 training proteins are not in ")
-    assert warning.endswith("each is a cluster of its own; the first: 'x'")
+    assert warning.startswith("3 of 5 training proteins have no cluster in ")
+    assert warning.endswith("each becomes a separate cluster (the first: 'x')")
 
 
 def test_the_first_row_of_an_identifier_counts(cluster, write_table):
@@ -154,11 +153,10 @@ def test_a_copy_leaves_its_cluster_and_all_others_as_they_are(cluster, write_tab
     assert sorted(corpus.clusters.members) == list(range(len(corpus))) == [0, 1, 2, 3]
 
 
-def test_each_protein_is_a_member_of_exactly_one_cluster(cluster, write_table, proteins, monkeypatch):
-    monkeypatch.setattr("protembed.pretraining.corpus._RESIDUES_AT_ONCE", 1000)
+def test_each_protein_is_a_member_of_exactly_one_cluster(cluster, write_table, proteins):
     source = write_table("id cluster50", *(f"p{row} c{row % 7}" for row in range(30)))
 
-    corpus, _ = cluster(source, [(f"p{row}", protein) for row, protein in enumerate(proteins)])
+    corpus, _ = cluster(source, [(f"p{row}", protein) for row, protein in enumerate(proteins)], residues_per_block=1000)
 
     clusters = corpus.clusters
     assert (clusters.members.dtype, clusters.offsets.dtype) == (np.int64, np.int64)

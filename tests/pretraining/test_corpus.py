@@ -109,13 +109,11 @@ def test_an_unlucky_hash_loses_no_protein(make_corpus, monkeypatch):
     assert sequences_of(corpus) == ["MKT", "AYW", "MKA", "MK"]
 
 
-def test_the_result_does_not_depend_on_how_much_is_held_in_memory(make_corpus, proteins, monkeypatch):
+def test_the_corpus_does_not_depend_on_the_sizes_of_blocks(make_corpus, proteins):
     sequences = [*proteins, *proteins[::-1], *proteins[:5], "MKT"]
     expected = make_corpus(sequences)
-    monkeypatch.setattr("protembed.pretraining.corpus._RESIDUES_AT_ONCE", 300)
-    monkeypatch.setattr("protembed.pretraining.corpus._PROTEINS_AT_ONCE", 7)
 
-    corpus = make_corpus(sequences)
+    corpus = make_corpus(sequences, residues_per_block=300, proteins_per_block=7)
 
     assert sequences_of(corpus) == sequences_of(expected) == [*proteins, "MKT"]
     assert corpus.facts == expected.facts
@@ -172,7 +170,9 @@ def test_validation_files_are_sets_of_their_own_and_nothing_is_held_out(tmp_path
     assert [sequences_of(valid) for valid in corpora.valid] == [["MKTX"], ["AYW", "MKK"]]
     assert [valid.name for valid in corpora.valid] == ["one", "two"]
     assert "validation set one: non-standard residues: 1 J (J is read as X)" in warnings
-    assert not any("held out" in warning or "copies" in warning or "stand in" in warning for warning in warnings)
+    assert not any(
+        "held out" in warning or "duplicate" in warning or "training data too" in warning for warning in warnings
+    )
 
 
 def test_validation_sets_of_one_file_name_are_told_apart_by_number(tmp_path, proteins_fasta):
@@ -192,10 +192,9 @@ def test_validation_proteins_that_stand_in_training_too_are_counted(tmp_path, pr
     warnings = build_corpora(tmp_path / "corpora", [proteins_fasta], [tmp_path / "known.fasta"])
 
     assert (
-        "validation set known: 2 of its proteins stand in the training data too; "
-        "its figures will look better than they are"
+        "validation set known: 2 of its proteins are in the training data too; its metrics will be too optimistic"
     ) in warnings
-    assert "validation set known: 1 exact copies of earlier proteins are left out" in warnings
+    assert "validation set known: skipped 1 exact duplicate of earlier proteins" in warnings
 
 
 def test_copies_never_straddle_training_and_what_is_held_out(tmp_path, proteins):
@@ -208,7 +207,7 @@ def test_copies_never_straddle_training_and_what_is_held_out(tmp_path, proteins)
     (valid,) = corpora.valid
     assert valid.name == "held_out"
     assert sorted(sequences_of(valid) + sequences_of(corpora.train)) == sorted(proteins)
-    assert f"training data: {len(corpora.train)} exact copies of earlier proteins are left out" in warnings
+    assert f"training data: skipped {len(corpora.train)} exact duplicates of earlier proteins" in warnings
 
 
 def test_a_validation_set_whose_records_were_all_left_out_is_refused(tmp_path, proteins_fasta):
