@@ -126,7 +126,7 @@ def measure_training(
             executor=Executor(pool=pool, precision=torch.bfloat16),
         )
         plan = make_schedule(OptimizerConfig(), 10_000, {"muon": 1e-3}, save_every=1_000_000)
-        run, began = Checkpoints(Path(folder), num_kept=1, save_seconds=1e9), time.perf_counter()
+        run, began = Checkpoints(Path(folder), num_checkpoints=1, save_seconds=1e9), time.perf_counter()
         steps = train(training, plan, run)
         first = [next(steps).train_loss for _ in range(WARMUP_STEPS)]
         print(f"{size}: {WARMUP_STEPS} steps in {time.perf_counter() - began:.1f} s, loss {first}", file=sys.stderr)

@@ -224,7 +224,7 @@ class _Pretraining:
         self._training = replace(self._training, optimizers=optimizers)
         self._state = Checkpoints(
             run.path(""),
-            num_kept=config.keep_checkpoints,
+            num_checkpoints=config.keep_checkpoints,
             save_seconds=config.save_every_minutes * 60,
             processes=compute.processes,
         )

@@ -1,7 +1,7 @@
-"""The resumable state of a run on disk: weights, optimiser, step and best result, as safetensors and JSON.
+"""The resumable state of a run on disk: weights, optimisers and progress, as safetensors and JSON.
 
-A checkpoint is a directory `checkpoints/step-000123` whose `MANIFEST.json`, with the sha256 of every file, is part of
-it from the moment it has its name. A torn or damaged one is passed over for the one before it.
+A checkpoint is a directory such as `checkpoints/step-000123`, renamed into place once its `MANIFEST.json` with the
+SHA-256 of every file is written. An incomplete or damaged checkpoint is skipped in favour of the one before it.
 """
 
 import dataclasses
@@ -23,14 +23,10 @@ from protembed.io.writing import atomic_directory, remove, write_json
 from protembed.model.weights import write_tensors
 from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
-_WEIGHTS, _OPTIMIZER, _PROGRESS, _MANIFEST = (
-    "weights.safetensors",
-    "optimizer.safetensors",
-    "progress.json",
-    "MANIFEST.json",
-)
+_WEIGHTS, _OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+_PROGRESS, _MANIFEST = "progress.json", "MANIFEST.json"
 _FILES = (_WEIGHTS, _OPTIMIZER, _PROGRESS)
-_NUM_KEPT = 2
+_DEFAULT_NUM_CHECKPOINTS = 2
 
 
 @dataclass
@@ -38,15 +34,15 @@ class TrainingProgress:
     """How far a run has come.
 
     Attributes:
-        step: steps taken.
-        num_residues: residues seen.
-        num_skipped: steps that were skipped because their loss or gradient was not finite.
-        best_loss: the lowest validation loss so far.
-        best_step: after how many steps it was measured.
-        num_worse: validations since the lowest loss of the training itself.
-        num_skipped_in_a_row: steps skipped since the last one that was not.
-        lowest_loss: The lowest validation loss after a step; a fitted head that was validated before does not count,
-            because the training may need some epochs to become better than that.
+        step: Steps taken.
+        num_residues: Residues seen.
+        num_skipped: Steps skipped because their loss or gradient was not finite.
+        best_loss: Lowest validation loss so far.
+        best_step: Step of the lowest validation loss.
+        num_worse: Validations since `lowest_loss` was reached.
+        num_skipped_in_a_row: Steps skipped since the last one that was not.
+        lowest_loss: Lowest validation loss after a step. The loss of a fitted head before the first step does not
+            count, because training may need some epochs to improve on it.
     """
 
     step: int = 0
@@ -59,21 +55,21 @@ class TrainingProgress:
     lowest_loss: float | None = None
 
     def is_finished(self, num_steps: int, patience: int | None) -> bool:
-        """Tell whether all steps were taken, or too many validations in a row were no better."""
+        """Return whether all steps were taken, or `patience` validations in a row brought no lower loss."""
         return self.step >= num_steps or (patience is not None and self.num_worse >= patience)
 
     def record_step(self, num_residues: int, *, is_finite: bool) -> None:
-        """Count a step."""
+        """Record a step that was taken, or skipped because its loss or gradient was not finite."""
         self.step += 1
         self.num_residues += num_residues
         self.num_skipped += not is_finite
         self.num_skipped_in_a_row = 0 if is_finite else self.num_skipped_in_a_row + 1
 
     def record_validation(self, valid_loss: float) -> bool:
-        """Tell whether a validation loss is the lowest so far, and remember it if it is.
+        """Record a validation loss, and return whether it is the lowest so far.
 
         Raises:
-            DivergedError: it is no finite number.
+            DivergedError: If the loss is not finite.
         """
         if not math.isfinite(valid_loss):
             raise DivergedError(self.step, 0)
@@ -88,41 +84,41 @@ class TrainingProgress:
 
 
 class Checkpoints:
-    """A run's checkpoints and its progress.
+    """The checkpoints of a run, and its progress.
 
     Args:
-        directory: of the run.
-        num_kept: the newest so many checkpoints are kept.
-        save_seconds: a checkpoint is due after this time, however few steps it had; None leaves it to the steps.
-        processes: of the run; the first one writes, and decides where the others take the run up.
+        directory: Run directory.
+        num_checkpoints: Number of the newest checkpoints that remain on disk.
+        save_seconds: Time after which a checkpoint is due, however few steps it had; None leaves it to the steps.
+        processes: Processes of the run; the first one writes, and decides which checkpoint all resume from.
 
     Attributes:
-        progress: how far the run has come; the loop advances it.
+        progress: How far the run has come; updated by the training loop.
     """
 
     def __init__(
         self,
         directory: Path,
         *,
-        num_kept: int = _NUM_KEPT,
+        num_checkpoints: int = _DEFAULT_NUM_CHECKPOINTS,
         save_seconds: float | None = None,
         processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self._checkpoints = directory / "checkpoints"
-        self._num_kept, self._save_seconds, self._processes = num_kept, save_seconds, processes
+        self._directory = directory / "checkpoints"
+        self._num_checkpoints, self._save_seconds, self._processes = num_checkpoints, save_seconds, processes
         self._last_saved = time.monotonic()
         self.progress = TrainingProgress()
 
     def is_save_due(self) -> bool:
-        """Tell whether the last checkpoint is too long ago."""
+        """Return whether the time for the next checkpoint has come."""
         return self._save_seconds is not None and time.monotonic() - self._last_saved >= self._save_seconds
 
     def save(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-        """Write a checkpoint of this step, and drop all but the newest ones.
+        """Write a checkpoint of this step, and remove all but the newest ones.
 
         Raises:
-            DivergedError: a weight, or a number of an optimiser, is not finite; the earlier ones are intact.
-            OutputError: it cannot be written; the earlier ones are intact.
+            DivergedError: If a weight, or a number of an optimiser, is not finite; earlier checkpoints are intact.
+            OutputError: If the checkpoint cannot be written; earlier ones are intact.
         """
         self._last_saved = time.monotonic()
         optimizer_tensors = _optimizer_tensors(module, optimizers)
@@ -130,58 +126,58 @@ class Checkpoints:
             raise DivergedError(self.progress.step, 0)
         if not self._processes.is_first:
             return
-        with atomic_directory(self._checkpoints / f"step-{self.progress.step:06d}") as directory:
+        with atomic_directory(self._directory / f"step-{self.progress.step:06d}") as directory:
             write_tensors(_on_cpu(module.state_dict()), directory / _WEIGHTS)
             write_tensors(_on_cpu(optimizer_tensors), directory / _OPTIMIZER)
             write_json(directory / _PROGRESS, dataclasses.asdict(self.progress))
             write_json(directory / _MANIFEST, {name: sha256_of_file(directory / name) for name in _FILES})
-        for old in self._newest_first()[self._num_kept :]:
+        for old in self._newest_first()[self._num_checkpoints :]:
             remove(old)
 
     def restore(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> list[str]:
-        """Take up the newest intact checkpoint, in place; a run without any stays at its beginning.
+        """Load the newest intact checkpoint into a module and its optimisers, if there is any checkpoint.
 
         Returns:
-            What the user should know about torn ones that were passed over, in sentences.
+            Warnings about damaged checkpoints that were skipped, as sentences.
 
         Raises:
-            DamagedRunError: there are checkpoints, but none is intact.
+            DamagedRunError: If there are checkpoints, but none is intact.
         """
-        found = self._newest_intact() if self._processes.is_first else None
-        name, warnings = self._processes.broadcast_object(found)
+        newest = self._newest_intact() if self._processes.is_first else None
+        name, warnings = self._processes.broadcast_object(newest)
         if name is None:
             return []
-        intact = self._checkpoints / name
-        module.load_state_dict(load_file(intact / _WEIGHTS))
-        _restore_optimizers(module, optimizers, load_file(intact / _OPTIMIZER))
-        self.progress = TrainingProgress(**read_json(intact / _PROGRESS))
+        checkpoint = self._directory / name
+        module.load_state_dict(load_file(checkpoint / _WEIGHTS))
+        _restore_optimizers(module, optimizers, load_file(checkpoint / _OPTIMIZER))
+        self.progress = TrainingProgress(**read_json(checkpoint / _PROGRESS))
         return list(warnings)
 
     def _newest_intact(self) -> tuple[str | None, list[str]]:
-        """Name the newest intact checkpoint, remove the torn ones after it, and say what was wrong with them."""
-        torn = dict[Path, str]()
+        """Return the name of the newest intact checkpoint; remove damaged ones after it, and warn about them."""
+        damaged = dict[Path, str]()
         for directory in self._newest_first():
-            damage = _damage(directory)
-            if damage is None:
-                for path in torn:
+            file = _damaged_file(directory)
+            if file is None:
+                for path in damaged:
                     remove(path)
-                passed_over = f"is passed over: the run goes on at {directory.name}"
                 return directory.name, [
-                    f"{path / name} is damaged, and its checkpoint {passed_over}" for path, name in torn.items()
+                    f"{path / name} is damaged; skipping this checkpoint and resuming from {directory.name}"
+                    for path, name in damaged.items()
                 ]
-            torn[directory] = damage
-        if torn:
-            newest, name = next(iter(torn.items()))
+            damaged[directory] = file
+        if damaged:
+            newest, name = next(iter(damaged.items()))
             raise DamagedRunError(newest / name, "this is damaged, and none of the checkpoints is intact")
         return None, []
 
     def _newest_first(self) -> list[Path]:
-        found = self._checkpoints.glob("step-*")
-        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+        checkpoints = self._directory.glob("step-*")
+        return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def _damage(directory: Path) -> str | None:
-    """Name the first file of a checkpoint that is not what it was; None where all are."""
+def _damaged_file(directory: Path) -> str | None:
+    """Return the name of the first file of a checkpoint that is missing or changed; None if all are intact."""
     name = _MANIFEST
     try:
         manifest = read_json(directory / _MANIFEST)
@@ -194,7 +190,7 @@ def _damage(directory: Path) -> str | None:
 
 
 def _optimizer_tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
-    """Name the optimisers' numbers by the parameter that they belong to: `layers.0.bias/exp_avg`."""
+    """Name the optimisers' tensors by the parameter that they belong to: `layers.0.bias/exp_avg`."""
     return {
         f"{name}/{kind}": value
         for name, parameter in module.named_parameters()
@@ -205,7 +201,7 @@ def _optimizer_tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> di
 
 def _restore_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], tensors: dict[str, Tensor]) -> None:
     parameters = dict(module.named_parameters())
-    owner = {
+    optimizer_of = {
         parameter: optimizer
         for optimizer in optimizers
         for group in optimizer.param_groups
@@ -214,7 +210,7 @@ def _restore_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], tens
     for name, value in tensors.items():
         parameter_name, _, kind = name.rpartition("/")
         parameter = parameters[parameter_name]
-        state: dict[str, Any] = owner[parameter].state[parameter]
+        state: dict[str, Any] = optimizer_of[parameter].state[parameter]
         state[kind] = value.to(parameter.device)
 
 

@@ -1,8 +1,8 @@
-"""Several processes on one run, as torchrun starts them: how their numbers become one. Rank 0 speaks and writes.
+"""Several processes that work on one run, as torchrun starts them. Rank 0 alone writes files and messages.
 
-Every process draws the whole step and takes every n-th of its micro-batches, so that what a step sees does not depend
-on the number of processes. Gradients are summed by the rule of DistributedDataParallel, but once a step and by hand:
-micro-batches are differentiated side by side, and its hooks see only one backward pass at a time.
+Every process draws the whole step and computes every n-th of its micro-batches, so what a step sees does not depend on
+the number of processes. Gradients are summed as by DistributedDataParallel, but explicitly and once per step: its hooks
+support one backward pass at a time, and here several micro-batches are differentiated concurrently.
 """
 
 import json
@@ -19,10 +19,10 @@ from torch import Tensor
 from protembed.device import WorkerPool, process_rank, world_size
 from protembed.errors import PeerProcessError
 
-Item = TypeVar("Item")
-
 # Rank 0 may build the corpus of a large database while the others wait.
 _CORPUS_TIMEOUT = timedelta(hours=24)
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,29 @@ class ProcessGroup:
     """The processes of a run, seen from one of them.
 
     Attributes:
-        rank: which one this is.
-        size: how many there are.
-        patient_group: the same processes, for what the first one may take long to decide; None where it is alone.
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        slow_group: The same processes with a long timeout, for values that rank 0 may take hours to compute; None if
+            there is only one process.
     """
 
     rank: int = 0
     size: int = 1
-    patient_group: dist.ProcessGroup | None = None
+    slow_group: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that speaks and writes."""
+        """Whether this process has rank 0, which writes files and messages."""
         return self.rank == 0
 
     def shard(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Take this process's part of what all of them have."""
+        """Return this process's share of items that all processes have."""
         return items[self.rank :: self.size]
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, in place; all must call it with the same shapes."""
         if self.size > 1:
-            with _noticing_losses():
+            with _peer_errors():
                 works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
                 for work in works:
                     work.wait()
@@ -61,28 +62,32 @@ class ProcessGroup:
         if self.size == 1:
             return list(numbers)
         sums = torch.tensor(numbers, dtype=torch.float64)
-        with _noticing_losses():
+        with _peer_errors():
             dist.all_reduce(sums)
         return sums.tolist()
 
     def any(self, flag: bool) -> bool:
-        """Tell whether any process says so."""
+        """Return whether the flag is set in any process."""
         return self.all_reduce_sum(flag)[0] > 0
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this method."""
         self.all_reduce_sum(0.0)
 
     def broadcast_object(self, value: Any) -> Any:
-        """Give all processes what the first one has: anything that JSON can hold. It may take hours to have it."""
+        """Return the value of rank 0 in all processes; they wait for it up to a day.
+
+        Args:
+            value: Anything that JSON can hold; ignored in all processes but the first.
+        """
         if self.size == 1:
             return value
         text = json.dumps(value).encode() if self.is_first else b""
         length, content = torch.tensor([len(text)]), torch.frombuffer(bytearray(text or b" "), dtype=torch.uint8)
-        with _noticing_losses():
-            dist.broadcast(length, 0, group=self.patient_group)
+        with _peer_errors():
+            dist.broadcast(length, 0, group=self.slow_group)
             content = content if self.is_first else torch.empty(int(length), dtype=torch.uint8)
-            dist.broadcast(content, 0, group=self.patient_group)
+            dist.broadcast(content, 0, group=self.slow_group)
         return json.loads(bytes(content.tolist()))
 
 
@@ -90,7 +95,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def _noticing_losses() -> Iterator[None]:
+def _peer_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
@@ -99,38 +104,38 @@ def _noticing_losses() -> Iterator[None]:
 
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started, if it did, and leave them in the end.
+    """Join the processes that torchrun started, if it did, and leave them at the end of the block.
 
     Args:
-        device: that this process computes on.
+        device: Device of this process.
 
     Raises:
-        LostProcessError: within the block, when another process has ended before its time.
+        PeerProcessError: Within the block, if another process has ended early.
     """
     if world_size() == 1:
         yield SINGLE_PROCESS
         return
-    # Numbers that the host decides upon go by gloo, gradients by what suits their device.
+    # Numbers on the CPU are exchanged by gloo, gradients by the backend of their device.
     backend = "gloo"
     if device.type == "cuda":
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     dist.init_process_group(backend)
     try:
-        patient_group = dist.new_group(backend="gloo", timeout=_CORPUS_TIMEOUT)
-        yield ProcessGroup(process_rank(), world_size(), patient_group)
+        slow_group = dist.new_group(backend="gloo", timeout=_CORPUS_TIMEOUT)
+        yield ProcessGroup(process_rank(), world_size(), slow_group)
     finally:
         dist.destroy_process_group()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Executor:
-    """Who computes a step, and in what numbers.
+    """The threads, processes and precision of a computation.
 
     Attributes:
-        pool: the threads of this process.
-        processes: the processes of the run.
-        precision: of matrix products in training; the weights are float32 always.
+        pool: Threads of this process.
+        processes: Processes of the run.
+        precision: Type of the inputs of matrix products in training; the weights are always float32.
     """
 
     pool: WorkerPool

@@ -1,4 +1,4 @@
-"""The one training loop, shared by pretraining and fine-tuning."""
+"""The training loop of pretraining and fine-tuning."""
 
 import math
 import time
@@ -20,30 +20,29 @@ from protembed.training.distributed import Executor
 from protembed.training.objective import LossSum, Objective
 from protembed.training.optimizer import Gradients, GradientSum, learning_rate_at, set_learning_rate
 
-AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
-Validation = Callable[[], Mapping[str, float]]
-
 NUM_DEFAULT_VALIDATIONS = 5
 _NUM_DEFAULT_CHECKPOINTS = 20
 _MAX_SKIPPED_IN_A_ROW = 5
 
+AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
+Validation = Callable[[], Mapping[str, float]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSchedule:
-    """The course of a run, with every number decided.
+    """The course of a run, with no number left open.
 
     Attributes:
-        num_steps: optimiser steps of the whole run.
-        validate_every: steps between validations; the last step is always validated.
-        save_every: steps between checkpoints; the last step is always saved.
-        optimizer: the rule of the updates.
-        learning_rate: at the peak.
-        schedule: the rate's course after the warm-up.
-        warmup_steps: steps of linear warm-up.
-        decay_steps: the last steps, over which the rate falls to zero (`stable`).
-        weight_decay: of weight matrices.
-        clip_norm: the largest norm of a step's gradient; None leaves gradients as they are.
-        patience: validations in a row without a lower loss after which the run ends; None never ends it early.
+        num_steps: Steps of the whole run.
+        validate_every: Steps between validations; the last step is always validated.
+        save_every: Steps between checkpoints; the last step is always saved.
+        learning_rate: Peak learning rate.
+        schedule: Course of the learning rate after the warm-up.
+        warmup_steps: Steps of linear warm-up.
+        decay_steps: Final steps in which the learning rate falls to zero (`stable`).
+        weight_decay: Weight decay of weight matrices.
+        clip_norm: Largest norm of a step's gradient; None does not clip it.
+        patience: Validations in a row without a lower loss after which the run ends; None never ends it early.
     """
 
     num_steps: int
@@ -59,7 +58,7 @@ class TrainingSchedule:
     patience: int | None = None
 
     def learning_rate_at(self, step: int) -> float:
-        """Compute the learning rate of a step, from 0."""
+        """Compute the learning rate of a step, counted from 0."""
         return learning_rate_at(
             step,
             self.num_steps,
@@ -72,17 +71,17 @@ class TrainingSchedule:
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What happened in one step.
+    """The report of one step.
 
     Attributes:
-        step: steps taken, this one included.
-        num_steps: of the whole run, as planned now.
-        num_residues: residues seen in the run.
-        train_loss: mean over the step's targets; None when the step had none or was skipped.
-        learning_rate: of this step.
-        residues_per_second: of this step.
-        validation: what was measured after it, `valid_loss` among it; None when it was not validated.
-        is_best: whether `valid_loss` is the lowest so far.
+        step: Steps taken, this one included.
+        num_steps: Steps of the whole run, according to the current schedule.
+        num_residues: Residues seen in the whole run.
+        train_loss: Mean over the step's targets; None if there was none or the step was skipped.
+        learning_rate: Learning rate of this step.
+        residues_per_second: Speed of this step.
+        validation: Metrics after this step, including `valid_loss`; None if it was not validated.
+        is_best: Whether `valid_loss` is the lowest so far.
     """
 
     step: int
@@ -95,7 +94,7 @@ class StepReport:
     is_best: bool = False
 
     def log_line(self) -> dict[str, Any]:
-        """Spell the report as a line of `metrics.jsonl`."""
+        """Convert the report to a line of `metrics.jsonl`."""
         return {
             "step": self.step,
             "residues": self.num_residues,
@@ -108,12 +107,12 @@ class StepReport:
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one update came to.
+    """The result of one update.
 
     Attributes:
-        loss: mean over all targets of the step; None where there was none, or no finite one.
-        num_residues: residues seen.
-        is_finite: false where the step was skipped because its loss or gradient was not finite.
+        loss: Mean over all targets of the step; None if there was no target, or the mean was not finite.
+        num_residues: Residues seen in the step.
+        is_finite: False if the step was skipped because its loss or gradient was not finite.
     """
 
     loss: float | None
@@ -130,15 +129,15 @@ def make_schedule(
     save_every: int | None = None,
     patience: int | None = None,
 ) -> TrainingSchedule:
-    """Decide what the options left open.
+    """Make a schedule from the options, and choose what they leave open.
 
     Args:
-        config: the optimiser's options.
-        num_steps: of the whole run.
-        default_rates: the task's learning rate for each optimiser; the first is its default optimiser.
-        validate_every: steps between validations; None is a fifth of the run.
-        save_every: steps between checkpoints; None is a twentieth of the run.
-        patience: validations without a lower loss after which the run ends.
+        config: Options of the optimiser.
+        num_steps: Steps of the whole run.
+        default_rates: Default learning rate of each optimiser; the first is the default optimiser.
+        validate_every: Steps between validations; a fifth of the run by default.
+        save_every: Steps between checkpoints; a twentieth of the run by default.
+        patience: Validations in a row without a lower loss after which the run ends; None never ends it early.
     """
     optimizer = next(iter(default_rates)) if config.optimizer is None else config.optimizer
     return TrainingSchedule(
@@ -158,13 +157,11 @@ def make_schedule(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup(Generic[AnyBatch]):
-    """What a training is made of.
+    """What a training run consists of.
 
     Attributes:
-        objective: the model and its loss.
-        batches: what each step sees.
-        optimizers: each updates some of the objective's parameters.
-        executor: who computes.
+        objective: Model and loss.
+        optimizers: Optimisers, each of some of the objective's parameters.
     """
 
     objective: Objective[AnyBatch]
@@ -173,116 +170,30 @@ class TrainingSetup(Generic[AnyBatch]):
     executor: Executor
 
 
-def train(
-    training: TrainingSetup[AnyBatch],
-    plan: TrainingSchedule,
-    run: Checkpoints,
-    *,
-    validate: Validation | None = None,
-    replan: Callable[[TrainingSchedule, int], TrainingSchedule] = lambda plan, step: plan,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[StepReport]:
-    """Train until the planned step, yielding a report after each; goes on where `run` stands.
-
-    A checkpoint is written only after the caller has dealt with the report of its step, so that whatever the caller
-    keeps (a log, the best model) is never behind the checkpoint.
-
-    Args:
-        training: the model, its loss, what it sees, and how it is updated.
-        plan: the course of the run.
-        run: restored already; advanced and saved here.
-        validate: measures `valid_loss`, and what else should be reported.
-        replan: asked before each step for the course from there on.
-        stop: asked after each step; when true, in any process, the run is saved and left.
-
-    Raises:
-        DivergedError: several steps in a row had no finite loss or gradient, or a validation had no finite loss; the
-            checkpoints are intact.
-    """
-    progress = run.progress
-    with _prefetch(training.batches) as micro_batches:
-        while not progress.is_finished(plan.num_steps, plan.patience):
-            plan = replan(plan, progress.step)
-            yield _advance(training, micro_batches(progress.step), plan, progress, validate)
-            leaving = training.executor.processes.any(stop())
-            is_due = progress.is_finished(plan.num_steps, plan.patience) or progress.step % plan.save_every == 0
-            # Amid skipped steps the last good checkpoint is the place to go on from.
-            if progress.num_skipped_in_a_row == 0 and (leaving or is_due or run.is_save_due()):
-                run.save(training.objective, training.optimizers)
-            if leaving:
-                return
-
-
-def _advance(
-    training: TrainingSetup[AnyBatch],
-    micro_batches: Sequence[AnyBatch],
-    plan: TrainingSchedule,
-    progress: TrainingProgress,
-    validate: Validation | None,
-) -> StepReport:
-    """Take a step, count it, and validate where the plan says so."""
-    learning_rate = plan.learning_rate_at(progress.step)
-    set_learning_rate(training.optimizers, learning_rate)
-    began = time.perf_counter()
-    result = take_step(training, micro_batches, plan.clip_norm)
-    seconds = time.perf_counter() - began
-    progress.record_step(result.num_residues, is_finite=result.is_finite)
-    if progress.num_skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
-        raise DivergedError(progress.step, progress.num_skipped_in_a_row)
-    measured, is_best = None, False
-    if validate is not None and (progress.step == plan.num_steps or progress.step % plan.validate_every == 0):
-        measured = validate()
-        is_best = progress.record_validation(measured["valid_loss"])
-    return StepReport(
-        step=progress.step,
-        num_steps=plan.num_steps,
-        num_residues=progress.num_residues,
-        train_loss=result.loss,
-        learning_rate=learning_rate,
-        residues_per_second=result.num_residues / seconds,
-        validation=measured,
-        is_best=is_best,
-    )
-
-
-@contextmanager
-def _prefetch(batches: BatchSource[AnyBatch]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
-    """Draw the next step's micro-batches while one is being computed."""
-    with ThreadPoolExecutor(1) as drawer:
-        drawn: dict[int, Future[Sequence[AnyBatch]]] = {}
-
-        def micro_batches(step: int) -> Sequence[AnyBatch]:
-            current = drawn.pop(step, None) or drawer.submit(batches.micro_batches, step)
-            drawn[step + 1] = drawer.submit(batches.micro_batches, step + 1)
-            return current.result()
-
-        yield micro_batches
-
-
 def take_step(
     training: TrainingSetup[AnyBatch], micro_batches: Sequence[AnyBatch], clip_norm: float | None
 ) -> StepResult:
     """Sum the gradients of a step's micro-batches, divide them once by all its targets, and update the weights.
 
-    A step without targets changes nothing, and neither does one whose loss or gradient is not finite.
+    A step without targets changes nothing, nor does a step whose loss or gradient is not finite.
 
     Args:
-        training: the model, its loss, and how it is updated.
-        micro_batches: of the whole step; each process computes its share.
-        clip_norm: the largest norm of the gradient; None leaves it as it is.
+        training: Model, loss and optimisers.
+        micro_batches: Micro-batches of the whole step; each process computes its share.
+        clip_norm: Largest norm of the gradient; None does not clip it.
 
     Raises:
-        TooLongForMemoryError: a micro-batch does not fit into memory with its gradients.
+        TooLongForMemoryError: If a micro-batch and its gradients do not fit into memory.
     """
-    objective, compute = training.objective, training.executor
+    objective, executor = training.objective, training.executor
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
-    def gradients_of(micro_batch: AnyBatch) -> tuple[LossSum, Gradients]:
+    def compute_gradients(micro_batch: AnyBatch) -> tuple[LossSum, Gradients]:
         try:
-            with torch.autocast(objective.device.type, torch.bfloat16, enabled=compute.precision == torch.bfloat16):
+            with torch.autocast(objective.device.type, torch.bfloat16, enabled=executor.precision == torch.bfloat16):
                 loss = objective(micro_batch)
-            # Not .backward(): micro-batches run side by side, and only gradients of their own can be summed in a fixed
-            # order.
+            # Not .backward(), which adds to the parameters' gradients: micro-batches are computed concurrently, and
+            # their gradients must be summed in a fixed order.
             gradients = torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -291,16 +202,16 @@ def take_step(
         return loss.detach(), gradients
 
     losses, total = LossSum.zero(objective.device), GradientSum()
-    for loss, gradients in compute.pool.map(gradients_of, compute.processes.shard(micro_batches)):
+    for loss, gradients in executor.pool.map(compute_gradients, executor.processes.shard(micro_batches)):
         losses += loss
         if loss.count:
             total.add(gradients)
     num_residues = sum(micro_batch.num_residues for micro_batch in micro_batches)
-    # One wait for the device, after all micro-batches were handed to it.
-    loss_sum, count = compute.processes.all_reduce_sum(losses.sum.item(), losses.count)
+    # Synchronise with the device only once, when it has received all micro-batches.
+    loss_sum, count = executor.processes.all_reduce_sum(losses.sum.item(), losses.count)
     if not count:
         return StepResult(loss=None, num_residues=num_residues, is_finite=True)
-    total.all_reduce(parameters, compute.processes)
+    total.all_reduce(parameters, executor.processes)
     norm = total.divide(int(count))
     if not math.isfinite(loss_sum) or not norm.isfinite():
         return StepResult(loss=None, num_residues=num_residues, is_finite=False)
@@ -310,3 +221,90 @@ def take_step(
     for optimizer in training.optimizers:
         optimizer.step()
     return StepResult(loss=loss_sum / count, num_residues=num_residues, is_finite=True)
+
+
+@contextmanager
+def _prefetch(batches: BatchSource[AnyBatch]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
+    """Prepare the micro-batches of the next step while a step is computed."""
+    with ThreadPoolExecutor(1) as thread:
+        prepared: dict[int, Future[Sequence[AnyBatch]]] = {}
+
+        def micro_batches(step: int) -> Sequence[AnyBatch]:
+            current = prepared.pop(step, None) or thread.submit(batches.micro_batches, step)
+            prepared[step + 1] = thread.submit(batches.micro_batches, step + 1)
+            return current.result()
+
+        yield micro_batches
+
+
+def _advance(
+    training: TrainingSetup[AnyBatch],
+    micro_batches: Sequence[AnyBatch],
+    schedule: TrainingSchedule,
+    progress: TrainingProgress,
+    validate: Validation | None,
+) -> StepReport:
+    """Take and record a step, and validate after it if the schedule says so."""
+    learning_rate = schedule.learning_rate_at(progress.step)
+    set_learning_rate(training.optimizers, learning_rate)
+    started = time.perf_counter()
+    result = take_step(training, micro_batches, schedule.clip_norm)
+    seconds = time.perf_counter() - started
+    progress.record_step(result.num_residues, is_finite=result.is_finite)
+    if progress.num_skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+        raise DivergedError(progress.step, progress.num_skipped_in_a_row)
+    metrics, is_best = None, False
+    if validate is not None and (progress.step == schedule.num_steps or progress.step % schedule.validate_every == 0):
+        metrics = validate()
+        is_best = progress.record_validation(metrics["valid_loss"])
+    return StepReport(
+        step=progress.step,
+        num_steps=schedule.num_steps,
+        num_residues=progress.num_residues,
+        train_loss=result.loss,
+        learning_rate=learning_rate,
+        residues_per_second=result.num_residues / seconds,
+        validation=metrics,
+        is_best=is_best,
+    )
+
+
+def train(
+    training: TrainingSetup[AnyBatch],
+    schedule: TrainingSchedule,
+    checkpoints: Checkpoints,
+    *,
+    validate: Validation | None = None,
+    replan: Callable[[TrainingSchedule, int], TrainingSchedule] = lambda schedule, step: schedule,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[StepReport]:
+    """Train to the last step of the schedule from where `checkpoints` left off; yield a report after each step.
+
+    A checkpoint is written only after the caller has processed the report of its step. Whatever the caller stores (a
+    log, the best model) is therefore never older than the checkpoint.
+
+    Args:
+        training: Model, loss, batches and optimisers.
+        schedule: Course of the run.
+        checkpoints: Checkpoints of the run, already restored; updated and saved.
+        validate: Function that returns the metrics of the model, including `valid_loss`.
+        replan: Function that returns the schedule from a step on; called before each step.
+        stop: Function that returns whether to save and stop; called after each step in every process.
+
+    Raises:
+        DivergedError: If several steps in a row had no finite loss or gradient, or a validation had no finite loss;
+            the checkpoints are intact.
+    """
+    progress = checkpoints.progress
+    with _prefetch(training.batches) as micro_batches:
+        while not progress.is_finished(schedule.num_steps, schedule.patience):
+            schedule = replan(schedule, progress.step)
+            yield _advance(training, micro_batches(progress.step), schedule, progress, validate)
+            is_stopped = training.executor.processes.any(stop())
+            is_finished = progress.is_finished(schedule.num_steps, schedule.patience)
+            is_due = is_finished or progress.step % schedule.save_every == 0 or checkpoints.is_save_due()
+            # Do not replace the last good checkpoint while steps are being skipped.
+            if progress.num_skipped_in_a_row == 0 and (is_stopped or is_due):
+                checkpoints.save(training.objective, training.optimizers)
+            if is_stopped:
+                return

@@ -1,7 +1,7 @@
-"""What is minimised: from a batch to a loss, its sum and its count carried apart.
+"""Training objectives: models that compute the summed loss of a batch and the number of its targets.
 
-Dividing once, by the count of the whole step, is what makes a loss the mean over all masked tokens (or all proteins),
-however a step is divided into micro-batches; a mean of means would count small ones more.
+The sum is divided once, by the number of targets of the whole step. The loss is therefore the mean over all masked
+tokens (or all proteins), however a step is divided into micro-batches; a mean of means would weight small ones more.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ AnyBatch = TypeVar("AnyBatch")
 
 @dataclass(frozen=True)
 class LossSum:
-    """A loss that is not yet divided.
+    """A loss summed over targets, not yet divided by their number.
 
     Attributes:
-        sum: (), float32; over all targets, in nats for classes and squared standard deviations for values.
-        count: the number of targets.
-        num_correct: (), int64; targets whose likeliest class is the true one; 0 where there are no classes.
+        sum: (), float32; in nats for classes and labels, in squared standard deviations for values.
+        count: Number of targets.
+        num_correct: (), int64; targets whose most probable class is the true one; 0 if there are no classes.
     """
 
     sum: Tensor
@@ -44,19 +44,34 @@ class LossSum:
         return cls(torch.zeros((), device=device), 0, torch.zeros((), dtype=torch.int64, device=device))
 
     def detach(self) -> "LossSum":
-        """Forget how the loss was computed."""
+        """Detach the loss from the graph of its computation."""
         return LossSum(self.sum.detach(), self.count, self.num_correct)
 
     def mean(self) -> Tensor:
-        """Divide; NaN where there is no target."""
+        """Divide by the number of targets; NaN if there is none."""
         return self.sum / self.count
 
     def __add__(self, other: "LossSum") -> "LossSum":
         return LossSum(self.sum + other.sum, self.count + other.count, self.num_correct + other.num_correct)
 
 
+def cross_entropy_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> LossSum:
+    """Sum the categorical cross-entropy.
+
+    Args:
+        logits: Logits of each target's classes, (n, classes), float32.
+        targets: True classes, (n,), int64.
+        class_weights: Weight of each class, (classes,); None weights all equally.
+
+    >>> round(cross_entropy_sum(torch.tensor([[0.57, 0.43]]).log(), torch.tensor([0])).mean().item(), 3)
+    0.562
+    """
+    num_correct = (logits.argmax(-1) == targets).sum() if len(targets) else targets.sum()
+    return LossSum(F.cross_entropy(logits, targets, class_weights, reduction="sum"), len(targets), num_correct)
+
+
 class Objective(nn.Module, Generic[AnyBatch]):
-    """A model together with what it is trained for."""
+    """A model together with its loss."""
 
     def __call__(self, batch: AnyBatch) -> LossSum:
         """Compute the summed loss of a batch."""
@@ -65,16 +80,16 @@ class Objective(nn.Module, Generic[AnyBatch]):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
 
 class MaskedLM(Objective[MaskedBatch]):
-    """Guess the hidden residues: categorical cross-entropy over the 20 amino acids, at the masked positions only.
+    """Masked language modelling: cross-entropy over the 20 amino acids, at the masked positions only.
 
     Args:
-        encoder: the encoder.
-        lm_head: the masked-LM head, tied to the encoder's embedding.
+        encoder: Encoder.
+        lm_head: Masked-LM head, tied to the encoder's embedding.
     """
 
     def __init__(self, encoder: Encoder, lm_head: MaskedLMHead) -> None:
@@ -82,7 +97,7 @@ class MaskedLM(Objective[MaskedBatch]):
         self.encoder, self.lm_head = encoder, lm_head
 
     def logits(self, batch: MaskedBatch) -> Tensor:
-        """Guess the hidden residues of a batch: logits over the 20 amino acids, (masked, 20)."""
+        """Predict the masked residues of a batch: logits over the 20 amino acids, (masked, 20)."""
         layout = self.encoder.layout(batch.offsets)
         hidden = self.encoder(batch.tokens.to(self.device, non_blocking=True), layout)  # (tokens, dim)
         masked = hidden[batch.positions.to(self.device, non_blocking=True)]  # (masked, dim)
@@ -94,24 +109,24 @@ class MaskedLM(Objective[MaskedBatch]):
         return F.cross_entropy(self.logits(batch), targets, reduction="none")
 
     def forward(self, batch: MaskedBatch) -> LossSum:
-        """Sum C(y, ŷ) = -Σ y_i log ŷ_i over the hidden residues of a batch."""
+        """Sum C(y, ŷ) = -Σ y_i log ŷ_i over the masked residues of a batch."""
         targets = batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID
         return cross_entropy_sum(self.logits(batch), targets)
 
 
 class SupervisedObjective(Objective[LabelledBatch]):
-    """Predict the labels of proteins, or of their residues, from the encoder's vectors.
+    """Prediction of the labels of proteins, or of their residues, from the encoder's vectors.
 
     The loss is the cross-entropy for classes, the binary cross-entropy for labels, and half the squared error, in
-    standard deviations of the training labels, for values. A long protein's vectors are joined from its windows, as
-    they are when it is embedded.
+    standard deviations of the training labels, for values. The vectors of a long protein are merged from its windows,
+    as in `embed`.
 
     Args:
-        encoder: the encoder.
-        task_head: the head; it knows the task.
-        poolings: from residues to the vector that the head sees, side by side; not used where residues have labels.
-        layer: whose output is pooled; None is the last.
-        class_weights: (classes,), of each class, or of the positives of each label; None: all weigh alike.
+        encoder: Encoder.
+        task_head: Head, which defines the task.
+        poolings: Poolings whose results are concatenated for the head; ignored if residues have labels.
+        layer: Layer whose output is pooled; None is the last.
+        class_weights: Weight of each class, or of the positives of each label, (classes,); None weights all equally.
     """
 
     class_weights: Tensor | None
@@ -138,57 +153,48 @@ class SupervisedObjective(Objective[LabelledBatch]):
         return self._loss(self.task_head(torch.cat(vectors)), targets)
 
     def _vectors(self, windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
-        """Give what the head sees of a protein: (1, poolings · dim), or (residues, dim)."""
+        """Compute the input of the head for a protein: (1, poolings · dim), or (residues, dim)."""
         cls, residues = merge_windows(windows, spans)
         if self.task_head.task.per_residue:
             return residues
         return pool_all(cls, residues, self._poolings, self.task_head.query)[None]
 
-    def _loss(self, output: Tensor, targets: Tensor) -> LossSum:
-        nothing = torch.zeros((), dtype=torch.int64, device=output.device)
+    def _loss(self, predictions: Tensor, targets: Tensor) -> LossSum:
+        num_correct = torch.zeros((), dtype=torch.int64, device=predictions.device)
         if self.task_head.task.label_kind == "labels":
-            loss = F.binary_cross_entropy_with_logits(output, targets, pos_weight=self.class_weights, reduction="sum")
-            return LossSum(loss, targets.numel(), nothing)
+            loss = F.binary_cross_entropy_with_logits(
+                predictions, targets, pos_weight=self.class_weights, reduction="sum"
+            )
+            return LossSum(loss, targets.numel(), num_correct)
         if self.task_head.task.label_kind == "class":
-            known = targets != UNKNOWN_CLASS
-            return cross_entropy_sum(output[known], targets[known], self.class_weights)
-        known = ~targets.isnan()
-        standardised = (targets[known] - self.task_head.offset) / self.task_head.scale
-        error = F.mse_loss(output[known], standardised, reduction="sum") / 2
-        return LossSum(error, len(standardised), nothing)
+            has_target = targets != UNKNOWN_CLASS
+            return cross_entropy_sum(predictions[has_target], targets[has_target], self.class_weights)
+        has_target = ~targets.isnan()
+        standardised = (targets[has_target] - self.task_head.offset) / self.task_head.scale
+        error = F.mse_loss(predictions[has_target], standardised, reduction="sum") / 2
+        return LossSum(error, len(standardised), num_correct)
 
 
-def cross_entropy_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> LossSum:
-    """Sum the categorical cross-entropy.
+def evaluate(objective: Objective[AnyBatch], batches: Sequence[AnyBatch], executor: Executor) -> LossSum:
+    """Sum the loss over batches without training, in float32; every target counts once.
 
     Args:
-        logits: (n, classes).
-        targets: (n,), int64, the true classes.
-        class_weights: (classes,); None: all weigh alike.
-
-    Returns:
-        Sum in nats, count, and how often the likeliest class is the true one.
-
-    >>> round(cross_entropy_sum(torch.tensor([[0.57, 0.43]]).log(), torch.tensor([0])).mean().item(), 3)
-    0.562
-    """
-    num_correct = (logits.argmax(-1) == targets).sum() if len(targets) else targets.sum()
-    return LossSum(F.cross_entropy(logits, targets, class_weights, reduction="sum"), len(targets), num_correct)
-
-
-def evaluate(objective: Objective[AnyBatch], batches: Sequence[AnyBatch], compute: Executor) -> LossSum:
-    """Sum an objective's loss over batches without training, in float32; every target counts once.
+        objective: Model and loss.
+        batches: Batches of all processes; each computes its share.
+        executor: Threads and processes to use.
 
     Raises:
-        ValueError: there is no batch.
+        ValueError: If there is no batch.
     """
     if not batches:
-        raise ValueError("nothing to evaluate")
+        raise ValueError("there is no batch to evaluate")
 
-    def loss_of(batch: AnyBatch) -> LossSum:
+    def compute_loss(batch: AnyBatch) -> LossSum:
         with torch.inference_mode():
             return objective(batch)
 
-    total = sum(compute.pool.map(loss_of, compute.processes.shard(batches)), start=LossSum.zero(objective.device))
-    loss, count, num_correct = compute.processes.all_reduce_sum(total.sum.item(), total.count, total.num_correct.item())
+    processes = executor.processes
+    losses = executor.pool.map(compute_loss, processes.shard(batches))
+    total = sum(losses, start=LossSum.zero(objective.device))
+    loss, count, num_correct = processes.all_reduce_sum(total.sum.item(), total.count, total.num_correct.item())
     return LossSum(torch.tensor(loss), int(count), torch.tensor(int(num_correct)))

@@ -1,4 +1,4 @@
-"""How weights are updated: the plain rule, AdamW, Muon, parameter groups, the learning rate's course."""
+"""Updates of the weights: the learning rate's course, sums of gradients, and the optimisers."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,80 +13,11 @@ from protembed.device import WorkerPool
 from protembed.training.distributed import ProcessGroup
 from protembed.training.muon import make_muon
 
-Gradients = Sequence[Tensor | None]
-
-# ESM-2's, for AdamW wherever it is used.
+# AdamW's, as in the training of ESM-2.
 _BETAS = (0.9, 0.98)
 
 
-def make_optimizers(
-    module: nn.Module,
-    name: OptimizerName,
-    weight_decay: float,
-    pool: WorkerPool,
-    *,
-    head: nn.Module | None = None,
-    head_lr_multiplier: float = 1.0,
-) -> list[Optimizer]:
-    """Make what updates a module's trained parameters, each of them once; the learning rate is set at each step.
-
-    `sgd` is `w ← w - lr · ∂L/∂w` as it stands. `adamw` decays the matrices of layers and heads, never biases, gammas,
-    betas and embeddings. `muon` takes the matrices of the layers, and leaves everything else to AdamW at the same
-    learning rate.
-
-    Args:
-        module: an objective; its parameters are where they will be trained.
-        name: the rule.
-        weight_decay: of weight matrices (muon, adamw).
-        pool: updates matrices side by side on a CPU.
-        fast: a part of the module that learns faster, such as a new head on a trained encoder; no layer.
-        head_lr_multiplier: how many times faster.
-
-    Source: Loshchilov and Hutter 2019 (AdamW); Jordan et al. 2024 and Liu et al. 2025 (Muon).
-    """
-    head_parameters = set() if head is None else set(head.parameters())
-    if name == "sgd":
-        return [SGD(_groups_by_rate(module, set(module.parameters()), head_parameters, head_lr_multiplier), lr=0.0)]
-    optimizers, taken = list[Optimizer](), set[nn.Parameter]()
-    if name == "muon":
-        taken = set(_layer_matrices(module))
-        optimizers.append(make_muon(_ordered(module, taken), weight_decay, pool))
-    decayed = set(_matrices(module)) - taken
-    groups = [
-        {**group, "weight_decay": decay}
-        for chosen, decay in ((decayed, weight_decay), (set(module.parameters()) - taken - decayed, 0.0))
-        for group in _groups_by_rate(module, chosen, head_parameters, head_lr_multiplier)
-    ]
-    return [*optimizers, AdamW(groups, lr=0.0, betas=_BETAS, fused=True)]
-
-
-def _groups_by_rate(
-    module: nn.Module, chosen: set[nn.Parameter], head_parameters: set[nn.Parameter], factor: float
-) -> list[dict[str, Any]]:
-    """Group parameters by how fast they learn."""
-    groups = [
-        {"params": _ordered(module, chosen - head_parameters), "lr_multiplier": 1.0},
-        {"params": _ordered(module, chosen & head_parameters), "lr_multiplier": factor},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Walk over all weight matrices that are no embeddings."""
-    for part in module.modules():
-        if not isinstance(part, nn.Embedding):
-            yield from (parameter for parameter in part.parameters(recurse=False) if parameter.ndim > 1)
-
-
-def _layer_matrices(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Walk over the weight matrices of the encoder's layers."""
-    for part in module.modules():
-        if isinstance(part, nn.ModuleList):
-            yield from _matrices(part)
-
-
-def _ordered(module: nn.Module, chosen: set[nn.Parameter]) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter in chosen and parameter.requires_grad]
+Gradients = Sequence[Tensor | None]
 
 
 def learning_rate_at(
@@ -98,18 +29,18 @@ def learning_rate_at(
     decay_steps: int,
     schedule: ScheduleName = "stable",
 ) -> float:
-    """Compute a step's learning rate.
+    """Compute the learning rate of a step.
 
-    `stable` rises, stays, and falls linearly to zero over the last steps; `cosine` rises and falls to zero
-    along half a wave.
+    `stable` rises linearly, stays, and falls linearly to zero over the last steps; `cosine` rises linearly and falls
+    to zero along half a cosine wave.
 
     Args:
-        step: from 0.
-        num_steps: of the whole run.
-        peak: the highest rate.
-        warmup_steps: it is reached at this step.
-        decay_steps: the last steps, over which the rate falls (`stable`).
-        schedule: the course.
+        step: Number of the step, from 0.
+        num_steps: Steps of the whole run.
+        peak: Highest learning rate.
+        warmup_steps: Steps of linear warm-up, the last of which reaches the peak.
+        decay_steps: Final steps in which the learning rate falls (`stable`).
+        schedule: Course after the warm-up.
 
     Source: Hu et al. 2024, "MiniCPM", section 4 (warm-up, stable, decay); Loshchilov and Hutter 2017 (cosine).
 
@@ -118,21 +49,21 @@ def learning_rate_at(
     """
     rising = (step + 1) / warmup_steps if warmup_steps else 1.0
     if schedule == "cosine":
-        share = max(0, step - warmup_steps) / max(1, num_steps - warmup_steps)
-        return peak * min(rising, (1 + math.cos(math.pi * share)) / 2)
+        fraction = max(0, step - warmup_steps) / max(1, num_steps - warmup_steps)
+        return peak * min(rising, (1 + math.cos(math.pi * fraction)) / 2)
     falling = (num_steps - step) / decay_steps if decay_steps else 1.0
     return peak * min(1.0, rising, falling)
 
 
 def set_learning_rate(optimizers: Sequence[Optimizer], learning_rate: float) -> None:
-    """Set the learning rate of all parameters, times the factor of those that learn faster."""
+    """Set the learning rate of all parameter groups, times the multiplier of each."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_multiplier", 1.0)
 
 
 class GradientSum:
-    """Gradients of several micro-batches, summed; a parameter that none of them uses has none."""
+    """The sum of the gradients of several micro-batches; None for a parameter that no micro-batch uses."""
 
     def __init__(self) -> None:
         self._sums: list[Tensor | None] = []
@@ -146,28 +77,105 @@ class GradientSum:
         torch._foreach_add_([total for total, _ in pairs], [new for _, new in pairs if new is not None])
 
     def all_reduce(self, parameters: Sequence[Tensor], processes: ProcessGroup) -> None:
-        """Sum over all processes; one that had no micro-batch takes part with zeros."""
+        """Sum over all processes; a process without a micro-batch contributes zeros."""
         if processes.size > 1:
             sums = self._sums or [None] * len(parameters)
             self._sums = [
                 torch.zeros_like(parameter) if gradient is None else gradient
                 for parameter, gradient in zip(parameters, sums, strict=True)
             ]
-            processes.all_reduce(self._present())
+            processes.all_reduce(self._tensors())
 
     def divide(self, count: int) -> Tensor:
-        """Divide by the number of targets, and return the common norm, ()."""
-        torch._foreach_div_(self._present(), count)
-        return torch.nn.utils.get_total_norm(self._present())
+        """Divide by the number of targets, and return the norm over all parameters, ()."""
+        torch._foreach_div_(self._tensors(), count)
+        return torch.nn.utils.get_total_norm(self._tensors())
 
     def clip(self, norm: Tensor, max_norm: float) -> None:
-        """Shrink all alike, so that their common norm, given, does not exceed the largest allowed."""
-        torch._foreach_mul_(self._present(), (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        """Scale all gradients by one factor, so that their norm does not exceed the maximum.
+
+        Args:
+            norm: Norm over all parameters, as returned by `divide`, ().
+            max_norm: Largest norm.
+        """
+        torch._foreach_mul_(self._tensors(), (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
     def assign_to(self, parameters: Sequence[Tensor]) -> None:
-        """Set the gradients of the parameters."""
+        """Set the gradients of the parameters, in the order of `add`."""
         for parameter, gradient in zip(parameters, self._sums, strict=True):
             parameter.grad = gradient
 
-    def _present(self) -> list[Tensor]:
+    def _tensors(self) -> list[Tensor]:
         return [gradient for gradient in self._sums if gradient is not None]
+
+
+def _groups_by_rate(
+    module: nn.Module, parameters: set[nn.Parameter], head_parameters: set[nn.Parameter], head_lr_multiplier: float
+) -> list[dict[str, Any]]:
+    """Group parameters by the multiplier of their learning rate."""
+    groups = [
+        {"params": _ordered(module, parameters - head_parameters), "lr_multiplier": 1.0},
+        {"params": _ordered(module, parameters & head_parameters), "lr_multiplier": head_lr_multiplier},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Iterate over all weight matrices except embeddings."""
+    for submodule in module.modules():
+        if not isinstance(submodule, nn.Embedding):
+            yield from (parameter for parameter in submodule.parameters(recurse=False) if parameter.ndim > 1)
+
+
+def _layer_matrices(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Iterate over the weight matrices of the encoder's layers."""
+    for submodule in module.modules():
+        if isinstance(submodule, nn.ModuleList):
+            yield from _matrices(submodule)
+
+
+def _ordered(module: nn.Module, chosen: set[nn.Parameter]) -> list[nn.Parameter]:
+    """List the chosen parameters that are trained, in the order of the module."""
+    return [parameter for parameter in module.parameters() if parameter in chosen and parameter.requires_grad]
+
+
+def make_optimizers(
+    module: nn.Module,
+    name: OptimizerName,
+    weight_decay: float,
+    pool: WorkerPool,
+    *,
+    head: nn.Module | None = None,
+    head_lr_multiplier: float = 1.0,
+) -> list[Optimizer]:
+    """Make the optimisers of a module's trained parameters; `set_learning_rate` sets their learning rate at each step.
+
+    `sgd` is `w ← w - lr · ∂L/∂w`, without momentum, decay or clipping. `adamw` decays the matrices of layers and
+    heads, never biases, gammas, betas and embeddings. `muon` updates the matrices of the layers, and AdamW everything
+    else at the same learning rate.
+
+    Args:
+        module: Objective, on the device on which it will be trained.
+        name: Name of the optimiser.
+        weight_decay: Weight decay of weight matrices (muon, adamw).
+        pool: Threads that update several matrices at once (muon on a CPU).
+        head: Part of the module that learns faster, such as a new head on a trained encoder; no layer.
+        head_lr_multiplier: Learning rate of the head as a multiple of the others'.
+
+    Source: Loshchilov and Hutter 2019 (AdamW); Jordan et al. 2024 and Liu et al. 2025 (Muon).
+    """
+    head_parameters = set() if head is None else set(head.parameters())
+    if name == "sgd":
+        return [SGD(_groups_by_rate(module, set(module.parameters()), head_parameters, head_lr_multiplier), lr=0.0)]
+    optimizers, with_muon = list[Optimizer](), set[nn.Parameter]()
+    if name == "muon":
+        with_muon = set(_layer_matrices(module))
+        optimizers.append(make_muon(_ordered(module, with_muon), weight_decay, pool))
+    decayed = set(_matrices(module)) - with_muon
+    undecayed = set(module.parameters()) - with_muon - decayed
+    groups = [
+        {**group, "weight_decay": decay}
+        for parameters, decay in ((decayed, weight_decay), (undecayed, 0.0))
+        for group in _groups_by_rate(module, parameters, head_parameters, head_lr_multiplier)
+    ]
+    return [*optimizers, AdamW(groups, lr=0.0, betas=_BETAS, fused=True)]

@@ -1,4 +1,4 @@
-"""A run directory: whose it is, what was planned, and the log of its steps."""
+"""The run directory: the command that it belongs to, the decisions of the run, and the log of its steps."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -22,17 +22,18 @@ from protembed.io.writing import (
 from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 _RUN, _LOG = "run.json", "metrics.jsonl"
+_FINGERPRINT = "identity"  # the key in run.json, from the first version on
 
 
 class RunDirectory:
-    """What a run keeps beside its checkpoints.
+    """The files of a run other than its checkpoints.
 
-    `run.json` says which command the run belongs to, and what was decided on its way; `metrics.jsonl` has a line per
-    step. Of several processes only the first writes, and the others read what it wrote.
+    `run.json` holds the fingerprint of the command and the decisions of the run; `metrics.jsonl` has a line per step.
+    Only the first of several processes writes, and the others receive what it decided.
 
     Args:
-        directory: of the run.
-        processes: that work on it.
+        directory: Path of the directory, which need not exist.
+        processes: Processes of the run.
     """
 
     def __init__(self, directory: Path, processes: ProcessGroup = SINGLE_PROCESS) -> None:
@@ -41,10 +42,10 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out while the block lasts; the lock of a process that died is free.
+        """Lock the directory against other runs within the block; the lock of a process that died is released.
 
         Raises:
-            RunInUseError: another run holds the directory.
+            RunInUseError: If another run holds the lock.
         """
         if not self._processes.is_first:
             yield
@@ -54,101 +55,107 @@ class RunDirectory:
         with exclusive_lock(lock, lambda holder: RunInUseError(self._directory, holder)):
             yield
 
-    def open(self, identity: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
-        """Begin a run, or take up the one of the same command.
+    def open(self, fingerprint: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
+        """Begin a run, or resume the run of the same command.
 
         Args:
-            identity: settings and inputs that make two runs the same; what JSON can hold.
-            fill: puts into a new run's directory what it begins with; if that fails, there is no directory.
-            force: replace whatever stands there.
+            fingerprint: Settings and hashes of inputs that shape the result; values that JSON can hold.
+            fill: Function that writes the initial files of a new run; if it fails, there is no directory.
+            force: Whether to replace an existing run.
 
         Raises:
-            ChangedRunError: the run was begun with other settings or inputs.
-            DamagedRunError: the run does not say how it was begun.
-            OutputExistsError: something else stands there.
-            OutputError: the directory cannot be made.
-            ProtembedError: whatever `fill` raises.
+            RunMismatchError: If the run was begun with other settings or inputs.
+            DamagedRunError: If `run.json` cannot be read.
+            OutputExistsError: If the directory exists and holds no run.
+            OutputError: If the directory cannot be written.
+            ProtembedError: If `fill` raises it.
         """
         if self._processes.is_first:
-            self._open(identity, fill, force=force)
+            self._open(fingerprint, fill, force=force)
         self._facts = self._processes.broadcast_object(self._read_facts()[0] if self._processes.is_first else None)
 
-    def _open(self, identity: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
+    def _open(self, fingerprint: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
         remove_unfinished_beside(self._directory)
         if force or not self.contains(_RUN):
-            facts = {"protembed_version": __version__, "identity": dict(identity)}
+            facts = {"protembed_version": __version__, _FINGERPRINT: dict(fingerprint)}
             with atomic_directory(self._directory, marker=_RUN) as temporary:
                 fill(temporary)
                 write_json(temporary / _RUN, facts)
             return
-        _, begun = self._read_facts()
+        _, stored = self._read_facts()
         changes = [
-            f"{name} was {begun.get(name)}, not {identity.get(name)}"
-            for name in {**begun, **identity}
-            if begun.get(name) != identity.get(name)
+            f"{name} was {stored.get(name)}, not {fingerprint.get(name)}"
+            for name in {**stored, **fingerprint}
+            if stored.get(name) != fingerprint.get(name)
         ]
         if changes:
             raise RunMismatchError(self._directory, changes)
         remove_unfinished(self._directory)
 
-    def matches(self, identity: Mapping[str, Any]) -> bool:
-        """Tell whether a run of the same command stands here."""
+    def matches(self, fingerprint: Mapping[str, Any]) -> bool:
+        """Return whether the directory holds a run of the same command."""
         try:
-            return self._read_facts()[1] == dict(identity)
+            return self._read_facts()[1] == dict(fingerprint)
         except DamagedRunError:
             return False
 
     def path(self, name: str) -> Path:
-        """Name something in the directory."""
+        """Return the path of a file in the directory."""
         return self._directory / name
 
     def contains(self, name: str) -> bool:
-        """Tell whether something is there."""
+        """Return whether the directory contains a file or directory of this name."""
         return self.path(name).exists()
 
-    def load_or_compute(self, name: str, decide: Callable[[], Any]) -> Any:
-        """Return what the run decided at its beginning under this name; decide it now if it is only beginning.
+    def load_or_compute(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return the value that the run stored under this name; compute and store it if there is none.
 
-        All processes must call it, and all decide, for they may have to measure together; the first one's word counts.
+        All processes must call this method, and all compute the value, because they may have to measure together; that
+        of the first process is stored.
         """
         if name not in self._facts:
-            self.store(name, decide())
+            self.store(name, compute())
         return self._facts[name]
 
-    def store(self, name: str, decision: Any) -> Any:
-        """Record a decision in the place of an earlier one, and return what the first process decided."""
-        self._facts = {**self._facts, name: self._processes.broadcast_object(decision)}
+    def store(self, name: str, value: Any) -> Any:
+        """Store a value, replacing an earlier one, and return that of the first process."""
+        self._facts = {**self._facts, name: self._processes.broadcast_object(value)}
         if self._processes.is_first:
             write_json(self.path(_RUN), self._facts)
         return self._facts[name]
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Append a line about a step."""
+        """Append a line to the log."""
         if self._processes.is_first:
             append_json_line(self.path(_LOG), line)
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Read all complete lines."""
+        """Read all complete lines of the log.
+
+        Raises:
+            DamagedRunError: If a line is not JSON.
+        """
         if not self.contains(_LOG):
             return []
         lines = self.path(_LOG).read_text(encoding="utf-8").splitlines(keepends=True)
         try:
             return [json.loads(line) for line in lines if line.endswith("\n")]
         except ValueError as error:
-            raise DamagedRunError(self.path(_LOG), f"this is no log of steps ({error})") from error
+            raise DamagedRunError(self.path(_LOG), f"this is no log of training steps ({error})") from error
+
+    def truncate_log(self, step: int) -> None:
+        """Remove the lines after a step, which the resumed run will write again."""
+        if not self._processes.is_first:
+            return
+        remaining = [line for line in self.read_log() if line["step"] <= step]
+        write_text(self.path(_LOG), "".join(json.dumps(line) + "\n" for line in remaining))
 
     def _read_facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `run.json`, and the fingerprint in it under the current names of its settings."""
         try:
             facts = read_json(self.path(_RUN))
         except (OSError, ValueError) as error:
             raise DamagedRunError(self.path(_RUN), f"this is no readable JSON ({error})") from error
-        if not isinstance(facts, dict) or not isinstance(facts.get("identity"), dict):
-            raise DamagedRunError(self.path(_RUN), "it does not say which command the run belongs to")
-        return facts, with_current_names(facts["identity"])
-
-    def truncate_log(self, step: int) -> None:
-        """Drop the lines after a step, which a resumed run is about to write again."""
-        if not self._processes.is_first:
-            return
-        kept = [line for line in self.read_log() if line["step"] <= step]
-        write_text(self.path(_LOG), "".join(json.dumps(line) + "\n" for line in kept))
+        if not isinstance(facts, dict) or not isinstance(facts.get(_FINGERPRINT), dict):
+            raise DamagedRunError(self.path(_RUN), "the settings of the run are missing")
+        return facts, with_current_names(facts[_FINGERPRINT])

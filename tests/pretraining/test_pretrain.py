@@ -162,7 +162,7 @@ def test_whoever_goes_on_after_a_damaged_checkpoint_is_told(undisturbed, tmp_pat
 
     pretrain_model([proteins_fasta], options(run), on_plan=plans.append)
 
-    named = "step-000006/progress.json is damaged, and its checkpoint is passed over: the run goes on at step-000004"
+    named = "step-000006/progress.json is damaged; skipping this checkpoint and resuming from step-000004"
     assert [named in warning for warning in plans[0].warnings].count(True) == 1
     assert losses(run) == losses(undisturbed[0])
     assert equal(final_weights(run), final_weights(undisturbed[0]))

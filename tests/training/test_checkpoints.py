@@ -171,7 +171,7 @@ def test_of_a_damaged_checkpoint_the_file_is_named_and_the_one_before_is_used(sa
 
         # A changed hash in the manifest is that of the file that it names.
         assert warning.startswith(str(newest / ("" if name == "MANIFEST.json" else name))), number
-        assert "is damaged" in warning and "goes on at step-000001" in warning
+        assert "is damaged" in warning and "resuming from step-000001" in warning
         assert all(map(torch.equal, model.parameters(), older_weights))
         assert not all(map(torch.equal, model.parameters(), saved_again.parameters()))
         assert not newest.exists()

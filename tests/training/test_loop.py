@@ -456,7 +456,7 @@ def test_a_checkpoint_is_due_after_a_time_too(begin, tmp_path, monkeypatch):
     clock = itertools.count(step=10.0)
     monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     reports, _, run = begin(7, save_every=100)
-    run._save_seconds, run._num_kept = 25.0, 9
+    run._save_seconds, run._num_checkpoints = 25.0, 9
 
     list(reports)
 

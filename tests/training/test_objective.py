@@ -127,5 +127,5 @@ def test_evaluation_leaves_no_trace_in_the_model(masked_lm, few, pool, weights_o
 
 
 def test_nothing_to_evaluate_is_an_error(masked_lm, pool):
-    with pytest.raises(ValueError, match="nothing to evaluate"):
+    with pytest.raises(ValueError, match="no batch to evaluate"):
         evaluate(masked_lm, [], Executor(pool=pool))
