@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.evaluation.metrics import AT_ONCE, Draws, Figures
+from protembed.evaluation.metrics import MAX_VALUES_AT_ONCE, Draws, ResampledMetrics
 
 NUM_RESAMPLES = 1_000
 
 
-def bootstrap(measure: Callable[[Draws], Figures], num_units: int, *, seed: int = 0) -> Figures:
+def bootstrap(measure: Callable[[Draws], ResampledMetrics], num_units: int, *, seed: int = 0) -> ResampledMetrics:
     """Measure on units that are drawn anew, again and again.
 
     Args:
@@ -67,6 +67,6 @@ def bootstrap_interval(
 def _draws(num_units: int, seed: int) -> Iterator[Draws]:
     rng, remaining = np.random.default_rng(seed), NUM_RESAMPLES
     while remaining:
-        num = min(remaining, max(1, AT_ONCE // num_units))
+        num = min(remaining, max(1, MAX_VALUES_AT_ONCE // num_units))
         yield rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=num).astype(np.float64)
         remaining -= num

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bootstrap import bootstrap, interval
 from populations import POPULATIONS, Sampler
 from protembed.evaluation import intervals
-from protembed.evaluation.metrics import Figures, Measure
+from protembed.evaluation.metrics import Measure, ResampledMetrics
 
 POPULATION_SIZE = 50_000
 DIFFERENCE = "difference in "
@@ -76,19 +76,19 @@ def ones(num: int) -> NDArray[np.float64]:
     return np.ones((1, num))
 
 
-def both(models: tuple[Measure, Measure], draws: NDArray[np.float64]) -> Figures:
+def both(models: tuple[Measure, Measure], draws: NDArray[np.float64]) -> ResampledMetrics:
     return with_differences([model(draws) for model in models])
 
 
-def with_differences(figures: list[Figures]) -> Figures:
+def with_differences(figures: list[ResampledMetrics]) -> ResampledMetrics:
     first, second = figures
     return first | {f"{DIFFERENCE}{metric}": values - second[metric] for metric, values in first.items()}
 
 
 def jackknifed(models: tuple[Measure, Measure], point: dict[str, float], num: int) -> dict[str, Any]:
-    left_out = with_differences([intervals.leave_out(model, num) for model in models])
+    left_out = with_differences([intervals.jackknife(model, num) for model in models])
     return {
-        metric: intervals.interval_of(
+        metric: intervals.jackknife_interval(
             None if np.isnan(value) else value,
             left_out[metric],
             metric=metric.removeprefix(DIFFERENCE),

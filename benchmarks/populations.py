@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from protembed.evaluation.metrics import (
     Measure,
-    classification_figures,
-    multilabel_figures,
-    regression_figures,
-    residue_classification_figures,
+    classification_measure,
+    multilabel_measure,
+    regression_measure,
+    residue_classification_measure,
 )
 
 Sampler = Callable[[np.random.Generator, int], tuple[Measure, Measure]]
@@ -42,7 +42,7 @@ def classes(shares: NDArray[np.float64], signal: float) -> Sampler:
         figures = []
         for strength, noise in zip((signal, 0.8 * signal), noises(rng, num, len(shares)), strict=True):
             seen = strength * np.eye(len(shares))[truth] + noise
-            figures.append(classification_figures(truth, softmax(strength * seen + np.log(shares))))
+            figures.append(classification_measure(truth, softmax(strength * seen + np.log(shares))))
         return figures[0], figures[1]
 
     return sample
@@ -61,7 +61,7 @@ def residue_classes(shares: NDArray[np.float64], signal: float, mean_length: int
         for strength, noise in zip((signal, 0.85 * signal), noises(rng, len(owners), len(shares)), strict=True):
             seen = strength * ease[owners] * np.eye(len(shares))[truth] + noise
             probabilities = softmax(strength * seen + np.log(shares))
-            figures.append(residue_classification_figures(np.split(truth, starts), np.split(probabilities, starts)))
+            figures.append(residue_classification_measure(np.split(truth, starts), np.split(probabilities, starts)))
         return figures[0], figures[1]
 
     return sample
@@ -78,7 +78,7 @@ def labels(num_labels: int, rarest: float, signal: float) -> Sampler:
         for strength, noise in zip((signal, 0.8 * signal), noises(rng, num, num_labels), strict=True):
             seen = strength * truth + noise
             logits = strength * seen - strength**2 / 2 + np.log(shares / (1 - shares))
-            figures.append(multilabel_figures(truth, 1 / (1 + np.exp(-logits))))
+            figures.append(multilabel_measure(truth, 1 / (1 + np.exp(-logits))))
         return figures[0], figures[1]
 
     return sample
@@ -93,7 +93,7 @@ def values(error: float, *, heavy: bool = False) -> Sampler:
         figures = []
         for strength, noise in zip((error, 1.2 * error), noises(rng, num), strict=True):
             predicted = truth + strength * noise * tails
-            figures.append(regression_figures(np.exp(0.7 * truth) if heavy else truth, predicted))
+            figures.append(regression_measure(np.exp(0.7 * truth) if heavy else truth, predicted))
         return figures[0], figures[1]
 
     return sample
@@ -110,7 +110,7 @@ def residue_values(error: float, mean_length: int) -> Sampler:
         of_proteins, of_residues = noises(rng, num), noises(rng, len(owners))
         for strength, shared, own in zip((error, 1.2 * error), of_proteins, of_residues, strict=True):
             predicted = 0.7 * truth + strength * (0.6 * shared[owners] + 0.8 * own)
-            figures.append(regression_figures(truth, predicted, owners))
+            figures.append(regression_measure(truth, predicted, owners))
         return figures[0], figures[1]
 
     return sample

@@ -262,9 +262,11 @@ def _score(values: NDArray[np.float64]) -> MetricWithInterval:
     num = len(values)
     if num < 2:
         return MetricWithInterval(value=float(values[0]) if num else None, low=None, high=None)
-    left_out = intervals.leave_out(lambda draws: {"mean": draws @ values / draws.sum(1)}, num)["mean"]
+    left_out = intervals.jackknife(lambda draws: {"mean": draws @ values / draws.sum(1)}, num)["mean"]
     value = float(values.mean())
-    return MetricWithInterval.within(value, intervals.interval_of(value, left_out, metric="precision", num_units=num))
+    return MetricWithInterval.from_interval(
+        value, intervals.jackknife_interval(value, left_out, metric="precision", num_units=num)
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

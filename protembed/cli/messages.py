@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary
     from protembed.embedding.embed import EmbedPlan, EmbedSummary
     from protembed.evaluation.intervals import MetricWithInterval
-    from protembed.evaluation.metrics import ClassFigures
+    from protembed.evaluation.metrics import ClassMetrics
     from protembed.finetuning.finetune import FinetunePlan, FinetuneSummary
     from protembed.model.catalog import ModelEntry
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
@@ -169,12 +169,12 @@ def _describe_gains(gains: Mapping[str, "MetricWithInterval"], num_proteins: int
             yield f"no significant difference from the {name} model (the interval contains 0)"
 
 
-def _amino_acid_line(metrics: "ClassFigures") -> str:
+def _amino_acid_line(metrics: "ClassMetrics") -> str:
     if metrics.loss is None:
         return f"{metrics.name:<10} {metrics.count:8,}"
     return (
         f"{metrics.name:<10} {metrics.count:8,} {metrics.loss:7.3f} {metrics.accuracy:9.1%}  "
-        f"{metrics.mistaken_for or ''}"
+        f"{metrics.top_confusion or ''}"
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from protembed.evaluation.metrics import AT_ONCE, Draws, Figures, Measure
+from protembed.evaluation.metrics import MAX_VALUES_AT_ONCE, Draws, Measure, ResampledMetrics
 
 Interval = tuple[float, float]
 Scale = Literal["share", "correlation", "error", "explained", "plain"]
@@ -53,7 +53,7 @@ SCALES: Mapping[str, Scale] = {
 _KURTOSIS_COUNTS: Mapping[str, bool] = {"accuracy": False, "mcc": False, "auprc": False}
 
 
-def left_out(num_units: int) -> Draws:
+def jackknife_draws(num_units: int) -> Draws:
     """Leave out each unit once, or each of some groups of units where there are many.
 
     Args:
@@ -62,7 +62,7 @@ def left_out(num_units: int) -> Draws:
     Returns:
         One row for each unit or group, (groups, units): zeros for what is left out, else ones.
 
-    >>> left_out(3)
+    >>> jackknife_draws(3)
     array([[0., 1., 1.],
            [1., 0., 1.],
            [1., 1., 0.]])
@@ -73,7 +73,7 @@ def left_out(num_units: int) -> Draws:
     return draws
 
 
-def leave_out(measure: Measure, num_units: int) -> Figures:
+def jackknife(measure: Measure, num_units: int) -> ResampledMetrics:
     """Measure without each unit, or each group of units, in turn.
 
     Args:
@@ -83,7 +83,7 @@ def leave_out(measure: Measure, num_units: int) -> Figures:
     Returns:
         Of each metric its figures, (groups,), NaN where one is not defined.
     """
-    draws, num = left_out(num_units), max(1, AT_ONCE // num_units)
+    draws, num = jackknife_draws(num_units), max(1, MAX_VALUES_AT_ONCE // num_units)
     parts = [measure(draws[start : start + num]) for start in range(0, len(draws), num)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -101,11 +101,13 @@ class Spread:
     freedom: float
 
     @classmethod
-    def of(cls, left_out: NDArray[np.float64], *, metric: str = "", extra_variance: float = 0.0) -> "Spread | None":
+    def from_jackknife(
+        cls, left_out: NDArray[np.float64], *, metric: str = "", extra_variance: float = 0.0
+    ) -> "Spread | None":
         """Estimate it from the figures without each unit or group.
 
         Args:
-            left_out: The figures, (groups,), from `leave_out`.
+            left_out: The figures, (groups,), from `jackknife`.
             metric: The metric's name, if the figures are not differences.
             extra_variance: The variance that does not come from the units, such as that of trainings.
 
@@ -170,7 +172,7 @@ def interval(value: float, spread: Spread, *, metric: str = "", num_units: int) 
     return value - factor * error, value + factor * error
 
 
-def interval_of(
+def jackknife_interval(
     value: float | None,
     left_out: NDArray[np.float64],
     *,
@@ -183,7 +185,7 @@ def interval_of(
 
     Args:
         value: The figure of all units; None where it is not defined.
-        left_out: The figures without each unit or group, (groups,), from `leave_out`.
+        left_out: The figures without each unit or group, (groups,), from `jackknife`.
         metric: The metric's name.
         num_units: The proteins, or whatever was drawn independently.
         extra_variance: The variance that does not come from the units, such as that of trainings.
@@ -193,7 +195,7 @@ def interval_of(
         The lower and the upper end, with `value` between them; None where `value` or one of `left_out` is not defined,
         or where the figure is perfect, or as bad as can be, in a way that does not tell how certain that is.
     """
-    spread = Spread.of(left_out, metric=metric, extra_variance=extra_variance)
+    spread = Spread.from_jackknife(left_out, metric=metric, extra_variance=extra_variance)
     if value is None or spread is None:
         return None
     return interval(value, spread, metric="" if is_difference else metric, num_units=num_units)
@@ -242,24 +244,26 @@ class MetricWithInterval:
     high: float | None
 
     @classmethod
-    def within(cls, value: float | None, interval: Interval | None) -> "MetricWithInterval":
+    def from_interval(cls, value: float | None, interval: Interval | None) -> "MetricWithInterval":
         """Put a figure together with its interval."""
         low, high = interval or (None, None)
         return cls(value=value, low=low, high=high)
 
 
-def ratio_score(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> MetricWithInterval:
+def ratio_with_interval(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> MetricWithInterval:
     """Compute a ratio of two sums over proteins, such as nats per residue, with its 95 % interval.
 
     Args:
         sums: The numerator's part of each protein, (proteins,).
         counts: The denominator's part of each protein, (proteins,), above 0.
 
-    >>> ratio_score(np.array([1.0, 3.0]), np.array([2.0, 2.0])).value
+    >>> ratio_with_interval(np.array([1.0, 3.0]), np.array([2.0, 2.0])).value
     1.0
     """
     num, value = len(sums), float(sums.sum() / counts.sum())
     if num < 2:
         return MetricWithInterval(value=value, low=None, high=None)
-    left_out = leave_out(lambda draws: {"ratio": draws @ sums / (draws @ counts)}, num)
-    return MetricWithInterval.within(value, interval_of(value, left_out["ratio"], metric="ratio", num_units=num))
+    left_out = jackknife(lambda draws: {"ratio": draws @ sums / (draws @ counts)}, num)
+    return MetricWithInterval.from_interval(
+        value, jackknife_interval(value, left_out["ratio"], metric="ratio", num_units=num)
+    )

@@ -19,18 +19,18 @@ LabelCurves = tuple[NDArray[np.float64], NDArray[np.float64]]
 # (resamples, n), float64: how often each of n was drawn.
 Draws = NDArray[np.float64]
 # Of each metric (resamples,), NaN where it is not defined.
-Figures = dict[str, NDArray[np.float64]]
-Measure = Callable[[Draws], Figures]
+ResampledMetrics = dict[str, NDArray[np.float64]]
+Measure = Callable[[Draws], ResampledMetrics]
 
 THRESHOLDS = np.arange(1, 100) / 100
 # Numbers held at once for one figure: few enough for the cache of a core.
-AT_ONCE = 1 << 18
+MAX_VALUES_AT_ONCE = 1 << 18
 
 
 # Plain figures
 
 
-def plain(measure: Measure, num_units: int) -> Metrics:
+def point_metrics(measure: Measure, num_units: int) -> Metrics:
     """Measure each of some units once; None where a metric is not defined."""
     figures = measure(np.ones((1, num_units)))
     return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in figures.items()}
@@ -51,7 +51,7 @@ def classification_metrics(truth: NDArray[np.int64], probabilities: NDArray[np.f
     >>> classification_metrics(np.array([0, 1]), np.eye(3)[[0, 1]])
     {'accuracy': 1.0, 'macro_f1': 1.0, 'mcc': 1.0, 'auroc': 1.0}
     """
-    return plain(classification_figures(truth, probabilities), len(truth))
+    return point_metrics(classification_measure(truth, probabilities), len(truth))
 
 
 def multilabel_metrics(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Metrics:
@@ -66,7 +66,7 @@ def multilabel_metrics(truth: NDArray[np.floating], probabilities: NDArray[np.fl
         harmonic mean of precision and recall over all thresholds, both averaged over proteins; None where no protein
         has a label.
     """
-    return plain(multilabel_figures(truth, probabilities), len(truth))
+    return point_metrics(multilabel_measure(truth, probabilities), len(truth))
 
 
 def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> Metrics:
@@ -79,7 +79,7 @@ def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floati
     Returns:
         `spearman`, `rmse`, `mse` and `r2`; None where a metric is not defined.
     """
-    return plain(regression_figures(truth, predicted), len(truth))
+    return point_metrics(regression_measure(truth, predicted), len(truth))
 
 
 def confusion_metrics(confusion: NDArray[np.integer]) -> Metrics:
@@ -93,10 +93,10 @@ def confusion_metrics(confusion: NDArray[np.integer]) -> Metrics:
     """
     counts = confusion.astype(np.float64)
     figures = _class_figures(*(part[None] for part in (counts.diagonal(), counts.sum(1), counts.sum(0))))
-    return plain(lambda draws: figures, 1)
+    return point_metrics(lambda draws: figures, 1)
 
 
-def confusion_of(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+def confusion_matrix(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
     """Count how often each class was taken for each, (true, predicted); arguments as for `classification_metrics`."""
     num_classes = probabilities.shape[1]
     pairs = np.bincount(truth * num_classes + probabilities.argmax(1), minlength=num_classes**2)
@@ -135,7 +135,7 @@ def best_threshold(precision: NDArray[np.float64], recall: NDArray[np.float64]) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassFigures:
+class ClassMetrics:
     """How well the members of one class are guessed.
 
     Attributes:
@@ -150,10 +150,10 @@ class ClassFigures:
     count: int
     loss: float | None
     accuracy: float | None
-    mistaken_for: str | None
+    top_confusion: str | None
 
 
-def class_figures(names: Sequence[str], losses: NDArray[np.float64], guesses: NDArray[np.int64]) -> list[ClassFigures]:
+def class_metrics(names: Sequence[str], losses: NDArray[np.float64], guesses: NDArray[np.int64]) -> list[ClassMetrics]:
     """Measure each class apart.
 
     Args:
@@ -166,12 +166,12 @@ def class_figures(names: Sequence[str], losses: NDArray[np.float64], guesses: ND
         count, wrong = int(guesses[number].sum()), guesses[number].copy()
         wrong[number] = 0
         figures.append(
-            ClassFigures(
+            ClassMetrics(
                 name=name,
                 count=count,
                 loss=float(losses[number] / count) if count else None,
                 accuracy=float(guesses[number, number] / count) if count else None,
-                mistaken_for=names[int(wrong.argmax())] if wrong.any() else None,
+                top_confusion=names[int(wrong.argmax())] if wrong.any() else None,
             )
         )
     return figures
@@ -180,7 +180,7 @@ def class_figures(names: Sequence[str], losses: NDArray[np.float64], guesses: ND
 # Figures of draws
 
 
-def classification_figures(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Measure:
+def classification_measure(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Measure:
     """Prepare `classification_metrics` of draws; arguments as there."""
     num_classes = probabilities.shape[1]
     true, predicted = (np.eye(num_classes)[classes] for classes in (truth, probabilities.argmax(1)))  # (n, classes)
@@ -188,14 +188,14 @@ def classification_figures(truth: NDArray[np.int64], probabilities: NDArray[np.f
     of_interest = [1] if num_classes == 2 else range(num_classes)
     curves = [_area_under_roc(truth == number, probabilities[:, number]) for number in of_interest]
 
-    def measure(draws: Draws) -> Figures:
+    def measure(draws: Draws) -> ResampledMetrics:
         figures = _class_figures(draws @ right, draws @ true, draws @ predicted)
         return {**figures, "auroc": _mean_of_defined([curve(draws) for curve in curves])}
 
     return measure
 
 
-def residue_classification_figures(
+def residue_classification_measure(
     truth: list[NDArray[np.int64]], probabilities: list[NDArray[np.floating]]
 ) -> Measure:
     """Prepare `confusion_metrics` of the residues of drawn proteins.
@@ -204,24 +204,24 @@ def residue_classification_figures(
         truth: of each protein (residues,), the true classes.
         probabilities: of each protein (residues, classes).
     """
-    confusions = np.stack([confusion_of(*pair) for pair in zip(truth, probabilities, strict=True)])
+    confusions = np.stack([confusion_matrix(*pair) for pair in zip(truth, probabilities, strict=True)])
     right = confusions.diagonal(axis1=1, axis2=2)
     counts = [part.astype(np.float64) for part in (right, confusions.sum(2), confusions.sum(1))]  # (proteins, classes)
     return lambda draws: _class_figures(*(draws @ part for part in counts))
 
 
-def multilabel_figures(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Measure:
+def multilabel_measure(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Measure:
     """Prepare `multilabel_metrics` of draws; arguments as there."""
     curves = [_average_precision(truth[:, number] > 0, probabilities[:, number]) for number in range(truth.shape[1])]
     best = _best_f1(label_curves(truth, probabilities))
 
-    def measure(draws: Draws) -> Figures:
+    def measure(draws: Draws) -> ResampledMetrics:
         return {"auprc": _mean_of_defined([curve(draws) for curve in curves]), "fmax": best(draws)}
 
     return measure
 
 
-def regression_figures(
+def regression_measure(
     truth: NDArray[np.floating], predicted: NDArray[np.floating], owners: NDArray[np.int64] | None = None
 ) -> Measure:
     """Prepare `regression_metrics` of draws.
@@ -237,7 +237,7 @@ def regression_figures(
     rank_truth, rank_predicted = _ranker(truth), _ranker(predicted)
     errors = (values - predicted) ** 2
 
-    def measure_values(weights: Draws) -> Figures:
+    def measure_values(weights: Draws) -> ResampledMetrics:
         count = _positive(weights.sum(1))
         mse = weights @ errors / count
         # Rounding leaves a little variance where all drawn values are one and the same.
@@ -246,17 +246,17 @@ def regression_figures(
         spearman = _correlation(rank_truth(weights), rank_predicted(weights), weights)
         return {"spearman": spearman, "rmse": np.sqrt(mse), "mse": mse, "r2": r2}
 
-    def measure(draws: Draws) -> Figures:
+    def measure(draws: Draws) -> ResampledMetrics:
         if owners is None:
             return measure_values(draws)
-        num = max(1, AT_ONCE // len(owners))
+        num = max(1, MAX_VALUES_AT_ONCE // len(owners))
         parts = [measure_values(draws[start : start + num][:, owners]) for start in range(0, len(draws), num)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     return measure
 
 
-def _class_figures(right: Draws, true: Draws, predicted: Draws) -> Figures:
+def _class_figures(right: Draws, true: Draws, predicted: Draws) -> ResampledMetrics:
     """Compute accuracy, macro F1 and MCC of how often each class is right, true and predicted, (resamples, classes).
 
     Source: Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".

@@ -130,8 +130,8 @@ class _Measured:
     def of(cls, task: Task, truth: Sequence[Target], trainings: Sequence[Sequence[Output]]) -> "_Measured":
         """Measure each training on the same proteins."""
         figures = [resampled_metrics(task, truth, outputs) for outputs in trainings]
-        exact = [metrics.plain(one, len(truth)) for one in figures]
-        left_out = [intervals.leave_out(one, len(truth)) for one in figures]
+        exact = [metrics.point_metrics(one, len(truth)) for one in figures]
+        left_out = [intervals.jackknife(one, len(truth)) for one in figures]
         values = {metric: _mean([one[metric] for one in exact]) for metric in exact[0]}
         return cls(
             values,
@@ -199,7 +199,7 @@ def _score(
     """Put a figure or a difference together with its interval; of a handful of proteins there is none."""
     if num_proteins < MIN_PROTEINS_FOR_INTERVAL:
         return MetricWithInterval(value=value, low=None, high=None)
-    span = intervals.interval_of(
+    span = intervals.jackknife_interval(
         value,
         left_out,
         metric=metric,
@@ -207,7 +207,7 @@ def _score(
         extra_variance=extra_variance,
         is_difference=is_difference,
     )
-    return MetricWithInterval.within(value, span)
+    return MetricWithInterval.from_interval(value, span)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

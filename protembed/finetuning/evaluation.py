@@ -29,12 +29,14 @@ def scores_of(task: Task, truth: Sequence[Target], outputs: Sequence[Output]) ->
         outputs: The prediction of each protein, as for `measure`.
     """
     figures, num = resampled_metrics(task, truth, outputs), len(truth)
-    exact = metrics.plain(figures, num)
+    exact = metrics.point_metrics(figures, num)
     if num < MIN_PROTEINS_FOR_INTERVAL:
         return {name: MetricWithInterval(value=value, low=None, high=None) for name, value in exact.items()}
-    left_out = intervals.leave_out(figures, num)
+    left_out = intervals.jackknife(figures, num)
     return {
-        name: MetricWithInterval.within(value, intervals.interval_of(value, left_out[name], metric=name, num_units=num))
+        name: MetricWithInterval.from_interval(
+            value, intervals.jackknife_interval(value, left_out[name], metric=name, num_units=num)
+        )
         for name, value in exact.items()
     }
 
@@ -82,7 +84,7 @@ def measure(task: Task, truth: Sequence[Target], outputs: Sequence[Output]) -> M
         truth: the answer of each protein.
         outputs: of each protein (classes,) or (labels,) probabilities or a value, or those of each residue.
     """
-    return metrics.plain(resampled_metrics(task, truth, outputs), len(truth))
+    return metrics.point_metrics(resampled_metrics(task, truth, outputs), len(truth))
 
 
 def joined(task: Task, truth: Sequence[Target], outputs: Sequence[Output]) -> tuple[Output, Output]:
@@ -100,14 +102,14 @@ def resampled_metrics(task: Task, truth: Sequence[Target], outputs: Sequence[Out
     """Prepare to measure predictions of proteins that are drawn anew; arguments as for `measure`."""
     true, predicted = _known(task, truth, outputs)
     if task.label_kind == "labels":
-        return metrics.multilabel_figures(np.stack(true), np.stack(predicted))
+        return metrics.multilabel_measure(np.stack(true), np.stack(predicted))
     if not task.per_residue:
-        prepare = metrics.classification_figures if task.label_kind == "class" else metrics.regression_figures
+        prepare = metrics.classification_measure if task.label_kind == "class" else metrics.regression_measure
         return prepare(np.stack(true), np.stack(predicted))
     if task.label_kind == "class":
-        return metrics.residue_classification_figures(true, predicted)
+        return metrics.residue_classification_measure(true, predicted)
     owners = np.repeat(np.arange(len(true)), [len(one) for one in true])
-    return metrics.regression_figures(np.concatenate(true), np.concatenate(predicted), owners)
+    return metrics.regression_measure(np.concatenate(true), np.concatenate(predicted), owners)
 
 
 def _known(

@@ -16,7 +16,7 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, total_memory, worker_pool
 from protembed.errors import NotEnoughMemoryError
 from protembed.evaluation.intervals import MetricWithInterval
-from protembed.evaluation.metrics import ClassFigures
+from protembed.evaluation.metrics import ClassMetrics
 from protembed.io.reading import (
     PathLike,
     as_paths,
@@ -376,7 +376,7 @@ class _Pretraining:
         self._save_model(best)
         return gains
 
-    def _amino_acids(self) -> list[ClassFigures]:
+    def _amino_acids(self) -> list[ClassMetrics]:
         best = load_checkpoint(self._run.path("model")).to(self._checkpoint.device)
         figures = evaluate_by_amino_acid(
             MaskedLM(best.encoder, best.require_lm_head()), self._sets[0], self._training.executor

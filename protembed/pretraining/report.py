@@ -7,7 +7,7 @@ from pathlib import Path
 from protembed.config.common import OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.evaluation.intervals import MetricWithInterval
-from protembed.evaluation.metrics import ClassFigures
+from protembed.evaluation.metrics import ClassMetrics
 from protembed.model.metadata import ModelMetadata
 from protembed.pretraining.corpus import Corpus
 from protembed.training.loop import TrainingSchedule
@@ -88,7 +88,7 @@ class PretrainSummary:
     references: Mapping[str, float]
     num_valid_proteins: int
     gains: Mapping[str, MetricWithInterval]
-    amino_acids: Sequence[ClassFigures]
+    amino_acids: Sequence[ClassMetrics]
     is_finished: bool
 
 

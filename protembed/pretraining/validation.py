@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS
 from protembed.data.batching import MaskedBatch
 from protembed.errors import EmptyValidationSetError
-from protembed.evaluation.intervals import MetricWithInterval, ratio_score
-from protembed.evaluation.metrics import ClassFigures, class_figures
+from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
+from protembed.evaluation.metrics import ClassMetrics, class_metrics
 from protembed.inference.embedding import check_finite
 from protembed.pretraining.batches import validation_batches
 from protembed.pretraining.corpus import HELD_OUT_NAME, Corpora, Corpus
@@ -136,7 +136,7 @@ class Validator:
         return figures
 
 
-def evaluate_by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Executor) -> list[ClassFigures]:
+def evaluate_by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Executor) -> list[ClassMetrics]:
     """Measure a model on each amino acid apart, in this process alone, in the order of the alphabet."""
     losses = np.zeros(NUM_AMINO_ACIDS)
     guesses = np.zeros((NUM_AMINO_ACIDS, NUM_AMINO_ACIDS), dtype=np.int64)  # (true, guessed)
@@ -149,7 +149,7 @@ def evaluate_by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Ex
     for truth, log_probabilities in compute.pool.map(guess, part.micro_batches):
         np.subtract.at(losses, truth, log_probabilities[np.arange(len(truth)), truth])
         np.add.at(guesses, (truth, log_probabilities.argmax(1)), 1)
-    return class_figures(AMINO_ACIDS, losses, guesses)
+    return class_metrics(AMINO_ACIDS, losses, guesses)
 
 
 def gains_over_references(
@@ -185,4 +185,7 @@ def gains_over_references(
             np.add.at(sums.setdefault(name, np.zeros(num_rows)), rows, values)
     own = sums.pop("own")
     is_measured = counts > 0
-    return {name: ratio_score((reference - own)[is_measured], counts[is_measured]) for name, reference in sums.items()}
+    return {
+        name: ratio_with_interval((reference - own)[is_measured], counts[is_measured])
+        for name, reference in sums.items()
+    }

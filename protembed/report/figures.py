@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from protembed.evaluation.metrics import confusion_of
+from protembed.evaluation.metrics import confusion_matrix
 from protembed.io.text import printable
 from protembed.io.writing import atomic_path
 
@@ -100,7 +100,7 @@ def draw_confusion(truth: NDArray[np.int64], probabilities: NDArray[np.floating]
         probabilities: (n, classes).
         classes: their names.
     """
-    counts = confusion_of(truth, probabilities)
+    counts = confusion_matrix(truth, probabilities)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(2.5 + 0.35 * len(classes), 12)
     figure = _new_figure(width=side + 0.6, height=side)

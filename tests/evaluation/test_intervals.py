@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from protembed.evaluation.intervals import SCALES, Spread, interval, interval_of, leave_out, left_out
-from protembed.evaluation.metrics import classification_figures, plain, regression_figures
+from protembed.evaluation.intervals import SCALES, Spread, interval, jackknife, jackknife_draws, jackknife_interval
+from protembed.evaluation.metrics import classification_measure, point_metrics, regression_measure
 
 
 def mean_of(values):
@@ -11,11 +11,11 @@ def mean_of(values):
 
 
 def test_each_unit_is_left_out_once():
-    assert left_out(4).tolist() == (1 - np.eye(4)).tolist()
+    assert jackknife_draws(4).tolist() == (1 - np.eye(4)).tolist()
 
 
 def test_many_units_are_left_out_in_groups_and_each_of_them_once():
-    draws = left_out(10_000)
+    draws = jackknife_draws(10_000)
 
     assert len(draws) <= 1_000
     assert set((draws == 0).sum(0)) == {1}
@@ -26,7 +26,7 @@ def test_many_units_are_left_out_in_groups_and_each_of_them_once():
 def test_the_interval_of_a_mean_is_that_of_students_t(num):
     values = np.random.default_rng(0).normal(size=num)
 
-    low, high = interval_of(values.mean(), leave_out(mean_of(values), num)["mean"], metric="mean", num_units=num)
+    low, high = jackknife_interval(values.mean(), jackknife(mean_of(values), num)["mean"], metric="mean", num_units=num)
 
     error = values.std(ddof=1) / num**0.5
     half = stats.t.ppf(0.975, num - 1) * error
@@ -39,7 +39,9 @@ def test_a_mean_that_hinges_on_a_few_units_has_a_wider_interval():
 
     widths = []
     for values in (few, even):
-        low, high = interval_of(values.mean(), leave_out(mean_of(values), 50)["mean"], metric="mean", num_units=50)
+        low, high = jackknife_interval(
+            values.mean(), jackknife(mean_of(values), 50)["mean"], metric="mean", num_units=50
+        )
         widths.append(high - low)
 
     assert widths[0] > 1.2 * widths[1]
@@ -50,7 +52,7 @@ def test_accuracy_has_about_wilsons_interval_and_is_never_certain(num_right):
     is_right = np.arange(20) < num_right
     share = num_right / 20
 
-    low, high = interval_of(share, leave_out(mean_of(is_right), 20)["mean"], metric="accuracy", num_units=20)
+    low, high = jackknife_interval(share, jackknife(mean_of(is_right), 20)["mean"], metric="accuracy", num_units=20)
 
     wilson = stats.binomtest(num_right, 20).proportion_ci(method="wilson")
     assert (low, high) == pytest.approx((wilson.low, wilson.high), abs=0.09)
@@ -59,7 +61,7 @@ def test_accuracy_has_about_wilsons_interval_and_is_never_certain(num_right):
 
 
 def test_two_proteins_of_two_do_not_make_an_accuracy_certain():
-    low, high = interval_of(1.0, leave_out(mean_of(np.ones(2)), 2)["mean"], metric="accuracy", num_units=2)
+    low, high = jackknife_interval(1.0, jackknife(mean_of(np.ones(2)), 2)["mean"], metric="accuracy", num_units=2)
 
     assert low == pytest.approx(2 / (2 + stats.norm.ppf(0.975) ** 2))
     assert high == 1
@@ -67,20 +69,20 @@ def test_two_proteins_of_two_do_not_make_an_accuracy_certain():
 
 @pytest.mark.parametrize(("metric", "value"), [("mcc", 1.0), ("mcc", -1.0), ("auroc", 1.0), ("rmse", 0.0), ("r2", 1.0)])
 def test_a_perfect_figure_that_no_protein_changes_has_no_interval(metric, value):
-    assert interval_of(value, np.full(50, value), metric=metric, num_units=50) is None
+    assert jackknife_interval(value, np.full(50, value), metric=metric, num_units=50) is None
 
 
 def test_a_figure_that_cannot_vary_is_its_own_interval():
-    assert interval_of(0.5, np.full(50, 0.5), metric="auroc", num_units=50) == (0.5, 0.5)
-    assert interval_of(0.0, np.full(50, 0.0), metric="mcc", num_units=50) == (0.0, 0.0)
+    assert jackknife_interval(0.5, np.full(50, 0.5), metric="auroc", num_units=50) == (0.5, 0.5)
+    assert jackknife_interval(0.0, np.full(50, 0.0), metric="mcc", num_units=50) == (0.0, 0.0)
 
 
 def test_a_figure_that_is_undefined_without_one_protein_has_no_interval():
     truth, probability = np.array([1, 0, 0, 0, 0, 0]), np.linspace(0.9, 0.1, 6)
-    figures = classification_figures(truth, np.stack([1 - probability, probability], axis=1))
+    figures = classification_measure(truth, np.stack([1 - probability, probability], axis=1))
 
-    assert plain(figures, 6)["auroc"] == 1
-    assert interval_of(1.0, leave_out(figures, 6)["auroc"], metric="auroc", num_units=6) is None
+    assert point_metrics(figures, 6)["auroc"] == 1
+    assert jackknife_interval(1.0, jackknife(figures, 6)["auroc"], metric="auroc", num_units=6) is None
 
 
 @pytest.mark.parametrize("metric", SCALES)
@@ -99,20 +101,24 @@ def test_a_figure_lies_inside_its_interval_and_that_inside_the_metrics_range(met
 def test_mse_and_rmse_have_the_same_interval():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=200)
-    figures = regression_figures(truth, truth + rng.normal(size=200))
-    exact, without = plain(figures, 200), leave_out(figures, 200)
+    figures = regression_measure(truth, truth + rng.normal(size=200))
+    exact, without = point_metrics(figures, 200), jackknife(figures, 200)
 
-    spans = {name: interval_of(exact[name], without[name], metric=name, num_units=200) for name in ("mse", "rmse")}
+    spans = {
+        name: jackknife_interval(exact[name], without[name], metric=name, num_units=200) for name in ("mse", "rmse")
+    }
 
     assert np.sqrt(spans["mse"]) == pytest.approx(spans["rmse"], rel=1e-2)
 
 
 def test_the_variance_of_trainings_widens_an_interval():
     values = np.random.default_rng(0).normal(size=50)
-    without = leave_out(mean_of(values), 50)["mean"]
+    without = jackknife(mean_of(values), 50)["mean"]
 
-    narrow = interval_of(values.mean(), without, metric="mean", num_units=50)
-    wide = interval_of(values.mean(), without, metric="mean", num_units=50, extra_variance=3 * values.var(ddof=1) / 50)
+    narrow = jackknife_interval(values.mean(), without, metric="mean", num_units=50)
+    wide = jackknife_interval(
+        values.mean(), without, metric="mean", num_units=50, extra_variance=3 * values.var(ddof=1) / 50
+    )
 
     assert wide[1] - wide[0] == pytest.approx(2 * (narrow[1] - narrow[0]), rel=0.05)
 
@@ -121,9 +127,9 @@ def test_intervals_of_a_correlation_hold_the_true_one_about_as_often_as_they_say
     rng, held = np.random.default_rng(0), []
     for _ in range(300):
         truth = rng.normal(size=60)
-        figures = regression_figures(truth, 0.6 * truth + 0.8 * rng.normal(size=60))
-        value = plain(figures, 60)["spearman"]
-        low, high = interval_of(value, leave_out(figures, 60)["spearman"], metric="spearman", num_units=60)
+        figures = regression_measure(truth, 0.6 * truth + 0.8 * rng.normal(size=60))
+        value = point_metrics(figures, 60)["spearman"]
+        low, high = jackknife_interval(value, jackknife(figures, 60)["spearman"], metric="spearman", num_units=60)
         held.append(low <= 6 / np.pi * np.arcsin(0.6 / 2) <= high)
 
     assert 0.92 <= np.mean(held) <= 0.98

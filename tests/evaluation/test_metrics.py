@@ -7,11 +7,11 @@ from protembed.evaluation.metrics import (
     THRESHOLDS,
     best_threshold,
     classification_metrics,
+    confusion_matrix,
     confusion_metrics,
-    confusion_of,
     label_curves,
     multilabel_metrics,
-    regression_figures,
+    regression_measure,
     regression_metrics,
 )
 
@@ -110,7 +110,7 @@ def test_auroc_of_classes_some_of_which_lack_a_protein_is_the_mean_of_the_others
 def test_what_was_taken_for_what_is_counted():
     truth, predicted = np.array([0, 2, 2, 1, 2]), certain(0, 1, 2, 1, 1, num_classes=3)
 
-    assert confusion_of(truth, predicted).tolist() == [[1, 0, 0], [0, 1, 0], [0, 2, 1]]
+    assert confusion_matrix(truth, predicted).tolist() == [[1, 0, 0], [0, 1, 0], [0, 2, 1]]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_no_part_of_labels_over_fifteen_powers_of_ten_has_an_r2_above_one_or_a_w
     predicted = truth * 10 ** rng.normal(scale=0.1, size=60)
     draws = rng.multinomial(6, np.full(60, 1 / 60), size=500).astype(float)
 
-    measured = regression_figures(truth, predicted)(draws)["r2"]
+    measured = regression_measure(truth, predicted)(draws)["r2"]
 
     assert measured.max() <= 1
     for drawn, r2 in zip(draws.astype(int), measured, strict=True):

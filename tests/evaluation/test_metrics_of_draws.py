@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from protembed.evaluation import metrics
-from protembed.evaluation.intervals import leave_out
+from protembed.evaluation.intervals import jackknife
 from protembed.evaluation.metrics import (
-    classification_figures,
-    multilabel_figures,
-    regression_figures,
-    residue_classification_figures,
+    classification_measure,
+    multilabel_measure,
+    regression_measure,
+    residue_classification_measure,
 )
 
 
@@ -53,7 +53,7 @@ def test_figures_of_a_classifier_are_those_of_the_drawn_proteins(rng, num_classe
     probabilities = scores / scores.sum(1, keepdims=True)
 
     assert_as_measured_on_repeated_rows(
-        classification_figures(truth, probabilities),
+        classification_measure(truth, probabilities),
         lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]),
         random_draws(rng, 60),
     )
@@ -64,7 +64,7 @@ def test_draws_that_lack_a_class_have_no_auroc_and_those_of_one_class_no_mcc(num
     truth = np.array([0, 1, 1, num_classes - 1])
     probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.5, 0.3, 0.2], [0.1, 0.3, 0.6]])[:, :num_classes]
     probabilities /= probabilities.sum(1, keepdims=True)
-    figures = classification_figures(truth, probabilities)
+    figures = classification_measure(truth, probabilities)
 
     assert_as_measured_on_repeated_rows(
         figures, lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]), all_draws(4)
@@ -89,9 +89,9 @@ def test_the_residues_of_a_protein_are_drawn_together(rng):
 
     def measure(rows):
         drawn = residues_of(owners, rows)
-        return metrics.confusion_metrics(metrics.confusion_of(truth[drawn], probabilities[drawn]))
+        return metrics.confusion_metrics(metrics.confusion_matrix(truth[drawn], probabilities[drawn]))
 
-    assert_as_measured_on_repeated_rows(residue_classification_figures(*of_each), measure, random_draws(rng, 12))
+    assert_as_measured_on_repeated_rows(residue_classification_measure(*of_each), measure, random_draws(rng, 12))
 
 
 def test_the_values_of_the_residues_of_a_protein_are_drawn_together(rng):
@@ -103,14 +103,14 @@ def test_the_values_of_the_residues_of_a_protein_are_drawn_together(rng):
         drawn = residues_of(owners, rows)
         return metrics.regression_metrics(truth[drawn], predicted[drawn])
 
-    assert_as_measured_on_repeated_rows(regression_figures(truth, predicted, owners), measure, random_draws(rng, 9))
+    assert_as_measured_on_repeated_rows(regression_measure(truth, predicted, owners), measure, random_draws(rng, 9))
 
 
 def test_draws_of_proteins_of_which_nothing_is_known_have_no_figures():
     nothing, draws = np.zeros((0, 2)), np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
     known = np.array([[0.8, 0.2], [0.3, 0.7]])
-    classes = residue_classification_figures([np.array([0, 1]), np.array([], np.int64)], [known, nothing])
-    values = regression_figures(np.array([1.0, 2.0]), np.array([1.0, 3.0]), np.array([0, 0]))
+    classes = residue_classification_measure([np.array([0, 1]), np.array([], np.int64)], [known, nothing])
+    values = regression_measure(np.array([1.0, 2.0]), np.array([1.0, 3.0]), np.array([0, 0]))
 
     for figures in (classes(draws), values(draws)):
         for name, measured in figures.items():
@@ -120,10 +120,10 @@ def test_draws_of_proteins_of_which_nothing_is_known_have_no_figures():
 def test_not_all_resamples_of_many_residues_are_held_at_once(rng):
     owners = np.repeat(np.arange(20), 1000)
     truth = rng.random(len(owners))
-    figures = regression_figures(truth, truth + rng.random(len(owners)), owners)
+    figures = regression_measure(truth, truth + rng.random(len(owners)), owners)
 
     tracemalloc.start()
-    leave_out(figures, 20)
+    jackknife(figures, 20)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -140,7 +140,7 @@ def test_figures_of_labels_are_those_of_the_drawn_proteins(rng):
     probabilities = np.round(0.7 * rng.random((80, 5)) + 0.3 * truth, 2)
 
     assert_as_measured_on_repeated_rows(
-        multilabel_figures(truth, probabilities),
+        multilabel_measure(truth, probabilities),
         lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]),
         random_draws(rng, 80),
     )
@@ -149,7 +149,7 @@ def test_figures_of_labels_are_those_of_the_drawn_proteins(rng):
 def test_draws_without_any_label_have_no_figures():
     truth = np.array([[0, 0], [0, 1.0], [0, 0]])
     probabilities = np.array([[0.3, 0.2], [0.2, 0.7], [0.004, 0.0]])
-    figures = multilabel_figures(truth, probabilities)
+    figures = multilabel_measure(truth, probabilities)
 
     assert_as_measured_on_repeated_rows(
         figures, lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]), all_draws(3)
@@ -167,7 +167,7 @@ def test_figures_of_values_are_those_of_the_drawn_proteins(rng, decimals):
     predicted = np.round(truth + rng.random(50), decimals)
 
     assert_as_measured_on_repeated_rows(
-        regression_figures(truth, predicted),
+        regression_measure(truth, predicted),
         lambda rows: metrics.regression_metrics(truth[rows], predicted[rows]),
         random_draws(rng, 50),
     )
@@ -178,7 +178,7 @@ def test_draws_of_one_value_have_neither_a_correlation_nor_a_share_explained(tru
     truth, predicted = np.array(truth), np.array([0.2, 0.2, 0.6])
 
     assert_as_measured_on_repeated_rows(
-        regression_figures(truth, predicted),
+        regression_measure(truth, predicted),
         lambda rows: metrics.regression_metrics(truth[rows], predicted[rows]),
         all_draws(3),
     )

@@ -7,7 +7,7 @@ from bootstrap import NUM_RESAMPLES, bootstrap
 from protembed.config.common import METRIC_NAMES, TASKS
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.evaluation import metrics
-from protembed.evaluation.intervals import MetricWithInterval, ratio_score
+from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
 from protembed.finetuning.evaluation import (
     MIN_PROTEINS_FOR_INTERVAL,
     averaged_over,
@@ -179,7 +179,7 @@ def test_a_ratio_of_sums_has_its_interval_over_proteins():
     counts = rng.integers(5, 50, size=40).astype(float)
     sums = counts * (0.3 + 0.1 * rng.normal(size=40))
 
-    score = ratio_score(sums, counts)
+    score = ratio_with_interval(sums, counts)
 
     assert score.value == pytest.approx(sums.sum() / counts.sum())
     residuals = (sums - score.value * counts) / counts.sum()
@@ -188,4 +188,4 @@ def test_a_ratio_of_sums_has_its_interval_over_proteins():
 
 
 def test_a_ratio_of_one_protein_has_no_interval():
-    assert ratio_score(np.array([2.0]), np.array([4.0])) == MetricWithInterval(value=0.5, low=None, high=None)
+    assert ratio_with_interval(np.array([2.0]), np.array([4.0])) == MetricWithInterval(value=0.5, low=None, high=None)

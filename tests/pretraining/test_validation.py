@@ -153,8 +153,8 @@ def test_an_amino_acid_is_mistaken_for_what_is_guessed_in_its_place(meter, objec
 
     leucine, *others = evaluate_by_amino_acid(objective, meter()._sets[0], Executor(pool=pool))
 
-    assert (leucine.accuracy, leucine.mistaken_for) == (1.0, None)
-    assert {figure.mistaken_for for figure in others if figure.count} == {"L"}
+    assert (leucine.accuracy, leucine.top_confusion) == (1.0, None)
+    assert {figure.top_confusion for figure in others if figure.count} == {"L"}
 
 
 def test_the_model_is_measured_as_it_stands_at_each_call(meter, objective):
