@@ -1,14 +1,14 @@
-"""95 % intervals of figures, over the units (proteins) that were drawn independently.
+"""95 % confidence intervals of metrics, over the units (proteins) that were sampled independently.
 
-An interval is one of the mean figure over test parts of as many proteins from the same population; this is the
-population's own figure for all metrics whose mean does not depend on the number of proteins. Metrics over the classes
-or labels that occur do depend on it, because rare ones occur in some test parts only.
+An interval covers the mean of the metric over test sets of the same size from the same population. This is the
+population value for every metric whose mean does not depend on the number of proteins. Metrics that are averaged over
+the classes or labels that occur do depend on it, because rare ones are missing from some test sets.
 
-The standard error is that of a delete-a-group jackknife. It counts in Student's t distribution with as many degrees of
-freedom as the kurtosis of the jackknife values allows, so that a figure that hinges on a few proteins has a wide
-interval; and it counts on a scale on which the metric is nearly symmetric: that of a score interval for metrics between
-two bounds, so that the figure of ten proteins of ten is not certain, and the logarithm for errors.
-`benchmarks/interval_coverage.py` measures how often such intervals hold the true figure.
+The standard error comes from a delete-a-group jackknife. It is used with Student's t distribution, whose degrees of
+freedom follow from the kurtosis of the jackknife values, so that a metric that hinges on a few proteins has a wide
+interval. It is applied on a scale on which the metric is nearly symmetric: the scale of a score interval for metrics
+between two bounds, so that ten correct proteins of ten are not certain, and the logarithm for errors.
+`benchmarks/interval_coverage.py` measures how often these intervals cover the true value.
 
 Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 11; Satterthwaite 1946 (degrees of
 freedom); Wilson 1927 (score interval).
@@ -28,12 +28,12 @@ Interval = tuple[float, float]
 Scale = Literal["share", "correlation", "error", "explained", "plain"]
 
 _LEVEL = 0.95
-# With more units than this, several are left out together.
+# With more units than this, several are omitted together.
 _MAX_GROUPS = 200
-# So few degrees of freedom are all that a kurtosis estimated from a sample can show.
+# A kurtosis that is estimated from a sample cannot support fewer degrees of freedom than this.
 _MIN_FREEDOM = 4.0
 
-# The scale of each metric; differences are on the plain one.
+# The scale of each metric; differences are on the plain scale.
 SCALES: Mapping[str, Scale] = {
     "accuracy": "share",
     "macro_f1": "share",
@@ -47,20 +47,20 @@ SCALES: Mapping[str, Scale] = {
     "mse": "error",
     "r2": "explained",
 }
-# Accuracy and MCC are figures of right and wrong alone, and the scale of a score interval knows how those vary. And
-# leaving out the only protein of a label changes mean AUPRC more than another test part would, so that its standard
-# error is large enough as it is.
+# Accuracy and MCC depend on right and wrong alone, and the scale of a score interval already describes how those vary.
+# Omitting the only protein of a label changes mean AUPRC more than another test set would, so that its standard error
+# is large enough without the kurtosis.
 _KURTOSIS_COUNTS: Mapping[str, bool] = {"accuracy": False, "mcc": False, "auprc": False}
 
 
 def jackknife_draws(num_units: int) -> Draws:
-    """Leave out each unit once, or each of some groups of units where there are many.
+    """Make the draws that omit each unit once, or each group of units where there are many.
 
     Args:
-        num_units: The proteins, or whatever was drawn independently.
+        num_units: Number of proteins, or of other units that were sampled independently.
 
     Returns:
-        One row for each unit or group, (groups, units): zeros for what is left out, else ones.
+        One row for each unit or group, (groups, units), float64: zeros for the omitted units, else ones.
 
     >>> jackknife_draws(3)
     array([[0., 1., 1.],
@@ -77,11 +77,11 @@ def jackknife(measure: Measure, num_units: int) -> ResampledMetrics:
     """Measure without each unit, or each group of units, in turn.
 
     Args:
-        measure: The function that computes the figures of some draws.
-        num_units: The proteins, or whatever was drawn independently.
+        measure: Function that computes the metrics of draws.
+        num_units: Number of proteins, or of other units that were sampled independently.
 
     Returns:
-        Of each metric its figures, (groups,), NaN where one is not defined.
+        Values of each metric by name, (groups,), float64; NaN where one is undefined.
     """
     draws, num = jackknife_draws(num_units), max(1, MAX_VALUES_AT_ONCE // num_units)
     parts = [measure(draws[start : start + num]) for start in range(0, len(draws), num)]
@@ -90,11 +90,11 @@ def jackknife(measure: Measure, num_units: int) -> ResampledMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How far a figure is from that of other test parts.
+    """How much a metric varies between test sets.
 
     Attributes:
-        variance: The square of its standard error.
-        freedom: The degrees of freedom of the t distribution that the error is counted in.
+        variance: Square of the standard error.
+        freedom: Degrees of freedom of the t distribution.
     """
 
     variance: float
@@ -104,16 +104,16 @@ class Spread:
     def from_jackknife(
         cls, left_out: NDArray[np.float64], *, metric: str = "", extra_variance: float = 0.0
     ) -> "Spread | None":
-        """Estimate it from the figures without each unit or group.
+        """Estimate the spread from the values without each unit or group.
 
         Args:
-            left_out: The figures, (groups,), from `jackknife`.
-            metric: The metric's name, if the figures are not differences.
-            extra_variance: The variance that does not come from the units, such as that of trainings.
+            left_out: Values without each unit or group, (groups,), from `jackknife`.
+            metric: Name of the metric; empty for a difference.
+            extra_variance: Variance that does not come from the units, such as that between training runs.
 
         Returns:
-            None where there are fewer than two groups, or where the figure is not defined without one of them: then
-            it hinges on that one alone.
+            The spread; None with fewer than two groups, or where the metric is undefined without one of them, because
+            it then hinges on that one alone.
         """
         num = len(left_out)
         if num < 2 or np.isnan(left_out).any():
@@ -133,17 +133,18 @@ class Spread:
 
 
 def interval(value: float, spread: Spread, *, metric: str = "", num_units: int) -> Interval | None:
-    """Compute the 95 % interval of a figure.
+    """Compute the 95 % interval of a metric.
 
     Args:
-        value: The figure of all units.
-        spread: How far it is from that of other test parts.
-        metric: The metric's name; without one the figure is taken for a difference.
-        num_units: The proteins, or whatever was drawn independently.
+        value: Value on all units.
+        spread: Variation between test sets.
+        metric: Name of the metric; empty for a difference.
+        num_units: Number of proteins, or of other units that were sampled independently.
 
     Returns:
-        The lower and the upper end, with `value` between them; None where a figure is perfect, or as bad as can be, in
-        a way that does not tell how certain that is. Of accuracy it tells: a share of so many proteins.
+        The lower and the upper end, with `value` between them. None where the value is at a bound of the metric and no
+        omitted unit changes it, because its uncertainty is then unknown; accuracy, a fraction of a known number of
+        proteins, has an interval even there.
 
     >>> perfect = Spread(variance=0.0, freedom=9)
     >>> low, high = interval(1.0, perfect, metric="accuracy", num_units=10)
@@ -181,19 +182,19 @@ def jackknife_interval(
     extra_variance: float = 0.0,
     is_difference: bool = False,
 ) -> Interval | None:
-    """Compute the 95 % interval of a figure, or of a difference between two, from those without each unit.
+    """Compute the 95 % interval of a metric, or of a difference between two values, from the jackknife values.
 
     Args:
-        value: The figure of all units; None where it is not defined.
-        left_out: The figures without each unit or group, (groups,), from `jackknife`.
-        metric: The metric's name.
-        num_units: The proteins, or whatever was drawn independently.
-        extra_variance: The variance that does not come from the units, such as that of trainings.
-        is_difference: Whether it is a difference between two figures on the same units.
+        value: Value on all units; None where it is undefined.
+        left_out: Values without each unit or group, (groups,), from `jackknife`.
+        metric: Name of the metric.
+        num_units: Number of proteins, or of other units that were sampled independently.
+        extra_variance: Variance that does not come from the units, such as that between training runs.
+        is_difference: Whether `value` is a difference between two values on the same units.
 
     Returns:
-        The lower and the upper end, with `value` between them; None where `value` or one of `left_out` is not defined,
-        or where the figure is perfect, or as bad as can be, in a way that does not tell how certain that is.
+        The lower and the upper end, with `value` between them. None where `value` or one of `left_out` is undefined, or
+        where the uncertainty is unknown, as described in `interval`.
     """
     spread = Spread.from_jackknife(left_out, metric=metric, extra_variance=extra_variance)
     if value is None or spread is None:
@@ -213,7 +214,7 @@ def _is_at_bound(value: float, scale: Scale) -> bool:
 
 
 def _score_interval(share: float, size: float, factor: float) -> Interval:
-    """Find the shares from which one of a sample of this size is `factor` standard errors away."""
+    """Find the two population shares from which a sample's share of this size is `factor` standard errors away."""
     centre = (size * share + factor**2 / 2) / (size + factor**2)
     half = factor * max(size * share * (1 - share) + factor**2 / 4, 0.0) ** 0.5 / (size + factor**2)
     return max(centre - half, 0.0), min(centre + half, 1.0)
@@ -225,18 +226,18 @@ def _ratio_interval(value: float, error: float, factor: float) -> Interval:
 
 
 def _around(value: float, low: float, high: float) -> Interval:
-    """Keep rounding from putting the figure outside."""
+    """Widen the interval where rounding has put the value outside."""
     return min(low, value), max(high, value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricWithInterval:
-    """A figure and how far another draw of proteins might move it.
+    """A metric and its 95 % interval over other samples of proteins.
 
     Attributes:
-        value: the figure; None where it is not defined.
-        low: lower end of its 95 % interval; None where that is not defined.
-        high: upper end.
+        value: Value on all proteins; None where it is undefined.
+        low: Lower end of the 95 % interval; None where there is no interval.
+        high: Upper end of the 95 % interval; None where there is no interval.
     """
 
     value: float | None
@@ -245,7 +246,7 @@ class MetricWithInterval:
 
     @classmethod
     def from_interval(cls, value: float | None, interval: Interval | None) -> "MetricWithInterval":
-        """Put a figure together with its interval."""
+        """Combine a value and its interval."""
         low, high = interval or (None, None)
         return cls(value=value, low=low, high=high)
 
@@ -254,8 +255,8 @@ def ratio_with_interval(sums: NDArray[np.float64], counts: NDArray[np.float64]) 
     """Compute a ratio of two sums over proteins, such as nats per residue, with its 95 % interval.
 
     Args:
-        sums: The numerator's part of each protein, (proteins,).
-        counts: The denominator's part of each protein, (proteins,), above 0.
+        sums: Contribution of each protein to the numerator, (proteins,), float64.
+        counts: Contribution of each protein to the denominator, (proteins,), float64, above 0.
 
     >>> ratio_with_interval(np.array([1.0, 3.0]), np.array([2.0, 2.0])).value
     1.0

@@ -1,8 +1,8 @@
-"""The field's metrics, each implemented once: a few matrix products that measure many resamples together.
+"""Metrics of predictions, each implemented once: a few matrix products that measure many resamples together.
 
-A resample says how often each protein was drawn. The plain figure is that of the resample in which each protein was
-drawn once; scikit-learn's functions are what both are tested against. Called once for each resample, those took longer
-than everything else about a frozen encoder.
+A resample counts how often each protein was drawn. The point estimate of a metric is its value on the resample in which
+each protein was drawn once. The tests compare both with scikit-learn, whose functions, called once for each resample,
+took longer than everything else about a frozen encoder.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,37 +16,37 @@ Metrics = dict[str, float | None]
 
 LabelCurves = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-# (resamples, n), float64: how often each of n was drawn.
+# How often each of n units was drawn, (resamples, n), float64.
 Draws = NDArray[np.float64]
-# Of each metric (resamples,), NaN where it is not defined.
+# Values of each metric, (resamples,), float64; NaN where one is undefined.
 ResampledMetrics = dict[str, NDArray[np.float64]]
 Measure = Callable[[Draws], ResampledMetrics]
 
 THRESHOLDS = np.arange(1, 100) / 100
-# Numbers held at once for one figure: few enough for the cache of a core.
+# Numbers held at once for one metric: few enough for the cache of a core.
 MAX_VALUES_AT_ONCE = 1 << 18
 
 
-# Plain figures
+# Point estimates
 
 
 def point_metrics(measure: Measure, num_units: int) -> Metrics:
-    """Measure each of some units once; None where a metric is not defined."""
-    figures = measure(np.ones((1, num_units)))
-    return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in figures.items()}
+    """Measure with each unit drawn once; None where a metric is undefined."""
+    measured = measure(np.ones((1, num_units)))
+    return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in measured.items()}
 
 
 def classification_metrics(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Metrics:
     """Measure a classifier.
 
     Args:
-        truth: The true classes, (proteins,).
-        probabilities: The predicted probability of each class, (proteins, classes).
+        truth: True classes, (proteins,), int64.
+        probabilities: Predicted probability of each class, (proteins, classes).
 
     Returns:
         `accuracy`; `macro_f1`, averaged over the classes that are true or predicted somewhere; `mcc`; `auroc`, of the
         second of two classes, else the mean of one against the rest over the classes that occur. None where a metric
-        is not defined.
+        is undefined.
 
     >>> classification_metrics(np.array([0, 1]), np.eye(3)[[0, 1]])
     {'accuracy': 1.0, 'macro_f1': 1.0, 'mcc': 1.0, 'auroc': 1.0}
@@ -59,7 +59,7 @@ def multilabel_metrics(truth: NDArray[np.floating], probabilities: NDArray[np.fl
 
     Args:
         truth: Zeros and ones, (proteins, labels).
-        probabilities: The predicted probability of each label, (proteins, labels).
+        probabilities: Predicted probability of each label, (proteins, labels).
 
     Returns:
         `auprc`, the area under the precision-recall curve averaged over the labels that occur, and `fmax`, the best
@@ -73,11 +73,11 @@ def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floati
     """Measure a predictor of values.
 
     Args:
-        truth: The measured values, (proteins,).
-        predicted: The predicted values, (proteins,), in the same units.
+        truth: Measured values, (proteins,).
+        predicted: Predicted values, (proteins,), in the same units.
 
     Returns:
-        `spearman`, `rmse`, `mse` and `r2`; None where a metric is not defined.
+        `spearman`, `rmse`, `mse` and `r2`; None where a metric is undefined.
     """
     return point_metrics(regression_measure(truth, predicted), len(truth))
 
@@ -89,41 +89,57 @@ def confusion_metrics(confusion: NDArray[np.integer]) -> Metrics:
         confusion: Counts, (true, predicted).
 
     Returns:
-        `accuracy`, `macro_f1` and `mcc`; None where a metric is not defined.
+        `accuracy`, `macro_f1` and `mcc`; None where a metric is undefined.
     """
     counts = confusion.astype(np.float64)
-    figures = _class_figures(*(part[None] for part in (counts.diagonal(), counts.sum(1), counts.sum(0))))
-    return point_metrics(lambda draws: figures, 1)
+    measured = _metrics_of_counts(*(part[None] for part in (counts.diagonal(), counts.sum(1), counts.sum(0))))
+    return point_metrics(lambda draws: measured, 1)
 
 
 def confusion_matrix(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Count how often each class was taken for each, (true, predicted); arguments as for `classification_metrics`."""
+    """Count how often each class was predicted for each true class.
+
+    Args:
+        truth: True classes, (n,), int64.
+        probabilities: Predicted probability of each class, (n, classes).
+
+    Returns:
+        Counts, (true, predicted), int64.
+    """
     num_classes = probabilities.shape[1]
     pairs = np.bincount(truth * num_classes + probabilities.argmax(1), minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)
 
 
 def label_curves(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> LabelCurves:
-    """Compute each protein's precision and recall at each of `THRESHOLDS`; arguments as for `multilabel_metrics`.
+    """Compute each protein's precision and recall at each of `THRESHOLDS`.
+
+    Args:
+        truth: Zeros and ones, (proteins, labels).
+        probabilities: Predicted probability of each label, (proteins, labels).
 
     Returns:
-        Both (proteins, thresholds); NaN where nothing is predicted, or nothing is true.
+        Precision and recall, (proteins, thresholds) each, float64; NaN where nothing is predicted, or nothing is true.
     """
     precision, recall = (np.empty((len(truth), len(THRESHOLDS))) for _ in range(2))
     with np.errstate(invalid="ignore"):
-        for place, threshold in enumerate(THRESHOLDS):
+        for column, threshold in enumerate(THRESHOLDS):
             predicted = probabilities >= threshold
             num_right = (predicted * truth).sum(1)
-            precision[:, place], recall[:, place] = num_right / predicted.sum(1), num_right / truth.sum(1)
+            precision[:, column], recall[:, column] = num_right / predicted.sum(1), num_right / truth.sum(1)
     return precision, recall
 
 
 def best_threshold(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> tuple[float, float]:
-    """Find the threshold with the best protein-centric F1, and that F1, Fmax.
+    """Find the threshold with the best protein-centric F1.
 
     Args:
-        precision: (proteins, thresholds), from `label_curves`; averaged over the proteins with a prediction.
-        recall: (proteins, thresholds); averaged over the proteins with a label.
+        precision: Precision of each protein from `label_curves`, (proteins, thresholds); averaged over the proteins
+            with a prediction.
+        recall: Recall of each protein, (proteins, thresholds); averaged over the proteins with a label.
+
+    Returns:
+        The threshold, and the F1 there, which is Fmax.
 
     Source: Radivojac et al. 2013, "A large-scale evaluation of computational protein function prediction" (CAFA).
     """
@@ -136,14 +152,13 @@ def best_threshold(precision: NDArray[np.float64], recall: NDArray[np.float64]) 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """How well the members of one class are guessed.
+    """How well the members of one class are predicted.
 
     Attributes:
-        name: of the class.
-        count: its members.
-        loss: mean nats; None where there are none.
-        accuracy: share of likeliest guesses that are right; None where there are none.
-        mistaken_for: the most frequent wrong guess; None where there was none.
+        count: Number of members.
+        loss: Mean loss, nats; None without members.
+        accuracy: Fraction of members whose most likely class is right; None without members.
+        top_confusion: Class that is most often predicted wrongly for the members; None without wrong predictions.
     """
 
     name: str
@@ -154,18 +169,18 @@ class ClassMetrics:
 
 
 def class_metrics(names: Sequence[str], losses: NDArray[np.float64], guesses: NDArray[np.int64]) -> list[ClassMetrics]:
-    """Measure each class apart.
+    """Measure each class separately.
 
     Args:
-        names: of the classes.
-        losses: (classes,), summed over the members of each, in nats.
-        guesses: (true, guessed), how often a member of one class was taken for one of another.
+        names: Names of the classes.
+        losses: Loss summed over the members of each class, (classes,), float64, nats.
+        guesses: Counts of the most likely classes, (true, predicted), int64.
     """
-    figures = []
+    measured = []
     for number, name in enumerate(names):
         count, wrong = int(guesses[number].sum()), guesses[number].copy()
         wrong[number] = 0
-        figures.append(
+        measured.append(
             ClassMetrics(
                 name=name,
                 count=count,
@@ -174,23 +189,28 @@ def class_metrics(names: Sequence[str], losses: NDArray[np.float64], guesses: ND
                 top_confusion=names[int(wrong.argmax())] if wrong.any() else None,
             )
         )
-    return figures
+    return measured
 
 
-# Figures of draws
+# Metrics of resamples
 
 
 def classification_measure(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Measure:
-    """Prepare `classification_metrics` of draws; arguments as there."""
+    """Prepare `classification_metrics` of resampled proteins.
+
+    Args:
+        truth: True classes, (proteins,), int64.
+        probabilities: Predicted probability of each class, (proteins, classes).
+    """
     num_classes = probabilities.shape[1]
     true, predicted = (np.eye(num_classes)[classes] for classes in (truth, probabilities.argmax(1)))  # (n, classes)
     right = true * predicted
-    of_interest = [1] if num_classes == 2 else range(num_classes)
-    curves = [_area_under_roc(truth == number, probabilities[:, number]) for number in of_interest]
+    positive_classes = [1] if num_classes == 2 else range(num_classes)
+    curves = [_area_under_roc(truth == number, probabilities[:, number]) for number in positive_classes]
 
     def measure(draws: Draws) -> ResampledMetrics:
-        figures = _class_figures(draws @ right, draws @ true, draws @ predicted)
-        return {**figures, "auroc": _mean_of_defined([curve(draws) for curve in curves])}
+        measured = _metrics_of_counts(draws @ right, draws @ true, draws @ predicted)
+        return {**measured, "auroc": _mean_of_defined([curve(draws) for curve in curves])}
 
     return measure
 
@@ -198,20 +218,25 @@ def classification_measure(truth: NDArray[np.int64], probabilities: NDArray[np.f
 def residue_classification_measure(
     truth: list[NDArray[np.int64]], probabilities: list[NDArray[np.floating]]
 ) -> Measure:
-    """Prepare `confusion_metrics` of the residues of drawn proteins.
+    """Prepare `confusion_metrics` of the residues of resampled proteins.
 
     Args:
-        truth: of each protein (residues,), the true classes.
-        probabilities: of each protein (residues, classes).
+        truth: True classes of each protein, (residues,) each, int64.
+        probabilities: Predicted probability of each class for each protein, (residues, classes) each.
     """
     confusions = np.stack([confusion_matrix(*pair) for pair in zip(truth, probabilities, strict=True)])
     right = confusions.diagonal(axis1=1, axis2=2)
     counts = [part.astype(np.float64) for part in (right, confusions.sum(2), confusions.sum(1))]  # (proteins, classes)
-    return lambda draws: _class_figures(*(draws @ part for part in counts))
+    return lambda draws: _metrics_of_counts(*(draws @ part for part in counts))
 
 
 def multilabel_measure(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Measure:
-    """Prepare `multilabel_metrics` of draws; arguments as there."""
+    """Prepare `multilabel_metrics` of resampled proteins.
+
+    Args:
+        truth: Zeros and ones, (proteins, labels).
+        probabilities: Predicted probability of each label, (proteins, labels).
+    """
     curves = [_average_precision(truth[:, number] > 0, probabilities[:, number]) for number in range(truth.shape[1])]
     best = _best_f1(label_curves(truth, probabilities))
 
@@ -224,12 +249,12 @@ def multilabel_measure(truth: NDArray[np.floating], probabilities: NDArray[np.fl
 def regression_measure(
     truth: NDArray[np.floating], predicted: NDArray[np.floating], owners: NDArray[np.int64] | None = None
 ) -> Measure:
-    """Prepare `regression_metrics` of draws.
+    """Prepare `regression_metrics` of resampled values, or of resampled proteins with several values each.
 
     Args:
-        truth: (n,).
-        predicted: (n,), in the same units.
-        owners: (n,), the protein of each value, where proteins are drawn and not values.
+        truth: Measured values, (n,).
+        predicted: Predicted values, (n,), in the same units.
+        owners: Index of the protein of each value, (n,), int64; None where the values themselves are resampled.
     """
     if not len(truth):
         return lambda draws: {name: np.full(len(draws), np.nan) for name in ("spearman", "rmse", "mse", "r2")}
@@ -240,7 +265,7 @@ def regression_measure(
     def measure_values(weights: Draws) -> ResampledMetrics:
         count = _positive(weights.sum(1))
         mse = weights @ errors / count
-        # Rounding leaves a little variance where all drawn values are one and the same.
+        # Rounding leaves a little variance where all drawn values are equal.
         varies = np.where(weights > 0, values, np.inf).min(1) < np.where(weights > 0, values, -np.inf).max(1)
         r2 = 1 - mse / np.where(varies, _positive(_variance(values, weights, count)), np.nan)
         spearman = _correlation(rank_truth(weights), rank_predicted(weights), weights)
@@ -256,8 +281,8 @@ def regression_measure(
     return measure
 
 
-def _class_figures(right: Draws, true: Draws, predicted: Draws) -> ResampledMetrics:
-    """Compute accuracy, macro F1 and MCC of how often each class is right, true and predicted, (resamples, classes).
+def _metrics_of_counts(right: Draws, true: Draws, predicted: Draws) -> ResampledMetrics:
+    """Compute accuracy, macro F1 and MCC from how often each class is right, true and predicted, (resamples, classes).
 
     Source: Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
     """
@@ -273,14 +298,14 @@ def _class_figures(right: Draws, true: Draws, predicted: Draws) -> ResampledMetr
 
 
 def _area_under_roc(is_positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> Callable[[Draws], Draws]:
-    """Prepare the share of pairs of a positive and a negative in which the positive scores higher, ties half."""
+    """Prepare the fraction of pairs of a positive and a negative in which the positive scores higher; ties are half."""
     count = _counter_at_positives(is_positive, scores)
 
     def measure(draws: Draws) -> Draws:
         positives, before, through = count(draws)
-        found, total = positives.cumsum(1), positives.sum(1)
+        cumulative, total = positives.cumsum(1), positives.sum(1)
         # Negatives with a lower score, and half of those with the same.
-        below = (before + through) / 2 - found + positives / 2
+        below = (before + through) / 2 - cumulative + positives / 2
         return np.asarray((positives * below).sum(1) / _positive(total * (draws.sum(1) - total)))
 
     return measure
@@ -303,7 +328,7 @@ def _counter_at_positives(
 ) -> Callable[[Draws], tuple[Draws, Draws, Draws]]:
     """Prepare three counts at each distinct score of a positive, from low scores to high, (resamples, scores) each.
 
-    They are the positives with that score, all units with a lower one, and all units with that or a lower one.
+    They count the positives with that score, all units with a lower one, and all units with that or a lower one.
     """
     order, starts = _groups(scores)
     ends = np.append(starts[1:], len(scores))
@@ -346,7 +371,7 @@ def _best_f1(curves: LabelCurves) -> Callable[[Draws], Draws]:
 
 
 def _ranker(values: NDArray[np.floating]) -> Callable[[Draws], Draws]:
-    """Prepare the rank of each value among those drawn, equal ones sharing the mean of theirs, (resamples, n)."""
+    """Prepare the rank of each value among the drawn ones, (resamples, n); equal values share their mean rank."""
     order, starts = _groups(values)
     group_of = np.empty(len(values), np.int64)
     group_of[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
@@ -359,7 +384,7 @@ def _ranker(values: NDArray[np.floating]) -> Callable[[Draws], Draws]:
 
 
 def _correlation(left: Draws, right: Draws, weights: Draws) -> Draws:
-    """Correlate two (resamples, n) row by row, each pair as often as it was drawn; NaN where one does not vary."""
+    """Correlate two (resamples, n) row by row, weighting each pair by its draws; NaN where one does not vary."""
     total = _positive(weights.sum(1, keepdims=True))
     left = left - (weights * left).sum(1, keepdims=True) / total
     right = right - (weights * right).sum(1, keepdims=True) / total
@@ -378,11 +403,11 @@ def _variance(values: NDArray[np.float64], weights: Draws, count: NDArray[np.flo
 
 
 def _mean_of_defined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Average the figures of classes or labels, (resamples,) each, over those that are defined; NaN where none is."""
-    figures = np.stack(parts)
-    return np.asarray(np.nansum(figures, 0) / _positive((~np.isnan(figures)).sum(0)))
+    """Average the values of classes or labels, (resamples,) each, over the defined ones; NaN where none is defined."""
+    values = np.stack(parts)
+    return np.asarray(np.nansum(values, 0) / _positive((~np.isnan(values)).sum(0)))
 
 
 def _positive(numbers: NDArray[Any]) -> NDArray[np.float64]:
-    """Put NaN in the place of zeros, so that nothing is divided by them."""
+    """Replace zeros by NaN, so that nothing is divided by them."""
     return np.where(numbers > 0, numbers, np.nan)

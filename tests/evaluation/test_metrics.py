@@ -23,7 +23,7 @@ def certain(*classes, num_classes=2):
 # Classification
 
 
-def test_two_classes_by_hand():
+def test_metrics_of_two_classes_equal_hand_computed_values():
     truth = np.array([0, 0, 0, 1, 1, 1])
     probability = np.array([0.1, 0.4, 0.6, 0.3, 0.7, 0.9])
 
@@ -33,7 +33,7 @@ def test_two_classes_by_hand():
     assert measured == pytest.approx({"accuracy": 4 / 6, "macro_f1": 2 / 3, "mcc": 1 / 3, "auroc": 7 / 9})
 
 
-def test_three_classes_by_hand():
+def test_metrics_of_three_classes_equal_hand_computed_values():
     truth = np.array([0, 0, 1, 1, 2, 2])
 
     measured = classification_metrics(truth, certain(0, 0, 1, 2, 2, 2, num_classes=3))
@@ -44,7 +44,7 @@ def test_three_classes_by_hand():
     assert measured["auroc"] == pytest.approx((1 + 3 / 4 + 7 / 8) / 3)
 
 
-def test_a_perfect_classifier_and_its_opposite():
+def test_metrics_of_a_perfect_classifier_and_its_opposite_are_the_bounds():
     truth = np.array([0, 1, 0, 1])
 
     assert set(classification_metrics(truth, certain(0, 1, 0, 1)).values()) == {1.0}
@@ -52,18 +52,18 @@ def test_a_perfect_classifier_and_its_opposite():
 
 
 @pytest.mark.parametrize(("truth", "predicted"), [([0, 0], [0, 0]), ([0, 0], [0, 1]), ([1], [1]), ([1], [0])])
-def test_a_test_part_of_one_class_has_no_auroc(truth, predicted):
+def test_test_set_of_one_class_has_no_auroc(truth, predicted):
     measured = classification_metrics(np.array(truth), certain(*predicted))
 
     assert measured["auroc"] is None
     assert measured["accuracy"] == np.mean(np.array(truth) == predicted)
 
 
-def test_perfect_predictions_are_perfect_where_the_test_part_lacks_a_class():
+def test_perfect_predictions_score_one_if_the_test_set_lacks_a_class():
     assert set(classification_metrics(np.array([0, 1]), certain(0, 1, num_classes=3)).values()) == {1.0}
 
 
-def test_a_class_that_is_predicted_but_never_true_counts_in_macro_f1_and_not_in_auroc():
+def test_class_that_is_predicted_but_never_true_counts_in_macro_f1_only():
     measured = classification_metrics(np.array([0, 1, 1]), certain(0, 1, 2, num_classes=4))
 
     # F1 of class 0 is 1, of class 1 2/3, of class 2 0; class 3 occurs nowhere. Of class 1 one positive ties with the
@@ -73,7 +73,7 @@ def test_a_class_that_is_predicted_but_never_true_counts_in_macro_f1_and_not_in_
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 5])
-def test_figures_of_a_classifier_are_those_of_scikit_learn(num_classes):
+def test_classification_metrics_equal_scikit_learn(num_classes):
     rng = np.random.default_rng(num_classes)
     truth = np.append(np.arange(num_classes), rng.integers(num_classes, size=80))
     probabilities = rng.dirichlet(np.ones(num_classes), size=len(truth)) + 0.3 * np.eye(num_classes)[truth]
@@ -94,7 +94,7 @@ def test_figures_of_a_classifier_are_those_of_scikit_learn(num_classes):
     )
 
 
-def test_auroc_of_classes_some_of_which_lack_a_protein_is_the_mean_of_the_others():
+def test_auroc_is_the_mean_over_classes_that_have_proteins():
     rng = np.random.default_rng(0)
     truth, probabilities = rng.choice([0, 2, 3], size=50), rng.dirichlet(np.ones(4), size=50)
 
@@ -107,7 +107,7 @@ def test_auroc_of_classes_some_of_which_lack_a_protein_is_the_mean_of_the_others
 # Confusions
 
 
-def test_what_was_taken_for_what_is_counted():
+def test_confusion_matrix_counts_predicted_classes_by_true_class():
     truth, predicted = np.array([0, 2, 2, 1, 2]), certain(0, 1, 2, 1, 1, num_classes=3)
 
     assert confusion_matrix(truth, predicted).tolist() == [[1, 0, 0], [0, 1, 0], [0, 2, 1]]
@@ -122,7 +122,7 @@ def test_what_was_taken_for_what_is_counted():
         [[0, 4, 0], [0, 3, 0], [0, 5, 0]],  # always the same guess
     ],
 )
-def test_figures_of_a_confusion_are_those_of_its_pairs(confusion):
+def test_metrics_of_a_confusion_matrix_equal_those_of_its_pairs(confusion):
     confusion = np.array(confusion)
     truth, predicted = np.repeat(np.indices(confusion.shape).reshape(2, -1), confusion.ravel(), axis=1)
 
@@ -138,7 +138,7 @@ def test_figures_of_a_confusion_are_those_of_its_pairs(confusion):
 
 
 @pytest.mark.parametrize(("confusion", "accuracy"), [([[9, 0], [0, 0]], 1), ([[0, 0, 0], [0, 4, 0], [0, 0, 0]], 1)])
-def test_one_class_alone_has_no_correlation(confusion, accuracy):
+def test_confusion_matrix_of_one_class_has_no_mcc(confusion, accuracy):
     measured = confusion_metrics(np.array(confusion))
 
     assert (measured["mcc"], measured["accuracy"]) == (None, accuracy)
@@ -171,7 +171,7 @@ def plain_fmax(truth, probabilities):
     return best
 
 
-def test_fmax_is_the_best_harmonic_mean_of_precision_and_recall_over_thresholds():
+def test_fmax_is_the_best_f1_over_thresholds():
     truth, probabilities = random_labels()
 
     assert multilabel_metrics(truth, probabilities)["fmax"] == pytest.approx(plain_fmax(truth, probabilities))
@@ -186,7 +186,7 @@ def test_auprc_is_the_mean_over_the_labels_that_occur():
     assert multilabel_metrics(truth, probabilities)["auprc"] == pytest.approx(np.mean(each))
 
 
-def test_labels_by_hand():
+def test_multilabel_metrics_equal_hand_computed_values():
     truth = np.array([[1, 0], [1, 1], [0, 0]])
     probabilities = np.array([[0.9, 0.6], [0.7, 0.5], [0.1, 0.1]])
 
@@ -195,17 +195,17 @@ def test_labels_by_hand():
     assert multilabel_metrics(truth, probabilities) == pytest.approx({"auprc": (1 + 1 / 2) / 2, "fmax": 6 / 7})
 
 
-def test_proteins_without_a_label_have_nothing_to_measure():
+def test_multilabel_metrics_are_undefined_without_labels():
     assert multilabel_metrics(np.zeros((3, 2)), np.full((3, 2), 0.7)) == {"auprc": None, "fmax": None}
 
 
-def test_a_perfect_guess_of_labels_has_full_marks():
+def test_perfect_multilabel_predictions_score_one():
     truth = np.array([[1.0, 0], [1, 1], [0, 0]])
 
     assert multilabel_metrics(truth, 0.6 * truth) == {"auprc": 1.0, "fmax": 1.0}
 
 
-def test_a_proteins_curves_are_undefined_where_nothing_is_predicted_or_true():
+def test_label_curves_are_undefined_if_nothing_is_predicted_or_true():
     precision, recall = label_curves(np.array([[1.0, 0], [0, 0]]), np.array([[0.5, 0.305], [0.2, 0.0]]))
 
     at = {threshold: np.flatnonzero(np.isclose(THRESHOLDS, threshold))[0] for threshold in (0.1, 0.4, 0.6)}
@@ -215,7 +215,7 @@ def test_a_proteins_curves_are_undefined_where_nothing_is_predicted_or_true():
     assert np.isnan(recall[1]).all()
 
 
-def test_the_best_threshold_is_the_lowest_of_those_that_are_equally_good():
+def test_best_threshold_is_the_lowest_of_equally_good_ones():
     truth, probabilities = np.array([[1.0, 0]]), np.array([[0.8, 0.25]])
 
     assert best_threshold(*label_curves(truth, probabilities)) == pytest.approx((0.26, 1.0))
@@ -224,13 +224,13 @@ def test_the_best_threshold_is_the_lowest_of_those_that_are_equally_good():
 # Regression
 
 
-def test_values_by_hand():
+def test_regression_metrics_equal_hand_computed_values():
     measured = regression_metrics(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3]))
 
     assert measured == pytest.approx({"spearman": 0.8, "rmse": 0.5**0.5, "mse": 0.5, "r2": 1 - 2 / 5})
 
 
-def test_ranks_alone_count_for_spearman_and_units_for_the_others():
+def test_spearman_depends_on_ranks_only_and_other_metrics_on_units():
     measured = regression_metrics(np.array([1.0, 2, 3]), np.array([10.0, 20, 1000]))
 
     assert measured["spearman"] == pytest.approx(1)
@@ -238,21 +238,21 @@ def test_ranks_alone_count_for_spearman_and_units_for_the_others():
     assert measured["r2"] < 0
 
 
-def test_the_mean_explains_nothing():
+def test_predicting_the_mean_has_an_r2_of_zero():
     assert regression_metrics(np.array([1.0, 2, 3]), np.full(3, 2.0)) == pytest.approx(
         {"spearman": None, "rmse": (2 / 3) ** 0.5, "mse": 2 / 3, "r2": 0}
     )
 
 
 @pytest.mark.parametrize("truth", [[3.0], [3.0, 3.0]])
-def test_constant_labels_have_neither_a_correlation_nor_a_share_explained(truth):
+def test_constant_values_have_neither_spearman_nor_r2(truth):
     measured = regression_metrics(np.array(truth), np.arange(len(truth)) + 2.0)
 
     assert (measured["spearman"], measured["r2"]) == (None, None)
     assert measured["mse"] == pytest.approx(1.0 if len(truth) == 1 else 0.5)
 
 
-def test_figures_of_values_are_those_of_scikit_learn_and_scipy():
+def test_regression_metrics_equal_scikit_learn_and_scipy():
     rng = np.random.default_rng(0)
     truth = np.round(rng.normal(size=60), 1)
     predicted = np.round(truth + rng.normal(size=60), 1)
@@ -269,7 +269,7 @@ def test_figures_of_values_are_those_of_scikit_learn_and_scipy():
     )
 
 
-def test_no_part_of_labels_over_fifteen_powers_of_ten_has_an_r2_above_one_or_a_warning():
+def test_r2_stays_below_one_without_warnings_for_values_over_fifteen_powers_of_ten():
     rng = np.random.default_rng(0)
     truth = 10 ** rng.uniform(-12, 3, size=60)
     predicted = truth * 10 ** rng.normal(scale=0.1, size=60)

@@ -19,15 +19,15 @@ def rng():
     return np.random.default_rng(0)
 
 
-def assert_as_measured_on_repeated_rows(figures, measure, draws):
-    """Figures of draws are those that `measure` gives of the rows that were drawn; NaN where it gives None."""
-    measured = figures(draws)
-    wanted = [measure(np.repeat(np.arange(draws.shape[1]), drawn.astype(int))) for drawn in draws]
+def assert_equals_metrics_of_repeated_rows(resampled, measure, draws):
+    """Assert that resampled metrics equal those that `measure` computes on the drawn rows; NaN where it gives None."""
+    measured = resampled(draws)
+    expected = [measure(np.repeat(np.arange(draws.shape[1]), drawn.astype(int))) for drawn in draws]
     assert {len(values) for values in measured.values()} == {len(draws)}
-    for name in wanted[0]:
-        expected = np.array([np.nan if one[name] is None else one[name] for one in wanted])
-        np.testing.assert_allclose(measured[name], expected, atol=1e-9, err_msg=name)
-    assert measured.keys() == wanted[0].keys()
+    for name in expected[0]:
+        values = np.array([np.nan if metrics[name] is None else metrics[name] for metrics in expected])
+        np.testing.assert_allclose(measured[name], values, atol=1e-9, err_msg=name)
+    assert measured.keys() == expected[0].keys()
 
 
 def random_draws(rng, num_units):
@@ -37,7 +37,7 @@ def random_draws(rng, num_units):
 
 
 def all_draws(num_units):
-    """Every way to draw some units so many times, as rows of counts."""
+    """Enumerate all ways to draw as many units as there are, as rows of counts."""
     chosen = combinations_with_replacement(range(num_units), num_units)
     return np.stack([np.bincount(rows, minlength=num_units) for rows in chosen]).astype(float)
 
@@ -46,13 +46,13 @@ def all_draws(num_units):
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
-def test_figures_of_a_classifier_are_those_of_the_drawn_proteins(rng, num_classes):
+def test_classification_metrics_of_draws_equal_those_of_repeated_proteins(rng, num_classes):
     truth = rng.integers(num_classes, size=60)
     # Few different scores: many are equal.
     scores = rng.integers(1, 5, size=(60, num_classes)) + 2.0 * np.eye(num_classes)[truth]
     probabilities = scores / scores.sum(1, keepdims=True)
 
-    assert_as_measured_on_repeated_rows(
+    assert_equals_metrics_of_repeated_rows(
         classification_measure(truth, probabilities),
         lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]),
         random_draws(rng, 60),
@@ -60,113 +60,113 @@ def test_figures_of_a_classifier_are_those_of_the_drawn_proteins(rng, num_classe
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_draws_that_lack_a_class_have_no_auroc_and_those_of_one_class_no_mcc(num_classes):
+def test_draws_without_a_class_have_no_auroc_and_draws_of_one_class_no_mcc(num_classes):
     truth = np.array([0, 1, 1, num_classes - 1])
     probabilities = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.5, 0.3, 0.2], [0.1, 0.3, 0.6]])[:, :num_classes]
     probabilities /= probabilities.sum(1, keepdims=True)
-    figures = classification_measure(truth, probabilities)
+    resampled = classification_measure(truth, probabilities)
 
-    assert_as_measured_on_repeated_rows(
-        figures, lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]), all_draws(4)
+    assert_equals_metrics_of_repeated_rows(
+        resampled, lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]), all_draws(4)
     )
 
-    measured = figures(all_draws(4))
+    measured = resampled(all_draws(4))
     assert 0 < np.isnan(measured["mcc"]).sum() < np.isnan(measured["auroc"]).sum() < 35
 
 
 # Residues
 
 
-def residues_of(owners, rows):
+def residue_indices(owners, rows):
     return np.concatenate([np.flatnonzero(owners == row) for row in rows])
 
 
-def test_the_residues_of_a_protein_are_drawn_together(rng):
+def test_classified_residues_of_a_protein_are_drawn_together(rng):
     owners = np.repeat(np.arange(12), rng.integers(3, 30, size=12))
     truth = rng.integers(3, size=len(owners))
     probabilities = rng.dirichlet(np.ones(3), size=len(owners)) + np.eye(3)[truth] * 0.3
-    of_each = [[part[owners == protein] for protein in range(12)] for part in (truth, probabilities)]
+    by_protein = [[part[owners == protein] for protein in range(12)] for part in (truth, probabilities)]
 
     def measure(rows):
-        drawn = residues_of(owners, rows)
+        drawn = residue_indices(owners, rows)
         return metrics.confusion_metrics(metrics.confusion_matrix(truth[drawn], probabilities[drawn]))
 
-    assert_as_measured_on_repeated_rows(residue_classification_measure(*of_each), measure, random_draws(rng, 12))
+    assert_equals_metrics_of_repeated_rows(residue_classification_measure(*by_protein), measure, random_draws(rng, 12))
 
 
-def test_the_values_of_the_residues_of_a_protein_are_drawn_together(rng):
+def test_values_of_the_residues_of_a_protein_are_drawn_together(rng):
     owners = np.repeat(np.arange(9), rng.integers(3, 30, size=9))
     truth = np.round(rng.random(len(owners)), 1)
     predicted = np.round(truth + 0.5 * rng.random(len(owners)), 1)
 
     def measure(rows):
-        drawn = residues_of(owners, rows)
+        drawn = residue_indices(owners, rows)
         return metrics.regression_metrics(truth[drawn], predicted[drawn])
 
-    assert_as_measured_on_repeated_rows(regression_measure(truth, predicted, owners), measure, random_draws(rng, 9))
+    assert_equals_metrics_of_repeated_rows(regression_measure(truth, predicted, owners), measure, random_draws(rng, 9))
 
 
-def test_draws_of_proteins_of_which_nothing_is_known_have_no_figures():
+def test_metrics_are_undefined_in_draws_of_unlabelled_proteins_only():
     nothing, draws = np.zeros((0, 2)), np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
     known = np.array([[0.8, 0.2], [0.3, 0.7]])
     classes = residue_classification_measure([np.array([0, 1]), np.array([], np.int64)], [known, nothing])
     values = regression_measure(np.array([1.0, 2.0]), np.array([1.0, 3.0]), np.array([0, 0]))
 
-    for figures in (classes(draws), values(draws)):
-        for name, measured in figures.items():
+    for resampled in (classes(draws), values(draws)):
+        for name, measured in resampled.items():
             assert np.isnan(measured).tolist() == [False, False, True], name
 
 
-def test_not_all_resamples_of_many_residues_are_held_at_once(rng):
+def test_resamples_of_many_residues_are_processed_in_blocks(rng):
     owners = np.repeat(np.arange(20), 1000)
     truth = rng.random(len(owners))
-    figures = regression_measure(truth, truth + rng.random(len(owners)), owners)
+    measure = regression_measure(truth, truth + rng.random(len(owners)), owners)
 
     tracemalloc.start()
-    jackknife(figures, 20)
+    jackknife(measure, 20)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    # A thousand resamples of them are 160 MB, and a figure is made of several such arrays.
+    # A thousand resamples of them are 160 MB, and a metric needs several such arrays.
     assert peak < 300e6
 
 
 # Labels
 
 
-def test_figures_of_labels_are_those_of_the_drawn_proteins(rng):
+def test_multilabel_metrics_of_draws_equal_those_of_repeated_proteins(rng):
     # Some labels are so rare that many draws lack them.
     truth = (rng.random((80, 5)) < [0.02, 0.05, 0.1, 0.3, 0.6]).astype(float)
     probabilities = np.round(0.7 * rng.random((80, 5)) + 0.3 * truth, 2)
 
-    assert_as_measured_on_repeated_rows(
+    assert_equals_metrics_of_repeated_rows(
         multilabel_measure(truth, probabilities),
         lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]),
         random_draws(rng, 80),
     )
 
 
-def test_draws_without_any_label_have_no_figures():
+def test_multilabel_metrics_are_undefined_in_draws_without_labels():
     truth = np.array([[0, 0], [0, 1.0], [0, 0]])
     probabilities = np.array([[0.3, 0.2], [0.2, 0.7], [0.004, 0.0]])
-    figures = multilabel_measure(truth, probabilities)
+    resampled = multilabel_measure(truth, probabilities)
 
-    assert_as_measured_on_repeated_rows(
-        figures, lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]), all_draws(3)
+    assert_equals_metrics_of_repeated_rows(
+        resampled, lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]), all_draws(3)
     )
 
-    assert np.isnan(figures(np.array([[2.0, 0, 1]]))["fmax"]).all()
+    assert np.isnan(resampled(np.array([[2.0, 0, 1]]))["fmax"]).all()
 
 
 # Values
 
 
 @pytest.mark.parametrize("decimals", [1, 9])
-def test_figures_of_values_are_those_of_the_drawn_proteins(rng, decimals):
+def test_regression_metrics_of_draws_equal_those_of_repeated_values(rng, decimals):
     truth = np.round(rng.random(50), decimals)
     predicted = np.round(truth + rng.random(50), decimals)
 
-    assert_as_measured_on_repeated_rows(
+    assert_equals_metrics_of_repeated_rows(
         regression_measure(truth, predicted),
         lambda rows: metrics.regression_metrics(truth[rows], predicted[rows]),
         random_draws(rng, 50),
@@ -174,10 +174,10 @@ def test_figures_of_values_are_those_of_the_drawn_proteins(rng, decimals):
 
 
 @pytest.mark.parametrize("truth", [[1.0, 2.0, 4.0], [0.1, 0.3, 0.7], [1e6 + 0.1, 1e6 + 0.2, 1e6 + 0.2]])
-def test_draws_of_one_value_have_neither_a_correlation_nor_a_share_explained(truth):
+def test_draws_of_one_value_have_neither_spearman_nor_r2(truth):
     truth, predicted = np.array(truth), np.array([0.2, 0.2, 0.6])
 
-    assert_as_measured_on_repeated_rows(
+    assert_equals_metrics_of_repeated_rows(
         regression_measure(truth, predicted),
         lambda rows: metrics.regression_metrics(truth[rows], predicted[rows]),
         all_draws(3),
