@@ -1,56 +1,59 @@
-"""Everything that can go wrong, as a tree.
+"""Everything that can go wrong, as a tree of errors with their exit statuses.
 
-    ProtembedError                      exit status 1
-    ├── ConfigError                     2   an option out of its range, or options that contradict each other
-    ├── DataError                      65   an input that is not what it should be
-    │   ├── FormatError                     not FASTA at all, or empty
-    │   │   └── DamagedArchiveError         an archive that is truncated or damaged
-    │   ├── RecordError                     a record without identifier or sequence
-    │   ├── IllegalResidueError             a character that is no amino acid
-    │   ├── ChangedInputError               a file that was written to while it was read
-    │   ├── TooLongError                    a protein longer than the model's window, where that was refused
-    │   ├── TooShortError                   a protein that ends before the region begins
-    │   ├── TableError                      a row of a table
-    │   ├── UnscorableVariantError          a variant that is no substitution of amino acids
-    │   ├── MismatchedResidueError          a mutation that names another residue than stands there
-    │   ├── NothingToLearnError             too few proteins
-    │   ├── NothingToMeasureError           validation proteins of unknown residues alone
-    │   ├── ModelFormatError                a model directory that cannot be read
-    │   ├── StructureError                  a structure that cannot be read or shows no protein
-    │   └── TooFewStructuresError           structures that show none of the proteins
-    ├── InputNotFoundError             66   no such file, model or column
-    ├── OutputExistsError               1   a finished result that would be overwritten
-    ├── OutputError                     1   a result that could not be written
-    ├── ChangedRunError                 1   a run directory that belongs to another command
-    ├── RunInUseError                   1   a run directory that another process is writing
-    ├── LostProcessError                1   another process of the run that has ended
-    ├── NotEnoughMemoryError            1   a model that is too large for this machine
-    ├── NotEnoughRoomError              1   attention maps that are too large for this machine
-    ├── NotFiniteError                  1   vectors or predictions that hold what is no number
-    ├── TooLongForMemoryError           1   a stretch of a protein that is too long for this machine
-    ├── HubError                        1   a model that could not be fetched from the hub
-    ├── NotVerifiedError                1   a result that is not what it says it is
-    ├── DamagedRunError                 1   a run whose files are torn or damaged
-    └── DivergedError                   1   training that left the finite numbers
+    ProtembedError                          1   the base of all errors that protembed raises on purpose
+    ├── ConfigError                         2   an option that is out of range, or options that contradict each other
+    ├── DataError                          65   an input that is invalid
+    │   ├── FormatError                         a file that is not FASTA, or is empty
+    │   │   └── DamagedArchiveError             an archive that is truncated or damaged
+    │   ├── RecordError                         a record without identifier or sequence
+    │   ├── IllegalResidueError                 a character that is not an amino acid
+    │   ├── ChangedInputError                   a file that changed while it was read
+    │   ├── TooLongError                        a protein longer than the model's window, where that is an error
+    │   ├── TooShortError                       a protein that ends before the region begins
+    │   ├── TableError                          an invalid table, or an invalid row of one
+    │   ├── UnsupportedVariantError             a variant that is not a substitution of amino acids
+    │   ├── MismatchedResidueError              a mutation that does not fit its wild type
+    │   ├── TooFewProteinsError                 too few proteins to train and validate on
+    │   ├── EmptyValidationSetError             validation proteins without a standard amino acid
+    │   ├── ModelFormatError                    a model directory that cannot be read
+    │   ├── StructureError                      a structure that cannot be read or contains no protein
+    │   └── NoStructureMatchError               structures that match none of the proteins
+    ├── InputNotFoundError                 66   an input file or model that does not exist or cannot be read
+    ├── OutputExistsError                   1   a finished result that would be overwritten
+    ├── OutputError                         1   a result that cannot be written
+    ├── RunError                            1   a run that cannot be started, resumed or finished
+    │   ├── RunMismatchError                    a run directory that belongs to a different command
+    │   ├── RunInUseError                       a run or result that another process is writing
+    │   ├── DamagedRunError                     a run directory whose files are incomplete or damaged
+    │   ├── PeerProcessError                    another process of a distributed run that has ended
+    │   └── DivergedError                       training whose loss or gradients are no longer finite
+    ├── ResourceError                       1   a computation that needs more memory or disk than is available
+    │   ├── NotEnoughMemoryError                training that needs more memory than is available
+    │   ├── InsufficientResourcesError          attention maps that need more memory or disk than is available
+    │   └── TooLongForMemoryError               a single window that does not fit into memory
+    ├── NotFiniteError                      1   vectors or predictions that contain infinities or NaN
+    ├── HubError                            1   a model that could not be downloaded from the hub
+    └── VerificationError                   1   a result that is incomplete, or does not match its input or model
 
-Each error stores what it knows and builds one sentence that says what was found, where, and what to do.
+Errors within a family share its exit status. Each error stores what it knows and builds one sentence that says what was
+found, where, and what to do.
 """
 
 import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from protembed.io.text import format_bytes
+from protembed.io.text import format_bytes, pluralize
 
 
 class ProtembedError(Exception):
-    """The base of all errors that protembed raises on purpose; its text is one sentence for the user."""
+    """The base of all errors that protembed raises on purpose; their text is one sentence for the user."""
 
     exit_status = 1
 
 
 class ConfigError(ProtembedError):
-    """An option that is out of its range, or that contradicts another one."""
+    """An option that is out of range, or that contradicts another one."""
 
     exit_status = 2
 
@@ -60,13 +63,13 @@ class ConfigError(ProtembedError):
 
 
 class DataError(ProtembedError):
-    """An input that is not what it should be."""
+    """An input that is invalid."""
 
     exit_status = 65
 
 
 class FormatError(DataError):
-    """A file that is no FASTA, or is empty."""
+    """A file that is not FASTA, or is empty."""
 
     def __init__(self, path: str, found: str, advice: str, *, line: int | None = None) -> None:
         self.path, self.found, self.advice, self.line = path, found, advice, line
@@ -75,12 +78,12 @@ class FormatError(DataError):
 
 
 class DamagedArchiveError(FormatError):
-    """An archive that is truncated or damaged; however many records were read before, they are no whole data set."""
+    """An archive that is truncated or damaged; the records read before the damage are never used as a data set."""
 
     def __init__(self, path: str, reason: str, *, num_records: int | None = None) -> None:
         self.reason, self.num_records = reason, num_records
         before = "" if num_records is None else f", whole records before that: {num_records:,}"
-        super().__init__(path, f"the archive is truncated or damaged ({reason}){before}", "fetch or make it again")
+        super().__init__(path, f"the archive is truncated or damaged ({reason}){before}", "download or create it again")
 
 
 class RecordError(DataError):
@@ -91,46 +94,49 @@ class RecordError(DataError):
         super().__init__(f"{path}, line {line}: record {record} {found}; {advice}")
 
 
-_TAKE_GAPS_OUT = "take the gaps out (`seqkit seq -g` does), or pass --on-illegal skip (leave the record out)"
-_CHAINS = "a record of several chains: give each chain a record of its own, or pass --on-illegal skip (leave it out)"
-_ADVICE_ON_LETTERS = {
+_GAP_ADVICE = "remove the gaps (`seqkit seq -g` does), or pass --on-illegal skip (leave the record out)"
+_CHAIN_ADVICE = (
+    "the record holds several chains: give each chain a record of its own, or pass --on-illegal skip (leave it out)"
+)
+_ADVICE_BY_CHARACTER = {
     ">": "put every header on a line of its own, with nothing before its '>'",
-    "\0": "the file is binary or damaged, fetch or make it again",
-    "-": f"this is an alignment: {_TAKE_GAPS_OUT}",
-    ".": f"this is an alignment, or the dot stands for a stop codon: {_TAKE_GAPS_OUT}",
+    "\0": "the file is binary or damaged: download or create it again",
+    "-": f"this is an alignment: {_GAP_ADVICE}",
+    ".": f"this is an alignment, or the dot stands for a stop codon: {_GAP_ADVICE}",
     "*": (
-        "a stop codon within a protein: correct its translation, or pass --on-illegal mask (read it as X) or "
+        "this is a stop codon within a protein: correct the translation, or pass --on-illegal mask (read it as X) or "
         "--on-illegal skip (leave the record out)"
     ),
-    ":": _CHAINS,
-    "/": _CHAINS,
+    ":": _CHAIN_ADVICE,
+    "/": _CHAIN_ADVICE,
 }
 
 
 class IllegalResidueError(DataError):
-    """A character that is no amino acid, in a sequence."""
+    """A character in a sequence that is not an amino acid."""
 
     def __init__(self, path: str, line: int, record_id: str, column: int, found: str) -> None:
         self.path, self.line, self.record_id, self.column, self.found = path, line, record_id, column, found
         usual = "correct the file, or pass --on-illegal mask (read it as X) or --on-illegal skip (leave the record out)"
-        advice = _ADVICE_ON_LETTERS.get(found, usual)
-        if found in string.ascii_lowercase:  # all others were upper-cased before they were looked at
+        advice = _ADVICE_BY_CHARACTER.get(found, usual)
+        if found in string.ascii_lowercase:  # in any other sequence letters are upper-cased before they are checked
             advice = (
-                "upper and lower case alternate, as in SaProt's structure-aware sequences: take the lower-case letters "
-                "out, which describe the structure"
+                "upper and lower case alternate, as in SaProt's structure-aware sequences: remove the lower-case "
+                "letters, which describe the structure"
             )
         super().__init__(
-            f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is no amino acid; {advice}"
+            f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is not an amino acid; {advice}"
         )
 
 
 class ChangedInputError(DataError):
-    """A file whose bytes were not the same from the beginning of its reading to the end of the computation."""
+    """A file whose bytes changed between its first reading and the end of the computation."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(
-            f"{path} changed while it was read, so there is no result; run the command again when the file is complete"
+            f"{path} changed while it was read, so no result was written; "
+            "run the command again when the file is complete"
         )
 
 
@@ -159,7 +165,7 @@ class TooShortError(DataError):
 
 
 class TableError(DataError):
-    """A row, or the whole, of a table."""
+    """An invalid table, or an invalid row of one."""
 
     def __init__(self, path: str, found: str, advice: str, *, line: int | None = None) -> None:
         self.path, self.found, self.advice, self.line = path, found, advice, line
@@ -168,7 +174,7 @@ class TableError(DataError):
 
 
 class UnsupportedVariantError(DataError):
-    """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is no amino acid."""
+    """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is not an amino acid."""
 
     def __init__(self, path: str, line: int, found: str) -> None:
         self.path, self.line, self.found = path, line, found
@@ -179,52 +185,70 @@ class UnsupportedVariantError(DataError):
 
 
 class MismatchedResidueError(DataError):
-    """A mutation that names another residue than stands at its position, or a position that is not there."""
+    """A mutation whose wild-type residue or position does not fit the wild type."""
 
     def __init__(
         self, path: str, line: int, mutation: str, found: str, advice: str = "correct the row, or give its wild type"
     ) -> None:
         self.path, self.line, self.mutation, self.found, self.advice = path, line, mutation, found, advice
-        super().__init__(f"{path}, line {line}: {mutation} does not fit, for {found}; {advice}")
+        super().__init__(f"{path}, line {line}: {mutation} does not fit, because {found}; {advice}")
 
     def with_suggested_offset(self, offset: int) -> "MismatchedResidueError":
-        """Make the same error for a table whose numbering is shifted as a whole."""
-        advice = f"the table's mutations would all fit with --position-offset {offset}"
+        """Make the same error with advice for a table whose numbering is shifted as a whole."""
+        advice = f"all mutations of the table would fit with --position-offset {offset}"
         return MismatchedResidueError(self.path, self.line, self.mutation, self.found, advice)
 
 
 class TooFewProteinsError(DataError):
-    """Too few proteins to train on some and validate on others."""
+    """Too few proteins to train on some and to validate on others."""
 
     def __init__(self, num_proteins: int) -> None:
         self.num_proteins = num_proteins
         super().__init__(
-            f"{num_proteins} proteins are too few to train on and to hold some out for validation; "
+            f"{pluralize(num_proteins, 'protein')} cannot be split into training and validation proteins; "
             "give more, or pass --valid FASTA"
         )
 
 
 class EmptyValidationSetError(DataError):
-    """Validation proteins none of whose residues can be hidden."""
+    """Validation proteins none of whose residues can be masked."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"no protein of the validation set {name!r} has a standard amino acid to hide and guess; "
-            "give others by --valid FASTA"
+            f"no protein of the validation set {name!r} has a standard amino acid to mask; "
+            "give other proteins with --valid FASTA"
         )
 
 
 class ModelFormatError(DataError):
-    """A model directory whose files are missing, damaged, or describe something that is not ESM-2."""
+    """A model directory whose files are missing or damaged, or describe an unsupported model."""
 
     def __init__(self, path: Path, found: str, advice: str) -> None:
         self.path, self.found, self.advice = path, found, advice
         super().__init__(f"{path}: {found}; {advice}")
 
 
+class StructureError(DataError):
+    """A file that is neither PDB nor mmCIF, is damaged, or contains no protein."""
+
+    def __init__(self, path: str, found: str, advice: str) -> None:
+        self.path, self.found, self.advice = path, found, advice
+        super().__init__(f"{path}: {found}; {advice}")
+
+
+class NoStructureMatchError(DataError):
+    """Structures that match none of the proteins, or none with long-range contacts."""
+
+    def __init__(self, notes: Sequence[str] = ()) -> None:
+        self.notes = notes
+        found = "none of the proteins matches a structure with long-range contacts; at least one is needed"
+        advice = "give more structures, or proteins whose sequences they contain"
+        super().__init__("; ".join([found, *notes, advice]))
+
+
 class InputNotFoundError(ProtembedError):
-    """An input file or model that is not there or cannot be read."""
+    """An input file or model that does not exist or cannot be read."""
 
     exit_status = 66
 
@@ -234,85 +258,113 @@ class InputNotFoundError(ProtembedError):
 
 
 class OutputExistsError(ProtembedError):
-    """A finished result of another command stands where this one would write."""
+    """A file or directory that exists where a result would be written."""
 
-    def __init__(self, path: Path, difference: str, *, is_ours: bool = True) -> None:
-        self.path, self.difference, self.is_ours = path, difference, is_ours
-        force = ", or pass --force to replace it" if is_ours else "; --force does not replace it either"
-        super().__init__(f"{path} exists and {difference}; choose another --output{force}")
+    def __init__(self, path: Path, difference: str | None = None, *, is_replaceable: bool = True) -> None:
+        self.path, self.difference, self.is_replaceable = path, difference, is_replaceable
+        found = f"{path} exists" if difference is None else f"{path} exists and {difference}"
+        force = ", or pass --force to replace it" if is_replaceable else "; --force does not replace it either"
+        super().__init__(f"{found}; choose another --output{force}")
 
 
 class OutputError(ProtembedError):
-    """A result that could not be written."""
+    """A result that cannot be written."""
 
     def __init__(self, path: str, reason: str) -> None:
         self.path, self.reason = path, reason
-        super().__init__(f"{path} could not be written ({reason}); nothing was left behind under that name")
+        super().__init__(f"cannot write {path} ({reason}); no partial file was left under that name")
 
 
-class RunMismatchError(ProtembedError):
-    """A run directory that was begun with other settings or other data."""
+class RunError(ProtembedError):
+    """A run that cannot be started, resumed or finished."""
+
+
+class RunMismatchError(RunError):
+    """A run directory that belongs to a command with other settings or other data."""
 
     def __init__(self, path: Path, changes: Sequence[str]) -> None:
         self.path, self.changes = path, tuple(changes)
         super().__init__(
             f"{path} was begun with other settings ({'; '.join(changes)}); "
-            "repeat the first command to resume, choose another --output, or pass --force to begin anew"
+            "run the first command again to resume it, choose another --output, or pass --force to start over"
         )
 
 
-class RunInUseError(ProtembedError):
-    """A run directory that another process is writing."""
+class RunInUseError(RunError):
+    """A run or a result that another process is writing."""
 
     def __init__(self, path: Path, holder: str) -> None:
         self.path, self.holder = path, holder
         super().__init__(f"{path} is in use by {holder}; wait for it, or choose another --output")
 
 
-class PeerProcessError(ProtembedError):
-    """Another process of a run that several share has ended before its time."""
+class DamagedRunError(RunError):
+    """A run directory whose files are incomplete or damaged, so that the run cannot be resumed."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        self.path, self.found = path, found
+        super().__init__(f"{path}: {found}; pass --force to start over")
+
+
+class PeerProcessError(RunError):
+    """Another process of a distributed run that has ended too early."""
 
     def __init__(self) -> None:
-        super().__init__("another process of this run has ended; its own message says why")
+        super().__init__("another process of this run has ended; see its error message")
 
 
-class NotEnoughMemoryError(ProtembedError):
-    """A model that does not fit into memory together with its gradients and the optimiser's numbers."""
+class DivergedError(RunError):
+    """Training whose loss or gradients are no longer finite."""
+
+    def __init__(self, step: int, num_skipped: int) -> None:
+        self.step, self.num_skipped = step, num_skipped
+        found = f"the loss or its gradients were not finite in {num_skipped} steps in a row, up to step {step}"
+        if not num_skipped:
+            found = f"the validation loss is not finite after step {step}"
+        super().__init__(f"{found}; the last checkpoint is intact: start over with a lower --learning-rate")
+
+
+class ResourceError(ProtembedError):
+    """A computation that needs more memory or disk than is available."""
+
+
+class NotEnoughMemoryError(ResourceError):
+    """A model that does not fit into memory together with its gradients and the state of the optimiser."""
 
     def __init__(self, size: str, needed: int, available: int) -> None:
         self.size, self.needed, self.available = size, needed, available
         super().__init__(
-            f"training {size} needs at least {needed / 2**30:,.1f} GiB of memory, and {available / 2**30:,.1f} GiB are "
-            "there; choose a smaller --size"
+            f"training {size} needs at least {needed / 2**30:,.1f} GiB of memory, but {available / 2**30:,.1f} GiB are "
+            "available; choose a smaller --size"
         )
 
 
-class InsufficientResourcesError(ProtembedError):
-    """Attention maps that need more memory or disk than there is."""
+class InsufficientResourcesError(ResourceError):
+    """Attention maps that need more memory or disk than is available."""
 
     def __init__(self, resource: str, needed: int, available: int, longest: str, advice: str) -> None:
         self.resource, self.needed, self.available = resource, needed, available
         super().__init__(
-            f"attention maps need about {format_bytes(needed)} of {resource}, most of it for {longest}, and "
-            f"{format_bytes(available)} are there; {advice}"
+            f"attention maps need about {format_bytes(needed)} of {resource}, most of it for {longest}, but "
+            f"{format_bytes(available)} are available; {advice}"
         )
 
 
-class TooLongForMemoryError(ProtembedError):
-    """A stretch of a protein that does not fit into memory even alone."""
+class TooLongForMemoryError(ResourceError):
+    """A window of a protein that does not fit into memory even on its own."""
 
     def __init__(self, num_tokens: int, record_id: str | None = None) -> None:
         self.num_tokens, self.record_id = num_tokens, record_id
-        whose = "" if record_id is None else f"{record_id!r}: "
+        prefix = "" if record_id is None else f"{record_id!r}: "
         super().__init__(
-            f"{whose}a stretch of {num_tokens:,} tokens alone does not fit into memory; choose a machine with more of "
-            "it, a smaller model, for embed and score a smaller --window-residues, or for finetune "
-            "--gradient-checkpointing"
+            f"{prefix}a single window of {num_tokens:,} tokens does not fit into memory; use a smaller "
+            "--window-residues (embed, score), --gradient-checkpointing (finetune), a smaller model, or a machine with "
+            "more memory"
         )
 
 
 class NotFiniteError(ProtembedError):
-    """Vectors, or what else is computed of a protein, that hold infinities or what is no number."""
+    """Vectors, or other values computed for a protein, that contain infinities or NaN."""
 
     def __init__(self, record_id: str, precision: str, dtype: str, *, what: str = "vectors") -> None:
         self.record_id, self.precision, self.dtype, self.what = record_id, precision, dtype, what
@@ -320,7 +372,7 @@ class NotFiniteError(ProtembedError):
         if "float32" not in (precision, dtype) or precision == "float16":
             advice = "choose --precision float32"
         elif dtype == "float16":
-            advice = "choose --store-dtype float32, for float16 ends at 65,504"
+            advice = "choose --store-dtype float32, because float16 ends at 65,504"
         verb = "are" if what.endswith("s") else "is"
         super().__init__(
             f"the {what} of {record_id!r} {verb} not finite in precision {precision}, stored as {dtype}; {advice}"
@@ -328,7 +380,7 @@ class NotFiniteError(ProtembedError):
 
 
 class HubError(ProtembedError):
-    """A model that could not be fetched from the Hugging Face hub."""
+    """A model that could not be downloaded from the Hugging Face hub."""
 
     def __init__(self, name: str, found: str, advice: str) -> None:
         self.name, self.found, self.advice = name, found, advice
@@ -336,47 +388,8 @@ class HubError(ProtembedError):
 
 
 class VerificationError(ProtembedError):
-    """A result that is not whole, or not what it says it is."""
+    """A result that is incomplete, or does not match its input or model."""
 
     def __init__(self, path: Path, found: str) -> None:
         self.path, self.found = path, found
         super().__init__(f"{path} is not verified: {found}")
-
-
-class DamagedRunError(ProtembedError):
-    """A run whose files are torn or damaged, so that it cannot go on."""
-
-    def __init__(self, path: Path, found: str) -> None:
-        self.path, self.found = path, found
-        super().__init__(f"{path}: {found}; pass --force to begin anew")
-
-
-class DivergedError(ProtembedError):
-    """Training whose loss or gradients are no longer finite numbers."""
-
-    def __init__(self, step: int, num_skipped: int) -> None:
-        self.step, self.num_skipped = step, num_skipped
-        found = f"the loss or its gradients were not finite in {num_skipped} steps in a row, up to step {step}"
-        if not num_skipped:
-            found = f"the validation loss is not finite after step {step}"
-        super().__init__(f"{found}; the last checkpoint is intact: begin anew with a lower --learning-rate")
-
-
-class StructureError(DataError):
-    """A file that is neither PDB nor mmCIF, is damaged, or shows no protein."""
-
-    def __init__(self, path: str, found: str, advice: str) -> None:
-        self.path, self.found, self.advice = path, found, advice
-        super().__init__(f"{path}: {found}; {advice}")
-
-
-class NoStructureMatchError(DataError):
-    """Structures that show none of the proteins, or none that has long-range contacts."""
-
-    def __init__(self, num_proteins: int, notes: Sequence[str] = ()) -> None:
-        self.num_proteins, self.notes = num_proteins, notes
-        found = (
-            f"--structures shows {num_proteins} of the proteins with long-range contacts, and one at least is needed"
-        )
-        advice = "give more structures, or proteins whose sequences they show"
-        super().__init__("; ".join([found, *notes, advice]))

@@ -212,13 +212,13 @@ def evaluate_contacts(
         TooFewStructuresError: no protein has enough long-range pairs to learn from.
     """
     if not proteins:
-        raise NoStructureMatchError(0)
+        raise NoStructureMatchError()
     long_range = np.stack(
         [head_precisions(one, pairs, "long", 1.0) for one, pairs in zip(features, proteins, strict=True)]
     )
     is_measured = ~np.isnan(long_range).any(1) & np.array([pairs.is_contact.any() for pairs in proteins])
     if not is_measured.any():
-        raise NoStructureMatchError(0)
+        raise NoStructureMatchError()
     # Those of which nothing can be learned would leave a fold without anything to choose by.
     features = [one for one, measured in zip(features, is_measured, strict=True) if measured]
     proteins = [one for one, measured in zip(proteins, is_measured, strict=True) if measured]

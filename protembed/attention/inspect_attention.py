@@ -226,7 +226,7 @@ class _Inspection:
         for row, record in enumerate(records):
             self._want(row, record, footprint)
         if config.structures and not self._structures.shown:
-            raise NoStructureMatchError(0, self._structures.warnings())
+            raise NoStructureMatchError(self._structures.warnings())
         warnings = self._sites.check_found()
         memory = footprint.memory_bytes(engine.pool.num_workers, engine.micro_batch_tokens)
         footprint.check_memory(engine, self._checkpoint.device)

@@ -155,7 +155,7 @@ def _claim(output: Path, fingerprint: Mapping[str, Any], *, force: bool) -> None
         return
     if foreign := _unknown_files(output):
         found = f"holds {foreign[0]}, which is not protembed's" if partial.is_dir() else "is no folder of protembed"
-        raise OutputExistsError(partial, found, is_ours=False)
+        raise OutputExistsError(partial, found, is_replaceable=False)
     if isinstance(recorded, dict) and not force:
         different = ", ".join(different_settings(fingerprint, recorded))
         raise OutputExistsError(partial, f"holds an unfinished result of another {different}")

@@ -56,9 +56,9 @@ def check_absent(output: Path, *, force: bool) -> None:
     if output == STANDARD_STREAM or is_vacant(output):
         return
     if not os.path.isfile(output) and not os.path.isdir(output):
-        raise OutputExistsError(output, "is no file", is_ours=False)
+        raise OutputExistsError(output, "is no file", is_replaceable=False)
     if not force:
-        raise OutputExistsError(output, "may be another result")
+        raise OutputExistsError(output)
 
 
 def check_table_suffix(output: Path) -> None:
@@ -88,9 +88,9 @@ def check_not_an_input(output: Path, inputs: Sequence[Path]) -> None:
             continue
         there, here = output.resolve(), path.resolve()
         if there.is_relative_to(here):
-            raise OutputExistsError(output, "is read by this command", is_ours=False)
+            raise OutputExistsError(output, "is read by this command", is_replaceable=False)
         if here.is_relative_to(there):
-            raise OutputExistsError(output, f"holds {path}, which is read by this command", is_ours=False)
+            raise OutputExistsError(output, f"holds {path}, which is read by this command", is_replaceable=False)
 
 
 def check_utf8_path(output: Path) -> None:

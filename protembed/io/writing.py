@@ -374,4 +374,4 @@ def check_is_ours_or_absent(path: Path, marker: str) -> None:
     """
     is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
     if path_exists(path) and not is_empty and not path_exists(path / marker):
-        raise OutputExistsError(path, f"holds no {marker}: it is something else", is_ours=False)
+        raise OutputExistsError(path, f"holds no {marker}: it is something else", is_replaceable=False)

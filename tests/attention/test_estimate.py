@@ -76,7 +76,7 @@ def test_a_protein_that_is_too_long_is_named_with_what_helps(room):
         make_footprint(300, 6000).check_memory(engine_of(1), CPU)
 
     assert str(caught.value).startswith("attention maps need about 6.")
-    assert "GB of memory, most of it for 'p1' of 6,000 residues, and 2.0 GB are there; leave it out" in str(
+    assert "GB of memory, most of it for 'p1' of 6,000 residues, but 2.0 GB are available; leave it out" in str(
         caught.value
     )
 
@@ -107,6 +107,6 @@ def test_a_disk_without_room_is_told_before_it_is_full(room, tmp_path):
     room(disk=1_000_000_000)
 
     with pytest.raises(
-        InsufficientResourcesError, match=r"'p1' of 4,000 residues, and 1\.0 GB are there; keep less of them by"
+        InsufficientResourcesError, match=r"'p1' of 4,000 residues, but 1\.0 GB are available; keep less of them by"
     ):
         make_footprint(300, 4000, 5000, num_kept=2).check_disk(tmp_path)

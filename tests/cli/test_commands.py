@@ -211,7 +211,7 @@ def test_score_help_gives_every_formula():
 @pytest.mark.parametrize(
     ("content", "arguments", "status", "message"),
     [
-        ("mutant,sequence\nA2G,MKT\n", [], 65, "variants.csv, line 2: A2G does not fit, for residue 2"),
+        ("mutant,sequence\nA2G,MKT\n", [], 65, "variants.csv, line 2: A2G does not fit, because residue 2"),
         ("mutant,sequence\nK2del,MKT\n", [], 65, "variants.csv, line 2: 'K2del' is no substitution"),
         ("mutant\nWT\n", ["--wild-type", "missing.fasta"], 66, "missing.fasta"),
         ("mutant\nWT\n", ["--id", "a"], 2, "--id is 'a'"),
@@ -348,7 +348,7 @@ def test_commands_without_a_model_use_the_bundled_one(proteins_fasta, tmp_path):
     assert result.exit_code == 0
     assert f"using the bundled model {DEFAULT_MODEL} (small); `protembed models` lists larger ones" in result.stderr
     assert json.loads((tmp_path / "emb.meta.json").read_text())["model_name"] == DEFAULT_MODEL
-    assert "made by the same command" in invoke("embed", proteins_fasta, "-o", output, "-m", DEFAULT_MODEL).stderr
+    assert "already up to date" in invoke("embed", proteins_fasta, "-o", output, "-m", DEFAULT_MODEL).stderr
 
 
 def test_errors_without_a_named_model_are_one_line(tmp_path):

@@ -89,7 +89,7 @@ def refused(path):
     with pytest.raises(ChangedInputError) as caught:
         yield
     assert caught.value.exit_status == 65
-    assert str(caught.value).startswith(f"{path} changed while it was read, so there is no result; ")
+    assert str(caught.value).startswith(f"{path} changed while it was read, so no result was written; ")
 
 
 # embed

@@ -162,7 +162,7 @@ def assert_refused_tidily(result, folder, before):
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     assert [line.startswith("protembed: ") for line in said] == [True], said
-    assert "could not be written" in said[0]
+    assert "cannot write" in said[0]
     assert {path: after.get(path) for path in before} == before
     left = {path.split("/")[0] for path in after} - {path.split("/")[0] for path in before}
     assert all(path.endswith(".partial") or path == "new.run" for path in left), left

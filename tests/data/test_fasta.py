@@ -315,14 +315,14 @@ def test_an_undecodable_byte_is_one_illegal_character(fasta):
 
 
 GAPS_AND_CHAINS = {
-    "MKT-YI": ("-", "this is an alignment: take the gaps out"),
-    "MKT..YI": (".", "this is an alignment, or the dot stands for a stop codon: take the gaps out"),
-    "MKT:AYI": (":", "a record of several chains: give each chain a record of its own"),
-    "MKT/AYI": ("/", "a record of several chains: give each chain a record of its own"),
+    "MKT-YI": ("-", "this is an alignment: remove the gaps"),
+    "MKT..YI": (".", "this is an alignment, or the dot stands for a stop codon: remove the gaps"),
+    "MKT:AYI": (":", "several chains: give each chain a record of its own"),
+    "MKT/AYI": ("/", "several chains: give each chain a record of its own"),
     "-MKT": ("-", "this is an alignment"),
     "MKT--": ("-", "this is an alignment"),
     "MKT..": (".", "this is an alignment"),
-    "MdEvVpQp": ("d", "as in SaProt's structure-aware sequences: take the lower-case letters out"),
+    "MdEvVpQp": ("d", "as in SaProt's structure-aware sequences: remove the lower-case letters"),
     "M#EvVpQpL": ("v", "as in SaProt's structure-aware sequences"),
     "M1T-Y": ("-", "this is an alignment"),
 }

@@ -129,7 +129,7 @@ def test_a_damaged_training_is_begun_anew_where_that_is_wanted(tables, tiny_mode
     for path in output.with_name("x.model.partial").rglob("step-*/weights.safetensors"):
         path.write_bytes(b"torn")
 
-    with pytest.raises(DamagedRunError, match=r"weights\.safetensors: this is damaged.*pass --force to begin anew"):
+    with pytest.raises(DamagedRunError, match=r"weights\.safetensors: this is damaged.*pass --force to start over"):
         finetune_model(table, options(output, tiny_model))
 
     seen = []

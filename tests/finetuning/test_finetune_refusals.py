@@ -67,7 +67,11 @@ BAD = {
     "too few cells": (HEADER + ROWS + "e,MKT\n", 6, "this row has 2 cells, the header 5"),
     "no sequence": (HEADER + ROWS + "e,*,1,train,\n", 6, "row 'e' has no sequence"),
     "no label": (HEADER + ROWS + "e,MKTAY,,train,\n", 6, "row 'e' has no label"),
-    "an illegal residue": (HEADER + ROWS + "e,MK1AY,1,train,\n", 6, "'1' in column 3 of record 'e' is no amino acid"),
+    "an illegal residue": (
+        HEADER + ROWS + "e,MK1AY,1,train,\n",
+        6,
+        "'1' in column 3 of record 'e' is not an amino acid",
+    ),
     "an unknown split": (HEADER + ROWS + "e,MKTAY,1,holdout,\n", 6, "the split 'holdout' is unknown"),
     "no training part": (HEADER + ROWS.replace("train", "test"), None, "there is no train part"),
     "no test part": (HEADER + ROWS.replace("test", "train"), None, "there is no test part"),

@@ -375,7 +375,7 @@ BAD = {
     "no sequence": (SMALL + "e,*,1,train\n", 6, "row 'e' has no sequence"),
     "no split": (SMALL + "e,MKT,1,\n", 6, "the split '' is unknown"),
     "an unknown split": (SMALL + "e,MKT,1,holdout\n", 6, "the split 'holdout' is unknown"),
-    "an illegal residue": (SMALL + "e,mk t1,1,train\n", 6, "'1' in column 4 of record 'e' is no amino acid"),
+    "an illegal residue": (SMALL + "e,mk t1,1,train\n", 6, "'1' in column 4 of record 'e' is not an amino acid"),
     "a spreadsheet": (b"PK\x03\x04" + bytes(range(256)), None, "this is a zip archive"),
     "a label without FASTA's TARGET": (">a SET=train\nMKT\n", 1, "the header of 'a' has no TARGET="),
     "an unknown SET": (">a TARGET=1 SET=train\nMKT\n>b TARGET=2 SET=x\nMKT\n", 3, "the split 'x' is unknown"),

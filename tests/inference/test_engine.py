@@ -367,7 +367,7 @@ def test_packs_of_windows_are_halved_too(records, pool):
 
 @pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 def test_a_protein_that_does_not_fit_alone_is_told_of(records, pool, fail):
-    with pytest.raises(TooLongForMemoryError, match="a stretch of 385 tokens alone") as caught:
+    with pytest.raises(TooLongForMemoryError, match="a single window of 385 tokens") as caught:
         results_of(Engine(pool=pool), InferenceJob(whole=with_memory_for(384, fail)), records)
 
     assert caught.value.exit_status == 1
@@ -378,7 +378,7 @@ def test_a_protein_that_does_not_fit_alone_is_told_of(records, pool, fail):
 def test_a_window_that_does_not_fit_alone_is_told_of(records, pool):
     limited = with_memory_for(59, OUT_OF_MEMORY["python"])
 
-    with pytest.raises(TooLongForMemoryError, match="a stretch of 6[01] tokens alone"):
+    with pytest.raises(TooLongForMemoryError, match="a single window of 6[01] tokens"):
         results_of(Engine(pool=pool), windows_of(60, limited), records)
 
 
@@ -398,7 +398,7 @@ def test_the_protein_that_does_not_fit_alone_is_named(representation, records, p
 
     (named,) = [record for record in records if record.id == caught.value.record_id]
     assert len(named.sequence) > 148
-    assert str(caught.value).startswith(f"{named.id!r}: a stretch of ")
+    assert str(caught.value).startswith(f"{named.id!r}: a single window of ")
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(records, pool):

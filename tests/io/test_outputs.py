@@ -44,7 +44,7 @@ def test_what_stands_there_is_replaced_only_if_that_is_wanted(tmp_path):
     check_absent(tmp_path / "old", force=True)
     check_absent(STANDARD_STREAM, force=False)
 
-    with pytest.raises(OutputExistsError, match="may be another result.*pass --force"):
+    with pytest.raises(OutputExistsError, match="exists; choose another --output, or pass --force"):
         check_absent(tmp_path / "old", force=False)
 
 

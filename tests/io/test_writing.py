@@ -69,7 +69,7 @@ def test_a_file_that_failed_leaves_nothing_and_keeps_the_old_content(tmp_path, e
 
 
 def test_a_full_disk_is_told_with_the_final_name(tmp_path):
-    with pytest.raises(OutputError, match=r"result\.tsv could not be written \(disk full\)") as caught:
+    with pytest.raises(OutputError, match=r"cannot write .*result\.tsv \(disk full\)") as caught:
         with atomic_file(tmp_path / "result.tsv"):
             raise OSError(errno.ENOSPC, "disk full")
 
@@ -408,7 +408,7 @@ def test_a_file_that_cannot_be_moved_is_an_output_error_with_its_final_name(tmp_
 
 @pytest.mark.parametrize(("path", "name"), [("folder/x.npy", "folder/x.npy"), ("-", "<stdout>")])
 def test_an_error_of_a_writing_block_names_what_was_written(path, name):
-    with pytest.raises(OutputError, match=f"^{name} could not be written .disk full") as caught:
+    with pytest.raises(OutputError, match=f"^cannot write {name} .disk full") as caught:
         with output_errors(Path(path)):
             raise OSError(errno.ENOSPC, "disk full")
 

@@ -105,7 +105,9 @@ def test_an_unknown_residue_is_no_mutation_where_both_have_it_and_else_refused()
 
 
 def test_a_mutation_that_names_another_residue_says_what_stands_there():
-    with pytest.raises(MismatchedResidueError, match="line 7: A2G does not fit, for residue 2 of the wild type is 'K'"):
+    with pytest.raises(
+        MismatchedResidueError, match="line 7: A2G does not fit, because residue 2 of the wild type is 'K'"
+    ):
         check_mutations(parse("A2G"), WILD_TYPE, *PLACE)
 
 
@@ -127,5 +129,7 @@ def test_a_mutated_sequence_in_place_of_the_wild_type_is_recognised():
 
 
 def test_a_mutation_that_is_not_to_be_seen_is_not_undone():
-    with pytest.raises(MismatchedResidueError, match="K2R does not fit, for residue 2 of the mutated sequence is 'K'"):
+    with pytest.raises(
+        MismatchedResidueError, match="K2R does not fit, because residue 2 of the mutated sequence is 'K'"
+    ):
         revert_mutations("MKT", parse("K2R"), *PLACE)
