@@ -1,4 +1,4 @@
-"""Where and how things are computed: device, precision, threads, exact arithmetic, the place among processes."""
+"""Device, precision, threads, exact arithmetic and the rank among processes: where and how protembed computes."""
 
 import os
 import resource
@@ -20,67 +20,68 @@ from protembed.config.common import GPU_MICRO_BATCH_TOKENS, MICRO_BATCH_TOKENS, 
 from protembed.config.embed import EmbedPrecisionName
 from protembed.errors import ConfigError
 
-# Variables that lower the precision of float32 products, with the values that do. Libraries read them once, perhaps
-# long ago: what they hold by now can be known by the variable alone, and not be changed any more.
-_LOWERING: dict[str, dict[str, tuple[str, ...]]] = {
+# Environment variables, with the values that lower the precision of float32 products. Libraries read them only once,
+# possibly before protembed is imported, so that protembed can check them but not change their effect.
+_PRECISION_LOWERING_VALUES: dict[str, dict[str, tuple[str, ...]]] = {
     "cpu": {
         "ONEDNN_DEFAULT_FPMATH_MODE": ("bf16", "f16", "tf32", "any"),
         "DNNL_DEFAULT_FPMATH_MODE": ("bf16", "f16", "tf32", "any"),
     },
     "cuda": {"NVIDIA_TF32_OVERRIDE": ("1",)},
 }
-_KEPT_PRECISIONS = ("none", "ieee")
+_FULL_PRECISIONS = ("none", "ieee")
+# The caller's settings that each running block has saved, in the order of the blocks, and whether the block has ended.
+# Blocks of several threads may overlap.
 _lock = Lock()
-# What was set aside, in the order of the blocks, and whether each has ended: those of several threads may overlap.
-_set_aside: dict[ExitStack, bool] = {}
+_saved_settings: dict[ExitStack, bool] = {}
 
 
 def check_full_precision(device: torch.device) -> None:
-    """Refuse variables of the environment by which a device computes float32 products in fewer digits.
+    """Check that no environment variable lowers the precision of float32 products on a device.
 
     Raises:
-        ConfigError: one is set so.
+        ConfigError: A variable does.
     """
-    for name, values in _LOWERING.get(device.type, {}).items():
+    for name, values in _PRECISION_LOWERING_VALUES.get(device.type, {}).items():
         value = os.environ.get(name, "")
         if value.lower() in values:
-            expected = "it makes float32 products less precise than the result would say: unset it"
+            expected = "it makes float32 products less precise than the result would claim: unset it"
             raise ConfigError(name, value, expected)
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute float32 as float32 within the block, whatever the caller has set; what was set comes back after it.
+    """Compute float32 products in full precision within the block, and restore the caller's settings after it.
 
-    Set aside are torch's default dtype and device, the precision of float32 products, autocast, inference mode, the
-    flushing of denormal numbers, and deterministic algorithms, which refuse operators that are deterministic here.
+    The block resets torch's default dtype and device, the precision of float32 products, autocast, inference mode, the
+    flushing of denormal numbers, and deterministic algorithms, which reject operators that are deterministic here.
     """
-    # MKL promises the same bits from run to run only in such a mode, and reads the variable at its first product. It
-    # costs nothing (benchmarks/README.md). Any other mode is as precise, and somebody's wish.
+    # MKL guarantees the same bits from run to run only in such a mode, and reads the variable at its first product.
+    # The mode costs no time (benchmarks/README.md). Any other mode is as precise, and the user's choice.
     if os.environ.get("MKL_CBWR", "").upper() in ("", "OFF"):
         os.environ["MKL_CBWR"] = "AUTO"
-    with _of_the_process(), _of_the_thread():
+    with _exact_process_settings(), _exact_thread_settings():
         yield
 
 
 @contextmanager
-def _of_the_process() -> Iterator[None]:
+def _exact_process_settings() -> Iterator[None]:
     before = ExitStack()
     with _lock:
-        _set_aside_dtype(before)
-        _set_aside_products(before)
-        _set_aside[before] = False
+        _reset_dtype(before)
+        _reset_matmul_precision(before)
+        _saved_settings[before] = False
     try:
         yield
     finally:
         with _lock:
-            _set_aside[before] = True
-            # What the first block set aside comes back when the last one has ended.
-            while _set_aside and list(_set_aside.values())[-1]:
-                _set_aside.popitem()[0].close()
+            _saved_settings[before] = True
+            # The settings that the first block saved are restored when the last block has ended.
+            while _saved_settings and list(_saved_settings.values())[-1]:
+                _saved_settings.popitem()[0].close()
 
 
-def _set_aside_dtype(before: ExitStack) -> None:
+def _reset_dtype(before: ExitStack) -> None:
     if torch.get_default_dtype() != torch.float32:
         before.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
@@ -90,33 +91,33 @@ def _set_aside_dtype(before: ExitStack) -> None:
         torch.use_deterministic_algorithms(False)
 
 
-def _set_aside_products(before: ExitStack) -> None:
-    """Set aside the precision of float32 products, which torch keeps twice: for all devices, and for each library."""
+def _reset_matmul_precision(before: ExitStack) -> None:
+    """Reset the precision of float32 products, which torch keeps twice: for all devices, and for each library."""
     products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]  # of a class
-    # A library that was given none of its own has that of all its operators.
+    # A library without its own setting inherits that of all its operators.
     inherited = (torch.backends.cudnn.fp32_precision, torch.backends.mkldnn.fp32_precision)
     precisions = [product.fp32_precision for product in products]
-    if all(precision in _KEPT_PRECISIONS for precision in precisions):
+    if all(precision in _FULL_PRECISIONS for precision in precisions):
         return
-    own = ["none" if one == of_all else one for one, of_all in zip(precisions, inherited, strict=True)]
+    original = ["none" if value == parent else value for value, parent in zip(precisions, inherited, strict=True)]
 
     def restore() -> None:
-        torch.set_float32_matmul_precision(of_all_devices)
-        for product, precision in zip(products, own, strict=True):
+        torch.set_float32_matmul_precision(global_precision)
+        for product, precision in zip(products, original, strict=True):
             product.fp32_precision = precision
 
     before.callback(restore)
-    # Torch refuses to tell the one while the other contradicts it.
+    # Torch does not return the global setting while a library contradicts it, so the libraries are set first.
     for product in products:
         product.fp32_precision = "ieee"
-    of_all_devices = torch.get_float32_matmul_precision()
+    global_precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     for product in products:
         product.fp32_precision = "ieee"
 
 
 @contextmanager
-def _of_the_thread() -> Iterator[None]:
+def _exact_thread_settings() -> Iterator[None]:
     with ExitStack() as before:
         for device_type in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(device_type):
@@ -140,34 +141,34 @@ Result = TypeVar("Result")
 
 
 def choose_device(config: DeviceConfig) -> torch.device:
-    """Find the device to compute on.
+    """Choose the device to compute on.
 
     Raises:
-        ConfigError: the device that was asked for is not there, or computes less precisely than it would say.
+        ConfigError: The requested device is not available, or its precision is lowered by an environment variable.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     name: str = config.device
     if name == "auto":
-        name = next(device for device, is_there in available.items() if is_there)
+        name = next(device for device, is_available in available.items() if is_available)
     elif not available[name]:
-        raise ConfigError("--device", name, "this machine or this build of torch has none")
+        raise ConfigError("--device", name, "this machine, or this build of torch, does not have one")
     check_full_precision(torch.device(name))
     if name == "cuda" and world_size() > 1:
-        return _own_gpu()
+        return _gpu_of_process()
     return torch.device(name)
 
 
-def _own_gpu() -> torch.device:
-    """Find the GPU of one of several processes; a scheduler may show each of them its own alone."""
+def _gpu_of_process() -> torch.device:
+    """Choose the GPU of one of several processes; a scheduler may make only one GPU visible to each process."""
     rank, num_gpus = _environment_number("LOCAL_RANK", 0), torch.cuda.device_count()
     if num_gpus > 1 and rank >= num_gpus:
-        expected = f"process {rank} of this machine has none of its own, there are {num_gpus}"
+        expected = f"process {rank} of this machine has no GPU: there are only {num_gpus}"
         raise ConfigError("--device", "cuda", expected)
     return torch.device("cuda", rank if num_gpus > 1 else 0)
 
 
 def choose_precision(precision: PrecisionName | EmbedPrecisionName, device: torch.device) -> torch.dtype:
-    """Decide in what numbers matrix products are computed: bfloat16 on GPUs that have it, else float32."""
+    """Choose the precision of matrix products; auto is bfloat16 on GPUs that support it, else float32."""
     if precision == "auto":
         is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if is_fast else torch.float32
@@ -175,22 +176,22 @@ def choose_precision(precision: PrecisionName | EmbedPrecisionName, device: torc
 
 
 def has_varlen_attention(device: torch.device) -> bool:
-    """Tell whether a device mixes packed proteins of unequal length in one kernel: NVIDIA's from Ampere on."""
+    """Return whether a device has attention over packed sequences in one kernel: NVIDIA GPUs since Ampere do."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def default_micro_batch_tokens(device: torch.device) -> int:
-    """Say how many tokens are best computed at once: a thousand on each thread of a CPU, many more on a GPU."""
+    """Return the tokens per micro-batch that compute fastest: a thousand per thread on a CPU, many more on a GPU."""
     return GPU_MICRO_BATCH_TOKENS if device.type == "cuda" else MICRO_BATCH_TOKENS
 
 
 def process_rank() -> int:
-    """Tell which of the processes that torchrun started this is; 0 speaks and writes."""
+    """Return the rank among the processes that torchrun started; only rank 0 prints and writes."""
     return _environment_number("RANK", 0)
 
 
 def world_size() -> int:
-    """Count the processes that torchrun started; 1 without it."""
+    """Return the number of processes that torchrun started; 1 without torchrun."""
     return _environment_number("WORLD_SIZE", 1)
 
 
@@ -200,11 +201,11 @@ def _environment_number(name: str, default: int) -> int:
 
 
 def num_threads(config: DeviceConfig) -> int:
-    """Count the CPU threads to use: as asked for, else as the scheduler grants, else the cores this process may use."""
+    """Return the number of CPU threads: as requested, else as the scheduler grants, else the available cores."""
     if config.threads is not None:
         return config.threads
-    # Processes that torchrun starts share their machine's cores. OMP_NUM_THREADS means one process already, but where
-    # it was not set torchrun sets it to 1, which nobody asked for.
+    # Processes that torchrun starts share the cores of their machine. OMP_NUM_THREADS already counts per process, but
+    # torchrun sets it to 1 where the user has not set it.
     num_sharing = _environment_number("LOCAL_WORLD_SIZE", 1)
     openmp = _environment_number("OMP_NUM_THREADS", 0)
     if openmp == 1 and "TORCHELASTIC_RUN_ID" in os.environ:
@@ -215,7 +216,7 @@ def num_threads(config: DeviceConfig) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory that this process has held so far, in bytes: on a GPU if that is the device."""
+    """Return the peak memory of this process so far, in bytes: GPU memory if the device is a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -223,7 +224,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def total_memory(device: torch.device) -> int:
-    """Return the memory of a device in bytes: of the GPU, or of the machine as far as this process may use it."""
+    """Return the memory of a device in bytes: of the GPU, or the part of the machine's that this process may use."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -233,25 +234,25 @@ def total_memory(device: torch.device) -> int:
 
 
 def free_disk(path: Path) -> int:
-    """Return how many bytes can still be written where a path is, or will be made."""
-    place = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(place).free
+    """Return the free disk space in bytes at a path that exists or will be created."""
+    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether memory did not suffice."""
-    # The allocators of CPUs and Apple's GPUs have no exception of their own, nor has cuBLAS.
+    """Return whether an error means that memory ran out."""
+    # The allocators of CPUs and Apple GPUs, and cuBLAS, raise a plain RuntimeError.
     texts = ("allocate memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
 
 
 @cache
 def load_kernels() -> None:
-    """Use each library of kernels once, in this thread, before several threads do so at the same time.
+    """Call each kernel library once in this thread, before several threads call them at the same time.
 
-    MKL, oneDNN and torch look at the processor, and choose and compile their kernels, at their first use. If two
-    threads meet there, one of them could be given another kernel than the other, whose sums differ in the last bits.
-    It takes some milliseconds, once in a process.
+    MKL, oneDNN and torch detect the processor, and choose and compile their kernels, at their first call. If two
+    threads make that call at once, they may get different kernels, whose sums differ in the last bits. This takes
+    some milliseconds, once per process.
     """
     ones = torch.ones(64, 64)
     with torch.inference_mode():
@@ -266,20 +267,17 @@ def load_kernels() -> None:
 
 
 class WorkerPool:
-    """Threads that compute micro-batches side by side, each operator on one thread; results come in order.
+    """Threads that compute micro-batches in parallel, each operator on one thread; results come in order.
 
-    Two workers on two cores are faster than one micro-batch on two OpenMP threads, and keep their pace on a busy
-    machine, where OpenMP's threads wait for one another many times a layer. And since neither what a micro-batch
-    computes nor the order in which results are taken up depends on the number of workers, no bit of a result does.
+    Two workers on two cores are faster than one micro-batch on two OpenMP threads. They also keep their speed on a busy
+    machine, where OpenMP's threads wait for one another many times per layer. Neither the content of a micro-batch nor
+    the order of the results depends on the number of workers, so the results have the same bits with any number.
 
-    Use as a context manager; within it torch's operators use one thread in the calling thread too, and settings of the
-    caller's that would change the numbers are set aside.
+    Use it as a context manager. Within it torch's operators use one thread in the calling thread too, and settings of
+    the caller that would change the results are reset, as in `exact_float32`.
 
     Args:
-        num_workers: micro-batches computed at the same time.
-
-    Attributes:
-        num_workers: the same.
+        num_workers: Number of micro-batches computed at the same time.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -296,7 +294,7 @@ class WorkerPool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        # Who is interrupted does not wait for a matrix product of minutes.
+        # On Ctrl-C, do not wait for running matrix products.
         is_interrupted = kind is not None and not issubclass(kind, Exception)
         self._pool.shutdown(wait=not is_interrupted, cancel_futures=True)
         torch.set_num_threads(self._threads_before)
@@ -305,15 +303,15 @@ class WorkerPool:
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, num_per_worker: int = 1
     ) -> Iterator[Result]:
-        """Apply a function to each item, several at a time; results in the items' order.
+        """Apply a function to each item, several at a time; yield the results in the order of the items.
 
-        Where the items end with an error, it is raised after the results of those before it.
+        An error of the iterable is raised after the results of the items before it.
 
         Args:
-            function: called on the pool's threads.
-            items: taken as they are needed.
-            num_per_worker: how many items are on their way, or wait to be taken, for each worker; memory does not grow
-                with the number of items. With two, workers go on while the caller is busy with a result.
+            function: Function of one item, called on the pool's threads.
+            items: Items, read only as they are needed.
+            num_per_worker: Number of items per worker that are computed or whose results wait to be read; memory does
+                not grow with the number of items. With two, workers continue while the caller is busy with a result.
         """
         running, remaining = deque[Future[Result]](), iter(items)
         end: Exception | None = None
@@ -331,18 +329,18 @@ class WorkerPool:
 
 
 def worker_pool(config: DeviceConfig, device: torch.device, *, num_gpu_workers: int = 1) -> WorkerPool:
-    """Make the pool for a device: one worker for each thread of a CPU, few for a GPU.
+    """Create the pool for a device: one worker per thread of a CPU, few for a GPU.
 
     Args:
-        config: how many threads.
-        device: where is computed.
-        num_gpu_workers: of a GPU; with two, one fills its queue while the other waits for a result.
+        config: Device options with the number of threads.
+        device: Device to compute on.
+        num_gpu_workers: Number of workers on a GPU; with two, one fills its queue while the other waits for a result.
     """
     return WorkerPool(num_threads(config) if device.type == "cpu" else num_gpu_workers)
 
 
 def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Move a tensor to a device; to a GPU from pinned memory, so that nobody waits for it."""
+    """Move a tensor to a device; to a GPU from pinned memory, so that the copy does not block."""
     if device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)

@@ -51,44 +51,44 @@ def reset_products():
     torch.backends.cuda.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
 
 
-def of_products(change):
+def product_setting(change):
     return lambda: setting(change, reset_products)
 
 
-# How a caller sets something, how it is read, and what it is to be while protembed computes.
+# Settings of a caller: a context that changes one, a function that reads it, its value while protembed computes.
 SETTINGS = {
     "matmul precision medium": (
-        of_products(lambda: torch.set_float32_matmul_precision("medium")),
+        product_setting(lambda: torch.set_float32_matmul_precision("medium")),
         matmul_precision,
         ("highest", "ieee", "ieee"),
     ),
     "matmul precision high": (
-        of_products(lambda: torch.set_float32_matmul_precision("high")),
+        product_setting(lambda: torch.set_float32_matmul_precision("high")),
         matmul_precision,
         ("highest", "ieee", "ieee"),
     ),
     "bfloat16 in oneDNN": (
-        of_products(lambda: set_precision(torch.backends.mkldnn.matmul, "bf16")),
+        product_setting(lambda: set_precision(torch.backends.mkldnn.matmul, "bf16")),
         precision_of_products,
         ("ieee", "ieee"),
     ),
     "tf32 in oneDNN": (
-        of_products(lambda: set_precision(torch.backends.mkldnn.matmul, "tf32")),
+        product_setting(lambda: set_precision(torch.backends.mkldnn.matmul, "tf32")),
         precision_of_products,
         ("ieee", "ieee"),
     ),
     "tf32 in cuBLAS": (
-        of_products(lambda: set_precision(torch.backends.cuda.matmul, "tf32")),
+        product_setting(lambda: set_precision(torch.backends.cuda.matmul, "tf32")),
         precision_of_products,
         ("ieee", "ieee"),
     ),
     "tf32 everywhere": (
-        of_products(lambda: set_precision(torch.backends, "tf32")),
+        product_setting(lambda: set_precision(torch.backends, "tf32")),
         precision_of_products,
         ("ieee", "ieee"),
     ),
     "allow_tf32": (
-        of_products(lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True)),
+        product_setting(lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True)),
         matmul_precision,
         ("highest", "ieee", "ieee"),
     ),
@@ -134,7 +134,7 @@ parametrize = pytest.mark.parametrize("name", SETTINGS)
 
 
 @parametrize
-def test_what_a_caller_has_set_is_set_aside_while_computing_and_comes_back(name):
+def test_a_callers_settings_are_reset_while_computing_and_restored_afterwards(name):
     make, read, expected = SETTINGS[name]
     with make():
         before = read()
@@ -161,7 +161,7 @@ def embed_bytes(tiny_model, proteins_fasta, tmp_path_factory):
 
 
 @parametrize
-def test_embed_gives_the_same_bytes_whatever_the_caller_has_set(embed_bytes, name):
+def test_embed_gives_the_same_bytes_under_any_settings_of_the_caller(embed_bytes, name):
     make, read, _ = SETTINGS[name]
     expected = embed_bytes()
     with make():
@@ -172,18 +172,18 @@ def test_embed_gives_the_same_bytes_whatever_the_caller_has_set(embed_bytes, nam
 
 
 @parametrize
-def test_a_new_model_begins_the_same_whatever_the_caller_has_set(tiny_checkpoint, name):
+def test_a_new_model_has_the_same_weights_under_any_settings_of_the_caller(tiny_checkpoint, name):
     make, *_ = SETTINGS[name]
     with make():
         checkpoint = new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=0)
 
-    for ours, theirs in zip(checkpoint.encoder.parameters(), tiny_checkpoint.encoder.parameters(), strict=True):
-        assert ours.requires_grad
-        assert not ours.is_inference()
-        assert torch.equal(ours, theirs)
+    for weight, expected in zip(checkpoint.encoder.parameters(), tiny_checkpoint.encoder.parameters(), strict=True):
+        assert weight.requires_grad
+        assert not weight.is_inference()
+        assert torch.equal(weight, expected)
 
 
-def test_precision_that_a_library_was_given_by_all_follows_all_again_after_the_block():
+def test_an_inherited_precision_of_a_library_is_inherited_again_after_the_block():
     with setting(lambda: set_precision(torch.backends, "tf32"), reset_products):
         with exact_float32():
             pass
@@ -192,14 +192,14 @@ def test_precision_that_a_library_was_given_by_all_follows_all_again_after_the_b
         assert precision_of_products() == ("none", "none")
 
 
-def test_a_block_that_ends_before_another_of_a_second_thread_leaves_it_exact():
-    both_began, first_ended, found = Barrier(2, timeout=30), Barrier(2, timeout=30), []
+def test_a_block_that_ends_does_not_change_the_precision_of_a_block_in_another_thread():
+    both_began, first_ended, precisions = Barrier(2, timeout=30), Barrier(2, timeout=30), []
 
     def second():
         with exact_float32():
             both_began.wait()
             first_ended.wait()
-            found.append(torch.get_float32_matmul_precision())
+            precisions.append(torch.get_float32_matmul_precision())
 
     with setting(lambda: torch.set_float32_matmul_precision("medium"), reset_products):
         thread = Thread(target=second)
@@ -209,7 +209,7 @@ def test_a_block_that_ends_before_another_of_a_second_thread_leaves_it_exact():
         first_ended.wait()
         thread.join()
 
-        assert found == ["highest"]
+        assert precisions == ["highest"]
         assert torch.get_float32_matmul_precision() == "medium"
 
 
@@ -218,7 +218,7 @@ def test_a_block_that_ends_before_another_of_a_second_thread_leaves_it_exact():
 
 @pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
 @pytest.mark.parametrize("value", ["BF16", "bf16", "F16", "TF32", "ANY"])
-def test_a_variable_that_lowers_the_precision_of_a_cpu_is_refused_by_name(monkeypatch, name, value):
+def test_an_environment_variable_that_lowers_cpu_precision_is_a_usage_error_naming_it(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigError, match=f"{name} is '?{value}'?, but .* unset it") as caught:
@@ -228,14 +228,14 @@ def test_a_variable_that_lowers_the_precision_of_a_cpu_is_refused_by_name(monkey
 
 
 @pytest.mark.parametrize("value", ["", "STRICT", "strict", "0"])
-def test_a_variable_that_leaves_the_precision_as_it_is_is_no_obstacle(monkeypatch, value):
+def test_an_environment_variable_that_does_not_lower_the_precision_is_accepted(monkeypatch, value):
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", value)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")  # of GPUs
 
     assert choose_device(DeviceConfig(device="cpu")) == torch.device("cpu")
 
 
-def test_a_variable_that_lowers_the_precision_of_gpus_is_refused_where_one_computes(monkeypatch):
+def test_an_environment_variable_that_lowers_gpu_precision_is_a_usage_error_on_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
 
@@ -243,7 +243,7 @@ def test_a_variable_that_lowers_the_precision_of_gpus_is_refused_where_one_compu
         choose_device(DeviceConfig(device="cuda"))
 
 
-OF_ENVIRONMENT = """
+STATE_SCRIPT = """
 import json, os, sys
 import torch
 import protembed.device
@@ -258,10 +258,10 @@ print(json.dumps([*states, state()]))
 
 
 @pytest.mark.parametrize(("value", "used"), [(None, "AUTO"), ("COMPATIBLE", "COMPATIBLE")])
-def test_importing_protembed_sets_nothing_and_computing_sets_mkl_alone(value, used):
+def test_importing_protembed_sets_nothing_and_computing_sets_only_mkl(value, used):
     environment = {name: os.environ[name] for name in os.environ if name != "MKL_CBWR"}
     environment |= {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"} | ({} if value is None else {"MKL_CBWR": value})
-    result = subprocess.run([sys.executable, "-c", OF_ENVIRONMENT], env=environment, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", STATE_SCRIPT], env=environment, capture_output=True, text=True)
 
     assert result.stderr == ""
     assert json.loads(result.stdout) == [
@@ -272,14 +272,14 @@ def test_importing_protembed_sets_nothing_and_computing_sets_mkl_alone(value, us
 
 
 @pytest.mark.parametrize(("value", "used"), [("", "AUTO"), ("OFF", "AUTO"), ("AVX2", "AVX2")])
-def test_a_mode_of_mkl_is_left_as_it_is_unless_it_is_none(monkeypatch, value, used):
+def test_the_mkl_mode_is_set_only_where_the_user_has_set_none(monkeypatch, value, used):
     monkeypatch.setenv("MKL_CBWR", value)
 
     with exact_float32():
         assert os.environ["MKL_CBWR"] == used
 
 
-def test_the_command_refuses_a_lowered_precision_in_a_line(tiny_model, proteins_fasta, tmp_path):
+def test_the_command_reports_a_lowered_precision_in_one_line(tiny_model, proteins_fasta, tmp_path):
     command = [sys.executable, "-m", "protembed", "embed", str(proteins_fasta), "-m", str(tiny_model), "-o", "x.npy"]
     environment = os.environ | {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}
     result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
@@ -290,7 +290,7 @@ def test_the_command_refuses_a_lowered_precision_in_a_line(tiny_model, proteins_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_is_loaded_in_float32_whatever_the_default_dtype_is(tiny_model):
+def test_a_model_is_loaded_in_float32_under_any_default_dtype(tiny_model):
     with setting(lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)):
         checkpoint = load_checkpoint(tiny_model)
 
