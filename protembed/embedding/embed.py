@@ -140,7 +140,7 @@ def embed_fasta(
     reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
     job = _Job.prepare(files, model, embedding, reader, compute)
     is_read_twice = job.output != STANDARD_STREAM or job.selection.shard is not None or embedding.dry_run
-    with unchanged_inputs(), seekable_inputs(files, wanted=is_read_twice) as paths:
+    with unchanged_inputs(), seekable_inputs(files, needed=is_read_twice) as paths:
         if embedding.dry_run:
             on_plan(_plan(job, paths, compute))
             return None

@@ -126,7 +126,7 @@ def check_replaceable(output: Path, inputs: Sequence[Path]) -> None:
         if is_vacant(path):
             continue
         if not path.is_file():
-            raise OutputExistsError(path, "is no file", is_replaceable=False)
+            raise OutputExistsError(path, "is not a file", is_replaceable=False)
         if any(path_exists(one) and path.samefile(one) for one in inputs):
             raise OutputExistsError(path, "is an input", is_replaceable=False)
         if path != output and not _is_companion(output, path):

@@ -1,4 +1,4 @@
-"""Arrays on disk in numpy's formats, without pickle."""
+"""Arrays on disk in the formats of numpy and HDF5, without pickle."""
 
 import hashlib
 import zipfile
@@ -14,18 +14,18 @@ from numpy.typing import DTypeLike, NDArray
 from protembed.errors import OutputError
 from protembed.io.writing import atomic_file
 
-# Rows of a map that are copied, to be converted and written.
-_ROWS_AT_ONCE = 128
+# Rows of a map that are converted and written at once.
+_ROWS_PER_BLOCK = 128
 
 
 class ArrayStream:
-    """A `.npy` file to which rows are appended while their number is not yet known.
+    """A `.npy` file to which rows are appended before their number is known.
 
     Args:
-        stream: a seekable binary file, at the place where the array is to begin.
-        row_shape: the shape of one row; () for a flat array.
-        dtype: the type of the numbers.
-        num_rows: in the stream already, which is at their end then.
+        stream: Seekable binary file, positioned at the beginning of the new array or at the end of the stored rows.
+        row_shape: Shape of one row; () for a flat array.
+        dtype: Type of the numbers.
+        num_rows: Number of rows that the stream already contains.
     """
 
     def __init__(self, stream: BinaryIO, row_shape: tuple[int, ...], dtype: DTypeLike, *, num_rows: int = 0) -> None:
@@ -36,19 +36,19 @@ class ArrayStream:
             self._write_header()
 
     def append(self, rows: NDArray[Any]) -> None:
-        """Append rows, (rows, *row_shape), converted to the dtype."""
+        """Append rows, (rows, *row_shape), converted to the dtype of the array."""
         self._stream.write(np.ascontiguousarray(rows, self._dtype).tobytes())
         self.num_rows += len(rows)
 
     def finish(self) -> None:
-        """Write the number of rows into the header; the file is complete then."""
+        """Write the number of rows into the header, which completes the file."""
         end = self._stream.tell()
         self._stream.seek(self._start)
         self._write_header()
         self._stream.seek(end)
 
     def _write_header(self) -> None:
-        # numpy pads the header so that the first axis may grow to any number without a byte moving.
+        # numpy pads the header so that the length of the first axis can grow without moving a byte.
         header = {
             "descr": np.lib.format.dtype_to_descr(self._dtype),
             "fortran_order": False,
@@ -67,7 +67,7 @@ def array_file(path: Path, row_shape: tuple[int, ...], dtype: DTypeLike) -> Iter
 
 
 class _ErrorHoldingStream:
-    """A stream that keeps its first error to itself, and drops what is written from then on."""
+    """A stream that stores its first error instead of raising it, and drops everything written after it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -91,21 +91,21 @@ class _ErrorHoldingStream:
 def hdf5_file(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for writing; it appears under its name, complete, at the end.
 
-    Its datasets are listed in the order in which they are written. HDF5 ends the process by a segmentation fault,
-    later, where a file could not be closed: on a full disk it is told nothing, and the error is raised when it has
+    Its datasets are listed in the order in which they are written. If HDF5 cannot close a file, it later ends the
+    process by a segmentation fault. Errors such as a full disk are therefore hidden from HDF5, and raised after it has
     closed the file.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
     with atomic_file(path) as stream:
-        unfailing = _ErrorHoldingStream(stream)
+        holder = _ErrorHoldingStream(stream)
         try:
-            with h5py.File(unfailing, "w", track_order=True) as file:
+            with h5py.File(holder, "w", track_order=True) as file:
                 yield file
         finally:
-            if unfailing.error is not None:
-                raise unfailing.error
+            if holder.error is not None:
+                raise holder.error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -118,9 +118,9 @@ class MapFile:
     """A file of attention maps that is written layer by layer: `.npz`, uncompressed, or `.h5`.
 
     Args:
-        path: the final name; it appears there when `close` was called.
-        shape: (layers, heads, residues, residues) of the array `attention`.
-        dtype: of its numbers.
+        path: Final path, where the file appears when `close` is called.
+        shape: Shape of the array `attention`, (layers, heads, residues, residues).
+        dtype: Type of the stored numbers.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int], dtype: DTypeLike) -> None:
@@ -136,40 +136,42 @@ class MapFile:
         np.lib.format.write_array_header_1_0(self._member, header)
 
     def append(self, maps: Iterable[NDArray[np.floating]]) -> None:
-        """Write the next layer: of each head (residues, residues)."""
+        """Write the next layer: a map for each head, (residues, residues)."""
         with self._abandoned_on_error():
-            for number, head in enumerate(maps):  # one by one, and by rows: a layer may be large
+            for index, head in enumerate(maps):  # one head at a time, and in blocks of rows: a layer may be large
                 if self._is_hdf5:
-                    self._maps[self._num_written, number] = head.astype(self._dtype)
+                    self._maps[self._num_written, index] = head.astype(self._dtype)
                 else:
-                    for start in range(0, len(head), _ROWS_AT_ONCE):
-                        self._member.write(np.ascontiguousarray(head[start : start + _ROWS_AT_ONCE], self._dtype).data)
+                    for start in range(0, len(head), _ROWS_PER_BLOCK):
+                        self._member.write(
+                            np.ascontiguousarray(head[start : start + _ROWS_PER_BLOCK], self._dtype).data
+                        )
         self._num_written += 1
 
-    def close(self, others: Mapping[str, NDArray[Any]]) -> None:
-        """Write other arrays beside the maps, and give the file its name; a file that is closed already stays so."""
+    def close(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add other arrays to the file, and rename it to its final name; do nothing if it is already closed."""
         if self._is_closed:
             return
         with self._abandoned_on_error():
             if self._is_hdf5:
-                for name, array in others.items():
+                for name, array in arrays.items():
                     self._hdf5.create_dataset(name, data=array, track_times=False)
             else:
                 self._member.close()
-                for name, array in others.items():
+                for name, array in arrays.items():
                     with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, array, allow_pickle=False)
             self._stack.close()
         self._is_closed = True
 
     def abandon(self) -> None:
-        """Leave nothing of a file that is not closed; the destructors of zip archives would tell of it on stderr."""
+        """Remove a file that is not closed, without the messages that destructors of zip archives print on stderr."""
         if self._is_closed:
             return
         self._is_closed = True
-        for part in () if self._is_hdf5 else (self._member, self._zip):
+        for stream in () if self._is_hdf5 else (self._member, self._zip):
             with suppress(OSError, ValueError):
-                part.close()
+                stream.close()
         with suppress(OSError, OutputError):
             self._stack.__exit__(InterruptedError, InterruptedError(), None)
 
@@ -183,12 +185,12 @@ class MapFile:
 
 
 def open_array(path: Path) -> NDArray[Any]:
-    """Map a `.npy` file into memory, read-only; as a plain array, for `numpy.memmap` is ten times as slow to slice."""
+    """Map a `.npy` file into memory, read-only; as a plain array, because slicing `numpy.memmap` is ten times slower."""
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def hash_array(path: Path, digest: "hashlib._Hash") -> int:
-    """Feed the numbers of a `.npy` file to a hash, not its header, without mapping it; return how many rows it has."""
+    """Add the numbers of a `.npy` file, without its header, to a hash; return its number of rows."""
     with path.open("rb") as stream:
         np.lib.format.read_magic(stream)
         shape, *_ = np.lib.format.read_array_header_1_0(stream)

@@ -1,4 +1,4 @@
-"""Opening, decompressing and hashing what was given; paths as they are given."""
+"""Reading inputs: their paths, archives, streams and hashes."""
 
 import bz2
 import gzip
@@ -25,34 +25,149 @@ from protembed.errors import (
     VerificationError,
 )
 
-_ARCHIVE_BLOCK = 1 << 20
+PathLike = str | os.PathLike[str]
+
+STANDARD_STREAM = Path("-")
+# The name of the copy of stdin in TMPDIR, which can be read a second time; copies of other pipes have names in the same
+# brackets.
+SPOOLED_STDIN = "<stdin>"
+_BLOCK, _BUFFER = 1 << 20, 1 << 17
+
 _MAGIC_LENGTH = 16
-# Blocked gzip, BGZF, is cut between two blocks without a trace, were it not for the empty block that ends it.
-# Source: SAM/BAM format specification, sections 4.1 and 4.1.2.
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
+# A file in blocked gzip (BGZF) that was cut between two blocks can be recognised only by the missing empty block that
+# ends it. Source: SAM/BAM format specification, sections 4.1 and 4.1.2.
 _BGZF_START, _BGZF_FIELD = b"\x1f\x8b\x08\x04", b"BC\x02\x00"
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-_XZ = b"\xfd7zXZ\x00"
 _DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
-    b"BZh": bz2.BZ2Decompressor,
+    _BZIP2: bz2.BZ2Decompressor,
     _XZ: lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
 }
 
-
-def decompressed(raw: BinaryIO) -> BinaryIO:
-    """Decompress gzip, bzip2 or xz as the first bytes of a buffered stream say; anything else passes as it is."""
-    head = cast("IO[bytes]", raw).peek(_MAGIC_LENGTH)[:_MAGIC_LENGTH]  # type: ignore[attr-defined]  # buffered readers only
-    if head.startswith(_BGZF_START) and head.endswith(_BGZF_FIELD):
-        return cast("BinaryIO", gzip.open(cast("BinaryIO", _Blocks(raw)), "rb"))
-    if head.startswith(b"\x1f\x8b"):
-        return cast("BinaryIO", gzip.open(raw, "rb"))
-    for magic, make in _DECOMPRESSORS.items():
-        if head.startswith(magic):
-            return cast("BinaryIO", io.BufferedReader(_Members(raw, make, is_padded=magic == _XZ)))
-    return raw
+# The size and times of a file when a reading began.
+_FileState = tuple[int, int, int]
+# For each file that was read to its end: its hash, and its state when that reading began.
+_Readings = dict[Path, tuple[str, _FileState]]
+_READINGS: ContextVar[_Readings | None] = ContextVar("_READINGS", default=None)
 
 
-class _Blocks:
-    """The bytes of a BGZF file as `gzip` takes them; without the block that ends it something is missing."""
+# Paths
+
+
+def as_path(name: str, given: PathLike) -> Path:
+    """Convert an argument to a path, and expand a leading `~` or `~user` to the home directory.
+
+    The shell does not expand `--output=~/emb.npy`, and a directory named `~` is never meant.
+
+    Args:
+        name: Option or argument that the error message names.
+        given: Path or text.
+
+    Raises:
+        ConfigError: The argument is neither, or no user has the name after `~`.
+
+    >>> as_path("--output", "emb.npy").name
+    'emb.npy'
+    """
+    try:
+        path = Path(given)
+    except TypeError:
+        raise ConfigError(name, given, "a path is expected") from None
+    if not path.parts or not path.parts[0].startswith("~"):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        if path_exists(path):
+            return path
+        expected = f"no user is named {path.parts[0][1:]!r}: write the full path of the directory"
+        raise ConfigError(name, str(path), expected) from None
+
+
+def as_paths(name: str, given: Iterable[PathLike] | PathLike) -> list[Path]:
+    """Convert a list of files to paths, each like `as_path`.
+
+    Args:
+        name: Argument that the error message names.
+        given: Paths or texts, at least one.
+
+    Raises:
+        ConfigError: The argument is a single path, or an empty list.
+    """
+    if isinstance(given, str | bytes | os.PathLike):
+        raise ConfigError(name, str(given), "a list of paths is expected: put this one in brackets")
+    try:
+        paths = [as_path(name, path) for path in given]
+    except TypeError:
+        raise ConfigError(name, given, "a list of paths is expected") from None
+    if not paths:
+        raise ConfigError(name, paths, "at least one file is expected: did a pattern match nothing?")
+    return paths
+
+
+def follow_link(output: Path) -> Path:
+    """Return the target of an output that is a link: the link stays, and its target is replaced.
+
+    A link to a pipe or a device, such as `/dev/stdout`, is returned unchanged; `io.result` rejects it.
+
+    Args:
+        output: Path of the result.
+
+    Raises:
+        ConfigError: The link leads back to itself.
+    """
+    if not output.is_symlink() or (path_exists(output) and not os.path.isfile(output) and not os.path.isdir(output)):
+        return output
+    target = Path(os.path.realpath(output))
+    if target.is_symlink():
+        raise ConfigError("--output", str(output), "this link leads to itself")
+    return target
+
+
+def default_path(source: Path, suffix: str) -> Path:
+    """Name a result in the current directory after an input, without the input's suffixes.
+
+    >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name
+    'seqs.npy'
+    """
+    return Path(("stdin" if is_stream(source) else source.name.partition(".")[0] or source.name) + suffix)
+
+
+def display_name(path: Path) -> str:
+    """Format a path for a message: `<stdin>` for `-` and for its copy, without the directory of the copy."""
+    if path == STANDARD_STREAM:
+        return SPOOLED_STDIN
+    return path.name if path.name.startswith("<") and path.name.endswith(">") else str(path)
+
+
+def path_exists(path: Path) -> bool:
+    """Return whether a path exists; False where that cannot be found out.
+
+    `Path.exists` raises an error if a name is too long or a directory may not be searched. Here opening the path
+    reports that error.
+    """
+    return os.path.exists(path)
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether a path is stdin, another pipe or a device, and therefore cannot be read a second time."""
+    try:
+        mode = path.stat().st_mode if path != STANDARD_STREAM else stat.S_IFIFO
+    except OSError:
+        return False  # opening the path reports the error
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def is_utf8(path: Path) -> bool:
+    """Return whether a path can be encoded in UTF-8, as safetensors requires; Python accepts any bytes."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in str(path.absolute()))
+
+
+# Archives
+
+
+class _BgzfStream:
+    """The bytes of a BGZF file, as `gzip` reads them; a missing end block is an error."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw, self._end = raw, b""
@@ -65,8 +180,8 @@ class _Blocks:
         return data
 
 
-class _Members(io.RawIOBase):
-    """All streams of a bzip2 or xz file; Python's readers drop, silently, what follows the first if it is damaged."""
+class _MultiStreamReader(io.RawIOBase):
+    """All streams of a bzip2 or xz file; Python's readers silently drop a damaged second stream and all after it."""
 
     def __init__(self, raw: BinaryIO, make: Callable[[], Any], *, is_padded: bool) -> None:
         self._raw, self._make, self._decompressor, self._is_padded = raw, make, make(), is_padded
@@ -83,7 +198,7 @@ class _Members(io.RawIOBase):
                     return 0
                 self._decompressor = self._make()
             elif self._decompressor.needs_input and not self._pending:
-                self._pending = self._raw.read(_ARCHIVE_BLOCK)
+                self._pending = self._raw.read(_BLOCK)
                 if not self._pending:
                     raise EOFError("it ends in the middle of a stream")
             data = self._decompressor.decompress(self._pending, len(buffer))
@@ -93,139 +208,33 @@ class _Members(io.RawIOBase):
                 return len(data)
 
     def _next_stream(self) -> bytes:
-        """Read on to the next stream; those of xz may have padding behind them, a multiple of four zero bytes."""
-        data, num_padding = self._decompressor.unused_data or self._raw.read(_ARCHIVE_BLOCK), 0
+        """Read the first bytes of the next stream; xz allows padding before it, a multiple of four zero bytes."""
+        data, num_padding = self._decompressor.unused_data or self._raw.read(_BLOCK), 0
         while self._is_padded and data.startswith(b"\0"):
             stripped = data.lstrip(b"\0")
             num_padding += len(data) - len(stripped)
-            data = stripped or self._raw.read(_ARCHIVE_BLOCK)
+            data = stripped or self._raw.read(_BLOCK)
         if num_padding % 4:
-            raise EOFError("its padding is no multiple of four bytes")
+            raise EOFError("its padding is not a multiple of four bytes")
         return cast("bytes", data)
 
 
-PathLike = str | os.PathLike[str]
-
-
-def as_path(name: str, given: PathLike) -> Path:
-    """Make a path of what was given, with the home folder in the place of a first `~` or `~user`.
-
-    The shell leaves `--output=~/emb.npy` as it is, and a folder named `~` is never meant.
-
-    Args:
-        name: The option or argument, for the message.
-        given: A path or a text.
-
-    Raises:
-        ConfigError: It is neither, or no user has the name after `~`.
-
-    >>> as_path("--output", "emb.npy").name
-    'emb.npy'
-    """
-    try:
-        path = Path(given)
-    except TypeError:
-        raise ConfigError(name, given, "a path is expected") from None
-    if not path.parts or not path.parts[0].startswith("~"):
-        return path
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        if os.path.exists(path):
-            return path
-        expected = f"no user is named {path.parts[0][1:]!r}: write the whole path of the folder"
-        raise ConfigError(name, str(path), expected) from None
-
-
-def as_paths(name: str, given: Iterable[PathLike] | PathLike) -> list[Path]:
-    """Make paths of a list of files; see `as_path`.
-
-    Args:
-        name: The argument, for the message.
-        given: One path or text at least.
-
-    Raises:
-        ConfigError: It is a lone path, or an empty list.
-    """
-    if isinstance(given, str | bytes | os.PathLike):
-        raise ConfigError(name, str(given), "a list of paths is expected: put this one in brackets")
-    try:
-        paths = [as_path(name, path) for path in given]
-    except TypeError:
-        raise ConfigError(name, given, "a list of paths is expected") from None
-    if not paths:
-        raise ConfigError(name, paths, "one file at least is expected: did a pattern match nothing?")
-    return paths
-
-
-def follow_link(output: Path) -> Path:
-    """Find the file or folder that is written when an output is a link: the link stays, its target is replaced.
-
-    What is no file and no folder, such as `/dev/stdout`, stays as it is; it is refused elsewhere.
-
-    Args:
-        output: Where a result is to go.
-
-    Raises:
-        ConfigError: The link leads round in a circle.
-    """
-    if not output.is_symlink() or (os.path.exists(output) and not os.path.isfile(output) and not os.path.isdir(output)):
-        return output
-    target = Path(os.path.realpath(output))
-    if target.is_symlink():
-        raise ConfigError("--output", str(output), "this link leads to itself")
-    return target
-
-
-STANDARD_STREAM = Path("-")
-# The name of the file in TMPDIR that keeps what came from stdin, so that it can be read a second time; other pipes have
-# theirs in such brackets too.
-SPOOLED_STDIN = "<stdin>"
-_BLOCK, _BUFFER = 1 << 20, 1 << 17
-# Of each file that a command has read to its end the hash, and its size and times when that reading began.
-_State = tuple[int, int, int]
-_Readings = dict[Path, tuple[str, _State]]
-_READINGS: ContextVar[_Readings | None] = ContextVar("_READINGS", default=None)
-
-
-def display_name(path: Path) -> str:
-    """Name a path in a message: `<stdin>` for `-` and for its copy, without the copy's folder."""
-    if path == STANDARD_STREAM:
-        return SPOOLED_STDIN
-    return path.name if path.name.startswith("<") and path.name.endswith(">") else str(path)
-
-
-@contextmanager
-def open_input(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, or stdin for `-`, and decompress gzip, bzip2 or xz as its first bytes say, whatever its name.
-
-    Args:
-        path: the file; `-` is stdin.
-
-    Yields:
-        The decompressed bytes as a buffered stream.
-
-    Raises:
-        InputNotFoundError: the file is not there, is a directory, or cannot be read.
-        DamagedArchiveError: the archive is truncated or damaged; raised while it is read.
-    """
-    try:
-        with open_bytes(path) as source:
-            stream = decompressed(source)
-            with _verify_rest_of_archive(stream) if stream is not source else nullcontext():
-                yield stream
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise DamagedArchiveError(display_name(path), str(error)) from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        # bz2 reports a damaged stream as an OSError without a number.
-        raise DamagedArchiveError(display_name(path), str(error)) from error
+def decompressed(raw: BinaryIO) -> BinaryIO:
+    """Decompress gzip, bzip2 or xz, recognised by the first bytes of a buffered stream; return other streams as is."""
+    head = cast("IO[bytes]", raw).peek(_MAGIC_LENGTH)[:_MAGIC_LENGTH]  # type: ignore[attr-defined]  # buffered readers only
+    if head.startswith(_BGZF_START) and head.endswith(_BGZF_FIELD):
+        return cast("BinaryIO", gzip.open(cast("BinaryIO", _BgzfStream(raw)), "rb"))
+    if head.startswith(_GZIP):
+        return cast("BinaryIO", gzip.open(raw, "rb"))
+    for magic, make in _DECOMPRESSORS.items():
+        if head.startswith(magic):
+            return cast("BinaryIO", io.BufferedReader(_MultiStreamReader(raw, make, is_padded=magic == _XZ)))
+    return raw
 
 
 @contextmanager
 def _verify_rest_of_archive(archive: BinaryIO) -> Iterator[None]:
-    """Read an archive in which bad data were met to its end: whether it or they are at fault its checksum says."""
+    """After a data error, read the archive to its end: a checksum failure is the likelier cause, and replaces it."""
     try:
         yield
     except DataError:
@@ -234,36 +243,92 @@ def _verify_rest_of_archive(archive: BinaryIO) -> Iterator[None]:
         raise
 
 
+# Inputs that change
+
+
+class _Reading:
+    """A reading of a file from its first byte; its hash counts only when the end is reached."""
+
+    def __init__(self, path: Path, raw: BinaryIO, readings: _Readings, state: _FileState) -> None:
+        self._path, self._raw, self._readings, self._state = path, raw, readings, state
+        self._digest, self._num_bytes = hashlib.sha256(), 0
+
+    def add(self, data: memoryview) -> None:
+        """Hash some bytes; at the end, where `data` is empty, compare the hash with that of earlier readings."""
+        if data:
+            self._digest.update(data)
+            self._num_bytes += len(data)
+        elif self._path == STANDARD_STREAM:  # redirected from a file: read once, from its current position
+            if _state_of(os.fstat(self._raw.fileno())) != self._state:
+                raise ChangedInputError(display_name(self._path))
+        else:
+            sha256 = self._digest.hexdigest()
+            size = self._state[0] or self._num_bytes  # 0 where a file system does not know the size beforehand
+            if self._readings.get(self._path, (sha256,))[0] != sha256 or self._num_bytes != size:
+                raise ChangedInputError(display_name(self._path))
+            self._readings[self._path] = (sha256, self._state)
+
+
+def _begin_reading(path: Path, raw: BinaryIO) -> _Reading | None:
+    """Begin to hash a regular file within `unchanged_inputs`; None outside of it and for pipes, which are read once."""
+    readings = _READINGS.get()
+    if readings is None:
+        return None
+    try:
+        status = os.fstat(raw.fileno())
+    except OSError:
+        return None  # stdin without a file descriptor
+    return _Reading(path, raw, readings, _state_of(status)) if stat.S_ISREG(status.st_mode) else None
+
+
+def _state_of(status: os.stat_result) -> _FileState:
+    # Without the inode number, which some network file systems invent for each call.
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 @contextmanager
-def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, or stdin for `-`, as it lies there.
-
-    Args:
-        path: the file; `-` is stdin, which stays open.
-
-    Yields:
-        Its bytes as a buffered stream.
+def unchanged_inputs() -> Iterator[None]:
+    """Hash every file that is read within the block; all readings of a file must agree.
 
     Raises:
-        InputNotFoundError: the file is not there, is a directory, or cannot be read.
+        ChangedInputError: The bytes of a file differ from those of an earlier reading. Also raised in place of a
+            DataError or VerificationError if an input has changed in the meantime.
     """
-    name = display_name(path)
+    token = _READINGS.set({})
     try:
-        raw = cast("BinaryIO", sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb")
-    except OSError as error:
-        raise InputNotFoundError(name, error.strerror or str(error), "check the path") from error
-    try:
-        with io.BufferedReader(_Source(raw, name, _begin_reading(path, raw)), _BUFFER) as source:
-            yield cast("BinaryIO", source)
+        yield
+    except (DataError, VerificationError):
+        check_inputs()
+        raise
     finally:
-        if path != STANDARD_STREAM:
-            raw.close()
+        _READINGS.reset(token)
 
 
-class _Source(io.RawIOBase):
-    """The bytes of an input; a disk or network that fails beneath it is not taken for one that is written to."""
+def check_inputs() -> None:
+    """Check that all files read so far, within `unchanged_inputs`, still contain the bytes that were read.
 
-    def __init__(self, stream: BinaryIO, name: str, reading: "_Reading | None") -> None:
+    While the size and times of a file stay the same, only those are compared. Otherwise the file is read again. A file
+    that was removed passes, because it was read to its end.
+
+    Raises:
+        ChangedInputError: A file contains other bytes.
+    """
+    for path, (_, state) in list((_READINGS.get() or {}).items()):
+        try:
+            is_touched = _state_of(path.stat()) != state
+        except FileNotFoundError:
+            continue
+        if is_touched:
+            sha256_of_inputs([path])
+
+
+# Opening
+
+
+class _InputStream(io.RawIOBase):
+    """The bytes of an input; an error of its disk or network is reported as an error of the input."""
+
+    def __init__(self, stream: BinaryIO, name: str, reading: _Reading | None) -> None:
         self._stream, self._name, self._reading = stream, name, reading
 
     def readable(self) -> bool:
@@ -279,113 +344,62 @@ class _Source(io.RawIOBase):
         return num_bytes
 
 
-# Inputs that change
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, or stdin for `-`, without decompressing it.
+
+    Args:
+        path: Path of the file; `-` is stdin, which stays open.
+
+    Yields:
+        The bytes as a buffered stream.
+
+    Raises:
+        InputNotFoundError: The file does not exist, is a directory, or cannot be read.
+    """
+    name = display_name(path)
+    try:
+        raw = cast("BinaryIO", sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb")
+    except OSError as error:
+        raise InputNotFoundError(name, error.strerror or str(error), "check the path") from error
+    try:
+        with io.BufferedReader(_InputStream(raw, name, _begin_reading(path, raw)), _BUFFER) as source:
+            yield cast("BinaryIO", source)
+    finally:
+        if path != STANDARD_STREAM:
+            raw.close()
 
 
 @contextmanager
-def unchanged_inputs() -> Iterator[None]:
-    """Hash every file that is read within the block as its bytes pass by; all readings of a file must agree.
+def open_input(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, or stdin for `-`; decompress gzip, bzip2 or xz, recognised by content and not by name.
+
+    Args:
+        path: Path of the file; `-` is stdin.
+
+    Yields:
+        The decompressed bytes as a buffered stream.
 
     Raises:
-        ChangedInputError: a file's bytes are not those of an earlier reading; or something was found wrong with an
-            input or a result, and meanwhile the input is another.
+        InputNotFoundError: The file does not exist, is a directory, or cannot be read.
+        DamagedArchiveError: The archive is truncated or damaged; raised while it is read.
     """
-    token = _READINGS.set({})
     try:
-        yield
-    except (DataError, VerificationError):
-        check_inputs()
-        raise
-    finally:
-        _READINGS.reset(token)
-
-
-def check_inputs() -> None:
-    """Make sure that the files read so far, in a block of `unchanged_inputs`, still hold the bytes that were read.
-
-    While a file is not touched this costs a look at its size and times; then it is read again, and may go on if
-    it holds the same bytes. One that was removed was read whole, and may go on too.
-
-    Raises:
-        ChangedInputError: a file holds other bytes.
-    """
-    for path, (_, state) in list((_READINGS.get() or {}).items()):
-        try:
-            is_touched = _state_of(path.stat()) != state
-        except FileNotFoundError:
-            continue
-        if is_touched:
-            sha256_of_inputs([path])
-
-
-def _state_of(status: os.stat_result) -> _State:
-    # Without the file's number, which some network file systems make up for each call.
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _begin_reading(path: Path, raw: BinaryIO) -> "_Reading | None":
-    """Watch the reading of a regular file, inside the block; None for pipes, which are not read twice."""
-    readings = _READINGS.get()
-    if readings is None:
-        return None
-    try:
-        status = os.fstat(raw.fileno())
-    except OSError:
-        return None  # stdin that is no file
-    return _Reading(path, raw, readings, _state_of(status)) if stat.S_ISREG(status.st_mode) else None
-
-
-class _Reading:
-    """One reading of a file from its first byte; its hash counts when the end is reached."""
-
-    def __init__(self, path: Path, raw: BinaryIO, readings: _Readings, state: _State) -> None:
-        self._path, self._raw, self._readings, self._state = path, raw, readings, state
-        self._digest, self._num_bytes = hashlib.sha256(), 0
-
-    def add(self, data: memoryview) -> None:
-        """Hash some bytes; at the end, where there are none, compare all of them with those of earlier readings."""
-        if data:
-            self._digest.update(data)
-            self._num_bytes += len(data)
-        elif self._path == STANDARD_STREAM:  # redirected from a file: read once, from wherever it stood
-            if _state_of(os.fstat(self._raw.fileno())) != self._state:
-                raise ChangedInputError(display_name(self._path))
-        else:
-            sha256 = self._digest.hexdigest()
-            size = self._state[0] or self._num_bytes  # 0 where a file system does not know it beforehand
-            if self._readings.get(self._path, (sha256,))[0] != sha256 or self._num_bytes != size:
-                raise ChangedInputError(display_name(self._path))
-            self._readings[self._path] = (sha256, self._state)
-
-
-# Names and hashes
-
-
-def is_stream(path: Path) -> bool:
-    """Tell whether a path is stdin, another pipe or a device, which cannot be read a second time."""
-    try:
-        mode = path.stat().st_mode if path != STANDARD_STREAM else stat.S_IFIFO
-    except OSError:
-        return False  # whoever opens it will be told why that is not possible
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
-
-
-def is_utf8(path: Path) -> bool:
-    """Tell whether a path can be spelled in UTF-8, as safetensors has it; Python takes any bytes."""
-    return not any("\udc80" <= letter <= "\udcff" for letter in str(path.absolute()))
-
-
-def default_path(source: Path, suffix: str) -> Path:
-    """Name a result in the current folder after an input, without the input's suffixes.
-
-    >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name
-    'seqs.npy'
-    """
-    return Path(("stdin" if is_stream(source) else source.name.partition(".")[0] or source.name) + suffix)
+        with open_bytes(path) as source:
+            stream = decompressed(source)
+            with _verify_rest_of_archive(stream) if stream is not source else nullcontext():
+                yield stream
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        raise DamagedArchiveError(display_name(path), str(error)) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # bz2 reports a damaged stream as an OSError without an error number.
+        raise DamagedArchiveError(display_name(path), str(error)) from error
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; OSError and ValueError pass through, for the caller knows what the file means."""
+    """Read a JSON file; OSError and ValueError pass, because only the caller knows what the file is for."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -393,13 +407,13 @@ def read_json(path: Path) -> Any:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hash a file's bytes as they lie on disk; hexadecimal."""
+    """Return the SHA-256 of a file's bytes on disk, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_of_inputs(paths: Iterable[Path]) -> str | None:
-    """Hash several inputs as one, each by its bytes on disk; None when one of them is a pipe and passes only once."""
+    """Return one SHA-256 for the bytes of several inputs; None if one is a pipe, which can be read only once."""
     digest = hashlib.sha256()
     for path in paths:
         if is_stream(path):
@@ -407,11 +421,3 @@ def sha256_of_inputs(paths: Iterable[Path]) -> str | None:
         with open_bytes(path) as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())  # type: ignore[arg-type]  # buffered
     return digest.hexdigest()
-
-
-def path_exists(path: Path) -> bool:
-    """Tell whether something stands under a path.
-
-    Where a name is too long or a folder may not be entered `Path.exists` raises; whoever opens it is told why not.
-    """
-    return os.path.exists(path)

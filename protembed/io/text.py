@@ -1,25 +1,25 @@
-"""Text that a terminal, a page or a spreadsheet shows, and does not act upon."""
+"""Text that a terminal, a page or a spreadsheet displays but does not interpret."""
 
 import re
 from collections.abc import Sequence
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
-# Without these a formula calls nothing and reaches no other program; a quotation mark would swallow cells.
+# A formula without these characters can neither call a function nor start a program. A quotation mark could merge cells.
 _ACTIVE = re.compile(r"[()|!\"']")
-# Spreadsheets take the first four for a formula; a quotation mark would swallow the cells up to the next one.
+# Spreadsheets read the first four as a formula; a quotation mark merges all cells up to the next one.
 _DANGEROUS_STARTS = ("=", "+", "-", "@", '"')
 
 
 class LabelText(str):
-    """Names of classes, or a letter for each residue: data that are compared with those of another table.
+    """Names of classes, or a letter per residue: text that is compared with another table.
 
-    They stay as they are, even if they begin like a formula, unless a formula could act: `+`, `-like` and `=x` show an
-    error in a spreadsheet at worst. Labels and predictions both pass through here, so that they agree.
+    It is escaped only if it could act as a formula: at worst `+`, `-like` and `=x` display an error in a spreadsheet.
+    Labels and predictions both use this type, so that they agree.
     """
 
 
 def format_row(cells: Sequence[object]) -> bytes:
-    r"""Spell one line of a TSV in UTF-8; what a terminal or a spreadsheet would act upon is escaped.
+    r"""Format one line of a TSV in UTF-8; escape what a terminal or a spreadsheet would interpret.
 
     >>> format_row(["+ve", LabelText("+ve"), LabelText("=cmd()")])
     b"'+ve\t+ve\t'=cmd()\n"
@@ -31,7 +31,7 @@ def format_row(cells: Sequence[object]) -> bytes:
 
 
 def printable(text: str) -> str:
-    r"""Escape control and direction-changing characters as `\xNN` or `\uNNNN`; all else stays.
+    r"""Escape control and direction-changing characters as `\xNN` or `\uNNNN`.
 
     >>> printable("evil\x1b[2J")
     'evil\\x1b[2J'
@@ -42,7 +42,7 @@ def printable(text: str) -> str:
 
 
 def format_number(value: float) -> str:
-    """Spell a figure with three decimals, or three digits where those would say nothing.
+    """Format a number with three decimals, or with three significant digits if it is very small or large.
 
     >>> format_number(0.8135), format_number(-0.25), format_number(1.5e-9), format_number(3.21e30), format_number(0.0)
     ('0.814', '-0.250', '1.5e-09', '3.21e+30', '0.000')
@@ -51,7 +51,7 @@ def format_number(value: float) -> str:
 
 
 def format_bytes(num_bytes: int) -> str:
-    """Spell a number of bytes.
+    """Format a number of bytes.
 
     >>> format_bytes(45_000), format_bytes(2_700_000), format_bytes(11_400_000_000)
     ('45 kB', '3 MB', '11.4 GB')
@@ -62,7 +62,7 @@ def format_bytes(num_bytes: int) -> str:
 
 
 def pluralize(number: int, noun: str) -> str:
-    """Spell a count with its noun.
+    """Format a count with its noun, in the plural where necessary.
 
     >>> pluralize(1, "protein"), pluralize(0, "protein"), pluralize(1500, "residue")
     ('1 protein', '0 proteins', '1,500 residues')

@@ -1,6 +1,6 @@
-"""The only place where a file is opened for writing.
+"""Writing files atomically; no other module opens a file for writing.
 
-Whatever is finished appears under its name by renaming, after it was flushed to disk: a reader never sees half a file.
+A finished file is flushed to disk and then renamed to its final name, so that a reader never sees half a file.
 """
 
 import errno
@@ -24,177 +24,101 @@ from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open
 from protembed.io.text import format_row
 
 _BLOCK = 1 << 20
-# Where Linux lets a file without a name be opened once more, at its beginning.
+# The directory in which Linux lets a file without a name be opened again, from its beginning.
 _OPEN_FILES = Path("/proc/self/fd")
-# What fsync of a folder says on network and virtual file systems (CIFS, VirtualBox, WSL) that flush files alone.
-_FOLDERS_CANNOT_BE_FLUSHED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO)
+# Errors of fsync on a directory, on network and virtual file systems (CIFS, VirtualBox, WSL) that can flush only files.
+_NO_DIRECTORY_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO)
 _UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Lend a temporary path beside `path` to a library that writes by name; rename it into place when all went well.
-
-    Args:
-        path: the final name; an existing file is replaced.
-
-    Yields:
-        The temporary path, with the suffix of `path`.
-
-    Raises:
-        OutputError: the folder cannot be made or written, or the disk is full; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _flush_to_disk(temporary)
-        temporary.replace(path)
-        _fsync_directory(path)
-    except OSError as error:
-        _raise_output_error(error, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+# Errors and flushing
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for binary writing that appears under its name only when it is complete.
-
-    Raises:
-        OutputError: as `atomic_path`.
-    """
-    with atomic_path(path) as temporary, temporary.open("w+b") as stream:
-        yield stream
-
-
-@contextmanager
-def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]:
-    """Lend an empty temporary directory beside `path`; rename it into place when all went well.
-
-    Args:
-        path: the final name; an existing directory is replaced.
-        marker: the file by which an older result of the same kind is known; another directory that is not
-            empty is not replaced, whatever `--force` says: it may be somebody's thesis.
-
-    Yields:
-        The temporary directory.
-
-    Raises:
-        OutputExistsError: the directory that stands there has no marker.
-        OutputError: the directory cannot be made or written, or the disk is full; nothing is left behind.
-    """
-    if marker is not None:
-        check_is_ours_or_absent(path, marker)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.rglob("*"):
-            _copy_permissions(temporary, file)
-            _flush_to_disk(file)
-        _flush_to_disk(temporary)
-        if path.exists() or path.is_symlink():
-            path.rename(displaced)
-        try:
-            temporary.rename(path)
-        except BaseException:  # a second Ctrl-C too
-            if not path.exists():
-                displaced.rename(path)
-            raise
-        _fsync_directory(path)
-    except OSError as error:
-        _raise_output_error(error, path)
-    finally:
-        with suppress(OSError):
-            remove(temporary)
-            remove(displaced)
-
-
-@contextmanager
-def output_stream(path: Path) -> Iterator[BinaryIO]:
-    """Open a seekable binary output: an atomic file, or for `-` a spool in TMPDIR that is copied to stdout at the end.
-
-    Raises:
-        OutputError: the file, the spool or stdout could not be written. BrokenPipeError passes: the reader has left.
-    """
-    if path != STANDARD_STREAM:
-        with atomic_file(path) as stream:
-            yield stream
-        return
-    with scratch_file() as spool:
-        yield spool
-        spool.seek(0)
-        copy_to_stdout(spool)
-
-
-def copy_to_stdout(stream: BinaryIO) -> None:
-    """Write the rest of a stream to stdout.
-
-    Raises:
-        OutputError: stdout could not be written. BrokenPipeError passes: the reader has left.
-    """
-    with output_errors(STANDARD_STREAM):
-        shutil.copyfileobj(stream, sys.stdout.buffer, _BLOCK)
-        sys.stdout.buffer.flush()
-
-
-def open_append(path: Path, size: int = 0) -> BinaryIO:
-    """Open a file to go on writing after its first `size` bytes; whatever a killed process wrote behind is cut off.
-
-    Raises:
-        OutputError: it cannot be opened, or is shorter.
-    """
-    with output_errors(path):
-        if size and path.stat().st_size < size:
-            raise OutputError(str(path), f"it is shorter than the {size:,} bytes it should have")
-        stream = path.open("r+b" if size else "w+b")
-        stream.truncate(size)
-        stream.seek(size)
-    return stream
-
-
-def flush_to_disk(stream: BinaryIO) -> int:
-    """Bring what was written to disk, and return how many bytes that are."""
-    stream.flush()
-    os.fsync(stream.fileno())
-    return stream.tell()
-
-
-def move_into_place(source: Path, target: Path) -> None:
-    """Rename a finished file to its final name, in one step.
-
-    Raises:
-        OutputError: it cannot be renamed.
-    """
-    with output_errors(target):
-        _flush_to_disk(source)
-        source.replace(target)
-        _fsync_directory(target)
+def _raise_output_error(error: OSError, path: Path) -> None:
+    """Turn an OSError into an OutputError that names `path`; a BrokenPipeError passes unchanged."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    raise OutputError(str(path), error.strerror or str(error)) from error
 
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of a writing block into an OutputError that names `path`; a broken pipe tells its own story."""
+    """Turn an OSError of the block into an OutputError that names `path`; a BrokenPipeError passes unchanged."""
     try:
         yield
     except OSError as error:
         _raise_output_error(error, Path("<stdout>") if path == STANDARD_STREAM else path)
 
 
+def _fsync(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} was not written")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _NO_DIRECTORY_FSYNC):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_directory(path: Path) -> None:
+    # Whether or not this succeeds, the directory contains complete files, either the older or the new ones.
+    with suppress(OSError):
+        _fsync(path.parent)
+
+
+def flush_to_disk(stream: BinaryIO) -> int:
+    """Flush a stream to disk, and return its position in bytes."""
+    stream.flush()
+    os.fsync(stream.fileno())
+    return stream.tell()
+
+
+# Removing
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole directory, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Return whether a name is that of a temporary file or directory of protembed."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove the temporary files of killed processes from a directory that no other process is writing."""
+    for path in sorted(directory.rglob(".*")):
+        if is_unfinished(path):
+            remove(path)
+
+
+def remove_unfinished_beside(path: Path) -> None:
+    """Remove the temporary files and directories that a killed process left beside its result."""
+    for neighbour in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if is_unfinished(neighbour):
+            remove(neighbour)
+
+
+# Locks and scratch files
+
+
 @contextmanager
-def exclusive_lock(path: Path, refuse: Callable[[str], Exception]) -> Iterator[None]:
-    """Hold a lock file while the block runs; the kernel frees it when its holder dies, however that happens.
+def exclusive_lock(path: Path, make_error: Callable[[str], Exception]) -> Iterator[None]:
+    """Hold a lock file during the block; the kernel releases it if the process dies.
 
     Args:
-        path: of the lock file; it says who holds it, and is removed in the end.
-        refuse: makes the exception that is raised when somebody else holds it, from what the file says.
+        path: Path of the lock file, which names its holder and is removed at the end.
+        make_error: Function from the holder's name to the exception that is raised if another process holds the lock.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,15 +128,16 @@ def exclusive_lock(path: Path, refuse: Callable[[str], Exception]) -> Iterator[N
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            raise refuse(stream.read().strip() or "another process") from None
+            raise make_error(stream.read().strip() or "another process") from None
         except OSError:
-            pass  # a file system without locks: better a run without than none
-        is_ours = False
-        # Whoever held it before may have removed the file that was just locked, and somebody may have made another.
+            pass  # a file system without locks: better to run without one than not at all
+        is_current = False
+        # The former holder may have removed the file that was just locked, and another process may have created a new
+        # one under its name.
         with suppress(FileNotFoundError):
-            is_ours = os.path.samestat(path.stat(), os.fstat(stream.fileno()))
-        if not is_ours:
-            raise refuse("another process")
+            is_current = os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+        if not is_current:
+            raise make_error("another process")
         try:
             with output_errors(path):
                 stream.truncate(0)
@@ -224,33 +149,14 @@ def exclusive_lock(path: Path, refuse: Callable[[str], Exception]) -> Iterator[N
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """Make a directory in TMPDIR that is gone, with all that is in it, when the block ends."""
+    """Create a directory in TMPDIR, and remove it with its contents at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="protembed-") as name:
         yield Path(name)
 
 
-@contextmanager
-def seekable_inputs(paths: Sequence[Path], *, wanted: bool = True) -> Iterator[list[Path]]:
-    """Copy stdin and other pipes among some paths to TMPDIR, so that they can be read twice; files stay as they are.
-
-    On Linux the copies have no name: nothing of them is left, even when the process is killed.
-
-    Args:
-        paths: the inputs; `-` is stdin.
-        wanted: whether anything is read twice; if not, nothing is copied.
-
-    Raises:
-        OutputError: TMPDIR has no room.
-    """
-    if not wanted or not any(map(is_stream, paths)):
-        yield list(paths)
-        return
-    with scratch_directory() as directory, ExitStack() as spools:
-        copies = {
-            path: _spool(path, directory / str(number), spools)
-            for number, path in enumerate(set(filter(is_stream, paths)))
-        }
-        yield [copies.get(path, path) for path in paths]
+def scratch_file() -> BinaryIO:
+    """Open a file without a name in TMPDIR, which disappears when it is closed."""
+    return cast("BinaryIO", tempfile.TemporaryFile())
 
 
 def _spool(path: Path, directory: Path, spools: ExitStack) -> Path:
@@ -268,36 +174,209 @@ def _spool(path: Path, directory: Path, spools: ExitStack) -> Path:
     return spool
 
 
-def scratch_file() -> BinaryIO:
-    """Open a nameless file in TMPDIR that is gone when it is closed."""
-    return cast("BinaryIO", tempfile.TemporaryFile())
+@contextmanager
+def seekable_inputs(paths: Sequence[Path], *, needed: bool = True) -> Iterator[list[Path]]:
+    """Replace stdin and other pipes by copies in TMPDIR, so that they can be read twice; files stay unchanged.
+
+    On Linux the copies have no name, so that nothing is left even when the process is killed.
+
+    Args:
+        paths: Paths of the inputs; `-` is stdin.
+        needed: Whether inputs are read twice; if not, nothing is copied.
+
+    Raises:
+        OutputError: TMPDIR is full.
+    """
+    if not needed or not any(map(is_stream, paths)):
+        yield list(paths)
+        return
+    with scratch_directory() as directory, ExitStack() as spools:
+        copies = {
+            path: _spool(path, directory / str(number), spools)
+            for number, path in enumerate(set(filter(is_stream, paths)))
+        }
+        yield [copies.get(path, path) for path in paths]
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a whole directory, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+# Atomic files and directories
 
 
-def is_unfinished(path: Path) -> bool:
-    """Tell by its name whether this is a temporary file or directory of ours."""
-    return _UNFINISHED.fullmatch(path.name) is not None
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, for libraries that write by name; rename it into place on success.
+
+    Args:
+        path: Final path; an existing file is replaced.
+
+    Yields:
+        The temporary path, with the suffix of `path`.
+
+    Raises:
+        OutputError: The directory cannot be created or written, or the disk is full; no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(path)
+        _fsync_directory(path)
+    except OSError as error:
+        _raise_output_error(error, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def remove_unfinished(directory: Path) -> None:
-    """Remove what a killed process was still writing in a directory that belongs to this process alone."""
-    for path in sorted(directory.rglob(".*")):
-        if is_unfinished(path):
-            remove(path)
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for binary writing that appears under its name only when it is complete.
+
+    Raises:
+        OutputError: The directory cannot be created or written, or the disk is full; no temporary file is left.
+    """
+    with atomic_path(path) as temporary, temporary.open("w+b") as stream:
+        yield stream
 
 
-def remove_unfinished_beside(path: Path) -> None:
-    """Remove what a killed process left beside a file or directory that it was making."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if is_unfinished(left):
-            remove(left)
+def check_is_ours_or_absent(path: Path, marker: str) -> None:
+    """Check that a directory may be replaced: it is absent, empty, or an earlier result of protembed.
+
+    Args:
+        path: Path where a directory will be created.
+        marker: Name of the file that identifies an earlier result.
+
+    Raises:
+        OutputExistsError: Something else exists at the path, which is not replaced even with `--force`.
+    """
+    is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
+    if path_exists(path) and not is_empty and not path_exists(path / marker):
+        raise OutputExistsError(path, f"has no {marker}, so it is not a result of protembed", is_replaceable=False)
+
+
+def _copy_permissions(directory: Path, path: Path) -> None:
+    """Make a file readable for all users that may read its directory; safetensors lets only the owner read it."""
+    required, mode = directory.stat().st_mode & 0o666, path.stat().st_mode
+    if required & ~mode and path.is_file():
+        with suppress(OSError):  # access control lists (NFSv4, ZFS) do not allow chmod
+            path.chmod(stat.S_IMODE(mode) | required)
+
+
+@contextmanager
+def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]:
+    """Yield an empty temporary directory beside `path`; rename it into place on success.
+
+    Args:
+        path: Final path; an existing directory is replaced.
+        marker: Name of the file that identifies an earlier result of the same kind. Another directory that is not
+            empty is not replaced, even with `--force`.
+
+    Yields:
+        The temporary directory.
+
+    Raises:
+        OutputExistsError: The existing directory has no marker.
+        OutputError: The directory cannot be created or written, or the disk is full; no temporary file is left.
+    """
+    if marker is not None:
+        check_is_ours_or_absent(path, marker)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            _copy_permissions(temporary, file)
+            _fsync(file)
+        _fsync(temporary)
+        if path.exists() or path.is_symlink():
+            path.rename(displaced)
+        try:
+            temporary.rename(path)
+        except BaseException:  # also after a second Ctrl-C
+            if not path.exists():
+                displaced.rename(path)
+            raise
+        _fsync_directory(path)
+    except OSError as error:
+        _raise_output_error(error, path)
+    finally:
+        with suppress(OSError):
+            remove(temporary)
+            remove(displaced)
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename a finished file to its final name in one step.
+
+    Raises:
+        OutputError: It cannot be renamed.
+    """
+    with output_errors(target):
+        _fsync(source)
+        source.replace(target)
+        _fsync_directory(target)
+
+
+# Files that grow
+
+
+def open_append(path: Path, size: int = 0) -> BinaryIO:
+    """Open a file to continue writing after its first `size` bytes; cut off what a killed process wrote after them.
+
+    Raises:
+        OutputError: It cannot be opened, or is shorter than `size`.
+    """
+    with output_errors(path):
+        if size and path.stat().st_size < size:
+            raise OutputError(str(path), f"it is shorter than the {size:,} bytes it should have")
+        stream = path.open("r+b" if size else "w+b")
+        stream.truncate(size)
+        stream.seek(size)
+    return stream
+
+
+def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Append one JSON line, and flush it.
+
+    Raises:
+        OutputError: The line cannot be written.
+    """
+    with output_errors(path), path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+# Whole files
+
+
+def copy_to_stdout(stream: BinaryIO) -> None:
+    """Write the rest of a stream to stdout.
+
+    Raises:
+        OutputError: Stdout cannot be written. A BrokenPipeError passes unchanged: the reader has closed the pipe.
+    """
+    with output_errors(STANDARD_STREAM):
+        shutil.copyfileobj(stream, sys.stdout.buffer, _BLOCK)
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def output_stream(path: Path) -> Iterator[BinaryIO]:
+    """Open a seekable binary output: an atomic file, or for `-` a spool in TMPDIR that is copied to stdout at the end.
+
+    Raises:
+        OutputError: The file, the spool or stdout cannot be written. A BrokenPipeError passes unchanged: the reader of
+            stdout has closed the pipe.
+    """
+    if path != STANDARD_STREAM:
+        with atomic_file(path) as stream:
+            yield stream
+        return
+    with scratch_file() as spool:
+        yield spool
+        spool.seek(0)
+        copy_to_stdout(spool)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -307,71 +386,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a TSV atomically, in UTF-8; what is absent is an empty cell."""
+    """Write a TSV atomically, in UTF-8; None is an empty cell."""
     with atomic_file(path) as stream:
         for row in (header, *rows):
             stream.write(format_row(["" if cell is None else cell for cell in row]))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, keys in the order given; NaN and infinity are refused with ValueError."""
+    """Write JSON atomically, indented, keys in the order given.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON line, and flush it.
-
-    Raises:
-        OutputError: the line could not be written.
-    """
-    with output_errors(path), path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(value, allow_nan=False) + "\n")
-
-
-def _copy_permissions(directory: Path, path: Path) -> None:
-    """Let whoever may read a directory read a file in it; safetensors' files are for their owner alone."""
-    wanted, mode = directory.stat().st_mode & 0o666, path.stat().st_mode
-    if wanted & ~mode and path.is_file():
-        with suppress(OSError):  # where access lists rule (NFSv4, ZFS), chmod is refused
-            path.chmod(stat.S_IMODE(mode) | wanted)
-
-
-def _flush_to_disk(path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} was not written")
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if not (path.is_dir() and error.errno in _FOLDERS_CANNOT_BE_FLUSHED):
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _fsync_directory(path: Path) -> None:
-    # Whole files stand there whether or not this succeeds, the older ones or the new.
-    with suppress(OSError):
-        _flush_to_disk(path.parent)
-
-
-def _raise_output_error(error: OSError, path: Path) -> None:
-    """Turn an OSError of a writing block into an OutputError, but let a broken pipe tell its own story."""
-    if isinstance(error, BrokenPipeError):
-        raise error
-    raise OutputError(str(path), error.strerror or str(error)) from error
-
-
-def check_is_ours_or_absent(path: Path, marker: str) -> None:
-    """Refuse to replace a file or directory that is no result of ours, whatever `--force` says.
-
-    Args:
-        path: where a directory is to be made; nothing, or an empty directory, may stand there.
-        marker: the file by which our own results are known.
-
-    Raises:
-        OutputExistsError: something else stands there.
-    """
-    is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
-    if path_exists(path) and not is_empty and not path_exists(path / marker):
-        raise OutputExistsError(path, f"holds no {marker}: it is something else", is_replaceable=False)

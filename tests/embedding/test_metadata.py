@@ -155,7 +155,7 @@ def test_the_result_of_another_command_is_refused_by_the_names_of_its_changes(tm
 def test_a_folder_where_the_result_should_be_is_not_replaced_even_by_force(tmp_path):
     (tmp_path / "emb.npy").mkdir()
 
-    with pytest.raises(OutputExistsError, match=r"emb\.npy exists and is no file.*--force does not replace it"):
+    with pytest.raises(OutputExistsError, match=r"emb\.npy exists and is not a file.*--force does not replace it"):
         check_replaceable(tmp_path / "emb.npy", [])
     check_replaceable(tmp_path / "another.npy", [])
     check_replaceable(STANDARD_STREAM, [])

@@ -17,8 +17,8 @@ HOSTILE = Path(__file__).parents[1] / "data" / "hostile"
 TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"
 COMPRESS = {"gz": partial(gzip.compress, mtime=0), "bz2": bz2.compress, "xz": lzma.compress}
 MAGIC = {"gz": 2, "bz2": 3, "xz": 6}
-# Bytes of which no checksum takes account. gzip: flags that mean nothing to a reader, time, hint, system, and what is
-# left of the last byte of the data. bzip2: the size of its blocks, and what is said of letters that do not occur.
+# Indices of bytes that no checksum covers. gzip: flags without a meaning for readers, time, hint, system, and the
+# unused bits of the last byte of the data. bzip2 (not listed): the block size, and entries of letters that do not occur.
 UNCOVERED = {"gz": {3, 4, 5, 6, 7, 8, 9, -9}, "xz": set()}
 
 archived = pytest.mark.parametrize("kind", COMPRESS)
@@ -26,7 +26,7 @@ archived = pytest.mark.parametrize("kind", COMPRESS)
 
 @pytest.fixture
 def read(tmp_path):
-    """Read the proteins of some bytes."""
+    """Write bytes to a file, and read its proteins."""
 
     def write_and_read(content, **options):
         path = tmp_path / "proteins"
@@ -38,14 +38,14 @@ def read(tmp_path):
 
 @pytest.fixture(scope="module")
 def many():
-    """Proteins that compress badly; as FASTA and as they are read."""
+    """Random proteins, which compress badly: as FASTA, and as (identifier, sequence)."""
     rng = random.Random(0)
     proteins = [(f"p{row}", "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=200))) for row in range(250)]
     return "".join(f">{name}\n{sequence}\n" for name, sequence in proteins).encode(), proteins
 
 
 def blocked(content, size=1000):
-    """Compress into blocks of so many bytes; return them, the empty one that ends the file being the last."""
+    """Compress into BGZF blocks of `size` bytes; return them with the empty end block."""
     blocks, written = [], io.BytesIO()
     writer = bgzf.BgzfWriter(fileobj=written)
     for start in range(0, len(content), size):
@@ -75,13 +75,13 @@ def test_every_cut_of_a_small_archive_is_an_error_that_counts_the_records(read, 
 
     assert counts == sorted(counts)
     assert counts[0] == 0
-    # The last one is whole only where another begins or the file ends.
+    # A record is complete only where the next one begins or the file ends.
     assert counts[-1] == 1
 
 
 @pytest.mark.promise(12)
 @archived
-def test_what_is_too_short_to_be_known_for_an_archive_is_no_fasta(read, kind):
+def test_an_archive_cut_within_its_magic_bytes_is_a_format_error(read, kind):
     for length in range(MAGIC[kind]):
         with pytest.raises(FormatError):
             read(COMPRESS[kind](TWO_PROTEINS)[:length])
@@ -104,7 +104,7 @@ def test_two_hundred_cuts_of_a_large_archive_are_errors_that_count_the_records(t
         assert seen == proteins[: len(seen)]
 
 
-def test_records_that_were_left_out_count_too_and_those_of_another_file_do_not(tmp_path, many):
+def test_the_record_count_of_a_damaged_archive_includes_skipped_records_and_excludes_other_files(tmp_path, many):
     (tmp_path / "whole").write_bytes(TWO_PROTEINS)
     content = b">odd\nMK1\n" + many[0]
     (tmp_path / "cut").write_bytes(gzip.compress(content)[: len(content) // 4])
@@ -122,23 +122,23 @@ def test_records_that_were_left_out_count_too_and_those_of_another_file_do_not(t
 
 @pytest.mark.promise(12)
 @archived
-def test_every_flipped_bit_of_an_archive_is_noticed_or_changes_nothing(read, kind):
+def test_every_flipped_bit_of_an_archive_is_an_error_or_changes_nothing(read, kind):
     archive = COMPRESS[kind](b">a\nMKTAYIAK\n")
-    unnoticed = set()
+    undetected = set()
 
     for bit in range(8 * len(archive)):
         damaged = bytearray(archive)
         damaged[bit // 8] ^= 1 << bit % 8
         try:
             assert read(damaged) == [("a", "MKTAYIAK")]
-            unnoticed.add(bit // 8)
+            undetected.add(bit // 8)
         except FormatError as error:
-            # Whatever came out of it, a damaged archive is called one, unless nothing shows that it is an archive.
+            # A damaged archive is always reported as one, unless its magic bytes are damaged.
             assert isinstance(error, DamagedArchiveError) or bit // 8 < MAGIC[kind]
 
     if kind in UNCOVERED:
-        assert unnoticed == {place % len(archive) for place in UNCOVERED[kind]}
-    assert len(unnoticed) <= 8
+        assert undetected == {index % len(archive) for index in UNCOVERED[kind]}
+    assert len(undetected) <= 8
 
 
 @pytest.mark.promise(12)
@@ -155,7 +155,7 @@ def test_a_large_archive_with_a_flipped_bit_is_an_error(read, many, kind):
                 read(damaged, on_illegal=on_illegal)
 
 
-def test_what_is_wrong_in_an_archive_that_is_whole_is_told_as_elsewhere(read):
+def test_an_illegal_residue_in_an_intact_archive_is_reported_as_such(read):
     for kind in COMPRESS:
         with pytest.raises(IllegalResidueError):
             read(COMPRESS[kind](b">a\nMK1\n" + TWO_PROTEINS))
@@ -184,21 +184,21 @@ def test_blocked_gzip_cut_anywhere_is_an_error(read):
 
 
 @pytest.mark.promise(12)
-def test_several_blocked_files_one_after_the_other_are_read_whole(read):
+def test_concatenated_blocked_files_are_read_to_the_end(read):
     first, second = (b"".join(blocked(part, size=9)) for part in (TWO_PROTEINS[:22], TWO_PROTEINS[22:]))
 
     assert read(first + second) == read(TWO_PROTEINS)
 
 
 @pytest.mark.promise(12)
-def test_a_blocked_file_from_a_download_that_broke_off_is_refused():
+def test_a_blocked_file_from_an_interrupted_download_is_an_error():
     with pytest.raises(DamagedArchiveError) as caught:
         list(read_fasta([HOSTILE / "bgzf_cut_between_blocks.fasta.gz"]))
 
     assert caught.value.num_records < 8
 
 
-def test_every_input_is_read_to_its_end_block_not_only_fasta(tmp_path):
+def test_a_missing_end_block_is_an_error_in_every_input(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"".join(blocked(b"sequence,target\nMKT,1\n")[:-1]))
 
     with pytest.raises(DamagedArchiveError, match="BGZF"), open_input(tmp_path / "labels.csv") as stream:
@@ -210,32 +210,32 @@ def test_every_input_is_read_to_its_end_block_not_only_fasta(tmp_path):
 
 @pytest.mark.promise(15)
 @pytest.mark.parametrize("on_illegal", ["error", "mask", "skip"])
-def test_zeros_are_refused_under_every_policy_with_their_place(on_illegal):
+def test_nul_bytes_are_errors_with_line_and_column_under_every_policy(on_illegal):
     with pytest.raises(IllegalResidueError, match=r"'\\x00' in column \d+ of record .* binary or damaged") as caught:
         list(read_fasta([HOSTILE / "zeros_in_a_sequence.fasta"], on_illegal=on_illegal))
-    assert (caught.value.line, caught.value.column) == (6, zero_of("zeros_in_a_sequence.fasta", line=6))
+    assert (caught.value.line, caught.value.column) == (6, column_of_nul("zeros_in_a_sequence.fasta", line=6))
 
     with pytest.raises(RecordError, match=r"line 7: record 4 has a NUL byte in column \d+ of its header") as caught:
         list(read_fasta([HOSTILE / "zeros_in_a_header.fasta"], on_illegal=on_illegal))
-    assert f"column {zero_of('zeros_in_a_header.fasta', line=7)} " in str(caught.value)
+    assert f"column {column_of_nul('zeros_in_a_header.fasta', line=7)} " in str(caught.value)
 
 
-def zero_of(name, line):
+def column_of_nul(name, line):
     return (HOSTILE / name).read_bytes().split(b"\n")[line - 1].index(b"\0") + 1
 
 
-def test_every_error_of_a_damaged_archive_is_bad_data():
+def test_a_damaged_archive_is_a_data_error_with_status_65():
     assert issubclass(DamagedArchiveError, DataError)
     assert DamagedArchiveError.exit_status == 65
 
 
 @pytest.mark.promise(12)
-def test_the_padding_of_xz_is_no_damage(read):
+def test_xz_padding_of_a_multiple_of_four_bytes_is_valid(read):
     first, second = (lzma.compress(record) for record in (b">a\nMKT\n", b">b\nAYI\n"))
     both = [("a", "MKT"), ("b", "AYI")]
 
     assert read(first + bytes(4)) == both[:1]
     assert read(first + bytes(8) + second + bytes(1 << 21)) == both
     for damaged in (first + bytes(3), first + bytes(6) + second):
-        with pytest.raises(DamagedArchiveError, match="padding is no multiple of four"):
+        with pytest.raises(DamagedArchiveError, match="padding is not a multiple of four"):
             read(damaged)

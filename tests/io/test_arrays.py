@@ -23,7 +23,7 @@ def test_a_growing_array_is_a_plain_npy_file(tmp_path, num_rows, row_shape, dtyp
     assert stream.num_rows == num_rows
 
 
-def test_a_growing_array_may_begin_in_the_middle_of_a_file():
+def test_a_growing_array_can_begin_in_the_middle_of_a_file():
     file = io.BytesIO(b"before")
     file.seek(0, io.SEEK_END)
 
@@ -38,10 +38,12 @@ def test_a_growing_array_may_begin_in_the_middle_of_a_file():
     assert file.read() == b"after"
 
 
-def test_named_arrays_come_back(tmp_path):
+def test_written_arrays_are_read_back_under_their_names(tmp_path):
     arrays = {"maps": np.ones((2, 3), np.float16), "rows": np.arange(4)}
 
     write_arrays(tmp_path / "arrays.npz", arrays)
 
     with np.load(tmp_path / "arrays.npz") as loaded:
-        assert {name: loaded[name].tolist() for name in loaded} == {name: a.tolist() for name, a in arrays.items()}
+        assert {name: loaded[name].tolist() for name in loaded} == {
+            name: array.tolist() for name, array in arrays.items()
+        }

@@ -14,21 +14,21 @@ def names(folder):
 
 
 @pytest.mark.promise(7)
-def test_a_result_that_another_process_writes_is_refused_until_that_process_dies(tmp_path):
+def test_a_result_is_locked_until_the_process_that_writes_it_dies(tmp_path):
     hold = (
         "import sys, pathlib; from protembed.io.result import result_lock\n"
         "with result_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(tmp_path / "emb.npy")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(RunInUseError, match=rf"emb\.npy is in use by process {other.pid} "):
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(RunInUseError, match=rf"emb\.npy is in use by process {holder.pid} "):
             with result_lock(tmp_path / "emb.npy"):
                 pass
         with result_lock(tmp_path / "emb.h5"):
             pass
-        other.send_signal(signal.SIGKILL)
-        other.wait()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
 
     with result_lock(tmp_path / "emb.npy"):
         (tmp_path / "emb.npy").write_bytes(b"vectors")
@@ -36,7 +36,7 @@ def test_a_result_that_another_process_writes_is_refused_until_that_process_dies
 
 
 @pytest.mark.promise(1)
-def test_what_a_killed_process_left_beside_its_result_is_swept_away_by_the_next(tmp_path):
+def test_a_lock_removes_the_temporary_files_that_a_killed_process_left(tmp_path):
     for name in (".p.tsv.123.tmp.tsv", ".other.tsv.123.tmp.tsv"):
         (tmp_path / name).write_text("half")
     (tmp_path / ".p.tsv.456.tmp").mkdir()
@@ -52,7 +52,7 @@ def test_stdout_has_no_lock(tmp_path, monkeypatch):
         assert names(tmp_path) == []
 
 
-def test_a_lock_where_nothing_can_be_written_is_an_output_error(tmp_path):
+def test_a_lock_in_an_unwritable_directory_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(OutputError), result_lock(tmp_path / "file" / "emb.npy"):

@@ -16,7 +16,7 @@ from protembed.io.result import (
 from protembed.io.writing import check_is_ours_or_absent
 
 
-def test_a_directory_does_not_go_to_stdout():
+def test_a_directory_cannot_be_written_to_stdout():
     check_is_path(Path("model"))
 
     with pytest.raises(ConfigError, match="--output is '-', but a directory is expected"):
@@ -24,7 +24,7 @@ def test_a_directory_does_not_go_to_stdout():
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "scores.NPY", "scores.tsv.gz"])
-def test_a_table_is_not_named_what_it_is_not(name):
+def test_a_table_named_like_another_format_is_a_usage_error(name):
     check_table_suffix(Path("scores.tsv"))
     check_table_suffix(Path("scores"))
     check_table_suffix(STANDARD_STREAM)
@@ -33,12 +33,12 @@ def test_a_table_is_not_named_what_it_is_not(name):
         check_table_suffix(Path(name))
 
 
-def test_a_table_does_not_go_where_a_folder_stands(tmp_path):
-    with pytest.raises(ConfigError, match=r"--output is .*, but this is a folder: name a file, such as .*table\.tsv"):
+def test_a_table_cannot_replace_a_directory(tmp_path):
+    with pytest.raises(ConfigError, match=r"this is a directory: name a file, such as .*table\.tsv"):
         check_table_suffix(tmp_path)
 
 
-def test_what_stands_there_is_replaced_only_if_that_is_wanted(tmp_path):
+def test_an_existing_file_is_replaced_only_with_force(tmp_path):
     (tmp_path / "old").write_text("old")
     check_absent(tmp_path / "new", force=False)
     check_absent(tmp_path / "old", force=True)
@@ -48,20 +48,20 @@ def test_what_stands_there_is_replaced_only_if_that_is_wanted(tmp_path):
         check_absent(tmp_path / "old", force=False)
 
 
-def test_only_our_own_results_and_empty_directories_make_room(tmp_path):
-    for name in ("ours", "empty", "thesis"):
+def test_a_directory_that_is_not_a_result_of_protembed_is_never_replaced(tmp_path):
+    for name in ("result", "empty", "thesis"):
         (tmp_path / name).mkdir()
-    (tmp_path / "ours" / "metrics.json").touch()
+    (tmp_path / "result" / "metrics.json").touch()
     (tmp_path / "thesis" / "chapter").touch()
-    for name in ("ours", "empty", "nothing"):
+    for name in ("result", "empty", "missing"):
         check_is_ours_or_absent(tmp_path / name, "metrics.json")
 
     for name in ("thesis", "thesis/chapter"):
-        with pytest.raises(OutputExistsError, match="it is something else.*--force does not replace it either"):
+        with pytest.raises(OutputExistsError, match="not a result of protembed; .*--force does not replace it"):
             check_is_ours_or_absent(tmp_path / name, "metrics.json")
 
 
-def test_what_is_read_is_not_written_by_whatever_name(tmp_path):
+def test_an_input_is_never_overwritten_under_any_name(tmp_path):
     (tmp_path / "seqs.fasta").touch()
     (tmp_path / "model").mkdir()
     (tmp_path / "link.fasta").symlink_to(tmp_path / "seqs.fasta")
@@ -74,12 +74,12 @@ def test_what_is_read_is_not_written_by_whatever_name(tmp_path):
             check_not_an_input(tmp_path / name, inputs)
 
 
-def test_a_directory_that_holds_what_is_read_is_not_replaced(tmp_path):
+def test_a_directory_that_contains_an_input_is_not_replaced(tmp_path):
     (tmp_path / "a.run" / "model").mkdir(parents=True)
     (tmp_path / "a.run" / "seqs.fasta").touch()
 
     for name in ("model", "seqs.fasta"):
-        with pytest.raises(OutputExistsError, match=f"holds .*{name}, which is read by this command"):
+        with pytest.raises(OutputExistsError, match=f"contains .*{name}, which is read by this command"):
             check_not_an_input(tmp_path / "a.run", [tmp_path / "a.run" / name])
 
 
@@ -87,28 +87,28 @@ def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
 
     for path in (tmp_path / "pipe", Path(os.devnull)):
-        with pytest.raises(OutputExistsError, match="exists and is no file"):
+        with pytest.raises(OutputExistsError, match="exists and is not a file"):
             check_absent(path, force=True)
 
 
-def test_a_model_is_not_trained_for_a_name_that_safetensors_cannot_open(tmp_path):
+def test_a_model_path_that_is_not_utf8_is_a_usage_error(tmp_path):
     check_utf8_path(tmp_path / "häm")
 
-    with pytest.raises(ConfigError, match="a model's path is to be UTF-8"):
+    with pytest.raises(ConfigError, match="the path of a model must be valid UTF-8"):
         check_utf8_path(tmp_path / os.fsdecode(b"\xfd.run"))
 
 
 @pytest.mark.promise(14)
-def test_what_cannot_be_looked_at_is_left_to_whoever_opens_it(tmp_path):
-    unknowable = tmp_path / ("x" * 300)
+def test_a_path_that_cannot_be_examined_passes_all_checks(tmp_path):
+    too_long = tmp_path / ("x" * 300)
 
-    assert not path_exists(unknowable)
-    check_absent(unknowable, force=False)
-    check_is_ours_or_absent(unknowable, "marker")
-    check_not_an_input(tmp_path / "out", [unknowable])
+    assert not path_exists(too_long)
+    check_absent(too_long, force=False)
+    check_is_ours_or_absent(too_long, "marker")
+    check_not_an_input(tmp_path / "out", [too_long])
 
 
-def test_an_empty_file_makes_room_for_a_result(tmp_path):
+def test_an_empty_file_may_be_replaced_without_force(tmp_path):
     (tmp_path / "dataset_1.dat").touch()
 
     assert is_vacant(tmp_path / "dataset_1.dat")

@@ -17,7 +17,7 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("given", ["~/foo/e.npy", Path("~/foo/e.npy")], ids=["text", "path"])
-def test_a_first_tilde_is_the_home_folder_wherever_a_path_is_given(home, given):
+def test_a_leading_tilde_is_expanded_in_every_path_argument(home, given):
     expected = home / "foo" / "e.npy"
 
     assert as_path("--output", given) == expected
@@ -29,11 +29,11 @@ def test_a_first_tilde_is_the_home_folder_wherever_a_path_is_given(home, given):
 
 
 @pytest.mark.parametrize("given", ["-", "a~/b", "a/~", "./x.fasta", "/a/~b"])
-def test_other_paths_stay_as_they_are(home, given):
+def test_other_paths_stay_unchanged(home, given):
     assert as_path("--output", given) == Path(given)
 
 
-def test_the_home_of_nobody_is_refused_and_a_file_of_that_name_is_found(tmp_path, monkeypatch):
+def test_a_tilde_with_an_unknown_user_is_a_usage_error_unless_a_file_has_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~$draft.fasta").touch()
 
@@ -44,27 +44,27 @@ def test_the_home_of_nobody_is_refused_and_a_file_of_that_name_is_found(tmp_path
 
 
 @pytest.mark.parametrize("given", [3, None, b"a.fasta", ["a.fasta"]])
-def test_what_is_no_path_is_refused_in_a_sentence(given):
+def test_an_argument_that_is_not_a_path_is_a_usage_error(given):
     with pytest.raises(ConfigError, match="a path is expected"):
         as_path("--output", given)
 
 
 @pytest.mark.parametrize("given", ["a.fasta", Path("a.fasta"), b"a.fasta", 3])
-def test_a_lone_path_is_no_list_of_paths(given):
+def test_a_single_path_in_place_of_a_list_is_a_usage_error(given):
     with pytest.raises(ConfigError, match="fasta is .*, but a list of paths is expected"):
         as_paths("fasta", given)
 
 
-def test_a_pattern_that_matched_nothing_is_no_input(tmp_path):
-    with pytest.raises(ConfigError, match="one file at least is expected"):
+def test_an_empty_list_of_paths_is_a_usage_error(tmp_path):
+    with pytest.raises(ConfigError, match="at least one file is expected"):
         as_paths("fasta", tmp_path.glob("*.fasta"))
 
 
-def test_the_number_of_a_layer_is_taken_for_its_name():
+def test_a_layer_may_be_given_as_an_integer():
     assert EmbedConfig(layer=2).layer == "2"
 
 
-def test_an_output_that_is_a_link_leads_to_its_target(tmp_path):
+def test_following_an_output_that_is_a_link_returns_its_target(tmp_path):
     link, target = tmp_path / "link.npy", tmp_path / "scratch" / "real.npy"
     link.symlink_to("scratch/real.npy")
     (tmp_path / "second.npy").symlink_to("link.npy")
@@ -74,13 +74,13 @@ def test_an_output_that_is_a_link_leads_to_its_target(tmp_path):
     assert follow_link(Path("-")) == Path("-")
 
 
-def test_a_link_to_a_device_stays_for_whoever_refuses_it(tmp_path):
+def test_following_a_link_to_a_device_returns_the_link(tmp_path):
     (tmp_path / "null").symlink_to("/dev/null")
 
     assert follow_link(tmp_path / "null") == tmp_path / "null"
 
 
-def test_a_link_that_leads_to_itself_is_refused(tmp_path):
+def test_a_link_that_leads_to_itself_is_a_usage_error(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
 

@@ -37,7 +37,7 @@ def read(path):
 
 
 @pytest.mark.promise(14)
-def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
+def test_opening_a_missing_file_or_a_directory_is_an_input_error(tmp_path):
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(InputNotFoundError, match=str(path)) as caught, open_input(path):
             pass
@@ -46,7 +46,7 @@ def test_a_missing_file_and_a_directory_are_no_input(tmp_path):
 
 @pytest.mark.promise(12)
 @pytest.mark.parametrize("kind", ["plain", *ARCHIVERS])
-def test_an_archive_is_known_by_its_content_and_not_by_its_name(tmp_path, kind):
+def test_an_archive_is_recognised_by_content_and_not_by_name(tmp_path, kind):
     (tmp_path / "seqs.txt").write_bytes(ARCHIVERS.get(kind, bytes)(CONTENT))
 
     with open_input(tmp_path / "seqs.txt") as stream:
@@ -55,7 +55,7 @@ def test_an_archive_is_known_by_its_content_and_not_by_its_name(tmp_path, kind):
 
 @pytest.mark.promise(12)
 @pytest.mark.parametrize("kind", ARCHIVERS)
-def test_a_truncated_archive_is_no_shorter_input(tmp_path, kind):
+def test_a_truncated_archive_is_an_error(tmp_path, kind):
     (tmp_path / "seqs").write_bytes(ARCHIVERS[kind](CONTENT)[:-9])
 
     with pytest.raises(FormatError, match=r"seqs.*truncated or damaged") as caught, open_input(tmp_path / "seqs") as f:
@@ -73,7 +73,7 @@ def test_standard_input_is_opened_like_a_file_and_stays_open(monkeypatch, kind):
     assert not stdin.closed
 
 
-def test_a_damaged_archive_from_standard_input_is_named_by_it(monkeypatch):
+def test_an_error_about_a_damaged_archive_on_stdin_names_stdin(monkeypatch):
     stdin = io.BufferedReader(io.BytesIO(gzip.compress(CONTENT)[:-9]))
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stdin))
 
@@ -81,7 +81,7 @@ def test_a_damaged_archive_from_standard_input_is_named_by_it(monkeypatch):
         stream.read()
 
 
-def test_an_error_of_the_reader_s_own_passes_an_open_input(tmp_path):
+def test_an_error_of_the_caller_passes_through_open_input(tmp_path):
     (tmp_path / "seqs").write_bytes(CONTENT)
 
     with pytest.raises(PermissionError), open_input(tmp_path / "seqs") as stream:
@@ -90,7 +90,7 @@ def test_an_error_of_the_reader_s_own_passes_an_open_input(tmp_path):
 
 
 class FailingDisk(io.BytesIO):
-    """A file of which the first kilobyte alone can be read."""
+    """A file of which only the first kilobyte can be read."""
 
     def readinto1(self, buffer):
         if self.tell() >= 1024:
@@ -100,7 +100,7 @@ class FailingDisk(io.BytesIO):
 
 @pytest.mark.promise(14)
 @pytest.mark.parametrize("kind", ["plain", *ARCHIVERS])
-def test_an_input_whose_disk_fails_while_it_is_read_is_named(tmp_path, monkeypatch, kind):
+def test_a_disk_error_while_an_input_is_read_names_the_input(tmp_path, monkeypatch, kind):
     content = ARCHIVERS.get(kind, bytes)(bytes(range(256)) * 64 + random.Random(0).randbytes(9000))
     monkeypatch.setattr(Path, "open", lambda path, mode: FailingDisk(content))
 
@@ -109,7 +109,7 @@ def test_an_input_whose_disk_fails_while_it_is_read_is_named(tmp_path, monkeypat
     assert caught.value.exit_status == 66
 
 
-def test_what_passes_once_is_known_and_what_cannot_be_looked_at_is_left_to_whoever_opens_it(tmp_path):
+def test_pipes_are_streams_and_missing_paths_are_not(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
 
@@ -124,11 +124,11 @@ def test_what_passes_once_is_known_and_what_cannot_be_looked_at_is_left_to_whoev
     ("source", "name"),
     [("data/seqs.fasta.gz", "seqs.npy"), ("seqs", "seqs.npy"), ("-", "stdin.npy"), (".hidden", ".hidden.npy")],
 )
-def test_results_are_named_after_their_input_in_the_current_folder(source, name):
+def test_default_paths_are_named_after_the_input_in_the_current_directory(source, name):
     assert default_path(Path(source), ".npy") == Path(name)
 
 
-def test_messages_name_standard_input():
+def test_stdin_and_its_copy_are_displayed_as_stdin():
     assert display_name(Path("-")) == "<stdin>"
     assert display_name(Path("/tmp/x") / SPOOLED_STDIN) == "<stdin>"
     assert display_name(Path("a.fasta")) == "a.fasta"
@@ -137,14 +137,14 @@ def test_messages_name_standard_input():
 # Hashing
 
 
-def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+def test_the_hash_of_a_file_is_the_sha256_of_its_bytes(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
 
     # Source: FIPS 180-2, appendix B.1.
     assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_the_hash_of_several_inputs_tells_their_order_and_boundaries(tmp_path):
+def test_the_hash_of_several_inputs_depends_on_their_order_and_boundaries(tmp_path):
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "bc").write_bytes(b"bc")
     (tmp_path / "ab").write_bytes(b"ab")
@@ -161,7 +161,7 @@ def test_inputs_with_stdin_among_them_have_no_hash(tmp_path):
     assert sha256_of_inputs([tmp_path / "a", Path("-")]) is None
 
 
-def test_inputs_that_are_missing_are_named(tmp_path):
+def test_hashing_a_missing_input_names_it(tmp_path):
     with pytest.raises(InputNotFoundError, match="missing"):
         sha256_of_inputs([tmp_path / "missing"])
 
@@ -170,7 +170,7 @@ def test_inputs_that_are_missing_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b""])
-def test_what_is_no_json_is_a_value_error(tmp_path, content):
+def test_invalid_json_is_a_value_error(tmp_path, content):
     (tmp_path / "facts.json").write_bytes(content)
 
     with pytest.raises(ValueError):
@@ -181,7 +181,7 @@ def test_what_is_no_json_is_a_value_error(tmp_path, content):
 
 
 @pytest.mark.parametrize("kind", ["plain", *ARCHIVERS])
-def test_two_readings_of_a_file_that_was_changed_between_them_do_not_agree(tmp_path, kind):
+def test_a_file_that_changes_between_two_readings_is_an_error(tmp_path, kind):
     path, compress = tmp_path / "x.fasta", ARCHIVERS.get(kind, bytes)
     path.write_bytes(compress(CONTENT))
 
@@ -192,11 +192,11 @@ def test_two_readings_of_a_file_that_was_changed_between_them_do_not_agree(tmp_p
             read(path)
 
     assert caught.value.exit_status == 65
-    assert read(path) != CONTENT  # outside of the block a file may change as it likes
+    assert read(path) != CONTENT  # outside of the block a file may change
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1, 54, len(CONTENT) - 1])
-def test_a_file_that_is_cut_while_it_is_read_does_not_agree_with_its_hash(tmp_path, num_bytes):
+def test_a_file_that_is_truncated_during_its_second_reading_is_an_error(tmp_path, num_bytes):
     path = tmp_path / "x.fasta"
     path.write_bytes(CONTENT * 100)
 
@@ -209,7 +209,7 @@ def test_a_file_that_is_cut_while_it_is_read_does_not_agree_with_its_hash(tmp_pa
 
 
 @pytest.mark.parametrize("size", [70, len(CONTENT) * 100 - 1, len(CONTENT) * 100 + 7])
-def test_a_file_that_is_cut_or_grows_while_it_is_read_the_first_time_is_noticed_at_its_end(tmp_path, size):
+def test_a_file_that_changes_its_size_during_its_first_reading_is_an_error(tmp_path, size):
     path = tmp_path / "x.fasta"
     path.write_bytes(CONTENT * 100)
 
@@ -219,7 +219,7 @@ def test_a_file_that_is_cut_or_grows_while_it_is_read_the_first_time_is_noticed_
         stream.read()
 
 
-def test_a_file_that_is_written_to_while_it_is_read_the_first_time_is_noticed_afterwards(tmp_path):
+def test_a_file_that_is_overwritten_during_its_first_reading_is_an_error_in_the_final_check(tmp_path):
     path = tmp_path / "x.fasta"
     path.write_bytes(CONTENT * 100)
 
@@ -232,7 +232,7 @@ def test_a_file_that_is_written_to_while_it_is_read_the_first_time_is_noticed_af
         check_inputs()
 
 
-def test_a_file_that_was_read_in_part_is_not_compared(tmp_path):
+def test_a_partial_reading_is_not_compared(tmp_path):
     path = tmp_path / "x.fasta"
     path.write_bytes(CONTENT * 100)
 
@@ -244,27 +244,27 @@ def test_a_file_that_was_read_in_part_is_not_compared(tmp_path):
         check_inputs()
 
 
-def test_a_fault_that_is_found_in_a_file_that_has_changed_is_blamed_on_the_change(tmp_path):
+def test_a_data_error_in_a_changed_file_is_reported_as_the_change(tmp_path):
     path = tmp_path / "x.fasta"
     path.write_bytes(CONTENT)
 
     with pytest.raises(ChangedInputError), unchanged_inputs():
         read(path)
         path.write_bytes(CONTENT[:-5])
-        raise FormatError(str(path), "something is wrong", "mend it")
+        raise FormatError(str(path), "something is wrong", "correct it")
 
 
-def test_a_fault_that_is_found_in_a_file_that_was_touched_stays_that_fault(tmp_path):
+def test_a_data_error_in_a_touched_file_with_the_same_bytes_is_reported_unchanged(tmp_path):
     path = tmp_path / "x.fasta"
     path.write_bytes(CONTENT)
 
     with pytest.raises(FormatError, match="something is wrong"), unchanged_inputs():
         read(path)
         os.utime(path, ns=(0, 0))
-        raise FormatError(str(path), "something is wrong", "mend it")
+        raise FormatError(str(path), "something is wrong", "correct it")
 
 
-def test_standard_input_from_a_file_that_changes_is_noticed_at_its_end(tmp_path, monkeypatch):
+def test_stdin_redirected_from_a_file_that_changes_is_an_error(tmp_path, monkeypatch):
     path = tmp_path / "x.fasta"
     path.write_bytes(CONTENT * 100)
     with path.open("rb") as stream:

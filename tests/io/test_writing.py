@@ -56,7 +56,7 @@ def test_a_file_appears_under_its_name_only_when_it_is_complete(tmp_path):
 
 @pytest.mark.promise(5)
 @pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])
-def test_a_file_that_failed_leaves_nothing_and_keeps_the_old_content(tmp_path, error):
+def test_a_failed_atomic_file_leaves_nothing_and_keeps_the_old_content(tmp_path, error):
     path = tmp_path / "result.tsv"
     path.write_bytes(b"old")
 
@@ -68,7 +68,7 @@ def test_a_file_that_failed_leaves_nothing_and_keeps_the_old_content(tmp_path, e
     assert names(tmp_path) == ["result.tsv"]
 
 
-def test_a_full_disk_is_told_with_the_final_name(tmp_path):
+def test_a_full_disk_is_an_output_error_with_the_final_name(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*result\.tsv \(disk full\)") as caught:
         with atomic_file(tmp_path / "result.tsv"):
             raise OSError(errno.ENOSPC, "disk full")
@@ -76,7 +76,7 @@ def test_a_full_disk_is_told_with_the_final_name(tmp_path):
     assert caught.value.exit_status == 1
 
 
-def test_a_library_gets_a_path_beside_the_final_one_with_its_suffix(tmp_path):
+def test_an_atomic_path_is_beside_the_final_path_and_has_its_suffix(tmp_path):
     with atomic_path(tmp_path / "maps.h5") as temporary:
         assert temporary.suffix == ".h5"
         assert temporary.parent == tmp_path
@@ -86,13 +86,13 @@ def test_a_library_gets_a_path_beside_the_final_one_with_its_suffix(tmp_path):
     assert names(tmp_path) == ["maps.h5"]
 
 
-def test_a_library_that_wrote_nothing_is_an_error(tmp_path):
+def test_an_atomic_path_without_a_file_is_an_output_error(tmp_path):
     with pytest.raises(OutputError), atomic_path(tmp_path / "maps.h5"):
         pass
 
 
 @pytest.mark.parametrize("opener", [atomic_path, atomic_file, atomic_directory])
-def test_a_file_where_a_folder_should_be_is_an_output_error(tmp_path, opener):
+def test_a_file_in_place_of_a_directory_is_an_output_error(tmp_path, opener):
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(OutputError), opener(tmp_path / "file" / "result"):
@@ -113,7 +113,7 @@ def test_a_directory_appears_under_its_name_only_when_it_is_complete(tmp_path):
 
 @pytest.mark.promise(5)
 @pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])
-def test_a_directory_that_failed_leaves_nothing_and_keeps_the_old_one(tmp_path, error):
+def test_a_failed_atomic_directory_leaves_nothing_and_keeps_the_old_one(tmp_path, error):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").write_bytes(b"old")
 
@@ -129,7 +129,7 @@ def test_a_directory_that_failed_leaves_nothing_and_keeps_the_old_one(tmp_path, 
 
 
 @pytest.mark.parametrize("kind", ["directory", "file", "link", "dangling link"])
-def test_a_directory_replaces_whatever_stands_under_its_name(tmp_path, kind):
+def test_an_atomic_directory_replaces_a_file_a_directory_or_a_link(tmp_path, kind):
     path = tmp_path / "model"
     if kind == "directory":
         path.mkdir()
@@ -149,7 +149,7 @@ def test_a_directory_replaces_whatever_stands_under_its_name(tmp_path, kind):
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_files_of_a_directory_are_for_whom_the_umask_lets_in(tmp_path, umask, mode):
+def test_files_of_an_atomic_directory_have_the_permissions_of_the_umask(tmp_path, umask, mode):
     before = os.umask(umask)
     try:
         with atomic_directory(tmp_path / "model") as temporary:
@@ -162,16 +162,16 @@ def test_files_of_a_directory_are_for_whom_the_umask_lets_in(tmp_path, umask, mo
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO])
-def test_a_directory_is_written_where_folders_cannot_be_flushed(tmp_path, monkeypatch, number):
+def test_a_directory_is_written_on_file_systems_that_cannot_flush_directories(tmp_path, monkeypatch, number):
     fsync, flushed = os.fsync, []
 
-    def check_no_folders(descriptor):
+    def fail_on_directories(descriptor):
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise OSError(number, os.strerror(number))
         flushed.append(descriptor)
         fsync(descriptor)
 
-    monkeypatch.setattr("os.fsync", check_no_folders)
+    monkeypatch.setattr("os.fsync", fail_on_directories)
     with atomic_directory(tmp_path / "run") as temporary:
         (temporary / "model").mkdir()
         (temporary / "model" / "weights").write_bytes(b"w")
@@ -180,41 +180,41 @@ def test_a_directory_is_written_where_folders_cannot_be_flushed(tmp_path, monkey
     assert len(flushed) == 1
 
 
-def test_a_file_that_cannot_be_flushed_is_still_an_output_error(tmp_path, monkeypatch):
-    def refuse(descriptor):
+def test_a_file_that_cannot_be_flushed_is_an_output_error(tmp_path, monkeypatch):
+    def fail(descriptor):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("os.fsync", refuse)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OutputError, match="Input/output error"), atomic_directory(tmp_path / "run") as temporary:
         (temporary / "weights").write_bytes(b"w")
 
     assert names(tmp_path) == []
 
 
-def test_a_directory_is_written_where_access_lists_refuse_chmod(tmp_path, monkeypatch):
-    def refuse(path, mode):
+def test_a_directory_is_written_where_access_control_lists_forbid_chmod(tmp_path, monkeypatch):
+    def fail(path, mode):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     with atomic_directory(tmp_path / "model") as temporary:
         (temporary / "weights").write_bytes(b"w")
         (temporary / "weights").chmod(0o600)
-        monkeypatch.setattr("pathlib.Path.chmod", refuse)
+        monkeypatch.setattr("pathlib.Path.chmod", fail)
 
     assert (tmp_path / "model" / "weights").read_bytes() == b"w"
 
 
-def test_the_old_directory_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+def test_the_old_directory_is_restored_when_the_new_one_cannot_be_renamed(tmp_path, monkeypatch):
     path = tmp_path / "model"
     path.mkdir()
     (path / "old").write_bytes(b"old")
     rename = Path.rename
 
-    def refuse_the_new_one(source, target):
+    def fail_for_the_new_directory(source, target):
         if source.suffix == ".tmp":
             raise OSError(errno.EIO, "broken disk")
         return rename(source, target)
 
-    monkeypatch.setattr(Path, "rename", refuse_the_new_one)
+    monkeypatch.setattr(Path, "rename", fail_for_the_new_directory)
     with pytest.raises(OutputError), atomic_directory(path):
         pass
 
@@ -225,7 +225,7 @@ def test_the_old_directory_comes_back_when_the_new_one_cannot_take_its_place(tmp
 # Standard output
 
 
-def test_output_reaches_stdout_whole_and_at_the_end(capfdbinary):
+def test_an_output_stream_writes_to_stdout_only_at_the_end(capfdbinary):
     with output_stream(Path("-")) as stream:
         stream.write(b"....tail")
         stream.seek(0)
@@ -235,7 +235,7 @@ def test_output_reaches_stdout_whole_and_at_the_end(capfdbinary):
     assert capfdbinary.readouterr().out == b"headtail"
 
 
-def test_a_failure_leaves_stdout_empty(capfdbinary):
+def test_a_failed_output_stream_leaves_stdout_empty(capfdbinary):
     with pytest.raises(FailedError), output_stream(Path("-")) as stream:
         stream.write(b"half")
         raise FailedError
@@ -247,7 +247,7 @@ def test_a_failure_leaves_stdout_empty(capfdbinary):
     ("error", "raised"),
     [(BrokenPipeError(errno.EPIPE, "pipe"), BrokenPipeError), (OSError(errno.EIO, "io"), OutputError)],
 )
-def test_a_reader_that_left_is_told_apart_from_a_broken_stdout(monkeypatch, error, raised):
+def test_an_output_stream_distinguishes_a_closed_pipe_from_a_write_error(monkeypatch, error, raised):
     def fail(_):
         raise error
 
@@ -275,7 +275,7 @@ def test_a_file_is_copied_to_stdout(capfdbinary):
     ("error", "raised"),
     [(BrokenPipeError(errno.EPIPE, "pipe"), BrokenPipeError), (OSError(errno.EIO, "io"), OutputError)],
 )
-def test_a_copy_that_fails_tells_a_reader_that_left_from_a_broken_stdout(monkeypatch, error, raised):
+def test_a_copy_to_stdout_distinguishes_a_closed_pipe_from_a_write_error(monkeypatch, error, raised):
     def fail(_):
         raise error
 
@@ -289,16 +289,16 @@ def test_a_copy_that_fails_tells_a_reader_that_left_from_a_broken_stdout(monkeyp
 
 @pytest.fixture
 def stdin(monkeypatch):
-    """A FASTA on stdin that passes only once."""
+    """FASTA on stdin, which can be read only once."""
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b">a\nMKT\n")))
 
 
 @pytest.mark.usefixtures("stdin")
-def test_standard_input_is_kept_so_that_it_can_be_read_twice(tmp_path):
+def test_seekable_inputs_copy_stdin_so_that_it_can_be_read_twice(tmp_path):
     (tmp_path / "same").write_bytes(b">a\nMKT\n")
 
-    with seekable_inputs([tmp_path / "other", Path("-")]) as (other, spool):
-        assert other == tmp_path / "other"
+    with seekable_inputs([tmp_path / "file", Path("-")]) as (file, spool):
+        assert file == tmp_path / "file"
         assert spool.read_bytes() == spool.read_bytes() == b">a\nMKT\n"
         assert display_name(spool) == "<stdin>"
         assert sha256_of_inputs([spool]) == sha256_of_inputs([tmp_path / "same"])
@@ -308,29 +308,29 @@ def test_standard_input_is_kept_so_that_it_can_be_read_twice(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux opens a nameless file by a path")
 @pytest.mark.usefixtures("stdin")
-def test_a_copy_of_standard_input_has_no_name_that_a_killed_process_could_leave(tmp_path, monkeypatch):
+def test_the_copy_of_stdin_has_no_name_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     with seekable_inputs([Path("-")]) as (spool,):
-        left = [path for path in tmp_path.rglob("*") if not path.is_dir()]
-        assert [path.is_symlink() for path in left] == [True]
+        files = [path for path in tmp_path.rglob("*") if not path.is_dir()]
+        assert [path.is_symlink() for path in files] == [True]
         assert spool.read_bytes() == b">a\nMKT\n"
 
 
 @pytest.mark.usefixtures("stdin")
-def test_standard_input_that_stands_twice_among_the_inputs_is_read_twice():
+def test_stdin_given_twice_is_read_twice():
     with seekable_inputs([Path("-"), Path("-")]) as paths:
         assert b"".join(path.read_bytes() for path in paths) == b">a\nMKT\n" * 2
 
 
 @pytest.mark.usefixtures("stdin")
-def test_standard_input_that_is_read_once_is_not_kept():
-    with seekable_inputs([Path("-")], wanted=False) as paths:
+def test_stdin_that_is_read_once_is_not_copied():
+    with seekable_inputs([Path("-")], needed=False) as paths:
         assert paths == [Path("-")]
         assert sys.stdin.buffer.tell() == 0
 
 
-def test_paths_that_are_no_standard_input_stay_as_they_are(tmp_path):
+def test_seekable_inputs_leave_files_unchanged(tmp_path):
     with seekable_inputs((tmp_path / "a", tmp_path / "b")) as paths:
         assert paths == [tmp_path / "a", tmp_path / "b"]
 
@@ -351,7 +351,7 @@ def test_a_full_tmpdir_is_an_output_error_and_leaves_no_copy(tmp_path, monkeypat
 # Growing files
 
 
-def test_a_growing_file_goes_on_where_it_was_safe(tmp_path):
+def test_a_growing_file_continues_after_its_last_flushed_byte(tmp_path):
     path = tmp_path / "rows"
     with open_append(path) as stream:
         stream.write(b"safe")
@@ -367,7 +367,7 @@ def test_a_growing_file_goes_on_where_it_was_safe(tmp_path):
     assert path.read_bytes() == b"safer"
 
 
-def test_a_growing_file_that_begins_forgets_what_stood_there(tmp_path):
+def test_a_growing_file_of_size_zero_is_emptied(tmp_path):
     (tmp_path / "rows").write_bytes(b"old")
 
     with open_append(tmp_path / "rows") as stream:
@@ -376,7 +376,7 @@ def test_a_growing_file_that_begins_forgets_what_stood_there(tmp_path):
     assert (tmp_path / "rows").read_bytes() == b""
 
 
-def test_a_growing_file_that_is_shorter_than_it_was_is_refused_and_left_as_it_is(tmp_path):
+def test_a_growing_file_shorter_than_its_size_is_an_error_and_stays_unchanged(tmp_path):
     (tmp_path / "rows").write_bytes(b"abc")
 
     with pytest.raises(OutputError, match=r"rows .*shorter than the 4 bytes"):
@@ -387,7 +387,7 @@ def test_a_growing_file_that_is_shorter_than_it_was_is_refused_and_left_as_it_is
     assert (tmp_path / "rows").read_bytes() == b"abc"
 
 
-def test_a_finished_file_takes_the_place_of_an_older_one(tmp_path):
+def test_moving_a_file_into_place_replaces_an_older_one(tmp_path):
     (tmp_path / "partial").mkdir()
     (tmp_path / "partial" / "rows").write_bytes(b"new")
     (tmp_path / "rows").write_bytes(b"old")
@@ -407,7 +407,7 @@ def test_a_file_that_cannot_be_moved_is_an_output_error_with_its_final_name(tmp_
 
 
 @pytest.mark.parametrize(("path", "name"), [("folder/x.npy", "folder/x.npy"), ("-", "<stdout>")])
-def test_an_error_of_a_writing_block_names_what_was_written(path, name):
+def test_an_output_error_names_the_output(path, name):
     with pytest.raises(OutputError, match=f"^cannot write {name} .disk full") as caught:
         with output_errors(Path(path)):
             raise OSError(errno.ENOSPC, "disk full")
@@ -416,7 +416,7 @@ def test_an_error_of_a_writing_block_names_what_was_written(path, name):
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "pipe"), FailedError()])
-def test_a_reader_that_left_and_other_errors_pass_a_writing_block(error):
+def test_a_closed_pipe_and_other_errors_pass_through_output_errors(error):
     with pytest.raises(type(error)), output_errors(Path("-")):
         raise error
 
@@ -424,7 +424,7 @@ def test_a_reader_that_left_and_other_errors_pass_a_writing_block(error):
 # Small files
 
 
-def test_json_comes_back_with_its_keys_in_order(tmp_path):
+def test_json_is_read_back_with_its_keys_in_order(tmp_path):
     value = {"step": 3, "ärger": [1.5, None], "a": True}
 
     write_json(tmp_path / "facts.json", value)
@@ -433,7 +433,7 @@ def test_json_comes_back_with_its_keys_in_order(tmp_path):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_numbers_that_json_does_not_know_are_refused(tmp_path, number):
+def test_writing_nan_or_infinity_to_json_is_a_value_error(tmp_path, number):
     with pytest.raises(ValueError):
         write_json(tmp_path / "facts.json", {"loss": number})
     with pytest.raises(ValueError):
@@ -462,7 +462,7 @@ def test_a_line_that_cannot_be_appended_is_an_output_error(tmp_path):
         append_json_line(tmp_path / "missing" / "metrics.jsonl", {})
 
 
-def test_removing_takes_files_directories_and_links_but_not_what_links_point_to(tmp_path):
+def test_removing_a_link_keeps_its_target(tmp_path):
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     (tmp_path / "target").mkdir()
     (tmp_path / "file").write_bytes(b"")
@@ -475,32 +475,32 @@ def test_removing_takes_files_directories_and_links_but_not_what_links_point_to(
 
 
 @pytest.mark.promise(1)
-def test_what_a_killed_process_was_writing_is_swept_away(tmp_path):
-    kept = [".hidden", "result.1.tmp", "deep"]
-    for name in (*kept[:2], ".result.npy.123.tmp.npy", "deep/.step.7.tmp/weights", "deep/.step.7.old/weights"):
+def test_remove_unfinished_removes_temporary_files_at_any_depth(tmp_path):
+    expected = [".hidden", "result.1.tmp", "deep"]
+    for name in (*expected[:2], ".result.npy.123.tmp.npy", "deep/.step.7.tmp/weights", "deep/.step.7.old/weights"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
 
     remove_unfinished(tmp_path)
 
-    assert names(tmp_path) == sorted(kept)
+    assert names(tmp_path) == sorted(expected)
     assert names(tmp_path / "deep") == []
 
 
-def test_what_a_killed_process_left_beside_its_result_is_swept_away(tmp_path):
-    kept = ["result.npy", ".result.npy.lock", ".other.npy.7.tmp.npy"]
-    for name in (*kept, ".result.npy.7.tmp.npy"):
+def test_remove_unfinished_beside_removes_only_temporary_files_of_that_result(tmp_path):
+    expected = ["result.npy", ".result.npy.lock", ".other.npy.7.tmp.npy"]
+    for name in (*expected, ".result.npy.7.tmp.npy"):
         (tmp_path / name).write_bytes(b"")
 
     remove_unfinished_beside(tmp_path / "result.npy")
 
-    assert names(tmp_path) == sorted(kept)
+    assert names(tmp_path) == sorted(expected)
 
 
 # Locks and scratch
 
 
-def test_no_file_stays_open(tmp_path):
+def test_atomic_writes_leave_no_file_open(tmp_path):
     before = len(os.listdir("/dev/fd"))
 
     with atomic_directory(tmp_path / "model") as temporary, atomic_file(temporary / "weights") as stream:
@@ -509,7 +509,7 @@ def test_no_file_stays_open(tmp_path):
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_a_locked_file_keeps_others_out_until_its_holder_leaves(tmp_path):
+def test_a_lock_is_exclusive_until_its_holder_releases_it(tmp_path):
     lock = tmp_path / "folder" / ".lock"
     with writing.exclusive_lock(lock, KeyError), pytest.raises(KeyError, match="process"):
         with writing.exclusive_lock(lock, KeyError):
@@ -520,21 +520,21 @@ def test_a_locked_file_keeps_others_out_until_its_holder_leaves(tmp_path):
         assert lock.exists()
 
 
-def test_a_lock_where_nothing_can_be_written_is_an_output_error(tmp_path):
+def test_a_lock_in_an_unwritable_directory_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(OutputError), writing.exclusive_lock(tmp_path / "file" / ".lock", KeyError):
         pass
 
 
-def test_a_scratch_directory_is_gone_in_the_end():
+def test_a_scratch_directory_is_removed_at_the_end():
     with writing.scratch_directory() as scratch:
         (scratch / "file").write_text("x")
 
     assert not scratch.exists()
 
 
-def test_a_table_has_a_line_for_each_row_and_empty_cells_for_what_is_absent(tmp_path):
+def test_a_table_has_one_line_per_row_and_an_empty_cell_for_none(tmp_path):
     writing.write_table(tmp_path / "t.tsv", ["a", "b"], [(1, None), ("=x", 2.5)])
 
     assert (tmp_path / "t.tsv").read_text() == "a\tb\n1\t\n'=x\t2.5\n"

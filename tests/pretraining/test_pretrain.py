@@ -199,7 +199,7 @@ def test_a_run_of_other_settings_or_data_is_refused_by_name(undisturbed, protein
 def test_a_foreign_directory_is_refused_and_left_alone(tmp_path, proteins_fasta, force):
     (tmp_path / "thesis.txt").write_text("precious")
 
-    with pytest.raises(OutputExistsError, match="holds no run.json"):
+    with pytest.raises(OutputExistsError, match="has no run.json"):
         pretrain_model([proteins_fasta], options(tmp_path, force=force))
 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

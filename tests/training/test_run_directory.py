@@ -71,7 +71,7 @@ def test_a_setting_that_is_gone_is_a_change(run, tmp_path):
 def test_a_directory_that_is_no_run_is_refused_and_left_alone(tmp_path, force):
     (tmp_path / "thesis.tex").write_text("years of work")
 
-    with pytest.raises(OutputExistsError, match="holds no run.json.*--force does not replace it either"):
+    with pytest.raises(OutputExistsError, match="has no run.json.*--force does not replace it either"):
         RunDirectory(tmp_path).open(IDENTITY, fill, force=force)
 
     assert names(tmp_path) == ["thesis.tex"]
