@@ -185,7 +185,7 @@ class MapFile:
 
 
 def open_array(path: Path) -> NDArray[Any]:
-    """Map a `.npy` file into memory, read-only; as a plain array, because slicing `numpy.memmap` is ten times slower."""
+    """Map a `.npy` file into memory, read-only, as a plain array: `numpy.memmap` is ten times slower to slice."""
     return np.asarray(np.load(path, mmap_mode="r"))
 
 

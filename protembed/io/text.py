@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
-# A formula without these characters can neither call a function nor start a program. A quotation mark could merge cells.
+# Without these characters a formula can neither call a function nor start a program, nor can a quotation mark merge
+# cells.
 _ACTIVE = re.compile(r"[()|!\"']")
 # Spreadsheets read the first four as a formula; a quotation mark merges all cells up to the next one.
 _DANGEROUS_STARTS = ("=", "+", "-", "@", '"')
@@ -16,29 +17,6 @@ class LabelText(str):
     It is escaped only if it could act as a formula: at worst `+`, `-like` and `=x` display an error in a spreadsheet.
     Labels and predictions both use this type, so that they agree.
     """
-
-
-def format_row(cells: Sequence[object]) -> bytes:
-    r"""Format one line of a TSV in UTF-8; escape what a terminal or a spreadsheet would interpret.
-
-    >>> format_row(["+ve", LabelText("+ve"), LabelText("=cmd()")])
-    b"'+ve\t+ve\t'=cmd()\n"
-
-    >>> format_row(["=cmd()", "tab\there", -1.5])
-    b"'=cmd()\ttab\\x09here\t-1.5\n"
-    """
-    return ("\t".join(_cell(cell) for cell in cells) + "\n").encode()
-
-
-def printable(text: str) -> str:
-    r"""Escape control and direction-changing characters as `\xNN` or `\uNNNN`.
-
-    >>> printable("evil\x1b[2J")
-    'evil\\x1b[2J'
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() or letter == " " else _escape(letter) for letter in text)
 
 
 def format_number(value: float) -> str:
@@ -75,6 +53,17 @@ def _escape(letter: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def printable(text: str) -> str:
+    r"""Escape control and direction-changing characters as `\xNN` or `\uNNNN`.
+
+    >>> printable("evil\x1b[2J")
+    'evil\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter == " " else _escape(letter) for letter in text)
+
+
 def _cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
@@ -83,3 +72,15 @@ def _cell(value: object) -> str:
         return text
     is_number = all(_NUMBER.fullmatch(part) for part in text.split(";"))  # alone, or in a list
     return f"'{text}" if text.startswith(_DANGEROUS_STARTS) and not is_number else text
+
+
+def format_row(cells: Sequence[object]) -> bytes:
+    r"""Format one line of a TSV in UTF-8; escape what a terminal or a spreadsheet would interpret.
+
+    >>> format_row(["+ve", LabelText("+ve"), LabelText("=cmd()")])
+    b"'+ve\t+ve\t'=cmd()\n"
+
+    >>> format_row(["=cmd()", "tab\there", -1.5])
+    b"'=cmd()\ttab\\x09here\t-1.5\n"
+    """
+    return ("\t".join(_cell(cell) for cell in cells) + "\n").encode()

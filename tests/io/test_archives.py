@@ -18,7 +18,7 @@ TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"
 COMPRESS = {"gz": partial(gzip.compress, mtime=0), "bz2": bz2.compress, "xz": lzma.compress}
 MAGIC = {"gz": 2, "bz2": 3, "xz": 6}
 # Indices of bytes that no checksum covers. gzip: flags without a meaning for readers, time, hint, system, and the
-# unused bits of the last byte of the data. bzip2 (not listed): the block size, and entries of letters that do not occur.
+# unused bits of the last byte of the data. bzip2 (not listed): the block size, and entries of absent letters.
 UNCOVERED = {"gz": {3, 4, 5, 6, 7, 8, 9, -9}, "xz": set()}
 
 archived = pytest.mark.parametrize("kind", COMPRESS)
