@@ -29,7 +29,7 @@ from protembed.model.checkpoint import Checkpoint
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.lora import add_adapters, merge_adapters
-from protembed.model.weights import write_tensors
+from protembed.model.weights import with_current_names, write_tensors
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor
 from protembed.training.loop import StepReport, TrainingSetup, make_schedule, train
@@ -184,7 +184,7 @@ class EncoderTrainer:
             on_step(report)
         if not self.state.progress.is_finished(self.plan.num_steps, self.plan.patience):
             return False
-        self._objective.load_state_dict(load_file(self._intact_best()))
+        self._objective.load_state_dict(with_current_names(load_file(self._intact_best())))
         if self._course.method == "lora":
             merge_adapters(self._checkpoint.encoder)
         return True

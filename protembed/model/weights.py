@@ -46,6 +46,30 @@ _ADAPTER = re.compile(r"(^|\.)(lora_\w+|ia3_\w+|base_layer|adapters?|modules_to_
 _ROTARY = re.compile(r"esm\.(encoder\.layer\.(\d+|\*)\.attention\.self\.)?rotary_embeddings\.inv_freq")
 
 
+# Modules that were renamed: run directories of earlier versions hold their weights under the former names.
+_FORMER_MODULES = {
+    "attention.project": "attention.qkv",
+    "attention.output": "attention.out",
+    "feed_forward.expand": "feed_forward.up",
+    "feed_forward.contract": "feed_forward.down",
+}
+_FORMER_MODULE = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, _FORMER_MODULES))})(?=\.)")
+
+
+def with_current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace the former names of modules in the weights and optimiser states of a run.
+
+    Args:
+        tensors: Tensors by the names of parameters, as an earlier version of protembed stored them.
+
+    >>> list(with_current_names({"encoder.layers.0.attention.project.weight/exp_avg": torch.zeros(1)}))
+    ['encoder.layers.0.attention.qkv.weight/exp_avg']
+    """
+    return {
+        _FORMER_MODULE.sub(lambda match: _FORMER_MODULES[match[0]], name): tensor for name, tensor in tensors.items()
+    }
+
+
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors as safetensors to a temporary path of `files.py`.
 
@@ -125,11 +149,11 @@ def weight_table(shape: EncoderShape) -> dict[str, WeightMapping]:
         projections = (f"{theirs}.attention.self.{name}" for name in ("query", "key", "value"))
         modules |= {
             f"{ours}.attention_norm": (f"{theirs}.attention.LayerNorm",),
-            f"{ours}.attention.project": tuple(projections),
-            f"{ours}.attention.output": (f"{theirs}.attention.output.dense",),
+            f"{ours}.attention.qkv": tuple(projections),
+            f"{ours}.attention.out": (f"{theirs}.attention.output.dense",),
             f"{ours}.feed_forward_norm": (f"{theirs}.LayerNorm",),
-            f"{ours}.feed_forward.expand": (f"{theirs}.intermediate.dense",),
-            f"{ours}.feed_forward.contract": (f"{theirs}.output.dense",),
+            f"{ours}.feed_forward.up": (f"{theirs}.intermediate.dense",),
+            f"{ours}.feed_forward.down": (f"{theirs}.output.dense",),
         }
     table = {
         "encoder.embedding.weight": WeightMapping((_EMBEDDING,)),

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from protembed.errors import DamagedRunError, DivergedError
 from protembed.io.reading import read_json, sha256_of_file
 from protembed.io.writing import atomic_directory, remove, write_json
-from protembed.model.weights import write_tensors
+from protembed.model.weights import with_current_names, write_tensors
 from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 _WEIGHTS, _OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
@@ -148,8 +148,8 @@ class Checkpoints:
         if name is None:
             return []
         checkpoint = self._directory / name
-        module.load_state_dict(load_file(checkpoint / _WEIGHTS))
-        _restore_optimizers(module, optimizers, load_file(checkpoint / _OPTIMIZER))
+        module.load_state_dict(with_current_names(load_file(checkpoint / _WEIGHTS)))
+        _restore_optimizers(module, optimizers, with_current_names(load_file(checkpoint / _OPTIMIZER)))
         self.progress = TrainingProgress(**read_json(checkpoint / _PROGRESS))
         return list(warnings)
 

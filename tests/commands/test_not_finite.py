@@ -19,7 +19,7 @@ def damaged(directory, target, damage):
     checkpoint = load_checkpoint(directory)
     with torch.no_grad():
         for layer in checkpoint.encoder.layers:
-            damage(layer.attention.project)
+            damage(layer.attention.qkv)
     save_checkpoint(checkpoint, target, "# damaged\n")
     return target
 

@@ -70,13 +70,13 @@ def test_multi_head_attention_concatenates_the_heads_and_projects_them(tiny_enco
     batch = whole_batch(proteins[:1])
     attention, packed = tiny_encoder.layers[0].attention, tiny_encoder.layout(batch.offsets)
     hidden = torch.randn(batch.num_tokens, 32, generator=torch.Generator().manual_seed(0))
-    values = F.linear(hidden, attention.project.weight[64:], attention.project.bias[64:]).unflatten(1, (4, 8))
+    values = F.linear(hidden, attention.qkv.weight[64:], attention.qkv.bias[64:]).unflatten(1, (4, 8))
 
-    (maps,) = attention.maps(hidden, packed)
+    (maps,) = attention.attention_weights(hidden, packed)
 
     mixed = torch.einsum("hqk,khd->qhd", maps, values)
     assert torch.allclose(
-        attention(hidden, packed, torch.zeros_like(hidden)), attention.output(mixed.flatten(1)), atol=1e-6
+        attention(hidden, packed, torch.zeros_like(hidden)), attention.out(mixed.flatten(1)), atol=1e-6
     )
     assert torch.allclose(maps.sum(-1), torch.ones(4, batch.num_tokens))
 
@@ -188,7 +188,7 @@ def test_half_precision_stays_near_float32_and_the_stream_in_it(tiny_encoder, wh
     states = states_in(tiny_encoder, dtype, batch)
 
     assert {tensor.dtype for tensor in states} == {torch.float32}
-    assert {layer.feed_forward.expand.weight.dtype for layer in tiny_encoder.layers} == {dtype}
+    assert {layer.feed_forward.up.weight.dtype for layer in tiny_encoder.layers} == {dtype}
     assert tiny_encoder.embedding.weight.dtype == tiny_encoder.final_norm.weight.dtype == torch.float32
     torch.testing.assert_close(states[-1], expected[-1], rtol=0, atol=tolerance)
     assert not torch.equal(states[-1], expected[-1])

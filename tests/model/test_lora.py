@@ -11,7 +11,7 @@ RANK = 3
 MATRICES = {
     f"layers.{layer}.{part}"
     for layer in range(2)
-    for part in ("attention.project", "attention.output", "feed_forward.expand", "feed_forward.contract")
+    for part in ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")
 }
 ADAPTERS = {f"{name}.parametrizations.weight.0.{part}" for name in MATRICES for part in ("down", "up")}
 
@@ -54,15 +54,15 @@ def test_nothing_but_the_adapters_is_trained(adapted):
     trained = {name: tuple(value.shape) for name, value in adapted.named_parameters() if value.requires_grad}
 
     assert trained.keys() == ADAPTERS
-    assert trained["layers.0.feed_forward.expand.parametrizations.weight.0.down"] == (RANK, 32)
-    assert trained["layers.0.feed_forward.expand.parametrizations.weight.0.up"] == (128, RANK)
+    assert trained["layers.0.feed_forward.up.parametrizations.weight.0.down"] == (RANK, 32)
+    assert trained["layers.0.feed_forward.up.parametrizations.weight.0.up"] == (128, RANK)
     assert sum(value.requires_grad for value in adapted.parameters()) < len(list(adapted.parameters()))
 
 
 def test_an_adapter_adds_twice_the_product_of_its_two_matrices(adapted, tiny_encoder):
     give_random_values(adapted)
 
-    linear, original = adapted.layers[1].attention.output, tiny_encoder.layers[1].attention.output.weight
+    linear, original = adapted.layers[1].attention.out, tiny_encoder.layers[1].attention.out.weight
     low_rank = linear.parametrizations.weight[0]
 
     assert torch.allclose(linear.weight, original + 2 * low_rank.up @ low_rank.down)

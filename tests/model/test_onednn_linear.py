@@ -5,14 +5,14 @@ import torch.nn.functional as F
 from protembed.model.onednn_linear import Linear, padding_for
 
 WAYS = {
-    "plain": lambda linear, inputs, stream: linear(inputs),
-    "gelu": lambda linear, inputs, stream: linear.linear_gelu(inputs),
-    "added": lambda linear, inputs, stream: linear.added_to(stream, inputs),
+    "plain": lambda linear, inputs, residual: linear(inputs),
+    "gelu": lambda linear, inputs, residual: linear.linear_gelu(inputs),
+    "added": lambda linear, inputs, residual: linear.add_residual(residual, inputs),
 }
 BY_TORCH = {
-    "plain": lambda linear, inputs, stream: F.linear(inputs, linear.weight, linear.bias),
-    "gelu": lambda linear, inputs, stream: F.gelu(F.linear(inputs, linear.weight, linear.bias)),
-    "added": lambda linear, inputs, stream: stream + F.linear(inputs, linear.weight, linear.bias),
+    "plain": lambda linear, inputs, residual: F.linear(inputs, linear.weight, linear.bias),
+    "gelu": lambda linear, inputs, residual: F.gelu(F.linear(inputs, linear.weight, linear.bias)),
+    "added": lambda linear, inputs, residual: residual + F.linear(inputs, linear.weight, linear.bias),
 }
 
 
@@ -25,24 +25,24 @@ def linear():
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("num_tokens", [64, 192, 1024])
 def test_without_gradients_the_same_numbers_come_out_and_the_stream_stays(linear, way, num_tokens):
-    inputs, stream = 3 * torch.randn(num_tokens, 48), torch.randn(num_tokens, 96)
-    before = stream.clone()
+    inputs, residual = 3 * torch.randn(num_tokens, 48), torch.randn(num_tokens, 96)
+    before = residual.clone()
 
     with torch.inference_mode():
         assert linear._uses_onednn(inputs)
-        computed = WAYS[way](linear, inputs, stream)
+        computed = WAYS[way](linear, inputs, residual)
 
-    assert torch.allclose(computed, BY_TORCH[way](linear, inputs, stream), rtol=1e-5, atol=1e-5)
-    assert torch.equal(stream, before)
+    assert torch.allclose(computed, BY_TORCH[way](linear, inputs, residual), rtol=1e-5, atol=1e-5)
+    assert torch.equal(residual, before)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_with_gradients_it_is_torchs_own_to_the_bit(linear, way):
-    inputs, stream = torch.randn(64, 48), torch.randn(64, 96)
+    inputs, residual = torch.randn(64, 48), torch.randn(64, 96)
 
-    computed = WAYS[way](linear, inputs, stream)
+    computed = WAYS[way](linear, inputs, residual)
 
-    assert torch.equal(computed, BY_TORCH[way](linear, inputs, stream))
+    assert torch.equal(computed, BY_TORCH[way](linear, inputs, residual))
     assert computed.requires_grad
 
 

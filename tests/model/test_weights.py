@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError
 from protembed.model.untrusted import read_model_json
-from protembed.model.weights import WeightFiles, WeightMapping, weight_table
+from protembed.model.weights import WeightFiles, WeightMapping, weight_table, with_current_names
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -120,3 +120,21 @@ def test_layers_that_are_not_as_promised_are_refused(tmp_path, layers):
 def test_a_missing_json_is_named(tmp_path):
     with pytest.raises(ModelFormatError, match=r"config\.json"):
         read_model_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("former", "current"),
+    [
+        ("encoder.layers.0.attention.project.weight", "encoder.layers.0.attention.qkv.weight"),
+        ("encoder.layers.11.attention.output.bias/exp_avg", "encoder.layers.11.attention.out.bias/exp_avg"),
+        ("layers.1.feed_forward.expand.weight", "layers.1.feed_forward.up.weight"),
+        (
+            "encoder.layers.1.feed_forward.contract.parametrizations.weight.0.down",
+            "encoder.layers.1.feed_forward.down.parametrizations.weight.0.down",
+        ),
+        ("encoder.layers.1.feed_forward.up.weight", "encoder.layers.1.feed_forward.up.weight"),
+        ("task_head.linear.weight", "task_head.linear.weight"),
+    ],
+)
+def test_former_names_of_modules_are_replaced_and_others_stay(former, current):
+    assert with_current_names({former: torch.zeros(1)}).keys() == {current}

@@ -4,10 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from protembed.errors import DamagedRunError, DivergedError, OutputError
-from protembed.io.reading import read_json
+from protembed.io.reading import read_json, sha256_of_file
+from protembed.io.writing import write_json
+from protembed.model.esm2 import Encoder
 from protembed.training.checkpoints import Checkpoints, TrainingProgress
 from protembed.training.optimizer import make_optimizers, set_learning_rate
 
@@ -85,6 +88,44 @@ def test_weights_and_optimizers_come_back_bit_for_bit(saved, tmp_path, name):
                 parameter.grad = torch.full_like(parameter, 0.3)
             step(its_optimizers)
     assert same(model, again)
+
+
+FORMER_NAMES = {
+    "attention.qkv.": "attention.project.",
+    "attention.out.": "attention.output.",
+    "feed_forward.up.": "feed_forward.expand.",
+    "feed_forward.down.": "feed_forward.contract.",
+}
+
+
+def store_under_former_names(checkpoint):
+    """Rename the tensors of a checkpoint to what earlier versions of protembed called them."""
+    for file in checkpoint.glob("*.safetensors"):
+        tensors = load_file(file)
+        for current, former in FORMER_NAMES.items():
+            assert any(current in name for name in tensors)
+            tensors = {name.replace(current, former): tensor for name, tensor in tensors.items()}
+        save_file(tensors, file)
+    manifest = {name: sha256_of_file(checkpoint / name) for name in FILES if name != "MANIFEST.json"}
+    write_json(checkpoint / "MANIFEST.json", manifest)
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_checkpoint_of_an_earlier_version_is_restored_bit_for_bit(tiny_encoder, tmp_path, name):
+    optimizers = make_optimizers(tiny_encoder, name, 0.01, SimpleNamespace(map=map))
+    set_learning_rate(optimizers, 0.1)
+    advance(Checkpoints(tmp_path), tiny_encoder, optimizers)
+    store_under_former_names(*checkpoints(tmp_path))
+
+    again = Encoder(tiny_encoder.shape)
+    optimizers_again = make_optimizers(again, name, 0.01, SimpleNamespace(map=map))
+    Checkpoints(tmp_path).restore(again, optimizers_again)
+
+    assert same(tiny_encoder, again)
+    for parameter, parameter_again in zip(tiny_encoder.parameters(), again.parameters(), strict=True):
+        (state,) = (each.state[parameter] for each in optimizers if parameter in each.state)
+        (state_again,) = (each.state[parameter_again] for each in optimizers_again if parameter_again in each.state)
+        assert all(torch.equal(value, state_again[kind]) for kind, value in state.items())
 
 
 def test_progress_comes_back(tmp_path):

@@ -68,7 +68,7 @@ def updated(module, name, pool, *, weight_decay=0.0, learning_rate, gradient=0.0
 LAYER_MATRICES = {
     f"encoder.layers.{layer}.{part}.weight"
     for layer in range(2)
-    for part in ("attention.project", "attention.output", "feed_forward.expand", "feed_forward.contract")
+    for part in ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")
 }
 
 
