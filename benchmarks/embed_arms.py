@@ -62,12 +62,12 @@ def usage(whose: int) -> int:
 def protembed(model: Path, threads: int) -> Iterator[Embed]:
     from protembed.config.common import DeviceConfig
     from protembed.device import choose_device, worker_pool
-    from protembed.inference.embedding import representation_of
+    from protembed.inference.embedding import Embedder
     from protembed.inference.engine import Engine
     from protembed.model.checkpoint import load_checkpoint
 
     compute = DeviceConfig(device="cpu", threads=threads)
-    representation = representation_of(load_checkpoint(model))
+    representation = Embedder.from_checkpoint(load_checkpoint(model))
     with worker_pool(compute, choose_device(compute)) as pool:
         engine = Engine(pool=pool)
 

@@ -32,7 +32,7 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import PAD, encode
 from protembed.data.fasta import read_fasta
 from protembed.device import worker_pool
-from protembed.inference.embedding import representation_of
+from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import PretrainingBatches
@@ -187,7 +187,7 @@ def embedding_arms(options: argparse.Namespace, size: str, folder: Path) -> Iter
 def protembed(model: Path, precision: torch.dtype) -> Callable[[Sequence[str]], Any]:
     checkpoint = load_checkpoint(model).to(DEVICE)
     checkpoint.encoder.set_compute_dtype(precision)
-    representation = representation_of(checkpoint)
+    representation = Embedder.from_checkpoint(checkpoint)
 
     def embed(sequences: Sequence[str]) -> Any:
         compute = DeviceConfig(device="cuda")

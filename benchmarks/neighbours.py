@@ -33,7 +33,7 @@ from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
 from protembed.finetuning.baselines import composition
-from protembed.inference.embedding import representation_of
+from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
@@ -174,7 +174,7 @@ def share(is_right: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> dict[str,
 def embedded(checkpoint: Checkpoint, proteins: Sequence[Protein], threads: int) -> Vectors:
     with WorkerPool(threads) as pool:
         return np.stack(
-            [one.values for _, one in Engine(pool=pool).run(representation_of(checkpoint).proteins(), proteins)]
+            [one.values for _, one in Engine(pool=pool).run(Embedder.from_checkpoint(checkpoint).proteins(), proteins)]
         )
 
 

@@ -28,7 +28,7 @@ from bootstrap import bootstrap_interval
 from protembed.config.common import DeviceConfig
 from protembed.device import WorkerPool, num_threads
 from protembed.finetuning.baselines import composition
-from protembed.inference.embedding import representation_of
+from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 from protembed.io.reading import open_input
 from protembed.model.catalog import find_model
@@ -63,7 +63,7 @@ def main() -> None:
     checkpoint = load_checkpoint(find_model(options.model))
     scores = {"composition": probe(*map(counted, (train, valid)), *truth)}
     # All layers in one pass over the proteins; they stand side by side.
-    compute = representation_of(checkpoint, layer="all").proteins()
+    compute = Embedder.from_checkpoint(checkpoint, layer="all").proteins()
     with WorkerPool(options.threads) as pool:
         vectors = [np.stack([one.values for _, one in Engine(pool=pool).run(compute, part)]) for part in (train, valid)]
     layers = zip(*(np.split(part, checkpoint.encoder.shape.num_layers + 1, axis=1) for part in vectors), strict=True)

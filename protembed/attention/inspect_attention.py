@@ -244,7 +244,7 @@ class _Inspection:
     def read_all(self, records: Iterable[Record], engine: Engine, on_protein: Callable[[int], None]) -> None:
         """Read the attention of all proteins, and write the maps that are kept."""
         with self._maps:
-            for record, protein in engine.run(InferenceJob(whole=self._read), records):
+            for record, protein in engine.run(InferenceJob(compute=self._read), records):
                 self._take(record, protein)
                 on_protein(protein.num_residues)
 

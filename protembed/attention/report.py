@@ -181,7 +181,7 @@ class AttentionReport:
         def read(batch: Batch) -> list[ProteinAttention]:
             return reader.read(batch, [wanted[row] for row in batch.rows.tolist()])
 
-        return engine.run(InferenceJob(whole=read), records)
+        return engine.run(InferenceJob(compute=read), records)
 
     def _draw(self, name: str, record: Record, protein: ProteinAttention, shown: ShownProtein) -> None:
         layers, heads = ([number + 1 for number in chosen] for chosen in (self.reader.layers, self.reader.heads))

@@ -19,7 +19,7 @@ from protembed.embedding.formats import count_proteins, dataset_name, read_vecto
 from protembed.embedding.metadata import IDS, META, ids_line, read_meta, sidecar
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, InputNotFoundError, ProtembedError, VerificationError
-from protembed.inference.embedding import Embedder, representation_of
+from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
 from protembed.io.text import format_row
@@ -260,7 +260,7 @@ def _representation(checkpoint: Checkpoint, result: _Result) -> Embedder:
     """Recall which vectors a result holds, and make sure that its meta file says of each column what it is."""
     meta = result.meta
     try:
-        representation = representation_of(
+        representation = Embedder.from_checkpoint(
             checkpoint,
             layer=",".join(map(str, meta["layer"])),
             pooling=",".join(meta["pooling"] or ["auto"]),

@@ -21,7 +21,7 @@ from protembed.embedding.selection import Selection, Shard
 from protembed.embedding.writer import clean_up, embeddings_writer, finish_interrupted
 from protembed.errors import ConfigError
 from protembed.inference.applicability import InputComparison
-from protembed.inference.embedding import Embedder, Embedding, representation_of
+from protembed.inference.embedding import Embedder, Embedding
 from protembed.inference.engine import InferenceJob, inference_engine
 from protembed.io.reading import (
     STANDARD_STREAM,
@@ -200,7 +200,7 @@ class _Job:
         located = locate_model(model.model)
         checkpoint = load_checkpoint(located.directory)
         window_residues = config.window_residues or checkpoint.metadata.window_residues
-        representation = representation_of(
+        representation = Embedder.from_checkpoint(
             checkpoint, layer=config.layer, pooling=config.pooling, window_residues=window_residues
         )
         # A head was trained on vectors in float32, and `predict` computes it so.

@@ -41,7 +41,7 @@ class Workload:
     def count(self, records: Iterable[Record], computation: InferenceJob[Result]) -> None:
         """Read all proteins, holding no more than the sample."""
         for record in records:
-            spans = computation.spans(len(record.sequence))
+            spans = computation.windows(len(record.sequence))
             self.num_proteins += 1
             self.num_residues += len(record.sequence)
             self.longest = max(self.longest, len(record.sequence))
@@ -63,7 +63,7 @@ class Workload:
     def operations_of(self, record: Record, computation: InferenceJob[Result]) -> float:
         """Count the multiplications and additions of a protein's matrix products."""
         dim, total = self.shape.dim, 0.0
-        for start, stop in computation.spans(len(record.sequence)):
+        for start, stop in computation.windows(len(record.sequence)):
             tokens = stop - start + 2
             total += self.shape.num_layers * (24 * tokens * dim**2 + 4 * tokens**2 * dim)
         return total

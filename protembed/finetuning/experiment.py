@@ -17,7 +17,7 @@ from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.splits import DataSplit
 from protembed.finetuning.targets import Targets
 from protembed.finetuning.trainer import Divergence, EncoderTrainer, FinetuneSpec, choose_threshold
-from protembed.inference.embedding import Embedder, check_finite, representation_of
+from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.heads import ContactHead, TaskHead
@@ -109,7 +109,7 @@ class ModelTrainer:
         self.watcher.on_stage(name, None, 0)
         # A pooling that is yet to be learned begins as the mean.
         poolings = tuple("mean" if pooling == "attention" else pooling for pooling in self.record.poolings)
-        representation = replace(representation_of(checkpoint, pooling="mean"), poolings=poolings)
+        representation = replace(Embedder.from_checkpoint(checkpoint, pooling="mean"), poolings=poolings)
         head, valid_loss = frozen_head(
             table, targets, representation, self.engine, self.config, self.watcher.on_protein
         )
@@ -145,11 +145,11 @@ class ModelTrainer:
         if not training.run(self.watcher.on_step, self.watcher.stop):
             return None
         if targets.task.label_kind == "labels" and checkpoint.task_head is not None:
-            known = np.stack(self._predict(checkpoint, representation_of(checkpoint), table.splits["valid"]))
+            known = np.stack(self._predict(checkpoint, Embedder.from_checkpoint(checkpoint), table.splits["valid"]))
             choose_threshold(checkpoint.task_head, targets.known_targets("valid"), known)
         # It was fitted to the attention of another encoder.
         checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1]).to(self.device)
-        rung = self._rung(name, checkpoint, representation_of(checkpoint), table, training.valid_loss)
+        rung = self._rung(name, checkpoint, Embedder.from_checkpoint(checkpoint), table, training.valid_loss)
         return replace(rung, has_improved=training.state.progress.best_step != 0, divergence=training.divergence())
 
     def _start(self, random: bool, seed: int) -> Checkpoint:

@@ -14,7 +14,7 @@ from protembed.data.windows import cut_records
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
 from protembed.inference.applicability import InputComparison
-from protembed.inference.embedding import check_finite, representation_of
+from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import (
     STANDARD_STREAM,
@@ -137,7 +137,7 @@ def predict_fasta(
     device = choose_device(compute)
     checkpoint = load_checkpoint(directory).to(device)
     head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
-    predictions = representation_of(checkpoint).predictions(head)
+    predictions = Embedder.from_checkpoint(checkpoint).predictions(head)
     statistics, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
     comparison = InputComparison.with_model(checkpoint, region)
     records = read_fasta(files, on_illegal=reader.on_illegal, statistics=statistics)

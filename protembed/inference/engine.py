@@ -1,7 +1,7 @@
-"""The one inference engine: concatenates proteins, computes on worker threads, gives results in the input's order.
+"""The inference engine: it groups proteins into micro-batches, computes on worker threads, and keeps the input's order.
 
-What is computed is the caller's: a `InferenceJob` says what comes of a batch of whole proteins, and how the windows of
-a protein that is longer than the model's window are computed and joined.
+The caller decides what is computed: an `InferenceJob` computes a result for each whole protein of a batch, and merges
+the windows of a protein that is longer than the model's window.
 """
 
 from collections import deque
@@ -22,11 +22,11 @@ from protembed.data.windows import Span, window_spans
 from protembed.device import WorkerPool, is_out_of_memory, worker_pool
 from protembed.errors import TooLongForMemoryError
 
-# Held at once, with their results, and lost when a run is killed: some seconds of a small model, fewer tokens of a
-# large one, down to a few micro-batches.
+# The tokens that are held with their results, and lost when a run is killed: some seconds of work of a small model,
+# fewer tokens for a large one, down to a few micro-batches.
 _TOKENS_PER_CHUNK, _MIN_TOKENS_PER_CHUNK, _TOKENS_PER_GPU_CHUNK = 65_536, 8_192, 1_048_576
 _LARGEST_SMALL_MODEL = SIZES["t6_8M"]
-# And never more than a gigabyte of residues' vectors.
+# A chunk holds a gigabyte of residues' vectors at most.
 _NUMBERS_PER_CHUNK = 1 << 28
 
 
@@ -40,11 +40,11 @@ class HasSequence(Protocol):
 
 
 class HasTokens(Protocol):
-    """A crop that is computed as it stands, such as a copy of a protein with one residue masked."""
+    """A crop that is computed unchanged, such as a copy of a protein with one residue masked."""
 
     @property
     def tokens(self) -> Tokens:
-        """(tokens,), uint8."""
+        """Token ids, (tokens,), uint8."""
         ...
 
 
@@ -56,131 +56,137 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class WindowedJob(Generic[Result]):
-    """What becomes of proteins longer than a window.
+    """How proteins longer than a window are computed.
 
     Attributes:
-        window_residues: the longest stretch that is computed at once.
-        windows: from a batch of windows to the vectors of each one's tokens, on the CPU.
-        join: from the vectors of a protein's windows, and where these lie, to its result.
+        window_residues: The length of a window, in residues.
+        compute: Computes the vectors of each window's tokens, on the CPU, from a batch of windows.
+        merge: Merges the vectors of a protein's windows to its result, given the windows' spans.
     """
 
     window_residues: int
-    windows: Callable[[Batch], Iterable[Tensor]]
-    join: Callable[[Sequence[Tensor], Sequence[Span]], Result]
+    compute: Callable[[Batch], Iterable[Tensor]]
+    merge: Callable[[Sequence[Tensor], Sequence[Span]], Result]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceJob(Generic[Result]):
-    """What the engine computes of each protein; all of it on several threads, without gradients.
+    """What the engine computes for each protein, on several threads and without gradients.
 
     Attributes:
-        whole: from a batch of whole proteins, with `<cls>` and `<eos>`, to one result each. The batch's rows number the
-            proteins of the engine's call from 0.
-        long: what becomes of longer ones; None: every protein is whole.
+        compute: Computes one result for each protein of a batch of whole proteins, with `<cls>` and `<eos>`. The
+            batch's rows number the proteins of the engine's call from 0.
+        windowed: How proteins longer than a window are computed; None if every protein is computed whole.
     """
 
-    whole: Callable[[Batch], Iterable[Result]]
-    long: WindowedJob[Result] | None = None
+    compute: Callable[[Batch], Iterable[Result]]
+    windowed: WindowedJob[Result] | None = None
 
-    def spans(self, num_residues: int) -> list[Span]:
-        """Lay windows over a protein; one alone where it is computed whole."""
-        return window_spans(num_residues, num_residues if self.long is None else self.long.window_residues)
+    def windows(self, num_residues: int) -> list[Span]:
+        """Divide a protein into windows; a single one if it is computed whole."""
+        return window_spans(num_residues, num_residues if self.windowed is None else self.windowed.window_residues)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """How proteins are grouped and computed.
+    """Groups proteins into micro-batches, and computes them.
 
     Attributes:
-        pool: computes micro-batches side by side.
-        micro_batch_tokens: the most tokens of a micro-batch; a longer protein is a micro-batch of its own.
-        tokens_per_chunk: about the tokens that are held, with their results, before these are handed over.
+        pool: The workers that compute micro-batches in parallel.
+        micro_batch_tokens: The maximum number of tokens of a micro-batch; a longer protein is a micro-batch by itself.
+        tokens_per_chunk: The approximate number of tokens that are held, with their results, before these are yielded.
     """
 
     pool: WorkerPool
     micro_batch_tokens: int = MICRO_BATCH_TOKENS
     tokens_per_chunk: int = _TOKENS_PER_CHUNK
 
-    def run(self, computation: InferenceJob[Result], proteins: Iterable[Protein]) -> Iterator[tuple[Protein, Result]]:
-        """Compute something for each protein.
+    def run(self, job: InferenceJob[Result], proteins: Iterable[Protein]) -> Iterator[tuple[Protein, Result]]:
+        """Compute a result for each protein.
 
         Args:
-            computation: what.
-            proteins: read as they are needed; a bounded number of them is held.
+            job: What is computed.
+            proteins: The proteins, read when they are needed; a bounded number of them is held.
 
         Yields:
             Each protein with its result, in the input's order.
 
         Raises:
-            TooLongForMemoryError: a protein does not fit into memory even alone.
+            TooLongForMemoryError: A single protein does not fit into memory.
         """
-        for chunk in self.run_committed(computation, proteins):
+        for chunk in self.run_committed(job, proteins):
             yield from chunk
 
     def run_committed(
-        self, computation: InferenceJob[Result], proteins: Iterable[Protein]
+        self, job: InferenceJob[Result], proteins: Iterable[Protein]
     ) -> Iterator[list[tuple[Protein, Result]]]:
-        """Compute as `run` does, and yield the results of so many proteins together as are computed together.
+        """Compute as `run` does, and yield the results of whole chunks of proteins.
 
-        Where chunks and micro-batches begin depends on the proteins alone, not on the workers: who takes up a run after
-        a chunk gets the same numbers, to the bit.
+        Where chunks and micro-batches begin depends on the proteins alone, not on the workers, so that a run that is
+        resumed after a chunk gives the same numbers, bit for bit.
         """
         running = deque[_Chunk[Protein, Result]]()
 
         def micro_batches() -> Iterator[_MicroBatch]:
             first_row = 0
             for members in self._chunks(proteins):
-                running.append(_Chunk(members, first_row, computation, self.micro_batch_tokens))
+                running.append(_Chunk(members, first_row, job, self.micro_batch_tokens))
                 first_row += len(members)
                 yield from running[-1].micro_batches()
 
-        # The micro-batches of the next chunk are on their way while the last ones of this chunk are computed.
-        for parts in self.pool.map(lambda one: compute_or_split(computation, one), micro_batches(), num_per_worker=2):
-            running[0].receive(parts)
+        # The micro-batches of the next chunk are queued while the last ones of this chunk are computed.
+        for crop_results in self.pool.map(
+            lambda batch: compute_or_split(job, batch), micro_batches(), num_per_worker=2
+        ):
+            running[0].add(crop_results)
             if running[0].is_complete:
                 yield running.popleft().results()
 
     def run_crops(
         self, compute: Callable[[Batch], Iterable[Result]], crops: Iterable[Crop]
     ) -> Iterator[tuple[Crop, Result]]:
-        """Compute something for each of many crops that were made, not read; none is cut or looked for twice.
+        """Compute a result for each of many crops, without dividing them into windows or looking for identical ones.
 
         Args:
-            compute: from a batch of crops to one result each.
-            crops: taken as they are needed; a bounded number of them is held.
+            compute: Computes one result for each crop of a batch.
+            crops: The crops, read when they are needed; a bounded number of them is held.
 
         Yields:
             Each crop with its result, in the order given.
 
         Raises:
-            TooLongForMemoryError: a crop does not fit into memory even alone.
+            TooLongForMemoryError: A single crop does not fit into memory.
         """
-        running, computation = deque[Sequence[Crop]](), InferenceJob(whole=compute)
+        running, job = deque[Sequence[Crop]](), InferenceJob(compute=compute)
 
         def micro_batches() -> Iterator[_MicroBatch]:
             for members in _chunk_by_tokens(crops, lambda crop: len(crop.tokens), self.tokens_per_chunk):
                 for part in split_by_budget([len(crop.tokens) for crop in members], self.micro_batch_tokens):
                     running.append(members[part])
-                    yield _MicroBatch.of([crop.tokens for crop in members[part]])
+                    yield _MicroBatch.from_crops([crop.tokens for crop in members[part]])
 
-        for parts in self.pool.map(lambda one: compute_or_split(computation, one), micro_batches(), num_per_worker=2):
-            for crop, (_, result) in zip(running.popleft(), parts, strict=True):
+        for crop_results in self.pool.map(
+            lambda batch: compute_or_split(job, batch), micro_batches(), num_per_worker=2
+        ):
+            for crop, (_, result) in zip(running.popleft(), crop_results, strict=True):
                 yield crop, result
 
     def _chunks(self, proteins: Iterable[Protein]) -> Iterator[list[Protein]]:
         return _chunk_by_tokens(proteins, lambda protein: len(protein.sequence) + 2, self.tokens_per_chunk)
 
 
-def _chunk_by_tokens(items: Iterable[Item], num_tokens: Callable[[Item], int], wanted: int) -> Iterator[list[Item]]:
-    """Take consecutive items together until they have as many tokens as wanted."""
+def _chunk_by_tokens(
+    items: Iterable[Item], count_tokens: Callable[[Item], int], min_tokens: int
+) -> Iterator[list[Item]]:
+    """Group consecutive items until a group has a minimum number of tokens."""
     group: list[Item] = []
-    filled = 0
+    num_tokens = 0
     for item in items:
         group.append(item)
-        filled += num_tokens(item)
-        if filled >= wanted:
+        num_tokens += count_tokens(item)
+        if num_tokens >= min_tokens:
             yield group
-            group, filled = [], 0
+            group, num_tokens = [], 0
     if group:
         yield group
 
@@ -192,24 +198,24 @@ def inference_engine(
     """Make the engine for a device and an encoder, with its workers.
 
     Args:
-        config: how many threads.
-        device: where is computed.
-        shape: of the encoder.
-        width: the numbers that are held of a token; by default those of one layer.
+        config: The number of threads.
+        device: The device of the encoder.
+        shape: The shape of the encoder.
+        width: The numbers that are held for each token; by default those of one layer.
     """
-    most = _NUMBERS_PER_CHUNK // (width or shape.dim)
+    max_tokens = _NUMBERS_PER_CHUNK // (width or shape.dim)
     with worker_pool(config, device, num_gpu_workers=2) as pool:
         if device.type == "cpu":
-            yield Engine(pool=pool, tokens_per_chunk=min(most, _tokens_per_chunk(shape)))
+            yield Engine(pool=pool, tokens_per_chunk=min(max_tokens, _tokens_per_chunk(shape)))
         else:
-            tokens_per_chunk = min(most, _TOKENS_PER_GPU_CHUNK)
+            tokens_per_chunk = min(max_tokens, _TOKENS_PER_GPU_CHUNK)
             yield Engine(pool=pool, micro_batch_tokens=GPU_MICRO_BATCH_TOKENS, tokens_per_chunk=tokens_per_chunk)
 
 
 def _tokens_per_chunk(shape: EncoderShape) -> int:
     small = _LARGEST_SMALL_MODEL
-    share = small.num_layers * small.dim**2 / (shape.num_layers * shape.dim**2)
-    return min(_TOKENS_PER_CHUNK, max(_MIN_TOKENS_PER_CHUNK, int(share * _TOKENS_PER_CHUNK)))
+    fraction = small.num_layers * small.dim**2 / (shape.num_layers * shape.dim**2)
+    return min(_TOKENS_PER_CHUNK, max(_MIN_TOKENS_PER_CHUNK, int(fraction * _TOKENS_PER_CHUNK)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,25 +223,25 @@ class _MicroBatch:
     """Crops that are computed together: whole proteins, or windows of long ones.
 
     Attributes:
-        crops: each (tokens,), uint8.
-        rows: the protein of each, over all chunks.
-        names: of these proteins, where they have some.
-        places: of each, the unique sequence of its chunk and which window of it this is.
-        is_windows: which of the two.
+        crops: Token ids of each crop, (tokens,), uint8.
+        rows: The protein of each crop, numbered over all chunks.
+        names: The names of these proteins; None for those without one.
+        indices: For each crop, the number of its sequence among the unique ones of the chunk, and of its window in it.
+        is_windows: Whether the crops are windows of long proteins.
     """
 
     crops: Sequence[Tokens]
     rows: Sequence[int]
     names: Sequence[str | None]
-    places: Sequence[tuple[int, int]]
+    indices: Sequence[tuple[int, int]]
     is_windows: bool
 
     @classmethod
-    def of(cls, crops: Sequence[Tokens]) -> "_MicroBatch":
-        """Make a micro-batch of crops that belong to nothing but themselves."""
+    def from_crops(cls, crops: Sequence[Tokens]) -> "_MicroBatch":
+        """Make a micro-batch of crops that belong to no chunk of proteins."""
         rows = range(len(crops))
-        places, names = [(row, 0) for row in rows], [None] * len(crops)
-        return cls(crops=crops, rows=rows, names=names, places=places, is_windows=False)
+        indices, names = [(row, 0) for row in rows], [None] * len(crops)
+        return cls(crops=crops, rows=rows, names=names, indices=indices, is_windows=False)
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -245,7 +251,7 @@ class _MicroBatch:
             crops=self.crops[part],
             rows=self.rows[part],
             names=self.names[part],
-            places=self.places[part],
+            indices=self.indices[part],
             is_windows=self.is_windows,
         )
 
@@ -253,45 +259,45 @@ class _MicroBatch:
 _CropResults = list[tuple[tuple[int, int], Any]]
 
 
-def compute_or_split(computation: InferenceJob[Result], one: _MicroBatch) -> _CropResults:
-    """Compute a micro-batch, or its halves where memory does not suffice; a crop's result does not depend on others.
+def compute_or_split(job: InferenceJob[Result], batch: _MicroBatch) -> _CropResults:
+    """Compute a micro-batch, or its halves if memory does not suffice; a crop's result does not depend on the others.
 
     Raises:
-        TooLongForMemoryError: one crop alone is too much.
+        TooLongForMemoryError: A single crop does not fit into memory.
     """
-    compute: Callable[[Batch], Iterable[Any]] = computation.whole
-    if one.is_windows:
-        assert computation.long is not None
-        compute = computation.long.windows
+    compute: Callable[[Batch], Iterable[Any]] = job.compute
+    if batch.is_windows:
+        assert job.windowed is not None
+        compute = job.windowed.compute
     try:
         with torch.inference_mode():
-            return list(zip(one.places, compute(concatenate(one.crops, one.rows)), strict=True))
+            return list(zip(batch.indices, compute(concatenate(batch.crops, batch.rows)), strict=True))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        if len(one) == 1:
-            raise TooLongForMemoryError(len(one.crops[0]), one.names[0]) from error
+        if len(batch) == 1:
+            raise TooLongForMemoryError(len(batch.crops[0]), batch.names[0]) from error
     # Outside the handler, which keeps the tensors of the failed attempt alive.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    middle = len(one) // 2
-    return compute_or_split(computation, one[:middle]) + compute_or_split(computation, one[middle:])
+    middle = len(batch) // 2
+    return compute_or_split(job, batch[:middle]) + compute_or_split(job, batch[middle:])
 
 
 class _Chunk(Generic[Protein, Result]):
-    """A bounded number of proteins on their way; identical sequences among them are computed once."""
+    """A bounded number of proteins and their results; identical sequences among them are computed once."""
 
     def __init__(
-        self, members: Sequence[Protein], first_row: int, computation: InferenceJob[Result], micro_batch_tokens: int
+        self, members: Sequence[Protein], first_row: int, job: InferenceJob[Result], micro_batch_tokens: int
     ) -> None:
         self._members, self._first_row = members, first_row
-        self._computation, self._micro_batch_tokens = computation, micro_batch_tokens
+        self._job, self._micro_batch_tokens = job, micro_batch_tokens
         self._rows: dict[str, int] = {}
         for row, member in enumerate(members, start=first_row):
             self._rows.setdefault(member.sequence, row)
-        self._spans = [computation.spans(len(sequence)) for sequence in self._rows]
-        self._parts: list[dict[int, Any]] = [{} for _ in self._spans]
-        self._num_missing = sum(map(len, self._spans))
+        self._windows = [job.windows(len(sequence)) for sequence in self._rows]
+        self._results: list[dict[int, Any]] = [{} for _ in self._windows]
+        self._num_missing = sum(map(len, self._windows))
 
     @property
     def is_complete(self) -> bool:
@@ -299,17 +305,19 @@ class _Chunk(Generic[Protein, Result]):
         return self._num_missing == 0
 
     def micro_batches(self) -> Iterator[_MicroBatch]:
-        """Divide the chunk: the windows of long proteins, then whole ones, longest first."""
-        crops, places, rows = [], [], []
+        """Yield micro-batches of the windows of long proteins, then of whole proteins, longest first."""
+        crops, indices, rows = [], [], []
         for number, (sequence, row) in enumerate(self._rows.items()):
             residues = encode(sequence)
-            for window, (start, stop) in enumerate(self._spans[number]):
+            for window, (start, stop) in enumerate(self._windows[number]):
                 crops.append(make_crop(residues, start, stop))
-                places.append((number, window))
+                indices.append((number, window))
                 rows.append(row)
         for is_windows in (True, False):
-            # Longest first: no worker is left alone with a giant at the end.
-            chosen = [index for index, (number, _) in enumerate(places) if (len(self._spans[number]) > 1) == is_windows]
+            # Longest first, so that no worker computes a very long protein while the others are idle at the end.
+            chosen = [
+                index for index, (number, _) in enumerate(indices) if (len(self._windows[number]) > 1) == is_windows
+            ]
             chosen.sort(key=lambda index: -len(crops[index]))
             lengths = np.array([len(crops[index]) for index in chosen], dtype=np.int64)
             for part in split_by_budget(lengths, self._micro_batch_tokens):
@@ -317,28 +325,28 @@ class _Chunk(Generic[Protein, Result]):
                     crops=[crops[index] for index in chosen[part]],
                     rows=[rows[index] for index in chosen[part]],
                     names=[self._name(rows[index]) for index in chosen[part]],
-                    places=[places[index] for index in chosen[part]],
+                    indices=[indices[index] for index in chosen[part]],
                     is_windows=is_windows,
                 )
 
     def _name(self, row: int) -> str | None:
         return getattr(self._members[row - self._first_row], "id", None)
 
-    def receive(self, parts: _CropResults) -> None:
-        """Take up what was computed of a micro-batch."""
-        for (number, window), part in parts:
-            self._parts[number][window] = part
-        self._num_missing -= len(parts)
+    def add(self, crop_results: _CropResults) -> None:
+        """Add the results of a micro-batch."""
+        for (number, window), result in crop_results:
+            self._results[number][window] = result
+        self._num_missing -= len(crop_results)
 
     def results(self) -> list[tuple[Protein, Result]]:
-        """Give each protein its result; identical proteins share one."""
-        joined = dict(zip(self._rows, map(self._join, self._parts, self._spans), strict=True))
-        return [(member, joined[member.sequence]) for member in self._members]
+        """Return each protein with its result; identical proteins share one."""
+        merged = dict(zip(self._rows, map(self._merge, self._results, self._windows), strict=True))
+        return [(member, merged[member.sequence]) for member in self._members]
 
-    def _join(self, parts: dict[int, Any], spans: Sequence[Span]) -> Result:
+    def _merge(self, results: dict[int, Any], spans: Sequence[Span]) -> Result:
         if len(spans) == 1:
-            result: Result = parts[0]
+            result: Result = results[0]
             return result
-        assert self._computation.long is not None
+        assert self._job.windowed is not None
         with torch.inference_mode():
-            return self._computation.long.join([parts[window] for window in range(len(spans))], spans)
+            return self._job.windowed.merge([results[window] for window in range(len(spans))], spans)

@@ -1,4 +1,4 @@
-"""What a masked-language model says of single residues: the probabilities of the 20 amino acids at a position."""
+"""The probabilities that a masked-language model gives the 20 amino acids at positions of proteins."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,16 +19,16 @@ from protembed.model.esm2 import Encoder
 from protembed.model.heads import MaskedLMHead
 
 LogProbabilities = NDArray[np.float32]
-_HIDDEN_ONE = [0]
+_MASKED_ROW = [0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PositionQuery:
-    """A protein, and where in it the model is asked.
+    """A protein, and the positions at which probabilities are computed.
 
     Attributes:
-        sequence: residues of the alphabet.
-        positions: (positions,), int64, from 0, ascending, at least one.
+        sequence: Residues of the alphabet, upper case.
+        positions: The positions, (positions,), int64, from 0, ascending, at least one.
     """
 
     sequence: str
@@ -36,34 +36,34 @@ class PositionQuery:
 
     @classmethod
     def all_positions(cls, sequence: str) -> "PositionQuery":
-        """Ask at every standard amino acid: at others there is nothing to be right about."""
+        """Query every standard amino acid of a protein; the others are no targets."""
         return cls(sequence=sequence, positions=np.flatnonzero(is_amino_acid(encode(sequence))))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Crop:
-    """A protein or a window of it, as the model is shown it.
+    """A protein or a window of it, as the model sees it.
 
     Attributes:
-        tokens: (tokens,), uint8.
-        answers: which rows of what is computed of it answer the query.
+        tokens: Token ids, (tokens,), uint8.
+        rows: The rows of the computed log probabilities that belong to the query.
     """
 
     tokens: Tokens
-    answers: Sequence[int]
+    rows: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Marginals:
-    """The probabilities of the 20 amino acids at positions of proteins: the softmax over their 20 logits alone.
+    """Computes the probabilities of the 20 amino acids at positions of proteins: a softmax over their 20 logits alone.
 
-    Of a protein longer than a window each position is asked in the window in which it lies most centrally.
+    In a protein longer than a window, each position is computed in the window in which it lies most centrally.
 
     Attributes:
-        encoder: on the device where it is to compute.
-        lm_head: its masked-LM head, likewise.
-        window_residues: the longest stretch that is computed at once.
-        on_crop: told the tokens of each crop that is finished.
+        encoder: The encoder, on the device where it computes.
+        lm_head: The masked-LM head of the encoder, on the same device.
+        window_residues: The length of a window, in residues.
+        on_crop: Called with the number of tokens of each crop when it is finished.
     """
 
     encoder: Encoder
@@ -71,61 +71,96 @@ class Marginals:
     window_residues: int
     on_crop: Callable[[int], None]
 
-    def masked(
-        self, engine: Engine, queries: Iterable[PositionQuery]
-    ) -> Iterator[tuple[PositionQuery, LogProbabilities]]:
-        """Ask with each position masked alone: one pass for each.
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        window_residues: int | None = None,
+        on_crop: Callable[[int], None] = lambda num_tokens: None,
+    ) -> "Marginals":
+        """Use a model that was loaded.
 
         Args:
-            engine: computes.
-            queries: taken as they are needed.
+            checkpoint: The model.
+            window_residues: The length of a window, in residues; None for the one in the model's metadata.
+            on_crop: Called with the number of tokens of each crop when it is finished.
 
-        Yields:
-            Each query with the log probabilities at its positions, (positions, 20) in the order of the alphabet.
+        Raises:
+            ModelFormatError: The model has no masked-LM head.
         """
-        return self._ask(engine, queries, self._masked_copies, self._log_probs_at_mask)
+        return cls(
+            encoder=checkpoint.encoder,
+            lm_head=checkpoint.require_lm_head(),
+            window_residues=window_residues or checkpoint.metadata.window_residues,
+            on_crop=on_crop,
+        )
 
-    def unmasked(
+    def masked_log_probs(
         self, engine: Engine, queries: Iterable[PositionQuery]
     ) -> Iterator[tuple[PositionQuery, LogProbabilities]]:
-        """Ask with nothing masked: one pass for each protein, or for each window; see `masked`."""
-        return self._ask(engine, queries, self._windows, self._everywhere)
+        """Compute log probabilities with each position masked alone, in one pass per position.
+
+        Args:
+            engine: The inference engine.
+            queries: The queries, read when they are needed.
+
+        Yields:
+            Each query with the log probabilities at its positions, (positions, 20), float32, in nats and in the order
+            of the alphabet.
+        """
+        return self._run(engine, queries, self._masked_copies, self._log_probs_at_mask)
+
+    def unmasked_log_probs(
+        self, engine: Engine, queries: Iterable[PositionQuery]
+    ) -> Iterator[tuple[PositionQuery, LogProbabilities]]:
+        """Compute log probabilities with nothing masked, in one pass per protein or window.
+
+        Args:
+            engine: The inference engine.
+            queries: The queries, read when they are needed.
+
+        Yields:
+            Each query with the log probabilities at its positions, (positions, 20), float32, in nats and in the order
+            of the alphabet.
+        """
+        return self._run(engine, queries, self._windows, self._log_probs_at_all_tokens)
 
     def num_tokens(self, query: PositionQuery, *, masked: bool) -> int:
-        """Count the tokens that are computed to answer a query."""
+        """Count the tokens that are computed for a query."""
         return sum(len(crop.tokens) for crop in (self._masked_copies if masked else self._windows)(query))
 
-    def _ask(
+    def _run(
         self,
         engine: Engine,
         queries: Iterable[PositionQuery],
         crops_of: Callable[[PositionQuery], Iterable[_Crop]],
         compute: Callable[[Batch], Sequence[LogProbabilities]],
     ) -> Iterator[tuple[PositionQuery, LogProbabilities]]:
-        waiting = deque[PositionQuery]()
+        pending = deque[PositionQuery]()
 
         def crops() -> Iterator[_Crop]:
             for query in queries:
-                waiting.append(query)
+                pending.append(query)
                 yield from crops_of(query)
 
         parts: list[LogProbabilities] = []
-        num_answered = 0
+        num_computed = 0
         for crop, computed in engine.run_crops(compute, crops()):
-            parts.append(computed[crop.answers])
-            num_answered += len(crop.answers)
+            parts.append(computed[crop.rows])
+            num_computed += len(crop.rows)
             self.on_crop(len(crop.tokens))
-            if num_answered == len(waiting[0].positions):
-                yield waiting.popleft(), np.concatenate(parts)
-                parts, num_answered = [], 0
+            if num_computed == len(pending[0].positions):
+                yield pending.popleft(), np.concatenate(parts)
+                parts, num_computed = [], 0
 
     def _masked_copies(self, query: PositionQuery) -> Iterator[_Crop]:
         residues = encode(query.sequence)
         spans = window_spans(len(residues), self.window_residues)
         for position in query.positions:
-            hidden, residues[position] = residues[position], MASK
-            yield _Crop(tokens=make_crop(residues, *most_central_window(spans, int(position))), answers=_HIDDEN_ONE)
-            residues[position] = hidden
+            original, residues[position] = residues[position], MASK
+            yield _Crop(tokens=make_crop(residues, *most_central_window(spans, int(position))), rows=_MASKED_ROW)
+            residues[position] = original
 
     def _windows(self, query: PositionQuery) -> Iterator[_Crop]:
         residues = encode(query.sequence)
@@ -134,16 +169,16 @@ class Marginals:
             query.positions.tolist(), lambda position: most_central_window(spans, position)
         ):
             first = start - (start == 0)  # <cls> stands before the first window
-            yield _Crop(tokens=make_crop(residues, start, stop), answers=[position - first for position in inside])
+            yield _Crop(tokens=make_crop(residues, start, stop), rows=[position - first for position in inside])
 
     def _log_probs_at_mask(self, batch: Batch) -> list[LogProbabilities]:
-        """Compute the log probabilities at the one mask of each crop, (1, 20) each."""
+        """Compute the log probabilities at the single mask of each crop, (1, 20) each."""
         hidden = self._hidden(batch)
         return np.split(
             self._log_probabilities(hidden[to_device(batch.tokens == MASK, hidden.device)]), len(batch.rows)
         )
 
-    def _everywhere(self, batch: Batch) -> list[LogProbabilities]:
+    def _log_probs_at_all_tokens(self, batch: Batch) -> list[LogProbabilities]:
         """Compute the log probabilities at all tokens of each crop, (tokens, 20) each."""
         return np.split(self._log_probabilities(self._hidden(batch)), batch.offsets[1:-1].tolist())
 
@@ -156,24 +191,3 @@ class Marginals:
         logits: Tensor = self.lm_head(hidden, self.encoder.embedding.weight, AMINO_ACID_IDS)  # (n, 20)
         values: LogProbabilities = logits.log_softmax(-1).cpu().numpy()
         return values
-
-
-def marginals_of(
-    checkpoint: Checkpoint,
-    *,
-    window_residues: int | None = None,
-    on_crop: Callable[[int], None] = lambda num_tokens: None,
-) -> Marginals:
-    """Ask a model that was loaded; see `Marginals`.
-
-    Args:
-        checkpoint: the model.
-        window_residues: the longest stretch that is computed at once; by default what the model records.
-        on_crop: told the tokens of each crop that is finished.
-    """
-    return Marginals(
-        encoder=checkpoint.encoder,
-        lm_head=checkpoint.require_lm_head(),
-        window_residues=window_residues or checkpoint.metadata.window_residues,
-        on_crop=on_crop,
-    )

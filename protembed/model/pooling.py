@@ -1,4 +1,4 @@
-"""From the vectors of windows and residues to the one vector of a protein; never over `<cls>`, `<eos>` or padding."""
+"""Merge the vectors of windows, and pool those of residues into one; never over `<cls>`, `<eos>` or padding."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,16 +12,17 @@ from torch import Tensor
 from protembed.config.common import PoolingName
 from protembed.model.esm2 import PackedLayout
 
-# Where a window lies in its protein, in residues: start and stop.
+# The position of a window in its protein, in residues: start and stop.
 Span = tuple[int, int]
 
 
 def merge_windows(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
-    """Join the vectors of a protein's windows.
+    """Merge the vectors of a protein's windows.
 
     Args:
-        windows: each (tokens, dim); `<cls>` stands before the first, `<eos>` behind the last.
-        spans: where they lie; one alone is the whole protein.
+        windows: Vectors of each window, (tokens, dim), with `<cls>` at the start of the first and `<eos>` at the end of
+            the last.
+        spans: The span of each window; a single one is the whole protein.
 
     Returns:
         The vector of `<cls>`, (dim,), and those of all residues, (residues, dim).
@@ -31,7 +32,7 @@ def merge_windows(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Ten
 
 
 def strip_special_tokens(windows: Sequence[Tensor], spans: Sequence[Span]) -> list[Tensor]:
-    """Take away `<cls>` of the first window and `<eos>` of the last."""
+    """Remove `<cls>` from the first window and `<eos>` from the last."""
     return [
         window[(start == 0) : len(window) - (stop == spans[-1][1])]
         for window, (start, stop) in zip(windows, spans, strict=True)
@@ -39,17 +40,17 @@ def strip_special_tokens(windows: Sequence[Tensor], spans: Sequence[Span]) -> li
 
 
 def blend(windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
-    """Blend the vectors of a protein's residues: the mean over the windows they lie in, weighed by a taper.
+    """Blend the vectors of a protein's residues: the mean over the windows that contain them, weighted by a taper.
 
-    A residue weighs in a window as much as it is far from that window's nearest cut; the true ends of the protein are
+    The weight of a residue in a window is its distance from that window's nearest cut; the true ends of the protein are
     no cuts.
 
     Args:
-        windows: each (residues of the window, dim), without special tokens.
-        spans: where they lie.
+        windows: Vectors of each window, (residues of the window, dim), without special tokens.
+        spans: The span of each window.
 
     Returns:
-        (residues, dim), the dtype of the windows.
+        The blended vectors, (residues, dim), dtype of the windows.
     """
     num_residues = spans[-1][1]
     blended = windows[0].new_zeros(num_residues, windows[0].shape[-1])
@@ -62,11 +63,11 @@ def blend(windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
 
 
 def overlap_cosine(windows: Sequence[Tensor], spans: Sequence[Span]) -> float:
-    """Tell how well neighbouring windows agree: the mean cosine of the two vectors of each residue that they share.
+    """Measure how well windows agree: the mean cosine similarity of the two vectors of each residue that they share.
 
     Args:
-        windows: as for `blend`, at least two.
-        spans: as for `blend`.
+        windows: Vectors of each window, (residues of the window, dim), without special tokens; at least two windows.
+        spans: The span of each window.
     """
     cosines = []
     for (left, right), ((left_start, left_stop), (start, _)) in zip(pairwise(windows), pairwise(spans), strict=True):
@@ -77,21 +78,21 @@ def overlap_cosine(windows: Sequence[Tensor], spans: Sequence[Span]) -> float:
 def _taper(start: int, stop: int, num_residues: int, like: Tensor) -> Tensor:
     ahead = torch.arange(1, stop - start + 1, dtype=like.dtype, device=like.device)
     behind = ahead.flip(0)
-    # A true end is as far as any residue can be.
+    # A true end of the protein is no cut: it counts as farther away than any residue of the window.
     ahead = ahead if start > 0 else torch.full_like(ahead, stop - start)
     behind = behind if stop < num_residues else torch.full_like(behind, stop - start)
     return torch.minimum(ahead, behind)[:, None]
 
 
 def attention_pooling(residues: Tensor, query: Tensor) -> Tensor:
-    """Average residues by how much a learned query attends to each; a query of zeros gives the plain mean.
+    """Average residues, weighted by how much a learned query attends to each; a query of zeros gives the plain mean.
 
     Args:
-        residues: (residues, dim).
-        query: (dim,).
+        residues: Vectors of the residues, (residues, dim).
+        query: The learned query, (dim,).
 
     Returns:
-        (dim,).
+        The average, (dim,).
     """
     weights = torch.softmax(residues @ query / math.sqrt(len(query)), dim=0)
     return weights @ residues
@@ -107,40 +108,55 @@ _POOLINGS: dict[PoolingName, Callable[[Tensor, Tensor, Tensor | None], Tensor]] 
 
 
 def residues_of(hidden: Tensor) -> Tensor:
-    """Take away `<cls>` and `<eos>` of one whole protein: (length, …) becomes (residues, …)."""
+    """Remove `<cls>` and `<eos>` from one whole protein: (length, …) becomes (residues, …)."""
     return hidden[1:-1]
+
+
+def pool_protein(cls: Tensor, residues: Tensor, pooling: PoolingName, query: Tensor | None = None) -> Tensor:
+    """Pool the vectors of one protein into one.
+
+    Args:
+        cls: The vector of `<cls>`, (dim,).
+        residues: Vectors of the residues, (residues, dim).
+        pooling: The mean, maximum or (population) standard deviation over the residues, the vector of `<cls>`, or a
+            mean weighted by attention.
+        query: The learned query of pooling by attention, (dim,); None for all other poolings.
+
+    Returns:
+        The pooled vector, (dim,).
+    """
+    return _POOLINGS[pooling](cls, residues, query)
+
+
+def pool_concatenated(
+    cls: Tensor, residues: Tensor, poolings: Sequence[PoolingName], query: Tensor | None = None
+) -> Tensor:
+    """Pool the vectors of one protein in several ways, and concatenate the results.
+
+    Args:
+        cls: The vector of `<cls>`, (dim,).
+        residues: Vectors of the residues, (residues, dim).
+        poolings: The poolings, in the order of the result.
+        query: The learned query of pooling by attention, (dim,); None for all other poolings.
+
+    Returns:
+        The pooled vectors, (poolings · dim,).
+    """
+    return torch.cat([pool_protein(cls, residues, pooling, query) for pooling in poolings])
 
 
 def pool(hidden: Tensor, layout: PackedLayout, pooling: PoolingName, query: Tensor | None = None) -> Tensor:
     """Pool the tokens of each whole protein into one vector.
 
     Args:
-        hidden: (tokens, dim).
-        layout: where each protein lies, `<cls>` first and `<eos>` last in each.
-        pooling: see `pool_one`.
-        query: see `pool_one`.
+        hidden: Hidden states of all proteins one after the other, (tokens, dim), with `<cls>` and `<eos>`.
+        layout: Where each protein starts and ends.
+        pooling: The pooling; see `pool_protein`.
+        query: The learned query of pooling by attention, (dim,); None for all other poolings.
 
     Returns:
-        (proteins, dim).
+        The pooled vectors, (proteins, dim).
     """
-    return torch.stack([pool_one(one[0], residues_of(one), pooling, query) for (one,) in layout.split(hidden)])
-
-
-def pool_all(cls: Tensor, residues: Tensor, poolings: Sequence[PoolingName], query: Tensor | None = None) -> Tensor:
-    """Pool the vectors of one protein in several ways, side by side, (poolings · dim,); arguments as for `pool_one`."""
-    return torch.cat([pool_one(cls, residues, pooling, query) for pooling in poolings])
-
-
-def pool_one(cls: Tensor, residues: Tensor, pooling: PoolingName, query: Tensor | None = None) -> Tensor:
-    """Pool the vectors of one protein into one.
-
-    Args:
-        cls: (dim,), the vector of `<cls>`.
-        residues: (residues, dim).
-        pooling: mean, max and std (the population's) over the residues, the vector of `<cls>`, or a mean by attention.
-        query: (dim,), what attention was learned to look for; None for all others.
-
-    Returns:
-        (dim,).
-    """
-    return _POOLINGS[pooling](cls, residues, query)
+    return torch.stack(
+        [pool_protein(protein[0], residues_of(protein), pooling, query) for (protein,) in layout.split(hidden)]
+    )

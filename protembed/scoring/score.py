@@ -13,7 +13,7 @@ from protembed.data.fasta import OnIllegal, ReadStatistics
 from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
 from protembed.inference.engine import inference_engine
-from protembed.inference.marginals import marginals_of
+from protembed.inference.marginals import Marginals
 from protembed.io.reading import (
     STANDARD_STREAM,
     PathLike,
@@ -104,7 +104,7 @@ def score_variants(
     device = choose_device(compute)
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.set_compute_dtype(precision)
-    marginals = marginals_of(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
+    marginals = Marginals.from_checkpoint(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
     statistics, mutated = ReadStatistics(), MutatedPositions()
     with (
         unchanged_inputs(),

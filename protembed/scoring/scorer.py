@@ -92,7 +92,9 @@ class VariantScorer:
         return self._marginals(engine, variants)
 
     def _marginals(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
-        ask = self.marginals.masked if self.method == "masked-marginals" else self.marginals.unmasked
+        ask = (
+            self.marginals.masked_log_probs if self.method == "masked-marginals" else self.marginals.unmasked_log_probs
+        )
         tables = {
             query.sequence: _WildTypeLogProbs(query, found) for query, found in ask(engine, self.mutated.queries())
         }
@@ -101,7 +103,9 @@ class VariantScorer:
 
     def _pseudo_perplexity(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
         wild_types = (PositionQuery.all_positions(query.sequence) for query in self.mutated.queries())
-        own = {query.sequence: _own(query, found) for query, found in self.marginals.masked(engine, wild_types)}
+        own = {
+            query.sequence: _own(query, found) for query, found in self.marginals.masked_log_probs(engine, wild_types)
+        }
         waiting = deque[Variant]()
 
         def mutated() -> Iterator[PositionQuery]:
@@ -110,7 +114,7 @@ class VariantScorer:
                 if variant.mutations:
                     yield PositionQuery.all_positions(variant.sequence)
 
-        for query, found in self.marginals.masked(engine, mutated()):
+        for query, found in self.marginals.masked_log_probs(engine, mutated()):
             while not waiting[0].mutations:
                 yield waiting.popleft(), 0.0
             variant = waiting.popleft()

@@ -16,10 +16,10 @@ def lengths_of(batch):
     return (batch.offsets.diff() - 2).tolist()
 
 
-WHOLE = InferenceJob(whole=lengths_of)
+WHOLE = InferenceJob(compute=lengths_of)
 WINDOWED = InferenceJob(
-    whole=lengths_of,
-    long_proteins=WindowedJob(window_residues=80, windows=lengths_of, join=lambda windows, spans: windows),
+    compute=lengths_of,
+    windowed=WindowedJob(window_residues=80, compute=lengths_of, merge=lambda windows, spans: windows),
 )
 
 

@@ -13,7 +13,7 @@ class Protein:
 
 @pytest.fixture
 def represent(tiny_encoder):
-    """Make a representation of the tiny encoder."""
+    """Make an embedder with the tiny encoder."""
 
     def make(layers=(2,), poolings=("mean",), window_residues=None, query=None):
         return Embedder(
@@ -25,11 +25,11 @@ def represent(tiny_encoder):
 
 @pytest.fixture
 def compute(pool):
-    """Compute something for each of some sequences, by the engine."""
+    """Run a job on some sequences with the engine."""
 
-    def run(computation, sequences):
+    def run(job, sequences):
         chosen = [Protein(sequence) for sequence in sequences]
-        return [result for _, result in Engine(pool=pool, micro_batch_tokens=200).run(computation, chosen)]
+        return [result for _, result in Engine(pool=pool, micro_batch_tokens=200).run(job, chosen)]
 
     return run
 
@@ -41,5 +41,5 @@ def three(proteins):
 
 @pytest.fixture
 def long_and_short(proteins):
-    """383 residues, which are windows where these are of 60, and 56 and 60, which are whole."""
+    """A protein of 383 residues, longer than a window of 60, and two of 56 and 60 residues, which are not."""
     return [proteins[1], proteins[3], proteins[8][:60]]

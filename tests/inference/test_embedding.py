@@ -8,7 +8,7 @@ from protembed.config.common import TASKS
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.windows import window_spans
 from protembed.errors import ConfigError
-from protembed.inference.embedding import representation_of
+from protembed.inference.embedding import Embedder
 from protembed.model.heads import TaskHead
 from protembed.model.metadata import ModelMetadata
 
@@ -18,13 +18,13 @@ PARITY = {"rtol": 1e-5, "atol": 1e-5}
 
 @torch.no_grad()
 def hidden_of(encoder, tokens, layer):
-    """The vectors of one protein's or window's tokens, (tokens, dim)."""
+    """Compute the vectors of the tokens of one protein or window, (tokens, dim)."""
     layout = encoder.layout(torch.tensor([0, len(tokens)]))
     return list(encoder.hidden_states(torch.tensor(tokens), layout))[layer].numpy()
 
 
 def by_hand(encoder, sequence, layer, window_residues=None):
-    """The vectors of `<cls>`, (dim,), and of the residues, (residues, dim), computed one window at a time."""
+    """Compute the vector of `<cls>`, (dim,), and those of the residues, (residues, dim), one window at a time."""
     residues = encode(sequence).tolist()
     tokens, last = [CLS, *residues, EOS], len(residues)
     if window_residues is None or last <= window_residues:
@@ -68,7 +68,7 @@ def test_a_protein_is_the_pooled_vectors_of_its_residues(represent, tiny_encoder
         np.testing.assert_allclose(embedding.values, expected, **PARITY)
 
 
-def test_residues_leave_cls_and_eos_out(represent, tiny_encoder, compute, three):
+def test_vectors_of_residues_exclude_cls_and_eos(represent, tiny_encoder, compute, three):
     embeddings = compute(represent().residues(), three)
 
     for embedding, sequence in zip(embeddings, three, strict=True):
@@ -113,21 +113,19 @@ def test_a_long_protein_is_the_pooled_vectors_of_its_blended_residues(
         np.testing.assert_allclose(embedding.values, expected, **PARITY)
 
 
-def test_a_protein_tells_in_how_many_windows_it_was_computed_and_how_well_these_agree(
-    represent, compute, long_and_short
-):
+def test_an_embedding_reports_its_number_of_windows_and_their_agreement(represent, compute, long_and_short):
     embedding_layer, last_layer = (
         compute(represent((layer,), window_residues=WINDOW).proteins(), long_and_short) for layer in (0, 2)
     )
 
-    assert [one.num_windows for one in last_layer] == [len(window_spans(383, WINDOW)), 1, 1]
-    assert [one.overlap_cosine is None for one in last_layer] == [False, True, True]
+    assert [embedding.num_windows for embedding in last_layer] == [len(window_spans(383, WINDOW)), 1, 1]
+    assert [embedding.overlap_cosine is None for embedding in last_layer] == [False, True, True]
     # A residue's embedding knows nothing of its context, so windows agree in it.
     assert embedding_layer[0].overlap_cosine == pytest.approx(1, abs=1e-5)
     assert 0.5 < last_layer[0].overlap_cosine < 0.99999
 
 
-def test_a_protein_of_the_windows_length_is_whole(represent, compute, proteins):
+def test_a_protein_as_long_as_a_window_is_computed_whole(represent, compute, proteins):
     (windowed,), (whole,) = (
         compute(represent(window_residues=window).proteins(), [proteins[0]]) for window in (380, None)
     )
@@ -141,7 +139,7 @@ def test_a_protein_of_the_windows_length_is_whole(represent, compute, proteins):
 
 
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
-def test_poolings_and_layers_stand_side_by_side_as_their_slices_say(
+def test_poolings_and_layers_are_concatenated_as_their_slices_describe(
     represent, tiny_encoder, compute, long_and_short, window_residues
 ):
     representation = represent((2, 0), ("std", "mean", "cls", "max"), window_residues)
@@ -160,7 +158,7 @@ def test_poolings_and_layers_stand_side_by_side_as_their_slices_say(
 
 
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
-def test_layers_of_residues_stand_side_by_side_and_no_pooling_is_named(
+def test_layers_of_residues_are_concatenated_and_their_slices_have_no_pooling(
     represent, tiny_encoder, compute, long_and_short, window_residues
 ):
     representation = represent((0, 1), ("mean", "max"), window_residues)
@@ -179,9 +177,9 @@ def test_layers_of_residues_stand_side_by_side_and_no_pooling_is_named(
 # Choices
 
 
-def chosen(checkpoint, record=None, **options):
-    checkpoint.metadata = replace(ModelMetadata(), **(record or {}))
-    representation = representation_of(checkpoint, **options)
+def chosen(checkpoint, metadata=None, **options):
+    checkpoint.metadata = replace(ModelMetadata(), **(metadata or {}))
+    representation = Embedder.from_checkpoint(checkpoint, **options)
     return representation.layers, representation.poolings
 
 
@@ -189,76 +187,76 @@ def test_the_last_layer_and_the_mean_are_the_defaults(tiny_checkpoint):
     assert chosen(tiny_checkpoint) == ((2,), ("mean",))
 
 
-def test_auto_is_what_the_model_records(tiny_checkpoint):
+def test_auto_uses_the_layer_and_pooling_of_the_metadata(tiny_checkpoint):
     assert chosen(tiny_checkpoint, {"layer": 0, "pooling": "max"}) == ((0,), ("max",))
     assert chosen(tiny_checkpoint, {"layer": 1}) == ((1,), ("mean",))
 
 
-def test_what_was_asked_for_wins_over_the_record(tiny_checkpoint):
-    record = {"layer": 1, "pooling": "max"}
+def test_a_requested_layer_and_pooling_override_the_metadata(tiny_checkpoint):
+    metadata = {"layer": 1, "pooling": "max"}
 
-    assert chosen(tiny_checkpoint, record, layer="last", pooling="cls") == ((2,), ("cls",))
-    assert chosen(tiny_checkpoint, record, layer="0", pooling="std") == ((0,), ("std",))
+    assert chosen(tiny_checkpoint, metadata, layer="last", pooling="cls") == ((2,), ("cls",))
+    assert chosen(tiny_checkpoint, metadata, layer="0", pooling="std") == ((0,), ("std",))
 
 
-def test_several_layers_and_poolings_can_be_asked_for(tiny_checkpoint):
+def test_several_layers_and_poolings_can_be_requested(tiny_checkpoint):
     assert chosen(tiny_checkpoint, layer="2,0", pooling="mean, std") == ((2, 0), ("mean", "std"))
     assert chosen(tiny_checkpoint, layer="all") == ((0, 1, 2), ("mean",))
 
 
 @pytest.mark.parametrize(("asked", "window"), [(None, 300), (40, 40)])
-def test_the_window_is_the_models_unless_another_is_asked_for(tiny_checkpoint, asked, window):
+def test_the_window_is_the_models_unless_another_is_requested(tiny_checkpoint, asked, window):
     tiny_checkpoint.metadata = ModelMetadata(window_residues=300)
 
-    assert representation_of(tiny_checkpoint, window_residues=asked).window_residues == window
+    assert Embedder.from_checkpoint(tiny_checkpoint, window_residues=asked).window_residues == window
 
 
 @pytest.mark.parametrize("layer", ["3", "-1", "first", "", "1.0", "²", "0,3", "1,"])
-def test_a_layer_that_the_model_has_not_is_a_usage_error(tiny_checkpoint, layer):
+def test_a_layer_that_the_model_lacks_is_a_usage_error(tiny_checkpoint, layer):
     with pytest.raises(ConfigError, match="--layer is .*, but this model has layers 0 to 2") as caught:
-        representation_of(tiny_checkpoint, layer=layer)
+        Embedder.from_checkpoint(tiny_checkpoint, layer=layer)
 
     assert caught.value.exit_status == 2
 
 
 @pytest.mark.parametrize("pooling", ["median", "", "mean,", "mean,auto", "Mean"])
-def test_a_pooling_that_there_is_not_is_a_usage_error(tiny_checkpoint, pooling):
+def test_an_unknown_pooling_is_a_usage_error(tiny_checkpoint, pooling):
     with pytest.raises(
         ConfigError, match="--pooling is .*, but one of mean, max, std, cls, attention is expected"
     ) as caught:
-        representation_of(tiny_checkpoint, pooling=pooling)
+        Embedder.from_checkpoint(tiny_checkpoint, pooling=pooling)
 
     assert caught.value.exit_status == 2
 
 
-def with_query(checkpoint, **record):
-    checkpoint.metadata = ModelMetadata(**record)
+def with_query(checkpoint, **metadata):
+    checkpoint.metadata = ModelMetadata(**metadata)
     checkpoint.task_head = TaskHead(32, TASKS["regression"], None, query_dim=32)
     return checkpoint
 
 
-def test_a_learned_attention_is_what_its_model_records(tiny_checkpoint):
-    representation = representation_of(with_query(tiny_checkpoint, pooling="attention", layer=1))
+def test_a_learned_query_is_used_where_the_metadata_record_attention(tiny_checkpoint):
+    representation = Embedder.from_checkpoint(with_query(tiny_checkpoint, pooling="attention", layer=1))
 
     assert (representation.layers, representation.poolings) == ((1,), ("attention",))
     assert representation.query is tiny_checkpoint.task_head.query
-    assert representation_of(tiny_checkpoint, pooling="mean").query is None
+    assert Embedder.from_checkpoint(tiny_checkpoint, pooling="mean").query is None
 
 
 @pytest.mark.parametrize("layer", ["last", "0", "0,1"])
-def test_attention_was_learned_for_one_layer_alone(tiny_checkpoint, layer):
+def test_pooling_by_attention_at_another_layer_is_a_usage_error(tiny_checkpoint, layer):
     checkpoint = with_query(tiny_checkpoint, pooling="attention", layer=1)
 
     with pytest.raises(ConfigError, match="this model has learned none for that layer"):
-        representation_of(checkpoint, layer=layer)
+        Embedder.from_checkpoint(checkpoint, layer=layer)
 
 
-def test_a_model_without_a_learned_attention_has_none_to_give(tiny_checkpoint):
+def test_pooling_by_attention_without_a_learned_query_is_a_usage_error(tiny_checkpoint):
     with pytest.raises(ConfigError, match="--pooling is .*, but this model has learned none"):
-        representation_of(tiny_checkpoint, pooling="mean,attention")
+        Embedder.from_checkpoint(tiny_checkpoint, pooling="mean,attention")
 
 
 @pytest.mark.parametrize("options", [{"layer": "1,2,1"}, {"pooling": "std,std"}])
-def test_nothing_stands_twice_in_a_vector(tiny_checkpoint, options):
+def test_naming_a_layer_or_pooling_twice_is_a_usage_error(tiny_checkpoint, options):
     with pytest.raises(ConfigError, match="each can be named once"):
-        representation_of(tiny_checkpoint, **options)
+        Embedder.from_checkpoint(tiny_checkpoint, **options)

@@ -48,16 +48,18 @@ def tokens_of(batch):
     return list(batch.tokens.split(batch.offsets.diff().tolist()))
 
 
-LENGTHS, ROWS, TOKENS = (InferenceJob(whole=whole) for whole in (lengths_of, rows_of, tokens_of))
+LENGTHS, ROWS, TOKENS = (InferenceJob(compute=whole) for whole in (lengths_of, rows_of, tokens_of))
 
 
 def windows_of(window_residues, windows=tokens_of, whole=tokens_of):
-    """Compute tokens; of long proteins those of each window, beside where it lies."""
+    """Return the tokens of each protein; for long proteins those of each window, with its span."""
 
     def join(windows, spans):
         return list(zip(windows, spans, strict=True))
 
-    return InferenceJob(whole=whole, long=WindowedJob(window_residues=window_residues, windows=windows, join=join))
+    return InferenceJob(
+        compute=whole, windowed=WindowedJob(window_residues=window_residues, compute=windows, merge=join)
+    )
 
 
 def results_of(engine, computation, proteins):
@@ -68,18 +70,18 @@ def vectors_of(engine, computation, proteins):
     return np.stack([embedding.values for embedding in results_of(engine, computation, proteins)])
 
 
-# Order and company
+# Order, and other sequences in the batch
 
 
 @pytest.mark.promise(10)
-def test_results_come_in_the_order_of_the_input(records, pool):
+def test_results_have_the_order_of_the_input(records, pool):
     results = list(Engine(pool=pool).run(LENGTHS, records))
 
     assert [record for record, _ in results] == records
     assert [length for _, length in results] == [len(record.sequence) for record in records]
 
 
-def test_no_protein_gives_no_result(pool):
+def test_an_empty_input_gives_no_results(pool):
     assert list(Engine(pool=pool).run(LENGTHS, [])) == []
 
 
@@ -92,7 +94,7 @@ def test_no_protein_gives_no_result(pool):
     tokens_per_chunk=st.sampled_from([1, 400, 10_000]),
     num_workers=st.integers(1, 3),
 )
-def test_no_vector_depends_on_its_company(
+def test_vectors_do_not_depend_on_other_sequences_in_the_batch(
     representation, records, order, window_residues, micro_batch_tokens, tokens_per_chunk, num_workers
 ):
     chosen = [records[index] for index in order]
@@ -107,17 +109,17 @@ def test_no_vector_depends_on_its_company(
 
 
 @pytest.mark.promise(10)
-def test_a_protein_alone_is_what_the_encoder_makes_of_it(representation, records, whole_batch, pool):
+def test_a_single_protein_gets_the_vector_of_the_bare_encoder(representation, records, whole_batch, pool):
     together = vectors_of(Engine(pool=pool), representation.proteins(), records[:10])
 
     with torch.no_grad():
-        alone = [representation.proteins().whole(whole_batch([record.sequence]))[0].values for record in records[:10]]
+        alone = [representation.proteins().compute(whole_batch([record.sequence]))[0].values for record in records[:10]]
     np.testing.assert_allclose(together, alone, **PARITY)
 
 
 @pytest.mark.promise(10)
 @pytest.mark.parametrize("window_residues", [None, 50])
-def test_no_bit_of_a_vector_depends_on_the_number_of_workers(representation, records, window_residues):
+def test_vectors_have_the_same_bits_with_any_number_of_workers(representation, records, window_residues):
     computation = replace(representation, window_residues=window_residues).proteins()
     vectors = []
     for num_workers in (1, 3):
@@ -138,16 +140,18 @@ def test_rows_are_numbered_over_all_chunks(records, pool, tokens_per_chunk):
 # Micro-batches and chunks
 
 
-def test_packs_hold_no_more_than_their_budget_and_a_longer_protein_stands_alone(records, pool):
+def test_micro_batches_keep_to_their_budget_and_a_longer_protein_is_alone(records, pool):
     engine = Engine(pool=pool, micro_batch_tokens=200)
 
-    micro_batches = results_of(engine, InferenceJob(whole=lambda batch: [lengths_of(batch)] * len(batch.rows)), records)
+    micro_batches = results_of(
+        engine, InferenceJob(compute=lambda batch: [lengths_of(batch)] * len(batch.rows)), records
+    )
 
     assert all(sum(micro_batch) + 2 * len(micro_batch) <= 200 or len(micro_batch) == 1 for micro_batch in micro_batches)
     assert max(map(len, micro_batches)) > 1
 
 
-def test_windows_and_whole_proteins_are_never_in_one_pack(records, pool):
+def test_windows_and_whole_proteins_are_never_in_one_micro_batch(records, pool):
     seen = []
 
     def note(kind, batch):
@@ -157,12 +161,14 @@ def test_windows_and_whole_proteins_are_never_in_one_pack(records, pool):
     computation = windows_of(80, lambda batch: note("windows", batch), lambda batch: note("whole", batch))
     list(Engine(pool=pool).run(computation, records))
 
-    rows = {kind: {row for one, rows in seen for row in rows if one == kind} for kind in ("windows", "whole")}
+    rows = {
+        kind: {row for seen_kind, rows in seen for row in rows if seen_kind == kind} for kind in ("windows", "whole")
+    }
     assert rows["windows"] == {row for row, record in enumerate(records) if len(record.sequence) > 80}
     assert rows["whole"] == set(range(len(records))) - rows["windows"]
 
 
-def test_no_more_than_a_chunk_and_the_next_are_read_before_results_are_handed_over(records, pool):
+def test_at_most_two_chunks_are_read_before_results_are_yielded(records, pool):
     num_read = itertools.count()
     endless = (record for record in itertools.cycle(records) if next(num_read) >= 0)
     engine = Engine(pool=pool, micro_batch_tokens=100, tokens_per_chunk=1000)
@@ -174,7 +180,7 @@ def test_no_more_than_a_chunk_and_the_next_are_read_before_results_are_handed_ov
     assert next(num_read) <= len(this) + len(following) < 20
 
 
-def test_the_next_chunk_is_begun_before_the_last_results_of_this_one_are_taken(records):
+def test_the_next_chunk_starts_before_the_last_results_of_this_one_arrive(records):
     second_was_begun = threading.Event()
 
     def compute(batch):
@@ -186,10 +192,10 @@ def test_the_next_chunk_is_begun_before_the_last_results_of_this_one_are_taken(r
 
     with WorkerPool(2) as workers:
         engine = Engine(pool=workers, tokens_per_chunk=1)
-        assert results_of(engine, InferenceJob(whole=compute), records[:3]) == [0, 1, 2]
+        assert results_of(engine, InferenceJob(compute=compute), records[:3]) == [0, 1, 2]
 
 
-def test_where_chunks_begin_depends_on_the_proteins_alone(representation, records):
+def test_the_start_of_chunks_depends_on_the_proteins_alone(representation, records):
     chunks = []
     for num_workers in (1, 2, 4):
         with WorkerPool(num_workers) as workers:
@@ -202,7 +208,7 @@ def test_where_chunks_begin_depends_on_the_proteins_alone(representation, record
 
 
 @pytest.mark.parametrize("window_residues", [None, 50])
-def test_who_goes_on_after_any_chunk_gets_the_same_bits(representation, records, pool, window_residues):
+def test_resuming_after_any_chunk_gives_the_same_bits(representation, records, pool, window_residues):
     computation = replace(representation, window_residues=window_residues).proteins()
     engine = Engine(pool=pool, micro_batch_tokens=200, tokens_per_chunk=1000)
     chunks = list(engine.run_committed(computation, records))
@@ -213,7 +219,7 @@ def test_who_goes_on_after_any_chunk_gets_the_same_bits(representation, records,
         np.testing.assert_array_equal(resumed, vectors[num_done:])
 
 
-def test_less_is_held_of_a_larger_model_but_some_packs_always():
+def test_larger_models_hold_fewer_tokens_but_always_some_micro_batches():
     held = []
     for size in ("t4_1M", "t6_8M", "t12_35M", "t33_650M"):
         with inference_engine(DeviceConfig(threads=1), torch.device("cpu"), SIZES[size]) as engine:
@@ -224,7 +230,7 @@ def test_less_is_held_of_a_larger_model_but_some_packs_always():
 
 
 @pytest.mark.promise(16)
-def test_identical_proteins_of_a_chunk_are_computed_once_and_each_gets_its_result(records, pool):
+def test_identical_proteins_of_a_chunk_are_computed_once_and_share_the_result(records, pool):
     computed = []
 
     def compute(batch):
@@ -232,7 +238,7 @@ def test_identical_proteins_of_a_chunk_are_computed_once_and_each_gets_its_resul
         return lengths_of(batch)
 
     chosen = [records[index] for index in (4, 0, 4, 7, 0, 4)]
-    results = list(Engine(pool=pool).run(InferenceJob(whole=compute), chosen))
+    results = list(Engine(pool=pool).run(InferenceJob(compute=compute), chosen))
 
     assert sorted(computed) == [0, 1, 3]
     assert [record for record, _ in results] == chosen
@@ -270,7 +276,7 @@ def test_a_long_protein_has_cls_in_its_first_window_and_eos_in_its_last(records,
     assert all(tokens.tolist() == residues[start:stop] for tokens, (start, stop) in middle)
 
 
-def test_a_protein_of_a_windows_length_is_whole(pool):
+def test_a_protein_as_long_as_a_window_is_computed_whole(pool):
     proteins = [Protein("MKTAYIAKQR"), Protein("MKTAYIAKQRW")]
 
     whole, windowed = results_of(Engine(pool=pool), windows_of(10), proteins)
@@ -279,11 +285,11 @@ def test_a_protein_of_a_windows_length_is_whole(pool):
     assert [span for _, span in windowed] == [(0, 10), (1, 11)]
 
 
-def test_without_a_window_every_protein_is_whole(records):
-    assert ROWS.spans(100_000) == [(0, 100_000)]
+def test_without_a_window_every_protein_is_computed_whole(records):
+    assert ROWS.windows(100_000) == [(0, 100_000)]
 
 
-def test_joining_keeps_each_protein_its_own_windows(records, pool):
+def test_merging_keeps_the_windows_of_each_protein_apart(records, pool):
     engine = Engine(pool=pool, micro_batch_tokens=150, tokens_per_chunk=1500)
 
     for record, result in engine.run(windows_of(60), records):
@@ -300,7 +306,7 @@ def test_joining_keeps_each_protein_its_own_windows(records, pool):
 
 
 def allocate_too_much(batch):
-    torch.empty(1 << 58)  # the CPU's own allocator, and its own words
+    torch.empty(1 << 58)  # the CPU's allocator, with its message
 
 
 def raising(error):
@@ -330,11 +336,11 @@ def with_memory_for(num_tokens, fail, compute=tokens_of, attempts=None):
 
 @pytest.mark.promise(22)
 @pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
-def test_a_pack_that_does_not_fit_is_halved_and_every_result_finds_its_place(records, pool, fail):
+def test_a_micro_batch_that_does_not_fit_is_halved_and_results_keep_their_order(records, pool, fail):
     attempts = []
     limited = with_memory_for(390, fail, attempts=attempts)
 
-    results = results_of(Engine(pool=pool), InferenceJob(whole=limited), records)
+    results = results_of(Engine(pool=pool), InferenceJob(compute=limited), records)
 
     assert max(attempts) > 390
     for record, tokens in zip(records, results, strict=True):
@@ -344,7 +350,7 @@ def test_a_pack_that_does_not_fit_is_halved_and_every_result_finds_its_place(rec
 @pytest.mark.promise(22)
 def test_halving_changes_no_vector(representation, records, pool):
     computation = representation.proteins()
-    limited = replace(computation, whole=with_memory_for(390, OUT_OF_MEMORY["cuda"], computation.whole))
+    limited = replace(computation, compute=with_memory_for(390, OUT_OF_MEMORY["cuda"], computation.compute))
 
     halved = vectors_of(Engine(pool=pool), limited, records)
 
@@ -352,7 +358,7 @@ def test_halving_changes_no_vector(representation, records, pool):
 
 
 @pytest.mark.promise(22)
-def test_packs_of_windows_are_halved_too(records, pool):
+def test_micro_batches_of_windows_are_halved_too(records, pool):
     limited = with_memory_for(70, OUT_OF_MEMORY["cpu"])
 
     halved, expected = (
@@ -366,16 +372,16 @@ def test_packs_of_windows_are_halved_too(records, pool):
 
 
 @pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
-def test_a_protein_that_does_not_fit_alone_is_told_of(records, pool, fail):
-    with pytest.raises(TooLongForMemoryError, match="a single window of 385 tokens") as caught:
-        results_of(Engine(pool=pool), InferenceJob(whole=with_memory_for(384, fail)), records)
+def test_a_single_protein_that_does_not_fit_is_an_error_with_its_length(records, pool, fail):
+    with pytest.raises(TooLongForMemoryError, match="a stretch of 385 tokens alone") as caught:
+        results_of(Engine(pool=pool), InferenceJob(compute=with_memory_for(384, fail)), records)
 
     assert caught.value.exit_status == 1
     assert "--window-residues" in str(caught.value)
 
 
 @pytest.mark.promise(22)
-def test_a_window_that_does_not_fit_alone_is_told_of(records, pool):
+def test_a_single_window_that_does_not_fit_is_an_error_with_its_length(records, pool):
     limited = with_memory_for(59, OUT_OF_MEMORY["python"])
 
     with pytest.raises(TooLongForMemoryError, match="a single window of 6[01] tokens"):
@@ -384,13 +390,13 @@ def test_a_window_that_does_not_fit_alone_is_told_of(records, pool):
 
 @pytest.mark.promise(22)
 @pytest.mark.parametrize("window_residues", [None, 200])
-def test_the_protein_that_does_not_fit_alone_is_named(representation, records, pool, window_residues):
-    """The longest is on its way in one micro-batch with others at first, or in windows."""
+def test_the_error_names_the_protein_that_does_not_fit(representation, records, pool, window_residues):
+    """The longest protein is in a micro-batch with others at first, or in windows."""
     computation = replace(representation, window_residues=window_residues).proteins()
-    limited = replace(computation, whole=with_memory_for(150, OUT_OF_MEMORY["cuda"], computation.whole))
-    if limited.long is not None:
-        windows = with_memory_for(150, OUT_OF_MEMORY["cuda"], limited.long.windows)
-        limited = replace(limited, long=replace(limited.long, windows=windows))
+    limited = replace(computation, compute=with_memory_for(150, OUT_OF_MEMORY["cuda"], computation.compute))
+    if limited.windowed is not None:
+        windows = with_memory_for(150, OUT_OF_MEMORY["cuda"], limited.windowed.compute)
+        limited = replace(limited, windowed=replace(limited.windowed, compute=windows))
     engine = Engine(pool=pool, micro_batch_tokens=1 << 14)
 
     with pytest.raises(TooLongForMemoryError) as caught:
@@ -401,12 +407,12 @@ def test_the_protein_that_does_not_fit_alone_is_named(representation, records, p
     assert str(caught.value).startswith(f"{named.id!r}: a single window of ")
 
 
-def test_another_error_is_not_taken_for_a_lack_of_memory(records, pool):
+def test_other_errors_are_not_mistaken_for_lack_of_memory(records, pool):
     attempts = []
     broken = with_memory_for(0, raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")), attempts=attempts)
 
     with WorkerPool(1) as worker, pytest.raises(RuntimeError, match="mat1 and mat2"):
-        results_of(Engine(pool=worker), InferenceJob(whole=broken), records[:5])
+        results_of(Engine(pool=worker), InferenceJob(compute=broken), records[:5])
 
     assert len(attempts) == 1
 
@@ -420,7 +426,7 @@ def test_results_are_computed_on_the_pools_threads_without_gradients(records):
         return [state] * len(batch.rows)
 
     with WorkerPool(2) as workers:
-        states = results_of(Engine(pool=workers, micro_batch_tokens=1), InferenceJob(whole=describe), records)
+        states = results_of(Engine(pool=workers, micro_batch_tokens=1), InferenceJob(compute=describe), records)
 
     assert all(is_inference and num_threads == 1 for _, is_inference, num_threads in states)
     assert threading.current_thread() not in {thread for thread, *_ in states}
@@ -433,7 +439,7 @@ def test_an_error_while_computing_reaches_the_caller(records, pool):
         return rows_of(batch)
 
     with pytest.raises(ZeroDivisionError, match="division by zero"):
-        list(Engine(pool=pool, micro_batch_tokens=100).run(InferenceJob(whole=fail), records))
+        list(Engine(pool=pool, micro_batch_tokens=100).run(InferenceJob(compute=fail), records))
 
     assert results_of(Engine(pool=pool), ROWS, records[:3]) == [0, 1, 2]
 
@@ -448,9 +454,9 @@ def test_an_error_while_reading_reaches_the_caller_after_the_chunks_before_it(tm
 
 
 @pytest.mark.parametrize("num_results", [0, 2])
-def test_one_result_per_protein_is_insisted_on(records, pool, num_results):
+def test_a_job_must_give_one_result_per_protein(records, pool, num_results):
     with pytest.raises(ValueError, match="zip"):
-        list(Engine(pool=pool).run(InferenceJob(whole=lambda batch: [0] * num_results), records[:1]))
+        list(Engine(pool=pool).run(InferenceJob(compute=lambda batch: [0] * num_results), records[:1]))
 
 
 # Crops that were made
@@ -468,7 +474,7 @@ def crops(records):
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 100, 10_000])
 @pytest.mark.parametrize("tokens_per_chunk", [1, 300, 10_000])
-def test_crops_are_computed_as_they_stand_in_their_order(crops, pool, micro_batch_tokens, tokens_per_chunk):
+def test_crops_are_computed_unchanged_and_in_order(crops, pool, micro_batch_tokens, tokens_per_chunk):
     engine = Engine(pool=pool, micro_batch_tokens=micro_batch_tokens, tokens_per_chunk=tokens_per_chunk)
 
     results = list(engine.run_crops(tokens_of, crops))
@@ -477,7 +483,7 @@ def test_crops_are_computed_as_they_stand_in_their_order(crops, pool, micro_batc
     assert all(result.tolist() == crop.tokens.tolist() for crop, result in results)
 
 
-def test_equal_crops_are_computed_each(crops, pool):
+def test_identical_crops_are_computed_separately(crops, pool):
     sizes = []
 
     def count(batch):
@@ -488,7 +494,7 @@ def test_equal_crops_are_computed_each(crops, pool):
     assert sum(sizes) == 9 and max(sizes) == 3
 
 
-def test_crops_are_taken_as_they_are_needed(crops, pool):
+def test_crops_are_read_when_they_are_needed(crops, pool):
     taken = []
 
     def endless():
@@ -501,7 +507,7 @@ def test_crops_are_taken_as_they_are_needed(crops, pool):
     assert len(taken) < 50
 
 
-def test_a_pack_of_crops_that_does_not_fit_is_halved(crops, pool):
+def test_a_micro_batch_of_crops_that_does_not_fit_is_halved(crops, pool):
     limited = with_memory_for(100, OUT_OF_MEMORY["python"])
 
     results = [result.tolist() for _, result in Engine(pool=pool).run_crops(limited, crops)]

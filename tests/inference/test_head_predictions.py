@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from protembed.config.common import TASKS
-from protembed.inference.embedding import representation_of
+from protembed.inference.embedding import Embedder
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.metadata import ModelMetadata
@@ -49,7 +49,7 @@ def test_a_protein_is_predicted_from_its_pooled_vector(represent, compute, long_
 
 @pytest.mark.parametrize("task", ["residue-classification", "residue-regression"])
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
-def test_each_residue_is_predicted_from_its_own_vector(represent, compute, long_and_short, task, window_residues):
+def test_each_residue_is_predicted_from_its_vector(represent, compute, long_and_short, task, window_residues):
     head, representation = task_head(task), represent((1,), ("max",), window_residues)
 
     predictions = compute(representation.predictions(head), long_and_short)
@@ -62,9 +62,7 @@ def test_each_residue_is_predicted_from_its_own_vector(represent, compute, long_
         assert prediction.std(axis=0).min() > 1e-3
 
 
-def test_a_residue_of_a_long_protein_is_predicted_otherwise_than_in_the_whole_protein(
-    represent, compute, long_and_short
-):
+def test_predictions_for_residues_in_windows_differ_from_those_in_the_whole_protein(represent, compute, long_and_short):
     head = task_head("residue-regression")
 
     whole, windowed = (
@@ -75,7 +73,7 @@ def test_a_residue_of_a_long_protein_is_predicted_otherwise_than_in_the_whole_pr
     np.testing.assert_array_equal(whole[1], windowed[1])
 
 
-def test_poolings_side_by_side_are_what_a_wider_head_sees(represent, compute, long_and_short):
+def test_a_head_on_several_poolings_sees_them_concatenated(represent, compute, long_and_short):
     head, representation = task_head("regression", 64), represent((2,), ("std", "mean"), WINDOW)
 
     predictions = np.stack(compute(representation.predictions(head), long_and_short))
@@ -89,7 +87,9 @@ def test_poolings_side_by_side_are_what_a_wider_head_sees(represent, compute, lo
 
 
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
-def test_attention_weighs_the_residues_by_the_learned_query(represent, compute, long_and_short, window_residues):
+def test_pooling_by_attention_weights_residues_by_the_learned_query(
+    represent, compute, long_and_short, window_residues
+):
     query = random(32, seed=3)
     attending, plain = (represent((2,), (name,), window_residues, query) for name in ("attention", "mean"))
 
@@ -103,13 +103,13 @@ def test_attention_weighs_the_residues_by_the_learned_query(represent, compute, 
 
 
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
-def test_a_query_of_zeros_is_the_mean(represent, compute, long_and_short, window_residues):
+def test_pooling_with_a_query_of_zeros_is_the_mean(represent, compute, long_and_short, window_residues):
     attending, plain = (represent((2,), (name,), window_residues, torch.zeros(32)) for name in ("attention", "mean"))
 
-    for one, other in zip(
+    for embedding, mean in zip(
         compute(attending.proteins(), long_and_short), compute(plain.proteins(), long_and_short), strict=True
     ):
-        np.testing.assert_allclose(one.values, other.values, **PARITY)
+        np.testing.assert_allclose(embedding.values, mean.values, **PARITY)
 
 
 @pytest.mark.parametrize("window_residues", [1022, WINDOW])
@@ -121,7 +121,7 @@ def test_a_finetuned_model_embeds_into_the_vector_that_its_head_sees(
         head.query.copy_(random(32, seed=3))
     tiny_checkpoint.task_head = head
     tiny_checkpoint.metadata = ModelMetadata(window_residues=window_residues, pooling="attention", layer=1)
-    representation = representation_of(tiny_checkpoint)
+    representation = Embedder.from_checkpoint(tiny_checkpoint)
 
     predictions = compute(representation.predictions(head), long_and_short)
 

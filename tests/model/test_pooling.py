@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from protembed.model.pooling import attention_pooling, pool, pool_one, residues_of
+from protembed.model.pooling import attention_pooling, pool, pool_protein, residues_of
 
 HIDDEN = torch.tensor([[9e9, 9e9], [1.0, 10], [2, 30], [6, 20], [-9e9, -9e9], [7e9, 7e9], [3, 4], [-7e9, -7e9]])
 OFFSETS = torch.tensor([0, 5, 8])
@@ -25,11 +25,11 @@ def test_pooling_is_over_residues_never_over_cls_and_eos(tiny_encoder, pooling, 
     assert torch.allclose(pooled, torch.tensor(expected, dtype=torch.float32))
 
 
-def test_attention_weighs_each_residue_by_how_well_it_meets_the_query(tiny_encoder):
-    # Of the residues (1, 10), (2, 30) and (6, 20), over the root of two dimensions.
-    shares = [math.exp((0.5 * first - 0.1 * second) / math.sqrt(2)) for first, second in ((1, 10), (2, 30), (6, 20))]
+def test_pooling_by_attention_weights_residues_by_their_product_with_the_query(tiny_encoder):
+    # Products with the residues (1, 10), (2, 30) and (6, 20), divided by the root of two dimensions.
+    weights = [math.exp((0.5 * first - 0.1 * second) / math.sqrt(2)) for first, second in ((1, 10), (2, 30), (6, 20))]
     expected = [
-        sum(share * value for share, value in zip(shares, column, strict=True)) / sum(shares)
+        sum(weight * value for weight, value in zip(weights, column, strict=True)) / sum(weights)
         for column in ((1, 2, 6), (10, 30, 20))
     ]
 
@@ -38,19 +38,19 @@ def test_attention_weighs_each_residue_by_how_well_it_meets_the_query(tiny_encod
     assert torch.allclose(pooled, torch.tensor([expected, [3.0, 4.0]]))
 
 
-def test_a_query_of_zeros_is_the_mean(tiny_encoder):
+def test_pooling_with_a_query_of_zeros_is_the_mean(tiny_encoder):
     layout = tiny_encoder.layout(OFFSETS)
 
     assert torch.allclose(pool(HIDDEN, layout, "attention", torch.zeros(2)), pool(HIDDEN, layout, "mean"))
 
 
-def test_a_strong_query_looks_at_one_residue_alone():
+def test_a_strong_query_selects_a_single_residue():
     assert attention_pooling(HIDDEN[1:4], torch.tensor([0.0, 1000.0])).tolist() == [2, 30]
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "std", "cls", "attention"])
-def test_a_protein_of_which_cls_and_residues_are_known_apart_is_pooled_alike(tiny_encoder, pooling):
-    pooled = torch.stack([pool_one(one[0], one[1:-1], pooling, QUERY) for one in HIDDEN.split([5, 3])])
+def test_pooling_one_protein_equals_pooling_it_within_a_batch(tiny_encoder, pooling):
+    pooled = torch.stack([pool_protein(hidden[0], hidden[1:-1], pooling, QUERY) for hidden in HIDDEN.split([5, 3])])
 
     assert torch.equal(pooled, pool(HIDDEN, tiny_encoder.layout(OFFSETS), pooling, QUERY))
 
@@ -60,7 +60,7 @@ def test_residues_are_all_tokens_but_the_first_and_the_last():
 
 
 @pytest.mark.promise(10)
-def test_pooled_vectors_do_not_depend_on_the_company(tiny_encoder, whole_batch, proteins):
+def test_pooled_vectors_do_not_depend_on_other_sequences_in_the_batch(tiny_encoder, whole_batch, proteins):
     def pooled(sequences):
         batch = whole_batch(sequences)
         packed = tiny_encoder.layout(batch.offsets)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from protembed.inference.engine import Engine
-from protembed.inference.marginals import marginals_of
+from protembed.inference.marginals import Marginals
 from protembed.scoring.mutations import find_mutations, parse_mutations
 from protembed.scoring.scorer import MutatedPositions, VariantScorer
 from protembed.scoring.variants import Variant
@@ -17,7 +17,7 @@ def score(tiny_checkpoint, pool):
     def run(variants, method):
         sizes, mutated = [], MutatedPositions()
         mutated.count(variants)
-        marginals = marginals_of(tiny_checkpoint, on_crop=sizes.append)
+        marginals = Marginals.from_checkpoint(tiny_checkpoint, on_crop=sizes.append)
         scorer = VariantScorer(marginals=marginals, method=method, mutated=mutated)
         scored = list(scorer.scores(Engine(pool=pool, tokens_per_chunk=300), iter(variants)))
         assert [variant for variant, _ in scored] == list(variants)
