@@ -6,7 +6,7 @@ The public names load their modules only when they are first used, so that `impo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from protembed._version import __version__ as __version__
+from protembed._version import __version__
 
 _PUBLIC = {
     "AttentionConfig": "protembed.config.inspect_attention",
@@ -18,13 +18,14 @@ _PUBLIC = {
     "Encoder": "protembed.model.esm2",
     "FinetuneConfig": "protembed.config.finetune",
     "FinetuneOptions": "protembed.finetuning.finetune",
+    "InputConfig": "protembed.config.common",
+    "LabelTableConfig": "protembed.config.finetune",
     "MaskingConfig": "protembed.config.pretrain",
     "ModelConfig": "protembed.config.common",
     "OptimizerConfig": "protembed.config.common",
     "PredictConfig": "protembed.config.finetune",
     "PretrainConfig": "protembed.config.pretrain",
     "PretrainOptions": "protembed.pretraining.pretrain",
-    "InputConfig": "protembed.config.common",
     "Record": "protembed.data.fasta",
     "ScoreConfig": "protembed.config.score",
     "VariantTableConfig": "protembed.config.score",
@@ -40,57 +41,39 @@ _PUBLIC = {
     "score_variants": "protembed.scoring.score",
 }
 
-__all__ = [
-    "AttentionConfig",
-    "BatchConfig",
-    "CheckConfig",
-    "Checkpoint",
-    "DeviceConfig",
-    "EmbedConfig",
-    "Encoder",
-    "FinetuneConfig",
-    "FinetuneOptions",
-    "MaskingConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "PredictConfig",
-    "PretrainConfig",
-    "PretrainOptions",
-    "InputConfig",
-    "Record",
-    "ScoreConfig",
-    "VariantTableConfig",
-    "__version__",
-    "check_embeddings",
-    "embed_fasta",
-    "finetune_model",
-    "inspect_attention",
-    "list_models",
-    "load_checkpoint",
-    "predict_fasta",
-    "pretrain_model",
-    "read_fasta",
-    "score_variants",
-]
+__all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from protembed.attention.inspect_attention import inspect_attention
-    from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, OptimizerConfig
-    from protembed.config.embed import CheckConfig, EmbedConfig
-    from protembed.config.finetune import FinetuneConfig, PredictConfig
-    from protembed.config.inspect_attention import AttentionConfig
-    from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
-    from protembed.config.score import ScoreConfig, VariantTableConfig
-    from protembed.data.fasta import Record, read_fasta
-    from protembed.embedding.check import check_embeddings
-    from protembed.embedding.embed import embed_fasta
-    from protembed.finetuning.finetune import FinetuneOptions, finetune_model
-    from protembed.finetuning.predict import predict_fasta
-    from protembed.model.catalog import list_models
-    from protembed.model.checkpoint import Checkpoint, load_checkpoint
-    from protembed.model.esm2 import Encoder
-    from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
-    from protembed.scoring.score import score_variants
+    from protembed.attention.inspect_attention import inspect_attention as inspect_attention
+    from protembed.config.common import (
+        DeviceConfig as DeviceConfig,
+        InputConfig as InputConfig,
+        ModelConfig as ModelConfig,
+        OptimizerConfig as OptimizerConfig,
+    )
+    from protembed.config.embed import CheckConfig as CheckConfig, EmbedConfig as EmbedConfig
+    from protembed.config.finetune import (
+        FinetuneConfig as FinetuneConfig,
+        LabelTableConfig as LabelTableConfig,
+        PredictConfig as PredictConfig,
+    )
+    from protembed.config.inspect_attention import AttentionConfig as AttentionConfig
+    from protembed.config.pretrain import (
+        BatchConfig as BatchConfig,
+        MaskingConfig as MaskingConfig,
+        PretrainConfig as PretrainConfig,
+    )
+    from protembed.config.score import ScoreConfig as ScoreConfig, VariantTableConfig as VariantTableConfig
+    from protembed.data.fasta import Record as Record, read_fasta as read_fasta
+    from protembed.embedding.check import check_embeddings as check_embeddings
+    from protembed.embedding.embed import embed_fasta as embed_fasta
+    from protembed.finetuning.finetune import FinetuneOptions as FinetuneOptions, finetune_model as finetune_model
+    from protembed.finetuning.predict import predict_fasta as predict_fasta
+    from protembed.model.catalog import list_models as list_models
+    from protembed.model.checkpoint import Checkpoint as Checkpoint, load_checkpoint as load_checkpoint
+    from protembed.model.esm2 import Encoder as Encoder
+    from protembed.pretraining.pretrain import PretrainOptions as PretrainOptions, pretrain_model as pretrain_model
+    from protembed.scoring.score import score_variants as score_variants
 
 
 def __getattr__(name: str) -> Any:

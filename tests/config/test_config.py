@@ -6,8 +6,7 @@ from pkgutil import iter_modules
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import protembed.config
 from protembed.config.base import Config, as_plain_values, flag_name

@@ -5,8 +5,7 @@ import io
 import pytest
 from Bio import SeqIO
 from Bio.SeqIO.FastaIO import SimpleFastaParser
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadStatistics, read_fasta, read_fasta_stream

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protembed.data.sampling import EpochSampler, UniformSampler, token_counts
 from protembed.pretraining.clusters import ClusterSampler

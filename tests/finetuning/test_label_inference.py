@@ -2,8 +2,7 @@ import json
 import re
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from protembed.errors import TableError
 from protembed.finetuning.label_cells import read_number, residue_entries

@@ -1,7 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protembed.data.windows import window_spans
 from protembed.model.pooling import blend, merge_windows, overlap_cosine, strip_special_tokens

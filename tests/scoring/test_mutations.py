@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import MismatchedResidueError, TableError, UnsupportedVariantError
