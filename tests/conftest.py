@@ -342,7 +342,9 @@ def options():
 
     def make(output, model, *, labels=None, **settings):
         return FinetuneOptions(
-            finetune=FinetuneConfig(output=output, **{"epochs": 2, "tokens_per_batch": 1024, "quick": True} | settings),
+            finetune=FinetuneConfig(
+                output=output, **{"epochs": 2, "batch_tokens": 1024, "skip_random_baseline": True} | settings
+            ),
             labels=LabelTableConfig(**labels or {}),
             model=ModelConfig(model=model),
             compute=DeviceConfig(threads=1),
