@@ -308,8 +308,8 @@ def _embed(
             # Reading is a thousandth of the work, and what is wrong in the last record should not be found after it.
             rest = islice(job.selection.read(paths, ReadStatistics()), num_resumed, None)
             on_start(sum(len(record.sequence) for record in rest))
-        comparison = InputComparison.with_model(job.checkpoint, job.selection.region)
-        records = islice(comparison.watch(job.selection.read(paths, statistics)), num_resumed, None)
+        comparison = InputComparison.from_checkpoint(job.checkpoint, job.selection.region)
+        records = islice(comparison.observe(job.selection.read(paths, statistics)), num_resumed, None)
         for chunk in engine.run_committed(job.computation, records):
             for record, one in chunk:
                 vectors.add(record, one.values, one.num_windows, one.overlap_cosine)
@@ -325,8 +325,8 @@ def _embed(
 def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
     """Count the proteins, and compute a few of them to see what all would take."""
     statistics, workload = ReadStatistics(), Workload(job.checkpoint.encoder.shape)
-    comparison = InputComparison.with_model(job.checkpoint, job.selection.region)
-    workload.count(comparison.watch(job.selection.read(paths, statistics)), job.computation)
+    comparison = InputComparison.from_checkpoint(job.checkpoint, job.selection.region)
+    workload.count(comparison.observe(job.selection.read(paths, statistics)), job.computation)
     with inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest

@@ -1,4 +1,4 @@
-"""Prediction: from FASTA and a fine-tuned model to a table."""
+"""Predict with a fine-tuned model: from FASTA to a table."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,10 @@ from protembed.model.heads import TaskHead
 
 
 def prediction_header(classes: Sequence[str] | None) -> list[str]:
-    """Name the columns that describe a prediction.
+    """Name the columns of a prediction.
+
+    Args:
+        classes: The names of the classes or labels; None for values.
 
     >>> prediction_header(["cytoplasm", "nucleus"])
     ['prediction', 'p_cytoplasm', 'p_nucleus']
@@ -43,20 +46,20 @@ def prediction_header(classes: Sequence[str] | None) -> list[str]:
 
 
 def prediction_cells(
-    output: NDArray[np.floating], task: Task, classes: Sequence[str] | None, threshold: float = 0.5
+    prediction: NDArray[np.floating], task: Task, classes: Sequence[str] | None, threshold: float = 0.5
 ) -> list[str]:
-    """Spell one prediction.
+    """Format the prediction for one protein as cells of a table.
 
     Args:
-        output: (classes,) or (labels,) probabilities, or () a value; with a first dimension of residues where each
-            residue has an answer of its own.
-        task: what was predicted.
-        classes: their names, or None for values.
-        threshold: the probability from which on a label is predicted.
+        prediction: Probabilities, (classes,) or (labels,), or a value, (); with a first dimension of residues in a task
+            that predicts each residue.
+        task: The task that the prediction is for.
+        classes: The names of the classes or labels; None for values.
+        threshold: The probability from which a label is predicted.
 
     Returns:
-        The prediction, and the probability of each class. Of residues the prediction is a string if all classes are
-        letters, and a list divided by `;` otherwise; their values and probabilities are such lists.
+        The predicted class, labels or value, and the probability of each class. The classes of residues are one string
+        if each name is one letter, else a list separated by `;`, as are the values and probabilities of residues.
 
     >>> from protembed.config.common import TASKS
     >>> prediction_cells(np.array([0.25, 0.75]), TASKS["classification"], ["cytoplasm", "nucleus"])
@@ -65,31 +68,31 @@ def prediction_cells(
     ['HE', '0.9;0.2', '0.1;0.8']
     """
     if classes is None:
-        return [_numbers(output)]
-    probabilities = np.moveaxis(np.asarray(output), -1, 0)  # (classes,), or (classes, residues)
+        return [_format_numbers(prediction)]
+    probabilities = np.moveaxis(np.asarray(prediction), -1, 0)  # (classes,), or (classes, residues)
     if task.label_kind == "labels":
-        chosen = [name for name, one in zip(classes, probabilities, strict=True) if one >= threshold]
-        return [LabelText(";".join(chosen)), *map(_numbers, probabilities)]
+        predicted = [name for name, value in zip(classes, probabilities, strict=True) if value >= threshold]
+        return [LabelText(";".join(predicted)), *map(_format_numbers, probabilities)]
     names = [classes[number] for number in np.atleast_1d(probabilities.argmax(0))]
     are_letters = all(len(name) == 1 for name in classes)
-    return [LabelText(("" if are_letters else ";").join(names)), *map(_numbers, probabilities)]
+    return [LabelText(("" if are_letters else ";").join(names)), *map(_format_numbers, probabilities)]
 
 
-def _numbers(values: NDArray[np.floating]) -> str:
+def _format_numbers(values: NDArray[np.floating]) -> str:
     return ";".join(f"{value:.6g}" for value in np.atleast_1d(values))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSummary:
-    """What was predicted.
+    """The result of a prediction.
 
     Attributes:
-        output: the table; None for stdout.
-        num_proteins: rows.
-        num_refused: records left out on request.
-        target: what was predicted.
+        output: The path of the table; None for stdout.
+        num_proteins: Rows of the table.
+        num_refused: Records that were skipped on request.
+        target: The name of the predicted label.
         region: The residues of each protein that were used, as in `1-70`; None is the whole protein.
-        warnings: what the user should know about the input.
+        warnings: Sentences about doubtful properties of the input.
     """
 
     output: Path | None
@@ -98,6 +101,33 @@ class PredictSummary:
     target: str
     region: str | None
     warnings: Sequence[str]
+
+
+def _table_lines(
+    results: Iterable[tuple[Record, NDArray[np.float32]]],
+    head: TaskHead,
+    region: Region | None,
+    on_protein: Callable[[int], None],
+) -> Iterator[bytes]:
+    """Format the table line by line; if only a region was used, with the residues that were used."""
+    threshold = float(head.threshold)
+    # Two numbers, because spreadsheets read 1-12 as a date.
+    columns = [] if region is None else ["first_residue", "last_residue"]
+    yield format_row(["id", *columns, *prediction_header(head.classes)])
+    for record, prediction in results:
+        check_finite(record.id, prediction, "predictions")
+        residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
+        cells = prediction_cells(prediction, head.task, head.classes, threshold)
+        yield format_row([record.id, *residues, *cells])
+        on_protein(len(record.sequence))
+
+
+def _require_head(checkpoint: Checkpoint, name: str) -> TaskHead:
+    """Return the head of a fine-tuned model; other models raise an error with the model's name."""
+    if checkpoint.task_head is None:
+        advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with --model"
+        raise InputNotFoundError(name, "this model has no head to predict with", advice)
+    return checkpoint.task_head
 
 
 def predict_fasta(
@@ -109,23 +139,23 @@ def predict_fasta(
     compute: DeviceConfig | None = None,
     on_protein: Callable[[int], None] = lambda num_residues: None,
 ) -> PredictSummary:
-    """Apply a fine-tuned model to proteins, in the order of the input.
+    """Predict labels of proteins with a fine-tuned model, in the order of the input.
 
     Args:
-        fasta: the files; `-` is stdin.
-        model: which model; one that `finetune` made.
-        prediction: where to.
-        reader: how to read; the defaults if None.
-        compute: where to compute; the defaults if None.
-        on_protein: told the residues of each protein that is finished.
+        fasta: The paths of FASTA files; `-` is stdin.
+        model: The fine-tuned model.
+        prediction: The path of the table and the region of the proteins.
+        reader: Options of reading; None for the defaults.
+        compute: Device, threads and precision; None for the defaults.
+        on_protein: Callback that receives the number of residues of each finished protein.
 
     Raises:
-        InputNotFoundError: the model was not fine-tuned.
-        OutputExistsError: the table stands there already.
-        TooShortError: A protein ends before the region begins, and is not to be left out.
-        ChangedInputError: a file changed while it was read.
-        NotFiniteError: what is predicted of a protein is no number.
-        ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
+        InputNotFoundError: The model was not fine-tuned.
+        OutputExistsError: The table exists.
+        TooShortError: A protein ends before the region begins, and the options do not skip it.
+        ChangedInputError: A file changed while it was read.
+        NotFiniteError: The prediction for a protein is not a finite number.
+        ProtembedError: The input, the model or the output does not allow it; see `protembed.errors`.
     """
     reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
     named = prediction.output or default_path(files[0], ".predictions.tsv")
@@ -136,19 +166,19 @@ def predict_fasta(
     check_table_suffix(named)
     device = choose_device(compute)
     checkpoint = load_checkpoint(directory).to(device)
-    head = _head_of(checkpoint, str(model.model or DEFAULT_MODEL))
-    predictions = Embedder.from_checkpoint(checkpoint).predictions(head)
+    head = _require_head(checkpoint, str(model.model or DEFAULT_MODEL))
+    job = Embedder.from_checkpoint(checkpoint).predictions(head)
     statistics, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
-    comparison = InputComparison.with_model(checkpoint, region)
+    comparison = InputComparison.from_checkpoint(checkpoint, region)
     records = read_fasta(files, on_illegal=reader.on_illegal, statistics=statistics)
-    parts = comparison.watch(cut_records(records, region, reader.on_illegal, statistics))
+    proteins = comparison.observe(cut_records(records, region, reader.on_illegal, statistics))
     with (
         unchanged_inputs(),
         result_lock(output),
         inference_engine(compute, device, checkpoint.encoder.shape) as engine,
         output_stream(output) as stream,
     ):
-        for line in _lines(engine.run(predictions, parts), head, region, on_protein):
+        for line in _table_lines(engine.run(job, proteins), head, region, on_protein):
             stream.write(line)
         check_inputs()
     return PredictSummary(
@@ -159,30 +189,3 @@ def predict_fasta(
         region=None if region is None else str(region),
         warnings=[*statistics.warnings(), *comparison.warnings()],
     )
-
-
-def _lines(
-    results: Iterable[tuple[Record, NDArray[np.float32]]],
-    head: TaskHead,
-    region: Region | None,
-    on_protein: Callable[[int], None],
-) -> Iterator[bytes]:
-    """Spell the table, line by line, from what the head says of each protein; of parts it says which residues."""
-    threshold = float(head.threshold)
-    # Two numbers, because spreadsheets read 1-12 as a date.
-    columns = [] if region is None else ["first_residue", "last_residue"]
-    yield format_row(["id", *columns, *prediction_header(head.classes)])
-    for record, output_of_head in results:
-        check_finite(record.id, output_of_head, "predictions")
-        residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
-        cells = prediction_cells(output_of_head, head.task, head.classes, threshold)
-        yield format_row([record.id, *residues, *cells])
-        on_protein(len(record.sequence))
-
-
-def _head_of(checkpoint: Checkpoint, name: str) -> TaskHead:
-    """Return the head of a fine-tuned model; the name is for the message about any other."""
-    if checkpoint.task_head is None:
-        advice = "make one by `protembed finetune labels.csv`, and name its directory"
-        raise InputNotFoundError(name, "this model has no head to predict with", advice)
-    return checkpoint.task_head

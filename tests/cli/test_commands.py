@@ -131,7 +131,7 @@ def test_every_kind_of_task_is_inferred_trained_and_predicted(task, proteins_fas
 
     assert (learned.exit_code, predicted.exit_code) == (0, 0), learned.stderr
     assert f"\n{task} of 'target'" in f"\n{learned.stderr}"
-    assert "fine-tuned" in json.loads(learned.stdout)["ladder"]["rungs"]
+    assert "fine-tuned" in json.loads(learned.stdout)["comparison"]["predictors"]
     header, *rows = predicted.stdout.splitlines()
     assert header.split("\t")[:2] == ["id", "prediction"]
     assert [row.split("\t")[0] for row in rows] == [record.id for record in records]
@@ -373,7 +373,7 @@ def test_predict_warns_of_longer_proteins_once_on_stderr_and_in_its_summary(
     assert len(longer) == 1
     assert "of 40 proteins" in longer[0]
     assert longer[0].endswith(
-        "(40 residues); it was never tested on such proteins, but on pieces of one length: choose such by --region"
+        "(40 residues); it was never tested on such proteins, but on fragments of one length: select them with --region"
     ) or longer[0].endswith("use --region 1-40")
     assert result.stderr.count(longer[0]) == 1
     assert "longer than the longest" not in cut.stderr
@@ -384,7 +384,7 @@ def test_predict_with_the_bundled_model_explains_that_it_has_no_head(proteins_fa
     result = invoke("predict", proteins_fasta, "-o", tmp_path / "p.tsv")
 
     assert result.exit_code == 66
-    assert "has no head to predict with; make one by `protembed finetune" in result.stderr
+    assert "has no head to predict with; fine-tune one with `protembed finetune" in result.stderr
 
 
 @pytest.mark.parametrize(

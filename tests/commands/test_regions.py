@@ -154,7 +154,7 @@ def test_a_model_of_an_older_protembed_still_predicts_and_its_training_is_said_t
     assert json.loads((tmp_path / "older.model/protembed.json").read_text())["format_version"] == 1
     assert [row["prediction"] for row in rows] == [row["prediction"] for row in same]
     (sentence,) = summary.warnings
-    assert "does not record on what it was trained" in sentence
+    assert "does not record its training proteins" in sentence
 
 
 def test_predict_stops_at_a_protein_that_ends_before_the_region_and_leaves_no_table(models, proteins_fasta, tmp_path):

@@ -6,18 +6,18 @@ from protembed.finetuning.predict import prediction_cells, prediction_header
 from protembed.io.text import LabelText, format_row
 
 
-def cells(output, task, classes=None, **options):
-    return prediction_cells(np.array(output, np.float32), TASKS[task], classes, **options)
+def cells(prediction, task, classes=None, **options):
+    return prediction_cells(np.array(prediction, np.float32), TASKS[task], classes, **options)
 
 
-def test_a_class_is_predicted_with_the_probability_of_each():
+def test_a_predicted_class_comes_with_the_probability_of_each_class():
     classes = ("membrane", "soluble", "other")
 
     assert prediction_header(classes) == ["prediction", "p_membrane", "p_soluble", "p_other"]
     assert cells([0.125, 0.5, 0.375], "classification", classes) == ["soluble", "0.125", "0.5", "0.375"]
 
 
-def test_a_value_is_predicted_alone():
+def test_a_predicted_value_has_no_probabilities():
     assert prediction_header(None) == ["prediction"]
     assert cells(0.1, "regression") == ["0.1"]
     assert cells(123456.7, "regression") == ["123457"]
@@ -35,38 +35,38 @@ def test_the_threshold_does_not_choose_among_classes():
     assert cells([0.25, 0.75], "classification", ("a", "b"), threshold=0.1)[0] == "b"
 
 
-def test_classes_of_residues_that_are_letters_are_a_string_as_long_as_the_protein():
-    output = [[0.75, 0.25], [0.25, 0.75], [0.875, 0.125]]
+def test_residue_classes_of_one_letter_are_a_string_as_long_as_the_protein():
+    probabilities = [[0.75, 0.25], [0.25, 0.75], [0.875, 0.125]]
 
-    assert cells(output, "residue-classification", ("E", "H")) == ["EHE", "0.75;0.25;0.875", "0.25;0.75;0.125"]
-
-
-def test_classes_of_residues_that_are_words_are_a_list():
-    output = [[0.75, 0.25], [0.25, 0.75]]
-
-    assert cells(output, "residue-classification", ("buried", "x")) == ["buried;x", "0.75;0.25", "0.25;0.75"]
-    assert cells(output[:1], "residue-classification", ("buried", "x")) == ["buried", "0.75", "0.25"]
+    assert cells(probabilities, "residue-classification", ("E", "H")) == ["EHE", "0.75;0.25;0.875", "0.25;0.75;0.125"]
 
 
-def test_values_of_residues_are_a_list():
+def test_residue_classes_of_several_letters_are_a_list():
+    probabilities = [[0.75, 0.25], [0.25, 0.75]]
+
+    assert cells(probabilities, "residue-classification", ("buried", "x")) == ["buried;x", "0.75;0.25", "0.25;0.75"]
+    assert cells(probabilities[:1], "residue-classification", ("buried", "x")) == ["buried", "0.75", "0.25"]
+
+
+def test_residue_values_are_a_list():
     assert cells([0.5, 1e-9, 123456.7], "residue-regression") == ["0.5;1e-09;123457"]
 
 
 @pytest.mark.parametrize("value", [-1.5, -0.25, -3e-9, -1e20])
-def test_a_negative_value_reads_back_from_its_table_as_a_number(value):
+def test_a_negative_value_is_written_as_a_number(value):
     line = format_row(["protein", *cells(value, "regression")])
 
     assert float(line.decode().split("\t")[1]) == pytest.approx(value)
 
 
-def test_negative_values_of_residues_read_back_from_their_table_as_numbers():
+def test_negative_residue_values_are_written_as_numbers():
     line = format_row(["protein", *cells([-1.5, 0.25, -3e-9], "residue-regression")])
 
     assert line.decode().rstrip().split("\t")[1].split(";") == ["-1.5", "0.25", "-3e-09"]
 
 
 @pytest.mark.promise(17)
-def test_a_class_with_a_hostile_name_cannot_act_in_a_table():
+def test_class_names_are_escaped_in_a_table():
     classes = ("=cmd()", "a\tb")
 
     header = format_row(prediction_header(classes))
@@ -77,7 +77,7 @@ def test_a_class_with_a_hostile_name_cannot_act_in_a_table():
 
 
 @pytest.mark.parametrize("names", [("+", "-"), ("+ve", "-ve"), ("=x", "@x"), ("-like", "other"), ("=cmd()", "@SUM(1)")])
-def test_a_class_is_spelled_alike_as_label_and_as_prediction(names):
+def test_a_class_has_the_same_spelling_as_label_and_as_prediction(names):
     label = format_row([LabelText(names[0])])
     prediction = format_row(cells([0.9, 0.1], "classification", names)[:1])
     several = format_row(cells([0.9, 0.1], "multilabel", names)[:1])

@@ -10,7 +10,7 @@ from protembed.data.hashing import KmerSample
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.targets import Targets
 from protembed.finetuning.training_data import describe_training
-from protembed.inference.applicability import InputComparison, _chance_of_so_few
+from protembed.inference.applicability import InputComparison, _fisher_p_value
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 
@@ -36,17 +36,17 @@ def compare(data, hashes, sequences, *, trained=None, used=None):
     kmers = KmerSample(length=data.kmer_length, hashes=hashes.numpy())
     comparison = InputComparison(is_finetuned=True, data=data, kmers=kmers, trained_region=trained, used_region=used)
     inputs = proteins_of(sequences)
-    assert list(comparison.watch(inputs)) == inputs
+    assert list(comparison.observe(inputs)) == inputs
     return comparison.warnings()
 
 
 @pytest.fixture(scope="module")
 def families():
-    """Forty families of two proteins of 60 to 99 residues that begin with M; in each every tenth residue differs."""
+    """Make forty pairs of proteins of 60 to 99 residues that begin with M and differ in every tenth residue."""
     rng, pairs = random.Random(0), []
     for length in range(60, 100):
         first = ["M", *rng.choices(LETTERS, k=length - 1)]
-        second = [rng.choice(LETTERS) if place % 10 == 9 else letter for place, letter in enumerate(first)]
+        second = [rng.choice(LETTERS) if index % 10 == 9 else letter for index, letter in enumerate(first)]
         pairs.append(("".join(first), "".join(second)))
     return pairs
 
@@ -73,14 +73,17 @@ def test_a_description_counts_the_training_proteins(described):
     assert (data.shortest, data.longest, data.starts_with_met_share) == (60, 99, 1.0)
     assert (data.class_counts, data.value_range) == ({"a": 20, "b": 20}, None)
     assert (data.num_tested, data.num_tested_related) == (40, 40)
-    assert all(one < other for one, other in pairwise(hashes.tolist()))
+    assert all(low < high for low, high in pairwise(hashes.tolist()))
 
 
-def test_a_description_knows_residues_that_are_no_amino_acids_and_values(train):
+def test_a_description_counts_nonstandard_residues_and_has_the_range_of_values(train):
     table = table_of([*train, "MXXAA"], train[:2])
     table = replace(
         table,
-        splits={name: [replace(one, label=f"{one.line / 2}") for one in part] for name, part in table.splits.items()},
+        splits={
+            split: [replace(protein, label=f"{protein.line / 2}") for protein in proteins]
+            for split, proteins in table.splits.items()
+        },
     )
     data, _ = describe_training(table, Targets.from_table(table, TASKS["regression"]), [table])
 
@@ -91,7 +94,10 @@ def test_a_description_knows_residues_that_are_no_amino_acids_and_values(train):
 def test_classes_of_residues_are_counted_by_residue():
     table = table_of(["MKTAY", "AYIAK"], ["MKTAY"])
     labels = {"MKTAY": "HHHEE", "AYIAK": "EEEEE"}
-    parts = {name: [replace(one, label=labels[one.sequence]) for one in part] for name, part in table.splits.items()}
+    parts = {
+        split: [replace(protein, label=labels[protein.sequence]) for protein in proteins]
+        for split, proteins in table.splits.items()
+    }
     table = replace(table, splits=parts)
 
     data, _ = describe_training(table, Targets.from_table(table, TASKS["residue-classification"]), [table])
@@ -99,7 +105,7 @@ def test_classes_of_residues_are_counted_by_residue():
     assert data.class_counts == {"E": 7, "H": 3}
 
 
-def test_in_folds_each_test_protein_is_compared_with_its_own_training_proteins(families, train, test):
+def test_each_test_protein_is_compared_with_the_training_proteins_of_its_fold(families, train, test):
     final = table_of([*train, *test], [])
     folds = [table_of(train[:20], test[:20]), table_of(train[:20], test[20:])]
 
@@ -111,27 +117,27 @@ def test_in_folds_each_test_protein_is_compared_with_its_own_training_proteins(f
 # Comparison
 
 
-def test_there_is_no_warning_of_the_model_s_own_test_proteins_or_half_of_them(described, test):
+def test_the_models_test_proteins_give_no_warning(described, test):
     assert compare(*described, test) == compare(*described, test[::2]) == compare(*described, test[:1]) == []
 
 
-def test_shuffled_proteins_are_far(described, test):
+def test_shuffled_proteins_are_distant(described, test):
     rng = random.Random(1)
     shuffled = ["M" + "".join(rng.sample(protein[1:], len(protein) - 1)) for protein in test]
 
     (sentence,) = compare(*described, shuffled)
 
     assert sentence == (
-        f"only 0 of 40 proteins share {described[0].kmer_length} residues in a row with those recorded of the training "
-        "proteins, but of its test proteins 40 of 40 did; its metrics may not hold for these"
+        f"only 0 of 40 proteins contain a k-mer ({described[0].kmer_length} residues) recorded from the model's "
+        "training proteins, compared with 40 of 40 of its test proteins; its metrics may not hold for these proteins"
     )
 
 
-def test_where_test_proteins_are_far_themselves_others_are_not_called_so(train):
+def test_unrelated_proteins_give_no_warning_if_the_test_proteins_were_unrelated_too(train):
     rng = random.Random(2)
-    strangers = ["M" + "".join(rng.choices(LETTERS, k=79)) for _ in range(80)]
+    unrelated = ["M" + "".join(rng.choices(LETTERS, k=79)) for _ in range(80)]
 
-    assert compare(*describe(train, strangers[:40]), strangers[40:]) == []
+    assert compare(*describe(train, unrelated[:40]), unrelated[40:]) == []
 
 
 def test_longer_proteins_are_counted(described, test):
@@ -143,12 +149,12 @@ def test_longer_proteins_are_counted(described, test):
 
 @pytest.mark.parametrize(
     ("first", "advice"),
-    [("M", ": use --region 1-50"), ("K", ", but on pieces of one length: choose such by --region")],
+    [("M", ": use --region 1-50"), ("K", ", but on fragments of one length: select them with --region")],
 )
-def test_a_model_of_pieces_advises_to_use_such_pieces(train, test, first, advice):
-    pieces, tested = ([first + protein[1:50] for protein in proteins] for proteins in (train, test))
-    described = describe(pieces, tested)
-    whole = [piece + "A" * 100 for piece in tested]
+def test_a_model_of_fragments_advises_to_select_such_fragments(train, test, first, advice):
+    fragments, tested = ([first + protein[1:50] for protein in proteins] for proteins in (train, test))
+    described = describe(fragments, tested)
+    whole = [fragment + "A" * 100 for fragment in tested]
 
     (sentence,) = compare(*described, whole)
 
@@ -159,12 +165,12 @@ def test_a_model_of_pieces_advises_to_use_such_pieces(train, test, first, advice
     assert compare(*described, [protein[:50] for protein in whole], used=Region(1, 50)) == []
 
 
-def test_a_model_of_a_region_says_when_another_one_is_used(described, test):
+def test_using_another_region_than_in_training_warns(described, test):
     (sentence,) = compare(*described, test, trained=Region(1, 99), used=None)
 
     assert sentence == (
-        "the model was trained on residues 1-99 of each protein, and is applied to whole proteins; leave out --region "
-        "to use the same"
+        "the model was trained on residues 1-99 of each protein, but is applied to whole proteins; omit --region to "
+        "use the same"
     )
     assert compare(*described, test, trained=Region(1, 99), used=Region(1, 99)) == []
 
@@ -172,16 +178,16 @@ def test_a_model_of_a_region_says_when_another_one_is_used(described, test):
 def test_shorter_proteins_and_fragments_are_counted(described, test):
     fragments = [protein[20:] for protein in test]
 
-    short, without_met = compare(*described, fragments)
+    short, other_start = compare(*described, fragments)
 
     assert short.startswith("20 of 40 proteins ('p0' is one) are shorter than the shortest that the model was trained")
     assert short.endswith("(60 residues)")
-    assert without_met.startswith(
-        "36 of 40 proteins ('p0' is one) are without the M with which 100% of the model's training proteins begin"
+    assert other_start.startswith(
+        "36 of 40 proteins ('p0' is one) do not begin with M, but 100% of the model's training proteins do"
     )
 
 
-def test_most_proteins_beyond_nearly_all_training_proteins_are_a_warning_even_if_one_was_as_long(train, test):
+def test_proteins_longer_than_most_training_proteins_are_counted(train, test):
     long = [protein + "A" * 900 for protein in test]
 
     (sentence,) = compare(*describe([*train, "M" * 2000], test), long)
@@ -189,7 +195,7 @@ def test_most_proteins_beyond_nearly_all_training_proteins_are_a_warning_even_if
     assert sentence == "40 of 40 proteins are longer than 95 % of the model's training proteins (98 residues)"
 
 
-def test_most_proteins_below_nearly_all_training_proteins_are_a_warning_even_if_one_was_as_short(train, test):
+def test_proteins_shorter_than_most_training_proteins_are_counted(train, test):
     short = [protein[:50] for protein in test]
 
     (sentence,) = compare(*describe([*train, "MKTAY"], test), short)
@@ -203,35 +209,35 @@ def test_proteins_of_unknown_residues_are_counted(described, test):
     (sentence,) = compare(*described, [*test[3:], *masked])
 
     assert sentence.startswith(
-        "3 of 40 proteins ('p37' is one) are more than 10% X or other letters that are none of the 20 amino acids"
+        "3 of 40 proteins ('p37' is one) have more than 10% X or other letters that are not one of the 20 amino acids"
     )
 
 
-def test_nothing_is_said_of_no_proteins_or_with_a_model_that_was_not_fine_tuned(described, test):
+def test_an_empty_input_and_a_pretrained_model_give_no_warning(described, test):
     assert compare(*described, []) == []
-    plain = InputComparison(is_finetuned=False, data=None, kmers=None, trained_region=None, used_region=None)
-    list(plain.watch(proteins_of(test)))
-    assert plain.warnings() == []
+    pretrained = InputComparison(is_finetuned=False, data=None, kmers=None, trained_region=None, used_region=None)
+    list(pretrained.observe(proteins_of(test)))
+    assert pretrained.warnings() == []
 
 
-def test_of_a_model_that_does_not_say_on_what_it_was_trained_that_is_said(test):
+def test_a_model_without_recorded_training_proteins_warns(test):
     unknown = InputComparison(is_finetuned=True, data=None, kmers=None, trained_region=None, used_region=None)
-    list(unknown.watch(proteins_of(test)))
+    list(unknown.observe(proteins_of(test)))
 
     (sentence,) = unknown.warnings()
 
-    assert "does not record on what it was trained" in sentence
+    assert "does not record its training proteins" in sentence
 
 
 @pytest.mark.parametrize(
-    ("found", "drawn", "others_found", "others"), [(0, 3, 4, 5), (2, 6, 7, 9), (5, 5, 5, 5), (0, 4, 0, 7)]
+    ("hits", "proteins", "other_hits", "others"), [(0, 3, 4, 5), (2, 6, 7, 9), (5, 5, 5, 5), (0, 4, 0, 7)]
 )
-def test_the_chance_of_so_few_is_that_of_fisher_s_test(found, drawn, others_found, others):
-    total, all_found = drawn + others, found + others_found
+def test_the_p_value_is_that_of_fishers_exact_test(hits, proteins, other_hits, others):
+    total, all_hits = proteins + others, hits + other_hits
     ways = [
-        math.comb(all_found, number) * math.comb(total - all_found, drawn - number)
-        for number in range(found + 1)
-        if drawn - number <= total - all_found
+        math.comb(all_hits, number) * math.comb(total - all_hits, proteins - number)
+        for number in range(hits + 1)
+        if proteins - number <= total - all_hits
     ]
 
-    assert _chance_of_so_few(found, drawn, others_found, others) == pytest.approx(sum(ways) / math.comb(total, drawn))
+    assert _fisher_p_value(hits, proteins, other_hits, others) == pytest.approx(sum(ways) / math.comb(total, proteins))
