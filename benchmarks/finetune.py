@@ -3,9 +3,9 @@
     python benchmarks/finetune.py TASKS [MODEL] [--only NAME …] [--json FILE]
 
 TASKS holds `disorder_chezod.csv.gz` and the other tables named below, each with the columns `sequence`, `label` and
-`split`. Three tasks climb the whole ladder, with a fully trained encoder at its top; of the others the cheap rungs and
-the frozen encoder are measured, on at most 5,000 training rows. The figures of each table are of its test part, with
-95 % intervals over proteins. A task is measured in a folder of its own that is thrown away.
+`split`. Three tasks are measured with all baselines and a fully trained encoder; the others with the cheap baselines
+and the frozen encoder alone, on at most 5,000 training rows. The metrics of each table are of its test split, with 95 %
+intervals over proteins. A task is measured in a folder of its own that is thrown away.
 """
 
 import argparse
@@ -91,17 +91,17 @@ def main() -> None:
 
 
 def measure(trial: Trial, tasks: Path, model: Path | None, epochs: int) -> dict[str, Any]:
-    """Fine-tune on a task, and note how long each rung took."""
+    """Fine-tune on a task, and measure the time of each predictor."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / f"{trial.name}.csv"
         sizes = write_sample(tasks / f"{trial.name}.csv.gz", table, trial)
         began, stages = time.monotonic(), list[tuple[str, float]]()
-        watcher = Callbacks(on_stage=lambda name, *_: stages.append((name, time.monotonic())))
+        callbacks = Callbacks(on_stage=lambda name, *_: stages.append((name, time.monotonic())))
         options = FinetuneOptions(
             finetune=FinetuneConfig(output=Path(folder) / "model", method=trial.method, epochs=epochs),
             model=ModelConfig(model=model),
         )
-        summary = finetune_model(table, options, watcher=watcher)
+        summary = finetune_model(table, options, callbacks=callbacks)
         ended = time.monotonic()
     ends = [start for _, start in stages[1:]] + [ended]
     seconds = {name: end - start for (name, start), end in zip(stages, ends, strict=True)}
@@ -110,7 +110,7 @@ def measure(trial: Trial, tasks: Path, model: Path | None, epochs: int) -> dict[
         "sizes": sizes,
         "published": trial.published,
         "seconds": {"reading": stages[0][1] - began, **seconds},
-        "ladder": ladder_of(summary),
+        "comparison": comparison_of(summary),
         "metric": summary.task.main_metric,
     }
 
@@ -137,28 +137,29 @@ def chosen_rows(splits: Sequence[str], most: Mapping[str, int | None]) -> Iterat
         yield from random.Random(0).sample(numbers, min(len(numbers), most.get(split) or len(numbers)))
 
 
-def ladder_of(summary: FinetuneSummary) -> dict[str, Any]:
-    assert summary.ladder is not None
-    return {**summary.ladder.as_plain_values(), "sentences": summary.ladder.sentences()}
+def comparison_of(summary: FinetuneSummary) -> dict[str, Any]:
+    assert summary.comparison is not None
+    return {**summary.comparison.as_plain_values(), "sentences": summary.comparison.sentences()}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Spell the ladder of a task; the seconds of all simple rungs stand at the first."""
-    ladder, metric = result["ladder"], result["metric"]
+    """Format the comparison of a task; the seconds of all baselines without a model are those of the first."""
+    comparison, metric = result["comparison"], result["metric"]
     sizes = ", ".join(f"{number:,} {split}" for split, number in result["sizes"].items() if number)
     lines = [
         f"\n**`{result['task']}`** ({sizes}); published: {result['published']}\n",
-        f"| | {METRIC_NAMES[metric]} | other figures | {ladder['model']} less this | seconds |",
+        f"| | {METRIC_NAMES[metric]} | other metrics | {comparison['model']} less this | seconds |",
         "|---|---|---|---|---|",
     ]
-    seconds = {**result["seconds"], list(ladder["rungs"])[0]: result["seconds"]["counting"]}
-    for name, rung in ladder["rungs"].items():
+    predictors = comparison["predictors"]
+    seconds = {**result["seconds"], list(predictors)[0]: result["seconds"]["baselines"]}
+    for name, metrics in predictors.items():
         others = ", ".join(
-            f"{METRIC_NAMES[other]} {spell(score)}" for other, score in rung.items() if other not in (metric, "mse")
+            f"{METRIC_NAMES[other]} {spell(score)}" for other, score in metrics.items() if other not in (metric, "mse")
         )
-        difference = spell(ladder["differences"].get(name), signed=True)
+        difference = spell(comparison["differences"].get(name), signed=True)
         took = f"{seconds[name]:.0f}" if name in seconds else ""
-        lines.append(f"| {name} | {spell(rung[metric])} | {others} | {difference} | {took} |")
+        lines.append(f"| {name} | {spell(metrics[metric])} | {others} | {difference} | {took} |")
     return "\n".join(lines)
 
 

@@ -72,9 +72,9 @@ def measure(name: str, seed: int, num_epochs: int) -> tuple[list[float], int]:
             )
             options = FinetuneOptions(finetune=config, model=ModelConfig(model=model), compute=DeviceConfig(threads=1))
             summary = finetune_model(table, options)
-            assert summary.ladder is not None
-            for rung, scores in summary.ladder.rungs.items():
-                accuracies[rung] = scores["accuracy"].value or 0.0
+            assert summary.comparison is not None
+            for predictor, metrics in summary.comparison.predictors.items():
+                accuracies[predictor] = metrics["accuracy"].value or 0.0
             notes += summary.notes
     return [accuracies[name] for name in ("frozen", "fine-tuned", "LoRA")], sum("diverged" in note for note in notes)
 

@@ -228,14 +228,14 @@ def perplexity_rows(results: Mapping[str, Any]) -> Iterator[Row]:
 
 def probe_rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     for result in results:
-        rungs, metric = result["ladder"]["rungs"], result["metric"]
+        predictors, metric = result["comparison"]["predictors"], result["metric"]
         cells = {
-            column: finetune.spell(rungs[rung][metric])
-            for rung, column in (("frozen", MODEL), (RANDOM, RANDOM), (COMPOSITION, COMPOSITION))
-            if rung in rungs
+            column: finetune.spell(predictors[predictor][metric])
+            for predictor, column in (("frozen", MODEL), (RANDOM, RANDOM), (COMPOSITION, COMPOSITION))
+            if predictor in predictors
         }
-        counted = next(rung for rung in ("k-mers", "15 letters") if rung in rungs)
-        cells[COUNTS] = f"{finetune.spell(rungs[counted][metric])} ({counted})"
+        counted = next(predictor for predictor in ("k-mers", "15 letters") if predictor in predictors)
+        cells[COUNTS] = f"{finetune.spell(predictors[counted][metric])} ({counted})"
         yield f"probe: `{result['task']}`, {METRIC_NAMES[metric]}", cells
 
 
@@ -304,7 +304,7 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
         beaten["remote relatives"] = shares[MODEL]["low"] > shares[RANDOM]["high"]
     if "probes" in results:
         for result in results["probes"]:
-            beaten[f"probe {result['task']}"] = result["ladder"]["differences"][RANDOM]["low"] > 0
+            beaten[f"probe {result['task']}"] = result["comparison"]["differences"][RANDOM]["low"] > 0
     won, lost = (", ".join(name for name, is_won in beaten.items() if is_won == wanted) for wanted in (True, False))
     return [f"Beats {RANDOM} beyond the intervals: {won or 'nowhere'}. Does not: {lost or 'nothing'}."]
 

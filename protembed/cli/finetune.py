@@ -54,14 +54,14 @@ def finetune(
             if num_steps is not None:
                 steps.begin(num_steps, first_step, shows_perplexity=False)
 
-        watcher = Callbacks(
+        callbacks = Callbacks(
             on_stage=enter,
             on_step=steps.advance,
             on_protein=counter.advance,
             on_warning=lambda sentence: display.warn([sentence]),
             stop=stop,
         )
-        summary = finetune_model(labels, options, on_plan=begin, watcher=watcher)
+        summary = finetune_model(labels, options, on_plan=begin, callbacks=callbacks)
     display.summary(summary, *finetune_summary_lines(summary, printed))
     if stop.status is not None and not summary.is_finished:
         raise typer.Exit(stop.status)

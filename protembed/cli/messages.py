@@ -201,27 +201,24 @@ def _split_counts(plan: "FinetunePlan") -> str:
 
 def finetune_summary_lines(summary: "FinetuneSummary", printed: Collection[str] = ()) -> list[str]:
     """Report the metrics of the model and the baselines, and the notes that were not printed before."""
-    if summary.ladder is None:
+    if summary.comparison is None:
         return ["stopped early; run the same command to resume"]
     done = f"{summary.output} is already up to date (same command, same input)"
     opening = [done] if summary.was_done else []
-    rungs = summary.ladder.rungs
-    names = list(summary.ladder.figures)
-    table = [["", *(summary.ladder.metric_names[name] for name in names)]]
-    table += [[rung, *(_format_metric(scores[name]) for name in names)] for rung, scores in rungs.items()]
+    comparison = summary.comparison
+    names = list(comparison.model_metrics)
+    table = [["", *(comparison.metric_names[name] for name in names)]]
+    table += [
+        [predictor, *(_format_metric(metrics[name]) for name in names)]
+        for predictor, metrics in comparison.predictors.items()
+    ]
     first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
     lines = [
-        f"{rung:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        for rung, *cells in table
+        f"{predictor:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for predictor, *cells in table
     ]
     last = f"{summary.output}: the model, its metrics and report.html"
-    return [
-        *opening,
-        *lines,
-        *summary.ladder.sentences(),
-        *(note for note in summary.notes if note not in printed),
-        last,
-    ]
+    return [*opening, *lines, *comparison.sentences(), *(note for note in summary.notes if note not in printed), last]
 
 
 def _format_metric(score: "MetricWithInterval") -> str:

@@ -1,4 +1,4 @@
-"""What a fine-tuned model is compared with on the same split: each rung predicts the test part in its own way."""
+"""Baselines that a fine-tuned model is compared with: constants, sequence features, and a head on a frozen encoder."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
-from protembed.finetuning.evaluation import Output
+from protembed.finetuning.evaluation import Prediction
 from protembed.finetuning.labels import LabelledProtein, Split, SplitTable
 from protembed.finetuning.probes import Probe, ProbeData, Vectors, fit_linear, fit_network, loss
 from protembed.finetuning.targets import Targets, has_target
@@ -19,174 +19,81 @@ from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine
 from protembed.model.heads import TaskHead
 
-LONGEST_KMER = 3
-# Residues on both sides of one: 15 positions, as secondary structure was predicted before there were language models.
+MAX_KMER = 3
+# Residues on each side: 15 positions, the window that secondary structure was predicted from before language models.
 WINDOW_SIDE = 7
+# The most residues of a split that are fitted: more would improve the fit little, and fill the memory.
+MAX_RESIDUES = 1 << 18
 
-# What is no standard amino acid, and what is no residue at all.
+# Residues that are no standard amino acid, and positions outside the protein.
 _OTHER, _OUTSIDE = NUM_AMINO_ACIDS, NUM_AMINO_ACIDS + 1
 _NUM_LETTERS = NUM_AMINO_ACIDS + 2
+_FITTED: Sequence[Split] = ("train", "valid")
+
+Indices = NDArray[np.int64]
 
 
 def composition(sequences: Sequence[str]) -> NDArray[np.float32]:
-    """Compute the share of each standard amino acid, (sequences, 20)."""
+    """Compute the fraction of each standard amino acid, (sequences, 20)."""
     counts = np.stack([np.bincount(_letters(sequence), minlength=_NUM_LETTERS) for sequence in sequences])
-    shares: NDArray[np.float32] = (counts[:, :NUM_AMINO_ACIDS] / counts.sum(1, keepdims=True)).astype(np.float32)
-    return shares
+    fractions: NDArray[np.float32] = (counts[:, :NUM_AMINO_ACIDS] / counts.sum(1, keepdims=True)).astype(np.float32)
+    return fractions
 
 
 def kmer_vectorizer(sequences: Sequence[str]) -> TfidfVectorizer:
-    """Learn which runs of one to three residues there are, and how rare each is; its `transform` counts them."""
+    """Fit a vectorizer of k-mers of one to three residues, in which rare k-mers weigh more."""
     vectorizer = TfidfVectorizer(
-        analyzer="char", ngram_range=(1, LONGEST_KMER), lowercase=False, sublinear_tf=True, dtype=np.float32
+        analyzer="char", ngram_range=(1, MAX_KMER), lowercase=False, sublinear_tf=True, dtype=np.float32
     )
     return vectorizer.fit(sequences)
 
 
-def one_hot_window(sequence: str, places: NDArray[np.int64]) -> Vectors:
-    """Write out the letters around some residues of a protein.
+def one_hot_window(sequence: str, indices: Indices) -> Vectors:
+    """One-hot encode the window of 15 residues around some residues of a protein.
 
     Args:
-        sequence: upper-case residues.
-        places: (n,), of the residues, from 0.
+        sequence: Amino-acid sequence, upper case.
+        indices: The residues at the centres of the windows, from 0, (n,).
 
     Returns:
         (n, 15 · 22), sparse ones: at each of 15 positions one of 20 amino acids, any other, or none.
     """
     padded = np.pad(_letters(sequence), WINDOW_SIDE, constant_values=_OUTSIDE)
     width = 2 * WINDOW_SIDE + 1
-    letters = padded[places[:, None] + np.arange(width)]  # (n, 15)
+    letters = padded[indices[:, None] + np.arange(width)]  # (n, 15)
     columns = (letters + np.arange(width) * _NUM_LETTERS).ravel()
-    ends = np.arange(len(places) + 1) * width
-    shape = (len(places), width * _NUM_LETTERS)
+    ends = np.arange(len(indices) + 1) * width
+    shape = (len(indices), width * _NUM_LETTERS)
     return sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=shape)
 
 
 def _letters(sequence: str) -> NDArray[np.int64]:
-    """Number the residues of a sequence, (residues,), from 0 to 19, and 20 for all others."""
+    """Number the residues of a sequence, (residues,): standard amino acids from 0 to 19, all others 20."""
     return np.minimum(encode(sequence).astype(np.int64) - FIRST_AMINO_ACID, _OTHER)
 
 
-# What is fitted at once: more residues say little more, and would fill the memory.
-MOST_RESIDUES = 1 << 18
-_FITTED: Sequence[Split] = ("train", "valid")
-
-Places = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """A way to predict, and what it predicted.
-
-    Attributes:
-        name: of the way.
-        outputs: of each protein of the test part.
-    """
-
-    name: str
-    outputs: Sequence[Output]
-
-
-def constant_baseline(table: SplitTable, targets: Targets) -> Baseline:
-    """Predict from training labels alone: their shares, or their mean, for everything.
+def residue_sample(targets: Targets, split: Split, seed: int, *, max_residues: int = MAX_RESIDUES) -> list[Indices]:
+    """Choose the residues that are fitted: all that have a target, or a random sample of about `max_residues`.
 
     Args:
-        table: whose test part is predicted.
-        targets: the labels; in folds those of all folds, for a fold's own shares run against its test part.
-    """
-    train = targets.known_targets("train")
-    answer = np.asarray(train.mean(0))
-    if targets.task.label_kind == "class":
-        answer = np.bincount(train, minlength=len(targets.classes or ())) / len(train)
-    outputs: list[Output] = [answer] * len(table.splits["test"])
-    if targets.task.per_residue:
-        outputs = [np.broadcast_to(answer, (len(one.sequence), *answer.shape)) for one in table.splits["test"]]
-    return Baseline(name="mean" if targets.task.label_kind == "value" else "majority", outputs=outputs)
-
-
-def sequence_baselines(table: SplitTable, targets: Targets, seed: int) -> Iterator[Baseline]:
-    """Predict from what can be counted in a sequence, by linear maps: of the residues around one, or of the protein."""
-    if targets.task.per_residue:
-        yield _window_baseline(table, targets, seed)
-        return
-    counter = kmer_vectorizer(_sequences(table.splits["train"]))
-    for name, count in (("composition", composition), ("k-mers", counter.transform)):
-        fitted = _fit(
-            targets,
-            [
-                ProbeData(vectors=count(_sequences(table.splits[split])), answers=targets.known_targets(split))
-                for split in _FITTED
-            ],
-        )
-        outputs = list(fitted.outputs(count(_sequences(table.splits["test"]))))
-        yield Baseline(name=name, outputs=outputs)
-
-
-def frozen_head(
-    table: SplitTable,
-    targets: Targets,
-    representation: Embedder,
-    engine: Engine,
-    config: FinetuneConfig,
-    on_protein: Callable[[int], None] = lambda num_residues: None,
-) -> tuple[TaskHead, float]:
-    """Embed train and valid once, and fit a head to the vectors.
-
-    Args:
-        table: the proteins.
-        targets: their labels.
-        representation: of the encoder, which stays as it is.
-        engine: computes it.
-        config: which head, and the seed.
-        on_protein: told the residues of each protein that is embedded.
+        targets: The targets of residues.
+        split: The split whose residues are chosen.
+        seed: The seed of the sample.
+        max_residues: The expected size of a sample.
 
     Returns:
-        The head, and its loss on the validation part.
+        For each protein of the split the indices of its residues, from 0.
     """
-    computation = representation.residues() if targets.task.per_residue else representation.proteins()
-    samples = []
-    for split in _FITTED:
-        chosen = residue_sample(targets, split, config.seed) if targets.task.per_residue else None
-        rows = []
-        for number, (protein, embedding) in enumerate(engine.run(computation, table.splits[split])):
-            check_finite(protein.id, embedding.values)
-            rows.append(embedding.values[None] if chosen is None else embedding.values[chosen[number]])
-            on_protein(len(protein.sequence))
-        answers = targets.known_targets(split) if chosen is None else _answers_at(targets, split, chosen)
-        samples.append(ProbeData(vectors=np.concatenate(rows), answers=answers))
-    if config.head == "mlp":
-        fitted = fit_network(targets.task, len(targets.classes or ()), *samples, seed=config.seed)
-    else:
-        fitted = _fit(targets, samples, balanced=config.balance_classes)
-    head = fitted.head(targets.classes)
-    if targets.task.label_kind == "labels":
-        choose_threshold(head, samples[1].answers, fitted.outputs(samples[1].vectors))
-    return head, loss(fitted, samples[1])
-
-
-def residue_sample(targets: Targets, split: Split, seed: int) -> list[Places]:
-    """Choose residues of each protein of a part: all that have an answer, or as many as can be fitted at once."""
-    known = [np.flatnonzero(has_target(answer)) for answer in targets.by_split[split]]
-    share = MOST_RESIDUES / max(1, sum(map(len, known)))
-    if share >= 1:
+    known = [np.flatnonzero(has_target(target)) for target in targets.by_split[split]]
+    fraction = max_residues / max(1, sum(map(len, known)))
+    if fraction >= 1:
         return known
     rng = np.random.default_rng([seed, _FITTED.index(split)])
-    return [places[rng.random(len(places)) < share] for places in known]
+    return [indices[rng.random(len(indices)) < fraction] for indices in known]
 
 
-def _window_baseline(table: SplitTable, targets: Targets, seed: int) -> Baseline:
-    samples = []
-    for split in _FITTED:
-        chosen = residue_sample(targets, split, seed)
-        pairs = zip(table.splits[split], chosen, strict=True)
-        vectors = sparse.vstack([one_hot_window(protein.sequence, places) for protein, places in pairs], format="csr")
-        samples.append(ProbeData(vectors=vectors, answers=_answers_at(targets, split, chosen)))
-    fitted = _fit(targets, samples)
-    outputs = [
-        fitted.outputs(one_hot_window(protein.sequence, np.arange(len(protein.sequence))))
-        for protein in table.splits["test"]
-    ]
-    return Baseline(name="15 letters", outputs=outputs)
+def _targets_at(targets: Targets, split: Split, chosen: Sequence[Indices]) -> NDArray[np.generic]:
+    return np.concatenate([target[indices] for target, indices in zip(targets.by_split[split], chosen, strict=True)])
 
 
 def _fit(targets: Targets, samples: Sequence[ProbeData], *, balanced: bool = False) -> Probe:
@@ -194,9 +101,123 @@ def _fit(targets: Targets, samples: Sequence[ProbeData], *, balanced: bool = Fal
     return fit_linear(targets.task, len(targets.classes or ()), train, valid, balanced=balanced)
 
 
-def _answers_at(targets: Targets, split: Split, chosen: Sequence[Places]) -> Output:
-    return np.concatenate([answer[places] for answer, places in zip(targets.by_split[split], chosen, strict=True)])
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What a baseline predicts.
+
+    Attributes:
+        predictions: The prediction for each test protein.
+    """
+
+    name: str
+    predictions: Sequence[Prediction]
+
+
+def constant_baseline(table: SplitTable, targets: Targets) -> Baseline:
+    """Predict the same for all proteins: the class frequencies, or the mean, of the training targets.
+
+    Args:
+        table: The table whose test split is predicted.
+        targets: The targets of the table. For a cross-validation, the targets of all folds: the class frequencies of a
+            fold's own training split run against those of its test split.
+    """
+    train = targets.known_targets("train")
+    constant = np.asarray(train.mean(0))
+    if targets.task.label_kind == "class":
+        constant = np.bincount(train, minlength=len(targets.classes or ())) / len(train)
+    predictions: list[Prediction] = [constant] * len(table.splits["test"])
+    if targets.task.per_residue:
+        predictions = [
+            np.broadcast_to(constant, (len(protein.sequence), *constant.shape)) for protein in table.splits["test"]
+        ]
+    return Baseline(name="mean" if targets.task.label_kind == "value" else "majority", predictions=predictions)
+
+
+def sequence_baselines(
+    table: SplitTable, targets: Targets, seed: int, *, max_residues: int = MAX_RESIDUES
+) -> Iterator[Baseline]:
+    """Predict from the sequence alone by linear probes: from composition and k-mers, or from the residues around one.
+
+    Args:
+        table: The table whose test split is predicted.
+        targets: The targets of the table.
+        seed: The seed of the sample of residues.
+        max_residues: The most residues that are fitted, about.
+    """
+    if targets.task.per_residue:
+        yield _window_baseline(table, targets, seed, max_residues)
+        return
+    kmers = kmer_vectorizer(_sequences(table.splits["train"]))
+    for name, vectorize in (("composition", composition), ("k-mers", kmers.transform)):
+        samples = [
+            ProbeData(vectors=vectorize(_sequences(table.splits[split])), targets=targets.known_targets(split))
+            for split in _FITTED
+        ]
+        probe = _fit(targets, samples)
+        yield Baseline(name=name, predictions=list(probe.predict(vectorize(_sequences(table.splits["test"])))))
 
 
 def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
     return [protein.sequence for protein in proteins]
+
+
+def _window_baseline(table: SplitTable, targets: Targets, seed: int, max_residues: int) -> Baseline:
+    samples = []
+    for split in _FITTED:
+        chosen = residue_sample(targets, split, seed, max_residues=max_residues)
+        pairs = zip(table.splits[split], chosen, strict=True)
+        vectors = sparse.vstack([one_hot_window(protein.sequence, indices) for protein, indices in pairs], format="csr")
+        samples.append(ProbeData(vectors=vectors, targets=_targets_at(targets, split, chosen)))
+    probe = _fit(targets, samples)
+    predictions = [
+        probe.predict(one_hot_window(protein.sequence, np.arange(len(protein.sequence))))
+        for protein in table.splits["test"]
+    ]
+    return Baseline(name="15 letters", predictions=predictions)
+
+
+def frozen_head(
+    table: SplitTable,
+    targets: Targets,
+    embedder: Embedder,
+    engine: Engine,
+    config: FinetuneConfig,
+    on_protein: Callable[[int], None] = lambda num_residues: None,
+    *,
+    max_residues: int = MAX_RESIDUES,
+) -> tuple[TaskHead, float]:
+    """Embed the training and validation proteins once with a frozen encoder, and fit a head to the vectors.
+
+    Args:
+        table: The labelled proteins.
+        targets: The targets of the table.
+        embedder: The frozen encoder, its layer and poolings.
+        engine: The engine that computes the vectors.
+        config: The kind of head, the class weights and the seed.
+        on_protein: Callback that receives the number of residues of each embedded protein.
+        max_residues: The most residues that are fitted, about.
+
+    Returns:
+        The head, and its validation loss.
+    """
+    job = embedder.residues() if targets.task.per_residue else embedder.proteins()
+    samples = []
+    for split in _FITTED:
+        chosen = None
+        if targets.task.per_residue:
+            chosen = residue_sample(targets, split, config.seed, max_residues=max_residues)
+        rows = []
+        for number, (protein, embedding) in enumerate(engine.run(job, table.splits[split])):
+            check_finite(protein.id, embedding.values)
+            rows.append(embedding.values[None] if chosen is None else embedding.values[chosen[number]])
+            on_protein(len(protein.sequence))
+        known = targets.known_targets(split) if chosen is None else _targets_at(targets, split, chosen)
+        samples.append(ProbeData(vectors=np.concatenate(rows), targets=known))
+    if config.head == "mlp":
+        probe = fit_network(targets.task, len(targets.classes or ()), *samples, seed=config.seed)
+    else:
+        probe = _fit(targets, samples, balanced=config.balance_classes)
+    head, valid = probe.to_head(targets.classes), samples[1]
+    if targets.task.label_kind == "labels":
+        choose_threshold(head, valid.targets, probe.predict(valid.vectors))
+    return head, loss(probe, valid)

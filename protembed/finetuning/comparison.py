@@ -1,4 +1,4 @@
-"""How a model stands beside simpler ways to predict the same: figures on the same proteins, and paired differences."""
+"""Compare a model with its baselines: metrics on the same test proteins, and paired differences with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,182 +12,65 @@ from protembed.evaluation import intervals, metrics
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.finetuning.evaluation import (
     MIN_PROTEINS_FOR_INTERVAL,
-    Output,
+    Prediction,
     averaged_over,
+    metric_titles,
     resampled_metrics,
-    shown_names,
 )
 from protembed.finetuning.targets import Target
 
-# Fewer trainings than these understate how much trainings differ.
+# Fewer trainings than these underestimate the variance between trainings.
 _MIN_REPEATS_FOR_SPREAD = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Ways to predict, measured on the same proteins.
-
-    Attributes:
-        task: what is predicted.
-        model: the rung that is the model that is kept.
-        rungs: the figures of each way, the simplest first.
-        differences: in the main metric, the model less each other way, on the same drawn proteins.
-        num_repeats: trainings, whose figures are averaged; where there are several, those are drawn anew as well. None:
-            nothing about the model is random.
-        num_proteins: The test proteins.
-        averages: For each metric that is averaged over fewer than all classes or labels, because some have no test
-            protein: over how many, and how many there are.
-    """
-
-    task: Task
-    model: str
-    rungs: Mapping[str, Mapping[str, MetricWithInterval]]
-    differences: Mapping[str, MetricWithInterval]
-    num_repeats: int | None
-    num_proteins: int
-    averages: Mapping[str, Sequence[int]]
-
-    @property
-    def metric_names(self) -> Mapping[str, str]:
-        """The names of the metrics as a table shows them."""
-        kind = "labels" if self.task.label_kind == "labels" else "classes"
-        return shown_names(METRIC_NAMES, self.averages, kind)
-
-    @property
-    def figures(self) -> Mapping[str, MetricWithInterval]:
-        """The model's own figures."""
-        return self.rungs[self.model]
-
-    def sentences(self) -> list[str]:
-        """Say in plain words what the model adds over each other way, and what the intervals do not cover."""
-        metric = METRIC_NAMES[self.task.main_metric]
-        lines = [
-            _describe_difference(self.model, name, score, metric)
-            for name, score in self.differences.items()
-            if self.rungs[name][self.task.main_metric].value is not None
-        ]
-        if self.num_proteins < MIN_PROTEINS_FOR_INTERVAL:
-            return [
-                *lines,
-                f"fewer than {MIN_PROTEINS_FOR_INTERVAL} test proteins: metrics are uncertain and have no intervals",
-            ]
-        noise = "; one seed, so training noise is not in the intervals"
-        if self.num_repeats is None:
-            noise = ""
-        elif self.num_repeats > 1:
-            noise = f" and {self.num_repeats} seeds"
-            noise += (
-                "; so few understate how much trainings differ" if self.num_repeats < _MIN_REPEATS_FOR_SPREAD else ""
-            )
-        return [*lines, f"95 % intervals over test proteins{noise}"]
-
-    def as_plain_values(self) -> dict[str, Any]:
-        """Spell the ladder as JSON can hold it."""
-        return {
-            "model": self.model,
-            "num_repeats": self.num_repeats,
-            "num_proteins": self.num_proteins,
-            "averages": {metric: list(numbers) for metric, numbers in self.averages.items()},
-            "rungs": {
-                name: {metric: vars(score) for metric, score in rung.items()} for name, rung in self.rungs.items()
-            },
-            "differences": {name: vars(score) for name, score in self.differences.items()},
-        }
-
-    @classmethod
-    def from_plain_values(cls, task: Task, values: Mapping[str, Any]) -> "Comparison":
-        """Read what `as_plain_values` has spelled."""
-        return cls(
-            task=task,
-            model=values["model"],
-            num_repeats=values["num_repeats"],
-            # Results of earlier versions have neither.
-            num_proteins=values.get("num_proteins", MIN_PROTEINS_FOR_INTERVAL),
-            averages={metric: tuple(numbers) for metric, numbers in values.get("averages", {}).items()},
-            rungs={
-                name: {metric: MetricWithInterval(**score) for metric, score in rung.items()}
-                for name, rung in values["rungs"].items()
-            },
-            differences={name: MetricWithInterval(**score) for name, score in values["differences"].items()},
-        )
-
-
 @dataclass(frozen=True)
-class _Measured:
-    """Figures of one way, averaged over its trainings.
+class _ResampledMetrics:
+    """Metrics of one predictor, averaged over its trainings.
 
     Attributes:
-        values: Each metric on all proteins; None where a training has none.
-        left_out: Each metric without each protein or group, (groups,).
-        of_trainings: The variance of each metric's mean that comes from the trainings.
+        values: Each metric on all proteins; None where it is not defined for one of the trainings.
+        left_out: Each metric without each protein or group of proteins in turn, (groups,).
+        training_variances: The part of the variance of each mean that comes from the trainings.
     """
 
     values: Mapping[str, float | None]
     left_out: Mapping[str, NDArray[np.float64]]
-    of_trainings: Mapping[str, float]
+    training_variances: Mapping[str, float]
 
     @classmethod
-    def of(cls, task: Task, truth: Sequence[Target], trainings: Sequence[Sequence[Output]]) -> "_Measured":
-        """Measure each training on the same proteins."""
-        figures = [resampled_metrics(task, truth, outputs) for outputs in trainings]
-        exact = [metrics.point_metrics(one, len(truth)) for one in figures]
-        left_out = [intervals.jackknife(one, len(truth)) for one in figures]
-        values = {metric: _mean([one[metric] for one in exact]) for metric in exact[0]}
+    def from_predictions(
+        cls, task: Task, truth: Sequence[Target], trainings: Sequence[Sequence[Prediction]]
+    ) -> "_ResampledMetrics":
+        """Compute the metrics of each training on the same proteins."""
+        resampled = [resampled_metrics(task, truth, predictions) for predictions in trainings]
+        values = [metrics.point_metrics(measure, len(truth)) for measure in resampled]
+        left_out = [intervals.jackknife(measure, len(truth)) for measure in resampled]
         return cls(
-            values,
-            {metric: np.mean([one[metric] for one in left_out], axis=0) for metric in values},
-            {metric: _variance_of_mean([one[metric] for one in exact]) for metric in values},
+            {name: _mean([training[name] for training in values]) for name in values[0]},
+            {name: np.mean([training[name] for training in left_out], axis=0) for name in values[0]},
+            {name: _variance_of_mean([training[name] for training in values]) for name in values[0]},
         )
 
-    def score(self, metric: str, num_proteins: int) -> MetricWithInterval:
-        """Put a figure together with its interval."""
-        return _score(self.values[metric], self.left_out[metric], metric, num_proteins, self.of_trainings[metric])
+    def with_interval(self, metric: str, num_proteins: int) -> MetricWithInterval:
+        """Compute the interval of a metric."""
+        return _with_interval(
+            self.values[metric], self.left_out[metric], metric, num_proteins, self.training_variances[metric]
+        )
 
-    def less(self, other: "_Measured", metric: str, num_proteins: int) -> MetricWithInterval:
-        """Subtract another way's figure on the same proteins."""
-        value, subtracted = self.values[metric], other.values[metric]
-        return _score(
+    def difference(self, baseline: "_ResampledMetrics", metric: str, num_proteins: int) -> MetricWithInterval:
+        """Subtract the metric of a baseline on the same proteins."""
+        value, subtracted = self.values[metric], baseline.values[metric]
+        return _with_interval(
             None if value is None or subtracted is None else value - subtracted,
-            self.left_out[metric] - other.left_out[metric],
+            self.left_out[metric] - baseline.left_out[metric],
             metric,
             num_proteins,
-            self.of_trainings[metric] + other.of_trainings[metric],
+            self.training_variances[metric] + baseline.training_variances[metric],
             is_difference=True,
         )
 
 
-def compare(
-    task: Task, truth: Sequence[Target], outputs: Mapping[str, Sequence[Sequence[Output]]], *, is_random: bool = True
-) -> Comparison:
-    """Measure ways to predict, each on the same proteins.
-
-    Args:
-        task: what is predicted.
-        truth: of each test protein.
-        outputs: of each way, the simplest first and the model's last, the outputs of each of its trainings; one where
-            there is nothing to repeat.
-        is_random: whether another seed would have made another model.
-    """
-    *_, model = outputs
-    measured = {name: _Measured.of(task, truth, trainings) for name, trainings in outputs.items()}
-    return Comparison(
-        task=task,
-        model=model,
-        rungs={
-            name: {metric: one.score(metric, len(truth)) for metric in one.values} for name, one in measured.items()
-        },
-        differences={
-            name: measured[model].less(one, task.main_metric, len(truth))
-            for name, one in measured.items()
-            if name != model
-        },
-        num_repeats=len(outputs[model]) if is_random else None,
-        num_proteins=len(truth),
-        averages=averaged_over(task, truth, outputs[model][0]),
-    )
-
-
-def _score(
+def _with_interval(
     value: float | None,
     left_out: NDArray[np.float64],
     metric: str,
@@ -196,10 +79,10 @@ def _score(
     *,
     is_difference: bool = False,
 ) -> MetricWithInterval:
-    """Put a figure or a difference together with its interval; of a handful of proteins there is none."""
+    """Compute the interval of a metric or a difference; for a handful of proteins there is none."""
     if num_proteins < MIN_PROTEINS_FOR_INTERVAL:
         return MetricWithInterval(value=value, low=None, high=None)
-    span = intervals.jackknife_interval(
+    interval = intervals.jackknife_interval(
         value,
         left_out,
         metric=metric,
@@ -207,7 +90,7 @@ def _score(
         extra_variance=extra_variance,
         is_difference=is_difference,
     )
-    return MetricWithInterval.from_interval(value, span)
+    return MetricWithInterval.from_interval(value, interval)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -220,12 +103,140 @@ def _variance_of_mean(values: Sequence[float | None]) -> float:
     return float(np.var(known, ddof=1)) / len(known) if len(known) > 1 else 0.0
 
 
-def _describe_difference(model: str, other: str, score: MetricWithInterval, metric: str) -> str:
-    if score.value is None or score.low is None or score.high is None:
-        return f"{model} cannot be compared with {other} in {metric}: the test part says too little"
-    size = f"{score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}] {metric}"
-    if score.low > 0:
-        return f"{model} adds to {other}: {size}"
-    if score.high < 0:
-        return f"{model} falls short of {other}: {size}"
-    return f"{model} and {other} cannot be told apart: {size}"
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A model and its baselines, measured on the same test proteins.
+
+    Attributes:
+        model: The name of the model among the predictors.
+        predictors: The metrics of each predictor, the simplest baseline first and the model last.
+        differences: The model's main metric minus that of each baseline, on the same resampled proteins.
+        num_repeats: The trainings that the model's metrics are averaged over; None where nothing about the model is
+            random.
+        num_proteins: The test proteins.
+        averages: For each metric that is averaged over fewer than all classes or labels, because some have no test
+            protein: the number that it is averaged over, and the number of all.
+    """
+
+    task: Task
+    model: str
+    predictors: Mapping[str, Mapping[str, MetricWithInterval]]
+    differences: Mapping[str, MetricWithInterval]
+    num_repeats: int | None
+    num_proteins: int
+    averages: Mapping[str, Sequence[int]]
+
+    @property
+    def metric_names(self) -> Mapping[str, str]:
+        """The names of the metrics in tables."""
+        kind = "labels" if self.task.label_kind == "labels" else "classes"
+        return metric_titles(METRIC_NAMES, self.averages, kind)
+
+    @property
+    def model_metrics(self) -> Mapping[str, MetricWithInterval]:
+        """The metrics of the model itself."""
+        return self.predictors[self.model]
+
+    def sentences(self) -> list[str]:
+        """Describe how the model compares with each baseline, and what the intervals do not cover."""
+        metric = METRIC_NAMES[self.task.main_metric]
+        lines = [
+            _describe_difference(self.model, name, difference, metric)
+            for name, difference in self.differences.items()
+            if self.predictors[name][self.task.main_metric].value is not None
+        ]
+        if self.num_proteins < MIN_PROTEINS_FOR_INTERVAL:
+            return [
+                *lines,
+                f"fewer than {MIN_PROTEINS_FOR_INTERVAL} test proteins: metrics are uncertain and have no intervals",
+            ]
+        noise = "; one seed, so training noise is not in the intervals"
+        if self.num_repeats is None:
+            noise = ""
+        elif self.num_repeats > 1:
+            noise = f" and {self.num_repeats} seeds"
+            if self.num_repeats < _MIN_REPEATS_FOR_SPREAD:
+                noise += f" ({self.num_repeats} seeds underestimate the variance between runs)"
+        return [*lines, f"95 % intervals over test proteins{noise}"]
+
+    def as_plain_values(self) -> dict[str, Any]:
+        """Return the comparison as JSON can hold it."""
+        return {
+            "model": self.model,
+            "num_repeats": self.num_repeats,
+            "num_proteins": self.num_proteins,
+            "averages": {metric: list(numbers) for metric, numbers in self.averages.items()},
+            "predictors": {
+                name: {metric: vars(value) for metric, value in measured.items()}
+                for name, measured in self.predictors.items()
+            },
+            "differences": {name: vars(difference) for name, difference in self.differences.items()},
+        }
+
+    @classmethod
+    def from_plain_values(cls, task: Task, values: Mapping[str, Any]) -> "Comparison":
+        """Read what `as_plain_values` returned, in this version or an earlier one."""
+        # The former name of the predictors.
+        predictors = values["predictors"] if "predictors" in values else values["rungs"]
+        return cls(
+            task=task,
+            model=values["model"],
+            num_repeats=values["num_repeats"],
+            # Results of earlier versions have neither of these two.
+            num_proteins=values.get("num_proteins", MIN_PROTEINS_FOR_INTERVAL),
+            averages={metric: tuple(numbers) for metric, numbers in values.get("averages", {}).items()},
+            predictors={
+                name: {metric: MetricWithInterval(**value) for metric, value in measured.items()}
+                for name, measured in predictors.items()
+            },
+            differences={name: MetricWithInterval(**value) for name, value in values["differences"].items()},
+        )
+
+
+def compare(
+    task: Task,
+    truth: Sequence[Target],
+    predictions: Mapping[str, Sequence[Sequence[Prediction]]],
+    *,
+    is_random: bool = True,
+) -> Comparison:
+    """Compare a model with its baselines on the same proteins.
+
+    Args:
+        task: The task that the predictions are for.
+        truth: The target of each protein.
+        predictions: For each predictor, the simplest baseline first and the model last: the predictions of each of its
+            trainings; a single one where nothing is repeated.
+        is_random: Whether another seed would give another model.
+    """
+    *_, model = predictions
+    measured = {
+        name: _ResampledMetrics.from_predictions(task, truth, trainings) for name, trainings in predictions.items()
+    }
+    return Comparison(
+        task=task,
+        model=model,
+        predictors={
+            name: {metric: resampled.with_interval(metric, len(truth)) for metric in resampled.values}
+            for name, resampled in measured.items()
+        },
+        differences={
+            name: measured[model].difference(baseline, task.main_metric, len(truth))
+            for name, baseline in measured.items()
+            if name != model
+        },
+        num_repeats=len(predictions[model]) if is_random else None,
+        num_proteins=len(truth),
+        averages=averaged_over(task, truth, predictions[model][0]),
+    )
+
+
+def _describe_difference(model: str, baseline: str, difference: MetricWithInterval, metric: str) -> str:
+    if difference.value is None or difference.low is None or difference.high is None:
+        return f"too few test proteins to compare {model} with {baseline} ({metric})"
+    size = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] {metric}"
+    if difference.low > 0:
+        return f"{model} is better than {baseline}: {size}"
+    if difference.high < 0:
+        return f"{model} is worse than {baseline}: {size}"
+    return f"no significant difference between {model} and {baseline}: {size}"

@@ -1,4 +1,4 @@
-"""The rungs of a ladder that need a model: trained, or frozen with a fitted head, and applied to the test part."""
+"""Train and evaluate the model and its baselines in every fold; keep the best model."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +11,8 @@ import torch
 
 from protembed.config.common import OptimizerConfig
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
-from protembed.finetuning.baselines import Baseline, constant_baseline, frozen_head, sequence_baselines
-from protembed.finetuning.evaluation import Output
+from protembed.finetuning.baselines import constant_baseline, frozen_head, sequence_baselines
+from protembed.finetuning.evaluation import Prediction
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.splits import DataSplit
 from protembed.finetuning.targets import Targets
@@ -26,20 +26,22 @@ from protembed.training.distributed import Executor
 from protembed.training.loop import StepReport
 from protembed.training.run_directory import RunDirectory
 
-RUNG_OF_METHOD: dict[FinetuneMethod, str] = {"frozen": "frozen", "full": "fine-tuned", "lora": "LoRA"}
+# The names of the predictors that need a model.
+NAME_OF_METHOD: dict[FinetuneMethod, str] = {"frozen": "frozen", "full": "fine-tuned", "lora": "LoRA"}
 RANDOM = "random initialisation"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """Who is told of the course, and asked whether to go on.
+    """Functions that report progress to the caller, and ask whether to stop.
 
     Attributes:
-        on_stage: told the name of each stage, the steps of a training (None: it is none) and those of an earlier run.
-        on_step: told after each step of a training.
-        on_protein: told the residues of each protein that was embedded.
-        on_warning: told what the user should know, in a sentence.
-        stop: asked after each step; when true the training is saved and left.
+        on_stage: Receives the name of each stage, the number of steps of a training (None if the stage is none), and
+            the number of steps that an earlier run has taken.
+        on_step: Receives the report of each step of a training.
+        on_protein: Receives the number of residues of each embedded protein.
+        on_warning: Receives a sentence for the user.
+        stop: Returns whether to save the training and stop; it is called after each step.
     """
 
     on_stage: Callable[[str, int | None, int], None] = lambda name, num_steps, first_step: None
@@ -51,18 +53,20 @@ class Callbacks:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A model, and the rung that it has made.
+    """A model and its predictions for the test split.
 
     Attributes:
-        checkpoint: the model with its head.
-        rung: what it predicts of the test part.
-        valid_loss: on the validation part, by which repeats are chosen.
-        has_improved: whether its training made it better there than it began.
+        name: The name of the predictor.
+        checkpoint: The model with its head.
+        predictions: The prediction for each test protein.
+        valid_loss: The validation loss, by which one of several trainings is chosen.
+        has_improved: Whether the training lowered the validation loss.
         divergence: The worst epoch of a training that diverged; None for any other.
     """
 
+    name: str
     checkpoint: Checkpoint
-    rung: Baseline
+    predictions: Sequence[Prediction]
     valid_loss: float
     has_improved: bool = True
     divergence: Divergence | None = None
@@ -70,262 +74,267 @@ class TrainedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTrainer:
-    """Makes the rungs of a ladder.
+    """Trains models, or fits heads to frozen encoders, and predicts the test split with them.
 
     Attributes:
-        base: the directory of the pretrained model.
-        record: of the model to be: window, layer, pooling, task.
-        method: how it learns.
-        config: its head, batches and epochs.
-        optimizer: of the trainings.
-        engine: embeds and predicts.
-        compute: trains.
-        run: keeps the trainings' checkpoints, each in a directory of its own.
-        identity: of the run.
-        device: of encoder and head.
-        watcher: is told of the course.
+        base: The directory of the pretrained model.
+        metadata: The metadata of the models: window, layer, poolings and task.
+        method: How the pretrained encoder is trained.
+        config: The kind of head, the batches and the epochs.
+        optimizer: The optimiser of all trainings.
+        engine: The engine that embeds and predicts.
+        executor: The threads that train, and their precision.
+        run_directory: The directory of the run; each training has its own directory in it.
+        fingerprint: Settings and inputs that make two runs the same.
+        device: The device of encoder and head.
     """
 
     base: Path
-    record: ModelMetadata
+    metadata: ModelMetadata
     method: FinetuneMethod
     config: FinetuneConfig
     optimizer: OptimizerConfig
     engine: Engine
-    compute: Executor
-    run: RunDirectory
-    identity: Mapping[str, Any]
+    executor: Executor
+    run_directory: RunDirectory
+    fingerprint: Mapping[str, Any]
     device: torch.device
-    watcher: Callbacks
+    callbacks: Callbacks
 
-    def read_log(self, place: str) -> list[dict[str, Any]]:
-        """Read the log of a training by the name of its directory; empty where there was none."""
-        return RunDirectory(self.run.path(place)).read_log()
-
-    def frozen(self, table: SplitTable, targets: Targets, *, random: bool = False) -> TrainedModel:
-        """Fit a head to the vectors of the encoder as it is, or of one with random weights."""
-        checkpoint = self._start(random, self.config.seed)
-        name = RANDOM if random else RUNG_OF_METHOD["frozen"]
-        self.watcher.on_stage(name, None, 0)
-        # A pooling that is yet to be learned begins as the mean.
-        poolings = tuple("mean" if pooling == "attention" else pooling for pooling in self.record.poolings)
-        representation = replace(Embedder.from_checkpoint(checkpoint, pooling="mean"), poolings=poolings)
-        head, valid_loss = frozen_head(
-            table, targets, representation, self.engine, self.config, self.watcher.on_protein
-        )
-        checkpoint.task_head = head.to(checkpoint.device)
-        return self._rung(name, checkpoint, representation, table, valid_loss)
-
-    def trained(
-        self, place: str, table: SplitTable, targets: Targets, seed: int, head: TaskHead | None
-    ) -> TrainedModel | None:
-        """Train the encoder and its head; None if the training was left before its end.
+    def fit_frozen(self, table: SplitTable, targets: Targets, *, random: bool = False) -> TrainedModel:
+        """Fit a head to the vectors of the frozen encoder.
 
         Args:
-            place: the name of the training's directory.
-            table: the proteins.
-            targets: their labels.
-            seed: of the training.
-            head: fitted to the frozen encoder, to start from; None: an encoder of the same shape starts from random
-                weights, with a new head, and all of it is trained.
+            table: The labelled proteins.
+            targets: The targets of the table.
+            random: Whether the encoder has random weights instead of the pretrained ones.
+        """
+        checkpoint = self._load_model(random, self.config.seed)
+        name = RANDOM if random else NAME_OF_METHOD["frozen"]
+        self.callbacks.on_stage(name, None, 0)
+        # A pooling that is yet to be learned starts as the mean.
+        poolings = tuple("mean" if pooling == "attention" else pooling for pooling in self.metadata.poolings)
+        embedder = replace(Embedder.from_checkpoint(checkpoint, pooling="mean"), poolings=poolings)
+        head, valid_loss = frozen_head(table, targets, embedder, self.engine, self.config, self.callbacks.on_protein)
+        checkpoint.task_head = head.to(checkpoint.device)
+        predictions = self._predict(checkpoint, embedder, table.splits["test"])
+        return TrainedModel(name=name, checkpoint=checkpoint, predictions=predictions, valid_loss=valid_loss)
+
+    def train(
+        self, directory_name: str, table: SplitTable, targets: Targets, seed: int, head: TaskHead | None
+    ) -> TrainedModel | None:
+        """Train the encoder and its head; return None if the training was stopped.
+
+        Args:
+            directory_name: The name of the training's directory in the run directory.
+            table: The labelled proteins.
+            targets: The targets of the table.
+            seed: The seed of the training.
+            head: The head to start from, fitted to the frozen encoder. None trains all of an encoder of the same shape
+                from random weights, with a new head.
         """
         random = head is None
         method: FinetuneMethod = "full" if random else self.method
-        checkpoint = self._start(random, seed)
-        run = RunDirectory(self.run.path(place))
-        run.open(self.identity, lambda directory: None, force=False)
-        course = FinetuneSpec(
-            method=method, config=self.config, optimizer=self.optimizer, compute=self.compute, seed=seed, head=head
+        checkpoint = self._load_model(random, seed)
+        run_directory = RunDirectory(self.run_directory.path(directory_name))
+        run_directory.open(self.fingerprint, lambda directory: None, force=False)
+        spec = FinetuneSpec(
+            method=method, config=self.config, optimizer=self.optimizer, executor=self.executor, seed=seed, head=head
         )
-        training = EncoderTrainer(table, targets, checkpoint, course, run)
-        name = RANDOM if random else RUNG_OF_METHOD[method]
-        for sentence in training.warnings:
-            self.watcher.on_warning(sentence)
-        self.watcher.on_stage(name, training.plan.num_steps, training.state.progress.step)
-        if not training.run(self.watcher.on_step, self.watcher.stop):
+        trainer = EncoderTrainer(table, targets, checkpoint, spec, run_directory)
+        name = RANDOM if random else NAME_OF_METHOD[method]
+        for sentence in trainer.warnings:
+            self.callbacks.on_warning(sentence)
+        self.callbacks.on_stage(name, trainer.schedule.num_steps, trainer.checkpoints.progress.step)
+        if not trainer.run(self.callbacks.on_step, self.callbacks.stop):
             return None
+        embedder = Embedder.from_checkpoint(checkpoint)
         if targets.task.label_kind == "labels" and checkpoint.task_head is not None:
-            known = np.stack(self._predict(checkpoint, Embedder.from_checkpoint(checkpoint), table.splits["valid"]))
-            choose_threshold(checkpoint.task_head, targets.known_targets("valid"), known)
-        # It was fitted to the attention of another encoder.
+            probabilities = np.stack(self._predict(checkpoint, embedder, table.splits["valid"]))
+            choose_threshold(checkpoint.task_head, targets.known_targets("valid"), probabilities)
+        # The contact head was fitted to the attention of the encoder before this training.
         checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1]).to(self.device)
-        rung = self._rung(name, checkpoint, Embedder.from_checkpoint(checkpoint), table, training.valid_loss)
-        return replace(rung, has_improved=training.state.progress.best_step != 0, divergence=training.divergence())
+        return TrainedModel(
+            name=name,
+            checkpoint=checkpoint,
+            predictions=self._predict(checkpoint, embedder, table.splits["test"]),
+            valid_loss=trainer.valid_loss,
+            has_improved=trainer.checkpoints.progress.best_step != 0,
+            divergence=trainer.divergence(),
+        )
 
-    def _start(self, random: bool, seed: int) -> Checkpoint:
+    def read_log(self, directory_name: str) -> list[dict[str, Any]]:
+        """Read the log of a training; return an empty list where there was none.
+
+        Args:
+            directory_name: The name of the training's directory in the run directory.
+        """
+        return RunDirectory(self.run_directory.path(directory_name)).read_log()
+
+    def _load_model(self, random: bool, seed: int) -> Checkpoint:
         checkpoint = load_checkpoint(self.base)
         if random:
             checkpoint = new_checkpoint(checkpoint.encoder.shape, "gaussian", seed)
-        checkpoint.metadata, checkpoint.task_head = self.record, None
+        checkpoint.metadata, checkpoint.task_head = self.metadata, None
         return checkpoint.to(self.device)
 
-    def _rung(
-        self,
-        name: str,
-        checkpoint: Checkpoint,
-        representation: Embedder,
-        table: SplitTable,
-        valid_loss: float,
-    ) -> TrainedModel:
-        rung = Baseline(name=name, outputs=self._predict(checkpoint, representation, table.splits["test"]))
-        return TrainedModel(checkpoint=checkpoint, rung=rung, valid_loss=valid_loss)
-
     def _predict(
-        self, checkpoint: Checkpoint, representation: Embedder, proteins: Sequence[LabelledProtein]
-    ) -> list[Output]:
+        self, checkpoint: Checkpoint, embedder: Embedder, proteins: Sequence[LabelledProtein]
+    ) -> list[Prediction]:
         assert checkpoint.task_head is not None
         checkpoint.task_head.eval()
-        predictions = representation.predictions(checkpoint.task_head)
-        outputs = []
-        for protein, output in self.engine.run(predictions, proteins):
-            check_finite(protein.id, output, "predictions")
-            outputs.append(output)
-        return outputs
+        predictions = []
+        for protein, prediction in self.engine.run(embedder.predictions(checkpoint.task_head), proteins):
+            check_finite(protein.id, prediction, "predictions")
+            predictions.append(prediction)
+        return predictions
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentResult:
-    """What a climb has come to.
+    """The final model, and the predictions of all predictors.
 
     Attributes:
-        kept: the model that is kept.
-        outputs: of each rung, of each of its trainings, what it predicted of all measured proteins, fold by fold; the
-            model's rung is the last.
-        kept_outputs: those of the model's rung by the training that is kept, or that stands for it in folds.
-        log: of the steps of the training that is kept; empty where there was none.
-        notes: what should be known about it, in sentences.
+        predictions: For each predictor, the model last, and for each of its trainings: the prediction for each test
+            protein, fold by fold.
+        final_predictions: The model's predictions by the training that is kept, or by its first training in each fold.
+        log: The lines about the steps of the training that is kept; empty where there was none.
+        notes: Sentences about the final model and its metrics.
     """
 
-    kept: TrainedModel
-    outputs: Mapping[str, Sequence[Sequence[Output]]]
-    kept_outputs: Sequence[Output]
+    final: TrainedModel
+    predictions: Mapping[str, Sequence[Sequence[Prediction]]]
+    final_predictions: Sequence[Prediction]
     log: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
 
 
 class Experiment:
-    """Makes the rungs of all folds and repeats.
+    """Trains and evaluates the model and its baselines in all folds and repeats.
 
     Args:
-        rungs: makes those that need a model.
-        division: of the table.
-        targets: the labels of each fold.
-        final: those of the parts that the kept model is made of.
+        trainer: The trainer of all models.
+        data_split: The folds in which predictors are tested, and the splits of the final model.
+        targets: The targets of each fold.
+        final_targets: The targets of the splits of the final model.
     """
 
-    def __init__(self, rungs: ModelTrainer, division: DataSplit, targets: Sequence[Targets], final: Targets) -> None:
-        self._rungs, self._division, self._targets, self._final = rungs, division, targets, final
-        self._outputs: dict[str, list[list[Output]]] = defaultdict(list)
-        self._trainings: dict[str, list[Divergence | None]] = defaultdict(list)
-        self._kept: TrainedModel | None = None
-        self._kept_repeat, self._kept_place = 0, ""
+    def __init__(
+        self, trainer: ModelTrainer, data_split: DataSplit, targets: Sequence[Targets], final_targets: Targets
+    ) -> None:
+        self._trainer, self._data_split = trainer, data_split
+        self._targets, self._final_targets = targets, final_targets
+        self._predictions: dict[str, list[list[Prediction]]] = defaultdict(list)
+        self._divergences: dict[str, list[Divergence | None]] = defaultdict(list)
+        self._best: TrainedModel | None = None
+        self._best_repeat, self._best_directory = 0, ""
 
-    def climb(self) -> ExperimentResult | None:
-        """Make every rung; None if a training was left before its end."""
-        for fold, (table, targets) in enumerate(zip(self._division.folds, self._targets, strict=True)):
-            self._rungs.watcher.on_stage("counting", None, 0)
-            for rung in (
-                constant_baseline(table, self._final),
-                *sequence_baselines(table, targets, self._rungs.config.seed),
+    def run(self) -> ExperimentResult | None:
+        """Train and evaluate all predictors; return None if a training was stopped."""
+        for fold, (table, targets) in enumerate(zip(self._data_split.folds, self._targets, strict=True)):
+            self._trainer.callbacks.on_stage("baselines", None, 0)
+            for baseline in (
+                constant_baseline(table, self._final_targets),
+                *sequence_baselines(table, targets, self._trainer.config.seed),
             ):
-                self._add(rung.name, 0, rung.outputs)
+                self._collect(baseline.name, 0, baseline.predictions)
             if not (self._train_models(fold, table, targets) and self._train_random_baseline(fold, table, targets)):
                 return None
-        if self._division.has_folds and not self._train_final():
+        if self._data_split.has_folds and not self._train_final():
             return None
-        assert self._kept is not None
-        model = RUNG_OF_METHOD[self._rungs.method]
-        last = [RANDOM, *dict.fromkeys([RUNG_OF_METHOD["frozen"], model])]
-        order = [*(name for name in self._outputs if name not in last), *last]
+        assert self._best is not None
+        model = NAME_OF_METHOD[self._trainer.method]
+        last = [RANDOM, *dict.fromkeys([NAME_OF_METHOD["frozen"], model])]
+        order = [*(name for name in self._predictions if name not in last), *last]
         return ExperimentResult(
-            kept=self._kept,
-            outputs={name: self._outputs[name] for name in order if name in self._outputs},
-            kept_outputs=self._outputs[model][self._kept_repeat],
-            log=self._rungs.read_log(self._kept_place),
+            final=self._best,
+            predictions={name: self._predictions[name] for name in order if name in self._predictions},
+            final_predictions=self._predictions[model][self._best_repeat],
+            log=self._trainer.read_log(self._best_directory),
             notes=self._notes(),
         )
 
-    def _notes(self) -> list[str]:
-        notes = [_divergence_note(name, found) for name, found in self._trainings.items() if any(found)]
-        if self._kept is not None and not self._kept.has_improved:
-            head = self._rungs.config.head
-            notes.append(
-                f"fine-tuning did not improve the validation loss; keeping the frozen encoder with its {head} head"
-            )
-        if self._rungs.config.repeats > 1:
-            notes.append("the figures are means over all trainings; the one with the lowest validation loss is kept")
-        if self._division.has_folds:
-            notes.append(
-                "the figures are of models that did not see the proteins; the one that is kept saw all of them"
-            )
-        return notes
-
-    def _train_random_baseline(self, fold: int, table: SplitTable, targets: Targets) -> bool:
-        """Make the rung of the same shape from random weights, unless it is not wanted.
-
-        It comes after the model, which is what was asked for. Where the encoder is too large to be trained, or is not
-        to be, its random weights are not trained either.
-        """
-        rungs = self._rungs
-        if rungs.config.skip_random_baseline:
+    def _train_models(self, fold: int, table: SplitTable, targets: Targets) -> bool:
+        """Evaluate the pretrained encoder, frozen and trained; keep the training with the lowest validation loss."""
+        trainer = self._trainer
+        frozen = trainer.fit_frozen(table, targets)
+        self._collect(frozen.name, 0, frozen.predictions)
+        if trainer.method == "frozen":
+            self._best = frozen
             return True
-        if rungs.method != "full":
-            self._add(RANDOM, 0, rungs.frozen(table, targets, random=True).rung.outputs)
-            return True
-        for repeat in range(rungs.config.repeats):
-            trained = self._train(f"random-{fold}-{repeat}", table, targets, rungs.config.seed + repeat, None)
-            if trained is None:
+        for repeat in range(trainer.config.repeats):
+            directory_name, seed = f"model-{fold}-{repeat}", trainer.config.seed + repeat
+            model = self._train(directory_name, table, targets, seed, frozen.checkpoint.task_head)
+            if model is None:
                 return False
-            self._add(RANDOM, repeat, trained.rung.outputs)
+            self._collect(model.name, repeat, model.predictions)
+            if repeat == 0 or self._best is None or model.valid_loss < self._best.valid_loss:
+                self._best, self._best_repeat, self._best_directory = model, repeat, directory_name
         return True
 
-    def _train_models(self, fold: int, table: SplitTable, targets: Targets) -> bool:
-        """Make the rungs of the pretrained encoder, and keep the best of its trainings on the validation part."""
-        rungs = self._rungs
-        frozen = rungs.frozen(table, targets)
-        self._add(frozen.rung.name, 0, frozen.rung.outputs)
-        if rungs.method == "frozen":
-            self._kept = frozen
+    def _train_random_baseline(self, fold: int, table: SplitTable, targets: Targets) -> bool:
+        """Evaluate an encoder of the same shape that starts from random weights, unless the options skip it.
+
+        It comes after the model, which is what the user asked for. Where the pretrained encoder is not fully trained,
+        the random one stays frozen.
+        """
+        trainer = self._trainer
+        if trainer.config.skip_random_baseline:
             return True
-        for repeat in range(rungs.config.repeats):
-            place, seed = f"model-{fold}-{repeat}", rungs.config.seed + repeat
-            trained = self._train(place, table, targets, seed, frozen.checkpoint.task_head)
-            if trained is None:
+        if trainer.method != "full":
+            self._collect(RANDOM, 0, trainer.fit_frozen(table, targets, random=True).predictions)
+            return True
+        for repeat in range(trainer.config.repeats):
+            model = self._train(f"random-{fold}-{repeat}", table, targets, trainer.config.seed + repeat, None)
+            if model is None:
                 return False
-            self._add(trained.rung.name, repeat, trained.rung.outputs)
-            if repeat == 0 or self._kept is None or trained.valid_loss < self._kept.valid_loss:
-                self._kept, self._kept_repeat, self._kept_place = trained, repeat, place
+            self._collect(RANDOM, repeat, model.predictions)
         return True
 
     def _train_final(self) -> bool:
-        """Make the model that is kept where every fold had one of its own."""
-        rungs, table = self._rungs, self._division.final
-        self._kept, self._kept_repeat, self._kept_place = rungs.frozen(table, self._final), 0, "final"
-        if rungs.method != "frozen":
-            head = self._kept.checkpoint.task_head
-            self._kept = self._train("final", table, self._final, rungs.config.seed, head)
-        return self._kept is not None
+        """Train the final model on the proteins of all folds."""
+        trainer, table = self._trainer, self._data_split.final
+        self._best, self._best_repeat, self._best_directory = trainer.fit_frozen(table, self._final_targets), 0, "final"
+        if trainer.method != "frozen":
+            head = self._best.checkpoint.task_head
+            self._best = self._train("final", table, self._final_targets, trainer.config.seed, head)
+        return self._best is not None
 
     def _train(
-        self, place: str, table: SplitTable, targets: Targets, seed: int, head: TaskHead | None
+        self, directory_name: str, table: SplitTable, targets: Targets, seed: int, head: TaskHead | None
     ) -> TrainedModel | None:
-        """Train a model, and remember whether the training diverged; arguments as for `ModelTrainer.trained`."""
-        trained = self._rungs.trained(place, table, targets, seed, head)
-        if trained is not None:
-            self._trainings[trained.rung.name].append(trained.divergence)
-        return trained
+        """Train a model by `ModelTrainer.train`, and note whether the training diverged."""
+        model = self._trainer.train(directory_name, table, targets, seed, head)
+        if model is not None:
+            self._divergences[model.name].append(model.divergence)
+        return model
 
-    def _add(self, name: str, training: int, outputs: Sequence[Output]) -> None:
-        """Append what a rung predicted of a fold to what it predicted of those before."""
-        trainings = self._outputs[name]
-        trainings += [[] for _ in range(training + 1 - len(trainings))]
-        trainings[training] += outputs
+    def _collect(self, name: str, repeat: int, predictions: Sequence[Prediction]) -> None:
+        """Append a predictor's predictions in one fold to those in the folds before."""
+        trainings = self._predictions[name]
+        trainings += [[] for _ in range(repeat + 1 - len(trainings))]
+        trainings[repeat] += predictions
+
+    def _notes(self) -> list[str]:
+        notes = [
+            _divergence_note(name, divergences) for name, divergences in self._divergences.items() if any(divergences)
+        ]
+        if self._best is not None and not self._best.has_improved:
+            head = self._trainer.config.head
+            notes.append(
+                f"fine-tuning did not improve the validation loss; keeping the frozen encoder with its {head} head"
+            )
+        if self._trainer.config.repeats > 1:
+            notes.append("metrics are means over all trainings; the model with the lowest validation loss is kept")
+        if self._data_split.has_folds:
+            notes.append("metrics come from models that did not see the test proteins; the final model saw all of them")
+        return notes
 
 
-def _divergence_note(name: str, trainings: Sequence[Divergence | None]) -> str:
-    """Say which of the trainings of a model diverged, and describe the worst."""
-    diverged = [divergence for divergence in trainings if divergence is not None]
+def _divergence_note(name: str, divergences: Sequence[Divergence | None]) -> str:
+    """Count the trainings of a model that diverged, and describe the worst."""
+    diverged = [divergence for divergence in divergences if divergence is not None]
     worst = max(diverged, key=lambda divergence: divergence.valid_loss)
-    if len(trainings) == 1:
+    if len(divergences) == 1:
         return f"the training of {name!r} diverged: {worst}"
-    return f"{len(diverged)} of {len(trainings)} trainings of {name!r} diverged; in the worst, {worst}"
+    return f"{len(diverged)} of {len(divergences)} trainings of {name!r} diverged; in the worst, {worst}"

@@ -1,4 +1,4 @@
-"""Fine-tuning: from labelled proteins and a model to a model with a task head, and to an honest figure of it."""
+"""Fine-tune on a table of labelled proteins: from labels and a model to a model with a task head and its metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +30,7 @@ from protembed.finetuning.label_inference import InferredLabels, infer_labels
 from protembed.finetuning.label_warnings import class_counts, few_tested_warnings, label_warnings
 from protembed.finetuning.labels import Columns, LabelledProtein, Split, read_labels
 from protembed.finetuning.report import METRICS_FILE, FinetuneResult, write_result
-from protembed.finetuning.splits import DataSplit, nearest, split_table
+from protembed.finetuning.splits import DataSplit, split_table, nearest
 from protembed.finetuning.targets import Targets, cut_table
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.embedding import parse_poolings
@@ -63,7 +63,7 @@ from protembed.training.run_directory import RunDirectory
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions:
-    """All options of a fine-tuning."""
+    """All options of fine-tuning."""
 
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     labels: LabelTableConfig = field(default_factory=LabelTableConfig)
@@ -75,20 +75,18 @@ class FinetuneOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunePlan:
-    """What is going to be learned, known before anything is computed.
+    """What is going to be trained, known before anything is computed.
 
     Attributes:
-        output: the model directory to be.
-        task: what the labels are.
-        target: the name of the label.
-        classes: their names, or None.
+        output: The model directory that will be written.
+        target: The name of the label's column.
+        classes: The names of the classes or labels; None for values.
         class_counts: Proteins of each class or label, the most frequent first; empty for values.
         reading: A sentence that shows how three cells were read.
-        method: how the encoder learns.
-        num_proteins: of each split; of folds, in the final training.
-        num_folds: in which each protein is measured once; 1 where there is a test part.
-        notes: what was decided for the user, in sentences.
-        warnings: what the user should know about the table, in sentences.
+        num_proteins: Proteins of each split; for a cross-validation those of the final training.
+        num_folds: The folds of a cross-validation; 1 where there is a test split.
+        notes: Sentences about decisions that the options left open.
+        warnings: Sentences about doubtful properties of the table or the model.
     """
 
     output: Path
@@ -106,19 +104,18 @@ class FinetunePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSummary:
-    """What has come of it.
+    """The result of fine-tuning.
 
     Attributes:
-        output: the model directory; None when the run was left before its end.
-        task: what was learned.
-        ladder: the model's figures on the test part, beside those of simpler ways; None when the run was left.
-        notes: what should be known about both, in sentences.
-        was_done: whether the result stood there already.
+        output: The model directory; None when the run was stopped before its end.
+        comparison: The metrics of the model and its baselines on the test proteins; None when the run was stopped.
+        notes: Sentences about the model and its metrics.
+        was_done: Whether the same command had finished before.
     """
 
     output: Path | None
     task: Task
-    ladder: Comparison | None
+    comparison: Comparison | None
     notes: Sequence[str] = ()
     was_done: bool = False
 
@@ -128,246 +125,145 @@ class FinetuneSummary:
         return self.output is not None
 
 
-def finetune_model(
-    labels: PathLike,
-    options: FinetuneOptions,
-    *,
-    on_plan: Callable[[FinetunePlan], None] = lambda plan: None,
-    watcher: Callbacks | None = None,
-) -> FinetuneSummary:
-    """Train an encoder, adapters of it, or a head on a frozen one, to predict labels of proteins or their residues.
-
-    The model with the lowest validation loss is kept. It comes with `metrics.json`, its predictions on the test part,
-    how similar each test protein is to its nearest training protein, a page to look at, and a model card; the same call
-    takes up a training that was interrupted.
-
-    Args:
-        labels: the labelled table.
-        options: of the command.
-        on_plan: told once, before anything is computed.
-        watcher: told of the course, and asked whether to go on; nobody if None.
-
-    Returns:
-        Where the model is and how good it is on the test part.
-
-    Raises:
-        ProtembedError: the table, the options, the model or the output does not allow it; see `protembed.errors`.
-    """
-    path = as_path("labels", labels)
-    output = follow_link(options.finetune.output or default_path(path, ".model"))
-    check_is_path(output)
-    check_utf8_path(output)
-    check_is_ours_or_absent(output, METRICS_FILE)
-    with unchanged_inputs(), seekable_inputs([path]) as (table,):
-        return _finetune(table, output, options, on_plan, watcher or Callbacks())
-
-
-def _finetune(
-    labels: Path, output: Path, options: FinetuneOptions, on_plan: Callable[[FinetunePlan], None], watcher: Callbacks
-) -> FinetuneSummary:
-    """Fine-tune on a table that can be read twice."""
-    config = options.finetune
-    base = find_model(options.model.model)
-    check_not_an_input(output, [labels, base])
-    identity = _identity(labels, options, base)
-    if path_exists(output) and not config.force:
-        return _recall_summary(output, identity)
-    work = _prepare(labels, options, base)
-    check_inputs()
-    on_plan(work.plan(output))
-    device = choose_device(options.compute)
-    run = RunDirectory(output.with_name(f"{output.name}.partial"))
-    with run.locked(), inference_engine(options.compute, device, work.shape) as engine:
-        remove_unfinished_beside(output)
-        # What stands at the output is to be replaced, an interrupted run of this very command to be gone on with.
-        run.open(identity, lambda directory: None, force=config.force and not run.matches(identity))
-        rungs = ModelTrainer(
-            base=base,
-            record=work.record,
-            method=work.method,
-            config=config,
-            optimizer=options.optimizer,
-            engine=engine,
-            compute=Executor(pool=engine.pool, precision=choose_precision("auto", device)),
-            run=run,
-            identity=identity,
-            device=device,
-            watcher=watcher,
-        )
-        try:
-            climbed = Experiment(rungs, work.division, work.targets, work.final).climb()
-        except DamagedRunError:
-            if not config.force:
-                raise
-            run.open(identity, lambda directory: None, force=True)
-            climbed = Experiment(rungs, work.division, work.targets, work.final).climb()
-        if climbed is None:
-            return FinetuneSummary(output=None, task=work.final.task, ladder=None)
-        watcher.on_stage("figures", None, 0)
-        result = _result(climbed, work, identity, config)
-        with atomic_directory(output, marker=METRICS_FILE) as directory:
-            write_result(directory, result)
-        remove(run.path(""))
-    return FinetuneSummary(output=output, task=work.final.task, ladder=result.ladder, notes=result.notes)
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Work:
+class _Job:
     """What is to be done, with every decision made.
 
     Attributes:
-        inferred: The labels, and what they were taken for.
-        division: of the table.
-        targets: the labels of each fold.
-        final: those of the parts that the model is made of.
-        method: how the encoder learns.
-        record: of the model to be.
-        shape: of the encoder.
+        inferred: The labels, and the task inferred from them.
+        data_split: The folds and the splits of the final model.
+        targets: The targets of each fold.
+        final_targets: The targets of the splits of the final model.
+        metadata: The metadata of the model that will be written.
+        shape: The shape of the encoder.
         training_kmers: Hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
-        statistics: what was met while reading.
-        of_model: what the user should know about the model.
-        is_drawn: Whether the test part was drawn, and not given by a column.
+        statistics: What was read, skipped and replaced.
+        model_warnings: Sentences about doubtful properties of the model.
+        is_drawn: Whether the test split was drawn, and not given by a column.
     """
 
     inferred: InferredLabels
-    division: DataSplit
+    data_split: DataSplit
     targets: Sequence[Targets]
-    final: Targets
+    final_targets: Targets
     method: FinetuneMethod
-    record: ModelMetadata
+    metadata: ModelMetadata
     shape: EncoderShape
     training_kmers: Tensor
     statistics: ReadStatistics
-    of_model: Sequence[str]
+    model_warnings: Sequence[str]
     is_drawn: bool
 
     def plan(self, output: Path) -> FinetunePlan:
-        """Announce it."""
+        """Describe the job for the user."""
         return FinetunePlan(
             output=output,
-            task=self.final.task,
-            target=self.division.final.target,
-            classes=self.final.classes,
+            task=self.final_targets.task,
+            target=self.data_split.final.target,
+            classes=self.final_targets.classes,
             class_counts=self.class_counts,
             reading=self.inferred.reading,
             method=self.method,
-            num_proteins=self.sizes,
-            num_folds=len(self.division.folds),
+            num_proteins=self.split_sizes,
+            num_folds=len(self.data_split.folds),
             notes=self.notes,
             warnings=self.warnings,
         )
 
     @property
     def class_counts(self) -> dict[str, int]:
-        """Count the proteins of each class, the most frequent first."""
-        counts = class_counts(self.division.final.proteins, self.final.task)
+        """Proteins of each class, the most frequent first."""
+        counts = class_counts(self.data_split.final.proteins, self.final_targets.task)
         return {name: counts[name] for name in sorted(counts, key=lambda name: (-counts[name], class_order(name)))}
 
     @property
     def notes(self) -> list[str]:
-        """Say what was decided for the user."""
-        return [*self.inferred.labels.notes, *self.division.notes]
+        """Sentences about decisions that the options left open."""
+        return [*self.inferred.labels.notes, *self.data_split.notes]
 
     @property
     def warnings(self) -> list[str]:
-        """Say what the user should know about the table."""
-        doubts = label_warnings(self.division.final, self.division.folds, self.final)
-        of_reading = [*self.inferred.labels.warnings, *self.inferred.warnings]
-        few = few_tested_warnings(self.division.folds, self.final.task, is_drawn=self.is_drawn)
-        return [*self.of_model, *self.division.warnings, *self.statistics.warnings(), *of_reading, *doubts, *few]
+        """Sentences about doubtful properties of the table or the model."""
+        folds, task = self.data_split.folds, self.final_targets.task
+        return [
+            *self.model_warnings,
+            *self.data_split.warnings,
+            *self.statistics.warnings(),
+            *self.inferred.labels.warnings,
+            *self.inferred.warnings,
+            *label_warnings(self.data_split.final, folds, self.final_targets),
+            *few_tested_warnings(folds, task, is_drawn=self.is_drawn),
+        ]
 
     @property
-    def sizes(self) -> dict[Split, int]:
-        """Count the proteins of each part that the model is made of, and measured on."""
-        return {split: len(part) for split, part in self.division.final.splits.items()}
+    def split_sizes(self) -> dict[Split, int]:
+        """Proteins of each split of the final model."""
+        return {split: len(proteins) for split, proteins in self.data_split.final.splits.items()}
 
 
-def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Work:
-    """Read the table and the model, and decide what was left open."""
+def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Job:
+    """Read the table and the model, and make the decisions that the options left open."""
     config, statistics = options.labels, ReadStatistics()
     columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column, id=config.id)
     table = read_labels(labels, columns, on_illegal=options.reader.on_illegal, statistics=statistics)
     inferred = infer_labels(table, config.task, config.label_separator)
     task, is_chosen, region = inferred.task, config.task != "auto", choose_region(config.region)
     table = cut_table(inferred.labels, region, task, options.reader.on_illegal, statistics)
-    division = split_table(table, task, config, options.finetune.seed)
-    targets = [Targets.from_table(fold, task, allows_rare=is_chosen) for fold in division.folds]
-    final = Targets.from_table(division.final, task, allows_rare=is_chosen) if division.has_folds else targets[0]
+    data_split = split_table(table, task, config, options.finetune.seed)
+    targets = [Targets.from_table(fold, task, allows_rare=is_chosen) for fold in data_split.folds]
+    final_targets = (
+        Targets.from_table(data_split.final, task, allows_rare=is_chosen) if data_split.has_folds else targets[0]
+    )
     checkpoint = load_checkpoint(base)
-    method = _method(options.finetune, checkpoint, task)
-    training_data, training_kmers = describe_training(division.final, final, division.folds)
-    record = _record(checkpoint.metadata, method, final, table.target, options)
-    return _Work(
+    method = _choose_method(options.finetune, checkpoint, task)
+    training_data, training_kmers = describe_training(data_split.final, final_targets, data_split.folds)
+    metadata = replace(
+        _metadata(checkpoint.metadata, method, final_targets, table.target, options),
+        region=None if region is None else str(region),
+        training_data=training_data,
+    )
+    return _Job(
         inferred=inferred,
-        division=division,
+        data_split=data_split,
         targets=targets,
-        final=final,
+        final_targets=final_targets,
         method=method,
-        record=replace(record, region=None if region is None else str(region), training_data=training_data),
+        metadata=metadata,
         shape=checkpoint.encoder.shape,
         training_kmers=training_kmers,
         statistics=statistics,
-        of_model=checkpoint.warnings,
+        model_warnings=checkpoint.warnings,
         is_drawn=config.split is not None or not table.has_splits,
     )
 
 
-def _result(
-    climbed: ExperimentResult, work: _Work, identity: Mapping[str, Any], config: FinetuneConfig
-) -> FinetuneResult:
-    """Measure, and gather what is left behind."""
-    tests = [table.splits["test"] for table in work.division.folds]
-    trains = [table.splits["train"] for table in work.division.folds]
-    truth = [answer for targets in work.targets for answer in targets.by_split["test"]]
-    climbed.kept.checkpoint.training_kmers = work.training_kmers
-    is_random = work.method != "frozen" or config.head == "mlp"
-    similar = [nearest(_sequences(test), _sequences(train)) for test, train in zip(tests, trains, strict=True)]
-    return FinetuneResult(
-        checkpoint=climbed.kept.checkpoint,
-        targets=work.final,
-        sizes=work.sizes,
-        identity=identity,
-        ladder=compare(work.final.task, truth, climbed.outputs, is_random=is_random),
-        proteins=[protein for test in tests for protein in test],
-        truth=truth,
-        outputs=climbed.kept_outputs,
-        similarities=np.concatenate([similarities for _, similarities in similar]),
-        neighbours=[train[place] for train, (places, _) in zip(trains, similar, strict=True) for place in places],
-        notes=[*work.notes, *climbed.notes, *work.warnings],
-        skipped=work.statistics.skipped,
-        log=climbed.log,
-    )
-
-
-def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
-    return [protein.sequence for protein in proteins]
-
-
-def _method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> FinetuneMethod:
-    """Decide how the encoder learns, and refuse what cannot be."""
+def _choose_method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> FinetuneMethod:
+    """Choose the training method and validate the options against it."""
     method: FinetuneMethod = "full" if checkpoint.num_parameters <= MAX_FULL_FINETUNE_PARAMETERS else "lora"
     method = config.method or method
     poolings = () if config.pooling == "auto" else parse_poolings(config.pooling)
     if poolings and task.per_residue:
-        raise ConfigError("--pooling", config.pooling, f"in {task.name} the head sees every residue")
+        raise ConfigError("--pooling", config.pooling, f"the head of {task.name} sees each residue without pooling")
     if "attention" in poolings and method == "frozen":
-        raise ConfigError("--pooling", config.pooling, "attention is learned with --method full or lora")
+        raise ConfigError("--pooling", config.pooling, "attention needs --method full or lora, which train it")
     if config.repeats > 1 and method == "frozen":
         raise ConfigError("--repeats", config.repeats, "a frozen encoder is not trained")
     if config.balance_classes and task.label_kind == "value":
         raise ConfigError("--balance-classes", config.balance_classes, f"{task.name} has no classes")
     if config.balance_classes and method == "frozen" and config.head == "mlp":
-        raise ConfigError("--balance-classes", config.balance_classes, "a frozen encoder's mlp cannot weigh them")
+        raise ConfigError(
+            "--balance-classes", config.balance_classes, "the mlp head of a frozen encoder has no class weights"
+        )
     return method
 
 
-def _record(
+def _metadata(
     base: ModelMetadata, method: FinetuneMethod, targets: Targets, target: str, options: FinetuneOptions
 ) -> ModelMetadata:
-    """Say what the model is going to be."""
+    """Make the metadata of the fine-tuned model from those of the pretrained one."""
     pooling = (base.pooling or "mean") if options.finetune.pooling == "auto" else options.finetune.pooling
     if options.finetune.pooling == "auto" and (method == "frozen" or targets.task.per_residue):
-        pooling = pooling.replace("attention", "mean")  # there is nobody to learn it
+        pooling = pooling.replace("attention", "mean")  # attention pooling would not be trained
     return replace(
         base,
         pooling=None if targets.task.per_residue else ",".join(parse_poolings(pooling)),
@@ -378,28 +274,147 @@ def _record(
     )
 
 
-def _identity(labels: Path, options: FinetuneOptions, base: Path) -> dict[str, Any]:
-    """Collect what makes two fine-tunings the same."""
+def _fingerprint(labels: Path, options: FinetuneOptions, base: Path) -> dict[str, Any]:
+    """Collect the settings and inputs that make two fine-tunings the same."""
     return {**_settings(options), "labels": sha256_of_inputs([labels]), "model": model_sha256(base)}
 
 
 def _settings(options: FinetuneOptions) -> dict[str, Any]:
-    parts = (options.finetune, options.labels, options.optimizer, options.reader)
-    return {name: value for part in parts for name, value in as_plain_values(part).items()}
+    configs = (options.finetune, options.labels, options.optimizer, options.reader)
+    return {name: value for config in configs for name, value in as_plain_values(config).items()}
 
 
-def _recall_summary(output: Path, identity: dict[str, Any]) -> FinetuneSummary:
-    """Read the result of the very same command.
+def _load_summary(output: Path, fingerprint: Mapping[str, Any]) -> FinetuneSummary:
+    """Read the result of the same command.
 
     Raises:
-        OutputExistsError: something else stands there.
+        OutputExistsError: The output is something else.
     """
     try:
-        recorded = read_json(output / METRICS_FILE)
-        task = TASKS[recorded["task"]]
-        ladder = Comparison.from_plain_values(task, recorded["ladder"])
+        content = read_json(output / METRICS_FILE)
+        task = TASKS[content["task"]]
+        # The former name of the comparison.
+        plain_values = content["comparison"] if "comparison" in content else content["ladder"]
+        comparison = Comparison.from_plain_values(task, plain_values)
     except (OSError, ValueError, LookupError, TypeError):
-        raise OutputExistsError(output, "is no result of finetune") from None
-    if with_current_names(recorded["identity"]) != identity or identity["labels"] is None:
+        raise OutputExistsError(output, "is not a result of finetune") from None
+    if with_current_names(content["identity"]) != fingerprint or fingerprint["labels"] is None:
         raise OutputExistsError(output, "was made with other settings or data")
-    return FinetuneSummary(output=output, task=task, ladder=ladder, notes=recorded["notes"], was_done=True)
+    return FinetuneSummary(output=output, task=task, comparison=comparison, notes=content["notes"], was_done=True)
+
+
+def _evaluate(
+    experiment: ExperimentResult, job: _Job, fingerprint: Mapping[str, Any], config: FinetuneConfig
+) -> FinetuneResult:
+    """Compare the model with its baselines, and find the nearest training protein of each test protein."""
+    tests = [table.splits["test"] for table in job.data_split.folds]
+    trains = [table.splits["train"] for table in job.data_split.folds]
+    truth = [target for targets in job.targets for target in targets.by_split["test"]]
+    experiment.final.checkpoint.training_kmers = job.training_kmers
+    is_random = job.method != "frozen" or config.head == "mlp"
+    nearest_of_fold = [nearest(_sequences(test), _sequences(train)) for test, train in zip(tests, trains, strict=True)]
+    return FinetuneResult(
+        checkpoint=experiment.final.checkpoint,
+        targets=job.final_targets,
+        split_sizes=job.split_sizes,
+        fingerprint=fingerprint,
+        comparison=compare(job.final_targets.task, truth, experiment.predictions, is_random=is_random),
+        proteins=[protein for test in tests for protein in test],
+        truth=truth,
+        predictions=experiment.final_predictions,
+        similarities=np.concatenate([similarities for _, similarities in nearest_of_fold]),
+        nearest=[
+            train[index] for train, (indices, _) in zip(trains, nearest_of_fold, strict=True) for index in indices
+        ],
+        notes=[*job.notes, *experiment.notes, *job.warnings],
+        skipped=job.statistics.skipped,
+        log=experiment.log,
+    )
+
+
+def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
+    return [protein.sequence for protein in proteins]
+
+
+def _finetune(
+    labels: Path, output: Path, options: FinetuneOptions, on_plan: Callable[[FinetunePlan], None], callbacks: Callbacks
+) -> FinetuneSummary:
+    """Fine-tune on a table that can be read twice."""
+    config = options.finetune
+    base = find_model(options.model.model)
+    check_not_an_input(output, [labels, base])
+    fingerprint = _fingerprint(labels, options, base)
+    if path_exists(output) and not config.force:
+        return _load_summary(output, fingerprint)
+    job = _prepare(labels, options, base)
+    check_inputs()
+    on_plan(job.plan(output))
+    device = choose_device(options.compute)
+    run_directory = RunDirectory(output.with_name(f"{output.name}.partial"))
+    with run_directory.locked(), inference_engine(options.compute, device, job.shape) as engine:
+        remove_unfinished_beside(output)
+        # --force replaces the output, but an interrupted run of the same command is resumed.
+        force = config.force and not run_directory.matches(fingerprint)
+        run_directory.open(fingerprint, lambda directory: None, force=force)
+        trainer = ModelTrainer(
+            base=base,
+            metadata=job.metadata,
+            method=job.method,
+            config=config,
+            optimizer=options.optimizer,
+            engine=engine,
+            executor=Executor(pool=engine.pool, precision=choose_precision("auto", device)),
+            run_directory=run_directory,
+            fingerprint=fingerprint,
+            device=device,
+            callbacks=callbacks,
+        )
+        try:
+            experiment = Experiment(trainer, job.data_split, job.targets, job.final_targets).run()
+        except DamagedRunError:
+            if not config.force:
+                raise
+            run_directory.open(fingerprint, lambda directory: None, force=True)
+            experiment = Experiment(trainer, job.data_split, job.targets, job.final_targets).run()
+        if experiment is None:
+            return FinetuneSummary(output=None, task=job.final_targets.task, comparison=None)
+        callbacks.on_stage("metrics", None, 0)
+        result = _evaluate(experiment, job, fingerprint, config)
+        with atomic_directory(output, marker=METRICS_FILE) as directory:
+            write_result(directory, result)
+        remove(run_directory.path(""))
+    return FinetuneSummary(output=output, task=job.final_targets.task, comparison=result.comparison, notes=result.notes)
+
+
+def finetune_model(
+    labels: PathLike,
+    options: FinetuneOptions,
+    *,
+    on_plan: Callable[[FinetunePlan], None] = lambda plan: None,
+    callbacks: Callbacks | None = None,
+) -> FinetuneSummary:
+    """Train an encoder, adapters, or a head on a frozen encoder to predict labels of proteins or of their residues.
+
+    The model with the lowest validation loss is kept. It comes with `metrics.json`, its predictions for the test
+    proteins, the similarity of each test protein to its nearest training protein, an HTML report, and a model card. The
+    same call resumes a training that was interrupted.
+
+    Args:
+        labels: The path of the table of labelled proteins, or `-` for stdin.
+        options: All options of the command.
+        on_plan: Callback that receives the plan once, before anything is computed.
+        callbacks: Callbacks that report progress and may stop a training; None for no callbacks.
+
+    Returns:
+        The path of the model, and its metrics on the test proteins.
+
+    Raises:
+        ProtembedError: The table, the options, the model or the output does not allow it; see `protembed.errors`.
+    """
+    path = as_path("labels", labels)
+    output = follow_link(options.finetune.output or default_path(path, ".model"))
+    check_is_path(output)
+    check_utf8_path(output)
+    check_is_ours_or_absent(output, METRICS_FILE)
+    with unchanged_inputs(), seekable_inputs([path]) as (table,):
+        return _finetune(table, output, options, on_plan, callbacks or Callbacks())

@@ -1,6 +1,6 @@
-"""What is fitted by scikit-learn on vectors that were computed once: linear maps, and small networks, of any task.
+"""Probes of any task, fitted by scikit-learn to vectors that were computed once: linear maps and small networks.
 
-Vectors may be those of a frozen encoder, of which a task head is made, or counts, which a model must beat.
+The vectors are those of a frozen encoder, whose probe becomes a task head, or counts, whose probe is a baseline.
 """
 
 import warnings
@@ -20,142 +20,109 @@ from sklearn.preprocessing import StandardScaler
 from protembed.config.common import Task
 from protembed.model.heads import TaskHead
 
-# Of vectors with a standard deviation of one, and of rows of counts with a length of one.
+# For vectors with a standard deviation of one, and for rows of counts with a length of one.
 _INVERSE_PENALTIES = {"dense": (0.001, 0.01, 0.1, 1.0, 10.0), "counts": (0.1, 1.0, 10.0, 100.0)}
 _PENALTIES = {
     "dense": (0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0),
     "counts": (0.001, 0.01, 0.1, 1.0, 10.0, 100.0),
 }
 _MAX_ITERATIONS = 1_000
-_HIDDEN_UNITS, _MOST_EPOCHS, _PATIENCE = 64, 200, 10
-# The logit of what was seen always, or never.
+_HIDDEN_UNITS, _MAX_EPOCHS, _PATIENCE = 64, 200, 10
+# The logit of a label that all training proteins have, and the negative logit of one that none has.
 _MAX_LOGIT = 15.0
 
-# (n, inputs), float32; or sparse counts.
+# (n, inputs), float32; or sparse counts, for which scipy has no types.
 Vectors = Any
-Truth = NDArray[Any]
+# A weight, (outputs, inputs), and a bias, (outputs,).
+Layer = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeData:
-    """Vectors with their answers.
+    """Vectors with their targets.
 
     Attributes:
-        vectors: (n, inputs), float32, or sparse.
-        answers: (n,) classes or values, or (n, labels).
+        vectors: (n, inputs), float32, or sparse counts.
+        targets: Classes or values, (n,), or zeros and ones, (n, labels).
     """
 
     vectors: Vectors
-    answers: Truth
+    targets: NDArray[Any]
 
     def __len__(self) -> int:
-        return len(self.answers)
+        return len(self.targets)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A map from vectors to logits or values, of one or two steps.
+    """A map from vectors to predictions, of one or two layers.
 
     Attributes:
-        task: what it predicts.
-        steps: each a weight, (outputs, inputs), and a bias, (outputs,); between two of them negative numbers become 0.
-        offset: of values: what is added to a value that was multiplied by `scale`.
-        scale: of values.
+        layers: The weight, (outputs, inputs), and the bias, (outputs,), of each layer, with a ReLU between two layers.
+        offset: The mean of the training values, which is added to the scaled outputs; 0 where there are no values.
+        scale: The standard deviation of the training values, by which outputs are multiplied.
     """
 
     task: Task
-    steps: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
+    layers: Sequence[Layer]
     offset: float = 0.0
     scale: float = 1.0
 
     def logits(self, vectors: Vectors) -> NDArray[np.float64]:
-        """Compute (n, outputs)."""
-        for number, (weight, bias) in enumerate(self.steps):
+        """Compute logits, or standardised values, (n, outputs)."""
+        for number, (weight, bias) in enumerate(self.layers):
             vectors = (np.maximum(vectors, 0.0) if number else vectors) @ weight.T + bias
         return np.asarray(vectors)
 
-    def outputs(self, vectors: Vectors) -> NDArray[np.float64]:
+    def predict(self, vectors: Vectors) -> NDArray[np.float64]:
         """Compute probabilities, (n, classes) or (n, labels), or values, (n,)."""
         logits = self.logits(vectors)
         if self.task.label_kind == "value":
             return np.asarray(logits[:, 0] * self.scale + self.offset)
         return np.asarray(expit(logits) if self.task.label_kind == "labels" else softmax(logits, axis=1))
 
-    def head(self, classes: Sequence[str] | None) -> TaskHead:
-        """Make a head of a model of it."""
-        num_inputs = self.steps[0][0].shape[1]
-        num_hidden = len(self.steps[0][1]) if len(self.steps) > 1 else None
+    def to_head(self, classes: Sequence[str] | None) -> TaskHead:
+        """Make a task head that predicts the same.
+
+        Args:
+            classes: The names of the classes or labels; None for values.
+        """
+        num_inputs = self.layers[0][0].shape[1]
+        num_hidden = len(self.layers[0][1]) if len(self.layers) > 1 else None
         head = TaskHead(num_inputs, self.task, classes, num_hidden=num_hidden)
-        layers = [head.linear] if head.hidden is None else [head.hidden, head.linear]
+        modules = [head.linear] if head.hidden is None else [head.hidden, head.linear]
         with torch.no_grad():
-            for layer, (weight, bias) in zip(layers, self.steps, strict=True):
-                layer.weight.copy_(torch.from_numpy(weight))
-                layer.bias.copy_(torch.from_numpy(bias))
+            for module, (weight, bias) in zip(modules, self.layers, strict=True):
+                module.weight.copy_(torch.from_numpy(weight))
+                module.bias.copy_(torch.from_numpy(bias))
             head.offset.fill_(self.offset)
             head.scale.fill_(self.scale)
         return head.eval()
 
 
-def fit_linear(task: Task, num_classes: int, train: ProbeData, valid: ProbeData, *, balanced: bool = False) -> Probe:
-    """Fit logistic regressions or a ridge regression; the strength of the penalty is the best on the validation part.
-
-    Args:
-        task: what is predicted.
-        num_classes: or labels; 0 for values.
-        train: to be fitted.
-        valid: to choose by.
-        balanced: whether rare classes and labels weigh more, so that all weigh alike.
-
-    Returns:
-        A map that takes vectors as they are: the standardisation is folded into its weights.
-    """
-    return min(_linear_maps(task, num_classes, train, balanced), key=lambda fitted: loss(fitted, valid))
-
-
-def fit_network(task: Task, num_classes: int, train: ProbeData, valid: ProbeData, *, seed: int) -> Probe:
-    """Fit a network with a hidden layer, until the validation part gets no better; arguments as for `fit_linear`."""
-    scaler, network = _Standardizer(train.vectors), _network(task, seed)
-    offset, scale = _scale_of(task, train)
-    answers = (train.answers - offset) / scale if task.label_kind == "value" else train.answers
-    options = {} if task.label_kind == "value" else {"classes": np.arange(num_classes)}
-    if task.label_kind == "labels" and num_classes == 1:  # one label alone is two classes to scikit-learn
-        answers, options = answers.ravel(), {"classes": np.arange(2)}
-    scaled = scaler.scale(train.vectors)
-    best, best_loss, num_worse = None, np.inf, 0
-    for _ in range(_MOST_EPOCHS):
-        network.partial_fit(scaled, answers, **options)
-        fitted = Probe(task=task, steps=_steps_of(network, scaler, num_classes), offset=offset, scale=scale)
-        now = loss(fitted, valid)
-        best, best_loss, num_worse = (fitted, now, 0) if now < best_loss else (best, best_loss, num_worse + 1)
-        if num_worse == _PATIENCE:
-            break
-    assert best is not None
-    return best
-
-
-def loss(fitted: Probe, sample: ProbeData) -> float:
-    """Measure a map as training does: mean nats, or half the mean squared error in standard deviations."""
-    logits, truth = fitted.logits(sample.vectors), sample.answers
-    if fitted.task.label_kind == "value":
-        return float(np.square(logits[:, 0] - (truth - fitted.offset) / fitted.scale).mean() / 2)
-    if fitted.task.label_kind == "labels":
-        return float((np.logaddexp(0.0, logits) - truth * logits).mean())
-    return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(truth)), truth]).mean())
+def loss(probe: Probe, data: ProbeData) -> float:
+    """Compute the loss as training does: mean nats, or half the mean squared error in squared standard deviations."""
+    logits, targets = probe.logits(data.vectors), data.targets
+    if probe.task.label_kind == "value":
+        return float(np.square(logits[:, 0] - (targets - probe.offset) / probe.scale).mean() / 2)
+    if probe.task.label_kind == "labels":
+        return float((np.logaddexp(0.0, logits) - targets * logits).mean())
+    return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(targets)), targets]).mean())
 
 
 class _Standardizer:
-    """Brings vectors to a mean of zero and a standard deviation of one; counts stay as they are."""
+    """Scales vectors to a mean of zero and a standard deviation of one; counts are not changed."""
 
     def __init__(self, vectors: Vectors) -> None:
         self.kind = "dense" if isinstance(vectors, np.ndarray) else "counts"
         self._scaler = StandardScaler().fit(vectors) if self.kind == "dense" else None
 
     def scale(self, vectors: Vectors) -> Vectors:
-        """Map (n, inputs) to the same."""
+        """Scale vectors, (n, inputs)."""
         return vectors if self._scaler is None else self._scaler.transform(vectors)
 
-    def fold(self, weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Turn a linear map of scaled vectors into one of vectors as they are."""
+    def fold(self, weight: NDArray[Any], bias: NDArray[Any]) -> Layer:
+        """Turn a layer for scaled vectors into one for the original vectors."""
         weight, bias = weight.astype(np.float64), bias.astype(np.float64)
         if self._scaler is None:
             return weight, bias
@@ -163,44 +130,64 @@ class _Standardizer:
         return folded, bias - folded @ self._scaler.mean_
 
 
-def _linear_maps(task: Task, num_classes: int, train: ProbeData, balanced: bool) -> Iterator[Probe]:
-    """Fit with one penalty after another, the strongest first, each from where the last one ended."""
+def _value_scale(task: Task, train: ProbeData) -> tuple[float, float]:
+    """Return the mean and the standard deviation of the training values; 0 and 1 where there are no values."""
+    return (float(train.targets.mean()), float(train.targets.std())) if task.label_kind == "value" else (0.0, 1.0)
+
+
+def fit_linear(task: Task, num_classes: int, train: ProbeData, valid: ProbeData, *, balanced: bool = False) -> Probe:
+    """Fit logistic regressions or a ridge regression, with the penalty that has the lowest validation loss.
+
+    Args:
+        task: The task that the targets pose.
+        num_classes: The number of classes or labels; 0 for values.
+        train: The vectors and targets to fit.
+        valid: The vectors and targets by which the penalty is chosen.
+        balanced: Whether classes are weighted inversely to their frequency.
+
+    Returns:
+        A probe of the original vectors: the standardisation is folded into its weights.
+    """
+    return min(_regularization_path(task, num_classes, train, balanced), key=lambda probe: loss(probe, valid))
+
+
+def _regularization_path(task: Task, num_classes: int, train: ProbeData, balanced: bool) -> Iterator[Probe]:
+    """Fit with one penalty after another, the strongest first, each starting from the previous fit."""
     scaler = _Standardizer(train.vectors)
     scaled = scaler.scale(train.vectors)
     if task.label_kind == "value":
-        offset, scale = _scale_of(task, train)
-        values = (train.answers - offset) / scale
+        offset, scale = _value_scale(task, train)
+        values = (train.targets - offset) / scale
         for penalty in _PENALTIES[scaler.kind]:
             solver = "auto" if scaler.kind == "dense" else "lsqr"
             with warnings.catch_warnings():
-                # Features that say nearly the same need a penalty; the validation part judges who had too little.
+                # Nearly collinear features need a penalty, and the validation loss shows which penalty is too weak.
                 warnings.simplefilter("ignore", LinAlgWarning)
                 model = Ridge(alpha=penalty, solver=solver).fit(scaled, values)
-            step = scaler.fold(model.coef_[None], np.array([model.intercept_]))
-            yield Probe(task=task, steps=[step], offset=offset, scale=scale)
+            layer = scaler.fold(model.coef_[None], np.array([model.intercept_]))
+            yield Probe(task=task, layers=[layer], offset=offset, scale=scale)
         return
-    columns = train.answers.T if task.label_kind == "labels" else [train.answers]
+    columns = train.targets.T if task.label_kind == "labels" else [train.targets]
     weights = "balanced" if balanced else None
     # The default, lbfgs, waits for OpenMP's threads between its many steps: 40 times as long on a busy machine.
     options = {"solver": "newton-cg", "max_iter": _MAX_ITERATIONS, "class_weight": weights}
     models = [LogisticRegression(warm_start=True, **options) for _ in columns]
     for strength in _INVERSE_PENALTIES[scaler.kind]:
-        parts = [
+        fits = [
             _fit_logistic(model.set_params(C=strength), scaled, column)
             for model, column in zip(models, columns, strict=True)
         ]
         if task.label_kind == "labels":
-            logits = [np.concatenate(kind) for kind in zip(*(_of_second_class(*part) for part in parts), strict=True)]
+            logits = [np.concatenate(part) for part in zip(*(_label_logit(*fit) for fit in fits), strict=True)]
         else:
-            logits = list(_of_all_classes(*parts[0], num_classes))
-        yield Probe(task=task, steps=[scaler.fold(logits[0], logits[1])])
+            logits = list(_class_logits(*fits[0], num_classes))
+        yield Probe(task=task, layers=[scaler.fold(logits[0], logits[1])])
 
 
-_Logits = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-
-
-def _fit_logistic(model: Any, vectors: Vectors, classes: NDArray[Any]) -> _Logits:
-    """Fit, and return coefficients, biases and the classes that occur; one alone needs no fit."""
+def _fit_logistic(
+    model: Any, vectors: Vectors, classes: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Fit, and return coefficients, biases and the classes that occur; a single class needs no fit."""
     occurring = np.unique(classes)
     if len(occurring) == 1:
         return np.zeros((1, vectors.shape[1])), np.zeros(1), occurring
@@ -211,24 +198,61 @@ def _fit_logistic(model: Any, vectors: Vectors, classes: NDArray[Any]) -> _Logit
     return model.coef_, model.intercept_, occurring
 
 
-def _of_second_class(weight: NDArray[Any], bias: NDArray[Any], occurring: NDArray[Any]) -> tuple[Any, Any]:
-    """Give a label's logit, of being there against not: (1, inputs) and (1,)."""
+def _label_logit(weight: NDArray[Any], bias: NDArray[Any], occurring: NDArray[Any]) -> tuple[Any, Any]:
+    """Return the layer of the logit that a protein has a label: (1, inputs) and (1,)."""
     return weight, bias if len(occurring) > 1 else np.array([_MAX_LOGIT if occurring[0] else -_MAX_LOGIT])
 
 
-def _of_all_classes(
+def _class_logits(
     weight: NDArray[Any], bias: NDArray[Any], occurring: NDArray[Any], num_classes: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Give each class a logit; scikit-learn keeps one alone of two, against zero, and none of what does not occur."""
+    """Return a layer with a logit for each class.
+
+    scikit-learn has a single logit for two classes, which is that of the second against zero, and none for classes that
+    do not occur.
+    """
     weights, biases = np.zeros((num_classes, weight.shape[1])), np.full(num_classes, -_MAX_LOGIT)
     biases[occurring] = 0.0
-    places = occurring[1:] if len(occurring) == 2 else occurring
-    weights[places], biases[places] = weight, bias
+    fitted = occurring[1:] if len(occurring) == 2 else occurring
+    weights[fitted], biases[fitted] = weight, bias
     return weights, biases
 
 
-def _scale_of(task: Task, train: ProbeData) -> tuple[float, float]:
-    return (float(train.answers.mean()), float(train.answers.std())) if task.label_kind == "value" else (0.0, 1.0)
+def fit_network(
+    task: Task, num_classes: int, train: ProbeData, valid: ProbeData, *, seed: int, max_epochs: int = _MAX_EPOCHS
+) -> Probe:
+    """Fit a network with one hidden layer until the validation loss no longer falls.
+
+    Args:
+        task: The task that the targets pose.
+        num_classes: The number of classes or labels; 0 for values.
+        train: The vectors and targets to fit.
+        valid: The vectors and targets by which the best epoch is chosen.
+        seed: The seed of the initialisation and of the order of the training data.
+        max_epochs: The most passes over the training data.
+
+    Returns:
+        A probe of the original vectors, with the weights of the best epoch.
+    """
+    scaler, network = _Standardizer(train.vectors), _network(task, seed)
+    offset, scale = _value_scale(task, train)
+    targets = (train.targets - offset) / scale if task.label_kind == "value" else train.targets
+    options = {} if task.label_kind == "value" else {"classes": np.arange(num_classes)}
+    if task.label_kind == "labels" and num_classes == 1:  # scikit-learn takes a single label for two classes
+        targets, options = targets.ravel(), {"classes": np.arange(2)}
+    scaled = scaler.scale(train.vectors)
+    best, best_loss, num_worse = None, np.inf, 0
+    for _ in range(max_epochs):
+        network.partial_fit(scaled, targets, **options)
+        probe = Probe(task=task, layers=_network_layers(network, scaler, num_classes), offset=offset, scale=scale)
+        valid_loss = loss(probe, valid)
+        best, best_loss, num_worse = (
+            (probe, valid_loss, 0) if valid_loss < best_loss else (best, best_loss, num_worse + 1)
+        )
+        if num_worse == _PATIENCE:
+            break
+    assert best is not None
+    return best
 
 
 def _network(task: Task, seed: int) -> Any:
@@ -236,7 +260,7 @@ def _network(task: Task, seed: int) -> Any:
     return make(hidden_layer_sizes=(_HIDDEN_UNITS,), alpha=1e-3, random_state=seed)
 
 
-def _steps_of(network: Any, scaler: _Standardizer, num_classes: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _network_layers(network: Any, scaler: _Standardizer, num_classes: int) -> list[Layer]:
     hidden, last = zip((weight.T for weight in network.coefs_), network.intercepts_, strict=True)
     weight, bias = last
     if num_classes == 2 and len(bias) == 1 and network.out_activation_ == "logistic":

@@ -1,4 +1,4 @@
-"""What a fine-tuning leaves behind: the model, its figures, predictions of the test part, a card and a page."""
+"""Write the result of fine-tuning: the model, its metrics, predictions for the test split, a model card and a page."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +16,10 @@ from protembed.finetuning.evaluation import (
     LENGTH_EDGES,
     MIN_PROTEINS_FOR_INTERVAL,
     SIMILARITY_EDGES,
-    Output,
+    Prediction,
     Subgroup,
-    joined,
-    measure_bands,
+    flatten,
+    measure_subgroups,
 )
 from protembed.finetuning.labels import LabelledProtein, Split
 from protembed.finetuning.predict import prediction_cells, prediction_header
@@ -36,68 +36,151 @@ METRICS_FILE = "metrics.json"
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """What has come of a fine-tuning.
+    """A fine-tuned model and everything that is reported about it.
 
     Attributes:
-        checkpoint: the model with its head.
-        targets: task and classes.
-        sizes: proteins of each split.
-        identity: of the command.
-        ladder: the model's figures beside those of simpler ways.
-        proteins: that were measured.
-        truth: the answer of each.
-        outputs: the model's for each.
-        similarities: (proteins,), of each to its nearest training protein.
-        neighbours: those training proteins.
-        notes: what should be known about model and figures, in sentences.
-        skipped: records that were left out on request.
-        log: of the training's steps; empty where there was none.
+        checkpoint: The model with its head.
+        targets: The targets of the splits of the final model.
+        split_sizes: Proteins of each split of the final model.
+        fingerprint: Settings and inputs that make two fine-tunings the same.
+        comparison: The metrics of the model and its baselines.
+        proteins: The test proteins, those of all folds.
+        truth: The target of each test protein.
+        predictions: The model's prediction for each test protein.
+        similarities: The similarity of each test protein to its nearest training protein, (proteins,).
+        nearest: The nearest training protein of each test protein.
+        notes: Sentences about the model and its metrics.
+        skipped: Proteins that were skipped on request.
+        log: The lines about the steps of the training; empty where there was none.
     """
 
     checkpoint: Checkpoint
     targets: Targets
-    sizes: Mapping[Split, int]
-    identity: Mapping[str, Any]
-    ladder: Comparison
+    split_sizes: Mapping[Split, int]
+    fingerprint: Mapping[str, Any]
+    comparison: Comparison
     proteins: Sequence[LabelledProtein]
     truth: Sequence[Target]
-    outputs: Sequence[Output]
+    predictions: Sequence[Prediction]
     similarities: NDArray[np.float64]
-    neighbours: Sequence[LabelledProtein]
+    nearest: Sequence[LabelledProtein]
     notes: Sequence[str]
     skipped: Sequence[SkippedRecord]
     log: Sequence[Mapping[str, Any]]
 
     def by_similarity(self) -> list[Subgroup]:
-        """Measure the test proteins in groups of similarity to their nearest training protein."""
-        return measure_bands(self.targets.task, self.truth, self.outputs, self.similarities, SIMILARITY_EDGES)
+        """Compute metrics for test proteins grouped by similarity to their nearest training protein."""
+        return measure_subgroups(self.targets.task, self.truth, self.predictions, self.similarities, SIMILARITY_EDGES)
 
     def by_length(self) -> list[Subgroup]:
-        """Measure the test proteins in groups of length."""
+        """Compute metrics for test proteins grouped by length."""
         lengths = np.array([len(protein.sequence) for protein in self.proteins])
-        return measure_bands(self.targets.task, self.truth, self.outputs, lengths, LENGTH_EDGES)
+        return measure_subgroups(self.targets.task, self.truth, self.predictions, lengths, LENGTH_EDGES)
+
+
+def _prediction_rows(result: FinetuneResult) -> Iterator[list[str]]:
+    task, classes = result.targets.task, result.targets.classes
+    assert result.checkpoint.task_head is not None
+    threshold = float(result.checkpoint.task_head.threshold)
+    for protein, prediction in zip(result.proteins, result.predictions, strict=True):
+        yield [protein.id, LabelText(protein.label), *prediction_cells(prediction, task, classes, threshold)]
+
+
+def _similarity_rows(result: FinetuneResult) -> Iterator[list[str]]:
+    for protein, similarity, nearest in zip(result.proteins, result.similarities, result.nearest, strict=True):
+        yield [protein.id, f"{similarity:.3f}", nearest.id if similarity > 0 else ""]
+
+
+def _facts(result: FinetuneResult) -> dict[str, str]:
+    """Collect the facts about the model that its card shows, by name."""
+    comparison = result.comparison
+    facts = {"encoder": str(result.checkpoint.metadata.configuration["from_model"])}
+    facts |= {f"{split} proteins": f"{size:,}" for split, size in result.split_sizes.items()}
+    facts["tested on"] = f"{len(result.proteins):,} proteins"
+    for name, metric in comparison.model_metrics.items():
+        baselines = ", ".join(
+            f"{predictor} {_format_value(metrics[name].value)}"
+            for predictor, metrics in comparison.predictors.items()
+            if predictor != comparison.model
+        )
+        interval = "" if metric.low is None else f" [{_format_value(metric.low)}, {_format_value(metric.high)}]"
+        facts[comparison.metric_names[name]] = f"{_format_value(metric.value)}{interval} ({baselines})"
+    return facts
+
+
+def _format_value(value: float | None) -> str:
+    return "undefined" if value is None else format_number(value)
+
+
+def _page(result: FinetuneResult, by_similarity: Sequence[Subgroup], by_length: Sequence[Subgroup]) -> str:
+    metadata, targets = result.checkpoint.metadata, result.targets
+    kind = f"{len(targets.classes)} classes" if targets.classes else "a value"
+    sizes = ", ".join(f"{size:,} {split}" for split, size in result.split_sizes.items())
+    return render_page(
+        "finetuning.html",
+        version=__version__,
+        target=metadata.target,
+        summary=f"{targets.task.name} ({kind}); {sizes} proteins; {len(result.proteins):,} tested",
+        comparison=result.comparison,
+        metrics=list(result.comparison.model_metrics),
+        names=result.comparison.metric_names,
+        fewest=MIN_PROTEINS_FOR_INTERVAL,
+        notes=result.notes,
+        figures=list(_figures(result)),
+        by_similarity=[(_name_subgroup(subgroup, ""), subgroup) for subgroup in by_similarity],
+        by_length=[(_name_subgroup(subgroup, " residues"), subgroup) for subgroup in by_length],
+    )
+
+
+def _figures(result: FinetuneResult) -> list[tuple[str, str, str]]:
+    """Draw the figures of the page: title, picture and caption of each."""
+    figures: list[tuple[str, str, str]] = []
+    targets = result.targets
+    if result.log:
+        caption = "Training loss of each step (thin), and validation loss after each epoch."
+        figures.append(("Training", inline_png(draw_learning(result.log)), caption))
+    truth, predictions = flatten(targets.task, result.truth, result.predictions)
+    if targets.task.label_kind == "class":
+        assert targets.classes is not None
+        picture = draw_confusion(truth, predictions, targets.classes)
+        figures.append(("Confusion matrix", inline_png(picture), "Rows are the true classes and add up to one."))
+    elif targets.task.label_kind == "value":
+        picture = draw_scatter(truth, predictions)
+        caption = f"Each point is a test {'residue' if targets.task.per_residue else 'protein'}."
+        figures.append(("Predicted against measured", inline_png(picture), caption))
+    return figures
+
+
+def _name_subgroup(subgroup: Subgroup, unit: str) -> str:
+    if subgroup.high is None:
+        return f"{subgroup.low:g}{unit} or more" if subgroup.low != 1 else "1"
+    return f"{subgroup.low:g} to {subgroup.high:g}{unit}"
 
 
 def write_result(directory: Path, result: FinetuneResult) -> None:
-    """Write all files of a fine-tuned model into an existing directory.
+    """Write all files of a fine-tuned model.
+
+    Args:
+        directory: An existing directory.
+        result: The model and everything that is reported about it.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: A file cannot be written.
     """
     by_similarity, by_length = result.by_similarity(), result.by_length()
-    ladder = result.ladder.as_plain_values()
+    comparison = result.comparison.as_plain_values()
     checkpoint = result.checkpoint
-    checkpoint.metadata = replace(checkpoint.metadata, metrics=ladder)
+    checkpoint.metadata = replace(checkpoint.metadata, metrics=comparison)
     metrics = {
-        "identity": result.identity,
+        "identity": result.fingerprint,
         "task": result.targets.task.name,
         "main_metric": result.targets.task.main_metric,
-        "num_proteins": dict(result.sizes),
+        "num_proteins": dict(result.split_sizes),
         "num_refused": len(result.skipped),
         "notes": list(result.notes),
-        "ladder": ladder,
-        "by_similarity": [dataclasses.asdict(band) for band in by_similarity],
-        "by_length": [dataclasses.asdict(band) for band in by_length],
+        "comparison": comparison,
+        "by_similarity": [dataclasses.asdict(subgroup) for subgroup in by_similarity],
+        "by_length": [dataclasses.asdict(subgroup) for subgroup in by_length],
     }
     write_checkpoint_files(checkpoint, directory, finetuned_card(checkpoint, _facts(result)))
     write_json(directory / METRICS_FILE, metrics)
@@ -106,82 +189,6 @@ def write_result(directory: Path, result: FinetuneResult) -> None:
     header = ["id", "similarity", "nearest_training_protein"]
     write_table(directory / "test_similarity.tsv", header, _similarity_rows(result))
     if result.skipped:
-        skipped = ([record.id, record.line, record.reason] for record in result.skipped)
-        write_table(directory / "failed.tsv", ["id", "line", "reason"], skipped)
+        rows = ([record.id, record.line, record.reason] for record in result.skipped)
+        write_table(directory / "failed.tsv", ["id", "line", "reason"], rows)
     write_text(directory / "report.html", _page(result, by_similarity, by_length))
-
-
-def _prediction_rows(result: FinetuneResult) -> Iterator[list[str]]:
-    task, classes = result.targets.task, result.targets.classes
-    assert result.checkpoint.task_head is not None
-    threshold = float(result.checkpoint.task_head.threshold)
-    for protein, output in zip(result.proteins, result.outputs, strict=True):
-        yield [protein.id, LabelText(protein.label), *prediction_cells(output, task, classes, threshold)]
-
-
-def _similarity_rows(result: FinetuneResult) -> Iterator[list[str]]:
-    for protein, similarity, nearest in zip(result.proteins, result.similarities, result.neighbours, strict=True):
-        yield [protein.id, f"{similarity:.3f}", nearest.id if similarity > 0 else ""]
-
-
-def _facts(result: FinetuneResult) -> dict[str, str]:
-    facts = {"encoder": str(result.checkpoint.metadata.configuration["from_model"])}
-    facts |= {f"{split} proteins": f"{size:,}" for split, size in result.sizes.items()}
-    facts["measured on"] = f"{len(result.proteins):,} proteins"
-    for metric, score in result.ladder.figures.items():
-        others = ", ".join(
-            f"{name} {_spell(rung[metric].value)}"
-            for name, rung in result.ladder.rungs.items()
-            if name != result.ladder.model
-        )
-        span = "" if score.low is None else f" [{_spell(score.low)}, {_spell(score.high)}]"
-        facts[result.ladder.metric_names[metric]] = f"{_spell(score.value)}{span} ({others})"
-    return facts
-
-
-def _page(result: FinetuneResult, by_similarity: Sequence[Subgroup], by_length: Sequence[Subgroup]) -> str:
-    record, targets = result.checkpoint.metadata, result.targets
-    what = f"{len(targets.classes)} classes" if targets.classes else "a value"
-    sizes = ", ".join(f"{size:,} {split}" for split, size in result.sizes.items())
-    return render_page(
-        "finetuning.html",
-        version=__version__,
-        target=record.target,
-        summary=f"{targets.task.name} ({what}); {sizes} proteins; {len(result.proteins):,} measured",
-        ladder=result.ladder,
-        metrics=list(result.ladder.figures),
-        names=result.ladder.metric_names,
-        fewest=MIN_PROTEINS_FOR_INTERVAL,
-        notes=result.notes,
-        figures=list(_figures(result)),
-        by_similarity=[(_name_band(band, ""), band) for band in by_similarity],
-        by_length=[(_name_band(band, " residues"), band) for band in by_length],
-    )
-
-
-def _figures(result: FinetuneResult) -> list[tuple[str, str, str]]:
-    """Draw what there is to see: title, picture, caption."""
-    figures: list[tuple[str, str, str]] = []
-    targets = result.targets
-    if result.log:
-        caption = "Loss of each step (thin), and on the validation part after each epoch."
-        figures.append(("The training", inline_png(draw_learning(result.log)), caption))
-    truth, outputs = joined(targets.task, result.truth, result.outputs)
-    if targets.task.label_kind == "class":
-        assert targets.classes is not None
-        picture = draw_confusion(truth, outputs, targets.classes)
-        figures.append(("What is taken for what", inline_png(picture), "Rows are the truth and add up to one."))
-    elif targets.task.label_kind == "value":
-        picture = draw_scatter(truth, outputs)
-        figures.append(("Predicted against measured", inline_png(picture), "Each point is one of the test part."))
-    return figures
-
-
-def _name_band(band: Subgroup, unit: str) -> str:
-    if band.high is None:
-        return f"{band.low:g}{unit} or more" if band.low != 1 else "1"
-    return f"{band.low:g} to {band.high:g}{unit}"
-
-
-def _spell(value: float | None) -> str:
-    return "undefined" if value is None else format_number(value)

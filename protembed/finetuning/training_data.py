@@ -1,4 +1,4 @@
-"""What a fine-tuned model records of the proteins that it was trained and tested on."""
+"""Describe the proteins that a fine-tuned model was trained and tested on, for its metadata."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,48 +13,8 @@ from protembed.finetuning.targets import Targets, label_set
 from protembed.inference.applicability import num_nonstandard
 from protembed.model.metadata import TrainingData
 
+# Of the lengths of training proteins.
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
-
-
-def describe_training(final: SplitTable, targets: Targets, folds: Sequence[SplitTable]) -> tuple[TrainingData, Tensor]:
-    """Describe the proteins that a model is trained and tested on.
-
-    Args:
-        final: The splits that the kept model is trained on.
-        targets: The labels of the same splits.
-        folds: The splits in which models are tested: one alone, or the folds of a cross-validation.
-
-    Returns:
-        The description, and the hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
-    """
-    train = [protein.sequence for protein in final.splits["train"]]
-    tested = [protein.sequence for table in folds for protein in table.splits["test"]]
-    everything = [*(protein.sequence for protein in final.proteins), *tested]
-    sample = KmerSample.from_sequences(train)
-    num_related = 0
-    for table in folds:
-        own = (
-            sample
-            if table is final
-            else KmerSample.from_sequences([protein.sequence for protein in table.splits["train"]])
-        )
-        num_related += sum(own.shares_kmer(protein.sequence) for protein in table.splits["test"])
-    values = targets.known_targets("train") if targets.task.label_kind == "value" else None
-    data = TrainingData(
-        num_proteins=len(train),
-        lengths=tuple(int(np.quantile(list(map(len, train)), q, method="nearest")) for q in _QUANTILES),
-        shortest=min(map(len, everything)),
-        longest=max(map(len, everything)),
-        num_nonstandard_residues=sum(map(num_nonstandard, train)),
-        highest_nonstandard_share=max(num_nonstandard(one) / len(one) for one in everything),
-        starts_with_met_share=sum(sequence.startswith("M") for sequence in train) / len(train),
-        class_counts=_class_counts(final, targets) if values is None else None,
-        value_range=None if values is None else (float(values.min()), float(values.max())),
-        kmer_length=sample.length,
-        num_tested=len(tested),
-        num_tested_related=num_related,
-    )
-    return data, torch.from_numpy(sample.hashes)
 
 
 def _class_counts(table: SplitTable, targets: Targets) -> Mapping[str, int]:
@@ -65,3 +25,44 @@ def _class_counts(table: SplitTable, targets: Targets) -> Mapping[str, int]:
         return dict(zip(names, numbers.tolist(), strict=True))
     counts = Counter(name for protein in table.splits["train"] for name in label_set(protein, targets.task))
     return {name: counts[name] for name in names}
+
+
+def describe_training(final: SplitTable, targets: Targets, folds: Sequence[SplitTable]) -> tuple[TrainingData, Tensor]:
+    """Describe the proteins that a model is trained and tested on.
+
+    Args:
+        final: The splits of the final model.
+        targets: The labels of the same splits.
+        folds: The splits in which models are tested: a single one, or the folds of a cross-validation.
+
+    Returns:
+        The description, and the hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
+    """
+    train = [protein.sequence for protein in final.splits["train"]]
+    tested = [protein.sequence for table in folds for protein in table.splits["test"]]
+    sequences = [*(protein.sequence for protein in final.proteins), *tested]
+    sample = KmerSample.from_sequences(train)
+    num_related = 0
+    for table in folds:
+        fold = (
+            sample
+            if table is final
+            else KmerSample.from_sequences([protein.sequence for protein in table.splits["train"]])
+        )
+        num_related += sum(fold.shares_kmer(protein.sequence) for protein in table.splits["test"])
+    values = targets.known_targets("train") if targets.task.label_kind == "value" else None
+    data = TrainingData(
+        num_proteins=len(train),
+        lengths=tuple(int(np.quantile(list(map(len, train)), q, method="nearest")) for q in _QUANTILES),
+        shortest=min(map(len, sequences)),
+        longest=max(map(len, sequences)),
+        num_nonstandard_residues=sum(map(num_nonstandard, train)),
+        highest_nonstandard_share=max(num_nonstandard(sequence) / len(sequence) for sequence in sequences),
+        starts_with_met_share=sum(sequence.startswith("M") for sequence in train) / len(train),
+        class_counts=_class_counts(final, targets) if values is None else None,
+        value_range=None if values is None else (float(values.min()), float(values.max())),
+        kmer_length=sample.length,
+        num_tested=len(tested),
+        num_tested_related=num_related,
+    )
+    return data, torch.from_numpy(sample.hashes)

@@ -27,8 +27,8 @@ METRICS = {
 
 
 @pytest.fixture
-def fasta_of_test_part(rows_of, tmp_path):
-    """Write the test proteins of a table."""
+def write_test_fasta(rows_of, tmp_path):
+    """Write the test proteins of a table as FASTA."""
 
     def write(table):
         rows = [row for row in rows_of(table, ",") if row["split"] == "test"]
@@ -40,7 +40,7 @@ def fasta_of_test_part(rows_of, tmp_path):
 
 @pytest.fixture
 def predict(rows_of):
-    """Predict proteins, and read what was written."""
+    """Predict proteins, and read the table."""
 
     def run(fasta, model, output, **settings):
         predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output), **settings)
@@ -50,16 +50,18 @@ def predict(rows_of):
 
 
 def assert_same_predictions(predicted, expected):
-    """Compare tables cell by cell: numbers, alone or in lists, to parity, and all else to the letter."""
+    """Compare tables cell by cell: numbers and lists of numbers approximately, all other cells exactly."""
     assert [row["id"] for row in predicted] == [row["id"] for row in expected]
-    for mine, theirs in zip(predicted, expected, strict=True):
-        for name in mine.keys() - {"id"}:
+    for row, expected_row in zip(predicted, expected, strict=True):
+        for name in row.keys() - {"id"}:
             try:
-                ours, others = (np.array(row[name].split(";"), dtype=float) for row in (mine, theirs))
+                values, expected_values = (
+                    np.array(cells[name].split(";"), dtype=float) for cells in (row, expected_row)
+                )
             except ValueError:
-                assert mine[name] == theirs[name]
+                assert row[name] == expected_row[name]
             else:
-                np.testing.assert_allclose(ours, others, **PARITY)
+                np.testing.assert_allclose(values, expected_values, **PARITY)
 
 
 @pytest.fixture(scope="module", params=["frozen", "full", "lora"])
@@ -78,36 +80,34 @@ def finetuned(tables, tiny_model, tmp_path_factory, task, method, options):
     return task, output, finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method))
 
 
-# What is left behind
+# The model directory
 
 
-def test_each_task_is_recognised_and_measured_beside_simpler_ways(finetuned, method):
+def test_each_task_is_inferred_and_compared_with_baselines(finetuned, method):
     task, output, summary = finetuned
-    simple = ["15 letters"] if TASKS[task].per_residue else ["composition", "k-mers"]
-    own = {"frozen": ["frozen"], "full": ["frozen", "fine-tuned"], "lora": ["frozen", "LoRA"]}[method]
-    trivial = "mean" if TASKS[task].label_kind == "value" else "majority"
+    from_sequence = ["15 letters"] if TASKS[task].per_residue else ["composition", "k-mers"]
+    from_model = {"frozen": ["frozen"], "full": ["frozen", "fine-tuned"], "lora": ["frozen", "LoRA"]}[method]
+    constant = "mean" if TASKS[task].label_kind == "value" else "majority"
 
     assert summary.task == TASKS[task]
-    assert list(summary.ladder.rungs) == [trivial, *simple, *own]
-    assert summary.ladder.figures.keys() == METRICS[task]
+    assert list(summary.comparison.predictors) == [constant, *from_sequence, *from_model]
+    assert summary.comparison.model_metrics.keys() == METRICS[task]
     recorded = json.loads((output / "metrics.json").read_text())
-    assert recorded["ladder"]["rungs"][own[-1]].keys() == METRICS[task]
-    assert sum(band["num_proteins"] for band in recorded["by_similarity"]) == 10
-    assert sum(band["num_proteins"] for band in recorded["by_length"]) == 10
+    assert recorded["comparison"]["predictors"][from_model[-1]].keys() == METRICS[task]
+    assert sum(subgroup["num_proteins"] for subgroup in recorded["by_similarity"]) == 10
+    assert sum(subgroup["num_proteins"] for subgroup in recorded["by_length"]) == 10
 
 
-def test_nothing_of_the_training_is_left_beside_the_model(finetuned):
+def test_no_file_of_the_training_is_left_beside_the_model(finetuned):
     _, output, _ = finetuned
 
     assert [path.name for path in output.parent.iterdir()] == [output.name]
     assert {path.suffix for path in output.iterdir()} == {".json", ".safetensors", ".tsv", ".md", ".txt", ".html"}
 
 
-def test_predict_reproduces_the_predictions_of_the_test_part(
-    finetuned, tables, tmp_path, rows_of, fasta_of_test_part, predict
-):
+def test_predict_reproduces_the_test_predictions(finetuned, tables, tmp_path, rows_of, write_test_fasta, predict):
     task, output, _ = finetuned
-    fasta = fasta_of_test_part(tables / f"{task}.csv")
+    fasta = write_test_fasta(tables / f"{task}.csv")
 
     predicted, recorded = predict(fasta, output, tmp_path / "preds.tsv"), rows_of(output / "test_predictions.tsv")
 
@@ -118,39 +118,39 @@ def test_predict_reproduces_the_predictions_of_the_test_part(
 
 
 @pytest.mark.promise(10)
-def test_order_batches_and_threads_do_not_change_predictions(finetuned, tables, tmp_path, fasta_of_test_part, predict):
+def test_order_batches_and_threads_do_not_change_predictions(finetuned, tables, tmp_path, write_test_fasta, predict):
     task, output, _ = finetuned
-    fasta = fasta_of_test_part(tables / f"{task}.csv")
+    fasta = write_test_fasta(tables / f"{task}.csv")
     records = list(read_fasta([fasta]))
-    straight = predict(fasta, output, tmp_path / "straight.tsv", compute=DeviceConfig(threads=1))
+    expected = predict(fasta, output, tmp_path / "expected.tsv", compute=DeviceConfig(threads=1))
 
     shuffled = [records[row] for row in np.random.default_rng(0).permutation(len(records))]
-    (tmp_path / "s.fasta").write_text("".join(f">{one.id}\n{one.sequence}\n" for one in shuffled))
-    other = predict(tmp_path / "s.fasta", output, tmp_path / "other.tsv", compute=DeviceConfig(threads=3))
+    (tmp_path / "s.fasta").write_text("".join(f">{record.id}\n{record.sequence}\n" for record in shuffled))
+    reordered = predict(tmp_path / "s.fasta", output, tmp_path / "reordered.tsv", compute=DeviceConfig(threads=3))
 
-    by_id = {row["id"]: row for row in other}
-    assert [row["id"] for row in other] == [record.id for record in shuffled]
-    assert_same_predictions([by_id[row["id"]] for row in straight], straight)
+    by_id = {row["id"]: row for row in reordered}
+    assert [row["id"] for row in reordered] == [record.id for record in shuffled]
+    assert_same_predictions([by_id[row["id"]] for row in expected], expected)
 
 
 def numbers_in(rows, column):
-    """Join a column of numbers, or of lists of numbers, of a table of predictions."""
+    """Join the numbers in a column of a table of predictions."""
     return np.concatenate([np.array(row[column].split(";"), dtype=float) for row in rows])
 
 
-def assert_the_head_says_of_the_vectors(model, vectors, *predictions):
+def assert_head_predicts(model, vectors, *predictions):
     """Apply a model's head to vectors, and compare with tables of predictions, which have six digits."""
     head = load_checkpoint(model).task_head
     with torch.no_grad():
-        said = head.predict(torch.from_numpy(vectors)).numpy().reshape(len(vectors), -1)
+        expected = head.predict(torch.from_numpy(vectors)).numpy().reshape(len(vectors), -1)
     columns = [f"p_{name}" for name in head.classes] if head.classes else ["prediction"]
     for rows in predictions:
         predicted = np.stack([numbers_in(rows, column) for column in columns], axis=1)
-        np.testing.assert_allclose(said, predicted, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(expected, predicted, rtol=2e-5, atol=1e-6)
 
 
 def embedded(fasta, model, output):
-    """Embed proteins, or their residues; return all vectors, and how many proteins were longer than a window."""
+    """Embed proteins or residues; return all vectors, and the number of proteins longer than a window."""
     per_residue = output.suffix == ".npz"
     summary = embed_fasta([fasta], ModelConfig(model=model), EmbedConfig(output=output, per_residue=per_residue))
     if not per_residue:
@@ -160,14 +160,14 @@ def embedded(fasta, model, output):
 
 
 def test_embedding_with_a_finetuned_model_gives_the_vectors_that_its_head_sees(
-    finetuned, tables, tmp_path, rows_of, fasta_of_test_part
+    finetuned, tables, tmp_path, rows_of, write_test_fasta
 ):
     task, output, _ = finetuned
-    fasta = fasta_of_test_part(tables / f"{task}.csv")
+    fasta = write_test_fasta(tables / f"{task}.csv")
 
     vectors, _ = embedded(fasta, output, tmp_path / ("emb.npz" if TASKS[task].per_residue else "emb.npy"))
 
-    assert_the_head_says_of_the_vectors(output, vectors, rows_of(output / "test_predictions.tsv"))
+    assert_head_predicts(output, vectors, rows_of(output / "test_predictions.tsv"))
 
 
 @pytest.mark.parametrize(
@@ -184,23 +184,23 @@ def test_embedding_with_a_finetuned_model_gives_the_vectors_that_its_head_sees(
     ],
 )
 def test_long_proteins_are_trained_embedded_and_predicted_in_the_same_windows(
-    tables, windowed_model, tmp_path, method, pooling, task, rows_of, options, fasta_of_test_part, predict
+    tables, windowed_model, tmp_path, method, pooling, task, rows_of, options, write_test_fasta, predict
 ):
     output, table = tmp_path / "windowed.model", tables / f"{task}.csv"
     finetune_model(table, options(output, windowed_model, method=method, pooling=pooling))
-    fasta = fasta_of_test_part(table)
+    fasta = write_test_fasta(table)
 
     predictions = predict(fasta, output, tmp_path / "preds.tsv")
     vectors, num_windowed = embedded(fasta, output, tmp_path / ("e.npz" if TASKS[task].per_residue else "e.npy"))
 
-    record = load_checkpoint(output).metadata
-    assert (record.window_residues, record.pooling) == (64, None if pooling == "auto" else pooling)
+    metadata = load_checkpoint(output).metadata
+    assert (metadata.window_residues, metadata.pooling) == (64, None if pooling == "auto" else pooling)
     assert vectors.shape[1] == 32 * len(pooling.split(","))
-    assert_the_head_says_of_the_vectors(output, vectors, predictions, rows_of(output / "test_predictions.tsv"))
+    assert_head_predicts(output, vectors, predictions, rows_of(output / "test_predictions.tsv"))
     assert num_windowed > 5
 
 
-def test_only_what_is_trained_changes(finetuned, tiny_model, method):
+def test_each_method_changes_only_the_weights_that_it_trains(finetuned, tiny_model, method):
     _, output, _ = finetuned
     before, after = (load_checkpoint(path).encoder.state_dict() for path in (tiny_model, output))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -229,7 +229,7 @@ def test_transformers_loads_the_finetuned_encoder(finetuned, proteins, tmp_path)
 
 
 @pytest.mark.promise(17)
-def test_the_page_escapes_what_a_table_may_hold(tables, tiny_model, tmp_path, rows_of, options):
+def test_the_page_escapes_the_names_in_a_table(tables, tiny_model, tmp_path, rows_of, options):
     rows = rows_of(tables / "classification.csv", ",")
     evil = "<script>alert(1)</script>"
     with (tmp_path / "evil.csv").open("w", newline="") as stream:
@@ -246,7 +246,7 @@ def test_the_page_escapes_what_a_table_may_hold(tables, tiny_model, tmp_path, ro
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_the_same_command_again_finds_its_work_done(finetuned, tables, tiny_model, method, options):
+def test_repeating_a_finished_command_returns_the_same_summary(finetuned, tables, tiny_model, method, options):
     task, output, summary = finetuned
 
     again = finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method))
@@ -254,14 +254,14 @@ def test_the_same_command_again_finds_its_work_done(finetuned, tables, tiny_mode
     assert again == replace(summary, was_done=True)
 
 
-def test_another_result_is_refused(finetuned, tables, tiny_model, method, options):
+def test_the_result_of_another_seed_is_not_overwritten(finetuned, tables, tiny_model, method, options):
     task, output, _ = finetuned
 
     with pytest.raises(OutputExistsError):
         finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method, seed=1))
 
 
-def test_sequences_and_identifiers_of_several_labels_are_told(tables, tiny_model, tmp_path, options):
+def test_sequences_and_identifiers_with_several_labels_are_noted(tables, tiny_model, tmp_path, options):
     header, first, *rows = (tables / "regression.csv").read_text().splitlines()
     identifier, sequence, _, split = first.split(",")
     doubtful = tmp_path / "doubtful.csv"

@@ -26,11 +26,15 @@ from protembed.model.checkpoint import load_checkpoint
 @pytest.mark.parametrize("num_steps", [2, 6, 9])
 def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path, method, num_steps, options):
     """The last stop falls into the second of two repeats."""
-    table, settings, seen = tables / "classification.csv", {"method": method, "repeats": 2, "quick": False}, []
+    table, settings, seen = (
+        tables / "classification.csv",
+        {"method": method, "repeats": 2, "skip_random_baseline": False},
+        [],
+    )
     finetune_model(table, options(tmp_path / "whole.model", tiny_model, **settings))
-    watcher = Callbacks(on_step=seen.append, stop=lambda: len(seen) == num_steps)
-    left = finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings), watcher=watcher)
-    assert (left.is_finished, left.output, left.ladder) == (False, None, None)
+    callbacks = Callbacks(on_step=seen.append, stop=lambda: len(seen) == num_steps)
+    left = finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings), callbacks=callbacks)
+    assert (left.is_finished, left.output, left.comparison) == (False, None, None)
     assert not (tmp_path / "parts.model").exists()
 
     finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings))
@@ -75,25 +79,25 @@ def test_two_trainings_cannot_share_a_directory(tables, tiny_model, tmp_path, op
             finetune_model(tables / "classification.csv", options(tmp_path / "x.model", tiny_model))
 
 
-def test_an_interrupted_replacement_goes_on_when_it_is_repeated(tables, tiny_model, tmp_path, options):
+def test_repeating_an_interrupted_replacement_resumes_it(tables, tiny_model, tmp_path, options):
     table, output, seen = tables / "regression.csv", tmp_path / "x.model", []
     finetune_model(table, options(output, tiny_model, method="frozen"))
-    watcher = Callbacks(on_step=seen.append, stop=lambda: len(seen) == 2)
-    finetune_model(table, options(output, tiny_model, force=True), watcher=watcher)
+    callbacks = Callbacks(on_step=seen.append, stop=lambda: len(seen) == 2)
+    finetune_model(table, options(output, tiny_model, force=True), callbacks=callbacks)
 
     again = []
-    finetune_model(table, options(output, tiny_model, force=True), watcher=Callbacks(on_step=again.append))
+    finetune_model(table, options(output, tiny_model, force=True), callbacks=Callbacks(on_step=again.append))
 
     assert [seen[0].step, seen[1].step, again[0].step] == [1, 2, 3]
     assert load_checkpoint(output).metadata.configuration["method"] is None
 
 
 @pytest.mark.promise(8)
-def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp_path, options, give_stdin):
+def test_a_training_on_a_table_from_stdin_is_resumed(tables, tiny_model, tmp_path, options, give_stdin):
     output, seen = tmp_path / "x.model", []
-    watcher = Callbacks(on_step=seen.append, stop=lambda: len(seen) == 2)
+    callbacks = Callbacks(on_step=seen.append, stop=lambda: len(seen) == 2)
     give_stdin((tables / "regression.csv").read_bytes())
-    finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=watcher)
+    finetune_model(STANDARD_STREAM, options(output, tiny_model), callbacks=callbacks)
 
     give_stdin((tables / "classification.csv").read_bytes())
     with pytest.raises(RunMismatchError, match="labels was"):
@@ -101,7 +105,7 @@ def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp
 
     again = []
     give_stdin((tables / "regression.csv").read_bytes())
-    finetune_model(STANDARD_STREAM, options(output, tiny_model), watcher=Callbacks(on_step=again.append))
+    finetune_model(STANDARD_STREAM, options(output, tiny_model), callbacks=Callbacks(on_step=again.append))
     assert again[0].step == 3
 
 
@@ -114,18 +118,18 @@ def test_a_table_may_come_through_a_pipe_and_be_taken_up(tables, tiny_model, tmp
         ({"pooling": "max"}, "pooling was auto, not max"),
     ],
 )
-def test_a_training_of_other_settings_is_not_taken_up(tables, tiny_model, tmp_path, options, changes, named):
+def test_a_training_with_other_settings_is_not_resumed(tables, tiny_model, tmp_path, options, changes, named):
     table, output = tables / "regression.csv", tmp_path / "x.model"
-    finetune_model(table, options(output, tiny_model), watcher=Callbacks(stop=lambda: True))
+    finetune_model(table, options(output, tiny_model), callbacks=Callbacks(stop=lambda: True))
 
     with pytest.raises(RunMismatchError, match=named):
         finetune_model(table, options(output, tiny_model, **changes))
 
 
 @pytest.mark.promise(4)
-def test_a_damaged_training_is_begun_anew_where_that_is_wanted(tables, tiny_model, tmp_path, options):
+def test_a_damaged_training_is_restarted_with_force(tables, tiny_model, tmp_path, options):
     table, output = tables / "regression.csv", tmp_path / "x.model"
-    finetune_model(table, options(output, tiny_model), watcher=Callbacks(stop=lambda: True))
+    finetune_model(table, options(output, tiny_model), callbacks=Callbacks(stop=lambda: True))
     for path in output.with_name("x.model.partial").rglob("step-*/weights.safetensors"):
         path.write_bytes(b"torn")
 
@@ -133,36 +137,36 @@ def test_a_damaged_training_is_begun_anew_where_that_is_wanted(tables, tiny_mode
         finetune_model(table, options(output, tiny_model))
 
     seen = []
-    finetune_model(table, options(output, tiny_model, force=True), watcher=Callbacks(on_step=seen.append))
+    finetune_model(table, options(output, tiny_model, force=True), callbacks=Callbacks(on_step=seen.append))
     assert seen[0].step == 1
 
 
 @pytest.mark.promise(4)
-def test_whoever_goes_on_after_a_damaged_checkpoint_is_told(tables, tiny_model, tmp_path, options):
-    table, output, steps, told = tables / "regression.csv", tmp_path / "x.model", [], []
+def test_resuming_after_a_damaged_checkpoint_warns(tables, tiny_model, tmp_path, options):
+    table, output, steps, warnings = tables / "regression.csv", tmp_path / "x.model", [], []
     settings = {"epochs": 9, "patience": 9}
-    watcher = Callbacks(on_step=steps.append, stop=lambda: bool(steps) and steps[-1].step == steps[-1].num_steps // 2)
-    finetune_model(table, options(output, tiny_model, **settings), watcher=watcher)
+    callbacks = Callbacks(on_step=steps.append, stop=lambda: bool(steps) and steps[-1].step == steps[-1].num_steps // 2)
+    finetune_model(table, options(output, tiny_model, **settings), callbacks=callbacks)
     newest = max(output.with_name("x.model.partial").rglob("step-*"))
     (newest / "optimizer.safetensors").unlink()
 
-    finetune_model(table, options(output, tiny_model, **settings), watcher=Callbacks(on_warning=told.append))
+    finetune_model(table, options(output, tiny_model, **settings), callbacks=Callbacks(on_warning=warnings.append))
 
-    assert [f"{newest.name}/optimizer.safetensors is damaged" in sentence for sentence in told] == [True]
+    assert [f"{newest.name}/optimizer.safetensors is damaged" in sentence for sentence in warnings] == [True]
 
 
-def test_where_no_epoch_is_better_than_the_frozen_encoder_it_is_kept_and_said(tables, tiny_model, tmp_path, options):
-    settings = {"method": "full", "head_rate_factor": 1000.0}
+def test_the_frozen_encoder_is_kept_and_noted_if_no_epoch_is_better(tables, tiny_model, tmp_path, options):
+    settings = {"method": "full", "head_lr_multiplier": 1000.0}
 
     summary = finetune_model(tables / "regression.csv", options(tmp_path / "x.model", tiny_model, **settings))
 
-    assert summary.ladder.differences["frozen"].value == pytest.approx(0, abs=1e-6)
-    kept = "fine-tuning did not improve the validation loss; keeping the frozen encoder with its linear head"
-    assert kept in summary.notes
+    assert summary.comparison.differences["frozen"].value == pytest.approx(0, abs=1e-6)
+    note = "fine-tuning did not improve the validation loss; keeping the frozen encoder with its linear head"
+    assert note in summary.notes
 
 
 @pytest.mark.parametrize("repeats", [1, 2])
-def test_a_training_that_diverged_is_said_in_the_summary_the_metrics_and_the_page(
+def test_a_training_that_diverged_is_noted_in_the_summary_the_metrics_and_the_page(
     tables, tiny_model, tmp_path, options, repeats
 ):
     settings = options(tmp_path / "x.model", tiny_model, method="full", repeats=repeats)
@@ -183,7 +187,7 @@ def test_a_training_that_diverged_is_said_in_the_summary_the_metrics_and_the_pag
 
 @pytest.fixture
 def without_splits(tables, rows_of, tmp_path):
-    """A table of a task without its split column."""
+    """Write the table of a task without its split column."""
 
     def write(task):
         with (tmp_path / "all.csv").open("w", newline="") as stream:
@@ -195,7 +199,7 @@ def without_splits(tables, rows_of, tmp_path):
     return write
 
 
-def test_in_folds_every_protein_is_predicted_once_by_a_model_that_never_saw_it(
+def test_kfold_predicts_every_protein_once_by_a_model_that_did_not_see_it(
     without_splits, tiny_model, tmp_path, rows_of, options
 ):
     table = without_splits("regression")
@@ -210,50 +214,50 @@ def test_in_folds_every_protein_is_predicted_once_by_a_model_that_never_saw_it(
     assert max(similar.values()) < 1
 
 
-def test_the_trivial_answer_is_worth_nothing_in_folds_either(without_splits, tiny_model, tmp_path, options):
+def test_the_majority_baseline_has_no_skill_in_kfold(without_splits, tiny_model, tmp_path, options):
     kfold = options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
 
     summary = finetune_model(without_splits("classification"), kfold)
 
-    assert summary.ladder.rungs["majority"]["mcc"].value == 0
-    assert summary.ladder.rungs["majority"]["auroc"].value == pytest.approx(0.5)
+    assert summary.comparison.predictors["majority"]["mcc"].value == 0
+    assert summary.comparison.predictors["majority"]["auroc"].value == pytest.approx(0.5)
 
 
-def test_folds_can_be_trained_too(without_splits, tiny_model, tmp_path, options):
+def test_kfold_trains_the_encoder_in_each_fold(without_splits, tiny_model, tmp_path, options):
     table = without_splits("classification")
     kfold = options(tmp_path / "folds.model", tiny_model, method="full", epochs=1, labels={"split": "kfold"})
 
     summary = finetune_model(table, kfold)
 
-    assert list(summary.ladder.rungs) == ["majority", "composition", "k-mers", "frozen", "fine-tuned"]
+    assert list(summary.comparison.predictors) == ["majority", "composition", "k-mers", "frozen", "fine-tuned"]
     assert load_checkpoint(tmp_path / "folds.model").task_head.classes == ("poor", "rich")
 
 
 def test_the_repeat_with_the_lowest_validation_loss_is_kept(tables, tiny_model, tmp_path, options):
-    """Each repeat alone is a training with its own seed; the best of them is what the repeats leave."""
-    table, lost = tables / "regression.csv", {}
-    settings = {"method": "full", "epochs": 3, "head_rate_factor": 100.0}
+    """Compare two repeats with two single trainings that have the seeds of the repeats."""
+    table, losses = tables / "regression.csv", {}
+    settings = {"method": "full", "epochs": 3, "head_lr_multiplier": 100.0}
     summary = finetune_model(table, options(tmp_path / "two.model", tiny_model, repeats=2, **settings))
     for seed in (0, 1):
         reports = []
         output = tmp_path / f"{seed}.model"
-        watcher = Callbacks(on_step=reports.append)
-        finetune_model(table, options(output, tiny_model, seed=seed, **settings), watcher=watcher)
-        lost[seed] = min(report.validation["valid_loss"] for report in reports if report.validation)
+        callbacks = Callbacks(on_step=reports.append)
+        finetune_model(table, options(output, tiny_model, seed=seed, **settings), callbacks=callbacks)
+        losses[seed] = min(report.validation["valid_loss"] for report in reports if report.validation)
 
-    best = min(lost, key=lost.get)
-    assert lost[0] != lost[1]
-    assert summary.ladder.num_repeats == 2
-    kept = load_checkpoint(tmp_path / "two.model").encoder.state_dict()
+    best = min(losses, key=losses.get)
+    assert losses[0] != losses[1]
+    assert summary.comparison.num_repeats == 2
+    repeated = load_checkpoint(tmp_path / "two.model").encoder.state_dict()
     alone = load_checkpoint(tmp_path / f"{best}.model").encoder.state_dict()
-    assert all(torch.equal(kept[name], alone[name]) for name in kept)
+    assert all(torch.equal(repeated[name], alone[name]) for name in repeated)
 
 
-def test_test_proteins_that_were_trained_on_can_be_left_out(tables, tiny_model, proteins, tmp_path, rows_of, options):
-    table = tmp_path / "shared.csv"
+def test_drop_leaked_leaves_out_test_proteins_of_train(tables, tiny_model, proteins, tmp_path, rows_of, options):
+    table = tmp_path / "leaked.csv"
     table.write_text((tables / "regression.csv").read_text() + f"again,{proteins[0]},5.0,test\n")
 
-    dropped = options(tmp_path / "d.model", tiny_model, method="frozen", labels={"drop_shared": True})
+    dropped = options(tmp_path / "d.model", tiny_model, method="frozen", labels={"drop_leaked": True})
     plans = []
     finetune_model(table, dropped, on_plan=plans.append)
     finetune_model(table, options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)

@@ -1,4 +1,4 @@
-"""Labels as people write them, through the whole command: what is learned, said and written."""
+"""Labels as users write them, through the whole command: the plan, the messages and the tables."""
 
 import json
 
@@ -28,9 +28,8 @@ def finetune(proteins, tiny_model, tmp_path, rows_of, options):
         if fasta:
             text = "".join(f">{name} set={split} Target={label}\n{protein}\n" for name, protein, label, split in rows)
         else:
-            text = (
-                header + "\n" + "".join(f'{one},{protein},"{label}",{split}\n' for one, protein, label, split in rows)
-            )
+            lines = [f'{identifier},{protein},"{label}",{split}\n' for identifier, protein, label, split in rows]
+            text = "".join([header + "\n", *lines])
         table, plans = tmp_path / f"{name}.csv", []
         table.write_text(text)
         chosen = options(tmp_path / f"{name}.model", tiny_model, method="frozen", labels=labels)
@@ -44,7 +43,7 @@ def finetune(proteins, tiny_model, tmp_path, rows_of, options):
     "names", [("+", "-"), ("=x", "@x"), ("+ve", "-ve"), ("0.0", "1.0"), ("Cell membrane", "Cell wall")]
 )
 @pytest.mark.parametrize("fasta", [False, True])
-def test_labels_and_predictions_are_spelled_alike(finetune, names, fasta):
+def test_labels_and_predictions_have_the_same_spelling(finetune, names, fasta):
     _, rows = finetune(lambda row, protein: names[row // 5 % 2], fasta=fasta)
 
     classes = {"0", "1"} if names[0] == "0.0" else set(names)
@@ -60,18 +59,18 @@ def test_residue_labels_in_a_list_are_predicted_as_their_classes(finetune, form)
 
     assert (plan.task.name, tuple(plan.classes)) == ("residue-classification", ("0", "1"))
     entries = [residue_entries(row[name]) for row in rows for name in ("label", "prediction")]
-    assert {entry for one in entries for entry in one} <= {"0", "1"}
-    assert {len(one) for one in entries} == {12}
+    assert {entry for cell in entries for entry in cell} <= {"0", "1"}
+    assert {len(cell) for cell in entries} == {12}
 
 
-def test_residue_values_in_a_fasta_header_are_values_of_residues(finetune):
+def test_numbers_of_residues_in_a_fasta_header_are_residue_values(finetune):
     plan, rows = finetune(lambda row, protein: " ".join(f"{ord(letter) / 8}" for letter in protein), fasta=True)
 
     assert plan.task.name == "residue-regression"
     assert all(len(row["prediction"].split(";")) == 12 for row in rows)
 
 
-def test_several_labels_divided_by_commas_are_labels_and_predicted_with_semicolons(finetune):
+def test_labels_separated_by_commas_are_predicted_with_semicolons(finetune):
     cells = ["nucleus", "cytosol", "nucleus, cytosol", "cytosol, nucleus"]
     plan, rows = finetune(lambda row, protein: cells[row // 5 % 4])
 
@@ -80,13 +79,13 @@ def test_several_labels_divided_by_commas_are_labels_and_predicted_with_semicolo
     assert {row["prediction"] for row in rows} <= {"", "nucleus", "cytosol", "cytosol;nucleus"}
 
 
-def test_labels_can_be_divided_by_what_the_user_names(finetune):
+def test_label_separator_names_the_separator_of_labels(finetune):
     plan, _ = finetune(lambda row, protein: ["a/b", "b", "a"][row // 5 % 3], label_separator="/")
 
     assert (plan.task.name, tuple(plan.classes)) == ("multilabel", ("a", "b"))
 
 
-def test_the_plan_shows_classes_with_counts_and_how_cells_were_read(finetune):
+def test_the_plan_shows_classes_with_counts_and_the_reading_of_cells(finetune):
     plan, _ = finetune(lambda row, protein: ["no", "no", "yes"][row // 5 % 3])
 
     assert finetune_plan_lines(plan)[-2:] == [
@@ -104,7 +103,7 @@ def test_the_plan_shows_the_most_frequent_of_many_classes(finetune):
     assert "(8 classes: c0 19, c1 3, c2 3, c3 3, c4 3, c5 3 and 2 more)" in line
 
 
-def test_many_classes_are_refused_unless_the_task_was_named(finetune):
+def test_many_classes_are_an_error_unless_the_task_was_named(finetune):
     def label_of(row, protein):
         return f"c{row // 2}"
 
@@ -116,26 +115,26 @@ def test_many_classes_are_refused_unless_the_task_was_named(finetune):
     assert any("classes have fewer than 5 training proteins" in sentence for sentence in plan.warnings)
 
 
-def test_identifiers_of_a_usual_column_are_carried_into_every_table(finetune, tmp_path, rows_of):
+def test_identifiers_of_a_recognised_column_are_in_every_table(finetune, tmp_path, rows_of):
     _, rows = finetune(lambda row, protein: "ab"[row // 5 % 2], header="Protein ID,sequence,label,split")
     similar = rows_of(tmp_path / "t.model" / "test_similarity.tsv")
 
     assert [row["id"] for row in rows] == [row["id"] for row in similar] == [f"p{row}" for row in range(0, 40, 5)]
 
 
-def test_without_identifiers_rows_are_numbered_and_that_is_said(finetune, tmp_path):
+def test_rows_without_identifiers_are_numbered_and_noted(finetune, tmp_path):
     plan, rows = finetune(lambda row, protein: "ab"[row // 5 % 2], header="my key,sequence,label,split")
     named, named_rows = finetune(
         lambda row, protein: "ab"[row // 5 % 2], header="my key,sequence,label,split", name="named", id="my key"
     )
 
-    said = "no identifier column: rows are numbered from 1; --id names the column"
-    assert said in plan.notes and said not in named.notes
-    assert said in json.loads((tmp_path / "t.model" / "metrics.json").read_text())["notes"]
+    note = "no identifier column: rows are numbered from 1; --id names the column"
+    assert note in plan.notes and note not in named.notes
+    assert note in json.loads((tmp_path / "t.model" / "metrics.json").read_text())["notes"]
     assert (rows[1]["id"], named_rows[1]["id"]) == ("6", "p5")
 
 
-def test_a_warning_about_labels_is_kept_with_the_result(finetune, tmp_path):
+def test_a_warning_about_labels_is_stored_with_the_result(finetune, tmp_path):
     plan, _ = finetune(lambda row, protein: ["Yes", "yes", "no"][row // 5 % 3])
 
     (sentence,) = [sentence for sentence in plan.warnings if "nearly the same" in sentence]
@@ -143,14 +142,14 @@ def test_a_warning_about_labels_is_kept_with_the_result(finetune, tmp_path):
     assert sentence in json.loads((tmp_path / "t.model" / "metrics.json").read_text())["notes"]
 
 
-def test_a_result_of_other_label_options_is_another_result(finetune):
+def test_the_result_of_other_label_options_is_not_overwritten(finetune):
     finetune(lambda row, protein: ["a;b", "b", "a"][row // 5 % 3])
 
     with pytest.raises(OutputExistsError, match="was made with other settings"):
         finetune(lambda row, protein: ["a;b", "b", "a"][row // 5 % 3], label_separator=";")
 
 
-def test_predict_spells_classes_as_the_table_did(finetune, tmp_path, proteins, rows_of):
+def test_predict_writes_classes_with_the_spelling_of_the_table(finetune, tmp_path, proteins, rows_of):
     finetune(lambda row, protein: ["+ve", "-ve"][row // 5 % 2])
     (tmp_path / "few.fasta").write_text("".join(f">{row}\n{protein}\n" for row, protein in enumerate(proteins[:4])))
 

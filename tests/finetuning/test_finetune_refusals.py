@@ -4,23 +4,23 @@ from protembed.errors import ConfigError, DataError, OutputExistsError
 from protembed.finetuning.finetune import finetune_model
 from protembed.io.reading import STANDARD_STREAM
 
-IMPOSSIBLE = {
+INVALID = {
     "an unknown pooling": ({"pooling": "sum"}, "regression"),
     "a pooling twice": ({"pooling": "mean,mean"}, "regression"),
     "attention over a frozen encoder": ({"pooling": "attention", "method": "frozen"}, "regression"),
     "attention over residues": ({"pooling": "attention"}, "residue-regression"),
     "a pooling of residues": ({"pooling": "max", "method": "frozen"}, "residue-classification"),
-    "repeats of what is not trained": ({"repeats": 2, "method": "frozen"}, "regression"),
-    "weights of values": ({"class_weights": True}, "regression"),
+    "repeats of a frozen encoder": ({"repeats": 2, "method": "frozen"}, "regression"),
+    "weights of values": ({"balance_classes": True}, "regression"),
     "weights of a frozen encoder's network": (
-        {"class_weights": True, "method": "frozen", "head": "mlp"},
+        {"balance_classes": True, "method": "frozen", "head": "mlp"},
         "classification",
     ),
 }
 
 
-@pytest.mark.parametrize(("settings", "task"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-def test_what_cannot_be_learned_is_a_usage_error_and_leaves_nothing(
+@pytest.mark.parametrize(("settings", "task"), INVALID.values(), ids=INVALID)
+def test_options_that_do_not_fit_the_task_are_a_usage_error_and_write_nothing(
     tables, tiny_model, tmp_path, settings, task, options
 ):
     with pytest.raises(ConfigError):
@@ -30,7 +30,7 @@ def test_what_cannot_be_learned_is_a_usage_error_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("kind", ["a file", "a directory", "the table"])
-def test_what_is_no_model_of_ours_is_refused_before_anything_is_trained(tables, tiny_model, tmp_path, options, kind):
+def test_an_output_that_is_no_fine_tuned_model_is_never_replaced(tables, tiny_model, tmp_path, options, kind):
     table, output = tables / "regression.csv", tmp_path / "thesis"
     if kind == "a file":
         output.write_text("precious")
@@ -48,7 +48,7 @@ def test_what_is_no_model_of_ours_is_refused_before_anything_is_trained(tables, 
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_model_does_not_go_to_stdout(tables, tiny_model, options):
+def test_stdout_is_no_output_for_a_model(tables, tiny_model, options):
     with pytest.raises(ConfigError, match="a directory is expected"):
         finetune_model(tables / "regression.csv", options(STANDARD_STREAM, tiny_model))
 
@@ -57,7 +57,7 @@ HEADER = "id,sequence,label,split,mask\n"
 ROWS = "a,MKTAY,1.5,train,\nb,MKVAY,2.5,train,\nc,MAYAY,3.5,valid,\nd,MCCAY,4.5,test,\n"
 CLASSES = ROWS.replace("1.5", "x").replace("2.5", "y").replace("3.5", "x").replace("4.5", "y")
 RESIDUES = "a,MKTAY,HHHCC,train,11110\nb,MKVAY,HHCCC,train,11111\nc,MAYAY,HHHCC,valid,\nd,MCCAY,HCCCC,test,\n"
-# The table, its bad line and what is said of it.
+# The table, its bad line and the message.
 BAD = {
     "empty": ("", 1, "the first line is empty"),
     "a header alone": (HEADER, None, "the table has no rows"),
@@ -85,7 +85,7 @@ BAD = {
     "a label for each protein": (HEADER + CLASSES + "e,M,z,train,\n", None, "different labels"),
     "labels that are too few": (HEADER + RESIDUES * 3 + "e,MKTAY,HHH,train,\n", 14, "3 labels for 5 residues"),
     "a mask that is too short": (HEADER + RESIDUES.replace("11110", "111"), 2, "a mask of 3 for 5 residues"),
-    "masks that hide all": (
+    "masks without any 1": (
         HEADER + RESIDUES.replace("11110", "00000").replace("11111", "00000"),
         None,
         "look at its mask",
@@ -109,7 +109,7 @@ BAD = {
         "or scale them",
     ),
     "a mask of letters": (HEADER + RESIDUES.replace("11110", "1111H"), 2, "row 'a' has 'H' in its mask"),
-    "a part without known residues": (
+    "a split without known residues": (
         HEADER + RESIDUES.replace("valid,", "valid,00000"),
         None,
         "no residue of the valid part",
@@ -126,7 +126,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "line", "message"), BAD.values(), ids=BAD)
-def test_a_bad_table_gives_one_sentence_with_its_row_and_leaves_nothing(
+def test_a_bad_table_is_an_error_of_one_line_that_names_its_row_and_writes_nothing(
     tiny_model, tmp_path, options, content, line, message
 ):
     table = tmp_path / "bad.csv"

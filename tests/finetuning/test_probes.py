@@ -12,15 +12,15 @@ from protembed.finetuning.probes import Probe, ProbeData, fit_linear, fit_networ
 
 CLASSES, LABELS, VALUES = TASKS["classification"], TASKS["multilabel"], TASKS["regression"]
 RNG = np.random.default_rng(0)
-# Of very different scales, and one that never varies.
+# Features of very different scales, and one that is constant.
 VECTORS = (RNG.normal(size=(90, 6)) * [1, 100, 0.01, 5, 1, 0] + [0, 50, 3, -9, 0, 7]).astype(np.float32)
 SCALED = StandardScaler().fit(VECTORS[:60]).transform(VECTORS.astype(np.float64))
 SIGNAL = SCALED @ [1.0, -2, 0.5, 0, 0, 0] + 0.3 * RNG.normal(size=90)
 VALUE = 1000 + 50 * SIGNAL
-# Three labels: two that the vectors tell, and one of the noise alone.
+# Three labels: two that depend on the vectors, and one that is noise.
 LABEL = np.stack([SIGNAL > 1, SCALED[:, 3] > 0, RNG.random(90) < 0.3], axis=1).astype(np.float32)
 TRAIN, VALID, TEST = slice(60), slice(60, 75), slice(75, 90)
-# Of probabilities; how near to its optimum a solver ends.
+# Of probabilities, because a solver stops near its optimum.
 TOLERANCE = 5e-3
 STRENGTHS, PENALTIES = (0.001, 0.01, 0.1, 1, 10), (0.1, 1, 10, 100, 1e3, 1e4, 1e5)
 
@@ -29,41 +29,41 @@ def in_classes(num_classes):
     return np.digitize(SIGNAL, np.quantile(SIGNAL, np.arange(1, num_classes) / num_classes))
 
 
-def fit(task, num_classes, answers, how=fit_linear, vectors=VECTORS, **options):
-    train, valid = (ProbeData(vectors=vectors[part], answers=answers[part]) for part in (TRAIN, VALID))
+def fit(task, num_classes, targets, how=fit_linear, vectors=VECTORS, **options):
+    train, valid = (ProbeData(vectors=vectors[part], targets=targets[part]) for part in (TRAIN, VALID))
     return how(task, num_classes, train, valid, **options)
 
 
-def best_logistic(answers, vectors=SCALED, strengths=STRENGTHS, **options):
-    """scikit-learn's logistic regression with the penalty that the validation part likes best."""
+def best_logistic(targets, vectors=SCALED, strengths=STRENGTHS, **options):
+    """Fit scikit-learn's logistic regression with the penalty that has the highest validation likelihood."""
 
     def likelihood(model):
-        return model.predict_log_proba(vectors[VALID])[range(15), answers[VALID]].sum()
+        return model.predict_log_proba(vectors[VALID])[range(15), targets[VALID]].sum()
 
     models = [LogisticRegression(C=c, max_iter=5000, tol=1e-8, **options) for c in strengths]
-    return max((model.fit(vectors[TRAIN], answers[TRAIN]) for model in models), key=likelihood)
+    return max((model.fit(vectors[TRAIN], targets[TRAIN]) for model in models), key=likelihood)
 
 
-# Linear maps
+# Linear probes
 
 
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_classes_are_predicted_as_scikit_learn_does_on_standardised_vectors(num_classes, balanced):
+def test_class_probabilities_equal_those_of_scikit_learn_on_standardised_vectors(num_classes, balanced):
     classes = in_classes(num_classes) if not balanced else np.minimum(in_classes(6), num_classes - 1)
 
     fitted = fit(CLASSES, num_classes, classes, balanced=balanced)
 
     best = best_logistic(classes, class_weight="balanced" if balanced else None)
-    assert fitted.outputs(VECTORS[TEST]) == pytest.approx(best.predict_proba(SCALED[TEST]), abs=TOLERANCE)
-    assert (fitted.outputs(VECTORS[TEST]).argmax(1) == classes[TEST]).mean() > 0.6
+    assert fitted.predict(VECTORS[TEST]) == pytest.approx(best.predict_proba(SCALED[TEST]), abs=TOLERANCE)
+    assert (fitted.predict(VECTORS[TEST]).argmax(1) == classes[TEST]).mean() > 0.6
 
 
-def test_each_label_has_a_regression_of_its_own_and_all_share_one_penalty():
+def test_each_label_has_a_regression_and_all_share_one_penalty():
     fitted = fit(LABELS, 3, LABEL)
 
     def probabilities(strength, part):
-        models = [LogisticRegression(C=strength, max_iter=5000).fit(SCALED[TRAIN], one[TRAIN]) for one in LABEL.T]
+        models = [LogisticRegression(C=strength, max_iter=5000).fit(SCALED[TRAIN], label[TRAIN]) for label in LABEL.T]
         return np.stack([model.predict_proba(SCALED[part])[:, 1] for model in models], axis=1)
 
     def cost(strength):
@@ -71,75 +71,75 @@ def test_each_label_has_a_regression_of_its_own_and_all_share_one_penalty():
         return -np.log(np.where(LABEL[VALID] == 1, likely, 1 - likely)).mean()
 
     best = min(STRENGTHS, key=cost)
-    assert fitted.outputs(VECTORS[TEST]) == pytest.approx(probabilities(best, TEST), abs=TOLERANCE)
+    assert fitted.predict(VECTORS[TEST]) == pytest.approx(probabilities(best, TEST), abs=TOLERANCE)
 
 
-def test_values_are_predicted_as_scikit_learn_does_in_the_units_of_the_labels():
+def test_values_equal_those_of_scikit_learn_in_the_units_of_the_labels():
     fitted = fit(VALUES, 0, VALUE)
 
     models = [Ridge(alpha=penalty).fit(SCALED[TRAIN], VALUE[TRAIN]) for penalty in PENALTIES]
     best = max(models, key=lambda model: model.score(SCALED[VALID], VALUE[VALID]))
-    assert fitted.outputs(VECTORS[TEST]) == pytest.approx(best.predict(SCALED[TEST]), abs=0.1)
+    assert fitted.predict(VECTORS[TEST]) == pytest.approx(best.predict(SCALED[TEST]), abs=0.1)
     assert (fitted.offset, fitted.scale) == pytest.approx((VALUE[TRAIN].mean(), VALUE[TRAIN].std()))
 
 
-def test_noise_is_given_the_strongest_penalty():
+def test_noise_gets_the_strongest_penalty():
     noise = np.random.default_rng(1).normal(size=90)
 
-    assert fit(VALUES, 0, noise).outputs(VECTORS[TEST]) == pytest.approx(np.full(15, noise[TRAIN].mean()), abs=0.1)
+    assert fit(VALUES, 0, noise).predict(VECTORS[TEST]) == pytest.approx(np.full(15, noise[TRAIN].mean()), abs=0.1)
 
 
 @pytest.mark.parametrize("num_valid", [1, 3])
-def test_one_value_in_the_validation_part_is_enough_to_choose_a_penalty(num_valid):
+def test_one_validation_value_is_enough_to_choose_a_penalty(num_valid):
     # These labels are the training mean, which a strong penalty predicts best.
-    train = ProbeData(vectors=VECTORS[TRAIN], answers=SIGNAL[TRAIN])
-    valid = ProbeData(vectors=VECTORS[60 : 60 + num_valid], answers=np.full(num_valid, SIGNAL[TRAIN].mean()))
+    train = ProbeData(vectors=VECTORS[TRAIN], targets=SIGNAL[TRAIN])
+    valid = ProbeData(vectors=VECTORS[60 : 60 + num_valid], targets=np.full(num_valid, SIGNAL[TRAIN].mean()))
 
     fitted = fit_linear(VALUES, 0, train, valid)
 
-    assert fitted.outputs(VECTORS[TEST]) == pytest.approx(np.full(15, SIGNAL[TRAIN].mean()), abs=0.1)
+    assert fitted.predict(VECTORS[TEST]) == pytest.approx(np.full(15, SIGNAL[TRAIN].mean()), abs=0.1)
 
 
-def test_validation_proteins_far_from_all_others_are_no_trouble():
+def test_predictions_are_finite_for_validation_vectors_far_from_all_others():
     vectors = VECTORS.copy()
     vectors[VALID] *= 1e5
 
     fitted = fit(CLASSES, 2, in_classes(2), vectors=vectors)
 
-    assert np.isfinite(fitted.outputs(vectors)).all()
+    assert np.isfinite(fitted.predict(vectors)).all()
 
 
-# What a sample lacks
+# Missing classes and labels
 
 
-@pytest.mark.parametrize(("occurring", "lacking"), [((0, 2), (1, 3)), ((0, 1, 3), (2,)), ((2,), (0, 1, 3))])
-def test_a_class_that_the_sample_lacks_is_never_predicted_and_the_others_are_as_without_it(occurring, lacking):
+@pytest.mark.parametrize(("occurring", "missing"), [((0, 2), (1, 3)), ((0, 1, 3), (2,)), ((2,), (0, 1, 3))])
+def test_a_class_without_training_proteins_is_never_predicted(occurring, missing):
     classes = np.array(occurring)[in_classes(len(occurring))]
 
     fitted = fit(CLASSES, 4, classes)
 
-    outputs = fitted.outputs(VECTORS[TEST])
-    assert outputs[:, lacking].max() < 1e-4
+    predictions = fitted.predict(VECTORS[TEST])
+    assert predictions[:, missing].max() < 1e-4
     if len(occurring) > 1:
         alone = fit(CLASSES, len(occurring), in_classes(len(occurring)))
-        assert outputs[:, occurring] == pytest.approx(alone.outputs(VECTORS[TEST]), abs=TOLERANCE)
+        assert predictions[:, occurring] == pytest.approx(alone.predict(VECTORS[TEST]), abs=TOLERANCE)
 
 
-def test_labels_that_all_or_no_training_proteins_have_are_predicted_for_all_or_none():
+def test_labels_of_all_or_no_training_proteins_are_predicted_for_all_or_none():
     labels = LABEL.copy()
     labels[TRAIN, 1], labels[TRAIN, 2] = 1, 0
 
-    outputs = fit(LABELS, 3, labels).outputs(VECTORS[TEST])
+    predictions = fit(LABELS, 3, labels).predict(VECTORS[TEST])
 
-    assert outputs[:, 1].min() > 0.9999
-    assert outputs[:, 2].max() < 0.0001
-    assert 0.01 < outputs[:, 0].std()
+    assert predictions[:, 1].min() > 0.9999
+    assert predictions[:, 2].max() < 0.0001
+    assert 0.01 < predictions[:, 0].std()
 
 
 # Counts
 
 
-def test_counts_are_fitted_as_they_are_without_standardising_them():
+def test_counts_are_not_standardised():
     rng = np.random.default_rng(3)
     counts = sparse.csr_array(rng.poisson(0.5, size=(90, 40)).astype(np.float32))
     classes = (counts[:, [0, 1]].sum(1) > counts[:, [2, 3]].sum(1)).astype(int)
@@ -148,11 +148,11 @@ def test_counts_are_fitted_as_they_are_without_standardising_them():
 
     best = best_logistic(classes, vectors=counts, strengths=(0.1, 1, 10, 100))
     # Nearly separable: the optimum is flat.
-    assert fitted.outputs(counts[TEST]) == pytest.approx(best.predict_proba(counts[TEST]), abs=4 * TOLERANCE)
-    assert fitted.outputs(counts[TEST]) == pytest.approx(fitted.outputs(counts[TEST].toarray()), abs=1e-6)
+    assert fitted.predict(counts[TEST]) == pytest.approx(best.predict_proba(counts[TEST]), abs=4 * TOLERANCE)
+    assert fitted.predict(counts[TEST]) == pytest.approx(fitted.predict(counts[TEST].toarray()), abs=1e-6)
 
 
-def test_values_of_counts_are_those_of_a_ridge_regression():
+def test_values_predicted_from_counts_equal_those_of_a_ridge_regression():
     rng = np.random.default_rng(3)
     counts = sparse.csr_array(rng.poisson(0.5, size=(90, 20)).astype(np.float32))
     values = counts @ rng.normal(size=20) + 0.1 * rng.normal(size=90)
@@ -161,51 +161,47 @@ def test_values_of_counts_are_those_of_a_ridge_regression():
 
     models = [Ridge(alpha=c).fit(counts[TRAIN].toarray(), values[TRAIN]) for c in (1e-3, 0.01, 0.1, 1, 10, 100)]
     best = max(models, key=lambda model: model.score(counts[VALID].toarray(), values[VALID]))
-    assert fitted.outputs(counts[TEST]) == pytest.approx(best.predict(counts[TEST].toarray()), abs=0.02)
+    assert fitted.predict(counts[TEST]) == pytest.approx(best.predict(counts[TEST].toarray()), abs=0.02)
 
 
 # Networks
 
 
 @pytest.mark.parametrize(
-    ("task", "num_classes", "answers"),
+    ("task", "num_classes", "targets"),
     [(CLASSES, 2, in_classes(2)), (CLASSES, 3, in_classes(3)), (LABELS, 3, LABEL), (VALUES, 0, VALUE)],
     ids=["two classes", "three classes", "labels", "values"],
 )
-def test_a_network_predicts_what_the_network_of_scikit_learn_does_that_it_came_from(
-    monkeypatch, task, num_classes, answers
-):
-    monkeypatch.setattr(probes, "_MOST_EPOCHS", 5)
-
-    fitted = fit(task, num_classes, answers, fit_network, seed=3)
+def test_a_network_predicts_the_same_as_that_of_scikit_learn(task, num_classes, targets):
+    fitted = fit(task, num_classes, targets, fit_network, seed=3, max_epochs=5)
 
     options = {"hidden_layer_sizes": (64,), "alpha": 1e-3, "random_state": 3}
     network = MLPRegressor(**options) if task is VALUES else MLPClassifier(**options)
     mean, std = (VALUE[TRAIN].mean(), VALUE[TRAIN].std()) if task is VALUES else (0, 1)
-    truth = (answers[TRAIN] - mean) / std if task is VALUES else answers[TRAIN]
-    # Five epochs are too few to be worse than before; the last is the best.
+    truth = (targets[TRAIN] - mean) / std if task is VALUES else targets[TRAIN]
+    # Within five epochs the validation loss does not rise, so that the last epoch is the best.
     for _ in range(5):
         network.partial_fit(SCALED[TRAIN], truth, **({} if task is VALUES else {"classes": np.arange(num_classes)}))
     expected = network.predict(SCALED[TEST]) * std + mean if task is VALUES else network.predict_proba(SCALED[TEST])
-    assert fitted.outputs(VECTORS[TEST]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert fitted.predict(VECTORS[TEST]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-def test_a_network_is_that_of_its_best_epoch_and_ends_when_none_is_better(monkeypatch):
+def test_a_network_has_the_weights_of_its_best_epoch_and_stops_when_none_is_better(monkeypatch):
     measured = []
-    monkeypatch.setattr(probes, "loss", lambda fitted, sample: measured.append(loss(fitted, sample)) or measured[-1])
+    monkeypatch.setattr(probes, "loss", lambda probe, data: measured.append(loss(probe, data)) or measured[-1])
     noise = np.random.default_rng(2).integers(2, size=90)
 
     fitted = fit(CLASSES, 2, noise, fit_network, seed=0)
 
-    assert loss(fitted, ProbeData(vectors=VECTORS[VALID], answers=noise[VALID])) == min(measured)
+    assert loss(fitted, ProbeData(vectors=VECTORS[VALID], targets=noise[VALID])) == min(measured)
     assert len(measured) == int(np.argmin(measured)) + 1 + 10 < 200
 
 
-def test_a_network_learns_of_a_single_label():
-    outputs = fit(LABELS, 1, LABEL[:, :1], fit_network, seed=0).outputs(VECTORS[TEST])
+def test_a_network_learns_a_single_label():
+    predictions = fit(LABELS, 1, LABEL[:, :1], fit_network, seed=0).predict(VECTORS[TEST])
 
-    assert outputs.shape == (15, 1)
-    assert np.corrcoef(outputs[:, 0], SIGNAL[TEST])[0, 1] > 0.7
+    assert predictions.shape == (15, 1)
+    assert np.corrcoef(predictions[:, 0], SIGNAL[TEST])[0, 1] > 0.7
 
 
 # Heads
@@ -213,7 +209,7 @@ def test_a_network_learns_of_a_single_label():
 
 @pytest.mark.parametrize("how", [fit_linear, fit_network])
 @pytest.mark.parametrize(
-    ("task", "classes", "answers"),
+    ("task", "classes", "targets"),
     [
         (CLASSES, ("no", "yes"), in_classes(2)),
         (CLASSES, ("low", "middle", "high"), in_classes(3)),
@@ -223,15 +219,15 @@ def test_a_network_learns_of_a_single_label():
         (TASKS["residue-regression"], None, VALUE),
     ],
 )
-def test_a_head_predicts_what_the_map_says_that_it_is_made_of(monkeypatch, how, task, classes, answers):
-    monkeypatch.setattr(probes, "_MOST_EPOCHS", 3)
-    fitted = fit(task, len(classes or ()), answers, how, **({"seed": 0} if how is fit_network else {}))
+def test_a_head_predicts_the_same_as_the_probe_that_it_is_made_from(how, task, classes, targets):
+    options = {"seed": 0, "max_epochs": 3} if how is fit_network else {}
+    fitted = fit(task, len(classes or ()), targets, how, **options)
 
-    head = fitted.head(classes)
+    head = fitted.to_head(classes)
 
     with torch.no_grad():
         predicted = head.predict(torch.from_numpy(VECTORS[TEST])).numpy()
-    assert predicted == pytest.approx(fitted.outputs(VECTORS[TEST]), rel=1e-4, abs=1e-4)
+    assert predicted == pytest.approx(fitted.predict(VECTORS[TEST]), rel=1e-4, abs=1e-4)
     assert (head.task, head.classes, head.training) == (task, classes, False)
     assert (head.hidden is None) == (how is fit_linear)
 
@@ -240,16 +236,16 @@ def test_a_head_predicts_what_the_map_says_that_it_is_made_of(monkeypatch, how, 
 
 
 def test_the_loss_is_in_nats_or_half_squared_standard_deviations():
-    step = (np.array([[1.0], [-1.0]]), np.array([0.5, 0.0]))
+    layer = (np.array([[1.0], [-1.0]]), np.array([0.5, 0.0]))
     vectors = np.array([[2.0], [-3.0]])
-    logits = vectors @ step[0].T + step[1]
+    logits = vectors @ layer[0].T + layer[1]
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     yes = 1 / (1 + np.exp(-logits))
     labels = np.array([[1.0, 0.0], [1.0, 1.0]])
 
-    def measured(task, answers, **scale):
-        steps = [step] if task is not VALUES else [(step[0][:1], step[1][:1])]
-        return loss(Probe(task=task, steps=steps, **scale), ProbeData(vectors=vectors, answers=answers))
+    def measured(task, targets, **scale):
+        layers = [layer] if task is not VALUES else [(layer[0][:1], layer[1][:1])]
+        return loss(Probe(task=task, layers=layers, **scale), ProbeData(vectors=vectors, targets=targets))
 
     assert measured(CLASSES, np.array([0, 0])) == pytest.approx(-np.log(probabilities[:, 0]).mean())
     assert measured(LABELS, labels) == pytest.approx(-np.log(np.where(labels == 1, yes, 1 - yes)).mean())

@@ -4,33 +4,33 @@ import numpy as np
 import pytest
 
 from protembed.config.common import TASKS
-from protembed.finetuning.evaluation import LENGTH_EDGES, SIMILARITY_EDGES, measure_bands
+from protembed.finetuning.evaluation import LENGTH_EDGES, SIMILARITY_EDGES, measure_subgroups
 
 REGRESSION = TASKS["regression"]
 TRUTH = list(map(np.array, [1.0, 2.0, 3.0, 4.0, 5.0]))
-OUTPUTS = list(map(np.array, [1.0, 3.0, 3.0, 4.0, 9.0]))
+PREDICTIONS = list(map(np.array, [1.0, 3.0, 3.0, 4.0, 9.0]))
 
 
-def bands_of(values, edges, truth=TRUTH, outputs=OUTPUTS, task=REGRESSION):
-    return measure_bands(task, truth, outputs, np.array(values), edges)
+def subgroups_of(values, edges, truth=TRUTH, predictions=PREDICTIONS, task=REGRESSION):
+    return measure_subgroups(task, truth, predictions, np.array(values), edges)
 
 
-def test_each_protein_is_measured_in_the_band_that_its_length_falls_into():
-    bands = bands_of([127, 128, 255, 256, 5000], LENGTH_EDGES)
+def test_each_protein_is_measured_in_the_subgroup_of_its_length():
+    subgroups = subgroups_of([127, 128, 255, 256, 5000], LENGTH_EDGES)
 
-    assert [(band.low, band.high, band.num_proteins) for band in bands] == [
+    assert [(subgroup.low, subgroup.high, subgroup.num_proteins) for subgroup in subgroups] == [
         (0, 128, 1),
         (128, 256, 2),
         (256, 512, 1),
         (1024, None, 1),
     ]
-    assert [band.metrics["mse"] for band in bands] == [0, 0.5, 0, 16]
+    assert [subgroup.metrics["mse"] for subgroup in subgroups] == [0, 0.5, 0, 16]
 
 
-def test_a_copy_of_a_training_protein_is_in_a_band_of_its_own():
-    bands = bands_of([0.0, 0.39, 0.4, 0.999, 1.0], SIMILARITY_EDGES)
+def test_copies_of_training_proteins_are_a_separate_subgroup():
+    subgroups = subgroups_of([0.0, 0.39, 0.4, 0.999, 1.0], SIMILARITY_EDGES)
 
-    assert [(band.low, band.high, band.num_proteins) for band in bands] == [
+    assert [(subgroup.low, subgroup.high, subgroup.num_proteins) for subgroup in subgroups] == [
         (0, 0.4, 2),
         (0.4, 0.6, 1),
         (0.8, 1, 1),
@@ -38,36 +38,36 @@ def test_a_copy_of_a_training_protein_is_in_a_band_of_its_own():
     ]
 
 
-def test_what_one_protein_alone_cannot_tell_is_undefined_and_no_error():
-    (band,) = bands_of([0.5], SIMILARITY_EDGES, TRUTH[:1], OUTPUTS[:1])
+def test_correlation_of_a_single_protein_is_undefined():
+    (subgroup,) = subgroups_of([0.5], SIMILARITY_EDGES, TRUTH[:1], PREDICTIONS[:1])
 
-    assert band.metrics["spearman"] is None
-    assert band.metrics["rmse"] == 0
+    assert subgroup.metrics["spearman"] is None
+    assert subgroup.metrics["rmse"] == 0
 
 
-def test_without_proteins_there_are_no_bands():
-    assert bands_of([], LENGTH_EDGES, [], []) == []
+def test_an_empty_test_split_has_no_subgroups():
+    assert subgroups_of([], LENGTH_EDGES, [], []) == []
 
 
 @pytest.mark.parametrize(("task", "unknown"), [("residue-classification", -1), ("residue-regression", math.nan)])
-def test_a_band_of_proteins_of_which_nothing_is_known_has_no_figures(task, unknown):
+def test_metrics_of_a_subgroup_without_known_targets_are_undefined(task, unknown):
     known = np.array([0, 1, 1]) if task == "residue-classification" else np.array([0.1, 0.5, 0.7])
-    output = np.eye(2)[[0, 1, 0]] if task == "residue-classification" else known + 1
+    prediction = np.eye(2)[[0, 1, 0]] if task == "residue-classification" else known + 1
     truth = [known, np.full_like(known, unknown)]
 
-    bands = bands_of([100, 300], LENGTH_EDGES, truth, [output, output], TASKS[task])
+    subgroups = subgroups_of([100, 300], LENGTH_EDGES, truth, [prediction, prediction], TASKS[task])
 
-    assert [band.num_proteins for band in bands] == [1, 1]
-    assert None not in bands[0].metrics.values()
-    assert set(bands[1].metrics.values()) == {None}
+    assert [subgroup.num_proteins for subgroup in subgroups] == [1, 1]
+    assert None not in subgroups[0].metrics.values()
+    assert set(subgroups[1].metrics.values()) == {None}
 
 
-def test_a_band_has_intervals_where_it_has_enough_proteins():
+def test_a_subgroup_has_intervals_if_it_has_enough_proteins():
     rng = np.random.default_rng(0)
     truth = list(rng.normal(size=40))
-    outputs = list(np.array(truth) + 0.5 * rng.normal(size=40))
+    predictions = list(np.array(truth) + 0.5 * rng.normal(size=40))
 
-    few, many = bands_of([100] * 9 + [200] * 31, LENGTH_EDGES, truth, outputs)
+    few, many = subgroups_of([100] * 9 + [200] * 31, LENGTH_EDGES, truth, predictions)
 
     assert set(few.intervals.values()) == {None}
     assert few.metrics.keys() == few.intervals.keys()

@@ -23,45 +23,42 @@ from protembed.training.distributed import Executor
 from protembed.training.run_directory import RunDirectory
 
 ADAMW = OptimizerConfig(optimizer="adamw", learning_rate=0.003)
-
-
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
-
-# Of each protein: a step holds four of them.
+# So short that a step holds four proteins.
 NUM_RESIDUES = 25
 
 
 @pytest.fixture(scope="module")
 def charged(make_table):
-    """The share of residues that carry a charge: a value, and its table."""
+    """Make a table whose values are the fraction of charged residues, and its targets."""
     table = make_table(lambda sequence: str(sum(map(sequence.count, "DEKR")) / NUM_RESIDUES), NUM_RESIDUES)
     return table, Targets.from_table(table, TASKS["regression"])
 
 
 @torch.no_grad()
 def fit_head(encoder, table, targets):
-    """Fit a head to the means of a frozen encoder's vectors; return it, and its loss on the validation part."""
+    """Fit a head to the mean vectors of a frozen encoder; return it and its validation loss."""
     samples = []
     for split in ("train", "valid"):
         residues = [torch.from_numpy(encode(protein.sequence)).long() for protein in table.splits[split]]
-        tokens = [torch.cat([torch.tensor([0]), one, torch.tensor([2])]) for one in residues]
-        hidden = [encoder(one, encoder.layout(torch.tensor([0, len(one)]))) for one in tokens]
-        vectors = np.stack([one[1:-1].mean(0).numpy() for one in hidden])
-        samples.append(ProbeData(vectors=vectors, answers=targets.known_targets(split)))
-    fitted = fit_linear(targets.task, len(targets.classes or ()), *samples)
-    return fitted.head(targets.classes), loss(fitted, samples[1])
+        tokens = [torch.cat([torch.tensor([0]), sequence, torch.tensor([2])]) for sequence in residues]
+        hidden = [encoder(sequence, encoder.layout(torch.tensor([0, len(sequence)]))) for sequence in tokens]
+        vectors = np.stack([states[1:-1].mean(0).numpy() for states in hidden])
+        samples.append(ProbeData(vectors=vectors, targets=targets.known_targets(split)))
+    probe = fit_linear(targets.task, len(targets.classes or ()), *samples)
+    return probe.to_head(targets.classes), loss(probe, samples[1])
 
 
 @pytest.fixture
 def fitted(tiny_encoder, charged):
-    """A head fitted to the frozen tiny encoder, and its loss on the validation part."""
+    """Fit a head to the frozen tiny encoder; return it and its validation loss."""
     return fit_head(tiny_encoder, *charged)
 
 
 @pytest.fixture
-def ignorant(charged):
-    """A head that says the mean of the training labels whatever it sees."""
-    known, head = charged[1].known_targets("train"), TaskHead(32, TASKS["regression"], None)
+def constant_head(charged):
+    """Make a head that always predicts the mean of the training values."""
+    known, head = charged[1].known("train"), TaskHead(32, TASKS["regression"], None)
     torch.nn.init.zeros_(head.linear.weight)
     torch.nn.init.zeros_(head.linear.bias)
     head.offset.fill_(known.mean())
@@ -71,7 +68,7 @@ def ignorant(charged):
 
 @pytest.fixture
 def begin(tmp_path, tiny_model, charged, pool):
-    """Begin or take up a training of the tiny model; several steps make an epoch."""
+    """Start or resume a training of the tiny model with several steps per epoch."""
 
     def make(
         name="run",
@@ -87,17 +84,17 @@ def begin(tmp_path, tiny_model, charged, pool):
         table, targets = labelled
         checkpoint = load_checkpoint(model or tiny_model)
         checkpoint.metadata = replace(checkpoint.metadata, pooling=pooling)
-        course = FinetuneSpec(
+        spec = FinetuneSpec(
             method=method,
-            config=FinetuneConfig(**{"epochs": 3, "tokens_per_batch": 128, "lora_rank": 2, **options}),
+            config=FinetuneConfig(**{"epochs": 3, "batch_tokens": 128, "lora_rank": 2, **options}),
             optimizer=optimizer,
-            compute=Executor(pool=pool),
+            executor=Executor(pool=pool),
             seed=5,
             head=head,
         )
-        run = RunDirectory(tmp_path / name)
-        run.open({}, lambda directory: None, force=False)
-        return EncoderTrainer(table, targets, checkpoint, course, run), checkpoint, run
+        run_directory = RunDirectory(tmp_path / name)
+        run_directory.open({}, lambda directory: None, force=False)
+        return EncoderTrainer(table, targets, checkpoint, spec, run_directory), checkpoint, run_directory
 
     return make
 
@@ -106,9 +103,9 @@ def never():
     return False
 
 
-def finish(training):
+def finish(trainer):
     reports = []
-    assert training.run(reports.append, never)
+    assert trainer.run(reports.append, never)
     return reports
 
 
@@ -116,60 +113,62 @@ def all_weights(checkpoint, weights_of):
     return weights_of(checkpoint.encoder) | weights_of(checkpoint.task_head)
 
 
-# The start
+# The initial head
 
 
 def test_a_training_starts_from_the_head_that_was_fitted_to_the_frozen_encoder(begin, fitted):
     head, valid_loss = fitted
 
-    training, checkpoint, _ = begin(head=head, optimizer=replace(ADAMW, learning_rate=0.0))
-    finish(training)
+    trainer, checkpoint, _ = begin(head=head, optimizer=replace(ADAMW, learning_rate=0.0))
+    finish(trainer)
 
-    assert training.valid_loss == pytest.approx(valid_loss, rel=1e-4)
+    assert trainer.valid_loss == pytest.approx(valid_loss, rel=1e-4)
     assert all(torch.equal(value, checkpoint.task_head.state_dict()[name]) for name, value in head.state_dict().items())
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_training_that_only_makes_it_worse_ends_as_it_began(begin, fitted, tiny_model, weights_of, same_bits, method):
+def test_a_training_that_never_improves_keeps_the_initial_model(
+    begin, fitted, tiny_model, weights_of, same_bits, method
+):
     head, valid_loss = fitted
-    ruinous = OptimizerConfig(optimizer="adamw", learning_rate=0.3)
+    too_high = OptimizerConfig(optimizer="adamw", learning_rate=0.3)
 
-    training, checkpoint, _ = begin(head=head, method=method, optimizer=ruinous)
-    reports = finish(training)
+    trainer, checkpoint, _ = begin(head=head, method=method, optimizer=too_high)
+    reports = finish(trainer)
 
     assert min(report.validation["valid_loss"] for report in reports if report.validation) > valid_loss
-    assert (training.state.progress.best_step, training.valid_loss) == (0, pytest.approx(valid_loss, rel=1e-4))
+    assert (trainer.checkpoints.progress.best_step, trainer.valid_loss) == (0, pytest.approx(valid_loss, rel=1e-4))
     assert same_bits(weights_of(checkpoint.task_head), weights_of(head))
     assert same_bits(weights_of(checkpoint.encoder), weights_of(load_checkpoint(tiny_model).encoder))
 
 
-def test_a_training_that_helps_ends_better_than_it_began(begin, ignorant):
-    training, _, _ = begin(head=ignorant, epochs=6)
-    began = training._validate()["valid_loss"]
+def test_a_training_that_improves_lowers_the_validation_loss(begin, constant_head):
+    trainer, _, _ = begin(head=constant_head, epochs=6)
+    initial_loss = trainer._validate()["valid_loss"]
 
-    reports = finish(training)
+    reports = finish(trainer)
 
     measured = [report.validation["valid_loss"] for report in reports if report.validation]
-    assert training.valid_loss == min(measured) < 0.7 * began
-    assert training.state.progress.best_step > 0
+    assert trainer.valid_loss == min(measured) < 0.7 * initial_loss
+    assert trainer.checkpoints.progress.best_step > 0
 
 
-def test_a_head_of_its_own_begins_in_the_units_of_the_training_labels(begin, charged):
+def test_a_new_head_starts_in_the_units_of_the_training_labels(begin, charged):
     _, checkpoint, _ = begin()
 
-    known = charged[1].known_targets("train")
+    known = charged[1].known("train")
     head = checkpoint.task_head
     assert (head.offset.item(), head.scale.item()) == pytest.approx((known.mean(), known.std()))
 
 
-def test_attention_starts_as_the_mean_that_the_head_was_fitted_to(begin, fitted):
+def test_attention_pooling_starts_as_the_mean_that_the_head_was_fitted_to(begin, fitted):
     head, valid_loss = fitted
 
-    training, checkpoint, _ = begin(head=head, pooling="attention", optimizer=replace(ADAMW, learning_rate=0.0))
-    finish(training)
+    trainer, checkpoint, _ = begin(head=head, pooling="attention", optimizer=replace(ADAMW, learning_rate=0.0))
+    finish(trainer)
 
     assert checkpoint.task_head.query.tolist() == [0.0] * 32
-    assert training.valid_loss == pytest.approx(valid_loss, rel=1e-4)
+    assert trainer.valid_loss == pytest.approx(valid_loss, rel=1e-4)
 
 
 # A steep head
@@ -177,7 +176,7 @@ def test_attention_starts_as_the_mean_that_the_head_was_fitted_to(begin, fitted)
 
 @pytest.fixture(scope="module")
 def alike(tmp_path_factory):
-    """A tiny model whose vectors are nearly alike: most of each token's embedding is common to all tokens."""
+    """Make a tiny model with similar vectors: most of each token's embedding is common to all tokens."""
     checkpoint = new_checkpoint(TINY, "gaussian", seed=0)
     with torch.no_grad():
         checkpoint.encoder.embedding.weight.add_(0.2 * torch.randn(32, generator=torch.Generator().manual_seed(3)))
@@ -188,7 +187,7 @@ def alike(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def with_both():
-    """Random proteins, of which those with two alanines and two leucines at least are positive."""
+    """Make random proteins, positive if they have at least two alanines and two leucines."""
     draw = random.Random(0)
     splits = ["train"] * 160 + ["valid"] * 40
     parts = {"train": [], "valid": [], "test": []}
@@ -208,48 +207,48 @@ def test_a_steep_head_does_not_make_the_training_diverge(begin, alike, with_both
     head, frozen_loss = fit_head(load_checkpoint(alike).encoder, *with_both)
     assert head.steepness > 200
 
-    training, _, _ = begin(
+    trainer, _, _ = begin(
         head=head, model=alike, labelled=with_both, optimizer=OptimizerConfig(), epochs=20, batch_tokens=600
     )
-    losses = [report.validation["valid_loss"] for report in finish(training) if report.validation]
+    losses = [report.validation["valid_loss"] for report in finish(trainer) if report.validation]
 
-    # Predicting the class frequencies costs 0.69; with the head as it was fitted, the first epochs cost up to 5.
+    # Predicting the class frequencies costs 0.69; without softening the fitted head, the first epochs cost up to 5.
     assert max(losses[:3]) < 1.4
     assert min(losses) < 0.6
-    assert training.divergence() is None
-    assert training.valid_loss <= frozen_loss + 1e-4
+    assert trainer.divergence() is None
+    assert trainer.valid_loss <= frozen_loss + 1e-4
 
 
-@pytest.mark.parametrize(("learning_rate", "share"), [(None, 1.0), (0.05, 0.1), (0.0005, 10.0)])
-def test_the_head_starts_the_flatter_the_higher_the_learning_rate(begin, alike, with_both, learning_rate, share):
+@pytest.mark.parametrize(("learning_rate", "factor"), [(None, 1.0), (0.05, 0.1), (0.0005, 10.0)])
+def test_initial_steepness_is_inverse_to_the_learning_rate(begin, alike, with_both, learning_rate, factor):
     head, _ = fit_head(load_checkpoint(alike).encoder, *with_both)
     optimizer = OptimizerConfig(learning_rate=learning_rate)
-    training, checkpoint, _ = begin(head=head, model=alike, labelled=with_both, optimizer=optimizer)
+    trainer, checkpoint, _ = begin(head=head, model=alike, labelled=with_both, optimizer=optimizer)
 
-    training._begin()
+    trainer._start_from_fitted_head()
 
-    assert checkpoint.task_head.steepness == pytest.approx(10.0 * share)
-    # The fitted head is what is kept until an epoch is better.
-    assert training.state.progress.best_step == 0
+    assert checkpoint.task_head.steepness == pytest.approx(10.0 * factor)
+    # The fitted head is kept until an epoch is better.
+    assert trainer.checkpoints.progress.best_step == 0
 
 
 def test_a_training_that_diverged_describes_its_worst_epoch(begin, fitted):
-    training, _, _ = begin(head=fitted[0], optimizer=OptimizerConfig(learning_rate=3.0))
-    reports = finish(training)
+    trainer, _, _ = begin(head=fitted[0], optimizer=OptimizerConfig(learning_rate=3.0))
+    reports = finish(trainer)
 
     losses = [report.validation["valid_loss"] for report in reports if report.validation]
-    divergence = training.divergence()
+    divergence = trainer.divergence()
     assert (divergence.valid_loss, divergence.uninformed_loss) == (max(losses), 0.5)
     assert divergence.epoch == losses.index(max(losses)) + 1
     assert str(divergence).endswith("choose a --learning-rate below 3")
 
 
-def test_a_validation_loss_that_rises_alone_is_overfitting_and_no_divergence(begin, fitted):
-    training, _, run = begin(head=fitted[0])
-    finish(training)
+def test_a_rising_validation_loss_is_no_divergence_if_the_training_loss_is_low(begin, fitted):
+    trainer, _, run = begin(head=fitted[0])
+    finish(trainer)
     run.log({"step": 90, "train_loss": 0.1, "valid_loss": 50.0})
 
-    assert training.divergence() is None
+    assert trainer.divergence() is None
 
 
 @pytest.mark.parametrize(("is_weighted", "expected"), [(False, 0.5623), (True, 0.6931)])
@@ -257,37 +256,37 @@ def test_an_uninformed_classifier_predicts_the_class_frequencies(begin, make_tab
     numbers = iter(range(40))
     table = make_table(lambda sequence: "rare" if next(numbers) % 4 == 0 else "common", NUM_RESIDUES)
 
-    training, _, _ = begin(
+    trainer, _, _ = begin(
         labelled=(table, Targets.from_table(table, TASKS["classification"])), balance_classes=is_weighted
     )
 
     # -(1/4) ln(1/4) - (3/4) ln(3/4), or ln 2 where both classes weigh alike.
-    assert training._uninformed_loss == pytest.approx(expected, abs=1e-4)
+    assert trainer._uninformed_loss == pytest.approx(expected, abs=1e-4)
 
 
-# What is trained
+# The trained weights
 
 
-def test_the_best_weights_are_kept_whatever_came_after_them(begin, weights_of, same_bits):
-    training, checkpoint, _ = begin(epochs=4, optimizer=replace(ADAMW, learning_rate=0.05), patience=9)
+def test_the_best_weights_are_kept_if_later_epochs_are_worse(begin, weights_of, same_bits):
+    trainer, checkpoint, _ = begin(epochs=4, optimizer=replace(ADAMW, learning_rate=0.05), patience=9)
     seen = {}
 
     def remember(report):
         if report.validation:
             seen[report.step] = (report.validation["valid_loss"], all_weights(checkpoint, weights_of))
 
-    assert training.run(remember, never)
+    assert trainer.run(remember, never)
 
     best = min(seen, key=lambda step: seen[step][0])
-    assert training.state.progress.best_step == best < max(seen)
+    assert trainer.checkpoints.progress.best_step == best < max(seen)
     assert same_bits(all_weights(checkpoint, weights_of), seen[best][1])
 
 
-def test_adapters_are_merged_into_a_plain_encoder_that_is_as_good_as_they_were(begin, ignorant, tiny_model):
-    training, checkpoint, _ = begin(head=ignorant, method="lora", optimizer=replace(ADAMW, learning_rate=0.01))
+def test_adapters_are_merged_into_a_plain_encoder_with_the_same_validation_loss(begin, constant_head, tiny_model):
+    trainer, checkpoint, _ = begin(head=constant_head, method="lora", optimizer=replace(ADAMW, learning_rate=0.01))
     before = load_checkpoint(tiny_model).encoder.state_dict()
 
-    finish(training)
+    finish(trainer)
 
     after = checkpoint.encoder.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
@@ -295,14 +294,14 @@ def test_adapters_are_merged_into_a_plain_encoder_that_is_as_good_as_they_were(b
     assert len(changed) == 2 * 4
     assert all(name.endswith("weight") and before[name].ndim == 2 for name in changed)
     assert not any(parametrize.is_parametrized(module) for module in checkpoint.encoder.modules())
-    assert training._validate()["valid_loss"] == pytest.approx(training.valid_loss, abs=1e-6)
+    assert trainer._validate()["valid_loss"] == pytest.approx(trainer.valid_loss, abs=1e-6)
 
 
 def test_the_head_learns_faster_than_the_encoder(begin):
-    training, checkpoint, _ = begin(head_lr_multiplier=7.0, optimizer=replace(ADAMW, warmup_steps=0, weight_decay=0.0))
+    trainer, checkpoint, _ = begin(head_lr_multiplier=7.0, optimizer=replace(ADAMW, warmup_steps=0, weight_decay=0.0))
     before = [checkpoint.task_head.linear.bias.item(), checkpoint.encoder.final_norm.bias.detach().clone()]
 
-    assert not training.run(lambda report: None, lambda: True)
+    assert not trainer.run(lambda report: None, lambda: True)
 
     # AdamW's first step is the learning rate itself.
     assert abs(checkpoint.task_head.linear.bias.item() - before[0]) == pytest.approx(7 * 0.003, rel=1e-3)
@@ -310,32 +309,35 @@ def test_the_head_learns_faster_than_the_encoder(begin):
     assert moved.max().item() == pytest.approx(0.003, rel=1e-3)
 
 
-# Interruptions and the end
+# Interruptions and early stopping
 
 
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_stopped_training_goes_on_bit_for_bit_as_if_undisturbed(begin, ignorant, weights_of, same_bits, method):
-    options = {"head": ignorant, "method": method, "patience": 9}
+def test_a_stopped_training_resumes_bit_for_bit(begin, constant_head, weights_of, same_bits, method):
+    options = {"head": constant_head, "method": method, "patience": 9}
     whole, whole_checkpoint, whole_run = begin("whole", **options)
     finish(whole)
 
-    for stop_after in (2, whole.plan.num_steps // 2):
-        training, _, _ = begin("stopped", **options)
-        assert not training.run(lambda report: None, lambda at=stop_after, now=training: now.state.progress.step == at)
-    training, checkpoint, run = begin("stopped", **options)
-    assert training.state.progress.step == whole.plan.num_steps // 2
-    finish(training)
+    for stop_after in (2, whole.schedule.num_steps // 2):
+        trainer, _, _ = begin("stopped", **options)
+        assert not trainer.run(
+            lambda report: None, lambda step=stop_after, trainer=trainer: trainer.checkpoints.progress.step == step
+        )
+    trainer, checkpoint, run = begin("stopped", **options)
+    assert trainer.checkpoints.progress.step == whole.schedule.num_steps // 2
+    finish(trainer)
 
-    def course(of):
-        return [{name: value for name, value in line.items() if "per_second" not in name} for line in of.read_log()]
+    def log_of(run_directory):
+        lines = run_directory.read_log()
+        return [{name: value for name, value in line.items() if "per_second" not in name} for line in lines]
 
     assert same_bits(all_weights(checkpoint, weights_of), all_weights(whole_checkpoint, weights_of))
-    assert training.valid_loss == whole.valid_loss
-    assert course(run) == course(whole_run)
+    assert trainer.valid_loss == whole.valid_loss
+    assert log_of(run) == log_of(whole_run)
 
 
-def test_a_finished_training_gives_the_same_model_again(begin, fitted, weights_of, same_bits):
+def test_a_finished_training_loads_the_same_model_again(begin, fitted, weights_of, same_bits):
     first, checkpoint, _ = begin(head=fitted[0])
     finish(first)
 
@@ -356,7 +358,7 @@ DAMAGES = {"deleted": Path.unlink, "flipped": flip, "longer": lambda path: path.
 
 @pytest.mark.promise(4)
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_best_weights_are_never_loaded_and_are_named(begin, fitted, tmp_path, damage):
+def test_damaged_best_weights_are_an_error_that_names_them(begin, fitted, tmp_path, damage):
     finish(begin(head=fitted[0])[0])
     damage(tmp_path / "run/best.safetensors")
 
@@ -365,32 +367,32 @@ def test_damaged_best_weights_are_never_loaded_and_are_named(begin, fitted, tmp_
 
 
 @pytest.mark.promise(4)
-def test_a_damaged_checkpoint_is_told_and_the_training_goes_on_from_the_one_before(begin, fitted, tmp_path):
-    training, _, _ = begin(head=fitted[0])
-    finish(training)
+def test_a_damaged_checkpoint_is_reported_and_the_training_resumes_from_the_one_before(begin, fitted, tmp_path):
+    trainer, _, _ = begin(head=fitted[0])
+    finish(trainer)
     newest = max((tmp_path / "run/checkpoints").iterdir())
     flip(newest / "weights.safetensors")
 
     again, _, _ = begin(head=fitted[0])
 
     assert [f"{newest.name}/weights.safetensors is damaged" in warning for warning in again.warnings] == [True]
-    assert 0 < again.state.progress.step < training.plan.num_steps
+    assert 0 < again.checkpoints.progress.step < trainer.schedule.num_steps
     finish(again)
 
 
 @pytest.mark.parametrize("patience", [1, 2])
 def test_patience_ends_a_training_that_no_longer_improves(begin, fitted, patience):
-    # With this rate nothing changes: no epoch is better than the first.
-    training, _, _ = begin(head=fitted[0], epochs=9, patience=patience, optimizer=replace(ADAMW, learning_rate=0.0))
+    # With a rate of zero nothing changes: no epoch is better than the first.
+    trainer, _, _ = begin(head=fitted[0], epochs=9, patience=patience, optimizer=replace(ADAMW, learning_rate=0.0))
 
-    reports = finish(training)
+    reports = finish(trainer)
 
-    steps_per_epoch = training.plan.num_steps // 9
+    steps_per_epoch = trainer.schedule.num_steps // 9
     assert steps_per_epoch > 1
     assert len(reports) == (1 + patience) * steps_per_epoch
 
 
-def test_patience_waits_for_a_training_that_improves_but_is_not_yet_better_than_the_frozen_encoder():
+def test_patience_counts_epochs_without_a_lower_loss_of_the_training_itself():
     progress = TrainingProgress()
     assert progress.record_validation(0.20)
 
@@ -408,46 +410,46 @@ def test_patience_waits_for_a_training_that_improves_but_is_not_yet_better_than_
 # Class weights and thresholds
 
 
-def test_class_weights_let_all_classes_count_alike_and_a_target_one_on_average(begin, make_table):
+def test_class_weights_balance_the_classes_and_have_a_mean_of_one(begin, make_table):
     names = ("none", "some", "many")
     table = make_table(lambda sequence: names[min(2, (sequence.count("A") + 1) // 2)], NUM_RESIDUES)
     targets = Targets.from_table(table, TASKS["classification"])
     known = targets.known_targets("train")
 
-    training, _, _ = begin(labelled=(table, targets), balance_classes=True)
+    trainer, _, _ = begin(labelled=(table, targets), balance_classes=True)
 
-    weights = training._objective.class_weights.numpy()
+    weights = trainer._objective.class_weights.numpy()
     assert weights[known].mean() == pytest.approx(1)
     assert weights * np.bincount(known) == pytest.approx([8, 8, 8])
     assert len(set(np.bincount(known))) > 1
 
 
-def test_the_positives_of_a_label_weigh_as_much_as_its_negatives(begin, make_table):
+def test_class_weights_balance_positives_and_negatives_of_each_label(begin, make_table):
     table = make_table(lambda sequence: ";".join(["all", *(name for name in "WC" if name in sequence)]), NUM_RESIDUES)
     targets = Targets.from_table(table, TASKS["multilabel"])
     positives = targets.known_targets("train").sum(0)
 
-    training, _, _ = begin(labelled=(table, targets), balance_classes=True)
+    trainer, _, _ = begin(labelled=(table, targets), balance_classes=True)
 
-    weights = training._objective.class_weights.numpy()
+    weights = trainer._objective.class_weights.numpy()
     assert targets.classes == ("C", "W", "all")
     assert (weights * positives)[:2] == pytest.approx((24 - positives)[:2])
     assert 0 < weights[2] < 1
 
 
-def test_without_being_asked_all_classes_weigh_as_they_come(begin, make_table):
+def test_classes_are_not_weighted_by_default(begin, make_table):
     table = make_table(lambda sequence: "yes" if "A" in sequence else "no", NUM_RESIDUES)
 
-    training, _, _ = begin(labelled=(table, Targets.from_table(table, TASKS["classification"])))
+    trainer, _, _ = begin(labelled=(table, Targets.from_table(table, TASKS["classification"])))
 
-    assert training._objective.class_weights is None
+    assert trainer._objective.class_weights is None
 
 
-def test_the_threshold_of_labels_is_the_best_on_the_validation_part():
+def test_the_threshold_is_the_one_with_the_best_fmax():
     head = TaskHead(4, TASKS["multilabel"], ("a", "b"))
     truth = np.array([[1, 0], [1, 1], [0, 0]])
 
     choose_threshold(head, truth, np.array([[0.3, 0.15], [0.4, 0.2], [0.1, 0.05]]))
 
-    # From 0.16 to 0.2 everything is right.
+    # From 0.16 to 0.2 all predictions are right.
     assert head.threshold.item() == pytest.approx(0.16)

@@ -43,14 +43,14 @@ def values():
     """What the page of a fine-tuning shows; whatever a user may have named is hostile."""
     truth = list(map(np.array, np.random.default_rng(0).normal(size=30)))
     outputs = {"mean": [[0.0] * 30], HOSTILE: [[float(value) + 0.1 for value in truth]], "frozen": [truth]}
-    ladder = compare(TASKS["regression"], truth, outputs)
-    metrics = {name: score.value for name, score in ladder.figures.items()}
+    comparison = compare(TASKS["regression"], truth, outputs)
+    metrics = {name: score.value for name, score in comparison.model_metrics.items()}
     return {
         "version": "1.2.3",
         "target": HOSTILE,
         "summary": f"regression of {HOSTILE}",
-        "ladder": ladder,
-        "metrics": list(ladder.figures),
+        "comparison": comparison,
+        "metrics": list(comparison.model_metrics),
         "names": METRIC_NAMES,
         "fewest": 10,
         "notes": [f"a note about {HOSTILE}"],
@@ -71,7 +71,7 @@ def test_whatever_a_value_holds_is_text(page):
 
     assert "<script" not in page
     assert read.all("script") == []
-    # Title, heading, summary, ladder, sentence, note, caption and band.
+    # Title, heading, summary, comparison, sentence, note, caption and subgroup.
     assert read.text.count(HOSTILE) >= 8
     assert [attributes["alt"] for attributes in read.all("img")] == [f"caption of {HOSTILE}"]
 
@@ -103,7 +103,7 @@ def test_nothing_is_fetched_from_anywhere(page):
 
 
 def test_figures_are_shown_with_their_intervals_and_what_is_undefined_is_called_so(page, values):
-    text, figures = Reader(page).text, values["ladder"].rungs[HOSTILE]
+    text, figures = Reader(page).text, values["comparison"].predictors[HOSTILE]
 
     assert f"{figures['rmse'].value:.3f} {figures['rmse'].low:.3f} to {figures['rmse'].high:.3f}" in text
     # The mean's correlation, and all of the last band.
@@ -113,7 +113,7 @@ def test_figures_are_shown_with_their_intervals_and_what_is_undefined_is_called_
     assert "Grey: fewer than 10 proteins, too few for a 95 % interval." in text
     assert len([row for row in Reader(page).all("tr") if row.get("class") == "few"]) == 1
     assert all(METRIC_NAMES[metric] in text for metric in values["metrics"])
-    assert all(sentence in text for sentence in values["ladder"].sentences())
+    assert all(sentence in text for sentence in values["comparison"].sentences())
     assert "Made by protembed 1.2.3." in text
 
 
