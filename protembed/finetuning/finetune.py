@@ -30,7 +30,7 @@ from protembed.finetuning.label_inference import InferredLabels, infer_labels
 from protembed.finetuning.label_warnings import class_counts, few_tested_warnings, label_warnings
 from protembed.finetuning.labels import Columns, LabelledProtein, Split, read_labels
 from protembed.finetuning.report import METRICS_FILE, FinetuneResult, write_result
-from protembed.finetuning.splits import DataSplit, split_table, nearest
+from protembed.finetuning.splits import DataSplit, nearest, split_table
 from protembed.finetuning.targets import Targets, cut_table
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.embedding import parse_poolings

@@ -256,7 +256,7 @@ class EncoderTrainer:
             objective=self._objective,
             batches=self._batches,
             optimizers=self._optimizers,
-            compute=self._spec.executor,
+            executor=self._spec.executor,
         )
         if self._spec.head is not None and self.checkpoints.progress.step == 0:
             self._start_from_fitted_head()
