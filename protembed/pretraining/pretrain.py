@@ -13,6 +13,7 @@ from protembed.config.base import as_plain_values
 from protembed.config.common import DeviceConfig, InputConfig, OptimizerConfig, OptimizerName
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
+from protembed.data.batching import MaskedBatch
 from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, total_memory, worker_pool
 from protembed.errors import NotEnoughMemoryError
 from protembed.evaluation.intervals import MetricWithInterval
@@ -57,16 +58,37 @@ from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
 
 BYTES_PER_NUMBER = 4
-# Weights, the sum of the gradients, those of one micro-batch, and at least one number of the optimiser's for each
-# weight.
+# Weights, their gradients, the gradients of one micro-batch, and at least one number of the optimiser for each weight.
 _MIN_NUMBERS_PER_WEIGHT = 4
+# Numbers of a checkpoint for each weight: the weight itself and the state of the optimiser.
+_CHECKPOINT_NUMBERS_PER_WEIGHT: dict[OptimizerName, int] = {"sgd": 1, "muon": 2, "adamw": 3}
+_DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
+# Chosen at equal time (benchmarks/README.md); the first is the default.
+_DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
+# Options that change neither the weights nor any metric.
+_NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """All options of pretraining."""
+
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)
+
+
+# The model
 
 
 def check_memory(config: PretrainConfig, device: torch.device) -> None:
-    """Refuse a new model that cannot fit, before any work.
+    """Check that a new model can be trained on a device, before any other work.
 
     Raises:
-        NotEnoughMemoryError: weights, gradients and the optimiser's numbers need more than there is.
+        NotEnoughMemoryError: If the device has less memory than the weights, gradients and optimiser states need.
     """
     if config.init_from is not None:
         return
@@ -78,17 +100,17 @@ def check_memory(config: PretrainConfig, device: torch.device) -> None:
 
 
 def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
-    """Make a new model, or read the one to go on from; it records the window that it will have been trained on.
+    """Make a new model, or load the model to start from, and record the window of the training to come.
 
-    The model to go on from keeps its rotary frequencies.
+    A model to start from keeps its rotary frequencies.
 
     Args:
-        config: size, initialisation and seed, or the model to go on from.
-        crop_residues: the longest crop.
+        config: Size, initialisation and seed of a new model, or the model to start from.
+        crop_residues: Length of the longest crop.
 
     Raises:
-        InputNotFoundError: the model to go on from is not there.
-        ModelFormatError: it is damaged, no ESM-2, or has no masked-LM head.
+        InputNotFoundError: If the model to start from does not exist.
+        ModelFormatError: If it is damaged, not ESM-2, or has no masked-LM head.
     """
     if config.init_from is None:
         checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
@@ -102,295 +124,39 @@ def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
     return checkpoint
 
 
-_DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
-# Chosen at equal time (benchmarks/README.md); the first is the default.
-_DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
-# What decides when something is written down or shown, and changes no number.
-_NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run")
+def _masked_lm(checkpoint: Checkpoint) -> MaskedLM:
+    return MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainOptions:
-    """All options of a pretraining."""
-
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    batches: BatchConfig = field(default_factory=BatchConfig)
-    masking: MaskingConfig = field(default_factory=MaskingConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    reader: InputConfig = field(default_factory=InputConfig)
-    compute: DeviceConfig = field(default_factory=DeviceConfig)
+# The run directory
 
 
-def pretrain_model(
-    fasta: Sequence[PathLike],
-    options: PretrainOptions,
-    *,
-    on_plan: Callable[[PretrainPlan], None] = lambda plan: None,
-    on_step: Callable[[StepReport], None] = lambda report: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> PretrainSummary | None:
-    """Train an encoder to predict hidden amino acids; the same call takes up a run that was interrupted.
+def _settings(options: PretrainOptions) -> dict[str, Any]:
+    """Collect the options that shape the result, except paths."""
+    configs = (options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
+    return {
+        name: value
+        for config in configs
+        for name, value in as_plain_values(config).items()
+        if name not in _NOT_IN_FINGERPRINT
+    }
 
-    Under torchrun all processes call it alike, and share the work.
 
-    Args:
-        fasta: the proteins to train on; `-` is stdin.
-        options: of the command.
-        on_plan: told once, before the first step.
-        on_step: told after each step.
-        stop: asked after each step; when true the run is saved and left.
-
-    Returns:
-        Where the model is and how good it is; None after `--dry-run`, which leaves nothing behind.
-
-    Raises:
-        ProtembedError: the input, the options or the run directory do not allow it; see `protembed.errors`.
-    """
+def _fingerprint(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]:
+    """Collect what identifies a run: the options that shape the result, and the hashes of the inputs."""
     config = options.pretrain
-    files = as_paths("fasta", fasta)
-    output = follow_link(config.output or default_path(files[0], ".run"))
-    models = [model for model in (config.init_from, config.compare_model) if model is not None]
-    check_utf8_path(output)
-    check_not_an_input(output, [*files, *config.valid, *models])
-    device = choose_device(options.compute)
-    check_memory(config, device)
-    with joined_processes(device) as processes:
-        if config.dry_run:
-            with scratch_directory() as scratch, _begun(RunDirectory(scratch / "run"), files, options) as training:
-                on_plan(replace(training.announcement(), output=output))
-            return None
-        run = RunDirectory(output, processes)
-        with run.locked(), _begun(run, files, options, processes) as training:
-            on_plan(training.announcement())
-            for report in training.reports(stop):
-                on_step(report)
-            return training.summary()
+    return {
+        **_settings(options),
+        "fasta": sha256_of_inputs(fasta),
+        "valid": sha256_of_inputs(config.valid),
+        "clusters": None if config.clusters is None else sha256_of_inputs([config.clusters]),
+        "init_from": None if config.init_from is None else model_sha256(find_model(config.init_from)),
+        "compare_model": None if config.compare_model is None else model_sha256(find_model(config.compare_model)),
+    }
 
 
-@contextmanager
-def _begun(
-    run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions, processes: ProcessGroup = SINGLE_PROCESS
-) -> Iterator["_Pretraining"]:
-    """Begin a run, or take up the one that is there."""
-    began, device = time.monotonic(), choose_device(options.compute)
-    precision = choose_precision(options.pretrain.precision, device)
-    warnings = _open_run(run, fasta, options)
-    with worker_pool(options.compute, device) as pool:
-        compute = Executor(pool=pool, processes=processes, precision=precision)
-        yield _Pretraining(run, options, compute, device, began, warnings)
-
-
-class _Pretraining:
-    """A run that is planned and restored, and can be trained to its end.
-
-    Args:
-        run: opened, its corpora stored.
-        options: of the command.
-        executor: who computes.
-        device: where the model is.
-        began: when the command began, by `time.monotonic`.
-        warnings: about the input, to be announced.
-    """
-
-    def __init__(
-        self,
-        run: RunDirectory,
-        options: PretrainOptions,
-        compute: Executor,
-        device: torch.device,
-        began: float,
-        warnings: Sequence[str],
-    ) -> None:
-        config, self._run, self._options = options.pretrain, run, options
-        self._corpora = open_corpora(run.path("corpus"))
-        micro_batch_tokens = options.batches.micro_batch_tokens or min(
-            default_micro_batch_tokens(device),
-            -(-options.batches.batch_tokens // compute.processes.size),  # no process without a micro-batch
-        )
-        self._checkpoint = initial_model(config, options.batches.crop_residues).to(device)
-        objective = MaskedLM(self._checkpoint.encoder, self._checkpoint.require_lm_head())
-        self._batches = PretrainingBatches(
-            self._corpora.train, options.batches, micro_batch_tokens, options.masking, config.seed
-        )
-        window = self._checkpoint.metadata.window_residues
-        self._sets = [ValidationSet.from_corpus(corpus, window, micro_batch_tokens) for corpus in self._corpora.valid]
-        self._references: References = run.load_or_compute("references", lambda: self._measure_references(compute))
-        self._meter = Validator(objective, self._sets, self._references, compute)
-        self._training = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], executor=compute)
-        self._pace: StepTiming | None = None
-        self._budget: TimeBudget | None = None
-        self._plan = TrainingSchedule(**run.load_or_compute("plan", lambda: asdict(self._decide_plan(began))))
-        optimizers = make_optimizers(objective, self._plan.optimizer, self._plan.weight_decay, compute.pool)
-        self._training = replace(self._training, optimizers=optimizers)
-        self._state = Checkpoints(
-            run.path(""),
-            num_checkpoints=config.keep_checkpoints,
-            save_seconds=config.save_every_minutes * 60,
-            processes=compute.processes,
-        )
-        self._warnings = [*warnings, *self._checkpoint.warnings, *self._state.restore(objective, optimizers)]
-        run.truncate_log(self._state.progress.step)
-
-    def _measure_references(self, compute: Executor) -> References:
-        return reference_losses(self._corpora, self._sets, self._compared_model(), compute)
-
-    def _compared_model(self) -> MaskedLM | None:
-        if self._options.pretrain.compare_model is None:
-            return None
-        checkpoint = load_checkpoint(find_model(self._options.pretrain.compare_model)).to(self._checkpoint.device)
-        return MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
-
-    def _decide_plan(self, began: float) -> TrainingSchedule:
-        """Decide the number of steps: as asked for, as many as fit into the minutes, or ten passes over the data."""
-        config = self._options.pretrain
-        num_steps = config.steps or max(_MIN_DEFAULT_STEPS, _DEFAULT_PASSES * self._batches.steps_per_epoch)
-
-        def plan_of(num_steps: int, validate_every: int | None = config.validate_every) -> TrainingSchedule:
-            return make_schedule(
-                self._options.optimizer,
-                num_steps,
-                _DEFAULT_RATES,
-                validate_every=validate_every,
-                save_every=config.save_every,
-                patience=config.patience,
-            )
-
-        plan = plan_of(num_steps)
-        if config.max_minutes is not None or config.dry_run:
-            self._pace = time_steps(self._training, plan, self._meter.num_residues)
-        if self._pace is None or config.max_minutes is None:
-            return plan
-        self._budget = TimeBudget(began, config.max_minutes)
-        return self._budget.plan_within(plan_of, self._pace, config.validate_every)
-
-    def announcement(self) -> PretrainPlan:
-        """Say what the run is going to do."""
-        config, train = self._options.pretrain, self._corpora.train
-        return PretrainPlan(
-            output=self._run.path(""),
-            num_parameters=self._checkpoint.num_parameters,
-            num_proteins=len(train),
-            num_residues=train.num_residues,
-            num_clusters=None if train.clusters is None else len(train.clusters),
-            cropped_fraction=float((train.lengths > self._options.batches.crop_residues).mean()),
-            valid_sets={part.name: part.num_proteins for part in self._sets},
-            window_residues=self._checkpoint.metadata.window_residues,
-            references=self._references,
-            num_steps=self._plan.num_steps,
-            steps_per_pass=self._batches.steps_per_epoch,
-            first_step=self._state.progress.step,
-            optimizer=self._plan.optimizer,
-            learning_rate=self._plan.learning_rate,
-            disk_bytes=self._disk_bytes(config.keep_checkpoints),
-            seconds=None if self._pace is None else self._pace.seconds(self._plan),
-            memory_bytes=None if self._pace is None else self._pace.memory_bytes,
-            warnings=self._warnings,
-        )
-
-    def _disk_bytes(self, num_checkpoints: int) -> int:
-        # A checkpoint holds the weights and, but for sgd, one or two numbers more for each of them.
-        per_weight = {"sgd": 1, "muon": 2, "adamw": 3}[self._plan.optimizer]
-        weights = self._checkpoint.num_parameters * BYTES_PER_NUMBER
-        corpora = [self._corpora.train, *self._corpora.valid]
-        return weights * (1 + num_checkpoints * per_weight) + sum(
-            corpus.tokens.nbytes + corpus.offsets.nbytes for corpus in corpora
-        )
-
-    def reports(self, stop: Callable[[], bool]) -> Iterator[StepReport]:
-        """Train, keeping the log and the best model; yield a report after each step."""
-        is_first = self._training.executor.processes.is_first
-        for report in train(
-            self._training, self._plan, self._state, validate=self._meter.measure, replan=self._replan, stop=stop
-        ):
-            self._run.log(report.log_line())
-            if report.is_best and is_first:
-                self._export(report)
-            yield report
-        if is_first:
-            draw_training(self._run.path("training.png"), self._run.read_log())
-
-    def _replan(self, plan: TrainingSchedule, step: int) -> TrainingSchedule:
-        """Correct a plan for a number of minutes by the pace of the run itself; all processes follow the first."""
-        if self._budget is None or not self._budget.should_replan(plan, step):
-            return plan
-        corrected = self._run.store("plan", asdict(self._budget.replan(plan, step)))
-        self._plan = TrainingSchedule(**corrected)
-        return self._plan
-
-    def _export(self, report: StepReport) -> None:
-        """Write the model as it stands, the best so far, as a Hugging Face directory."""
-        base = self._options.pretrain.init_from
-        self._checkpoint.metadata = replace(
-            self._checkpoint.metadata,
-            configuration={**_settings(self._options), "from_model": None if base is None else model_name(base)},
-            corpus_fingerprint=self._corpora.train.fingerprint,
-            metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
-        )
-        self._save_model(self._checkpoint)
-
-    def _save_model(self, checkpoint: Checkpoint) -> None:
-        facts = pretraining_facts(
-            checkpoint.metadata, self._corpora.train, self._options.batches, self._options.masking, self._plan
-        )
-        save_checkpoint(checkpoint, self._run.path("model"), pretrained_card(checkpoint, facts))
-
-    def summary(self) -> PretrainSummary:
-        """Say what the run has come to, and when it is finished measure its best model on each amino acid."""
-        progress = self._state.progress
-        is_finished = progress.is_finished(self._plan.num_steps, self._plan.patience)
-        is_first = self._training.executor.processes.is_first
-        amino_acids = self._amino_acids() if is_finished and is_first else []
-        gains = (
-            self._run.load_or_compute("gains", lambda: self._measure_gains() if is_first else {}) if is_finished else {}
-        )
-        if is_first and gains:
-            draw_training(self._run.path("training.png"), self._run.read_log(), gains)
-        self._training.executor.processes.barrier()
-        return PretrainSummary(
-            model=self._run.path("model") if self._run.contains("model") else None,
-            num_steps=progress.step,
-            num_residues=progress.num_residues,
-            num_skipped=progress.num_skipped,
-            best_step=progress.best_step,
-            valid_loss=progress.best_loss,
-            valid_perplexity=None if progress.best_loss is None else perplexity(progress.best_loss),
-            references=self._references[self._sets[0].name],
-            num_valid_proteins=self._sets[0].num_proteins,
-            gains={name: MetricWithInterval(**gain) for name, gain in gains.items()},
-            amino_acids=amino_acids,
-            is_finished=is_finished,
-        )
-
-    def _measure_gains(self) -> dict[str, Any]:
-        """Measure the best model against its references protein by protein, and record this with the model."""
-        best = load_checkpoint(self._run.path("model")).to(self._checkpoint.device)
-        scores = gains_over_references(
-            MaskedLM(best.encoder, best.require_lm_head()),
-            self._sets[0],
-            NgramModel(self._corpora.train),
-            self._compared_model(),
-            self._training.executor,
-        )
-        gains = {name: asdict(score) for name, score in scores.items()}
-        best.metadata = replace(best.metadata, metrics={**best.metadata.metrics, "gains": gains})
-        self._save_model(best)
-        return gains
-
-    def _amino_acids(self) -> list[ClassMetrics]:
-        best = load_checkpoint(self._run.path("model")).to(self._checkpoint.device)
-        figures = evaluate_by_amino_acid(
-            MaskedLM(best.encoder, best.require_lm_head()), self._sets[0], self._training.executor
-        )
-        write_table(
-            self._run.path("amino_acids.tsv"),
-            ["amino_acid", "hidden", "loss", "accuracy", "mistaken_for"],
-            (astuple(amino_acid) for amino_acid in figures),
-        )
-        return figures
-
-
-def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions) -> list[str]:
-    """Begin a run by storing its proteins, or take up the one that is there; return warnings about the input."""
+def _open_or_create_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions) -> list[str]:
+    """Create a run and store its proteins, or open the existing one; return warnings about the input."""
     config, warnings = options.pretrain, list[str]()
     clusters = (
         None
@@ -406,32 +172,278 @@ def _open_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions
 
     is_resumed = run.contains("run.json") and not config.force
     with unchanged_inputs():
-        run.open(_identity(fasta, options), store_corpora, force=config.force)
+        run.open(_fingerprint(fasta, options), store_corpora, force=config.force)
     if is_resumed and any(map(is_stream, (*fasta, *config.valid))):
-        warnings.append("a pipe is not read again: the run goes on with the proteins that it stored at its beginning")
+        warnings.append("the pipe is not read again: the resumed run uses the proteins that it stored")
     if is_resumed and config.max_minutes is not None:
-        warnings.append("--max-minutes was turned into steps when the run began; those that are left are taken now")
+        warnings.append("--max-minutes was converted to steps when the run began; the remaining steps are taken now")
     return warnings
 
 
-def _identity(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]:
-    """Collect what makes two runs the same: settings that shape the result, and the bytes of the inputs."""
+# The run
+
+
+class _Pretraining:
+    """A pretraining run, scheduled and restored from its newest checkpoint.
+
+    Args:
+        run: Run directory, open, with its corpora.
+        options: All options.
+        executor: Threads, processes and precision.
+        device: Device of the model.
+        started: Time at which the command started, from `time.monotonic`.
+        warnings: Warnings about the input, as sentences.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        options: PretrainOptions,
+        executor: Executor,
+        device: torch.device,
+        started: float,
+        warnings: Sequence[str],
+    ) -> None:
+        config, self._run, self._options = options.pretrain, run, options
+        self._executor, self._is_first = executor, executor.processes.is_first
+        self._corpora = open_corpora(run.path("corpus"))
+        micro_batch_tokens = options.batches.micro_batch_tokens or min(
+            default_micro_batch_tokens(device),
+            -(-options.batches.batch_tokens // executor.processes.size),  # at least one micro-batch per process
+        )
+        self._checkpoint = initial_model(config, options.batches.crop_residues).to(device)
+        objective = _masked_lm(self._checkpoint)
+        self._batches = PretrainingBatches(
+            self._corpora.train, options.batches, micro_batch_tokens, options.masking, config.seed
+        )
+        window = self._checkpoint.metadata.window_residues
+        self._valid_sets = [
+            ValidationSet.from_corpus(corpus, window, micro_batch_tokens) for corpus in self._corpora.valid
+        ]
+        self._references: References = run.load_or_compute("references", self._compute_references)
+        self._validator = Validator(objective, self._valid_sets, self._references, executor)
+        setup = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], executor=executor)
+        self._timing: StepTiming | None = None
+        self._budget: TimeBudget | None = None
+        schedule = run.load_or_compute("plan", lambda: asdict(self._make_schedule(setup, started)))
+        self._schedule = TrainingSchedule(**schedule)
+        optimizers = make_optimizers(objective, self._schedule.optimizer, self._schedule.weight_decay, executor.pool)
+        self._setup = replace(setup, optimizers=optimizers)
+        self._checkpoints = Checkpoints(
+            run.path(""),
+            num_checkpoints=config.keep_checkpoints,
+            save_seconds=config.save_every_minutes * 60,
+            processes=executor.processes,
+        )
+        damaged = self._checkpoints.restore(objective, optimizers)
+        self._warnings = [*warnings, *self._checkpoint.warnings, *damaged]
+        run.truncate_log(self._checkpoints.progress.step)
+
+    def _compute_references(self) -> References:
+        return reference_losses(self._corpora, self._valid_sets, self._load_compared_model(), self._executor)
+
+    def _load_compared_model(self) -> MaskedLM | None:
+        path = self._options.pretrain.compare_model
+        return None if path is None else _masked_lm(load_checkpoint(find_model(path)).to(self._checkpoint.device))
+
+    def _make_schedule(self, setup: TrainingSetup[MaskedBatch], started: float) -> TrainingSchedule:
+        """Schedule the steps asked for, as many as fit into the minutes, or about ten passes over the data."""
+        config = self._options.pretrain
+        num_steps = config.steps or max(_MIN_DEFAULT_STEPS, _DEFAULT_PASSES * self._batches.steps_per_epoch)
+
+        def schedule_steps(num_steps: int, validate_every: int | None = config.validate_every) -> TrainingSchedule:
+            return make_schedule(
+                self._options.optimizer,
+                num_steps,
+                _DEFAULT_RATES,
+                validate_every=validate_every,
+                save_every=config.save_every,
+                patience=config.patience,
+            )
+
+        schedule = schedule_steps(num_steps)
+        if config.max_minutes is not None or config.dry_run:
+            self._timing = time_steps(setup, schedule, self._validator.num_residues)
+        if self._timing is None or config.max_minutes is None:
+            return schedule
+        self._budget = TimeBudget(started, config.max_minutes)
+        return self._budget.plan_within(schedule_steps, self._timing, config.validate_every)
+
+    def plan(self) -> PretrainPlan:
+        """Return the plan of the run, for the user."""
+        train = self._corpora.train
+        return PretrainPlan(
+            output=self._run.path(""),
+            num_parameters=self._checkpoint.num_parameters,
+            num_proteins=len(train),
+            num_residues=train.num_residues,
+            num_clusters=None if train.clusters is None else len(train.clusters),
+            cropped_fraction=float((train.lengths > self._options.batches.crop_residues).mean()),
+            valid_sets={valid_set.name: valid_set.num_proteins for valid_set in self._valid_sets},
+            window_residues=self._checkpoint.metadata.window_residues,
+            references=self._references,
+            num_steps=self._schedule.num_steps,
+            steps_per_pass=self._batches.steps_per_epoch,
+            first_step=self._checkpoints.progress.step,
+            optimizer=self._schedule.optimizer,
+            learning_rate=self._schedule.learning_rate,
+            disk_bytes=self._estimate_disk_bytes(),
+            seconds=None if self._timing is None else self._timing.seconds(self._schedule),
+            memory_bytes=None if self._timing is None else self._timing.memory_bytes,
+            warnings=self._warnings,
+        )
+
+    def _estimate_disk_bytes(self) -> int:
+        num_checkpoints = self._options.pretrain.keep_checkpoints
+        per_weight = 1 + num_checkpoints * _CHECKPOINT_NUMBERS_PER_WEIGHT[self._schedule.optimizer]
+        corpora = [self._corpora.train, *self._corpora.valid]
+        corpus_bytes = sum(corpus.tokens.nbytes + corpus.offsets.nbytes for corpus in corpora)
+        return self._checkpoint.num_parameters * BYTES_PER_NUMBER * per_weight + corpus_bytes
+
+    def run(self, stop: Callable[[], bool]) -> Iterator[StepReport]:
+        """Train to the end, write the log and the best model, and yield a report after each step."""
+        for report in train(
+            self._setup,
+            self._schedule,
+            self._checkpoints,
+            validate=self._validator.measure,
+            replan=self._replan,
+            stop=stop,
+        ):
+            self._run.log(report.log_line())
+            if report.is_best and self._is_first:
+                self._export(report)
+            yield report
+        if self._is_first:
+            draw_training(self._run.path("training.png"), self._run.read_log())
+
+    def _replan(self, schedule: TrainingSchedule, step: int) -> TrainingSchedule:
+        """Correct the number of steps of a run limited by time; all processes follow the first."""
+        if self._budget is None or not self._budget.should_replan(schedule, step):
+            return schedule
+        self._schedule = TrainingSchedule(**self._run.store("plan", asdict(self._budget.replan(schedule, step))))
+        return self._schedule
+
+    def _export(self, report: StepReport) -> None:
+        """Write the current model, the best so far, as a Hugging Face directory."""
+        base = self._options.pretrain.init_from
+        self._checkpoint.metadata = replace(
+            self._checkpoint.metadata,
+            configuration={**_settings(self._options), "from_model": None if base is None else model_name(base)},
+            corpus_fingerprint=self._corpora.train.fingerprint,
+            metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
+        )
+        self._save_model(self._checkpoint)
+
+    def _save_model(self, checkpoint: Checkpoint) -> None:
+        facts = pretraining_facts(
+            checkpoint.metadata, self._corpora.train, self._options.batches, self._options.masking, self._schedule
+        )
+        save_checkpoint(checkpoint, self._run.path("model"), pretrained_card(checkpoint, facts))
+
+    def _load_best(self) -> Checkpoint:
+        return load_checkpoint(self._run.path("model")).to(self._checkpoint.device)
+
+    def summary(self) -> PretrainSummary:
+        """Return the summary of the run; if it is finished, evaluate its best model in detail."""
+        progress = self._checkpoints.progress
+        amino_acids, gains = list[ClassMetrics](), dict[str, Any]()
+        is_finished = progress.is_finished(self._schedule.num_steps, self._schedule.patience)
+        if is_finished:
+            amino_acids = self._evaluate_by_amino_acid() if self._is_first else []
+            gains = self._run.load_or_compute("gains", lambda: self._compute_gains() if self._is_first else {})
+            if self._is_first and gains:
+                draw_training(self._run.path("training.png"), self._run.read_log(), gains)
+        self._executor.processes.barrier()
+        return PretrainSummary(
+            model=self._run.path("model") if self._run.contains("model") else None,
+            num_steps=progress.step,
+            num_residues=progress.num_residues,
+            num_skipped=progress.num_skipped,
+            best_step=progress.best_step,
+            valid_loss=progress.best_loss,
+            valid_perplexity=None if progress.best_loss is None else perplexity(progress.best_loss),
+            references=self._references[self._valid_sets[0].name],
+            num_valid_proteins=self._valid_sets[0].num_proteins,
+            gains={name: MetricWithInterval(**gain) for name, gain in gains.items()},
+            amino_acids=amino_acids,
+            is_finished=is_finished,
+        )
+
+    def _evaluate_by_amino_acid(self) -> list[ClassMetrics]:
+        metrics = evaluate_by_amino_acid(_masked_lm(self._load_best()), self._valid_sets[0], self._executor)
+        columns = ["amino_acid", "masked", "loss", "accuracy", "top_confusion"]
+        write_table(self._run.path("amino_acids.tsv"), columns, map(astuple, metrics))
+        return metrics
+
+    def _compute_gains(self) -> dict[str, Any]:
+        """Compare the best model with its references protein by protein, and store the gains in its metadata."""
+        best, ngrams = self._load_best(), NgramModel(self._corpora.train)
+        compared = self._load_compared_model()
+        scores = gains_over_references(_masked_lm(best), self._valid_sets[0], ngrams, compared, self._executor)
+        gains = {name: asdict(score) for name, score in scores.items()}
+        best.metadata = replace(best.metadata, metrics={**best.metadata.metrics, "gains": gains})
+        self._save_model(best)
+        return gains
+
+
+@contextmanager
+def _open_training(
+    run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions, processes: ProcessGroup = SINGLE_PROCESS
+) -> Iterator[_Pretraining]:
+    """Begin a run, or resume the existing one."""
+    started, device = time.monotonic(), choose_device(options.compute)
+    precision = choose_precision(options.pretrain.precision, device)
+    warnings = _open_or_create_run(run, fasta, options)
+    with worker_pool(options.compute, device) as pool:
+        executor = Executor(pool=pool, processes=processes, precision=precision)
+        yield _Pretraining(run, options, executor, device, started, warnings)
+
+
+def pretrain_model(
+    fasta: Sequence[PathLike],
+    options: PretrainOptions,
+    *,
+    on_plan: Callable[[PretrainPlan], None] = lambda plan: None,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> PretrainSummary | None:
+    """Train an encoder to predict masked amino acids; the same call resumes an interrupted run.
+
+    Under torchrun all processes make the same call and share the work.
+
+    Args:
+        fasta: FASTA files of the training proteins; `-` is stdin.
+        options: All options.
+        on_plan: Function called with the plan, before the first step.
+        on_step: Function called with a report after each step.
+        stop: Function called after each step; if it returns true, the run is saved and stopped.
+
+    Returns:
+        Where the model is and how good it is; None after a dry run, which leaves no files.
+
+    Raises:
+        ProtembedError: If the input, the options or the run directory do not allow it; see `protembed.errors`.
+    """
     config = options.pretrain
-    return {
-        **_settings(options),
-        "fasta": sha256_of_inputs(fasta),
-        "valid": sha256_of_inputs(config.valid),
-        "clusters": None if config.clusters is None else sha256_of_inputs([config.clusters]),
-        "init_from": None if config.init_from is None else model_sha256(find_model(config.init_from)),
-        "compare_model": None if config.compare_model is None else model_sha256(find_model(config.compare_model)),
-    }
-
-
-def _settings(options: PretrainOptions) -> dict[str, Any]:
-    parts = (options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
-    return {
-        name: value
-        for part in parts
-        for name, value in as_plain_values(part).items()
-        if name not in _NOT_IN_FINGERPRINT
-    }
+    files = as_paths("fasta", fasta)
+    output = follow_link(config.output or default_path(files[0], ".run"))
+    models = [model for model in (config.init_from, config.compare_model) if model is not None]
+    check_utf8_path(output)
+    check_not_an_input(output, [*files, *config.valid, *models])
+    device = choose_device(options.compute)
+    check_memory(config, device)
+    with joined_processes(device) as processes:
+        if config.dry_run:
+            with (
+                scratch_directory() as scratch,
+                _open_training(RunDirectory(scratch / "run"), files, options) as dry_run,
+            ):
+                on_plan(replace(dry_run.plan(), output=output))
+            return None
+        run = RunDirectory(output, processes)
+        with run.locked(), _open_training(run, files, options, processes) as training:
+            on_plan(training.plan())
+            for report in training.run(stop):
+                on_step(report)
+            return training.summary()

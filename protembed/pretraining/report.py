@@ -1,4 +1,4 @@
-"""What a pretraining announces, what it comes to, and what its model card says."""
+"""The plan and the summary of a pretraining run, and the facts on its model card."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,27 +15,25 @@ from protembed.training.loop import TrainingSchedule
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainPlan:
-    """What a run is going to do, known before its first step.
+    """The plan of a run, complete before its first step.
 
     Attributes:
-        output: the run directory.
-        num_parameters: of the encoder and its masked-LM head.
-        num_proteins: to train on.
-        num_residues: to train on.
-        num_clusters: that they belong to; None without `--clusters`.
-        cropped_share: of the proteins, those longer than a crop.
-        valid_sets: the names of the validation sets and their numbers of proteins.
-        window_residues: the longest stretch that validation computes at once, and the model records.
-        references: mean nats per hidden residue of the unigram model, the bigram model and the compared one, by set.
-        num_steps: optimiser steps.
-        steps_per_pass: steps in which every protein, or one member of every cluster, is seen once.
-        first_step: where the run stands; above 0 it is resumed.
-        optimizer: the rule of the updates.
-        learning_rate: at its peak.
-        disk_bytes: of the finished run directory, about.
-        seconds: of the run, estimated; None where nothing was measured.
-        memory_bytes: the most that was held while measuring; None where nothing was measured.
-        warnings: what the user should know about the input.
+        output: Run directory.
+        num_parameters: Parameters of the encoder and its masked-LM head.
+        num_proteins: Training proteins.
+        num_residues: Residues of the training proteins.
+        num_clusters: Clusters of the training proteins; None without `--clusters`.
+        cropped_fraction: Fraction of the training proteins that are longer than a crop.
+        valid_sets: Number of proteins of each validation set, by name.
+        window_residues: Longest window in validation, which the model records.
+        references: Mean nats per masked residue, by validation set and `unigram`, `bigram` or `compared`.
+        steps_per_pass: Steps in which every protein, or one member of every cluster, is seen once.
+        first_step: Steps taken before; above 0 the run is resumed.
+        learning_rate: Peak learning rate.
+        disk_bytes: Estimated size of the finished run directory.
+        seconds: Estimated duration of the run; None if steps were not timed.
+        memory_bytes: Peak memory while steps were timed; None if they were not.
+        warnings: Warnings about the input, as sentences.
     """
 
     output: Path
@@ -60,22 +58,21 @@ class PretrainPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSummary:
-    """What a run has come to.
+    """The summary of a run, finished or stopped early.
 
     Attributes:
-        model: the directory of the best model; None when the run was left before its first validation.
-        num_steps: steps taken.
-        num_residues: residues seen.
-        num_skipped: steps skipped because their loss or gradient was not finite.
-        best_step: after how many steps the best model was measured.
-        valid_loss: of the best model on the first validation set, mean nats per hidden residue.
-        valid_perplexity: its exponential.
-        references: of the same set, mean nats per hidden residue: `unigram`, `bigram`, perhaps `compared`.
-        num_valid_proteins: The proteins of that set.
-        gains: By how many nats per masked residue the best model is better than each reference on that set, with 95 %
-            intervals over proteins; empty while the run is not finished.
-        amino_acids: the best model's figures for each amino acid; empty while the run is not finished.
-        is_finished: whether the run has come to its end.
+        model: Directory of the best model; None if the run was stopped before its first validation.
+        num_steps: Steps taken.
+        num_residues: Residues seen.
+        num_skipped: Steps skipped because their loss or gradient was not finite.
+        best_step: Step of the best model.
+        valid_loss: Loss of the best model on the first validation set, in mean nats per masked residue.
+        valid_perplexity: Perplexity of the best model on the same set.
+        references: Mean nats per masked residue of `unigram`, `bigram` and `compared` on the same set.
+        num_valid_proteins: Proteins of the same set.
+        gains: Nats per masked residue by which the best model is better than each reference on the same set, with 95 %
+            intervals over proteins; empty until the run is finished.
+        amino_acids: Metrics of the best model for each amino acid; empty until the run is finished.
     """
 
     model: Path | None
@@ -93,40 +90,38 @@ class PretrainSummary:
 
 
 def pretraining_facts(
-    record: ModelMetadata, train: Corpus, batches: BatchConfig, masking: MaskingConfig, plan: TrainingSchedule
+    metadata: ModelMetadata, train: Corpus, batches: BatchConfig, masking: MaskingConfig, schedule: TrainingSchedule
 ) -> dict[str, str]:
-    """Collect what the model card says, by name, in the order to be shown.
+    """Collect the facts on the model card, by name, in their order.
 
     Args:
-        record: of the model, with what was measured on it.
-        train: the training proteins.
-        batches: crops and tokens of a step.
-        masking: the masking rule's shares.
-        plan: the course of the run.
+        metadata: Metadata of the model, with its metrics.
+        train: Training proteins.
+        batches: Length of crops and tokens of a step.
+        masking: Rates of the masking rule.
+        schedule: Course of the run.
     """
-    measured = record.metrics
+    metrics = metadata.metrics
     clusters = "" if train.clusters is None else f" of {len(train.clusters):,} clusters, one member of each drawn"
-    compared = (
-        f", the compared model {measured['compared_perplexity']:.2f}" if "compared_perplexity" in measured else ""
-    )
+    compared = f", compared model {metrics['compared_perplexity']:.2f}" if "compared_perplexity" in metrics else ""
     gains = "; ".join(
         f"{gain['value']:.4f} ({gain['low']:.4f} to {gain['high']:.4f}) over the {name} model"
-        for name, gain in measured.get("gains", {}).items()
+        for name, gain in metrics.get("gains", {}).items()
         if gain["low"] is not None
     )
-    falling = f", falling over the last {plan.decay_steps:,}" if plan.schedule == "stable" else ""
-    started_from = record.configuration.get("from_model")
+    decay = f", falling over the last {schedule.decay_steps:,}" if schedule.schedule == "stable" else ""
+    started_from = metadata.configuration.get("from_model")
     return {
         **({"started from": str(started_from)} if started_from else {}),
         "trained on": f"{len(train):,} proteins{clusters}, {train.num_residues:,} residues",
-        "residues seen": f"{measured['residues_seen']:,} in {measured['step']:,} steps",
+        "residues seen": f"{metrics['residues_seen']:,} in {metrics['step']:,} steps",
         "crops": f"{batches.crop_residues} residues, {masking.mask_rate:.0%} masked, "
         f"{batches.batch_tokens:,} tokens a step",
-        "optimiser": f"{plan.optimizer}, learning rate {plan.learning_rate:g}, {plan.warmup_steps:,} steps of warm-up, "
-        f"{plan.schedule}{falling}",
-        "validation": f"perplexity {measured['valid_perplexity']:.2f} over 20 amino acids, 15 % of the residues "
-        f"hidden, windows of {record.window_residues} residues",
-        "to compare": f"unigram {measured['unigram_perplexity']:.2f}, bigram {measured['bigram_perplexity']:.2f}, "
-        f"knowing nothing 20{compared}",
+        "optimiser": f"{schedule.optimizer}, learning rate {schedule.learning_rate:g}, {schedule.warmup_steps:,} steps "
+        f"of warm-up, {schedule.schedule}{decay}",
+        "validation": f"perplexity {metrics['valid_perplexity']:.2f} over 20 amino acids, 15 % of the residues "
+        f"masked, windows of {metadata.window_residues} residues",
+        "baselines": f"unigram {metrics['unigram_perplexity']:.2f}, bigram {metrics['bigram_perplexity']:.2f}, "
+        f"uniform 20.00{compared}",
         **({"gain": f"{gains}, nats per masked residue with 95 % intervals over proteins"} if gains else {}),
     }

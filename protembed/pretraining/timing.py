@@ -1,4 +1,4 @@
-"""How long steps take on this machine, and how many of them fit into a time."""
+"""The duration of steps on this machine, and the number of steps that fit into a time."""
 
 import copy
 import math
@@ -12,53 +12,53 @@ from protembed.device import peak_memory
 from protembed.training.loop import NUM_DEFAULT_VALIDATIONS, TrainingSchedule, TrainingSetup, take_step
 from protembed.training.optimizer import make_optimizers
 
-AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
-
 _WARMUP_STEPS, _SECONDS = 2, 4.0
-# A training step passes over its tokens once forwards and, twice as long, backwards.
+# A training step consists of a forward pass and a backward pass that takes twice as long.
 _FORWARD_FRACTION = 1 / 3
 _MAX_VALIDATION_FRACTION = 0.05
-# Exports and the last checkpoint take what a short calibration does not see.
+# The rest is for exports and the last checkpoint, which are not timed.
 _TIME_FRACTION = 0.98
+
+AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepTiming:
-    """What was measured on a few steps.
+    """Time and memory that a few steps took.
 
     Attributes:
-        step_seconds: of one step.
-        validation_seconds: of one validation, reckoned.
-        memory_bytes: the most memory that this process, or its GPU, has held so far.
+        step_seconds: Seconds per step.
+        validation_seconds: Estimated seconds per validation.
+        memory_bytes: Peak memory of this process, or of its GPU, so far.
     """
 
     step_seconds: float
     validation_seconds: float
     memory_bytes: int
 
-    def seconds(self, plan: TrainingSchedule) -> float:
-        """Estimate how long a run takes."""
-        num_validations = math.ceil(plan.num_steps / plan.validate_every)
-        return plan.num_steps * self.step_seconds + num_validations * self.validation_seconds
+    def seconds(self, schedule: TrainingSchedule) -> float:
+        """Estimate the duration of a run."""
+        num_validations = math.ceil(schedule.num_steps / schedule.validate_every)
+        return schedule.num_steps * self.step_seconds + num_validations * self.validation_seconds
 
 
-def time_steps(training: TrainingSetup[AnyBatch], plan: TrainingSchedule, num_valid_residues: int) -> StepTiming:
-    """Time a few steps on a copy of the model, which leaves the run's first step as it was.
+def time_steps(training: TrainingSetup[AnyBatch], schedule: TrainingSchedule, num_valid_residues: int) -> StepTiming:
+    """Time a few steps on a copy of the model, without changing the model itself.
 
     Args:
-        training: what is to be timed.
-        plan: of which the optimiser counts.
-        num_valid_residues: of all validation sets together; a validation is reckoned from it, not made.
+        training: Model, batches and executor; its optimisers are not used.
+        schedule: Schedule that names the optimiser.
+        num_valid_residues: Residues of all validation sets, from which the time of a validation is estimated.
     """
-    objective, compute = copy.deepcopy(training.objective), training.executor
-    optimizers = make_optimizers(objective, plan.optimizer, plan.weight_decay, compute.pool)
+    objective, executor = copy.deepcopy(training.objective), training.executor
+    optimizers = make_optimizers(objective, schedule.optimizer, schedule.weight_decay, executor.pool)
     trial = replace(training, objective=objective, optimizers=optimizers)
     step, num_residues, seconds = 0, 0, 0.0
-    while not compute.processes.any(seconds >= _SECONDS):
-        began = time.perf_counter()
-        result = take_step(trial, training.batches.micro_batches(step), plan.clip_norm)
+    while not executor.processes.any(seconds >= _SECONDS):
+        started = time.perf_counter()
+        result = take_step(trial, training.batches.micro_batches(step), schedule.clip_norm)
         if step >= _WARMUP_STEPS:
-            seconds += time.perf_counter() - began
+            seconds += time.perf_counter() - started
             num_residues += result.num_residues
         step += 1
     return StepTiming(
@@ -69,60 +69,68 @@ def time_steps(training: TrainingSetup[AnyBatch], plan: TrainingSchedule, num_va
 
 
 class TimeBudget:
-    """A time at which a run is to be finished.
+    """The time by which a run is to be finished.
 
     Args:
-        began: when the command began, by `time.monotonic`.
-        minutes: from then on.
+        started: Time at which the command started, from `time.monotonic`.
+        minutes: Duration of the command.
     """
 
-    def __init__(self, began: float, minutes: float) -> None:
-        self._when = began + minutes * 60 * _TIME_FRACTION
-        self._first: tuple[int, float] | None = None
+    def __init__(self, started: float, minutes: float) -> None:
+        self._deadline = started + minutes * 60 * _TIME_FRACTION
+        self._first_step: tuple[int, float] | None = None  # and when it began
 
     def plan_within(
-        self, make_plan: Callable[[int, int | None], TrainingSchedule], pace: StepTiming, validate_every: int | None
+        self,
+        make_schedule: Callable[[int, int | None], TrainingSchedule],
+        timing: StepTiming,
+        validate_every: int | None,
     ) -> TrainingSchedule:
-        """Plan as many steps as fit, and not more validations than a twentieth of the time allows.
+        """Schedule as many steps as fit, and no more validations than a twentieth of the time allows.
 
         Args:
-            make_plan: makes a plan from the number of steps and the steps between validations.
-            pace: as measured.
-            validate_every: as the user wants it; None leaves it open.
+            make_schedule: Function from the number of steps and the steps between validations to a schedule.
+            timing: Measured duration of steps and validations.
+            validate_every: Steps between validations that the user asked for; None chooses them.
         """
-        # The last validation, and the table of amino acids after it.
-        self._when -= 2 * pace.validation_seconds
-        seconds = self._when - time.monotonic()
+        # The last validation, and the evaluation by amino acid after it.
+        self._deadline -= 2 * timing.validation_seconds
+        seconds = self._deadline - time.monotonic()
         if validate_every is not None:
-            num_steps = int(seconds / (pace.step_seconds + pace.validation_seconds / validate_every))
-            return make_plan(max(1, num_steps), validate_every)
-        num_affordable = int(_MAX_VALIDATION_FRACTION * seconds / pace.validation_seconds)
+            num_steps = int(seconds / (timing.step_seconds + timing.validation_seconds / validate_every))
+            return make_schedule(max(1, num_steps), validate_every)
+        num_affordable = int(_MAX_VALIDATION_FRACTION * seconds / timing.validation_seconds)
         num_validations = max(1, min(NUM_DEFAULT_VALIDATIONS, num_affordable))
-        num_steps = max(1, int((seconds - (num_validations - 1) * pace.validation_seconds) / pace.step_seconds))
-        return make_plan(num_steps, math.ceil(num_steps / num_validations))
+        num_steps = max(1, int((seconds - (num_validations - 1) * timing.validation_seconds) / timing.step_seconds))
+        return make_schedule(num_steps, math.ceil(num_steps / num_validations))
 
-    def should_replan(self, plan: TrainingSchedule, step: int) -> bool:
-        """Tell whether a plan should be corrected: after an eighth, half-way, and where the rate begins to fall.
+    def should_replan(self, schedule: TrainingSchedule, step: int) -> bool:
+        """Return whether to correct a schedule: after an eighth, half-way, and when the learning rate begins to fall.
 
-        Until then the rate is at its peak in the old plan and the new one, so that what lies behind stays true.
+        Until then the learning rate is at its peak in the old and the new schedule, so earlier steps remain valid.
 
         Args:
-            plan: as it stands.
-            step: that comes next, from 0; asked at every step.
+            schedule: Current schedule.
+            step: Number of the next step, from 0; the method must be called before every step.
         """
-        if self._first is None:
-            self._first = step, time.monotonic()
+        if self._first_step is None:
+            self._first_step = step, time.monotonic()
             return False
-        decay_begins = plan.num_steps - plan.decay_steps
-        due = (plan.num_steps // 8, plan.num_steps // 2, decay_begins)
-        return plan.schedule == "stable" and 0 < step <= decay_begins and step in due
+        decay_start = schedule.num_steps - schedule.decay_steps
+        replan_steps = (schedule.num_steps // 8, schedule.num_steps // 2, decay_start)
+        return schedule.schedule == "stable" and 0 < step <= decay_start and step in replan_steps
 
-    def replan(self, plan: TrainingSchedule, step: int) -> TrainingSchedule:
-        """Move the end of a plan to where the pace of the run so far leads."""
-        assert self._first is not None
-        first_step, began = self._first
+    def replan(self, schedule: TrainingSchedule, step: int) -> TrainingSchedule:
+        """Change the number of steps according to the speed of the run so far.
+
+        Args:
+            schedule: Current schedule.
+            step: Number of the next step, from 0.
+        """
+        assert self._first_step is not None
+        first_step, started = self._first_step
         now = time.monotonic()
-        num_left = max(1, round((self._when - now) * (step - first_step) / (now - began)))
-        share = plan.decay_steps / plan.num_steps
-        decay_steps = min(num_left, round(share * (step + num_left)))
-        return replace(plan, num_steps=step + num_left, decay_steps=decay_steps)
+        num_left = max(1, round((self._deadline - now) * (step - first_step) / (now - started)))
+        decay_fraction = schedule.decay_steps / schedule.num_steps
+        decay_steps = min(num_left, round(decay_fraction * (step + num_left)))
+        return replace(schedule, num_steps=step + num_left, decay_steps=decay_steps)

@@ -1,4 +1,4 @@
-"""Perplexity on frozen masks, beside what the training composition alone, or another model, would reach."""
+"""Validation on frozen masks: loss and perplexity of a model, and of the references that it is compared with."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,27 +20,31 @@ from protembed.pretraining.ngrams import NgramModel
 from protembed.training.distributed import Executor
 from protembed.training.objective import MaskedLM, evaluate
 
-_LARGEST_EXPONENT = 700.0
-_MOST_HELD_OUT = 5_000
+# Validating on a twentieth of a large database would take longer than training.
+_MAX_HELD_OUT = 5_000
+_MAX_EXPONENT = 700.0
+
+# Mean nats per masked residue by the name of a validation set and of a reference.
+References = Mapping[str, Mapping[str, float]]
 
 
 def perplexity(loss: float) -> float:
-    """Turn mean nats per residue into a perplexity; one that no number can hold is the largest that can be.
+    """Convert mean nats per residue to a perplexity, limited to what float64 can hold.
 
     >>> round(perplexity(2.995732), 3)
     20.0
     """
-    return math.exp(min(loss, _LARGEST_EXPONENT))
+    return math.exp(min(loss, _MAX_EXPONENT))
 
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Proteins with hidden residues that never change.
+    """Proteins whose masked residues never change.
 
     Attributes:
-        name: what the log calls it.
-        num_proteins: that are measured.
-        micro_batches: all their windows.
+        name: Name of the set in messages and logs.
+        num_proteins: Number of proteins.
+        micro_batches: Windows of all proteins.
     """
 
     name: str
@@ -48,19 +52,21 @@ class ValidationSet:
     micro_batches: Sequence[MaskedBatch]
 
     @classmethod
-    def from_corpus(cls, corpus: Corpus, window_residues: int, micro_batch_tokens: int) -> "ValidationSet":
-        """Hide residues of a corpus: of all that the user gave, or of some that were held out.
+    def from_corpus(
+        cls, corpus: Corpus, window_residues: int, micro_batch_tokens: int, *, max_held_out: int = _MAX_HELD_OUT
+    ) -> "ValidationSet":
+        """Mask residues of all proteins that the user gave, or of a sample of those that were held out.
 
         Args:
-            corpus: the proteins.
-            window_residues: longer proteins are cut into windows of this length.
-            micro_batch_tokens: the most tokens of a micro_batch.
+            corpus: Validation proteins.
+            window_residues: Length of the windows into which longer proteins are divided.
+            micro_batch_tokens: Largest number of tokens of a micro-batch.
+            max_held_out: Largest number of held-out proteins.
 
         Raises:
-            NothingToMeasureError: it has no standard residue.
+            EmptyValidationSetError: If there is no standard residue.
         """
-        # A twentieth of a large database would take longer to validate than to learn from.
-        num_proteins = min(len(corpus), _MOST_HELD_OUT) if corpus.name == HELD_OUT_NAME else len(corpus)
+        num_proteins = min(len(corpus), max_held_out) if corpus.name == HELD_OUT_NAME else len(corpus)
         rows = np.linspace(0, len(corpus), num_proteins, endpoint=False).astype(int).tolist()
         micro_batches = validation_batches(corpus, window_residues, micro_batch_tokens, rows)
         if not sum(len(micro_batch.targets) for micro_batch in micro_batches):
@@ -68,124 +74,127 @@ class ValidationSet:
         return cls(corpus.name, num_proteins, micro_batches)
 
 
-References = Mapping[str, Mapping[str, float]]
-
-
 def reference_losses(
-    corpora: Corpora, sets: Sequence[ValidationSet], compared: MaskedLM | None, compute: Executor
+    corpora: Corpora, valid_sets: Sequence[ValidationSet], compared: MaskedLM | None, executor: Executor
 ) -> References:
-    """Measure what a model is compared with, as mean nats per hidden residue.
+    """Evaluate the n-gram models, and another model if given, on each validation set.
 
     Args:
-        corpora: the training proteins make the unigram and the bigram model.
-        sets: to measure on.
-        compared: another model.
-        compute: who computes.
+        corpora: Corpora with the training proteins of the n-gram models.
+        valid_sets: Validation sets.
+        compared: Another model; None if there is none.
+        executor: Threads and processes to use.
 
     Returns:
-        For each set by name: `unigram`, `bigram`, and `compared` where there is such a model.
+        Mean nats per masked residue, by the set's name and `unigram`, `bigram`, or `compared` if given.
 
     Raises:
-        NotFiniteError: a loss of the compared model is no number.
+        NotFiniteError: If a loss of the compared model is not finite.
     """
-    composition = NgramModel(corpora.train)
-    references = {part.name: composition.losses(part.micro_batches) for part in sets}
+    ngrams = NgramModel(corpora.train)
+    references = {valid_set.name: ngrams.losses(valid_set.micro_batches) for valid_set in valid_sets}
     if compared is not None:
-        for part in sets:
-            loss = evaluate(compared, part.micro_batches, compute).mean().item()
-            check_finite(part.name, np.asarray(loss), "compared model's losses")
-            references[part.name]["compared"] = loss
+        for valid_set in valid_sets:
+            loss = evaluate(compared, valid_set.micro_batches, executor).mean().item()
+            check_finite(valid_set.name, np.asarray(loss), "compared model's losses")
+            references[valid_set.name]["compared"] = loss
     return references
 
 
 class Validator:
-    """Measures a masked-LM objective on validation sets, the first of which decides.
+    """Evaluates a model on all validation sets; the loss on the first set decides which model is best.
 
     Args:
-        objective: the model, measured as it stands at each call.
-        sets: to measure on.
-        references: of each set, from `reference_losses`.
-        compute: who computes.
+        objective: Model, which may change between calls.
+        valid_sets: Validation sets.
+        references: Losses of the references on each set, from `reference_losses`.
+        executor: Threads and processes to use.
     """
 
     def __init__(
-        self, objective: MaskedLM, sets: Sequence[ValidationSet], references: References, compute: Executor
+        self, objective: MaskedLM, valid_sets: Sequence[ValidationSet], references: References, executor: Executor
     ) -> None:
-        self._objective, self._sets, self._references, self._compute = objective, sets, references, compute
+        self._objective, self._sets, self._references, self._executor = objective, valid_sets, references, executor
 
     @property
     def num_residues(self) -> int:
         """Residues of all sets."""
-        return sum(micro_batch.num_residues for part in self._sets for micro_batch in part.micro_batches)
+        return sum(micro_batch.num_residues for valid_set in self._sets for micro_batch in valid_set.micro_batches)
 
     def measure(self) -> dict[str, float]:
-        """Measure the model: `valid_loss`, `valid_perplexity`, `valid_accuracy` and each reference's perplexity.
+        """Compute `valid_loss`, `valid_perplexity`, `valid_accuracy` and each reference's perplexity.
 
-        The first set's figures have plain names, those of a further one begin with its name and a slash.
+        Metrics of all sets but the first are prefixed with the name of the set and a slash.
         """
-        figures = dict[str, float]()
-        for part in self._sets:
-            prefix = "" if part is self._sets[0] else f"{part.name}/"
-            loss = evaluate(self._objective, part.micro_batches, self._compute)
+        metrics = dict[str, float]()
+        for valid_set in self._sets:
+            prefix = "" if valid_set is self._sets[0] else f"{valid_set.name}/"
+            loss = evaluate(self._objective, valid_set.micro_batches, self._executor)
             mean = loss.mean().item()
-            figures[f"{prefix}valid_loss"] = mean
-            figures[f"{prefix}valid_perplexity"] = perplexity(mean)
-            figures[f"{prefix}valid_accuracy"] = loss.num_correct.item() / loss.count
-            for name, reference in self._references[part.name].items():
-                figures[f"{prefix}{name}_perplexity"] = perplexity(reference)
-        return figures
+            metrics[f"{prefix}valid_loss"] = mean
+            metrics[f"{prefix}valid_perplexity"] = perplexity(mean)
+            metrics[f"{prefix}valid_accuracy"] = loss.num_correct.item() / loss.count
+            for name, reference in self._references[valid_set.name].items():
+                metrics[f"{prefix}{name}_perplexity"] = perplexity(reference)
+        return metrics
 
 
-def evaluate_by_amino_acid(objective: MaskedLM, part: ValidationSet, compute: Executor) -> list[ClassMetrics]:
-    """Measure a model on each amino acid apart, in this process alone, in the order of the alphabet."""
+def evaluate_by_amino_acid(objective: MaskedLM, valid_set: ValidationSet, executor: Executor) -> list[ClassMetrics]:
+    """Evaluate a model on each amino acid separately, in the order of the alphabet, in this process alone.
+
+    Args:
+        objective: Model.
+        valid_set: Validation proteins.
+        executor: Threads to use.
+    """
     losses = np.zeros(NUM_AMINO_ACIDS)
-    guesses = np.zeros((NUM_AMINO_ACIDS, NUM_AMINO_ACIDS), dtype=np.int64)  # (true, guessed)
+    confusion = np.zeros((NUM_AMINO_ACIDS, NUM_AMINO_ACIDS), dtype=np.int64)  # (true, predicted)
 
-    def guess(batch: MaskedBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def predict(batch: MaskedBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         with torch.inference_mode():
-            log_probabilities = objective.logits(batch).log_softmax(-1).cpu().numpy()  # (masked, 20)
-        return batch.targets.numpy() - FIRST_AMINO_ACID, log_probabilities
+            log_probs = objective.logits(batch).log_softmax(-1).cpu().numpy()  # (masked, 20)
+        return batch.targets.numpy() - FIRST_AMINO_ACID, log_probs
 
-    for truth, log_probabilities in compute.pool.map(guess, part.micro_batches):
-        np.subtract.at(losses, truth, log_probabilities[np.arange(len(truth)), truth])
-        np.add.at(guesses, (truth, log_probabilities.argmax(1)), 1)
-    return class_metrics(AMINO_ACIDS, losses, guesses)
+    for targets, log_probs in executor.pool.map(predict, valid_set.micro_batches):
+        np.subtract.at(losses, targets, log_probs[np.arange(len(targets)), targets])
+        np.add.at(confusion, (targets, log_probs.argmax(1)), 1)
+    return class_metrics(AMINO_ACIDS, losses, confusion)
 
 
 def gains_over_references(
-    objective: MaskedLM, part: ValidationSet, composition: NgramModel, compared: MaskedLM | None, compute: Executor
+    objective: MaskedLM, valid_set: ValidationSet, ngrams: NgramModel, compared: MaskedLM | None, executor: Executor
 ) -> dict[str, MetricWithInterval]:
-    """Measure how much better a model is than each reference, in this process alone.
+    """Compute how much better a model is than each reference, in this process alone.
 
     Args:
-        objective: The model.
-        part: The validation proteins.
-        composition: The unigram and the bigram model.
-        compared: Another model, if there is one.
-        compute: The threads to use.
+        objective: Model.
+        valid_set: Validation proteins.
+        ngrams: Unigram and bigram model.
+        compared: Another model; None if there is none.
+        executor: Threads to use.
 
     Returns:
-        For `unigram`, `bigram` and perhaps `compared`: the reference's mean loss less the model's, in nats per masked
-        residue, with its 95 % interval over proteins. Both models of a pair are measured on the same proteins.
+        Mean loss of `unigram`, `bigram` and `compared` (if given) minus that of the model, in nats per masked residue,
+        with 95 % intervals over proteins. Both losses are of the same proteins.
     """
-    models = {"own": objective} | ({} if compared is None else {"compared": compared})
+    models = {"model": objective} | ({} if compared is None else {"compared": compared})
 
-    def measure(batch: MaskedBatch) -> tuple[NDArray[np.int64], dict[str, NDArray[np.floating]]]:
+    def compute_nats(batch: MaskedBatch) -> tuple[NDArray[np.int64], dict[str, NDArray[np.floating]]]:
         with torch.inference_mode():
             nats = {name: model.nats(batch).cpu() for name, model in models.items()}
         crops = torch.searchsorted(batch.offsets, batch.positions, right=True) - 1
-        nats |= composition.nats(batch)
+        nats |= ngrams.nats(batch)
         return batch.rows[crops].numpy(), {name: values.numpy() for name, values in nats.items()}
 
-    num_rows = 1 + max(int(micro_batch.rows.max()) for micro_batch in part.micro_batches)
+    num_rows = 1 + max(int(micro_batch.rows.max()) for micro_batch in valid_set.micro_batches)
     counts, sums = np.zeros(num_rows), dict[str, NDArray[np.float64]]()
-    for rows, nats in compute.pool.map(measure, part.micro_batches):
+    for rows, nats in executor.pool.map(compute_nats, valid_set.micro_batches):
         np.add.at(counts, rows, 1)
         for name, values in nats.items():
             np.add.at(sums.setdefault(name, np.zeros(num_rows)), rows, values)
-    own = sums.pop("own")
-    is_measured = counts > 0
+    model_sums = sums.pop("model")
+    has_targets = counts > 0
     return {
-        name: ratio_with_interval((reference - own)[is_measured], counts[is_measured])
-        for name, reference in sums.items()
+        name: ratio_with_interval((reference_sums - model_sums)[has_targets], counts[has_targets])
+        for name, reference_sums in sums.items()
     }

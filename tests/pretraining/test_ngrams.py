@@ -32,27 +32,27 @@ def hide(sequence, positions, *, offsets=None):
 
 
 @pytest.fixture(scope="module")
-def composition(make_corpus):
+def ngrams(make_corpus):
     """Of seven residues: three A, two C, one M, one X."""
     return NgramModel(make_corpus(["ACX", "MACA"]))
 
 
-def test_the_unigram_counts_each_amino_acid_once_more_than_it_occurs(composition):
+def test_the_unigram_counts_each_amino_acid_once_more_than_it_occurs(ngrams):
     expected = np.ones(20)
     expected[[index("A"), index("C"), index("M")]] += [3, 2, 1]
 
-    assert composition.unigram == pytest.approx(expected / 26)
+    assert ngrams.unigram == pytest.approx(expected / 26)
 
 
-def test_the_bigram_counts_neighbours_and_twenty_more_of_the_plain_composition(composition):
-    plain = composition.unigram
+def test_the_bigram_counts_neighbours_and_twenty_more_of_the_plain_composition(ngrams):
+    plain = ngrams.unigram
 
     # A is followed by C twice; the last A and the X beside C make no pair.
-    assert composition.bigram[index("A"), index("C")] == pytest.approx((2 + 20 * plain[index("C")]) / 22)
-    assert composition.bigram[index("A"), index("M")] == pytest.approx(20 * plain[index("M")] / 22)
-    assert composition.bigram[index("C"), index("A")] == pytest.approx((1 + 20 * plain[index("A")]) / 21)
-    assert composition.bigram[index("W")] == pytest.approx(plain)
-    assert composition.bigram.sum(1) == pytest.approx(np.ones(20))
+    assert ngrams.bigram[index("A"), index("C")] == pytest.approx((2 + 20 * plain[index("C")]) / 22)
+    assert ngrams.bigram[index("A"), index("M")] == pytest.approx(20 * plain[index("M")] / 22)
+    assert ngrams.bigram[index("C"), index("A")] == pytest.approx((1 + 20 * plain[index("A")]) / 21)
+    assert ngrams.bigram[index("W")] == pytest.approx(plain)
+    assert ngrams.bigram.sum(1) == pytest.approx(np.ones(20))
 
 
 def counted_one_by_one(sequences):
@@ -65,27 +65,26 @@ def counted_one_by_one(sequences):
     return pairs
 
 
-@pytest.mark.parametrize("residues_at_once", [1, 2, 7, 100, 1 << 22])
-def test_no_pair_spans_two_proteins_or_is_lost_between_blocks(make_corpus, proteins, monkeypatch, residues_at_once):
+@pytest.mark.parametrize("residues_per_block", [1, 2, 7, 100, 1 << 22])
+def test_no_pair_spans_two_proteins_or_is_lost_between_blocks(make_corpus, proteins, residues_per_block):
     sequences = ["M", "K", "MK", *(protein[:17] for protein in proteins)]
-    monkeypatch.setattr("protembed.pretraining.ngrams._RESIDUES_AT_ONCE", residues_at_once)
 
-    composition = NgramModel(make_corpus(sequences))
+    ngrams = NgramModel(make_corpus(sequences), residues_per_block=residues_per_block)
 
     pairs = counted_one_by_one(sequences)
     letters = "".join(sequences)
     expected = np.array([letters.count(letter) + 1 for letter in AMINO_ACIDS])
-    assert composition.unigram == pytest.approx(expected / expected.sum())
-    smoothed = (pairs + 20 * composition.unigram) / (pairs.sum(1, keepdims=True) + 20)
-    assert composition.bigram == pytest.approx(smoothed)
+    assert ngrams.unigram == pytest.approx(expected / expected.sum())
+    smoothed = (pairs + 20 * ngrams.unigram) / (pairs.sum(1, keepdims=True) + 20)
+    assert ngrams.bigram == pytest.approx(smoothed)
 
 
-def test_losses_are_mean_nats_over_all_hidden_residues(composition):
-    losses = composition.losses([hide("MAC", [1]), hide("ACACM", [1, 3])])
+def test_losses_are_mean_nats_over_all_hidden_residues(ngrams):
+    losses = ngrams.losses([hide("MAC", [1]), hide("ACACM", [1, 3])])
 
-    of_a, of_c = (-math.log(composition.unigram[index(letter)]) for letter in "AC")
+    of_a, of_c = (-math.log(ngrams.unigram[index(letter)]) for letter in "AC")
     assert losses["unigram"] == pytest.approx((of_a + 2 * of_c) / 3)
-    after_m, after_a = (-math.log(composition.bigram[index(pair[0]), index(pair[1])]) for pair in ("MA", "AC"))
+    after_m, after_a = (-math.log(ngrams.bigram[index(pair[0]), index(pair[1])]) for pair in ("MA", "AC"))
     assert losses["bigram"] == pytest.approx((after_m + 2 * after_a) / 3)
 
 
@@ -98,18 +97,18 @@ def test_losses_are_mean_nats_over_all_hidden_residues(composition):
     ],
     ids=["at the start", "at the start of a later crop", "after X and after a hidden residue"],
 )
-def test_the_bigram_falls_back_to_the_unigram(composition, sequence, hidden, offsets):
-    losses = composition.losses([hide(sequence, hidden, offsets=offsets)])
+def test_the_bigram_falls_back_to_the_unigram(ngrams, sequence, hidden, offsets):
+    losses = ngrams.losses([hide(sequence, hidden, offsets=offsets)])
 
     assert losses["bigram"] == pytest.approx(losses["unigram"])
 
 
-def test_the_left_neighbour_of_a_whole_proteins_first_residue_is_cls_and_unknown(composition, make_corpus):
+def test_the_left_neighbour_of_a_whole_proteins_first_residue_is_cls_and_unknown(ngrams, make_corpus):
     (batch,) = validation_batches(make_corpus(["C"]), 10, 100)
 
-    losses = composition.losses([batch])
+    losses = ngrams.losses([batch])
 
-    assert losses["bigram"] == losses["unigram"] == pytest.approx(-math.log(composition.unigram[index("C")]))
+    assert losses["bigram"] == losses["unigram"] == pytest.approx(-math.log(ngrams.unigram[index("C")]))
 
 
 def test_the_bigram_beats_the_unigram_where_neighbours_tell(make_corpus):

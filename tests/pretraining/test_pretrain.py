@@ -387,7 +387,7 @@ def test_a_run_in_bfloat16_learns_like_one_in_float32(undisturbed, tmp_path, pro
 def test_the_table_of_amino_acids_has_a_line_for_each(undisturbed):
     lines = (undisturbed[0] / "amino_acids.tsv").read_text().splitlines()
 
-    assert lines[0].split("\t") == ["amino_acid", "hidden", "loss", "accuracy", "mistaken_for"]
+    assert lines[0].split("\t") == ["amino_acid", "masked", "loss", "accuracy", "top_confusion"]
     assert [line[0] for line in lines[1:]] == list(AMINO_ACIDS)
 
 

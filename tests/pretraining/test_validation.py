@@ -183,13 +183,11 @@ def test_validation_proteins_without_a_standard_residue_are_too_few(meter):
 
 
 @pytest.mark.parametrize(("name", "num_proteins"), [("held_out", 4), ("mine", 10)])
-def test_of_many_proteins_held_out_some_are_measured_but_all_of_those_that_were_given(
-    make_corpus, proteins, monkeypatch, name, num_proteins
+def test_a_sample_of_held_out_proteins_is_measured_but_all_that_the_user_gave(
+    make_corpus, proteins, name, num_proteins
 ):
-    monkeypatch.setattr("protembed.pretraining.validation._MOST_HELD_OUT", 4)
+    valid_set = ValidationSet.from_corpus(make_corpus(proteins[30:], name), 500, 1000, max_held_out=4)
 
-    part = ValidationSet.from_corpus(make_corpus(proteins[30:], name), 500, 1000)
-
-    rows = {row for micro_batch in part.micro_batches for row in micro_batch.rows.tolist()}
-    assert part.num_proteins == len(rows) == num_proteins
+    rows = {row for micro_batch in valid_set.micro_batches for row in micro_batch.rows.tolist()}
+    assert valid_set.num_proteins == len(rows) == num_proteins
     assert max(rows) > 6
