@@ -1,4 +1,4 @@
-"""Scoring: from a table of variants and a model to a table of zero-shot scores."""
+"""Score a table of variants with a model, without training."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,15 +40,14 @@ class ScoreSummary:
     """What was scored.
 
     Attributes:
-        output: the table; None for stdout.
-        method: which score.
-        formula: what it is.
-        num_variants: rows.
-        num_wild_types: proteins that they are variants of.
-        num_positions: mutated positions of these.
-        num_refused: rows left out on request.
-        score_column: of the table; another name than `score` where the input has a column of that name.
-        warnings: what the user should know about the input and the model.
+        output: Table of scores; None for stdout.
+        formula: Formula of the score, in words.
+        num_variants: Number of rows that were scored.
+        num_wild_types: Number of different wild types.
+        num_positions: Number of mutated positions of all wild types.
+        num_refused: Number of rows left out on request.
+        score_column: Column of the scores: `score`, or `protembed_score` if the input has a column of that name.
+        warnings: What the user should know about the input and the model, in sentences.
     """
 
     output: Path | None
@@ -62,64 +61,57 @@ class ScoreSummary:
     warnings: Sequence[str]
 
 
-def score_variants(
-    variants: PathLike,
-    model: ModelConfig,
-    table: VariantTableConfig,
-    scoring: ScoreConfig,
-    *,
-    reader: InputConfig | None = None,
-    compute: DeviceConfig | None = None,
-    on_start: Callable[[int], None] = lambda num_tokens: None,
-    on_crop: Callable[[int], None] = lambda num_tokens: None,
-) -> ScoreSummary:
-    """Score variants by a model that has learned from none; the rows stay in their order, with all their columns.
+def _formula(method: ScoreMethod) -> str:
+    return f"{method}, {FORMULAS[method]}; {PROBABILITY}"
 
-    The table begins with a line that tells the formula, after `# `: pandas reads it with `comment="#"`. Behind the
-    input's columns stand `num_mutations` and `score`; where the input has such a column, ours is `protembed_score`.
 
-    Args:
-        variants: CSV or TSV; `-` is stdin.
-        model: which model.
-        table: the wild types, and the columns by name.
-        scoring: where to, and which score.
-        reader: how to read; the defaults if None.
-        compute: where to compute; the defaults if None.
-        on_start: told how many tokens there are to compute.
-        on_crop: told the tokens of each pass of the model over a protein or a window that is finished.
+def _open_table(
+    paths: Sequence[Path], table: VariantTableConfig, on_illegal: OnIllegal, statistics: ReadStatistics
+) -> VariantTable:
+    """Open the table, and read the wild types from their file if there is one; its unusual residues are counted."""
+    if len(paths) == 1:
+        return VariantTable(paths[0], table, None, on_illegal)
+    of_wild_types = ReadStatistics(nonstandard=statistics.nonstandard, skipped=statistics.skipped)
+    wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=of_wild_types)
+    statistics.num_masked += of_wild_types.num_masked
+    return VariantTable(paths[0], table, wild_types, on_illegal)
 
-    Raises:
-        ChangedInputError: a file changed while it was read.
-        OutputExistsError: the table stands there already.
-        ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
-    """
-    reader, compute = reader or InputConfig(), compute or DeviceConfig()
-    inputs = [as_path("variants", variants), *filter(None, [table.wild_type])]
-    named = scoring.output or default_path(inputs[0], ".scores.tsv")
-    output = follow_link(named)
-    check_absent(output, force=scoring.force)
-    directory = find_model(model.model)
-    check_not_an_input(output, [*inputs, directory])
-    check_table_suffix(named)
-    device = choose_device(compute)
-    checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
-    checkpoint.encoder.set_compute_dtype(precision)
-    marginals = Marginals.from_checkpoint(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
-    statistics, mutated = ReadStatistics(), MutatedPositions()
-    with (
-        unchanged_inputs(),
-        seekable_inputs(inputs) as paths,
-        inference_engine(compute, device, checkpoint.encoder.shape) as engine,
-    ):
-        rows = _open_table(paths, table, reader.on_illegal, statistics)
-        columns = _new_columns(rows)
-        mutated.count(rows.read(statistics))
-        scorer = VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated)
-        on_start(scorer.num_tokens())
-        with result_lock(output), output_stream(output) as stream:
-            stream.writelines(_lines(scorer.scores(engine, rows.read()), rows, columns, scoring.method, precision))
-            check_inputs()
-    return _summary(output, scoring.method, statistics, mutated, columns, checkpoint)
+
+def _new_columns(rows: VariantTable) -> list[str]:
+    """Name the new columns, with a prefix if the input already has a column of that name."""
+    columns = [f"protembed_{name}" if name in rows.header else name for name in _NEW_COLUMNS]
+    for name in columns:
+        if name in rows.header:
+            raise TableError(rows.path, f"the table already has a column {name!r}", "rename or remove it", line=1)
+    return columns
+
+
+def _lines(
+    scores: Iterable[tuple[Variant, float]],
+    rows: VariantTable,
+    columns: Sequence[str],
+    method: ScoreMethod,
+    precision: torch.dtype,
+) -> Iterator[bytes]:
+    """Format the table line by line: the formula, the names of the columns, the variants."""
+    yield f"{COMMENT}{columns[-1]}: {_formula(method)}\n".encode()
+    yield format_row([*rows.header, *columns])
+    for variant, score in scores:
+        if not math.isfinite(score):
+            name = ":".join(map(str, variant.mutations))
+            raise NotFiniteError(name, str(precision).removeprefix("torch."), "float32")
+        yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"])
+
+
+def _warnings(checkpoint: Checkpoint, columns: Sequence[str]) -> list[str]:
+    warnings = [
+        f"the table already has a column {name.removeprefix('protembed_')!r}: the new one is {name!r}"
+        for name in columns
+        if name not in _NEW_COLUMNS
+    ]
+    if checkpoint.task_head is not None and checkpoint.metadata.configuration.get("method") != "frozen":
+        warnings.append("this model was fine-tuned without its masked-LM head; use the original model for scoring")
+    return warnings
 
 
 def _summary(
@@ -143,54 +135,62 @@ def _summary(
     )
 
 
-def _open_table(
-    paths: Sequence[Path], table: VariantTableConfig, on_illegal: OnIllegal, statistics: ReadStatistics
-) -> VariantTable:
-    """Open the table, and read the wild types if they are given apart; what is odd in these is counted."""
-    if len(paths) == 1:
-        return VariantTable(paths[0], table, None, on_illegal)
-    of_wild_types = ReadStatistics(nonstandard=statistics.nonstandard, skipped=statistics.skipped)
-    wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=of_wild_types)
-    statistics.num_masked += of_wild_types.num_masked
-    return VariantTable(paths[0], table, wild_types, on_illegal)
+def score_variants(
+    variants: PathLike,
+    model: ModelConfig,
+    table: VariantTableConfig,
+    scoring: ScoreConfig,
+    *,
+    reader: InputConfig | None = None,
+    compute: DeviceConfig | None = None,
+    on_start: Callable[[int], None] = lambda num_tokens: None,
+    on_crop: Callable[[int], None] = lambda num_tokens: None,
+) -> ScoreSummary:
+    """Score variants zero-shot, with a model that was trained on none; rows keep their order and all their columns.
 
+    The first line of the table is a comment with the formula, after `# `: pandas reads it with `comment="#"`. The
+    columns `num_mutations` and `score` follow those of the input; if the input has a column of that name, the new one
+    is `protembed_num_mutations` or `protembed_score`.
 
-def _new_columns(rows: VariantTable) -> list[str]:
-    """Name our columns; a name that the input has already is told apart."""
-    columns = [f"protembed_{name}" if name in rows.header else name for name in _NEW_COLUMNS]
-    for name in columns:
-        if name in rows.header:
-            raise TableError(rows.path, f"there is a column {name!r} already", "rename or remove it", line=1)
-    return columns
+    Args:
+        variants: CSV or TSV file of variants; `-` is stdin.
+        model: Model that scores.
+        table: Wild types, and names of columns.
+        scoring: Output and method.
+        reader: Options of reading; None for the defaults.
+        compute: Device and threads; None for the defaults.
+        on_start: Function that receives the number of tokens to compute.
+        on_crop: Function that receives the number of tokens of each protein or window that the model has computed.
 
-
-def _lines(
-    scores: Iterable[tuple[Variant, float]],
-    rows: VariantTable,
-    columns: Sequence[str],
-    method: ScoreMethod,
-    precision: torch.dtype,
-) -> Iterator[bytes]:
-    """Spell the table, line by line: the formula, the names of the columns, the variants."""
-    yield f"{COMMENT}{columns[-1]}: {_formula(method)}\n".encode()
-    yield format_row([*rows.header, *columns])
-    for variant, score in scores:
-        if not math.isfinite(score):
-            name = ":".join(map(str, variant.mutations))
-            raise NotFiniteError(name, str(precision).removeprefix("torch."), "float32")
-        yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"])
-
-
-def _formula(method: ScoreMethod) -> str:
-    return f"{method}, {FORMULAS[method]}; {PROBABILITY}"
-
-
-def _warnings(checkpoint: Checkpoint, columns: Sequence[str]) -> list[str]:
-    found = [
-        f"the table has a column {name.removeprefix('protembed_')!r} already: ours is {name!r}"
-        for name in columns
-        if name not in _NEW_COLUMNS
-    ]
-    if checkpoint.task_head is not None and checkpoint.metadata.configuration.get("method") != "frozen":
-        found.append("this model was fine-tuned, and its masked-LM head was not trained along: score with the original")
-    return found
+    Raises:
+        ChangedInputError: A file changed while it was read.
+        OutputExistsError: The output exists, and `scoring.force` is not set.
+        ProtembedError: The input, the model or the output is unsuitable; see `protembed.errors`.
+    """
+    reader, compute = reader or InputConfig(), compute or DeviceConfig()
+    inputs = [as_path("variants", variants), *filter(None, [table.wild_type])]
+    named = scoring.output or default_path(inputs[0], ".scores.tsv")
+    output = follow_link(named)
+    check_absent(output, force=scoring.force)
+    directory = find_model(model.model)
+    check_not_an_input(output, [*inputs, directory])
+    check_table_suffix(named)
+    device = choose_device(compute)
+    checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
+    checkpoint.encoder.set_compute_dtype(precision)
+    marginals = Marginals.from_checkpoint(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
+    statistics, mutated = ReadStatistics(), MutatedPositions()
+    with (
+        unchanged_inputs(),
+        seekable_inputs(inputs) as paths,
+        inference_engine(compute, device, checkpoint.encoder.shape) as engine,
+    ):
+        rows = _open_table(paths, table, reader.on_illegal, statistics)
+        columns = _new_columns(rows)
+        mutated.add(rows.read(statistics))
+        scorer = VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated)
+        on_start(scorer.num_tokens())
+        with result_lock(output), output_stream(output) as stream:
+            stream.writelines(_lines(scorer.scores(engine, rows.read()), rows, columns, scoring.method, precision))
+            check_inputs()
+    return _summary(output, scoring.method, statistics, mutated, columns, checkpoint)

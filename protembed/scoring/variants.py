@@ -1,4 +1,4 @@
-"""Variants of proteins: CSV or TSV with mutations, mutated sequences or both, and the wild types they belong to."""
+"""Tables of variants: CSV or TSV with mutations, mutated sequences or both, and the wild types of the variants."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -45,8 +45,29 @@ _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "mutated_sequence": ("mutated_sequence", "mutant_sequence", "variant_sequence", "mutated"),
     "id": ("id", "protein", "protein_id", "accession"),
 }
-# Enough rows to tell how a table counts, and mutations without which any shift might fit by chance.
-_SHIFTED_ROWS, _MIN_SHIFTED_MUTATIONS = 1000, 3
+# An offset of positions is suggested from the first rows, and only if enough different mutations agree, because any
+# offset fits one or two by chance.
+_MAX_OFFSET_ROWS, _MIN_OFFSET_MUTATIONS = 1000, 3
+
+
+def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatistics) -> Mapping[str, str]:
+    """Read wild types by their identifiers.
+
+    Args:
+        path: FASTA file, plain or compressed; `-` is stdin.
+        on_illegal: Policy for a character that is no amino acid.
+        statistics: Counts to which this reading is added.
+
+    Raises:
+        RecordError: Two different wild types have the same identifier.
+        ProtembedError: The file cannot be read; see `read_fasta`.
+    """
+    wild_types: dict[str, str] = {}
+    for record in read_fasta([path], on_illegal=on_illegal, statistics=statistics):
+        if wild_types.setdefault(record.id, record.sequence) != record.sequence:
+            found = f"({record.id!r}) differs from an earlier record with the same identifier"
+            raise RecordError(record.path, record.line, record.row + 1, found, "rename one")
+    return wild_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +75,9 @@ class Variant:
     """One row of a table of variants.
 
     Attributes:
-        wild_type: residues of the alphabet.
-        mutations: what is different, without silent ones such as A42A; none in the wild type itself.
-        cells: of the row, as they were read.
+        wild_type: Amino-acid sequence of the wild type, upper case.
+        mutations: Mutations, without silent ones such as A42A; empty for the wild type itself.
+        cells: Cells of the row as they were read.
     """
 
     wild_type: str
@@ -69,42 +90,32 @@ class Variant:
         return mutate(self.wild_type, self.mutations)
 
 
-def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatistics) -> Mapping[str, str]:
-    """Read wild types by their identifiers.
+def _illegal_residue(path: str, line: int, row_name: str, sequence: str, residue: int) -> IllegalResidueError:
+    return IllegalResidueError(path, line, row_name, residue + 1, sequence[residue])
 
-    Args:
-        path: FASTA, plain or compressed; `-` is stdin.
-        on_illegal: what to do about a character that is no amino acid.
-        statistics: counts what was met.
 
-    Raises:
-        RecordError: two different ones have the same identifier.
-        ProtembedError: as `read_fasta`.
-    """
-    wild_types: dict[str, str] = {}
-    for record in read_fasta([path], on_illegal=on_illegal, statistics=statistics):
-        if wild_types.setdefault(record.id, record.sequence) != record.sequence:
-            found = f"({record.id!r}) is another protein than an earlier one of that name"
-            raise RecordError(record.path, record.line, record.row + 1, found, "rename one")
-    return wild_types
+def _reason(error: IllegalResidueError | UnsupportedVariantError) -> str:
+    if isinstance(error, IllegalResidueError):
+        return f"{error.found!r} in column {error.column} is no amino acid"
+    return error.found
 
 
 class VariantTable:
     """A table of variants, which can be read more than once.
 
     Args:
-        path: CSV or TSV with a header, plain or compressed; no pipe.
-        config: the columns that the user named, and how positions count.
-        wild_types: by identifier; None: the table has them.
-        on_illegal: what to do about a character that is no amino acid; `skip` leaves out what cannot be scored, too.
+        path: CSV or TSV file with a header, plain or compressed; not a pipe.
+        config: Columns that the user named, and the offset of positions.
+        wild_types: Wild types by identifier; None if the table has them.
+        on_illegal: Policy for a character that is no amino acid; `skip` also skips variants that cannot be scored.
 
     Attributes:
-        path: its name, for messages.
-        header: the names of its columns.
+        path: Name of the table, for messages.
+        header: Names of the columns.
 
     Raises:
-        InputNotFoundError: the file cannot be opened.
-        TableError: it has no header, or a column is missing.
+        InputNotFoundError: The file cannot be opened.
+        TableError: The table has no header, or a column is missing.
     """
 
     def __init__(
@@ -119,24 +130,24 @@ class VariantTable:
         check_unique_columns(self.header, self.path)
         named = {meaning: getattr(config, meaning) for meaning in _USUAL_NAMES}
         taken = [name for name in named.values() if name is not None]
-        found = {
+        indices = {
             meaning: find_column(self.header, self.path, meaning, usual, named[meaning], taken)
             for meaning, usual in _USUAL_NAMES.items()
         }
-        self._places = {meaning: place for meaning, place in found.items() if place is not None}
+        self._indices = {meaning: index for meaning, index in indices.items() if index is not None}
         self._check_columns()
 
     def read(self, statistics: ReadStatistics | None = None) -> Iterator[Variant]:
         """Read the variants, in the table's order.
 
         Args:
-            statistics: counts what was met.
+            statistics: Counts to which this reading is added; None if the caller does not need them.
 
         Raises:
-            MismatchedResidueError: a mutation does not fit its wild type.
-            UnscorableVariantError: a variant is no substitution of amino acids.
-            IllegalResidueError: a character is no amino acid.
-            TableError: a value is missing or makes no sense, or there is no row.
+            MismatchedResidueError: A mutation does not fit its wild type.
+            UnsupportedVariantError: A variant is not a substitution of amino acids.
+            IllegalResidueError: A character is no amino acid.
+            TableError: A value is missing or invalid, or there are no rows.
         """
         statistics = ReadStatistics() if statistics is None else statistics
         with closing(self._rows(statistics)) as rows:
@@ -146,19 +157,20 @@ class VariantTable:
                 except (IllegalResidueError, UnsupportedVariantError) as error:
                     if self._on_illegal != "skip":
                         raise
-                    found = SkippedRecord(id=str(row.number), path=self.path, line=row.line, reason=error.found)
-                    statistics.skipped.append(found)
+                    skipped = SkippedRecord(id=str(row.number), path=self.path, line=row.line, reason=_reason(error))
+                    statistics.skipped.append(skipped)
                     continue
                 except MismatchedResidueError as error:
-                    shift = self._suggest_offset()
-                    raise (
-                        error.with_suggested_offset(self._config.position_offset + shift) if shift else error
-                    ) from None
+                    if offset := self._suggest_offset():
+                        error = error.with_suggested_offset(self._config.position_offset + offset)
+                    raise error from None
                 statistics.num_records += 1
                 yield variant
         if statistics.num_records == 0:
-            reasons = [f"every row was left out, the first for {row.reason}" for row in statistics.skipped]
-            raise TableError(self.path, [*reasons, "the table has no rows"][0], "give at least one variant")
+            found = "the table has no rows"
+            if statistics.skipped:
+                found = f"every row was left out, the first because {statistics.skipped[0].reason}"
+            raise TableError(self.path, found, "give at least one variant")
 
     def _rows(self, statistics: ReadStatistics) -> Generator[Row]:
         with open_records(self._file, statistics) as stream, reading_table(stream, self.path) as table:
@@ -169,7 +181,7 @@ class VariantTable:
         wild_type = self._wild_type(row, statistics)
         if wild_type is None:
             if named is None:
-                found = "this row has no mutations, without which its wild type is not known"
+                found = "this row has no mutations, so its wild type is unknown"
                 raise TableError(self.path, found, "complete or remove it", line=row.line)
             assert mutated is not None
             wild_type = revert_mutations(mutated, named, self.path, row.line)
@@ -179,15 +191,15 @@ class VariantTable:
         check_mutations(named, wild_type, self.path, row.line)
         if mutated is not None and mutate(wild_type, named) != mutated:
             found = "the mutated sequence is not the wild type with these mutations"
-            raise TableError(self.path, found, "correct the row, or take one of the two columns out", line=row.line)
-        mutations = tuple(one for one in named if one.wild_type != one.mutant)
+            raise TableError(self.path, found, "correct the row, or remove one of the two columns", line=row.line)
+        mutations = tuple(mutation for mutation in named if mutation.wild_type != mutation.mutant)
         return Variant(wild_type=wild_type, mutations=mutations, cells=row.cells)
 
     def _cell(self, row: Row, meaning: str) -> str | None:
-        return row.cells[self._places[meaning]] if meaning in self._places else None
+        return row.cells[self._indices[meaning]] if meaning in self._indices else None
 
     def _mutations(self, row: Row) -> Mutations | None:
-        """Read the mutations of a row; None where its mutated sequence alone says what they are."""
+        """Parse the mutations of a row; None if they follow from its mutated sequence alone."""
         cell = self._cell(row, "mutations")
         if not cell and self._cell(row, "mutated_sequence"):
             return None
@@ -195,15 +207,15 @@ class VariantTable:
 
     def _mutated_sequence(self, row: Row) -> str | None:
         cell = self._cell(row, "mutated_sequence")
-        # What is odd in it is odd in the wild type, and counted there.
+        # Unusual residues are counted in the wild type.
         return None if cell is None else self._accept(cell, row, "mutated sequence", ReadStatistics())
 
     def _wild_type(self, row: Row, statistics: ReadStatistics) -> str | None:
-        """Find the wild type of a row; None where it has to follow from the mutated sequence."""
+        """Return the wild type of a row; None if it follows from the mutated sequence."""
         cell = self._cell(row, "sequence")
         if self._wild_types is not None:
             wild_type = self._named_wild_type(row, self._wild_types)
-            if cell and len(cell) > 1:  # one letter is the residue of the wild type, beside a column of positions
+            if cell and len(cell) > 1:  # a single letter is the wild-type residue of a table with a column of positions
                 self._compare_wild_types(wild_type, cell, row)
             return wild_type
         if cell is None:
@@ -214,9 +226,9 @@ class VariantTable:
 
     def _compare_wild_types(self, wild_type: str, cell: str, row: Row) -> None:
         if wild_type != self._accept(cell, row, "wild type", ReadStatistics()):
-            name = self.header[self._places["sequence"]]
+            name = self.header[self._indices["sequence"]]
             found = f"the column {name!r} has another wild type than --wild-type"
-            advice = "leave --wild-type out, or say --mutated-sequence if these are mutated sequences"
+            advice = "omit --wild-type, or pass --mutated-sequence if these are mutated sequences"
             raise TableError(self.path, found, advice, line=row.line)
 
     def _named_wild_type(self, row: Row, wild_types: Mapping[str, str]) -> str:
@@ -225,11 +237,11 @@ class VariantTable:
             return next(iter(wild_types.values()))
         if name not in wild_types:
             found = f"--wild-type has {pluralize(len(wild_types), 'record')}, and none of them is {name!r}"
-            raise TableError(self.path, found, "name the record in each row, by its header's first word", line=row.line)
+            raise TableError(self.path, found, "give each row the identifier of its record", line=row.line)
         return wild_types[name]
 
     def _names_wild_types(self, name: str, wild_type: str) -> bool:
-        """Tell whether the id column names the only wild type; where the user did not say so, one row tells for all."""
+        """Return whether the id column holds identifiers of wild types: the user named it, or a row so far has one."""
         if self._config.id is not None:
             return True
         self._has_named |= name == wild_type
@@ -244,7 +256,7 @@ class VariantTable:
         if is_stand_in(raw):
             found = f"the {what} is {cell!r}, which seems to stand for a missing one"
             raise UnsupportedVariantError(self.path, row.line, found)
-        # The whole row is left out by `read`, whatever in it is illegal.
+        # `read` skips the whole row.
         on_illegal: OnIllegal = "mask" if self._on_illegal == "mask" else "error"
         illegal = partial(_illegal_residue, self.path, row.line, name, raw)
         sequence = accept_sequence(raw, on_illegal, statistics, illegal)
@@ -252,38 +264,37 @@ class VariantTable:
         return sequence
 
     def _check_columns(self) -> None:
-        has = self._places.keys()
+        has = self._indices.keys()
         names = column_names(self.header)
         if not has & {"mutations", "mutated_sequence"}:
-            advice = "begin with a header, and name the column by --mutations (such as A42G) or --mutated-sequence"
+            advice = "begin with a header, and name the column with --mutations (such as A42G) or --mutated-sequence"
             raise TableError(self.path, f"no column of variants among {names}", advice, line=1)
         if self._wild_types is not None:
             if len(self._wild_types) > 1 and "id" not in has:
                 found = f"no id column among {names}, and --wild-type has {pluralize(len(self._wild_types), 'record')}"
-                raise TableError(self.path, found, "name the column that says which by --id", line=1)
+                raise TableError(self.path, found, "name the column of their identifiers with --id", line=1)
             return
         if "sequence" not in has and not has >= {"mutations", "mutated_sequence"}:
-            advice = "give it by --wild-type FASTA, or name its column by --sequence"
+            advice = "give it with --wild-type FASTA, or name its column with --sequence"
             raise TableError(self.path, f"no wild type among {names}", advice, line=1)
 
     def _suggest_offset(self) -> int | None:
-        """Find the smallest shift of all positions by which the first rows would fit; None if there is none."""
-        shifts: set[int] | None = None
+        """Find the smallest offset of all positions with which the first rows would fit; None if there is none."""
+        offsets: set[int] | None = None
         seen = set[tuple[str, int]]()
         with closing(self._rows(ReadStatistics())) as rows:
-            for row in islice(rows, _SHIFTED_ROWS):
+            for row in islice(rows, _MAX_OFFSET_ROWS):
                 try:
                     named, mutated = self._mutations(row), self._mutated_sequence(row)
                     sequence = self._wild_type(row, ReadStatistics())
                 except DataError:
                     continue
-                # Of a wild type that follows from the mutated sequence, only the mutant residues can be looked for.
-                expected = [(one.position, one.mutant if sequence is None else one.wild_type) for one in named or ()]
+                # Without a wild type, the mutant residues are expected in the mutated sequence.
+                expected = [
+                    (mutation.position, mutation.mutant if sequence is None else mutation.wild_type)
+                    for mutation in named or ()
+                ]
                 if expected:
-                    shifts = matching_offsets(shifts, expected, sequence or mutated or "")
+                    offsets = matching_offsets(offsets, expected, sequence or mutated or "")
                     seen.update((letter, position) for position, letter in expected)
-        return min(shifts, key=abs) if shifts and len(seen) >= _MIN_SHIFTED_MUTATIONS else None
-
-
-def _illegal_residue(path: str, line: int, row_name: str, sequence: str, residue: int) -> IllegalResidueError:
-    return IllegalResidueError(path, line, row_name, residue + 1, sequence[residue])
+        return min(offsets, key=abs) if offsets and len(seen) >= _MIN_OFFSET_MUTATIONS else None

@@ -212,7 +212,7 @@ def test_score_help_gives_every_formula():
     ("content", "arguments", "status", "message"),
     [
         ("mutant,sequence\nA2G,MKT\n", [], 65, "variants.csv, line 2: A2G does not fit, because residue 2"),
-        ("mutant,sequence\nK2del,MKT\n", [], 65, "variants.csv, line 2: 'K2del' is no substitution"),
+        ("mutant,sequence\nK2del,MKT\n", [], 65, "variants.csv, line 2: 'K2del' is not a substitution"),
         ("mutant\nWT\n", ["--wild-type", "missing.fasta"], 66, "missing.fasta"),
         ("mutant\nWT\n", ["--id", "a"], 2, "--id is 'a'"),
         ("mutant\nWT\n", ["--method", "magic"], 2, "--method"),

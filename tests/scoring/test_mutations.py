@@ -12,7 +12,7 @@ from protembed.scoring.mutations import (
     revert_mutations,
 )
 
-PLACE = ("variants.csv", 7)
+ROW = ("variants.csv", 7)
 WILD_TYPE = "MKTAYIAKQR"
 HGVS = ["p.Lys2Arg:p.Ala4Gly", "Lys2Arg:Ala4Gly", "p.(Lys2Arg):p.(Ala4Gly)", "p.[Lys2Arg;Ala4Gly]", "LYS2ARG:ala4gly"]
 
@@ -20,13 +20,13 @@ sequences = st.text(AMINO_ACIDS, min_size=1, max_size=30)
 
 
 def parse(text, offset=0):
-    return parse_mutations(text, offset, *PLACE)
+    return parse_mutations(text, offset, *ROW)
 
 
 @pytest.mark.parametrize(
     "text", ["K2R:A4G", "k2r:a4g", "K2R;A4G", "K2R, A4G", "K2R/A4G", "p.K2R:p.A4G", "K02R:A4G:", "K2R+A4G", *HGVS]
 )
-def test_mutations_are_read_however_they_are_joined(text):
+def test_mutations_are_parsed_with_any_separator(text):
     assert parse(text) == (Mutation("K", 2, "R"), Mutation("A", 4, "G"))
 
 
@@ -38,97 +38,99 @@ def test_the_wild_type_has_no_mutation(text):
 
 
 @pytest.mark.parametrize("text", ["p.Ala4=", "p.Ala4%3D", "p.(Ala4%3d)"])
-def test_an_equals_sign_is_the_same_residue(text):
+def test_an_equals_sign_means_the_same_residue(text):
     assert parse(text) == (Mutation("A", 4, "A"),)
 
 
 @pytest.mark.parametrize("protein", ["NP_000001.1", "ENSP00000412345.2", "LRG_1p1", "P06654", "A0A024R1R8-2"])
 @pytest.mark.parametrize("text", HGVS[2:4])
-def test_the_accession_of_hgvs_is_passed_over(protein, text):
+def test_an_accession_before_hgvs_is_ignored(protein, text):
     assert parse(f"{protein}:{text}") == parse("K2R:A4G")
 
 
 @pytest.mark.parametrize("text", ["K2:p.Ala4Gly", "K2RR:p.Ala4Gly", "2K:p.Ala4Gly", "NP_000001.1:A4G"])
-def test_a_misspelled_mutation_is_no_accession(text):
-    with pytest.raises(UnsupportedVariantError, match=r"'(K2|K2RR|2K|NP_000001\.1)' is no substitution"):
+def test_a_misspelled_mutation_is_not_ignored_as_an_accession(text):
+    with pytest.raises(UnsupportedVariantError, match=r"'(K2|K2RR|2K|NP_000001\.1)' is not a substitution"):
         parse(text)
 
 
-def test_an_offset_moves_every_position():
+def test_an_offset_is_added_to_every_position():
     assert parse("K25R:A27G", -23) == parse("K2R:A4G")
 
 
 @pytest.mark.parametrize("text", ["A4del", "A4_K8del", "ins4A", "A4*", "A4fs", "4G", "A4", "Ala4Ter", "A4.5G", "A4AG"])
-def test_what_is_no_substitution_is_refused_with_its_row(text):
+def test_a_variant_that_is_not_a_substitution_is_rejected_with_its_line(text):
     with pytest.raises(
         UnsupportedVariantError, match="only substitutions among the 20 amino acids are scored"
     ) as caught:
         parse(f"K2R:{text}")
 
-    assert str(caught.value).startswith(f"variants.csv, line 7: {text!r} is no substitution")
+    assert str(caught.value).startswith(f"variants.csv, line 7: {text!r} is not a substitution")
     assert caught.value.exit_status == 65
 
 
 @pytest.mark.parametrize("text", ["A4X", "A4B", "A4J", "J4A"])
-def test_a_letter_that_is_no_amino_acid_is_refused(text):
-    with pytest.raises(UnsupportedVariantError, match=r"'[XBJ]' in .* is none of the 20 amino acids"):
+def test_a_letter_that_is_no_amino_acid_is_rejected(text):
+    with pytest.raises(UnsupportedVariantError, match=r"'[XBJ]' in .* is not one of the 20 amino acids"):
         parse(text)
 
 
-def test_a_position_that_is_named_twice_is_refused():
+def test_two_mutations_of_one_position_are_rejected():
     with pytest.raises(TableError, match="line 7: 'K2R:K2A' names a position twice"):
         parse("K2R:K2A")
 
 
 @given(wild_type=sequences, data=st.data())
-def test_mutations_that_are_found_make_the_mutated_sequence_and_are_undone(wild_type, data):
+def test_found_mutations_make_the_mutated_sequence_and_can_be_reverted(wild_type, data):
     mutated = data.draw(st.text(AMINO_ACIDS, min_size=len(wild_type), max_size=len(wild_type)))
 
-    mutations = find_mutations(wild_type, mutated, *PLACE)
+    mutations = find_mutations(wild_type, mutated, *ROW)
 
     assert mutate(wild_type, mutations) == mutated
-    assert revert_mutations(mutated, mutations, *PLACE) == wild_type
+    assert revert_mutations(mutated, mutations, *ROW) == wild_type
     assert parse(":".join(map(str, mutations)) or "WT") == mutations
-    check_mutations(mutations, wild_type, *PLACE)
+    check_mutations(mutations, wild_type, *ROW)
 
 
-def test_sequences_of_unequal_length_are_no_substitution():
+def test_sequences_of_unequal_length_are_rejected():
     with pytest.raises(UnsupportedVariantError, match="line 7: the mutated sequence has 9 residues, the wild type 10"):
-        find_mutations(WILD_TYPE, WILD_TYPE[1:], *PLACE)
+        find_mutations(WILD_TYPE, WILD_TYPE[1:], *ROW)
 
 
-def test_an_unknown_residue_is_no_mutation_where_both_have_it_and_else_refused():
-    assert find_mutations("MXT", "MXA", *PLACE) == (Mutation("T", 3, "A"),)
-    with pytest.raises(UnsupportedVariantError, match="'X' in place of residue 3"):
-        find_mutations("MKT", "MKX", *PLACE)
+def test_an_unknown_residue_is_rejected_unless_both_sequences_have_it():
+    assert find_mutations("MXT", "MXA", *ROW) == (Mutation("T", 3, "A"),)
+    with pytest.raises(UnsupportedVariantError, match="residue 3 of the mutated sequence is 'X'"):
+        find_mutations("MKT", "MKX", *ROW)
 
 
-def test_a_mutation_that_names_another_residue_says_what_stands_there():
+def test_a_mutation_of_another_residue_is_rejected_with_the_residue_found():
     with pytest.raises(
         MismatchedResidueError, match="line 7: A2G does not fit, because residue 2 of the wild type is 'K'"
     ):
-        check_mutations(parse("A2G"), WILD_TYPE, *PLACE)
+        check_mutations(parse("A2G"), WILD_TYPE, *ROW)
 
 
 @pytest.mark.parametrize("position", [-1, 0, 11])
-def test_a_position_outside_the_wild_type_is_refused(position):
+def test_a_position_outside_the_wild_type_is_rejected(position):
     with pytest.raises(MismatchedResidueError, match="the wild type has residues 1 to 10"):
-        check_mutations(parse(f"A{position}G"), WILD_TYPE, *PLACE)
+        check_mutations(parse(f"A{position}G"), WILD_TYPE, *ROW)
 
 
 @pytest.mark.parametrize("letter", "XBZUO")
-def test_a_residue_that_is_no_amino_acid_has_no_probability(letter):
+def test_a_mutation_of_a_residue_without_a_probability_is_rejected(letter):
     with pytest.raises(UnsupportedVariantError, match=f"residue 2 of the wild type is '{letter}', which has no probab"):
-        check_mutations(parse(f"{letter}2A"), f"M{letter}T", *PLACE)
+        check_mutations(parse(f"{letter}2A"), f"M{letter}T", *ROW)
 
 
-def test_a_mutated_sequence_in_place_of_the_wild_type_is_recognised():
-    with pytest.raises(MismatchedResidueError, match="stand there already: name the column .* by --mutated-sequence"):
-        check_mutations(parse("K2R"), "MRTAY", *PLACE)
+def test_a_mutated_sequence_given_as_the_wild_type_is_recognised():
+    with pytest.raises(
+        MismatchedResidueError, match="already has the mutations: name its column with --mutated-sequence"
+    ):
+        check_mutations(parse("K2R"), "MRTAY", *ROW)
 
 
-def test_a_mutation_that_is_not_to_be_seen_is_not_undone():
+def test_a_mutation_that_the_sequence_does_not_have_cannot_be_reverted():
     with pytest.raises(
         MismatchedResidueError, match="K2R does not fit, because residue 2 of the mutated sequence is 'K'"
     ):
-        revert_mutations("MKT", parse("K2R"), *PLACE)
+        revert_mutations("MKT", parse("K2R"), *ROW)

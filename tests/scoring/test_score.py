@@ -34,8 +34,8 @@ def wild_type(proteins):
 @pytest.fixture(scope="module")
 def mutants(wild_type):
     """Two variants of a real protein with one mutation, one with three, and the wild type."""
-    ones = [f"{wild_type[position]}{position + 1}{letter}" for position, letter in ((0, "W"), (9, "C"), (55, "Y"))]
-    return [ones[0], ones[2], ":".join(ones), "WT"]
+    single = [f"{wild_type[position]}{position + 1}{letter}" for position, letter in ((0, "W"), (9, "C"), (55, "Y"))]
+    return [single[0], single[2], ":".join(single), "WT"]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def score(tmp_path, tiny_model, rows_of):
 
 
 def rows(wild_type, mutants):
-    return "mutant,fitness,sequence\n" + "".join(f"{one},{len(one) / 8},{wild_type}\n" for one in mutants)
+    return "mutant,fitness,sequence\n" + "".join(f"{mutant},{len(mutant) / 8},{wild_type}\n" for mutant in mutants)
 
 
 def scores_of(table):
@@ -70,9 +70,7 @@ def scores_of(table):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_scores_are_those_of_a_plain_computation_with_transformers(
-    method, score, tiny_esm, wild_type, mutants, tmp_path
-):
+def test_scores_equal_a_plain_computation_with_transformers(method, score, tiny_esm, wild_type, mutants, tmp_path):
     tiny_esm.save_pretrained(tmp_path / "esm")
     transformers = pytest.importorskip("transformers")
     (tmp_path / "vocab.txt").write_text(
@@ -90,39 +88,43 @@ def test_scores_are_those_of_a_plain_computation_with_transformers(
         return dict(zip(AMINO_ACIDS, logits[classes].log_softmax(0).tolist(), strict=True))
 
     def expected(mutant):
-        mutations = [] if mutant == "WT" else [(one[0], int(one[1:-1]) - 1, one[-1]) for one in mutant.split(":")]
+        mutations = [] if mutant == "WT" else [(name[0], int(name[1:-1]) - 1, name[-1]) for name in mutant.split(":")]
         mutated = list(wild_type)
         for _, position, letter in mutations:
             mutated[position] = letter
         if method == "pseudo-perplexity":
             sequences = ("".join(mutated), wild_type)
-            after, before = (sum(log_p(one, True, place)[one[place]] for place in range(len(one))) for one in sequences)
+            after, before = (
+                sum(log_p(sequence, True, position)[residue] for position, residue in enumerate(sequence))
+                for sequence in sequences
+            )
             return after - before
-        found = [(log_p(wild_type, method == "masked-marginals", place), old, new) for old, place, new in mutations]
+        is_masked = method == "masked-marginals"
+        found = [(log_p(wild_type, is_masked, position), old, new) for old, position, new in mutations]
         return sum(values[new] - values[old] for values, old, new in found)
 
     _, table = score(rows(wild_type, mutants), model=tmp_path / "esm", method=method)
 
-    wanted = [expected(mutant) for mutant in mutants]
-    # A pseudo-log-likelihood is a sum of 112 terms, each to 1e-6.
-    np.testing.assert_allclose(scores_of(table), wanted, atol=1e-4 if method == "pseudo-perplexity" else 1e-5)
-    assert np.ptp(wanted) > 2e-3
+    scores = [expected(mutant) for mutant in mutants]
+    # A pseudo-log-likelihood is a sum of 112 terms, each accurate to 1e-6.
+    np.testing.assert_allclose(scores_of(table), scores, atol=1e-4 if method == "pseudo-perplexity" else 1e-5)
+    assert np.ptp(scores) > 2e-3
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_rows_keep_their_order_and_columns_and_gain_two(method, score, wild_type, mutants):
+def test_rows_keep_their_order_and_columns_and_get_two_more(method, score, wild_type, mutants):
     summary, table = score(rows(wild_type, mutants), method=method)
 
     assert list(table[0]) == ["mutant", "fitness", "sequence", "num_mutations", "score"]
     assert [row["mutant"] for row in table] == mutants
-    assert [row["fitness"] for row in table] == [str(len(one) / 8) for one in mutants]
+    assert [row["fitness"] for row in table] == [str(len(mutant) / 8) for mutant in mutants]
     assert [row["num_mutations"] for row in table] == ["1", "1", "3", "0"]
     assert table[-1]["score"] == "0"
     assert (summary.num_variants, summary.num_wild_types, summary.num_positions) == (4, 1, 3)
     assert summary.method == method and FORMULAS[method] in summary.formula
 
 
-def test_every_way_to_give_the_wild_type_scores_alike(score, wild_type, mutants, tmp_path):
+def test_every_way_to_give_the_wild_type_gives_the_same_score(score, wild_type, mutants, tmp_path):
     fasta = tmp_path / "wild.fasta"
     fasta.write_text(f">wild\n{wild_type}\n")
     mutated = wild_type[:9] + "C" + wild_type[10:]
@@ -140,10 +142,12 @@ def test_every_way_to_give_the_wild_type_scores_alike(score, wild_type, mutants,
     assert found == [found[0]] * 4
 
 
-def test_several_wild_types_share_a_table(score, proteins, tmp_path):
+def test_variants_of_several_wild_types_can_be_in_one_table(score, proteins, tmp_path):
     fasta = tmp_path / "wild.fasta"
     fasta.write_text(f">a\n{proteins[3]}\n>b\n{proteins[4]}\n")
-    ids = "id,mutant\n" + "".join(f"{name},{one[1]}2W\n" for name, one in zip("abab", proteins[3:5] * 2, strict=True))
+    ids = "id,mutant\n" + "".join(
+        f"{name},{protein[1]}2W\n" for name, protein in zip("abab", proteins[3:5] * 2, strict=True)
+    )
 
     summary, table = score(ids, table={"wild_type": fasta})
 
@@ -152,17 +156,17 @@ def test_several_wild_types_share_a_table(score, proteins, tmp_path):
     assert summary.num_wild_types == 2
 
 
-def test_a_column_of_our_name_stays_and_ours_is_told_apart(score, wild_type):
+def test_an_input_column_named_score_is_kept_and_the_new_one_gets_a_prefix(score, wild_type):
     summary, table = score(f"mutant,score,sequence\n{wild_type[1]}2W,0.5,{wild_type}\n")
 
     assert summary.score_column == "protembed_score"
     assert table[0]["score"] == "0.5" and float(table[0]["protembed_score"]) != 0
-    assert summary.warnings == ["the table has a column 'score' already: ours is 'protembed_score'"]
-    with pytest.raises(TableError, match="there is a column 'protembed_score' already"):
+    assert summary.warnings == ["the table already has a column 'score': the new one is 'protembed_score'"]
+    with pytest.raises(TableError, match="the table already has a column 'protembed_score'"):
         score(f"mutant,score,protembed_score,sequence\nWT,1,1,{wild_type}\n")
 
 
-def test_a_table_of_scores_is_a_table_of_variants_too(score, wild_type, mutants, tmp_path):
+def test_a_table_of_scores_can_be_scored_again(score, wild_type, mutants, tmp_path):
     _, first = score(rows(wild_type, mutants))
 
     _, second = score((tmp_path / "scores.tsv").read_text(), method="wildtype-marginals")
@@ -171,13 +175,13 @@ def test_a_table_of_scores_is_a_table_of_variants_too(score, wild_type, mutants,
     assert [row["protembed_score"] for row in second] != [row["score"] for row in first]
 
 
-def test_cells_that_a_spreadsheet_would_act_upon_are_escaped(score, wild_type):
+def test_cells_that_a_spreadsheet_would_execute_are_escaped(score, wild_type):
     _, table = score(f"mutant,note,sequence\nWT,=cmd(),{wild_type}\n")
 
     assert table[0]["note"] == "'=cmd()"
 
 
-def test_long_proteins_are_scored_in_the_windows_of_the_model(score, windowed_model, tiny_model, proteins):
+def test_long_proteins_are_scored_in_windows_of_the_model(score, windowed_model, tiny_model, proteins):
     protein = proteins[1]
     content = rows(protein, [f"{protein[position]}{position + 1}W" for position in (2, 30, 200, len(protein) - 2)])
 
@@ -188,10 +192,10 @@ def test_long_proteins_are_scored_in_the_windows_of_the_model(score, windowed_mo
 
     assert windowed == chosen
     assert whole == scores_of(score(content)[1])
-    assert all(one != other for one, other in zip(windowed, whole, strict=True))
+    assert all(score != of_whole for score, of_whole in zip(windowed, whole, strict=True))
 
 
-def test_the_number_of_threads_changes_no_byte(tiny_model, wild_type, mutants, tmp_path):
+def test_the_number_of_threads_does_not_change_the_table(tiny_model, wild_type, mutants, tmp_path):
     (tmp_path / "variants.csv").write_text(rows(wild_type, mutants * 5))
     written = []
     for threads in (1, 3):
@@ -208,7 +212,7 @@ def test_the_number_of_threads_changes_no_byte(tiny_model, wild_type, mutants, t
     assert written[0] == written[1]
 
 
-def test_stdin_is_read_twice(give_stdin, tiny_model, wild_type, mutants, tmp_path, monkeypatch):
+def test_variants_from_stdin_can_be_read_twice(give_stdin, tiny_model, wild_type, mutants, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     give_stdin(rows(wild_type, mutants).encode())
 
@@ -218,7 +222,7 @@ def test_stdin_is_read_twice(give_stdin, tiny_model, wild_type, mutants, tmp_pat
     assert Path("stdin.scores.tsv").read_text().count("\n") == len(mutants) + 2
 
 
-def test_a_row_that_is_wrong_leaves_nothing_behind_and_what_stood_there_stands(score, wild_type, tmp_path):
+def test_an_invalid_row_leaves_no_partial_file_and_keeps_the_existing_table(score, wild_type, tmp_path):
     (tmp_path / "scores.tsv").write_text("precious")
 
     with pytest.raises(MismatchedResidueError, match=r"variants.csv, line 3: "):
@@ -228,15 +232,15 @@ def test_a_row_that_is_wrong_leaves_nothing_behind_and_what_stood_there_stands(s
     assert {path.name for path in tmp_path.iterdir()} == {"variants.csv", "scores.tsv"}
 
 
-def test_rows_that_cannot_be_scored_are_left_out_on_request_and_told(score, wild_type):
+def test_rows_that_cannot_be_scored_are_skipped_on_request_with_a_warning(score, wild_type):
     summary, table = score(rows(wild_type, ["WT", "A2del"]), reader=InputConfig(on_illegal="skip"))
 
     assert [row["mutant"] for row in table] == ["WT"]
     assert (summary.num_variants, summary.num_refused) == (1, 1)
-    assert "1 record left out, the first: '2' ('A2del' is no substitution)" in summary.warnings
+    assert "1 record left out, the first: '2' ('A2del' is not a substitution)" in summary.warnings
 
 
-def test_a_table_is_not_overwritten_unasked_and_an_input_never(tiny_model, wild_type, tmp_path):
+def test_an_existing_table_needs_force_and_an_input_is_never_overwritten(tiny_model, wild_type, tmp_path):
     path, output = tmp_path / "variants.csv", tmp_path / "scores.tsv"
     path.write_text(rows(wild_type, ["WT"]))
     output.write_text("precious")
@@ -249,7 +253,7 @@ def test_a_table_is_not_overwritten_unasked_and_an_input_never(tiny_model, wild_
     assert path.read_text() == rows(wild_type, ["WT"])
 
 
-def test_missing_files_are_told_by_name(tiny_model, tmp_path):
+def test_missing_files_are_reported_by_name(tiny_model, tmp_path):
     model, output = ModelConfig(model=tiny_model), ScoreConfig(output=tmp_path / "scores.tsv")
     (tmp_path / "variants.csv").write_text("mutant\nWT\n")
 
@@ -267,12 +271,12 @@ def test_a_fine_tuned_model_scores_with_a_warning(score, tables, tiny_model, opt
     full, _ = score(rows(wild_type, mutants), model=tmp_path / "full.model")
     frozen, table = score(rows(wild_type, mutants), model=tmp_path / "frozen.model")
 
-    assert "its masked-LM head was not trained along" in full.warnings[0]
+    assert "fine-tuned without its masked-LM head; use the original model" in full.warnings[0]
     assert frozen.warnings == []
     assert table == score(rows(wild_type, mutants))[1]
 
 
-def test_a_model_without_a_masked_lm_head_is_refused(score, tiny_model, wild_type, tmp_path):
+def test_a_model_without_a_masked_lm_head_is_rejected(score, tiny_model, wild_type, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "headless")
     weights = load_file(tiny_model / "model.safetensors")
     headless = {name: value for name, value in weights.items() if not name.startswith("lm_head")}
@@ -282,10 +286,10 @@ def test_a_model_without_a_masked_lm_head_is_refused(score, tiny_model, wild_typ
         score(rows(wild_type, ["WT"]), model=tmp_path / "headless")
 
 
-def test_scores_that_are_no_numbers_are_never_written(score, tiny_model, wild_type, mutants, tmp_path):
+def test_scores_that_are_not_finite_are_not_written(score, tiny_model, wild_type, mutants, tmp_path):
     checkpoint = load_checkpoint(tiny_model)
     with torch.no_grad():
-        checkpoint.lm_head.dense.weight.fill_(3e38)  # a finite number that overflows on the way
+        checkpoint.lm_head.dense.weight.fill_(3e38)  # finite, but products with it overflow
     save_checkpoint(checkpoint, tmp_path / "broken", "# broken\n")
 
     with pytest.raises(NotFiniteError, match="the model itself is at fault"):

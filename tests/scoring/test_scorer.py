@@ -12,11 +12,11 @@ METHODS = ("masked-marginals", "wildtype-marginals", "pseudo-perplexity")
 
 @pytest.fixture
 def score(tiny_checkpoint, pool):
-    """Score variants, and count the passes and tokens that it takes."""
+    """Score variants, and count the passes of the model."""
 
     def run(variants, method):
         sizes, mutated = [], MutatedPositions()
-        mutated.count(variants)
+        mutated.add(variants)
         marginals = Marginals.from_checkpoint(tiny_checkpoint, on_crop=sizes.append)
         scorer = VariantScorer(marginals=marginals, method=method, mutated=mutated)
         scored = list(scorer.scores(Engine(pool=pool, tokens_per_chunk=300), iter(variants)))
@@ -43,32 +43,32 @@ def mutation(wild_type, position, mutant):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_wild_type_has_zero_wherever_it_stands(method, score, wild_type):
-    one = mutation(wild_type, 2, "W")
+def test_the_wild_type_scores_zero_in_every_row(method, score, wild_type):
+    mutant = mutation(wild_type, 2, "W")
 
-    values, _ = score(variants_of(wild_type, "WT", one, "WT", "WT", one, "WT"), method)
+    values, _ = score(variants_of(wild_type, "WT", mutant, "WT", "WT", mutant, "WT"), method)
 
     assert [value == 0 for value in values] == [True, False, True, True, False, True]
     assert values[1] == values[4]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_wild_types_alone_take_no_pass_at_all(method, score, wild_type):
+def test_scoring_wild_types_only_runs_no_pass_of_the_model(method, score, wild_type):
     assert score(variants_of(wild_type, "WT", "WT"), method) == ([0.0, 0.0], 0)
     assert score([], method) == ([], 0)
 
 
 @pytest.mark.parametrize("method", METHODS[:2])
-def test_marginals_of_several_mutations_add_up(method, score, wild_type):
+def test_marginals_of_several_mutations_are_the_sum_of_each(method, score, wild_type):
     first, second = mutation(wild_type, 2, "W"), mutation(wild_type, 9, "C")
 
-    (one, other, both), _ = score(variants_of(wild_type, first, second, f"{first}:{second}"), method)
+    scores, _ = score(variants_of(wild_type, first, second, f"{first}:{second}"), method)
 
-    np.testing.assert_allclose(both, one + other, rtol=1e-9)
-    assert abs(one - other) > 1e-5
+    np.testing.assert_allclose(scores[2], scores[0] + scores[1], rtol=1e-9)
+    assert abs(scores[0] - scores[1]) > 1e-5
 
 
-def test_work_does_not_grow_with_the_variants_of_a_position(score, wild_type):
+def test_passes_do_not_grow_with_the_number_of_variants_at_a_position(score, wild_type):
     few = variants_of(wild_type, *(mutation(wild_type, position, "W") for position in (2, 9)))
     many = variants_of(wild_type, *(mutation(wild_type, position, to) for position in (2, 9) for to in "ACDEFGHIKL"))
 
@@ -76,7 +76,7 @@ def test_work_does_not_grow_with_the_variants_of_a_position(score, wild_type):
     assert score(few, "wildtype-marginals")[1] == score(many, "wildtype-marginals")[1] == 1
 
 
-def test_variants_of_several_wild_types_are_scored_as_if_alone(score, proteins):
+def test_variants_of_several_wild_types_score_as_in_separate_tables(score, proteins):
     apart = [variants_of(protein, mutation(protein, 2, "W"), mutation(protein, 5, "W")) for protein in proteins[3:6]]
     mixed = [variants[number] for number in (1, 0) for variants in apart]
 
@@ -87,13 +87,13 @@ def test_variants_of_several_wild_types_are_scored_as_if_alone(score, proteins):
             np.testing.assert_allclose([values[id(variant)] for variant in variants], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_a_pseudo_perplexity_asks_every_residue_of_every_mutated_sequence(score, wild_type):
+def test_pseudo_perplexity_masks_every_residue_of_every_mutated_sequence(score, wild_type):
     variants = variants_of(wild_type, mutation(wild_type, 2, "W"), "WT", mutation(wild_type, 5, "W"))
 
     assert score(variants, "pseudo-perplexity")[1] == 3 * len(wild_type)
 
 
-def test_there_and_back_again_a_pseudo_perplexity_changes_its_sign(score, wild_type):
+def test_reverting_a_mutation_negates_its_pseudo_perplexity_score(score, wild_type):
     there = variants_of(wild_type, mutation(wild_type, 2, "W"))[0]
     back = Variant(wild_type=there.sequence, mutations=find_mutations(there.sequence, wild_type, "v.csv", 1), cells=[])
 

@@ -34,58 +34,58 @@ def read(tmp_path):
     return write_and_read
 
 
-def spelled(variants):
+def parsed(variants):
     return [(variant.wild_type, ":".join(map(str, variant.mutations))) for variant in variants]
 
 
 TABLES = {
     "sequence and mutations": f"sequence,mutant\n{WILD_TYPE},K2R\n",
     "wild type and mutated sequence": f"wild_type\tmutated_sequence\n{WILD_TYPE}\t{MUTATED}\n",
-    "mutations and mutated sequence, as ProteinGym's": f"mutant,mutated_sequence,DMS_score\nK2R,{MUTATED},-0.5\n",
+    "mutations and mutated sequence, as in ProteinGym": f"mutant,mutated_sequence,DMS_score\nK2R,{MUTATED},-0.5\n",
     "all three": f"Mutations,Mutated_Sequence,target_seq\nK2R,{MUTATED},{WILD_TYPE}\n",
     "lower case, a byte-order mark, a final stop": f"\ufeffvariant,sequence\r\nk2r,{WILD_TYPE.lower()}*\r\n",
-    "a comment before it": f"# made by hand\nvariant,sequence\nK2R,{WILD_TYPE}\n",
+    "a comment before the header": f"# made by hand\nvariant,sequence\nK2R,{WILD_TYPE}\n",
 }
 
 
 @pytest.mark.parametrize("content", TABLES.values(), ids=TABLES)
-def test_every_way_to_write_a_variant_reads_the_same(content, read):
-    assert spelled(read(content)) == [(WILD_TYPE, "K2R")]
+def test_every_way_to_write_a_variant_is_read_the_same(content, read):
+    assert parsed(read(content)) == [(WILD_TYPE, "K2R")]
 
 
 @pytest.mark.parametrize("content", ["mutant\nK2R\n", f"mutated_sequence\n{MUTATED}\n"])
-def test_one_wild_type_of_a_file_is_that_of_every_row(content, read):
-    assert spelled(read(content, wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
+def test_the_only_wild_type_of_a_file_is_used_for_every_row(content, read):
+    assert parsed(read(content, wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
 
 
-def test_a_row_of_another_protein_is_no_variant_of_the_only_wild_type(read):
+def test_a_row_that_names_another_protein_is_rejected(read):
     wild_types, content = {"one": WILD_TYPE}, "protein,mutant\none,K2R\ntwo,K2R\n"
 
     with pytest.raises(TableError, match="line 3: --wild-type has 1 record, and none of them is 'two'"):
         read(content, wild_types=wild_types)
     with pytest.raises(TableError, match="line 2: --wild-type has 1 record, and none of them is 'v1'"):
         read("name,mutant\nv1,K2R\n", wild_types=wild_types, wild_type=Path("wild.fasta"), id="name")
-    # Names of variants are no names of wild types.
-    assert spelled(read("id,mutant\nv1,K2R\n", wild_types=wild_types)) == [(WILD_TYPE, "K2R")]
+    # Identifiers of variants are not read as identifiers of wild types.
+    assert parsed(read("id,mutant\nv1,K2R\n", wild_types=wild_types)) == [(WILD_TYPE, "K2R")]
 
 
-def test_two_wild_types_for_a_row_have_to_agree(read):
+def test_wild_types_of_the_table_and_the_file_have_to_agree(read):
     wild_types = {"one": WILD_TYPE}
 
-    assert spelled(read(f"mutant,sequence\nK2R,{WILD_TYPE.lower()}*\n", wild_types=wild_types)) == [(WILD_TYPE, "K2R")]
+    assert parsed(read(f"mutant,sequence\nK2R,{WILD_TYPE.lower()}*\n", wild_types=wild_types)) == [(WILD_TYPE, "K2R")]
     with pytest.raises(TableError, match="line 2: the column 'sequence' has another wild type than --wild-type"):
         read("mutant,sequence\nK2R,MKT\n", wild_types=wild_types)
     mutated = read(f"sequence\n{MUTATED}\n", wild_types=wild_types, mutated_sequence="sequence")
-    assert spelled(mutated) == [(WILD_TYPE, "K2R")]
+    assert parsed(mutated) == [(WILD_TYPE, "K2R")]
 
 
-def test_several_wild_types_of_a_file_are_told_apart_by_the_id_column(read):
+def test_the_id_column_selects_among_several_wild_types_of_a_file(read):
     wild_types = {"one": WILD_TYPE, "two": WILD_TYPE[5:]}
     content = "which,mutant\ntwo,I1V\none,K2R\n"
 
     variants = read(content, wild_types=wild_types, wild_type=Path("wild.fasta"), id="which")
 
-    assert spelled(variants) == [(WILD_TYPE[5:], "I1V"), (WILD_TYPE, "K2R")]
+    assert parsed(variants) == [(WILD_TYPE[5:], "I1V"), (WILD_TYPE, "K2R")]
     with pytest.raises(TableError, match="no id column among 'which', 'mutant', and --wild-type has 2 records"):
         read(content, wild_types=wild_types)
     with pytest.raises(TableError, match="line 2: --wild-type has 2 records, and none of them is 'three'"):
@@ -93,53 +93,53 @@ def test_several_wild_types_of_a_file_are_told_apart_by_the_id_column(read):
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
-def test_compressed_tables_are_told_apart_by_content(compress, read):
-    assert spelled(read(compress(f"sequence,mutant\n{WILD_TYPE},K2R\n".encode()))) == [(WILD_TYPE, "K2R")]
+def test_compressed_tables_are_recognised_by_content(compress, read):
+    assert parsed(read(compress(f"sequence,mutant\n{WILD_TYPE},K2R\n".encode()))) == [(WILD_TYPE, "K2R")]
 
 
-def test_a_table_of_which_nothing_is_left_is_an_error(read):
-    with pytest.raises(TableError, match="every row was left out, the first for 'K2del' is no substitution"):
+def test_skipping_every_row_is_an_error(read):
+    with pytest.raises(TableError, match="every row was left out, the first because 'K2del' is not a substitution"):
         read(f"sequence,mutant\n{WILD_TYPE},K2del\n", on_illegal="skip")
 
 
 def test_columns_of_any_name_can_be_named(read):
     content = f"a,b,c\nK2R,{WILD_TYPE},{MUTATED}\n"
 
-    assert spelled(read(content, mutations="a", sequence="b", mutated_sequence="c")) == [(WILD_TYPE, "K2R")]
+    assert parsed(read(content, mutations="a", sequence="b", mutated_sequence="c")) == [(WILD_TYPE, "K2R")]
     with pytest.raises(TableError, match="no column 'd' among 'a', 'b', 'c'"):
         read(content, mutations="d")
 
 
 @pytest.mark.parametrize("mutations", ["", "K2R"])
-def test_a_column_that_was_named_for_mutated_sequences_holds_no_wild_type(read, mutations):
+def test_a_column_named_as_mutated_sequences_is_not_read_as_the_wild_type(read, mutations):
     with_wild_type = f"mutant,wild_type,sequence\n{mutations},{WILD_TYPE},{MUTATED}\n"
 
-    assert spelled(read(with_wild_type, mutated_sequence="sequence")) == [(WILD_TYPE, "K2R")]
-    assert spelled(read(with_wild_type, mutated_sequence="sequence", wild_types={"any": WILD_TYPE})) == [
+    assert parsed(read(with_wild_type, mutated_sequence="sequence")) == [(WILD_TYPE, "K2R")]
+    assert parsed(read(with_wild_type, mutated_sequence="sequence", wild_types={"any": WILD_TYPE})) == [
         (WILD_TYPE, "K2R")
     ]
     with pytest.raises(TableError, match="line 1: no wild type among 'sequence'"):
         read(f"sequence\n{MUTATED}\n", mutated_sequence="sequence")
 
 
-def test_a_column_of_single_letters_is_no_second_wild_type(read):
+def test_a_column_of_single_letters_is_not_read_as_a_wild_type(read):
     content = "wildtype,position,mutant\nK,2,K2R\n"
 
-    assert spelled(read(content, wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
+    assert parsed(read(content, wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
 
 
-def test_three_letter_code_is_refused(read):
+def test_three_letter_code_is_rejected(read):
     with pytest.raises(TableError, match="line 2: the wild type is in three-letter code; write one letter for each"):
         read("mutant,sequence\nM1A,MetLysThr\n")
 
 
-def test_the_wild_type_and_silent_mutations_are_no_mutation(read):
+def test_the_wild_type_and_silent_mutations_have_no_mutations(read):
     variants = read(f"sequence,mutant\n{WILD_TYPE},WT\n{WILD_TYPE},p.=\n{WILD_TYPE},K2K\n{WILD_TYPE},K2K:T3A\n")
 
-    assert [mutations for _, mutations in spelled(variants)] == ["", "", "", "T3A"]
+    assert [mutations for _, mutations in parsed(variants)] == ["", "", "", "T3A"]
 
 
-def test_a_table_can_be_read_again_with_all_its_cells(tmp_path):
+def test_a_table_can_be_read_twice_with_all_its_cells(tmp_path):
     path = tmp_path / "variants.csv"
     path.write_text(f'mutant,note,sequence\nK2R,"a, b",{WILD_TYPE}\n')
     table = VariantTable(path, VariantTableConfig(), None, "error")
@@ -159,25 +159,21 @@ def test_a_table_can_be_read_again_with_all_its_cells(tmp_path):
             TableError,
             "no column of variants among 'fitness', 'sequence'; begin with a header",
         ),
-        ("mutant\nK2R\n", TableError, "no wild type among 'mutant'; give it by --wild-type FASTA"),
+        ("mutant\nK2R\n", TableError, "no wild type among 'mutant'; give it with --wild-type FASTA"),
         ("mutated_sequence\nMKT\n", TableError, "no wild type among 'mutated_sequence'"),
         ("mutant,mutant,sequence\nK2R,K2R,MKT\n", TableError, "2 columns named 'mutant'"),
         ("mutant,sequence\nK2R,\n", TableError, "line 2: this row has no wild type"),
         ("sequence,mutated_sequence\nMKT,\n", TableError, "line 2: this row has no mutated sequence"),
         ("mutant,sequence\nWT,MKT\nC2R,MKT\n", MismatchedResidueError, "line 3: C2R does not fit, because residue 2"),
-        (
-            "mutant,sequence\nK9R,MKT\n",
-            MismatchedResidueError,
-            "line 2: K9R does not fit, because the wild type has resi",
-        ),
+        ("mutant,sequence\nK9R,MKT\n", MismatchedResidueError, "line 2: K9R does not fit, because the wild type has r"),
         ("mutant,sequence\nC2C,MKT\n", MismatchedResidueError, "residue 2 of the wild type is 'K'"),
-        ("mutant,sequence\nK2*,MKT\n", UnsupportedVariantError, "line 2: 'K2*' is no substitution"),
+        ("mutant,sequence\nK2*,MKT\n", UnsupportedVariantError, "line 2: 'K2*' is not a substitution"),
         ("mutant,sequence\nK2R,MK?\n", IllegalResidueError, "line 2: '?' in column 3"),
         ("mutant,sequence,mutated\nK2R,MKT,MAT\n", TableError, "is not the wild type with these mutations"),
         ("sequence,mutated\nMKT,MKTA\n", UnsupportedVariantError, "has 4 residues, the wild type 3"),
     ],
 )
-def test_a_bad_table_is_refused_in_one_sentence_with_its_row(content, error, message, read):
+def test_an_invalid_table_is_rejected_in_one_sentence_with_the_line(content, error, message, read):
     with pytest.raises(error) as caught:
         read(content)
 
@@ -187,25 +183,25 @@ def test_a_bad_table_is_refused_in_one_sentence_with_its_row(content, error, mes
     assert isinstance(caught.value, DataError)
 
 
-def shifted(shift, fits=5):
-    mutants = [f"{WILD_TYPE[row]}{row + 1 + shift}{'G' if row else 'A'}" for row in range(fits)]
+def shifted_table(shift, num_rows=5):
+    mutants = [f"{WILD_TYPE[row]}{row + 1 + shift}{'G' if row else 'A'}" for row in range(num_rows)]
     return "mutant\n" + "\n".join(mutants) + "\n"
 
 
 @pytest.mark.parametrize("shift", [23, 1, -3])
-def test_a_table_that_counts_from_elsewhere_is_told_by_how_much(shift, read):
+def test_shifted_positions_are_rejected_with_the_offset_that_fits(shift, read):
     with pytest.raises(MismatchedResidueError, match=f"would all fit with --position-offset {-shift}$"):
-        read(shifted(shift), wild_types={"one": WILD_TYPE})
+        read(shifted_table(shift), wild_types={"one": WILD_TYPE})
 
-    assert len(read(shifted(shift), wild_types={"one": WILD_TYPE}, position_offset=-shift)) == 5
+    assert len(read(shifted_table(shift), wild_types={"one": WILD_TYPE}, position_offset=-shift)) == 5
 
 
-def test_an_offset_that_was_wrong_is_corrected_as_a_whole(read):
+def test_the_suggested_offset_replaces_a_wrong_one(read):
     with pytest.raises(MismatchedResidueError, match="would all fit with --position-offset -23$"):
-        read(shifted(23), wild_types={"one": WILD_TYPE}, position_offset=2)
+        read(shifted_table(23), wild_types={"one": WILD_TYPE}, position_offset=2)
 
 
-def test_a_shift_is_found_in_mutated_sequences_too(read):
+def test_an_offset_is_also_suggested_from_mutated_sequences(read):
     rows = [f"{WILD_TYPE[row]}{row + 24}W,{WILD_TYPE[:row]}W{WILD_TYPE[row + 1 :]}" for row in range(5)]
 
     with pytest.raises(MismatchedResidueError, match="of the mutated sequence is|has residues") as caught:
@@ -213,33 +209,33 @@ def test_a_shift_is_found_in_mutated_sequences_too(read):
     assert str(caught.value).endswith("with --position-offset -23")
 
 
-@pytest.mark.parametrize("content", [shifted(23, fits=2), shifted(23) + "W1G\n"])
-def test_a_few_letters_or_rows_that_do_not_agree_tell_of_no_shift(content, read):
+@pytest.mark.parametrize("content", [shifted_table(23, num_rows=2), shifted_table(23) + "W1G\n"])
+def test_no_offset_is_suggested_from_few_or_contradictory_rows(content, read):
     with pytest.raises(MismatchedResidueError, match="correct the row, or give its wild type$"):
         read(content, wild_types={"one": WILD_TYPE})
 
 
-def test_what_cannot_be_scored_is_left_out_on_request_and_counted(read):
+def test_variants_that_cannot_be_scored_are_skipped_on_request_and_counted(read):
     statistics = ReadStatistics()
     content = f"mutant,sequence\nK2*,{WILD_TYPE}\nK2R,{WILD_TYPE}\nA4del,{WILD_TYPE}\nK2R,MK?\n"
 
-    assert spelled(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
+    assert parsed(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
     assert statistics.num_records == 1
     assert [(record.id, record.line) for record in statistics.skipped] == [("1", 2), ("3", 4), ("4", 5)]
 
 
-def test_an_empty_mutation_cell_is_an_error_and_never_the_wild_type(read):
+def test_an_empty_mutations_cell_is_an_error_not_the_wild_type(read):
     statistics = ReadStatistics()
     content = f"mutant,sequence\nK2R,{WILD_TYPE}\n,{WILD_TYPE}\n"
 
-    with pytest.raises(UnsupportedVariantError, match="line 3: the cell of mutations is empty"):
+    with pytest.raises(UnsupportedVariantError, match="line 3: the mutations cell is empty"):
         read(content)
-    assert spelled(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
+    assert parsed(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
     assert [(record.id, record.line) for record in statistics.skipped] == [("2", 3)]
 
 
 @pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null"])
-def test_a_sequence_that_stands_for_a_missing_one_is_an_error_and_no_protein(cell, read):
+def test_a_stand_in_for_a_missing_sequence_is_an_error_not_a_protein(cell, read):
     statistics = ReadStatistics()
     with pytest.raises(UnsupportedVariantError, match=f"line 3: the wild type is '{cell}', which seems to stand for a"):
         read(f"mutant,sequence\nK2R,{WILD_TYPE}\nWT,{cell}\n")
@@ -247,24 +243,24 @@ def test_a_sequence_that_stands_for_a_missing_one_is_an_error_and_no_protein(cel
         read(f"sequence,mutated_sequence\n{WILD_TYPE},{MUTATED}\n{WILD_TYPE},{cell}\n")
 
     content = f"mutant,sequence\nK2R,{WILD_TYPE}\nWT,{cell}\n"
-    assert spelled(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
+    assert parsed(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
     assert [(record.id, record.line) for record in statistics.skipped] == [("2", 3)]
 
 
-def test_a_mutated_sequence_says_what_an_empty_mutation_cell_leaves_open(read):
+def test_an_empty_mutations_cell_is_filled_from_the_mutated_sequence(read):
     mutated = "W" + WILD_TYPE[1:]
 
-    assert spelled(read(f"mutant,sequence,mutated_sequence\n,{WILD_TYPE},{mutated}\n")) == [(WILD_TYPE, "M1W")]
-    with pytest.raises(TableError, match="line 2: this row has no mutations, without which"):
+    assert parsed(read(f"mutant,sequence,mutated_sequence\n,{WILD_TYPE},{mutated}\n")) == [(WILD_TYPE, "M1W")]
+    with pytest.raises(TableError, match="line 2: this row has no mutations, so its wild type is unknown"):
         read(f"mutant,mutated_sequence\n,{mutated}\n")
 
 
-def test_a_mismatch_is_never_left_out(read):
+def test_a_mismatch_is_an_error_even_when_skipping(read):
     with pytest.raises(MismatchedResidueError):
         read(f"mutant,sequence\nC2R,{WILD_TYPE}\n", on_illegal="skip")
 
 
-def test_an_illegal_residue_of_a_wild_type_is_read_as_unknown_on_request(read):
+def test_an_illegal_residue_of_a_wild_type_can_be_masked(read):
     statistics = ReadStatistics()
 
     (variant,) = read("mutant,sequence\nK2R,MK?\n", on_illegal="mask", statistics=statistics)
@@ -273,23 +269,23 @@ def test_an_illegal_residue_of_a_wild_type_is_read_as_unknown_on_request(read):
     assert statistics.num_masked == 1
 
 
-def test_two_wild_types_of_one_name_are_refused_unless_they_are_equal(tmp_path):
+def test_two_wild_types_with_one_identifier_are_rejected_unless_equal(tmp_path):
     path = tmp_path / "wild.fasta"
     path.write_text(">one first\nMKT\n>one\nMKT\n")
     assert read_wild_types(path, on_illegal="error", statistics=ReadStatistics()) == {"one": "MKT"}
 
     path.write_text(">one first\nMKT\n>one\nMKA\n")
-    with pytest.raises(RecordError, match=r"line 3: record 2 \('one'\) is another protein"):
+    with pytest.raises(RecordError, match=r"line 3: record 2 \('one'\) differs from an earlier record"):
         read_wild_types(path, on_illegal="error", statistics=ReadStatistics())
 
 
 @pytest.mark.parametrize("options", [{"id": "which"}, {"wild_type": Path("wild.fasta"), "sequence": "sequence"}])
-def test_options_that_contradict_each_other_are_refused(options):
+def test_contradictory_options_are_rejected(options):
     with pytest.raises(ConfigError, match="--wild-type"):
         VariantTableConfig(**options)
 
 
-def test_a_table_of_variants_in_another_encoding_is_refused_and_copied_nowhere(tmp_path):
+def test_a_table_in_another_encoding_is_rejected_with_its_line(tmp_path):
     path = tmp_path / "variants.csv"
     path.write_bytes("mutant,sequence,note\nA2G,MAKT,Kern\nK3R,MAKT,Hülle\n".encode("cp1252"))
 
