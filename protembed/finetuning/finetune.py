@@ -25,7 +25,7 @@ from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
 from protembed.finetuning.comparison import Comparison, compare
 from protembed.finetuning.experiment import Callbacks, Experiment, ExperimentResult, ModelTrainer
-from protembed.finetuning.label_cells import class_order
+from protembed.finetuning.label_cells import class_sort_key
 from protembed.finetuning.label_inference import InferredLabels, infer_labels
 from protembed.finetuning.label_warnings import class_counts, few_tested_warnings, label_warnings
 from protembed.finetuning.labels import Columns, LabelledProtein, Split, read_labels
@@ -174,7 +174,7 @@ class _Job:
     def class_counts(self) -> dict[str, int]:
         """Proteins of each class, the most frequent first."""
         counts = class_counts(self.data_split.final.proteins, self.final_targets.task)
-        return {name: counts[name] for name in sorted(counts, key=lambda name: (-counts[name], class_order(name)))}
+        return {name: counts[name] for name in sorted(counts, key=lambda name: (-counts[name], class_sort_key(name)))}
 
     @property
     def notes(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What looks like a mistake in labels that can be read, in sentences, and how many proteins have each class."""
+"""Warnings about labels that look like mistakes, about rare classes, and about test splits that are too small."""
 
 import re
 import unicodedata
@@ -14,206 +14,207 @@ from protembed.finetuning.targets import Targets, label_set
 from protembed.io.tables import is_stand_in
 from protembed.io.text import pluralize
 
-# Metrics of fewer test proteins, or of fewer of a class, are hardly more than chance.
-_MIN_TEST_PROTEINS, _MIN_OF_A_CLASS = 20, 5
-# With fewer proteins in all, a tenth of them makes a poor test part.
-_MIN_FOR_A_TENTH = 500
+# Metrics of fewer test proteins are hardly better than chance; nor are those of a class with fewer.
+_MIN_TEST_PROTEINS, _MIN_TEST_PROTEINS_OF_A_CLASS = 20, 5
+# Of fewer proteins, a tenth is a poor test split.
+_MIN_PROTEINS_FOR_A_TENTH = 500
+# A class of fewer training proteins cannot be learned.
+_MIN_TRAINING_PROTEINS = 5
+# Absolute values that often mean a missing value.
+_SENTINELS = (999.0, 9999.0, 99999.0)
+# A value can only be called far from all others if there are more of these.
+_MIN_OTHER_VALUES = 5
+# The class that many tools use for residues to ignore.
+_IGNORED_CLASS = "-1"
+# Names in a sentence, and letters of each.
 _MAX_NAMES, _MAX_LETTERS = 5, 40
 
 
-def few_tested_warnings(folds: Sequence[SplitTable], task: Task, *, is_drawn: bool) -> list[str]:
-    """Put into sentences what the test part is too small for.
-
-    Args:
-        folds: The tables whose test parts are measured; one unless there are folds.
-        task: The task that the labels pose.
-        is_drawn: Whether the parts were drawn, and not given by a column.
-    """
-    in_folds = len(folds) > 1
-    tested = [protein for fold in folds for protein in fold.splits["test"]]
-    found = [*_few_proteins(len(tested), in_folds=in_folds), *_few_of_a_class(tested, task, in_folds=in_folds)]
-    num_proteins = sum(len(part) for part in folds[0].splits.values())
-    if is_drawn and not in_folds and not found and num_proteins < _MIN_FOR_A_TENTH:
-        found.append(
-            f"the test part is {len(tested):,} of {num_proteins:,} proteins; "
-            "--split kfold measures all of them, and the intervals are narrower"
-        )
-    return found
-
-
-def _few_proteins(number: int, *, in_folds: bool) -> Iterator[str]:
-    if number < _MIN_TEST_PROTEINS:
-        proteins = f"{number:,} test protein{'' if number == 1 else 's'}"
-        advice = "add proteins" if in_folds else "add proteins, or use --split kfold"
-        yield f"{proteins} only: metrics of fewer than {_MIN_TEST_PROTEINS} are very uncertain; {advice}"
-
-
-def _few_of_a_class(tested: Sequence[LabelledProtein], task: Task, *, in_folds: bool) -> Iterator[str]:
-    counts = Counter(name for protein in tested for name in label_set(protein, task))
-    few = {name: number for name, number in counts.items() if number < _MIN_OF_A_CLASS}
-    if not few:
-        return
-    kind = "label" if task.label_kind == "labels" else "class"
-    has = f"{kind} has" if len(few) == 1 else f"{'labels' if kind == 'label' else 'classes'} have"
-    advice = "" if in_folds else "; use --split kfold"
-    yield (
-        f"{len(few):,} {has} fewer than {_MIN_OF_A_CLASS} test proteins, {_listed_with_counts(few)}: "
-        f"metrics that count them are uncertain{advice}"
-    )
-
-
-def _listed_with_counts(counts: Mapping[str, int]) -> str:
-    names = sorted(counts, key=lambda name: (counts[name], name))
-    shown = ", ".join(f"{name[:_MAX_LETTERS]!r} ({counts[name]})" for name in names[:_MAX_NAMES])
-    return shown + (f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else "")
-
-
-# Fewer proteins of a class say nothing about it.
-_MIN_TRAINING_PROTEINS = 5
-# Of the names that a sentence lists, and of the letters of each.
-# Written for a missing value, whatever the others are; and how many others are needed to tell what is far from them.
-_SENTINELS, _MIN_OTHERS = (999.0, 9999.0, 99999.0), 5
-_IGNORED_BY_SIGN = "-1"
-
-
 def class_counts(proteins: Iterable[LabelledProtein], task: Task) -> Counter[str]:
-    """Count the proteins that have each class or label, of residues those that have a residue of it.
+    """Count the proteins that have each class or label, or a residue of it.
 
     Args:
-        proteins: Rows, in the spelling of `label_inference`.
-        task: The task that their labels pose.
+        proteins: Proteins with labels normalized by `label_inference`.
+        task: Task of the labels.
     """
     return Counter(name for protein in proteins for name in label_set(protein, task))
-
-
-def label_warnings(final: SplitTable, folds: Sequence[SplitTable], targets: Targets) -> list[str]:
-    """Put into sentences what looks like a mistake in a table that can be read.
-
-    Args:
-        final: The parts of which the model is made.
-        folds: The tables whose test parts are measured; `final` itself unless there are folds.
-        targets: The labels of `final` as numbers.
-    """
-    task, proteins = targets.task, final.proteins
-    found = list(_doubtful_values(targets)) if targets.classes is None else []
-    if targets.classes is not None:
-        counts = class_counts(proteins, task)
-        found += [*_stand_ins(counts, task), *_near_names(counts), *_lost_letters(counts)]
-        found += _rare_classes(class_counts(final.splits["train"], task), task)
-        found += _untested_classes(folds, task, targets.classes)
-    return [*found, *_repetitions(proteins)]
 
 
 # Names
 
 
-def _stand_ins(counts: Mapping[str, int], task: Task) -> Iterator[str]:
-    names = [name for name in counts if is_stand_in(name) and not (name == "-" and "+" in counts)]
-    others = [value for name in counts if (value := read_number(name)) is not None and name != _IGNORED_BY_SIGN]
-    if task.per_residue and _IGNORED_BY_SIGN in counts and len(others) > 1 and min(others) >= 0:
-        names.append(_IGNORED_BY_SIGN)
-    for name in sorted(names):
-        if task.per_residue:
-            advice = "if it is, write nan in its place, or give a mask"
-        else:
-            advice = "if it is, remove its rows" if task.label_kind == "class" else "if it is, leave the cell empty"
-        proteins = pluralize(counts[name], "protein")
-        yield f"a class is named {_shown(name)} ({proteins}): is that a missing label? {advice}"
-
-
-def _lost_letters(counts: Mapping[str, int]) -> Iterator[str]:
-    for name in sorted(name for name in counts if "\ufffd" in name):
-        lost = "letters that an earlier program could not read"
-        yield f"the class {_shown(name)} holds U+FFFD in place of {lost}: export the table again, as UTF-8"
-
-
-def _near_names(counts: Mapping[str, int]) -> Iterator[str]:
-    """Find names that differ in case, white space, invisible characters or Unicode composition alone."""
-    alike: dict[str, list[str]] = {}
-    for name in sorted(counts):
-        alike.setdefault(_plain(name), []).append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            spelled = " and ".join(f"{_shown(name)} ({counts[name]:,})" for name in names)
-            yield f"{spelled} are different classes, though their names are nearly the same: write them alike"
-
-
-def _plain(name: str) -> str:
+def _fold(name: str) -> str:
     composed = unicodedata.normalize("NFC", name)
     visible = (letter for letter in composed if unicodedata.category(letter) not in ("Cf", "Cc"))
     return re.sub(r"\s+", "", "".join(visible)).casefold()
 
 
-def _shown(name: str) -> str:
-    """Quote a name, and show the characters by which it may differ from another that looks the same."""
+def _quote(name: str) -> str:
+    """Quote a name, and escape characters by which it may differ from another that looks the same."""
     text = repr(name[:_MAX_LETTERS])
     is_plain = unicodedata.is_normalized("NFC", name) and "\ufffd" not in name
     return text if is_plain else text.encode("ascii", "backslashreplace").decode()
 
 
-# Classes that few proteins have
+def _listed(names: Sequence[str], counts: Mapping[str, int] | None = None) -> str:
+    """List names for a message, each with its count, and the number of names that are left out."""
+    listed = [_quote(name) + (f" ({counts[name]})" if counts else "") for name in names[:_MAX_NAMES]]
+    return ", ".join(listed) + (f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else "")
 
 
-def _rare_classes(counts: Mapping[str, int], task: Task) -> Iterator[str]:
+def _listed_with_counts(counts: Mapping[str, int]) -> str:
+    return _listed(sorted(counts, key=lambda name: (counts[name], name)), counts)
+
+
+def _stand_ins(counts: Mapping[str, int], task: Task) -> Iterator[str]:
+    names = [name for name in counts if is_stand_in(name) and not (name == "-" and "+" in counts)]
+    others = [value for name in counts if (value := read_number(name)) is not None and name != _IGNORED_CLASS]
+    if task.per_residue and _IGNORED_CLASS in counts and len(others) > 1 and min(others) >= 0:
+        names.append(_IGNORED_CLASS)
+    for name in sorted(names):
+        if task.per_residue:
+            advice = "write nan instead, or add a mask"
+        else:
+            advice = "remove its rows" if task.label_kind == "class" else "leave the cell empty"
+        proteins = pluralize(counts[name], "protein")
+        yield f"a class is named {_quote(name)} ({proteins}): if that means a missing label, {advice}"
+
+
+def _lost_letters(counts: Mapping[str, int]) -> Iterator[str]:
+    for name in sorted(name for name in counts if "\ufffd" in name):
+        found = "contains U+FFFD, which replaces a letter that another program could not decode"
+        yield f"the class {_quote(name)} {found}: export the table again, as UTF-8"
+
+
+def _similar_names(counts: Mapping[str, int]) -> Iterator[str]:
+    """Find names that differ only in case, white space, invisible characters or Unicode composition."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(counts):
+        alike.setdefault(_fold(name), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            listed = " and ".join(f"{_quote(name)} ({counts[name]:,})" for name in names)
+            yield f"{listed} are different classes with nearly the same name: if they are one class, use one name"
+
+
+# Rare classes
+
+
+def _rare_classes(counts: Mapping[str, int]) -> Iterator[str]:
     rare = {name: number for name, number in counts.items() if number < _MIN_TRAINING_PROTEINS}
     if rare:
-        which = _listed(
-            [f"{_shown(name)} ({rare[name]})" for name in sorted(rare, key=lambda name: (rare[name], name))]
-        )
         has = "class has" if len(rare) == 1 else "classes have"
         yield (
-            f"{len(rare):,} {has} fewer than {_MIN_TRAINING_PROTEINS} training proteins, {which}: "
-            "add some, or leave the class out"
+            f"{len(rare):,} {has} fewer than {_MIN_TRAINING_PROTEINS} training proteins, {_listed_with_counts(rare)}: "
+            "add some, or remove the class"
         )
 
 
 def _untested_classes(folds: Sequence[SplitTable], task: Task, classes: Collection[str]) -> Iterator[str]:
     tested = class_counts((protein for fold in folds for protein in fold.splits["test"]), task)
     untested = [name for name in classes if name not in tested]
-    advice = "add proteins to the test part" + ("" if len(folds) > 1 else ", or pass --split kfold")
+    advice = "add proteins to the test split" + ("" if len(folds) > 1 else ", or pass --split kfold")
     if task.label_kind == "class" and len(tested) == 1:
-        yield f"the test part has one class only, {_shown(next(iter(tested)))}: its metrics say nothing; {advice}"
+        yield f"the test split has only one class, {_quote(next(iter(tested)))}: its metrics mean nothing; {advice}"
     elif untested:
         has, them = ("class has", "it") if len(untested) == 1 else ("classes have", "them")
-        which = _listed([_shown(name) for name in untested])
-        yield f"{len(untested):,} {has} no test protein, {which}: nothing is measured of {them}; {advice}"
+        yield f"{len(untested):,} {has} no test protein, {_listed(untested)}: no metric covers {them}; {advice}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more
+def _few_test_proteins(number: int, *, has_folds: bool) -> Iterator[str]:
+    if number < _MIN_TEST_PROTEINS:
+        advice = "add proteins" if has_folds else "add proteins, or use --split kfold"
+        proteins = pluralize(number, "test protein")
+        yield f"only {proteins}: metrics of fewer than {_MIN_TEST_PROTEINS} are very uncertain; {advice}"
 
 
-# Values
+def _few_test_proteins_of_a_class(counts: Mapping[str, int], task: Task, *, has_folds: bool) -> Iterator[str]:
+    few = {name: number for name, number in counts.items() if number < _MIN_TEST_PROTEINS_OF_A_CLASS}
+    if few:
+        singular, plural = (
+            ("label has", "labels have") if task.label_kind == "labels" else ("class has", "classes have")
+        )
+        advice = "" if has_folds else "; use --split kfold"
+        yield (
+            f"{len(few):,} {singular if len(few) == 1 else plural} fewer than {_MIN_TEST_PROTEINS_OF_A_CLASS} test "
+            f"proteins, {_listed_with_counts(few)}: metrics that count them are uncertain{advice}"
+        )
 
 
-def _doubtful_values(targets: Targets) -> Iterator[str]:
-    """Find a value that is far from all others, and recurs or is a usual stand-in for a missing one."""
-    known = np.concatenate([targets.known_targets(split) for split, part in targets.by_split.items() if part])
-    values, numbers = np.unique(known, return_counts=True)
-    if len(values) <= _MIN_OTHERS:
+# Values and rows
+
+
+def _outlying_values(targets: Targets) -> Iterator[str]:
+    """Find a value that is far from all others, and occurs several times or often means a missing value."""
+    of_splits = [targets.known_targets(split) for split, of_proteins in targets.by_split.items() if of_proteins]
+    values, counts = np.unique(np.concatenate(of_splits), return_counts=True)
+    if len(values) <= _MIN_OTHER_VALUES:
         return
-    for place, others in ((0, values[1:]), (-1, values[:-1])):
-        value, number = values[place], numbers[place]
-        is_far = abs(value - others[place]) > others[-1] - others[0]
-        if is_far and (number > 1 or abs(value) in _SENTINELS):
-            where = "residues" if targets.task.per_residue else "proteins"
-            span = f"{others[0]:g} to {others[-1]:g}"
-            advice = "write nan in its place" if targets.task.per_residue else "remove these rows"
-            found = f"{number:,} {where} have the value {value:g}, and all others {span}"
-            yield f"{found}: if it stands for a missing value, {advice}"
+    for end, others in ((0, values[1:]), (-1, values[:-1])):
+        value, count = values[end], counts[end]
+        is_far = abs(value - others[end]) > others[-1] - others[0]
+        if is_far and (count > 1 or abs(value) in _SENTINELS):
+            kind = "residues" if targets.task.per_residue else "proteins"
+            advice = "write nan instead" if targets.task.per_residue else "remove these rows"
+            found = f"{count:,} {kind} have the value {value:g}, and all others {others[0]:g} to {others[-1]:g}"
+            yield f"{found}: if it means a missing value, {advice}"
 
 
-# Rows
-
-
-def _repetitions(proteins: Sequence[LabelledProtein]) -> Iterator[str]:
+def _repeated_rows(proteins: Sequence[LabelledProtein]) -> Iterator[str]:
     counts = Counter(protein.id for protein in proteins)
     repeated = [identifier for identifier, number in counts.items() if number > 1]
     if repeated:
-        yield f"{pluralize(len(repeated), 'identifier')} of several rows, such as {repeated[0]!r}"
+        yield f"{pluralize(len(repeated), 'identifier')} used by several rows, such as {repeated[0]!r}"
     first: dict[str, str] = {}
-    differing = [one for one in proteins if first.setdefault(one.sequence, one.label) != one.label]
+    differing = [protein for protein in proteins if first.setdefault(protein.sequence, protein.label) != protein.label]
     if differing:
         number = len({protein.sequence for protein in differing})
-        yield f"{pluralize(number, 'sequence')} with labels that differ from row to row, such as {differing[0].id!r}"
+        yield f"{pluralize(number, 'sequence')} with different labels in different rows, such as {differing[0].id!r}"
+
+
+# All warnings
+
+
+def few_tested_warnings(folds: Sequence[SplitTable], task: Task, *, is_drawn: bool) -> list[str]:
+    """Describe what the test split is too small for, in sentences.
+
+    Args:
+        folds: Tables whose test splits are evaluated; a single one if there are no folds.
+        task: Task of the labels.
+        is_drawn: Whether protembed drew the splits, rather than reading them from a column.
+    """
+    has_folds = len(folds) > 1
+    tested = [protein for fold in folds for protein in fold.splits["test"]]
+    warnings = [
+        *_few_test_proteins(len(tested), has_folds=has_folds),
+        *_few_test_proteins_of_a_class(class_counts(tested, task), task, has_folds=has_folds),
+    ]
+    num_proteins = len(folds[0].proteins)
+    if is_drawn and not has_folds and not warnings and num_proteins < _MIN_PROTEINS_FOR_A_TENTH:
+        warnings.append(
+            f"the test split has {len(tested):,} of {num_proteins:,} proteins; "
+            "--split kfold tests all of them, which makes the intervals narrower"
+        )
+    return warnings
+
+
+def label_warnings(final: SplitTable, folds: Sequence[SplitTable], targets: Targets) -> list[str]:
+    """Describe what looks like a mistake in a table whose labels can be read, in sentences.
+
+    Args:
+        final: Table that the final model is trained on.
+        folds: Tables whose test splits are evaluated; only `final` if there are no folds.
+        targets: Targets of `final`.
+    """
+    task, proteins = targets.task, final.proteins
+    if targets.classes is None:
+        return [*_outlying_values(targets), *_repeated_rows(proteins)]
+    counts = class_counts(proteins, task)
+    return [
+        *_stand_ins(counts, task),
+        *_similar_names(counts),
+        *_lost_letters(counts),
+        *_rare_classes(class_counts(final.splits["train"], task)),
+        *_untested_classes(folds, task, targets.classes),
+        *_repeated_rows(proteins),
+    ]

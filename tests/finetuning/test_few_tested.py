@@ -18,7 +18,7 @@ def warned(*tables, task="classification", is_drawn=False):
     return few_tested_warnings(tables, TASKS[task], is_drawn=is_drawn)
 
 
-@pytest.mark.parametrize(("number", "said"), [(1, "1 test protein only"), (19, "19 test proteins only"), (20, None)])
+@pytest.mark.parametrize(("number", "said"), [(1, "only 1 test protein"), (19, "only 19 test proteins"), (20, None)])
 def test_fewer_than_twenty_test_proteins_are_warned_of(number, said):
     expected = f"{said}: metrics of fewer than 20 are very uncertain; add proteins, or use --split kfold"
 
@@ -50,7 +50,7 @@ def test_proteins_of_all_folds_count_and_kfold_is_not_advised_again():
         "1 class has fewer than 5 test proteins, 'b' (3): metrics that count them are uncertain"
     ]
     assert warned(*few, task="regression") == [
-        "5 test proteins only: metrics of fewer than 20 are very uncertain; add proteins"
+        "only 5 test proteins: metrics of fewer than 20 are very uncertain; add proteins"
     ]
 
 
@@ -60,5 +60,7 @@ def test_proteins_of_all_folds_count_and_kfold_is_not_advised_again():
 def test_folds_are_advised_for_a_drawn_part_of_few_proteins(num_others, is_drawn, is_said):
     found = warned(table(["1.5"] * 30, num_others), task="regression", is_drawn=is_drawn)
 
-    advice = "the test part is 30 of 490 proteins; --split kfold measures all of them, and the intervals are narrower"
+    advice = (
+        "the test split has 30 of 490 proteins; --split kfold tests all of them, which makes the intervals narrower"
+    )
     assert found == ([advice] if is_said else [])

@@ -270,4 +270,4 @@ def test_sequences_and_identifiers_with_several_labels_are_noted(tables, tiny_mo
     summary = finetune_model(doubtful, options(tmp_path / "x.model", tiny_model, method="frozen"))
 
     assert "1 identifier of several rows, such as 'p0'" in summary.notes
-    assert "1 sequence with labels that differ from row to row, such as 'p0'" in summary.notes
+    assert "1 sequence with different labels in different rows, such as 'p0'" in summary.notes

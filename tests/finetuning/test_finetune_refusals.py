@@ -96,7 +96,7 @@ BAD = {
         + "".join(f"r{row},MKTAY,{row}.5,{('train', 'valid', 'test')[row % 3]},\n" for row in range(30))
         + "e,MKTAY,1e300,train,\n",
         32,
-        "which is no finite number up to 1e18",
+        "which is not a finite number up to 1e18",
     ),
     "values that float32 cannot tell apart": (
         HEADER + "".join(f"r{row},MKTAY,{10**9 + row}.5,{('train', 'valid', 'test')[row % 3]},\n" for row in range(30)),

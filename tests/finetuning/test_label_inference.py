@@ -106,11 +106,11 @@ def test_quoted_entries_keep_their_spaces_and_quotation_marks():
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("[0, 1, 1", "begins with '[' and is no whole list"),
-        ("[[0, 1], [1, 0]]", "begins with '[' and is no whole list"),
-        ("['a, b]", "begins with '[' and is no whole list"),
-        ("[2Fe-2S] ferredoxin", "begins with '[' and is no whole list"),
-        ("[0 0 1 ... 1 0 0]", "of which '...' leaves a part out"),
+        ("[0, 1, 1", "begins with '[' but is not a complete list"),
+        ("[[0, 1], [1, 0]]", "begins with '[' but is not a complete list"),
+        ("['a, b]", "begins with '[' but is not a complete list"),
+        ("[2Fe-2S] ferredoxin", "begins with '[' but is not a complete list"),
+        ("[0 0 1 ... 1 0 0]", "which is abbreviated by '...'"),
     ],
 )
 @pytest.mark.parametrize("choice", ["auto", "classification", "residue-classification"])
@@ -121,12 +121,14 @@ def test_a_list_that_is_not_whole_is_refused_with_its_line(refused, label, messa
 
 @pytest.mark.parametrize("divider", [";", ",", "|"])
 def test_labels_of_residues_whose_number_does_not_fit_are_no_labels_of_proteins(refused, divider):
-    with refused("row 'p0' has 6 labels for 5 residues, some of them several times; give each residue one", line=2):
+    with refused("row 'p0' has 6 labels for 5 residues, some of them repeated; give each residue one", line=2):
         infer(*[divider.join("011010")] * 3, length=5)
 
 
 def test_several_values_of_a_protein_are_refused(refused):
-    with refused("row 'p0' has the label '[0.1, 2.5]', which is several values; give a column with one value", line=2):
+    with refused(
+        "row 'p0' has the label '[0.1, 2.5]', which holds several values; give a column with one value", line=2
+    ):
         infer("[0.1, 2.5]", "[0.3, 1.5]", "[0.2, 3.5]")
 
 
@@ -156,7 +158,7 @@ def test_names_as_long_as_peptides_and_residue_labels_of_peptides_are_warned_of(
     proteins = infer(*[f"{row:060b}" for row in range(20)], length=60)
 
     assert names.warnings == [
-        "the labels have as many letters as the sequences have residues, 6, and were read as names or numbers: "
+        "the labels have as many letters as the sequences have residues (6), and were read as names or numbers: "
         "if each letter labels a residue, pass --task residue-classification"
     ]
     assert len(residues.warnings) == 1 and residues.warnings[0].endswith("pass --task classification")
@@ -207,11 +209,11 @@ def test_names_that_hold_a_divider_are_classes_and_warned_of():
 
     assert inferred.task.name == "classification"
     assert inferred.warnings == [
-        "labels such as 'Kinase, serine' look like several labels divided by ',': "
+        "labels such as 'Kinase, serine' look like several labels separated by ',': "
         "if they are, pass --label-separator ','"
     ]
     assert infer(*["2,3-PGA", "pyruvate"] * 5).warnings == []
-    assert "divided by '/'" in infer("a", "b", "a/b", "b/a").warnings[0]
+    assert "separated by '/'" in infer("a", "b", "a/b", "b/a").warnings[0]
 
 
 def test_a_label_that_would_be_taken_for_several_in_predictions_is_refused(refused):
@@ -285,8 +287,8 @@ def test_values_of_which_each_protein_has_its_own_are_not_warned_of():
         (["1.142,5", "2.142,5"], "thousands separators"),
         (["1 142", "2\u202f500", "3\xa0000,5"], "thousands separators"),
         (["1'142", "2\u2019500", "312"], "thousands separators"),
-        (["45%", "7 %", "12.5%"], "a per cent sign"),
-        (["\u22120.3", "0.3", "1.5"], "a minus sign that is none of ASCII"),
+        (["45%", "7 %", "12.5%"], "a percent sign"),
+        (["\u22120.3", "0.3", "1.5"], "a non-ASCII minus sign"),
         (["0,5", "0.5", "#N/A"], "a decimal comma"),
     ],
 )
@@ -312,7 +314,7 @@ def test_labels_of_residues_that_lost_their_zeros_are_refused(refused):
     numbers = [str(int(label)) for label in flags]
 
     assert infer(*flags, length=9).task.name == "residue-classification"
-    with refused("row 'p0' has the label '0' for 9 residues: the zeros at its beginning seem to be lost", line=2):
+    with refused("row 'p0' has the label '0' for 9 residues; its leading zeros seem to be lost", line=2):
         infer(*numbers, length=9)
     assert infer(*numbers, length=9, choice="regression").task.name == "regression"
     assert infer(*numbers[1:], "2", length=9).task.name == "regression"
@@ -324,8 +326,8 @@ def test_several_labels_are_spelled_as_in_predictions_whatever_is_around_their_d
 
 def test_a_second_divider_is_warned_of():
     assert infer("a;b", "a,b", "a", "b").warnings == [
-        "labels such as 'a,b' look like several labels divided by ',', and others are divided otherwise: "
-        "if they are, divide all by ';'"
+        "labels such as 'a,b' look like several labels separated by ',', and others have another separator: "
+        "if they are, separate all by ';'"
     ]
     assert infer("a;b", "Kinase, serine", "Kinase, tyrosine;a", "b").warnings == []
 

@@ -45,7 +45,7 @@ def test_proteins_of_each_class_are_counted():
 )
 def test_a_class_that_stands_for_a_missing_label_is_warned_of(name):
     assert warnings_of(REST + [name] * 5) == [
-        f"a class is named {name!r} (10 proteins): is that a missing label? if it is, remove its rows"
+        f"a class is named {name!r} (10 proteins): if that means a missing label, remove its rows"
     ]
 
 
@@ -59,8 +59,8 @@ def test_a_minus_beside_a_plus_is_a_class_and_other_names_are_too():
 def test_a_residue_class_that_stands_for_a_missing_label_is_warned_of(name):
     found = residues(*[f"0;1;{name};0;1"] * 5)
 
-    expected = f"a class is named {name!r} (10 proteins): is that a missing label? if it is, write nan in its place"
-    assert found == ([] if name == "nothing" else [f"{expected}, or give a mask"])
+    expected = f"a class is named {name!r} (10 proteins): if that means a missing label, write nan instead"
+    assert found == ([] if name == "nothing" else [f"{expected}, or add a mask"])
 
 
 def test_a_minus_one_among_negative_residue_classes_is_a_class():
@@ -79,35 +79,35 @@ def test_a_minus_one_among_negative_residue_classes_is_a_class():
 )
 def test_names_that_look_the_same_are_separate_classes_with_a_warning(one, other, shown):
     assert warnings_of([one, other, "third"] * 5) == [
-        f"{shown} are different classes, though their names are nearly the same: write them alike"
+        f"{shown} are different classes with nearly the same name: if they are one class, use one name"
     ]
 
 
 def test_a_name_whose_letters_were_lost_is_warned_of():
     (warning,) = warnings_of(["H\ufffdlle", "Kern"] * 5)
 
-    assert warning.startswith("the class 'H\\ufffdlle' holds U+FFFD")
+    assert warning.startswith("the class 'H\\ufffdlle' contains U+FFFD")
 
 
 def test_classes_of_fewer_than_five_training_proteins_are_warned_of():
     assert warnings_of(REST + ["c"] * 4 + ["d"]) == [
-        "2 classes have fewer than 5 training proteins, 'd' (1), 'c' (4): add some, or leave the class out"
+        "2 classes have fewer than 5 training proteins, 'd' (1), 'c' (4): add some, or remove the class"
     ]
     many = warnings_of([f"c{row:02d}" for row in range(12)])
     assert many[0].startswith("12 classes have") and "'c04' (1) and 7 more: add some" in many[0]
 
 
 def test_a_test_part_of_one_class_and_classes_without_a_test_protein_are_warned_of():
-    advice = "add proteins to the test part, or pass --split kfold"
+    advice = "add proteins to the test split, or pass --split kfold"
 
     assert warnings_of(REST, ["a", "a"]) == [
-        f"the test part has one class only, 'a': its metrics say nothing; {advice}"
+        f"the test split has only one class, 'a': its metrics mean nothing; {advice}"
     ]
     assert warnings_of(REST + ["c"] * 5, ["a", "b"]) == [
-        f"1 class has no test protein, 'c': nothing is measured of it; {advice}"
+        f"1 class has no test protein, 'c': no metric covers it; {advice}"
     ]
     assert warnings_of(["a;b", "b;c"] * 5, ["a", "a"], "multilabel") == [
-        f"2 classes have no test protein, 'b', 'c': nothing is measured of them; {advice}"
+        f"2 classes have no test protein, 'b', 'c': no metric covers them; {advice}"
     ]
 
 
@@ -125,9 +125,7 @@ def test_a_value_far_from_all_others_is_warned_of_where_it_recurs_or_is_a_usual_
 
     found = warnings_of(values + [sentinel] * number, values, "regression")
 
-    expected = (
-        f"have the value {float(sentinel):g}, and all others 0 to 0.875: if it stands for a missing value, remove"
-    )
+    expected = f"have the value {float(sentinel):g}, and all others 0 to 0.875: if it means a missing value, remove"
     assert [expected in sentence for sentence in found] == [True] * is_told
 
 
@@ -138,7 +136,7 @@ def test_values_that_recur_within_the_others_are_not_warned_of():
 def test_residues_with_a_value_far_from_all_others_are_warned_of():
     (warning,) = residues("0.1;0.2;0.3;999;0.5", "0.6;0.7;0.8;999;1.0", task="residue-regression")
 
-    assert warning.startswith("4 residues have the value 999") and warning.endswith("write nan in its place")
+    assert warning.startswith("4 residues have the value 999") and warning.endswith("write nan instead")
 
 
 def test_identifiers_of_several_rows_and_sequences_of_several_labels_are_told():
@@ -149,6 +147,6 @@ def test_identifiers_of_several_rows_and_sequences_of_several_labels_are_told():
     made = SplitTable(path="t", target="y", splits={"train": proteins, "valid": [], "test": proteins[:4]})
 
     assert label_warnings(made, [made], Targets.from_table(made, TASKS["classification"])) == [
-        "3 identifiers of several rows, such as 'a'",
-        "1 sequence with labels that differ from row to row, such as 'b'",
+        "3 identifiers used by several rows, such as 'a'",
+        "1 sequence with different labels in different rows, such as 'b'",
     ]

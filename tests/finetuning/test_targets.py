@@ -263,7 +263,7 @@ BAD_PROTEINS = {
     "no labels at all": (["", "", "", ""], "auto", 2, "row '1' has no label"),
     "no label of several": (["", "", "", ""], "multilabel", None, "all training labels are ''"),
     "a label in test alone": (["a;b", "b", "a", "b", "a", "a;c"], "auto", 7, "the test protein '6' has the class 'c'"),
-    "text": (["1", "x", "1", "2"], "regression", 3, "row '2' has the label 'x', which is no finite number"),
+    "text": (["1", "x", "1", "2"], "regression", 3, "row '2' has the label 'x', which is not a finite number"),
     "text in test": (["1", "2", "1", "n/a"], "regression", 5, "row '4' has the label 'n/a'"),
     "nan": (["1", "2", "nan", "2"], "regression", 4, "row '3' has the label 'nan'"),
     "infinity": (["1", "-inf", "1", "2"], "regression", 3, "row '2' has the label '-inf'"),
@@ -295,9 +295,9 @@ BAD_RESIDUES = {
     "a long mask": ([VALUES] * 4, {3: "1;1;1;1;1;1;1;1;1"}, 5, "row '4' has a mask of 9 for 8 residues"),
     "a letter in a mask": ([GOOD] * 4, {2: "1111111x"}, 4, "row '3' has 'x' in its mask"),
     "a two in a mask": ([VALUES] * 4, {0: "11111112"}, 2, "row '1' has '2' in its mask"),
-    "train masked": ([VALUES] * 4, {0: "0" * 8, 1: "0" * 8}, None, "no residue of the train part has a label"),
-    "valid masked": ([GOOD] * 4, {2: "0" * 8}, None, "no residue of the valid part has a label"),
-    "test unknown": ([VALUES] * 3 + ["nan;" * 8], {}, None, "no residue of the test part has a label"),
+    "train masked": ([VALUES] * 4, {0: "0" * 8, 1: "0" * 8}, None, "no residue of the train split has a label"),
+    "valid masked": ([GOOD] * 4, {2: "0" * 8}, None, "no residue of the valid split has a label"),
+    "test unknown": ([VALUES] * 3 + ["nan;" * 8], {}, None, "no residue of the test split has a label"),
 }
 
 
@@ -319,11 +319,11 @@ def test_a_class_for_each_protein_is_learned_where_the_user_named_the_task():
     ("label", "why"),
     [
         ("0,5", "a number with a decimal comma"),
-        ("45%", "a number with a per cent sign"),
+        ("45%", "a number with a percent sign"),
         ("#N/A", "which seems to stand for a missing one"),
-        (">100", "a limit and no number"),
+        (">100", "a limit, not a number"),
         ("5.2 nM", "a number with a unit"),
-        ("1_000", "which is no finite number up to 1e18"),
+        ("1_000", "which is not a finite number up to 1e18"),
     ],
 )
 def test_what_keeps_a_label_from_being_a_value_is_named(refused, label, why):
@@ -336,11 +336,11 @@ def test_what_keeps_a_label_from_being_a_value_is_named(refused, label, why):
     [
         (["5.25 nM", "1.5 nM", "10 nM", "0.1 \u00b5M"], "0.1 \u00b5M", "a number with a unit"),
         (["1.5kcal/mol", "2.5kcal/mol", "3"], "1.5kcal/mol", "a number with a unit"),
-        ([">100", "<0.1", "~3", "\u2265 5", ">100 nM"], "<0.1", "a limit and no number"),
-        (["1.5", "2.5", ">10"], ">10", "a limit and no number"),
+        ([">100", "<0.1", "~3", "\u2265 5", ">100 nM"], "<0.1", "a limit, not a number"),
+        (["1.5", "2.5", ">10"], ">10", "a limit, not a number"),
         (["0.5\u00b10.1", "0.5 +/- 0.2", "0.5 (0.1)"], "0.5 (0.1)", "a number with its error"),
-        (["3-5", "6-8", "1..2"], "1..2", "a range and no number"),
-        (["'0.5", "'1.5", "'2"], "'0.5", "a number behind an apostrophe"),
+        (["3-5", "6-8", "1..2"], "1..2", "a range, not a number"),
+        (["'0.5", "'1.5", "'2"], "'0.5", "a number after an apostrophe"),
         (["2021-03-01", "1.3.2021", "03/01/2021"], "03/01/2021", "a date"),
     ],
 )
@@ -425,7 +425,7 @@ def test_any_values_are_read_as_they_were_written_or_refused_as_too_much_alike(v
     try:
         targets = targets_of(table(*map(repr, spread(values))), "regression")
     except TableError as error:
-        assert "the training labels differ by" in str(error)
+        assert "the training labels differ by only" in str(error)
         assert np.ptp(values) < max(1e-3 * np.abs(values).max(), 1e-28)
     else:
         assert [float(answer) for split in SPLITS for answer in targets.by_split[split]] == spread(values)
