@@ -195,7 +195,7 @@ class MismatchedResidueError(DataError):
 
     def with_suggested_offset(self, offset: int) -> "MismatchedResidueError":
         """Make the same error with advice for a table whose numbering is shifted as a whole."""
-        advice = f"all mutations of the table would fit with --position-offset {offset}"
+        advice = f"the table's mutations would all fit with --position-offset {offset}"
         return MismatchedResidueError(self.path, self.line, self.mutation, self.found, advice)
 
 

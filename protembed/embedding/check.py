@@ -1,4 +1,4 @@
-"""Verification: whether an earlier result of `embed` is whole and true to its input and model."""
+"""Verification: whether an earlier result of `embed` is complete and matches its input and model."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,22 +27,21 @@ from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 
-# The largest difference, as a share of the vector's largest number, that comes of another order of additions, or of the
-# precision in which numbers were computed or stored.
+# The largest difference, as a fraction of the vector's largest number, that the order of additions or the precision of
+# computed and stored numbers can cause.
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSummary:
-    """What was found true.
+    """What was verified.
 
     Attributes:
-        results: the files.
-        num_proteins: rows of all.
-        num_residues: of all proteins.
-        num_refused: records that were left out on request.
-        num_recomputed: proteins whose vectors were computed again.
-        worst_difference: of those, as a share of a vector's largest number; None where none was computed.
+        results: Paths of the result, or of its shards.
+        num_refused: Records that were left out on request.
+        num_recomputed: Proteins whose vectors were computed again.
+        worst_difference: Largest difference of a recomputed vector, as a fraction of its largest number; None if no
+            vector was recomputed.
     """
 
     results: Sequence[Path]
@@ -53,58 +52,6 @@ class CheckSummary:
     worst_difference: float | None
 
 
-def check_embeddings(
-    files: Sequence[PathLike],
-    model: ModelConfig,
-    check: CheckConfig,
-    *,
-    compute: DeviceConfig | None = None,
-    on_protein: Callable[[int], None] = lambda num_residues: None,
-) -> CheckSummary:
-    """Verify a result of `embed`, or all shards of one: rows, identifiers, hashes, and a sample computed again.
-
-    Args:
-        files: the result or its shards in their order, and the FASTA files that they were made of in theirs; `-` is
-            stdin.
-        model: which model it was made with; by default the one that the result names, if it is at hand.
-        check: how much is computed again.
-        compute: where to compute; the defaults if None.
-        on_protein: told the residues of each protein that is computed again.
-
-    Raises:
-        NotVerifiedError: the result is not whole, or not what it says it is.
-        ProtembedError: a file or the model cannot be read.
-    """
-    paths = as_paths("files", files)
-    results = [path for path in paths if _is_result(path)]
-    fasta = [path for path in paths if path not in results]
-    if not results or not fasta:
-        expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) and then its FASTA are expected"
-        raise ConfigError("EMBEDDINGS... FASTA...", " ".join(map(str, paths)), expected)
-    shards = [_Result.open(follow_link(path)) for path in results]
-    selection = _selection(shards)
-    num_proteins = sum(shard.num_proteins for shard in shards)
-    rng = np.random.default_rng(check.seed)
-    rows = np.sort(rng.choice(num_proteins, min(check.sample_size, num_proteins), replace=False))
-    with unchanged_inputs(), seekable_inputs(fasta) as inputs:
-        statistics = ReadStatistics()
-        sample = _compare_with_input(shards, selection.read(inputs, statistics), set(rows.tolist()))
-        check_inputs()
-    num_refused = sum(shard.meta["num_refused"] for shard in shards)
-    if len(statistics.skipped) != num_refused:
-        found = f"{num_refused} records were left out, and of the input {len(statistics.skipped)} are to be"
-        raise VerificationError(results[0], found)
-    worst = _recompute(shards, sample, model, compute or DeviceConfig(), on_protein)
-    return CheckSummary(
-        results=results,
-        num_proteins=num_proteins,
-        num_residues=sum(shard.meta["num_residues"] for shard in shards),
-        num_refused=num_refused,
-        num_recomputed=0 if worst is None else len(sample),
-        worst_difference=worst,
-    )
-
-
 def _is_result(path: Path) -> bool:
     return path.suffix in (".npy", ".npz", ".h5") or (
         path.suffix == ".tsv" and sidecar(follow_link(path), META).exists()
@@ -113,7 +60,7 @@ def _is_result(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Result:
-    """A result whose files belong together."""
+    """A result and its meta file."""
 
     path: Path
     meta: dict[str, Any]
@@ -121,10 +68,10 @@ class _Result:
     @classmethod
     def open(cls, path: Path) -> "_Result":
         if not path.exists():
-            raise InputNotFoundError(str(path), "there is no such result", "check the path")
+            raise InputNotFoundError(str(path), "this result does not exist", "check the path")
         meta = read_meta(path)
         if meta is None:
-            raise VerificationError(path, "no meta file beside it says what it is; it may be unfinished")
+            raise VerificationError(path, "it has no valid meta file beside it; it may be unfinished")
         result = cls(path=path, meta=meta)
         result._verify_files()
         return result
@@ -139,7 +86,7 @@ class _Result:
 
     @property
     def first_row(self) -> int:
-        """The number of the first row: 1, or 0 in results of earlier versions."""
+        """Number of the first row: 1, or 0 in results of earlier versions."""
         return 0 if next(self.ids_lines(), "").startswith("0\t") else 1
 
     def ids_lines(self) -> Iterator[str]:
@@ -153,35 +100,37 @@ class _Result:
 
     def _verify_files(self) -> None:
         if sha256_of_file(self.path) != self.meta["sha256"]:
-            raise VerificationError(self.path, "its bytes are not those that its meta file names")
+            raise VerificationError(self.path, "its hash differs from the one in its meta file")
         if not self.ids_path.exists() or sha256_of_file(self.ids_path) != self.meta["ids_sha256"]:
-            raise VerificationError(self.path, f"{self.ids_path.name} is missing, or not the one that belongs to it")
+            raise VerificationError(
+                self.path, f"{self.ids_path.name} is missing, or its hash differs from the one in the meta file"
+            )
         try:
             num_stored = count_proteins(self.path, self.meta["format"], per_residue=self.meta["per_residue"])
         except (OSError, ValueError, KeyError) as error:
             raise VerificationError(self.path, f"it cannot be read ({error})") from error
         if num_stored != self.num_proteins:
             raise VerificationError(
-                self.path, f"it holds {num_stored:,} proteins, and its meta file says {self.num_proteins:,}"
+                self.path, f"it contains {num_stored:,} proteins, but its meta file says {self.num_proteins:,}"
             )
 
 
 def _selection(shards: Sequence[_Result]) -> Selection:
-    """Recall how the input was read; several results must be all shards of one, in their order."""
-    first, own = shards[0].meta, ("shard", "num_proteins", "num_residues", "num_windowed", "num_refused")
+    """Restore how the input was read; several results must be all shards of one, in their order."""
+    first, differing = shards[0].meta, ("shard", "num_proteins", "num_residues", "num_windowed", "num_refused")
     if len(shards) > 1:
         for number, shard in enumerate(shards, start=1):
             if shard.meta["shard"] != f"{number}/{len(shards)}":
-                found = f"it is shard {shard.meta['shard']}, and {number}/{len(shards)} is expected here"
+                found = f"it is shard {shard.meta['shard']}, but {number}/{len(shards)} is expected here"
                 raise VerificationError(shard.path, f"{found}: name all shards, in their order")
             different = [
                 name
                 for name, value in shard.meta.items()
-                if name not in own and not name.endswith("sha256") and value != first.get(name)
+                if name not in differing and not name.endswith("sha256") and value != first.get(name)
             ]
             if different or shard.meta["model_sha256"] != first["model_sha256"]:
                 raise VerificationError(
-                    shard.path, f"it is no shard of {shards[0].path}: they differ in more than rows"
+                    shard.path, f"it is not a shard of the same result as {shards[0].path}: their settings differ"
                 )
     is_one_shard = len(shards) == 1 and first["shard"] is not None
     return Selection(
@@ -194,35 +143,89 @@ def _selection(shards: Sequence[_Result]) -> Selection:
 
 
 def _compare_with_input(
-    shards: Sequence[_Result], records: Iterator[Record], wanted: set[int]
+    shards: Sequence[_Result], records: Iterator[Record], sampled: set[int]
 ) -> list[tuple[_Result, int, Record]]:
-    """Compare each row's line with the input, and return the wanted rows with their records."""
+    """Compare each line of the table of identifiers with the input; return the sampled rows with their records."""
     lines = (
         (shard, row, line) for shard in shards for row, line in enumerate(shard.ids_lines(), start=shard.first_row)
     )
     sample, num_residues = [], 0
-    for number, (ours, record) in enumerate(zip_longest(lines, records)):
-        if ours is None:
+    for index, (entry, record) in enumerate(zip_longest(lines, records)):
+        if entry is None:
             found = f"it ends before {record.id!r}, line {record.line} of {record.path}"
             raise VerificationError(shards[-1].path, found)
-        shard, row, line = ours
+        shard, row, line = entry
         if record is None:
             raise VerificationError(shard.path, f"row {row} and those after it are not in the input")
         num_windows = len(window_spans(len(record.sequence), shard.meta["window_residues"]))
         expected = format_row(ids_line(row, record, num_windows, None)).decode().removesuffix("\n").split("\t")
         stored = line.split("\t")
-        stored[4:5] = [""]  # how well the windows agree is not known without computing them
+        stored[4:5] = [""]  # the agreement of the windows is not known without computing them
         if stored != expected:
-            found = f"row {row} is {stored[1]!r} with another sequence or description than {record.id!r}"
+            found = f"row {row}, {stored[1]!r}, has a different sequence or description than {record.id!r}"
             raise VerificationError(shard.path, f"{found}, line {record.line} of {record.path}")
         num_residues += len(record.sequence)
-        if number in wanted:
+        if index in sampled:
             sample.append((shard, row - shard.first_row, record))
     if num_residues != sum(shard.meta["num_residues"] for shard in shards):
         raise VerificationError(
-            shards[0].path, f"its rows have {num_residues:,} residues, and its meta file says another"
+            shards[0].path, f"its rows have {num_residues:,} residues, but its meta file says otherwise"
         )
     return sample
+
+
+def _embedder(checkpoint: Checkpoint, result: _Result) -> Embedder:
+    """Restore the embedder of a result, and check the slices and the dim in its meta file."""
+    meta = result.meta
+    try:
+        embedder = Embedder.from_checkpoint(
+            checkpoint,
+            layer=",".join(map(str, meta["layer"])),
+            pooling=",".join(meta["pooling"] or ["auto"]),
+            window_residues=meta["window_residues"],
+        )
+    except ConfigError as error:
+        raise VerificationError(result.path, f"its meta file does not fit the model ({error})") from error
+    slices = embedder.slices(per_residue=meta["per_residue"])
+    if (meta["slices"], meta["dim"]) != (slices, slices[-1]["stop"]):
+        raise VerificationError(result.path, "the slices or the dim in its meta file do not match its layers")
+    return embedder
+
+
+def _dataset_names(shard: _Result, row: int, record: Record) -> list[str]:
+    """List the names that a protein's dataset may have; earlier versions used only the hash of the sequence."""
+    hashes = dict.fromkeys(dataset_name(letters) for letters in (record.written or record.sequence, record.sequence))
+    names = [name for sha256 in hashes for name in (f"{sha256}.{row + shard.first_row}", sha256)]
+    return [record.id, *names] if shard.meta.get("h5_names") == "id" else names
+
+
+def _rows_of(shard: _Result, sample: Sequence[tuple[_Result, int, Record]]) -> dict[int, list[str]]:
+    """Collect the sampled rows of a shard, from 0, with the names that they may have in HDF5."""
+    return {row: _dataset_names(shard, row, record) for result, row, record in sample if result is shard}
+
+
+def _resolve_model(model: ModelConfig, meta: dict[str, Any], path: Path) -> ResolvedModel:
+    """Find the model that a result was made with: the given one, or the recorded one without using the network."""
+    try:
+        recorded = meta["model_name"] + (f"@{meta['model_revision']}" if meta["model_revision"] else "")
+        resolved = locate_model(model.model or Path(recorded), offline=model.model is None)
+    except ProtembedError as error:
+        if model.model is not None:
+            raise
+        found = f"its model {meta['model_name']}, which is needed to compute a sample again, is not available"
+        raise VerificationError(path, f"{found}; name it with --model, or pass --sample-size 0") from error
+    if model_sha256(resolved.directory) != meta["model_sha256"]:
+        found = f"it was made with a different model than {resolved.name} (the weights differ)"
+        raise VerificationError(path, f"{found}; name it with --model, or pass --sample-size 0")
+    return resolved
+
+
+def _difference(stored: NDArray[Any], computed: NDArray[np.float32]) -> float:
+    """Return the largest difference of two arrays relative to the largest number; infinite if their shapes differ."""
+    if stored.shape != computed.shape:
+        return float("inf")
+    largest = float(np.abs(computed).max(initial=0.0)) or 1.0
+    return float(np.abs(stored.astype(np.float32) - computed).max(initial=0.0)) / largest
 
 
 def _recompute(
@@ -232,79 +235,77 @@ def _recompute(
     compute: DeviceConfig,
     on_protein: Callable[[int], None],
 ) -> float | None:
-    """Compute the sample again; return the worst difference, None where there is nothing to compute."""
+    """Compute the sample again; return the worst difference, None if the sample is empty."""
     meta = shards[0].meta
     if not sample:
         return None
-    located = _model(model, meta, shards[0].path)
-    checkpoint = load_checkpoint(located.directory)
-    representation = _representation(checkpoint, shards[0])
+    resolved = _resolve_model(model, meta, shards[0].path)
+    checkpoint = load_checkpoint(resolved.directory)
+    embedder = _embedder(checkpoint, shards[0])
     device = choose_device(compute)
     checkpoint.to(device).encoder.set_compute_dtype(getattr(torch, meta["precision"]))
-    computation = representation.residues() if meta["per_residue"] else representation.proteins()
+    computation = embedder.residues() if meta["per_residue"] else embedder.proteins()
     worst, tolerance = 0.0, max(_TOLERANCES[meta["precision"]], _TOLERANCES[meta["dtype"]])
     with inference_engine(compute, device, checkpoint.encoder.shape) as engine:
         stored = {shard.path: shard.vectors(_rows_of(shard, sample)) for shard in shards}
         computed = engine.run(computation, [record for _, _, record in sample])
-        for (shard, row, record), (_, one) in zip(sample, computed, strict=True):
-            difference = _difference(stored[shard.path][row], one.values)
+        for (shard, row, record), (_, embedding) in zip(sample, computed, strict=True):
+            difference = _difference(stored[shard.path][row], embedding.values)
             if not difference <= tolerance:
-                found = f"row {row + 1} ({record.id!r}) differs from what {located.name} computes by {difference:.2g}"
-                raise VerificationError(shard.path, f"{found} of its largest number")
+                found = f"row {row + 1} ({record.id!r}) differs from what {resolved.name} computes by {difference:.2g}"
+                raise VerificationError(shard.path, f"{found} times its largest number")
             worst = max(worst, difference)
             on_protein(len(record.sequence))
     return worst
 
 
-def _representation(checkpoint: Checkpoint, result: _Result) -> Embedder:
-    """Recall which vectors a result holds, and make sure that its meta file says of each column what it is."""
-    meta = result.meta
-    try:
-        representation = Embedder.from_checkpoint(
-            checkpoint,
-            layer=",".join(map(str, meta["layer"])),
-            pooling=",".join(meta["pooling"] or ["auto"]),
-            window_residues=meta["window_residues"],
-        )
-    except ConfigError as error:
-        raise VerificationError(result.path, f"its meta file does not fit the model ({error})") from error
-    slices = representation.slices(per_residue=meta["per_residue"])
-    if (meta["slices"], meta["dim"]) != (slices, slices[-1]["stop"]):
-        raise VerificationError(result.path, "the slices or the dim in its meta file are not those of its layers")
-    return representation
+def check_embeddings(
+    files: Sequence[PathLike],
+    model: ModelConfig,
+    check: CheckConfig,
+    *,
+    compute: DeviceConfig | None = None,
+    on_protein: Callable[[int], None] = lambda num_residues: None,
+) -> CheckSummary:
+    """Verify a result of `embed`, or all its shards: rows, identifiers, hashes, and a sample computed again.
 
+    Args:
+        files: Paths of the result, or of its shards in their order, followed by the FASTA files in their order; `-` is
+            stdin.
+        model: Model that the result was made with; by default the one that the result names, if it is available.
+        check: Size and seed of the sample.
+        compute: Device options; the defaults if None.
+        on_protein: Function called with the number of residues of each recomputed protein.
 
-def _rows_of(shard: _Result, sample: Sequence[tuple[_Result, int, Record]]) -> dict[int, list[str]]:
-    """Collect a shard's rows of a sample, from 0, with the names that they may have in HDF5."""
-    return {row: _dataset_names(shard, row, record) for one, row, record in sample if one is shard}
-
-
-def _dataset_names(shard: _Result, row: int, record: Record) -> list[str]:
-    """List the names that a protein's dataset may have; earlier versions knew the hash of the sequence alone."""
-    hashes = dict.fromkeys(dataset_name(letters) for letters in (record.written or record.sequence, record.sequence))
-    names = [name for known in hashes for name in (f"{known}.{row + shard.first_row}", known)]
-    return [record.id, *names] if shard.meta.get("h5_names") == "id" else names
-
-
-def _model(model: ModelConfig, meta: dict[str, Any], path: Path) -> ResolvedModel:
-    """Find the model that a result was made with: as named, else by the name in the result, without the network."""
-    try:
-        recorded = meta["model_name"] + (f"@{meta['model_revision']}" if meta["model_revision"] else "")
-        located = locate_model(model.model or Path(recorded), offline=model.model is None)
-    except ProtembedError as error:
-        if model.model is not None:
-            raise
-        found = f"its model {meta['model_name']} is not at hand, to compute some of it again"
-        raise VerificationError(path, f"{found}; name it by --model, or pass --sample-size 0") from error
-    if model_sha256(located.directory) != meta["model_sha256"]:
-        found = f"it was made with another model than {located.name}, the weights differ"
-        raise VerificationError(path, f"{found}; name it by --model, or pass --sample-size 0")
-    return located
-
-
-def _difference(stored: NDArray[Any], computed: NDArray[np.float32]) -> float:
-    """Compare two arrays by the largest number in them; infinite where their shapes differ."""
-    if stored.shape != computed.shape:
-        return float("inf")
-    largest = float(np.abs(computed).max(initial=0.0)) or 1.0
-    return float(np.abs(stored.astype(np.float32) - computed).max(initial=0.0)) / largest
+    Raises:
+        VerificationError: The result is incomplete, or does not match its input or model.
+        ProtembedError: A file or the model cannot be read.
+    """
+    paths = as_paths("files", files)
+    results = [path for path in paths if _is_result(path)]
+    fasta = [path for path in paths if path not in results]
+    if not results or not fasta:
+        expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) is expected, and then its FASTA"
+        raise ConfigError("EMBEDDINGS... FASTA...", " ".join(map(str, paths)), expected)
+    shards = [_Result.open(follow_link(path)) for path in results]
+    selection = _selection(shards)
+    num_proteins = sum(shard.num_proteins for shard in shards)
+    rng = np.random.default_rng(check.seed)
+    rows = np.sort(rng.choice(num_proteins, min(check.sample_size, num_proteins), replace=False))
+    with unchanged_inputs(), seekable_inputs(fasta) as inputs:
+        statistics = ReadStatistics()
+        sample = _compare_with_input(shards, selection.read(inputs, statistics), set(rows.tolist()))
+        check_inputs()
+    num_refused = sum(shard.meta["num_refused"] for shard in shards)
+    if len(statistics.skipped) != num_refused:
+        found = f"{num_refused} records were left out, but {len(statistics.skipped)} records of its input should be"
+        raise VerificationError(results[0], found)
+    worst = _recompute(shards, sample, model, compute or DeviceConfig(), on_protein)
+    return CheckSummary(
+        results=results,
+        num_proteins=num_proteins,
+        num_residues=sum(shard.meta["num_residues"] for shard in shards),
+        num_refused=num_refused,
+        num_recomputed=0 if worst is None else len(sample),
+        worst_difference=worst,
+    )

@@ -38,8 +38,8 @@ from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 
-# For the estimate of `--dry-run`: a number as text, what is noted of a protein beside its vectors, what HDF5 wants for
-# a dataset, and a number of a residue's vector, of which those of two chunks are held at once.
+# For the estimate of `--dry-run`, in bytes: a number as text, the lines about a protein beside its vectors, the
+# overhead of a dataset in HDF5, and a float32 number in memory, where the vectors of two chunks are held at once.
 _TEXT_BYTES_PER_NUMBER, _IDS_BYTES, _DATASET_BYTES, _BYTES_PER_HELD_NUMBER = 12, 350, 500, 2 * 4
 
 
@@ -48,17 +48,15 @@ class EmbedSummary:
     """What was embedded.
 
     Attributes:
-        output: the result's file; None for stdout.
-        num_proteins: rows.
-        num_residues: of all proteins.
-        num_windowed: proteins that were computed in several windows.
-        window_residues: how long a window is.
-        num_refused: records left out on request.
-        num_resumed: proteins that an earlier process had done.
-        dim: the width of a vector.
-        was_done: whether the result stood there already.
-        region: The residues of each protein that were used, as in `1-70`; None is the whole protein.
-        warnings: what the user should know about the input.
+        output: Path of the result; None for stdout.
+        num_windowed: Proteins that were computed in several windows.
+        window_residues: Length of a window in residues.
+        num_refused: Records that were left out on request.
+        num_resumed: Proteins that an earlier process had computed.
+        dim: Width of a vector.
+        was_done: Whether the result was already complete.
+        region: Residues of each protein that were used, as in `1-70`; None for the whole protein.
+        warnings: Messages about the model and the input.
     """
 
     output: Path | None
@@ -76,20 +74,18 @@ class EmbedSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedPlan:
-    """What `embed` would take.
+    """What a run would compute, and the time, memory and disk space that it would need.
 
     Attributes:
-        output: the result's file; None for stdout.
-        num_proteins: rows.
-        num_residues: of all proteins.
-        longest: residues of the longest protein.
-        num_windows: stretches that are computed at once.
-        num_windowed: proteins in several windows.
-        dim: the width of a vector.
-        seconds: of computing, from a short measurement.
-        memory_bytes: the most that is held at once.
-        disk_bytes: of the result and what stands beside it, while it is made.
-        warnings: what the user should know about the input.
+        output: Path of the result; None for stdout.
+        longest: Residues of the longest protein.
+        num_windows: Windows of all proteins; a protein that fits into a window counts as one.
+        num_windowed: Proteins that are computed in several windows.
+        dim: Width of a vector.
+        seconds: Estimated time of the computation, from a short measurement.
+        memory_bytes: Peak memory.
+        disk_bytes: Peak disk space of the result and the files beside it.
+        warnings: Messages about the model and the input.
     """
 
     output: Path | None
@@ -105,76 +101,22 @@ class EmbedPlan:
     warnings: Sequence[str]
 
 
-def embed_fasta(
-    fasta: Sequence[PathLike],
-    model: ModelConfig,
-    embedding: EmbedConfig,
-    *,
-    reader: InputConfig | None = None,
-    compute: DeviceConfig | None = None,
-    on_plan: Callable[[EmbedPlan], None] = lambda plan: None,
-    on_start: Callable[[int], None] = lambda num_residues: None,
-    on_protein: Callable[[int], None] = lambda num_residues: None,
-) -> EmbedSummary | None:
-    """Turn proteins into vectors, in the order of the input; the same call takes up what was interrupted.
-
-    With a fine-tuned model the vector of a protein is exactly the one that its head sees.
-
-    Args:
-        fasta: the files; `-` is stdin.
-        model: which model.
-        embedding: where to, and which vectors.
-        reader: how to read; the defaults if None.
-        compute: where to compute; the defaults if None.
-        on_plan: told what it would take, for `--dry-run`.
-        on_start: told how many residues there are to compute, where the input can be read twice.
-        on_protein: told the residues of each protein that is finished.
-
-    Returns:
-        What was embedded; None after `--dry-run`, which leaves nothing behind.
-
-    Raises:
-        ChangedInputError: a file changed from its first reading to the end of the computation.
-        ProtembedError: the input, the model or the output does not allow it; see `protembed.errors`.
-    """
-    reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
-    job = _Job.prepare(files, model, embedding, reader, compute)
-    is_read_twice = job.output != STANDARD_STREAM or job.selection.shard is not None or embedding.dry_run
-    with unchanged_inputs(), seekable_inputs(files, needed=is_read_twice) as paths:
-        if embedding.dry_run:
-            on_plan(_plan(job, paths, compute))
-            return None
-        fingerprint = job.fingerprint(paths)
-        with result_lock(job.output):
-            if job.output != STANDARD_STREAM and (finish_interrupted(job.output, fingerprint) or not embedding.force):
-                done = finished_result(job.output, fingerprint)
-                if done is not None:
-                    clean_up(job.output, fingerprint)
-                    return job.summary(done, was_done=True)
-            return _embed(job, paths, fingerprint, compute, on_start, on_protein)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What is decided before the input is read.
+    """What is known before the input is read.
 
     Attributes:
-        output: the result's file, or `-`.
-        format_name: of it.
-        config: the options.
-        located: where the model was found.
-        checkpoint: the model, on the device where it is to compute.
-        representation: which vectors.
-        selection: which proteins.
-        precision: of the matrix products.
+        output: Path of the result, with links followed; `-` is stdout.
+        checkpoint: Model, on the device that computes.
+        precision: Precision of the matrix products.
     """
 
     output: Path
     format_name: FormatName
     config: EmbedConfig
-    located: ResolvedModel
+    resolved: ResolvedModel
     checkpoint: Checkpoint
-    representation: Embedder
+    embedder: Embedder
     selection: Selection
     precision: torch.dtype
 
@@ -195,15 +137,15 @@ class _Job:
         output = follow_link(named)
         check_replaceable(output, fasta)
         if config.per_residue and config.pooling != "auto":
-            raise ConfigError("--pooling", config.pooling, "with --per-residue nothing is pooled")
+            raise ConfigError("--pooling", config.pooling, "with --per-residue vectors are not pooled")
         device = choose_device(compute)
-        located = locate_model(model.model)
-        checkpoint = load_checkpoint(located.directory)
+        resolved = locate_model(model.model)
+        checkpoint = load_checkpoint(resolved.directory)
         window_residues = config.window_residues or checkpoint.metadata.window_residues
-        representation = Embedder.from_checkpoint(
+        embedder = Embedder.from_checkpoint(
             checkpoint, layer=config.layer, pooling=config.pooling, window_residues=window_residues
         )
-        # A head was trained on vectors in float32, and `predict` computes it so.
+        # A head was trained on vectors in float32, and `predict` uses float32 too.
         is_exact = config.precision == "auto" and checkpoint.task_head is not None
         precision = torch.float32 if is_exact else choose_precision(config.precision, device)
         checkpoint.to(device).encoder.set_compute_dtype(precision)
@@ -211,9 +153,9 @@ class _Job:
             output=output,
             format_name=format_name,
             config=config,
-            located=located,
+            resolved=resolved,
             checkpoint=checkpoint,
-            representation=representation,
+            embedder=embedder,
             selection=Selection(
                 on_illegal=reader.on_illegal,
                 long_proteins=config.long_proteins,
@@ -226,33 +168,33 @@ class _Job:
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know about the model, where no option says what its directory does not."""
-        is_said = self.config.layer != "auto" and self.config.window_residues is not None
-        return [] if is_said else self.checkpoint.warnings
+        """Messages about the model; none if the options specify everything that the model does not record."""
+        is_specified = self.config.layer != "auto" and self.config.window_residues is not None
+        return [] if is_specified else self.checkpoint.warnings
 
     @property
     def dim(self) -> int:
-        """The width of a vector."""
-        width: int = self.representation.slices(per_residue=self.config.per_residue)[-1]["stop"]
+        """Width of a vector."""
+        width: int = self.embedder.slices(per_residue=self.config.per_residue)[-1]["stop"]
         return width
 
     @property
-    def width(self) -> int:
-        """The numbers that are held of a token while its protein is computed."""
-        return len(self.representation.layers) * self.checkpoint.encoder.shape.dim
+    def numbers_per_token(self) -> int:
+        """Numbers that are held in memory for each token while its protein is computed."""
+        return len(self.embedder.layers) * self.checkpoint.encoder.shape.dim
 
     @property
     def computation(self) -> InferenceJob[Embedding]:
-        """What the engine computes."""
-        return self.representation.residues() if self.config.per_residue else self.representation.proteins()
+        """Computation that the engine runs on each batch."""
+        return self.embedder.residues() if self.config.per_residue else self.embedder.proteins()
 
     def fingerprint(self, paths: Sequence[Path]) -> dict[str, Any]:
-        """Collect what makes two results the same, in plain values of JSON."""
-        representation, selection = self.representation, self.selection
+        """Return the settings that make two results the same, in plain JSON values."""
+        embedder, selection = self.embedder, self.selection
         return {
             "protembed_version": __version__,
-            "model_name": self.located.name,
-            "model_revision": self.located.revision,
+            "model_name": self.resolved.name,
+            "model_revision": self.resolved.revision,
             "model_sha256": self.checkpoint.sha256(),
             "input_sha256": None if self.output == STANDARD_STREAM else sha256_of_inputs(paths),
             "on_illegal": selection.on_illegal,
@@ -261,9 +203,9 @@ class _Job:
             "shard": None if selection.shard is None else str(selection.shard),
             **({} if selection.region is None else {"region": str(selection.region)}),
             "per_residue": self.config.per_residue,
-            "layer": list(representation.layers),
-            "pooling": None if self.config.per_residue else list(representation.poolings),
-            "slices": representation.slices(per_residue=self.config.per_residue),
+            "layer": list(embedder.layers),
+            "pooling": None if self.config.per_residue else list(embedder.poolings),
+            "slices": embedder.slices(per_residue=self.config.per_residue),
             "precision": str(self.precision).removeprefix("torch."),
             "dtype": self.config.store_dtype,
             "format": self.format_name,
@@ -274,7 +216,7 @@ class _Job:
     def summary(
         self, counts: Mapping[str, Any], *, num_resumed: int = 0, was_done: bool = False, warnings: Sequence[str] = ()
     ) -> EmbedSummary:
-        """Say what has come of it, from the counts of a writer or a meta file."""
+        """Make the summary from the counts of a writer or a meta file."""
         return EmbedSummary(
             output=None if self.output == STANDARD_STREAM else self.output,
             num_proteins=counts["num_proteins"],
@@ -300,40 +242,45 @@ def _embed(
 ) -> EmbedSummary:
     statistics = ReadStatistics()
     with (
-        embeddings_writer(job.output, fingerprint, force=job.config.force) as vectors,
-        inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine,
+        embeddings_writer(job.output, fingerprint, force=job.config.force) as writer,
+        inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.numbers_per_token) as engine,
     ):
-        num_resumed = vectors.num_committed
+        num_resumed = writer.num_committed
         if job.output != STANDARD_STREAM:
-            # Reading is a thousandth of the work, and what is wrong in the last record should not be found after it.
-            rest = islice(job.selection.read(paths, ReadStatistics()), num_resumed, None)
-            on_start(sum(len(record.sequence) for record in rest))
+            # Reading all records first takes a thousandth of the time, and finds an error in the last one at once.
+            remaining = islice(job.selection.read(paths, ReadStatistics()), num_resumed, None)
+            on_start(sum(len(record.sequence) for record in remaining))
         comparison = InputComparison.from_checkpoint(job.checkpoint, job.selection.region)
         records = islice(comparison.observe(job.selection.read(paths, statistics)), num_resumed, None)
         for chunk in engine.run_committed(job.computation, records):
-            for record, one in chunk:
-                vectors.add(record, one.values, one.num_windows, one.overlap_cosine)
+            for record, embedding in chunk:
+                writer.add(record, embedding.values, embedding.num_windows, embedding.overlap_cosine)
                 on_protein(len(record.sequence))
-            check_inputs()  # before the rows are safe, because they are recorded under the hash
-            vectors.commit()
+            check_inputs()  # before rows become safe, because they are stored under the hash of the input
+            writer.commit()
         check_inputs()
-        counts = vectors.finish(statistics.skipped)
+        counts = writer.finish(statistics.skipped)
         warnings = [*job.warnings, *statistics.warnings(), *comparison.warnings()]
     return job.summary(counts, num_resumed=num_resumed, warnings=warnings)
 
 
 def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
-    """Count the proteins, and compute a few of them to see what all would take."""
+    """Count the proteins, and compute a few of them to estimate the time for all."""
     statistics, workload = ReadStatistics(), Workload(job.checkpoint.encoder.shape)
     comparison = InputComparison.from_checkpoint(job.checkpoint, job.selection.region)
     workload.count(comparison.observe(job.selection.read(paths, statistics)), job.computation)
-    with inference_engine(compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.width) as engine:
+    with inference_engine(
+        compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.numbers_per_token
+    ) as engine:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest
     num_rows = workload.num_residues if job.config.per_residue else workload.num_proteins
-    per_number = _TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else np.dtype(job.config.store_dtype).itemsize
-    # What other formats are made of stands beside them until they are whole.
-    num_copies = 2 if job.format_name in ("npz", "h5") else 1
+    itemsize = np.dtype(job.config.store_dtype).itemsize
+    # Other formats than .npy are made from an array of rows, which exists until they are complete.
+    rows_beside = (
+        0 if job.format_name == "npy" or (job.format_name, job.output) == ("tsv", STANDARD_STREAM) else itemsize
+    )
+    per_number = (_TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else itemsize) + rows_beside
     per_protein = _IDS_BYTES + (_DATASET_BYTES if job.format_name == "h5" else 0)
     is_held = job.config.per_residue or workload.num_windowed > 0
     return EmbedPlan(
@@ -345,7 +292,57 @@ def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
         num_windowed=workload.num_windowed,
         dim=job.dim,
         seconds=seconds,
-        memory_bytes=peak_memory(job.checkpoint.device) + _BYTES_PER_HELD_NUMBER * job.width * held_tokens * is_held,
-        disk_bytes=num_copies * num_rows * job.dim * per_number + workload.num_proteins * per_protein,
+        memory_bytes=peak_memory(job.checkpoint.device)
+        + _BYTES_PER_HELD_NUMBER * job.numbers_per_token * held_tokens * is_held,
+        disk_bytes=num_rows * job.dim * per_number + workload.num_proteins * per_protein,
         warnings=[*job.warnings, *statistics.warnings(), *comparison.warnings()],
     )
+
+
+def embed_fasta(
+    fasta: Sequence[PathLike],
+    model: ModelConfig,
+    embedding: EmbedConfig,
+    *,
+    reader: InputConfig | None = None,
+    compute: DeviceConfig | None = None,
+    on_plan: Callable[[EmbedPlan], None] = lambda plan: None,
+    on_start: Callable[[int], None] = lambda num_residues: None,
+    on_protein: Callable[[int], None] = lambda num_residues: None,
+) -> EmbedSummary | None:
+    """Compute a vector for each protein, in the order of the input; the same call resumes an interrupted run.
+
+    With a fine-tuned model the vector of a protein is exactly the one that its head sees.
+
+    Args:
+        fasta: Paths of the FASTA files; `-` is stdin.
+        model: Model to use.
+        embedding: Output, layers, pooling and format.
+        reader: Input options; the defaults if None.
+        compute: Device options; the defaults if None.
+        on_plan: Function called with the estimate in a dry run.
+        on_start: Function called with the number of residues to compute, if the input can be read twice.
+        on_protein: Function called with the number of residues of each finished protein.
+
+    Returns:
+        What was embedded; None after a dry run, which writes nothing.
+
+    Raises:
+        ChangedInputError: A file changed between its first reading and the end of the computation.
+        ProtembedError: The input, the model or the output is invalid; see `protembed.errors`.
+    """
+    reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
+    job = _Job.prepare(files, model, embedding, reader, compute)
+    is_read_twice = job.output != STANDARD_STREAM or job.selection.shard is not None or embedding.dry_run
+    with unchanged_inputs(), seekable_inputs(files, needed=is_read_twice) as paths:
+        if embedding.dry_run:
+            on_plan(_plan(job, paths, compute))
+            return None
+        fingerprint = job.fingerprint(paths)
+        with result_lock(job.output):
+            if job.output != STANDARD_STREAM and (finish_interrupted(job.output, fingerprint) or not embedding.force):
+                done = finished_result(job.output, fingerprint)
+                if done is not None:
+                    clean_up(job.output, fingerprint)
+                    return job.summary(done, was_done=True)
+            return _embed(job, paths, fingerprint, compute, on_start, on_protein)

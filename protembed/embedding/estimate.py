@@ -1,4 +1,4 @@
-"""What a run over many proteins is going to take, estimated from the proteins and a short measurement."""
+"""The time that a run over many proteins will take, estimated from the proteins and a short measurement."""
 
 import heapq
 import time
@@ -10,23 +10,19 @@ from protembed.data.fasta import Record
 from protembed.data.hashing import hash_fraction
 from protembed.inference.engine import Engine, InferenceJob, Result
 
-# A few seconds' work of a small model on a core; more would be more exact, and nobody waits for it.
+# A small model computes such a sample in a few seconds on one core. A larger sample would be more precise, but slower.
 _NUM_SAMPLED, _SAMPLED_RESIDUES, _MIN_SECONDS = 64, 600, 1.0
 
 
 @dataclass
 class Workload:
-    """What there is to compute; complete once `count` has read the proteins.
+    """The size of a computation; complete when `count` has read the proteins.
 
     Attributes:
-        shape: of the encoder.
-        num_proteins: proteins.
-        num_residues: residues.
-        longest: residues of the longest protein.
-        num_windows: windows of the proteins that are longer than one, and one for each other.
-        num_windowed: proteins in several windows.
-        operations: of the matrix products.
-        sample: some of the proteins.
+        longest: Residues of the longest protein.
+        num_windows: Windows of all proteins; a protein that fits into a window counts as one.
+        num_windowed: Proteins that are computed in several windows.
+        operations: Multiplications and additions of all matrix products.
     """
 
     shape: EncoderShape
@@ -39,7 +35,7 @@ class Workload:
     _heap: list[tuple[float, int, Record]] = field(default_factory=list)
 
     def count(self, records: Iterable[Record], computation: InferenceJob[Result]) -> None:
-        """Read all proteins, holding no more than the sample."""
+        """Count all proteins; keep only the sample in memory."""
         for record in records:
             spans = computation.windows(len(record.sequence))
             self.num_proteins += 1
@@ -57,7 +53,7 @@ class Workload:
 
     @property
     def sample(self) -> list[Record]:
-        """Some of the proteins, chosen by sequence hash; of the very long ones the beginning."""
+        """A sample of the proteins, chosen by sequence hash; very long ones are cut off."""
         return [record for _, _, record in self._heap]
 
     def operations_of(self, record: Record, computation: InferenceJob[Result]) -> float:
@@ -69,7 +65,7 @@ class Workload:
         return total
 
     def seconds(self, engine: Engine, computation: InferenceJob[Result]) -> float:
-        """Compute the sample, and reckon from it how long all will take."""
+        """Compute the sample, and estimate from it how long all proteins will take, in seconds."""
         if not self.sample:
             return 0.0
         operations, began = 0.0, time.monotonic()

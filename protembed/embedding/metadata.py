@@ -1,7 +1,7 @@
-"""What a finished result is: the file of vectors, and the files beside it that say what it is.
+"""The files beside a finished result that describe it.
 
-Beside `emb.npy` stand `emb.ids.tsv` with a line per row, `emb.failed.tsv` where records were left out on request, and
-last `emb.meta.json` with what made it: a result without its meta file is not finished.
+Beside `emb.npy` are `emb.ids.tsv` with a line per row, `emb.failed.tsv` if records were left out on request, and
+`emb.meta.json` with the settings of the command. The meta file is written last: a result without it is not finished.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from protembed.io.writing import move_into_place, remove
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
 FAILED_HEADER = ("file", "line", "id", "reason")
 META, IDS, FAILED = ".meta.json", ".ids.tsv", ".failed.tsv"
-_LONGEST_HEADER = 1000
+_MAX_HEADER = 1000
 
 
 def _is_count(value: Any) -> bool:
@@ -31,10 +31,10 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_list_of(kind: type, value: Any) -> bool:
-    return isinstance(value, list) and value != [] and all(type(one) is kind for one in value)
+    return isinstance(value, list) and value != [] and all(type(item) is kind for item in value)
 
 
-# What a reader relies on in a meta file, and the test that it must pass.
+# The required fields of a meta file, each with the test that its value must pass.
 _META_FIELDS: dict[str, Callable[[Any], bool]] = {
     "model_name": lambda value: isinstance(value, str) and value != "",
     "model_revision": lambda value: value is None or isinstance(value, str),
@@ -57,68 +57,77 @@ _META_FIELDS: dict[str, Callable[[Any], bool]] = {
 
 
 def sidecar(output: Path, suffix: str) -> Path:
-    """Name a file beside a result: `emb.ids.tsv` beside `emb.npy`, but `emb.h5.ids.tsv` beside `emb.h5`.
+    """Return the path of a file beside a result: `emb.ids.tsv` for `emb.npy`, but `emb.h5.ids.tsv` for `emb.h5`.
 
-    Of one input there may be vectors per protein and per residue, and each keeps its own.
+    One input may have a result per protein and one per residue, and each has its own files.
     """
     stem = output.with_suffix("") if output.suffix == ".npy" else output
     return stem.with_name(stem.name + suffix)
 
 
+def _is_region(value: Any) -> bool:
+    # A region is recorded only if proteins were cut to one.
+    return value is None or (isinstance(value, str) and Region.is_valid(value))
+
+
 def read_meta(output: Path) -> dict[str, Any] | None:
-    """Read what a finished result says of itself; None where nothing readable stands beside it."""
+    """Read the meta file of a finished result; None if it is missing or invalid."""
     try:
         recorded = read_json(sidecar(output, META))
     except (OSError, ValueError, RecursionError):
         return None
-    is_ours = isinstance(recorded, dict) and all(
+    is_complete = isinstance(recorded, dict) and all(
         name in recorded and is_valid(recorded[name]) for name, is_valid in _META_FIELDS.items()
     )
-    return recorded if is_ours and _is_region(recorded.get("region")) else None
-
-
-def _is_region(value: Any) -> bool:
-    # It is recorded only where proteins were cut to one.
-    return value is None or (isinstance(value, str) and Region.is_valid(value))
+    return recorded if is_complete and _is_region(recorded.get("region")) else None
 
 
 def different_settings(fingerprint: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
-    """Name the settings in which a command differs from what is recorded of another."""
+    """List the names of the settings in which a command differs from a recorded one."""
     return [name for name, value in {"region": None, **fingerprint}.items() if recorded.get(name) != value]
 
 
 def finished_result(output: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Look for a finished result of the very same command.
+    """Look for a finished result of the same command.
 
     Args:
-        output: the result's file.
-        fingerprint: what the command would record of itself.
+        output: Path of the result.
+        fingerprint: Settings that the command would record.
 
     Returns:
-        What its meta file says; None where nothing stands.
+        The content of its meta file; None if there is no result.
 
     Raises:
-        OutputExistsError: another result stands there, or one that is not finished.
+        OutputExistsError: The result of a different command exists there, or one that is incomplete.
     """
     if is_vacant(output):
         return None
     recorded = read_meta(output)
     if recorded is None:
-        raise OutputExistsError(output, "has no meta file beside it that says what it is")
+        raise OutputExistsError(output, "has no valid meta file beside it")
     different = different_settings(fingerprint, recorded)
     if different:
-        raise OutputExistsError(output, f"was made with another {', '.join(different)}")
+        raise OutputExistsError(output, f"was made with a different {', '.join(different)}")
     for path, name in ((output, "sha256"), (sidecar(output, IDS), "ids_sha256")):
         if not path.exists() or recorded.get(name) != sha256_of_file(path):
             raise OutputExistsError(output, f"{path.name} is missing or does not match the meta file beside it")
     return recorded
 
 
+def _is_sidecar(output: Path, path: Path) -> bool:
+    """Return whether a file beside a result was written by protembed, judging by its content."""
+    if path == sidecar(output, META):
+        return read_meta(output) is not None
+    header = IDS_HEADER if path == sidecar(output, IDS) else FAILED_HEADER
+    with path.open("rb") as stream:
+        return stream.readline(_MAX_HEADER) == format_row(header)
+
+
 def check_replaceable(output: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to write a result over an input, or where a directory, a device, a pipe, or a stranger's file stands.
+    """Check that a result and its files would not replace an input, a directory, a device, a pipe or an unknown file.
 
     Raises:
-        OutputExistsError: one does, where the result or a file beside it would stand.
+        OutputExistsError: They would.
     """
     if output == STANDARD_STREAM:
         return
@@ -127,23 +136,14 @@ def check_replaceable(output: Path, inputs: Sequence[Path]) -> None:
             continue
         if not path.is_file():
             raise OutputExistsError(path, "is not a file", is_replaceable=False)
-        if any(path_exists(one) and path.samefile(one) for one in inputs):
+        if any(path_exists(source) and path.samefile(source) for source in inputs):
             raise OutputExistsError(path, "is an input", is_replaceable=False)
-        if path != output and not _is_companion(output, path):
+        if path != output and not _is_sidecar(output, path):
             raise OutputExistsError(path, "was not written by protembed", is_replaceable=False)
 
 
-def _is_companion(output: Path, path: Path) -> bool:
-    """Tell whether a file beside a result is what its name says."""
-    if path == sidecar(output, META):
-        return read_meta(output) is not None
-    header = IDS_HEADER if path == sidecar(output, IDS) else FAILED_HEADER
-    with path.open("rb") as stream:
-        return stream.readline(_LONGEST_HEADER) == format_row(header)
-
-
 def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float | None) -> tuple[object, ...]:
-    """Describe a row of a result, numbered from 1, in the order of `IDS_HEADER`."""
+    """Return the cells that describe a row of a result, numbered from 1, in the order of `IDS_HEADER`."""
     return (
         row,
         record.id,
@@ -156,30 +156,9 @@ def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float |
     )
 
 
-def publish(partial: Path, output: Path) -> None:
-    """Rename the finished files into place; whoever is killed on the way is followed by one that goes on.
-
-    An older result is set aside, its meta file first: it is intact until here, and from here on no result.
-
-    Raises:
-        OutputError: something cannot be renamed; an older result is in its place again.
-    """
-    meta, ids = sidecar(output, META), sidecar(output, IDS)
-    targets = (ids, sidecar(output, FAILED), output, meta)
-    new = [target for target in targets if (partial / target.name).exists()]
-    older = {target: partial / f".{target.name}.0.old" for target in (meta, *targets[:-1])}
-    is_begun = ids not in new  # by a process that was killed, and what stands there is not an older result's
-    try:
-        if not is_begun:
-            for target, aside in older.items():
-                _move(target, aside)
-        for target in new:
-            move_into_place(partial / target.name, target)
-    except OutputError:
-        if not is_begun:
-            _roll_back(partial, new, older)
-        raise
-    remove(partial)
+def _move(source: Path, target: Path) -> None:
+    if source.exists():
+        move_into_place(source, target)
 
 
 def _roll_back(partial: Path, new: Sequence[Path], older: dict[Path, Path]) -> None:
@@ -190,6 +169,27 @@ def _roll_back(partial: Path, new: Sequence[Path], older: dict[Path, Path]) -> N
         _move(older[target], target)
 
 
-def _move(source: Path, target: Path) -> None:
-    if source.exists():
-        move_into_place(source, target)
+def publish(partial: Path, output: Path) -> None:
+    """Rename the finished files into place; if the process is killed meanwhile, calling this again completes it.
+
+    An older result is moved away first, beginning with its meta file, without which it is no longer a result.
+
+    Raises:
+        OutputError: A file cannot be renamed; the older result is restored.
+    """
+    meta, ids = sidecar(output, META), sidecar(output, IDS)
+    targets = (ids, sidecar(output, FAILED), output, meta)
+    new = [target for target in targets if (partial / target.name).exists()]
+    older = {target: partial / f".{target.name}.0.old" for target in (meta, *targets[:-1])}
+    is_begun = ids not in new  # a killed process has already moved the older result away
+    try:
+        if not is_begun:
+            for target, backup in older.items():
+                _move(target, backup)
+        for target in new:
+            move_into_place(partial / target.name, target)
+    except OutputError:
+        if not is_begun:
+            _roll_back(partial, new, older)
+        raise
+    remove(partial)

@@ -1,4 +1,4 @@
-"""Which proteins of an input a result holds: what is done about long ones, and which shard is wanted."""
+"""Which proteins of an input are embedded: the policy for long ones, the shard and the region."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,8 @@ class Shard:
     """One of several parts of an input.
 
     Attributes:
-        number: which one, from 1.
-        total: how many there are.
+        number: Index of the shard, from 1.
+        total: Number of shards.
     """
 
     number: int
@@ -26,10 +26,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Read a shard as the command line spells it.
+        """Parse the value of `--shard`.
 
         Raises:
-            ConfigError: it is no I/N with 1 <= I <= N.
+            ConfigError: The text is not I/N with 1 <= I <= N.
 
         >>> Shard.parse("2/8")
         Shard(number=2, total=8)
@@ -40,7 +40,7 @@ class Shard:
 
     @staticmethod
     def is_valid(text: str) -> bool:
-        """Tell whether a text names a shard."""
+        """Return whether a text is a valid value of `--shard`."""
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         return match is not None and 1 <= int(match[1]) <= int(match[2])
 
@@ -50,17 +50,16 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """How an input is read into the proteins of a result.
+    """Which proteins of an input are read, and how.
 
-    A protein that is cut off counts as the protein it then is, `<eos>` included: as other tools have it.
+    A truncated protein is treated as a whole protein, with `<eos>` at its end, as in other tools.
 
     Attributes:
-        on_illegal: what to do about a character that is no amino acid.
-        long_proteins: what to do about a protein longer than the window.
-        window_residues: the window.
-        shard: the part that is wanted; None is all.
-        region: The residues of each protein that are used; None is the whole protein. `long_proteins` concerns what is
-            left.
+        on_illegal: Policy for a character that is not an amino acid.
+        long_proteins: Policy for a protein longer than the window, after it was cut to the region.
+        window_residues: Length of the window in residues.
+        shard: Shard that is read; None for the whole input.
+        region: Residues of each protein that are used; None for the whole protein.
     """
 
     on_illegal: OnIllegal
@@ -69,28 +68,7 @@ class Selection:
     shard: Shard | None = None
     region: Region | None = None
 
-    def read(self, paths: Iterable[Path], statistics: ReadStatistics) -> Iterator[Record]:
-        """Read the proteins one by one; rows are numbered by those that are kept of the whole input.
-
-        Args:
-            paths: the files; read twice where a shard is wanted.
-            statistics: counts what was met in the whole input; of the records left out it lists those of the shard.
-
-        Raises:
-            FormatError: every record was left out.
-            TooLongError: a protein is longer than the window, and `long_proteins` is `error`.
-            TooShortError: A protein ends before the region begins, and `on_illegal` is not `skip`.
-            ProtembedError: as `read_fasta`.
-        """
-        paths = list(paths)
-        if self.shard is None:
-            yield from self._kept(paths, statistics)
-            return
-        first_pass = ReadStatistics()
-        total = sum(len(record.sequence) for record in self._kept(paths, first_pass))
-        yield from self._of_shard(self.shard, self._kept(paths, statistics), total, statistics.skipped)
-
-    def _kept(self, paths: Iterable[Path], statistics: ReadStatistics) -> Iterator[Record]:
+    def _read_all(self, paths: Iterable[Path], statistics: ReadStatistics) -> Iterator[Record]:
         records = read_fasta(paths, on_illegal=self.on_illegal, statistics=statistics)
         for record in cut_records(records, self.region, self.on_illegal, statistics):
             num_residues = len(record.sequence)
@@ -101,7 +79,7 @@ class Selection:
                 statistics.num_residues -= num_residues - self.window_residues
                 yield replace(record, sequence=record.sequence[: self.window_residues])
             elif self.long_proteins == "skip":
-                statistics.num_records -= 1  # its row is that of the next record
+                statistics.num_records -= 1  # the next record gets its row
                 statistics.num_residues -= num_residues
                 reason = f"{num_residues:,} residues are more than the window of {self.window_residues:,}"
                 statistics.skipped.append(
@@ -114,19 +92,41 @@ class Selection:
                 statistics, "choose another --long-proteins or --on-illegal, or a larger --window-residues"
             )
 
-    def _of_shard(
+    def _filter_shard(
         self, shard: Shard, records: Iterable[Record], num_residues: int, skipped: list[SkippedRecord]
     ) -> Iterator[Record]:
-        """Pass the records of a shard, and leave of those skipped the ones before them; the last has the last too."""
-        own: list[SkippedRecord] = []
+        """Yield the records of a shard; keep in `skipped` those before them, and in the last shard those at the end."""
+        skipped_in_shard: list[SkippedRecord] = []
         residues_before = 0
         for record in records:
-            is_own = residues_before * shard.total // num_residues == shard.number - 1
+            is_in_shard = residues_before * shard.total // num_residues == shard.number - 1
             residues_before += len(record.sequence)
-            own += skipped if is_own else []
+            skipped_in_shard += skipped if is_in_shard else []
             skipped.clear()
-            if is_own:
+            if is_in_shard:
                 yield record
-        skipped[:0] = own
+        skipped[:0] = skipped_in_shard
         if shard.number < shard.total:
-            skipped[:] = own
+            skipped[:] = skipped_in_shard
+
+    def read(self, paths: Iterable[Path], statistics: ReadStatistics) -> Iterator[Record]:
+        """Read the selected proteins one by one; their rows count all proteins of the input that are not left out.
+
+        Args:
+            paths: Paths of the FASTA files, which are read twice if there is a shard.
+            statistics: Statistics, to which those of the whole input are added. The records left out are listed only for
+                the shard.
+
+        Raises:
+            FormatError: Every record was left out.
+            TooLongError: A protein is longer than the window, and `long_proteins` is `error`.
+            TooShortError: A protein ends before the region begins, and `on_illegal` is not `skip`.
+            ProtembedError: `read_fasta` cannot read a file.
+        """
+        paths = list(paths)
+        if self.shard is None:
+            yield from self._read_all(paths, statistics)
+            return
+        first_pass = ReadStatistics()
+        total = sum(len(record.sequence) for record in self._read_all(paths, first_pass))
+        yield from self._filter_shard(self.shard, self._read_all(paths, statistics), total, statistics.skipped)

@@ -216,7 +216,7 @@ def test_a_folder_of_structures_is_all_of_them(weighed, tiny_model, shown_fasta,
 
 
 def test_structures_of_other_proteins_are_refused_in_a_sentence(inspect, tmp_path):
-    with pytest.raises(NoStructureMatchError, match="shows 0 of the proteins"):
+    with pytest.raises(NoStructureMatchError, match="none of the proteins matches a structure"):
         inspect(structures=STRUCTURES[:2])
 
     assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,7 @@ KINDS = {
 
 @pytest.fixture
 def embed(tmp_path, windowed_model, proteins_fasta):
-    """Embed into `tmp_path / name` with the model of a window of 64 residues, and return that path."""
+    """Embed into `tmp_path / name` with a model whose window is 64 residues; return that path."""
 
     def run(name="emb.npy", fasta=proteins_fasta, model=windowed_model, reader=None, **options):
         config = EmbedConfig(output=tmp_path / name, **options)
@@ -41,7 +41,7 @@ def embed(tmp_path, windowed_model, proteins_fasta):
 
 @pytest.fixture
 def check(windowed_model, proteins_fasta):
-    """Check results against the forty proteins, or other inputs."""
+    """Check results against the forty proteins, or another input."""
 
     def run(*results, fasta=proteins_fasta, model=windowed_model, sample_size=20, seed=0):
         config = CheckConfig(sample_size=sample_size, seed=seed)
@@ -51,8 +51,8 @@ def check(windowed_model, proteins_fasta):
 
 
 @pytest.fixture
-def refused(check):
-    """Check, and return the sentence in which the result is refused."""
+def failure(check):
+    """Check a result that fails verification; return the message."""
 
     def run(*results, **options):
         with pytest.raises(VerificationError) as caught:
@@ -69,14 +69,14 @@ def change_meta(output, **changes):
 
 
 def accept_changes(output):
-    """Let the meta file name the files as they are now: what a careful forger would do."""
+    """Write the hashes of the changed files into the meta file, as a careful forger would."""
     hashes = {"sha256": output, "ids_sha256": sidecar(output, IDS)}
     change_meta(output, **{name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in hashes.items()})
 
 
 @pytest.fixture
 def changed_fasta(proteins_fasta, tmp_path):
-    """Make a FASTA of the forty records after some change to the list of them."""
+    """Write the forty records to a FASTA file after applying a function to their list."""
 
     def make(change):
         records = proteins_fasta.read_text().split(">")[1:]
@@ -87,13 +87,13 @@ def changed_fasta(proteins_fasta, tmp_path):
     return make
 
 
-# What is true
+# Intact results
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
-def test_a_true_result_passes(embed, check, proteins, kind, options, dtype):
-    output = embed(f"emb.{kind}", dtype=dtype, **options)
+def test_an_intact_result_is_verified(embed, check, proteins, kind, options, dtype):
+    output = embed(f"emb.{kind}", store_dtype=dtype, **options)
 
     summary = check(output)
 
@@ -108,8 +108,8 @@ def test_a_true_result_passes(embed, check, proteins, kind, options, dtype):
     [
         {"layer": "all"},
         {"layer": "2,0", "pooling": "mean,max,cls"},
-        {"long": "truncate"},
-        {"long": "skip"},
+        {"long_proteins": "truncate"},
+        {"long_proteins": "skip"},
         {"window_residues": 30},
         {"precision": "bfloat16"},
         {"precision": "float16"},
@@ -118,7 +118,7 @@ def test_a_true_result_passes(embed, check, proteins, kind, options, dtype):
     ],
     ids=str,
 )
-def test_a_true_result_passes_whatever_its_options(embed, check, options):
+def test_an_intact_result_is_verified_with_any_options(embed, check, options):
     output = embed("emb.npz" if options.get("per_residue") else "emb.npy", **options)
 
     summary = check(output, sample_size=1000)
@@ -127,7 +127,7 @@ def test_a_true_result_passes_whatever_its_options(embed, check, options):
 
 
 @pytest.mark.parametrize("on_illegal", ["mask", "skip"])
-def test_what_was_done_about_illegal_letters_is_done_again(embed, check, tmp_path, on_illegal):
+def test_check_applies_the_on_illegal_policy_of_the_result(embed, check, tmp_path, on_illegal):
     fasta = tmp_path / "odd.fasta"
     fasta.write_text(">a\nMKTAYIAK\n>b\nMK1\n>c x\ty\nMKVXJ\n>a\nMKV\n")
 
@@ -137,7 +137,7 @@ def test_what_was_done_about_illegal_letters_is_done_again(embed, check, tmp_pat
 
 
 @pytest.mark.promise(17)
-def test_hostile_identifiers_are_compared_as_they_were_written(embed, check, tmp_path):
+def test_hostile_identifiers_are_verified_in_every_format(embed, check, tmp_path):
     fasta = tmp_path / "hostile.fasta"
     fasta.write_text(">=cmd() \x1b[2J\nMKT\n>../../x é\nMKV\n>-1 \u202eevil\nMKL\n>'\" \u2028q\nMKA\n")
 
@@ -153,7 +153,7 @@ def test_identifiers_that_name_groups_in_hdf5_are_found_by_their_hash(embed, che
     assert check(embed("emb.h5", fasta=fasta, per_residue=per_residue), fasta=fasta).num_recomputed == 6
 
 
-def test_the_input_may_come_from_stdin_or_an_archive(embed, check, give_stdin, proteins_fasta, tmp_path):
+def test_check_reads_its_input_from_stdin_or_an_archive(embed, check, give_stdin, proteins_fasta, tmp_path):
     output = embed()
     archive = tmp_path / "proteins.fasta.gz"
     archive.write_bytes(gzip.compress(proteins_fasta.read_bytes()))
@@ -163,7 +163,7 @@ def test_the_input_may_come_from_stdin_or_an_archive(embed, check, give_stdin, p
     assert check(output, fasta=Path("-")).num_recomputed == 20
 
 
-def test_results_may_be_moved_together(embed, check, tmp_path):
+def test_a_result_moved_with_its_files_is_verified(embed, check, tmp_path):
     output = embed()
     (tmp_path / "moved").mkdir()
     for path in (output, sidecar(output, IDS), sidecar(output, META)):
@@ -173,7 +173,7 @@ def test_results_may_be_moved_together(embed, check, tmp_path):
 
 
 @pytest.mark.parametrize("sample_size", [0, 1, 1000])
-def test_as_many_vectors_are_computed_again_as_was_asked_for(embed, windowed_model, proteins_fasta, sample_size):
+def test_the_sample_size_is_the_number_of_recomputed_vectors(embed, windowed_model, proteins_fasta, sample_size):
     computed = []
 
     summary = check_embeddings(
@@ -188,7 +188,7 @@ def test_as_many_vectors_are_computed_again_as_was_asked_for(embed, windowed_mod
     assert (summary.worst_difference is None) == (sample_size == 0)
 
 
-def test_a_shard_without_proteins_is_whole(embed, check, tmp_path):
+def test_a_shard_without_proteins_is_verified(embed, check, tmp_path):
     fasta = tmp_path / "long.fasta"
     fasta.write_text(f">a\nMKT\n>b\n{'MKTAYIAKQR' * 10}\n")
 
@@ -201,107 +201,107 @@ def test_a_shard_without_proteins_is_whole(embed, check, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
-def test_a_flipped_bit_is_noticed(embed, refused, kind, options):
+def test_a_flipped_bit_fails_verification(embed, failure, kind, options):
     output = embed(f"emb.{kind}", **options)
     content = bytearray(output.read_bytes())
     content[len(content) // 2] ^= 1
     output.write_bytes(content)
 
-    assert refused(output) == f"{output} is not verified: its bytes are not those that its meta file names"
+    assert failure(output) == f"{output} is not verified: its hash differs from the one in its meta file"
 
 
-def test_a_truncated_result_is_noticed(embed, refused):
+def test_a_truncated_result_fails_verification(embed, failure):
     output = embed()
     output.write_bytes(output.read_bytes()[:-100])
 
-    assert "its bytes are not those" in refused(output)
+    assert "its hash differs" in failure(output)
 
 
 @pytest.mark.parametrize("change", [lambda text: text.replace("\t380\t", "\t381\t", 1), lambda text: text + "40\tx\n"])
-def test_a_changed_line_of_the_table_is_noticed(embed, refused, change):
+def test_a_changed_line_of_the_id_table_fails_verification(embed, failure, change):
     output = embed()
     ids = sidecar(output, IDS)
     ids.write_text(change(ids.read_text()))
 
-    assert "emb.ids.tsv is missing, or not the one that belongs to it" in refused(output)
+    assert "emb.ids.tsv is missing, or its hash differs" in failure(output)
 
 
-def test_a_missing_table_is_noticed(embed, refused):
+def test_a_missing_id_table_fails_verification(embed, failure):
     output = embed()
     sidecar(output, IDS).unlink()
 
-    assert "emb.ids.tsv is missing" in refused(output)
+    assert "emb.ids.tsv is missing" in failure(output)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1, 2]", '{"sha256": "abc"}', '{"slices": []}'])
-def test_a_missing_or_unreadable_meta_file_is_noticed(embed, refused, content):
+def test_a_missing_or_invalid_meta_file_fails_verification(embed, failure, content):
     output = embed()
     sidecar(output, META).unlink()
     if content is not None:
         sidecar(output, META).write_text(content)
 
-    assert "no meta file beside it says what it is" in refused(output)
+    assert "it has no valid meta file beside it" in failure(output)
 
 
-def test_the_meta_file_of_another_result_is_noticed(embed, refused):
+def test_the_meta_file_of_another_result_fails_verification(embed, failure):
     output, other = embed("emb.npy"), embed("other.npy", pooling="max")
     shutil.copy(sidecar(other, META), sidecar(output, META))
 
-    assert "its bytes are not those that its meta file names" in refused(output)
+    assert "its hash differs from the one in its meta file" in failure(output)
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
-def test_a_number_of_proteins_that_is_not_that_of_the_file_is_noticed(embed, refused, kind, options):
+def test_a_wrong_number_of_proteins_in_the_meta_file_fails_verification(embed, failure, kind, options):
     output = embed(f"emb.{kind}", **options)
     change_meta(output, num_proteins=41)
 
-    assert "it holds 40 proteins, and its meta file says 41" in refused(output)
+    assert "it contains 40 proteins, but its meta file says 41" in failure(output)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "residues.npz", "residues.h5"])
-def test_a_result_that_is_no_array_at_all_is_noticed(embed, refused, kind):
+def test_a_result_that_is_not_an_array_fails_verification(embed, failure, kind):
     output = embed(f"emb.{kind}", **KINDS[kind])
     output.write_bytes(b"not an array")
     accept_changes(output)
 
-    assert "it cannot be read" in refused(output)
+    assert "it cannot be read" in failure(output)
 
 
-LIES = {
+FALSE_STATEMENTS = {
     "slices": ({"slices": [{"pooling": "max", "layer": 0, "start": 0, "stop": 32}]}, "the slices or the dim"),
     "dim": ({"dim": 3}, "the slices or the dim"),
-    "a layer that is not there": ({"layer": [99]}, "does not fit the model"),
-    "a pooling that is not there": ({"pooling": ["m"]}, "does not fit the model"),
-    "residues": ({"num_residues": 5}, "its meta file says another"),
-    "a list where a number should be": ({"window_residues": [64]}, "no meta file beside it says what it is"),
+    "a missing layer": ({"layer": [99]}, "does not fit the model"),
+    "an unknown pooling": ({"pooling": ["m"]}, "does not fit the model"),
+    "residues": ({"num_residues": 5}, "its meta file says otherwise"),
+    "a list in place of a number": ({"window_residues": [64]}, "it has no valid meta file beside it"),
 }
 
 
-@pytest.mark.parametrize(("changes", "sentence"), LIES.values(), ids=LIES)
-def test_a_meta_file_that_lies_is_noticed(embed, refused, changes, sentence):
+@pytest.mark.parametrize(("changes", "sentence"), FALSE_STATEMENTS.values(), ids=FALSE_STATEMENTS)
+def test_a_false_statement_in_the_meta_file_fails_verification(embed, failure, changes, sentence):
     output = embed()
     change_meta(output, **changes)
 
-    assert sentence in refused(output)
+    assert sentence in failure(output)
 
 
-def test_a_fasta_may_be_called_tsv(embed, check, proteins_fasta, tmp_path):
+def test_a_fasta_file_may_have_the_suffix_tsv(embed, check, proteins_fasta, tmp_path):
     fasta = tmp_path / "proteins.tsv"
     fasta.write_bytes(proteins_fasta.read_bytes())
 
     assert check(embed("emb.tsv"), fasta=fasta).num_proteins == 40
 
 
-def test_a_missing_result_is_status_66(check, tmp_path):
-    with pytest.raises(InputNotFoundError, match="there is no such result") as caught:
+def test_checking_a_missing_result_is_an_input_error_with_status_66(check, tmp_path):
+    with pytest.raises(InputNotFoundError, match="this result does not exist") as caught:
         check(tmp_path / "emb.npy")
 
     assert caught.value.exit_status == 66
 
 
 @pytest.mark.parametrize("names", [["emb.npy"], ["a.fasta"], ["emb.npy", "emb.h5"]])
-def test_a_result_and_a_fasta_are_asked_for(names):
-    with pytest.raises(ConfigError, match="and then its FASTA are expected") as caught:
+def test_checking_without_a_result_or_without_fasta_is_a_usage_error(names):
+    with pytest.raises(ConfigError, match="is expected, and then its FASTA") as caught:
         check_embeddings(list(map(Path, names)), ModelConfig(), CheckConfig())
 
     assert caught.value.exit_status == 2
@@ -311,45 +311,45 @@ def test_a_result_and_a_fasta_are_asked_for(names):
 
 
 CHANGES = {
-    "residue": (lambda records: [records[0], records[1].replace("\nM", "\nA", 1), *records[2:]], "row 2 is "),
-    "identifier": (lambda records: [records[0], "other" + records[1], *records[2:]], "row 2 is "),
-    "description": (lambda records: [records[0].replace("\n", " new\n", 1), *records[1:]], "row 1 is "),
-    "swapped": (lambda records: [*records[:5], records[6], records[5], *records[7:]], "row 6 is "),
-    "inserted": (lambda records: [*records[:3], "new\nMKT\n", *records[3:]], "row 4 is "),
-    "removed": (lambda records: [*records[:3], *records[4:]], "row 4 is "),
+    "residue": (lambda records: [records[0], records[1].replace("\nM", "\nA", 1), *records[2:]], "row 2, "),
+    "identifier": (lambda records: [records[0], "other" + records[1], *records[2:]], "row 2, "),
+    "description": (lambda records: [records[0].replace("\n", " new\n", 1), *records[1:]], "row 1, "),
+    "swapped": (lambda records: [*records[:5], records[6], records[5], *records[7:]], "row 6, "),
+    "inserted": (lambda records: [*records[:3], "new\nMKT\n", *records[3:]], "row 4, "),
+    "removed": (lambda records: [*records[:3], *records[4:]], "row 4, "),
     "one more": (lambda records: [*records, "new\nMKT\n"], "it ends before 'new', line "),
     "one fewer": (lambda records: records[:-1], "row 40 and those after it are not in the input"),
-    "another": (lambda records: ["new\nMKT\n"], "row 1 is "),
+    "another": (lambda records: ["new\nMKT\n"], "row 1, "),
 }
 
 
 @pytest.mark.parametrize(("change", "sentence"), CHANGES.values(), ids=CHANGES)
-def test_another_input_is_noticed_and_the_row_is_named(embed, refused, changed_fasta, change, sentence):
-    told = refused(embed(), fasta=changed_fasta(change))
+def test_a_changed_input_fails_verification_and_its_row_is_named(embed, failure, changed_fasta, change, sentence):
+    message = failure(embed(), fasta=changed_fasta(change))
 
-    assert sentence in told
-    assert "emb.npy is not verified" in told
+    assert sentence in message
+    assert "emb.npy is not verified" in message
 
 
-def test_a_line_of_the_table_that_was_changed_with_its_hash_is_noticed(embed, refused):
+def test_a_line_of_the_id_table_changed_together_with_its_hash_fails_verification(embed, failure):
     output = embed()
     ids = sidecar(output, IDS)
     ids.write_text(ids.read_text().replace("\t380\t", "\t381\t", 1))
     accept_changes(output)
 
-    assert "row 1 is " in refused(output)
+    assert "row 1, " in failure(output)
 
 
-def test_rows_whose_identifiers_were_swapped_are_noticed(embed, refused):
+def test_swapped_identifiers_fail_verification(embed, failure):
     output = embed()
     header, first, second, *rest = sidecar(output, IDS).read_text().splitlines(keepends=True)
     sidecar(output, IDS).write_text("".join([header, second, first, *rest]))
     accept_changes(output)
 
-    assert "row 1 is " in refused(output)
+    assert "row 1, " in failure(output)
 
 
-def test_results_of_earlier_versions_which_counted_rows_from_0_are_verified(embed, check):
+def test_a_result_of_an_earlier_version_with_rows_from_0_is_verified(embed, check):
     output = embed("emb.h5", h5_names="hash")
     header, *lines = sidecar(output, IDS).read_text().splitlines()
     earlier = [f"{row}\t{line.split(chr(9), 1)[1]}" for row, line in enumerate(lines)]
@@ -365,44 +365,47 @@ def test_results_of_earlier_versions_which_counted_rows_from_0_are_verified(embe
     assert check(output).num_proteins == 40
 
 
-def test_records_that_should_not_have_been_left_out_are_noticed(embed, refused, changed_fasta, proteins):
+def test_a_wrong_number_of_refused_records_fails_verification(embed, failure, changed_fasta, proteins):
     output = embed(long_proteins="skip")
     more = changed_fasta(lambda records: [*records, f"long\n{proteins[0]}\n"])
 
     num_long = sum(len(sequence) > 64 for sequence in proteins)
-    assert f"{num_long} records were left out, and of the input {num_long + 1} are to be" in refused(output, fasta=more)
+    assert f"{num_long} records were left out, but {num_long + 1} records of its input should be" in failure(
+        output, fasta=more
+    )
 
 
 # The model
 
 
-def test_another_model_is_noticed(embed, refused, tmp_path, tiny_checkpoint):
+def test_a_different_model_fails_verification(embed, failure, tmp_path, tiny_checkpoint):
     other = tmp_path / "other"
     save_checkpoint(new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=1), other, "# other\n")
 
-    told = refused(embed(), model=other)
+    message = failure(embed(), model=other)
 
-    assert "it was made with another model than other, the weights differ; name it by --model" in told
+    assert "it was made with a different model than other (the weights differ); name it with --model" in message
 
 
-def test_a_model_of_the_same_weights_is_the_same_model(embed, check, tiny_model):
+def test_a_model_with_the_same_weights_and_another_name_is_accepted(embed, check, tiny_model):
     assert check(embed(), model=tiny_model).num_recomputed == 20
 
 
-def test_without_its_model_a_result_is_verified_only_where_nothing_is_to_be_computed(
-    embed, check, refused, tmp_path, monkeypatch
-):
+def test_without_its_model_a_result_is_verified_only_with_sample_size_0(embed, check, failure, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     output = embed()
 
-    told = refused(output, model=None)
-    assert "its model windowed is not at hand, to compute some of it again; name it by --model, or pass" in told
+    message = failure(output, model=None)
+    assert (
+        "its model windowed, which is needed to compute a sample again, is not available; name it with --model, or pass"
+        in message
+    )
     summary = check(output, model=None, sample_size=0)
     assert (summary.num_recomputed, summary.worst_difference) == (0, None)
 
 
-def test_another_model_of_the_same_name_is_not_taken_for_it(
-    embed, check, refused, tmp_path, monkeypatch, tiny_checkpoint
+def test_a_different_model_of_the_same_name_fails_verification(
+    embed, check, failure, tmp_path, monkeypatch, tiny_checkpoint
 ):
     save_checkpoint(tiny_checkpoint, tmp_path / "elsewhere" / "windowed", "# same\n")
     other = new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=1)
@@ -412,10 +415,10 @@ def test_another_model_of_the_same_name_is_not_taken_for_it(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert check(output, model=None).num_recomputed == 20
     monkeypatch.chdir(tmp_path / "here")
-    assert "the weights differ" in refused(output, model=None)
+    assert "the weights differ" in failure(output, model=None)
 
 
-def test_a_model_in_the_box_needs_no_naming(embed, check, tmp_path, monkeypatch):
+def test_a_result_of_the_bundled_model_is_verified_without_naming_it(embed, check, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     assert check(embed(model=None), model=None).num_recomputed == 20
@@ -424,18 +427,18 @@ def test_a_model_in_the_box_needs_no_naming(embed, check, tmp_path, monkeypatch)
 # The vectors
 
 
-def altered_array(output, rows, change):
+def alter_array(output, rows, change):
     array = np.load(output)
     array[rows] = change(array[rows])
     np.save(output, array)
 
 
-def test_a_vector_that_was_altered_with_its_hash_is_noticed(embed, refused):
+def test_a_vector_altered_together_with_its_hash_fails_verification(embed, failure):
     output = embed()
-    altered_array(output, 7, lambda vector: vector + 0.01)
+    alter_array(output, 7, lambda vector: vector + 0.01)
     accept_changes(output)
 
-    assert "row 8 ('Q18184') differs from what windowed computes by 0.015 of" in refused(output, sample_size=40)
+    assert "row 8 ('Q18184') differs from what windowed computes by 0.015 times" in failure(output, sample_size=40)
 
 
 @pytest.mark.parametrize(
@@ -443,26 +446,26 @@ def test_a_vector_that_was_altered_with_its_hash_is_noticed(embed, refused):
     [([3, 4], lambda vectors: vectors[::-1]), (slice(None), lambda vectors: 0 * vectors), (3, lambda vector: np.nan)],
     ids=["swapped", "zeros", "not a number"],
 )
-def test_vectors_that_are_swapped_or_emptied_are_noticed(embed, refused, rows, change):
+def test_swapped_zeroed_or_nan_vectors_fail_verification(embed, failure, rows, change):
     output = embed()
-    altered_array(output, rows, change)
+    alter_array(output, rows, change)
     accept_changes(output)
 
-    assert "differs from what windowed computes" in refused(output, sample_size=40)
+    assert "differs from what windowed computes" in failure(output, sample_size=40)
 
 
-def test_altered_lines_of_a_table_are_noticed(embed, refused):
+def test_an_altered_number_in_a_tsv_fails_verification(embed, failure):
     output = embed("emb.tsv")
     header, first, *rest = output.read_text().splitlines(keepends=True)
     record_id, number, *numbers = first.split("\t")
     output.write_text("".join([header, "\t".join([record_id, str(float(number) + 0.1), *numbers]), *rest]))
     accept_changes(output)
 
-    assert "row 1 (" in refused(output, sample_size=40)
+    assert "row 1 (" in failure(output, sample_size=40)
 
 
 @pytest.mark.parametrize("kind", ["residues.npz", "residues.h5"])
-def test_altered_residues_are_noticed(embed, refused, kind):
+def test_an_altered_residue_vector_fails_verification(embed, failure, kind):
     output = embed(f"emb.{kind}", per_residue=True)
     if kind == "residues.h5":
         with h5py.File(output, "r+") as file:
@@ -475,10 +478,10 @@ def test_altered_residues_are_noticed(embed, refused, kind):
         np.savez(output, **arrays)
     accept_changes(output)
 
-    assert "row 6 (" in refused(output, sample_size=40)
+    assert "row 6 (" in failure(output, sample_size=40)
 
 
-def test_proteins_with_too_few_residues_are_noticed(embed, refused):
+def test_shifted_protein_offsets_fail_verification(embed, failure):
     output = embed("emb.residues.npz", per_residue=True)
     with np.load(output) as archive:
         arrays = dict(archive)
@@ -486,21 +489,21 @@ def test_proteins_with_too_few_residues_are_noticed(embed, refused):
     np.savez(output, **arrays)
     accept_changes(output)
 
-    assert "row 1 (" in refused(output, sample_size=40)
+    assert "row 1 (" in failure(output, sample_size=40)
 
 
-def test_each_seed_draws_other_rows(embed, check):
+def test_the_seed_decides_which_rows_are_recomputed(embed, check):
     output = embed()
-    altered_array(output, 7, lambda vector: vector + 1)
+    alter_array(output, 7, lambda vector: vector + 1)
     accept_changes(output)
-    found = []
+    failed_seeds = []
     for seed in range(12):
         try:
             check(output, sample_size=10, seed=seed)
         except VerificationError:
-            found.append(seed)
+            failed_seeds.append(seed)
 
-    assert 0 < len(found) < 12
+    assert 0 < len(failed_seeds) < 12
 
 
 # Shards
@@ -514,60 +517,62 @@ def shards(embed):
     return make
 
 
-def test_all_shards_of_one_result_pass(shards, check):
+def test_all_shards_of_a_result_are_verified_together(shards, check):
     summary = check(*shards(), sample_size=40)
 
     assert (summary.num_proteins, summary.num_recomputed) == (40, 40)
 
 
-def test_shards_account_for_what_they_left_out(shards, check, proteins):
+def test_the_refused_records_of_all_shards_are_counted(shards, check, proteins):
     summary = check(*shards(long_proteins="skip"))
 
     assert summary.num_proteins + summary.num_refused == 40
     assert summary.num_refused == sum(len(sequence) > 64 for sequence in proteins)
 
 
-def test_a_missing_shard_is_noticed(shards, refused):
+def test_a_missing_shard_fails_verification(shards, failure):
     first, second, third = shards()
 
-    assert "it is shard 1/3, and 1/2 is expected here" in refused(first, second)
-    assert "it is shard 1/3, and 1/2 is expected here" in refused(first, third)
+    assert "it is shard 1/3, but 1/2 is expected here" in failure(first, second)
+    assert "it is shard 1/3, but 1/2 is expected here" in failure(first, third)
 
 
-def test_swapped_shards_are_noticed(shards, refused):
+def test_swapped_shards_fail_verification(shards, failure):
     first, second, third = shards()
 
-    told = refused(first, third, second)
+    message = failure(first, third, second)
 
-    assert f"{third} is not verified: it is shard 3/3, and 2/3 is expected here: name all shards" in told
+    assert f"{third} is not verified: it is shard 3/3, but 2/3 is expected here: name all shards" in message
 
 
-def test_a_shard_that_is_named_twice_is_noticed(shards, refused):
+def test_a_shard_given_twice_fails_verification(shards, failure):
     first, second, _ = shards()
 
-    assert "it is shard 1/3, and 2/3 is expected here" in refused(first, first, second)
+    assert "it is shard 1/3, but 2/3 is expected here" in failure(first, first, second)
 
 
-@pytest.mark.parametrize("options", [{"pooling": "max"}, {"window_residues": 50}, {"long": "truncate"}], ids=str)
-def test_a_shard_of_another_run_is_noticed(shards, embed, refused, options):
+@pytest.mark.parametrize(
+    "options", [{"pooling": "max"}, {"window_residues": 50}, {"long_proteins": "truncate"}], ids=str
+)
+def test_a_shard_with_other_settings_fails_verification(shards, embed, failure, options):
     first, _, third = shards()
     other = embed("other.npy", shard="2/3", **options)
 
-    assert f"{other} is not verified: it is no shard of {first}" in refused(first, other, third)
+    assert f"{other} is not verified: it is not a shard of the same result as {first}" in failure(first, other, third)
 
 
-def test_a_shard_of_another_model_is_noticed(shards, embed, refused, tmp_path, tiny_checkpoint):
+def test_a_shard_of_another_model_fails_verification(shards, embed, failure, tmp_path, tiny_checkpoint):
     first, _, third = shards()
     checkpoint = new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=1)
     checkpoint.metadata = replace(checkpoint.metadata, window_residues=64)
     save_checkpoint(checkpoint, tmp_path / "windowed", "# other\n")
     other = embed("other.npy", shard="2/3", model=tmp_path / "windowed")
 
-    assert f"{other} is not verified: it is no shard of {first}" in refused(first, other, third)
+    assert f"{other} is not verified: it is not a shard of the same result as {first}" in failure(first, other, third)
 
 
-def test_a_shard_of_another_input_is_noticed(shards, embed, refused, changed_fasta):
+def test_a_shard_of_another_input_fails_verification(shards, embed, failure, changed_fasta):
     first, _, third = shards()
     other = embed("other.npy", shard="2/3", fasta=changed_fasta(lambda records: records[::-1]))
 
-    assert f"{other} is not verified: row " in refused(first, other, third)
+    assert f"{other} is not verified: row " in failure(first, other, third)

@@ -1,73 +1,68 @@
-import io
-
 import h5py
 import numpy as np
 import pytest
 
 from protembed.embedding.formats import (
-    ArrayRows,
     RowGroup,
-    TextRows,
     choose_format,
     column_names,
     count_proteins,
     dataset_name,
     make_h5,
     make_npz,
-    read_members,
+    make_tsv,
+    read_row_groups,
     read_vectors,
+    table_lines,
 )
 from protembed.errors import ConfigError, OutputError
+from protembed.io.arrays import array_file
 from protembed.io.reading import STANDARD_STREAM
 
 HOSTILE = ("../../x", "=cmd()", "a\x1b[2Jb", "a/b", ".", "a\u202eb", "-1+1", "'", "a,b", '"', "é")
 PER_PROTEIN = [("npy", False), ("npz", False), ("tsv", False), ("h5", False)]
-EVERY_WAY = [*PER_PROTEIN, ("npz", True), ("h5", True)]
-every_way = pytest.mark.parametrize(("format_name", "per_residue"), EVERY_WAY)
+ALL_FORMATS = [*PER_PROTEIN, ("npz", True), ("h5", True)]
+every_format = pytest.mark.parametrize(("format_name", "per_residue"), ALL_FORMATS)
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def invented_names(rows):
-    """Invent the name of the dataset of each row; the third and the fourth are copies."""
+def hash_names(rows):
+    """Invent a hash for each row as its dataset name; the third and the fourth have the same."""
     return {row: f"{min(row, 2) if row < 4 else row:064x}" for row in rows}
 
 
 def make_vectors(ids, *, per_residue, dtype=np.float32):
-    """Make a protein's vectors for each identifier: as many rows as its number, or one."""
+    """Make random vectors for each identifier: one per protein, or 1, 2, 3 … per residue."""
     generator = np.random.default_rng(0)
     counts = [1 + row if per_residue else 1 for row in range(len(ids))]
     return [generator.normal(size=(count, 3)).astype(dtype) for count in counts]
 
 
 def candidates(rows):
-    """List the names under which the vectors of each row may stand in HDF5."""
-    return {row: (f"{name}.{row + 1}", name) for row, name in invented_names(rows).items()}
+    """List the names that the dataset of each row may have in HDF5."""
+    return {row: (f"{name}.{row + 1}", name) for row, name in hash_names(rows).items()}
 
 
-def store(folder, format_name, ids, *, per_residue=False, dtype="float32", h5_names="hash"):
-    """Store vectors for the identifiers as the writer does; return the file and the vectors."""
+def store(folder, format_name, ids, *, per_residue=False, dtype="float32", h5_names="hash", **options):
+    """Store random vectors for the identifiers as the writer does; return the file and the vectors."""
     vectors = make_vectors(ids, per_residue=per_residue)
     result = folder / f"emb.{format_name}"
-    grown = result if format_name in ("npy", "tsv") else folder / "rows.npy"
-    with grown.open("w+b") as stream:
-        if format_name == "tsv":
-            rows = TextRows(stream, ["dim_1", "dim_2", "dim_3"], dtype)
-        else:
-            rows = ArrayRows(stream, 3, dtype)
-        for record_id, of_protein in zip(ids, vectors, strict=True):
-            rows.append(record_id, of_protein)
-        rows.finish()
-    assert rows.num_rows == sum(map(len, vectors))
-    members = folder / "members.jsonl"
-    noted = zip(ids, map(len, vectors), invented_names(range(len(ids))).values(), strict=True)
-    members.write_bytes(b"".join(RowGroup(*one).line() for one in noted))
+    rows = result if format_name == "npy" else folder / "rows.npy"
+    with array_file(rows, (3,), dtype) as stream:
+        for rows_of_protein in vectors:
+            stream.append(rows_of_protein)
+    groups = folder / "members.jsonl"
+    fields = zip(ids, map(len, vectors), hash_names(range(len(ids))).values(), strict=True)
+    groups.write_bytes(b"".join(RowGroup(*values).line() for values in fields))
+    if format_name == "tsv":
+        make_tsv(result, rows, groups, ["dim_1", "dim_2", "dim_3"])
     if format_name == "npz":
-        make_npz(result, grown, members, per_residue=per_residue)
+        make_npz(result, rows, groups, per_residue=per_residue, **options)
     if format_name == "h5":
-        make_h5(result, grown, members, "tiny", per_residue=per_residue, names=h5_names)
+        make_h5(result, rows, groups, "tiny", per_residue=per_residue, names=h5_names)
     return result, vectors
 
 
@@ -91,7 +86,7 @@ def store(folder, format_name, ids, *, per_residue=False, dtype="float32", h5_na
         ("-", "npz", True, "npz"),
     ],
 )
-def test_the_name_chooses_the_format_where_none_was_requested(tmp_path, name, requested, per_residue, expected):
+def test_the_suffix_chooses_the_format_if_none_is_requested(tmp_path, name, requested, per_residue, expected):
     output = STANDARD_STREAM if name == "-" else tmp_path / name
 
     assert choose_format(output, requested, per_residue=per_residue) == expected
@@ -106,22 +101,24 @@ def test_the_name_chooses_the_format_where_none_was_requested(tmp_path, name, re
         ("x.npy", None, True, "--output is .*, but one vector per residue is written as npz or h5"),
         ("x", None, False, "--output"),
         ("x.pt", None, False, "--output"),
-        ("x.h5", "npz", True, "--format is 'npz', but the name 'x.h5' tells h5"),
+        ("x.h5", "npz", True, "--format is 'npz', but the suffix of 'x.h5' means h5"),
         ("x.dat", "npy", False, "--output"),
-        ("x.npy", "tsv", False, "--format is .tsv., but the name .x.npy. tells npy"),
+        ("x.npy", "tsv", False, "--format is .tsv., but the suffix of .x.npy. means npy"),
         ("-", "npy", True, "--format"),
         ("-", "h5", True, "HDF5 cannot be written to stdout"),
         ("-", "h5", False, "HDF5 cannot be written to stdout"),
     ],
 )
-def test_a_format_that_does_not_fit_is_a_usage_error(tmp_path, name, requested, per_residue, message):
+def test_a_format_that_contradicts_the_suffix_or_the_vectors_is_a_usage_error(
+    tmp_path, name, requested, per_residue, message
+):
     output = STANDARD_STREAM if name == "-" else tmp_path / name
 
     with pytest.raises(ConfigError, match=message):
         choose_format(output, requested, per_residue=per_residue)
 
 
-def test_the_numbers_of_several_layers_or_poolings_are_named_after_them():
+def test_columns_of_several_layers_or_poolings_are_named_after_them():
     slices = [
         {"pooling": "mean", "layer": 3, "start": 0, "stop": 2},
         {"pooling": "mean", "layer": 6, "start": 2, "stop": 4},
@@ -138,69 +135,50 @@ def test_the_numbers_of_several_layers_or_poolings_are_named_after_them():
     ]
 
 
-# Growing
+# Numbers as text
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("make", [lambda *a: TextRows(a[0], "abc", *a[1:]), lambda *a: ArrayRows(a[0], 3, *a[1:])])
-def test_rows_that_go_on_where_others_ended_are_the_bytes_of_rows_in_one_go(make, dtype):
-    first, second = np.random.default_rng(0).normal(size=(2, 3, 3)).astype(np.float32)
-    at_once, resumed = io.BytesIO(), io.BytesIO()
-
-    rows = make(at_once, dtype)
-    rows.append("a", first)
-    rows.append("b", second)
-    rows.finish()
-    make(resumed, dtype).append("a", first)
-    rows = make(resumed, dtype, 3)
-    rows.append("b", second)
-    rows.finish()
-
-    assert rows.num_rows == 6
-    assert resumed.getvalue() == at_once.getvalue()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_numbers_of_a_table_read_back_as_the_very_same(dtype):
+def test_numbers_in_a_tsv_are_read_back_with_the_same_bits(dtype):
     extreme = np.array([[1 / 3, -0.0, 6e-8], [65504, np.nan, -np.inf]], np.float32).astype(dtype)
-    stream = io.BytesIO()
 
-    TextRows(stream, "abc", dtype).append("p", extreme.astype(np.float32))
+    lines = b"".join(table_lines("p", extreme)).decode().splitlines()
 
-    lines = stream.getvalue().decode().splitlines()[1:]
-    back = np.array([line.split("\t")[1:] for line in lines], dtype=dtype)
-    assert back.tobytes() == extreme.tobytes()
+    numbers = np.array([line.split("\t")[1:] for line in lines], dtype=dtype)
+    assert numbers.tobytes() == extreme.tobytes()
 
 
 # Round trips
 
 
-@every_way
+@every_format
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [1, 3], [0], []], ids=["all", "some", "first", "none"])
-def test_the_vectors_of_any_proteins_are_read_back(tmp_path, format_name, per_residue, dtype, rows):
+def test_vectors_of_selected_proteins_are_read_back_from_every_format(tmp_path, format_name, per_residue, dtype, rows):
     path, vectors = store(tmp_path, format_name, ["a", "b", "b", "c"], per_residue=per_residue, dtype=dtype)
 
-    found = read_vectors(path, format_name, candidates(rows), per_residue=per_residue)
+    stored = read_vectors(path, format_name, candidates(rows), per_residue=per_residue)
 
-    assert list(found) == rows
+    assert list(stored) == rows
     for row in rows:
         expected = vectors[row].astype(dtype)
-        # Of a table the dtype is unknown; its numbers are the nearest ones.
-        assert np.array_equal(found[row].astype(dtype), expected if per_residue else expected[0])
+        # A TSV does not record the dtype; its numbers are read as float32.
+        assert np.array_equal(stored[row].astype(dtype), expected if per_residue else expected[0])
 
 
-@every_way
+@every_format
 @pytest.mark.parametrize("num_proteins", [0, 1, 5])
-def test_the_proteins_of_a_result_are_counted_by_the_file_itself(tmp_path, format_name, per_residue, num_proteins):
+def test_proteins_are_counted_from_the_file_in_every_format(tmp_path, format_name, per_residue, num_proteins):
     path, _ = store(tmp_path, format_name, list("abcde")[:num_proteins], per_residue=per_residue)
 
     assert count_proteins(path, format_name, per_residue=per_residue) == num_proteins
 
 
-@pytest.mark.parametrize(("format_name", "per_residue"), [way for way in EVERY_WAY if way[0] != "tsv"])
-@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: b"hello", lambda whole: whole[: len(whole) // 2]])
-def test_a_damaged_result_is_told_as_such(tmp_path, format_name, per_residue, damage):
+@pytest.mark.parametrize(("format_name", "per_residue"), [pair for pair in ALL_FORMATS if pair[0] != "tsv"])
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"", lambda content: b"hello", lambda content: content[: len(content) // 2]]
+)
+def test_a_damaged_result_raises_an_error_when_counted_or_read(tmp_path, format_name, per_residue, damage):
     path, _ = store(tmp_path, format_name, ["a", "b"], per_residue=per_residue)
     path.write_bytes(damage(path.read_bytes()))
 
@@ -213,7 +191,7 @@ def test_a_damaged_result_is_told_as_such(tmp_path, format_name, per_residue, da
 @pytest.mark.parametrize(
     "make", [lambda *a: make_npz(*a, per_residue=False), lambda *a: make_h5(*a, "tiny", per_residue=False)]
 )
-def test_a_file_that_cannot_be_made_leaves_nothing(tmp_path, make):
+def test_a_failed_conversion_leaves_no_file(tmp_path, make):
     path, _ = store(tmp_path, "npy", ["a", "b"])
     before = names(tmp_path)
 
@@ -226,8 +204,8 @@ def test_a_file_that_cannot_be_made_leaves_nothing(tmp_path, make):
     assert names(tmp_path) == before
 
 
-def test_biotrainer_finds_a_sequence_by_its_name():
-    # What biotrainer 1.4 calls calculate_sequence_hash("MKT").
+def test_dataset_names_are_those_that_biotrainer_looks_for():
+    # The value of biotrainer 1.4's calculate_sequence_hash("MKT").
     assert dataset_name("MKT") == "885f21ab182dd8792f0445e12a7ff564bb97d3d72e66e88dd995539dfe49a219"
 
 
@@ -235,26 +213,26 @@ def test_biotrainer_finds_a_sequence_by_its_name():
 
 
 @pytest.mark.promise(17)
-@every_way
-def test_hostile_identifiers_stay_text(tmp_path, format_name, per_residue):
+@every_format
+def test_hostile_identifiers_create_no_files_and_keep_their_vectors(tmp_path, format_name, per_residue):
     (tmp_path / "folder").mkdir()
     path, vectors = store(tmp_path / "folder", format_name, HOSTILE, per_residue=per_residue)
 
     assert names(tmp_path) == ["folder"]
     assert count_proteins(path, format_name, per_residue=per_residue) == len(HOSTILE)
-    found = read_vectors(path, format_name, candidates(range(len(HOSTILE))), per_residue=per_residue)
-    assert all(np.array_equal(np.atleast_2d(found[row]), vectors[row]) for row in range(len(HOSTILE)))
+    stored = read_vectors(path, format_name, candidates(range(len(HOSTILE))), per_residue=per_residue)
+    assert all(np.array_equal(np.atleast_2d(stored[row]), vectors[row]) for row in range(len(HOSTILE)))
 
 
-def test_hostile_identifiers_are_no_formulas_and_no_terminal_codes_in_a_table(tmp_path):
+def test_hostile_identifiers_are_escaped_in_a_tsv(tmp_path):
     path, _ = store(tmp_path, "tsv", HOSTILE)
 
-    shown = [line.split("\t")[0] for line in path.read_text().splitlines()[1:]]
-    assert shown[:6] == ["../../x", "'=cmd()", "a\\x1b[2Jb", "a/b", ".", "a\\u202eb"]
-    assert all(cell.isprintable() and not cell.startswith(("=", "+", "-", "@")) for cell in shown)
+    cells = [line.split("\t")[0] for line in path.read_text().splitlines()[1:]]
+    assert cells[:6] == ["../../x", "'=cmd()", "a\\x1b[2Jb", "a/b", ".", "a\\u202eb"]
+    assert all(cell.isprintable() and not cell.startswith(("=", "+", "-", "@")) for cell in cells)
 
 
-def test_hostile_identifiers_are_attributes_of_h5_and_strings_of_npz(tmp_path):
+def test_hostile_identifiers_are_stored_unchanged_in_h5_and_npz(tmp_path):
     path, _ = store(tmp_path, "h5", HOSTILE, per_residue=True)
     with h5py.File(path) as file:
         by_row = sorted(file.values(), key=lambda dataset: dataset.attrs["row"])
@@ -265,20 +243,20 @@ def test_hostile_identifiers_are_attributes_of_h5_and_strings_of_npz(tmp_path):
         assert archive["ids"].tolist() == list(HOSTILE)
 
 
-def test_copies_of_a_sequence_have_their_row_behind_its_name(tmp_path):
+def test_datasets_of_identical_sequences_are_named_with_their_row(tmp_path):
     path, _ = store(tmp_path, "h5", list("abcde"), per_residue=True)
 
     with h5py.File(path) as file:
         names_by_row = sorted(file, key=lambda name: file[name].attrs["row"])
-    first = list(invented_names(range(5)).values())
+    first = list(hash_names(range(5)).values())
     assert names_by_row == [*first[:3], f"{first[2]}.4", first[4]]
 
 
-def test_datasets_are_named_by_identifier_where_that_is_unique_and_legal_and_keep_the_order_of_the_input(tmp_path):
+def test_datasets_are_named_by_unique_legal_identifiers_in_input_order(tmp_path):
     ids = ["z", "sp|P1|X", "twice", "a/b", "twice", ".", "a"]
     path, vectors = store(tmp_path, "h5", ids, h5_names="id")
 
-    hashes = invented_names(range(len(ids)))
+    hashes = hash_names(range(len(ids)))
     with h5py.File(path) as file:
         assert list(file) == ["z", "sp|P1|X", hashes[2], hashes[3] + ".4", hashes[4], hashes[5], "a"]
         assert [dataset.attrs["original_id"] for dataset in file.values()] == ids
@@ -286,8 +264,8 @@ def test_datasets_are_named_by_identifier_where_that_is_unique_and_legal_and_kee
         np.testing.assert_array_equal(np.stack([dataset[:] for dataset in file.values()]), np.vstack(vectors))
 
 
-def test_an_identifier_that_looks_like_the_hash_of_another_protein_takes_nothing_from_it(tmp_path):
-    hashes = invented_names(range(3))
+def test_an_identifier_equal_to_the_hash_of_another_protein_does_not_replace_its_dataset(tmp_path):
+    hashes = hash_names(range(3))
     path, vectors = store(tmp_path, "h5", [hashes[1], "a/b", "c"], h5_names="id")
 
     with h5py.File(path) as file:
@@ -295,10 +273,9 @@ def test_an_identifier_that_looks_like_the_hash_of_another_protein_takes_nothing
         np.testing.assert_array_equal(file[f"{hashes[1]}.2"], vectors[1][0])
 
 
-def test_one_identifier_of_many_letters_does_not_widen_all_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr("protembed.embedding.formats._SMALL_ARRAY", 0)
+def test_one_very_long_identifier_does_not_widen_the_others(tmp_path):
     ids = ["é" * 10_000, *(f"p{row}" for row in range(200))]
-    path, vectors = store(tmp_path, "npz", ids)
+    path, vectors = store(tmp_path, "npz", ids, small_array=0)
 
     assert path.stat().st_size < 40_000
     with np.load(path, allow_pickle=False) as archive:
@@ -311,17 +288,17 @@ def test_one_identifier_of_many_letters_does_not_widen_all_the_others(tmp_path, 
 
 
 @pytest.mark.promise(17)
-def test_an_identifier_with_a_nul_does_not_stop_h5(tmp_path):
+def test_an_identifier_with_a_nul_is_escaped_in_h5(tmp_path):
     path, _ = store(tmp_path, "h5", ["a\x00b"], per_residue=True)
 
     with h5py.File(path) as file:
-        assert file[invented_names([0])[0]].attrs["original_id"] == "a\\x00b"
+        assert file[hash_names([0])[0]].attrs["original_id"] == "a\\x00b"
 
 
-def test_identifiers_are_noted_beside_growing_rows_whatever_they_hold(tmp_path):
+def test_any_identifier_is_read_back_from_the_file_beside_growing_rows(tmp_path):
     store(tmp_path, "npy", [*HOSTILE, "a\x00b", "a\\nb", "a\u2028b"])
 
-    assert [one.record_id for one in read_members(tmp_path / "members.jsonl")] == [
+    assert [group.record_id for group in read_row_groups(tmp_path / "members.jsonl")] == [
         *HOSTILE,
         "a\x00b",
         "a\\nb",

@@ -18,13 +18,13 @@ from protembed.embedding.writer import (
     clean_up,
     embeddings_writer,
     finish_interrupted,
-    unfinished,
+    partial_path,
 )
 from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 
 SEQUENCES = ("MKT", "MXXKTA", "M", "AY")
-REFUSED = [SkippedRecord(id="=cmd()", path="folder/x.fasta", line=7, reason="'1' in column 4 is no amino acid")]
+REFUSED = [SkippedRecord(id="=cmd()", path="folder/x.fasta", line=7, reason="'1' in column 4 is not an amino acid")]
 RNG = np.random.default_rng(0)
 PER_PROTEIN = RNG.normal(size=(4, 3)).astype(np.float32)
 PER_RESIDUE = [RNG.normal(size=(len(sequence), 3)).astype(np.float32) for sequence in SEQUENCES]
@@ -38,7 +38,7 @@ def record(row):
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to store vectors."""
+    """A format of a result, per protein or per residue."""
 
     format_name: str
     per_residue: bool = False
@@ -87,7 +87,7 @@ def add(writer, kind, rows):
 
 
 def write(output, kind, *, num_proteins=4, refused=(), force=False, **changes):
-    """Write a result, or what is missing of it, as the command does: in chunks of two proteins."""
+    """Write a result, or its missing rest, in chunks of two proteins, as the command does."""
     with embeddings_writer(output, kind.fingerprint(**changes), force=force) as writer:
         for start in range(writer.num_committed, num_proteins, 2):
             add(writer, kind, range(start, min(start + 2, num_proteins)))
@@ -95,8 +95,8 @@ def write(output, kind, *, num_proteins=4, refused=(), force=False, **changes):
         return writer.finish(list(refused))
 
 
-def leave(output, kind, **changes):
-    """Commit two proteins, write half of a third, and be interrupted."""
+def interrupt(output, kind, **changes):
+    """Commit two proteins, add another one, and be interrupted."""
     with pytest.raises(KeyboardInterrupt), embeddings_writer(output, kind.fingerprint(**changes)) as writer:
         add(writer, kind, (0, 1))
         writer.commit()
@@ -117,11 +117,11 @@ def contents(folder):
 
 
 @pytest.fixture
-def undisturbed(tmp_path_factory):
-    """Write the result that a disturbed writing must come to, and return its files."""
+def uninterrupted(tmp_path_factory):
+    """Write a result without interruption, and return the contents of its files."""
 
     def make(kind, **options):
-        folder = tmp_path_factory.mktemp("undisturbed")
+        folder = tmp_path_factory.mktemp("uninterrupted")
         write(kind.output(folder), kind, **options)
         return contents(folder)
 
@@ -129,8 +129,8 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def unflushed(monkeypatch):
-    """A process dies here, never the machine: what was written is seen without waiting for a disk."""
+def without_fsync(monkeypatch):
+    """Skip fsync: the tests kill processes, not machines, so that written bytes are visible without it."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
@@ -138,7 +138,7 @@ def unflushed(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_npy_is_a_plain_array_in_the_order_of_the_input(tmp_path, dtype):
+def test_npy_is_a_plain_array_in_input_order(tmp_path, dtype):
     write(tmp_path / "emb.npy", NPY, dtype=np.dtype(dtype).name)
 
     array = np.load(tmp_path / "emb.npy", allow_pickle=False)
@@ -147,7 +147,7 @@ def test_npy_is_a_plain_array_in_the_order_of_the_input(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_tsv_reads_back_as_the_same_numbers(tmp_path, dtype):
+def test_numbers_in_a_tsv_are_read_back_unchanged(tmp_path, dtype):
     write(tmp_path / "emb.tsv", TSV, dtype=np.dtype(dtype).name)
 
     header, *rows = table(tmp_path / "emb.tsv")
@@ -172,33 +172,33 @@ def test_h5_has_a_dataset_per_protein_named_after_its_sequence(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_npz_holds_all_residues_one_after_the_other_with_offsets(tmp_path, dtype):
+def test_npz_of_residues_contains_all_residues_with_offsets(tmp_path, dtype):
     write(tmp_path / "emb.npz", NPZ_RESIDUES, dtype=np.dtype(dtype).name)
 
     with np.load(tmp_path / "emb.npz", allow_pickle=False) as archive:
         embeddings, offsets = archive["embeddings"], archive["offsets"]
     assert offsets.tolist() == [0, 3, 9, 10, 12]
-    assert (metadata.shape, metadata.dtype) == ((12, 3), dtype)
+    assert (embeddings.shape, embeddings.dtype) == ((12, 3), dtype)
     assert np.array_equal(embeddings, np.vstack(PER_RESIDUE).astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_npz_of_proteins_holds_a_row_for_each_and_its_identifier(tmp_path, dtype):
+def test_npz_of_proteins_contains_vectors_with_identifiers(tmp_path, dtype):
     write(tmp_path / "emb.npz", NPZ, dtype=np.dtype(dtype).name)
 
     with np.load(tmp_path / "emb.npz", allow_pickle=False) as archive:
         embeddings, ids = archive["embeddings"], archive["ids"]
     assert ids.tolist() == ["p0", "p1", "p2", "p3"]
-    assert metadata.dtype == dtype
+    assert embeddings.dtype == dtype
     assert np.array_equal(embeddings, PER_PROTEIN.astype(dtype))
 
 
 @every_kind
-def test_a_result_without_proteins_is_whole(tmp_path, kind):
+def test_a_result_without_proteins_is_complete(tmp_path, kind):
     write(kind.output(tmp_path), kind, num_proteins=0, refused=REFUSED)
 
-    said = finished_result(kind.output(tmp_path), kind.fingerprint())
-    assert (said["num_proteins"], said["num_residues"], said["num_refused"]) == (0, 0, 1)
+    meta = finished_result(kind.output(tmp_path), kind.fingerprint())
+    assert (meta["num_proteins"], meta["num_residues"], meta["num_refused"]) == (0, 0, 1)
     assert len(table(sidecar(kind.output(tmp_path), ".ids.tsv"))) == 1
     match kind:
         case Kind("npy"):
@@ -215,18 +215,18 @@ def test_a_result_without_proteins_is_whole(tmp_path, kind):
 
 
 @every_kind
-def test_the_same_input_gives_the_same_bytes_and_nothing_else(tmp_path, kind, undisturbed):
+def test_the_same_input_gives_the_same_bytes_and_no_other_files(tmp_path, kind, uninterrupted):
     write(kind.output(tmp_path / "new folder"), kind, refused=REFUSED)
 
     written = contents(tmp_path / "new folder")
-    assert written == undisturbed(kind, refused=REFUSED)
+    assert written == uninterrupted(kind, refused=REFUSED)
     stem = "emb" if kind is NPY else f"emb.{kind.format_name}"
-    beside = [f"{stem}.failed.tsv", f"{stem}.ids.tsv", f"{stem}.meta.json"]
-    assert list(written) == sorted([f"emb.{kind.format_name}", *beside])
+    sidecars = [f"{stem}.failed.tsv", f"{stem}.ids.tsv", f"{stem}.meta.json"]
+    assert list(written) == sorted([f"emb.{kind.format_name}", *sidecars])
 
 
 @pytest.mark.promise(9)
-def test_no_format_keeps_the_time(tmp_path):
+def test_no_format_stores_the_time(tmp_path):
     write(tmp_path / "emb.h5", H5)
     write(tmp_path / "emb.npz", NPZ)
 
@@ -236,11 +236,11 @@ def test_no_format_keeps_the_time(tmp_path):
         assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-# What stands beside the vectors
+# The files beside the vectors
 
 
 @every_kind
-def test_each_row_has_a_line_that_says_what_it_is(tmp_path, kind):
+def test_each_row_has_a_line_in_the_id_table(tmp_path, kind):
     write(kind.output(tmp_path), kind)
 
     header, *lines = table(sidecar(kind.output(tmp_path), ".ids.tsv"))
@@ -250,13 +250,13 @@ def test_each_row_has_a_line_that_says_what_it_is(tmp_path, kind):
 
 
 @every_kind
-def test_the_meta_file_says_what_made_the_result_and_its_hash(tmp_path, kind):
+def test_the_meta_file_contains_the_fingerprint_the_counts_and_the_hashes(tmp_path, kind):
     output = kind.output(tmp_path)
 
-    said = write(output, kind, refused=REFUSED)
+    meta = write(output, kind, refused=REFUSED)
 
-    assert said == read_meta(output)
-    assert said == {
+    assert meta == read_meta(output)
+    assert meta == {
         **kind.fingerprint(),
         "num_proteins": 4,
         "num_residues": 12,
@@ -267,11 +267,11 @@ def test_the_meta_file_says_what_made_the_result_and_its_hash(tmp_path, kind):
     }
 
 
-def test_refused_records_are_listed_and_an_older_list_is_removed(tmp_path):
+def test_refused_records_are_listed_and_an_outdated_list_is_removed(tmp_path):
     write(tmp_path / "emb.npy", NPY, refused=REFUSED)
     assert table(tmp_path / "emb.failed.tsv") == [
         ["file", "line", "id", "reason"],
-        ["x.fasta", "7", "'=cmd()", "'1' in column 4 is no amino acid"],
+        ["x.fasta", "7", "'=cmd()", "'1' in column 4 is not an amino acid"],
     ]
 
     write(tmp_path / "emb.npy", NPY)
@@ -291,7 +291,7 @@ def test_results_of_two_formats_are_written_side_by_side(tmp_path):
 
 @every_kind
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_what_ends_before_anything_was_safe_leaves_no_file(tmp_path, kind, error):
+def test_an_error_before_the_first_commit_leaves_no_file(tmp_path, kind, error):
     with pytest.raises(error), embeddings_writer(kind.output(tmp_path), kind.fingerprint()) as writer:
         add(writer, kind, (0,))
         raise error
@@ -302,7 +302,7 @@ def test_what_ends_before_anything_was_safe_leaves_no_file(tmp_path, kind, error
 @pytest.mark.promise(5)
 @every_kind
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_an_older_result_stays_as_it_is_until_the_new_one_is_whole(tmp_path, kind, error):
+def test_an_older_result_stays_unchanged_until_the_new_one_is_complete(tmp_path, kind, error):
     output = kind.output(tmp_path)
     write(output, kind, refused=REFUSED)
     before = contents(tmp_path)
@@ -312,13 +312,13 @@ def test_an_older_result_stays_as_it_is_until_the_new_one_is_whole(tmp_path, kin
         writer.commit()
         raise error
 
-    shutil.rmtree(unfinished(output))
+    shutil.rmtree(partial_path(output))
     assert contents(tmp_path) == before
     assert finished_result(output, kind.fingerprint())
 
 
 @every_kind
-def test_bad_data_leaves_nothing_to_take_up_since_mended_data_are_other_data(tmp_path, kind):
+def test_a_data_error_leaves_no_unfinished_result(tmp_path, kind):
     with (
         pytest.raises(RecordError),
         embeddings_writer(kind.output(tmp_path), kind.fingerprint()) as writer,
@@ -331,7 +331,7 @@ def test_bad_data_leaves_nothing_to_take_up_since_mended_data_are_other_data(tmp
 
 
 @every_kind
-def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path, kind):
+def test_a_directory_that_cannot_be_created_is_an_output_error(tmp_path, kind):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(OutputError):
@@ -340,7 +340,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path, kind):
 
 @pytest.mark.promise(5)
 @every_kind
-def test_a_disk_that_fills_up_keeps_what_was_safe(tmp_path, kind, undisturbed, monkeypatch):
+def test_a_full_disk_keeps_committed_proteins(tmp_path, kind, uninterrupted, monkeypatch):
     def fill_up(stream):
         raise OSError(28, "disk full")
 
@@ -348,7 +348,7 @@ def test_a_disk_that_fills_up_keeps_what_was_safe(tmp_path, kind, undisturbed, m
         with embeddings_writer(kind.output(tmp_path), kind.fingerprint()) as writer:
             add(writer, kind, (0, 1))
             writer.commit()
-            patches.setattr(writer, "flush_growing", fill_up)
+            patches.setattr("protembed.embedding.writer.flush_to_disk", fill_up)
             add(writer, kind, (2,))
             writer.commit()
 
@@ -356,45 +356,45 @@ def test_a_disk_that_fills_up_keeps_what_was_safe(tmp_path, kind, undisturbed, m
         assert writer.num_committed == 2
         add(writer, kind, (2, 3))
         writer.finish([])
-    assert contents(tmp_path) == undisturbed(kind)
+    assert contents(tmp_path) == uninterrupted(kind)
 
 
-# Taking up what was killed
+# Resuming
 
 
 @every_kind
-def test_an_interrupted_result_is_taken_up_after_the_last_protein_that_was_safe(tmp_path, kind, undisturbed):
+def test_an_interrupted_result_is_resumed_after_the_last_committed_protein(tmp_path, kind, uninterrupted):
     output = kind.output(tmp_path)
-    leave(output, kind)
+    interrupt(output, kind)
     assert names(tmp_path) == [f"{output.name}.partial"]
 
     with embeddings_writer(output, kind.fingerprint()) as writer:
         assert writer.num_committed == 2
         add(writer, kind, (2, 3))
-        said = writer.finish(REFUSED)
+        meta = writer.finish(REFUSED)
 
-    assert contents(tmp_path) == undisturbed(kind, refused=REFUSED)
-    assert said == read_meta(output)
+    assert contents(tmp_path) == uninterrupted(kind, refused=REFUSED)
+    assert meta == read_meta(output)
 
 
 @every_kind
-def test_what_was_written_after_the_last_safe_protein_is_cut_off(tmp_path, kind, undisturbed):
-    leave(kind.output(tmp_path), kind)
-    partial = unfinished(kind.output(tmp_path))
+def test_bytes_written_after_the_last_commit_are_cut_off(tmp_path, kind, uninterrupted):
+    interrupt(kind.output(tmp_path), kind)
+    partial = partial_path(kind.output(tmp_path))
     sizes = json.loads((partial / "progress.json").read_text())["bytes"].values()
     growing = [path for path in partial.iterdir() if path.suffix != ".json"]
     assert sorted(sizes) < sorted(path.stat().st_size for path in growing)
     for path in growing:
         with path.open("ab") as stream:
-            stream.write(b"\x00torn")
+            stream.write(b"\x00incomplete")
 
     write(kind.output(tmp_path), kind)
 
-    assert contents(tmp_path) == undisturbed(kind)
+    assert contents(tmp_path) == uninterrupted(kind)
 
 
 @every_kind
-def test_a_result_that_is_interrupted_again_and_again_comes_to_the_same_bytes(tmp_path, kind, undisturbed):
+def test_a_repeatedly_interrupted_result_has_the_same_bytes(tmp_path, kind, uninterrupted):
     output = kind.output(tmp_path)
     for row in range(4):
         with pytest.raises(KeyboardInterrupt), embeddings_writer(output, kind.fingerprint()) as writer:
@@ -405,22 +405,22 @@ def test_a_result_that_is_interrupted_again_and_again_comes_to_the_same_bytes(tm
 
     write(output, kind)
 
-    assert contents(tmp_path) == undisturbed(kind)
+    assert contents(tmp_path) == uninterrupted(kind)
 
 
-# Every call by which a result comes to be: a process may die before each of them.
+# All calls that change files of a result: a process may be killed before each of them.
 STEPS = [
-    *((writer, name) for name in ("flush_growing", "write_json", "write_table", "sha256_of_file")),
-    *((writer, name) for name in ("make_npz", "make_h5")),
+    *((writer, name) for name in ("flush_to_disk", "write_json", "write_table", "sha256_of_file")),
+    *((writer, name) for name in ("make_tsv", "make_npz", "make_h5")),
     *((metadata, name) for name in ("remove", "move_into_place")),
 ]
 
 
-def die_at(step, patches, folder, copy):
-    """Let the process die instead of the step with this number, and copy what then lies on disk."""
+def interrupt_at(step, patches, folder, copy):
+    """Interrupt the process in place of a step, and copy the files that a kill would leave."""
     steps = itertools.count()
 
-    def mortal(function):
+    def interruptible(function):
         def call(*arguments, **options):
             if next(steps) == step:
                 shutil.copytree(folder, copy)
@@ -430,16 +430,16 @@ def die_at(step, patches, folder, copy):
         return call
 
     for module, name in STEPS:
-        patches.setattr(module, name, mortal(getattr(module, name)))
+        patches.setattr(module, name, interruptible(getattr(module, name)))
 
 
-def deaths(tmp_path, monkeypatch, kind, **options):
-    """Replace an older result by a new one, dying at each step; yield the folders that kills and interrupts leave."""
+def interruptions(tmp_path, monkeypatch, kind, **options):
+    """Replace an older result, interrupted at each step; yield the directories after a kill and after an interrupt."""
     for step in itertools.count():
         folder, copy = tmp_path / f"interrupted {step}", tmp_path / f"killed {step}"
         write(kind.output(folder), kind, num_proteins=1, refused=REFUSED, model_name="older")
         with monkeypatch.context() as patches:
-            die_at(step, patches, folder, copy)
+            interrupt_at(step, patches, folder, copy)
             try:
                 write(kind.output(folder), kind, **options)
             except KeyboardInterrupt:
@@ -450,7 +450,7 @@ def deaths(tmp_path, monkeypatch, kind, **options):
 
 
 every_result = pytest.mark.parametrize(
-    "options", [{"refused": REFUSED}, {}, {"num_proteins": 0}], ids=["refused records", "whole", "no proteins"]
+    "options", [{"refused": REFUSED}, {}, {"num_proteins": 0}], ids=["refused records", "complete", "no proteins"]
 )
 
 
@@ -458,11 +458,11 @@ every_result = pytest.mark.parametrize(
 @every_kind
 @every_result
 def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
-    tmp_path, kind, options, undisturbed, monkeypatch
+    tmp_path, kind, options, uninterrupted, monkeypatch
 ):
-    expected = undisturbed(kind, **options)
+    expected = uninterrupted(kind, **options)
 
-    for folder in deaths(tmp_path, monkeypatch, kind, **options):
+    for folder in interruptions(tmp_path, monkeypatch, kind, **options):
         output = kind.output(folder)
         if read_meta(output) and read_meta(output)["model_name"] == "tiny":
             clean_up(output, kind.fingerprint())
@@ -474,29 +474,29 @@ def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
 @every_kind
 @every_result
 def test_a_result_that_is_killed_at_any_step_is_completed_by_a_writer_alone(
-    tmp_path, kind, options, undisturbed, monkeypatch
+    tmp_path, kind, options, uninterrupted, monkeypatch
 ):
-    expected = undisturbed(kind, **options)
+    expected = uninterrupted(kind, **options)
 
-    for folder in deaths(tmp_path, monkeypatch, kind, **options):
+    for folder in interruptions(tmp_path, monkeypatch, kind, **options):
         write(kind.output(folder), kind, **options)
         assert contents(folder) == expected, folder.name
 
 
 @pytest.mark.promise(1)
 @every_kind
-def test_whatever_a_kill_leaves_a_meta_file_never_stands_beside_what_it_does_not_describe(tmp_path, kind, monkeypatch):
-    for folder in deaths(tmp_path, monkeypatch, kind):
+def test_after_a_kill_at_any_step_a_meta_file_always_matches_its_result(tmp_path, kind, monkeypatch):
+    for folder in interruptions(tmp_path, monkeypatch, kind):
         output = kind.output(folder)
-        said = read_meta(output)
-        if said is not None:
-            assert said["sha256"] == sha256_of_file(output)
-            assert said["ids_sha256"] == sha256_of_file(sidecar(output, ".ids.tsv"))
-            assert sidecar(output, ".failed.tsv").exists() == (said["num_refused"] > 0)
+        meta = read_meta(output)
+        if meta is not None:
+            assert meta["sha256"] == sha256_of_file(output)
+            assert meta["ids_sha256"] == sha256_of_file(sidecar(output, ".ids.tsv"))
+            assert sidecar(output, ".failed.tsv").exists() == (meta["num_refused"] > 0)
 
 
 @every_kind
-def test_a_folder_whose_removal_was_killed_halfway_is_no_hindrance(tmp_path, kind, undisturbed, monkeypatch):
+def test_a_partially_removed_directory_does_not_prevent_a_new_result(tmp_path, kind, uninterrupted, monkeypatch):
     def remove_files_only(path):
         if not path.is_dir():
             path.unlink(missing_ok=True)
@@ -504,27 +504,27 @@ def test_a_folder_whose_removal_was_killed_halfway_is_no_hindrance(tmp_path, kin
     with monkeypatch.context() as patches:
         patches.setattr(metadata, "remove", remove_files_only)
         write(kind.output(tmp_path / "result"), kind)
-    left = set(names(unfinished(kind.output(tmp_path / "result"))))
-    assert left
-    for name in left:
-        for number, removed in enumerate([{name}, left - {name}]):
+    remaining = set(names(partial_path(kind.output(tmp_path / "result"))))
+    assert remaining
+    for name in remaining:
+        for number, removed in enumerate([{name}, remaining - {name}]):
             folder = shutil.copytree(tmp_path / "result", tmp_path / f"{name} {number}")
-            for doomed in removed:
-                (unfinished(kind.output(folder)) / doomed).unlink()
+            for file in removed:
+                (partial_path(kind.output(folder)) / file).unlink()
 
             write(kind.output(folder), kind)
 
-            assert contents(folder) == undisturbed(kind)
+            assert contents(folder) == uninterrupted(kind)
 
 
 def _raise_interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_nothing_is_completed_that_another_command_left_or_that_is_not_whole(tmp_path, monkeypatch):
+def test_only_a_complete_result_of_the_same_command_is_published(tmp_path, monkeypatch):
     output = tmp_path / "emb.npy"
     assert not finish_interrupted(output, NPY.fingerprint())
-    leave(output, NPY)
+    interrupt(output, NPY)
     assert not finish_interrupted(output, NPY.fingerprint())
 
     with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
@@ -534,8 +534,8 @@ def test_nothing_is_completed_that_another_command_left_or_that_is_not_whole(tmp
     assert finish_interrupted(output, NPY.fingerprint())
 
 
-def test_leftovers_of_another_command_stay(tmp_path):
-    leave(tmp_path / "emb.npy", NPY)
+def test_an_unfinished_result_of_another_command_is_not_removed(tmp_path):
+    interrupt(tmp_path / "emb.npy", NPY)
 
     clean_up(tmp_path / "emb.npy", NPY.fingerprint(model_name="other"))
     assert names(tmp_path) == ["emb.npy.partial"]
@@ -544,87 +544,87 @@ def test_leftovers_of_another_command_stay(tmp_path):
     assert names(tmp_path) == []
 
 
-# What another command left
+# Unfinished results of other commands
 
 
 @pytest.mark.promise(8)
-def test_an_unfinished_result_of_another_command_is_refused_by_the_names_of_its_differences(tmp_path):
-    leave(tmp_path / "emb.npy", NPY)
-    before = contents(unfinished(tmp_path / "emb.npy"))
+def test_an_unfinished_result_of_another_command_is_an_error_that_names_the_differences(tmp_path):
+    interrupt(tmp_path / "emb.npy", NPY)
+    before = contents(partial_path(tmp_path / "emb.npy"))
 
-    reason = r"emb\.npy\.partial exists and holds an unfinished result of another model_name, dtype;.*--force"
+    reason = r"emb\.npy\.partial exists and contains an unfinished result with a different model_name, dtype;.*--force"
     with pytest.raises(OutputExistsError, match=reason):
         write(tmp_path / "emb.npy", NPY, dtype="float16", model_name="other")
 
-    assert contents(unfinished(tmp_path / "emb.npy")) == before
+    assert contents(partial_path(tmp_path / "emb.npy")) == before
 
 
 @every_kind
-def test_force_replaces_an_unfinished_result_of_another_command(tmp_path, kind, undisturbed):
-    leave(kind.output(tmp_path), kind, model_name="other")
+def test_force_replaces_an_unfinished_result_of_another_command(tmp_path, kind, uninterrupted):
+    interrupt(kind.output(tmp_path), kind, model_name="other")
 
     with embeddings_writer(kind.output(tmp_path), kind.fingerprint(), force=True) as writer:
         assert writer.num_committed == 0
         add(writer, kind, range(4))
         writer.finish([])
 
-    assert contents(tmp_path) == undisturbed(kind)
+    assert contents(tmp_path) == uninterrupted(kind)
 
 
-def test_force_takes_up_an_unfinished_result_of_the_same_command(tmp_path):
-    leave(tmp_path / "emb.npy", NPY)
+def test_force_resumes_an_unfinished_result_of_the_same_command(tmp_path):
+    interrupt(tmp_path / "emb.npy", NPY)
 
     with embeddings_writer(tmp_path / "emb.npy", NPY.fingerprint(), force=True) as writer:
         assert writer.num_committed == 2
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"model'])
-def test_a_folder_that_does_not_say_what_it_is_is_begun_anew(tmp_path, content, undisturbed):
-    leave(tmp_path / "emb.npy", NPY)
-    fingerprint = unfinished(tmp_path / "emb.npy") / "fingerprint.json"
+def test_an_unfinished_result_without_a_valid_fingerprint_is_replaced(tmp_path, content, uninterrupted):
+    interrupt(tmp_path / "emb.npy", NPY)
+    fingerprint = partial_path(tmp_path / "emb.npy") / "fingerprint.json"
     fingerprint.unlink() if content is None else fingerprint.write_bytes(content)
 
     write(tmp_path / "emb.npy", NPY)
 
-    assert contents(tmp_path) == undisturbed(NPY)
+    assert contents(tmp_path) == uninterrupted(NPY)
 
 
 # Standard output
 
 
 @pytest.mark.parametrize("kind", [NPY, NPZ, TSV, NPZ_RESIDUES], ids=str)
-def test_stdout_carries_the_bytes_of_the_file_and_has_nothing_beside_it(
-    tmp_path, kind, undisturbed, monkeypatch, capfdbinary
+def test_stdout_receives_the_bytes_of_the_file_and_no_other_file_is_written(
+    tmp_path, kind, uninterrupted, monkeypatch, capfdbinary
 ):
     monkeypatch.chdir(tmp_path)
 
-    said = write(STANDARD_STREAM, kind, refused=REFUSED)
+    meta = write(STANDARD_STREAM, kind, refused=REFUSED)
 
-    assert capfdbinary.readouterr().out == undisturbed(kind)[f"emb.{kind.format_name}"]
+    assert capfdbinary.readouterr().out == uninterrupted(kind)[f"emb.{kind.format_name}"]
     assert names(tmp_path) == []
-    assert (said["num_proteins"], said["num_residues"], said["num_windowed"], said["num_refused"]) == (4, 12, 2, 1)
+    assert (meta["num_proteins"], meta["num_residues"], meta["num_windowed"], meta["num_refused"]) == (4, 12, 2, 1)
 
 
-def test_lines_reach_stdout_as_they_come(capfdbinary):
-    seen = b""
+def test_lines_are_written_to_stdout_at_each_commit(capfdbinary):
+    output = b""
     with embeddings_writer(STANDARD_STREAM, TSV.fingerprint()) as writer:
         assert writer.num_committed == 0
         for row in range(4):
             add(writer, TSV, (row,))
             writer.commit()
-            seen += capfdbinary.readouterr().out
-            assert seen.count(b"\n") == row + 2
+            output += capfdbinary.readouterr().out
+            assert output.count(b"\n") == row + 2
         writer.finish([])
 
 
-def test_a_table_without_proteins_is_a_header_on_stdout(capfdbinary):
+def test_a_tsv_without_proteins_on_stdout_is_only_a_header(capfdbinary):
     write(STANDARD_STREAM, TSV, num_proteins=0)
 
     assert capfdbinary.readouterr().out == b"id\tdim_1\tdim_2\tdim_3\n"
 
 
 @pytest.mark.parametrize("kind", [NPY, NPZ, NPZ_RESIDUES], ids=str)
-def test_arrays_reach_stdout_at_the_end_or_not_at_all(kind, capfdbinary):
+def test_arrays_are_written_to_stdout_only_when_complete(kind, capfdbinary):
     with pytest.raises(KeyboardInterrupt), embeddings_writer(STANDARD_STREAM, kind.fingerprint()) as writer:
         add(writer, kind, (0, 1))
         writer.commit()
@@ -635,7 +635,7 @@ def test_arrays_reach_stdout_at_the_end_or_not_at_all(kind, capfdbinary):
 
 @pytest.mark.parametrize(("number", "raised"), [(32, BrokenPipeError), (5, OutputError)])
 @pytest.mark.parametrize("kind", [NPY, TSV], ids=str)
-def test_a_reader_of_stdout_that_left_is_told_apart_from_a_broken_stdout(kind, number, raised, monkeypatch):
+def test_writing_to_stdout_distinguishes_a_closed_pipe_from_a_write_error(kind, number, raised, monkeypatch):
     class Broken(io.RawIOBase):
         def write(self, _):
             raise OSError(number, "broken")
@@ -652,7 +652,7 @@ def test_a_reader_of_stdout_that_left_is_told_apart_from_a_broken_stdout(kind, n
         write(STANDARD_STREAM, kind)
 
 
-# What must not be stored
+# Vectors that must not be stored
 
 
 @pytest.mark.promise(6)
@@ -665,7 +665,7 @@ def test_a_reader_of_stdout_that_left_is_told_apart_from_a_broken_stdout(kind, n
     ],
 )
 @pytest.mark.parametrize("kind", [NPY, NPZ_RESIDUES])
-def test_what_is_no_number_is_refused_by_name(tmp_path, kind, number, dtype, advice):
+def test_vectors_with_infinities_or_nan_are_an_error_that_names_the_protein(tmp_path, kind, number, dtype, advice):
     vectors = np.full_like(kind.vectors[0], number)
     fingerprint = kind.fingerprint(dtype=dtype, precision="float32")
 
@@ -678,13 +678,13 @@ def test_what_is_no_number_is_refused_by_name(tmp_path, kind, number, dtype, adv
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_somebody_else_made_is_never_removed(tmp_path):
+def test_a_directory_with_unknown_files_is_never_removed(tmp_path):
     thesis = tmp_path / "emb.npy.partial" / "thesis.txt"
     thesis.parent.mkdir()
     thesis.write_text("years of work")
 
     with (
-        pytest.raises(OutputExistsError, match=r"emb\.npy\.partial exists and holds thesis\.txt.*--force does not"),
+        pytest.raises(OutputExistsError, match=r"emb\.npy\.partial exists and contains thesis\.txt.*--force does not"),
         embeddings_writer(tmp_path / "emb.npy", NPY.fingerprint(), force=True),
     ):
         pass
@@ -693,11 +693,11 @@ def test_a_folder_that_somebody_else_made_is_never_removed(tmp_path):
     assert thesis.read_text() == "years of work"
 
 
-def test_an_unfinished_result_that_lost_bytes_is_begun_anew(tmp_path, undisturbed):
-    leave(tmp_path / "emb.npy", NPY)
-    partial = tmp_path / "emb.npy.partial" / "emb.npy"
-    partial.write_bytes(partial.read_bytes()[:128])
+def test_an_unfinished_result_that_lost_bytes_is_started_over(tmp_path, uninterrupted):
+    interrupt(tmp_path / "emb.npy", NPY)
+    rows = tmp_path / "emb.npy.partial" / "emb.npy"
+    rows.write_bytes(rows.read_bytes()[:128])
 
     write(tmp_path / "emb.npy", NPY)
 
-    assert contents(tmp_path) == undisturbed(NPY)
+    assert contents(tmp_path) == uninterrupted(NPY)
