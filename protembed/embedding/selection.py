@@ -114,8 +114,8 @@ class Selection:
 
         Args:
             paths: Paths of the FASTA files, which are read twice if there is a shard.
-            statistics: Statistics, to which those of the whole input are added. The records left out are listed only for
-                the shard.
+            statistics: Statistics to which those of the whole input are added. Skipped records are listed only for the
+                shard.
 
         Raises:
             FormatError: Every record was left out.

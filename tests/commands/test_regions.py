@@ -216,7 +216,7 @@ def test_results_of_different_regions_are_not_taken_for_one_another(tiny_model, 
 
     assert embed(fasta_of_longer, tiny_model, "region.npy", region="-70")[1].was_done
     for name, settings in (("region.npy", {}), ("region.npy", {"region": "1-71"}), ("whole.npy", {"region": "1-70"})):
-        with pytest.raises(OutputExistsError, match="was made with another region"):
+        with pytest.raises(OutputExistsError, match="was made with a different region"):
             embed(fasta_of_longer, tiny_model, name, **settings)
 
 

@@ -38,7 +38,7 @@ def contents(folder):
 
 
 def by_row(file):
-    """The datasets of an HDF5 file in the order of the input."""
+    """Sort the datasets of an HDF5 file in input order."""
     return sorted(file.values(), key=lambda dataset: dataset.attrs["row"])
 
 
@@ -57,7 +57,7 @@ def embed(tmp_path, tiny_model, proteins_fasta):
 
 @pytest.fixture(scope="module")
 def oracle(tiny_esm, proteins):
-    """The last hidden states of transformers, (residues, dim) for each protein."""
+    """Compute the last hidden states with transformers, (residues, dim) for each protein."""
     states = []
     for sequence in proteins:
         tokens = torch.tensor([[CLS, *encode(sequence).tolist(), EOS]])
@@ -74,21 +74,21 @@ def esm_directory(tiny_esm, tmp_path_factory):
 
 
 @pytest.mark.promise(10, 11)
-def test_rows_are_the_means_over_residues_in_input_order(embed, esm_directory, oracle):
+def test_rows_equal_the_means_over_residues_in_input_order(embed, esm_directory, oracle):
     rows = np.load(embed("emb.npy", model=esm_directory))
 
     np.testing.assert_allclose(rows, np.stack([states.mean(0) for states in oracle]), **PARITY)
 
 
 @pytest.mark.parametrize(("pooling", "rule"), [("max", np.max), ("std", np.std)])
-def test_other_poolings_are_over_residues_too(embed, esm_directory, oracle, pooling, rule):
+def test_max_and_std_pooling_exclude_special_tokens(embed, esm_directory, oracle, pooling, rule):
     rows = np.load(embed("emb.npy", model=esm_directory, pooling=pooling))
 
     np.testing.assert_allclose(rows, np.stack([rule(states, axis=0) for states in oracle]), **PARITY)
 
 
 @pytest.mark.promise(11)
-def test_every_residue_of_every_protein_has_its_vector(embed, esm_directory, oracle):
+def test_residue_vectors_equal_the_last_hidden_states(embed, esm_directory, oracle):
     with np.load(embed("emb.npz", model=esm_directory, per_residue=True)) as packed:
         offsets = packed["offsets"]
         for row, states in enumerate(oracle):
@@ -98,7 +98,7 @@ def test_every_residue_of_every_protein_has_its_vector(embed, esm_directory, ora
             np.testing.assert_allclose(residues, states, **PARITY)
 
 
-def test_a_layer_can_be_named_and_the_last_is_the_default(embed):
+def test_the_default_layer_is_the_last_and_another_can_be_chosen(embed):
     default, last, second, embedding = (
         np.load(embed(f"{layer}.npy", layer=layer)) for layer in ("auto", "last", "2", "0")
     )
@@ -108,25 +108,27 @@ def test_a_layer_can_be_named_and_the_last_is_the_default(embed):
     assert not np.allclose(default, embedding)
 
 
-def test_half_precision_is_the_rounded_result(embed):
+def test_float16_storage_rounds_the_float32_result(embed):
     np.testing.assert_array_equal(
-        np.load(embed("half.npy", dtype="float16")), np.load(embed("full.npy")).astype(np.float16)
+        np.load(embed("half.npy", store_dtype="float16")), np.load(embed("full.npy")).astype(np.float16)
     )
 
 
-def test_the_files_beside_a_result_say_what_it_is(embed, tiny_model, proteins_fasta):
+def test_the_sidecars_describe_the_rows_and_the_model(embed, tiny_model, proteins_fasta):
     output = embed("emb.npy")
     header, *lines = (output.parent / "emb.ids.tsv").read_text().splitlines()
     meta = json.loads((output.parent / "emb.meta.json").read_text())
 
     records = list(read_fasta([proteins_fasta]))
     assert header.split("\t") == "row id residues windows overlap_cosine unknown_residues sha256 description".split()
-    assert [line.split("\t")[:3] for line in lines] == [[str(r.row + 1), r.id, str(len(r.sequence))] for r in records]
+    assert [line.split("\t")[:3] for line in lines] == [
+        [str(record.row + 1), record.id, str(len(record.sequence))] for record in records
+    ]
     assert meta["model_sha256"] == load_checkpoint(tiny_model).sha256()
     assert (meta["layer"], meta["pooling"], meta["num_proteins"]) == ([2], ["mean"], len(records))
 
 
-def test_datasets_are_found_by_identifier_and_on_request_by_biotrainers_hash_of_what_is_written(embed, tmp_path):
+def test_h5_datasets_are_named_by_identifier_or_by_biotrainers_hash(embed, tmp_path):
     written = {"lower": "mktayiakqrw", "stop": "MKTAYIAKQRV*", "unknown": "MKTJYIAKQR", "plain": "MKTAYIAKQR"}
     fasta = tmp_path / "written.fasta"
     fasta.write_text("".join(f">{name}\n{letters}\n" for name, letters in written.items()))
@@ -136,7 +138,7 @@ def test_datasets_are_found_by_identifier_and_on_request_by_biotrainers_hash_of_
     with h5py.File(by_id) as ids, h5py.File(by_hash) as hashes:
         assert list(ids) == list(written)
         for name, letters in written.items():
-            # What biotrainer calculates of a sequence as it reads it.
+            # The hash that biotrainer computes from the sequence in the file.
             digest = hashlib.sha256(f"{letters}_{len(letters)}".encode()).hexdigest()
             np.testing.assert_array_equal(hashes[digest], ids[name])
 
@@ -150,7 +152,7 @@ def test_the_same_command_gives_the_same_bytes(embed):
     assert [path.read_bytes() for path in sorted(first.parent.iterdir())] == contents
 
 
-def test_the_same_command_again_finds_its_work_done(tmp_path, tiny_model, proteins_fasta):
+def test_running_the_same_command_again_computes_nothing(tmp_path, tiny_model, proteins_fasta):
     config, model = EmbedConfig(output=tmp_path / "emb.npy"), ModelConfig(model=tiny_model)
     embed_fasta([proteins_fasta], model, config)
     computed = []
@@ -161,7 +163,7 @@ def test_the_same_command_again_finds_its_work_done(tmp_path, tiny_model, protei
     assert computed == []
 
 
-def test_another_result_is_refused_and_kept(embed):
+def test_a_result_with_other_settings_is_an_error_and_stays_unchanged(embed):
     output = embed("emb.npy")
     before = output.read_bytes()
 
@@ -171,7 +173,7 @@ def test_another_result_is_refused_and_kept(embed):
     assert output.read_bytes() == before
 
 
-def test_bad_input_leaves_no_output(embed, tmp_path):
+def test_an_illegal_residue_leaves_no_output(embed, tmp_path):
     fasta = tmp_path / "bad.fasta"
     fasta.write_text(">good\nMKTAYIAK\n>bad\nMK1\n")
 
@@ -194,24 +196,24 @@ def test_records_left_out_on_request_are_listed(embed, tmp_path):
 
 @pytest.mark.promise(10)
 @pytest.mark.parametrize("shard", [None, "2/3"])
-def test_rows_and_listed_failures_are_the_records(embed, tmp_path, windowed_model, proteins, shard):
+def test_every_record_is_either_a_row_or_a_listed_failure(embed, tmp_path, windowed_model, proteins, shard):
     fasta, odd = tmp_path / "mixed.fasta", {3: "MK1", 4: "M-K", 17: "MK\xe9"}
     sequences = [odd.get(row, sequence) for row, sequence in enumerate(proteins)]
     fasta.write_text("".join(f">p{row}\n{sequence}\n" for row, sequence in enumerate(sequences)))
-    settings = {"fasta": fasta, "model": windowed_model, "on_illegal": "skip", "long": "skip"}
+    settings = {"fasta": fasta, "model": windowed_model, "on_illegal": "skip", "long_proteins": "skip"}
 
     parts = [embed(f"{number}.npy", shard=f"{number}/3", **settings) for number in (1, 2, 3)] if shard else []
     outputs = parts or [embed("emb.npy", **settings)]
 
-    kept = [line["id"] for output in outputs for line in table(sidecar(output, IDS))]
+    embedded = [line["id"] for output in outputs for line in table(sidecar(output, IDS))]
     failed = [line["id"] for output in outputs for line in table(sidecar(output, FAILED))]
-    assert sum(len(np.load(output)) for output in outputs) == len(kept)
-    assert sorted(kept + failed) == sorted(f"p{row}" for row in range(len(proteins)))
-    assert kept == sorted(kept, key=lambda name: int(name[1:]))
+    assert sum(len(np.load(output)) for output in outputs) == len(embedded)
+    assert sorted(embedded + failed) == sorted(f"p{row}" for row in range(len(proteins)))
+    assert embedded == sorted(embedded, key=lambda name: int(name[1:]))
     assert len(failed) > len(odd)
 
 
-# Layouts and floods
+# Unusual input
 
 
 LAYOUTS = {
@@ -228,7 +230,7 @@ LAYOUTS = {
 
 
 @pytest.mark.promise(13)
-def test_no_layout_changes_a_bit_of_a_vector(embed, tmp_path, windowed_model, proteins):
+def test_the_layout_of_the_fasta_does_not_change_any_vector(embed, tmp_path, windowed_model, proteins):
     text = "".join(f">{row}\n{sequence}\n" for row, sequence in enumerate(proteins[:6]))
     fasta = tmp_path / "plain.fasta"
     fasta.write_bytes(text.encode())
@@ -242,7 +244,7 @@ def test_no_layout_changes_a_bit_of_a_vector(embed, tmp_path, windowed_model, pr
 
 @pytest.mark.promise(16)
 @pytest.mark.parametrize("name", ["emb.npy", "emb.npz", "emb.tsv", "emb.h5"])
-def test_records_of_one_identifier_and_a_header_of_ten_kilobytes_keep_their_rows(embed, tmp_path, proteins, name):
+def test_records_with_the_same_very_long_header_keep_their_rows(embed, tmp_path, proteins, name):
     header = "same " + "long " * 2000
     fasta = tmp_path / "same.fasta"
     sequences = [*proteins[:3], proteins[0], "M"]
@@ -261,13 +263,13 @@ def test_records_of_one_identifier_and_a_header_of_ten_kilobytes_keep_their_rows
 
 
 def one_protein(folder, sequence):
-    path = folder / "one.fasta"
-    path.write_text(f">one\n{sequence}\n")
+    path = folder / "single.fasta"
+    path.write_text(f">single\n{sequence}\n")
     return path
 
 
 def vectors_in(output):
-    """One vector for each protein, from any format."""
+    """Read one vector per protein from any format."""
     if output.suffix == ".npy":
         return np.load(output)
     if output.suffix == ".npz":
@@ -297,7 +299,7 @@ def test_a_protein_of_a_hundred_thousand_residues_is_one_row(embed, tmp_path, wi
 
 
 @pytest.mark.promise(14)
-def test_an_input_that_vanishes_is_an_input_that_is_not_there(tmp_path, tiny_model, proteins):
+def test_an_input_removed_during_the_run_is_an_input_error(tmp_path, tiny_model, proteins):
     fasta = tmp_path / "proteins.fasta"
     fasta.write_text(f">a\n{proteins[0]}\n")
 
@@ -313,7 +315,7 @@ def test_an_input_that_vanishes_is_an_input_that_is_not_there(tmp_path, tiny_mod
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_model_it_takes_the_one_in_the_box(proteins_fasta, tmp_path):
+def test_without_a_model_the_bundled_one_is_used(proteins_fasta, tmp_path):
     for name, model in (("none.npy", None), ("named.npy", Path(DEFAULT_MODEL))):
         embed_fasta([proteins_fasta], ModelConfig(model=model), EmbedConfig(output=tmp_path / name))
 
@@ -321,7 +323,7 @@ def test_without_a_model_it_takes_the_one_in_the_box(proteins_fasta, tmp_path):
 
 
 @pytest.mark.promise(10)
-def test_five_hundred_windows_keep_the_input_order(embed, tmp_path, proteins, esm_directory, oracle):
+def test_five_hundred_proteins_keep_the_input_order(embed, tmp_path, proteins, esm_directory, oracle):
     order = np.random.default_rng(0).integers(len(proteins), size=500)
     fasta = tmp_path / "many.fasta"
     fasta.write_text("".join(f">p{row}\n{proteins[index]}\n" for row, index in enumerate(order)))
@@ -339,7 +341,7 @@ def lengths(proteins):
     return [len(sequence) for sequence in proteins]
 
 
-def test_a_long_protein_is_computed_in_windows_and_the_table_tells_how_well_they_agree(embed, windowed_model, lengths):
+def test_a_long_protein_is_computed_in_windows_whose_agreement_is_recorded(embed, windowed_model, lengths):
     rows = np.load(embed("emb.npy", model=windowed_model))
     lines = table(embed("emb.npy", model=windowed_model).parent / "emb.ids.tsv")
 
@@ -350,7 +352,7 @@ def test_a_long_protein_is_computed_in_windows_and_the_table_tells_how_well_they
     assert all(0 < float(line["overlap_cosine"] or 1) <= 1 for line in lines)
 
 
-def test_windows_do_not_touch_proteins_that_fit(embed, windowed_model, lengths):
+def test_windows_do_not_change_proteins_that_fit_into_one(embed, windowed_model, lengths):
     whole, windowed = np.load(embed("whole.npy")), np.load(embed("windowed.npy", model=windowed_model))
 
     fits = np.array(lengths) <= WINDOW
@@ -358,14 +360,14 @@ def test_windows_do_not_touch_proteins_that_fit(embed, windowed_model, lengths):
     assert (np.abs(windowed - whole)[~fits].max(1) > 1e-4).all()
 
 
-def test_the_window_can_be_named(embed, windowed_model):
+def test_the_window_length_can_be_chosen(embed, windowed_model):
     named, whole = np.load(embed("named.npy", model=windowed_model, window_residues=400)), np.load(embed("whole.npy"))
 
     np.testing.assert_array_equal(named, whole)
     assert meta_of(embed("n.npy", window_residues=WINDOW))["window_residues"] == WINDOW
 
 
-def test_the_residues_of_a_long_protein_average_to_its_vector(embed, windowed_model, lengths):
+def test_the_mean_of_residue_vectors_of_a_long_protein_equals_its_vector(embed, windowed_model, lengths):
     rows = np.load(embed("emb.npy", model=windowed_model))
 
     with h5py.File(embed("emb.h5", model=windowed_model, per_residue=True)) as file:
@@ -374,7 +376,9 @@ def test_the_residues_of_a_long_protein_average_to_its_vector(embed, windowed_mo
     np.testing.assert_allclose(rows, means, **PARITY)
 
 
-def test_long_proteins_are_an_error_where_that_was_asked_for(embed, windowed_model, proteins_fasta, tmp_path, lengths):
+def test_long_proteins_error_makes_a_long_protein_a_data_error(
+    embed, windowed_model, proteins_fasta, tmp_path, lengths
+):
     with pytest.raises(TooLongError, match=f"has {lengths[0]} residues, more than the window of 64") as caught:
         embed("emb.npy", model=windowed_model, long_proteins="error")
 
@@ -384,7 +388,7 @@ def test_long_proteins_are_an_error_where_that_was_asked_for(embed, windowed_mod
 
 
 @pytest.mark.promise(10)
-def test_long_proteins_are_left_out_and_listed_where_that_was_asked_for(embed, windowed_model, proteins_fasta, lengths):
+def test_long_proteins_skip_leaves_out_and_lists_long_proteins(embed, windowed_model, proteins_fasta, lengths):
     output = embed("emb.npy", model=windowed_model, long_proteins="skip")
 
     rows, refused = np.load(output), table(output.parent / "emb.failed.tsv")
@@ -392,13 +396,17 @@ def test_long_proteins_are_left_out_and_listed_where_that_was_asked_for(embed, w
     short = [record for record in records if len(record.sequence) <= WINDOW]
     assert len(rows) + len(refused) == len(records)
     assert [line["id"] for line in table(output.parent / "emb.ids.tsv")] == [record.id for record in short]
-    assert [int(line["line"]) for line in refused] == [r.line for r in records if len(r.sequence) > WINDOW]
+    assert [int(line["line"]) for line in refused] == [
+        record.line for record in records if len(record.sequence) > WINDOW
+    ]
     assert refused[0]["reason"] == f"{lengths[0]} residues are more than the window of 64"
     np.testing.assert_array_equal(rows, np.load(embed("again.npy", model=windowed_model, long_proteins="skip")))
     np.testing.assert_allclose(rows, np.load(embed("whole.npy"))[np.array(lengths) <= WINDOW], **PARITY)
 
 
-def test_long_proteins_are_cut_off_where_that_was_asked_for(embed, windowed_model, tmp_path, proteins, proteins_fasta):
+def test_long_proteins_truncate_embeds_the_beginning_of_long_proteins(
+    embed, windowed_model, tmp_path, proteins, proteins_fasta
+):
     cut = tmp_path / "cut.fasta"
     cut.write_text("".join(f">p{row}\n{sequence[:WINDOW]}\n" for row, sequence in enumerate(proteins)))
 
@@ -410,27 +418,27 @@ def test_long_proteins_are_cut_off_where_that_was_asked_for(embed, windowed_mode
 
 
 @pytest.mark.parametrize(
-    ("long", "num_rows", "warning"),
+    ("policy", "num_rows", "warning"),
     [("window", 40, None), ("truncate", 40, "proteins cut off"), ("skip", None, "records left out")],
 )
-def test_the_summary_tells_what_became_of_long_proteins(
-    windowed_model, proteins_fasta, tmp_path, lengths, long, num_rows, warning
+def test_the_summary_counts_long_proteins_under_every_policy(
+    windowed_model, proteins_fasta, tmp_path, lengths, policy, num_rows, warning
 ):
-    config = EmbedConfig(output=tmp_path / "emb.npy", long_proteins=long)
+    config = EmbedConfig(output=tmp_path / "emb.npy", long_proteins=policy)
 
     summary = embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config)
 
     num_long = sum(length > WINDOW for length in lengths)
     assert summary.num_proteins == (num_rows or 40 - num_long)
     assert summary.num_proteins + summary.num_refused == 40
-    assert summary.num_windowed == (num_long if long == "window" else 0)
+    assert summary.num_windowed == (num_long if policy == "window" else 0)
     assert any(f"{num_long} {warning}" in sentence for sentence in summary.warnings) == (warning is not None)
 
 
 # Poolings, layers, formats
 
 
-def test_several_poolings_and_layers_stand_side_by_side_as_the_meta_file_says(embed, windowed_model):
+def test_several_poolings_and_layers_are_concatenated_in_the_recorded_slices(embed, windowed_model):
     output = embed("emb.npy", model=windowed_model, pooling="mean,std,cls", layer="2,0")
     rows, meta = np.load(output), meta_of(output)
 
@@ -441,7 +449,7 @@ def test_several_poolings_and_layers_stand_side_by_side_as_the_meta_file_says(em
         np.testing.assert_allclose(rows[:, part["start"] : part["stop"]], alone, **PARITY)
 
 
-def test_all_layers_of_residues_stand_side_by_side(embed, oracle, esm_directory):
+def test_all_layers_of_residue_vectors_are_concatenated(embed, oracle, esm_directory):
     output = embed("emb.h5", model=esm_directory, per_residue=True, layer="all")
 
     with h5py.File(output) as file:
@@ -453,14 +461,14 @@ def test_all_layers_of_residues_stand_side_by_side(embed, oracle, esm_directory)
     assert meta["slices"][1] == {"pooling": None, "layer": 1, "start": 32, "stop": 64}
 
 
-def test_residues_are_not_pooled(embed):
-    with pytest.raises(ConfigError, match="with --per-residue nothing is pooled"):
+def test_pooling_with_per_residue_is_a_usage_error(embed):
+    with pytest.raises(ConfigError, match="with --per-residue vectors are not pooled"):
         embed("emb.h5", per_residue=True, pooling="max")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_every_format_holds_the_same_numbers(embed, windowed_model, proteins_fasta, dtype):
-    options = {"model": windowed_model, "dtype": dtype, "pooling": "mean,max"}
+def test_every_format_contains_the_same_numbers(embed, windowed_model, proteins_fasta, dtype):
+    options = {"model": windowed_model, "store_dtype": dtype, "pooling": "mean,max"}
     rows = np.load(embed("emb.npy", **options))
 
     with np.load(embed("emb.npz", **options), allow_pickle=False) as archive:
@@ -475,8 +483,8 @@ def test_every_format_holds_the_same_numbers(embed, windowed_model, proteins_fas
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_both_formats_of_residues_hold_the_same_numbers(embed, windowed_model, lengths, dtype):
-    options = {"model": windowed_model, "dtype": dtype, "per_residue": True}
+def test_both_formats_of_residue_vectors_contain_the_same_numbers(embed, windowed_model, lengths, dtype):
+    options = {"model": windowed_model, "store_dtype": dtype, "per_residue": True}
 
     with (
         np.load(embed("emb.npz", **options), allow_pickle=False) as archive,
@@ -489,7 +497,7 @@ def test_both_formats_of_residues_hold_the_same_numbers(embed, windowed_model, l
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_is_near_the_full_one_and_recorded(embed, windowed_model, precision):
+def test_half_precision_is_close_to_float32_and_recorded(embed, windowed_model, precision):
     half, full = (embed(f"{name}.npy", model=windowed_model, precision=name) for name in (precision, "float32"))
 
     np.testing.assert_allclose(np.load(half), np.load(full), rtol=0, atol=2e-2)
@@ -502,7 +510,7 @@ def test_half_precision_is_near_the_full_one_and_recorded(embed, windowed_model,
 
 @pytest.mark.promise(10)
 @pytest.mark.parametrize("total", [1, 3, 7])
-def test_shards_one_after_the_other_are_the_whole(embed, windowed_model, proteins_fasta, total):
+def test_concatenated_shards_equal_the_whole_result(embed, windowed_model, proteins_fasta, total):
     whole = embed("whole.npy", model=windowed_model)
     shards = [embed(f"{number}.npy", model=windowed_model, shard=f"{number}/{total}") for number in range(1, total + 1)]
 
@@ -511,7 +519,7 @@ def test_shards_one_after_the_other_are_the_whole(embed, windowed_model, protein
     assert ids == [record.id for record in read_fasta([proteins_fasta])]
 
 
-def test_shards_may_be_more_than_proteins(embed, tmp_path):
+def test_more_shards_than_proteins_leave_some_results_empty(embed, tmp_path):
     fasta = tmp_path / "two.fasta"
     fasta.write_text(">a\nMKTAYIAKQRQISFVK\n>b\nMKV\n")
     shards = [embed(f"{number}.npy", fasta=fasta, shard=f"{number}/4") for number in range(1, 5)]
@@ -522,7 +530,7 @@ def test_shards_may_be_more_than_proteins(embed, tmp_path):
     np.testing.assert_allclose(np.concatenate(rows), np.load(embed("whole.npy", fasta=fasta)), **PARITY)
 
 
-def test_shards_are_of_about_as_many_residues(embed, lengths):
+def test_shards_have_similar_numbers_of_residues(embed, lengths):
     counts = [meta_of(embed(f"{number}.npy", shard=f"{number}/4"))["num_residues"] for number in range(1, 5)]
 
     assert sum(counts) == sum(lengths)
@@ -530,8 +538,8 @@ def test_shards_are_of_about_as_many_residues(embed, lengths):
 
 
 @pytest.mark.promise(10)
-def test_each_record_that_was_left_out_is_listed_by_one_shard(embed, windowed_model):
-    options = {"model": windowed_model, "long": "skip"}
+def test_each_skipped_record_is_listed_by_exactly_one_shard(embed, windowed_model):
+    options = {"model": windowed_model, "long_proteins": "skip"}
     whole = embed("whole.npy", **options)
     shards = [embed(f"{number}.npy", shard=f"{number}/3", **options) for number in (1, 2, 3)]
 
@@ -540,15 +548,15 @@ def test_each_record_that_was_left_out_is_listed_by_one_shard(embed, windowed_mo
     np.testing.assert_allclose(np.concatenate(list(map(np.load, shards))), np.load(whole), **PARITY)
 
 
-def test_another_shard_is_another_result(embed):
+def test_the_result_of_another_shard_is_an_error(embed):
     assert meta_of(embed("emb.npy", shard="2/3"))["shard"] == "2/3"
 
     for shard in ("1/3", "2/4", None):
-        with pytest.raises(OutputExistsError, match="was made with another shard"):
+        with pytest.raises(OutputExistsError, match="was made with a different shard"):
             embed("emb.npy", shard=shard)
 
 
-def test_a_shard_is_named_after_its_number(tiny_model, proteins_fasta, tmp_path, monkeypatch):
+def test_the_default_output_of_a_shard_contains_its_number(tiny_model, proteins_fasta, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     summary = embed_fasta([proteins_fasta], ModelConfig(model=tiny_model), EmbedConfig(shard="2/3"))
@@ -558,7 +566,7 @@ def test_a_shard_is_named_after_its_number(tiny_model, proteins_fasta, tmp_path,
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/0", "a/b", "1/3/2", "-1/3", "²/3"])
-def test_a_shard_that_there_is_not_is_a_usage_error(embed, tmp_path, shard):
+def test_an_invalid_shard_is_a_usage_error_that_leaves_no_file(embed, tmp_path, shard):
     with pytest.raises(ConfigError, match="--shard is .*I/N is expected"):
         embed("emb.npy", shard=shard)
 
@@ -569,7 +577,7 @@ def test_a_shard_that_there_is_not_is_a_usage_error(embed, tmp_path, shard):
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
-def test_stdin_gives_what_a_file_gives(embed, give_stdin, proteins_fasta, compress):
+def test_stdin_gives_the_same_vectors_as_a_file(embed, give_stdin, proteins_fasta, compress):
     give_stdin(compress(proteins_fasta.read_bytes()))
     from_stdin = embed("stdin.npy", fasta=Path("-"))
 
@@ -578,25 +586,25 @@ def test_stdin_gives_what_a_file_gives(embed, give_stdin, proteins_fasta, compre
 
 @pytest.fixture
 def plan_of(monkeypatch, proteins_fasta):
-    """Ask what an embedding would take, with a short measurement."""
+    """Make the plan of a dry run, with a short measurement."""
     monkeypatch.setattr("protembed.embedding.estimate._MIN_SECONDS", 0.01)
 
-    def ask(model, fasta=proteins_fasta, **options):
+    def plan(model, fasta=proteins_fasta, **options):
         plans = []
         config = EmbedConfig(dry_run=True, **options)
         assert embed_fasta([fasta], ModelConfig(model=model), config, on_plan=plans.append) is None
-        (plan,) = plans
-        return plan
+        assert len(plans) == 1
+        return plans[0]
 
-    return ask
+    return plan
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"long": "truncate"}, {"long": "skip"}, {"shard": "2/3"}, {"pooling": "mean,std", "layer": "all"}],
+    [{}, {"long": "truncate"}, {"long_proteins": "skip"}, {"shard": "2/3"}, {"pooling": "mean,std", "layer": "all"}],
     ids=str,
 )
-def test_a_dry_run_counts_what_would_be_computed_and_leaves_nothing(
+def test_a_dry_run_reports_the_counts_of_the_run_and_writes_nothing(
     plan_of, windowed_model, proteins_fasta, tmp_path, options
 ):
     (tmp_path / "empty").mkdir()
@@ -604,21 +612,21 @@ def test_a_dry_run_counts_what_would_be_computed_and_leaves_nothing(
     assert list((tmp_path / "empty").iterdir()) == []
 
     output = tmp_path / "emb.npy"
-    done = embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), EmbedConfig(output=output, **options))
+    summary = embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), EmbedConfig(output=output, **options))
     lines = table(tmp_path / "emb.ids.tsv")
 
     assert (plan.num_proteins, plan.num_residues, plan.num_windowed, plan.dim) == (
-        *(done.num_proteins, done.num_residues, done.num_windowed, done.dim),
+        *(summary.num_proteins, summary.num_residues, summary.num_windowed, summary.dim),
     )
     assert plan.num_windows == sum(int(line["windows"]) for line in lines)
     assert plan.longest == max(int(line["residues"]) for line in lines)
     written = sum(path.stat().st_size for path in (output, output.with_suffix(".ids.tsv")))
-    # What is noted of the proteins while the result is made counts too.
+    # The files that exist only while the result is made count too.
     assert written < plan.disk_bytes < 2.5 * written
     assert plan.seconds > 0 and plan.memory_bytes > 1e7
 
 
-def test_a_dry_run_does_not_touch_what_stands_there(embed, plan_of, tiny_model, tmp_path):
+def test_a_dry_run_does_not_change_an_existing_result(embed, plan_of, tiny_model, tmp_path):
     output = embed("emb.npy")
     before = contents(tmp_path)
 
@@ -637,7 +645,7 @@ def test_a_dry_run_reads_stdin(plan_of, give_stdin, proteins_fasta, tiny_model, 
 
 
 @pytest.mark.parametrize(("suffix", "per_residue", "rows"), [("h5", True, "num_residues"), ("npz", False, None)])
-def test_formats_that_are_made_of_another_file_take_twice_the_room(
+def test_formats_that_are_converted_at_the_end_need_disk_space_for_both_files(
     plan_of, tiny_model, tmp_path, suffix, per_residue, rows
 ):
     plan = plan_of(tiny_model, output=tmp_path / f"emb.{suffix}", per_residue=per_residue)

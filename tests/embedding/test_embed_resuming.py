@@ -24,7 +24,7 @@ def contents(folder):
 
 
 def interrupt_after(num_proteins):
-    """Be told of proteins, and interrupt when so many are done."""
+    """Make a callback that interrupts the run after a number of proteins."""
     done = []
 
     def on_protein(num_residues):
@@ -46,26 +46,26 @@ KINDS = {
 
 @pytest.mark.promise(2)
 @pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
-def test_who_takes_up_an_interrupted_run_gets_the_same_bytes(
+def test_a_resumed_run_gives_the_same_bytes_in_every_format(
     windowed_model, proteins_fasta, tmp_path, small_chunks, kind, options
 ):
-    def run(folder, **more):
+    def run(folder, **callbacks):
         config = EmbedConfig(output=tmp_path / folder / f"emb.{kind}", **options)
-        return embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config, **more)
+        return embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config, **callbacks)
 
-    run("undisturbed")
+    run("uninterrupted")
     resumed = []
     for num_more in (3, 12, 1, 20):
         with pytest.raises(KeyboardInterrupt):
             run("interrupted", on_protein=interrupt_after(num_more))
     summary = run("interrupted", on_protein=resumed.append)
 
-    assert contents(tmp_path / "interrupted") == contents(tmp_path / "undisturbed")
+    assert contents(tmp_path / "interrupted") == contents(tmp_path / "uninterrupted")
     assert 0 < summary.num_resumed == summary.num_proteins - len(resumed) < summary.num_proteins == 40
 
 
 @pytest.mark.promise(8)
-def test_an_unfinished_result_of_another_command_is_refused_unless_forced(
+def test_an_unfinished_result_of_another_command_is_replaced_only_with_force(
     windowed_model, proteins_fasta, tmp_path, small_chunks
 ):
     def run(**options):
@@ -77,7 +77,7 @@ def test_an_unfinished_result_of_another_command_is_refused_unless_forced(
         run(on_protein=interrupt_after(10))
     before = contents(tmp_path)
 
-    with pytest.raises(OutputExistsError, match="holds an unfinished result of another pooling"):
+    with pytest.raises(OutputExistsError, match="contains an unfinished result with a different pooling"):
         run(pooling="max")
 
     assert contents(tmp_path) == before
@@ -86,20 +86,22 @@ def test_an_unfinished_result_of_another_command_is_refused_unless_forced(
 
 
 @pytest.mark.promise(8)
-def test_a_run_on_stdin_is_taken_up_and_found_done(windowed_model, proteins_fasta, tmp_path, small_chunks, give_stdin):
-    def run(folder, content=None, **more):
+def test_a_run_on_stdin_is_resumed_and_recognised_as_done(
+    windowed_model, proteins_fasta, tmp_path, small_chunks, give_stdin
+):
+    def run(folder, content=None, **callbacks):
         give_stdin(content or proteins_fasta.read_bytes())
         config = EmbedConfig(output=tmp_path / folder / "emb.npy")
-        return embed_fasta([Path("-")], ModelConfig(model=windowed_model), config, **more)
+        return embed_fasta([Path("-")], ModelConfig(model=windowed_model), config, **callbacks)
 
-    run("undisturbed")
+    run("uninterrupted")
     with pytest.raises(KeyboardInterrupt):
         run("interrupted", on_protein=interrupt_after(20))
 
     assert 0 < run("interrupted").num_resumed <= 20
-    assert contents(tmp_path / "interrupted") == contents(tmp_path / "undisturbed")
+    assert contents(tmp_path / "interrupted") == contents(tmp_path / "uninterrupted")
     assert run("interrupted").was_done
-    with pytest.raises(OutputExistsError, match="another input_sha256"):
+    with pytest.raises(OutputExistsError, match="different input_sha256"):
         run("interrupted", content=b">a\nMKT\n")
 
 
@@ -108,7 +110,7 @@ def test_a_run_on_stdin_is_taken_up_and_found_done(windowed_model, proteins_fast
 
 @pytest.fixture(scope="module")
 def many_fasta(proteins, tmp_path_factory):
-    """Some thousand different proteins: the real ones, and these with their residues in another order."""
+    """Write 1,540 different proteins: the real ones, and shuffled copies of them."""
     rng = np.random.default_rng(0)
     sequences = [*proteins, *("".join(rng.permutation(list(proteins[row % 40]))) for row in range(1500))]
     fasta = tmp_path_factory.mktemp("many") / "many.fasta"
@@ -117,18 +119,18 @@ def many_fasta(proteins, tmp_path_factory):
 
 
 def progress_of(output):
-    """How many proteins are safe; None where nothing is."""
+    """Return the number of committed proteins; None before the first commit."""
     try:
         return json.loads((output.with_name(f"{output.name}.partial") / "progress.json").read_text())["num_proteins"]
     except FileNotFoundError:
         return None
 
 
-def kill_when(is_time, command, output, delay):
-    """Start a command, and kill it some seconds after a moment has come; return whether it was at work still."""
+def kill_when(condition, command, output, delay):
+    """Start a command, kill it `delay` seconds after a condition is met; return whether it was still running."""
     before = progress_of(output)
     process = subprocess.Popen([*command, output], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not is_time(before, progress_of(output)):
+    while process.poll() is None and not condition(before, progress_of(output)):
         time.sleep(0.001)
     time.sleep(delay)
     process.kill()
@@ -138,36 +140,34 @@ def kill_when(is_time, command, output, delay):
 @pytest.mark.promise(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("emb.npy", []), ("emb.h5", ["--per-residue"])], ids=["npy", "h5"])
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
-    many_fasta, windowed_model, tmp_path, name, options
-):
+def test_a_repeatedly_killed_run_gives_the_same_bytes(many_fasta, windowed_model, tmp_path, name, options):
     rng = np.random.default_rng(1)
-    undisturbed, killed = tmp_path / "undisturbed" / name, tmp_path / "killed" / name
+    uninterrupted, killed = tmp_path / "uninterrupted" / name, tmp_path / "killed" / name
     words = ["embed", str(many_fasta), "-m", str(windowed_model), *options, "-o"]
     command = [sys.executable, "-m", "protembed", *words]
-    assert CliRunner().invoke(app, [*words, str(undisturbed)]).exit_code == 0
+    assert CliRunner().invoke(app, [*words, str(uninterrupted)]).exit_code == 0
     num_proteins = 1540
-    moments = [
+    conditions = [
         lambda before, now: (killed.parent / f".{name}.lock").exists(),
         lambda before, now: now is not None,
         lambda before, now: now != before,
         lambda before, now: now == num_proteins,
     ]
 
-    num_killed = sum(kill_when(moment, command, killed, rng.uniform(0, 0.05)) for moment in moments)
-    left = progress_of(killed)
+    num_killed = sum(kill_when(condition, command, killed, rng.uniform(0, 0.05)) for condition in conditions)
+    num_committed = progress_of(killed)
     last = CliRunner().invoke(app, [*words, str(killed), "--json"])
 
     assert last.exit_code == 0, last.output
     assert num_killed >= 3
-    assert contents(killed.parent) == contents(undisturbed.parent)
+    assert contents(killed.parent) == contents(uninterrupted.parent)
     assert list(killed.parent.rglob("*.partial")) == []
     summary = json.loads(last.stdout)
     assert summary["num_proteins"] == num_proteins
-    assert summary["was_done"] or summary["num_resumed"] == left
+    assert summary["was_done"] or summary["num_resumed"] == num_committed
 
 
-def test_what_is_wrong_in_the_last_record_is_found_before_anything_is_computed(tiny_model, tmp_path, monkeypatch):
+def test_an_error_in_the_last_record_is_found_before_the_computation(tiny_model, tmp_path, monkeypatch):
     fasta = tmp_path / "bad.fasta"
     fasta.write_text(">good\nMKTAYIAK\n>bad\nMK1\n")
     monkeypatch.setattr(Engine, "run_chunks", lambda *_: pytest.fail("computed"))
@@ -176,28 +176,30 @@ def test_what_is_wrong_in_the_last_record_is_found_before_anything_is_computed(t
         embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=tmp_path / "emb.npy"))
 
 
-def test_a_named_pipe_can_be_read_as_often_as_a_file(tiny_model, tmp_path, proteins_fasta):
+def test_a_named_pipe_gives_the_same_vectors_as_a_file(tiny_model, tmp_path, proteins_fasta):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    feeding = threading.Thread(target=lambda: pipe.write_bytes(proteins_fasta.read_bytes()))
-    feeding.start()
+    feeder = threading.Thread(target=lambda: pipe.write_bytes(proteins_fasta.read_bytes()))
+    feeder.start()
 
     for fasta, name in ((pipe, "pipe.npy"), (proteins_fasta, "file.npy")):
         embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=tmp_path / name))
-    feeding.join()
+    feeder.join()
 
     np.testing.assert_array_equal(np.load(tmp_path / "pipe.npy"), np.load(tmp_path / "file.npy"))
 
 
-def test_what_is_left_to_compute_is_told_before_it_is_computed(windowed_model, tmp_path, proteins, proteins_fasta):
-    told = []
+def test_the_residues_to_compute_are_reported_before_the_computation(
+    windowed_model, tmp_path, proteins, proteins_fasta
+):
+    reported = []
 
     embed_fasta(
         [proteins_fasta],
         ModelConfig(model=windowed_model),
         EmbedConfig(output=tmp_path / "emb.npy"),
-        on_start=told.append,
-        on_protein=told.append,
+        on_start=reported.append,
+        on_protein=reported.append,
     )
 
-    assert told[0] == sum(told[1:]) == sum(map(len, proteins))
+    assert reported[0] == sum(reported[1:]) == sum(map(len, proteins))

@@ -28,7 +28,7 @@ def records(proteins_fasta):
     return list(read_fasta([proteins_fasta]))
 
 
-def counted(records, computation):
+def workload_of(records, computation):
     workload = Workload(SHAPE)
     workload.count(iter(records), computation)
     return workload
@@ -40,14 +40,14 @@ def record_of(sequence):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Let two seconds pass whenever a sample has been computed."""
+    """Simulate a clock by which computing a sample takes two seconds."""
     readings = iter([0.0, 0.0, 2.0, 2.0])
     monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=lambda: next(readings)))
 
 
-def test_proteins_residues_and_windows_are_counted(records):
+def test_proteins_residues_and_windows_are_workload_of(records):
     lengths = [len(record.sequence) for record in records]
-    workload = counted(records, WINDOWED)
+    workload = workload_of(records, WINDOWED)
 
     assert workload.num_proteins == len(records)
     assert workload.num_residues == sum(lengths)
@@ -56,43 +56,46 @@ def test_proteins_residues_and_windows_are_counted(records):
     assert workload.num_windowed == sum(length > 80 for length in lengths)
 
 
-def test_nothing_is_windowed_where_proteins_are_whole(records):
-    workload = counted(records, WHOLE)
+def test_without_windows_each_protein_counts_as_one_window(records):
+    workload = workload_of(records, WHOLE)
 
     assert (workload.num_windows, workload.num_windowed) == (len(records), 0)
 
 
-def test_operations_are_those_of_the_matrix_products_by_hand():
-    workload = counted([record_of("M" * 10)], WHOLE)
+def test_operations_equal_those_of_the_matrix_products_counted_by_hand():
+    workload = workload_of([record_of("M" * 10)], WHOLE)
 
-    # Of 12 tokens: four maps of 32² in attention, eight in feed-forward; scores and mixing, 12² · 32 each.
+    # For 12 tokens: four products with 32² weights in attention and eight in the feed-forward network; attention
+    # scores and their products with the values, 12² · 32 each.
     assert workload.operations == 2 * (2 * 12 * (4 + 8) * 32**2 + 2 * 2 * 12**2 * 32)
 
 
-def test_windows_save_operations_where_attention_is_most_of_them():
+def test_windows_reduce_the_operations_of_very_long_proteins():
     long = [record_of("M" * 5000)]
 
-    assert counted(long, WINDOWED).operations < counted(long, WHOLE).operations
+    assert workload_of(long, WINDOWED).operations < workload_of(long, WHOLE).operations
 
 
-def test_the_sample_is_small_and_chosen_by_sequence(records):
-    few, many, reversed_many = (counted(some, WHOLE) for some in (records[:3], records * 4, records[::-1] * 4))
+def test_the_sample_is_small_and_independent_of_the_order(records):
+    few, many, reversed_many = (
+        workload_of(proteins, WHOLE) for proteins in (records[:3], records * 4, records[::-1] * 4)
+    )
 
     assert {record.id for record in few.sample} == {record.id for record in records[:3]}
     assert len(many.sample) == 64
     assert {record.sequence for record in many.sample} == {record.sequence for record in reversed_many.sample}
 
 
-def test_the_time_of_all_is_that_of_the_sample_by_its_share_of_operations(records, pool, clock):
-    workload = counted(records * 4, WHOLE)
-    share = sum(workload.operations_of(record, WHOLE) for record in workload.sample) / workload.operations
+def test_the_estimated_time_is_proportional_to_the_operations(records, pool, clock):
+    workload = workload_of(records * 4, WHOLE)
+    fraction = sum(workload.operations_of(record, WHOLE) for record in workload.sample) / workload.operations
 
-    assert 0.2 < share < 0.8
-    assert workload.seconds(Engine(pool=pool), WHOLE) == pytest.approx(2 / share)
+    assert 0.2 < fraction < 0.8
+    assert workload.seconds(Engine(pool=pool), WHOLE) == pytest.approx(2 / fraction)
 
 
-def test_very_long_proteins_are_sampled_by_their_beginning(pool, clock):
-    workload = counted([record_of("MKTAYIAKQR" * 500)], WINDOWED)
+def test_very_long_proteins_are_cut_off_in_the_sample(pool, clock):
+    workload = workload_of([record_of("MKTAYIAKQR" * 500)], WINDOWED)
     (sampled,) = workload.sample
 
     assert len(sampled.sequence) == 600
@@ -101,5 +104,5 @@ def test_very_long_proteins_are_sampled_by_their_beginning(pool, clock):
     assert workload.seconds(Engine(pool=pool), WINDOWED) == pytest.approx(expected)
 
 
-def test_no_protein_takes_no_time(pool):
-    assert counted([], WHOLE).seconds(Engine(pool=pool), WHOLE) == 0
+def test_the_estimated_time_of_no_proteins_is_zero(pool):
+    assert workload_of([], WHOLE).seconds(Engine(pool=pool), WHOLE) == 0

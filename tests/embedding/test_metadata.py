@@ -39,7 +39,7 @@ FINGERPRINT = {
     "dim": 3,
 }
 COUNTS = {"num_proteins": 2, "num_residues": 9, "num_windowed": 0, "num_refused": 0}
-# What a result consists of, in the order in which it comes to its place.
+# The files of a result, in the order in which they are published.
 NAMES = ("emb.ids.tsv", "emb.failed.tsv", "emb.npy", "emb.meta.json")
 
 
@@ -51,9 +51,9 @@ def finish(output, *, fingerprint=FINGERPRINT):
     output.write_bytes(b"vectors")
     ids = sidecar(output, ".ids.tsv")
     ids.write_text("\t".join(IDS_HEADER) + "\n0\n1\n")
-    said = {**COUNTS, **fingerprint, "ids_sha256": sha256_of_file(ids), "sha256": sha256_of_file(output)}
-    sidecar(output, ".meta.json").write_text(json.dumps(said))
-    return said
+    meta = {**COUNTS, **fingerprint, "ids_sha256": sha256_of_file(ids), "sha256": sha256_of_file(output)}
+    sidecar(output, ".meta.json").write_text(json.dumps(meta))
+    return meta
 
 
 # Names and lines
@@ -70,12 +70,12 @@ def finish(output, *, fingerprint=FINGERPRINT):
         ("emb", "emb.ids.tsv"),
     ],
 )
-def test_what_stands_beside_a_result_is_named_after_it(output, name):
+def test_sidecars_are_named_after_their_result(output, name):
     assert sidecar(Path("folder") / output, ".ids.tsv") == Path("folder") / name
 
 
-@pytest.mark.parametrize(("num_windows", "agreement", "shown"), [(1, None, ""), (3, 0.98765, "0.9877")])
-def test_each_row_has_a_line_that_says_what_it_is(num_windows, agreement, shown):
+@pytest.mark.parametrize(("num_windows", "agreement", "formatted"), [(1, None, ""), (3, 0.98765, "0.9877")])
+def test_a_line_of_the_id_table_describes_its_row(num_windows, agreement, formatted):
     record = Record(row=5, id="p1", description="p1 of mouse", sequence="MXXKTA", path="x.fasta", line=2)
 
     line = dict(zip(IDS_HEADER, ids_line(1, record, num_windows, agreement), strict=True))
@@ -85,7 +85,7 @@ def test_each_row_has_a_line_that_says_what_it_is(num_windows, agreement, shown)
         "id": "p1",
         "residues": 6,
         "windows": num_windows,
-        "overlap_cosine": shown,
+        "overlap_cosine": formatted,
         "unknown_residues": 2,
         "sha256": sequence_sha256("MXXKTA").hex(),
         "description": "p1 of mouse",
@@ -95,15 +95,15 @@ def test_each_row_has_a_line_that_says_what_it_is(num_windows, agreement, shown)
 # Already done
 
 
-def test_the_very_same_command_is_already_done(tmp_path):
+def test_a_finished_result_is_found_by_the_same_command(tmp_path):
     assert finished_result(tmp_path / "emb.npy", FINGERPRINT) is None
 
-    said = finish(tmp_path / "emb.npy")
+    meta = finish(tmp_path / "emb.npy")
 
-    assert finished_result(tmp_path / "emb.npy", FINGERPRINT) == said == read_meta(tmp_path / "emb.npy")
+    assert finished_result(tmp_path / "emb.npy", FINGERPRINT) == meta == read_meta(tmp_path / "emb.npy")
 
 
-def test_results_of_two_formats_can_stand_side_by_side(tmp_path):
+def test_results_in_two_formats_have_separate_sidecars(tmp_path):
     finish(tmp_path / "emb.npy")
     finish(tmp_path / "emb.h5", fingerprint=FINGERPRINT | {"dtype": "float16"})
 
@@ -118,17 +118,17 @@ def flip_last_byte(path):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda folder: (folder / "emb.meta.json").unlink(), "has no meta file beside it"),
-        (lambda folder: (folder / "emb.meta.json").write_text("{"), "has no meta file beside it"),
-        (lambda folder: (folder / "emb.meta.json").write_text("[]"), "has no meta file beside it"),
-        (lambda folder: (folder / "emb.meta.json").write_bytes(b"\xff"), "has no meta file beside it"),
+        (lambda folder: (folder / "emb.meta.json").unlink(), "has no valid meta file beside it"),
+        (lambda folder: (folder / "emb.meta.json").write_text("{"), "has no valid meta file beside it"),
+        (lambda folder: (folder / "emb.meta.json").write_text("[]"), "has no valid meta file beside it"),
+        (lambda folder: (folder / "emb.meta.json").write_bytes(b"\xff"), "has no valid meta file beside it"),
         (lambda folder: flip_last_byte(folder / "emb.npy"), "emb.npy is missing or does not match"),
         (lambda folder: flip_last_byte(folder / "emb.ids.tsv"), "emb.ids.tsv is missing or does not match"),
         (lambda folder: (folder / "emb.ids.tsv").unlink(), "emb.ids.tsv is missing or does not match"),
     ],
-    ids=["no meta", "torn meta", "foreign meta", "binary meta", "flipped array", "flipped ids", "no ids"],
+    ids=["no meta", "incomplete meta", "unrelated meta", "binary meta", "flipped array", "flipped ids", "no ids"],
 )
-def test_a_result_that_is_not_whole_is_refused(tmp_path, damage, reason):
+def test_an_incomplete_result_is_an_error(tmp_path, damage, reason):
     finish(tmp_path / "emb.npy")
     damage(tmp_path)
 
@@ -139,20 +139,20 @@ def test_a_result_that_is_not_whole_is_refused(tmp_path, damage, reason):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model_sha256": "xyz"}, "was made with another model_sha256;"),
-        ({"dtype": "float16", "model_name": "x"}, "was made with another model_name, dtype;"),
-        ({"layer": 3}, "was made with another layer;"),
-        ({"input_sha256": None}, "was made with another input_sha256;"),
+        ({"model_sha256": "xyz"}, "was made with a different model_sha256;"),
+        ({"dtype": "float16", "model_name": "x"}, "was made with a different model_name, dtype;"),
+        ({"layer": 3}, "was made with a different layer;"),
+        ({"input_sha256": None}, "was made with a different input_sha256;"),
     ],
 )
-def test_the_result_of_another_command_is_refused_by_the_names_of_its_changes(tmp_path, change, reason):
+def test_the_result_of_another_command_is_an_error_that_names_the_differences(tmp_path, change, reason):
     finish(tmp_path / "emb.npy")
 
     with pytest.raises(OutputExistsError, match=reason):
         finished_result(tmp_path / "emb.npy", FINGERPRINT | change)
 
 
-def test_a_folder_where_the_result_should_be_is_not_replaced_even_by_force(tmp_path):
+def test_a_directory_is_not_replaced_by_a_result_even_with_force(tmp_path):
     (tmp_path / "emb.npy").mkdir()
 
     with pytest.raises(OutputExistsError, match=r"emb\.npy exists and is not a file.*--force does not replace it"):
@@ -161,17 +161,17 @@ def test_a_folder_where_the_result_should_be_is_not_replaced_even_by_force(tmp_p
     check_replaceable(STANDARD_STREAM, [])
 
 
-def test_a_meta_file_alone_is_no_result(tmp_path):
+def test_a_meta_file_without_vectors_is_not_a_result(tmp_path):
     finish(tmp_path / "emb.npy")
     (tmp_path / "emb.npy").unlink()
 
     assert finished_result(tmp_path / "emb.npy", FINGERPRINT) is None
 
 
-# Coming to its place
+# Publishing
 
 
-def lay_out(folder, *, version, without=()):
+def write_files(folder, *, version, without=()):
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         if name not in without:
@@ -183,9 +183,9 @@ def new_result(without=()):
 
 
 @pytest.mark.parametrize("without", [(), ("emb.failed.tsv",)], ids=["with refused records", "without"])
-def test_a_published_result_replaces_an_older_one_with_all_that_stood_beside_it(tmp_path, without):
-    lay_out(tmp_path, version="old")
-    lay_out(tmp_path / "emb.npy.partial", version="new", without=without)
+def test_publishing_replaces_an_older_result_with_all_its_sidecars(tmp_path, without):
+    write_files(tmp_path, version="old")
+    write_files(tmp_path / "emb.npy.partial", version="new", without=without)
 
     publish(tmp_path / "emb.npy.partial", tmp_path / "emb.npy")
 
@@ -193,9 +193,9 @@ def test_a_published_result_replaces_an_older_one_with_all_that_stood_beside_it(
     assert not (tmp_path / "emb.npy.partial").exists()
 
 
-def test_the_meta_file_comes_last_and_an_older_one_goes_first(tmp_path, monkeypatch):
-    lay_out(tmp_path, version="old")
-    lay_out(tmp_path / "emb.npy.partial", version="new")
+def test_publishing_moves_the_old_meta_file_first_and_the_new_one_last(tmp_path, monkeypatch):
+    write_files(tmp_path, version="old")
+    write_files(tmp_path / "emb.npy.partial", version="new")
     moved = []
 
     def move(source, target):
@@ -212,18 +212,18 @@ def test_the_meta_file_comes_last_and_an_older_one_goes_first(tmp_path, monkeypa
 @pytest.mark.promise(5)
 @pytest.mark.parametrize("without", [(), ("emb.failed.tsv",)], ids=["with refused records", "without"])
 @pytest.mark.parametrize("is_moved", [False, True], ids=["before it is moved", "after"])
-def test_where_a_renaming_fails_the_older_result_is_in_its_place_again(tmp_path, monkeypatch, without, is_moved):
+def test_a_failed_renaming_restores_the_older_result(tmp_path, monkeypatch, without, is_moved):
     partial, num_failed = tmp_path / "emb.npy.partial", 0
     for step in range(8):
-        lay_out(tmp_path, version="old")
-        lay_out(partial, version="new", without=without)
+        write_files(tmp_path, version="old")
+        write_files(partial, version="new", without=without)
         steps = itertools.count()
 
         def move(source, target, steps=steps, step=step):
-            is_time = next(steps) == step
-            if is_moved or not is_time:
+            fails = next(steps) == step
+            if is_moved or not fails:
                 source.replace(target)
-            if is_time:
+            if fails:
                 raise OutputError(str(target), "the disk is broken")
 
         with monkeypatch.context() as patches, suppress(OutputError):
@@ -238,11 +238,11 @@ def test_where_a_renaming_fails_the_older_result_is_in_its_place_again(tmp_path,
     assert num_failed == 8 - len(without)
 
 
-def die_at(step, patches):
-    """Let the process die instead of the step with this number."""
+def interrupt_at(step, patches):
+    """Interrupt the process in place of a step."""
     steps = itertools.count()
 
-    def mortal(function):
+    def interruptible(function):
         def call(*arguments):
             if next(steps) == step:
                 raise KeyboardInterrupt
@@ -251,19 +251,19 @@ def die_at(step, patches):
         return call
 
     for name in ("remove", "move_into_place"):
-        patches.setattr(metadata, name, mortal(getattr(metadata, name)))
+        patches.setattr(metadata, name, interruptible(getattr(metadata, name)))
 
 
 @pytest.mark.promise(1)
 @pytest.mark.parametrize("without", [(), ("emb.failed.tsv",)], ids=["with refused records", "without"])
 @pytest.mark.parametrize("step", range(6))
-def test_a_publishing_that_is_killed_anywhere_is_completed_by_another(tmp_path, monkeypatch, without, step):
+def test_publishing_that_is_killed_at_any_step_is_completed_by_publishing_again(tmp_path, monkeypatch, without, step):
     partial, output = tmp_path / "emb.npy.partial", tmp_path / "emb.npy"
-    lay_out(tmp_path, version="old")
-    lay_out(partial, version="new", without=without)
+    write_files(tmp_path, version="old")
+    write_files(partial, version="new", without=without)
 
     with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
-        die_at(step, patches)
+        interrupt_at(step, patches)
         publish(partial, output)
     if (tmp_path / "emb.meta.json").exists():
         assert len({text.split()[0] for text in contents(tmp_path).values()}) == 1
@@ -273,12 +273,12 @@ def test_a_publishing_that_is_killed_anywhere_is_completed_by_another(tmp_path, 
     assert contents(tmp_path) == new_result(without)
 
 
-# What stands there and is not ours
+# Files that must not be replaced
 
 
 @pytest.mark.parametrize("name", ["emb.ids.tsv", "emb.failed.tsv", "emb.meta.json"])
 @pytest.mark.parametrize("content", ["precious", "{}", '{"num_proteins": 3}', "[" * 100_000])
-def test_a_strangers_file_beside_a_result_is_never_replaced(tmp_path, name, content):
+def test_an_unknown_file_with_the_name_of_a_sidecar_is_never_replaced(tmp_path, name, content):
     (tmp_path / name).write_text(content)
 
     with pytest.raises(OutputExistsError, match=f"{name} exists and was not written by protembed.*--force does not"):
@@ -286,13 +286,13 @@ def test_a_strangers_file_beside_a_result_is_never_replaced(tmp_path, name, cont
 
 
 @pytest.mark.parametrize("name", ["emb.npy", "emb.ids.tsv", "emb.meta.json"])
-def test_an_empty_file_makes_room_for_a_result(tmp_path, name):
+def test_an_empty_file_may_be_replaced_by_a_result(tmp_path, name):
     (tmp_path / name).touch()
 
     check_replaceable(tmp_path / "emb.npy", [])
 
 
-def test_what_is_left_of_a_result_of_ours_may_be_replaced(tmp_path):
+def test_the_files_of_an_earlier_result_may_be_replaced(tmp_path):
     finish(tmp_path / "emb.npy")
     (tmp_path / "emb.failed.tsv").write_text("file\tline\tid\treason\nx.fasta\t3\ta\tlong\n")
 
@@ -302,7 +302,7 @@ def test_what_is_left_of_a_result_of_ours_may_be_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["emb.npy", "emb.ids.tsv", "emb.meta.json"])
-def test_an_input_is_never_replaced_under_whatever_name(tmp_path, name):
+def test_an_input_is_never_replaced_even_through_a_link(tmp_path, name):
     (tmp_path / name).write_text(">a\nMKT\n")
     (tmp_path / "link.fasta").symlink_to(tmp_path / name)
 
@@ -331,7 +331,7 @@ def test_an_input_is_never_replaced_under_whatever_name(tmp_path, name):
         ("precision", "float64"),
     ],
 )
-def test_a_meta_file_with_an_absurd_value_says_nothing(tmp_path, name, value):
+def test_a_meta_file_with_an_invalid_value_is_ignored(tmp_path, name, value):
     finish(tmp_path / "emb.npy", fingerprint=FINGERPRINT | {name: value})
 
     assert read_meta(tmp_path / "emb.npy") is None

@@ -9,7 +9,7 @@ from protembed.errors import ConfigError, FormatError, IllegalResidueError, TooL
 
 WINDOWED = Selection(on_illegal="error", long_proteins="window", window_residues=1022)
 SHORT = replace(WINDOWED, window_residues=4)
-# Of each shard count: none left over, some left over, and more shards than the forty proteins.
+# Numbers of shards that divide the forty proteins evenly or unevenly, or exceed them.
 TOTALS = (1, 2, 3, 7, 40, 64)
 
 
@@ -36,24 +36,24 @@ def residues(records):
     return sum(len(record.sequence) for record in records)
 
 
-# The name of a shard
+# Parsing
 
 
 @pytest.mark.parametrize(("text", "shard"), [("1/1", Shard(1, 1)), ("2/8", Shard(2, 8)), ("08/08", Shard(8, 8))])
-def test_a_shard_is_read_as_the_command_line_spells_it(text, shard):
+def test_a_shard_is_parsed_from_its_option(text, shard):
     assert Shard.parse(text) == shard
 
 
 @pytest.mark.parametrize(
     "text", ["", "3", "0/4", "5/4", "0/0", "1/0", "-1/4", "1/2/3", "a/b", "1.0/2", " 1/2", "1/2\n", "٢/٨"]
 )
-def test_what_is_no_shard_is_a_usage_error_that_shows_how_one_looks(text):
+def test_an_invalid_shard_is_a_usage_error_with_an_example(text):
     with pytest.raises(ConfigError, match=r"--shard .*as in 2/8") as caught:
         Shard.parse(text)
     assert caught.value.exit_status == 2
 
 
-def test_a_shard_is_shown_as_it_is_read():
+def test_a_formatted_shard_is_parsed_back():
     assert Shard.parse(str(Shard(2, 8))) == Shard(2, 8)
 
 
@@ -95,7 +95,7 @@ def test_more_shards_than_proteins_leave_some_shards_empty(write_fasta):
     assert sorted(len(records) for records, _ in shards) == [0, 0, 0, 1, 1]
 
 
-def test_shards_run_over_the_borders_of_files_and_read_archives_twice(write_fasta, tmp_path):
+def test_shards_span_several_files_and_archives(write_fasta, tmp_path):
     first = write_fasta(["MKT"], "first.fasta")
     second = tmp_path / "second.fasta.gz"
     second.write_bytes(gzip.compress(b">q0\nM\n>q1\nMM\n"))
@@ -125,11 +125,11 @@ def test_a_refused_record_is_listed_in_exactly_one_shard(write_fasta, sequences,
     shards = read_shards(selection, total, path)
 
     assert [record for records, _ in shards for record in records] == whole
-    assert [refused for _, own in shards for refused in own.skipped] == statistics.skipped
-    assert len(whole) + len(statistics.skipped) == len(sequences)
+    assert [refused for _, shard_report in shards for refused in shard_report.skipped] == report.skipped
+    assert len(whole) + len(report.skipped) == len(sequences)
 
 
-def test_a_shard_is_told_what_was_met_in_the_whole_input(write_fasta):
+def test_every_shard_reports_the_statistics_of_the_whole_input(write_fasta):
     selection = replace(SHORT, long_proteins="truncate")
     path = write_fasta(["MXT", "AYAYA", "MKT", "BBBBBBB"])
     _, whole = read(selection, path)
@@ -138,7 +138,7 @@ def test_a_shard_is_told_what_was_met_in_the_whole_input(write_fasta):
     assert [statistics for _, statistics in read_shards(selection, 3, path)] == [whole] * 3
 
 
-def test_proteins_count_for_a_shard_as_what_is_computed_of_them(write_fasta):
+def test_shards_are_balanced_by_the_residues_left_after_truncation(write_fasta):
     path = write_fasta(["M" * 100, "MKTA", "MKTA", "MKTA"])
 
     shards = read_shards(replace(SHORT, long_proteins="truncate"), 2, path)
@@ -149,26 +149,26 @@ def test_proteins_count_for_a_shard_as_what_is_computed_of_them(write_fasta):
 # Long proteins
 
 
-def test_without_long_proteins_every_policy_reads_what_the_file_holds(proteins_fasta):
+def test_without_long_proteins_every_policy_reads_the_same_records(proteins_fasta):
     whole = list(read_fasta([proteins_fasta]))
     window = max(len(record.sequence) for record in whole)
 
-    for long in ("window", "error", "truncate", "skip"):
-        records, statistics = read(replace(WINDOWED, long_proteins=long, window_residues=window), proteins_fasta)
+    for policy in ("window", "error", "truncate", "skip"):
+        records, report = read(replace(WINDOWED, long_proteins=policy, window_residues=window), proteins_fasta)
         assert records == whole
         assert (statistics.num_truncated, statistics.skipped) == (0, [])
         assert (statistics.num_records, statistics.num_residues) == (40, residues(whole))
 
 
-def test_long_proteins_stay_whole_for_windows(write_fasta):
-    records, statistics = read(SHORT, write_fasta(["MKT", "AYAYA"]))
+def test_long_proteins_stay_whole_under_the_window_policy(write_fasta):
+    records, report = read(SHORT, write_fasta(["MKT", "AYAYA"]))
 
     assert [record.sequence for record in records] == ["MKT", "AYAYA"]
     assert statistics.skipped == []
 
 
 @pytest.mark.parametrize("shard", [None, Shard(1, 2)], ids=["whole", "another shard"])
-def test_a_long_protein_is_an_error_on_request_wherever_it_stands(write_fasta, shard):
+def test_a_long_protein_is_an_error_under_the_error_policy_in_every_shard(write_fasta, shard):
     selection = replace(SHORT, long_proteins="error", shard=shard)
 
     message = r"x\.fasta, line 3: record 'p1' has 5 residues, more than the window of 4; choose --long-proteins"
@@ -177,8 +177,8 @@ def test_a_long_protein_is_an_error_on_request_wherever_it_stands(write_fasta, s
     assert caught.value.exit_status == 65
 
 
-def test_a_long_protein_is_cut_off_on_request_and_counted(write_fasta):
-    records, statistics = read(replace(SHORT, long_proteins="truncate"), write_fasta(["MKTA", "AYAYAYA", "MK"]))
+def test_a_long_protein_is_cut_off_and_counted_under_the_truncate_policy(write_fasta):
+    records, report = read(replace(SHORT, long_proteins="truncate"), write_fasta(["MKTA", "AYAYAYA", "MK"]))
 
     assert [record.sequence for record in records] == ["MKTA", "AYAY", "MK"]
     assert [record.description for record in records] == ["p0 of mouse", "p1 of mouse", "p2 of mouse"]
@@ -186,7 +186,7 @@ def test_a_long_protein_is_cut_off_on_request_and_counted(write_fasta):
     assert "1 protein cut off at the window's length" in statistics.warnings()
 
 
-def test_a_long_protein_is_left_out_on_request_and_listed(write_fasta):
+def test_a_long_protein_is_left_out_and_listed_under_the_skip_policy(write_fasta):
     path = write_fasta(["AYAYA", "MKTA", "M" * 1200, "MK"])
 
     records, statistics = read(replace(SHORT, long_proteins="skip"), path)
@@ -200,7 +200,7 @@ def test_a_long_protein_is_left_out_on_request_and_listed(write_fasta):
 
 
 @pytest.mark.parametrize("shard", [None, Shard(1, 2), Shard(2, 2)])
-def test_an_input_all_of_whose_proteins_are_too_long_is_an_error_like_one_of_illegal_records(write_fasta, shard):
+def test_skipping_every_protein_is_a_format_error(write_fasta, shard):
     with pytest.raises(
         FormatError, match="every record was left out, the first, 'p0', in line 1: 5 residues"
     ) as caught:
@@ -209,7 +209,7 @@ def test_an_input_all_of_whose_proteins_are_too_long_is_an_error_like_one_of_ill
     assert caught.value.exit_status == 65
 
 
-def test_rows_go_on_over_several_files_when_long_proteins_are_left_out(write_fasta):
+def test_rows_are_numbered_across_files_without_skipped_proteins(write_fasta):
     paths = [write_fasta(["AYAYA", "MK"], "a.fasta"), write_fasta(["AYAYA", "MKT"], "b.fasta")]
 
     records, _ = read(replace(SHORT, long_proteins="skip"), *paths)
@@ -217,7 +217,7 @@ def test_rows_go_on_over_several_files_when_long_proteins_are_left_out(write_fas
     assert [(record.row, record.sequence) for record in records] == [(0, "MK"), (1, "MKT")]
 
 
-def test_illegal_characters_are_treated_as_the_reader_treats_them(write_fasta):
+def test_illegal_characters_are_handled_by_the_on_illegal_policy(write_fasta):
     path = write_fasta(["M1T", "MKT"])
 
     with pytest.raises(IllegalResidueError):
