@@ -1,4 +1,4 @@
-"""Inputs that change while a command reads them: no result, whatever the command and the change."""
+"""Inputs that change while a command reads them: no command writes a result."""
 
 import os
 from contextlib import contextmanager
@@ -40,11 +40,11 @@ def empty(path):
 
 
 def replace(path):
-    """Put another file of the same size and time in its place."""
-    other, times = path.with_name(".other"), path.stat()
-    other.write_bytes(path.read_bytes().replace(b"K", b"R", 1))
-    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
-    other.rename(path)
+    """Replace a file by another one of the same size and time."""
+    new, times = path.with_name(".new"), path.stat()
+    new.write_bytes(path.read_bytes().replace(b"K", b"R", 1))
+    os.utime(new, ns=(times.st_atime_ns, times.st_mtime_ns))
+    new.rename(path)
 
 
 CHANGES = {"grows": grow, "shrinks": shrink, "is emptied": empty, "is replaced": replace}
@@ -53,7 +53,7 @@ changing = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with nothing in it but what a test puts there; inputs lie beside it."""
+    """Make an empty directory for results, outside of which the inputs are."""
     (tmp_path / "results").mkdir()
     return tmp_path / "results"
 
@@ -66,7 +66,7 @@ def fasta(tmp_path):
 
 @pytest.fixture
 def change_before_opening(monkeypatch):
-    """Change a file just before it is opened for the so many-th time."""
+    """Change a file just before it is opened for the n-th time."""
 
     def prepare(path, number, change):
         openings = []
@@ -85,7 +85,7 @@ def change_before_opening(monkeypatch):
 
 
 @contextmanager
-def refused(path):
+def change_error(path):
     with pytest.raises(ChangedInputError) as caught:
         yield
     assert caught.value.exit_status == 65
@@ -106,11 +106,11 @@ FORMATS = {
 
 @changing
 @pytest.mark.parametrize(("name", "options"), FORMATS.items(), ids=FORMATS)
-def test_embedding_an_input_that_changes_after_it_was_counted_leaves_nothing(
+def test_embed_leaves_nothing_if_its_input_changes_after_it_was_counted(
     tiny_model, fasta, folder, change, name, options
 ):
     config = EmbedConfig(output=folder / f"emb.{name}", **options)
-    with refused(fasta):
+    with change_error(fasta):
         embed_fasta([fasta], ModelConfig(model=tiny_model), config, on_start=lambda num_residues: change(fasta))
 
     assert list(folder.iterdir()) == []
@@ -118,21 +118,19 @@ def test_embedding_an_input_that_changes_after_it_was_counted_leaves_nothing(
 
 @changing
 @pytest.mark.parametrize(("shard", "opening"), [(None, 2), (None, 3), ("2/3", 2), ("2/3", 3), ("1/3", 4), ("3/3", 5)])
-def test_embedding_notices_a_change_before_any_of_its_readings(
+def test_embed_detects_a_change_before_any_of_its_readings(
     tiny_model, fasta, folder, change_before_opening, change, shard, opening
 ):
     change_before_opening(fasta, opening, change)
 
-    with refused(fasta):
+    with change_error(fasta):
         embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=folder / "emb.npy", shard=shard))
 
     assert list(folder.iterdir()) == []
 
 
 @changing
-def test_rows_of_an_input_that_has_changed_are_not_resumed(
-    windowed_model, proteins_fasta, tmp_path, small_chunks, change
-):
+def test_embed_does_not_resume_rows_of_a_changed_input(windowed_model, proteins_fasta, tmp_path, small_chunks, change):
     fasta, output, settings = tmp_path / "p.fasta", tmp_path / "emb.npy", ModelConfig(model=windowed_model)
     fasta.write_bytes(proteins_fasta.read_bytes())
     embed_fasta([fasta], settings, EmbedConfig(output=tmp_path / "expected.npy"))
@@ -143,19 +141,17 @@ def test_rows_of_an_input_that_has_changed_are_not_resumed(
         if len(done) == 20:
             change(fasta)
 
-    with refused(fasta):
+    with change_error(fasta):
         embed_fasta([fasta], settings, EmbedConfig(output=output), on_protein=on_protein)
     fasta.write_bytes(proteins_fasta.read_bytes())
     summary = embed_fasta([fasta], settings, EmbedConfig(output=output))
 
-    assert len(done) < 40  # noticed at the next chunk, not at the end
+    assert len(done) < 40  # detected at the next chunk, not at the end
     assert (summary.was_done, summary.num_resumed, summary.num_proteins) == (False, 0, 40)
     assert output.read_bytes() == (tmp_path / "expected.npy").read_bytes()
 
 
-def test_an_input_that_changes_while_a_run_is_resumed_leaves_none_of_its_rows(
-    windowed_model, proteins_fasta, tmp_path, small_chunks
-):
+def test_embed_removes_resumed_rows_if_the_input_changes(windowed_model, proteins_fasta, tmp_path, small_chunks):
     fasta, config = tmp_path / "p.fasta", EmbedConfig(output=tmp_path / "emb.npy")
     fasta.write_bytes(proteins_fasta.read_bytes())
     done = []
@@ -169,13 +165,13 @@ def test_an_input_that_changes_while_a_run_is_resumed_leaves_none_of_its_rows(
         embed_fasta([fasta], ModelConfig(model=windowed_model), config, on_protein=interrupt)
     assert (tmp_path / "emb.npy.partial").is_dir()
 
-    with refused(fasta):
+    with change_error(fasta):
         embed_fasta([fasta], ModelConfig(model=windowed_model), config, on_start=lambda num_residues: grow(fasta))
     assert list(tmp_path.iterdir()) == [fasta]
 
 
-@pytest.mark.parametrize("touch", [os.utime, lambda path: path.write_bytes(WHOLE)], ids=["touched", "written again"])
-def test_an_input_of_the_same_bytes_loses_no_work(tiny_model, fasta, folder, touch):
+@pytest.mark.parametrize("touch", [os.utime, lambda path: path.write_bytes(WHOLE)], ids=["touched", "rewritten"])
+def test_embed_accepts_an_input_that_is_rewritten_with_the_same_bytes(tiny_model, fasta, folder, touch):
     settings = ModelConfig(model=tiny_model)
     embed_fasta([fasta], settings, EmbedConfig(output=folder / "expected.npy"))
 
@@ -185,7 +181,7 @@ def test_an_input_of_the_same_bytes_loses_no_work(tiny_model, fasta, folder, tou
     assert (folder / "emb.meta.json").read_bytes() == (folder / "expected.meta.json").read_bytes()
 
 
-def test_an_input_that_is_removed_after_it_was_read_loses_no_work(tiny_model, fasta, folder):
+def test_embed_accepts_an_input_that_is_removed_after_it_was_read(tiny_model, fasta, folder):
     embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=folder / "a.npy"))
     done = []
 
@@ -209,9 +205,9 @@ def classifier(tables, tiny_model, options, tmp_path_factory):
 
 
 @changing
-def test_predictions_of_an_input_that_changes_are_not_written(classifier, fasta, folder, change):
+def test_predict_writes_nothing_if_its_input_changes(classifier, fasta, folder, change):
     config = PredictConfig(output=folder / "p.tsv")
-    with refused(fasta):
+    with change_error(fasta):
         predict_fasta([fasta], ModelConfig(model=classifier), config, on_protein=lambda _: change(fasta))
 
     assert list(folder.iterdir()) == []
@@ -219,28 +215,30 @@ def test_predictions_of_an_input_that_changes_are_not_written(classifier, fasta,
 
 @changing
 @pytest.mark.parametrize("role", ["train", "valid"])
-def test_a_run_is_not_begun_with_an_input_that_changes(fasta, tmp_path, folder, change_before_opening, change, role):
+def test_pretrain_writes_nothing_if_an_input_changes_before_training(
+    fasta, tmp_path, folder, change_before_opening, change, role
+):
     files = {"train": fasta, "valid": tmp_path / "valid.fasta"}
     files["valid"].write_bytes(WHOLE.replace(b"AYI", b"GGG"))
     change_before_opening(files[role], 2, change)
     config = PretrainConfig(output=folder / "r.run", size="t4_1M", steps=1, valid=[files["valid"]])
     batches = BatchConfig(batch_tokens=256, micro_batch_tokens=128, crop_residues=48)
 
-    with refused(files[role]):
+    with change_error(files[role]):
         pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=DeviceConfig(threads=1)))
 
     assert list(folder.iterdir()) == []
 
 
 @changing
-def test_a_model_is_not_trained_on_a_table_that_changes(
+def test_finetune_writes_nothing_if_its_table_changes(
     tables, tiny_model, options, tmp_path, folder, change_before_opening, change
 ):
     table = tmp_path / "labels.csv"
     table.write_bytes((tables / "classification.csv").read_bytes())
     change_before_opening(table, 2, change)
 
-    with refused(table):
+    with change_error(table):
         finetune_model(table, options(folder / "m.model", tiny_model, method="frozen"))
 
     assert list(folder.iterdir()) == []
@@ -248,12 +246,12 @@ def test_a_model_is_not_trained_on_a_table_that_changes(
 
 @changing
 @pytest.mark.parametrize("role", ["table", "wild type"])
-def test_scores_of_an_input_that_changes_are_not_written(tiny_model, tmp_path, folder, change, role):
+def test_score_writes_nothing_if_an_input_changes(tiny_model, tmp_path, folder, change, role):
     files = {"table": tmp_path / "variants.csv", "wild type": tmp_path / "wild.fasta"}
     files["table"].write_text("mutant\nM1A\nK2A\nT3A\n")
     files["wild type"].write_text(">wild\nMKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDG\n")
 
-    with refused(files[role]):
+    with change_error(files[role]):
         score_variants(
             files["table"],
             ModelConfig(model=tiny_model),
@@ -267,25 +265,25 @@ def test_scores_of_an_input_that_changes_are_not_written(tiny_model, tmp_path, f
 
 @changing
 @pytest.mark.parametrize("role", ["fasta", "sites"])
-def test_an_inspection_of_an_input_that_changes_is_not_written(tiny_model, fasta, tmp_path, folder, change, role):
+def test_inspect_attention_writes_nothing_if_an_input_changes(tiny_model, fasta, tmp_path, folder, change, role):
     files = {"fasta": fasta, "sites": tmp_path / "sites.tsv"}
     rows = "".join(f"p{row}\t{row + 2}\tMKT\n" for row in range(8))
     files["sites"].write_text(f"protein\tposition\tlabel\n{rows}")
     config = AttentionConfig(output=folder / "a", save_maps=0, num_permutations=100, sites=files["sites"])
 
-    with refused(files[role]):
+    with change_error(files[role]):
         inspect_attention([fasta], ModelConfig(model=tiny_model), config, on_plan=lambda plan: change(files[role]))
 
     assert list(folder.iterdir()) == []
 
 
 @changing
-def test_a_check_does_not_blame_a_result_for_an_input_that_changes(
+def test_check_reports_a_changed_input_and_not_an_invalid_result(
     tiny_model, fasta, folder, change_before_opening, change
 ):
     config = EmbedConfig(output=folder / "part.npy", shard="1/2")
     embed_fasta([fasta], ModelConfig(model=tiny_model), config)
     change_before_opening(fasta, 2, change)
 
-    with refused(fasta):
+    with change_error(fasta):
         check_embeddings([folder / "part.npy", fasta], ModelConfig(model=tiny_model), CheckConfig())

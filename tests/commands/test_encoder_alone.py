@@ -1,4 +1,4 @@
-"""Commands that need the encoder alone, with a directory of transformers that holds nothing else."""
+"""Commands that need only the encoder, with a directory of transformers that contains nothing else."""
 
 import json
 
@@ -15,8 +15,8 @@ from protembed.model.checkpoint import load_checkpoint
 
 
 @pytest.fixture
-def encoder_alone(tiny_esm, tmp_path):
-    """A directory saved from EsmModel, with rotary frequencies that were rounded in training."""
+def bare_encoder(tiny_esm, tmp_path):
+    """Save a directory from EsmModel, with rotary frequencies that were rounded in training."""
     tiny_esm.esm.save_pretrained(tmp_path / "encoder")
     path = tmp_path / "encoder" / "model.safetensors"
     rounded = {name: value.half().float() if "inv_freq" in name else value for name, value in load_file(path).items()}
@@ -25,16 +25,16 @@ def encoder_alone(tiny_esm, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_finetune_works_with_a_directory_saved_from_esm_model(encoder_alone, proteins, tmp_path, method):
+def test_finetune_accepts_a_directory_saved_from_esm_model(bare_encoder, proteins, tmp_path, method):
     rows = [f"{protein[:60]},{'ab'[number % 2]}" for number, protein in enumerate(proteins)]
     (tmp_path / "labels.csv").write_text("\n".join(["sequence,label", *rows, ""]))
     config = FinetuneConfig(output=tmp_path / "model", method=method, epochs=1)
 
-    finetune_model(tmp_path / "labels.csv", FinetuneOptions(finetune=config, model=encoder_alone))
+    finetune_model(tmp_path / "labels.csv", FinetuneOptions(finetune=config, model=bare_encoder))
 
     loaded = load_checkpoint(tmp_path / "model")
     assert loaded.lm_head is None
-    frequencies = load_checkpoint(encoder_alone.model).encoder.inverse_frequencies
+    frequencies = load_checkpoint(bare_encoder.model).encoder.inverse_frequencies
     assert torch.equal(frequencies, frequencies.half().float())
     assert torch.equal(loaded.encoder.inverse_frequencies, frequencies)
     assert loaded.task_head is not None
@@ -42,7 +42,7 @@ def test_finetune_works_with_a_directory_saved_from_esm_model(encoder_alone, pro
     assert any("no protembed.json" in note for note in notes)
 
 
-def test_inspect_attention_works_with_a_directory_saved_from_esm_model(encoder_alone, proteins_fasta, tmp_path):
-    inspect_attention([proteins_fasta], encoder_alone, AttentionConfig(output=tmp_path / "attention", save_maps=1))
+def test_inspect_attention_accepts_a_directory_saved_from_esm_model(bare_encoder, proteins_fasta, tmp_path):
+    inspect_attention([proteins_fasta], bare_encoder, AttentionConfig(output=tmp_path / "attention", save_maps=1))
 
     assert (tmp_path / "attention" / "heads.tsv").read_text().count("\n") == 1 + 2 * 4

@@ -1,4 +1,4 @@
-"""Whatever fails while something is written: the old result stays, status 1, one sentence, nothing stray."""
+"""Failures of the disk: the old result stays, the status is 1, the message one sentence, no stray file is left."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from protembed.config.model_sizes import EncoderShape
 from protembed.io.writing import exclusive_lock
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
-# Every fault of every command takes some minutes; a few of each are tried otherwise.
+# Testing every fault of every command takes some minutes; by default only a few faults of each are tested.
 LONG = os.environ.get("PROTEMBED_LONG_TESTS") == "1"
 
 
@@ -26,11 +26,11 @@ def invoke(arguments):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): told(path) for path in folder.rglob("*") if path.is_file()}
+    return {path.relative_to(folder).as_posix(): comparable(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def told(path):
-    """The bytes of a file, without the pace of a training, which no two runs share."""
+def comparable(path):
+    """Read the bytes of a file, without the speed of a training, which differs between runs."""
     if path.name != "metrics.jsonl":
         return path.read_bytes()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -38,7 +38,7 @@ def told(path):
 
 
 class Fault:
-    """Lets one operation on a disk fail: the n-th of all that write, flush, sync, rename or make a folder."""
+    """Makes the n-th disk operation fail: a write, flush, sync, rename or creation of a directory."""
 
     def __init__(self, number, error=errno.ENOSPC):
         self.number, self.error, self.count = number, error, 0
@@ -64,7 +64,7 @@ class Fault:
 
 
 class Stream:
-    """A stream of Python's whose writing and flushing may fail."""
+    """A file whose writing and flushing may fail."""
 
     def __init__(self, stream, fault):
         self._stream = stream
@@ -81,9 +81,11 @@ class Stream:
 
 
 def under(fault, arguments):
-    """Run a command while a fault lies in wait; tell what came of it, and how many operations there were."""
+    """Run a command with a fault; return its result and the number of disk operations."""
     with pytest.MonkeyPatch.context() as patches:
-        patches.setattr(os, "fsync", fault.before(lambda descriptor: None))  # there is no power cut to survive
+        patches.setattr(
+            os, "fsync", fault.before(lambda descriptor: None)
+        )  # skip the sync: the tests do not cut the power
         for name in ("replace", "rename", "mkdir", "write"):
             patches.setattr(os, name, fault.before(getattr(os, name)))
         patches.setattr(Path, "open", fault.open(Path.open))
@@ -93,7 +95,7 @@ def under(fault, arguments):
 
 @pytest.fixture(scope="module")
 def inputs(proteins, tmp_path_factory):
-    """A very small model, one that was fine-tuned, proteins and labels."""
+    """Write a very small model, a fine-tuned one, proteins, labels and variants."""
     folder = tmp_path_factory.mktemp("inputs")
     checkpoint = new_checkpoint(EncoderShape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
     save_checkpoint(checkpoint, folder / "tiny", "# tiny\n")
@@ -104,7 +106,7 @@ def inputs(proteins, tmp_path_factory):
     splits = ["train"] * 6 + ["valid"] * 3 + ["test"] * 3
     rows = (f"p{row},{cut[row]},{row**2 % 7}.5,{split}\n" for row, split in enumerate(splits))
     (folder / "labels.csv").write_text("id,sequence,label,split\n" + "".join(rows))
-    variants = (f"{cut[0]},{cut[0][place]}{place + 1}A\n" for place in (2, 5))
+    variants = (f"{cut[0]},{cut[0][index]}{index + 1}A\n" for index in (2, 5))
     (folder / "variants.csv").write_text("sequence,mutation\n" + "".join(variants))
     finetune = [
         "finetune",
@@ -119,7 +121,7 @@ def inputs(proteins, tmp_path_factory):
     return folder
 
 
-# What each command writes, where another of its results stands already; and how many of its faults are tried.
+# By result: the command, the options of an older result in its place, and how many of its faults are tested.
 COMMANDS = {
     "emb.npy": ("embed {i}/three.fasta -m {i}/tiny -o {o}", "--pooling max", 12),
     "emb.h5": ("embed {i}/three.fasta -m {i}/tiny -o {o} --per-residue", "--layer 0", 6),
@@ -142,41 +144,41 @@ every_command = pytest.mark.parametrize("name", COMMANDS)
 
 
 def command(name, inputs, folder):
-    """Spell the command that makes a result of this name in a folder."""
+    """Return the arguments of the command that makes a result of this name in a directory."""
     return [*COMMANDS[name][0].format(i=inputs, o=folder / name).split(), "--quiet"]
 
 
-def lay_out(name, inputs, folder):
-    """Make a folder in which the result of another command stands; pretraining has none, for `--force` begins anew."""
+def make_older_result(name, inputs, folder):
+    """Make a directory with a result of another command; none for pretraining, because `--force` starts over."""
     folder.mkdir()
-    other = COMMANDS[name][1]
-    if other is not None:
-        assert invoke([*command(name, inputs, folder), *other.split()]).exit_code == 0
+    options = COMMANDS[name][1]
+    if options is not None:
+        assert invoke([*command(name, inputs, folder), *options.split()]).exit_code == 0
     return contents(folder)
 
 
-def assert_refused_tidily(result, folder, before):
-    """A command said one sentence, and left what stood there, and nothing else but what it goes on with."""
-    said = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+def assert_clean_failure(result, folder, before):
+    """Assert that a command printed one sentence, and left only the older files and what it can resume."""
+    messages = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
     after = contents(folder)
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
-    assert [line.startswith("protembed: ") for line in said] == [True], said
-    assert "cannot write" in said[0]
+    assert [line.startswith("protembed: ") for line in messages] == [True], messages
+    assert "cannot write" in messages[0]
     assert {path: after.get(path) for path in before} == before
-    left = {path.split("/")[0] for path in after} - {path.split("/")[0] for path in before}
-    assert all(path.endswith(".partial") or path == "new.run" for path in left), left
+    new = {path.split("/")[0] for path in after} - {path.split("/")[0] for path in before}
+    assert all(path.endswith(".partial") or path == "new.run" for path in new), new
     assert [path.name for path in folder.rglob(".*")] == []
 
 
 def forced(name):
-    """Begin anew where there is an older result, but for a run, which is taken up."""
+    """Return the option that replaces an older result; none for a run, which is resumed."""
     return [] if name == "new.run" else ["--force"]
 
 
-def undisturbed(name, inputs, tmp_path, within):
-    """Lay out an older result, make the new one from a copy, and choose operations on the disk to disturb."""
-    before = lay_out(name, inputs, tmp_path / "old")
+def reference(name, inputs, tmp_path, within):
+    """Make an older result and, in a copy, the new one; choose the disk operations to test."""
+    before = make_older_result(name, inputs, tmp_path / "old")
     whole = shutil.copytree(tmp_path / "old", tmp_path / "whole")
     result, num_all = under(Fault(0), [*command(name, inputs, whole), *forced(name)])
     assert result.exit_code == 0
@@ -187,19 +189,19 @@ def undisturbed(name, inputs, tmp_path, within):
 
 @pytest.mark.promise(5)
 @every_command
-def test_whatever_write_sync_or_renaming_fails_the_old_result_stays(name, inputs, tmp_path):
-    before, arguments, expected, numbers = undisturbed(name, inputs, tmp_path, within=0.5)
+def test_after_any_failed_disk_operation_the_old_result_stays(name, inputs, tmp_path):
+    before, arguments, expected, numbers = reference(name, inputs, tmp_path, within=0.5)
     num_failed = 0
 
     for number in numbers:
         folder = shutil.copytree(tmp_path / "old", tmp_path / f"fault-{number}")
         result, count = under(Fault(number), [*command(name, inputs, folder), *arguments])
         assert count >= number, result.stderr
-        if result.exit_code == 0:  # a folder was there already, or its list of names could not be flushed
+        if result.exit_code == 0:  # the directory already existed, or its entries could not be flushed
             assert contents(folder) == expected
             continue
         num_failed += 1
-        assert_refused_tidily(result, folder, before)
+        assert_clean_failure(result, folder, before)
         assert invoke([*command(name, inputs, folder), *arguments]).exit_code == 0
         assert contents(folder) == expected
         shutil.rmtree(folder)
@@ -208,7 +210,7 @@ def test_whatever_write_sync_or_renaming_fails_the_old_result_stays(name, inputs
 
 @pytest.mark.promise(5)
 @pytest.mark.parametrize(
-    ("name", "room"),
+    ("name", "limit"),
     [
         ("emb.npy", 0),
         ("emb.npy", 700),
@@ -220,27 +222,27 @@ def test_whatever_write_sync_or_renaming_fails_the_old_result_stays(name, inputs
     ]
     + [("f.model", 20_000), ("new.run", 700), ("new.run", 8_000)],
 )
-def test_on_a_full_disk_the_old_result_stays(name, room, inputs, tmp_path):
-    """Whoever writes, a library too, may make no file larger than this."""
+def test_on_a_full_disk_the_old_result_stays(name, limit, inputs, tmp_path):
+    """No file may grow larger than the limit, even if a library writes it."""
     folder = tmp_path / "full"
-    before = lay_out(name, inputs, folder)
+    before = make_older_result(name, inputs, folder)
     arguments = [*command(name, inputs, folder), *forced(name)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         result = invoke(arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    assert_refused_tidily(result, folder, before)
+    assert_clean_failure(result, folder, before)
 
 
 # Killed
 
 
 class Snapshots(Fault):
-    """Copies a folder before some of the operations on a disk: what a kill at that moment would leave."""
+    """Copies a directory before some disk operations: the files that a kill at that moment would leave."""
 
     def __init__(self, folder, copies, numbers):
         super().__init__(0)
@@ -253,22 +255,22 @@ class Snapshots(Fault):
 
 
 def assert_nothing_is_half_written(folder, before, expected):
-    """What has a final name is the older result's or the new one's, and a run has lost one save interval at most."""
+    """Assert that files with final names are complete, and that a run lost one save interval at most."""
     for path, content in contents(folder).items():
-        is_hidden = any(part.startswith(".") for part in Path(path).parts)
-        if not is_hidden and not path.startswith("new.run/") and ".partial/" not in path:
+        is_temporary = any(part.startswith(".") for part in Path(path).parts)
+        if not is_temporary and not path.startswith("new.run/") and ".partial/" not in path:
             assert content in (before.get(path), expected.get(path)), path
-    for torn in folder.rglob("step-*"):
-        assert torn.name.startswith(".") or (torn / "MANIFEST.json").exists()
+    for checkpoint in folder.rglob("step-*"):
+        assert checkpoint.name.startswith(".") or (checkpoint / "MANIFEST.json").exists()
     if (folder / "new.run/metrics.jsonl").exists():
         steps = [int(path.name[5:]) for path in (folder / "new.run/checkpoints").glob("step-*")]
-        assert len(told(folder / "new.run/metrics.jsonl")) - max(steps, default=0) <= 1
+        assert len(comparable(folder / "new.run/metrics.jsonl")) - max(steps, default=0) <= 1
 
 
 @pytest.mark.promise(1)
 @every_command
-def test_after_a_kill_at_any_write_the_next_run_ends_with_the_same_bytes_and_nothing_stray(name, inputs, tmp_path):
-    before, arguments, expected, numbers = undisturbed(name, inputs, tmp_path, within=0.7)
+def test_after_a_kill_at_any_disk_operation_the_next_run_gives_the_same_files(name, inputs, tmp_path):
+    before, arguments, expected, numbers = reference(name, inputs, tmp_path, within=0.7)
     running = shutil.copytree(tmp_path / "old", tmp_path / "running")
 
     result, _ = under(Snapshots(running, tmp_path, numbers), [*command(name, inputs, running), *arguments])
@@ -285,7 +287,7 @@ def test_after_a_kill_at_any_write_the_next_run_ends_with_the_same_bytes_and_not
 
 @pytest.mark.promise(7)
 @every_command
-def test_two_commands_cannot_make_one_result_at_once(name, inputs, tmp_path):
+def test_a_result_that_another_process_is_writing_is_an_error(name, inputs, tmp_path):
     lock = tmp_path / (".f.model.partial.lock" if name == "f.model" else f".{name}.lock")
 
     with exclusive_lock(lock, RuntimeError):
@@ -296,12 +298,12 @@ def test_two_commands_cannot_make_one_result_at_once(name, inputs, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# Where nobody may write
+# Read-only directories
 
 
 @pytest.fixture
 def read_only(inputs):
-    """A folder in which nobody may write, root for this while neither, with all that is read beside it."""
+    """Make a directory that no user can write, with the inputs beside it; root becomes another user meanwhile."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(shutil.copytree(inputs, Path(name) / "inputs")).parent
         (folder / "out").mkdir()
@@ -318,9 +320,9 @@ def read_only(inputs):
 
 @pytest.mark.promise(5)
 @every_command
-def test_a_read_only_folder_is_told_in_one_sentence(name, read_only):
+def test_a_read_only_directory_is_an_error_in_one_sentence(name, read_only):
     result = invoke(command(name, read_only / "inputs", read_only / "out"))
 
-    assert_refused_tidily(result, read_only / "out", {})
+    assert_clean_failure(result, read_only / "out", {})
     assert "Permission denied" in result.stderr
     assert list((read_only / "out").iterdir()) == []

@@ -1,4 +1,4 @@
-"""Outputs that are links: the link stays, and its target holds the result."""
+"""Outputs that are links: the link stays, and its target becomes the result."""
 
 import pytest
 
@@ -28,20 +28,20 @@ def fasta(tmp_path):
 
 @pytest.fixture
 def link(tmp_path):
-    """Make a link in one folder to something in another."""
+    """Make a link in one directory to a path in another."""
 
     def make(name, target):
-        (tmp_path / "here").mkdir(exist_ok=True)
-        (tmp_path / "scratch").mkdir(exist_ok=True)
-        (tmp_path / "here" / name).symlink_to(tmp_path / "scratch" / target)
-        return tmp_path / "here" / name, tmp_path / "scratch" / target
+        (tmp_path / "links").mkdir(exist_ok=True)
+        (tmp_path / "targets").mkdir(exist_ok=True)
+        (tmp_path / "links" / name).symlink_to(tmp_path / "targets" / target)
+        return tmp_path / "links" / name, tmp_path / "targets" / target
 
     return make
 
 
 @pytest.mark.parametrize("per_residue", [False, True], ids=["npy", "h5"])
 @pytest.mark.parametrize("is_made_before", [False, True], ids=["dangling", "empty file"])
-def test_embeddings_fill_the_target_of_a_link_whatever_it_is_named(
+def test_embed_writes_to_the_target_of_a_link_under_any_name(
     tiny_model, fasta, tmp_path, link, is_made_before, per_residue
 ):
     suffix = "h5" if per_residue else "npy"
@@ -63,7 +63,9 @@ def test_embeddings_fill_the_target_of_a_link_whatever_it_is_named(
     assert (summary.output, summary.was_done, again.was_done, checked.num_proteins) == (target, False, True, 8)
 
 
-def test_an_interrupted_result_of_a_link_is_resumed(windowed_model, proteins_fasta, tmp_path, small_chunks, link):
+def test_embed_resumes_an_interrupted_result_through_a_link(
+    windowed_model, proteins_fasta, tmp_path, small_chunks, link
+):
     output, target = link("emb.npy", "real.npy")
     done = []
 
@@ -80,7 +82,7 @@ def test_an_interrupted_result_of_a_link_is_resumed(windowed_model, proteins_fas
     assert output.is_symlink() and target.stat().st_size > 0
 
 
-def test_what_stands_behind_a_link_is_not_replaced_unasked(tiny_model, fasta, link):
+def test_the_target_of_a_link_is_replaced_only_with_force(tiny_model, fasta, link):
     output, target = link("emb.npy", "real.npy")
     target.write_text("precious")
 
@@ -92,7 +94,7 @@ def test_what_stands_behind_a_link_is_not_replaced_unasked(tiny_model, fasta, li
     assert output.is_symlink() and target.read_bytes().startswith(b"\x93NUMPY")
 
 
-def test_a_link_to_the_input_is_refused(tiny_model, fasta, tmp_path):
+def test_an_output_that_is_a_link_to_the_input_is_an_error(tiny_model, fasta, tmp_path):
     (tmp_path / "emb.npy").symlink_to(fasta)
 
     with pytest.raises(OutputExistsError, match="is an input"):
@@ -100,7 +102,7 @@ def test_a_link_to_the_input_is_refused(tiny_model, fasta, tmp_path):
     assert fasta.read_text() == PROTEINS
 
 
-def test_tables_fill_the_target_of_a_link(tables, tiny_model, options, fasta, tmp_path, link):
+def test_finetune_and_predict_write_to_the_target_of_a_link(tables, tiny_model, options, fasta, tmp_path, link):
     output, target = link("p.tsv", "dataset_2.dat")
     target.touch()
     model, directory = link("m.model", "model")
@@ -112,7 +114,7 @@ def test_tables_fill_the_target_of_a_link(tables, tiny_model, options, fasta, tm
     assert output.is_symlink() and len(target.read_text().splitlines()) == 9
 
 
-def test_scores_fill_the_target_of_a_link(tiny_model, tmp_path, link):
+def test_score_writes_to_the_target_of_a_link(tiny_model, tmp_path, link):
     output, target = link("s.tsv", "dataset_3.dat")
     (tmp_path / "variants.csv").write_text("sequence,mutant\nMKTAYIAKQR,K2A\n")
 
@@ -124,7 +126,7 @@ def test_scores_fill_the_target_of_a_link(tiny_model, tmp_path, link):
 
 
 @pytest.mark.parametrize("is_made_before", [False, True], ids=["dangling", "empty folder"])
-def test_directories_take_the_place_of_the_target_of_a_link(tiny_model, fasta, link, is_made_before):
+def test_pretrain_and_inspect_attention_write_to_the_target_of_a_link(tiny_model, fasta, link, is_made_before):
     run, run_target = link("r.run", "run")
     attention, attention_target = link("a", "attention")
     if is_made_before:

@@ -1,4 +1,4 @@
-"""Whatever a model computes, what is no number reaches no file that is kept."""
+"""Infinities and NaN: no command writes them to a result."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def invoke(*arguments):
 
 
 def damaged(directory, target, damage):
-    """Write a model like another, after something was done to the weights of its attention."""
+    """Write a copy of a model with damaged weights in its attention."""
     checkpoint = load_checkpoint(directory)
     with torch.no_grad():
         for layer in checkpoint.encoder.layers:
@@ -25,12 +25,12 @@ def damaged(directory, target, damage):
 
 
 def overflow(linear):
-    """Let the products of queries and keys be more than float32 can hold; the weights themselves are finite."""
+    """Make products of queries and keys overflow float32, although the weights are finite."""
     linear.weight.fill_(0.0)
     linear.bias.fill_(1e30)
 
 
-def lose_a_number(linear):
+def set_nan(linear):
     linear.bias[3] = float("nan")
 
 
@@ -82,15 +82,15 @@ def inputs(tmp_path_factory):
 
 @pytest.mark.promise(6)
 @every_command
-def test_what_overflows_while_it_is_computed_is_refused_by_name(
+def test_values_that_overflow_are_an_error_that_names_them(
     command, sentence, inputs, tables, tuned, proteins_fasta, tmp_path
 ):
     model = damaged(tuned, tmp_path / "model", overflow)
     output = tmp_path / "out"
     output.mkdir()
 
-    spelled = command.format(i=inputs, m=model, o=output, t=tables, f=proteins_fasta)
-    result = invoke(*spelled.split())
+    arguments = command.format(i=inputs, m=model, o=output, t=tables, f=proteins_fasta)
+    result = invoke(*arguments.split())
 
     assert result.exit_code == 1, result.stderr
     assert sentence in result.stderr
@@ -100,13 +100,13 @@ def test_what_overflows_while_it_is_computed_is_refused_by_name(
 
 @pytest.mark.promise(6)
 @every_command
-def test_a_model_that_holds_what_is_no_number_is_refused(
+def test_a_model_with_nan_in_its_weights_is_a_data_error(
     command, sentence, inputs, tables, tuned, proteins_fasta, tmp_path
 ):
-    model = damaged(tuned, tmp_path / "model", lose_a_number)
+    model = damaged(tuned, tmp_path / "model", set_nan)
 
-    spelled = command.format(i=inputs, m=model, o=tmp_path, t=tables, f=proteins_fasta)
-    result = invoke(*spelled.split())
+    arguments = command.format(i=inputs, m=model, o=tmp_path, t=tables, f=proteins_fasta)
+    result = invoke(*arguments.split())
 
     assert result.exit_code == 65
     assert "attention.self.query.bias holds what is no finite number" in result.stderr

@@ -20,13 +20,13 @@ PARITY = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def standard(sequence):
-    """Replace residues that readers would warn of."""
+    """Replace non-standard residues, which cause a warning."""
     return sequence.replace("X", "A").replace("B", "D")
 
 
 @pytest.fixture(scope="module")
 def pieces(proteins):
-    """The first 70 residues of those of the forty proteins that are as long."""
+    """Cut the proteins of at least 70 residues to their first 70."""
     return [standard(protein[:70]) for protein in proteins if len(protein) >= 70]
 
 
@@ -39,7 +39,7 @@ def fasta_of_pieces(pieces, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fasta_of_longer(pieces, proteins, tmp_path_factory):
-    """The same pieces, with 200 residues of other proteins appended to each."""
+    """Write the same pieces, each with 200 residues of other proteins appended."""
     rng, letters = random.Random(0), standard("".join(proteins))
     path = tmp_path_factory.mktemp("inputs") / "longer.fasta"
     starts = [rng.randrange(len(letters) - 200) for _ in pieces]
@@ -50,13 +50,13 @@ def fasta_of_longer(pieces, proteins, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(tables, tiny_model, options, tmp_path_factory):
-    """Of each of two tasks a model of the residues 1 to 70 of each protein."""
-    folder, made = tmp_path_factory.mktemp("models"), {}
+    """Train a model on residues 1 to 70 for each of two tasks."""
+    folder, paths = tmp_path_factory.mktemp("models"), {}
     for task in ("classification", "residue-classification"):
-        made[task] = folder / f"{task}.model"
-        settings = options(made[task], tiny_model, method="frozen", labels={"region": "1-70"})
+        paths[task] = folder / f"{task}.model"
+        settings = options(paths[task], tiny_model, method="frozen", labels={"region": "1-70"})
         finetune_model(tables / f"{task}.csv", settings)
-    return made
+    return paths
 
 
 @pytest.fixture
@@ -75,19 +75,19 @@ def probabilities(rows):
     return np.array([[float(value) for name, value in row.items() if name.startswith("p_")] for row in rows])
 
 
-def test_the_region_of_the_training_is_recorded_and_used_by_predict(models, fasta_of_pieces, fasta_of_longer, predict):
-    record = load_checkpoint(models["classification"]).metadata
-    of_pieces, _ = predict(fasta_of_pieces, models["classification"], region="all")
-    of_longer, summary = predict(fasta_of_longer, models["classification"])
+def test_predict_uses_the_region_recorded_in_training(models, fasta_of_pieces, fasta_of_longer, predict):
+    metadata = load_checkpoint(models["classification"]).metadata
+    from_pieces, _ = predict(fasta_of_pieces, models["classification"], region="all")
+    from_longer, summary = predict(fasta_of_longer, models["classification"])
 
-    assert (record.region, record.training_data.longest) == ("1-70", 70)
+    assert (metadata.region, metadata.training_data.longest) == ("1-70", 70)
     assert (summary.region, summary.warnings) == ("1-70", [])
-    assert [(row["first_residue"], row["last_residue"]) for row in of_longer] == [("1", "70")] * len(of_pieces)
-    assert [row["prediction"] for row in of_longer] == [row["prediction"] for row in of_pieces]
-    np.testing.assert_allclose(probabilities(of_longer), probabilities(of_pieces), **PARITY)
+    assert [(row["first_residue"], row["last_residue"]) for row in from_longer] == [("1", "70")] * len(from_pieces)
+    assert [row["prediction"] for row in from_longer] == [row["prediction"] for row in from_pieces]
+    np.testing.assert_allclose(probabilities(from_longer), probabilities(from_pieces), **PARITY)
 
 
-def test_whole_proteins_have_other_predictions_and_a_warning_that_counts_them(models, fasta_of_longer, predict):
+def test_predict_warns_when_a_model_of_a_region_is_applied_to_whole_proteins(models, fasta_of_longer, predict):
     cut, _ = predict(fasta_of_longer, models["classification"])
     whole, summary = predict(fasta_of_longer, models["classification"], region="all")
 
@@ -99,7 +99,7 @@ def test_whole_proteins_have_other_predictions_and_a_warning_that_counts_them(mo
     assert longer.startswith(f"{len(whole)} of {len(whole)} proteins are longer than the longest")
 
 
-def test_labels_of_residues_are_learned_and_predicted_in_the_region(models, fasta_of_longer, predict):
+def test_residue_labels_are_trained_and_predicted_in_the_region(models, fasta_of_longer, predict):
     rows, summary = predict(fasta_of_longer, models["residue-classification"], region="5-60")
 
     assert summary.region == "5-60"
@@ -109,7 +109,7 @@ def test_labels_of_residues_are_learned_and_predicted_in_the_region(models, fast
     )
 
 
-def test_a_model_of_pieces_without_a_region_tells_which_region_to_use(
+def test_predict_suggests_a_region_for_a_model_trained_on_short_proteins(
     tables, tiny_model, options, tmp_path, rows_of, fasta_of_longer, predict
 ):
     lines = [
@@ -130,7 +130,9 @@ def test_a_model_of_pieces_without_a_region_tells_which_region_to_use(
     assert not any("longer" in sentence for sentence in with_region.warnings)
 
 
-def test_no_model_warns_of_its_own_test_proteins(tables, tiny_model, options, tmp_path, rows_of, predict):
+def test_predict_does_not_warn_about_the_test_proteins_of_its_model(
+    tables, tiny_model, options, tmp_path, rows_of, predict
+):
     for task in ("multilabel", "regression"):
         test = [row for row in rows_of(tables / f"{task}.csv", ",") if row["split"] == "test"]
         (tmp_path / "test.fasta").write_text("".join(f">{row['id']}\n{row['sequence']}\n" for row in test))
@@ -141,7 +143,7 @@ def test_no_model_warns_of_its_own_test_proteins(tables, tiny_model, options, tm
         assert [sentence for sentence in summary.warnings if not sentence.startswith("non-standard")] == []
 
 
-def test_a_model_of_an_older_protembed_still_predicts_and_its_training_is_said_to_be_unknown(
+def test_a_model_of_an_earlier_version_predicts_with_a_warning_about_its_unknown_training_data(
     models, fasta_of_pieces, predict, tmp_path
 ):
     older = load_checkpoint(models["classification"])
@@ -157,7 +159,7 @@ def test_a_model_of_an_older_protembed_still_predicts_and_its_training_is_said_t
     assert "does not record its training proteins" in sentence
 
 
-def test_predict_stops_at_a_protein_that_ends_before_the_region_and_leaves_no_table(models, proteins_fasta, tmp_path):
+def test_predict_leaves_no_table_if_a_protein_ends_before_the_region(models, proteins_fasta, tmp_path):
     config = PredictConfig(output=tmp_path / "p.tsv", region="400-")
 
     with pytest.raises(TooShortError, match="--region begins at residue 400"):
@@ -166,7 +168,7 @@ def test_predict_stops_at_a_protein_that_ends_before_the_region_and_leaves_no_ta
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_cut_to_a_region_has_its_labels_cut(models):
+def test_a_fine_tuned_model_records_its_region_in_format_version_2(models):
     settings = json.loads((models["classification"] / "protembed.json").read_text())
 
     assert (settings["format_version"], settings["region"]) == (2, "1-70")
@@ -187,21 +189,23 @@ def embed(tmp_path):
 
 
 @pytest.mark.parametrize("per_residue", [False, True])
-def test_embedding_a_region_is_embedding_the_pieces(tiny_model, fasta_of_pieces, fasta_of_longer, embed, per_residue):
+def test_embedding_a_region_equals_embedding_the_cut_proteins(
+    tiny_model, fasta_of_pieces, fasta_of_longer, embed, per_residue
+):
     suffix = "npz" if per_residue else "npy"
     pieces, _ = embed(fasta_of_pieces, tiny_model, f"pieces.{suffix}", per_residue=per_residue)
     region, summary = embed(fasta_of_longer, tiny_model, f"region.{suffix}", per_residue=per_residue, region="-70")
 
-    one, other = (np.load(path) for path in (pieces, region))
+    expected, vectors = (np.load(path) for path in (pieces, region))
     if per_residue:
-        np.testing.assert_array_equal(one["offsets"], other["offsets"])
-        one, other = one["embeddings"], other["embeddings"]
-    np.testing.assert_allclose(one, other, **PARITY)
+        np.testing.assert_array_equal(expected["offsets"], vectors["offsets"])
+        expected, vectors = expected["embeddings"], vectors["embeddings"]
+    np.testing.assert_allclose(vectors, expected, **PARITY)
     assert (summary.region, summary.warnings) == ("1-70", [])
     assert sidecar(region, IDS).read_text() == sidecar(pieces, IDS).read_text()
 
 
-def test_a_result_of_a_region_says_so_and_is_verified_against_the_whole_proteins(tiny_model, fasta_of_longer, embed):
+def test_a_result_of_a_region_records_it_and_is_verified_against_whole_proteins(tiny_model, fasta_of_longer, embed):
     output, summary = embed(fasta_of_longer, tiny_model, "region.npy", region="11-70")
 
     checked = check_embeddings([output, fasta_of_longer], ModelConfig(model=tiny_model), CheckConfig())
@@ -210,7 +214,7 @@ def test_a_result_of_a_region_says_so_and_is_verified_against_the_whole_proteins
     assert checked.num_residues == summary.num_residues == 60 * summary.num_proteins
 
 
-def test_results_of_different_regions_are_not_taken_for_one_another(tiny_model, fasta_of_longer, embed):
+def test_the_result_of_a_different_region_is_an_error(tiny_model, fasta_of_longer, embed):
     embed(fasta_of_longer, tiny_model, "region.npy", region="1-70")
     embed(fasta_of_longer, tiny_model, "whole.npy")
 
@@ -220,14 +224,14 @@ def test_results_of_different_regions_are_not_taken_for_one_another(tiny_model, 
             embed(fasta_of_longer, tiny_model, name, **settings)
 
 
-def test_without_a_region_a_meta_file_has_none(tiny_model, fasta_of_pieces, embed):
+def test_a_meta_file_contains_a_region_only_if_one_was_used(tiny_model, fasta_of_pieces, embed):
     output, summary = embed(fasta_of_pieces, tiny_model, "whole.npy")
 
     assert "region" not in json.loads(sidecar(output, META).read_text())
     assert summary.region is None
 
 
-def test_embed_uses_the_region_of_a_fine_tuned_model_unless_told_otherwise(models, fasta_of_longer, embed, pieces):
+def test_embed_uses_the_region_of_a_fine_tuned_model_by_default(models, fasta_of_longer, embed, pieces):
     _, by_default = embed(fasta_of_longer, models["classification"], "auto.npy")
     _, whole = embed(fasta_of_longer, models["classification"], "all.npy", region="all")
 

@@ -125,8 +125,8 @@ def test_a_refused_record_is_listed_in_exactly_one_shard(write_fasta, sequences,
     shards = read_shards(selection, total, path)
 
     assert [record for records, _ in shards for record in records] == whole
-    assert [refused for _, shard_report in shards for refused in shard_report.skipped] == report.skipped
-    assert len(whole) + len(report.skipped) == len(sequences)
+    assert [refused for _, shard_report in shards for refused in shard_report.skipped] == statistics.skipped
+    assert len(whole) + len(statistics.skipped) == len(sequences)
 
 
 def test_every_shard_reports_the_statistics_of_the_whole_input(write_fasta):
@@ -154,14 +154,14 @@ def test_without_long_proteins_every_policy_reads_the_same_records(proteins_fast
     window = max(len(record.sequence) for record in whole)
 
     for policy in ("window", "error", "truncate", "skip"):
-        records, report = read(replace(WINDOWED, long_proteins=policy, window_residues=window), proteins_fasta)
+        records, statistics = read(replace(WINDOWED, long_proteins=policy, window_residues=window), proteins_fasta)
         assert records == whole
         assert (statistics.num_truncated, statistics.skipped) == (0, [])
         assert (statistics.num_records, statistics.num_residues) == (40, residues(whole))
 
 
 def test_long_proteins_stay_whole_under_the_window_policy(write_fasta):
-    records, report = read(SHORT, write_fasta(["MKT", "AYAYA"]))
+    records, statistics = read(SHORT, write_fasta(["MKT", "AYAYA"]))
 
     assert [record.sequence for record in records] == ["MKT", "AYAYA"]
     assert statistics.skipped == []
@@ -178,7 +178,7 @@ def test_a_long_protein_is_an_error_under_the_error_policy_in_every_shard(write_
 
 
 def test_a_long_protein_is_cut_off_and_counted_under_the_truncate_policy(write_fasta):
-    records, report = read(replace(SHORT, long_proteins="truncate"), write_fasta(["MKTA", "AYAYAYA", "MK"]))
+    records, statistics = read(replace(SHORT, long_proteins="truncate"), write_fasta(["MKTA", "AYAYAYA", "MK"]))
 
     assert [record.sequence for record in records] == ["MKTA", "AYAY", "MK"]
     assert [record.description for record in records] == ["p0 of mouse", "p1 of mouse", "p2 of mouse"]
