@@ -94,7 +94,7 @@ def _reset_dtype(before: ExitStack) -> None:
 def _reset_matmul_precision(before: ExitStack) -> None:
     """Reset the precision of float32 products, which torch keeps twice: for all devices, and for each library."""
     products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]  # of a class
-    # A library without its own setting inherits that of all its operators.
+    # A library without a setting inherits that of all its operators.
     inherited = (torch.backends.cudnn.fp32_precision, torch.backends.mkldnn.fp32_precision)
     precisions = [product.fp32_precision for product in products]
     if all(precision in _FULL_PRECISIONS for precision in precisions):

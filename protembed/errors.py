@@ -96,10 +96,10 @@ class RecordError(DataError):
 
 _GAP_ADVICE = "remove the gaps (`seqkit seq -g` does), or pass --on-illegal skip (leave the record out)"
 _CHAIN_ADVICE = (
-    "the record holds several chains: give each chain a record of its own, or pass --on-illegal skip (leave it out)"
+    "the record holds several chains: give each chain a separate record, or pass --on-illegal skip (leave it out)"
 )
 _ADVICE_BY_CHARACTER = {
-    ">": "put every header on a line of its own, with nothing before its '>'",
+    ">": "put every header on a separate line, with nothing before its '>'",
     "\0": "the file is binary or damaged: download or create it again",
     "-": f"this is an alignment: {_GAP_ADVICE}",
     ".": f"this is an alignment, or the dot stands for a stop codon: {_GAP_ADVICE}",
@@ -351,7 +351,7 @@ class InsufficientResourcesError(ResourceError):
 
 
 class TooLongForMemoryError(ResourceError):
-    """A window of a protein that does not fit into memory even on its own."""
+    """A window of a protein that does not fit into memory even alone."""
 
     def __init__(self, num_tokens: int, record_id: str | None = None) -> None:
         self.num_tokens, self.record_id = num_tokens, record_id

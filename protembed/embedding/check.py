@@ -111,7 +111,7 @@ class _Result:
             raise VerificationError(self.path, f"it cannot be read ({error})") from error
         if num_stored != self.num_proteins:
             raise VerificationError(
-                self.path, f"it contains {num_stored:,} proteins, but its meta file says {self.num_proteins:,}"
+                self.path, f"it contains {num_stored:,} proteins, but its meta file records {self.num_proteins:,}"
             )
 
 
@@ -169,7 +169,7 @@ def _compare_with_input(
             sample.append((shard, row - shard.first_row, record))
     if num_residues != sum(shard.meta["num_residues"] for shard in shards):
         raise VerificationError(
-            shards[0].path, f"its rows have {num_residues:,} residues, but its meta file says otherwise"
+            shards[0].path, f"its rows have {num_residues:,} residues, which does not match its meta file"
         )
     return sample
 

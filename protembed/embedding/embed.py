@@ -312,7 +312,7 @@ def embed_fasta(
 ) -> EmbedSummary | None:
     """Compute a vector for each protein, in the order of the input; the same call resumes an interrupted run.
 
-    With a fine-tuned model the vector of a protein is exactly the one that its head sees.
+    With a fine-tuned model the vector of a protein is exactly the one that its head receives.
 
     Args:
         fasta: Paths of the FASTA files; `-` is stdin.

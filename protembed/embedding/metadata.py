@@ -59,7 +59,7 @@ _META_FIELDS: dict[str, Callable[[Any], bool]] = {
 def sidecar(output: Path, suffix: str) -> Path:
     """Return the path of a file beside a result: `emb.ids.tsv` for `emb.npy`, but `emb.h5.ids.tsv` for `emb.h5`.
 
-    One input may have a result per protein and one per residue, and each has its own files.
+    One input may have a result per protein and one per residue, and each has separate files.
     """
     stem = output.with_suffix("") if output.suffix == ".npy" else output
     return stem.with_name(stem.name + suffix)

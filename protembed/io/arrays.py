@@ -92,8 +92,8 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for writing; it appears under its name, complete, at the end.
 
     Its datasets are listed in the order in which they are written. If HDF5 cannot close a file, it later ends the
-    process by a segmentation fault. Errors such as a full disk are therefore hidden from HDF5, and raised after it has
-    closed the file.
+    process by a segmentation fault. Errors such as a full disk are therefore not passed to HDF5, but raised after it
+    has closed the file.
 
     Raises:
         OutputError: The file cannot be written.

@@ -316,8 +316,8 @@ def test_an_undecodable_byte_is_one_illegal_character(fasta):
 GAPS_AND_CHAINS = {
     "MKT-YI": ("-", "this is an alignment: remove the gaps"),
     "MKT..YI": (".", "this is an alignment, or the dot stands for a stop codon: remove the gaps"),
-    "MKT:AYI": (":", "several chains: give each chain a record of its own"),
-    "MKT/AYI": ("/", "several chains: give each chain a record of its own"),
+    "MKT:AYI": (":", "several chains: give each chain a separate record"),
+    "MKT/AYI": ("/", "several chains: give each chain a separate record"),
     "-MKT": ("-", "this is an alignment"),
     "MKT--": ("-", "this is an alignment"),
     "MKT..": (".", "this is an alignment"),
@@ -572,5 +572,5 @@ def test_a_header_within_a_line_is_rejected_under_every_policy(tmp_path, on_ille
     fasta = tmp_path / "glued.fasta"
     fasta.write_text(">a\nMK1\nMKT>b\nMRR\n")
 
-    with pytest.raises(IllegalResidueError, match="line 3: '>' in column 4 of record 'a'.* on a line of its own"):
+    with pytest.raises(IllegalResidueError, match="line 3: '>' in column 4 of record 'a'.* on a separate line"):
         list(read_fasta([fasta], on_illegal=on_illegal))

@@ -255,7 +255,7 @@ def test_a_wrong_number_of_proteins_in_the_meta_file_fails_verification(embed, f
     output = embed(f"emb.{kind}", **options)
     change_meta(output, num_proteins=41)
 
-    assert "it contains 40 proteins, but its meta file says 41" in failure(output)
+    assert "it contains 40 proteins, but its meta file records 41" in failure(output)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "residues.npz", "residues.h5"])
@@ -272,7 +272,7 @@ FALSE_STATEMENTS = {
     "dim": ({"dim": 3}, "the slices or the dim"),
     "a missing layer": ({"layer": [99]}, "does not fit the model"),
     "an unknown pooling": ({"pooling": ["m"]}, "does not fit the model"),
-    "residues": ({"num_residues": 5}, "its meta file says otherwise"),
+    "residues": ({"num_residues": 5}, "which does not match its meta file"),
     "a list in place of a number": ({"window_residues": [64]}, "it has no valid meta file beside it"),
 }
 

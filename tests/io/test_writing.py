@@ -476,7 +476,7 @@ def test_removing_a_link_keeps_its_target(tmp_path):
 
 @pytest.mark.promise(1)
 def test_remove_unfinished_removes_temporary_files_at_any_depth(tmp_path):
-    expected = [".hidden", "result.1.tmp", "deep"]
+    expected = [".dotfile", "result.1.tmp", "deep"]
     for name in (*expected[:2], ".result.npy.123.tmp.npy", "deep/.step.7.tmp/weights", "deep/.step.7.old/weights"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
