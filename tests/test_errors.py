@@ -1,0 +1,53 @@
+import re
+
+import pytest
+
+from protembed import errors
+from protembed.errors import (
+    DamagedRunError,
+    DivergedError,
+    InsufficientResourcesError,
+    NotEnoughMemoryError,
+    PeerProcessError,
+    ProtembedError,
+    ResourceError,
+    RunError,
+    RunInUseError,
+    RunMismatchError,
+    TooLongForMemoryError,
+)
+
+CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ProtembedError)]
+
+
+def listed_errors():
+    """Read the tree in the docstring: for each error its parent and its exit status, None where it is inherited."""
+    parents, listed = {}, {}
+    for line in errors.__doc__.splitlines():
+        if match := re.match(r"    ([│├└─ ]*)(\w+Error) +(\d+)?", line):
+            depth = len(match[1]) // 4
+            parents[depth] = match[2]
+            listed[match[2]] = (parents.get(depth - 1), match[3] and int(match[3]))
+    return listed
+
+
+def test_the_docstring_lists_every_error_with_its_parent_and_exit_status():
+    listed = listed_errors()
+
+    assert list(listed) == [error.__name__ for error in CLASSES]
+    for error in CLASSES[1:]:
+        parent, exit_status = listed[error.__name__]
+        assert error.__base__.__name__ == parent
+        assert exit_status in (error.exit_status, None)
+        assert exit_status is not None or error.exit_status == error.__base__.exit_status
+
+
+@pytest.mark.parametrize(
+    ("family", "members"),
+    [
+        (RunError, {RunMismatchError, RunInUseError, DamagedRunError, PeerProcessError, DivergedError}),
+        (ResourceError, {NotEnoughMemoryError, InsufficientResourcesError, TooLongForMemoryError}),
+    ],
+)
+def test_errors_of_a_family_can_be_caught_together(family, members):
+    assert {error for error in CLASSES if issubclass(error, family)} - {family} == members
