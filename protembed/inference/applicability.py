@@ -42,7 +42,7 @@ def num_nonstandard(sequence: str) -> int:
 
 
 def _max_nonstandard_fraction(data: TrainingData) -> float:
-    return max(_MIN_NONSTANDARD_FRACTION, data.highest_nonstandard_share)
+    return max(_MIN_NONSTANDARD_FRACTION, data.highest_nonstandard_fraction)
 
 
 def _fisher_p_value(num_hits: int, num_proteins: int, num_other_hits: int, num_others: int) -> float:
@@ -176,7 +176,7 @@ class InputComparison:
     def _advice_on_longer(self, data: TrainingData) -> str:
         """Advise how to shorten proteins if the training proteins look like fragments of one length."""
         if self.trained_region is None and data.lengths[2] == data.longest:
-            if data.starts_with_met_share >= _MIN_MET_FRACTION:
+            if data.starts_with_met_fraction >= _MIN_MET_FRACTION:
                 return f"; it was never tested on such proteins: use --region 1-{data.longest}"
             return "; it was never tested on such proteins, but on fragments of one length: select them with --region"
         return "; it was never tested on such proteins"
@@ -206,11 +206,11 @@ class InputComparison:
         )
 
     def _start_warning(self, data: TrainingData) -> str | None:
-        if data.starts_with_met_share < _MIN_MET_FRACTION or not self._are_most("no M"):
+        if data.starts_with_met_fraction < _MIN_MET_FRACTION or not self._are_most("no M"):
             return None
         return (
             f"{self._subject(self._counts['no M'], 'no M', 'does', 'do')} not begin with M, but "
-            f"{data.starts_with_met_share:.0%} of the model's training proteins do; if these are fragments, predict "
+            f"{data.starts_with_met_fraction:.0%} of the model's training proteins do; if these are fragments, predict "
             "from whole proteins"
         )
 

@@ -20,67 +20,80 @@ from transformers import EsmModel
 encoder = EsmModel.from_pretrained("this/directory", add_pooling_layer=False)
 ```
 
-The head of the task is in `head.safetensors`, for protembed. The masked-LM head is that of the model that was begun
-from, and has not been trained along with the encoder."""
+The head of the task is in `head.safetensors`, for protembed. The masked-LM head is that of the original model and was
+not trained with the encoder."""
+
+
+def describe_size(checkpoint: Checkpoint) -> str:
+    """Describe the size of a model."""
+    shape = checkpoint.encoder.shape
+    millions = checkpoint.num_parameters / 1e6
+    return f"{shape.num_layers} layers of width {shape.dim}, {shape.num_heads} heads, {millions:.1f} M parameters"
+
+
+def _as_text(text: str) -> str:
+    """Escape a name that a user chose, so that it cannot become markup."""
+    escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", printable(text))
+    return escaped.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *([_as_text(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def model_card(
+    title: str, summary: str, facts: Mapping[str, str], sections: Mapping[str, str], loading: str = _LOADING
+) -> str:
+    """Assemble a model card.
+
+    Args:
+        title: The title of the card.
+        summary: A description of the model, Markdown.
+        facts: Facts by name, in the order of the card; plain text.
+        sections: Markdown by heading, in the order of the card.
+        loading: Instructions for loading the model, Markdown; they come last.
+    """
+    parts = [f"# {title}", summary, _table(("", ""), list(facts.items()))]
+    for heading, text in {**sections, "Loading": loading}.items():
+        parts += [f"## {heading}", text]
+    return "\n\n".join([*parts, f"Made by protembed {__version__}."]) + "\n"
 
 
 def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     """Describe a pretrained encoder in Markdown.
 
     Args:
-        checkpoint: the model.
-        facts: what was trained on and what was measured, by name, in the order to be shown.
+        checkpoint: The model.
+        facts: Training data and metrics by name, in the order of the card.
     """
     return model_card(
         "A protein language model",
-        f"An ESM-2 encoder ({describe_size(checkpoint)}), trained to predict hidden amino acids. "
+        f"An ESM-2 encoder ({describe_size(checkpoint)}), trained to predict masked amino acids. "
         "`protembed embed seqs.fasta -m DIRECTORY` turns proteins into vectors with it.",
         facts,
         {
             "Limits": "It has learned from the proteins it was trained on, and those of the model it started from if "
-            "one is named, and from nothing else. Perplexity compares only between models that were validated on the "
-            "same proteins with the same hidden residues."
+            "one is named, and from nothing else. Compare perplexities only between models that were validated on the "
+            "same proteins with the same masked residues."
         },
     )
 
 
-def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
-    """Describe a fine-tuned model in Markdown; `facts` as for `pretrained_card`."""
-    record = checkpoint.metadata
-    task = TASKS[record.task or "regression"]
-    what = {"class": "one of {} classes", "labels": "any of {} labels", "value": "a value"}[task.label_kind]
-    seen = f"the {' and '.join(record.poolings)} of its residues' vectors"
-    return model_card(
-        f"Predicts {_as_text(record.target or '')}",
-        f"An ESM-2 encoder ({describe_size(checkpoint)}) with a head on "
-        f"{'the vector of each residue' if task.per_residue else seen}, which predicts "
-        f"{what.format(len(record.classes or ()))} for each {'residue' if task.per_residue else 'protein'}. "
-        "`protembed predict seqs.fasta -m DIRECTORY` applies it, and `protembed embed seqs.fasta -m DIRECTORY"
-        f"{' --per-residue' if task.per_residue else ''}` gives the vectors that the head sees.",
-        {**facts, **_training_facts(record)},
-        {
-            "Limits": "The figures hold for proteins like those of the table (`protembed predict` warns of others), "
-            "with 95 % intervals over test proteins; relatives of training proteins in the test part make them look "
-            "better than they are: `report.html` and `test_similarity.tsv` show how much."
-        },
-        loading=_LOADING_ENCODER,
-    )
-
-
-def _training_facts(record: ModelMetadata) -> dict[str, str]:
+def _training_facts(metadata: ModelMetadata) -> dict[str, str]:
     """Describe the proteins that a fine-tuned model was trained on."""
-    data = record.training_data
+    data = metadata.training_data
     if data is None:
         return {}
     shortest, low, median, high, longest = data.lengths
-    facts = {"residues that it was trained on": f"{record.region or 'all'} of each protein"}
+    facts = {"residues that it was trained on": f"{metadata.region or 'all'} of each protein"}
     facts["lengths of training proteins"] = (
         f"{shortest:,} to {longest:,} residues, median {median:,}, nine of ten from {low:,} to {high:,}"
     )
-    facts["training proteins that begin with M"] = f"{data.starts_with_met_share:.0%}"
+    facts["training proteins that begin with M"] = f"{data.starts_with_met_fraction:.0%}"
     facts["training residues other than the 20 amino acids"] = f"{data.num_nonstandard_residues:,}"
     if data.class_counts is not None:
-        unit = "residues" if TASKS[record.task or "regression"].per_residue else "training proteins"
+        unit = "residues" if TASKS[metadata.task or "regression"].per_residue else "training proteins"
         classes = ", ".join(f"{name} {number:,}" for name, number in data.class_counts.items())
         facts[f"{unit} of each class"] = classes
     if data.value_range is not None:
@@ -92,37 +105,29 @@ def _training_facts(record: ModelMetadata) -> dict[str, str]:
     return facts
 
 
-def model_card(
-    title: str, summary: str, facts: Mapping[str, str], sections: Mapping[str, str], loading: str = _LOADING
-) -> str:
-    """Put a model card together.
+def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
+    """Describe a fine-tuned model in Markdown.
 
     Args:
-        title: of the card.
-        summary: what the model is, Markdown.
-        facts: by name, in the order to be shown; plain text.
-        sections: Markdown by heading, in the order to be shown.
-        loading: Markdown, how to load the model; it comes last.
+        checkpoint: The model.
+        facts: Training data and metrics by name, in the order of the card.
     """
-    parts = [f"# {title}", summary, _table(("", ""), list(facts.items()))]
-    for heading, text in {**sections, "Loading": loading}.items():
-        parts += [f"## {heading}", text]
-    return "\n\n".join([*parts, f"Made by protembed {__version__}."]) + "\n"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_as_text(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _as_text(text: str) -> str:
-    """Keep a name that a user chose from becoming markup."""
-    escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", printable(text))
-    return escaped.replace("<", "&lt;").replace(">", "&gt;")
-
-
-def describe_size(checkpoint: Checkpoint) -> str:
-    """Say how large a model is."""
-    shape = checkpoint.encoder.shape
-    millions = checkpoint.num_parameters / 1e6
-    return f"{shape.num_layers} layers of width {shape.dim}, {shape.num_heads} heads, {millions:.1f} M parameters"
+    metadata = checkpoint.metadata
+    task = TASKS[metadata.task or "regression"]
+    what = {"class": "one of {} classes", "labels": "any of {} labels", "value": "a value"}[task.label_kind]
+    seen = f"the {' and '.join(metadata.poolings)} of its residues' vectors"
+    return model_card(
+        f"Predicts {_as_text(metadata.target or '')}",
+        f"An ESM-2 encoder ({describe_size(checkpoint)}) with a head on "
+        f"{'the vector of each residue' if task.per_residue else seen}, which predicts "
+        f"{what.format(len(metadata.classes or ()))} for each {'residue' if task.per_residue else 'protein'}. "
+        "`protembed predict seqs.fasta -m DIRECTORY` applies it, and `protembed embed seqs.fasta -m DIRECTORY"
+        f"{' --per-residue' if task.per_residue else ''}` gives the vectors that the head sees.",
+        {**facts, **_training_facts(metadata)},
+        {
+            "Limits": "The metrics hold for proteins like those of the table (`protembed predict` warns of others), "
+            "with 95 % intervals over test proteins. Relatives of training proteins in the test split make them "
+            "optimistic: `report.html` and `test_similarity.tsv` show by how much."
+        },
+        loading=_LOADING_ENCODER,
+    )

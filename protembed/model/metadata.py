@@ -1,4 +1,4 @@
-"""`protembed.json`: what protembed knows about a model beyond its weights."""
+"""The metadata of a model: what protembed knows about it beyond its weights, stored in `protembed.json`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -13,28 +13,40 @@ from protembed.io.writing import write_json
 from protembed.model.esm_config import ESM2_WINDOW_RESIDUES
 from protembed.model.untrusted import read_model_json
 
-# Version 2 has a region: who predicted from whole proteins, as readers of version 1 do, would get wrong predictions.
-FORMAT_VERSION, _WITHOUT_REGION = 2, 1
 METADATA_FILE = "protembed.json"
+# Version 2 added the region: a reader of version 1 would predict from whole proteins, and be wrong. Version 3 renamed
+# keys of the training data. A model has the lowest version that describes it.
+FORMAT_VERSION, _WITH_REGION, _WITHOUT_REGION = 3, 2, 1
+# Keys of the training data in version 2.
+_FORMER_KEYS = {
+    "highest_nonstandard_share": "highest_nonstandard_fraction",
+    "starts_with_met_share": "starts_with_met_fraction",
+}
+# Longer windows would not fit the integers of an array, and no protein is so long.
+_MAX_WINDOW_RESIDUES = 2**31 - 1
+# The numbers of longer k-mers of 20 amino acids would not fit 64 bits.
+MAX_KMER_LENGTH = 14
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """The proteins that a fine-tuned model was trained and tested on; of a region, the parts of proteins.
+    """The proteins that a fine-tuned model was trained and tested on; with a region, that region of each protein.
 
     Attributes:
-        num_proteins: Training proteins.
-        lengths: Their lengths in residues: the shortest, the 5 % quantile, the median, the 95 % quantile, the longest.
-        shortest: The shortest protein of the table, validation and test proteins included, in residues.
-        longest: The longest one.
-        num_nonstandard_residues: Residues of training proteins that are none of the 20 amino acids.
-        highest_nonstandard_share: The highest share of such residues in a protein of the table.
-        starts_with_met_share: The share of the training proteins whose first residue is M.
-        class_counts: The training proteins (of residues' classes: the residues) of each class; None for values.
+        num_proteins: The number of training proteins.
+        lengths: The minimum, 5 % quantile, median, 95 % quantile and maximum of the training proteins' lengths, in
+            residues.
+        shortest: The length of the shortest protein of the table, validation and test proteins included, in residues.
+        longest: The length of the longest protein of the table, in residues.
+        num_nonstandard_residues: The number of residues of training proteins that are not among the 20 amino acids.
+        highest_nonstandard_fraction: The highest fraction of such residues in a protein of the table.
+        starts_with_met_fraction: The fraction of the training proteins whose first residue is M.
+        class_counts: The number of training proteins of each class, or of their residues where residues have classes;
+            None for values.
         value_range: The lowest and the highest training value; None for classes.
         kmer_length: The length of the k-mers of `training_kmers.safetensors`.
-        num_tested: Test proteins, each compared with the training proteins of its model.
-        num_tested_related: Those of them that share a recorded k-mer with a training protein.
+        num_tested: The number of test proteins, each compared with the training proteins of its model.
+        num_tested_related: The number of test proteins that share a stored k-mer with a training protein.
     """
 
     num_proteins: int
@@ -42,8 +54,8 @@ class TrainingData:
     shortest: int
     longest: int
     num_nonstandard_residues: int
-    highest_nonstandard_share: float
-    starts_with_met_share: float
+    highest_nonstandard_fraction: float
+    starts_with_met_fraction: float
     class_counts: Mapping[str, int] | None
     value_range: tuple[float, ...] | None
     kmer_length: int
@@ -56,16 +68,15 @@ class ModelMetadata:
     """What protembed knows about a model beyond its weights: the content of `protembed.json`.
 
     Attributes:
-        window_residues: the longest stretch that the model was trained on.
-        layer: whose output represents a protein; None is the last.
-        pooling: how residues become one vector, several side by side as in `mean,std`; None if nothing was trained
-            for one.
-        configuration: the options of the command that made the model.
-        corpus_fingerprint: of the tokens that it was pretrained on.
-        metrics: what was measured on it.
-        classes: of a fine-tuned classifier.
-        task: of a fine-tuned model.
-        target: what a fine-tuned model predicts; None for an encoder.
+        window_residues: The length of the windows that the model was trained on, in residues.
+        layer: The layer whose output represents a protein; None is the last.
+        pooling: The poolings of residues into one vector, as in `mean,std`; None if the model was not trained for one.
+        configuration: The options of the command that made the model.
+        corpus_fingerprint: The fingerprint of the tokens that the model was pretrained on; None where unknown.
+        metrics: Metrics by name.
+        classes: The classes or labels of a fine-tuned model; None for values, and for an encoder.
+        task: The task of a fine-tuned model; None for an encoder.
+        target: The name of what a fine-tuned model predicts; None for an encoder.
         region: The residues of each protein that a fine-tuned model was trained on, as in `1-70`; None is all.
         training_data: The proteins that a fine-tuned model was trained on; None where they are unknown.
     """
@@ -84,23 +95,17 @@ class ModelMetadata:
 
     @property
     def poolings(self) -> tuple[PoolingName, ...]:
-        """How residues become one vector, side by side; the mean where nothing else was trained for."""
+        """The poolings of residues into one vector; the mean where the model was trained for none."""
         return tuple(cast("list[PoolingName]", (self.pooling or "mean").split(",")))
-
-
-# No protein is so long; more would not fit the integers of an array.
-_MOST_WINDOW_RESIDUES = 2**31 - 1
-# The numbers of longer k-mers of 20 amino acids would not fit 64 bits.
-LONGEST_KMER = 14
 
 
 def _are_distinct(names: Sequence[str], known: Sequence[str]) -> bool:
     return set(names) <= set(known) and len(set(names)) == len(names)
 
 
-# What a reader relies on in protembed.json, and the test that it must pass.
+# The fields of protembed.json that a reader relies on, and the test that each must pass.
 _METADATA_FIELDS: dict[str, Callable[[Any], Any]] = {
-    "window_residues": lambda value: type(value) is int and 0 < value <= _MOST_WINDOW_RESIDUES,
+    "window_residues": lambda value: type(value) is int and 0 < value <= _MAX_WINDOW_RESIDUES,
     "layer": lambda value: value is None or (type(value) is int and value >= 0),
     "pooling": lambda value: (
         value is None or (isinstance(value, str) and _are_distinct(value.split(","), get_args(PoolingName)))
@@ -123,22 +128,22 @@ def _is_training_data(value: Any) -> bool:
     if not isinstance(value, dict) or not names <= value.keys():
         return False
     counts = [value[name] for name in names if name.startswith("num_")]
-    shares = [value[name] for name in names if name.endswith("_share")]
+    fractions = [value[name] for name in names if name.endswith("_fraction")]
     lengths, classes, values = value["lengths"], value["class_counts"], value["value_range"]
     return (
         isinstance(lengths, list)
         and len(lengths) == 5
         and all(map(_is_count, [*counts, *lengths, value["shortest"], value["longest"], value["kmer_length"]]))
         and value["num_tested_related"] <= value["num_tested"]
-        and 0 < value["kmer_length"] <= LONGEST_KMER
-        and all(_is_number(share) and 0 <= share <= 1 for share in shares)
+        and 0 < value["kmer_length"] <= MAX_KMER_LENGTH
+        and all(_is_number(fraction) and 0 <= fraction <= 1 for fraction in fractions)
         and (classes is None or (isinstance(classes, dict) and all(map(_is_count, classes.values()))))
         and (values is None or (isinstance(values, list) and len(values) == 2 and all(map(_is_number, values))))
     )
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MOST_WINDOW_RESIDUES
+    return type(value) is int and 0 <= value <= _MAX_WINDOW_RESIDUES
 
 
 def _is_number(value: Any) -> bool:
@@ -149,13 +154,13 @@ def read_metadata(directory: Path) -> ModelMetadata:
     """Read `protembed.json`.
 
     Args:
-        directory: of the model.
+        directory: The model directory.
 
     Returns:
-        The record; of a model from elsewhere, which has none, the defaults.
+        The metadata; the defaults for a model that has none because protembed did not make it.
 
     Raises:
-        ModelFormatError: it is damaged, or was written by a newer protembed.
+        ModelFormatError: The file is damaged, or was written by a newer protembed.
     """
     if not (directory / METADATA_FILE).exists():
         return ModelMetadata()
@@ -166,6 +171,8 @@ def read_metadata(directory: Path) -> ModelMetadata:
         raise ModelFormatError(directory, found, f"this protembed reads up to {FORMAT_VERSION}: install a newer one")
     known = {spec.name for spec in dataclasses.fields(ModelMetadata)}
     values = {name: value for name, value in content.items() if name in known}
+    if isinstance(values.get("training_data"), dict):
+        values["training_data"] = {_FORMER_KEYS.get(key, key): value for key, value in values["training_data"].items()}
     for name, is_valid in _METADATA_FIELDS.items():
         if name in values and not is_valid(values[name]):
             found = f"protembed.json has {name} {values[name]!r:.80}"
@@ -186,23 +193,24 @@ def _training_data(content: Mapping[str, Any]) -> TrainingData:
     return TrainingData(**fields)
 
 
-def write_metadata(directory: Path, record: ModelMetadata, *, contact_head_fitted: bool) -> None:
+def write_metadata(directory: Path, metadata: ModelMetadata, *, contact_head_fitted: bool) -> None:
     """Write `protembed.json`.
 
     Args:
-        directory: the model directory that is being made.
-        record: what is known about the model.
-        contact_head_fitted: whether its contact head predicts anything.
+        directory: The model directory that is being made.
+        metadata: What is known about the model.
+        contact_head_fitted: Whether the contact head was fitted.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
-    fields = dataclasses.asdict(record)
+    fields = dataclasses.asdict(metadata)
     for name in ("region", "training_data"):
         if fields[name] is None:  # most models have neither
             del fields[name]
+    version = _WITHOUT_REGION if metadata.region is None else _WITH_REGION
     content = {
-        "format_version": _WITHOUT_REGION if record.region is None else FORMAT_VERSION,
+        "format_version": version if metadata.training_data is None else FORMAT_VERSION,
         "protembed_version": __version__,
         **fields,
         "contact_head_fitted": contact_head_fitted,

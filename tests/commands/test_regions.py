@@ -171,7 +171,7 @@ def test_predict_leaves_no_table_if_a_protein_ends_before_the_region(models, pro
 def test_a_fine_tuned_model_records_its_region_in_format_version_2(models):
     settings = json.loads((models["classification"] / "protembed.json").read_text())
 
-    assert (settings["format_version"], settings["region"]) == (2, "1-70")
+    assert (settings["format_version"], settings["region"]) == (3, "1-70")
     assert settings["configuration"]["region"] == "1-70"
     assert LabelTableConfig().region == "all"
 

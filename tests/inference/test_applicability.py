@@ -70,7 +70,7 @@ def test_a_description_counts_the_training_proteins(described):
     data, hashes = described
 
     assert (data.num_proteins, data.lengths) == (40, (60, 62, 80, 97, 99))
-    assert (data.shortest, data.longest, data.starts_with_met_share) == (60, 99, 1.0)
+    assert (data.shortest, data.longest, data.starts_with_met_fraction) == (60, 99, 1.0)
     assert (data.class_counts, data.value_range) == ({"a": 20, "b": 20}, None)
     assert (data.num_tested, data.num_tested_related) == (40, 40)
     assert all(low < high for low, high in pairwise(hashes.tolist()))
@@ -87,7 +87,7 @@ def test_a_description_counts_nonstandard_residues_and_has_the_range_of_values(t
     )
     data, _ = describe_training(table, Targets.from_table(table, TASKS["regression"]), [table])
 
-    assert (data.num_nonstandard_residues, data.highest_nonstandard_share) == (2, 0.4)
+    assert (data.num_nonstandard_residues, data.highest_nonstandard_fraction) == (2, 0.4)
     assert (data.class_counts, data.value_range) == (None, (1.0, 21.0))
 
 

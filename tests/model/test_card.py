@@ -10,7 +10,7 @@ FACTS = {"trained on": "40 proteins", "validation": "perplexity 17.20", "a | b":
 
 
 def table_of(card):
-    """The cells of the card's table, as Markdown divides a line at every bar that is not escaped."""
+    """Split the card's table into cells at every bar that is not escaped."""
     lines = [line for line in card.splitlines() if line.startswith("|")]
     cells = [line.replace("\\|", "\0").strip("|").split("|") for line in lines[2:]]
     return [[cell.strip().replace("\0", "|") for cell in row] for row in cells]
@@ -21,12 +21,12 @@ def finetuned(checkpoint, **record):
     return finetuned_card(checkpoint, FACTS)
 
 
-def test_a_card_shows_every_figure_in_order_and_escapes_what_would_break_the_table(tiny_checkpoint):
+def test_a_card_lists_facts_in_order_and_escapes_characters_of_tables(tiny_checkpoint):
     for card in (pretrained_card(tiny_checkpoint, FACTS), finetuned(tiny_checkpoint, target="stability")):
         assert table_of(card) == [list(fact) for fact in FACTS.items()]
 
 
-def test_a_card_says_what_the_model_is_and_how_to_use_it(tiny_checkpoint):
+def test_a_card_describes_the_model_and_its_use(tiny_checkpoint):
     card = pretrained_card(tiny_checkpoint, FACTS)
 
     assert card.startswith("# A protein language model\n")
@@ -48,7 +48,7 @@ def test_a_card_says_what_the_model_is_and_how_to_use_it(tiny_checkpoint):
         ("residue-regression", None, "predicts a value for each residue"),
     ],
 )
-def test_a_finetuned_card_says_what_is_predicted_and_of_what(tiny_checkpoint, task, classes, what):
+def test_a_finetuned_card_describes_the_prediction(tiny_checkpoint, task, classes, what):
     card = finetuned(tiny_checkpoint, target="stability", task=task, classes=classes)
 
     assert card.startswith("# Predicts stability\n")
@@ -60,7 +60,7 @@ def test_a_finetuned_card_says_what_is_predicted_and_of_what(tiny_checkpoint, ta
     assert ("the mean of its residues' vectors" in card) == (not of_residues)
 
 
-def test_a_finetuned_card_names_all_poolings_and_says_how_to_judge_the_figures(tiny_checkpoint):
+def test_a_finetuned_card_names_all_poolings_and_explains_the_metrics(tiny_checkpoint):
     card = finetuned(tiny_checkpoint, target="place", pooling="mean,std")
 
     assert "on the mean and std of its residues' vectors" in card
@@ -76,7 +76,7 @@ def test_the_name_of_a_column_cannot_become_markup(tiny_checkpoint):
     assert "[a](b)" not in title
 
 
-def test_a_card_is_the_same_text_each_time(tiny_checkpoint):
+def test_a_card_is_reproducible(tiny_checkpoint):
     assert pretrained_card(tiny_checkpoint, FACTS) == pretrained_card(tiny_checkpoint, FACTS)
 
 
@@ -87,15 +87,15 @@ def test_a_card_is_the_same_text_each_time(tiny_checkpoint):
         ("regression", {"class_counts": None, "value_range": (-1.5, 20.0)}, "-1.500 to 20.000"),
     ],
 )
-def test_a_finetuned_card_says_on_which_proteins_it_was_trained(tiny_checkpoint, task, labels, row):
+def test_a_finetuned_card_describes_the_training_proteins(tiny_checkpoint, task, labels, row):
     data = TrainingData(
         num_proteins=533,
         lengths=(42, 68, 70, 70, 70),
         shortest=42,
         longest=71,
         num_nonstandard_residues=3,
-        highest_nonstandard_share=0.02,
-        starts_with_met_share=0.98,
+        highest_nonstandard_fraction=0.02,
+        starts_with_met_fraction=0.98,
         kmer_length=7,
         num_tested=300,
         num_tested_related=24,

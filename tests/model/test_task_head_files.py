@@ -40,7 +40,7 @@ def save_with_head(tiny_checkpoint, tmp_path):
     return save
 
 
-def rewrite_record(directory, **changes):
+def rewrite_metadata(directory, **changes):
     path = directory / "protembed.json"
     record = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({name: value for name, value in record.items() if value is not ...}))
@@ -60,7 +60,7 @@ def assert_same_head(loaded, head):
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("task", TASKS)
-def test_a_head_comes_back_as_it_was_saved(save_with_head, task, kind):
+def test_a_saved_head_is_loaded_unchanged(save_with_head, task, kind):
     pooling = "attention" if "query_dim" in kind else "mean"
     directory, head = save_with_head(task, pooling=pooling, **kind)
 
@@ -72,7 +72,7 @@ def test_a_head_comes_back_as_it_was_saved(save_with_head, task, kind):
     assert (loaded.metadata.task, loaded.metadata.classes, loaded.metadata.poolings) == (task, head.classes, (pooling,))
 
 
-def test_several_poolings_give_the_head_wider_vectors(save_with_head):
+def test_several_poolings_make_the_heads_input_wider(save_with_head):
     directory, head = save_with_head("classification", pooling="mean,std", num_inputs=64)
 
     loaded = load_checkpoint(directory)
@@ -81,13 +81,13 @@ def test_several_poolings_give_the_head_wider_vectors(save_with_head):
     assert_same_head(loaded.task_head, head)
 
 
-def test_a_head_of_residues_sees_their_vectors_whatever_the_pooling(save_with_head):
+def test_a_head_of_residues_has_the_encoders_width_with_any_pooling(save_with_head):
     directory, head = save_with_head("residue-classification", pooling="mean,std")
 
     assert_same_head(load_checkpoint(directory).task_head, head)
 
 
-def test_a_head_from_before_there_were_thresholds_has_a_half(save_with_head):
+def test_a_head_stored_without_a_threshold_has_one_of_a_half(save_with_head):
     directory, head = save_with_head("multilabel")
     forget(directory, "threshold")
 
@@ -100,9 +100,9 @@ def test_a_head_from_before_there_were_thresholds_has_a_half(save_with_head):
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("written", [..., None])
-def test_a_record_from_before_there_were_more_tasks_says_it_by_its_classes(save_with_head, task, written):
+def test_metadata_without_a_task_imply_it_by_their_classes(save_with_head, task, written):
     directory, head = save_with_head(task)
-    rewrite_record(directory, task=written)
+    rewrite_metadata(directory, task=written)
 
     loaded = load_checkpoint(directory)
 
@@ -119,7 +119,7 @@ def test_an_encoder_has_neither_a_task_nor_a_head(tiny_model):
 # Refusals
 
 
-def test_a_lost_head_is_told(save_with_head):
+def test_a_missing_head_is_an_error(save_with_head):
     directory, _ = save_with_head("classification")
     (directory / "head.safetensors").unlink()
 
@@ -128,7 +128,7 @@ def test_a_lost_head_is_told(save_with_head):
 
 
 @pytest.mark.parametrize("name", ["linear.weight", "scale", "hidden.weight"])
-def test_a_head_without_all_of_its_numbers_is_refused(save_with_head, name):
+def test_a_head_with_missing_tensors_is_an_error(save_with_head, name):
     directory, _ = save_with_head("classification", num_hidden=5)
     forget(directory, name)
 
@@ -140,15 +140,15 @@ def test_a_head_without_all_of_its_numbers_is_refused(save_with_head, name):
     "changes",
     [{"classes": ["a", "b"]}, {"classes": None}, {"pooling": "mean,std"}, {"classes": None, "task": "regression"}],
 )
-def test_a_head_that_does_not_belong_to_its_record_is_refused(save_with_head, changes):
+def test_a_head_that_contradicts_its_metadata_is_an_error(save_with_head, changes):
     directory, _ = save_with_head("classification")
-    rewrite_record(directory, **changes)
+    rewrite_metadata(directory, **changes)
 
     with pytest.raises(ModelFormatError, match=r"head\.safetensors"):
         load_checkpoint(directory)
 
 
-# What is known of the training proteins
+# Metadata of the training proteins
 
 DATA = {
     "num_proteins": 3,
@@ -156,8 +156,8 @@ DATA = {
     "shortest": 5,
     "longest": 8,
     "num_nonstandard_residues": 0,
-    "highest_nonstandard_share": 0.0,
-    "starts_with_met_share": 1.0,
+    "highest_nonstandard_fraction": 0.0,
+    "starts_with_met_fraction": 1.0,
     "class_counts": {"membrane": 2, "soluble": 1},
     "value_range": None,
     "kmer_length": 5,
@@ -166,9 +166,9 @@ DATA = {
 }
 
 
-def test_what_is_recorded_of_the_training_proteins_is_read_again(save_with_head, tiny_checkpoint, tmp_path):
+def test_saved_metadata_of_the_training_data_are_loaded_unchanged(save_with_head, tiny_checkpoint, tmp_path):
     directory, _ = save_with_head("classification")
-    rewrite_record(directory, training_data=DATA | {"written_by_a_newer_one": 1}, region="1-70", format_version=2)
+    rewrite_metadata(directory, training_data=DATA | {"written_by_a_newer_one": 1}, region="1-70", format_version=2)
     tiny_checkpoint = load_checkpoint(directory)
     tiny_checkpoint.training_kmers = torch.tensor([1, 5, 2**62])
     save_checkpoint(tiny_checkpoint, tmp_path / "again", "# card\n")
@@ -178,6 +178,29 @@ def test_what_is_recorded_of_the_training_proteins_is_read_again(save_with_head,
     assert again.metadata.training_data.lengths == (5, 5, 6, 7, 7)
     assert (again.metadata, again.metadata.region) == (tiny_checkpoint.metadata, "1-70")
     assert again.training_kmers.tolist() == [1, 5, 2**62]
+
+
+FORMER_KEYS = {
+    "highest_nonstandard_fraction": "highest_nonstandard_share",
+    "starts_with_met_fraction": "starts_with_met_share",
+}
+
+
+@pytest.mark.parametrize(("region", "version"), [(None, 1), ("1-70", 2)])
+def test_training_data_of_format_versions_before_3_are_read_and_saved_as_version_3(
+    save_with_head, tmp_path, region, version
+):
+    directory, _ = save_with_head("classification")
+    former = {FORMER_KEYS.get(key, key): value for key, value in DATA.items()}
+    assert former != DATA
+    rewrite_metadata(directory, training_data=former, region=region, format_version=version)
+
+    checkpoint = load_checkpoint(directory)
+    save_checkpoint(checkpoint, tmp_path / "again", "# card\n")
+
+    content = json.loads((tmp_path / "again/protembed.json").read_text())
+    assert (content["format_version"], content["training_data"]) == (3, DATA)
+    assert load_checkpoint(tmp_path / "again").metadata == checkpoint.metadata
 
 
 @pytest.mark.parametrize(
@@ -194,8 +217,8 @@ def test_what_is_recorded_of_the_training_proteins_is_read_again(save_with_head,
                 ("lengths", None),
                 ("longest", -1),
                 ("num_proteins", True),
-                ("starts_with_met_share", float("nan")),
-                ("highest_nonstandard_share", 2),
+                ("starts_with_met_fraction", float("nan")),
+                ("highest_nonstandard_fraction", 2),
                 ("class_counts", {"membrane": "2"}),
                 ("value_range", [1.0]),
                 ("kmer_length", 15),
@@ -204,9 +227,9 @@ def test_what_is_recorded_of_the_training_proteins_is_read_again(save_with_head,
         ),
     ],
 )
-def test_a_damaged_record_of_the_training_is_an_error_of_one_sentence(save_with_head, changes):
+def test_damaged_metadata_of_the_training_data_are_an_error(save_with_head, changes):
     directory, _ = save_with_head("classification")
-    rewrite_record(directory, **changes)
+    rewrite_metadata(directory, **changes)
 
     with pytest.raises(ModelFormatError, match=r"protembed.json has (training_data|region) "):
         load_checkpoint(directory)
@@ -223,7 +246,7 @@ def test_a_damaged_record_of_the_training_is_an_error_of_one_sentence(save_with_
     ],
     ids=["another name", "no integers", "a matrix", "not ascending", "too many"],
 )
-def test_a_file_of_k_mers_that_is_none_is_refused(save_with_head, tensors):
+def test_an_invalid_file_of_training_kmers_is_an_error(save_with_head, tensors):
     directory, _ = save_with_head("classification")
     save_file(tensors, directory / "training_kmers.safetensors")
 
