@@ -138,7 +138,7 @@ class _ProteinAccumulator:
             self._file.append(chosen)
         is_looked_at = wanted.maps or self._file is not None
         if is_looked_at and reader.contact_head is not None:
-            logits = reader.contact_head.of_layer(layer, among)
+            logits = reader.contact_head.layer_logits(layer, among)
             self._logits = logits if self._logits is None else self._logits + logits
         if is_looked_at and reader.computes_rollout:
             self._rollout = attention_rollout_step(self._rollout, weights)

@@ -1,4 +1,4 @@
-"""The 33 tokens of ESM-2: the only place that knows their ids.
+"""The 33 tokens of ESM-2 and their ids.
 
 Source: Lin et al. 2023, "Evolutionary-scale prediction of atomic-level protein structure with a language model";
 the order is that of the published `vocab.txt`.
@@ -39,13 +39,13 @@ def encode(sequence: str) -> NDArray[np.uint8]:
     """Turn a sequence into token ids, without `<cls>` and `<eos>`.
 
     Args:
-        sequence: upper-case residues, the 20 standard ones and X, B, Z, U, O.
+        sequence: Residues, upper case: the 20 standard amino acids and X, B, Z, U, O.
 
     Returns:
-        (residues,), uint8.
+        Token ids, (residues,), uint8.
 
     Raises:
-        ValueError: a letter is no residue of the alphabet; the readers have seen to that.
+        ValueError: A letter is no residue of the alphabet, which the readers of files exclude.
 
     >>> encode("MKX").tolist()
     [20, 15, 24]
@@ -61,10 +61,10 @@ def decode(ids: NDArray[np.integer]) -> str:
     """Turn the ids of residues back into letters.
 
     Args:
-        ids: (residues,), integer; ids of one-letter tokens only.
+        ids: Token ids of residues, (residues,), integer.
 
     Raises:
-        ValueError: an id is that of a special token.
+        ValueError: An id is that of a special token.
 
     >>> decode(np.array([20, 15, 24]))
     'MKX'
@@ -76,12 +76,12 @@ def decode(ids: NDArray[np.integer]) -> str:
 
 
 def is_amino_acid(ids: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Tell which tokens are one of the 20 standard amino acids; the only ones that masking may choose.
+    """Find the tokens that are among the 20 standard amino acids, the only ones that are masked.
 
     Args:
-        ids: any shape, integer.
+        ids: Token ids, any shape, integer.
 
     Returns:
-        The same shape, bool.
+        Whether each token is a standard amino acid, same shape, bool.
     """
     return (ids >= AMINO_ACID_IDS.start) & (ids < AMINO_ACID_IDS.stop)

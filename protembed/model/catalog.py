@@ -1,4 +1,4 @@
-"""The models that can be named: on disk, bundled, or on the Hugging Face hub."""
+"""Models by name: on disk, bundled, or on the Hugging Face hub."""
 
 import os
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from protembed.model.hub import fetch_model, is_hub_name
 from protembed.model.metadata import read_metadata
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
+_BYTES_PER_WEIGHT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +20,12 @@ class PublishedModel:
     """An ESM-2 model on the Hugging Face hub.
 
     Attributes:
-        size: its row in the table of shapes.
-        perplexity: on 10,000 test proteins of UniRef50, 15 % masked, over all 33 tokens; None if no figure is at hand.
-        contact_precision: of the L best long-range contacts of a protein of L residues, as a share; None likewise.
-        has_safetensors: whether it was published in files that protembed reads, as far as is known.
+        size: The model's size, a key of `SIZES`.
+        perplexity: The perplexity on 10,000 test proteins of UniRef50, 15 % masked, over all 33 tokens; None where
+            unknown.
+        contact_precision: The precision of the top L long-range contacts of a protein of L residues, as a fraction;
+            None where unknown.
+        has_safetensors: Whether the model was published as safetensors, as far as is known.
 
     Source: perplexity: Synthyra's evaluation; contacts: the README of facebookresearch/esm, large validation set.
     """
@@ -49,9 +52,9 @@ class PublishedModel:
 
     @property
     def how_to_get(self) -> str:
-        """How it is named on the command line, or what makes a directory of it that can be named."""
+        """The option that selects the model, or the command that converts it to a directory."""
         if not self.has_safetensors:
-            # Pickled weights can run code when they are read: whoever wants them reads them with transformers.
+            # Reading pickled weights can run code: the user has to convert them with transformers.
             convert = f"EsmForMaskedLM.from_pretrained('{self.hub_id}').save_pretrained('{self.name}')"
             return f'python -c "from transformers import EsmForMaskedLM; {convert}"'
         return f"--model {self.name}"
@@ -77,9 +80,10 @@ class ResolvedModel:
     """A model that was found.
 
     Attributes:
-        directory: with `config.json`.
-        name: as results record it: a folder's own name, not its path, which tells where it was made; or the hub's id.
-        revision: the commit on the hub; None for a model from elsewhere.
+        directory: The model directory, with `config.json`.
+        name: The name that results record: the hub's id, or the name of a folder without its path, so that results do
+            not depend on the machine.
+        revision: The commit on the hub; None for all other models.
     """
 
     directory: Path
@@ -93,18 +97,18 @@ def find_model(name: Path | None) -> Path:
 
 
 def locate_model(name: Path | None, *, offline: bool = False) -> ResolvedModel:
-    """Find a model: on disk, else in the box, else on the Hugging Face hub, which alone needs the network.
+    """Find a model on disk, else among the bundled ones, else on the Hugging Face hub, which alone needs the network.
 
     Args:
-        name: a model directory; a run directory, whose finished model is in `model/`; the name of a bundled model; a
-            hub id such as `facebook/esm2_t12_35M_UR50D`, with `@revision` if need be; or the short name of a published
-            ESM-2 model, such as `esm2_t12_35M`. None is the default model, wherever the command runs.
-        offline: use of the hub only what is in its cache.
+        name: A model directory; a run directory, whose finished model is in `model/`; the name of a bundled model; a
+            hub id such as `facebook/esm2_t12_35M_UR50D`, optionally with `@revision`; or the short name of a published
+            ESM-2 model, such as `esm2_t12_35M`. None is the default model.
+        offline: Whether to look for models of the hub in its cache only.
 
     Raises:
-        InputNotFoundError: no such model is there.
-        HubError: the hub does not answer.
-        ModelFormatError: the hub's model is no ESM-2, or has no safetensors.
+        InputNotFoundError: There is no such model.
+        HubError: The hub does not respond.
+        ModelFormatError: The hub's model is no ESM-2, or has no safetensors.
     """
     if name is None:
         return ResolvedModel(directory=_BUNDLED / DEFAULT_MODEL, name=DEFAULT_MODEL)
@@ -116,30 +120,30 @@ def locate_model(name: Path | None, *, offline: bool = False) -> ResolvedModel:
     directory = directory or bundled.get(str(name))
     if directory is not None:
         return ResolvedModel(directory=directory, name=name.resolve().name)
-    named = _hub_name(str(name))
-    if named is None:
+    hub_id = _hub_name(str(name))
+    if hub_id is None:
         found = "no such directory, no bundled model of that name, and no name of the Hugging Face hub"
         raise InputNotFoundError(str(name), found, _how_to_get())
-    model = fetch_model(named, offline=offline)
-    return ResolvedModel(directory=model.directory, name=named.partition("@")[0], revision=model.revision)
+    model = fetch_model(hub_id, offline=offline)
+    return ResolvedModel(directory=model.directory, name=hub_id.partition("@")[0], revision=model.revision)
 
 
 def model_name(name: Path | None) -> str:
-    """Spell a model's name as a new model records it, without looking for it; of the hub's, the revision asked for."""
+    """Format a model's name as new models record it, without looking for it; with the revision for one of the hub."""
     if name is None:
         return DEFAULT_MODEL
     return hub_name(name) or name.resolve().name
 
 
 def hub_name(name: Path | None) -> str | None:
-    """Spell a model's name as the hub knows it; None for one that is on disk or in the box."""
+    """Return a model's id on the hub; None for one that is on disk or bundled."""
     if name is None or os.path.lexists(name):
         return None
     return _hub_name(str(name))
 
 
 def _hub_name(name: str) -> str | None:
-    """Spell a name as the hub knows it; published models go by their short names too, in capitals or not."""
+    """Translate a name to an id on the hub; published models have short names too, in upper or lower case."""
     base, at, revision = name.partition("@")
     if "/" in base and not is_hub_name(name):
         return None
@@ -150,7 +154,7 @@ def _hub_name(name: str) -> str | None:
 
 
 def _on_disk(name: Path) -> Path | None:
-    """Find the model in a directory or a run; None if nothing of that name is there."""
+    """Find the model in a directory or a run; None if there is no such path."""
     for directory in (name, name / "model"):
         if (directory / "config.json").exists():
             return directory
@@ -166,29 +170,24 @@ def _on_disk(name: Path) -> Path | None:
 def _how_to_get() -> str:
     bundled = ", ".join(path.name for path in bundled_models())
     return (
-        "pass --model with a model directory, the run of `protembed pretrain`, a bundled name "
-        f"({bundled}), or one of the hub (esm2_t12_35M, owner/model)"
+        "pass --model with a model directory, a run of `protembed pretrain`, a bundled model "
+        f"({bundled}), or a model on the hub (esm2_t12_35M, owner/model)"
     )
-
-
-_BYTES_PER_NUMBER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A model that can be named.
+    """A line of the list of models.
 
     Attributes:
-        name: what `--model` takes; of one without safetensors, once it was converted.
-        num_parameters: of the encoder and its masked-LM head.
-        num_bytes: of its weights on disk; of a published one in float32, about.
-        num_layers: of the encoder.
-        dim: numbers of a protein's vector.
-        is_bundled: whether it comes with protembed.
-        is_default: whether it is taken where no model is named.
-        directory: of a bundled one, for transformers and others; None otherwise.
-        expectation: how good it is, in a few words.
-        how_to_get: how to name it, or what to do before that; empty for a bundled one.
+        name: The value for `--model`; for a model without safetensors, the directory to convert it to.
+        num_parameters: The number of parameters of the encoder and its masked-LM head.
+        num_bytes: The size of the weights on disk, in bytes; approximate for a published model.
+        dim: The dimension of a protein's vector.
+        is_default: Whether the model is used without `--model`.
+        directory: The directory of a bundled model; None for a published one.
+        expectation: How good the model is, in a few words.
+        how_to_get: The option that selects the model, or the command that converts it; empty for a bundled model.
     """
 
     name: str
@@ -205,16 +204,16 @@ class ModelEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelList:
-    """The bundled models, and then the published ones from small to large."""
+    """The bundled models, then the published ones from small to large."""
 
     models: tuple[ModelEntry, ...]
 
 
 def list_models() -> ModelList:
-    """List the models that can be named.
+    """List the bundled and the published models.
 
     Raises:
-        ModelFormatError: a bundled model is damaged: protembed should be installed anew.
+        ModelFormatError: A bundled model is damaged, so that protembed should be reinstalled.
     """
     return ModelList(models=(*map(_bundled, bundled_models()), *map(_published, PUBLISHED_MODELS)))
 
@@ -237,19 +236,19 @@ def _bundled(directory: Path) -> ModelEntry:
 
 
 def _published(model: PublishedModel) -> ModelEntry:
-    figures = "no figures at hand"
+    expectation = "no metrics available"
     if model.perplexity is not None and model.contact_precision is not None:
-        figures = f"perplexity {model.perplexity:.2f} over 33 tokens on UniRef50, "
-        figures += f"{100 * model.contact_precision:.1f} % of the top L long-range contacts are true (published)"
+        expectation = f"perplexity {model.perplexity:.2f} over 33 tokens on UniRef50, "
+        expectation += f"{100 * model.contact_precision:.1f} % of the top L long-range contacts are true (published)"
     return ModelEntry(
         name=model.name,
         num_parameters=model.shape.num_parameters,
-        num_bytes=_BYTES_PER_NUMBER * model.shape.num_parameters,
+        num_bytes=_BYTES_PER_WEIGHT * model.shape.num_parameters,
         num_layers=model.shape.num_layers,
         dim=model.shape.dim,
         is_bundled=False,
         is_default=False,
         directory=None,
-        expectation=figures,
+        expectation=expectation,
         how_to_get=model.how_to_get,
     )

@@ -9,6 +9,12 @@ from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.model.untrusted import check_regular_file, read_model_json
 
+CONFIG_FILE = "config.json"
+# The longest crop that ESM-2 was trained on, in residues, without <cls> and <eos>.
+ESM2_WINDOW_RESIDUES = 1022
+
+_ESM2_ONLY = "protembed reads ESM-2 models in Hugging Face layout"
+
 VOCABULARY_FILE = "vocab.txt"
 SPECIAL_TOKENS = {
     "cls_token": "<cls>",
@@ -17,54 +23,35 @@ SPECIAL_TOKENS = {
     "pad_token": "<pad>",
     "unk_token": "<unk>",
 }
-# Of a line of a vocabulary; the longest token of ESM-2 has nine.
-_MOST_LETTERS = 80
-_ANOTHER = "this vocabulary does not belong to an ESM-2 model"
+# The longest line that is read of a vocabulary; the longest token of ESM-2 has nine letters.
+_MAX_LETTERS = 80
+_OTHER_VOCABULARY = "this vocabulary does not belong to an ESM-2 model"
 _IDS = {token: number for number, token in enumerate(TOKENS)}
 
 
-def check_vocabulary(directory: Path) -> None:
-    """Refuse a model whose tokenizer has other ids than ESM-2's; further tokens behind ESM-2's are ignored.
-
-    Args:
-        directory: of the model; a file of the tokenizer that is not there says nothing.
-
-    Raises:
-        ModelFormatError: a file of the tokenizer has another token at an id of ESM-2's, or a special token is another.
-    """
-    path = check_regular_file(directory / VOCABULARY_FILE)
-    if path.exists():
-        _expect_lines(path)
-    for name, pairs in _PAIRS.items():
-        path = directory / name
-        if path.exists():
-            content = read_model_json(path)
-            _expect_special_tokens(path, content)
-            for token, number in pairs(content):
-                _expect_id(path, token, number)
-
-
-def _expect_lines(path: Path) -> None:
-    with path.open(errors="replace") as stream:
-        for number in range(len(TOKENS)):
-            _expect_id(path, stream.readline(_MOST_LETTERS).strip(), number)
-
-
-def _expect_id(path: Path, token: Any, number: Any) -> None:
-    """Refuse one of ESM-2's tokens under another id, and another token under one of ESM-2's ids."""
+def _check_id(path: Path, token: Any, number: Any) -> None:
+    """Check that a token of ESM-2 has its id, and that an id of ESM-2 has its token."""
     expected = TOKENS[number] if type(number) is int and 0 <= number < len(TOKENS) else None
     if expected is not None and token != expected:
-        raise ModelFormatError(path, f"token {number} is {token!r:.80}, in ESM-2 {expected!r}", _ANOTHER)
+        raise ModelFormatError(path, f"token {number} is {token!r:.80}, in ESM-2 {expected!r}", _OTHER_VOCABULARY)
     if isinstance(token, str) and _IDS.get(token, number) != number:
-        raise ModelFormatError(path, f"token {token!r} is number {number!r:.80}, in ESM-2 {_IDS[token]}", _ANOTHER)
+        raise ModelFormatError(
+            path, f"token {token!r} is number {number!r:.80}, in ESM-2 {_IDS[token]}", _OTHER_VOCABULARY
+        )
 
 
-def _expect_special_tokens(path: Path, content: dict[str, Any]) -> None:
+def _check_lines(path: Path) -> None:
+    with path.open(errors="replace") as stream:
+        for number in range(len(TOKENS)):
+            _check_id(path, stream.readline(_MAX_LETTERS).strip(), number)
+
+
+def _check_special_tokens(path: Path, content: dict[str, Any]) -> None:
     for name, expected in SPECIAL_TOKENS.items():
         value = content.get(name)
         token = value.get("content") if isinstance(value, dict) else value
         if token not in (None, expected):
-            raise ModelFormatError(path, f"{name} is {token!r:.80}, in ESM-2 {expected!r}", _ANOTHER)
+            raise ModelFormatError(path, f"{name} is {token!r:.80}, in ESM-2 {expected!r}", _OTHER_VOCABULARY)
 
 
 def _pairs_of_tokenizer(content: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
@@ -82,10 +69,10 @@ def _pairs_of_config(content: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
     added = content.get("added_tokens_decoder")
     for number, token in added.items() if isinstance(added, dict) else ():
         if isinstance(token, dict) and number.isdecimal() and number.isascii():
-            yield token.get("content"), int(number[:_MOST_LETTERS])
+            yield token.get("content"), int(number[:_MAX_LETTERS])
 
 
-# The files that give tokens their ids, and what they say: tokens with ids.
+# The files that give tokens their ids, and how to read the pairs of tokens and ids from each.
 _PAIRS: dict[str, Callable[[dict[str, Any]], Iterator[tuple[Any, Any]]]] = {
     "tokenizer.json": _pairs_of_tokenizer,
     "tokenizer_config.json": _pairs_of_config,
@@ -95,13 +82,36 @@ _PAIRS: dict[str, Callable[[dict[str, Any]], Iterator[tuple[Any, Any]]]] = {
 TOKENIZER_FILES = (VOCABULARY_FILE, *_PAIRS)
 
 
-CONFIG_FILE = "config.json"
-# How many residues ESM-2 saw at once, <cls> and <eos> not counted.
-ESM2_WINDOW_RESIDUES = 1022
+def check_vocabulary(directory: Path) -> None:
+    """Check that a model's tokenizer has the ids of ESM-2; additional tokens after those of ESM-2 are ignored.
 
-_ESM2_ONLY = "protembed reads ESM-2 models in Hugging Face layout"
+    Args:
+        directory: The model directory; missing files of the tokenizer are not checked.
 
-# What makes an ESM directory an ESM-2: a field, and the test that its value must pass. Absent fields are not tested.
+    Raises:
+        ModelFormatError: A file of the tokenizer has another token at an id of ESM-2, or another special token.
+    """
+    path = check_regular_file(directory / VOCABULARY_FILE)
+    if path.exists():
+        _check_lines(path)
+    for name, pairs in _PAIRS.items():
+        path = directory / name
+        if path.exists():
+            content = read_model_json(path)
+            _check_special_tokens(path, content)
+            for token, number in pairs(content):
+                _check_id(path, token, number)
+
+
+def _is_plain_rotation(value: Any) -> bool:
+    """Check whether a description of rotary positions is that of ESM-2, without scaling."""
+    plain = {"rope_type": "default", "type": "default", "rope_theta": ROTARY_BASE, "partial_rotary_factor": 1}
+    return value is None or (
+        isinstance(value, dict) and all(name in plain and part == plain[name] for name, part in value.items())
+    )
+
+
+# The fields that make an ESM model an ESM-2, and the test that each value must pass. Absent fields are not tested.
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "position_embedding_type": lambda value: value == "rotary",
     "token_dropout": lambda value: value is True,
@@ -117,14 +127,14 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "is_encoder_decoder": lambda value: not value,
     "add_cross_attention": lambda value: not value,
     "pruned_heads": lambda value: not value,
-    "rope_scaling": lambda value: _is_plain_rotation(value),
-    "rope_parameters": lambda value: _is_plain_rotation(value),
+    "rope_scaling": _is_plain_rotation,
+    "rope_parameters": _is_plain_rotation,
     "pad_token_id": lambda value: value in (PAD, None),
     "bos_token_id": lambda value: value in (CLS, None),
     "eos_token_id": lambda value: value in (EOS, [EOS], None),
     "vocab_list": lambda value: value is None or value == list(TOKENS),
 }
-# Of training, of what is handed back, of other heads, of absolute positions, of a folding model, of generation.
+# Fields for training, return values, other heads, absolute positions, folding models and generation.
 WITHOUT_EFFECT = frozenset(
     ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range")
     + ("output_hidden_states", "output_attentions", "return_dict", "use_cache", "chunk_size_feed_forward")
@@ -133,16 +143,8 @@ WITHOUT_EFFECT = frozenset(
 )
 
 
-def _is_plain_rotation(value: Any) -> bool:
-    """Tell whether a description of rotary positions is that of ESM-2's, with nothing stretched."""
-    plain = {"rope_type": "default", "type": "default", "rope_theta": ROTARY_BASE, "partial_rotary_factor": 1}
-    return value is None or (
-        isinstance(value, dict) and all(name in plain and part == plain[name] for name, part in value.items())
-    )
-
-
 def config_json(shape: EncoderShape, *, has_lm_head: bool = True) -> dict[str, Any]:
-    """Describe a model to transformers, with every field that matters written out."""
+    """Make the content of `config.json`, with every field that matters to transformers written out."""
     return {
         "architectures": ["EsmForMaskedLM" if has_lm_head else "EsmModel"],
         "model_type": "esm",
@@ -173,17 +175,26 @@ def config_json(shape: EncoderShape, *, has_lm_head: bool = True) -> dict[str, A
     }
 
 
+def _whole_number(directory: Path, config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if type(value) is not int or not 0 < value < 1_000_000:
+        raise ModelFormatError(
+            directory, f"config.json has {name} {value!r:.80}", "a positive whole number is expected"
+        )
+    return value
+
+
 def read_shape(directory: Path) -> EncoderShape:
-    """Read the shape of a model, and make sure that it is an ESM-2.
+    """Read the shape of a model, and check that it is an ESM-2.
 
     Raises:
-        InputNotFoundError: there is no such directory or no config.json in it.
-        ModelFormatError: the config describes another model, or none.
+        InputNotFoundError: There is no such directory or no config.json in it.
+        ModelFormatError: The config describes another model, or is damaged.
     """
     if not (directory / CONFIG_FILE).exists():
         found = "there is no config.json" if directory.is_dir() else "no such directory"
         raise InputNotFoundError(
-            str(directory), found, "name a model directory in Hugging Face layout, or a protembed run"
+            str(directory), found, "pass a model directory in Hugging Face layout, or a protembed run"
         )
     config = read_model_json(directory / CONFIG_FILE)
     if config.get("model_type") != "esm":
@@ -210,12 +221,3 @@ def read_shape(directory: Path) -> EncoderShape:
             found = f"config.json has {name} {config[name]!r:.80}, where ESM-2 of this shape has {expected}"
             raise ModelFormatError(directory, found, f"{_ESM2_ONLY}, this is another")
     return shape
-
-
-def _whole_number(directory: Path, config: Mapping[str, Any], name: str) -> int:
-    value = config.get(name)
-    if type(value) is not int or not 0 < value < 1_000_000:
-        raise ModelFormatError(
-            directory, f"config.json has {name} {value!r:.80}", "a positive whole number is expected"
-        )
-    return value

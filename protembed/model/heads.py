@@ -1,4 +1,4 @@
-"""What stands on the encoder: the masked-LM head, the contact head, and the heads of tasks."""
+"""Heads on the encoder: the masked-LM head, the contact head, and the heads of tasks."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -11,17 +11,17 @@ from protembed.config.common import Task
 from protembed.config.model_sizes import LAYER_NORM_EPS
 from protembed.data.alphabet import AMINO_ACID_IDS, TOKENS
 
-# Tokens that are no amino acid can never be a target; with this logit a 33-way softmax gives our 20-way probabilities.
+# Tokens that are no amino acid are never targets; with this bias a 33-way softmax equals protembed's 20-way softmax.
 NON_AMINO_ACID_BIAS = -100.0
 
 
 class MaskedLMHead(nn.Module):
-    """From a token's vector to its logits: dense, exact GELU, LayerNorm, the embedding transposed, a bias.
+    """ESM-2's masked-LM head, from a token's vector to its logits: dense, exact GELU, LayerNorm, decoder.
 
-    The decoder has no weights of its own: it is given the encoder's embedding at each call.
+    The decoder is the transposed embedding of the encoder, passed at each call, with a bias.
 
     Args:
-        dim: the encoder's width.
+        dim: The encoder's width.
     """
 
     def __init__(self, dim: int) -> None:
@@ -36,15 +36,30 @@ class MaskedLMHead(nn.Module):
         """Compute logits.
 
         Args:
-            hidden: (n, dim), final hidden states of any tokens.
-            embedding: (33, dim), the encoder's embedding weights.
-            classes: the token ids wanted; `AMINO_ACID_IDS` for the 20 amino acids.
+            hidden: Final hidden states of any tokens, (n, dim).
+            embedding: The encoder's embedding weights, (33, dim).
+            classes: The token ids to predict; `AMINO_ACID_IDS` for the 20 amino acids.
 
         Returns:
-            (n, classes).
+            The logits, (n, classes).
         """
         features = self.layer_norm(F.gelu(self.dense(hidden)))
         return F.linear(features, embedding[classes], self.bias[classes])
+
+
+def average_product_correction(maps: Tensor) -> Tensor:
+    """Subtract the background of each pair that its row and column explain.
+
+    Args:
+        maps: Symmetric maps, (…, residues, residues).
+
+    Returns:
+        The corrected maps, same shape.
+
+    Source: Dunn et al. 2008, equation 2.
+    """
+    rows, columns = maps.sum(-1, keepdim=True), maps.sum(-2, keepdim=True)
+    return maps - rows * columns / maps.sum((-1, -2), keepdim=True)
 
 
 class ContactHead(nn.Module):
@@ -53,7 +68,7 @@ class ContactHead(nn.Module):
     Its weights are fitted apart from training (they are buffers), and zero while unfitted.
 
     Args:
-        num_maps: layers times heads.
+        num_maps: The number of attention maps, layers times heads.
 
     Source: Rao et al. 2021, "Transformer protein language models are unsupervised structure learners", section 3.
     """
@@ -75,22 +90,22 @@ class ContactHead(nn.Module):
         """Predict contacts of one protein.
 
         Args:
-            maps: (layer, head, residues, residues), special tokens removed.
+            maps: Attention maps without special tokens, (layer, head, residues, residues).
 
         Returns:
-            (residues, residues), probabilities.
+            Probabilities of contacts, (residues, residues).
         """
-        return torch.sigmoid(torch.stack([self.of_layer(*layer) for layer in enumerate(maps)]).sum(0) + self.bias)
+        return torch.sigmoid(torch.stack([self.layer_logits(*layer) for layer in enumerate(maps)]).sum(0) + self.bias)
 
-    def of_layer(self, layer: int, maps: Tensor) -> Tensor:
-        """Add up what the heads of one layer say of one protein; a layer needs no other's maps.
+    def layer_logits(self, layer: int, maps: Tensor) -> Tensor:
+        """Compute the contribution of one layer's heads to the logits of one protein.
 
         Args:
-            layer: from 0.
-            maps: (head, residues, residues), special tokens removed.
+            layer: The layer, from 0.
+            maps: Attention maps of the layer without special tokens, (head, residues, residues).
 
         Returns:
-            (residues, residues); the sum over all layers, and the bias, are logits.
+            The contribution, (residues, residues); the logits are the sum over all layers, plus the bias.
         """
         logits = torch.zeros_like(maps[0])
         # Head by head: all at once would take several times the memory of the maps.
@@ -99,30 +114,15 @@ class ContactHead(nn.Module):
         return logits
 
 
-def average_product_correction(maps: Tensor) -> Tensor:
-    """Subtract what a pair owes to its row and column alone.
-
-    Args:
-        maps: (…, residues, residues), symmetric.
-
-    Returns:
-        The same shape.
-
-    Source: Dunn et al. 2008, equation 2.
-    """
-    rows, columns = maps.sum(-1, keepdim=True), maps.sum(-2, keepdim=True)
-    return maps - rows * columns / maps.sum((-1, -2), keepdim=True)
-
-
 class TaskHead(nn.Module):
     """A linear map, or one with a hidden layer, on the vector of a protein or of each residue.
 
     Args:
-        num_inputs: width of the vectors: the encoder's, as often as there are poolings.
-        task: what is predicted.
-        classes: the names of the classes or labels, or None for a value.
-        num_hidden: units of a hidden layer; None: there is none.
-        query_dim: width of a learned query, where residues are pooled by attention; None: they are not.
+        num_inputs: The width of the vectors: the encoder's width times the number of poolings.
+        task: The task of the head.
+        classes: The names of the classes or labels; None for a value.
+        num_hidden: The number of units of the hidden layer; None for no hidden layer.
+        query_dim: The width of the learned query of pooling by attention; None for other poolings.
     """
 
     offset: Tensor
@@ -143,42 +143,42 @@ class TaskHead(nn.Module):
         self.classes = None if classes is None else tuple(classes)
         self.hidden = None if num_hidden is None else nn.Linear(num_inputs, num_hidden)
         self.linear = nn.Linear(num_hidden or num_inputs, 1 if classes is None else len(classes))
-        # A query of zeros is the plain mean, from which it learns.
+        # Training starts with a query of zeros, which gives the plain mean.
         self.query = None if query_dim is None else nn.Parameter(torch.zeros(query_dim))
-        # A value is learned in units of the training labels' standard deviation, from their mean.
+        # Values are standardised by the mean and standard deviation of the training labels.
         self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
-        # The probability from which on a label is predicted; the best on the validation part.
+        # The lowest probability at which a label is predicted, chosen on the validation split.
         self.register_buffer("threshold", torch.full((), 0.5))
 
     @property
     def steepness(self) -> float:
-        """The largest change of an output, a logit or a standardised value, when each input changes by at most one."""
+        """The largest change of a logit or standardised value when each input changes by at most one."""
         slopes = self.linear.weight.abs()  # (outputs, inputs), or (outputs, hidden)
         return (slopes if self.hidden is None else slopes @ self.hidden.weight.abs()).sum(1).max().item()
 
     @torch.no_grad()
     def soften(self, max_steepness: float) -> None:
-        """Divide all outputs by the smallest number, of at least one, that brings the steepness to a maximum, in place.
+        """Scale the weights down until the steepness is at most a maximum, in place.
 
         Predicted classes, and the order of values, stay the same; only the certainty, or the spread, is smaller.
 
         Args:
-            max_steepness: The largest steepness that remains.
+            max_steepness: The highest steepness allowed.
         """
         if self.steepness > max_steepness:
-            share = max_steepness / self.steepness
-            self.linear.weight.mul_(share)
-            self.linear.bias.mul_(share)
+            factor = max_steepness / self.steepness
+            self.linear.weight.mul_(factor)
+            self.linear.bias.mul_(factor)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Compute (n, classes) logits, or (n,) standardised values, from (n, inputs)."""
-        output = self.linear(vectors if self.hidden is None else F.relu(self.hidden(vectors)))
-        return cast("Tensor", output if self.classes else output.squeeze(-1))
+        prediction = self.linear(vectors if self.hidden is None else F.relu(self.hidden(vectors)))
+        return cast("Tensor", prediction if self.classes else prediction.squeeze(-1))
 
     def predict(self, vectors: Tensor) -> Tensor:
         """Compute (n, classes) or (n, labels) probabilities, or (n,) values in the labels' units, from (n, inputs)."""
-        output = self(vectors)
+        prediction = self(vectors)
         if self.task.label_kind == "labels":
-            return cast("Tensor", output.sigmoid())
-        return cast("Tensor", output.softmax(-1) if self.classes else output * self.scale + self.offset)
+            return cast("Tensor", prediction.sigmoid())
+        return cast("Tensor", prediction.softmax(-1) if self.classes else prediction * self.scale + self.offset)

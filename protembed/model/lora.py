@@ -1,4 +1,4 @@
-"""Adapters of low rank: a frozen matrix and a learned product of two thin ones that is added to it.
+"""Low-rank adapters: the learned product of two thin matrices, added to a frozen matrix.
 
 Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
 """
@@ -13,17 +13,17 @@ from torch.nn.utils import parametrize
 from protembed.model.esm2 import Encoder
 from protembed.model.onednn_linear import Linear
 
-# What the product is multiplied by, over its rank: a rank more learns at the same pace.
+# The factor of the product; LoRA's alpha is this times the rank, so that any rank learns at the same pace.
 _ALPHA_PER_RANK = 2.0
 
 
 class LoRAParametrization(nn.Module):
-    """Adds `scale · B A` to a matrix; B starts at zero, so that nothing is changed before something is learned.
+    """Adds `scale · B A` to a matrix; B starts at zero, so that the matrix is unchanged before training.
 
     Args:
-        weight: (outputs, inputs), the matrix.
-        rank: of what is added.
-        generator: of A's starting values, uniform as for a linear map of its own.
+        weight: The frozen matrix, (outputs, inputs).
+        rank: The rank of the product.
+        generator: The random number generator for the initial values of A, which are uniform as in a linear layer.
     """
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
@@ -36,17 +36,17 @@ class LoRAParametrization(nn.Module):
             self.down.copy_(torch.empty(rank, num_inputs).uniform_(-width, width, generator=generator))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Map (outputs, inputs) to the matrix that is used."""
+        """Return the adapted matrix, (outputs, inputs)."""
         return torch.addmm(weight, self.up, self.down, alpha=_ALPHA_PER_RANK)
 
 
 def add_adapters(encoder: Encoder, rank: int, generator: torch.Generator) -> None:
-    """Freeze an encoder, in place, and give each matrix of its layers an adapter that can be trained.
+    """Freeze an encoder, in place, and give each matrix of its layers a trainable adapter.
 
     Args:
-        encoder: of which nothing but the adapters is trained from now on.
-        rank: of the adapters; W_Q, W_K and W_V, which are one matrix, share one.
-        generator: of their starting values, on the CPU.
+        encoder: The encoder; afterwards only its adapters are trained.
+        rank: The rank of the adapters; W_Q, W_K and W_V, which are one matrix, share one adapter.
+        generator: The random number generator for the initial values, on the CPU.
     """
     encoder.requires_grad_(False)
     for linear in _linears(encoder):
@@ -54,7 +54,7 @@ def add_adapters(encoder: Encoder, rank: int, generator: torch.Generator) -> Non
 
 
 def merge_adapters(encoder: Encoder) -> None:
-    """Add each adapter to its matrix, in place; the encoder is then as any other, and everything else as it was."""
+    """Merge each adapter into its matrix and unfreeze the encoder, in place."""
     for linear in _linears(encoder):
         parametrize.remove_parametrizations(linear, "weight", leave_parametrized=True)
     encoder.requires_grad_(True)

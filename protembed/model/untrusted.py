@@ -1,4 +1,4 @@
-"""The files of a model directory, which may come from a stranger: each is looked at before it is opened."""
+"""Files of a model directory, which may be untrusted: each is checked before it is opened."""
 
 import hashlib
 import re
@@ -12,54 +12,57 @@ from protembed.io.reading import read_json, sha256_of_file
 
 _RELOAD_ADVICE = "fetch or make the model again"
 _SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
-# The index of ESM-2's largest model, or the names of all terms of the Gene Ontology, take less than a megabyte; JSON of
-# brackets alone takes thirty times its size in memory.
-_MOST_JSON_BYTES = 4 << 20
+# The index of ESM-2's largest model and the names of all terms of the Gene Ontology take less than a megabyte each.
+# Parsing JSON that consists of brackets takes thirty times its size in memory.
+_MAX_JSON_BYTES = 4 << 20
 
 
 def check_regular_file(path: Path) -> Path:
-    """Make sure that a file of a model directory, if it is there, is a plain file and lies in that directory.
+    """Check that a file of a model directory, if it exists, is a regular file and lies in that directory.
 
-    A link that leads out would have protembed read what its owner may not. The cache of the Hugging Face hub is made of
-    links, from `snapshots/<commit>/` to `blobs/`; those are followed, and what they lead to is compared with its name,
-    which is its hash.
+    A link out of the directory would make protembed read files that the author of the model may not read. The cache of
+    the Hugging Face hub consists of links, from `snapshots/<commit>/` to `blobs/`; these are followed, and the content
+    of the blob is compared with its name, which is its hash.
+
+    Returns:
+        The path.
 
     Raises:
-        ModelFormatError: it is a link to elsewhere, a folder, pipe or device, or a damaged copy of the hub's file.
+        ModelFormatError: The path is a link out of the directory, a folder, pipe or device, or a damaged blob.
     """
     try:
         mode, target = path.stat().st_mode, path.resolve()
-    except OSError:  # whoever opens it will say so
+    except OSError:  # opening it will give the error
         return path
     in_cache = _is_blob(path, target)
     if target.parent != path.parent.resolve() and not in_cache:
-        advice = f"a model is read from its own directory alone: name the folder {target.parent}, or copy the file"
+        advice = f"a model is read from its directory alone: name the folder {target.parent}, or copy the file"
         raise ModelFormatError(path, "this link leads out of the model's directory", advice)
     if not stat.S_ISREG(mode):
-        raise ModelFormatError(path, "this is no plain file", _RELOAD_ADVICE)
+        raise ModelFormatError(path, "this is no regular file", _RELOAD_ADVICE)
     if in_cache and not _is_whole_blob(target):
-        found = "the hub's cache holds a damaged copy of this file: its content does not have the hash that is its name"
+        found = "the hub's cache holds a damaged copy of this file: its content does not match its name, a hash"
         raise ModelFormatError(path, found, f"delete {target} and fetch the model again")
     return path
 
 
-def sha256_of_own_file(path: Path) -> str:
-    """Hash a file of a model directory; hexadecimal. One of the hub's cache is not read a second time for it.
+def sha256_of_model_file(path: Path) -> str:
+    """Hash a file of a model directory, hexadecimal; for a file in the hub's cache, return the hash that is its name.
 
     Raises:
-        ModelFormatError: as for `check_regular_file`.
+        ModelFormatError: The path is a link out of the directory, a folder, pipe or device, or a damaged blob.
     """
     target = check_regular_file(path).resolve()
     return target.name if _is_blob(path, target) and _SHA256.fullmatch(target.name) else sha256_of_file(path)
 
 
 def lies_in_cache(directory: Path) -> bool:
-    """Tell whether a directory is a snapshot in the hub's cache."""
+    """Check whether a directory is a snapshot in the hub's cache."""
     return directory.resolve().parent.name == "snapshots"
 
 
 def _is_blob(path: Path, target: Path) -> bool:
-    """Tell whether a file, which leads to a target, is one of the hub's cache."""
+    """Check whether a file is a link of the hub's cache to one of its blobs."""
     directory = path.parent.resolve()
     return lies_in_cache(directory) and target.parent == directory.parents[1] / "blobs"
 
@@ -69,29 +72,29 @@ def _is_whole_blob(blob: Path) -> bool:
     return _has_hash_of_its_name(blob, status.st_size, status.st_mtime_ns)
 
 
-# Files of gigabytes are opened several times by one command, and hashed once while they are not changed.
+# One command opens files of gigabytes several times; they are hashed once unless they change.
 @lru_cache(maxsize=1024)
 def _has_hash_of_its_name(blob: Path, num_bytes: int, changed: int) -> bool:
-    """Compare a blob with its name: the SHA-256 of large files, of small ones the hash that git gives them."""
+    """Compare a blob with its name: the SHA-256 of a large file, or the hash that git gives a small one."""
     if _SHA256.fullmatch(blob.name):
         return sha256_of_file(blob) == blob.name
     if _SHA1.fullmatch(blob.name):
         content = blob.read_bytes()
         of_git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
-        # Servers that stand between, such as Artifactory, have the plain one.
+        # Proxies such as Artifactory use the plain SHA-1.
         return blob.name in (of_git.hexdigest(), hashlib.sha1(content, usedforsecurity=False).hexdigest())
     return True
 
 
 def read_model_json(path: Path) -> dict[str, Any]:
-    """Read one of a model directory's JSON files.
+    """Read a JSON file of a model directory.
 
     Raises:
-        ModelFormatError: it is not there, not the directory's own, far too large, no JSON, or no object.
+        ModelFormatError: The file is missing, outside the directory, far too large, no JSON, or no object.
     """
     try:
         num_bytes = check_regular_file(path).stat().st_size
-        if num_bytes > _MOST_JSON_BYTES:
+        if num_bytes > _MAX_JSON_BYTES:
             raise ModelFormatError(
                 path, f"it has {num_bytes:,} bytes, which no description of a model needs", _RELOAD_ADVICE
             )

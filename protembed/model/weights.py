@@ -1,12 +1,12 @@
-"""The one table of Hugging Face weight names, and the files where weights are stored.
+"""The table of Hugging Face weight names, and the files that store weights.
 
-ESM-2 directories spell the same weights in several ways: LayerNorm's as `weight` and `bias` or as `gamma` and `beta`,
+ESM-2 directories name the same weights in several ways: LayerNorm's as `weight` and `bias` or as `gamma` and `beta`,
 the rotary frequencies once, per layer, or not at all, the weights in one file or in shards, with the prefix `esm.` or,
-saved from `EsmModel`, without it, and with the prefixes of what a model was wrapped in when it was saved.
+saved from `EsmModel`, without it, and with the prefixes of modules that wrapped a model when it was saved.
 
-The rotary frequencies are used as they are stored, and computed only where none are: ESM-2 was trained in float16, and
+Stored rotary frequencies are used unchanged, and computed only where none are stored: ESM-2 was trained in float16, and
 its published files hold the rounded frequencies that it was trained with (0.3161621 where 0.3162277 is exact).
-transformers keeps them for that reason. This was tried on files that were made to be so, never on the published ones.
+transformers keeps them for that reason. This was tested with files made for the purpose, never with the published ones.
 """
 
 import errno
@@ -28,23 +28,22 @@ from protembed.io.reading import is_utf8
 from protembed.model.untrusted import check_regular_file, read_model_json
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-# ESM-2's largest model has a header of a hundred kilobytes; one of 100 MB takes 2 GB to be read.
-_MOST_HEADER_BYTES = 4 << 20
-# Thirty times as many as ESM-2's largest model has; names alone, without numbers, may promise any number.
-_MOST_LAYERS = 1_500
+# ESM-2's largest model has a header of a hundred kilobytes; reading one of 100 MB takes 2 GB.
+_MAX_HEADER_BYTES = 4 << 20
+# Thirty times as many as ESM-2's largest model has; the names of tensors may claim any number of layers.
+_MAX_LAYERS = 1_500
 _LFS_POINTER = b"version "
 _RELOAD_ADVICE = "fetch or make the model again"
 _SAVE_THE_ENCODER = "save the encoder alone, by `save_pretrained` of its EsmModel or EsmForMaskedLM"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 _EMBEDDING, _DECODER = "esm.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
-# Of DataParallel, of torch.compile, of peft once its adapters are merged, and of a class that holds the model.
+# Prefixes of DataParallel, torch.compile, peft after its adapters were merged, and classes that hold the model.
 _PREFIX = re.compile(r"((module|_orig_mod|base_model|model)\.)*(esm\.)?")
-# What stands beside the matrices that it changes, or within them: without it they are another model's.
+# Names of adapters, whose matrices are needed besides those of the model.
 _ADAPTER = re.compile(r"(^|\.)(lora_\w+|ia3_\w+|base_layer|adapters?|modules_to_save)\.")
-# In each layer, in all of them by a literal *, or above them, as transformers has them in its versions.
+# In each layer, in all layers by a literal *, or above them, depending on the version of transformers.
 _ROTARY = re.compile(r"esm\.(encoder\.layer\.(\d+|\*)\.attention\.self\.)?rotary_embeddings\.inv_freq")
-
 
 # Modules that were renamed: run directories of earlier versions hold their weights under the former names.
 _FORMER_MODULES = {
@@ -71,10 +70,10 @@ def with_current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as safetensors to a temporary path of `files.py`.
+    """Write tensors as safetensors to a temporary path of `protembed.io.writing`.
 
     Raises:
-        OSError: they cannot be written; safetensors has an exception of its own for a full disk.
+        OSError: The file cannot be written; safetensors raises another exception for a full disk.
     """
     try:
         save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
@@ -86,18 +85,18 @@ def open_tensors(path: Path) -> Any:
     """Open a safetensors file of a model directory, as a context.
 
     Raises:
-        ModelFormatError: it is not there, damaged, not the directory's own, or its header is there to fill memory.
+        ModelFormatError: The file is missing, damaged or outside the directory, or its header is far too large.
     """
     if not is_utf8(path):
-        raise ModelFormatError(path, "safetensors opens no path that is not UTF-8", "rename the folder")
+        raise ModelFormatError(path, "safetensors cannot open a path that is not UTF-8", "rename the folder")
     try:
         with check_regular_file(path).open("rb") as stream:
             start = stream.read(8)
         if start == _LFS_POINTER:
-            found = "this is a pointer of Git LFS, which stands where the weights should be"
+            found = "this is a pointer of Git LFS instead of the weights"
             raise ModelFormatError(path, found, "run `git lfs pull` in the folder that was cloned")
         num_bytes = int.from_bytes(start, "little")
-        if _MOST_HEADER_BYTES < num_bytes < path.stat().st_size:
+        if _MAX_HEADER_BYTES < num_bytes < path.stat().st_size:
             raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no ESM-2 needs", _RELOAD_ADVICE)
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
@@ -105,39 +104,44 @@ def open_tensors(path: Path) -> Any:
 
 
 def read_tensor(file: Any, name: str, path: Path) -> Tensor:
-    """Read a tensor of numbers, in float32, from what `open_tensors` has opened.
+    """Read a floating-point tensor, in float32, from a file that `open_tensors` has opened.
 
     Raises:
-        ModelFormatError: it holds anything but finite floating-point numbers.
+        ModelFormatError: The tensor has another type, or values that are not finite.
     """
     dtype = file.get_slice(name).get_dtype()
     if dtype not in _FLOATS:
         raise ModelFormatError(path, f"{name} is of type {dtype}", f"one of {', '.join(_FLOATS)} is expected")
     tensor: Tensor = file.get_tensor(name)
     if not tensor.isfinite().all():
-        raise ModelFormatError(path, f"{name} holds what is no finite number", "fetch or make the model again")
+        raise ModelFormatError(path, f"{name} holds values that are not finite", _RELOAD_ADVICE)
     return tensor.to(torch.float32)
+
+
+def rotary_name(layer: int) -> str:
+    """Name a layer's copy of the rotary frequencies; transformers warns where it is missing."""
+    return f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"
 
 
 @dataclass(frozen=True)
 class WeightMapping:
-    """One of our weights, and the stored ones it consists of, one below the other."""
+    """One of protembed's weights, and the stored weights whose rows it consists of."""
 
     stored_names: tuple[str, ...]
 
     def read(self, stored: "WeightFiles") -> Tensor:
-        """Join the stored weights to ours, in float32."""
+        """Concatenate the stored weights, in float32."""
         parts = [stored.tensor(name) for name in self.stored_names]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def stored(self, ours: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Divide our weight into the stored ones."""
-        for name, part in zip(self.stored_names, ours.chunk(len(self.stored_names)), strict=True):
+    def split(self, value: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Split protembed's weight into the stored ones, with their names."""
+        for name, part in zip(self.stored_names, value.chunk(len(self.stored_names)), strict=True):
             yield name, part.contiguous()
 
 
 def weight_table(shape: EncoderShape) -> dict[str, WeightMapping]:
-    """Map each of our weights to its Hugging Face names; the only place that knows those, in both directions."""
+    """Map each of protembed's weights to its Hugging Face names; used in both directions, and defined nowhere else."""
     modules: dict[str, tuple[str, ...]] = {
         "encoder.final_norm": ("esm.encoder.emb_layer_norm_after",),
         "lm_head.dense": ("lm_head.dense",),
@@ -145,133 +149,31 @@ def weight_table(shape: EncoderShape) -> dict[str, WeightMapping]:
         "contact_head": ("esm.contact_head.regression",),
     }
     for index in range(shape.num_layers):
-        ours, theirs = f"encoder.layers.{index}", f"esm.encoder.layer.{index}"
-        projections = (f"{theirs}.attention.self.{name}" for name in ("query", "key", "value"))
+        layer, stored_layer = f"encoder.layers.{index}", f"esm.encoder.layer.{index}"
+        projections = (f"{stored_layer}.attention.self.{name}" for name in ("query", "key", "value"))
         modules |= {
-            f"{ours}.attention_norm": (f"{theirs}.attention.LayerNorm",),
-            f"{ours}.attention.qkv": tuple(projections),
-            f"{ours}.attention.out": (f"{theirs}.attention.output.dense",),
-            f"{ours}.feed_forward_norm": (f"{theirs}.LayerNorm",),
-            f"{ours}.feed_forward.up": (f"{theirs}.intermediate.dense",),
-            f"{ours}.feed_forward.down": (f"{theirs}.output.dense",),
+            f"{layer}.attention_norm": (f"{stored_layer}.attention.LayerNorm",),
+            f"{layer}.attention.qkv": tuple(projections),
+            f"{layer}.attention.out": (f"{stored_layer}.attention.output.dense",),
+            f"{layer}.feed_forward_norm": (f"{stored_layer}.LayerNorm",),
+            f"{layer}.feed_forward.up": (f"{stored_layer}.intermediate.dense",),
+            f"{layer}.feed_forward.down": (f"{stored_layer}.output.dense",),
         }
     table = {
         "encoder.embedding.weight": WeightMapping((_EMBEDDING,)),
         "lm_head.bias": WeightMapping(("lm_head.bias",)),
     }
-    for ours, theirs_of_module in modules.items():
+    for module, stored_modules in modules.items():
         for kind in ("weight", "bias"):
-            table[f"{ours}.{kind}"] = WeightMapping(tuple(f"{theirs}.{kind}" for theirs in theirs_of_module))
+            table[f"{module}.{kind}"] = WeightMapping(
+                tuple(f"{stored_module}.{kind}" for stored_module in stored_modules)
+            )
     return table
 
 
-class WeightFiles:
-    """The tensors of a directory, of one file or of several shards, under the names of our table."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._files = ExitStack()
-        self._home: dict[str, tuple[Any, str]] = {}
-
-    def __enter__(self) -> "WeightFiles":
-        files = [self._files.enter_context(open_tensors(path)) for path in _weight_files(self._directory)]
-        stored = [(file, name) for file in files for name in file.keys()]  # noqa: SIM118  # not a dictionary
-        prefix = self._prefix_of_encoder([name for _, name in stored])
-        for file, name in stored:
-            ours = _our_name(name, prefix)
-            if ours in self._home and not torch.equal(self.tensor(ours), read_tensor(file, name, self._directory)):
-                raise ModelFormatError(
-                    self._directory, f"the weights have {ours} twice, with other numbers", _RELOAD_ADVICE
-                )
-            self._home[ours] = (file, name)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._files.close()
-
-    def _prefix_of_encoder(self, names: Sequence[str]) -> str:
-        """Find what stands before the names of the encoder's weights; `esm.` where there is no encoder.
-
-        Raises:
-            ModelFormatError: there are several encoders, one within an unknown model, or an adapter.
-        """
-        adapters = [name for name in names if _ADAPTER.search(name)]
-        if adapters:
-            advice = "merge it into the model (peft: `model.merge_and_unload()`), and save that"
-            raise ModelFormatError(self._directory, f"the weights hold an adapter ({adapters[0]:.80})", advice)
-        ending = _EMBEDDING.removeprefix("esm.")
-        prefixes = [name.removesuffix(ending) for name in names if name.endswith(ending)] or ["esm."]
-        if len(prefixes) > 1:
-            found = f"the weights hold several encoders, named {prefixes[0]!r:.80} and {prefixes[1]!r:.80}"
-            raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
-        if not _PREFIX.fullmatch(prefixes[0]):
-            found = f"the names of the encoder's weights begin with {prefixes[0]!r:.80}"
-            raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
-        return prefixes[0]
-
-    def has(self, prefix: str) -> bool:
-        """Tell whether any weight's name begins so, as in `lm_head.`."""
-        return any(name.startswith(prefix) for name in self._home)
-
-    def rotary_frequencies(self, num_pairs: int) -> Tensor | None:
-        """Read the rotary frequencies, (pairs,), float32; None where none are stored.
-
-        Args:
-            num_pairs: of coordinates of a head, each of which has a frequency.
-
-        Raises:
-            ModelFormatError: they cannot be frequencies, or are not the same in all layers.
-        """
-        names = sorted(name for name in self._home if _ROTARY.fullmatch(name))
-        frequencies = [self.tensor(name) for name in names]
-        for name, values in zip(names, frequencies, strict=True):
-            if values.shape != (num_pairs,):
-                found = f"{name} has shape {tuple(values.shape)}, not {(num_pairs,)}"
-                raise ModelFormatError(self._directory, found, "the files do not belong together")
-            if not (values > 0).all():
-                raise ModelFormatError(self._directory, f"{name} holds what is no positive number", _RELOAD_ADVICE)
-            if not torch.equal(values, frequencies[0]):
-                found = f"the rotary frequencies {name} are not those of {names[0]}"
-                raise ModelFormatError(self._directory, found, "ESM-2 has the same ones in all layers")
-        return frequencies[0] if frequencies else None
-
-    def expect_tied_decoder(self) -> None:
-        """Refuse a masked-LM head with an own decoder, which protembed would pass over and transformers would use.
-
-        Raises:
-            ModelFormatError: a decoder is stored and differs from the embedding.
-        """
-        if _DECODER in self._home and not torch.equal(self.tensor(_DECODER), self.tensor(_EMBEDDING)):
-            found = f"{_DECODER} differs from the embedding"
-            raise ModelFormatError(self._directory, found, "in ESM-2 the two are one (tied): this is another model")
-
-    def expect_num_layers(self, num_layers: int) -> None:
-        """Refuse a configuration that promises other layers than there are, before anything is allocated for them."""
-        found = {int(match[1]) for name in self._home if (match := re.match(r"esm\.encoder\.layer\.(\d+)\.", name))}
-        if found != set(range(num_layers)) and (found or num_layers):
-            what = f"config.json names {num_layers} layers, the weights have {len(found)}"
-            raise ModelFormatError(self._directory, what, "the files do not belong together")
-        if num_layers > _MOST_LAYERS:
-            raise ModelFormatError(
-                self._directory, f"the model has {num_layers:,} layers", f"up to {_MOST_LAYERS:,} are read"
-            )
-
-    def tensor(self, name: str) -> Tensor:
-        """Read one tensor, in float32.
-
-        Raises:
-            ModelFormatError: it is not there, or holds no floating-point numbers.
-        """
-        if name not in self._home:
-            advice = "protembed reads ESM-2 models in Hugging Face layout, as transformers saves them"
-            raise ModelFormatError(self._directory, f"the weights have no {name}", advice)
-        file, stored_name = self._home[name]
-        return read_tensor(file, stored_name, self._directory)
-
-
-def _our_name(name: str, prefix: str) -> str:
-    """Spell a stored weight's name as in our table, given what stands before the names of the encoder's weights."""
-    # transformers spells LayerNorm's parameters like its paper when it saves, and like torch elsewhere.
+def _table_name(name: str, prefix: str) -> str:
+    """Translate a stored weight's name to that of `weight_table`, given the prefix of the encoder's weights."""
+    # When it saves, transformers names LayerNorm's parameters as in the paper, and elsewhere as torch does.
     name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
     outer = prefix.removesuffix("esm.")
     if name.startswith(f"{outer}lm_head."):
@@ -301,6 +203,111 @@ def _weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
-def rotary_name(layer: int) -> str:
-    """Name a layer's copy of the rotary frequencies, which transformers misses loudly where it is not there."""
-    return f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"
+class WeightFiles:
+    """The tensors of a directory, in one file or in several shards, under the names of `weight_table`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._files = ExitStack()
+        self._location: dict[str, tuple[Any, str]] = {}
+
+    def __enter__(self) -> "WeightFiles":
+        files = [self._files.enter_context(open_tensors(path)) for path in _weight_files(self._directory)]
+        stored = [(file, name) for file in files for name in file.keys()]  # noqa: SIM118  # not a dictionary
+        prefix = self._prefix_of_encoder([name for _, name in stored])
+        for file, name in stored:
+            table_name = _table_name(name, prefix)
+            if table_name in self._location and not torch.equal(
+                self.tensor(table_name), read_tensor(file, name, self._directory)
+            ):
+                found = f"the weights have {table_name} twice, with different values"
+                raise ModelFormatError(self._directory, found, _RELOAD_ADVICE)
+            self._location[table_name] = (file, name)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._files.close()
+
+    def _prefix_of_encoder(self, names: Sequence[str]) -> str:
+        """Find the prefix of the names of the encoder's weights; `esm.` where there is no encoder.
+
+        Raises:
+            ModelFormatError: There are several encoders, one within an unknown model, or an adapter.
+        """
+        adapters = [name for name in names if _ADAPTER.search(name)]
+        if adapters:
+            advice = "merge it into the model (peft: `model.merge_and_unload()`), and save that"
+            raise ModelFormatError(self._directory, f"the weights hold an adapter ({adapters[0]:.80})", advice)
+        ending = _EMBEDDING.removeprefix("esm.")
+        prefixes = [name.removesuffix(ending) for name in names if name.endswith(ending)] or ["esm."]
+        if len(prefixes) > 1:
+            found = f"the weights hold several encoders, named {prefixes[0]!r:.80} and {prefixes[1]!r:.80}"
+            raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
+        if not _PREFIX.fullmatch(prefixes[0]):
+            found = f"the names of the encoder's weights begin with {prefixes[0]!r:.80}"
+            raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
+        return prefixes[0]
+
+    def has(self, prefix: str) -> bool:
+        """Check whether the name of any weight begins with a prefix, such as `lm_head.`."""
+        return any(name.startswith(prefix) for name in self._location)
+
+    def rotary_frequencies(self, num_pairs: int) -> Tensor | None:
+        """Read the rotary frequencies, (pairs,), float32; None where none are stored.
+
+        Args:
+            num_pairs: The number of pairs of coordinates of a head, each of which has a frequency.
+
+        Raises:
+            ModelFormatError: The values are no frequencies, or differ between layers.
+        """
+        names = sorted(name for name in self._location if _ROTARY.fullmatch(name))
+        frequencies = [self.tensor(name) for name in names]
+        for name, values in zip(names, frequencies, strict=True):
+            if values.shape != (num_pairs,):
+                found = f"{name} has shape {tuple(values.shape)}, not {(num_pairs,)}"
+                raise ModelFormatError(self._directory, found, "the files do not belong together")
+            if not (values > 0).all():
+                raise ModelFormatError(self._directory, f"{name} holds values that are not positive", _RELOAD_ADVICE)
+            if not torch.equal(values, frequencies[0]):
+                found = f"the rotary frequencies {name} differ from those of {names[0]}"
+                raise ModelFormatError(self._directory, found, "ESM-2 has the same ones in all layers")
+        return frequencies[0] if frequencies else None
+
+    def check_tied_decoder(self) -> None:
+        """Check that a masked-LM head has no separate decoder, which protembed would ignore and transformers would use.
+
+        Raises:
+            ModelFormatError: A decoder is stored and differs from the embedding.
+        """
+        if _DECODER in self._location and not torch.equal(self.tensor(_DECODER), self.tensor(_EMBEDDING)):
+            found = f"{_DECODER} differs from the embedding"
+            raise ModelFormatError(self._directory, found, "in ESM-2 the two are one (tied): this is another model")
+
+    def check_num_layers(self, num_layers: int) -> None:
+        """Check that the layers of a configuration are stored, before anything is allocated for them.
+
+        Raises:
+            ModelFormatError: Other layers are stored, or far too many.
+        """
+        matches = (re.match(r"esm\.encoder\.layer\.(\d+)\.", name) for name in self._location)
+        layers = {int(match[1]) for match in matches if match is not None}
+        if layers != set(range(num_layers)) and (layers or num_layers):
+            found = f"config.json names {num_layers} layers, the weights have {len(layers)}"
+            raise ModelFormatError(self._directory, found, "the files do not belong together")
+        if num_layers > _MAX_LAYERS:
+            raise ModelFormatError(
+                self._directory, f"the model has {num_layers:,} layers", f"up to {_MAX_LAYERS:,} are read"
+            )
+
+    def tensor(self, name: str) -> Tensor:
+        """Read one tensor, in float32.
+
+        Raises:
+            ModelFormatError: The tensor is missing, or holds no floating-point numbers.
+        """
+        if name not in self._location:
+            advice = "protembed reads ESM-2 models in Hugging Face layout, as transformers saves them"
+            raise ModelFormatError(self._directory, f"the weights have no {name}", advice)
+        file, stored_name = self._location[name]
+        return read_tensor(file, stored_name, self._directory)

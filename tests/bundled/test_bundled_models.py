@@ -31,7 +31,7 @@ def test_the_default_is_bundled_and_documented():
     assert f"`{DEFAULT_MODEL}`" in README.read_text()
 
 
-def test_it_is_small_and_in_half_precision_but_for_the_rotary_frequencies(directory):
+def test_bundled_models_are_small_and_in_half_precision_except_frequencies(directory):
     assert sum(path.stat().st_size for path in directory.iterdir()) < 20e6
     with safe_open(directory / "model.safetensors", framework="pt") as file:
         dtypes = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
@@ -40,7 +40,7 @@ def test_it_is_small_and_in_half_precision_but_for_the_rotary_frequencies(direct
     assert {dtype for name, dtype in dtypes.items() if not name.endswith("inv_freq")} == {torch.float16}
 
 
-def test_its_card_tells_data_licence_recipe_results_and_limits(directory):
+def test_the_card_describes_data_licence_recipe_results_and_limits(directory):
     card = (directory / "README.md").read_text()
 
     for heading in ("TrainingSetup", "Results", "Data and licence", "Limits", "Loading"):
@@ -56,7 +56,7 @@ def test_its_card_tells_data_licence_recipe_results_and_limits(directory):
     assert f"{load_checkpoint(directory).metadata.metrics['residues_seen']:,} in " in card
 
 
-def test_its_layer_for_embedding_is_recorded_and_used(directory, proteins_fasta, tmp_path):
+def test_the_layer_for_embedding_is_recorded_and_used(directory, proteins_fasta, tmp_path):
     layer = json.loads((directory / "protembed.json").read_text())["layer"]
     for name, chosen in (("auto", "auto"), ("recorded", str(layer)), ("other", str(layer - 1))):
         config = EmbedConfig(output=tmp_path / f"{name}.npy", layer=chosen)
@@ -68,7 +68,7 @@ def test_its_layer_for_embedding_is_recorded_and_used(directory, proteins_fasta,
 
 
 @pytest.mark.promise(11)
-def test_transformers_loads_it_without_a_word_and_agrees(directory, proteins, capfd, caplog):
+def test_transformers_loads_bundled_models_without_warnings_and_agrees(directory, proteins, capfd, caplog):
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.disable_progress_bar()
     theirs, report = transformers.EsmForMaskedLM.from_pretrained(directory, output_loading_info=True)
@@ -93,7 +93,7 @@ def test_transformers_loads_it_without_a_word_and_agrees(directory, proteins, ca
             torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-5 * max(1.0, other.abs().max().item()))
 
 
-def test_it_has_learned_more_than_the_composition(directory, corpus, pool):
+def test_bundled_models_beat_the_unigram_model(directory, corpus, pool):
     micro_batches = validation_batches(corpus, load_checkpoint(directory).metadata.window_residues, 1024)
     losses = {}
     for name, checkpoint in (

@@ -109,4 +109,4 @@ def test_a_model_with_nan_in_its_weights_is_a_data_error(
     result = invoke(*arguments.split())
 
     assert result.exit_code == 65
-    assert "attention.self.query.bias holds what is no finite number" in result.stderr
+    assert "attention.self.query.bias holds values that are not finite" in result.stderr

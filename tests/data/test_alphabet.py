@@ -5,7 +5,7 @@ from protembed.data import alphabet
 from protembed.data.alphabet import decode, encode, is_amino_acid
 
 
-def test_tokens_stand_in_the_order_of_the_published_vocabulary():
+def test_tokens_have_the_order_of_the_published_vocabulary():
     assert " ".join(alphabet.TOKENS) == (
         "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
     )
@@ -17,22 +17,22 @@ def test_special_tokens_have_the_ids_of_esm2():
     assert ids == (0, 1, 2, 3, 24, 32)
 
 
-def test_every_residue_comes_back_from_its_token():
+def test_decoding_reverses_encoding():
     assert decode(encode(alphabet.RESIDUES)) == alphabet.RESIDUES
 
 
-def test_nothing_encodes_to_nothing():
+def test_an_empty_sequence_is_encoded_to_no_tokens():
     assert encode("").shape == (0,)
 
 
 @pytest.mark.parametrize("letter", ["J", "*", "-", ".", "m", " ", "ſ", "Ж"])
-def test_encode_refuses_what_is_no_residue(letter):
+def test_encoding_a_letter_that_is_no_residue_is_an_error(letter):
     with pytest.raises(ValueError):
         encode(f"MK{letter}")
 
 
 @pytest.mark.parametrize("token", ["<cls>", "<pad>", "<eos>", "<unk>", "<null_1>", "<mask>"])
-def test_decode_names_the_special_token_that_it_refuses(token):
+def test_decoding_a_special_token_is_an_error_that_names_it(token):
     with pytest.raises(ValueError, match=token):
         decode(np.array([20, alphabet.TOKENS.index(token)]))
 

@@ -10,27 +10,27 @@ import huggingface_hub
 import huggingface_hub.constants  # noqa: F401  # what is patched by its dotted name must be loaded
 import pytest
 
-_QUESTION = re.compile(
+_REQUEST = re.compile(
     r"/api/models/(?P<of>[^/]+/[^/]+)(/(?P<what>revision|tree)/(?P<which>[^/]+))?"
     r"|/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)"
 )
 
 
 class StandInHub:
-    """What huggingface_hub asks of the Hugging Face hub, answered on this machine.
+    """A local server that responds to huggingface_hub like the Hugging Face hub.
 
     Attributes:
-        url: where it answers.
-        requests: what it was asked, such as `GET /owner/model/resolve/main/config.json`.
-        tokens: those that came with the requests.
-        refusals: for a part of a request: the status and the headers of the answer.
-        damaged: files that are sent with another byte than they have.
+        url: The address of the server.
+        requests: The requests received, such as `GET /owner/model/resolve/main/config.json`.
+        tokens: The tokens received with requests.
+        failures: For a part of a request, the status and the headers of the response.
+        damaged: The names of files that are sent with a changed byte.
     """
 
     def __init__(self):
-        self.requests, self.tokens, self.refusals, self.damaged = [], set(), {}, set()
+        self.requests, self.tokens, self.failures, self.damaged = [], set(), {}, set()
         self._models = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.hub = self
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
@@ -43,13 +43,13 @@ class StandInHub:
         return commit
 
     def find(self, repository, revision):
-        """Return a commit and its directory, or the hub's word for why there is none."""
+        """Return a commit and its directory, or the hub's error code."""
         if repository not in self._models:
             return "RepoNotFound"
         return self._models[repository].get(revision or "main", "RevisionNotFound")
 
     def fetched(self):
-        """The files that were sent, by their names in the repository."""
+        """List the files that were sent, by their names in the repository."""
         return [
             line.split("/resolve/")[1].partition("/")[2]
             for line in self.requests
@@ -58,45 +58,45 @@ class StandInHub:
         ]
 
     def stop(self):
-        """Let connections be refused from now on."""
+        """Stop responding."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):  # noqa: N802  # http.server's names
-        self._answer()
+        self._respond()
 
     def do_HEAD(self):  # noqa: N802
-        self._answer()
+        self._respond()
 
     def log_message(self, *arguments):
         pass
 
-    def _answer(self):
+    def _respond(self):
         hub, path = self.server.hub, urlsplit(self.path).path
         hub.requests.append(f"{self.command} {path}")
         hub.tokens.add(self.headers.get("Authorization"))
-        for part, (status, headers) in hub.refusals.items():
+        for part, (status, headers) in hub.failures.items():
             if part in hub.requests[-1]:
                 return self._send(b"", status, headers)
-        question = _QUESTION.fullmatch(path)
-        if question is None:
+        request = _REQUEST.fullmatch(path)
+        if request is None:
             return self._send(b"", 404)
-        found = hub.find(
-            question["of"] or question["repository"], unquote(question["which"] or question["revision"] or "main")
+        commit_and_directory = hub.find(
+            request["of"] or request["repository"], unquote(request["which"] or request["revision"] or "main")
         )
-        if isinstance(found, str):
-            return self._send(b"", 404, {"X-Error-Code": found})
-        commit, directory = found
-        if question["file"] is not None:
-            return self._send_file(directory / unquote(question["file"]), commit)
+        if isinstance(commit_and_directory, str):
+            return self._send(b"", 404, {"X-Error-Code": commit_and_directory})
+        commit, directory = commit_and_directory
+        if request["file"] is not None:
+            return self._send_file(directory / unquote(request["file"]), commit)
         files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
         names = [path.relative_to(directory).as_posix() for path in files]
-        content = {"id": question["of"], "sha": commit, "siblings": [{"rfilename": name} for name in names]}
-        if question["what"] == "tree":
+        content = {"id": request["of"], "sha": commit, "siblings": [{"rfilename": name} for name in names]}
+        if request["what"] == "tree":
             content = [
                 {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
                 for name, path in zip(names, files, strict=True)
@@ -113,7 +113,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _send(self, content, status, headers=()):
         self.send_response(status)
-        # The hub asks those without a token to get one; huggingface_hub would print it.
+        # The hub sends this warning to requests without a token, and huggingface_hub would print it.
         headers = {"X-HF-Warning": "unauthenticated; Please set a HF_TOKEN.", **dict(headers)}
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
@@ -123,7 +123,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 def _etag(path):
-    """Hash a file as the hub does: large ones plainly, small ones as git does."""
+    """Hash a file as the hub does: a large one with SHA-256, a small one as git does."""
     content = path.read_bytes()
     if path.suffix == ".safetensors":
         return hashlib.sha256(content).hexdigest()
@@ -132,7 +132,7 @@ def _etag(path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A stand-in for the Hugging Face hub, which huggingface_hub takes for the real one; its cache is empty."""
+    """A stand-in for the Hugging Face hub that huggingface_hub uses, with an empty cache."""
     hub = StandInHub()
     constants = huggingface_hub.constants
     # They are read from the environment once, when huggingface_hub is imported.

@@ -20,13 +20,13 @@ def test_a_model_directory_is_found(tiny_model):
     assert find_model(tiny_model) == tiny_model
 
 
-def test_a_run_stands_for_its_finished_model(tiny_model, tmp_path):
+def test_a_run_directory_is_resolved_to_its_finished_model(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "proteins.run" / "model")
 
     assert find_model(tmp_path / "proteins.run") == tmp_path / "proteins.run" / "model"
 
 
-def test_an_unfinished_run_is_told_apart(tmp_path):
+def test_an_unfinished_run_is_an_error_with_advice_to_resume(tmp_path):
     (tmp_path / "run.json").write_text("{}")
 
     with pytest.raises(InputNotFoundError, match="no finished model yet; repeat its command"):
@@ -41,7 +41,7 @@ def test_a_bundled_model_is_found_by_its_name(tmp_path, monkeypatch):
         assert find_model(Path(directory.name)) == directory
 
 
-def test_no_name_means_the_default_model_wherever_the_command_runs(tiny_model, tmp_path, monkeypatch):
+def test_without_a_name_the_default_model_is_used_in_any_folder(tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_model, tmp_path / DEFAULT_MODEL)
 
@@ -53,7 +53,7 @@ def test_no_name_means_the_default_model_wherever_the_command_runs(tiny_model, t
         find_model(Path(DEFAULT_MODEL))
 
 
-def test_a_missing_model_comes_with_advice_how_to_get_one(tmp_path):
+def test_a_missing_model_is_an_error_with_advice_how_to_get_one(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     for name in (tmp_path, *(tmp_path / part for part in ("missing", "file", "link", "x" * 300))):
@@ -63,7 +63,7 @@ def test_a_missing_model_comes_with_advice_how_to_get_one(tmp_path):
 
 
 @pytest.mark.parametrize("model", PUBLISHED_MODELS, ids=lambda model: model.name)
-def test_every_spelling_of_a_published_model_is_its_name_on_the_hub(model, tmp_path, monkeypatch):
+def test_every_spelling_of_a_published_model_is_resolved_to_its_hub_id(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     for name in (model.name, model.hub_id, model.hub_id.upper(), f"{model.name}_UR50D"):
@@ -71,7 +71,7 @@ def test_every_spelling_of_a_published_model_is_its_name_on_the_hub(model, tmp_p
         assert hub_name(Path(f"{name}@v1")) == f"{model.hub_id}@v1"
 
 
-def test_only_what_is_neither_on_disk_nor_in_the_box_is_a_name_of_the_hub(tmp_path, monkeypatch):
+def test_names_on_disk_and_of_bundled_models_are_no_hub_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("lab/tiny", "esm2_t6_8M", "facebook"):
         (tmp_path / name).mkdir(parents=True)
@@ -104,7 +104,7 @@ def test_a_published_model_is_found_on_the_hub_with_its_commit(hub, tiny_model, 
     assert find_model(Path("esm2_t12_35M")) == located.directory
 
 
-def test_published_names_are_the_hubs():
+def test_published_models_have_the_ids_of_the_hub():
     assert PUBLISHED_MODELS[1].hub_id == "facebook/esm2_t12_35M_UR50D"
     assert PUBLISHED_MODELS[1].how_to_get == "--model esm2_t12_35M"
     assert "save_pretrained('esm2_t48_15B')" in PUBLISHED_MODELS[-1].how_to_get  # pickled weights are not read

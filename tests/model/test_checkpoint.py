@@ -28,7 +28,7 @@ def assert_same_weights(one, other):
 
 @pytest.fixture
 def copy(tiny_model, tmp_path):
-    """A copy of the tiny model to be changed."""
+    """A copy of the tiny model for changes."""
     return shutil.copytree(tiny_model, tmp_path / "copy")
 
 
@@ -46,7 +46,7 @@ def rewrite_weights(directory, rewrite):
 # Round trips
 
 
-def test_a_model_comes_back_as_it_was_saved(tiny_checkpoint, tmp_path):
+def test_a_saved_model_is_loaded_unchanged(tiny_checkpoint, tmp_path):
     tiny_checkpoint.contact_head.weight.fill_(0.5)
 
     save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
@@ -69,7 +69,7 @@ def test_a_loaded_model_computes_in_evaluation_mode_and_can_be_trained(tiny_mode
     }
 
 
-def test_what_is_known_about_a_model_comes_back(tiny_checkpoint, tmp_path):
+def test_saved_metadata_are_loaded_unchanged(tiny_checkpoint, tmp_path):
     tiny_checkpoint.metadata = ModelMetadata(
         window_residues=256,
         layer=1,
@@ -86,7 +86,7 @@ def test_what_is_known_about_a_model_comes_back(tiny_checkpoint, tmp_path):
     assert (written["format_version"], written["contact_head_fitted"]) == (1, False)
 
 
-def test_half_precision_is_half_as_large_and_read_as_float32(tiny_checkpoint, tiny_model, tmp_path):
+def test_weights_saved_in_half_precision_are_half_as_large_and_loaded_as_float32(tiny_checkpoint, tiny_model, tmp_path):
     write_checkpoint_files(tiny_checkpoint, tmp_path, "# card\n", dtype=torch.float16)
     loaded = load_checkpoint(tmp_path)
 
@@ -100,7 +100,7 @@ def test_half_precision_is_half_as_large_and_read_as_float32(tiny_checkpoint, ti
 
 
 @pytest.mark.promise(9)
-def test_the_same_model_gives_the_same_files(tiny_checkpoint, tmp_path):
+def test_saving_the_same_model_gives_the_same_files(tiny_checkpoint, tmp_path):
     for name in ("one", "two"):
         save_checkpoint(tiny_checkpoint, tmp_path / name, "# card\n")
 
@@ -113,7 +113,7 @@ def test_the_same_model_gives_the_same_files(tiny_checkpoint, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_saving_replaces_an_older_model_and_leaves_nothing_beside_it(tiny_checkpoint, tmp_path):
+def test_saving_replaces_an_older_model_and_leaves_no_other_files(tiny_checkpoint, tmp_path):
     save_checkpoint(new_checkpoint(TINY, "uniform", seed=5), tmp_path / "model", "# old\n")
     save_checkpoint(tiny_checkpoint, tmp_path / "model", "# new\n")
 
@@ -122,7 +122,7 @@ def test_saving_replaces_an_older_model_and_leaves_nothing_beside_it(tiny_checkp
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_the_hash_tells_models_apart_by_their_weights_alone(tiny_checkpoint, tmp_path):
+def test_the_hash_of_a_model_depends_on_its_weights_alone(tiny_checkpoint, tmp_path):
     save_checkpoint(tiny_checkpoint, tmp_path / "one", "# one\n")
     save_checkpoint(tiny_checkpoint, tmp_path / "same", "# same\n")
     save_checkpoint(new_checkpoint(TINY, "gaussian", seed=1), tmp_path / "other", "# other\n")
@@ -144,7 +144,7 @@ def test_parameters_are_counted_once(tiny_checkpoint):
 # Hugging Face
 
 
-def test_transformers_loads_our_models_without_a_word(tiny_model, capfd):
+def test_transformers_loads_saved_models_without_warnings(tiny_model, capfd):
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.disable_progress_bar()
 
@@ -157,7 +157,7 @@ def test_transformers_loads_our_models_without_a_word(tiny_model, capfd):
 
 @pytest.mark.promise(11)
 @torch.no_grad()
-def test_transformers_computes_the_same_with_our_models(tiny_model, whole_batch, proteins):
+def test_transformers_computes_the_same_hidden_states_with_saved_models(tiny_model, whole_batch, proteins):
     transformers = pytest.importorskip("transformers")
     ours = load_checkpoint(tiny_model)
     theirs = transformers.EsmForMaskedLM.from_pretrained(tiny_model).eval()
@@ -170,7 +170,7 @@ def test_transformers_computes_the_same_with_our_models(tiny_model, whole_batch,
 
 
 @pytest.mark.promise(11)
-def test_models_come_back_equal_from_transformers(tiny_model, tmp_path):
+def test_a_round_trip_through_transformers_keeps_the_weights(tiny_model, tmp_path):
     transformers = pytest.importorskip("transformers")
 
     transformers.EsmForMaskedLM.from_pretrained(tiny_model).save_pretrained(tmp_path / "back")
@@ -178,7 +178,7 @@ def test_models_come_back_equal_from_transformers(tiny_model, tmp_path):
     assert_same_weights(load_checkpoint(tmp_path / "back"), load_checkpoint(tiny_model))
 
 
-def test_the_tokenizer_of_transformers_reads_our_vocabulary(tiny_model):
+def test_the_tokenizer_of_transformers_reads_the_saved_vocabulary(tiny_model):
     transformers = pytest.importorskip("transformers")
 
     tokenizer = transformers.EsmTokenizer.from_pretrained(tiny_model)
@@ -196,7 +196,7 @@ def test_shards_with_an_index_are_read(tiny_esm, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_read_as_float32(copy, tiny_model, dtype):
+def test_weights_in_half_precision_are_loaded_as_float32(copy, tiny_model, dtype):
     rewrite_weights(copy, lambda tensors: {name: value.to(dtype) for name, value in tensors.items()})
     rewrite_config(copy, dtype=str(dtype).removeprefix("torch."))
 
@@ -208,7 +208,7 @@ def test_half_precision_is_read_as_float32(copy, tiny_model, dtype):
     assert torch.equal(loaded.encoder.inverse_frequencies, rounded)
 
 
-def test_the_spelling_of_older_directories_is_read(tiny_esm, tmp_path):
+def test_the_weight_names_of_older_directories_are_read(tiny_esm, tmp_path):
     tiny_esm.save_pretrained(tmp_path / "new")
     shutil.copytree(tmp_path / "new", tmp_path / "old")
 
@@ -270,7 +270,7 @@ def test_the_spelling_of_older_directories_is_read(tiny_esm, tmp_path):
     ],
     ids=str,
 )
-def test_a_model_that_is_not_as_its_config_says_or_no_esm2_is_refused(copy, changes, found):
+def test_a_model_that_contradicts_its_config_or_is_no_esm2_is_an_error(copy, changes, found):
     rewrite_config(copy, **changes)
 
     with pytest.raises(ModelFormatError, match=found) as caught:
@@ -280,7 +280,7 @@ def test_a_model_that_is_not_as_its_config_says_or_no_esm2_is_refused(copy, chan
 
 
 @pytest.mark.promise(18)
-def test_layers_that_are_not_there_are_refused_before_any_is_made(copy, monkeypatch):
+def test_missing_layers_are_an_error_before_any_layer_is_allocated(copy, monkeypatch):
     rewrite_config(copy, num_hidden_layers=999_999)
     monkeypatch.setattr("protembed.model.esm2.Layer", lambda shape: pytest.fail("a layer was made"))
 
@@ -290,14 +290,14 @@ def test_layers_that_are_not_there_are_refused_before_any_is_made(copy, monkeypa
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'"esm"'])
 @pytest.mark.parametrize("name", ["config.json", "protembed.json"])
-def test_json_that_cannot_be_read_is_refused(copy, name, content):
+def test_unreadable_json_is_an_error(copy, name, content):
     (copy / name).write_bytes(content)
 
     with pytest.raises(ModelFormatError, match=name):
         load_checkpoint(copy)
 
 
-def test_a_newer_format_is_refused_and_an_absent_one_is_not_needed(copy):
+def test_a_newer_format_version_is_an_error_and_missing_metadata_are_not(copy):
     record = json.loads((copy / "protembed.json").read_text())
     (copy / "protembed.json").write_text(json.dumps(record | {"format_version": FORMAT_VERSION + 1}))
     with pytest.raises(ModelFormatError, match="format version .*install a newer one"):
@@ -307,7 +307,7 @@ def test_a_newer_format_is_refused_and_an_absent_one_is_not_needed(copy):
     assert load_checkpoint(copy).metadata == ModelMetadata()
 
 
-def test_fields_of_other_versions_are_passed_over(copy):
+def test_unknown_fields_of_the_metadata_are_ignored(copy):
     record = json.loads((copy / "protembed.json").read_text())
     del record["metrics"]
     (copy / "protembed.json").write_text(json.dumps(record | {"later": 1, "window_residues": 128}))
@@ -316,7 +316,7 @@ def test_fields_of_other_versions_are_passed_over(copy):
 
 
 @pytest.mark.parametrize("kept", [0, 4, 7, 200, -1])
-def test_torn_weights_are_refused(copy, kept):
+def test_incomplete_weights_are_an_error(copy, kept):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
 
@@ -324,7 +324,7 @@ def test_torn_weights_are_refused(copy, kept):
         load_checkpoint(copy)
 
 
-def test_a_missing_tensor_is_named(copy):
+def test_a_missing_tensor_of_a_model_is_an_error_that_names_it(copy):
     name = "esm.encoder.layer.1.attention.self.key.bias"
     rewrite_weights(copy, lambda tensors: {other: value for other, value in tensors.items() if other != name})
 
@@ -333,7 +333,7 @@ def test_a_missing_tensor_is_named(copy):
 
 
 @pytest.mark.promise(18)
-def test_pickled_weights_are_not_touched(copy, tmp_path):
+def test_pickled_weights_are_not_opened(copy, tmp_path):
     class Bomb:
         def __reduce__(self):
             return (open, (str(tmp_path / "exploded"), "w"))
@@ -346,7 +346,7 @@ def test_pickled_weights_are_not_touched(copy, tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_directory_without_a_model_is_no_input(tmp_path):
+def test_a_directory_without_a_model_is_an_error(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputNotFoundError) as caught:
             load_checkpoint(path)
@@ -366,7 +366,7 @@ def test_a_directory_without_a_model_is_no_input(tmp_path):
         {"task": "guessing"},
     ],
 )
-def test_a_record_of_wrong_types_is_refused(tiny_checkpoint, tmp_path, change):
+def test_metadata_of_wrong_types_are_an_error(tiny_checkpoint, tmp_path, change):
     save_checkpoint(tiny_checkpoint, tmp_path / "m", "# m\n")
     path = tmp_path / "m" / "protembed.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))

@@ -25,7 +25,7 @@ def with_some_hidden(batch):
 
 
 @pytest.mark.parametrize("how", ["gaussian", "uniform"])
-def test_parameters_begin_as_defined(how):
+def test_initial_parameters_have_the_documented_distributions(how):
     checkpoint = new_checkpoint(EncoderShape(num_layers=2, dim=64, num_heads=4), how, seed=0)
     norms = [part for model in (checkpoint.encoder, checkpoint.lm_head) for part in model.modules()]
     norms = {id(part.weight) for part in norms if isinstance(part, nn.LayerNorm)}
@@ -45,7 +45,7 @@ def test_parameters_begin_as_defined(how):
     assert num_matrices == 1 + 2 * 4 + 1
 
 
-def test_a_seed_gives_one_model_and_another_seed_another():
+def test_the_initial_model_is_a_function_of_the_seed():
     shape = EncoderShape(num_layers=1, dim=16, num_heads=2)
     first, again, other = (new_checkpoint(shape, "gaussian", seed).encoder for seed in (0, 0, 1))
 
@@ -81,7 +81,7 @@ def test_multi_head_attention_concatenates_the_heads_and_projects_them(tiny_enco
     assert torch.allclose(maps.sum(-1), torch.ones(4, batch.num_tokens))
 
 
-def test_rotated_queries_and_keys_meet_by_their_distance_alone(tiny_encoder):
+def test_products_of_rotated_queries_and_keys_depend_on_their_distance_alone(tiny_encoder):
     packed = tiny_encoder.layout(torch.tensor([0, 12]))
     query, key = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     vectors = torch.stack([query, key]).expand(12, 2, 8)[:, :, None]
@@ -95,7 +95,7 @@ def test_rotated_queries_and_keys_meet_by_their_distance_alone(tiny_encoder):
     assert torch.equal(rotated[0], vectors[0, :, 0])
 
 
-def test_positions_begin_anew_in_each_protein(tiny_encoder):
+def test_positions_restart_at_zero_in_each_protein(tiny_encoder):
     packed = tiny_encoder.layout(torch.tensor([0, 5, 8]))
 
     assert torch.equal(packed.cosine[5:], packed.cosine[:3])
@@ -111,7 +111,7 @@ def test_rotary_frequencies_fall_from_one_by_powers_of_ten_thousand():
 
 
 @pytest.mark.promise(10)
-def test_proteins_of_a_pack_do_not_see_each_other(tiny_encoder, whole_batch, proteins):
+def test_packed_proteins_do_not_attend_to_each_other(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:4])
     together = tiny_encoder(with_some_hidden(batch), tiny_encoder.layout(batch.offsets))
     parts = with_some_hidden(batch).split(batch.offsets.diff().tolist())
@@ -124,7 +124,7 @@ def test_proteins_of_a_pack_do_not_see_each_other(tiny_encoder, whole_batch, pro
 # Token dropout
 
 
-def test_hidden_tokens_have_no_vector_and_the_others_are_scaled_by_how_many_are_hidden(tiny_encoder):
+def test_masks_have_zero_embeddings_and_other_tokens_are_scaled_by_their_fraction(tiny_encoder):
     batch = concatenate([torch.tensor([0, 20, MASK, 11, EOS]).numpy(), torch.tensor([0, 20, EOS]).numpy()], [0, 1])
 
     embedded = tiny_encoder.embed(batch.tokens, tiny_encoder.layout(batch.offsets))
@@ -145,7 +145,7 @@ def test_a_crop_that_is_all_mask_has_finite_vectors_and_gradients(tiny_encoder):
 # Layers
 
 
-def test_the_last_hidden_state_alone_has_passed_the_final_layer_norm(tiny_encoder, whole_batch, proteins):
+def test_only_the_last_hidden_state_has_passed_the_final_layer_norm(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:2])
     packed = tiny_encoder.layout(batch.offsets)
 
@@ -156,7 +156,7 @@ def test_the_last_hidden_state_alone_has_passed_the_final_layer_norm(tiny_encode
     assert torch.allclose(last.std(-1, correction=0), torch.ones(len(last)), atol=0.1)
 
 
-def test_any_layer_can_be_asked_for(tiny_encoder, whole_batch, proteins):
+def test_any_layer_can_be_requested(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:2])
     packed = tiny_encoder.layout(batch.offsets)
 
@@ -181,7 +181,9 @@ def states_in(encoder, dtype, batch):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 4e-3)])
-def test_half_precision_stays_near_float32_and_the_stream_in_it(tiny_encoder, whole_batch, proteins, dtype, tolerance):
+def test_half_precision_stays_near_float32_and_keeps_the_residual_stream_in_it(
+    tiny_encoder, whole_batch, proteins, dtype, tolerance
+):
     batch = whole_batch(proteins[:4])
     expected = states_in(tiny_encoder, torch.float32, batch)
 
@@ -195,7 +197,7 @@ def test_half_precision_stays_near_float32_and_the_stream_in_it(tiny_encoder, wh
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_what_flows_from_layer_to_layer_is_not_rounded(tiny_encoder, whole_batch, proteins, dtype):
+def test_the_residual_stream_is_not_rounded_to_half_precision(tiny_encoder, whole_batch, proteins, dtype):
     batch = whole_batch(proteins[:2])
     with torch.no_grad():
         tiny_encoder.embedding.weight.add_(300)
@@ -208,7 +210,7 @@ def test_what_flows_from_layer_to_layer_is_not_rounded(tiny_encoder, whole_batch
     assert not torch.equal(first, first.to(dtype).float())
 
 
-def test_without_gradients_every_layers_output_is_what_it_is_with_them(tiny_encoder, whole_batch, proteins):
+def test_outputs_of_layers_are_the_same_with_and_without_gradients(tiny_encoder, whole_batch, proteins):
     batch = whole_batch(proteins[:3])
     packed = tiny_encoder.layout(batch.offsets)
     expected = list(tiny_encoder.hidden_states(batch.tokens, packed))
@@ -221,7 +223,7 @@ def test_without_gradients_every_layers_output_is_what_it_is_with_them(tiny_enco
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_rotation_leaves_its_argument_as_it_was_and_keeps_the_dtype(tiny_encoder, dtype):
+def test_rotation_leaves_its_argument_unchanged_and_keeps_the_dtype(tiny_encoder, dtype):
     packed = tiny_encoder.layout(torch.tensor([0, 5, 8]))
     vectors = torch.randn(8, 2, 4, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     before = vectors.clone()

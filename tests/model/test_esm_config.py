@@ -68,7 +68,7 @@ PASSED_OVER = {
 
 @pytest.fixture
 def copy(tiny_model, tmp_path):
-    """A copy of the tiny model to be changed."""
+    """A copy of the tiny model for changes."""
     return shutil.copytree(tiny_model, tmp_path / "copy")
 
 
@@ -79,7 +79,7 @@ def rewrite(path, **changes):
 # config.json
 
 
-def test_every_field_that_transformers_knows_of_an_esm_is_decided_upon():
+def test_every_config_field_of_transformers_is_checked_or_ignored():
     transformers = pytest.importorskip("transformers")
 
     known = set(transformers.EsmConfig().to_dict())
@@ -89,7 +89,7 @@ def test_every_field_that_transformers_knows_of_an_esm_is_decided_upon():
 
 
 @pytest.mark.parametrize("field", [*_FIELDS, *sorted(OF_THE_SHAPE)])
-def test_a_field_with_a_value_that_is_not_esm2s_is_refused_by_name(copy, field):
+def test_a_field_with_a_value_other_than_esm2s_is_an_error_that_names_it(copy, field):
     rewrite(copy / "config.json", **{field: ANOTHER[field]})
 
     with pytest.raises(ModelFormatError, match=f"config.json has {field} "):
@@ -97,14 +97,14 @@ def test_a_field_with_a_value_that_is_not_esm2s_is_refused_by_name(copy, field):
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field in HARMLESS for value in HARMLESS[field]])
-def test_a_field_with_esm2s_value_in_any_spelling_is_read(copy, field, value):
+def test_a_field_with_any_spelling_of_esm2s_value_is_accepted(copy, field, value):
     rewrite(copy / "config.json", **{field: value})
 
     assert load_checkpoint(copy).encoder.shape.dim == 32
 
 
 @pytest.mark.parametrize("field", PASSED_OVER)
-def test_a_field_that_is_passed_over_changes_no_number_of_transformers(copy, tiny_model, field):
+def test_ignored_fields_change_no_hidden_state_of_transformers(copy, tiny_model, field):
     transformers = pytest.importorskip("transformers")
     assert field in WITHOUT_EFFECT
     tokens = torch.tensor([[CLS, *encode("MKTAYIAKQRQISFVK"), EOS]])
@@ -138,7 +138,7 @@ SWAPPED = {"L": 4, "A": 6, "G": 5}
         ("special_tokens_map.json", {"cls_token": {"content": "<s>"}}, "cls_token is '<s>', in ESM-2 '<cls>'"),
     ],
 )
-def test_a_tokenizer_with_other_ids_is_refused_by_its_file(copy, name, content, found):
+def test_a_tokenizer_with_other_ids_is_an_error_that_names_its_file(copy, name, content, found):
     (copy / name).write_text(json.dumps(content))
 
     with pytest.raises(ModelFormatError, match=f"{name}: {found}"):
@@ -155,13 +155,13 @@ def test_a_tokenizer_with_other_ids_is_refused_by_its_file(copy, name, content, 
         ("special_tokens_map.json", {"mask_token": {"content": "<mask>"}, "bos_token": "<cls>"}),
     ],
 )
-def test_a_tokenizer_with_esm2s_ids_and_more_is_read(copy, name, content):
+def test_a_tokenizer_with_additional_tokens_is_accepted(copy, name, content):
     (copy / name).write_text(json.dumps(content))
 
     assert load_checkpoint(copy).encoder.shape.dim == 32
 
 
-def test_the_files_that_transformers_writes_of_its_tokenizer_are_read(copy):
+def test_tokenizer_files_written_by_transformers_are_accepted(copy):
     transformers = pytest.importorskip("transformers")
 
     transformers.EsmTokenizer.from_pretrained(copy).save_pretrained(copy)

@@ -62,7 +62,7 @@ def embed_rows(tmp_path, proteins_fasta):
 
 @pytest.mark.promise(11)
 @pytest.mark.parametrize("kind", ["EsmModel", "EsmForSequenceClassification", "EsmForTokenClassification"])
-def test_the_encoder_of_a_directory_saved_from_another_class_is_read(whole, tmp_path, kind):
+def test_the_encoder_is_read_from_directories_saved_from_other_classes(whole, tmp_path, kind):
     transformers = pytest.importorskip("transformers")
     model = getattr(transformers, kind).from_pretrained(whole)
 
@@ -89,14 +89,14 @@ def test_a_directory_without_a_contact_head_has_one_of_zeros(whole):
 
 
 @pytest.mark.parametrize("missing", ["lm_head.bias", "lm_head.dense.weight", "esm.contact_head.regression.bias"])
-def test_a_part_of_a_head_is_refused_by_what_is_missing(whole, missing):
+def test_an_incomplete_head_is_an_error_that_names_the_missing_weight(whole, missing):
     rewrite_weights(whole, lambda tensors: {name: tensors[name] for name in tensors if name != missing})
 
     with pytest.raises(ModelFormatError, match=f"the weights have no {missing}"):
         load_checkpoint(whole)
 
 
-def test_a_model_without_a_masked_lm_head_is_saved_without_and_transformers_reads_it(whole, tmp_path):
+def test_a_model_without_a_masked_lm_head_is_saved_without_one_for_transformers(whole, tmp_path):
     transformers = pytest.importorskip("transformers")
     rewrite_weights(whole, lambda tensors: {name: tensors[name] for name in tensors if "lm_head" not in name})
 
@@ -119,7 +119,7 @@ def test_a_model_without_a_masked_lm_head_is_saved_without_and_transformers_read
     "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "base_model.model.", "model."]
 )
 @pytest.mark.parametrize("kind", ["EsmForMaskedLM", "EsmModel"])
-def test_the_prefixes_of_what_a_model_was_wrapped_in_are_no_part_of_its_names(whole, prefix, kind):
+def test_prefixes_of_modules_that_wrapped_a_model_are_removed(whole, prefix, kind):
     expected = last_states(whole)
     rewrite_weights(
         whole, renamed(lambda name: prefix + (name if kind == "EsmForMaskedLM" else name.removeprefix("esm.")))
@@ -129,14 +129,14 @@ def test_the_prefixes_of_what_a_model_was_wrapped_in_are_no_part_of_its_names(wh
     assert load_checkpoint(whole).lm_head is not None
 
 
-def test_an_encoder_within_an_unknown_model_is_refused_by_its_prefix(whole):
+def test_an_encoder_within_an_unknown_model_is_an_error_that_names_the_prefix(whole):
     rewrite_weights(whole, renamed("plm_encoder.".__add__))
 
     with pytest.raises(ModelFormatError, match=r"begin with 'plm_encoder\.esm\.'; save the encoder alone"):
         load_checkpoint(whole)
 
 
-def test_two_encoders_in_one_directory_are_refused_by_their_prefixes(whole):
+def test_two_encoders_in_one_directory_are_an_error_that_names_the_prefixes(whole):
     rewrite_weights(
         whole, lambda tensors: tensors | {f"module.{name}": value.clone() for name, value in tensors.items()}
     )
@@ -154,14 +154,14 @@ def test_two_encoders_in_one_directory_are_refused_by_their_prefixes(whole):
         "esm.encoder.layer.0.output.adapters.task.adapter_down.0.weight",
     ],
 )
-def test_an_adapter_that_was_not_merged_is_refused(whole, name):
+def test_an_unmerged_adapter_is_an_error(whole, name):
     rewrite_weights(whole, lambda tensors: tensors | {name: torch.ones(4, 32)})
 
     with pytest.raises(ModelFormatError, match="the weights hold an adapter.*merge it into the model"):
         load_checkpoint(whole)
 
 
-def test_a_weight_in_two_spellings_is_refused_unless_both_are_equal(whole):
+def test_a_weight_under_two_names_is_an_error_unless_both_are_equal(whole):
     name = "esm.encoder.layer.0.LayerNorm"
     expected = last_states(whole)
     rewrite_weights(whole, lambda tensors: tensors | {f"{name}.weight": tensors[f"{name}.gamma"].clone()})
@@ -175,7 +175,7 @@ def test_a_weight_in_two_spellings_is_refused_unless_both_are_equal(whole):
 # The decoder
 
 
-def test_a_stored_decoder_that_is_the_embedding_is_fine(whole):
+def test_a_stored_decoder_that_equals_the_embedding_is_accepted(whole):
     expected = last_states(whole)
     rewrite_weights(
         whole,
@@ -186,7 +186,7 @@ def test_a_stored_decoder_that_is_the_embedding_is_fine(whole):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_stored_decoder_that_differs_from_the_embedding_is_refused(whole, prefix):
+def test_a_stored_decoder_that_differs_from_the_embedding_is_an_error(whole, prefix):
     decoder = torch.randn(33, 32, generator=torch.Generator().manual_seed(1))
     rewrite_weights(whole, lambda tensors: tensors | {"lm_head.decoder.weight": decoder})
     rewrite_weights(whole, renamed(prefix.__add__))
@@ -198,7 +198,7 @@ def test_a_stored_decoder_that_differs_from_the_embedding_is_refused(whole, pref
 # What the directory no longer says
 
 
-def test_a_round_trip_through_transformers_loses_the_window_and_says_so(tiny_checkpoint, tmp_path, embed_rows):
+def test_a_round_trip_through_transformers_loses_the_window_with_a_warning(tiny_checkpoint, tmp_path, embed_rows):
     transformers = pytest.importorskip("transformers")
     tiny_checkpoint.metadata = ModelMetadata(window_residues=20, layer=1)
     save_checkpoint(tiny_checkpoint, tmp_path / "ours", "# card\n")
@@ -215,7 +215,7 @@ def test_a_round_trip_through_transformers_loses_the_window_and_says_so(tiny_che
     assert "no protembed.json: a window of 1,022 residues, the last layer and the mean are assumed" in warning
 
 
-def test_a_model_of_the_hubs_cache_is_taken_as_published_without_a_word(whole, tmp_path):
+def test_a_model_in_the_hubs_cache_counts_as_published_without_a_warning(whole, tmp_path):
     snapshot = tmp_path / "models--lab--tiny" / "snapshots" / "c0ffee"
     snapshot.parent.mkdir(parents=True)
     assert len(load_checkpoint(whole).warnings) == 1
@@ -226,7 +226,7 @@ def test_a_model_of_the_hubs_cache_is_taken_as_published_without_a_word(whole, t
 
 
 @pytest.mark.parametrize("task", ["score", "pretrain --init-from", "pretrain --compare-model"])
-def test_what_needs_the_masked_lm_head_refuses_a_model_without_one(tiny_model, whole, tmp_path, proteins_fasta, task):
+def test_tasks_that_need_a_masked_lm_head_reject_a_model_without_one(tiny_model, whole, tmp_path, proteins_fasta, task):
     rewrite_weights(whole, lambda tensors: {name: tensors[name] for name in tensors if "lm_head" not in name})
     (tmp_path / "variants.csv").write_text("sequence,mutant\nMKTAYIAKQR,K2A\n")
     output = tmp_path / "out"
@@ -236,7 +236,7 @@ def test_what_needs_the_masked_lm_head_refuses_a_model_without_one(tiny_model, w
             scoring = ScoreConfig(output=output, method="masked-marginals")
             score_variants(tmp_path / "variants.csv", ModelConfig(model=whole), VariantTableConfig(), scoring)
         else:
-            models = {"from_model": whole} if "from" in task else {"compare": whole, "size": "t4_1M"}
+            models = {"init_from": whole} if "init" in task else {"compare_model": whole, "size": "t4_1M"}
             config = PretrainConfig(output=output, steps=1, **models)
             pretrain_model([proteins_fasta], PretrainOptions(pretrain=config))
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped where there is none."""
+"""Tests that need a GPU; skipped without one."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-def test_one_kernel_for_all_proteins_is_attention_protein_by_protein(tiny_encoder, whole_batch, proteins):
+def test_the_kernel_for_all_proteins_equals_attention_protein_by_protein(tiny_encoder, whole_batch, proteins):
     batch, encoder = whole_batch(proteins[:7]), tiny_encoder.to("cuda")
     layout = encoder.layout(batch.offsets)
 
@@ -31,7 +31,7 @@ def test_one_kernel_for_all_proteins_is_attention_protein_by_protein(tiny_encode
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_a_step_in_bfloat16_learns_like_one_in_float32_on_a_cpu(tiny_checkpoint, corpus, optimizer):
+def test_a_step_in_bfloat16_on_a_gpu_is_close_to_one_in_float32_on_a_cpu(tiny_checkpoint, corpus, optimizer):
     plan = PretrainingBatches(corpus, BatchConfig(batch_tokens=2048), 1024, MaskingConfig(), seed=0)
     losses = []
     for device, precision in (("cpu", torch.float32), ("cuda", torch.bfloat16)):

@@ -32,7 +32,7 @@ def test_a_softmax_over_all_tokens_gives_the_probabilities_of_the_twenty(tiny_ch
     assert torch.allclose(of_all[:, AMINO_ACID_IDS], of_twenty)
 
 
-def test_the_decoder_is_the_embedding_it_is_given():
+def test_the_decoder_is_the_given_embedding():
     head, embedding = MaskedLMHead(8), random(33, 8).requires_grad_()
 
     head(random(2, 8), embedding).sum().backward()
@@ -63,7 +63,7 @@ def test_logits_equal_those_of_transformers(esm2, whole_batch, proteins):
 # Contact head
 
 
-def test_the_correction_leaves_no_sum_in_any_row():
+def test_corrected_maps_have_rows_that_sum_to_zero():
     maps = random(3, 6, 6).abs()
 
     corrected = average_product_correction(maps + maps.mT)
@@ -71,13 +71,13 @@ def test_the_correction_leaves_no_sum_in_any_row():
     assert torch.allclose(corrected.sum(-1), torch.zeros(3, 6), atol=1e-5)
 
 
-def test_the_correction_takes_away_all_that_rows_and_columns_explain():
+def test_the_correction_removes_products_of_row_and_column_effects():
     weights = random(6).abs()
 
     assert torch.allclose(average_product_correction(torch.outer(weights, weights)), torch.zeros(6, 6), atol=1e-6)
 
 
-def test_an_unfitted_contact_head_says_so(tiny_checkpoint):
+def test_an_unfitted_contact_head_is_not_fitted(tiny_checkpoint):
     assert not tiny_checkpoint.contact_head.is_fitted
     assert tiny_checkpoint.contact_head.weight.shape == (1, 2 * 4)
 
@@ -124,7 +124,7 @@ def task_head(task="classification", classes=None, num_inputs=8, **kind):
 
 
 @pytest.mark.parametrize("task", ["classification", "residue-classification"])
-def test_a_classifier_gives_probabilities_of_its_classes(task):
+def test_a_classifier_predicts_probabilities_of_its_classes(task):
     head = task_head(task, ["membrane", "soluble", "other"])
 
     probabilities = head.predict(random(5, 8))
@@ -134,7 +134,7 @@ def test_a_classifier_gives_probabilities_of_its_classes(task):
     assert torch.allclose(probabilities, head(random(5, 8)).softmax(-1))
 
 
-def test_each_label_has_a_probability_of_its_own():
+def test_each_label_has_an_independent_probability():
     head = task_head("multilabel", ["membrane", "nucleus"])
     with torch.no_grad():
         head.linear.bias.fill_(3.0)
@@ -158,7 +158,7 @@ def test_a_regressor_predicts_in_the_units_of_the_labels(task):
 
 
 @pytest.mark.parametrize("num_hidden", [None, 6])
-def test_a_hidden_layer_lets_nothing_negative_through(num_hidden):
+def test_a_hidden_layer_applies_a_relu(num_hidden):
     head, vectors = task_head("regression", num_hidden=num_hidden), random(5, 8)
 
     if num_hidden is not None:
@@ -181,7 +181,7 @@ def test_units_and_threshold_are_stored_with_the_weights(classes):
     }
 
 
-def test_a_new_query_is_zero_and_is_learned_and_the_threshold_is_not():
+def test_a_new_query_is_a_parameter_of_zeros_and_the_threshold_a_buffer():
     head = task_head("multilabel", ["a", "b"], query_dim=5)
 
     assert head.query.tolist() == [0.0] * 5
@@ -197,7 +197,7 @@ def test_the_steepness_of_a_head_is_the_largest_sum_of_absolute_weights_of_an_ou
     assert head.steepness == 6.0
 
 
-def test_the_steepness_of_a_head_with_a_hidden_layer_goes_through_all_of_its_units():
+def test_the_steepness_of_a_head_with_a_hidden_layer_sums_over_its_units():
     head = task_head("regression", num_inputs=2, num_hidden=2)
     with torch.no_grad():
         head.hidden.weight.copy_(torch.tensor([[1.0, -2.0], [0.0, 3.0]]))
@@ -208,7 +208,7 @@ def test_the_steepness_of_a_head_with_a_hidden_layer_goes_through_all_of_its_uni
 
 
 @pytest.mark.parametrize("num_hidden", [None, 6])
-def test_softening_divides_all_outputs_of_a_head_by_one_number(num_hidden):
+def test_softening_divides_all_predictions_of_a_head_by_one_factor(num_hidden):
     head, vectors = task_head("classification", ["a", "b", "c"], num_hidden=num_hidden), random(5, 8)
     with torch.no_grad():
         head.linear.bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
@@ -220,7 +220,7 @@ def test_softening_divides_all_outputs_of_a_head_by_one_number(num_hidden):
     torch.testing.assert_close(head(vectors), before / 4)
 
 
-def test_softening_leaves_a_head_that_is_flat_enough_as_it_was():
+def test_softening_leaves_a_head_below_the_maximum_unchanged():
     head = task_head("regression")
     before = head.linear.weight.clone()
 

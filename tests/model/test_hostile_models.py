@@ -27,9 +27,9 @@ MODULES = ("tokenizer.py", "modeling_esm.py", "configuration_esm.py", "evil.py",
 
 
 @pytest.fixture
-def stranger(tiny_model, tmp_path):
-    """A copy of the tiny model, to be made hostile."""
-    return shutil.copytree(tiny_model, tmp_path / "stranger")
+def untrusted(tiny_model, tmp_path):
+    """A copy of the tiny model, as the base of hostile ones."""
+    return shutil.copytree(tiny_model, tmp_path / "untrusted")
 
 
 def rewrite(path, **changes):
@@ -38,7 +38,7 @@ def rewrite(path, **changes):
 
 def write_safetensors(path, header, data=b""):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.layout("<Q", len(text)) + text + data)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def describe(names, dtype="F32", shape=(0,), offsets=(0, 0)):
@@ -46,7 +46,7 @@ def describe(names, dtype="F32", shape=(0,), offsets=(0, 0)):
 
 
 class Bomb:
-    """Pickled, a canary's death: unpickling it makes a file."""
+    """Makes a file when it is unpickled."""
 
     def __init__(self, canary):
         self.canary = canary
@@ -79,19 +79,19 @@ def set_bombs(directory, canary):
 
 @pytest.mark.promise(18)
 @pytest.mark.parametrize("has_weights", [True, False])
-def test_nothing_of_a_strangers_directory_is_unpickled_imported_or_run(stranger, tmp_path, monkeypatch, has_weights):
-    set_bombs(stranger, tmp_path / CANARY)
-    monkeypatch.chdir(stranger)
+def test_loading_an_untrusted_model_unpickles_imports_and_runs_nothing(untrusted, tmp_path, monkeypatch, has_weights):
+    set_bombs(untrusted, tmp_path / CANARY)
+    monkeypatch.chdir(untrusted)
     modules, opened = set(sys.modules), []
     monkeypatch.setattr(socket.socket, "connect", lambda *address: pytest.fail("something was asked of the network"))
     true_open = Path.open
     monkeypatch.setattr(Path, "open", lambda path, *rest, **more: opened.append(path) or true_open(path, *rest, **more))
     if has_weights:
-        assert load_checkpoint(stranger).sha256() == model_sha256(stranger)
+        assert load_checkpoint(untrusted).sha256() == model_sha256(untrusted)
     else:
-        (stranger / WEIGHTS).unlink()
+        (untrusted / WEIGHTS).unlink()
         with pytest.raises(ModelFormatError, match="pickled weights are not read"):
-            load_checkpoint(stranger)
+            load_checkpoint(untrusted)
 
     assert not (tmp_path / CANARY).exists()
     assert {path.name for path in opened} <= {"config.json", *TOKENIZER_FILES, RECORD, WEIGHTS}
@@ -99,10 +99,10 @@ def test_nothing_of_a_strangers_directory_is_unpickled_imported_or_run(stranger,
 
 
 @pytest.mark.promise(18)
-def test_the_bombs_of_these_tests_go_off_where_they_are_trusted(stranger, tmp_path):
-    set_bombs(stranger, tmp_path / CANARY)
+def test_the_attacks_of_these_tests_succeed_where_files_are_trusted(untrusted, tmp_path):
+    set_bombs(untrusted, tmp_path / CANARY)
 
-    torch.load(stranger / "optimizer.pt", weights_only=False)
+    torch.load(untrusted / "optimizer.pt", weights_only=False)
 
     assert (tmp_path / CANARY).exists()
 
@@ -111,7 +111,7 @@ def test_the_bombs_of_these_tests_go_off_where_they_are_trusted(stranger, tmp_pa
 
 
 def link_out(directory, name):
-    """Let a file be one outside, which would be as good."""
+    """Replace a file by a link to a valid one outside the directory."""
     outside = directory.parent / f"outside-{name}"
     shutil.move(directory / name, outside)
     (directory / name).symlink_to(outside)
@@ -119,39 +119,39 @@ def link_out(directory, name):
 
 @pytest.mark.promise(18)
 @pytest.mark.parametrize("name", ["config.json", RECORD, WEIGHTS])
-def test_a_link_that_leads_out_of_the_directory_is_refused(stranger, name):
-    link_out(stranger, name)
+def test_a_link_out_of_the_directory_is_an_error(untrusted, name):
+    link_out(untrusted, name)
 
     with pytest.raises(ModelFormatError, match=rf"{name}: this link leads out of the model's directory") as caught:
-        load_checkpoint(stranger)
+        load_checkpoint(untrusted)
 
     assert caught.value.exit_status == 65
 
 
 @pytest.mark.promise(18)
-def test_a_link_among_shards_heads_and_other_tensors_is_refused_too(stranger):
-    os.rename(stranger / WEIGHTS, stranger / "a.safetensors")
-    (stranger / INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}))
-    (stranger / "b.safetensors").symlink_to("/etc/passwd")
+def test_a_link_among_shards_and_heads_is_an_error(untrusted):
+    os.rename(untrusted / WEIGHTS, untrusted / "a.safetensors")
+    (untrusted / INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}))
+    (untrusted / "b.safetensors").symlink_to("/etc/passwd")
     with pytest.raises(ModelFormatError, match="leads out"):
-        load_checkpoint(stranger)
+        load_checkpoint(untrusted)
 
-    (stranger / INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors"}}))
-    checkpoint = load_checkpoint(stranger)
+    (untrusted / INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors"}}))
+    checkpoint = load_checkpoint(untrusted)
     with pytest.raises(ModelFormatError, match=r"b\.safetensors: this link leads out"):
         checkpoint.sha256()
 
-    (stranger / "b.safetensors").unlink()
-    rewrite(stranger / RECORD, target="rich", task="regression")
-    (stranger / HEAD).symlink_to("../other/head.safetensors")
-    (stranger.parent / "other").mkdir()
-    save_file({"linear.bias": torch.zeros(1)}, stranger.parent / "other" / HEAD)
+    (untrusted / "b.safetensors").unlink()
+    rewrite(untrusted / RECORD, target="rich", task="regression")
+    (untrusted / HEAD).symlink_to("../other/head.safetensors")
+    (untrusted.parent / "other").mkdir()
+    save_file({"linear.bias": torch.zeros(1)}, untrusted.parent / "other" / HEAD)
     with pytest.raises(ModelFormatError, match=r"head\.safetensors: this link leads out"):
-        load_checkpoint(stranger)
+        load_checkpoint(untrusted)
 
 
 @pytest.mark.promise(18)
-def test_links_within_a_directory_and_those_of_the_hubs_cache_are_followed(tiny_model, tmp_path):
+def test_links_within_a_directory_and_within_the_hubs_cache_are_followed(tiny_model, tmp_path):
     snapshot, blobs = (
         tmp_path / "models--owner--model" / "snapshots" / "c0ffee",
         tmp_path / "models--owner--model/blobs",
@@ -176,31 +176,31 @@ def test_links_within_a_directory_and_those_of_the_hubs_cache_are_followed(tiny_
 
 @pytest.mark.promise(18)
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "x\0y", "\x1b[2J"])
-def test_shards_of_hostile_names_are_refused(stranger, name):
-    shutil.copy(stranger / WEIGHTS, stranger.parent / "x.safetensors")
-    (stranger / WEIGHTS).unlink()
-    (stranger / INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
+def test_shards_with_hostile_names_are_an_error(untrusted, name):
+    shutil.copy(untrusted / WEIGHTS, untrusted.parent / "x.safetensors")
+    (untrusted / WEIGHTS).unlink()
+    (untrusted / INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
 
     with pytest.raises(ModelFormatError, match="shards must lie beside their index|leads out"):
-        load_checkpoint(stranger)
+        load_checkpoint(untrusted)
 
 
 @pytest.mark.promise(18)
 @pytest.mark.parametrize("name", ["config.json", RECORD, WEIGHTS])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
-def test_what_is_no_plain_file_is_refused_and_does_not_hang(stranger, name, make):
-    (stranger / name).unlink()
-    make(stranger / name)
+def test_pipes_and_devices_are_an_error_and_do_not_hang(untrusted, name, make):
+    (untrusted / name).unlink()
+    make(untrusted / name)
 
-    with pytest.raises(ModelFormatError, match="this is no plain file"):
-        load_checkpoint(stranger)
+    with pytest.raises(ModelFormatError, match="this is no regular file"):
+        load_checkpoint(untrusted)
 
 
-def test_a_folder_among_the_tensors_is_no_traceback(stranger):
-    (stranger / "zzz.safetensors").mkdir()
+def test_a_folder_among_the_tensors_is_a_user_error(untrusted):
+    (untrusted / "zzz.safetensors").mkdir()
 
-    with pytest.raises(ModelFormatError, match="this is no plain file"):
-        load_checkpoint(stranger).sha256()
+    with pytest.raises(ModelFormatError, match="this is no regular file"):
+        load_checkpoint(untrusted).sha256()
 
 
 # Nothing fills the memory
@@ -218,7 +218,7 @@ def with_dtype(dtype):
 
 
 def retyped(dtype, times):
-    """Let every tensor be said to be of another type, with as many more numbers as its bytes are then."""
+    """Declare another dtype for every tensor, with as many values as its bytes hold in it."""
 
     def change(directory):
         content = (directory / WEIGHTS).read_bytes()
@@ -289,7 +289,7 @@ HOSTILE = {
         directory, {"linear.weight": torch.ones(0, 32), "linear.bias": torch.ones(0)}, classes=[]
     ),
     "a header of 98 MB": with_a_long_header,
-    "a header without end": lambda directory: (directory / WEIGHTS).write_bytes(struct.layout("<Q", 2**62) + b"{}"),
+    "a header without end": lambda directory: (directory / WEIGHTS).write_bytes(struct.pack("<Q", 2**62) + b"{}"),
     "a header of sixty thousand layers": with_layers_of_names_alone(60_000),
     "a header of thirty thousand layers": with_layers_of_names_alone(30_000),
     "overlapping tensors": with_header(
@@ -325,18 +325,18 @@ from protembed.model.checkpoint import load_checkpoint
 for name in sys.argv[1:]:
     try:
         load_checkpoint(Path(name)).sha256()
-        told = [0, "nothing was wrong"]
+        outcome = [0, "no error"]
     except ProtembedError as error:
-        told = [error.exit_status, str(error)]
+        outcome = [error.exit_status, str(error)]
     except BaseException as error:
-        told = [None, repr(error)]
+        outcome = [None, repr(error)]
     shutil.rmtree(name)
-    print(json.dumps([name, *told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]), flush=True)
+    print(json.dumps([name, *outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]), flush=True)
 """
 
 
 @pytest.mark.promise(18)
-def test_whatever_a_stranger_writes_is_one_sentence_and_memory_stays_under_two_gigabytes(tiny_model, tmp_path):
+def test_hostile_models_are_one_line_errors_in_under_two_gigabytes_of_memory(tiny_model, tmp_path):
     names = []
     for number, (name, change) in enumerate(HOSTILE.items()):
         directory = shutil.copytree(tiny_model, tmp_path / f"{number} {name}")
@@ -344,21 +344,21 @@ def test_whatever_a_stranger_writes_is_one_sentence_and_memory_stays_under_two_g
         names.append(str(directory))
 
     result = subprocess.run([sys.executable, "-c", LOAD_ALL, *names], capture_output=True, text=True, timeout=120)
-    told = [json.loads(line) for line in result.stdout.splitlines()]
+    outcomes = [json.loads(line) for line in result.stdout.splitlines()]
 
     assert result.stderr == ""
-    assert [name for name, *_ in told] == names
-    assert [line for line in told if line[1] not in (65, 66)] == []
-    assert [line for line in told if len(line[2]) > 1000 or "\n" in line[2]] == []
-    in_gigabytes = 2**20 if sys.platform == "linux" else 2**30  # what getrusage counts in differs
-    assert told[-1][3] / in_gigabytes < 2
+    assert [name for name, *_ in outcomes] == names
+    assert [line for line in outcomes if line[1] not in (65, 66)] == []
+    assert [line for line in outcomes if len(line[2]) > 1000 or "\n" in line[2]] == []
+    in_gigabytes = 2**20 if sys.platform == "linux" else 2**30  # the unit of getrusage differs
+    assert outcomes[-1][3] / in_gigabytes < 2
 
 
 @pytest.mark.promise(18)
-def test_a_vocabulary_in_another_order_is_refused(stranger):
-    path = stranger / "vocab.txt"
+def test_a_vocabulary_in_another_order_is_an_error(untrusted):
+    path = untrusted / "vocab.txt"
     tokens = path.read_text().splitlines()
     path.write_text("\n".join([*tokens[:5], tokens[6], tokens[5], *tokens[7:]]))
 
     with pytest.raises(ModelFormatError, match="vocab.txt: token 5 is 'G', in ESM-2 'A'"):
-        load_checkpoint(stranger)
+        load_checkpoint(untrusted)

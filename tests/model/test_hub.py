@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture(scope="module")
 def esm_directory(tiny_esm, tmp_path_factory):
-    """What transformers wrote, and all else that the repositories of ESM-2 offer."""
+    """A directory that transformers wrote, with the other files of ESM-2's repositories."""
     directory = tmp_path_factory.mktemp("repositories") / "tiny_esm"
     tiny_esm.save_pretrained(directory)
     (directory / "onnx").mkdir()
@@ -39,7 +39,7 @@ def esm_directory(tiny_esm, tmp_path_factory):
 
 @pytest.fixture
 def without_weights(esm_directory, tmp_path):
-    """A repository of which only `pytorch_model.bin` can be had."""
+    """A repository with pickled weights only."""
     directory = tmp_path / "without_weights"
     shutil.copytree(esm_directory, directory)
     (directory / WEIGHTS).unlink()
@@ -48,7 +48,7 @@ def without_weights(esm_directory, tmp_path):
 
 @pytest.fixture
 def embed(tmp_path, proteins_fasta):
-    """Embed with a model into `tmp_path / name`; return the rows and what is said of them."""
+    """Embed with a model into `tmp_path / name`; return the rows and the metadata."""
 
     def run(model, name="emb"):
         embed_fasta([proteins_fasta], ModelConfig(model=Path(model)), EmbedConfig(output=tmp_path / f"{name}.npy"))
@@ -59,12 +59,12 @@ def embed(tmp_path, proteins_fasta):
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Do what HF_HUB_OFFLINE=1 does."""
+    """Switch the network off, as HF_HUB_OFFLINE=1 does."""
     return lambda: monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 def shell(hub, tmp_path, *arguments, **variables):
-    """Run protembed as a user does, with the hub and its cache named in the environment."""
+    """Run protembed as a user does, with the hub and its cache set in the environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     environment |= {
         "HF_ENDPOINT": hub.url,
@@ -81,7 +81,7 @@ def invoke(*arguments):
 
 
 @pytest.mark.promise(18)
-def test_nothing_but_the_config_the_tokenizer_and_safetensors_is_fetched(hub, esm_directory):
+def test_only_the_config_the_tokenizer_and_safetensors_are_fetched(hub, esm_directory):
     hub.publish(ESM2, esm_directory)
 
     found = fetch_model(ESM2)
@@ -91,7 +91,7 @@ def test_nothing_but_the_config_the_tokenizer_and_safetensors_is_fetched(hub, es
     assert sorted(path.name for path in found.directory.iterdir()) == named
 
 
-def test_bytes_that_were_damaged_on_their_way_are_refused_and_fetched_anew_once_deleted(hub, embed, tiny_model):
+def test_damaged_downloads_are_an_error_and_fetched_again_once_deleted(hub, embed, tiny_model):
     hub.publish("lab/tiny", tiny_model)
     hub.damaged.add(WEIGHTS)
 
@@ -104,7 +104,7 @@ def test_bytes_that_were_damaged_on_their_way_are_refused_and_fetched_anew_once_
     assert np.array_equal(rows, embed(tiny_model, "own")[0])
 
 
-def test_what_protembed_wrote_comes_with_its_record(hub, tiny_model):
+def test_models_that_protembed_wrote_are_fetched_with_their_metadata(hub, tiny_model):
     hub.publish("lab/tiny", tiny_model)
 
     checkpoint = load_checkpoint(fetch_model("lab/tiny").directory)
@@ -115,7 +115,7 @@ def test_what_protembed_wrote_comes_with_its_record(hub, tiny_model):
     assert checkpoint.sha256() == load_checkpoint(tiny_model).sha256()
 
 
-def test_a_model_of_the_hub_gives_the_vectors_of_its_directory(hub, esm_directory, embed, tmp_path):
+def test_a_model_of_the_hub_gives_the_same_vectors_as_its_directory(hub, esm_directory, embed, tmp_path):
     commit = hub.publish(ESM2, esm_directory)
     on_disk = Path(shutil.copytree(esm_directory, tmp_path / "tiny_esm"))
 
@@ -142,7 +142,7 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(hub, esm_directory, tiny_model
 
 @pytest.mark.parametrize("name", ["esm2_t12_35M", "ESM2_T12_35m", "esm2_t12_35M_ur50d", "Facebook/ESM2_t12_35M_UR50D"])
 @pytest.mark.parametrize("revision", ["", "@v1"])
-def test_a_published_model_goes_by_its_short_name_in_any_case(hub, tiny_model, name, revision):
+def test_a_published_model_is_found_by_its_short_name_in_any_case(hub, tiny_model, name, revision):
     hub.publish("facebook/esm2_t12_35M_UR50D", tiny_model)
     hub.publish("facebook/esm2_t12_35M_UR50D", tiny_model, "v1")
 
@@ -164,7 +164,7 @@ def test_shards_are_fetched_with_their_index(hub, tiny_esm, tmp_path, embed):
     np.testing.assert_array_equal(fetched, embed(tmp_path / "sharded", "local")[0])
 
 
-def test_what_was_fetched_is_not_fetched_again(hub, tiny_model):
+def test_a_cached_model_is_not_fetched_again(hub, tiny_model):
     hub.publish("lab/tiny", tiny_model)
     first = fetch_model("lab/tiny")
     hub.requests.clear()
@@ -173,7 +173,7 @@ def test_what_was_fetched_is_not_fetched_again(hub, tiny_model):
     assert hub.fetched() == []
 
 
-def test_the_cache_serves_where_the_network_is_off_or_gone(hub, tiny_model, offline):
+def test_cached_models_are_found_without_a_network(hub, tiny_model, offline):
     hub.publish("lab/tiny", tiny_model)
     first = fetch_model("lab/tiny")
     hub.requests.clear()
@@ -186,9 +186,7 @@ def test_the_cache_serves_where_the_network_is_off_or_gone(hub, tiny_model, offl
     assert locate_model(Path("lab/tiny")).revision == first.revision
 
 
-def test_the_variables_of_the_hub_are_honoured_and_nothing_is_said_of_fetching(
-    hub, esm_directory, proteins_fasta, tmp_path
-):
+def test_the_environment_variables_of_the_hub_are_honoured(hub, esm_directory, proteins_fasta, tmp_path):
     commit = hub.publish(ESM2, esm_directory)
 
     fetched = shell(hub, tmp_path, "embed", proteins_fasta, "-m", ESM2, "-o", "emb.npy", "--quiet")
@@ -207,14 +205,14 @@ def test_the_variables_of_the_hub_are_honoured_and_nothing_is_said_of_fetching(
         assert (tmp_path / f"emb{suffix}").read_bytes() == (tmp_path / f"again{suffix}").read_bytes()
 
 
-def test_whoever_names_a_model_of_the_hub_is_told_that_it_may_be_fetched(hub, proteins_fasta):
+def test_using_a_model_of_the_hub_announces_the_download(hub, proteins_fasta):
     result = invoke("embed", proteins_fasta, "-m", "esm2_t6_8M", "-o", "-")
 
     assert f"downloading {ESM2} from the Hugging Face hub, unless it is in the cache" in result.stderr
     assert result.exit_code == 66
 
 
-def test_a_model_that_is_not_in_the_cache_is_missed_where_the_network_is_off(hub, tiny_model, offline, proteins_fasta):
+def test_a_model_missing_from_the_cache_is_an_error_without_a_network(hub, tiny_model, offline, proteins_fasta):
     hub.publish("lab/tiny", tiny_model)
     offline()
 
@@ -226,7 +224,7 @@ def test_a_model_that_is_not_in_the_cache_is_missed_where_the_network_is_off(hub
     assert hub.requests == []
 
 
-def test_weights_that_are_not_in_the_cache_are_missed_where_the_network_is_off(hub, tiny_model):
+def test_weights_missing_from_the_cache_are_an_error_without_a_network(hub, tiny_model):
     hub.publish("lab/tiny", tiny_model)
     huggingface_hub.hf_hub_download("lab/tiny", "config.json")
 
@@ -234,99 +232,99 @@ def test_weights_that_are_not_in_the_cache_are_missed_where_the_network_is_off(h
         fetch_model("lab/tiny", offline=True)
 
 
-@pytest.mark.parametrize("trouble", ["refused", 500, 503])
-def test_a_hub_that_does_not_answer_is_one_sentence(hub, tiny_model, proteins_fasta, trouble):
+@pytest.mark.parametrize("failure", ["refused", 500, 503])
+def test_an_unreachable_hub_is_a_one_line_error(hub, tiny_model, proteins_fasta, failure):
     hub.publish("lab/tiny", tiny_model)
-    if trouble == "refused":
+    if failure == "refused":
         hub.stop()
     else:
-        hub.refusals[""] = (trouble, {})
+        hub.failures[""] = (failure, {})
 
     result = invoke("embed", proteins_fasta, "-m", "lab/tiny", "-o", "-", "--quiet")
 
     assert result.exit_code == 1
     assert "lab/tiny: the hub could not be reached (" in result.stderr
-    assert str(trouble) in result.stderr
-    assert "; try again with a network, or name a model directory" in result.stderr
+    assert str(failure) in result.stderr
+    assert "; try again with a network, or pass a model directory" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_a_hub_that_fails_between_two_questions_is_not_one_without_the_weights(hub, tiny_model):
+def test_a_hub_that_fails_between_two_requests_is_not_mistaken_for_missing_weights(hub, tiny_model):
     hub.publish("lab/tiny", tiny_model)
-    hub.refusals["/tree/"] = (500, {})
+    hub.failures["/tree/"] = (500, {})
 
     with pytest.raises(HubError, match="the hub could not be reached"):
         fetch_model("lab/tiny")
 
-    hub.refusals = {WEIGHTS: (500, {})}
+    hub.failures = {WEIGHTS: (500, {})}
     with pytest.raises(HubError, match="500"):
         fetch_model("lab/tiny")
 
-    hub.refusals = {}
+    hub.failures = {}
     assert load_checkpoint(fetch_model("lab/tiny").directory)
 
 
-def test_a_login_page_is_not_taken_for_the_hub(hub, tiny_model):
+def test_a_login_page_is_not_mistaken_for_the_hub(hub, tiny_model):
     hub.publish("lab/tiny", tiny_model)
-    hub.refusals[""] = (200, {"Content-Type": "text/html"})
+    hub.failures[""] = (200, {"Content-Type": "text/html"})
 
     with pytest.raises(HubError, match="does not seem to be served by a Hugging Face Hub"):
         fetch_model("lab/tiny")
 
 
 @pytest.mark.parametrize(
-    ("name", "refusal", "error", "sentence"),
+    ("name", "response", "error", "message"),
     [
         ("lab/other", None, InputNotFoundError, "the hub has no such model, or it is private; correct the name"),
         ("lab/tiny", (401, "RepoNotFound"), InputNotFoundError, "the hub has no such model, or it is private"),
         ("lab/tiny@v9", None, InputNotFoundError, "the hub's model has no such revision; correct what follows the @"),
-        ("lab/tiny", (404, "EntryNotFound"), ModelFormatError, "the hub's model has no config.json; name an ESM-2"),
-        ("lab/tiny", (403, "GatedRepo"), HubError, "only to those whom its owners let in; set HF_TOKEN"),
-        ("lab/tiny", (401, "GatedRepo"), HubError, "only to those whom its owners let in; set HF_TOKEN"),
-        ("lab/tiny--x", None, InputNotFoundError, "the hub has no names like this; correct it"),
+        ("lab/tiny", (404, "EntryNotFound"), ModelFormatError, "the hub's model has no config.json; choose an ESM-2"),
+        ("lab/tiny", (403, "GatedRepo"), HubError, "gated; request access on its page on the hub and set HF_TOKEN"),
+        ("lab/tiny", (401, "GatedRepo"), HubError, "gated; request access on its page on the hub and set HF_TOKEN"),
+        ("lab/tiny--x", None, InputNotFoundError, "this is no valid name on the hub; correct it"),
     ],
 )
-def test_each_refusal_of_the_hub_is_its_own_sentence(hub, tiny_model, name, refusal, error, sentence):
+def test_each_error_of_the_hub_has_its_message(hub, tiny_model, name, response, error, message):
     hub.publish("lab/tiny", tiny_model)
-    if refusal is not None:
-        status, code = refusal
-        hub.refusals[""] = (status, {"X-Error-Code": code})
+    if response is not None:
+        status, code = response
+        hub.failures[""] = (status, {"X-Error-Code": code})
 
     with pytest.raises(error) as caught:
         locate_model(Path(name))
 
     assert str(caught.value).startswith(f"{name}: ")
-    assert sentence in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_token_that_the_hub_refuses_is_named(hub, tiny_model, monkeypatch):
+def test_a_rejected_token_is_an_error_with_advice(hub, tiny_model, monkeypatch):
     hub.publish("lab/tiny", tiny_model)
-    hub.refusals[""] = (401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+    hub.failures[""] = (401, {"X-Error-Message": "Invalid credentials in Authorization header"})
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
 
-    with pytest.raises(HubError, match=r"lab/tiny: the hub refuses your token; .* unset it \(`hf auth logout`\)"):
+    with pytest.raises(HubError, match=r"lab/tiny: the hub rejects your token; .* unset it \(`hf auth logout`\)"):
         fetch_model("lab/tiny")
 
 
-def test_a_gated_model_with_a_token_that_was_not_let_in_is_to_be_asked_for(hub, tiny_model, monkeypatch):
+def test_a_gated_model_is_an_error_with_advice_to_request_access(hub, tiny_model, monkeypatch):
     hub.publish("lab/tiny", tiny_model)
-    hub.refusals[""] = (403, {"X-Error-Code": "GatedRepo"})
+    hub.failures[""] = (403, {"X-Error-Code": "GatedRepo"})
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
 
-    with pytest.raises(HubError, match="let in; ask for access on its page at the hub"):
+    with pytest.raises(HubError, match="this model is gated; request access on its page on the hub$"):
         fetch_model("lab/tiny")
 
 
-def test_a_hub_that_was_asked_too_often_is_to_be_waited_for(hub, tiny_model):
+def test_too_many_requests_are_an_error_with_advice_to_wait(hub, tiny_model):
     hub.publish("lab/tiny", tiny_model)
-    hub.refusals[""] = (429, {})
+    hub.failures[""] = (429, {})
 
-    with pytest.raises(HubError, match=r"the hub was asked too often \(429\); wait some minutes"):
+    with pytest.raises(HubError, match=r"the hub received too many requests \(429\); wait some minutes"):
         fetch_model("lab/tiny")
 
 
-def test_the_token_of_the_environment_is_shown_to_the_hub(hub, tiny_model, monkeypatch):
+def test_the_token_of_the_environment_is_sent_to_the_hub(hub, tiny_model, monkeypatch):
     hub.publish("lab/tiny", tiny_model)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
 
@@ -335,7 +333,7 @@ def test_the_token_of_the_environment_is_shown_to_the_hub(hub, tiny_model, monke
     assert hub.tokens == {"Bearer hf_secret"}
 
 
-def test_pickled_weights_are_refused_with_the_way_to_convert_them(hub, without_weights):
+def test_pickled_weights_on_the_hub_are_an_error_with_the_command_to_convert_them(hub, without_weights):
     hub.publish("facebook/esm2_t36_3B_UR50D", without_weights)
 
     with pytest.raises(ModelFormatError) as caught:
@@ -356,7 +354,7 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(hub, without_w
     ],
     ids=["another", "ESM-1b"],
 )
-def test_another_model_is_refused_by_name_before_its_weights_are_fetched(hub, tiny_model, tmp_path, changes, found):
+def test_an_unsupported_model_is_an_error_before_its_weights_are_fetched(hub, tiny_model, tmp_path, changes, found):
     directory = Path(shutil.copytree(tiny_model, tmp_path / "other"))
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | changes))
@@ -373,7 +371,7 @@ def test_another_model_is_refused_by_name_before_its_weights_are_fetched(hub, ti
 @pytest.mark.parametrize(
     "name", ["runs/model", "facebook/esm2_t6_8M_UR50D", "../models/tiny", "a/b/c", "missing", "/x"]
 )
-def test_a_mistyped_path_never_leaves_the_machine(hub, tmp_path, monkeypatch, name):
+def test_a_mistyped_path_causes_no_request(hub, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     for folder in ("runs", "facebook"):
         (tmp_path / folder).mkdir()
@@ -385,7 +383,7 @@ def test_a_mistyped_path_never_leaves_the_machine(hub, tmp_path, monkeypatch, na
 
 
 @pytest.mark.promise(19)
-def test_what_is_on_disk_or_in_the_box_never_leaves_the_machine(hub, tiny_model, tmp_path, monkeypatch):
+def test_models_on_disk_and_bundled_models_cause_no_request(hub, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["model", "lab/tiny", "esm2_t6_8M"]
     for name in names:
@@ -398,7 +396,7 @@ def test_what_is_on_disk_or_in_the_box_never_leaves_the_machine(hub, tiny_model,
     assert hub.requests == []
 
 
-def test_our_own_mistakes_keep_their_traceback(hub, tiny_model, monkeypatch):
+def test_unexpected_errors_keep_their_traceback(hub, tiny_model, monkeypatch):
     hub.publish("lab/tiny", tiny_model)
     mistake = ZeroDivisionError("ours")
 

@@ -18,7 +18,7 @@ def name_of_blob(content, name):
 
 @pytest.fixture
 def snapshot(tiny_model, tmp_path):
-    """The tiny model as huggingface_hub keeps it: links to blobs that are named by their hashes."""
+    """The tiny model as huggingface_hub stores it: links to blobs that are named by their hashes."""
     snapshot, blobs = (tmp_path / "models--lab--tiny" / place for place in ("snapshots/c0ffee", "blobs"))
     snapshot.mkdir(parents=True)
     blobs.mkdir()
@@ -35,12 +35,12 @@ def damage(path, place=-40):
     path.write_bytes(content)
 
 
-def test_a_whole_copy_in_the_cache_is_read(snapshot, tiny_model):
+def test_an_intact_copy_in_the_cache_is_read(snapshot, tiny_model):
     assert load_checkpoint(snapshot).sha256() == model_sha256(tiny_model)
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG, "protembed.json", "vocab.txt", "tokenizer_config.json"])
-def test_a_damaged_copy_in_the_cache_is_refused_with_the_file_to_delete(snapshot, name):
+def test_a_damaged_copy_in_the_cache_is_an_error_that_names_the_file_to_delete(snapshot, name):
     blob = (snapshot / name).resolve()
     # Within a number or a word: the file is as well-formed as before.
     damage(blob, blob.read_bytes().rindex(b"e") if name != WEIGHTS else -40)
@@ -53,7 +53,7 @@ def test_a_damaged_copy_in_the_cache_is_refused_with_the_file_to_delete(snapshot
     assert caught.value.exit_status == 65
 
 
-def test_a_copy_that_is_damaged_after_it_was_read_is_refused_too(snapshot):
+def test_a_copy_damaged_after_it_was_read_is_an_error(snapshot):
     checkpoint = load_checkpoint(snapshot)
 
     damage((snapshot / WEIGHTS).resolve())
@@ -62,7 +62,7 @@ def test_a_copy_that_is_damaged_after_it_was_read_is_refused_too(snapshot):
         checkpoint.sha256()
 
 
-def test_weights_of_the_cache_are_hashed_once(snapshot, monkeypatch):
+def test_cached_weights_are_hashed_once(snapshot, monkeypatch):
     hashed = []
     sha256_of_file = untrusted.sha256_of_file
     monkeypatch.setattr(untrusted, "sha256_of_file", lambda path: hashed.append(path) or sha256_of_file(path))
@@ -73,7 +73,7 @@ def test_weights_of_the_cache_are_hashed_once(snapshot, monkeypatch):
     assert hashed == [(snapshot / WEIGHTS).resolve()]
 
 
-def test_a_blob_named_by_the_plain_sha1_of_a_server_between_is_read(snapshot):
+def test_a_blob_named_by_the_plain_sha1_of_a_proxy_is_read(snapshot):
     blob = (snapshot / CONFIG).resolve()
     renamed = blob.rename(blob.with_name(hashlib.sha1(blob.read_bytes()).hexdigest()))
     (snapshot / CONFIG).unlink()
@@ -82,7 +82,7 @@ def test_a_blob_named_by_the_plain_sha1_of_a_server_between_is_read(snapshot):
     assert load_checkpoint(snapshot).encoder.shape.dim == 32
 
 
-def test_a_link_that_leads_out_is_refused_with_the_folder_it_leads_to(tiny_model, tmp_path):
+def test_a_link_out_of_the_cache_is_an_error_that_names_its_target(tiny_model, tmp_path):
     (tmp_path / "staged").mkdir()
     for file in tiny_model.iterdir():
         (tmp_path / "staged" / file.name).symlink_to(file)

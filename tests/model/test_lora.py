@@ -22,14 +22,14 @@ def generator(seed=0):
 
 @pytest.fixture
 def adapted(tiny_encoder):
-    """A copy of the tiny encoder with adapters that have not learned anything."""
+    """A copy of the tiny encoder with untrained adapters."""
     encoder = copy.deepcopy(tiny_encoder)
     add_adapters(encoder, RANK, generator())
     return encoder
 
 
 def give_random_values(encoder):
-    """Let the adapters be as if they had learned something."""
+    """Give the adapters random weights, as if they were trained."""
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             if name in ADAPTERS:
@@ -46,11 +46,11 @@ def batch(whole_batch, proteins):
     return whole_batch(proteins[2:5])
 
 
-def test_nothing_is_changed_before_something_is_learned(adapted, tiny_encoder, batch):
+def test_adapters_change_no_output_before_training(adapted, tiny_encoder, batch):
     assert torch.equal(outputs_of(adapted, batch), outputs_of(tiny_encoder, batch))
 
 
-def test_nothing_but_the_adapters_is_trained(adapted):
+def test_only_adapters_are_trained(adapted):
     trained = {name: tuple(value.shape) for name, value in adapted.named_parameters() if value.requires_grad}
 
     assert trained.keys() == ADAPTERS
@@ -69,7 +69,7 @@ def test_an_adapter_adds_twice_the_product_of_its_two_matrices(adapted, tiny_enc
     assert torch.linalg.matrix_rank(linear.weight - original, rtol=1e-4) == RANK
 
 
-def test_the_starting_values_are_a_function_of_the_seed(tiny_encoder):
+def test_initial_adapters_are_a_function_of_the_seed(tiny_encoder):
     encoders = [copy.deepcopy(tiny_encoder) for _ in range(3)]
     for encoder, seed in zip(encoders, (0, 0, 1), strict=True):
         add_adapters(encoder, RANK, generator(seed))
@@ -81,7 +81,7 @@ def test_the_starting_values_are_a_function_of_the_seed(tiny_encoder):
     assert not any(one[name].any() for name in ADAPTERS if name.endswith("up"))
 
 
-def test_a_merged_encoder_computes_what_it_did_with_its_adapters(adapted, tiny_encoder, batch):
+def test_merging_adapters_changes_no_output(adapted, tiny_encoder, batch):
     give_random_values(adapted)
     before = outputs_of(adapted, batch)
 
@@ -92,7 +92,7 @@ def test_a_merged_encoder_computes_what_it_did_with_its_adapters(adapted, tiny_e
 
 
 def learn(encoder, batch, num_steps=4):
-    """Take a few steps that move whatever can be trained, with decay."""
+    """Take a few steps with weight decay."""
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.1)
     for _ in range(num_steps):
@@ -101,7 +101,7 @@ def learn(encoder, batch, num_steps=4):
         optimizer.step()
 
 
-def test_what_is_frozen_stays_the_same_to_the_bit(adapted, tiny_encoder, batch):
+def test_frozen_weights_keep_their_bits_in_training(adapted, tiny_encoder, batch):
     learn(adapted, batch)
     merge_adapters(adapted)
 
@@ -110,7 +110,7 @@ def test_what_is_frozen_stays_the_same_to_the_bit(adapted, tiny_encoder, batch):
     assert changed == {f"{name}.weight" for name in MATRICES}
 
 
-def test_the_original_matrices_are_kept_until_they_are_merged(adapted, tiny_encoder, batch):
+def test_the_original_matrices_are_kept_until_adapters_are_merged(adapted, tiny_encoder, batch):
     learn(adapted, batch)
 
     before, now = tiny_encoder.state_dict(), adapted.state_dict()
@@ -118,7 +118,7 @@ def test_the_original_matrices_are_kept_until_they_are_merged(adapted, tiny_enco
         assert torch.equal(now[f"{name}.parametrizations.weight.original"], before[f"{name}.weight"])
 
 
-def test_a_merged_encoder_is_as_any_other_and_comes_back_as_it_was_saved(tiny_checkpoint, batch, tmp_path):
+def test_a_merged_encoder_is_saved_and_loaded_like_any_other(tiny_checkpoint, batch, tmp_path):
     encoder = tiny_checkpoint.encoder
     names, kinds = set(encoder.state_dict()), {type(module) for module in encoder.modules()}
     add_adapters(encoder, RANK, generator())

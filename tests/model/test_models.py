@@ -13,7 +13,7 @@ def test_the_bundled_models_come_first_and_one_of_them_is_the_default():
     assert [model.name for model in models if not model.is_bundled] == [model.name for model in PUBLISHED_MODELS]
 
 
-def test_what_is_said_of_the_default_is_what_it_is():
+def test_the_default_model_is_listed_with_its_size_and_metrics():
     (default,) = (model for model in list_models().models if model.is_default)
     directory = find_model(None)
     checkpoint = load_checkpoint(directory)
@@ -26,7 +26,7 @@ def test_what_is_said_of_the_default_is_what_it_is():
     assert default.how_to_get == ""
 
 
-def test_published_models_come_with_size_expectation_and_the_way_to_get_them():
+def test_published_models_are_listed_with_size_metrics_and_how_to_get_them():
     by_name = {model.name: model for model in list_models().models}
     model = by_name["esm2_t12_35M"]
 

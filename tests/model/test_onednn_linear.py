@@ -24,7 +24,7 @@ def linear():
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("num_tokens", [64, 192, 1024])
-def test_without_gradients_the_same_numbers_come_out_and_the_stream_stays(linear, way, num_tokens):
+def test_onednn_computes_the_same_values_and_leaves_the_residual_unchanged(linear, way, num_tokens):
     inputs, residual = 3 * torch.randn(num_tokens, 48), torch.randn(num_tokens, 96)
     before = residual.clone()
 
@@ -37,7 +37,7 @@ def test_without_gradients_the_same_numbers_come_out_and_the_stream_stays(linear
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_with_gradients_it_is_torchs_own_to_the_bit(linear, way):
+def test_with_gradients_the_linear_map_equals_torchs_bit_for_bit(linear, way):
     inputs, residual = torch.randn(64, 48), torch.randn(64, 96)
 
     computed = WAYS[way](linear, inputs, residual)
@@ -47,13 +47,13 @@ def test_with_gradients_it_is_torchs_own_to_the_bit(linear, way):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_half_precision_it_is_torchs_own(linear, dtype):
+def test_half_precision_does_not_use_onednn(linear, dtype):
     with torch.inference_mode():
         assert not linear.to(dtype)._uses_onednn(torch.randn(64, 48, dtype=dtype))
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 63, 65, 1023, 1088, 2048])
-def test_onednn_meets_sixteen_numbers_of_rows_and_no_other(linear, num_rows):
+def test_onednn_is_not_used_for_other_numbers_of_rows(linear, num_rows):
     inputs = torch.randn(num_rows, 48)
 
     with torch.inference_mode():
@@ -62,7 +62,7 @@ def test_onednn_meets_sixteen_numbers_of_rows_and_no_other(linear, num_rows):
 
 
 @pytest.mark.parametrize(("num_rows", "padding"), [(1, 63), (64, 0), (65, 63), (1000, 24), (1024, 0), (1025, 0)])
-def test_packs_are_padded_to_those_numbers_where_nothing_is_learned(num_rows, padding):
+def test_micro_batches_are_padded_for_onednn_only_without_gradients(num_rows, padding):
     with torch.no_grad():
         assert padding_for(num_rows, torch.device("cpu")) == padding
         assert padding_for(num_rows, torch.device("meta")) == 0

@@ -23,7 +23,7 @@ PROTEIN = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDG" * 24
 
 
 def store_frequencies(directory, frequencies, names=PER_LAYER):
-    """Replace the stored frequencies by these, under these names; without names by none."""
+    """Replace the stored frequencies, under the given names; remove them if there are none."""
     path = directory / "model.safetensors"
     tensors = {name: value for name, value in load_file(path).items() if "inv_freq" not in name}
     save_file(tensors | {name: frequencies.clone() for name in names}, path, metadata={"format": "pt"})
@@ -36,7 +36,7 @@ def stored_frequencies(directory):
 
 @pytest.fixture(scope="module")
 def published(make_esm, tmp_path_factory):
-    """A directory with frequencies that were rounded to float16 in training, in the spelling of the published ones."""
+    """A directory with frequencies rounded to float16 in training, under the names of the published ones."""
     directory = tmp_path_factory.mktemp("models") / "as_published"
     model = make_esm(SHAPE)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def published(make_esm, tmp_path_factory):
 
 @pytest.fixture
 def model(published, tmp_path):
-    """A copy of it to be changed."""
+    """A copy of the published model for changes."""
     return shutil.copytree(published, tmp_path / "model")
 
 
@@ -76,7 +76,7 @@ def as_half(directory, dtype):
 # What is computed
 
 
-def test_frequencies_rounded_to_float16_are_others_than_exact_ones():
+def test_frequencies_rounded_to_float16_differ_from_exact_ones():
     assert EXACT[1].item() == pytest.approx(0.3162277, abs=1e-7)
     assert ROUNDED[1].item() == pytest.approx(0.3161621, abs=1e-7)
 
@@ -85,7 +85,7 @@ def test_frequencies_rounded_to_float16_are_others_than_exact_ones():
 @pytest.mark.parametrize("num_residues", [66, 1022])
 @pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16], ids=["float32", "float16", "bfloat16"])
 @torch.no_grad()
-def test_a_directory_with_rounded_frequencies_as_published_computes_as_in_transformers(model, dtype, num_residues):
+def test_a_model_with_rounded_frequencies_computes_as_in_transformers(model, dtype, num_residues):
     if dtype is not None:
         as_half(model, dtype)
     ours, theirs = load_checkpoint(model), theirs_of(model)
@@ -107,7 +107,7 @@ def test_a_directory_with_rounded_frequencies_as_published_computes_as_in_transf
 
 
 @torch.no_grad()
-def test_exact_frequencies_in_place_of_rounded_ones_give_other_hidden_states(model):
+def test_exact_frequencies_instead_of_rounded_ones_change_the_hidden_states(model):
     tokens = torch.tensor([CLS, *encode(PROTEIN[:1022]), EOS])
     states = []
     for frequencies in (ROUNDED, EXACT):
@@ -131,7 +131,7 @@ def test_exact_frequencies_in_place_of_rounded_ones_give_other_hidden_states(mod
     ],
     ids=["in each layer", "in one layer", "by a star", "above the layers", "everywhere"],
 )
-def test_frequencies_are_read_under_every_name_that_transformers_gives_them(model, names):
+def test_frequencies_are_read_under_every_name_in_transformers(model, names):
     store_frequencies(model, ROUNDED, names)
 
     assert torch.equal(load_checkpoint(model).encoder.inverse_frequencies, ROUNDED)
@@ -158,19 +158,19 @@ def test_frequencies_of_any_precision_are_read_and_kept_in_float32(model, dtype)
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda values: values.index_fill(0, torch.tensor([2]), float("nan")), "no finite number"),
-        (lambda values: values.index_fill(0, torch.tensor([2]), float("inf")), "no finite number"),
-        (lambda values: values.index_fill(0, torch.tensor([2]), 0.0), "no positive number"),
-        (lambda values: -values, "no positive number"),
+        (lambda values: values.index_fill(0, torch.tensor([2]), float("nan")), "values that are not finite"),
+        (lambda values: values.index_fill(0, torch.tensor([2]), float("inf")), "values that are not finite"),
+        (lambda values: values.index_fill(0, torch.tensor([2]), 0.0), "values that are not positive"),
+        (lambda values: -values, "values that are not positive"),
         (lambda values: values[:4], r"has shape \(4,\), not \(8,\)"),
         (lambda values: values.repeat(2), r"has shape \(16,\), not \(8,\)"),
         (lambda values: values.reshape(2, 4), r"has shape \(2, 4\), not \(8,\)"),
-        (lambda values: values.nextafter(torch.ones(8)), "are not those of"),
+        (lambda values: values.nextafter(torch.ones(8)), "differ from those of"),
         (lambda values: values.long(), "is of type I64"),
     ],
     ids=["nan", "infinite", "zero", "negative", "few", "many", "square", "another in one layer", "whole numbers"],
 )
-def test_stored_frequencies_that_cannot_be_are_refused_by_name(model, change, found):
+def test_invalid_stored_frequencies_are_an_error_that_names_them(model, change, found):
     path = model / "model.safetensors"
     tensors = load_file(path)
     tensors[PER_LAYER[1]] = change(tensors[PER_LAYER[1]]).contiguous()
@@ -214,7 +214,7 @@ def test_a_new_model_has_exact_frequencies_and_stores_them(tmp_path):
     assert all(torch.equal(values, EXACT) for values in stored_frequencies(tmp_path / "model").values())
 
 
-def test_the_hash_of_a_model_tells_its_frequencies_apart(model):
+def test_the_hash_of_a_model_depends_on_its_frequencies(model):
     rounded = load_checkpoint(model).sha256()
 
     assert load_checkpoint(store_frequencies(model, EXACT)).sha256() != rounded

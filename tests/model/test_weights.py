@@ -20,14 +20,14 @@ def write_shards(directory, shards, weight_map=None):
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def test_the_table_names_each_of_our_weights_once(tiny_checkpoint):
+def test_the_table_lists_each_weight_of_protembed_once(tiny_checkpoint):
     parts = {name: getattr(tiny_checkpoint, name) for name in ("encoder", "lm_head", "contact_head")}
 
     ours = {f"{part}.{name}" for part, module in parts.items() for name in module.state_dict()}
     assert set(weight_table(TINY)) == ours
 
 
-def test_the_table_names_each_weight_of_transformers_once(tiny_esm):
+def test_the_table_lists_each_weight_of_transformers_once(tiny_esm):
     stored = [name for weight in weight_table(TINY).values() for name in weight.stored_names]
 
     computed = {name for name in tiny_esm.state_dict() if "inv_freq" in name} | {"lm_head.decoder.weight"}
@@ -35,10 +35,10 @@ def test_the_table_names_each_weight_of_transformers_once(tiny_esm):
     assert set(stored) == set(tiny_esm.state_dict()) - computed - {"lm_head.decoder.bias"}
 
 
-def test_a_weight_is_joined_as_it_was_divided(tmp_path):
+def test_splitting_and_reading_a_weight_is_a_round_trip(tmp_path):
     weight, ours = WeightMapping(("query", "key", "value")), torch.arange(12.0).reshape(6, 2)
 
-    stored = dict(weight.stored(ours))
+    stored = dict(weight.split(ours))
     save_file(stored, tmp_path / "model.safetensors")
 
     assert {name: value.tolist() for name, value in stored.items()} == {
@@ -50,7 +50,7 @@ def test_a_weight_is_joined_as_it_was_divided(tmp_path):
         assert torch.equal(weight.read(weights), ours)
 
 
-def test_gamma_and_beta_are_weight_and_bias(tmp_path):
+def test_gamma_and_beta_are_read_as_weight_and_bias(tmp_path):
     save_file({"norm.gamma": torch.ones(2), "norm.beta": torch.zeros(2)}, tmp_path / "model.safetensors")
 
     with WeightFiles(tmp_path) as weights:
@@ -78,21 +78,21 @@ def test_a_shard_must_lie_beside_its_index(tmp_path, name):
 
 
 @pytest.mark.parametrize("weight_map", [[], "model.safetensors", {"one": 1}, {"one": None}, {"one": ["a"]}, {}])
-def test_an_index_that_names_no_shards_is_refused(tmp_path, weight_map):
+def test_an_index_without_shards_is_an_error(tmp_path, weight_map):
     write_shards(tmp_path, {}, weight_map)
 
     with pytest.raises(ModelFormatError), WeightFiles(tmp_path) as weights:
         weights.tensor("one")
 
 
-def test_a_missing_shard_is_named(tmp_path):
+def test_a_missing_shard_is_an_error_that_names_it(tmp_path):
     write_shards(tmp_path, {}, {"one": "lost.safetensors"})
 
     with pytest.raises(ModelFormatError, match=r"lost\.safetensors"), WeightFiles(tmp_path):
         pass
 
 
-def test_a_pointer_of_git_lfs_in_the_place_of_the_weights_is_named(tmp_path):
+def test_a_git_lfs_pointer_instead_of_weights_is_an_error_with_advice(tmp_path):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 31000000\n"
     (tmp_path / "model.safetensors").write_text(pointer)
 
@@ -101,7 +101,7 @@ def test_a_pointer_of_git_lfs_in_the_place_of_the_weights_is_named(tmp_path):
         pass
 
 
-def test_a_tensor_that_is_not_there_is_named(tmp_path):
+def test_a_missing_tensor_is_an_error_that_names_it(tmp_path):
     save_file({"one": torch.ones(1)}, tmp_path / "model.safetensors")
 
     with pytest.raises(ModelFormatError, match="the weights have no two"), WeightFiles(tmp_path) as weights:
@@ -109,15 +109,15 @@ def test_a_tensor_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("layers", [[], [0], [0, 2], [0, 1, 2]])
-def test_layers_that_are_not_as_promised_are_refused(tmp_path, layers):
+def test_a_number_of_layers_other_than_configured_is_an_error(tmp_path, layers):
     names = [f"esm.encoder.layer.{layer}.LayerNorm.weight" for layer in layers] or ["other"]
     save_file({name: torch.ones(1) for name in names}, tmp_path / "model.safetensors")
 
     with pytest.raises(ModelFormatError, match="2 layers"), WeightFiles(tmp_path) as weights:
-        weights.expect_num_layers(2)
+        weights.check_num_layers(2)
 
 
-def test_a_missing_json_is_named(tmp_path):
+def test_a_missing_json_is_an_error_that_names_it(tmp_path):
     with pytest.raises(ModelFormatError, match=r"config\.json"):
         read_model_json(tmp_path / "config.json")
 

@@ -20,7 +20,7 @@ def parts_of(field, spans):
 # Blending
 
 
-def test_one_window_is_what_it_was():
+def test_blending_a_single_window_changes_nothing():
     (window,) = random_windows([(0, 30)])
 
     assert torch.allclose(blend([window], [(0, 30)]), window, rtol=1e-6, atol=0)
@@ -28,7 +28,7 @@ def test_one_window_is_what_it_was():
 
 @pytest.mark.promise(24)
 @given(**LENGTHS)
-def test_where_windows_agree_nothing_changes(num_residues, window_residues):
+def test_blending_windows_that_agree_changes_nothing(num_residues, window_residues):
     spans = window_spans(num_residues, window_residues)
     (field,) = random_windows([(0, num_residues)])
 
@@ -37,7 +37,7 @@ def test_where_windows_agree_nothing_changes(num_residues, window_residues):
 
 @pytest.mark.promise(24)
 @given(**LENGTHS, seed=st.integers(0, 9))
-def test_every_residue_lies_between_its_vectors(num_residues, window_residues, seed):
+def test_every_blended_vector_lies_between_those_of_its_windows(num_residues, window_residues, seed):
     spans = window_spans(num_residues, window_residues)
     windows = random_windows(spans, dim=2, seed=seed)
 
@@ -50,7 +50,7 @@ def test_every_residue_lies_between_its_vectors(num_residues, window_residues, s
     assert (blended >= lowest - 1e-5).all() and (blended <= highest + 1e-5).all()
 
 
-def test_a_residue_weighs_as_much_as_it_is_far_from_a_cut():
+def test_the_weight_of_a_residue_is_its_distance_from_the_nearest_cut():
     left, right = torch.zeros(6, 1), torch.ones(6, 1)
 
     blended = blend([left, right], [(0, 6), (2, 8)])
@@ -69,7 +69,7 @@ def test_the_true_ends_of_a_protein_are_no_cuts():
     assert blended[:, 0].tolist() == pytest.approx([0, 1 / 4, 2 / 4, 3 / 4, 1])
 
 
-def test_three_windows_may_share_a_residue():
+def test_a_residue_of_three_windows_is_blended_from_all_of_them():
     windows = [torch.full((4, 1), value) for value in (0.0, 1.0, 4.0)]
 
     blended = blend(windows, [(0, 4), (1, 5), (2, 6)])
@@ -82,12 +82,12 @@ def test_three_windows_may_share_a_residue():
 
 
 def with_specials(field, spans):
-    """Cut windows out of a field of tokens whose first is <cls> and whose last is <eos>."""
+    """Cut windows out of token vectors that begin with <cls> and end with <eos>."""
     num_residues = len(field) - 2
     return [field[start + (start > 0) : stop + 1 + (stop == num_residues)] for start, stop in spans]
 
 
-def test_of_a_whole_protein_cls_and_all_residues_remain_as_they_are():
+def test_merging_a_whole_protein_returns_cls_and_its_residues_unchanged():
     (tokens,) = random_windows([(0, 32)])
 
     first, residues = merge_windows([tokens], [(0, 30)])
@@ -96,7 +96,7 @@ def test_of_a_whole_protein_cls_and_all_residues_remain_as_they_are():
     assert torch.equal(residues, tokens[1:-1])
 
 
-def test_only_the_outer_windows_lose_a_special_token():
+def test_special_tokens_are_stripped_from_the_outer_windows_only():
     field = torch.arange(10.0)[:, None]
 
     windows = strip_special_tokens(with_specials(field, [(0, 4), (2, 6), (4, 8)]), [(0, 4), (2, 6), (4, 8)])
@@ -106,7 +106,7 @@ def test_only_the_outer_windows_lose_a_special_token():
 
 @pytest.mark.promise(24)
 @given(**LENGTHS)
-def test_windows_that_agree_are_joined_to_the_whole_protein(num_residues, window_residues):
+def test_merging_windows_that_agree_gives_the_whole_protein(num_residues, window_residues):
     spans = window_spans(num_residues, window_residues)
     (field,) = random_windows([(0, num_residues + 2)])
 
@@ -117,7 +117,7 @@ def test_windows_that_agree_are_joined_to_the_whole_protein(num_residues, window
     assert torch.allclose(residues, field[1:-1], rtol=1e-5, atol=1e-5)
 
 
-def test_windows_that_disagree_are_blended_and_cls_is_that_of_the_first():
+def test_merging_windows_that_disagree_blends_them_and_keeps_the_first_cls():
     spans = [(0, 6), (2, 8)]
     left, right = torch.zeros(7, 1), torch.ones(7, 1)
     left[0], right[-1] = 7, 9
@@ -138,7 +138,7 @@ def test_windows_that_agree_have_a_cosine_of_one():
     assert overlap_cosine(parts_of(field, spans), spans) == pytest.approx(1, abs=1e-6)
 
 
-def test_the_cosine_is_the_mean_over_all_shared_residues_by_hand():
+def test_the_cosine_is_the_mean_over_all_shared_residues():
     left = torch.tensor([[9.0, 9], [1, 0], [1, 0], [1, 0]])
     middle = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [3, 4]])
     right = torch.tensor([[4.0, 3], [9, 9], [9, 9], [9, 9]])
@@ -148,7 +148,7 @@ def test_the_cosine_is_the_mean_over_all_shared_residues_by_hand():
     assert cosine == pytest.approx((1 + 0 - 1 + 24 / 25) / 4)
 
 
-def test_the_less_windows_agree_the_lower_is_the_cosine():
+def test_windows_that_agree_less_have_a_lower_cosine():
     spans = window_spans(100, 30)
     (field,) = random_windows([(0, 100)], dim=20)
     noise = random_windows(spans, dim=20, seed=1)
