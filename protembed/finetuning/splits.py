@@ -1,4 +1,8 @@
-"""The parts of a labelled table: as its split column says, by sequence, by cluster of similar ones, or in folds."""
+"""Train, valid and test splits of a labelled table: read from a column, random, by cluster, or in folds.
+
+Similarity is estimated from shared 5-mers. Drawn splits never separate copies of a sequence, and, unless `--split
+random` is given, members of a cluster.
+"""
 
 import heapq
 from collections import Counter
@@ -20,24 +24,36 @@ from protembed.finetuning.targets import label_set
 
 _K = 5
 _NUM_KMERS = NUM_AMINO_ACIDS**_K
-# What two unrelated proteins share: a few by repeats and simple stretches, and twice what equally frequent amino acids
-# would give by chance. Of 4, 5 and 6, and of none to six, these told proteins of one 50 % cluster best from others:
-# 94 % of them are nearer than the nearest stranger of 98 % of the proteins (benchmarks/README.md).
+# The 5-mers that two unrelated proteins share: a few in repeats and low-complexity regions, and twice the number that
+# equally frequent amino acids would share by chance. Among k from 4 to 6, and none to six shared k-mers, these values
+# separate proteins of one 50 % cluster best from others: 94 % of them are nearer to each other than 98 % of proteins
+# are to the nearest unrelated one (benchmarks/README.md).
 _SHARED_BY_ANY, _SHARED_BY_CHANCE = 4.0, 2.0 / _NUM_KMERS
-# One substitution in the middle of a shorter one leaves so few 5-mers alike that it looks like a stranger's.
-SHORTEST_COMPARED = 30
-# Proteins compared at once: no more than so many pairs are held.
-_MOST_PAIRS, _MOST_AT_ONCE = 1 << 23, 512
+# A substitution in the middle of a shorter sequence leaves so few 5-mers unchanged that it looks unrelated.
+_MIN_COMPARED_RESIDUES = 30
+# Largest number of pairs of proteins that are compared at once, a bound on memory.
+_MAX_PAIRS = 1 << 23
+
+_HELD_OUT_FRACTION = 0.1
+_NUM_FOLDS = 5
+_SPLITS: Sequence[Split] = ("train", "valid", "test")
 
 # (sequences, k-mers), float32 ones; scipy has no types.
 KmerSets: TypeAlias = Any
+Splits = Mapping[Split, Sequence[LabelledProtein]]
+
+
+# Similarity
 
 
 def kmer_sets(sequences: Sequence[str]) -> KmerSets:
-    """Note which 5-mers of standard residues occur in each sequence.
+    """Find the 5-mers of standard residues in each sequence.
+
+    Args:
+        sequences: Amino-acid sequences, upper case.
 
     Returns:
-        (sequences, 3,200,000), float32 ones.
+        A sparse matrix with a one for each 5-mer that a sequence has, (sequences, 3,200,000), float32.
     """
     sets = [np.unique(kmer_indices(sequence, _K)) for sequence in sequences]
     ends = np.cumsum([0, *map(len, sets)])
@@ -45,39 +61,60 @@ def kmer_sets(sequences: Sequence[str]) -> KmerSets:
     return sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(sets), _NUM_KMERS))
 
 
-def nearest(queries: Sequence[str], references: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _similarities(left: KmerSets, right: KmerSets) -> NDArray[np.float64]:
+    """Estimate the similarity of every pair, (left, right), float64."""
+    shared = (left @ right.T).toarray()
+    sizes_left, sizes_right = (np.diff(sets.indptr).astype(np.float64) for sets in (left, right))
+    unrelated = _SHARED_BY_ANY + _SHARED_BY_CHANCE * np.outer(sizes_left, sizes_right)
+    smaller = np.minimum.outer(sizes_left, sizes_right)
+    fraction = (shared - unrelated) / np.maximum(smaller - unrelated, 1.0)
+    return np.asarray(np.clip(fraction, 0.0, 1.0) ** (1 / _K))
+
+
+def _blocks(sets: KmerSets, num_others: int, block_size: int) -> Iterator[tuple[range, KmerSets]]:
+    size = max(1, min(block_size, _MAX_PAIRS // max(1, num_others)))
+    for start in range(0, sets.shape[0], size):
+        rows = range(start, min(start + size, sets.shape[0]))
+        yield rows, sets[rows.start : rows.stop]
+
+
+def nearest(
+    queries: Sequence[str], references: Sequence[str], *, block_size: int = 512
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find the most similar reference of each query.
 
     Args:
-        queries: upper-case sequences.
-        references: upper-case sequences, at least one.
+        queries: Amino-acid sequences, upper case.
+        references: Amino-acid sequences, upper case, at least one.
+        block_size: Largest number of queries that are compared at once; it changes nothing in the result.
 
     Returns:
-        The number of the reference, (queries,), and how similar it is, (queries,): an estimate of the share of
-        identical residues, from 0 (no more 5-mers in common than strangers have) to 1.
+        The index of the reference, (queries,), int64, and its similarity, (queries,), float64: an estimate of the
+        fraction of identical residues, from 0 (no more common 5-mers than unrelated proteins have) to 1.
 
-    Source: Ondov et al. 2016, "Mash", for reading an identity off the share of common k-mers; here the share is of the
-    shorter protein's, so that a fragment is as similar as can be to the whole.
+    Source: Ondov et al. 2016, "Mash", for estimating identity from the fraction of common k-mers; here it is the
+    fraction of the shorter protein's k-mers, so that a fragment has similarity 1 to the whole protein.
     """
-    numbers, similarities = np.zeros(len(queries), np.int64), np.zeros(len(queries))
-    known = kmer_sets(references)
-    for rows, part in _parts(kmer_sets(queries), len(references)):
-        similarity = _similarities(part, known)
-        numbers[rows] = similarity.argmax(1)
+    indices, similarities = np.zeros(len(queries), np.int64), np.zeros(len(queries))
+    reference_sets = kmer_sets(references)
+    for rows, sets in _blocks(kmer_sets(queries), len(references), block_size):
+        similarity = _similarities(sets, reference_sets)
+        indices[rows] = similarity.argmax(1)
         similarities[rows] = similarity.max(1)
-    same = {sequence: number for number, sequence in reversed(list(enumerate(references)))}
-    for number, query in enumerate(queries):
-        if query in same:
-            numbers[number], similarities[number] = same[query], 1.0
-    return numbers, similarities
+    index_of = {sequence: index for index, sequence in reversed(list(enumerate(references)))}
+    for row, query in enumerate(queries):
+        if query in index_of:
+            indices[row], similarities[row] = index_of[query], 1.0
+    return indices, similarities
 
 
-def greedy_clusters(sequences: Sequence[str], min_similarity: float) -> list[str]:
-    """Group similar sequences: the longest first, each with the most similar representative so far, or as a new one.
+def greedy_clusters(sequences: Sequence[str], min_similarity: float, *, block_size: int = 512) -> list[str]:
+    """Cluster similar sequences: the longest first, each with its most similar representative, or as a new one.
 
     Args:
-        sequences: upper-case.
-        min_similarity: to a representative, as `nearest` measures it.
+        sequences: Amino-acid sequences, upper case.
+        min_similarity: Smallest similarity of a member to its representative, as `nearest` estimates it.
+        block_size: Largest number of sequences that are compared at once; it changes nothing in the result.
 
     Returns:
         The representative of each sequence; it does not depend on the order of the sequences.
@@ -85,58 +122,115 @@ def greedy_clusters(sequences: Sequence[str], min_similarity: float) -> list[str
     Source: Li and Godzik 2006, "CD-HIT", for the order.
     """
     unique = sorted(set(sequences), key=lambda sequence: (-len(sequence), sequence))
-    sets, representatives, chosen = kmer_sets(unique), list[int](), dict[str, str]()
-    for rows, part in _parts(sets, len(unique)):
-        known = _similarities(part, sets[representatives]) if representatives else np.zeros((len(rows), 0))
-        among = _similarities(part, part)
-        new = list[int]()
-        for place, number in enumerate(rows):
-            similarity = np.concatenate([known[place], among[place, new]])
+    sets, representatives, representative_of = kmer_sets(unique), list[int](), dict[str, str]()
+    for rows, block in _blocks(sets, len(unique), block_size):
+        to_earlier = _similarities(block, sets[representatives]) if representatives else np.zeros((len(rows), 0))
+        within = _similarities(block, block)
+        new = list[int]()  # representatives in this block, as its rows
+        for row, index in enumerate(rows):
+            similarity = np.concatenate([to_earlier[row], within[row, new]])
             if len(similarity) and similarity.max() >= min_similarity:
-                members = [*representatives, *(rows[other] for other in new)]
-                chosen[unique[number]] = unique[members[int(similarity.argmax())]]
+                candidates = [*representatives, *(rows[new_row] for new_row in new)]
+                representative_of[unique[index]] = unique[candidates[int(similarity.argmax())]]
             else:
-                chosen[unique[number]] = unique[number]
-                new.append(place)
-        representatives += [rows[place] for place in new]
-    return [chosen[sequence] for sequence in sequences]
+                representative_of[unique[index]] = unique[index]
+                new.append(row)
+        representatives += [rows[row] for row in new]
+    return [representative_of[sequence] for sequence in sequences]
 
 
-def _parts(sets: KmerSets, num_others: int) -> Iterator[tuple[range, KmerSets]]:
-    at_once = max(1, min(_MOST_AT_ONCE, _MOST_PAIRS // max(1, num_others)))
-    for start in range(0, sets.shape[0], at_once):
-        rows = range(start, min(start + at_once, sets.shape[0]))
-        yield rows, sets[rows.start : rows.stop]
+# Groups of sequences
 
 
-def _similarities(left: KmerSets, right: KmerSets) -> NDArray[np.float64]:
-    """Compare every sequence with every other, (left, right)."""
-    shared = (left @ right.T).toarray()
-    sizes_left, sizes_right = (np.diff(sets.indptr).astype(np.float64) for sets in (left, right))
-    for_nothing = _SHARED_BY_ANY + _SHARED_BY_CHANCE * np.outer(sizes_left, sizes_right)
-    smaller = np.minimum.outer(sizes_left, sizes_right)
-    share = (shared - for_nothing) / np.maximum(smaller - for_nothing, 1.0)
-    return np.asarray(np.clip(share, 0.0, 1.0) ** (1 / _K))
+def _classes_of(proteins: Iterable[LabelledProtein], task: Task) -> set[str]:
+    return set[str]().union(*(label_set(protein, task) for protein in proteins))
 
 
-HELD_OUT_FRACTION = 0.1
-NUM_FOLDS = 5
-_ADVICE = "add rows whose split says so, or, to be divided, more proteins: different ones, several of each class"
-_PARTS: Sequence[Split] = ("train", "valid", "test")
+def _groups(labels: LabelledTable, config: LabelTableConfig) -> tuple[Callable[[LabelledProtein], str], str]:
+    """Choose the groups: clusters of similar sequences, or copies if nearly all proteins are in one cluster."""
+    sequences = [protein.sequence for protein in labels.proteins]
+    if config.split == "random":
+        return lambda protein: protein.sequence, "by sequence hash; similar sequences may be in different splits"
+    num_short = sum(len(sequence) < _MIN_COMPARED_RESIDUES for sequence in sequences)
+    short = f"; {num_short:,} proteins are too short to be compared by 5-mers" if num_short else ""
+    representatives = dict(zip(sequences, greedy_clusters(sequences, config.cluster_identity), strict=True))
+    num_clusters = len(set(representatives.values()))
+    largest = Counter(representatives[sequence] for sequence in sequences).most_common(1)[0][1]
+    if largest <= len(sequences) * (1 - 2 * _HELD_OUT_FRACTION) and num_clusters >= _NUM_FOLDS:
+        return (
+            lambda protein: representatives[protein.sequence],
+            f"by cluster ({num_clusters:,} clusters of similar sequences{short})",
+        )
+    if config.split == "cluster":
+        found = f"{largest:,} of {len(sequences):,} proteins are in one cluster of similar sequences"
+        raise TableError(labels.path, found, "pass --split random, or a higher --cluster-identity")
+    return lambda protein: protein.sequence, "by sequence hash, because nearly all proteins are similar"
 
-Parts = Mapping[Split, Sequence[LabelledProtein]]
+
+class _SequenceGroups:
+    """Groups of proteins that are kept in the same split: copies of a sequence, or clusters of similar sequences.
+
+    Args:
+        labels: Labelled table.
+        config: Options of splitting.
+        seed: Seed of the shuffled order.
+
+    Attributes:
+        description: How the groups were made, for notes.
+        sizes: Number of proteins of each group.
+        shuffled: All groups, shuffled by hash.
+    """
+
+    def __init__(self, labels: LabelledTable, config: LabelTableConfig, seed: int) -> None:
+        self._proteins = labels.proteins
+        self._group_of, self.description = _groups(labels, config)
+        self.sizes = Counter(map(self._group_of, labels.proteins))
+        self.shuffled = sorted(self.sizes, key=lambda group: (hash_fraction(group, seed), group))
+
+    def sample_fraction(self, *, without: Collection[str]) -> list[str]:
+        """Choose groups until they hold a tenth of all proteins.
+
+        A larger group stays in train, because it would be the whole sample. If nearly all groups are larger, the
+        smallest ones are chosen.
+        """
+        target_size = _HELD_OUT_FRACTION * len(self._proteins)
+        max_group_size = max(target_size, *sorted(self.sizes.values())[:2])
+        chosen, size = list[str](), 0
+        for group in self.shuffled:
+            if size < target_size and group not in without and self.sizes[group] <= max_group_size:
+                chosen.append(group)
+                size += self.sizes[group]
+        return chosen
+
+    def assign(self, split_of: Mapping[str, Split], task: Task) -> Splits:
+        """Assign the proteins to the splits of their groups, and all others to train.
+
+        Groups of a class that training would not see are assigned to train, too.
+        """
+        split_of = dict(split_of)
+        trained = (protein for protein in self._proteins if self._group_of(protein) not in split_of)
+        known = _classes_of(trained, task)
+        for protein in self._proteins:
+            if not known.issuperset(label_set(protein, task)):
+                split_of.pop(self._group_of(protein), None)
+        splits: dict[Split, list[LabelledProtein]] = {split: [] for split in _SPLITS}
+        for protein in self._proteins:
+            splits[split_of.get(self._group_of(protein), "train")].append(protein)
+        return splits
+
+
+# Splits
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSplit:
-    """A labelled table, divided for training and for measuring.
+    """A labelled table, split for training and evaluation.
 
     Attributes:
-        folds: in each of them the test part is measured; one alone, unless there are folds.
-        final: the parts of which the model that is kept is made; the test part is empty where every protein was
-            measured in a fold.
-        notes: what was decided for the user, in sentences.
-        warnings: what may make the figures look better than they are, in sentences.
+        folds: Tables whose test splits are evaluated; a single one if there are no folds.
+        final: Table that the final model is trained on; its test split is empty if every protein is tested in a fold.
+        notes: Decisions that were made for the user, in sentences.
+        warnings: Reasons why metrics may look better than they are, in sentences.
     """
 
     folds: Sequence[SplitTable]
@@ -146,182 +240,110 @@ class DataSplit:
 
     @property
     def has_folds(self) -> bool:
-        """Whether every protein is measured in a fold."""
+        """Whether every protein is tested in a fold."""
         return len(self.folds) > 1
 
 
-def split_table(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
-    """Divide a labelled table.
-
-    Args:
-        labels: the table.
-        task: what the labels are; where parts are drawn, training sees every class.
-        config: how; by the split column where there is one and nothing else is wanted, else by cluster.
-        seed: of what is drawn.
-
-    Raises:
-        TableError: a part would be empty.
-    """
-    if config.split == "kfold":
-        return _kfold_split(labels, task, config, seed)
-    if config.split is None and labels.has_splits:
-        parts, notes = _column_split(labels, task)
-    else:
-        parts, notes = _drawn(labels, task, config, seed)
-    parts, shared = _drop_leaked(parts, drop=config.drop_leaked)
-    _check_not_empty(labels.path, parts)
-    table = SplitTable(path=labels.path, target=labels.target, splits=parts)
-    return DataSplit(folds=[table], final=table, notes=notes, warnings=shared)
+def _check_not_empty(path: str, splits: Splits, required: Sequence[Split] = _SPLITS) -> None:
+    for split in required:
+        if not splits[split]:
+            advice = "add rows of that split, or, if the table has no splits, more different proteins of each class"
+            raise TableError(path, f"the {split} split is empty", advice)
 
 
-def _column_split(labels: LabelledTable, task: Task) -> tuple[Parts, list[str]]:
-    parts: dict[Split, list[LabelledProtein]] = {part: [] for part in _PARTS}
-    for protein in labels.proteins:
-        parts[protein.split or "train"].append(protein)
-    if parts["valid"]:
-        return parts, []
-    held_out = _hold_out(parts["train"], task)
-    train = parts["train"]
-    parts["valid"] = [protein for protein in train if protein.sequence in held_out]
-    parts["train"] = [protein for protein in train if protein.sequence not in held_out]
-    return parts, ["no validation part: a tenth of train is held out by sequence hash"]
+def _drop_leaked(splits: Splits, *, drop: bool) -> tuple[Splits, list[str]]:
+    """Count the test sequences that are also in train or valid, and drop them on request."""
+    trained = {protein.sequence for split in ("train", "valid") for protein in splits[split]}
+    leaked = [protein.id for protein in splits["test"] if protein.sequence in trained]
+    if not leaked:
+        return splits, []
+    found = f"{len(leaked)} of {len(splits['test'])} test sequences are also in train or valid (such as {leaked[0]!r})"
+    if not drop:
+        return splits, [f"{found}; --drop-leaked leaves them out"]
+    test = [protein for protein in splits["test"] if protein.sequence not in trained]
+    return {**splits, "test": test}, [f"{found}; they are left out"]
 
 
 def _hold_out(train: Sequence[LabelledProtein], task: Task) -> set[str]:
-    """Choose sequences by hash, one at least, without which training still sees every class."""
+    """Choose sequences by hash, at least one, such that training still sees every class without them."""
     by_hash = sorted({protein.sequence for protein in train}, key=hash_fraction)
-    chosen = {sequence for sequence in by_hash if hash_fraction(sequence) < HELD_OUT_FRACTION}
+    chosen = {sequence for sequence in by_hash if hash_fraction(sequence) < _HELD_OUT_FRACTION}
     if not chosen and len(by_hash) > 1:
         chosen = {by_hash[0]}
     known = _classes_of((protein for protein in train if protein.sequence not in chosen), task)
     return chosen - {protein.sequence for protein in train if not known.issuperset(label_set(protein, task))}
 
 
-def _classes_of(proteins: Iterable[LabelledProtein], task: Task) -> set[str]:
-    return set[str]().union(*(label_set(protein, task) for protein in proteins))
+def _column_split(labels: LabelledTable, task: Task) -> tuple[Splits, list[str]]:
+    splits: dict[Split, list[LabelledProtein]] = {split: [] for split in _SPLITS}
+    for protein in labels.proteins:
+        splits[protein.split or "train"].append(protein)
+    if splits["valid"]:
+        return splits, []
+    held_out = _hold_out(splits["train"], task)
+    train = splits["train"]
+    splits["valid"] = [protein for protein in train if protein.sequence in held_out]
+    splits["train"] = [protein for protein in train if protein.sequence not in held_out]
+    return splits, ["no validation split: a tenth of train is held out by sequence hash"]
 
 
-def _drop_leaked(parts: Parts, *, drop: bool) -> tuple[Parts, list[str]]:
-    """Say how many test sequences were seen in training, or leave them out."""
-    known = {protein.sequence for part in ("train", "valid") for protein in parts[part]}
-    kept = [protein for protein in parts["test"] if protein.sequence not in known]
-    shared = [protein.id for protein in parts["test"] if protein.sequence in known]
-    if not shared:
-        return parts, []
-    which = f"{len(shared)} of {len(parts['test'])} test sequences also stand in train or valid ({shared[0]!r} is one)"
-    if drop:
-        return {**parts, "test": kept}, [f"{which}; they are left out"]
-    return parts, [f"{which}; --drop-leaked leaves them out"]
-
-
-def _check_not_empty(path: str, parts: Parts, needed: Sequence[Split] = _PARTS) -> None:
-    for part in needed:
-        if not parts[part]:
-            raise TableError(path, f"there is no {part} part", _ADVICE)
-
-
-# Drawn parts: copies of a sequence, and members of a cluster, are never parted.
-
-
-def _drawn(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> tuple[Parts, list[str]]:
+def _random_split(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> tuple[Splits, list[str]]:
     groups = _SequenceGroups(labels, config, seed)
-    homes: dict[str, Split] = {}
-    for part in ("test", "valid"):
-        homes |= dict.fromkeys(groups.sample_fraction(without=homes.keys()), part)
-    what = "no split column" if config.split is None else f"--split {config.split}"
-    note = f"{what}: a tenth each is held out for valid and test {groups.how}"
-    return groups.parts(homes, task), [note]
+    split_of: dict[str, Split] = {}
+    for split in ("test", "valid"):
+        split_of |= dict.fromkeys(groups.sample_fraction(without=split_of.keys()), split)
+    reason = "no split column" if config.split is None else f"--split {config.split}"
+    note = f"{reason}: a tenth each is held out for valid and test {groups.description}"
+    return groups.assign(split_of, task), [note]
+
+
+def _fold(
+    labels: LabelledTable, groups: _SequenceGroups, task: Task, test_groups: set[str], required: Sequence[Split]
+) -> SplitTable:
+    split_of: dict[str, Split] = dict.fromkeys(test_groups, "test")
+    split_of |= dict.fromkeys(groups.sample_fraction(without=test_groups), "valid")
+    splits = groups.assign(split_of, task)
+    _check_not_empty(labels.path, splits, required)
+    return SplitTable(path=labels.path, target=labels.target, splits=splits)
 
 
 def _kfold_split(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
     groups = _SequenceGroups(labels, config, seed)
-    emptiest = [(0, number) for number in range(NUM_FOLDS)]
-    measured: list[set[str]] = [set() for _ in range(NUM_FOLDS)]
-    for group in sorted(groups.in_order, key=lambda group: -groups.sizes[group]):
-        filled, number = emptiest[0]
-        heapq.heapreplace(emptiest, (filled + groups.sizes[group], number))
-        measured[number].add(group)
-    tables = []
-    for fold in [*measured, None]:  # and the final one, in which nothing is measured
-        tested = fold or set[str]()
-        homes: dict[str, Split] = dict.fromkeys(tested, "test")
-        homes |= dict.fromkeys(groups.sample_fraction(without=tested), "valid")
-        parts = groups.parts(homes, task)
-        _check_not_empty(labels.path, parts, ("train", "valid") if fold is None else _PARTS)
-        tables.append(SplitTable(path=labels.path, target=labels.target, splits=parts))
-    notes = [f"--split kfold: {NUM_FOLDS} folds {groups.how}; the model that is kept learns from all of them"]
-    num_unmeasured = len(labels.proteins) - sum(len(table.splits["test"]) for table in tables[:-1])
-    if num_unmeasured:
-        notes.append(f"{num_unmeasured} proteins are never measured: no others have their classes to learn from")
-    return DataSplit(folds=tables[:-1], final=tables[-1], notes=notes)
+    # A heap of (proteins, fold): each group goes to the smallest fold, the largest groups first.
+    sizes = [(0, fold) for fold in range(_NUM_FOLDS)]
+    tested: list[set[str]] = [set() for _ in range(_NUM_FOLDS)]
+    for group in sorted(groups.shuffled, key=lambda group: -groups.sizes[group]):
+        size, fold = sizes[0]
+        heapq.heapreplace(sizes, (size + groups.sizes[group], fold))
+        tested[fold].add(group)
+    folds = [_fold(labels, groups, task, test_groups, _SPLITS) for test_groups in tested]
+    final = _fold(labels, groups, task, set(), ("train", "valid"))
+    notes = [f"--split kfold: {_NUM_FOLDS} folds {groups.description}; the final model is trained on all of them"]
+    num_untested = len(labels.proteins) - sum(len(table.splits["test"]) for table in folds)
+    if num_untested:
+        notes.append(f"{num_untested} proteins are never tested, because no others have their classes")
+    return DataSplit(folds=folds, final=final, notes=notes)
 
 
-class _SequenceGroups:
-    """Proteins that must not be parted: copies of a sequence, or clusters of similar ones.
+def split_table(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
+    """Split a labelled table into train, valid and test.
 
     Args:
-        labels: the table.
-        config: which of the two.
-        seed: of their order.
+        labels: Labelled table.
+        task: Task of the labels; drawn splits leave every class in training.
+        config: Options of splitting; by default the split column is used if there is one, else clusters are drawn.
+        seed: Seed of drawn splits.
 
-    Attributes:
-        how: that is, in words.
-        sizes: how many proteins are in each.
-        in_order: all groups, shuffled by hash.
+    Raises:
+        TableError: A split would be empty.
     """
-
-    def __init__(self, labels: LabelledTable, config: LabelTableConfig, seed: int) -> None:
-        self._proteins = labels.proteins
-        self._group_of, self.how = _groups(labels, config)
-        self.sizes = Counter(map(self._group_of, labels.proteins))
-        self.in_order = sorted(self.sizes, key=lambda group: (hash_fraction(group, seed), group))
-
-    def sample_fraction(self, *, without: Collection[str]) -> list[str]:
-        """Choose groups until a tenth of all proteins is in them.
-
-        A family larger than that is learned from: it would be all that is measured. Where nearly all are, the smallest
-        ones have to do.
-        """
-        wanted = HELD_OUT_FRACTION * len(self._proteins)
-        most = max(wanted, *sorted(self.sizes.values())[:2])
-        chosen, filled = list[str](), 0
-        for group in self.in_order:
-            if filled < wanted and group not in without and self.sizes[group] <= most:
-                chosen.append(group)
-                filled += self.sizes[group]
-        return chosen
-
-    def parts(self, homes: Mapping[str, Split], task: Task) -> Parts:
-        """Divide the proteins: as their groups' homes say, and all others into train.
-
-        Groups of a class that the training part would never see come into it too.
-        """
-        homes = dict(homes)
-        known = _classes_of((protein for protein in self._proteins if self._group_of(protein) not in homes), task)
-        for protein in self._proteins:
-            if not known.issuperset(label_set(protein, task)):
-                homes.pop(self._group_of(protein), None)
-        parts: dict[Split, list[LabelledProtein]] = {part: [] for part in _PARTS}
-        for protein in self._proteins:
-            parts[homes.get(self._group_of(protein), "train")].append(protein)
-        return parts
-
-
-def _groups(labels: LabelledTable, config: LabelTableConfig) -> tuple[Callable[[LabelledProtein], str], str]:
-    """Say what must not be parted: clusters of similar sequences where that leaves something to draw from."""
-    sequences = [protein.sequence for protein in labels.proteins]
-    if config.split == "random":
-        return lambda protein: protein.sequence, "by sequence hash; relatives may straddle"
-    num_short = sum(len(sequence) < SHORTEST_COMPARED for sequence in sequences)
-    short = f"; {num_short:,} proteins are too short for their 5-mers to tell" if num_short else ""
-    representatives = dict(zip(sequences, greedy_clusters(sequences, config.cluster_identity), strict=True))
-    most_common = Counter(representatives[sequence] for sequence in sequences).most_common(1)[0][1]
-    if most_common <= len(sequences) * (1 - 2 * HELD_OUT_FRACTION) and len(set(representatives.values())) >= NUM_FOLDS:
-        return (
-            lambda protein: representatives[protein.sequence],
-            f"by cluster ({len(set(representatives.values())):,} clusters of similar sequences{short})",
-        )
-    if config.split == "cluster":
-        found = f"{most_common:,} of {len(sequences):,} proteins are in one cluster of similar ones"
-        raise TableError(labels.path, found, "pass --split random, or a higher --cluster-identity")
-    return lambda protein: protein.sequence, "by sequence hash, for nearly all proteins are relatives"
+    if config.split == "kfold":
+        return _kfold_split(labels, task, config, seed)
+    if config.split is None and labels.has_splits:
+        splits, notes = _column_split(labels, task)
+    else:
+        splits, notes = _random_split(labels, task, config, seed)
+    splits, warnings = _drop_leaked(splits, drop=config.drop_leaked)
+    _check_not_empty(labels.path, splits)
+    table = SplitTable(path=labels.path, target=labels.target, splits=splits)
+    return DataSplit(folds=[table], final=table, notes=notes, warnings=warnings)

@@ -73,8 +73,8 @@ BAD = {
         "'1' in column 3 of record 'e' is not an amino acid",
     ),
     "an unknown split": (HEADER + ROWS + "e,MKTAY,1,holdout,\n", 6, "the split 'holdout' is unknown"),
-    "no training part": (HEADER + ROWS.replace("train", "test"), None, "there is no train part"),
-    "no test part": (HEADER + ROWS.replace("test", "train"), None, "there is no test part"),
+    "no training part": (HEADER + ROWS.replace("train", "test"), None, "the train split is empty"),
+    "no test part": (HEADER + ROWS.replace("test", "train"), None, "the test split is empty"),
     "a constant target": (HEADER + ROWS.replace("2.5", "1.5"), None, "all training labels are 1.5"),
     "one class": (HEADER + CLASSES.replace("y,", "x,"), None, "all training labels are 'x'"),
     "a class in test alone": (
@@ -88,7 +88,7 @@ BAD = {
     "masks without any 1": (
         HEADER + RESIDUES.replace("11110", "00000").replace("11111", "00000"),
         None,
-        "look at its mask",
+        "check the mask",
     ),
     "no identifier": (HEADER + ROWS + ",MKTAY,1,train,\n", 6, "a row has no identifier"),
     "values beyond float32": (

@@ -91,14 +91,14 @@ def test_a_key_that_is_nearly_one_of_ours_is_named(read):
         ).replace(" SEQ=1", " MASC=1")
     )
 
-    assert labels.warnings == ["MASC= is not read, in 1 headers such as that of 'a': write MASK= if that is meant"]
+    assert labels.warnings == ["MASC= is ignored in 1 header, such as that of 'a': write MASK= if that is meant"]
 
 
 def test_a_split_under_a_misspelled_key_is_named(read):
     labels = read(">a SETT=train TARGET=x\nMKT\n>b SETT=test TARGET=y\nMKV\n")
 
     assert not labels.has_splits
-    assert labels.warnings == ["SETT= is not read, in 2 headers such as that of 'a': write SET= if that is meant"]
+    assert labels.warnings == ["SETT= is ignored in 2 headers, such as that of 'a': write SET= if that is meant"]
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_a_split_under_a_misspelled_key_is_named(read):
     [
         ("b TAGRET=1", "the header of 'b' has no TARGET= beside TAGRET="),
         ("b TARGET=1 target=2", "the header of 'b' has TARGET= twice"),
-        ("b|SET=test|TARGET=1", "the header of 'b|SET=test|TARGET=1' has 'SET=' behind something else than a space"),
-        ("b TARGET=1;SET=test", "the header of 'b' has 'SET=' behind something else than a space"),
-        ("b TARGET=1 SET =test", "the header of 'b' has 'SET =' behind something else than a space, or before one"),
+        ("b|SET=test|TARGET=1", "the header of 'b|SET=test|TARGET=1' has 'SET=' without a space before it"),
+        ("b TARGET=1;SET=test", "the header of 'b' has 'SET=' without a space before it"),
+        ("b TARGET=1 SET =test", "the header of 'b' has 'SET =' without a space before it, or with one before '='"),
     ],
 )
 def test_a_header_whose_fields_cannot_be_told_apart_is_refused(read, refused, header, message):
@@ -183,7 +183,7 @@ def test_a_column_that_may_be_the_split_is_so_where_all_its_cells_name_a_part(re
     assert [protein.split for protein in fits.proteins] == ["train", "valid", "test"]
     assert not does_not.has_splits
     assert does_not.notes == [
-        f"the column {name!r} holds more than train, valid and test and is not read as the split; "
+        f"the column {name!r} has other values than train, valid and test, so it is not read as the split; "
         "--split-column names the column"
     ]
 
@@ -243,7 +243,7 @@ def test_a_table_has_splits_or_none(read):
 
 
 def test_a_record_that_does_not_say_its_part_where_others_do_is_refused(read, refused):
-    with refused("'b' does not say which part it belongs to, and others do; add its SET=", line=3):
+    with refused("'b' has no split, and others have one; add its SET=", line=3):
         read(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
 
 

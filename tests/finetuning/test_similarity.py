@@ -3,7 +3,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from protembed.finetuning import splits
 from protembed.finetuning.splits import greedy_clusters, kmer_sets, nearest
 
 
@@ -169,14 +168,13 @@ def test_clusters_do_not_depend_on_the_order(families):
     assert whole == again
 
 
-def test_clusters_do_not_depend_on_how_many_are_compared_at_once(families, monkeypatch):
+def test_clusters_do_not_depend_on_the_block_size(families):
     members = [member for family in families for member in family]
     whole = greedy_clusters(members, 0.88)
 
-    for at_once in (1, 7):
-        monkeypatch.setattr(splits, "_MOST_AT_ONCE", at_once)
-        assert greedy_clusters(members, 0.88) == whole
-        assert nearest(members[:9], members[4:])[0].tolist()[4:] == [0, 1, 2, 3, 4]
+    for block_size in (1, 7):
+        assert greedy_clusters(members, 0.88, block_size=block_size) == whole
+        assert nearest(members[:9], members[4:], block_size=block_size)[0].tolist()[4:] == [0, 1, 2, 3, 4]
 
 
 def test_copies_share_a_cluster(families):

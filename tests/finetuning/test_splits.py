@@ -76,7 +76,7 @@ def test_without_a_validation_part_a_tenth_of_train_is_held_out_by_hash(make_lab
     held_out = [str(row) for row, protein in enumerate(proteins, start=1) if hash_fraction(protein) < 0.1]
     assert ids(division.final)["valid"] == held_out
     assert sizes(division.final) == {"train": 40 - len(held_out), "valid": len(held_out), "test": 1}
-    assert division.notes == ["no validation part: a tenth of train is held out by sequence hash"]
+    assert division.notes == ["no validation split: a tenth of train is held out by sequence hash"]
     assert ids(drawn(labels, seed=1)[0]) == ids(division.final)
 
 
@@ -125,7 +125,7 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_noted(make_labels)
     division = split_table(labels, VALUES, LabelTableConfig(), seed=0)
 
     assert ids(division.final)["test"] == ["3", "4", "5"]
-    found = "2 of 3 test sequences also stand in train or valid ('3' is one)"
+    found = "2 of 3 test sequences are also in train or valid (such as '3')"
     assert division.warnings == [f"{found}; --drop-leaked leaves them out"]
 
 
@@ -134,7 +134,7 @@ def test_test_sequences_that_also_stand_in_train_or_valid_are_left_out_on_reques
     division = split_table(labels, VALUES, LabelTableConfig(drop_leaked=True), seed=0)
 
     assert ids(division.final) == {"train": ["1"], "valid": ["2"], "test": ["5"]}
-    assert division.warnings == ["2 of 3 test sequences also stand in train or valid ('3' is one); they are left out"]
+    assert division.warnings == ["2 of 3 test sequences are also in train or valid (such as '3'); they are left out"]
 
 
 def test_copies_within_the_test_part_are_no_shared_sequences(make_labels):
@@ -264,7 +264,7 @@ def test_the_notes_say_how_the_parts_were_drawn(make_labels, families):
     assert notes(None) == [f"no split column: {by_cluster}"]
     assert notes("cluster") == [f"--split cluster: {by_cluster}"]
     assert notes("cluster", cluster_identity=1.0)[0].count("(60 clusters")
-    assert notes("random")[0].endswith("by sequence hash; relatives may straddle")
+    assert notes("random")[0].endswith("by sequence hash; similar sequences may be in different splits")
     assert notes("kfold")[0].startswith("--split kfold: 5 folds by cluster (20 clusters")
 
 
@@ -319,18 +319,18 @@ def test_a_table_of_relatives_is_divided_by_hash_and_says_so(make_labels, relati
 
     assert sizes(division.final) == {"train": 40, "valid": 5, "test": 5}
     assert len(division.notes) == 1
-    assert division.notes[0].endswith("by sequence hash, for nearly all proteins are relatives")
+    assert division.notes[0].endswith("by sequence hash, because nearly all proteins are similar")
 
 
 def test_folds_of_relatives_are_divided_by_hash_and_say_so(make_labels, relatives):
     division = split_table(make_labels(relatives), VALUES, LabelTableConfig(split="kfold"), seed=0)
 
     assert [len(fold.splits["test"]) for fold in division.folds] == [10] * 5
-    assert "by sequence hash, for nearly all proteins are relatives" in division.notes[0]
+    assert "by sequence hash, because nearly all proteins are similar" in division.notes[0]
 
 
 def test_a_table_of_relatives_is_refused_where_clusters_were_wanted(make_labels, relatives, refused):
-    with refused("50 of 50 proteins are in one cluster of similar ones; pass --split random"):
+    with refused("50 of 50 proteins are in one cluster of similar sequences; pass --split random"):
         drawn(make_labels(relatives), "cluster")
 
 
@@ -344,12 +344,12 @@ def test_a_higher_similarity_parts_relatives(make_labels, relatives):
 
 
 BAD = {
-    "no training part": (["valid", "test"], {}, "there is no train part"),
-    "no test part": (["train"] * 20, {}, "there is no test part"),
-    "no validation part, and too few to draw one": (["train", "test"], {}, "there is no valid part"),
-    "a test part of shared sequences": (["train", "valid", "test"], {"drop_leaked": True}, "there is no test part"),
-    "too few to divide": ([None], {}, "there is no"),
-    "too few for folds": ([None] * 3, {"split": "kfold"}, "there is no"),
+    "no training part": (["valid", "test"], {}, "the train split is empty"),
+    "no test part": (["train"] * 20, {}, "the test split is empty"),
+    "no validation part, and too few to draw one": (["train", "test"], {}, "the valid split is empty"),
+    "a test part of shared sequences": (["train", "valid", "test"], {"drop_leaked": True}, "the test split is empty"),
+    "too few to divide": ([None], {}, "split is empty"),
+    "too few for folds": ([None] * 3, {"split": "kfold"}, "split is empty"),
 }
 
 
