@@ -86,12 +86,12 @@ class Config:
             object.__setattr__(self, spec.name, value)  # as dataclasses themselves fill a frozen one
             choices = choices_of(hint)
             if choices and value not in choices:
-                raise ConfigError(name, value, f"expected one of {', '.join(choices)}")
+                raise ConfigError(name, value, f"one of {', '.join(choices)} is expected")
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(name, value, "expected a finite number")
+                raise ConfigError(name, value, "a finite number is expected")
             low, high = spec.metadata["min"], spec.metadata["max"]
             if (low is not None and not value >= low) or (high is not None and not value <= high):
-                raise ConfigError(name, value, f"expected {_describe_range(low, high)}")
+                raise ConfigError(name, value, f"a value {_describe_range(low, high)} is expected")
 
 
 def _coerced(name: str, value: Any, hint: Any) -> Any:
@@ -130,5 +130,5 @@ def as_plain_values(config: Config) -> Mapping[str, Any]:
 
 def _describe_range(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
-        return f"a value from {low:g} to {high:g}"
-    return f"at least {low:g}" if low is not None else f"at most {high:g}"
+        return f"from {low:g} to {high:g}"
+    return f"of at least {low:g}" if low is not None else f"of at most {high:g}"

@@ -55,7 +55,7 @@ METRIC_NAMES: Mapping[str, str] = {
 
 
 _EXPECTED = (
-    "expected two residues such as 1-70, numbered from 1 (-70 begins with the first residue, 20- ends with the last"
+    "two residues such as 1-70 are expected, numbered from 1 (-70 begins with the first residue, 20- ends with the last"
 )
 
 

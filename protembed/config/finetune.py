@@ -67,7 +67,7 @@ class LabelTableConfig(Config):
                 "--label-separator", self.label_separator, f"--task {self.task} has one label in each cell"
             )
         if self.label_separator == "":
-            raise ConfigError("--label-separator", self.label_separator, "expected at least one character")
+            raise ConfigError("--label-separator", self.label_separator, "at least one character is expected")
 
 
 @dataclass(frozen=True, kw_only=True)
