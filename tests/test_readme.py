@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The README first, then the pages in the order of the tutorial, so that they share as many runs as possible.
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# On a third of the proteins, and shorter: the commands of a test need not learn as much as those of a reader.
+# On a tenth of the proteins and a quarter of the labels, and shorter: the commands of a test need not learn as much as
+# those of a reader.
 SHORTER = {
     "--max-minutes 0.5": "--max-minutes 0.1",
     "--steps 20": "--steps 5",
@@ -45,8 +46,12 @@ def runnable(text):
                 yield language, command
 
 
-def keep_first_proteins(fasta, num_proteins):
-    fasta.write_text("".join(f">{record}" for record in fasta.read_text().split(">")[1 : num_proteins + 1]))
+def shorten(examples):
+    """Keep thirty proteins, and every fourth row of the labels."""
+    fasta, table = examples / "proteins.fasta", examples / "signal_peptides.csv"
+    fasta.write_text("".join(f">{record}" for record in fasta.read_text().split(">")[1:31]))
+    header, *rows = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([header, *rows[::4]]))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,7 @@ def workplace(tmp_path_factory):
     """A folder with the examples, and the commands that were run in it: pages that repeat a command share its run."""
     folder = tmp_path_factory.mktemp("documents")
     shutil.copytree(ROOT / "examples", folder / "examples")
-    keep_first_proteins(folder / "examples" / "proteins.fasta", 100)
+    shorten(folder / "examples")
     return folder, set()
 
 
