@@ -49,6 +49,84 @@ class ClusterSource:
     column: str = DEFAULT_CLUSTER_COLUMN
 
 
+def parse_accession(record_id: str) -> str:
+    """Extract the accession from an identifier such as `xx|ACCESSION|NAME`; any other is returned unchanged.
+
+    >>> parse_accession("sp|P69905|HBA_HUMAN"), parse_accession("P69905")
+    ('P69905', 'P69905')
+    """
+    parts = record_id.split("|")
+    return parts[1] if len(parts) == 3 else record_id
+
+
+def _hashes(names: Iterable[bytes]) -> Keys:
+    # Not `hash`, which differs between processes, and with it the order of clusters would.
+    digests = b"".join([hashlib.sha256(name).digest()[:8] for name in names])
+    return np.frombuffer(digests, np.uint64)
+
+
+def _is_cluster(name: str) -> bool:
+    """Return whether a cell names a cluster, rather than denoting that there is none."""
+    return bool(name) and name != _NOISE and (name == "X" or not is_stand_in(name))
+
+
+def _clusters_contain_representatives(ids: Keys, keys: Keys) -> bool:
+    """Return whether there are clusters, and each has a member of the cluster's name."""
+    return len(ids) > 0 and len(np.unique(ids[ids == keys])) == len(np.unique(keys))
+
+
+def _missing_column(header: Sequence[str], path: str, column: str) -> TableError:
+    problem = f"no column {column!r} among {column_names(header)}"
+    advice = "give a TSV with a header and name its column with --cluster-column, or the table that MMseqs2 writes"
+    return TableError(path, problem, advice, line=1)
+
+
+def _find_columns(header: Sequence[str], path: str, column: str) -> tuple[int, int] | None:
+    """Find the columns of identifiers and clusters; None if the table may be that of MMseqs2, without a header.
+
+    Raises:
+        TableError: If there is no column of clusters, or no other column.
+    """
+    cluster = header.index(column) if header.count(column) == 1 else find_column(header, path, "cluster", [column])
+    if cluster is None:
+        names = {normalize_name(name) for name in header}
+        if len(header) != 2 or not names.isdisjoint(map(normalize_name, _IDENTIFIER_COLUMNS)):
+            raise _missing_column(header, path, column)
+        return None
+    if len(header) < 2:
+        raise TableError(path, "there is no column of identifiers", "name it accession or id", line=1)
+    identifier = find_column(header, path, "identifier", _IDENTIFIER_COLUMNS, taken=[header[cluster]])
+    return int(cluster == 0) if identifier is None else identifier, cluster
+
+
+def _read_table(stream: BinaryIO, path: str, column: str) -> tuple[Keys, Keys]:
+    """Hash a table's identifiers and clusters, (rows,) each, sorted by the hashes of the identifiers."""
+    ids, keys = array("Q"), array("Q")
+    with reading_table(stream, path) as table:
+        columns = _find_columns(table.header, path, column)
+        identifier, cluster = columns or (1, 0)
+        rows = (row.cells for row in table.rows)
+        for cells in rows if columns else chain([table.header], rows):
+            if _is_cluster(cells[cluster]):
+                ids.frombytes(hashlib.sha256(cells[identifier].encode()).digest()[:8])
+                keys.frombytes(hashlib.sha256(cells[cluster].encode()).digest()[:8])
+        header = table.header
+    all_ids, all_keys = (np.frombuffer(hashes, np.uint64) for hashes in (ids, keys))
+    starts_like_mmseqs = len(all_ids) > 0 and all_ids[0] == all_keys[0]
+    if columns is None and not starts_like_mmseqs and not _clusters_contain_representatives(all_ids, all_keys):
+        raise _missing_column(header, path, column)
+    order = np.argsort(all_ids, kind="stable")
+    return all_ids[order], all_keys[order]
+
+
+def _check_column_order(ids: Keys, keys: Keys, path: str) -> None:
+    """Raise an error if identifiers, which are sorted, recur in a table and clusters do not."""
+    if np.any(ids[1:] == ids[:-1]) and len(np.unique(keys)) == len(keys):
+        problem = "identifiers recur in this table, and clusters do not: the two columns seem to be swapped"
+        advice = "name the columns in a header (accession, --cluster-column); MMseqs2 writes the representative first"
+        raise TableError(path, problem, advice)
+
+
 class ClusterTable:
     """The cluster of each identifier of a table, as 64-bit hashes: 16 bytes of memory a row, 40 while they are sorted.
 
@@ -127,103 +205,6 @@ class ClusterTable:
         return self._keys[indices], self._ids[indices] == ids
 
 
-def parse_accession(record_id: str) -> str:
-    """Extract the accession from an identifier such as `xx|ACCESSION|NAME`; any other is returned unchanged.
-
-    >>> parse_accession("sp|P69905|HBA_HUMAN"), parse_accession("P69905")
-    ('P69905', 'P69905')
-    """
-    parts = record_id.split("|")
-    return parts[1] if len(parts) == 3 else record_id
-
-
-def _hashes(names: Iterable[bytes]) -> Keys:
-    # Not `hash`, which differs between processes, and with it the order of clusters would.
-    digests = b"".join([hashlib.sha256(name).digest()[:8] for name in names])
-    return np.frombuffer(digests, np.uint64)
-
-
-def _read_table(stream: BinaryIO, path: str, column: str) -> tuple[Keys, Keys]:
-    """Hash a table's identifiers and clusters, (rows,) each, sorted by the hashes of the identifiers."""
-    ids, keys = array("Q"), array("Q")
-    with reading_table(stream, path) as table:
-        columns = _find_columns(table.header, path, column)
-        identifier, cluster = columns or (1, 0)
-        rows = (row.cells for row in table.rows)
-        for cells in rows if columns else chain([table.header], rows):
-            if _is_cluster(cells[cluster]):
-                ids.frombytes(hashlib.sha256(cells[identifier].encode()).digest()[:8])
-                keys.frombytes(hashlib.sha256(cells[cluster].encode()).digest()[:8])
-        header = table.header
-    all_ids, all_keys = (np.frombuffer(hashes, np.uint64) for hashes in (ids, keys))
-    starts_like_mmseqs = len(all_ids) > 0 and all_ids[0] == all_keys[0]
-    if columns is None and not starts_like_mmseqs and not _clusters_contain_representatives(all_ids, all_keys):
-        raise _missing_column(header, path, column)
-    order = np.argsort(all_ids, kind="stable")
-    return all_ids[order], all_keys[order]
-
-
-def _find_columns(header: Sequence[str], path: str, column: str) -> tuple[int, int] | None:
-    """Find the columns of identifiers and clusters; None if the table may be that of MMseqs2, without a header.
-
-    Raises:
-        TableError: If there is no column of clusters, or no other column.
-    """
-    cluster = header.index(column) if header.count(column) == 1 else find_column(header, path, "cluster", [column])
-    if cluster is None:
-        names = {normalize_name(name) for name in header}
-        if len(header) != 2 or not names.isdisjoint(map(normalize_name, _IDENTIFIER_COLUMNS)):
-            raise _missing_column(header, path, column)
-        return None
-    if len(header) < 2:
-        raise TableError(path, "there is no column of identifiers", "name it accession or id", line=1)
-    identifier = find_column(header, path, "identifier", _IDENTIFIER_COLUMNS, taken=[header[cluster]])
-    return int(cluster == 0) if identifier is None else identifier, cluster
-
-
-def _is_cluster(name: str) -> bool:
-    """Return whether a cell names a cluster, rather than denoting that there is none."""
-    return bool(name) and name != _NOISE and (name == "X" or not is_stand_in(name))
-
-
-def _clusters_contain_representatives(ids: Keys, keys: Keys) -> bool:
-    """Return whether there are clusters, and each has a member of the cluster's name."""
-    return len(ids) > 0 and len(np.unique(ids[ids == keys])) == len(np.unique(keys))
-
-
-def _check_column_order(ids: Keys, keys: Keys, path: str) -> None:
-    """Raise an error if identifiers, which are sorted, recur in a table and clusters do not."""
-    if np.any(ids[1:] == ids[:-1]) and len(np.unique(keys)) == len(keys):
-        problem = "identifiers recur in this table, and clusters do not: the two columns seem to be swapped"
-        advice = "name the columns in a header (accession, --cluster-column); MMseqs2 writes the representative first"
-        raise TableError(path, problem, advice)
-
-
-def _missing_column(header: Sequence[str], path: str, column: str) -> TableError:
-    problem = f"no column {column!r} among {column_names(header)}"
-    advice = "give a TSV with a header and name its column with --cluster-column, or the table that MMseqs2 writes"
-    return TableError(path, problem, advice, line=1)
-
-
-class Clusters:
-    """The proteins of a corpus cluster by cluster, memory-mapped.
-
-    Args:
-        directory: Directory in which `write_clusters` stored the clusters.
-
-    Attributes:
-        members: (proteins,), int64; rows of the corpus, each in exactly one cluster.
-        offsets: (clusters + 1,), int64; start of each cluster in `members`, and end of the last one.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.members: NDArray[np.int64] = open_array(directory / _MEMBERS)
-        self.offsets: NDArray[np.int64] = open_array(directory / _OFFSETS)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-
 def has_clusters(directory: Path) -> bool:
     """Return whether clusters are stored in a directory."""
     return (directory / _OFFSETS).exists()
@@ -244,6 +225,25 @@ def write_clusters(directory: Path, keys: Keys) -> None:
     np.not_equal(keys[1:], keys[:-1], out=is_start[1:])
     with array_file(directory / _OFFSETS, (), np.int64) as stream:
         stream.append(np.append(np.flatnonzero(is_start), len(keys)))
+
+
+class Clusters:
+    """The proteins of a corpus cluster by cluster, memory-mapped.
+
+    Args:
+        directory: Directory in which `write_clusters` stored the clusters.
+
+    Attributes:
+        members: (proteins,), int64; rows of the corpus, each in exactly one cluster.
+        offsets: (clusters + 1,), int64; start of each cluster in `members`, and end of the last one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.members: NDArray[np.int64] = open_array(directory / _MEMBERS)
+        self.offsets: NDArray[np.int64] = open_array(directory / _OFFSETS)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
 
 class ClusterSampler:

@@ -96,6 +96,61 @@ class Corpus:
 # Writing
 
 
+def _residues(tokens: Tokens, offsets: Offsets, row: np.intp) -> bytes:
+    return tokens[offsets[row] : offsets[row + 1]].tobytes()
+
+
+def _first_occurrences(hashes: Hashes, tokens: Tokens, offsets: Offsets, proteins_per_block: int) -> Mask:
+    """Return which proteins are no copy of an earlier one, (proteins,).
+
+    The hashes are sorted group by group, which bounds the memory; where they are equal, the residues are compared.
+    """
+    is_first = np.ones(len(hashes), np.bool_)
+    # Any 16 bits of a hash divide proteins evenly, and the last ones are a view that needs no memory.
+    digits = hashes.view(np.uint16)[::4]
+    num_groups = -(-len(hashes) // proteins_per_block)
+    for low, high in pairwise(np.linspace(0, 1 << 16, num_groups + 1).astype(np.int64)):
+        rows = np.flatnonzero((low <= digits) & (digits < high))
+        rows = rows[np.argsort(hashes[rows], kind="stable")]
+        repeats = np.flatnonzero(hashes[rows[1:]] == hashes[rows[:-1]])
+        starts_run = np.diff(repeats, prepend=-2) != 1
+        seen: set[bytes] = set()
+        for index, is_start in zip(repeats, starts_run, strict=True):
+            if is_start:
+                seen = {_residues(tokens, offsets, rows[index])}
+            residues = _residues(tokens, offsets, rows[index + 1])
+            is_first[rows[index + 1]] = residues not in seen
+            seen.add(residues)
+    return is_first
+
+
+def _remove_copies(directory: Path, tokens: Tokens, offsets: Offsets, is_first: Mask, residues_per_block: int) -> None:
+    """Replace the files of tokens and offsets; the arrays given remain mapped to the old files."""
+    edges = np.searchsorted(offsets, [*range(0, len(tokens), residues_per_block), len(tokens)])
+    with (
+        array_file(directory / _TOKENS, (), np.uint8) as new_tokens,
+        array_file(directory / _OFFSETS, (), np.int64) as new_offsets,
+    ):
+        new_offsets.append(np.zeros(1))
+        for start, stop in pairwise(edges):
+            lengths, remains = np.diff(offsets[start : stop + 1]), is_first[start:stop]
+            new_offsets.append(new_tokens.num_rows + np.cumsum(lengths[remains]))
+            new_tokens.append(tokens[offsets[start] : offsets[stop]][np.repeat(remains, lengths)])
+
+
+def _write_facts(directory: Path, name: str, num_duplicates: int) -> None:
+    digest = hashlib.sha256()
+    sizes = [hash_array(directory / file, digest) for file in (_TOKENS, _OFFSETS)]
+    facts = {
+        "name": name,
+        "num_proteins": sizes[1] - 1,
+        "num_residues": sizes[0],
+        "num_duplicates": num_duplicates,
+        "fingerprint": digest.hexdigest(),
+    }
+    write_json(directory / _FACTS, facts)
+
+
 class CorpusWriter:
     """Appends proteins to a corpus that is being built; see `corpus_writer`.
 
@@ -168,61 +223,6 @@ class CorpusWriter:
         _write_facts(directory, name, num_duplicates)
 
 
-def _first_occurrences(hashes: Hashes, tokens: Tokens, offsets: Offsets, proteins_per_block: int) -> Mask:
-    """Return which proteins are no copy of an earlier one, (proteins,).
-
-    The hashes are sorted group by group, which bounds the memory; where they are equal, the residues are compared.
-    """
-    is_first = np.ones(len(hashes), np.bool_)
-    # Any 16 bits of a hash divide proteins evenly, and the last ones are a view that needs no memory.
-    digits = hashes.view(np.uint16)[::4]
-    num_groups = -(-len(hashes) // proteins_per_block)
-    for low, high in pairwise(np.linspace(0, 1 << 16, num_groups + 1).astype(np.int64)):
-        rows = np.flatnonzero((low <= digits) & (digits < high))
-        rows = rows[np.argsort(hashes[rows], kind="stable")]
-        repeats = np.flatnonzero(hashes[rows[1:]] == hashes[rows[:-1]])
-        starts_run = np.diff(repeats, prepend=-2) != 1
-        seen: set[bytes] = set()
-        for index, is_start in zip(repeats, starts_run, strict=True):
-            if is_start:
-                seen = {_residues(tokens, offsets, rows[index])}
-            residues = _residues(tokens, offsets, rows[index + 1])
-            is_first[rows[index + 1]] = residues not in seen
-            seen.add(residues)
-    return is_first
-
-
-def _residues(tokens: Tokens, offsets: Offsets, row: np.intp) -> bytes:
-    return tokens[offsets[row] : offsets[row + 1]].tobytes()
-
-
-def _remove_copies(directory: Path, tokens: Tokens, offsets: Offsets, is_first: Mask, residues_per_block: int) -> None:
-    """Replace the files of tokens and offsets; the arrays given remain mapped to the old files."""
-    edges = np.searchsorted(offsets, [*range(0, len(tokens), residues_per_block), len(tokens)])
-    with (
-        array_file(directory / _TOKENS, (), np.uint8) as new_tokens,
-        array_file(directory / _OFFSETS, (), np.int64) as new_offsets,
-    ):
-        new_offsets.append(np.zeros(1))
-        for start, stop in pairwise(edges):
-            lengths, remains = np.diff(offsets[start : stop + 1]), is_first[start:stop]
-            new_offsets.append(new_tokens.num_rows + np.cumsum(lengths[remains]))
-            new_tokens.append(tokens[offsets[start] : offsets[stop]][np.repeat(remains, lengths)])
-
-
-def _write_facts(directory: Path, name: str, num_duplicates: int) -> None:
-    digest = hashlib.sha256()
-    sizes = [hash_array(directory / file, digest) for file in (_TOKENS, _OFFSETS)]
-    facts = {
-        "name": name,
-        "num_proteins": sizes[1] - 1,
-        "num_residues": sizes[0],
-        "num_duplicates": num_duplicates,
-        "fingerprint": digest.hexdigest(),
-    }
-    write_json(directory / _FACTS, facts)
-
-
 @contextmanager
 def corpus_writer(
     directory: Path,
@@ -277,6 +277,45 @@ def open_corpora(directory: Path) -> Corpora:
         raise DamagedRunError(directory, f"the stored proteins cannot be read ({error})") from error
 
 
+def _named_sets(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name validation sets after their files, and number those of the same name."""
+    sets: dict[str, Path] = {}
+    for path in paths:
+        stem = default_path(path, "").name
+        name = next(name for name in chain([stem], (f"{stem}-{number}" for number in count(2))) if name not in sets)
+        sets[name] = path
+    return sets
+
+
+def _add_valid(writer: CorpusWriter, name: str, path: Path, on_illegal: OnIllegal) -> list[str]:
+    """Add the proteins of one validation file; return warnings about it."""
+    statistics = ReadStatistics()
+    for record in read_fasta([path], on_illegal=on_illegal, statistics=statistics):
+        writer.add(record.sequence)
+    if not statistics.num_records:
+        raise EmptyValidationSetError(name)
+    return [f"validation set {name}: {warning}" for warning in statistics.warnings()]
+
+
+def _shared_warning(valid: Hashes, train: Hashes, name: str) -> list[str]:
+    is_shared = np.zeros(len(valid), np.bool_)
+    for start in range(0, len(train), _PROTEINS_PER_BLOCK):
+        is_shared |= np.isin(valid, train[start : start + _PROTEINS_PER_BLOCK])
+    if not is_shared.any():
+        return []
+    shared = f"{is_shared.sum()} of its proteins are in the training data too"
+    return [f"validation set {name}: {shared}; its metrics will be too optimistic"]
+
+
+def _duplicate_warnings(corpora: Corpora) -> list[str]:
+    named = {"training data": corpora.train, **{f"validation set {corpus.name}": corpus for corpus in corpora.valid}}
+    return [
+        f"{name}: skipped {pluralize(corpus.facts['num_duplicates'], 'exact duplicate')} of earlier proteins"
+        for name, corpus in named.items()
+        if corpus.facts["num_duplicates"]
+    ]
+
+
 def build_corpora(
     directory: Path,
     fasta: Sequence[Path],
@@ -323,42 +362,3 @@ def build_corpora(
     if not valid:
         warnings.append("validation proteins are held out by sequence hash; their relatives may be in training")
     return warnings
-
-
-def _named_sets(paths: Sequence[Path]) -> dict[str, Path]:
-    """Name validation sets after their files, and number those of the same name."""
-    sets: dict[str, Path] = {}
-    for path in paths:
-        stem = default_path(path, "").name
-        name = next(name for name in chain([stem], (f"{stem}-{number}" for number in count(2))) if name not in sets)
-        sets[name] = path
-    return sets
-
-
-def _add_valid(writer: CorpusWriter, name: str, path: Path, on_illegal: OnIllegal) -> list[str]:
-    """Add the proteins of one validation file; return warnings about it."""
-    statistics = ReadStatistics()
-    for record in read_fasta([path], on_illegal=on_illegal, statistics=statistics):
-        writer.add(record.sequence)
-    if not statistics.num_records:
-        raise EmptyValidationSetError(name)
-    return [f"validation set {name}: {warning}" for warning in statistics.warnings()]
-
-
-def _shared_warning(valid: Hashes, train: Hashes, name: str) -> list[str]:
-    is_shared = np.zeros(len(valid), np.bool_)
-    for start in range(0, len(train), _PROTEINS_PER_BLOCK):
-        is_shared |= np.isin(valid, train[start : start + _PROTEINS_PER_BLOCK])
-    if not is_shared.any():
-        return []
-    shared = f"{is_shared.sum()} of its proteins are in the training data too"
-    return [f"validation set {name}: {shared}; its metrics will be too optimistic"]
-
-
-def _duplicate_warnings(corpora: Corpora) -> list[str]:
-    named = {"training data": corpora.train, **{f"validation set {corpus.name}": corpus for corpus in corpora.valid}}
-    return [
-        f"{name}: skipped {pluralize(corpus.facts['num_duplicates'], 'exact duplicate')} of earlier proteins"
-        for name, corpus in named.items()
-        if corpus.facts["num_duplicates"]
-    ]

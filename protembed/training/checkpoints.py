@@ -29,6 +29,51 @@ _FILES = (_WEIGHTS, _OPTIMIZER, _PROGRESS)
 _DEFAULT_NUM_CHECKPOINTS = 2
 
 
+def _damaged_file(directory: Path) -> str | None:
+    """Return the name of the first file of a checkpoint that is missing or changed; None if all are intact."""
+    name = _MANIFEST
+    try:
+        manifest = read_json(directory / _MANIFEST)
+        for name in _FILES:
+            if sha256_of_file(directory / name) != manifest[name]:
+                return name
+    except (OSError, ValueError, LookupError, TypeError):
+        return name
+    return None
+
+
+def _optimizer_tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    """Name the optimisers' tensors by the parameter that they belong to: `layers.0.bias/exp_avg`."""
+    return {
+        f"{name}/{kind}": value
+        for name, parameter in module.named_parameters()
+        for optimizer in optimizers
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], tensors: dict[str, Tensor]) -> None:
+    parameters = dict(module.named_parameters())
+    optimizer_of = {
+        parameter: optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name, value in tensors.items():
+        parameter_name, _, kind = name.rpartition("/")
+        parameter = parameters[parameter_name]
+        state: dict[str, Any] = optimizer_of[parameter].state[parameter]
+        state[kind] = value.to(parameter.device)
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+
+
 @dataclass
 class TrainingProgress:
     """How far a run has come.
@@ -174,48 +219,3 @@ class Checkpoints:
     def _newest_first(self) -> list[Path]:
         checkpoints = self._directory.glob("step-*")
         return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
-
-
-def _damaged_file(directory: Path) -> str | None:
-    """Return the name of the first file of a checkpoint that is missing or changed; None if all are intact."""
-    name = _MANIFEST
-    try:
-        manifest = read_json(directory / _MANIFEST)
-        for name in _FILES:
-            if sha256_of_file(directory / name) != manifest[name]:
-                return name
-    except (OSError, ValueError, LookupError, TypeError):
-        return name
-    return None
-
-
-def _optimizer_tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
-    """Name the optimisers' tensors by the parameter that they belong to: `layers.0.bias/exp_avg`."""
-    return {
-        f"{name}/{kind}": value
-        for name, parameter in module.named_parameters()
-        for optimizer in optimizers
-        for kind, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _restore_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], tensors: dict[str, Tensor]) -> None:
-    parameters = dict(module.named_parameters())
-    optimizer_of = {
-        parameter: optimizer
-        for optimizer in optimizers
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    for name, value in tensors.items():
-        parameter_name, _, kind = name.rpartition("/")
-        parameter = parameters[parameter_name]
-        state: dict[str, Any] = optimizer_of[parameter].state[parameter]
-        state[kind] = value.to(parameter.device)
-
-
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, value in tensors.items()
-    }

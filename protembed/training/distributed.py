@@ -25,6 +25,14 @@ _CORPUS_TIMEOUT = timedelta(hours=24)
 Item = TypeVar("Item")
 
 
+@contextmanager
+def _peer_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerProcessError from error
+
+
 @dataclass(frozen=True)
 class ProcessGroup:
     """The processes of a run, seen from one of them.
@@ -92,14 +100,6 @@ class ProcessGroup:
 
 
 SINGLE_PROCESS = ProcessGroup()
-
-
-@contextmanager
-def _peer_errors() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise PeerProcessError from error
 
 
 @contextmanager
