@@ -27,16 +27,17 @@ def rng(seed=0):
 
 
 def packed(crops):
+    """Concatenate crops; return tokens and offsets."""
     return np.concatenate(crops), np.cumsum([0, *map(len, crops)])
 
 
-def mask_million(letter_ids, **shares):
+def mask_million(letter_ids, **rates):
     tokens = np.resize(letter_ids, MILLION).astype(np.uint8)
     offsets = np.arange(0, MILLION + 1, 200)
-    return tokens, mask_tokens(tokens, offsets, MaskingConfig(**shares), rng())
+    return tokens, mask_tokens(tokens, offsets, MaskingConfig(**rates), rng())
 
 
-def share(chosen):
+def fraction(chosen):
     return pytest.approx(chosen.mean(), abs=4 * 0.5 / np.sqrt(len(chosen)))
 
 
@@ -47,11 +48,11 @@ def test_the_mask_rate_is_exact_on_average_over_a_million_residues(length, rate)
 
     chosen = choose_residues(np.full(offsets[-1], ALANINE), offsets, rate, rng().random)
 
-    # Only the rounding of each crop's number is random, with a variance of a quarter at most.
+    # Only the rounding of the number per crop is random, with a variance of at most a quarter.
     assert len(chosen) == pytest.approx(rate * offsets[-1], abs=4 * np.sqrt(num_crops / 4))
 
 
-def test_each_crop_has_its_share_rounded_up_or_down():
+def test_the_number_of_targets_of_a_crop_is_rounded_up_or_down():
     lengths = np.arange(7, 400)
     offsets = np.cumsum([0, *lengths])
 
@@ -61,13 +62,13 @@ def test_each_crop_has_its_share_rounded_up_or_down():
     assert ((per_crop == np.floor(0.15 * lengths)) | (per_crop == np.ceil(0.15 * lengths))).all()
 
 
-def test_residues_of_a_crop_are_chosen_evenly():
+def test_every_position_of_a_crop_is_chosen_equally_often():
     offsets = np.arange(0, MILLION + 1, 20)
 
     chosen = choose_residues(np.full(MILLION, ALANINE), offsets, 0.15, rng().random)
 
-    per_place = np.bincount(chosen % 20, minlength=20)
-    assert per_place == pytest.approx(0.15 * MILLION / 20, rel=0.05)
+    per_position = np.bincount(chosen % 20, minlength=20)
+    assert per_position == pytest.approx(0.15 * MILLION / 20, rel=0.05)
 
 
 def test_no_residue_is_chosen_twice_and_positions_ascend():
@@ -82,7 +83,7 @@ def test_at_least_one_residue_of_each_crop_is_chosen():
     assert len(choose_residues(np.full(1000, ALANINE), offsets, 0.01, rng().random)) == 1000
 
 
-def test_a_crop_without_standard_residues_is_left_alone():
+def test_a_crop_without_standard_residues_is_not_masked():
     tokens, offsets = packed([encode("XXBZ"), encode("MK"), encode("UO")])
 
     masked = mask_tokens(tokens, offsets, MaskingConfig(mask_rate=0.9), rng())
@@ -90,28 +91,28 @@ def test_a_crop_without_standard_residues_is_left_alone():
     assert set(masked.positions) == {4, 5}
 
 
-def test_of_the_chosen_eighty_percent_show_mask_ten_a_random_residue_and_ten_their_own():
+def test_eighty_percent_of_targets_are_masked_ten_random_and_ten_unchanged():
     tokens, masked = mask_million([ALANINE])
-    shown = masked.tokens[masked.positions]
-    others = shown[(shown != MASK) & (shown != ALANINE)]
+    seen = masked.tokens[masked.positions]
+    others = seen[(seen != MASK) & (seen != ALANINE)]
 
-    assert share(shown == MASK) == 0.8
+    assert fraction(seen == MASK) == 0.8
     # One in twenty of the random residues is the residue itself.
-    assert share(shown == ALANINE) == 0.1 + 0.1 / 20
-    assert share((shown != MASK) & (shown != ALANINE)) == 0.1 * 19 / 20
+    assert fraction(seen == ALANINE) == 0.1 + 0.1 / 20
+    assert fraction((seen != MASK) & (seen != ALANINE)) == 0.1 * 19 / 20
     assert is_amino_acid(others).all()
     assert np.bincount(others - FIRST_AMINO_ACID, minlength=20).nonzero()[0].size == NUM_AMINO_ACIDS - 1
 
 
-def test_the_shares_are_options():
+def test_the_rates_of_replacements_are_options():
     _, masked = mask_million([ALANINE], random_rate=0.0, keep_rate=0.3)
-    shown = masked.tokens[masked.positions]
+    seen = masked.tokens[masked.positions]
 
-    assert share(shown == MASK) == 0.7
-    assert share(shown == ALANINE) == 0.3
+    assert fraction(seen == MASK) == 0.7
+    assert fraction(seen == ALANINE) == 0.3
 
 
-def test_mask_never_covers_special_tokens_nor_nonstandard_residues(proteins):
+def test_special_tokens_and_nonstandard_residues_are_never_masked(proteins):
     crops = [make_crop(encode(protein + NONSTANDARD_RESIDUES), 0, len(protein) + 5) for protein in proteins]
     tokens, offsets = packed(crops)
 
@@ -121,7 +122,7 @@ def test_mask_never_covers_special_tokens_nor_nonstandard_residues(proteins):
         assert (np.isin(masked.tokens, tokens) | (masked.tokens == MASK)).all()
 
 
-def test_only_chosen_tokens_change_and_targets_are_what_stood_there(proteins):
+def test_only_chosen_tokens_change_and_targets_are_the_original_residues(proteins):
     tokens, offsets = packed([encode(protein) for protein in proteins])
     before = tokens.copy()
 
@@ -132,7 +133,7 @@ def test_only_chosen_tokens_change_and_targets_are_what_stood_there(proteins):
     assert set(np.flatnonzero(masked.tokens != tokens)) <= set(masked.positions)
 
 
-def test_the_mask_is_new_each_time_and_the_same_for_the_same_numbers(proteins):
+def test_the_mask_depends_only_on_the_random_numbers(proteins):
     tokens, offsets = packed([encode(protein) for protein in proteins])
 
     first, again, other = (mask_tokens(tokens, offsets, MaskingConfig(), rng(seed)) for seed in (0, 0, 1))
@@ -149,14 +150,14 @@ CROPS = st.lists(st.text(AMINO_ACIDS + NONSTANDARD_RESIDUES, min_size=1, max_siz
     sequences=CROPS,
     mask_rate=st.floats(0.01, 0.9),
     random_rate=st.floats(0, 1),
-    share=st.floats(0, 1),
+    keep_fraction=st.floats(0, 1),
     seed=st.integers(0, 2**32),
 )
-def test_whatever_is_masked_each_crop_loses_its_share_of_standard_residues(
-    sequences, mask_rate, random_rate, share, seed
+def test_masking_affects_the_requested_fraction_of_standard_residues_of_each_crop(
+    sequences, mask_rate, random_rate, keep_fraction, seed
 ):
     tokens, offsets = packed([make_crop(encode(sequence), 0, len(sequence)) for sequence in sequences])
-    config = MaskingConfig(mask_rate=mask_rate, random_rate=random_rate, keep_rate=share * (1 - random_rate))
+    config = MaskingConfig(mask_rate=mask_rate, random_rate=random_rate, keep_rate=keep_fraction * (1 - random_rate))
 
     masked = mask_tokens(tokens, offsets, config, rng(seed))
 
@@ -167,9 +168,9 @@ def test_whatever_is_masked_each_crop_loses_its_share_of_standard_residues(
     assert (is_amino_acid(masked.tokens[masked.positions]) | (masked.tokens[masked.positions] == MASK)).all()
     for (start, stop), number in zip(pairwise(offsets), np.histogram(masked.positions, offsets)[0], strict=True):
         num_standard = is_amino_acid(tokens[start:stop]).sum()
-        least, most = np.floor(mask_rate * num_standard), np.ceil(mask_rate * num_standard)
+        low, high = np.floor(mask_rate * num_standard), np.ceil(mask_rate * num_standard)
         assert min(1, num_standard) <= number <= num_standard
-        assert max(least, min(1, num_standard)) <= number <= max(most, min(1, num_standard))
+        assert max(low, min(1, num_standard)) <= number <= max(high, min(1, num_standard))
 
 
 # Validation
@@ -177,7 +178,7 @@ def test_whatever_is_masked_each_crop_loses_its_share_of_standard_residues(
 
 @pytest.mark.promise(24)
 @given(sequence=st.text(AMINO_ACIDS + NONSTANDARD_RESIDUES, min_size=1, max_size=300))
-def test_whatever_is_validated_on_loses_fifteen_percent_the_same_each_time(sequence):
+def test_validation_masks_fifteen_percent_of_any_protein_reproducibly(sequence):
     masked, again = validation_mask(sequence), validation_mask(sequence)
     num_standard = is_amino_acid(encode(sequence)).sum()
 
@@ -193,7 +194,7 @@ def validation_mask(protein):
     return mask_for_validation(encode(protein), sequence_sha256(protein))
 
 
-def test_validation_shows_mask_for_all_of_its_targets(proteins):
+def test_validation_replaces_all_targets_by_mask(proteins):
     for protein in proteins:
         masked = validation_mask(protein)
         assert (masked.tokens[masked.positions] == MASK).all()
@@ -207,19 +208,19 @@ def test_validation_chooses_fifteen_percent_of_each_protein(proteins):
         assert abs(len(validation_mask(protein).positions) - 0.15 * num_standard) < 1
 
 
-def test_validation_choice_depends_on_nothing_but_the_sequence(proteins):
+def test_the_validation_mask_depends_only_on_the_sequence(proteins):
     first = [validation_mask(protein).positions for protein in proteins]
     backwards = [validation_mask(protein).positions for protein in reversed(proteins)][::-1]
 
-    assert all((one == other).all() for one, other in zip(first, backwards, strict=True))
+    assert all((positions == again).all() for positions, again in zip(first, backwards, strict=True))
 
 
-def test_validation_choice_is_frozen_for_good():
-    # Published perplexities rest on these very residues.
+def test_the_validation_mask_is_the_published_one():
+    # Published perplexities were measured on these residues.
     assert validation_mask(AMINO_ACIDS * 3).positions.tolist() == [2, 4, 9, 19, 27, 33, 46, 50, 57]
 
 
-def test_sequences_that_differ_in_one_residue_have_choices_of_their_own():
+def test_sequences_that_differ_in_one_residue_have_different_validation_masks():
     assert set(validation_mask("MKTAYIAKQR" * 5).positions) != set(
         validation_mask("MKTAYIAKQR" * 4 + "MKTAYIAKQK").positions
     )
