@@ -370,12 +370,13 @@ def masked_lm(tiny_checkpoint):
 
 
 @pytest.fixture(scope="session")
-def hide(whole_batch):
-    """Concatenate whole proteins and mask residues of each, numbered from 0."""
+def mask_residues(whole_batch):
+    """Concatenate whole proteins and mask residues of each, given by their indices."""
 
-    def make(sequences, hidden):
+    def make(sequences, indices):
         batch = whole_batch(sequences)
-        positions = [start + 1 + at for start, of_one in zip(batch.offsets, hidden, strict=False) for at in of_one]
+        pairs = zip(batch.offsets, indices, strict=False)
+        positions = [start + 1 + index for start, of_protein in pairs for index in of_protein]
         positions = torch.tensor(positions, dtype=torch.int64)
         targets, tokens = batch.tokens[positions], batch.tokens.clone()
         tokens[positions] = MASK
@@ -392,26 +393,27 @@ def hide(whole_batch):
 
 
 @pytest.fixture(scope="session")
-def few(hide, proteins):
-    """One protein with three hidden residues."""
-    return hide(proteins[2:3], [range(3, 60, 20)])
+def few(mask_residues, proteins):
+    """A batch of one protein with three masked residues."""
+    return mask_residues(proteins[2:3], [range(3, 60, 20)])
 
 
 @pytest.fixture(scope="session")
-def many(hide, proteins):
-    """Another protein with seventeen hidden residues."""
-    return hide(proteins[3:4], [range(3, 54, 3)])
+def many(mask_residues, proteins):
+    """A batch of another protein with seventeen masked residues."""
+    return mask_residues(proteins[3:4], [range(3, 54, 3)])
 
 
 @pytest.fixture(scope="session")
-def twenty(hide, proteins):
+def twenty(mask_residues, proteins):
     """`few` and `many` in one batch."""
-    return hide(proteins[2:4], [range(3, 60, 20), range(3, 54, 3)])
+    return mask_residues(proteins[2:4], [range(3, 60, 20), range(3, 54, 3)])
 
 
 @pytest.fixture
-def nothing_hidden(hide, proteins):
-    return hide(proteins[4:5], [[]])
+def without_targets(mask_residues, proteins):
+    """A batch of one protein without masked residues."""
+    return mask_residues(proteins[4:5], [[]])
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from protembed.pretraining.corpus import Corpus, build_corpora, corpus_writer, o
 
 @pytest.fixture
 def write_table(tmp_path):
-    """Write a table of clusters, cells parted by spaces here, and name it as a source."""
+    """Write a table of clusters, given with spaces between cells, and return it as a source."""
 
     def write(*rows, column="cluster50"):
         path = tmp_path / "clusters.tsv"
@@ -22,7 +22,7 @@ def write_table(tmp_path):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """Store records, (identifier, sequence), and give back the corpus and the table's warnings."""
+    """Store records, (identifier, sequence), and return the corpus and the warnings of the table."""
 
     def build(source, records, **block_sizes):
         table = ClusterTable(source)
@@ -35,7 +35,7 @@ def cluster(tmp_path):
 
 
 def groups_of(corpus):
-    """List the sequences of each cluster, as a set."""
+    """List the set of sequences of each cluster."""
     clusters = corpus.clusters
     starts, stops = clusters.offsets[:-1], clusters.offsets[1:]
     return [
@@ -48,7 +48,7 @@ def as_set(groups):
     return {frozenset(group) for group in groups}
 
 
-def test_records_find_their_cluster_by_accession_in_all_styles_of_headers(cluster, write_table):
+def test_clusters_are_looked_up_by_accession_in_all_styles_of_headers(cluster, write_table):
     source = write_table("accession cluster50", "B0RED7 one", "M4CKE4 one", "WP_1.1 two", "sp|P1|X two", "Q9 one")
     records = [("B0RED7", "A"), ("tr|M4CKE4|M4CKE4_BRARP", "C"), ("WP_1.1", "D"), ("sp|P1|X", "E"), ("sp|Q9|Y", "F")]
 
@@ -70,13 +70,13 @@ def test_records_find_their_cluster_by_accession_in_all_styles_of_headers(cluste
     ],
     ids=["accession", "id", "the first column", "the first other column", "entry", "other spellings"],
 )
-def test_identifiers_stand_in_the_column_of_their_name_or_in_the_first(cluster, write_table, rows, column):
+def test_identifiers_are_read_from_the_named_column_or_the_first(cluster, write_table, rows, column):
     corpus, _ = cluster(write_table(*rows, column=column), [("a", "A"), ("b", "C"), ("c", "D")])
 
     assert as_set(groups_of(corpus)) == as_set(["AC", "D"])
 
 
-def test_the_table_of_mmseqs2_names_representatives_first_and_has_no_header(cluster, write_table):
+def test_a_table_of_mmseqs2_is_read_without_a_header(cluster, write_table):
     source = write_table("P1 P1", "P1 P2", "P1 P3", "P4 P4", "P5 P5", "P5 P6")
     records = [("P1", "A"), ("P2", "C"), ("sp|P3|X", "D"), ("P4", "E"), ("P5", "F"), ("P6", "G")]
 
@@ -86,7 +86,7 @@ def test_the_table_of_mmseqs2_names_representatives_first_and_has_no_header(clus
     assert warnings == []
 
 
-def test_the_table_of_mmseqs2_may_be_in_any_order(cluster, write_table):
+def test_a_table_of_mmseqs2_may_be_in_any_order(cluster, write_table):
     source = write_table("P1 P2", "P5 P6", "P5 P5", "P1 P1", "P4 P4")
     records = [("P1", "A"), ("P2", "C"), ("P4", "D"), ("P5", "E"), ("P6", "F")]
 
@@ -105,7 +105,7 @@ def test_the_table_of_mmseqs2_may_be_in_any_order(cluster, write_table):
     ],
     ids=["CSV", "quotes", "spaces and a comment"],
 )
-def test_tables_of_clusters_are_read_like_all_others(tmp_path, cluster, content):
+def test_tables_of_clusters_are_read_in_all_table_formats(tmp_path, cluster, content):
     path = tmp_path / "clusters.txt"
     path.write_text(content)
 
@@ -115,7 +115,7 @@ def test_tables_of_clusters_are_read_like_all_others(tmp_path, cluster, content)
 
 
 @pytest.mark.parametrize("name", ["nan", "NaN", "NA", "<NA>", "None", "null", "unknown", "-1"])
-def test_a_name_that_stands_for_no_cluster_is_none(cluster, write_table, name):
+def test_a_placeholder_for_no_cluster_is_ignored(cluster, write_table, name):
     source = write_table("id cluster50", "a X", "b X", f"c {name}", f"d {name}")
 
     corpus, (warning,) = cluster(source, [("a", "A"), ("b", "C"), ("c", "D"), ("d", "E")])
@@ -124,7 +124,7 @@ def test_a_name_that_stands_for_no_cluster_is_none(cluster, write_table, name):
     assert warning.startswith("2 of 4 training proteins have no cluster in ")
 
 
-def test_records_without_a_cluster_are_clusters_of_their_own(cluster, write_table):
+def test_records_without_a_cluster_become_separate_clusters(cluster, write_table):
     source = write_table("id cluster50", "a one", "b one", "d ", "", "e one")
     records = [("a", "A"), ("x", "C"), ("b", "D"), ("y", "E"), ("d", "F")]
 
@@ -143,7 +143,7 @@ def test_the_first_row_of_an_identifier_counts(cluster, write_table):
     assert as_set(groups_of(corpus)) == as_set(["AD", "C"])
 
 
-def test_a_copy_leaves_its_cluster_and_all_others_as_they_are(cluster, write_table):
+def test_removing_a_copy_leaves_all_clusters_as_they_are(cluster, write_table):
     source = write_table("id cluster50", "a one", "b two", "c one", "d two", "e two")
     records = [("a", "AA"), ("b", "C"), ("c", "D"), ("d", "AA"), ("e", "E")]
 
@@ -186,18 +186,18 @@ def test_a_compressed_table_with_a_byte_order_mark_and_windows_line_ends_is_read
     assert (groups_of(corpus), warnings) == ([{"A", "C"}], [])
 
 
-def test_the_files_of_a_corpus_with_clusters_are_these(cluster, write_table):
+def test_a_corpus_with_clusters_has_two_more_files(cluster, write_table):
     corpus, _ = cluster(write_table("id cluster50", "a one"), [("a", "A")])
 
     names = {path.name for path in (write_table().path.parent / "corpus").iterdir()}
     assert names == {"tokens.npy", "offsets.npy", "corpus.json", "members.npy", "cluster_offsets.npy"}
 
 
-def test_a_corpus_without_a_table_knows_no_clusters(corpus):
+def test_a_corpus_without_a_table_has_no_clusters(corpus):
     assert corpus.clusters is None
 
 
-def test_training_proteins_alone_have_clusters(tmp_path, proteins_fasta, proteins, write_table):
+def test_only_the_training_proteins_have_clusters(tmp_path, proteins_fasta, proteins, write_table):
     ids = [line[1:].split()[0] for line in proteins_fasta.read_text().splitlines() if line.startswith(">")]
     source = write_table("id cluster50", *(f"{name} c{row // 2}" for row, name in enumerate(ids)))
 
@@ -225,12 +225,12 @@ def test_a_table_of_other_proteins_is_refused(tmp_path, proteins_fasta, write_ta
     assert [path.name for path in tmp_path.iterdir()] == ["clusters.tsv"]
 
 
-def test_a_table_with_a_header_alone_is_one_of_other_proteins(cluster, write_table):
+def test_a_table_without_rows_is_refused(cluster, write_table):
     with pytest.raises(TableError, match="none of the 1 training proteins"):
         cluster(write_table("id cluster50"), [("a", "A")])
 
 
-def test_a_missing_column_is_refused_with_those_there_are(write_table):
+def test_a_missing_column_is_refused_and_the_existing_ones_are_listed(write_table):
     with pytest.raises(TableError, match="no column 'cluster50' among 'id', 'cluster90'") as caught:
         ClusterTable(write_table("id cluster90", "a one"))
 
@@ -257,7 +257,7 @@ def test_two_columns_whose_clusters_are_no_members_need_a_header(write_table, ro
         ClusterTable(write_table(*rows))
 
 
-def test_one_of_two_columns_of_a_name_is_refused(write_table):
+def test_two_columns_of_the_requested_name_are_refused(write_table):
     with pytest.raises(TableError, match="line 1: 'cluster50', 'cluster50' may each be the cluster column"):
         ClusterTable(write_table("id cluster50 cluster50", "a one two"))
 
@@ -273,7 +273,7 @@ def test_one_of_two_columns_of_a_name_is_refused(write_table):
     ],
     ids=["header", "row", "UTF-16", "CD-HIT", "empty"],
 )
-def test_what_is_no_table_of_clusters_is_named(tmp_path, content, message):
+def test_a_file_that_is_no_table_of_clusters_is_refused_with_the_reason(tmp_path, content, message):
     (tmp_path / "clusters.tsv").write_bytes(content)
 
     with pytest.raises(TableError, match=message):
@@ -287,7 +287,7 @@ def test_a_short_row_is_refused_with_its_line(write_table):
     assert (caught.value.line, caught.value.exit_status) == (3, 65)
 
 
-def test_a_table_that_is_not_there_or_damaged_is_refused(tmp_path):
+def test_a_missing_or_damaged_table_is_refused(tmp_path):
     (tmp_path / "damaged.gz").write_bytes(gzip.compress(b"id\tcluster50\na\tone\n")[:-4])
 
     with pytest.raises(InputNotFoundError):

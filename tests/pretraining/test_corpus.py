@@ -20,14 +20,14 @@ def test_proteins_come_back_as_they_were_added(corpus, proteins):
     assert all((corpus[row] == encode(protein)).all() for row, protein in enumerate(proteins))
 
 
-def test_a_corpus_knows_its_size(corpus, proteins):
+def test_a_corpus_reports_its_size(corpus, proteins):
     assert corpus.lengths.tolist() == [len(protein) for protein in proteins]
     assert corpus.num_residues == sum(map(len, proteins))
     assert corpus.facts["num_proteins"] == len(proteins)
     assert corpus.facts["num_residues"] == corpus.num_residues
 
 
-def test_the_fingerprint_tells_corpora_apart_by_residues_order_and_boundaries(make_corpus):
+def test_the_fingerprint_depends_on_residues_order_and_boundaries(make_corpus):
     corpora = [["MKT", "AY"], ["MKT", "AW"], ["AY", "MKT"], ["MK", "TAY"], ["MKTAY"]]
 
     fingerprints = [make_corpus(sequences).fingerprint for sequences in corpora]
@@ -36,7 +36,7 @@ def test_the_fingerprint_tells_corpora_apart_by_residues_order_and_boundaries(ma
     assert make_corpus(["MKT", "AY"]).fingerprint == fingerprints[0]
 
 
-def test_files_are_plain_arrays_and_json(tmp_path):
+def test_a_corpus_is_stored_as_plain_arrays_and_json(tmp_path):
     with corpus_writer(tmp_path / "corpus") as writer:
         writer.add("MKT")
         writer.add("AY")
@@ -47,13 +47,13 @@ def test_files_are_plain_arrays_and_json(tmp_path):
     assert json.loads((tmp_path / "corpus" / "corpus.json").read_text())["num_proteins"] == 2
 
 
-def test_tokens_are_read_from_disk_as_they_are_needed(corpus):
+def test_a_corpus_is_memory_mapped(corpus):
     assert isinstance(corpus.tokens.base, np.memmap)
     assert isinstance(corpus.offsets.base, np.memmap)
     assert corpus[0].base is corpus.tokens
 
 
-def test_a_corpus_that_failed_half_way_does_not_appear(tmp_path):
+def test_a_failing_writer_leaves_no_corpus(tmp_path):
     with pytest.raises(ValueError, match="'1'"), corpus_writer(tmp_path / "corpus") as writer:
         writer.add("MKT")
         writer.add("M1")
@@ -87,7 +87,7 @@ def test_a_corpus_is_named_after_its_directory_unless_it_is_given_a_name(make_co
 # Copies
 
 
-def test_copies_of_a_protein_are_stored_once_at_its_first_place(make_corpus):
+def test_copies_of_a_protein_are_stored_once_where_it_occurs_first(make_corpus):
     corpus = make_corpus(["MKT", "AYW", "MKT", "MKTA", "AYW", "MKT", "C"])
 
     assert sequences_of(corpus) == ["MKT", "AYW", "MKTA", "C"]
@@ -99,7 +99,7 @@ def test_a_corpus_with_copies_has_the_fingerprint_of_the_one_without(make_corpus
     assert make_corpus(["MKT", "AY", "MKT"]).fingerprint == make_corpus(["MKT", "AY"]).fingerprint
 
 
-def test_an_unlucky_hash_loses_no_protein(make_corpus, monkeypatch):
+def test_equal_hashes_of_different_proteins_lose_no_protein(make_corpus, monkeypatch):
     monkeypatch.setattr(
         "protembed.pretraining.corpus.sequence_sha256", lambda sequence: bytes([sequence[0] == "M"] * 32)
     )
@@ -132,9 +132,9 @@ def test_a_hundred_thousand_tiny_proteins_are_stored_and_copies_once(tmp_path):
     warnings = build_corpora(tmp_path / "corpora", [fasta], [])
 
     corpora = open_corpora(tmp_path / "corpora")
-    parts = [corpora.train, *corpora.valid]
-    assert sum(map(len, parts)) == 99_000
-    assert sum(part.num_residues for part in parts) == 4 * 99_000
+    both = [corpora.train, *corpora.valid]
+    assert sum(map(len, both)) == 99_000
+    assert sum(corpus.num_residues for corpus in both) == 4 * 99_000
     assert any("99,999 records with an identifier used before" in warning for warning in warnings)
 
 
@@ -159,7 +159,7 @@ def test_the_held_out_proteins_do_not_depend_on_the_order_of_the_files(tmp_path,
     assert set(sequences_of(forward.valid[0])) == set(sequences_of(backward.valid[0]))
 
 
-def test_validation_files_are_sets_of_their_own_and_nothing_is_held_out(tmp_path, proteins_fasta, proteins):
+def test_with_validation_files_no_protein_is_held_out(tmp_path, proteins_fasta, proteins):
     (tmp_path / "one").write_text(">a\nMKTJ\n")
     (tmp_path / "two").write_text(">b\nAYW\n>c\nMKK\n")
 
@@ -175,7 +175,7 @@ def test_validation_files_are_sets_of_their_own_and_nothing_is_held_out(tmp_path
     )
 
 
-def test_validation_sets_of_one_file_name_are_told_apart_by_number(tmp_path, proteins_fasta):
+def test_validation_sets_of_the_same_file_name_are_numbered(tmp_path, proteins_fasta):
     paths = [tmp_path / name for name in ("a/set.fasta", "b/set.fa", "set-2.fasta")]
     for path in paths:
         path.parent.mkdir(exist_ok=True)
@@ -186,7 +186,7 @@ def test_validation_sets_of_one_file_name_are_told_apart_by_number(tmp_path, pro
     assert [valid.name for valid in open_corpora(tmp_path / "corpora").valid] == ["set", "set-2", "set-2-2"]
 
 
-def test_validation_proteins_that_stand_in_training_too_are_counted(tmp_path, proteins_fasta, proteins):
+def test_validation_proteins_that_are_also_in_training_are_counted(tmp_path, proteins_fasta, proteins):
     (tmp_path / "known.fasta").write_text(f">a\n{proteins[3]}\n>b\nMKT\n>c\n{proteins[7]}\n>d\n{proteins[7]}\n")
 
     warnings = build_corpora(tmp_path / "corpora", [proteins_fasta], [tmp_path / "known.fasta"])
@@ -197,7 +197,7 @@ def test_validation_proteins_that_stand_in_training_too_are_counted(tmp_path, pr
     assert "validation set known: skipped 1 exact duplicate of earlier proteins" in warnings
 
 
-def test_copies_never_straddle_training_and_what_is_held_out(tmp_path, proteins):
+def test_copies_are_never_divided_between_training_and_validation(tmp_path, proteins):
     doubled = [*proteins, *proteins]
     (tmp_path / "doubled").write_text("".join(f">{row}\n{protein}\n" for row, protein in enumerate(doubled)))
 
@@ -210,7 +210,7 @@ def test_copies_never_straddle_training_and_what_is_held_out(tmp_path, proteins)
     assert f"training data: skipped {len(corpora.train)} exact duplicates of earlier proteins" in warnings
 
 
-def test_a_validation_set_whose_records_were_all_left_out_is_refused(tmp_path, proteins_fasta):
+def test_a_validation_set_whose_records_were_all_skipped_is_refused(tmp_path, proteins_fasta):
     (tmp_path / "odd.fasta").write_text(">a\nM1\n")
 
     with pytest.raises(FormatError, match="odd.fasta: every record was left out"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def undisturbed(tmp_path_factory, proteins_fasta):
     return run, pretrain_model([proteins_fasta], options(run))
 
 
-def test_a_run_leaves_what_the_design_promises(undisturbed):
+def test_a_finished_run_contains_all_promised_files(undisturbed):
     run, summary = undisturbed
 
     assert {path.name for path in run.iterdir()} == {
@@ -73,25 +74,25 @@ def test_a_run_leaves_what_the_design_promises(undisturbed):
     assert summary.valid_perplexity == pytest.approx(np.exp(summary.valid_loss))
 
 
-def test_the_exported_model_is_the_best_one_and_knows_its_window(undisturbed):
+def test_the_exported_model_is_the_best_and_records_its_window(undisturbed):
     run, summary = undisturbed
-    record = load_checkpoint(run / "model").metadata
+    metadata = load_checkpoint(run / "model").metadata
 
-    assert record.window_residues == SMALL.crop_residues
-    assert record.metrics["step"] == summary.best_step
-    assert record.metrics["valid_loss"] == summary.valid_loss
+    assert metadata.window_residues == SMALL.crop_residues
+    assert metadata.metrics["step"] == summary.best_step
+    assert metadata.metrics["valid_loss"] == summary.valid_loss
     assert f"perplexity {summary.valid_perplexity:.2f}" in (run / "model" / "README.md").read_text()
 
 
 def test_a_finished_run_records_its_gain_over_each_reference_with_an_interval(undisturbed):
     run, summary = undisturbed
-    record = load_checkpoint(run / "model").metadata
+    metadata = load_checkpoint(run / "model").metadata
 
-    assert summary.gains.keys() == {"unigram", "bigram"} == record.metrics["gains"].keys()
+    assert summary.gains.keys() == {"unigram", "bigram"} == metadata.metrics["gains"].keys()
     for name, gain in summary.gains.items():
         assert gain.value == pytest.approx(summary.references[name] - summary.valid_loss, abs=1e-5)
         assert gain.low < gain.value < gain.high
-        assert record.metrics["gains"][name] == vars(gain)
+        assert metadata.metrics["gains"][name] == vars(gain)
     unigram = summary.gains["unigram"]
     assert (
         f"{unigram.value:.4f} ({unigram.low:.4f} to {unigram.high:.4f}) over"
@@ -120,10 +121,9 @@ def test_a_stopped_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fa
 
 def test_the_number_of_threads_changes_no_bit(undisturbed, tmp_path, proteins_fasta):
     run = tmp_path / "threads.run"
-    three = options(run)
-    three = PretrainOptions(pretrain=three.pretrain, batches=SMALL, compute=DeviceConfig(threads=3))
+    three_threads = replace(options(run), compute=DeviceConfig(threads=3))
 
-    pretrain_model([proteins_fasta], three)
+    pretrain_model([proteins_fasta], three_threads)
 
     assert losses(run) == losses(undisturbed[0])
     assert equal(final_weights(run), final_weights(undisturbed[0]))
@@ -156,14 +156,14 @@ def wait_for_step(run, step, process):
 
 
 @pytest.mark.promise(4)
-def test_whoever_goes_on_after_a_damaged_checkpoint_is_told(undisturbed, tmp_path, proteins_fasta):
+def test_resuming_after_a_damaged_checkpoint_gives_a_warning(undisturbed, tmp_path, proteins_fasta):
     run, plans = Path(shutil.copytree(undisturbed[0], tmp_path / "a.run")), []
     (run / "checkpoints/step-000006/progress.json").write_text("{}")
 
     pretrain_model([proteins_fasta], options(run), on_plan=plans.append)
 
-    named = "step-000006/progress.json is damaged; skipping this checkpoint and resuming from step-000004"
-    assert [named in warning for warning in plans[0].warnings].count(True) == 1
+    warning = "step-000006/progress.json is damaged; skipping this checkpoint and resuming from step-000004"
+    assert sum(text.endswith(warning) for text in plans[0].warnings) == 1
     assert losses(run) == losses(undisturbed[0])
     assert equal(final_weights(run), final_weights(undisturbed[0]))
 
@@ -184,7 +184,7 @@ def test_a_run_is_resumed_with_other_intervals_between_checkpoints(undisturbed, 
 
 
 @pytest.mark.promise(8)
-def test_a_run_of_other_settings_or_data_is_refused_by_name(undisturbed, proteins_fasta, tmp_path):
+def test_a_run_with_other_settings_or_data_is_refused_and_the_change_is_named(undisturbed, proteins_fasta, tmp_path):
     run, _ = undisturbed
     other_data = tmp_path / "other.fasta"
     other_data.write_text(proteins_fasta.read_text() + ">one_more\nMKTAYIAK\n")
@@ -196,7 +196,7 @@ def test_a_run_of_other_settings_or_data_is_refused_by_name(undisturbed, protein
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_foreign_directory_is_refused_and_left_alone(tmp_path, proteins_fasta, force):
+def test_another_directory_is_refused_and_left_unchanged(tmp_path, proteins_fasta, force):
     (tmp_path / "thesis.txt").write_text("precious")
 
     with pytest.raises(OutputExistsError, match="has no run.json"):
@@ -218,14 +218,14 @@ def test_bad_input_leaves_nothing_behind(tmp_path, text, error):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
 
 
-def test_a_missing_validation_set_is_noticed_before_the_run_begins(tmp_path, proteins_fasta):
+def test_a_missing_validation_set_is_reported_before_the_run_begins(tmp_path, proteins_fasta):
     with pytest.raises(InputNotFoundError):
         pretrain_model([proteins_fasta], options(tmp_path / "a.run", valid=[Path("missing.fasta")]))
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_validation_set_is_measured_and_the_first_decides(tmp_path, proteins_fasta):
+def test_every_validation_set_is_evaluated(tmp_path, proteins_fasta):
     run = tmp_path / "two.run"
 
     pretrain_model([proteins_fasta], options(run, valid=[proteins_fasta, proteins_fasta], steps=2, validate_every=1))
@@ -234,7 +234,7 @@ def test_every_validation_set_is_measured_and_the_first_decides(tmp_path, protei
         assert line["proteins-2/valid_loss"] == line["valid_loss"]
 
 
-def test_pretraining_goes_on_from_another_model(tmp_path, proteins_fasta, tiny_model):
+def test_pretraining_starts_from_another_model(tmp_path, proteins_fasta, tiny_model):
     run = tmp_path / "adapted.run"
 
     pretrain_model([proteins_fasta], options(run, size=None, init_from=tiny_model, steps=1))
@@ -264,7 +264,7 @@ def test_a_run_that_starts_from_a_model_is_resumed_under_both_names_of_the_optio
     assert steps == []
 
 
-def test_the_minutes_asked_for_are_turned_into_steps_that_the_run_remembers(tmp_path, proteins_fasta):
+def test_max_minutes_is_converted_to_steps_that_the_run_stores(tmp_path, proteins_fasta):
     run, plans = tmp_path / "minutes.run", []
     timed = options(run, steps=None, max_minutes=0.15, validate_every=None)
 
@@ -283,20 +283,20 @@ def test_without_a_number_of_steps_about_ten_passes_are_planned(tmp_path, protei
     assert plans[0].num_steps == max(200, 10 * plans[0].steps_per_pass)
 
 
-def test_pretraining_by_the_plain_rule_learns_the_composition(tmp_path, proteins_fasta):
+def test_pretraining_with_sgd_beats_the_uniform_baseline(tmp_path, proteins_fasta):
     run = tmp_path / "sgd.run"
-    plain = PretrainOptions(
+    with_sgd = PretrainOptions(
         pretrain=PretrainConfig(output=run, size="t4_1M", steps=40, valid=[proteins_fasta]),
         batches=SMALL,
         optimizer=OptimizerConfig(optimizer="sgd"),
     )
 
-    summary = pretrain_model([proteins_fasta], plain)
+    summary = pretrain_model([proteins_fasta], with_sgd)
 
     assert summary.valid_loss < np.log(20)
 
 
-def test_stored_proteins_that_are_damaged_end_the_resumed_run_with_the_reason(tmp_path, proteins_fasta):
+def test_resuming_with_damaged_stored_proteins_fails_with_the_reason(tmp_path, proteins_fasta):
     run = tmp_path / "damaged.run"
     pretrain_model([proteins_fasta], options(run, steps=1))
     (run / "corpus" / "train" / "offsets.npy").write_bytes(b"")
@@ -321,7 +321,7 @@ def test_a_dry_run_announces_the_plan_and_leaves_nothing(tmp_path, proteins_fast
     assert 0 < plan.cropped_fraction <= 1
 
 
-def test_a_reference_model_is_measured_beside_the_run(tmp_path, proteins_fasta, tiny_model):
+def test_a_compared_model_is_evaluated_on_the_same_residues(tmp_path, proteins_fasta, tiny_model):
     run = tmp_path / "compared.run"
 
     summary = pretrain_model([proteins_fasta], options(run, steps=1, compare_model=tiny_model))
@@ -347,30 +347,30 @@ def test_clusters_are_drawn_before_their_members(tmp_path, proteins_fasta):
 
 def test_patience_ends_a_run_as_finished(tmp_path, proteins_fasta):
     run, steps = tmp_path / "patient.run", []
-    # At a rate of nothing no validation is better than the first.
-    still = PretrainOptions(
+    # With a learning rate of zero no validation is better than the first.
+    unchanging = PretrainOptions(
         pretrain=PretrainConfig(output=run, size="t4_1M", steps=50, validate_every=1, patience=2),
         batches=SMALL,
         optimizer=OptimizerConfig(learning_rate=0.0),
     )
 
-    summary = pretrain_model([proteins_fasta], still, on_step=steps.append)
+    summary = pretrain_model([proteins_fasta], unchanging, on_step=steps.append)
 
     assert (len(steps), summary.best_step, summary.is_finished) == (3, 1, True)
     assert summary.amino_acids
-    assert pretrain_model([proteins_fasta], still) == summary
+    assert pretrain_model([proteins_fasta], unchanging) == summary
 
 
-@pytest.mark.parametrize(("num_kept", "names"), [(1, ["06"]), (3, ["02", "04", "06"])])
-def test_so_many_of_the_newest_checkpoints_are_kept(tmp_path, proteins_fasta, num_kept, names):
-    run = tmp_path / "kept.run"
+@pytest.mark.parametrize(("num_checkpoints", "names"), [(1, ["06"]), (3, ["02", "04", "06"])])
+def test_keep_checkpoints_limits_the_number_of_checkpoints(tmp_path, proteins_fasta, num_checkpoints, names):
+    run = tmp_path / "some.run"
 
-    pretrain_model([proteins_fasta], options(run, keep_checkpoints=num_kept))
+    pretrain_model([proteins_fasta], options(run, keep_checkpoints=num_checkpoints))
 
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"step-0000{name}" for name in names]
 
 
-def test_a_model_that_cannot_fit_is_refused_before_anything_is_read(tmp_path):
+def test_a_model_too_large_for_the_memory_is_refused_before_the_input_is_read(tmp_path):
     with pytest.raises(NotEnoughMemoryError, match="choose a smaller --size"):
         pretrain_model([Path("missing.fasta")], options(tmp_path / "a.run", size="t48_15B"))
 
@@ -384,7 +384,7 @@ def test_a_run_in_bfloat16_learns_like_one_in_float32(undisturbed, tmp_path, pro
     assert losses(run) != losses(undisturbed[0])
 
 
-def test_the_table_of_amino_acids_has_a_line_for_each(undisturbed):
+def test_the_table_of_amino_acids_has_one_row_per_amino_acid(undisturbed):
     lines = (undisturbed[0] / "amino_acids.tsv").read_text().splitlines()
 
     assert lines[0].split("\t") == ["amino_acid", "masked", "loss", "accuracy", "top_confusion"]

@@ -27,23 +27,23 @@ def objective(tiny_checkpoint):
 
 
 @pytest.fixture
-def meter(make_corpus, proteins, objective, pool):
-    """Measure on proteins 30 to 39, and on further sets."""
+def make_validator(make_corpus, proteins, objective, pool):
+    """Make a validator on proteins 30 to 39, and on further sets."""
 
     def make(*further, window_residues=500, micro_batch_tokens=1000, valid=proteins[30:], compared=None):
-        named = {"first": valid, **{f"set_{number}": part for number, part in enumerate(further, start=2)}}
+        named = {"first": valid, **{f"set_{number}": some for number, some in enumerate(further, start=2)}}
         corpora = Corpora(
-            train=make_corpus(proteins[:30]), valid=[make_corpus(part, name) for name, part in named.items()]
+            train=make_corpus(proteins[:30]), valid=[make_corpus(some, name) for name, some in named.items()]
         )
         sets = [ValidationSet.from_corpus(corpus, window_residues, micro_batch_tokens) for corpus in corpora.valid]
-        compute = Executor(pool=pool)
-        return Validator(objective, sets, reference_losses(corpora, sets, compared, compute), compute)
+        executor = Executor(pool=pool)
+        return Validator(objective, sets, reference_losses(corpora, sets, compared, executor), executor)
 
     return make
 
 
-def test_every_figure_is_reported(meter):
-    measured = meter().measure()
+def test_all_metrics_are_reported(make_validator):
+    measured = make_validator().measure()
 
     assert measured.keys() == KEYS
     assert measured["valid_perplexity"] == pytest.approx(math.exp(measured["valid_loss"]))
@@ -52,42 +52,46 @@ def test_every_figure_is_reported(meter):
     assert 15 < measured["bigram_perplexity"] < 21
 
 
-def test_a_model_that_knows_nothing_has_a_perplexity_of_twenty(meter, objective):
+def test_a_uniform_model_has_a_perplexity_of_twenty(make_validator, objective):
     with torch.no_grad():
         objective.encoder.embedding.weight.zero_()
 
-    assert meter().measure()["valid_perplexity"] == pytest.approx(20)
+    assert make_validator().measure()["valid_perplexity"] == pytest.approx(20)
 
 
-def test_a_model_that_knows_the_composition_alone_has_the_unigrams_perplexity(meter, objective, make_corpus, proteins):
+def test_a_model_of_the_composition_has_the_perplexity_of_the_unigram(make_validator, objective, make_corpus, proteins):
     with torch.no_grad():
         objective.encoder.embedding.weight.zero_()
         objective.lm_head.bias[AMINO_ACID_IDS] = torch.from_numpy(NgramModel(make_corpus(proteins[:30])).unigram).log()
 
-    measured = meter().measure()
+    measured = make_validator().measure()
 
     assert measured["valid_perplexity"] == pytest.approx(measured["unigram_perplexity"])
 
 
-def test_the_figures_do_not_depend_on_packs_nor_on_the_order_of_proteins(meter, proteins):
-    figures = [
-        options.measure()
-        for options in (meter(), meter(micro_batch_tokens=150), meter(micro_batch_tokens=1, valid=proteins[:29:-1]))
+def test_metrics_depend_neither_on_micro_batches_nor_on_the_order_of_proteins(make_validator, proteins):
+    metrics = [
+        validator.measure()
+        for validator in (
+            make_validator(),
+            make_validator(micro_batch_tokens=150),
+            make_validator(micro_batch_tokens=1, valid=proteins[:29:-1]),
+        )
     ]
 
-    assert figures[1] == pytest.approx(figures[0], rel=1e-5)
-    assert figures[2] == pytest.approx(figures[0], rel=1e-5)
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-5)
+    assert metrics[2] == pytest.approx(metrics[0], rel=1e-5)
 
 
-def test_windows_change_what_the_model_sees_but_never_the_unigram(meter):
-    whole, windows = meter().measure(), meter(window_residues=20).measure()
+def test_windows_change_the_loss_of_the_model_but_not_that_of_the_unigram(make_validator):
+    whole, windows = make_validator().measure(), make_validator(window_residues=20).measure()
 
     assert windows["unigram_perplexity"] == whole["unigram_perplexity"]
     assert windows["valid_loss"] != whole["valid_loss"]
 
 
-def test_further_sets_are_named_before_each_figure(meter, proteins):
-    measured = meter(proteins[20:30], proteins[30:]).measure()
+def test_metrics_of_further_sets_are_prefixed_with_their_name(make_validator, proteins):
+    measured = make_validator(proteins[20:30], proteins[30:]).measure()
 
     assert measured.keys() == {f"{prefix}{key}" for prefix in ("", "set_2/", "set_3/") for key in KEYS}
     assert measured["set_3/valid_loss"] == pytest.approx(measured["valid_loss"])
@@ -95,42 +99,44 @@ def test_further_sets_are_named_before_each_figure(meter, proteins):
     assert measured["set_2/unigram_perplexity"] != measured["unigram_perplexity"]
 
 
-def test_a_compared_model_is_measured_on_the_same_hidden_residues(meter, objective):
-    one = meter(compared=copy.deepcopy(objective))
-    before = one.measure()
+def test_a_compared_model_is_evaluated_on_the_same_masked_residues(make_validator, objective):
+    validator = make_validator(compared=copy.deepcopy(objective))
+    before = validator.measure()
     with torch.no_grad():
         objective.lm_head.bias[AMINO_ACID_IDS] = torch.arange(20.0)
 
     assert before["compared_perplexity"] == pytest.approx(before["valid_perplexity"])
-    assert one.measure()["compared_perplexity"] == before["compared_perplexity"]
+    assert validator.measure()["compared_perplexity"] == before["compared_perplexity"]
 
 
-def test_the_amino_acids_make_up_the_whole(meter, objective, pool):
-    one = meter()
-    part, measured = one._sets[0], one.measure()
+def test_metrics_by_amino_acid_add_up_to_those_of_all_residues(make_validator, objective, pool):
+    validator = make_validator()
+    valid_set, measured = validator._sets[0], validator.measure()
 
-    figures = evaluate_by_amino_acid(objective, part, Executor(pool=pool))
+    metrics = evaluate_by_amino_acid(objective, valid_set, Executor(pool=pool))
 
-    assert "".join(figure.name for figure in figures) == AMINO_ACIDS
-    num_hidden = sum(figure.count for figure in figures)
-    assert num_hidden == sum(len(micro_batch.targets) for micro_batch in part.micro_batches)
-    loss = sum(figure.loss * figure.count for figure in figures if figure.count)
-    correct = sum(figure.accuracy * figure.count for figure in figures if figure.count)
-    assert loss / num_hidden == pytest.approx(measured["valid_loss"], rel=1e-5)
-    assert correct / num_hidden == pytest.approx(measured["valid_accuracy"])
+    assert "".join(row.name for row in metrics) == AMINO_ACIDS
+    num_masked = sum(row.count for row in metrics)
+    assert num_masked == sum(len(micro_batch.targets) for micro_batch in valid_set.micro_batches)
+    loss = sum(row.loss * row.count for row in metrics if row.count)
+    correct = sum(row.accuracy * row.count for row in metrics if row.count)
+    assert loss / num_masked == pytest.approx(measured["valid_loss"], rel=1e-5)
+    assert correct / num_masked == pytest.approx(measured["valid_accuracy"])
 
 
 @pytest.mark.parametrize("window_residues", [500, 40])
-def test_gains_are_the_references_losses_less_the_models_with_intervals(
-    meter, objective, make_corpus, proteins, pool, window_residues
+def test_gains_are_differences_of_losses_with_intervals(
+    make_validator, objective, make_corpus, proteins, pool, window_residues
 ):
     other = copy.deepcopy(objective)
     with torch.no_grad():
         other.lm_head.bias[AMINO_ACID_IDS] = torch.arange(20.0)
-    one = meter(window_residues=window_residues, compared=other)
-    part, measured = one._sets[0], one.measure()
+    validator = make_validator(window_residues=window_residues, compared=other)
+    valid_set, measured = validator._sets[0], validator.measure()
 
-    gains = gains_over_references(objective, part, NgramModel(make_corpus(proteins[:30])), other, Executor(pool=pool))
+    gains = gains_over_references(
+        objective, valid_set, NgramModel(make_corpus(proteins[:30])), other, Executor(pool=pool)
+    )
 
     assert gains.keys() == {"unigram", "bigram", "compared"}
     for name, gain in gains.items():
@@ -139,47 +145,49 @@ def test_gains_are_the_references_losses_less_the_models_with_intervals(
         assert gain.low < gain.value < gain.high
 
 
-def test_a_model_gains_nothing_on_itself(meter, objective, make_corpus, proteins, pool):
-    composition = NgramModel(make_corpus(proteins[:30]))
+def test_the_gain_of_a_model_over_itself_is_zero(make_validator, objective, make_corpus, proteins, pool):
+    ngrams = NgramModel(make_corpus(proteins[:30]))
 
-    gain = gains_over_references(objective, meter()._sets[0], composition, objective, Executor(pool=pool))["compared"]
+    gain = gains_over_references(objective, make_validator()._sets[0], ngrams, objective, Executor(pool=pool))[
+        "compared"
+    ]
 
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
 
 
-def test_an_amino_acid_is_mistaken_for_what_is_guessed_in_its_place(meter, objective, pool):
+def test_the_top_confusion_is_the_most_frequent_wrong_prediction(make_validator, objective, pool):
     with torch.no_grad():
         objective.lm_head.bias[FIRST_AMINO_ACID] = 1e6
 
-    leucine, *others = evaluate_by_amino_acid(objective, meter()._sets[0], Executor(pool=pool))
+    leucine, *others = evaluate_by_amino_acid(objective, make_validator()._sets[0], Executor(pool=pool))
 
     assert (leucine.accuracy, leucine.top_confusion) == (1.0, None)
-    assert {figure.top_confusion for figure in others if figure.count} == {"L"}
+    assert {row.top_confusion for row in others if row.count} == {"L"}
 
 
-def test_the_model_is_measured_as_it_stands_at_each_call(meter, objective):
-    one = meter()
-    before = one.measure()
+def test_each_call_evaluates_the_current_weights(make_validator, objective):
+    validator = make_validator()
+    before = validator.measure()
     with torch.no_grad():
         objective.lm_head.bias[AMINO_ACID_IDS] = torch.arange(20.0)
 
-    after = one.measure()
+    after = validator.measure()
 
     assert after["valid_loss"] > before["valid_loss"] + 1
     assert after["unigram_perplexity"] == before["unigram_perplexity"]
 
 
-def test_a_loss_beyond_all_measure_has_a_perplexity_that_json_can_hold(meter, objective):
-    one = meter()
+def test_the_perplexity_of_a_huge_loss_is_finite(make_validator, objective):
+    validator = make_validator()
     with torch.no_grad():
         objective.lm_head.bias[FIRST_AMINO_ACID] = 1e6
 
-    assert 1e100 < one.measure()["valid_perplexity"] < math.inf
+    assert 1e100 < validator.measure()["valid_perplexity"] < math.inf
 
 
-def test_validation_proteins_without_a_standard_residue_are_too_few(meter):
+def test_validation_proteins_without_a_standard_residue_are_refused(make_validator):
     with pytest.raises(DataError):
-        meter(valid=["XXX", "BZ"]).measure()
+        make_validator(valid=["XXX", "BZ"]).measure()
 
 
 @pytest.mark.parametrize(("name", "num_proteins"), [("held_out", 4), ("mine", 10)])

@@ -15,7 +15,7 @@ from protembed.training.checkpoints import Checkpoints, TrainingProgress
 from protembed.training.optimizer import make_optimizers, set_learning_rate
 
 FILES = ("weights.safetensors", "optimizer.safetensors", "progress.json", "MANIFEST.json")
-BROKEN = {
+DAMAGES = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
     "missing": lambda path: path.unlink(),
@@ -40,7 +40,7 @@ def step(optimizers):
 
 
 def advance(state, model, optimizers):
-    """Take and save a step."""
+    """Take a step and save it."""
     state.progress.step += 1
     for number, parameter in enumerate(model.parameters()):
         parameter.grad = torch.full_like(parameter, float(number + state.progress.step))
@@ -50,7 +50,7 @@ def advance(state, model, optimizers):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Save some steps in `tmp_path`; return the model and its optimiser."""
+    """Save some steps in `tmp_path`; return the model and its optimisers."""
 
     def make(num_steps, name="adamw"):
         state, (model, optimizers) = Checkpoints(tmp_path), model_and_optimizers(name)
@@ -71,22 +71,22 @@ def checkpoints(directory):
     return sorted((directory / "checkpoints").iterdir())
 
 
-def same(model, other):
-    return all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
+def same(*models):
+    return all(map(torch.equal, *(model.parameters() for model in models)))
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw", "sgd"])
-def test_weights_and_optimizers_come_back_bit_for_bit(saved, tmp_path, name):
+def test_restoring_brings_back_weights_and_optimisers_bit_for_bit(saved, tmp_path, name):
     model, optimizers = saved(3, name)
 
     state, again, optimizers_again = restored(tmp_path, name)
 
     assert same(model, again)
     for _ in range(2):
-        for one, its_optimizers in ((model, optimizers), (again, optimizers_again)):
-            for parameter in one.parameters():
+        for some_model, some_optimizers in ((model, optimizers), (again, optimizers_again)):
+            for parameter in some_model.parameters():
                 parameter.grad = torch.full_like(parameter, 0.3)
-            step(its_optimizers)
+            step(some_optimizers)
     assert same(model, again)
 
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_of_an_earlier_version_is_restored_bit_for_bit(tiny_encoder
         assert all(torch.equal(value, state_again[kind]) for kind, value in state.items())
 
 
-def test_progress_comes_back(tmp_path):
+def test_restoring_brings_back_the_progress(tmp_path):
     state = Checkpoints(tmp_path)
     state.progress = TrainingProgress(step=7, num_residues=900, num_skipped=2, best_loss=2.5, best_step=4)
     state.save(*model_and_optimizers())
@@ -136,7 +136,7 @@ def test_progress_comes_back(tmp_path):
     assert restored(tmp_path)[0].progress == state.progress
 
 
-def test_a_run_without_checkpoints_stays_at_its_beginning(tmp_path):
+def test_restoring_without_checkpoints_changes_nothing(tmp_path):
     state, model, _ = restored(tmp_path)
 
     assert state.progress == TrainingProgress()
@@ -144,7 +144,7 @@ def test_a_run_without_checkpoints_stays_at_its_beginning(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_is_safetensors_and_json_with_every_hash(saved, tmp_path):
+def test_a_checkpoint_holds_safetensors_and_json_and_a_hash_of_each(saved, tmp_path):
     saved(1)
 
     (checkpoint,) = checkpoints(tmp_path)
@@ -154,7 +154,7 @@ def test_a_checkpoint_is_safetensors_and_json_with_every_hash(saved, tmp_path):
     assert read_json(checkpoint / "progress.json") == dataclasses.asdict(TrainingProgress(step=1))
 
 
-def test_the_newest_two_checkpoints_are_kept(saved, tmp_path):
+def test_only_the_two_newest_checkpoints_remain(saved, tmp_path):
     saved(11)
 
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000010", "step-000011"]
@@ -170,9 +170,9 @@ def test_checkpoints_are_ordered_by_number_not_by_name(tmp_path):
 
 
 @pytest.mark.promise(4)
-@pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("name", FILES)
-def test_a_torn_checkpoint_is_passed_over_for_the_one_before(saved, tmp_path, name, damage):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(saved, tmp_path, name, damage):
     saved(2)
     older, newest = checkpoints(tmp_path)
 
@@ -183,26 +183,26 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(saved, tmp_path, na
 
 
 def damages(whole):
-    """Damage a file in every way that a disk, a copy or a kill can; a bit is flipped at as many places as it is cut."""
+    """Truncate a file at several positions, flip a bit at each of them, and append a byte."""
     sixteenths = [len(whole) * part // 16 for part in range(16)]
     yield from (whole[:end] for end in sixteenths)
-    for bit, place in enumerate([*sixteenths, len(whole) - 1]):
-        yield whole[:place] + bytes([whole[place] ^ 1 << bit % 8]) + whole[place + 1 :]
+    for bit, index in enumerate([*sixteenths, len(whole) - 1]):
+        yield whole[:index] + bytes([whole[index] ^ 1 << bit % 8]) + whole[index + 1 :]
     yield whole + b"x"
 
 
 @pytest.mark.promise(4)
 @pytest.mark.parametrize("name", FILES)
-def test_of_a_damaged_checkpoint_the_file_is_named_and_the_one_before_is_used(saved, tmp_path, name):
+def test_restoring_names_the_damaged_file_and_uses_the_checkpoint_before(saved, tmp_path, name):
     older_model, _ = saved(1)
     older_weights = [parameter.clone() for parameter in older_model.parameters()]
-    saved_again = advance_by_one(tmp_path)
+    newest_model = advance_by_one(tmp_path)
     _, newest = checkpoints(tmp_path)
-    kept, whole = shutil.copytree(newest, tmp_path / "kept"), (newest / name).read_bytes()
+    intact, whole = shutil.copytree(newest, tmp_path / "intact"), (newest / name).read_bytes()
 
     for number, damaged in enumerate([None, *damages(whole)]):
         shutil.rmtree(newest, ignore_errors=True)
-        shutil.copytree(kept, newest)
+        shutil.copytree(intact, newest)
         (newest / name).unlink()
         if damaged is not None:
             (newest / name).write_bytes(damaged)
@@ -210,11 +210,11 @@ def test_of_a_damaged_checkpoint_the_file_is_named_and_the_one_before_is_used(sa
 
         (warning,) = state.restore(model, optimizers)
 
-        # A changed hash in the manifest is that of the file that it names.
+        # A change in the manifest shows as a wrong hash of the file that it names.
         assert warning.startswith(str(newest / ("" if name == "MANIFEST.json" else name))), number
         assert "is damaged" in warning and "resuming from step-000001" in warning
         assert all(map(torch.equal, model.parameters(), older_weights))
-        assert not all(map(torch.equal, model.parameters(), saved_again.parameters()))
+        assert not all(map(torch.equal, model.parameters(), newest_model.parameters()))
         assert not newest.exists()
 
 
@@ -224,7 +224,7 @@ def advance_by_one(directory):
     return model
 
 
-def test_an_intact_checkpoint_is_taken_up_without_a_word(saved, tmp_path):
+def test_restoring_an_intact_checkpoint_gives_no_warning(saved, tmp_path):
     saved(2)
     state, (model, optimizers) = Checkpoints(tmp_path), model_and_optimizers()
 
@@ -233,7 +233,7 @@ def test_an_intact_checkpoint_is_taken_up_without_a_word(saved, tmp_path):
 
 
 @pytest.mark.promise(4)
-def test_a_run_whose_checkpoints_are_all_torn_is_damaged(saved, tmp_path):
+def test_a_run_without_an_intact_checkpoint_is_damaged(saved, tmp_path):
     saved(2)
     for checkpoint in checkpoints(tmp_path):
         (checkpoint / "weights.safetensors").unlink()
@@ -243,7 +243,7 @@ def test_a_run_whose_checkpoints_are_all_torn_is_damaged(saved, tmp_path):
         restored(tmp_path)
 
 
-def test_a_checkpoint_written_after_a_torn_one_was_passed_over_is_taken_up(saved, tmp_path):
+def test_a_checkpoint_written_in_place_of_a_damaged_one_is_restored(saved, tmp_path):
     saved(4)
     (checkpoints(tmp_path)[-1] / "weights.safetensors").unlink()
     state, model, optimizers = restored(tmp_path)
@@ -254,7 +254,7 @@ def test_a_checkpoint_written_after_a_torn_one_was_passed_over_is_taken_up(saved
     assert restored(tmp_path)[0].progress == TrainingProgress(step=3, num_residues=500)
 
 
-def test_leftovers_of_a_killed_save_are_no_checkpoints(saved, tmp_path):
+def test_leftovers_of_a_killed_save_are_ignored(saved, tmp_path):
     saved(2)
     (tmp_path / "checkpoints/.step-000003.123.tmp").mkdir()
 
@@ -262,7 +262,7 @@ def test_leftovers_of_a_killed_save_are_no_checkpoints(saved, tmp_path):
 
 
 @pytest.mark.promise(5)
-def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones_intact(saved, tmp_path, monkeypatch):
     model, optimizers = saved(2)
     state = restored(tmp_path)[0]
 
@@ -277,7 +277,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(saved, tmp_
 
 
 @pytest.mark.promise(6)
-def test_weights_that_are_no_numbers_never_reach_a_checkpoint(saved, tmp_path):
+def test_weights_that_are_not_finite_are_never_saved(saved, tmp_path):
     model, optimizers = saved(2)
     state = restored(tmp_path)[0]
     with torch.no_grad():
@@ -291,7 +291,7 @@ def test_weights_that_are_no_numbers_never_reach_a_checkpoint(saved, tmp_path):
 
 
 @pytest.mark.promise(6)
-def test_moments_that_are_no_numbers_never_reach_a_checkpoint(saved, tmp_path):
+def test_optimiser_states_that_are_not_finite_are_never_saved(saved, tmp_path):
     model, optimizers = saved(2)
     next(iter(optimizers[0].state.values()))["exp_avg_sq"].fill_(float("inf"))
 

@@ -9,14 +9,14 @@ import pytest
 from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
-def test_packs_are_dealt_out_in_turn():
+def test_items_are_sharded_in_turn():
     shares = [ProcessGroup(rank, 3).shard(list("abcdefg")) for rank in range(3)]
 
     assert shares == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
     assert SINGLE_PROCESS.shard("abc") == "abc"
 
 
-def test_one_process_alone_is_the_first_and_its_sums_are_its_own():
+def test_a_single_process_is_the_first_and_sums_only_its_numbers():
     assert SINGLE_PROCESS.is_first
     assert not ProcessGroup(1, 2).is_first
     assert SINGLE_PROCESS.all_reduce_sum(1.5, 2) == [1.5, 2]
@@ -45,24 +45,24 @@ def run_alone(tmp_path_factory, proteins_fasta):
 
 @pytest.mark.promise(2)
 @pytest.mark.slow
-def test_two_processes_see_the_records_and_masks_of_one_and_their_losses_agree(tmp_path, proteins_fasta, run_alone):
+def test_two_processes_see_the_same_masks_as_one_and_their_losses_agree(tmp_path, proteins_fasta, run_alone):
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
     alone = [json.loads(line) for line in (run_alone / "metrics.jsonl").read_text().splitlines()]
-    together, said = pretrain(tmp_path / "two.run", proteins_fasta, *two)
+    together, stderr = pretrain(tmp_path / "two.run", proteins_fasta, *two)
 
-    # The loss of masks of one's own differs by per cents from that of others.
+    # With different masks the losses would differ by per cents.
     assert [line["residues"] for line in together] == [line["residues"] for line in alone]
     losses, expected = ([line["train_loss"] for line in lines] for lines in (together, alone))
     assert losses == pytest.approx(expected, rel=1e-5)
     assert together[-1]["valid_loss"] == pytest.approx(alone[-1]["valid_loss"], rel=1e-5)
-    assert said.count("starting a new run in") == 1
+    assert stderr.count("starting a new run in") == 1
     assert {path.name for path in (tmp_path / "two.run").iterdir()} == {path.name for path in run_alone.iterdir()}
 
 
 @pytest.mark.promise(2)
 @pytest.mark.slow
-def test_a_run_of_one_process_is_taken_up_by_two(tmp_path, proteins_fasta, run_alone):
+def test_two_processes_resume_a_run_of_one(tmp_path, proteins_fasta, run_alone):
     run, two = (
         shutil.copytree(run_alone, tmp_path / "a.run"),
         ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
@@ -70,7 +70,7 @@ def test_a_run_of_one_process_is_taken_up_by_two(tmp_path, proteins_fasta, run_a
     whole = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (run / "checkpoints/step-000020/MANIFEST.json").unlink()
 
-    resumed, said = pretrain(run, proteins_fasta, *two)
+    resumed, stderr = pretrain(run, proteins_fasta, *two)
 
-    assert "after step 10" in said
+    assert "after step 10" in stderr
     assert [line["train_loss"] for line in resumed] == pytest.approx([line["train_loss"] for line in whole], rel=1e-5)

@@ -30,8 +30,8 @@ MUON = OptimizerConfig(optimizer="muon", learning_rate=0.01)
 RATES = {"muon": 2e-3, "adamw": 1e-3, "sgd": 0.1}
 
 
-class Repeated:
-    """A plan whose steps see what a list says, over and over."""
+class CyclicBatches:
+    """A source that repeats the micro-batches of the given steps."""
 
     def __init__(self, *steps):
         self._steps = steps
@@ -42,7 +42,7 @@ class Repeated:
 
 @pytest.fixture
 def regression(tiny_encoder):
-    """Predict a value from the first layer's output; the second layer has no part in it."""
+    """An objective that predicts a value from the output of the first layer; the second layer is not used."""
     head = TaskHead(32, TASKS["regression"], None)
     with torch.no_grad():
         head.linear.weight.fill_(0.1)
@@ -50,13 +50,17 @@ def regression(tiny_encoder):
 
 
 @pytest.fixture(scope="session")
-def value_packs(proteins):
-    """Make a micro-batch of one protein with the value given."""
+def value_batches(proteins):
+    """Make the micro-batch of one protein with a value as its target."""
 
     def make(value):
-        residues, answers = [encode(proteins[2])], [np.array(value)]
-        labelled = LabelledDataset(residues=residues, targets=answers, task=TASKS["regression"], window_residues=1022)
-        return labelled.micro_batches([0])
+        dataset = LabelledDataset(
+            residues=[encode(proteins[2])],
+            targets=[np.array(value)],
+            task=TASKS["regression"],
+            window_residues=1022,
+        )
+        return dataset.micro_batches([0])
 
     return make
 
@@ -75,9 +79,9 @@ def parameters_of(module):
 
 
 @pytest.mark.parametrize("kind", ["masked_lm", "regression"])
-def test_sgd_is_the_weight_minus_the_rate_times_the_gradient_bit_for_bit(kind, request, few, value_packs, pool):
+def test_an_sgd_step_subtracts_the_rate_times_the_gradient_bit_for_bit(kind, request, few, value_batches, pool):
     objective = request.getfixturevalue(kind)
-    micro_batches = [few] if kind == "masked_lm" else value_packs(3.0)
+    micro_batches = [few] if kind == "masked_lm" else value_batches(3.0)
     before, (micro_batch,) = parameters_of(objective), micro_batches
     gradients = torch.autograd.grad(objective(micro_batch).sum, list(objective.parameters()), allow_unused=True)
     count = objective(micro_batch).count
@@ -89,7 +93,7 @@ def test_sgd_is_the_weight_minus_the_rate_times_the_gradient_bit_for_bit(kind, r
     assert any(gradient is None for gradient in gradients) == (kind == "regression")
 
 
-def test_packs_of_three_and_seventeen_targets_update_like_one_batch_of_twenty(masked_lm, few, many, twenty, pool):
+def test_two_micro_batches_of_three_and_seventeen_targets_update_like_one_of_twenty(masked_lm, few, many, twenty, pool):
     results, weights = [], []
     for micro_batches in ([twenty], [few, many], [many, few]):
         model = copy.deepcopy(masked_lm)
@@ -102,7 +106,7 @@ def test_packs_of_three_and_seventeen_targets_update_like_one_batch_of_twenty(ma
     assert torch.allclose(weights[0], weights[2], atol=1e-6)
 
 
-def test_the_loss_of_a_step_is_that_before_its_update(masked_lm, few, pool):
+def test_a_step_reports_the_loss_before_its_update(masked_lm, few, pool):
     before = masked_lm(few).mean().item()
 
     result = take_step(training_of(masked_lm, pool, SGD, 0.01), [few], None)
@@ -111,7 +115,7 @@ def test_the_loss_of_a_step_is_that_before_its_update(masked_lm, few, pool):
     assert masked_lm(few).mean().item() < before
 
 
-def test_a_clipped_step_is_no_longer_than_the_norm_allows(masked_lm, few, pool):
+def test_clipping_limits_the_length_of_a_step(masked_lm, few, pool):
     before = torch.cat([parameter.flatten() for parameter in parameters_of(masked_lm)])
 
     take_step(training_of(masked_lm, pool, SGD, 1.0), [few], 0.01)
@@ -120,7 +124,7 @@ def test_a_clipped_step_is_no_longer_than_the_norm_allows(masked_lm, few, pool):
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_biases_of_tokens_that_are_no_amino_acid_stay_at_minus_a_hundred(masked_lm, steps, pool):
+def test_training_leaves_the_biases_of_other_tokens_at_minus_a_hundred(masked_lm, steps, pool):
     training = training_of(masked_lm, pool)
 
     for step in range(5):
@@ -131,9 +135,9 @@ def test_biases_of_tokens_that_are_no_amino_acid_stay_at_minus_a_hundred(masked_
     assert (bias == -100).sum() == 13
 
 
-@pytest.mark.parametrize("empty_packs", [[], ["nothing_hidden"]])
-def test_a_step_without_targets_changes_nothing(masked_lm, empty_packs, request, pool, weights_of, same_bits):
-    micro_batches, before = [request.getfixturevalue(name) for name in empty_packs], weights_of(masked_lm)
+@pytest.mark.parametrize("empty_step", [[], ["without_targets"]])
+def test_a_step_without_targets_changes_nothing(masked_lm, empty_step, request, pool, weights_of, same_bits):
+    micro_batches, before = [request.getfixturevalue(name) for name in empty_step], weights_of(masked_lm)
 
     result = take_step(training_of(masked_lm, pool, ADAMW, 0.01), micro_batches, 1.0)
 
@@ -141,14 +145,14 @@ def test_a_step_without_targets_changes_nothing(masked_lm, empty_packs, request,
     assert same_bits(weights_of(masked_lm), before)
 
 
-def test_a_pack_without_targets_does_not_disturb_the_others(
-    masked_lm, few, nothing_hidden, pool, weights_of, same_bits
+def test_a_micro_batch_without_targets_does_not_change_the_update(
+    masked_lm, few, without_targets, pool, weights_of, same_bits
 ):
     alone = copy.deepcopy(masked_lm)
 
     results = [
         take_step(training_of(model, pool, ADAMW, 0.01), micro_batches, 1.0)
-        for model, micro_batches in ((masked_lm, [nothing_hidden, few]), (alone, [few]))
+        for model, micro_batches in ((masked_lm, [without_targets, few]), (alone, [few]))
     ]
 
     assert results[0].loss == results[1].loss
@@ -156,10 +160,10 @@ def test_a_pack_without_targets_does_not_disturb_the_others(
 
 
 @pytest.mark.promise(6)
-def test_a_loss_that_is_not_finite_leaves_the_weights_alone(regression, value_packs, pool, weights_of, same_bits):
+def test_a_loss_that_is_not_finite_leaves_the_weights_unchanged(regression, value_batches, pool, weights_of, same_bits):
     before = weights_of(regression)
 
-    micro_batches = [*value_packs(1.0), *value_packs(math.inf)]
+    micro_batches = [*value_batches(1.0), *value_batches(math.inf)]
     result = take_step(training_of(regression, pool, ADAMW, 0.01), micro_batches, 1.0)
 
     assert (result.loss, result.is_finite) == (None, False)
@@ -167,7 +171,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(regression, value_pa
 
 
 class Landscape(Objective):
-    """Any loss of three weights that are zero."""
+    """A loss that is a given function of three weights, which are zero."""
 
     def __init__(self, loss):
         super().__init__()
@@ -185,7 +189,7 @@ LANDSCAPES = {
 
 
 @pytest.mark.parametrize("loss", LANDSCAPES.values(), ids=LANDSCAPES)
-def test_loss_and_gradient_must_both_be_finite(loss, few, pool):
+def test_a_step_is_skipped_if_its_loss_or_gradient_is_not_finite(loss, few, pool):
     landscape = Landscape(loss)
 
     result = take_step(training_of(landscape, pool, SGD, 0.1), [few], None)
@@ -195,7 +199,7 @@ def test_loss_and_gradient_must_both_be_finite(loss, few, pool):
 
 
 @pytest.mark.parametrize("config", [ADAMW, MUON], ids=["adamw", "muon"])
-def test_no_bit_depends_on_the_number_of_workers(masked_lm, config, steps, weights_of, same_bits):
+def test_the_number_of_threads_changes_no_bit_of_the_weights(masked_lm, config, steps, weights_of, same_bits):
     weights = []
     for num_workers in (1, 3):
         model = copy.deepcopy(masked_lm)
@@ -209,30 +213,30 @@ def test_no_bit_depends_on_the_number_of_workers(masked_lm, config, steps, weigh
     assert same_bits(*weights)
 
 
-# Plans
+# Schedules
 
 
-def test_what_the_options_leave_open_is_planned_from_the_steps():
-    plan = make_schedule(OptimizerConfig(), 100, RATES)
+def test_the_schedule_derives_missing_options_from_the_number_of_steps():
+    schedule = make_schedule(OptimizerConfig(), 100, RATES)
 
-    assert (plan.validate_every, plan.save_every, plan.warmup_steps, plan.decay_steps) == (20, 5, 5, 25)
-    assert (plan.optimizer, plan.learning_rate, plan.clip_norm) == ("muon", 2e-3, 1.0)
+    assert (schedule.validate_every, schedule.save_every, schedule.warmup_steps, schedule.decay_steps) == (20, 5, 5, 25)
+    assert (schedule.optimizer, schedule.learning_rate, schedule.clip_norm) == ("muon", 2e-3, 1.0)
     assert make_schedule(OptimizerConfig(), 1, RATES).validate_every == 1
 
 
-def test_sgd_is_planned_without_clipping_and_with_a_rate_of_its_own():
-    plan = make_schedule(OptimizerConfig(optimizer="sgd"), 100, RATES)
+def test_sgd_is_scheduled_without_clipping_and_with_its_default_rate():
+    schedule = make_schedule(OptimizerConfig(optimizer="sgd"), 100, RATES)
 
-    assert (plan.learning_rate, plan.clip_norm) == (0.1, None)
+    assert (schedule.learning_rate, schedule.clip_norm) == (0.1, None)
 
 
-def test_what_the_options_say_is_planned_even_where_it_is_zero():
+def test_the_schedule_keeps_options_that_are_zero():
     options = OptimizerConfig(learning_rate=0.0, warmup_steps=0, decay_fraction=0.0, schedule="cosine")
 
-    plan = make_schedule(options, 100, RATES, validate_every=7, save_every=9, patience=3)
+    schedule = make_schedule(options, 100, RATES, validate_every=7, save_every=9, patience=3)
 
-    assert (plan.learning_rate, plan.warmup_steps, plan.decay_steps) == (0, 0, 0)
-    assert (plan.validate_every, plan.save_every, plan.patience, plan.schedule) == (7, 9, 3, "cosine")
+    assert (schedule.learning_rate, schedule.warmup_steps, schedule.decay_steps) == (0, 0, 0)
+    assert (schedule.validate_every, schedule.save_every, schedule.patience, schedule.schedule) == (7, 9, 3, "cosine")
 
 
 # A run
@@ -240,7 +244,7 @@ def test_what_the_options_say_is_planned_even_where_it_is_zero():
 
 @pytest.fixture
 def begin(tmp_path, steps, pool):
-    """Begin or take up the run in `tmp_path` with a model of its own; returns reports to come, the model, the state."""
+    """Begin or resume the run in `tmp_path` with a new model; return its reports, model and checkpoints."""
 
     def make(
         num_steps,
@@ -258,10 +262,10 @@ def begin(tmp_path, steps, pool):
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
         training, run = training_of(objective, pool, config, batches=batches), Checkpoints(tmp_path / name)
         run.restore(objective, training.optimizers)
-        plan = make_schedule(
+        schedule = make_schedule(
             config, num_steps, RATES, save_every=save_every, validate_every=validate_every, patience=patience
         )
-        reports = train(training, plan, run, stop=lambda: run.progress.step == stop_after, **kind)
+        reports = train(training, schedule, run, stop=lambda: run.progress.step == stop_after, **kind)
         return reports, objective, run
 
     return make
@@ -271,7 +275,7 @@ def checkpoints_in(directory):
     return sorted(path.name for path in (directory / "checkpoints").glob("*"))
 
 
-def test_a_report_follows_each_step(begin, steps):
+def test_training_yields_a_report_after_each_step(begin, steps):
     reports = list(begin(6)[0])
 
     residues = [sum(micro_batch.num_residues for micro_batch in steps.micro_batches(step)) for step in range(6)]
@@ -284,7 +288,7 @@ def test_a_report_follows_each_step(begin, steps):
     assert reports[-1].train_loss < reports[0].train_loss
 
 
-def test_it_validates_at_the_planned_steps_and_at_the_last_and_marks_the_best(begin):
+def test_training_validates_at_scheduled_steps_and_the_last_and_marks_the_best(begin):
     losses = iter([3.0, 2.0, 2.0, 1.0])
 
     reports, _, run = begin(7, validate_every=2, validate=lambda: {"valid_loss": next(losses), "other": 5.0})
@@ -299,7 +303,7 @@ def test_it_validates_at_the_planned_steps_and_at_the_last_and_marks_the_best(be
     assert (run.progress.best_loss, run.progress.best_step) == (1.0, 7)
 
 
-def test_the_best_loss_outlives_an_interruption(begin):
+def test_a_resumed_run_remembers_the_best_loss(begin):
     list(begin(3, validate_every=1, validate=lambda: {"valid_loss": 2.0}, stop_after=1)[0])
 
     losses = iter([2.5, 1.5])
@@ -311,7 +315,7 @@ def test_the_best_loss_outlives_an_interruption(begin):
 
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("config", [ADAMW, SGD, MUON], ids=["adamw", "sgd", "muon"])
-def test_a_stopped_run_goes_on_bit_for_bit_as_if_undisturbed(begin, config, weights_of, same_bits):
+def test_a_stopped_run_resumes_bit_for_bit(begin, config, weights_of, same_bits):
     whole, whole_model, _ = begin(7, name="whole", config=config)
     losses = [report.train_loss for report in whole]
 
@@ -325,11 +329,11 @@ def test_a_stopped_run_goes_on_bit_for_bit_as_if_undisturbed(begin, config, weig
 
 
 @pytest.mark.promise(2, 4)
-def test_a_run_taken_up_at_an_older_checkpoint_ends_with_the_same_bits(begin, tmp_path, weights_of, same_bits):
+def test_a_run_resumed_from_an_older_checkpoint_ends_with_the_same_bits(begin, tmp_path, weights_of, same_bits):
     whole, whole_model, _ = begin(8)
     losses = [report.train_loss for report in whole]
     assert checkpoints_in(tmp_path / "run") == ["step-000006", "step-000008"]
-    (tmp_path / "run/checkpoints/step-000008/weights.safetensors").write_bytes(b"torn")
+    (tmp_path / "run/checkpoints/step-000008/weights.safetensors").write_bytes(b"damaged")
 
     again, model, run = begin(8)
     assert run.progress.step == 6
@@ -353,7 +357,7 @@ def test_a_run_killed_between_report_and_checkpoint_repeats_the_step(begin, tmp_
     assert same_bits(weights_of(model), weights_of(whole_model))
 
 
-def test_a_finished_run_has_nothing_left_to_do(begin, weights_of, same_bits):
+def test_a_finished_run_takes_no_more_steps(begin, weights_of, same_bits):
     reports, model, _ = begin(3)
     assert len(list(reports)) == 3
 
@@ -363,11 +367,17 @@ def test_a_finished_run_has_nothing_left_to_do(begin, weights_of, same_bits):
     assert same_bits(weights_of(model), weights_of(same_model))
 
 
-def test_checkpoints_come_at_the_planned_steps_and_at_the_last_and_two_are_kept(begin, tmp_path):
-    kept = [checkpoints_in(tmp_path / "run") for _ in begin(7, save_every=2)[0]]
+def test_checkpoints_are_written_at_scheduled_steps_and_the_last_and_two_remain(begin, tmp_path):
+    names_at_reports = [checkpoints_in(tmp_path / "run") for _ in begin(7, save_every=2)[0]]
 
-    # Each report comes before the checkpoint of its own step.
-    assert [names[-1:] for names in kept] == [[], [], *[["step-000002"]] * 2, *[["step-000004"]] * 2, ["step-000006"]]
+    # Each report comes before the checkpoint of the same step.
+    assert [names[-1:] for names in names_at_reports] == [
+        [],
+        [],
+        *[["step-000002"]] * 2,
+        *[["step-000004"]] * 2,
+        ["step-000006"],
+    ]
     assert checkpoints_in(tmp_path / "run") == ["step-000006", "step-000007"]
 
 
@@ -375,11 +385,11 @@ def test_checkpoints_come_at_the_planned_steps_and_at_the_last_and_two_are_kept(
 
 
 @pytest.fixture
-def diverging(regression, value_packs, tmp_path, pool):
-    """Train on micro-batches of which some have an infinite loss."""
+def diverging(regression, value_batches, tmp_path, pool):
+    """Train on proteins with the given values, some of which have an infinite loss."""
 
     def make(values):
-        batches, run = Repeated(*(value_packs(value) for value in values)), Checkpoints(tmp_path)
+        batches, run = CyclicBatches(*(value_batches(value) for value in values)), Checkpoints(tmp_path)
         training = training_of(regression, pool, batches=batches)
         return train(training, make_schedule(ADAMW, len(values), RATES), run), run
 
@@ -395,7 +405,7 @@ def test_skipped_steps_are_counted_and_reported_without_a_loss(diverging):
     assert (run.progress.step, run.progress.num_skipped) == (10, 8)
 
 
-def test_five_skipped_steps_in_a_row_are_divergence(diverging):
+def test_five_skipped_steps_in_a_row_raise_divergence(diverging):
     reports, _ = diverging([1.0, *[math.inf] * 6])
 
     with pytest.raises(DivergedError, match="5 steps in a row, up to step 6") as caught:
@@ -405,7 +415,7 @@ def test_five_skipped_steps_in_a_row_are_divergence(diverging):
 
 @pytest.mark.promise(6)
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_validation_that_is_not_finite_is_divergence_and_never_the_best(begin, loss):
+def test_a_validation_that_is_not_finite_raises_divergence_and_is_never_the_best(begin, loss):
     losses = iter([2.5, loss])
     reports, _, run = begin(5, validate_every=1, validate=lambda: {"valid_loss": next(losses)})
 
@@ -414,17 +424,17 @@ def test_a_validation_that_is_not_finite_is_divergence_and_never_the_best(begin,
     assert (run.progress.best_loss, run.progress.best_step) == (2.5, 1)
 
 
-def test_steps_without_targets_are_no_divergence(begin, nothing_hidden):
-    reports, _, run = begin(7, batches=Repeated([nothing_hidden], []))
+def test_steps_without_targets_do_not_raise_divergence(begin, without_targets):
+    reports, _, run = begin(7, batches=CyclicBatches([without_targets], []))
 
     assert [report.train_loss for report in reports] == [None] * 7
     assert run.progress.num_skipped == 0
 
 
-# Ending early, and otherwise than planned
+# Ending early, and changing the schedule
 
 
-def test_patience_ends_a_run_that_no_longer_improves_and_it_stays_ended(begin, tmp_path):
+def test_patience_ends_a_run_that_no_longer_improves_for_good(begin, tmp_path):
     losses = iter([3.0, 2.0, 2.5, 2.0, 9.0])
     validate = {"validate": lambda: {"valid_loss": next(losses)}, "validate_every": 1, "patience": 2}
 
@@ -435,7 +445,7 @@ def test_patience_ends_a_run_that_no_longer_improves_and_it_stays_ended(begin, t
     assert list(begin(9, **validate)[0]) == []
 
 
-def test_a_better_validation_renews_the_patience(begin):
+def test_a_lower_loss_resets_the_patience(begin):
     losses = iter([3.0, 3.1, 2.9, 3.0, 2.8, 2.7])
 
     reports, _, _ = begin(6, validate_every=1, patience=2, validate=lambda: {"valid_loss": next(losses)})
@@ -443,16 +453,16 @@ def test_a_better_validation_renews_the_patience(begin):
     assert len(list(reports)) == 6
 
 
-def test_a_plan_can_be_replaced_on_the_way(begin):
-    def replan(plan, step):
-        return replace(plan, num_steps=4) if step == 2 else plan
+def test_replan_changes_the_schedule_of_later_steps(begin):
+    def replan(schedule, step):
+        return replace(schedule, num_steps=4) if step == 2 else schedule
 
     reports = list(begin(9, replan=replan)[0])
 
     assert [(report.step, report.num_steps) for report in reports] == [(1, 9), (2, 9), (3, 4), (4, 4)]
 
 
-def test_a_checkpoint_is_due_after_a_time_too(begin, tmp_path, monkeypatch):
+def test_a_checkpoint_is_written_when_its_time_has_come(begin, tmp_path, monkeypatch):
     clock = itertools.count(step=10.0)
     monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     reports, _, run = begin(7, save_every=100)
@@ -460,11 +470,11 @@ def test_a_checkpoint_is_due_after_a_time_too(begin, tmp_path, monkeypatch):
 
     list(reports)
 
-    # The clock is read once a step, and once more at each save.
+    # The clock is read once per step, and once more at each save.
     assert checkpoints_in(tmp_path / "run") == ["step-000003", "step-000006", "step-000007"]
 
 
-def test_no_checkpoint_is_written_amid_skipped_steps(diverging, tmp_path):
+def test_no_checkpoint_is_written_while_steps_are_skipped(diverging, tmp_path):
     reports, run = diverging([1.0, *[math.inf] * 4])
 
     list(reports)

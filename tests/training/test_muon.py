@@ -27,38 +27,38 @@ def test_orthogonalising_keeps_the_singular_vectors(generator):
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_the_size_of_a_gradient_does_not_matter(scale, generator):
+def test_the_scale_of_a_gradient_does_not_change_its_update(scale, generator):
     matrix = torch.randn(16, 8, generator=generator)
 
     assert torch.allclose(orthogonalise(matrix * scale), orthogonalise(matrix), atol=1e-4)
 
 
-def test_a_gradient_of_zero_moves_nothing():
+def test_orthogonalising_zero_gives_zero():
     assert torch.equal(orthogonalise(torch.zeros(4, 6)), torch.zeros(4, 6))
 
 
-def test_it_is_the_muon_of_torch_but_for_the_precision(generator, pool):
+def test_updates_equal_those_of_torch_within_its_precision(generator, pool):
     start = [torch.randn(shape, generator=generator) for shape in ((12, 36), (8, 8))]
     gradients = [[torch.randn(matrix.shape, generator=generator) for matrix in start] for _ in range(3)]
-    ours, theirs = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    protembed, reference = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
     optimizers = (
-        (ours, Muon(ours, 0.1, pool)),
-        (theirs, torch.optim.Muon(theirs, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")),
+        (protembed, Muon(protembed, 0.1, pool)),
+        (reference, torch.optim.Muon(reference, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")),
     )
     for parameters, optimizer in optimizers:
         optimizer.param_groups[0]["lr"] = 0.02
-        for of_step in gradients:
-            for parameter, gradient in zip(parameters, of_step, strict=True):
+        for step_gradients in gradients:
+            for parameter, gradient in zip(parameters, step_gradients, strict=True):
                 parameter.grad = gradient.clone()
             optimizer.step()
 
-    for one, other, before in zip(ours, theirs, start, strict=True):
-        moved, expected = ((matrix.detach() - before).flatten() for matrix in (one, other))
+    for *matrices, before in zip(protembed, reference, start, strict=True):
+        moved, expected = ((matrix.detach() - before).flatten() for matrix in matrices)
         assert torch.cosine_similarity(moved, expected, dim=0) > 0.999
         assert moved.norm() == pytest.approx(expected.norm().item(), rel=0.02)
 
 
-def test_a_matrix_without_a_gradient_stays(pool):
+def test_a_matrix_without_a_gradient_is_not_updated(pool):
     matrix = torch.nn.Parameter(torch.ones(3, 3))
     optimizer = Muon([matrix], 0.5, pool)
     optimizer.param_groups[0]["lr"] = 0.1

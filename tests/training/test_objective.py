@@ -12,14 +12,14 @@ def gradients_of(loss, module):
     return torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
 
 
-def all_close(gradients, others):
-    return all(torch.allclose(*pair, atol=1e-6) for pair in zip(gradients, others, strict=True))
+def all_close(first, second):
+    return all(torch.allclose(*pair, atol=1e-6) for pair in zip(first, second, strict=True))
 
 
 # Cross-entropy
 
 
-def test_a_true_residue_predicted_with_probability_57_percent_costs_562_thousandths_of_a_nat():
+def test_a_residue_predicted_with_probability_57_percent_costs_0_562_nats():
     probabilities = torch.full((1, 20), 0.43 / 19)
     probabilities[0, 7] = 0.57
 
@@ -29,22 +29,22 @@ def test_a_true_residue_predicted_with_probability_57_percent_costs_562_thousand
     assert round(loss.mean().item(), 3) == 0.562
 
 
-def test_the_likeliest_class_counts_as_correct_where_it_is_the_true_one():
+def test_a_target_whose_most_probable_class_is_true_counts_as_correct():
     logits = torch.tensor([[2.0, 1, 0], [0, 1, 2], [0, 2, 1]])
 
     assert cross_entropy_sum(logits, torch.tensor([0, 1, 1])).num_correct == 2
 
 
-def test_sum_and_count_are_carried_apart_and_divided_once():
-    one, other = (LossSum(torch.tensor(total), count, torch.tensor(1)) for total, count in ((6.0, 3), (17.0, 17)))
+def test_losses_are_added_by_sum_and_count_and_divided_once():
+    first, second = (LossSum(torch.tensor(loss), count, torch.tensor(1)) for loss, count in ((6.0, 3), (17.0, 17)))
 
-    total = one + other
+    total = first + second
 
     assert (total.sum, total.count, total.num_correct) == (23, 20, 2)
     assert total.mean().item() == pytest.approx(23 / 20)
 
 
-def test_weights_of_classes_multiply_what_each_target_costs_and_not_the_count():
+def test_class_weights_multiply_the_loss_of_each_target_and_not_the_count():
     logits, targets = torch.tensor([[2.0, 1, 0], [0, 1, 2], [0, 2, 1]]), torch.tensor([0, 1, 1])
     costs = -logits.log_softmax(-1)[range(3), targets]
 
@@ -60,18 +60,18 @@ def test_weights_of_classes_multiply_what_each_target_costs_and_not_the_count():
 def test_the_masked_loss_is_the_cross_entropy_of_a_softmax_over_twenty_amino_acids(masked_lm, twenty):
     hidden = masked_lm.encoder(twenty.tokens, masked_lm.encoder.layout(twenty.offsets))
     logits = masked_lm.lm_head(hidden, masked_lm.encoder.embedding.weight)[twenty.positions]  # (masked, 33)
-    of_twenty = logits[:, AMINO_ACID_IDS].exp() / logits[:, AMINO_ACID_IDS].exp().sum(1, keepdim=True)
-    of_all = logits.exp() / logits.exp().sum(1, keepdim=True)
-    true = of_twenty[torch.arange(20), twenty.targets - FIRST_AMINO_ACID]
+    twenty_probs = logits[:, AMINO_ACID_IDS].exp() / logits[:, AMINO_ACID_IDS].exp().sum(1, keepdim=True)
+    all_probs = logits.exp() / logits.exp().sum(1, keepdim=True)
+    true = twenty_probs[torch.arange(20), twenty.targets - FIRST_AMINO_ACID]
 
     loss = masked_lm(twenty)
 
     assert loss.count == 20
     assert torch.allclose(loss.sum, -true.log().sum())
-    assert torch.allclose(of_all[:, AMINO_ACID_IDS], of_twenty)
+    assert torch.allclose(all_probs[:, AMINO_ACID_IDS], twenty_probs)
 
 
-def test_the_masked_loss_leaves_the_other_tokens_out_of_the_softmax(masked_lm, twenty):
+def test_the_masked_loss_ignores_the_logits_of_other_tokens(masked_lm, twenty):
     before = masked_lm(twenty).sum.item()
 
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_the_masked_loss_leaves_the_other_tokens_out_of_the_softmax(masked_lm, t
     assert masked_lm(twenty).sum.item() == before
 
 
-def test_three_and_seventeen_masked_tokens_in_two_packs_are_one_batch_of_twenty(masked_lm, few, many, twenty):
+def test_two_micro_batches_of_three_and_seventeen_targets_have_the_loss_of_one_of_twenty(masked_lm, few, many, twenty):
     assert (few.targets.numel(), many.targets.numel()) == (3, 17)
     whole, parts = masked_lm(twenty), [masked_lm(few), masked_lm(many)]
     mean = sum(part.sum for part in parts) / sum(part.count for part in parts)
@@ -97,7 +97,7 @@ def test_three_and_seventeen_masked_tokens_in_two_packs_are_one_batch_of_twenty(
 # Evaluation
 
 
-def test_evaluation_counts_every_target_once_however_packs_are_divided(masked_lm, few, many, twenty, pool):
+def test_evaluation_does_not_depend_on_the_division_into_batches(masked_lm, few, many, twenty, pool):
     together, apart = (
         evaluate(masked_lm, [twenty], Executor(pool=pool)),
         evaluate(masked_lm, [few, many], Executor(pool=pool)),
@@ -108,16 +108,16 @@ def test_evaluation_counts_every_target_once_however_packs_are_divided(masked_lm
     assert together.num_correct == apart.num_correct
 
 
-def test_evaluation_passes_over_a_pack_without_targets(masked_lm, few, nothing_hidden, pool):
-    with_nothing, without = (
-        evaluate(masked_lm, [nothing_hidden, few], Executor(pool=pool)),
+def test_evaluation_ignores_a_batch_without_targets(masked_lm, few, without_targets, pool):
+    with_empty, alone = (
+        evaluate(masked_lm, [without_targets, few], Executor(pool=pool)),
         evaluate(masked_lm, [few], Executor(pool=pool)),
     )
 
-    assert (with_nothing.count, with_nothing.sum) == (without.count, without.sum)
+    assert (with_empty.count, with_empty.sum) == (alone.count, alone.sum)
 
 
-def test_evaluation_leaves_no_trace_in_the_model(masked_lm, few, pool, weights_of, same_bits):
+def test_evaluation_changes_neither_weights_nor_gradients(masked_lm, few, pool, weights_of, same_bits):
     before = weights_of(masked_lm)
 
     evaluate(masked_lm, [few], Executor(pool=pool))
@@ -126,6 +126,6 @@ def test_evaluation_leaves_no_trace_in_the_model(masked_lm, few, pool, weights_o
     assert all(parameter.grad is None for parameter in masked_lm.parameters())
 
 
-def test_nothing_to_evaluate_is_an_error(masked_lm, pool):
+def test_evaluating_no_batch_is_an_error(masked_lm, pool):
     with pytest.raises(ValueError, match="no batch to evaluate"):
         evaluate(masked_lm, [], Executor(pool=pool))

@@ -20,12 +20,12 @@ def test_the_rate_is_constant_without_warmup_and_decay():
     assert rates(5, warmup_steps=0, decay_steps=0) == [1.0] * 5
 
 
-def test_a_warmup_that_meets_the_fall_never_reaches_the_peak():
+def test_a_warmup_that_overlaps_the_decay_never_reaches_the_peak():
     assert rates(4, warmup_steps=4, decay_steps=4) == [0.25, 0.5, 0.5, 0.25]
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7])
-def test_no_step_of_a_short_run_is_without_a_rate(num_steps):
+def test_every_step_of_a_short_run_has_a_positive_rate(num_steps):
     assert min(rates(num_steps, warmup_steps=1, decay_steps=2)) > 0
 
 
@@ -37,7 +37,7 @@ def test_the_peak_scales_the_whole_course():
     )
 
 
-def test_a_cosine_rises_and_falls_to_almost_nothing():
+def test_a_cosine_schedule_rises_linearly_and_falls_to_almost_zero():
     course = rates(10, warmup_steps=2, decay_steps=0, schedule="cosine")
 
     assert course[:3] == [0.5, 1.0, 1.0]
@@ -73,7 +73,7 @@ LAYER_MATRICES = {
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_matrices_are_decayed_and_neither_biases_nor_gammas_betas_and_embeddings(masked_lm, name, pool):
+def test_only_matrices_are_decayed_not_biases_gammas_betas_or_embeddings(masked_lm, name, pool):
     with torch.no_grad():
         for parameter in masked_lm.parameters():
             parameter.add_(1.0)
@@ -91,7 +91,7 @@ def test_the_first_step_of_adamw_moves_every_number_by_the_learning_rate(masked_
     assert all(torch.allclose(before - after, torch.tensor(0.01), atol=1e-5) for before, after in pairs.values())
 
 
-def test_muon_takes_the_matrices_of_the_layers_and_leaves_the_rest_to_adamw(masked_lm, pool):
+def test_muon_updates_the_matrices_of_the_layers_and_adamw_the_rest(masked_lm, pool):
     muon, adamw = make_optimizers(masked_lm, "muon", 0.0, pool)
     names = {parameter: name for name, parameter in masked_lm.named_parameters()}
 
@@ -104,7 +104,7 @@ def test_muon_takes_the_matrices_of_the_layers_and_leaves_the_rest_to_adamw(mask
     assert left == set(names.values()) - LAYER_MATRICES
 
 
-def test_sgd_is_the_plain_rule_in_the_second_step_too(masked_lm, pool):
+def test_the_second_sgd_step_has_no_momentum(masked_lm, pool):
     optimizers = make_optimizers(masked_lm, "sgd", 0.5, pool)
     set_learning_rate(optimizers, 0.1)
     for _ in range(2):
@@ -118,7 +118,7 @@ def test_sgd_is_the_plain_rule_in_the_second_step_too(masked_lm, pool):
 
 
 def changes(module, optimizers):
-    """Take one step with the same gradient everywhere; return how far each parameter has moved at the most."""
+    """Take one step with the same gradient everywhere; return the largest change of each parameter."""
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     for parameter in module.parameters():
         parameter.grad = torch.full_like(parameter, 0.7)
@@ -127,25 +127,25 @@ def changes(module, optimizers):
 
 
 @pytest.mark.parametrize(("name", "moved"), [("sgd", 0.7 * 0.01), ("adamw", 0.01), ("muon", 0.01)])
-def test_a_fast_part_learns_so_many_times_faster_and_the_rest_as_without_it(masked_lm, name, moved, pool):
+def test_the_head_multiplier_scales_the_steps_of_the_head_alone(masked_lm, name, moved, pool):
     alike = copy.deepcopy(masked_lm)
     optimizers = make_optimizers(masked_lm, name, 0.0, pool, head=masked_lm.lm_head, head_lr_multiplier=10.0)
     plain = make_optimizers(alike, name, 0.0, pool)
-    for chosen in (optimizers, plain):
-        set_learning_rate(chosen, 0.01)
+    for some in (optimizers, plain):
+        set_learning_rate(some, 0.01)
 
-    hurried, expected = changes(masked_lm, optimizers), changes(alike, plain)
+    moved_by, expected = changes(masked_lm, optimizers), changes(alike, plain)
 
-    # The head's bias holds a hundred, of which float32 knows no more than a hundred thousandth.
-    assert {name: hurried[name] for name in hurried if not name.startswith("lm_head")} == {
+    # The biases of the head are up to a hundred, which float32 resolves to about 1e-5.
+    assert {name: moved_by[name] for name in moved_by if not name.startswith("lm_head")} == {
         name: expected[name] for name in expected if not name.startswith("lm_head")
     }
-    head = [value for name, value in hurried.items() if name.startswith("lm_head")]
+    head = [value for name, value in moved_by.items() if name.startswith("lm_head")]
     assert head == pytest.approx([10 * moved] * len(head), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
-def test_every_trained_parameter_is_updated_by_one_optimiser_once(masked_lm, name, pool):
+def test_every_trained_parameter_is_updated_by_exactly_one_optimiser(masked_lm, name, pool):
     optimizers = make_optimizers(masked_lm, name, 0.1, pool, head=masked_lm.lm_head, head_lr_multiplier=3.0)
 
     taken = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
@@ -177,30 +177,30 @@ def total_of(*micro_batches):
     return total
 
 
-def handed(total, num_parameters):
+def assigned(total, num_parameters):
     parameters = [torch.zeros(2) for _ in range(num_parameters)]
     total.assign_to(parameters)
     return [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
 
 
-def test_gradients_of_packs_are_summed_and_divided_once():
+def test_gradients_of_micro_batches_are_summed_and_divided_once():
     total = total_of([torch.tensor([1.0, 2]), None], [torch.tensor([3.0, 4]), None])
 
     total.divide(2)
 
-    assert handed(total, 2) == [[2.0, 3.0], None]
+    assert assigned(total, 2) == [[2.0, 3.0], None]
 
 
-def test_the_norm_is_that_of_all_gradients_together():
+def test_the_norm_is_taken_over_all_gradients():
     total = total_of([torch.tensor([6.0, 0]), None, torch.tensor([0.0, 8])])
 
     assert total.divide(2).item() == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize(("max_norm", "expected"), [(1.0, [0.6, 0.8]), (5.5, [3.0, 4.0]), (100.0, [3.0, 4.0])])
-def test_clipping_shrinks_to_the_largest_norm_and_never_stretches(max_norm, expected):
+def test_clipping_reduces_the_norm_to_the_maximum_and_never_increases_it(max_norm, expected):
     total = total_of([torch.tensor([3.0, 4.0])])
 
     total.clip(total.divide(1), max_norm)
 
-    assert handed(total, 1)[0] == pytest.approx(expected, rel=1e-5)
+    assert assigned(total, 1)[0] == pytest.approx(expected, rel=1e-5)

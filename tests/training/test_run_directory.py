@@ -8,7 +8,7 @@ import pytest
 from protembed.errors import DamagedRunError, OutputExistsError, RunInUseError, RunMismatchError, TooFewProteinsError
 from protembed.training.run_directory import RunDirectory
 
-IDENTITY = {"seed": 0, "size": "t6_8M", "init_from": None, "mask_rate": 0.15}
+FINGERPRINT = {"seed": 0, "size": "t6_8M", "init_from": None, "mask_rate": 0.15}
 
 
 def fill(directory):
@@ -16,13 +16,13 @@ def fill(directory):
 
 
 def never(directory):
-    raise AssertionError("the run has begun already")
+    raise AssertionError("the run exists already")
 
 
 @pytest.fixture
 def run(tmp_path):
     run = RunDirectory(tmp_path / "run")
-    run.open(IDENTITY, fill, force=False)
+    run.open(FINGERPRINT, fill, force=False)
     return run
 
 
@@ -30,17 +30,17 @@ def names(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
-# Beginning and taking up
+# Beginning and resuming
 
 
-def test_a_new_run_holds_what_it_was_filled_with(run, tmp_path):
+def test_a_new_run_contains_its_initial_files(run, tmp_path):
     assert names(tmp_path / "run") == ["corpus", "run.json"]
     assert run.contains("corpus")
     assert not run.contains("model")
 
 
-def test_the_same_command_takes_the_run_up(run, tmp_path):
-    RunDirectory(tmp_path / "run").open(dict(reversed(IDENTITY.items())), never, force=False)
+def test_the_same_command_opens_the_existing_run(run, tmp_path):
+    RunDirectory(tmp_path / "run").open(dict(reversed(FINGERPRINT.items())), never, force=False)
 
 
 @pytest.mark.promise(8)
@@ -53,73 +53,73 @@ def test_the_same_command_takes_the_run_up(run, tmp_path):
         ({"seed": 1, "mask_rate": 0.3}, "seed was 0, not 1; mask_rate was 0.15, not 0.3"),
     ],
 )
-def test_a_changed_command_is_refused_by_the_names_of_its_changes(run, tmp_path, change, message):
+def test_a_changed_command_is_refused_and_its_changes_are_named(run, tmp_path, change, message):
     with pytest.raises(RunMismatchError) as caught:
-        RunDirectory(tmp_path / "run").open(IDENTITY | change, never, force=False)
+        RunDirectory(tmp_path / "run").open(FINGERPRINT | change, never, force=False)
 
     assert f"({message})" in str(caught.value)
     assert "--force" in str(caught.value)
     assert run.contains("corpus")
 
 
-def test_a_setting_that_is_gone_is_a_change(run, tmp_path):
+def test_a_missing_setting_counts_as_a_change(run, tmp_path):
     with pytest.raises(RunMismatchError, match="seed was 0, not None"):
         RunDirectory(tmp_path / "run").open({"size": "t6_8M", "mask_rate": 0.15}, never, force=False)
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_directory_that_is_no_run_is_refused_and_left_alone(tmp_path, force):
+def test_a_directory_that_is_no_run_is_refused_and_left_unchanged(tmp_path, force):
     (tmp_path / "thesis.tex").write_text("years of work")
 
     with pytest.raises(OutputExistsError, match="has no run.json.*--force does not replace it either"):
-        RunDirectory(tmp_path).open(IDENTITY, fill, force=force)
+        RunDirectory(tmp_path).open(FINGERPRINT, fill, force=force)
 
     assert names(tmp_path) == ["thesis.tex"]
 
 
-def test_an_empty_directory_is_good_enough(tmp_path):
-    RunDirectory(tmp_path).open(IDENTITY, fill, force=False)
+def test_a_run_can_begin_in_an_empty_directory(tmp_path):
+    RunDirectory(tmp_path).open(FINGERPRINT, fill, force=False)
 
     assert names(tmp_path) == ["corpus", "run.json"]
 
 
-def test_a_run_that_cannot_be_filled_leaves_nothing(tmp_path):
+def test_a_run_whose_initial_files_fail_leaves_nothing(tmp_path):
     def fail(directory):
         fill(directory)
         raise TooFewProteinsError(1)
 
     with pytest.raises(TooFewProteinsError):
-        RunDirectory(tmp_path / "run").open(IDENTITY, fail, force=False)
+        RunDirectory(tmp_path / "run").open(FINGERPRINT, fail, force=False)
 
     assert names(tmp_path) == []
 
 
-def test_force_begins_anew(run, tmp_path):
+def test_force_replaces_the_run(run, tmp_path):
     run.log({"step": 1})
 
-    RunDirectory(tmp_path / "run").open(IDENTITY | {"seed": 1}, fill, force=True)
+    RunDirectory(tmp_path / "run").open(FINGERPRINT | {"seed": 1}, fill, force=True)
 
     assert names(tmp_path) == ["run"]
     assert names(tmp_path / "run") == ["corpus", "run.json"]
-    RunDirectory(tmp_path / "run").open(IDENTITY | {"seed": 1}, never, force=False)
+    RunDirectory(tmp_path / "run").open(FINGERPRINT | {"seed": 1}, never, force=False)
 
 
-def test_force_that_fails_keeps_the_run_that_was_there(run, tmp_path):
+def test_a_failing_force_leaves_the_existing_run(run, tmp_path):
     with pytest.raises(AssertionError):
-        RunDirectory(tmp_path / "run").open(IDENTITY | {"seed": 1}, never, force=True)
+        RunDirectory(tmp_path / "run").open(FINGERPRINT | {"seed": 1}, never, force=True)
 
-    RunDirectory(tmp_path / "run").open(IDENTITY, never, force=False)
-
-
-# What was decided
+    RunDirectory(tmp_path / "run").open(FINGERPRINT, never, force=False)
 
 
-def test_a_decision_is_made_once_in_the_life_of_a_run(run, tmp_path):
+# Stored values
+
+
+def test_a_value_is_computed_once_per_run(run, tmp_path):
     assert run.load_or_compute("num_steps", lambda: 200) == 200
     assert run.load_or_compute("num_steps", lambda: 300) == 200
 
     again = RunDirectory(tmp_path / "run")
-    again.open(IDENTITY, never, force=False)
+    again.open(FINGERPRINT, never, force=False)
 
     assert again.load_or_compute("num_steps", lambda: 300) == 200
     assert again.load_or_compute("nothing", lambda: None) is None
@@ -128,7 +128,7 @@ def test_a_decision_is_made_once_in_the_life_of_a_run(run, tmp_path):
 # The log
 
 
-def test_lines_come_back_in_order(run):
+def test_log_lines_are_read_in_order(run):
     assert run.read_log() == []
 
     for step in (1, 2):
@@ -137,7 +137,7 @@ def test_lines_come_back_in_order(run):
     assert run.read_log() == [{"step": 1, "train_loss": None}, {"step": 2, "train_loss": None}]
 
 
-def test_a_torn_last_line_is_no_line(run):
+def test_an_incomplete_last_line_is_ignored(run):
     run.log({"step": 1})
     with run.path("metrics.jsonl").open("a") as stream:
         stream.write('{"step": 2, "train')
@@ -145,8 +145,8 @@ def test_a_torn_last_line_is_no_line(run):
     assert run.read_log() == [{"step": 1}]
 
 
-@pytest.mark.parametrize(("step", "kept"), [(0, []), (2, [1, 2]), (9, [1, 2, 3])])
-def test_the_log_is_cut_back_to_a_step_and_goes_on_from_there(run, step, kept):
+@pytest.mark.parametrize(("step", "remaining"), [(0, []), (2, [1, 2]), (9, [1, 2, 3])])
+def test_the_log_is_truncated_to_a_step_and_continued(run, step, remaining):
     for number in (1, 2, 3):
         run.log({"step": number})
     with run.path("metrics.jsonl").open("a") as stream:
@@ -155,29 +155,29 @@ def test_the_log_is_cut_back_to_a_step_and_goes_on_from_there(run, step, kept):
     run.truncate_log(step)
     run.log({"step": 10})
 
-    assert [line["step"] for line in run.read_log()] == [*kept, 10]
+    assert [line["step"] for line in run.read_log()] == [*remaining, 10]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"identity": 5}'])
-def test_a_run_that_does_not_say_how_it_was_begun_is_damaged(run, tmp_path, content):
+def test_a_run_without_readable_settings_is_damaged(run, tmp_path, content):
     (tmp_path / "run" / "run.json").write_text(content)
 
     with pytest.raises(DamagedRunError, match="run.json: .*; pass --force"):
-        RunDirectory(tmp_path / "run").open(IDENTITY, never, force=False)
+        RunDirectory(tmp_path / "run").open(FINGERPRINT, never, force=False)
 
 
-def test_a_log_that_is_no_log_is_damage(run, tmp_path):
+def test_a_log_that_is_not_json_is_damaged(run, tmp_path):
     (tmp_path / "run" / "metrics.jsonl").write_text("not a line\n")
 
     with pytest.raises(DamagedRunError, match="metrics.jsonl"):
         run.truncate_log(1)
 
 
-# Several at once
+# Several processes
 
 
 @pytest.mark.promise(7)
-def test_two_runs_cannot_hold_one_directory(run, tmp_path):
+def test_a_second_run_cannot_lock_the_directory(run, tmp_path):
     with run.locked(), pytest.raises(RunInUseError, match=f"in use by process {os.getpid()} on"):
         with RunDirectory(tmp_path / "run").locked():
             pass
@@ -189,7 +189,7 @@ def test_two_runs_cannot_hold_one_directory(run, tmp_path):
 
 @pytest.mark.promise(7)
 @pytest.mark.slow
-def test_the_lock_of_a_dead_holder_is_taken_over(tmp_path):
+def test_the_lock_of_a_killed_process_is_released(tmp_path):
     code = (
         "import os, pathlib, protembed.training.run_directory as r\n"
         f"with r.RunDirectory(pathlib.Path({str(tmp_path / 'run')!r})).locked(): os.kill(os.getpid(), 9)"
@@ -204,12 +204,13 @@ def test_the_lock_of_a_dead_holder_is_taken_over(tmp_path):
 
 
 def test_only_the_first_process_writes(run, tmp_path):
-    heard = [{"identity": IDENTITY}, 3]
-    other = RunDirectory(tmp_path / "run", SimpleNamespace(is_first=False, broadcast_object=lambda value: heard.pop(0)))
+    received = [{"identity": FINGERPRINT}, 3]
+    second = SimpleNamespace(is_first=False, broadcast_object=lambda value: received.pop(0))
+    other = RunDirectory(tmp_path / "run", second)
     run.load_or_compute("plan", lambda: 3)
     before = (tmp_path / "run/run.json").read_text()
 
-    other.open(IDENTITY, never, force=True)
+    other.open(FINGERPRINT, never, force=True)
     with other.locked():
         assert other.load_or_compute("plan", lambda: 4) == 3
         other.log({"step": 1})
@@ -218,21 +219,21 @@ def test_only_the_first_process_writes(run, tmp_path):
     assert names(tmp_path / "run") == ["corpus", "run.json"]
 
 
-def test_a_decision_can_be_revised_and_is_remembered(run, tmp_path):
+def test_a_stored_value_replaces_an_earlier_one(run, tmp_path):
     assert run.load_or_compute("plan", lambda: 3) == 3
 
     assert run.store("plan", 5) == 5
 
     again = RunDirectory(tmp_path / "run")
-    again.open(IDENTITY, never, force=False)
+    again.open(FINGERPRINT, never, force=False)
     assert again.load_or_compute("plan", lambda: 7) == 5
 
 
 @pytest.mark.promise(1)
-def test_what_a_killed_beginning_left_beside_the_run_is_swept(tmp_path):
+def test_leftovers_of_a_killed_start_are_removed(tmp_path):
     (tmp_path / ".run.123.tmp").mkdir()
     (tmp_path / ".run.mine").mkdir()
 
-    RunDirectory(tmp_path / "run").open(IDENTITY, fill, force=False)
+    RunDirectory(tmp_path / "run").open(FINGERPRINT, fill, force=False)
 
     assert names(tmp_path) == [".run.mine", "run"]

@@ -16,7 +16,7 @@ from protembed.model.pooling import merge_windows
 from protembed.training.objective import SupervisedObjective
 
 CLASSES = {"class": ("a", "b", "c"), "labels": ("a", "b", "c"), "value": None}
-NONE = math.nan
+NAN = math.nan
 
 
 @pytest.fixture(scope="session")
@@ -42,19 +42,19 @@ def make_head():
     return make
 
 
-def batch_of(sequences, task, answers, window_residues=1022):
-    proteins = LabelledDataset(
+def batch_of(sequences, task, labels, window_residues=1022):
+    dataset = LabelledDataset(
         residues=[encode(sequence) for sequence in sequences],
-        targets=[np.array(answer) for answer in answers],
+        targets=[np.array(label) for label in labels],
         task=TASKS[task],
         window_residues=window_residues,
     )
-    (batch,) = proteins.micro_batches(range(len(sequences)))
+    (batch,) = dataset.micro_batches(range(len(sequences)))
     return batch
 
 
 def vectors_of(encoder, batch, layer=-1):
-    """The vectors of the residues of each protein, all of them whole: (residues, dim) each."""
+    """Compute the vectors of the residues of each protein, none of them windowed: (residues, dim) each."""
     layout = encoder.layout(batch.offsets)
     hidden = list(encoder.hidden_states(batch.tokens, layout))[layer]
     return [protein[1:-1] for (protein,) in layout.split(hidden)]
@@ -104,7 +104,7 @@ def test_the_loss_of_values_is_half_the_squared_error_in_standard_deviations(tin
     assert (loss.count, loss.num_correct) == (3, 0)
 
 
-def test_poolings_stand_side_by_side_before_the_head(tiny_encoder, three, make_head):
+def test_poolings_are_concatenated_for_the_head(tiny_encoder, three, make_head):
     head, batch = make_head("regression", dim=64, num_hidden=8), batch_of(three, "regression", [30.0, 50.0, 90.0])
 
     loss = SupervisedObjective(tiny_encoder, head, ["max", "mean"], None)(batch)
@@ -118,22 +118,22 @@ def test_poolings_stand_side_by_side_before_the_head(tiny_encoder, three, make_h
 # Residues
 
 
-def test_the_loss_of_the_classes_of_residues_passes_over_those_that_nobody_knows(tiny_encoder, three, make_head):
-    answers = [np.arange(len(protein)) % 3 for protein in three]
-    answers[0][5:], answers[1][:] = UNKNOWN_CLASS, UNKNOWN_CLASS
-    head, batch = make_head("residue-classification"), batch_of(three, "residue-classification", answers)
+def test_the_loss_of_residue_classes_ignores_unlabelled_residues(tiny_encoder, three, make_head):
+    labels = [np.arange(len(protein)) % 3 for protein in three]
+    labels[0][5:], labels[1][:] = UNKNOWN_CLASS, UNKNOWN_CLASS
+    head, batch = make_head("residue-classification"), batch_of(three, "residue-classification", labels)
 
     loss = SupervisedObjective(tiny_encoder, head, ["mean"], None)(batch)
 
     first, _, last = (head.linear(vectors) for vectors in vectors_of(tiny_encoder, batch))
-    expected = costs_of_classes(first[:5], answers[0][:5]).sum() + costs_of_classes(last, answers[2]).sum()
+    expected = costs_of_classes(first[:5], labels[0][:5]).sum() + costs_of_classes(last, labels[2]).sum()
     assert loss.count == 5 + 25
     assert torch.allclose(loss.sum, expected)
 
 
-def test_the_loss_of_the_values_of_residues_passes_over_those_that_nobody_knows(tiny_encoder, three, make_head):
-    answers = [[NONE, 70.0, *[NONE] * 18], [NONE] * 30, [*[NONE] * 24, 10.0]]
-    head, batch = make_head("residue-regression"), batch_of(three, "residue-regression", answers)
+def test_the_loss_of_residue_values_ignores_unlabelled_residues(tiny_encoder, three, make_head):
+    labels = [[NAN, 70.0, *[NAN] * 18], [NAN] * 30, [*[NAN] * 24, 10.0]]
+    head, batch = make_head("residue-regression"), batch_of(three, "residue-regression", labels)
 
     loss = SupervisedObjective(tiny_encoder, head, ["mean"], None)(batch)
 
@@ -145,7 +145,7 @@ def test_the_loss_of_the_values_of_residues_passes_over_those_that_nobody_knows(
 @pytest.mark.parametrize(
     ("task", "unknown"), [("residue-classification", UNKNOWN_CLASS), ("residue-regression", math.nan)]
 )
-def test_a_batch_of_which_nothing_is_known_costs_nothing(tiny_encoder, three, make_head, task, unknown):
+def test_a_batch_without_labels_has_no_loss(tiny_encoder, three, make_head, task, unknown):
     batch = batch_of(three, task, [np.full(len(protein), unknown) for protein in three])
 
     loss = SupervisedObjective(tiny_encoder, make_head(task), ["mean"], None)(batch)
@@ -156,8 +156,8 @@ def test_a_batch_of_which_nothing_is_known_costs_nothing(tiny_encoder, three, ma
 # Long proteins
 
 
-def joined_by_hand(encoder, sequence, window_residues):
-    """The vectors of `<cls>` and of the residues of a long protein, one window after the other."""
+def merged_one_by_one(encoder, sequence, window_residues):
+    """Merge the vectors of `<cls>` and of the residues of a long protein from windows computed one by one."""
     tokens = torch.tensor([0, *encode(sequence).tolist(), 2])
     spans, windows = window_spans(len(sequence), window_residues), []
     for start, stop in spans:
@@ -168,14 +168,14 @@ def joined_by_hand(encoder, sequence, window_residues):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "std", "cls"])
-def test_a_long_protein_is_pooled_from_its_joined_windows_as_it_is_embedded(tiny_encoder, proteins, make_head, pooling):
-    # The second is short enough to be whole.
+def test_a_long_protein_is_pooled_from_its_merged_windows_as_in_embed(tiny_encoder, proteins, make_head, pooling):
+    # The second one fits into a window.
     sequences = [proteins[1], proteins[3][:30]]
     head, batch = make_head("regression"), batch_of(sequences, "regression", [70.0, 50.0], 60)
 
     loss = SupervisedObjective(tiny_encoder, head, [pooling], None)(batch)
 
-    cls, residues = joined_by_hand(tiny_encoder, sequences[0], 60)
+    cls, residues = merged_one_by_one(tiny_encoder, sequences[0], 60)
     pooled = {"mean": residues.mean(0), "max": residues.amax(0), "std": residues.std(0, correction=0), "cls": cls}
     alone = SupervisedObjective(tiny_encoder, head, [pooling], None)(batch_of(sequences[1:], "regression", [50.0]))
     long = (head.linear(pooled[pooling])[0] - 1) ** 2 / 2
@@ -184,18 +184,18 @@ def test_a_long_protein_is_pooled_from_its_joined_windows_as_it_is_embedded(tiny
 
 
 @pytest.mark.parametrize("task", ["residue-classification", "residue-regression"])
-def test_the_residues_of_a_long_protein_each_count_once(tiny_encoder, proteins, make_head, task):
+def test_each_residue_of_a_long_protein_counts_once(tiny_encoder, proteins, make_head, task):
     sequence = proteins[1]
-    answers = np.arange(len(sequence)) % 3 if task == "residue-classification" else np.linspace(0, 100, len(sequence))
-    head, batch = make_head(task), batch_of([sequence], task, [answers], 60)
+    labels = np.arange(len(sequence)) % 3 if task == "residue-classification" else np.linspace(0, 100, len(sequence))
+    head, batch = make_head(task), batch_of([sequence], task, [labels], 60)
 
     loss = SupervisedObjective(tiny_encoder, head, ["mean"], None)(batch)
 
-    output = head.linear(joined_by_hand(tiny_encoder, sequence, 60)[1])
+    output = head.linear(merged_one_by_one(tiny_encoder, sequence, 60)[1])
     expected = (
-        costs_of_classes(output, answers).sum()
+        costs_of_classes(output, labels).sum()
         if task == "residue-classification"
-        else ((output[:, 0] - torch.tensor((answers - 50) / 20)) ** 2).sum() / 2
+        else ((output[:, 0] - torch.tensor((labels - 50) / 20)) ** 2).sum() / 2
     )
     assert loss.count == len(sequence) == 383
     assert torch.allclose(loss.sum, expected.float(), rtol=1e-4)
@@ -207,7 +207,7 @@ def gradients_of(objective, batch):
     return {name: gradient for (name, _), gradient in zip(objective.named_parameters(), gradients, strict=True)}
 
 
-def test_every_window_of_a_long_protein_is_learned_from(tiny_encoder, proteins, make_head):
+def test_every_window_of_a_long_protein_receives_a_gradient(tiny_encoder, proteins, make_head):
     batch = batch_of([proteins[1]], "regression", [70.0], 60)
     objective = SupervisedObjective(tiny_encoder, make_head("regression"), ["mean"], None)
     embedded = []
@@ -223,7 +223,7 @@ def test_every_window_of_a_long_protein_is_learned_from(tiny_encoder, proteins, 
 # Class weights
 
 
-def test_a_class_weighs_in_the_sum_and_not_in_the_count(tiny_encoder, three, make_head):
+def test_class_weights_multiply_the_sum_and_not_the_count(tiny_encoder, three, make_head):
     head, batch = make_head("classification"), batch_of(three, "classification", [2, 0, 2])
     weights = torch.tensor([0.25, 10.0, 3.0])
 
@@ -234,7 +234,7 @@ def test_a_class_weighs_in_the_sum_and_not_in_the_count(tiny_encoder, three, mak
     assert torch.allclose(loss.sum, 3 * costs[0] + 0.25 * costs[1] + 3 * costs[2])
 
 
-def test_a_label_weighs_where_it_is_there_and_not_where_it_is_not(tiny_encoder, three, make_head):
+def test_label_weights_multiply_only_the_loss_of_positives(tiny_encoder, three, make_head):
     labels = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 1]], np.float32)
     head, batch = make_head("multilabel"), batch_of(three, "multilabel", labels)
     weights = torch.tensor([2.0, 5.0, 0.5])
@@ -249,7 +249,7 @@ def test_a_label_weighs_where_it_is_there_and_not_where_it_is_not(tiny_encoder, 
 # Attention pooling
 
 
-def test_attention_starts_as_the_mean_and_its_query_is_learned(tiny_encoder, three, make_head):
+def test_attention_pooling_starts_as_the_mean_and_learns_its_query(tiny_encoder, three, make_head):
     batch = batch_of(three, "classification", [2, 0, 1])
     attending, plain = make_head("classification", query_dim=32), make_head("classification")
     objective = SupervisedObjective(tiny_encoder, attending, ["attention"], None)
@@ -263,24 +263,26 @@ def test_attention_starts_as_the_mean_and_its_query_is_learned(tiny_encoder, thr
     assert not torch.allclose(objective(batch).sum, mean.sum, atol=1e-3)
 
 
-# Recomputed layers
+# Gradient checkpointing
 
 
 @pytest.mark.parametrize(("task", "window_residues"), [("regression", 1022), ("residue-regression", 20)])
-def test_recomputed_layers_give_the_same_loss_and_gradients(tiny_encoder, three, make_head, task, window_residues):
-    answers = [30.0, 50.0, 90.0] if task == "regression" else [np.linspace(0, 99, len(protein)) for protein in three]
-    batch = batch_of(three, task, answers, window_residues)
+def test_gradient_checkpointing_changes_neither_loss_nor_gradients(
+    tiny_encoder, three, make_head, task, window_residues
+):
+    labels = [30.0, 50.0, 90.0] if task == "regression" else [np.linspace(0, 99, len(protein)) for protein in three]
+    batch = batch_of(three, task, labels, window_residues)
     objective = SupervisedObjective(tiny_encoder, make_head(task), ["mean"], None)
-    frugal = copy.deepcopy(objective)
-    frugal.encoder.gradient_checkpointing = True
+    checkpointed = copy.deepcopy(objective)
+    checkpointed.encoder.gradient_checkpointing = True
 
-    kept, recomputed = gradients_of(objective, batch), gradients_of(frugal, batch)
+    stored, recomputed = gradients_of(objective, batch), gradients_of(checkpointed, batch)
 
-    assert torch.equal(objective(batch).sum, frugal(batch).sum)
-    assert all(torch.allclose(kept[name], recomputed[name], atol=1e-6) for name in kept)
+    assert torch.equal(objective(batch).sum, checkpointed(batch).sum)
+    assert all(torch.allclose(stored[name], recomputed[name], atol=1e-6) for name in stored)
 
 
-def test_recomputed_layers_are_computed_twice_and_only_where_something_is_learned(tiny_encoder, three, make_head):
+def test_gradient_checkpointing_recomputes_layers_only_if_gradients_are_needed(tiny_encoder, three, make_head):
     batch = batch_of(three, "regression", [30.0, 50.0, 90.0])
     objective, calls = SupervisedObjective(tiny_encoder, make_head("regression"), ["mean"], None), []
     for layer in tiny_encoder.layers:
@@ -288,8 +290,8 @@ def test_recomputed_layers_are_computed_twice_and_only_where_something_is_learne
     tiny_encoder.gradient_checkpointing = True
 
     gradients_of(objective, batch)
-    num_learning = len(calls)
+    num_with_gradients = len(calls)
     with torch.no_grad():
         objective(batch)
 
-    assert (num_learning, len(calls) - num_learning) == (4, 2)
+    assert (num_with_gradients, len(calls) - num_with_gradients) == (4, 2)
