@@ -128,6 +128,12 @@ def _masked_lm(checkpoint: Checkpoint) -> MaskedLM:
     return MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
 
 
+def _micro_batch_tokens(config: BatchConfig, device: torch.device, processes: ProcessGroup) -> int:
+    """Choose the size of micro-batches, so that every process has at least one per step."""
+    per_process = -(-config.batch_tokens // processes.size)
+    return config.micro_batch_tokens or min(default_micro_batch_tokens(device), per_process)
+
+
 # The run directory
 
 
@@ -207,24 +213,16 @@ class _Pretraining:
         config, self._run, self._options = options.pretrain, run, options
         self._executor, self._is_first = executor, executor.processes.is_first
         self._corpora = open_corpora(run.path("corpus"))
-        micro_batch_tokens = options.batches.micro_batch_tokens or min(
-            default_micro_batch_tokens(device),
-            -(-options.batches.batch_tokens // executor.processes.size),  # at least one micro-batch per process
-        )
         self._checkpoint = initial_model(config, options.batches.crop_residues).to(device)
-        objective = _masked_lm(self._checkpoint)
-        self._batches = PretrainingBatches(
-            self._corpora.train, options.batches, micro_batch_tokens, options.masking, config.seed
-        )
-        window = self._checkpoint.metadata.window_residues
-        self._valid_sets = [
-            ValidationSet.from_corpus(corpus, window, micro_batch_tokens) for corpus in self._corpora.valid
-        ]
+        objective, window = _masked_lm(self._checkpoint), self._checkpoint.metadata.window_residues
+        tokens = _micro_batch_tokens(options.batches, device, executor.processes)
+        self._batches = PretrainingBatches(self._corpora.train, options.batches, tokens, options.masking, config.seed)
+        self._valid_sets = [ValidationSet.from_corpus(corpus, window, tokens) for corpus in self._corpora.valid]
         self._references: References = run.load_or_compute("references", self._compute_references)
         self._validator = Validator(objective, self._valid_sets, self._references, executor)
-        setup = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], executor=executor)
         self._timing: StepTiming | None = None
         self._budget: TimeBudget | None = None
+        setup = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], executor=executor)
         schedule = run.load_or_compute("plan", lambda: asdict(self._make_schedule(setup, started)))
         self._schedule = TrainingSchedule(**schedule)
         optimizers = make_optimizers(objective, self._schedule.optimizer, self._schedule.weight_decay, executor.pool)
@@ -235,8 +233,8 @@ class _Pretraining:
             save_seconds=config.save_every_minutes * 60,
             processes=executor.processes,
         )
-        damaged = self._checkpoints.restore(objective, optimizers)
-        self._warnings = [*warnings, *self._checkpoint.warnings, *damaged]
+        skipped_checkpoints = self._checkpoints.restore(objective, optimizers)
+        self._warnings = [*warnings, *self._checkpoint.warnings, *skipped_checkpoints]
         run.truncate_log(self._checkpoints.progress.step)
 
     def _compute_references(self) -> References:
