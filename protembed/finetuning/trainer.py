@@ -29,7 +29,7 @@ from protembed.model.checkpoint import Checkpoint
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.lora import add_adapters, merge_adapters
-from protembed.model.weights import write_tensors
+from protembed.model.weights import with_current_names, write_tensors
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor
 from protembed.training.loop import StepReport, TrainingSetup, make_schedule, train
@@ -267,7 +267,7 @@ class EncoderTrainer:
             on_step(report)
         if not self.checkpoints.progress.is_finished(self.schedule.num_steps, self.schedule.patience):
             return False
-        self._objective.load_state_dict(load_file(self._verified_best()))
+        self._objective.load_state_dict(with_current_names(load_file(self._verified_best())))
         if self._spec.method == "lora":
             merge_adapters(self._checkpoint.encoder)
         return True
