@@ -144,8 +144,8 @@ def _dataset(table: SplitTable, targets: Targets, split: Split, checkpoint: Chec
     )
 
 
-def _class_weights(targets: Targets) -> Tensor | None:
-    """Weight classes inversely to their frequency, with a mean of one; labels so that positives equal negatives."""
+def _class_weights(targets: Targets) -> Tensor:
+    """Balance classes with weights that have a mean of one, or the positives and the negatives of each label."""
     known = targets.known_targets("train")
     if targets.task.label_kind == "labels":
         fraction = known.mean(0).clip(1 / len(known), 1 - 1 / len(known))

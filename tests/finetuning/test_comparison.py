@@ -114,10 +114,10 @@ def test_repeated_trainings_are_averaged():
 
 
 def test_variance_between_trainings_widens_the_interval():
-    alike, unlike = [guess(0.5, 1)] * 2, [guess(0.1, 1), guess(2.0, 1)]
+    equal, different = [guess(0.5, 1)] * 2, [guess(0.1, 1), guess(2.0, 1)]
 
     narrow, wide = (
-        compare_values({"fine-tuned": trainings}).model_metrics["spearman"] for trainings in (alike, unlike)
+        compare_values({"fine-tuned": trainings}).model_metrics["spearman"] for trainings in (equal, different)
     )
 
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
@@ -137,7 +137,7 @@ def test_a_metric_that_is_undefined_for_one_training_has_no_mean():
     assert comparison.sentences()[0] == TOO_FEW
 
 
-# Other tasks, and files
+# All tasks, and JSON
 
 
 def predictions_of(task):
@@ -159,7 +159,7 @@ def predictions_of(task):
     return (
         (truth, good, bad)
         if TASKS[task].per_residue
-        else [[values[0] for values in part] for part in (truth, good, bad)]
+        else [[values[0] for values in proteins] for proteins in (truth, good, bad)]
     )
 
 

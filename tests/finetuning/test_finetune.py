@@ -254,6 +254,17 @@ def test_repeating_a_finished_command_returns_the_same_summary(finetuned, tables
     assert again == replace(summary, was_done=True)
 
 
+def test_a_result_with_the_former_keys_is_read(tables, tiny_model, tmp_path, options):
+    table, settings = tables / "regression.csv", options(tmp_path / "x.model", tiny_model, method="frozen")
+    summary = finetune_model(table, settings)
+    metrics = json.loads((tmp_path / "x.model/metrics.json").read_text())
+    metrics["ladder"] = metrics.pop("comparison")
+    metrics["ladder"]["rungs"] = metrics["ladder"].pop("predictors")
+    (tmp_path / "x.model/metrics.json").write_text(json.dumps(metrics))
+
+    assert finetune_model(table, settings) == replace(summary, was_done=True)
+
+
 def test_the_result_of_another_seed_is_not_overwritten(finetuned, tables, tiny_model, method, options):
     task, output, _ = finetuned
 

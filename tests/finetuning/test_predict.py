@@ -1,10 +1,95 @@
+import numpy as np
 import pytest
 
-from protembed.config.common import ModelConfig
+from protembed.config.common import TASKS, ModelConfig
 from protembed.config.finetune import PredictConfig
 from protembed.errors import InputNotFoundError, OutputExistsError
 from protembed.finetuning.finetune import finetune_model
-from protembed.finetuning.predict import predict_fasta
+from protembed.finetuning.predict import predict_fasta, prediction_cells, prediction_header
+from protembed.io.text import LabelText, format_row
+
+
+def cells(prediction, task, classes=None, **options):
+    return prediction_cells(np.array(prediction, np.float32), TASKS[task], classes, **options)
+
+
+def test_a_predicted_class_comes_with_the_probability_of_each_class():
+    classes = ("membrane", "soluble", "other")
+
+    assert prediction_header(classes) == ["prediction", "p_membrane", "p_soluble", "p_other"]
+    assert cells([0.125, 0.5, 0.375], "classification", classes) == ["soluble", "0.125", "0.5", "0.375"]
+
+
+def test_a_predicted_value_has_no_probabilities():
+    assert prediction_header(None) == ["prediction"]
+    assert cells(0.1, "regression") == ["0.1"]
+    assert cells(123456.7, "regression") == ["123457"]
+
+
+def test_all_labels_that_reach_the_threshold_are_predicted():
+    def predicted(threshold):
+        return cells([0.5, 0.25, 0.75], "multilabel", ("a", "b", "c"), threshold=threshold)[0]
+
+    assert cells([0.5, 0.25, 0.75], "multilabel", ("a", "b", "c")) == ["a;c", "0.5", "0.25", "0.75"]
+    assert [predicted(threshold) for threshold in (0.25, 0.5, 0.6, 0.8)] == ["a;b;c", "a;c", "c", ""]
+
+
+def test_the_threshold_does_not_choose_among_classes():
+    assert cells([0.25, 0.75], "classification", ("a", "b"), threshold=0.1)[0] == "b"
+
+
+def test_residue_classes_of_one_letter_are_a_string_as_long_as_the_protein():
+    probabilities = [[0.75, 0.25], [0.25, 0.75], [0.875, 0.125]]
+
+    assert cells(probabilities, "residue-classification", ("E", "H")) == ["EHE", "0.75;0.25;0.875", "0.25;0.75;0.125"]
+
+
+def test_residue_classes_of_several_letters_are_a_list():
+    probabilities = [[0.75, 0.25], [0.25, 0.75]]
+
+    assert cells(probabilities, "residue-classification", ("buried", "x")) == ["buried;x", "0.75;0.25", "0.25;0.75"]
+    assert cells(probabilities[:1], "residue-classification", ("buried", "x")) == ["buried", "0.75", "0.25"]
+
+
+def test_residue_values_are_a_list():
+    assert cells([0.5, 1e-9, 123456.7], "residue-regression") == ["0.5;1e-09;123457"]
+
+
+@pytest.mark.parametrize("value", [-1.5, -0.25, -3e-9, -1e20])
+def test_a_negative_value_is_written_as_a_number(value):
+    line = format_row(["protein", *cells(value, "regression")])
+
+    assert float(line.decode().split("\t")[1]) == pytest.approx(value)
+
+
+def test_negative_residue_values_are_written_as_numbers():
+    line = format_row(["protein", *cells([-1.5, 0.25, -3e-9], "residue-regression")])
+
+    assert line.decode().rstrip().split("\t")[1].split(";") == ["-1.5", "0.25", "-3e-09"]
+
+
+@pytest.mark.promise(17)
+def test_class_names_are_escaped_in_a_table():
+    classes = ("=cmd()", "a\tb")
+
+    header = format_row(prediction_header(classes))
+    line = format_row(cells([0.9, 0.1], "classification", classes))
+
+    assert header == b"prediction\tp_=cmd()\tp_a\\x09b\n"
+    assert line == b"'=cmd()\t0.9\t0.1\n"
+
+
+@pytest.mark.parametrize("names", [("+", "-"), ("+ve", "-ve"), ("=x", "@x"), ("-like", "other"), ("=cmd()", "@SUM(1)")])
+def test_a_class_has_the_same_spelling_as_label_and_as_prediction(names):
+    label = format_row([LabelText(names[0])])
+    prediction = format_row(cells([0.9, 0.1], "classification", names)[:1])
+    several = format_row(cells([0.9, 0.1], "multilabel", names)[:1])
+
+    assert label == prediction == several
+    assert label.decode().strip() == (f"'{names[0]}" if "(" in names[0] else names[0])
+
+
+# The command
 
 
 def test_a_model_without_a_head_is_an_error(tiny_model, proteins_fasta, tmp_path):

@@ -30,7 +30,7 @@ def in_classes(num_classes):
 
 
 def fit(task, num_classes, targets, how=fit_linear, vectors=VECTORS, **options):
-    train, valid = (ProbeData(vectors=vectors[part], targets=targets[part]) for part in (TRAIN, VALID))
+    train, valid = (ProbeData(vectors=vectors[rows], targets=targets[rows]) for rows in (TRAIN, VALID))
     return how(task, num_classes, train, valid, **options)
 
 
@@ -62,9 +62,9 @@ def test_class_probabilities_equal_those_of_scikit_learn_on_standardised_vectors
 def test_each_label_has_a_regression_and_all_share_one_penalty():
     fitted = fit(LABELS, 3, LABEL)
 
-    def probabilities(strength, part):
+    def probabilities(strength, rows):
         models = [LogisticRegression(C=strength, max_iter=5000).fit(SCALED[TRAIN], label[TRAIN]) for label in LABEL.T]
-        return np.stack([model.predict_proba(SCALED[part])[:, 1] for model in models], axis=1)
+        return np.stack([model.predict_proba(SCALED[rows])[:, 1] for model in models], axis=1)
 
     def cost(strength):
         likely = probabilities(strength, VALID)

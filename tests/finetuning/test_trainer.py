@@ -58,7 +58,7 @@ def fitted(tiny_encoder, charged):
 @pytest.fixture
 def constant_head(charged):
     """Make a head that always predicts the mean of the training values."""
-    known, head = charged[1].known("train"), TaskHead(32, TASKS["regression"], None)
+    known, head = charged[1].known_targets("train"), TaskHead(32, TASKS["regression"], None)
     torch.nn.init.zeros_(head.linear.weight)
     torch.nn.init.zeros_(head.linear.bias)
     head.offset.fill_(known.mean())
@@ -156,7 +156,7 @@ def test_a_training_that_improves_lowers_the_validation_loss(begin, constant_hea
 def test_a_new_head_starts_in_the_units_of_the_training_labels(begin, charged):
     _, checkpoint, _ = begin()
 
-    known = charged[1].known("train")
+    known = charged[1].known_targets("train")
     head = checkpoint.task_head
     assert (head.offset.item(), head.scale.item()) == pytest.approx((known.mean(), known.std()))
 
@@ -175,18 +175,18 @@ def test_attention_pooling_starts_as_the_mean_that_the_head_was_fitted_to(begin,
 
 
 @pytest.fixture(scope="module")
-def alike(tmp_path_factory):
+def similar_vectors(tmp_path_factory):
     """Make a tiny model with similar vectors: most of each token's embedding is common to all tokens."""
     checkpoint = new_checkpoint(TINY, "gaussian", seed=0)
     with torch.no_grad():
         checkpoint.encoder.embedding.weight.add_(0.2 * torch.randn(32, generator=torch.Generator().manual_seed(3)))
-    directory = tmp_path_factory.mktemp("models") / "alike"
-    save_checkpoint(checkpoint, directory, "# alike\n")
+    directory = tmp_path_factory.mktemp("models") / "similar"
+    save_checkpoint(checkpoint, directory, "# similar\n")
     return directory
 
 
 @pytest.fixture(scope="module")
-def with_both():
+def both_residues():
     """Make random proteins, positive if they have at least two alanines and two leucines."""
     draw = random.Random(0)
     splits = ["train"] * 160 + ["valid"] * 40
@@ -203,12 +203,17 @@ def with_both():
     return table, Targets.from_table(table, TASKS["classification"])
 
 
-def test_a_steep_head_does_not_make_the_training_diverge(begin, alike, with_both):
-    head, frozen_loss = fit_head(load_checkpoint(alike).encoder, *with_both)
+def test_a_steep_head_does_not_make_the_training_diverge(begin, similar_vectors, both_residues):
+    head, frozen_loss = fit_head(load_checkpoint(similar_vectors).encoder, *both_residues)
     assert head.steepness > 200
 
     trainer, _, _ = begin(
-        head=head, model=alike, labelled=with_both, optimizer=OptimizerConfig(), epochs=20, batch_tokens=600
+        head=head,
+        model=similar_vectors,
+        labelled=both_residues,
+        optimizer=OptimizerConfig(),
+        epochs=20,
+        batch_tokens=600,
     )
     losses = [report.validation["valid_loss"] for report in finish(trainer) if report.validation]
 
@@ -220,10 +225,12 @@ def test_a_steep_head_does_not_make_the_training_diverge(begin, alike, with_both
 
 
 @pytest.mark.parametrize(("learning_rate", "factor"), [(None, 1.0), (0.05, 0.1), (0.0005, 10.0)])
-def test_initial_steepness_is_inverse_to_the_learning_rate(begin, alike, with_both, learning_rate, factor):
-    head, _ = fit_head(load_checkpoint(alike).encoder, *with_both)
+def test_initial_steepness_is_inverse_to_the_learning_rate(
+    begin, similar_vectors, both_residues, learning_rate, factor
+):
+    head, _ = fit_head(load_checkpoint(similar_vectors).encoder, *both_residues)
     optimizer = OptimizerConfig(learning_rate=learning_rate)
-    trainer, checkpoint, _ = begin(head=head, model=alike, labelled=with_both, optimizer=optimizer)
+    trainer, checkpoint, _ = begin(head=head, model=similar_vectors, labelled=both_residues, optimizer=optimizer)
 
     trainer._start_from_fitted_head()
 
@@ -260,7 +267,7 @@ def test_an_uninformed_classifier_predicts_the_class_frequencies(begin, make_tab
         labelled=(table, Targets.from_table(table, TASKS["classification"])), balance_classes=is_weighted
     )
 
-    # -(1/4) ln(1/4) - (3/4) ln(3/4), or ln 2 where both classes weigh alike.
+    # -(1/4) ln(1/4) - (3/4) ln(3/4), or ln 2 where both classes have the same weight.
     assert trainer._uninformed_loss == pytest.approx(expected, abs=1e-4)
 
 
@@ -269,17 +276,17 @@ def test_an_uninformed_classifier_predicts_the_class_frequencies(begin, make_tab
 
 def test_the_best_weights_are_kept_if_later_epochs_are_worse(begin, weights_of, same_bits):
     trainer, checkpoint, _ = begin(epochs=4, optimizer=replace(ADAMW, learning_rate=0.05), patience=9)
-    seen = {}
+    validated = {}
 
     def remember(report):
         if report.validation:
-            seen[report.step] = (report.validation["valid_loss"], all_weights(checkpoint, weights_of))
+            validated[report.step] = (report.validation["valid_loss"], all_weights(checkpoint, weights_of))
 
     assert trainer.run(remember, never)
 
-    best = min(seen, key=lambda step: seen[step][0])
-    assert trainer.checkpoints.progress.best_step == best < max(seen)
-    assert same_bits(all_weights(checkpoint, weights_of), seen[best][1])
+    best = min(validated, key=lambda step: validated[step][0])
+    assert trainer.checkpoints.progress.best_step == best < max(validated)
+    assert same_bits(all_weights(checkpoint, weights_of), validated[best][1])
 
 
 def test_adapters_are_merged_into_a_plain_encoder_with_the_same_validation_loss(begin, constant_head, tiny_model):

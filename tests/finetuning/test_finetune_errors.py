@@ -4,22 +4,22 @@ from protembed.errors import ConfigError, DataError, OutputExistsError
 from protembed.finetuning.finetune import finetune_model
 from protembed.io.reading import STANDARD_STREAM
 
-INVALID = {
+INVALID_OPTIONS = {
     "an unknown pooling": ({"pooling": "sum"}, "regression"),
     "a pooling twice": ({"pooling": "mean,mean"}, "regression"),
     "attention over a frozen encoder": ({"pooling": "attention", "method": "frozen"}, "regression"),
     "attention over residues": ({"pooling": "attention"}, "residue-regression"),
     "a pooling of residues": ({"pooling": "max", "method": "frozen"}, "residue-classification"),
     "repeats of a frozen encoder": ({"repeats": 2, "method": "frozen"}, "regression"),
-    "weights of values": ({"balance_classes": True}, "regression"),
-    "weights of a frozen encoder's network": (
+    "class weights of values": ({"balance_classes": True}, "regression"),
+    "class weights of a frozen encoder with an mlp": (
         {"balance_classes": True, "method": "frozen", "head": "mlp"},
         "classification",
     ),
 }
 
 
-@pytest.mark.parametrize(("settings", "task"), INVALID.values(), ids=INVALID)
+@pytest.mark.parametrize(("settings", "task"), INVALID_OPTIONS.values(), ids=INVALID_OPTIONS)
 def test_options_that_do_not_fit_the_task_are_a_usage_error_and_write_nothing(
     tables, tiny_model, tmp_path, settings, task, options
 ):
@@ -58,7 +58,7 @@ ROWS = "a,MKTAY,1.5,train,\nb,MKVAY,2.5,train,\nc,MAYAY,3.5,valid,\nd,MCCAY,4.5,
 CLASSES = ROWS.replace("1.5", "x").replace("2.5", "y").replace("3.5", "x").replace("4.5", "y")
 RESIDUES = "a,MKTAY,HHHCC,train,11110\nb,MKVAY,HHCCC,train,11111\nc,MAYAY,HHHCC,valid,\nd,MCCAY,HCCCC,test,\n"
 # The table, its bad line and the message.
-BAD = {
+BAD_TABLES = {
     "empty": ("", 1, "the first line is empty"),
     "a header alone": (HEADER, None, "the table has no rows"),
     "no sequence column": (ROWS, 1, "no sequence column among"),
@@ -73,8 +73,8 @@ BAD = {
         "'1' in column 3 of record 'e' is not an amino acid",
     ),
     "an unknown split": (HEADER + ROWS + "e,MKTAY,1,holdout,\n", 6, "the split 'holdout' is unknown"),
-    "no training part": (HEADER + ROWS.replace("train", "test"), None, "the train split is empty"),
-    "no test part": (HEADER + ROWS.replace("test", "train"), None, "the test split is empty"),
+    "no train split": (HEADER + ROWS.replace("train", "test"), None, "the train split is empty"),
+    "no test split": (HEADER + ROWS.replace("test", "train"), None, "the test split is empty"),
     "a constant target": (HEADER + ROWS.replace("2.5", "1.5"), None, "all training labels are 1.5"),
     "one class": (HEADER + CLASSES.replace("y,", "x,"), None, "all training labels are 'x'"),
     "a class in test alone": (
@@ -125,7 +125,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("content", "line", "message"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("content", "line", "message"), BAD_TABLES.values(), ids=BAD_TABLES)
 def test_a_bad_table_is_an_error_of_one_line_that_names_its_row_and_writes_nothing(
     tiny_model, tmp_path, options, content, line, message
 ):

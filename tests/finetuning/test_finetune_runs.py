@@ -26,21 +26,18 @@ from protembed.model.checkpoint import load_checkpoint
 @pytest.mark.parametrize("num_steps", [2, 6, 9])
 def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path, method, num_steps, options):
     """The last stop falls into the second of two repeats."""
-    table, settings, seen = (
-        tables / "classification.csv",
-        {"method": method, "repeats": 2, "skip_random_baseline": False},
-        [],
-    )
+    table, reports = tables / "classification.csv", []
+    settings = {"method": method, "repeats": 2, "skip_random_baseline": False}
     finetune_model(table, options(tmp_path / "whole.model", tiny_model, **settings))
-    callbacks = Callbacks(on_step=seen.append, stop=lambda: len(seen) == num_steps)
-    left = finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings), callbacks=callbacks)
-    assert (left.is_finished, left.output, left.comparison) == (False, None, None)
-    assert not (tmp_path / "parts.model").exists()
+    callbacks = Callbacks(on_step=reports.append, stop=lambda: len(reports) == num_steps)
+    stopped = finetune_model(table, options(tmp_path / "stopped.model", tiny_model, **settings), callbacks=callbacks)
+    assert (stopped.is_finished, stopped.output, stopped.comparison) == (False, None, None)
+    assert not (tmp_path / "stopped.model").exists()
 
-    finetune_model(table, options(tmp_path / "parts.model", tiny_model, **settings))
+    finetune_model(table, options(tmp_path / "stopped.model", tiny_model, **settings))
 
     for path in (tmp_path / "whole.model").iterdir():
-        assert (tmp_path / "parts.model" / path.name).read_bytes() == path.read_bytes(), path.name
+        assert (tmp_path / "stopped.model" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 @pytest.mark.slow
@@ -80,22 +77,22 @@ def test_two_trainings_cannot_share_a_directory(tables, tiny_model, tmp_path, op
 
 
 def test_repeating_an_interrupted_replacement_resumes_it(tables, tiny_model, tmp_path, options):
-    table, output, seen = tables / "regression.csv", tmp_path / "x.model", []
+    table, output, reports = tables / "regression.csv", tmp_path / "x.model", []
     finetune_model(table, options(output, tiny_model, method="frozen"))
-    callbacks = Callbacks(on_step=seen.append, stop=lambda: len(seen) == 2)
+    callbacks = Callbacks(on_step=reports.append, stop=lambda: len(reports) == 2)
     finetune_model(table, options(output, tiny_model, force=True), callbacks=callbacks)
 
-    again = []
-    finetune_model(table, options(output, tiny_model, force=True), callbacks=Callbacks(on_step=again.append))
+    resumed = []
+    finetune_model(table, options(output, tiny_model, force=True), callbacks=Callbacks(on_step=resumed.append))
 
-    assert [seen[0].step, seen[1].step, again[0].step] == [1, 2, 3]
+    assert [reports[0].step, reports[1].step, resumed[0].step] == [1, 2, 3]
     assert load_checkpoint(output).metadata.configuration["method"] is None
 
 
 @pytest.mark.promise(8)
 def test_a_training_on_a_table_from_stdin_is_resumed(tables, tiny_model, tmp_path, options, give_stdin):
-    output, seen = tmp_path / "x.model", []
-    callbacks = Callbacks(on_step=seen.append, stop=lambda: len(seen) == 2)
+    output, reports = tmp_path / "x.model", []
+    callbacks = Callbacks(on_step=reports.append, stop=lambda: len(reports) == 2)
     give_stdin((tables / "regression.csv").read_bytes())
     finetune_model(STANDARD_STREAM, options(output, tiny_model), callbacks=callbacks)
 
@@ -103,10 +100,10 @@ def test_a_training_on_a_table_from_stdin_is_resumed(tables, tiny_model, tmp_pat
     with pytest.raises(RunMismatchError, match="labels was"):
         finetune_model(STANDARD_STREAM, options(output, tiny_model))
 
-    again = []
+    resumed = []
     give_stdin((tables / "regression.csv").read_bytes())
-    finetune_model(STANDARD_STREAM, options(output, tiny_model), callbacks=Callbacks(on_step=again.append))
-    assert again[0].step == 3
+    finetune_model(STANDARD_STREAM, options(output, tiny_model), callbacks=Callbacks(on_step=resumed.append))
+    assert resumed[0].step == 3
 
 
 @pytest.mark.promise(8)
@@ -131,14 +128,14 @@ def test_a_damaged_training_is_restarted_with_force(tables, tiny_model, tmp_path
     table, output = tables / "regression.csv", tmp_path / "x.model"
     finetune_model(table, options(output, tiny_model), callbacks=Callbacks(stop=lambda: True))
     for path in output.with_name("x.model.partial").rglob("step-*/weights.safetensors"):
-        path.write_bytes(b"torn")
+        path.write_bytes(b"damaged")
 
     with pytest.raises(DamagedRunError, match=r"weights\.safetensors: this is damaged.*pass --force to start over"):
         finetune_model(table, options(output, tiny_model))
 
-    seen = []
-    finetune_model(table, options(output, tiny_model, force=True), callbacks=Callbacks(on_step=seen.append))
-    assert seen[0].step == 1
+    reports = []
+    finetune_model(table, options(output, tiny_model, force=True), callbacks=Callbacks(on_step=reports.append))
+    assert reports[0].step == 1
 
 
 @pytest.mark.promise(4)
@@ -263,9 +260,9 @@ def test_drop_leaked_leaves_out_test_proteins_of_train(tables, tiny_model, prote
     finetune_model(table, options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)
 
     assert [plan.num_proteins["test"] for plan in plans] == [10, 11]
-    found = "1 of 11 test sequences also stand in train or valid ('again' is one)"
-    assert plans[0].warnings[0] == f"{found}; they are left out"
-    assert plans[1].warnings[0] == f"{found}; --drop-leaked leaves them out"
+    sentence = "1 of 11 test sequences also stand in train or valid ('again' is one)"
+    assert plans[0].warnings[0] == f"{sentence}; they are left out"
+    assert plans[1].warnings[0] == f"{sentence}; --drop-leaked leaves them out"
     assert any(warning.startswith("10 test proteins only: ") for warning in plans[0].warnings)
     assert any(
         note.startswith("10 test proteins only: ") for note in read_json(tmp_path / "d.model/metrics.json")["notes"]
