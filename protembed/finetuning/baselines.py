@@ -41,7 +41,7 @@ def composition(sequences: Sequence[str]) -> NDArray[np.float32]:
 
 
 def kmer_vectorizer(sequences: Sequence[str]) -> TfidfVectorizer:
-    """Fit a vectorizer of k-mers of one to three residues, in which rare k-mers weigh more."""
+    """Fit a vectorizer of k-mers of one to three residues, in which rare k-mers have higher weights."""
     vectorizer = TfidfVectorizer(
         analyzer="char", ngram_range=(1, MAX_KMER), lowercase=False, sublinear_tf=True, dtype=np.float32
     )

@@ -21,7 +21,7 @@ Prediction = NDArray[Any]
 MIN_PROTEINS_FOR_INTERVAL = 10
 
 # The edges of the subgroups, in residues and in similarity to the nearest training protein. Below a similarity of 0.4,
-# unrelated proteins cannot be told from distant relatives (`protembed.finetuning.splits`).
+# unrelated proteins cannot be distinguished from distant relatives (`protembed.finetuning.splits`).
 LENGTH_EDGES = (0, 128, 256, 512, 1024, np.inf)
 SIMILARITY_EDGES = (0.0, 0.4, 0.6, 0.8, 1.0, np.inf)
 

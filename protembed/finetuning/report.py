@@ -124,7 +124,7 @@ def _page(result: FinetuneResult, by_similarity: Sequence[Subgroup], by_length: 
         comparison=result.comparison,
         metrics=list(result.comparison.model_metrics),
         names=result.comparison.metric_names,
-        fewest=MIN_PROTEINS_FOR_INTERVAL,
+        min_proteins=MIN_PROTEINS_FOR_INTERVAL,
         notes=result.notes,
         figures=list(_figures(result)),
         by_similarity=[(_name_subgroup(subgroup, ""), subgroup) for subgroup in by_similarity],

@@ -53,7 +53,7 @@ def test_composition_of_unknown_residues_is_zero():
     assert composition(["XXX"]).tolist() == [[0.0] * 20]
 
 
-def test_kmers_of_one_to_three_residues_are_counted_and_rare_ones_weigh_more():
+def test_kmers_of_one_to_three_residues_are_counted_and_rare_ones_have_higher_weights():
     vectorizer = kmer_vectorizer(["MKMK", "MA"])
     columns = vectorizer.vocabulary_
 

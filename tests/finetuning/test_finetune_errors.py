@@ -98,12 +98,12 @@ BAD_TABLES = {
         32,
         "which is not a finite number up to 1e18",
     ),
-    "values that float32 cannot tell apart": (
+    "values that float32 cannot distinguish": (
         HEADER + "".join(f"r{row},MKTAY,{10**9 + row}.5,{('train', 'valid', 'test')[row % 3]},\n" for row in range(30)),
         None,
         "subtract what they have in common",
     ),
-    "values that float32 cannot tell from zero": (
+    "values that float32 cannot distinguish from zero": (
         HEADER + "".join(f"r{row},MKTAY,{row}.5e-50,{('train', 'valid', 'test')[row % 3]},\n" for row in range(30)),
         None,
         "or scale them",

@@ -43,7 +43,7 @@ def finetune(proteins, tiny_model, tmp_path, rows_of, options):
     "names", [("+", "-"), ("=x", "@x"), ("+ve", "-ve"), ("0.0", "1.0"), ("Cell membrane", "Cell wall")]
 )
 @pytest.mark.parametrize("fasta", [False, True])
-def test_labels_and_predictions_have_the_same_spelling(finetune, names, fasta):
+def test_predictions_use_the_class_names_of_the_labels(finetune, names, fasta):
     _, rows = finetune(lambda row, protein: names[row // 5 % 2], fasta=fasta)
 
     classes = {"0", "1"} if names[0] == "0.0" else set(names)
@@ -149,7 +149,7 @@ def test_the_result_of_other_label_options_is_not_overwritten(finetune):
         finetune(lambda row, protein: ["a;b", "b", "a"][row // 5 % 3], label_separator=";")
 
 
-def test_predict_writes_classes_with_the_spelling_of_the_table(finetune, tmp_path, proteins, rows_of):
+def test_predict_uses_the_class_names_of_the_table(finetune, tmp_path, proteins, rows_of):
     finetune(lambda row, protein: ["+ve", "-ve"][row // 5 % 2])
     (tmp_path / "few.fasta").write_text("".join(f">{row}\n{protein}\n" for row, protein in enumerate(proteins[:4])))
 

@@ -80,7 +80,7 @@ def test_class_names_are_escaped_in_a_table():
 
 
 @pytest.mark.parametrize("names", [("+", "-"), ("+ve", "-ve"), ("=x", "@x"), ("-like", "other"), ("=cmd()", "@SUM(1)")])
-def test_a_class_has_the_same_spelling_as_label_and_as_prediction(names):
+def test_a_class_has_the_same_name_as_label_and_as_prediction(names):
     label = format_row([LabelText(names[0])])
     prediction = format_row(cells([0.9, 0.1], "classification", names)[:1])
     several = format_row(cells([0.9, 0.1], "multilabel", names)[:1])
