@@ -101,7 +101,7 @@ BAD_TABLES = {
     "values that float32 cannot distinguish": (
         HEADER + "".join(f"r{row},MKTAY,{10**9 + row}.5,{('train', 'valid', 'test')[row % 3]},\n" for row in range(30)),
         None,
-        "subtract what they have in common",
+        "subtract their mean",
     ),
     "values that float32 cannot distinguish from zero": (
         HEADER + "".join(f"r{row},MKTAY,{row}.5e-50,{('train', 'valid', 'test')[row % 3]},\n" for row in range(30)),
@@ -112,7 +112,7 @@ BAD_TABLES = {
     "a split without known residues": (
         HEADER + RESIDUES.replace("valid,", "valid,00000"),
         None,
-        "no residue of the valid part",
+        "no residue of the valid split",
     ),
     "text among a residue's values": (
         HEADER
