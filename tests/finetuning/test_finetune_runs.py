@@ -260,7 +260,7 @@ def test_drop_leaked_leaves_out_test_proteins_of_train(tables, tiny_model, prote
     finetune_model(table, options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)
 
     assert [plan.num_proteins["test"] for plan in plans] == [10, 11]
-    sentence = "1 of 11 test sequences also stand in train or valid ('again' is one)"
+    sentence = "1 of 11 test sequences are also in train or valid (such as 'again')"
     assert plans[0].warnings[0] == f"{sentence}; they are left out"
     assert plans[1].warnings[0] == f"{sentence}; --drop-leaked leaves them out"
     assert any(warning.startswith("10 test proteins only: ") for warning in plans[0].warnings)
