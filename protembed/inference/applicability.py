@@ -234,6 +234,6 @@ class InputComparison:
 
     def _subject(self, number: int, name: str, singular: str = "is", plural: str = "are") -> str:
         """Return the subject and the verb of a sentence about the proteins that differ in one way."""
-        first = f" ({self._first[name]!r} is one)" if number < self._num_proteins else ""
+        example = f" (such as {self._first[name]!r})" if number < self._num_proteins else ""
         verb = singular if number == 1 else plural
-        return f"{number:,} of {pluralize(self._num_proteins, 'protein')}{first} {verb}"
+        return f"{number:,} of {pluralize(self._num_proteins, 'protein')}{example} {verb}"

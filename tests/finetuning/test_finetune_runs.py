@@ -263,9 +263,9 @@ def test_drop_leaked_leaves_out_test_proteins_of_train(tables, tiny_model, prote
     sentence = "1 of 11 test sequences are also in train or valid (such as 'again')"
     assert plans[0].warnings[0] == f"{sentence}; they are left out"
     assert plans[1].warnings[0] == f"{sentence}; --drop-leaked leaves them out"
-    assert any(warning.startswith("10 test proteins only: ") for warning in plans[0].warnings)
+    assert any(warning.startswith("only 10 test proteins: ") for warning in plans[0].warnings)
     assert any(
-        note.startswith("10 test proteins only: ") for note in read_json(tmp_path / "d.model/metrics.json")["notes"]
+        note.startswith("only 10 test proteins: ") for note in read_json(tmp_path / "d.model/metrics.json")["notes"]
     )
     similar = {row["id"]: row for row in rows_of(tmp_path / "k.model" / "test_similarity.tsv")}
     assert (similar["again"]["similarity"], similar["again"]["nearest_training_protein"]) == ("1.000", "p0")

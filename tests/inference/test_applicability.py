@@ -142,7 +142,7 @@ def test_unrelated_proteins_give_no_warning_if_the_test_proteins_were_unrelated_
 
 def test_longer_proteins_are_counted(described, test):
     assert compare(*described, [*test[:38], *(protein + "A" * 60 for protein in test[38:])]) == [
-        "2 of 40 proteins ('p38' is one) are longer than the longest that the model was trained and tested on "
+        "2 of 40 proteins (such as 'p38') are longer than the longest that the model was trained and tested on "
         "(99 residues); it was never tested on such proteins"
     ]
 
@@ -180,10 +180,10 @@ def test_shorter_proteins_and_fragments_are_counted(described, test):
 
     short, other_start = compare(*described, fragments)
 
-    assert short.startswith("20 of 40 proteins ('p0' is one) are shorter than the shortest that the model was trained")
+    assert short.startswith("20 of 40 proteins (such as 'p0') are shorter than the shortest that the model was trained")
     assert short.endswith("(60 residues)")
     assert other_start.startswith(
-        "36 of 40 proteins ('p0' is one) do not begin with M, but 100% of the model's training proteins do"
+        "36 of 40 proteins (such as 'p0') do not begin with M, but 100% of the model's training proteins do"
     )
 
 
@@ -209,7 +209,7 @@ def test_proteins_of_unknown_residues_are_counted(described, test):
     (sentence,) = compare(*described, [*test[3:], *masked])
 
     assert sentence.startswith(
-        "3 of 40 proteins ('p37' is one) have more than 10% X or other letters that are not one of the 20 amino acids"
+        "3 of 40 proteins (such as 'p37') have more than 10% X or other letters that are not one of the 20 amino acids"
     )
 
 
