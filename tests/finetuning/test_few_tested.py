@@ -8,24 +8,24 @@ from protembed.finetuning.labels import LabelledProtein, SplitTable
 
 
 def table(tested, num_others=600):
-    """A table whose test part has these labels."""
-    one = LabelledProtein(id="p", sequence="MKV", label="a", split=None, line=2)
-    proteins = [replace(one, label=label) for label in tested]
-    return SplitTable(path="t.csv", target="y", splits={"train": [one] * num_others, "valid": [], "test": proteins})
+    """Make a table whose test split has these labels."""
+    protein = LabelledProtein(id="p", sequence="MKV", label="a", split=None, line=2)
+    test = [replace(protein, label=label) for label in tested]
+    return SplitTable(path="t.csv", target="y", splits={"train": [protein] * num_others, "valid": [], "test": test})
 
 
 def warned(*tables, task="classification", is_drawn=False):
     return few_tested_warnings(tables, TASKS[task], is_drawn=is_drawn)
 
 
-@pytest.mark.parametrize(("number", "said"), [(1, "only 1 test protein"), (19, "only 19 test proteins"), (20, None)])
-def test_fewer_than_twenty_test_proteins_are_warned_of(number, said):
-    expected = f"{said}: metrics of fewer than 20 are very uncertain; add proteins, or use --split kfold"
+@pytest.mark.parametrize(("number", "found"), [(1, "only 1 test protein"), (19, "only 19 test proteins"), (20, None)])
+def test_fewer_than_twenty_test_proteins_give_a_warning(number, found):
+    expected = f"{found}: metrics of fewer than 20 are very uncertain; add proteins, or use --split kfold"
 
-    assert warned(table(["1.5"] * number), task="regression") == ([expected] if said else [])
+    assert warned(table(["1.5"] * number), task="regression") == ([expected] if found else [])
 
 
-def test_classes_with_fewer_than_five_test_proteins_are_named_with_their_counts():
+def test_classes_with_fewer_than_five_test_proteins_are_listed_with_counts():
     (found,) = warned(table(["a"] * 30 + ["b"] * 5 + ["c"] * 4 + ["d"]))
 
     assert found == (
@@ -34,14 +34,14 @@ def test_classes_with_fewer_than_five_test_proteins_are_named_with_their_counts(
     )
 
 
-def test_no_more_than_five_of_many_rare_classes_are_named():
+def test_at_most_five_rare_classes_are_listed():
     (found,) = warned(table(["a"] * 30 + list("bcdefgh")))
 
     assert "7 classes have" in found
     assert "'f' (1) and 2 more: " in found
 
 
-def test_proteins_of_all_folds_count_and_kfold_is_not_advised_again():
+def test_test_proteins_of_all_folds_are_counted_together():
     folds = [table(["a"] * 6 + ["b"]) for _ in range(5)]
     few = [table(["1.5"]) for _ in range(5)]
 
@@ -55,12 +55,12 @@ def test_proteins_of_all_folds_count_and_kfold_is_not_advised_again():
 
 
 @pytest.mark.parametrize(
-    ("num_others", "is_drawn", "is_said"), [(460, True, True), (460, False, False), (480, True, False)]
+    ("num_others", "is_drawn", "is_advised"), [(460, True, True), (460, False, False), (480, True, False)]
 )
-def test_folds_are_advised_for_a_drawn_part_of_few_proteins(num_others, is_drawn, is_said):
+def test_kfold_is_advised_if_the_drawn_test_split_is_small(num_others, is_drawn, is_advised):
     found = warned(table(["1.5"] * 30, num_others), task="regression", is_drawn=is_drawn)
 
     advice = (
         "the test split has 30 of 490 proteins; --split kfold tests all of them, which makes the intervals narrower"
     )
-    assert found == ([advice] if is_said else [])
+    assert found == ([advice] if is_advised else [])

@@ -280,5 +280,5 @@ def test_sequences_and_identifiers_with_several_labels_are_noted(tables, tiny_mo
 
     summary = finetune_model(doubtful, options(tmp_path / "x.model", tiny_model, method="frozen"))
 
-    assert "1 identifier of several rows, such as 'p0'" in summary.notes
+    assert "1 identifier used by several rows, such as 'p0'" in summary.notes
     assert "1 sequence with different labels in different rows, such as 'p0'" in summary.notes

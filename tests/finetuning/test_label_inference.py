@@ -14,8 +14,8 @@ AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
 
 def sequence(row, length):
-    """Make a sequence of its own for each row."""
-    return "".join(AMINO_ACIDS[(row // 20**place + place) % 20] for place in range(length))
+    """Make a different sequence for each row."""
+    return "".join(AMINO_ACIDS[(row // 20**position + position) % 20] for position in range(length))
 
 
 def column(*labels, length=40, masks=None):
@@ -31,7 +31,7 @@ def infer(*labels, choice="auto", separator=None, **options):
     return infer_labels(column(*labels, **options), choice, separator)
 
 
-def spelled(inferred):
+def normalized(inferred):
     return [protein.label for protein in inferred.labels.proteins]
 
 
@@ -64,16 +64,16 @@ LISTS = {
 
 
 @pytest.mark.parametrize("form", LISTS.values(), ids=LISTS)
-def test_labels_of_residues_are_read_alike_in_every_form_of_a_list(form):
+def test_labels_of_residues_are_read_the_same_in_every_form_of_a_list(form):
     inferred = infer(*map(form, ROWS), length=5)
 
     assert inferred.task.name == "residue-classification"
     assert classes_of(inferred) == {"0", "1"}
-    assert [residue_entries(label) for label in spelled(inferred)] == [list(map(str, row)) for row in ROWS]
+    assert [residue_entries(label) for label in normalized(inferred)] == [list(map(str, row)) for row in ROWS]
 
 
 @pytest.mark.parametrize("form", LISTS.values(), ids=LISTS)
-def test_masks_are_read_alike_in_every_form_of_a_list(form):
+def test_masks_are_read_the_same_in_every_form_of_a_list(form):
     inferred = infer("HHEEC", "HEHEC", "CCCHH", length=5, masks=list(map(form, ROWS)))
 
     assert [residue_entries(protein.mask) for protein in inferred.labels.proteins] == [
@@ -89,11 +89,11 @@ def test_a_mask_of_true_and_false_is_read():
     assert [protein.mask for protein in inferred.labels.proteins] == ["10110", "10111"]
 
 
-def test_a_list_of_values_poses_residue_regression():
+def test_lists_of_values_are_residue_regression():
     inferred = infer("[0.25, 0.5, 1, 2, null]", "0.1, 0.2, 0.3, 0.4, 0.5", "[1. 2. 3. 4. nan]", length=5)
 
     assert inferred.task.name == "residue-regression"
-    assert spelled(inferred) == ["0.25;0.5;1;2;nan", "0.1;0.2;0.3;0.4;0.5", "1.;2.;3.;4.;nan"]
+    assert normalized(inferred) == ["0.25;0.5;1;2;nan", "0.1;0.2;0.3;0.4;0.5", "1.;2.;3.;4.;nan"]
 
 
 def test_quoted_entries_keep_their_spaces_and_quotation_marks():
@@ -114,18 +114,18 @@ def test_quoted_entries_keep_their_spaces_and_quotation_marks():
     ],
 )
 @pytest.mark.parametrize("choice", ["auto", "classification", "residue-classification"])
-def test_a_list_that_is_not_whole_is_refused_with_its_line(refused, label, message, choice):
+def test_an_incomplete_list_is_rejected_with_its_line(refused, label, message, choice):
     with refused(message, line=4):
         infer("[0, 1]", "[1, 0]", label, choice=choice)
 
 
-@pytest.mark.parametrize("divider", [";", ",", "|"])
-def test_labels_of_residues_whose_number_does_not_fit_are_no_labels_of_proteins(refused, divider):
+@pytest.mark.parametrize("separator", [";", ",", "|"])
+def test_lists_of_the_wrong_length_are_rejected_not_read_as_label_sets(refused, separator):
     with refused("row 'p0' has 6 labels for 5 residues, some of them repeated; give each residue one", line=2):
-        infer(*[divider.join("011010")] * 3, length=5)
+        infer(*[separator.join("011010")] * 3, length=5)
 
 
-def test_several_values_of_a_protein_are_refused(refused):
+def test_several_values_of_a_protein_are_rejected(refused):
     with refused(
         "row 'p0' has the label '[0.1, 2.5]', which holds several values; give a column with one value", line=2
     ):
@@ -148,11 +148,11 @@ def test_several_values_of_a_protein_are_refused(refused):
         (["HHEEC" * 20, "HHECC" * 20] * 10, 100, "residue-classification"),
     ],
 )
-def test_labels_as_long_as_peptides_are_names_or_numbers_where_they_recur(labels, length, task):
+def test_recurring_labels_as_long_as_peptides_are_names_or_numbers(labels, length, task):
     assert infer(*labels, length=length).task.name == task
 
 
-def test_names_as_long_as_peptides_and_residue_labels_of_peptides_are_warned_of():
+def test_labels_as_long_as_peptides_give_a_warning_with_the_other_task():
     names = infer(*["binder", "nonbin"] * 10, length=6)
     residues = infer(*[f"{row:06b}" for row in range(20)], length=6)
     proteins = infer(*[f"{row:060b}" for row in range(20)], length=60)
@@ -180,7 +180,7 @@ def test_names_as_long_as_peptides_and_residue_labels_of_peptides_are_warned_of(
         (["nucleus", "cytosol", "nucleus / cytosol", "cytosol/nucleus"], "/"),
     ],
 )
-def test_several_labels_are_read_alike_however_they_are_divided(labels, separator):
+def test_several_labels_are_read_the_same_with_any_separator(labels, separator):
     inferred = infer(*labels, separator=separator)
 
     sets = [label_set(protein, inferred.task) for protein in inferred.labels.proteins]
@@ -188,23 +188,23 @@ def test_several_labels_are_read_alike_however_they_are_divided(labels, separato
     assert sets == [{"nucleus"}, {"cytosol"}, {"nucleus", "cytosol"}, {"nucleus", "cytosol"}]
 
 
-def test_lists_of_zeros_and_ones_name_the_positions_of_the_ones():
+def test_multi_hot_lists_are_the_positions_of_their_ones():
     inferred = infer("[0, 1, 0]", "[1, 0, 0]", "[1, 1, 0]", "[0, 0, 0]")
 
     assert inferred.task.name == "multilabel"
-    assert spelled(inferred) == ["1", "0", "0;1", ""]
+    assert normalized(inferred) == ["1", "0", "0;1", ""]
 
 
-def test_two_positions_that_may_be_two_names_are_refused(refused):
+def test_two_positions_that_may_be_two_names_are_rejected(refused):
     with refused("'[0, 1]', which may be the labels 0 and 1, or one of two positions", line=3):
         infer("[1, 0]", "[0, 1]")
 
 
-def test_one_position_in_every_list_is_warned_of():
+def test_multi_hot_lists_with_one_label_each_give_a_warning():
     assert "each protein has exactly one label" in infer("[0, 1, 0]", "[1, 0, 0]", "[0, 0, 1]").warnings[0]
 
 
-def test_names_that_hold_a_divider_are_classes_and_warned_of():
+def test_names_with_a_separator_are_classes_with_a_warning():
     inferred = infer(*["Kinase, serine", "Kinase, tyrosine", "Lyase"] * 5)
 
     assert inferred.task.name == "classification"
@@ -216,13 +216,13 @@ def test_names_that_hold_a_divider_are_classes_and_warned_of():
     assert "separated by '/'" in infer("a", "b", "a/b", "b/a").warnings[0]
 
 
-def test_a_label_that_would_be_taken_for_several_in_predictions_is_refused(refused):
+def test_a_label_that_contains_the_separator_of_predictions_is_rejected(refused):
     with refused("row 'p1' has the label 'b;c', which holds ';'", line=3):
         infer("a,b", "a,b;c", separator=",")
 
 
 @pytest.mark.parametrize("label", ["nucleus,", "[nucleus, cytosol]", "['nucleus,']"])
-def test_a_class_that_is_a_list_or_part_of_one_is_refused(refused, label):
+def test_a_class_that_is_a_list_or_part_of_one_is_rejected(refused, label):
     with refused("which is a list or part of one", line=2):
         infer(label, "cytosol", choice="classification")
 
@@ -244,16 +244,16 @@ def test_a_class_that_is_a_list_or_part_of_one_is_refused(refused, label):
         (["9007199254740993", "9007199254740992"] * 4, {"9007199254740993", "9007199254740992"}),
     ],
 )
-def test_whole_numbers_are_classes_however_they_are_spelled(labels, classes):
+def test_whole_numbers_in_any_notation_are_classes(labels, classes):
     inferred = infer(*labels)
 
     assert inferred.task.name == "classification"
-    assert set(spelled(inferred)) == classes
+    assert set(normalized(inferred)) == classes
     assert inferred.warnings == []
 
 
-def test_classes_that_are_no_whole_numbers_keep_their_names():
-    assert set(spelled(infer(*["1.0", "1.5"] * 4, choice="classification"))) == {"1.0", "1.5"}
+def test_numbers_with_a_fraction_keep_their_names_as_classes():
+    assert set(normalized(infer(*["1.0", "1.5"] * 4, choice="classification"))) == {"1.0", "1.5"}
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_classes_that_are_no_whole_numbers_keep_their_names():
         ([str(row % 30) for row in range(60)], "30 different whole numbers"),
     ],
 )
-def test_numbers_that_recur_as_classes_do_are_values_and_warned_of(labels, what):
+def test_numbers_that_recur_like_classes_are_values_with_a_warning(labels, what):
     inferred = infer(*labels)
 
     assert inferred.task.name == "regression"
@@ -272,7 +272,7 @@ def test_numbers_that_recur_as_classes_do_are_values_and_warned_of(labels, what)
     ]
 
 
-def test_values_of_which_each_protein_has_its_own_are_not_warned_of():
+def test_values_that_do_not_recur_give_no_warning():
     assert infer(*(str(row) for row in range(40))).warnings == []
     assert infer(*(str(row / 7) for row in range(40))).warnings == []
 
@@ -292,24 +292,24 @@ def test_values_of_which_each_protein_has_its_own_are_not_warned_of():
         (["0,5", "0.5", "#N/A"], "a decimal comma"),
     ],
 )
-def test_numbers_in_another_spelling_are_refused_by_name_be_they_few_or_many(labels, kind):
+def test_numbers_in_an_unusual_notation_are_rejected_by_name(labels, kind):
     with pytest.raises(
         TableError, match=rf"line \d+: labels such as .* look like numbers with {kind}; write plain numbers"
     ):
         infer(*labels)
 
 
-def test_residue_values_with_a_decimal_comma_are_refused(refused):
-    for divider in ("; ", " "):
+def test_residue_values_with_a_decimal_comma_are_rejected(refused):
+    for separator in ("; ", " "):
         with refused("labels such as '0,1' look like numbers with a decimal comma", line=2):
-            infer(*[divider.join(["0,1", "0,2", "0,3", "0,4", "0,5"])] * 3, length=5)
+            infer(*[separator.join(["0,1", "0,2", "0,3", "0,4", "0,5"])] * 3, length=5)
 
 
-def test_numbers_in_another_spelling_are_names_where_the_user_says_so():
-    assert set(spelled(infer("0,5", "1,0", choice="classification"))) == {"0,5", "1,0"}
+def test_numbers_in_an_unusual_notation_are_names_on_request():
+    assert set(normalized(infer("0,5", "1,0", choice="classification"))) == {"0,5", "1,0"}
 
 
-def test_labels_of_residues_that_lost_their_zeros_are_refused(refused):
+def test_labels_of_residues_without_their_leading_zeros_are_rejected(refused):
     flags = [f"{row * 37 % 512:09b}" for row in range(40)]
     numbers = [str(int(label)) for label in flags]
 
@@ -320,11 +320,11 @@ def test_labels_of_residues_that_lost_their_zeros_are_refused(refused):
     assert infer(*numbers[1:], "2", length=9).task.name == "regression"
 
 
-def test_several_labels_are_spelled_as_in_predictions_whatever_is_around_their_dividers():
-    assert spelled(infer("GO:2; GO:1", "GO:1;", "GO:2;GO:1", "")) == ["GO:1;GO:2", "GO:1", "GO:2;GO:1", ""]
+def test_several_labels_are_normalized_as_in_predictions():
+    assert normalized(infer("GO:2; GO:1", "GO:1;", "GO:2;GO:1", "")) == ["GO:1;GO:2", "GO:1", "GO:2;GO:1", ""]
 
 
-def test_a_second_divider_is_warned_of():
+def test_a_second_separator_gives_a_warning():
     assert infer("a;b", "a,b", "a", "b").warnings == [
         "labels such as 'a,b' look like several labels separated by ',', and others have another separator: "
         "if they are, separate all by ';'"
@@ -332,10 +332,10 @@ def test_a_second_divider_is_warned_of():
     assert infer("a;b", "Kinase, serine", "Kinase, tyrosine;a", "b").warnings == []
 
 
-# What is said
+# How cells were read
 
 
-def test_three_cells_are_shown_as_they_were_read():
+def test_the_reading_shows_how_three_cells_were_read():
     long = "HHEEC" * 14
     assert infer(long, "HEEEC" * 14, length=70).reading == (
         f"read '{long[:20]}…' as 70 residue classes H H E E C …, '{'HEEEC' * 4}…' as 70 residue classes H E E E C …"
@@ -350,7 +350,7 @@ def test_three_cells_are_shown_as_they_were_read():
     assert infer("a;b", "", "a").reading == "read 'a;b' as 2 labels a; b, '' as no label, 'a' as 1 label a"
 
 
-# Whatever the labels
+# Properties of any labels
 
 NAME = st.from_regex(re.compile(r"[a-z][a-z0-9_-]{0,5}"), fullmatch=True).filter(
     lambda name: name not in ("nan", "na", "null", "none")
@@ -367,11 +367,11 @@ CELLS = st.one_of(
 
 
 def outcome(*labels, length=5):
-    """Infer, and return what does not depend on where a row stands; of a refusal its kind."""
+    """Infer, and return what does not depend on the order of the rows: the task and classes, or an error."""
     try:
         inferred = infer(*labels, length=length)
     except TableError:
-        return "refused"
+        return "error"
     return inferred.task.name, classes_of(inferred)
 
 
@@ -386,13 +386,13 @@ def test_the_order_of_the_rows_does_not_change_what_labels_are(data, labels):
 def test_no_class_begins_with_a_bracket_or_ends_with_a_comma(labels):
     found = outcome(*labels)
 
-    if found != "refused":
+    if found != "error":
         assert not any(name.startswith("[") or name.endswith(",") for name in found[1])
 
 
 @pytest.mark.promise(24)
 @given(labels=st.lists(CELLS, min_size=2, max_size=12))
-def test_labels_that_were_brought_into_one_spelling_mean_the_same_when_they_are_read_again(labels):
+def test_normalized_labels_are_unchanged_when_read_again(labels):
     try:
         inferred = infer(*labels, length=5)
     except TableError:
@@ -400,13 +400,13 @@ def test_labels_that_were_brought_into_one_spelling_mean_the_same_when_they_are_
     again = infer_labels(inferred.labels, inferred.task.name)
 
     assert classes_of(again) == classes_of(inferred)
-    assert spelled(again) == spelled(inferred)
+    assert normalized(again) == normalized(inferred)
 
 
 @pytest.mark.promise(24)
 @given(data=st.data(), value=st.integers(-(10**6), 10**6))
-def test_a_whole_number_is_one_class_in_all_its_spellings(data, value):
-    others = [
+def test_a_whole_number_is_one_class_in_all_notations(data, value):
+    notations = [
         f"{value}.0",
         f"{value}.",
         f"{value}e0",
@@ -414,7 +414,7 @@ def test_a_whole_number_is_one_class_in_all_its_spellings(data, value):
         f"{value}",
         f"{value:+d}",
     ]
-    labels = data.draw(st.permutations([*others, "7000000", "7000000"]))
+    labels = data.draw(st.permutations([*notations, "7000000", "7000000"]))
     assume(value != 7000000)
 
     assert {read_number(label) for label in labels} == {float(value), 7e6}
@@ -435,7 +435,7 @@ def test_a_list_of_names_has_the_same_entries_in_every_form(rows, forms):
 
 @pytest.mark.promise(24)
 @given(names=st.lists(st.text("ABCdef-_*:", min_size=9, max_size=9), min_size=2, max_size=4, unique=True))
-def test_names_as_long_as_the_peptides_never_become_residues_where_they_recur(names):
+def test_recurring_names_as_long_as_the_peptides_are_never_residue_labels(names):
     assert not infer(*names * 5, length=9).task.per_residue
 
 
@@ -445,6 +445,6 @@ def test_the_order_of_several_labels_in_a_cell_does_not_matter(sets, data):
     labels = [", ".join(sorted(names)) for names in sets]
     shuffled = [", ".join(data.draw(st.permutations(sorted(names)))) for names in sets]
 
-    one, other = (infer(*cells, choice="multilabel") for cells in (labels, shuffled))
+    ordered, reordered = (infer(*cells, choice="multilabel") for cells in (labels, shuffled))
 
-    assert spelled(one) == spelled(other) == [";".join(sorted(names)) for names in sets]
+    assert normalized(ordered) == normalized(reordered) == [";".join(sorted(names)) for names in sets]

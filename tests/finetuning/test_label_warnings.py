@@ -9,15 +9,15 @@ REST = ["a", "b"] * 5
 
 
 def table(train, test, *, sequences=None):
-    """Label proteins of a training and of a test part; the training part stands for validation, too."""
+    """Make a table of labelled proteins with a train and a test split."""
     labels = [*train, *test]
     sequences = sequences or [f"MKT{'A' * row}" for row in range(len(labels))]
     proteins = [
         LabelledProtein(id=f"p{row}", sequence=sequence, label=label, split=None, line=row + 2)
         for row, (label, sequence) in enumerate(zip(labels, sequences, strict=True))
     ]
-    parts = {"train": proteins[: len(train)], "valid": [], "test": proteins[len(train) :]}
-    return SplitTable(path="labels.csv", target="target", splits=parts)
+    splits = {"train": proteins[: len(train)], "valid": [], "test": proteins[len(train) :]}
+    return SplitTable(path="labels.csv", target="target", splits=splits)
 
 
 def warnings_of(train, test=None, task="classification", **options):
@@ -29,7 +29,7 @@ def residues(*rows, task="residue-classification"):
     return warnings_of(rows, rows, task, sequences=[f"MKTA{letter}" for letter in "ACDEFGHIKL"[: 2 * len(rows)]])
 
 
-def test_proteins_of_each_class_are_counted():
+def test_class_counts_count_the_proteins_of_each_class():
     made = table(["a", "b", "a", "a"], ["b"])
     several = table(["a;b", "b", ""], ["a;b"])
     classes = table(["HHE", "EEE"], ["HHH"], sequences=["MKT", "MKV", "MKA"])
@@ -43,32 +43,32 @@ def test_proteins_of_each_class_are_counted():
     "name",
     ["NaN", "n/a", "#N/A", "#VALUE!", "#REF!", "#DIV/0!", "#NAME?", "None", "-", "?", ".", "X", "unknown", "-100"],
 )
-def test_a_class_that_stands_for_a_missing_label_is_warned_of(name):
+def test_a_class_named_like_a_missing_label_gives_a_warning(name):
     assert warnings_of(REST + [name] * 5) == [
         f"a class is named {name!r} (10 proteins): if that means a missing label, remove its rows"
     ]
 
 
-def test_a_minus_beside_a_plus_is_a_class_and_other_names_are_too():
+def test_a_minus_beside_a_plus_gives_no_warning():
     assert warnings_of(["+", "-"] * 5) == []
     assert warnings_of(["x", "other"] * 5) == []
     assert warnings_of(["-1", "1"] * 5) == []
 
 
 @pytest.mark.parametrize("name", ["-100", "-1", "None", "unknown", "nothing"])
-def test_a_residue_class_that_stands_for_a_missing_label_is_warned_of(name):
+def test_a_residue_class_named_like_a_missing_label_gives_a_warning(name):
     found = residues(*[f"0;1;{name};0;1"] * 5)
 
     expected = f"a class is named {name!r} (10 proteins): if that means a missing label, write nan instead"
     assert found == ([] if name == "nothing" else [f"{expected}, or add a mask"])
 
 
-def test_a_minus_one_among_negative_residue_classes_is_a_class():
+def test_a_minus_one_among_negative_residue_classes_gives_no_warning():
     assert residues(*["-2;1;-1;0;1"] * 5) == []
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "shown"),
+    ("name", "similar", "listed"),
     [
         ("Yes", "yes", "'Yes' (10) and 'yes' (10)"),
         ("cell wall", "cell  wall", "'cell  wall' (10) and 'cell wall' (10)"),
@@ -77,19 +77,19 @@ def test_a_minus_one_among_negative_residue_classes_is_a_class():
         ("nucleus", "nucleus\u00ad", "'nucleus' (10) and 'nucleus\\xad' (10)"),
     ],
 )
-def test_names_that_look_the_same_are_separate_classes_with_a_warning(one, other, shown):
-    assert warnings_of([one, other, "third"] * 5) == [
-        f"{shown} are different classes with nearly the same name: if they are one class, use one name"
+def test_names_that_look_the_same_give_a_warning(name, similar, listed):
+    assert warnings_of([name, similar, "third"] * 5) == [
+        f"{listed} are different classes with nearly the same name: if they are one class, use one name"
     ]
 
 
-def test_a_name_whose_letters_were_lost_is_warned_of():
+def test_a_name_with_undecodable_letters_gives_a_warning():
     (warning,) = warnings_of(["H\ufffdlle", "Kern"] * 5)
 
     assert warning.startswith("the class 'H\\ufffdlle' contains U+FFFD")
 
 
-def test_classes_of_fewer_than_five_training_proteins_are_warned_of():
+def test_classes_of_fewer_than_five_training_proteins_give_a_warning():
     assert warnings_of(REST + ["c"] * 4 + ["d"]) == [
         "2 classes have fewer than 5 training proteins, 'd' (1), 'c' (4): add some, or remove the class"
     ]
@@ -97,7 +97,7 @@ def test_classes_of_fewer_than_five_training_proteins_are_warned_of():
     assert many[0].startswith("12 classes have") and "'c04' (1) and 7 more: add some" in many[0]
 
 
-def test_a_test_part_of_one_class_and_classes_without_a_test_protein_are_warned_of():
+def test_classes_without_a_test_protein_give_a_warning():
     advice = "add proteins to the test split, or pass --split kfold"
 
     assert warnings_of(REST, ["a", "a"]) == [
@@ -111,35 +111,35 @@ def test_a_test_part_of_one_class_and_classes_without_a_test_protein_are_warned_
     ]
 
 
-def test_a_class_that_is_tested_in_another_fold_is_not_warned_of():
-    one, other = table(REST, ["a"]), table(REST, ["b"])
+def test_a_class_that_is_tested_in_another_fold_gives_no_warning():
+    first, second = table(REST, ["a"]), table(REST, ["b"])
 
-    assert label_warnings(one, [one, other], Targets.from_table(one, TASKS["classification"])) == []
+    assert label_warnings(first, [first, second], Targets.from_table(first, TASKS["classification"])) == []
 
 
 @pytest.mark.parametrize(
-    ("sentinel", "number", "is_told"), [("999", 2, True), ("-9999.0", 1, True), ("-20", 2, True), ("-20", 1, False)]
+    ("value", "number", "is_expected"), [("999", 2, True), ("-9999.0", 1, True), ("-20", 2, True), ("-20", 1, False)]
 )
-def test_a_value_far_from_all_others_is_warned_of_where_it_recurs_or_is_a_usual_stand_in(sentinel, number, is_told):
+def test_an_outlying_value_gives_a_warning_if_it_recurs_or_is_a_sentinel(value, number, is_expected):
     values = [f"{row / 8}" for row in range(8)]
 
-    found = warnings_of(values + [sentinel] * number, values, "regression")
+    found = warnings_of(values + [value] * number, values, "regression")
 
-    expected = f"have the value {float(sentinel):g}, and all others 0 to 0.875: if it means a missing value, remove"
-    assert [expected in sentence for sentence in found] == [True] * is_told
+    expected = f"have the value {float(value):g}, and all others 0 to 0.875: if it means a missing value, remove"
+    assert [expected in sentence for sentence in found] == [True] * is_expected
 
 
-def test_values_that_recur_within_the_others_are_not_warned_of():
+def test_values_that_recur_among_the_others_give_no_warning():
     assert warnings_of(["0"] * 5 + [str(row) for row in range(9)], ["3"] * 2, "regression") == []
 
 
-def test_residues_with_a_value_far_from_all_others_are_warned_of():
+def test_residues_with_an_outlying_value_give_a_warning():
     (warning,) = residues("0.1;0.2;0.3;999;0.5", "0.6;0.7;0.8;999;1.0", task="residue-regression")
 
     assert warning.startswith("4 residues have the value 999") and warning.endswith("write nan instead")
 
 
-def test_identifiers_of_several_rows_and_sequences_of_several_labels_are_told():
+def test_repeated_identifiers_and_sequences_with_different_labels_give_warnings():
     proteins = [
         LabelledProtein(id=name, sequence=sequence, label=label, split=None, line=2)
         for name, sequence, label in [("a", "MKT", "x"), ("b", "MKV", "y"), ("b", "MKT", "y"), ("c", "MKA", "x")] * 5

@@ -61,7 +61,7 @@ def test_the_same_table_is_read_in_every_form(read, content):
     assert all(protein.mask is None for protein in labels.proteins)
 
 
-def test_a_value_in_a_fasta_header_goes_on_to_the_next_key_or_the_end(read):
+def test_a_value_in_a_fasta_header_ends_at_the_next_key(read):
     labels = read(
         ">a some protein SET=train TARGET=Cell membrane MASK=1 0 1\nMKT\n"
         ">b TARGET=0.1 0.2 0.3 SET=test OS=Homo sapiens\nMKV\n>c TARGET=x=y z SET=valid\nMKA\n"
@@ -84,7 +84,7 @@ def test_keys_of_a_fasta_header_are_read_in_any_case(read):
     assert labels.warnings == []
 
 
-def test_a_key_that_is_nearly_one_of_ours_is_named(read):
+def test_a_likely_misspelled_key_gives_a_warning(read):
     labels = read(
         ">a SETS=train TARGET=x SEQ=1\nMKT\n>b SETS=test TARGET=y\nMKV\n>c SET=test TARGET=y SEX=f\nMKV\n".replace(
             "SETS", "SET"
@@ -94,7 +94,7 @@ def test_a_key_that_is_nearly_one_of_ours_is_named(read):
     assert labels.warnings == ["MASC= is ignored in 1 header, such as that of 'a': write MASK= if that is meant"]
 
 
-def test_a_split_under_a_misspelled_key_is_named(read):
+def test_a_misspelled_split_key_gives_a_warning(read):
     labels = read(">a SETT=train TARGET=x\nMKT\n>b SETT=test TARGET=y\nMKV\n")
 
     assert not labels.has_splits
@@ -111,12 +111,12 @@ def test_a_split_under_a_misspelled_key_is_named(read):
         ("b TARGET=1 SET =test", "the header of 'b' has 'SET =' without a space before it, or with one before '='"),
     ],
 )
-def test_a_header_whose_fields_cannot_be_told_apart_is_refused(read, refused, header, message):
+def test_a_header_with_ambiguous_fields_is_rejected(read, refused, header, message):
     with refused(message, line=3):
         read(f">a TARGET=1\nMKT\n>{header}\nMKV\n")
 
 
-def test_fields_of_a_fasta_header_are_whole_words(read):
+def test_keys_within_longer_words_are_ignored(read):
     content = FORMS["fasta"].replace(b">a SET=train", b">a OFFSET=3 SET=train MYTARGET=9 SUBSET=x UNMASK=1")
 
     labels = read(content)
@@ -125,7 +125,7 @@ def test_fields_of_a_fasta_header_are_whole_words(read):
     assert labels.proteins[0].mask is None
 
 
-def test_rows_without_identifiers_are_named_by_their_number(read):
+def test_rows_without_identifiers_get_their_number(read):
     labels = read("target,sequence,split\n1,MKT,train\n2,MKV,valid\n3,MAY,test\n")
 
     assert rows(labels) == [("1", "MKT", "1", "train"), ("2", "MKV", "2", "valid"), ("3", "MAY", "3", "test")]
@@ -136,27 +136,27 @@ def test_rows_without_identifiers_are_named_by_their_number(read):
     ["ID", "Identifier", "accession", "protein_id", "Protein ID", "protein-id", "Entry", "Entry Name", "UniProt_ID"]
     + ["name", "Protein", "seq_id", "Sequence ID"],
 )
-def test_identifiers_are_read_under_each_usual_name_of_their_column(read, name):
+def test_identifiers_are_read_from_a_column_with_any_usual_name(read, name):
     labels = read(f"{name},sequence,target\na,MKT,1\nb,MKV,2\n")
 
     assert [protein.id for protein in labels.proteins] == ["a", "b"]
     assert labels.notes == []
 
 
-def test_a_column_of_identifiers_can_be_named(read):
+def test_the_user_can_name_the_column_of_identifiers(read):
     labels = read("id,sequence,target,my key\na,MKT,1,x\nb,MKV,2,y\n", columns=Columns(id="my key"))
 
     assert [protein.id for protein in labels.proteins] == ["x", "y"]
 
 
-def test_rows_without_a_column_of_identifiers_are_numbered_and_that_is_said(read):
+def test_numbering_rows_without_identifiers_adds_a_note(read):
     labels = read("my key,sequence,target\na,MKT,1\nb,MKV,2\n")
 
     assert [protein.id for protein in labels.proteins] == ["1", "2"]
     assert labels.notes == ["no identifier column: rows are numbered from 1; --id names the column"]
 
 
-def test_a_second_column_that_may_be_meant_as_the_label_is_named(read):
+def test_a_second_possible_label_column_adds_a_note(read):
     content = "id,sequence,target,Label\na,MKTAY,GENE1,1.5\n"
 
     assert read(content).notes == [
@@ -166,7 +166,7 @@ def test_a_second_column_that_may_be_meant_as_the_label_is_named(read):
     assert read(content, columns=Columns(id="Label")).notes == []
 
 
-def test_a_column_that_was_named_for_something_else_holds_no_identifiers(read):
+def test_a_column_with_another_meaning_is_not_read_as_identifiers(read):
     labels = read("protein,sequence,name\nMKT,x,1\nMKV,x,2\n", columns=Columns(sequence="protein", target="name"))
 
     assert [(protein.id, protein.sequence, protein.label) for protein in labels.proteins] == [
@@ -176,7 +176,7 @@ def test_a_column_that_was_named_for_something_else_holds_no_identifiers(read):
 
 
 @pytest.mark.parametrize("name", ["stage", "Partition", "subset"])
-def test_a_column_that_may_be_the_split_is_so_where_all_its_cells_name_a_part(read, name):
+def test_a_possible_split_column_is_read_only_if_all_cells_name_a_split(read, name):
     fits = read(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,valid\nc,MKA,3,test\n")
     does_not = read(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,larva\n")
 
@@ -189,27 +189,27 @@ def test_a_column_that_may_be_the_split_is_so_where_all_its_cells_name_a_part(re
 
 
 @pytest.mark.parametrize(("word", "split"), [("1.0", "valid"), ("t", "valid"), ("F", "train"), ("0.0", "train")])
-def test_validation_is_true_or_false_in_several_spellings(read, word, split):
+def test_the_validation_column_accepts_several_spellings_of_true_and_false(read, word, split):
     assert read(f"sequence,target,set,validation\nMKT,1,train,{word}\n").proteins[0].split == split
 
 
-def test_validation_that_is_neither_true_nor_false_is_refused(read, refused):
+def test_a_validation_cell_that_is_neither_true_nor_false_is_rejected(read, refused):
     with refused("'maybe' is neither true nor false", line=2):
         read("sequence,target,set,validation\nMKT,1,train,maybe\n")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac-roman"])
-def test_a_table_in_another_encoding_is_refused_with_its_line(read, refused, encoding):
+def test_a_table_in_another_encoding_is_rejected_with_its_line(read, refused, encoding):
     with refused("is not UTF-8 (byte 0x", line=3):
         read("id,sequence,target\na,MKT,Kern\nb,MKV,Hülle\n".encode(encoding))
 
 
-def test_a_labelled_fasta_in_another_encoding_is_refused(read):
+def test_a_labelled_fasta_in_another_encoding_is_rejected(read):
     with pytest.raises(DataError, match="UTF-8"):
         read(">a TARGET=Kern\nMKT\n>b TARGET=Hülle\nMKV\n".encode("cp1252"))
 
 
-def test_lines_are_those_of_the_file_whatever_is_between(read):
+def test_lines_count_blank_lines_and_lines_within_cells(read):
     labels = read('id,sequence,target\na,"MK\nT",1\n\n,,\nb,MAY,2\n')
 
     assert [(protein.id, protein.sequence, protein.line) for protein in labels.proteins] == [
@@ -218,7 +218,7 @@ def test_lines_are_those_of_the_file_whatever_is_between(read):
     ]
 
 
-def test_tables_of_flip_mark_validation_in_a_column_of_its_own(read):
+def test_the_validation_column_of_flip_moves_train_proteins_to_valid(read):
     header = "sequence,target,set,validation\n"
     labels = read(header + "MKT,1,train,False\nMKV,2,train,True\nMKA,3,train,\nMAY,4,test,True\n")
 
@@ -230,31 +230,31 @@ def test_tables_of_flip_mark_validation_in_a_column_of_its_own(read):
     ["sequence,target,mask\nMKTAY,HHEEC,11001\n", ">a TARGET=HHEEC MASK=11001\nMKT\nAY\n"],
     ids=["csv", "fasta"],
 )
-def test_a_mask_stands_in_a_column_or_a_header(read, content):
+def test_a_mask_is_read_from_a_column_or_a_header(read, content):
     (protein,) = read(content).proteins
 
     assert (protein.sequence, protein.label, protein.mask) == ("MKTAY", "HHEEC", "11001")
 
 
-def test_a_table_has_splits_or_none(read):
+def test_has_splits_is_true_only_with_a_split_column_or_key(read):
     assert not read("sequence,target\nMKT,1\n").has_splits
     assert not read(">a TARGET=1\nMKT\n").has_splits
     assert read(SMALL).has_splits
 
 
-def test_a_record_that_does_not_say_its_part_where_others_do_is_refused(read, refused):
+def test_a_record_without_a_split_is_rejected_if_others_have_one(read, refused):
     with refused("'b' has no split, and others have one; add its SET=", line=3):
         read(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
 
 
 @pytest.mark.parametrize(("meaning", "option"), [("target", "--target"), ("id", "--id"), ("split", "--split-column")])
-def test_columns_are_not_named_where_there_are_none(read, meaning, option):
+def test_naming_a_column_of_a_fasta_file_is_an_error(read, meaning, option):
     with pytest.raises(ConfigError, match=f"{option} is 'y', but a FASTA file has no columns"):
         read(">a TARGET=1\nMKT\n", columns=Columns(**{meaning: "y"}))
 
 
 @pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null", "Unknown", "X"])
-def test_a_sequence_that_stands_for_a_missing_one_is_refused_with_its_row(read, refused, cell):
+def test_a_stand_in_for_a_missing_sequence_is_rejected_with_its_row(read, refused, cell):
     table = f"id,sequence,target\na,MKTAYIAKQR,1.5\nb,MKVAYIAKQRN,2.5\nc,MKVVYIAKQR,2\nd,{cell},3.5\n"
     fasta = f">a TARGET=1.5\nMKTAYIAKQR\n>b TARGET=2.5\nMKTAYIAKQW\n>d TARGET=2\n{cell}\n"
 
@@ -267,12 +267,12 @@ def test_a_sequence_that_stands_for_a_missing_one_is_refused_with_its_row(read, 
     ("sequence", "notation"),
     [("MetLysThrAlaTyr", "in three-letter code"), ("MdEvVpQpLrVy", "of amino acids and letters of structure")],
 )
-def test_a_sequence_that_has_more_letters_than_residues_is_refused(read, refused, sequence, notation):
+def test_a_sequence_not_in_one_letter_code_is_rejected(read, refused, sequence, notation):
     with refused(f"the sequence of row 'b' is {notation}", 3):
         read(f"id,sequence,target\na,mktMKT,1\nb,{sequence},2\n")
 
 
-def test_short_peptides_may_be_spelled_like_a_missing_sequence(read):
+def test_stand_ins_are_sequences_if_most_proteins_are_short_peptides(read):
     labels = read("id,sequence,target\na,MK,1.5\nb,NA,2.5\nc,NAN,3.5\nd,VY,3.5\n")
 
     assert [protein.sequence for protein in labels.proteins] == ["MK", "NA", "NAN", "VY"]
@@ -282,7 +282,7 @@ def test_a_very_long_protein_is_read(read):
     assert len(read(SMALL.replace("MKT", "M" * 200_000)).proteins[0].sequence) == 200_000
 
 
-def test_labels_and_identifiers_are_kept_as_they_stand(read):
+def test_labels_and_identifiers_are_read_unchanged(read):
     labels = read('id,sequence,target,split\n"=cmd()",MKT,"a, ""b""",train\n../x,MKV,é,valid\nc,MAY,-1,test\n')
 
     assert [(protein.id, protein.label) for protein in labels.proteins] == [
@@ -295,7 +295,7 @@ def test_labels_and_identifiers_are_kept_as_they_stand(read):
 # Columns
 
 
-def test_columns_can_be_named(read):
+def test_the_user_can_name_columns(read):
     labels = read(
         "sequence,target,split,seq2,stability,part\nX,1,test,MKT,5,train\nX,1,test,MKV,6,dev\nX,1,test,MAY,7,test\n",
         columns=Columns(target="stability", sequence="seq2", split="part"),
@@ -305,7 +305,7 @@ def test_columns_can_be_named(read):
     assert rows(labels) == [("1", "MKT", "5", "train"), ("2", "MKV", "6", "valid"), ("3", "MAY", "7", "test")]
 
 
-def test_label_and_set_are_usual_names_too(read):
+def test_label_and_set_are_also_usual_names(read):
     labels = read("label,sequence,set\n1,MKT,train\n2,MKV,valid\n3,MAY,test\n")
 
     assert labels.target == "label"
@@ -320,15 +320,15 @@ def test_splits_have_several_spellings(read, word, split):
     assert rows(read(SMALL + f"e,MWW,1,{word}\n"))[-1] == ("e", "MWW", "1", split)
 
 
-def test_a_table_without_a_split_column_leaves_the_parts_open(read):
+def test_a_table_without_a_split_column_assigns_no_splits(read):
     assert rows(read("id,sequence,target\na,MKT,1\n")) == [("a", "MKT", "1", None)]
 
 
-def test_a_label_may_be_missing_here_for_the_task_decides(read):
+def test_reading_accepts_a_missing_label(read):
     assert rows(read(SMALL + "e,MKT, ,train\n"))[-1] == ("e", "MKT", "", "train")
 
 
-# Illegal residues and the statistics
+# Illegal residues and statistics
 
 
 def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read):
@@ -346,7 +346,7 @@ def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read):
     assert skipped_statistics.num_residues == 12
 
 
-def test_a_labelled_fasta_has_the_same_report_as_a_fasta(tmp_path, read):
+def test_a_labelled_fasta_has_the_same_statistics_as_a_fasta(tmp_path, read):
     statistics, plain = ReadStatistics(), ReadStatistics()
     read(FORMS["fasta"], name="labels.fasta", statistics=statistics)
 
@@ -355,7 +355,7 @@ def test_a_labelled_fasta_has_the_same_report_as_a_fasta(tmp_path, read):
     assert statistics == plain
 
 
-# Tables that are refused
+# Errors
 
 
 BAD = {
@@ -382,18 +382,18 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "line", "message"), BAD.values(), ids=BAD)
-def test_a_bad_table_is_refused_with_one_sentence_and_its_line(read, refused, content, line, message):
+def test_an_invalid_table_is_rejected_in_one_sentence_with_its_line(read, refused, content, line, message):
     with refused(message, line):
         read(content)
 
 
 @pytest.mark.promise(12)
-def test_a_truncated_archive_is_refused(read):
+def test_a_truncated_archive_is_rejected(read):
     with pytest.raises(FormatError, match="truncated or damaged"):
         read(gzip.compress(SMALL.encode() + b"e,MKT,1,train\n" * 1000)[:-20])
 
 
-def test_an_illegal_residue_is_known_by_its_place(read):
+def test_an_illegal_residue_is_reported_with_row_and_column(read):
     with pytest.raises(IllegalResidueError) as caught:
         read(SMALL + "e,MK1,1,train\n")
 
@@ -401,12 +401,12 @@ def test_an_illegal_residue_is_known_by_its_place(read):
 
 
 @pytest.mark.parametrize("option", ["target", "sequence", "split"])
-def test_a_named_column_that_is_not_there_is_refused(read, option):
+def test_naming_a_column_that_does_not_exist_is_an_error(read, option):
     with pytest.raises(TableError, match=f"line 1: no column 'y' among 'id', .*; name the {option} column"):
         read(SMALL, columns=Columns(**{option: "y"}))
 
 
-# Whatever was written is read back
+# Round trips
 
 SEQUENCES = st.text(RESIDUES, min_size=1, max_size=30).filter(lambda sequence: not is_stand_in(sequence))
 CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
@@ -420,7 +420,7 @@ ROWS = st.lists(
 @pytest.mark.promise(24)
 @settings(deadline=None, max_examples=80)
 @given(table=ROWS, delimiter=st.sampled_from([",", "\t"]), compress=st.sampled_from([bytes, gzip.compress]))
-def test_any_table_is_read_back(tmp_path_factory, table, delimiter, compress):
+def test_any_table_that_was_written_is_read_back(tmp_path_factory, table, delimiter, compress):
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(
         [("id", "sequence", "target", "split"), *table]
@@ -444,7 +444,7 @@ def test_any_table_is_read_back(tmp_path_factory, table, delimiter, compress):
 @given(
     noise=st.binary(max_size=60) | st.text('ab,;\t"\n\r\0>=é1', max_size=60).map(str.encode), has_header=st.booleans()
 )
-def test_no_bytes_of_a_table_end_in_a_traceback(tmp_path_factory, noise, has_header):
+def test_arbitrary_bytes_are_read_or_raise_a_data_error(tmp_path_factory, noise, has_header):
     path = tmp_path_factory.getbasetemp() / "noise.csv"
     path.write_bytes(b"sequence,target\n" * has_header + noise)
 
