@@ -101,7 +101,7 @@ def corpus(make_corpus, proteins):
 
 @pytest.fixture(scope="session")
 def make_table(proteins):
-    """Label the forty proteins, or so many residues of each: 24 for training, 8 for validation, 8 for the test."""
+    """Label the forty proteins, or their first residues: 24 for training, 8 for validation, 8 for testing."""
 
     def make(label_of, num_residues=None):
         names = ["train"] * 24 + ["valid"] * 8 + ["test"] * 8
@@ -110,8 +110,10 @@ def make_table(proteins):
             LabelledProtein(id=f"p{line}", sequence=sequence, label=label_of(sequence), split=split, line=line)
             for line, (sequence, split) in enumerate(zip(sequences, names, strict=True), start=2)
         ]
-        parts = {split: [one for one in labelled if one.split == split] for split in ("train", "valid", "test")}
-        return SplitTable(path="labels.csv", target="label", splits=parts)
+        splits = {
+            split: [protein for protein in labelled if protein.split == split] for split in ("train", "valid", "test")
+        }
+        return SplitTable(path="labels.csv", target="label", splits=splits)
 
     return make
 
@@ -248,8 +250,8 @@ def mutate():
 
 
 @pytest.fixture(scope="session")
-def refused():
-    """Expect a table to be refused by one sentence that says where and what is wrong."""
+def rejected():
+    """Expect an error about a table: one sentence with its line and what is wrong."""
 
     @contextmanager
     def expect(message, line=None):

@@ -114,19 +114,19 @@ def test_quoted_entries_keep_their_spaces_and_quotation_marks():
     ],
 )
 @pytest.mark.parametrize("choice", ["auto", "classification", "residue-classification"])
-def test_an_incomplete_list_is_rejected_with_its_line(refused, label, message, choice):
-    with refused(message, line=4):
+def test_an_incomplete_list_is_rejected_with_its_line(rejected, label, message, choice):
+    with rejected(message, line=4):
         infer("[0, 1]", "[1, 0]", label, choice=choice)
 
 
 @pytest.mark.parametrize("separator", [";", ",", "|"])
-def test_lists_of_the_wrong_length_are_rejected_not_read_as_label_sets(refused, separator):
-    with refused("row 'p0' has 6 labels for 5 residues, some of them repeated; give each residue one", line=2):
+def test_lists_of_the_wrong_length_are_rejected_not_read_as_label_sets(rejected, separator):
+    with rejected("row 'p0' has 6 labels for 5 residues, some of them repeated; give each residue one", line=2):
         infer(*[separator.join("011010")] * 3, length=5)
 
 
-def test_several_values_of_a_protein_are_rejected(refused):
-    with refused(
+def test_several_values_of_a_protein_are_rejected(rejected):
+    with rejected(
         "row 'p0' has the label '[0.1, 2.5]', which holds several values; give a column with one value", line=2
     ):
         infer("[0.1, 2.5]", "[0.3, 1.5]", "[0.2, 3.5]")
@@ -195,8 +195,8 @@ def test_multi_hot_lists_are_the_positions_of_their_ones():
     assert normalized(inferred) == ["1", "0", "0;1", ""]
 
 
-def test_two_positions_that_may_be_two_names_are_rejected(refused):
-    with refused("'[0, 1]', which may be the labels 0 and 1, or one of two positions", line=3):
+def test_two_positions_that_may_be_two_names_are_rejected(rejected):
+    with rejected("'[0, 1]', which may be the labels 0 and 1, or one of two positions", line=3):
         infer("[1, 0]", "[0, 1]")
 
 
@@ -216,14 +216,14 @@ def test_names_with_a_separator_are_classes_with_a_warning():
     assert "separated by '/'" in infer("a", "b", "a/b", "b/a").warnings[0]
 
 
-def test_a_label_that_contains_the_separator_of_predictions_is_rejected(refused):
-    with refused("row 'p1' has the label 'b;c', which holds ';'", line=3):
+def test_a_label_that_contains_the_separator_of_predictions_is_rejected(rejected):
+    with rejected("row 'p1' has the label 'b;c', which holds ';'", line=3):
         infer("a,b", "a,b;c", separator=",")
 
 
 @pytest.mark.parametrize("label", ["nucleus,", "[nucleus, cytosol]", "['nucleus,']"])
-def test_a_class_that_is_a_list_or_part_of_one_is_rejected(refused, label):
-    with refused("which is a list or part of one", line=2):
+def test_a_class_that_is_a_list_or_part_of_one_is_rejected(rejected, label):
+    with rejected("which is a list or part of one", line=2):
         infer(label, "cytosol", choice="classification")
 
 
@@ -299,9 +299,9 @@ def test_numbers_in_an_unusual_notation_are_rejected_by_name(labels, kind):
         infer(*labels)
 
 
-def test_residue_values_with_a_decimal_comma_are_rejected(refused):
+def test_residue_values_with_a_decimal_comma_are_rejected(rejected):
     for separator in ("; ", " "):
-        with refused("labels such as '0,1' look like numbers with a decimal comma", line=2):
+        with rejected("labels such as '0,1' look like numbers with a decimal comma", line=2):
             infer(*[separator.join(["0,1", "0,2", "0,3", "0,4", "0,5"])] * 3, length=5)
 
 
@@ -309,12 +309,12 @@ def test_numbers_in_an_unusual_notation_are_names_on_request():
     assert set(normalized(infer("0,5", "1,0", choice="classification"))) == {"0,5", "1,0"}
 
 
-def test_labels_of_residues_without_their_leading_zeros_are_rejected(refused):
+def test_labels_of_residues_without_their_leading_zeros_are_rejected(rejected):
     flags = [f"{row * 37 % 512:09b}" for row in range(40)]
     numbers = [str(int(label)) for label in flags]
 
     assert infer(*flags, length=9).task.name == "residue-classification"
-    with refused("row 'p0' has the label '0' for 9 residues; its leading zeros seem to be lost", line=2):
+    with rejected("row 'p0' has the label '0' for 9 residues; its leading zeros seem to be lost", line=2):
         infer(*numbers, length=9)
     assert infer(*numbers, length=9, choice="regression").task.name == "regression"
     assert infer(*numbers[1:], "2", length=9).task.name == "regression"

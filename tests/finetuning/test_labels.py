@@ -111,8 +111,8 @@ def test_a_misspelled_split_key_gives_a_warning(read):
         ("b TARGET=1 SET =test", "the header of 'b' has 'SET =' without a space before it, or with one before '='"),
     ],
 )
-def test_a_header_with_ambiguous_fields_is_rejected(read, refused, header, message):
-    with refused(message, line=3):
+def test_a_header_with_ambiguous_fields_is_rejected(read, rejected, header, message):
+    with rejected(message, line=3):
         read(f">a TARGET=1\nMKT\n>{header}\nMKV\n")
 
 
@@ -193,14 +193,14 @@ def test_the_validation_column_accepts_several_spellings_of_true_and_false(read,
     assert read(f"sequence,target,set,validation\nMKT,1,train,{word}\n").proteins[0].split == split
 
 
-def test_a_validation_cell_that_is_neither_true_nor_false_is_rejected(read, refused):
-    with refused("'maybe' is neither true nor false", line=2):
+def test_a_validation_cell_that_is_neither_true_nor_false_is_rejected(read, rejected):
+    with rejected("'maybe' is neither true nor false", line=2):
         read("sequence,target,set,validation\nMKT,1,train,maybe\n")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac-roman"])
-def test_a_table_in_another_encoding_is_rejected_with_its_line(read, refused, encoding):
-    with refused("is not UTF-8 (byte 0x", line=3):
+def test_a_table_in_another_encoding_is_rejected_with_its_line(read, rejected, encoding):
+    with rejected("is not UTF-8 (byte 0x", line=3):
         read("id,sequence,target\na,MKT,Kern\nb,MKV,Hülle\n".encode(encoding))
 
 
@@ -242,8 +242,8 @@ def test_has_splits_is_true_only_with_a_split_column_or_key(read):
     assert read(SMALL).has_splits
 
 
-def test_a_record_without_a_split_is_rejected_if_others_have_one(read, refused):
-    with refused("'b' has no split, and others have one; add its SET=", line=3):
+def test_a_record_without_a_split_is_rejected_if_others_have_one(read, rejected):
+    with rejected("'b' has no split, and others have one; add its SET=", line=3):
         read(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
 
 
@@ -254,12 +254,12 @@ def test_naming_a_column_of_a_fasta_file_is_an_error(read, meaning, option):
 
 
 @pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null", "Unknown", "X"])
-def test_a_stand_in_for_a_missing_sequence_is_rejected_with_its_row(read, refused, cell):
+def test_a_stand_in_for_a_missing_sequence_is_rejected_with_its_row(read, rejected, cell):
     table = f"id,sequence,target\na,MKTAYIAKQR,1.5\nb,MKVAYIAKQRN,2.5\nc,MKVVYIAKQR,2\nd,{cell},3.5\n"
     fasta = f">a TARGET=1.5\nMKTAYIAKQR\n>b TARGET=2.5\nMKTAYIAKQW\n>d TARGET=2\n{cell}\n"
 
     for content in (table, fasta):
-        with refused(f"row 'd' has the sequence '{cell.upper()}', which seems to stand for a missing one", 5):
+        with rejected(f"row 'd' has the sequence '{cell.upper()}', which seems to stand for a missing one", 5):
             read(content)
 
 
@@ -267,8 +267,8 @@ def test_a_stand_in_for_a_missing_sequence_is_rejected_with_its_row(read, refuse
     ("sequence", "notation"),
     [("MetLysThrAlaTyr", "in three-letter code"), ("MdEvVpQpLrVy", "of amino acids and letters of structure")],
 )
-def test_a_sequence_not_in_one_letter_code_is_rejected(read, refused, sequence, notation):
-    with refused(f"the sequence of row 'b' is {notation}", 3):
+def test_a_sequence_not_in_one_letter_code_is_rejected(read, rejected, sequence, notation):
+    with rejected(f"the sequence of row 'b' is {notation}", 3):
         read(f"id,sequence,target\na,mktMKT,1\nb,{sequence},2\n")
 
 
@@ -382,8 +382,8 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "line", "message"), BAD.values(), ids=BAD)
-def test_an_invalid_table_is_rejected_in_one_sentence_with_its_line(read, refused, content, line, message):
-    with refused(message, line):
+def test_an_invalid_table_is_rejected_in_one_sentence_with_its_line(read, rejected, content, line, message):
+    with rejected(message, line):
         read(content)
 
 

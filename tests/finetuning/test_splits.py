@@ -327,8 +327,8 @@ def test_folds_of_one_cluster_are_split_by_hash_with_a_note(make_labels, variant
     assert "by sequence hash, because nearly all proteins are similar" in data_split.notes[0]
 
 
-def test_a_table_of_one_cluster_is_rejected_if_clusters_were_requested(make_labels, variants, refused):
-    with refused("50 of 50 proteins are in one cluster of similar sequences; pass --split random"):
+def test_a_table_of_one_cluster_is_rejected_if_clusters_were_requested(make_labels, variants, rejected):
+    with rejected("50 of 50 proteins are in one cluster of similar sequences; pass --split random"):
         drawn(make_labels(variants), "cluster")
 
 
@@ -352,8 +352,8 @@ BAD = {
 
 
 @pytest.mark.parametrize(("splits", "options", "message"), BAD.values(), ids=BAD)
-def test_a_table_that_leaves_a_split_empty_is_rejected(make_labels, proteins, refused, splits, options, message):
+def test_a_table_that_leaves_a_split_empty_is_rejected(make_labels, proteins, rejected, splits, options, message):
     sequences = [proteins[0]] * 3 if "drop_leaked" in options else proteins[: len(splits)]
 
-    with refused(message):
+    with rejected(message):
         drawn(make_labels(sequences, splits=splits), **options)

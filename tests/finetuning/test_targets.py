@@ -273,8 +273,8 @@ BAD_PROTEINS = {
 
 
 @pytest.mark.parametrize(("labels", "choice", "line", "message"), BAD_PROTEINS.values(), ids=BAD_PROTEINS)
-def test_invalid_labels_of_proteins_are_rejected(refused, labels, choice, line, message):
-    with refused(message, line):
+def test_invalid_labels_of_proteins_are_rejected(rejected, labels, choice, line, message):
+    with rejected(message, line):
         targets_of(table(*labels), choice)
 
 
@@ -302,10 +302,10 @@ BAD_RESIDUES = {
 
 
 @pytest.mark.parametrize(("labels", "masks", "line", "message"), BAD_RESIDUES.values(), ids=BAD_RESIDUES)
-def test_invalid_labels_of_residues_are_rejected(refused, labels, masks, line, message):
+def test_invalid_labels_of_residues_are_rejected(rejected, labels, masks, line, message):
     choice = "residue-regression" if any(";" in label for label in labels) else "residue-classification"
 
-    with refused(message, line):
+    with rejected(message, line):
         targets_of(residues(*labels, masks=[masks.get(row) for row in range(4)]), choice)
 
 
@@ -326,8 +326,8 @@ def test_a_class_for_each_protein_is_accepted_if_the_user_named_the_task():
         ("1_000", "which is not a finite number up to 1e18"),
     ],
 )
-def test_a_label_that_is_not_a_value_is_rejected_with_the_reason(refused, label, why):
-    with refused(f"row '2' has the label {label!r}, {why}; correct it, or pass --task classification", line=3):
+def test_a_label_that_is_not_a_value_is_rejected_with_the_reason(rejected, label, why):
+    with rejected(f"row '2' has the label {label!r}, {why}; correct it, or pass --task classification", line=3):
         targets_of(table("1.5", label, "2.5", "3.5"), "regression")
 
 
@@ -344,10 +344,10 @@ def test_a_label_that_is_not_a_value_is_rejected_with_the_reason(refused, label,
         (["2021-03-01", "1.3.2021", "03/01/2021"], "03/01/2021", "a date"),
     ],
 )
-def test_numbers_with_annotations_are_rejected_with_a_description(refused, labels, example, what):
+def test_numbers_with_annotations_are_rejected_with_a_description(rejected, labels, example, what):
     message = f"different labels, such as {example!r}, {what}; write plain numbers if they are values, or pass --task"
 
-    with refused(f"{message.replace('or pass', 'pass')} classification if they are classes nonetheless"):
+    with rejected(f"{message.replace('or pass', 'pass')} classification if they are classes nonetheless"):
         targets_of(table(*labels, *labels[:2]), "classification")
 
 
@@ -359,32 +359,32 @@ def test_codes_that_begin_with_a_digit_are_not_described_as_numbers(labels):
         targets_of(table(*labels, *labels))
 
 
-def test_secondary_structures_with_blanks_are_rejected_with_a_description(refused):
+def test_secondary_structures_with_blanks_are_rejected_with_a_description(rejected):
     found = "different labels, such as 'EE TT EE', a secondary structure with blanks"
 
-    with refused(f"{found}; write a letter such as C for each residue without any"):
+    with rejected(f"{found}; write a letter such as C for each residue without any"):
         targets_of(table("HHH  HHH", "EE TT EE", "HH HH", "T T", "H"), "classification")
 
 
-def test_residue_labels_of_the_wrong_length_are_rejected_with_a_description(refused):
+def test_residue_labels_of_the_wrong_length_are_rejected_with_a_description(rejected):
     sequences = ["MKTAYIAK", "MAYWPQRK", "MCCDEFGH", "MLLKRSTV", "MKTAYIAW"]
     labels = ["HHHHHEEE*", "HHHEEEEE*", "EEEEEEHH*", "EHEHEHEH*", "HHHHHHHH*"]
 
-    with refused("3 different labels, such as 'EEEEEEHH*', which has 9 entries for 8 residues; pass --task"):
+    with rejected("3 different labels, such as 'EEEEEEHH*', which has 9 entries for 8 residues; pass --task"):
         targets_of(table(*labels, sequences=sequences), "classification")
 
 
-def test_a_mistake_among_values_does_not_make_them_classes(refused):
+def test_a_mistake_among_values_does_not_make_them_classes(rejected):
     values = [str(row / 7) for row in range(30)]
 
-    with refused("row '31' has the label 'n/a'", line=32):
+    with rejected("row '31' has the label 'n/a'", line=32):
         targets_of(table(*values, "n/a", "0.5"))
 
 
-def test_a_mistake_among_values_of_residues_does_not_make_them_classes(refused):
+def test_a_mistake_among_values_of_residues_does_not_make_them_classes(rejected):
     values = [";".join(f"{row + residue / 100}" for residue in range(8)) for row in range(4)]
 
-    with refused("row '4' has the label 'O.5' at residue 2", line=5):
+    with rejected("row '4' has the label 'O.5' at residue 2", line=5):
         targets_of(residues(*values[:3], values[3].replace("3.01", "O.5")))
 
 
