@@ -67,6 +67,9 @@ _MAX_DIGITS = 15
 _POINT_OR_EXPONENT = re.compile("[.eE]")
 
 
+# Single cells
+
+
 def read_number(text: str) -> float | None:
     """Read a number of digits with an optional point and exponent; None for any other text.
 
@@ -117,6 +120,19 @@ def is_blank_coil(text: str) -> bool:
     return _DSSP_WITH_BLANKS.fullmatch(text) is not None
 
 
+def _unquoted(text: str) -> str:
+    if text.startswith('"'):
+        try:
+            return str(json.loads(text)).strip()
+        except ValueError:
+            pass
+    return re.sub(r"\\(.)", r"\1", text[1:-1]).strip()
+
+
+def _bare(text: str) -> str:
+    return "nan" if text in ("null", "None") else text
+
+
 def read_list(cell: str) -> list[str] | None:
     """Read a list in brackets as JSON, Python or NumPy write it; None if the cell is not such a list.
 
@@ -144,19 +160,6 @@ def read_list(cell: str) -> list[str] | None:
     if len(groups) == 1:
         return groups[0]
     return [" ".join(words) for words in (groups if groups[-1] else groups[:-1])]
-
-
-def _unquoted(text: str) -> str:
-    if text.startswith('"'):
-        try:
-            return str(json.loads(text)).strip()
-        except ValueError:
-            pass
-    return re.sub(r"\\(.)", r"\1", text[1:-1]).strip()
-
-
-def _bare(text: str) -> str:
-    return "nan" if text in ("null", "None") else text
 
 
 def residue_entries(cell: str) -> list[str]:
@@ -245,6 +248,9 @@ def class_sort_key(name: str) -> tuple[bool, float, str]:
     return value is None, value or 0.0, name
 
 
+# Columns
+
+
 class Column:
     """A column of labels.
 
@@ -290,31 +296,7 @@ def are_numbers(labels: Sequence[str]) -> bool:
     return bool(labels) and sum(map(looks_like_number, labels)) >= MIN_FRACTION_ALIKE * len(labels)
 
 
-# Labels of residues
-
-
-def are_per_residue(column: Column) -> bool:
-    """Return whether nearly all labels have one entry per residue, and are not names or numbers of that length."""
-    long_enough = [protein for protein in column.proteins if len(protein.sequence) >= MIN_RESIDUES]
-    alike = [protein for protein in long_enough if len(column.entries(protein.label)) == len(protein.sequence)]
-    if not long_enough or len(alike) < MIN_FRACTION_ALIKE * len(long_enough):
-        return False
-    letters = [protein for protein in alike if _is_letters(protein)]
-    if len(letters) < MIN_FRACTION_ALIKE * len(alike):
-        return True
-    are_names = _are_peptides(letters) and _recur(letters)
-    return not are_names and not _are_long_numbers([protein.label for protein in letters], _are_peptides(letters))
-
-
-def ambiguous_peptide_length(column: Column) -> int | None:
-    """Return the length of peptides that all have one length and labels of as many letters; None for other tables."""
-    proteins = [protein for protein in column.proteins if len(protein.sequence) >= MIN_RESIDUES]
-    letters = [protein for protein in proteins if _is_letters(protein)]
-    if not letters or len(letters) < MIN_FRACTION_ALIKE * len(proteins) or not _are_peptides(letters):
-        return None
-    if any(_POINT_OR_EXPONENT.search(label) and looks_like_number(label) for label in column.labels):
-        return None
-    return len(letters[0].sequence)
+# Columns of residue labels
 
 
 def _is_letters(protein: LabelledProtein) -> bool:
@@ -343,7 +325,31 @@ def _are_long_numbers(labels: Sequence[str], are_peptides: bool) -> bool:
     return are_peptides and are_exact and not set("".join(labels)) <= set("01")
 
 
-# Several labels
+def are_per_residue(column: Column) -> bool:
+    """Return whether nearly all labels have one entry per residue, and are not names or numbers of that length."""
+    long_enough = [protein for protein in column.proteins if len(protein.sequence) >= MIN_RESIDUES]
+    alike = [protein for protein in long_enough if len(column.entries(protein.label)) == len(protein.sequence)]
+    if not long_enough or len(alike) < MIN_FRACTION_ALIKE * len(long_enough):
+        return False
+    letters = [protein for protein in alike if _is_letters(protein)]
+    if len(letters) < MIN_FRACTION_ALIKE * len(alike):
+        return True
+    are_names = _are_peptides(letters) and _recur(letters)
+    return not are_names and not _are_long_numbers([protein.label for protein in letters], _are_peptides(letters))
+
+
+def ambiguous_peptide_length(column: Column) -> int | None:
+    """Return the length of peptides that all have one length and labels of as many letters; None for other tables."""
+    proteins = [protein for protein in column.proteins if len(protein.sequence) >= MIN_RESIDUES]
+    letters = [protein for protein in proteins if _is_letters(protein)]
+    if not letters or len(letters) < MIN_FRACTION_ALIKE * len(proteins) or not _are_peptides(letters):
+        return None
+    if any(_POINT_OR_EXPONENT.search(label) and looks_like_number(label) for label in column.labels):
+        return None
+    return len(letters[0].sequence)
+
+
+# Columns of several labels
 
 
 def find_separator(labels: Iterable[str], candidates: Iterable[str] = RECOGNISED_SEPARATORS) -> str | None:

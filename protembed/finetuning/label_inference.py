@@ -82,29 +82,6 @@ _NUM_EXAMPLES, _MAX_EXAMPLE_LETTERS, _MAX_EXAMPLE_ENTRIES = 3, 20, 5
 # The task
 
 
-def _infer_task(column: Column, choice: TaskChoice, separator: str | None) -> Task:
-    """Apply the rules in their order."""
-    _check_lists_complete(column)
-    if choice != "auto":
-        return TASKS[choice]
-    if separator is not None:
-        return TASKS["multilabel"]
-    if are_per_residue(column):
-        are_values = _are_values(column, column.known_entries())
-        return TASKS["residue-regression" if are_values else "residue-classification"]
-    if _are_lists(column):
-        _check_label_sets(column, LABEL_SEPARATOR)
-        return TASKS["multilabel"]
-    if _are_values(column, column.known_labels):
-        _check_leading_zeros(column)
-        return TASKS["regression"]
-    found = None if are_numbers(column.known_labels) else find_separator(column.known_labels)
-    if found is not None:
-        _check_label_sets(column, found)
-        return TASKS["multilabel"]
-    return TASKS["classification"]
-
-
 def _check_lists_complete(column: Column) -> None:
     for label in column.labels:
         if label.startswith("[") and label not in column.lists:
@@ -142,6 +119,19 @@ def _check_label_sets(column: Column, separator: str) -> None:
         raise column.error(label, found, advice)
 
 
+def _unusual_numbers_error(column: Column, unusual: dict[str, str]) -> TableError:
+    kinds = Counter(unusual.values())
+    # 1,142 may have a thousands separator or a decimal comma; 0,5 can only have a decimal comma.
+    kind = "a decimal comma" if kinds["a decimal comma"] else kinds.most_common(1)[0][0]
+    example = min(label for label, kind_of_label in unusual.items() if kind_of_label == kind)
+    found = f"labels such as {example!r} look like numbers with {kind}"
+    advice = "write plain numbers such as 0.5 or 1142, or pass --task classification if they are names"
+    if "," in example:
+        advice += ", or --task multilabel if they are several labels"
+    row = next(row for row in column.proteins if example in (column.sole_entry(row.label), *column.entries(row.label)))
+    return TableError(column.path, found, advice, line=row.line)
+
+
 def _are_values(column: Column, labels: Sequence[str]) -> bool:
     """Return whether labels or entries are values rather than classes.
 
@@ -159,19 +149,6 @@ def _are_values(column: Column, labels: Sequence[str]) -> bool:
     return len(numbers) > _MAX_NUMBERED_CLASSES or not all(value.is_integer() for value in numbers)
 
 
-def _unusual_numbers_error(column: Column, unusual: dict[str, str]) -> TableError:
-    kinds = Counter(unusual.values())
-    # 1,142 may have a thousands separator or a decimal comma; 0,5 can only have a decimal comma.
-    kind = "a decimal comma" if kinds["a decimal comma"] else kinds.most_common(1)[0][0]
-    example = min(label for label, kind_of_label in unusual.items() if kind_of_label == kind)
-    found = f"labels such as {example!r} look like numbers with {kind}"
-    advice = "write plain numbers such as 0.5 or 1142, or pass --task classification if they are names"
-    if "," in example:
-        advice += ", or --task multilabel if they are several labels"
-    row = next(row for row in column.proteins if example in (column.sole_entry(row.label), *column.entries(row.label)))
-    return TableError(column.path, found, advice, line=row.line)
-
-
 def _check_leading_zeros(column: Column) -> None:
     """Check for labels of residues, ones and zeros, that lost leading zeros in a spreadsheet or pandas."""
     are_flags = all(set(label) <= set("01") for label in column.labels)
@@ -185,18 +162,30 @@ def _check_leading_zeros(column: Column) -> None:
             raise column.error(protein.label, found, advice)
 
 
+def _infer_task(column: Column, choice: TaskChoice, separator: str | None) -> Task:
+    """Apply the rules in their order."""
+    _check_lists_complete(column)
+    if choice != "auto":
+        return TASKS[choice]
+    if separator is not None:
+        return TASKS["multilabel"]
+    if are_per_residue(column):
+        are_values = _are_values(column, column.known_entries())
+        return TASKS["residue-regression" if are_values else "residue-classification"]
+    if _are_lists(column):
+        _check_label_sets(column, LABEL_SEPARATOR)
+        return TASKS["multilabel"]
+    if _are_values(column, column.known_labels):
+        _check_leading_zeros(column)
+        return TASKS["regression"]
+    found = None if are_numbers(column.known_labels) else find_separator(column.known_labels)
+    if found is not None:
+        _check_label_sets(column, found)
+        return TASKS["multilabel"]
+    return TASKS["classification"]
+
+
 # Normalized labels
-
-
-def _normalize(column: Column, task: Task, separator: str | None, *, is_chosen: bool) -> list[str]:
-    """Return the label of each row, written as predictions are."""
-    if task.per_residue:
-        return _per_residue_labels(column, task)
-    if task.label_kind == "labels":
-        return _split_labels(column, separator, is_chosen=is_chosen)
-    if task.label_kind == "class":
-        return _class_names(column)
-    return [column.sole_entry(protein.label) for protein in column.proteins]
 
 
 def _normalize_mask(mask: str | None) -> str | None:
@@ -216,24 +205,6 @@ def _class_names(column: Column) -> list[str]:
             raise column.error(label, found, advice)
     names = canonical_integers(set(map(column.sole_entry, column.labels)))
     return [names.get(name, name) for name in (column.sole_entry(protein.label) for protein in column.proteins)]
-
-
-def _split_labels(column: Column, separator: str | None, *, is_chosen: bool) -> list[str]:
-    if separator is None and are_multi_hot(column):
-        return [_positions_of_ones(column, protein.label) for protein in column.proteins]
-    if separator is None:
-        separator = _separator(column, is_chosen=is_chosen)
-    names = {label: split_names(label, separator) for label in column.labels}
-    _check_separable(column, names)
-    canonical = canonical_integers({name for row in names.values() for name in row})
-
-    def normalize(label: str) -> str:
-        renamed = [canonical.get(name, name) for name in names[label]]
-        if LABEL_SEPARATOR.join(renamed) == label:
-            return label
-        return LABEL_SEPARATOR.join(sorted(set(renamed), key=class_sort_key))
-
-    return [normalize(protein.label) if protein.label else "" for protein in column.proteins]
 
 
 def _separator(column: Column, *, is_chosen: bool) -> str:
@@ -262,6 +233,24 @@ def _positions_of_ones(column: Column, label: str) -> str:
     return LABEL_SEPARATOR.join(str(position) for position, flag in enumerate(flags) if flag == "1")
 
 
+def _split_labels(column: Column, separator: str | None, *, is_chosen: bool) -> list[str]:
+    if separator is None and are_multi_hot(column):
+        return [_positions_of_ones(column, protein.label) for protein in column.proteins]
+    if separator is None:
+        separator = _separator(column, is_chosen=is_chosen)
+    names = {label: split_names(label, separator) for label in column.labels}
+    _check_separable(column, names)
+    canonical = canonical_integers({name for row in names.values() for name in row})
+
+    def normalize(label: str) -> str:
+        renamed = [canonical.get(name, name) for name in names[label]]
+        if LABEL_SEPARATOR.join(renamed) == label:
+            return label
+        return LABEL_SEPARATOR.join(sorted(set(renamed), key=class_sort_key))
+
+    return [normalize(protein.label) if protein.label else "" for protein in column.proteins]
+
+
 def _per_residue_labels(column: Column, task: Task) -> list[str]:
     different = {entry for label in column.labels for entry in column.entries(label)}
     names = canonical_integers(different) if task.label_kind == "class" else {}
@@ -277,16 +266,27 @@ def _per_residue_labels(column: Column, task: Task) -> list[str]:
     return [normalized.get(protein.label, "") for protein in column.proteins]
 
 
+def _normalize(column: Column, task: Task, separator: str | None, *, is_chosen: bool) -> list[str]:
+    """Return the label of each row, written as predictions are."""
+    if task.per_residue:
+        return _per_residue_labels(column, task)
+    if task.label_kind == "labels":
+        return _split_labels(column, separator, is_chosen=is_chosen)
+    if task.label_kind == "class":
+        return _class_names(column)
+    return [column.sole_entry(protein.label) for protein in column.proteins]
+
+
 # How cells were read
 
 
-def _describe_reading(proteins: Sequence[LabelledProtein], normalized: Sequence[str], task: Task) -> str:
-    """Show how the first three different cells were read."""
-    examples = dict[str, str]()
-    for protein, label in zip(proteins, normalized, strict=True):
-        if len(examples) < _NUM_EXAMPLES and protein.label not in examples:
-            examples[protein.label] = _describe(label, task)
-    return "read " + ", ".join(f"{_shorten(cell)!r} as {meaning}" for cell, meaning in examples.items())
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_EXAMPLE_LETTERS else f"{text[:_MAX_EXAMPLE_LETTERS]}…"
+
+
+def _shorten_list(entries: Sequence[str], separator: str) -> str:
+    more = f"{separator}…" if len(entries) > _MAX_EXAMPLE_ENTRIES else ""
+    return separator.join(_shorten(entry or "nan") for entry in entries[:_MAX_EXAMPLE_ENTRIES]) + more
 
 
 def _describe(label: str, task: Task) -> str:
@@ -304,16 +304,38 @@ def _describe(label: str, task: Task) -> str:
     return "not a number" if value is None else f"value {value:g}"
 
 
-def _shorten_list(entries: Sequence[str], separator: str) -> str:
-    more = f"{separator}…" if len(entries) > _MAX_EXAMPLE_ENTRIES else ""
-    return separator.join(_shorten(entry or "nan") for entry in entries[:_MAX_EXAMPLE_ENTRIES]) + more
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _MAX_EXAMPLE_LETTERS else f"{text[:_MAX_EXAMPLE_LETTERS]}…"
+def _describe_reading(proteins: Sequence[LabelledProtein], normalized: Sequence[str], task: Task) -> str:
+    """Show how the first three different cells were read."""
+    examples = dict[str, str]()
+    for protein, label in zip(proteins, normalized, strict=True):
+        if len(examples) < _NUM_EXAMPLES and protein.label not in examples:
+            examples[protein.label] = _describe(label, task)
+    return "read " + ", ".join(f"{_shorten(cell)!r} as {meaning}" for cell, meaning in examples.items())
 
 
 # Doubts about the task
+
+
+def _doubts_about_values(column: Column, task: Task) -> Iterator[str]:
+    """Describe that numbers recur as classes do."""
+    labels = column.known_entries() if task.per_residue else column.known_labels
+    values = {value for label in labels if (value := read_number(label)) is not None}
+    num_labelled = sum(len(protein.sequence) if task.per_residue else 1 for protein in column.proteins)
+    are_whole = all(value.is_integer() for value in values)
+    if len(values) > num_labelled / 2 or (len(values) > _MAX_NUMBERED_CLASSES and not are_whole):
+        return
+    other = "residue-classification" if task.per_residue else "classification"
+    numbers = "whole numbers" if are_whole else "numbers"
+    yield f"the labels are {len(values)} different {numbers}, read as values: if they are classes, pass --task {other}"
+
+
+def _doubts_about_separators(normalized: Sequence[str]) -> Iterator[str]:
+    """Describe a second separator, whose names are also labels in other rows."""
+    names = sorted({name for label in normalized for name in split_names(label, LABEL_SEPARATOR)})
+    if separator := find_separator(names):
+        name = next(name for name in names if len(split_names(name, separator)) > 1)
+        found = f"labels such as {name[:_MAX_LETTERS]!r} look like several labels separated by {separator!r}"
+        yield f"{found}, and others have another separator: if they are, separate all by ';'"
 
 
 def _doubts(column: Column, task: Task, normalized: Sequence[str]) -> Iterator[str]:
@@ -336,28 +358,6 @@ def _doubts(column: Column, task: Task, normalized: Sequence[str]) -> Iterator[s
     yield from _doubts_about_separators(normalized)
     if column.lists and all(label and LABEL_SEPARATOR not in label for label in normalized):
         yield "each protein has exactly one label: if these are classes, write the name of its class in each row"
-
-
-def _doubts_about_separators(normalized: Sequence[str]) -> Iterator[str]:
-    """Describe a second separator, whose names are also labels in other rows."""
-    names = sorted({name for label in normalized for name in split_names(label, LABEL_SEPARATOR)})
-    if separator := find_separator(names):
-        name = next(name for name in names if len(split_names(name, separator)) > 1)
-        found = f"labels such as {name[:_MAX_LETTERS]!r} look like several labels separated by {separator!r}"
-        yield f"{found}, and others have another separator: if they are, separate all by ';'"
-
-
-def _doubts_about_values(column: Column, task: Task) -> Iterator[str]:
-    """Describe that numbers recur as classes do."""
-    labels = column.known_entries() if task.per_residue else column.known_labels
-    values = {value for label in labels if (value := read_number(label)) is not None}
-    num_labelled = sum(len(protein.sequence) if task.per_residue else 1 for protein in column.proteins)
-    are_whole = all(value.is_integer() for value in values)
-    if len(values) > num_labelled / 2 or (len(values) > _MAX_NUMBERED_CLASSES and not are_whole):
-        return
-    other = "residue-classification" if task.per_residue else "classification"
-    numbers = "whole numbers" if are_whole else "numbers"
-    yield f"the labels are {len(values)} different {numbers}, read as values: if they are classes, pass --task {other}"
 
 
 # The whole column
