@@ -266,23 +266,21 @@ def _embed(
 
 def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
     """Count the proteins, and compute a few of them to estimate the time for all."""
-    statistics, workload = ReadStatistics(), Workload(job.checkpoint.encoder.shape)
+    shape, numbers_per_token = job.checkpoint.encoder.shape, job.numbers_per_token
+    statistics, workload = ReadStatistics(), Workload(shape)
     comparison = InputComparison.from_checkpoint(job.checkpoint, job.selection.region)
     workload.count(comparison.observe(job.selection.read(paths, statistics)), job.computation)
-    with inference_engine(
-        compute, job.checkpoint.device, job.checkpoint.encoder.shape, job.numbers_per_token
-    ) as engine:
+    with inference_engine(compute, job.checkpoint.device, shape, numbers_per_token) as engine:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest
     num_rows = workload.num_residues if job.config.per_residue else workload.num_proteins
     itemsize = np.dtype(job.config.store_dtype).itemsize
     # Other formats than .npy are made from an array of rows, which exists until they are complete.
-    rows_beside = (
-        0 if job.format_name == "npy" or (job.format_name, job.output) == ("tsv", STANDARD_STREAM) else itemsize
-    )
-    per_number = (_TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else itemsize) + rows_beside
+    is_converted = job.format_name != "npy" and (job.format_name != "tsv" or job.output != STANDARD_STREAM)
+    per_number = (_TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else itemsize) + itemsize * is_converted
     per_protein = _IDS_BYTES + (_DATASET_BYTES if job.format_name == "h5" else 0)
     is_held = job.config.per_residue or workload.num_windowed > 0
+    held_bytes = _BYTES_PER_HELD_NUMBER * numbers_per_token * held_tokens * is_held
     return EmbedPlan(
         output=None if job.output == STANDARD_STREAM else job.output,
         num_proteins=workload.num_proteins,
@@ -292,8 +290,7 @@ def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
         num_windowed=workload.num_windowed,
         dim=job.dim,
         seconds=seconds,
-        memory_bytes=peak_memory(job.checkpoint.device)
-        + _BYTES_PER_HELD_NUMBER * job.numbers_per_token * held_tokens * is_held,
+        memory_bytes=peak_memory(job.checkpoint.device) + held_bytes,
         disk_bytes=num_rows * job.dim * per_number + workload.num_proteins * per_protein,
         warnings=[*job.warnings, *statistics.warnings(), *comparison.warnings()],
     )

@@ -601,7 +601,13 @@ def plan_of(monkeypatch, proteins_fasta):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"long": "truncate"}, {"long_proteins": "skip"}, {"shard": "2/3"}, {"pooling": "mean,std", "layer": "all"}],
+    [
+        {},
+        {"long_proteins": "truncate"},
+        {"long_proteins": "skip"},
+        {"shard": "2/3"},
+        {"pooling": "mean,std", "layer": "all"},
+    ],
     ids=str,
 )
 def test_a_dry_run_reports_the_counts_of_the_run_and_writes_nothing(

@@ -170,7 +170,7 @@ def test_a_repeatedly_killed_run_gives_the_same_bytes(many_fasta, windowed_model
 def test_an_error_in_the_last_record_is_found_before_the_computation(tiny_model, tmp_path, monkeypatch):
     fasta = tmp_path / "bad.fasta"
     fasta.write_text(">good\nMKTAYIAK\n>bad\nMK1\n")
-    monkeypatch.setattr(Engine, "run_chunks", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(Engine, "run_committed", lambda *_: pytest.fail("computed"))
 
     with pytest.raises(IllegalResidueError):
         embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=tmp_path / "emb.npy"))
