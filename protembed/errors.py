@@ -35,7 +35,7 @@
     ├── HubError                            1   a model that could not be downloaded from the hub
     └── VerificationError                   1   a result that is incomplete, or does not match its input or model
 
-Errors within a family share its exit status. Each error stores what it knows and builds one sentence that says what was
+Errors within a family share its exit status. Each error stores what it knows, and its message is one sentence: what was
 found, where, and what to do.
 """
 

@@ -170,7 +170,7 @@ def _roll_back(partial: Path, new: Sequence[Path], older: dict[Path, Path]) -> N
 
 
 def publish(partial: Path, output: Path) -> None:
-    """Rename the finished files into place; if the process is killed meanwhile, calling this again completes it.
+    """Rename the finished files to their final names; if the process is killed, calling this again completes it.
 
     An older result is moved away first, beginning with its meta file, without which it is no longer a result.
 

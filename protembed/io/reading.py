@@ -291,7 +291,7 @@ def unchanged_inputs() -> Iterator[None]:
     """Hash every file that is read within the block; all readings of a file must agree.
 
     Raises:
-        ChangedInputError: The bytes of a file differ from those of an earlier reading. Also raised in place of a
+        ChangedInputError: The bytes of a file differ from those of an earlier reading. Also raised instead of a
             DataError or VerificationError if an input has changed in the meantime.
     """
     token = _READINGS.set({})

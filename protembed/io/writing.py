@@ -203,7 +203,7 @@ def seekable_inputs(paths: Sequence[Path], *, needed: bool = True) -> Iterator[l
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, for libraries that write by name; rename it into place on success.
+    """Yield a temporary path beside `path`, for libraries that write by name; rename it to `path` on success.
 
     Args:
         path: Final path; an existing file is replaced.
@@ -264,7 +264,7 @@ def _copy_permissions(directory: Path, path: Path) -> None:
 
 @contextmanager
 def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]:
-    """Yield an empty temporary directory beside `path`; rename it into place on success.
+    """Yield an empty temporary directory beside `path`; rename it to `path` on success.
 
     Args:
         path: Final path; an existing directory is replaced.

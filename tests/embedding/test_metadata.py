@@ -239,7 +239,7 @@ def test_a_failed_renaming_restores_the_older_result(tmp_path, monkeypatch, with
 
 
 def interrupt_at(step, patches):
-    """Interrupt the process in place of a step."""
+    """Interrupt the process instead of a step."""
     steps = itertools.count()
 
     def interruptible(function):

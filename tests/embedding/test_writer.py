@@ -417,7 +417,7 @@ STEPS = [
 
 
 def interrupt_at(step, patches, folder, copy):
-    """Interrupt the process in place of a step, and copy the files that a kill would leave."""
+    """Interrupt the process instead of a step, and copy the files that a kill would leave."""
     steps = itertools.count()
 
     def interruptible(function):
