@@ -95,7 +95,7 @@ def test_predict_warns_when_a_model_of_a_region_is_applied_to_whole_proteins(mod
     assert "first_residue" not in whole[0]
     assert np.abs(probabilities(whole) - probabilities(cut)).max() > 1e-3
     region, longer = summary.warnings
-    assert "trained on residues 1-70 of each protein, and is applied to whole proteins" in region
+    assert "trained on residues 1-70 of each protein, but is applied to whole proteins" in region
     assert longer.startswith(f"{len(whole)} of {len(whole)} proteins are longer than the longest")
 
 
