@@ -1,8 +1,8 @@
-"""Figures of many resamples at once: what a metric would have been on other draws of the same proteins.
+"""Metrics of many bootstrap resamples at once.
 
-A resample is how often each protein was drawn; a figure of all resamples is a few matrix products and sums over
-proteins that were sorted once. scikit-learn's functions, called once for each resample, took longer than everything
-else about a frozen encoder; they are what these are tested against.
+A resample is the number of times that each protein was drawn; a metric of all resamples takes a few matrix products and
+sums over proteins that were sorted once. Calling scikit-learn's functions for each resample took longer than everything
+else in fine-tuning a frozen encoder; the tests compare with them.
 
 Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 6 and 13.
 """
@@ -18,48 +18,48 @@ NUM_RESAMPLES = 1_000
 
 
 def bootstrap(measure: Callable[[Draws], ResampledMetrics], num_units: int, *, seed: int = 0) -> ResampledMetrics:
-    """Measure on units that are drawn anew, again and again.
+    """Compute metrics on bootstrap resamples.
 
     Args:
-        measure: the figures of some draws.
-        num_units: proteins, or whatever was drawn independently.
-        seed: of the draws; what is measured with the same one is measured on the same units, and can be paired.
+        measure: Computes the metrics of some draws.
+        num_units: The number of independent units, such as proteins.
+        seed: The seed of the draws; metrics with the same seed have the same resamples, and can be paired.
     """
     parts = [measure(draws) for draws in _draws(num_units, seed)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def interval(figures: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Give the 95 % percentile interval; None where a twentieth of the figures or more are not defined.
+def interval(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Compute the 95 % percentile interval; None if a twentieth of the values or more are not defined.
 
     Args:
-        figures: (resamples,).
+        values: The metric of each resample, (resamples,).
 
     Source: Efron and Tibshirani 1993, section 13.3.
     """
-    if np.isnan(figures).mean() >= 0.05:
+    if np.isnan(values).mean() >= 0.05:
         return None
-    low, high = np.nanquantile(figures, [0.025, 0.975])
+    low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
 def bootstrap_interval(
     measure: Callable[[NDArray[np.int64]], float], num_units: int, *, num_resamples: int = 2_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Compute the 95 % interval of any figure that is always defined, one resample after the other.
+    """Compute the 95 % percentile interval of any metric that is always defined, one resample after the other.
 
     Args:
-        measure: the figure of some units, given as their numbers, (num_units,), with repetitions.
-        num_units: proteins, or whatever was drawn independently.
-        num_resamples: how often they are drawn anew.
-        seed: of the draws; figures that are measured with the same one are resampled alike.
+        measure: Computes the metric of some units from their indices, (num_units,), with repetitions.
+        num_units: The number of independent units, such as proteins.
+        num_resamples: The number of resamples.
+        seed: The seed of the draws; metrics with the same seed have the same resamples.
 
     Returns:
-        The lower and the upper end, in the figure's units.
+        The lower and the upper end, in units of the metric.
     """
     rng = np.random.default_rng(seed)
-    figures = [measure(rng.integers(num_units, size=num_units)) for _ in range(num_resamples)]
-    ends = interval(np.array(figures))
+    values = [measure(rng.integers(num_units, size=num_units)) for _ in range(num_resamples)]
+    ends = interval(np.array(values))
     assert ends is not None
     return ends
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import neighbours
+import homology_search
 import perplexity
 import probe_layers
 import quality
@@ -148,7 +148,7 @@ def steps_in_minutes(lines: list[dict[str, Any]]) -> float:
 
 
 def is_worse_than_triples(measured: Mapping[str, Any]) -> bool:
-    return "neighbours" in measured and measured["neighbours"]["shares"][neighbours.MODEL]["gain_high"] < 0
+    return "homology" in measured and measured["homology"]["fractions"][homology_search.MODEL]["gain_high"] < 0
 
 
 def results(measured: Mapping[str, Any]) -> str:
@@ -167,14 +167,14 @@ def results(measured: Mapping[str, Any]) -> str:
             f"{window} residues; intervals over proteins:"
         )
         parts.append(perplexity.markdown(measured["perplexity"]))
-    if "neighbours" in measured:
+    if "homology" in measured:
         parts.append(
             "Remote relatives: queries are training proteins, each from another cluster at 30 % identity, one that has "
             "several clusters at 50 %. The database holds a relative of each query from another 50 % cluster, and "
             "other proteins at random. A query is right if its nearest neighbour by cosine, its own 50 % cluster left "
             "out, is of its 30 % cluster; intervals over queries:"
         )
-        parts.append(neighbours.markdown(measured["neighbours"]))
+        parts.append(homology_search.markdown(measured["homology"]))
     if "layers" in measured:
         layers = measured["layers"]
         parts.append(

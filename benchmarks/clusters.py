@@ -1,4 +1,4 @@
-"""A table of clusters as the benchmarks need it: every column, by accession."""
+"""The table of clusters, by accession."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from protembed.io.reading import open_input
 
 
 def read_clusters(path: Path) -> dict[str, dict[str, str]]:
-    """Read a TSV with a header line and a column `accession`, plain or compressed: its rows by accession."""
+    """Read a TSV with a header line and a column `accession`, plain or compressed; return its rows by accession."""
     with open_input(path) as stream:
         rows = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8"), delimiter="\t")
         return {row["accession"]: row for row in rows}

@@ -1,9 +1,9 @@
-"""How fast a corpus is built, and how much memory that takes.
+"""Speed and memory of building a corpus.
 
     python benchmarks/corpus.py FASTA [FASTA ...] [--clusters TSV] [--column cluster50]
 
-Each corpus is built in a process of its own, a twentieth held out; the table has what that process measured. Memory
-should hardly grow with the number of proteins: give files of different sizes.
+Each corpus is built in a separate process, with a twentieth held out. Memory should hardly grow with the number of
+proteins: pass files of different sizes.
 """
 
 import argparse

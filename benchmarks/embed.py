@@ -1,12 +1,12 @@
-"""How fast `embed` is: the same proteins and the same random models through protembed and others, in turn.
+"""Speed of `embed`: the same proteins and the same random models with protembed and its competitors, in turn.
 
     python benchmarks/embed.py data.fasta [--sizes t6_8M t12_35M] [--proteins 400] [--threads 2] [--rounds 5]
     python benchmarks/embed.py data.fasta --whole [--sizes t6_8M] [--proteins 500]
 
-Without `--whole` each arm is a process of its own that is warmed up before the clock starts, at its best settings (see
-embed_arms.py); proteins longer than 1,022 residues are left out, for the others cannot compute them like the rest. The
-floor is what the matrix products alone would take at the best rate measured. With `--whole` the clock runs from the
-start of the process to its end: `protembed embed` beside the script that people write (embed_script.py).
+Without `--whole` each arm runs in a separate process with its best settings, and is warmed up before the clock starts
+(see embed_competitors.py). Proteins longer than 1,022 residues are skipped, because the competitors do not support
+windows. The roofline is the speed at which the matrix products alone would run at the best rate measured. With
+`--whole` the clock measures whole processes: `protembed embed`, and a typical script (embed_script.py).
 """
 
 import argparse
@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from embed_arms import ARMS
-from floor import machine, matrix_rate_apart
+from embed_competitors import ARMS
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.fasta import read_fasta
+from roofline import machine, matrix_rate_in_subprocess
 
-LONGEST = 1022
+MAX_RESIDUES = 1022
 ONE_CORE = "protembed, one core"
 PEERS = ("torch", "transformers", "fair-esm", "onnxruntime", "openvino")
 BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
@@ -50,7 +50,7 @@ def main() -> None:
         folder = Path(name)
         lengths = write_proteins(options.fasta, folder / "proteins.fasta", options.proteins)
         for size in options.sizes:
-            run_in_a_process(["-c", MAKE_MODEL, size, str(folder / size)])
+            run_in_subprocess(["-c", MAKE_MODEL, size, str(folder / size)])
             results.append(whole(options, size, folder) if options.whole else compare(options, size, folder, lengths))
             print(markdown(results[-1]), flush=True)
     if options.json:
@@ -58,13 +58,13 @@ def main() -> None:
 
 
 def write_proteins(source: Path, target: Path, num_proteins: int) -> list[int]:
-    records = (record for record in read_fasta([source]) if len(record.sequence) <= LONGEST)
+    records = (record for record in read_fasta([source]) if len(record.sequence) <= MAX_RESIDUES)
     chosen = list(islice(records, num_proteins))
     target.write_text("".join(f">{record.id}\n{record.sequence}\n" for record in chosen), encoding="utf-8")
     return [len(record.sequence) for record in chosen]
 
 
-# Computing alone
+# Without start-up
 
 
 def compare(options: argparse.Namespace, size: str, folder: Path, lengths: list[int]) -> dict[str, Any]:
@@ -74,12 +74,12 @@ def compare(options: argparse.Namespace, size: str, folder: Path, lengths: list[
     reference: list[float] | None = None
     for _ in range(options.rounds):
         for threads in rates:
-            rates[threads] += [matrix_rate_apart(threads, library) for library in ("MKL", "oneDNN")]
+            rates[threads] += [matrix_rate_in_subprocess(threads, library) for library in ("MKL", "oneDNN")]
         for arm in options.arms:
             name, threads = ("protembed", 1) if arm == ONE_CORE else (arm, options.threads)
-            script = str(Path(__file__).with_name("embed_arms.py"))
+            script = str(Path(__file__).with_name("embed_competitors.py"))
             words = [script, name, str(folder / size), str(folder / "proteins.fasta"), str(threads)]
-            result = json.loads(run_in_a_process(words).splitlines()[-1])
+            result = json.loads(run_in_subprocess(words).splitlines()[-1])
             reference = reference or result["mean"]
             np.testing.assert_allclose(result["mean"], reference, rtol=1e-3, atol=1e-4)
             rate = sum(lengths) / result["seconds"]
@@ -89,7 +89,7 @@ def compare(options: argparse.Namespace, size: str, folder: Path, lengths: list[
         "title": f"{size}, {len(lengths)} proteins, {sum(lengths):,} residues, {options.threads} threads",
         "machine": machine(PEERS),
         "matrix_gflops": {threads: max(measured) / 1e9 for threads, measured in rates.items()},
-        "floors": {threads: max(measured) / flops for threads, measured in rates.items()},
+        "rooflines": {threads: max(measured) / flops for threads, measured in rates.items()},
         "threads": options.threads,
         "runs": runs,
     }
@@ -106,8 +106,8 @@ def inference_flops(shape: EncoderShape, lengths: list[int]) -> float:
 
 def whole(options: argparse.Namespace, size: str, folder: Path) -> dict[str, Any]:
     model, fasta, script = folder / size, folder / "proteins.fasta", str(Path(__file__).with_name("embed_script.py"))
-    one = folder / "one.fasta"
-    one.write_text("".join(fasta.read_text(encoding="utf-8").splitlines(keepends=True)[:2]), encoding="utf-8")
+    single = folder / "one.fasta"
+    single.write_text("".join(fasta.read_text(encoding="utf-8").splitlines(keepends=True)[:2]), encoding="utf-8")
     commands = {
         "protembed embed": [
             "-m",
@@ -124,7 +124,7 @@ def whole(options: argparse.Namespace, size: str, folder: Path) -> dict[str, Any
         "transformers script, file order, 8": [script, model, fasta, folder / "b.npy", "8"],
         "transformers script, one by one": [script, model, fasta, folder / "c.npy", "1"],
         "protembed embed, one protein": [
-            *("-m", "protembed", "embed", one, "-m", model, "-o", folder / "d.npy", "--force", "--quiet")
+            *("-m", "protembed", "embed", single, "-m", model, "-o", folder / "d.npy", "--force", "--quiet")
         ],
         "import torch": ["-c", "import torch"],
     }
@@ -148,8 +148,8 @@ def whole(options: argparse.Namespace, size: str, folder: Path) -> dict[str, Any
     }
 
 
-def run_in_a_process(words: list[str]) -> str:
-    # PASSIVE: threads of OpenMP that wait do not take the core from those that compute.
+def run_in_subprocess(words: list[str]) -> str:
+    # PASSIVE: waiting threads of OpenMP leave the core to those that compute.
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -175,32 +175,32 @@ transformers.EsmTokenizer(folder / "vocab.txt").save_pretrained(folder)
 """
 
 
-# What is shown
+# Output
 
 
 def markdown(results: dict[str, Any]) -> str:
     facts = ", ".join(f"{name} {results['machine'][name]}" for name in PEERS)
     title = f"\n{results['title']}; {results['machine']['cores']} cores; {facts}"
-    if "floors" not in results:
+    if "rooflines" not in results:
         return "\n".join([title, "", *whole_rows(results["runs"])])
-    floors, runs = results["floors"], results["runs"]
-    floor = ", ".join(
-        f"{floors[threads]:,.0f} residues/s on {threads} ({results['matrix_gflops'][threads]:.0f} GFLOP/s)"
-        for threads in floors
+    rooflines, runs = results["rooflines"], results["runs"]
+    roofline = ", ".join(
+        f"{rooflines[threads]:,.0f} residues/s on {threads} ({results['matrix_gflops'][threads]:.0f} GFLOP/s)"
+        for threads in rooflines
     )
     ours = [run["rate"] for run in runs.get("protembed", [])]
     lines = [
-        f"{title}; floor {floor}\n",
-        "| | residues/s, median | range | share of the floor | peak memory, MB | protembed is faster by |",
+        f"{title}; roofline {roofline}\n",
+        "| | residues/s, median | range | fraction of the roofline | peak memory, MB | protembed is faster by |",
         "|---|---|---|---|---|---|",
     ]
     for arm, measured in runs.items():
         rates = [run["rate"] for run in measured]
         middle, peak = statistics.median(rates), statistics.median(run["peak_bytes"] for run in measured)
-        share = middle / floors[1 if arm == ONE_CORE else results["threads"]]
+        fraction = middle / rooflines[1 if arm == ONE_CORE else results["threads"]]
         ratio = "" if arm in ("protembed", ONE_CORE) or not ours else ratios(ours, rates)
         lines.append(
-            f"| {arm} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {share:.0%} "
+            f"| {arm} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {fraction:.0%} "
             f"| {peak / 1e6:,.0f} | {ratio} |"
         )
     return "\n".join(lines)
@@ -221,8 +221,8 @@ def whole_rows(runs: dict[str, list[dict[str, float]]]) -> list[str]:
 
 
 def ratios(ours: list[float], theirs: list[float]) -> str:
-    """The median of the rounds' ratios, and their range."""
-    each = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    """Format the median and the range of the rounds' ratios."""
+    each = [left / right for left, right in zip(ours, theirs, strict=True)]
     return f"{statistics.median(each):.2f} ({min(each):.2f} – {max(each):.2f})"
 
 

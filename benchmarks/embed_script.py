@@ -1,4 +1,4 @@
-"""What people write to embed proteins with transformers, as a whole process; `embed.py` times it.
+"""A typical script that embeds proteins with transformers; `embed.py` times it as a whole process.
 
 python benchmarks/embed_script.py MODEL proteins.fasta OUT.npy NUM_SEQUENCES_PER_BATCH
 """

@@ -1,10 +1,11 @@
-"""How fast training and embedding are on a GPU, as residues a second and as a share of what it can multiply.
+"""Speed of training and embedding on a GPU, in residues per second and as a fraction of its matrix rate.
 
     python benchmarks/gpu.py data.fasta [--sizes t6_8M t12_35M] [--seconds 8] [--json FILE]
 
-Training: steps of masked-language modelling in bfloat16 by protembed's own loop, with Muon.
+Training: masked-language-modelling steps in bfloat16 with protembed's training loop and Muon.
 Embedding: protembed's engine in bfloat16 and in float32, and transformers in bfloat16 with SDPA on batches sorted by
-length. Weights are random. The share is that of the matrix products in the rate of one large bfloat16 product.
+length. Weights are random. The fraction is the rate of the matrix products divided by that of one large bfloat16
+product.
 """
 
 import argparse
@@ -23,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from embed import LONGEST, MAKE_MODEL, inference_flops, run_in_a_process
-from embed_arms import Protein
+from embed import MAKE_MODEL, MAX_RESIDUES, inference_flops, run_in_subprocess
+from embed_competitors import Protein
 from pretrain import MASK_RATE, training_flops
 from protembed.config.common import DeviceConfig, OptimizerConfig
 from protembed.config.model_sizes import SIZES
@@ -46,7 +47,7 @@ from protembed.training.optimizer import make_optimizers
 CROP_RESIDUES = 512
 TOKENS_PER_BATCH = 131_072
 WARMUP_STEPS = 4
-# Of the largest batch that transformers is given; what it pads counts.
+# The largest batch of transformers, padding included.
 TOKENS_PER_PADDED_BATCH = 65_536
 DEVICE = torch.device("cuda")
 
@@ -58,11 +59,11 @@ def main() -> None:
     parser.add_argument(
         "--micro-batches", nargs="+", type=int, default=[65_536], help="tokens computed at once in training"
     )
-    parser.add_argument("--seconds", type=float, default=8.0, help="of training in each arm")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds of training in each arm")
     parser.add_argument("--no-training", action="store_true")
     parser.add_argument("--no-embedding", action="store_true")
     parser.add_argument("--profile", action="store_true", help="also show where the time of training goes")
-    parser.add_argument("--proteins", type=int, default=4000, help="to embed")
+    parser.add_argument("--proteins", type=int, default=4000, help="proteins to embed")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -75,13 +76,15 @@ def main() -> None:
             for name, measure in arms:
                 try:
                     rate, flops = measure()
-                except Exception as error:  # one arm that fails shall not take the others with it
+                except Exception as error:  # the other arms go on if one fails
                     print(f"| {size} | {name} | failed: {str(error)[:300]} | | |", flush=True)
                     continue
                 memory = torch.cuda.max_memory_allocated() / 1e9
                 torch.cuda.reset_peak_memory_stats()
                 print(f"| {size} | {name} | {rate:,.0f} | {rate * flops / peak:.1%} | {memory:.1f} |", flush=True)
-                rows.append({"size": size, "arm": name, "rate": rate, "share": rate * flops / peak, "memory": memory})
+                rows.append(
+                    {"size": size, "arm": name, "rate": rate, "fraction": rate * flops / peak, "memory": memory}
+                )
     if options.json:
         options.json.write_text(json.dumps({"peak": peak, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
@@ -157,8 +160,8 @@ def profile(steps: Iterator[Any]) -> None:
 
 def embedding_arms(options: argparse.Namespace, size: str, folder: Path) -> Iterator[Arm]:
     model = folder / size
-    run_in_a_process(["-c", MAKE_MODEL, size, str(model)])
-    every = (record.sequence for record in read_fasta([options.fasta]) if len(record.sequence) <= LONGEST)
+    run_in_subprocess(["-c", MAKE_MODEL, size, str(model)])
+    every = (record.sequence for record in read_fasta([options.fasta]) if len(record.sequence) <= MAX_RESIDUES)
     sequences = list(islice(every, options.proteins))
     flops = inference_flops(SIZES[size], [len(sequence) for sequence in sequences])
     reference = []
@@ -187,13 +190,13 @@ def embedding_arms(options: argparse.Namespace, size: str, folder: Path) -> Iter
 def protembed(model: Path, precision: torch.dtype) -> Callable[[Sequence[str]], Any]:
     checkpoint = load_checkpoint(model).to(DEVICE)
     checkpoint.encoder.set_compute_dtype(precision)
-    representation = Embedder.from_checkpoint(checkpoint)
+    embedder = Embedder.from_checkpoint(checkpoint)
 
     def embed(sequences: Sequence[str]) -> Any:
         compute = DeviceConfig(device="cuda")
         with inference_engine(compute, DEVICE, checkpoint.encoder.shape, checkpoint.encoder.shape.dim) as engine:
             records = [Protein(sequence) for sequence in sequences]
-            return np.stack([one.values for _, one in engine.run(representation.proteins(), records)])
+            return np.stack([embedding.values for _, embedding in engine.run(embedder.proteins(), records)])
 
     return embed
 
@@ -212,9 +215,9 @@ def transformers(model: Path) -> Callable[[Sequence[str]], Any]:
             part = rows[start : start + max(1, TOKENS_PER_PADDED_BATCH // longest)]
             start += len(part)
             tokens = torch.full((len(part), longest), PAD)
-            for place, row in zip(count(), part, strict=False):
+            for index, row in zip(count(), part, strict=False):
                 residues = torch.from_numpy(encode(sequences[row]).astype(np.int64))
-                tokens[place, 0], tokens[place, 1 : len(residues) + 1], tokens[place, len(residues) + 1] = (
+                tokens[index, 0], tokens[index, 1 : len(residues) + 1], tokens[index, len(residues) + 1] = (
                     0,
                     residues,
                     2,

@@ -1,12 +1,12 @@
-"""Pretrain with transformers' Trainer: what `pretrain.py` and `learning.py` set beside protembed.
+"""Pretrain with transformers' Trainer, for comparison in `pretrain.py` and `learning.py`.
 
     python benchmarks/hf_trainer.py '{"fasta": "data.fasta", "output": "hf.run", "size": "t6_8M", "steps": 100}'
 
-The argument holds `Settings`. The run leaves what one of protembed leaves: `metrics.jsonl`, a line for each step, and
-`model/`. Proteins are tokenised once; batches are grouped by length; padding is not counted. Crops and masks
-follow protembed's rules, and its alphabet is ESM-2's, so that both learn the same task.
+The argument holds `Settings`. The run writes the files of a protembed run: `metrics.jsonl`, with a line for each step,
+and `model/`. Proteins are tokenised once; batches are grouped by length; padding is not counted. Crops, masks and the
+alphabet are those of protembed, so that both learn the same task.
 
-On a machine that is shared, start it with OMP_WAIT_POLICY=PASSIVE, as the two scripts do: with OpenMP's threads waiting
+On a shared machine, start it with OMP_WAIT_POLICY=PASSIVE, as the two scripts do: with OpenMP's threads waiting
 actively it took two (t6_8M) to six times (t4_1M) as long beside two other processes on two cores.
 """
 
@@ -49,7 +49,7 @@ Tokens = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One of `steps` and `minutes` is given; `save_model` leaves `model/` at the end."""
+    """Settings of a run; either `steps` or `minutes` is given, and `save_model` writes `model/` at the end."""
 
     fasta: str
     output: str
@@ -65,7 +65,7 @@ class Settings:
 
 
 class Crops(Dataset[dict[str, Tokens]]):
-    """A crop of each protein, drawn anew at each access; `<cls>` and `<eos>` only at its true ends, as in protembed."""
+    """A random crop of each protein at each access; `<cls>` and `<eos>` only at its true ends, as in protembed."""
 
     def __init__(self, proteins: Sequence[Tokens], crop_residues: int, seed: int) -> None:
         self._proteins = [np.concatenate([[CLS], protein, [EOS]]).astype(np.uint8) for protein in proteins]
@@ -88,7 +88,7 @@ class Crops(Dataset[dict[str, Tokens]]):
 
 
 class MaskingCollator:
-    """Pads crops and hides 15 % of their amino acids: 80 % as `<mask>`, 10 % as a random one, 10 % as they are."""
+    """Pads crops and masks 15 % of their amino acids: 80 % by `<mask>`, 10 % by a random one, 10 % unchanged."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng([seed, 1])
@@ -99,75 +99,75 @@ class MaskingCollator:
         for row, crop in zip(tokens, crops, strict=True):
             row[: len(crop["input_ids"])] = crop["input_ids"]
         is_target = is_amino_acid(tokens) & (self._rng.random(tokens.shape) < MASK_RATE)
-        way, amino_acids = self._rng.random(tokens.shape), self._rng.integers(NUM_AMINO_ACIDS, size=tokens.shape)
-        shown = np.where(is_target & (way < 0.8), MASK, tokens)
-        shown = np.where(is_target & (way >= 0.8) & (way < 0.9), FIRST_AMINO_ACID + amino_acids, shown)
+        draw, amino_acids = self._rng.random(tokens.shape), self._rng.integers(NUM_AMINO_ACIDS, size=tokens.shape)
+        masked = np.where(is_target & (draw < 0.8), MASK, tokens)
+        masked = np.where(is_target & (draw >= 0.8) & (draw < 0.9), FIRST_AMINO_ACID + amino_acids, masked)
         return {
-            "input_ids": torch.from_numpy(shown),
+            "input_ids": torch.from_numpy(masked),
             "attention_mask": torch.from_numpy((tokens != PAD).astype(np.int64)),
             "labels": torch.from_numpy(np.where(is_target, tokens, IGNORED)),
         }
 
 
-class Course:
-    """How far a run has come: its share, from 0 to 1, by steps or by the clock, and the residues trained on.
+class Progress:
+    """The progress of a run: the fraction that is done, by steps or by the clock, and the residues trained on.
 
-    By the clock, the schedule ends exactly with the minutes however busy the machine is; a number of steps calibrated
-    beforehand would end early or be cut off before the rate has fallen.
+    By the clock, the schedule ends exactly with the minutes on a busy machine too. A number of steps estimated
+    beforehand would end early, or be cut off before the learning rate has fallen.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._began, self.num_residues = settings, time.perf_counter(), 0
 
-    def progress(self, step: int) -> float:
-        """Tell what share of the run is over after so many steps."""
+    def fraction(self, step: int) -> float:
+        """Return the fraction of the run that is done after a number of steps."""
         if self._settings.minutes is None:
             return min(1.0, step / (self._settings.steps or 1))
         return min(1.0, (time.perf_counter() - self._began) / (60 * self._settings.minutes))
 
     def rate(self, step: int) -> float:
-        """Return the learning rate as a share of its peak: linear warm-up, linear decay to zero."""
-        progress = self.progress(step)
-        return min(max(progress, 1e-3) / WARMUP_FRACTION, (1 - progress) / (1 - WARMUP_FRACTION))
+        """Return the learning rate as a fraction of its peak: linear warm-up, linear decay to zero."""
+        done = self.fraction(step)
+        return min(max(done, 1e-3) / WARMUP_FRACTION, (1 - done) / (1 - WARMUP_FRACTION))
 
 
 class MaskedLMTrainer(Trainer):
-    """Counts residues as they are trained on, and follows a `Course`."""
+    """Counts the residues trained on, and follows the schedule of a `Progress`."""
 
-    def __init__(self, course: Course, **arguments: object) -> None:
+    def __init__(self, progress: Progress, **arguments: object) -> None:
         super().__init__(**arguments)
-        self._course = course
+        self._progress = progress
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self._course.rate)
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self._progress.rate)
         return self.lr_scheduler
 
     def training_step(self, model: EsmForMaskedLM, inputs: dict[str, Tensor], *rest: object) -> Tensor:
         tokens = inputs["input_ids"]
-        self._course.num_residues += int(((tokens != PAD) & (tokens != CLS) & (tokens != EOS)).sum())
+        self._progress.num_residues += int(((tokens != PAD) & (tokens != CLS) & (tokens != EOS)).sum())
         return super().training_step(model, inputs, *rest)
 
 
 class Log(TrainerCallback):
-    """Writes a line after each step, spelled as protembed's; ends a run whose minutes are over."""
+    """Writes a line after each step, in protembed's format; ends a run whose minutes are over."""
 
-    def __init__(self, path: Path, course: Course) -> None:
-        self._file, self._course = path.open("w", encoding="utf-8", buffering=1), course
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._file, self._progress = path.open("w", encoding="utf-8", buffering=1), progress
         self._residues, self._when = 0, time.perf_counter()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
     ) -> None:
-        now, residues = time.perf_counter(), self._course.num_residues
+        now, residues = time.perf_counter(), self._progress.num_residues
         rate = (residues - self._residues) / (now - self._when)
         line = {"step": state.global_step, "residues": residues, "residues_per_second": round(rate, 1)}
         self._file.write(json.dumps(line) + "\n")
         self._residues, self._when = residues, now
-        control.should_training_stop |= self._course.progress(state.global_step) >= 1
+        control.should_training_stop |= self._progress.fraction(state.global_step) >= 1
 
 
 def pretrain(settings: Settings) -> None:
-    """Train as the settings say."""
+    """Train with the given settings."""
     torch.set_num_threads(settings.threads)
     set_seed(settings.seed)
     output = Path(settings.output)
@@ -195,14 +195,14 @@ def pretrain(settings: Settings) -> None:
         report_to="none",
         disable_tqdm=True,
     )
-    course = Course(settings)
+    progress = Progress(settings)
     trainer = MaskedLMTrainer(
-        course,
+        progress,
         model=EsmForMaskedLM(config),
         args=arguments,
         train_dataset=crops,
         data_collator=MaskingCollator(settings.seed),
-        callbacks=[Log(output / "metrics.jsonl", course)],
+        callbacks=[Log(output / "metrics.jsonl", progress)],
     )
     trainer.train()
     if settings.save_model:

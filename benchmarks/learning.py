@@ -1,12 +1,12 @@
-"""What is learned in equal time: transformers' Trainer and protembed, validated on the same hidden residues.
+"""Learning in equal time: transformers' Trainer and protembed, validated on the same masked residues.
 
     python benchmarks/learning.py train.fasta --valid valid.fasta [--size t4_1M] [--minutes 15] [--threads 2]
         [-o DIR] [--arms protembed,trainer] [-- further options of protembed pretrain]
 
-One after the other, with the same shape, crops, tokens a step and threads. The Trainer has AdamW (betas 0.9 and 0.98,
-decay 0.01), a warm-up over the first tenth and a linear decay that ends with the minutes, which begin when its data is
-ready; protembed has its defaults, and its minutes include reading and validating. Arms that are not named are taken
-from DIR if they are there.
+Both run one after the other, with the same shape, crops, tokens per step and threads. The Trainer uses AdamW (betas 0.9
+and 0.98, decay 0.01), a warm-up over the first tenth, and a linear decay to the end of its minutes, which begin when
+its data are ready. protembed uses its defaults, and its minutes include reading and validating. Results of arms that
+are not selected are read from DIR if they exist.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from bootstrap import bootstrap_interval
-from perplexity import Sums, guesses_of, protein_losses, stored_corpus
+from perplexity import Sums, predictor_of, protein_losses, stored_corpus
 from protembed.config.common import MICRO_BATCH_TOKENS
 from protembed.config.model_sizes import SIZES
 from protembed.data.fasta import read_fasta
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--size", default="t4_1M", choices=SIZES)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--crop-residues", type=int, default=256)
     parser.add_argument("--trainer-learning-rate", type=float, default=4e-4)
     parser.add_argument("-o", "--output", type=Path, default=Path("learning"))
@@ -60,9 +60,9 @@ def main() -> None:
         for name in commands:
             run = options.output / f"{name}.run"
             if (run / "model").exists():
-                guesser = guesses_of(load_checkpoint(run / "model"))
-                losses[name], counts = protein_losses(guesser, micro_batches, len(corpus), options.threads)
-                results[name] = figures(run, losses[name].sum() / counts.sum())
+                predictor = predictor_of(load_checkpoint(run / "model"))
+                losses[name], counts = protein_losses(predictor, micro_batches, len(corpus), options.threads)
+                results[name] = metrics_of(run, losses[name].sum() / counts.sum())
     if len(losses) == 2:
         results["difference"] = paired_bootstrap(losses["protembed"] - losses["trainer"], counts)
     settings = {name: str(value) for name, value in vars(options).items()} | {"protembed": words[end + 1 :]}
@@ -81,7 +81,7 @@ def protembed_command(options: argparse.Namespace, extra: list[str]) -> list[str
         "--size": options.size,
         "--max-minutes": options.minutes,
         "--threads": options.threads,
-        "--tokens-per-batch": options.batch_tokens,
+        "--batch-tokens": options.batch_tokens,
         "--crop-residues": options.crop_residues,
         "--device": "cpu",
     }
@@ -96,7 +96,7 @@ def trainer_command(options: argparse.Namespace) -> list[str]:
         "size": options.size,
         "minutes": options.minutes,
         "threads": options.threads,
-        "tokens_per_batch": options.batch_tokens,
+        "batch_tokens": options.batch_tokens,
         "crop_residues": options.crop_residues,
         "learning_rate": options.trainer_learning_rate,
         "save_model": True,
@@ -105,7 +105,7 @@ def trainer_command(options: argparse.Namespace) -> list[str]:
 
 
 def train(command: list[str], run: Path, threads: int) -> None:
-    """Train an arm, and leave beside its log how long the whole process took."""
+    """Train an arm, and write the duration of the whole process to its run directory."""
     # PASSIVE: see hf_trainer.py; protembed has no OpenMP threads that could wait.
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     began = time.perf_counter()
@@ -113,10 +113,10 @@ def train(command: list[str], run: Path, threads: int) -> None:
     (run / "seconds.json").write_text(json.dumps(time.perf_counter() - began), encoding="utf-8")
 
 
-# What is shown
+# Output
 
 
-def figures(run: Path, loss: float) -> dict[str, float]:
+def metrics_of(run: Path, loss: float) -> dict[str, float]:
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return {
         "loss": float(loss),

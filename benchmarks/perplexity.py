@@ -1,12 +1,12 @@
-"""How well a model guesses hidden residues: on all validation proteins, and on those far from all training proteins.
+"""Perplexity of a model on all validation proteins, and on those far from all training proteins.
 
     python benchmarks/perplexity.py MODEL valid.fasta --run RUN --clusters clusters.tsv [--window-residues N]
         [--threads 2] [--json FILE]
 
-The unigram and the bigram model are counted on the training proteins of RUN; the random initialisation has the shape of
-MODEL. The table of clusters has columns `accession` and `split`; its `valid_strict` proteins are measured apart. All
-hide the frozen 15 % of the residues, and see windows of the length that MODEL records unless another is given.
-Intervals of the difference to the unigram model are of 95 %, by resampling proteins.
+The unigram and the bigram model are estimated from the training proteins of RUN; the random initialisation has the
+shape of MODEL. The table of clusters has the columns `accession` and `split`; its `valid_strict` proteins are measured
+separately. All models see the same masked 15 % of the residues, in windows of MODEL's length unless another is given.
+95 % intervals of the difference to the unigram model, by resampling proteins.
 """
 
 import argparse
@@ -39,8 +39,8 @@ from protembed.training.objective import MaskedLM
 STRICT = "valid_strict"
 MODEL, RANDOM, UNIGRAM = "the model", "random initialisation", "unigram"
 
-# From a batch to the nats of each of its hidden residues, (masked,).
-Guesser = Callable[[MaskedBatch], Tensor]
+# Computes the nats of each masked residue of a batch, (masked,).
+Predictor = Callable[[MaskedBatch], Tensor]
 Sums = NDArray[np.float64]
 
 
@@ -74,11 +74,11 @@ def measure(
     *,
     window_residues: int | None = None,
 ) -> dict[str, Any]:
-    """Measure a model and what it is compared with, on all proteins and on the strict ones."""
+    """Measure a model and the baselines on all proteins and on the strict ones."""
     window = window_residues or trained.metadata.window_residues
-    guessers = {
-        MODEL: guesses_of(trained),
-        RANDOM: guesses_of(new_checkpoint(trained.encoder.shape, "gaussian", seed=0)),
+    predictors = {
+        MODEL: predictor_of(trained),
+        RANDOM: predictor_of(new_checkpoint(trained.encoder.shape, "gaussian", seed=0)),
         "bigram": lambda batch: composition.nats(batch)["bigram"],
         UNIGRAM: lambda batch: composition.nats(batch)["unigram"],
     }
@@ -86,12 +86,12 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         for name, corpus in validation_corpora(fasta, clusters, Path(folder)).items():
             micro_batches = validation_batches(corpus, window, MICRO_BATCH_TOKENS)
-            sets[name] = compare(guessers, micro_batches, len(corpus), threads)
+            sets[name] = compare(predictors, micro_batches, len(corpus), threads)
     return {"window_residues": window, "sets": sets}
 
 
 def validation_corpora(fasta: Path, clusters: Path, folder: Path) -> dict[str, Corpus]:
-    """Store all proteins of a file, and those of them that the table calls strict, if there are any."""
+    """Store all proteins of a file, and the strict ones among them, if there are any."""
     splits = {accession: row["split"] for accession, row in read_clusters(clusters).items()}
     everything = list(read_fasta([fasta]))
     strict = [record for record in everything if splits.get(parse_accession(record.id)) == STRICT]
@@ -106,8 +106,8 @@ def stored_corpus(records: Iterable[Record], directory: Path) -> Corpus:
     return Corpus(directory)
 
 
-def guesses_of(checkpoint: Checkpoint) -> Guesser:
-    """Make the function that measures a model on a batch, over the 20 amino acids."""
+def predictor_of(checkpoint: Checkpoint) -> Predictor:
+    """Make the function that computes a model's nats on a batch, over the 20 amino acids."""
     objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
 
     def nats(batch: MaskedBatch) -> Tensor:
@@ -119,14 +119,14 @@ def guesses_of(checkpoint: Checkpoint) -> Guesser:
 
 
 def protein_losses(
-    guesser: Guesser, micro_batches: Sequence[MaskedBatch], num_proteins: int, threads: int
+    predictor: Predictor, micro_batches: Sequence[MaskedBatch], num_proteins: int, threads: int
 ) -> tuple[Sums, Sums]:
-    """Sum the nats of each protein's hidden residues, and count them: (proteins,) each."""
+    """Sum the nats of each protein's masked residues, and count them: (proteins,) each."""
     losses, counts = np.zeros(num_proteins), np.zeros(num_proteins)
 
     def measure(batch: MaskedBatch) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         crops = torch.searchsorted(batch.offsets, batch.positions, right=True) - 1
-        return batch.rows[crops].numpy(), guesser(batch).numpy()
+        return batch.rows[crops].numpy(), predictor(batch).numpy()
 
     with WorkerPool(threads) as pool:
         for rows, nats in pool.map(measure, micro_batches):
@@ -136,12 +136,12 @@ def protein_losses(
 
 
 def compare(
-    guessers: Mapping[str, Guesser], micro_batches: Sequence[MaskedBatch], num_proteins: int, threads: int
+    predictors: Mapping[str, Predictor], micro_batches: Sequence[MaskedBatch], num_proteins: int, threads: int
 ) -> dict[str, Any]:
-    """Measure each guesser, and how far it is below the unigram model."""
+    """Measure each predictor, and its difference to the unigram model."""
     losses = dict[str, Sums]()
-    for name, guesser in guessers.items():
-        losses[name], counts = protein_losses(guesser, micro_batches, num_proteins, threads)
+    for name, predictor in predictors.items():
+        losses[name], counts = protein_losses(predictor, micro_batches, num_proteins, threads)
 
     def measured(name: str) -> dict[str, float]:
         saved = losses[UNIGRAM] - losses[name]
@@ -155,21 +155,23 @@ def compare(
 
     return {
         "num_proteins": num_proteins,
-        "num_hidden": int(counts.sum()),
-        "losses": {name: measured(name) for name in guessers},
+        "num_masked": int(counts.sum()),
+        "losses": {name: measured(name) for name in predictors},
     }
 
 
 def markdown(results: dict[str, Any]) -> str:
     lines = [
-        "| proteins | guesser | perplexity | nats per residue | below the unigram model, nats (95 %) |",
+        "| proteins | model | perplexity | nats per residue | below the unigram model, nats (95 %) |",
         "|---|---|---|---|---|",
     ]
     for name, part in results["sets"].items():
-        for who, loss in part["losses"].items():
-            below = "" if who == UNIGRAM else f"{loss['below_unigram']:.4f} ({loss['low']:.4f} to {loss['high']:.4f})"
+        for predictor, loss in part["losses"].items():
+            below = (
+                "" if predictor == UNIGRAM else f"{loss['below_unigram']:.4f} ({loss['low']:.4f} to {loss['high']:.4f})"
+            )
             lines.append(
-                f"| {name} ({part['num_proteins']:,}) | {who} | {np.exp(loss['nats']):.3f} | {loss['nats']:.4f} "
+                f"| {name} ({part['num_proteins']:,}) | {predictor} | {np.exp(loss['nats']):.3f} | {loss['nats']:.4f} "
                 f"| {below} |"
             )
     return "\n".join(lines)

@@ -1,10 +1,10 @@
-"""How fast pretraining is: transformers' Trainer and protembed in turn.
+"""Speed of pretraining: transformers' Trainer and protembed in turn.
 
     python benchmarks/pretrain.py data.fasta --valid valid.fasta [--size t6_8M] [--threads 2] [--rounds 5] [--json FILE]
 
-Both train the same shape on the same proteins with as many tokens a step and as many threads, each run in a process of
-its own, and by the same optimiser, AdamW. Residues are real ones, without padding, and the
-first two steps are not counted. The floor is what the matrix products alone would take at the best rate measured.
+Both train the same shape on the same proteins with the same number of tokens per step, the same number of threads and
+the same optimiser, AdamW; each run is a separate process. Residues are counted without padding, and the first two steps
+are not counted. The roofline is the speed at which the matrix products alone would run at the best rate measured.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from floor import machine, matrix_rate_apart
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.fasta import read_fasta
+from roofline import machine, matrix_rate_in_subprocess
 
 NUM_VALID, WARMUP_STEPS = 50, 2
 # The Trainer's grouping sorts every 50 batches from long to short crops: fewer steps would see only the long ones.
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=NUM_STEPS)
     parser.add_argument("--crop-residues", type=int, default=512)
-    parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.steps <= WARMUP_STEPS:
@@ -53,7 +53,7 @@ def main() -> None:
     arms: dict[str, list[dict[str, float]]] = {"transformers Trainer": [], "protembed": []}
     rates = []
     for _ in range(options.rounds):
-        rates.append(matrix_rate_apart(options.threads))
+        rates.append(matrix_rate_in_subprocess(options.threads))
         for (name, runs), command in zip(arms.items(), (trainer_command, protembed_command), strict=True):
             with tempfile.TemporaryDirectory() as folder:
                 runs.append(measure(command(options, Path(folder)), Path(folder) / "run", options.threads))
@@ -62,12 +62,12 @@ def main() -> None:
         "size": options.size,
         "steps": options.steps,
         "crop_residues": options.crop_residues,
-        "tokens_per_batch": options.batch_tokens,
+        "batch_tokens": options.batch_tokens,
         "threads": options.threads,
         "machine": machine(),
         "matrix_gflops": max(rates) / 1e9,
         "training_mflop_per_residue": flops / 1e6,
-        "floor_residues_per_second": max(rates) / flops,
+        "roofline_residues_per_second": max(rates) / flops,
         "runs": arms,
     }
     if options.json:
@@ -85,7 +85,7 @@ def trainer_command(options: argparse.Namespace, folder: Path) -> list[str]:
         "size": options.size,
         "steps": options.steps,
         "threads": options.threads,
-        "tokens_per_batch": options.batch_tokens,
+        "batch_tokens": options.batch_tokens,
         "crop_residues": options.crop_residues,
     }
     return [sys.executable, str(Path(__file__).with_name("hf_trainer.py")), json.dumps(settings)]
@@ -101,7 +101,7 @@ def protembed_command(options: argparse.Namespace, folder: Path) -> list[str]:
         "--size": options.size,
         "--steps": options.steps,
         "--threads": options.threads,
-        "--tokens-per-batch": options.batch_tokens,
+        "--batch-tokens": options.batch_tokens,
         "--crop-residues": options.crop_residues,
         "--validate-every": 1_000_000,
         "--save-every": 1_000_000,
@@ -134,30 +134,30 @@ def measure(command: list[str], run: Path, threads: int) -> dict[str, float]:
     }
 
 
-# The floor
+# The roofline
 
 
 def training_flops(shape: EncoderShape, lengths: NDArray[np.int64], crop_residues: int, mask_rate: float) -> float:
     """Count the operations of the matrix products, forward and twice as many backward, per residue of a crop."""
     residues = np.minimum(lengths, crop_residues)
-    # <cls> and <eos> are there when the crop, at one of these many places, touches an end.
+    # A crop has <cls> or <eos> only if it touches an end of the protein.
     tokens = residues + 2 / (lengths - residues + 1)
     layers = shape.num_layers * (24 * shape.dim**2 + 4 * tokens * shape.dim)
     lm_head = mask_rate * 2 * (shape.dim**2 + NUM_AMINO_ACIDS * shape.dim)
     return float(3 * (tokens * (layers + lm_head)).sum() / residues.sum())
 
 
-# What is shown
+# Output
 
 
 def markdown(results: dict[str, Any]) -> str:
-    facts, floor = results["machine"], results["floor_residues_per_second"]
+    facts, roofline = results["machine"], results["roofline_residues_per_second"]
     lines = [
         f"{results['size']}, crops of {results['crop_residues']} residues, steps of {results['batch_tokens']:,} "
         f"tokens, {results['threads']} threads on {facts['cores']} cores, torch {facts['torch']}, transformers "
-        f"{facts['transformers']}; floor {floor:,.0f} residues/s ({results['matrix_gflops']:.0f} GFLOP/s, "
+        f"{facts['transformers']}; roofline {roofline:,.0f} residues/s ({results['matrix_gflops']:.0f} GFLOP/s, "
         f"{results['training_mflop_per_residue']:.1f} MFLOP a residue)\n",
-        "| | residues/s, median | range | share of the floor | residues a step | peak memory, MB | whole process, s |",
+        "| | residues/s, median | range | of the roofline | residues per step | peak memory, MB | whole process, s |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, runs in results["runs"].items():
@@ -168,11 +168,11 @@ def markdown(results: dict[str, Any]) -> str:
         )
         middle = statistics.median(rates)
         lines.append(
-            f"| {name} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {middle / floor:.0%} "
+            f"| {name} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {middle / roofline:.0%} "
             f"| {per_step:,.0f} | {peak / 1e6:,.0f} | {seconds:.0f} |"
         )
     theirs, ours = ([run["residues_per_second"] for run in runs] for runs in results["runs"].values())
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    ratios = [left / right for left, right in zip(ours, theirs, strict=True)]
     lines.append(f"\nprotembed / Trainer, median of {len(ratios)} rounds: {statistics.median(ratios):.2f} ")
     return "\n".join(lines) + f"({min(ratios):.2f} – {max(ratios):.2f})"
 

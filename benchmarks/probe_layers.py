@@ -1,12 +1,12 @@
-"""Which layer's vectors tell most about proteins: a linear probe of each layer on where proteins are in a cell.
+"""Choose the layer for embedding: a linear probe of each layer that predicts cellular components.
 
     python benchmarks/probe_layers.py MODEL labels.csv [--num-train 4000] [--num-valid 2000] [--json FILE]
 
-The table has the columns `sequence`, `label` (several divided by `;`) and `split`; a sample of its train rows is
-learned from, a sample of its valid rows is measured: the mean over the labels of the area under the precision-recall
-curve, at the best of a few penalties. Penalty and layer are both chosen on those rows, so that the best figure
-flatters a little. Beside the layers stands the composition of amino acids; layer 0, the embedding, knows no more than
-that and is not chosen. Intervals of the difference to the last layer are of 95 %, by resampling proteins.
+The table has the columns `sequence`, `label` (several separated by `;`) and `split`. Probes are trained on a sample of
+the train rows; the metric is the area under the precision-recall curve, averaged over labels, on a sample of the valid
+rows, at the best of a few penalties. Penalty and layer are both chosen on those rows, so that the best value is
+slightly optimistic. The baseline is the amino-acid composition; layer 0, the embedding, contains no more than that and
+is not chosen. 95 % intervals of the difference to the last layer, by resampling proteins.
 """
 
 import argparse
@@ -62,10 +62,12 @@ def main() -> None:
     truth = [binarizer.transform([protein.labels for protein in part]) for part in (train, valid)]
     checkpoint = load_checkpoint(find_model(options.model))
     scores = {"composition": probe(*map(counted, (train, valid)), *truth)}
-    # All layers in one pass over the proteins; they stand side by side.
-    compute = Embedder.from_checkpoint(checkpoint, layer="all").proteins()
+    # All layers in one pass over the proteins, concatenated.
+    job = Embedder.from_checkpoint(checkpoint, layer="all").proteins()
     with WorkerPool(options.threads) as pool:
-        vectors = [np.stack([one.values for _, one in Engine(pool=pool).run(compute, part)]) for part in (train, valid)]
+        vectors = [
+            np.stack([embedding.values for _, embedding in Engine(pool=pool).run(job, part)]) for part in (train, valid)
+        ]
     layers = zip(*(np.split(part, checkpoint.encoder.shape.num_layers + 1, axis=1) for part in vectors), strict=True)
     scores |= {str(layer): probe(*pair, *truth) for layer, pair in enumerate(layers)}
     results = {
@@ -84,14 +86,14 @@ def counted(proteins: list[Protein]) -> Vectors:
 
 
 def sampled(path: Path, sizes: dict[str, int], seed: int) -> list[list[Protein]]:
-    """Draw rows of each part of a table."""
+    """Draw rows of each split of a table."""
     with open_input(path) as stream:
         rows = list(csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8")))
     rng, parts = np.random.default_rng(seed), []
     for split, size in sizes.items():
         inside = [Protein(row["sequence"], tuple(row["label"].split(";"))) for row in rows if row["split"] == split]
         chosen = rng.choice(len(inside), min(size, len(inside)), replace=False)
-        parts.append([inside[place] for place in sorted(chosen.tolist())])
+        parts.append([inside[index] for index in sorted(chosen.tolist())])
     return parts
 
 
@@ -111,16 +113,16 @@ def mean_auprc(truth: Truth, scores: Vectors) -> float:
 
 
 def compare(truth: Truth, scores: dict[str, Vectors]) -> dict[str, Any]:
-    """Measure each layer, and its difference to the last one on resampled proteins; choose the best."""
-    last = scores[str(len(scores) - 2)]  # beside the layers, the composition
+    """Measure each layer and its difference to the last one on resampled proteins; choose the best."""
+    last = scores[str(len(scores) - 2)]  # the layers and the composition
     layers = {}
-    for name, own in scores.items():
+    for name, layer_scores in scores.items():
 
-        def difference(rows: NDArray[np.int64], own: Vectors = own) -> float:
-            return mean_auprc(truth[rows], own[rows]) - mean_auprc(truth[rows], last[rows])
+        def difference(rows: NDArray[np.int64], layer_scores: Vectors = layer_scores) -> float:
+            return mean_auprc(truth[rows], layer_scores[rows]) - mean_auprc(truth[rows], last[rows])
 
         low, high = bootstrap_interval(difference, len(truth), num_resamples=NUM_RESAMPLES)
-        layers[name] = {"auprc": mean_auprc(truth, own), "low": low, "high": high}
+        layers[name] = {"auprc": mean_auprc(truth, layer_scores), "low": low, "high": high}
     candidates = [name for name in layers if name not in ("composition", "0")]
     return {"layers": layers, "best_layer": int(max(candidates, key=lambda name: layers[name]["auprc"]))}
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 import finetune
-import neighbours
+import homology_search
 import perplexity
 from bootstrap import bootstrap_interval
 from perplexity import MODEL, RANDOM
@@ -106,11 +106,11 @@ def measure_perplexity(models: Models, options: argparse.Namespace) -> dict[str,
 # Relatives
 
 
-def measure_neighbours(models: Models, options: argparse.Namespace) -> dict[str, Any]:
+def measure_homology(models: Models, options: argparse.Namespace) -> dict[str, Any]:
     corpus = options.data / "corpus"
-    proteins = neighbours.read_proteins(corpus / "train.fasta.xz", corpus / "clusters.tsv.gz")
-    retrieval = neighbours.draw(proteins, NUM_QUERIES, NUM_OTHERS, seed=0)
-    return neighbours.measure(load_checkpoint(models[MODEL]), retrieval, options.threads)
+    proteins = homology_search.read_proteins(corpus / "train.fasta.xz", corpus / "clusters.tsv.gz")
+    retrieval = homology_search.draw(proteins, NUM_QUERIES, NUM_OTHERS, seed=0)
+    return homology_search.measure(load_checkpoint(models[MODEL]), retrieval, options.threads)
 
 
 # Probes
@@ -140,7 +140,7 @@ def measure_contacts(models: Models, options: argparse.Namespace) -> dict[str, l
             config = AttentionConfig(
                 output=Path(scratch) / "attention",
                 structures=[folder / chain["file"] for chain in chains],
-                num_maps=0,
+                save_maps=0,
                 num_permutations=NUM_PERMUTATIONS,
                 force=True,
             )
@@ -263,13 +263,13 @@ def variant_rows(results: Mapping[str, Any]) -> Iterator[Row]:
             yield f"variants: {name.split('_')[0]}, {method}, Spearman", cells
 
 
-def neighbour_rows(results: Mapping[str, Any]) -> Iterator[Row]:
-    columns = {neighbours.COMPOSITION: COMPOSITION, neighbours.BASELINE: COUNTS}
+def homology_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    columns = {homology_search.COMPOSITION: COMPOSITION, homology_search.BASELINE: COUNTS}
     cells = {
-        columns.get(who, who): f"{part['share']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
-        for who, part in results["shares"].items()
+        columns.get(who, who): f"{part['fraction']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
+        for who, part in results["fractions"].items()
     }
-    cells[COUNTS] += f" ({neighbours.BASELINE})"
+    cells[COUNTS] += f" ({homology_search.BASELINE})"
     yield f"nearest of {results['num_database']:,} is a remote relative", cells
 
 
@@ -278,14 +278,14 @@ PARTS: dict[str, Callable[[Models, argparse.Namespace], Any]] = {
     "probes": measure_probes,
     "contacts": measure_contacts,
     "variants": measure_variants,
-    "neighbours": measure_neighbours,
+    "homology": measure_homology,
 }
 SUMMARIES: dict[str, Callable[[Any], Iterator[Row]]] = {
     "perplexity": perplexity_rows,
     "probes": probe_rows,
     "contacts": contact_rows,
     "variants": variant_rows,
-    "neighbours": neighbour_rows,
+    "homology": homology_rows,
 }
 
 
@@ -299,8 +299,8 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
         for ours, theirs in zip(results["contacts"][MODEL], results["contacts"][RANDOM], strict=True):
             if (ours["range"], ours["pairs"]) == ("long", "L"):
                 beaten[f"contacts by {ours['predictor']}"] = ours["low"] > theirs["high"]
-    if "neighbours" in results:
-        shares = results["neighbours"]["shares"]
+    if "homology" in results:
+        shares = results["homology"]["fractions"]
         beaten["remote relatives"] = shares[MODEL]["low"] > shares[RANDOM]["high"]
     if "probes" in results:
         for result in results["probes"]:

@@ -1,12 +1,13 @@
-"""Whether the same proteins give the same bits in fresh processes and pools, on a machine that is busy with other work.
+"""Reproducibility: do the same proteins give the same bits in new processes and pools on a busy machine?
 
     python benchmarks/same_bits.py data.fasta [--model MODEL] [--processes 2000] [--pools 2] [--threads 2] [--load 2]
         [--late-kernels]
 
 Each process is forked before any matrix was multiplied, and computes the same micro-batches in several pools of
 threads: every second process as `embed` does, the others with the bytes of each operator's result hashed, so that a
-difference has a name. The reference is computed on one thread. `--late-kernels` leaves the first use of the kernels to
-the threads, as was done before `device.load_kernels`. A small model gives more processes in the same time. CPUs alone.
+difference can be traced to an operator. The reference is computed on one thread. With `--late-kernels`, the kernels are
+first used by the threads, as before `device.load_kernels`. A small model allows more processes in the same time. CPUs
+only.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from protembed.model.pooling import pool
 TOKENS_PER_BATCH = 1024
 FORK = multiprocessing.get_context("fork")
 
-# Of each micro-batch: its operators with the hashes of their results, or the one result.
+# For each micro-batch, its operators with the hashes of their results, or the hash of its vectors.
 Trace = list[list[tuple[str, str]]]
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2000)
     parser.add_argument("--pools", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--load", type=int, default=2, help="Processes that multiply matrices meanwhile.")
+    parser.add_argument("--load", type=int, default=2, help="processes that multiply matrices meanwhile")
     parser.add_argument("--proteins", type=int, default=20)
     parser.add_argument("--late-kernels", action="store_true")
     arguments = parser.parse_args()
@@ -66,8 +67,8 @@ def main() -> None:
         settings = (arguments.threads, arguments.pools, traced, arguments.late_kernels)
         differences = [
             name
-            for found in in_fork(trace, checkpoint, sequences, *settings)
-            for name in differing(found, reference[traced])
+            for process_trace in in_fork(trace, checkpoint, sequences, *settings)
+            for name in differing(process_trace, reference[traced])
         ]
         num_different += bool(differences)
         first_operators.update(differences)
@@ -90,11 +91,11 @@ def main() -> None:
 
 
 def in_fork(function: Any, *arguments: Any) -> list[Trace]:
-    """Call a function in a process of its own."""
+    """Call a function in a forked process."""
     receiver, sender = FORK.Pipe(duplex=False)
     process = FORK.Process(target=lambda: sender.send(function(*arguments)))
     process.start()
-    sender.close()  # so that a child that dies is noticed
+    sender.close()  # so that the death of the child is noticed
     try:
         result: list[Trace] = receiver.recv()
     except EOFError:
@@ -134,8 +135,8 @@ def trace(
     traces = []
     for _ in range(num_pools):
         with WorkerPool(num_threads) as workers:
-            found = dict(zip(order, workers.map(compute, order, num_per_worker=2), strict=True))
-        traces.append([found[number] for number in range(len(batches))])
+            results = dict(zip(order, workers.map(compute, order, num_per_worker=2), strict=True))
+        traces.append([results[number] for number in range(len(batches))])
     return traces
 
 
@@ -174,12 +175,16 @@ def digest(values: torch.Tensor) -> str:
     return hashlib.blake2b(values.contiguous().view(-1).numpy().tobytes(), digest_size=8).hexdigest()
 
 
-def differing(found: Trace, reference: Trace) -> list[str]:
+def differing(process_trace: Trace, reference: Trace) -> list[str]:
     """Name the first operator of each micro-batch whose result differs from the reference."""
     names = []
-    for batch, expected in zip(found, reference, strict=True):
+    for batch, expected in zip(process_trace, reference, strict=True):
         assert [name for name, _ in batch] == [name for name, _ in expected]
-        names += [name for (name, now), (_, then) in zip(batch, expected, strict=True) if now != then][:1]
+        names += [
+            name
+            for (name, value), (_, reference_value) in zip(batch, expected, strict=True)
+            if value != reference_value
+        ][:1]
     return names
 
 

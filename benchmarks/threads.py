@@ -1,9 +1,9 @@
-"""How to use several cores in training: micro-batches on worker threads, or one micro-batch on OpenMP's threads.
+"""Several cores in training: micro-batches on worker threads, or one micro-batch on OpenMP's threads.
 
     python benchmarks/threads.py data.fasta [--size t6_8M] [--threads 2] [--rounds 5]
 
-Both do the same steps in turn; the table has the median and the range of their residues per second. Run it once on a
-quiet machine and once beside something that keeps a core busy.
+Both take the same steps in turn; the table has the median and the range of their residues per second. Run it once on an
+idle machine and once while another process keeps a core busy.
 """
 
 import argparse
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from protembed.config.common import OptimizerConfig
 from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.fasta import read_fasta
@@ -22,9 +21,10 @@ from protembed.device import WorkerPool
 from protembed.model.checkpoint import new_checkpoint
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import Corpus, corpus_writer
-from protembed.training.loop import take_step
+from protembed.training.distributed import Executor
+from protembed.training.loop import TrainingSetup, take_step
 from protembed.training.objective import MaskedLM
-from protembed.training.optimizer import make_optimizer, set_learning_rate
+from protembed.training.optimizer import make_optimizers, set_learning_rate
 
 SECONDS = 6.0
 
@@ -44,7 +44,7 @@ def main() -> None:
                 writer.add(record.sequence)
         corpus = Corpus(directory)
     checkpoint = new_checkpoint(SIZES[arguments.size], "gaussian", seed=0)
-    objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
+    objective = MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
 
     arms = {
         f"{arguments.threads} workers, micro-batches of 1,024": (1024, arguments.threads, 1),
@@ -55,26 +55,27 @@ def main() -> None:
     rates: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(arguments.rounds):
         for name, (micro_batch_tokens, workers, operator_threads) in arms.items():
-            plan = PretrainingBatches(
-                corpus, BatchConfig(micro_batch_tokens=micro_batch_tokens), MaskingConfig(), seed=0
-            )
-            rates[name].append(measure(objective, plan, workers, operator_threads))
+            batches = PretrainingBatches(corpus, BatchConfig(), micro_batch_tokens, MaskingConfig(), seed=0)
+            rates[name].append(measure(objective, batches, workers, operator_threads))
     print(f"{arguments.size}, steps of 4,096 tokens, {arguments.rounds} alternating rounds, residues per second\n")
     print("| | median | range |\n|---|---|---|")
     for name, measured in rates.items():
         print(f"| {name} | {statistics.median(measured):,.0f} | {min(measured):,.0f} – {max(measured):,.0f} |")
 
 
-def measure(objective: MaskedLM, plan: PretrainingBatches, workers: int, operator_threads: int) -> float:
-    optimizer = make_optimizer(objective, OptimizerConfig())
-    set_learning_rate(optimizer, 1e-4)
+def measure(objective: MaskedLM, batches: PretrainingBatches, workers: int, operator_threads: int) -> float:
+    """Train for some seconds; return the residues per second."""
     with WorkerPool(workers) as pool:
         list(pool.map(lambda _: torch.set_num_threads(operator_threads), range(workers)))
-        take_step(objective, plan.micro_batches(0), optimizer, 1.0, pool)
+        optimizers = make_optimizers(objective, "adamw", 0.01, pool)
+        set_learning_rate(optimizers, 1e-4)
+        compute = Executor(pool=pool)
+        training = TrainingSetup(objective=objective, batches=batches, optimizers=optimizers, compute=compute)
+        take_step(training, batches.micro_batches(0), 1.0)
         num_residues, step, began = 0, 0, time.perf_counter()
         while time.perf_counter() - began < SECONDS:
             step += 1
-            num_residues += take_step(objective, plan.micro_batches(step), optimizer, 1.0, pool).num_residues
+            num_residues += take_step(training, batches.micro_batches(step), 1.0).num_residues
         return num_residues / (time.perf_counter() - began)
 
 

@@ -1,13 +1,14 @@
-"""Whether proteins with similar vectors are relatives: the nearest neighbours of proteins without close relatives.
+"""Homology search with vectors: is the nearest neighbour of a protein a remote relative?
 
-    python benchmarks/neighbours.py MODEL proteins.fasta clusters.tsv [--queries 2000] [--others 8000] [--json FILE]
+    python benchmarks/homology_search.py MODEL proteins.fasta clusters.tsv [--queries 2000] [--others 8000]
+        [--json FILE]
 
-A query is a protein of a 30 % identity cluster with at least two 50 % clusters, one for each such cluster, drawn by the
-seed. The database has for each query one member of another 50 % cluster of its 30 % cluster, and other proteins, drawn
-at random. Whatever is of the query's own 50 % cluster is left out. A query is right if its nearest neighbour by cosine
-is of its 30 % cluster. The table has columns `accession`, `cluster50` and `cluster30`. Beside the model stand its
-vectors less the mean of the database's, a random initialisation of its shape at the same layer, the shares of the amino
-acids, and the counts of all triples of residues. Intervals are of 95 %, by resampling queries.
+Queries are random proteins, each from another cluster at 30 % identity that has several clusters at 50 %. The database
+has a relative of each query from another 50 % cluster of its 30 % cluster, and other random proteins. Members of the
+query's 50 % cluster are ignored. A query is correct if its nearest neighbour by cosine similarity is in its 30 %
+cluster. The table has the columns `accession`, `cluster50` and `cluster30`. The model is compared with its centred
+vectors (less the mean of the database), a random initialisation of its shape at the same layer, the amino-acid
+composition, and the counts of all 3-mers. 95 % intervals, by resampling queries.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.pretraining.clusters import parse_accession
 
-# The least to be beaten: the model is compared with it on the same queries.
+# The baseline with which the model is compared on the same queries.
 BASELINE = "3-mers"
 COMPOSITION = "amino-acid composition"
 
@@ -59,7 +60,7 @@ class Protein:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What is looked for, and where."""
+    """The queries, and the database that is searched."""
 
     queries: Sequence[Protein]
     database: Sequence[Protein]
@@ -85,31 +86,31 @@ def main() -> None:
 
 
 def measure(trained: Checkpoint, retrieval: Retrieval, threads: int) -> dict[str, Any]:
-    """Measure by how many queries a relative is found, by a model's vectors and by what they are compared with."""
+    """Measure the fraction of queries that find a relative, for a model and for the baselines."""
     untrained = new_checkpoint(trained.encoder.shape, "gaussian", seed=0)
     untrained.metadata = trained.metadata
     represent: dict[str, Callable[[Sequence[Protein]], Vectors]] = {
         MODEL: lambda proteins: embedded(trained, proteins, threads),
         RANDOM: lambda proteins: embedded(untrained, proteins, threads),
         COMPOSITION: lambda proteins: composition([protein.sequence for protein in proteins]),
-        BASELINE: triples,
+        BASELINE: count_3mers,
     }
     vectors = {name: (rule(retrieval.queries), rule(retrieval.database)) for name, rule in represent.items()}
     queries, database = vectors[MODEL]
     centred = {f"{MODEL}, centred": (queries - database.mean(0), database - database.mean(0))}
-    is_right = {name: found_relatives(retrieval, *pair) for name, pair in (vectors | centred).items()}
+    is_correct = {name: finds_relative(retrieval, *pair) for name, pair in (vectors | centred).items()}
     return {
         "num_queries": len(retrieval.queries),
         "num_database": len(retrieval.database),
-        "shares": {name: share(right, is_right[BASELINE]) for name, right in is_right.items()},
+        "fractions": {name: fraction_correct(correct, is_correct[BASELINE]) for name, correct in is_correct.items()},
     }
 
 
-# What is looked for
+# Queries and database
 
 
 def read_proteins(fasta: Path, clusters: Path) -> list[Protein]:
-    """Read the proteins that the table of clusters has, and say how many it does not have."""
+    """Read the proteins that are in the table of clusters, and report how many are not."""
     table, proteins, num_unknown = read_clusters(clusters), list[Protein](), 0
     for record in read_fasta([fasta]):
         row = table.get(parse_accession(record.id))
@@ -117,7 +118,7 @@ def read_proteins(fasta: Path, clusters: Path) -> list[Protein]:
             num_unknown += 1
         else:
             proteins.append(Protein(record, row["cluster50"], row["cluster30"]))
-    print(f"{len(proteins):,} proteins; {num_unknown:,} more are not in {clusters} and left out", file=sys.stderr)
+    print(f"{len(proteins):,} proteins; {num_unknown:,} more are not in {clusters} and skipped", file=sys.stderr)
     return proteins
 
 
@@ -128,38 +129,39 @@ def draw(proteins: Sequence[Protein], num_queries: int, num_others: int, seed: i
         families[protein.cluster30][protein.cluster50].append(number)
     wide = [family for family in families.values() if len(family) > 1]
     if len(wide) < num_queries:
-        raise SystemExit(f"only {len(wide)} clusters at 30 % have two at 50 %: ask for fewer --queries")
+        raise SystemExit(f"only {len(wide)} clusters at 30 % have two at 50 %: reduce --queries")
     rng = np.random.default_rng(seed)
     queries, relatives = list[int](), list[int]()
-    for place in rng.choice(len(wide), num_queries, replace=False):
-        groups = list(wide[place].values())
+    for index in rng.choice(len(wide), num_queries, replace=False):
+        groups = list(wide[index].values())
         for chosen, group in zip((queries, relatives), rng.choice(len(groups), 2, replace=False), strict=True):
             chosen.append(int(rng.choice(groups[group])))
     left = np.setdiff1d(np.arange(len(proteins)), [*queries, *relatives])
     if len(left) < num_others:
-        raise SystemExit(f"only {len(left)} proteins are left beside queries and relatives: ask for fewer --others")
+        raise SystemExit(f"only {len(left)} proteins are left without queries and relatives: reduce --others")
     others = rng.choice(left, num_others, replace=False).tolist()
     return Retrieval([proteins[row] for row in queries], [proteins[row] for row in [*relatives, *others]])
 
 
-def found_relatives(retrieval: Retrieval, queries: Vectors, database: Vectors) -> NDArray[np.bool_]:
-    """Tell for each query whether its nearest neighbour is of its 30 % cluster, (queries,)."""
+def finds_relative(retrieval: Retrieval, queries: Vectors, database: Vectors) -> NDArray[np.bool_]:
+    """Check for each query whether its nearest neighbour is in its 30 % cluster, (queries,)."""
     similarity = normalize(queries) @ normalize(database).T
     similarity = similarity.toarray() if issparse(similarity) else similarity  # (queries, database)
-    own, theirs = (np.array([one.cluster50 for one in part]) for part in (retrieval.queries, retrieval.database))
-    similarity[own[:, None] == theirs] = -np.inf
+    sides = (retrieval.queries, retrieval.database)
+    of_queries, of_database = (np.array([protein.cluster50 for protein in side]) for side in sides)
+    similarity[of_queries[:, None] == of_database] = -np.inf
     nearest = similarity.argmax(1)
-    own, theirs = (np.array([one.cluster30 for one in part]) for part in (retrieval.queries, retrieval.database))
-    return own == theirs[nearest]
+    of_queries, of_database = (np.array([protein.cluster30 for protein in side]) for side in sides)
+    return of_queries == of_database[nearest]
 
 
-def share(is_right: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> dict[str, float]:
-    """Measure how many queries are right, and how many more than by the baseline."""
-    low, high = bootstrap_interval(lambda rows: is_right[rows].mean(), len(is_right))
-    gains = is_right.astype(float) - baseline
+def fraction_correct(is_correct: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> dict[str, float]:
+    """Compute the fraction of correct queries, and its difference from the baseline's."""
+    low, high = bootstrap_interval(lambda rows: is_correct[rows].mean(), len(is_correct))
+    gains = is_correct.astype(float) - baseline
     gain_low, gain_high = bootstrap_interval(lambda rows: gains[rows].mean(), len(gains))
     return {
-        "share": float(is_right.mean()),
+        "fraction": float(is_correct.mean()),
         "low": low,
         "high": high,
         "gain": float(gains.mean()),
@@ -172,13 +174,12 @@ def share(is_right: NDArray[np.bool_], baseline: NDArray[np.bool_]) -> dict[str,
 
 
 def embedded(checkpoint: Checkpoint, proteins: Sequence[Protein], threads: int) -> Vectors:
+    job = Embedder.from_checkpoint(checkpoint).proteins()
     with WorkerPool(threads) as pool:
-        return np.stack(
-            [one.values for _, one in Engine(pool=pool).run(Embedder.from_checkpoint(checkpoint).proteins(), proteins)]
-        )
+        return np.stack([embedding.values for _, embedding in Engine(pool=pool).run(job, proteins)])
 
 
-def triples(proteins: Sequence[Protein]) -> Vectors:
+def count_3mers(proteins: Sequence[Protein]) -> Vectors:
     vocabulary = [a + b + c for a in AMINO_ACIDS for b in AMINO_ACIDS for c in AMINO_ACIDS]
     counter = CountVectorizer(analyzer="char", ngram_range=(3, 3), lowercase=False, vocabulary=vocabulary)
     return csr_array(counter.transform([protein.sequence for protein in proteins]), dtype=float)
@@ -186,11 +187,11 @@ def triples(proteins: Sequence[Protein]) -> Vectors:
 
 def markdown(results: dict[str, Any]) -> str:
     what = f"{results['num_queries']:,} queries in {results['num_database']:,} proteins"
-    lines = [f"| {what} | nearest is a relative (95 %) | points more than by {BASELINE} (95 %) |", "|---|---|---|"]
-    for name, part in results["shares"].items():
+    lines = [f"| {what} | nearest is a relative (95 %) | points above {BASELINE} (95 %) |", "|---|---|---|"]
+    for name, part in results["fractions"].items():
         gain, low, high = (f"{100 * part[key]:+.1f}" for key in ("gain", "gain_low", "gain_high"))
         gain = "" if name == BASELINE else f"{gain} ({low} to {high})"
-        lines.append(f"| {name} | {part['share']:.1%} ({part['low']:.1%} to {part['high']:.1%}) | {gain} |")
+        lines.append(f"| {name} | {part['fraction']:.1%} ({part['low']:.1%} to {part['high']:.1%}) | {gain} |")
     return "\n".join(lines)
 
 

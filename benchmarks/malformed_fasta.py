@@ -1,11 +1,11 @@
-"""What tools make of FASTA files that are damaged, foreign or odd: status, sequences, and whether they say anything.
+"""How tools handle FASTA files that are damaged, of another format, or unusual.
 
     apt-get install mmseqs2 diamond-aligner seqkit hmmer
-    python benchmarks/hostile.py [examples/proteins.fasta] [--proteins 40]
+    python benchmarks/malformed_fasta.py [examples/proteins.fasta] [--proteins 40]
 
-Each file is given to `protembed embed --dry-run`, `mmseqs createdb`, `diamond makedb`, `seqkit stats` and `phmmer`;
-those that are not installed are left out. A cell says how many sequences were read, by how many residues they differ
-from the true ones, and whether the tool said that anything was odd; or that it refused, with its status.
+Each file is passed to `protembed embed --dry-run`, `mmseqs createdb`, `diamond makedb`, `seqkit stats` and `phmmer`;
+tools that are not installed are skipped. A cell has the number of sequences read, the difference in residues from the
+intact file, and whether the tool warned; or the exit status with which it rejected the file.
 """
 
 import argparse
@@ -30,13 +30,19 @@ from Bio import bgzf
 
 from protembed.data.fasta import Record, read_fasta
 
-COMPLAINT = re.compile(r"warn|err|invalid|fail|corrupt|truncat|unexpected|cannot|could not|not (found|readable)", re.I)
+WARNING = re.compile(r"warn|err|invalid|fail|corrupt|truncat|unexpected|cannot|could not|not (found|readable)", re.I)
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One hostile input: its bytes, None for what is no file, and what there is to read, None for nothing whole."""
+    """A malformed input.
+
+    Attributes:
+        content: The bytes of the file; None for a path that is no file.
+        num_proteins: The number of proteins of an intact file; None for a damaged one.
+        num_residues: The number of residues of an intact file; None for a damaged one.
+    """
 
     name: str
     content: bytes | None
@@ -46,10 +52,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a tool made of an input."""
+    """The result of a tool on an input."""
 
     status: int
-    said: bool
+    warned: bool
     num_sequences: int | None
     num_residues: int | None
 
@@ -62,7 +68,7 @@ def as_fasta(records: list[Record]) -> bytes:
 
 
 def cut_blocks(content: bytes) -> bytes:
-    """Compress to blocked gzip in four blocks, and leave out the last one and the empty one that ends the file."""
+    """Compress to BGZF in four blocks, and omit the last one and the empty one that ends the file."""
     written = io.BytesIO()
     writer = bgzf.BgzfWriter(fileobj=written)
     quarter = len(content) // 4
@@ -73,14 +79,14 @@ def cut_blocks(content: bytes) -> bytes:
 
 
 def flip(archive: bytes) -> bytes:
-    """Flip a bit in the middle."""
+    """Flip a bit in the middle of an archive."""
     damaged = bytearray(archive)
     damaged[len(damaged) // 2] ^= 4
     return bytes(damaged)
 
 
 def cases(records: list[Record]) -> Iterator[Case]:
-    """Make the inputs out of some proteins."""
+    """Make the inputs from some proteins."""
     plain, num = as_fasta(records), (len(records), sum(len(record.sequence) for record in records))
     first, rest = as_fasta(records[:1]).decode(), as_fasta(records[1:]).decode()
     header, sequence = first.splitlines()
@@ -125,13 +131,13 @@ def cases(records: list[Record]) -> Iterator[Case]:
     yield Case("no such file", None)
 
 
-def lay(case: Case, folder: Path) -> Path:
-    """Put an input where the tools find it."""
+def write_case(case: Case, folder: Path) -> Path:
+    """Write an input to a folder."""
     path = folder / "proteins.fasta"
     if case.name == "a folder":
         path.mkdir()
     elif case.content is not None:
-        # Most tools go by the name.
+        # Most tools recognise compression by the file name.
         magic = {b"\x1f\x8b": ".gz", b"BZ": ".bz2", b"\xfd7": ".xz"}.get(case.content[:2], "")
         path = path if "no .gz" in case.name else path.with_name(path.name + magic)
         path.write_bytes(case.content)
@@ -144,8 +150,8 @@ def lay(case: Case, folder: Path) -> Path:
 
 
 def counted(pattern: str, text: str) -> tuple[int, ...] | None:
-    found = re.search(pattern, text)
-    return tuple(int(number) for number in found.groups()) if found else None
+    match = re.search(pattern, text)
+    return tuple(int(number) for number in match.groups()) if match else None
 
 
 def count_protembed(folder: Path, output: str) -> tuple[int, ...] | None:
@@ -177,7 +183,7 @@ def count_hmmer(folder: Path, output: str) -> tuple[int, ...] | None:
 
 @dataclass(frozen=True)
 class Tool:
-    """A command that reads FASTA: its arguments, how its counts are found, and how it tells its version."""
+    """A command that reads FASTA: its arguments, how to read its counts, and the command that prints its version."""
 
     name: str
     arguments: Callable[[Path, Path], list[str]]
@@ -220,18 +226,18 @@ TOOLS = [
 ]
 
 
-def try_out(tool: Tool, case: Case, query: Record) -> Outcome:
-    """Give an input to a tool, in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="hostile-") as name:
+def run(tool: Tool, case: Case, query: Record) -> Outcome:
+    """Run a tool on an input in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="malformed-") as name:
         folder, out = Path(name), Path(name) / "out"
         out.mkdir()
         (out / "query.fasta").write_bytes(as_fasta([query]))
         for path in (folder, out):
             path.chmod(0o777)
-        # A superuser may read everything.
+        # The superuser can read every file.
         as_nobody = AS_NOBODY if case.name == "no permission" and os.geteuid() == 0 else []
         environment = {**os.environ, "HOME": name, "NO_COLOR": "1"}
-        fasta = lay(case, folder)
+        fasta = write_case(case, folder)
         done = subprocess.run(
             [*as_nobody, *tool.arguments(fasta, out)],
             capture_output=True,
@@ -242,40 +248,40 @@ def try_out(tool: Tool, case: Case, query: Record) -> Outcome:
         )
         text = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
         counts = tool.count(out, text) or (None, None)
-        # Paths of ours do not complain.
-        said = COMPLAINT.search(text.replace(name, "")) is not None
-        return Outcome(done.returncode, said, *counts)
+        # The path of the folder must not count as a warning.
+        warned = WARNING.search(text.replace(name, "")) is not None
+        return Outcome(done.returncode, warned, *counts)
 
 
 def cell(outcome: Outcome, case: Case) -> str:
-    """Put an outcome into words."""
+    """Format a cell of the table."""
     if outcome.status < 0:
         return f"**crash** (signal {-outcome.status})"
     if outcome.status > 0:
-        return f"refuses ({outcome.status})"
-    said = "says so" if outcome.said else "silent"
+        return f"error ({outcome.status})"
+    warned = "warns" if outcome.warned else "silent"
     if outcome.num_sequences is None:
-        return f"nothing, status 0, {said}"
+        return f"nothing, status 0, {warned}"
     read = f"{outcome.num_sequences} read"
     if case.num_residues is not None and outcome.num_residues is not None:
         if (outcome.num_sequences, outcome.num_residues) == (case.num_proteins, case.num_residues):
             return f"{read}: all"
         read += f", {outcome.num_residues - case.num_residues:+,} residues"
-    return f"{read}, {said}"
+    return f"{read}, {warned}"
 
 
 def first_version(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = re.search(r"\d+(\.\d+)+\S*|\d+-\S+", done.stdout)
-    return found[0] if found else "?"
+    match = re.search(r"\d+(\.\d+)+\S*|\d+-\S+", done.stdout)
+    return match[0] if match else "?"
 
 
 def table(tools: list[Tool], inputs: list[Case], query: Record) -> Iterator[str]:
-    """Try everything, a line of Markdown for each input."""
+    """Run all tools on all inputs; yield a line of Markdown for each input."""
     yield "| input | " + " | ".join(f"`{tool.name}` {first_version(tool.version)}" for tool in tools) + " |"
     yield "|---" * (len(tools) + 1) + "|"
     for case in inputs:
-        yield f"| {case.name} | " + " | ".join(cell(try_out(tool, case, query), case) for tool in tools) + " |"
+        yield f"| {case.name} | " + " | ".join(cell(run(tool, case, query), case) for tool in tools) + " |"
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""One way to turn proteins into mean vectors, as a process of its own; `embed.py` runs them in turn.
+"""Embed proteins with protembed or with one of its competitors, in a separate process; `embed.py` runs all in turn.
 
-    python benchmarks/embed_arms.py ARM MODEL proteins.fasta THREADS
+    python benchmarks/embed_competitors.py ARM MODEL proteins.fasta THREADS
 
-MODEL is a directory that transformers wrote. Every arm is at its best settings for a CPU: as many processes or streams
-of one thread each as there are threads to use, started and warmed up before the clock starts. Prints one line of JSON:
-the seconds, the peak memory, and the mean of all vectors, by which the arms are seen to compute the same.
+MODEL is a directory that transformers wrote. Every arm has its best settings for a CPU: THREADS processes or streams of
+one thread each, started and warmed up before the clock starts. Prints one line of JSON: the seconds, the peak memory,
+and the mean of all vectors, which must agree between arms.
 """
 
 import json
@@ -31,7 +31,7 @@ from protembed.data.fasta import read_fasta
 Vectors = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Vectors]
 NUM_WARMUP = 4
-# fair-esm's own default for `esm-extract --toks_per_batch`, and the budget of the sorted batches.
+# The default of fair-esm for `esm-extract --toks_per_batch`, and the budget of the sorted batches.
 TOKENS_PER_BATCH = 4096
 SEQUENCES_PER_BATCH = 8
 
@@ -45,7 +45,7 @@ def main() -> None:
         vectors = embed(sequences)
         seconds = time.perf_counter() - began
     assert len(vectors) == len(sequences)
-    # Processes of a pool have each their own; they have ended, and the largest is known.
+    # The processes of a pool have ended, and only the peak of the largest one is known.
     peak = usage(resource.RUSAGE_SELF) + threads * usage(resource.RUSAGE_CHILDREN)
     result = {"seconds": seconds, "peak_bytes": peak, "mean": vectors.mean(0).astype(float).tolist()}
     print(json.dumps(result))
@@ -67,13 +67,13 @@ def protembed(model: Path, threads: int) -> Iterator[Embed]:
     from protembed.model.checkpoint import load_checkpoint
 
     compute = DeviceConfig(device="cpu", threads=threads)
-    representation = Embedder.from_checkpoint(load_checkpoint(model))
+    embedder = Embedder.from_checkpoint(load_checkpoint(model))
     with worker_pool(compute, choose_device(compute)) as pool:
         engine = Engine(pool=pool)
 
         def embed(sequences: Sequence[str]) -> Vectors:
             records = [Protein(sequence) for sequence in sequences]
-            return np.stack([one.values for _, one in engine.run(representation.proteins(), records)])
+            return np.stack([embedding.values for _, embedding in engine.run(embedder.proteins(), records)])
 
         yield embed
 
@@ -93,7 +93,7 @@ _state: dict[str, Any] = {}
 def in_processes(
     threads: int, start: Callable[[Path], None], model: Path, batch: Callable[[Sequence[str]], list[list[int]]]
 ) -> Iterator[Embed]:
-    """Share batches among processes; each takes the next one when it is done with its last."""
+    """Distribute batches to processes; each gets the next one when it has finished one."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(threads, mp_context=context, initializer=start, initargs=(model,)) as pool:
 
@@ -134,7 +134,7 @@ def start_transformers(model: Path) -> None:
 
 
 def start_fair_esm(model: Path) -> None:
-    """Load the weights into fair-esm's own class; what follows is the logic of its `scripts/extract.py`."""
+    """Load the weights into fair-esm's class, and embed as its `scripts/extract.py` does."""
     import esm
     import torch
     from safetensors.torch import load_file
@@ -152,13 +152,15 @@ def start_fair_esm(model: Path) -> None:
             _, _, tokens = convert([(str(row), sequence) for row, sequence in enumerate(sequences)])
             hidden = network(tokens, repr_layers=[network.num_layers], return_contacts=False)
             states = hidden["representations"][network.num_layers]
-            return np.stack([states[row, 1 : len(one) + 1].mean(0).numpy() for row, one in enumerate(sequences)])
+            return np.stack(
+                [states[row, 1 : len(sequence) + 1].mean(0).numpy() for row, sequence in enumerate(sequences)]
+            )
 
     _state["compute"] = compute
 
 
 def fair_esm_names(weights: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Spell transformers' weight names as fair-esm does."""
+    """Translate transformers' weight names to those of fair-esm."""
     table = {
         "esm.embeddings.word_embeddings": "embed_tokens",
         "esm.encoder.emb_layer_norm_after": "emb_layer_norm_after",
@@ -176,8 +178,8 @@ def fair_esm_names(weights: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     }
     for name, value in weights.items():
         if name.startswith("esm.") and "inv_freq" not in name and "contact_head" not in name:
-            for theirs, ours in table.items():
-                name = name.replace(theirs, ours)
+            for old, new in table.items():
+                name = name.replace(old, new)
             yield name, value
 
 
@@ -232,7 +234,7 @@ def openvino(model: Path, threads: int) -> Iterator[Embed]:
     settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = ov.Core().compile_model(ov.Core().read_model(onnx_file(model)), "CPU", settings)
 
-    # A request for each thread; AsyncInferQueue's callbacks wait for the lock of the thread that waits for them.
+    # One request per thread, because the callbacks of AsyncInferQueue deadlock with the thread that waits for them.
     requests = queue.SimpleQueue[Any]()
     for _ in range(threads):
         requests.put(compiled.create_infer_request())
@@ -253,7 +255,7 @@ def tokens_of(sequence: str) -> NDArray[np.int64]:
 
 
 def onnx_file(model: Path) -> Path:
-    """Export the model beside itself, once."""
+    """Export the model to ONNX in its directory, once."""
     path = model / "model.onnx"
     if not path.exists():
         export(model, path)

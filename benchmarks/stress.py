@@ -1,11 +1,11 @@
-"""A long day for one process: 100,000 proteins embedded, and everything counted that should stay as it is.
+"""Stress test: embed 100,000 proteins in one process, and watch memory, open files and every row of the result.
 
-    python benchmarks/soak.py proteins.fasta.gz [--model DIRECTORY] [--proteins 100000] [--residues 200] [--threads 2]
+    python benchmarks/stress.py proteins.fasta.gz [--model DIRECTORY] [--proteins 100000] [--residues 200] [--threads 2]
 
-The proteins are those of the FASTA, taken in turn, cut to so many residues, under new identifiers; where the file is
-gone through more than once, they are cut elsewhere each time, so that few are copies. The model is a random t4_1M
-unless one is named. Afterwards every line of the table beside the result is compared with its protein, by number,
-identifier, residues and hash, and the vectors of 500 are computed again.
+The proteins are those of the FASTA file, cut to --residues residues, under new identifiers. If the file is read more
+than once, they are cut at another start each time, so that few are identical. The default model is a random t4_1M.
+Afterwards every line of the table of identifiers is compared with its protein by row, identifier, residues and hash,
+and the vectors of 500 proteins are recomputed.
 """
 
 import argparse
@@ -44,18 +44,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = arguments.model or random_model(folder / "random_t4_1M")
-        fasta, output = folder / "soak.fasta", folder / "soak.npy"
+        fasta, output = folder / "stress.fasta", folder / "stress.npy"
         write(fasta, renamed(arguments.fasta, arguments.residues), arguments.proteins)
         watch = Watch(arguments.proteins)
         compute = DeviceConfig(threads=arguments.threads)
         config = ModelConfig(model=model)
         summary = embed_fasta([fasta], config, EmbedConfig(output=output), compute=compute, on_protein=watch.advance)
-        watch.tell()
+        watch.print_table()
         check_rows(fasta, output, summary.num_proteins, arguments.proteins)
-        checked = check_embeddings([output, fasta], config, CheckConfig(num_rows=500), compute=compute)
-        print(f"\nrows: {summary.num_proteins:,} of {arguments.proteins:,}, in order, each with its own hash")
-        print(f"computed again: {checked.num_recomputed}, worst difference {checked.worst_difference:.1g}")
-        print(f"left in the folder: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+        checked = check_embeddings([output, fasta], config, CheckConfig(sample_size=500), compute=compute)
+        print(
+            f"\nrows: {summary.num_proteins:,} of {arguments.proteins:,}, in order, each with the hash of its sequence"
+        )
+        print(f"recomputed: {checked.num_recomputed}, worst difference {checked.worst_difference:.1g}")
+        print(f"files in the folder: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 def random_model(directory: Path) -> Path:
@@ -64,12 +66,12 @@ def random_model(directory: Path) -> Path:
 
 
 def renamed(fasta: Path, num_residues: int) -> Iterator[tuple[str, str]]:
-    """Name and cut the proteins of a file, time and again."""
+    """Yield the proteins of a file, cut and under new identifiers, as often as needed."""
     row = 0
     for start in range(0, 10**6, num_residues // 4):
         for record in read_fasta([fasta]):
             piece = record.sequence[start : start + num_residues] or record.sequence[:num_residues]
-            yield f"soak_{row:06d}", piece
+            yield f"stress_{row:06d}", piece
             row += 1
 
 
@@ -81,7 +83,7 @@ def write(path: Path, proteins: Iterator[tuple[str, str]], num_proteins: int) ->
 
 
 class Watch:
-    """Notes time, memory and open files every so often, while proteins come in."""
+    """Records time, memory and open files at regular intervals."""
 
     def __init__(self, num_proteins: int) -> None:
         self.every, self.began = max(1, num_proteins // NUM_LINES), time.perf_counter()
@@ -96,14 +98,14 @@ class Watch:
             rate = self.num_residues / seconds
             self.lines.append((self.num_proteins, seconds, int(rate), resident(), peak(), open_files()))
 
-    def tell(self) -> None:
+    def print_table(self) -> None:
         print("| proteins | seconds | residues/s | resident, MB | peak, MB | open files |\n|---|---|---|---|---|---|")
-        for proteins, seconds, rate, now, most, files in self.lines:
-            print(f"| {proteins:,} | {seconds:,.0f} | {rate:,} | {now:.0f} | {most:.0f} | {files} |")
+        for proteins, seconds, rate, current, highest, files in self.lines:
+            print(f"| {proteins:,} | {seconds:,.0f} | {rate:,} | {current:.0f} | {highest:.0f} | {files} |")
 
 
 def resident() -> float:
-    """Megabytes of this process in memory now; Linux tells."""
+    """Return the resident memory of this process in megabytes (Linux)."""
     num_pages = int(Path("/proc/self/statm").read_text().split()[1])
     return num_pages * os.sysconf("SC_PAGESIZE") / 2**20
 
@@ -116,17 +118,17 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def check_rows(fasta: Path, output: Path, num_rows: int, wanted: int) -> None:
-    """Compare the table beside a result, line by line, with what was embedded."""
+def check_rows(fasta: Path, output: Path, num_rows: int, num_expected: int) -> None:
+    """Compare the table of identifiers, line by line, with the proteins that were embedded."""
     vectors = np.load(output, mmap_mode="r")
-    assert len(vectors) == num_rows == wanted
+    assert len(vectors) == num_rows == num_expected
     assert np.isfinite(vectors).all()
     with sidecar(output, IDS).open(newline="") as stream:
         table = csv.DictReader(stream, delimiter="\t")
         for record, line in zip(read_fasta([fasta]), table, strict=True):
-            known = (line["row"], line["id"], line["residues"], line["sha256"])
+            row = (line["row"], line["id"], line["residues"], line["sha256"])
             digest = hashlib.sha256(record.sequence.encode()).hexdigest()
-            assert known == (str(record.row), record.id, str(len(record.sequence)), digest), line
+            assert row == (str(record.row), record.id, str(len(record.sequence)), digest), line
 
 
 if __name__ == "__main__":

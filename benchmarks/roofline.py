@@ -1,4 +1,4 @@
-"""What a machine can do at best: the rate of its matrix products, which no model can exceed."""
+"""The roofline of a machine: the rate of its matrix products, which no model can exceed."""
 
 import functools
 import importlib.metadata
@@ -10,30 +10,33 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any, Literal
 
-MATRIX, PRODUCTS = 2048, 12
+MATRIX_SIZE, NUM_PRODUCTS = 2048, 12
 
 
-def matrix_rate_apart(threads: int, library: Literal["MKL", "oneDNN"] = "MKL") -> float:
-    # In a process of its own: a child's peak memory is never below its parent's, and torch would stay in this one.
+def matrix_rate_in_subprocess(threads: int, library: Literal["MKL", "oneDNN"] = "MKL") -> float:
+    """Measure `matrix_rate` in a separate process, so that this one does not load torch.
+
+    A child's peak memory is never below its parent's.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(matrix_rate, threads, library).result()
 
 
 def matrix_rate(threads: int, library: Literal["MKL", "oneDNN"] = "MKL") -> float:
-    """Measure float32 matrix products side by side, each on one thread, in operations per second.
+    """Measure float32 matrix products in parallel, each on one thread, in operations per second.
 
-    MKL is what torch takes for `torch.mm`, oneDNN what protembed takes where nothing is learned.
+    Torch uses MKL for `torch.mm`; protembed uses oneDNN in inference.
     """
     import torch
 
-    matrix = torch.randn(MATRIX, MATRIX)
+    matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE)
     product = torch.mm
     if library == "oneDNN":
         product = functools.partial(torch.ops.mkldnn._linear_pointwise, B=None, attr="none", scalars=[], algorithm="")
 
     def multiply(_: int) -> None:
         torch.set_num_threads(1)
-        for _ in range(PRODUCTS):
+        for _ in range(NUM_PRODUCTS):
             product(matrix, matrix)
 
     seconds = []
@@ -42,10 +45,11 @@ def matrix_rate(threads: int, library: Literal["MKL", "oneDNN"] = "MKL") -> floa
             began = time.perf_counter()
             list(pool.map(multiply, range(threads)))
             seconds.append(time.perf_counter() - began)
-    return threads * PRODUCTS * 2 * MATRIX**3 / min(seconds)
+    return threads * NUM_PRODUCTS * 2 * MATRIX_SIZE**3 / min(seconds)
 
 
 def machine(packages: Sequence[str] = ("torch", "transformers")) -> dict[str, Any]:
+    """Describe the machine and the versions of packages."""
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "platform": platform.platform(),
