@@ -1,10 +1,10 @@
-"""Package a finished pretraining as a bundled model: half precision, its layer, its figures, its card.
+"""Package a finished pretraining as a bundled model: half precision, layer, metrics, card.
 
     python benchmarks/bundle_model.py RUN OUT --hardware WORDS [--layers FILE] [--quality FILE]
 
-WORDS say what the training ran on, as in "2 threads of a CPU, float32". The files are those that probe_layers.py and
-quality.py write with --json. train_bundled_model.sh runs them in order: the last measures what this script has
-packaged, and its figures are put on the card then.
+WORDS describe the hardware of the training, as in "2 threads of a CPU, float32". The files are those that
+probe_layers.py and quality.py write with --json. train_bundled_model.sh runs the scripts in order: quality.py measures
+the packaged model, and its results are added to the card afterwards.
 """
 
 import argparse
@@ -38,9 +38,9 @@ from protembed.training.loop import TrainingSchedule
 CURVE = "training.png"
 
 USE = (
-    "It comes with protembed: `embed`, `finetune` and `inspect-attention` take it where no model is named, so that "
-    "`protembed embed seqs.fasta -o emb.npy` works offline and at once. **It is small. For better vectors name an "
-    "ESM-2 model**; `protembed models` lists some."
+    "It comes with protembed: `embed`, `finetune` and `inspect-attention` use it without `--model`, so that `protembed "
+    "embed seqs.fasta -o emb.npy` works offline and immediately. **It is small. For better vectors use an ESM-2 "
+    "model**; `protembed models` lists some."
 )
 DATA = (
     "The training proteins are Swiss-Prot (release 2014_01), a sample of TrEMBL, subsets of AMRFinder and ISfinder as "
@@ -53,24 +53,24 @@ DATA = (
     "labels."
 )
 CURVE_TEXT = (
-    "![Loss against residues seen]({curve})\n\n*The lower curve is easier, for in training some of the residues to be "
-    "guessed can still be seen; validation hides all of them. The model is that of the best validation, the last.*"
+    "![Loss against residues seen]({curve})\n\n*The training loss is lower because some targets remain visible in "
+    "training, whereas validation masks all of them. The model is that of the best validation, the last.*"
 )
 LIMITS = (
     "- It has {millions:.1f} million parameters and saw {residues:.0f} million residues. ESM-2 8M, of "
-    "{esm2:.1f} million, saw about a million million. Beyond the composition of proteins and their local patterns it "
-    "knows little.\n"
+    "{esm2:.1f} million, saw about a million million. It has learned little beyond "
+    "the composition of proteins and their local patterns.\n"
     "- It was trained on crops of {window} residues; longer proteins are computed in overlapping windows of that "
     "length.\n"
     "- Most of its training proteins are of Swiss-Prot, which favours well-studied organisms.\n"
     "- The contact head is not fitted.\n"
     "{search}"
-    "- Its perplexity is over the 20 amino acids with all targets behind `<mask>`, and compares only with figures "
-    "measured so, on the same proteins."
+    "- Its perplexity is over the 20 amino acids with all targets replaced by `<mask>`; compare it only with values "
+    "measured in this way on the same proteins."
 )
 SEARCH_INSTEAD = (
-    "- To find relatives of a protein, use a search tool: even counts of all triples of residues find more remote ones "
-    "than these vectors do.\n"
+    "- To find relatives of a protein, use a search tool: even counts of 3-mers find more remote ones than these "
+    "vectors do.\n"
 )
 
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--layers", type=Path)
     parser.add_argument("--quality", type=Path)
-    parser.add_argument("--hardware", required=True, help="what the training ran on, and in what numbers")
+    parser.add_argument("--hardware", required=True, help="the hardware and the precision of the training")
     options = parser.parse_args()
 
     measured: dict[str, Any] = {} if options.quality is None else dict(read_json(options.quality))
@@ -92,10 +92,10 @@ def main() -> None:
     checkpoint.metadata = replace(checkpoint.metadata, layer=layer)
     card = model_card(
         options.output.name,
-        f"An ESM-2 encoder ({describe_size(checkpoint)}), trained by protembed to predict hidden amino acids. {USE}",
+        f"An ESM-2 encoder ({describe_size(checkpoint)}), trained by protembed to predict masked amino acids. {USE}",
         facts(checkpoint, options.run, options.hardware),
         {
-            "TrainingSetup": CURVE_TEXT.format(curve=CURVE),
+            "Training": CURVE_TEXT.format(curve=CURVE),
             "Results": results(measured),
             "Data and licence": DATA,
             "Limits": LIMITS.format(
@@ -103,7 +103,7 @@ def main() -> None:
                 esm2=SIZES["t6_8M"].num_parameters / 1e6,
                 residues=checkpoint.metadata.metrics["residues_seen"] / 1e6,
                 window=checkpoint.metadata.window_residues,
-                search=SEARCH_INSTEAD if is_worse_than_triples(measured) else "",
+                search=SEARCH_INSTEAD if is_worse_than_3mers(measured) else "",
             ),
         },
     )
@@ -132,7 +132,7 @@ def facts(checkpoint: Checkpoint, run: Path, hardware: str) -> dict[str, str]:
 
 
 def chosen(kind: type[Any], settings: Mapping[str, Any]) -> Any:
-    """Make a config of a command's recorded settings."""
+    """Make a config from the recorded settings of a command."""
     assert issubclass(kind, Config)
     return kind(**{spec.name: settings[spec.name] for spec in dataclasses.fields(kind)})
 
@@ -142,45 +142,45 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def steps_in_minutes(lines: list[dict[str, Any]]) -> float:
-    """Add up how long the steps of a run took, without validations and saving."""
+    """Sum the duration of a run's steps, without validations and saving."""
     residues = np.diff([line["residues"] for line in lines], prepend=0)
     return float((residues / [line["residues_per_second"] for line in lines]).sum() / 60)
 
 
-def is_worse_than_triples(measured: Mapping[str, Any]) -> bool:
-    return "homology" in measured and measured["homology"]["fractions"][homology_search.MODEL]["gain_high"] < 0
+def is_worse_than_3mers(measured: Mapping[str, Any]) -> bool:
+    return "homology" in measured and measured["homology"]["fractions"][perplexity.MODEL]["gain_high"] < 0
 
 
 def results(measured: Mapping[str, Any]) -> str:
-    """Describe what was measured, as far as it was."""
+    """Format the results that are available."""
     parts = []
     if "model" in measured:
         parts.append(
-            "All of it by `benchmarks/quality.py`; random initialisation is of the same shape, intervals are of 95 %. "
-            "What was published of ESM-2 8M is on other proteins where it says so."
+            "Measured by `benchmarks/quality.py`, with 95 % intervals. The random initialisation has the same shape; "
+            "published values of ESM-2 8M are on other proteins where noted."
         )
         parts.append(quality.markdown(measured))
     if "perplexity" in measured:
         window = measured["perplexity"]["window_residues"]
         parts.append(
-            "Perplexity over the 20 amino acids; 15 % of the residues hidden, all behind `<mask>`, windows of "
+            "Perplexity over the 20 amino acids; 15 % of the residues replaced by `<mask>`, windows of "
             f"{window} residues; intervals over proteins:"
         )
         parts.append(perplexity.markdown(measured["perplexity"]))
     if "homology" in measured:
         parts.append(
-            "Remote relatives: queries are training proteins, each from another cluster at 30 % identity, one that has "
-            "several clusters at 50 %. The database holds a relative of each query from another 50 % cluster, and "
-            "other proteins at random. A query is right if its nearest neighbour by cosine, its own 50 % cluster left "
-            "out, is of its 30 % cluster; intervals over queries:"
+            "Remote relatives: queries are training proteins, each from another cluster at 30 % identity that has "
+            "several clusters at 50 %. The database has a relative of each query from another 50 % cluster, and other "
+            "random proteins. A query is correct if its nearest neighbour by cosine similarity, outside its 50 % "
+            "cluster, is in its 30 % cluster; intervals over queries:"
         )
         parts.append(homology_search.markdown(measured["homology"]))
     if "layers" in measured:
         layers = measured["layers"]
         parts.append(
-            f"The layer for embedding was chosen by a linear probe of {layers['num_labels']} cellular places "
-            f"({layers['num_train']:,} proteins to learn from, {layers['num_valid']:,} to choose on, which flatters "
-            "the best a little; intervals over proteins):"
+            f"The layer for embedding was chosen by a linear probe of {layers['num_labels']} cellular components "
+            f"({layers['num_train']:,} training and {layers['num_valid']:,} validation proteins; the best value is "
+            "slightly optimistic because it was chosen on them; intervals over proteins):"
         )
         parts.append(probe_layers.markdown(layers))
     return "\n\n".join(parts)

@@ -1,11 +1,10 @@
-"""Fine-tuning beside simpler ways to predict the same, over the tasks of a folder.
+"""Fine-tuning and its baselines on the tasks of a folder.
 
     python benchmarks/finetune.py TASKS [MODEL] [--only NAME …] [--json FILE]
 
 TASKS holds `disorder_chezod.csv.gz` and the other tables named below, each with the columns `sequence`, `label` and
-`split`. Three tasks are measured with all baselines and a fully trained encoder; the others with the cheap baselines
-and the frozen encoder alone, on at most 5,000 training rows. The metrics of each table are of its test split, with 95 %
-intervals over proteins. A task is measured in a folder of its own that is thrown away.
+`split`. On three tasks the whole encoder is fine-tuned; on the others only the baselines and the frozen encoder are
+measured, with at most 5,000 training rows. Metrics are those of the test split, with 95 % intervals over proteins.
 """
 
 import argparse
@@ -27,19 +26,19 @@ from protembed.finetuning.experiment import Callbacks
 from protembed.finetuning.finetune import FinetuneSummary
 from protembed.io.reading import open_input
 
-MOST_TRAINING_ROWS = 5_000
+MAX_TRAINING_ROWS = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What is measured of a task: how, on how many rows, and what was published of models like ESM-2 8M."""
+    """How a task is measured, on how many rows, and published results of ESM-2 8M."""
 
     name: str
     method: FinetuneMethod
     published: str
-    most_residues: int | None = None
-    most_training_rows: int = MOST_TRAINING_ROWS
-    most_test_rows: int | None = None
+    max_residues: int | None = None
+    max_training_rows: int = MAX_TRAINING_ROWS
+    max_test_rows: int | None = None
 
 
 SCHMIRLER = "Schmirler et al. 2024, ESM-2 8M frozen → full → random initialisation"
@@ -53,17 +52,17 @@ TRIALS = (
     Trial(
         name="meltome_clustered",
         method="full",
-        most_residues=512,
-        most_training_rows=1_000,
+        max_residues=512,
+        max_training_rows=1_000,
         published=f"{SCHMIRLER}: 56.4 → 58.4 → 52.7 (Spearman · 100), on a later revision of the split, whole",
     ),
-    Trial(name="signalp_binary", method="frozen", published="none with these figures"),
+    Trial(name="signalp_binary", method="frozen", published="none with these metrics"),
     Trial(
         name="stability",
         method="frozen",
         published=f"{SCHMIRLER}: 75.0 → 76.5 → 68.4 (Spearman · 100), with all 53,614 training rows",
     ),
-    Trial(name="go_cc_multilabel", method="frozen", published="none: the split is ours"),
+    Trial(name="go_cc_multilabel", method="frozen", published="none: the split was made for this benchmark"),
     Trial(
         name="secondary_structure_q3",
         method="frozen",
@@ -91,7 +90,7 @@ def main() -> None:
 
 
 def measure(trial: Trial, tasks: Path, model: Path | None, epochs: int) -> dict[str, Any]:
-    """Fine-tune on a task, and measure the time of each predictor."""
+    """Fine-tune on a task, and record how long each baseline took."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / f"{trial.name}.csv"
         sizes = write_sample(tasks / f"{trial.name}.csv.gz", table, trial)
@@ -116,25 +115,25 @@ def measure(trial: Trial, tasks: Path, model: Path | None, epochs: int) -> dict[
 
 
 def write_sample(source: Path, target: Path, trial: Trial) -> dict[str, int]:
-    """Copy a table: samples of the parts that may not be copied whole."""
+    """Copy a table, with samples of splits that are too large."""
     with open_input(source) as stream:
         rows = list(csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8")))
-    if trial.most_residues is not None:
-        rows = [row for row in rows if len(row["sequence"]) <= trial.most_residues]
-    most = {"train": trial.most_training_rows, "test": trial.most_test_rows}
-    kept = [rows[number] for number in sorted(chosen_rows([row["split"] for row in rows], most))]
+    if trial.max_residues is not None:
+        rows = [row for row in rows if len(row["sequence"]) <= trial.max_residues]
+    max_rows = {"train": trial.max_training_rows, "test": trial.max_test_rows}
+    sample = [rows[number] for number in sorted(chosen_rows([row["split"] for row in rows], max_rows))]
     with target.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0].keys())
         writer.writeheader()
-        writer.writerows(kept)
-    return {split: sum(row["split"] == split for row in kept) for split in ("train", "valid", "test")}
+        writer.writerows(sample)
+    return {split: sum(row["split"] == split for row in sample) for split in ("train", "valid", "test")}
 
 
-def chosen_rows(splits: Sequence[str], most: Mapping[str, int | None]) -> Iterator[int]:
-    """Choose rows, all of a part or as many as there may be."""
+def chosen_rows(splits: Sequence[str], max_rows: Mapping[str, int | None]) -> Iterator[int]:
+    """Choose all rows of a split, or a sample of the maximum size."""
     for split in sorted(set(splits)):
         numbers = [number for number, name in enumerate(splits) if name == split]
-        yield from random.Random(0).sample(numbers, min(len(numbers), most.get(split) or len(numbers)))
+        yield from random.Random(0).sample(numbers, min(len(numbers), max_rows.get(split) or len(numbers)))
 
 
 def comparison_of(summary: FinetuneSummary) -> dict[str, Any]:
@@ -143,7 +142,7 @@ def comparison_of(summary: FinetuneSummary) -> dict[str, Any]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Format the comparison of a task; the seconds of all baselines without a model are those of the first."""
+    """Format the results of a task; the seconds of all baselines without a model are in the first line."""
     comparison, metric = result["comparison"], result["metric"]
     sizes = ", ".join(f"{number:,} {split}" for split, number in result["sizes"].items() if number)
     lines = [
@@ -151,19 +150,21 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"| | {METRIC_NAMES[metric]} | other metrics | {comparison['model']} less this | seconds |",
         "|---|---|---|---|---|",
     ]
-    predictors = comparison["predictors"]
-    seconds = {**result["seconds"], list(predictors)[0]: result["seconds"]["baselines"]}
-    for name, metrics in predictors.items():
+    seconds = {**result["seconds"], list(comparison["predictors"])[0]: result["seconds"]["baselines"]}
+    for name, metrics in comparison["predictors"].items():
         others = ", ".join(
-            f"{METRIC_NAMES[other]} {spell(score)}" for other, score in metrics.items() if other not in (metric, "mse")
+            f"{METRIC_NAMES[key]} {format_metric(value)}"
+            for key, value in metrics.items()
+            if key not in (metric, "mse")
         )
-        difference = spell(comparison["differences"].get(name), signed=True)
-        took = f"{seconds[name]:.0f}" if name in seconds else ""
-        lines.append(f"| {name} | {spell(metrics[metric])} | {others} | {difference} | {took} |")
+        difference = format_metric(comparison["differences"].get(name), signed=True)
+        duration = f"{seconds[name]:.0f}" if name in seconds else ""
+        lines.append(f"| {name} | {format_metric(metrics[metric])} | {others} | {difference} | {duration} |")
     return "\n".join(lines)
 
 
-def spell(score: Mapping[str, float | None] | None, *, signed: bool = False) -> str:
+def format_metric(score: Mapping[str, float | None] | None, *, signed: bool = False) -> str:
+    """Format a value and its interval."""
     if score is None or score["value"] is None:
         return ""
     sign = "+" if signed else ""

@@ -1,11 +1,11 @@
-"""Can fine-tuning learn what no linear head on the frozen encoder can? A rule that was planted in random proteins.
+"""Can fine-tuning learn a rule in random proteins that a linear head on the frozen encoder cannot?
 
     python benchmarks/finetune_planted.py MODEL [MODEL …] [--seeds N] [--epochs N]
 
-A protein is positive where its numbers of alanines and of leucines differ by at most one. Positions and all other
-residues are random, so no linear map of mean frequencies follows the rule, but one of an encoder's features can. MODEL
-is a model or a run directory, or `random`: the shape t4_1M with random weights. Each seed draws other proteins, and is
-the seed of the training; accuracies are of 200 test proteins.
+A protein is positive if its numbers of alanines and leucines differ by at most one. Positions and all other residues
+are random, so that no linear map of residue frequencies follows the rule, but one of an encoder's features can. MODEL is a
+model or a run directory, or `random`: the shape t4_1M with random weights. Each seed draws other proteins and seeds the
+training. Accuracy on 200 test proteins.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
 NUM_PROTEINS = {"train": 480, "valid": 120, "test": 200}
 NUM_RESIDUES = 24
-MOST_OF_EACH = 6
+MAX_OF_EACH = 6
 OTHERS = "CDEFGHIKMNPQRSTVWY"
 METHODS: tuple[FinetuneMethod, ...] = ("full", "lora")
 
@@ -51,7 +51,7 @@ def print_row(name: str, seed: str, accuracies: list[float], num_diverged: objec
 
 
 def measure(name: str, seed: int, num_epochs: int) -> tuple[list[float], int]:
-    """Fine-tune by each method; return the accuracies of frozen, full and LoRA, and how many trainings diverged."""
+    """Fine-tune with each method; return the accuracies of frozen, full and LoRA, and the number of diverged runs."""
     with tempfile.TemporaryDirectory() as folder:
         table, model = Path(folder) / "planted.csv", Path(name)
         with table.open("w", newline="") as stream:
@@ -73,8 +73,8 @@ def measure(name: str, seed: int, num_epochs: int) -> tuple[list[float], int]:
             options = FinetuneOptions(finetune=config, model=ModelConfig(model=model), compute=DeviceConfig(threads=1))
             summary = finetune_model(table, options)
             assert summary.comparison is not None
-            for predictor, metrics in summary.comparison.predictors.items():
-                accuracies[predictor] = metrics["accuracy"].value or 0.0
+            for baseline, scores in summary.comparison.predictors.items():
+                accuracies[baseline] = scores["accuracy"].value or 0.0
             notes += summary.notes
     return [accuracies[name] for name in ("frozen", "fine-tuned", "LoRA")], sum("diverged" in note for note in notes)
 
@@ -84,7 +84,7 @@ def planted_proteins(seed: int) -> Iterator[tuple[str, str, str, str]]:
     draw = random.Random(seed)
     splits = [split for split, count in NUM_PROTEINS.items() for _ in range(count)]
     for number, split in enumerate(splits):
-        num_alanines, num_leucines = draw.randint(0, MOST_OF_EACH), draw.randint(0, MOST_OF_EACH)
+        num_alanines, num_leucines = draw.randint(0, MAX_OF_EACH), draw.randint(0, MAX_OF_EACH)
         residues = [*"A" * num_alanines, *"L" * num_leucines]
         residues += [draw.choice(OTHERS) for _ in range(NUM_RESIDUES - len(residues))]
         draw.shuffle(residues)

@@ -1,12 +1,12 @@
-"""How often the 95 % intervals of `finetune` hold the true figure, on simulated test parts.
+"""Coverage of the 95 % intervals of `finetune` on simulated test sets.
 
     python benchmarks/interval_coverage.py [--num-proteins 100] [--num-tests 2000] [--num-percentile 500]
         [--populations labels] [--json FILE]
 
-The true figure is the mean over test parts of as many proteins; the last column tells how often the intervals hold that
-of one part of 50,000. Each metric of each kind of task is measured, and its difference between two models on the same
-proteins. The percentile interval of 1,000 resamples, which protembed had before, is measured on the first
-`--num-percentile` of the test parts.
+The true value of a metric is its mean over test sets of the same size; the last column is the coverage of the value of
+one set of 50,000 proteins. Each metric of each kind of task is measured, and its difference between two models on the
+same proteins. The percentile interval of 1,000 resamples, which protembed used before, is measured on the first
+`--num-percentile` test sets.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--num-proteins", type=int, default=100)
     parser.add_argument("--num-tests", type=int, default=2_000)
     parser.add_argument("--num-percentile", type=int, default=500)
-    parser.add_argument("--populations", default="", help="only those with this in their name")
+    parser.add_argument("--populations", default="", help="only populations whose names contain this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -48,7 +48,7 @@ def main() -> None:
 def measure(
     name: str, sample: Sampler, rng: np.random.Generator, num_proteins: int, num_tests: int, num_percentile: int
 ) -> list[dict[str, Any]]:
-    """Measure how often the intervals of a population's metrics hold its figures."""
+    """Measure the coverage of the intervals of a population's metrics."""
     points, ours, percentile = list[dict[str, float]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for test in range(num_tests):
         models = sample(rng, num_proteins)
@@ -57,7 +57,7 @@ def measure(
         if test < num_percentile:
             resampled = with_differences([bootstrap(model, num_proteins) for model in models])
             percentile.append({metric: interval(values) for metric, values in resampled.items()})
-    # As many test parts again, of which only the figures are needed.
+    # The same number of additional test sets, without intervals, for the true values.
     more = [both(sample(rng, num_proteins), ones(num_proteins)) for _ in range(num_tests)]
     whole = both(sample(rng, POPULATION_SIZE), ones(POPULATION_SIZE))
     rows = []
@@ -100,12 +100,12 @@ def jackknifed(models: tuple[Measure, Measure], point: dict[str, float], num: in
 
 
 def coverage(spans: list[Any], true: float) -> dict[str, float]:
-    """Tell which share of the intervals holds a figure, how wide they are, and which share of the tests has one."""
+    """Compute the coverage of a value, the median width, and the fraction of test sets that have an interval."""
     given = [span for span in spans if span is not None]
-    held = [low <= true <= high for low, high in given]
+    is_covered = [low <= true <= high for low, high in given]
     widths = [high - low for low, high in given]
     return {
-        "holds": float(np.mean(held)) if held else float("nan"),
+        "holds": float(np.mean(is_covered)) if is_covered else float("nan"),
         "width": float(np.median(widths)) if widths else float("nan"),
         "given": len(given) / max(1, len(spans)),
     }

@@ -1,7 +1,7 @@
-"""Populations of proteins with known statistics: labels and the predictions of two models, drawn as often as wanted.
+"""Simulated populations of proteins: labels, and the predictions of two models.
 
-Each function draws proteins and returns how their figures are measured, for two models of the same kind, the second a
-little worse and correlated with the first.
+Each sampler draws proteins and returns functions that compute their metrics, for two models of the same kind. The
+second model is slightly worse than the first and correlated with it.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,33 +34,33 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def classes(shares: NDArray[np.float64], signal: float) -> Sampler:
+def classes(fractions: NDArray[np.float64], signal: float) -> Sampler:
     """Make proteins with one of several classes, and calibrated classifiers."""
 
     def sample(rng: np.random.Generator, num: int) -> tuple[Measure, Measure]:
-        truth = rng.choice(len(shares), size=num, p=shares)
+        truth = rng.choice(len(fractions), size=num, p=fractions)
         figures = []
-        for strength, noise in zip((signal, 0.8 * signal), noises(rng, num, len(shares)), strict=True):
-            seen = strength * np.eye(len(shares))[truth] + noise
-            figures.append(classification_measure(truth, softmax(strength * seen + np.log(shares))))
+        for strength, noise in zip((signal, 0.8 * signal), noises(rng, num, len(fractions)), strict=True):
+            seen = strength * np.eye(len(fractions))[truth] + noise
+            figures.append(classification_measure(truth, softmax(strength * seen + np.log(fractions))))
         return figures[0], figures[1]
 
     return sample
 
 
-def residue_classes(shares: NDArray[np.float64], signal: float, mean_length: int) -> Sampler:
+def residue_classes(fractions: NDArray[np.float64], signal: float, mean_length: int) -> Sampler:
     """Make proteins whose residues have classes: proteins differ in length, composition and difficulty."""
 
     def sample(rng: np.random.Generator, num: int) -> tuple[Measure, Measure]:
         lengths = 5 + rng.poisson(mean_length * rng.gamma(2, 0.5, size=num))
         owners, starts = np.repeat(np.arange(num), lengths), lengths.cumsum()[:-1]
-        composition = rng.dirichlet(4 * shares, size=num)
+        composition = rng.dirichlet(4 * fractions, size=num)
         truth = (rng.random(len(owners))[:, None] > composition.cumsum(1)[owners][:, :-1]).sum(1)
         ease = 1 + 0.4 * rng.normal(size=(num, 1))
         figures = []
-        for strength, noise in zip((signal, 0.85 * signal), noises(rng, len(owners), len(shares)), strict=True):
-            seen = strength * ease[owners] * np.eye(len(shares))[truth] + noise
-            probabilities = softmax(strength * seen + np.log(shares))
+        for strength, noise in zip((signal, 0.85 * signal), noises(rng, len(owners), len(fractions)), strict=True):
+            seen = strength * ease[owners] * np.eye(len(fractions))[truth] + noise
+            probabilities = softmax(strength * seen + np.log(fractions))
             figures.append(residue_classification_measure(np.split(truth, starts), np.split(probabilities, starts)))
         return figures[0], figures[1]
 
@@ -68,16 +68,16 @@ def residue_classes(shares: NDArray[np.float64], signal: float, mean_length: int
 
 
 def labels(num_labels: int, rarest: float, signal: float) -> Sampler:
-    """Make proteins with any of several labels, common to rare, and calibrated predictors."""
-    shares = np.geomspace(0.4, rarest, num_labels)
+    """Make proteins with any of several labels, from common to rare, and calibrated predictors."""
+    fractions = np.geomspace(0.4, rarest, num_labels)
 
     def sample(rng: np.random.Generator, num: int) -> tuple[Measure, Measure]:
         tendency = np.exp(0.5 * rng.normal(size=(num, 1)) - 0.125)
-        truth = (rng.random((num, num_labels)) < shares * tendency).astype(float)
+        truth = (rng.random((num, num_labels)) < fractions * tendency).astype(float)
         figures = []
         for strength, noise in zip((signal, 0.8 * signal), noises(rng, num, num_labels), strict=True):
             seen = strength * truth + noise
-            logits = strength * seen - strength**2 / 2 + np.log(shares / (1 - shares))
+            logits = strength * seen - strength**2 / 2 + np.log(fractions / (1 - fractions))
             figures.append(multilabel_measure(truth, 1 / (1 + np.exp(-logits))))
         return figures[0], figures[1]
 
@@ -100,7 +100,7 @@ def values(error: float, *, heavy: bool = False) -> Sampler:
 
 
 def residue_values(error: float, mean_length: int) -> Sampler:
-    """Make proteins whose residues have values: values and errors share a part that is their protein's."""
+    """Make proteins whose residues have values; values and errors have a component shared by the protein."""
 
     def sample(rng: np.random.Generator, num: int) -> tuple[Measure, Measure]:
         lengths = 2 + rng.poisson(mean_length * rng.gamma(2, 0.5, size=num))
@@ -108,8 +108,8 @@ def residue_values(error: float, mean_length: int) -> Sampler:
         truth = 0.6 * rng.normal(size=num)[owners] + 0.8 * rng.normal(size=len(owners))
         figures = []
         of_proteins, of_residues = noises(rng, num), noises(rng, len(owners))
-        for strength, shared, own in zip((error, 1.2 * error), of_proteins, of_residues, strict=True):
-            predicted = 0.7 * truth + strength * (0.6 * shared[owners] + 0.8 * own)
+        for strength, shared, individual in zip((error, 1.2 * error), of_proteins, of_residues, strict=True):
+            predicted = 0.7 * truth + strength * (0.6 * shared[owners] + 0.8 * individual)
             figures.append(regression_measure(truth, predicted, owners))
         return figures[0], figures[1]
 
@@ -117,17 +117,17 @@ def residue_values(error: float, mean_length: int) -> Sampler:
 
 
 def gains(mean: float) -> Sampler:
-    """Make proteins with masked residues, and what two models save on them, in nats."""
+    """Make proteins with masked residues, and the gains of two models on them, in nats."""
 
     def sample(rng: np.random.Generator, num: int) -> tuple[Measure, Measure]:
         counts = 1.0 + rng.poisson(40 * rng.gamma(2, 0.5, size=num))
-        first, second = (_saved(rng, counts, mean) for _ in range(2))
+        first, second = (_gain(rng, counts, mean) for _ in range(2))
         return first, second
 
     return sample
 
 
-def _saved(rng: np.random.Generator, counts: NDArray[np.float64], mean: float) -> Measure:
+def _gain(rng: np.random.Generator, counts: NDArray[np.float64], mean: float) -> Measure:
     of_proteins = mean + 2 * mean * rng.normal(size=len(counts))
     sums = counts * of_proteins + 0.3 * np.sqrt(counts) * rng.normal(size=len(counts))
     return lambda draws: {"gain": draws @ sums / (draws @ counts)}

@@ -1,12 +1,12 @@
-"""How good a model is, in one table: hidden residues, tasks, contacts, variants, relatives.
+"""Quality of a model in one table: perplexity, probes, contacts, variants, homology search.
 
     python benchmarks/quality.py MODEL --data DIR [--threads 2] [--json FILE]
 
-MODEL is whatever `--model` takes elsewhere. DIR holds `corpus/` (`train.fasta.xz`, `valid.fasta.gz`,
-`clusters.tsv.gz`), `tasks/` (the tables that `finetune.py` names), `structures/` (with `list.tsv`: columns `file` and
-`sequence`) and `dms/` (tables of `mutant`, `mutated_sequence` and `score`). Beside the model stand the same shape from
-random initialisation and what only counts letters. Probes are linear, on frozen vectors, of at most 2,000 training
-and 1,000 test rows; all intervals are of 95 %: over proteins, variants or queries. Prints Markdown.
+MODEL is any value of `--model`. DIR holds `corpus/` (`train.fasta.xz`, `valid.fasta.gz`, `clusters.tsv.gz`), `tasks/`
+(the tables that `finetune.py` names), `structures/` (with `list.tsv`: columns `file` and `sequence`) and `dms/` (tables
+with `mutant`, `mutated_sequence` and `score`). The baselines are a random initialisation of the same shape and methods
+that only count residues. Probes are linear, on frozen vectors, with at most 2,000 training and 1,000 test rows. 95 %
+intervals over proteins, variants or queries. Prints Markdown.
 """
 
 import argparse
@@ -41,15 +41,15 @@ from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_che
 from protembed.pretraining.corpus import build_corpora, open_corpora
 from protembed.pretraining.ngrams import NgramModel
 
-MOST_TRAINING_ROWS, MOST_TEST_ROWS = 2_000, 1_000
+MAX_TRAINING_ROWS, MAX_TEST_ROWS = 2_000, 1_000
 NUM_QUERIES, NUM_OTHERS = 2_000, 8_000
-# The least that the command allows: which heads are significant is not asked here.
+# The minimum of the command, because the significance of heads is not used here.
 NUM_PERMUTATIONS = 100
 METHODS = ("masked-marginals", "wildtype-marginals")
-# The column COUNTS says in each cell what was counted.
+# Each cell of the column COUNTS names what was counted.
 COMPOSITION, COUNTS, PUBLISHED = "composition", "counts", "ESM-2 8M, published"
 COLUMNS = (MODEL, RANDOM, COMPOSITION, COUNTS, PUBLISHED)
-# Of ESM-2 8M: the README of facebookresearch/esm (its own validation set of structures); ProteinGym.
+# ESM-2 8M: the README of facebookresearch/esm (another validation set of structures); ProteinGym.
 PUBLISHED_LONG_RANGE, PUBLISHED_BLAT = "0.159 (other proteins)", "0.399"
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
     parser.add_argument("--threads", type=int, default=num_threads(DeviceConfig()))
-    parser.add_argument("--json", type=Path, help="is read first, and parts that are not measured now are kept")
+    parser.add_argument("--json", type=Path, help="results; parts that are not measured again are kept")
     options = parser.parse_args()
 
     results: dict[str, Any] = {"seconds": {}}
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def untrained(model: Path, directory: Path) -> Path:
-    """Write a model of the same shape with random weights, which records the same layer and window."""
+    """Write a model of the same shape with random weights and the same metadata."""
     trained = load_checkpoint(find_model(model))
     checkpoint = new_checkpoint(trained.encoder.shape, "gaussian", seed=0)
     checkpoint.metadata = trained.metadata
@@ -90,7 +90,7 @@ def untrained(model: Path, directory: Path) -> Path:
 Models = Mapping[str, Path]
 
 
-# Hidden residues
+# Perplexity
 
 
 def measure_perplexity(models: Models, options: argparse.Namespace) -> dict[str, Any]:
@@ -98,12 +98,12 @@ def measure_perplexity(models: Models, options: argparse.Namespace) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         train, valid = corpus / "train.fasta.xz", corpus / "valid.fasta.gz"
         build_corpora(Path(folder) / "corpus", [train], [valid], clusters=None, on_illegal="error")
-        counted = NgramModel(open_corpora(Path(folder) / "corpus").train)
+        ngrams = NgramModel(open_corpora(Path(folder) / "corpus").train)
     trained = load_checkpoint(models[MODEL])
-    return perplexity.measure(trained, counted, valid, corpus / "clusters.tsv.gz", options.threads)
+    return perplexity.measure(trained, ngrams, valid, corpus / "clusters.tsv.gz", options.threads)
 
 
-# Relatives
+# Homology search
 
 
 def measure_homology(models: Models, options: argparse.Namespace) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def measure_homology(models: Models, options: argparse.Namespace) -> dict[str, A
 
 def measure_probes(models: Models, options: argparse.Namespace) -> list[dict[str, Any]]:
     trials = [
-        replace(trial, method="frozen", most_training_rows=MOST_TRAINING_ROWS, most_test_rows=MOST_TEST_ROWS)
+        replace(trial, method="frozen", max_training_rows=MAX_TRAINING_ROWS, max_test_rows=MAX_TEST_ROWS)
         for trial in finetune.TRIALS
     ]
     return [finetune.measure(trial, options.data / "tasks", models[MODEL], epochs=1) for trial in trials]
@@ -128,7 +128,7 @@ def measure_probes(models: Models, options: argparse.Namespace) -> list[dict[str
 
 
 def measure_contacts(models: Models, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Predict the contacts of structures by the best heads and by a fitted head, on proteins held out from both."""
+    """Predict the contacts of structures with the best heads and with a regression, on held-out proteins."""
     folder = options.data / "structures"
     with (folder / "list.tsv").open(encoding="utf-8") as stream:
         chains = list(csv.DictReader(stream, delimiter="\t"))
@@ -136,7 +136,7 @@ def measure_contacts(models: Models, options: argparse.Namespace) -> dict[str, l
     with tempfile.TemporaryDirectory() as scratch:
         fasta = Path(scratch) / "chains.fasta"
         fasta.write_text("".join(f">{chain['file']}\n{chain['sequence']}\n" for chain in chains), encoding="utf-8")
-        for who, model in models.items():
+        for name, model in models.items():
             config = AttentionConfig(
                 output=Path(scratch) / "attention",
                 structures=[folder / chain["file"] for chain in chains],
@@ -146,7 +146,7 @@ def measure_contacts(models: Models, options: argparse.Namespace) -> dict[str, l
             )
             compute = DeviceConfig(threads=options.threads)
             summary = inspect_attention([fasta], ModelConfig(model=model), config, compute=compute)
-            rows[who] = [dict(row) for row in summary.precisions]
+            rows[name] = [dict(row) for row in summary.precisions]
     return rows
 
 
@@ -154,10 +154,10 @@ def measure_contacts(models: Models, options: argparse.Namespace) -> dict[str, l
 
 
 def measure_variants(models: Models, options: argparse.Namespace) -> dict[str, Any]:
-    """Correlate zero-shot scores with what was measured, and those of the composition and of BLOSUM62 too."""
+    """Correlate measurements with zero-shot scores of models, of the composition and of BLOSUM62."""
     results = dict[str, Any]()
-    shares = composition([record.sequence for record in read_fasta([options.data / "corpus" / "valid.fasta.gz"])])
-    log_fractions = dict(zip(AMINO_ACIDS, np.log(shares.mean(0)), strict=True))
+    fractions = composition([record.sequence for record in read_fasta([options.data / "corpus" / "valid.fasta.gz"])])
+    log_fractions = dict(zip(AMINO_ACIDS, np.log(fractions.mean(0)), strict=True))
     blosum = substitution_matrices.load("BLOSUM62")
     for table in sorted((options.data / "dms").glob("*.csv")):
         with table.open(encoding="utf-8") as stream:
@@ -170,13 +170,13 @@ def measure_variants(models: Models, options: argparse.Namespace) -> dict[str, A
             ],
             COUNTS: [sum(blosum[old][new] for old, new in variant) for variant in mutations],
         }
-        simple = {who: correlation(np.array(values), measured) for who, values in scores.items()}
+        baselines = {name: correlation(np.array(values), measured) for name, values in scores.items()}
         results[table.stem] = {
             method: {
-                who: correlation(zero_shot(table, model, method, options.threads), measured)
-                for who, model in models.items()
+                name: correlation(zero_shot(table, model, method, options.threads), measured)
+                for name, model in models.items()
             }
-            | simple
+            | baselines
             for method in METHODS
         }
     return results
@@ -201,18 +201,18 @@ def correlation(scores: NDArray[np.floating], measured: NDArray[np.floating]) ->
     return {"value": spearman(), "low": low, "high": high}
 
 
-# What is shown
+# Output
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Spell the summary: a line for each figure, a column for the model and for each of what it is compared with."""
+    """Format the table: a line for each metric, a column for the model and each baseline."""
     lines = [f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for part, rows in SUMMARIES.items():
         if part in results:
             lines += [
                 f"| {name} | {' | '.join(cells.get(c, '') for c in COLUMNS)} |" for name, cells in rows(results[part])
             ]
-    return "\n".join([*lines, "", *verdict(results)])
+    return "\n".join([*lines, "", *comparison_with_random(results)])
 
 
 Row = tuple[str, Mapping[str, str]]
@@ -221,21 +221,21 @@ Row = tuple[str, Mapping[str, str]]
 def perplexity_rows(results: Mapping[str, Any]) -> Iterator[Row]:
     columns = {MODEL: MODEL, RANDOM: RANDOM, "unigram": COMPOSITION, "bigram": COUNTS}
     for name, part in results["sets"].items():
-        cells = {columns[who]: f"{np.exp(loss['nats']):.2f}" for who, loss in part["losses"].items()}
+        cells = {columns[predictor]: f"{np.exp(loss['nats']):.2f}" for predictor, loss in part["losses"].items()}
         cells[COUNTS] += " (pairs)"
         yield f"perplexity, `{name}` (less is better)", cells
 
 
 def probe_rows(results: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     for result in results:
-        predictors, metric = result["comparison"]["predictors"], result["metric"]
+        baselines, metric = result["comparison"]["predictors"], result["metric"]
         cells = {
-            column: finetune.spell(predictors[predictor][metric])
-            for predictor, column in (("frozen", MODEL), (RANDOM, RANDOM), (COMPOSITION, COMPOSITION))
-            if predictor in predictors
+            column: finetune.format_metric(baselines[name][metric])
+            for name, column in (("frozen", MODEL), (RANDOM, RANDOM), (COMPOSITION, COMPOSITION))
+            if name in baselines
         }
-        counted = next(predictor for predictor in ("k-mers", "15 letters") if predictor in predictors)
-        cells[COUNTS] = f"{finetune.spell(predictors[counted][metric])} ({counted})"
+        counts = next(name for name in ("k-mers", "15 letters") if name in baselines)
+        cells[COUNTS] = f"{finetune.format_metric(baselines[counts][metric])} ({counts})"
         yield f"probe: `{result['task']}`, {METRIC_NAMES[metric]}", cells
 
 
@@ -243,7 +243,7 @@ def contact_rows(results: Mapping[str, Any]) -> Iterator[Row]:
     for number, row in enumerate(results[MODEL]):
         if row["range"] not in ("long", "medium") or row["pairs"] not in ("L", "L/5"):
             continue
-        cells = {who: format_fraction(rows[number]) for who, rows in results.items()}
+        cells = {column: format_fraction(rows[number]) for column, rows in results.items()}
         if row["range"] == "long" and row["pairs"] == "L":
             cells[PUBLISHED] = PUBLISHED_LONG_RANGE
         yield f"contacts: {row['predictor']}, {row['range']} range, P@{row['pairs']}; chance {row['random']:.3f}", cells
@@ -256,7 +256,7 @@ def format_fraction(row: Mapping[str, Any]) -> str:
 def variant_rows(results: Mapping[str, Any]) -> Iterator[Row]:
     for name, methods in results.items():
         for method, correlations in methods.items():
-            cells = {who: finetune.spell(figure) for who, figure in correlations.items()}
+            cells = {column: finetune.format_metric(correlation) for column, correlation in correlations.items()}
             cells[COUNTS] += " (BLOSUM62)"
             if name.startswith("BLAT") and method == METHODS[0]:
                 cells[PUBLISHED] = PUBLISHED_BLAT
@@ -266,8 +266,8 @@ def variant_rows(results: Mapping[str, Any]) -> Iterator[Row]:
 def homology_rows(results: Mapping[str, Any]) -> Iterator[Row]:
     columns = {homology_search.COMPOSITION: COMPOSITION, homology_search.BASELINE: COUNTS}
     cells = {
-        columns.get(who, who): f"{part['fraction']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
-        for who, part in results["fractions"].items()
+        columns.get(name, name): f"{part['fraction']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
+        for name, part in results["fractions"].items()
     }
     cells[COUNTS] += f" ({homology_search.BASELINE})"
     yield f"nearest of {results['num_database']:,} is a remote relative", cells
@@ -289,24 +289,25 @@ SUMMARIES: dict[str, Callable[[Any], Iterator[Row]]] = {
 }
 
 
-def verdict(results: Mapping[str, Any]) -> list[str]:
-    """Say where the model beats its own shape from random initialisation: where the intervals leave no doubt."""
-    beaten = dict[str, bool]()
+def comparison_with_random(results: Mapping[str, Any]) -> list[str]:
+    """List the metrics in which the model is significantly better than a random initialisation of its shape."""
+    is_better = dict[str, bool]()
     if "perplexity" in results:
         losses = results["perplexity"]["sets"]["valid"]["losses"]
-        beaten["perplexity"] = losses[MODEL]["low"] > losses[RANDOM]["high"]
+        is_better["perplexity"] = losses[MODEL]["low"] > losses[RANDOM]["high"]
     if "contacts" in results:
-        for ours, theirs in zip(results["contacts"][MODEL], results["contacts"][RANDOM], strict=True):
-            if (ours["range"], ours["pairs"]) == ("long", "L"):
-                beaten[f"contacts by {ours['predictor']}"] = ours["low"] > theirs["high"]
+        for row, random_row in zip(results["contacts"][MODEL], results["contacts"][RANDOM], strict=True):
+            if (row["range"], row["pairs"]) == ("long", "L"):
+                is_better[f"contacts by {row['predictor']}"] = row["low"] > random_row["high"]
     if "homology" in results:
-        shares = results["homology"]["fractions"]
-        beaten["remote relatives"] = shares[MODEL]["low"] > shares[RANDOM]["high"]
+        fractions = results["homology"]["fractions"]
+        is_better["remote relatives"] = fractions[MODEL]["low"] > fractions[RANDOM]["high"]
     if "probes" in results:
         for result in results["probes"]:
-            beaten[f"probe {result['task']}"] = result["comparison"]["differences"][RANDOM]["low"] > 0
-    won, lost = (", ".join(name for name, is_won in beaten.items() if is_won == wanted) for wanted in (True, False))
-    return [f"Beats {RANDOM} beyond the intervals: {won or 'nowhere'}. Does not: {lost or 'nothing'}."]
+            is_better[f"probe {result['task']}"] = result["comparison"]["differences"][RANDOM]["low"] > 0
+    better = ", ".join(name for name, is_significant in is_better.items() if is_significant)
+    others = ", ".join(name for name, is_significant in is_better.items() if not is_significant)
+    return [f"Significantly better than {RANDOM}: {better or 'none'}. Not: {others or 'none'}."]
 
 
 if __name__ == "__main__":

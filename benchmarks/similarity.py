@@ -1,11 +1,11 @@
-"""How well shared 5-mers tell relatives from strangers, against clusters by alignment.
+"""Similarity by shared 5-mers: how well it separates relatives from unrelated proteins, compared with alignment.
 
     python benchmarks/similarity.py train.fasta.xz clusters.tsv.gz [--num-clusters 3000]
 
-Of half of the 30 % clusters that are drawn one protein each is a reference. The others of these clusters have a
-relative among the references, in the same 50 % cluster or in the same 30 % cluster alone; the proteins of the other
-half have none. Printed are the quantiles of the similarity to the nearest reference, and the share of each kind that
-`finetune` would keep on the same side of a split.
+One protein of each of half of the drawn 30 % clusters is a reference. The other proteins of these clusters have a
+relative among the references, in the same 50 % cluster or only in the same 30 % cluster; the proteins of the other half
+have none. Prints quantiles of the similarity to the nearest reference, and the fraction of each kind that `finetune`
+would keep in the same split.
 """
 
 import argparse
@@ -47,15 +47,19 @@ def main() -> None:
     half = len(drawn) // 2
     references = [family[0] for family in drawn[:half]]
     queries = {
-        "in the same 50 % cluster": [one for family in drawn[:half] for one in family[1:] if one[1] == family[0][1]],
-        "in the same 30 % cluster": [one for family in drawn[:half] for one in family[1:] if one[1] != family[0][1]],
-        "none": [one for family in drawn[half:] for one in family],
+        "in the same 50 % cluster": [
+            member for family in drawn[:half] for member in family[1:] if member[1] == family[0][1]
+        ],
+        "in the same 30 % cluster": [
+            member for family in drawn[:half] for member in family[1:] if member[1] != family[0][1]
+        ],
+        "none": [member for family in drawn[half:] for member in family],
     }
     threshold = LabelTableConfig().cluster_identity
     print(f"| relative among {half:,} references | proteins | 10 % | median | 90 % | 98 % | at least {threshold} |")
     print("|---|---|---|---|---|---|---|")
     for kind, proteins in queries.items():
-        _, similarities = nearest([one for one, _ in proteins], [one for one, _ in references])
+        _, similarities = nearest([query for query, _ in proteins], [reference for reference, _ in references])
         quantiles = " | ".join(f"{value:.2f}" for value in np.quantile(similarities, [0.1, 0.5, 0.9, 0.98]))
         print(f"| {kind} | {len(proteins):,} | {quantiles} | {(similarities >= threshold).mean():.1%} |")
 

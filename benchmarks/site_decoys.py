@@ -1,13 +1,13 @@
-"""How many heads attend to sites that are none: the control of `inspect-attention --sites`.
+"""Negative control of `inspect-attention --sites`: heads that attend significantly to made-up sites.
 
-For each kind of made-up site, the mean number of heads with a q of at most 0.05, and the share of sets with any:
+For each kind of made-up site, the mean number of heads with q ≤ 0.05, and the fraction of sets with any:
 
 - `acids`: ten aspartates and glutamates of a parvalbumin that do not bind its calcium (PDB 1S3P, chain A);
-- `calcium`: the ten that do, once;
-- of the proteins of a FASTA, one after the other: ten scattered residues, a segment of twelve, two calcium-binding
-  loops' pattern at random places, and the first twelve residues.
+- `calcium`: the ten that do, once, as a positive control;
+- in each protein of a FASTA file: ten scattered residues, a segment of twelve, the pattern of two calcium-binding loops
+  at random positions, and the first twelve residues.
 
-"before" compares with all residues of the protein, "now" as `site_marks` does.
+"before" compares with all residues of the protein, "now" as `protembed.attention.sites` does.
 
     python benchmarks/site_decoys.py examples/proteins.fasta --num-sets 30
 """
@@ -39,14 +39,14 @@ Sets = Iterator[tuple[str, NDArray[np.int64]]]
 
 
 def acids(rng: np.random.Generator) -> Sets:
-    """Draw ten acids that are no ligands."""
-    places = np.array([place for place, letter in enumerate(PARVALBUMIN) if letter in "DE" and place not in CALCIUM])
+    """Draw ten acids that bind no calcium."""
+    indices = np.array([index for index, letter in enumerate(PARVALBUMIN) if letter in "DE" and index not in CALCIUM])
     while True:
-        yield PARVALBUMIN, rng.choice(places, 10, replace=False)
+        yield PARVALBUMIN, rng.choice(indices, 10, replace=False)
 
 
 def made_up(kind: str, sequences: list[str], rng: np.random.Generator) -> Sets:
-    """Draw residues of one protein after the other."""
+    """Draw residues of each protein in turn."""
     for sequence in cycle(sequences):
         length = len(sequence)
         if kind == "scattered":
@@ -70,12 +70,12 @@ def received(reader: AttentionExtractor, sequence: str) -> NDArray[np.float32]:
     return values
 
 
-def count_heads(sequence: str, places: NDArray[np.int64], values: NDArray[np.float32], num: int) -> tuple[int, int]:
-    """Count the heads that are found in a comparison with all residues, and now."""
-    is_marked = np.isin(np.arange(len(sequence)), places)
+def count_heads(sequence: str, indices: NDArray[np.int64], values: NDArray[np.float32], num: int) -> tuple[int, int]:
+    """Count the significant heads in a comparison with all residues, and in the present test."""
+    is_marked = np.isin(np.arange(len(sequence)), indices)
     everything = LabelledScores(values=values, is_marked=is_marked, strata=np.zeros(len(sequence), np.int64))
     before = permutation_test([everything], num_permutations=num)
-    sites = [Site(protein="p", position=int(place) + 1, label="x", line=2) for place in places]
+    sites = [Site(protein="p", position=int(index) + 1, label="x", line=2) for index in indices]
     marks = SiteTests(sites, "sites")
     marks.take(Record(row=0, id="p", description="p", sequence=sequence, path="", line=1), values)
     return int((before.q_values <= 0.05).sum()), marks.weigh(num_permutations=num, seed=0)["x"].num_following
@@ -88,20 +88,22 @@ def main() -> None:
     parser.add_argument("--num-sets", type=int, default=30)
     parser.add_argument("--num-permutations", type=int, default=10_000)
     options = parser.parse_args()
-    sequences = [one.sequence for one in islice(read_fasta([options.fasta]), 30) if 60 <= len(one.sequence) <= 400]
+    sequences = [
+        record.sequence for record in islice(read_fasta([options.fasta]), 30) if 60 <= len(record.sequence) <= 400
+    ]
     reader = AttentionExtractor(encoder=load_checkpoint(find_model(None)).encoder, layers=[0], heads=[0])
     values = {sequence: received(reader, sequence) for sequence in [PARVALBUMIN, *sequences]}
     rng = np.random.default_rng(0)
     sets = {"acids": acids(rng), "calcium": iter([(PARVALBUMIN, CALCIUM)])}
     sets |= {kind: made_up(kind, sequences, rng) for kind in ("scattered", "segment", "loops", "start")}
     for kind, drawn in sets.items():
-        found = [
-            count_heads(sequence, places, values[sequence], options.num_permutations)
-            for sequence, places in islice(drawn, options.num_sets)
+        counts = [
+            count_heads(sequence, indices, values[sequence], options.num_permutations)
+            for sequence, indices in islice(drawn, options.num_sets)
         ]
-        before, now = np.array(found).T
+        before, now = np.array(counts).T
         print(
-            f"{kind}: {len(found)} sets; before {before.mean():.2f} heads, {np.mean(before > 0):.0%} of sets; "
+            f"{kind}: {len(counts)} sets; before {before.mean():.2f} heads, {np.mean(before > 0):.0%} of sets; "
             f"now {now.mean():.2f} heads, {np.mean(now > 0):.0%} of sets",
             flush=True,
         )

@@ -3,20 +3,20 @@
 #
 #     benchmarks/train_bundled_model.sh DATA OUT
 #
-# The layer for embedding is chosen by DATA/tasks/go_cc_multilabel.csv.gz, a CSV with sequence, label (divided by ;) and
-# split. The corpus was made from public sources: Swiss-Prot 2014_01 (Debian's metastudent-data), the UniProt, AMRFinder
+# The layer for embedding is chosen with DATA/tasks/go_cc_multilabel.csv.gz, a CSV with sequence, label (separated by ;)
+# and split. The corpus was made from public sources: Swiss-Prot 2014_01 (Debian's metastudent-data), the UniProt, AMRFinder
 # and ISfinder subsets of tseemann/prokka, a sample of TrEMBL (Debian's mmseqs2-examples), and the 17 RefSeq proteomes of
 # fteufel/signalp-6.0; exact duplicates removed; clustered by MMseqs2 at 50 % and then 30 % identity, 80 % coverage;
 # valid.fasta.gz has other 30 % clusters than train.fasta.xz.
 #
 # DATA is a folder with corpus/, tasks/, structures/ and dms/ as quality.py describes it; the corpus' files are those
 # named here. In the environment: SIZE (t6_8M), MINUTES of training (8.2), HARDWARE in words, THREADS for measuring (2),
-# and OPTIONS of protembed pretrain. The recipe is that of the model in the box, which was trained on a GPU. On two cores
+# and OPTIONS of protembed pretrain. The recipe is that of the bundled model, which was trained on a GPU. On two cores
 #
 #     SIZE=t4_1M MINUTES=96 OPTIONS="--mask-rate 0.2" HARDWARE="2 threads of a CPU, float32"
 #
-# makes a smaller one. A run that was interrupted goes on when the same command is repeated. What was tried for both
-# recipes is in benchmarks/README.md.
+# trains a smaller one. Run the same command again to resume an interrupted run. The trials behind both recipes are in
+# benchmarks/README.md.
 set -euo pipefail
 data=$1 out=$2 corpus=$1/corpus
 size=${SIZE:-t6_8M} minutes=${MINUTES:-8.2} threads=${THREADS:-2} hardware=${HARDWARE:-one NVIDIA H100, bfloat16}

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Which recipe the bundled model should have: short trainings that differ from the first in one thing.
+# Trials for the recipe of the bundled model: short trainings that differ from the first in one setting.
 #
 #     benchmarks/trial_recipes.sh CORPUS CLUSTERS VALID OUT [MINUTES]
 #
-# The arguments are those of train_bundled_model.sh. Two trials run side by side, one thread each; MINUTES (8.5) is the
-# time of each. The last line of OUT/NAME.run/metrics.jsonl has a trial's figures, OUT/losses.tsv those of all.
+# The arguments are those of train_bundled_model.sh. Two trials run in parallel, one thread and MINUTES (8.5) each. The
+# last line of OUT/NAME.run/metrics.jsonl has the metrics of a trial, OUT/losses.tsv those of all.
 set -euo pipefail
 corpus=$1 clusters=$2 valid=$3 out=$4 minutes=${5:-8.5}
 mkdir -p "$out"
