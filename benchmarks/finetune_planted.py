@@ -3,9 +3,9 @@
     python benchmarks/finetune_planted.py MODEL [MODEL …] [--seeds N] [--epochs N]
 
 A protein is positive if its numbers of alanines and leucines differ by at most one. Positions and all other residues
-are random, so that no linear map of residue frequencies follows the rule, but one of an encoder's features can. MODEL is a
-model or a run directory, or `random`: the shape t4_1M with random weights. Each seed draws other proteins and seeds the
-training. Accuracy on 200 test proteins.
+are random, so that no linear map of residue frequencies follows the rule, but one of an encoder's features can. MODEL
+is a model or a run directory, or `random`: the shape t4_1M with random weights. Each seed draws other proteins and
+seeds the training. Accuracy on 200 test proteins.
 """
 
 import argparse
