@@ -43,14 +43,14 @@ def test_bundled_models_are_small_and_in_half_precision_except_frequencies(direc
 def test_the_card_describes_data_licence_recipe_results_and_limits(directory):
     card = (directory / "README.md").read_text()
 
-    for heading in ("TrainingSetup", "Results", "Data and licence", "Limits", "Loading"):
+    for heading in ("Training", "Results", "Data and licence", "Limits", "Loading"):
         assert f"\n## {heading}\n" in card
     for row in ("residues seen", "recipe", "compute", "random initialisation", "3-mers", "layer 1"):
         assert f"\n| {row} | " in card
     for row in ("unigram", "bigram", "random initialisation", "the model"):
         assert re.search(rf"\n\| valid_strict \([\d,]+\) \| {row} \|", card)
     assert "[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/)" in card
-    assert "It is small. For better vectors name an ESM-2 model" in card
+    assert "It is small. For better vectors use an ESM-2 model" in card
     for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", card):
         assert (directory / picture).exists()
     assert f"{load_checkpoint(directory).metadata.metrics['residues_seen']:,} in " in card
