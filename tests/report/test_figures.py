@@ -20,57 +20,57 @@ def report(step, *, loss=2.9, **validation):
 
 VALIDATED = {"valid_loss": 2.8, "valid_perplexity": 16.4, "unigram_perplexity": 18.0}
 REPORTS = {
-    "a whole run": [report(step, loss=3 - step / 100, **(VALIDATED if step % 20 == 0 else {})) for step in range(99)],
+    "complete run": [report(step, loss=3 - step / 100, **(VALIDATED if step % 20 == 0 else {})) for step in range(99)],
     "one step": [report(1)],
     "one validated step": [report(1, **VALIDATED)],
-    "skipped steps among others": [report(1), report(2, loss=None), report(3)],
-    "skipped steps alone": [report(1, loss=None), report(2, loss=None)],
+    "some skipped steps": [report(1), report(2, loss=None), report(3)],
+    "only skipped steps": [report(1, loss=None), report(2, loss=None)],
     "no step": [],
-    "a run that diverges": [report(1), report(2, loss=3e4), report(3, loss=1e30)],
+    "diverging run": [report(1), report(2, loss=3e4), report(3, loss=1e30)],
 }
 
 
 def ink(path):
-    """The share of pixels that are not white; reading fails where there is no whole PNG."""
+    """Compute the fraction of pixels that are not white; raises for an incomplete PNG."""
     return (matplotlib.image.imread(path)[..., :3] < 1).any(-1).mean()
 
 
 @pytest.mark.parametrize("reports", REPORTS.values(), ids=REPORTS)
-def test_the_course_of_a_training_is_a_png(tmp_path, reports):
+def test_training_figure_is_a_png(tmp_path, reports):
     draw_training(tmp_path / "training.png", reports)
 
     assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")
     assert ink(tmp_path / "training.png") > 0.005
 
 
-def test_validation_and_the_unigram_model_are_drawn(tmp_path):
-    plain = [{name: value for name, value in line.items() if name not in VALIDATED} for line in REPORTS["a whole run"]]
+def test_training_figure_shows_validation_and_the_unigram_model(tmp_path):
+    plain = [{name: value for name, value in line.items() if name not in VALIDATED} for line in REPORTS["complete run"]]
 
     draw_training(tmp_path / "plain.png", plain)
-    draw_training(tmp_path / "validated.png", REPORTS["a whole run"])
+    draw_training(tmp_path / "validated.png", REPORTS["complete run"])
 
     assert ink(tmp_path / "validated.png") != ink(tmp_path / "plain.png")
 
 
-def test_the_gain_over_the_unigram_model_is_drawn_with_its_interval(tmp_path):
+def test_training_figure_shows_the_gain_with_its_interval(tmp_path):
     gains = {"unigram": {"value": 0.1, "low": 0.05, "high": 0.15}}
     unknown = {"unigram": {"value": 0.1, "low": None, "high": None}}
 
     for name, gain in (("plain", None), ("gain", gains), ("unknown", unknown)):
-        draw_training(tmp_path / f"{name}.png", REPORTS["a whole run"], gain)
+        draw_training(tmp_path / f"{name}.png", REPORTS["complete run"], gain)
 
     plain, drawn, too_few = ((tmp_path / f"{name}.png").read_bytes() for name in ("plain", "gain", "unknown"))
     assert plain == too_few != drawn
 
 
-def test_attention_is_a_png_that_grows_with_layers_and_heads(tmp_path):
+def test_attention_figure_grows_with_layers_and_heads(tmp_path):
     draw_attention(tmp_path / "all.png", MAPS, "P12345", [1, 2], [1, 2, 3])
-    draw_attention(tmp_path / "one.png", MAPS[:1, :1], "P12345", [1], [1])
+    draw_attention(tmp_path / "single.png", MAPS[:1, :1], "P12345", [1], [1])
 
-    whole, one = (matplotlib.image.imread(tmp_path / name) for name in ("all.png", "one.png"))
+    whole, single = (matplotlib.image.imread(tmp_path / name) for name in ("all.png", "single.png"))
     assert ink(tmp_path / "all.png") > 0.1
-    assert whole.shape[0] > one.shape[0]
-    assert whole.shape[1] > one.shape[1]
+    assert whole.shape[0] > single.shape[0]
+    assert whole.shape[1] > single.shape[1]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -82,13 +82,13 @@ def test_maps_of_any_size_and_precision_are_drawn(tmp_path, dtype, num_residues)
 
 
 @pytest.mark.promise(9)
-def test_the_same_numbers_give_the_same_bytes(tmp_path):
-    for name in ("one.png", "other.png"):
-        draw_training(tmp_path / "training" / name, REPORTS["a whole run"])
+def test_same_numbers_give_the_same_bytes(tmp_path):
+    for name in ("first.png", "second.png"):
+        draw_training(tmp_path / "training" / name, REPORTS["complete run"])
         draw_attention(tmp_path / "attention" / name, MAPS, "P12345", [1, 2], [1, 2, 3])
 
     for kind in ("training", "attention"):
-        assert (tmp_path / kind / "one.png").read_bytes() == (tmp_path / kind / "other.png").read_bytes()
+        assert (tmp_path / kind / "first.png").read_bytes() == (tmp_path / kind / "second.png").read_bytes()
 
 
 HOSTILE = ["$\\frac{", "\\$x$", "$$", "^_{}\\", "x" * 5000, "\x1b[2J\n\t", "a\u202eb", "", "蛋白质", "😀"]
@@ -102,24 +102,24 @@ def test_hostile_titles_are_drawn_as_text(tmp_path, title):
     assert ink(tmp_path / "x.png") > 0.1
 
 
-def test_a_title_is_shown_as_it_is_written_and_not_as_a_formula(tmp_path):
+def test_title_is_not_drawn_as_a_formula(tmp_path):
     for name, title in (("formula.png", "$x^2$"), ("text.png", "x^2")):
         draw_attention(tmp_path / name, MAPS[:1, :1], title, [1], [1])
 
-    # Two dollar signs more, and no raised number.
+    # The dollar signs are drawn, and no superscript.
     assert ink(tmp_path / "formula.png") > ink(tmp_path / "text.png")
 
 
-# Figures of a fine-tuning
+# Figures of fine-tuning
 
 
 def pixels(png):
-    """The colours of a PNG, (rows, columns, 3); reading fails where it is not whole."""
+    """Read the colours of a PNG, (rows, columns, 3); raises for an incomplete one."""
     return matplotlib.image.imread(io.BytesIO(png))[..., :3]
 
 
-def guesses(num_classes, num_residues=200):
-    """Random classes, and probabilities that are right more often than not."""
+def make_predictions(num_classes, num_residues=200):
+    """Make random classes, and probabilities that are right more often than not."""
     rng = np.random.default_rng(0)
     truth = rng.integers(num_classes, size=num_residues)
     return truth, np.eye(num_classes)[truth] + rng.dirichlet(np.ones(num_classes), size=num_residues)
@@ -129,13 +129,13 @@ VALUES = np.random.default_rng(0).normal(size=(2, 300))
 LEARNED = [report(step, loss=1 / step, **({"valid_loss": 0.5} if step % 10 == 0 else {})) for step in range(1, 41)]
 DRAWN = {
     "learning": lambda: draw_learning(LEARNED),
-    "confusion": lambda: draw_confusion(*guesses(3), ["H", "E", "C"]),
+    "confusion": lambda: draw_confusion(*make_predictions(3), ["H", "E", "C"]),
     "scatter": lambda: draw_scatter(*VALUES),
 }
 
 
 @pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
-def test_a_figure_is_a_png_of_the_same_bytes_each_time(draw):
+def test_figure_is_a_reproducible_png(draw):
     png = draw()
 
     assert png.startswith(b"\x89PNG")
@@ -146,32 +146,32 @@ def test_a_figure_is_a_png_of_the_same_bytes_each_time(draw):
 @pytest.mark.parametrize(
     "reports", [LEARNED, LEARNED[:1], LEARNED[:10], [report(1, loss=None)], []], ids=lambda reports: str(len(reports))
 )
-def test_the_learning_is_drawn_however_short_it_was(reports):
+def test_learning_curve_of_any_length_is_drawn(reports):
     assert (pixels(draw_learning(reports)) < 1).any(-1).mean() > 0.005
 
 
-def test_the_validation_of_a_learning_is_drawn():
+def test_learning_curve_shows_the_validation():
     without = [{name: value for name, value in line.items() if name != "valid_loss"} for line in LEARNED]
 
     assert draw_learning(LEARNED) != draw_learning(without)
 
 
-def test_a_class_that_is_always_right_is_drawn_darker_than_one_that_never_is():
+def test_class_that_is_always_right_is_darker_than_one_that_is_always_wrong():
     truth = np.array([0, 0, 1, 1])
-    right, wrong = (draw_confusion(truth, np.eye(2)[guess], ["a", "b"]) for guess in (truth, 1 - truth))
+    right, wrong = (draw_confusion(truth, np.eye(2)[predicted], ["a", "b"]) for predicted in (truth, 1 - truth))
 
-    # The first row and column of the matrix lies in the upper left.
+    # The upper left corner shows the first row and column of the matrix.
     corner = [pixels(png)[60:120, 90:150].mean() for png in (right, wrong)]
     assert corner[0] < corner[1] - 0.3
 
 
-def test_a_class_that_never_occurs_is_drawn_as_nothing():
+def test_class_that_never_occurs_is_drawn_empty():
     assert pixels(draw_confusion(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"])).min() < 0.5
 
 
 @pytest.mark.parametrize("num_classes", [12, 13, 60])
-def test_many_classes_are_drawn_without_numbers_and_the_figure_stays_small(num_classes):
-    drawn = pixels(draw_confusion(*guesses(num_classes), [f"class {number}" for number in range(num_classes)]))
+def test_figure_of_many_classes_has_a_limited_size(num_classes):
+    drawn = pixels(draw_confusion(*make_predictions(num_classes), [f"class {number}" for number in range(num_classes)]))
 
     assert max(drawn.shape) <= 12.6 * 120
 
@@ -179,13 +179,13 @@ def test_many_classes_are_drawn_without_numbers_and_the_figure_stays_small(num_c
 @pytest.mark.promise(17)
 @pytest.mark.parametrize("name", [*HOSTILE, "$x_{", "<b>", "<script>alert(1)</script>", "$" * 40])
 def test_hostile_names_of_classes_are_drawn_as_text(name):
-    png = draw_confusion(*guesses(2), [name, "other"])
+    png = draw_confusion(*make_predictions(2), [name, "other"])
 
     assert (pixels(png) < 1).any(-1).mean() > 0.05
 
 
-def test_the_name_of_a_class_is_shown_as_it_is_written_and_not_as_a_formula():
-    formula, text = (draw_confusion(*guesses(2), [name, "other"]) for name in ("$x^2$", "x^2"))
+def test_class_name_is_not_drawn_as_a_formula():
+    formula, text = (draw_confusion(*make_predictions(2), [name, "other"]) for name in ("$x^2$", "x^2"))
 
     assert formula != text
 
@@ -195,7 +195,7 @@ def test_values_of_any_size_and_number_are_drawn(values):
     assert (pixels(draw_scatter(*np.array(values))) < 1).any(-1).mean() > 0.005
 
 
-def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path):
+def test_figure_that_cannot_be_written_raises_an_error(tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(OutputError):
@@ -203,22 +203,22 @@ def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_contacts_and_heads_are_drawn_the_same_bytes_each_time(tmp_path, suffix):
+def test_figures_of_contacts_and_heads_are_reproducible(tmp_path, suffix):
     probabilities = np.random.default_rng(0).random((30, 30))
     truth = probabilities + probabilities.T > 1.7
-    for name in ("one", "two"):
+    for name in ("first", "second"):
         draw_contacts(tmp_path / name / f"c.{suffix}", probabilities, truth, "<b>$x_{")
         draw_heads(tmp_path / name / f"h.{suffix}", {"entropy": probabilities[:6], "on_self": probabilities[:6] / 2})
 
     for figure in ("c", "h"):
-        one, two = ((tmp_path / name / f"{figure}.{suffix}").read_bytes() for name in ("one", "two"))
-        assert one == two
-        assert one.startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
+        first, second = ((tmp_path / name / f"{figure}.{suffix}").read_bytes() for name in ("first", "second"))
+        assert first == second
+        assert first.startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
 
 
-def test_heads_and_layers_and_residues_are_numbered_from_one(tmp_path, monkeypatch):
+def test_heads_layers_and_residues_are_numbered_from_one(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("protembed.attention.report.figure_file", lambda path, **size: kept_figure(drawn))
+    monkeypatch.setattr("protembed.attention.report.figure_file", lambda path, **size: unsaved_figure(drawn))
 
     draw_heads(tmp_path / "heads.png", {"entropy": np.arange(120.0).reshape(6, 20)})
     draw_contacts(tmp_path / "contacts.png", np.eye(30), np.eye(30, k=-7, dtype=bool), "x", first_residue=101)
@@ -227,7 +227,7 @@ def test_heads_and_layers_and_residues_are_numbered_from_one(tmp_path, monkeypat
     assert heads.get_xticks().tolist() == list(range(1, 21))
     assert heads.get_yticks().tolist() == list(range(1, 7))
     (image,) = heads.get_images()
-    # The cell in the middle of which "layer 2, head 16" is holds what belongs to it.
+    # The cell that is centred on layer 2 and head 16 has the value of that head.
     assert image.get_cursor_data(event_at(heads, 16, 2)) == 1 * 20 + 15
     assert contacts.get_images()[0].get_extent() == [100.5, 130.5, 130.5, 100.5]
     (points,) = contacts.get_lines()
@@ -235,11 +235,11 @@ def test_heads_and_layers_and_residues_are_numbered_from_one(tmp_path, monkeypat
 
 
 @contextmanager
-def kept_figure(drawn):
+def unsaved_figure(drawn):
     drawn.append(Figure())
     yield drawn[-1]
 
 
 def event_at(axes, x, y):
-    place = axes.transData.transform((x, y))
-    return MouseEvent("motion_notify_event", axes.figure.canvas, *place)
+    pixel = axes.transData.transform((x, y))
+    return MouseEvent("motion_notify_event", axes.figure.canvas, *pixel)

@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 
 class Reader(HTMLParser):
-    """Parses a page as a browser does: its elements and its text."""
+    """Parses a page into its elements and its text."""
 
     def __init__(self, page):
         super().__init__()
@@ -34,17 +34,17 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def subgroup(num_proteins, metrics, intervals):
+def band(num_proteins, metrics, intervals):
     return Subgroup(low=0.4, high=0.6, num_proteins=num_proteins, metrics=metrics, intervals=intervals)
 
 
 @pytest.fixture(scope="module")
 def values():
-    """Make the values of a fine-tuning page, in which all names that a user may choose are hostile."""
+    """What the page of a fine-tuning shows; whatever a user may have named is hostile."""
     truth = list(map(np.array, np.random.default_rng(0).normal(size=30)))
     outputs = {"mean": [[0.0] * 30], HOSTILE: [[float(value) + 0.1 for value in truth]], "frozen": [truth]}
     comparison = compare(TASKS["regression"], truth, outputs)
-    metrics = {name: metric.value for name, metric in comparison.model_metrics.items()}
+    metrics = {name: score.value for name, score in comparison.model_metrics.items()}
     return {
         "version": "1.2.3",
         "target": HOSTILE,
@@ -52,11 +52,11 @@ def values():
         "comparison": comparison,
         "metrics": list(comparison.model_metrics),
         "names": METRIC_NAMES,
-        "min_proteins": 10,
+        "fewest": 10,
         "notes": [f"a note about {HOSTILE}"],
-        "figures": [("Training", inline_png(PNG), f"caption of {HOSTILE}")],
-        "by_similarity": [("0.4 to 0.6", subgroup(1234, metrics, dict.fromkeys(metrics, (0.25, 0.75))))],
-        "by_length": [(HOSTILE, subgroup(1, dict.fromkeys(metrics), dict.fromkeys(metrics)))],
+        "figures": [("The training", inline_png(PNG), f"caption of {HOSTILE}")],
+        "by_similarity": [("0.4 to 0.6", band(1234, metrics, dict.fromkeys(metrics, (0.25, 0.75))))],
+        "by_length": [(HOSTILE, band(1, dict.fromkeys(metrics), dict.fromkeys(metrics)))],
     }
 
 
@@ -76,7 +76,7 @@ def test_values_are_escaped_as_text(page):
     assert [attributes["alt"] for attributes in read.all("img")] == [f"caption of {HOSTILE}"]
 
 
-def test_pictures_are_embedded_in_the_page(page):
+def test_picture_is_embedded_in_the_page(page):
     (picture,) = Reader(page).all("img")
 
     kind, _, content = picture["src"].partition(",")
@@ -84,8 +84,8 @@ def test_pictures_are_embedded_in_the_page(page):
     assert base64.b64decode(content, validate=True) == PNG
 
 
-def test_a_picture_is_markup_that_needs_no_escaping():
-    # All bytes, so that + and / are among the letters.
+def test_embedded_picture_is_markup_without_escapes():
+    # All bytes, so that the encoding contains + and /.
     source = inline_png(bytes(range(256)))
 
     assert isinstance(source, Markup)
@@ -94,7 +94,7 @@ def test_a_picture_is_markup_that_needs_no_escaping():
 
 
 @pytest.mark.promise(19)
-def test_the_page_loads_nothing_from_elsewhere(page):
+def test_page_fetches_nothing(page):
     read = Reader(page)
 
     links = [value for _, attributes in read.elements for name, value in attributes.items() if name in ("src", "href")]
@@ -102,11 +102,11 @@ def test_the_page_loads_nothing_from_elsewhere(page):
     assert not re.search(r"url\(|@import|https?:", page)
 
 
-def test_metrics_are_shown_with_intervals_or_as_undefined(page, values):
-    text, metrics = Reader(page).text, values["comparison"].predictors[HOSTILE]
+def test_page_shows_metrics_with_intervals_and_marks_undefined_ones(page, values):
+    text, figures = Reader(page).text, values["comparison"].predictors[HOSTILE]
 
-    assert f"{metrics['rmse'].value:.3f} {metrics['rmse'].low:.3f} to {metrics['rmse'].high:.3f}" in text
-    # The mean's correlation, and all metrics of the last subgroup.
+    assert f"{figures['rmse'].value:.3f} {figures['rmse'].low:.3f} to {figures['rmse'].high:.3f}" in text
+    # The mean's correlation, and all of the last band.
     assert text.count("undefined") == 1 + 4
     assert "1,234" in text
     assert text.count("0.250 to 0.750") == 4
@@ -117,14 +117,14 @@ def test_metrics_are_shown_with_intervals_or_as_undefined(page, values):
     assert "Made by protembed 1.2.3." in text
 
 
-def test_the_row_of_the_model_is_marked(page):
+def test_row_of_the_model_is_marked(page):
     marked = [attributes for attributes in Reader(page).all("tr") if attributes.get("class") == "model"]
 
     assert len(marked) == 1
     assert re.search(r'<tr class="model"><td>frozen</td>', page)
 
 
-def test_a_missing_value_is_an_error(values):
+def test_missing_value_raises_an_error(values):
     rest = {name: value for name, value in values.items() if name != "summary"}
 
     with pytest.raises(jinja2.UndefinedError, match="summary"):
@@ -132,5 +132,5 @@ def test_a_missing_value_is_an_error(values):
 
 
 @pytest.mark.promise(9)
-def test_the_same_values_give_the_same_page(page, values):
+def test_same_values_give_the_same_page(page, values):
     assert render_page("finetuning.html", **values) == page
