@@ -65,20 +65,20 @@ def received(reader: AttentionExtractor, sequence: str) -> NDArray[np.float32]:
     tokens = torch.tensor([CLS, *encode(sequence).tolist(), EOS])
     batch = Batch(tokens=tokens, offsets=torch.tensor([0, len(tokens)]), rows=torch.tensor([0]))
     with torch.no_grad():
-        values = reader.read(batch, [MapRequest(received=True)])[0].received
+        values = reader.extract(batch, [MapRequest(received=True)])[0].received
     assert values is not None
     return values
 
 
 def count_heads(sequence: str, indices: NDArray[np.int64], values: NDArray[np.float32], num: int) -> tuple[int, int]:
     """Count the significant heads in a comparison with all residues, and in the present test."""
-    is_marked = np.isin(np.arange(len(sequence)), indices)
-    everything = LabelledScores(values=values, is_marked=is_marked, strata=np.zeros(len(sequence), np.int64))
+    is_labelled = np.isin(np.arange(len(sequence)), indices)
+    everything = LabelledScores(values=values, is_labelled=is_labelled, strata=np.zeros(len(sequence), np.int64))
     before = permutation_test([everything], num_permutations=num)
     sites = [Site(protein="p", position=int(index) + 1, label="x", line=2) for index in indices]
     marks = SiteTests(sites, "sites")
-    marks.take(Record(row=0, id="p", description="p", sequence=sequence, path="", line=1), values)
-    return int((before.q_values <= 0.05).sum()), marks.weigh(num_permutations=num, seed=0)["x"].num_following
+    marks.add(Record(row=0, id="p", description="p", sequence=sequence, path="", line=1), values)
+    return int((before.q_values <= 0.05).sum()), marks.evaluate(num_permutations=num, seed=0)["x"].num_following
 
 
 def main() -> None:

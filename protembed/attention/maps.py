@@ -1,4 +1,4 @@
-"""Attention maps of whole proteins, their statistics for each head, and the files that hold them."""
+"""Attention maps of whole proteins: statistics of each head, extraction layer by layer, and map files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.attention.contacts import ResiduePairs, at, head_features
-from protembed.attention.page import MOST_PIXELS, block_size, max_pool_blocks
+from protembed.attention.contacts import ResiduePairs, gather, head_features
+from protembed.attention.page import MAX_PIXELS, block_size, max_pool_blocks
 from protembed.config.common import Region
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
@@ -23,29 +23,28 @@ from protembed.model.esm2 import Encoder
 from protembed.model.heads import ContactHead
 
 STATISTICS = ("entropy", "mean_distance", "on_self", "on_neighbours", "on_cls", "on_eos")
-# And on each amino acid.
 ALL_STATISTICS = (*STATISTICS, *(f"on_{letter}" for letter in AMINO_ACIDS))
 
-# Residues whose attention is described at once. What is computed of a whole map on the way is larger than the map, and
-# too small for the C library to give it back to the system.
-_ROWS_AT_ONCE = 128
+# Residues in one block of the statistics. The intermediate arrays of a whole map are larger than the map, and too small
+# for the C library to return them to the system.
+_ROWS_PER_BLOCK = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapRequest:
-    """What is wanted of one protein beside the statistics of the heads.
+    """Optional results to keep for one protein, beside the statistics of the heads.
 
     Attributes:
-        maps: whether its maps are held, to be looked at, and what is predicted from them.
-        most_pixels: on a side of the maps that are held, which are in blocks where residues are more.
-        file: makes the file that its maps are written to, layer by layer; None: they are not written.
-        region: of the residues whose maps are held or written.
-        pairs: of which every head's features are kept; None: none.
-        received: whether it is kept how much attention each residue receives.
+        maps: Whether the maps, and predictions from them, are held for display.
+        max_pixels: Largest side of the held maps; longer regions are downsampled in blocks.
+        file: Function that creates the file for the maps, which are written layer by layer; None to write none.
+        region: Residues whose maps are held or written.
+        pairs: Residue pairs whose features are kept for every head; None for no pairs.
+        received: Whether to keep the mean attention that each residue receives.
     """
 
     maps: bool = False
-    most_pixels: int = MOST_PIXELS
+    max_pixels: int = MAX_PIXELS
     file: Callable[[], MapFile] | None = None
     region: slice = field(default_factory=lambda: slice(None))
     pairs: ResiduePairs | None = None
@@ -54,18 +53,17 @@ class MapRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ProteinAttention:
-    """What is kept of one protein's attention.
+    """The results of one protein's attention; those that were not requested are None.
 
     Attributes:
-        sums: (statistics, layer, head), float64, in the order of `ALL_STATISTICS`, summed over residues.
-        num_residues: residues.
-        maps: (layer, head, blocks, blocks), float32, of the chosen layers and heads: the highest of each block of
-            residues of the region, single residues where it is short; see `blocks`.
-        contacts: (residues, residues), float32 probabilities of a fitted contact head.
-        rollout: (residues, residues), float32.
-        features: (layers · heads, pairs), float32, symmetrised and corrected, of all heads.
-        received: (layers · heads, residues), float32, the mean attention that each residue receives from all residues.
-        file: with the maps of the chosen heads, still open.
+        sums: Statistics in the order of `ALL_STATISTICS`, summed over residues, (statistics, layer, head), float64.
+        maps: Maps of the chosen layers and heads in the region, downsampled by `max_pool_blocks`, (layer, head, blocks,
+            blocks), float32.
+        contacts: Probabilities from a fitted contact head, (residues, residues), float32.
+        rollout: Attention rollout, (residues, residues), float32.
+        features: Symmetrised and corrected maps of all heads at the pairs, (layers · heads, pairs), float32.
+        received: Mean attention that each residue receives from all residues, (layers · heads, residues), float32.
+        file: Open file with the maps of the chosen heads.
     """
 
     sums: NDArray[np.float64]
@@ -80,17 +78,17 @@ class ProteinAttention:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionExtractor:
-    """Computes the attention of whole proteins layer by layer; its `read` is what the engine computes.
+    """Computes the attention of whole proteins layer by layer.
 
-    Of a layer's maps only what is wanted outlives it: those of the chosen heads, a running sum of contacts, a running
-    product of the rollout, features of known pairs.
+    Only requested results outlive a layer: the maps of the chosen heads, a running sum of contact logits, a running
+    product of the rollout, and the features of known pairs.
 
     Attributes:
-        encoder: on the device where it is to compute.
-        layers: chosen layers, from 0.
-        heads: chosen heads, from 0.
-        contact_head: to predict contacts with, on the CPU; None to leave them out.
-        rolls_out: whether the rollout of the proteins whose maps are kept is computed.
+        encoder: Encoder on the device for the computation.
+        layers: Chosen layers, from 0.
+        heads: Chosen heads, from 0.
+        contact_head: Head that predicts contacts, on the CPU; None to predict none.
+        computes_rollout: Whether to compute the rollout of proteins whose maps are held or written.
     """
 
     encoder: Encoder
@@ -99,65 +97,65 @@ class AttentionExtractor:
     contact_head: ContactHead | None = None
     computes_rollout: bool = False
 
-    def read(self, batch: Batch, wanted: Sequence[MapRequest]) -> list[ProteinAttention]:
-        """Compute the statistics of each protein of a batch, and what else is wanted of each."""
+    def extract(self, batch: Batch, requests: Sequence[MapRequest]) -> list[ProteinAttention]:
+        """Compute the statistics of each protein of a batch, and its requested results."""
         layout = self.encoder.layout(batch.offsets)
         tokens = batch.tokens.split(layout.lengths)
-        readings = [_ProteinAccumulator(self, one, own) for one, own in zip(tokens, wanted, strict=True)]
+        proteins = [_ProteinAccumulator(self, *protein) for protein in zip(tokens, requests, strict=True)]
         for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(layout.offsets.device), layout)):
-            for reading in readings:
-                # Whoever held these while the next layer is computed would double the memory.
-                reading.take(layer, maps.pop(0).cpu())  # (head, length, length)
-        return [reading.result() for reading in readings]
+            for protein in proteins:
+                # Holding the maps while the next layer is computed would double the memory.
+                protein.add(layer, maps.pop(0).cpu())  # (head, length, length)
+        return [protein.result() for protein in proteins]
 
 
 class _ProteinAccumulator:
-    """One protein's attention, layer by layer."""
+    """Accumulates the attention of one protein, layer by layer."""
 
-    def __init__(self, reader: AttentionExtractor, tokens: Tensor, wanted: MapRequest) -> None:
-        self._reader, self._tokens, self._wanted = reader, tokens, wanted
+    def __init__(self, extractor: AttentionExtractor, tokens: Tensor, request: MapRequest) -> None:
+        self._extractor, self._tokens, self._request = extractor, tokens, request
         self._sums, self._maps = list[Tensor](), list[NDArray[np.float32]]()
         self._received = list[NDArray[np.float32]]()
-        num_maps = reader.encoder.shape.num_layers * reader.encoder.shape.num_heads
-        num_pairs = 0 if wanted.pairs is None else len(wanted.pairs.first)
+        num_maps = extractor.encoder.shape.num_layers * extractor.encoder.shape.num_heads
+        num_pairs = 0 if request.pairs is None else len(request.pairs.first)
         self._features = np.empty((num_maps, num_pairs), np.float32)
-        self._file = None if wanted.file is None else wanted.file()
+        self._file = None if request.file is None else request.file()
         self._logits: Tensor | None = None
         self._rollout: Tensor | None = None
 
-    def take(self, layer: int, weights: Tensor) -> None:
-        """Take in a layer's weights, (head, length, length)."""
-        reader, wanted = self._reader, self._wanted
+    def add(self, layer: int, weights: Tensor) -> None:
+        """Add the attention weights of a layer, (head, length, length)."""
+        extractor, request = self._extractor, self._request
         self._sums.append(torch.cat([head_statistics(weights), amino_acid_fractions(weights, self._tokens)]))
-        among = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
-        chosen = [among[head, wanted.region, wanted.region].numpy() for head in reader.heads]  # views
-        if wanted.maps and layer in reader.layers:
-            block = block_size(chosen[0].shape[-1], wanted.most_pixels)
+        maps = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
+        chosen = [maps[head, request.region, request.region].numpy() for head in extractor.heads]  # views
+        if request.maps and layer in extractor.layers:
+            block = block_size(chosen[0].shape[-1], request.max_pixels)
             self._maps.append(np.stack([max_pool_blocks(head, block) for head in chosen]))
-        if self._file is not None and layer in reader.layers:
+        if self._file is not None and layer in extractor.layers:
             self._file.append(chosen)
-        is_looked_at = wanted.maps or self._file is not None
-        if is_looked_at and reader.contact_head is not None:
-            logits = reader.contact_head.layer_logits(layer, among)
+        is_saved_or_held = request.maps or self._file is not None
+        if is_saved_or_held and extractor.contact_head is not None:
+            logits = extractor.contact_head.layer_logits(layer, maps)
             self._logits = logits if self._logits is None else self._logits + logits
-        if is_looked_at and reader.computes_rollout:
+        if is_saved_or_held and extractor.computes_rollout:
             self._rollout = attention_rollout_step(self._rollout, weights)
-        if wanted.pairs is not None:
-            for number, head in enumerate(among.numpy(), start=layer * len(among)):
-                self._features[number] = at(wanted.pairs, head_features(head[None])[0])
-        if wanted.received:
-            self._received.append(among.mean(1).numpy())
+        if request.pairs is not None:
+            for number, head in enumerate(maps.numpy(), start=layer * len(maps)):
+                self._features[number] = gather(request.pairs, head_features(head[None])[0])
+        if request.received:
+            self._received.append(maps.mean(1).numpy())
 
     def result(self) -> ProteinAttention:
-        """Put together what was kept."""
-        head = self._reader.contact_head
+        """Combine the results of all layers."""
+        head = self._extractor.contact_head
         return ProteinAttention(
             sums=torch.stack(self._sums, dim=1).numpy(),
             num_residues=len(self._tokens) - 2,
             maps=np.stack(self._maps) if self._maps else None,
             contacts=None if self._logits is None or head is None else (self._logits + head.bias).sigmoid().numpy(),
             rollout=None if self._rollout is None else self._rollout[1:-1, 1:-1].numpy(),
-            features=None if self._wanted.pairs is None else self._features,
+            features=None if self._request.pairs is None else self._features,
             received=np.concatenate(self._received) if self._received else None,
             file=self._file,
         )
@@ -165,58 +163,58 @@ class _ProteinAccumulator:
 
 @dataclass
 class HeadStatistics:
-    """Means over all residues of all proteins, per head; `add` one protein after the other.
+    """Means over all residues of all proteins for each head; `add` takes one protein after the other.
 
     Attributes:
-        sums: (statistics, layer, head), float64.
-        num_residues: residues so far.
+        sums: Statistics summed over residues, (statistics, layer, head), float64.
+        num_residues: Number of residues of the added proteins.
     """
 
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
     num_residues: int = 0
 
     def add(self, protein: ProteinAttention) -> None:
-        """Take one protein into account."""
+        """Add one protein."""
         self.sums = self.sums + protein.sums
         self.num_residues += protein.num_residues
 
     def means(self) -> NDArray[np.float64]:
-        """Return (statistics, layer, head); without any protein there is no layer and no head."""
+        """Compute the means, (statistics, layer, head), float64; without proteins they have no layer and no head."""
         return np.asarray(self.sums / self.num_residues) if self.num_residues else np.zeros((len(ALL_STATISTICS), 0, 0))
 
 
 def head_statistics(weights: Tensor) -> Tensor:
-    """Sum what each head does over the residues of one protein.
+    """Sum the statistics of each head over the residues of one protein.
 
-    The entropy (nats) and the shares on the residue itself, on its two neighbours, on `<cls>` and on `<eos>` are over
-    all tokens that a residue attends to; the mean distance (residues) is over the residues among them.
+    The entropy (nats) and the fractions on the residue itself, its two neighbours, `<cls>` and `<eos>` are over all
+    tokens that a residue attends to; the mean distance (residues) is over the residues among them.
 
     Args:
-        weights: (head, length, length) on the CPU, special tokens included; rows sum to one.
+        weights: Attention weights with special tokens, (head, length, length), on the CPU; rows sum to one.
 
     Returns:
-        (statistics, head), float64, in the order of `STATISTICS`.
+        Sums in the order of `STATISTICS`, (statistics, head), float64.
     """
-    return torch.stack([_one_head_statistics(head) for head in weights], dim=1)
+    return torch.stack([_statistics_of_head(head) for head in weights], dim=1)
 
 
-def _one_head_statistics(weights: Tensor) -> Tensor:
-    parts = weights[1:-1].split(_ROWS_AT_ONCE)  # what residues attend to
-    values = [_row_statistics(rows, number * _ROWS_AT_ONCE) for number, rows in enumerate(parts)]
+def _statistics_of_head(weights: Tensor) -> Tensor:
+    blocks = weights[1:-1].split(_ROWS_PER_BLOCK)  # attention of residues
+    values = [_row_statistics(rows, number * _ROWS_PER_BLOCK) for number, rows in enumerate(blocks)]
     return torch.cat(values, dim=1).sum(-1, dtype=torch.float64)
 
 
 def _row_statistics(rows: Tensor, start: int) -> Tensor:
-    """Describe what some residues, from `start` on, attend to: from (some, length) to (statistics, some)."""
-    among_residues = rows[:, 1:-1]  # (some, residues)
-    places = torch.arange(among_residues.shape[-1])
-    distance = (places[start : start + len(rows), None] - places).abs()
-    on_residues = among_residues.sum(-1).clamp(min=torch.finfo(rows.dtype).tiny)
+    """Compute the statistics, (statistics, rows), of a block of residues from `start` on, (rows, length)."""
+    to_residues = rows[:, 1:-1]  # (rows, residues)
+    positions = torch.arange(to_residues.shape[-1])
+    distance = (positions[start : start + len(rows), None] - positions).abs()
+    on_residues = to_residues.sum(-1).clamp(min=torch.finfo(rows.dtype).tiny)
     per_residue = (
         torch.special.entr(rows).sum(-1),
-        (among_residues * distance).sum(-1) / on_residues,
-        among_residues.diagonal(start),
-        (among_residues * (distance == 1)).sum(-1),
+        (to_residues * distance).sum(-1) / on_residues,
+        to_residues.diagonal(start),
+        (to_residues * (distance == 1)).sum(-1),
         rows[:, 0],
         rows[:, -1],
     )
@@ -224,31 +222,31 @@ def _row_statistics(rows: Tensor, start: int) -> Tensor:
 
 
 def amino_acid_fractions(weights: Tensor, tokens: Tensor) -> Tensor:
-    """Sum how much of each head's attention, from residues, lies on each standard amino acid of one protein.
+    """Sum the attention from residues to each standard amino acid of one protein, for each head.
 
     Args:
-        weights: (head, length, length) on the CPU, special tokens included.
-        tokens: (length,), int64 ids.
+        weights: Attention weights with special tokens, (head, length, length), on the CPU.
+        tokens: Token ids, (length,), int64.
 
     Returns:
-        (20, head), float64, in the order of the alphabet.
+        Sums in the order of the alphabet, (20, head), float64.
     """
-    # torch turns what it sums up into float64 first, and all at once would be as large as two layers.
-    parts = ((part.sum(0, dtype=torch.float64) for part in head[1:-1].split(_ROWS_AT_ONCE)) for head in weights)
-    received = torch.stack([torch.stack([*of_head]).sum(0) for of_head in parts])  # (head, length)
+    # torch converts the summed array to float64 first, which for a whole layer would be as large as two layers.
+    sums = ((rows.sum(0, dtype=torch.float64) for rows in head[1:-1].split(_ROWS_PER_BLOCK)) for head in weights)
+    received = torch.stack([torch.stack([*blocks]).sum(0) for blocks in sums])  # (head, length)
     is_amino_acid = tokens[:, None] == torch.arange(AMINO_ACID_IDS.start, AMINO_ACID_IDS.stop)  # (length, 20)
     return is_amino_acid.T.to(torch.float64) @ received.T
 
 
 def attention_rollout_step(before: Tensor | None, weights: Tensor) -> Tensor:
-    """Follow attention through one more layer: half of what flows stays where it is, half goes by the heads' mean.
+    """Extend the attention rollout by one layer: half of the flow stays in place, half follows the mean of the heads.
 
     Args:
-        before: (length, length), of the layers below; None for the first.
-        weights: (head, length, length), special tokens included.
+        before: Rollout of the layers below, (length, length); None for the first layer.
+        weights: Attention weights with special tokens, (head, length, length).
 
     Returns:
-        (length, length); rows sum to one.
+        The rollout, (length, length); rows sum to one.
 
     Source: Abnar and Zuidema 2020, "Quantifying attention flow in transformers", section 3.
     """
@@ -257,14 +255,14 @@ def attention_rollout_step(before: Tensor | None, weights: Tensor) -> Tensor:
 
 
 def parse_region(text: str | None, num_residues: int) -> slice:
-    """Read a stretch of residues such as `100-400`, numbered from 1; what lies beyond the protein is left out.
+    """Parse a region of residues such as `100-400`, numbered from 1, and clip it to the protein.
 
     Args:
-        text: the stretch; None is the whole protein.
-        num_residues: of the protein.
+        text: Region; None for the whole protein.
+        num_residues: Length of the protein, residues.
 
     Raises:
-        ConfigError: it is no such stretch, or begins behind the protein's end.
+        ConfigError: The text is not a region, or the region begins behind the protein's end.
 
     >>> parse_region("100-400", 250)
     slice(99, 250, None)
@@ -273,23 +271,23 @@ def parse_region(text: str | None, num_residues: int) -> slice:
         return slice(0, num_residues)
     part = Region.parse(text).within(num_residues)
     if part is None:
-        raise ConfigError("--region", text, f"a protein whose maps are kept has {num_residues} residues")
+        raise ConfigError("--region", text, f"a protein whose maps are saved has {num_residues} residues")
     return part
 
 
 def parse_numbers(option: str, text: str, count: int) -> list[int]:
-    """Read a list such as `1,4-6`, numbered from 1, or `all`.
+    """Parse a list of numbers such as `1,4-6`, or `all`.
 
     Args:
-        option: its name, for messages.
-        text: the list.
-        count: how many there are.
+        option: Name of the option, for messages.
+        text: List of numbers from 1.
+        count: Largest number.
 
     Returns:
         The chosen indices from 0, ascending, without repetition.
 
     Raises:
-        ConfigError: it is no such list, or names what is not there.
+        ConfigError: The text is not such a list, or a number is too large.
 
     >>> parse_numbers("--heads", "1,4-6", 20)
     [0, 3, 4, 5]
@@ -309,36 +307,39 @@ def parse_numbers(option: str, text: str, count: int) -> list[int]:
 
 
 class MapFiles:
-    """Makes and closes the files; a context in whose end none is left open.
+    """Creates and closes the files of attention maps; a context manager that leaves none open.
 
     Args:
-        directory: of the files.
-        reader: of the maps: which layers and heads.
-        config: which region, and in what format and precision.
+        directory: Directory of the files.
+        extractor: Extractor of the maps, which defines the layers and heads.
+        config: Options with the region, format and precision.
     """
 
-    def __init__(self, directory: Path, reader: AttentionExtractor, config: AttentionConfig) -> None:
-        self._directory, self._reader, self._config = directory, reader, config
+    def __init__(self, directory: Path, extractor: AttentionExtractor, config: AttentionConfig) -> None:
+        self._directory, self._extractor, self._config = directory, extractor, config
         self._open: dict[int, MapFile] = {}
-        self._lock, self._is_left = Lock(), False
+        self._lock, self._is_closed = Lock(), False
         self._paths: dict[str, Path] = {}
 
     def __enter__(self) -> "MapFiles":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Abandon what an error has left open; workers that are still at it begin no other."""
+        """Abandon the files that an error left open, and prevent running workers from creating others."""
         with self._lock:
-            self._is_left = True
+            self._is_closed = True
             for maps in self._open.values():
                 maps.abandon()
 
     def file(self, row: int, record: Record) -> Callable[[], MapFile] | None:
-        """Prepare the file of a protein's maps, named by its row; None for a copy, which shares the first one's.
+        """Prepare the file of a protein's maps, named by its row.
 
         Args:
-            row: of the record, from 0.
-            record: the protein.
+            row: Row of the record in the input, from 0.
+            record: Protein of the maps.
+
+        Returns:
+            A function that creates the file; None for a copy of a protein, which shares the first file.
         """
         if record.sequence in self._paths:
             return None
@@ -346,13 +347,13 @@ class MapFiles:
         self._paths[record.sequence] = path
         part = parse_region(self._config.region, len(record.sequence))
         num_residues = part.stop - part.start
-        shape = (len(self._reader.layers), len(self._reader.heads), num_residues, num_residues)
+        shape = (len(self._extractor.layers), len(self._extractor.heads), num_residues, num_residues)
 
         def make() -> MapFile:
             with self._lock:
-                if self._is_left:
+                if self._is_closed:
                     raise InterruptedError
-                if row in self._open:  # memory did not suffice for the micro-batch, and its halves begin anew
+                if row in self._open:  # the micro-batch did not fit into memory, and its halves start over
                     self._open[row].abandon()
                 self._open[row] = MapFile(path, shape, self._config.store_dtype)
                 return self._open[row]
@@ -360,12 +361,15 @@ class MapFiles:
         return make
 
     def finish(self, record: Record, protein: ProteinAttention) -> str:
-        """Write beside a protein's maps what they are, and what was computed from them; return the file's name."""
+        """Add layers, heads, contacts and rollout to a protein's file, close it, and return its name."""
         if protein.file is not None:
             part = parse_region(self._config.region, protein.num_residues)
             arrays = {"contacts": protein.contacts, "rollout": protein.rollout}
-            kept = {name: array[part, part] for name, array in arrays.items() if array is not None}
-            layers, heads = (np.array(chosen) + 1 for chosen in (self._reader.layers, self._reader.heads))
-            stored = {name: array.astype(self._config.store_dtype) for name, array in kept.items()}
+            layers, heads = (np.array(chosen) + 1 for chosen in (self._extractor.layers, self._extractor.heads))
+            stored = {
+                name: array[part, part].astype(self._config.store_dtype)
+                for name, array in arrays.items()
+                if array is not None
+            }
             protein.file.close({**stored, "layers": layers, "heads": heads})
         return self._paths[record.sequence].name

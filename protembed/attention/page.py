@@ -1,4 +1,4 @@
-"""The page of `inspect-attention`: the map of every head, what each head does, contacts and tables, in one file."""
+"""The page of `inspect-attention`: the maps and statistics of all heads, contacts and tables, in one HTML file."""
 
 import base64
 import hashlib
@@ -18,56 +18,15 @@ from numpy.typing import NDArray
 from protembed.io.text import pluralize, printable
 from protembed.report.page import TEMPLATES, render_page
 
-# Of a picture of a map, on a side.
-LEAST_PIXELS, MOST_PIXELS = 32, 128
-# Of all maps of a page, which is 10 MB large then, and 18 if the maps are noise: ten proteins and 120 heads are shown
-# at their best, and of fewer proteins more heads.
-_PIXELS_OF_A_PAGE = 20 << 20
-
-
-def map_resolution(num_proteins: int, num_heads: int) -> int:
-    """Choose how finely maps are shown, so that a page of many stays small enough to be sent and opened.
-
-    >>> map_resolution(10, 120), map_resolution(10, 660), map_resolution(1, 660)
-    (128, 56, 128)
-    """
-    side = math.isqrt(_PIXELS_OF_A_PAGE // max(1, num_proteins * num_heads))
-    return min(MOST_PIXELS, max(LEAST_PIXELS, side))
-
-
-def block_size(num_residues: int, most_pixels: int) -> int:
-    """Count the residues on a side of a block, so that a map has at most so many blocks on a side.
-
-    >>> block_size(128, 128), block_size(129, 128), block_size(1500, 128)
-    (1, 2, 12)
-    """
-    return -(-num_residues // most_pixels)
-
-
-def max_pool_blocks(matrix: NDArray[np.floating], block: int) -> NDArray[np.float32]:
-    """Take the highest value of each block of a map; a mean would hide a single strong pair.
-
-    What is looked for in a map, a contact or a column that all residues attend to, is a few cells among many: it stays
-    to be seen, at the place where it is, whatever the length. A part of the protein in full would show less of it.
-
-    Args:
-        matrix: (residues, residues).
-        block: residues on a side; the last block may be smaller.
-
-    Returns:
-        (blocks, blocks), a copy.
-    """
-    if block == 1:
-        return matrix.astype(np.float32)
-    starts = np.arange(0, len(matrix), block)
-    highest = np.maximum.reduceat(np.maximum.reduceat(matrix, starts, axis=0), starts, axis=1)
-    return np.asarray(highest, np.float32)
-
-
-_MOST_CONTACT_PIXELS = 400
-# A protein whose maps are larger than this is shown with the fewer levels.
+# Side of the picture of a map.
+MIN_PIXELS, MAX_PIXELS = 32, 128
+# Pixels of all maps of a page, which then has 10 MB, or 18 if the maps are noise. This suffices for ten proteins and
+# 120 heads at full resolution, or for more heads of fewer proteins.
+_MAX_PAGE_PIXELS = 20 << 20
+_MAX_CONTACT_PIXELS = 400
+# A protein whose maps are larger than this has the smaller number of levels.
 _BYTES_PER_PROTEIN = 600_000
-# Levels of a map on the scale of square roots. The page gives values as intervals, the span of a level.
+# Levels of a map on the scale of square roots. The page reports values as intervals, the width of a level.
 _LEVELS = (64, 48)
 _CONTACT_LEVELS = 64
 _COLOURS = {"attention": "magma_r", "statistic": "viridis", "contact": "Blues"}
@@ -77,20 +36,58 @@ _SCRIPTS = ("attention_drawing.js", "attention_view.js", "attention.js")
 Cell = str | int | float | None
 
 
+def map_resolution(num_proteins: int, num_heads: int) -> int:
+    """Choose the side of the pictures, so that a page of many maps stays small enough to send and open.
+
+    >>> map_resolution(10, 120), map_resolution(10, 660), map_resolution(1, 660)
+    (128, 56, 128)
+    """
+    side = math.isqrt(_MAX_PAGE_PIXELS // max(1, num_proteins * num_heads))
+    return min(MAX_PIXELS, max(MIN_PIXELS, side))
+
+
+def block_size(num_residues: int, max_pixels: int) -> int:
+    """Compute the residues on a side of a block, so that a map has at most `max_pixels` blocks on a side.
+
+    >>> block_size(128, 128), block_size(129, 128), block_size(1500, 128)
+    (1, 2, 12)
+    """
+    return -(-num_residues // max_pixels)
+
+
+def max_pool_blocks(matrix: NDArray[np.floating], block: int) -> NDArray[np.float32]:
+    """Compute the maximum of each block of a map.
+
+    The interesting features of a map, such as contacts or a column that all residues attend to, are a few cells among
+    many. The maximum keeps them visible at any length, while a mean would average them out.
+
+    Args:
+        matrix: Map, (residues, residues).
+        block: Residues on a side of a block; the last block may be smaller.
+
+    Returns:
+        Maxima, (blocks, blocks), float32; always a copy.
+    """
+    if block == 1:
+        return matrix.astype(np.float32)
+    starts = np.arange(0, len(matrix), block)
+    highest = np.maximum.reduceat(np.maximum.reduceat(matrix, starts, axis=0), starts, axis=1)
+    return np.asarray(highest, np.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ShownProtein:
-    """One protein, or a region of it, to be looked at.
+class DisplayedProtein:
+    """One protein, or a region of it, for the page.
 
     Attributes:
-        id: of its record; it may hold anything.
-        sequence: a letter for each residue that is shown.
-        maps: (layer, head, blocks, blocks), the highest attention of a row's residues to a column's, in blocks of
-            `block` residues.
-        contacts: (residues, residues), predicted scores from 0 to 1; None where nothing predicts any.
-        truth: (residues, residues), whether two residues touch in the structure; None where there is no structure.
-        first_residue: number of the first residue that is shown.
-        block: residues on a side of a block of the maps.
-        sites: Labelled residues among those shown, from 0, by label.
+        id: Identifier of the record, which may contain any characters.
+        sequence: One letter for each displayed residue.
+        maps: Maximum attention of a row's residues to a column's in each block, (layer, head, blocks, blocks).
+        contacts: Predicted contact scores from 0 to 1, (residues, residues); None without a prediction.
+        truth: Contacts of the structure, (residues, residues), bool; None without a structure.
+        first_residue: Number of the first displayed residue.
+        block: Residues on a side of a block of the maps.
+        sites: Labelled residues by label, from 0 at the first displayed residue.
     """
 
     id: str
@@ -105,13 +102,12 @@ class ShownProtein:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Figures that a reader may sort.
+    """A table that the reader of the page can sort.
 
     Attributes:
-        title: above the table.
-        header: the name of each column.
-        rows: a cell for each column; None leaves one empty.
-        note: a sentence or two below the title.
+        header: Name of each column.
+        rows: Cells of each row; None for an empty cell.
+        note: Explanation below the title.
     """
 
     title: str
@@ -121,11 +117,11 @@ class Table:
 
 
 class AttentionPage:
-    """Collects proteins one at a time, and holds only what the page will show of each.
+    """Collects proteins one at a time, holding only their encoded pictures, and renders the page.
 
     Attributes:
-        layers: numbers of the layers that are shown, from 1.
-        heads: numbers of the heads that are shown, from 1.
+        layers: Numbers of the displayed layers, from 1.
+        heads: Numbers of the displayed heads, from 1.
     """
 
     def __init__(self, layers: Sequence[int], heads: Sequence[int]) -> None:
@@ -134,37 +130,41 @@ class AttentionPage:
 
     @property
     def num_bytes(self) -> int:
-        """What the pictures of the proteins so far take of the page, bytes."""
+        """Size of the pictures of the added proteins in the page, bytes."""
         contacts = sum(len(protein["contacts"]["pixels"]) for protein in self._proteins if protein["contacts"])
-        return contacts + sum(len(one["pixels"]) for protein in self._proteins for one in protein["maps"])
+        return contacts + sum(len(picture["pixels"]) for protein in self._proteins for picture in protein["maps"])
 
-    def add(self, protein: ShownProtein) -> None:
-        """Take a protein into the page; its arrays are not held."""
+    def add(self, protein: DisplayedProtein) -> None:
+        """Add a protein to the page; its arrays are not held."""
         num_blocks = -(-len(protein.sequence) // protein.block)
         assert protein.maps.shape == (len(self.layers), len(self.heads), num_blocks, num_blocks)
         num_bytes = _BYTES_PER_PROTEIN // (len(self.layers) * len(self.heads))
         maps = [_encode_map(weights, num_bytes) for layer in protein.maps for weights in layer]
         self._proteins.append(
             {
-                # A letter that turns the direction of reading would make one identifier look like another.
+                # Characters that reverse the reading direction would make one identifier look like another.
                 "id": printable(protein.id),
                 "sequence": protein.sequence,
                 "first": protein.first_residue,
                 "block": protein.block,
                 "maps": maps,
                 "contacts": _encode_contacts(protein.contacts, protein.truth),
-                "sites": [{"label": printable(label), "at": list(at)} for label, at in protein.sites.items() if at],
+                "sites": [
+                    {"label": printable(label), "residues": list(residues)}
+                    for label, residues in protein.sites.items()
+                    if residues
+                ],
             }
         )
 
     def render(self, statistics: Mapping[str, NDArray[np.floating]], tables: Sequence[Table], version: str) -> str:
-        """Make the page of at least one protein.
+        """Render the page of at least one protein.
 
         Args:
-            statistics: (layers, heads) of the layers and heads shown, by the name that the page gives it; NaN where it
-                is not defined.
-            tables: below the pictures, in this order.
-            version: of protembed.
+            statistics: Values for the displayed layers and heads by the name on the page, (layers, heads); NaN where a
+                value is undefined.
+            tables: Tables below the pictures, in this order.
+            version: Version of protembed.
 
         Returns:
             HTML that needs no other file and no network; the same bytes for the same values.
@@ -174,8 +174,8 @@ class AttentionPage:
             "layers": self.layers,
             "heads": self.heads,
             "proteins": self._proteins,
-            "statistics": [{"name": name, "values": _plain(values)} for name, values in statistics.items()],
-            "colours": {use: _stops(name) for use, name in _COLOURS.items()},
+            "statistics": [{"name": name, "values": _json_values(values)} for name, values in statistics.items()],
+            "colours": {use: _colour_stops(name) for use, name in _COLOURS.items()},
         }
         numbers = {"protein": len(self._proteins), "layer": len(self.layers), "head": len(self.heads)}
         sizes = [pluralize(number, noun) for noun, number in numbers.items()]
@@ -188,12 +188,12 @@ class AttentionPage:
             data=script_data(data),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            tables=[_spell_table(table) for table in tables],
+            tables=[_format_table(table) for table in tables],
         )
 
 
 def script_data(value: object) -> Markup:
-    r"""Spell a value as JSON that may stand in a script element: nothing in it can end the element or begin another.
+    r"""Format a value as JSON that is safe inside a script element: nothing in it can end the element or begin another.
 
     >>> print(script_data({"id": "</script>&"}))
     {"id":"\u003c/script\u003e\u0026"}
@@ -205,7 +205,7 @@ def script_data(value: object) -> Markup:
 def _encode_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:
     """Round a map (pixels, pixels) to 64 levels of its square root, or 48 where these exceed about `num_bytes`.
 
-    Level k stands for values from peak · ((k - 0.5) / (levels - 1))² to peak · ((k + 0.5) / (levels - 1))².
+    Level k represents values from peak · ((k - 0.5) / (levels - 1))² to peak · ((k + 0.5) / (levels - 1))².
     """
     peak = float(weights.max())
     roots = np.sqrt(weights.astype(np.float64) / peak) if peak > 0 else np.zeros_like(weights)
@@ -217,19 +217,19 @@ def _encode_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]
 
 
 def _entropy(steps: NDArray[np.uint8]) -> float:
-    """Bits for each value; deflate comes within a few percent of it, or below."""
+    """Compute the entropy of the levels in bits for each value; deflate comes within a few percent of it, or below."""
     counts = np.bincount(steps.ravel())
     shares = counts[counts > 0] / steps.size
     return float(-(shares * np.log2(shares)).sum())
 
 
 def _encode_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.bool_] | None) -> dict[str, Any] | None:
-    """Lay prediction (upper triangle, in levels) and structure (lower triangle, 0 or 1) into one matrix."""
-    shown = contacts if contacts is not None else truth
-    if shown is None:
+    """Combine prediction (upper triangle, in levels) and structure (lower triangle, 0 or 1) in one matrix."""
+    available = contacts if contacts is not None else truth
+    if available is None:
         return None
-    block = block_size(len(shown), _MOST_CONTACT_PIXELS)
-    num_pixels = -(-len(shown) // block)
+    block = block_size(len(available), _MAX_CONTACT_PIXELS)
+    num_pixels = -(-len(available) // block)
     pixels = np.zeros((num_pixels, num_pixels), np.uint8)
     if contacts is not None:
         scores = np.clip(max_pool_blocks(np.triu(contacts, 1), block), 0, 1)
@@ -250,28 +250,28 @@ def _deflate(pixels: NDArray[np.uint8]) -> str:
 
 
 def _compressions(content: bytes) -> Iterator[bytes]:
-    # Where a map is noise, short repetitions cost more than they save: 23 % in trials.
+    # If a map is noise, short repetitions cost more than they save: 23 % in trials.
     for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
         compressor = zlib.compressobj(9, strategy=strategy)
         yield compressor.compress(content) + compressor.flush()
 
 
-def _plain(values: NDArray[np.floating]) -> list[list[float | None]]:
+def _json_values(values: NDArray[np.floating]) -> list[list[float | None]]:
     return [[float(f"{value:.6g}") if np.isfinite(value) else None for value in row] for row in values]
 
 
-def _stops(name: str) -> list[str]:
+def _colour_stops(name: str) -> list[str]:
     return [to_hex(colour) for colour in colormaps[name](np.linspace(0, 1, _NUM_STOPS))]
 
 
-def _spell_table(table: Table) -> dict[str, Any]:
-    """Turn each cell into its text and, for a number, the value that it is sorted by."""
-    rows = [[_spell_cell(cell) for cell in row] for row in table.rows]
+def _format_table(table: Table) -> dict[str, Any]:
+    """Format each cell as its text and, for a number, the value to sort by."""
+    rows = [[_format_cell(cell) for cell in row] for row in table.rows]
     is_text = [any(isinstance(row[column], str) for row in table.rows) for column in range(len(table.header))]
     return {"title": table.title, "note": table.note, "header": table.header, "is_text": is_text, "rows": rows}
 
 
-def _spell_cell(cell: Cell) -> tuple[str, float | None]:
+def _format_cell(cell: Cell) -> tuple[str, float | None]:
     if cell is None:
         return "", None
     if isinstance(cell, str):

@@ -1,4 +1,4 @@
-"""The first proteins of an inspection, to be looked at: figures, predicted contacts, and the page."""
+"""The report of an inspection: figures, predicted contacts and the page of the first proteins."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from protembed.attention.maps import (
     ProteinAttention,
     parse_region,
 )
-from protembed.attention.page import AttentionPage, ShownProtein, block_size, map_resolution
+from protembed.attention.page import AttentionPage, DisplayedProtein, block_size, map_resolution
 from protembed.attention.sites import SiteResult
 from protembed.attention.tables import column_label, page_tables, write_casp, write_contacts
 from protembed.config.inspect_attention import AttentionConfig
@@ -29,7 +29,7 @@ from protembed.inference.engine import Engine, InferenceJob
 from protembed.io.writing import write_text
 from protembed.report.figures import drawable, figure_file
 
-_MOST_TICKS = 20
+_MAX_TICKS = 20
 
 
 def draw_attention(
@@ -38,11 +38,11 @@ def draw_attention(
     """Draw the attention maps of one protein as a grid, a row per layer and a column per head.
 
     Args:
-        path: of the PNG or SVG.
-        maps: (layer, head, residues, residues).
-        title: the protein.
-        layers: the number of each layer, for the labels.
-        heads: the number of each head, for the labels.
+        path: PNG or SVG file to write.
+        maps: Attention maps, (layer, head, residues, residues).
+        title: Title of the figure.
+        layers: Number of each layer, for the labels.
+        heads: Number of each head, for the labels.
     """
     num_layers, num_heads = maps.shape[:2]
     with figure_file(path, width=1.1 * num_heads + 1, height=1.1 * num_layers + 1.2) as figure:
@@ -57,7 +57,7 @@ def draw_attention(
 
 
 def _draw_map(axes: Axes, weights: NDArray[np.floating]) -> None:
-    # Most weights are small: the square root shows them, and each map has its own scale.
+    # Most weights are small: the square root makes them visible, and each map is scaled separately.
     axes.imshow(np.sqrt(weights.astype(np.float32)), cmap="magma_r", vmin=0, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -73,11 +73,11 @@ def draw_contacts(
     """Draw predicted contacts above the diagonal, and those of a structure below it.
 
     Args:
-        path: of the PNG or SVG.
-        probabilities: (residues, residues).
-        truth: (residues, residues), or None where there is no structure.
-        title: the protein.
-        first_residue: The number of the first residue that is drawn.
+        path: PNG or SVG file to write.
+        probabilities: Predicted contact probabilities, (residues, residues).
+        truth: Contacts of the structure, (residues, residues), bool; None without a structure.
+        title: Title of the figure.
+        first_residue: Number of the first residue that is drawn.
     """
     first, last = first_residue - 0.5, first_residue + len(probabilities) - 0.5
     with figure_file(path, width=5.4, height=5.0) as figure:
@@ -97,8 +97,8 @@ def draw_heads(path: Path, statistics: Mapping[str, NDArray[np.floating]]) -> No
     """Draw statistics of all heads, each as a grid with a row per layer and a column per head, both from 1.
 
     Args:
-        path: of the PNG or SVG.
-        statistics: (layer, head), by name.
+        path: PNG or SVG file to write.
+        statistics: Values of each statistic by name, (layer, head).
     """
     num_columns = 3
     num_rows = -(-len(statistics) // num_columns)
@@ -117,101 +117,100 @@ def draw_heads(path: Path, statistics: Mapping[str, NDArray[np.floating]]) -> No
 
 
 def _ticks(count: int) -> range:
-    """Number layers or heads from 1, all of them where there is room for their names."""
-    return range(1, count + 1, -(-count // _MOST_TICKS))
+    """Choose the layers or heads to number, from 1: all of them where there is room."""
+    return range(1, count + 1, -(-count // _MAX_TICKS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionReport:
-    """Shows proteins.
+    """Writes the figures, the predicted contacts and the page.
 
     Attributes:
-        reader: of the attention, with a contact head if there is one by now.
-        config: which region, and the format of the figures.
-        directory: of the results.
-        truths: the contacts of structures, (residues, residues), by sequence.
-        sites: Lists the labelled residues of a protein, from 0, by label.
+        extractor: Extractor of the attention, with a contact head if there is one.
+        config: Options of the region and the format of the figures.
+        directory: Directory of the results.
+        contact_maps: Contacts of structures by sequence, (residues, residues), bool.
+        sites: Function that lists the labelled residues of a protein by label, from 0.
     """
 
-    reader: AttentionExtractor
+    extractor: AttentionExtractor
     config: AttentionConfig
     directory: Path
-    truths: Mapping[str, NDArray[np.bool_]]
+    contact_maps: Mapping[str, NDArray[np.bool_]]
     sites: Callable[[Record], Mapping[str, Sequence[int]]]
 
-    def show(
+    def write(
         self,
         records: Sequence[Record],
         engine: Engine,
         means: NDArray[np.float64],
-        evidence: ContactEvaluation | None,
-        of_sites: Mapping[str, SiteResult],
+        evaluation: ContactEvaluation | None,
+        site_results: Mapping[str, SiteResult],
     ) -> None:
-        """Read the maps of some proteins once more, now that there may be a contact head, and show them.
+        """Extract the maps of the displayed proteins once more, now with any fitted contact head, and write the report.
 
         Args:
-            records: of the proteins, by their rows.
-            engine: computes.
-            means: (statistics, layer, head), of all proteins.
-            evidence: what the heads know of contacts; None without structures.
-            of_sites: Which heads attend to sites, by label; empty without sites.
+            records: Displayed proteins, in the order of the input.
+            engine: Engine for the computation.
+            means: Means over all proteins, (statistics, layer, head), float64.
+            evaluation: Evaluation of heads on contacts; None without structures.
+            site_results: Tests of heads on sites by label; empty without sites.
         """
-        reader = self.reader
-        page = AttentionPage([layer + 1 for layer in reader.layers], [head + 1 for head in reader.heads])
-        most_pixels = map_resolution(len(records), len(reader.layers) * len(reader.heads))
-        for number, (record, protein) in enumerate(self._read(engine, records, most_pixels), start=1):
-            shown = self._region_of(record, protein, most_pixels)
-            self._draw(f"protein-{number:06d}", record, protein, shown)
-            page.add(shown)
+        extractor = self.extractor
+        page = AttentionPage([layer + 1 for layer in extractor.layers], [head + 1 for head in extractor.heads])
+        max_pixels = map_resolution(len(records), len(extractor.layers) * len(extractor.heads))
+        for number, (record, protein) in enumerate(self._extract(engine, records, max_pixels), start=1):
+            displayed = self._displayed_region(record, protein, max_pixels)
+            self._draw(f"protein-{number:06d}", record, protein, displayed)
+            page.add(displayed)
         names = [column_label(name) for name in ALL_STATISTICS]
-        named = dict(zip(names, means[:, list(reader.layers)][..., list(reader.heads)], strict=True))
+        named = dict(zip(names, means[:, list(extractor.layers)][..., list(extractor.heads)], strict=True))
         for path in self._figure_paths("heads"):
             draw_heads(path, dict(zip(names, means[: len(STATISTICS)], strict=False)))
         if records:
-            text = page.render(named, page_tables(means, evidence, of_sites), __version__)
+            text = page.render(named, page_tables(means, evaluation, site_results), __version__)
             write_text(self.directory / "report.html", text)
 
-    def _read(
-        self, engine: Engine, records: Sequence[Record], most_pixels: int
+    def _extract(
+        self, engine: Engine, records: Sequence[Record], max_pixels: int
     ) -> Iterator[tuple[Record, ProteinAttention]]:
-        reader = replace(self.reader, computes_rollout=False)
+        extractor = replace(self.extractor, computes_rollout=False)
         regions = [parse_region(self.config.region, len(record.sequence)) for record in records]
-        wanted = [MapRequest(maps=True, most_pixels=most_pixels, region=region) for region in regions]
+        requests = [MapRequest(maps=True, max_pixels=max_pixels, region=region) for region in regions]
 
-        def read(batch: Batch) -> list[ProteinAttention]:
-            return reader.read(batch, [wanted[row] for row in batch.rows.tolist()])
+        def extract(batch: Batch) -> list[ProteinAttention]:
+            return extractor.extract(batch, [requests[row] for row in batch.rows.tolist()])
 
-        return engine.run(InferenceJob(compute=read), records)
+        return engine.run(InferenceJob(compute=extract), records)
 
-    def _draw(self, name: str, record: Record, protein: ProteinAttention, shown: ShownProtein) -> None:
-        layers, heads = ([number + 1 for number in chosen] for chosen in (self.reader.layers, self.reader.heads))
+    def _draw(self, name: str, record: Record, protein: ProteinAttention, displayed: DisplayedProtein) -> None:
+        layers, heads = ([number + 1 for number in chosen] for chosen in (self.extractor.layers, self.extractor.heads))
         for path in self._figure_paths(name):
-            draw_attention(path, shown.maps, _title(shown, protein.num_residues), layers, heads)
-        if protein.contacts is not None and shown.contacts is not None:
+            draw_attention(path, displayed.maps, _title(displayed, protein.num_residues), layers, heads)
+        if protein.contacts is not None and displayed.contacts is not None:
             path = self.directory / "contacts" / name
             write_contacts(path.with_suffix(".tsv"), protein.contacts)
             write_casp(path.with_suffix(".rr"), record, protein.contacts)
             for path in self._figure_paths(f"{name}-contacts"):
-                draw_contacts(path, shown.contacts, shown.truth, record.id, shown.first_residue)
+                draw_contacts(path, displayed.contacts, displayed.truth, record.id, displayed.first_residue)
 
-    def _region_of(self, record: Record, protein: ProteinAttention, most_pixels: int) -> ShownProtein:
-        """Choose what is shown of a protein."""
+    def _displayed_region(self, record: Record, protein: ProteinAttention, max_pixels: int) -> DisplayedProtein:
+        """Cut the displayed region out of a protein's results."""
         assert protein.maps is not None
         part = parse_region(self.config.region, protein.num_residues)
-        truth = self.truths.get(record.sequence)
-        return ShownProtein(
+        truth = self.contact_maps.get(record.sequence)
+        return DisplayedProtein(
             id=record.id,
             sequence=record.sequence[part],
-            maps=protein.maps.astype(
-                self.config.store_dtype, copy=False
-            ),  # as the arrays have it, so that the page agrees with them
+            # The precision of the saved arrays, so that the page agrees with them.
+            maps=protein.maps.astype(self.config.store_dtype, copy=False),
             contacts=None if protein.contacts is None else protein.contacts[part, part],
             truth=None if truth is None else truth[part, part],
             first_residue=part.start + 1,
-            block=block_size(part.stop - part.start, most_pixels),
+            block=block_size(part.stop - part.start, max_pixels),
             sites={
-                label: [place - part.start for place in places if part.start <= place < part.stop]
-                for label, places in self.sites(record).items()
+                label: [residue - part.start for residue in residues if part.start <= residue < part.stop]
+                for label, residues in self.sites(record).items()
             },
         )
 
@@ -220,6 +219,7 @@ class AttentionReport:
         return [self.directory / "figures" / f"{name}.{suffix}" for suffix in formats]
 
 
-def _title(shown: ShownProtein, num_residues: int) -> str:
-    blocks = "" if shown.block == 1 else f", the highest of each {shown.block} x {shown.block}"
-    return f"{shown.id} ({num_residues} residues{blocks})"
+def _title(displayed: DisplayedProtein, num_residues: int) -> str:
+    size = displayed.block
+    blocks = "" if size == 1 else f", maximum of each {size} x {size} block"
+    return f"{displayed.id} ({num_residues} residues{blocks})"

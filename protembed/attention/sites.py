@@ -1,4 +1,4 @@
-"""Annotated sites: their residues, and which heads attend to them."""
+"""Annotated sites: reading their table, and testing which heads attend to them."""
 
 import re
 from collections import defaultdict
@@ -23,23 +23,30 @@ from protembed.io.tables import Row, normalize_name, reading_table
 from protembed.io.text import pluralize
 
 _COLUMNS = ("protein", "position", "label")
-# Up to nine digits: longer than any protein, and shorter than what Python refuses to convert.
+_DATABASES = ("sp", "tr")
+_NAME_ADVICE = (
+    "name proteins by the first word of their FASTA headers, or by its accession, as P00698 of sp|P00698|LYSC_CHICK"
+)
+# This many residues at either end of a chain are compared with one another only. Otherwise 22 of 120 heads would
+# "attend" to a label on the first twelve residues of six unrelated proteins; with these strata none does.
+_TERMINAL_RESIDUES = 10
+# Labelled residues at most this far apart move along the chain together, as in `MovedSegments`.
+_MAX_GAP = 10
+# Up to nine digits: more than any protein needs, and fewer than Python refuses to convert.
 _POSITION = re.compile("[1-9][0-9]{0,8}")
-
-
-# What pandas and spreadsheets write for a missing cell. `NA` is sodium too, and may be bound.
-_MISSING = ("nan", "NaN", "<NA>", "None", "null", "NULL", "N/A", "#N/A")
+# Missing cells as pandas and spreadsheets write them. `NA` is not among them, because it may be a sodium ion.
+_MISSING_VALUES = ("nan", "NaN", "<NA>", "None", "null", "NULL", "N/A", "#N/A")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One residue and what is known of it.
+    """An annotated residue.
 
     Attributes:
-        protein: The identifier of its record, or the accession or the entry name in a UniProt header.
-        position: in the protein, from 1.
-        label: what it is, such as `binding` or `helix`.
-        line: in the file, from 1.
+        protein: Identifier of the protein's record, or the accession or entry name in its UniProt header.
+        position: Position in the protein, from 1.
+        label: Annotation, such as `binding` or `helix`.
+        line: Line in the file, from 1.
     """
 
     protein: str
@@ -51,32 +58,32 @@ class Site:
 def read_sites(path: Path) -> list[Site]:
     """Read a table of sites, plain or compressed.
 
-    Whether the proteins exist and are long enough is for the caller to say, who knows them.
+    The function does not check whether the proteins exist and are long enough.
 
     Args:
-        path: TSV or CSV with a header that names `protein`, `position` (from 1) and `label`, in any order and among
+        path: TSV or CSV file with the columns `protein`, `position` (from 1) and `label`, in any order and among
             others; `-` is stdin.
 
     Returns:
-        The sites, in the table's order; one that is there twice is given twice.
+        The sites in the table's order; duplicates are kept.
 
     Raises:
-        InputNotFoundError: the file cannot be opened.
-        FormatError: the archive is damaged.
-        TableError: a column or a value is missing or makes no sense.
+        InputNotFoundError: The file cannot be opened.
+        FormatError: The archive is damaged.
+        TableError: A column or a value is missing or invalid.
     """
     name = display_name(path)
     with open_input(path) as stream:
         with reading_table(stream, name) as table:
-            places = _find_columns(table.header, name)
-            sites = [_read_site(row, places, name) for row in table.rows]
+            indices = _column_indices(table.header, name)
+            sites = [_read_site(row, indices, name) for row in table.rows]
     if not sites:
         raise TableError(name, "the table has no rows", "give at least one site")
     return sites
 
 
-def _find_columns(header: Sequence[str], name: str) -> dict[str, int]:
-    """Find the place of each column."""
+def _column_indices(header: Sequence[str], name: str) -> dict[str, int]:
+    """Find the index of each column."""
     columns = [normalize_name(column) for column in header]
     for column in _COLUMNS:
         if columns.count(column) != 1:
@@ -85,37 +92,26 @@ def _find_columns(header: Sequence[str], name: str) -> dict[str, int]:
     return {column: columns.index(column) for column in _COLUMNS}
 
 
-def _read_site(row: Row, places: Mapping[str, int], name: str) -> Site:
-    cells = {column: row.cells[place] for column, place in places.items()}
+def _read_site(row: Row, indices: Mapping[str, int], name: str) -> Site:
+    cells = {column: row.cells[index] for column, index in indices.items()}
     for column, cell in cells.items():
-        if not cell or cell in _MISSING:
+        if not cell or cell in _MISSING_VALUES:
             raise TableError(name, f"this row has no {column}", "complete or remove it", line=row.line)
     position = cells["position"]
     if not _POSITION.fullmatch(position):
         advice = "write whole numbers, and count residues from 1"
-        raise TableError(name, f"the position {position[:20]!r} is no residue's number", advice, line=row.line)
+        raise TableError(name, f"the position {position[:20]!r} is not a residue number", advice, line=row.line)
     return Site(protein=cells["protein"], position=int(position), label=cells["label"], line=row.line)
-
-
-_ADVICE = (
-    "name proteins by the first word of their FASTA headers, or by its accession, as P00698 of sp|P00698|LYSC_CHICK"
-)
-# Residues at either end of a chain that are compared among themselves. Without it, a label on the first twelve residues
-# of six unrelated proteins "is attended to" by 22 of 120 heads, and with it by none.
-_TERMINAL_RESIDUES = 10
-# Labelled residues at most so far apart move along the chain together; see `MovedSegments`.
-_MAX_GAP = 10
-_DATABASES = ("sp", "tr")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteResult:
-    """Which heads attend to the residues of one label, and on what that rests.
+    """The tests of all heads on the residues of one label, and the amount of data behind them.
 
     Attributes:
-        significance: The test of each head.
-        num_residues: Labelled residues of all proteins; copies of a protein count once.
-        num_segments: Groups of labelled residues that are at most 10 residues apart.
+        significance: Test of each head.
+        num_residues: Number of labelled residues; copies of a protein count once.
+        num_segments: Number of groups of labelled residues at most 10 residues apart.
     """
 
     significance: HeadTest
@@ -124,145 +120,143 @@ class SiteResult:
 
     @property
     def num_following(self) -> int:
-        """The number of heads that attend to the residues with a q of at most 0.05."""
+        """Number of heads that attend significantly to the residues (q ≤ 0.05)."""
         return int((self.significance.q_values <= SIGNIFICANT).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Marked:
+class _LabelledProtein:
     """One protein with residues of a label.
 
     Attributes:
-        received: The attention that each residue receives, (heads, residues).
-        is_marked: The labelled residues, (residues,).
-        sequence: The protein.
+        received: Mean attention that each residue receives, (heads, residues), float32.
+        is_labelled: Labelled residues, (residues,), bool.
     """
 
     received: NDArray[np.float32]
-    is_marked: NDArray[np.bool_]
+    is_labelled: NDArray[np.bool_]
     sequence: str
 
     @property
     def moved(self) -> MovedSegments:
-        return MovedSegments(self.is_marked, _MAX_GAP)
+        return MovedSegments(self.is_labelled, _MAX_GAP)
 
-    def values(self) -> LabelledScores:
+    def scores(self) -> LabelledScores:
         strata = residue_strata(self.sequence)
-        return LabelledScores(values=self.received, is_marked=self.is_marked, strata=strata, moved=self.moved)
+        return LabelledScores(values=self.received, is_labelled=self.is_labelled, strata=strata, moved=self.moved)
 
 
 class SiteTests:
-    """What is annotated in the proteins, and how much attention their residues receive.
+    """Collects the attention that annotated residues receive, and tests which heads attend to them.
 
     Args:
-        sites: The annotations.
-        path: The name of their file, for messages.
+        sites: Annotated residues of all proteins.
+        path: File name for messages.
     """
 
     def __init__(self, sites: Sequence[Site], path: str) -> None:
         self._path, self._sites = path, sites
-        self._of_protein = defaultdict[str, list[Site]](list)
+        self._by_protein = defaultdict[str, list[Site]](list)
         for site in sites:
-            self._of_protein[site.protein].append(site)
-        self._found: set[str] = set()
-        self._marked = defaultdict[str, dict[tuple[str | int, ...], _Marked]](dict)
+            self._by_protein[site.protein].append(site)
+        self._matched_names: set[str] = set()
+        self._proteins = defaultdict[str, dict[tuple[str | int, ...], _LabelledProtein]](dict)  # by label
 
-    def find(self, record: Record) -> bool:
-        """Look up the sites of a protein, before anything is computed.
+    def match(self, record: Record) -> bool:
+        """Match a protein to the sites, and return whether it has any.
 
         Raises:
             TableError: A site lies beyond the protein.
         """
-        sites = self._sites_of(record)
+        sites = self._sites_in(record)
         for site in sites:
-            self._found.add(site.protein)
+            self._matched_names.add(site.protein)
             if site.position > len(record.sequence):
                 found = f"position {site.position} of {record.id!r}, which has {len(record.sequence):,} residues"
                 raise TableError(self._path, found, "correct the position, or remove the row", line=site.line)
         return bool(sites)
 
-    def check_found(self) -> list[str]:
-        """Return a warning if some of the sites belong to no protein that was looked up.
+    def check_matched(self) -> list[str]:
+        """Return a warning if some of the sites match no protein of the input.
 
         Raises:
-            TableError: None belongs to any.
+            TableError: None of the sites matches.
         """
-        unknown = [site for site in self._sites if site.protein not in self._found]
+        unknown = [site for site in self._sites if site.protein not in self._matched_names]
         if not unknown:
             return []
         first = unknown[0]
         if len(unknown) == len(self._sites):
             found = (
-                f"none of the {len(unknown):,} sites names a protein of the input, the first names {first.protein!r}"
+                f"none of the {len(unknown):,} sites names a protein of the input; the first names {first.protein!r}"
             )
-            raise TableError(self._path, found, _ADVICE, line=first.line)
-        which = f"the first {first.protein!r} in line {first.line}"
-        return [f"{self._path}: {len(unknown):,} of {len(self._sites):,} sites name no protein of the input, {which}"]
+            raise TableError(self._path, found, _NAME_ADVICE, line=first.line)
+        which = f"the first is {first.protein!r} in line {first.line}"
+        return [f"{self._path}: {len(unknown):,} of {len(self._sites):,} sites name no protein of the input; {which}"]
 
     def labelled(self, record: Record) -> dict[str, list[int]]:
-        """List the labelled residues of a protein, from 0 and rising, by label."""
+        """List the labelled residues of a protein by label, from 0 in ascending order."""
         labelled: dict[str, set[int]] = {}
-        for site in self._sites_of(record):
+        for site in self._sites_in(record):
             labelled.setdefault(site.label, set()).add(site.position - 1)
-        return {label: sorted(places) for label, places in sorted(labelled.items())}
+        return {label: sorted(residues) for label, residues in sorted(labelled.items())}
 
-    def take(self, record: Record, received: NDArray[np.float32]) -> None:
-        """Take in the attention that a protein's residues receive, (heads, residues); a copy adds nothing."""
-        for label, places in self.labelled(record).items():
-            is_marked = np.zeros(len(record.sequence), np.bool_)
-            is_marked[places] = True
-            marked = _Marked(received=received, is_marked=is_marked, sequence=record.sequence)
-            self._marked[label].setdefault((record.sequence, *places), marked)
+    def add(self, record: Record, received: NDArray[np.float32]) -> None:
+        """Add the attention that a protein's residues receive, (heads, residues), float32; copies are ignored."""
+        for label, residues in self.labelled(record).items():
+            is_labelled = np.zeros(len(record.sequence), np.bool_)
+            is_labelled[residues] = True
+            protein = _LabelledProtein(received=received, is_labelled=is_labelled, sequence=record.sequence)
+            self._proteins[label].setdefault((record.sequence, *residues), protein)
 
-    def weigh(self, *, num_permutations: int, seed: int) -> dict[str, SiteResult]:
+    def evaluate(self, *, num_permutations: int, seed: int) -> dict[str, SiteResult]:
         """Test, for each label, which heads attend to its residues more than to others of the same amino acid.
 
         Args:
-            num_permutations: The permutations of each test.
-            seed: The seed of the permutations.
+            num_permutations: Number of permutations in each test.
+            seed: Seed of the permutations.
         """
         return {
             label: SiteResult(
                 significance=permutation_test(
-                    (marked.values() for marked in proteins.values()), num_permutations=num_permutations, seed=seed
+                    (protein.scores() for protein in proteins.values()), num_permutations=num_permutations, seed=seed
                 ),
-                num_residues=sum(int(marked.is_marked.sum()) for marked in proteins.values()),
-                num_segments=sum(marked.moved.num_segments for marked in proteins.values()),
+                num_residues=sum(int(protein.is_labelled.sum()) for protein in proteins.values()),
+                num_segments=sum(protein.moved.num_segments for protein in proteins.values()),
             )
-            for label, proteins in sorted(self._marked.items())
+            for label, proteins in sorted(self._proteins.items())
         }
 
-    def _sites_of(self, record: Record) -> list[Site]:
-        return [site for name in _names(record.id) for site in self._of_protein.get(name, ())]
+    def _sites_in(self, record: Record) -> list[Site]:
+        return [site for name in _names(record.id) for site in self._by_protein.get(name, ())]
 
 
 def residue_strata(sequence: str) -> NDArray[np.int64]:
-    """Number the strata within which residues are compared: their amino acid, and whether they are at an end.
+    """Number the strata within which residues are compared: by amino acid, and by chain start, middle or end.
 
     >>> residue_strata("MKM" + 20 * "A" + "M")[[0, 2, 12, 23]].tolist()
     [232, 232, 195, 233]
     """
     letters = np.frombuffer(sequence.encode("ascii"), np.uint8).astype(np.int64)
-    places = np.arange(len(sequence))
-    is_last = places >= len(sequence) - _TERMINAL_RESIDUES
-    return 3 * letters + np.where(places < _TERMINAL_RESIDUES, 1, 2 * is_last)
+    positions = np.arange(len(sequence))
+    is_last = positions >= len(sequence) - _TERMINAL_RESIDUES
+    return 3 * letters + np.where(positions < _TERMINAL_RESIDUES, 1, 2 * is_last)
 
 
 def site_warnings(results: Iterable[tuple[str, SiteResult]]) -> list[str]:
-    """Say of which labels nothing, or little, can be known."""
+    """Warn of labels that allow no comparison, or one in a single protein only."""
     warnings = []
     for label, result in results:
-        found = result.significance
-        if not found.num_marks:
-            reason = "no other residue of the same amino acid is there to compare with"
-            warnings.append(f"nothing is known of {label!r}, because {reason}")
-        elif found.num_proteins == 1:
+        if not result.significance.num_labelled:
+            reason = "the proteins have no unlabelled residues of the same amino acids"
+            warnings.append(f"cannot test {label!r}, because {reason}")
+        elif result.significance.num_proteins == 1:
             segments = pluralize(result.num_segments, "segment")
-            warnings.append(f"the result of {label!r} rests on one protein, on residues in {segments} of it")
+            warnings.append(f"the result of {label!r} rests on one protein, with labelled residues in {segments}")
     return warnings
 
 
 def _names(identifier: str) -> tuple[str, ...]:
-    """List what a protein may be called: its identifier and, of UniProt's headers, accession and entry name."""
+    """List the names of a protein: its identifier and, in UniProt's headers, accession and entry name."""
     database, *names = identifier.split("|")
     return (identifier, *names) if database in _DATABASES and len(names) == 2 else (identifier,)

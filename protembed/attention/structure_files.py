@@ -1,4 +1,4 @@
-"""The residues of a chain of a structure, in the order of their peptide bonds, and the atoms that stand for them."""
+"""Atoms and residues of PDB and mmCIF files: protein residues in the order of their bonds, and representative atoms."""
 
 import io
 import math
@@ -24,26 +24,47 @@ Position = tuple[float, float, float]
 _MMCIF_START = re.compile(r"([ \t]*(#.*)?\n)*[ \t]*data_", re.IGNORECASE)
 _PDB_ATOM = re.compile("^(ATOM  |HETATM)", re.MULTILINE)
 _MODRES = re.compile(r"^MODRES.{6}(?P<name>.{3}).{9}(?P<parent>.{3})", re.MULTILINE)
-_GEMMI_PLACE = re.compile(r"^string:(?P<line>\d+)(:\d+\(\d+\))?( in \S+)?: ")
-# A line of a PDB file ends with the last coordinate at the earliest; all that follows may be missing.
-_SHORTEST_PDB_LINE = 54
+_GEMMI_LOCATION = re.compile(r"^string:(?P<line>\d+)(:\d+\(\d+\))?( in \S+)?: ")
+# A PDB line needs everything up to the last coordinate; the columns behind it may be missing.
+_MIN_PDB_LINE_LENGTH = 54
 _ABSENT_COORDINATES = ("", "?", ".", "nan", "-nan")
-_LONGEST_REASON = 100
+_MAX_REASON_LENGTH = 100
+
+# Names in AMBER and CHARMM of an amino acid in one of its protonation states, or of a cysteine in a disulfide bond. If
+# a file lists the name among its modified residues, that list decides.
+_PROTONATION_STATES = {
+    **dict.fromkeys(("HID", "HIE", "HIP", "HSD", "HSE", "HSP"), "HIS"),
+    **dict.fromkeys(("CYX", "CYM"), "CYS"),
+    **{"ASH": "ASP", "GLH": "GLU", "LYN": "LYS"},
+}
+# Biopython's table lacks the last two; both letters are tokens of the alphabet.
+_LETTERS: Mapping[str, str] = {**protein_letters_3to1_extended, "SEC": "U", "PYL": "O"}
+# A peptide bond is 1.33 Å long, and a C and an N that are not bonded are more than 2.4 Å apart.
+MAX_BOND_LENGTH = 2.0
+# Two C-alphas joined by a peptide bond are 3.8 Å apart, and others hardly less than 5.
+_MAX_ALPHA_DISTANCE = 4.5
+_BACKBONE = ("N", "CA", "C", "CB")
+_ABSENT = (math.nan, math.nan, math.nan)
+_INTEGER = re.compile(r"-?\d+")
+_IDENTIFYING = re.compile(r"-?[0-9A-Za-z]+")  # hybrid-36 too, but no asterisks
+
+
+# Atoms
 
 
 class Atom(NamedTuple):
     """An atom of a structure.
 
     Attributes:
-        chain: the authors' name of the chain; empty where the file gives none.
-        part: what divides atoms under one chain name: in PDB the number of TER records before, in mmCIF the
+        chain: Chain name of the authors; empty where the file has none.
+        part: Key that separates atoms under one chain name: in PDB the number of preceding TER records, in mmCIF the
             `label_asym_id`.
-        number: the authors' residue number with its insertion code, such as `52A`.
-        residue: the name of the residue, such as `ALA`.
-        name: the name of the atom, such as `CA`.
-        altloc: the letter of the alternative location; empty where there is one location alone.
-        is_hetero: whether it is a HETATM; None where the file does not say.
-        position: Å; NaN where the file gives none.
+        number: Residue number of the authors with its insertion code, such as `52A`.
+        residue: Residue name, such as `ALA`.
+        name: Atom name, such as `CA`.
+        altloc: Letter of the alternative location; empty where there is a single location.
+        is_hetero: Whether the atom is a HETATM; None where the file has no such column.
+        position: Coordinates, Å; NaN where the file has none.
     """
 
     chain: str
@@ -61,9 +82,9 @@ class ParsedStructure:
     """The atoms of a structure.
 
     Attributes:
-        atoms: those of the first model that has any, in the file's order; reading them raises a `StructureError` where
-            the file is damaged.
-        parents: the three-letter name of the parent of each modified residue that the file lists, by name.
+        atoms: Atoms of the first model that has any, in the file's order; iterating over them raises a `StructureError`
+            where the file is damaged.
+        parents: Three-letter name of the parent of each modified residue that the file lists, by the residue's name.
     """
 
     atoms: Iterator[Atom]
@@ -71,42 +92,42 @@ class ParsedStructure:
 
 
 def parse_structure(text: str, name: str) -> ParsedStructure:
-    """Parse a structure, PDB or mmCIF as its content says.
+    """Parse a structure, PDB or mmCIF depending on its content.
 
     Args:
-        text: the whole file.
-        name: of the file, for messages.
+        text: Content of the whole file.
+        name: File name for messages.
 
     Raises:
-        StructureError: it is neither, or it is damaged.
+        StructureError: The file is neither PDB nor mmCIF, or it is damaged.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _MMCIF_START.match(text):
         block = _mmcif_block(text, name)
         return ParsedStructure(atoms=_mmcif_atoms(block, name), parents=_mmcif_parents(block))
     if not _PDB_ATOM.search(text):
-        raise _no_structure(name)
-    parents = {found["name"].strip(): found["parent"].strip() for found in _MODRES.finditer(text)}
+        raise _not_a_structure_error(name)
+    parents = {match["name"].strip(): match["parent"].strip() for match in _MODRES.finditer(text)}
     return ParsedStructure(atoms=_pdb_atoms(text, name), parents=parents)
 
 
-def _no_structure(name: str) -> StructureError:
+def _not_a_structure_error(name: str) -> StructureError:
     return StructureError(name, "this is neither a PDB nor an mmCIF file with atoms", STRUCTURE_ADVICE)
 
 
-def _damaged(name: str, reason: str) -> StructureError:
-    reason = printable(" ".join(reason.split())[:_LONGEST_REASON])
-    return StructureError(name, f"the structure is damaged ({reason})", "fetch or make it again")
+def _damaged_error(name: str, reason: str) -> StructureError:
+    reason = printable(" ".join(reason.split())[:_MAX_REASON_LENGTH])
+    return StructureError(name, f"the structure is damaged ({reason})", "download or create the file again")
 
 
-def _position(atom: Atom, coordinates: tuple[str, str, str], name: str, place: str) -> Atom:
-    """Give an atom its position; what is no number is an error in a polymer alone, and absent elsewhere."""
+def _with_position(atom: Atom, coordinates: tuple[str, str, str], name: str, location: str) -> Atom:
+    """Set the position of an atom; an unreadable coordinate is an error in a polymer, and missing elsewhere."""
     texts = [text.strip() for text in coordinates]
     values = [cif.as_number(text) for text in texts]
     for text, value in zip(texts, values, strict=True):
         is_absent = text.lower() in _ABSENT_COORDINATES or atom.is_hetero or atom.residue in WATERS
         if math.isnan(value) and not is_absent:
-            raise _damaged(name, f"{place}: {text!r} is no coordinate")
+            raise _damaged_error(name, f"{location}: {text!r} is not a coordinate")
     return atom._replace(position=(values[0], values[1], values[2]))
 
 
@@ -127,8 +148,8 @@ def _pdb_atoms(text: str, name: str) -> Iterator[Atom]:
 
 
 def _pdb_atom(line: str, part: str, name: str, number: int) -> Atom:
-    if len(line) < _SHORTEST_PDB_LINE:
-        raise _damaged(name, f"line {number} is cut off")
+    if len(line) < _MIN_PDB_LINE_LENGTH:
+        raise _damaged_error(name, f"line {number} is cut off")
     atom = Atom(
         chain=line[21].strip(),
         part=part,
@@ -139,7 +160,7 @@ def _pdb_atom(line: str, part: str, name: str, number: int) -> Atom:
         is_hetero=line.startswith("HETATM"),
         position=(math.nan, math.nan, math.nan),
     )
-    return _position(atom, (line[30:38], line[38:46], line[46:54]), name, f"line {number}")
+    return _with_position(atom, (line[30:38], line[38:46], line[46:54]), name, f"line {number}")
 
 
 # mmCIF
@@ -148,16 +169,16 @@ def _pdb_atom(line: str, part: str, name: str, number: int) -> Atom:
 def _mmcif_block(text: str, name: str) -> cif.Block:
     try:
         document = cif.read_string(text)
-    except (ValueError, RuntimeError) as error:  # the syntax; a name that is there twice
-        raise _damaged(name, _GEMMI_PLACE.sub(r"line \g<line>: ", str(error))) from error
+    except (ValueError, RuntimeError) as error:  # the syntax; a duplicate name
+        raise _damaged_error(name, _GEMMI_LOCATION.sub(r"line \g<line>: ", str(error))) from error
     for block in document:
         if any(category.lower() == "_atom_site." for category in block.get_mmcif_category_names()):
             return block
-    raise _no_structure(name)
+    raise _not_a_structure_error(name)
 
 
 def _mmcif_atoms(block: cif.Block, name: str) -> Iterator[Atom]:
-    """Read the table of atoms; of what it lacks, only names and coordinates are indispensable."""
+    """Read the table of atoms, in which only names and coordinates are required."""
     names = _column(block, name, "label_atom_id", "auth_atom_id")
     size = len(names)
     residues = _column(block, name, "label_comp_id", "auth_comp_id")
@@ -183,21 +204,21 @@ def _mmcif_atoms(block: cif.Block, name: str) -> Iterator[Atom]:
             is_hetero=group == "HETATM" if group else None,
             position=(math.nan, math.nan, math.nan),
         )
-        yield _position(atom, position, name, f"atom {row}")
+        yield _with_position(atom, position, name, f"atom {row}")
 
 
 def _column(block: cif.Block, name: str, *tags: str, size: int | None = None) -> list[str]:
-    """Read a column, and its stand-in where a value is missing; if all are, empty texts.
+    """Read a column, with another column's value where one is missing, and empty strings where all are missing.
 
     Args:
-        block: with the atoms.
-        name: of the file, for messages.
-        tags: names of columns in `_atom_site`, the best first.
-        size: rows of the table; None if the column must be there.
+        block: Block with the atoms.
+        name: File name for messages.
+        tags: Names of columns in `_atom_site` in the order of preference.
+        size: Number of rows of the table; None for a required column.
     """
     columns = [column for tag in tags if (column := block.find_values(f"_atom_site.{tag}"))]
     if not columns and size is None:
-        raise _damaged(name, f"it has no _atom_site.{tags[0]}")
+        raise _damaged_error(name, f"it has no _atom_site.{tags[0]}")
     if not columns:
         return [""] * (size or 0)
     texts = zip(*([cif.as_string(text) for text in column] for column in columns), strict=True)
@@ -209,23 +230,7 @@ def _mmcif_parents(block: cif.Block) -> dict[str, str]:
     return {cif.as_string(row[0]): cif.as_string(row[1]) for row in table}
 
 
-# What AMBER and CHARMM call an amino acid in one of its protonation states, or a cysteine in a disulfide bond. Where a
-# file lists the name among its modified residues, that list decides.
-_PROTONATION_STATES = {
-    **dict.fromkeys(("HID", "HIE", "HIP", "HSD", "HSE", "HSP"), "HIS"),
-    **dict.fromkeys(("CYX", "CYM"), "CYS"),
-    **{"ASH": "ASP", "GLH": "GLU", "LYN": "LYS"},
-}
-# Biopython's table lacks the last two; both letters are tokens of the alphabet.
-_LETTERS: Mapping[str, str] = {**protein_letters_3to1_extended, "SEC": "U", "PYL": "O"}
-# A peptide bond is 1.33 Å long, and a C and an N that are not bonded are more than 2.4 Å apart.
-LONGEST_BOND = 2.0
-# Two C-alphas that a peptide bond joins are 3.8 Å apart, and others hardly less than 5.
-_LONGEST_ALPHA_STEP = 4.5
-_BACKBONE = ("N", "CA", "C", "CB")
-_ABSENT = (math.nan, math.nan, math.nan)
-_INTEGER = re.compile(r"-?\d+")
-_IDENTIFYING = re.compile(r"-?[0-9A-Za-z]+")  # hybrid-36 too, but no asterisks
+# Residues
 
 
 @dataclass(kw_only=True, eq=False)
@@ -233,15 +238,15 @@ class Residue:
     """A residue, ligand or water of a file.
 
     Attributes:
-        name: its three letters; of two names in one place the first.
-        letter: of the amino acid; X where it is unknown.
-        number: the authors' number with its insertion code.
-        part: what divides the atoms of one chain name; see `Atom`.
-        is_hetero: whether it is a HETATM.
-        is_listed: whether the file lists it among the modified residues.
-        has_altlocs: whether it has alternative locations or names.
-        num_repeated: atoms that were left out, because the residue has one of the same name.
-        positions: of its N, CA, C and CB, by name and by letter of the alternative location.
+        name: Three-letter name; the first of alternative names.
+        letter: One-letter code of the amino acid; X where it is unknown.
+        number: Residue number of the authors with its insertion code.
+        part: Key that separates residues under one chain name, as in `Atom`.
+        is_hetero: Whether the residue is a HETATM.
+        is_listed: Whether the file lists the residue among the modified residues.
+        has_altlocs: Whether the residue has alternative locations or names.
+        num_repeated: Number of omitted atoms whose name the residue already has.
+        positions: Positions of N, CA, C and CB, by atom name and letter of the alternative location, Å.
     """
 
     name: str
@@ -256,53 +261,53 @@ class Residue:
 
     @property
     def is_standard(self) -> bool:
-        """Whether it is one of the twenty amino acids."""
+        """Whether the residue is one of the twenty amino acids."""
         return self.name in protein_letters_3to1
 
     @property
     def may_be_protein(self) -> bool:
-        """Whether it has the backbone of an amino acid, or the name of one."""
+        """Whether the residue has the backbone of an amino acid, or the name of one."""
         has_backbone = not any(math.isnan(math.fsum(self.position(name))) for name in ("N", "CA", "C"))
         return has_backbone or (self.letter != "X" and (self.is_listed or not self.is_hetero))
 
     def position(self, name: str) -> Position:
         """Look up the position of an atom, in Å; NaN where it is missing."""
         letters = self.positions.get(name)
-        # By letter, and none before A, so that all atoms of a residue are of one conformation.
+        # The first letter, or none, so that all atoms of a residue belong to one conformation.
         return letters[min(letters)] if letters else _ABSENT
 
     def bond_length(self, following: "Residue") -> float:
-        """Measure from C to the N of the following residue, in Å; NaN where either is missing."""
+        """Measure the distance from C to the N of the following residue, in Å; NaN where either is missing."""
         return math.dist(self.position("C"), following.position("N"))
 
     def is_bonded_to(self, following: "Residue") -> bool:
-        """Tell whether a peptide bond leads to the following residue; atoms that are all at 0, 0, 0 have none."""
-        return 0 < self.bond_length(following) < LONGEST_BOND
+        """Return whether a peptide bond leads to the following residue; atoms that are all at 0, 0, 0 have none."""
+        return 0 < self.bond_length(following) < MAX_BOND_LENGTH
 
-    def leads_to(self, following: "Residue") -> bool:
-        """Tell the same, by the distance of the C-alpha atoms where C or N is missing."""
+    def is_followed_by(self, following: "Residue") -> bool:
+        """Return whether a bond leads to the following residue, by the C-alpha atoms where C or N is missing."""
         if not math.isnan(self.bond_length(following)):
             return self.is_bonded_to(following)
-        return 0 < math.dist(self.position("CA"), following.position("CA")) < _LONGEST_ALPHA_STEP
+        return 0 < math.dist(self.position("CA"), following.position("CA")) < _MAX_ALPHA_DISTANCE
 
 
 class ResidueReader:
-    """The atoms under one chain name, grouped into residues.
+    """Groups the atoms under one chain name into residues.
 
-    Atoms belong together that follow each other and have the same number. Where the number is missing or made of
-    asterisks, another name or a repetition of the first atom begins the next residue. An alternative location belongs
-    to the residue that has its number, wherever in the file it stands.
+    Successive atoms with the same number belong to one residue. Where the number is missing or made of asterisks, a new
+    name or a repetition of the first atom begins the next residue. An alternative location belongs to the residue that
+    has its number, anywhere in the file.
 
     Args:
-        parents: the name of the parent of each modified residue that the file lists, by name.
+        parents: Name of the parent of each modified residue that the file lists, by the residue's name.
     """
 
     def __init__(self, parents: Mapping[str, str]) -> None:
         self.residues: list[Residue] = []
         self._parents = parents
         self._by_number: dict[str, Residue] = {}
-        self._present: Residue | None = None
-        self._seen: dict[tuple[str, str], None] = {}  # atoms of the present residue, in the file's order
+        self._current: Residue | None = None
+        self._seen: dict[tuple[str, str], None] = {}  # atoms of the current residue, in the file's order
 
     def add(self, atom: Atom) -> None:
         """Add the next atom."""
@@ -319,27 +324,27 @@ class ResidueReader:
             residue.positions.setdefault(atom.name, {}).setdefault(atom.altloc, atom.position)
 
     def _residue_of(self, atom: Atom) -> Residue:
-        if self._present is not None and self._is_of(self._present, atom):
-            return self._present
+        if self._current is not None and self._belongs_to(self._current, atom):
+            return self._current
         self._seen = {}
-        self._present = self._with_location(atom) or self._new(atom)
-        return self._present
+        self._current = self._alternative_location_of(atom) or self._add_residue(atom)
+        return self._current
 
-    def _is_of(self, residue: Residue, atom: Atom) -> bool:
+    def _belongs_to(self, residue: Residue, atom: Atom) -> bool:
         if (residue.number, residue.part) != (atom.number, atom.part):
             return False
         if _IDENTIFYING.fullmatch(atom.number):
             return residue.name == atom.residue or bool(atom.altloc)
         return residue.name == atom.residue and next(iter(self._seen)) != (atom.name, atom.altloc)
 
-    def _with_location(self, atom: Atom) -> Residue | None:
-        """Find the residue that an atom far behind it is an alternative location of."""
+    def _alternative_location_of(self, atom: Atom) -> Residue | None:
+        """Find the earlier residue that an atom is an alternative location of."""
         residue = self._by_number.get(atom.number) if atom.altloc and _IDENTIFYING.fullmatch(atom.number) else None
         if residue is None or residue.name != atom.residue or atom.altloc in residue.positions.get(atom.name, {}):
             return None
         return residue
 
-    def _new(self, atom: Atom) -> Residue:
+    def _add_residue(self, atom: Atom) -> Residue:
         name = atom.residue
         is_standard = name in protein_letters_3to1  # glycosylated ones are listed too, as modified residues
         residue = Residue(
@@ -357,16 +362,16 @@ class ResidueReader:
 
 
 def protein_residues(residues: Sequence[Residue]) -> list[Residue]:
-    """Pick the amino acids that belong to a protein, in the order of their peptide bonds.
+    """Select the amino acids that belong to a protein, in the order of their peptide bonds.
 
     Everything else is water, a ligand, an ion, a cap or a nucleotide. A hetero residue belongs to the protein if it is
     bonded to a neighbour there or the file lists it among the modified residues.
 
     Args:
-        residues: all under one chain name, in the file's order.
+        residues: All residues under one chain name, in the file's order.
     """
-    candidates = _in_order_of_bonds([residue for residue in residues if residue.may_be_protein])
-    is_bonded = [False, *(one.is_bonded_to(other) for one, other in pairwise(candidates)), False]
+    candidates = _order_by_bonds([residue for residue in residues if residue.may_be_protein])
+    is_bonded = [False, *(residue.is_bonded_to(following) for residue, following in pairwise(candidates)), False]
     return [
         residue
         for row, residue in enumerate(candidates)
@@ -374,47 +379,47 @@ def protein_residues(residues: Sequence[Residue]) -> list[Residue]:
     ]
 
 
-def _in_order_of_bonds(residues: Sequence[Residue]) -> list[Residue]:
-    """Put modified residues that the file gives behind the chain where their peptide bonds are."""
+def _order_by_bonds(residues: Sequence[Residue]) -> list[Residue]:
+    """Move modified residues that the file lists behind the chain to where their peptide bonds are."""
     segments: list[list[Residue]] = []
     for residue in residues:
         if segments and segments[-1][-1].is_bonded_to(residue):
             segments[-1].append(residue)
         else:
             segments.append([residue])
-    for segment in [one for one in segments if all(residue.is_hetero for residue in one)]:
-        others = [one for one in segments if one is not segment]
-        for row, other in enumerate(others):
-            is_before = other[-1].is_bonded_to(segment[0])
-            if is_before or segment[-1].is_bonded_to(other[0]):
+    for segment in [members for members in segments if all(residue.is_hetero for residue in members)]:
+        others = [members for members in segments if members is not segment]
+        for row, neighbour in enumerate(others):
+            follows = neighbour[-1].is_bonded_to(segment[0])
+            if follows or segment[-1].is_bonded_to(neighbour[0]):
                 for residue in segment:
-                    residue.part = other[0].part
-                segments = [*others[: row + is_before], segment, *others[row + is_before :]]
+                    residue.part = neighbour[0].part
+                segments = [*others[: row + follows], segment, *others[row + follows :]]
                 break
     return [residue for segment in segments for residue in segment]
 
 
-def divide_chains(residues: Sequence[Residue]) -> Iterator[list[Residue]]:
-    """Divide the residues under one chain name into chains.
+def split_chains(residues: Sequence[Residue]) -> Iterator[list[Residue]]:
+    """Split the residues under one chain name into chains.
 
-    A chain ends where the file says so (see `Atom.part`), and where the numbering begins again: numbers fall, and from
-    there on repeat earlier ones. Two residues that are bonded are of one chain, whatever the file says.
+    A chain ends where the file marks its end (`Atom.part`), and where the numbering restarts: numbers fall, and from
+    there on repeat earlier ones. Two bonded residues always belong to one chain.
 
     Args:
-        residues: amino acids under one chain name, in order.
+        residues: Amino acids under one chain name, in the order of their bonds.
 
     Yields:
         The residues of each chain.
     """
     chain: list[Residue] = []
-    start, earlier = 0, set[str]()  # where numbers fell last, and the numbers of the chain up to there
+    start, earlier = 0, set[str]()  # index where numbers last fell, and the numbers of the chain up to there
     for residue in residues:
-        if chain and not chain[-1].leads_to(residue):
+        if chain and not chain[-1].is_followed_by(residue):
             if residue.part != chain[-1].part:
                 yield chain
                 chain, start, earlier = [], 0, set()
-            elif _falls(chain[-1].number, residue.number):
-                earlier.update(one.number for one in chain[start:])
+            elif _is_falling(chain[-1].number, residue.number):
+                earlier.update(member.number for member in chain[start:])
                 start = len(chain)
         if residue.number in earlier and _IDENTIFYING.fullmatch(residue.number):
             yield chain[:start]
@@ -424,20 +429,23 @@ def divide_chains(residues: Sequence[Residue]) -> Iterator[list[Residue]]:
         yield chain
 
 
-def _falls(number: str, following: str) -> bool:
-    found = _INTEGER.match(number), _INTEGER.match(following)
-    return found[0] is not None and found[1] is not None and int(found[1][0]) <= int(found[0][0])
+def _is_falling(number: str, following: str) -> bool:
+    first, second = _INTEGER.match(number), _INTEGER.match(following)
+    return first is not None and second is not None and int(second[0]) <= int(first[0])
+
+
+# Representative atoms
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepresentativeAtoms:
-    """The atom that stands for each residue of a chain.
+    """The representative atom of each residue of a chain.
 
     Attributes:
-        positions: (residues, 3), float64, Å; NaN where it is missing.
-        kind: `CB` (C-beta, and C-alpha for glycine), `virtual CB` (the same, where no C-beta was in the file), or `CA`
+        positions: Positions of the atoms, (residues, 3), float64, Å; NaN where missing.
+        kind: `CB` (C-beta, and C-alpha for glycine), `virtual CB` (the same, if the file has no C-beta), or `CA`
             (C-alpha for all residues).
-        num_virtual: residues whose C-beta was computed from their backbone.
+        num_virtual: Number of residues whose C-beta is computed from their backbone.
     """
 
     positions: NDArray[np.float64]
@@ -446,10 +454,10 @@ class RepresentativeAtoms:
 
 
 def representative_atoms(residues: Sequence[Residue]) -> RepresentativeAtoms:
-    """Find the atom that stands for each residue of a chain.
+    """Choose the representative atom of each residue of a chain.
 
-    It is the C-beta, or the C-alpha for glycine; a C-beta that is missing is computed from N, C-alpha and C. Where most
-    residues have neither, but a C-alpha, it is the C-alpha for all.
+    It is the C-beta, or the C-alpha for glycine; a missing C-beta is computed from N, C-alpha and C. If most residues
+    have only a C-alpha, it is the C-alpha for all.
     """
     atoms = np.array([[residue.position(name) for name in _BACKBONE] for residue in residues]).reshape(-1, 4, 3)
     n, alpha, c, beta = _without_placeholders(atoms).transpose(1, 0, 2)
@@ -458,8 +466,8 @@ def representative_atoms(residues: Sequence[Residue]) -> RepresentativeAtoms:
     computed = virtual_c_beta(n, alpha, c)
     is_virtual = ~is_glycine & ~_is_known(beta) & _is_known(computed)
     positions[is_virtual] = computed[is_virtual]
-    is_alpha_alone = ~_is_known(positions) & _is_known(alpha)
-    if is_alpha_alone.sum() > (_is_known(positions) & ~is_glycine).sum():
+    has_only_alpha = ~_is_known(positions) & _is_known(alpha)
+    if has_only_alpha.sum() > (_is_known(positions) & ~is_glycine).sum():
         return RepresentativeAtoms(positions=alpha, kind="CA", num_virtual=0)
     has_beta = bool((~is_glycine & _is_known(beta)).any())
     num_virtual = int(is_virtual.sum())
@@ -468,17 +476,17 @@ def representative_atoms(residues: Sequence[Residue]) -> RepresentativeAtoms:
 
 
 def virtual_c_beta(n: NDArray[np.float64], alpha: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute where C-beta stands in an L-amino acid of ideal geometry.
+    """Compute the position of C-beta in an L-amino acid of ideal geometry.
 
     Args:
-        n: (residues, 3), float64, Å, of the N.
-        alpha: (residues, 3), float64, Å, of the C-alpha.
-        c: (residues, 3), float64, Å, of the C.
+        n: Positions of N, (residues, 3), float64, Å.
+        alpha: Positions of C-alpha, (residues, 3), float64, Å.
+        c: Positions of C, (residues, 3), float64, Å.
 
     Returns:
-        (residues, 3), float64, Å; NaN where an atom is missing.
+        Positions of C-beta, (residues, 3), float64, Å; NaN where an atom is missing.
 
-    Source: the constants of trRosetta (Yang et al. 2020), as ProteinMPNN has them (Dauparas et al. 2022).
+    Source: the constants of trRosetta (Yang et al. 2020), as in ProteinMPNN (Dauparas et al. 2022).
     """
     first, second = alpha - n, c - alpha
     computed: NDArray[np.float64] = (
@@ -492,7 +500,7 @@ def _is_known(positions: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _without_placeholders(atoms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Replace by NaN what several atoms of a chain have in common, such as 0, 0, 0 for those that were not observed."""
+    """Replace positions that several atoms of a chain share by NaN, such as 0, 0, 0 for unobserved atoms."""
     _, row, counts = np.unique(atoms.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
     is_shared = (counts[row.reshape(-1)] > 1).reshape(atoms.shape[:2])
     return np.where(is_shared[..., None], np.nan, atoms)

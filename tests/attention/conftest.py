@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from protembed.attention.page import MOST_PIXELS, ShownProtein, block_size, max_pool_blocks
+from protembed.attention.page import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks
 
 
 @pytest.fixture(scope="session")
-def make_shown():
-    """Make up a protein to be looked at: each head attends to few residues, as heads do, and mostly to some offset."""
+def make_displayed():
+    """Return a function that makes a random protein whose heads attend to few residues, and mostly at some offset."""
 
     def make(num_residues=40, *, id="P12345", num_layers=2, num_heads=3, seed=0, **values):
         rng = np.random.default_rng(seed)
@@ -17,17 +17,17 @@ def make_shown():
             maps[layer, head, rows, (rows + layer + head) % num_residues] += 20
         maps = (maps / maps.sum(-1, keepdims=True)).astype(np.float32)
         sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), num_residues))
-        maps, block = values.pop("maps", maps), block_size(num_residues, MOST_PIXELS)
+        maps, block = values.pop("maps", maps), block_size(num_residues, MAX_PIXELS)
         if block > 1:
             maps = np.array([[max_pool_blocks(head, block) for head in layer] for layer in maps])
-        return ShownProtein(id=id, sequence=sequence, maps=maps, block=block, **values)
+        return DisplayedProtein(id=id, sequence=sequence, maps=maps, block=block, **values)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def make_contacts():
-    """Make up a structure's contacts and a prediction of them, both symmetric, (residues, residues)."""
+    """Return a function that makes random contacts and a prediction of them, (residues, residues), symmetric."""
 
     def make(num_residues=40):
         rng = np.random.default_rng(1)

@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from protembed.attention.page import MOST_PIXELS, AttentionPage, Table, script_data
+from protembed.attention.page import MAX_PIXELS, AttentionPage, Table, script_data
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\u202e\u2028<!--"
-# A letter that would turn the direction of reading, or end a line, is spelled out.
-SHOWN = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\\u202e\\u2028<!--"
+# Characters that would reverse the reading direction, or end a line, are escaped.
+ESCAPED = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\\u202e\\u2028<!--"
 TABLE = Table(
     title="Heads",
     header=["head", "precision", "pairs"],
@@ -21,7 +21,7 @@ TABLE = Table(
 
 
 class Reader(HTMLParser):
-    """What a browser makes of a page: its elements with their attributes, and the text of each kind of element."""
+    """Parses a page into its elements with their attributes, and the text of each kind of element."""
 
     def __init__(self, page):
         super().__init__()
@@ -48,58 +48,58 @@ class Reader(HTMLParser):
         return json.loads(self.text("script")[0])
 
 
-def page_of(*proteins, statistics=None, tables=(), layers=(1, 2), heads=(1, 2, 3)):
+def render(*proteins, statistics=None, tables=(), layers=(1, 2), heads=(1, 2, 3)):
     page = AttentionPage(layers, heads)
     for protein in proteins:
         page.add(protein)
     return page.render(statistics or {"entropy": np.ones((len(layers), len(heads)))}, tables, "1.2.3")
 
 
-def pixels_of(packed):
-    flat = np.frombuffer(zlib.decompress(base64.b64decode(packed["pixels"])), np.uint8)
+def decode_pixels(picture):
+    flat = np.frombuffer(zlib.decompress(base64.b64decode(picture["pixels"])), np.uint8)
     return flat.reshape(2 * [int(flat.size**0.5)])
 
 
-def weights_of(packed):
-    """The map as the page shows it."""
-    return packed["peak"] * (pixels_of(packed) / (packed["levels"] - 1)) ** 2
+def decode_weights(picture):
+    """Decode the values that the page shows."""
+    return picture["peak"] * (decode_pixels(picture) / (picture["levels"] - 1)) ** 2
 
 
-def interval_of(packed):
-    """The interval that each cell is known to lie in, before its ends are rounded."""
-    levels = packed["levels"] - 1
-    ends = ((pixels_of(packed) + shift).clip(0, levels) / levels for shift in (-0.5, 0.5))
-    return tuple(packed["peak"] * end**2 for end in ends)
+def decode_intervals(picture):
+    """Decode the interval of each cell, before its ends are rounded."""
+    levels = picture["levels"] - 1
+    ends = ((decode_pixels(picture) + shift).clip(0, levels) / levels for shift in (-0.5, 0.5))
+    return tuple(picture["peak"] * end**2 for end in ends)
 
 
 @pytest.fixture(scope="module")
-def page(make_shown, make_contacts):
-    return page_of(make_shown(id=HOSTILE, **make_contacts()), tables=[TABLE])
+def page(make_displayed, make_contacts):
+    return render(make_displayed(id=HOSTILE, **make_contacts()), tables=[TABLE])
 
 
-# What a page is made of
+# Elements and data
 
 
 @pytest.mark.promise(17)
-def test_no_word_of_the_data_becomes_an_element(page):
+def test_text_in_the_data_never_becomes_an_element(page):
     read = Reader(page)
 
     assert read.all("img") == []
     assert len(read.all("script")) == 2
-    assert read.data()["proteins"][0]["id"] == SHOWN
-    assert SHOWN in read.text("td")
+    assert read.data()["proteins"][0]["id"] == ESCAPED
+    assert ESCAPED in read.text("td")
 
 
 @pytest.mark.parametrize("text", ["</script>", "<!--<script>", "]]>", "&lt;", "\u2028\u2029", "\ud800", "'\"\\"])
-def test_data_of_a_script_come_back_and_hold_nothing_that_html_acts_upon(text):
-    spelled = script_data({"id": text})
+def test_script_data_round_trip_without_characters_that_are_special_in_html(text):
+    escaped = script_data({"id": text})
 
-    assert not set(spelled) & set("<>&\u2028\u2029")
-    assert json.loads(spelled) == {"id": text}
+    assert not set(escaped) & set("<>&\u2028\u2029")
+    assert json.loads(escaped) == {"id": text}
 
 
 @pytest.mark.promise(17, 19)
-def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched(page):
+def test_page_allows_its_script_only_and_fetches_nothing(page):
     import hashlib
 
     (policy,) = (meta["content"] for meta in Reader(page).all("meta") if "content" in meta and "http-equiv" in meta)
@@ -108,23 +108,23 @@ def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched(page):
     assert policy.startswith("default-src 'none';")
     assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
     assert not re.search(r"url\(|@import", page)
-    # The one address is the name that SVG goes by.
+    # The only address is the namespace of SVG.
     assert set(re.findall(r"https?://[^\"' ]*", page)) == {"http://www.w3.org/2000/svg"}
 
 
-def test_the_script_never_makes_markup_of_text(page):
+def test_script_never_creates_markup_from_text(page):
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", page)
 
 
 @pytest.mark.promise(9)
-def test_the_same_values_give_the_same_bytes(page, make_shown, make_contacts):
-    assert page_of(make_shown(id=HOSTILE, **make_contacts()), tables=[TABLE]) == page
+def test_same_values_give_the_same_bytes(page, make_displayed, make_contacts):
+    assert render(make_displayed(id=HOSTILE, **make_contacts()), tables=[TABLE]) == page
 
 
-def test_what_is_not_defined_is_null_and_what_is_shown_is_numbered_as_in_the_model(make_shown):
+def test_undefined_values_are_null_and_layers_and_heads_keep_their_numbers(make_displayed):
     statistics = {"mean distance": np.array([[1.5, np.nan], [0.123456789, 2]])}
-    shown = make_shown(num_heads=2, first_residue=101)
-    data = Reader(page_of(shown, statistics=statistics, layers=[3, 6], heads=[2, 20])).data()
+    protein = make_displayed(num_heads=2, first_residue=101)
+    data = Reader(render(protein, statistics=statistics, layers=[3, 6], heads=[2, 20])).data()
 
     assert (data["layers"], data["heads"]) == ([3, 6], [2, 20])
     assert data["statistics"] == [{"name": "mean distance", "values": [[1.5, None], [0.123457, 2.0]]}]
@@ -132,16 +132,16 @@ def test_what_is_not_defined_is_null_and_what_is_shown_is_numbered_as_in_the_mod
     assert data["proteins"][0]["contacts"] is None
 
 
-def test_a_page_without_contacts_has_no_place_for_them(page, make_shown):
+def test_page_without_contacts_has_no_contact_map(page, make_displayed):
     assert 'id="contacts-canvas"' in page
-    assert 'id="contacts-canvas"' not in page_of(make_shown())
+    assert 'id="contacts-canvas"' not in render(make_displayed())
 
 
-def test_cells_of_tables_are_spelled_for_readers_and_keep_the_value_that_sorts_them(page):
+def test_cells_of_tables_are_formatted_and_keep_the_value_to_sort_by(page):
     read = Reader(page)
 
     assert read.text("th") == TABLE.header
-    assert read.text("td") == ["1.2", "0.5123", "1,234", SHOWN, "undefined", "", "2.1", "1e-07", "5"]
+    assert read.text("td") == ["1.2", "0.5123", "1,234", ESCAPED, "undefined", "", "2.1", "1e-07", "5"]
     values = [cell.get("data-value") for cell in read.all("td")]
     assert values == [None, "0.51234567", "1234.0", None, None, None, None, "1e-07", "5.0"]
     assert [header["aria-sort"] for header in read.all("th")] == ["none"] * 3
@@ -151,73 +151,73 @@ def test_cells_of_tables_are_spelled_for_readers_and_keep_the_value_that_sorts_t
 # Maps
 
 
-def test_a_map_keeps_its_weights_but_for_a_rounding_of_their_square_roots(make_shown):
-    shown = make_shown()
-    maps = Reader(page_of(shown)).data()["proteins"][0]["maps"]
+def test_map_is_encoded_as_rounded_square_roots(make_displayed):
+    protein = make_displayed()
+    maps = Reader(render(protein)).data()["proteins"][0]["maps"]
 
-    for packed, weights in zip(maps, shown.maps.reshape(-1, 40, 40), strict=True):
-        assert packed["peak"] == pytest.approx(weights.max(), rel=1e-3)
-        step = packed["peak"] ** 0.5 / (packed["levels"] - 1)
-        assert np.abs(weights_of(packed) ** 0.5 - weights**0.5).max() < 0.51 * step
+    for picture, weights in zip(maps, protein.maps.reshape(-1, 40, 40), strict=True):
+        assert picture["peak"] == pytest.approx(weights.max(), rel=1e-3)
+        step = picture["peak"] ** 0.5 / (picture["levels"] - 1)
+        assert np.abs(decode_weights(picture) ** 0.5 - weights**0.5).max() < 0.51 * step
 
 
 @pytest.mark.parametrize("num_residues", [40, 119, 203, 300])
 @pytest.mark.parametrize("concentration", [0.3, 30], ids=["sparse", "diffuse"])
-def test_every_value_lies_in_the_interval_that_is_read_out_for_it(make_shown, num_residues, concentration):
+def test_every_value_lies_in_its_interval(make_displayed, num_residues, concentration):
     weights = np.random.default_rng(0).gamma(concentration, size=(2, 3, num_residues, num_residues))
-    shown = make_shown(num_residues, maps=(weights / weights.sum(-1, keepdims=True)).astype(np.float32))
+    protein = make_displayed(num_residues, maps=(weights / weights.sum(-1, keepdims=True)).astype(np.float32))
 
-    maps = Reader(page_of(shown)).data()["proteins"][0]["maps"]
+    maps = Reader(render(protein)).data()["proteins"][0]["maps"]
 
-    for packed, blocks in zip(maps, shown.maps.reshape(6, *shown.maps.shape[2:]), strict=True):
-        assert packed["levels"] >= 48
-        low, high = interval_of(packed)
+    for picture, blocks in zip(maps, protein.maps.reshape(6, *protein.maps.shape[2:]), strict=True):
+        assert picture["levels"] >= 48
+        low, high = decode_intervals(picture)
         assert (low <= blocks * (1 + 1e-6)).all()
         assert (blocks <= high * (1 + 1e-6)).all()
-        # A tenth of the highest value and more is known to 15 %.
+        # Values of at least a tenth of the maximum have an interval of less than 15 %.
         is_strong = blocks > 0.1 * blocks.max()
         assert (high / np.maximum(low, 1e-9))[is_strong].max() < 1.15
 
 
-def test_labelled_residues_are_on_the_page_with_their_labels(make_shown):
-    protein = Reader(page_of(make_shown(sites={"binding \u202e": [3, 7], "elsewhere": []}))).data()["proteins"][0]
+def test_page_data_contain_labelled_residues(make_displayed):
+    protein = Reader(render(make_displayed(sites={"binding \u202e": [3, 7], "empty": []}))).data()["proteins"][0]
 
-    assert protein["sites"] == [{"label": "binding \\u202e", "at": [3, 7]}]
+    assert protein["sites"] == [{"label": "binding \\u202e", "residues": [3, 7]}]
 
 
-@pytest.mark.parametrize("num_residues", [1, 2, MOST_PIXELS, MOST_PIXELS + 1, 300])
-def test_long_proteins_are_shown_in_blocks_and_short_ones_residue_by_residue(make_shown, num_residues):
-    protein = Reader(page_of(make_shown(num_residues))).data()["proteins"][0]
+@pytest.mark.parametrize("num_residues", [1, 2, MAX_PIXELS, MAX_PIXELS + 1, 300])
+def test_only_long_proteins_are_shown_in_blocks(make_displayed, num_residues):
+    protein = Reader(render(make_displayed(num_residues))).data()["proteins"][0]
 
-    side = len(pixels_of(protein["maps"][0]))
-    assert side <= MOST_PIXELS
+    side = len(decode_pixels(protein["maps"][0]))
+    assert side <= MAX_PIXELS
     assert (side - 1) * protein["block"] < num_residues <= side * protein["block"]
-    assert (protein["block"] == 1) == (num_residues <= MOST_PIXELS)
+    assert (protein["block"] == 1) == (num_residues <= MAX_PIXELS)
 
 
-def test_a_single_strong_pair_is_seen_in_a_block_of_weak_ones(make_shown):
+def test_single_strong_pair_is_visible_in_its_block(make_displayed):
     maps = np.full((2, 3, 400, 400), 1 / 400, np.float16)
     maps[1, 2, 399, 17] = 0.75
-    protein = Reader(page_of(make_shown(400, maps=maps))).data()["proteins"][0]
+    protein = Reader(render(make_displayed(400, maps=maps))).data()["proteins"][0]
 
-    shown = weights_of(protein["maps"][-1])
-    assert shown[399 // protein["block"], 17 // protein["block"]] == pytest.approx(0.75)
-    assert (shown > 0.1).sum() == 1
+    weights = decode_weights(protein["maps"][-1])
+    assert weights[399 // protein["block"], 17 // protein["block"]] == pytest.approx(0.75)
+    assert (weights > 0.1).sum() == 1
 
 
-def test_a_head_that_attends_to_no_residue_is_an_empty_map(make_shown):
-    packed = Reader(page_of(make_shown(maps=np.zeros((2, 3, 40, 40))))).data()["proteins"][0]["maps"][0]
+def test_head_without_attention_to_residues_has_an_empty_map(make_displayed):
+    picture = Reader(render(make_displayed(maps=np.zeros((2, 3, 40, 40))))).data()["proteins"][0]["maps"][0]
 
-    assert packed["peak"] == 0
-    assert not pixels_of(packed).any()
+    assert picture["peak"] == 0
+    assert not decode_pixels(picture).any()
 
 
 @pytest.mark.parametrize("concentration", [0.3, 1, 30], ids=["sparse", "uneven", "diffuse"])
-def test_ten_proteins_of_300_residues_stay_within_eleven_megabytes_whatever_their_heads_do(make_shown, concentration):
+def test_page_of_ten_proteins_of_300_residues_is_smaller_than_eleven_megabytes(make_displayed, concentration):
     rng, page = np.random.default_rng(0), AttentionPage(range(1, 7), range(1, 21))
-    one_layer = rng.gamma(concentration, size=(1, 20, 300, 300)).astype(np.float32)
+    layer = rng.gamma(concentration, size=(1, 20, 300, 300)).astype(np.float32)
 
-    page.add(make_shown(300, maps=np.repeat(one_layer / one_layer.sum(-1, keepdims=True), 6, axis=0)))
+    page.add(make_displayed(300, maps=np.repeat(layer / layer.sum(-1, keepdims=True), 6, axis=0)))
 
     assert 10 * page.num_bytes < 11e6
 
@@ -225,32 +225,32 @@ def test_ten_proteins_of_300_residues_stay_within_eleven_megabytes_whatever_thei
 # Contacts
 
 
-def test_the_prediction_is_above_the_diagonal_and_the_structure_below(make_shown, make_contacts):
+def test_prediction_is_above_the_diagonal_and_structure_below(make_displayed, make_contacts):
     contacts = make_contacts()
-    packed = Reader(page_of(make_shown(**contacts))).data()["proteins"][0]["contacts"]
+    picture = Reader(render(make_displayed(**contacts))).data()["proteins"][0]["contacts"]
 
-    pixels = pixels_of(packed)
-    scores = np.triu(pixels, 1) / (packed["levels"] - 1)
+    pixels = decode_pixels(picture)
+    scores = np.triu(pixels, 1) / (picture["levels"] - 1)
     assert np.abs(scores - np.triu(contacts["contacts"], 1)).max() < 0.01
     assert np.array_equal(np.tril(pixels, -1), np.tril(contacts["truth"], -1))
-    assert packed["predicted"]
-    assert packed["known"]
+    assert picture["predicted"]
+    assert picture["known"]
 
 
 @pytest.mark.parametrize("missing", ["contacts", "truth"])
-def test_either_half_may_be_missing(make_shown, make_contacts, missing):
-    packed = Reader(page_of(make_shown(**make_contacts() | {missing: None}))).data()["proteins"][0]["contacts"]
+def test_prediction_or_structure_may_be_missing(make_displayed, make_contacts, missing):
+    picture = Reader(render(make_displayed(**make_contacts() | {missing: None}))).data()["proteins"][0]["contacts"]
 
-    pixels = pixels_of(packed)
-    assert np.triu(pixels, 1).any() == packed["predicted"] == (missing != "contacts")
-    assert np.tril(pixels, -1).any() == packed["known"] == (missing != "truth")
+    pixels = decode_pixels(picture)
+    assert np.triu(pixels, 1).any() == picture["predicted"] == (missing != "contacts")
+    assert np.tril(pixels, -1).any() == picture["known"] == (missing != "truth")
 
 
-def test_contacts_of_long_proteins_are_shown_in_blocks_and_none_is_lost(make_shown):
+def test_contacts_of_long_proteins_are_kept_in_blocks(make_displayed):
     truth = np.zeros((900, 900), bool)
     truth[[3, 880], [880, 3]] = True
     maps = np.zeros((1, 1, 900, 900), np.float16)
-    page = page_of(make_shown(900, maps=maps, truth=truth), layers=[1], heads=[1])
+    page = render(make_displayed(900, maps=maps, truth=truth), layers=[1], heads=[1])
 
-    packed = Reader(page).data()["proteins"][0]["contacts"]
-    assert np.argwhere(pixels_of(packed)).tolist() == [[880 // packed["block"], 3 // packed["block"]]]
+    picture = Reader(page).data()["proteins"][0]["contacts"]
+    assert np.argwhere(decode_pixels(picture)).tolist() == [[880 // picture["block"], 3 // picture["block"]]]

@@ -1,4 +1,4 @@
-"""The page in a real browser, from disk: Debian's chromium and chromium-driver, with selenium."""
+"""Tests of the page in a real browser, from disk: Debian's chromium and chromium-driver, with selenium."""
 
 import shutil
 import time
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'\u202e"
-SHOWN = "</script><img src=x onerror=alert(1)>\"'\\u202e"
+ESCAPED = "</script><img src=x onerror=alert(1)>\"'\\u202e"
 STATISTICS = {
     "entropy (nats)": np.array([[1.0, 2.0, 3.0], [4.0, 5.5, np.nan]]),
     "mean distance (residues)": np.array([[9.0, 8.0, 7.0], [6.0, 5.0, 4.0]]),
@@ -30,12 +30,12 @@ SECONDS = 10
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory, make_shown, make_contacts):
+def path(tmp_path_factory, make_displayed, make_contacts):
     page = AttentionPage([1, 2], [1, 2, 3])
-    page.add(make_shown(id="P12345", sites={"binding": [12, 33]}, **make_contacts()))
-    page.add(make_shown(id=HOSTILE, num_residues=30, first_residue=101, seed=1))
-    page.add(make_shown(id="long", num_residues=200, seed=2))
-    page.add(make_shown(id="known", seed=3, truth=make_contacts()["truth"]))
+    page.add(make_displayed(id="P12345", sites={"binding": [12, 33]}, **make_contacts()))
+    page.add(make_displayed(id=HOSTILE, num_residues=30, first_residue=101, seed=1))
+    page.add(make_displayed(id="long", num_residues=200, seed=2))
+    page.add(make_displayed(id="known", seed=3, truth=make_contacts()["truth"]))
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page.render(STATISTICS, [TABLE], "1.2.3"), encoding="utf-8")
     return path
@@ -45,7 +45,7 @@ def path(tmp_path_factory, make_shown, make_contacts):
 def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
-    # A window in which each picture is seen as a whole: places are counted from the middle of what is seen of it.
+    # A window that shows each picture as a whole, because offsets are relative to the centre of its visible part.
     # Containers have neither the sandbox's rights nor much shared memory.
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,2400"):
         options.add_argument(argument)
@@ -55,10 +55,10 @@ def browser(tmp_path_factory):
         yield browser
 
 
-# What is said of each pair of a map.
+# The text for each pair of a map.
 READ_ALL = """
-const place = arguments[0];
-const { peak, levels, pixels } = data.proteins[0].maps[place], top = levels - 1;
+const index = arguments[0];
+const { peak, levels, pixels } = data.proteins[0].maps[index], top = levels - 1;
 return unpack(pixels).then((steps) => {
   const value = (step) => peak * (clamp(step, 0, top) / top) ** 2;
   return Array.from(steps, (step) => `: ${between(value(step - 0.5), value(step + 0.5))}`);
@@ -67,14 +67,14 @@ return unpack(pixels).then((steps) => {
 
 
 def interval(text):
-    """Both ends of what is read out."""
+    """Parse both ends of the interval in a text."""
     words = text.split(": ")[1]
     low, high = ("0", words.removeprefix("below ")) if words.startswith("below ") else words.split("–")
     return float(low), float(high)
 
 
 class Page:
-    """The page as a reader uses it."""
+    """Uses the page as a reader does."""
 
     def __init__(self, browser, downloads):
         self.browser, self.downloads = browser, downloads
@@ -103,24 +103,24 @@ class Page:
         webdriver.ActionChains(self.browser).send_keys(*keys).perform()
 
     def mouse(self, row, column, num_cells, figure="map"):
-        """Where a cell is from the middle of the picture, in pixels of the screen."""
+        """Compute the offset of a cell from the centre of the picture, in screen pixels."""
         canvas = self.get(f"{figure}-canvas")
         scale = canvas.rect["width"] / 704
-        places = (66 + 540 * (column + 0.5) / num_cells - 704 / 2, 30 + 540 * (row + 0.5) / num_cells - 624 / 2)
-        return canvas, *(round(scale * place) for place in places)
+        offsets = (66 + 540 * (column + 0.5) / num_cells - 704 / 2, 30 + 540 * (row + 0.5) / num_cells - 624 / 2)
+        return canvas, *(round(scale * offset) for offset in offsets)
 
-    def hover(self, *place, **figure):
+    def hover(self, *cell, **figure):
         actions = webdriver.ActionChains(self.browser, duration=0)
-        actions.move_to_element_with_offset(*self.mouse(*place, **figure)).perform()
+        actions.move_to_element_with_offset(*self.mouse(*cell, **figure)).perform()
 
     def drag(self, start, end, num_cells):
         actions = webdriver.ActionChains(self.browser, duration=50)
         actions.move_to_element_with_offset(*self.mouse(*start, num_cells)).click_and_hold()
         actions.move_to_element_with_offset(*self.mouse(*end, num_cells)).release().perform()
 
-    def until(self, is_so):
+    def until(self, condition):
         end = time.monotonic() + SECONDS
-        while not is_so():
+        while not condition():
             assert time.monotonic() < end
             time.sleep(0.02)
 
@@ -133,7 +133,7 @@ class Page:
 
 @pytest.fixture
 def page(browser, path, tmp_path):
-    """The page just opened; in the end it must not have complained, nor shown an alert."""
+    """Open the page; after the test, check that it has logged no error and created no image element."""
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     browser.get(path.as_uri())
     page = Page(browser, tmp_path)
@@ -143,7 +143,7 @@ def page(browser, path, tmp_path):
     assert browser.execute_script("return document.querySelectorAll('img').length") == 0
 
 
-def test_protein_layer_and_head_are_chosen_from_lists(page):
+def test_protein_layer_and_head_can_be_selected_from_lists(page):
     page.choose("layer", "2")
     page.choose("head", "3")
     page.until(lambda: page.title() == "P12345: layer 2, head 3")
@@ -156,14 +156,14 @@ def test_protein_layer_and_head_are_chosen_from_lists(page):
 
 
 @pytest.mark.promise(17)
-def test_a_hostile_identifier_is_text(page):
-    page.choose("protein", SHOWN)
+def test_hostile_identifier_is_shown_as_text(page):
+    page.choose("protein", ESCAPED)
 
-    page.until(lambda: page.title() == f"{SHOWN}: layer 1, head 1")
-    assert page.browser.find_element("css selector", ".sorts td:nth-child(2)").text == SHOWN
+    page.until(lambda: page.title() == f"{ESCAPED}: layer 1, head 1")
+    assert page.browser.find_element("css selector", ".sorts td:nth-child(2)").text == ESCAPED
 
 
-def test_a_click_on_the_grid_shows_the_head(page):
+def test_clicking_the_grid_shows_the_head(page):
     page.head(2, 2).click()
 
     page.until(lambda: page.title() == "P12345: layer 2, head 2")
@@ -186,7 +186,7 @@ def test_arrow_keys_move_over_the_grid_and_enter_shows_the_head(page):
     assert page.browser.switch_to.active_element == page.head(2, 2)
 
 
-def test_the_grid_is_coloured_by_any_statistic(page):
+def test_grid_is_coloured_by_the_selected_statistic(page):
     def colours():
         return [page.head(layer, head).value_of_css_property("background-color") for layer, head in ((1, 1), (2, 3))]
 
@@ -199,10 +199,10 @@ def test_the_grid_is_coloured_by_any_statistic(page):
     assert undefined == "rgba(228, 228, 231, 1)"
 
 
-def test_statistics_and_columns_have_names_and_units_that_a_reader_knows(browser, make_shown, tmp_path):
+def test_statistics_and_columns_have_readable_labels_with_units(browser, make_displayed, tmp_path):
     means = np.random.default_rng(0).random((len(ALL_STATISTICS), 2, 3))
     page = AttentionPage([1, 2], [1, 2, 3])
-    page.add(make_shown())
+    page.add(make_displayed())
     statistics = dict(zip(map(column_label, ALL_STATISTICS), means, strict=True))
     (tmp_path / "report.html").write_text(page.render(statistics, page_tables(means, None, {}), "1"), encoding="utf-8")
     browser.get((tmp_path / "report.html").as_uri())
@@ -210,45 +210,46 @@ def test_statistics_and_columns_have_names_and_units_that_a_reader_knows(browser
     def texts(selector):
         return [element.text for element in browser.find_elements("css selector", selector)]
 
-    names = ["entropy (nats)", "mean distance (residues)", "share on the residue itself", "share on its two neighbours"]
-    names += ["share on <cls>", "share on <eos>", "share on Leu (L)"]
+    names = ["entropy (nats)", "mean distance (residues)", "fraction on the residue itself"]
+    names += ["fraction on its two neighbours"]
+    names += ["fraction on <cls>", "fraction on <eos>", "fraction on Leu (L)"]
     assert texts("#statistic option")[:7] == names
     assert texts("#about dt")[:7] == names
     assert texts(".sorts th")[:9] == ["layer", "head", *names]
     assert not any("_" in text for text in texts("#statistic option, #about dt, .sorts th, .note"))
 
 
-def test_pointing_at_a_pair_names_it_with_its_weight(page, make_shown):
-    shown = make_shown()
+def test_pointing_at_a_pair_shows_its_residues_and_weight(page, make_displayed):
+    protein = make_displayed()
     page.hover(11, 33, 40)
     faint = page.text("map-pair")
     page.hover(12, 12, 40)
 
-    name = f"{shown.sequence[12]}13 (binding)"
-    assert faint.startswith(f"{shown.sequence[11]}12 → {shown.sequence[33]}34 (binding): ")
+    name = f"{protein.sequence[12]}13 (binding)"
+    assert faint.startswith(f"{protein.sequence[11]}12 → {protein.sequence[33]}34 (binding): ")
     assert page.text("map-pair").startswith(f"{name} → {name}: 0.")
     low, high = interval(page.text("map-pair"))
-    assert low <= shown.maps[0, 0, 12, 12] <= high < 1.15 * low
+    assert low <= protein.maps[0, 0, 12, 12] <= high < 1.15 * low
 
 
-def test_each_pair_reads_an_interval_that_holds_its_value(page, make_shown):
+def test_interval_of_each_pair_contains_its_value(page, make_displayed):
     spans = page.browser.execute_script(READ_ALL, 5)
 
-    values = make_shown().maps[1, 2].ravel()
+    values = make_displayed().maps[1, 2].ravel()
     assert len(spans) == len(values)
     for text, value in zip(spans, values.tolist(), strict=True):
         low, high = interval(text)
         assert low <= value <= high
 
 
-def test_labelled_residues_are_marked_and_named(page):
+def test_labelled_residues_are_listed_in_the_caption(page):
     assert page.text("map-sites").startswith("Green marks at the edges: binding (")
     page.choose("protein", "long")
     page.until(lambda: page.title().startswith("long"))
     assert page.text("map-sites") == ""
 
 
-def test_without_a_prediction_none_is_drawn(page):
+def test_contact_map_without_a_prediction_shows_the_structure_only(page):
     page.choose("protein", "known")
     page.until(lambda: page.title("contacts") == "known: contacts in the structure")
 
@@ -261,49 +262,49 @@ def test_without_a_prediction_none_is_drawn(page):
     assert not page.get("contacts-unpredicted").is_displayed()
 
 
-def test_numbers_begin_where_the_region_begins(page):
-    page.choose("protein", SHOWN)
-    page.until(lambda: page.title().startswith(SHOWN))
+def test_residue_numbers_begin_at_the_region(page):
+    page.choose("protein", ESCAPED)
+    page.until(lambda: page.title().startswith(ESCAPED))
     page.hover(0, 29, 30)
 
     assert "101 → " in page.text("map-pair")
     assert "130: " in page.text("map-pair")
 
 
-def test_blocks_of_a_long_protein_are_named_by_their_ends(page, make_shown):
+def test_blocks_of_a_long_protein_are_named_by_first_and_last_residue(page, make_displayed):
     page.choose("protein", "long")
     page.until(lambda: page.title().startswith("long"))
     page.hover(0, 99, 100)
 
-    letters = make_shown(num_residues=200, seed=2).sequence
+    letters = make_displayed(num_residues=200, seed=2).sequence
     assert page.text("map-pair").startswith(f"{letters[0]}1–{letters[1]}2 → {letters[198]}199–{letters[199]}200: ")
-    assert page.text("map-pair").endswith(", the highest of the block")
+    assert page.text("map-pair").endswith(", maximum of the block")
     assert (
         page.text("map-caption")
         == f"Rows {letters[0]}1 to {letters[199]}200, columns {letters[0]}1 to {letters[199]}200."
     )
 
 
-def test_the_page_says_what_a_cell_of_a_long_protein_is(page):
+def test_caption_describes_the_blocks_of_a_long_protein(page):
     assert page.text("map-blocks") == ""
     page.choose("protein", "long")
     page.until(lambda: page.title().startswith("long"))
 
-    said = "Of the 200 residues each cell shows a block of 2 × 2 residues, by the highest value in it."
-    assert page.text("map-blocks") == said
+    note = "Each cell shows the maximum of a block of 2 × 2 residues; the protein has 200 residues."
+    assert page.text("map-blocks") == note
     page.choose("protein", "P12345")
     page.until(lambda: page.title().startswith("P12345") and page.text("map-blocks") == "")
 
 
-def test_a_drag_zooms_and_a_double_click_shows_all(page, make_shown):
-    letters, whole = make_shown().sequence, page.text("map-caption")
+def test_dragging_zooms_and_double_clicking_shows_all(page, make_displayed):
+    letters, whole = make_displayed().sequence, page.text("map-caption")
     page.drag((10, 20), (19, 29), 40)
 
     columns = f"{letters[20]}21 to {letters[29]}30"
     assert page.text("map-caption") == f"Rows {letters[10]}11 to {letters[19]}20, columns {columns}."
     page.hover(0, 9, 10)
     assert page.text("map-pair").startswith(f"{letters[10]}11 → {letters[29]}30: ")
-    page.choose("head", "2")  # the next head is seen at the same place
+    page.choose("head", "2")  # the next head is shown at the same zoom
     page.until(lambda: page.title() == "P12345: layer 1, head 2")
     assert columns in page.text("map-caption")
     webdriver.ActionChains(page.browser).double_click(page.get("map-canvas")).perform()
@@ -324,15 +325,15 @@ def test_buttons_zoom_and_show_all(page):
     assert page.text("map-caption") == whole
 
 
-def test_the_keyboard_moves_zooms_and_shows_all(page, make_shown):
+def test_keys_move_zoom_and_show_all(page, make_displayed):
     from selenium.webdriver.common.keys import Keys
 
-    letters, whole = make_shown().sequence, page.text("map-caption")
+    letters, whole = make_displayed().sequence, page.text("map-caption")
     page.get("map-canvas").send_keys(Keys.ARROW_UP)
     assert page.text("map-pair").startswith(f"{letters[19]}20 → {letters[20]}21: ")
     page.press("++")
     assert page.text("map-caption") != whole
-    page.get("map-canvas").send_keys(Keys.SHIFT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN)  # out of what was seen
+    page.get("map-canvas").send_keys(Keys.SHIFT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN)  # out of the visible part
     assert page.text("map-pair").startswith(f"{letters[29]}30 → {letters[30]}31: ")
     assert f"{letters[30]}31." in page.text("map-caption")
     page.press("-")
@@ -340,12 +341,12 @@ def test_the_keyboard_moves_zooms_and_shows_all(page, make_shown):
     assert page.text("map-caption") == whole
 
 
-def test_contacts_are_told_by_prediction_and_structure_from_either_triangle(page, make_contacts):
+def test_pointing_at_either_triangle_shows_prediction_and_structure(page, make_contacts):
     row, column = np.argwhere(np.triu(make_contacts()["truth"]))[0]
     page.browser.execute_script("arguments[0].scrollIntoView()", page.get("contacts"))
     texts = []
-    for place in ((row, column), (column, row)):
-        page.hover(*place, 40, figure="contacts")
+    for cell in ((row, column), (column, row)):
+        page.hover(*cell, 40, figure="contacts")
         texts.append(page.text("contacts-pair"))
 
     assert texts[0] == texts[1]
@@ -353,14 +354,14 @@ def test_contacts_are_told_by_prediction_and_structure_from_either_triangle(page
     assert f"{row + 1} – " in texts[0]
     low, high = interval(texts[0].split(",")[0].replace("predicted ", ""))
     assert low <= make_contacts()["contacts"][row, column] <= high
-    page.choose("protein", "long")  # of which none are known
+    page.choose("protein", "long")  # without contacts
     page.until(lambda: not page.get("contacts").is_displayed())
     page.choose("protein", "P12345")
     page.until(lambda: page.get("contacts").is_displayed())
 
 
 @pytest.mark.parametrize("how", ["click", "enter"])
-def test_tables_sort_both_ways_and_leave_what_is_missing_last(page, how):
+def test_tables_sort_both_ways_with_missing_values_last(page, how):
     from selenium.webdriver.common.keys import Keys
 
     headers = page.browser.find_elements("css selector", ".sorts th")
@@ -386,7 +387,7 @@ def test_tables_sort_both_ways_and_leave_what_is_missing_last(page, how):
         ("grid", "heads_by_entropy", ["entropy (nats)", "5.5"]),
     ],
 )
-def test_figures_download_as_png_and_svg(page, figure, name, words):
+def test_figures_can_be_downloaded_as_png_and_svg(page, figure, name, words):
     from xml.etree import ElementTree
 
     png, svg = page.download(f"{figure}-png", f"{name}.png"), page.download(f"{figure}-svg", f"{name}.svg")
@@ -399,9 +400,9 @@ def test_figures_download_as_png_and_svg(page, figure, name, words):
 
 
 @pytest.mark.promise(17)
-def test_a_figure_of_a_hostile_identifier_is_a_file_of_a_harmless_name(page):
-    page.choose("protein", SHOWN)
-    page.until(lambda: page.title().startswith(SHOWN))
+def test_figure_of_a_hostile_identifier_has_a_safe_file_name(page):
+    page.choose("protein", ESCAPED)
+    page.until(lambda: page.title().startswith(ESCAPED))
 
     svg = page.download("map-svg", "_script_img_src_x_onerror_alert_1_u202e_layer_1_head_1.svg")
     assert b"<img" not in svg

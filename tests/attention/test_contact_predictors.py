@@ -11,21 +11,21 @@ from protembed.attention.contact_predictors import (
     fit_top_heads,
     top_heads,
 )
-from protembed.attention.contacts import at, head_features, head_precisions, pairs_of, precision
+from protembed.attention.contacts import ResiduePairs, gather, head_features, head_precisions, precision
 from protembed.model.heads import ContactHead
 
 NUM_HEADS = 8
 
 
 def make_protein(rng, num_residues=50, informative=(), rate=0.1):
-    """Draw contacts, and maps of which the informative ones give them away, the first one best."""
+    """Draw contacts, and maps whose informative heads follow the contacts, the first of them best."""
     drawn = np.triu(rng.random((num_residues, num_residues)) < rate)
     is_contact = drawn | drawn.T
     maps = rng.random((NUM_HEADS, num_residues, num_residues))
     for place, head in enumerate(informative):
         maps[head] += is_contact * (1.0 - 0.3 * place)
-    pairs = pairs_of(is_contact, np.ones_like(is_contact), "A" * num_residues)
-    return at(pairs, head_features(maps / maps.sum(-1, keepdims=True))), pairs
+    pairs = ResiduePairs.from_contact_map(is_contact, np.ones_like(is_contact), "A" * num_residues)
+    return gather(pairs, head_features(maps / maps.sum(-1, keepdims=True))), pairs
 
 
 def make_proteins(seed, num_proteins=6, **options):
@@ -36,7 +36,7 @@ def make_proteins(seed, num_proteins=6, **options):
 # The mean of the top heads
 
 
-def test_heads_are_chosen_by_their_long_range_precision():
+def test_top_heads_are_chosen_by_long_range_precision():
     features, proteins = make_proteins(0, informative=(5, 2))
 
     chosen = top_heads(features, proteins, num_heads=NUM_HEADS)
@@ -46,15 +46,15 @@ def test_heads_are_chosen_by_their_long_range_precision():
     assert (np.diff(means[chosen]) <= 0).all()
 
 
-def test_the_number_of_heads_is_the_most_precise_on_the_training_proteins():
-    # Two heads that know the same with independent noise: together they know more, and any third one knows nothing.
+def test_number_of_top_heads_is_the_most_precise_on_the_training_proteins():
+    # Two heads follow the contacts with independent noise: their mean is better, and no third head adds anything.
     features, proteins = make_proteins(0, informative=(5, 2))
 
     by_number = {
         number: np.mean(
             [
-                precision(one[top_heads(features, proteins, number)].mean(0), pairs, "long", 1.0)
-                for one, pairs in zip(features, proteins, strict=True)
+                precision(protein[top_heads(features, proteins, number)].mean(0), pairs, "long", 1.0)
+                for protein, pairs in zip(features, proteins, strict=True)
             ]
         )
         for number in range(1, NUM_HEADS + 1)
@@ -63,7 +63,7 @@ def test_the_number_of_heads_is_the_most_precise_on_the_training_proteins():
     assert len(top_heads(features, proteins)) == max(by_number, key=by_number.get) == 2
 
 
-def test_the_score_of_the_top_heads_is_their_mean():
+def test_score_of_top_heads_is_their_mean():
     features, proteins = make_proteins(0, informative=(5, 2))
 
     scores = fit_top_heads(features, proteins, num_heads=2).logits(features[0])
@@ -71,7 +71,7 @@ def test_the_score_of_the_top_heads_is_their_mean():
     np.testing.assert_allclose(scores, features[0][[5, 2]].mean(0), atol=1e-7)
 
 
-def test_proteins_without_long_range_pairs_cannot_choose_heads():
+def test_choosing_heads_without_long_range_pairs_raises():
     features, proteins = make_proteins(0, num_residues=20)
 
     with pytest.raises(ValueError, match="long-range"):
@@ -81,7 +81,7 @@ def test_proteins_without_long_range_pairs_cannot_choose_heads():
 # The fitted head
 
 
-def test_the_fitted_weights_are_those_of_a_hugging_face_contact_head():
+def test_fitted_weights_equal_those_of_a_hugging_face_contact_head():
     rng = np.random.default_rng(0)
     features, proteins = make_proteins(1, informative=(5, 2))
     fitted = fit_contact_head(features, proteins)
@@ -96,7 +96,7 @@ def test_the_fitted_weights_are_those_of_a_hugging_face_contact_head():
     np.testing.assert_allclose(probabilities, head(torch.from_numpy(maps)).numpy(), atol=1e-5)
 
 
-def test_the_fit_is_the_minimum_of_the_penalised_loss_of_rao():
+def test_fit_minimises_the_penalised_loss_of_rao():
     features, proteins = make_proteins(1, informative=(5, 2))
     inputs, truth = np.concatenate(features, axis=1), np.concatenate([pairs.is_contact for pairs in proteins])
     fitted = fit_contact_head(features, proteins)
@@ -114,11 +114,11 @@ def test_the_fit_is_the_minimum_of_the_penalised_loss_of_rao():
             assert loss(moved, fitted.bias) > best
 
 
-def test_probabilities_of_the_fitted_head_are_as_often_right_as_they_say():
+def test_probabilities_of_the_fitted_head_are_calibrated():
     features, proteins = make_proteins(1, informative=(5, 2))
 
     fitted = fit_contact_head(features, proteins)
-    probabilities = np.concatenate([fitted.probabilities(one) for one in features])
+    probabilities = np.concatenate([fitted.probabilities(protein) for protein in features])
 
     assert probabilities.mean() == pytest.approx(np.mean(np.concatenate([p.is_contact for p in proteins])), rel=0.02)
 
@@ -127,7 +127,7 @@ def test_probabilities_of_the_fitted_head_are_as_often_right_as_they_say():
 
 
 @pytest.mark.parametrize("fit", [fit_contact_head, fit_top_heads])
-def test_what_is_right_in_all_proteins_is_found_in_those_held_out(fit):
+def test_head_that_is_informative_in_all_proteins_scores_held_out_proteins(fit):
     features, proteins = make_proteins(0, informative=(5,))
 
     scores = cross_validated_scores(fit, features, proteins, num_folds=3)
@@ -136,10 +136,13 @@ def test_what_is_right_in_all_proteins_is_found_in_those_held_out(fit):
 
 
 @pytest.mark.parametrize("fit", [fit_contact_head, fit_top_heads])
-def test_what_is_right_in_one_protein_only_does_not_help_that_protein(fit):
+def test_head_that_is_informative_in_one_protein_does_not_score_that_protein(fit):
     features, proteins = make_proteins(0, informative=(5,))
     # In all proteins but the first, the head is as wrong as it is right in the first.
-    features = [features[0], *(np.where(np.arange(NUM_HEADS)[:, None] == 5, -one, one) for one in features[1:])]
+    features = [
+        features[0],
+        *(np.where(np.arange(NUM_HEADS)[:, None] == 5, -protein, protein) for protein in features[1:]),
+    ]
 
     held_out = cross_validated_scores(fit, features, proteins)[0]
     with_itself = fit(features[:1] * 6, proteins[:1] * 6).logits(features[0])
@@ -149,7 +152,7 @@ def test_what_is_right_in_one_protein_only_does_not_help_that_protein(fit):
 
 
 @pytest.mark.parametrize("fit", [fit_contact_head, fit_top_heads])
-def test_the_score_of_a_protein_does_not_depend_on_its_own_contacts(fit):
+def test_scores_of_a_protein_do_not_depend_on_its_contacts(fit):
     features, proteins = make_proteins(0, informative=(5, 2))
     changed = [replace(proteins[0], is_contact=~proteins[0].is_contact), *proteins[1:]]
 
@@ -159,13 +162,13 @@ def test_the_score_of_a_protein_does_not_depend_on_its_own_contacts(fit):
     assert any(not np.array_equal(*pair) for pair in zip(before[1:], after[1:], strict=True))
 
 
-def test_each_protein_is_held_out_once_and_no_predictor_sees_it():
+def test_each_protein_is_held_out_once():
     features, proteins = make_proteins(0, num_proteins=7)
     seen = []
 
     def fit(some_features, some_proteins):
-        seen.append([next(n for n, own in enumerate(proteins) if own is one) for one in some_proteins])
-        assert all(one is features[number] for one, number in zip(some_features, seen[-1], strict=True))
+        seen.append([next(n for n, pairs in enumerate(proteins) if pairs is training) for training in some_proteins])
+        assert all(protein is features[number] for protein, number in zip(some_features, seen[-1], strict=True))
         # The score tells which predictor made it.
         return ContactPredictor(weight=np.zeros(NUM_HEADS), bias=float(len(seen) - 1))
 
@@ -173,14 +176,14 @@ def test_each_protein_is_held_out_once_and_no_predictor_sees_it():
 
     assert len(seen) == 3
     assert sorted(len(training) for training in seen) == [4, 5, 5]
-    assert all(number not in seen[int(one[0])] for number, one in enumerate(scores))
+    assert all(number not in seen[int(logits[0])] for number, logits in enumerate(scores))
 
 
-def test_with_fewer_proteins_than_folds_each_is_held_out_alone():
+def test_each_protein_is_held_out_alone_with_fewer_proteins_than_folds():
     features, proteins = make_proteins(0, num_proteins=2, informative=(5,))
 
     scores = cross_validated_scores(fit_top_heads, features, proteins)
 
-    assert [one.shape for one in scores] == [pairs.first.shape for pairs in proteins]
+    assert [logits.shape for logits in scores] == [pairs.first.shape for pairs in proteins]
     with pytest.raises(ValueError, match="n_splits"):
         cross_validated_scores(fit_top_heads, features[:1], proteins[:1])

@@ -46,7 +46,7 @@ def inspect(tmp_path, tiny_model, proteins_fasta):
     return run
 
 
-def test_maps_are_those_of_transformers_without_special_tokens(inspect, tiny_esm, esm_directory, proteins):
+def test_maps_equal_those_of_transformers_without_special_tokens(inspect, tiny_esm, esm_directory, proteins):
     output = inspect(model=esm_directory, save_maps=2)
 
     for number in (1, 2):
@@ -73,7 +73,7 @@ def test_statistics_cover_every_head_and_all_proteins(inspect, proteins):
     assert json.loads((output / "meta.json").read_text())["num_proteins"] == len(proteins)
 
 
-def test_maps_and_figures_are_kept_of_the_first_proteins_only(inspect, proteins):
+def test_maps_and_figures_of_the_first_proteins_are_saved(inspect, proteins):
     output = inspect(save_maps=3)
     lines = (output / "proteins.tsv").read_text().splitlines()
 
@@ -85,18 +85,18 @@ def test_maps_and_figures_are_kept_of_the_first_proteins_only(inspect, proteins)
     assert (output / "figures" / "protein-000001.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_chosen_layers_and_heads_are_kept(inspect):
+def test_maps_of_chosen_layers_and_heads_are_saved(inspect):
     whole, chosen = inspect(save_maps=1), None
     with np.load(whole / "maps" / "protein-000001.npz") as arrays:
         whole_maps = arrays["attention"]
-    chosen = inspect(save_maps=1, layers="2", heads="1,3-4", dtype="float16", force=True)
+    chosen = inspect(save_maps=1, layers="2", heads="1,3-4", store_dtype="float16", force=True)
 
     with np.load(chosen / "maps" / "protein-000001.npz") as arrays:
         np.testing.assert_array_equal(arrays["attention"], whole_maps[[1]][:, [0, 2, 3]].astype(np.float16))
         assert (arrays["layers"].tolist(), arrays["heads"].tolist()) == ([2], [1, 3, 4])
 
 
-def test_an_unfitted_contact_head_predicts_nothing(inspect):
+def test_unfitted_contact_head_predicts_no_contacts(inspect):
     with np.load(inspect(save_maps=1) / "maps" / "protein-000001.npz") as arrays:
         assert "contacts" not in arrays.files
 
@@ -109,51 +109,51 @@ FIXTURE_PROTEINS = FIXTURES / "proteins.fasta"
 
 
 @pytest.fixture(scope="module")
-def shown_fasta(tmp_path_factory):
-    """The proteins of the structures, one of them twice, and one that no structure shows."""
+def matched_fasta(tmp_path_factory):
+    """Write the proteins of the structures, a copy of one, and one that matches no structure."""
     chains = [read_chains(path)[0] for path in STRUCTURES]
     sequences = {chain.structure: chain.sequence for chain in chains}
-    path = tmp_path_factory.mktemp("shown") / "shown.fasta"
-    again = {f"{chains[0].structure}_again": chains[0].sequence, "unseen": "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"}
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in (sequences | again).items()))
+    path = tmp_path_factory.mktemp("matched") / "matched.fasta"
+    others = {f"{chains[0].structure}_copy": chains[0].sequence, "unseen": "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"}
+    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in (sequences | others).items()))
     return path
 
 
 @pytest.fixture
-def weighed(inspect, shown_fasta):
-    return inspect(fasta=shown_fasta, structures=STRUCTURES, num_permutations=200, save_maps=2)
+def evaluated(inspect, matched_fasta):
+    return inspect(fasta=matched_fasta, structures=STRUCTURES, num_permutations=200, save_maps=2)
 
 
 @pytest.fixture
-def weighed_with_head(monkeypatch, request):
-    """The same, where the regression has found something: the tiny model's maps follow no contacts."""
+def evaluated_with_head(monkeypatch, request):
+    """Evaluate with a regression that selects heads, although the maps of the tiny model follow no contacts."""
 
-    def found(features, proteins):
+    def fit(features, proteins):
         return ContactPredictor(weight=np.random.default_rng(0).normal(0, 100, len(features[0])), bias=-2.0)
 
-    monkeypatch.setattr("protembed.attention.contact_predictors.fit_contact_head", found)
-    return request.getfixturevalue("weighed")
+    monkeypatch.setattr("protembed.attention.contact_predictors.fit_contact_head", fit)
+    return request.getfixturevalue("evaluated")
 
 
 def page_data(page):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page).group(1))
 
 
-def rows_of(path):
+def read_rows(path):
     with path.open() as stream:
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
-def test_each_protein_is_compared_with_the_chain_that_shows_it(weighed):
-    rows = rows_of(weighed / "structures.tsv")
+def test_each_protein_is_compared_with_its_chain(evaluated):
+    rows = read_rows(evaluated / "structures.tsv")
 
     assert [row["id"] for row in rows] == [row["structure"] for row in rows]
     assert [(row["row"], row["identity"]) for row in rows] == [(str(number), "1") for number in (1, 2, 3)]
     assert all(int(row["contacts"]) > 50 for row in rows)
 
 
-def test_heads_and_predictors_are_measured_beside_chance(weighed):
-    heads, precisions = rows_of(weighed / "heads.tsv"), rows_of(weighed / "contacts.tsv")
+def test_heads_and_predictors_are_compared_with_chance(evaluated):
+    heads, precisions = read_rows(evaluated / "heads.tsv"), read_rows(evaluated / "contacts.tsv")
 
     for row in heads:
         assert 0 <= float(row["long_range_p_at_l"]) <= 1
@@ -163,15 +163,17 @@ def test_heads_and_predictors_are_measured_beside_chance(weighed):
     assert all(0 < float(row["random"]) < 0.3 for row in precisions)
 
 
-def test_the_fitted_contact_head_predicts_the_same_in_transformers(weighed_with_head, shown_fasta):
+def test_fitted_contact_head_predicts_the_same_in_transformers(evaluated_with_head, matched_fasta):
     transformers = pytest.importorskip("transformers")
-    record = next(read_fasta([shown_fasta]))
-    model = transformers.EsmForMaskedLM.from_pretrained(weighed_with_head / "model", attn_implementation="eager").eval()
+    record = next(read_fasta([matched_fasta]))
+    model = transformers.EsmForMaskedLM.from_pretrained(
+        evaluated_with_head / "model", attn_implementation="eager"
+    ).eval()
     tokens = torch.tensor([[CLS, *encode(record.sequence).tolist(), EOS]])
     with torch.no_grad():
         expected = model.predict_contacts(tokens, torch.ones_like(tokens))[0].numpy()
 
-    rows = rows_of(weighed_with_head / "contacts" / "protein-000001.tsv")
+    rows = read_rows(evaluated_with_head / "contacts" / "protein-000001.tsv")
     assert len(rows) == len(np.triu_indices(len(record.sequence), 6)[0])
     for row in rows[::97]:
         assert float(row["probability"]) == pytest.approx(expected[int(row["i"]) - 1, int(row["j"]) - 1], abs=1e-5)
@@ -180,9 +182,9 @@ def test_the_fitted_contact_head_predicts_the_same_in_transformers(weighed_with_
     assert probabilities[0] > probabilities[-1] + 0.01
 
 
-def test_the_rr_file_is_as_casp_wants_it(weighed_with_head, shown_fasta):
-    record = next(read_fasta([shown_fasta]))
-    lines = (weighed_with_head / "contacts" / "protein-000001.rr").read_text().splitlines()
+def test_rr_file_follows_the_casp_format(evaluated_with_head, matched_fasta):
+    record = next(read_fasta([matched_fasta]))
+    lines = (evaluated_with_head / "contacts" / "protein-000001.rr").read_text().splitlines()
 
     assert lines[:3] == ["PFRMAT RR", f"TARGET {record.id}", "MODEL 1"]
     assert "".join(line for line in lines[3:] if line.isalpha()) == record.sequence + "END"
@@ -192,37 +194,37 @@ def test_the_rr_file_is_as_casp_wants_it(weighed_with_head, shown_fasta):
     assert 0 < float(probability) < 1
 
 
-def test_one_protein_alone_is_weighed_and_nothing_is_fitted_to_it(tiny_model, shown_fasta, tmp_path):
+def test_single_protein_is_evaluated_without_fitting_a_head(tiny_model, matched_fasta, tmp_path):
     output = tmp_path / "out"
     config = AttentionConfig(output=output, structures=STRUCTURES[:1], num_permutations=200, save_maps=1)
 
-    summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
+    summary = inspect_attention([matched_fasta], ModelConfig(model=tiny_model), config)
 
     assert (summary.num_structures, summary.precisions) == (1, [])
-    assert "no contact head is fitted, because that needs two" in summary.warnings[-1]
-    assert all(0 <= float(row["long_range_p_at_l"]) <= 1 for row in rows_of(output / "heads.tsv"))
-    assert len(rows_of(output / "structures.tsv")) == 1
+    assert "fitting a contact head needs two" in summary.warnings[-1]
+    assert all(0 <= float(row["long_range_p_at_l"]) <= 1 for row in read_rows(output / "heads.tsv"))
+    assert len(read_rows(output / "structures.tsv")) == 1
     assert not (output / "model").exists()
 
 
-def test_a_folder_of_structures_is_all_of_them(weighed, tiny_model, shown_fasta, tmp_path):
+def test_folder_of_structures_gives_the_same_results_as_its_files(evaluated, tiny_model, matched_fasta, tmp_path):
     output = tmp_path / "folder"
     config = AttentionConfig(output=output, structures=[STRUCTURES[0].parent], num_permutations=200, save_maps=2)
 
-    inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
+    inspect_attention([matched_fasta], ModelConfig(model=tiny_model), config)
 
     for name in ("structures.tsv", "contacts.tsv", "heads.tsv"):
-        assert (output / name).read_bytes() == (weighed / name).read_bytes()
+        assert (output / name).read_bytes() == (evaluated / name).read_bytes()
 
 
-def test_structures_of_other_proteins_are_refused_in_a_sentence(inspect, tmp_path):
+def test_structures_of_other_proteins_raise_an_error(inspect, tmp_path):
     with pytest.raises(NoStructureMatchError, match="none of the proteins matches a structure"):
         inspect(structures=STRUCTURES[:2])
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_structure_that_covers_too_little_of_the_only_protein_is_named_with_its_coverage(inspect, tmp_path):
+def test_error_names_a_structure_with_insufficient_coverage(inspect, tmp_path):
     chain = read_chains(STRUCTURES[1])[0]
     (tmp_path / "long.fasta").write_text(f">long\n{chain.sequence}{'W' * 400}\n")
 
@@ -230,7 +232,7 @@ def test_a_structure_that_covers_too_little_of_the_only_protein_is_named_with_it
         inspect(fasta=tmp_path / "long.fasta", structures=STRUCTURES[1:2])
 
 
-def test_structures_as_they_come_are_used_and_named(tiny_model, shown_fasta, tmp_path):
+def test_warnings_name_unreadable_structures_and_those_of_alpha_carbons(tiny_model, matched_fasta, tmp_path):
     (tmp_path / "folder").mkdir()
     lines = gzip.decompress(STRUCTURES[1].read_bytes()).decode().splitlines()
     alpha = [line for line in lines if line[12:16].strip() == "CA"]
@@ -239,83 +241,85 @@ def test_structures_as_they_come_are_used_and_named(tiny_model, shown_fasta, tmp
     output = tmp_path / "out"
     config = AttentionConfig(output=output, structures=[tmp_path / "folder"], num_permutations=100, save_maps=0)
 
-    summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
+    summary = inspect_attention([matched_fasta], ModelConfig(model=tiny_model), config)
 
-    (row,) = rows_of(output / "structures.tsv")
+    (row,) = read_rows(output / "structures.tsv")
     assert (row["atoms"], row["virtual_cb"], row["contacts"], row["coverage"]) == ("CA", "0", "130", "1")
-    assert "1 of 2 structures in" in summary.warnings[0]
+    assert "skipped 1 of 2 structures in" in summary.warnings[0]
     assert "contacts are between C-alpha atoms, not C-beta: alpha chain A" in summary.warnings[1]
 
 
-@pytest.mark.parametrize("finds_in_all", [False, True], ids=["never", "in all proteins together alone"])
-def test_a_regression_that_finds_nothing_is_no_result(tiny_model, shown_fasta, tmp_path, monkeypatch, finds_in_all):
-    def nothing(features, proteins):
+@pytest.mark.parametrize("finds_in_all", [False, True], ids=["never", "in the fit to all proteins only"])
+def test_regression_without_heads_gives_a_warning_and_no_contacts(
+    tiny_model, matched_fasta, tmp_path, monkeypatch, finds_in_all
+):
+    def fit(features, proteins):
         finds = finds_in_all and len(proteins) == len(STRUCTURES)
         return ContactPredictor(weight=np.full(len(features[0]), float(finds)), bias=-3.0)
 
-    monkeypatch.setattr("protembed.attention.contact_predictors.fit_contact_head", nothing)
+    monkeypatch.setattr("protembed.attention.contact_predictors.fit_contact_head", fit)
     config = AttentionConfig(output=tmp_path / "out", structures=STRUCTURES, num_permutations=200, save_maps=1)
 
-    summary = inspect_attention([shown_fasta], ModelConfig(model=tiny_model), config)
+    summary = inspect_attention([matched_fasta], ModelConfig(model=tiny_model), config)
 
     assert "the regression over all heads selected no heads" in summary.warnings[-1]
     assert not (tmp_path / "out" / "model").exists()
     assert not (tmp_path / "out" / "contacts").exists()
     assert not list((tmp_path / "out" / "figures").glob("*-contacts.*"))
-    assert {row["predictor"] for row in rows_of(tmp_path / "out" / "contacts.tsv")} == {"top heads"}
+    assert {row["predictor"] for row in read_rows(tmp_path / "out" / "contacts.tsv")} == {"top heads"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert page_data(page)["proteins"][0]["contacts"]["predicted"] is False
-    assert "The regression over all heads selected no heads" in page
+    assert "The regression selected no heads" in page
     titles = re.findall("<h2.*?>(.*?)</h2>", page)
     assert len(titles) == len(set(titles))
 
 
-def test_sites_of_unknown_proteins_are_warned_of_before_anything_is_computed(tiny_model, proteins_fasta, tmp_path):
+def test_plan_warns_of_sites_of_unknown_proteins(tiny_model, proteins_fasta, tmp_path):
     record = next(read_fasta([FIXTURE_PROTEINS]))
-    (tmp_path / "s.tsv").write_text(f"protein\tposition\tlabel\n{record.id}\t3\tx\nnobody\t1\tx\n")
+    (tmp_path / "s.tsv").write_text(f"protein\tposition\tlabel\n{record.id}\t3\tx\nunknown\t1\tx\n")
     config = AttentionConfig(output=tmp_path / "out", sites=tmp_path / "s.tsv", num_permutations=100, save_maps=0)
-    said, done = [], []
+    plans, done = [], []
 
     summary = inspect_attention(
         [proteins_fasta],
         ModelConfig(model=tiny_model),
         config,
-        on_plan=lambda plan: said.append((plan.warnings, len(done))),
+        on_plan=lambda plan: plans.append((plan.warnings, len(done))),
         on_protein=done.append,
     )
 
-    (((warning,), num_done),) = said
-    assert warning.endswith("s.tsv: 1 of 2 sites name no protein of the input, the first 'nobody' in line 3")
+    (((warning,), num_done),) = plans
+    assert warning.endswith("s.tsv: 1 of 2 sites name no protein of the input; the first is 'unknown' in line 3")
     assert (num_done, warning in summary.warnings) == (0, True)
     assert summary.num_following.keys() == summary.sites.keys() == {"x"}
 
 
-def test_it_is_said_on_how_many_proteins_and_residues_a_label_rests(tiny_model, proteins_fasta, tmp_path):
+def test_summary_counts_the_proteins_and_residues_of_a_label(tiny_model, proteins_fasta, tmp_path):
     record = next(read_fasta([FIXTURE_PROTEINS]))
     (tmp_path / "s.tsv").write_text(
-        "protein\tposition\tlabel\n" + "".join(f"{record.id}\t{place}\tx\n" for place in (12, 15, 40))
+        "protein\tposition\tlabel\n" + "".join(f"{record.id}\t{position}\tx\n" for position in (12, 15, 40))
     )
     config = AttentionConfig(output=tmp_path / "out", sites=tmp_path / "s.tsv", num_permutations=100, save_maps=1)
 
     summary = inspect_attention([proteins_fasta], ModelConfig(model=tiny_model), config)
 
-    row = rows_of(tmp_path / "out" / "sites.tsv")[0]
+    row = read_rows(tmp_path / "out" / "sites.tsv")[0]
     assert [row[name] for name in ("compared_proteins", "residues", "segments")] == ["1", "3", "2"]
     assert int(row["compared_residues"]) == summary.sites["x"].num_compared <= 3
     assert "the result of 'x' rests on one protein" in summary.warnings[-1]
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page_data(page)["proteins"][0]["sites"] == [{"label": "x", "at": [11, 14, 39]}]
+    assert page_data(page)["proteins"][0]["sites"] == [{"label": "x", "residues": [11, 14, 39]}]
     assert "Heads that attend to sites" in page
 
 
-def test_sites_are_weighed_label_by_label(inspect, proteins, tmp_path):
+def test_sites_are_tested_by_label(inspect, proteins, tmp_path):
     lines = ["protein\tposition\tlabel"]
     for record in read_fasta([FIXTURE_PROTEINS]):
-        places = [place for place, letter in enumerate(record.sequence, start=1) if letter == "W"]
-        lines += [f"{record.id}\t{place}\ttryptophan" for place in places]
+        positions = [position for position, letter in enumerate(record.sequence, start=1) if letter == "W"]
+        lines += [f"{record.id}\t{position}\ttryptophan" for position in positions]
     (tmp_path / "sites.tsv").write_text("\n".join(lines) + "\n")
 
-    rows = rows_of(inspect(sites=tmp_path / "sites.tsv", num_permutations=200, save_maps=0) / "sites.tsv")
+    rows = read_rows(inspect(sites=tmp_path / "sites.tsv", num_permutations=200, save_maps=0) / "sites.tsv")
 
     assert [row["label"] for row in rows] == ["tryptophan"] * 8
     assert {(row["layer"], row["head"]) for row in rows} == {(str(i), str(j)) for i in (1, 2) for j in (1, 2, 3, 4)}
@@ -324,9 +328,9 @@ def test_sites_are_weighed_label_by_label(inspect, proteins, tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("nobody\t1\tx", "line 2: none of the 1 sites names"), ("{id}\t100000\tx", "line 2: position 100000 of")],
+    [("unknown\t1\tx", "line 2: none of the 1 sites names"), ("{id}\t100000\tx", "line 2: position 100000 of")],
 )
-def test_sites_that_are_nowhere_are_refused_before_anything_is_computed(inspect, tmp_path, monkeypatch, line, message):
+def test_sites_without_residues_raise_an_error_before_the_computation(inspect, tmp_path, monkeypatch, line, message):
     monkeypatch.setattr("protembed.inference.engine.Engine.run", lambda *arguments: pytest.fail("it was computed"))
     record = next(read_fasta([FIXTURE_PROTEINS]))
     (tmp_path / "sites.tsv").write_text("protein\tposition\tlabel\n" + line.format(id=record.id) + "\n")
@@ -335,7 +339,7 @@ def test_sites_that_are_nowhere_are_refused_before_anything_is_computed(inspect,
         inspect(sites=tmp_path / "sites.tsv")
 
 
-def test_a_region_of_the_maps_is_kept(inspect):
+def test_region_of_the_maps_is_saved(inspect):
     with np.load(inspect(save_maps=1) / "maps" / "protein-000001.npz") as arrays:
         whole = arrays["attention"]
 
@@ -346,7 +350,7 @@ def test_a_region_of_the_maps_is_kept(inspect):
         assert arrays["rollout"].shape == (16, 16)
 
 
-def test_maps_come_as_hdf5_too(inspect):
+def test_hdf5_maps_equal_npz_maps(inspect):
     with np.load(inspect(save_maps=1, rollout=True) / "maps" / "protein-000001.npz") as arrays:
         expected = dict(arrays)
 
@@ -356,27 +360,27 @@ def test_maps_come_as_hdf5_too(inspect):
             np.testing.assert_array_equal(file[name][()], array)
 
 
-def test_a_copy_of_a_protein_shares_its_maps(inspect, proteins, tmp_path):
+def test_copy_of_a_protein_shares_its_maps(inspect, proteins, tmp_path):
     fasta = tmp_path / "twins.fasta"
     fasta.write_text(f">a\n{proteins[0]}\n>b\n{proteins[1]}\n>c\n{proteins[0]}\n")
 
     output = inspect(fasta=fasta, save_maps=3)
 
-    names = [row["maps"] for row in rows_of(output / "proteins.tsv")]
+    names = [row["maps"] for row in read_rows(output / "proteins.tsv")]
     assert names == ["maps/protein-000001.npz", "maps/protein-000002.npz", "maps/protein-000001.npz"]
     assert len(list((output / "maps").iterdir())) == 2
 
 
-def test_the_page_shows_the_proteins_and_the_tables(weighed_with_head, shown_fasta):
-    page = (weighed_with_head / "report.html").read_text()
+def test_page_shows_the_proteins_and_the_tables(evaluated_with_head, matched_fasta):
+    page = (evaluated_with_head / "report.html").read_text()
 
-    assert next(read_fasta([shown_fasta])).id in page
+    assert next(read_fasta([matched_fasta])).id in page
     assert "long-range precision at L" in page and "regression" in page
-    assert not re.search(r"long_range|on_self|mean_distance|same_separations", page)
+    assert not re.search(r"long_range|on_self|mean_distance|matched_random", page)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
 
 
-def test_a_long_protein_is_shown_whole_in_blocks_of_residues(inspect, proteins, tmp_path):
+def test_page_shows_a_long_protein_in_blocks_of_residues(inspect, proteins, tmp_path):
     sequence = "".join(proteins)[:700]
     (tmp_path / "long.fasta").write_text(f">long\n{sequence}\n>short\n{sequence[:60]}\n")
 
@@ -384,50 +388,52 @@ def test_a_long_protein_is_shown_whole_in_blocks_of_residues(inspect, proteins, 
 
     page = (output / "report.html").read_text()
     data = page_data(page)
-    assert [(one["id"], one["sequence"], one["block"]) for one in data["proteins"]] == [
+    assert [(protein["id"], protein["sequence"], protein["block"]) for protein in data["proteins"]] == [
         ("long", sequence, 6),
         ("short", sequence[:60], 1),
     ]
     with np.load(output / "maps" / "protein-000001.npz") as arrays:
         expected = [head.max() for layer in arrays["attention"] for head in layer]
-    assert [one["peak"] for one in data["proteins"][0]["maps"]] == pytest.approx(expected, rel=1e-3)
+    assert [picture["peak"] for picture in data["proteins"][0]["maps"]] == pytest.approx(expected, rel=1e-3)
     assert (output / "figures" / "protein-000001.png").exists()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_page_says_of_a_real_protein_what_its_arrays_say(inspect, tmp_path, dtype):
+def test_page_agrees_with_the_arrays_of_a_real_protein(inspect, tmp_path, dtype):
     (tmp_path / "3bkr.fasta").write_text(
         ">3bkr\nALKTDQILDKLNEKLAQVDRSKRSFTVILFVHLRQEGKVVRSVVLDFNDLKISEIELAVTSTADYPAERIDASITIDDNDFYLVATKETSFAALIEQGKV"
         "DITGNKQAFLTLDEKFRNK\n"
     )
 
-    output = inspect(fasta=tmp_path / "3bkr.fasta", model=None, save_maps=1, layers="2,6", heads="1,7,14", dtype=dtype)
+    output = inspect(
+        fasta=tmp_path / "3bkr.fasta", model=None, save_maps=1, layers="2,6", heads="1,7,14", store_dtype=dtype
+    )
 
-    shown = page_data((output / "report.html").read_text())["proteins"][0]["maps"]
+    pictures = page_data((output / "report.html").read_text())["proteins"][0]["maps"]
     with np.load(output / "maps" / "protein-000001.npz") as arrays:
         maps = arrays["attention"].reshape(-1, 119, 119).astype(np.float64)
-    for packed, values in zip(shown, maps, strict=True):
-        levels = packed["levels"] - 1
-        steps = np.frombuffer(zlib.decompress(base64.b64decode(packed["pixels"])), np.uint8).reshape(119, 119)
-        low, high = (packed["peak"] * ((steps + end).clip(0, levels) / levels) ** 2 for end in (-0.5, 0.5))
+    for picture, values in zip(pictures, maps, strict=True):
+        levels = picture["levels"] - 1
+        steps = np.frombuffer(zlib.decompress(base64.b64decode(picture["pixels"])), np.uint8).reshape(119, 119)
+        low, high = (picture["peak"] * ((steps + end).clip(0, levels) / levels) ** 2 for end in (-0.5, 0.5))
         assert levels >= 47
         assert ((low * (1 - 1e-6) <= values) & (values <= high * (1 + 1e-6))).all()
 
 
-# What it will take
+# Resources
 
 
-def test_what_it_will_take_is_said_before_anything_is_computed(tiny_model, proteins_fasta, proteins, tmp_path):
-    told, done = [], []
+def test_plan_is_announced_before_the_computation(tiny_model, proteins_fasta, proteins, tmp_path):
+    plans, done = [], []
     summary = inspect_attention(
         [proteins_fasta],
         ModelConfig(model=tiny_model),
         AttentionConfig(output=tmp_path / "out", save_maps=3),
-        on_plan=lambda plan: told.append((plan, len(done))),
+        on_plan=lambda plan: plans.append((plan, len(done))),
         on_protein=done.append,
     )
 
-    assert told == [(summary.plan, 0)]
+    assert plans == [(summary.plan, 0)]
     plan = summary.plan
     assert (plan.num_proteins, plan.num_residues) == (len(proteins), sum(map(len, proteins)))
     assert plan.longest == max(map(len, proteins))
@@ -436,8 +442,8 @@ def test_what_it_will_take_is_said_before_anything_is_computed(tiny_model, prote
 
 
 @pytest.mark.parametrize(("resource", "amount"), [("total_memory", 1_000_000), ("free_disk", 1000)])
-def test_what_does_not_fit_is_refused_before_anything_is_computed(inspect, monkeypatch, tmp_path, resource, amount):
-    monkeypatch.setattr(f"protembed.attention.estimate.{resource}", lambda place: amount)
+def test_insufficient_resources_raise_an_error_before_the_computation(inspect, monkeypatch, tmp_path, resource, amount):
+    monkeypatch.setattr(f"protembed.attention.estimate.{resource}", lambda path: amount)
     monkeypatch.setattr("protembed.inference.engine.Engine.run", lambda *arguments: pytest.fail("it was computed"))
 
     with pytest.raises(InsufficientResourcesError, match="attention maps need about"):
@@ -453,14 +459,14 @@ def test_stdin_is_read_twice(tiny_model, proteins_fasta, tmp_path, give_stdin):
         [Path("-")], ModelConfig(model=tiny_model), AttentionConfig(output=tmp_path / "out", save_maps=1)
     )
 
-    assert summary.num_proteins == len(rows_of(tmp_path / "out" / "proteins.tsv")) > 1
+    assert summary.num_proteins == len(read_rows(tmp_path / "out" / "proteins.tsv")) > 1
 
 
-# Refusals
+# Invalid input
 
 
 @pytest.mark.promise(17)
-def test_an_identifier_never_becomes_a_path(inspect, tmp_path):
+def test_identifier_never_becomes_a_path(inspect, tmp_path):
     fasta = tmp_path / "hostile.fasta"
     fasta.write_text(">../../evil\x1b[2J $\\frac{ =cmd()\nMKTAYIAKQR\n")
 
@@ -470,7 +476,7 @@ def test_an_identifier_never_becomes_a_path(inspect, tmp_path):
     assert "\x1b" not in (output / "proteins.tsv").read_text()
 
 
-def test_bad_input_or_options_leave_nothing(inspect, tmp_path):
+def test_invalid_input_or_options_leave_no_files(inspect, tmp_path):
     fasta = tmp_path / "bad.fasta"
     fasta.write_text(">a\nMK1\n")
 
@@ -482,7 +488,7 @@ def test_bad_input_or_options_leave_nothing(inspect, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
 
 
-def test_an_existing_directory_is_not_overwritten_unasked(inspect):
+def test_existing_directory_is_not_overwritten_without_force(inspect):
     inspect(save_maps=0)
 
     with pytest.raises(OutputExistsError):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.attention.contacts import at, head_features, pairs_of
+from protembed.attention.contacts import ResiduePairs, gather, head_features
 from protembed.attention.maps import (
     ALL_STATISTICS,
     STATISTICS,
@@ -27,7 +27,7 @@ ON_THE_NEXT = torch.eye(6).roll(1, dims=1)
 ON_CLS = torch.eye(6)[torch.zeros(6, dtype=int)]
 
 
-def means_of(weights):
+def means(weights):
     sums = head_statistics(weights[None])[:, 0]
     return dict(zip(STATISTICS, (sums / (len(weights) - 2)).tolist(), strict=True))
 
@@ -35,40 +35,40 @@ def means_of(weights):
 # Statistics of heads
 
 
-def test_uniform_attention_over_n_tokens_has_the_entropy_ln_n():
-    means = means_of(UNIFORM)
+def test_entropy_of_uniform_attention_is_the_logarithm_of_the_length():
+    uniform = means(UNIFORM)
 
-    assert means["entropy"] == pytest.approx(math.log(6))
-    assert means["on_self"] == means["on_cls"] == means["on_eos"] == pytest.approx(1 / 6)
-    # Two of four residues have one neighbour only.
-    assert means["on_neighbours"] == pytest.approx((2 + 1) / 2 / 6)
-    # Among four places 0 1 2 3 the mean distance from an end is 6 / 4, from the middle 4 / 4.
-    assert means["mean_distance"] == pytest.approx((6 / 4 + 4 / 4) / 2)
-
-
-def test_a_head_that_looks_at_itself():
-    assert means_of(ON_ITSELF) == {name: float(name == "on_self") for name in STATISTICS}
+    assert uniform["entropy"] == pytest.approx(math.log(6))
+    assert uniform["on_self"] == uniform["on_cls"] == uniform["on_eos"] == pytest.approx(1 / 6)
+    # Two of the four residues have a single neighbour.
+    assert uniform["on_neighbours"] == pytest.approx((2 + 1) / 2 / 6)
+    # The mean distance from residue 0 or 3 to residues 0 to 3 is 6 / 4, from residue 1 or 2 it is 4 / 4.
+    assert uniform["mean_distance"] == pytest.approx((6 / 4 + 4 / 4) / 2)
 
 
-def test_a_head_that_looks_at_the_next_token():
+def test_head_on_itself_has_all_attention_on_self():
+    assert means(ON_ITSELF) == {name: float(name == "on_self") for name in STATISTICS}
+
+
+def test_head_on_the_next_token_has_attention_on_neighbours_and_eos():
     # The last residue's next token is <eos>.
     expected = dict.fromkeys(STATISTICS, 0.0) | {"mean_distance": 0.75, "on_neighbours": 0.75, "on_eos": 0.25}
 
-    assert means_of(ON_THE_NEXT) == pytest.approx(expected)
+    assert means(ON_THE_NEXT) == pytest.approx(expected)
 
 
-def test_a_head_that_looks_at_cls():
-    assert means_of(ON_CLS) == {name: float(name == "on_cls") for name in STATISTICS}
+def test_head_on_cls_has_all_attention_on_cls():
+    assert means(ON_CLS) == {name: float(name == "on_cls") for name in STATISTICS}
 
 
-def test_what_special_tokens_attend_to_does_not_count():
+def test_attention_of_special_tokens_does_not_count():
     weights = UNIFORM.clone()
     weights[0], weights[-1] = ON_ITSELF[0], ON_ITSELF[-1]
 
-    assert means_of(weights) == means_of(UNIFORM)
+    assert means(weights) == means(UNIFORM)
 
 
-def test_each_head_has_statistics_of_its_own():
+def test_statistics_of_heads_are_independent():
     together = head_statistics(torch.stack([UNIFORM, ON_ITSELF]))
 
     assert together.shape == (len(STATISTICS), 2)
@@ -91,24 +91,24 @@ def batch(whole_batch, proteins):
     return whole_batch([proteins[12], proteins[3]])
 
 
-def read(encoder, batch, *, layers=(0, 1), heads=(0, 1, 2, 3), is_kept=(True, True), wanted=None, **options):
-    reader = AttentionExtractor(encoder=encoder, layers=layers, heads=heads, **options)
+def extract(encoder, batch, *, layers=(0, 1), heads=(0, 1, 2, 3), holds_maps=(True, True), requests=None, **options):
+    extractor = AttentionExtractor(encoder=encoder, layers=layers, heads=heads, **options)
     with torch.inference_mode():
-        return reader.read(batch, wanted or [MapRequest(maps=kept) for kept in is_kept])
+        return extractor.extract(batch, requests or [MapRequest(maps=maps) for maps in holds_maps])
 
 
 @torch.no_grad()
-def maps_by_hand(encoder, batch, protein):
-    """(layer, head, length, length) of one protein."""
+def reference_maps(encoder, batch, protein):
+    """Return the maps of one protein, (layer, head, length, length)."""
     layers = encoder.attention_maps(batch.tokens, encoder.layout(batch.offsets))
     return torch.stack([maps[protein] for maps in layers]).numpy()
 
 
-def test_maps_are_the_encoders_attention_between_residues(tiny_encoder, batch, proteins):
+def test_maps_equal_the_attention_of_the_encoder_between_residues(tiny_encoder, batch, proteins):
     for protein, (attention, sequence) in enumerate(
-        zip(read(tiny_encoder, batch), (proteins[12], proteins[3]), strict=True)
+        zip(extract(tiny_encoder, batch), (proteins[12], proteins[3]), strict=True)
     ):
-        whole = maps_by_hand(tiny_encoder, batch, protein)
+        whole = reference_maps(tiny_encoder, batch, protein)
 
         assert np.allclose(whole.sum(-1), 1, atol=1e-5)
         assert attention.num_residues == len(sequence)
@@ -116,115 +116,115 @@ def test_maps_are_the_encoders_attention_between_residues(tiny_encoder, batch, p
         assert np.allclose(attention.maps, whole[:, :, 1:-1, 1:-1], atol=1e-6)
 
 
-def test_long_maps_are_held_in_blocks_and_show_the_highest_of_each(tiny_encoder, whole_batch, proteins):
+def test_long_maps_are_held_as_maxima_of_blocks(tiny_encoder, whole_batch, proteins):
     region = slice(10, 410)
     batch = whole_batch(["".join(proteins)[:420]])
 
-    (attention,) = read(tiny_encoder, batch, wanted=[MapRequest(maps=True, region=region)])
+    (attention,) = extract(tiny_encoder, batch, requests=[MapRequest(maps=True, region=region)])
 
-    whole = maps_by_hand(tiny_encoder, batch, 0)[:, :, 1:-1, 1:-1][..., region, region]
+    whole = reference_maps(tiny_encoder, batch, 0)[:, :, 1:-1, 1:-1][..., region, region]
     assert attention.maps.shape == (2, 4, 100, 100)
     expected = whole.reshape(2, 4, 100, 4, 100, 4).max((3, 5))
     np.testing.assert_allclose(attention.maps, expected, atol=1e-6)
 
 
-def test_no_layers_maps_outlive_what_is_held_of_them(tiny_encoder, batch):
-    for attention in read(tiny_encoder, batch):
+def test_held_maps_do_not_reference_the_maps_of_a_layer(tiny_encoder, batch):
+    for attention in extract(tiny_encoder, batch):
         assert attention.maps.base is None
 
 
-def test_statistics_are_of_all_layers_and_heads_whatever_is_kept(tiny_encoder, batch):
-    for protein, attention in enumerate(read(tiny_encoder, batch, layers=[1], heads=[2], is_kept=(True, False))):
-        whole = torch.from_numpy(maps_by_hand(tiny_encoder, batch, protein))
-        by_hand = np.stack([head_statistics(layer) for layer in whole], axis=1)
+def test_statistics_cover_all_layers_and_heads_at_any_choice_of_maps(tiny_encoder, batch):
+    for protein, attention in enumerate(extract(tiny_encoder, batch, layers=[1], heads=[2], holds_maps=(True, False))):
+        whole = torch.from_numpy(reference_maps(tiny_encoder, batch, protein))
+        expected = np.stack([head_statistics(layer) for layer in whole], axis=1)
 
         assert attention.sums.shape == (len(ALL_STATISTICS), 2, 4)
-        assert np.allclose(attention.sums[: len(STATISTICS)], by_hand, rtol=1e-5)
+        assert np.allclose(attention.sums[: len(STATISTICS)], expected, rtol=1e-5)
         assert (attention.maps is None) == (protein == 1)
 
 
 @pytest.mark.parametrize("is_fitted", [False, True])
 @pytest.mark.parametrize(("layers", "heads"), [([1], [0, 3]), ([0, 1], [2])])
-def test_chosen_layers_and_heads_are_kept(tiny_encoder, batch, layers, heads, is_fitted):
+def test_maps_of_chosen_layers_and_heads_are_held(tiny_encoder, batch, layers, heads, is_fitted):
     head = ContactHead(8) if is_fitted else None
 
-    attention, _ = read(tiny_encoder, batch, layers=layers, heads=heads, contact_head=head)
+    attention, _ = extract(tiny_encoder, batch, layers=layers, heads=heads, contact_head=head)
 
-    whole = maps_by_hand(tiny_encoder, batch, 0)[:, :, 1:-1, 1:-1]
+    whole = reference_maps(tiny_encoder, batch, 0)[:, :, 1:-1, 1:-1]
     assert np.allclose(attention.maps, whole[layers][:, heads], atol=1e-6)
 
 
-def test_contacts_come_from_the_maps_of_all_layers_and_heads(tiny_encoder, batch):
+def test_contacts_are_predicted_from_all_layers_and_heads(tiny_encoder, batch):
     head = ContactHead(8)
     head.weight.copy_(100 * torch.randn(1, 8, generator=torch.Generator().manual_seed(0)))
 
-    attention, _ = read(tiny_encoder, batch, layers=[1], heads=[2], contact_head=head)
+    attention, _ = extract(tiny_encoder, batch, layers=[1], heads=[2], contact_head=head)
 
-    whole = torch.from_numpy(maps_by_hand(tiny_encoder, batch, 0)[:, :, 1:-1, 1:-1])
+    whole = torch.from_numpy(reference_maps(tiny_encoder, batch, 0)[:, :, 1:-1, 1:-1])
     assert np.allclose(attention.contacts, head(whole).numpy(), atol=1e-5)
     assert attention.contacts.std() > 0.01
 
 
-def test_there_are_no_contacts_without_a_head_nor_of_what_is_not_kept(tiny_encoder, batch):
-    assert [attention.contacts for attention in read(tiny_encoder, batch)] == [None, None]
+def test_contacts_are_predicted_only_with_a_contact_head_and_for_held_maps(tiny_encoder, batch):
+    assert [attention.contacts for attention in extract(tiny_encoder, batch)] == [None, None]
 
-    kept, not_kept = read(tiny_encoder, batch, contact_head=ContactHead(8), is_kept=(True, False))
+    held, not_held = extract(tiny_encoder, batch, contact_head=ContactHead(8), holds_maps=(True, False))
 
-    assert kept.contacts is not None
-    assert (not_kept.contacts, not_kept.maps) == (None, None)
+    assert held.contacts is not None
+    assert (not_held.contacts, not_held.maps) == (None, None)
 
 
 @pytest.mark.promise(10)
-def test_attention_does_not_depend_on_the_company_of_a_pack(tiny_encoder, batch, whole_batch, proteins):
-    together = read(tiny_encoder, batch)
+def test_attention_does_not_depend_on_the_other_sequences_in_a_batch(tiny_encoder, batch, whole_batch, proteins):
+    together = extract(tiny_encoder, batch)
 
-    (alone,) = read(tiny_encoder, whole_batch([proteins[3]]), is_kept=[True])
+    (alone,) = extract(tiny_encoder, whole_batch([proteins[3]]), holds_maps=[True])
 
     assert np.allclose(together[1].maps, alone.maps, atol=1e-6)
     assert np.allclose(together[1].sums, alone.sums, rtol=1e-5)
 
 
-def test_attention_on_each_amino_acid_is_that_on_its_residues(tiny_encoder, batch, proteins):
-    attention, _ = read(tiny_encoder, batch, is_kept=(True, False))
+def test_attention_on_an_amino_acid_is_the_sum_over_its_residues(tiny_encoder, batch, proteins):
+    attention, _ = extract(tiny_encoder, batch, holds_maps=(True, False))
 
     sequence = np.array(list(proteins[12]))
     for letter, sums in zip(AMINO_ACIDS, attention.sums[len(STATISTICS) :], strict=True):
         assert np.allclose(sums, attention.maps[..., sequence == letter].sum((-1, -2)), rtol=1e-4)
 
 
-def test_features_of_known_pairs_are_those_of_a_contact_head(tiny_encoder, batch, proteins):
+def test_features_of_pairs_equal_those_of_a_contact_head(tiny_encoder, batch, proteins):
     length = len(proteins[12])
     is_contact = np.random.default_rng(0).random((length, length)) < 0.1
-    pairs = pairs_of(is_contact & is_contact.T, np.ones((length, length), bool), length * "A")
+    pairs = ResiduePairs.from_contact_map(is_contact & is_contact.T, np.ones((length, length), bool), length * "A")
 
-    attention, other = read(tiny_encoder, batch, wanted=[MapRequest(maps=True, pairs=pairs), MapRequest()])
+    attention, without = extract(tiny_encoder, batch, requests=[MapRequest(maps=True, pairs=pairs), MapRequest()])
 
     assert attention.features.shape == (8, len(pairs.first))
-    assert np.allclose(attention.features, at(pairs, head_features(attention.maps.reshape(8, length, length))))
-    assert (other.features, other.maps) == (None, None)
+    assert np.allclose(attention.features, gather(pairs, head_features(attention.maps.reshape(8, length, length))))
+    assert (without.features, without.maps) == (None, None)
 
 
-def test_what_a_residue_receives_is_the_mean_of_its_column(tiny_encoder, batch):
-    attention, other = read(tiny_encoder, batch, wanted=[MapRequest(maps=True, received=True), MapRequest()])
+def test_received_attention_is_the_mean_of_a_column(tiny_encoder, batch):
+    attention, without = extract(tiny_encoder, batch, requests=[MapRequest(maps=True, received=True), MapRequest()])
 
     assert np.allclose(attention.received, attention.maps.mean(2).reshape(8, -1), atol=1e-7)
-    assert other.received is None
+    assert without.received is None
 
 
-def test_the_rollout_multiplies_the_layers_mean_maps(tiny_encoder, batch):
-    attention, _ = read(tiny_encoder, batch, computes_rollout=True, is_kept=(True, False))
+def test_rollout_multiplies_the_mean_maps_of_the_layers(tiny_encoder, batch):
+    attention, _ = extract(tiny_encoder, batch, computes_rollout=True, holds_maps=(True, False))
 
-    first, second = ((layer.mean(0) + np.eye(layer.shape[-1])) / 2 for layer in maps_by_hand(tiny_encoder, batch, 0))
+    first, second = ((layer.mean(0) + np.eye(layer.shape[-1])) / 2 for layer in reference_maps(tiny_encoder, batch, 0))
     assert np.allclose(attention.rollout, (second @ first)[1:-1, 1:-1], atol=1e-6)
 
 
 @pytest.mark.parametrize(("text", "part"), [("1-9", slice(0, 9)), ("5-5", slice(4, 5)), ("8-40", slice(7, 20))])
-def test_a_region_is_numbered_from_one_and_ends_with_the_protein(text, part):
+def test_region_is_numbered_from_one_and_clipped_to_the_protein(text, part):
     assert parse_region(text, 20) == part
 
 
 @pytest.mark.parametrize("text", ["", "5", "0-5", "5-4", "a-b", "1-2-3", "21-30"])
-def test_what_is_no_region_of_the_protein_is_a_usage_error(text):
+def test_invalid_region_is_a_usage_error(text):
     with pytest.raises(ConfigError, match="--region"):
         parse_region(text, 20)
 
@@ -243,12 +243,12 @@ def test_what_is_no_region_of_the_protein_is_a_usage_error(text):
         ("3-3", [2]),
     ],
 )
-def test_a_list_of_numbers_is_read_from_one_in_ascending_order(text, chosen):
+def test_list_of_numbers_is_parsed_to_ascending_indices(text, chosen):
     assert parse_numbers("--heads", text, 6) == chosen
 
 
 @pytest.mark.parametrize("text", ["", "x", "1,", "3-", "-3", "1.5", "1-2-3", "²", "6-4", "1,6-4"])
-def test_what_is_no_list_of_numbers_is_a_usage_error(text):
+def test_invalid_list_of_numbers_is_a_usage_error(text):
     with pytest.raises(ConfigError, match="--heads is .* but ") as caught:
         parse_numbers("--heads", text, 6)
 
@@ -256,6 +256,6 @@ def test_what_is_no_list_of_numbers_is_a_usage_error(text):
 
 
 @pytest.mark.parametrize("text", ["0", "7", "1,7", "0-3", "5-7"])
-def test_a_number_that_is_not_there_is_a_usage_error(text):
+def test_number_out_of_range_is_a_usage_error(text):
     with pytest.raises(ConfigError, match="this model has 1 to 6"):
         parse_numbers("--layers", text, 6)

@@ -6,44 +6,46 @@ import pytest
 from scipy.stats import kstest, mannwhitneyu, norm
 from sklearn.metrics import roc_auc_score
 
-from protembed.attention.contacts import at, head_features, pairs_of
+from protembed.attention.contacts import ResiduePairs, gather, head_features
 from protembed.attention.significance import LabelledScores, permutation_test, separation_strata
 from protembed.data.alphabet import AMINO_ACIDS
 
 
-def marked(values, is_marked, strata=None):
+def labelled_scores(values, is_labelled, strata=None):
     values = np.atleast_2d(np.array(values, float))
     strata = np.zeros(values.shape[1], int) if strata is None else np.array(strata)
-    return LabelledScores(values=values, is_marked=np.array(is_marked, bool), strata=strata)
+    return LabelledScores(values=values, is_labelled=np.array(is_labelled, bool), strata=strata)
 
 
 def make_chain(rng, num_residues, num_heads=12, planted=None):
-    """Draw contacts that become rarer with separation, and maps that fade with it; one may give the contacts away."""
-    places = np.arange(num_residues)
-    distance = np.abs(places[:, None] - places)
+    """Draw contacts that become rarer with separation, and maps that fade with it; one head may follow the contacts."""
+    positions = np.arange(num_residues)
+    distance = np.abs(positions[:, None] - positions)
     drawn = np.triu(rng.random(distance.shape) < 2 / np.maximum(distance, 6))
     is_contact = drawn | drawn.T
     maps = rng.exponential(size=(num_heads, *distance.shape)) / (1 + distance)
     if planted is not None:
         maps[planted] += is_contact * maps[planted].mean()
     maps /= maps.sum(-1, keepdims=True)
-    pairs = pairs_of(is_contact, np.ones_like(is_contact), "".join(rng.choice(list(AMINO_ACIDS), num_residues)))
-    return pairs.marked(at(pairs, head_features(maps)))
+    pairs = ResiduePairs.from_contact_map(
+        is_contact, np.ones_like(is_contact), "".join(rng.choice(list(AMINO_ACIDS), num_residues))
+    )
+    return pairs.labelled_scores(gather(pairs, head_features(maps)))
 
 
-def redrawn(rng, protein):
-    """Redraw within the strata which values are marked."""
-    is_marked = protein.is_marked.copy()
+def with_permuted_labels(rng, protein):
+    """Permute the labels within the strata."""
+    is_labelled = protein.is_labelled.copy()
     for stratum in np.unique(protein.strata):
         inside = protein.strata == stratum
-        is_marked[inside] = rng.permutation(is_marked[inside])
-    return replace(protein, is_marked=is_marked)
+        is_labelled[inside] = rng.permutation(is_labelled[inside])
+    return replace(protein, is_labelled=is_labelled)
 
 
 # Strata
 
 
-def test_each_separation_below_24_is_a_stratum_and_wider_ones_follow_without_gap():
+def test_strata_are_single_separations_below_24_and_widen_beyond():
     strata = separation_strata(np.arange(6, 1001))
 
     assert strata[: 24 - 6].tolist() == list(range(6, 24))
@@ -54,8 +56,8 @@ def test_each_separation_below_24_is_a_stratum_and_wider_ones_follow_without_gap
     assert (np.abs(widths - 0.1225 * starts) < 1.2).all()
 
 
-def test_every_stratum_of_a_protein_but_the_farthest_has_as_many_pairs_as_one_separation():
-    pairs = pairs_of(np.zeros((200, 200), bool), np.ones((200, 200), bool), 200 * "A")
+def test_all_strata_but_the_farthest_two_hold_as_many_pairs_as_a_separation():
+    pairs = ResiduePairs.from_contact_map(np.zeros((200, 200), bool), np.ones((200, 200), bool), 200 * "A")
 
     sizes = np.bincount(separation_strata(pairs.separation))[6:]
 
@@ -66,86 +68,86 @@ def test_every_stratum_of_a_protein_but_the_farthest_has_as_many_pairs_as_one_se
 # The statistic
 
 
-def test_the_p_value_agrees_with_all_permutations_of_a_small_example():
-    values, is_marked = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0]), np.array([1, 0, 1, 0, 0, 1, 0], bool)
+def test_p_value_agrees_with_the_exact_permutation_test():
+    values, is_labelled = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0]), np.array([1, 0, 1, 0, 0, 1, 0], bool)
 
-    result = permutation_test([marked(values, is_marked)], num_permutations=20_000)
+    result = permutation_test([labelled_scores(values, is_labelled)], num_permutations=20_000)
 
     sums = [values.argsort().argsort()[list(chosen)].sum() for chosen in combinations(range(7), 3)]
-    observed = values.argsort().argsort()[is_marked].sum()
-    # The two equal values are unmarked, and the least: their mean rank changes sums, but not which reach the observed.
+    observed = values.argsort().argsort()[is_labelled].sum()
+    # The two equal values are unlabelled and lowest: their mean rank does not change which sums reach `observed`.
     exact = np.mean(np.array(sums) >= observed)
     assert result.p_values[0] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 20_000))
 
 
-def test_strata_and_proteins_are_permuted_each_by_itself():
-    # Two equal proteins, each with four values of which two are marked and three of which one is.
-    protein = marked([3, 1, 4, 2, 7, 6, 5], [1, 0, 1, 0, 1, 0, 0], [8, 8, 8, 8, 9, 9, 9])
-    of_four = [sum(ranks) / 5 for ranks in combinations([1, 2, 3, 4], 2)]
-    of_one = [four + rank / 4 for four, rank in product(of_four, [1, 2, 3])]
+def test_strata_and_proteins_are_permuted_separately():
+    # Two equal proteins, each with two labels among four values and one label among three.
+    protein = labelled_scores([3, 1, 4, 2, 7, 6, 5], [1, 0, 1, 0, 1, 0, 0], [8, 8, 8, 8, 9, 9, 9])
+    sums_of_four = [sum(ranks) / 5 for ranks in combinations([1, 2, 3, 4], 2)]
+    sums_of_protein = [four + rank / 4 for four, rank in product(sums_of_four, [1, 2, 3])]
     observed = 2 * ((3 + 4) / 5 + 3 / 4)
 
-    for least, values in [(observed, protein.values), (2 * ((1 + 3) / 5 + 3 / 4), [[3, 4, 1, 2, 7, 6, 5]])]:
+    for threshold, values in [(observed, protein.values), (2 * ((1 + 3) / 5 + 3 / 4), [[3, 4, 1, 2, 7, 6, 5]])]:
         twice = [replace(protein, values=np.array(values))] * 2
-        exact = np.mean([first + second >= least - 1e-9 for first, second in product(of_one, repeat=2)])
+        exact = np.mean([first + second >= threshold - 1e-9 for first, second in product(sums_of_protein, repeat=2)])
 
         p_value = permutation_test(twice, num_permutations=20_000).p_values[0]
 
         assert p_value == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 20_000))
 
 
-def test_heads_of_equal_p_value_are_ranked_by_their_deviation():
+def test_heads_of_equal_p_values_are_ranked_by_deviation():
     values = np.arange(200.0)
-    is_marked = values >= 150
+    is_labelled = values >= 150
     weaker = np.where(values % 10 == 0, -values, values)
 
-    result = permutation_test([marked([weaker, values, -values], is_marked)], num_permutations=99)
+    result = permutation_test([labelled_scores([weaker, values, -values], is_labelled)], num_permutations=99)
 
     assert result.p_values[0] == result.p_values[1]
     assert result.ranking().tolist() == [1, 0, 2]
 
 
-def test_the_effect_is_the_area_under_the_roc_curve_where_there_is_one_stratum():
+def test_effect_is_auroc_in_a_single_stratum():
     rng = np.random.default_rng(0)
-    values, is_marked = rng.integers(0, 20, 200), rng.random(200) < 0.2
+    values, is_labelled = rng.integers(0, 20, 200), rng.random(200) < 0.2
 
-    result = permutation_test([marked(values, is_marked)], num_permutations=10)
+    result = permutation_test([labelled_scores(values, is_labelled)], num_permutations=10)
 
-    assert result.effects[0] == pytest.approx(roc_auc_score(is_marked, values), abs=1e-6)
+    assert result.effects[0] == pytest.approx(roc_auc_score(is_labelled, values), abs=1e-6)
 
 
-def test_the_deviation_is_that_of_the_rank_sum_test_where_there_is_one_stratum():
+def test_deviation_agrees_with_the_rank_sum_test_in_a_single_stratum():
     rng = np.random.default_rng(0)
-    values, is_marked = rng.integers(0, 20, 200), rng.random(200) < 0.2
+    values, is_labelled = rng.integers(0, 20, 200), rng.random(200) < 0.2
 
-    result = permutation_test([marked(values, is_marked)], num_permutations=10)
+    result = permutation_test([labelled_scores(values, is_labelled)], num_permutations=10)
 
     expected = mannwhitneyu(
-        values[is_marked], values[~is_marked], alternative="greater", use_continuity=False, method="asymptotic"
+        values[is_labelled], values[~is_labelled], alternative="greater", use_continuity=False, method="asymptotic"
     )
     assert norm.sf(result.deviations[0]) == pytest.approx(expected.pvalue, rel=1e-4)
 
 
-def test_the_deviation_is_measured_on_the_null_of_the_same_strata():
+def test_deviation_is_standard_normal_under_the_null():
     rng = np.random.default_rng(0)
-    protein = marked(rng.random(60), rng.random(60) < 0.3, np.repeat([0, 1, 2], [10, 20, 30]))
+    protein = labelled_scores(rng.random(60), rng.random(60) < 0.3, np.repeat([0, 1, 2], [10, 20, 30]))
 
     deviations = np.array(
-        [permutation_test([redrawn(rng, protein)], num_permutations=1).deviations[0] for _ in range(2000)]
+        [permutation_test([with_permuted_labels(rng, protein)], num_permutations=1).deviations[0] for _ in range(2000)]
     )
 
     assert deviations.mean() == pytest.approx(0, abs=4 / np.sqrt(2000))
     assert deviations.std() == pytest.approx(1, abs=0.07)
 
 
-def test_a_difference_between_strata_alone_is_no_finding():
-    # Near pairs are both stronger and more often in contact; within a stratum nothing is related.
+def test_difference_between_strata_alone_is_not_significant():
+    # Near pairs have higher values and more contacts; within a stratum, values and contacts are independent.
     rng = np.random.default_rng(0)
     strata = np.repeat([0, 1], 300)
-    values, is_marked = rng.random(600) + (strata == 0), rng.random(600) < np.where(strata == 0, 0.5, 0.05)
+    values, is_labelled = rng.random(600) + (strata == 0), rng.random(600) < np.where(strata == 0, 0.5, 0.05)
 
     within, without = (
-        permutation_test([marked(values, is_marked, chosen)], num_permutations=999).p_values[0]
+        permutation_test([labelled_scores(values, is_labelled, chosen)], num_permutations=999).p_values[0]
         for chosen in (strata, np.zeros(600, int))
     )
 
@@ -153,49 +155,54 @@ def test_a_difference_between_strata_alone_is_no_finding():
     assert within > 0.05
 
 
-def test_a_difference_between_proteins_alone_is_no_finding():
+def test_difference_between_proteins_alone_is_not_significant():
     rng = np.random.default_rng(0)
-    proteins = [marked(rng.random(300) + shift, rng.random(300) < rate) for shift, rate in [(5, 0.5), (0, 0.05)]]
+    proteins = [
+        labelled_scores(rng.random(300) + shift, rng.random(300) < rate) for shift, rate in [(5, 0.5), (0, 0.05)]
+    ]
 
     assert permutation_test(proteins, num_permutations=999).p_values[0] > 0.05
 
 
-def test_one_huge_value_does_not_make_a_head():
+def test_single_huge_value_is_not_significant():
     rng = np.random.default_rng(0)
-    values, is_marked = rng.random(300), rng.random(300) < 0.2
-    values[np.flatnonzero(is_marked)[0]] = 1e6
+    values, is_labelled = rng.random(300), rng.random(300) < 0.2
+    values[np.flatnonzero(is_labelled)[0]] = 1e6
 
-    result = permutation_test([marked(values, is_marked)], num_permutations=999)
+    result = permutation_test([labelled_scores(values, is_labelled)], num_permutations=999)
 
     assert result.p_values[0] > 0.05
 
 
-def test_the_scale_of_a_head_does_not_matter():
+def test_p_values_do_not_depend_on_the_scale_of_a_head():
     rng = np.random.default_rng(0)
-    values, is_marked = rng.random(200), rng.random(200) < 0.2
+    values, is_labelled = rng.random(200), rng.random(200) < 0.2
 
-    result = permutation_test([marked([values, 1000 * values - 7, values**3], is_marked)], num_permutations=999)
+    result = permutation_test(
+        [labelled_scores([values, 1000 * values - 7, values**3], is_labelled)], num_permutations=999
+    )
 
     assert len(set(result.p_values)) == len(set(result.effects)) == 1
     assert 1 / 1000 < result.p_values[0] < 1
 
 
-def test_a_head_that_gives_every_pair_the_same_is_never_significant():
-    result = permutation_test([marked(np.ones(50), np.arange(50) < 10)], num_permutations=99)
+def test_constant_head_has_a_p_value_of_one():
+    result = permutation_test([labelled_scores(np.ones(50), np.arange(50) < 10)], num_permutations=99)
 
     assert (result.p_values[0], result.effects[0], result.deviations[0]) == (1, 0.5, 0)
 
 
-def test_nan_is_never_significant():
+def test_head_with_nan_has_a_p_value_of_one():
     values = np.arange(50.0)
     values[3] = np.nan
 
-    assert permutation_test([marked(values, np.arange(50) > 40)], num_permutations=99).p_values[0] == 1
+    assert permutation_test([labelled_scores(values, np.arange(50) > 40)], num_permutations=99).p_values[0] == 1
 
 
-def test_where_nothing_can_be_compared_nothing_is_found():
+def test_p_value_is_one_if_no_stratum_is_labelled_in_part():
     result = permutation_test(
-        [marked(np.arange(5.0), [True] * 5), marked(np.arange(4.0), [1, 1, 0, 0], [7, 7, 9, 9])], num_permutations=99
+        [labelled_scores(np.arange(5.0), [True] * 5), labelled_scores(np.arange(4.0), [1, 1, 0, 0], [7, 7, 9, 9])],
+        num_permutations=99,
     )
 
     assert result.p_values[0] == 1
@@ -203,49 +210,50 @@ def test_where_nothing_can_be_compared_nothing_is_found():
     assert result.num_proteins == 0
 
 
-def test_p_values_are_never_zero_and_are_one_sided():
+def test_p_values_are_one_sided_and_never_zero():
     values = np.arange(100.0)
 
-    best, worst = permutation_test([marked([values, -values], values > 80)], num_permutations=999).p_values
+    best, worst = permutation_test([labelled_scores([values, -values], values > 80)], num_permutations=999).p_values
 
     assert best == 1 / 1000
     assert worst == 1
 
 
-def test_false_discoveries_are_controlled_over_heads():
+def test_q_values_equal_benjamini_hochberg_over_heads():
     rng = np.random.default_rng(0)
-    result = permutation_test([marked(rng.random((12, 200)), rng.random(200) < 0.2)], num_permutations=999)
+    result = permutation_test([labelled_scores(rng.random((12, 200)), rng.random(200) < 0.2)], num_permutations=999)
 
     ordered = np.sort(result.p_values)
-    by_hand = [min(ordered[place:] * 12 / np.arange(place + 1, 13)) for place in range(12)]
+    by_hand = [min(ordered[rank:] * 12 / np.arange(rank + 1, 13)) for rank in range(12)]
     assert np.sort(result.q_values) == pytest.approx(np.minimum(by_hand, 1))
 
 
-def test_the_same_seed_gives_the_same_and_another_one_other_permutations():
+def test_permutations_depend_on_the_seed_only():
     rng = np.random.default_rng(0)
-    protein = marked(rng.random((3, 200)), rng.random(200) < 0.2)
+    protein = labelled_scores(rng.random((3, 200)), rng.random(200) < 0.2)
 
-    first, again, other = (
+    first, repeated, different = (
         permutation_test([protein], num_permutations=500, seed=seed).p_values.tolist() for seed in (1, 1, 2)
     )
 
-    assert first == again != other
+    assert first == repeated != different
 
 
-def test_permutations_done_in_parts_are_like_those_done_at_once(monkeypatch):
+def test_p_values_do_not_depend_on_the_block_size():
     rng = np.random.default_rng(0)
-    protein = marked(rng.random((3, 200)), rng.random(200) < 0.2, rng.integers(0, 3, 200))
-    at_once = permutation_test([protein], num_permutations=2000).p_values
+    protein = labelled_scores(rng.random((3, 200)), rng.random(200) < 0.2, rng.integers(0, 3, 200))
 
-    monkeypatch.setattr("protembed.attention.significance._AT_ONCE", 200 * 7)
-    in_parts = permutation_test([protein], num_permutations=2000).p_values
+    whole, in_blocks = (
+        permutation_test([protein], num_permutations=2000, **options).p_values.tolist()
+        for options in ({}, {"block_size": 200 * 7})
+    )
 
-    assert in_parts.tolist() == pytest.approx(at_once.tolist(), abs=4 * 0.5 * np.sqrt(2 / 2000))
+    assert in_blocks == pytest.approx(whole, abs=4 * 0.5 * np.sqrt(2 / 2000))
 
 
-def test_proteins_in_which_the_effect_is_there_are_counted():
+def test_proteins_with_an_effect_are_counted():
     values = np.arange(20.0)
-    proteins = [marked([values, -values], values > 15), marked([values, values], values > 15)]
+    proteins = [labelled_scores([values, -values], values > 15), labelled_scores([values, values], values > 15)]
 
     result = permutation_test(iter(proteins), num_permutations=99)
 
@@ -253,7 +261,7 @@ def test_proteins_in_which_the_effect_is_there_are_counted():
     assert result.num_proteins == 2
 
 
-def test_without_proteins_there_is_nothing_to_test():
+def test_permutation_test_without_proteins_raises():
     with pytest.raises(ValueError, match="at least one"):
         permutation_test([])
 
@@ -261,7 +269,7 @@ def test_without_proteins_there_is_nothing_to_test():
 # Contacts and sites
 
 
-def test_a_head_that_attends_to_contacts_is_ranked_first_and_survives():
+def test_head_that_attends_to_contacts_is_ranked_first_and_significant():
     rng = np.random.default_rng(0)
     proteins = [make_chain(rng, 50, planted=7) for _ in range(4)]
 
@@ -273,68 +281,75 @@ def test_a_head_that_attends_to_contacts_is_ranked_first_and_survives():
 
 
 def make_contacts_of_acids(rng, num_residues=60):
-    """Pairs of which those of two acids are often in contact, whatever a head says."""
+    """Make pairs in which two acids are often in contact, independent of any head."""
     sequence = "".join(rng.choice(list("DEKLVAGS"), num_residues))
     is_acid = np.isin(list(sequence), ["D", "E"])
     drawn = np.triu(rng.random((num_residues, num_residues)) < np.where(is_acid[:, None] & is_acid, 0.3, 0.03))
-    return pairs_of(drawn | drawn.T, np.ones_like(drawn), sequence), is_acid
+    return ResiduePairs.from_contact_map(drawn | drawn.T, np.ones_like(drawn), sequence), is_acid
 
 
-def test_a_head_that_sees_amino_acids_alone_does_not_follow_contacts_of_such():
+def test_head_that_depends_on_amino_acids_alone_is_not_significant():
     rng = np.random.default_rng(0)
     within, among_all = [], []
     for _ in range(4):
         pairs, is_acid = make_contacts_of_acids(rng)
         noise = 0.1 * rng.random((6, len(pairs.first)))
-        marked = pairs.marked(noise + is_acid[pairs.first] + is_acid[pairs.second])
-        within.append(marked)
-        among_all.append(replace(marked, kinds=None, moved=None))
+        scores = pairs.labelled_scores(noise + is_acid[pairs.first] + is_acid[pairs.second])
+        within.append(scores)
+        among_all.append(replace(scores, kinds=None, moved=None))
 
     assert (permutation_test(among_all, num_permutations=500).q_values <= 0.05).all()
     assert (permutation_test(within, num_permutations=500).q_values > 0.05).all()
 
 
-def test_a_head_that_sees_contacts_beyond_their_amino_acids_is_found():
+def test_head_that_depends_on_contacts_beyond_amino_acids_is_significant():
     rng = np.random.default_rng(0)
     proteins = []
     for _ in range(4):
         pairs, is_acid = make_contacts_of_acids(rng)
         values = rng.random((6, len(pairs.first))) + is_acid[pairs.first] + is_acid[pairs.second]
         values[2] += 0.5 * pairs.is_contact
-        proteins.append(pairs.marked(values))
+        proteins.append(pairs.labelled_scores(values))
 
     assert np.flatnonzero(permutation_test(proteins, num_permutations=500).q_values <= 0.05).tolist() == [2]
 
 
-def test_a_patch_of_contacts_in_a_smooth_map_counts_as_one_not_as_many():
+def test_patch_of_contacts_in_a_smooth_map_is_not_significant():
     # Each of 40 heads has one smooth bump somewhere; a patch of contacts lies in one of them by chance.
-    rng, places = np.random.default_rng(0), np.arange(60)
+    rng, positions = np.random.default_rng(0), np.arange(60)
     tests = []
     for _ in range(3):
-        near = [np.exp(-(((places - centre) / 6) ** 2)) for centre in rng.integers(0, 60, 80)]
-        maps = np.stack([np.add.outer(one, other) for one, other in zip(near[:40], near[40:], strict=True)])
+        bumps = [np.exp(-(((positions - centre) / 6) ** 2)) for centre in rng.integers(0, 60, 80)]
+        maps = np.stack([np.add.outer(*factors) for factors in zip(bumps[:40], bumps[40:], strict=True)])
         patch = np.zeros((60, 60), bool)
         patch[20:27, 40:47] = True
-        tests.append(pairs_of(patch | patch.T, np.ones((60, 60), bool), 60 * "A").marked(at_pairs(maps)))
+        tests.append(
+            ResiduePairs.from_contact_map(patch | patch.T, np.ones((60, 60), bool), 60 * "A").labelled_scores(
+                gather_pairs(maps)
+            )
+        )
 
-    exchanged = permutation_test([replace(one, moved=None) for one in tests], num_permutations=500)
+    exchanged = permutation_test([replace(test, moved=None) for test in tests], num_permutations=500)
 
     assert (exchanged.q_values <= 0.05).sum() > 3
     assert (permutation_test(tests, num_permutations=500).q_values <= 0.05).sum() == 0
 
 
-def at_pairs(maps):
-    return at(pairs_of(np.zeros((60, 60), bool), np.ones((60, 60), bool), 60 * "A"), maps + maps.swapaxes(1, 2))
+def gather_pairs(maps):
+    return gather(
+        ResiduePairs.from_contact_map(np.zeros((60, 60), bool), np.ones((60, 60), bool), 60 * "A"),
+        maps + maps.swapaxes(1, 2),
+    )
 
 
-def test_heads_that_attend_to_a_site_are_found_with_residues_instead_of_pairs():
+def test_head_that_attends_to_sites_is_significant():
     rng = np.random.default_rng(0)
     proteins = []
     for num_residues in (60, 90, 120):
         is_site = np.isin(np.arange(num_residues), rng.choice(num_residues, 6, replace=False))
         received = rng.random((5, num_residues))
         received[3] += 0.8 * is_site
-        proteins.append(marked(received, is_site))
+        proteins.append(labelled_scores(received, is_site))
 
     result = permutation_test(proteins, num_permutations=999)
 
@@ -342,10 +357,12 @@ def test_heads_that_attend_to_a_site_are_found_with_residues_instead_of_pairs():
     assert np.flatnonzero(result.q_values < 0.05).tolist() == [3]
 
 
-def test_p_values_are_uniform_where_nothing_is_related():
+def test_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(0)
-    # 300 heads of one another's noise, which see the same marks.
-    proteins = [marked(rng.random((300, 150)), rng.random(150) < 0.1, rng.integers(0, 4, 150)) for _ in range(3)]
+    # 300 heads of independent noise, which share the labels.
+    proteins = [
+        labelled_scores(rng.random((300, 150)), rng.random(150) < 0.1, rng.integers(0, 4, 150)) for _ in range(3)
+    ]
 
     p_values = permutation_test(proteins, num_permutations=999).p_values
 
@@ -354,13 +371,15 @@ def test_p_values_are_uniform_where_nothing_is_related():
 
 
 @pytest.mark.slow
-def test_at_most_eleven_of_a_hundred_data_sets_without_a_relation_have_a_finding():
+def test_at_most_eleven_of_a_hundred_null_data_sets_have_a_significant_head():
     # At q = 0.05 five are expected; twelve or more have a chance of 0.4 %.
     rng = np.random.default_rng(0)
     chains = [make_chain(rng, num_residues) for num_residues in range(40, 56, 4)]
 
     num_found = sum(
-        permutation_test([redrawn(rng, chain) for chain in chains], num_permutations=1000, seed=seed).q_values.min()
+        permutation_test(
+            [with_permuted_labels(rng, chain) for chain in chains], num_permutations=1000, seed=seed
+        ).q_values.min()
         <= 0.05
         for seed in range(100)
     )

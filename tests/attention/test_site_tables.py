@@ -31,7 +31,7 @@ FORMS = {
 
 @pytest.fixture
 def sites(tmp_path):
-    """Write a table of sites and read it."""
+    """Return a function that writes a table of sites and reads it."""
 
     def write_and_read(content):
         path = tmp_path / "sites.tsv"
@@ -42,27 +42,27 @@ def sites(tmp_path):
 
 
 @pytest.mark.parametrize("content", FORMS.values(), ids=FORMS)
-def test_the_same_sites_are_read_in_every_form(sites, content):
+def test_sites_are_read_from_every_format(sites, content):
     assert sites(content) == SMALL_SITES
 
 
-def test_lines_are_those_of_the_file_whatever_is_between(sites):
+def test_lines_are_counted_in_the_file(sites):
     read = sites('protein,position,label\nP1,1,"a\nb"\n\n,,\nP1,2,c\n')
 
     assert [(site.position, site.label, site.line) for site in read] == [(1, "a\nb", 3), (2, "c", 6)]
 
 
-def test_a_site_may_have_many_labels_and_a_repeated_row_stays_repeated(sites):
+def test_site_may_have_many_labels_and_duplicate_rows(sites):
     read = sites("protein,position,label\nP1,1,a\nP1,1,b\nP1,1,a\n")
 
     assert [site.label for site in read] == ["a", "b", "a"]
 
 
-def test_sodium_is_no_missing_label(sites):
+def test_sodium_is_not_a_missing_label(sites):
     assert [site.label for site in sites("protein,position,label\nP1,1,NA\nP1,1,Na\n")] == ["NA", "Na"]
 
 
-REFUSED = {
+INVALID = {
     "no header": ("P1\t12\tbinding\n", "line 1: the header has no columns named 'protein'"),
     "no label": ("protein,position\nP1,12\n", "line 1: the header has no columns named 'label'"),
     "two labels": ("protein,position,label,Label\nP1,12,a,b\n", "line 1: the header has 2 columns named 'label'"),
@@ -74,7 +74,7 @@ REFUSED = {
     "empty label": (SMALL + "P3\t1\t \n", "line 4: this row has no label"),
     "label of pandas": (SMALL + "P3\t1\tnan\n", "line 4: this row has no label"),
     "protein of a spreadsheet": (SMALL + "#N/A\t1\tx\n", "line 4: this row has no protein"),
-    "position zero": (SMALL + "P3\t0\tx\n", "line 4: the position '0' is no residue's number"),
+    "position zero": (SMALL + "P3\t0\tx\n", "line 4: the position '0' is not a residue number"),
     "negative position": (SMALL + "P3\t-4\tx\n", "line 4: the position '-4'"),
     "broken position": (SMALL + "P3\t4.0\tx\n", "line 4: the position '4.0'"),
     "foreign digits": (SMALL + "P3\t٤\tx\n", "line 4: the position '٤'"),
@@ -82,8 +82,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
-def test_a_table_is_refused_by_a_sentence_that_names_the_row(sites, content, message):
+@pytest.mark.parametrize(("content", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_table_raises_a_one_line_error_with_the_row(sites, content, message):
     with pytest.raises(TableError) as caught:
         sites(content)
 
@@ -93,22 +93,22 @@ def test_a_table_is_refused_by_a_sentence_that_names_the_row(sites, content, mes
     assert caught.value.exit_status == DataError.exit_status == 65
 
 
-def test_an_unclosed_quotation_mark_is_refused_where_it_is(sites):
+def test_unclosed_quotation_mark_raises_an_error_with_its_line(sites):
     with pytest.raises(TableError, match="line 3: the table cannot be read .*quotation mark that is not closed"):
         sites('protein,position,label\nP1,1,a\n"P2,2,b')
 
 
-def test_a_truncated_archive_is_an_error_never_a_shorter_table(sites):
+def test_truncated_archive_raises_an_error(sites):
     with pytest.raises(FormatError, match="truncated or damaged"):
         sites(gzip.compress(SMALL.encode())[:-4])
 
 
-def test_a_table_that_is_not_there_is_named(tmp_path):
+def test_error_names_a_missing_table(tmp_path):
     with pytest.raises(InputNotFoundError, match="nowhere.tsv: No such file"):
         read_sites(tmp_path / "nowhere.tsv")
 
 
-def test_a_table_of_sites_in_another_encoding_is_refused_with_its_line(tmp_path):
+def test_table_in_another_encoding_raises_an_error_with_its_line(tmp_path):
     path = tmp_path / "sites.tsv"
     path.write_bytes("Protein\tPosition\tLabel\np\t1\tHülle\n".encode("cp1252"))
 

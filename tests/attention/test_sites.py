@@ -17,147 +17,152 @@ PARVALBUMIN = (
     "SMTDLLSAEDIKKAIGAFTAADSFDHKKFFQMVGLKKKSADDVKKVFHILDKDKDGFIDEDELGSILKGFSSDARDLSAKETKTLMAAGDKDGDGKIGVEEFSTLVAES"
 )
 CALCIUM = [51, 53, 55, 57, 62, 90, 92, 94, 96, 101]
-OTHER_ACIDS = [place for place, letter in enumerate(PARVALBUMIN, start=1) if letter in "DE" and place not in CALCIUM]
+OTHER_ACIDS = [
+    position for position, letter in enumerate(PARVALBUMIN, start=1) if letter in "DE" and position not in CALCIUM
+]
 
 
 def record(sequence=PARVALBUMIN, id="P02625", row=0):
     return Record(row=row, id=id, description=id, sequence=sequence, path="x.fasta", line=1 + 2 * row)
 
 
-def sites_of(places, protein="P02625", label="calcium"):
-    return [Site(protein=protein, position=place, label=label, line=line) for line, place in enumerate(places, start=2)]
+def make_sites(positions, protein="P02625", label="calcium"):
+    return [
+        Site(protein=protein, position=position, label=label, line=line)
+        for line, position in enumerate(positions, start=2)
+    ]
 
 
-def weigh(places, received, num_permutations=1000):
-    marks = SiteTests(sites_of(places), "sites.tsv")
-    marks.take(record(), received)
-    return marks.weigh(num_permutations=num_permutations, seed=0)["calcium"]
+def evaluate(positions, received, num_permutations=1000):
+    tests = SiteTests(make_sites(positions), "sites.tsv")
+    tests.add(record(), received)
+    return tests.evaluate(num_permutations=num_permutations, seed=0)["calcium"]
 
 
-def found_among_all_residues(places, received):
-    """The heads that a comparison with all residues of the protein finds."""
-    is_marked = np.isin(np.arange(1, len(PARVALBUMIN) + 1), places)
-    values = LabelledScores(values=received, is_marked=is_marked, strata=np.zeros(len(is_marked), int))
+def num_found_among_all_residues(positions, received):
+    """Count the heads that are significant in a comparison with all residues of the protein."""
+    is_labelled = np.isin(np.arange(1, len(PARVALBUMIN) + 1), positions)
+    values = LabelledScores(values=received, is_labelled=is_labelled, strata=np.zeros(len(is_labelled), int))
     return (permutation_test([values], num_permutations=1000).q_values <= 0.05).sum()
 
 
 @pytest.fixture(scope="module")
 def received():
-    """What each residue of parvalbumin receives from the bundled model's 120 heads."""
+    """Compute the attention that each residue of parvalbumin receives from the 120 heads of the bundled model."""
     encoder = load_checkpoint(find_model(None)).encoder
     tokens = torch.tensor([CLS, *encode(PARVALBUMIN).tolist(), EOS])
     batch = Batch(tokens=tokens, offsets=torch.tensor([0, len(tokens)]), rows=torch.tensor([0]))
-    reader = AttentionExtractor(encoder=encoder, layers=[0], heads=[0])
+    extractor = AttentionExtractor(encoder=encoder, layers=[0], heads=[0])
     with torch.no_grad():
-        return reader.read(batch, [MapRequest(received=True)])[0].received
+        return extractor.extract(batch, [MapRequest(received=True)])[0].received
 
 
 @pytest.fixture
-def made_up():
-    """Ten heads that see nothing but amino acids, half of them mostly acids."""
+def synthetic():
+    """Make ten heads that depend on amino acids alone, half of them mostly on acids."""
     rng = np.random.default_rng(0)
     letters = np.frombuffer(PARVALBUMIN.encode(), np.uint8)
-    liking = rng.random((10, 128))
-    liking[:5, list(b"DE")] += 1
-    return liking[:, letters].astype(np.float32)
+    preference = rng.random((10, 128))
+    preference[:5, list(b"DE")] += 1
+    return preference[:, letters].astype(np.float32)
 
 
-# Which heads are found
+# Significant heads
 
 
-def test_the_calcium_sites_are_the_ligands_of_the_two_loops():
-    assert "".join(PARVALBUMIN[place - 1] for place in CALCIUM) == "DDDFEDDDKE"
-    assert {PARVALBUMIN[place - 1] for place in OTHER_ACIDS} == {"D", "E"}
+def test_calcium_sites_are_the_ligands_of_both_loops():
+    assert "".join(PARVALBUMIN[position - 1] for position in CALCIUM) == "DDDFEDDDKE"
+    assert {PARVALBUMIN[position - 1] for position in OTHER_ACIDS} == {"D", "E"}
 
 
-def test_random_acids_that_bind_nothing_are_attended_to_by_at_most_one_head_in_the_mean(received):
+def test_at_most_one_head_in_the_mean_attends_to_random_acids(received):
     rng = np.random.default_rng(0)
     decoys = [rng.choice(OTHER_ACIDS, 10, replace=False).tolist() for _ in range(10)]
 
-    assert np.mean([found_among_all_residues(places, received) for places in decoys]) > 10
-    assert np.mean([weigh(places, received).num_following for places in decoys]) <= 1
+    assert np.mean([num_found_among_all_residues(positions, received) for positions in decoys]) > 10
+    assert np.mean([evaluate(positions, received).num_following for positions in decoys]) <= 1
 
 
-def test_a_head_that_sees_amino_acids_alone_does_not_attend_to_a_site_of_acids(made_up):
-    assert found_among_all_residues(CALCIUM, made_up) >= 3
-    assert weigh(CALCIUM, made_up).num_following == 0
+def test_head_that_depends_on_amino_acids_alone_does_not_attend_to_a_site_of_acids(synthetic):
+    assert num_found_among_all_residues(CALCIUM, synthetic) >= 3
+    assert evaluate(CALCIUM, synthetic).num_following == 0
 
 
-def test_a_head_that_sees_the_site_beyond_its_amino_acids_is_found(made_up):
-    made_up[7, np.array(CALCIUM) - 1] += 0.5
+def test_head_that_depends_on_the_site_beyond_its_amino_acids_is_significant(synthetic):
+    synthetic[7, np.array(CALCIUM) - 1] += 0.5
 
-    result = weigh(CALCIUM, made_up, num_permutations=5000)
+    result = evaluate(CALCIUM, synthetic, num_permutations=5000)
 
     assert np.flatnonzero(result.significance.q_values <= 0.05).tolist() == [7]
     assert result.significance.effects[7] > 0.99
 
 
-def test_heads_that_attend_to_a_part_of_the_chain_do_not_attend_to_a_site_in_it():
+def test_heads_that_attend_to_a_part_of_the_chain_are_not_significant_for_a_site_in_it():
     # Each head attends to one part; a site of twelve neighbours lies in some of these parts by chance.
     rng = np.random.default_rng(0)
-    places = np.arange(len(PARVALBUMIN))
-    centres = rng.integers(0, len(places), (60, 1))
-    received = np.exp(-(((places - centres) / 12) ** 2)) + 0.1 * rng.random((60, len(places)))
+    residues = np.arange(len(PARVALBUMIN))
+    centres = rng.integers(0, len(residues), (60, 1))
+    received = np.exp(-(((residues - centres) / 12) ** 2)) + 0.1 * rng.random((60, len(residues)))
 
-    marks = np.isin(places, range(40, 52))
-    within = LabelledScores(values=received, is_marked=marks, strata=residue_strata(PARVALBUMIN))
+    is_labelled = np.isin(residues, range(40, 52))
+    within = LabelledScores(values=received, is_labelled=is_labelled, strata=residue_strata(PARVALBUMIN))
 
     assert (permutation_test([within], num_permutations=1000).q_values <= 0.05).sum() > 5
-    assert weigh(range(41, 53), received.astype(np.float32)).num_following == 0
+    assert evaluate(range(41, 53), received.astype(np.float32)).num_following == 0
 
 
-def test_heads_that_attend_to_the_start_of_all_proteins_do_not_attend_to_a_site_there():
+def test_heads_that_attend_to_the_start_of_all_proteins_are_not_significant_for_a_site_there():
     rng = np.random.default_rng(0)
-    marks = SiteTests([site for name in "abcdef" for site in sites_of(range(1, 10), protein=name)], "sites.tsv")
+    tests = SiteTests([site for name in "abcdef" for site in make_sites(range(1, 10), protein=name)], "sites.tsv")
     for name in "abcdef":
         sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 150))
         received = np.exp(-np.arange(150) / 20) + 0.1 * rng.random((20, 150))
-        marks.take(record(sequence, id=name), received.astype(np.float32))
+        tests.add(record(sequence, id=name), received.astype(np.float32))
 
-    assert marks.weigh(num_permutations=500, seed=0)["calcium"].num_following == 0
-
-
-# On what it rests
+    assert tests.evaluate(num_permutations=500, seed=0)["calcium"].num_following == 0
 
 
-def test_residues_without_another_of_their_amino_acid_are_not_compared():
+# Amount of data
+
+
+def test_residues_with_a_unique_amino_acid_are_not_compared():
     sequence = 20 * "A" + "MKK" + 20 * "A"  # the only M; one of two K
-    marks = SiteTests(sites_of([21, 22]), "sites.tsv")
-    marks.take(record(sequence), np.random.default_rng(0).random((3, 43)).astype(np.float32))
+    tests = SiteTests(make_sites([21, 22]), "sites.tsv")
+    tests.add(record(sequence), np.random.default_rng(0).random((3, 43)).astype(np.float32))
 
-    result = marks.weigh(num_permutations=100, seed=0)["calcium"]
+    result = tests.evaluate(num_permutations=100, seed=0)["calcium"]
 
-    assert (result.num_residues, result.significance.num_marks, result.num_segments) == (2, 1, 1)
+    assert (result.num_residues, result.significance.num_labelled, result.num_segments) == (2, 1, 1)
     assert site_warnings([("calcium", result)]) == [
-        "the result of 'calcium' rests on one protein, on residues in 1 segment of it"
+        "the result of 'calcium' rests on one protein, with labelled residues in 1 segment"
     ]
 
 
-def test_a_label_on_all_residues_of_an_amino_acid_says_nothing_and_that_is_said():
+def test_label_on_all_residues_of_an_amino_acid_gives_a_warning():
     sequence = 20 * "A" + "WGGW" + 20 * "A"
-    marks = SiteTests(sites_of([21, 24], label="trp"), "sites.tsv")
-    marks.take(record(sequence), np.random.default_rng(0).random((3, 44)).astype(np.float32))
+    tests = SiteTests(make_sites([21, 24], label="trp"), "sites.tsv")
+    tests.add(record(sequence), np.random.default_rng(0).random((3, 44)).astype(np.float32))
 
-    result = marks.weigh(num_permutations=100, seed=0)["trp"]
+    result = tests.evaluate(num_permutations=100, seed=0)["trp"]
 
-    assert result.significance.num_marks == 0
+    assert result.significance.num_labelled == 0
     assert result.significance.p_values.tolist() == [1, 1, 1]
     assert site_warnings([("trp", result)]) == [
-        "nothing is known of 'trp', because no other residue of the same amino acid is there to compare with"
+        "cannot test 'trp', because the proteins have no unlabelled residues of the same amino acids"
     ]
 
 
-def test_copies_of_a_protein_count_once(made_up):
-    marks = SiteTests(sites_of(CALCIUM) + sites_of(CALCIUM, protein="copy"), "sites.tsv")
+def test_copies_of_a_protein_count_once(synthetic):
+    tests = SiteTests(make_sites(CALCIUM) + make_sites(CALCIUM, protein="copy"), "sites.tsv")
     for row, name in enumerate(["P02625", "copy"]):
-        marks.take(record(id=name, row=row), made_up)
+        tests.add(record(id=name, row=row), synthetic)
 
-    result = marks.weigh(num_permutations=100, seed=0)["calcium"]
+    result = tests.evaluate(num_permutations=100, seed=0)["calcium"]
 
     assert (result.num_residues, result.significance.num_proteins) == (10, 1)
 
 
-def test_the_ends_of_a_chain_are_compared_among_themselves():
+def test_ends_of_a_chain_are_separate_strata():
     strata = residue_strata(30 * "A")
 
     assert [np.flatnonzero(strata == number).tolist() for number in np.unique(strata)] == [
@@ -168,34 +173,36 @@ def test_the_ends_of_a_chain_are_compared_among_themselves():
     assert len(np.unique(residue_strata(12 * "A"))) == 2
 
 
-# Which proteins have sites
+# Proteins with sites
 
 
 @pytest.mark.parametrize("name", ["sp|P00698|LYSC_CHICK", "P00698", "LYSC_CHICK"])
-def test_a_protein_of_uniprot_is_found_by_its_header_accession_or_entry_name(name):
-    marks = SiteTests(sites_of([3], protein=name), "sites.tsv")
+def test_uniprot_protein_matches_by_identifier_accession_or_entry_name(name):
+    tests = SiteTests(make_sites([3], protein=name), "sites.tsv")
 
-    assert marks.find(record("MKTAY", id="sp|P00698|LYSC_CHICK"))
-    assert marks.check_found() == []
-    assert marks.labelled(record("MKTAY", id="sp|P00698|LYSC_CHICK")) == {"calcium": [2]}
+    assert tests.match(record("MKTAY", id="sp|P00698|LYSC_CHICK"))
+    assert tests.check_matched() == []
+    assert tests.labelled(record("MKTAY", id="sp|P00698|LYSC_CHICK")) == {"calcium": [2]}
 
 
 @pytest.mark.parametrize("id", ["gi|P00698|x", "sp|P00698", "sp|P006981|LYSC", "p00698"])
-def test_parts_of_other_identifiers_are_no_names(id):
-    assert not SiteTests(sites_of([3], protein="P00698"), "sites.tsv").find(record("MKTAY", id=id))
+def test_parts_of_other_identifiers_do_not_match(id):
+    assert not SiteTests(make_sites([3], protein="P00698"), "sites.tsv").match(record("MKTAY", id=id))
 
 
-def test_some_unknown_proteins_are_a_warning_and_all_are_an_error():
-    marks = SiteTests(sites_of([3]) + sites_of([1, 2], protein="nobody"), "sites.tsv")
-    with pytest.raises(TableError, match="line 2: none of the 3 sites names a protein of the input, the first names"):
-        marks.check_found()
-    marks.find(record("MKTAY"))
+def test_some_unknown_proteins_give_a_warning_and_all_unknown_an_error():
+    tests = SiteTests(make_sites([3]) + make_sites([1, 2], protein="unknown"), "sites.tsv")
+    with pytest.raises(TableError, match="line 2: none of the 3 sites names a protein of the input; the first names"):
+        tests.check_matched()
+    tests.match(record("MKTAY"))
 
-    assert marks.check_found() == ["sites.tsv: 2 of 3 sites name no protein of the input, the first 'nobody' in line 2"]
+    assert tests.check_matched() == [
+        "sites.tsv: 2 of 3 sites name no protein of the input; the first is 'unknown' in line 2"
+    ]
 
 
-def test_a_position_beyond_the_protein_is_refused_with_its_line():
-    marks = SiteTests(sites_of([5, 6]), "sites.tsv")
+def test_position_beyond_the_protein_raises_an_error_with_its_line():
+    tests = SiteTests(make_sites([5, 6]), "sites.tsv")
 
     with pytest.raises(TableError, match="line 3: position 6 of 'P02625', which has 5 residues; correct the position"):
-        marks.find(record("MKTAY"))
+        tests.match(record("MKTAY"))

@@ -3,6 +3,7 @@ import gzip
 import lzma
 import random
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +26,18 @@ from protembed.attention.structures import (
 from protembed.errors import DataError, FormatError, InputNotFoundError, StructureError
 
 STRUCTURES = Path(__file__).parents[1] / "data" / "fixtures" / "structures"
-NO_NOTES = {field: 0 for field in ChainStatistics.__dataclass_fields__}
+NO_SPECIAL_CASES = {field: 0 for field in ChainStatistics.__dataclass_fields__}
 SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEV"
 
 
 @dataclass(frozen=True)
 class Atom:
-    """One atom of a structure that a test writes itself."""
+    """An atom of a structure that a test writes."""
 
     name: str
     residue: str
     number: int
-    place: tuple[float, float, float]
+    position: tuple[float, float, float]
     chain: str = "A"
     code: str = ""
     altloc: str = ""
@@ -46,14 +47,14 @@ class Atom:
 
 
 def residue(name, number, x, *, without=(), **fields):
-    """Place a residue so that the one whose x is 3.7 Å more is bonded to it; its C-beta is at (x, 3, 0)."""
-    places = {"N": (x - 1.2, 0, 0), "CA": (x, 1, 0), "C": (x + 1.2, 0, 0), "CB": (x, 3, 0)}
+    """Make a residue with its C-beta at (x, 3, 0), which is bonded to the residue 3.7 Å further in x."""
+    positions = {"N": (x - 1.2, 0, 0), "CA": (x, 1, 0), "C": (x + 1.2, 0, 0), "CB": (x, 3, 0)}
     missing = (*without, "CB") if name == "GLY" else without
-    return [Atom(atom, name, number, place, **fields) for atom, place in places.items() if atom not in missing]
+    return [Atom(atom, name, number, position, **fields) for atom, position in positions.items() if atom not in missing]
 
 
 def protein(sequence, *, first=1, x=0.0, **fields):
-    """Place a chain of bonded residues along a line."""
+    """Make a chain of bonded residues along a line."""
     names = [protein_letters_1to3[letter].upper() for letter in sequence]
     return [atom for row, name in enumerate(names) for atom in residue(name, first + row, x + 3.7 * row, **fields)]
 
@@ -62,9 +63,9 @@ def pdb(atoms, *, modified=()):
     lines = [f"MODRES 1ABC {name:3} A {1:4}  {parent:3}  A MODIFIED RESIDUE" for name, parent in modified]
     for model in sorted({atom.model for atom in atoms}):
         lines.append(f"MODEL     {model:4}")
-        for serial, atom in enumerate((one for one in atoms if one.model == model), start=1):
+        for serial, atom in enumerate((atom for atom in atoms if atom.model == model), start=1):
             record = "HETATM" if atom.is_hetero else "ATOM"
-            x, y, z = atom.place
+            x, y, z = atom.position
             identity = f"{atom.altloc or ' ':1}{atom.residue:3} {atom.chain:1}{atom.number:4}{atom.code or ' ':1}"
             numbers = f"{x:8.3f}{y:8.3f}{z:8.3f}{atom.occupancy:6.2f}{20:6.2f}"
             lines.append(f"{record:6}{serial:5}  {atom.name:3}{identity}   {numbers}          {atom.name[0]:>2}")
@@ -91,7 +92,7 @@ def mmcif(atoms, *, modified=()):
             atom.number,
             atom.code or "?",
         )
-        lines.append(" ".join(map(str, [group, serial, *identity, *atom.place, atom.occupancy, 20.0, atom.model])))
+        lines.append(" ".join(map(str, [group, serial, *identity, *atom.position, atom.occupancy, 20.0, atom.model])))
     if modified:
         fields = ("label_comp_id", "parent_comp_id")
         lines += ["#", "loop_", *(f"_pdbx_struct_mod_residue.{field}" for field in fields), *map(" ".join, modified)]
@@ -100,7 +101,7 @@ def mmcif(atoms, *, modified=()):
 
 @pytest.fixture(params=[pdb, mmcif], ids=["pdb", "mmcif"])
 def chains(request, tmp_path):
-    """Write atoms as PDB and as mmCIF, and read the chains."""
+    """Return a function that writes atoms as PDB or mmCIF, and reads the chains."""
 
     def write_and_read(atoms, **options):
         path = tmp_path / "1abc.ent"
@@ -112,7 +113,7 @@ def chains(request, tmp_path):
 
 @pytest.fixture
 def read(tmp_path):
-    """Write a file and read its chains."""
+    """Return a function that writes a file and reads its chains."""
 
     def write_and_read(content, name="1abc.pdb"):
         path = tmp_path / name
@@ -122,12 +123,12 @@ def read(tmp_path):
     return write_and_read
 
 
-def notes(chain):
-    return {name: count for name, count in vars(chain.notes).items() if count}
+def special_cases(chain):
+    return {name: count for name, count in vars(chain.statistics).items() if count}
 
 
 def make_chain(sequence, *, breaks_after=(), name="A"):
-    """Make a chain as it was read; its residues stand 3.7 Å apart on a line."""
+    """Make a chain with residues 3.7 Å apart on a line, as if it had been read."""
     coordinates = np.zeros((len(sequence), 3))
     coordinates[:, 0] = 3.7 * np.arange(len(sequence))
     breaks = np.zeros(len(sequence), dtype=bool)
@@ -140,14 +141,14 @@ def make_chain(sequence, *, breaks_after=(), name="A"):
         coordinates=coordinates,
         numbers=[str(row) for row in range(len(sequence))],
         breaks=breaks,
-        notes=ChainStatistics(**NO_NOTES),
+        statistics=ChainStatistics(**NO_SPECIAL_CASES),
     )
 
 
 # Real structures
 
 
-# Observed residues, contacts 24 and more apart, contacts 6 and more apart: counted by another program.
+# Observed residues, contacts 24 and more apart, contacts 6 and more apart, as counted by another program.
 REAL = {
     "1A8O.cif.gz": ((70, 35, 77), {"num_modified": 4, "num_waters": 88}),
     "1S3P-A.pdb.gz": ((109, 87, 166), {}),
@@ -156,8 +157,8 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize(("file", "counts", "noted"), [(file, *known) for file, known in REAL.items()], ids=REAL)
-def test_contacts_of_real_structures_are_those_counted_elsewhere(file, counts, noted):
+@pytest.mark.parametrize(("file", "counts", "special"), [(file, *known) for file, known in REAL.items()], ids=REAL)
+def test_contacts_of_real_structures_equal_the_counts_of_another_program(file, counts, special):
     (chain,) = read_chains(STRUCTURES / file)
     match = best_chain(chain.sequence, [chain])
 
@@ -167,12 +168,12 @@ def test_contacts_of_real_structures_are_those_counted_elsewhere(file, counts, n
     assert (len(chain.sequence), np.sum(second - first >= 24), len(first)) == counts
     assert (chain.name, chain.structure) == ("A", file.split(".")[0])
     assert is_known.all()
-    assert notes(chain) == noted
+    assert special_cases(chain) == special
     assert (match.identity, match.coverage) == (1, 1)
     assert not chain.breaks.any()
 
 
-def test_a_real_chain_is_found_in_the_whole_protein_with_its_loops_unobserved():
+def test_real_chain_with_unobserved_loops_aligns_to_the_whole_protein():
     (chain,) = read_chains(STRUCTURES / "1S3P-A.pdb.gz")
     observed = np.r_[3:40, 52:100]
     partial = replace(
@@ -184,16 +185,16 @@ def test_a_real_chain_is_found_in_the_whole_protein_with_its_loops_unobserved():
 
     whole = distances(best_chain(chain.sequence, [chain]))
     match = best_chain(chain.sequence, [partial])
-    found = distances(match)
+    measured = distances(match)
 
-    assert np.flatnonzero(match.places >= 0).tolist() == observed.tolist()
+    assert np.flatnonzero(match.indices >= 0).tolist() == observed.tolist()
     assert match.coverage == len(observed) / 109
-    assert np.array_equal(found[np.ix_(observed, observed)], whole[np.ix_(observed, observed)])
-    assert np.isnan(found[40:52]).all()
-    assert np.isnan(found[:, :3]).all()
+    assert np.array_equal(measured[np.ix_(observed, observed)], whole[np.ix_(observed, observed)])
+    assert np.isnan(measured[40:52]).all()
+    assert np.isnan(measured[:, :3]).all()
 
 
-# What is read
+# Formats
 
 
 SMALL = protein("MGK")
@@ -214,28 +215,28 @@ FORMS = {
 
 @pytest.mark.parametrize("name", ["a.pdb", "a.cif.gz", "a"])
 @pytest.mark.parametrize("content", FORMS.values(), ids=FORMS)
-def test_the_same_structure_is_read_in_every_form_under_every_name(read, content, name):
+def test_structure_is_read_from_every_format_under_any_name(read, content, name):
     (chain,) = read(content, name)
 
     assert (chain.name, chain.structure, chain.sequence, chain.numbers) == ("A", "a", "MGK", ["1", "2", "3"])
     assert np.allclose(chain.coordinates, [(0, 3, 0), (3.7, 1, 0), (7.4, 3, 0)])
     assert chain.coordinates.dtype == np.float64
-    assert notes(chain) == {}
+    assert special_cases(chain) == {}
 
 
 @pytest.mark.parametrize("name", ["my.own.v2.pdb.gz", "my.own.v2.CIF", "my.own.v2.pdb1", "my.own.v2"])
-def test_a_structure_is_named_by_its_file_without_suffixes_that_are_a_structures(read, name):
+def test_structure_name_is_the_file_name_without_structure_suffixes(read, name):
     assert [chain.structure for chain in read(pdb(SMALL), name)] == ["my.own.v2"]
 
 
-def test_the_first_model_alone_is_read(chains):
+def test_only_the_first_model_is_read(chains):
     (chain,) = chains([*protein("MK", model=1), *protein("MKV", x=50, model=2)])
 
     assert chain.sequence == "MK"
     assert chain.coordinates[0, 0] == 0
 
 
-def test_each_chain_of_a_protein_is_read_and_none_of_others(chains):
+def test_only_protein_chains_are_read(chains):
     dna = [Atom("P", "DA", 1, (0, 0, 0), chain="D"), Atom("C1'", "DA", 1, (1, 0, 0), chain="D")]
     water = [Atom("O", "HOH", 9, (0, 0, 0), chain="W", is_hetero=True)]
 
@@ -244,63 +245,66 @@ def test_each_chain_of_a_protein_is_read_and_none_of_others(chains):
     assert [(chain.name, chain.sequence) for chain in read] == [("B", "MK"), ("A", "GG")]
 
 
-def test_a_chain_without_a_name_has_an_empty_one(read):
+def test_unnamed_chain_has_an_empty_name(read):
     assert [chain.name for chain in read(pdb(protein("MK", chain=" ")))] == [""]
 
 
-def test_the_first_alternative_location_is_taken_whatever_its_occupancy(chains):
+def test_first_alternative_location_is_used_at_any_occupancy(chains):
     first, second = (
-        protein("MK", altloc=letter, occupancy=share, x=x) for letter, share, x in [("A", 0.2, 0), ("B", 0.8, 1)]
+        protein("MK", altloc=letter, occupancy=occupancy, x=x)
+        for letter, occupancy, x in [("A", 0.2, 0), ("B", 0.8, 1)]
     )
     atoms = [atom for pair in zip(first, second, strict=True) for atom in pair]
 
     (chain,) = chains([*atoms, *residue("VAL", 3, 7.4)])
 
     assert chain.coordinates[:, 0].tolist() == pytest.approx([0, 3.7, 7.4])
-    assert notes(chain) == {"num_altlocs": 2}
+    assert special_cases(chain) == {"num_altlocs": 2}
 
 
-@pytest.mark.parametrize(("first", "second", "taken"), [("A", "B", 0), ("B", "A", 1), ("", "B", 0)])
-def test_the_first_alternative_location_is_that_of_the_first_letter_or_of_none(chains, first, second, taken):
-    places = [Atom("CB", "MET", 1, (x, 3, 0), altloc=letter) for x, letter in enumerate([first, second])]
+@pytest.mark.parametrize(("first", "second", "expected"), [("A", "B", 0), ("B", "A", 1), ("", "B", 0)])
+def test_alternative_location_with_the_first_letter_or_none_is_used(chains, first, second, expected):
+    atoms = [Atom("CB", "MET", 1, (x, 3, 0), altloc=letter) for x, letter in enumerate([first, second])]
 
-    (chain,) = chains([*residue("MET", 1, 0, without=["CB"]), *places, *residue("LYS", 2, 3.7)])
+    (chain,) = chains([*residue("MET", 1, 0, without=["CB"]), *atoms, *residue("LYS", 2, 3.7)])
 
-    assert chain.coordinates[0].tolist() == [taken, 3, 0]
-    assert notes(chain) == {"num_altlocs": 1}
+    assert chain.coordinates[0].tolist() == [expected, 3, 0]
+    assert special_cases(chain) == {"num_altlocs": 1}
 
 
-def test_of_two_residues_in_one_place_the_first_is_taken(chains):
+def test_first_of_two_alternative_residues_is_used(chains):
     atoms = [*residue("SER", 1, 0, altloc="A", occupancy=0.4), *residue("PRO", 1, 1, altloc="B", occupancy=0.6)]
 
     (chain,) = chains([*atoms, *residue("LYS", 2, 3.7)])
 
     assert (chain.sequence, chain.coordinates[0, 0]) == ("SK", 0)
-    assert notes(chain) == {"num_altlocs": 1}
+    assert special_cases(chain) == {"num_altlocs": 1}
 
 
-def test_of_a_residue_and_its_modified_form_in_one_place_the_first_is_taken(chains):
+def test_first_of_a_residue_and_its_modified_form_is_used(chains):
     modified = residue("SEP", 1, 0, altloc="B", is_hetero=True)
 
     (chain,) = chains([*residue("SER", 1, 0, altloc="A"), *modified, *residue("LYS", 2, 3.7)])
 
     assert (chain.sequence, chain.numbers) == ("SK", ["1", "2"])
-    assert notes(chain) == {"num_altlocs": 1}
+    assert special_cases(chain) == {"num_altlocs": 1}
 
 
-def test_insertion_codes_make_residues_of_their_own_and_numbers_may_fall(chains):
-    places = [("MET", 52, ""), ("LYS", 52, "A"), ("VAL", 52, "B"), ("LEU", 7, ""), ("ALA", -3, "")]
+def test_residues_with_insertion_codes_are_separate_and_numbers_may_fall(chains):
+    residues = [("MET", 52, ""), ("LYS", 52, "A"), ("VAL", 52, "B"), ("LEU", 7, ""), ("ALA", -3, "")]
     atoms = [
-        atom for row, (name, number, code) in enumerate(places) for atom in residue(name, number, 3.7 * row, code=code)
+        atom
+        for row, (name, number, code) in enumerate(residues)
+        for atom in residue(name, number, 3.7 * row, code=code)
     ]
 
     (chain,) = chains(atoms)
 
     assert (chain.sequence, chain.numbers) == ("MKVLA", ["52", "52A", "52B", "7", "-3"])
-    assert notes(chain) == {"num_insertions": 2}
+    assert special_cases(chain) == {"num_insertions": 2}
 
 
-def test_glycine_stands_where_its_alpha_carbon_is_and_a_residue_without_beta_carbon_and_backbone_nowhere(chains):
+def test_glycine_uses_its_alpha_carbon_and_incomplete_residues_have_no_atom(chains):
     atoms = [*residue("GLY", 1, 0), *residue("SER", 2, 3.7, without=["CA"])]
     atoms += [*residue("ALA", 3, 7.4, without=["CB", "N"]), *protein("K", first=4, x=11.1)]
 
@@ -309,7 +313,7 @@ def test_glycine_stands_where_its_alpha_carbon_is_and_a_residue_without_beta_car
     assert (chain.sequence, chain.atoms) == ("GSAK", "CB")
     assert chain.coordinates[[0, 1]].tolist() == pytest.approx(np.array([(0, 1, 0), (3.7, 3, 0)]))
     assert np.isnan(chain.coordinates[2]).all()
-    assert notes(chain) == {"num_without_place": 1}
+    assert special_cases(chain) == {"num_without_atom": 1}
 
 
 # Modified and hetero residues
@@ -321,44 +325,44 @@ def test_bonded_modified_residues_are_read_as_their_parents(chains):
     (chain,) = chains([*residue("GLY", 1, 0), *middle, *residue("SEC", 3, 7.4), *residue("LYS", 4, 11.1)])
 
     assert chain.sequence == "GMUK"
-    assert notes(chain) == {"num_modified": 2}
+    assert special_cases(chain) == {"num_modified": 2}
 
 
-def test_a_residue_that_no_table_knows_is_read_as_the_parent_that_the_file_names(chains):
+def test_unknown_residue_is_read_as_the_parent_in_the_file(chains):
     atoms = [*residue("GLY", 1, 0), *residue("QQQ", 2, 3.7, is_hetero=True), *residue("LYS", 3, 7.4)]
 
     (known,) = chains(atoms, modified=[("QQQ", "TRP")])
     (unknown,) = chains(atoms)
 
-    assert (known.sequence, notes(known)) == ("GWK", {"num_modified": 1})
-    assert (unknown.sequence, notes(unknown)) == ("GXK", {"num_unknown": 1})
+    assert (known.sequence, special_cases(known)) == ("GWK", {"num_modified": 1})
+    assert (unknown.sequence, special_cases(unknown)) == ("GXK", {"num_unknown": 1})
 
 
-def test_a_listed_modified_residue_between_unobserved_ones_belongs_to_the_chain(chains):
+def test_listed_modified_residue_between_unobserved_residues_belongs_to_the_chain(chains):
     atoms = [*protein("GA"), *residue("MSE", 9, 30, is_hetero=True), *protein("KV", first=20, x=60)]
 
     (listed,) = chains(atoms, modified=[("MSE", "MET")])
     (unlisted,) = chains(atoms)
 
     assert (listed.sequence, listed.breaks.tolist()) == ("GAMKV", [False, True, True, False, False])
-    assert (unlisted.sequence, notes(unlisted)) == ("GAKV", {"num_others": 1})
+    assert (unlisted.sequence, special_cases(unlisted)) == ("GAKV", {"num_others": 1})
 
 
-def test_a_listed_modified_residue_needs_no_whole_backbone(chains):
+def test_listed_modified_residue_may_have_an_incomplete_backbone(chains):
     atoms = [*residue("GLY", 1, 0), *residue("MSE", 2, 3.7, is_hetero=True, without=["C"]), *residue("LYS", 3, 7.4)]
 
     assert [chain.sequence for chain in chains(atoms, modified=[("MSE", "MET")])] == ["GMK"]
 
 
-def test_a_standard_residue_stays_what_it_is_even_where_the_file_lists_it(chains):
+def test_standard_residue_is_not_modified_even_if_the_file_lists_it(chains):
     ligand = residue("SER", 9, 60, is_hetero=True)
 
     (chain,) = chains([*protein("MSK"), *ligand], modified=[("SER", "CYS")])
 
-    assert (chain.sequence, notes(chain)) == ("MSK", {"num_others": 1})
+    assert (chain.sequence, special_cases(chain)) == ("MSK", {"num_others": 1})
 
 
-def test_waters_ligands_and_ions_are_left_out_and_counted(chains):
+def test_waters_ligands_and_ions_are_omitted_and_counted(chains):
     water = [
         Atom("O", name, number, (0, 9, 9), is_hetero=True) for number, name in enumerate(["HOH", "DOD"], start=101)
     ]
@@ -369,23 +373,23 @@ def test_waters_ligands_and_ions_are_left_out_and_counted(chains):
     (chain,) = chains([*cap, *protein("MK"), *glutamate, *calcium, *water])
 
     assert chain.sequence == "MK"
-    assert notes(chain) == {"num_waters": 2, "num_others": 4}
+    assert special_cases(chain) == {"num_waters": 2, "num_others": 4}
 
 
-def test_atoms_that_are_there_twice_are_counted(chains):
+def test_duplicate_atoms_are_counted(chains):
     (chain,) = chains([*protein("MK"), *residue("LYS", 2, 50)])
 
     assert (chain.sequence, chain.coordinates[1, 0]) == ("MK", pytest.approx(3.7))
-    assert notes(chain) == {"num_repeated": 4}
+    assert special_cases(chain) == {"num_repeated": 4}
 
 
-def test_missing_occupancies_and_b_factors_are_no_loss(read):
+def test_occupancies_and_b_factors_may_be_missing(read):
     (chain,) = read("".join(line[:54] + "\n" for line in pdb(SMALL).splitlines()))
 
-    assert (chain.sequence, notes(chain)) == ("MGK", {})
+    assert (chain.sequence, special_cases(chain)) == ("MGK", {})
 
 
-def test_a_broken_header_is_no_reason_to_refuse_a_structure(read):
+def test_structure_with_an_invalid_header_is_read(read):
     header = "HEADER    HYDROLASE                               04-Moy-98   1ABC\nREMARK 350   BIOMT1   1  1.0\n"
 
     (chain,) = read(header + pdb(SMALL))
@@ -400,8 +404,8 @@ def real_text(name="1S3P-A"):
     return gzip.decompress((STRUCTURES / f"{name}.pdb.gz").read_bytes()).decode()
 
 
-def only(text, *names):
-    """Keep the atoms of these names."""
+def select_atoms(text, *names):
+    """Select the lines of atoms with these names."""
     return "".join(
         line + "\n" for line in text.splitlines() if line.startswith("ATOM") and line[12:16].strip() in names
     )
@@ -412,80 +416,85 @@ def contacts_of(chain):
     return {(i, j) for i, j in np.argwhere(is_contact).tolist() if i < j}
 
 
-def test_the_contacts_of_a_trace_are_those_of_all_its_alpha_carbons(read):
+def test_contacts_of_a_trace_are_between_alpha_carbons(read):
     (whole,) = read(real_text())
-    (trace,) = read(only(real_text(), "CA"))
+    (trace,) = read(select_atoms(real_text(), "CA"))
 
     alpha = np.array(
-        [[float(line[at : at + 8]) for at in (30, 38, 46)] for line in only(real_text(), "CA").splitlines()]
+        [
+            [float(line[start : start + 8]) for start in (30, 38, 46)]
+            for line in select_atoms(real_text(), "CA").splitlines()
+        ]
     )
     apart = np.linalg.norm(alpha[:, None] - alpha, axis=-1)
     expected = {(i, j) for i, j in np.argwhere(apart < 8).tolist() if j - i >= 6}
 
-    assert (trace.atoms, notes(trace)) == ("CA", {})
+    assert (trace.atoms, special_cases(trace)) == ("CA", {})
     assert contacts_of(trace) == expected
     assert len(expected & contacts_of(whole)) > 0.7 * len(expected)
     assert best_chain(whole.sequence, [trace]).coverage == 1
     assert not trace.breaks.any()
 
 
-def test_beta_carbons_are_computed_where_the_backbone_alone_is_there(read):
+def test_beta_carbons_are_computed_from_a_backbone(read):
     (whole,) = read(real_text())
-    (backbone,) = read(only(real_text(), "N", "CA", "C", "O"))
+    (backbone,) = read(select_atoms(real_text(), "N", "CA", "C", "O"))
 
     errors = np.linalg.norm(backbone.coordinates - whole.coordinates, axis=1)
     num_side_chains = sum(letter != "G" for letter in whole.sequence)
 
     assert (whole.atoms, backbone.atoms) == ("CB", "virtual CB")
-    assert notes(backbone) == {"num_virtual": num_side_chains}
+    assert special_cases(backbone) == {"num_virtual": num_side_chains}
     assert np.median(errors[errors > 0]) < 0.1
     assert len(contacts_of(backbone) ^ contacts_of(whole)) <= 5
 
 
-def test_a_beta_carbon_is_computed_where_one_side_chain_is_missing(read):
+def test_beta_carbon_is_computed_for_a_missing_side_chain(read):
     lines = real_text().splitlines(keepends=True)
     (whole,) = read(real_text())
     (chain,) = read("".join(line for line in lines if line[12:16].strip() != "CB" or line[22:26].strip() != "40"))
 
     moved = np.flatnonzero((chain.coordinates != whole.coordinates).any(axis=1))
 
-    assert (chain.atoms, notes(chain)) == ("CB", {"num_virtual": 1})
+    assert (chain.atoms, special_cases(chain)) == ("CB", {"num_virtual": 1})
     assert [chain.numbers[row] for row in moved] == ["40"]
     assert np.linalg.norm(chain.coordinates[moved] - whole.coordinates[moved]) < 0.3
 
 
-def test_alpha_carbons_stand_for_all_residues_where_most_have_nothing_else(chains):
+def test_alpha_carbons_represent_all_residues_if_most_have_no_other_atom(chains):
     (chain,) = chains([*[atom for atom in protein("MKVW") if atom.name == "CA"], *protein("LA", first=5, x=14.8)])
 
     assert chain.atoms == "CA"
     assert chain.coordinates[:, 1].tolist() == [1] * 6
 
 
-@pytest.mark.parametrize("place", [(0, 0, 0), (9999, 9999, 9999), (float("nan"),) * 3])
-def test_residues_without_coordinates_have_no_place_and_are_not_covered(chains, place):
-    atoms = [replace(atom, place=place) if 5 <= atom.number <= 12 else atom for atom in protein(SEQUENCE)]
+@pytest.mark.parametrize("position", [(0, 0, 0), (9999, 9999, 9999), (float("nan"),) * 3])
+def test_residues_without_coordinates_are_not_covered(chains, position):
+    atoms = [replace(atom, position=position) if 5 <= atom.number <= 12 else atom for atom in protein(SEQUENCE)]
 
     match = best_chain(SEQUENCE, chains(atoms))
 
     assert match.chain.sequence == SEQUENCE
     assert np.flatnonzero(np.isnan(match.chain.coordinates).any(axis=1)).tolist() == list(range(4, 12))
-    assert notes(match.chain) == {"num_without_place": 8}
+    assert special_cases(match.chain) == {"num_without_atom": 8}
     assert (match.identity, match.coverage) == (1, 24 / 32)
     assert np.isnan(distances(match)[4:12]).all()
 
 
-def test_coordinates_in_nm_are_refused(read):
+def test_coordinates_in_nm_raise_an_error(read):
     def scaled(line):
-        places = "".join(f"{float(line[start : start + 8]) / 10:8.3f}" for start in (30, 38, 46))
-        return line[:30] + places + line[54:]
+        coordinates = "".join(f"{float(line[start : start + 8]) / 10:8.3f}" for start in (30, 38, 46))
+        return line[:30] + coordinates + line[54:]
 
     text = "\n".join(scaled(line) for line in real_text().splitlines() if line.startswith("ATOM"))
 
-    with pytest.raises(StructureError, match=r"lie 0\.5\d Å apart, and in proteins 4 to 7; write the coordinates in Å"):
+    with pytest.raises(
+        StructureError, match=r"are 0\.5\d Å apart, but 4 to 7 Å in proteins; write the coordinates in Å; 1 nm is 10 Å"
+    ):
         read(text)
 
 
-def test_one_atom_at_the_origin_stays_where_it_is(chains):
+def test_single_atom_at_the_origin_is_kept(chains):
     (chain,) = chains(protein("MK", x=0)[:3] + [Atom("CB", "MET", 1, (0, 0, 0))] + protein("K", first=2, x=3.7))
 
     assert chain.coordinates[0].tolist() == [0, 0, 0]
@@ -496,7 +505,7 @@ def test_coordinates_of_waters_and_ligands_may_be_unreadable(read):
 
     (chain,) = read(pdb([*protein("MK"), *others]).replace("   7.400", "********"))
 
-    assert (chain.sequence, notes(chain)) == ("MK", {"num_waters": 1, "num_others": 1})
+    assert (chain.sequence, special_cases(chain)) == ("MK", {"num_waters": 1, "num_others": 1})
 
 
 # Numbers, names and chains
@@ -520,20 +529,20 @@ def test_residue_numbers_may_be_hybrid_36_asterisks_or_missing(read, numbers):
     )
 
     assert (chain.sequence, chain.numbers) == ("MKKKG", numbers[:5])
-    assert notes(chain) == {"num_waters": 1}
+    assert special_cases(chain) == {"num_waters": 1}
 
 
-def test_residues_of_an_mmcif_file_without_numbers_are_told_apart_by_their_atoms(read):
+def test_mmcif_residues_without_numbers_are_separated_by_their_atoms(read):
     (chain,) = read(mmcif(protein("MKKKG")).replace("auth_seq_id", "something_else"))
 
-    assert (chain.sequence, notes(chain)) == ("MKKKG", {})
+    assert (chain.sequence, special_cases(chain)) == ("MKKKG", {})
 
 
 NAMES_OF_STATES = {"HID": "H", "HIE": "H", "HIP": "H", "CYX": "C", "CYM": "C", "ASH": "D", "GLH": "E", "LYN": "K"}
 
 
 @pytest.mark.parametrize("is_hetero", [False, True])
-def test_names_of_protonation_states_are_their_amino_acids(chains, is_hetero):
+def test_protonation_states_are_read_as_their_amino_acids(chains, is_hetero):
     atoms = [
         atom
         for row, name in enumerate(NAMES_OF_STATES)
@@ -542,10 +551,10 @@ def test_names_of_protonation_states_are_their_amino_acids(chains, is_hetero):
 
     (chain,) = chains(atoms)
 
-    assert (chain.sequence, notes(chain)) == ("".join(NAMES_OF_STATES.values()), {})
+    assert (chain.sequence, special_cases(chain)) == ("".join(NAMES_OF_STATES.values()), {})
 
 
-def test_a_name_of_a_protonation_state_is_what_the_file_says_where_it_says_so(chains):
+def test_parent_in_the_file_overrides_a_protonation_state(chains):
     atoms = [*residue("MET", 1, 0), *residue("HSE", 2, 3.7, is_hetero=True), *residue("LYS", 3, 7.4)]
 
     (listed,) = chains(atoms, modified=[("HSE", "SER")])
@@ -554,14 +563,14 @@ def test_a_name_of_a_protonation_state_is_what_the_file_says_where_it_says_so(ch
     assert (listed.sequence, unlisted.sequence) == ("MSK", "MHK")
 
 
-def test_modified_residues_behind_the_chain_stand_where_their_bonds_are(chains):
+def test_modified_residues_behind_the_chain_are_moved_to_their_bonds(chains):
     modified = [atom for number in (1, 4, 5, 8) for atom in residue("MSE", number, 3.7 * (number - 1), is_hetero=True)]
 
     (chain,) = chains([*protein("GA", first=2, x=3.7), *protein("KV", first=6, x=18.5), *modified])
 
     assert (chain.sequence, chain.numbers) == ("MGAMMKVM", [str(number) for number in range(1, 9)])
     assert not chain.breaks.any()
-    assert notes(chain) == {"num_modified": 4}
+    assert special_cases(chain) == {"num_modified": 4}
 
 
 TWO = real_text("pdb1ejg"), real_text()
@@ -569,45 +578,48 @@ TWO = real_text("pdb1ejg"), real_text()
 
 @pytest.mark.parametrize("end", ["TER\n", ""], ids=["TER", "falling numbers"])
 @pytest.mark.parametrize("order", [1, -1])
-def test_two_proteins_under_one_chain_name_are_two_chains_and_nothing_is_dropped(read, end, order):
+def test_two_proteins_under_one_chain_name_are_two_complete_chains(read, end, order):
     blank = [
         "".join(f"{line[:21]} {line[22:]}\n" for line in text.splitlines() if line.startswith("ATOM")) for text in TWO
     ]
 
-    found = read(end.join(blank[::order]))
+    joined = read(end.join(blank[::order]))
     apart = [read(text)[0] for text in TWO[::order]]
 
-    assert [(chain.name, chain.sequence) for chain in found] == [("", chain.sequence) for chain in apart]
-    assert all(np.array_equal(one.coordinates, other.coordinates) for one, other in zip(found, apart, strict=True))
-    assert [notes(chain) for chain in found] == [notes(chain) for chain in apart]
+    assert [(chain.name, chain.sequence) for chain in joined] == [("", chain.sequence) for chain in apart]
+    assert all(
+        np.array_equal(*pair)
+        for pair in zip(*([chain.coordinates for chain in chains] for chains in (joined, apart)), strict=True)
+    )
+    assert [special_cases(chain) for chain in joined] == [special_cases(chain) for chain in apart]
 
 
-def test_copies_of_a_protein_under_one_name_are_chains_of_their_own(chains):
-    found = chains([*protein("MKVLA", first=-1), *protein("MKVLA", first=-1, x=60), *protein("KVLA", x=120)])
+def test_copies_of_a_protein_under_one_chain_name_are_separate_chains(chains):
+    copies = chains([*protein("MKVLA", first=-1), *protein("MKVLA", first=-1, x=60), *protein("KVLA", x=120)])
 
-    assert [chain.sequence for chain in found] == ["MKVLA", "MKVLA", "KVLA"]
-    assert [chain.coordinates[0, 0] for chain in found] == [0, 60, 120]
-
-
-def test_a_second_chain_begins_where_numbers_fall_and_not_where_the_first_repeats(chains):
-    found = chains([*protein("MKVLA", first=10), *protein("GSTWYMKV", first=7, x=60)])
-
-    assert [chain.sequence for chain in found] == ["MKVLA", "GSTWYMKV"]
+    assert [chain.sequence for chain in copies] == ["MKVLA", "MKVLA", "KVLA"]
+    assert [chain.coordinates[0, 0] for chain in copies] == [0, 60, 120]
 
 
-def test_numbers_that_fall_and_repeat_nothing_are_of_one_chain(chains):
+def test_second_chain_begins_at_the_falling_number_not_at_the_first_repeated_one(chains):
+    copies = chains([*protein("MKVLA", first=10), *protein("GSTWYMKV", first=7, x=60)])
+
+    assert [chain.sequence for chain in copies] == ["MKVLA", "GSTWYMKV"]
+
+
+def test_falling_numbers_without_repeats_belong_to_one_chain(chains):
     (chain,) = chains([*protein("MKV"), *protein("LAG", first=1002, x=30), *protein("WYS", first=20, x=60)])
 
     assert chain.sequence == "MKVLAGWYS"
 
 
-def test_bonded_residues_are_of_one_chain_whatever_their_numbers(chains):
+def test_bonded_residues_belong_to_one_chain_with_any_numbers(chains):
     (chain,) = chains([*protein("MKV"), *protein("LAG", first=2, x=11.1)])
 
     assert (chain.sequence, chain.numbers) == ("MKVLAG", ["1", "2", "3", "2", "3", "4"])
 
 
-def test_chains_of_an_mmcif_file_under_one_name_of_the_authors_are_told_apart_by_their_labels(read):
+def test_mmcif_chains_under_one_author_name_are_separated_by_their_labels(read):
     text = mmcif([*protein("MKV"), *protein("LAG", first=4, x=60)]).replace(
         "_atom_site.id\n", "_atom_site.label_asym_id\n"
     )
@@ -622,11 +634,11 @@ def test_chains_of_an_mmcif_file_under_one_name_of_the_authors_are_told_apart_by
     ]
 
 
-def test_alternative_locations_may_stand_behind_the_chain(chains):
+def test_alternative_locations_may_follow_the_chain(chains):
     (chain,) = chains([*protein("MKV", altloc="A"), *protein("MKV", x=1, altloc="B")])
 
     assert (chain.sequence, chain.coordinates[0, 0]) == ("MKV", 0)
-    assert notes(chain) == {"num_altlocs": 3}
+    assert special_cases(chain) == {"num_altlocs": 3}
 
 
 MODELS = {
@@ -638,8 +650,8 @@ MODELS = {
 
 
 @pytest.mark.parametrize("form", MODELS.values(), ids=MODELS)
-def test_the_first_model_with_atoms_is_read_however_models_are_divided(read, form):
-    first, second = (only(pdb(protein("MK", x=x)), "N", "CA", "C", "CB") for x in (0, 50))
+def test_first_model_with_atoms_is_read_with_any_model_separator(read, form):
+    first, second = (select_atoms(pdb(protein("MK", x=x)), "N", "CA", "C", "CB") for x in (0, 50))
 
     (chain,) = read(form.format(first=first, second=second))
 
@@ -655,22 +667,22 @@ OPTIONAL += ["occupancy", "B_iso_or_equiv", "pdbx_PDB_model_num"]
 
 @pytest.mark.parametrize("column", OPTIONAL)
 @pytest.mark.parametrize("value", [None, "?", "."])
-def test_columns_of_mmcif_may_be_missing_or_unknown(read, column, value):
+def test_mmcif_columns_may_be_missing_or_unknown(read, column, value):
     waters = [Atom("O", "HOH", number, (9, 9, number), is_hetero=True) for number in (101, 102)]
     rows = [line.split() for line in mmcif([*protein("MGKK"), *waters]).splitlines()]
-    at = ATOM_FIELDS.index(column)
-    rows = [[*row[:at], *([value] if value else []), *row[at + 1 :]] if len(row) > 2 else row for row in rows]
+    index = ATOM_FIELDS.index(column)
+    rows = [[*row[:index], *([value] if value else []), *row[index + 1 :]] if len(row) > 2 else row for row in rows]
     rows = [row for row in rows if value or row != [f"_atom_site.{column}"]]
 
     (chain,) = read("\n".join(map(" ".join, rows)) + "\n")
 
-    assert (chain.sequence, notes(chain)) == ("MGKK", {"num_waters": 2})
+    assert (chain.sequence, special_cases(chain)) == ("MGKK", {"num_waters": 2})
     assert np.allclose(chain.coordinates, [(0, 3, 0), (3.7, 1, 0), (7.4, 3, 0), (11.1, 3, 0)])
     assert chain.name == ("" if column == "auth_asym_id" else "A")
 
 
 @pytest.mark.parametrize("value", [None, "?"])
-def test_labels_stand_in_for_names_and_numbers_of_the_authors(read, value):
+def test_labels_replace_missing_author_names_and_numbers(read, value):
     labelled = mmcif(protein("MK")).replace("auth_", "label_")
     both = labelled.replace("_atom_site.id\n", "_atom_site.auth_asym_id\n")
     lines = [
@@ -683,10 +695,10 @@ def test_labels_stand_in_for_names_and_numbers_of_the_authors(read, value):
     assert (chain.name, chain.sequence, chain.numbers) == ("A", "MK", ["1", "2"])
 
 
-# What is refused
+# Invalid files
 
 
-REFUSED = {
+INVALID = {
     "empty": (b"", "neither a PDB nor an mmCIF file with atoms"),
     "fasta": (b">a\nMKT\n", "neither a PDB nor an mmCIF file with atoms"),
     "binary": (bytes(range(256)), "neither a PDB nor an mmCIF file with atoms"),
@@ -694,15 +706,18 @@ REFUSED = {
     "dictionary": (b"data_MSE\n_chem_comp.id MSE\n", "neither a PDB nor an mmCIF file with atoms"),
     "blank lines": (b"\n" * 50_000 + b"x", "neither a PDB nor an mmCIF file with atoms"),
     "water": (pdb([Atom("O", "HOH", 1, (0, 0, 0), is_hetero=True)]).encode(), "none of its chains is a protein"),
-    "torn pdb": (
+    "truncated pdb": (
         b"HEADER\n" + pdb(SMALL).encode()[:292],
         "the structure is damaged (line 6 is cut off)",
     ),
-    "torn mmcif": (mmcif(SMALL).encode()[:685], "damaged (line 3: Wrong number of values in loop _atom_site.*)"),
+    "truncated mmcif": (mmcif(SMALL).encode()[:685], "damaged (line 3: Wrong number of values in loop _atom_site.*)"),
     "no field": (mmcif(SMALL).replace("Cartn_y", "y").encode(), "damaged (it has no _atom_site.Cartn_y)"),
-    "no number": (mmcif(SMALL).replace("7.4", "seven").encode(), "damaged (atom 9: 'seven' is no coordinate)"),
-    "no number in pdb": (pdb(SMALL).replace("   7.400", "********").encode(), "(line 10: '********' is no coordinate)"),
-    "underscores": (mmcif(SMALL).replace("7.4", "7_4").encode(), "damaged (atom 9: '7_4' is no coordinate)"),
+    "no number": (mmcif(SMALL).replace("7.4", "seven").encode(), "damaged (atom 9: 'seven' is not a coordinate)"),
+    "no number in pdb": (
+        pdb(SMALL).replace("   7.400", "********").encode(),
+        "(line 10: '********' is not a coordinate)",
+    ),
+    "underscores": (mmcif(SMALL).replace("7.4", "7_4").encode(), "damaged (atom 9: '7_4' is not a coordinate)"),
     "column twice": (
         mmcif(SMALL).replace("label_alt_id", "id").encode(),
         "damaged (line 3: duplicate tag _atom_site.id)",
@@ -712,8 +727,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_structure_of_a_protein_is_refused_by_one_sentence(read, content, message):
+@pytest.mark.parametrize(("content", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_structure_raises_a_one_line_error(read, content, message):
     with pytest.raises(StructureError) as caught:
         read(content)
 
@@ -723,12 +738,12 @@ def test_what_is_no_structure_of_a_protein_is_refused_by_one_sentence(read, cont
     assert caught.value.exit_status == DataError.exit_status == 65
 
 
-def test_a_truncated_archive_is_refused(read):
+def test_truncated_archive_raises_an_error(read):
     with pytest.raises(FormatError, match="truncated or damaged"):
         read(gzip.compress(pdb(SMALL).encode())[:-4])
 
 
-def test_a_structure_that_is_not_there_is_named(tmp_path):
+def test_error_names_a_missing_file(tmp_path):
     with pytest.raises(InputNotFoundError, match=r"nowhere\.pdb: No such file"):
         read_chains(tmp_path / "nowhere.pdb")
 
@@ -736,119 +751,119 @@ def test_a_structure_that_is_not_there_is_named(tmp_path):
 # Matching
 
 
-def test_unobserved_residues_have_no_place_whatever_the_numbers(chains):
+def test_unobserved_residues_have_no_index_with_any_numbers(chains):
     atoms = [*protein(SEQUENCE[2:9], first=500), *protein(SEQUENCE[14:30], first=3, x=60)]
 
     match = best_chain(SEQUENCE, chains(atoms))
 
-    assert match.places.tolist() == [-1] * 2 + list(range(7)) + [-1] * 5 + list(range(7, 23)) + [-1] * 2
-    assert match.places.dtype == np.int64
+    assert match.indices.tolist() == [-1] * 2 + list(range(7)) + [-1] * 5 + list(range(7, 23)) + [-1] * 2
+    assert match.indices.dtype == np.int64
     assert (match.identity, match.coverage) == (1, 23 / 32)
     assert match.chain.breaks.tolist() == [row == 6 for row in range(23)]
 
 
 @pytest.mark.parametrize(("left", "right"), [("MKTAG", "SWYLVE"), ("MKTA", "GSWYLVE")])
-def test_a_gap_that_letters_leave_open_stands_where_the_chain_is_interrupted(left, right):
+def test_ambiguous_gap_is_placed_where_the_chain_is_interrupted(left, right):
     chain = make_chain(left + right, breaks_after=[len(left) - 1])
 
     match = best_chain("MKTAGTGSWYLVE", [chain])
 
-    assert match.places[: len(left)].tolist() == list(range(len(left)))
-    assert match.places[len(left) : len(left) + 2].tolist() == [-1, -1]
-    assert match.places[len(left) + 2 :].tolist() == list(range(len(left), 11))
+    assert match.indices[: len(left)].tolist() == list(range(len(left)))
+    assert match.indices[len(left) : len(left) + 2].tolist() == [-1, -1]
+    assert match.indices[len(left) + 2 :].tolist() == list(range(len(left), 11))
 
 
-def test_a_gap_stays_where_letters_put_it_though_the_chain_is_interrupted_nearby():
+def test_unambiguous_gap_stays_in_place_despite_a_nearby_interruption():
     chain = make_chain("MKTAG" + "SWYLVE", breaks_after=[2, 8])
 
-    assert best_chain("MKTAGTQSWYLVE", [chain]).places.tolist() == [0, 1, 2, 3, 4, -1, -1, 5, 6, 7, 8, 9, 10]
+    assert best_chain("MKTAGTQSWYLVE", [chain]).indices.tolist() == [0, 1, 2, 3, 4, -1, -1, 5, 6, 7, 8, 9, 10]
 
 
-def test_a_gap_near_the_first_residue_is_not_moved_beyond_it():
+def test_gap_near_the_first_residue_is_not_moved_beyond_it():
     chain = make_chain("MKT" + "GSWYLVED", breaks_after=[8])
 
-    assert best_chain("MKTAGSWYLVED", [chain]).places.tolist() == [0, 1, 2, -1, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert best_chain("MKTAGSWYLVED", [chain]).indices.tolist() == [0, 1, 2, -1, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
-def test_a_short_piece_behind_a_long_loop_is_found():
+def test_short_segment_behind_a_long_loop_is_aligned():
     sequence = SEQUENCE * 3
 
     match = best_chain(sequence + "W" * 90 + "CDPGN", [make_chain(sequence + "CDPGN", breaks_after=[95])])
 
-    assert match.places[-5:].tolist() == [96, 97, 98, 99, 100]
+    assert match.indices[-5:].tolist() == [96, 97, 98, 99, 100]
 
 
-def test_what_stands_at_the_end_in_place_of_other_residues_is_not_aligned_with_them():
+def test_different_residues_at_the_end_are_not_aligned():
     match = best_chain(SEQUENCE, [make_chain("GSHW" + SEQUENCE[4:])])
 
-    assert match.places.tolist() == [-1] * 4 + list(range(4, 32))
+    assert match.indices.tolist() == [-1] * 4 + list(range(4, 32))
 
 
-def test_gaps_within_repeats_stand_where_they_are():
+def test_gaps_within_repeats_are_placed_at_the_interruptions():
     sequence = "MKTLWYHHHHHHHHDEFPGSGSGSGSGSVLNQ"
     observed = np.r_[0:7, 10:20, 24:32]
     chain = make_chain("".join(sequence[row] for row in observed), breaks_after=[6, 16])
 
-    assert np.flatnonzero(best_chain(sequence, [chain]).places >= 0).tolist() == observed.tolist()
+    assert np.flatnonzero(best_chain(sequence, [chain]).indices >= 0).tolist() == observed.tolist()
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_loops_are_found_exactly(seed):
+def test_random_unobserved_loops_are_located_exactly(seed):
     rng = random.Random(seed)
     sequence = "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=200))
     cuts = sorted(rng.sample(range(10, 190, 10), 4))
     loops = {row for cut in cuts for row in range(cut, cut + rng.randint(1, 9))}
     observed = [row for row in range(rng.randint(0, 5), 200) if row not in loops]
-    breaks = [row for row, (one, two) in enumerate(zip(observed, observed[1:], strict=False)) if two - one > 1]
+    breaks = [row for row, (residue, following) in enumerate(pairwise(observed)) if following - residue > 1]
     chain = make_chain("".join(sequence[row] for row in observed), breaks_after=breaks)
 
     match = best_chain(sequence, [chain])
 
-    assert np.flatnonzero(match.places >= 0).tolist() == observed
-    assert match.places[observed].tolist() == list(range(len(observed)))
+    assert np.flatnonzero(match.indices >= 0).tolist() == observed
+    assert match.indices[observed].tolist() == list(range(len(observed)))
 
 
-def test_mutations_and_tags_are_accepted_up_to_a_tenth():
+def test_mutations_are_accepted_up_to_a_tenth_and_tags_are_ignored():
     protein_40 = SEQUENCE + "GDTQWAVC"
     mutate = {4: str.maketrans("Q", "P"), 5: str.maketrans("QW", "PP")}  # four letters Q, and one W
 
     match = best_chain(protein_40, [make_chain("GSHHHHHH" + protein_40.translate(mutate[4]) + "LEHHHH")])
 
-    assert match.places.tolist() == list(range(8, 48))
+    assert match.indices.tolist() == list(range(8, 48))
     assert (match.identity, match.coverage) == (36 / 40, 1)
     assert best_chain(protein_40, [make_chain(protein_40.translate(mutate[5]))]) is None
 
 
-def test_a_chain_that_shows_less_than_half_is_a_partial_match():
-    assert best_chain(SEQUENCE, [make_chain(SEQUENCE[:16])]).is_enough
-    assert best_chain(SEQUENCE, [make_chain(SEQUENCE[:15])]) is None  # fifteen residues may be another protein's
+def test_chain_with_less_than_half_of_the_protein_is_a_partial_match():
+    assert best_chain(SEQUENCE, [make_chain(SEQUENCE[:16])]).is_sufficient
+    assert best_chain(SEQUENCE, [make_chain(SEQUENCE[:15])]) is None  # fifteen residues may belong to another protein
 
     match = best_chain(SEQUENCE * 3, [make_chain(SEQUENCE[:20]), make_chain(SEQUENCE, name="part")])
-    assert (match.chain.name, match.is_enough, match.coverage) == ("part", False, 1 / 3)
+    assert (match.chain.name, match.is_sufficient, match.coverage) == ("part", False, 1 / 3)
 
 
-def test_residues_without_a_place_do_not_count_as_covered():
+def test_aligned_residues_without_coordinates_do_not_count_as_covered():
     chain = make_chain(SEQUENCE)
     chain.coordinates[:17] = np.nan
 
     match = best_chain(SEQUENCE, [chain])
-    assert (match.identity, match.coverage, match.is_enough) == (1, 15 / 32, False)
+    assert (match.identity, match.coverage, match.is_sufficient) == (1, 15 / 32, False)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_random_protein_is_a_part_of_another(seed):
+def test_random_proteins_are_no_partial_matches(seed):
     rng = random.Random(seed)
-    one, other = ("".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=length)) for length in (600, 120))
+    long, short = ("".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=length)) for length in (600, 120))
 
-    assert best_chain(one, [make_chain(other)]) is None
+    assert best_chain(long, [make_chain(short)]) is None
 
 
-def test_unknown_residues_fit_everything_and_prove_nothing():
+def test_unknown_residues_align_but_do_not_count_as_identical():
     half_known = make_chain(SEQUENCE[:16] + "X" * 16)
 
     match = best_chain(SEQUENCE, [half_known])
 
-    assert match.places.tolist() == list(range(32))
+    assert match.indices.tolist() == list(range(32))
     assert match.identity == 1
     assert best_chain(SEQUENCE, [make_chain("X" * 32)]) is None
     assert best_chain("X" * 32, [make_chain(SEQUENCE)]) is None
@@ -858,7 +873,7 @@ def test_rare_letters_are_aligned_like_all_others():
     assert best_chain("MKUTOBZJAY", [make_chain("MKUTOBZJAY")]).identity == 1
 
 
-def test_the_chain_that_shows_most_is_chosen_and_of_equals_the_first():
+def test_best_chain_is_the_most_complete_and_the_first_of_equals():
     candidates = [make_chain("W" * 20, name="other"), make_chain(SEQUENCE[:20], name="short")]
     candidates += [make_chain(SEQUENCE, name="first"), make_chain(SEQUENCE, name="second")]
 
@@ -871,19 +886,19 @@ def test_the_chain_that_shows_most_is_chosen_and_of_equals_the_first():
 # Distances and contacts
 
 
-def test_distances_are_in_the_sequences_coordinates_and_unknown_where_nothing_was_observed():
+def test_distances_are_nan_for_unobserved_residues():
     chain = make_chain("MKT")
     chain.coordinates[1] = np.nan
 
-    found = distances(ChainAlignment(chain=chain, places=np.array([-1, 0, 1, 2]), identity=1, coverage=0.75))
+    measured = distances(ChainAlignment(chain=chain, indices=np.array([-1, 0, 1, 2]), identity=1, coverage=0.75))
 
     unknown = np.nan
     expected = [[unknown] * 4, [unknown, 0, unknown, 7.4], [unknown] * 4, [unknown, 7.4, unknown, 0]]
-    assert np.allclose(found, expected, equal_nan=True)
-    assert found.dtype == np.float32
+    assert np.allclose(measured, expected, equal_nan=True)
+    assert measured.dtype == np.float32
 
 
-def test_a_contact_is_closer_than_eight_angstroms_and_six_apart():
+def test_contact_is_closer_than_eight_angstroms_and_six_apart():
     apart = np.full((9, 9), 20, dtype=np.float32)
     for first, second, value in [(0, 6, 7.99), (0, 5, 3.0), (1, 7, 8.0), (2, 8, np.nan)]:
         apart[first, second] = apart[second, first] = value
@@ -898,7 +913,7 @@ def test_a_contact_is_closer_than_eight_angstroms_and_six_apart():
 # Folders
 
 
-def test_the_structures_of_a_folder_are_found_by_their_names_and_sorted(tmp_path):
+def test_structures_of_a_folder_are_selected_by_suffix_and_sorted(tmp_path):
     names = ["b.PDB", "a.cif.gz", "pdb1abc.ent.xz", "1abc.pdb1.gz", "c.mmcif"]
     for name in [*names, "list.tsv", "README.md", ".hidden.pdb", "seqs.fasta.gz"]:
         (tmp_path / name).write_text("")
@@ -908,14 +923,14 @@ def test_the_structures_of_a_folder_are_found_by_their_names_and_sorted(tmp_path
     assert structure_files(tmp_path / "list.tsv") == [tmp_path / "list.tsv"]
 
 
-def test_a_folder_without_structures_is_refused(tmp_path):
+def test_folder_without_structures_raises_an_error(tmp_path):
     (tmp_path / "list.tsv").write_text("")
 
     with pytest.raises(StructureError, match="the folder holds no PDB or mmCIF file"):
         structure_files(tmp_path)
 
 
-def test_a_bad_file_in_a_folder_is_left_out_with_a_warning(tmp_path):
+def test_unreadable_file_in_a_folder_is_skipped_with_a_warning(tmp_path):
     for name, text in [("a.pdb", "x"), ("b.pdb", pdb(SMALL)), ("c.pdb", "y"), ("d.pdb.gz", "z")]:
         (tmp_path / name).write_text(text)
 
@@ -924,12 +939,10 @@ def test_a_bad_file_in_a_folder_is_left_out_with_a_warning(tmp_path):
     assert [chain.structure for chain in chains] == ["b"]
     first = f"{tmp_path / 'a.pdb'}: this is neither a PDB nor an mmCIF file with atoms"
     assert len(warnings) == 1
-    assert warnings[0].startswith(
-        f"3 of 4 structures in {tmp_path} cannot be read and were left out; the first is {first}"
-    )
+    assert warnings[0].startswith(f"skipped 3 of 4 structures in {tmp_path}, which cannot be read; the first: {first}")
 
 
-def test_a_bad_file_that_was_named_and_a_folder_of_bad_files_are_refused(tmp_path):
+def test_unreadable_file_or_folder_of_unreadable_files_raises_an_error(tmp_path):
     (tmp_path / "good.pdb").write_text(pdb(SMALL))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "bad.pdb").write_text("x")

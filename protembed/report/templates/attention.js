@@ -1,20 +1,20 @@
 
 // The chosen head
 
-const chosen = { protein: 0, layer: 0, head: 0, statistic: 0 }; // places in the lists of `data`
+const chosen = { protein: 0, layer: 0, head: 0, statistic: 0 }; // indices in the lists of `data`
 const mapView = new View("map");
 const contactView = byId("contacts") && new View("contacts");
 const headName = (layer, head) => `layer ${data.layers[layer]}, head ${data.heads[head]}`;
 const short = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
-const ofBlock = (block) => (block > 1 ? ", the highest of the block" : "");
+const blockNote = (block) => (block > 1 ? ", maximum of the block" : "");
 const QUARTERS = [0, 0.25, 0.5, 0.75, 1];
 let turn = 0;
 
 async function showMap() {
-  const mine = ++turn, protein = data.proteins[chosen.protein], { layer, head } = chosen;
+  const thisTurn = ++turn, protein = data.proteins[chosen.protein], { layer, head } = chosen;
   const { peak, levels, pixels } = protein.maps[layer * data.heads.length + head];
   const steps = await unpack(pixels);
-  if (mine !== turn) return; // meanwhile the reader chose another
+  if (thisTurn !== turn) return; // the reader has chosen another map in the meantime
   const side = Math.sqrt(steps.length), block = protein.block, value = (step) => peak * (clamp(step, 0, levels - 1) / (levels - 1)) ** 2;
   mapView.show({
     protein, side, block,
@@ -25,12 +25,12 @@ async function showMap() {
     scale: {
       title: "attention",
       stops: scales.attention,
-      marks: QUARTERS.map((share) => [share, spell(peak * share ** 2, 2)]),
+      marks: QUARTERS.map((fraction) => [fraction, format(peak * fraction ** 2, 2)]),
     },
     pair(row, column) {
       const step = steps[row * side + column];
       const cells = `${cellName(this, row)} → ${cellName(this, column)}`;
-      return `${cells}: ${between(value(step - 0.5), value(step + 0.5))}${ofBlock(block)}`;
+      return `${cells}: ${between(value(step - 0.5), value(step + 0.5))}${blockNote(block)}`;
     },
   });
   performance.mark("first picture");
@@ -45,7 +45,7 @@ async function showContacts() {
   if (protein !== data.proteins[chosen.protein]) return;
   const side = Math.sqrt(pixels.length), { block, levels, predicted, known } = contacts;
   const value = (step) => clamp(step, 0, levels - 1) / (levels - 1);
-  const scale = { title: "predicted", stops: scales.contact, marks: QUARTERS.map((mark) => [mark, spell(mark)]) };
+  const scale = { title: "predicted", stops: scales.contact, marks: QUARTERS.map((mark) => [mark, format(mark)]) };
   contactView.show({
     protein, side, block,
     title: `${short(protein.id)}: contacts${predicted ? "" : " in the structure"}`,
@@ -63,7 +63,7 @@ async function showContacts() {
       const [low, high] = [Math.min(row, column), Math.max(row, column)];
       if (low === high) return cellName(this, low);
       const words = [], step = pixels[low * side + high];
-      if (predicted) words.push(`predicted ${between(value(step - 0.5), value(step + 0.5))}${ofBlock(block)}`);
+      if (predicted) words.push(`predicted ${between(value(step - 0.5), value(step + 0.5))}${blockNote(block)}`);
       if (known) words.push(`${pixels[high * side + low] ? "in contact" : "no contact"} in the structure`);
       return `${cellName(this, low)} – ${cellName(this, high)}: ${words.join(", ")}`;
     },
@@ -106,7 +106,7 @@ function headCell(cell, layer, head) {
 
 function goTo(layer, head) {
   const to = cells[clamp(layer, 0, cells.length - 1)][clamp(head, 0, data.heads.length - 1)];
-  cells.flat().forEach((cell) => (cell.tabIndex = cell === to ? 0 : -1)); // one stop of the Tab key for the whole grid
+  cells.flat().forEach((cell) => (cell.tabIndex = cell === to ? 0 : -1)); // the whole grid is one stop of the Tab key
   to.focus();
 }
 
@@ -115,8 +115,8 @@ function measured() {
   const { name, values } = data.statistics[chosen.statistic] ?? nothing;
   const known = values.flat().filter((value) => value !== null);
   const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [null, null];
-  const share = (value) => (high > low ? (value - low) / (high - low) : 0.5);
-  const colour = (value) => (value === null ? FAINT : css(scales.statistic, share(value)));
+  const fraction = (value) => (high > low ? (value - low) / (high - low) : 0.5);
+  const colour = (value) => (value === null ? FAINT : css(scales.statistic, fraction(value)));
   return { name, values, low, high, colour };
 }
 
@@ -125,10 +125,10 @@ function colourGrid() {
   cells.forEach((row, layer) =>
     row.forEach((cell, head) => {
       cell.style.background = colour(values[layer][head]);
-      cell.setAttribute("aria-label", `${headName(layer, head)}${name && `: ${name} ${spell(values[layer][head])}`}`);
+      cell.setAttribute("aria-label", `${headName(layer, head)}${name && `: ${name} ${format(values[layer][head])}`}`);
     }),
   );
-  [byId("low").textContent, byId("high").textContent] = [spell(low), spell(high)];
+  [byId("low").textContent, byId("high").textContent] = [format(low), format(high)];
   const pen = new CanvasPen(byId("scale"), 160, 12);
   for (let x = 0; x < 160; x++) pen.rect(x, 0, 1, 12, { fill: css(scales.statistic, x / 159) });
 }
@@ -147,10 +147,10 @@ function drawGrid(newPen) {
       pen.rect(left + head * size, top + layer * size, size - 1, size - 1, { fill: colour(value) }),
     );
   });
-  pen.text(left, top + height + 22, spell(low), { size: 11 });
+  pen.text(left, top + height + 22, format(low), { size: 11 });
   for (let step = 0; step < 60; step++)
     pen.rect(left + 60 + 2 * step, top + height + 16, 2.4, 12, { fill: css(scales.statistic, step / 59) });
-  pen.text(left + 188, top + height + 22, spell(high), { size: 11 });
+  pen.text(left + 188, top + height + 22, format(high), { size: 11 });
   pen.save(`heads_by_${name.split(" (")[0]}`);
 }
 
@@ -165,7 +165,7 @@ function showHead() {
   byId("about").replaceChildren(
     ...data.statistics.flatMap(({ name, values }) => {
       const [term, value] = [document.createElement("dt"), document.createElement("dd")];
-      [term.textContent, value.textContent] = [name, spell(values[chosen.layer][chosen.head])];
+      [term.textContent, value.textContent] = [name, format(values[chosen.layer][chosen.head])];
       return [term, value];
     }),
   );
@@ -179,16 +179,16 @@ function sortTable(table, header, column) {
   const value = (row) => row.cells[column].dataset.value ?? "";
   const words = (row) => row.cells[column].textContent;
   const compare = (a, b) => {
-    const isMissing = (row) => value(row) === "" && ["", "undefined"].includes(words(row)); // these are last either way
+    const isMissing = (row) => value(row) === "" && ["", "undefined"].includes(words(row)); // last in either order
     if (isMissing(a) || isMissing(b)) return isMissing(a) - isMissing(b);
     if (value(a) !== "" && value(b) !== "") return sign * (value(a) - value(b));
     return sign * words(a).localeCompare(words(b), "en", { numeric: true });
   };
-  table.querySelectorAll("th").forEach((one) => one.setAttribute("aria-sort", one === header ? order : "none"));
+  table.querySelectorAll("th").forEach((cell) => cell.setAttribute("aria-sort", cell === header ? order : "none"));
   body.append(...[...body.rows].sort(compare));
 }
 
-// The beginning
+// Start
 
 function choose(change) {
   Object.assign(chosen, change);
@@ -200,7 +200,7 @@ function choose(change) {
 }
 
 function offer(name, words) {
-  byId(name).append(...words.map((word, place) => new Option(word, place)));
+  byId(name).append(...words.map((word, index) => new Option(word, index)));
   byId(name).onchange = () => choose({ [name]: Number(byId(name).value) });
 }
 
@@ -218,5 +218,5 @@ choose({ statistic: 0 });
 if ("DecompressionStream" in window) choose({ protein: 0 });
 else {
   byId("trouble").hidden = false;
-  byId("trouble").textContent = "This browser is too old for the pictures of this page (it lacks DecompressionStream).";
+  byId("trouble").textContent = "This browser cannot show the pictures of this page, because it lacks DecompressionStream.";
 }

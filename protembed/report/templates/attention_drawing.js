@@ -1,15 +1,15 @@
 "use strict";
-// Words from the data reach the page as text alone (textContent, Option, fillText, createTextNode), never as markup.
+// Strings from the data enter the page as text only (textContent, Option, fillText, createTextNode), never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-const spell = (value, digits = 3) =>
+const format = (value, digits = 3) =>
   value === null ? "undefined" : new Intl.NumberFormat("en", { maximumSignificantDigits: digits }).format(value);
-// A level stands for an interval. Its ends are rounded away from each other, so that the value lies between them: by a
-// millionth for the arithmetic, then to two digits.
+// A level represents an interval. Its ends are rounded outward, so that the value lies between them: by a millionth for
+// the arithmetic, then to two digits.
 function outward(value, round) {
   const unit = 10 ** (Math.floor(Math.log10(value)) - 1);
-  return spell(round(value / unit) * unit, 2);
+  return format(round(value / unit) * unit, 2);
 }
 
 function between(low, high) {
@@ -18,7 +18,7 @@ function between(low, high) {
   return low > 0 ? `${outward(low * (1 - 1e-6), Math.floor)}–${to}` : `below ${to}`;
 }
 
-const DENSITY = 2; // canvas pixels for each pixel of the layout, so that text is sharp on any screen
+const DENSITY = 2; // canvas pixels for each layout pixel, so that text is sharp on any screen
 const FONT = "system-ui, sans-serif", INK = "#1d1d1f", FAINT = "#e4e4e7", TRUTH = "#d9730d", SITE = "#1a7f4b";
 
 // Colours
@@ -26,13 +26,13 @@ const FONT = "system-ui, sans-serif", INK = "#1d1d1f", FAINT = "#e4e4e7", TRUTH 
 const channels = (hex) => [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
 const scales = Object.fromEntries(Object.entries(data.colours).map(([use, stops]) => [use, stops.map(channels)]));
 
-function shade(stops, share) {
-  const place = clamp(share, 0, 1) * (stops.length - 1);
-  const low = Math.min(Math.floor(place), stops.length - 2);
-  return stops[low].map((from, channel) => Math.round(from + (stops[low + 1][channel] - from) * (place - low)));
+function shade(stops, fraction) {
+  const position = clamp(fraction, 0, 1) * (stops.length - 1);
+  const low = Math.min(Math.floor(position), stops.length - 2);
+  return stops[low].map((from, channel) => Math.round(from + (stops[low + 1][channel] - from) * (position - low)));
 }
 
-const css = (stops, share) => `rgb(${shade(stops, share).join(",")})`;
+const css = (stops, fraction) => `rgb(${shade(stops, fraction).join(",")})`;
 
 function paint(side, colourAt) {
   const canvas = document.createElement("canvas");
@@ -49,7 +49,7 @@ async function unpack(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-// Two pens of the same strokes: what is on the screen, in the PNG and in the SVG is drawn by the same functions.
+// Two pens with the same methods, so that the same functions draw to the screen, PNG and SVG.
 
 class CanvasPen {
   constructor(canvas, width, height) {
@@ -128,7 +128,7 @@ class SvgPen {
 function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = name.replace(/[^\w.-]+/g, "_"); // an identifier is no path
+  link.download = name.replace(/[^\w.-]+/g, "_"); // an identifier is not a path
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
@@ -138,16 +138,16 @@ const offerDownloads = (figure, draw) => {
   byId(`${figure}-svg`).onclick = () => draw((...size) => new SvgPen(...size));
 };
 
-// A square picture of pairs of residues: attention, or contacts. A cell is a pixel of it: a residue, or a block.
+// A square picture of residue pairs: attention or contacts. A cell is one of its pixels: a residue pair, or a block.
 
-const PLOT = 540, LEFT = 66, TOP = 30, WIDTH = 704, HEIGHT = 624, LEAST_CELLS = 8;
+const PLOT = 540, LEFT = 66, TOP = 30, WIDTH = 704, HEIGHT = 624, MIN_CELLS = 8;
 
 const residue = (protein, index) => `${protein.sequence[index]}${protein.first + index}`;
 
 function cellName({ protein, block }, cell) {
   const first = cell * block, last = Math.min(first + block, protein.sequence.length) - 1;
-  const isThere = ({ at }) => at.some((index) => first <= index && index <= last);
-  const labels = protein.sites.filter(isThere).map(({ label }) => short(label)).join(", ");
+  const isInCell = ({ residues }) => residues.some((index) => first <= index && index <= last);
+  const labels = protein.sites.filter(isInCell).map(({ label }) => short(label)).join(", ");
   const name = block === 1 ? residue(protein, first) : `${residue(protein, first)}–${residue(protein, last)}`;
   return labels ? `${name} (${labels})` : name;
 }
@@ -160,37 +160,37 @@ function rangeName(picture, cell, span) {
 function ticks({ protein, block }, start, span) {
   const width = PLOT / (span * block);
   const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((size) => size * width >= 38) ?? 5000;
-  const found = { numbers: [], letters: [] };
+  const numbers = [], letters = [];
   for (let index = start * block; index < Math.min((start + span) * block, protein.sequence.length); index++) {
-    const place = (((index + 0.5) / block - start) / span) * PLOT;
-    if ((protein.first + index) % step === 0) found.numbers.push([place, residue(protein, index)]);
-    if (width >= 9 && step > 1) found.letters.push([place, protein.sequence[index]]);
+    const position = (((index + 0.5) / block - start) / span) * PLOT;
+    if ((protein.first + index) % step === 0) numbers.push([position, residue(protein, index)]);
+    if (width >= 9 && step > 1) letters.push([position, protein.sequence[index]]);
   }
-  return found;
+  return { numbers, letters };
 }
 
 function drawAxes(pen, picture, { left, top, span }) {
   pen.rect(LEFT, TOP, PLOT, PLOT, { stroke: INK });
   const [across, down] = [ticks(picture, left, span), ticks(picture, top, span)];
   const bottom = TOP + PLOT, away = across.letters.length ? 14 : 0;
-  for (const [place, words] of across.letters) pen.text(LEFT + place, bottom + 9, words, { align: "middle", size: 10 });
-  for (const [place, words] of down.letters) pen.text(LEFT - 9, TOP + place, words, { align: "middle", size: 10 });
-  for (const [place, words] of across.numbers) {
-    if (!away) pen.rect(LEFT + place - 0.5, bottom, 1, 4, { fill: INK });
-    pen.text(LEFT + place, bottom + 11 + away, words, { align: "middle", size: 11 });
+  for (const [position, text] of across.letters) pen.text(LEFT + position, bottom + 9, text, { align: "middle", size: 10 });
+  for (const [position, text] of down.letters) pen.text(LEFT - 9, TOP + position, text, { align: "middle", size: 10 });
+  for (const [position, text] of across.numbers) {
+    if (!away) pen.rect(LEFT + position - 0.5, bottom, 1, 4, { fill: INK });
+    pen.text(LEFT + position, bottom + 11 + away, text, { align: "middle", size: 11 });
   }
-  for (const [place, words] of down.numbers) {
-    if (!away) pen.rect(LEFT - 4, TOP + place - 0.5, 4, 1, { fill: INK });
-    pen.text(LEFT - 7 - away, TOP + place, words, { align: "end", size: 11 });
+  for (const [position, text] of down.numbers) {
+    if (!away) pen.rect(LEFT - 4, TOP + position - 0.5, 4, 1, { fill: INK });
+    pen.text(LEFT - 7 - away, TOP + position, text, { align: "end", size: 11 });
   }
   pen.text(LEFT + PLOT / 2, HEIGHT - 10, picture.axes[1], { align: "middle" });
   pen.text(8, TOP + PLOT / 2, picture.axes[0], { align: "middle", turned: true });
 }
 
-// Labelled residues, along the upper and the right edge, where no numbers are.
+// Labelled residues, along the upper and the right edge, which have no numbers.
 function drawSites(pen, { protein, block }, { left, top, span }) {
   const unit = PLOT / span, thick = Math.max(unit, 2);
-  for (const cell of new Set(protein.sites.flatMap(({ at }) => at.map((index) => Math.floor(index / block))))) {
+  for (const cell of new Set(protein.sites.flatMap(({ residues }) => residues.map((index) => Math.floor(index / block))))) {
     const [x, y] = [cell - left, cell - top];
     if (x >= 0 && x < span) pen.rect(LEFT + (x + 0.5) * unit - thick / 2, TOP - 6, thick, 5, { fill: SITE });
     if (y >= 0 && y < span) pen.rect(LEFT + PLOT + 1, TOP + (y + 0.5) * unit - thick / 2, 5, thick, { fill: SITE });
@@ -206,10 +206,10 @@ function drawScale(pen, { scale, legend }) {
   if (!scale) return;
   pen.text(x, TOP + 6, scale.title);
   for (let step = 0; step < steps; step++) {
-    const share = 1 - step / (steps - 1); // each a little too tall, so that no gap shows between two
-    pen.rect(x, y + (step * height) / steps, 12, height / steps + 0.6, { fill: css(scale.stops, share) });
+    const fraction = 1 - step / (steps - 1); // the steps overlap a little, so that no gap shows between them
+    pen.rect(x, y + (step * height) / steps, 12, height / steps + 0.6, { fill: css(scale.stops, fraction) });
   }
-  for (const [share, words] of scale.marks) pen.text(x + 18, y + (1 - share) * height, words, { size: 11 });
+  for (const [fraction, text] of scale.marks) pen.text(x + 18, y + (1 - fraction) * height, text, { size: 11 });
 }
 
 function drawPicture(pen, picture, view) {

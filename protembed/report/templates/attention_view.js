@@ -1,5 +1,5 @@
 
-// A picture that is pointed at, zoomed and read, by mouse or by keyboard.
+// A picture that the reader points at and zooms, with the mouse or the keyboard.
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
@@ -7,7 +7,7 @@ class View {
   constructor(figure) {
     this.figure = figure;
     this.canvas = byId(`${figure}-canvas`);
-    this.cursor = this.dragged = this.picture = null; // cells {top, left}; the cell where a drag began
+    this.cursor = this.dragged = this.picture = null; // the cell {top, left} of the pointer; the cell where a drag began
     this.canvas.addEventListener("pointermove", (event) => this.point(this.cellAt(event)));
     this.canvas.addEventListener("pointerleave", () => this.dragged || this.point(null));
     this.canvas.addEventListener("pointerdown", (event) => this.press(event));
@@ -31,12 +31,13 @@ class View {
     this.canvas.setAttribute("aria-label", picture.title);
     const { block, protein } = picture, size = `${block} × ${block} residues`;
     byId(`${this.figure}-blocks`).textContent = block > 1
-      ? `Of the ${protein.sequence.length} residues each cell shows a block of ${size}, by the highest value in it.`
+      ? `Each cell shows the maximum of a block of ${size}; the protein has ${protein.sequence.length} residues.`
       : "";
-    const list = (at) => at.slice(0, 20).map((index) => residue(protein, index)).join(", ") + (at.length > 20 ? ", …" : "");
-    const labels = protein.sites.map(({ label, at }) => `${short(label)} (${list(at)})`);
+    const list = (residues) =>
+      residues.slice(0, 20).map((index) => residue(protein, index)).join(", ") + (residues.length > 20 ? ", …" : "");
+    const labels = protein.sites.map(({ label, residues }) => `${short(label)} (${list(residues)})`);
     byId(`${this.figure}-sites`).textContent = labels.length ? `Green marks at the edges: ${labels.join("; ")}.` : "";
-    if (isSameProtein) this.draw(); // where the reader has zoomed in, the next head is seen too
+    if (isSameProtein) this.draw(); // the next head is shown at the same zoom
     else this.showAll();
   }
 
@@ -47,7 +48,7 @@ class View {
 
   look({ left, top, span }) {
     const side = this.picture.side;
-    span = clamp(Math.round(span), Math.min(LEAST_CELLS, side), side);
+    span = clamp(Math.round(span), Math.min(MIN_CELLS, side), side);
     this.view = { left: clamp(Math.round(left), 0, side - span), top: clamp(Math.round(top), 0, side - span), span };
     this.draw();
   }
@@ -55,8 +56,8 @@ class View {
   zoom(factor) {
     const { left, top, span } = this.view;
     const fixed = this.cursor ?? { left: left + span / 2, top: top + span / 2 };
-    const change = clamp(span * factor, Math.min(LEAST_CELLS, span), this.picture.side) / span;
-    const keep = (start, place) => place - (place - start) * change;
+    const change = clamp(span * factor, Math.min(MIN_CELLS, span), this.picture.side) / span;
+    const keep = (start, point) => point - (point - start) * change;
     this.look({ left: keep(left, fixed.left), top: keep(top, fixed.top), span: span * change });
   }
 
@@ -103,11 +104,11 @@ class View {
     this.dragged = this.cursor;
   }
 
-  release(isMeant = true) {
+  release(isCompleted = true) {
     if (!this.dragged) return;
     const [top, left, height, width] = this.selected(), span = Math.max(height, width);
     this.dragged = null;
-    if (!isMeant || span < 3) return this.draw();
+    if (!isCompleted || span < 3) return this.draw();
     this.look({ left: left - (span - width) / 2, top: top - (span - height) / 2, span });
   }
 
@@ -128,9 +129,9 @@ class View {
   }
 
   move(down, right, cells) {
-    const { left, top, span } = this.view, most = this.picture.side - 1;
+    const { left, top, span } = this.view, max = this.picture.side - 1;
     const from = this.cursor ?? { top: top + Math.floor(span / 2), left: left + Math.floor(span / 2) };
-    const to = { top: clamp(from.top + cells * down, 0, most), left: clamp(from.left + cells * right, 0, most) };
+    const to = { top: clamp(from.top + cells * down, 0, max), left: clamp(from.left + cells * right, 0, max) };
     this.cursor = to;
     const follow = (start, cell) => clamp(start, cell - span + 1, cell);
     this.look({ left: follow(left, to.left), top: follow(top, to.top), span });
