@@ -1,4 +1,4 @@
-"""Figures as PNG files, drawn by matplotlib without a display."""
+"""Figures as PNG or SVG, drawn by matplotlib without a display."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,29 +20,29 @@ from protembed.io.writing import atomic_path
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
 _DOTS_PER_INCH = 120
-# Without the version in its metadata a figure is the same bytes wherever it is drawn.
+# Without the version of matplotlib in its metadata, a figure has the same bytes on every machine.
 _METADATA = {"Software": None}
-_MOST_CLASSES_WITH_NUMBERS = 12
-# A run that diverges is drawn up to here; knowing nothing costs 3.
-_LARGEST_LOSS_DRAWN = 20.0
+_MAX_CLASSES_WITH_NUMBERS = 12
+# The loss of a diverging run is cut off here; a uniform prediction has a loss of 3.
+_MAX_LOSS = 20.0
 
 
 def draw_training(
     path: Path, reports: Sequence[Mapping[str, Any]], gains: Mapping[str, Mapping[str, float | None]] | None = None
 ) -> None:
-    """Draw loss and perplexity against residues seen, with the validations and the models to be beaten.
+    """Draw loss and perplexity against residues seen, with the validation sets and the baselines.
 
     Args:
-        path: of the PNG.
-        reports: the lines of `metrics.jsonl`.
-        gains: The best model's gain over each model to be beaten, in nats per masked residue: `value`, `low` and
-            `high`, the last two None where there is no interval.
+        path: PNG file to write.
+        reports: Lines of `metrics.jsonl`.
+        gains: Gain of the best model over each baseline, nats per masked residue: `value`, `low` and `high`, the last
+            two None without an interval.
     """
     with figure_file(path, width=7, height=4) as figure:
         axes = figure.subplots()
         trained = [report for report in reports if report["train_loss"] is not None]
         residues = [report["residues"] for report in trained]
-        losses = np.minimum([report["train_loss"] for report in trained], _LARGEST_LOSS_DRAWN)
+        losses = np.minimum([report["train_loss"] for report in trained], _MAX_LOSS)
         axes.plot(residues, losses, color=_BLUE, alpha=0.25, linewidth=0.8)
         if len(losses):
             axes.plot(residues, _smooth(losses), color=_BLUE, label="training (running mean)")
@@ -54,72 +54,90 @@ def draw_training(
         perplexity = axes.secondary_yaxis("right", functions=(_exp, _log))
         perplexity.set_ylabel("perplexity")
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(edgecolor="none", framealpha=0.9)  # lines that pass behind it do not strike it out
+            axes.legend(edgecolor="none", framealpha=0.9)  # opaque enough that lines behind it do not cross the text
 
 
 def _draw_validations(
     axes: Axes, validated: Sequence[Mapping[str, Any]], gains: Mapping[str, Mapping[str, float | None]]
 ) -> None:
-    """Draw a curve for each validation set, and a line for each model that the first is compared with."""
-    places, last = [report["residues"] for report in validated], validated[-1]
+    """Draw a curve for each validation set, and a line for each baseline on the first."""
+    residues, last = [report["residues"] for report in validated], validated[-1]
     for key, marker in zip((key for key in last if key.endswith("valid_loss")), "osD^v", strict=False):
         label = key.removesuffix("valid_loss").rstrip("/") or "validation"
-        axes.plot(places, [report[key] for report in validated], f"{marker}-", color=_ORANGE, label=label)
+        axes.plot(residues, [report[key] for report in validated], f"{marker}-", color=_ORANGE, label=label)
     for name, style in (("unigram", "--"), ("bigram", ":"), ("compared", "-.")):
         if f"{name}_perplexity" in last:
             loss = float(np.log(last[f"{name}_perplexity"]))
-            label = f"{name} model{_spell_gain(gains.get(name, {}))}"
+            label = f"{name} model{_format_gain(gains.get(name, {}))}"
             axes.axhline(loss, color=_GREY, linestyle=style, linewidth=1, label=label)
 
 
-def _spell_gain(gain: Mapping[str, float | None]) -> str:
+def _format_gain(gain: Mapping[str, float | None]) -> str:
     value, low, high = (gain.get(name) for name in ("value", "low", "high"))
     return "" if value is None or low is None else f", gain {value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def draw_learning(reports: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draw the loss of a fine-tuning against its steps, as a PNG; `reports` as for `draw_training`."""
+    """Draw the loss of fine-tuning against its steps.
+
+    Args:
+        reports: Lines about the steps, as in `metrics.jsonl`.
+
+    Returns:
+        The PNG.
+    """
     figure = _new_figure(width=6, height=3.2)
     axes = figure.subplots()
     trained = [report for report in reports if report["train_loss"] is not None]
     steps, losses = [report["step"] for report in trained], [report["train_loss"] for report in trained]
     axes.plot(steps, losses, color=_BLUE, alpha=0.4, linewidth=0.8, label="training")
     validated = [report for report in reports if "valid_loss" in report]
-    places = [report["step"] for report in validated]
-    axes.plot(places, [report["valid_loss"] for report in validated], "o-", color=_ORANGE, label="validation")
+    valid_steps = [report["step"] for report in validated]
+    axes.plot(valid_steps, [report["valid_loss"] for report in validated], "o-", color=_ORANGE, label="validation")
     axes.set(xlabel="step", ylabel="loss")
     axes.legend(edgecolor="none", framealpha=0.9)
     return _as_png(figure)
 
 
 def draw_confusion(truth: NDArray[np.int64], probabilities: NDArray[np.floating], classes: Sequence[str]) -> bytes:
-    """Draw how often each class is taken for each, as a PNG.
+    """Draw the confusion matrix, normalised over the predicted classes of each true class.
 
     Args:
-        truth: (n,), the true classes.
-        probabilities: (n, classes).
-        classes: their names.
+        truth: True classes, (n,), int64.
+        probabilities: Predicted probability of each class, (n, classes).
+        classes: Names of the classes.
+
+    Returns:
+        The PNG.
     """
     counts = confusion_matrix(truth, probabilities)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(2.5 + 0.35 * len(classes), 12)
     figure = _new_figure(width=side + 0.6, height=side)
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     names = [drawable(name)[:24] for name in classes]
     axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=8)
     axes.set_yticks(range(len(classes)), names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
-    if len(classes) <= _MOST_CLASSES_WITH_NUMBERS:
-        for (row, column), share in np.ndenumerate(shares):
-            color = "white" if share > 0.5 else "black"
-            axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=7, color=color)
+    if len(classes) <= _MAX_CLASSES_WITH_NUMBERS:
+        for (row, column), fraction in np.ndenumerate(fractions):
+            color = "white" if fraction > 0.5 else "black"
+            axes.text(column, row, f"{fraction:.2f}", ha="center", va="center", fontsize=7, color=color)
     figure.colorbar(image, shrink=0.8)
     return _as_png(figure)
 
 
 def draw_scatter(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> bytes:
-    """Draw predicted against true values, both (n,), as a PNG."""
+    """Draw predicted against measured values.
+
+    Args:
+        truth: Measured values, (n,).
+        predicted: Predicted values, (n,), in the same units.
+
+    Returns:
+        The PNG.
+    """
     figure = _new_figure(width=4.6, height=4.4)
     axes = figure.subplots()
     axes.plot(truth, predicted, ".", color=_BLUE, alpha=0.35, markersize=3, rasterized=True)
@@ -130,14 +148,14 @@ def draw_scatter(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -
 
 
 def drawable(text: str) -> str:
-    """Escape a dollar sign, which would begin a formula, and letters that matplotlib's font does not know."""
-    shown = printable(text) if text.isascii() else ascii(text)[1:-1]
-    return shown.replace("$", r"\$")
+    """Escape dollar signs, which would begin a formula, and characters that matplotlib's font lacks."""
+    escaped = printable(text) if text.isascii() else ascii(text)[1:-1]
+    return escaped.replace("$", r"\$")
 
 
 @contextmanager
 def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Lend a figure of a size in inches, and write it, as PNG or SVG, when all went well."""
+    """Yield a figure of a size in inches, and write it as PNG or SVG unless an error occurs."""
     figure = _new_figure(width, height)
     yield figure
     is_svg = path.suffix == ".svg"
@@ -166,8 +184,8 @@ def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _exp(loss: ArrayLike) -> NDArray[np.float64]:
-    # matplotlib asks for the margins too.
-    return np.exp(np.minimum(np.asarray(loss, dtype=np.float64), 10 * _LARGEST_LOSS_DRAWN))
+    # matplotlib converts values in the margins too.
+    return np.exp(np.minimum(np.asarray(loss, dtype=np.float64), 10 * _MAX_LOSS))
 
 
 def _log(perplexity: ArrayLike) -> NDArray[np.float64]:

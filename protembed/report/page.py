@@ -1,4 +1,4 @@
-"""Pages to look at: one HTML file each, which opens from disk without a network. Identifiers in them are hostile."""
+"""HTML pages of one file each, which open from disk without a network. The text in them is untrusted."""
 
 import base64
 from pathlib import Path
@@ -9,16 +9,13 @@ from markupsafe import Markup
 
 from protembed.io.text import format_number, printable
 
+TEMPLATES = Path(__file__).with_name("templates")
 
-def _as_text(value: Any) -> Any:
-    """Keep a text from turning the direction of a page's writing, or from acting on the terminal that shows its source.
 
-    Markup is our own.
-    """
+def _escape_controls(value: Any) -> Any:
+    """Escape characters that reverse the reading direction or control a terminal; Markup is trusted and unchanged."""
     return printable(value) if type(value) is str else value
 
-
-TEMPLATES = Path(__file__).with_name("templates")
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(TEMPLATES),
@@ -26,21 +23,21 @@ _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
-    finalize=_as_text,
+    finalize=_escape_controls,
 )
 _ENVIRONMENT.filters["number"] = format_number
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Fill a template; whatever a value holds is text, never markup.
+    """Render a template; all values are inserted as text, never as markup.
 
     Args:
-        template: its name among `report/templates`.
-        values: by the names that the template gives them.
+        template: File name in `report/templates`.
+        values: Values of the template's variables by name.
     """
     return _ENVIRONMENT.get_template(template).render(**values)
 
 
 def inline_png(png: bytes) -> Markup:
-    """Spell a picture so that it stands in the page itself."""
+    """Encode a PNG as a data URL, which embeds it in the page."""
     return Markup("data:image/png;base64,") + base64.b64encode(png).decode()
