@@ -165,9 +165,9 @@ def inspect_attention(
     output = follow_link(attention.output or default_path(files[0], ".attention"))
     check_is_path(output)
     check_absent(output, force=attention.force)
-    found, device = find_model(model.model), choose_device(compute)
-    check_not_an_input(output, [*files, found, *attention.structures, *filter(None, [attention.sites])])
-    checkpoint = load_checkpoint(found).to(device)
+    model_path, device = find_model(model.model), choose_device(compute)
+    check_not_an_input(output, [*files, model_path, *attention.structures, *filter(None, [attention.sites])])
+    checkpoint = load_checkpoint(model_path).to(device)
     with (
         unchanged_inputs(),
         seekable_inputs(files) as paths,
