@@ -22,8 +22,8 @@ def make_protein(rng, num_residues=50, informative=(), rate=0.1):
     drawn = np.triu(rng.random((num_residues, num_residues)) < rate)
     is_contact = drawn | drawn.T
     maps = rng.random((NUM_HEADS, num_residues, num_residues))
-    for place, head in enumerate(informative):
-        maps[head] += is_contact * (1.0 - 0.3 * place)
+    for rank, head in enumerate(informative):
+        maps[head] += is_contact * (1.0 - 0.3 * rank)
     pairs = ResiduePairs.from_contact_map(is_contact, np.ones_like(is_contact), "A" * num_residues)
     return gather(pairs, head_features(maps / maps.sum(-1, keepdims=True))), pairs
 

@@ -208,10 +208,10 @@ def test_perfect_multilabel_predictions_score_one():
 def test_label_curves_are_undefined_if_nothing_is_predicted_or_true():
     precision, recall = label_curves(np.array([[1.0, 0], [0, 0]]), np.array([[0.5, 0.305], [0.2, 0.0]]))
 
-    at = {threshold: np.flatnonzero(np.isclose(THRESHOLDS, threshold))[0] for threshold in (0.1, 0.4, 0.6)}
-    assert [precision[0, place] for place in at.values()] == pytest.approx([0.5, 1, np.nan], nan_ok=True)
-    assert [recall[0, place] for place in at.values()] == [1, 1, 0]
-    assert [precision[1, place] for place in at.values()] == pytest.approx([0, np.nan, np.nan], nan_ok=True)
+    columns = [np.flatnonzero(np.isclose(THRESHOLDS, threshold))[0] for threshold in (0.1, 0.4, 0.6)]
+    assert precision[0, columns].tolist() == pytest.approx([0.5, 1, np.nan], nan_ok=True)
+    assert recall[0, columns].tolist() == [1, 1, 0]
+    assert precision[1, columns].tolist() == pytest.approx([0, np.nan, np.nan], nan_ok=True)
     assert np.isnan(recall[1]).all()
 
 

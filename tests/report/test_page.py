@@ -34,13 +34,13 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def band(num_proteins, metrics, intervals):
+def make_subgroup(num_proteins, metrics, intervals):
     return Subgroup(low=0.4, high=0.6, num_proteins=num_proteins, metrics=metrics, intervals=intervals)
 
 
 @pytest.fixture(scope="module")
 def values():
-    """What the page of a fine-tuning shows; whatever a user may have named is hostile."""
+    """Return the values of a fine-tuning page, in which all names that a user may choose are hostile."""
     truth = list(map(np.array, np.random.default_rng(0).normal(size=30)))
     outputs = {"mean": [[0.0] * 30], HOSTILE: [[float(value) + 0.1 for value in truth]], "frozen": [truth]}
     comparison = compare(TASKS["regression"], truth, outputs)
@@ -55,8 +55,8 @@ def values():
         "fewest": 10,
         "notes": [f"a note about {HOSTILE}"],
         "figures": [("The training", inline_png(PNG), f"caption of {HOSTILE}")],
-        "by_similarity": [("0.4 to 0.6", band(1234, metrics, dict.fromkeys(metrics, (0.25, 0.75))))],
-        "by_length": [(HOSTILE, band(1, dict.fromkeys(metrics), dict.fromkeys(metrics)))],
+        "by_similarity": [("0.4 to 0.6", make_subgroup(1234, metrics, dict.fromkeys(metrics, (0.25, 0.75))))],
+        "by_length": [(HOSTILE, make_subgroup(1, dict.fromkeys(metrics), dict.fromkeys(metrics)))],
     }
 
 
@@ -118,9 +118,9 @@ def test_page_shows_metrics_with_intervals_and_marks_undefined_ones(page, values
 
 
 def test_row_of_the_model_is_marked(page):
-    marked = [attributes for attributes in Reader(page).all("tr") if attributes.get("class") == "model"]
+    rows = [attributes for attributes in Reader(page).all("tr") if attributes.get("class") == "model"]
 
-    assert len(marked) == 1
+    assert len(rows) == 1
     assert re.search(r'<tr class="model"><td>frozen</td>', page)
 
 
