@@ -105,14 +105,14 @@ def pretrain_plan_lines(plan: "PretrainPlan") -> Iterator[str]:
     """Report the data, the schedule, the baselines and the estimated resources of a run."""
     valid = " and ".join(f"{number:,} ({name})" for name, number in plan.valid_sets.items())
     clusters = "" if plan.num_clusters is None else f" in {plan.num_clusters:,} clusters"
-    unit = "protein" if plan.num_clusters is None else "cluster"
+    unit = "proteins" if plan.num_clusters is None else "clusters"
     yield (
         f"training: {plan.num_proteins:,} proteins{clusters}, {plan.num_residues:,} residues, "
         f"{plan.cropped_fraction:.0%} of the proteins longer than a crop; validation: {valid}"
     )
     yield (
-        f"{plan.num_parameters:,} parameters, {plan.num_steps:,} steps of {plan.optimizer} with a peak learning rate "
-        f"of {plan.learning_rate:g}; {plan.steps_per_pass:,} steps see every {unit} once"
+        f"{plan.num_parameters:,} parameters; {plan.num_steps:,} steps of {plan.optimizer}, learning rate up to "
+        f"{plan.learning_rate:g}; one pass over all {unit} takes {pluralize(plan.steps_per_pass, 'step')}"
     )
     for name, references in plan.references.items():
         yield f"baselines on {name} ({plan.window_residues:,}-residue windows): {_perplexities(references)}"

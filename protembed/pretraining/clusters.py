@@ -60,7 +60,7 @@ def parse_accession(record_id: str) -> str:
 
 
 def _hashes(names: Iterable[bytes]) -> Keys:
-    # Not `hash`, which differs between processes, and with it the order of clusters would.
+    # Not `hash`, which differs between processes: so would the order of clusters.
     digests = b"".join([hashlib.sha256(name).digest()[:8] for name in names])
     return np.frombuffer(digests, np.uint64)
 
