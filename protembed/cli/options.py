@@ -82,7 +82,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def current_flag(name: str) -> str:
-    """Return the current name of an option, without its dashes, so that scripts with a former name go on working.
+    """Return the current name of an option, without its dashes, so that scripts with a former name still work.
 
     >>> current_flag("tokens-per-batch"), current_flag("seed")
     ('batch-tokens', 'seed')

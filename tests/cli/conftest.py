@@ -61,7 +61,7 @@ def small_variants(small_fasta):
 
 @pytest.fixture(scope="session")
 def predictor(invoke, small_table, tiny_model, tmp_path_factory):
-    """The directory of a model that tells rich proteins from poor ones."""
+    """The directory of a model that classifies proteins as rich or poor."""
     output = tmp_path_factory.mktemp("models") / "predictor"
     result = invoke("finetune", small_table, "-m", tiny_model, "-o", output, "--method", "frozen", "--threads", 1)
     assert result.exit_code == 0, result.output

@@ -157,7 +157,7 @@ def test_missing_model_exits_66_and_damaged_model_65(run, name, place):
         assert ended.status == 66
         assert is_one_sentence(ended.stderr)
 
-    (place / "model" / "model.safetensors").write_bytes(b"torn")
+    (place / "model" / "model.safetensors").write_bytes(b"damaged")
     ended = run(name)
     assert ended.status == (1 if name == "check" else 65)  # the result may be true, but not of this model
     assert is_one_sentence(ended.stderr)

@@ -120,7 +120,7 @@ def test_unreadable_input_is_one_line_and_exits_66(give, tmp_path, monkeypatch, 
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "secret").write_bytes(FASTA)
     (tmp_path / "secret").chmod(0)
-    # A superuser reads what nobody may.
+    # A superuser can read every file.
     if os.access(tmp_path / "secret", os.R_OK):
         open_as_superuser = Path.open
 

@@ -24,8 +24,8 @@ COMMANDS = {
     "statistics": "inspect-attention {fasta} -m {model} -o {out} --save-maps 0 --threads 1 --quiet",
     "corpus": "corpus {fasta} {out}",
 }
-# Each command in a fork of one process, whose largest extent the kernel tells when it ends. Building a corpus is the
-# part of `pretrain` that sees the whole file.
+# Each command runs in a fork of one process, whose peak memory the kernel reports when it ends. Building a corpus is
+# the part of `pretrain` that reads the whole file.
 MEASURE = """
 import json, os, sys
 from pathlib import Path

@@ -56,7 +56,7 @@ def test_interrupt_does_not_wait_for_a_running_matrix_product(tiny_model, tmp_pa
 
 
 def cpu_seconds(pid):
-    """Tell how long a process has computed."""
+    """Return the CPU time of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -69,17 +69,17 @@ def invoke(arguments):
 
 
 def send_at(patches, shown, number, at, times=1):
-    """Let the display of a step or protein, counted from 1, be struck by a signal."""
+    """Send a signal while a step or protein is displayed, counted from 1."""
     advance, seen = shown.advance, []
 
-    def struck(self, report):
+    def advance_and_signal(self, report):
         seen.append(report)
         advance(self, report)
         if len(seen) == at:
             for _ in range(times):
                 signal.raise_signal(number)  # os.kill may strike another thread, where two of them are one
 
-    patches.setattr(shown, "advance", struck)
+    patches.setattr(shown, "advance", advance_and_signal)
     return seen
 
 
@@ -119,10 +119,10 @@ def test_signal_saves_the_step_and_the_same_command_resumes(
 ):
     with monkeypatch.context() as patches:
         send_at(patches, TrainingDisplay, number, at=2)
-        left = invoke(trainings[checkpoints])
+        result = invoke(trainings[checkpoints])
 
-    assert left.exit_code == status
-    assert "Traceback" not in left.stderr
+    assert result.exit_code == status
+    assert "Traceback" not in result.stderr
     assert [path.name for path in (tmp_path / checkpoints).iterdir()] == ["step-000002"]
     seen = send_at(monkeypatch, TrainingDisplay, number, at=0)
     assert invoke(trainings[checkpoints]).exit_code == 0
@@ -134,10 +134,10 @@ def test_signal_saves_the_step_and_the_same_command_resumes(
 def test_second_signal_exits_at_once(trainings, tmp_path, monkeypatch, number, status):
     send_at(monkeypatch, TrainingDisplay, number, at=2, times=2)
 
-    left = invoke(trainings["a.run/checkpoints"])
+    result = invoke(trainings["a.run/checkpoints"])
 
-    assert left.exit_code == status
-    assert "Traceback" not in left.stderr
+    assert result.exit_code == status
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / "a.run/checkpoints").exists()
     assert [path.name for path in tmp_path.rglob(".*")] == []
 
@@ -150,20 +150,20 @@ def test_signal_keeps_saved_rows_and_the_same_command_resumes(
     command = ["embed", proteins_fasta, "-m", tiny_model, "-o", tmp_path / "emb.npy"]
     monkeypatch.setattr("protembed.inference.engine._TOKENS_PER_CHUNK", 800)
     monkeypatch.setattr("protembed.inference.engine._MIN_TOKENS_PER_CHUNK", 800)
-    before = {one: signal.getsignal(one) for one, _ in SIGNALS}
+    before = {sent: signal.getsignal(sent) for sent, _ in SIGNALS}
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
         exit_on_signals()
         with monkeypatch.context() as patches:
             send_at(patches, ProgressCounter, number, at=20)
-            left = invoke(command)
+            result = invoke(command)
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for sent, handler in before.items():
+            signal.signal(sent, handler)
 
-    assert left.exit_code == status
-    assert "the same command goes on there" in left.stderr
-    assert "Traceback" not in left.stderr
+    assert result.exit_code == status
+    assert "run the same command to resume" in result.stderr
+    assert "Traceback" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["emb.npy.partial"]
     assert '"num_resumed": 0' not in invoke([*command, "--json"]).stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["emb.ids.tsv", "emb.meta.json", "emb.npy"]

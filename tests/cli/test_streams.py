@@ -63,7 +63,7 @@ for command in sys.argv[1:]:
             run(command, writing, stderr.fileno())
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         stderr.seek(0)
-        status = 128 - status if status < 0 else status  # as a shell tells the end by a signal
+        status = 128 - status if status < 0 else status  # as a shell reports the end by a signal
         print(json.dumps([command, status, stderr.read().decode()]), flush=True)
 """
 

@@ -372,7 +372,7 @@ def test_micro_batches_of_windows_are_halved_too(records, pool):
 
 @pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 def test_a_single_protein_that_does_not_fit_is_an_error_with_its_length(records, pool, fail):
-    with pytest.raises(TooLongForMemoryError, match="a stretch of 385 tokens alone") as caught:
+    with pytest.raises(TooLongForMemoryError, match="a single window of 385 tokens") as caught:
         results_of(Engine(pool=pool), InferenceJob(compute=with_memory_for(384, fail)), records)
 
     assert caught.value.exit_status == 1

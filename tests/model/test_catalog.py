@@ -63,7 +63,7 @@ def test_a_missing_model_is_an_error_with_advice_how_to_get_one(tmp_path):
 
 
 @pytest.mark.parametrize("model", PUBLISHED_MODELS, ids=lambda model: model.name)
-def test_every_spelling_of_a_published_model_is_resolved_to_its_hub_id(model, tmp_path, monkeypatch):
+def test_every_form_of_a_published_name_is_resolved_to_its_hub_id(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     for name in (model.name, model.hub_id, model.hub_id.upper(), f"{model.name}_UR50D"):

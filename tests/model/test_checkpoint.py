@@ -212,7 +212,7 @@ def test_the_weight_names_of_older_directories_are_read(tiny_esm, tmp_path):
     tiny_esm.save_pretrained(tmp_path / "new")
     shutil.copytree(tmp_path / "new", tmp_path / "old")
 
-    def in_old_spelling(tensors):
+    def with_former_names(tensors):
         renamed = {
             name.replace(".gamma", ".weight").replace(".beta", ".bias"): value
             for name, value in tensors.items()
@@ -226,7 +226,7 @@ def test_the_weight_names_of_older_directories_are_read(tiny_esm, tmp_path):
             "lm_head.decoder.weight": renamed["esm.embeddings.word_embeddings.weight"].clone(),
         }
 
-    rewrite_weights(tmp_path / "old", in_old_spelling)
+    rewrite_weights(tmp_path / "old", with_former_names)
 
     assert "esm.encoder.layer.0.LayerNorm.gamma" in load_file(tmp_path / "new" / "model.safetensors")
     old, new = load_checkpoint(tmp_path / "old"), load_checkpoint(tmp_path / "new")

@@ -97,7 +97,7 @@ def test_a_field_with_a_value_other_than_esm2s_is_an_error_that_names_it(copy, f
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field in HARMLESS for value in HARMLESS[field]])
-def test_a_field_with_any_spelling_of_esm2s_value_is_accepted(copy, field, value):
+def test_a_field_with_any_form_of_the_value_of_esm2_is_accepted(copy, field, value):
     rewrite(copy / "config.json", **{field: value})
 
     assert load_checkpoint(copy).encoder.shape.dim == 32

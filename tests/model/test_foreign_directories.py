@@ -195,23 +195,23 @@ def test_a_stored_decoder_that_differs_from_the_embedding_is_an_error(whole, pre
         load_checkpoint(whole)
 
 
-# What the directory no longer says
+# Directories without metadata
 
 
 def test_a_round_trip_through_transformers_loses_the_window_with_a_warning(tiny_checkpoint, tmp_path, embed_rows):
     transformers = pytest.importorskip("transformers")
     tiny_checkpoint.metadata = ModelMetadata(window_residues=20, layer=1)
-    save_checkpoint(tiny_checkpoint, tmp_path / "ours", "# card\n")
-    transformers.EsmForMaskedLM.from_pretrained(tmp_path / "ours").save_pretrained(tmp_path / "back")
+    save_checkpoint(tiny_checkpoint, tmp_path / "original", "# card\n")
+    transformers.EsmForMaskedLM.from_pretrained(tmp_path / "original").save_pretrained(tmp_path / "back")
 
-    ours, said_of_ours = embed_rows(tmp_path / "ours")
-    back, said_of_back = embed_rows(tmp_path / "back")
-    named, said_of_named = embed_rows(tmp_path / "back", window_residues=20, layer="1")
+    original, warnings_of_original = embed_rows(tmp_path / "original")
+    back, warnings_of_back = embed_rows(tmp_path / "back")
+    named, warnings_of_named = embed_rows(tmp_path / "back", window_residues=20, layer="1")
 
-    assert not np.array_equal(ours, back)
-    assert np.array_equal(ours, named)
-    assert said_of_ours == said_of_named == []
-    (warning,) = said_of_back
+    assert not np.array_equal(original, back)
+    assert np.array_equal(original, named)
+    assert warnings_of_original == warnings_of_named == []
+    (warning,) = warnings_of_back
     assert "no protembed.json: a window of 1,022 residues, the last layer and the mean are assumed" in warning
 
 

@@ -15,8 +15,8 @@ TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 def write_shards(directory, shards, weight_map=None):
     for name, tensors in shards.items():
         save_file(tensors, directory / name)
-    homes = {tensor: name for name, tensors in shards.items() for tensor in tensors}
-    index = {"metadata": {}, "weight_map": homes if weight_map is None else weight_map}
+    file_names = {tensor: name for name, tensors in shards.items() for tensor in tensors}
+    index = {"metadata": {}, "weight_map": file_names if weight_map is None else weight_map}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
 
 

@@ -106,7 +106,7 @@ def test_page_shows_metrics_with_intervals_and_marks_undefined_ones(page, values
     text, figures = Reader(page).text, values["comparison"].predictors[HOSTILE]
 
     assert f"{figures['rmse'].value:.3f} {figures['rmse'].low:.3f} to {figures['rmse'].high:.3f}" in text
-    # The mean's correlation, and all of the last band.
+    # The correlation of the mean, and all metrics of the last subgroup.
     assert text.count("undefined") == 1 + 4
     assert "1,234" in text
     assert text.count("0.250 to 0.750") == 4
