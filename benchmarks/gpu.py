@@ -76,7 +76,7 @@ def main() -> None:
             for name, measure in arms:
                 try:
                     rate, flops = measure()
-                except Exception as error:  # the other arms go on if one fails
+                except Exception as error:  # the other arms run even if one fails
                     print(f"| {size} | {name} | failed: {str(error)[:300]} | | |", flush=True)
                     continue
                 memory = torch.cuda.max_memory_allocated() / 1e9

@@ -31,7 +31,7 @@ from Bio import bgzf
 from protembed.data.fasta import Record, read_fasta
 
 WARNING = re.compile(r"warn|err|invalid|fail|corrupt|truncat|unexpected|cannot|could not|not (found|readable)", re.I)
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+AS_OTHER_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
 @dataclass(frozen=True)
@@ -235,11 +235,11 @@ def run(tool: Tool, case: Case, query: Record) -> Outcome:
         for path in (folder, out):
             path.chmod(0o777)
         # The superuser can read every file.
-        as_nobody = AS_NOBODY if case.name == "no permission" and os.geteuid() == 0 else []
+        as_other_user = AS_OTHER_USER if case.name == "no permission" and os.geteuid() == 0 else []
         environment = {**os.environ, "HOME": name, "NO_COLOR": "1"}
         fasta = write_case(case, folder)
         done = subprocess.run(
-            [*as_nobody, *tool.arguments(fasta, out)],
+            [*as_other_user, *tool.arguments(fasta, out)],
             capture_output=True,
             timeout=300,
             env=environment,
