@@ -123,7 +123,7 @@ def test_probabilities_of_the_fitted_head_are_calibrated():
     assert probabilities.mean() == pytest.approx(np.mean(np.concatenate([p.is_contact for p in proteins])), rel=0.02)
 
 
-# Cross-fitting
+# Cross-validation
 
 
 @pytest.mark.parametrize("fit", [fit_contact_head, fit_top_heads])
@@ -169,7 +169,7 @@ def test_each_protein_is_held_out_once():
     def fit(some_features, some_proteins):
         seen.append([next(n for n, pairs in enumerate(proteins) if pairs is training) for training in some_proteins])
         assert all(protein is features[number] for protein, number in zip(some_features, seen[-1], strict=True))
-        # The score shows which predictor computed it.
+        # The score identifies the predictor.
         return ContactPredictor(weight=np.zeros(NUM_HEADS), bias=float(len(seen) - 1))
 
     scores = cross_validated_scores(fit, features, proteins, num_folds=3)

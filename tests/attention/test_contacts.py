@@ -186,7 +186,7 @@ def test_matched_precision_is_the_expectation_from_separations_alone():
 
     rates, _ = contact_rates([first, second])
 
-    # One pair of the mean rate is added to each 99.
+    # Each stratum has 99 pairs, and one more with the mean rate.
     assert rates.tolist() == pytest.approx([0.995, 0.995, 0.005, 0.005])
     assert matched_precision(np.array([1, 1, 0, 0]), first, rates, "short", 1.0) == pytest.approx(0.995)
     assert matched_precision(np.array([1, 0, 1, 0]), first, rates, "short", 1.0) == pytest.approx(0.5)
@@ -222,7 +222,7 @@ def test_precisions_are_unweighted_means_over_proteins():
     assert len(rows) == 9
     assert row.num_proteins == 3
     assert row.precision.value == pytest.approx(np.mean(by_protein))
-    # Wilson's interval of a mean, as of a share with the same standard error, of three proteins.
+    # The score interval of a fraction with the same standard error, over three proteins.
     mean, error = np.mean(by_protein), np.std(by_protein, ddof=1) / 3**0.5
     for end in (row.precision.low, row.precision.high):
         assert row.precision.low < row.precision.value < row.precision.high

@@ -29,7 +29,7 @@ def test_metrics_of_two_classes_equal_hand_computed_values():
 
     measured = classification_metrics(truth, np.stack([1 - probability, probability], axis=1))
 
-    # Two of three right in each class; the pairs ranked wrong are 0.4 over 0.3 and 0.6 over 0.3.
+    # Two of three are right in each class; the wrongly ranked pairs are 0.4 over 0.3 and 0.6 over 0.3.
     assert measured == pytest.approx({"accuracy": 4 / 6, "macro_f1": 2 / 3, "mcc": 1 / 3, "auroc": 7 / 9})
 
 
@@ -38,7 +38,7 @@ def test_metrics_of_three_classes_equal_hand_computed_values():
 
     measured = classification_metrics(truth, certain(0, 0, 1, 2, 2, 2, num_classes=3))
 
-    # Class 1 has precision 1 and recall 1/2, class 2 the opposite way 2/3 and 1.
+    # Class 1 has precision 1 and recall 1/2, class 2 has precision 2/3 and recall 1.
     assert measured["accuracy"] == pytest.approx(5 / 6)
     assert measured["macro_f1"] == pytest.approx((1 + 2 / 3 + 4 / 5) / 3)
     assert measured["auroc"] == pytest.approx((1 + 3 / 4 + 7 / 8) / 3)
@@ -66,8 +66,8 @@ def test_perfect_predictions_score_one_if_the_test_set_lacks_a_class():
 def test_class_that_is_predicted_but_never_true_counts_in_macro_f1_only():
     measured = classification_metrics(np.array([0, 1, 1]), certain(0, 1, 2, num_classes=4))
 
-    # F1 of class 0 is 1, of class 1 2/3, of class 2 0; class 3 occurs nowhere. Of class 1 one positive ties with the
-    # negative.
+    # F1 is 1 for class 0, 2/3 for class 1 and 0 for class 2; class 3 occurs nowhere. One positive of class 1 ties with
+    # the negative.
     assert measured["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert measured["auroc"] == pytest.approx((1 + 3 / 4) / 2)
 
@@ -148,7 +148,7 @@ def test_confusion_matrix_of_one_class_has_no_mcc(confusion, accuracy):
 
 
 def random_labels(num_proteins=60, num_labels=6):
-    """Labels of which the first occurs nowhere, proteins of which some have none, and guesses of two decimals."""
+    """Make labels, the first of which never occurs and some proteins lack, and predictions with two decimals."""
     rng = np.random.default_rng(0)
     truth = (rng.random((num_proteins, num_labels)) < [0, 0.05, 0.1, 0.2, 0.3, 0.5]).astype(float)
     return truth, np.round(0.6 * rng.random(truth.shape) * rng.random((num_proteins, 1)) + 0.3 * truth, 2)
@@ -190,8 +190,8 @@ def test_multilabel_metrics_equal_hand_computed_values():
     truth = np.array([[1, 0], [1, 1], [0, 0]])
     probabilities = np.array([[0.9, 0.6], [0.7, 0.5], [0.1, 0.1]])
 
-    # From 0.51 to 0.6 precisions are 1/2 and 1, recalls 1 and 1/2; from 0.61 to 0.7 1 and 1, 1 and 1/2; from 0.2 to
-    # 0.5 1/2 and 1, 1 and 1.
+    # Precisions and recalls of both proteins by threshold. 0.2 to 0.5: 1/2 and 1, 1 and 1. 0.51 to 0.6: 1/2 and 1,
+    # 1 and 1/2. 0.61 to 0.7: 1 and 1, 1 and 1/2.
     assert multilabel_metrics(truth, probabilities) == pytest.approx({"auprc": (1 + 1 / 2) / 2, "fmax": 6 / 7})
 
 

@@ -48,7 +48,7 @@ def all_draws(num_units):
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_classification_metrics_of_draws_equal_those_of_repeated_proteins(rng, num_classes):
     truth = rng.integers(num_classes, size=60)
-    # Few different scores: many are equal.
+    # Few distinct scores, so that many are equal.
     scores = rng.integers(1, 5, size=(60, num_classes)) + 2.0 * np.eye(num_classes)[truth]
     probabilities = scores / scores.sum(1, keepdims=True)
 
@@ -127,7 +127,7 @@ def test_resamples_of_many_residues_are_processed_in_blocks(rng):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    # A thousand resamples of them are 160 MB, and a metric needs several such arrays.
+    # A thousand resamples of the residues are 160 MB, and a metric needs several such arrays.
     assert peak < 300e6
 
 
