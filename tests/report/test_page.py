@@ -52,7 +52,7 @@ def values():
         "comparison": comparison,
         "metrics": list(comparison.model_metrics),
         "names": METRIC_NAMES,
-        "fewest": 10,
+        "min_proteins": 10,
         "notes": [f"a note about {HOSTILE}"],
         "figures": [("The training", inline_png(PNG), f"caption of {HOSTILE}")],
         "by_similarity": [("0.4 to 0.6", make_subgroup(1234, metrics, dict.fromkeys(metrics, (0.25, 0.75))))],
