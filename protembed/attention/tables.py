@@ -56,7 +56,7 @@ _COLUMN_LABELS: Mapping[str, str] = MappingProxyType(
         "effect": "effect (0.5: none)",
         "compared_proteins": "proteins compared",
         "residues": "labelled residues",
-        "compared_residues": "of these compared",
+        "compared_residues": "labelled residues compared",
     }
 )
 
