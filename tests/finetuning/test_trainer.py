@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.utils import parametrize
 
 from protembed.config.common import TASKS, OptimizerConfig
@@ -16,6 +17,7 @@ from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.probes import ProbeData, fit_linear, loss
 from protembed.finetuning.targets import Targets
 from protembed.finetuning.trainer import EncoderTrainer, FinetuneSpec, choose_threshold
+from protembed.io.reading import sha256_of_file
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.training.checkpoints import TrainingProgress
@@ -351,6 +353,21 @@ def test_a_finished_training_loads_the_same_model_again(begin, fitted, weights_o
     again, same_checkpoint, _ = begin(head=fitted[0])
 
     assert finish(again) == []
+    assert same_bits(all_weights(same_checkpoint, weights_of), all_weights(checkpoint, weights_of))
+
+
+def test_best_weights_with_former_names_of_modules_are_loaded(begin, fitted, tmp_path, weights_of, same_bits):
+    trainer, checkpoint, run_directory = begin(head=fitted[0])
+    finish(trainer)
+    path = tmp_path / "run/best.safetensors"
+    former = {name.replace("attention.qkv", "attention.project"): tensor for name, tensor in load_file(path).items()}
+    save_file(former, path)
+    run_directory.store(path.name, sha256_of_file(path))
+
+    again, same_checkpoint, _ = begin(head=fitted[0])
+
+    assert finish(again) == []
+    assert any("attention.project" in name for name in former)
     assert same_bits(all_weights(same_checkpoint, weights_of), all_weights(checkpoint, weights_of))
 
 
