@@ -54,7 +54,7 @@ def values():
         "names": METRIC_NAMES,
         "min_proteins": 10,
         "notes": [f"a note about {HOSTILE}"],
-        "figures": [("The training", inline_png(PNG), f"caption of {HOSTILE}")],
+        "figures": [("Training", inline_png(PNG), f"caption of {HOSTILE}")],
         "by_similarity": [("0.4 to 0.6", make_subgroup(1234, metrics, dict.fromkeys(metrics, (0.25, 0.75))))],
         "by_length": [(HOSTILE, make_subgroup(1, dict.fromkeys(metrics), dict.fromkeys(metrics)))],
     }
