@@ -178,9 +178,9 @@ def _infer_task(column: Column, choice: TaskChoice, separator: str | None) -> Ta
     if _are_values(column, column.known_labels):
         _check_leading_zeros(column)
         return TASKS["regression"]
-    found = None if are_numbers(column.known_labels) else find_separator(column.known_labels)
-    if found is not None:
-        _check_label_sets(column, found)
+    inferred = None if are_numbers(column.known_labels) else find_separator(column.known_labels)
+    if inferred is not None:
+        _check_label_sets(column, inferred)
         return TASKS["multilabel"]
     return TASKS["classification"]
 

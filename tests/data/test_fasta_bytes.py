@@ -152,20 +152,20 @@ def as_protembed_reads(title, letters):
 def test_accepted_files_differ_from_biopython_only_as_documented(lines, newline, begins):
     content = (begins + newline.join(lines)).encode()
     try:
-        ours = read(content)
+        records = read(content)
     except DataError:
         return
 
     text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()  # translates newlines
-    theirs = list(SimpleFastaParser(io.StringIO(text)))
-    records = list(SeqIO.parse(io.StringIO(text.lstrip()), "fasta"))
+    of_biopython = list(SimpleFastaParser(io.StringIO(text)))
+    of_seqio = list(SeqIO.parse(io.StringIO(text.lstrip()), "fasta"))
 
-    assert [(record.id, record.description, record.sequence) for record in ours] == [
-        as_protembed_reads(*pair) for pair in theirs
+    assert [(record.id, record.description, record.sequence) for record in records] == [
+        as_protembed_reads(*pair) for pair in of_biopython
     ]
-    assert [record.id for record in ours] == [record.id for record in records]
-    assert [record.sequence for record in ours] == [
-        as_protembed_reads("a", bytes(record.seq).decode())[2] for record in records
+    assert [record.id for record in records] == [record.id for record in of_seqio]
+    assert [record.sequence for record in records] == [
+        as_protembed_reads("a", bytes(record.seq).decode())[2] for record in of_seqio
     ]
 
 
@@ -186,11 +186,11 @@ def test_ordinary_files_are_read_exactly_as_by_biopython(tmp_path_factory, prote
             folded = "\n".join(sequence[start : start + width] for start in range(0, len(sequence), width))
             stream.write(f">{name}\n{folded}\n")
 
-    ours = [(record.id, record.description, record.sequence) for record in read_fasta([path])]
+    records = [(record.id, record.description, record.sequence) for record in read_fasta([path])]
 
     with path.open() as stream:
-        theirs = [(record.id, record.description, str(record.seq)) for record in SeqIO.parse(stream, "fasta")]
-    assert ours == theirs
+        of_biopython = [(record.id, record.description, str(record.seq)) for record in SeqIO.parse(stream, "fasta")]
+    assert records == of_biopython
 
 
 @pytest.mark.promise(24)

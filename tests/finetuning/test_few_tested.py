@@ -18,27 +18,29 @@ def warned(*tables, task="classification", is_drawn=False):
     return few_tested_warnings(tables, TASKS[task], is_drawn=is_drawn)
 
 
-@pytest.mark.parametrize(("number", "found"), [(1, "only 1 test protein"), (19, "only 19 test proteins"), (20, None)])
-def test_fewer_than_twenty_test_proteins_give_a_warning(number, found):
-    expected = f"{found}: metrics of fewer than 20 are very uncertain; add proteins, or use --split kfold"
+@pytest.mark.parametrize(
+    ("number", "proteins"), [(1, "only 1 test protein"), (19, "only 19 test proteins"), (20, None)]
+)
+def test_fewer_than_twenty_test_proteins_give_a_warning(number, proteins):
+    expected = f"{proteins}: metrics of fewer than 20 are very uncertain; add proteins, or use --split kfold"
 
-    assert warned(table(["1.5"] * number), task="regression") == ([expected] if found else [])
+    assert warned(table(["1.5"] * number), task="regression") == ([expected] if proteins else [])
 
 
 def test_classes_with_fewer_than_five_test_proteins_are_listed_with_counts():
-    (found,) = warned(table(["a"] * 30 + ["b"] * 5 + ["c"] * 4 + ["d"]))
+    (warning,) = warned(table(["a"] * 30 + ["b"] * 5 + ["c"] * 4 + ["d"]))
 
-    assert found == (
+    assert warning == (
         "2 classes have fewer than 5 test proteins, 'd' (1), 'c' (4): "
         "metrics that count them are uncertain; use --split kfold"
     )
 
 
 def test_at_most_five_rare_classes_are_listed():
-    (found,) = warned(table(["a"] * 30 + list("bcdefgh")))
+    (warning,) = warned(table(["a"] * 30 + list("bcdefgh")))
 
-    assert "7 classes have" in found
-    assert "'f' (1) and 2 more: " in found
+    assert "7 classes have" in warning
+    assert "'f' (1) and 2 more: " in warning
 
 
 def test_test_proteins_of_all_folds_are_counted_together():
@@ -58,9 +60,9 @@ def test_test_proteins_of_all_folds_are_counted_together():
     ("num_others", "is_drawn", "is_advised"), [(460, True, True), (460, False, False), (480, True, False)]
 )
 def test_kfold_is_advised_if_the_drawn_test_split_is_small(num_others, is_drawn, is_advised):
-    found = warned(table(["1.5"] * 30, num_others), task="regression", is_drawn=is_drawn)
+    warnings = warned(table(["1.5"] * 30, num_others), task="regression", is_drawn=is_drawn)
 
     advice = (
         "the test split has 30 of 490 proteins; --split kfold tests all of them, which makes the intervals narrower"
     )
-    assert found == ([advice] if is_advised else [])
+    assert warnings == ([advice] if is_advised else [])

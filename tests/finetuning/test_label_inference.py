@@ -384,10 +384,10 @@ def test_the_order_of_the_rows_does_not_change_what_labels_are(data, labels):
 @pytest.mark.promise(24)
 @given(labels=st.lists(CELLS, min_size=2, max_size=12))
 def test_no_class_begins_with_a_bracket_or_ends_with_a_comma(labels):
-    found = outcome(*labels)
+    result = outcome(*labels)
 
-    if found != "error":
-        assert not any(name.startswith("[") or name.endswith(",") for name in found[1])
+    if result != "error":
+        assert not any(name.startswith("[") or name.endswith(",") for name in result[1])
 
 
 @pytest.mark.promise(24)

@@ -57,10 +57,10 @@ def test_a_minus_beside_a_plus_gives_no_warning():
 
 @pytest.mark.parametrize("name", ["-100", "-1", "None", "unknown", "nothing"])
 def test_a_residue_class_named_like_a_missing_label_gives_a_warning(name):
-    found = residues(*[f"0;1;{name};0;1"] * 5)
+    warnings = residues(*[f"0;1;{name};0;1"] * 5)
 
     expected = f"a class is named {name!r} (10 proteins): if that means a missing label, write nan instead"
-    assert found == ([] if name == "nothing" else [f"{expected}, or add a mask"])
+    assert warnings == ([] if name == "nothing" else [f"{expected}, or add a mask"])
 
 
 def test_a_minus_one_among_negative_residue_classes_gives_no_warning():
@@ -123,10 +123,10 @@ def test_a_class_that_is_tested_in_another_fold_gives_no_warning():
 def test_an_outlying_value_gives_a_warning_if_it_recurs_or_is_a_sentinel(value, number, is_expected):
     values = [f"{row / 8}" for row in range(8)]
 
-    found = warnings_of(values + [value] * number, values, "regression")
+    warnings = warnings_of(values + [value] * number, values, "regression")
 
     expected = f"have the value {float(value):g}, and all others 0 to 0.875: if it means a missing value, remove"
-    assert [expected in sentence for sentence in found] == [True] * is_expected
+    assert [expected in sentence for sentence in warnings] == [True] * is_expected
 
 
 def test_values_that_recur_among_the_others_give_no_warning():

@@ -136,10 +136,10 @@ def test_every_way_to_give_the_wild_type_gives_the_same_score(score, wild_type, 
         (f"sequence,mutated_sequence\n{wild_type},{mutated}\n", None),
     ]
 
-    found = [scores_of(score(content, table=table)[1]) for content, table in tables]
+    scores = [scores_of(score(content, table=table)[1]) for content, table in tables]
 
-    assert found[0] != [0.0]
-    assert found == [found[0]] * 4
+    assert scores[0] != [0.0]
+    assert scores == [scores[0]] * 4
 
 
 def test_variants_of_several_wild_types_can_be_in_one_table(score, proteins, tmp_path):
