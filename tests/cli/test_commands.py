@@ -45,7 +45,7 @@ def test_help_names_every_command():
 def test_help_shows_panels_and_defaults(command):
     text = invoke(command, "--help").stdout
 
-    assert "Computing" in text
+    assert "─ Device ─" in text and "─ Console ─" in text
     assert "--quiet" in text
     assert "[default: " in text
 
@@ -163,7 +163,7 @@ def test_a_result_is_checked_against_its_input(embed_arguments, proteins_fasta, 
     false = invoke(*check)
     assert false.exit_code == 1
     assert false.stderr.count("\n") == 1
-    assert "emb.npy is not verified: its bytes are not those that its meta file names" in false.stderr
+    assert "emb.npy is not verified: its hash differs from the one in its meta file" in false.stderr
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_check_needs_the_model_unless_the_sample_is_empty(embed_arguments, prote
     result = invoke("check", tmp_path / "emb.npy", proteins_fasta, "--quiet")
 
     assert result.exit_code == 1
-    assert "its model tiny is not at hand" in result.stderr
+    assert "its model tiny, which is needed to compute a sample again, is not available" in result.stderr
     assert invoke("check", tmp_path / "emb.npy", proteins_fasta, "--sample-size", "0").exit_code == 0
 
 
@@ -250,7 +250,7 @@ def test_check_without_files_exits_2_and_of_missing_files_66(proteins_fasta, tmp
 def test_embed_reports_how_long_proteins_were_treated(embed_arguments, tmp_path):
     windowed = invoke(*embed_arguments, "--window-residues", 64)
     assert windowed.exit_code == 0
-    assert "33 proteins longer than 64 residues were computed in overlapping windows" in windowed.stderr
+    assert "33 proteins longer than 64 residues: embedded in overlapping windows" in windowed.stderr
 
     refused = invoke(*embed_arguments, "--window-residues", 64, "--long-proteins", "error", "--force")
     assert refused.exit_code == 65
@@ -268,7 +268,7 @@ def test_embed_dry_run_prints_the_estimate_and_writes_nothing(embed_arguments, t
     plan = json.loads(result.stdout)
     assert (plan["num_proteins"], plan["num_windowed"], plan["dim"]) == (40, 33, 64)
     assert "40 proteins" in result.stderr and "64 dimensions" in result.stderr
-    assert "33 proteins are longer than a window" in result.stderr
+    assert "33 proteins longer than a window" in result.stderr
     assert "estimated: " in result.stderr and "of memory, " in result.stderr and "on disk" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -358,8 +358,8 @@ def test_errors_without_a_named_model_are_one_line(tmp_path):
 def test_predict_help_shows_no_default_model():
     text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", invoke("predict", "--help").stdout).split())
 
-    assert "which must be named" in text
-    assert "by default. See `protembed models`" not in text
+    assert "A fine-tuned model (required)" in text
+    assert "Default: protembed_t6_8M" not in text
 
 
 def test_predict_warns_of_longer_proteins_once_on_stderr_and_in_its_summary(
@@ -413,7 +413,7 @@ def test_inspect_attention_prints_its_estimate(proteins_fasta, tiny_model, tmp_p
 
     result = invoke(*arguments, "--json")
 
-    assert "of memory and" in result.stderr.splitlines()[0]
+    assert "of memory, " in result.stderr.splitlines()[0]
     plan = json.loads(result.stdout)["plan"]
     assert plan["memory_bytes"] > plan["disk_bytes"] > 0
     assert plan["num_proteins"] == json.loads(result.stdout)["num_proteins"]
