@@ -208,7 +208,7 @@ AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
 
 @pytest.fixture
-def read(tmp_path):
+def read_labelled(tmp_path):
     """Write a labelled table and read it."""
 
     def write_and_read(content, *, name="labels.csv", columns=None, **options):
@@ -326,7 +326,7 @@ def labels_of(proteins, task):
 
 
 @pytest.fixture(scope="session")
-def tables(tmp_path_factory, proteins):
+def labelled_tables(tmp_path_factory, proteins):
     """A table of each task, of forty real proteins."""
     folder = tmp_path_factory.mktemp("tables")
     splits = ["train"] * NUM_TRAIN + ["valid"] * NUM_VALID + ["test"] * (len(proteins) - NUM_TRAIN - NUM_VALID)
@@ -339,7 +339,7 @@ def tables(tmp_path_factory, proteins):
 
 
 @pytest.fixture(scope="session")
-def options():
+def finetune_options():
     """Make the options of a short fine-tuning."""
 
     def make(output, model, *, labels=None, **settings):
@@ -356,7 +356,7 @@ def options():
 
 
 @pytest.fixture(scope="session")
-def rows_of():
+def read_rows():
     """Read the rows of a table."""
 
     def read(path, delimiter="\t"):
@@ -395,38 +395,38 @@ def mask_residues(whole_batch):
 
 
 @pytest.fixture(scope="session")
-def few(mask_residues, proteins):
+def three_masked(mask_residues, proteins):
     """A batch of one protein with three masked residues."""
     return mask_residues(proteins[2:3], [range(3, 60, 20)])
 
 
 @pytest.fixture(scope="session")
-def many(mask_residues, proteins):
+def seventeen_masked(mask_residues, proteins):
     """A batch of another protein with seventeen masked residues."""
     return mask_residues(proteins[3:4], [range(3, 54, 3)])
 
 
 @pytest.fixture(scope="session")
-def twenty(mask_residues, proteins):
+def twenty_masked(mask_residues, proteins):
     """`few` and `many` in one batch."""
     return mask_residues(proteins[2:4], [range(3, 60, 20), range(3, 54, 3)])
 
 
 @pytest.fixture
-def without_targets(mask_residues, proteins):
+def none_masked(mask_residues, proteins):
     """A batch of one protein without masked residues."""
     return mask_residues(proteins[4:5], [[]])
 
 
 @pytest.fixture(scope="session")
-def steps(corpus):
+def pretraining_steps(corpus):
     """Steps of about 400 tokens in micro-batches of about 130."""
     batches = BatchConfig(batch_tokens=400, crop_residues=64)
     return PretrainingBatches(corpus, batches, 130, MaskingConfig(), seed=0)
 
 
 @pytest.fixture(scope="session")
-def weights_of():
+def copy_weights():
     """Copy all numbers of a module, to compare them bit for bit later."""
 
     def copy(module):
@@ -436,7 +436,7 @@ def weights_of():
 
 
 @pytest.fixture(scope="session")
-def same_bits():
+def have_same_bits():
     def compare(one, other):
         return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 

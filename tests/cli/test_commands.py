@@ -34,26 +34,6 @@ def test_version_is_a_bare_number():
     assert invoke("--version").stdout == f"{protembed.__version__}\n"
 
 
-def test_help_names_every_command():
-    text = invoke("--help").stdout
-
-    assert all(command in text for command in [*COMMANDS, "models"])
-    assert "--json" in invoke("models", "--help").stdout
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_shows_panels_and_defaults(command):
-    text = invoke(command, "--help").stdout
-
-    assert "─ Device ─" in text and "─ Console ─" in text
-    assert "--quiet" in text
-    assert "[default: " in text
-
-
-def test_help_shows_a_default_of_zero():
-    assert "[default: 0]" in invoke("pretrain", "--help").stdout
-
-
 def test_messages_go_to_stderr_and_data_to_files(embed_arguments):
     result = invoke(*embed_arguments)
 

@@ -198,9 +198,9 @@ def test_embed_accepts_an_input_that_is_removed_after_it_was_read(tiny_model, fa
 
 
 @pytest.fixture(scope="module")
-def classifier(tables, tiny_model, options, tmp_path_factory):
+def classifier(labelled_tables, tiny_model, finetune_options, tmp_path_factory):
     output = tmp_path_factory.mktemp("models") / "rich.model"
-    finetune_model(tables / "classification.csv", options(output, tiny_model, method="frozen"))
+    finetune_model(labelled_tables / "classification.csv", finetune_options(output, tiny_model, method="frozen"))
     return output
 
 
@@ -232,14 +232,14 @@ def test_pretrain_writes_nothing_if_an_input_changes_before_training(
 
 @changing
 def test_finetune_writes_nothing_if_its_table_changes(
-    tables, tiny_model, options, tmp_path, folder, change_before_opening, change
+    labelled_tables, tiny_model, finetune_options, tmp_path, folder, change_before_opening, change
 ):
     table = tmp_path / "labels.csv"
-    table.write_bytes((tables / "classification.csv").read_bytes())
+    table.write_bytes((labelled_tables / "classification.csv").read_bytes())
     change_before_opening(table, 2, change)
 
     with change_error(table):
-        finetune_model(table, options(folder / "m.model", tiny_model, method="frozen"))
+        finetune_model(table, finetune_options(folder / "m.model", tiny_model, method="frozen"))
 
     assert list(folder.iterdir()) == []
 

@@ -102,12 +102,14 @@ def test_an_output_that_is_a_link_to_the_input_is_an_error(tiny_model, fasta, tm
     assert fasta.read_text() == PROTEINS
 
 
-def test_finetune_and_predict_write_to_the_target_of_a_link(tables, tiny_model, options, fasta, tmp_path, link):
+def test_finetune_and_predict_write_to_the_target_of_a_link(
+    labelled_tables, tiny_model, finetune_options, fasta, tmp_path, link
+):
     output, target = link("p.tsv", "dataset_2.dat")
     target.touch()
     model, directory = link("m.model", "model")
 
-    finetune_model(tables / "classification.csv", options(model, tiny_model, method="frozen"))
+    finetune_model(labelled_tables / "classification.csv", finetune_options(model, tiny_model, method="frozen"))
     predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output))
 
     assert model.is_symlink() and (directory / "model.safetensors").exists()

@@ -35,11 +35,11 @@ def set_nan(linear):
 
 
 @pytest.fixture(scope="module")
-def tuned(tables, tiny_model, tmp_path_factory):
+def tuned(labelled_tables, tiny_model, tmp_path_factory):
     output = tmp_path_factory.mktemp("models") / "tuned"
     result = invoke(
         "finetune",
-        tables / "regression.csv",
+        labelled_tables / "regression.csv",
         "-m",
         tiny_model,
         "-o",
@@ -83,13 +83,13 @@ def inputs(tmp_path_factory):
 @pytest.mark.promise(6)
 @every_command
 def test_values_that_overflow_are_an_error_that_names_them(
-    command, sentence, inputs, tables, tuned, proteins_fasta, tmp_path
+    command, sentence, inputs, labelled_tables, tuned, proteins_fasta, tmp_path
 ):
     model = damaged(tuned, tmp_path / "model", overflow)
     output = tmp_path / "out"
     output.mkdir()
 
-    arguments = command.format(i=inputs, m=model, o=output, t=tables, f=proteins_fasta)
+    arguments = command.format(i=inputs, m=model, o=output, t=labelled_tables, f=proteins_fasta)
     result = invoke(*arguments.split())
 
     assert result.exit_code == 1, result.stderr
@@ -101,11 +101,11 @@ def test_values_that_overflow_are_an_error_that_names_them(
 @pytest.mark.promise(6)
 @every_command
 def test_a_model_with_nan_in_its_weights_is_a_data_error(
-    command, sentence, inputs, tables, tuned, proteins_fasta, tmp_path
+    command, sentence, inputs, labelled_tables, tuned, proteins_fasta, tmp_path
 ):
     model = damaged(tuned, tmp_path / "model", set_nan)
 
-    arguments = command.format(i=inputs, m=model, o=tmp_path, t=tables, f=proteins_fasta)
+    arguments = command.format(i=inputs, m=model, o=tmp_path, t=labelled_tables, f=proteins_fasta)
     result = invoke(*arguments.split())
 
     assert result.exit_code == 65

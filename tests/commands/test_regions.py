@@ -49,24 +49,24 @@ def fasta_of_longer(pieces, proteins, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def models(tables, tiny_model, options, tmp_path_factory):
+def models(labelled_tables, tiny_model, finetune_options, tmp_path_factory):
     """Train a model on residues 1 to 70 for each of two tasks."""
     folder, paths = tmp_path_factory.mktemp("models"), {}
     for task in ("classification", "residue-classification"):
         paths[task] = folder / f"{task}.model"
-        settings = options(paths[task], tiny_model, method="frozen", labels={"region": "1-70"})
-        finetune_model(tables / f"{task}.csv", settings)
+        settings = finetune_options(paths[task], tiny_model, method="frozen", labels={"region": "1-70"})
+        finetune_model(labelled_tables / f"{task}.csv", settings)
     return paths
 
 
 @pytest.fixture
-def predict(rows_of, tmp_path):
+def predict(read_rows, tmp_path):
     """Predict into a table; return its rows and the summary."""
 
     def run(fasta, model, **settings):
         output = tmp_path / f"{len(list(tmp_path.iterdir()))}.tsv"
         summary = predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output, **settings))
-        return rows_of(output), summary
+        return read_rows(output), summary
 
     return run
 
@@ -110,15 +110,15 @@ def test_residue_labels_are_trained_and_predicted_in_the_region(models, fasta_of
 
 
 def test_predict_suggests_a_region_for_a_model_trained_on_short_proteins(
-    tables, tiny_model, options, tmp_path, rows_of, fasta_of_longer, predict
+    labelled_tables, tiny_model, finetune_options, tmp_path, read_rows, fasta_of_longer, predict
 ):
     lines = [
         f"{row['id']},M{row['sequence'][1:50]},{row['label']},{row['split']}"
-        for row in rows_of(tables / "classification.csv", ",")
+        for row in read_rows(labelled_tables / "classification.csv", ",")
         if len(row["sequence"]) >= 50
     ]
     (tmp_path / "pieces.csv").write_text("\n".join(["id,sequence,label,split", *lines]) + "\n")
-    finetune_model(tmp_path / "pieces.csv", options(tmp_path / "x.model", tiny_model, method="frozen"))
+    finetune_model(tmp_path / "pieces.csv", finetune_options(tmp_path / "x.model", tiny_model, method="frozen"))
 
     _, summary = predict(fasta_of_longer, tmp_path / "x.model")
     _, with_region = predict(fasta_of_longer, tmp_path / "x.model", region="1-50")
@@ -131,12 +131,14 @@ def test_predict_suggests_a_region_for_a_model_trained_on_short_proteins(
 
 
 def test_predict_does_not_warn_about_the_test_proteins_of_its_model(
-    tables, tiny_model, options, tmp_path, rows_of, predict
+    labelled_tables, tiny_model, finetune_options, tmp_path, read_rows, predict
 ):
     for task in ("multilabel", "regression"):
-        test = [row for row in rows_of(tables / f"{task}.csv", ",") if row["split"] == "test"]
+        test = [row for row in read_rows(labelled_tables / f"{task}.csv", ",") if row["split"] == "test"]
         (tmp_path / "test.fasta").write_text("".join(f">{row['id']}\n{row['sequence']}\n" for row in test))
-        finetune_model(tables / f"{task}.csv", options(tmp_path / f"{task}.model", tiny_model, method="frozen"))
+        finetune_model(
+            labelled_tables / f"{task}.csv", finetune_options(tmp_path / f"{task}.model", tiny_model, method="frozen")
+        )
 
         _, summary = predict(tmp_path / "test.fasta", tmp_path / f"{task}.model")
 

@@ -3,13 +3,13 @@ import json
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 import protembed.config
-from protembed.config.base import Config, as_plain_values, flag_name
+from protembed.config.base import FORMER_NAMES, Config, as_plain_values, choices_of, flag_name, with_current_names
 from protembed.config.model_sizes import SIZES, SizeName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 from protembed.errors import ConfigError
@@ -22,13 +22,7 @@ OPTIONS = [(kind, spec) for kind in CONFIGS for spec in dataclasses.fields(kind)
 BOUNDED = [(kind, spec, end) for kind, spec in OPTIONS for end in ("min", "max") if spec.metadata[end] is not None]
 
 
-def choices_of(kind, spec):
-    hint = get_type_hints(kind)[spec.name]
-    literals = [hint, *get_args(hint)]
-    return next((get_args(part) for part in literals if get_origin(part) is Literal), ())
-
-
-CHOSEN = [(kind, spec) for kind, spec in OPTIONS if choices_of(kind, spec)]
+CHOSEN = [(kind, spec) for kind, spec in OPTIONS if choices_of(get_type_hints(kind)[spec.name])]
 
 
 def each(cases):
@@ -53,10 +47,12 @@ def test_values_out_of_range_are_rejected(kind, spec, end):
 
 @pytest.mark.parametrize(("kind", "spec"), each(CHOSEN))
 def test_values_other_than_the_choices_are_rejected(kind, spec):
-    for choice in choices_of(kind, spec):
+    for choice in choices_of(get_type_hints(kind)[spec.name]):
         assert getattr(kind(**{spec.name: choice}), spec.name) == choice
 
-    with pytest.raises(ConfigError, match=f"^{flag_name(spec)} is 'other', but one of {choices_of(kind, spec)[0]}"):
+    with pytest.raises(
+        ConfigError, match=f"^{flag_name(spec)} is 'other', but one of {choices_of(get_type_hints(kind)[spec.name])[0]}"
+    ):
         kind(**{spec.name: "other"})
 
 
@@ -64,7 +60,7 @@ def test_values_other_than_the_choices_are_rejected(kind, spec):
     ("kind", "options", "flag"),
     [
         (PretrainConfig, {"steps": 10, "max_minutes": 1.0}, "--max-minutes"),
-        (BatchConfig, {"tokens_per_batch": 603, "crop_residues": 300}, "--batch-tokens"),
+        (BatchConfig, {"batch_tokens": 603, "crop_residues": 300}, "--batch-tokens"),
         (MaskingConfig, {"random_rate": 0.6, "keep_rate": 0.5}, "--keep-rate"),
     ],
 )
@@ -103,7 +99,7 @@ def test_option_names_of_a_command_are_distinct(kind):
 def test_flags_follow_the_name_of_their_field():
     flags = {spec.name: flag_name(spec) for _, spec in OPTIONS}
 
-    assert (flags["mask_rate"], flags["from_model"], flags["output"]) == ("--mask-rate", "--init-from", "--output")
+    assert (flags["mask_rate"], flags["init_from"], flags["output"]) == ("--mask-rate", "--init-from", "--output")
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -139,7 +135,7 @@ def test_parameters_of_a_size_are_counted_without_building_it(size):
 
 @pytest.mark.parametrize(
     ("options", "flag"),
-    [({"size": "t6_8M", "from_model": Path("m")}, "--size"), ({"cluster_column": "family"}, "--cluster-column")],
+    [({"size": "t6_8M", "init_from": Path("m")}, "--size"), ({"cluster_column": "family"}, "--cluster-column")],
 )
 def test_options_without_effect_are_rejected(options, flag):
     with pytest.raises(ConfigError, match=flag):
@@ -149,7 +145,7 @@ def test_options_without_effect_are_rejected(options, flag):
 def values_of(kind, spec):
     """Draw values that the option may have, and some beyond its range."""
     hint = get_type_hints(kind)[spec.name]
-    if choices := choices_of(kind, spec):
+    if choices := choices_of(get_type_hints(kind)[spec.name]):
         values = st.sampled_from(choices)
     elif {int, float}.isdisjoint({hint, *get_args(hint)}):
         # Paths, words and flags have no range.
@@ -185,3 +181,14 @@ def test_random_options_are_stored_or_the_wrong_one_is_named(kind, data):
         assert value is None or high is None or value <= high
     stored = json.loads(json.dumps(as_plain_values(config)))
     assert as_plain_values(kind(**stored)) == as_plain_values(config)
+
+
+# Former names
+
+
+@pytest.mark.parametrize(("former", "current"), FORMER_NAMES.items())
+def test_former_names_lead_to_fields_that_exist(former, current):
+    names = {spec.name for _, spec in OPTIONS}
+
+    assert current in names and former not in names
+    assert with_current_names({former: 1}) == {current: 1}

@@ -27,11 +27,11 @@ METRICS = {
 
 
 @pytest.fixture
-def write_test_fasta(rows_of, tmp_path):
+def write_test_fasta(read_rows, tmp_path):
     """Write the test proteins of a table as FASTA."""
 
     def write(table):
-        rows = [row for row in rows_of(table, ",") if row["split"] == "test"]
+        rows = [row for row in read_rows(table, ",") if row["split"] == "test"]
         (tmp_path / "test.fasta").write_text("".join(f">{row['id']}\n{row['sequence']}\n" for row in rows))
         return tmp_path / "test.fasta"
 
@@ -39,12 +39,12 @@ def write_test_fasta(rows_of, tmp_path):
 
 
 @pytest.fixture
-def predict(rows_of):
+def predict(read_rows):
     """Predict proteins, and read the table."""
 
     def run(fasta, model, output, **settings):
         predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output), **settings)
-        return rows_of(output)
+        return read_rows(output)
 
     return run
 
@@ -75,9 +75,13 @@ def task(request):
 
 
 @pytest.fixture(scope="module")
-def finetuned(tables, tiny_model, tmp_path_factory, task, method, options):
+def finetuned(labelled_tables, tiny_model, tmp_path_factory, task, method, finetune_options):
     output = tmp_path_factory.mktemp("finetuned") / f"{task}.model"
-    return task, output, finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method))
+    return (
+        task,
+        output,
+        finetune_model(labelled_tables / f"{task}.csv", finetune_options(output, tiny_model, method=method)),
+    )
 
 
 # The model directory
@@ -105,22 +109,26 @@ def test_no_file_of_the_training_is_left_beside_the_model(finetuned):
     assert {path.suffix for path in output.iterdir()} == {".json", ".safetensors", ".tsv", ".md", ".txt", ".html"}
 
 
-def test_predict_reproduces_the_test_predictions(finetuned, tables, tmp_path, rows_of, write_test_fasta, predict):
+def test_predict_reproduces_the_test_predictions(
+    finetuned, labelled_tables, tmp_path, read_rows, write_test_fasta, predict
+):
     task, output, _ = finetuned
-    fasta = write_test_fasta(tables / f"{task}.csv")
+    fasta = write_test_fasta(labelled_tables / f"{task}.csv")
 
-    predicted, recorded = predict(fasta, output, tmp_path / "preds.tsv"), rows_of(output / "test_predictions.tsv")
+    predicted, recorded = predict(fasta, output, tmp_path / "preds.tsv"), read_rows(output / "test_predictions.tsv")
 
-    labels = {row["id"]: row["label"] for row in rows_of(tables / f"{task}.csv", ",")}
+    labels = {row["id"]: row["label"] for row in read_rows(labelled_tables / f"{task}.csv", ",")}
     assert all(row.pop("label") == labels[row["id"]] for row in recorded)
     assert list(predicted[0]) == ["id", *prediction_header(load_checkpoint(output).task_head.classes)]
     assert_same_predictions(predicted, recorded)
 
 
 @pytest.mark.promise(10)
-def test_order_batches_and_threads_do_not_change_predictions(finetuned, tables, tmp_path, write_test_fasta, predict):
+def test_order_batches_and_threads_do_not_change_predictions(
+    finetuned, labelled_tables, tmp_path, write_test_fasta, predict
+):
     task, output, _ = finetuned
-    fasta = write_test_fasta(tables / f"{task}.csv")
+    fasta = write_test_fasta(labelled_tables / f"{task}.csv")
     records = list(read_fasta([fasta]))
     expected = predict(fasta, output, tmp_path / "expected.tsv", compute=DeviceConfig(threads=1))
 
@@ -160,14 +168,14 @@ def embedded(fasta, model, output):
 
 
 def test_embedding_with_a_finetuned_model_gives_the_vectors_that_its_head_sees(
-    finetuned, tables, tmp_path, rows_of, write_test_fasta
+    finetuned, labelled_tables, tmp_path, read_rows, write_test_fasta
 ):
     task, output, _ = finetuned
-    fasta = write_test_fasta(tables / f"{task}.csv")
+    fasta = write_test_fasta(labelled_tables / f"{task}.csv")
 
     vectors, _ = embedded(fasta, output, tmp_path / ("emb.npz" if TASKS[task].per_residue else "emb.npy"))
 
-    assert_head_predicts(output, vectors, rows_of(output / "test_predictions.tsv"))
+    assert_head_predicts(output, vectors, read_rows(output / "test_predictions.tsv"))
 
 
 @pytest.mark.parametrize(
@@ -184,10 +192,19 @@ def test_embedding_with_a_finetuned_model_gives_the_vectors_that_its_head_sees(
     ],
 )
 def test_long_proteins_are_trained_embedded_and_predicted_in_the_same_windows(
-    tables, windowed_model, tmp_path, method, pooling, task, rows_of, options, write_test_fasta, predict
+    labelled_tables,
+    windowed_model,
+    tmp_path,
+    method,
+    pooling,
+    task,
+    read_rows,
+    finetune_options,
+    write_test_fasta,
+    predict,
 ):
-    output, table = tmp_path / "windowed.model", tables / f"{task}.csv"
-    finetune_model(table, options(output, windowed_model, method=method, pooling=pooling))
+    output, table = tmp_path / "windowed.model", labelled_tables / f"{task}.csv"
+    finetune_model(table, finetune_options(output, windowed_model, method=method, pooling=pooling))
     fasta = write_test_fasta(table)
 
     predictions = predict(fasta, output, tmp_path / "preds.tsv")
@@ -196,7 +213,7 @@ def test_long_proteins_are_trained_embedded_and_predicted_in_the_same_windows(
     metadata = load_checkpoint(output).metadata
     assert (metadata.window_residues, metadata.pooling) == (64, None if pooling == "auto" else pooling)
     assert vectors.shape[1] == 32 * len(pooling.split(","))
-    assert_head_predicts(output, vectors, predictions, rows_of(output / "test_predictions.tsv"))
+    assert_head_predicts(output, vectors, predictions, read_rows(output / "test_predictions.tsv"))
     assert num_windowed > 5
 
 
@@ -229,15 +246,15 @@ def test_transformers_loads_the_finetuned_encoder(finetuned, proteins, tmp_path)
 
 
 @pytest.mark.promise(17)
-def test_the_page_escapes_the_names_in_a_table(tables, tiny_model, tmp_path, rows_of, options):
-    rows = rows_of(tables / "classification.csv", ",")
+def test_the_page_escapes_the_names_in_a_table(labelled_tables, tiny_model, tmp_path, read_rows, finetune_options):
+    rows = read_rows(labelled_tables / "classification.csv", ",")
     evil = "<script>alert(1)</script>"
     with (tmp_path / "evil.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("id", "sequence", evil, "split"))
         writer.writerows((row["id"], row["sequence"], f"{evil}{row['label']}", row["split"]) for row in rows)
 
-    evil_options = options(tmp_path / "evil.model", tiny_model, method="frozen", labels={"target": evil})
+    evil_options = finetune_options(tmp_path / "evil.model", tiny_model, method="frozen", labels={"target": evil})
     finetune_model(tmp_path / "evil.csv", evil_options)
 
     page = (tmp_path / "evil.model" / "report.html").read_text()
@@ -246,16 +263,21 @@ def test_the_page_escapes_the_names_in_a_table(tables, tiny_model, tmp_path, row
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_repeating_a_finished_command_returns_the_same_summary(finetuned, tables, tiny_model, method, options):
+def test_repeating_a_finished_command_returns_the_same_summary(
+    finetuned, labelled_tables, tiny_model, method, finetune_options
+):
     task, output, summary = finetuned
 
-    again = finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method))
+    again = finetune_model(labelled_tables / f"{task}.csv", finetune_options(output, tiny_model, method=method))
 
     assert again == replace(summary, was_done=True)
 
 
-def test_a_result_with_the_former_keys_is_read(tables, tiny_model, tmp_path, options):
-    table, settings = tables / "regression.csv", options(tmp_path / "x.model", tiny_model, method="frozen")
+def test_a_result_with_the_former_keys_is_read(labelled_tables, tiny_model, tmp_path, finetune_options):
+    table, settings = (
+        labelled_tables / "regression.csv",
+        finetune_options(tmp_path / "x.model", tiny_model, method="frozen"),
+    )
     summary = finetune_model(table, settings)
     metrics = json.loads((tmp_path / "x.model/metrics.json").read_text())
     metrics["ladder"] = metrics.pop("comparison")
@@ -265,20 +287,24 @@ def test_a_result_with_the_former_keys_is_read(tables, tiny_model, tmp_path, opt
     assert finetune_model(table, settings) == replace(summary, was_done=True)
 
 
-def test_the_result_of_another_seed_is_not_overwritten(finetuned, tables, tiny_model, method, options):
+def test_the_result_of_another_seed_is_not_overwritten(
+    finetuned, labelled_tables, tiny_model, method, finetune_options
+):
     task, output, _ = finetuned
 
     with pytest.raises(OutputExistsError):
-        finetune_model(tables / f"{task}.csv", options(output, tiny_model, method=method, seed=1))
+        finetune_model(labelled_tables / f"{task}.csv", finetune_options(output, tiny_model, method=method, seed=1))
 
 
-def test_sequences_and_identifiers_with_several_labels_are_noted(tables, tiny_model, tmp_path, options):
-    header, first, *rows = (tables / "regression.csv").read_text().splitlines()
+def test_sequences_and_identifiers_with_several_labels_are_noted(
+    labelled_tables, tiny_model, tmp_path, finetune_options
+):
+    header, first, *rows = (labelled_tables / "regression.csv").read_text().splitlines()
     identifier, sequence, _, split = first.split(",")
     doubtful = tmp_path / "doubtful.csv"
     doubtful.write_text("\n".join([header, first, f"{identifier},{sequence},-5,{split}", *rows]))
 
-    summary = finetune_model(doubtful, options(tmp_path / "x.model", tiny_model, method="frozen"))
+    summary = finetune_model(doubtful, finetune_options(tmp_path / "x.model", tiny_model, method="frozen"))
 
     assert "1 identifier used by several rows, such as 'p0'" in summary.notes
     assert "1 sequence with different labels in different rows, such as 'p0'" in summary.notes

@@ -21,17 +21,19 @@ INVALID_OPTIONS = {
 
 @pytest.mark.parametrize(("settings", "task"), INVALID_OPTIONS.values(), ids=INVALID_OPTIONS)
 def test_options_that_do_not_fit_the_task_are_a_usage_error_and_write_nothing(
-    tables, tiny_model, tmp_path, settings, task, options
+    labelled_tables, tiny_model, tmp_path, settings, task, finetune_options
 ):
     with pytest.raises(ConfigError):
-        finetune_model(tables / f"{task}.csv", options(tmp_path / "x.model", tiny_model, **settings))
+        finetune_model(labelled_tables / f"{task}.csv", finetune_options(tmp_path / "x.model", tiny_model, **settings))
 
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["a file", "a directory", "the table"])
-def test_an_output_that_is_no_fine_tuned_model_is_never_replaced(tables, tiny_model, tmp_path, options, kind):
-    table, output = tables / "regression.csv", tmp_path / "thesis"
+def test_an_output_that_is_no_fine_tuned_model_is_never_replaced(
+    labelled_tables, tiny_model, tmp_path, finetune_options, kind
+):
+    table, output = labelled_tables / "regression.csv", tmp_path / "thesis"
     if kind == "a file":
         output.write_text("precious")
     elif kind == "a directory":
@@ -43,14 +45,14 @@ def test_an_output_that_is_no_fine_tuned_model_is_never_replaced(tables, tiny_mo
     before = sorted(path.name for path in tmp_path.iterdir())
 
     with pytest.raises(OutputExistsError, match="--force does not replace it either"):
-        finetune_model(table, options(output, tiny_model, force=True))
+        finetune_model(table, finetune_options(output, tiny_model, force=True))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_stdout_is_no_output_for_a_model(tables, tiny_model, options):
+def test_stdout_is_no_output_for_a_model(labelled_tables, tiny_model, finetune_options):
     with pytest.raises(ConfigError, match="a directory is expected"):
-        finetune_model(tables / "regression.csv", options(STANDARD_STREAM, tiny_model))
+        finetune_model(labelled_tables / "regression.csv", finetune_options(STANDARD_STREAM, tiny_model))
 
 
 HEADER = "id,sequence,label,split,mask\n"
@@ -127,13 +129,13 @@ BAD_TABLES = {
 
 @pytest.mark.parametrize(("content", "line", "message"), BAD_TABLES.values(), ids=BAD_TABLES)
 def test_a_bad_table_is_an_error_of_one_line_that_names_its_row_and_writes_nothing(
-    tiny_model, tmp_path, options, content, line, message
+    tiny_model, tmp_path, finetune_options, content, line, message
 ):
     table = tmp_path / "bad.csv"
     table.write_text(content)
 
     with pytest.raises(DataError) as caught:
-        finetune_model(table, options(tmp_path / "bad.model", tiny_model))
+        finetune_model(table, finetune_options(tmp_path / "bad.model", tiny_model))
 
     text = str(caught.value)
     assert message in text

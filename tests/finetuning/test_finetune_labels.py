@@ -17,7 +17,7 @@ NUM_PROTEINS, NUM_TEST = 40, 8
 
 
 @pytest.fixture
-def finetune(proteins, tiny_model, tmp_path, rows_of, options):
+def finetune(proteins, tiny_model, tmp_path, read_rows, finetune_options):
     """Fine-tune on the first residues of forty proteins; return the plan and the rows of the test predictions."""
 
     def run(label_of, *, length=12, fasta=False, header="id,sequence,label,split", name="t", **labels):
@@ -32,9 +32,9 @@ def finetune(proteins, tiny_model, tmp_path, rows_of, options):
             text = "".join([header + "\n", *lines])
         table, plans = tmp_path / f"{name}.csv", []
         table.write_text(text)
-        chosen = options(tmp_path / f"{name}.model", tiny_model, method="frozen", labels=labels)
+        chosen = finetune_options(tmp_path / f"{name}.model", tiny_model, method="frozen", labels=labels)
         finetune_model(table, chosen, on_plan=plans.append)
-        return plans[0], rows_of(tmp_path / f"{name}.model" / "test_predictions.tsv")
+        return plans[0], read_rows(tmp_path / f"{name}.model" / "test_predictions.tsv")
 
     return run
 
@@ -115,9 +115,9 @@ def test_many_classes_are_an_error_unless_the_task_was_named(finetune):
     assert any("classes have fewer than 5 training proteins" in sentence for sentence in plan.warnings)
 
 
-def test_identifiers_of_a_recognised_column_are_in_every_table(finetune, tmp_path, rows_of):
+def test_identifiers_of_a_recognised_column_are_in_every_table(finetune, tmp_path, read_rows):
     _, rows = finetune(lambda row, protein: "ab"[row // 5 % 2], header="Protein ID,sequence,label,split")
-    similar = rows_of(tmp_path / "t.model" / "test_similarity.tsv")
+    similar = read_rows(tmp_path / "t.model" / "test_similarity.tsv")
 
     assert [row["id"] for row in rows] == [row["id"] for row in similar] == [f"p{row}" for row in range(0, 40, 5)]
 
@@ -149,7 +149,7 @@ def test_the_result_of_other_label_options_is_not_overwritten(finetune):
         finetune(lambda row, protein: ["a;b", "b", "a"][row // 5 % 3], label_separator=";")
 
 
-def test_predict_uses_the_class_names_of_the_table(finetune, tmp_path, proteins, rows_of):
+def test_predict_uses_the_class_names_of_the_table(finetune, tmp_path, proteins, read_rows):
     finetune(lambda row, protein: ["+ve", "-ve"][row // 5 % 2])
     (tmp_path / "few.fasta").write_text("".join(f">{row}\n{protein}\n" for row, protein in enumerate(proteins[:4])))
 
@@ -157,4 +157,4 @@ def test_predict_uses_the_class_names_of_the_table(finetune, tmp_path, proteins,
         [tmp_path / "few.fasta"], ModelConfig(model=tmp_path / "t.model"), PredictConfig(output=tmp_path / "few.tsv")
     )
 
-    assert {row["prediction"] for row in rows_of(tmp_path / "few.tsv")} <= {"+ve", "-ve"}
+    assert {row["prediction"] for row in read_rows(tmp_path / "few.tsv")} <= {"+ve", "-ve"}

@@ -24,17 +24,21 @@ from protembed.model.checkpoint import load_checkpoint
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("num_steps", [2, 6, 9])
-def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path, method, num_steps, options):
+def test_a_stopped_training_is_resumed_bit_for_bit(
+    labelled_tables, tiny_model, tmp_path, method, num_steps, finetune_options
+):
     """The last stop falls into the second of two repeats."""
-    table, reports = tables / "classification.csv", []
+    table, reports = labelled_tables / "classification.csv", []
     settings = {"method": method, "repeats": 2, "skip_random_baseline": False}
-    finetune_model(table, options(tmp_path / "whole.model", tiny_model, **settings))
+    finetune_model(table, finetune_options(tmp_path / "whole.model", tiny_model, **settings))
     callbacks = Callbacks(on_step=reports.append, stop=lambda: len(reports) == num_steps)
-    stopped = finetune_model(table, options(tmp_path / "stopped.model", tiny_model, **settings), callbacks=callbacks)
+    stopped = finetune_model(
+        table, finetune_options(tmp_path / "stopped.model", tiny_model, **settings), callbacks=callbacks
+    )
     assert (stopped.is_finished, stopped.output, stopped.comparison) == (False, None, None)
     assert not (tmp_path / "stopped.model").exists()
 
-    finetune_model(table, options(tmp_path / "stopped.model", tiny_model, **settings))
+    finetune_model(table, finetune_options(tmp_path / "stopped.model", tiny_model, **settings))
 
     for path in (tmp_path / "whole.model").iterdir():
         assert (tmp_path / "stopped.model" / path.name).read_bytes() == path.read_bytes(), path.name
@@ -42,12 +46,12 @@ def test_a_stopped_training_is_resumed_bit_for_bit(tables, tiny_model, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.promise(1)
-def test_a_killed_training_is_resumed_bit_for_bit_and_leaves_nothing_stray(tables, tiny_model, tmp_path):
+def test_a_killed_training_is_resumed_bit_for_bit_and_leaves_nothing_stray(labelled_tables, tiny_model, tmp_path):
     def command(name):
         settings = "--method full --epochs 4 --batch-tokens 1024 --skip-random-baseline --threads 1 --quiet".split()
         return [
             "finetune",
-            str(tables / "regression.csv"),
+            str(labelled_tables / "regression.csv"),
             "-m",
             str(tiny_model),
             "-o",
@@ -70,39 +74,41 @@ def test_a_killed_training_is_resumed_bit_for_bit_and_leaves_nothing_stray(table
 
 
 @pytest.mark.promise(7)
-def test_two_trainings_cannot_share_a_directory(tables, tiny_model, tmp_path, options):
+def test_two_trainings_cannot_share_a_directory(labelled_tables, tiny_model, tmp_path, finetune_options):
     with exclusive_lock(tmp_path / ".x.model.partial.lock", lambda holder: RuntimeError(holder)):
         with pytest.raises(RunInUseError):
-            finetune_model(tables / "classification.csv", options(tmp_path / "x.model", tiny_model))
+            finetune_model(labelled_tables / "classification.csv", finetune_options(tmp_path / "x.model", tiny_model))
 
 
-def test_repeating_an_interrupted_replacement_resumes_it(tables, tiny_model, tmp_path, options):
-    table, output, reports = tables / "regression.csv", tmp_path / "x.model", []
-    finetune_model(table, options(output, tiny_model, method="frozen"))
+def test_repeating_an_interrupted_replacement_resumes_it(labelled_tables, tiny_model, tmp_path, finetune_options):
+    table, output, reports = labelled_tables / "regression.csv", tmp_path / "x.model", []
+    finetune_model(table, finetune_options(output, tiny_model, method="frozen"))
     callbacks = Callbacks(on_step=reports.append, stop=lambda: len(reports) == 2)
-    finetune_model(table, options(output, tiny_model, force=True), callbacks=callbacks)
+    finetune_model(table, finetune_options(output, tiny_model, force=True), callbacks=callbacks)
 
     resumed = []
-    finetune_model(table, options(output, tiny_model, force=True), callbacks=Callbacks(on_step=resumed.append))
+    finetune_model(table, finetune_options(output, tiny_model, force=True), callbacks=Callbacks(on_step=resumed.append))
 
     assert [reports[0].step, reports[1].step, resumed[0].step] == [1, 2, 3]
     assert load_checkpoint(output).metadata.configuration["method"] is None
 
 
 @pytest.mark.promise(8)
-def test_a_training_on_a_table_from_stdin_is_resumed(tables, tiny_model, tmp_path, options, give_stdin):
+def test_a_training_on_a_table_from_stdin_is_resumed(
+    labelled_tables, tiny_model, tmp_path, finetune_options, give_stdin
+):
     output, reports = tmp_path / "x.model", []
     callbacks = Callbacks(on_step=reports.append, stop=lambda: len(reports) == 2)
-    give_stdin((tables / "regression.csv").read_bytes())
-    finetune_model(STANDARD_STREAM, options(output, tiny_model), callbacks=callbacks)
+    give_stdin((labelled_tables / "regression.csv").read_bytes())
+    finetune_model(STANDARD_STREAM, finetune_options(output, tiny_model), callbacks=callbacks)
 
-    give_stdin((tables / "classification.csv").read_bytes())
+    give_stdin((labelled_tables / "classification.csv").read_bytes())
     with pytest.raises(RunMismatchError, match="labels was"):
-        finetune_model(STANDARD_STREAM, options(output, tiny_model))
+        finetune_model(STANDARD_STREAM, finetune_options(output, tiny_model))
 
     resumed = []
-    give_stdin((tables / "regression.csv").read_bytes())
-    finetune_model(STANDARD_STREAM, options(output, tiny_model), callbacks=Callbacks(on_step=resumed.append))
+    give_stdin((labelled_tables / "regression.csv").read_bytes())
+    finetune_model(STANDARD_STREAM, finetune_options(output, tiny_model), callbacks=Callbacks(on_step=resumed.append))
     assert resumed[0].step == 3
 
 
@@ -115,47 +121,55 @@ def test_a_training_on_a_table_from_stdin_is_resumed(tables, tiny_model, tmp_pat
         ({"pooling": "max"}, "pooling was auto, not max"),
     ],
 )
-def test_a_training_with_other_settings_is_not_resumed(tables, tiny_model, tmp_path, options, changes, named):
-    table, output = tables / "regression.csv", tmp_path / "x.model"
-    finetune_model(table, options(output, tiny_model), callbacks=Callbacks(stop=lambda: True))
+def test_a_training_with_other_settings_is_not_resumed(
+    labelled_tables, tiny_model, tmp_path, finetune_options, changes, named
+):
+    table, output = labelled_tables / "regression.csv", tmp_path / "x.model"
+    finetune_model(table, finetune_options(output, tiny_model), callbacks=Callbacks(stop=lambda: True))
 
     with pytest.raises(RunMismatchError, match=named):
-        finetune_model(table, options(output, tiny_model, **changes))
+        finetune_model(table, finetune_options(output, tiny_model, **changes))
 
 
 @pytest.mark.promise(4)
-def test_a_damaged_training_is_restarted_with_force(tables, tiny_model, tmp_path, options):
-    table, output = tables / "regression.csv", tmp_path / "x.model"
-    finetune_model(table, options(output, tiny_model), callbacks=Callbacks(stop=lambda: True))
+def test_a_damaged_training_is_restarted_with_force(labelled_tables, tiny_model, tmp_path, finetune_options):
+    table, output = labelled_tables / "regression.csv", tmp_path / "x.model"
+    finetune_model(table, finetune_options(output, tiny_model), callbacks=Callbacks(stop=lambda: True))
     for path in output.with_name("x.model.partial").rglob("step-*/weights.safetensors"):
         path.write_bytes(b"damaged")
 
     with pytest.raises(DamagedRunError, match=r"weights\.safetensors: this is damaged.*pass --force to start over"):
-        finetune_model(table, options(output, tiny_model))
+        finetune_model(table, finetune_options(output, tiny_model))
 
     reports = []
-    finetune_model(table, options(output, tiny_model, force=True), callbacks=Callbacks(on_step=reports.append))
+    finetune_model(table, finetune_options(output, tiny_model, force=True), callbacks=Callbacks(on_step=reports.append))
     assert reports[0].step == 1
 
 
 @pytest.mark.promise(4)
-def test_resuming_after_a_damaged_checkpoint_warns(tables, tiny_model, tmp_path, options):
-    table, output, steps, warnings = tables / "regression.csv", tmp_path / "x.model", [], []
+def test_resuming_after_a_damaged_checkpoint_warns(labelled_tables, tiny_model, tmp_path, finetune_options):
+    table, output, steps, warnings = labelled_tables / "regression.csv", tmp_path / "x.model", [], []
     settings = {"epochs": 9, "patience": 9}
     callbacks = Callbacks(on_step=steps.append, stop=lambda: bool(steps) and steps[-1].step == steps[-1].num_steps // 2)
-    finetune_model(table, options(output, tiny_model, **settings), callbacks=callbacks)
+    finetune_model(table, finetune_options(output, tiny_model, **settings), callbacks=callbacks)
     newest = max(output.with_name("x.model.partial").rglob("step-*"))
     (newest / "optimizer.safetensors").unlink()
 
-    finetune_model(table, options(output, tiny_model, **settings), callbacks=Callbacks(on_warning=warnings.append))
+    finetune_model(
+        table, finetune_options(output, tiny_model, **settings), callbacks=Callbacks(on_warning=warnings.append)
+    )
 
     assert [f"{newest.name}/optimizer.safetensors is damaged" in sentence for sentence in warnings] == [True]
 
 
-def test_the_frozen_encoder_is_kept_and_noted_if_no_epoch_is_better(tables, tiny_model, tmp_path, options):
+def test_the_frozen_encoder_is_kept_and_noted_if_no_epoch_is_better(
+    labelled_tables, tiny_model, tmp_path, finetune_options
+):
     settings = {"method": "full", "head_lr_multiplier": 1000.0}
 
-    summary = finetune_model(tables / "regression.csv", options(tmp_path / "x.model", tiny_model, **settings))
+    summary = finetune_model(
+        labelled_tables / "regression.csv", finetune_options(tmp_path / "x.model", tiny_model, **settings)
+    )
 
     assert summary.comparison.differences["frozen"].value == pytest.approx(0, abs=1e-6)
     note = "fine-tuning did not improve the validation loss; keeping the frozen encoder with its linear head"
@@ -164,12 +178,12 @@ def test_the_frozen_encoder_is_kept_and_noted_if_no_epoch_is_better(tables, tiny
 
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_a_training_that_diverged_is_noted_in_the_summary_the_metrics_and_the_page(
-    tables, tiny_model, tmp_path, options, repeats
+    labelled_tables, tiny_model, tmp_path, finetune_options, repeats
 ):
-    settings = options(tmp_path / "x.model", tiny_model, method="full", repeats=repeats)
+    settings = finetune_options(tmp_path / "x.model", tiny_model, method="full", repeats=repeats)
     settings = replace(settings, optimizer=OptimizerConfig(learning_rate=3.0))
 
-    summary = finetune_model(tables / "regression.csv", settings)
+    summary = finetune_model(labelled_tables / "regression.csv", settings)
 
     beginning = "the training of 'fine-tuned' diverged: " if repeats == 1 else "2 of 2 trainings of 'fine-tuned' "
     (note,) = (note for note in summary.notes if note.startswith(beginning))
@@ -183,12 +197,12 @@ def test_a_training_that_diverged_is_noted_in_the_summary_the_metrics_and_the_pa
 
 
 @pytest.fixture
-def without_splits(tables, rows_of, tmp_path):
+def without_splits(labelled_tables, read_rows, tmp_path):
     """Write the table of a task without its split column."""
 
     def write(task):
         with (tmp_path / "all.csv").open("w", newline="") as stream:
-            rows = rows_of(tables / f"{task}.csv", ",")
+            rows = read_rows(labelled_tables / f"{task}.csv", ",")
             labelled = ((row["id"], row["sequence"], row["label"]) for row in rows)
             csv.writer(stream).writerows([("id", "sequence", "label"), *labelled])
         return tmp_path / "all.csv"
@@ -197,22 +211,24 @@ def without_splits(tables, rows_of, tmp_path):
 
 
 def test_kfold_predicts_every_protein_once_by_a_model_that_did_not_see_it(
-    without_splits, tiny_model, tmp_path, rows_of, options
+    without_splits, tiny_model, tmp_path, read_rows, finetune_options
 ):
     table = without_splits("regression")
-    kfold = options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
+    kfold = finetune_options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
 
     finetune_model(table, kfold)
 
-    predicted = rows_of(tmp_path / "folds.model" / "test_predictions.tsv")
-    assert sorted(row["id"] for row in predicted) == sorted(row["id"] for row in rows_of(table, ","))
-    similar = {row["id"]: float(row["similarity"]) for row in rows_of(tmp_path / "folds.model" / "test_similarity.tsv")}
+    predicted = read_rows(tmp_path / "folds.model" / "test_predictions.tsv")
+    assert sorted(row["id"] for row in predicted) == sorted(row["id"] for row in read_rows(table, ","))
+    similar = {
+        row["id"]: float(row["similarity"]) for row in read_rows(tmp_path / "folds.model" / "test_similarity.tsv")
+    }
     assert similar.keys() == {row["id"] for row in predicted}
     assert max(similar.values()) < 1
 
 
-def test_the_majority_baseline_has_no_skill_in_kfold(without_splits, tiny_model, tmp_path, options):
-    kfold = options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
+def test_the_majority_baseline_has_no_skill_in_kfold(without_splits, tiny_model, tmp_path, finetune_options):
+    kfold = finetune_options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
 
     summary = finetune_model(without_splits("classification"), kfold)
 
@@ -220,9 +236,9 @@ def test_the_majority_baseline_has_no_skill_in_kfold(without_splits, tiny_model,
     assert summary.comparison.predictors["majority"]["auroc"].value == pytest.approx(0.5)
 
 
-def test_kfold_trains_the_encoder_in_each_fold(without_splits, tiny_model, tmp_path, options):
+def test_kfold_trains_the_encoder_in_each_fold(without_splits, tiny_model, tmp_path, finetune_options):
     table = without_splits("classification")
-    kfold = options(tmp_path / "folds.model", tiny_model, method="full", epochs=1, labels={"split": "kfold"})
+    kfold = finetune_options(tmp_path / "folds.model", tiny_model, method="full", epochs=1, labels={"split": "kfold"})
 
     summary = finetune_model(table, kfold)
 
@@ -230,16 +246,16 @@ def test_kfold_trains_the_encoder_in_each_fold(without_splits, tiny_model, tmp_p
     assert load_checkpoint(tmp_path / "folds.model").task_head.classes == ("poor", "rich")
 
 
-def test_the_repeat_with_the_lowest_validation_loss_is_kept(tables, tiny_model, tmp_path, options):
+def test_the_repeat_with_the_lowest_validation_loss_is_kept(labelled_tables, tiny_model, tmp_path, finetune_options):
     """Compare two repeats with two single trainings that have the seeds of the repeats."""
-    table, losses = tables / "regression.csv", {}
+    table, losses = labelled_tables / "regression.csv", {}
     settings = {"method": "full", "epochs": 3, "head_lr_multiplier": 100.0}
-    summary = finetune_model(table, options(tmp_path / "two.model", tiny_model, repeats=2, **settings))
+    summary = finetune_model(table, finetune_options(tmp_path / "two.model", tiny_model, repeats=2, **settings))
     for seed in (0, 1):
         reports = []
         output = tmp_path / f"{seed}.model"
         callbacks = Callbacks(on_step=reports.append)
-        finetune_model(table, options(output, tiny_model, seed=seed, **settings), callbacks=callbacks)
+        finetune_model(table, finetune_options(output, tiny_model, seed=seed, **settings), callbacks=callbacks)
         losses[seed] = min(report.validation["valid_loss"] for report in reports if report.validation)
 
     best = min(losses, key=losses.get)
@@ -250,14 +266,16 @@ def test_the_repeat_with_the_lowest_validation_loss_is_kept(tables, tiny_model, 
     assert all(torch.equal(repeated[name], alone[name]) for name in repeated)
 
 
-def test_drop_leaked_leaves_out_test_proteins_of_train(tables, tiny_model, proteins, tmp_path, rows_of, options):
+def test_drop_leaked_leaves_out_test_proteins_of_train(
+    labelled_tables, tiny_model, proteins, tmp_path, read_rows, finetune_options
+):
     table = tmp_path / "leaked.csv"
-    table.write_text((tables / "regression.csv").read_text() + f"again,{proteins[0]},5.0,test\n")
+    table.write_text((labelled_tables / "regression.csv").read_text() + f"again,{proteins[0]},5.0,test\n")
 
-    dropped = options(tmp_path / "d.model", tiny_model, method="frozen", labels={"drop_leaked": True})
+    dropped = finetune_options(tmp_path / "d.model", tiny_model, method="frozen", labels={"drop_leaked": True})
     plans = []
     finetune_model(table, dropped, on_plan=plans.append)
-    finetune_model(table, options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)
+    finetune_model(table, finetune_options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)
 
     assert [plan.num_proteins["test"] for plan in plans] == [10, 11]
     sentence = "1 of 11 test sequences are also in train or valid (such as 'again')"
@@ -267,5 +285,5 @@ def test_drop_leaked_leaves_out_test_proteins_of_train(tables, tiny_model, prote
     assert any(
         note.startswith("only 10 test proteins: ") for note in read_json(tmp_path / "d.model/metrics.json")["notes"]
     )
-    similar = {row["id"]: row for row in rows_of(tmp_path / "k.model" / "test_similarity.tsv")}
+    similar = {row["id"]: row for row in read_rows(tmp_path / "k.model" / "test_similarity.tsv")}
     assert (similar["again"]["similarity"], similar["again"]["nearest_training_protein"]) == ("1.000", "p0")

@@ -52,8 +52,8 @@ SMALL_ROWS = [
 
 
 @pytest.mark.parametrize("content", FORMS.values(), ids=FORMS)
-def test_the_same_table_is_read_in_every_form(read, content):
-    labels = read(content, name="table.anything")
+def test_the_same_table_is_read_in_every_form(read_labelled, content):
+    labels = read_labelled(content, name="table.anything")
 
     assert rows(labels) == SMALL_ROWS
     assert labels.target.lower() == "target"
@@ -61,8 +61,8 @@ def test_the_same_table_is_read_in_every_form(read, content):
     assert all(protein.mask is None for protein in labels.proteins)
 
 
-def test_a_value_in_a_fasta_header_ends_at_the_next_key(read):
-    labels = read(
+def test_a_value_in_a_fasta_header_ends_at_the_next_key(read_labelled):
+    labels = read_labelled(
         ">a some protein SET=train TARGET=Cell membrane MASK=1 0 1\nMKT\n"
         ">b TARGET=0.1 0.2 0.3 SET=test OS=Homo sapiens\nMKV\n>c TARGET=x=y z SET=valid\nMKA\n"
     )
@@ -74,8 +74,8 @@ def test_a_value_in_a_fasta_header_ends_at_the_next_key(read):
     ]
 
 
-def test_keys_of_a_fasta_header_are_read_in_any_case(read):
-    labels = read(">a set=train Target=x Validation=false mask=101\nMKT\n>b SeT=test tArGeT=y\nMKV\n")
+def test_keys_of_a_fasta_header_are_read_in_any_case(read_labelled):
+    labels = read_labelled(">a set=train Target=x Validation=false mask=101\nMKT\n>b SeT=test tArGeT=y\nMKV\n")
 
     assert [(protein.label, protein.split, protein.mask) for protein in labels.proteins] == [
         ("x", "train", "101"),
@@ -84,8 +84,8 @@ def test_keys_of_a_fasta_header_are_read_in_any_case(read):
     assert labels.warnings == []
 
 
-def test_a_likely_misspelled_key_gives_a_warning(read):
-    labels = read(
+def test_a_likely_misspelled_key_gives_a_warning(read_labelled):
+    labels = read_labelled(
         ">a SETS=train TARGET=x SEQ=1\nMKT\n>b SETS=test TARGET=y\nMKV\n>c SET=test TARGET=y SEX=f\nMKV\n".replace(
             "SETS", "SET"
         ).replace(" SEQ=1", " MASC=1")
@@ -94,8 +94,8 @@ def test_a_likely_misspelled_key_gives_a_warning(read):
     assert labels.warnings == ["MASC= is ignored in 1 header, such as that of 'a': write MASK= if that is meant"]
 
 
-def test_a_misspelled_split_key_gives_a_warning(read):
-    labels = read(">a SETT=train TARGET=x\nMKT\n>b SETT=test TARGET=y\nMKV\n")
+def test_a_misspelled_split_key_gives_a_warning(read_labelled):
+    labels = read_labelled(">a SETT=train TARGET=x\nMKT\n>b SETT=test TARGET=y\nMKV\n")
 
     assert not labels.has_splits
     assert labels.warnings == ["SETT= is ignored in 2 headers, such as that of 'a': write SET= if that is meant"]
@@ -111,22 +111,22 @@ def test_a_misspelled_split_key_gives_a_warning(read):
         ("b TARGET=1 SET =test", "the header of 'b' has 'SET =' without a space before it, or with one before '='"),
     ],
 )
-def test_a_header_with_ambiguous_fields_is_rejected(read, rejected, header, message):
+def test_a_header_with_ambiguous_fields_is_rejected(read_labelled, rejected, header, message):
     with rejected(message, line=3):
-        read(f">a TARGET=1\nMKT\n>{header}\nMKV\n")
+        read_labelled(f">a TARGET=1\nMKT\n>{header}\nMKV\n")
 
 
-def test_keys_within_longer_words_are_ignored(read):
+def test_keys_within_longer_words_are_ignored(read_labelled):
     content = FORMS["fasta"].replace(b">a SET=train", b">a OFFSET=3 SET=train MYTARGET=9 SUBSET=x UNMASK=1")
 
-    labels = read(content)
+    labels = read_labelled(content)
 
     assert rows(labels) == SMALL_ROWS
     assert labels.proteins[0].mask is None
 
 
-def test_rows_without_identifiers_get_their_number(read):
-    labels = read("target,sequence,split\n1,MKT,train\n2,MKV,valid\n3,MAY,test\n")
+def test_rows_without_identifiers_get_their_number(read_labelled):
+    labels = read_labelled("target,sequence,split\n1,MKT,train\n2,MKV,valid\n3,MAY,test\n")
 
     assert rows(labels) == [("1", "MKT", "1", "train"), ("2", "MKV", "2", "valid"), ("3", "MAY", "3", "test")]
 
@@ -136,38 +136,40 @@ def test_rows_without_identifiers_get_their_number(read):
     ["ID", "Identifier", "accession", "protein_id", "Protein ID", "protein-id", "Entry", "Entry Name", "UniProt_ID"]
     + ["name", "Protein", "seq_id", "Sequence ID"],
 )
-def test_identifiers_are_read_from_a_column_with_any_usual_name(read, name):
-    labels = read(f"{name},sequence,target\na,MKT,1\nb,MKV,2\n")
+def test_identifiers_are_read_from_a_column_with_any_usual_name(read_labelled, name):
+    labels = read_labelled(f"{name},sequence,target\na,MKT,1\nb,MKV,2\n")
 
     assert [protein.id for protein in labels.proteins] == ["a", "b"]
     assert labels.notes == []
 
 
-def test_the_user_can_name_the_column_of_identifiers(read):
-    labels = read("id,sequence,target,my key\na,MKT,1,x\nb,MKV,2,y\n", columns=Columns(id="my key"))
+def test_the_user_can_name_the_column_of_identifiers(read_labelled):
+    labels = read_labelled("id,sequence,target,my key\na,MKT,1,x\nb,MKV,2,y\n", columns=Columns(id="my key"))
 
     assert [protein.id for protein in labels.proteins] == ["x", "y"]
 
 
-def test_numbering_rows_without_identifiers_adds_a_note(read):
-    labels = read("my key,sequence,target\na,MKT,1\nb,MKV,2\n")
+def test_numbering_rows_without_identifiers_adds_a_note(read_labelled):
+    labels = read_labelled("my key,sequence,target\na,MKT,1\nb,MKV,2\n")
 
     assert [protein.id for protein in labels.proteins] == ["1", "2"]
     assert labels.notes == ["no identifier column: rows are numbered from 1; --id names the column"]
 
 
-def test_a_second_possible_label_column_adds_a_note(read):
+def test_a_second_possible_label_column_adds_a_note(read_labelled):
     content = "id,sequence,target,Label\na,MKTAY,GENE1,1.5\n"
 
-    assert read(content).notes == [
+    assert read_labelled(content).notes == [
         "the column 'Label' is not read, because there is 'target'; --target names the one to learn"
     ]
-    assert read(content, columns=Columns(target="Label")).notes == []
-    assert read(content, columns=Columns(id="Label")).notes == []
+    assert read_labelled(content, columns=Columns(target="Label")).notes == []
+    assert read_labelled(content, columns=Columns(id="Label")).notes == []
 
 
-def test_a_column_with_another_meaning_is_not_read_as_identifiers(read):
-    labels = read("protein,sequence,name\nMKT,x,1\nMKV,x,2\n", columns=Columns(sequence="protein", target="name"))
+def test_a_column_with_another_meaning_is_not_read_as_identifiers(read_labelled):
+    labels = read_labelled(
+        "protein,sequence,name\nMKT,x,1\nMKV,x,2\n", columns=Columns(sequence="protein", target="name")
+    )
 
     assert [(protein.id, protein.sequence, protein.label) for protein in labels.proteins] == [
         ("1", "MKT", "1"),
@@ -176,9 +178,9 @@ def test_a_column_with_another_meaning_is_not_read_as_identifiers(read):
 
 
 @pytest.mark.parametrize("name", ["stage", "Partition", "subset"])
-def test_a_possible_split_column_is_read_only_if_all_cells_name_a_split(read, name):
-    fits = read(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,valid\nc,MKA,3,test\n")
-    does_not = read(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,larva\n")
+def test_a_possible_split_column_is_read_only_if_all_cells_name_a_split(read_labelled, name):
+    fits = read_labelled(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,valid\nc,MKA,3,test\n")
+    does_not = read_labelled(f"id,sequence,target,{name}\na,MKT,1,train\nb,MKV,2,larva\n")
 
     assert [protein.split for protein in fits.proteins] == ["train", "valid", "test"]
     assert not does_not.has_splits
@@ -189,28 +191,28 @@ def test_a_possible_split_column_is_read_only_if_all_cells_name_a_split(read, na
 
 
 @pytest.mark.parametrize(("word", "split"), [("1.0", "valid"), ("t", "valid"), ("F", "train"), ("0.0", "train")])
-def test_the_validation_column_accepts_several_spellings_of_true_and_false(read, word, split):
-    assert read(f"sequence,target,set,validation\nMKT,1,train,{word}\n").proteins[0].split == split
+def test_the_validation_column_accepts_several_spellings_of_true_and_false(read_labelled, word, split):
+    assert read_labelled(f"sequence,target,set,validation\nMKT,1,train,{word}\n").proteins[0].split == split
 
 
-def test_a_validation_cell_that_is_neither_true_nor_false_is_rejected(read, rejected):
+def test_a_validation_cell_that_is_neither_true_nor_false_is_rejected(read_labelled, rejected):
     with rejected("'maybe' is neither true nor false", line=2):
-        read("sequence,target,set,validation\nMKT,1,train,maybe\n")
+        read_labelled("sequence,target,set,validation\nMKT,1,train,maybe\n")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "mac-roman"])
-def test_a_table_in_another_encoding_is_rejected_with_its_line(read, rejected, encoding):
+def test_a_table_in_another_encoding_is_rejected_with_its_line(read_labelled, rejected, encoding):
     with rejected("is not UTF-8 (byte 0x", line=3):
-        read("id,sequence,target\na,MKT,Kern\nb,MKV,Hülle\n".encode(encoding))
+        read_labelled("id,sequence,target\na,MKT,Kern\nb,MKV,Hülle\n".encode(encoding))
 
 
-def test_a_labelled_fasta_in_another_encoding_is_rejected(read):
+def test_a_labelled_fasta_in_another_encoding_is_rejected(read_labelled):
     with pytest.raises(DataError, match="UTF-8"):
-        read(">a TARGET=Kern\nMKT\n>b TARGET=Hülle\nMKV\n".encode("cp1252"))
+        read_labelled(">a TARGET=Kern\nMKT\n>b TARGET=Hülle\nMKV\n".encode("cp1252"))
 
 
-def test_lines_count_blank_lines_and_lines_within_cells(read):
-    labels = read('id,sequence,target\na,"MK\nT",1\n\n,,\nb,MAY,2\n')
+def test_lines_count_blank_lines_and_lines_within_cells(read_labelled):
+    labels = read_labelled('id,sequence,target\na,"MK\nT",1\n\n,,\nb,MAY,2\n')
 
     assert [(protein.id, protein.sequence, protein.line) for protein in labels.proteins] == [
         ("a", "MKT", 3),
@@ -218,9 +220,9 @@ def test_lines_count_blank_lines_and_lines_within_cells(read):
     ]
 
 
-def test_the_validation_column_of_flip_moves_train_proteins_to_valid(read):
+def test_the_validation_column_of_flip_moves_train_proteins_to_valid(read_labelled):
     header = "sequence,target,set,validation\n"
-    labels = read(header + "MKT,1,train,False\nMKV,2,train,True\nMKA,3,train,\nMAY,4,test,True\n")
+    labels = read_labelled(header + "MKT,1,train,False\nMKV,2,train,True\nMKA,3,train,\nMAY,4,test,True\n")
 
     assert [protein.split for protein in labels.proteins] == ["train", "valid", "train", "test"]
 
@@ -230,60 +232,60 @@ def test_the_validation_column_of_flip_moves_train_proteins_to_valid(read):
     ["sequence,target,mask\nMKTAY,HHEEC,11001\n", ">a TARGET=HHEEC MASK=11001\nMKT\nAY\n"],
     ids=["csv", "fasta"],
 )
-def test_a_mask_is_read_from_a_column_or_a_header(read, content):
-    (protein,) = read(content).proteins
+def test_a_mask_is_read_from_a_column_or_a_header(read_labelled, content):
+    (protein,) = read_labelled(content).proteins
 
     assert (protein.sequence, protein.label, protein.mask) == ("MKTAY", "HHEEC", "11001")
 
 
-def test_has_splits_is_true_only_with_a_split_column_or_key(read):
-    assert not read("sequence,target\nMKT,1\n").has_splits
-    assert not read(">a TARGET=1\nMKT\n").has_splits
-    assert read(SMALL).has_splits
+def test_has_splits_is_true_only_with_a_split_column_or_key(read_labelled):
+    assert not read_labelled("sequence,target\nMKT,1\n").has_splits
+    assert not read_labelled(">a TARGET=1\nMKT\n").has_splits
+    assert read_labelled(SMALL).has_splits
 
 
-def test_a_record_without_a_split_is_rejected_if_others_have_one(read, rejected):
+def test_a_record_without_a_split_is_rejected_if_others_have_one(read_labelled, rejected):
     with rejected("'b' has no split, and others have one; add its SET=", line=3):
-        read(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
+        read_labelled(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
 
 
 @pytest.mark.parametrize(("meaning", "option"), [("target", "--target"), ("id", "--id"), ("split", "--split-column")])
-def test_naming_a_column_of_a_fasta_file_is_an_error(read, meaning, option):
+def test_naming_a_column_of_a_fasta_file_is_an_error(read_labelled, meaning, option):
     with pytest.raises(ConfigError, match=f"{option} is 'y', but a FASTA file has no columns"):
-        read(">a TARGET=1\nMKT\n", columns=Columns(**{meaning: "y"}))
+        read_labelled(">a TARGET=1\nMKT\n", columns=Columns(**{meaning: "y"}))
 
 
 @pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null", "Unknown", "X"])
-def test_a_stand_in_for_a_missing_sequence_is_rejected_with_its_row(read, rejected, cell):
+def test_a_stand_in_for_a_missing_sequence_is_rejected_with_its_row(read_labelled, rejected, cell):
     table = f"id,sequence,target\na,MKTAYIAKQR,1.5\nb,MKVAYIAKQRN,2.5\nc,MKVVYIAKQR,2\nd,{cell},3.5\n"
     fasta = f">a TARGET=1.5\nMKTAYIAKQR\n>b TARGET=2.5\nMKTAYIAKQW\n>d TARGET=2\n{cell}\n"
 
     for content in (table, fasta):
         with rejected(f"row 'd' has the sequence '{cell.upper()}', which seems to stand for a missing one", 5):
-            read(content)
+            read_labelled(content)
 
 
 @pytest.mark.parametrize(
     ("sequence", "notation"),
     [("MetLysThrAlaTyr", "in three-letter code"), ("MdEvVpQpLrVy", "of amino acids and letters of structure")],
 )
-def test_a_sequence_not_in_one_letter_code_is_rejected(read, rejected, sequence, notation):
+def test_a_sequence_not_in_one_letter_code_is_rejected(read_labelled, rejected, sequence, notation):
     with rejected(f"the sequence of row 'b' is {notation}", 3):
-        read(f"id,sequence,target\na,mktMKT,1\nb,{sequence},2\n")
+        read_labelled(f"id,sequence,target\na,mktMKT,1\nb,{sequence},2\n")
 
 
-def test_stand_ins_are_sequences_if_most_proteins_are_short_peptides(read):
-    labels = read("id,sequence,target\na,MK,1.5\nb,NA,2.5\nc,NAN,3.5\nd,VY,3.5\n")
+def test_stand_ins_are_sequences_if_most_proteins_are_short_peptides(read_labelled):
+    labels = read_labelled("id,sequence,target\na,MK,1.5\nb,NA,2.5\nc,NAN,3.5\nd,VY,3.5\n")
 
     assert [protein.sequence for protein in labels.proteins] == ["MK", "NA", "NAN", "VY"]
 
 
-def test_a_very_long_protein_is_read(read):
-    assert len(read(SMALL.replace("MKT", "M" * 200_000)).proteins[0].sequence) == 200_000
+def test_a_very_long_protein_is_read(read_labelled):
+    assert len(read_labelled(SMALL.replace("MKT", "M" * 200_000)).proteins[0].sequence) == 200_000
 
 
-def test_labels_and_identifiers_are_read_unchanged(read):
-    labels = read('id,sequence,target,split\n"=cmd()",MKT,"a, ""b""",train\n../x,MKV,é,valid\nc,MAY,-1,test\n')
+def test_labels_and_identifiers_are_read_unchanged(read_labelled):
+    labels = read_labelled('id,sequence,target,split\n"=cmd()",MKT,"a, ""b""",train\n../x,MKV,é,valid\nc,MAY,-1,test\n')
 
     assert [(protein.id, protein.label) for protein in labels.proteins] == [
         ("=cmd()", 'a, "b"'),
@@ -295,8 +297,8 @@ def test_labels_and_identifiers_are_read_unchanged(read):
 # Columns
 
 
-def test_the_user_can_name_columns(read):
-    labels = read(
+def test_the_user_can_name_columns(read_labelled):
+    labels = read_labelled(
         "sequence,target,split,seq2,stability,part\nX,1,test,MKT,5,train\nX,1,test,MKV,6,dev\nX,1,test,MAY,7,test\n",
         columns=Columns(target="stability", sequence="seq2", split="part"),
     )
@@ -305,8 +307,8 @@ def test_the_user_can_name_columns(read):
     assert rows(labels) == [("1", "MKT", "5", "train"), ("2", "MKV", "6", "valid"), ("3", "MAY", "7", "test")]
 
 
-def test_label_and_set_are_also_usual_names(read):
-    labels = read("label,sequence,set\n1,MKT,train\n2,MKV,valid\n3,MAY,test\n")
+def test_label_and_set_are_also_usual_names(read_labelled):
+    labels = read_labelled("label,sequence,set\n1,MKT,train\n2,MKV,valid\n3,MAY,test\n")
 
     assert labels.target == "label"
     assert rows(labels) == [("1", "MKT", "1", "train"), ("2", "MKV", "2", "valid"), ("3", "MAY", "3", "test")]
@@ -316,27 +318,27 @@ def test_label_and_set_are_also_usual_names(read):
     ("word", "split"),
     [("Train", "train"), ("training", "train"), ("VAL", "valid"), ("dev", "valid"), ("validation", "valid")],
 )
-def test_splits_have_several_spellings(read, word, split):
-    assert rows(read(SMALL + f"e,MWW,1,{word}\n"))[-1] == ("e", "MWW", "1", split)
+def test_splits_have_several_spellings(read_labelled, word, split):
+    assert rows(read_labelled(SMALL + f"e,MWW,1,{word}\n"))[-1] == ("e", "MWW", "1", split)
 
 
-def test_a_table_without_a_split_column_assigns_no_splits(read):
-    assert rows(read("id,sequence,target\na,MKT,1\n")) == [("a", "MKT", "1", None)]
+def test_a_table_without_a_split_column_assigns_no_splits(read_labelled):
+    assert rows(read_labelled("id,sequence,target\na,MKT,1\n")) == [("a", "MKT", "1", None)]
 
 
-def test_reading_accepts_a_missing_label(read):
-    assert rows(read(SMALL + "e,MKT, ,train\n"))[-1] == ("e", "MKT", "", "train")
+def test_reading_accepts_a_missing_label(read_labelled):
+    assert rows(read_labelled(SMALL + "e,MKT, ,train\n"))[-1] == ("e", "MKT", "", "train")
 
 
 # Illegal residues and statistics
 
 
-def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read):
+def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read_labelled):
     content = SMALL + "e,MK1,5.5,train\n"
     masked_statistics, skipped_statistics = ReadStatistics(), ReadStatistics()
 
-    masked = read(content, on_illegal="mask", statistics=masked_statistics)
-    skipped = read(content, on_illegal="skip", statistics=skipped_statistics)
+    masked = read_labelled(content, on_illegal="mask", statistics=masked_statistics)
+    skipped = read_labelled(content, on_illegal="skip", statistics=skipped_statistics)
 
     assert masked.proteins[-1].sequence == "MKX"
     assert masked_statistics.num_masked == 1
@@ -346,9 +348,9 @@ def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read):
     assert skipped_statistics.num_residues == 12
 
 
-def test_a_labelled_fasta_has_the_same_statistics_as_a_fasta(tmp_path, read):
+def test_a_labelled_fasta_has_the_same_statistics_as_a_fasta(tmp_path, read_labelled):
     statistics, plain = ReadStatistics(), ReadStatistics()
-    read(FORMS["fasta"], name="labels.fasta", statistics=statistics)
+    read_labelled(FORMS["fasta"], name="labels.fasta", statistics=statistics)
 
     list(read_fasta([tmp_path / "labels.fasta"], statistics=plain))
 
@@ -382,28 +384,28 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "line", "message"), BAD.values(), ids=BAD)
-def test_an_invalid_table_is_rejected_in_one_sentence_with_its_line(read, rejected, content, line, message):
+def test_an_invalid_table_is_rejected_in_one_sentence_with_its_line(read_labelled, rejected, content, line, message):
     with rejected(message, line):
-        read(content)
+        read_labelled(content)
 
 
 @pytest.mark.promise(12)
-def test_a_truncated_archive_is_rejected(read):
+def test_a_truncated_archive_is_rejected(read_labelled):
     with pytest.raises(FormatError, match="truncated or damaged"):
-        read(gzip.compress(SMALL.encode() + b"e,MKT,1,train\n" * 1000)[:-20])
+        read_labelled(gzip.compress(SMALL.encode() + b"e,MKT,1,train\n" * 1000)[:-20])
 
 
-def test_an_illegal_residue_is_reported_with_row_and_column(read):
+def test_an_illegal_residue_is_reported_with_row_and_column(read_labelled):
     with pytest.raises(IllegalResidueError) as caught:
-        read(SMALL + "e,MK1,1,train\n")
+        read_labelled(SMALL + "e,MK1,1,train\n")
 
     assert (caught.value.line, caught.value.record_id, caught.value.column, caught.value.found) == (6, "e", 3, "1")
 
 
 @pytest.mark.parametrize("option", ["target", "sequence", "split"])
-def test_naming_a_column_that_does_not_exist_is_an_error(read, option):
+def test_naming_a_column_that_does_not_exist_is_an_error(read_labelled, option):
     with pytest.raises(TableError, match=f"line 1: no column 'y' among 'id', .*; name the {option} column"):
-        read(SMALL, columns=Columns(**{option: "y"}))
+        read_labelled(SMALL, columns=Columns(**{option: "y"}))
 
 
 # Round trips

@@ -110,9 +110,9 @@ def test_an_existing_table_is_not_overwritten_without_force(tiny_model, proteins
 
 
 @pytest.fixture(scope="module")
-def classifier(tables, tiny_model, options, tmp_path_factory):
+def classifier(labelled_tables, tiny_model, finetune_options, tmp_path_factory):
     output = tmp_path_factory.mktemp("models") / "classifier.model"
-    finetune_model(tables / "classification.csv", options(output, tiny_model, method="frozen"))
+    finetune_model(labelled_tables / "classification.csv", finetune_options(output, tiny_model, method="frozen"))
     return output
 
 

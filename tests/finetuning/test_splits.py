@@ -60,9 +60,9 @@ def test_the_split_column_assigns_proteins_to_splits(make_labels, proteins):
     assert data_split.notes == []
 
 
-def test_validation_proteins_of_flip_are_the_valid_split(read):
+def test_validation_proteins_of_flip_are_the_valid_split(read_labelled):
     header = "sequence,target,set,validation\n"
-    labels = read(header + "MKT,1,train,False\nMKV,2,train,True\nMKA,3,train,\nMAY,4,test,False\n")
+    labels = read_labelled(header + "MKT,1,train,False\nMKV,2,train,True\nMKA,3,train,\nMAY,4,test,False\n")
 
     (table, _) = drawn(labels)
 

@@ -130,7 +130,7 @@ def test_a_training_starts_from_the_head_that_was_fitted_to_the_frozen_encoder(b
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_training_that_never_improves_keeps_the_initial_model(
-    begin, fitted, tiny_model, weights_of, same_bits, method
+    begin, fitted, tiny_model, copy_weights, have_same_bits, method
 ):
     head, valid_loss = fitted
     too_high = OptimizerConfig(optimizer="adamw", learning_rate=0.3)
@@ -140,8 +140,8 @@ def test_a_training_that_never_improves_keeps_the_initial_model(
 
     assert min(report.validation["valid_loss"] for report in reports if report.validation) > valid_loss
     assert (trainer.checkpoints.progress.best_step, trainer.valid_loss) == (0, pytest.approx(valid_loss, rel=1e-4))
-    assert same_bits(weights_of(checkpoint.task_head), weights_of(head))
-    assert same_bits(weights_of(checkpoint.encoder), weights_of(load_checkpoint(tiny_model).encoder))
+    assert have_same_bits(copy_weights(checkpoint.task_head), copy_weights(head))
+    assert have_same_bits(copy_weights(checkpoint.encoder), copy_weights(load_checkpoint(tiny_model).encoder))
 
 
 def test_a_training_that_improves_lowers_the_validation_loss(begin, constant_head):
@@ -276,19 +276,19 @@ def test_an_uninformed_classifier_predicts_the_class_frequencies(begin, make_tab
 # The trained weights
 
 
-def test_the_best_weights_are_kept_if_later_epochs_are_worse(begin, weights_of, same_bits):
+def test_the_best_weights_are_kept_if_later_epochs_are_worse(begin, copy_weights, have_same_bits):
     trainer, checkpoint, _ = begin(epochs=4, optimizer=replace(ADAMW, learning_rate=0.05), patience=9)
     validated = {}
 
     def remember(report):
         if report.validation:
-            validated[report.step] = (report.validation["valid_loss"], all_weights(checkpoint, weights_of))
+            validated[report.step] = (report.validation["valid_loss"], all_weights(checkpoint, copy_weights))
 
     assert trainer.run(remember, never)
 
     best = min(validated, key=lambda step: validated[step][0])
     assert trainer.checkpoints.progress.best_step == best < max(validated)
-    assert same_bits(all_weights(checkpoint, weights_of), validated[best][1])
+    assert have_same_bits(all_weights(checkpoint, copy_weights), validated[best][1])
 
 
 def test_adapters_are_merged_into_a_plain_encoder_with_the_same_validation_loss(begin, constant_head, tiny_model):
@@ -323,7 +323,7 @@ def test_the_head_learns_faster_than_the_encoder(begin):
 
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_stopped_training_resumes_bit_for_bit(begin, constant_head, weights_of, same_bits, method):
+def test_a_stopped_training_resumes_bit_for_bit(begin, constant_head, copy_weights, have_same_bits, method):
     options = {"head": constant_head, "method": method, "patience": 9}
     whole, whole_checkpoint, whole_run = begin("whole", **options)
     finish(whole)
@@ -341,22 +341,22 @@ def test_a_stopped_training_resumes_bit_for_bit(begin, constant_head, weights_of
         lines = run_directory.read_log()
         return [{name: value for name, value in line.items() if "per_second" not in name} for line in lines]
 
-    assert same_bits(all_weights(checkpoint, weights_of), all_weights(whole_checkpoint, weights_of))
+    assert have_same_bits(all_weights(checkpoint, copy_weights), all_weights(whole_checkpoint, copy_weights))
     assert trainer.valid_loss == whole.valid_loss
     assert log_of(run) == log_of(whole_run)
 
 
-def test_a_finished_training_loads_the_same_model_again(begin, fitted, weights_of, same_bits):
+def test_a_finished_training_loads_the_same_model_again(begin, fitted, copy_weights, have_same_bits):
     first, checkpoint, _ = begin(head=fitted[0])
     finish(first)
 
     again, same_checkpoint, _ = begin(head=fitted[0])
 
     assert finish(again) == []
-    assert same_bits(all_weights(same_checkpoint, weights_of), all_weights(checkpoint, weights_of))
+    assert have_same_bits(all_weights(same_checkpoint, copy_weights), all_weights(checkpoint, copy_weights))
 
 
-def test_best_weights_with_former_names_of_modules_are_loaded(begin, fitted, tmp_path, weights_of, same_bits):
+def test_best_weights_with_former_names_of_modules_are_loaded(begin, fitted, tmp_path, copy_weights, have_same_bits):
     trainer, checkpoint, run_directory = begin(head=fitted[0])
     finish(trainer)
     path = tmp_path / "run/best.safetensors"
@@ -368,7 +368,7 @@ def test_best_weights_with_former_names_of_modules_are_loaded(begin, fitted, tmp
 
     assert finish(again) == []
     assert any("attention.project" in name for name in former)
-    assert same_bits(all_weights(same_checkpoint, weights_of), all_weights(checkpoint, weights_of))
+    assert have_same_bits(all_weights(same_checkpoint, copy_weights), all_weights(checkpoint, copy_weights))
 
 
 def flip(path):

@@ -24,10 +24,14 @@ def clock(monkeypatch):
     return clock
 
 
-def test_timing_steps_leaves_the_model_unchanged(masked_lm, steps, pool, monkeypatch, weights_of, same_bits):
-    ticks, before = itertools.count(step=0.8), weights_of(masked_lm)
+def test_timing_steps_leaves_the_model_unchanged(
+    masked_lm, pretraining_steps, pool, monkeypatch, copy_weights, have_same_bits
+):
+    ticks, before = itertools.count(step=0.8), copy_weights(masked_lm)
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    training = TrainingSetup(objective=masked_lm, batches=steps, optimizers=[], executor=Executor(pool=pool))
+    training = TrainingSetup(
+        objective=masked_lm, batches=pretraining_steps, optimizers=[], executor=Executor(pool=pool)
+    )
 
     measured = time_steps(training, adamw_schedule(10), num_valid_residues=3_000)
 
@@ -35,7 +39,7 @@ def test_timing_steps_leaves_the_model_unchanged(masked_lm, steps, pool, monkeyp
     # A step has at most 400 tokens, so 3,000 residues are more than 7 steps; validating takes a third of the time.
     assert 7 * 0.8 / 3 < measured.validation_seconds < 12 * 0.8 / 3
     assert measured.memory_bytes > 1e7
-    assert same_bits(weights_of(masked_lm), before)
+    assert have_same_bits(copy_weights(masked_lm), before)
     assert all(parameter.grad is None for parameter in masked_lm.parameters())
 
 

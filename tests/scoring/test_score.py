@@ -39,7 +39,7 @@ def mutants(wild_type):
 
 
 @pytest.fixture
-def score(tmp_path, tiny_model, rows_of):
+def score(tmp_path, tiny_model, read_rows):
     """Write a table of variants, score it, and read the scores."""
 
     def run(content, *, model=tiny_model, table=None, reader=None, **options):
@@ -264,9 +264,16 @@ def test_missing_files_are_reported_by_name(tiny_model, tmp_path):
         score_variants(tmp_path / "variants.csv", model, table, output)
 
 
-def test_a_fine_tuned_model_scores_with_a_warning(score, tables, tiny_model, options, wild_type, mutants, tmp_path):
-    finetune_model(tables / "regression.csv", options(tmp_path / "full.model", tiny_model, method="full", epochs=1))
-    finetune_model(tables / "regression.csv", options(tmp_path / "frozen.model", tiny_model, method="frozen"))
+def test_a_fine_tuned_model_scores_with_a_warning(
+    score, labelled_tables, tiny_model, finetune_options, wild_type, mutants, tmp_path
+):
+    finetune_model(
+        labelled_tables / "regression.csv",
+        finetune_options(tmp_path / "full.model", tiny_model, method="full", epochs=1),
+    )
+    finetune_model(
+        labelled_tables / "regression.csv", finetune_options(tmp_path / "frozen.model", tiny_model, method="frozen")
+    )
 
     full, _ = score(rows(wild_type, mutants), model=tmp_path / "full.model")
     frozen, table = score(rows(wild_type, mutants), model=tmp_path / "frozen.model")

@@ -79,9 +79,11 @@ def parameters_of(module):
 
 
 @pytest.mark.parametrize("kind", ["masked_lm", "regression"])
-def test_an_sgd_step_subtracts_the_rate_times_the_gradient_bit_for_bit(kind, request, few, value_batches, pool):
+def test_an_sgd_step_subtracts_the_rate_times_the_gradient_bit_for_bit(
+    kind, request, three_masked, value_batches, pool
+):
     objective = request.getfixturevalue(kind)
-    micro_batches = [few] if kind == "masked_lm" else value_batches(3.0)
+    micro_batches = [three_masked] if kind == "masked_lm" else value_batches(3.0)
     before, (micro_batch,) = parameters_of(objective), micro_batches
     gradients = torch.autograd.grad(objective(micro_batch).sum, list(objective.parameters()), allow_unused=True)
     count = objective(micro_batch).count
@@ -93,81 +95,85 @@ def test_an_sgd_step_subtracts_the_rate_times_the_gradient_bit_for_bit(kind, req
     assert any(gradient is None for gradient in gradients) == (kind == "regression")
 
 
-def test_two_micro_batches_of_three_and_seventeen_targets_update_like_one_of_twenty(masked_lm, few, many, twenty, pool):
+def test_two_micro_batches_of_three_and_seventeen_targets_update_like_one_of_twenty(
+    masked_lm, three_masked, seventeen_masked, twenty_masked, pool
+):
     results, weights = [], []
-    for micro_batches in ([twenty], [few, many], [many, few]):
+    for micro_batches in ([twenty_masked], [three_masked, seventeen_masked], [seventeen_masked, three_masked]):
         model = copy.deepcopy(masked_lm)
         results.append(take_step(training_of(model, pool, SGD, 0.5), micro_batches, None))
         weights.append(torch.cat([parameter.flatten() for parameter in parameters_of(model)]))
 
     assert results[0].loss == pytest.approx(results[1].loss) == pytest.approx(results[2].loss)
-    assert {result.num_residues for result in results} == {twenty.num_residues}
+    assert {result.num_residues for result in results} == {twenty_masked.num_residues}
     assert torch.allclose(weights[0], weights[1], atol=1e-6)
     assert torch.allclose(weights[0], weights[2], atol=1e-6)
 
 
-def test_a_step_reports_the_loss_before_its_update(masked_lm, few, pool):
-    before = masked_lm(few).mean().item()
+def test_a_step_reports_the_loss_before_its_update(masked_lm, three_masked, pool):
+    before = masked_lm(three_masked).mean().item()
 
-    result = take_step(training_of(masked_lm, pool, SGD, 0.01), [few], None)
+    result = take_step(training_of(masked_lm, pool, SGD, 0.01), [three_masked], None)
 
     assert result.loss == pytest.approx(before)
-    assert masked_lm(few).mean().item() < before
+    assert masked_lm(three_masked).mean().item() < before
 
 
-def test_clipping_limits_the_length_of_a_step(masked_lm, few, pool):
+def test_clipping_limits_the_length_of_a_step(masked_lm, three_masked, pool):
     before = torch.cat([parameter.flatten() for parameter in parameters_of(masked_lm)])
 
-    take_step(training_of(masked_lm, pool, SGD, 1.0), [few], 0.01)
+    take_step(training_of(masked_lm, pool, SGD, 1.0), [three_masked], 0.01)
 
     after = torch.cat([parameter.flatten() for parameter in parameters_of(masked_lm)])
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_training_leaves_the_biases_of_other_tokens_at_minus_a_hundred(masked_lm, steps, pool):
+def test_training_leaves_the_biases_of_other_tokens_at_minus_a_hundred(masked_lm, pretraining_steps, pool):
     training = training_of(masked_lm, pool)
 
     for step in range(5):
-        take_step(training, steps.micro_batches(step), 1.0)
+        take_step(training, pretraining_steps.micro_batches(step), 1.0)
 
     bias = masked_lm.lm_head.bias.detach()
     assert (bias[AMINO_ACID_IDS] != 0).all()
     assert (bias == -100).sum() == 13
 
 
-@pytest.mark.parametrize("empty_step", [[], ["without_targets"]])
-def test_a_step_without_targets_changes_nothing(masked_lm, empty_step, request, pool, weights_of, same_bits):
-    micro_batches, before = [request.getfixturevalue(name) for name in empty_step], weights_of(masked_lm)
+@pytest.mark.parametrize("empty_step", [[], ["none_masked"]])
+def test_a_step_without_targets_changes_nothing(masked_lm, empty_step, request, pool, copy_weights, have_same_bits):
+    micro_batches, before = [request.getfixturevalue(name) for name in empty_step], copy_weights(masked_lm)
 
     result = take_step(training_of(masked_lm, pool, ADAMW, 0.01), micro_batches, 1.0)
 
     assert (result.loss, result.is_finite) == (None, True)
-    assert same_bits(weights_of(masked_lm), before)
+    assert have_same_bits(copy_weights(masked_lm), before)
 
 
 def test_a_micro_batch_without_targets_does_not_change_the_update(
-    masked_lm, few, without_targets, pool, weights_of, same_bits
+    masked_lm, three_masked, none_masked, pool, copy_weights, have_same_bits
 ):
     alone = copy.deepcopy(masked_lm)
 
     results = [
         take_step(training_of(model, pool, ADAMW, 0.01), micro_batches, 1.0)
-        for model, micro_batches in ((masked_lm, [without_targets, few]), (alone, [few]))
+        for model, micro_batches in ((masked_lm, [none_masked, three_masked]), (alone, [three_masked]))
     ]
 
     assert results[0].loss == results[1].loss
-    assert same_bits(weights_of(masked_lm), weights_of(alone))
+    assert have_same_bits(copy_weights(masked_lm), copy_weights(alone))
 
 
 @pytest.mark.promise(6)
-def test_a_loss_that_is_not_finite_leaves_the_weights_unchanged(regression, value_batches, pool, weights_of, same_bits):
-    before = weights_of(regression)
+def test_a_loss_that_is_not_finite_leaves_the_weights_unchanged(
+    regression, value_batches, pool, copy_weights, have_same_bits
+):
+    before = copy_weights(regression)
 
     micro_batches = [*value_batches(1.0), *value_batches(math.inf)]
     result = take_step(training_of(regression, pool, ADAMW, 0.01), micro_batches, 1.0)
 
     assert (result.loss, result.is_finite) == (None, False)
-    assert same_bits(weights_of(regression), before)
+    assert have_same_bits(copy_weights(regression), before)
 
 
 class Landscape(Objective):
@@ -189,28 +195,30 @@ LANDSCAPES = {
 
 
 @pytest.mark.parametrize("loss", LANDSCAPES.values(), ids=LANDSCAPES)
-def test_a_step_is_skipped_if_its_loss_or_gradient_is_not_finite(loss, few, pool):
+def test_a_step_is_skipped_if_its_loss_or_gradient_is_not_finite(loss, three_masked, pool):
     landscape = Landscape(loss)
 
-    result = take_step(training_of(landscape, pool, SGD, 0.1), [few], None)
+    result = take_step(training_of(landscape, pool, SGD, 0.1), [three_masked], None)
 
     assert (result.loss, result.is_finite) == (None, False)
     assert landscape.weight.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("config", [ADAMW, MUON], ids=["adamw", "muon"])
-def test_the_number_of_threads_changes_no_bit_of_the_weights(masked_lm, config, steps, weights_of, same_bits):
+def test_the_number_of_threads_changes_no_bit_of_the_weights(
+    masked_lm, config, pretraining_steps, copy_weights, have_same_bits
+):
     weights = []
     for num_workers in (1, 3):
         model = copy.deepcopy(masked_lm)
         with WorkerPool(num_workers) as workers:
             training = training_of(model, workers, config)
             for step in range(3):
-                take_step(training, steps.micro_batches(step), 1.0)
-        weights.append(weights_of(model))
+                take_step(training, pretraining_steps.micro_batches(step), 1.0)
+        weights.append(copy_weights(model))
 
-    assert len(steps.micro_batches(0)) > 2
-    assert same_bits(*weights)
+    assert len(pretraining_steps.micro_batches(0)) > 2
+    assert have_same_bits(*weights)
 
 
 # Schedules
@@ -243,7 +251,7 @@ def test_the_schedule_keeps_options_that_are_zero():
 
 
 @pytest.fixture
-def begin(tmp_path, steps, pool):
+def begin(tmp_path, pretraining_steps, pool):
     """Begin or resume the run in `tmp_path` with a new model; return its reports, model and checkpoints."""
 
     def make(
@@ -253,7 +261,7 @@ def begin(tmp_path, steps, pool):
         config=ADAMW,
         save_every=3,
         validate_every=None,
-        batches=steps,
+        batches=pretraining_steps,
         stop_after=None,
         patience=None,
         **kind,
@@ -275,10 +283,12 @@ def checkpoints_in(directory):
     return sorted(path.name for path in (directory / "checkpoints").glob("*"))
 
 
-def test_training_yields_a_report_after_each_step(begin, steps):
+def test_training_yields_a_report_after_each_step(begin, pretraining_steps):
     reports = list(begin(6)[0])
 
-    residues = [sum(micro_batch.num_residues for micro_batch in steps.micro_batches(step)) for step in range(6)]
+    residues = [
+        sum(micro_batch.num_residues for micro_batch in pretraining_steps.micro_batches(step)) for step in range(6)
+    ]
     assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
     assert [report.num_residues for report in reports] == list(itertools.accumulate(residues))
     assert [report.learning_rate for report in reports] == [
@@ -315,7 +325,7 @@ def test_a_resumed_run_remembers_the_best_loss(begin):
 
 @pytest.mark.promise(2)
 @pytest.mark.parametrize("config", [ADAMW, SGD, MUON], ids=["adamw", "sgd", "muon"])
-def test_a_stopped_run_resumes_bit_for_bit(begin, config, weights_of, same_bits):
+def test_a_stopped_run_resumes_bit_for_bit(begin, config, copy_weights, have_same_bits):
     whole, whole_model, _ = begin(7, name="whole", config=config)
     losses = [report.train_loss for report in whole]
 
@@ -325,11 +335,11 @@ def test_a_stopped_run_resumes_bit_for_bit(begin, config, weights_of, same_bits)
         resumed += [[report.train_loss for report in reports]]
 
     assert resumed == [losses[:2], losses[2:5], losses[5:]]
-    assert same_bits(weights_of(model), weights_of(whole_model))
+    assert have_same_bits(copy_weights(model), copy_weights(whole_model))
 
 
 @pytest.mark.promise(2, 4)
-def test_a_run_resumed_from_an_older_checkpoint_ends_with_the_same_bits(begin, tmp_path, weights_of, same_bits):
+def test_a_run_resumed_from_an_older_checkpoint_ends_with_the_same_bits(begin, tmp_path, copy_weights, have_same_bits):
     whole, whole_model, _ = begin(8)
     losses = [report.train_loss for report in whole]
     assert checkpoints_in(tmp_path / "run") == ["step-000006", "step-000008"]
@@ -339,10 +349,10 @@ def test_a_run_resumed_from_an_older_checkpoint_ends_with_the_same_bits(begin, t
     assert run.progress.step == 6
 
     assert [report.train_loss for report in again] == losses[6:]
-    assert same_bits(weights_of(model), weights_of(whole_model))
+    assert have_same_bits(copy_weights(model), copy_weights(whole_model))
 
 
-def test_a_run_killed_between_report_and_checkpoint_repeats_the_step(begin, tmp_path, weights_of, same_bits):
+def test_a_run_killed_between_report_and_checkpoint_repeats_the_step(begin, tmp_path, copy_weights, have_same_bits):
     whole, whole_model, _ = begin(6, name="whole")
     losses = [report.train_loss for report in whole]
 
@@ -354,17 +364,17 @@ def test_a_run_killed_between_report_and_checkpoint_repeats_the_step(begin, tmp_
 
     assert seen == losses[:3]
     assert [report.train_loss for report in again] == losses
-    assert same_bits(weights_of(model), weights_of(whole_model))
+    assert have_same_bits(copy_weights(model), copy_weights(whole_model))
 
 
-def test_a_finished_run_takes_no_more_steps(begin, weights_of, same_bits):
+def test_a_finished_run_takes_no_more_steps(begin, copy_weights, have_same_bits):
     reports, model, _ = begin(3)
     assert len(list(reports)) == 3
 
     again, same_model, _ = begin(3)
 
     assert list(again) == []
-    assert same_bits(weights_of(model), weights_of(same_model))
+    assert have_same_bits(copy_weights(model), copy_weights(same_model))
 
 
 def test_checkpoints_are_written_at_scheduled_steps_and_the_last_and_two_remain(begin, tmp_path):
@@ -424,8 +434,8 @@ def test_a_validation_that_is_not_finite_raises_divergence_and_is_never_the_best
     assert (run.progress.best_loss, run.progress.best_step) == (2.5, 1)
 
 
-def test_steps_without_targets_do_not_raise_divergence(begin, without_targets):
-    reports, _, run = begin(7, batches=CyclicBatches([without_targets], []))
+def test_steps_without_targets_do_not_raise_divergence(begin, none_masked):
+    reports, _, run = begin(7, batches=CyclicBatches([none_masked], []))
 
     assert [report.train_loss for report in reports] == [None] * 7
     assert run.progress.num_skipped == 0

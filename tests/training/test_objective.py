@@ -57,32 +57,34 @@ def test_class_weights_multiply_the_loss_of_each_target_and_not_the_count():
 # Masked residues
 
 
-def test_the_masked_loss_is_the_cross_entropy_of_a_softmax_over_twenty_amino_acids(masked_lm, twenty):
-    hidden = masked_lm.encoder(twenty.tokens, masked_lm.encoder.layout(twenty.offsets))
-    logits = masked_lm.lm_head(hidden, masked_lm.encoder.embedding.weight)[twenty.positions]  # (masked, 33)
+def test_the_masked_loss_is_the_cross_entropy_of_a_softmax_over_twenty_amino_acids(masked_lm, twenty_masked):
+    hidden = masked_lm.encoder(twenty_masked.tokens, masked_lm.encoder.layout(twenty_masked.offsets))
+    logits = masked_lm.lm_head(hidden, masked_lm.encoder.embedding.weight)[twenty_masked.positions]  # (masked, 33)
     twenty_probs = logits[:, AMINO_ACID_IDS].exp() / logits[:, AMINO_ACID_IDS].exp().sum(1, keepdim=True)
     all_probs = logits.exp() / logits.exp().sum(1, keepdim=True)
-    true = twenty_probs[torch.arange(20), twenty.targets - FIRST_AMINO_ACID]
+    true = twenty_probs[torch.arange(20), twenty_masked.targets - FIRST_AMINO_ACID]
 
-    loss = masked_lm(twenty)
+    loss = masked_lm(twenty_masked)
 
     assert loss.count == 20
     assert torch.allclose(loss.sum, -true.log().sum())
     assert torch.allclose(all_probs[:, AMINO_ACID_IDS], twenty_probs)
 
 
-def test_the_masked_loss_ignores_the_logits_of_other_tokens(masked_lm, twenty):
-    before = masked_lm(twenty).sum.item()
+def test_the_masked_loss_ignores_the_logits_of_other_tokens(masked_lm, twenty_masked):
+    before = masked_lm(twenty_masked).sum.item()
 
     with torch.no_grad():
         masked_lm.lm_head.bias[masked_lm.lm_head.bias == -100] = 100.0
 
-    assert masked_lm(twenty).sum.item() == before
+    assert masked_lm(twenty_masked).sum.item() == before
 
 
-def test_two_micro_batches_of_three_and_seventeen_targets_have_the_loss_of_one_of_twenty(masked_lm, few, many, twenty):
-    assert (few.targets.numel(), many.targets.numel()) == (3, 17)
-    whole, parts = masked_lm(twenty), [masked_lm(few), masked_lm(many)]
+def test_two_micro_batches_of_three_and_seventeen_targets_have_the_loss_of_one_of_twenty(
+    masked_lm, three_masked, seventeen_masked, twenty_masked
+):
+    assert (three_masked.targets.numel(), seventeen_masked.targets.numel()) == (3, 17)
+    whole, parts = masked_lm(twenty_masked), [masked_lm(three_masked), masked_lm(seventeen_masked)]
     mean = sum(part.sum for part in parts) / sum(part.count for part in parts)
     mean_of_means = sum(part.mean() for part in parts) / 2
 
@@ -97,10 +99,12 @@ def test_two_micro_batches_of_three_and_seventeen_targets_have_the_loss_of_one_o
 # Evaluation
 
 
-def test_evaluation_does_not_depend_on_the_division_into_batches(masked_lm, few, many, twenty, pool):
+def test_evaluation_does_not_depend_on_the_division_into_batches(
+    masked_lm, three_masked, seventeen_masked, twenty_masked, pool
+):
     together, apart = (
-        evaluate(masked_lm, [twenty], Executor(pool=pool)),
-        evaluate(masked_lm, [few, many], Executor(pool=pool)),
+        evaluate(masked_lm, [twenty_masked], Executor(pool=pool)),
+        evaluate(masked_lm, [three_masked, seventeen_masked], Executor(pool=pool)),
     )
 
     assert together.count == apart.count == 20
@@ -108,21 +112,21 @@ def test_evaluation_does_not_depend_on_the_division_into_batches(masked_lm, few,
     assert together.num_correct == apart.num_correct
 
 
-def test_evaluation_ignores_a_batch_without_targets(masked_lm, few, without_targets, pool):
+def test_evaluation_ignores_a_batch_without_targets(masked_lm, three_masked, none_masked, pool):
     with_empty, alone = (
-        evaluate(masked_lm, [without_targets, few], Executor(pool=pool)),
-        evaluate(masked_lm, [few], Executor(pool=pool)),
+        evaluate(masked_lm, [none_masked, three_masked], Executor(pool=pool)),
+        evaluate(masked_lm, [three_masked], Executor(pool=pool)),
     )
 
     assert (with_empty.count, with_empty.sum) == (alone.count, alone.sum)
 
 
-def test_evaluation_changes_neither_weights_nor_gradients(masked_lm, few, pool, weights_of, same_bits):
-    before = weights_of(masked_lm)
+def test_evaluation_changes_neither_weights_nor_gradients(masked_lm, three_masked, pool, copy_weights, have_same_bits):
+    before = copy_weights(masked_lm)
 
-    evaluate(masked_lm, [few], Executor(pool=pool))
+    evaluate(masked_lm, [three_masked], Executor(pool=pool))
 
-    assert same_bits(weights_of(masked_lm), before)
+    assert have_same_bits(copy_weights(masked_lm), before)
     assert all(parameter.grad is None for parameter in masked_lm.parameters())
 
 

@@ -1,0 +1,80 @@
+import dataclasses
+import re
+from typing import get_type_hints
+
+import pytest
+
+from protembed.cli.app import app
+from protembed.config.base import FORMER_NAMES, Config, flag_name
+
+
+def specs_of(command):
+    """List the fields of the configs of a command."""
+    hints = get_type_hints(command.callback.__wrapped__)
+    configs = [hint for hint in hints.values() if isinstance(hint, type) and issubclass(hint, Config)]
+    return [spec for config in configs for spec in dataclasses.fields(config)]
+
+
+OPTIONS_OF = {
+    command.name or command.callback.__name__.replace("_", "-"): specs_of(command)
+    for command in app.registered_commands
+}
+COMMANDS = [*OPTIONS_OF]
+
+
+def test_help_names_every_command(invoke):
+    text = invoke("--help").stdout
+
+    assert all(command in text for command in COMMANDS)
+    assert "--json" in invoke("models", "--help").stdout
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "models"])
+def test_help_shows_panels_and_defaults(invoke, command):
+    text = invoke(command, "--help").stdout
+
+    assert "─ Device ─" in text and "─ Console ─" in text
+    assert "--quiet" in text
+    assert "[default: " in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_advanced_options_are_in_the_last_panel(invoke, command):
+    panels = re.findall(r"╭─ (.+?) ─", invoke(command, "--help").stdout)
+
+    assert "Advanced" not in panels[:-1]
+    assert (panels[-1] == "Advanced") == any(spec.metadata["advanced"] for spec in OPTIONS_OF[command])
+
+
+def test_pretrain_help_shows_at_most_18_options_before_the_advanced_ones(invoke):
+    others, _, _ = invoke("pretrain", "--help").stdout.partition("─ Advanced ─")
+
+    assert 10 <= len(re.findall(r"│ --[a-z]", others)) <= 18
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_breaks_no_option_or_choice_in_two(invoke, command, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    text = invoke(command, "--help").stdout
+    names = [flag_name(spec) for spec in OPTIONS_OF[command]]
+
+    assert [name for name in names if f"{name} " not in text] == []
+    assert "…" not in text
+    assert re.findall(r"<[^<>]*\|[^<>]*\n", text) == []
+
+
+@pytest.mark.parametrize(("former", "current"), FORMER_NAMES.items())
+def test_former_option_is_taken_for_the_current_one(invoke, former, current):
+    command, spec = next((name, spec) for name, specs in OPTIONS_OF.items() for spec in specs if spec.name == current)
+    flag = f"--{former.replace('_', '-')}"
+    value = [] if spec.default is False else ["no such value"]
+
+    result = invoke(command, "missing.fasta", flag, *value)
+
+    assert result.exit_code != 0 and "No such option" not in result.stderr
+    assert f"{flag} " not in invoke(command, "--help").stdout
+
+
+def test_help_shows_a_default_of_zero(invoke):
+    assert "[default: 0]" in invoke("pretrain", "--help").stdout
