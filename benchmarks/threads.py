@@ -69,8 +69,8 @@ def measure(objective: MaskedLM, batches: PretrainingBatches, workers: int, oper
         list(pool.map(lambda _: torch.set_num_threads(operator_threads), range(workers)))
         optimizers = make_optimizers(objective, "adamw", 0.01, pool)
         set_learning_rate(optimizers, 1e-4)
-        compute = Executor(pool=pool)
-        training = TrainingSetup(objective=objective, batches=batches, optimizers=optimizers, compute=compute)
+        executor = Executor(pool=pool)
+        training = TrainingSetup(objective=objective, batches=batches, optimizers=optimizers, executor=executor)
         take_step(training, batches.micro_batches(0), 1.0)
         num_residues, step, began = 0, 0, time.perf_counter()
         while time.perf_counter() - began < SECONDS:
