@@ -139,8 +139,8 @@ def whole(options: argparse.Namespace, size: str, folder: Path) -> dict[str, Any
             seconds = time.perf_counter() - began
             runs[name].append({"seconds": seconds, "peak_bytes": usage.ru_maxrss * BYTES_OF_MAXRSS})
             print(f"{size}, {name}: {seconds:.1f} s", file=sys.stderr)
-        ours, theirs = np.load(folder / "a.npy"), np.load(folder / "c.npy")
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+        vectors, reference = np.load(folder / "a.npy"), np.load(folder / "c.npy")
+        np.testing.assert_allclose(vectors, reference, rtol=1e-3, atol=1e-4)
     return {
         "title": f"{size}, {options.proteins} proteins, whole processes",
         "machine": machine(PEERS),
@@ -188,7 +188,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"{rooflines[threads]:,.0f} residues/s on {threads} ({results['matrix_gflops'][threads]:.0f} GFLOP/s)"
         for threads in rooflines
     )
-    ours = [run["rate"] for run in runs.get("protembed", [])]
+    protembed_rates = [run["rate"] for run in runs.get("protembed", [])]
     lines = [
         f"{title}; roofline {roofline}\n",
         "| | residues/s, median | range | fraction of the roofline | peak memory, MB | protembed is faster by |",
@@ -198,7 +198,7 @@ def markdown(results: dict[str, Any]) -> str:
         rates = [run["rate"] for run in measured]
         middle, peak = statistics.median(rates), statistics.median(run["peak_bytes"] for run in measured)
         fraction = middle / rooflines[1 if arm == ONE_CORE else results["threads"]]
-        ratio = "" if arm in ("protembed", ONE_CORE) or not ours else ratios(ours, rates)
+        ratio = "" if arm in ("protembed", ONE_CORE) or not protembed_rates else ratios(protembed_rates, rates)
         lines.append(
             f"| {arm} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {fraction:.0%} "
             f"| {peak / 1e6:,.0f} | {ratio} |"
@@ -208,11 +208,11 @@ def markdown(results: dict[str, Any]) -> str:
 
 def whole_rows(runs: dict[str, list[dict[str, float]]]) -> list[str]:
     lines = ["| | seconds, median | range | peak memory, MB | protembed takes |", "|---|---|---|---|---|"]
-    ours = [run["seconds"] for run in runs["protembed embed"]]
+    protembed_seconds = [run["seconds"] for run in runs["protembed embed"]]
     for name, measured in runs.items():
         seconds = [run["seconds"] for run in measured]
         peak = statistics.median(run["peak_bytes"] for run in measured)
-        ratio = ratios(ours, seconds) if "script" in name else ""
+        ratio = ratios(protembed_seconds, seconds) if "script" in name else ""
         lines.append(
             f"| {name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} – {max(seconds):.2f} "
             f"| {peak / 1e6:,.0f} | {ratio} |"
@@ -220,9 +220,9 @@ def whole_rows(runs: dict[str, list[dict[str, float]]]) -> list[str]:
     return lines
 
 
-def ratios(ours: list[float], theirs: list[float]) -> str:
+def ratios(numerators: list[float], denominators: list[float]) -> str:
     """Format the median and the range of the rounds' ratios."""
-    each = [left / right for left, right in zip(ours, theirs, strict=True)]
+    each = [left / right for left, right in zip(numerators, denominators, strict=True)]
     return f"{statistics.median(each):.2f} ({min(each):.2f} – {max(each):.2f})"
 
 

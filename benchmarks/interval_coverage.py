@@ -49,11 +49,11 @@ def measure(
     name: str, sample: Sampler, rng: np.random.Generator, num_proteins: int, num_tests: int, num_percentile: int
 ) -> list[dict[str, Any]]:
     """Measure the coverage of the intervals of a population's metrics."""
-    points, ours, percentile = list[dict[str, float]](), list[dict[str, Any]](), list[dict[str, Any]]()
+    points, intervals_now, percentile = list[dict[str, float]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for test in range(num_tests):
         models = sample(rng, num_proteins)
         points.append({metric: float(values[0]) for metric, values in both(models, ones(num_proteins)).items()})
-        ours.append(jackknifed(models, points[-1], num_proteins))
+        intervals_now.append(jackknifed(models, points[-1], num_proteins))
         if test < num_percentile:
             resampled = with_differences([bootstrap(model, num_proteins) for model in models])
             percentile.append({metric: interval(values) for metric, values in resampled.items()})
@@ -63,7 +63,7 @@ def measure(
     rows = []
     for metric in points[0]:
         mean = float(np.nanmean([part[metric] for part in points] + [part[metric][0] for part in more]))
-        spans, before = ([part[metric] for part in parts] for parts in (ours, percentile))
+        spans, before = ([part[metric] for part in parts] for parts in (intervals_now, percentile))
         row = {"population": name, "num_proteins": num_proteins, "metric": metric, "true": mean}
         row |= {f"before_{key}": value for key, value in coverage(before, mean).items()}
         row |= coverage(spans, mean) | {"of_50000": float(whole[metric][0])}
@@ -80,8 +80,8 @@ def both(models: tuple[Measure, Measure], draws: NDArray[np.float64]) -> Resampl
     return with_differences([model(draws) for model in models])
 
 
-def with_differences(figures: list[ResampledMetrics]) -> ResampledMetrics:
-    first, second = figures
+def with_differences(metrics: list[ResampledMetrics]) -> ResampledMetrics:
+    first, second = metrics
     return first | {f"{DIFFERENCE}{metric}": values - second[metric] for metric, values in first.items()}
 
 

@@ -39,11 +39,11 @@ def classes(fractions: NDArray[np.float64], signal: float) -> Sampler:
 
     def sample(rng: np.random.Generator, num: int) -> tuple[Measure, Measure]:
         truth = rng.choice(len(fractions), size=num, p=fractions)
-        figures = []
+        measures = []
         for strength, noise in zip((signal, 0.8 * signal), noises(rng, num, len(fractions)), strict=True):
             seen = strength * np.eye(len(fractions))[truth] + noise
-            figures.append(classification_measure(truth, softmax(strength * seen + np.log(fractions))))
-        return figures[0], figures[1]
+            measures.append(classification_measure(truth, softmax(strength * seen + np.log(fractions))))
+        return measures[0], measures[1]
 
     return sample
 
@@ -57,12 +57,12 @@ def residue_classes(fractions: NDArray[np.float64], signal: float, mean_length: 
         composition = rng.dirichlet(4 * fractions, size=num)
         truth = (rng.random(len(owners))[:, None] > composition.cumsum(1)[owners][:, :-1]).sum(1)
         ease = 1 + 0.4 * rng.normal(size=(num, 1))
-        figures = []
+        measures = []
         for strength, noise in zip((signal, 0.85 * signal), noises(rng, len(owners), len(fractions)), strict=True):
             seen = strength * ease[owners] * np.eye(len(fractions))[truth] + noise
             probabilities = softmax(strength * seen + np.log(fractions))
-            figures.append(residue_classification_measure(np.split(truth, starts), np.split(probabilities, starts)))
-        return figures[0], figures[1]
+            measures.append(residue_classification_measure(np.split(truth, starts), np.split(probabilities, starts)))
+        return measures[0], measures[1]
 
     return sample
 
@@ -74,12 +74,12 @@ def labels(num_labels: int, rarest: float, signal: float) -> Sampler:
     def sample(rng: np.random.Generator, num: int) -> tuple[Measure, Measure]:
         tendency = np.exp(0.5 * rng.normal(size=(num, 1)) - 0.125)
         truth = (rng.random((num, num_labels)) < fractions * tendency).astype(float)
-        figures = []
+        measures = []
         for strength, noise in zip((signal, 0.8 * signal), noises(rng, num, num_labels), strict=True):
             seen = strength * truth + noise
             logits = strength * seen - strength**2 / 2 + np.log(fractions / (1 - fractions))
-            figures.append(multilabel_measure(truth, 1 / (1 + np.exp(-logits))))
-        return figures[0], figures[1]
+            measures.append(multilabel_measure(truth, 1 / (1 + np.exp(-logits))))
+        return measures[0], measures[1]
 
     return sample
 
@@ -90,11 +90,11 @@ def values(error: float, *, heavy: bool = False) -> Sampler:
     def sample(rng: np.random.Generator, num: int) -> tuple[Measure, Measure]:
         truth = rng.normal(size=num)
         tails = np.sqrt(2 / rng.chisquare(4, size=num)) if heavy else np.ones(num)
-        figures = []
+        measures = []
         for strength, noise in zip((error, 1.2 * error), noises(rng, num), strict=True):
             predicted = truth + strength * noise * tails
-            figures.append(regression_measure(np.exp(0.7 * truth) if heavy else truth, predicted))
-        return figures[0], figures[1]
+            measures.append(regression_measure(np.exp(0.7 * truth) if heavy else truth, predicted))
+        return measures[0], measures[1]
 
     return sample
 
@@ -106,12 +106,12 @@ def residue_values(error: float, mean_length: int) -> Sampler:
         lengths = 2 + rng.poisson(mean_length * rng.gamma(2, 0.5, size=num))
         owners = np.repeat(np.arange(num), lengths)
         truth = 0.6 * rng.normal(size=num)[owners] + 0.8 * rng.normal(size=len(owners))
-        figures = []
+        measures = []
         of_proteins, of_residues = noises(rng, num), noises(rng, len(owners))
         for strength, shared, individual in zip((error, 1.2 * error), of_proteins, of_residues, strict=True):
             predicted = 0.7 * truth + strength * (0.6 * shared[owners] + 0.8 * individual)
-            figures.append(regression_measure(truth, predicted, owners))
-        return figures[0], figures[1]
+            measures.append(regression_measure(truth, predicted, owners))
+        return measures[0], measures[1]
 
     return sample
 

@@ -171,8 +171,8 @@ def markdown(results: dict[str, Any]) -> str:
             f"| {name} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {middle / roofline:.0%} "
             f"| {per_step:,.0f} | {peak / 1e6:,.0f} | {seconds:.0f} |"
         )
-    theirs, ours = ([run["residues_per_second"] for run in runs] for runs in results["runs"].values())
-    ratios = [left / right for left, right in zip(ours, theirs, strict=True)]
+    trainer_rates, protembed_rates = ([run["residues_per_second"] for run in runs] for runs in results["runs"].values())
+    ratios = [left / right for left, right in zip(protembed_rates, trainer_rates, strict=True)]
     lines.append(f"\nprotembed / Trainer, median of {len(ratios)} rounds: {statistics.median(ratios):.2f} ")
     return "\n".join(lines) + f"({min(ratios):.2f} – {max(ratios):.2f})"
 

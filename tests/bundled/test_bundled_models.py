@@ -77,13 +77,15 @@ def test_transformers_loads_bundled_models_without_warnings_and_agrees(directory
     assert theirs.dtype == torch.float32
     assert (*capfd.readouterr(), caplog.text) == ("", "", "")
 
-    ours = load_checkpoint(directory)
+    checkpoint = load_checkpoint(directory)
     for sequence in proteins[:5]:
         tokens = torch.tensor([CLS, *encode(sequence).tolist(), EOS])
         with torch.no_grad():
             expected = theirs.eval()(tokens[None], torch.ones_like(tokens)[None], output_hidden_states=True)
-            states = list(ours.encoder.hidden_states(tokens, ours.encoder.layout(torch.tensor([0, len(tokens)]))))
-            logits = ours.lm_head(states[-1], ours.encoder.embedding.weight, AMINO_ACID_IDS)
+            states = list(
+                checkpoint.encoder.hidden_states(tokens, checkpoint.encoder.layout(torch.tensor([0, len(tokens)])))
+            )
+            logits = checkpoint.lm_head(states[-1], checkpoint.encoder.embedding.weight, AMINO_ACID_IDS)
         amino_acids = expected.logits[0, :, AMINO_ACID_IDS]
         for value, other in zip(
             [*states, logits], [*(state[0] for state in expected.hidden_states), amino_acids], strict=True

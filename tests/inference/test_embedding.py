@@ -79,9 +79,7 @@ def test_vectors_of_residues_exclude_cls_and_eos(represent, tiny_encoder, comput
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
 def test_the_mean_of_a_proteins_residues_is_its_vector(represent, compute, long_and_short, window_residues):
     representation = represent(window_residues=window_residues)
-    vectors, residues = (
-        compute(computation, long_and_short) for computation in (representation.proteins(), representation.residues())
-    )
+    vectors, residues = (compute(job, long_and_short) for job in (representation.proteins(), representation.residues()))
 
     for vector, per_residue in zip(vectors, residues, strict=True):
         np.testing.assert_allclose(vector.values, per_residue.values.mean(0), **PARITY)

@@ -61,12 +61,12 @@ def windows_of(window_residues, windows=tokens_of, whole=tokens_of):
     )
 
 
-def results_of(engine, computation, proteins):
-    return [result for _, result in engine.run(computation, proteins)]
+def results_of(engine, job, proteins):
+    return [result for _, result in engine.run(job, proteins)]
 
 
-def vectors_of(engine, computation, proteins):
-    return np.stack([embedding.values for embedding in results_of(engine, computation, proteins)])
+def vectors_of(engine, job, proteins):
+    return np.stack([embedding.values for embedding in results_of(engine, job, proteins)])
 
 
 # Order, and other sequences in the batch
@@ -97,11 +97,11 @@ def test_vectors_do_not_depend_on_other_sequences_in_the_batch(
     representation, records, order, window_residues, micro_batch_tokens, tokens_per_chunk, num_workers
 ):
     chosen = [records[index] for index in order]
-    computation = replace(representation, window_residues=window_residues).proteins()
+    job = replace(representation, window_residues=window_residues).proteins()
     with WorkerPool(num_workers) as workers:
         engine = Engine(pool=workers, micro_batch_tokens=micro_batch_tokens, tokens_per_chunk=tokens_per_chunk)
-        together = vectors_of(engine, computation, chosen)
-        alone = np.concatenate([vectors_of(Engine(pool=workers), computation, [record]) for record in chosen])
+        together = vectors_of(engine, job, chosen)
+        alone = np.concatenate([vectors_of(Engine(pool=workers), job, [record]) for record in chosen])
 
     np.testing.assert_allclose(together, alone, **PARITY)
     assert not np.allclose(together, together[::-1], atol=1e-3)
@@ -119,11 +119,11 @@ def test_a_single_protein_gets_the_vector_of_the_bare_encoder(representation, re
 @pytest.mark.promise(10)
 @pytest.mark.parametrize("window_residues", [None, 50])
 def test_vectors_have_the_same_bits_with_any_number_of_workers(representation, records, window_residues):
-    computation = replace(representation, window_residues=window_residues).proteins()
+    job = replace(representation, window_residues=window_residues).proteins()
     vectors = []
     for num_workers in (1, 3):
         with WorkerPool(num_workers) as workers:
-            vectors.append(vectors_of(Engine(pool=workers), computation, records))
+            vectors.append(vectors_of(Engine(pool=workers), job, records))
 
     np.testing.assert_array_equal(*vectors)
 
@@ -157,8 +157,8 @@ def test_windows_and_whole_proteins_are_never_in_one_micro_batch(records, pool):
         seen.append((kind, rows_of(batch)))
         return tokens_of(batch)
 
-    computation = windows_of(80, lambda batch: note("windows", batch), lambda batch: note("whole", batch))
-    list(Engine(pool=pool).run(computation, records))
+    job = windows_of(80, lambda batch: note("windows", batch), lambda batch: note("whole", batch))
+    list(Engine(pool=pool).run(job, records))
 
     rows = {
         kind: {row for seen_kind, rows in seen for row in rows if seen_kind == kind} for kind in ("windows", "whole")
@@ -208,13 +208,13 @@ def test_the_start_of_chunks_depends_on_the_proteins_alone(representation, recor
 
 @pytest.mark.parametrize("window_residues", [None, 50])
 def test_resuming_after_any_chunk_gives_the_same_bits(representation, records, pool, window_residues):
-    computation = replace(representation, window_residues=window_residues).proteins()
+    job = replace(representation, window_residues=window_residues).proteins()
     engine = Engine(pool=pool, micro_batch_tokens=200, tokens_per_chunk=1000)
-    chunks = list(engine.run_committed(computation, records))
+    chunks = list(engine.run_committed(job, records))
     vectors = np.stack([embedding.values for chunk in chunks for _, embedding in chunk])
 
     for num_done in itertools.accumulate(map(len, chunks[:-1])):
-        resumed = vectors_of(engine, computation, records[num_done:])
+        resumed = vectors_of(engine, job, records[num_done:])
         np.testing.assert_array_equal(resumed, vectors[num_done:])
 
 
@@ -348,12 +348,12 @@ def test_a_micro_batch_that_does_not_fit_is_halved_and_results_keep_their_order(
 
 @pytest.mark.promise(22)
 def test_halving_changes_no_vector(representation, records, pool):
-    computation = representation.proteins()
-    limited = replace(computation, compute=with_memory_for(390, OUT_OF_MEMORY["cuda"], computation.compute))
+    job = representation.proteins()
+    limited = replace(job, compute=with_memory_for(390, OUT_OF_MEMORY["cuda"], job.compute))
 
     halved = vectors_of(Engine(pool=pool), limited, records)
 
-    np.testing.assert_allclose(halved, vectors_of(Engine(pool=pool), computation, records), **PARITY)
+    np.testing.assert_allclose(halved, vectors_of(Engine(pool=pool), job, records), **PARITY)
 
 
 @pytest.mark.promise(22)
@@ -391,8 +391,8 @@ def test_a_single_window_that_does_not_fit_is_an_error_with_its_length(records, 
 @pytest.mark.parametrize("window_residues", [None, 200])
 def test_the_error_names_the_protein_that_does_not_fit(representation, records, pool, window_residues):
     """The longest protein is in a micro-batch with others at first, or in windows."""
-    computation = replace(representation, window_residues=window_residues).proteins()
-    limited = replace(computation, compute=with_memory_for(150, OUT_OF_MEMORY["cuda"], computation.compute))
+    job = replace(representation, window_residues=window_residues).proteins()
+    limited = replace(job, compute=with_memory_for(150, OUT_OF_MEMORY["cuda"], job.compute))
     if limited.windowed is not None:
         windows = with_memory_for(150, OUT_OF_MEMORY["cuda"], limited.windowed.compute)
         limited = replace(limited, windowed=replace(limited.windowed, compute=windows))

@@ -16,8 +16,8 @@ def table_of(card):
     return [[cell.strip().replace("\0", "|") for cell in row] for row in cells]
 
 
-def finetuned(checkpoint, **record):
-    checkpoint.metadata = replace(checkpoint.metadata, **{"pooling": "mean", **record})
+def finetuned(checkpoint, **metadata):
+    checkpoint.metadata = replace(checkpoint.metadata, **{"pooling": "mean", **metadata})
     return finetuned_card(checkpoint, FACTS)
 
 
@@ -61,7 +61,7 @@ def test_a_finetuned_card_describes_the_prediction(tiny_checkpoint, task, classe
 
 
 def test_a_finetuned_card_names_all_poolings_and_explains_the_metrics(tiny_checkpoint):
-    card = finetuned(tiny_checkpoint, target="place", pooling="mean,std")
+    card = finetuned(tiny_checkpoint, target="location", pooling="mean,std")
 
     assert "on the mean and std of its residues' vectors" in card
     assert "95 % intervals over test proteins" in card
@@ -102,7 +102,7 @@ def test_a_finetuned_card_describes_the_training_proteins(tiny_checkpoint, task,
         **labels,
     )
 
-    card = finetuned(tiny_checkpoint, target="place", task=task, region="1-70", training_data=data)
+    card = finetuned(tiny_checkpoint, target="location", task=task, region="1-70", training_data=data)
 
     assert row in card
     assert "| 1-70 of each protein |" in card

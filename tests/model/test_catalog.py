@@ -47,7 +47,7 @@ def test_without_a_name_the_default_model_is_used_in_any_folder(tiny_model, tmp_
 
     assert find_model(None) in bundled_models()
     assert find_model(None).name == DEFAULT_MODEL
-    assert find_model(Path(DEFAULT_MODEL)) == Path(DEFAULT_MODEL)  # who names a directory that is there, means it
+    assert find_model(Path(DEFAULT_MODEL)) == Path(DEFAULT_MODEL)  # an existing directory takes precedence
     (tmp_path / DEFAULT_MODEL / "config.json").unlink()
     with pytest.raises(InputNotFoundError, match="there is no config.json in it"):
         find_model(Path(DEFAULT_MODEL))

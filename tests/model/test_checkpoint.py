@@ -21,9 +21,9 @@ def weights(checkpoint):
 
 
 def assert_same_weights(one, other):
-    ours, theirs = weights(one), weights(other)
-    assert ours.keys() == theirs.keys()
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 @pytest.fixture
@@ -159,14 +159,14 @@ def test_transformers_loads_saved_models_without_warnings(tiny_model, capfd):
 @torch.no_grad()
 def test_transformers_computes_the_same_hidden_states_with_saved_models(tiny_model, whole_batch, proteins):
     transformers = pytest.importorskip("transformers")
-    ours = load_checkpoint(tiny_model)
-    theirs = transformers.EsmForMaskedLM.from_pretrained(tiny_model).eval()
+    checkpoint = load_checkpoint(tiny_model)
+    reference = transformers.EsmForMaskedLM.from_pretrained(tiny_model).eval()
     batch = whole_batch(proteins[:1])
 
-    hidden = ours.encoder(batch.tokens, ours.encoder.layout(batch.offsets))
-    logits = ours.lm_head(hidden, ours.encoder.embedding.weight)
+    hidden = checkpoint.encoder(batch.tokens, checkpoint.encoder.layout(batch.offsets))
+    logits = checkpoint.lm_head(hidden, checkpoint.encoder.embedding.weight)
 
-    torch.testing.assert_close(logits, theirs(batch.tokens[None]).logits[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits, reference(batch.tokens[None]).logits[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.promise(11)
@@ -298,8 +298,8 @@ def test_unreadable_json_is_an_error(copy, name, content):
 
 
 def test_a_newer_format_version_is_an_error_and_missing_metadata_are_not(copy):
-    record = json.loads((copy / "protembed.json").read_text())
-    (copy / "protembed.json").write_text(json.dumps(record | {"format_version": FORMAT_VERSION + 1}))
+    metadata = json.loads((copy / "protembed.json").read_text())
+    (copy / "protembed.json").write_text(json.dumps(metadata | {"format_version": FORMAT_VERSION + 1}))
     with pytest.raises(ModelFormatError, match="format version .*install a newer one"):
         load_checkpoint(copy)
 
@@ -308,9 +308,9 @@ def test_a_newer_format_version_is_an_error_and_missing_metadata_are_not(copy):
 
 
 def test_unknown_fields_of_the_metadata_are_ignored(copy):
-    record = json.loads((copy / "protembed.json").read_text())
-    del record["metrics"]
-    (copy / "protembed.json").write_text(json.dumps(record | {"later": 1, "window_residues": 128}))
+    metadata = json.loads((copy / "protembed.json").read_text())
+    del metadata["metrics"]
+    (copy / "protembed.json").write_text(json.dumps(metadata | {"later": 1, "window_residues": 128}))
 
     assert load_checkpoint(copy).metadata == dataclasses.replace(ModelMetadata(), window_residues=128)
 
@@ -326,7 +326,7 @@ def test_incomplete_weights_are_an_error(copy, kept):
 
 def test_a_missing_tensor_of_a_model_is_an_error_that_names_it(copy):
     name = "esm.encoder.layer.1.attention.self.key.bias"
-    rewrite_weights(copy, lambda tensors: {other: value for other, value in tensors.items() if other != name})
+    rewrite_weights(copy, lambda tensors: {stored: value for stored, value in tensors.items() if stored != name})
 
     with pytest.raises(ModelFormatError, match=name):
         load_checkpoint(copy)

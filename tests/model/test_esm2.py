@@ -16,8 +16,8 @@ PARITY = {"rtol": 1e-5, "atol": 1e-5}
 
 def with_some_hidden(batch):
     tokens = batch.tokens.clone()
-    places = torch.arange(1, len(tokens), 6)
-    tokens[places[(tokens[places] >= 4) & (tokens[places] < 24)]] = MASK
+    positions = torch.arange(1, len(tokens), 6)
+    tokens[positions[(tokens[positions] >= 4) & (tokens[positions] < 24)]] = MASK
     return tokens
 
 
@@ -218,8 +218,8 @@ def test_outputs_of_layers_are_the_same_with_and_without_gradients(tiny_encoder,
     with torch.inference_mode():
         states = list(tiny_encoder.hidden_states(batch.tokens, packed))
 
-    for ours, theirs in zip(states, expected, strict=True):
-        torch.testing.assert_close(ours, theirs.detach(), **PARITY)
+    for computed, reference in zip(states, expected, strict=True):
+        torch.testing.assert_close(computed, reference.detach(), **PARITY)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -250,15 +250,15 @@ def test_hidden_states_of_every_layer_equal_those_of_transformers(esm2, whole_ba
     tokens = with_some_hidden(batch)
     assert (tokens == MASK).sum() > 50
 
-    ours = list(encoder.hidden_states(tokens, encoder.layout(batch.offsets)))
+    computed = list(encoder.hidden_states(tokens, encoder.layout(batch.offsets)))
 
     for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
-        theirs = model(tokens[None, start:stop], output_hidden_states=True).hidden_states
-        assert len(theirs) == len(ours)
-        for layer, hidden in enumerate(theirs):
+        expected = model(tokens[None, start:stop], output_hidden_states=True).hidden_states
+        assert len(expected) == len(computed)
+        for layer, hidden in enumerate(expected):
             # Of the largest value: a small one is a sum of large ones, and once in 184,800 was 1.03e-5 off.
             scale = max(1.0, hidden.abs().max().item())
-            torch.testing.assert_close(ours[layer][start:stop], hidden[0], rtol=1e-5, atol=1e-5 * scale)
+            torch.testing.assert_close(computed[layer][start:stop], hidden[0], rtol=1e-5, atol=1e-5 * scale)
 
 
 @pytest.mark.promise(11)
@@ -269,13 +269,13 @@ def test_attention_maps_equal_those_of_transformers(esm2, whole_batch, proteins)
     batch = whole_batch(sorted(proteins, key=len)[:20:9])
     tokens = with_some_hidden(batch)
 
-    ours = list(encoder.attention_maps(tokens, encoder.layout(batch.offsets)))
+    computed = list(encoder.attention_maps(tokens, encoder.layout(batch.offsets)))
 
-    assert len(ours) == encoder.shape.num_layers
+    assert len(computed) == encoder.shape.num_layers
     for row, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
-        theirs = model(tokens[None, start:stop], output_attentions=True).attentions
-        for layer, maps in enumerate(theirs):
-            torch.testing.assert_close(ours[layer][row], maps[0], **PARITY)
+        expected = model(tokens[None, start:stop], output_attentions=True).attentions
+        for layer, maps in enumerate(expected):
+            torch.testing.assert_close(computed[layer][row], maps[0], **PARITY)
 
 
 @pytest.mark.promise(11)
@@ -285,6 +285,6 @@ def test_windows_without_special_tokens_equal_those_of_transformers(esm2, protei
     encoder = load_checkpoint(directory).encoder
     window = torch.from_numpy(encode(proteins[0])[10:60]).long()
 
-    ours = encoder(window, encoder.layout(torch.tensor([0, 50])))
+    computed = encoder(window, encoder.layout(torch.tensor([0, 50])))
 
-    torch.testing.assert_close(ours, model.esm(window[None]).last_hidden_state[0], **PARITY)
+    torch.testing.assert_close(computed, model.esm(window[None]).last_hidden_state[0], **PARITY)

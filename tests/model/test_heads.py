@@ -56,8 +56,8 @@ def test_logits_equal_those_of_transformers(esm2, whole_batch, proteins):
     logits = checkpoint.lm_head(hidden, checkpoint.encoder.embedding.weight)
 
     for start, stop in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
-        theirs = model(tokens[None, start:stop]).logits[0]
-        torch.testing.assert_close(logits[start:stop], theirs, rtol=1e-5, atol=1e-5)
+        expected = model(tokens[None, start:stop]).logits[0]
+        torch.testing.assert_close(logits[start:stop], expected, rtol=1e-5, atol=1e-5)
 
 
 # Contact head
@@ -110,8 +110,8 @@ def test_contacts_equal_those_of_transformers(esm2, whole_batch, proteins):
     for row, (start, stop) in enumerate(zip(batch.offsets[:-1], batch.offsets[1:], strict=True)):
         tokens = batch.tokens[None, start:stop]
         maps = torch.stack([maps[row][:, 1:-1, 1:-1] for maps in layers])
-        theirs = model.predict_contacts(tokens, torch.ones_like(tokens))[0]
-        torch.testing.assert_close(checkpoint.contact_head(maps), theirs, rtol=1e-5, atol=1e-5)
+        expected = model.predict_contacts(tokens, torch.ones_like(tokens))[0]
+        torch.testing.assert_close(checkpoint.contact_head(maps), expected, rtol=1e-5, atol=1e-5)
 
 
 # Task heads

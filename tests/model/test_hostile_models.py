@@ -16,7 +16,12 @@ from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, model_sha256
 from protembed.model.esm_config import TOKENIZER_FILES
 
-WEIGHTS, INDEX, RECORD, HEAD = "model.safetensors", "model.safetensors.index.json", "protembed.json", "head.safetensors"
+WEIGHTS, INDEX, METADATA, HEAD = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "protembed.json",
+    "head.safetensors",
+)
 CANARY = "canary"
 # What transformers, torch and accelerate unpickle or import where they are asked to trust a directory, and more.
 PICKLES = (
@@ -94,7 +99,7 @@ def test_loading_an_untrusted_model_unpickles_imports_and_runs_nothing(untrusted
             load_checkpoint(untrusted)
 
     assert not (tmp_path / CANARY).exists()
-    assert {path.name for path in opened} <= {"config.json", *TOKENIZER_FILES, RECORD, WEIGHTS}
+    assert {path.name for path in opened} <= {"config.json", *TOKENIZER_FILES, METADATA, WEIGHTS}
     assert not {Path(name).stem for name in MODULES} & (set(sys.modules) - modules)
 
 
@@ -118,7 +123,7 @@ def link_out(directory, name):
 
 
 @pytest.mark.promise(18)
-@pytest.mark.parametrize("name", ["config.json", RECORD, WEIGHTS])
+@pytest.mark.parametrize("name", ["config.json", METADATA, WEIGHTS])
 def test_a_link_out_of_the_directory_is_an_error(untrusted, name):
     link_out(untrusted, name)
 
@@ -142,7 +147,7 @@ def test_a_link_among_shards_and_heads_is_an_error(untrusted):
         checkpoint.sha256()
 
     (untrusted / "b.safetensors").unlink()
-    rewrite(untrusted / RECORD, target="rich", task="regression")
+    rewrite(untrusted / METADATA, target="rich", task="regression")
     (untrusted / HEAD).symlink_to("../other/head.safetensors")
     (untrusted.parent / "other").mkdir()
     save_file({"linear.bias": torch.zeros(1)}, untrusted.parent / "other" / HEAD)
@@ -168,8 +173,8 @@ def test_links_within_a_directory_and_within_the_hubs_cache_are_followed(tiny_mo
 
     # A blob that is itself a link is no blob of the cache.
     (blobs / "evil").symlink_to("/etc/passwd")
-    (snapshot / RECORD).unlink()
-    (snapshot / RECORD).symlink_to("../../blobs/evil")
+    (snapshot / METADATA).unlink()
+    (snapshot / METADATA).symlink_to("../../blobs/evil")
     with pytest.raises(ModelFormatError, match="leads out"):
         load_checkpoint(snapshot)
 
@@ -186,7 +191,7 @@ def test_shards_with_hostile_names_are_an_error(untrusted, name):
 
 
 @pytest.mark.promise(18)
-@pytest.mark.parametrize("name", ["config.json", RECORD, WEIGHTS])
+@pytest.mark.parametrize("name", ["config.json", METADATA, WEIGHTS])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
 def test_pipes_and_devices_are_an_error_and_do_not_hang(untrusted, name, make):
     (untrusted / name).unlink()
@@ -207,7 +212,7 @@ def test_a_folder_among_the_tensors_is_a_user_error(untrusted):
 
 
 def with_head(directory, tensors, **changes):
-    rewrite(directory / RECORD, **{"target": "rich", "task": "classification", "classes": ["a", "b"]} | changes)
+    rewrite(directory / METADATA, **{"target": "rich", "task": "classification", "classes": ["a", "b"]} | changes)
     save_file(tensors, directory / HEAD)
 
 
@@ -240,7 +245,7 @@ def with_config(**changes):
 
 
 def with_record(**changes):
-    return lambda directory: rewrite(directory / RECORD, **changes)
+    return lambda directory: rewrite(directory / METADATA, **changes)
 
 
 def with_text(name, text):
@@ -274,7 +279,7 @@ HOSTILE = {
     "a list for a word": with_config(position_embedding_type=["rotary"]),
     "half of a character": with_config(model_type="\ud800"),
     "a config of brackets": with_text("config.json", "[" * 200_000),
-    "a record of braces": with_text(RECORD, '{"a":' * 100_000),
+    "metadata of braces": with_text(METADATA, '{"a":' * 100_000),
     "a large config": with_text("config.json", '{"x":[' + "[]," * 2_000_000 + "0]}"),
     "a config of many lists": with_text("config.json", '{"x":[' + "[]," * 1_300_000 + "0]}"),
     "an absurd window": with_record(window_residues=10**30),

@@ -398,13 +398,13 @@ def test_models_on_disk_and_bundled_models_cause_no_request(hub, tiny_model, tmp
 
 def test_unexpected_errors_keep_their_traceback(hub, tiny_model, monkeypatch):
     hub.publish("lab/tiny", tiny_model)
-    mistake = ZeroDivisionError("ours")
+    defect = ZeroDivisionError("unexpected")
 
     def fail(directory):
-        raise mistake
+        raise defect
 
     monkeypatch.setattr("protembed.model.hub.read_shape", fail)
 
-    with pytest.raises(ZeroDivisionError, match="ours"):
+    with pytest.raises(ZeroDivisionError, match="unexpected"):
         fetch_model("lab/tiny")
-    assert mistake.__cause__ is None
+    assert defect.__cause__ is None

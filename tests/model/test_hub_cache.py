@@ -19,7 +19,7 @@ def name_of_blob(content, name):
 @pytest.fixture
 def snapshot(tiny_model, tmp_path):
     """The tiny model as huggingface_hub stores it: links to blobs that are named by their hashes."""
-    snapshot, blobs = (tmp_path / "models--lab--tiny" / place for place in ("snapshots/c0ffee", "blobs"))
+    snapshot, blobs = (tmp_path / "models--lab--tiny" / folder for folder in ("snapshots/c0ffee", "blobs"))
     snapshot.mkdir(parents=True)
     blobs.mkdir()
     for file in tiny_model.iterdir():
@@ -29,9 +29,9 @@ def snapshot(tiny_model, tmp_path):
     return snapshot
 
 
-def damage(path, place=-40):
+def damage(path, index=-40):
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[index] ^= 1
     path.write_bytes(content)
 
 

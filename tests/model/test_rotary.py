@@ -54,16 +54,16 @@ def model(published, tmp_path):
     return shutil.copytree(published, tmp_path / "model")
 
 
-def theirs_of(directory):
+def reference_model(directory):
     transformers = pytest.importorskip("transformers")
     return transformers.EsmForMaskedLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager"
     ).eval()
 
 
-def assert_near(ours, theirs):
+def assert_near(computed, expected):
     # Of the largest value: a small one is a sum of large ones.
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * max(1.0, theirs.abs().max().item()))
+    torch.testing.assert_close(computed, expected, rtol=1e-5, atol=1e-5 * max(1.0, expected.abs().max().item()))
 
 
 def as_half(directory, dtype):
@@ -88,22 +88,22 @@ def test_frequencies_rounded_to_float16_differ_from_exact_ones():
 def test_a_model_with_rounded_frequencies_computes_as_in_transformers(model, dtype, num_residues):
     if dtype is not None:
         as_half(model, dtype)
-    ours, theirs = load_checkpoint(model), theirs_of(model)
+    checkpoint, reference = load_checkpoint(model), reference_model(model)
     tokens = torch.tensor([CLS, *encode(PROTEIN[:num_residues]), EOS])
-    layout = ours.encoder.layout(torch.tensor([0, len(tokens)]))
-    expected = theirs(tokens[None], output_hidden_states=True, output_attentions=True)
+    layout = checkpoint.encoder.layout(torch.tensor([0, len(tokens)]))
+    expected = reference(tokens[None], output_hidden_states=True, output_attentions=True)
 
-    states = list(ours.encoder.hidden_states(tokens, layout))
-    maps = [of_layer[0] for of_layer in ours.encoder.attention_maps(tokens, layout)]
+    states = list(checkpoint.encoder.hidden_states(tokens, layout))
+    maps = [of_layer[0] for of_layer in checkpoint.encoder.attention_maps(tokens, layout)]
 
-    for hidden, other in zip(states, expected.hidden_states, strict=True):
-        assert_near(hidden, other[0])
-    for own, other in zip(maps, expected.attentions, strict=True):
-        assert_near(own, other[0])
-    assert ours.lm_head is not None
-    assert_near(ours.lm_head(states[-1], ours.encoder.embedding.weight), expected.logits[0])
-    contacts = theirs.predict_contacts(tokens[None], torch.ones_like(tokens[None]))[0]
-    assert_near(ours.contact_head(torch.stack(maps)[..., 1:-1, 1:-1]), contacts)
+    for hidden, reference_weights in zip(states, expected.hidden_states, strict=True):
+        assert_near(hidden, reference_weights[0])
+    for weights, reference_weights in zip(maps, expected.attentions, strict=True):
+        assert_near(weights, reference_weights[0])
+    assert checkpoint.lm_head is not None
+    assert_near(checkpoint.lm_head(states[-1], checkpoint.encoder.embedding.weight), expected.logits[0])
+    contacts = reference.predict_contacts(tokens[None], torch.ones_like(tokens[None]))[0]
+    assert_near(checkpoint.contact_head(torch.stack(maps)[..., 1:-1, 1:-1]), contacts)
 
 
 @torch.no_grad()
@@ -135,7 +135,7 @@ def test_frequencies_are_read_under_every_name_in_transformers(model, names):
     store_frequencies(model, ROUNDED, names)
 
     assert torch.equal(load_checkpoint(model).encoder.inverse_frequencies, ROUNDED)
-    assert torch.equal(theirs_of(model).esm.rotary_embeddings.inv_freq, ROUNDED)
+    assert torch.equal(reference_model(model).esm.rotary_embeddings.inv_freq, ROUNDED)
 
 
 def test_exact_frequencies_are_computed_where_none_are_stored(model):

@@ -42,8 +42,8 @@ def save_with_head(tiny_checkpoint, tmp_path):
 
 def rewrite_metadata(directory, **changes):
     path = directory / "protembed.json"
-    record = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({name: value for name, value in record.items() if value is not ...}))
+    metadata = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in metadata.items() if value is not ...}))
 
 
 def forget(directory, *names):

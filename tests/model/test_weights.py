@@ -23,8 +23,8 @@ def write_shards(directory, shards, weight_map=None):
 def test_the_table_lists_each_weight_of_protembed_once(tiny_checkpoint):
     parts = {name: getattr(tiny_checkpoint, name) for name in ("encoder", "lm_head", "contact_head")}
 
-    ours = {f"{part}.{name}" for part, module in parts.items() for name in module.state_dict()}
-    assert set(weight_table(TINY)) == ours
+    joined = {f"{part}.{name}" for part, module in parts.items() for name in module.state_dict()}
+    assert set(weight_table(TINY)) == joined
 
 
 def test_the_table_lists_each_weight_of_transformers_once(tiny_esm):
@@ -36,9 +36,9 @@ def test_the_table_lists_each_weight_of_transformers_once(tiny_esm):
 
 
 def test_splitting_and_reading_a_weight_is_a_round_trip(tmp_path):
-    weight, ours = WeightMapping(("query", "key", "value")), torch.arange(12.0).reshape(6, 2)
+    weight, joined = WeightMapping(("query", "key", "value")), torch.arange(12.0).reshape(6, 2)
 
-    stored = dict(weight.split(ours))
+    stored = dict(weight.split(joined))
     save_file(stored, tmp_path / "model.safetensors")
 
     assert {name: value.tolist() for name, value in stored.items()} == {
@@ -47,7 +47,7 @@ def test_splitting_and_reading_a_weight_is_a_round_trip(tmp_path):
         "value": [[8, 9], [10, 11]],
     }
     with WeightFiles(tmp_path) as weights:
-        assert torch.equal(weight.read(weights), ours)
+        assert torch.equal(weight.read(weights), joined)
 
 
 def test_gamma_and_beta_are_read_as_weight_and_bias(tmp_path):
@@ -69,8 +69,8 @@ def test_shards_are_read_as_one(tmp_path):
 @pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "deep/x.safetensors", ".."])
 def test_a_shard_must_lie_beside_its_index(tmp_path, name):
     (tmp_path / "model" / "deep").mkdir(parents=True)
-    for place in (tmp_path, tmp_path / "model" / "deep"):
-        save_file({"one": torch.ones(1)}, place / "x.safetensors")
+    for folder in (tmp_path, tmp_path / "model" / "deep"):
+        save_file({"one": torch.ones(1)}, folder / "x.safetensors")
     write_shards(tmp_path / "model", {}, {"one": name})
 
     with pytest.raises(ModelFormatError), WeightFiles(tmp_path / "model"):
