@@ -92,8 +92,8 @@ def changed_fasta(proteins_fasta, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("kind", "options"), KINDS.items(), ids=KINDS)
-def test_an_intact_result_is_verified(embed, check, proteins, kind, finetune_options, dtype):
-    output = embed(f"emb.{kind}", store_dtype=dtype, **finetune_options)
+def test_an_intact_result_is_verified(embed, check, proteins, kind, options, dtype):
+    output = embed(f"emb.{kind}", store_dtype=dtype, **options)
 
     summary = check(output)
 

@@ -458,28 +458,28 @@ every_result = pytest.mark.parametrize(
 @every_kind
 @every_result
 def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
-    tmp_path, kind, finetune_options, uninterrupted, monkeypatch
+    tmp_path, kind, options, uninterrupted, monkeypatch
 ):
-    expected = uninterrupted(kind, **finetune_options)
+    expected = uninterrupted(kind, **options)
 
-    for folder in interruptions(tmp_path, monkeypatch, kind, **finetune_options):
+    for folder in interruptions(tmp_path, monkeypatch, kind, **options):
         output = kind.output(folder)
         if read_meta(output) and read_meta(output)["model_name"] == "tiny":
             clean_up(output, kind.fingerprint())
         elif not finish_interrupted(output, kind.fingerprint()):
-            write(output, kind, force=True, **finetune_options)
+            write(output, kind, force=True, **options)
         assert contents(folder) == expected, folder.name
 
 
 @every_kind
 @every_result
 def test_a_result_that_is_killed_at_any_step_is_completed_by_a_writer_alone(
-    tmp_path, kind, finetune_options, uninterrupted, monkeypatch
+    tmp_path, kind, options, uninterrupted, monkeypatch
 ):
-    expected = uninterrupted(kind, **finetune_options)
+    expected = uninterrupted(kind, **options)
 
-    for folder in interruptions(tmp_path, monkeypatch, kind, **finetune_options):
-        write(kind.output(folder), kind, **finetune_options)
+    for folder in interruptions(tmp_path, monkeypatch, kind, **options):
+        write(kind.output(folder), kind, **options)
         assert contents(folder) == expected, folder.name
 
 
