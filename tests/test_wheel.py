@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protembed import __version__
 from protembed.config.common import DEFAULT_MODEL
 from protembed.model.catalog import find_model
 
@@ -69,3 +70,7 @@ def test_an_installed_wheel_embeds_without_a_network(wheel, tmp_path):
 
     assert result.returncode == 0, result.stderr
     assert np.load(tmp_path / "proteins.npy").shape[0] == 300
+
+
+def test_the_citation_names_the_version():
+    assert f"\nversion: {__version__}\n" in (TOP / "CITATION.cff").read_text()

@@ -31,7 +31,7 @@ def test_each_resample_draws_as_many_units_as_there_are():
     assert drawn["most"].min() > 1
 
 
-def test_what_is_measured_with_one_seed_is_measured_on_the_same_units():
+def test_measurements_with_the_same_seed_use_the_same_units():
     values = np.random.default_rng(1).random(50)
     one, other = (bootstrap(partial(share_of_large, values + shift), 50, seed=3)["share"] for shift in (0, 10))
     same, different = (bootstrap(partial(share_of_large, values), 50, seed=seed)["share"] for seed in (3, 4))
