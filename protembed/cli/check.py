@@ -15,7 +15,7 @@ ResultAndFasta = Annotated[
     list[Path],
     typer.Argument(
         metavar="EMBEDDINGS... FASTA...",
-        help="A result of `embed`, or all shards of one in their order, and the FASTA that it was made of.",
+        help="A result of `embed`, or all shards of one in their order, and the FASTA file that it was made from.",
         show_default=False,
         readable=SKIP_TYPER_PATH_CHECK,
     ),

@@ -101,18 +101,18 @@ def model_lines(model: "ModelEntry") -> str:
     return f"{model.name:<16}  {size}\n    {model.expectation}\n    {source}"
 
 
-def pretrain_plan_lines(plan: "PretrainPlan") -> Iterator[str]:
+def pretrain_plan_lines(plan: "PretrainPlan", *, is_dry_run: bool = False) -> Iterator[str]:
     """Report the data, the schedule, the baselines and the estimated resources of a run."""
     valid = " and ".join(f"{number:,} ({name})" for name, number in plan.valid_sets.items())
     clusters = "" if plan.num_clusters is None else f" in {plan.num_clusters:,} clusters"
     unit = "proteins" if plan.num_clusters is None else "clusters"
     yield (
-        f"training: {plan.num_proteins:,} proteins{clusters}, {plan.num_residues:,} residues, "
+        f"training: {pluralize(plan.num_proteins, 'protein')}{clusters}, {pluralize(plan.num_residues, 'residue')}, "
         f"{plan.cropped_fraction:.0%} of the proteins longer than a crop; validation: {valid}"
     )
     yield (
-        f"{plan.num_parameters:,} parameters; {plan.num_steps:,} steps of {plan.optimizer}, learning rate up to "
-        f"{plan.learning_rate:g}; one pass over all {unit} takes {pluralize(plan.steps_per_pass, 'step')}"
+        f"{plan.num_parameters:,} parameters; {pluralize(plan.num_steps, 'step')} of {plan.optimizer}, learning rate "
+        f"up to {plan.learning_rate:g}; one pass over all {unit} takes {pluralize(plan.steps_per_pass, 'step')}"
     )
     for name, references in plan.references.items():
         yield f"baselines on {name} ({plan.window_residues:,}-residue windows): {_perplexities(references)}"
@@ -121,7 +121,9 @@ def pretrain_plan_lines(plan: "PretrainPlan") -> Iterator[str]:
             f"estimated: {format_duration(plan.seconds)}, {format_bytes(plan.memory_bytes)} of memory, "
             f"{format_bytes(plan.disk_bytes)} on disk"
         )
-    if plan.first_step >= plan.num_steps:
+    if is_dry_run:
+        yield f"dry run: nothing was trained; without --dry-run this starts a run in {plan.output}"
+    elif plan.first_step >= plan.num_steps:
         yield f"{plan.output} is already up to date (same command, same input)"
     elif plan.first_step:
         yield f"resuming {plan.output} after step {plan.first_step:,}"

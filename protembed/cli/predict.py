@@ -27,5 +27,5 @@ def predict(
         summary = predict_fasta(fasta, model, prediction, reader=reader, compute=compute, on_protein=counter.advance)
     display.warn(summary.warnings)
     proteins = pluralize(summary.num_proteins, "protein")
-    what = f"{summary.target} of {proteins}{describe_region(summary.region, prediction.region)}"
+    what = f"predictions of {summary.target!r} for {proteins}{describe_region(summary.region, prediction.region)}"
     display.summary(summary, f"{summary.output or 'stdout'}: {what}")

@@ -36,7 +36,7 @@ def pretrain(
 
     def begin(plan: "PretrainPlan") -> None:
         display.warn(plan.warnings)
-        for line in pretrain_plan_lines(plan):
+        for line in pretrain_plan_lines(plan, is_dry_run=config.dry_run):
             display.say(line)
         if config.dry_run:
             display.summary(plan)

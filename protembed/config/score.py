@@ -56,7 +56,7 @@ class VariantTableConfig(Config):
     id: str | None = option(
         None,
         "Column that names each row's record of --wild-type. Default: id or protein, if there are several records or "
-        "it names the only one.",
+        "the column names the only one.",
     )
     position_offset: int = option(
         0,

@@ -143,7 +143,9 @@ class ReadStatistics:
             records = pluralize(len(self.skipped), "record")
             messages.append(f"{records} left out, the first: {first.id!r} ({first.reason})")
         if self.num_nucleotide_like > self.num_records / 2:
-            messages.append("most sequences look like nucleotides; protembed reads them as proteins")
+            messages.append(
+                "most sequences look like nucleotides, but protembed reads them as proteins; translate genes first"
+            )
         elif self.num_nucleotide_like:
             records = pluralize(self.num_nucleotide_like, "record")
             messages.append(f"sequences like nucleotides in {records}; protembed reads them as proteins")

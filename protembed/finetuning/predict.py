@@ -166,7 +166,7 @@ def predict_fasta(
     check_table_suffix(named)
     device = choose_device(compute)
     checkpoint = load_checkpoint(directory).to(device)
-    head = _require_head(checkpoint, str(model.model or DEFAULT_MODEL))
+    head = _require_head(checkpoint, str(model.model or f"{DEFAULT_MODEL} (the default)"))
     job = Embedder.from_checkpoint(checkpoint).predictions(head)
     statistics, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
     comparison = InputComparison.from_checkpoint(checkpoint, region)
