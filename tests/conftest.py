@@ -2,6 +2,7 @@ import csv
 import io
 import os
 import platform
+import signal
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,14 @@ def pytest_report_header():
     lines = information.read_text().splitlines() if information.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     return f"processor: {model}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_signals():
+    """Restore signals that `nohup` or a background job ignores: tests send them to themselves and to processes."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

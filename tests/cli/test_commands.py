@@ -357,7 +357,7 @@ def test_predict_warns_of_longer_proteins_once_on_stderr_and_in_its_summary(
     ) or longer[0].endswith("use --region 1-40")
     assert result.stderr.count(longer[0]) == 1
     assert "longer than the longest" not in cut.stderr
-    assert "of 40 proteins, residues 1-40 of each\n" in cut.stderr
+    assert "for 40 proteins, residues 1-40 of each\n" in cut.stderr
 
 
 def test_predict_with_the_bundled_model_explains_that_it_has_no_head(proteins_fasta, tmp_path):
