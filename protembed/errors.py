@@ -43,7 +43,7 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from protembed.io.text import format_bytes, pluralize
+from protembed.text import format_bytes, pluralize
 
 
 class ProtembedError(Exception):

@@ -20,7 +20,7 @@ from protembed.data.batching import split_by_budget
 from protembed.device import free_disk, peak_memory, total_memory
 from protembed.errors import InsufficientResourcesError
 from protembed.inference.engine import Engine
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 # A protein's maps are many times larger than its vectors: few are held at a time.
 TOKENS_PER_CHUNK = 4096

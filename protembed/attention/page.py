@@ -15,8 +15,8 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
-from protembed.io.text import pluralize, printable
 from protembed.report.page import TEMPLATES, render_page
+from protembed.text import pluralize, printable
 
 # Side of the picture of a map.
 MIN_PIXELS, MAX_PIXELS = 32, 128

@@ -20,7 +20,7 @@ from protembed.data.fasta import Record
 from protembed.errors import TableError
 from protembed.io.reading import display_name, open_input
 from protembed.io.tables import Row, normalize_name, reading_table
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 _COLUMNS = ("protein", "position", "label")
 _DATABASES = ("sp", "tr")

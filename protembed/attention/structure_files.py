@@ -14,7 +14,7 @@ from gemmi import cif
 from numpy.typing import NDArray
 
 from protembed.errors import StructureError
-from protembed.io.text import printable
+from protembed.text import printable
 
 STRUCTURE_ADVICE = "give a PDB or mmCIF file of a protein, plain or compressed"
 WATERS = ("HOH", "WAT", "DOD")

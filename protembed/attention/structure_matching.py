@@ -10,7 +10,7 @@ from protembed.attention.contact_predictors import ContactEvaluation, ContactPre
 from protembed.attention.contacts import ResiduePairs
 from protembed.attention.structures import MIN_COVERAGE, Chain, ChainAlignment, best_chain, contact_map, distances
 from protembed.data.fasta import Record
-from protembed.io.text import pluralize, printable
+from protembed.text import pluralize, printable
 
 _MAX_LISTED = 3
 

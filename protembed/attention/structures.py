@@ -24,7 +24,7 @@ from protembed.attention.structure_files import (
 )
 from protembed.errors import DataError, StructureError
 from protembed.io.reading import STANDARD_STREAM, display_name, open_input
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 CONTACT_DISTANCE = 8.0
 MIN_SEPARATION = 6

@@ -17,8 +17,8 @@ from protembed.attention.structure_matching import MatchedProtein
 from protembed.attention.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record
-from protembed.io.text import pluralize, printable
 from protembed.io.writing import atomic_file, write_table
+from protembed.text import pluralize, printable
 
 CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
 SITE_COLUMNS = (

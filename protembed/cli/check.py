@@ -9,7 +9,7 @@ from protembed.cli.display import Display
 from protembed.cli.options import SKIP_TYPER_PATH_CHECK, configured
 from protembed.config.common import ConsoleConfig, DeviceConfig, ModelConfig
 from protembed.config.embed import CheckConfig
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 ResultAndFasta = Annotated[
     list[Path],

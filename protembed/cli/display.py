@@ -22,7 +22,7 @@ from rich.table import Table
 
 from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, ModelConfig
 from protembed.errors import OutputError, PeerProcessError, ProtembedError
-from protembed.io.text import pluralize, printable
+from protembed.text import pluralize, printable
 
 _SECONDS_BETWEEN_LINES = 30.0
 _REFRESHES_PER_SECOND = 4

@@ -10,7 +10,7 @@ from protembed.cli.options import LabelsPath, configured
 from protembed.cli.process import stop_on_signals
 from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig, OptimizerConfig
 from protembed.config.finetune import FinetuneConfig, LabelTableConfig
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 if TYPE_CHECKING:
     from protembed.finetuning.finetune import FinetunePlan

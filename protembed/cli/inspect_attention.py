@@ -7,7 +7,7 @@ from protembed.cli.messages import attention_plan_line, contact_lines, site_line
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import AttentionPlan

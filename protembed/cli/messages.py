@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from protembed.cli.display import format_duration
-from protembed.io.text import format_bytes, format_number, pluralize
+from protembed.text import format_bytes, format_number, pluralize
 
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary

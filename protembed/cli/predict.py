@@ -6,7 +6,7 @@ from protembed.cli.options import FastaPaths, configured
 from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig
 from protembed.config.finetune import FinetunedModelConfig, PredictConfig
 from protembed.io.reading import STANDARD_STREAM
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 
 @configured

@@ -5,7 +5,7 @@ from protembed.cli.options import VariantsPath, configured
 from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig
 from protembed.config.score import ScoreConfig, VariantTableConfig
 from protembed.io.reading import STANDARD_STREAM
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 
 @configured

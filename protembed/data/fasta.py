@@ -24,7 +24,7 @@ from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
 from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError
 from protembed.io.reading import PathLike, as_paths, display_name, open_input
 from protembed.io.sniffing import detect_binary_format, detect_text_format
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 OnIllegal = Literal["error", "mask", "skip"]
 

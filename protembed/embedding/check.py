@@ -22,10 +22,10 @@ from protembed.errors import ConfigError, InputNotFoundError, ProtembedError, Ve
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
-from protembed.io.text import format_row
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
+from protembed.text import format_row
 
 # The largest difference, as a fraction of the vector's largest number, that the order of additions or the precision of
 # computed and stored numbers can cause.

@@ -17,8 +17,8 @@ from protembed.data.hashing import sequence_sha256
 from protembed.errors import ConfigError
 from protembed.io.arrays import hdf5_file
 from protembed.io.reading import STANDARD_STREAM
-from protembed.io.text import format_row
 from protembed.io.writing import atomic_file
+from protembed.text import format_row
 
 FormatName = Literal["npy", "npz", "tsv", "h5"]
 _PER_PROTEIN: tuple[FormatName, ...] = ("npy", "npz", "tsv", "h5")

@@ -17,8 +17,8 @@ from protembed.embedding.selection import Shard
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, path_exists, read_json, sha256_of_file
 from protembed.io.result import is_vacant
-from protembed.io.text import format_row
 from protembed.io.writing import move_into_place, remove
+from protembed.text import format_row
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
 FAILED_HEADER = ("file", "line", "id", "reason")

@@ -37,7 +37,6 @@ from protembed.embedding.metadata import (
 from protembed.errors import DataError, NotFiniteError, OutputError, OutputExistsError
 from protembed.io.arrays import ArrayStream
 from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
-from protembed.io.text import format_row
 from protembed.io.writing import (
     copy_to_stdout,
     flush_to_disk,
@@ -50,6 +49,7 @@ from protembed.io.writing import (
     write_json,
     write_table,
 )
+from protembed.text import format_row
 
 # Files in the directory of an unfinished result; the others have their final names from the beginning.
 _FINGERPRINT, _PROGRESS, _GROUPS, _ROWS = "fingerprint.json", "progress.json", "members.jsonl", "rows.npy"

@@ -68,7 +68,7 @@ from protembed.finetuning.label_cells import (
     unusual_number,
 )
 from protembed.finetuning.labels import LabelledProtein, LabelledTable
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 _CLEAN_MASK = re.compile("[01; ]*")
 # More different whole numbers than this are values, not classes.

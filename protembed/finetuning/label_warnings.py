@@ -12,7 +12,7 @@ from protembed.finetuning.label_cells import read_number
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.targets import Targets, label_set
 from protembed.io.tables import is_stand_in
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 # Metrics of fewer test proteins are hardly better than chance; nor are those of a class with fewer.
 _MIN_TEST_PROTEINS, _MIN_TEST_PROTEINS_OF_A_CLASS = 20, 5

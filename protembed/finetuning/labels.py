@@ -25,7 +25,7 @@ from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import Row, check_unique_columns, column_names, find_column, is_stand_in, reading_table
-from protembed.io.text import pluralize
+from protembed.text import pluralize
 
 Split = Literal["train", "valid", "test"]
 

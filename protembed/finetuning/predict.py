@@ -26,11 +26,11 @@ from protembed.io.reading import (
     unchanged_inputs,
 )
 from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
-from protembed.io.text import LabelText, format_row
 from protembed.io.writing import output_stream
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.heads import TaskHead
+from protembed.text import LabelText, format_row
 
 
 def prediction_header(classes: Sequence[str] | None) -> list[str]:

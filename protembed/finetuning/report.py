@@ -24,12 +24,12 @@ from protembed.finetuning.evaluation import (
 from protembed.finetuning.labels import LabelledProtein, Split
 from protembed.finetuning.predict import prediction_cells, prediction_header
 from protembed.finetuning.targets import Target, Targets
-from protembed.io.text import LabelText, format_number
 from protembed.io.writing import write_json, write_table, write_text
 from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
+from protembed.text import LabelText, format_number
 
 METRICS_FILE = "metrics.json"
 

@@ -9,9 +9,9 @@ from typing import Protocol, TypeVar
 from protembed.config.common import Region
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.hashing import KmerSample
-from protembed.io.text import pluralize
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.metadata import TrainingData
+from protembed.text import pluralize
 
 _DELETE_STANDARD = str.maketrans("", "", AMINO_ACIDS)
 # A smaller fraction of non-standard residues in a protein is not worth a warning.

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 
 from protembed.errors import OutputError, OutputExistsError
 from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open_bytes, path_exists
-from protembed.io.text import format_row
+from protembed.text import format_row
 
 _BLOCK = 1 << 20
 # The directory in which Linux lets a file without a name be opened again, from its beginning.

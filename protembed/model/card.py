@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from protembed._version import __version__
 from protembed.config.common import TASKS
-from protembed.io.text import format_number, printable
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.metadata import ModelMetadata
+from protembed.text import format_number, printable
 
 _LOADING = """```python
 from transformers import EsmForMaskedLM

@@ -26,9 +26,9 @@ from protembed.data.hashing import hash_fraction, sequence_sha256
 from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
-from protembed.io.text import pluralize
 from protembed.io.writing import atomic_directory, remove, write_json
 from protembed.pretraining.clusters import Clusters, ClusterSource, ClusterTable, has_clusters, write_clusters
+from protembed.text import pluralize
 
 HELD_OUT_FRACTION = 0.05
 HELD_OUT_NAME = "held_out"

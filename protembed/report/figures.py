@@ -15,8 +15,8 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from protembed.evaluation.metrics import confusion_matrix
-from protembed.io.text import printable
 from protembed.io.writing import atomic_path
+from protembed.text import printable
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
 _DOTS_PER_INCH = 120

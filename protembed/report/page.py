@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from protembed.io.text import format_number, printable
+from protembed.text import format_number, printable
 
 TEMPLATES = Path(__file__).with_name("templates")
 

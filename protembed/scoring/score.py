@@ -25,12 +25,12 @@ from protembed.io.reading import (
 )
 from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
 from protembed.io.tables import COMMENT
-from protembed.io.text import format_row
 from protembed.io.writing import output_stream, seekable_inputs
 from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.scoring.scorer import MutatedPositions, VariantScorer
 from protembed.scoring.variants import Variant, VariantTable, read_wild_types
+from protembed.text import format_row
 
 _NEW_COLUMNS = ("num_mutations", "score")
 

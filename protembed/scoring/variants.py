@@ -28,7 +28,6 @@ from protembed.errors import (
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import Row, check_unique_columns, column_names, find_column, is_stand_in, reading_table
-from protembed.io.text import pluralize
 from protembed.scoring.mutations import (
     Mutations,
     check_mutations,
@@ -38,6 +37,7 @@ from protembed.scoring.mutations import (
     parse_mutations,
     revert_mutations,
 )
+from protembed.text import pluralize
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "mutations": ("mutant", "mutants", "mutation", "mutations", "variant", "variants", "substitutions", "hgvs_pro"),

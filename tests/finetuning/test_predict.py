@@ -6,7 +6,7 @@ from protembed.config.finetune import PredictConfig
 from protembed.errors import InputNotFoundError, OutputExistsError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta, prediction_cells, prediction_header
-from protembed.io.text import LabelText, format_row
+from protembed.text import LabelText, format_row
 
 
 def cells(prediction, task, classes=None, **options):

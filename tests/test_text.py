@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from protembed.io.text import LabelText, format_row, printable
+from protembed.text import LabelText, format_row, printable
 
 
 @pytest.mark.promise(17)
