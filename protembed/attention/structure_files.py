@@ -1,4 +1,4 @@
-"""Atoms and residues of PDB and mmCIF files: protein residues in the order of their bonds, and representative atoms."""
+"""Atoms and residues of PDB and mmCIF files: protein residues in the order of their bonds, and chains."""
 
 import io
 import math
@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 from Bio.Data.PDBData import protein_letters_3to1, protein_letters_3to1_extended
 from gemmi import cif
-from numpy.typing import NDArray
 
 from protembed.errors import StructureError
 from protembed.text import printable
@@ -43,7 +41,7 @@ _LETTERS: Mapping[str, str] = {**protein_letters_3to1_extended, "SEC": "U", "PYL
 MAX_BOND_LENGTH = 2.0
 # Two C-alphas joined by a peptide bond are 3.8 Å apart, and others hardly less than 5.
 _MAX_ALPHA_DISTANCE = 4.5
-_BACKBONE = ("N", "CA", "C", "CB")
+BACKBONE = ("N", "CA", "C", "CB")
 _ABSENT = (math.nan, math.nan, math.nan)
 _INTEGER = re.compile(r"-?\d+")
 _IDENTIFYING = re.compile(r"-?[0-9A-Za-z]+")  # hybrid-36 too, but no asterisks
@@ -320,7 +318,7 @@ class ResidueReader:
             return
         self._seen[key] = None
         residue.has_altlocs |= bool(atom.altloc)
-        if atom.name in _BACKBONE and atom.residue == residue.name:
+        if atom.name in BACKBONE and atom.residue == residue.name:
             residue.positions.setdefault(atom.name, {}).setdefault(atom.altloc, atom.position)
 
     def _residue_of(self, atom: Atom) -> Residue:
@@ -432,75 +430,3 @@ def split_chains(residues: Sequence[Residue]) -> Iterator[list[Residue]]:
 def _is_falling(number: str, following: str) -> bool:
     first, second = _INTEGER.match(number), _INTEGER.match(following)
     return first is not None and second is not None and int(second[0]) <= int(first[0])
-
-
-# Representative atoms
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepresentativeAtoms:
-    """The representative atom of each residue of a chain.
-
-    Attributes:
-        positions: Positions of the atoms, (residues, 3), float64, Å; NaN where missing.
-        kind: `CB` (C-beta, and C-alpha for glycine), `virtual CB` (the same, if the file has no C-beta), or `CA`
-            (C-alpha for all residues).
-        num_virtual: Number of residues whose C-beta is computed from their backbone.
-    """
-
-    positions: NDArray[np.float64]
-    kind: str
-    num_virtual: int
-
-
-def representative_atoms(residues: Sequence[Residue]) -> RepresentativeAtoms:
-    """Choose the representative atom of each residue of a chain.
-
-    It is the C-beta, or the C-alpha for glycine; a missing C-beta is computed from N, C-alpha and C. If most residues
-    have only a C-alpha, it is the C-alpha for all.
-    """
-    atoms = np.array([[residue.position(name) for name in _BACKBONE] for residue in residues]).reshape(-1, 4, 3)
-    n, alpha, c, beta = _without_placeholders(atoms).transpose(1, 0, 2)
-    is_glycine = np.array([residue.letter == "G" for residue in residues], dtype=bool)
-    positions = np.where(is_glycine[:, None], alpha, beta)
-    computed = virtual_c_beta(n, alpha, c)
-    is_virtual = ~is_glycine & ~_is_known(beta) & _is_known(computed)
-    positions[is_virtual] = computed[is_virtual]
-    has_only_alpha = ~_is_known(positions) & _is_known(alpha)
-    if has_only_alpha.sum() > (_is_known(positions) & ~is_glycine).sum():
-        return RepresentativeAtoms(positions=alpha, kind="CA", num_virtual=0)
-    has_beta = bool((~is_glycine & _is_known(beta)).any())
-    num_virtual = int(is_virtual.sum())
-    kind = "virtual CB" if num_virtual and not has_beta else "CB"
-    return RepresentativeAtoms(positions=positions, kind=kind, num_virtual=num_virtual)
-
-
-def virtual_c_beta(n: NDArray[np.float64], alpha: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the position of C-beta in an L-amino acid of ideal geometry.
-
-    Args:
-        n: Positions of N, (residues, 3), float64, Å.
-        alpha: Positions of C-alpha, (residues, 3), float64, Å.
-        c: Positions of C, (residues, 3), float64, Å.
-
-    Returns:
-        Positions of C-beta, (residues, 3), float64, Å; NaN where an atom is missing.
-
-    Source: the constants of trRosetta (Yang et al. 2020), as in ProteinMPNN (Dauparas et al. 2022).
-    """
-    first, second = alpha - n, c - alpha
-    computed: NDArray[np.float64] = (
-        alpha - 0.58273431 * np.cross(first, second) + 0.56802827 * first - 0.54067466 * second
-    )
-    return computed
-
-
-def _is_known(positions: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return np.asarray(np.isfinite(positions).all(axis=-1))
-
-
-def _without_placeholders(atoms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Replace positions that several atoms of a chain share by NaN, such as 0, 0, 0 for unobserved atoms."""
-    _, row, counts = np.unique(atoms.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
-    is_shared = (counts[row.reshape(-1)] > 1).reshape(atoms.shape[:2])
-    return np.where(is_shared[..., None], np.nan, atoms)
