@@ -80,7 +80,7 @@ class Region:
             words: Words that the option takes beside a region, for the message, as in `all`.
 
         Raises:
-            ConfigError: The text is no region.
+            ConfigError: The text is not a region.
 
         >>> Region.parse("1-70"), str(Region.parse("-70")), str(Region.parse("20-"))
         (Region(first=1, last=70), '1-70', '20-')
@@ -189,8 +189,8 @@ class InputConfig(Config):
 
     on_illegal: Literal["error", "mask", "skip"] = option(
         "error",
-        "What to do about a character that is no amino acid: stop with an error, read it as X (never gaps or stops), "
-        "or skip the record.",
+        "What to do about a character that is not an amino acid: stop with an error, read it as X (never gaps or "
+        "stops), or skip the record.",
     )
 
 

@@ -45,7 +45,7 @@ def encode(sequence: str) -> NDArray[np.uint8]:
         Token ids, (residues,), uint8.
 
     Raises:
-        ValueError: A letter is no residue of the alphabet, which the readers of files exclude.
+        ValueError: A letter is not a residue of the alphabet, which the readers of files exclude.
 
     >>> encode("MKX").tolist()
     [20, 15, 24]

@@ -182,7 +182,7 @@ def accept_sequence(
 
     Args:
         sequence: Sequence from `clean_sequence`.
-        on_illegal: Policy for a letter that is no residue.
+        on_illegal: Policy for a letter that is not a residue.
         statistics: Counts of what was read, to which the letters are added.
         illegal_residue: Function that makes the error about the letter at an index, from 0.
 
@@ -190,7 +190,7 @@ def accept_sequence(
         The sequence in residues of the alphabet; None if its record is skipped.
 
     Raises:
-        IllegalResidueError: A letter is no residue and `on_illegal` is `error`; it is a gap, the end of a chain or
+        IllegalResidueError: A letter is not a residue and `on_illegal` is `error`; it is a gap, the end of a chain or
             SaProt's letter for structure, and `on_illegal` is `mask`; or it is a `>` or NUL.
     """
     if illegal := _ILLEGAL.search(sequence):
@@ -337,7 +337,7 @@ def read_fasta_stream(
     Args:
         stream: Binary stream that can peek.
         name: Name of the file, for messages.
-        on_illegal: Policy for a letter that is no residue.
+        on_illegal: Policy for a letter that is not a residue.
         statistics: Counts of what was read; its number of records is the next row.
     """
     if foreign := detect_binary_format(stream):
@@ -385,7 +385,7 @@ def read_fasta(
 
     Args:
         paths: Files, at least one, read one after the other.
-        on_illegal: Policy for a character that is no residue: `error`, `mask` (read it as X), or `skip` (leave the
+        on_illegal: Policy for a character that is not a residue: `error`, `mask` (read it as X), or `skip` (leave the
             record out and list it in `statistics`).
         statistics: Counts to which this reading is added; None if the caller does not need them.
 
@@ -393,11 +393,11 @@ def read_fasta(
         The records, rows numbered from 0 over all files.
 
     Raises:
-        ConfigError: `paths` is no list, or an empty one.
+        ConfigError: `paths` is not a list, or is empty.
         InputNotFoundError: A file cannot be read.
         FormatError: A file is no FASTA, damaged, or empty; or every record of all files was skipped.
         RecordError: A record has no identifier, no sequence, or a NUL byte in its header.
-        IllegalResidueError: A character is no amino acid.
+        IllegalResidueError: A character is not an amino acid.
     """
     statistics = ReadStatistics() if statistics is None else statistics
     fingerprints = array("q")  # hashes of identifiers in eight bytes each, because a file may hold a hundred million
