@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from protembed import FinetuneConfig, FinetuneOptions, ModelConfig, finetune_model
+from protembed.callbacks import Callbacks
 from protembed.config.common import METRIC_NAMES
 from protembed.config.finetune import FinetuneMethod
-from protembed.finetuning.experiment import Callbacks
 from protembed.finetuning.finetune import FinetuneSummary
 from protembed.io.reading import open_input
 
@@ -100,7 +100,7 @@ def measure(trial: Trial, tasks: Path, model: Path | None, epochs: int) -> dict[
             finetune=FinetuneConfig(output=Path(folder) / "model", method=trial.method, epochs=epochs),
             model=ModelConfig(model=model),
         )
-        summary = finetune_model(table, options, callbacks=callbacks)
+        summary = finetune_model(table, options, callbacks)
         ended = time.monotonic()
     ends = [start for _, start in stages[1:]] + [ended]
     seconds = {name: end - start for (name, start), end in zip(stages, ends, strict=True)}

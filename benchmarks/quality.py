@@ -30,8 +30,10 @@ import homology_search
 import perplexity
 from bootstrap import bootstrap_interval
 from perplexity import MODEL, RANDOM
-from protembed import AttentionConfig, ModelConfig, ScoreConfig, VariantTableConfig, inspect_attention, score_variants
+from protembed import AttentionConfig, ModelConfig, ScoreConfig, inspect_attention, score_variants
 from protembed.config.common import METRIC_NAMES, DeviceConfig
+from protembed.config.inspect_attention import AttentionOptions
+from protembed.config.score import ScoreOptions
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import read_fasta
 from protembed.device import num_threads
@@ -145,7 +147,9 @@ def measure_contacts(models: Models, options: argparse.Namespace) -> dict[str, l
                 force=True,
             )
             compute = DeviceConfig(threads=options.threads)
-            summary = inspect_attention([fasta], ModelConfig(model=model), config, compute=compute)
+            summary = inspect_attention(
+                [fasta], AttentionOptions(model=ModelConfig(model=model), attention=config, compute=compute)
+            )
             rows[name] = [dict(row) for row in summary.precisions]
     return rows
 
@@ -187,7 +191,7 @@ def zero_shot(table: Path, model: Path, method: Any, threads: int) -> NDArray[np
     with tempfile.TemporaryDirectory() as folder:
         scoring = ScoreConfig(output=Path(folder) / "scores.tsv", method=method)
         summary = score_variants(
-            table, ModelConfig(model=model), VariantTableConfig(), scoring, compute=DeviceConfig(threads=threads)
+            table, ScoreOptions(model=ModelConfig(model=model), scoring=scoring, compute=DeviceConfig(threads=threads))
         )
         lines = scoring.output.read_text(encoding="utf-8").splitlines()[1:]
     return np.array([float(row[summary.score_column]) for row in csv.DictReader(lines, delimiter="\t")])

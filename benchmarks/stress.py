@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from protembed.callbacks import Callbacks
 from protembed.config.common import DeviceConfig, ModelConfig
-from protembed.config.embed import CheckConfig, EmbedConfig
+from protembed.config.embed import CheckConfig, CheckOptions, EmbedConfig, EmbedOptions
 from protembed.config.model_sizes import SIZES
 from protembed.data.fasta import read_fasta
 from protembed.embedding.check import check_embeddings
@@ -49,10 +50,16 @@ def main() -> None:
         watch = Watch(arguments.proteins)
         compute = DeviceConfig(threads=arguments.threads)
         config = ModelConfig(model=model)
-        summary = embed_fasta([fasta], config, EmbedConfig(output=output), compute=compute, on_protein=watch.advance)
+        summary = embed_fasta(
+            [fasta],
+            EmbedOptions(model=config, embedding=EmbedConfig(output=output), compute=compute),
+            Callbacks(on_progress=watch.advance),
+        )
         watch.print_table()
         check_rows(fasta, output, summary.num_proteins, arguments.proteins)
-        checked = check_embeddings([output, fasta], config, CheckConfig(sample_size=500), compute=compute)
+        checked = check_embeddings(
+            [output, fasta], CheckOptions(model=config, check=CheckConfig(sample_size=500), compute=compute)
+        )
         print(
             f"\nrows: {summary.num_proteins:,} of {arguments.proteins:,}, in order, each with the hash of its sequence"
         )

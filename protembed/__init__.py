@@ -10,24 +10,31 @@ from protembed._version import __version__
 
 _PUBLIC = {
     "AttentionConfig": "protembed.config.inspect_attention",
+    "AttentionOptions": "protembed.config.inspect_attention",
     "BatchConfig": "protembed.config.pretrain",
+    "Callbacks": "protembed.callbacks",
     "CheckConfig": "protembed.config.embed",
+    "CheckOptions": "protembed.config.embed",
     "Checkpoint": "protembed.model.checkpoint",
     "DeviceConfig": "protembed.config.common",
     "EmbedConfig": "protembed.config.embed",
+    "EmbedOptions": "protembed.config.embed",
     "Encoder": "protembed.model.esm2",
     "FinetuneConfig": "protembed.config.finetune",
-    "FinetuneOptions": "protembed.finetuning.finetune",
+    "FinetuneOptions": "protembed.config.finetune",
+    "FinetunedModelConfig": "protembed.config.finetune",
     "InputConfig": "protembed.config.common",
     "LabelTableConfig": "protembed.config.finetune",
     "MaskingConfig": "protembed.config.pretrain",
     "ModelConfig": "protembed.config.common",
     "OptimizerConfig": "protembed.config.common",
     "PredictConfig": "protembed.config.finetune",
+    "PredictOptions": "protembed.config.finetune",
     "PretrainConfig": "protembed.config.pretrain",
-    "PretrainOptions": "protembed.pretraining.pretrain",
+    "PretrainOptions": "protembed.config.pretrain",
     "Record": "protembed.data.fasta",
     "ScoreConfig": "protembed.config.score",
+    "ScoreOptions": "protembed.config.score",
     "VariantTableConfig": "protembed.config.score",
     "check_embeddings": "protembed.embedding.check",
     "embed_fasta": "protembed.embedding.embed",
@@ -45,34 +52,51 @@ __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import inspect_attention as inspect_attention
+    from protembed.callbacks import Callbacks as Callbacks
     from protembed.config.common import (
         DeviceConfig as DeviceConfig,
         InputConfig as InputConfig,
         ModelConfig as ModelConfig,
         OptimizerConfig as OptimizerConfig,
     )
-    from protembed.config.embed import CheckConfig as CheckConfig, EmbedConfig as EmbedConfig
+    from protembed.config.embed import (
+        CheckConfig as CheckConfig,
+        CheckOptions as CheckOptions,
+        EmbedConfig as EmbedConfig,
+        EmbedOptions as EmbedOptions,
+    )
     from protembed.config.finetune import (
         FinetuneConfig as FinetuneConfig,
+        FinetunedModelConfig as FinetunedModelConfig,
+        FinetuneOptions as FinetuneOptions,
         LabelTableConfig as LabelTableConfig,
         PredictConfig as PredictConfig,
+        PredictOptions as PredictOptions,
     )
-    from protembed.config.inspect_attention import AttentionConfig as AttentionConfig
+    from protembed.config.inspect_attention import (
+        AttentionConfig as AttentionConfig,
+        AttentionOptions as AttentionOptions,
+    )
     from protembed.config.pretrain import (
         BatchConfig as BatchConfig,
         MaskingConfig as MaskingConfig,
         PretrainConfig as PretrainConfig,
+        PretrainOptions as PretrainOptions,
     )
-    from protembed.config.score import ScoreConfig as ScoreConfig, VariantTableConfig as VariantTableConfig
+    from protembed.config.score import (
+        ScoreConfig as ScoreConfig,
+        ScoreOptions as ScoreOptions,
+        VariantTableConfig as VariantTableConfig,
+    )
     from protembed.data.fasta import Record as Record, read_fasta as read_fasta
     from protembed.embedding.check import check_embeddings as check_embeddings
     from protembed.embedding.embed import embed_fasta as embed_fasta
-    from protembed.finetuning.finetune import FinetuneOptions as FinetuneOptions, finetune_model as finetune_model
+    from protembed.finetuning.finetune import finetune_model as finetune_model
     from protembed.finetuning.predict import predict_fasta as predict_fasta
     from protembed.model.catalog import list_models as list_models
     from protembed.model.checkpoint import Checkpoint as Checkpoint, load_checkpoint as load_checkpoint
     from protembed.model.esm2 import Encoder as Encoder
-    from protembed.pretraining.pretrain import PretrainOptions as PretrainOptions, pretrain_model as pretrain_model
+    from protembed.pretraining.pretrain import pretrain_model as pretrain_model
     from protembed.scoring.score import score_variants as score_variants
 
 

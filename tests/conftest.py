@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from protembed.config.common import TASKS, DeviceConfig, ModelConfig
-from protembed.config.finetune import FinetuneConfig, LabelTableConfig
+from protembed.config.finetune import FinetuneConfig, FinetuneOptions, LabelTableConfig
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import MASK, encode
@@ -21,7 +21,6 @@ from protembed.data.batching import MaskedBatch, concatenate, make_crop
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool, worker_pool
 from protembed.errors import DataError
-from protembed.finetuning.finetune import FinetuneOptions
 from protembed.finetuning.labels import Columns, LabelledProtein, LabelledTable, SplitTable, read_labels
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint

@@ -23,7 +23,7 @@ LAYERS = (
     ("config",),
     ("io",),
     ("errors",),
-    ("text", "_version"),
+    ("callbacks", "text", "_version"),
 )
 COMMANDS = {"pretraining", "embedding", "finetuning", "scoring", "attention"}
 RANK = {part: -rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -8,8 +8,8 @@ from threading import Barrier, Thread
 import pytest
 import torch
 
-from protembed.config.common import DeviceConfig, ModelConfig
-from protembed.config.embed import EmbedConfig
+from protembed.config.common import DeviceConfig
+from protembed.config.embed import EmbedOptions
 from protembed.device import WorkerPool, choose_device, exact_float32
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import ConfigError
@@ -154,7 +154,10 @@ def embed_bytes(tiny_model, proteins_fasta, tmp_path_factory):
     output = tmp_path_factory.mktemp("embedded") / "rows.npy"
 
     def run():
-        embed_fasta([proteins_fasta], ModelConfig(model=tiny_model), EmbedConfig(output=output, force=True))
+        embed_fasta(
+            [proteins_fasta],
+            EmbedOptions.from_values(model=tiny_model, output=output, force=True),
+        )
         return output.read_bytes(), output.with_name("rows.meta.json").read_bytes()
 
     return run

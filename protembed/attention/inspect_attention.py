@@ -1,6 +1,6 @@
 """Inspection of attention: maps for each layer and head, statistics of heads, contacts, sites, figures and a page."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ from protembed.attention.tables import (
     structure_row,
     write_metrics_table,
 )
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
-from protembed.config.inspect_attention import AttentionConfig
+from protembed.callbacks import Callbacks
+from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.device import choose_device, peak_memory, worker_pool
@@ -127,14 +127,7 @@ class AttentionSummary:
 
 
 def inspect_attention(
-    fasta: Sequence[PathLike],
-    model: ModelConfig,
-    attention: AttentionConfig,
-    *,
-    reader: InputConfig | None = None,
-    compute: DeviceConfig | None = None,
-    on_plan: Callable[[AttentionPlan], None] = lambda plan: None,
-    on_protein: Callable[[int], None] = lambda num_residues: None,
+    fasta: Sequence[PathLike], options: AttentionOptions | None = None, callbacks: Callbacks | None = None
 ) -> AttentionSummary:
     """Save attention maps for each layer and head, summarise each head over all proteins, and draw the maps.
 
@@ -147,12 +140,8 @@ def inspect_attention(
 
     Args:
         fasta: FASTA files; `-` is stdin.
-        model: Options of the model.
-        attention: Options of the output, of the saved layers, heads and proteins, and of structures and sites.
-        reader: Options of reading the input; the defaults if None.
-        compute: Options of the device; the defaults if None.
-        on_plan: Function that receives the plan before the computation.
-        on_protein: Function that receives the number of residues of each finished protein.
+        options: All options of the command; the defaults if None.
+        callbacks: Functions that receive the plan, and the residues of each finished protein.
 
     Raises:
         ChangedInputError: A file changed while it was read.
@@ -160,27 +149,28 @@ def inspect_attention(
         InsufficientResourcesError: The memory or the disk is too small.
         ProtembedError: The input, the model or the output is unsuitable, as described in `protembed.errors`.
     """
-    reader, compute, statistics = reader or InputConfig(), compute or DeviceConfig(), ReadStatistics()
+    options, callbacks, statistics = options or AttentionOptions(), callbacks or Callbacks(), ReadStatistics()
+    attention, on_illegal = options.attention, options.reader.on_illegal
     files = as_paths("fasta", fasta)
     output = follow_link(attention.output or default_path(files[0], ".attention"))
     check_is_path(output)
     check_absent(output, force=attention.force)
-    model_path, device = find_model(model.model), choose_device(compute)
+    model_path, device = find_model(options.model.model), choose_device(options.compute)
     check_not_an_input(output, [*files, model_path, *attention.structures, *filter(None, [attention.sites])])
     checkpoint = load_checkpoint(model_path).to(device)
     with (
         unchanged_inputs(),
         seekable_inputs(files) as paths,
         result_lock(output),
-        worker_pool(compute, device) as pool,
+        worker_pool(options.compute, device) as pool,
     ):
         engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
         with atomic_directory(output, marker=_STATISTICS) as directory:
             inspection = _Inspection(checkpoint, attention, directory)
             # The input is read twice, so that an invalid record or a protein that is too long is reported at once.
-            plan = inspection.plan(read_fasta(paths, on_illegal=reader.on_illegal, statistics=statistics), engine)
-            on_plan(plan)
-            inspection.extract_all(read_fasta(paths, on_illegal=reader.on_illegal), engine, on_protein)
+            plan = inspection.plan(read_fasta(paths, on_illegal=on_illegal, statistics=statistics), engine)
+            callbacks.on_plan(plan)
+            inspection.extract_all(read_fasta(paths, on_illegal=on_illegal), engine, callbacks)
             check_inputs()
             inspection.finish(engine, statistics)
     return inspection.summary(output, statistics, plan)
@@ -239,12 +229,12 @@ class _Inspection:
             warnings=warnings,
         )
 
-    def extract_all(self, records: Iterable[Record], engine: Engine, on_protein: Callable[[int], None]) -> None:
+    def extract_all(self, records: Iterable[Record], engine: Engine, callbacks: Callbacks) -> None:
         """Compute the attention of all proteins, and write the requested maps."""
         with self._maps:
             for record, protein in engine.run(InferenceJob(compute=self._extract), records):
                 self._collect(record, protein)
-                on_protein(protein.num_residues)
+                callbacks.on_progress(protein.num_residues)
 
     def finish(self, engine: Engine, statistics: ReadStatistics) -> None:
         """Evaluate heads on structures and sites, predict contacts, and write tables, figures and the page."""

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.options import SKIP_TYPER_PATH_CHECK, configured
-from protembed.config.common import ConsoleConfig, DeviceConfig, ModelConfig
-from protembed.config.embed import CheckConfig
+from protembed.config.common import ConsoleConfig
+from protembed.config.embed import CheckOptions
 from protembed.text import pluralize
 
 ResultAndFasta = Annotated[
@@ -23,16 +24,14 @@ ResultAndFasta = Annotated[
 
 
 @configured
-def check(
-    files: ResultAndFasta, model: ModelConfig, config: CheckConfig, compute: DeviceConfig, show: ConsoleConfig
-) -> None:
+def check(files: ResultAndFasta, options: CheckOptions, show: ConsoleConfig) -> None:
     """Verify a result of `embed`: its rows, identifiers and hashes, and a sample of vectors that is computed again."""
     from protembed.embedding.check import check_embeddings
 
     display = Display(show)
-    display.announce_download(model)
+    display.announce_download(options.model)
     with display.progress("computed again") as counter:
-        summary = check_embeddings(files, model, config, compute=compute, on_protein=counter.advance)
+        summary = check_embeddings(files, options, Callbacks(on_progress=counter.advance))
     proteins = pluralize(summary.num_proteins, "protein")
     line = f"{', '.join(map(str, summary.results))}: complete and consistent with the input, {proteins}"
     if summary.worst_difference is not None:

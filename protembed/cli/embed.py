@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import embed_plan_lines, embed_summary_lines
 from protembed.cli.options import FastaPaths, configured
-from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, ModelConfig
-from protembed.config.embed import EmbedConfig
+from protembed.config.common import ConsoleConfig
+from protembed.config.embed import EmbedOptions
 from protembed.io.reading import STANDARD_STREAM
 
 if TYPE_CHECKING:
@@ -14,36 +15,21 @@ if TYPE_CHECKING:
 
 
 @configured
-def embed(
-    fasta: FastaPaths,
-    model: ModelConfig,
-    embedding: EmbedConfig,
-    reader: InputConfig,
-    compute: DeviceConfig,
-    show: ConsoleConfig,
-) -> None:
+def embed(fasta: FastaPaths, options: EmbedOptions, show: ConsoleConfig) -> None:
     """Turn proteins into vectors, one per protein or one per residue. The same command resumes an interrupted run."""
     from protembed.embedding.embed import embed_fasta
 
-    display = Display(show, data_on_stdout=embedding.output == STANDARD_STREAM)
+    display = Display(show, data_on_stdout=options.embedding.output == STANDARD_STREAM)
 
     def show_plan(plan: "EmbedPlan") -> None:
         display.warn(plan.warnings)
         display.summary(plan, *embed_plan_lines(plan))
 
-    display.announce_download(model)
+    display.announce_download(options.model)
     with display.progress("embedded") as counter, display.resume_hint(counter):
-        summary = embed_fasta(
-            fasta,
-            model,
-            embedding,
-            reader=reader,
-            compute=compute,
-            on_plan=show_plan,
-            on_start=counter.expect,
-            on_protein=counter.advance,
-        )
-    display.announce_model(model)
+        callbacks = Callbacks(on_plan=show_plan, on_start=counter.expect, on_progress=counter.advance)
+        summary = embed_fasta(fasta, options, callbacks)
+    display.announce_model(options.model)
     if summary is not None:
         display.warn(summary.warnings)
-        display.summary(summary, *embed_summary_lines(summary, embedding.region))
+        display.summary(summary, *embed_summary_lines(summary, options.embedding.region))

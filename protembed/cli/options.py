@@ -1,10 +1,10 @@
 """The options of a command, made from the dataclasses of `config/`."""
 
-import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -12,7 +12,7 @@ import typer
 
 from protembed.cli.display import exit_on_errors
 from protembed.cli.process import ignore_sigpipe
-from protembed.config.base import FORMER_NAMES, Config, choices_of, flag_name
+from protembed.config.base import FORMER_NAMES, Config, Options, choices_of, configs_of, flag_name
 
 # Typer would check whether a file can be read, and report one that cannot as wrong usage.
 SKIP_TYPER_PATH_CHECK = False
@@ -50,34 +50,38 @@ VariantsPath = Annotated[
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for every field of the configs among its parameters.
+    """Give a command an option for every field of the configs in its options.
 
-    Each config has a help panel, named by its docstring up to the colon; advanced options share the last panel. The
-    command receives the configs. An error of protembed's own ends the process with its message and exit status.
+    Each config has a help panel, named by its docstring up to the colon; advanced options share the last panel. An
+    error of protembed's own ends the process with its message and exit status.
+
+    Args:
+        command: Function whose parameters `options` and `show` are an `Options` and a `ConsoleConfig`; its others are
+            arguments of the command line.
     """
-    parameters = inspect.signature(command).parameters
     hints = get_type_hints(command, include_extras=True)
-    configs = {name: hints[name] for name in parameters if _is_config(hints[name])}
-    others = [
-        parameter.replace(annotation=hints[name]) for name, parameter in parameters.items() if name not in configs
+    options, console = hints.get("options", Options), hints["show"]
+    arguments = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name not in ("options", "show")
     ]
-    specs = [spec for config in configs.values() for spec in dataclasses.fields(config)]
-    is_advanced = {spec.name: spec.metadata["advanced"] for spec in specs}
-    options = [option for config in configs.values() for option in _options(config)]
-    options.sort(key=lambda parameter: is_advanced[parameter.name])  # stable: the last panel is "Advanced"
+    specs = [(config, spec) for config in (*configs_of(options).values(), console) for spec in fields(config)]
+    specs.sort(key=lambda pair: pair[1].metadata["advanced"])  # stable: the last panel is "Advanced"
+    parameters = [*arguments, *(_parameter(config, spec) for config, spec in specs)]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
         ignore_sigpipe()
         with exit_on_errors():
-            made = {
-                name: config(**{spec.name: values.pop(spec.name) for spec in dataclasses.fields(config)})
-                for name, config in configs.items()
-            }
-            command(**values, **made)
+            show = console(**{spec.name: values.pop(spec.name) for spec in fields(console)})
+            made = {argument.name: values.pop(argument.name) for argument in arguments}
+            if "options" in hints:
+                made["options"] = options.from_values(**values)
+            command(**made, show=show)
 
-    run.__signature__ = inspect.Signature(others + options)  # type: ignore[attr-defined]  # what Typer reads
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in others + options}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
@@ -91,27 +95,22 @@ def current_flag(name: str) -> str:
     return FORMER_NAMES[field].replace("_", "-") if field in FORMER_NAMES else name
 
 
-def _is_config(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Config)
-
-
-def _options(config: type[Config]) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(config)
+def _parameter(config: type[Config], spec: "Field[Any]") -> inspect.Parameter:
+    hint = get_type_hints(config)[spec.name]
+    default = spec.default_factory() if callable(spec.default_factory) else spec.default
+    choices = choices_of(hint)
+    is_long = len("|".join(choices)) > _MAX_CHOICE_WIDTH
     panel = (config.__doc__ or "").split(":")[0].rstrip(".")
-    for spec in dataclasses.fields(config):
-        default = spec.default_factory() if callable(spec.default_factory) else spec.default
-        choices = choices_of(hints[spec.name])
-        is_long = len("|".join(choices)) > _MAX_CHOICE_WIDTH
-        declaration = typer.Option(
-            *_flags(spec),
-            help=_with_choices(spec.metadata["help"], choices) if is_long else spec.metadata["help"],
-            metavar="<choice>" if is_long else None,
-            rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
-            readable=SKIP_TYPER_PATH_CHECK,
-            show_default=default is not None and default is not False and default != [],
-        )
-        annotation = Annotated[hints[spec.name], declaration]  # type: ignore[valid-type, name-defined]  # made at run time
-        yield inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    declaration = typer.Option(
+        *_flags(spec),
+        help=_with_choices(spec.metadata["help"], choices) if is_long else spec.metadata["help"],
+        metavar="<choice>" if is_long else None,
+        rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
+        readable=SKIP_TYPER_PATH_CHECK,
+        show_default=default is not None and default is not False and default != [],
+    )
+    annotation = Annotated[hint, declaration]  # type: ignore[valid-type]  # made at run time
+    return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _with_choices(help: str, choices: Sequence[str]) -> str:
@@ -120,7 +119,7 @@ def _with_choices(help: str, choices: Sequence[str]) -> str:
     return help if is_complete else f"{help} One of: {', '.join(choices)}."
 
 
-def _flags(spec: "dataclasses.Field[Any]") -> tuple[str, ...]:
+def _flags(spec: "Field[Any]") -> tuple[str, ...]:
     # A lone name keeps Typer from adding --no-quiet and its like.
     flags: tuple[str, ...] = spec.metadata["flags"]
     return flags or (flag_name(spec),)

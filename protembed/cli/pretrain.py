@@ -4,47 +4,36 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import pretrain_plan_lines, pretrain_summary_lines
 from protembed.cli.options import FastaPaths, configured
 from protembed.cli.process import stop_on_signals
-from protembed.config.common import ConsoleConfig, DeviceConfig, InputConfig, OptimizerConfig
-from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
+from protembed.config.common import ConsoleConfig
+from protembed.config.pretrain import PretrainOptions
 
 if TYPE_CHECKING:
     from protembed.pretraining.report import PretrainPlan
 
 
 @configured
-def pretrain(
-    fasta: FastaPaths,
-    config: PretrainConfig,
-    batches: BatchConfig,
-    masking: MaskingConfig,
-    optimizer: OptimizerConfig,
-    reader: InputConfig,
-    compute: DeviceConfig,
-    show: ConsoleConfig,
-) -> None:
+def pretrain(fasta: FastaPaths, options: PretrainOptions, show: ConsoleConfig) -> None:
     """Train an encoder to predict masked amino acids. The same command resumes an interrupted run."""
-    from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
+    from protembed.pretraining.pretrain import pretrain_model
 
-    options = PretrainOptions(
-        pretrain=config, batches=batches, masking=masking, optimizer=optimizer, reader=reader, compute=compute
-    )
     display = Display(show)
 
     def begin(plan: "PretrainPlan") -> None:
         display.warn(plan.warnings)
-        for line in pretrain_plan_lines(plan, is_dry_run=config.dry_run):
+        for line in pretrain_plan_lines(plan, is_dry_run=options.pretrain.dry_run):
             display.say(line)
-        if config.dry_run:
+        if options.pretrain.dry_run:
             display.summary(plan)
         steps.begin(plan.num_steps, plan.first_step)
         stop.is_awaited = True
 
     with stop_on_signals() as stop, display.training_progress() as steps:
-        summary = pretrain_model(fasta, options, on_plan=begin, on_step=steps.advance, stop=stop)
+        summary = pretrain_model(fasta, options, Callbacks(on_plan=begin, on_step=steps.advance, stop=stop))
     if summary is None:
         return
     display.summary(summary, *pretrain_summary_lines(summary))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from protembed.errors import ConfigError
 from protembed.io.reading import as_path, as_paths
@@ -102,6 +102,37 @@ def _coerced(name: str, value: Any, hint: Any) -> Any:
     if Path in kinds:
         return as_path(name, value)
     return str(value) if str in kinds and type(value) is int else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The base of all options of a command: one config for each help panel, in their order."""
+
+    @classmethod
+    def from_values(cls, **values: Any) -> Self:
+        """Make the options from the values of single fields, whichever config each belongs to.
+
+        Args:
+            values: Values by the names of fields; fields that are not named have their defaults.
+
+        Raises:
+            ConfigError: No config has a field of that name, or a value is not allowed.
+        """
+        configs = {
+            name: config(
+                **{spec.name: values.pop(spec.name) for spec in dataclasses.fields(config) if spec.name in values}
+            )
+            for name, config in configs_of(cls).items()
+        }
+        for name, value in values.items():
+            raise ConfigError(name, value, f"{cls.__name__} has no field of this name")
+        return cls(**configs)
+
+
+def configs_of(options: type[Options]) -> dict[str, type[Config]]:
+    """List the configs of options by the names of their fields."""
+    hints = get_type_hints(options)
+    return {spec.name: hints[spec.name] for spec in dataclasses.fields(options)}
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """Options of `protembed embed` and `protembed check`. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from protembed.config.base import Config, option
-from protembed.config.common import check_region
+from protembed.config.base import Config, Options, option
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, check_region
 
 EmbedPrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 H5Names = Literal["id", "hash"]
@@ -75,3 +75,22 @@ class CheckConfig(Config):
 
     sample_size: int = option(20, "Number of proteins that are computed again, drawn at random.", min=0)
     seed: int = option(0, "Seed of the sample.", min=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions(Options):
+    """All options of `protembed embed`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    embedding: EmbedConfig = field(default_factory=EmbedConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(Options):
+    """All options of `protembed check`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    check: CheckConfig = field(default_factory=CheckConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)

@@ -1,11 +1,11 @@
 """Options of `protembed finetune` and `protembed predict`. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from protembed.config.base import Config, option
-from protembed.config.common import ModelConfig, TaskName, check_region
+from protembed.config.base import Config, Options, option
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, OptimizerConfig, TaskName, check_region
 from protembed.errors import ConfigError
 
 TaskChoice = Literal["auto", TaskName]
@@ -145,3 +145,25 @@ class PredictConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_region(self.region, "auto, all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(Options):
+    """All options of `protembed finetune`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    labels: LabelTableConfig = field(default_factory=LabelTableConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(Options):
+    """All options of `protembed predict`."""
+
+    model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)
+    prediction: PredictConfig = field(default_factory=PredictConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)

@@ -1,10 +1,11 @@
 """Options of `protembed inspect-attention`. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from protembed.config.base import Config, option
+from protembed.config.base import Config, Options, option
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +38,13 @@ class AttentionConfig(Config):
     )
     seed: int = option(0, "Seed of the permutations and of the folds.", min=0)
     force: bool = option(False, "Replace an existing directory.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionOptions(Options):
+    """All options of `protembed inspect-attention`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)

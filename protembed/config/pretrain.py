@@ -1,11 +1,18 @@
 """Options of `protembed pretrain`, except for the optimiser's. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from protembed.config.base import Config, option
-from protembed.config.common import GPU_MICRO_BATCH_TOKENS, MICRO_BATCH_TOKENS, PrecisionName
+from protembed.config.base import Config, Options, option
+from protembed.config.common import (
+    GPU_MICRO_BATCH_TOKENS,
+    MICRO_BATCH_TOKENS,
+    DeviceConfig,
+    InputConfig,
+    OptimizerConfig,
+    PrecisionName,
+)
 from protembed.config.model_sizes import DEFAULT_SIZE, SizeName
 from protembed.errors import ConfigError
 
@@ -111,3 +118,15 @@ class MaskingConfig(Config):
         super().__post_init__()
         if self.random_rate + self.keep_rate > 1:
             raise ConfigError("--keep-rate", self.keep_rate, "together with --random-rate it must not exceed 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(Options):
+    """All options of `protembed pretrain`."""
+
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)

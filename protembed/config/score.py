@@ -1,10 +1,11 @@
 """Options of `protembed score`. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from protembed.config.base import Config, option
+from protembed.config.base import Config, Options, option
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
 from protembed.config.embed import EmbedPrecisionName
 from protembed.errors import ConfigError
 
@@ -91,3 +92,14 @@ class ScoreConfig(Config):
         "auto", "Precision of matrix products; auto is bfloat16 on GPUs that support it, else float32.", advanced=True
     )
     force: bool = option(False, "Replace an existing table.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(Options):
+    """All options of `protembed score`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    table: VariantTableConfig = field(default_factory=VariantTableConfig)
+    scoring: ScoreConfig = field(default_factory=ScoreConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)

@@ -1,6 +1,6 @@
 """Verification: whether an earlier result of `embed` is complete and matches its input and model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from protembed.callbacks import Callbacks
 from protembed.config.common import DeviceConfig, ModelConfig, choose_region
-from protembed.config.embed import CheckConfig
+from protembed.config.embed import CheckOptions
 from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
 from protembed.device import choose_device
@@ -233,7 +234,7 @@ def _recompute(
     sample: Sequence[tuple[_Result, int, Record]],
     model: ModelConfig,
     compute: DeviceConfig,
-    on_protein: Callable[[int], None],
+    callbacks: Callbacks,
 ) -> float | None:
     """Compute the sample again; return the worst difference, None if the sample is empty."""
     meta = shards[0].meta
@@ -255,33 +256,27 @@ def _recompute(
                 found = f"row {row + 1} ({record.id!r}) differs from what {resolved.name} computes by {difference:.2g}"
                 raise VerificationError(shard.path, f"{found} times its largest number")
             worst = max(worst, difference)
-            on_protein(len(record.sequence))
+            callbacks.on_progress(len(record.sequence))
     return worst
 
 
 def check_embeddings(
-    files: Sequence[PathLike],
-    model: ModelConfig,
-    check: CheckConfig,
-    *,
-    compute: DeviceConfig | None = None,
-    on_protein: Callable[[int], None] = lambda num_residues: None,
+    files: Sequence[PathLike], options: CheckOptions | None = None, callbacks: Callbacks | None = None
 ) -> CheckSummary:
     """Verify a result of `embed`, or all its shards: rows, identifiers, hashes, and a sample computed again.
 
     Args:
         files: Paths of the result, or of its shards in their order, followed by the FASTA files in their order; `-` is
             stdin.
-        model: Model that the result was made with; by default the one that the result names, if it is available.
-        check: Size and seed of the sample.
-        compute: Device options; the defaults if None.
-        on_protein: Function called with the number of residues of each recomputed protein.
+        options: All options of the command; the defaults if None. The default model is the one that the result names,
+            if it is available.
+        callbacks: Functions that receive the residues of each recomputed protein.
 
     Raises:
         VerificationError: The result is incomplete, or does not match its input or model.
         ProtembedError: A file or the model cannot be read.
     """
-    paths = as_paths("files", files)
+    options, callbacks, paths = options or CheckOptions(), callbacks or Callbacks(), as_paths("files", files)
     results = [path for path in paths if _is_result(path)]
     fasta = [path for path in paths if path not in results]
     if not results or not fasta:
@@ -290,8 +285,8 @@ def check_embeddings(
     shards = [_Result.open(follow_link(path)) for path in results]
     selection = _selection(shards)
     num_proteins = sum(shard.num_proteins for shard in shards)
-    rng = np.random.default_rng(check.seed)
-    rows = np.sort(rng.choice(num_proteins, min(check.sample_size, num_proteins), replace=False))
+    rng = np.random.default_rng(options.check.seed)
+    rows = np.sort(rng.choice(num_proteins, min(options.check.sample_size, num_proteins), replace=False))
     with unchanged_inputs(), seekable_inputs(fasta) as inputs:
         statistics = ReadStatistics()
         sample = _compare_with_input(shards, selection.read(inputs, statistics), set(rows.tolist()))
@@ -300,7 +295,7 @@ def check_embeddings(
     if len(statistics.skipped) != num_refused:
         found = f"{num_refused} records were left out, but {len(statistics.skipped)} records of its input should be"
         raise VerificationError(results[0], found)
-    worst = _recompute(shards, sample, model, compute or DeviceConfig(), on_protein)
+    worst = _recompute(shards, sample, options.model, options.compute, callbacks)
     return CheckSummary(
         results=results,
         num_proteins=num_proteins,

@@ -1,6 +1,6 @@
 """Embedding: from FASTA and a model to one vector per protein, or one per residue."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from protembed._version import __version__
+from protembed.callbacks import Callbacks
 from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, choose_region
-from protembed.config.embed import EmbedConfig
+from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.data.fasta import ReadStatistics
 from protembed.device import choose_device, choose_precision, peak_memory
 from protembed.embedding.estimate import Workload
@@ -237,8 +238,7 @@ def _embed(
     paths: Sequence[Path],
     fingerprint: Mapping[str, Any],
     compute: DeviceConfig,
-    on_start: Callable[[int], None],
-    on_protein: Callable[[int], None],
+    callbacks: Callbacks,
 ) -> EmbedSummary:
     statistics = ReadStatistics()
     with (
@@ -249,13 +249,13 @@ def _embed(
         if job.output != STANDARD_STREAM:
             # Reading all records first takes a thousandth of the time, and finds an error in the last one at once.
             remaining = islice(job.selection.read(paths, ReadStatistics()), num_resumed, None)
-            on_start(sum(len(record.sequence) for record in remaining))
+            callbacks.on_start(sum(len(record.sequence) for record in remaining))
         comparison = InputComparison.from_checkpoint(job.checkpoint, job.selection.region)
         records = islice(comparison.observe(job.selection.read(paths, statistics)), num_resumed, None)
         for chunk in engine.run_committed(job.computation, records):
             for record, embedding in chunk:
                 writer.add(record, embedding.values, embedding.num_windows, embedding.overlap_cosine)
-                on_protein(len(record.sequence))
+                callbacks.on_progress(len(record.sequence))
             check_inputs()  # before rows become safe, because they are stored under the hash of the input
             writer.commit()
         check_inputs()
@@ -297,15 +297,7 @@ def _plan(job: _Job, paths: Sequence[Path], compute: DeviceConfig) -> EmbedPlan:
 
 
 def embed_fasta(
-    fasta: Sequence[PathLike],
-    model: ModelConfig,
-    embedding: EmbedConfig,
-    *,
-    reader: InputConfig | None = None,
-    compute: DeviceConfig | None = None,
-    on_plan: Callable[[EmbedPlan], None] = lambda plan: None,
-    on_start: Callable[[int], None] = lambda num_residues: None,
-    on_protein: Callable[[int], None] = lambda num_residues: None,
+    fasta: Sequence[PathLike], options: EmbedOptions | None = None, callbacks: Callbacks | None = None
 ) -> EmbedSummary | None:
     """Compute a vector for each protein, in the order of the input; the same call resumes an interrupted run.
 
@@ -313,13 +305,9 @@ def embed_fasta(
 
     Args:
         fasta: Paths of the FASTA files; `-` is stdin.
-        model: Model to use.
-        embedding: Output, layers, pooling and format.
-        reader: Input options; the defaults if None.
-        compute: Device options; the defaults if None.
-        on_plan: Function called with the estimate in a dry run.
-        on_start: Function called with the number of residues to compute, if the input can be read twice.
-        on_protein: Function called with the number of residues of each finished protein.
+        options: All options of the command; the defaults if None.
+        callbacks: Functions that receive the plan of a dry run, the residues to compute, if the input can be read
+            twice, and the residues of each finished protein.
 
     Returns:
         What was embedded; None after a dry run, which writes nothing.
@@ -328,12 +316,13 @@ def embed_fasta(
         ChangedInputError: A file changed between its first reading and the end of the computation.
         ProtembedError: The input, the model or the output is invalid; see `protembed.errors`.
     """
-    reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
-    job = _Job.prepare(files, model, embedding, reader, compute)
+    options, callbacks, files = options or EmbedOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
+    embedding, compute = options.embedding, options.compute
+    job = _Job.prepare(files, options.model, embedding, options.reader, compute)
     is_read_twice = job.output != STANDARD_STREAM or job.selection.shard is not None or embedding.dry_run
     with unchanged_inputs(), seekable_inputs(files, needed=is_read_twice) as paths:
         if embedding.dry_run:
-            on_plan(_plan(job, paths, compute))
+            callbacks.on_plan(_plan(job, paths, compute))
             return None
         fingerprint = job.fingerprint(paths)
         with result_lock(job.output):
@@ -342,4 +331,4 @@ def embed_fasta(
                 if done is not None:
                     clean_up(job.output, fingerprint)
                     return job.summary(done, was_done=True)
-            return _embed(job, paths, fingerprint, compute, on_start, on_protein)
+            return _embed(job, paths, fingerprint, compute, callbacks)

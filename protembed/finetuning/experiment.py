@@ -1,7 +1,7 @@
 """Train and evaluate the model and its baselines in every fold; keep the best model."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from protembed.callbacks import Callbacks
 from protembed.config.common import OptimizerConfig
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
 from protembed.finetuning.baselines import constant_baseline, frozen_head, sequence_baselines
@@ -23,32 +24,11 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoi
 from protembed.model.heads import ContactHead, TaskHead
 from protembed.model.metadata import ModelMetadata
 from protembed.training.distributed import Executor
-from protembed.training.loop import StepReport
 from protembed.training.run_directory import RunDirectory
 
 # The names of the predictors that need a model.
 NAME_OF_METHOD: dict[FinetuneMethod, str] = {"frozen": "frozen", "full": "fine-tuned", "lora": "LoRA"}
 RANDOM = "random initialisation"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Callbacks:
-    """Functions that report progress to the caller, and ask whether to stop.
-
-    Attributes:
-        on_stage: Receives the name of each stage, the number of steps of a training (None if the stage is none), and
-            the number of steps that an earlier run has taken.
-        on_step: Receives the report of each step of a training.
-        on_protein: Receives the number of residues of each embedded protein.
-        on_warning: Receives a sentence for the user.
-        stop: Returns whether to save the training and stop; it is called after each step.
-    """
-
-    on_stage: Callable[[str, int | None, int], None] = lambda name, num_steps, first_step: None
-    on_step: Callable[[StepReport], None] = lambda report: None
-    on_protein: Callable[[int], None] = lambda num_residues: None
-    on_warning: Callable[[str], None] = lambda sentence: None
-    stop: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +95,7 @@ class ModelTrainer:
         # A pooling that is yet to be learned starts as the mean.
         poolings = tuple("mean" if pooling == "attention" else pooling for pooling in self.metadata.poolings)
         embedder = replace(Embedder.from_checkpoint(checkpoint, pooling="mean"), poolings=poolings)
-        head, valid_loss = frozen_head(table, targets, embedder, self.engine, self.config, self.callbacks.on_protein)
+        head, valid_loss = frozen_head(table, targets, embedder, self.engine, self.config, self.callbacks.on_progress)
         checkpoint.task_head = head.to(checkpoint.device)
         predictions = self._predict(checkpoint, embedder, table.splits["test"])
         return TrainedModel(name=name, checkpoint=checkpoint, predictions=predictions, valid_loss=valid_loss)

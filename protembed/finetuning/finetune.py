@@ -1,30 +1,27 @@
 """Fine-tune on a table of labelled proteins: from labels and a model to a model with a task head and its metrics."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values, with_current_names
 from protembed.config.common import (
     TASKS,
-    DeviceConfig,
-    InputConfig,
-    ModelConfig,
-    OptimizerConfig,
     Task,
     choose_region,
 )
-from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, LabelTableConfig
+from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, FinetuneOptions
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import ReadStatistics
 from protembed.device import choose_device, choose_precision
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
 from protembed.finetuning.comparison import Comparison, compare
-from protembed.finetuning.experiment import Callbacks, Experiment, ExperimentResult, ModelTrainer
+from protembed.finetuning.experiment import Experiment, ExperimentResult, ModelTrainer
 from protembed.finetuning.label_cells import class_sort_key
 from protembed.finetuning.label_inference import InferredLabels, infer_labels
 from protembed.finetuning.label_warnings import class_counts, few_tested_warnings, label_warnings
@@ -59,18 +56,6 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
 from protembed.model.metadata import ModelMetadata
 from protembed.training.distributed import Executor
 from protembed.training.run_directory import RunDirectory
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneOptions:
-    """All options of fine-tuning."""
-
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    labels: LabelTableConfig = field(default_factory=LabelTableConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    reader: InputConfig = field(default_factory=InputConfig)
-    compute: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,9 +321,7 @@ def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
     return [protein.sequence for protein in proteins]
 
 
-def _finetune(
-    labels: Path, output: Path, options: FinetuneOptions, on_plan: Callable[[FinetunePlan], None], callbacks: Callbacks
-) -> FinetuneSummary:
+def _finetune(labels: Path, output: Path, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:
     """Fine-tune on a table that can be read twice."""
     config = options.finetune
     base = find_model(options.model.model)
@@ -348,7 +331,7 @@ def _finetune(
         return _load_summary(output, fingerprint)
     job = _prepare(labels, options, base)
     check_inputs()
-    on_plan(job.plan(output))
+    callbacks.on_plan(job.plan(output))
     device = choose_device(options.compute)
     run_directory = RunDirectory(output.with_name(f"{output.name}.partial"))
     with run_directory.locked(), inference_engine(options.compute, device, job.shape) as engine:
@@ -387,11 +370,7 @@ def _finetune(
 
 
 def finetune_model(
-    labels: PathLike,
-    options: FinetuneOptions,
-    *,
-    on_plan: Callable[[FinetunePlan], None] = lambda plan: None,
-    callbacks: Callbacks | None = None,
+    labels: PathLike, options: FinetuneOptions | None = None, callbacks: Callbacks | None = None
 ) -> FinetuneSummary:
     """Train an encoder, adapters, or a head on a frozen encoder to predict labels of proteins or of their residues.
 
@@ -401,9 +380,9 @@ def finetune_model(
 
     Args:
         labels: The path of the table of labelled proteins, or `-` for stdin.
-        options: All options of the command.
-        on_plan: Callback that receives the plan once, before anything is computed.
-        callbacks: Callbacks that report progress and may stop a training; None for no callbacks.
+        options: All options of the command; the defaults if None.
+        callbacks: Functions that receive the plan, the stages, the steps of trainings and the residues of embedded
+            proteins, and may stop a training.
 
     Returns:
         The path of the model, and its metrics on the test proteins.
@@ -411,10 +390,10 @@ def finetune_model(
     Raises:
         ProtembedError: The table, the options, the model or the output does not allow it; see `protembed.errors`.
     """
-    path = as_path("labels", labels)
+    options, path = options or FinetuneOptions(), as_path("labels", labels)
     output = follow_link(options.finetune.output or default_path(path, ".model"))
     check_is_path(output)
     check_utf8_path(output)
     check_is_ours_or_absent(output, METRICS_FILE)
     with unchanged_inputs(), seekable_inputs([path]) as (table,):
-        return _finetune(table, output, options, on_plan, callbacks or Callbacks())
+        return _finetune(table, output, options, callbacks or Callbacks())

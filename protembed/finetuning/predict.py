@@ -1,14 +1,15 @@
 """Predict with a fine-tuned model: from FASTA to a table."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config.common import DEFAULT_MODEL, DeviceConfig, InputConfig, ModelConfig, Region, Task, choose_region
-from protembed.config.finetune import PredictConfig
+from protembed.callbacks import Callbacks
+from protembed.config.common import DEFAULT_MODEL, Region, Task, choose_region
+from protembed.config.finetune import PredictOptions
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.data.windows import cut_records
 from protembed.device import choose_device
@@ -107,7 +108,7 @@ def _table_lines(
     results: Iterable[tuple[Record, NDArray[np.float32]]],
     head: TaskHead,
     region: Region | None,
-    on_protein: Callable[[int], None],
+    callbacks: Callbacks,
 ) -> Iterator[bytes]:
     """Format the table line by line; if only a region was used, with the residues that were used."""
     threshold = float(head.threshold)
@@ -119,7 +120,7 @@ def _table_lines(
         residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
         cells = prediction_cells(prediction, head.task, head.classes, threshold)
         yield format_row([record.id, *residues, *cells])
-        on_protein(len(record.sequence))
+        callbacks.on_progress(len(record.sequence))
 
 
 def _require_head(checkpoint: Checkpoint, name: str) -> TaskHead:
@@ -131,23 +132,14 @@ def _require_head(checkpoint: Checkpoint, name: str) -> TaskHead:
 
 
 def predict_fasta(
-    fasta: Sequence[PathLike],
-    model: ModelConfig,
-    prediction: PredictConfig,
-    *,
-    reader: InputConfig | None = None,
-    compute: DeviceConfig | None = None,
-    on_protein: Callable[[int], None] = lambda num_residues: None,
+    fasta: Sequence[PathLike], options: PredictOptions | None = None, callbacks: Callbacks | None = None
 ) -> PredictSummary:
     """Predict labels of proteins with a fine-tuned model, in the order of the input.
 
     Args:
         fasta: The paths of FASTA files; `-` is stdin.
-        model: The fine-tuned model.
-        prediction: The path of the table and the region of the proteins.
-        reader: Options of reading; None for the defaults.
-        compute: Device, threads and precision; None for the defaults.
-        on_protein: Callback that receives the number of residues of each finished protein.
+        options: All options of the command, the fine-tuned model among them.
+        callbacks: Functions that receive the residues of each finished protein.
 
     Raises:
         InputNotFoundError: The model was not fine-tuned.
@@ -157,28 +149,29 @@ def predict_fasta(
         NotFiniteError: The prediction for a protein is not a finite number.
         ProtembedError: The input, the model or the output does not allow it; see `protembed.errors`.
     """
-    reader, compute, files = reader or InputConfig(), compute or DeviceConfig(), as_paths("fasta", fasta)
+    options, callbacks, files = options or PredictOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
+    prediction, on_illegal = options.prediction, options.reader.on_illegal
     named = prediction.output or default_path(files[0], ".predictions.tsv")
     output = follow_link(named)
     check_absent(output, force=prediction.force)
-    directory = find_model(model.model)
+    directory = find_model(options.model.model)
     check_not_an_input(output, [*files, directory])
     check_table_suffix(named)
-    device = choose_device(compute)
+    device = choose_device(options.compute)
     checkpoint = load_checkpoint(directory).to(device)
-    head = _require_head(checkpoint, str(model.model or f"{DEFAULT_MODEL} (the default)"))
+    head = _require_head(checkpoint, str(options.model.model or f"{DEFAULT_MODEL} (the default)"))
     job = Embedder.from_checkpoint(checkpoint).predictions(head)
     statistics, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
     comparison = InputComparison.from_checkpoint(checkpoint, region)
-    records = read_fasta(files, on_illegal=reader.on_illegal, statistics=statistics)
-    proteins = comparison.observe(cut_records(records, region, reader.on_illegal, statistics))
+    records = read_fasta(files, on_illegal=on_illegal, statistics=statistics)
+    proteins = comparison.observe(cut_records(records, region, on_illegal, statistics))
     with (
         unchanged_inputs(),
         result_lock(output),
-        inference_engine(compute, device, checkpoint.encoder.shape) as engine,
+        inference_engine(options.compute, device, checkpoint.encoder.shape) as engine,
         output_stream(output) as stream,
     ):
-        for line in _table_lines(engine.run(job, proteins), head, region, on_protein):
+        for line in _table_lines(engine.run(job, proteins), head, region, callbacks):
             stream.write(line)
         check_inputs()
     return PredictSummary(

@@ -3,16 +3,17 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values
-from protembed.config.common import DeviceConfig, InputConfig, OptimizerConfig, OptimizerName
+from protembed.config.common import OptimizerName
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES
-from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
+from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
 from protembed.data.batching import MaskedBatch
 from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, total_memory, worker_pool
 from protembed.errors import NotEnoughMemoryError
@@ -67,18 +68,6 @@ _DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
 _DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
 # Options that change neither the weights nor any metric.
 _NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainOptions:
-    """All options of pretraining."""
-
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    batches: BatchConfig = field(default_factory=BatchConfig)
-    masking: MaskingConfig = field(default_factory=MaskingConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    reader: InputConfig = field(default_factory=InputConfig)
-    compute: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 # The model
@@ -399,12 +388,7 @@ def _open_training(
 
 
 def pretrain_model(
-    fasta: Sequence[PathLike],
-    options: PretrainOptions,
-    *,
-    on_plan: Callable[[PretrainPlan], None] = lambda plan: None,
-    on_step: Callable[[StepReport], None] = lambda report: None,
-    stop: Callable[[], bool] = lambda: False,
+    fasta: Sequence[PathLike], options: PretrainOptions | None = None, callbacks: Callbacks | None = None
 ) -> PretrainSummary | None:
     """Train an encoder to predict masked amino acids; the same call resumes an interrupted run.
 
@@ -412,10 +396,8 @@ def pretrain_model(
 
     Args:
         fasta: FASTA files of the training proteins; `-` is stdin.
-        options: All options.
-        on_plan: Function called with the plan, before the first step.
-        on_step: Function called with a report after each step.
-        stop: Function called after each step; if it returns true, the run is saved and stopped.
+        options: All options of the command; the defaults if None.
+        callbacks: Functions that receive the plan and the report of each step, and may stop the run.
 
     Returns:
         Where the model is and how good it is; None after a dry run, which leaves no files.
@@ -423,8 +405,8 @@ def pretrain_model(
     Raises:
         ProtembedError: If the input, the options or the run directory do not allow it; see `protembed.errors`.
     """
+    options, callbacks, files = options or PretrainOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
     config = options.pretrain
-    files = as_paths("fasta", fasta)
     output = follow_link(config.output or default_path(files[0], ".run"))
     models = [model for model in (config.init_from, config.compare_model) if model is not None]
     check_utf8_path(output)
@@ -437,11 +419,11 @@ def pretrain_model(
                 scratch_directory() as scratch,
                 _open_training(RunDirectory(scratch / "run"), files, options) as dry_run,
             ):
-                on_plan(replace(dry_run.plan(), output=output))
+                callbacks.on_plan(replace(dry_run.plan(), output=output))
             return None
         run = RunDirectory(output, processes)
         with run.locked(), _open_training(run, files, options, processes) as training:
-            on_plan(training.plan())
-            for report in training.run(stop):
-                on_step(report)
+            callbacks.on_plan(training.plan())
+            for report in training.run(callbacks.stop):
+                callbacks.on_step(report)
             return training.summary()

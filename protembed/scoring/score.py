@@ -1,14 +1,14 @@
 """Score a table of variants with a model, without training."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
-from protembed.config.score import FORMULAS, PROBABILITY, ScoreConfig, ScoreMethod, VariantTableConfig
+from protembed.callbacks import Callbacks
+from protembed.config.score import FORMULAS, PROBABILITY, ScoreMethod, ScoreOptions, VariantTableConfig
 from protembed.data.fasta import OnIllegal, ReadStatistics
 from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
@@ -136,15 +136,7 @@ def _summary(
 
 
 def score_variants(
-    variants: PathLike,
-    model: ModelConfig,
-    table: VariantTableConfig,
-    scoring: ScoreConfig,
-    *,
-    reader: InputConfig | None = None,
-    compute: DeviceConfig | None = None,
-    on_start: Callable[[int], None] = lambda num_tokens: None,
-    on_crop: Callable[[int], None] = lambda num_tokens: None,
+    variants: PathLike, options: ScoreOptions | None = None, callbacks: Callbacks | None = None
 ) -> ScoreSummary:
     """Score variants zero-shot, with a model that was trained on none; rows keep their order and all their columns.
 
@@ -154,42 +146,41 @@ def score_variants(
 
     Args:
         variants: CSV or TSV file of variants; `-` is stdin.
-        model: Model that scores.
-        table: Wild types, and names of columns.
-        scoring: Output and method.
-        reader: Options of reading; None for the defaults.
-        compute: Device and threads; None for the defaults.
-        on_start: Function that receives the number of tokens to compute.
-        on_crop: Function that receives the number of tokens of each protein or window that the model has computed.
+        options: All options of the command; the defaults if None.
+        callbacks: Functions that receive the tokens to compute, and those of each protein or window that the model has
+            computed.
 
     Raises:
         ChangedInputError: A file changed while it was read.
         OutputExistsError: The output exists, and `scoring.force` is not set.
         ProtembedError: The input, the model or the output is unsuitable; see `protembed.errors`.
     """
-    reader, compute = reader or InputConfig(), compute or DeviceConfig()
+    options, callbacks = options or ScoreOptions(), callbacks or Callbacks()
+    scoring, table, on_illegal = options.scoring, options.table, options.reader.on_illegal
     inputs = [as_path("variants", variants), *filter(None, [table.wild_type])]
     named = scoring.output or default_path(inputs[0], ".scores.tsv")
     output = follow_link(named)
     check_absent(output, force=scoring.force)
-    directory = find_model(model.model)
+    directory = find_model(options.model.model)
     check_not_an_input(output, [*inputs, directory])
     check_table_suffix(named)
-    device = choose_device(compute)
+    device = choose_device(options.compute)
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.set_compute_dtype(precision)
-    marginals = Marginals.from_checkpoint(checkpoint, window_residues=scoring.window_residues, on_crop=on_crop)
+    marginals = Marginals.from_checkpoint(
+        checkpoint, window_residues=scoring.window_residues, on_crop=callbacks.on_progress
+    )
     statistics, mutated = ReadStatistics(), MutatedPositions()
     with (
         unchanged_inputs(),
         seekable_inputs(inputs) as paths,
-        inference_engine(compute, device, checkpoint.encoder.shape) as engine,
+        inference_engine(options.compute, device, checkpoint.encoder.shape) as engine,
     ):
-        rows = _open_table(paths, table, reader.on_illegal, statistics)
+        rows = _open_table(paths, table, on_illegal, statistics)
         columns = _new_columns(rows)
         mutated.add(rows.read(statistics))
         scorer = VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated)
-        on_start(scorer.num_tokens())
+        callbacks.on_start(scorer.num_tokens())
         with result_lock(output), output_stream(output) as stream:
             stream.writelines(_lines(scorer.scores(engine, rows.read()), rows, columns, scoring.method, precision))
             check_inputs()

@@ -14,8 +14,9 @@ import torch
 from protembed.attention.contact_predictors import ContactPredictor
 from protembed.attention.inspect_attention import inspect_attention
 from protembed.attention.structures import read_chains
+from protembed.callbacks import Callbacks
 from protembed.config.common import ModelConfig
-from protembed.config.inspect_attention import AttentionConfig
+from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.device import peak_memory
@@ -40,7 +41,10 @@ def esm_directory(tiny_esm, tmp_path_factory):
 def inspect(tmp_path, tiny_model, proteins_fasta):
     def run(fasta=proteins_fasta, model=tiny_model, **settings):
         output = tmp_path / "out.attention"
-        inspect_attention([fasta], ModelConfig(model=model), AttentionConfig(output=output, **settings))
+        inspect_attention(
+            [fasta],
+            AttentionOptions.from_values(model=model, output=output, **settings),
+        )
         return output
 
     return run
@@ -198,7 +202,9 @@ def test_single_protein_is_evaluated_without_fitting_a_head(tiny_model, matched_
     output = tmp_path / "out"
     config = AttentionConfig(output=output, structures=STRUCTURES[:1], num_permutations=200, save_maps=1)
 
-    summary = inspect_attention([matched_fasta], ModelConfig(model=tiny_model), config)
+    summary = inspect_attention(
+        [matched_fasta], AttentionOptions(model=ModelConfig(model=tiny_model), attention=config)
+    )
 
     assert (summary.num_structures, summary.precisions) == (1, [])
     assert "fitting a contact head needs two" in summary.warnings[-1]
@@ -211,7 +217,7 @@ def test_folder_of_structures_gives_the_same_results_as_its_files(evaluated, tin
     output = tmp_path / "folder"
     config = AttentionConfig(output=output, structures=[STRUCTURES[0].parent], num_permutations=200, save_maps=2)
 
-    inspect_attention([matched_fasta], ModelConfig(model=tiny_model), config)
+    inspect_attention([matched_fasta], AttentionOptions(model=ModelConfig(model=tiny_model), attention=config))
 
     for name in ("structures.tsv", "contacts.tsv", "heads.tsv"):
         assert (output / name).read_bytes() == (evaluated / name).read_bytes()
@@ -241,7 +247,9 @@ def test_warnings_name_unreadable_structures_and_those_of_alpha_carbons(tiny_mod
     output = tmp_path / "out"
     config = AttentionConfig(output=output, structures=[tmp_path / "folder"], num_permutations=100, save_maps=0)
 
-    summary = inspect_attention([matched_fasta], ModelConfig(model=tiny_model), config)
+    summary = inspect_attention(
+        [matched_fasta], AttentionOptions(model=ModelConfig(model=tiny_model), attention=config)
+    )
 
     (row,) = read_rows(output / "structures.tsv")
     assert (row["atoms"], row["virtual_cb"], row["contacts"], row["coverage"]) == ("CA", "0", "130", "1")
@@ -260,7 +268,9 @@ def test_regression_without_heads_gives_a_warning_and_no_contacts(
     monkeypatch.setattr("protembed.attention.contact_predictors.fit_contact_head", fit)
     config = AttentionConfig(output=tmp_path / "out", structures=STRUCTURES, num_permutations=200, save_maps=1)
 
-    summary = inspect_attention([matched_fasta], ModelConfig(model=tiny_model), config)
+    summary = inspect_attention(
+        [matched_fasta], AttentionOptions(model=ModelConfig(model=tiny_model), attention=config)
+    )
 
     assert "the regression over all heads selected no heads" in summary.warnings[-1]
     assert not (tmp_path / "out" / "model").exists()
@@ -282,10 +292,8 @@ def test_plan_warns_of_sites_of_unknown_proteins(tiny_model, proteins_fasta, tmp
 
     summary = inspect_attention(
         [proteins_fasta],
-        ModelConfig(model=tiny_model),
-        config,
-        on_plan=lambda plan: plans.append((plan.warnings, len(done))),
-        on_protein=done.append,
+        AttentionOptions(model=ModelConfig(model=tiny_model), attention=config),
+        Callbacks(on_plan=lambda plan: plans.append((plan.warnings, len(done))), on_progress=done.append),
     )
 
     (((warning,), num_done),) = plans
@@ -301,7 +309,9 @@ def test_summary_counts_the_proteins_and_residues_of_a_label(tiny_model, protein
     )
     config = AttentionConfig(output=tmp_path / "out", sites=tmp_path / "s.tsv", num_permutations=100, save_maps=1)
 
-    summary = inspect_attention([proteins_fasta], ModelConfig(model=tiny_model), config)
+    summary = inspect_attention(
+        [proteins_fasta], AttentionOptions(model=ModelConfig(model=tiny_model), attention=config)
+    )
 
     row = read_rows(tmp_path / "out" / "sites.tsv")[0]
     assert [row[name] for name in ("compared_proteins", "residues", "segments")] == ["1", "3", "2"]
@@ -427,10 +437,8 @@ def test_plan_is_announced_before_the_computation(tiny_model, proteins_fasta, pr
     plans, done = [], []
     summary = inspect_attention(
         [proteins_fasta],
-        ModelConfig(model=tiny_model),
-        AttentionConfig(output=tmp_path / "out", save_maps=3),
-        on_plan=lambda plan: plans.append((plan, len(done))),
-        on_protein=done.append,
+        AttentionOptions.from_values(model=tiny_model, output=tmp_path / "out", save_maps=3),
+        Callbacks(on_plan=lambda plan: plans.append((plan, len(done))), on_progress=done.append),
     )
 
     assert plans == [(summary.plan, 0)]
@@ -456,7 +464,8 @@ def test_stdin_is_read_twice(tiny_model, proteins_fasta, tmp_path, give_stdin):
     give_stdin(proteins_fasta.read_bytes())
 
     summary = inspect_attention(
-        [Path("-")], ModelConfig(model=tiny_model), AttentionConfig(output=tmp_path / "out", save_maps=1)
+        [Path("-")],
+        AttentionOptions.from_values(model=tiny_model, output=tmp_path / "out", save_maps=1),
     )
 
     assert summary.num_proteins == len(read_rows(tmp_path / "out" / "proteins.tsv")) > 1

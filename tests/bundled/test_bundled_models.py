@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from protembed.config.common import DEFAULT_MODEL, DeviceConfig, ModelConfig
-from protembed.config.embed import EmbedConfig
+from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, encode
 from protembed.embedding.embed import embed_fasta
 from protembed.model.catalog import bundled_models, find_model
@@ -60,7 +60,10 @@ def test_the_layer_for_embedding_is_recorded_and_used(directory, proteins_fasta,
     layer = json.loads((directory / "protembed.json").read_text())["layer"]
     for name, chosen in (("auto", "auto"), ("recorded", str(layer)), ("other", str(layer - 1))):
         config = EmbedConfig(output=tmp_path / f"{name}.npy", layer=chosen)
-        embed_fasta([proteins_fasta], ModelConfig(model=directory), config, compute=DeviceConfig(threads=1))
+        embed_fasta(
+            [proteins_fasta],
+            EmbedOptions(model=ModelConfig(model=directory), embedding=config, compute=DeviceConfig(threads=1)),
+        )
 
     assert isinstance(layer, int)
     np.testing.assert_array_equal(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "recorded.npy"))

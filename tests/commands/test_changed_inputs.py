@@ -8,18 +8,19 @@ import pytest
 
 import protembed.io.reading
 from protembed.attention.inspect_attention import inspect_attention
+from protembed.callbacks import Callbacks
 from protembed.config.common import DeviceConfig, ModelConfig
-from protembed.config.embed import CheckConfig, EmbedConfig
-from protembed.config.finetune import PredictConfig
-from protembed.config.inspect_attention import AttentionConfig
-from protembed.config.pretrain import BatchConfig, PretrainConfig
-from protembed.config.score import ScoreConfig, VariantTableConfig
+from protembed.config.embed import CheckOptions, EmbedConfig, EmbedOptions
+from protembed.config.finetune import PredictConfig, PredictOptions
+from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
+from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
+from protembed.config.score import ScoreOptions
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import ChangedInputError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
-from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
+from protembed.pretraining.pretrain import pretrain_model
 from protembed.scoring.score import score_variants
 
 RECORDS = [f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n".encode() for number in range(8)]
@@ -111,7 +112,11 @@ def test_embed_leaves_nothing_if_its_input_changes_after_it_was_counted(
 ):
     config = EmbedConfig(output=folder / f"emb.{name}", **options)
     with change_error(fasta):
-        embed_fasta([fasta], ModelConfig(model=tiny_model), config, on_start=lambda num_residues: change(fasta))
+        embed_fasta(
+            [fasta],
+            EmbedOptions(model=ModelConfig(model=tiny_model), embedding=config),
+            Callbacks(on_start=lambda num_residues: change(fasta)),
+        )
 
     assert list(folder.iterdir()) == []
 
@@ -124,7 +129,10 @@ def test_embed_detects_a_change_before_any_of_its_readings(
     change_before_opening(fasta, opening, change)
 
     with change_error(fasta):
-        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=folder / "emb.npy", shard=shard))
+        embed_fasta(
+            [fasta],
+            EmbedOptions.from_values(model=tiny_model, output=folder / "emb.npy", shard=shard),
+        )
 
     assert list(folder.iterdir()) == []
 
@@ -133,7 +141,7 @@ def test_embed_detects_a_change_before_any_of_its_readings(
 def test_embed_does_not_resume_rows_of_a_changed_input(windowed_model, proteins_fasta, tmp_path, small_chunks, change):
     fasta, output, settings = tmp_path / "p.fasta", tmp_path / "emb.npy", ModelConfig(model=windowed_model)
     fasta.write_bytes(proteins_fasta.read_bytes())
-    embed_fasta([fasta], settings, EmbedConfig(output=tmp_path / "expected.npy"))
+    embed_fasta([fasta], EmbedOptions(model=settings, embedding=EmbedConfig(output=tmp_path / "expected.npy")))
     done = []
 
     def on_protein(num_residues):
@@ -142,9 +150,13 @@ def test_embed_does_not_resume_rows_of_a_changed_input(windowed_model, proteins_
             change(fasta)
 
     with change_error(fasta):
-        embed_fasta([fasta], settings, EmbedConfig(output=output), on_protein=on_protein)
+        embed_fasta(
+            [fasta],
+            EmbedOptions(model=settings, embedding=EmbedConfig(output=output)),
+            Callbacks(on_progress=on_protein),
+        )
     fasta.write_bytes(proteins_fasta.read_bytes())
-    summary = embed_fasta([fasta], settings, EmbedConfig(output=output))
+    summary = embed_fasta([fasta], EmbedOptions(model=settings, embedding=EmbedConfig(output=output)))
 
     assert len(done) < 40  # detected at the next chunk, not at the end
     assert (summary.was_done, summary.num_resumed, summary.num_proteins) == (False, 0, 40)
@@ -162,34 +174,50 @@ def test_embed_removes_resumed_rows_if_the_input_changes(windowed_model, protein
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed_fasta([fasta], ModelConfig(model=windowed_model), config, on_protein=interrupt)
+        embed_fasta(
+            [fasta],
+            EmbedOptions(model=ModelConfig(model=windowed_model), embedding=config),
+            Callbacks(on_progress=interrupt),
+        )
     assert (tmp_path / "emb.npy.partial").is_dir()
 
     with change_error(fasta):
-        embed_fasta([fasta], ModelConfig(model=windowed_model), config, on_start=lambda num_residues: grow(fasta))
+        embed_fasta(
+            [fasta],
+            EmbedOptions(model=ModelConfig(model=windowed_model), embedding=config),
+            Callbacks(on_start=lambda num_residues: grow(fasta)),
+        )
     assert list(tmp_path.iterdir()) == [fasta]
 
 
 @pytest.mark.parametrize("touch", [os.utime, lambda path: path.write_bytes(WHOLE)], ids=["touched", "rewritten"])
 def test_embed_accepts_an_input_that_is_rewritten_with_the_same_bytes(tiny_model, fasta, folder, touch):
     settings = ModelConfig(model=tiny_model)
-    embed_fasta([fasta], settings, EmbedConfig(output=folder / "expected.npy"))
+    embed_fasta([fasta], EmbedOptions(model=settings, embedding=EmbedConfig(output=folder / "expected.npy")))
 
-    embed_fasta([fasta], settings, EmbedConfig(output=folder / "emb.npy"), on_protein=lambda _: touch(fasta))
+    embed_fasta(
+        [fasta],
+        EmbedOptions(model=settings, embedding=EmbedConfig(output=folder / "emb.npy")),
+        Callbacks(on_progress=lambda _: touch(fasta)),
+    )
 
     assert (folder / "emb.npy").read_bytes() == (folder / "expected.npy").read_bytes()
     assert (folder / "emb.meta.json").read_bytes() == (folder / "expected.meta.json").read_bytes()
 
 
 def test_embed_accepts_an_input_that_is_removed_after_it_was_read(tiny_model, fasta, folder):
-    embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=folder / "a.npy"))
+    embed_fasta([fasta], EmbedOptions.from_values(model=tiny_model, output=folder / "a.npy"))
     done = []
 
     def remove(num_residues):
         done.append(num_residues)
         fasta.unlink(missing_ok=True)
 
-    embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=folder / "b.npy"), on_protein=remove)
+    embed_fasta(
+        [fasta],
+        EmbedOptions.from_values(model=tiny_model, output=folder / "b.npy"),
+        Callbacks(on_progress=remove),
+    )
 
     np.testing.assert_array_equal(np.load(folder / "b.npy"), np.load(folder / "a.npy"))
 
@@ -208,7 +236,11 @@ def classifier(labelled_tables, tiny_model, finetune_options, tmp_path_factory):
 def test_predict_writes_nothing_if_its_input_changes(classifier, fasta, folder, change):
     config = PredictConfig(output=folder / "p.tsv")
     with change_error(fasta):
-        predict_fasta([fasta], ModelConfig(model=classifier), config, on_protein=lambda _: change(fasta))
+        predict_fasta(
+            [fasta],
+            PredictOptions(model=ModelConfig(model=classifier), prediction=config),
+            Callbacks(on_progress=lambda _: change(fasta)),
+        )
 
     assert list(folder.iterdir()) == []
 
@@ -254,10 +286,8 @@ def test_score_writes_nothing_if_an_input_changes(tiny_model, tmp_path, folder, 
     with change_error(files[role]):
         score_variants(
             files["table"],
-            ModelConfig(model=tiny_model),
-            VariantTableConfig(wild_type=files["wild type"]),
-            ScoreConfig(output=folder / "s.tsv"),
-            on_start=lambda num_tokens: change(files[role]),
+            ScoreOptions.from_values(model=tiny_model, wild_type=files["wild type"], output=folder / "s.tsv"),
+            Callbacks(on_start=lambda num_tokens: change(files[role])),
         )
 
     assert list(folder.iterdir()) == []
@@ -272,7 +302,11 @@ def test_inspect_attention_writes_nothing_if_an_input_changes(tiny_model, fasta,
     config = AttentionConfig(output=folder / "a", save_maps=0, num_permutations=100, sites=files["sites"])
 
     with change_error(files[role]):
-        inspect_attention([fasta], ModelConfig(model=tiny_model), config, on_plan=lambda plan: change(files[role]))
+        inspect_attention(
+            [fasta],
+            AttentionOptions(model=ModelConfig(model=tiny_model), attention=config),
+            Callbacks(on_plan=lambda plan: change(files[role])),
+        )
 
     assert list(folder.iterdir()) == []
 
@@ -282,8 +316,8 @@ def test_check_reports_a_changed_input_and_not_an_invalid_result(
     tiny_model, fasta, folder, change_before_opening, change
 ):
     config = EmbedConfig(output=folder / "part.npy", shard="1/2")
-    embed_fasta([fasta], ModelConfig(model=tiny_model), config)
+    embed_fasta([fasta], EmbedOptions(model=ModelConfig(model=tiny_model), embedding=config))
     change_before_opening(fasta, 2, change)
 
     with change_error(fasta):
-        check_embeddings([folder / "part.npy", fasta], ModelConfig(model=tiny_model), CheckConfig())
+        check_embeddings([folder / "part.npy", fasta], CheckOptions.from_values(model=tiny_model))

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from protembed.attention.inspect_attention import inspect_attention
 from protembed.config.common import ModelConfig
-from protembed.config.finetune import FinetuneConfig
-from protembed.config.inspect_attention import AttentionConfig
-from protembed.finetuning.finetune import FinetuneOptions, finetune_model
+from protembed.config.finetune import FinetuneConfig, FinetuneOptions
+from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
+from protembed.finetuning.finetune import finetune_model
 from protembed.model.checkpoint import load_checkpoint
 
 
@@ -43,6 +43,9 @@ def test_finetune_accepts_a_directory_saved_from_esm_model(bare_encoder, protein
 
 
 def test_inspect_attention_accepts_a_directory_saved_from_esm_model(bare_encoder, proteins_fasta, tmp_path):
-    inspect_attention([proteins_fasta], bare_encoder, AttentionConfig(output=tmp_path / "attention", save_maps=1))
+    inspect_attention(
+        [proteins_fasta],
+        AttentionOptions(model=bare_encoder, attention=AttentionConfig(output=tmp_path / "attention", save_maps=1)),
+    )
 
     assert (tmp_path / "attention" / "heads.tsv").read_text().count("\n") == 1 + 2 * 4

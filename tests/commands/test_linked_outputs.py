@@ -3,18 +3,19 @@
 import pytest
 
 from protembed.attention.inspect_attention import inspect_attention
+from protembed.callbacks import Callbacks
 from protembed.config.common import DeviceConfig, ModelConfig
-from protembed.config.embed import CheckConfig, EmbedConfig
-from protembed.config.finetune import PredictConfig
-from protembed.config.inspect_attention import AttentionConfig
-from protembed.config.pretrain import BatchConfig, PretrainConfig
-from protembed.config.score import ScoreConfig, VariantTableConfig
+from protembed.config.embed import CheckOptions, EmbedConfig, EmbedOptions
+from protembed.config.finetune import PredictOptions
+from protembed.config.inspect_attention import AttentionOptions
+from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
+from protembed.config.score import ScoreOptions
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import OutputExistsError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
-from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
+from protembed.pretraining.pretrain import pretrain_model
 from protembed.scoring.score import score_variants
 
 PROTEINS = "".join(f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n" for number in range(8))
@@ -50,10 +51,10 @@ def test_embed_writes_to_the_target_of_a_link_under_any_name(
         target.touch()
     config, plain = (EmbedConfig(output=path, per_residue=per_residue) for path in (output, tmp_path / f"x.{suffix}"))
 
-    embed_fasta([fasta], ModelConfig(model=tiny_model), plain)
-    summary = embed_fasta([fasta], ModelConfig(model=tiny_model), config)
-    again = embed_fasta([fasta], ModelConfig(model=tiny_model), config)
-    checked = check_embeddings([output, fasta], ModelConfig(model=tiny_model), CheckConfig())
+    embed_fasta([fasta], EmbedOptions(model=ModelConfig(model=tiny_model), embedding=plain))
+    summary = embed_fasta([fasta], EmbedOptions(model=ModelConfig(model=tiny_model), embedding=config))
+    again = embed_fasta([fasta], EmbedOptions(model=ModelConfig(model=tiny_model), embedding=config))
+    checked = check_embeddings([output, fasta], CheckOptions.from_values(model=tiny_model))
 
     assert output.is_symlink() and list(output.parent.iterdir()) == [output]
     assert output.read_bytes() == plain.output.read_bytes()
@@ -76,9 +77,9 @@ def test_embed_resumes_an_interrupted_result_through_a_link(
 
     model, config = ModelConfig(model=windowed_model), EmbedConfig(output=output)
     with pytest.raises(KeyboardInterrupt):
-        embed_fasta([proteins_fasta], model, config, on_protein=interrupt)
+        embed_fasta([proteins_fasta], EmbedOptions(model=model, embedding=config), Callbacks(on_progress=interrupt))
 
-    assert embed_fasta([proteins_fasta], model, config).num_resumed > 0
+    assert embed_fasta([proteins_fasta], EmbedOptions(model=model, embedding=config)).num_resumed > 0
     assert output.is_symlink() and target.stat().st_size > 0
 
 
@@ -87,10 +88,10 @@ def test_the_target_of_a_link_is_replaced_only_with_force(tiny_model, fasta, lin
     target.write_text("precious")
 
     with pytest.raises(OutputExistsError):
-        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=output))
+        embed_fasta([fasta], EmbedOptions.from_values(model=tiny_model, output=output))
     assert target.read_text() == "precious"
 
-    embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=output, force=True))
+    embed_fasta([fasta], EmbedOptions.from_values(model=tiny_model, output=output, force=True))
     assert output.is_symlink() and target.read_bytes().startswith(b"\x93NUMPY")
 
 
@@ -98,7 +99,10 @@ def test_an_output_that_is_a_link_to_the_input_is_an_error(tiny_model, fasta, tm
     (tmp_path / "emb.npy").symlink_to(fasta)
 
     with pytest.raises(OutputExistsError, match="is an input"):
-        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=tmp_path / "emb.npy", force=True))
+        embed_fasta(
+            [fasta],
+            EmbedOptions.from_values(model=tiny_model, output=tmp_path / "emb.npy", force=True),
+        )
     assert fasta.read_text() == PROTEINS
 
 
@@ -110,7 +114,7 @@ def test_finetune_and_predict_write_to_the_target_of_a_link(
     model, directory = link("m.model", "model")
 
     finetune_model(labelled_tables / "classification.csv", finetune_options(model, tiny_model, method="frozen"))
-    predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output))
+    predict_fasta([fasta], PredictOptions.from_values(model=model, output=output))
 
     assert model.is_symlink() and (directory / "model.safetensors").exists()
     assert output.is_symlink() and len(target.read_text().splitlines()) == 9
@@ -120,9 +124,7 @@ def test_score_writes_to_the_target_of_a_link(tiny_model, tmp_path, link):
     output, target = link("s.tsv", "dataset_3.dat")
     (tmp_path / "variants.csv").write_text("sequence,mutant\nMKTAYIAKQR,K2A\n")
 
-    score_variants(
-        tmp_path / "variants.csv", ModelConfig(model=tiny_model), VariantTableConfig(), ScoreConfig(output=output)
-    )
+    score_variants(tmp_path / "variants.csv", ScoreOptions.from_values(model=tiny_model, output=output))
 
     assert output.is_symlink() and len(target.read_text().splitlines()) == 3
 
@@ -137,7 +139,10 @@ def test_pretrain_and_inspect_attention_write_to_the_target_of_a_link(tiny_model
     config = PretrainConfig(output=run, size="t4_1M", steps=1, valid=[fasta])
 
     pretrain_model([fasta], PretrainOptions(pretrain=config, batches=batches, compute=DeviceConfig(threads=1)))
-    inspect_attention([fasta], ModelConfig(model=tiny_model), AttentionConfig(output=attention, save_maps=1))
+    inspect_attention(
+        [fasta],
+        AttentionOptions.from_values(model=tiny_model, output=attention, save_maps=1),
+    )
 
     assert run.is_symlink() and (run_target / "model" / "model.safetensors").exists()
     assert attention.is_symlink() and (attention_target / "heads.tsv").exists()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from protembed.config.common import ModelConfig
-from protembed.config.embed import CheckConfig, EmbedConfig
-from protembed.config.finetune import LabelTableConfig, PredictConfig
+from protembed.config.embed import CheckOptions, EmbedOptions
+from protembed.config.finetune import LabelTableConfig, PredictConfig, PredictOptions
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.embedding.metadata import IDS, META, sidecar
@@ -65,7 +65,7 @@ def predict(read_rows, tmp_path):
 
     def run(fasta, model, **settings):
         output = tmp_path / f"{len(list(tmp_path.iterdir()))}.tsv"
-        summary = predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output, **settings))
+        summary = predict_fasta([fasta], PredictOptions.from_values(model=model, output=output, **settings))
         return read_rows(output), summary
 
     return run
@@ -165,7 +165,9 @@ def test_predict_leaves_no_table_if_a_protein_ends_before_the_region(models, pro
     config = PredictConfig(output=tmp_path / "p.tsv", region="400-")
 
     with pytest.raises(TooShortError, match="--region begins at residue 400"):
-        predict_fasta([proteins_fasta], ModelConfig(model=models["classification"]), config)
+        predict_fasta(
+            [proteins_fasta], PredictOptions(model=ModelConfig(model=models["classification"]), prediction=config)
+        )
 
     assert list(tmp_path.iterdir()) == []
 
@@ -185,7 +187,7 @@ def test_a_fine_tuned_model_records_its_region_in_format_version_2(models):
 def embed(tmp_path):
     def run(fasta, model, name, **settings):
         output = tmp_path / name
-        return output, embed_fasta([fasta], ModelConfig(model=model), EmbedConfig(output=output, **settings))
+        return output, embed_fasta([fasta], EmbedOptions.from_values(model=model, output=output, **settings))
 
     return run
 
@@ -210,7 +212,7 @@ def test_embedding_a_region_equals_embedding_the_cut_proteins(
 def test_a_result_of_a_region_records_it_and_is_verified_against_whole_proteins(tiny_model, fasta_of_longer, embed):
     output, summary = embed(fasta_of_longer, tiny_model, "region.npy", region="11-70")
 
-    checked = check_embeddings([output, fasta_of_longer], ModelConfig(model=tiny_model), CheckConfig())
+    checked = check_embeddings([output, fasta_of_longer], CheckOptions.from_values(model=tiny_model))
 
     assert json.loads(sidecar(output, META).read_text())["region"] == "11-70"
     assert checked.num_residues == summary.num_residues == 60 * summary.num_proteins

@@ -10,6 +10,8 @@ from hypothesis import given, settings, strategies as st
 
 import protembed.config
 from protembed.config.base import FORMER_NAMES, Config, as_plain_values, choices_of, flag_name, with_current_names
+from protembed.config.common import DeviceConfig, ModelConfig
+from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.config.model_sizes import SIZES, SizeName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 from protembed.errors import ConfigError
@@ -192,3 +194,18 @@ def test_former_names_lead_to_fields_that_exist(former, current):
 
     assert current in names and former not in names
     assert with_current_names({former: 1}) == {current: 1}
+
+
+def test_options_are_made_from_the_values_of_single_fields():
+    options = EmbedOptions.from_values(model="some.model", pooling="max", threads=2)
+
+    assert options == EmbedOptions(
+        model=ModelConfig(model=Path("some.model")),
+        embedding=EmbedConfig(pooling="max"),
+        compute=DeviceConfig(threads=2),
+    )
+
+
+def test_a_value_without_a_field_is_refused():
+    with pytest.raises(ConfigError, match="EmbedOptions has no field of this name"):
+        EmbedOptions.from_values(poling="max")

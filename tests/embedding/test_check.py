@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from protembed.config.common import InputConfig, ModelConfig
-from protembed.config.embed import CheckConfig, EmbedConfig
+from protembed.callbacks import Callbacks
+from protembed.config.common import ModelConfig
+from protembed.config.embed import CheckConfig, CheckOptions, EmbedOptions
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
 from protembed.embedding.metadata import IDS, META, sidecar
@@ -31,9 +32,8 @@ KINDS = {
 def embed(tmp_path, windowed_model, proteins_fasta):
     """Embed into `tmp_path / name` with a model whose window is 64 residues; return that path."""
 
-    def run(name="emb.npy", fasta=proteins_fasta, model=windowed_model, reader=None, **options):
-        config = EmbedConfig(output=tmp_path / name, **options)
-        embed_fasta([fasta], ModelConfig(model=model), config, reader=reader)
+    def run(name="emb.npy", fasta=proteins_fasta, model=windowed_model, **options):
+        embed_fasta([fasta], EmbedOptions.from_values(model=model, output=tmp_path / name, **options))
         return tmp_path / name
 
     return run
@@ -45,7 +45,7 @@ def check(windowed_model, proteins_fasta):
 
     def run(*results, fasta=proteins_fasta, model=windowed_model, sample_size=20, seed=0):
         config = CheckConfig(sample_size=sample_size, seed=seed)
-        return check_embeddings([*results, fasta], ModelConfig(model=model), config)
+        return check_embeddings([*results, fasta], CheckOptions(model=ModelConfig(model=model), check=config))
 
     return run
 
@@ -131,7 +131,7 @@ def test_check_applies_the_on_illegal_policy_of_the_result(embed, check, tmp_pat
     fasta = tmp_path / "odd.fasta"
     fasta.write_text(">a\nMKTAYIAK\n>b\nMK1\n>c x\ty\nMKVXJ\n>a\nMKV\n")
 
-    summary = check(embed(fasta=fasta, reader=InputConfig(on_illegal=on_illegal)), fasta=fasta)
+    summary = check(embed(fasta=fasta, on_illegal=on_illegal), fasta=fasta)
 
     assert (summary.num_proteins, summary.num_refused) == ((4, 0) if on_illegal == "mask" else (3, 1))
 
@@ -178,9 +178,8 @@ def test_the_sample_size_is_the_number_of_recomputed_vectors(embed, windowed_mod
 
     summary = check_embeddings(
         [embed(), proteins_fasta],
-        ModelConfig(model=windowed_model),
-        CheckConfig(sample_size=sample_size),
-        on_protein=computed.append,
+        CheckOptions.from_values(model=windowed_model, sample_size=sample_size),
+        Callbacks(on_progress=computed.append),
     )
 
     assert len(computed) == min(sample_size, 40)
@@ -302,7 +301,7 @@ def test_checking_a_missing_result_is_an_input_error_with_status_66(check, tmp_p
 @pytest.mark.parametrize("names", [["emb.npy"], ["a.fasta"], ["emb.npy", "emb.h5"]])
 def test_checking_without_a_result_or_without_fasta_is_a_usage_error(names):
     with pytest.raises(ConfigError, match="is expected, and then its FASTA") as caught:
-        check_embeddings(list(map(Path, names)), ModelConfig(), CheckConfig())
+        check_embeddings(list(map(Path, names)))
 
     assert caught.value.exit_status == 2
 

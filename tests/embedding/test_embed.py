@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from protembed.callbacks import Callbacks
 from protembed.config.common import DEFAULT_MODEL, InputConfig, ModelConfig
-from protembed.config.embed import EmbedConfig
+from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans
@@ -49,7 +50,10 @@ def embed(tmp_path, tiny_model, proteins_fasta):
     def run(name, fasta=proteins_fasta, model=tiny_model, on_illegal="error", **settings):
         output = tmp_path / name
         config = EmbedConfig(output=output, **settings)
-        embed_fasta([fasta], ModelConfig(model=model), config, reader=InputConfig(on_illegal=on_illegal))
+        embed_fasta(
+            [fasta],
+            EmbedOptions(model=ModelConfig(model=model), embedding=config, reader=InputConfig(on_illegal=on_illegal)),
+        )
         return output
 
     return run
@@ -154,10 +158,12 @@ def test_the_same_command_gives_the_same_bytes(embed):
 
 def test_running_the_same_command_again_computes_nothing(tmp_path, tiny_model, proteins_fasta):
     config, model = EmbedConfig(output=tmp_path / "emb.npy"), ModelConfig(model=tiny_model)
-    embed_fasta([proteins_fasta], model, config)
+    embed_fasta([proteins_fasta], EmbedOptions(model=model, embedding=config))
     computed = []
 
-    summary = embed_fasta([proteins_fasta], model, config, on_protein=computed.append)
+    summary = embed_fasta(
+        [proteins_fasta], EmbedOptions(model=model, embedding=config), Callbacks(on_progress=computed.append)
+    )
 
     assert summary.was_done
     assert computed == []
@@ -306,9 +312,8 @@ def test_an_input_removed_during_the_run_is_an_input_error(tmp_path, tiny_model,
     with pytest.raises(InputNotFoundError, match="proteins.fasta: No such file") as caught:
         embed_fasta(
             [fasta],
-            ModelConfig(model=tiny_model),
-            EmbedConfig(output=tmp_path / "emb.npy"),
-            on_start=lambda _: fasta.unlink(),
+            EmbedOptions.from_values(model=tiny_model, output=tmp_path / "emb.npy"),
+            Callbacks(on_start=lambda _: fasta.unlink()),
         )
 
     assert caught.value.exit_status == 66
@@ -317,7 +322,10 @@ def test_an_input_removed_during_the_run_is_an_input_error(tmp_path, tiny_model,
 
 def test_without_a_model_the_bundled_one_is_used(proteins_fasta, tmp_path):
     for name, model in (("none.npy", None), ("named.npy", Path(DEFAULT_MODEL))):
-        embed_fasta([proteins_fasta], ModelConfig(model=model), EmbedConfig(output=tmp_path / name))
+        embed_fasta(
+            [proteins_fasta],
+            EmbedOptions.from_values(model=model, output=tmp_path / name),
+        )
 
     np.testing.assert_array_equal(np.load(tmp_path / "none.npy"), np.load(tmp_path / "named.npy"))
 
@@ -426,7 +434,7 @@ def test_the_summary_counts_long_proteins_under_every_policy(
 ):
     config = EmbedConfig(output=tmp_path / "emb.npy", long_proteins=policy)
 
-    summary = embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config)
+    summary = embed_fasta([proteins_fasta], EmbedOptions(model=ModelConfig(model=windowed_model), embedding=config))
 
     num_long = sum(length > WINDOW for length in lengths)
     assert summary.num_proteins == (num_rows or 40 - num_long)
@@ -559,7 +567,7 @@ def test_the_result_of_another_shard_is_an_error(embed):
 def test_the_default_output_of_a_shard_contains_its_number(tiny_model, proteins_fasta, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    summary = embed_fasta([proteins_fasta], ModelConfig(model=tiny_model), EmbedConfig(shard="2/3"))
+    summary = embed_fasta([proteins_fasta], EmbedOptions.from_values(model=tiny_model, shard="2/3"))
 
     assert summary.output == Path("proteins.2-of-3.npy")
     assert summary.output.exists()
@@ -592,7 +600,12 @@ def plan_of(monkeypatch, proteins_fasta):
     def plan(model, fasta=proteins_fasta, **options):
         plans = []
         config = EmbedConfig(dry_run=True, **options)
-        assert embed_fasta([fasta], ModelConfig(model=model), config, on_plan=plans.append) is None
+        assert (
+            embed_fasta(
+                [fasta], EmbedOptions(model=ModelConfig(model=model), embedding=config), Callbacks(on_plan=plans.append)
+            )
+            is None
+        )
         assert len(plans) == 1
         return plans[0]
 
@@ -618,7 +631,10 @@ def test_a_dry_run_reports_the_counts_of_the_run_and_writes_nothing(
     assert list((tmp_path / "empty").iterdir()) == []
 
     output = tmp_path / "emb.npy"
-    summary = embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), EmbedConfig(output=output, **options))
+    summary = embed_fasta(
+        [proteins_fasta],
+        EmbedOptions.from_values(model=windowed_model, output=output, **options),
+    )
     lines = table(tmp_path / "emb.ids.tsv")
 
     assert (plan.num_proteins, plan.num_residues, plan.num_windowed, plan.dim) == (

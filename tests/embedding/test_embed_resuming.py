@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.common import ModelConfig
-from protembed.config.embed import EmbedConfig
+from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import IllegalResidueError, OutputExistsError
 from protembed.inference.engine import Engine
@@ -27,12 +28,12 @@ def interrupt_after(num_proteins):
     """Make a callback that interrupts the run after a number of proteins."""
     done = []
 
-    def on_protein(num_residues):
+    def count(num_residues):
         done.append(num_residues)
         if len(done) == num_proteins:
             raise KeyboardInterrupt
 
-    return on_protein
+    return count
 
 
 KINDS = {
@@ -51,14 +52,18 @@ def test_a_resumed_run_gives_the_same_bytes_in_every_format(
 ):
     def run(folder, **callbacks):
         config = EmbedConfig(output=tmp_path / folder / f"emb.{kind}", **options)
-        return embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config, **callbacks)
+        return embed_fasta(
+            [proteins_fasta],
+            EmbedOptions(model=ModelConfig(model=windowed_model), embedding=config),
+            Callbacks(**callbacks),
+        )
 
     run("uninterrupted")
     resumed = []
     for num_more in (3, 12, 1, 20):
         with pytest.raises(KeyboardInterrupt):
-            run("interrupted", on_protein=interrupt_after(num_more))
-    summary = run("interrupted", on_protein=resumed.append)
+            run("interrupted", on_progress=interrupt_after(num_more))
+    summary = run("interrupted", on_progress=resumed.append)
 
     assert contents(tmp_path / "interrupted") == contents(tmp_path / "uninterrupted")
     assert 0 < summary.num_resumed == summary.num_proteins - len(resumed) < summary.num_proteins == 40
@@ -69,12 +74,16 @@ def test_an_unfinished_result_of_another_command_is_replaced_only_with_force(
     windowed_model, proteins_fasta, tmp_path, small_chunks
 ):
     def run(**options):
-        on_protein = options.pop("on_protein", lambda num_residues: None)
+        on_protein = options.pop("on_progress", lambda num_residues: None)
         config = EmbedConfig(output=tmp_path / "emb.npy", **options)
-        return embed_fasta([proteins_fasta], ModelConfig(model=windowed_model), config, on_protein=on_protein)
+        return embed_fasta(
+            [proteins_fasta],
+            EmbedOptions(model=ModelConfig(model=windowed_model), embedding=config),
+            Callbacks(on_progress=on_protein),
+        )
 
     with pytest.raises(KeyboardInterrupt):
-        run(on_protein=interrupt_after(10))
+        run(on_progress=interrupt_after(10))
     before = contents(tmp_path)
 
     with pytest.raises(OutputExistsError, match="contains an unfinished result with a different pooling"):
@@ -92,11 +101,13 @@ def test_a_run_on_stdin_is_resumed_and_recognised_as_done(
     def run(folder, content=None, **callbacks):
         give_stdin(content or proteins_fasta.read_bytes())
         config = EmbedConfig(output=tmp_path / folder / "emb.npy")
-        return embed_fasta([Path("-")], ModelConfig(model=windowed_model), config, **callbacks)
+        return embed_fasta(
+            [Path("-")], EmbedOptions(model=ModelConfig(model=windowed_model), embedding=config), Callbacks(**callbacks)
+        )
 
     run("uninterrupted")
     with pytest.raises(KeyboardInterrupt):
-        run("interrupted", on_protein=interrupt_after(20))
+        run("interrupted", on_progress=interrupt_after(20))
 
     assert 0 < run("interrupted").num_resumed <= 20
     assert contents(tmp_path / "interrupted") == contents(tmp_path / "uninterrupted")
@@ -173,7 +184,10 @@ def test_an_error_in_the_last_record_is_found_before_the_computation(tiny_model,
     monkeypatch.setattr(Engine, "run_committed", lambda *_: pytest.fail("computed"))
 
     with pytest.raises(IllegalResidueError):
-        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=tmp_path / "emb.npy"))
+        embed_fasta(
+            [fasta],
+            EmbedOptions.from_values(model=tiny_model, output=tmp_path / "emb.npy"),
+        )
 
 
 def test_a_named_pipe_gives_the_same_vectors_as_a_file(tiny_model, tmp_path, proteins_fasta):
@@ -183,7 +197,7 @@ def test_a_named_pipe_gives_the_same_vectors_as_a_file(tiny_model, tmp_path, pro
     feeder.start()
 
     for fasta, name in ((pipe, "pipe.npy"), (proteins_fasta, "file.npy")):
-        embed_fasta([fasta], ModelConfig(model=tiny_model), EmbedConfig(output=tmp_path / name))
+        embed_fasta([fasta], EmbedOptions.from_values(model=tiny_model, output=tmp_path / name))
     feeder.join()
 
     np.testing.assert_array_equal(np.load(tmp_path / "pipe.npy"), np.load(tmp_path / "file.npy"))
@@ -196,10 +210,8 @@ def test_the_residues_to_compute_are_reported_before_the_computation(
 
     embed_fasta(
         [proteins_fasta],
-        ModelConfig(model=windowed_model),
-        EmbedConfig(output=tmp_path / "emb.npy"),
-        on_start=reported.append,
-        on_protein=reported.append,
+        EmbedOptions.from_values(model=windowed_model, output=tmp_path / "emb.npy"),
+        Callbacks(on_start=reported.append, on_progress=reported.append),
     )
 
     assert reported[0] == sum(reported[1:]) == sum(map(len, proteins))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config.common import TASKS, DeviceConfig, ModelConfig
-from protembed.config.embed import EmbedConfig
-from protembed.config.finetune import PredictConfig
+from protembed.config.common import TASKS
+from protembed.config.embed import EmbedOptions
+from protembed.config.finetune import PredictOptions
 from protembed.data.fasta import read_fasta
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import OutputExistsError
@@ -43,7 +43,7 @@ def predict(read_rows):
     """Predict proteins, and read the table."""
 
     def run(fasta, model, output, **settings):
-        predict_fasta([fasta], ModelConfig(model=model), PredictConfig(output=output), **settings)
+        predict_fasta([fasta], PredictOptions.from_values(model=model, output=output, **settings))
         return read_rows(output)
 
     return run
@@ -130,11 +130,11 @@ def test_order_batches_and_threads_do_not_change_predictions(
     task, output, _ = finetuned
     fasta = write_test_fasta(labelled_tables / f"{task}.csv")
     records = list(read_fasta([fasta]))
-    expected = predict(fasta, output, tmp_path / "expected.tsv", compute=DeviceConfig(threads=1))
+    expected = predict(fasta, output, tmp_path / "expected.tsv", threads=1)
 
     shuffled = [records[row] for row in np.random.default_rng(0).permutation(len(records))]
     (tmp_path / "s.fasta").write_text("".join(f">{record.id}\n{record.sequence}\n" for record in shuffled))
-    reordered = predict(tmp_path / "s.fasta", output, tmp_path / "reordered.tsv", compute=DeviceConfig(threads=3))
+    reordered = predict(tmp_path / "s.fasta", output, tmp_path / "reordered.tsv", threads=3)
 
     by_id = {row["id"]: row for row in reordered}
     assert [row["id"] for row in reordered] == [record.id for record in shuffled]
@@ -160,7 +160,10 @@ def assert_head_predicts(model, vectors, *predictions):
 def embedded(fasta, model, output):
     """Embed proteins or residues; return all vectors, and the number of proteins longer than a window."""
     per_residue = output.suffix == ".npz"
-    summary = embed_fasta([fasta], ModelConfig(model=model), EmbedConfig(output=output, per_residue=per_residue))
+    summary = embed_fasta(
+        [fasta],
+        EmbedOptions.from_values(model=model, output=output, per_residue=per_residue),
+    )
     if not per_residue:
         return np.load(output), summary.num_windowed
     with np.load(output) as file:
@@ -235,7 +238,7 @@ def test_transformers_loads_the_finetuned_encoder(finetuned, proteins, tmp_path)
     _, output, _ = finetuned
     fasta = tmp_path / "one.fasta"
     fasta.write_text(f">p\n{proteins[0]}\n")
-    embed_fasta([fasta], ModelConfig(model=output), EmbedConfig(output=tmp_path / "emb.npy"))
+    embed_fasta([fasta], EmbedOptions.from_values(model=output, output=tmp_path / "emb.npy"))
 
     encoder = transformers.EsmModel.from_pretrained(output, add_pooling_layer=False).eval()
     tokens = transformers.EsmTokenizer.from_pretrained(output)(proteins[0], return_tensors="pt")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from protembed.callbacks import Callbacks
 from protembed.cli.messages import finetune_plan_lines
-from protembed.config.common import ModelConfig
-from protembed.config.finetune import PredictConfig
+from protembed.config.finetune import PredictOptions
 from protembed.errors import OutputExistsError, TableError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.label_cells import residue_entries
@@ -33,7 +33,7 @@ def finetune(proteins, tiny_model, tmp_path, read_rows, finetune_options):
         table, plans = tmp_path / f"{name}.csv", []
         table.write_text(text)
         chosen = finetune_options(tmp_path / f"{name}.model", tiny_model, method="frozen", labels=labels)
-        finetune_model(table, chosen, on_plan=plans.append)
+        finetune_model(table, chosen, Callbacks(on_plan=plans.append))
         return plans[0], read_rows(tmp_path / f"{name}.model" / "test_predictions.tsv")
 
     return run
@@ -154,7 +154,8 @@ def test_predict_uses_the_class_names_of_the_table(finetune, tmp_path, proteins,
     (tmp_path / "few.fasta").write_text("".join(f">{row}\n{protein}\n" for row, protein in enumerate(proteins[:4])))
 
     predict_fasta(
-        [tmp_path / "few.fasta"], ModelConfig(model=tmp_path / "t.model"), PredictConfig(output=tmp_path / "few.tsv")
+        [tmp_path / "few.fasta"],
+        PredictOptions.from_values(model=tmp_path / "t.model", output=tmp_path / "few.tsv"),
     )
 
     assert {row["prediction"] for row in read_rows(tmp_path / "few.tsv")} <= {"+ve", "-ve"}

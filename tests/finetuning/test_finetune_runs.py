@@ -11,10 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.common import OptimizerConfig
 from protembed.errors import DamagedRunError, RunInUseError, RunMismatchError
-from protembed.finetuning.experiment import Callbacks
 from protembed.finetuning.finetune import finetune_model
 from protembed.io.reading import STANDARD_STREAM, read_json
 from protembed.io.writing import exclusive_lock
@@ -32,9 +32,7 @@ def test_a_stopped_training_is_resumed_bit_for_bit(
     settings = {"method": method, "repeats": 2, "skip_random_baseline": False}
     finetune_model(table, finetune_options(tmp_path / "whole.model", tiny_model, **settings))
     callbacks = Callbacks(on_step=reports.append, stop=lambda: len(reports) == num_steps)
-    stopped = finetune_model(
-        table, finetune_options(tmp_path / "stopped.model", tiny_model, **settings), callbacks=callbacks
-    )
+    stopped = finetune_model(table, finetune_options(tmp_path / "stopped.model", tiny_model, **settings), callbacks)
     assert (stopped.is_finished, stopped.output, stopped.comparison) == (False, None, None)
     assert not (tmp_path / "stopped.model").exists()
 
@@ -84,10 +82,10 @@ def test_repeating_an_interrupted_replacement_resumes_it(labelled_tables, tiny_m
     table, output, reports = labelled_tables / "regression.csv", tmp_path / "x.model", []
     finetune_model(table, finetune_options(output, tiny_model, method="frozen"))
     callbacks = Callbacks(on_step=reports.append, stop=lambda: len(reports) == 2)
-    finetune_model(table, finetune_options(output, tiny_model, force=True), callbacks=callbacks)
+    finetune_model(table, finetune_options(output, tiny_model, force=True), callbacks)
 
     resumed = []
-    finetune_model(table, finetune_options(output, tiny_model, force=True), callbacks=Callbacks(on_step=resumed.append))
+    finetune_model(table, finetune_options(output, tiny_model, force=True), Callbacks(on_step=resumed.append))
 
     assert [reports[0].step, reports[1].step, resumed[0].step] == [1, 2, 3]
     assert load_checkpoint(output).metadata.configuration["method"] is None
@@ -100,7 +98,7 @@ def test_a_training_on_a_table_from_stdin_is_resumed(
     output, reports = tmp_path / "x.model", []
     callbacks = Callbacks(on_step=reports.append, stop=lambda: len(reports) == 2)
     give_stdin((labelled_tables / "regression.csv").read_bytes())
-    finetune_model(STANDARD_STREAM, finetune_options(output, tiny_model), callbacks=callbacks)
+    finetune_model(STANDARD_STREAM, finetune_options(output, tiny_model), callbacks)
 
     give_stdin((labelled_tables / "classification.csv").read_bytes())
     with pytest.raises(RunMismatchError, match="labels was"):
@@ -108,7 +106,7 @@ def test_a_training_on_a_table_from_stdin_is_resumed(
 
     resumed = []
     give_stdin((labelled_tables / "regression.csv").read_bytes())
-    finetune_model(STANDARD_STREAM, finetune_options(output, tiny_model), callbacks=Callbacks(on_step=resumed.append))
+    finetune_model(STANDARD_STREAM, finetune_options(output, tiny_model), Callbacks(on_step=resumed.append))
     assert resumed[0].step == 3
 
 
@@ -125,7 +123,7 @@ def test_a_training_with_other_settings_is_not_resumed(
     labelled_tables, tiny_model, tmp_path, finetune_options, changes, named
 ):
     table, output = labelled_tables / "regression.csv", tmp_path / "x.model"
-    finetune_model(table, finetune_options(output, tiny_model), callbacks=Callbacks(stop=lambda: True))
+    finetune_model(table, finetune_options(output, tiny_model), Callbacks(stop=lambda: True))
 
     with pytest.raises(RunMismatchError, match=named):
         finetune_model(table, finetune_options(output, tiny_model, **changes))
@@ -134,7 +132,7 @@ def test_a_training_with_other_settings_is_not_resumed(
 @pytest.mark.promise(4)
 def test_a_damaged_training_is_restarted_with_force(labelled_tables, tiny_model, tmp_path, finetune_options):
     table, output = labelled_tables / "regression.csv", tmp_path / "x.model"
-    finetune_model(table, finetune_options(output, tiny_model), callbacks=Callbacks(stop=lambda: True))
+    finetune_model(table, finetune_options(output, tiny_model), Callbacks(stop=lambda: True))
     for path in output.with_name("x.model.partial").rglob("step-*/weights.safetensors"):
         path.write_bytes(b"damaged")
 
@@ -142,7 +140,7 @@ def test_a_damaged_training_is_restarted_with_force(labelled_tables, tiny_model,
         finetune_model(table, finetune_options(output, tiny_model))
 
     reports = []
-    finetune_model(table, finetune_options(output, tiny_model, force=True), callbacks=Callbacks(on_step=reports.append))
+    finetune_model(table, finetune_options(output, tiny_model, force=True), Callbacks(on_step=reports.append))
     assert reports[0].step == 1
 
 
@@ -151,13 +149,11 @@ def test_resuming_after_a_damaged_checkpoint_warns(labelled_tables, tiny_model, 
     table, output, steps, warnings = labelled_tables / "regression.csv", tmp_path / "x.model", [], []
     settings = {"epochs": 9, "patience": 9}
     callbacks = Callbacks(on_step=steps.append, stop=lambda: bool(steps) and steps[-1].step == steps[-1].num_steps // 2)
-    finetune_model(table, finetune_options(output, tiny_model, **settings), callbacks=callbacks)
+    finetune_model(table, finetune_options(output, tiny_model, **settings), callbacks)
     newest = max(output.with_name("x.model.partial").rglob("step-*"))
     (newest / "optimizer.safetensors").unlink()
 
-    finetune_model(
-        table, finetune_options(output, tiny_model, **settings), callbacks=Callbacks(on_warning=warnings.append)
-    )
+    finetune_model(table, finetune_options(output, tiny_model, **settings), Callbacks(on_warning=warnings.append))
 
     assert [f"{newest.name}/optimizer.safetensors is damaged" in sentence for sentence in warnings] == [True]
 
@@ -255,7 +251,7 @@ def test_the_repeat_with_the_lowest_validation_loss_is_kept(labelled_tables, tin
         reports = []
         output = tmp_path / f"{seed}.model"
         callbacks = Callbacks(on_step=reports.append)
-        finetune_model(table, finetune_options(output, tiny_model, seed=seed, **settings), callbacks=callbacks)
+        finetune_model(table, finetune_options(output, tiny_model, seed=seed, **settings), callbacks)
         losses[seed] = min(report.validation["valid_loss"] for report in reports if report.validation)
 
     best = min(losses, key=losses.get)
@@ -274,8 +270,10 @@ def test_drop_leaked_leaves_out_test_proteins_of_train(
 
     dropped = finetune_options(tmp_path / "d.model", tiny_model, method="frozen", labels={"drop_leaked": True})
     plans = []
-    finetune_model(table, dropped, on_plan=plans.append)
-    finetune_model(table, finetune_options(tmp_path / "k.model", tiny_model, method="frozen"), on_plan=plans.append)
+    finetune_model(table, dropped, Callbacks(on_plan=plans.append))
+    finetune_model(
+        table, finetune_options(tmp_path / "k.model", tiny_model, method="frozen"), Callbacks(on_plan=plans.append)
+    )
 
     assert [plan.num_proteins["test"] for plan in plans] == [10, 11]
     sentence = "1 of 11 test sequences are also in train or valid (such as 'again')"

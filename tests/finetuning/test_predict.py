@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from protembed.config.common import TASKS, ModelConfig
-from protembed.config.finetune import PredictConfig
+from protembed.config.common import TASKS
+from protembed.config.finetune import PredictOptions
 from protembed.errors import InputNotFoundError, OutputExistsError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta, prediction_cells, prediction_header
@@ -94,7 +94,10 @@ def test_a_class_has_the_same_name_as_label_and_as_prediction(names):
 
 def test_a_model_without_a_head_is_an_error(tiny_model, proteins_fasta, tmp_path):
     with pytest.raises(InputNotFoundError, match="has no head to predict with") as caught:
-        predict_fasta([proteins_fasta], ModelConfig(model=tiny_model), PredictConfig(output=tmp_path / "p.tsv"))
+        predict_fasta(
+            [proteins_fasta],
+            PredictOptions.from_values(model=tiny_model, output=tmp_path / "p.tsv"),
+        )
 
     assert caught.value.exit_status == 66
     assert list(tmp_path.iterdir()) == []
@@ -104,7 +107,10 @@ def test_an_existing_table_is_not_overwritten_without_force(tiny_model, proteins
     (tmp_path / "p.tsv").write_text("precious")
 
     with pytest.raises(OutputExistsError):
-        predict_fasta([proteins_fasta], ModelConfig(model=tiny_model), PredictConfig(output=tmp_path / "p.tsv"))
+        predict_fasta(
+            [proteins_fasta],
+            PredictOptions.from_values(model=tiny_model, output=tmp_path / "p.tsv"),
+        )
 
     assert (tmp_path / "p.tsv").read_text() == "precious"
 
@@ -123,7 +129,10 @@ def test_inputs_and_the_model_are_not_overwritten_with_force(classifier, protein
 
     for output in (fasta, tmp_path / ".." / tmp_path.name / "seqs.fasta", classifier / "model.safetensors"):
         with pytest.raises(OutputExistsError, match="is read by this command"):
-            predict_fasta([fasta], ModelConfig(model=classifier), PredictConfig(output=output, force=True))
+            predict_fasta(
+                [fasta],
+                PredictOptions.from_values(model=classifier, output=output, force=True),
+            )
 
     assert fasta.read_bytes() == proteins_fasta.read_bytes()
     assert (classifier / "model.safetensors").read_bytes() == weights

@@ -6,16 +6,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from protembed.config.common import ModelConfig
-from protembed.config.embed import EmbedConfig
+from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.config.model_sizes import EncoderShape
-from protembed.config.pretrain import PretrainConfig
-from protembed.config.score import ScoreConfig, VariantTableConfig
+from protembed.config.pretrain import PretrainConfig, PretrainOptions
+from protembed.config.score import ScoreConfig, ScoreOptions
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 from protembed.model.metadata import ModelMetadata
-from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
+from protembed.pretraining.pretrain import pretrain_model
 from protembed.scoring.score import score_variants
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
@@ -51,7 +51,7 @@ def embed_rows(tmp_path, proteins_fasta):
     def run(model, **options):
         output = tmp_path / "rows.npy"
         config = EmbedConfig(output=output, force=True, **options)
-        summary = embed_fasta([proteins_fasta], ModelConfig(model=model), config)
+        summary = embed_fasta([proteins_fasta], EmbedOptions(model=ModelConfig(model=model), embedding=config))
         return np.load(output), [warning for warning in summary.warnings if "protembed.json" in warning]
 
     return run
@@ -234,7 +234,7 @@ def test_tasks_that_need_a_masked_lm_head_reject_a_model_without_one(tiny_model,
     def run():
         if task == "score":
             scoring = ScoreConfig(output=output, method="masked-marginals")
-            score_variants(tmp_path / "variants.csv", ModelConfig(model=whole), VariantTableConfig(), scoring)
+            score_variants(tmp_path / "variants.csv", ScoreOptions(model=ModelConfig(model=whole), scoring=scoring))
         else:
             models = {"init_from": whole} if "init" in task else {"compare_model": whole, "size": "t4_1M"}
             config = PretrainConfig(output=output, steps=1, **models)

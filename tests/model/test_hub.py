@@ -12,8 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from protembed.cli.app import app
-from protembed.config.common import ModelConfig
-from protembed.config.embed import EmbedConfig
+from protembed.config.embed import EmbedOptions
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError
 from protembed.model.catalog import bundled_models, locate_model
@@ -51,7 +50,10 @@ def embed(tmp_path, proteins_fasta):
     """Embed with a model into `tmp_path / name`; return the rows and the metadata."""
 
     def run(model, name="emb"):
-        embed_fasta([proteins_fasta], ModelConfig(model=Path(model)), EmbedConfig(output=tmp_path / f"{name}.npy"))
+        embed_fasta(
+            [proteins_fasta],
+            EmbedOptions.from_values(model=Path(model), output=tmp_path / f"{name}.npy"),
+        )
         return np.load(tmp_path / f"{name}.npy"), json.loads((tmp_path / f"{name}.meta.json").read_text())
 
     return run

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.common import DeviceConfig, OptimizerConfig
-from protembed.config.pretrain import BatchConfig, PretrainConfig
+from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import (
     DamagedRunError,
@@ -29,7 +30,7 @@ from protembed.errors import (
     TooFewProteinsError,
 )
 from protembed.model.checkpoint import load_checkpoint
-from protembed.pretraining.pretrain import PretrainOptions, pretrain_model
+from protembed.pretraining.pretrain import pretrain_model
 
 SMALL = BatchConfig(batch_tokens=256, micro_batch_tokens=128, crop_residues=48)
 
@@ -103,12 +104,16 @@ def test_a_finished_run_records_its_gain_over_each_reference_with_an_interval(un
 @pytest.mark.promise(2)
 def test_a_stopped_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fasta):
     run, seen = tmp_path / "stopped.run", []
-    stopped = pretrain_model([proteins_fasta], options(run), on_step=seen.append, stop=lambda: len(seen) == 3)
+    stopped = pretrain_model(
+        [proteins_fasta], options(run), Callbacks(on_step=seen.append, stop=lambda: len(seen) == 3)
+    )
     assert not stopped.is_finished
     assert stopped.gains == {}
 
     first_steps = []
-    resumed = pretrain_model([proteins_fasta], options(run), on_plan=lambda plan: first_steps.append(plan.first_step))
+    resumed = pretrain_model(
+        [proteins_fasta], options(run), Callbacks(on_plan=lambda plan: first_steps.append(plan.first_step))
+    )
 
     assert first_steps == [3]
     assert resumed.is_finished
@@ -160,7 +165,7 @@ def test_resuming_after_a_damaged_checkpoint_gives_a_warning(undisturbed, tmp_pa
     run, plans = Path(shutil.copytree(undisturbed[0], tmp_path / "a.run")), []
     (run / "checkpoints/step-000006/progress.json").write_text("{}")
 
-    pretrain_model([proteins_fasta], options(run), on_plan=plans.append)
+    pretrain_model([proteins_fasta], options(run), Callbacks(on_plan=plans.append))
 
     warning = "step-000006/progress.json is damaged; skipping this checkpoint and resuming from step-000004"
     assert sum(text.endswith(warning) for text in plans[0].warnings) == 1
@@ -172,7 +177,7 @@ def test_a_finished_run_is_not_trained_again(undisturbed, proteins_fasta):
     run, summary = undisturbed
     steps = []
 
-    again = pretrain_model([proteins_fasta], options(run), on_step=steps.append)
+    again = pretrain_model([proteins_fasta], options(run), Callbacks(on_step=steps.append))
 
     assert (steps, again) == ([], summary)
 
@@ -260,7 +265,7 @@ def test_a_run_that_starts_from_a_model_is_resumed_under_both_names_of_the_optio
         facts["identity"][name] = facts["identity"].pop(current)
     (run / "run.json").write_text(json.dumps(facts))
 
-    assert pretrain_model([proteins_fasta], adapting, on_step=steps.append) == summary
+    assert pretrain_model([proteins_fasta], adapting, Callbacks(on_step=steps.append)) == summary
     assert steps == []
 
 
@@ -268,8 +273,8 @@ def test_max_minutes_is_converted_to_steps_that_the_run_stores(tmp_path, protein
     run, plans = tmp_path / "minutes.run", []
     timed = options(run, steps=None, max_minutes=0.15, validate_every=None)
 
-    pretrain_model([proteins_fasta], timed, on_plan=plans.append, stop=lambda: True)
-    pretrain_model([proteins_fasta], timed, on_plan=plans.append, stop=lambda: True)
+    pretrain_model([proteins_fasta], timed, Callbacks(on_plan=plans.append, stop=lambda: True))
+    pretrain_model([proteins_fasta], timed, Callbacks(on_plan=plans.append, stop=lambda: True))
 
     assert plans[0].num_steps == plans[1].num_steps > 1
     assert [plan.first_step for plan in plans] == [0, 1]
@@ -278,7 +283,9 @@ def test_max_minutes_is_converted_to_steps_that_the_run_stores(tmp_path, protein
 def test_without_a_number_of_steps_about_ten_passes_are_planned(tmp_path, proteins_fasta):
     plans = []
 
-    pretrain_model([proteins_fasta], options(tmp_path / "a.run", steps=None), on_plan=plans.append, stop=lambda: True)
+    pretrain_model(
+        [proteins_fasta], options(tmp_path / "a.run", steps=None), Callbacks(on_plan=plans.append, stop=lambda: True)
+    )
 
     assert plans[0].num_steps == max(200, 10 * plans[0].steps_per_pass)
 
@@ -308,7 +315,7 @@ def test_resuming_with_damaged_stored_proteins_fails_with_the_reason(tmp_path, p
 def test_a_dry_run_announces_the_plan_and_leaves_nothing(tmp_path, proteins_fasta):
     plans, run = [], tmp_path / "dry.run"
 
-    summary = pretrain_model([proteins_fasta], options(run, dry_run=True), on_plan=plans.append)
+    summary = pretrain_model([proteins_fasta], options(run, dry_run=True), Callbacks(on_plan=plans.append))
 
     assert summary is None
     assert list(tmp_path.iterdir()) == []
@@ -337,7 +344,7 @@ def test_clusters_are_drawn_before_their_members(tmp_path, proteins_fasta):
     table.write_text("accession\tfamily\n" + "".join(f"{name}\t{number // 8}\n" for number, name in enumerate(ids)))
     clustered = {"clusters": table, "cluster_column": "family", "valid": [proteins_fasta], "steps": 1}
 
-    pretrain_model([proteins_fasta], options(tmp_path / "a.run", **clustered), on_plan=plans.append)
+    pretrain_model([proteins_fasta], options(tmp_path / "a.run", **clustered), Callbacks(on_plan=plans.append))
 
     assert plans[0].num_clusters == 5
     table.write_text(table.read_text() + "one_more\t9\n")
@@ -354,7 +361,7 @@ def test_patience_ends_a_run_as_finished(tmp_path, proteins_fasta):
         optimizer=OptimizerConfig(learning_rate=0.0),
     )
 
-    summary = pretrain_model([proteins_fasta], unchanging, on_step=steps.append)
+    summary = pretrain_model([proteins_fasta], unchanging, Callbacks(on_step=steps.append))
 
     assert (len(steps), summary.best_step, summary.is_finished) == (3, 1, True)
     assert summary.amino_acids

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
-from protembed.config.score import FORMULAS, ScoreConfig, VariantTableConfig
+from protembed.config.common import ModelConfig
+from protembed.config.score import FORMULAS, ScoreConfig, ScoreOptions, VariantTableConfig
 from protembed.errors import (
     InputNotFoundError,
     MismatchedResidueError,
@@ -42,16 +42,12 @@ def mutants(wild_type):
 def score(tmp_path, tiny_model, read_rows):
     """Write a table of variants, score it, and read the scores."""
 
-    def run(content, *, model=tiny_model, table=None, reader=None, **options):
+    def run(content, *, model=tiny_model, table=None, **options):
         path, output = tmp_path / "variants.csv", tmp_path / "scores.tsv"
         path.write_text(content)
         summary = score_variants(
             path,
-            ModelConfig(model=model),
-            VariantTableConfig(**table or {}),
-            ScoreConfig(output=output, force=True, **options),
-            reader=reader,
-            compute=DeviceConfig(threads=1),
+            ScoreOptions.from_values(model=model, output=output, force=True, threads=1, **table or {}, **options),
         )
         assert output.read_text().startswith(f"# {summary.score_column}: {summary.formula}\n")
         with output.open() as stream:
@@ -202,10 +198,7 @@ def test_the_number_of_threads_does_not_change_the_table(tiny_model, wild_type, 
         output = tmp_path / f"{threads}.tsv"
         score_variants(
             tmp_path / "variants.csv",
-            ModelConfig(model=tiny_model),
-            VariantTableConfig(),
-            ScoreConfig(output=output),
-            compute=DeviceConfig(threads=threads),
+            ScoreOptions.from_values(model=tiny_model, output=output, threads=threads),
         )
         written.append(output.read_bytes())
 
@@ -216,7 +209,7 @@ def test_variants_from_stdin_can_be_read_twice(give_stdin, tiny_model, wild_type
     monkeypatch.chdir(tmp_path)
     give_stdin(rows(wild_type, mutants).encode())
 
-    summary = score_variants(Path("-"), ModelConfig(model=tiny_model), VariantTableConfig(), ScoreConfig())
+    summary = score_variants(Path("-"), ScoreOptions.from_values(model=tiny_model))
 
     assert summary.output == Path("stdin.scores.tsv")
     assert Path("stdin.scores.tsv").read_text().count("\n") == len(mutants) + 2
@@ -233,7 +226,7 @@ def test_an_invalid_row_leaves_no_partial_file_and_keeps_the_existing_table(scor
 
 
 def test_rows_that_cannot_be_scored_are_skipped_on_request_with_a_warning(score, wild_type):
-    summary, table = score(rows(wild_type, ["WT", "A2del"]), reader=InputConfig(on_illegal="skip"))
+    summary, table = score(rows(wild_type, ["WT", "A2del"]), on_illegal="skip")
 
     assert [row["mutant"] for row in table] == ["WT"]
     assert (summary.num_variants, summary.num_refused) == (1, 1)
@@ -247,7 +240,7 @@ def test_an_existing_table_needs_force_and_an_input_is_never_overwritten(tiny_mo
 
     for config in (ScoreConfig(output=output), ScoreConfig(output=path, force=True)):
         with pytest.raises(OutputExistsError):
-            score_variants(path, ModelConfig(model=tiny_model), VariantTableConfig(), config)
+            score_variants(path, ScoreOptions(model=ModelConfig(model=tiny_model), scoring=config))
 
     assert output.read_text() == "precious"
     assert path.read_text() == rows(wild_type, ["WT"])
@@ -258,10 +251,10 @@ def test_missing_files_are_reported_by_name(tiny_model, tmp_path):
     (tmp_path / "variants.csv").write_text("mutant\nWT\n")
 
     with pytest.raises(InputNotFoundError, match="missing.csv"):
-        score_variants(tmp_path / "missing.csv", model, VariantTableConfig(), output)
+        score_variants(tmp_path / "missing.csv", ScoreOptions(model=model, scoring=output))
     with pytest.raises(InputNotFoundError, match=r"missing\.fasta"):
         table = VariantTableConfig(wild_type=tmp_path / "missing.fasta")
-        score_variants(tmp_path / "variants.csv", model, table, output)
+        score_variants(tmp_path / "variants.csv", ScoreOptions(model=model, table=table, scoring=output))
 
 
 def test_a_fine_tuned_model_scores_with_a_warning(
