@@ -24,7 +24,7 @@ from protembed.data.fasta import (
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
-from protembed.io.tables import Row, check_unique_columns, column_names, find_column, is_stand_in, reading_table
+from protembed.io.tables import Row, check_unique_columns, column_names, find_columns, is_stand_in, reading_table
 from protembed.text import pluralize
 
 Split = Literal["train", "valid", "test"]
@@ -174,32 +174,20 @@ class _Header:
 
     def __init__(self, path: str, names: Sequence[str], columns: Columns) -> None:
         check_unique_columns(names, path)
-        named = {
-            "id": columns.id,
-            "sequence": columns.sequence,
-            "target": columns.target,
-            "split": columns.split,
-        }
-        taken = [name for name in named.values() if name is not None]
-        indices = {
-            meaning: find_column(names, path, meaning, usual, named.get(meaning), taken)
-            for meaning, usual in _USUAL_NAMES.items()
-        }
+        named = {"id": columns.id, "sequence": columns.sequence, "target": columns.target, "split": columns.split}
+        self._indices = find_columns(names, path, _USUAL_NAMES, named)
         for meaning in ("sequence", "target"):
-            if indices[meaning] is None:
+            if meaning not in self._indices:
                 found = f"no {meaning} column among {column_names(names)}"
                 advice = f"name it {_USUAL_NAMES[meaning][0]}, or pass --{meaning}"
                 raise TableError(path, found, advice, line=1)
         self.possible_split: str | None = None
-        if indices["split"] is None:
-            index = find_column(names, path, "split", _POSSIBLE_SPLIT_NAMES, taken=taken)
-            indices["possible_split"] = index
-            self.possible_split = None if index is None else names[index]
-        self._indices = {meaning: index for meaning, index in indices.items() if index is not None}
+        if "split" not in self._indices:
+            for index in find_columns(names, path, {"split": _POSSIBLE_SPLIT_NAMES}, named).values():
+                self._indices["possible_split"], self.possible_split = index, names[index]
         self.target, self.has_ids = names[self._indices["target"]], "id" in self._indices
-        others = (
-            name for name in names if name.lower() in _USUAL_NAMES["target"] and name not in [self.target, *taken]
-        )
+        taken = [self.target, *named.values()]
+        others = (name for name in names if name.lower() in _USUAL_NAMES["target"] and name not in taken)
         self.other_target = next(others, None) if columns.target is None else None
 
     def name_cells(self, row: Row) -> Mapping[str, str]:

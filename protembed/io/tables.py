@@ -5,7 +5,7 @@ import io
 import re
 import string
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -100,6 +100,38 @@ def find_column(
             if usual in names:
                 return names.index(usual)
     return None
+
+
+def find_columns(
+    header: Sequence[str],
+    path: str,
+    usual_names: Mapping[str, Sequence[str]],
+    named: Mapping[str, str | None] | None = None,
+) -> dict[str, int]:
+    """Find the columns of a table by their meanings, each as `find_column` does.
+
+    Args:
+        header: Names of the columns.
+        path: Name of the table, for messages.
+        usual_names: Usual names of the column of each meaning, in lower case, the likeliest first.
+        named: Names that the user gave, by meaning; such a column has no second meaning. None if the user gave none.
+
+    Returns:
+        The index of each column that was found, by its meaning.
+
+    Raises:
+        TableError: No column has a name that the user gave, or several have the same usual name.
+
+    >>> find_columns(["Label", "name"], "labels.csv", {"id": ["id", "name"], "target": ["label"]}, {"id": "Label"})
+    {'id': 0}
+    """
+    named = named or {}
+    taken = [name for name in named.values() if name is not None]
+    indices = {
+        meaning: find_column(header, path, meaning, names, named.get(meaning), taken)
+        for meaning, names in usual_names.items()
+    }
+    return {meaning: index for meaning, index in indices.items() if index is not None}
 
 
 def column_names(header: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ from protembed.errors import (
 )
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
-from protembed.io.tables import Row, check_unique_columns, column_names, find_column, is_stand_in, reading_table
+from protembed.io.tables import Row, check_unique_columns, column_names, find_columns, is_stand_in, reading_table
 from protembed.scoring.mutations import (
     Mutations,
     check_mutations,
@@ -129,12 +129,7 @@ class VariantTable:
             self.header = table.header
         check_unique_columns(self.header, self.path)
         named = {meaning: getattr(config, meaning) for meaning in _USUAL_NAMES}
-        taken = [name for name in named.values() if name is not None]
-        indices = {
-            meaning: find_column(self.header, self.path, meaning, usual, named[meaning], taken)
-            for meaning, usual in _USUAL_NAMES.items()
-        }
-        self._indices = {meaning: index for meaning, index in indices.items() if index is not None}
+        self._indices = find_columns(self.header, self.path, _USUAL_NAMES, named)
         self._check_columns()
 
     def read(self, statistics: ReadStatistics | None = None) -> Iterator[Variant]:

@@ -3,7 +3,7 @@ import io
 import pytest
 
 from protembed.errors import TableError
-from protembed.io.tables import check_unique_columns, find_column, reading_table
+from protembed.io.tables import check_unique_columns, find_column, find_columns, reading_table
 
 
 def read(content):
@@ -109,6 +109,13 @@ def test_usual_names_match_regardless_of_case_spaces_dashes_and_underscores():
 def test_two_columns_with_the_same_usual_name_are_rejected():
     with pytest.raises(TableError, match="line 1: 'Seq ID', 'seq-id' may each be the id column; rename all but one"):
         find_column(["Seq ID", "seq-id"], "t.csv", "id", ["id", "seq_id"])
+
+
+def test_a_column_that_the_user_named_has_no_second_meaning():
+    usual = {"id": ["id", "name"], "target": ["target"], "split": ["split"]}
+
+    assert find_columns(["name", "target"], "t.csv", usual) == {"id": 0, "target": 1}
+    assert find_columns(["name", "x", "id"], "t.csv", usual, {"target": "id", "id": None}) == {"id": 0, "target": 2}
 
 
 def test_the_header_of_an_appended_table_is_rejected_with_its_line():
