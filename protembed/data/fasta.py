@@ -210,6 +210,11 @@ def accept_sequence(
     return sequence.translate(_READ_AS_UNKNOWN)
 
 
+def illegal_residue(path: str, line: int, record_id: str, sequence: str, residue: int) -> IllegalResidueError:
+    """Make the error about the residue at an index, from 0, of a sequence that stands in one cell of a table."""
+    return IllegalResidueError(path, line, record_id, residue + 1, sequence[residue])
+
+
 def _count_letters(sequence: str, statistics: ReadStatistics) -> None:
     for letter in NONSTANDARD_RESIDUES + "J":
         if letter in sequence:

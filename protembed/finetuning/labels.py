@@ -18,10 +18,11 @@ from protembed.data.fasta import (
     Record,
     accept_sequence,
     clean_sequence,
+    illegal_residue,
     open_records,
     read_fasta_stream,
 )
-from protembed.errors import ConfigError, IllegalResidueError, TableError
+from protembed.errors import ConfigError, TableError
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import Row, check_unique_columns, column_names, find_columns, is_stand_in, reading_table
@@ -155,10 +156,6 @@ def _split_name(path: str, row: Mapping[str, str], line: int) -> Split | None:
     return "valid" if split == "train" and validation in _TRUE else split
 
 
-def _illegal_residue(path: str, line: int, row_id: str, sequence: str, residue: int) -> IllegalResidueError:
-    return IllegalResidueError(path, line, row_id, residue + 1, sequence[residue])
-
-
 # CSV and TSV
 
 
@@ -206,7 +203,7 @@ def _read_row(
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
     if notation := detect_notation(row["sequence"]):
         raise TableError(path, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=line)
-    sequence = accept_sequence(raw, on_illegal, statistics, partial(_illegal_residue, path, line, row_id, raw))
+    sequence = accept_sequence(raw, on_illegal, statistics, partial(illegal_residue, path, line, row_id, raw))
     if sequence is None:
         return None
     statistics.num_records += 1

@@ -14,6 +14,7 @@ from protembed.data.fasta import (
     SkippedRecord,
     accept_sequence,
     clean_sequence,
+    illegal_residue,
     open_records,
     read_fasta,
 )
@@ -88,10 +89,6 @@ class Variant:
     def sequence(self) -> str:
         """The mutated sequence."""
         return mutate(self.wild_type, self.mutations)
-
-
-def _illegal_residue(path: str, line: int, row_name: str, sequence: str, residue: int) -> IllegalResidueError:
-    return IllegalResidueError(path, line, row_name, residue + 1, sequence[residue])
 
 
 def _reason(error: IllegalResidueError | UnsupportedVariantError) -> str:
@@ -253,7 +250,7 @@ class VariantTable:
             raise UnsupportedVariantError(self.path, row.line, found)
         # `read` skips the whole row.
         on_illegal: OnIllegal = "mask" if self._on_illegal == "mask" else "error"
-        illegal = partial(_illegal_residue, self.path, row.line, name, raw)
+        illegal = partial(illegal_residue, self.path, row.line, name, raw)
         sequence = accept_sequence(raw, on_illegal, statistics, illegal)
         assert sequence is not None
         return sequence
