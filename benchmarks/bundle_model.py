@@ -33,7 +33,7 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkp
 from protembed.pretraining.corpus import open_corpora
 from protembed.pretraining.report import pretraining_facts
 from protembed.report.figures import draw_training
-from protembed.training.loop import TrainingSchedule
+from protembed.training.schedule import TrainingSchedule
 
 CURVE = "training.png"
 

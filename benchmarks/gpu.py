@@ -40,9 +40,10 @@ from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import build_corpora, open_corpora
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor
-from protembed.training.loop import TrainingSetup, make_schedule, train
+from protembed.training.loop import TrainingSetup, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
+from protembed.training.schedule import make_schedule
 
 CROP_RESIDUES = 512
 TOKENS_PER_BATCH = 131_072

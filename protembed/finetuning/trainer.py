@@ -32,10 +32,11 @@ from protembed.model.lora import add_adapters, merge_adapters
 from protembed.model.weights import with_current_names, write_tensors
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor
-from protembed.training.loop import StepReport, TrainingSetup, make_schedule, train
+from protembed.training.loop import StepReport, TrainingSetup, train
 from protembed.training.objective import SupervisedObjective, evaluate
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
+from protembed.training.schedule import make_schedule
 
 # For an encoder of `_REFERENCE_WIDTH`, and lower for a wider one (benchmarks/README.md).
 _DEFAULT_RATES: Mapping[FinetuneMethod, Mapping[OptimizerName, float]] = {

@@ -53,10 +53,11 @@ from protembed.pretraining.validation import (
 from protembed.report.figures import draw_training
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
-from protembed.training.loop import StepReport, TrainingSchedule, TrainingSetup, make_schedule, train
+from protembed.training.loop import StepReport, TrainingSetup, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
+from protembed.training.schedule import TrainingSchedule, make_schedule
 
 BYTES_PER_NUMBER = 4
 # Weights, their gradients, the gradients of one micro-batch, and at least one number of the optimiser for each weight.

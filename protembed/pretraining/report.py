@@ -10,7 +10,7 @@ from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
 from protembed.model.metadata import ModelMetadata
 from protembed.pretraining.corpus import Corpus
-from protembed.training.loop import TrainingSchedule
+from protembed.training.schedule import TrainingSchedule
 
 
 @dataclass(frozen=True, kw_only=True)

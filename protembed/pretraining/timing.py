@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from protembed.data.batching import LabelledBatch, MaskedBatch
 from protembed.device import peak_memory
-from protembed.training.loop import NUM_DEFAULT_VALIDATIONS, TrainingSchedule, TrainingSetup, take_step
+from protembed.training.loop import TrainingSetup, take_step
 from protembed.training.optimizer import make_optimizers
+from protembed.training.schedule import NUM_DEFAULT_VALIDATIONS, TrainingSchedule
 
 _WARMUP_STEPS, _SECONDS = 2, 4.0
 # A training step consists of a forward pass and a backward pass that takes twice as long.

@@ -11,62 +11,19 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.optim import Optimizer
 
-from protembed.config.common import OptimizerConfig, OptimizerName, ScheduleName
 from protembed.data.batching import BatchSource, LabelledBatch, MaskedBatch
 from protembed.device import is_out_of_memory
 from protembed.errors import DivergedError, TooLongForMemoryError
 from protembed.training.checkpoints import Checkpoints, TrainingProgress
 from protembed.training.distributed import Executor
 from protembed.training.objective import LossSum, Objective
-from protembed.training.optimizer import Gradients, GradientSum, learning_rate_at, set_learning_rate
+from protembed.training.optimizer import Gradients, GradientSum, set_learning_rate
+from protembed.training.schedule import TrainingSchedule
 
-NUM_DEFAULT_VALIDATIONS = 5
-_NUM_DEFAULT_CHECKPOINTS = 20
 _MAX_SKIPPED_IN_A_ROW = 5
 
 AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 Validation = Callable[[], Mapping[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSchedule:
-    """The course of a run, with no number left open.
-
-    Attributes:
-        num_steps: Steps of the whole run.
-        validate_every: Steps between validations; the last step is always validated.
-        save_every: Steps between checkpoints; the last step is always saved.
-        learning_rate: Peak learning rate.
-        schedule: Course of the learning rate after the warm-up.
-        warmup_steps: Steps of linear warm-up.
-        decay_steps: Final steps in which the learning rate falls to zero (`stable`).
-        weight_decay: Weight decay of weight matrices.
-        clip_norm: Largest norm of a step's gradient; None does not clip it.
-        patience: Validations in a row without a lower loss after which the run ends; None never ends it early.
-    """
-
-    num_steps: int
-    validate_every: int
-    save_every: int
-    optimizer: OptimizerName
-    learning_rate: float
-    schedule: ScheduleName
-    warmup_steps: int
-    decay_steps: int
-    weight_decay: float
-    clip_norm: float | None
-    patience: int | None = None
-
-    def learning_rate_at(self, step: int) -> float:
-        """Compute the learning rate of a step, counted from 0."""
-        return learning_rate_at(
-            step,
-            self.num_steps,
-            self.learning_rate,
-            warmup_steps=self.warmup_steps,
-            decay_steps=self.decay_steps,
-            schedule=self.schedule,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,41 +75,6 @@ class StepResult:
     loss: float | None
     num_residues: int
     is_finite: bool
-
-
-def make_schedule(
-    config: OptimizerConfig,
-    num_steps: int,
-    default_rates: Mapping[OptimizerName, float],
-    *,
-    validate_every: int | None = None,
-    save_every: int | None = None,
-    patience: int | None = None,
-) -> TrainingSchedule:
-    """Make a schedule from the options, and choose what they leave open.
-
-    Args:
-        config: Options of the optimiser.
-        num_steps: Steps of the whole run.
-        default_rates: Default learning rate of each optimiser; the first is the default optimiser.
-        validate_every: Steps between validations; a fifth of the run by default.
-        save_every: Steps between checkpoints; a twentieth of the run by default.
-        patience: Validations in a row without a lower loss after which the run ends; None never ends it early.
-    """
-    optimizer = next(iter(default_rates)) if config.optimizer is None else config.optimizer
-    return TrainingSchedule(
-        num_steps=num_steps,
-        validate_every=validate_every or math.ceil(num_steps / NUM_DEFAULT_VALIDATIONS),
-        save_every=save_every or math.ceil(num_steps / _NUM_DEFAULT_CHECKPOINTS),
-        optimizer=optimizer,
-        learning_rate=default_rates[optimizer] if config.learning_rate is None else config.learning_rate,
-        schedule=config.schedule,
-        warmup_steps=math.ceil(num_steps / 20) if config.warmup_steps is None else config.warmup_steps,
-        decay_steps=round(config.decay_fraction * num_steps),
-        weight_decay=config.weight_decay,
-        clip_norm=None if optimizer == "sgd" else config.clip_norm,
-        patience=patience,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
-"""Updates of the weights: the learning rate's course, sums of gradients, and the optimisers."""
+"""Updates of the weights: sums of gradients, and the optimisers."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from protembed.config.common import OptimizerName, ScheduleName
+from protembed.config.common import OptimizerName
 from protembed.device import WorkerPool
 from protembed.training.distributed import ProcessGroup
 from protembed.training.muon import make_muon
@@ -16,43 +15,7 @@ from protembed.training.muon import make_muon
 # AdamW's, as in the training of ESM-2.
 _BETAS = (0.9, 0.98)
 
-
 Gradients = Sequence[Tensor | None]
-
-
-def learning_rate_at(
-    step: int,
-    num_steps: int,
-    peak: float,
-    *,
-    warmup_steps: int,
-    decay_steps: int,
-    schedule: ScheduleName = "stable",
-) -> float:
-    """Compute the learning rate of a step.
-
-    `stable` rises linearly, stays, and falls linearly to zero over the last steps; `cosine` rises linearly and falls
-    to zero along half a cosine wave.
-
-    Args:
-        step: Number of the step, from 0.
-        num_steps: Steps of the whole run.
-        peak: Highest learning rate.
-        warmup_steps: Steps of linear warm-up, the last of which reaches the peak.
-        decay_steps: Final steps in which the learning rate falls (`stable`).
-        schedule: Course after the warm-up.
-
-    Source: Hu et al. 2024, "MiniCPM", section 4 (warm-up, stable, decay); Loshchilov and Hutter 2017 (cosine).
-
-    >>> [learning_rate_at(step, 8, 1.0, warmup_steps=2, decay_steps=4) for step in range(8)]
-    [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
-    """
-    rising = (step + 1) / warmup_steps if warmup_steps else 1.0
-    if schedule == "cosine":
-        fraction = max(0, step - warmup_steps) / max(1, num_steps - warmup_steps)
-        return peak * min(rising, (1 + math.cos(math.pi * fraction)) / 2)
-    falling = (num_steps - step) / decay_steps if decay_steps else 1.0
-    return peak * min(1.0, rising, falling)
 
 
 def set_learning_rate(optimizers: Sequence[Optimizer], learning_rate: float) -> None:

@@ -7,7 +7,8 @@ from protembed.config.common import OptimizerConfig
 from protembed.pretraining import timing
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.training.distributed import Executor
-from protembed.training.loop import TrainingSetup, make_schedule
+from protembed.training.loop import TrainingSetup
+from protembed.training.schedule import make_schedule
 
 TIMING = StepTiming(step_seconds=0.1, validation_seconds=2.0, memory_bytes=0)
 

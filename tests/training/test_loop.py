@@ -20,9 +20,10 @@ from protembed.model.heads import TaskHead
 from protembed.training import checkpoints
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor
-from protembed.training.loop import TrainingSetup, make_schedule, take_step, train
+from protembed.training.loop import TrainingSetup, take_step, train
 from protembed.training.objective import LossSum, MaskedLM, Objective, SupervisedObjective
-from protembed.training.optimizer import learning_rate_at, make_optimizers, set_learning_rate
+from protembed.training.optimizer import make_optimizers, set_learning_rate
+from protembed.training.schedule import make_schedule
 
 SGD = OptimizerConfig(optimizer="sgd", learning_rate=0.5)
 ADAMW = OptimizerConfig(optimizer="adamw", learning_rate=0.01)
@@ -221,32 +222,6 @@ def test_the_number_of_threads_changes_no_bit_of_the_weights(
     assert have_same_bits(*weights)
 
 
-# Schedules
-
-
-def test_the_schedule_derives_missing_options_from_the_number_of_steps():
-    schedule = make_schedule(OptimizerConfig(), 100, RATES)
-
-    assert (schedule.validate_every, schedule.save_every, schedule.warmup_steps, schedule.decay_steps) == (20, 5, 5, 25)
-    assert (schedule.optimizer, schedule.learning_rate, schedule.clip_norm) == ("muon", 2e-3, 1.0)
-    assert make_schedule(OptimizerConfig(), 1, RATES).validate_every == 1
-
-
-def test_sgd_is_scheduled_without_clipping_and_with_its_default_rate():
-    schedule = make_schedule(OptimizerConfig(optimizer="sgd"), 100, RATES)
-
-    assert (schedule.learning_rate, schedule.clip_norm) == (0.1, None)
-
-
-def test_the_schedule_keeps_options_that_are_zero():
-    options = OptimizerConfig(learning_rate=0.0, warmup_steps=0, decay_fraction=0.0, schedule="cosine")
-
-    schedule = make_schedule(options, 100, RATES, validate_every=7, save_every=9, patience=3)
-
-    assert (schedule.learning_rate, schedule.warmup_steps, schedule.decay_steps) == (0, 0, 0)
-    assert (schedule.validate_every, schedule.save_every, schedule.patience, schedule.schedule) == (7, 9, 3, "cosine")
-
-
 # A run
 
 
@@ -291,9 +266,8 @@ def test_training_yields_a_report_after_each_step(begin, pretraining_steps):
     ]
     assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
     assert [report.num_residues for report in reports] == list(itertools.accumulate(residues))
-    assert [report.learning_rate for report in reports] == [
-        learning_rate_at(step, 6, 0.01, warmup_steps=1, decay_steps=2) for step in range(6)
-    ]
+    schedule = make_schedule(ADAMW, 6, RATES)
+    assert [report.learning_rate for report in reports] == [schedule.learning_rate_at(step) for step in range(6)]
     assert all(report.residues_per_second > 0 for report in reports)
     assert reports[-1].train_loss < reports[0].train_loss
 

@@ -3,48 +3,7 @@ import copy
 import pytest
 import torch
 
-from protembed.training.optimizer import GradientSum, learning_rate_at, make_optimizers, set_learning_rate
-
-# The learning rate
-
-
-def rates(num_steps, **course):
-    return [learning_rate_at(step, num_steps, 1.0, **course) for step in range(num_steps)]
-
-
-def test_the_rate_rises_linearly_stays_and_falls_linearly():
-    assert rates(10, warmup_steps=4, decay_steps=4) == [0.25, 0.5, 0.75, 1, 1, 1, 1, 0.75, 0.5, 0.25]
-
-
-def test_the_rate_is_constant_without_warmup_and_decay():
-    assert rates(5, warmup_steps=0, decay_steps=0) == [1.0] * 5
-
-
-def test_a_warmup_that_overlaps_the_decay_never_reaches_the_peak():
-    assert rates(4, warmup_steps=4, decay_steps=4) == [0.25, 0.5, 0.5, 0.25]
-
-
-@pytest.mark.parametrize("num_steps", [1, 2, 7])
-def test_every_step_of_a_short_run_has_a_positive_rate(num_steps):
-    assert min(rates(num_steps, warmup_steps=1, decay_steps=2)) > 0
-
-
-def test_the_peak_scales_the_whole_course():
-    course = {"warmup_steps": 3, "decay_steps": 4}
-
-    assert [learning_rate_at(step, 9, 0.02, **course) for step in range(9)] == pytest.approx(
-        [0.02 * rate for rate in rates(9, **course)]
-    )
-
-
-def test_a_cosine_schedule_rises_linearly_and_falls_to_almost_zero():
-    course = rates(10, warmup_steps=2, decay_steps=0, schedule="cosine")
-
-    assert course[:3] == [0.5, 1.0, 1.0]
-    assert course[6] == pytest.approx(0.5)
-    assert sorted(course[1:], reverse=True) == course[1:]
-    assert 0 < course[-1] < 0.05
-
+from protembed.training.optimizer import GradientSum, make_optimizers, set_learning_rate
 
 # Updates
 
