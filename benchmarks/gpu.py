@@ -125,7 +125,7 @@ def measure_training(
     with worker_pool(DeviceConfig(device="cuda"), DEVICE) as pool, tempfile.TemporaryDirectory() as folder:
         training = TrainingSetup(
             objective=objective,
-            batches=PretrainingBatches(proteins, batches, micro_batch_tokens, masking, seed=0),
+            micro_batches=PretrainingBatches(proteins, batches, micro_batch_tokens, masking, seed=0).micro_batches,
             optimizers=make_optimizers(objective, "muon", 0.01, pool),
             executor=Executor(pool=pool, precision=torch.bfloat16),
         )

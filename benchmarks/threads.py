@@ -70,7 +70,9 @@ def measure(objective: MaskedLM, batches: PretrainingBatches, workers: int, oper
         optimizers = make_optimizers(objective, "adamw", 0.01, pool)
         set_learning_rate(optimizers, 1e-4)
         executor = Executor(pool=pool)
-        training = TrainingSetup(objective=objective, batches=batches, optimizers=optimizers, executor=executor)
+        training = TrainingSetup(
+            objective=objective, micro_batches=batches.micro_batches, optimizers=optimizers, executor=executor
+        )
         take_step(training, batches.micro_batches(0), 1.0)
         num_residues, step, began = 0, 0, time.perf_counter()
         while time.perf_counter() - began < SECONDS:

@@ -7,7 +7,7 @@ A batch holds the tokens of its crops one after the other, without padding. What
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -120,15 +120,8 @@ class LabelledBatch(Batch):
     num_residues: int
 
 
-SourceBatch = TypeVar("SourceBatch", bound=MaskedBatch | LabelledBatch, covariant=True)
-
-
-class BatchSource(Protocol[SourceBatch]):
-    """The batches of a training run, step by step."""
-
-    def micro_batches(self, step: int) -> Sequence[SourceBatch]:
-        """Return the micro-batches of one step, whose gradients are accumulated."""
-        ...
+# The batches of a training are all of one kind.
+AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 
 
 def concatenate(crops: Sequence[Tokens], rows: Sequence[int] | NDArray[np.int64]) -> Batch:

@@ -255,7 +255,7 @@ class EncoderTrainer:
         """
         training = TrainingSetup(
             objective=self._objective,
-            batches=self._batches,
+            micro_batches=self._batches.micro_batches,
             optimizers=self._optimizers,
             executor=self._spec.executor,
         )

@@ -212,7 +212,9 @@ class _Pretraining:
         self._validator = Validator(objective, self._valid_sets, self._references, executor)
         self._timing: StepTiming | None = None
         self._budget: TimeBudget | None = None
-        setup = TrainingSetup(objective=objective, batches=self._batches, optimizers=[], executor=executor)
+        setup = TrainingSetup(
+            objective=objective, micro_batches=self._batches.micro_batches, optimizers=[], executor=executor
+        )
         schedule = run.load_or_compute("plan", lambda: asdict(self._make_schedule(setup, started)))
         self._schedule = TrainingSchedule(**schedule)
         optimizers = make_optimizers(objective, self._schedule.optimizer, self._schedule.weight_decay, executor.pool)

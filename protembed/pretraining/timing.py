@@ -57,7 +57,7 @@ def time_steps(training: TrainingSetup[AnyBatch], schedule: TrainingSchedule, nu
     step, num_residues, seconds = 0, 0, 0.0
     while not executor.processes.any(seconds >= _SECONDS):
         started = time.perf_counter()
-        result = take_step(trial, training.batches.micro_batches(step), schedule.clip_norm)
+        result = take_step(trial, training.micro_batches(step), schedule.clip_norm)
         if step >= _WARMUP_STEPS:
             seconds += time.perf_counter() - started
             num_residues += result.num_residues

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import torch
 from torch.optim import Optimizer
 
-from protembed.data.batching import BatchSource, LabelledBatch, MaskedBatch
+from protembed.data.batching import AnyBatch
 from protembed.device import is_out_of_memory
 from protembed.errors import DivergedError, TooLongForMemoryError
 from protembed.training.checkpoints import Checkpoints, TrainingProgress
@@ -22,7 +22,6 @@ from protembed.training.schedule import TrainingSchedule
 
 _MAX_SKIPPED_IN_A_ROW = 5
 
-AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 Validation = Callable[[], Mapping[str, float]]
 
 
@@ -83,11 +82,12 @@ class TrainingSetup(Generic[AnyBatch]):
 
     Attributes:
         objective: Model and loss.
+        micro_batches: Function from the number of a step to its micro-batches, whose gradients are accumulated.
         optimizers: Optimisers, each of some of the objective's parameters.
     """
 
     objective: Objective[AnyBatch]
-    batches: BatchSource[AnyBatch]
+    micro_batches: Callable[[int], Sequence[AnyBatch]]
     optimizers: Sequence[Optimizer]
     executor: Executor
 
@@ -146,17 +146,17 @@ def take_step(
 
 
 @contextmanager
-def _prefetch(batches: BatchSource[AnyBatch]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
+def _prefetch(micro_batches: Callable[[int], Sequence[AnyBatch]]) -> Iterator[Callable[[int], Sequence[AnyBatch]]]:
     """Prepare the micro-batches of the next step while a step is computed."""
     with ThreadPoolExecutor(1) as thread:
         prepared: dict[int, Future[Sequence[AnyBatch]]] = {}
 
-        def micro_batches(step: int) -> Sequence[AnyBatch]:
-            current = prepared.pop(step, None) or thread.submit(batches.micro_batches, step)
-            prepared[step + 1] = thread.submit(batches.micro_batches, step + 1)
+        def prefetched(step: int) -> Sequence[AnyBatch]:
+            current = prepared.pop(step, None) or thread.submit(micro_batches, step)
+            prepared[step + 1] = thread.submit(micro_batches, step + 1)
             return current.result()
 
-        yield micro_batches
+        yield prefetched
 
 
 def _advance(
@@ -218,7 +218,7 @@ def train(
             the checkpoints are intact.
     """
     progress = checkpoints.progress
-    with _prefetch(training.batches) as micro_batches:
+    with _prefetch(training.micro_batches) as micro_batches:
         while not progress.is_finished(schedule.num_steps, schedule.patience):
             schedule = replan(schedule, progress.step)
             yield _advance(training, micro_batches(progress.step), schedule, progress, validate)

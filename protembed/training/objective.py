@@ -6,7 +6,7 @@ tokens (or all proteins), however a step is divided into micro-batches; a mean o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Generic, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from protembed.config.common import PoolingName
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
-from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, MaskedBatch
+from protembed.data.batching import UNKNOWN_CLASS, AnyBatch, LabelledBatch, MaskedBatch
 from protembed.data.windows import Span
 from protembed.model.esm2 import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
 from protembed.model.pooling import merge_windows, pool_concatenated
 from protembed.training.distributed import Executor
-
-AnyBatch = TypeVar("AnyBatch")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ def test_a_step_in_bfloat16_on_a_gpu_is_close_to_one_in_float32_on_a_cpu(tiny_ch
             optimizers = make_optimizers(objective, optimizer, 0.01, pool)
             set_learning_rate(optimizers, 0.0)
             compute = Executor(pool=pool, precision=precision)
-            training = TrainingSetup(objective=objective, batches=plan, optimizers=optimizers, executor=compute)
+            training = TrainingSetup(
+                objective=objective, micro_batches=plan.micro_batches, optimizers=optimizers, executor=compute
+            )
             losses.append(take_step(training, plan.micro_batches(0), 1.0).loss)
 
     assert losses[1] == pytest.approx(losses[0], rel=0.01)

@@ -31,7 +31,7 @@ def test_timing_steps_leaves_the_model_unchanged(
     ticks, before = itertools.count(step=0.8), copy_weights(masked_lm)
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     training = TrainingSetup(
-        objective=masked_lm, batches=pretraining_steps, optimizers=[], executor=Executor(pool=pool)
+        objective=masked_lm, micro_batches=pretraining_steps.micro_batches, optimizers=[], executor=Executor(pool=pool)
     )
 
     measured = time_steps(training, adamw_schedule(10), num_valid_residues=3_000)

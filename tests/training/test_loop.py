@@ -31,14 +31,9 @@ MUON = OptimizerConfig(optimizer="muon", learning_rate=0.01)
 RATES = {"muon": 2e-3, "adamw": 1e-3, "sgd": 0.1}
 
 
-class CyclicBatches:
-    """A source that repeats the micro-batches of the given steps."""
-
-    def __init__(self, *steps):
-        self._steps = steps
-
-    def micro_batches(self, step):
-        return self._steps[step % len(self._steps)]
+def cycle(*steps):
+    """Repeat the micro-batches of the given steps."""
+    return lambda step: steps[step % len(steps)]
 
 
 @pytest.fixture
@@ -66,10 +61,11 @@ def value_batches(proteins):
     return make
 
 
-def training_of(objective, pool, config=ADAMW, learning_rate=0.01, batches=None):
+def training_of(objective, pool, config=ADAMW, learning_rate=0.01, micro_batches=None):
     optimizers = make_optimizers(objective, config.optimizer, config.weight_decay, pool)
     set_learning_rate(optimizers, learning_rate)
-    return TrainingSetup(objective=objective, batches=batches, optimizers=optimizers, executor=Executor(pool=pool))
+    executor = Executor(pool=pool)
+    return TrainingSetup(objective=objective, micro_batches=micro_batches, optimizers=optimizers, executor=executor)
 
 
 def parameters_of(module):
@@ -236,14 +232,14 @@ def begin(tmp_path, pretraining_steps, pool):
         config=ADAMW,
         save_every=3,
         validate_every=None,
-        batches=pretraining_steps,
+        micro_batches=pretraining_steps.micro_batches,
         stop_after=None,
         patience=None,
         **kind,
     ):
         checkpoint = new_checkpoint(EncoderShape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-        training, run = training_of(objective, pool, config, batches=batches), Checkpoints(tmp_path / name)
+        training, run = training_of(objective, pool, config, micro_batches=micro_batches), Checkpoints(tmp_path / name)
         run.restore(objective, training.optimizers)
         schedule = make_schedule(
             config, num_steps, RATES, save_every=save_every, validate_every=validate_every, patience=patience
@@ -373,8 +369,8 @@ def diverging(regression, value_batches, tmp_path, pool):
     """Train on proteins with the given values, some of which have an infinite loss."""
 
     def make(values):
-        batches, run = CyclicBatches(*(value_batches(value) for value in values)), Checkpoints(tmp_path)
-        training = training_of(regression, pool, batches=batches)
+        micro_batches, run = cycle(*(value_batches(value) for value in values)), Checkpoints(tmp_path)
+        training = training_of(regression, pool, micro_batches=micro_batches)
         return train(training, make_schedule(ADAMW, len(values), RATES), run), run
 
     return make
@@ -409,7 +405,7 @@ def test_a_validation_that_is_not_finite_raises_divergence_and_is_never_the_best
 
 
 def test_steps_without_targets_do_not_raise_divergence(begin, none_masked):
-    reports, _, run = begin(7, batches=CyclicBatches([none_masked], []))
+    reports, _, run = begin(7, micro_batches=cycle([none_masked], []))
 
     assert [report.train_loss for report in reports] == [None] * 7
     assert run.progress.num_skipped == 0
