@@ -7,9 +7,11 @@ from pathlib import Path
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import SIZES, EncoderShape, SizeName
 from protembed.errors import InputNotFoundError
+from protembed.io.reading import PathLike, as_path
 from protembed.model.esm_config import read_shape
 from protembed.model.hub import fetch_model, is_hub_name
 from protembed.model.metadata import read_metadata
+from protembed.model.untrusted import model_sha256
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
 _BYTES_PER_WEIGHT = 4
@@ -90,13 +92,21 @@ class ResolvedModel:
     name: str
     revision: str | None = None
 
+    def sha256(self) -> str:
+        """Hash the weight files; models with equal hashes are the same.
 
-def find_model(name: Path | None) -> Path:
+        Raises:
+            ModelFormatError: A weight file is a link out of the directory, a folder, pipe or device.
+        """
+        return model_sha256(self.directory)
+
+
+def find_model(name: PathLike | None) -> Path:
     """Find the directory of a model; see `locate_model`."""
     return locate_model(name).directory
 
 
-def locate_model(name: Path | None, *, offline: bool = False) -> ResolvedModel:
+def locate_model(name: PathLike | None = None, *, offline: bool = False) -> ResolvedModel:
     """Find a model on disk, else among the bundled ones, else on the Hugging Face hub, which alone needs the network.
 
     Args:
@@ -109,41 +119,40 @@ def locate_model(name: Path | None, *, offline: bool = False) -> ResolvedModel:
         InputNotFoundError: There is no such model.
         HubError: The hub does not respond.
         ModelFormatError: The hub's model is no ESM-2, or has no safetensors.
+
+    >>> locate_model("protembed_t6_8M").name
+    'protembed_t6_8M'
     """
     if name is None:
         return ResolvedModel(directory=_BUNDLED / DEFAULT_MODEL, name=DEFAULT_MODEL)
+    path = as_path("model", name)
     try:
-        directory = _on_disk(name)
+        directory = _on_disk(path)
     except OSError as error:  # a folder that may not be entered, a name that is too long
-        raise InputNotFoundError(str(name), error.strerror or str(error), _how_to_get()) from error
-    bundled = {path.name: path for path in bundled_models()}
-    directory = directory or bundled.get(str(name))
+        raise InputNotFoundError(str(path), error.strerror or str(error), _how_to_get()) from error
+    directory = directory or next((bundled for bundled in bundled_models() if bundled.name == str(path)), None)
     if directory is not None:
-        return ResolvedModel(directory=directory, name=name.resolve().name)
-    hub_id = _hub_name(str(name))
+        return ResolvedModel(directory=directory, name=path.resolve().name)
+    hub_id = hub_name(name)
     if hub_id is None:
         found = "no such directory, no bundled model of that name, and no name of the Hugging Face hub"
-        raise InputNotFoundError(str(name), found, _how_to_get())
-    model = fetch_model(hub_id, offline=offline)
-    return ResolvedModel(directory=model.directory, name=hub_id.partition("@")[0], revision=model.revision)
+        raise InputNotFoundError(str(path), found, _how_to_get())
+    directory = fetch_model(hub_id, offline=offline)
+    return ResolvedModel(directory=directory, name=hub_id.partition("@")[0], revision=directory.name)
 
 
-def model_name(name: Path | None) -> str:
+def model_name(name: PathLike | None) -> str:
     """Format a model's name as new models record it, without looking for it; with the revision for one of the hub."""
     if name is None:
         return DEFAULT_MODEL
-    return hub_name(name) or name.resolve().name
+    return hub_name(name) or Path(name).resolve().name
 
 
-def hub_name(name: Path | None) -> str | None:
-    """Return a model's id on the hub; None for one that is on disk or bundled."""
+def hub_name(name: PathLike | None) -> str | None:
+    """Return a model's id on the hub, from its id or short name in any case; None for one on disk or bundled."""
     if name is None or os.path.lexists(name):
         return None
-    return _hub_name(str(name))
-
-
-def _hub_name(name: str) -> str | None:
-    """Translate a name to an id on the hub; published models have short names too, in upper or lower case."""
+    name = os.fspath(name)
     base, at, revision = name.partition("@")
     if "/" in base and not is_hub_name(name):
         return None
@@ -170,8 +179,8 @@ def _on_disk(name: Path) -> Path | None:
 def _how_to_get() -> str:
     bundled = ", ".join(path.name for path in bundled_models())
     return (
-        "pass --model with a model directory, a run of `protembed pretrain`, a bundled model "
-        f"({bundled}), or a model on the hub (esm2_t12_35M, owner/model)"
+        f"name a model directory, a run of `protembed pretrain`, a bundled model ({bundled}), "
+        "or a model on the hub (esm2_t12_35M, owner/model)"
     )
 
 

@@ -4,7 +4,6 @@ A directory is a plain Hugging Face `EsmForMaskedLM`, with `protembed.json` and,
 `head.safetensors` in addition. JSON and safetensors only: nothing is unpickled.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,11 +13,13 @@ from torch import Tensor, nn
 
 from protembed.config.common import TASKS
 from protembed.config.finetune import MAX_TRAINING_KMERS
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import TOKENS
 from protembed.device import exact_float32
 from protembed.errors import ModelFormatError
+from protembed.io.reading import PathLike, as_path
 from protembed.io.writing import atomic_directory, write_json, write_text
+from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.esm2 import Encoder, initialise, inverse_frequencies
 from protembed.model.esm_config import (
     CONFIG_FILE,
@@ -30,7 +31,7 @@ from protembed.model.esm_config import (
 )
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
 from protembed.model.metadata import METADATA_FILE, ModelMetadata, read_metadata, write_metadata
-from protembed.model.untrusted import lies_in_cache, sha256_of_model_file
+from protembed.model.untrusted import lies_in_cache, model_sha256 as model_sha256
 from protembed.model.weights import (
     WEIGHTS_FILE,
     WeightFiles,
@@ -47,6 +48,7 @@ _HEAD = "head.safetensors"
 _FORMER_THRESHOLD = 0.5
 _TOKENIZER_CONFIG = {**SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
 _RELOAD_ADVICE = "fetch or make the model again"
+_SHORTEST_CARD = "# A protein language model\n"
 
 
 def read_training_kmers(directory: Path) -> Tensor | None:
@@ -101,15 +103,7 @@ def _read_task_head(directory: Path, shape: EncoderShape, metadata: ModelMetadat
     return head.eval()
 
 
-def model_sha256(directory: Path) -> str:
-    """Hash the weight files of a model directory; models with equal hashes are the same."""
-    digest = hashlib.sha256()
-    for file in sorted(directory.glob("*.safetensors")):
-        digest.update(bytes.fromhex(sha256_of_model_file(file)))
-    return digest.hexdigest()
-
-
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Checkpoint:
     """A model: an encoder, its heads, and what is known about it.
 
@@ -132,6 +126,12 @@ class Checkpoint:
     metadata: ModelMetadata = field(default_factory=ModelMetadata)
     has_metadata: bool = True
     directory: Path | None = None
+
+    def __repr__(self) -> str:
+        shape, millions = self.encoder.shape, self.num_parameters / 1e6
+        described = f"{shape.num_layers} layers of width {shape.dim}"
+        size = next((name for name, known in SIZES.items() if known == shape), None)
+        return f"Checkpoint({size or described}, {millions:.1f} M parameters, task={self.metadata.task})"
 
     @property
     def num_parameters(self) -> int:
@@ -251,11 +251,13 @@ def _fill(checkpoint: Checkpoint, stored: WeightFiles, directory: Path) -> None:
 
 
 @exact_float32()
-def load_checkpoint(directory: Path | str) -> Checkpoint:
-    """Read a model directory: ESM-2 under any of Hugging Face's weight names, or a model that protembed wrote.
+def load_checkpoint(model: PathLike | ResolvedModel | None = None) -> Checkpoint:
+    """Read a model: ESM-2 under any of Hugging Face's weight names, or one that protembed wrote.
 
     Args:
-        directory: The model directory, with `config.json` and `model.safetensors` (or shards and their index).
+        model: What `--model` takes: a model directory (with `config.json`, and `model.safetensors` or shards and their
+            index), a run directory, the name of a bundled model, or a name on the Hugging Face hub, which alone needs
+            the network; or what `locate_model` found. None is the default model.
 
     Returns:
         The model on the CPU, in float32 whatever the directory's precision, in evaluation mode. Its rotary frequencies
@@ -263,10 +265,14 @@ def load_checkpoint(directory: Path | str) -> Checkpoint:
         one of zeros, and one that was saved without a masked-LM head has none.
 
     Raises:
-        InputNotFoundError: There is no such directory or no model in it.
+        InputNotFoundError: There is no such model.
+        HubError: The hub does not respond.
         ModelFormatError: The model is no ESM-2, or its files are damaged.
+
+    >>> load_checkpoint("protembed_t6_8M")
+    Checkpoint(t6_8M, 7.5 M parameters, task=None)
     """
-    directory = Path(directory)
+    directory = (model if isinstance(model, ResolvedModel) else locate_model(model)).directory
     shape = read_shape(directory)
     metadata = read_metadata(directory)
     if (metadata.layer or 0) > shape.num_layers:
@@ -331,7 +337,7 @@ def write_checkpoint_files(
     write_text(directory / "README.md", card)
 
 
-def save_checkpoint(checkpoint: Checkpoint, directory: Path, card: str) -> None:
+def save_checkpoint(checkpoint: Checkpoint, directory: PathLike, card: str = _SHORTEST_CARD) -> None:
     """Write a model directory in float32; it appears under its name when it is complete, and replaces an older one.
 
     Args:
@@ -342,5 +348,5 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path, card: str) -> None:
     Raises:
         OutputError: The directory cannot be written.
     """
-    with atomic_directory(directory) as temporary:
+    with atomic_directory(as_path("directory", directory)) as temporary:
         write_checkpoint_files(checkpoint, temporary, card)

@@ -6,7 +6,7 @@ from typing import Any
 
 from protembed.config.model_sizes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import CLS, EOS, MASK, PAD, TOKENS
-from protembed.errors import InputNotFoundError, ModelFormatError
+from protembed.errors import ModelFormatError
 from protembed.model.untrusted import check_regular_file, read_model_json
 
 CONFIG_FILE = "config.json"
@@ -188,14 +188,8 @@ def read_shape(directory: Path) -> EncoderShape:
     """Read the shape of a model, and check that it is an ESM-2.
 
     Raises:
-        InputNotFoundError: There is no such directory or no config.json in it.
-        ModelFormatError: The config describes another model, or is damaged.
+        ModelFormatError: The config describes another model, is damaged, or missing.
     """
-    if not (directory / CONFIG_FILE).exists():
-        found = "there is no config.json" if directory.is_dir() else "no such directory"
-        raise InputNotFoundError(
-            str(directory), found, "pass a model directory in Hugging Face layout, or a protembed run"
-        )
     config = read_model_json(directory / CONFIG_FILE)
     if config.get("model_type") != "esm":
         raise ModelFormatError(directory, f"this is a model of type {config.get('model_type')!r:.80}", _ESM2_ONLY)

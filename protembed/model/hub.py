@@ -7,7 +7,6 @@ import logging
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from pathlib import Path
@@ -21,19 +20,6 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.s
 _FILES = (CONFIG_FILE, "protembed.json", "head.safetensors", *TOKENIZER_FILES, *_WEIGHTS)
 _ALLOW_THE_NETWORK = "fetch it once with the network allowed (without HF_HUB_OFFLINE), or pass a model directory"
 _WITHOUT_THE_HUB = "try again with a network, or pass a model directory or a bundled model"
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubModel:
-    """A model in the hub's cache.
-
-    Attributes:
-        directory: The directory of the model's files.
-        revision: The commit that the files belong to.
-    """
-
-    directory: Path
-    revision: str
 
 
 def is_hub_name(name: str) -> bool:
@@ -124,12 +110,15 @@ def _to_user_error(name: str, error: Exception, *, only_cache: bool) -> Exceptio
     return None
 
 
-def fetch_model(name: str, *, offline: bool = False) -> HubModel:
+def fetch_model(name: str, *, offline: bool = False) -> Path:
     """Fetch a model's files, or find them in the cache.
 
     Args:
         name: `owner/model`, or `owner/model@revision` with a branch, tag or commit.
         offline: Whether to look in the cache only.
+
+    Returns:
+        The directory of the files in the cache; its own name is the commit that they belong to.
 
     Raises:
         InputNotFoundError: The hub has no such model, or it is not in the cache and the network must not be used.
@@ -170,4 +159,4 @@ def fetch_model(name: str, *, offline: bool = False) -> HubModel:
         raise user_error from error
     if not has_weights:
         raise _no_safetensors(name, only_cache=only_cache)
-    return HubModel(directory=directory, revision=config.parent.name)
+    return directory

@@ -56,6 +56,14 @@ def sha256_of_model_file(path: Path) -> str:
     return target.name if _is_blob(path, target) and _SHA256.fullmatch(target.name) else sha256_of_file(path)
 
 
+def model_sha256(directory: Path) -> str:
+    """Hash the weight files of a model directory; models with equal hashes are the same."""
+    digest = hashlib.sha256()
+    for file in sorted(directory.glob("*.safetensors")):
+        digest.update(bytes.fromhex(sha256_of_model_file(file)))
+    return digest.hexdigest()
+
+
 def lies_in_cache(directory: Path) -> bool:
     """Check whether a directory is a snapshot in the hub's cache."""
     return directory.resolve().parent.name == "snapshots"

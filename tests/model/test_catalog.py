@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from protembed.config.common import DEFAULT_MODEL
-from protembed.errors import InputNotFoundError
+from protembed.errors import ConfigError, InputNotFoundError
 from protembed.model.catalog import (
     PUBLISHED_MODELS,
     bundled_models,
@@ -53,11 +53,41 @@ def test_without_a_name_the_default_model_is_used_in_any_folder(tiny_model, tmp_
         find_model(Path(DEFAULT_MODEL))
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_checkpoint_is_loaded_by_every_name_of_a_model(hub, tiny_model, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    hub.publish("facebook/esm2_t12_35M_UR50D", tiny_model)
+    hub.publish("lab/tiny", tiny_model)
+    shutil.copytree(tiny_model, tmp_path / "proteins.run" / "model")
+    names = (tiny_model, "proteins.run", "proteins.run/model", "lab/tiny", "esm2_t12_35M")
+
+    assert {load_checkpoint(kind(name)).sha256() for name in names} == {locate_model(tiny_model).sha256()}
+    assert load_checkpoint(kind(DEFAULT_MODEL)).sha256() == load_checkpoint().sha256() == load_checkpoint(None).sha256()
+
+
+def test_a_checkpoint_that_no_hub_name_names_is_loaded_without_the_network(hub, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+
+    for name in (None, DEFAULT_MODEL, tiny_model):
+        load_checkpoint(name)
+    for name in ("missing", "runs/mistyped", "./lab/tiny", tmp_path / "runs", "a b/c"):
+        with pytest.raises(InputNotFoundError, match="name a model directory"):
+            load_checkpoint(name)
+
+    assert hub.requests == []
+
+
+def test_a_name_of_another_type_is_an_error_of_the_argument():
+    with pytest.raises(ConfigError, match="model is 6, but a path is expected"):
+        load_checkpoint(6)
+
+
 def test_a_missing_model_is_an_error_with_advice_how_to_get_one(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     for name in (tmp_path, *(tmp_path / part for part in ("missing", "file", "link", "x" * 300))):
-        with pytest.raises(InputNotFoundError, match="--model") as caught:
+        with pytest.raises(InputNotFoundError, match="name a model directory, a run of") as caught:
             find_model(name)
         assert caught.value.exit_status == 66
 

@@ -122,6 +122,22 @@ def test_saving_replaces_an_older_model_and_leaves_no_other_files(tiny_checkpoin
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_model_is_saved_under_a_name_without_a_card_of_its_own(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    save_checkpoint(tiny_checkpoint, "mine")
+
+    assert_same_weights(load_checkpoint("mine"), tiny_checkpoint)
+    assert (tmp_path / "mine" / "README.md").read_text() == "# A protein language model\n"
+
+
+def test_a_model_is_shown_in_one_line(tiny_checkpoint):
+    tiny_checkpoint.metadata = ModelMetadata(task="regression")
+
+    assert repr(tiny_checkpoint) == "Checkpoint(2 layers of width 32, 0.0 M parameters, task=regression)"
+    assert repr(load_checkpoint("protembed_t6_8M")) == "Checkpoint(t6_8M, 7.5 M parameters, task=None)"
+
+
 def test_the_hash_of_a_model_depends_on_its_weights_alone(tiny_checkpoint, tmp_path):
     save_checkpoint(tiny_checkpoint, tmp_path / "one", "# one\n")
     save_checkpoint(tiny_checkpoint, tmp_path / "same", "# same\n")

@@ -90,7 +90,7 @@ def test_only_the_config_the_tokenizer_and_safetensors_are_fetched(hub, esm_dire
 
     named = ["config.json", WEIGHTS, "tokenizer_config.json"]
     assert sorted(hub.fetched()) == named
-    assert sorted(path.name for path in found.directory.iterdir()) == named
+    assert sorted(path.name for path in found.iterdir()) == named
 
 
 def test_damaged_downloads_are_an_error_and_fetched_again_once_deleted(hub, embed, tiny_model):
@@ -109,7 +109,7 @@ def test_damaged_downloads_are_an_error_and_fetched_again_once_deleted(hub, embe
 def test_models_that_protembed_wrote_are_fetched_with_their_metadata(hub, tiny_model):
     hub.publish("lab/tiny", tiny_model)
 
-    checkpoint = load_checkpoint(fetch_model("lab/tiny").directory)
+    checkpoint = load_checkpoint(fetch_model("lab/tiny"))
 
     tokenizer = ["special_tokens_map.json", "tokenizer_config.json", "vocab.txt"]
     assert sorted(hub.fetched()) == ["config.json", WEIGHTS, "protembed.json", *tokenizer]
@@ -185,7 +185,7 @@ def test_cached_models_are_found_without_a_network(hub, tiny_model, offline):
     hub.stop()
     assert fetch_model("lab/tiny") == first
     offline()
-    assert locate_model(Path("lab/tiny")).revision == first.revision
+    assert locate_model("lab/tiny").revision == first.name
 
 
 def test_the_environment_variables_of_the_hub_are_honoured(hub, esm_directory, proteins_fasta, tmp_path):
@@ -263,7 +263,7 @@ def test_a_hub_that_fails_between_two_requests_is_not_mistaken_for_missing_weigh
         fetch_model("lab/tiny")
 
     hub.failures = {}
-    assert load_checkpoint(fetch_model("lab/tiny").directory)
+    assert load_checkpoint(fetch_model("lab/tiny"))
 
 
 def test_a_login_page_is_not_mistaken_for_the_hub(hub, tiny_model):
