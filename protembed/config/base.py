@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -95,13 +96,21 @@ class Config:
 
 
 def _coerced(name: str, value: Any, hint: Any) -> Any:
-    """Convert what Python users pass to the type of its field: texts to paths, the number of a layer to text."""
+    """Convert what Python users pass to the type of its field: texts to paths, numbers and lists to `3` and `3,6`."""
     kinds = (hint, *get_args(hint))
     if list[Path] in kinds:
         return as_paths(name, value) if isinstance(value, str | os.PathLike) or value else []
     if Path in kinds:
         return as_path(name, value)
-    return str(value) if str in kinds and type(value) is int else value
+    return _as_list_text(name, value) if str in kinds and not isinstance(value, str) else value
+
+
+def _as_list_text(name: str, value: Any) -> str:
+    """Write a number, or several numbers or names, as the command line does: `3`, `3,6`, `mean,max`."""
+    parts = list(value) if isinstance(value, Iterable) else [value]
+    if not parts or not all(isinstance(part, str | Integral) and not isinstance(part, bool) for part in parts):
+        raise ConfigError(name, value, "a text, a whole number, or a list of them is expected")
+    return ",".join(map(str, parts))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
 from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError
-from protembed.io.reading import PathLike, as_paths, display_name, open_input
+from protembed.io.reading import Paths, as_paths, display_name, open_input
 from protembed.io.sniffing import detect_binary_format, detect_text_format
 from protembed.text import pluralize
 
@@ -380,7 +380,7 @@ def read_fasta_stream(
 
 
 def read_fasta(
-    paths: Iterable[PathLike], *, on_illegal: OnIllegal = "error", statistics: ReadStatistics | None = None
+    paths: Paths, *, on_illegal: OnIllegal = "error", statistics: ReadStatistics | None = None
 ) -> Iterator[Record]:
     r"""Read proteins one by one, in order, without holding a file in memory.
 
@@ -389,7 +389,7 @@ def read_fasta(
     of a header that are no UTF-8 are escaped, as in `prot\xe9ine`.
 
     Args:
-        paths: Files, at least one, read one after the other.
+        paths: One file, or several that are read one after the other.
         on_illegal: Policy for a character that is not a residue: `error`, `mask` (read it as X), or `skip` (leave the
             record out and list it in `statistics`).
         statistics: Counts to which this reading is added; None if the caller does not need them.
@@ -398,7 +398,7 @@ def read_fasta(
         The records, rows numbered from 0 over all files.
 
     Raises:
-        ConfigError: `paths` is not a list, or is empty.
+        ConfigError: `paths` is neither a path nor a list of paths, or is empty.
         InputNotFoundError: A file cannot be read.
         FormatError: A file is no FASTA, damaged, or empty; or every record of all files was skipped.
         RecordError: A record has no identifier, no sequence, or a NUL byte in its header.

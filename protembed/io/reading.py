@@ -26,6 +26,7 @@ from protembed.errors import (
 )
 
 PathLike = str | os.PathLike[str]
+Paths = PathLike | Iterable[PathLike]
 
 STANDARD_STREAM = Path("-")
 # The name of the copy of stdin in TMPDIR, which can be read a second time; copies of other pipes have names in the same
@@ -84,22 +85,23 @@ def as_path(name: str, given: PathLike) -> Path:
         raise ConfigError(name, str(path), expected) from None
 
 
-def as_paths(name: str, given: Iterable[PathLike] | PathLike) -> list[Path]:
-    """Convert a list of files to paths, each like `as_path`.
+def as_paths(name: str, given: Paths) -> list[Path]:
+    """Convert one or several files to paths, each like `as_path`.
 
     Args:
         name: Argument that the error message names.
-        given: Paths or texts, at least one.
+        given: A path or text, or several, at least one.
 
     Raises:
-        ConfigError: The argument is a single path, or an empty list.
+        ConfigError: An item is not a path, or there is none.
+
+    >>> [path.name for path in as_paths("fasta", "a.fasta")]
+    ['a.fasta']
     """
-    if isinstance(given, str | bytes | os.PathLike):
-        raise ConfigError(name, str(given), "a list of paths is expected: put this one in brackets")
     try:
-        paths = [as_path(name, path) for path in given]
+        paths = [as_path(name, path) for path in ([given] if isinstance(given, str | bytes | os.PathLike) else given)]
     except TypeError:
-        raise ConfigError(name, given, "a list of paths is expected") from None
+        raise ConfigError(name, given, "a path or a list of paths is expected") from None
     if not paths:
         raise ConfigError(name, paths, "at least one file is expected: did a pattern match nothing?")
     return paths

@@ -5,6 +5,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -209,3 +210,17 @@ def test_options_are_made_from_the_values_of_single_fields():
 def test_a_value_without_a_field_is_refused():
     with pytest.raises(ConfigError, match="EmbedOptions has no field of this name"):
         EmbedOptions.from_values(poling="max")
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [(3, "3"), (np.int64(3), "3"), ([3, 6], "3,6"), ((3, "6"), "3,6"), (range(2), "0,1"), (np.array([3, 6]), "3,6")],
+)
+def test_layers_may_be_numbers_and_lists(layer, text):
+    assert EmbedConfig(layer=layer, pooling=["mean", "max"]) == EmbedConfig(layer=text, pooling="mean,max")
+
+
+@pytest.mark.parametrize("layer", [True, 3.0, [], [3.5], {3: None}.values, object()])
+def test_anything_else_in_place_of_a_text_is_rejected(layer):
+    with pytest.raises(ConfigError, match="layer is .*, but a text, a whole number, or a list of them is expected"):
+        EmbedConfig(layer=layer)

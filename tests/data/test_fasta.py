@@ -375,14 +375,15 @@ def test_identifiers_of_other_encodings_stay_different(fasta):
     assert statistics.num_duplicate_ids == 0
 
 
-@pytest.mark.parametrize("paths", ["a.fasta", Path("a.fasta"), b"a.fasta", [], (), [None]])
-def test_paths_that_are_no_list_of_files_raise_a_config_error(paths):
+@pytest.mark.parametrize("paths", [b"a.fasta", 3, [], (), [None]])
+def test_arguments_that_are_not_paths_raise_a_config_error(paths):
     with pytest.raises(ConfigError, match="paths? .*expected"):
         list(read_fasta(paths))
 
 
-def test_paths_can_be_strings(proteins_fasta):
-    assert len(list(read_fasta([str(proteins_fasta)]))) == 40
+def test_paths_can_be_strings_and_one_needs_no_list(proteins_fasta):
+    for paths in (proteins_fasta, str(proteins_fasta), [str(proteins_fasta)]):
+        assert len(list(read_fasta(paths))) == 40
 
 
 @pytest.mark.promise(10)

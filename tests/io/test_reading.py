@@ -82,19 +82,20 @@ def test_an_argument_that_is_not_a_path_is_a_usage_error(given):
         as_path("--output", given)
 
 
-@pytest.mark.parametrize("given", ["a.fasta", Path("a.fasta"), b"a.fasta", 3])
-def test_a_single_path_in_place_of_a_list_is_a_usage_error(given):
-    with pytest.raises(ConfigError, match="fasta is .*, but a list of paths is expected"):
+@pytest.mark.parametrize("given", ["a.fasta", Path("a.fasta"), ["a.fasta"], iter([Path("a.fasta")])])
+def test_one_path_and_several_are_both_a_list_of_paths(given):
+    assert as_paths("fasta", given) == [Path("a.fasta")]
+
+
+@pytest.mark.parametrize("given", [b"a.fasta", 3, None, [3]])
+def test_anything_else_in_place_of_paths_is_a_usage_error(given):
+    with pytest.raises(ConfigError, match="fasta is .*, but a path"):
         as_paths("fasta", given)
 
 
 def test_an_empty_list_of_paths_is_a_usage_error(tmp_path):
     with pytest.raises(ConfigError, match="at least one file is expected"):
         as_paths("fasta", tmp_path.glob("*.fasta"))
-
-
-def test_a_layer_may_be_given_as_an_integer():
-    assert EmbedConfig(layer=2).layer == "2"
 
 
 def test_following_an_output_that_is_a_link_returns_its_target(tmp_path):
