@@ -151,7 +151,7 @@ def choose_device(config: DeviceConfig) -> torch.device:
     if name == "auto":
         name = next(device for device, is_available in available.items() if is_available)
     elif not available[name]:
-        raise ConfigError("--device", name, "this machine, or this build of torch, does not have one")
+        raise ConfigError("device", name, "this machine, or this build of torch, does not have one")
     check_full_precision(torch.device(name))
     if name == "cuda" and world_size() > 1:
         return _gpu_of_process()
@@ -163,7 +163,7 @@ def _gpu_of_process() -> torch.device:
     rank, num_gpus = _environment_number("LOCAL_RANK", 0), torch.cuda.device_count()
     if num_gpus > 1 and rank >= num_gpus:
         expected = f"process {rank} of this machine has no GPU: there are only {num_gpus}"
-        raise ConfigError("--device", "cuda", expected)
+        raise ConfigError("device", "cuda", expected)
     return torch.device("cuda", rank if num_gpus > 1 else 0)
 
 

@@ -36,7 +36,8 @@
     └── VerificationError                   1   a result that is incomplete, or does not match its input or model
 
 Errors within a family share its exit status. Each error stores what it knows, and its message is one sentence: what was
-found, where, and what to do.
+found, where, and what to do. The sentence names options as Python does, in backticks (`on_illegal`); the command line
+shows them as flags.
 """
 
 import string
@@ -53,7 +54,13 @@ class ProtembedError(Exception):
 
 
 class ConfigError(ProtembedError):
-    """An option that is out of range, or that contradicts another one."""
+    """An option that is out of range, or that contradicts another one.
+
+    Args:
+        option: Name of a config's field, or of the argument or environment variable.
+        found: Value of the option.
+        expected: Clause that says what is expected instead.
+    """
 
     exit_status = 2
 
@@ -94,9 +101,9 @@ class RecordError(DataError):
         super().__init__(f"{path}, line {line}: record {record} {found}; {advice}")
 
 
-_GAP_ADVICE = "remove the gaps (`seqkit seq -g` does), or pass --on-illegal skip (leave the record out)"
+_GAP_ADVICE = "remove the gaps (`seqkit seq -g` does), or pass `on_illegal` skip (leave the record out)"
 _CHAIN_ADVICE = (
-    "the record holds several chains: give each chain a separate record, or pass --on-illegal skip (leave it out)"
+    "the record holds several chains: give each chain a separate record, or pass `on_illegal` skip (leave it out)"
 )
 _ADVICE_BY_CHARACTER = {
     ">": "put every header on a separate line, with nothing before its '>'",
@@ -104,8 +111,8 @@ _ADVICE_BY_CHARACTER = {
     "-": f"this is an alignment: {_GAP_ADVICE}",
     ".": f"this is an alignment, or the dot stands for a stop codon: {_GAP_ADVICE}",
     "*": (
-        "this is a stop codon within a protein: correct the translation, or pass --on-illegal mask (read it as X) or "
-        "--on-illegal skip (leave the record out)"
+        "this is a stop codon within a protein: correct the translation, or pass `on_illegal` mask (read it as X) or "
+        "`on_illegal` skip (leave the record out)"
     ),
     ":": _CHAIN_ADVICE,
     "/": _CHAIN_ADVICE,
@@ -117,7 +124,7 @@ class IllegalResidueError(DataError):
 
     def __init__(self, path: str, line: int, record_id: str, column: int, found: str) -> None:
         self.path, self.line, self.record_id, self.column, self.found = path, line, record_id, column, found
-        usual = "correct the file, or pass --on-illegal mask (read it as X) or --on-illegal skip (leave the record out)"
+        usual = "correct the file, or pass `on_illegal` mask (read it as X) or `on_illegal` skip (leave the record out)"
         advice = _ADVICE_BY_CHARACTER.get(found, usual)
         if found in string.ascii_lowercase:  # in any other sequence letters are upper-cased before they are checked
             advice = (
@@ -148,7 +155,7 @@ class TooLongError(DataError):
         self.num_residues, self.window_residues = num_residues, window_residues
         super().__init__(
             f"{path}, line {line}: record {record_id!r} has {num_residues:,} residues, more than the window of "
-            f"{window_residues:,}; choose --long-proteins window, truncate or skip, or a larger --window-residues"
+            f"{window_residues:,}; choose `long_proteins` window, truncate or skip, or a larger `window_residues`"
         )
 
 
@@ -159,8 +166,8 @@ class TooShortError(DataError):
         self.path, self.line, self.record_id = path, line, record_id
         self.num_residues, self.first = num_residues, first
         super().__init__(
-            f"{path}, line {line}: {record_id!r} has {num_residues:,} residues, and --region begins at residue "
-            f"{first:,}; remove it, choose another --region, or pass --on-illegal skip (leave it out)"
+            f"{path}, line {line}: {record_id!r} has {num_residues:,} residues, and `region` begins at residue "
+            f"{first:,}; remove it, choose another `region`, or pass `on_illegal` skip (leave it out)"
         )
 
 
@@ -180,7 +187,7 @@ class UnsupportedVariantError(DataError):
         self.path, self.line, self.found = path, line, found
         super().__init__(
             f"{path}, line {line}: {found}; only substitutions among the 20 amino acids are scored, such as A42G or "
-            "A42G:K50R: correct the row, or pass --on-illegal skip (leave such rows out)"
+            "A42G:K50R: correct the row, or pass `on_illegal` skip (leave such rows out)"
         )
 
 
@@ -195,7 +202,7 @@ class MismatchedResidueError(DataError):
 
     def with_suggested_offset(self, offset: int) -> "MismatchedResidueError":
         """Make the same error with advice for a table whose numbering is shifted as a whole."""
-        advice = f"the table's mutations would all fit with --position-offset {offset}"
+        advice = f"the table's mutations would all fit with `position_offset` {offset}"
         return MismatchedResidueError(self.path, self.line, self.mutation, self.found, advice)
 
 
@@ -206,7 +213,7 @@ class TooFewProteinsError(DataError):
         self.num_proteins = num_proteins
         super().__init__(
             f"{pluralize(num_proteins, 'protein')} cannot be split into training and validation proteins; "
-            "give more, or pass --valid FASTA"
+            "give more, or pass `valid` FASTA"
         )
 
 
@@ -217,7 +224,7 @@ class EmptyValidationSetError(DataError):
         self.name = name
         super().__init__(
             f"no protein of the validation set {name!r} has a standard amino acid to mask; "
-            "give other proteins with --valid FASTA"
+            "give other proteins with `valid` FASTA"
         )
 
 
@@ -263,8 +270,8 @@ class OutputExistsError(ProtembedError):
     def __init__(self, path: Path, difference: str | None = None, *, is_replaceable: bool = True) -> None:
         self.path, self.difference, self.is_replaceable = path, difference, is_replaceable
         found = f"{path} exists" if difference is None else f"{path} exists and {difference}"
-        force = ", or pass --force to replace it" if is_replaceable else "; --force does not replace it either"
-        super().__init__(f"{found}; choose another --output{force}")
+        force = ", or pass `force` to replace it" if is_replaceable else "; `force` does not replace it either"
+        super().__init__(f"{found}; choose another `output`{force}")
 
 
 class OutputError(ProtembedError):
@@ -286,7 +293,7 @@ class RunMismatchError(RunError):
         self.path, self.changes = path, tuple(changes)
         super().__init__(
             f"{path} was begun with other settings ({'; '.join(changes)}); "
-            "run the first command again to resume it, choose another --output, or pass --force to start over"
+            "run the first command again to resume it, choose another `output`, or pass `force` to start over"
         )
 
 
@@ -295,7 +302,7 @@ class RunInUseError(RunError):
 
     def __init__(self, path: Path, holder: str) -> None:
         self.path, self.holder = path, holder
-        super().__init__(f"{path} is in use by {holder}; wait for it, or choose another --output")
+        super().__init__(f"{path} is in use by {holder}; wait for it, or choose another `output`")
 
 
 class DamagedRunError(RunError):
@@ -303,7 +310,7 @@ class DamagedRunError(RunError):
 
     def __init__(self, path: Path, found: str) -> None:
         self.path, self.found = path, found
-        super().__init__(f"{path}: {found}; pass --force to start over")
+        super().__init__(f"{path}: {found}; pass `force` to start over")
 
 
 class PeerProcessError(RunError):
@@ -321,7 +328,7 @@ class DivergedError(RunError):
         found = f"the loss or its gradients were not finite in {num_skipped} steps in a row, up to step {step}"
         if not num_skipped:
             found = f"the validation loss is not finite after step {step}"
-        super().__init__(f"{found}; the last checkpoint is intact: start over with a lower --learning-rate")
+        super().__init__(f"{found}; the last checkpoint is intact: start over with a lower `learning_rate`")
 
 
 class ResourceError(ProtembedError):
@@ -335,7 +342,7 @@ class NotEnoughMemoryError(ResourceError):
         self.size, self.needed, self.available = size, needed, available
         super().__init__(
             f"training {size} needs at least {needed / 2**30:,.1f} GiB of memory, but {available / 2**30:,.1f} GiB are "
-            "available; choose a smaller --size"
+            "available; choose a smaller `size`"
         )
 
 
@@ -358,7 +365,7 @@ class TooLongForMemoryError(ResourceError):
         prefix = "" if record_id is None else f"{record_id!r}: "
         super().__init__(
             f"{prefix}a single window of {num_tokens:,} tokens does not fit into memory; use a smaller "
-            "--window-residues (embed, score), --gradient-checkpointing (finetune), a smaller model, or a machine with "
+            "`window_residues` (embed, score), `gradient_checkpointing` (finetune), a smaller model, or a machine with "
             "more memory"
         )
 
@@ -370,9 +377,9 @@ class NotFiniteError(ProtembedError):
         self.record_id, self.precision, self.dtype, self.what = record_id, precision, dtype, what
         advice = "the model itself is at fault"
         if "float32" not in (precision, dtype) or precision == "float16":
-            advice = "choose --precision float32"
+            advice = "choose `precision` float32"
         elif dtype == "float16":
-            advice = "choose --store-dtype float32, because float16 ends at 65,504"
+            advice = "choose `store_dtype` float32, because float16 ends at 65,504"
         verb = "are" if what.endswith("s") else "is"
         super().__init__(
             f"the {what} of {record_id!r} {verb} not finite in precision {precision}, stored as {dtype}; {advice}"

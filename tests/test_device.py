@@ -48,7 +48,7 @@ def test_the_cpu_can_be_requested_on_a_machine_with_a_gpu(hardware):
 def test_requesting_a_missing_device_is_a_usage_error(hardware, device):
     hardware()
 
-    with pytest.raises(ConfigError, match=f"--device is '{device}'") as caught:
+    with pytest.raises(ConfigError, match=f"device is '{device}'") as caught:
         choose_device(DeviceConfig(device=device))
 
     assert caught.value.exit_status == 2

@@ -42,11 +42,11 @@ _BYTES_PER_DRAWN_MAP, _BYTES_PER_FIGURE = 250_000, 20_000_000
 _BYTES_PER_PIXEL, _COPIES_OF_THE_PAGE = 1.0, 8
 
 _SHORTEN_ADVICE = (
-    "omit it, give a part of its sequence, or choose a model with fewer heads; --region, --layers and --heads do not "
+    "omit it, give a part of its sequence, or choose a model with fewer heads; `region`, `layers` and `heads` do not "
     "help, because a layer is always computed for the whole protein"
 )
 _SAVE_LESS_ADVICE = (
-    "save fewer maps with --layers, --heads, --region, --save-maps or --store-dtype float16, or choose another --output"
+    "save fewer maps with `layers`, `heads`, `region`, `save_maps` or `store_dtype` float16, or choose another `output`"
 )
 
 
@@ -154,9 +154,9 @@ class ResourceEstimate:
         """Choose the advice; saving less of a protein does not help, because whole layers are always computed."""
         available = total_memory(torch.device("cpu")) - peak_memory(torch.device("cpu"))
         if engine.pool.num_workers > 1 and self.memory_bytes(1, engine.micro_batch_tokens) < available:
-            return "pass --threads 1"
+            return "pass `threads` 1"
         if self.features_bytes > self.layer_bytes(1, engine.micro_batch_tokens):
-            return "give fewer --structures or --sites"
+            return "give fewer `structures` or `sites`"
         return _SHORTEN_ADVICE
 
     def memory_bytes(self, num_workers: int, micro_batch_tokens: int) -> int:

@@ -364,8 +364,8 @@ def _make_extractor(checkpoint: Checkpoint, attention: AttentionConfig) -> Atten
     shape = checkpoint.encoder.shape
     return AttentionExtractor(
         encoder=checkpoint.encoder,
-        layers=parse_numbers("--layers", attention.layers, shape.num_layers),
-        heads=parse_numbers("--heads", attention.heads, shape.num_heads),
+        layers=parse_numbers("layers", attention.layers, shape.num_layers),
+        heads=parse_numbers("heads", attention.heads, shape.num_heads),
         contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
         computes_rollout=attention.rollout,
     )

@@ -271,7 +271,7 @@ def parse_region(text: str | None, num_residues: int) -> slice:
         return slice(0, num_residues)
     part = Region.parse(text).within(num_residues)
     if part is None:
-        raise ConfigError("--region", text, f"a protein whose maps are saved has {num_residues} residues")
+        raise ConfigError("region", text, f"a protein whose maps are saved has {num_residues} residues")
     return part
 
 
@@ -289,7 +289,7 @@ def parse_numbers(option: str, text: str, count: int) -> list[int]:
     Raises:
         ConfigError: The text is not such a list, or a number is too large.
 
-    >>> parse_numbers("--heads", "1,4-6", 20)
+    >>> parse_numbers("heads", "1,4-6", 20)
     [0, 3, 4, 5]
     """
     if text == "all":

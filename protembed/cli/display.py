@@ -20,6 +20,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from protembed.config.base import with_flags
 from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, ModelConfig
 from protembed.errors import OutputError, PeerProcessError, ProtembedError
 from protembed.text import pluralize, printable
@@ -320,7 +321,7 @@ def exit_on_errors() -> Iterator[None]:
     except ProtembedError as error:
         # What stopped one process stops the others too: those print nothing more.
         if is_first_process() or not isinstance(error, PeerProcessError):
-            print(f"protembed: {printable(str(error))}", file=sys.stderr)
+            print(f"protembed: {printable(with_flags(error))}", file=sys.stderr)
         if isinstance(error, OutputError) and error.path == "<stdout>":
             _redirect_stdout_to_null()
         raise typer.Exit(error.exit_status) from None

@@ -102,7 +102,7 @@ def _parameter(config: type[Config], spec: "Field[Any]") -> inspect.Parameter:
     is_long = len("|".join(choices)) > _MAX_CHOICE_WIDTH
     panel = (config.__doc__ or "").split(":")[0].rstrip(".")
     declaration = typer.Option(
-        *_flags(spec),
+        *filter(None, [spec.metadata["short"], flag_name(spec.name)]),  # a lone name: there is no --no-quiet
         help=_with_choices(spec.metadata["help"], choices) if is_long else spec.metadata["help"],
         metavar="<choice>" if is_long else None,
         rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
@@ -117,9 +117,3 @@ def _with_choices(help: str, choices: Sequence[str]) -> str:
     """Append the choices to a help text that does not name all of them."""
     is_complete = set(choices) <= set(re.findall(r"[\w-]+", help))
     return help if is_complete else f"{help} One of: {', '.join(choices)}."
-
-
-def _flags(spec: "Field[Any]") -> tuple[str, ...]:
-    # A lone name keeps Typer from adding --no-quiet and its like.
-    flags: tuple[str, ...] = spec.metadata["flags"]
-    return flags or (flag_name(spec),)

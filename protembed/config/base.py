@@ -3,13 +3,14 @@
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from protembed.errors import ConfigError
+from protembed.errors import ConfigError, ProtembedError
 from protembed.io.reading import as_path, as_paths
 
 # Fields that were renamed. Run directories that hold the former name can be resumed, and the command line still takes
@@ -51,7 +52,7 @@ def option(
     default: Any,
     help: str,
     *,
-    flags: tuple[str, ...] = (),
+    short: str | None = None,
     min: float | None = None,
     max: float | None = None,
     advanced: bool = False,
@@ -61,12 +62,12 @@ def option(
     Args:
         default: The default; None means absent or planned from the data, as `help` says.
         help: One sentence, with the unit.
-        flags: The option's names where they are not the field's name with dashes.
+        short: The option's second name, a dash and a letter.
         min: The smallest value allowed.
         max: The largest value allowed.
         advanced: Whether the option stands in the last help panel, "Advanced".
     """
-    metadata = {"help": help, "flags": flags, "min": min, "max": max, "advanced": advanced}
+    metadata = {"help": help, "short": short, "min": min, "max": max, "advanced": advanced}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -81,10 +82,9 @@ class Config:
         for spec in dataclasses.fields(self):
             if getattr(self, spec.name) is None:
                 continue
-            name = flag_name(spec)
-            hint = hints[spec.name]
-            value = _coerced(name, getattr(self, spec.name), hint)
-            object.__setattr__(self, spec.name, value)  # as dataclasses themselves fill a frozen one
+            name, hint = spec.name, hints[spec.name]
+            value = _coerced(name, getattr(self, name), hint)
+            object.__setattr__(self, name, value)  # as dataclasses themselves fill a frozen one
             choices = choices_of(hint)
             if choices and value not in choices:
                 raise ConfigError(name, value, f"one of {', '.join(choices)} is expected")
@@ -153,10 +153,18 @@ def choices_of(hint: Any) -> tuple[str, ...]:
     return next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())
 
 
-def flag_name(spec: "dataclasses.Field[Any]") -> str:
+def flag_name(name: str) -> str:
     """Return the long option of a field: `mask_rate` is `--mask-rate`."""
-    flags: tuple[str, ...] = spec.metadata["flags"]
-    return flags[-1] if flags else "--" + spec.name.replace("_", "-")
+    return "--" + name.replace("_", "-")
+
+
+def with_flags(error: ProtembedError) -> str:
+    """Return an error's sentence as the command line shows it: with flags where it has names of options."""
+    names = {spec.name for config in Config.__subclasses__() for spec in dataclasses.fields(config)}
+    sentence = str(error)
+    if isinstance(error, ConfigError) and error.option in names:
+        sentence = flag_name(error.option) + sentence.removeprefix(error.option)
+    return re.sub(rf"`({'|'.join(names)})`", lambda name: flag_name(name[1]), sentence)
 
 
 def as_plain_values(config: Config) -> Mapping[str, Any]:

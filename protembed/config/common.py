@@ -86,7 +86,7 @@ class Region:
         (Region(first=1, last=70), '1-70', '20-')
         """
         if not cls.is_valid(text):
-            raise ConfigError("--region", text, f"{_EXPECTED}){words and f', or {words}'}")
+            raise ConfigError("region", text, f"{_EXPECTED}){words and f', or {words}'}")
         first, _, last = text.partition("-")
         return cls(int(first or 1), int(last) if last else None)
 
@@ -222,5 +222,5 @@ class ModelConfig(Config):
         None,
         "A model directory (ESM-2 in Hugging Face layout), a run directory, a bundled model, or a model on the hub "
         f"(esm2_t12_35M, owner/model). Default: {DEFAULT_MODEL}. See `protembed models`.",
-        flags=("-m", "--model"),
+        short="-m",
     )

@@ -20,7 +20,7 @@ class EmbedConfig(Config):
         None,
         "Output file: .npy, .npz, .tsv or .h5; with --per-residue .h5 or .npz; - is stdout. Default: the name of the "
         "first FASTA file with .npy or .h5.",
-        flags=("-o", "--output"),
+        short="-o",
     )
     pooling: str = option(
         "auto",

@@ -61,13 +61,11 @@ class LabelTableConfig(Config):
         super().__post_init__()
         check_region(self.region, "all")
         if self.split is not None and self.split_column is not None:
-            raise ConfigError("--split", self.split, "--split-column already assigns each protein to a split")
+            raise ConfigError("split", self.split, "`split_column` already assigns each protein to a split")
         if self.label_separator is not None and self.task not in ("auto", "multilabel"):
-            raise ConfigError(
-                "--label-separator", self.label_separator, f"--task {self.task} has one label in each cell"
-            )
+            raise ConfigError("label_separator", self.label_separator, f"`task` {self.task} has one label in each cell")
         if self.label_separator == "":
-            raise ConfigError("--label-separator", self.label_separator, "at least one character is expected")
+            raise ConfigError("label_separator", self.label_separator, "at least one character is expected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,7 @@ class FinetuneConfig(Config):
     """Training: how the encoder and the head are trained."""
 
     output: Path | None = option(
-        None, "Model directory to write. Default: the name of the table with .model.", flags=("-o", "--output")
+        None, "Model directory to write. Default: the name of the table with .model.", short="-o"
     )
     method: FinetuneMethod | None = option(
         None,
@@ -121,7 +119,7 @@ class FinetunedModelConfig(ModelConfig):
         None,
         "A fine-tuned model (required): a directory that `protembed finetune` wrote, or a model on the hub "
         "(owner/model).",
-        flags=("-m", "--model"),
+        short="-m",
     )
 
 
@@ -132,7 +130,7 @@ class PredictConfig(Config):
     output: Path | None = option(
         None,
         "Output table; - is stdout. Default: the name of the first FASTA file with .predictions.tsv.",
-        flags=("-o", "--output"),
+        short="-o",
     )
     region: str = option(
         "auto",

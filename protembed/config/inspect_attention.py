@@ -15,7 +15,7 @@ class AttentionConfig(Config):
     output: Path | None = option(
         None,
         "Directory to write. Default: the name of the first FASTA file with .attention.",
-        flags=("-o", "--output"),
+        short="-o",
     )
     layers: str = option("all", "Layers whose maps are saved, from 1: all, or a list such as 1,4-6.")
     heads: str = option("all", "Heads whose maps are saved, from 1: all, or a list such as 1,4-6.")

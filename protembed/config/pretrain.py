@@ -22,7 +22,7 @@ class PretrainConfig(Config):
     """Run: the run directory, the data, and how long to train."""
 
     output: Path | None = option(
-        None, "Run directory. Default: the name of the first FASTA file with .run.", flags=("-o", "--output")
+        None, "Run directory. Default: the name of the first FASTA file with .run.", short="-o"
     )
     size: SizeName | None = option(
         None, f"Size of the encoder: layers and approximate parameters. Default: {DEFAULT_SIZE}."
@@ -72,11 +72,11 @@ class PretrainConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps is not None and self.max_minutes is not None:
-            raise ConfigError("--max-minutes", self.max_minutes, "--steps was given too: choose one of the two")
+            raise ConfigError("max_minutes", self.max_minutes, "`steps` was given too: choose one of the two")
         if self.size is not None and self.init_from is not None:
-            raise ConfigError("--size", self.size, "--init-from was given too, and its model already has a size")
+            raise ConfigError("size", self.size, "`init_from` was given too, and its model already has a size")
         if self.cluster_column is not None and self.clusters is None:
-            raise ConfigError("--cluster-column", self.cluster_column, "it needs a table: give --clusters too")
+            raise ConfigError("cluster_column", self.cluster_column, "it needs a table: give `clusters` too")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class BatchConfig(Config):
         super().__post_init__()
         if self.batch_tokens < 2 * (self.crop_residues + 2):
             expected = f"two crops of {self.crop_residues} residues with <cls> and <eos> must fit"
-            raise ConfigError("--batch-tokens", self.batch_tokens, expected)
+            raise ConfigError("batch_tokens", self.batch_tokens, expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class MaskingConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.random_rate + self.keep_rate > 1:
-            raise ConfigError("--keep-rate", self.keep_rate, "together with --random-rate it must not exceed 1")
+            raise ConfigError("keep_rate", self.keep_rate, "together with `random_rate` it must not exceed 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,9 +67,9 @@ class VariantTableConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.wild_type is not None and self.sequence is not None:
-            raise ConfigError("--sequence", self.sequence, "--wild-type already gives the wild type")
+            raise ConfigError("sequence", self.sequence, "`wild_type` already gives the wild type")
         if self.wild_type is None and self.id is not None:
-            raise ConfigError("--id", self.id, "it names a record of --wild-type, which is not given")
+            raise ConfigError("id", self.id, "it names a record of `wild_type`, which is not given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class ScoreConfig(Config):
     """Scores: how variants are scored, and where the table is written."""
 
     output: Path | None = option(
-        None, "Output table; - is stdout. Default: the name of the input with .scores.tsv.", flags=("-o", "--output")
+        None, "Output table; - is stdout. Default: the name of the input with .scores.tsv.", short="-o"
     )
     method: ScoreMethod = option(
         "masked-marginals",

@@ -416,4 +416,4 @@ def read_fasta(
                 yield record
     statistics.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
     if not fingerprints:
-        check_not_all_skipped(statistics, "correct the file, or choose another --on-illegal")
+        check_not_all_skipped(statistics, "correct the file, or choose another `on_illegal`")

@@ -7,7 +7,7 @@ from protembed.config.common import Region
 from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, check_not_all_skipped
 from protembed.errors import TooShortError
 
-CHOOSE_ANOTHER_REGION = "choose another --region"
+CHOOSE_ANOTHER_REGION = "choose another `region`"
 
 # Neighbouring windows share at least this fraction of a window, because residues near a cut lack context.
 _MIN_OVERLAP = 0.25

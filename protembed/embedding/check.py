@@ -214,10 +214,10 @@ def _resolve_model(model: ModelConfig, meta: dict[str, Any], path: Path) -> Reso
         if model.model is not None:
             raise
         found = f"its model {meta['model_name']}, which is needed to compute a sample again, is not available"
-        raise VerificationError(path, f"{found}; name it with --model, or pass --sample-size 0") from error
+        raise VerificationError(path, f"{found}; name it with `model`, or pass `sample_size` 0") from error
     if model_sha256(resolved.directory) != meta["model_sha256"]:
         found = f"it was made with a different model than {resolved.name} (the weights differ)"
-        raise VerificationError(path, f"{found}; name it with --model, or pass --sample-size 0")
+        raise VerificationError(path, f"{found}; name it with `model`, or pass `sample_size` 0")
     return resolved
 
 
@@ -281,7 +281,7 @@ def check_embeddings(
     fasta = [path for path in paths if path not in results]
     if not results or not fasta:
         expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) is expected, and then its FASTA"
-        raise ConfigError("EMBEDDINGS... FASTA...", " ".join(map(str, paths)), expected)
+        raise ConfigError("files", " ".join(map(str, paths)), expected)
     shards = [_Result.open(follow_link(path)) for path in results]
     selection = _selection(shards)
     num_proteins = sum(shard.num_proteins for shard in shards)

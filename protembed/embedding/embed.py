@@ -138,7 +138,7 @@ class _Job:
         output = follow_link(named)
         check_replaceable(output, fasta)
         if config.per_residue and config.pooling != "auto":
-            raise ConfigError("--pooling", config.pooling, "with --per-residue vectors are not pooled")
+            raise ConfigError("pooling", config.pooling, "with `per_residue` vectors are not pooled")
         device = choose_device(compute)
         resolved = locate_model(model.model)
         checkpoint = load_checkpoint(resolved.directory)

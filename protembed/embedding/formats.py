@@ -40,17 +40,17 @@ def choose_format(output: Path, requested: FormatName | None, *, per_residue: bo
     """
     formats = _PER_RESIDUE if per_residue else _PER_PROTEIN
     if output == STANDARD_STREAM and requested == "h5":
-        raise ConfigError("--format", "h5", "HDF5 cannot be written to stdout: name a file, or use --format npz")
+        raise ConfigError("format", "h5", "HDF5 cannot be written to stdout: name a file, or use `format` npz")
     suffix = requested or formats[0] if output == STANDARD_STREAM else output.suffix.removeprefix(".")
     what = "one vector per residue" if per_residue else "one vector per protein"
     expected = f"{what} is written as {', '.join(formats[:-1])} or {formats[-1]}"
     if suffix not in formats:
         if output == STANDARD_STREAM:
-            raise ConfigError("--format", requested, expected)
+            raise ConfigError("format", requested, expected)
         example = requested if requested in formats else formats[0]
-        raise ConfigError("--output", str(output), f"{expected}: name it, for example, {output.stem}.{example}")
+        raise ConfigError("output", str(output), f"{expected}: name it, for example, {output.stem}.{example}")
     if requested not in (None, suffix):
-        raise ConfigError("--format", requested, f"the suffix of {output.name!r} means {suffix}; {expected}")
+        raise ConfigError("format", requested, f"the suffix of {output.name!r} means {suffix}; {expected}")
     return next(name for name in formats if name == suffix)
 
 

@@ -35,7 +35,7 @@ class Shard:
         Shard(number=2, total=8)
         """
         if not cls.is_valid(text):
-            raise ConfigError("--shard", text, "I/N is expected, with I from 1 to N, as in 2/8")
+            raise ConfigError("shard", text, "I/N is expected, with I from 1 to N, as in 2/8")
         return cls(*map(int, text.split("/")))
 
     @staticmethod
@@ -89,7 +89,7 @@ class Selection:
                 raise TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
         if not statistics.num_records:
             check_not_all_skipped(
-                statistics, "choose another --long-proteins or --on-illegal, or a larger --window-residues"
+                statistics, "choose another `long_proteins` or `on_illegal`, or a larger `window_residues`"
             )
 
     def _filter_shard(

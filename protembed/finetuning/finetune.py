@@ -228,16 +228,16 @@ def _choose_method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -
     method = config.method or method
     poolings = () if config.pooling == "auto" else parse_poolings(config.pooling)
     if poolings and task.per_residue:
-        raise ConfigError("--pooling", config.pooling, f"the head of {task.name} sees each residue without pooling")
+        raise ConfigError("pooling", config.pooling, f"the head of {task.name} sees each residue without pooling")
     if "attention" in poolings and method == "frozen":
-        raise ConfigError("--pooling", config.pooling, "attention needs --method full or lora, which train it")
+        raise ConfigError("pooling", config.pooling, "attention needs `method` full or lora, which train it")
     if config.repeats > 1 and method == "frozen":
-        raise ConfigError("--repeats", config.repeats, "a frozen encoder is not trained")
+        raise ConfigError("repeats", config.repeats, "a frozen encoder is not trained")
     if config.balance_classes and task.label_kind == "value":
-        raise ConfigError("--balance-classes", config.balance_classes, f"{task.name} has no classes")
+        raise ConfigError("balance_classes", config.balance_classes, f"{task.name} has no classes")
     if config.balance_classes and method == "frozen" and config.head == "mlp":
         raise ConfigError(
-            "--balance-classes", config.balance_classes, "the mlp head of a frozen encoder has no class weights"
+            "balance_classes", config.balance_classes, "the mlp head of a frozen encoder has no class weights"
         )
     return method
 

@@ -115,7 +115,7 @@ def _check_label_sets(column: Column, separator: str) -> None:
         label = min(repeating)
         num_residues = next(len(row.sequence) for row in column.proteins if row.label == label)
         found = f"has {len(column.entries(label))} labels for {num_residues} residues, some of them repeated"
-        advice = "give each residue one label, or pass --task multilabel if they are labels of the protein"
+        advice = "give each residue one label, or pass `task` multilabel if they are labels of the protein"
         raise column.error(label, found, advice)
 
 
@@ -125,9 +125,9 @@ def _unusual_numbers_error(column: Column, unusual: dict[str, str]) -> TableErro
     kind = "a decimal comma" if kinds["a decimal comma"] else kinds.most_common(1)[0][0]
     example = min(label for label, kind_of_label in unusual.items() if kind_of_label == kind)
     found = f"labels such as {example!r} look like numbers with {kind}"
-    advice = "write plain numbers such as 0.5 or 1142, or pass --task classification if they are names"
+    advice = "write plain numbers such as 0.5 or 1142, or pass `task` classification if they are names"
     if "," in example:
-        advice += ", or --task multilabel if they are several labels"
+        advice += ", or `task` multilabel if they are several labels"
     row = next(row for row in column.proteins if example in (column.sole_entry(row.label), *column.entries(row.label)))
     return TableError(column.path, found, advice, line=row.line)
 
@@ -158,7 +158,7 @@ def _check_leading_zeros(column: Column) -> None:
         if 0 < len(protein.label) < len(protein.sequence):
             found = f"has the label {protein.label[:_MAX_LETTERS]!r} for {len(protein.sequence)} residues; its leading"
             found += " zeros seem to be lost, as when a program reads ones and zeros as numbers"
-            advice = "export labels as text, or pass --task regression if they are values"
+            advice = "export labels as text, or pass `task` regression if they are values"
             raise column.error(protein.label, found, advice)
 
 
@@ -201,7 +201,7 @@ def _class_names(column: Column) -> list[str]:
         name = column.sole_entry(label)
         if name.startswith("[") or name.endswith(",") or label in column.lists and name == label:
             found = f"has the class {label[:_MAX_LETTERS]!r}, which is a list or part of one"
-            advice = "write one name without brackets or a comma at its end, or pass --task multilabel"
+            advice = "write one name without brackets or a comma at its end, or pass `task` multilabel"
             raise column.error(label, found, advice)
     names = canonical_integers(set(map(column.sole_entry, column.labels)))
     return [names.get(name, name) for name in (column.sole_entry(protein.label) for protein in column.proteins)]

@@ -197,7 +197,7 @@ def _read_row(
 ) -> LabelledProtein | None:
     row_id = row["id"]
     if not row_id:
-        raise TableError(path, "a row has no identifier", "give it one, or name another column with --id", line=line)
+        raise TableError(path, "a row has no identifier", "give it one, or name another column with `id`", line=line)
     raw = clean_sequence(row["sequence"])
     if not raw:
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
@@ -318,8 +318,8 @@ def _read_headers(
     for option in ("target", "sequence", "split", "id"):
         column = getattr(columns, option)
         if column is not None:
-            flag = "--split-column" if option == "split" else f"--{option}"
-            raise ConfigError(flag, column, "a FASTA file has no columns")
+            name = "split_column" if option == "split" else option
+            raise ConfigError(name, column, "a FASTA file has no columns")
     with closing(read_fasta_stream(stream, name, on_illegal, statistics)) as records:
         headers = [(record, header_fields(record)) for record in records]
     proteins = [_labelled_record(record, fields) for record, fields in headers]

@@ -126,7 +126,7 @@ def _table_lines(
 def _require_head(checkpoint: Checkpoint, name: str) -> TaskHead:
     """Return the head of a fine-tuned model; other models raise an error with the model's name."""
     if checkpoint.task_head is None:
-        advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with --model"
+        advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with `model`"
         raise InputNotFoundError(name, "this model has no head to predict with", advice)
     return checkpoint.task_head
 

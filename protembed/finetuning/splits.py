@@ -163,7 +163,7 @@ def _groups(labels: LabelledTable, config: LabelTableConfig) -> tuple[Callable[[
         )
     if config.split == "cluster":
         found = f"{largest:,} of {len(sequences):,} proteins are in one cluster of similar sequences"
-        raise TableError(labels.path, found, "pass --split random, or a higher --cluster-identity")
+        raise TableError(labels.path, found, "pass `split` random, or a higher `cluster_identity`")
     return lambda protein: protein.sequence, "by sequence hash, because nearly all proteins are similar"
 
 

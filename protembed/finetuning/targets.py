@@ -38,8 +38,8 @@ _MIN_RELATIVE_SPREAD, _MIN_SPREAD = 1e-5, 1e-30
 # Letters of a label in messages.
 _MAX_LETTERS = 40
 _ADVICE_ON_MANY_CLASSES = (
-    "pass --task classification if they are classes nonetheless, --task residue-classification if they label residues, "
-    "or name another column with --target"
+    "pass `task` classification if they are classes nonetheless, `task` residue-classification if they label residues, "
+    "or name another column with `target`"
 )
 
 # The target of a protein: its class, (), int64; its labels as zeros and ones, (labels,), float32; or its value, (),
@@ -185,7 +185,7 @@ def _target(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[st
     value = read_number(protein.label)
     if value is None:
         found = f"has the label {protein.label[:_MAX_LETTERS]!r}, {_why_not_a_number(protein.label)}"
-        _raise_for_row(path, protein, found, "correct it, or pass --task classification")
+        _raise_for_row(path, protein, found, "correct it, or pass `task` classification")
     return np.array(value)
 
 

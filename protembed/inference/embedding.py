@@ -47,9 +47,9 @@ def _parse_layers(layer: str, last: int) -> tuple[int, ...]:
     parts = [part.strip() for part in layer.split(",")]
     if not all(part.isascii() and part.isdecimal() and int(part) <= last for part in parts):
         raise ConfigError(
-            "--layer", layer, f"this model has layers 0 to {last} (several as in 0,{last}), and auto, last, all"
+            "layer", layer, f"this model has layers 0 to {last} (several as in 0,{last}), and auto, last, all"
         )
-    _check_distinct("--layer", layer, parts)
+    _check_distinct("layer", layer, parts)
     return tuple(map(int, parts))
 
 
@@ -62,8 +62,8 @@ def parse_poolings(pooling: str) -> tuple[PoolingName, ...]:
     parts, known = [part.strip() for part in pooling.split(",")], get_args(PoolingName)
     if not set(parts) <= set(known):
         expected = f"one of {', '.join(known)} is expected, several as in mean,std, or auto"
-        raise ConfigError("--pooling", pooling, expected)
-    _check_distinct("--pooling", pooling, parts)
+        raise ConfigError("pooling", pooling, expected)
+    _check_distinct("pooling", pooling, parts)
     return tuple(cast("list[PoolingName]", parts))
 
 
@@ -137,7 +137,7 @@ class Embedder:
         query = None if checkpoint.task_head is None else checkpoint.task_head.query
         if "attention" in poolings and (query is None or layers != named["auto"]):
             expected = "this model has learned none for that layer, only finetune makes some"
-            raise ConfigError("--pooling", pooling, expected)
+            raise ConfigError("pooling", pooling, expected)
         return cls(
             encoder=checkpoint.encoder,
             layers=layers,

@@ -67,7 +67,7 @@ def as_path(name: str, given: PathLike) -> Path:
     Raises:
         ConfigError: The argument is neither, or no user has the name after `~`.
 
-    >>> as_path("--output", "emb.npy").name
+    >>> as_path("output", "emb.npy").name
     'emb.npy'
     """
     try:
@@ -122,7 +122,7 @@ def follow_link(output: Path) -> Path:
         return output
     target = Path(os.path.realpath(output))
     if target.is_symlink():
-        raise ConfigError("--output", str(output), "this link leads to itself")
+        raise ConfigError("output", str(output), "this link leads to itself")
     return target
 
 

@@ -27,7 +27,7 @@ def check_is_path(output: Path) -> None:
         ConfigError: It is `-`.
     """
     if output == STANDARD_STREAM:
-        raise ConfigError("--output", str(output), "a directory is expected")
+        raise ConfigError("output", str(output), "a directory is expected")
 
 
 def check_utf8_path(output: Path) -> None:
@@ -37,7 +37,7 @@ def check_utf8_path(output: Path) -> None:
         ConfigError: It is not.
     """
     if not is_utf8(output):
-        raise ConfigError("--output", str(output), "the path of a model must be valid UTF-8")
+        raise ConfigError("output", str(output), "the path of a model must be valid UTF-8")
 
 
 def check_table_suffix(output: Path) -> None:
@@ -47,9 +47,9 @@ def check_table_suffix(output: Path) -> None:
         ConfigError: The name has the suffix of another format, or is that of a directory.
     """
     if os.path.isdir(output):
-        raise ConfigError("--output", str(output), f"this is a directory: name a file, such as {output / 'table.tsv'}")
+        raise ConfigError("output", str(output), f"this is a directory: name a file, such as {output / 'table.tsv'}")
     if output.suffix.lower() in _OTHER_FORMATS:
-        raise ConfigError("--output", str(output), "the table is tab-separated text: name it .tsv")
+        raise ConfigError("output", str(output), "the table is tab-separated text: name it .tsv")
 
 
 def check_absent(output: Path, *, force: bool) -> None:

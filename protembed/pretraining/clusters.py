@@ -77,7 +77,7 @@ def _clusters_contain_representatives(ids: Keys, keys: Keys) -> bool:
 
 def _missing_column(header: Sequence[str], path: str, column: str) -> TableError:
     problem = f"no column {column!r} among {column_names(header)}"
-    advice = "give a TSV with a header and name its column with --cluster-column, or the table that MMseqs2 writes"
+    advice = "give a TSV with a header and name its column with `cluster_column`, or the table that MMseqs2 writes"
     return TableError(path, problem, advice, line=1)
 
 
@@ -123,7 +123,7 @@ def _check_column_order(ids: Keys, keys: Keys, path: str) -> None:
     """Raise an error if identifiers, which are sorted, recur in a table and clusters do not."""
     if np.any(ids[1:] == ids[:-1]) and len(np.unique(keys)) == len(keys):
         problem = "identifiers recur in this table, and clusters do not: the two columns seem to be swapped"
-        advice = "name the columns in a header (accession, --cluster-column); MMseqs2 writes the representative first"
+        advice = "name the columns in a header (accession, `cluster_column`); MMseqs2 writes the representative first"
         raise TableError(path, problem, advice)
 
 

@@ -174,7 +174,7 @@ def check_mutations(mutations: Sequence[Mutation], wild_type: str, path: str, li
         if found := _mismatch(mutation, wild_type, "the wild type"):
             mutants = [mutation._replace(wild_type=mutation.mutant) for mutation in mutations]
             if all(_mismatch(mutant, wild_type, "") is None for mutant in mutants):
-                advice = "the sequence already has the mutations: name its column with --mutated-sequence"
+                advice = "the sequence already has the mutations: name its column with `mutated_sequence`"
                 raise MismatchedResidueError(path, line, str(mutation), found, advice)
             raise MismatchedResidueError(path, line, str(mutation), found)
         if mutation.wild_type not in AMINO_ACIDS:

@@ -219,8 +219,8 @@ class VariantTable:
     def _compare_wild_types(self, wild_type: str, cell: str, row: Row) -> None:
         if wild_type != self._accept(cell, row, "wild type", ReadStatistics()):
             name = self.header[self._indices["sequence"]]
-            found = f"the column {name!r} has another wild type than --wild-type"
-            advice = "omit --wild-type, or pass --mutated-sequence if these are mutated sequences"
+            found = f"the column {name!r} has another wild type than `wild_type`"
+            advice = "omit `wild_type`, or pass `mutated_sequence` if these are mutated sequences"
             raise TableError(self.path, found, advice, line=row.line)
 
     def _named_wild_type(self, row: Row, wild_types: Mapping[str, str]) -> str:
@@ -228,7 +228,7 @@ class VariantTable:
         if len(wild_types) == 1 and not self._names_wild_types(name, *wild_types):
             return next(iter(wild_types.values()))
         if name not in wild_types:
-            found = f"--wild-type has {pluralize(len(wild_types), 'record')}, and none of them is {name!r}"
+            found = f"`wild_type` has {pluralize(len(wild_types), 'record')}, and none of them is {name!r}"
             raise TableError(self.path, found, "give each row the identifier of its record", line=row.line)
         return wild_types[name]
 
@@ -259,15 +259,15 @@ class VariantTable:
         has = self._indices.keys()
         names = column_names(self.header)
         if not has & {"mutations", "mutated_sequence"}:
-            advice = "begin with a header, and name the column with --mutations (such as A42G) or --mutated-sequence"
+            advice = "begin with a header, and name the column with `mutations` (such as A42G) or `mutated_sequence`"
             raise TableError(self.path, f"no column of variants among {names}", advice, line=1)
         if self._wild_types is not None:
             if len(self._wild_types) > 1 and "id" not in has:
-                found = f"no id column among {names}, and --wild-type has {pluralize(len(self._wild_types), 'record')}"
-                raise TableError(self.path, found, "name the column of their identifiers with --id", line=1)
+                found = f"no id column among {names}, and `wild_type` has {pluralize(len(self._wild_types), 'record')}"
+                raise TableError(self.path, found, "name the column of their identifiers with `id`", line=1)
             return
         if "sequence" not in has and not has >= {"mutations", "mutated_sequence"}:
-            advice = "give it with --wild-type FASTA, or name its column with --sequence"
+            advice = "give it with `wild_type` FASTA, or name its column with `sequence`"
             raise TableError(self.path, f"no wild type among {names}", advice, line=1)
 
     def _suggest_offset(self) -> int | None:

@@ -81,7 +81,7 @@ def test_error_names_a_protein_that_is_too_long_with_advice(set_resources):
 
 @pytest.mark.parametrize(
     ("lengths", "num_pairs", "advice"),
-    [((3000, 3000), 0, "pass --threads 1"), ((300,) * 40, 200_000, "give fewer --structures or --sites")],
+    [((3000, 3000), 0, "pass `threads` 1"), ((300,) * 40, 200_000, "give fewer `structures` or `sites`")],
 )
 def test_advice_is_sufficient(set_resources, lengths, num_pairs, advice):
     set_resources(memory=2_000_000_000)

@@ -491,7 +491,7 @@ def test_invalid_input_or_options_leave_no_files(inspect, tmp_path):
 
     with pytest.raises(IllegalResidueError):
         inspect(fasta=fasta)
-    with pytest.raises(ConfigError, match="--heads"):
+    with pytest.raises(ConfigError, match="heads"):
         inspect(heads="1-9")
 
     assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]

@@ -225,7 +225,7 @@ def test_region_is_numbered_from_one_and_clipped_to_the_protein(text, part):
 
 @pytest.mark.parametrize("text", ["", "5", "0-5", "5-4", "a-b", "1-2-3", "21-30"])
 def test_invalid_region_is_a_usage_error(text):
-    with pytest.raises(ConfigError, match="--region"):
+    with pytest.raises(ConfigError, match="region"):
         parse_region(text, 20)
 
 
@@ -249,7 +249,7 @@ def test_list_of_numbers_is_parsed_to_ascending_indices(text, chosen):
 
 @pytest.mark.parametrize("text", ["", "x", "1,", "3-", "-3", "1.5", "1-2-3", "²", "6-4", "1,6-4"])
 def test_invalid_list_of_numbers_is_a_usage_error(text):
-    with pytest.raises(ConfigError, match="--heads is .* but ") as caught:
+    with pytest.raises(ConfigError, match="heads is .* but ") as caught:
         parse_numbers("--heads", text, 6)
 
     assert caught.value.exit_status == 2

@@ -57,7 +57,7 @@ def test_pretrain_help_shows_at_most_18_options_before_the_advanced_ones(invoke)
 def test_help_breaks_no_option_or_choice_in_two(invoke, command, columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     text = invoke(command, "--help").stdout
-    names = [flag_name(spec) for spec in OPTIONS_OF[command]]
+    names = [flag_name(spec.name) for spec in OPTIONS_OF[command]]
 
     assert [name for name in names if f"{name} " not in text] == []
     assert "…" not in text

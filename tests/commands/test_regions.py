@@ -164,7 +164,7 @@ def test_a_model_of_an_earlier_version_predicts_with_a_warning_about_its_unknown
 def test_predict_leaves_no_table_if_a_protein_ends_before_the_region(models, proteins_fasta, tmp_path):
     config = PredictConfig(output=tmp_path / "p.tsv", region="400-")
 
-    with pytest.raises(TooShortError, match="--region begins at residue 400"):
+    with pytest.raises(TooShortError, match="`region` begins at residue 400"):
         predict_fasta(
             [proteins_fasta], PredictOptions(model=ModelConfig(model=models["classification"]), prediction=config)
         )

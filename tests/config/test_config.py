@@ -10,12 +10,20 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import protembed.config
-from protembed.config.base import FORMER_NAMES, Config, as_plain_values, choices_of, flag_name, with_current_names
+from protembed.config.base import (
+    FORMER_NAMES,
+    Config,
+    as_plain_values,
+    choices_of,
+    flag_name,
+    with_current_names,
+    with_flags,
+)
 from protembed.config.common import DeviceConfig, ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.config.model_sizes import SIZES, SizeName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
-from protembed.errors import ConfigError
+from protembed.errors import ConfigError, TableError
 from protembed.model.checkpoint import new_checkpoint
 
 for module in iter_modules(protembed.config.__path__, "protembed.config."):
@@ -43,7 +51,7 @@ def test_values_out_of_range_are_rejected(kind, spec, end):
     beyond = spec.metadata[end] + (1 if end == "max" else -1)
 
     for value in (beyond, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match=f"^{flag_name(spec)} is {value}") as caught:
+        with pytest.raises(ConfigError, match=f"^{spec.name} is {value}") as caught:
             kind(**{spec.name: value})
         assert caught.value.exit_status == 2
 
@@ -54,21 +62,21 @@ def test_values_other_than_the_choices_are_rejected(kind, spec):
         assert getattr(kind(**{spec.name: choice}), spec.name) == choice
 
     with pytest.raises(
-        ConfigError, match=f"^{flag_name(spec)} is 'other', but one of {choices_of(get_type_hints(kind)[spec.name])[0]}"
+        ConfigError, match=f"^{spec.name} is 'other', but one of {choices_of(get_type_hints(kind)[spec.name])[0]}"
     ):
         kind(**{spec.name: "other"})
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "flag"),
+    ("kind", "options", "name"),
     [
-        (PretrainConfig, {"steps": 10, "max_minutes": 1.0}, "--max-minutes"),
-        (BatchConfig, {"batch_tokens": 603, "crop_residues": 300}, "--batch-tokens"),
-        (MaskingConfig, {"random_rate": 0.6, "keep_rate": 0.5}, "--keep-rate"),
+        (PretrainConfig, {"steps": 10, "max_minutes": 1.0}, "max_minutes"),
+        (BatchConfig, {"batch_tokens": 603, "crop_residues": 300}, "batch_tokens"),
+        (MaskingConfig, {"random_rate": 0.6, "keep_rate": 0.5}, "keep_rate"),
     ],
 )
-def test_contradicting_options_are_rejected(kind, options, flag):
-    with pytest.raises(ConfigError, match=f"^{flag} is") as caught:
+def test_contradicting_options_are_rejected(kind, options, name):
+    with pytest.raises(ConfigError, match=f"^{name} is") as caught:
         kind(**options)
 
     assert caught.value.exit_status == 2
@@ -93,16 +101,35 @@ def test_configs_are_frozen_and_keyword_only(kind):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_option_names_of_a_command_are_distinct(kind):
-    flags = [flag for spec in dataclasses.fields(kind) for flag in (spec.metadata["flags"] or [flag_name(spec)])]
+    specs = dataclasses.fields(kind)
+    flags = [*map(flag_name, (spec.name for spec in specs)), *filter(None, (spec.metadata["short"] for spec in specs))]
 
     assert len(set(flags)) == len(flags)
     assert all(flag.startswith("-") and "_" not in flag for flag in flags)
 
 
 def test_flags_follow_the_name_of_their_field():
-    flags = {spec.name: flag_name(spec) for _, spec in OPTIONS}
+    assert [flag_name(name) for name in ("mask_rate", "output")] == ["--mask-rate", "--output"]
 
-    assert (flags["mask_rate"], flags["init_from"], flags["output"]) == ("--mask-rate", "--init-from", "--output")
+
+def test_errors_speak_in_names_to_python_and_in_flags_to_the_command_line():
+    with pytest.raises(ConfigError) as wrong:
+        EmbedConfig(long_proteins="foo")
+    with pytest.raises(ConfigError) as contradicting:
+        PretrainConfig(size="t6_8M", init_from="m")
+
+    assert str(wrong.value) == "long_proteins is 'foo', but one of window, error, truncate, skip is expected"
+    assert with_flags(wrong.value).startswith("--long-proteins is 'foo', but one of")
+    assert str(contradicting.value).startswith("size is 't6_8M', but `init_from` was given too")
+    assert with_flags(contradicting.value).startswith("--size is 't6_8M', but --init-from was given too")
+
+
+def test_only_names_of_options_are_written_as_flags():
+    argument = ConfigError("fasta", [], "at least one file is expected")
+    contents = TableError("region", "`thesis` is in `seed`, region", "run `protembed models`")
+
+    assert with_flags(argument) == str(argument)
+    assert with_flags(contents) == "region: `thesis` is in --seed, region; run `protembed models`"
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -137,11 +164,11 @@ def test_parameters_of_a_size_are_counted_without_building_it(size):
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"),
-    [({"size": "t6_8M", "init_from": Path("m")}, "--size"), ({"cluster_column": "family"}, "--cluster-column")],
+    ("options", "name"),
+    [({"size": "t6_8M", "init_from": Path("m")}, "size"), ({"cluster_column": "family"}, "cluster_column")],
 )
-def test_options_without_effect_are_rejected(options, flag):
-    with pytest.raises(ConfigError, match=flag):
+def test_options_without_effect_are_rejected(options, name):
+    with pytest.raises(ConfigError, match=f"^{name} is"):
         PretrainConfig(**options)
 
 
@@ -173,7 +200,7 @@ def test_random_options_are_stored_or_the_wrong_one_is_named(kind, data):
     try:
         config = kind(**options)
     except ConfigError as error:
-        assert error.option in {flag_name(specs[name]) for name in specs}
+        assert error.option in specs
         assert error.exit_status == 2
         return
 

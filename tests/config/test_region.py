@@ -19,7 +19,7 @@ def test_region_is_parsed_with_one_end_or_two(text, first, last):
 @pytest.mark.parametrize("text", NO_REGIONS)
 def test_invalid_region_is_a_usage_error_in_every_command(text):
     for config in (EmbedConfig, PredictConfig, LabelTableConfig):
-        with pytest.raises(ConfigError, match="--region .*two residues such as 1-70 are expected.*or .*all") as caught:
+        with pytest.raises(ConfigError, match="region .*two residues such as 1-70 are expected.*or .*all") as caught:
             config(region=text)
         assert caught.value.exit_status == 2
 

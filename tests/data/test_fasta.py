@@ -340,7 +340,7 @@ def test_gaps_chain_separators_and_structure_letters_are_never_masked(fasta, seq
 def test_a_stop_codon_within_a_protein_is_reported_and_can_be_masked(fasta):
     path = fasta(">a\nMKT*AYI*\n")
 
-    with pytest.raises(IllegalResidueError, match=r"a stop codon within a protein.*--on-illegal mask"):
+    with pytest.raises(IllegalResidueError, match=r"a stop codon within a protein.*`on_illegal` mask"):
         read(path)
     assert sequences(path, on_illegal="mask") == ["MKTXAYI"]
 

@@ -42,7 +42,7 @@ def test_cutting_without_a_region_leaves_records_unchanged(fasta):
 
 
 def test_a_protein_that_ends_before_the_region_raises_an_error_with_its_name(fasta):
-    with pytest.raises(TooShortError, match="x.fasta, line 3: 'b' has 3 residues, and --region begins at residue 4"):
+    with pytest.raises(TooShortError, match="x.fasta, line 3: 'b' has 3 residues, and `region` begins at residue 4"):
         cut(fasta, Region(4, None))
 
 
@@ -57,7 +57,7 @@ def test_skipping_a_protein_that_ends_before_the_region_lists_it_and_renumbers_r
 
 
 def test_a_region_beyond_every_protein_is_an_error_in_fasta_selections_and_tables(fasta):
-    message = r"x.fasta: every record was left out, the first, 'a', in line 1: .* residue 11; choose another --region$"
+    message = r"x.fasta: every record was left out, the first, 'a', in line 1: .* residue 11; choose another `region`$"
     selection = Selection(on_illegal="skip", long_proteins="skip", window_residues=4, region=Region(11, None))
     proteins = [LabelledProtein(id="a", sequence="MKTAYI", label="x", split="train", line=1)]
     table = LabelledTable(path="x.fasta", target="target", proteins=proteins)

@@ -383,7 +383,7 @@ def test_a_different_model_fails_verification(embed, failure, tmp_path, tiny_che
 
     message = failure(embed(), model=other)
 
-    assert "it was made with a different model than other (the weights differ); name it with --model" in message
+    assert "it was made with a different model than other (the weights differ); name it with `model`" in message
 
 
 def test_a_model_with_the_same_weights_and_another_name_is_accepted(embed, check, tiny_model):
@@ -396,7 +396,7 @@ def test_without_its_model_a_result_is_verified_only_with_sample_size_0(embed, c
 
     message = failure(output, model=None)
     assert (
-        "its model windowed, which is needed to compute a sample again, is not available; name it with --model, or pass"
+        "its model windowed, which is needed to compute a sample again, is not available; name it with `model`, or pass"
         in message
     )
     summary = check(output, model=None, sample_size=0)

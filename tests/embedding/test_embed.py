@@ -470,7 +470,7 @@ def test_all_layers_of_residue_vectors_are_concatenated(embed, oracle, esm_direc
 
 
 def test_pooling_with_per_residue_is_a_usage_error(embed):
-    with pytest.raises(ConfigError, match="with --per-residue vectors are not pooled"):
+    with pytest.raises(ConfigError, match="with `per_residue` vectors are not pooled"):
         embed("emb.h5", per_residue=True, pooling="max")
 
 
@@ -575,7 +575,7 @@ def test_the_default_output_of_a_shard_contains_its_number(tiny_model, proteins_
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/0", "a/b", "1/3/2", "-1/3", "²/3"])
 def test_an_invalid_shard_is_a_usage_error_that_leaves_no_file(embed, tmp_path, shard):
-    with pytest.raises(ConfigError, match="--shard is .*I/N is expected"):
+    with pytest.raises(ConfigError, match="shard is .*I/N is expected"):
         embed("emb.npy", shard=shard)
 
     assert list(tmp_path.iterdir()) == []

@@ -132,7 +132,7 @@ def test_an_incomplete_result_is_an_error(tmp_path, damage, reason):
     finish(tmp_path / "emb.npy")
     damage(tmp_path)
 
-    with pytest.raises(OutputExistsError, match=f"emb.npy exists and {reason}.*--force"):
+    with pytest.raises(OutputExistsError, match=f"emb.npy exists and {reason}.*`force`"):
         finished_result(tmp_path / "emb.npy", FINGERPRINT)
 
 
@@ -155,7 +155,7 @@ def test_the_result_of_another_command_is_an_error_that_names_the_differences(tm
 def test_a_directory_is_not_replaced_by_a_result_even_with_force(tmp_path):
     (tmp_path / "emb.npy").mkdir()
 
-    with pytest.raises(OutputExistsError, match=r"emb\.npy exists and is not a file.*--force does not replace it"):
+    with pytest.raises(OutputExistsError, match=r"emb\.npy exists and is not a file.*`force` does not replace it"):
         check_replaceable(tmp_path / "emb.npy", [])
     check_replaceable(tmp_path / "another.npy", [])
     check_replaceable(STANDARD_STREAM, [])
@@ -281,7 +281,7 @@ def test_publishing_that_is_killed_at_any_step_is_completed_by_publishing_again(
 def test_an_unknown_file_with_the_name_of_a_sidecar_is_never_replaced(tmp_path, name, content):
     (tmp_path / name).write_text(content)
 
-    with pytest.raises(OutputExistsError, match=f"{name} exists and was not written by protembed.*--force does not"):
+    with pytest.raises(OutputExistsError, match=f"{name} exists and was not written by protembed.*`force` does not"):
         check_replaceable(tmp_path / "emb.npy", [])
 
 

@@ -48,7 +48,7 @@ def test_a_shard_is_parsed_from_its_option(text, shard):
     "text", ["", "3", "0/4", "5/4", "0/0", "1/0", "-1/4", "1/2/3", "a/b", "1.0/2", " 1/2", "1/2\n", "٢/٨"]
 )
 def test_an_invalid_shard_is_a_usage_error_with_an_example(text):
-    with pytest.raises(ConfigError, match=r"--shard .*as in 2/8") as caught:
+    with pytest.raises(ConfigError, match=r"shard .*as in 2/8") as caught:
         Shard.parse(text)
     assert caught.value.exit_status == 2
 
@@ -171,7 +171,7 @@ def test_long_proteins_stay_whole_under_the_window_policy(write_fasta):
 def test_a_long_protein_is_an_error_under_the_error_policy_in_every_shard(write_fasta, shard):
     selection = replace(SHORT, long_proteins="error", shard=shard)
 
-    message = r"x\.fasta, line 3: record 'p1' has 5 residues, more than the window of 4; choose --long-proteins"
+    message = r"x\.fasta, line 3: record 'p1' has 5 residues, more than the window of 4; choose `long_proteins`"
     with pytest.raises(TooLongError, match=message) as caught:
         read(selection, write_fasta(["MKTA", "AYAYA"]))
     assert caught.value.exit_status == 65

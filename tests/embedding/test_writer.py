@@ -552,7 +552,7 @@ def test_an_unfinished_result_of_another_command_is_an_error_that_names_the_diff
     interrupt(tmp_path / "emb.npy", NPY)
     before = contents(partial_path(tmp_path / "emb.npy"))
 
-    reason = r"emb\.npy\.partial exists and contains an unfinished result with a different model_name, dtype;.*--force"
+    reason = r"emb\.npy\.partial exists and contains an unfinished result with a different model_name, dtype;.*`force`"
     with pytest.raises(OutputExistsError, match=reason):
         write(tmp_path / "emb.npy", NPY, dtype="float16", model_name="other")
 
@@ -661,7 +661,7 @@ def test_writing_to_stdout_distinguishes_a_closed_pipe_from_a_write_error(kind, 
     [
         (np.nan, "float32", "the model itself"),
         (np.inf, "float32", "the model itself"),
-        (7e4, "float16", "--store-dtype float32"),
+        (7e4, "float16", "`store_dtype` float32"),
     ],
 )
 @pytest.mark.parametrize("kind", [NPY, NPZ_RESIDUES])
@@ -684,7 +684,7 @@ def test_a_directory_with_unknown_files_is_never_removed(tmp_path):
     thesis.write_text("years of work")
 
     with (
-        pytest.raises(OutputExistsError, match=r"emb\.npy\.partial exists and contains thesis\.txt.*--force does not"),
+        pytest.raises(OutputExistsError, match=r"emb\.npy\.partial exists and contains thesis\.txt.*`force` does not"),
         embeddings_writer(tmp_path / "emb.npy", NPY.fingerprint(), force=True),
     ):
         pass

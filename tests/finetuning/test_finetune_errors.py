@@ -44,7 +44,7 @@ def test_an_output_that_is_no_fine_tuned_model_is_never_replaced(
         table = output
     before = sorted(path.name for path in tmp_path.iterdir())
 
-    with pytest.raises(OutputExistsError, match="--force does not replace it either"):
+    with pytest.raises(OutputExistsError, match="`force` does not replace it either"):
         finetune_model(table, finetune_options(output, tiny_model, force=True))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == before

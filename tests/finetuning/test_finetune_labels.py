@@ -107,7 +107,7 @@ def test_many_classes_are_an_error_unless_the_task_was_named(finetune):
     def label_of(row, protein):
         return f"c{row // 2}"
 
-    with pytest.raises(TableError, match="pass --task classification if they are classes nonetheless"):
+    with pytest.raises(TableError, match="pass `task` classification if they are classes nonetheless"):
         finetune(label_of, split="random")
     plan, _ = finetune(label_of, split="random", task="classification")
 

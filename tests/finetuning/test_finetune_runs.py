@@ -136,7 +136,7 @@ def test_a_damaged_training_is_restarted_with_force(labelled_tables, tiny_model,
     for path in output.with_name("x.model.partial").rglob("step-*/weights.safetensors"):
         path.write_bytes(b"damaged")
 
-    with pytest.raises(DamagedRunError, match=r"weights\.safetensors: this is damaged.*pass --force to start over"):
+    with pytest.raises(DamagedRunError, match=r"weights\.safetensors: this is damaged.*pass `force` to start over"):
         finetune_model(table, finetune_options(output, tiny_model))
 
     reports = []

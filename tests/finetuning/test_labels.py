@@ -249,7 +249,7 @@ def test_a_record_without_a_split_is_rejected_if_others_have_one(read_labelled, 
         read_labelled(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
 
 
-@pytest.mark.parametrize(("meaning", "option"), [("target", "--target"), ("id", "--id"), ("split", "--split-column")])
+@pytest.mark.parametrize(("meaning", "option"), [("target", "target"), ("id", "id"), ("split", "split_column")])
 def test_naming_a_column_of_a_fasta_file_is_an_error(read_labelled, meaning, option):
     with pytest.raises(ConfigError, match=f"{option} is 'y', but a FASTA file has no columns"):
         read_labelled(">a TARGET=1\nMKT\n", columns=Columns(**{meaning: "y"}))

@@ -110,7 +110,7 @@ def test_the_split_option_overrides_the_split_column(make_labels, proteins):
 
 def test_the_split_option_and_a_named_split_column_contradict_each_other():
     for split in SPLIT_OPTIONS[1:]:
-        with pytest.raises(ConfigError, match=f"--split is '{split}', but --split-column"):
+        with pytest.raises(ConfigError, match=f"split is '{split}', but `split_column`"):
             LabelTableConfig(split=split, split_column="set")
     assert LabelTableConfig(split_column="set").split is None
 
@@ -328,7 +328,7 @@ def test_folds_of_one_cluster_are_split_by_hash_with_a_note(make_labels, variant
 
 
 def test_a_table_of_one_cluster_is_rejected_if_clusters_were_requested(make_labels, variants, rejected):
-    with rejected("50 of 50 proteins are in one cluster of similar sequences; pass --split random"):
+    with rejected("50 of 50 proteins are in one cluster of similar sequences; pass `split` random"):
         drawn(make_labels(variants), "cluster")
 
 

@@ -327,7 +327,7 @@ def test_a_class_for_each_protein_is_accepted_if_the_user_named_the_task():
     ],
 )
 def test_a_label_that_is_not_a_value_is_rejected_with_the_reason(rejected, label, why):
-    with rejected(f"row '2' has the label {label!r}, {why}; correct it, or pass --task classification", line=3):
+    with rejected(f"row '2' has the label {label!r}, {why}; correct it, or pass `task` classification", line=3):
         targets_of(table("1.5", label, "2.5", "3.5"), "regression")
 
 
@@ -345,7 +345,7 @@ def test_a_label_that_is_not_a_value_is_rejected_with_the_reason(rejected, label
     ],
 )
 def test_numbers_with_annotations_are_rejected_with_a_description(rejected, labels, example, what):
-    message = f"different labels, such as {example!r}, {what}; write plain numbers if they are values, or pass --task"
+    message = f"different labels, such as {example!r}, {what}; write plain numbers if they are values, or pass `task`"
 
     with rejected(f"{message.replace('or pass', 'pass')} classification if they are classes nonetheless"):
         targets_of(table(*labels, *labels[:2]), "classification")
@@ -355,7 +355,7 @@ def test_numbers_with_annotations_are_rejected_with_a_description(rejected, labe
     "labels", [["1.1.1.1", "1.1.1.2", "2.7.1.-"], ["1AKI", "1A8O", "1EJG"], ["P1 kinase", "2 x", "x"]]
 )
 def test_codes_that_begin_with_a_digit_are_not_described_as_numbers(labels):
-    with pytest.raises(TableError, match=f"3 different labels, such as '{min(labels)}'; pass --task classification"):
+    with pytest.raises(TableError, match=f"3 different labels, such as '{min(labels)}'; pass `task` classification"):
         targets_of(table(*labels, *labels))
 
 
@@ -370,7 +370,7 @@ def test_residue_labels_of_the_wrong_length_are_rejected_with_a_description(reje
     sequences = ["MKTAYIAK", "MAYWPQRK", "MCCDEFGH", "MLLKRSTV", "MKTAYIAW"]
     labels = ["HHHHHEEE*", "HHHEEEEE*", "EEEEEEHH*", "EHEHEHEH*", "HHHHHHHH*"]
 
-    with rejected("3 different labels, such as 'EEEEEEHH*', which has 9 entries for 8 residues; pass --task"):
+    with rejected("3 different labels, such as 'EEEEEEHH*', which has 9 entries for 8 residues; pass `task`"):
         targets_of(table(*labels, sequences=sequences), "classification")
 
 

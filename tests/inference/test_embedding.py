@@ -211,7 +211,7 @@ def test_the_window_is_the_models_unless_another_is_requested(tiny_checkpoint, a
 
 @pytest.mark.parametrize("layer", ["3", "-1", "first", "", "1.0", "²", "0,3", "1,"])
 def test_a_layer_that_the_model_lacks_is_a_usage_error(tiny_checkpoint, layer):
-    with pytest.raises(ConfigError, match="--layer is .*, but this model has layers 0 to 2") as caught:
+    with pytest.raises(ConfigError, match="layer is .*, but this model has layers 0 to 2") as caught:
         Embedder.from_checkpoint(tiny_checkpoint, layer=layer)
 
     assert caught.value.exit_status == 2
@@ -220,7 +220,7 @@ def test_a_layer_that_the_model_lacks_is_a_usage_error(tiny_checkpoint, layer):
 @pytest.mark.parametrize("pooling", ["median", "", "mean,", "mean,auto", "Mean"])
 def test_an_unknown_pooling_is_a_usage_error(tiny_checkpoint, pooling):
     with pytest.raises(
-        ConfigError, match="--pooling is .*, but one of mean, max, std, cls, attention is expected"
+        ConfigError, match="pooling is .*, but one of mean, max, std, cls, attention is expected"
     ) as caught:
         Embedder.from_checkpoint(tiny_checkpoint, pooling=pooling)
 
@@ -250,7 +250,7 @@ def test_pooling_by_attention_at_another_layer_is_a_usage_error(tiny_checkpoint,
 
 
 def test_pooling_by_attention_without_a_learned_query_is_a_usage_error(tiny_checkpoint):
-    with pytest.raises(ConfigError, match="--pooling is .*, but this model has learned none"):
+    with pytest.raises(ConfigError, match="pooling is .*, but this model has learned none"):
         Embedder.from_checkpoint(tiny_checkpoint, pooling="mean,attention")
 
 

@@ -376,7 +376,7 @@ def test_a_single_protein_that_does_not_fit_is_an_error_with_its_length(records,
         results_of(Engine(pool=pool), InferenceJob(compute=with_memory_for(384, fail)), records)
 
     assert caught.value.exit_status == 1
-    assert "--window-residues" in str(caught.value)
+    assert "`window_residues`" in str(caught.value)
 
 
 @pytest.mark.promise(22)

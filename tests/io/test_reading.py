@@ -53,7 +53,7 @@ def home(tmp_path, monkeypatch):
 def test_a_leading_tilde_is_expanded_in_every_path_argument(home, given):
     expected = home / "foo" / "e.npy"
 
-    assert as_path("--output", given) == expected
+    assert as_path("output", given) == expected
     assert EmbedConfig(output=given).output == expected
     assert ModelConfig(model=given).model == expected
     assert PretrainConfig(valid=[given]).valid == [expected]
@@ -63,7 +63,7 @@ def test_a_leading_tilde_is_expanded_in_every_path_argument(home, given):
 
 @pytest.mark.parametrize("given", ["-", "a~/b", "a/~", "./x.fasta", "/a/~b"])
 def test_other_paths_stay_unchanged(home, given):
-    assert as_path("--output", given) == Path(given)
+    assert as_path("output", given) == Path(given)
 
 
 def test_a_tilde_with_an_unknown_user_is_a_usage_error_unless_a_file_has_that_name(tmp_path, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_tilde_with_an_unknown_user_is_a_usage_error_unless_a_file_has_that_na
 @pytest.mark.parametrize("given", [3, None, b"a.fasta", ["a.fasta"]])
 def test_an_argument_that_is_not_a_path_is_a_usage_error(given):
     with pytest.raises(ConfigError, match="a path is expected"):
-        as_path("--output", given)
+        as_path("output", given)
 
 
 @pytest.mark.parametrize("given", ["a.fasta", Path("a.fasta"), ["a.fasta"], iter([Path("a.fasta")])])

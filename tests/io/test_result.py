@@ -30,7 +30,7 @@ def names(folder):
 def test_a_directory_cannot_be_written_to_stdout():
     check_is_path(Path("model"))
 
-    with pytest.raises(ConfigError, match="--output is '-', but a directory is expected"):
+    with pytest.raises(ConfigError, match="output is '-', but a directory is expected"):
         check_is_path(STANDARD_STREAM)
 
 
@@ -40,7 +40,7 @@ def test_a_table_named_like_another_format_is_a_usage_error(name):
     check_table_suffix(Path("scores"))
     check_table_suffix(STANDARD_STREAM)
 
-    with pytest.raises(ConfigError, match=f"--output is '{name}', but the table is tab-separated text: name it .tsv"):
+    with pytest.raises(ConfigError, match=f"output is '{name}', but the table is tab-separated text: name it .tsv"):
         check_table_suffix(Path(name))
 
 
@@ -55,7 +55,7 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path):
     check_absent(tmp_path / "old", force=True)
     check_absent(STANDARD_STREAM, force=False)
 
-    with pytest.raises(OutputExistsError, match="exists; choose another --output, or pass --force"):
+    with pytest.raises(OutputExistsError, match="exists; choose another `output`, or pass `force`"):
         check_absent(tmp_path / "old", force=False)
 
 
@@ -68,7 +68,7 @@ def test_a_directory_that_is_not_a_result_of_protembed_is_never_replaced(tmp_pat
         check_is_ours_or_absent(tmp_path / name, "metrics.json")
 
     for name in ("thesis", "thesis/chapter"):
-        with pytest.raises(OutputExistsError, match="not a result of protembed; .*--force does not replace it"):
+        with pytest.raises(OutputExistsError, match="not a result of protembed; .*`force` does not replace it"):
             check_is_ours_or_absent(tmp_path / name, "metrics.json")
 
 

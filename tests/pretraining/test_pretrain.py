@@ -378,7 +378,7 @@ def test_keep_checkpoints_limits_the_number_of_checkpoints(tmp_path, proteins_fa
 
 
 def test_a_model_too_large_for_the_memory_is_refused_before_the_input_is_read(tmp_path):
-    with pytest.raises(NotEnoughMemoryError, match="choose a smaller --size"):
+    with pytest.raises(NotEnoughMemoryError, match="choose a smaller `size`"):
         pretrain_model([Path("missing.fasta")], options(tmp_path / "a.run", size="t48_15B"))
 
 

@@ -124,7 +124,7 @@ def test_a_mutation_of_a_residue_without_a_probability_is_rejected(letter):
 
 def test_a_mutated_sequence_given_as_the_wild_type_is_recognised():
     with pytest.raises(
-        MismatchedResidueError, match="already has the mutations: name its column with --mutated-sequence"
+        MismatchedResidueError, match="already has the mutations: name its column with `mutated_sequence`"
     ):
         check_mutations(parse("K2R"), "MRTAY", *ROW)
 

@@ -61,9 +61,9 @@ def test_the_only_wild_type_of_a_file_is_used_for_every_row(content, read):
 def test_a_row_that_names_another_protein_is_rejected(read):
     wild_types, content = {"one": WILD_TYPE}, "protein,mutant\none,K2R\ntwo,K2R\n"
 
-    with pytest.raises(TableError, match="line 3: --wild-type has 1 record, and none of them is 'two'"):
+    with pytest.raises(TableError, match="line 3: `wild_type` has 1 record, and none of them is 'two'"):
         read(content, wild_types=wild_types)
-    with pytest.raises(TableError, match="line 2: --wild-type has 1 record, and none of them is 'v1'"):
+    with pytest.raises(TableError, match="line 2: `wild_type` has 1 record, and none of them is 'v1'"):
         read("name,mutant\nv1,K2R\n", wild_types=wild_types, wild_type=Path("wild.fasta"), id="name")
     # Identifiers of variants are not read as identifiers of wild types.
     assert parsed(read("id,mutant\nv1,K2R\n", wild_types=wild_types)) == [(WILD_TYPE, "K2R")]
@@ -73,7 +73,7 @@ def test_wild_types_of_the_table_and_the_file_have_to_agree(read):
     wild_types = {"one": WILD_TYPE}
 
     assert parsed(read(f"mutant,sequence\nK2R,{WILD_TYPE.lower()}*\n", wild_types=wild_types)) == [(WILD_TYPE, "K2R")]
-    with pytest.raises(TableError, match="line 2: the column 'sequence' has another wild type than --wild-type"):
+    with pytest.raises(TableError, match="line 2: the column 'sequence' has another wild type than `wild_type`"):
         read("mutant,sequence\nK2R,MKT\n", wild_types=wild_types)
     mutated = read(f"sequence\n{MUTATED}\n", wild_types=wild_types, mutated_sequence="sequence")
     assert parsed(mutated) == [(WILD_TYPE, "K2R")]
@@ -86,9 +86,9 @@ def test_the_id_column_selects_among_several_wild_types_of_a_file(read):
     variants = read(content, wild_types=wild_types, wild_type=Path("wild.fasta"), id="which")
 
     assert parsed(variants) == [(WILD_TYPE[5:], "I1V"), (WILD_TYPE, "K2R")]
-    with pytest.raises(TableError, match="no id column among 'which', 'mutant', and --wild-type has 2 records"):
+    with pytest.raises(TableError, match="no id column among 'which', 'mutant', and `wild_type` has 2 records"):
         read(content, wild_types=wild_types)
-    with pytest.raises(TableError, match="line 2: --wild-type has 2 records, and none of them is 'three'"):
+    with pytest.raises(TableError, match="line 2: `wild_type` has 2 records, and none of them is 'three'"):
         read("id,mutant\nthree,K2R\n", wild_types=wild_types)
 
 
@@ -159,7 +159,7 @@ def test_a_table_can_be_read_twice_with_all_its_cells(tmp_path):
             TableError,
             "no column of variants among 'fitness', 'sequence'; begin with a header",
         ),
-        ("mutant\nK2R\n", TableError, "no wild type among 'mutant'; give it with --wild-type FASTA"),
+        ("mutant\nK2R\n", TableError, "no wild type among 'mutant'; give it with `wild_type` FASTA"),
         ("mutated_sequence\nMKT\n", TableError, "no wild type among 'mutated_sequence'"),
         ("mutant,mutant,sequence\nK2R,K2R,MKT\n", TableError, "2 columns named 'mutant'"),
         ("mutant,sequence\nK2R,\n", TableError, "line 2: this row has no wild type"),
@@ -190,14 +190,14 @@ def shifted_table(shift, num_rows=5):
 
 @pytest.mark.parametrize("shift", [23, 1, -3])
 def test_shifted_positions_are_rejected_with_the_offset_that_fits(shift, read):
-    with pytest.raises(MismatchedResidueError, match=f"would all fit with --position-offset {-shift}$"):
+    with pytest.raises(MismatchedResidueError, match=f"would all fit with `position_offset` {-shift}$"):
         read(shifted_table(shift), wild_types={"one": WILD_TYPE})
 
     assert len(read(shifted_table(shift), wild_types={"one": WILD_TYPE}, position_offset=-shift)) == 5
 
 
 def test_the_suggested_offset_replaces_a_wrong_one(read):
-    with pytest.raises(MismatchedResidueError, match="would all fit with --position-offset -23$"):
+    with pytest.raises(MismatchedResidueError, match="would all fit with `position_offset` -23$"):
         read(shifted_table(23), wild_types={"one": WILD_TYPE}, position_offset=2)
 
 
@@ -206,7 +206,7 @@ def test_an_offset_is_also_suggested_from_mutated_sequences(read):
 
     with pytest.raises(MismatchedResidueError, match="of the mutated sequence is|has residues") as caught:
         read("mutant,mutated_sequence\n" + "\n".join(rows))
-    assert str(caught.value).endswith("with --position-offset -23")
+    assert str(caught.value).endswith("with `position_offset` -23")
 
 
 @pytest.mark.parametrize("content", [shifted_table(23, num_rows=2), shifted_table(23) + "W1G\n"])
@@ -281,7 +281,7 @@ def test_two_wild_types_with_one_identifier_are_rejected_unless_equal(tmp_path):
 
 @pytest.mark.parametrize("options", [{"id": "which"}, {"wild_type": Path("wild.fasta"), "sequence": "sequence"}])
 def test_contradictory_options_are_rejected(options):
-    with pytest.raises(ConfigError, match="--wild-type"):
+    with pytest.raises(ConfigError, match="wild_type"):
         VariantTableConfig(**options)
 
 

@@ -239,7 +239,7 @@ def test_a_run_without_an_intact_checkpoint_is_damaged(saved, tmp_path):
         (checkpoint / "weights.safetensors").unlink()
 
     named = r"step-000002/weights\.safetensors: this is damaged"
-    with pytest.raises(DamagedRunError, match=f"{named}, and none of the checkpoints is intact; pass --force"):
+    with pytest.raises(DamagedRunError, match=f"{named}, and none of the checkpoints is intact; pass `force`"):
         restored(tmp_path)
 
 

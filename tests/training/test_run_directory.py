@@ -58,7 +58,7 @@ def test_a_changed_command_is_refused_and_its_changes_are_named(run, tmp_path, c
         RunDirectory(tmp_path / "run").open(FINGERPRINT | change, never, force=False)
 
     assert f"({message})" in str(caught.value)
-    assert "--force" in str(caught.value)
+    assert "`force`" in str(caught.value)
     assert run.contains("corpus")
 
 
@@ -71,7 +71,7 @@ def test_a_missing_setting_counts_as_a_change(run, tmp_path):
 def test_a_directory_that_is_no_run_is_refused_and_left_unchanged(tmp_path, force):
     (tmp_path / "thesis.tex").write_text("years of work")
 
-    with pytest.raises(OutputExistsError, match="has no run.json.*--force does not replace it either"):
+    with pytest.raises(OutputExistsError, match="has no run.json.*`force` does not replace it either"):
         RunDirectory(tmp_path).open(FINGERPRINT, fill, force=force)
 
     assert names(tmp_path) == ["thesis.tex"]
@@ -162,7 +162,7 @@ def test_the_log_is_truncated_to_a_step_and_continued(run, step, remaining):
 def test_a_run_without_readable_settings_is_damaged(run, tmp_path, content):
     (tmp_path / "run" / "run.json").write_text(content)
 
-    with pytest.raises(DamagedRunError, match="run.json: .*; pass --force"):
+    with pytest.raises(DamagedRunError, match="run.json: .*; pass `force`"):
         RunDirectory(tmp_path / "run").open(FINGERPRINT, never, force=False)
 
 
