@@ -5,13 +5,13 @@ from typing import get_type_hints
 import pytest
 
 from protembed.cli.app import app
-from protembed.config.base import FORMER_NAMES, Config, flag_name
+from protembed.config.base import FORMER_NAMES, Options, configs_of, flag_name
 
 
 def specs_of(command):
     """List the fields of the configs of a command."""
     hints = get_type_hints(command.callback.__wrapped__)
-    configs = [hint for hint in hints.values() if isinstance(hint, type) and issubclass(hint, Config)]
+    configs = [*configs_of(hints.get("options", Options)).values(), hints["show"]]
     return [spec for config in configs for spec in dataclasses.fields(config)]
 
 
