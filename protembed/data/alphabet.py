@@ -7,20 +7,20 @@ the order is that of the published `vocab.txt`.
 import numpy as np
 from numpy.typing import NDArray
 
+from protembed.errors import ConfigError
+
+AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
 TOKENS = (
     *("<cls>", "<pad>", "<eos>", "<unk>"),
-    *"LAGVSERTIDPKQNFYMHWC",
+    *AMINO_ACIDS,
     *("X", "B", "U", "Z", "O", ".", "-", "<null_1>", "<mask>"),
 )
 
 CLS = TOKENS.index("<cls>")
 PAD = TOKENS.index("<pad>")
 EOS = TOKENS.index("<eos>")
-UNK = TOKENS.index("<unk>")
 MASK = TOKENS.index("<mask>")
-UNKNOWN_RESIDUE = TOKENS.index("X")
 
-AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
 NUM_AMINO_ACIDS = len(AMINO_ACIDS)
 FIRST_AMINO_ACID = TOKENS.index(AMINO_ACIDS[0])
 AMINO_ACID_IDS = slice(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
@@ -45,15 +45,16 @@ def encode(sequence: str) -> NDArray[np.uint8]:
         Token ids, (residues,), uint8.
 
     Raises:
-        ValueError: A letter is not a residue of the alphabet, which the readers of files exclude.
+        ConfigError: A letter is not a residue of the alphabet; the readers of files exclude it.
 
     >>> encode("MKX").tolist()
     [20, 15, 24]
     """
-    ids = _ID_OF_LETTER[np.frombuffer(sequence.encode("latin-1"), dtype=np.uint8)]
+    # Each letter that is not ASCII becomes one byte, a question mark.
+    ids = _ID_OF_LETTER[np.frombuffer(sequence.encode("ascii", errors="replace"), dtype=np.uint8)]
     if (ids == _NOT_A_RESIDUE).any():
         letter = sequence[int(np.argmax(ids == _NOT_A_RESIDUE))]
-        raise ValueError(f"{letter!r} is no residue of the ESM-2 alphabet")
+        raise ConfigError("sequence", sequence[:40], f"{letter!r} is not one of the upper-case letters {RESIDUES}")
     return ids
 
 
@@ -71,7 +72,7 @@ def decode(ids: NDArray[np.integer]) -> str:
     """
     letters = _LETTER_OF_ID[ids]
     if not letters.all():
-        raise ValueError(f"{TOKENS[int(np.asarray(ids)[np.argmin(letters)])]} is no residue")
+        raise ValueError(f"{TOKENS[int(np.asarray(ids)[np.argmin(letters)])]} is not a residue")
     return str(letters.tobytes(), "ascii")
 
 

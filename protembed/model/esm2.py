@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from protembed.config.model_sizes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import MASK, TOKENS
 from protembed.device import has_varlen_attention, to_device
+from protembed.errors import ConfigError
 from protembed.model.onednn_linear import Linear, padding_for
 
 INIT_STD = 0.02
@@ -310,7 +311,16 @@ class Encoder(nn.Module):
         return cast("Tensor", self.embedding(tokens)) * scale[:, None]
 
     def hidden_states(self, tokens: Tensor, layout: PackedLayout) -> Iterator[Tensor]:
-        """Yield the embedding and each layer's output, (tokens, dim); the last one has passed the final LayerNorm."""
+        """Yield the embedding and each layer's output, (tokens, dim); the last one has passed the final LayerNorm.
+
+        Raises:
+            ConfigError: The tokens are not those of the layout, one after the other.
+        """
+        if tokens.shape != (layout.num_tokens,):
+            expected = (
+                f"the {layout.num_tokens:,} tokens of the layout are expected one after the other, without padding"
+            )
+            raise ConfigError("tokens", f"a tensor of shape {tuple(tokens.shape)}", expected)
         hidden = F.pad(self.embed(tokens, layout), (0, 0, 0, layout.num_padding))
         for layer in self.layers:
             yield hidden[: layout.num_tokens]
@@ -330,9 +340,20 @@ class Encoder(nn.Module):
 
         Returns:
             The hidden states, (tokens, dim), float32.
+
+        Raises:
+            ConfigError: There is no such layer, or the tokens are not those of the layout.
+
+        >>> encoder = Encoder(EncoderShape(num_layers=2, dim=32, num_heads=4))
+        >>> layout = encoder.layout(torch.tensor([0, 5, 12]))  # proteins of 5 and 7 tokens
+        >>> encoder(torch.full((12,), MASK), layout).shape
+        torch.Size([12, 32])
         """
         requested = self.shape.num_layers if layer is None else layer
-        assert 0 <= requested <= self.shape.num_layers
+        if not 0 <= requested <= self.shape.num_layers:
+            raise ConfigError(
+                "layer", layer, f"0 (the embedding) to {self.shape.num_layers} (the last layer) are expected"
+            )
         return next(hidden for number, hidden in enumerate(self.hidden_states(tokens, layout)) if number == requested)
 
     def attention_maps(self, tokens: Tensor, layout: PackedLayout) -> Iterator[list[Tensor]]:

@@ -134,13 +134,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "eos_token_id": lambda value: value in (EOS, [EOS], None),
     "vocab_list": lambda value: value is None or value == list(TOKENS),
 }
-# Fields for training, return values, other heads, absolute positions, folding models and generation.
-WITHOUT_EFFECT = frozenset(
-    ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range")
-    + ("output_hidden_states", "output_attentions", "return_dict", "use_cache", "chunk_size_feed_forward")
-    + ("id2label", "label2id", "num_labels", "problem_type", "max_position_embeddings", "esmfold_config")
-    + ("architectures", "_name_or_path", "dtype", "torch_dtype", "transformers_version")
-)
 
 
 def config_json(shape: EncoderShape, *, has_lm_head: bool = True) -> dict[str, Any]:

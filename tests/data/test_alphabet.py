@@ -1,8 +1,11 @@
+import re
+
 import numpy as np
 import pytest
 
 from protembed.data import alphabet
 from protembed.data.alphabet import decode, encode, is_amino_acid
+from protembed.errors import ConfigError
 
 
 def test_tokens_have_the_order_of_the_published_vocabulary():
@@ -12,9 +15,9 @@ def test_tokens_have_the_order_of_the_published_vocabulary():
 
 
 def test_special_tokens_have_the_ids_of_esm2():
-    ids = (alphabet.CLS, alphabet.PAD, alphabet.EOS, alphabet.UNK, alphabet.UNKNOWN_RESIDUE, alphabet.MASK)
+    ids = (alphabet.CLS, alphabet.PAD, alphabet.EOS, alphabet.MASK)
 
-    assert ids == (0, 1, 2, 3, 24, 32)
+    assert ids == (0, 1, 2, 32)
 
 
 def test_decoding_reverses_encoding():
@@ -27,7 +30,7 @@ def test_an_empty_sequence_is_encoded_to_no_tokens():
 
 @pytest.mark.parametrize("letter", ["J", "*", "-", ".", "m", " ", "ſ", "Ж"])
 def test_encoding_a_letter_that_is_no_residue_is_an_error(letter):
-    with pytest.raises(ValueError):
+    with pytest.raises(ConfigError, match=f"sequence is 'MK.*', but {re.escape(repr(letter))} is not one of the upper"):
         encode(f"MK{letter}")
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from protembed.config.model_sizes import LAYER_NORM_EPS, EncoderShape
 from protembed.data.alphabet import EOS, MASK, encode
 from protembed.data.batching import concatenate
+from protembed.errors import ConfigError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.model.esm2 import attend, inverse_frequencies
 
@@ -163,6 +164,22 @@ def test_any_layer_can_be_requested(tiny_encoder, whole_batch, proteins):
     for layer, hidden in enumerate(tiny_encoder.hidden_states(batch.tokens, packed)):
         assert torch.equal(tiny_encoder(batch.tokens, packed, layer), hidden)
     assert torch.equal(tiny_encoder(batch.tokens, packed), hidden)
+
+
+@pytest.mark.parametrize("layer", [-1, 3, 99])
+def test_a_layer_that_does_not_exist_is_an_error_with_those_that_do(tiny_encoder, whole_batch, proteins, layer):
+    batch = whole_batch(proteins)
+
+    with pytest.raises(ConfigError, match=rf"layer is {layer}, but 0 \(the embedding\) to 2 \(the last layer\)"):
+        tiny_encoder(batch.tokens, tiny_encoder.layout(batch.offsets), layer)
+
+
+def test_tokens_with_padding_are_an_error_that_asks_for_none(tiny_encoder):
+    layout = tiny_encoder.layout(torch.tensor([0, 5, 12]))
+
+    for shape in [(2, 7), (14,), (5,)]:
+        with pytest.raises(ConfigError, match="the 12 tokens of the layout are expected one after the other, without"):
+            tiny_encoder(torch.zeros(shape, dtype=torch.int64), layout)
 
 
 def test_every_layer_norm_has_the_epsilon_of_esm2(tiny_checkpoint):

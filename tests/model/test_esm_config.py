@@ -7,10 +7,17 @@ import torch
 from protembed.data.alphabet import CLS, EOS, TOKENS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint
-from protembed.model.esm_config import _FIELDS, WITHOUT_EFFECT
+from protembed.model.esm_config import _FIELDS
 
 HONOURED = {"num_hidden_layers", "hidden_size", "num_attention_heads", "model_type"}
 OF_THE_SHAPE = {"intermediate_size", "head_dim"}
+# Fields for training, return values, other heads, absolute positions, folding models and generation.
+WITHOUT_EFFECT = frozenset(
+    ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range")
+    + ("output_hidden_states", "output_attentions", "return_dict", "use_cache", "chunk_size_feed_forward")
+    + ("id2label", "label2id", "num_labels", "problem_type", "max_position_embeddings", "esmfold_config")
+    + ("architectures", "_name_or_path", "dtype", "torch_dtype", "transformers_version")
+)
 # A value of each field that is not ESM-2's.
 ANOTHER = {
     "position_embedding_type": "absolute",

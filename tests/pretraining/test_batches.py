@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.data.alphabet import CLS, EOS, MASK, UNKNOWN_RESIDUE, encode, is_amino_acid
+from protembed.data.alphabet import CLS, EOS, MASK, encode, is_amino_acid
 from protembed.data.batching import make_crop
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation
@@ -215,5 +215,5 @@ def test_validation_batches_stay_within_their_budget(corpus):
 def test_a_protein_without_standard_residues_has_no_targets(make_corpus):
     (batch,) = validation_batches(make_corpus(["XX"]), window_residues=64, micro_batch_tokens=200)
 
-    assert batch.tokens.tolist() == [CLS, UNKNOWN_RESIDUE, UNKNOWN_RESIDUE, EOS]
+    assert batch.tokens.tolist() == [CLS, *encode("XX"), EOS]
     assert len(batch.positions) == len(batch.targets) == 0
