@@ -87,8 +87,8 @@ def with_differences(metrics: list[ResampledMetrics]) -> ResampledMetrics:
 
 def jackknifed(models: tuple[Measure, Measure], point: dict[str, float], num: int) -> dict[str, Any]:
     left_out = with_differences([intervals.jackknife(model, num) for model in models])
-    return {
-        metric: intervals.jackknife_interval(
+    measured = {
+        metric: intervals.MetricWithInterval.from_jackknife(
             None if np.isnan(value) else value,
             left_out[metric],
             metric=metric.removeprefix(DIFFERENCE),
@@ -97,6 +97,7 @@ def jackknifed(models: tuple[Measure, Measure], point: dict[str, float], num: in
         )
         for metric, value in point.items()
     }
+    return {metric: None if found.low is None else (found.low, found.high) for metric, found in measured.items()}
 
 
 def coverage(spans: list[Any], true: float) -> dict[str, float]:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from protembed.attention.significance import LabelledScores, ShiftedPairs, separation_strata
 from protembed.attention.structures import MIN_SEPARATION
-from protembed.evaluation import intervals
-from protembed.evaluation.intervals import MetricWithInterval
+from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
 from protembed.model.heads import average_product_correction
 
 # Smallest separation, and the first that is too large, residues.
@@ -268,14 +267,9 @@ def _precision_row(
 
 def _mean_with_interval(values: NDArray[np.float64]) -> MetricWithInterval:
     """Average the precisions of proteins, (proteins,)."""
-    num = len(values)
-    if num < 2:
-        return MetricWithInterval(value=float(values[0]) if num else None, low=None, high=None)
-    left_out = intervals.jackknife(lambda draws: {"mean": draws @ values / draws.sum(1)}, num)["mean"]
-    value = float(values.mean())
-    return MetricWithInterval.from_interval(
-        value, intervals.jackknife_interval(value, left_out, metric="precision", num_units=num)
-    )
+    if not len(values):
+        return MetricWithInterval(value=None)
+    return ratio_with_interval(values, np.ones(len(values)), "precision")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from protembed.evaluation.metrics import MAX_VALUES_AT_ONCE, Draws, Measure, ResampledMetrics
+from protembed.evaluation.metrics import Draws, Measure, ResampledMetrics, measure_in_blocks
 
 Interval = tuple[float, float]
 Scale = Literal["share", "correlation", "error", "explained", "plain"]
@@ -46,6 +46,13 @@ SCALES: Mapping[str, Scale] = {
     "rmse": "error",
     "mse": "error",
     "r2": "explained",
+}
+_BOUNDS: Mapping[Scale, tuple[float, ...]] = {
+    "share": (0.0, 1.0),
+    "correlation": (-1.0, 1.0),
+    "error": (0.0,),
+    "explained": (1.0,),
+    "plain": (),
 }
 # Accuracy and MCC depend on right and wrong alone, and the scale of a score interval already describes how those vary.
 # Omitting the only protein of a label changes mean AUPRC more than another test set would, so that its standard error
@@ -83,9 +90,7 @@ def jackknife(measure: Measure, num_units: int) -> ResampledMetrics:
     Returns:
         Values of each metric by name, (groups,), float64; NaN where one is undefined.
     """
-    draws, num = jackknife_draws(num_units), max(1, MAX_VALUES_AT_ONCE // num_units)
-    parts = [measure(draws[start : start + num]) for start in range(0, len(draws), num)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return measure_in_blocks(measure, jackknife_draws(num_units), num_units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +158,7 @@ def interval(value: float, spread: Spread, *, metric: str = "", num_units: int) 
     """
     scale, factor = SCALES.get(metric, "plain"), float(stats.t.ppf((1 + _LEVEL) / 2, spread.freedom))
     if spread.variance == 0:
-        if not _is_at_bound(value, scale):
+        if all(abs(value - bound) >= 1e-9 for bound in _BOUNDS[scale]):
             return value, value
         if metric != "accuracy":
             return None
@@ -171,46 +176,6 @@ def interval(value: float, spread: Spread, *, metric: str = "", num_units: int) 
         low, high = _ratio_interval(1 - value, error, factor)
         return _around(value, 1 - high, 1 - low)
     return value - factor * error, value + factor * error
-
-
-def jackknife_interval(
-    value: float | None,
-    left_out: NDArray[np.float64],
-    *,
-    metric: str,
-    num_units: int,
-    extra_variance: float = 0.0,
-    is_difference: bool = False,
-) -> Interval | None:
-    """Compute the 95 % interval of a metric, or of a difference between two values, from the jackknife values.
-
-    Args:
-        value: Value on all units; None where it is undefined.
-        left_out: Values without each unit or group, (groups,), from `jackknife`.
-        metric: Name of the metric.
-        num_units: Number of proteins, or of other units that were sampled independently.
-        extra_variance: Variance that does not come from the units, such as that between training runs.
-        is_difference: Whether `value` is a difference between two values on the same units.
-
-    Returns:
-        The lower and the upper end, with `value` between them. None where `value` or one of `left_out` is undefined, or
-        where the uncertainty is unknown, as described in `interval`.
-    """
-    spread = Spread.from_jackknife(left_out, metric=metric, extra_variance=extra_variance)
-    if value is None or spread is None:
-        return None
-    return interval(value, spread, metric="" if is_difference else metric, num_units=num_units)
-
-
-def _is_at_bound(value: float, scale: Scale) -> bool:
-    bounds: Mapping[Scale, tuple[float, ...]] = {
-        "share": (0.0, 1.0),
-        "correlation": (-1.0, 1.0),
-        "error": (0.0,),
-        "explained": (1.0,),
-        "plain": (),
-    }
-    return any(abs(value - bound) < 1e-9 for bound in bounds[scale])
 
 
 def _score_interval(share: float, size: float, factor: float) -> Interval:
@@ -241,30 +206,57 @@ class MetricWithInterval:
     """
 
     value: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
 
     @classmethod
-    def from_interval(cls, value: float | None, interval: Interval | None) -> "MetricWithInterval":
-        """Combine a value and its interval."""
-        low, high = interval or (None, None)
+    def from_jackknife(
+        cls,
+        value: float | None,
+        left_out: NDArray[np.float64],
+        *,
+        metric: str,
+        num_units: int,
+        extra_variance: float = 0.0,
+        is_difference: bool = False,
+    ) -> "MetricWithInterval":
+        """Combine the value of a metric, or a difference between two values, with its interval.
+
+        Args:
+            value: Value on all units; None where it is undefined.
+            left_out: Values without each unit or group, (groups,), from `jackknife`.
+            metric: Name of the metric.
+            num_units: Number of proteins, or of other units that were sampled independently.
+            extra_variance: Variance that does not come from the units, such as that between training runs.
+            is_difference: Whether `value` is a difference between two values on the same units.
+
+        Returns:
+            The value with its interval; without one where the value or one of `left_out` is undefined, or where the
+            uncertainty is unknown, as described in `interval`.
+        """
+        spread = Spread.from_jackknife(left_out, metric=metric, extra_variance=extra_variance)
+        if value is None or spread is None:
+            return cls(value=value)
+        ends = interval(value, spread, metric="" if is_difference else metric, num_units=num_units)
+        low, high = ends or (None, None)
         return cls(value=value, low=low, high=high)
 
 
-def ratio_with_interval(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> MetricWithInterval:
+def ratio_with_interval(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], metric: str = "ratio"
+) -> MetricWithInterval:
     """Compute a ratio of two sums over proteins, such as nats per residue, with its 95 % interval.
 
     Args:
         sums: Contribution of each protein to the numerator, (proteins,), float64.
         counts: Contribution of each protein to the denominator, (proteins,), float64, above 0.
+        metric: Name of the metric, which decides on the scale of its interval.
 
     >>> ratio_with_interval(np.array([1.0, 3.0]), np.array([2.0, 2.0])).value
     1.0
     """
     num, value = len(sums), float(sums.sum() / counts.sum())
     if num < 2:
-        return MetricWithInterval(value=value, low=None, high=None)
-    left_out = jackknife(lambda draws: {"ratio": draws @ sums / (draws @ counts)}, num)
-    return MetricWithInterval.from_interval(
-        value, jackknife_interval(value, left_out["ratio"], metric="ratio", num_units=num)
-    )
+        return MetricWithInterval(value=value)
+    left_out = jackknife(lambda draws: {metric: draws @ sums / (draws @ counts)}, num)[metric]
+    return MetricWithInterval.from_jackknife(value, left_out, metric=metric, num_units=num)

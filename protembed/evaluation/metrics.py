@@ -12,191 +12,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Metrics = dict[str, float | None]
-
-LabelCurves = tuple[NDArray[np.float64], NDArray[np.float64]]
-
 # How often each of n units was drawn, (resamples, n), float64.
 Draws = NDArray[np.float64]
 # Values of each metric, (resamples,), float64; NaN where one is undefined.
 ResampledMetrics = dict[str, NDArray[np.float64]]
 Measure = Callable[[Draws], ResampledMetrics]
+# The point estimate of each metric; None where one is undefined.
+Metrics = dict[str, float | None]
 
-THRESHOLDS = np.arange(1, 100) / 100
+_THRESHOLDS = np.arange(1, 100) / 100
 # Numbers held at once for one metric: few enough for the cache of a core.
 MAX_VALUES_AT_ONCE = 1 << 18
 
 
-# Point estimates
-
-
 def point_metrics(measure: Measure, num_units: int) -> Metrics:
-    """Measure with each unit drawn once; None where a metric is undefined."""
+    """Measure with each unit drawn once.
+
+    >>> point_metrics(classification_measure(np.array([0, 1]), np.eye(3)[[0, 1]]), 2)
+    {'accuracy': 1.0, 'macro_f1': 1.0, 'mcc': 1.0, 'auroc': 1.0}
+    """
     measured = measure(np.ones((1, num_units)))
     return {name: None if np.isnan(values[0]) else float(values[0]) for name, values in measured.items()}
 
 
-def classification_metrics(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Metrics:
-    """Measure a classifier.
+def measure_in_blocks(measure: Measure, draws: Draws, num_values: int) -> ResampledMetrics:
+    """Measure some resamples at a time, so that a metric does not hold the values of all of them at once.
 
     Args:
-        truth: True classes, (proteins,), int64.
-        probabilities: Predicted probability of each class, (proteins, classes).
-
-    Returns:
-        `accuracy`; `macro_f1`, averaged over the classes that are true or predicted somewhere; `mcc`; `auroc`, of the
-        second of two classes, else the mean of one against the rest over the classes that occur. None where a metric
-        is undefined.
-
-    >>> classification_metrics(np.array([0, 1]), np.eye(3)[[0, 1]])
-    {'accuracy': 1.0, 'macro_f1': 1.0, 'mcc': 1.0, 'auroc': 1.0}
+        measure: Function that computes the metrics of draws.
+        draws: How often each unit was drawn, (resamples, n).
+        num_values: Number of values that a metric holds for each resample.
     """
-    return point_metrics(classification_measure(truth, probabilities), len(truth))
+    num = max(1, MAX_VALUES_AT_ONCE // num_values)
+    parts = [measure(draws[start : start + num]) for start in range(0, len(draws), num)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def multilabel_metrics(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Metrics:
-    """Measure a predictor of any number of labels.
-
-    Args:
-        truth: Zeros and ones, (proteins, labels).
-        probabilities: Predicted probability of each label, (proteins, labels).
-
-    Returns:
-        `auprc`, the area under the precision-recall curve averaged over the labels that occur, and `fmax`, the best
-        harmonic mean of precision and recall over all thresholds, both averaged over proteins; None where no protein
-        has a label.
-    """
-    return point_metrics(multilabel_measure(truth, probabilities), len(truth))
-
-
-def regression_metrics(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> Metrics:
-    """Measure a predictor of values.
-
-    Args:
-        truth: Measured values, (proteins,).
-        predicted: Predicted values, (proteins,), in the same units.
-
-    Returns:
-        `spearman`, `rmse`, `mse` and `r2`; None where a metric is undefined.
-    """
-    return point_metrics(regression_measure(truth, predicted), len(truth))
-
-
-def confusion_metrics(confusion: NDArray[np.integer]) -> Metrics:
-    """Measure a classifier by its confusion matrix.
-
-    Args:
-        confusion: Counts, (true, predicted).
-
-    Returns:
-        `accuracy`, `macro_f1` and `mcc`; None where a metric is undefined.
-    """
-    counts = confusion.astype(np.float64)
-    measured = _metrics_of_counts(*(part[None] for part in (counts.diagonal(), counts.sum(1), counts.sum(0))))
-    return point_metrics(lambda draws: measured, 1)
-
-
-def confusion_matrix(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Count how often each class was predicted for each true class.
-
-    Args:
-        truth: True classes, (n,), int64.
-        probabilities: Predicted probability of each class, (n, classes).
-
-    Returns:
-        Counts, (true, predicted), int64.
-    """
-    num_classes = probabilities.shape[1]
-    pairs = np.bincount(truth * num_classes + probabilities.argmax(1), minlength=num_classes**2)
-    return pairs.reshape(num_classes, num_classes)
-
-
-def label_curves(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> LabelCurves:
-    """Compute each protein's precision and recall at each of `THRESHOLDS`.
-
-    Args:
-        truth: Zeros and ones, (proteins, labels).
-        probabilities: Predicted probability of each label, (proteins, labels).
-
-    Returns:
-        Precision and recall, (proteins, thresholds) each, float64; NaN where nothing is predicted, or nothing is true.
-    """
-    precision, recall = (np.empty((len(truth), len(THRESHOLDS))) for _ in range(2))
-    with np.errstate(invalid="ignore"):
-        for column, threshold in enumerate(THRESHOLDS):
-            predicted = probabilities >= threshold
-            num_right = (predicted * truth).sum(1)
-            precision[:, column], recall[:, column] = num_right / predicted.sum(1), num_right / truth.sum(1)
-    return precision, recall
-
-
-def best_threshold(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> tuple[float, float]:
-    """Find the threshold with the best protein-centric F1.
-
-    Args:
-        precision: Precision of each protein from `label_curves`, (proteins, thresholds); averaged over the proteins
-            with a prediction.
-        recall: Recall of each protein, (proteins, thresholds); averaged over the proteins with a label.
-
-    Returns:
-        The threshold, and the F1 there, which is Fmax.
-
-    Source: Radivojac et al. 2013, "A large-scale evaluation of computational protein function prediction" (CAFA).
-    """
-    counts = [(~np.isnan(part)).sum(0) for part in (precision, recall)]
-    means = [np.nansum(part, 0) / np.maximum(count, 1) for part, count in zip((precision, recall), counts, strict=True)]
-    f1 = 2 * means[0] * means[1] / np.maximum(means[0] + means[1], 1e-12)
-    best = int(f1.argmax())
-    return float(THRESHOLDS[best]), float(f1[best])
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassMetrics:
-    """How well the members of one class are predicted.
-
-    Attributes:
-        count: Number of members.
-        loss: Mean loss, nats; None without members.
-        accuracy: Fraction of members whose most likely class is right; None without members.
-        top_confusion: Class that is most often predicted wrongly for the members; None without wrong predictions.
-    """
-
-    name: str
-    count: int
-    loss: float | None
-    accuracy: float | None
-    top_confusion: str | None
-
-
-def class_metrics(names: Sequence[str], losses: NDArray[np.float64], guesses: NDArray[np.int64]) -> list[ClassMetrics]:
-    """Measure each class separately.
-
-    Args:
-        names: Names of the classes.
-        losses: Loss summed over the members of each class, (classes,), float64, nats.
-        guesses: Counts of the most likely classes, (true, predicted), int64.
-    """
-    measured = []
-    for number, name in enumerate(names):
-        count, wrong = int(guesses[number].sum()), guesses[number].copy()
-        wrong[number] = 0
-        measured.append(
-            ClassMetrics(
-                name=name,
-                count=count,
-                loss=float(losses[number] / count) if count else None,
-                accuracy=float(guesses[number, number] / count) if count else None,
-                top_confusion=names[int(wrong.argmax())] if wrong.any() else None,
-            )
-        )
-    return measured
-
-
-# Metrics of resamples
+# Classes
 
 
 def classification_measure(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Measure:
-    """Prepare `classification_metrics` of resampled proteins.
+    """Prepare the metrics of a classifier of proteins.
+
+    They are `accuracy`; `macro_f1`, averaged over the classes that are true or predicted somewhere; `mcc`; and `auroc`,
+    of the second of two classes, else the mean of one against the rest over the classes that occur.
 
     Args:
         truth: True classes, (proteins,), int64.
@@ -218,7 +77,7 @@ def classification_measure(truth: NDArray[np.int64], probabilities: NDArray[np.f
 def residue_classification_measure(
     truth: list[NDArray[np.int64]], probabilities: list[NDArray[np.floating]]
 ) -> Measure:
-    """Prepare `confusion_metrics` of the residues of resampled proteins.
+    """Prepare `accuracy`, `macro_f1` and `mcc` over the residues of proteins, which are drawn as wholes.
 
     Args:
         truth: True classes of each protein, (residues,) each, int64.
@@ -230,55 +89,57 @@ def residue_classification_measure(
     return lambda draws: _metrics_of_counts(*(draws @ part for part in counts))
 
 
-def multilabel_measure(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Measure:
-    """Prepare `multilabel_metrics` of resampled proteins.
+def confusion_matrix(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Count how often each class was predicted for each true class.
 
     Args:
-        truth: Zeros and ones, (proteins, labels).
-        probabilities: Predicted probability of each label, (proteins, labels).
+        truth: True classes, (n,), int64.
+        probabilities: Predicted probability of each class, (n, classes).
+
+    Returns:
+        Counts, (true, predicted), int64.
     """
-    curves = [_average_precision(truth[:, number] > 0, probabilities[:, number]) for number in range(truth.shape[1])]
-    best = _best_f1(label_curves(truth, probabilities))
-
-    def measure(draws: Draws) -> ResampledMetrics:
-        return {"auprc": _mean_of_defined([curve(draws) for curve in curves]), "fmax": best(draws)}
-
-    return measure
+    num_classes = probabilities.shape[1]
+    pairs = np.bincount(truth * num_classes + probabilities.argmax(1), minlength=num_classes**2)
+    return pairs.reshape(num_classes, num_classes)
 
 
-def regression_measure(
-    truth: NDArray[np.floating], predicted: NDArray[np.floating], owners: NDArray[np.int64] | None = None
-) -> Measure:
-    """Prepare `regression_metrics` of resampled values, or of resampled proteins with several values each.
+@dataclass(frozen=True, kw_only=True)
+class ClassMetrics:
+    """How well the members of one class are predicted.
+
+    Attributes:
+        loss: Mean loss, nats; None without members.
+        accuracy: Fraction of members whose most likely class is right; None without members.
+        top_confusion: Class that is most often predicted wrongly for the members; None without wrong predictions.
+    """
+
+    name: str
+    count: int
+    loss: float | None
+    accuracy: float | None
+    top_confusion: str | None
+
+
+def class_metrics(names: Sequence[str], losses: NDArray[np.float64], guesses: NDArray[np.int64]) -> list[ClassMetrics]:
+    """Measure each class separately.
 
     Args:
-        truth: Measured values, (n,).
-        predicted: Predicted values, (n,), in the same units.
-        owners: Index of the protein of each value, (n,), int64; None where the values themselves are resampled.
+        names: Names of the classes.
+        losses: Loss summed over the members of each class, (classes,), float64, nats.
+        guesses: Counts of the most likely classes, (true, predicted), int64.
     """
-    if not len(truth):
-        return lambda draws: {name: np.full(len(draws), np.nan) for name in ("spearman", "rmse", "mse", "r2")}
-    values = truth.astype(np.float64)
-    rank_truth, rank_predicted = _ranker(truth), _ranker(predicted)
-    errors = (values - predicted) ** 2
-
-    def measure_values(weights: Draws) -> ResampledMetrics:
-        count = _positive(weights.sum(1))
-        mse = weights @ errors / count
-        # Rounding leaves a little variance where all drawn values are equal.
-        varies = np.where(weights > 0, values, np.inf).min(1) < np.where(weights > 0, values, -np.inf).max(1)
-        r2 = 1 - mse / np.where(varies, _positive(_variance(values, weights, count)), np.nan)
-        spearman = _correlation(rank_truth(weights), rank_predicted(weights), weights)
-        return {"spearman": spearman, "rmse": np.sqrt(mse), "mse": mse, "r2": r2}
-
-    def measure(draws: Draws) -> ResampledMetrics:
-        if owners is None:
-            return measure_values(draws)
-        num = max(1, MAX_VALUES_AT_ONCE // len(owners))
-        parts = [measure_values(draws[start : start + num][:, owners]) for start in range(0, len(draws), num)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    return measure
+    wrong = guesses * ~np.eye(len(names), dtype=bool)
+    return [
+        ClassMetrics(
+            name=name,
+            count=int(count),
+            loss=float(losses[number] / count) if count else None,
+            accuracy=float(guesses[number, number] / count) if count else None,
+            top_confusion=names[int(wrong[number].argmax())] if wrong[number].any() else None,
+        )
+        for number, (name, count) in enumerate(zip(names, guesses.sum(1), strict=True))
+    ]
 
 
 def _metrics_of_counts(right: Draws, true: Draws, predicted: Draws) -> ResampledMetrics:
@@ -311,6 +172,68 @@ def _area_under_roc(is_positive: NDArray[np.bool_], scores: NDArray[np.floating]
     return measure
 
 
+# Labels
+
+
+def multilabel_measure(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> Measure:
+    """Prepare the metrics of a predictor of any number of labels.
+
+    They are `auprc`, the area under the precision-recall curve averaged over the labels that occur; and `fmax`, the
+    best harmonic mean of precision and recall over all thresholds, where precision is averaged over the proteins with a
+    prediction and recall over those with a label.
+
+    Args:
+        truth: Zeros and ones, (proteins, labels).
+        probabilities: Predicted probability of each label, (proteins, labels).
+
+    Source: Radivojac et al. 2013, "A large-scale evaluation of computational protein function prediction" (CAFA).
+    """
+    curves = [_average_precision(truth[:, number] > 0, probabilities[:, number]) for number in range(truth.shape[1])]
+    precision_recall = _precision_recall(truth, probabilities)
+    filled = [np.nan_to_num(curve) for curve in precision_recall]
+    known = [(~np.isnan(curve)).astype(np.float64) for curve in precision_recall]
+
+    def measure(draws: Draws) -> ResampledMetrics:
+        means = (draws @ values / np.maximum(draws @ counts, 1) for values, counts in zip(filled, known, strict=True))
+        fmax = _f1(*means).max(1)
+        fmax[(draws @ known[1])[:, 0] == 0] = np.nan
+        return {"auprc": _mean_of_defined([curve(draws) for curve in curves]), "fmax": fmax}
+
+    return measure
+
+
+def best_threshold(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> float:
+    """Find the lowest of the thresholds at which a predictor of labels reaches its `fmax`.
+
+    Args:
+        truth: Zeros and ones, (proteins, labels).
+        probabilities: Predicted probability of each label, (proteins, labels).
+    """
+    curves = _precision_recall(truth, probabilities)
+    means = (np.nansum(curve, 0) / np.maximum((~np.isnan(curve)).sum(0), 1) for curve in curves)
+    return float(_THRESHOLDS[int(_f1(*means).argmax())])
+
+
+def _precision_recall(
+    truth: NDArray[np.floating], probabilities: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute each protein's precision and recall at each threshold, (proteins, thresholds) each.
+
+    Precision is NaN where nothing is predicted, recall where nothing is true.
+    """
+    precision, recall = (np.empty((len(truth), len(_THRESHOLDS))) for _ in range(2))
+    with np.errstate(invalid="ignore"):
+        for column, threshold in enumerate(_THRESHOLDS):
+            predicted = probabilities >= threshold
+            num_right = (predicted * truth).sum(1)
+            precision[:, column], recall[:, column] = num_right / predicted.sum(1), num_right / truth.sum(1)
+    return precision, recall
+
+
+def _f1(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+
+
 def _average_precision(is_positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> Callable[[Draws], Draws]:
     """Prepare the area under the precision-recall curve, as the sum of its steps; NaN where nothing is positive."""
     count = _counter_at_positives(is_positive, -scores)
@@ -323,49 +246,38 @@ def _average_precision(is_positive: NDArray[np.bool_], scores: NDArray[np.floati
     return measure
 
 
-def _counter_at_positives(
-    is_positive: NDArray[np.bool_], scores: NDArray[np.floating]
-) -> Callable[[Draws], tuple[Draws, Draws, Draws]]:
-    """Prepare three counts at each distinct score of a positive, from low scores to high, (resamples, scores) each.
+# Values
 
-    They count the positives with that score, all units with a lower one, and all units with that or a lower one.
+
+def regression_measure(
+    truth: NDArray[np.floating], predicted: NDArray[np.floating], owners: NDArray[np.int64] | None = None
+) -> Measure:
+    """Prepare `spearman`, `rmse`, `mse` and `r2` of a predictor of values, or of proteins with several values each.
+
+    Args:
+        truth: Measured values, (n,).
+        predicted: Predicted values, (n,), in the same units.
+        owners: Index of the protein of each value, (n,), int64; None where the values themselves are resampled.
     """
-    order, starts = _groups(scores)
-    ends = np.append(starts[1:], len(scores))
-    positives = order[is_positive[order]]
-    groups, firsts = np.unique(np.repeat(np.arange(len(starts)), ends - starts)[is_positive[order]], return_index=True)
+    if not len(truth):
+        return lambda draws: {name: np.full(len(draws), np.nan) for name in ("spearman", "rmse", "mse", "r2")}
+    values = truth.astype(np.float64)
+    rank_truth, rank_predicted = _ranker(truth), _ranker(predicted)
+    errors = (values - predicted) ** 2
 
-    def count(draws: Draws) -> tuple[Draws, Draws, Draws]:
-        if not len(groups):
-            return (np.zeros((len(draws), 0)),) * 3
-        sums = np.zeros((len(draws), len(order) + 1))
-        np.cumsum(draws[:, order], axis=1, out=sums[:, 1:])
-        counts = np.add.reduceat(draws[:, positives], firsts, axis=1)
-        return counts, sums[:, starts[groups]], sums[:, ends[groups]]
+    def measure_values(weights: Draws) -> ResampledMetrics:
+        count = _positive(weights.sum(1))
+        mse = weights @ errors / count
+        # Rounding leaves a little variance where all drawn values are equal.
+        varies = np.where(weights > 0, values, np.inf).min(1) < np.where(weights > 0, values, -np.inf).max(1)
+        r2 = 1 - mse / np.where(varies, _positive(_variance(values, weights, count)), np.nan)
+        spearman = _correlation(rank_truth(weights), rank_predicted(weights), weights)
+        return {"spearman": spearman, "rmse": np.sqrt(mse), "mse": mse, "r2": r2}
 
-    return count
-
-
-def _groups(scores: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sort scores, and find where each distinct one begins among them."""
-    order = np.argsort(scores, kind="stable")
-    is_new = np.diff(scores[order], prepend=-np.inf) != 0
-    is_new[0] = True
-    return order, np.flatnonzero(is_new)
-
-
-def _best_f1(curves: LabelCurves) -> Callable[[Draws], Draws]:
-    filled = [np.nan_to_num(curve) for curve in curves]
-    known = [(~np.isnan(curve)).astype(np.float64) for curve in curves]
-
-    def measure(draws: Draws) -> Draws:
-        precision, recall = (
-            draws @ values / np.maximum(draws @ counts, 1) for values, counts in zip(filled, known, strict=True)
-        )
-        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-        best: Draws = f1.max(1)
-        best[(draws @ known[1])[:, 0] == 0] = np.nan
-        return best
+    def measure(draws: Draws) -> ResampledMetrics:
+        if owners is None:
+            return measure_values(draws)
+        return measure_in_blocks(lambda block: measure_values(block[:, owners]), draws, len(owners))
 
     return measure
 
@@ -400,6 +312,40 @@ def _variance(values: NDArray[np.float64], weights: Draws, count: NDArray[np.flo
     """
     means = weights @ values / count
     return np.asarray((weights * (values - means[:, None]) ** 2).sum(1) / count)
+
+
+# Ranks and counts
+
+
+def _counter_at_positives(
+    is_positive: NDArray[np.bool_], scores: NDArray[np.floating]
+) -> Callable[[Draws], tuple[Draws, Draws, Draws]]:
+    """Prepare three counts at each distinct score of a positive, from low scores to high, (resamples, scores) each.
+
+    They count the positives with that score, all units with a lower one, and all units with that or a lower one.
+    """
+    order, starts = _groups(scores)
+    ends = np.append(starts[1:], len(scores))
+    positives = order[is_positive[order]]
+    groups, firsts = np.unique(np.repeat(np.arange(len(starts)), ends - starts)[is_positive[order]], return_index=True)
+
+    def count(draws: Draws) -> tuple[Draws, Draws, Draws]:
+        if not len(groups):
+            return (np.zeros((len(draws), 0)),) * 3
+        sums = np.zeros((len(draws), len(order) + 1))
+        np.cumsum(draws[:, order], axis=1, out=sums[:, 1:])
+        counts = np.add.reduceat(draws[:, positives], firsts, axis=1)
+        return counts, sums[:, starts[groups]], sums[:, ends[groups]]
+
+    return count
+
+
+def _groups(scores: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sort scores, and find where each distinct one begins among them."""
+    order = np.argsort(scores, kind="stable")
+    is_new = np.diff(scores[order], prepend=-np.inf) != 0
+    is_new[0] = True
+    return order, np.flatnonzero(is_new)
 
 
 def _mean_of_defined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

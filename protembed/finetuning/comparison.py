@@ -81,8 +81,8 @@ def _with_interval(
 ) -> MetricWithInterval:
     """Compute the interval of a metric or a difference; for a handful of proteins there is none."""
     if num_proteins < MIN_PROTEINS_FOR_INTERVAL:
-        return MetricWithInterval(value=value, low=None, high=None)
-    interval = intervals.jackknife_interval(
+        return MetricWithInterval(value=value)
+    return MetricWithInterval.from_jackknife(
         value,
         left_out,
         metric=metric,
@@ -90,7 +90,6 @@ def _with_interval(
         extra_variance=extra_variance,
         is_difference=is_difference,
     )
-    return MetricWithInterval.from_interval(value, interval)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -73,12 +73,10 @@ def measure_with_intervals(
     resampled, num = resampled_metrics(task, truth, predictions), len(truth)
     values = metrics.point_metrics(resampled, num)
     if num < MIN_PROTEINS_FOR_INTERVAL:
-        return {name: MetricWithInterval(value=value, low=None, high=None) for name, value in values.items()}
+        return {name: MetricWithInterval(value=value) for name, value in values.items()}
     left_out = intervals.jackknife(resampled, num)
     return {
-        name: MetricWithInterval.from_interval(
-            value, intervals.jackknife_interval(value, left_out[name], metric=name, num_units=num)
-        )
+        name: MetricWithInterval.from_jackknife(value, left_out[name], metric=name, num_units=num)
         for name, value in values.items()
     }
 

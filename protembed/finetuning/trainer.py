@@ -20,7 +20,7 @@ from protembed.config.finetune import FinetuneConfig, FinetuneMethod
 from protembed.data.alphabet import encode
 from protembed.device import default_micro_batch_tokens
 from protembed.errors import DamagedRunError
-from protembed.evaluation.metrics import best_threshold, label_curves
+from protembed.evaluation.metrics import best_threshold
 from protembed.finetuning.labels import Split, SplitTable
 from protembed.finetuning.targets import FinetuningBatches, LabelledDataset, Targets
 from protembed.io.reading import sha256_of_file
@@ -114,7 +114,7 @@ def choose_threshold(head: TaskHead, truth: NDArray[np.floating], probabilities:
         truth: The labels of the validation proteins as zeros and ones, (proteins, labels).
         probabilities: The probabilities that the head predicts for them, (proteins, labels).
     """
-    head.threshold.fill_(best_threshold(*label_curves(truth, probabilities))[0])
+    head.threshold.fill_(best_threshold(truth, probabilities))
 
 
 def _new_head(targets: Targets, checkpoint: Checkpoint, config: FinetuneConfig, generator: torch.Generator) -> TaskHead:

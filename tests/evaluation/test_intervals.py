@@ -2,12 +2,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from protembed.evaluation.intervals import SCALES, Spread, interval, jackknife, jackknife_draws, jackknife_interval
+from protembed.evaluation.intervals import SCALES, MetricWithInterval, Spread, interval, jackknife, jackknife_draws
 from protembed.evaluation.metrics import classification_measure, point_metrics, regression_measure
 
 
 def mean_of(values):
     return lambda draws: {"mean": draws @ values / draws.sum(1)}
+
+
+def jackknife_interval(value, left_out, **options):
+    """Compute the interval of a metric; None where there is none."""
+    measured = MetricWithInterval.from_jackknife(value, left_out, **options)
+    assert measured.value == value
+    return None if measured.low is None else (measured.low, measured.high)
 
 
 def test_jackknife_draws_omit_each_unit_once():

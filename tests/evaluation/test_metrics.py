@@ -4,16 +4,18 @@ from scipy import stats
 from sklearn import metrics as theirs
 
 from protembed.evaluation.metrics import (
-    THRESHOLDS,
     best_threshold,
-    classification_metrics,
+    classification_measure,
     confusion_matrix,
-    confusion_metrics,
-    label_curves,
-    multilabel_metrics,
+    multilabel_measure,
+    point_metrics,
     regression_measure,
-    regression_metrics,
+    residue_classification_measure,
 )
+
+
+def metrics_of(prepare, truth, predictions):
+    return point_metrics(prepare(truth, predictions), len(truth))
 
 
 def certain(*classes, num_classes=2):
@@ -27,7 +29,7 @@ def test_metrics_of_two_classes_equal_hand_computed_values():
     truth = np.array([0, 0, 0, 1, 1, 1])
     probability = np.array([0.1, 0.4, 0.6, 0.3, 0.7, 0.9])
 
-    measured = classification_metrics(truth, np.stack([1 - probability, probability], axis=1))
+    measured = metrics_of(classification_measure, truth, np.stack([1 - probability, probability], axis=1))
 
     # Two of three are right in each class; the wrongly ranked pairs are 0.4 over 0.3 and 0.6 over 0.3.
     assert measured == pytest.approx({"accuracy": 4 / 6, "macro_f1": 2 / 3, "mcc": 1 / 3, "auroc": 7 / 9})
@@ -36,7 +38,7 @@ def test_metrics_of_two_classes_equal_hand_computed_values():
 def test_metrics_of_three_classes_equal_hand_computed_values():
     truth = np.array([0, 0, 1, 1, 2, 2])
 
-    measured = classification_metrics(truth, certain(0, 0, 1, 2, 2, 2, num_classes=3))
+    measured = metrics_of(classification_measure, truth, certain(0, 0, 1, 2, 2, 2, num_classes=3))
 
     # Class 1 has precision 1 and recall 1/2, class 2 has precision 2/3 and recall 1.
     assert measured["accuracy"] == pytest.approx(5 / 6)
@@ -47,24 +49,29 @@ def test_metrics_of_three_classes_equal_hand_computed_values():
 def test_metrics_of_a_perfect_classifier_and_its_opposite_are_the_bounds():
     truth = np.array([0, 1, 0, 1])
 
-    assert set(classification_metrics(truth, certain(0, 1, 0, 1)).values()) == {1.0}
-    assert classification_metrics(truth, certain(1, 0, 1, 0)) == {"accuracy": 0, "macro_f1": 0, "mcc": -1, "auroc": 0}
+    assert set(metrics_of(classification_measure, truth, certain(0, 1, 0, 1)).values()) == {1.0}
+    assert metrics_of(classification_measure, truth, certain(1, 0, 1, 0)) == {
+        "accuracy": 0,
+        "macro_f1": 0,
+        "mcc": -1,
+        "auroc": 0,
+    }
 
 
 @pytest.mark.parametrize(("truth", "predicted"), [([0, 0], [0, 0]), ([0, 0], [0, 1]), ([1], [1]), ([1], [0])])
 def test_test_set_of_one_class_has_no_auroc(truth, predicted):
-    measured = classification_metrics(np.array(truth), certain(*predicted))
+    measured = metrics_of(classification_measure, np.array(truth), certain(*predicted))
 
     assert measured["auroc"] is None
     assert measured["accuracy"] == np.mean(np.array(truth) == predicted)
 
 
 def test_perfect_predictions_score_one_if_the_test_set_lacks_a_class():
-    assert set(classification_metrics(np.array([0, 1]), certain(0, 1, num_classes=3)).values()) == {1.0}
+    assert set(metrics_of(classification_measure, np.array([0, 1]), certain(0, 1, num_classes=3)).values()) == {1.0}
 
 
 def test_class_that_is_predicted_but_never_true_counts_in_macro_f1_only():
-    measured = classification_metrics(np.array([0, 1, 1]), certain(0, 1, 2, num_classes=4))
+    measured = metrics_of(classification_measure, np.array([0, 1, 1]), certain(0, 1, 2, num_classes=4))
 
     # F1 is 1 for class 0, 2/3 for class 1 and 0 for class 2; class 3 occurs nowhere. One positive of class 1 ties with
     # the negative.
@@ -80,7 +87,7 @@ def test_classification_metrics_equal_scikit_learn(num_classes):
     probabilities = (np.round(probabilities, 1) + 0.05) / (np.round(probabilities, 1) + 0.05).sum(1, keepdims=True)
     predicted = probabilities.argmax(1)
 
-    measured = classification_metrics(truth, probabilities)
+    measured = metrics_of(classification_measure, truth, probabilities)
 
     scores = probabilities[:, 1] if num_classes == 2 else probabilities
     assert measured == pytest.approx(
@@ -98,7 +105,7 @@ def test_auroc_is_the_mean_over_classes_that_have_proteins():
     rng = np.random.default_rng(0)
     truth, probabilities = rng.choice([0, 2, 3], size=50), rng.dirichlet(np.ones(4), size=50)
 
-    measured = classification_metrics(truth, probabilities)
+    measured = metrics_of(classification_measure, truth, probabilities)
 
     each = [theirs.roc_auc_score(truth == number, probabilities[:, number]) for number in (0, 2, 3)]
     assert measured["auroc"] == pytest.approx(np.mean(each))
@@ -113,6 +120,15 @@ def test_confusion_matrix_counts_predicted_classes_by_true_class():
     assert confusion_matrix(truth, predicted).tolist() == [[1, 0, 0], [0, 1, 0], [0, 2, 1]]
 
 
+def pairs_of(confusion):
+    """List the true and the predicted class of each residue that a confusion matrix counts."""
+    return np.repeat(np.indices(np.shape(confusion)).reshape(2, -1), np.ravel(confusion), axis=1)
+
+
+def residue_metrics(truth, probabilities):
+    return point_metrics(residue_classification_measure([truth], [probabilities]), 1)
+
+
 @pytest.mark.parametrize(
     "confusion",
     [
@@ -122,11 +138,10 @@ def test_confusion_matrix_counts_predicted_classes_by_true_class():
         [[0, 4, 0], [0, 3, 0], [0, 5, 0]],  # always the same guess
     ],
 )
-def test_metrics_of_a_confusion_matrix_equal_those_of_its_pairs(confusion):
-    confusion = np.array(confusion)
-    truth, predicted = np.repeat(np.indices(confusion.shape).reshape(2, -1), confusion.ravel(), axis=1)
+def test_metrics_of_residue_classes_equal_scikit_learn(confusion):
+    truth, predicted = pairs_of(confusion)
 
-    measured = confusion_metrics(confusion)
+    measured = residue_metrics(truth, certain(*predicted, num_classes=len(confusion)))
 
     assert measured == pytest.approx(
         {
@@ -138,8 +153,10 @@ def test_metrics_of_a_confusion_matrix_equal_those_of_its_pairs(confusion):
 
 
 @pytest.mark.parametrize(("confusion", "accuracy"), [([[9, 0], [0, 0]], 1), ([[0, 0, 0], [0, 4, 0], [0, 0, 0]], 1)])
-def test_confusion_matrix_of_one_class_has_no_mcc(confusion, accuracy):
-    measured = confusion_metrics(np.array(confusion))
+def test_residues_of_one_class_have_no_mcc(confusion, accuracy):
+    truth, predicted = pairs_of(confusion)
+
+    measured = residue_metrics(truth, certain(*predicted, num_classes=len(confusion)))
 
     assert (measured["mcc"], measured["accuracy"]) == (None, accuracy)
 
@@ -174,7 +191,9 @@ def plain_fmax(truth, probabilities):
 def test_fmax_is_the_best_f1_over_thresholds():
     truth, probabilities = random_labels()
 
-    assert multilabel_metrics(truth, probabilities)["fmax"] == pytest.approx(plain_fmax(truth, probabilities))
+    assert metrics_of(multilabel_measure, truth, probabilities)["fmax"] == pytest.approx(
+        plain_fmax(truth, probabilities)
+    )
     assert 0.3 < plain_fmax(truth, probabilities) < 0.95
 
 
@@ -183,7 +202,7 @@ def test_auprc_is_the_mean_over_the_labels_that_occur():
 
     each = [theirs.average_precision_score(truth[:, label], probabilities[:, label]) for label in range(1, 6)]
 
-    assert multilabel_metrics(truth, probabilities)["auprc"] == pytest.approx(np.mean(each))
+    assert metrics_of(multilabel_measure, truth, probabilities)["auprc"] == pytest.approx(np.mean(each))
 
 
 def test_multilabel_metrics_equal_hand_computed_values():
@@ -192,46 +211,44 @@ def test_multilabel_metrics_equal_hand_computed_values():
 
     # Precisions and recalls of both proteins by threshold. 0.2 to 0.5: 1/2 and 1, 1 and 1. 0.51 to 0.6: 1/2 and 1,
     # 1 and 1/2. 0.61 to 0.7: 1 and 1, 1 and 1/2.
-    assert multilabel_metrics(truth, probabilities) == pytest.approx({"auprc": (1 + 1 / 2) / 2, "fmax": 6 / 7})
+    assert metrics_of(multilabel_measure, truth, probabilities) == pytest.approx(
+        {"auprc": (1 + 1 / 2) / 2, "fmax": 6 / 7}
+    )
 
 
 def test_multilabel_metrics_are_undefined_without_labels():
-    assert multilabel_metrics(np.zeros((3, 2)), np.full((3, 2), 0.7)) == {"auprc": None, "fmax": None}
+    assert metrics_of(multilabel_measure, np.zeros((3, 2)), np.full((3, 2), 0.7)) == {"auprc": None, "fmax": None}
 
 
 def test_perfect_multilabel_predictions_score_one():
     truth = np.array([[1.0, 0], [1, 1], [0, 0]])
 
-    assert multilabel_metrics(truth, 0.6 * truth) == {"auprc": 1.0, "fmax": 1.0}
-
-
-def test_label_curves_are_undefined_if_nothing_is_predicted_or_true():
-    precision, recall = label_curves(np.array([[1.0, 0], [0, 0]]), np.array([[0.5, 0.305], [0.2, 0.0]]))
-
-    columns = [np.flatnonzero(np.isclose(THRESHOLDS, threshold))[0] for threshold in (0.1, 0.4, 0.6)]
-    assert precision[0, columns].tolist() == pytest.approx([0.5, 1, np.nan], nan_ok=True)
-    assert recall[0, columns].tolist() == [1, 1, 0]
-    assert precision[1, columns].tolist() == pytest.approx([0, np.nan, np.nan], nan_ok=True)
-    assert np.isnan(recall[1]).all()
+    assert metrics_of(multilabel_measure, truth, 0.6 * truth) == {"auprc": 1.0, "fmax": 1.0}
 
 
 def test_best_threshold_is_the_lowest_of_equally_good_ones():
-    truth, probabilities = np.array([[1.0, 0]]), np.array([[0.8, 0.25]])
+    assert best_threshold(np.array([[1.0, 0]]), np.array([[0.8, 0.25]])) == pytest.approx(0.26)
 
-    assert best_threshold(*label_curves(truth, probabilities)) == pytest.approx((0.26, 1.0))
+
+def test_best_threshold_is_one_at_which_fmax_is_reached():
+    truth, probabilities = random_labels()
+
+    certain_labels = (probabilities >= best_threshold(truth, probabilities)).astype(float)
+
+    assert plain_fmax(truth, certain_labels) == pytest.approx(plain_fmax(truth, probabilities))
 
 
 # Regression
 
 
 def test_regression_metrics_equal_hand_computed_values():
-    measured = regression_metrics(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3]))
+    measured = metrics_of(regression_measure, np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3]))
 
     assert measured == pytest.approx({"spearman": 0.8, "rmse": 0.5**0.5, "mse": 0.5, "r2": 1 - 2 / 5})
 
 
 def test_spearman_depends_on_ranks_only_and_other_metrics_on_units():
-    measured = regression_metrics(np.array([1.0, 2, 3]), np.array([10.0, 20, 1000]))
+    measured = metrics_of(regression_measure, np.array([1.0, 2, 3]), np.array([10.0, 20, 1000]))
 
     assert measured["spearman"] == pytest.approx(1)
     assert measured["mse"] == pytest.approx((9**2 + 18**2 + 997**2) / 3)
@@ -239,14 +256,14 @@ def test_spearman_depends_on_ranks_only_and_other_metrics_on_units():
 
 
 def test_predicting_the_mean_has_an_r2_of_zero():
-    assert regression_metrics(np.array([1.0, 2, 3]), np.full(3, 2.0)) == pytest.approx(
+    assert metrics_of(regression_measure, np.array([1.0, 2, 3]), np.full(3, 2.0)) == pytest.approx(
         {"spearman": None, "rmse": (2 / 3) ** 0.5, "mse": 2 / 3, "r2": 0}
     )
 
 
 @pytest.mark.parametrize("truth", [[3.0], [3.0, 3.0]])
 def test_constant_values_have_neither_spearman_nor_r2(truth):
-    measured = regression_metrics(np.array(truth), np.arange(len(truth)) + 2.0)
+    measured = metrics_of(regression_measure, np.array(truth), np.arange(len(truth)) + 2.0)
 
     assert (measured["spearman"], measured["r2"]) == (None, None)
     assert measured["mse"] == pytest.approx(1.0 if len(truth) == 1 else 0.5)
@@ -258,7 +275,7 @@ def test_regression_metrics_equal_scikit_learn_and_scipy():
     predicted = np.round(truth + rng.normal(size=60), 1)
 
     mse = theirs.mean_squared_error(truth, predicted)
-    assert regression_metrics(truth, predicted) == pytest.approx(
+    assert metrics_of(regression_measure, truth, predicted) == pytest.approx(
         {
             "spearman": stats.spearmanr(truth, predicted).statistic,
             "rmse": mse**0.5,

@@ -4,11 +4,11 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pytest
 
-from protembed.evaluation import metrics
 from protembed.evaluation.intervals import jackknife
 from protembed.evaluation.metrics import (
     classification_measure,
     multilabel_measure,
+    point_metrics,
     regression_measure,
     residue_classification_measure,
 )
@@ -25,7 +25,7 @@ def assert_equals_metrics_of_repeated_rows(resampled, measure, draws):
     expected = [measure(np.repeat(np.arange(draws.shape[1]), drawn.astype(int))) for drawn in draws]
     assert {len(values) for values in measured.values()} == {len(draws)}
     for name in expected[0]:
-        values = np.array([np.nan if metrics[name] is None else metrics[name] for metrics in expected])
+        values = np.array([np.nan if one[name] is None else one[name] for one in expected])
         np.testing.assert_allclose(measured[name], values, atol=1e-9, err_msg=name)
     assert measured.keys() == expected[0].keys()
 
@@ -54,7 +54,7 @@ def test_classification_metrics_of_draws_equal_those_of_repeated_proteins(rng, n
 
     assert_equals_metrics_of_repeated_rows(
         classification_measure(truth, probabilities),
-        lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]),
+        lambda rows: point_metrics(classification_measure(truth[rows], probabilities[rows]), len(rows)),
         random_draws(rng, 60),
     )
 
@@ -67,7 +67,9 @@ def test_draws_without_a_class_have_no_auroc_and_draws_of_one_class_no_mcc(num_c
     resampled = classification_measure(truth, probabilities)
 
     assert_equals_metrics_of_repeated_rows(
-        resampled, lambda rows: metrics.classification_metrics(truth[rows], probabilities[rows]), all_draws(4)
+        resampled,
+        lambda rows: point_metrics(classification_measure(truth[rows], probabilities[rows]), len(rows)),
+        all_draws(4),
     )
 
     measured = resampled(all_draws(4))
@@ -89,7 +91,7 @@ def test_classified_residues_of_a_protein_are_drawn_together(rng):
 
     def measure(rows):
         drawn = residue_indices(owners, rows)
-        return metrics.confusion_metrics(metrics.confusion_matrix(truth[drawn], probabilities[drawn]))
+        return point_metrics(residue_classification_measure([truth[drawn]], [probabilities[drawn]]), 1)
 
     assert_equals_metrics_of_repeated_rows(residue_classification_measure(*by_protein), measure, random_draws(rng, 12))
 
@@ -101,7 +103,7 @@ def test_values_of_the_residues_of_a_protein_are_drawn_together(rng):
 
     def measure(rows):
         drawn = residue_indices(owners, rows)
-        return metrics.regression_metrics(truth[drawn], predicted[drawn])
+        return point_metrics(regression_measure(truth[drawn], predicted[drawn]), len(drawn))
 
     assert_equals_metrics_of_repeated_rows(regression_measure(truth, predicted, owners), measure, random_draws(rng, 9))
 
@@ -141,7 +143,7 @@ def test_multilabel_metrics_of_draws_equal_those_of_repeated_proteins(rng):
 
     assert_equals_metrics_of_repeated_rows(
         multilabel_measure(truth, probabilities),
-        lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]),
+        lambda rows: point_metrics(multilabel_measure(truth[rows], probabilities[rows]), len(rows)),
         random_draws(rng, 80),
     )
 
@@ -152,7 +154,9 @@ def test_multilabel_metrics_are_undefined_in_draws_without_labels():
     resampled = multilabel_measure(truth, probabilities)
 
     assert_equals_metrics_of_repeated_rows(
-        resampled, lambda rows: metrics.multilabel_metrics(truth[rows], probabilities[rows]), all_draws(3)
+        resampled,
+        lambda rows: point_metrics(multilabel_measure(truth[rows], probabilities[rows]), len(rows)),
+        all_draws(3),
     )
 
     assert np.isnan(resampled(np.array([[2.0, 0, 1]]))["fmax"]).all()
@@ -168,7 +172,7 @@ def test_regression_metrics_of_draws_equal_those_of_repeated_values(rng, decimal
 
     assert_equals_metrics_of_repeated_rows(
         regression_measure(truth, predicted),
-        lambda rows: metrics.regression_metrics(truth[rows], predicted[rows]),
+        lambda rows: point_metrics(regression_measure(truth[rows], predicted[rows]), len(rows)),
         random_draws(rng, 50),
     )
 
@@ -179,6 +183,6 @@ def test_draws_of_one_value_have_neither_spearman_nor_r2(truth):
 
     assert_equals_metrics_of_repeated_rows(
         regression_measure(truth, predicted),
-        lambda rows: metrics.regression_metrics(truth[rows], predicted[rows]),
+        lambda rows: point_metrics(regression_measure(truth[rows], predicted[rows]), len(rows)),
         all_draws(3),
     )

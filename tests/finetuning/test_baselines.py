@@ -7,7 +7,7 @@ import torch
 from protembed.config.common import TASKS
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.alphabet import AMINO_ACIDS
-from protembed.evaluation.metrics import best_threshold, label_curves
+from protembed.evaluation.metrics import best_threshold
 from protembed.finetuning import baselines
 from protembed.finetuning.baselines import (
     MAX_RESIDUES,
@@ -294,7 +294,7 @@ def test_a_frozen_head_is_the_linear_probe_of_the_encoders_vectors(fit_head, tas
 def test_the_threshold_of_a_frozen_head_is_chosen_on_the_validation_split(fit_head):
     head, _, _, _, valid = fit_head("multilabel")
 
-    best, _ = best_threshold(*label_curves(valid.targets, predict(head, valid.vectors)))
+    best = best_threshold(valid.targets, predict(head, valid.vectors))
 
     assert head.threshold.item() == pytest.approx(best, abs=0.011)
 

@@ -54,19 +54,19 @@ def known_residues(truth, predictions):
 
 
 @pytest.mark.parametrize(
-    ("task", "metrics_of"),
+    ("task", "prepare"),
     [
-        ("classification", metrics.classification_metrics),
-        ("multilabel", metrics.multilabel_metrics),
-        ("regression", metrics.regression_metrics),
+        ("classification", metrics.classification_measure),
+        ("multilabel", metrics.multilabel_measure),
+        ("regression", metrics.regression_measure),
     ],
 )
-def test_proteins_are_measured_by_the_metrics_of_their_task(task, metrics_of):
+def test_proteins_are_measured_by_the_metrics_of_their_task(task, prepare):
     truth, predictions = six_proteins(task)
 
     measured = measure(TASKS[task], truth, predictions)
 
-    assert measured == metrics_of(np.array(truth), np.array(predictions))
+    assert measured == metrics.point_metrics(prepare(np.array(truth), np.array(predictions)), 6)
     assert TASKS[task].main_metric in measured
     assert measured.keys() <= METRIC_NAMES.keys()
 
@@ -87,7 +87,8 @@ def test_metrics_of_residue_values_are_over_all_residues_with_a_target():
 
     measured = measure(TASKS["residue-regression"], truth, predictions)
 
-    assert measured == metrics.regression_metrics(*known_residues(truth, predictions))
+    true, predicted = known_residues(truth, predictions)
+    assert measured == metrics.point_metrics(metrics.regression_measure(true, predicted), len(true))
 
 
 @pytest.mark.parametrize("task", ["residue-classification", "residue-regression"])
