@@ -7,6 +7,7 @@
     │   │   └── DamagedArchiveError             an archive that is truncated or damaged
     │   ├── RecordError                         a record without identifier or sequence
     │   ├── IllegalResidueError                 a character that is not an amino acid
+    │   ├── SequenceError                       a sequence given in Python that is not a protein
     │   ├── ChangedInputError                   a file that changed while it was read
     │   ├── TooLongError                        a protein longer than the model's window, where that is an error
     │   ├── TooShortError                       a protein that ends before the region begins
@@ -134,6 +135,14 @@ class IllegalResidueError(DataError):
         super().__init__(
             f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is not an amino acid; {advice}"
         )
+
+
+class SequenceError(DataError):
+    """A sequence given in Python that is not a protein; its name is its number, and its identifier if it has one."""
+
+    def __init__(self, name: str, found: str, advice: str) -> None:
+        self.name, self.found, self.advice = name, found, advice
+        super().__init__(f"{name}: {found}; {advice}")
 
 
 class ChangedInputError(DataError):

@@ -27,11 +27,14 @@ AMINO_ACID_IDS = slice(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
 
 NONSTANDARD_RESIDUES = "XBZUO"
 RESIDUES = AMINO_ACIDS + NONSTANDARD_RESIDUES
+# How a sequence in memory writes a masked position; the readers of files reject it.
+MASK_LETTER = "?"
 
 _NOT_A_RESIDUE = 255
 _ID_OF_LETTER = np.full(256, _NOT_A_RESIDUE, dtype=np.uint8)
 for _letter in RESIDUES:
     _ID_OF_LETTER[ord(_letter)] = TOKENS.index(_letter)
+_ID_OF_LETTER[ord(MASK_LETTER)] = MASK
 _LETTER_OF_ID = np.array([ord(token) if len(token) == 1 else 0 for token in TOKENS], dtype=np.uint8)
 
 
@@ -39,7 +42,7 @@ def encode(sequence: str) -> NDArray[np.uint8]:
     """Turn a sequence into token ids, without `<cls>` and `<eos>`.
 
     Args:
-        sequence: Residues, upper case: the 20 standard amino acids and X, B, Z, U, O.
+        sequence: Residues, upper case: the 20 standard amino acids and X, B, Z, U, O; `?` is a masked position.
 
     Returns:
         Token ids, (residues,), uint8.
@@ -47,8 +50,8 @@ def encode(sequence: str) -> NDArray[np.uint8]:
     Raises:
         ConfigError: A letter is not a residue of the alphabet; the readers of files exclude it.
 
-    >>> encode("MKX").tolist()
-    [20, 15, 24]
+    >>> encode("MKX?").tolist()
+    [20, 15, 24, 32]
     """
     # Each letter that is not ASCII becomes one byte, a question mark.
     ids = _ID_OF_LETTER[np.frombuffer(sequence.encode("ascii", errors="replace"), dtype=np.uint8)]

@@ -1,0 +1,96 @@
+"""Sequences that a Python user gives in memory: strings, and records of protembed or Biopython."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from Bio.Seq import Seq
+
+from protembed.config.common import Region
+from protembed.data.alphabet import MASK_LETTER, RESIDUES
+from protembed.data.fasta import Record, clean_sequence
+from protembed.errors import SequenceError
+
+# Anything with a `seq`, such as Biopython's SeqRecord, is a record too; Biopython has no types.
+AnySequence = str | Record | Any
+AnySequences = AnySequence | Iterable[AnySequence]
+
+_EXPECTED = "a text such as 'MKTAYIAKQR', a record of read_fasta or Biopython, or a list of them is expected"
+_LETTERS = f"the residues are {RESIDUES} and J (read as X), and {MASK_LETTER} or <mask> masks a position"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protein:
+    """One protein.
+
+    Attributes:
+        id: Identifier of the record; the number of the sequence, from 1, if it has none.
+        sequence: Residues of the alphabet, upper case, with `?` where a position is masked.
+        name: Number and identifier, for messages.
+    """
+
+    id: str
+    sequence: str
+    name: str
+
+    def cut(self, region: Region | None) -> "Protein":
+        """Cut the protein to a region; None keeps all of it.
+
+        Raises:
+            SequenceError: The protein ends before the region begins.
+        """
+        if region is None:
+            return self
+        residues = region.within(len(self.sequence))
+        if residues is None:
+            found = f"it has {len(self.sequence):,} residues, but the model uses residues {region} of each protein"
+            raise SequenceError(self.name, found, "give whole proteins")
+        return Protein(id=self.id, sequence=self.sequence[residues], name=self.name)
+
+
+def is_one_sequence(given: AnySequences) -> bool:
+    """Return whether an argument is one sequence or record; otherwise it should be several."""
+    return isinstance(given, str | Seq) or hasattr(given, "sequence") or hasattr(given, "seq")
+
+
+def read_sequences(given: AnySequences) -> list[Protein]:
+    """Read one sequence or several as from FASTA: upper-cased, without white space and a final `*`, J read as X.
+
+    Raises:
+        SequenceError: A sequence is not a text, is empty, or has a character that is not a residue.
+
+    >>> [protein.sequence for protein in read_sequences(["mkt ayi*", "MK<mask>?J"])]
+    ['MKTAYI', 'MK??X']
+    """
+    if is_one_sequence(given):
+        return [_protein(1, given)]
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+        raise SequenceError("the sequences", f"they are of type {type(given).__name__}", _EXPECTED)
+    return [_protein(number, item) for number, item in enumerate(given, start=1)]
+
+
+def read_one_sequence(given: AnySequence) -> Protein:
+    """Read a sequence like `read_sequences`.
+
+    Raises:
+        SequenceError: There is not exactly one sequence, or it is not a protein.
+    """
+    proteins = read_sequences(given)
+    if len(proteins) != 1:
+        raise SequenceError("the sequences", f"there are {len(proteins)}, not one", "give them one at a time")
+    return proteins[0]
+
+
+def _protein(number: int, item: AnySequence) -> Protein:
+    identifier = getattr(item, "id", None)
+    name = f"sequence {number}" if identifier is None else f"sequence {number} ({identifier!r})"
+    letters = getattr(item, "sequence", getattr(item, "seq", item))
+    if not isinstance(letters, str | Seq):
+        raise SequenceError(name, f"it is of type {type(letters).__name__}", _EXPECTED)
+    sequence = clean_sequence(str(letters).replace("<mask>", MASK_LETTER)).replace("J", "X")
+    if not sequence:
+        raise SequenceError(name, "it is empty", "leave it out")
+    for position, letter in enumerate(sequence, start=1):
+        if letter not in RESIDUES and letter != MASK_LETTER:
+            raise SequenceError(name, f"{letter!r} at position {position} is not an amino acid", _LETTERS)
+    return Protein(id=str(identifier or number), sequence=sequence, name=name)
