@@ -1,6 +1,6 @@
 """Heads on the encoder: the masked-LM head, the contact head, and the heads of tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -86,16 +86,16 @@ class ContactHead(nn.Module):
         """Whether any weight differs from zero."""
         return bool(self.weight.any())
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, maps: Iterable[Tensor]) -> Tensor:
         """Predict contacts of one protein.
 
         Args:
-            maps: Attention maps without special tokens, (layer, head, residues, residues).
+            maps: Attention maps of each layer without special tokens, (head, residues, residues).
 
         Returns:
             Probabilities of contacts, (residues, residues).
         """
-        return torch.sigmoid(torch.stack([self.layer_logits(*layer) for layer in enumerate(maps)]).sum(0) + self.bias)
+        return torch.sigmoid(sum(self.layer_logits(*layer) for layer in enumerate(maps)) + self.bias)
 
     def layer_logits(self, layer: int, maps: Tensor) -> Tensor:
         """Compute the contribution of one layer's heads to the logits of one protein.
