@@ -12,40 +12,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from protembed.errors import ConfigError, ProtembedError
 from protembed.io.reading import as_path, as_paths
-
-# Fields that were renamed. Run directories that hold the former name can be resumed, and the command line still takes
-# it.
-FORMER_NAMES: Mapping[str, str] = {
-    "class_weights": "balance_classes",
-    "cluster_similarity": "cluster_identity",
-    "compare": "compare_model",
-    "decay_share": "decay_fraction",
-    "drop_shared": "drop_leaked",
-    "dtype": "store_dtype",
-    "figures": "figure_format",
-    "from": "init_from",
-    "head_rate_factor": "head_lr_multiplier",
-    "long": "long_proteins",
-    "num_maps": "save_maps",
-    "num_rows": "sample_size",
-    "offset": "position_offset",
-    "quick": "skip_random_baseline",
-    "save_minutes": "save_every_minutes",
-    "tokens_per_batch": "batch_tokens",
-    "tokens_per_pack": "micro_batch_tokens",
-}
-
-
-def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the former names of fields.
-
-    Args:
-        settings: Values by the names of fields, as an earlier version of protembed stored them.
-
-    >>> with_current_names({"tokens_per_batch": 4096, "seed": 0})
-    {'batch_tokens': 4096, 'seed': 0}
-    """
-    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+from protembed.io.result import FORMER_NAMES as FORMER_NAMES, with_current_names as with_current_names
 
 
 def option(

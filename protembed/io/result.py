@@ -1,15 +1,212 @@
-"""Where a result may be written, and the lock that its writer holds."""
+"""The life of a result on disk: may it be written, is it done, can it be resumed, who writes it, how is it published.
+
+A result is a file with its record beside it, such as `emb.npy` with `emb.meta.json`, or a directory with its record in
+it, such as `a.attention/meta.json`. The record is JSON with the fingerprint of the command: what makes two results the
+same. It is written last; without it nothing is a result.
+
+A result grows in `NAME.partial/`, where the fingerprint is from the beginning, and is then renamed. The kinds:
+
+    Result(output, fasta, progress=…, companions=…)       a file that can be resumed, with tables beside it (embed)
+    Result.table(output, [*fasta, model])                 a TSV that is written once (predict, score)
+    Result(output, fasta, record="meta.json")             a directory that is written once (inspect-attention)
+    Result(output, …, record="metrics.json", run=RUN)     a directory after a training that can be resumed (finetune)
+    Result(output, fasta, run=RUN)                        a training that is resumed in its own directory (pretrain)
+
+All are used alike, and stdout (`-`) like a file:
+
+    result = Result.table(output, [*fasta, model], force=options.force)
+    with result.claim(fingerprint) as claim:
+        if claim.is_done:
+            return summary_of(claim.recorded)
+        with atomic_file(claim.path) as stream:
+            stream.writelines(lines)
+        claim.publish({**fingerprint, "num_proteins": num_proteins})
+
+A directory is filled in `claim.create_directory()`. The files of a training, with its fingerprint in `run.json`, are in
+`claim.directory`; `claim.is_resumed` says whether they are there, from the same command. A training in its own
+directory is never published.
+"""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from protembed.errors import ConfigError, OutputExistsError, RunInUseError
-from protembed.io.reading import STANDARD_STREAM, is_utf8, path_exists
-from protembed.io.writing import exclusive_lock, remove_unfinished_beside
+from protembed._version import __version__
+from protembed.errors import (
+    ConfigError,
+    DamagedRunError,
+    DataError,
+    OutputError,
+    OutputExistsError,
+    RunInUseError,
+    RunMismatchError,
+)
+from protembed.io.reading import (
+    STANDARD_STREAM,
+    follow_link,
+    is_utf8,
+    path_exists,
+    read_json,
+    sha256_of_file,
+    sha256_of_inputs,
+)
+from protembed.io.writing import (
+    copy_to_stdout,
+    create_directory,
+    discard,
+    exclusive_lock,
+    flush_directory,
+    is_unfinished,
+    move_into_place,
+    output_errors,
+    remove,
+    remove_unfinished,
+    remove_unfinished_beside,
+    scratch_directory,
+    write_json,
+)
+from protembed.text import format_row
 
+# The file with the fingerprint of a training, and the key under which it and the records of trainings hold it.
+RUN, _IDENTITY = "run.json", "identity"
+# The file with the fingerprint of other unfinished results, in their directory.
+_FINGERPRINT = "fingerprint.json"
+_META = ".meta.json"
+_MAX_HEADER, _HASH_LENGTH = 1000, 64
 _OTHER_FORMATS = (".csv", ".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
+
+Fingerprint = Mapping[str, Any]
+
+# Settings that were renamed. Results and run directories hold the former name, and the command line still takes it.
+FORMER_NAMES: Mapping[str, str] = {
+    "class_weights": "balance_classes",
+    "cluster_similarity": "cluster_identity",
+    "compare": "compare_model",
+    "decay_share": "decay_fraction",
+    "drop_shared": "drop_leaked",
+    "dtype": "store_dtype",
+    "figures": "figure_format",
+    "from": "init_from",
+    "head_rate_factor": "head_lr_multiplier",
+    "long": "long_proteins",
+    "num_maps": "save_maps",
+    "num_rows": "sample_size",
+    "offset": "position_offset",
+    "quick": "skip_random_baseline",
+    "save_minutes": "save_every_minutes",
+    "tokens_per_batch": "batch_tokens",
+    "tokens_per_pack": "micro_batch_tokens",
+}
+# Settings that are recorded only if they are set: results of versions that did not have them stay the same.
+_RECORDED_IF_SET = ("region",)
+# Settings that follow from others.
+_DERIVED = ("slices", "dim")
+# What is not an option, in the user's words.
+_WORDS = {
+    "protembed_version": "the version of protembed",
+    **dict.fromkeys(("model", "model_name", "model_revision", "model_sha256"), "the model"),
+    **dict.fromkeys(("fasta", "input_sha256"), "the input"),
+    "labels": "the table of labels",
+}
+
+
+# Fingerprints
+
+
+def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the former names of settings.
+
+    Args:
+        settings: Values by the names of settings, as an earlier version of protembed stored them.
+
+    >>> with_current_names({"tokens_per_batch": 4096, "seed": 0})
+    {'batch_tokens': 4096, 'seed': 0}
+    """
+    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+
+
+def make_fingerprint(
+    settings: Mapping[str, Any],
+    inputs: Iterable[Path] | None,
+    *,
+    model_name: str,
+    model_sha256: str,
+    model_revision: str | None = None,
+) -> dict[str, Any]:
+    """Collect what makes two results the same: settings, model, input, and the version of protembed.
+
+    Args:
+        settings: Options that shape the result, as plain JSON values.
+        inputs: Paths of the inputs, whose bytes are hashed; None for a result on stdout.
+        model_name: Name or path of the model.
+        model_sha256: Hash of its weights.
+        model_revision: Revision on the hub; None for a model on disk.
+    """
+    return {
+        "protembed_version": __version__,
+        "model_name": model_name,
+        "model_revision": model_revision,
+        "model_sha256": model_sha256,
+        "input_sha256": None if inputs is None else sha256_of_inputs(inputs),
+        **{name: value for name, value in settings.items() if value is not None or name not in _RECORDED_IF_SET},
+    }
+
+
+def differences(recorded: Fingerprint, fingerprint: Fingerprint) -> list[str]:
+    """Say in what a command differs from a recorded one, with the names of options as in other errors.
+
+    >>> differences({"seed": 0, "dtype": "float32"}, {"seed": 0, "dtype": "float16"})
+    ['`store_dtype` was float32, not float16']
+    >>> differences({"input_sha256": "0" * 64, "shard": None}, {"input_sha256": "1" * 64, "shard": "2/8"})
+    ['the input differs', '`shard` was none, not 2/8']
+    """
+    before, now = with_current_names(recorded), with_current_names(fingerprint)
+    found = dict[str, str]()
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if old != new and name not in _DERIVED:
+            word = _WORDS.get(name, f"`{name}`")
+            is_hash = any(isinstance(value, str) and len(value) == _HASH_LENGTH for value in (old, new))
+            found.setdefault(word, f"{word} differs" if is_hash else f"{word} was {_as_text(old)}, not {_as_text(new)}")
+    return list(found.values())
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_as_text, value))
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "on", False: "off"}[value]
+    return str(value)
+
+
+def _fingerprint_in(content: Mapping[str, Any], fingerprint: Fingerprint) -> Fingerprint:
+    """Find the fingerprint in a record: under its own key, or among other values."""
+    identity: Fingerprint | None = content.get(_IDENTITY)
+    return identity or {name: content[name] for name in (*fingerprint, *_RECORDED_IF_SET) if name in content}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Read a record; None if it is missing or damaged."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+# Paths
+
+
+def sidecar(output: Path, suffix: str) -> Path:
+    """Return the path of a file beside a result: `emb.ids.tsv` for `emb.npy`, but `emb.h5.ids.tsv` for `emb.h5`.
+
+    One input may have a result per protein and one per residue, and each has separate files.
+    """
+    stem = output.with_suffix("") if output.suffix == ".npy" else output
+    return stem.with_name(stem.name + suffix)
 
 
 def is_vacant(path: Path) -> bool:
@@ -20,6 +217,10 @@ def is_vacant(path: Path) -> bool:
     return not path_exists(path) or (os.path.isfile(path) and os.path.getsize(path) == 0)
 
 
+def _is_empty_directory(path: Path) -> bool:
+    return os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
+
+
 def check_is_path(output: Path) -> None:
     """Check that the path of a directory is not `-`.
 
@@ -28,16 +229,6 @@ def check_is_path(output: Path) -> None:
     """
     if output == STANDARD_STREAM:
         raise ConfigError("output", str(output), "a directory is expected")
-
-
-def check_utf8_path(output: Path) -> None:
-    """Check, before any training, that the path of a model is valid UTF-8, because safetensors opens no other.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if not is_utf8(output):
-        raise ConfigError("output", str(output), "the path of a model must be valid UTF-8")
 
 
 def check_table_suffix(output: Path) -> None:
@@ -66,26 +257,6 @@ def check_absent(output: Path, *, force: bool) -> None:
         raise OutputExistsError(output)
 
 
-def check_not_an_input(output: Path, inputs: Sequence[Path]) -> None:
-    """Check that an output would not overwrite an input, even with `--force`.
-
-    Args:
-        output: Path of the result; `-` is stdout.
-        inputs: Paths of files and directories that are read; `-` is stdin.
-
-    Raises:
-        OutputExistsError: The output is one of the inputs, or one of them lies within the other.
-    """
-    for path in inputs:
-        if STANDARD_STREAM in (path, output) or not path_exists(path):
-            continue
-        target, source = output.resolve(), path.resolve()
-        if target.is_relative_to(source):
-            raise OutputExistsError(output, "is read by this command", is_replaceable=False)
-        if source.is_relative_to(target):
-            raise OutputExistsError(output, f"contains {path}, which is read by this command", is_replaceable=False)
-
-
 @contextmanager
 def result_lock(output: Path) -> Iterator[None]:
     """Hold the lock of a result during the block, and first remove what a killed process left beside the result.
@@ -102,3 +273,379 @@ def result_lock(output: Path) -> Iterator[None]:
     with exclusive_lock(output.with_name(f".{output.name}.lock"), lambda holder: RunInUseError(output, holder)):
         remove_unfinished_beside(output)
         yield
+
+
+def check_utf8_path(output: Path) -> None:
+    """Check, before any training, that the path of a model is valid UTF-8, because safetensors opens no other.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not is_utf8(output):
+        raise ConfigError("output", str(output), "the path of a model must be valid UTF-8")
+
+
+def check_not_an_input(output: Path, inputs: Iterable[Path]) -> None:
+    """Check that an output would not overwrite an input, even with `--force`.
+
+    Args:
+        output: Path of the result; `-` is stdout.
+        inputs: Paths of files and directories that are read; `-` is stdin.
+
+    Raises:
+        OutputExistsError: The output is one of the inputs, or one of them lies within the other.
+    """
+    for path in inputs:
+        if STANDARD_STREAM in (path, output) or not path_exists(path):
+            continue
+        target, source = output.resolve(), path.resolve()
+        if target.is_relative_to(source) or (path_exists(output) and output.samefile(path)):
+            raise OutputExistsError(output, "is read by this command", is_replaceable=False)
+        if source.is_relative_to(target):
+            raise OutputExistsError(output, f"contains {path}, which is read by this command", is_replaceable=False)
+
+
+# Results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companion:
+    """A table beside a file, such as `emb.ids.tsv`.
+
+    Attributes:
+        suffix: What follows the stem of the file.
+        header: Names of its columns, by which it is recognised as protembed's.
+        hash_name: Name of its hash in the record; None if the table may be missing.
+    """
+
+    suffix: str
+    header: Sequence[str]
+    hash_name: str | None = None
+
+
+class Result:
+    """A result on disk.
+
+    Args:
+        output: Path of the result; if it is a link, its target is replaced. `-` is stdout.
+        inputs: Paths of the files and directories that are read.
+        force: Whether to replace another finished or unfinished result.
+        record: Name of the record in a directory; None for a file, whose record is beside it.
+        run: Name of the file that holds the fingerprint of a training; None if there is no training.
+        progress: Name of the file in the directory of an unfinished result without which it cannot be resumed; None if
+            only a training can be.
+        companions: Tables beside a file, in the order in which they are published.
+        is_record: Function that checks whether the content of a record is valid.
+
+    Attributes:
+        path: Path of the result, with links followed; `-` is stdout.
+
+    Raises:
+        OutputExistsError: Something is there that even `force` does not replace: an input, a device, or something that
+            protembed did not write.
+        ConfigError: The path of a directory is `-`.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        inputs: Sequence[Path],
+        *,
+        force: bool = False,
+        record: str | None = None,
+        run: str | None = None,
+        progress: str | None = None,
+        companions: Sequence[Companion] = (),
+        is_record: Callable[[Mapping[str, Any]], bool] = lambda content: True,
+    ) -> None:
+        self.path, self._force, self._is_record = follow_link(output), force, is_record
+        self._run, self._progress = run, progress or run
+        self._is_directory, self._in_place = bool(record or run), record is None and run is not None
+        self._record = self.path / (record or run or "") if self._is_directory else sidecar(self.path, _META)
+        self._companions = {sidecar(self.path, companion.suffix): companion for companion in companions}
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        self._directory = self.path if self._in_place else partial
+        if self.path != STANDARD_STREAM:
+            self._check(inputs)
+        elif self._is_directory:
+            raise ConfigError("output", str(self.path), "a directory is expected")
+
+    @classmethod
+    def table(cls, output: Path, inputs: Sequence[Path], *, force: bool = False) -> "Result":
+        """Describe a table, whose name must not promise another format than tab-separated text.
+
+        Raises:
+            ConfigError: The name has the suffix of another format, or is that of a directory.
+        """
+        if os.path.isdir(output):
+            expected = f"this is a directory: name a file, such as {output / 'table.tsv'}"
+            raise ConfigError("output", str(output), expected)
+        if output.suffix.lower() in _OTHER_FORMATS:
+            raise ConfigError("output", str(output), "the table is tab-separated text: name it .tsv")
+        return cls(output, inputs, force=force, is_record=lambda content: "sha256" in content)
+
+    @property
+    def _files(self) -> list[Path]:
+        """Paths that are published, in their order; the last one completes the result."""
+        return [self.path] if self._is_directory else [*self._companions, self.path, self._record]
+
+    # Whether it may be written
+
+    def _check(self, inputs: Sequence[Path]) -> None:
+        """Check that nothing is replaced but a result of protembed."""
+        for file in self._files:
+            check_not_an_input(file, inputs)
+            if self._is_directory:
+                self._check_directory()
+            elif not is_vacant(file):
+                self._check_file(file)
+
+    def _check_directory(self) -> None:
+        if path_exists(self.path) and not _is_empty_directory(self.path) and not path_exists(self._record):
+            found = f"has no {self._record.name}, so it is not a result of protembed"
+            raise OutputExistsError(self.path, found, is_replaceable=False)
+
+    def _check_file(self, file: Path) -> None:
+        if not file.is_file():
+            raise OutputExistsError(file, "is not a file", is_replaceable=False)
+        is_ours = file == self.path or (file == self._record and self._read_record() is not None)
+        if file in self._companions:
+            with file.open("rb") as stream:
+                is_ours = stream.readline(_MAX_HEADER) == format_row(self._companions[file].header)
+        if not is_ours:
+            raise OutputExistsError(file, "was not written by protembed", is_replaceable=False)
+
+    def _check_unfinished(self, fingerprint: Fingerprint, begun: Fingerprint | None) -> None:
+        """Check that unfinished work, which is not resumed, may be removed."""
+        directory = self._directory
+        if begun is not None and not self._force and (found := differences(begun, fingerprint)):
+            raise RunMismatchError(directory, found)
+        if self._in_place or not path_exists(directory):
+            return
+        if not directory.is_dir():
+            raise OutputExistsError(directory, "is not a directory", is_replaceable=False)
+        is_ours = any(path_exists(directory / name) for name in (_FINGERPRINT, self._run, self._progress) if name)
+        unknown = sorted(path.name for path in directory.iterdir() if not is_unfinished(path))
+        if unknown and not is_ours:
+            what = f"contains {unknown[0]}, which is not protembed's"
+            raise OutputExistsError(directory, what, is_replaceable=False)
+
+    # Who writes it, and what there is of it
+
+    @contextmanager
+    def claim(self, fingerprint: Fingerprint) -> Iterator["Claim"]:
+        """Find out what there is of a result, and let no other process write it during the block.
+
+        First the temporary files of killed processes are removed, and an interrupted renaming is completed. At the end
+        of the block, what was neither published nor can be resumed is removed. After a DataError nothing can, because a
+        corrected input is a different input.
+
+        Args:
+            fingerprint: What makes two results the same, as plain JSON values.
+
+        Raises:
+            RunInUseError: Another process is writing the result.
+            OutputExistsError: Without `force`, there is the finished result of another command, or a damaged one.
+            RunMismatchError: Without `force`, there is the unfinished result of another command.
+            DamagedRunError: Without `force`, there is a training whose fingerprint cannot be read.
+            OutputError: The directory cannot be written.
+        """
+        if self.path == STANDARD_STREAM:
+            with scratch_directory() as directory:
+                yield Claim(self, directory)
+            return
+        target = self.path.resolve()  # the same lock through every link
+        lock = target.with_name(f".{target.name}.lock")
+        with exclusive_lock(lock, lambda holder: RunInUseError(self.path, holder)):
+            remove_unfinished_beside(self.path)
+            begun = self._read_begun()
+            is_same = begun is not None and not differences(begun, fingerprint)
+            recorded = self._read_finished(fingerprint, is_same=is_same)
+            if recorded is not None:
+                yield Claim(self, self._directory, recorded=recorded)
+                return
+            is_resumed = is_same and self._can_be_resumed() and not (self._in_place and self._force)
+            if not is_resumed:
+                self._check_unfinished(fingerprint, begun)
+            with self._unfinished(fingerprint, is_resumed=is_resumed):
+                yield Claim(self, self._directory, is_resumed=is_resumed)
+
+    def _read_record(self) -> dict[str, Any] | None:
+        """Read the record of the finished result; None if it is missing or invalid."""
+        content = _read(self._record)
+        return content if content is not None and self._is_record(content) else None
+
+    def _read_begun(self) -> Fingerprint | None:
+        """Read the fingerprint of the unfinished result; None if there is none, or one that may be replaced."""
+        path = self._directory / (self._run or _FINGERPRINT)
+        content = _read(path)
+        if self._run is None:
+            return content
+        identity = (content or {}).get(_IDENTITY)
+        if isinstance(identity, dict):
+            return identity
+        if path_exists(path) and not self._force:
+            raise DamagedRunError(path, "the settings of the run cannot be read")
+        return None
+
+    def _read_finished(self, fingerprint: Fingerprint, *, is_same: bool) -> dict[str, Any] | None:
+        """Read the record of the finished result of the same command, and check its files; None if there is none."""
+        if is_same and self._is_complete():
+            self._rename_files()
+        elif self._force:
+            return None
+        if self._in_place or is_vacant(self.path) or _is_empty_directory(self.path):
+            return None
+        recorded = self._read_record()
+        if recorded is None:
+            record = f"valid {self._record.name}" if self._is_directory else "valid meta file beside it"
+            raise OutputExistsError(self.path, f"has no {record}")
+        if found := differences(_fingerprint_in(recorded, fingerprint), fingerprint):
+            raise OutputExistsError(self.path, f"was made with other settings ({'; '.join(found)})")
+        for name, file in self._hashed_files.items():
+            if not file.exists() or recorded.get(name) != sha256_of_file(file):
+                raise OutputExistsError(self.path, f"{file.name} is missing or does not match the meta file beside it")
+        if is_same:
+            discard(self._directory)
+        return recorded
+
+    # Unfinished work
+
+    @property
+    def _hashed_files(self) -> dict[str, Path]:
+        """Files whose hashes are recorded, by the name in the record."""
+        if self._is_directory:
+            return {}
+        of_companions = {companion.hash_name: file for file, companion in self._companions.items()}
+        return {name: file for name, file in (*of_companions.items(), ("sha256", self.path)) if name is not None}
+
+    def _can_be_resumed(self) -> bool:
+        return self._progress is not None and path_exists(self._directory / self._progress)
+
+    def _is_complete(self) -> bool:
+        """Return whether everything is written, so that at most the renaming is left to do."""
+        return not self._in_place and path_exists(self._directory / self._record.relative_to(self.path.parent))
+
+    @contextmanager
+    def _unfinished(self, fingerprint: Fingerprint, *, is_resumed: bool) -> Iterator[None]:
+        """Begin unfinished work, or resume it; at the end remove what is of no use to the next command."""
+        is_worthless = False
+        try:
+            if is_resumed:
+                remove_unfinished(self._directory)
+            elif not self._in_place:
+                discard(self._directory)
+                if self._run is None:
+                    write_json(self._directory / _FINGERPRINT, fingerprint)
+            yield
+        except DataError:
+            is_worthless = True
+            raise
+        finally:
+            if not self._in_place and (is_worthless or not (self._can_be_resumed() or self._is_complete())):
+                discard(self._directory)
+
+    # Publishing
+
+    def _publish(self, directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the record last, and rename the files; return the content of the record."""
+        path = directory / self.path.name
+        content = {
+            **record,
+            **{name: sha256_of_file(directory / file.name) for name, file in self._hashed_files.items()},
+        }
+        if self.path == STANDARD_STREAM:
+            with path.open("rb") as stream:
+                copy_to_stdout(stream)
+            return content
+        if self._is_directory:
+            flush_directory(path)
+        write_json(directory / self._record.relative_to(self.path.parent), content)
+        self._rename_files()
+        return content
+
+    def _rename_files(self) -> None:
+        """Rename the finished files to their final names; after a kill, the same call completes it.
+
+        An older result is moved away first, beginning with its record, without which it is not a result any more.
+
+        Raises:
+            OutputError: A file cannot be renamed; the older result is restored.
+        """
+        directory, files = self._directory, self._files
+        new = [file for file in files if path_exists(directory / file.name)]
+        older = {file: directory / f".{file.name}.0.old" for file in (files[-1], *files[:-1])}
+        is_begun = files[0] not in new  # a killed process has already moved the older result away
+        try:
+            if not is_begun:
+                for file, backup in older.items():
+                    _move(file, backup)
+            for file in new:
+                move_into_place(directory / file.name, file)
+        except OutputError:
+            if not is_begun:
+                _roll_back(directory, new, older)
+            raise
+        discard(directory)
+
+
+def _move(source: Path, target: Path) -> None:
+    if path_exists(source):
+        move_into_place(source, target)
+
+
+def _roll_back(directory: Path, new: Sequence[Path], older: dict[Path, Path]) -> None:
+    for file in reversed(new):
+        if not path_exists(directory / file.name):
+            move_into_place(file, directory / file.name)
+    for file in reversed(older):  # the record last
+        _move(older[file], file)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A result that no other process may write, and what there is of it.
+
+    Attributes:
+        directory: Directory in which the unfinished result grows.
+        recorded: Content of the record of the finished result; None if it is not finished.
+        is_resumed: Whether the directory holds unfinished work of the same command.
+    """
+
+    _result: Result
+    directory: Path
+    recorded: dict[str, Any] | None = None
+    is_resumed: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the same command has finished the result before."""
+        return self.recorded is not None
+
+    @property
+    def path(self) -> Path:
+        """Path at which the file or directory is to be written before it is published."""
+        return self.directory / self._result.path.name
+
+    def create_directory(self) -> Path:
+        """Create the directory to be filled, empty."""
+        with output_errors(self.path):
+            remove(self.path)
+        create_directory(self.path)
+        return self.path
+
+    def publish(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the record, and rename everything to its final name; copy a result for stdout there.
+
+        An older result is replaced only when the new one is in its place.
+
+        Args:
+            record: Fingerprint and whatever else describes the result, as plain JSON values.
+
+        Returns:
+            The record, for a file with the hashes of what was written.
+
+        Raises:
+            OutputError: A file cannot be written or renamed; an older result is unchanged.
+        """
+        return self._result._publish(self.directory, record)

@@ -87,6 +87,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def discard(directory: Path) -> None:
+    """Remove a directory as if in one step: what a killed process leaves of it has the name of a temporary one."""
+    doomed = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    with suppress(OSError):
+        directory = directory.rename(doomed)
+    with output_errors(directory):
+        remove(directory)
+
+
 def is_unfinished(path: Path) -> bool:
     """Return whether a name is that of a temporary file or directory of protembed."""
     return _UNFINISHED.fullmatch(path.name) is not None
@@ -262,6 +271,14 @@ def _copy_permissions(directory: Path, path: Path) -> None:
             path.chmod(stat.S_IMODE(mode) | required)
 
 
+def flush_directory(directory: Path) -> None:
+    """Flush a directory and all that it contains to disk, readable for all users that may read it."""
+    for file in directory.rglob("*"):
+        _copy_permissions(directory, file)
+        _fsync(file)
+    _fsync(directory)
+
+
 @contextmanager
 def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]:
     """Yield an empty temporary directory beside `path`; rename it to `path` on success.
@@ -286,10 +303,7 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
-        for file in temporary.rglob("*"):
-            _copy_permissions(temporary, file)
-            _fsync(file)
-        _fsync(temporary)
+        flush_directory(temporary)
         if path.exists() or path.is_symlink():
             path.rename(displaced)
         try:
@@ -307,14 +321,24 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
             remove(displaced)
 
 
+def create_directory(path: Path) -> None:
+    """Create a directory, with its parents, if it does not exist.
+
+    Raises:
+        OutputError: It cannot be created.
+    """
+    with output_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def move_into_place(source: Path, target: Path) -> None:
-    """Rename a finished file to its final name in one step.
+    """Rename a finished file or directory to its final name in one step.
 
     Raises:
         OutputError: It cannot be renamed.
     """
     with output_errors(target):
-        _fsync(source)
+        flush_directory(source) if source.is_dir() else _fsync(source)
         source.replace(target)
         _fsync_directory(target)
 

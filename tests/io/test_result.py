@@ -1,4 +1,6 @@
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -6,18 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from protembed.errors import ConfigError, OutputError, OutputExistsError, RunInUseError
-from protembed.io.reading import STANDARD_STREAM, path_exists
+import protembed
+from protembed.errors import (
+    ConfigError,
+    DamagedRunError,
+    OutputError,
+    OutputExistsError,
+    RunInUseError,
+    RunMismatchError,
+    TooFewProteinsError,
+)
+from protembed.io import result
+from protembed.io.reading import STANDARD_STREAM, path_exists, read_json, sha256_of_file
 from protembed.io.result import (
+    RUN,
+    Result,
     check_absent,
     check_is_path,
     check_not_an_input,
     check_table_suffix,
     check_utf8_path,
     is_vacant,
+    make_fingerprint,
     result_lock,
 )
-from protembed.io.writing import check_is_ours_or_absent
+from protembed.io.writing import atomic_directory, atomic_file, check_is_ours_or_absent, write_json, write_text
 
 
 def names(folder):
@@ -187,3 +202,407 @@ def test_a_lock_on_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, m
             pass
 
     assert names(tmp_path) == []
+
+
+# Results
+
+FINGERPRINT = make_fingerprint({"seed": 0, "region": None}, None, model_name="tiny", model_sha256="a" * 64)
+
+
+class FailedError(Exception):
+    pass
+
+
+def make_table(output, *, fingerprint=FINGERPRINT, force=False, content=b"id\n", error=None):
+    with Result.table(output, [], force=force).claim(fingerprint) as claim:
+        if claim.is_done:
+            return "done", claim.recorded
+        with atomic_file(claim.path) as stream:
+            stream.write(content)
+        if error is not None:
+            raise error
+        return "new", claim.publish({**fingerprint, "num_proteins": 1})
+
+
+def make_directory(output, *, fingerprint=FINGERPRINT, force=False, content="new", error=None):
+    with Result(output, [], force=force, record="meta.json").claim(fingerprint) as claim:
+        if claim.is_done:
+            return "done", claim.recorded
+        write_text(claim.create_directory() / "maps", content)
+        if error is not None:
+            raise error
+        return "new", claim.publish(fingerprint)
+
+
+KINDS = {"x.tsv": make_table, "x.attention": make_directory}
+every_kind = pytest.mark.parametrize(("name", "make"), KINDS.items(), ids=KINDS)
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def expected(tmp_path_factory):
+    """Return the contents of the files that a kind of result should have."""
+
+    def make_it(name, make):
+        folder = tmp_path_factory.mktemp("expected")
+        make(folder / name)
+        return contents(folder)
+
+    return make_it
+
+
+@every_kind
+def test_a_result_is_done_when_the_same_command_has_made_it(tmp_path, name, make):
+    first, recorded = make(tmp_path / "new folder" / name)
+    before = contents(tmp_path)
+
+    assert (first, *make(tmp_path / "new folder" / name)) == ("new", "done", recorded)
+    assert contents(tmp_path) == before
+    assert len(before) == 2
+
+
+def test_the_record_of_a_table_holds_the_fingerprint_and_the_hash(tmp_path):
+    make_table(tmp_path / "x.tsv")
+
+    assert names(tmp_path) == ["x.tsv", "x.tsv.meta.json"]
+    assert read_json(tmp_path / "x.tsv.meta.json") == {
+        "protembed_version": protembed.__version__,
+        "model_name": "tiny",
+        "model_revision": None,
+        "model_sha256": "a" * 64,
+        "input_sha256": None,
+        "seed": 0,
+        "num_proteins": 1,
+        "sha256": sha256_of_file(tmp_path / "x.tsv"),
+    }
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"seed": 1}, r"`seed` was 0, not 1\)"),
+        ({"model_sha256": "b" * 64}, r"the model differs\)"),
+        ({"region": "1-70"}, r"`region` was none, not 1-70\)"),
+        ({"model_name": "x", "model_sha256": "b" * 64, "dim": 5}, r"the model was tiny, not x\)"),
+    ],
+)
+def test_the_result_of_another_command_is_replaced_only_with_force(tmp_path, name, make, changes, found):
+    make(tmp_path / name)
+    before, fingerprint = contents(tmp_path), FINGERPRINT | changes
+
+    with pytest.raises(OutputExistsError, match=rf"{name} exists and was made with other settings \({found};.*`force`"):
+        make(tmp_path / name, fingerprint=fingerprint)
+    assert contents(tmp_path) == before
+
+    assert make(tmp_path / name, fingerprint=fingerprint, force=True)[0] == "new"
+    assert make(tmp_path / name, fingerprint=fingerprint)[0] == "done"
+
+
+def test_a_table_without_a_record_is_replaced_only_with_force(tmp_path):
+    (tmp_path / "x.tsv").write_text("an older version wrote no record")
+
+    with pytest.raises(OutputExistsError, match="has no valid meta file beside it; .*`force`"):
+        make_table(tmp_path / "x.tsv")
+    assert make_table(tmp_path / "x.tsv", force=True)[0] == "new"
+
+
+def test_a_table_that_was_changed_is_replaced_only_with_force(tmp_path):
+    make_table(tmp_path / "x.tsv")
+    (tmp_path / "x.tsv").write_text("edited")
+
+    with pytest.raises(OutputExistsError, match="x.tsv is missing or does not match the meta file"):
+        make_table(tmp_path / "x.tsv")
+
+
+def test_an_unknown_file_with_the_name_of_a_record_is_never_replaced(tmp_path):
+    (tmp_path / "x.tsv.meta.json").write_text("{}")
+
+    with pytest.raises(OutputExistsError, match="x.tsv.meta.json exists and was not written by protembed.*does not"):
+        make_table(tmp_path / "x.tsv", force=True)
+
+
+def test_what_is_not_a_result_of_protembed_is_never_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").touch()
+    os.mkfifo(tmp_path / "pipe")
+
+    for path in (tmp_path / "thesis", tmp_path / "thesis" / "chapter"):
+        with pytest.raises(OutputExistsError, match="has no meta.json, so it is not a result of protembed; .*does not"):
+            make_directory(path, force=True)
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(OutputExistsError, match="exists and is not a file"):
+            make_table(path, force=True)
+
+
+def test_an_empty_file_and_an_empty_directory_are_replaced(tmp_path):
+    (tmp_path / "dataset_1.dat").touch()
+    (tmp_path / "dataset_2").mkdir()
+
+    assert make_table(tmp_path / "dataset_1.dat")[0] == make_directory(tmp_path / "dataset_2")[0] == "new"
+
+
+def test_a_result_that_would_replace_an_input_or_its_directory_is_an_error(tmp_path):
+    make_directory(tmp_path / "x")
+    (tmp_path / "x.tsv").touch()
+    (tmp_path / "hard.tsv").hardlink_to(tmp_path / "x.tsv")
+
+    for output in ("x.tsv", "hard.tsv"):
+        with pytest.raises(OutputExistsError, match="is read by this command; .*does not"):
+            Result.table(tmp_path / output, [tmp_path / "x.tsv"], force=True)
+    with pytest.raises(OutputExistsError, match="contains .*maps, which is read by this command"):
+        Result(tmp_path / "x", [tmp_path / "x" / "maps"], record="meta.json", force=True)
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores.NPY", "scores.tsv.gz"])
+def test_a_table_with_the_name_of_another_format_is_a_usage_error(name):
+    for legal in (Path("scores.tsv"), Path("scores"), STANDARD_STREAM):
+        Result.table(legal, [])
+
+    with pytest.raises(ConfigError, match=f"output is '{name}', but the table is tab-separated text: name it .tsv"):
+        Result.table(Path(name), [])
+
+
+def test_a_table_with_the_name_of_a_directory_is_a_usage_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"this is a directory: name a file, such as .*table\.tsv"):
+        Result.table(tmp_path, [])
+
+
+@pytest.mark.promise(14)
+def test_an_input_that_cannot_be_examined_passes_the_check(tmp_path):
+    Result.table(tmp_path / "x.tsv", [tmp_path / ("x" * 300)])
+
+
+# Publishing
+
+
+@pytest.mark.promise(5)
+@every_kind
+@pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, TooFewProteinsError(1)])
+def test_after_an_error_the_old_result_stays_and_nothing_else(tmp_path, name, make, error):
+    with pytest.raises((FailedError, KeyboardInterrupt, TooFewProteinsError)):
+        make(tmp_path / name, error=error)
+    assert names(tmp_path) == []
+    make(tmp_path / name, fingerprint=FINGERPRINT | {"seed": 1})
+    before = contents(tmp_path)
+
+    with pytest.raises((FailedError, KeyboardInterrupt, TooFewProteinsError)):
+        make(tmp_path / name, force=True, error=error)
+
+    assert contents(tmp_path) == before
+
+
+@pytest.fixture
+def without_fsync(monkeypatch):
+    """Skip fsync: the tests kill processes, not machines, so that written bytes are visible without it."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+def stop_at(step, patches, before, functions=("move_into_place", "write_json", "discard")):
+    """Call a function before the n-th file of a result is moved, written or removed."""
+    steps = itertools.count()
+
+    def stoppable(function):
+        def call(*arguments):
+            if next(steps) == step:
+                before()
+            return function(*arguments)
+
+        return call
+
+    for function in functions:
+        patches.setattr(result, function, stoppable(getattr(result, function)))
+
+
+@pytest.mark.promise(1)
+@pytest.mark.usefixtures("without_fsync")
+@every_kind
+def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
+    tmp_path, name, make, expected, monkeypatch
+):
+    def kill():
+        shutil.copytree(tmp_path / "running", tmp_path / "killed")
+        raise KeyboardInterrupt
+
+    for step in itertools.count():
+        make(
+            tmp_path / "running" / name, fingerprint=FINGERPRINT | {"seed": 1}, content="old" if "att" in name else b"o"
+        )
+        with monkeypatch.context() as patches:
+            stop_at(step, patches, kill)
+            try:
+                make(tmp_path / "running" / name, force=True)
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        for folder in ("running", "killed"):
+            make(tmp_path / folder / name, force=True)
+            assert contents(tmp_path / folder) == expected(name, make), (step, folder)
+            shutil.rmtree(tmp_path / folder)
+    assert step > 4
+
+
+@pytest.mark.promise(5)
+@pytest.mark.usefixtures("without_fsync")
+@every_kind
+def test_when_a_file_cannot_be_moved_the_older_result_is_restored(tmp_path, name, make, expected, monkeypatch):
+    def fail():
+        raise OutputError(name, "the disk is broken")
+
+    for step in itertools.count():
+        folder = tmp_path / str(step)
+        make(folder / name, fingerprint=FINGERPRINT | {"seed": 1})
+        before = contents(folder)
+        with monkeypatch.context() as patches:
+            stop_at(step, patches, fail, ("move_into_place",))
+            try:
+                make(folder / name, force=True)
+            except OutputError:
+                assert {path: content for path, content in contents(folder).items() if path in before} == before
+                assert {path.split("/")[0] for path in set(contents(folder)) - set(before)} == {f"{name}.partial"}
+                make(folder / name, force=True)
+            else:
+                break
+        assert contents(folder) == expected(name, make)
+    assert step > 1
+
+
+def test_a_table_for_stdout_is_copied_there_and_leaves_no_file(tmp_path, monkeypatch, capfdbinary):
+    monkeypatch.chdir(tmp_path)
+
+    assert make_table(STANDARD_STREAM)[0] == "new"
+
+    assert capfdbinary.readouterr().out == b"id\n"
+    assert names(tmp_path) == []
+
+
+def test_a_failed_table_for_stdout_leaves_it_empty(capfdbinary):
+    with pytest.raises(FailedError):
+        make_table(STANDARD_STREAM, error=FailedError)
+
+    assert capfdbinary.readouterr().out == b""
+
+
+def test_a_directory_cannot_be_a_result_on_stdout():
+    with pytest.raises(ConfigError, match="output is '-', but a directory is expected"):
+        Result(STANDARD_STREAM, [], record="meta.json")
+
+
+# Claims
+
+
+@pytest.mark.promise(7)
+def test_a_result_is_claimed_by_one_process_through_whatever_link(tmp_path):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "x.tsv").symlink_to(tmp_path / "x.tsv")
+    (tmp_path / "folder").symlink_to(tmp_path)
+
+    with Result.table(tmp_path / "x.tsv", []).claim(FINGERPRINT):
+        for path in ("x.tsv", "links/x.tsv", "folder/x.tsv"):
+            with pytest.raises(RunInUseError, match=rf"x\.tsv is in use by process {os.getpid()}"):
+                make_table(tmp_path / path)
+        assert make_table(tmp_path / "y.tsv")[0] == "new"
+
+
+@pytest.mark.promise(1)
+def test_a_claim_removes_the_temporary_files_that_a_killed_process_left(tmp_path):
+    for name in (".x.tsv.123.tmp.tsv", ".other.tsv.123.tmp.tsv"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".x.tsv.partial.456.tmp").mkdir()
+
+    with Result.table(tmp_path / "x.tsv", []).claim(FINGERPRINT):
+        assert names(tmp_path) == [".other.tsv.123.tmp.tsv", ".x.tsv.lock", "x.tsv.partial"]
+
+
+def test_a_claim_in_an_unwritable_directory_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OutputError):
+        make_table(tmp_path / "file" / "x.tsv")
+
+
+def test_a_directory_that_protembed_did_not_write_is_never_removed(tmp_path):
+    thesis = tmp_path / "x.tsv.partial" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+
+    with pytest.raises(OutputExistsError, match=r"x\.tsv\.partial exists and contains thesis\.txt.*`force` does not"):
+        make_table(tmp_path / "x.tsv", force=True)
+    assert thesis.read_text() == "years of work"
+
+
+# Trainings
+
+
+def begin_run(directory, identity):
+    with atomic_directory(directory) as temporary:
+        write_json(temporary / RUN, {"identity": identity})
+
+
+def claim_run(output, identity, *, force=False):
+    with Result(output, [], run=RUN, force=force).claim(identity) as claim:
+        if not claim.is_resumed:
+            begin_run(claim.directory, identity)
+        return claim.is_resumed
+
+
+def test_a_training_is_resumed_in_its_directory_by_the_same_command(tmp_path):
+    assert not claim_run(tmp_path / "x.run", {"seed": 0})
+    assert claim_run(tmp_path / "x.run", {"seed": 0})
+    with pytest.raises(RunMismatchError, match=r"x\.run was begun with other settings \(`seed` was 0, not 1\)"):
+        claim_run(tmp_path / "x.run", {"seed": 1})
+    assert not claim_run(tmp_path / "x.run", {"seed": 1}, force=True)
+    assert not claim_run(tmp_path / "x.run", {"seed": 1}, force=True)
+    assert names(tmp_path) == ["x.run"]
+
+
+def test_a_training_that_recorded_former_names_is_resumed(tmp_path):
+    begin_run(tmp_path / "x.run", {"tokens_per_batch": 64})
+
+    assert claim_run(tmp_path / "x.run", {"batch_tokens": 64})
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"identity": 3}'])
+def test_a_training_without_its_settings_is_replaced_only_with_force(tmp_path, content):
+    (tmp_path / "x.run").mkdir()
+    (tmp_path / "x.run" / RUN).write_text(content)
+
+    with pytest.raises(DamagedRunError, match=r"run\.json: the settings of the run cannot be read; pass `force`"):
+        claim_run(tmp_path / "x.run", {"seed": 0})
+    assert not claim_run(tmp_path / "x.run", {"seed": 0}, force=True)
+
+
+def finetune(output, identity, *, force=False, is_stopped=False):
+    with Result(output, [], record="metrics.json", run=RUN, force=force).claim(identity) as claim:
+        if claim.is_done:
+            return "done"
+        if not claim.is_resumed:
+            begin_run(claim.directory, identity)
+        if is_stopped:
+            claim.create_directory()
+            raise KeyboardInterrupt
+        write_text(claim.create_directory() / "model", "weights")
+        claim.publish({"identity": identity})
+        return "resumed" if claim.is_resumed else "new"
+
+
+def test_a_directory_after_a_training_is_resumed_and_then_done(tmp_path):
+    output = tmp_path / "x.model"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(output, {"seed": 0}, is_stopped=True)
+    assert names(tmp_path) == ["x.model.partial"]
+    with pytest.raises(RunMismatchError, match=r"x\.model\.partial was begun with other settings"):
+        finetune(output, {"seed": 1})
+
+    assert [finetune(output, {"seed": 0}) for _ in range(2)] == ["resumed", "done"]
+
+    assert finetune(output, {"seed": 0}, force=True) == "new"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(output, {"seed": 1}, force=True, is_stopped=True)
+    assert finetune(output, {"seed": 0}) == "done"
+    assert finetune(output, {"seed": 1}, force=True) == "resumed"
+    assert sorted(contents(tmp_path)) == ["x.model/metrics.json", "x.model/model"]
