@@ -1,9 +1,11 @@
 """The base of all configs: options that carry their help, range and flags, and check themselves. No torch."""
 
 import dataclasses
+import inspect
 import math
 import os
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -40,9 +42,31 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+class _ConciseRepr:
+    """A dataclass whose `repr` is one line: the fields that differ from their defaults."""
+
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = _ConciseRepr.__repr__  # type: ignore[method-assign]  # else the dataclass makes one with all fields
+
+    def __repr__(self) -> str:
+        default = type(self)()
+        changed = [
+            f"{name}={str(value) if isinstance(value, Path) else value!r}"
+            for name, value in vars(self).items()
+            if value != getattr(default, name)
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(_ConciseRepr):
     """The base of all configs: turns texts into paths, and checks ranges and choices, when it is created."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        hints, specs = get_type_hints(cls), {name: vars(cls)[name] for name in inspect.get_annotations(cls)}
+        if cls.__doc__ is not None:  # python -OO removes docstrings
+            cls.__doc__ += "\n\nArgs:\n" + "\n".join(_describe(name, specs[name], hints[name]) for name in specs)
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -60,6 +84,22 @@ class Config:
             low, high = spec.metadata["min"], spec.metadata["max"]
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 raise ConfigError(name, value, f"a value {_describe_range(low, high)} is expected")
+
+
+def _describe(name: str, spec: "dataclasses.Field[Any]", hint: Any) -> str:
+    """Describe a field for Python users: its type or choices, help, range and default."""
+    kind = " | ".join(map(repr, choices_of(hint))) or inspect.formatannotation(hint).replace(
+        "pathlib.Path", "str | Path"
+    )
+    none = " | None" if choices_of(hint) and type(None) in get_args(hint) else ""
+    sentences = [re.sub("--([a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", spec.metadata["help"])]
+    low, high = spec.metadata["min"], spec.metadata["max"]
+    if low is not None or high is not None:
+        sentences.append(f"A value {_describe_range(low, high)}.")
+    if spec.default not in (None, dataclasses.MISSING):
+        sentences.append(f"Default: {spec.default!r}.")
+    text = f"{name} ({kind}{none}): {' '.join(sentences)}"
+    return textwrap.fill(text, 100, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False)
 
 
 def _coerced(name: str, value: Any, hint: Any) -> Any:
@@ -81,7 +121,7 @@ def _as_list_text(name: str, value: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(_ConciseRepr):
     """The base of all options of a command: one config for each help panel, in their order."""
 
     @classmethod

@@ -214,7 +214,7 @@ class ConsoleConfig(Config):
     json: bool = option(False, "Print a machine-readable summary to stdout (to stderr if stdout carries data).")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ModelConfig(Config):
     """Model: the model to use."""
 

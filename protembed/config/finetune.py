@@ -111,7 +111,7 @@ class FinetuneConfig(Config):
     force: bool = option(False, "Replace an existing model directory.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FinetunedModelConfig(ModelConfig):
     """Model: the fine-tuned model to use."""
 

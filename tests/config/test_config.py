@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -21,6 +22,7 @@ from protembed.config.base import (
 )
 from protembed.config.common import DeviceConfig, ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
+from protembed.config.finetune import FinetunedModelConfig
 from protembed.config.model_sizes import SIZES, SizeName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 from protembed.errors import ConfigError, TableError
@@ -96,7 +98,38 @@ def test_configs_are_frozen_and_keyword_only(kind):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(kind(), first, None)
     with pytest.raises(TypeError):
-        kind(None)
+        kind(*[None] * 2)
+    if kind is not ModelConfig:
+        with pytest.raises(TypeError):
+            kind(None)
+
+
+def test_the_model_is_the_only_positional_field():
+    assert ModelConfig("esm2_t12_35M") == ModelConfig(model="esm2_t12_35M")
+    assert FinetunedModelConfig("my.model").model == Path("my.model")
+
+
+@pytest.mark.parametrize(("kind", "spec"), each(OPTIONS))
+def test_the_docstring_of_a_config_describes_each_field_with_its_help_range_and_default(kind, spec):
+    text = " ".join(kind.__doc__.split())
+    described = text.partition(f" {spec.name} (")[2]
+
+    assert re.sub("--([a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", spec.metadata["help"]) in described
+    assert all(repr(choice) in described for choice in choices_of(get_type_hints(kind)[spec.name]))
+    assert spec.metadata["min"] is None or f"{spec.metadata['min']:g}" in described
+    assert spec.default in (None, dataclasses.MISSING) or f"Default: {spec.default!r}." in described
+    assert "--" not in text
+
+
+def test_repr_shows_only_what_differs_from_the_defaults():
+    config = EmbedConfig(output="emb.npy", pooling=["mean", "max"], window_residues=None, force=False)
+
+    assert repr(config) == "EmbedConfig(output='emb.npy', pooling='mean,max')"
+    assert repr(EmbedOptions()) == "EmbedOptions()"
+    assert (
+        repr(EmbedOptions(model=ModelConfig("m"), embedding=config))
+        == f"EmbedOptions(model=ModelConfig(model='m'), embedding={config})"
+    )
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
