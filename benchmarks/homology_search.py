@@ -36,7 +36,6 @@ from protembed.device import WorkerPool, num_threads
 from protembed.finetuning.baselines import composition
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
-from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.pretraining.clusters import parse_accession
 
@@ -79,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
 
     retrieval = draw(read_proteins(options.fasta, options.clusters), options.queries, options.others, options.seed)
-    results = measure(load_checkpoint(find_model(options.model)), retrieval, options.threads)
+    results = measure(load_checkpoint(options.model), retrieval, options.threads)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(markdown(results))

@@ -28,7 +28,6 @@ from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool, num_threads
-from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import validation_batches
 from protembed.pretraining.clusters import parse_accession
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    trained = load_checkpoint(find_model(options.model))
+    trained = load_checkpoint(options.model)
     composition = NgramModel(open_corpora(options.run / "corpus").train)
     results = measure(
         trained, composition, options.fasta, options.clusters, options.threads, window_residues=options.window_residues

@@ -31,7 +31,6 @@ from protembed.finetuning.baselines import composition
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 from protembed.io.reading import open_input
-from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
 
 INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0)
@@ -60,7 +59,7 @@ def main() -> None:
     train, valid = sampled(options.labels, {"train": options.num_train, "valid": options.num_valid}, options.seed)
     binarizer = MultiLabelBinarizer().fit([protein.labels for protein in train])
     truth = [binarizer.transform([protein.labels for protein in part]) for part in (train, valid)]
-    checkpoint = load_checkpoint(find_model(options.model))
+    checkpoint = load_checkpoint(options.model)
     scores = {"composition": probe(*map(counted, (train, valid)), *truth)}
     # All layers in one pass over the proteins, concatenated.
     job = Embedder.from_checkpoint(checkpoint, layer="all").proteins()

@@ -38,7 +38,7 @@ from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import read_fasta
 from protembed.device import num_threads
 from protembed.finetuning.baselines import composition
-from protembed.model.catalog import find_model, model_name
+from protembed.model.catalog import locate_model, model_name
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.pretraining.corpus import build_corpora, open_corpora
 from protembed.pretraining.ngrams import NgramModel
@@ -69,7 +69,10 @@ def main() -> None:
         results = json.loads(options.json.read_text(encoding="utf-8"))
     results["model"] = model_name(options.model)
     with tempfile.TemporaryDirectory() as folder:
-        models = {MODEL: find_model(options.model), RANDOM: untrained(options.model, Path(folder) / "random")}
+        models = {
+            MODEL: locate_model(options.model).directory,
+            RANDOM: untrained(options.model, Path(folder) / "random"),
+        }
         for name in options.only:
             began = time.monotonic()
             results[name] = PARTS[name](models, options)
@@ -82,7 +85,7 @@ def main() -> None:
 
 def untrained(model: Path, directory: Path) -> Path:
     """Write a model of the same shape with random weights and the same metadata."""
-    trained = load_checkpoint(find_model(model))
+    trained = load_checkpoint(model)
     checkpoint = new_checkpoint(trained.encoder.shape, "gaussian", seed=0)
     checkpoint.metadata = trained.metadata
     save_checkpoint(checkpoint, directory, "A random initialisation.\n")

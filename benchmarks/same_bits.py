@@ -30,7 +30,6 @@ from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, concatenate, make_crop, split_by_budget
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
-from protembed.model.catalog import find_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.pooling import pool
 
@@ -54,7 +53,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # A process that has used OpenMP's threads cannot be forked.
     torch.set_num_threads(1)
-    checkpoint = load_checkpoint(find_model(arguments.model))
+    checkpoint = load_checkpoint(arguments.model)
     sequences = [record.sequence for record in read_fasta([arguments.fasta])][: arguments.proteins]
     reference = {traced: in_fork(trace, checkpoint, sequences, 1, 1, traced, False)[0] for traced in (True, False)}
     first_operators = Counter[str]()

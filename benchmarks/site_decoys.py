@@ -27,7 +27,6 @@ from protembed.attention.sites import Site, SiteTests
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record, read_fasta
-from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
 
 PARVALBUMIN = (
@@ -91,7 +90,7 @@ def main() -> None:
     sequences = [
         record.sequence for record in islice(read_fasta([options.fasta]), 30) if 60 <= len(record.sequence) <= 400
     ]
-    reader = AttentionExtractor(encoder=load_checkpoint(find_model(None)).encoder, layers=[0], heads=[0])
+    reader = AttentionExtractor(encoder=load_checkpoint().encoder, layers=[0], heads=[0])
     values = {sequence: received(reader, sequence) for sequence in [PARVALBUMIN, *sequences]}
     rng = np.random.default_rng(0)
     sets = {"acids": acids(rng), "calcium": iter([(PARVALBUMIN, CALCIUM)])}

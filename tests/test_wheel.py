@@ -10,7 +10,7 @@ import pytest
 
 from protembed import __version__
 from protembed.config.common import DEFAULT_MODEL
-from protembed.model.catalog import find_model
+from protembed.model.catalog import locate_model
 
 TOP = Path(__file__).parent.parent
 # Whatever asks for another machine fails, whether the test's own machine has a network or not.
@@ -41,7 +41,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_has_the_bundled_model_and_nothing_that_is_no_part_of_the_package(wheel):
     names = zipfile.ZipFile(wheel).namelist()
 
-    for file in find_model(None).iterdir():
+    for file in locate_model().directory.iterdir():
         assert f"protembed/bundled/{DEFAULT_MODEL}/{file.name}" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"protembed"}
 

@@ -46,7 +46,7 @@ from protembed.io.reading import PathLike, as_paths, check_inputs, default_path,
 from protembed.io.result import check_absent, check_is_path, check_not_an_input, result_lock
 from protembed.io.writing import atomic_directory, seekable_inputs, write_json, write_table
 from protembed.model.card import pretrained_card
-from protembed.model.catalog import find_model
+from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 
 _STATISTICS = "heads.tsv"
@@ -155,7 +155,7 @@ def inspect_attention(
     output = follow_link(attention.output or default_path(files[0], ".attention"))
     check_is_path(output)
     check_absent(output, force=attention.force)
-    model_path, device = find_model(options.model.model), choose_device(options.compute)
+    model_path, device = locate_model(options.model.model).directory, choose_device(options.compute)
     check_not_an_input(output, [*files, model_path, *attention.structures, *filter(None, [attention.sites])])
     checkpoint = load_checkpoint(model_path).to(device)
     with (

@@ -25,7 +25,7 @@ from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
-from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
+from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.text import format_row
 
 # The largest difference, as a fraction of the vector's largest number, that the order of additions or the precision of
@@ -215,7 +215,7 @@ def _resolve_model(model: ModelConfig, meta: dict[str, Any], path: Path) -> Reso
             raise
         found = f"its model {meta['model_name']}, which is needed to compute a sample again, is not available"
         raise VerificationError(path, f"{found}; name it with `model`, or pass `sample_size` 0") from error
-    if model_sha256(resolved.directory) != meta["model_sha256"]:
+    if resolved.sha256() != meta["model_sha256"]:
         found = f"it was made with a different model than {resolved.name} (the weights differ)"
         raise VerificationError(path, f"{found}; name it with `model`, or pass `sample_size` 0")
     return resolved
@@ -241,7 +241,7 @@ def _recompute(
     if not sample:
         return None
     resolved = _resolve_model(model, meta, shards[0].path)
-    checkpoint = load_checkpoint(resolved.directory)
+    checkpoint = load_checkpoint(resolved)
     embedder = _embedder(checkpoint, shards[0])
     device = choose_device(compute)
     checkpoint.to(device).encoder.set_compute_dtype(getattr(torch, meta["precision"]))

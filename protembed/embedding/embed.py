@@ -141,7 +141,7 @@ class _Job:
             raise ConfigError("pooling", config.pooling, "with `per_residue` vectors are not pooled")
         device = choose_device(compute)
         resolved = locate_model(model.model)
-        checkpoint = load_checkpoint(resolved.directory)
+        checkpoint = load_checkpoint(resolved)
         window_residues = config.window_residues or checkpoint.metadata.window_residues
         embedder = Embedder.from_checkpoint(
             checkpoint, layer=config.layer, pooling=config.pooling, window_residues=window_residues

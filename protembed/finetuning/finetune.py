@@ -51,9 +51,10 @@ from protembed.io.writing import (
     remove_unfinished_beside,
     seekable_inputs,
 )
-from protembed.model.catalog import find_model, model_name
-from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256
+from protembed.model.catalog import locate_model, model_name
+from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.metadata import ModelMetadata
+from protembed.model.untrusted import model_sha256
 from protembed.training.distributed import Executor
 from protembed.training.run_directory import RunDirectory
 
@@ -324,7 +325,7 @@ def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
 def _finetune(labels: Path, output: Path, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:
     """Fine-tune on a table that can be read twice."""
     config = options.finetune
-    base = find_model(options.model.model)
+    base = locate_model(options.model.model).directory
     check_not_an_input(output, [labels, base])
     fingerprint = _fingerprint(labels, options, base)
     if path_exists(output) and not config.force:

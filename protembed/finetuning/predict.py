@@ -28,7 +28,7 @@ from protembed.io.reading import (
 )
 from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
 from protembed.io.writing import output_stream
-from protembed.model.catalog import find_model
+from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.text import LabelText, format_row
@@ -154,7 +154,7 @@ def predict_fasta(
     named = prediction.output or default_path(files[0], ".predictions.tsv")
     output = follow_link(named)
     check_absent(output, force=prediction.force)
-    directory = find_model(options.model.model)
+    directory = locate_model(options.model.model).directory
     check_not_an_input(output, [*files, directory])
     check_table_suffix(named)
     device = choose_device(options.compute)

@@ -101,11 +101,6 @@ class ResolvedModel:
         return model_sha256(self.directory)
 
 
-def find_model(name: PathLike | None) -> Path:
-    """Find the directory of a model; see `locate_model`."""
-    return locate_model(name).directory
-
-
 def locate_model(name: PathLike | None = None, *, offline: bool = False) -> ResolvedModel:
     """Find a model on disk, else among the bundled ones, else on the Hugging Face hub, which alone needs the network.
 

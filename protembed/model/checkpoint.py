@@ -31,7 +31,7 @@ from protembed.model.esm_config import (
 )
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
 from protembed.model.metadata import METADATA_FILE, ModelMetadata, read_metadata, write_metadata
-from protembed.model.untrusted import lies_in_cache, model_sha256 as model_sha256
+from protembed.model.untrusted import lies_in_cache, model_sha256
 from protembed.model.weights import (
     WEIGHTS_FILE,
     WeightFiles,

@@ -32,8 +32,8 @@ from protembed.io.reading import (
 from protembed.io.result import check_not_an_input, check_utf8_path
 from protembed.io.writing import scratch_directory, write_table
 from protembed.model.card import pretrained_card
-from protembed.model.catalog import find_model, model_name
-from protembed.model.checkpoint import Checkpoint, load_checkpoint, model_sha256, new_checkpoint, save_checkpoint
+from protembed.model.catalog import locate_model, model_name
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.metadata import ModelMetadata
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
@@ -106,7 +106,7 @@ def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
         checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
         checkpoint.metadata = ModelMetadata(window_residues=crop_residues)
         return checkpoint
-    checkpoint = load_checkpoint(find_model(config.init_from))
+    checkpoint = load_checkpoint(config.init_from)
     checkpoint.require_lm_head()
     window = max(checkpoint.metadata.window_residues, crop_residues)
     checkpoint.metadata = ModelMetadata(window_residues=window, layer=checkpoint.metadata.layer)
@@ -146,8 +146,8 @@ def _fingerprint(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, A
         "fasta": sha256_of_inputs(fasta),
         "valid": sha256_of_inputs(config.valid),
         "clusters": None if config.clusters is None else sha256_of_inputs([config.clusters]),
-        "init_from": None if config.init_from is None else model_sha256(find_model(config.init_from)),
-        "compare_model": None if config.compare_model is None else model_sha256(find_model(config.compare_model)),
+        "init_from": None if config.init_from is None else locate_model(config.init_from).sha256(),
+        "compare_model": None if config.compare_model is None else locate_model(config.compare_model).sha256(),
     }
 
 
@@ -234,7 +234,7 @@ class _Pretraining:
 
     def _load_compared_model(self) -> MaskedLM | None:
         path = self._options.pretrain.compare_model
-        return None if path is None else _masked_lm(load_checkpoint(find_model(path)).to(self._checkpoint.device))
+        return None if path is None else _masked_lm(load_checkpoint(path).to(self._checkpoint.device))
 
     def _make_schedule(self, setup: TrainingSetup[MaskedBatch], started: float) -> TrainingSchedule:
         """Schedule the steps asked for, as many as fit into the minutes, or about ten passes over the data."""

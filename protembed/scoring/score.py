@@ -26,7 +26,7 @@ from protembed.io.reading import (
 from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
 from protembed.io.tables import COMMENT
 from protembed.io.writing import output_stream, seekable_inputs
-from protembed.model.catalog import find_model
+from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.scoring.scorer import MutatedPositions, VariantScorer
 from protembed.scoring.variants import Variant, VariantTable, read_wild_types
@@ -161,7 +161,7 @@ def score_variants(
     named = scoring.output or default_path(inputs[0], ".scores.tsv")
     output = follow_link(named)
     check_absent(output, force=scoring.force)
-    directory = find_model(options.model.model)
+    directory = locate_model(options.model.model).directory
     check_not_an_input(output, [*inputs, directory])
     check_table_suffix(named)
     device = choose_device(options.compute)

@@ -9,7 +9,6 @@ from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
 from protembed.errors import TableError
-from protembed.model.catalog import find_model
 from protembed.model.checkpoint import load_checkpoint
 
 # Rat parvalbumin with a mutated loop (PDB 1S3P, chain A) and the ten side chains that bind its two calcium ions.
@@ -49,7 +48,7 @@ def num_found_among_all_residues(positions, received):
 @pytest.fixture(scope="module")
 def received():
     """Compute the attention that each residue of parvalbumin receives from the 120 heads of the bundled model."""
-    encoder = load_checkpoint(find_model(None)).encoder
+    encoder = load_checkpoint().encoder
     tokens = torch.tensor([CLS, *encode(PARVALBUMIN).tolist(), EOS])
     batch = Batch(tokens=tokens, offsets=torch.tensor([0, len(tokens)]), rows=torch.tensor([0]))
     extractor = AttentionExtractor(encoder=encoder, layers=[0], heads=[0])

@@ -11,7 +11,7 @@ from protembed.config.common import DEFAULT_MODEL, DeviceConfig, ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, encode
 from protembed.embedding.embed import embed_fasta
-from protembed.model.catalog import bundled_models, find_model
+from protembed.model.catalog import bundled_models, locate_model
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import validation_batches
 from protembed.pretraining.ngrams import NgramModel
@@ -27,7 +27,7 @@ def directory(request):
 
 
 def test_the_default_is_bundled_and_documented():
-    assert find_model(None) in bundled_models()
+    assert locate_model().directory in bundled_models()
     assert f"`{DEFAULT_MODEL}`" in README.read_text()
 
 

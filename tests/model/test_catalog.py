@@ -8,7 +8,6 @@ from protembed.errors import ConfigError, InputNotFoundError
 from protembed.model.catalog import (
     PUBLISHED_MODELS,
     bundled_models,
-    find_model,
     hub_name,
     locate_model,
     model_name,
@@ -17,20 +16,20 @@ from protembed.model.checkpoint import load_checkpoint
 
 
 def test_a_model_directory_is_found(tiny_model):
-    assert find_model(tiny_model) == tiny_model
+    assert locate_model(tiny_model).directory == tiny_model
 
 
 def test_a_run_directory_is_resolved_to_its_finished_model(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "proteins.run" / "model")
 
-    assert find_model(tmp_path / "proteins.run") == tmp_path / "proteins.run" / "model"
+    assert locate_model(tmp_path / "proteins.run").directory == tmp_path / "proteins.run" / "model"
 
 
 def test_an_unfinished_run_is_an_error_with_advice_to_resume(tmp_path):
     (tmp_path / "run.json").write_text("{}")
 
     with pytest.raises(InputNotFoundError, match="no finished model yet; repeat its command"):
-        find_model(tmp_path)
+        locate_model(tmp_path)
 
 
 def test_a_bundled_model_is_found_by_its_name(tmp_path, monkeypatch):
@@ -38,19 +37,19 @@ def test_a_bundled_model_is_found_by_its_name(tmp_path, monkeypatch):
 
     assert bundled_models()
     for directory in bundled_models():
-        assert find_model(Path(directory.name)) == directory
+        assert locate_model(Path(directory.name)).directory == directory
 
 
 def test_without_a_name_the_default_model_is_used_in_any_folder(tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_model, tmp_path / DEFAULT_MODEL)
 
-    assert find_model(None) in bundled_models()
-    assert find_model(None).name == DEFAULT_MODEL
-    assert find_model(Path(DEFAULT_MODEL)) == Path(DEFAULT_MODEL)  # an existing directory takes precedence
+    assert locate_model().directory in bundled_models()
+    assert locate_model().directory.name == DEFAULT_MODEL
+    assert locate_model(Path(DEFAULT_MODEL)).directory == Path(DEFAULT_MODEL)  # an existing directory takes precedence
     (tmp_path / DEFAULT_MODEL / "config.json").unlink()
     with pytest.raises(InputNotFoundError, match="there is no config.json in it"):
-        find_model(Path(DEFAULT_MODEL))
+        locate_model(Path(DEFAULT_MODEL))
 
 
 @pytest.mark.parametrize("kind", [str, Path])
@@ -88,7 +87,7 @@ def test_a_missing_model_is_an_error_with_advice_how_to_get_one(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     for name in (tmp_path, *(tmp_path / part for part in ("missing", "file", "link", "x" * 300))):
         with pytest.raises(InputNotFoundError, match="name a model directory, a run of") as caught:
-            find_model(name)
+            locate_model(name)
         assert caught.value.exit_status == 66
 
 
@@ -131,7 +130,7 @@ def test_a_published_model_is_found_on_the_hub_with_its_commit(hub, tiny_model, 
 
     assert (located.name, located.revision) == ("facebook/esm2_t12_35M_UR50D", commit)
     assert load_checkpoint(located.directory).sha256() == load_checkpoint(tiny_model).sha256()
-    assert find_model(Path("esm2_t12_35M")) == located.directory
+    assert locate_model(Path("esm2_t12_35M")).directory == located.directory
 
 
 def test_published_models_have_the_ids_of_the_hub():

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from protembed.errors import ModelFormatError
-from protembed.model.checkpoint import load_checkpoint, model_sha256
+from protembed.model.checkpoint import load_checkpoint
 from protembed.model.esm_config import TOKENIZER_FILES
+from protembed.model.untrusted import model_sha256
 
 WEIGHTS, INDEX, METADATA, HEAD = (
     "model.safetensors",

@@ -5,7 +5,8 @@ import pytest
 
 from protembed.errors import ModelFormatError
 from protembed.model import untrusted
-from protembed.model.checkpoint import load_checkpoint, model_sha256
+from protembed.model.checkpoint import load_checkpoint
+from protembed.model.untrusted import model_sha256
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 

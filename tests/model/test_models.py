@@ -1,6 +1,6 @@
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import SIZES
-from protembed.model.catalog import PUBLISHED_MODELS, find_model, list_models
+from protembed.model.catalog import PUBLISHED_MODELS, list_models, locate_model
 from protembed.model.checkpoint import load_checkpoint
 from protembed.model.metadata import read_metadata
 
@@ -15,7 +15,7 @@ def test_the_bundled_models_come_first_and_one_of_them_is_the_default():
 
 def test_the_default_model_is_listed_with_its_size_and_metrics():
     (default,) = (model for model in list_models().models if model.is_default)
-    directory = find_model(None)
+    directory = locate_model().directory
     checkpoint = load_checkpoint(directory)
 
     assert default.num_parameters == checkpoint.num_parameters
