@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 @configured
 def pretrain(fasta: FastaPaths, options: PretrainOptions, show: ConsoleConfig) -> None:
     """Train an encoder to predict masked amino acids. The same command resumes an interrupted run."""
-    from protembed.pretraining.pretrain import pretrain_model
+    from protembed.pretraining.pretrain import plan_pretraining, pretrain_model
 
     display = Display(show)
+    if options.pretrain.dry_run:
+        plan = plan_pretraining(fasta, options)
+        display.warn(plan.warnings)
+        display.summary(plan, *pretrain_plan_lines(plan, is_dry_run=True))
+        return
 
     def begin(plan: "PretrainPlan") -> None:
         display.warn(plan.warnings)
-        for line in pretrain_plan_lines(plan, is_dry_run=options.pretrain.dry_run):
+        for line in pretrain_plan_lines(plan):
             display.say(line)
-        if options.pretrain.dry_run:
-            display.summary(plan)
         steps.begin(plan.num_steps, plan.first_step)
         stop.is_awaited = True
 
     with stop_on_signals() as stop, display.training_progress() as steps:
         summary = pretrain_model(fasta, options, Callbacks(on_plan=begin, on_step=steps.advance, stop=stop))
-    if summary is None:
-        return
     display.summary(summary, *pretrain_summary_lines(summary))
     if stop.status is not None and not summary.is_finished:
         raise typer.Exit(stop.status)

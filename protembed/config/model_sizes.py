@@ -5,6 +5,8 @@ from typing import Literal
 
 LAYER_NORM_EPS = 1e-5
 ROTARY_BASE = 10_000.0
+# Weights, gradients and the states of optimisers are float32.
+BYTES_PER_NUMBER = 4
 # The alphabet of ESM-2; a test compares it with data/alphabet.py, which needs numpy.
 _NUM_TOKENS = 33
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protembed.config.common import DEFAULT_MODEL
-from protembed.config.model_sizes import SIZES, EncoderShape, SizeName
+from protembed.config.model_sizes import BYTES_PER_NUMBER, SIZES, EncoderShape, SizeName
 from protembed.errors import InputNotFoundError
 from protembed.io.reading import PathLike, as_path
 from protembed.model.esm_config import read_shape
@@ -14,7 +14,6 @@ from protembed.model.metadata import read_metadata
 from protembed.model.untrusted import model_sha256
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
-_BYTES_PER_WEIGHT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +246,7 @@ def _published(model: PublishedModel) -> ModelEntry:
     return ModelEntry(
         name=model.name,
         num_parameters=model.shape.num_parameters,
-        num_bytes=_BYTES_PER_WEIGHT * model.shape.num_parameters,
+        num_bytes=BYTES_PER_NUMBER * model.shape.num_parameters,
         num_layers=model.shape.num_layers,
         dim=model.shape.dim,
         is_bundled=False,

@@ -3,13 +3,14 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from protembed.data.batching import LabelledBatch, MaskedBatch
+from protembed.data.batching import MaskedBatch
 from protembed.device import peak_memory
+from protembed.training.distributed import Executor
 from protembed.training.loop import TrainingSetup, take_step
+from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 from protembed.training.schedule import NUM_DEFAULT_VALIDATIONS, TrainingSchedule
 
@@ -20,15 +21,12 @@ _MAX_VALIDATION_FRACTION = 0.05
 # The rest is for exports and the last checkpoint, which are not timed.
 _TIME_FRACTION = 0.98
 
-AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
-
 
 @dataclass(frozen=True, kw_only=True)
 class StepTiming:
     """Time and memory that a few steps took.
 
     Attributes:
-        step_seconds: Seconds per step.
         validation_seconds: Estimated seconds per validation.
         memory_bytes: Peak memory of this process, or of its GPU, so far.
     """
@@ -43,21 +41,29 @@ class StepTiming:
         return schedule.num_steps * self.step_seconds + num_validations * self.validation_seconds
 
 
-def time_steps(training: TrainingSetup[AnyBatch], schedule: TrainingSchedule, num_valid_residues: int) -> StepTiming:
-    """Time a few steps on a copy of the model, without changing the model itself.
+def time_steps(
+    objective: MaskedLM,
+    micro_batches: Callable[[int], Sequence[MaskedBatch]],
+    schedule: TrainingSchedule,
+    executor: Executor,
+    num_valid_residues: int,
+) -> StepTiming:
+    """Time a few steps of a copy of the model.
 
     Args:
-        training: Model, batches and executor; its optimisers are not used.
+        objective: Model, which is not changed.
+        micro_batches: Function from the number of a step to its micro-batches.
         schedule: Schedule that names the optimiser.
+        executor: Threads, processes and precision.
         num_valid_residues: Residues of all validation sets, from which the time of a validation is estimated.
     """
-    objective, executor = copy.deepcopy(training.objective), training.executor
-    optimizers = make_optimizers(objective, schedule.optimizer, schedule.weight_decay, executor.pool)
-    trial = replace(training, objective=objective, optimizers=optimizers)
+    trained = copy.deepcopy(objective)
+    optimizers = make_optimizers(trained, schedule.optimizer, schedule.weight_decay, executor.pool)
+    setup = TrainingSetup(objective=trained, micro_batches=micro_batches, optimizers=optimizers, executor=executor)
     step, num_residues, seconds = 0, 0, 0.0
     while not executor.processes.any(seconds >= _SECONDS):
         started = time.perf_counter()
-        result = take_step(trial, training.micro_batches(step), schedule.clip_norm)
+        result = take_step(setup, micro_batches(step), schedule.clip_norm)
         if step >= _WARMUP_STEPS:
             seconds += time.perf_counter() - started
             num_residues += result.num_residues
@@ -75,63 +81,50 @@ class TimeBudget:
     Args:
         started: Time at which the command started, from `time.monotonic`.
         minutes: Duration of the command.
+        timing: Measured duration of steps and validations.
     """
 
-    def __init__(self, started: float, minutes: float) -> None:
-        self._deadline = started + minutes * 60 * _TIME_FRACTION
+    def __init__(self, started: float, minutes: float, timing: StepTiming) -> None:
+        # After the last step come a validation, and an evaluation of the best model that takes as long.
+        self._deadline = started + minutes * 60 * _TIME_FRACTION - 2 * timing.validation_seconds
+        self._timing = timing
         self._first_step: tuple[int, float] | None = None  # and when it began
 
-    def plan_within(
-        self,
-        make_schedule: Callable[[int, int | None], TrainingSchedule],
-        timing: StepTiming,
-        validate_every: int | None,
-    ) -> TrainingSchedule:
-        """Schedule as many steps as fit, and no more validations than a twentieth of the time allows.
+    def plan(self, validate_every: int | None) -> tuple[int, int]:
+        """Return the number of steps that fit, and the steps between validations.
 
         Args:
-            make_schedule: Function from the number of steps and the steps between validations to a schedule.
-            timing: Measured duration of steps and validations.
-            validate_every: Steps between validations that the user asked for; None chooses them.
+            validate_every: Steps between validations that the user asked for; None validates at most five times, and
+                in at most a twentieth of the time.
         """
-        # The last validation, and the evaluation by amino acid after it.
-        self._deadline -= 2 * timing.validation_seconds
-        seconds = self._deadline - time.monotonic()
+        seconds, step, validation = self._seconds_left(), self._timing.step_seconds, self._timing.validation_seconds
         if validate_every is not None:
-            num_steps = int(seconds / (timing.step_seconds + timing.validation_seconds / validate_every))
-            return make_schedule(max(1, num_steps), validate_every)
-        num_affordable = int(_MAX_VALIDATION_FRACTION * seconds / timing.validation_seconds)
+            return max(1, int(seconds / (step + validation / validate_every))), validate_every
+        num_affordable = int(_MAX_VALIDATION_FRACTION * seconds / validation)
         num_validations = max(1, min(NUM_DEFAULT_VALIDATIONS, num_affordable))
-        num_steps = max(1, int((seconds - (num_validations - 1) * timing.validation_seconds) / timing.step_seconds))
-        return make_schedule(num_steps, math.ceil(num_steps / num_validations))
-
-    def should_replan(self, schedule: TrainingSchedule, step: int) -> bool:
-        """Return whether to correct a schedule: after an eighth, half-way, and when the learning rate begins to fall.
-
-        Until then the learning rate is at its peak in the old and the new schedule, so earlier steps remain valid.
-
-        Args:
-            schedule: Current schedule.
-            step: Number of the next step, from 0; the method must be called before every step.
-        """
-        if self._first_step is None:
-            self._first_step = step, time.monotonic()
-            return False
-        decay_start = schedule.num_steps - schedule.decay_steps
-        replan_steps = (schedule.num_steps // 8, schedule.num_steps // 2, decay_start)
-        return schedule.schedule == "stable" and 0 < step <= decay_start and step in replan_steps
+        num_steps = max(1, int((seconds - (num_validations - 1) * validation) / step))
+        return num_steps, math.ceil(num_steps / num_validations)
 
     def replan(self, schedule: TrainingSchedule, step: int) -> TrainingSchedule:
-        """Change the number of steps according to the speed of the run so far.
+        """Correct the number of steps by the speed so far: after an eighth, half-way, and where the decay begins.
+
+        Until then the learning rate is at its peak in the old and the new schedule, so earlier steps remain valid. A
+        cosine depends on the number of steps from the first one on, and is never corrected.
 
         Args:
-            schedule: Current schedule.
-            step: Number of the next step, from 0.
+            schedule: Current schedule; returned unchanged unless a correction is due.
+            step: Number of the next step, from 0; the method must be called before every step.
         """
-        assert self._first_step is not None
-        first_step, started = self._first_step
-        now = time.monotonic()
-        num_left = max(1, round((self._deadline - now) * (step - first_step) / (now - started)))
+        first_step, started = self._first_step = self._first_step or (step, time.monotonic())
+        decay_start = schedule.num_steps - schedule.decay_steps
+        is_due = step in (schedule.num_steps // 8, schedule.num_steps // 2, decay_start)
+        if schedule.schedule != "stable" or not is_due or not first_step < step <= decay_start:
+            return schedule
+        seconds_per_step = (time.monotonic() - started) / (step - first_step)
+        num_left = max(1, round(self._seconds_left() / seconds_per_step))
         decay_fraction = schedule.decay_steps / schedule.num_steps
         decay_steps = min(num_left, round(decay_fraction * (step + num_left)))
         return replace(schedule, num_steps=step + num_left, decay_steps=decay_steps)
+
+    def _seconds_left(self) -> float:
+        return self._deadline - time.monotonic()

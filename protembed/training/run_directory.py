@@ -34,11 +34,14 @@ class RunDirectory:
     Args:
         directory: Path of the directory, which need not exist.
         processes: Processes of the run.
+
+    Attributes:
+        facts: Contents of `run.json`, available once the run is open.
     """
 
     def __init__(self, directory: Path, processes: ProcessGroup = SINGLE_PROCESS) -> None:
         self._directory, self._processes = directory, processes
-        self._facts: dict[str, Any] = {}
+        self.facts: Mapping[str, Any] = {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -72,7 +75,7 @@ class RunDirectory:
         """
         if self._processes.is_first:
             self._open(fingerprint, fill, force=force)
-        self._facts = self._processes.broadcast_object(self._read_facts()[0] if self._processes.is_first else None)
+        self.facts = self._processes.broadcast_object(self._read_facts()[0] if self._processes.is_first else None)
 
     def _open(self, fingerprint: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
         remove_unfinished_beside(self._directory)
@@ -113,16 +116,16 @@ class RunDirectory:
         All processes must call this method, and all compute the value, because they may have to measure together; that
         of the first process is stored.
         """
-        if name not in self._facts:
+        if name not in self.facts:
             self.store(name, compute())
-        return self._facts[name]
+        return self.facts[name]
 
     def store(self, name: str, value: Any) -> Any:
         """Store a value, replacing an earlier one, and return that of the first process."""
-        self._facts = {**self._facts, name: self._processes.broadcast_object(value)}
+        self.facts = {**self.facts, name: self._processes.broadcast_object(value)}
         if self._processes.is_first:
-            write_json(self.path(_RUN), self._facts)
-        return self._facts[name]
+            write_json(self.path(_RUN), self.facts)
+        return self.facts[name]
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to the log."""

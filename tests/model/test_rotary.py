@@ -11,7 +11,7 @@ from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
 from protembed.model.esm2 import inverse_frequencies
-from protembed.pretraining.pretrain import initial_model
+from protembed.pretraining.initial_model import initial_model
 
 # Heads of sixteen coordinates, as ESM-2's small models have.
 SHAPE = EncoderShape(num_layers=3, dim=64, num_heads=4)

@@ -21,6 +21,7 @@ from protembed.config.common import DeviceConfig, OptimizerConfig
 from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import (
+    ConfigError,
     DamagedRunError,
     IllegalResidueError,
     InputNotFoundError,
@@ -30,7 +31,7 @@ from protembed.errors import (
     TooFewProteinsError,
 )
 from protembed.model.checkpoint import load_checkpoint
-from protembed.pretraining.pretrain import pretrain_model
+from protembed.pretraining.pretrain import plan_pretraining, pretrain_model
 
 SMALL = BatchConfig(batch_tokens=256, micro_batch_tokens=128, crop_residues=48)
 
@@ -312,20 +313,26 @@ def test_resuming_with_damaged_stored_proteins_fails_with_the_reason(tmp_path, p
         pretrain_model([proteins_fasta], options(run, steps=1))
 
 
-def test_a_dry_run_announces_the_plan_and_leaves_nothing(tmp_path, proteins_fasta):
-    plans, run = [], tmp_path / "dry.run"
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_planning_times_steps_and_leaves_nothing(tmp_path, proteins_fasta, dry_run):
+    run = tmp_path / "dry.run"
 
-    summary = pretrain_model([proteins_fasta], options(run, dry_run=True), Callbacks(on_plan=plans.append))
+    plan = plan_pretraining([proteins_fasta], options(run, dry_run=dry_run))
 
-    assert summary is None
     assert list(tmp_path.iterdir()) == []
-    (plan,) = plans
     assert (plan.output, plan.num_steps, plan.first_step) == (run, 6, 0)
     assert plan.seconds > 0
     assert plan.memory_bytes > 1e7
     weights = 4 * plan.num_parameters
     assert weights * 3 < plan.disk_bytes < weights * 8
     assert 0 < plan.cropped_fraction <= 1
+
+
+def test_a_dry_run_is_planned_and_never_trained(tmp_path, proteins_fasta):
+    with pytest.raises(ConfigError, match="plan_pretraining makes the plan of a run without training"):
+        pretrain_model([proteins_fasta], options(tmp_path / "dry.run", dry_run=True))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_compared_model_is_evaluated_on_the_same_residues(tmp_path, proteins_fasta, tiny_model):

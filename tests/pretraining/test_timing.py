@@ -7,7 +7,6 @@ from protembed.config.common import OptimizerConfig
 from protembed.pretraining import timing
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.training.distributed import Executor
-from protembed.training.loop import TrainingSetup
 from protembed.training.schedule import make_schedule
 
 TIMING = StepTiming(step_seconds=0.1, validation_seconds=2.0, memory_bytes=0)
@@ -30,11 +29,10 @@ def test_timing_steps_leaves_the_model_unchanged(
 ):
     ticks, before = itertools.count(step=0.8), copy_weights(masked_lm)
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    training = TrainingSetup(
-        objective=masked_lm, micro_batches=pretraining_steps.micro_batches, optimizers=[], executor=Executor(pool=pool)
-    )
 
-    measured = time_steps(training, adamw_schedule(10), num_valid_residues=3_000)
+    measured = time_steps(
+        masked_lm, pretraining_steps.micro_batches, adamw_schedule(10), Executor(pool=pool), num_valid_residues=3_000
+    )
 
     assert measured.step_seconds == pytest.approx(0.8)
     # A step has at most 400 tokens, so 3,000 residues are more than 7 steps; validating takes a third of the time.
@@ -48,8 +46,12 @@ def test_the_duration_of_a_run_includes_its_validations():
     assert TIMING.seconds(adamw_schedule(100, validate_every=40)) == pytest.approx(100 * 0.1 + 3 * 2.0)
 
 
+def planned(minutes, validate_every=None):
+    return adamw_schedule(*TimeBudget(0.0, minutes, TIMING).plan(validate_every))
+
+
 def test_the_schedule_fills_the_time(clock):
-    schedule = TimeBudget(0.0, 10).plan_within(adamw_schedule, TIMING, None)
+    schedule = planned(minutes=10)
 
     # The evaluation by amino acid takes as long as another validation.
     assert TIMING.seconds(schedule) + TIMING.validation_seconds == pytest.approx(0.98 * 600, rel=0.01)
@@ -57,16 +59,13 @@ def test_the_schedule_fills_the_time(clock):
 
 
 def test_validations_take_at_most_a_twentieth_of_the_time_but_one_is_scheduled(clock):
-    assert (
-        TimeBudget(0.0, 2).plan_within(adamw_schedule, TIMING, None).validate_every
-        > adamw_schedule(1000).validate_every
-    )
-    short = TimeBudget(0.0, 0.1).plan_within(adamw_schedule, TIMING, None)
+    assert planned(minutes=2).validate_every > adamw_schedule(1000).validate_every
+    short = planned(minutes=0.1)
     assert short.validate_every == short.num_steps
 
 
 def test_the_schedule_leaves_time_for_the_requested_validations(clock):
-    schedule = TimeBudget(0.0, 10).plan_within(adamw_schedule, TIMING, 10)
+    schedule = planned(minutes=10, validate_every=10)
 
     assert schedule.validate_every == 10
     assert TIMING.seconds(schedule) == pytest.approx(600, rel=0.05)
@@ -75,15 +74,16 @@ def test_the_schedule_leaves_time_for_the_requested_validations(clock):
 def test_a_schedule_without_time_still_has_one_step(clock):
     clock.now = 1e6
 
-    assert TimeBudget(0.0, 1).plan_within(adamw_schedule, TIMING, None).num_steps == 1
+    assert planned(minutes=1).num_steps == 1
 
 
 def run(budget, schedule, clock, seconds_per_step):
     """Take all steps at a given speed; return the final schedule, and the steps before which it was replanned."""
     replanned, step = [], 0
     while step < schedule.num_steps:
-        if budget.should_replan(schedule, step):
-            schedule = budget.replan(schedule, step)
+        new_schedule = budget.replan(schedule, step)
+        if new_schedule is not schedule:
+            schedule = new_schedule
             replanned.append(step)
         clock.now += seconds_per_step
         step += 1
@@ -92,7 +92,7 @@ def run(budget, schedule, clock, seconds_per_step):
 
 @pytest.mark.parametrize("seconds_per_step", [0.05, 0.1, 0.4])
 def test_a_run_faster_or_slower_than_measured_ends_in_time(clock, seconds_per_step):
-    schedule, replanned = run(TimeBudget(0.0, 10), adamw_schedule(6000), clock, seconds_per_step)
+    schedule, replanned = run(TimeBudget(0.0, 10, TIMING), adamw_schedule(6000), clock, seconds_per_step)
 
     assert clock.now == pytest.approx(600, rel=0.03)
     assert replanned[0] == 750
@@ -101,7 +101,7 @@ def test_a_run_faster_or_slower_than_measured_ends_in_time(clock, seconds_per_st
 
 def test_replanning_never_changes_the_rate_of_earlier_steps(clock):
     before = adamw_schedule(1000)
-    after, replanned = run(TimeBudget(0.0, 1), before, clock, 0.09)
+    after, replanned = run(TimeBudget(0.0, 1, TIMING), before, clock, 0.09)
 
     assert replanned
     assert [after.learning_rate_at(step) for step in range(replanned[0])] == [
@@ -111,6 +111,6 @@ def test_replanning_never_changes_the_rate_of_earlier_steps(clock):
 
 
 def test_a_cosine_schedule_is_not_replanned(clock):
-    schedule, replanned = run(TimeBudget(0.0, 10), adamw_schedule(100, schedule="cosine"), clock, 0.05)
+    schedule, replanned = run(TimeBudget(0.0, 10, TIMING), adamw_schedule(100, schedule="cosine"), clock, 0.05)
 
     assert (schedule.num_steps, replanned) == (100, [])

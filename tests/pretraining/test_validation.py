@@ -8,13 +8,7 @@ from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, FIRST_AMINO_ACI
 from protembed.errors import DataError
 from protembed.pretraining.corpus import Corpora
 from protembed.pretraining.ngrams import NgramModel
-from protembed.pretraining.validation import (
-    ValidationSet,
-    Validator,
-    evaluate_by_amino_acid,
-    gains_over_references,
-    reference_losses,
-)
+from protembed.pretraining.validation import Evaluator, ValidationSet
 from protembed.training.distributed import Executor
 from protembed.training.objective import MaskedLM
 
@@ -27,8 +21,8 @@ def objective(tiny_checkpoint):
 
 
 @pytest.fixture
-def make_validator(make_corpus, proteins, objective, pool):
-    """Make a validator on proteins 30 to 39, and on further sets."""
+def make_evaluator(make_corpus, proteins, pool):
+    """Make an evaluator on proteins 30 to 39, and on further sets."""
 
     def make(*further, window_residues=500, micro_batch_tokens=1000, valid=proteins[30:], compared=None):
         named = {"first": valid, **{f"set_{number}": some for number, some in enumerate(further, start=2)}}
@@ -36,14 +30,21 @@ def make_validator(make_corpus, proteins, objective, pool):
             train=make_corpus(proteins[:30]), valid=[make_corpus(some, name) for name, some in named.items()]
         )
         sets = [ValidationSet.from_corpus(corpus, window_residues, micro_batch_tokens) for corpus in corpora.valid]
-        executor = Executor(pool=pool)
-        return Validator(objective, sets, reference_losses(corpora, sets, compared, executor), executor)
+        return Evaluator(
+            train=corpora.train, valid_sets=sets, load_compared=lambda: compared, executor=Executor(pool=pool)
+        )
 
     return make
 
 
-def test_all_metrics_are_reported(make_validator):
-    measured = make_validator().measure()
+@pytest.fixture
+def measure(objective):
+    """Compute the metrics of the objective and of the references."""
+    return lambda evaluator: evaluator.validate(objective, evaluator.reference_losses())
+
+
+def test_all_metrics_are_reported(make_evaluator, measure):
+    measured = measure(make_evaluator())
 
     assert measured.keys() == KEYS
     assert measured["valid_perplexity"] == pytest.approx(math.exp(measured["valid_loss"]))
@@ -52,30 +53,32 @@ def test_all_metrics_are_reported(make_validator):
     assert 15 < measured["bigram_perplexity"] < 21
 
 
-def test_a_uniform_model_has_a_perplexity_of_twenty(make_validator, objective):
+def test_a_uniform_model_has_a_perplexity_of_twenty(make_evaluator, measure, objective):
     with torch.no_grad():
         objective.encoder.embedding.weight.zero_()
 
-    assert make_validator().measure()["valid_perplexity"] == pytest.approx(20)
+    assert measure(make_evaluator())["valid_perplexity"] == pytest.approx(20)
 
 
-def test_a_model_of_the_composition_has_the_perplexity_of_the_unigram(make_validator, objective, make_corpus, proteins):
+def test_a_model_of_the_composition_has_the_perplexity_of_the_unigram(
+    make_evaluator, measure, objective, make_corpus, proteins
+):
     with torch.no_grad():
         objective.encoder.embedding.weight.zero_()
         objective.lm_head.bias[AMINO_ACID_IDS] = torch.from_numpy(NgramModel(make_corpus(proteins[:30])).unigram).log()
 
-    measured = make_validator().measure()
+    measured = measure(make_evaluator())
 
     assert measured["valid_perplexity"] == pytest.approx(measured["unigram_perplexity"])
 
 
-def test_metrics_depend_neither_on_micro_batches_nor_on_the_order_of_proteins(make_validator, proteins):
+def test_metrics_depend_neither_on_micro_batches_nor_on_the_order_of_proteins(make_evaluator, measure, proteins):
     metrics = [
-        validator.measure()
-        for validator in (
-            make_validator(),
-            make_validator(micro_batch_tokens=150),
-            make_validator(micro_batch_tokens=1, valid=proteins[:29:-1]),
+        measure(evaluator)
+        for evaluator in (
+            make_evaluator(),
+            make_evaluator(micro_batch_tokens=150),
+            make_evaluator(micro_batch_tokens=1, valid=proteins[:29:-1]),
         )
     ]
 
@@ -83,15 +86,15 @@ def test_metrics_depend_neither_on_micro_batches_nor_on_the_order_of_proteins(ma
     assert metrics[2] == pytest.approx(metrics[0], rel=1e-5)
 
 
-def test_windows_change_the_loss_of_the_model_but_not_that_of_the_unigram(make_validator):
-    whole, windows = make_validator().measure(), make_validator(window_residues=20).measure()
+def test_windows_change_the_loss_of_the_model_but_not_that_of_the_unigram(make_evaluator, measure):
+    whole, windows = measure(make_evaluator()), measure(make_evaluator(window_residues=20))
 
     assert windows["unigram_perplexity"] == whole["unigram_perplexity"]
     assert windows["valid_loss"] != whole["valid_loss"]
 
 
-def test_metrics_of_further_sets_are_prefixed_with_their_name(make_validator, proteins):
-    measured = make_validator(proteins[20:30], proteins[30:]).measure()
+def test_metrics_of_further_sets_are_prefixed_with_their_name(make_evaluator, measure, proteins):
+    measured = measure(make_evaluator(proteins[20:30], proteins[30:]))
 
     assert measured.keys() == {f"{prefix}{key}" for prefix in ("", "set_2/", "set_3/") for key in KEYS}
     assert measured["set_3/valid_loss"] == pytest.approx(measured["valid_loss"])
@@ -99,21 +102,21 @@ def test_metrics_of_further_sets_are_prefixed_with_their_name(make_validator, pr
     assert measured["set_2/unigram_perplexity"] != measured["unigram_perplexity"]
 
 
-def test_a_compared_model_is_evaluated_on_the_same_masked_residues(make_validator, objective):
-    validator = make_validator(compared=copy.deepcopy(objective))
-    before = validator.measure()
+def test_a_compared_model_is_evaluated_on_the_same_masked_residues(make_evaluator, measure, objective):
+    evaluator = make_evaluator(compared=copy.deepcopy(objective))
+    before = measure(evaluator)
     with torch.no_grad():
         objective.lm_head.bias[AMINO_ACID_IDS] = torch.arange(20.0)
 
     assert before["compared_perplexity"] == pytest.approx(before["valid_perplexity"])
-    assert validator.measure()["compared_perplexity"] == before["compared_perplexity"]
+    assert measure(evaluator)["compared_perplexity"] == before["compared_perplexity"]
 
 
-def test_metrics_by_amino_acid_add_up_to_those_of_all_residues(make_validator, objective, pool):
-    validator = make_validator()
-    valid_set, measured = validator._sets[0], validator.measure()
+def test_metrics_by_amino_acid_add_up_to_those_of_all_residues(make_evaluator, measure, objective):
+    evaluator = make_evaluator()
+    valid_set, measured = evaluator.valid_sets[0], measure(evaluator)
 
-    metrics = evaluate_by_amino_acid(objective, valid_set, Executor(pool=pool))
+    metrics = evaluator.by_amino_acid(objective)
 
     assert "".join(row.name for row in metrics) == AMINO_ACIDS
     num_masked = sum(row.count for row in metrics)
@@ -125,18 +128,14 @@ def test_metrics_by_amino_acid_add_up_to_those_of_all_residues(make_validator, o
 
 
 @pytest.mark.parametrize("window_residues", [500, 40])
-def test_gains_are_differences_of_losses_with_intervals(
-    make_validator, objective, make_corpus, proteins, pool, window_residues
-):
+def test_gains_are_differences_of_losses_with_intervals(make_evaluator, measure, objective, window_residues):
     other = copy.deepcopy(objective)
     with torch.no_grad():
         other.lm_head.bias[AMINO_ACID_IDS] = torch.arange(20.0)
-    validator = make_validator(window_residues=window_residues, compared=other)
-    valid_set, measured = validator._sets[0], validator.measure()
+    evaluator = make_evaluator(window_residues=window_residues, compared=other)
+    measured = measure(evaluator)
 
-    gains = gains_over_references(
-        objective, valid_set, NgramModel(make_corpus(proteins[:30])), other, Executor(pool=pool)
-    )
+    gains = evaluator.gains(objective)
 
     assert gains.keys() == {"unigram", "bigram", "compared"}
     for name, gain in gains.items():
@@ -145,49 +144,45 @@ def test_gains_are_differences_of_losses_with_intervals(
         assert gain.low < gain.value < gain.high
 
 
-def test_the_gain_of_a_model_over_itself_is_zero(make_validator, objective, make_corpus, proteins, pool):
-    ngrams = NgramModel(make_corpus(proteins[:30]))
-
-    gain = gains_over_references(objective, make_validator()._sets[0], ngrams, objective, Executor(pool=pool))[
-        "compared"
-    ]
+def test_the_gain_of_a_model_over_itself_is_zero(make_evaluator, objective):
+    gain = make_evaluator(compared=objective).gains(objective)["compared"]
 
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
 
 
-def test_the_top_confusion_is_the_most_frequent_wrong_prediction(make_validator, objective, pool):
+def test_the_top_confusion_is_the_most_frequent_wrong_prediction(make_evaluator, objective):
     with torch.no_grad():
         objective.lm_head.bias[FIRST_AMINO_ACID] = 1e6
 
-    leucine, *others = evaluate_by_amino_acid(objective, make_validator()._sets[0], Executor(pool=pool))
+    leucine, *others = make_evaluator().by_amino_acid(objective)
 
     assert (leucine.accuracy, leucine.top_confusion) == (1.0, None)
     assert {row.top_confusion for row in others if row.count} == {"L"}
 
 
-def test_each_call_evaluates_the_current_weights(make_validator, objective):
-    validator = make_validator()
-    before = validator.measure()
+def test_each_call_evaluates_the_current_weights(make_evaluator, measure, objective):
+    evaluator = make_evaluator()
+    before = measure(evaluator)
     with torch.no_grad():
         objective.lm_head.bias[AMINO_ACID_IDS] = torch.arange(20.0)
 
-    after = validator.measure()
+    after = measure(evaluator)
 
     assert after["valid_loss"] > before["valid_loss"] + 1
     assert after["unigram_perplexity"] == before["unigram_perplexity"]
 
 
-def test_the_perplexity_of_a_huge_loss_is_finite(make_validator, objective):
-    validator = make_validator()
+def test_the_perplexity_of_a_huge_loss_is_finite(make_evaluator, measure, objective):
+    evaluator = make_evaluator()
     with torch.no_grad():
         objective.lm_head.bias[FIRST_AMINO_ACID] = 1e6
 
-    assert 1e100 < validator.measure()["valid_perplexity"] < math.inf
+    assert 1e100 < measure(evaluator)["valid_perplexity"] < math.inf
 
 
-def test_validation_proteins_without_a_standard_residue_are_refused(make_validator):
+def test_validation_proteins_without_a_standard_residue_are_refused(make_evaluator, measure):
     with pytest.raises(DataError):
-        make_validator(valid=["XXX", "BZ"]).measure()
+        measure(make_evaluator(valid=["XXX", "BZ"]))
 
 
 @pytest.mark.parametrize(("name", "num_proteins"), [("held_out", 4), ("mine", 10)])

@@ -1,0 +1,53 @@
+"""The model that a run starts from: a new one, or another model."""
+
+import torch
+
+from protembed.config.model_sizes import BYTES_PER_NUMBER, DEFAULT_SIZE, SIZES
+from protembed.config.pretrain import PretrainConfig
+from protembed.device import total_memory
+from protembed.errors import NotEnoughMemoryError
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
+from protembed.model.metadata import ModelMetadata
+
+# Weights, their gradients, the gradients of one micro-batch, and at least one number of the optimiser for each weight.
+_MIN_NUMBERS_PER_WEIGHT = 4
+
+
+def check_memory(config: PretrainConfig, device: torch.device) -> None:
+    """Check that a new model can be trained on a device, before any other work.
+
+    Raises:
+        NotEnoughMemoryError: If the device has less memory than the weights, gradients and optimiser states need.
+    """
+    if config.init_from is not None:
+        return
+    size = config.size or DEFAULT_SIZE
+    needed = _MIN_NUMBERS_PER_WEIGHT * SIZES[size].num_parameters * BYTES_PER_NUMBER
+    available = total_memory(device)
+    if needed > available:
+        raise NotEnoughMemoryError(size, needed, available)
+
+
+def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
+    """Make a new model, or load the model to start from, and record the window of the training to come.
+
+    A model to start from keeps its rotary frequencies.
+
+    Args:
+        config: Size, initialisation and seed of a new model, or the model to start from.
+        crop_residues: Length of the longest crop.
+
+    Raises:
+        InputNotFoundError: If the model to start from does not exist.
+        ModelFormatError: If it is damaged, not ESM-2, or has no masked-LM head.
+    """
+    if config.init_from is None:
+        checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
+        checkpoint.metadata = ModelMetadata(window_residues=crop_residues)
+        return checkpoint
+    checkpoint = load_checkpoint(config.init_from)
+    checkpoint.require_lm_head()
+    window = max(checkpoint.metadata.window_residues, crop_residues)
+    checkpoint.metadata = ModelMetadata(window_residues=window, layer=checkpoint.metadata.layer)
+    checkpoint.task_head = None
+    return checkpoint
