@@ -79,13 +79,9 @@ class TrainingProgress:
     """How far a run has come.
 
     Attributes:
-        step: Steps taken.
-        num_residues: Residues seen.
-        num_skipped: Steps skipped because their loss or gradient was not finite.
-        best_loss: Lowest validation loss so far.
-        best_step: Step of the lowest validation loss.
+        step: Steps taken, with those that were skipped because their loss or gradient was not finite.
+        best_loss: Lowest validation loss so far, reached at `best_step`; None before the first validation.
         num_worse: Validations since `lowest_loss` was reached.
-        num_skipped_in_a_row: Steps skipped since the last one that was not.
         lowest_loss: Lowest validation loss after a step. The loss of a fitted head before the first step does not
             count, because training may need some epochs to improve on it.
     """
@@ -110,8 +106,8 @@ class TrainingProgress:
         self.num_skipped += not is_finite
         self.num_skipped_in_a_row = 0 if is_finite else self.num_skipped_in_a_row + 1
 
-    def record_validation(self, valid_loss: float) -> bool:
-        """Record a validation loss, and return whether it is the lowest so far.
+    def record_validation(self, valid_loss: float) -> None:
+        """Record a validation loss after `step`, which becomes `best_step` if the loss is the lowest so far.
 
         Raises:
             DivergedError: If the loss is not finite.
@@ -122,10 +118,8 @@ class TrainingProgress:
             has_fallen = self.lowest_loss is None or valid_loss < self.lowest_loss
             self.num_worse = 0 if has_fallen else self.num_worse + 1
             self.lowest_loss = valid_loss if has_fallen else self.lowest_loss
-        if self.best_loss is not None and valid_loss >= self.best_loss:
-            return False
-        self.best_loss, self.best_step = valid_loss, self.step
-        return True
+        if self.best_loss is None or valid_loss < self.best_loss:
+            self.best_loss, self.best_step = valid_loss, self.step
 
 
 class Checkpoints:

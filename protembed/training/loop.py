@@ -34,8 +34,6 @@ class StepReport:
         num_steps: Steps of the whole run, according to the current schedule.
         num_residues: Residues seen in the whole run.
         train_loss: Mean over the step's targets; None if there was none or the step was skipped.
-        learning_rate: Learning rate of this step.
-        residues_per_second: Speed of this step.
         validation: Metrics after this step, including `valid_loss`; None if it was not validated.
         is_best: Whether `valid_loss` is the lowest so far.
     """
@@ -66,8 +64,7 @@ class StepResult:
     """The result of one update.
 
     Attributes:
-        loss: Mean over all targets of the step; None if there was no target, or the mean was not finite.
-        num_residues: Residues seen in the step.
+        loss: Mean over all targets of the step; None if there was no target, or the step was skipped.
         is_finite: False if the step was skipped because its loss or gradient was not finite.
     """
 
@@ -81,7 +78,6 @@ class TrainingSetup(Generic[AnyBatch]):
     """What a training run consists of.
 
     Attributes:
-        objective: Model and loss.
         micro_batches: Function from the number of a step to its micro-batches, whose gradients are accumulated.
         optimizers: Optimisers, each of some of the objective's parameters.
     """
@@ -178,7 +174,8 @@ def _advance(
     metrics, is_best = None, False
     if validate is not None and (progress.step == schedule.num_steps or progress.step % schedule.validate_every == 0):
         metrics = validate()
-        is_best = progress.record_validation(metrics["valid_loss"])
+        progress.record_validation(metrics["valid_loss"])
+        is_best = progress.best_step == progress.step
     return StepReport(
         step=progress.step,
         num_steps=schedule.num_steps,

@@ -12,17 +12,12 @@ _NUM_DEFAULT_CHECKPOINTS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSchedule:
-    """The course of a run, with no number left open.
+    """The course of a run, with no number left open; the last step is always validated and saved.
 
     Attributes:
-        num_steps: Steps of the whole run.
-        validate_every: Steps between validations; the last step is always validated.
-        save_every: Steps between checkpoints; the last step is always saved.
-        learning_rate: Peak learning rate.
+        learning_rate: Peak, which the last step of the linear warm-up reaches.
         schedule: Course of the learning rate after the warm-up.
-        warmup_steps: Steps of linear warm-up, the last of which reaches the peak.
         decay_steps: Final steps in which the learning rate falls to zero (`stable`).
-        weight_decay: Weight decay of weight matrices.
         clip_norm: Largest norm of a step's gradient; None does not clip it.
         patience: Validations in a row without a lower loss after which the run ends; None never ends it early.
     """
@@ -69,15 +64,15 @@ def make_schedule(
     save_every: int | None = None,
     patience: int | None = None,
 ) -> TrainingSchedule:
-    """Make a schedule from the options, and choose what they leave open.
+    """Make a schedule from the options, and choose what they leave open: five validations, twenty checkpoints.
 
     Args:
         config: Options of the optimiser.
         num_steps: Steps of the whole run.
         default_rates: Default learning rate of each optimiser; the first is the default optimiser.
-        validate_every: Steps between validations; a fifth of the run by default.
-        save_every: Steps between checkpoints; a twentieth of the run by default.
-        patience: Validations in a row without a lower loss after which the run ends; None never ends it early.
+        validate_every: Steps between validations.
+        save_every: Steps between checkpoints.
+        patience: As in `TrainingSchedule`.
     """
     optimizer = next(iter(default_rates)) if config.optimizer is None else config.optimizer
     return TrainingSchedule(

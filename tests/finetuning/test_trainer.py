@@ -418,15 +418,15 @@ def test_patience_ends_a_training_that_no_longer_improves(begin, fitted, patienc
 
 def test_patience_counts_epochs_without_a_lower_loss_of_the_training_itself():
     progress = TrainingProgress()
-    assert progress.record_validation(0.20)
+    progress.record_validation(0.20)
 
     for step, valid_loss in enumerate([0.9, 0.8, 0.7, 0.6], start=1):
         progress.step = step
-        assert not progress.record_validation(valid_loss)
+        progress.record_validation(valid_loss)
         assert not progress.is_finished(num_steps=9, patience=1)
 
     progress.step = 5
-    assert not progress.record_validation(0.65)
+    progress.record_validation(0.65)
     assert progress.is_finished(num_steps=9, patience=1)
     assert (progress.best_loss, progress.best_step) == (0.20, 0)
 
