@@ -41,13 +41,13 @@ def main() -> None:
 def measure(fasta: Path, clusters: Path | None, column: str) -> dict[str, float]:
     # Imported here: a child's peak memory is never below its parent's.
     from protembed.data.fasta import read_fasta
-    from protembed.pretraining.clusters import ClusterSource
+    from protembed.pretraining.clusters import ClusterTable
     from protembed.pretraining.corpus import build_corpora, open_corpora
 
-    source = None if clusters is None else ClusterSource(path=clusters, column=column)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        build_corpora(Path(folder) / "corpora", [fasta], [], clusters=source)
+        table = None if clusters is None else ClusterTable(clusters, column)
+        build_corpora(Path(folder) / "corpora", [fasta], [], clusters=table)
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_OF_MAXRSS
         corpora = open_corpora(Path(folder) / "corpora")

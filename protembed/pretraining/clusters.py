@@ -7,7 +7,6 @@ Stored clusters are two arrays: `members.npy` (proteins,) int64, the rows of the
 import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -32,21 +31,6 @@ _IDENTIFIER_COLUMNS = (
 )
 # The label of density-based clustering for points that are in no cluster.
 _NOISE = "-1"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterSource:
-    """The table of clusters that the user gives.
-
-    Attributes:
-        path: A TSV or CSV with a header line, plain or compressed; `-` is stdin. Identifiers are in the column
-            `accession`, `id` or of another usual name, else in the first one that is not `column`. Or MMseqs2's table
-            without a header: a representative and a member in each line, each representative also a member of itself.
-        column: Name of the column of clusters, if there is a header.
-    """
-
-    path: Path
-    column: str = DEFAULT_CLUSTER_COLUMN
 
 
 def parse_accession(record_id: str) -> str:
@@ -133,24 +117,24 @@ class ClusterTable:
     The probability that two of 200 million identifiers share a hash is 0.1 %; one protein is in a wrong cluster then.
 
     Args:
-        source: The table. The first row of an identifier counts. Rows whose cluster is empty or denotes no cluster,
-            such as `nan` or `-1`, are ignored.
-
-    Attributes:
-        num_looked_up: Records that were looked up so far.
-        num_unmatched: Records that were looked up and are not in the table.
+        path: A TSV or CSV with a header line, plain or compressed; `-` is stdin. Identifiers are in the column
+            `accession`, `id` or of another usual name, else in the first one that is not `column`. Or MMseqs2's table
+            without a header: a representative and a member in each line, each representative also a member of itself.
+            The first row of an identifier counts. Rows whose cluster is empty or denotes no cluster, such as `nan` or
+            `-1`, are ignored.
+        column: Name of the column of clusters, if there is a header.
 
     Raises:
         InputNotFoundError: If the table cannot be opened.
         TableError: If it has no such column, a row is too short, or the columns are swapped.
     """
 
-    def __init__(self, source: ClusterSource) -> None:
-        self._path = display_name(source.path)
-        with open_input(source.path) as stream:
-            self._ids, self._keys = _read_table(stream, self._path, source.column)
+    def __init__(self, path: Path, column: str = DEFAULT_CLUSTER_COLUMN) -> None:
+        self._path = display_name(path)
+        with open_input(path) as stream:
+            self._ids, self._keys = _read_table(stream, self._path, column)
         _check_column_order(self._ids, self._keys, self._path)
-        self.num_looked_up = self.num_unmatched = 0
+        self._num_looked_up = self._num_unmatched = 0
         self._first_unmatched = ""
 
     def look_up(self, ids: Sequence[str], unmatched: Keys) -> Keys:
@@ -172,10 +156,10 @@ class ClusterTable:
         rest_keys, is_matched = self._match(_hashes(parse_accession(ids[index]).encode() for index in rest.tolist()))
         keys[rest[is_matched]] = rest_keys[is_matched]
         missing = rest[~is_matched]
-        if len(missing) and not self.num_unmatched:
+        if len(missing) and not self._num_unmatched:
             self._first_unmatched = ids[int(missing[0])]
-        self.num_looked_up += len(ids)
-        self.num_unmatched += len(missing)
+        self._num_looked_up += len(ids)
+        self._num_unmatched += len(missing)
         return keys
 
     def warnings(self) -> list[str]:
@@ -184,14 +168,14 @@ class ClusterTable:
         Raises:
             TableError: If none of the records is in the table.
         """
-        if self.num_looked_up and self.num_unmatched == self.num_looked_up:
-            problem = f"none of the {self.num_looked_up} training proteins is in this table; "
+        if self._num_looked_up and self._num_unmatched == self._num_looked_up:
+            problem = f"none of the {self._num_looked_up} training proteins is in this table; "
             problem += f"the first is {self._first_unmatched!r}"
             advice = "give a table of these proteins, with their identifiers in a column named 'accession' or 'id'"
             raise TableError(self._path, problem, advice)
-        if not self.num_unmatched:
+        if not self._num_unmatched:
             return []
-        proteins = f"{self.num_unmatched} of {self.num_looked_up} training proteins"
+        proteins = f"{self._num_unmatched} of {self._num_looked_up} training proteins"
         return [
             f"{proteins} have no cluster in {self._path}; each becomes a separate cluster "
             f"(the first: {self._first_unmatched!r})"
@@ -203,11 +187,6 @@ class ClusterTable:
             return ids, np.zeros(len(ids), np.bool_)
         indices = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         return self._keys[indices], self._ids[indices] == ids
-
-
-def has_clusters(directory: Path) -> bool:
-    """Return whether clusters are stored in a directory."""
-    return (directory / _OFFSETS).exists()
 
 
 def write_clusters(directory: Path, keys: Keys) -> None:
@@ -228,10 +207,7 @@ def write_clusters(directory: Path, keys: Keys) -> None:
 
 
 class Clusters:
-    """The proteins of a corpus cluster by cluster, memory-mapped.
-
-    Args:
-        directory: Directory in which `write_clusters` stored the clusters.
+    """The proteins of a corpus cluster by cluster, as `write_clusters` stored them, memory-mapped.
 
     Attributes:
         members: (proteins,), int64; rows of the corpus, each in exactly one cluster.
@@ -241,6 +217,11 @@ class Clusters:
     def __init__(self, directory: Path) -> None:
         self.members: NDArray[np.int64] = open_array(directory / _MEMBERS)
         self.offsets: NDArray[np.int64] = open_array(directory / _OFFSETS)
+
+    @classmethod
+    def open(cls, directory: Path) -> "Clusters | None":
+        """Open the clusters in the directory of a corpus; return None if there are none."""
+        return cls(directory) if (directory / _OFFSETS).exists() else None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

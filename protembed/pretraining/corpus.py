@@ -27,7 +27,7 @@ from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewPro
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
 from protembed.io.writing import atomic_directory, remove, write_json
-from protembed.pretraining.clusters import Clusters, ClusterSource, ClusterTable, has_clusters, write_clusters
+from protembed.pretraining.clusters import Clusters, ClusterTable, write_clusters
 from protembed.text import pluralize
 
 HELD_OUT_FRACTION = 0.05
@@ -64,7 +64,7 @@ class Corpus:
         self.offsets: Offsets = open_array(directory / _OFFSETS)
         self.facts: dict[str, Any] = read_json(directory / _FACTS)
         self.name = str(self.facts.get("name", directory.name))  # corpora of version 0.1 have none
-        self.clusters = Clusters(directory) if has_clusters(directory) else None
+        self.clusters = Clusters.open(directory)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -321,7 +321,7 @@ def build_corpora(
     fasta: Sequence[Path],
     valid: Sequence[Path],
     *,
-    clusters: ClusterSource | None = None,
+    clusters: ClusterTable | None = None,
     on_illegal: OnIllegal = "error",
 ) -> list[str]:
     """Store training and validation proteins; without validation files a twentieth is held out by sequence hash.
@@ -340,11 +340,10 @@ def build_corpora(
         DataError: If the input is invalid, or too small to hold proteins out.
         OutputError: If the corpora cannot be written.
     """
-    table = None if clusters is None else ClusterTable(clusters)
     statistics = ReadStatistics()
     with atomic_directory(directory) as temporary:
         with ExitStack() as stack:
-            train = stack.enter_context(corpus_writer(temporary / "train", clusters=table))
+            train = stack.enter_context(corpus_writer(temporary / "train", clusters=clusters))
             held_out = train
             if not valid:
                 held_out = stack.enter_context(corpus_writer(temporary / "valid-1", name=HELD_OUT_NAME))
@@ -353,7 +352,7 @@ def build_corpora(
                 (held_out if is_held_out else train).add(record.sequence, record.id)
         if not len(train.hashes) or not len(held_out.hashes):
             raise TooFewProteinsError(len(train.hashes) + len(held_out.hashes))
-        warnings = statistics.warnings() + (table.warnings() if table else [])
+        warnings = statistics.warnings() + (clusters.warnings() if clusters else [])
         for number, (name, path) in enumerate(_named_sets(valid).items(), start=1):
             with corpus_writer(temporary / f"valid-{number}", name=name) as writer:
                 warnings += _add_valid(writer, name, path, on_illegal)

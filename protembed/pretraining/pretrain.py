@@ -34,7 +34,7 @@ from protembed.model.card import pretrained_card
 from protembed.model.catalog import locate_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from protembed.pretraining.batches import PretrainingBatches
-from protembed.pretraining.clusters import DEFAULT_CLUSTER_COLUMN, ClusterSource
+from protembed.pretraining.clusters import DEFAULT_CLUSTER_COLUMN, ClusterTable
 from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
 from protembed.pretraining.initial_model import check_memory, initial_model
 from protembed.pretraining.report import PretrainPlan, PretrainSummary, pretraining_facts
@@ -93,15 +93,11 @@ def _fingerprint(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, A
 def _open_or_create_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions) -> list[str]:
     """Create a run and store its proteins, or open the existing one; return warnings about the input."""
     config, warnings = options.pretrain, list[str]()
-    clusters = (
-        None
-        if config.clusters is None
-        else ClusterSource(path=config.clusters, column=config.cluster_column or DEFAULT_CLUSTER_COLUMN)
-    )
 
     def store_corpora(directory: Path) -> None:
-        corpora = directory / "corpus"
-        on_illegal = options.reader.on_illegal
+        column = config.cluster_column or DEFAULT_CLUSTER_COLUMN
+        clusters = None if config.clusters is None else ClusterTable(config.clusters, column)
+        corpora, on_illegal = directory / "corpus", options.reader.on_illegal
         warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, on_illegal=on_illegal))
         check_inputs()
 

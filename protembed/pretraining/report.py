@@ -18,10 +18,8 @@ class PretrainPlan:
     """The plan of a run, complete before its first step.
 
     Attributes:
-        output: Run directory.
         num_parameters: Parameters of the encoder and its masked-LM head.
-        num_proteins: Training proteins.
-        num_residues: Residues of the training proteins.
+        num_proteins: Training proteins; `num_residues` counts theirs.
         num_clusters: Clusters of the training proteins; None without `--clusters`.
         cropped_fraction: Fraction of the training proteins that are longer than a crop.
         valid_sets: Number of proteins of each validation set, by name.
@@ -29,7 +27,7 @@ class PretrainPlan:
         references: Mean nats per masked residue, by validation set and `unigram`, `bigram` or `compared`.
         steps_per_pass: Steps in which every protein, or one member of every cluster, is seen once.
         first_step: Steps taken before; above 0 the run is resumed.
-        learning_rate: Peak learning rate.
+        learning_rate: Peak.
         disk_bytes: Estimated size of the finished run directory.
         seconds: Estimated duration of the run; None if steps were not timed.
         memory_bytes: Peak memory while steps were timed; None if they were not.
@@ -62,12 +60,9 @@ class PretrainSummary:
 
     Attributes:
         model: Directory of the best model; None if the run was stopped before its first validation.
-        num_steps: Steps taken.
+        num_steps: Steps taken, `num_skipped` of them without an update, because the loss or gradient was not finite.
         num_residues: Residues seen.
-        num_skipped: Steps skipped because their loss or gradient was not finite.
-        best_step: Step of the best model.
         valid_loss: Loss of the best model on the first validation set, in mean nats per masked residue.
-        valid_perplexity: Perplexity of the best model on the same set.
         references: Mean nats per masked residue of `unigram`, `bigram` and `compared` on the same set.
         num_valid_proteins: Proteins of the same set.
         gains: Nats per masked residue by which the best model is better than each reference on the same set, with 95 %
@@ -92,15 +87,7 @@ class PretrainSummary:
 def pretraining_facts(
     metadata: ModelMetadata, train: Corpus, batches: BatchConfig, masking: MaskingConfig, schedule: TrainingSchedule
 ) -> dict[str, str]:
-    """Collect the facts on the model card, by name, in their order.
-
-    Args:
-        metadata: Metadata of the model, with its metrics.
-        train: Training proteins.
-        batches: Length of crops and tokens of a step.
-        masking: Rates of the masking rule.
-        schedule: Course of the run.
-    """
+    """Collect the facts on the model card, by name, in their order."""
     metrics = metadata.metrics
     clusters = "" if train.clusters is None else f" of {len(train.clusters):,} clusters, one member of each drawn"
     compared = f", compared model {metrics['compared_perplexity']:.2f}" if "compared_perplexity" in metrics else ""

@@ -39,7 +39,6 @@ class ProcessGroup:
 
     Attributes:
         rank: Number of this process, from 0.
-        size: Number of processes.
         slow_group: The same processes with a long timeout, for values that rank 0 may take hours to compute; None if
             there is only one process.
     """
@@ -104,10 +103,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started, if it did, and leave them at the end of the block.
-
-    Args:
-        device: Device of this process.
+    """Join the processes that torchrun started, if it did, each on its device; leave them at the end of the block.
 
     Raises:
         PeerProcessError: Within the block, if another process has ended early.
@@ -133,8 +129,6 @@ class Executor:
     """The threads, processes and precision of a computation.
 
     Attributes:
-        pool: Threads of this process.
-        processes: Processes of the run.
         precision: Type of the inputs of matrix products in training; the weights are always float32.
     """
 

@@ -51,7 +51,7 @@ class Muon(Optimizer):
     Args:
         matrices: Weight matrices, (rows, columns) each.
         weight_decay: Fraction of a weight that is subtracted in each step, times the learning rate.
-        pool: Threads that update several matrices at once.
+        pool: Threads, each of which updates one matrix at a time.
     """
 
     def __init__(self, matrices: Sequence[Tensor], weight_decay: float, pool: WorkerPool) -> None:
@@ -84,13 +84,7 @@ class Muon(Optimizer):
 
 
 def make_muon(matrices: Sequence[Tensor], weight_decay: float, pool: WorkerPool) -> Optimizer:
-    """Make the Muon optimiser of weight matrices: torch's on a GPU, the same iteration in float32 on a CPU.
-
-    Args:
-        matrices: Weight matrices, (rows, columns) each, on one device.
-        weight_decay: Weight decay.
-        pool: Threads that update several matrices at once, on a CPU.
-    """
+    """Make the Muon optimiser of matrices on one device: torch's on a GPU, the same iteration in float32 on a CPU."""
     if matrices[0].device.type == "cpu":
         return Muon(matrices, weight_decay, pool)
     return torch.optim.Muon(

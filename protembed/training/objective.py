@@ -57,7 +57,7 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | N
     """Sum the categorical cross-entropy.
 
     Args:
-        logits: Logits of each target's classes, (n, classes), float32.
+        logits: (n, classes), float32.
         targets: True classes, (n,), int64.
         class_weights: Weight of each class, (classes,); None weights all equally.
 
@@ -83,12 +83,7 @@ class Objective(nn.Module, Generic[AnyBatch]):
 
 
 class MaskedLM(Objective[MaskedBatch]):
-    """Masked language modelling: cross-entropy over the 20 amino acids, at the masked positions only.
-
-    Args:
-        encoder: Encoder.
-        lm_head: Masked-LM head, tied to the encoder's embedding.
-    """
+    """Masked language modelling: cross-entropy over the 20 amino acids, at the masked positions only."""
 
     def __init__(self, encoder: Encoder, lm_head: MaskedLMHead) -> None:
         super().__init__()
@@ -120,7 +115,7 @@ class SupervisedObjective(Objective[LabelledBatch]):
     as in `embed`.
 
     Args:
-        encoder: Encoder.
+        encoder: Encoder, whose weights are trained with those of the head.
         task_head: Head, which defines the task.
         poolings: Poolings whose results are concatenated for the head; ignored if residues have labels.
         layer: Layer whose output is pooled; None is the last.
@@ -174,12 +169,7 @@ class SupervisedObjective(Objective[LabelledBatch]):
 
 
 def evaluate(objective: Objective[AnyBatch], batches: Sequence[AnyBatch], executor: Executor) -> LossSum:
-    """Sum the loss over batches without training, in float32; every target counts once.
-
-    Args:
-        objective: Model and loss.
-        batches: Batches of all processes; each computes its share.
-        executor: Threads and processes to use.
+    """Sum the loss over batches without training, in float32; each process computes its share of them.
 
     Raises:
         ValueError: If there is no batch.

@@ -55,12 +55,7 @@ class GradientSum:
         return torch.nn.utils.get_total_norm(self._tensors())
 
     def clip(self, norm: Tensor, max_norm: float) -> None:
-        """Scale all gradients by one factor, so that their norm does not exceed the maximum.
-
-        Args:
-            norm: Norm over all parameters, as returned by `divide`, ().
-            max_norm: Largest norm.
-        """
+        """Scale all gradients by one factor, so that their norm, which `divide` returned, is at most `max_norm`."""
         torch._foreach_mul_(self._tensors(), (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
     def assign_to(self, parameters: Sequence[Tensor]) -> None:

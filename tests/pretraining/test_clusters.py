@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from protembed.errors import FormatError, InputNotFoundError, TableError
-from protembed.pretraining.clusters import ClusterSource, ClusterTable
+from protembed.pretraining.clusters import ClusterTable
 from protembed.pretraining.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 
 
 @pytest.fixture
 def write_table(tmp_path):
-    """Write a table of clusters, given with spaces between cells, and return it as a source."""
+    """Write a table of clusters, given with spaces between cells, and return its path and the column of clusters."""
 
     def write(*rows, column="cluster50"):
         path = tmp_path / "clusters.tsv"
         path.write_text("".join(row.replace(" ", "\t") + "\n" for row in rows))
-        return ClusterSource(path=path, column=column)
+        return path, column
 
     return write
 
@@ -25,7 +25,7 @@ def cluster(tmp_path):
     """Store records, (identifier, sequence), and return the corpus and the warnings of the table."""
 
     def build(source, records, **block_sizes):
-        table = ClusterTable(source)
+        table = ClusterTable(*source)
         with corpus_writer(tmp_path / "corpus", clusters=table, **block_sizes) as writer:
             for record_id, sequence in records:
                 writer.add(sequence, record_id)
@@ -109,7 +109,7 @@ def test_tables_of_clusters_are_read_in_all_table_formats(tmp_path, cluster, con
     path = tmp_path / "clusters.txt"
     path.write_text(content)
 
-    corpus, warnings = cluster(ClusterSource(path=path), [("a", "A"), ("b", "C"), ("c", "D")])
+    corpus, warnings = cluster([path], [("a", "A"), ("b", "C"), ("c", "D")])
 
     assert (as_set(groups_of(corpus)), warnings) == (as_set(["AC", "D"]), [])
 
@@ -181,7 +181,7 @@ def test_a_compressed_table_with_a_byte_order_mark_and_windows_line_ends_is_read
     path = tmp_path / "clusters.tsv.gz"
     path.write_bytes(gzip.compress("\ufeffid\tcluster50\r\na\tone\r\nb\tone\r\n".encode()))
 
-    corpus, warnings = cluster(ClusterSource(path=path), [("a", "A"), ("b", "C")])
+    corpus, warnings = cluster([path], [("a", "A"), ("b", "C")])
 
     assert (groups_of(corpus), warnings) == ([{"A", "C"}], [])
 
@@ -232,7 +232,7 @@ def test_a_table_without_rows_is_refused(cluster, write_table):
 
 def test_a_missing_column_is_refused_and_the_existing_ones_are_listed(write_table):
     with pytest.raises(TableError, match="no column 'cluster50' among 'id', 'cluster90'") as caught:
-        ClusterTable(write_table("id cluster90", "a one"))
+        ClusterTable(*write_table("id cluster90", "a one"))
 
     assert caught.value.line == 1
 
@@ -248,18 +248,18 @@ def test_a_missing_column_is_refused_and_the_existing_ones_are_listed(write_tabl
 )
 def test_swapped_columns_are_refused(write_table, rows, column):
     with pytest.raises(TableError, match="the two columns seem to be swapped"):
-        ClusterTable(write_table(*rows, column=column))
+        ClusterTable(*write_table(*rows, column=column))
 
 
 @pytest.mark.parametrize("rows", [["P1 P2", "P1 P3"], ["member representative", "a a", "b a"], ["nan nan"]])
 def test_two_columns_whose_clusters_are_no_members_need_a_header(write_table, rows):
     with pytest.raises(TableError, match="line 1: no column 'cluster50' among"):
-        ClusterTable(write_table(*rows))
+        ClusterTable(*write_table(*rows))
 
 
 def test_two_columns_of_the_requested_name_are_refused(write_table):
     with pytest.raises(TableError, match="line 1: 'cluster50', 'cluster50' may each be the cluster column"):
-        ClusterTable(write_table("id cluster50 cluster50", "a one two"))
+        ClusterTable(*write_table("id cluster50 cluster50", "a one two"))
 
 
 @pytest.mark.parametrize(
@@ -277,12 +277,12 @@ def test_a_file_that_is_no_table_of_clusters_is_refused_with_the_reason(tmp_path
     (tmp_path / "clusters.tsv").write_bytes(content)
 
     with pytest.raises(TableError, match=message):
-        ClusterTable(ClusterSource(path=tmp_path / "clusters.tsv"))
+        ClusterTable(tmp_path / "clusters.tsv")
 
 
 def test_a_short_row_is_refused_with_its_line(write_table):
     with pytest.raises(TableError, match=r"line 3: this row has 1 cells, the header 2") as caught:
-        ClusterTable(write_table("id cluster50", "a one", "b", "c one"))
+        ClusterTable(*write_table("id cluster50", "a one", "b", "c one"))
 
     assert (caught.value.line, caught.value.exit_status) == (3, 65)
 
@@ -291,6 +291,6 @@ def test_a_missing_or_damaged_table_is_refused(tmp_path):
     (tmp_path / "damaged.gz").write_bytes(gzip.compress(b"id\tcluster50\na\tone\n")[:-4])
 
     with pytest.raises(InputNotFoundError):
-        ClusterTable(ClusterSource(path=tmp_path / "missing"))
+        ClusterTable(tmp_path / "missing")
     with pytest.raises(FormatError, match="truncated or damaged"):
-        ClusterTable(ClusterSource(path=tmp_path / "damaged.gz"))
+        ClusterTable(tmp_path / "damaged.gz")
