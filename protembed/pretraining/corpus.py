@@ -196,7 +196,7 @@ class CorpusWriter:
         """Write the buffered proteins.
 
         Raises:
-            ValueError: If a letter is no residue of the alphabet; the FASTA reader never passes one.
+            ConfigError: If a letter is no residue of the alphabet; the FASTA reader never passes one.
         """
         self._offsets.append(self._tokens.num_rows + np.cumsum(np.array([*map(len, self._sequences)], np.int64)))
         self._tokens.append(encode("".join(self._sequences)))

@@ -39,12 +39,7 @@ from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
 from protembed.pretraining.initial_model import check_memory, initial_model
 from protembed.pretraining.report import PretrainPlan, PretrainSummary, pretraining_facts
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
-from protembed.pretraining.validation import (
-    Evaluator,
-    References,
-    ValidationSet,
-    perplexity,
-)
+from protembed.pretraining.validation import Evaluator, References, ValidationSet, perplexity
 from protembed.report.figures import draw_training
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor, ProcessGroup, joined_processes

@@ -186,10 +186,10 @@ def test_a_compressed_table_with_a_byte_order_mark_and_windows_line_ends_is_read
     assert (groups_of(corpus), warnings) == ([{"A", "C"}], [])
 
 
-def test_a_corpus_with_clusters_has_two_more_files(cluster, write_table):
+def test_a_corpus_with_clusters_has_two_more_files(tmp_path, cluster, write_table):
     corpus, _ = cluster(write_table("id cluster50", "a one"), [("a", "A")])
 
-    names = {path.name for path in (write_table().path.parent / "corpus").iterdir()}
+    names = {path.name for path in (tmp_path / "corpus").iterdir()}
     assert names == {"tokens.npy", "offsets.npy", "corpus.json", "members.npy", "cluster_offsets.npy"}
 
 
@@ -201,7 +201,7 @@ def test_only_the_training_proteins_have_clusters(tmp_path, proteins_fasta, prot
     ids = [line[1:].split()[0] for line in proteins_fasta.read_text().splitlines() if line.startswith(">")]
     source = write_table("id cluster50", *(f"{name} c{row // 2}" for row, name in enumerate(ids)))
 
-    build_corpora(tmp_path / "corpora", [proteins_fasta], [], clusters=source)
+    build_corpora(tmp_path / "corpora", [proteins_fasta], [], clusters=ClusterTable(*source))
 
     corpora = open_corpora(tmp_path / "corpora")
     known = {frozenset(proteins[row : row + 2]) for row in range(0, len(proteins), 2)}
@@ -219,7 +219,7 @@ def test_a_table_of_other_proteins_is_refused(tmp_path, proteins_fasta, write_ta
     with pytest.raises(
         TableError, match=r"clusters\.tsv: none of the \d+ training proteins is in this table"
     ) as caught:
-        build_corpora(tmp_path / "corpora", [proteins_fasta], [], clusters=source)
+        build_corpora(tmp_path / "corpora", [proteins_fasta], [], clusters=ClusterTable(*source))
 
     assert "in a column named 'accession' or 'id'" in caught.value.advice
     assert [path.name for path in tmp_path.iterdir()] == ["clusters.tsv"]

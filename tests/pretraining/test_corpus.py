@@ -6,7 +6,7 @@ import pytest
 
 from protembed.data.alphabet import decode, encode
 from protembed.data.hashing import hash_fraction
-from protembed.errors import FormatError, TooFewProteinsError
+from protembed.errors import ConfigError, FormatError, TooFewProteinsError
 from protembed.pretraining.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 
 
@@ -54,7 +54,7 @@ def test_a_corpus_is_memory_mapped(corpus):
 
 
 def test_a_failing_writer_leaves_no_corpus(tmp_path):
-    with pytest.raises(ValueError, match="'1'"), corpus_writer(tmp_path / "corpus") as writer:
+    with pytest.raises(ConfigError, match="'1'"), corpus_writer(tmp_path / "corpus") as writer:
         writer.add("MKT")
         writer.add("M1")
 
