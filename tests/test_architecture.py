@@ -14,6 +14,7 @@ PACKAGE = Path(protembed.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("api",),
     ("pretraining", "embedding", "finetuning", "scoring", "attention"),
     ("inference", "training"),
     ("model",),

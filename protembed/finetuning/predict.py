@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,32 @@ def prediction_cells(
     names = [classes[number] for number in np.atleast_1d(probabilities.argmax(0))]
     are_letters = all(len(name) == 1 for name in classes)
     return [LabelText(("" if are_letters else ";").join(names)), *map(_format_numbers, probabilities)]
+
+
+def prediction_columns(predictions: Sequence[NDArray[np.float32]], head: TaskHead) -> dict[str, Any]:
+    """Arrange predictions as the columns of the table, with numbers as numbers.
+
+    Args:
+        predictions: The predictions for each protein, as for `prediction_cells`.
+        head: The head that they are from.
+
+    Returns:
+        Arrays, (proteins,), float32, of probabilities and values, or lists of (residues,) arrays in a task that
+        predicts each residue; and lists of texts.
+    """
+
+    def column(values: Sequence[NDArray[np.float32]]) -> Any:
+        return list(values) if head.task.per_residue else np.array(values, dtype=np.float32)
+
+    name, *of_classes = prediction_header(head.classes)
+    if head.classes is None:
+        return {name: column(predictions)}
+    cells = [prediction_cells(prediction, head.task, head.classes, float(head.threshold)) for prediction in predictions]
+    probabilities = {
+        class_name: column([prediction[..., number] for prediction in predictions])
+        for number, class_name in enumerate(of_classes)
+    }
+    return {name: [str(row[0]) for row in cells], **probabilities}
 
 
 def _format_numbers(values: NDArray[np.floating]) -> str:

@@ -72,19 +72,22 @@ def _check_distinct(option: str, value: str, parts: Sequence[str]) -> None:
         raise ConfigError(option, value, "each can be named once")
 
 
-def check_finite(record_id: str, values: NDArray[np.floating], what: str = "vectors") -> None:
+def check_finite(
+    record_id: str, values: NDArray[np.floating], what: str = "vectors", precision: torch.dtype = torch.float32
+) -> None:
     """Check that the values computed for a protein are finite.
 
     Args:
         record_id: The identifier of the protein.
-        values: Values computed in float32, any shape.
+        values: Values in float32, any shape.
         what: The name of the values in the message.
+        precision: The precision of the matrix products behind them.
 
     Raises:
         NotFiniteError: A value is infinite or not a number.
     """
     if not np.isfinite(values).all():
-        raise NotFiniteError(record_id, "float32", "float32", what=what)
+        raise NotFiniteError(record_id, str(precision).removeprefix("torch."), "float32", what=what)
 
 
 def _as_array(values: Tensor) -> NDArray[np.float32]:

@@ -1,0 +1,314 @@
+"""The front door for Python: a model that is loaded once, with methods that turn sequences into arrays."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from protembed.config.common import DeviceConfig, Region, choose_region
+from protembed.config.embed import EmbedConfig, EmbedPrecisionName
+from protembed.data.batching import Batch
+from protembed.data.fasta import Record
+from protembed.data.sequences import (
+    AnySequence,
+    AnySequences,
+    Protein,
+    is_one_sequence,
+    read_one_sequence,
+    read_sequences,
+)
+from protembed.device import choose_device, choose_precision
+from protembed.errors import InputNotFoundError, ModelFormatError
+from protembed.finetuning.predict import prediction_columns
+from protembed.inference.applicability import InputComparison
+from protembed.inference.embedding import Embedder, Embedding, check_finite
+from protembed.inference.engine import Engine, InferenceJob, inference_engine
+from protembed.inference.marginals import Marginals, PositionQuery
+from protembed.io.reading import PathLike, as_path
+from protembed.model.catalog import locate_model
+from protembed.model.checkpoint import Checkpoint, load_checkpoint
+
+Layers = int | str | Iterable[int]
+
+
+class ProtembedWarning(UserWarning):
+    """A model or a sequence for which results may be wrong; the sentences are those that the commands print."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Model:
+    """A model that `load_model` loaded. Its methods compute the same numbers as the commands.
+
+    A sequence is a text, or a record of `read_fasta` or Biopython. It is read as from FASTA: in upper case, without
+    white space and a final `*`, and with J as X. `?` or `<mask>` is a masked position. Anything else is a
+    `SequenceError`. Vectors and log probabilities of proteins longer than the model's window are computed in windows. A
+    model that was fine-tuned on a region of each protein uses that region of each sequence.
+
+    Attributes:
+        name: Name that results of the model record.
+        checkpoint: The encoder, a `torch.nn.Module`, with its heads and metadata, in float32.
+        precision: Precision of the matrix products behind vectors and log probabilities; attention, contacts and
+            predictions are computed in float32.
+        options: Options of the device and its threads.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    precision: torch.dtype
+    options: DeviceConfig
+
+    @property
+    def dim(self) -> int:
+        """Width of a residue's vector."""
+        return self.checkpoint.encoder.shape.dim
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers; layer 0 is the input embedding."""
+        return self.checkpoint.encoder.shape.num_layers
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Classes or labels that a fine-tuned model predicts; None for a model that predicts values or nothing."""
+        return self.checkpoint.metadata.classes
+
+    def __repr__(self) -> str:
+        target = self.checkpoint.metadata.target
+        predicts = "" if target is None else f", predicts {target!r}"
+        size = f"{self.num_layers} layers, {self.checkpoint.num_parameters / 1e6:,.1f} M parameters"
+        return f"<Model {self.name}: dim {self.dim}, {size}{predicts}, on {self.checkpoint.device}>"
+
+    def embed(
+        self, sequences: AnySequences, pooling: str | Iterable[str] | None = None, layer: Layers | None = None
+    ) -> NDArray[np.float32]:
+        """Compute a vector for each protein.
+
+        Args:
+            sequences: One sequence, or several.
+            pooling: How residue vectors become one: `mean`, `max`, `std` or `cls`, or several of them, whose vectors
+                are concatenated; by default as the model was trained, else `mean`.
+            layer: Number of a layer, `last` or `all`, or several numbers, whose vectors are concatenated; by default as
+                the model records, else the last.
+
+        Returns:
+            Vectors, (proteins, dim), float32, in the order of the sequences.
+
+        Raises:
+            ConfigError: The model has no such layer, or there is no such pooling.
+
+        >>> load_model().embed(["MKTAYIAKQR", "MSILVTRPSP"], layer=3).shape
+        (2, 320)
+        """
+        embedder = self._embedder(pooling, layer)
+        _, vectors = self._compute(embedder.proteins(), sequences, self.precision, len(embedder.layers) * self.dim)
+        return np.array(vectors, dtype=np.float32).reshape(-1, embedder.slices(per_residue=False)[-1]["stop"])
+
+    @overload
+    def embed_residues(  # type: ignore[overload-overlap]  # a text is an iterable of texts too
+        self, sequences: str | Record, layer: Layers | None = None
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def embed_residues(
+        self, sequences: Iterable[AnySequence], layer: Layers | None = None
+    ) -> list[NDArray[np.float32]]: ...
+    def embed_residues(
+        self, sequences: AnySequences, layer: Layers | None = None
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """Compute a vector for each residue.
+
+        Args:
+            sequences: One sequence, or several.
+            layer: As for `embed`.
+
+        Returns:
+            Vectors, (residues, dim), float32; for several sequences, a list of them.
+
+        Raises:
+            ConfigError: The model has no such layer.
+
+        >>> load_model().embed_residues("MKTAYIAKQR").shape
+        (10, 320)
+        """
+        embedder = self._embedder(None, layer)
+        _, vectors = self._compute(embedder.residues(), sequences, self.precision, len(embedder.layers) * self.dim)
+        return vectors[0] if is_one_sequence(sequences) else vectors
+
+    def log_probs(self, sequence: AnySequence, masked: bool = True) -> NDArray[np.float32]:
+        """Compute the log probabilities of the 20 amino acids at each position, from which `score` makes its scores.
+
+        Args:
+            sequence: One sequence.
+            masked: Whether each position is masked when its probabilities are computed, in one pass per position;
+                otherwise all of them come from one pass, in which the model sees the residues.
+
+        Returns:
+            Natural logarithms of the probabilities, (residues, 20), float32, in the order of `protembed.AMINO_ACIDS`.
+
+        Raises:
+            ModelFormatError: The model has no masked-LM head.
+
+        >>> load_model().log_probs("MKTAYIAKQR").shape
+        (10, 20)
+        """
+        protein = read_one_sequence(sequence)
+        marginals = Marginals.from_checkpoint(self._rounded)
+        compute = marginals.masked_log_probs if masked else marginals.unmasked_log_probs
+        query = PositionQuery(sequence=protein.sequence, positions=np.arange(len(protein.sequence)))
+        with self._engine() as engine:
+            [(_, log_probs)] = compute(engine, [query])
+        check_finite(protein.id, log_probs, "log probabilities")
+        return log_probs
+
+    def attention(self, sequence: AnySequence) -> NDArray[np.float32]:
+        """Compute the attention maps of all heads, without the special tokens.
+
+        Returns:
+            Weights, (layers, heads, residues, residues), float32: how much the residue of a row attends to the residue
+            of a column.
+
+        >>> load_model().attention("MKTAYIAKQR").shape
+        (6, 20, 10, 10)
+        """
+        return self._attend(sequence, lambda layers: torch.stack([*layers]))
+
+    def contacts(self, sequence: AnySequence) -> NDArray[np.float32]:
+        """Predict which residues are in contact, from a contact head that was fitted to structures.
+
+        Returns:
+            Probabilities, (residues, residues), float32, symmetric.
+
+        Raises:
+            ModelFormatError: The model has no fitted contact head.
+        """
+        head = self.checkpoint.contact_head
+        if not head.is_fitted:
+            advice = "`protembed inspect-attention --structures` writes a model that has one, and ESM-2 has one"
+            raise ModelFormatError(Path(self.name), "the model has no fitted contact head", advice)
+        return self._attend(sequence, head.cpu())
+
+    def predict(self, sequences: AnySequences) -> dict[str, Any]:
+        """Predict with a fine-tuned model.
+
+        Returns:
+            The columns of the table that `protembed predict` writes, so that `pd.DataFrame(model.predict(sequences))`
+            is that table: `id`, `prediction`, and the probability of each class as `p_CLASS`, (proteins,), float32. For
+            a task that predicts each residue, probabilities and values are lists of (residues,) arrays.
+
+        Raises:
+            InputNotFoundError: The model was not fine-tuned.
+        """
+        head = self.checkpoint.task_head
+        if head is None:
+            advice = "fine-tune one with `protembed finetune`, and load its directory"
+            raise InputNotFoundError(self.name, "this model has no head to predict with", advice)
+        job = Embedder.from_checkpoint(self.checkpoint).predictions(head)
+        proteins, predictions = self._compute(job, sequences, torch.float32)
+        columns: dict[str, Any] = {"id": [protein.id for protein in proteins]}
+        if self._region is not None:
+            columns["first_residue"] = [self._region.first for _ in proteins]
+            columns["last_residue"] = [self._region.first + len(protein.sequence) - 1 for protein in proteins]
+        return columns | prediction_columns(predictions, head)
+
+    @property
+    def _region(self) -> Region | None:
+        return choose_region("auto", self.checkpoint.metadata.region)
+
+    @cached_property
+    def _rounded(self) -> Checkpoint:
+        """The model with matrix products of its precision; a copy, because predictions and attention need float32."""
+        if self.precision == torch.float32:
+            return self.checkpoint
+        rounded = deepcopy(self.checkpoint)
+        rounded.encoder.set_compute_dtype(self.precision)
+        return rounded
+
+    def _embedder(self, pooling: str | Iterable[str] | None, layer: Layers | None) -> Embedder:
+        config = EmbedConfig(  # which converts lists and numbers
+            pooling="auto" if pooling is None else pooling,  # type: ignore[arg-type]
+            layer="auto" if layer is None else layer,  # type: ignore[arg-type]
+        )
+        return Embedder.from_checkpoint(self._rounded, layer=config.layer, pooling=config.pooling)
+
+    def _engine(self, width: int | None = None) -> AbstractContextManager[Engine]:
+        return inference_engine(self.options, self.checkpoint.device, self.checkpoint.encoder.shape, width)
+
+    def _compute(
+        self, job: InferenceJob[Any], sequences: AnySequences, precision: torch.dtype, width: int | None = None
+    ) -> tuple[list[Protein], list[NDArray[np.float32]]]:
+        """Run a job on each protein or its region, and warn if a fine-tuned model does not fit the proteins."""
+        proteins = [protein.cut(self._region) for protein in read_sequences(sequences)]
+        comparison = InputComparison.from_checkpoint(self.checkpoint, self._region)
+        with self._engine(width) as engine:
+            results = [result for _, result in engine.run(job, comparison.observe(proteins))]
+        for sentence in comparison.warnings():
+            warnings.warn(sentence, ProtembedWarning, stacklevel=3)
+        arrays = [result.values if isinstance(result, Embedding) else result for result in results]
+        for protein, array in zip(proteins, arrays, strict=True):
+            check_finite(protein.id, array, "results", precision)
+        return proteins, arrays
+
+    def _attend(
+        self, sequence: AnySequence, collect: Callable[[Iterator[torch.Tensor]], torch.Tensor]
+    ) -> NDArray[np.float32]:
+        """Compute a result from the maps of each layer, (heads, residues, residues), on the CPU."""
+        protein, encoder = read_one_sequence(sequence), self.checkpoint.encoder
+
+        def compute(batch: Batch) -> list[NDArray[np.float32]]:
+            layout = encoder.layout(batch.offsets)
+            layers = encoder.attention_maps(batch.tokens.to(layout.offsets.device), layout)
+            return [collect(maps.pop()[:, 1:-1, 1:-1].cpu() for maps in layers).numpy()]
+
+        with self._engine() as engine:
+            [(_, result)] = engine.run(InferenceJob(compute=compute), [protein])
+        check_finite(protein.id, result, "results")
+        return result
+
+
+def load_model(
+    name: PathLike | None = None,
+    *,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    precision: EmbedPrecisionName = "auto",
+    threads: int | None = None,
+) -> Model:
+    """Load a model.
+
+    Args:
+        name: A model directory, a run directory of `pretrain`, a bundled model, or a model on the Hugging Face hub, as
+            the commands take it; by default the bundled one. `list_models` lists the names.
+        device: Where to compute; `auto` uses a GPU if there is one.
+        precision: Precision of the matrix products; `auto` is bfloat16 on GPUs that support it, else float32, and
+            float32 for a fine-tuned model.
+        threads: CPU threads; by default as many as the commands use.
+
+    Raises:
+        ConfigError: The device is not available, or there is no such precision.
+        InputNotFoundError: There is no such model.
+        ModelFormatError: The model is not ESM-2, or its files are damaged.
+        HubError: The hub does not respond.
+
+    >>> load_model(device="cpu")
+    <Model protembed_t6_8M: dim 320, 6 layers, 7.5 M parameters, on cpu>
+    """
+    options = DeviceConfig(device=device, threads=threads)
+    requested = EmbedConfig(precision=precision).precision
+    chosen, resolved = choose_device(options), locate_model(None if name is None else as_path("name", name))
+    checkpoint = load_checkpoint(resolved.directory).to(chosen)
+    for sentence in checkpoint.warnings:
+        warnings.warn(sentence, ProtembedWarning, stacklevel=2)
+    # A head was trained on vectors in float32.
+    is_exact = requested == "auto" and checkpoint.task_head is not None
+    return Model(
+        name=resolved.name,
+        checkpoint=checkpoint,
+        precision=torch.float32 if is_exact else choose_precision(requested, chosen),
+        options=options,
+    )
