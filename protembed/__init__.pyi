@@ -1,5 +1,7 @@
 """The public names, each with the module that holds it; `protembed/__init__.py` reads this file."""
 
+from protembed._version import __version__ as __version__
+from protembed.api import Model as Model, ProtembedWarning as ProtembedWarning, load_model as load_model
 from protembed.attention.inspect_attention import inspect_attention as inspect_attention
 from protembed.callbacks import Callbacks as Callbacks
 from protembed.config.common import (
@@ -37,9 +39,11 @@ from protembed.config.score import (
     ScoreOptions as ScoreOptions,
     VariantTableConfig as VariantTableConfig,
 )
+from protembed.data.alphabet import AMINO_ACIDS as AMINO_ACIDS
 from protembed.data.fasta import Record as Record, read_fasta as read_fasta
 from protembed.embedding.check import check_embeddings as check_embeddings
 from protembed.embedding.embed import embed_fasta as embed_fasta
+from protembed.errors import ProtembedError as ProtembedError
 from protembed.finetuning.finetune import finetune_model as finetune_model
 from protembed.finetuning.predict import predict_fasta as predict_fasta
 from protembed.model.catalog import list_models as list_models
@@ -47,7 +51,3 @@ from protembed.model.checkpoint import Checkpoint as Checkpoint, load_checkpoint
 from protembed.model.esm2 import Encoder as Encoder
 from protembed.pretraining.pretrain import pretrain_model as pretrain_model
 from protembed.scoring.score import score_variants as score_variants
-from protembed._version import __version__ as __version__
-from protembed.api import Model as Model, ProtembedWarning as ProtembedWarning, load_model as load_model
-from protembed.data.alphabet import AMINO_ACIDS as AMINO_ACIDS
-from protembed.errors import ProtembedError as ProtembedError

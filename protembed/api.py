@@ -32,7 +32,7 @@ from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, Embedding, check_finite
 from protembed.inference.engine import Engine, InferenceJob, inference_engine
 from protembed.inference.marginals import Marginals, PositionQuery
-from protembed.io.reading import PathLike, as_path
+from protembed.io.reading import PathLike
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 
@@ -300,8 +300,8 @@ def load_model(
     """
     options = DeviceConfig(device=device, threads=threads)
     requested = EmbedConfig(precision=precision).precision
-    chosen, resolved = choose_device(options), locate_model(None if name is None else as_path("name", name))
-    checkpoint = load_checkpoint(resolved.directory).to(chosen)
+    chosen, resolved = choose_device(options), locate_model(name)
+    checkpoint = load_checkpoint(resolved).to(chosen)
     for sentence in checkpoint.warnings:
         warnings.warn(sentence, ProtembedWarning, stacklevel=2)
     # A head was trained on vectors in float32.
