@@ -17,8 +17,6 @@ from protembed.model.heads import ContactHead
 
 MAX_TOP_HEADS = 10
 NUM_FOLDS = 6
-# Measured bytes for each pair and head while fitting; most of them are liblinear's copy of the features.
-FITTING_BYTES = 46
 # One to fit on and one to evaluate on.
 _MIN_PROTEINS_TO_FIT = 2
 
@@ -191,6 +189,17 @@ class ContactEvaluation:
         """The regression; None unless it selects heads both in the fit to all proteins and in cross-validation."""
         is_useful = self.fitted is not None and self.fitted.is_nonzero and "regression" in self.precisions
         return self.fitted if is_useful else None
+
+    def warnings(self) -> list[str]:
+        """Warn if no contact head is fitted, or none that selects heads."""
+        if self.fitted is None:
+            return [
+                "only one protein has a structure; fitting a contact head needs two, and the tests of heads rest on "
+                "this protein alone"
+            ]
+        if self.predictor is None:
+            return ["the regression over all heads selected no heads; no contact head is saved"]
+        return []
 
 
 def evaluate_contacts(

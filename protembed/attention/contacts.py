@@ -62,6 +62,12 @@ class ResiduePairs:
             sequence=sequence,
         )
 
+    def contact_map(self) -> NDArray[np.bool_]:
+        """Return the contacts as a matrix, (residues, residues), symmetric."""
+        is_contact = np.zeros((len(self.sequence), len(self.sequence)), np.bool_)
+        is_contact[self.first, self.second] = is_contact[self.second, self.first] = self.is_contact
+        return is_contact
+
     @property
     def separation(self) -> NDArray[np.int64]:
         """Separation of each pair, (pairs,), int64, residues."""

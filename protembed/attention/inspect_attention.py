@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from protembed._version import __version__
@@ -19,23 +20,15 @@ from protembed.attention.maps import (
     parse_numbers,
     parse_region,
 )
+from protembed.attention.page import map_resolution
 from protembed.attention.report import AttentionReport
 from protembed.attention.sites import SiteResult, SiteTests, read_sites, site_warnings
 from protembed.attention.structure_matching import StructureIndex
 from protembed.attention.structures import read_structures
-from protembed.attention.tables import (
-    PRECISION_COLUMNS,
-    SITE_COLUMNS,
-    STRUCTURE_COLUMNS,
-    head_columns,
-    head_rows,
-    precision_rows,
-    site_rows,
-    structure_row,
-    write_metrics_table,
-)
+from protembed.attention.tables import Evaluation, rows_of, structure_columns, write_columns
 from protembed.callbacks import Callbacks
 from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
+from protembed.data.alphabet import decode
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.device import choose_device, peak_memory, worker_pool
@@ -48,6 +41,7 @@ from protembed.io.writing import atomic_directory, seekable_inputs, write_json, 
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
+from protembed.model.heads import ContactHead
 
 _STATISTICS = "heads.tsv"
 
@@ -166,40 +160,40 @@ def inspect_attention(
     ):
         engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
         with atomic_directory(output, marker=_STATISTICS) as directory:
-            inspection = _Inspection(checkpoint, attention, directory)
+            inspection = _Inspection(checkpoint, attention, directory, engine)
             # The input is read twice, so that an invalid record or a protein that is too long is reported at once.
-            plan = inspection.plan(read_fasta(paths, on_illegal=on_illegal, statistics=statistics), engine)
+            plan = inspection.plan(read_fasta(paths, on_illegal=on_illegal, statistics=statistics))
             callbacks.on_plan(plan)
-            inspection.extract_all(read_fasta(paths, on_illegal=on_illegal), engine, callbacks)
+            report = inspection.extract(read_fasta(paths, on_illegal=on_illegal), callbacks)
             check_inputs()
-            inspection.finish(engine, statistics)
-    return inspection.summary(output, statistics, plan)
+            evaluation = inspection.evaluate(report)
+            inspection.write(report, evaluation, statistics)
+    return inspection.summary(output, statistics, plan, evaluation)
 
 
 class _Inspection:
-    """Collects the attention of all proteins, and writes the results.
+    """An inspection in four steps: plan, extract, evaluate and write.
 
     Args:
         checkpoint: Model to inspect.
         config: Options of the saved layers, heads and proteins, and of structures and sites.
         directory: Directory of the results.
+        engine: Engine for the computation.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: AttentionConfig, directory: Path) -> None:
-        self._checkpoint, self._config, self._directory = checkpoint, config, directory
+    def __init__(self, checkpoint: Checkpoint, config: AttentionConfig, directory: Path, engine: Engine) -> None:
+        self._checkpoint, self._config, self._directory, self._engine = checkpoint, config, directory, engine
         chains, self._warnings = read_structures(config.structures)
-        self._structures = StructureIndex(chains, config.save_maps)
+        self._structures = StructureIndex(chains)
         self._sites = SiteTests([] if config.sites is None else read_sites(config.sites), str(config.sites))
-        self._extractor = _make_extractor(checkpoint, config)
-        self._maps = MapFiles(directory / "maps", self._extractor, config)
-        self._statistics = HeadStatistics()
-        self._requests: dict[int, MapRequest] = {}
-        self._rows: list[Sequence[Any]] = []
+        self._files = MapFiles(directory / "maps", config)
+        self._extractor = _make_extractor(checkpoint, config, self._files)
+        self._requests: dict[str, MapRequest] = {}  # by sequence, because copies of a protein are computed once
         self._displayed: list[Record] = []
-        self._evaluation: ContactEvaluation | None = None
-        self._site_results: dict[str, SiteResult] = {}
+        self._rows: list[Sequence[Any]] = []
+        self._statistics = HeadStatistics()
 
-    def plan(self, records: Iterable[Record], engine: Engine) -> AttentionPlan:
+    def plan(self, records: Iterable[Record]) -> AttentionPlan:
         """Decide which results are kept of each protein, and estimate the resources.
 
         Raises:
@@ -207,53 +201,131 @@ class _Inspection:
             TableError: A site lies beyond its protein, or no site names a protein of the input.
             NoStructureMatchError: There are structures, but none matches a protein.
         """
-        config, extractor = self._config, self._extractor
-        predicts_contacts = extractor.contact_head is not None or bool(config.structures)
-        num_maps = len(extractor.layers) * len(extractor.heads)
+        config, num_maps = self._config, len(self._extractor.layers) * len(self._extractor.heads)
+        predicts_contacts = self._extractor.contact_head is not None or bool(config.structures)
         estimate = ResourceEstimate(self._checkpoint.encoder.shape, config, num_maps, predicts_contacts)
-        for row, record in enumerate(records):
-            self._add_request(row, record, estimate)
+        for record in records:
+            self._add_request(record, estimate)
         if config.structures and not self._structures.matched:
             raise NoStructureMatchError(self._structures.warnings())
         warnings = self._sites.check_matched()
-        memory = estimate.memory_bytes(engine.pool.num_workers, engine.micro_batch_tokens)
-        estimate.check_memory(engine, self._checkpoint.device)
+        estimate.check_memory(self._engine, self._checkpoint.device)
         estimate.check_disk(self._directory)
+        max_pixels = map_resolution(len(self._displayed), num_maps)
+        self._extractor = replace(self._extractor, max_pixels=max_pixels)
         return AttentionPlan(
-            num_proteins=estimate.num_proteins,
-            num_residues=estimate.num_residues,
+            num_proteins=len(estimate.lengths),
+            num_residues=sum(estimate.lengths),
             longest_id=estimate.longest.id,
             longest=estimate.longest.num_residues,
-            memory_bytes=peak_memory(torch.device("cpu")) + memory,
+            memory_bytes=peak_memory(torch.device("cpu")) + estimate.memory_bytes(self._engine),
             disk_bytes=estimate.disk_bytes,
             warnings=warnings,
         )
 
-    def extract_all(self, records: Iterable[Record], engine: Engine, callbacks: Callbacks) -> None:
-        """Compute the attention of all proteins, and write the requested maps."""
-        with self._maps:
-            for record, protein in engine.run(InferenceJob(compute=self._extract), records):
-                self._collect(record, protein)
-                callbacks.on_progress(protein.num_residues)
-
-    def finish(self, engine: Engine, statistics: ReadStatistics) -> None:
-        """Evaluate heads on structures and sites, predict contacts, and write tables, figures and the page."""
-        directory, means = self._directory, self._statistics.means()
-        if self._config.structures:
-            self._evaluate_structures()
-        if self._config.sites is not None:
-            self._evaluate_sites()
-        attention_report = AttentionReport(
-            extractor=self._extractor,
-            config=self._config,
-            directory=directory,
-            contact_maps=self._structures.contacts,
-            sites=self._sites.labelled,
+    def _add_request(self, record: Record, estimate: ResourceEstimate) -> None:
+        """Decide which results are kept of a protein, beside those that are kept of an earlier copy."""
+        earlier, num_saved = self._requests.get(record.sequence, MapRequest()), 0
+        pairs, is_annotated = self._structures.match(record), self._sites.match(record)
+        request = replace(earlier, pairs=pairs or earlier.pairs, received=is_annotated or earlier.received)
+        if record.row < self._config.save_maps:
+            region = parse_region(self._config.region, len(record.sequence))
+            request = replace(request, maps=True, region=region)
+            num_saved = 0 if earlier.maps else region.stop - region.start
+            self._files.add(record)
+            self._displayed.append(record)
+        if request.maps or request.pairs or request.received:
+            self._requests[record.sequence] = request
+        estimate.add(
+            ProteinLength(id=record.id, num_residues=len(record.sequence)),
+            num_saved=num_saved,
+            num_pairs=len(pairs.first) if pairs else 0,
+            is_annotated=is_annotated,
         )
-        attention_report.write(self._displayed, engine, means, self._evaluation, self._site_results)
-        write_metrics_table(directory / _STATISTICS, head_columns(self._evaluation), head_rows(means, self._evaluation))
+
+    def extract(self, records: Iterable[Record], callbacks: Callbacks) -> AttentionReport:
+        """Compute the attention of all proteins, write the maps, and draw the displayed proteins."""
+        layers, heads = (
+            [number + 1 for number in chosen] for chosen in (self._extractor.layers, self._extractor.heads)
+        )
+        report = AttentionReport(self._directory, self._config, layers, heads)
+        with self._files:
+            for record, protein in self._engine.run(self._job(self._extractor), records):
+                self._collect(record, protein, report)
+                callbacks.on_progress(protein.num_residues)
+        return report
+
+    def _job(self, extractor: AttentionExtractor) -> InferenceJob[ProteinAttention]:
+        def compute(batch: Batch) -> list[ProteinAttention]:
+            crops = np.split(batch.tokens.numpy(), batch.offsets[1:-1].numpy())
+            sequences = [decode(tokens[1:-1]) for tokens in crops]
+            return extractor.extract(batch, [self._requests.get(sequence, MapRequest()) for sequence in sequences])
+
+        return InferenceJob(compute=compute)
+
+    def _collect(self, record: Record, protein: ProteinAttention, report: AttentionReport) -> None:
+        """Collect the results of one protein."""
+        check_finite(record.id, protein.sums, "attention")
+        self._statistics.add(protein)
+        if protein.features is not None:
+            self._structures.add(record, protein.features)
+        if protein.received is not None:
+            self._sites.add(record, protein.received)
+        file = ""
+        if record.row < self._config.save_maps and protein.maps is not None:
+            file = f"maps/{self._files.name(record)}"
+            report.add(record, protein.maps, self._structures.contacts(record), self._sites.labelled(record))
+            self._report_contacts(record, protein, report)
+        self._rows.append([record.row + 1, record.id, protein.num_residues, file])
+
+    def _report_contacts(self, record: Record, protein: ProteinAttention, report: AttentionReport) -> None:
+        if protein.contacts is not None:
+            report.add_contacts(record, protein.contacts, self._structures.contacts(record))
+
+    def evaluate(self, report: AttentionReport) -> Evaluation:
+        """Evaluate the heads on structures and sites; a model without a contact head receives the one fitted here."""
+        config, head = self._config, self._extractor.contact_head
+        num_permutations, seed = config.num_permutations, config.seed
+        contacts, sites = None, {}
+        if config.structures:
+            model_head = None if head is None else ContactPredictor.from_contact_head(head)
+            contacts = self._structures.evaluate(model_head, num_permutations=num_permutations, seed=seed)
+            self._warnings += [*self._structures.warnings(), *contacts.warnings()]
+        if config.sites is not None:
+            sites = self._sites.evaluate(num_permutations=num_permutations, seed=seed)
+            self._warnings += site_warnings(sites.items())
+        if contacts is not None and contacts.predictor is not None and head is None:
+            self._predict_contacts(contacts.predictor.to_contact_head(), report)
+        return Evaluation(means=self._statistics.means(), contacts=contacts, sites=sites)
+
+    def _predict_contacts(self, head: ContactHead, report: AttentionReport) -> None:
+        """Predict the contacts of the displayed proteins by a head that was fitted to the attention of all."""
+        # This computes the maps again. Those of 120 heads would take 43 MB for 300 residues, and 1 GB for 1,500.
+        extractor = replace(self._extractor, contact_head=head, layers=[], files=None)
+        for record, protein in self._engine.run(self._job(extractor), self._displayed):
+            self._report_contacts(record, protein, report)
+
+    def write(self, report: AttentionReport, evaluation: Evaluation, statistics: ReadStatistics) -> None:
+        """Write the tables, the model with a fitted contact head, and the page."""
+        directory = self._directory
+        if evaluation.contacts is not None:
+            write_columns(directory / "structures.tsv", structure_columns(self._structures.matched.values()))
+            write_columns(directory / "contacts.tsv", evaluation.precision_columns())
+            self._write_model(evaluation.contacts)
+        if self._config.sites is not None:
+            write_columns(directory / "sites.tsv", evaluation.site_columns())
+        report.write(evaluation)
+        write_columns(directory / _STATISTICS, evaluation.head_columns())
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
         write_json(directory / "meta.json", self._metadata(statistics))
+
+    def _write_model(self, contacts: ContactEvaluation) -> None:
+        if contacts.predictor is None:
+            return
+        with_head = replace(self._checkpoint, contact_head=contacts.predictor.to_contact_head())
+        facts = {"contact head": f"L1 regression over all heads, fitted to {contacts.num_proteins} structures"}
+        with atomic_directory(self._directory / "model") as directory:
+            write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
 
     def _metadata(self, statistics: ReadStatistics) -> dict[str, Any]:
         """Describe how the results were computed."""
@@ -273,99 +345,36 @@ class _Inspection:
             ],
         }
 
-    def summary(self, output: Path, statistics: ReadStatistics, plan: AttentionPlan) -> AttentionSummary:
+    def summary(
+        self, output: Path, statistics: ReadStatistics, plan: AttentionPlan, evaluation: Evaluation
+    ) -> AttentionSummary:
         """Summarise the results."""
-        rows = [] if self._evaluation is None else precision_rows(self._evaluation)
+        columns, sites = evaluation.precision_columns(), evaluation.sites
+        contacts = evaluation.contacts
         return AttentionSummary(
             output=output,
             num_proteins=statistics.num_records,
             num_maps=len(self._displayed),
             num_structures=len(self._structures.matched),
             num_refused=len(statistics.skipped),
-            has_contacts=self._extractor.contact_head is not None,
-            precisions=[dict(zip(PRECISION_COLUMNS, row, strict=True)) for row in rows],
+            has_contacts=self._extractor.contact_head is not None
+            or (contacts is not None and contacts.predictor is not None),
+            precisions=[dict(zip([column.name for column in columns], row, strict=True)) for row in rows_of(columns)],
             warnings=[*statistics.warnings(), *plan.warnings, *self._warnings],
-            num_following={label: result.num_following for label, result in self._site_results.items()},
-            sites={label: SiteSummary.from_result(result) for label, result in self._site_results.items()},
+            num_following={label: result.num_following for label, result in sites.items()},
+            sites={label: SiteSummary.from_result(result) for label, result in sites.items()},
             plan=plan,
         )
 
-    def _add_request(self, row: int, record: Record, estimate: ResourceEstimate) -> None:
-        """Decide which optional results are kept of a protein."""
-        is_displayed, num_residues = row < self._config.save_maps, len(record.sequence)
-        file = self._maps.file(row, record) if is_displayed else None
-        region = parse_region(self._config.region if is_displayed else None, num_residues)
-        pairs, is_annotated = self._structures.match(row, record), self._sites.match(record)
-        if file or pairs or is_annotated:
-            self._requests[row] = MapRequest(file=file, region=region, pairs=pairs, received=is_annotated)
-        estimate.add(
-            ProteinLength(id=record.id, num_residues=num_residues),
-            region=region.stop - region.start if file else None,
-            num_pairs=len(pairs.first) if pairs else 0,
-            is_annotated=is_annotated,
-        )
 
-    def _request_for(self, row: int) -> MapRequest:
-        return self._requests.get(row, MapRequest())
-
-    def _extract(self, batch: Batch) -> list[ProteinAttention]:
-        return self._extractor.extract(batch, [self._request_for(row) for row in batch.rows.tolist()])
-
-    def _collect(self, record: Record, protein: ProteinAttention) -> None:
-        """Collect the results of one protein."""
-        row, name = len(self._rows), ""
-        request = self._request_for(row)
-        check_finite(record.id, protein.sums, "attention")
-        self._statistics.add(protein)
-        if row < self._config.save_maps:
-            name = f"maps/{self._maps.finish(record, protein)}"
-            self._displayed.append(record)
-        self._rows.append([row + 1, record.id, protein.num_residues, name])
-        if request.pairs is not None and protein.features is not None:
-            self._structures.add(request.pairs, protein.features)
-        if request.received and protein.received is not None:
-            self._sites.add(record, protein.received)
-
-    def _evaluate_structures(self) -> None:
-        """Compare heads with contacts; a model without a contact head receives the one fitted here."""
-        config, head = self._config, self._extractor.contact_head
-        model_head = None if head is None else ContactPredictor.from_contact_head(head)
-        evaluation = self._structures.evaluate(model_head, num_permutations=config.num_permutations, seed=config.seed)
-        self._evaluation = evaluation
-        self._warnings += self._structures.warnings()
-        write_metrics_table(
-            self._directory / "structures.tsv", STRUCTURE_COLUMNS, map(structure_row, self._structures.matched)
-        )
-        write_metrics_table(self._directory / "contacts.tsv", PRECISION_COLUMNS, precision_rows(evaluation))
-        if evaluation.fitted is None:
-            self._warnings.append(
-                "only one protein has a structure; fitting a contact head needs two, and the tests of heads rest on "
-                "this protein alone"
-            )
-            return
-        if evaluation.predictor is None:
-            self._warnings.append("the regression over all heads selected no heads; no contact head is saved")
-            return
-        if head is None:
-            self._extractor = replace(self._extractor, contact_head=evaluation.predictor.to_contact_head())
-        with_head = replace(self._checkpoint, contact_head=evaluation.predictor.to_contact_head())
-        facts = {"contact head": f"L1 regression over all heads, fitted to {evaluation.num_proteins} structures"}
-        with atomic_directory(self._directory / "model") as directory:
-            write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
-
-    def _evaluate_sites(self) -> None:
-        config, num_heads = self._config, self._checkpoint.encoder.shape.num_heads
-        self._site_results = self._sites.evaluate(num_permutations=config.num_permutations, seed=config.seed)
-        self._warnings += site_warnings(self._site_results.items())
-        write_metrics_table(self._directory / "sites.tsv", SITE_COLUMNS, site_rows(self._site_results, num_heads))
-
-
-def _make_extractor(checkpoint: Checkpoint, attention: AttentionConfig) -> AttentionExtractor:
+def _make_extractor(checkpoint: Checkpoint, config: AttentionConfig, files: MapFiles) -> AttentionExtractor:
     shape = checkpoint.encoder.shape
     return AttentionExtractor(
         encoder=checkpoint.encoder,
-        layers=parse_numbers("layers", attention.layers, shape.num_layers),
-        heads=parse_numbers("heads", attention.heads, shape.num_heads),
+        layers=parse_numbers("layers", config.layers, shape.num_layers),
+        heads=parse_numbers("heads", config.heads, shape.num_heads),
         contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
-        computes_rollout=attention.rollout,
+        files=files,
+        writes_rollout=config.rollout,
+        dtype=config.store_dtype,
     )

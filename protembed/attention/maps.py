@@ -1,9 +1,10 @@
 """Attention maps of whole proteins: statistics of each head, extraction layer by layer, and map files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,20 +33,16 @@ _ROWS_PER_BLOCK = 128
 
 @dataclass(frozen=True, kw_only=True)
 class MapRequest:
-    """Optional results to keep for one protein, beside the statistics of the heads.
+    """Optional results of one protein, beside the statistics of the heads.
 
     Attributes:
-        maps: Whether the maps, and predictions from them, are held for display.
-        max_pixels: Largest side of the held maps; longer regions are downsampled in blocks.
-        file: Function that creates the file for the maps, which are written layer by layer; None to write none.
+        maps: Whether the maps, and the contacts predicted from them, are held for display.
         region: Residues whose maps are held or written.
         pairs: Residue pairs whose features are kept for every head; None for no pairs.
         received: Whether to keep the mean attention that each residue receives.
     """
 
     maps: bool = False
-    max_pixels: int = MAX_PIXELS
-    file: Callable[[], MapFile] | None = None
     region: slice = field(default_factory=lambda: slice(None))
     pairs: ResiduePairs | None = None
     received: bool = False
@@ -58,22 +55,18 @@ class ProteinAttention:
     Attributes:
         sums: Statistics in the order of `ALL_STATISTICS`, summed over residues, (statistics, layer, head), float64.
         maps: Maps of the chosen layers and heads in the region, downsampled by `max_pool_blocks`, (layer, head, blocks,
-            blocks), float32.
+            blocks), in the precision of the files.
         contacts: Probabilities from a fitted contact head, (residues, residues), float32.
-        rollout: Attention rollout, (residues, residues), float32.
         features: Symmetrised and corrected maps of all heads at the pairs, (layers · heads, pairs), float32.
         received: Mean attention that each residue receives from all residues, (layers · heads, residues), float32.
-        file: Open file with the maps of the chosen heads.
     """
 
     sums: NDArray[np.float64]
     num_residues: int
-    maps: NDArray[np.float32] | None = None
+    maps: NDArray[np.floating] | None = None
     contacts: NDArray[np.float32] | None = None
-    rollout: NDArray[np.float32] | None = None
     features: NDArray[np.float32] | None = None
     received: NDArray[np.float32] | None = None
-    file: MapFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,23 +78,30 @@ class AttentionExtractor:
 
     Attributes:
         encoder: Encoder on the device for the computation.
-        layers: Chosen layers, from 0.
+        layers: Chosen layers, from 0; without any, no maps are held or written.
         heads: Chosen heads, from 0.
         contact_head: Head that predicts contacts, on the CPU; None to predict none.
-        computes_rollout: Whether to compute the rollout of proteins whose maps are held or written.
+        files: Files to which the maps are written layer by layer; None to write none.
+        writes_rollout: Whether the files get the attention rollout.
+        max_pixels: Largest side of the held maps; longer regions are downsampled in blocks.
+        dtype: Precision of the files and of the held maps, so that the page agrees with the files.
     """
 
     encoder: Encoder
     layers: Sequence[int]
     heads: Sequence[int]
     contact_head: ContactHead | None = None
-    computes_rollout: bool = False
+    files: "MapFiles | None" = None
+    writes_rollout: bool = False
+    max_pixels: int = MAX_PIXELS
+    dtype: Literal["float32", "float16"] = "float32"
 
     def extract(self, batch: Batch, requests: Sequence[MapRequest]) -> list[ProteinAttention]:
-        """Compute the statistics of each protein of a batch, and its requested results."""
+        """Compute the statistics and the requested results of each protein of a batch, and write its maps."""
         layout = self.encoder.layout(batch.offsets)
         tokens = batch.tokens.split(layout.lengths)
-        proteins = [_ProteinAccumulator(self, *protein) for protein in zip(tokens, requests, strict=True)]
+        members = zip(tokens, batch.rows.tolist(), requests, strict=True)
+        proteins = [_ProteinAccumulator(self, *member) for member in members]
         for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(layout.offsets.device), layout)):
             for protein in proteins:
                 # Holding the maps while the next layer is computed would double the memory.
@@ -112,14 +112,16 @@ class AttentionExtractor:
 class _ProteinAccumulator:
     """Accumulates the attention of one protein, layer by layer."""
 
-    def __init__(self, extractor: AttentionExtractor, tokens: Tensor, request: MapRequest) -> None:
+    def __init__(self, extractor: AttentionExtractor, tokens: Tensor, row: int, request: MapRequest) -> None:
         self._extractor, self._tokens, self._request = extractor, tokens, request
-        self._sums, self._maps = list[Tensor](), list[NDArray[np.float32]]()
+        self._sums, self._maps = list[Tensor](), list[NDArray[np.floating]]()
         self._received = list[NDArray[np.float32]]()
         num_maps = extractor.encoder.shape.num_layers * extractor.encoder.shape.num_heads
         num_pairs = 0 if request.pairs is None else len(request.pairs.first)
         self._features = np.empty((num_maps, num_pairs), np.float32)
-        self._file = None if request.file is None else request.file()
+        side = len(range(len(tokens) - 2)[request.region])
+        shape = (len(extractor.layers), len(extractor.heads), side, side)
+        self._file = None if extractor.files is None else extractor.files.create(row, shape)
         self._logits: Tensor | None = None
         self._rollout: Tensor | None = None
 
@@ -128,17 +130,12 @@ class _ProteinAccumulator:
         extractor, request = self._extractor, self._request
         self._sums.append(torch.cat([head_statistics(weights), amino_acid_fractions(weights, self._tokens)]))
         maps = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
-        chosen = [maps[head, request.region, request.region].numpy() for head in extractor.heads]  # views
-        if request.maps and layer in extractor.layers:
-            block = block_size(chosen[0].shape[-1], request.max_pixels)
-            self._maps.append(np.stack([max_pool_blocks(head, block) for head in chosen]))
-        if self._file is not None and layer in extractor.layers:
-            self._file.append(chosen)
-        is_saved_or_held = request.maps or self._file is not None
-        if is_saved_or_held and extractor.contact_head is not None:
+        if layer in extractor.layers:
+            self._keep([maps[head, request.region, request.region].numpy() for head in extractor.heads])  # views
+        if request.maps and extractor.contact_head is not None:
             logits = extractor.contact_head.layer_logits(layer, maps)
             self._logits = logits if self._logits is None else self._logits + logits
-        if is_saved_or_held and extractor.computes_rollout:
+        if self._file is not None and extractor.writes_rollout:
             self._rollout = attention_rollout_step(self._rollout, weights)
         if request.pairs is not None:
             for number, head in enumerate(maps.numpy(), start=layer * len(maps)):
@@ -146,19 +143,39 @@ class _ProteinAccumulator:
         if request.received:
             self._received.append(maps.mean(1).numpy())
 
+    def _keep(self, chosen: Sequence[NDArray[np.float32]]) -> None:
+        """Hold and write the requested maps of a layer, (residues, residues) for each chosen head."""
+        if self._request.maps:
+            block = block_size(chosen[0].shape[-1], self._extractor.max_pixels)
+            pooled = np.stack([max_pool_blocks(head, block) for head in chosen])
+            self._maps.append(pooled.astype(self._extractor.dtype, copy=False))
+        if self._file is not None:
+            self._file.append(chosen)
+
     def result(self) -> ProteinAttention:
-        """Combine the results of all layers."""
+        """Combine the results of all layers, and complete the file."""
         head = self._extractor.contact_head
+        contacts = None if self._logits is None or head is None else (self._logits + head.bias).sigmoid().numpy()
+        if self._file is not None:
+            self._complete(self._file, contacts)
         return ProteinAttention(
             sums=torch.stack(self._sums, dim=1).numpy(),
             num_residues=len(self._tokens) - 2,
             maps=np.stack(self._maps) if self._maps else None,
-            contacts=None if self._logits is None or head is None else (self._logits + head.bias).sigmoid().numpy(),
-            rollout=None if self._rollout is None else self._rollout[1:-1, 1:-1].numpy(),
+            contacts=contacts,
             features=None if self._request.pairs is None else self._features,
             received=np.concatenate(self._received) if self._received else None,
-            file=self._file,
         )
+
+    def _complete(self, file: MapFile, contacts: NDArray[np.float32] | None) -> None:
+        """Add contacts, rollout and the numbers of layers and heads to the file, and close it."""
+        extractor, part = self._extractor, self._request.region
+        rollout = None if self._rollout is None else self._rollout[1:-1, 1:-1].numpy()
+        predicted = {"contacts": contacts, "rollout": rollout}
+        stored = {
+            name: array[part, part].astype(extractor.dtype) for name, array in predicted.items() if array is not None
+        }
+        file.close({**stored, "layers": np.array(extractor.layers) + 1, "heads": np.array(extractor.heads) + 1})
 
 
 @dataclass
@@ -307,19 +324,19 @@ def parse_numbers(option: str, text: str, count: int) -> list[int]:
 
 
 class MapFiles:
-    """Creates and closes the files of attention maps; a context manager that leaves none open.
+    """The files of attention maps, one for each displayed sequence; a context manager that leaves none open.
 
     Args:
         directory: Directory of the files.
-        extractor: Extractor of the maps, which defines the layers and heads.
-        config: Options with the region, format and precision.
+        config: Options with the format and precision.
     """
 
-    def __init__(self, directory: Path, extractor: AttentionExtractor, config: AttentionConfig) -> None:
-        self._directory, self._extractor, self._config = directory, extractor, config
+    def __init__(self, directory: Path, config: AttentionConfig) -> None:
+        self._directory, self._config = directory, config
+        self._paths: dict[int, Path] = {}  # by the row of the first protein with a sequence
+        self._names: dict[str, str] = {}  # by sequence
         self._open: dict[int, MapFile] = {}
         self._lock, self._is_closed = Lock(), False
-        self._paths: dict[str, Path] = {}
 
     def __enter__(self) -> "MapFiles":
         return self
@@ -328,48 +345,27 @@ class MapFiles:
         """Abandon the files that an error left open, and prevent running workers from creating others."""
         with self._lock:
             self._is_closed = True
-            for maps in self._open.values():
-                maps.abandon()
+            for file in self._open.values():
+                file.abandon()
 
-    def file(self, row: int, record: Record) -> Callable[[], MapFile] | None:
-        """Prepare the file of a protein's maps, named by its row.
+    def add(self, record: Record) -> None:
+        """Give a protein a file, named by its row; a copy of an earlier protein shares the earlier file."""
+        if record.sequence not in self._names:
+            self._names[record.sequence] = f"protein-{record.row + 1:06d}.{self._config.format}"
+            self._paths[record.row] = self._directory / self._names[record.sequence]
 
-        Args:
-            row: Row of the record in the input, from 0.
-            record: Protein of the maps.
+    def name(self, record: Record) -> str:
+        """Return the name of a protein's file."""
+        return self._names[record.sequence]
 
-        Returns:
-            A function that creates the file; None for a copy of a protein, which shares the first file.
-        """
-        if record.sequence in self._paths:
+    def create(self, row: int, shape: tuple[int, int, int, int]) -> MapFile | None:
+        """Create the file of a row for maps, (layers, heads, residues, residues); None if the row has no file."""
+        if row not in self._paths:
             return None
-        path = self._directory / f"protein-{row + 1:06d}.{self._config.format}"
-        self._paths[record.sequence] = path
-        part = parse_region(self._config.region, len(record.sequence))
-        num_residues = part.stop - part.start
-        shape = (len(self._extractor.layers), len(self._extractor.heads), num_residues, num_residues)
-
-        def make() -> MapFile:
-            with self._lock:
-                if self._is_closed:
-                    raise InterruptedError
-                if row in self._open:  # the micro-batch did not fit into memory, and its halves start over
-                    self._open[row].abandon()
-                self._open[row] = MapFile(path, shape, self._config.store_dtype)
-                return self._open[row]
-
-        return make
-
-    def finish(self, record: Record, protein: ProteinAttention) -> str:
-        """Add layers, heads, contacts and rollout to a protein's file, close it, and return its name."""
-        if protein.file is not None:
-            part = parse_region(self._config.region, protein.num_residues)
-            arrays = {"contacts": protein.contacts, "rollout": protein.rollout}
-            layers, heads = (np.array(chosen) + 1 for chosen in (self._extractor.layers, self._extractor.heads))
-            stored = {
-                name: array[part, part].astype(self._config.store_dtype)
-                for name, array in arrays.items()
-                if array is not None
-            }
-            protein.file.close({**stored, "layers": layers, "heads": heads})
-        return self._paths[record.sequence].name
+        with self._lock:
+            if self._is_closed:
+                raise InterruptedError
+            if row in self._open:  # the micro-batch did not fit into memory, and its halves start over
+                self._open[row].abandon()
+            self._open[row] = MapFile(self._paths[row], shape, self._config.store_dtype)
+            return self._open[row]

@@ -83,8 +83,6 @@ class DisplayedProtein:
         id: Identifier of the record, which may contain any characters.
         sequence: One letter for each displayed residue.
         maps: Maximum attention of a row's residues to a column's in each block, (layer, head, blocks, blocks).
-        contacts: Predicted contact scores from 0 to 1, (residues, residues); None without a prediction.
-        truth: Contacts of the structure, (residues, residues), bool; None without a structure.
         first_residue: Number of the first displayed residue.
         block: Residues on a side of a block of the maps.
         sites: Labelled residues by label, from 0 at the first displayed residue.
@@ -93,8 +91,6 @@ class DisplayedProtein:
     id: str
     sequence: str
     maps: NDArray[np.floating]
-    contacts: NDArray[np.floating] | None = None
-    truth: NDArray[np.bool_] | None = None
     first_residue: int = 1
     block: int = 1
     sites: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -129,6 +125,11 @@ class AttentionPage:
         self._proteins: list[dict[str, Any]] = []
 
     @property
+    def num_proteins(self) -> int:
+        """Number of added proteins."""
+        return len(self._proteins)
+
+    @property
     def num_bytes(self) -> int:
         """Size of the pictures of the added proteins in the page, bytes."""
         contacts = sum(len(protein["contacts"]["pixels"]) for protein in self._proteins if protein["contacts"])
@@ -148,7 +149,7 @@ class AttentionPage:
                 "first": protein.first_residue,
                 "block": protein.block,
                 "maps": maps,
-                "contacts": _encode_contacts(protein.contacts, protein.truth),
+                "contacts": None,
                 "sites": [
                     {"label": printable(label), "residues": list(residues)}
                     for label, residues in protein.sites.items()
@@ -156,6 +157,16 @@ class AttentionPage:
                 ],
             }
         )
+
+    def show_contacts(self, index: int, contacts: NDArray[np.floating] | None, truth: NDArray[np.bool_] | None) -> None:
+        """Show the contacts of an added protein, or of its displayed region.
+
+        Args:
+            index: Index of the protein, from 0.
+            contacts: Predicted contact scores from 0 to 1, (residues, residues); None without a prediction.
+            truth: Contacts of the structure, (residues, residues), bool; None without a structure.
+        """
+        self._proteins[index]["contacts"] = _encode_contacts(contacts, truth)
 
     def render(self, statistics: Mapping[str, NDArray[np.floating]], tables: Sequence[Table], version: str) -> str:
         """Render the page of at least one protein.

@@ -1,7 +1,7 @@
 """The report of an inspection: figures, predicted contacts and the page of the first proteins."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +10,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from protembed._version import __version__
-from protembed.attention.contact_predictors import ContactEvaluation
-from protembed.attention.maps import (
-    ALL_STATISTICS,
-    STATISTICS,
-    AttentionExtractor,
-    MapRequest,
-    ProteinAttention,
-    parse_region,
-)
-from protembed.attention.page import AttentionPage, DisplayedProtein, block_size, map_resolution
-from protembed.attention.sites import SiteResult
-from protembed.attention.tables import column_label, page_tables, write_casp, write_contacts
+from protembed.attention.maps import STATISTICS, parse_region
+from protembed.attention.page import AttentionPage, DisplayedProtein, block_size
+from protembed.attention.tables import STATISTIC_LABELS, Evaluation, write_casp, write_contacts
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.data.batching import Batch
 from protembed.data.fasta import Record
-from protembed.inference.engine import Engine, InferenceJob
 from protembed.io.writing import write_text
 from protembed.report.figures import drawable, figure_file
 
@@ -121,105 +110,86 @@ def _ticks(count: int) -> range:
     return range(1, count + 1, -(-count // _MAX_TICKS))
 
 
-@dataclass(frozen=True, kw_only=True)
 class AttentionReport:
-    """Writes the figures, the predicted contacts and the page.
+    """Draws the displayed proteins one after the other, and writes their predicted contacts and the page.
 
-    Attributes:
-        extractor: Extractor of the attention, with a contact head if there is one.
-        config: Options of the region and the format of the figures.
+    Args:
         directory: Directory of the results.
-        contact_maps: Contacts of structures by sequence, (residues, residues), bool.
-        sites: Function that lists the labelled residues of a protein by label, from 0.
+        config: Options of the region and the format of the figures.
+        layers: Numbers of the displayed layers, from 1.
+        heads: Numbers of the displayed heads, from 1.
     """
 
-    extractor: AttentionExtractor
-    config: AttentionConfig
-    directory: Path
-    contact_maps: Mapping[str, NDArray[np.bool_]]
-    sites: Callable[[Record], Mapping[str, Sequence[int]]]
+    def __init__(self, directory: Path, config: AttentionConfig, layers: Sequence[int], heads: Sequence[int]) -> None:
+        self._directory, self._config = directory, config
+        self._page = AttentionPage(layers, heads)
 
-    def write(
+    def add(
         self,
-        records: Sequence[Record],
-        engine: Engine,
-        means: NDArray[np.float64],
-        evaluation: ContactEvaluation | None,
-        site_results: Mapping[str, SiteResult],
+        record: Record,
+        maps: NDArray[np.floating],
+        truth: NDArray[np.bool_] | None,
+        sites: Mapping[str, Sequence[int]],
     ) -> None:
-        """Extract the maps of the displayed proteins once more, now with any fitted contact head, and write the report.
+        """Draw the maps of the next protein, and add it to the page.
 
         Args:
-            records: Displayed proteins, in the order of the input.
-            engine: Engine for the computation.
-            means: Means over all proteins, (statistics, layer, head), float64.
-            evaluation: Evaluation of heads on contacts; None without structures.
-            site_results: Tests of heads on sites by label; empty without sites.
+            record: Protein whose region is displayed.
+            maps: Maximum attention of a row's residues to a column's in each block, (layer, head, blocks, blocks).
+            truth: Contacts of the structure, (residues, residues); None without a structure.
+            sites: Labelled residues by label, from 0.
         """
-        extractor = self.extractor
-        page = AttentionPage([layer + 1 for layer in extractor.layers], [head + 1 for head in extractor.heads])
-        max_pixels = map_resolution(len(records), len(extractor.layers) * len(extractor.heads))
-        for number, (record, protein) in enumerate(self._extract(engine, records, max_pixels), start=1):
-            displayed = self._displayed_region(record, protein, max_pixels)
-            self._draw(f"protein-{number:06d}", record, protein, displayed)
-            page.add(displayed)
-        names = [column_label(name) for name in ALL_STATISTICS]
-        named = dict(zip(names, means[:, list(extractor.layers)][..., list(extractor.heads)], strict=True))
-        for path in self._figure_paths("heads"):
-            draw_heads(path, dict(zip(names, means[: len(STATISTICS)], strict=False)))
-        if records:
-            text = page.render(named, page_tables(means, evaluation, site_results), __version__)
-            write_text(self.directory / "report.html", text)
-
-    def _extract(
-        self, engine: Engine, records: Sequence[Record], max_pixels: int
-    ) -> Iterator[tuple[Record, ProteinAttention]]:
-        extractor = replace(self.extractor, computes_rollout=False)
-        regions = [parse_region(self.config.region, len(record.sequence)) for record in records]
-        requests = [MapRequest(maps=True, max_pixels=max_pixels, region=region) for region in regions]
-
-        def extract(batch: Batch) -> list[ProteinAttention]:
-            return extractor.extract(batch, [requests[row] for row in batch.rows.tolist()])
-
-        return engine.run(InferenceJob(compute=extract), records)
-
-    def _draw(self, name: str, record: Record, protein: ProteinAttention, displayed: DisplayedProtein) -> None:
-        layers, heads = ([number + 1 for number in chosen] for chosen in (self.extractor.layers, self.extractor.heads))
-        for path in self._figure_paths(name):
-            draw_attention(path, displayed.maps, _title(displayed, protein.num_residues), layers, heads)
-        if protein.contacts is not None and displayed.contacts is not None:
-            path = self.directory / "contacts" / name
-            write_contacts(path.with_suffix(".tsv"), protein.contacts)
-            write_casp(path.with_suffix(".rr"), record, protein.contacts)
-            for path in self._figure_paths(f"{name}-contacts"):
-                draw_contacts(path, displayed.contacts, displayed.truth, record.id, displayed.first_residue)
-
-    def _displayed_region(self, record: Record, protein: ProteinAttention, max_pixels: int) -> DisplayedProtein:
-        """Cut the displayed region out of a protein's results."""
-        assert protein.maps is not None
-        part = parse_region(self.config.region, protein.num_residues)
-        truth = self.contact_maps.get(record.sequence)
-        return DisplayedProtein(
-            id=record.id,
-            sequence=record.sequence[part],
-            # The precision of the saved arrays, so that the page agrees with them.
-            maps=protein.maps.astype(self.config.store_dtype, copy=False),
-            contacts=None if protein.contacts is None else protein.contacts[part, part],
-            truth=None if truth is None else truth[part, part],
-            first_residue=part.start + 1,
-            block=block_size(part.stop - part.start, max_pixels),
-            sites={
-                label: [residue - part.start for residue in residues if part.start <= residue < part.stop]
-                for label, residues in self.sites(record).items()
-            },
+        part = parse_region(self._config.region, len(record.sequence))
+        size = block_size(part.stop - part.start, maps.shape[-1])
+        blocks = "" if size == 1 else f", maximum of each {size} x {size} block"
+        for path in self._figure_paths(self._name(record)):
+            title = f"{record.id} ({len(record.sequence)} residues{blocks})"
+            draw_attention(path, maps, title, self._page.layers, self._page.heads)
+        self._page.add(
+            DisplayedProtein(
+                id=record.id,
+                sequence=record.sequence[part],
+                maps=maps,
+                first_residue=part.start + 1,
+                block=size,
+                sites={
+                    label: [residue - part.start for residue in residues if part.start <= residue < part.stop]
+                    for label, residues in sites.items()
+                },
+            )
         )
+        self._page.show_contacts(record.row, None, None if truth is None else truth[part, part])
+
+    def add_contacts(self, record: Record, contacts: NDArray[np.float32], truth: NDArray[np.bool_] | None) -> None:
+        """Write and draw the predicted contacts of an added protein, and show them on the page.
+
+        Args:
+            record: Protein that was added.
+            contacts: Contact probabilities, (residues, residues).
+            truth: Contacts of the structure, (residues, residues); None without a structure.
+        """
+        name, part = self._name(record), parse_region(self._config.region, len(record.sequence))
+        write_contacts(self._directory / "contacts" / f"{name}.tsv", contacts)
+        write_casp(self._directory / "contacts" / f"{name}.rr", record, contacts)
+        contacts, truth = contacts[part, part], None if truth is None else truth[part, part]
+        for path in self._figure_paths(f"{name}-contacts"):
+            draw_contacts(path, contacts, truth, record.id, part.start + 1)
+        self._page.show_contacts(record.row, contacts, truth)
+
+    def write(self, evaluation: Evaluation) -> None:
+        """Draw the statistics of the heads, and write the page if it shows a protein."""
+        labelled = dict(zip(STATISTIC_LABELS.values(), evaluation.means, strict=True))
+        for path in self._figure_paths("heads"):
+            draw_heads(path, dict(islice(labelled.items(), len(STATISTICS))))
+        if self._page.num_proteins:
+            displayed = np.ix_(np.array(self._page.layers) - 1, np.array(self._page.heads) - 1)
+            statistics = {label: values[displayed] for label, values in labelled.items()}
+            text = self._page.render(statistics, evaluation.page_tables(), __version__)
+            write_text(self._directory / "report.html", text)
+
+    def _name(self, record: Record) -> str:
+        return f"protein-{record.row + 1:06d}"
 
     def _figure_paths(self, name: str) -> list[Path]:
-        formats = ("png", "svg") if self.config.figure_format == "both" else (self.config.figure_format,)
-        return [self.directory / "figures" / f"{name}.{suffix}" for suffix in formats]
-
-
-def _title(displayed: DisplayedProtein, num_residues: int) -> str:
-    size = displayed.block
-    blocks = "" if size == 1 else f", maximum of each {size} x {size} block"
-    return f"{displayed.id} ({num_residues} residues{blocks})"
+        formats = ("png", "svg") if self._config.figure_format == "both" else (self._config.figure_format,)
+        return [self._directory / "figures" / f"{name}.{suffix}" for suffix in formats]

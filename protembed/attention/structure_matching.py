@@ -15,49 +15,40 @@ from protembed.text import pluralize, printable
 _MAX_LISTED = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class MatchedProtein:
     """A protein that matches a structure.
 
     Attributes:
-        row: Row of the record in the input, from 0.
         match: Alignment to the best chain.
-        num_contacts: Number of pairs in contact, at least 6 apart.
+        pairs: Residue pairs whose contact state is known.
+        features: Features of these pairs, (heads, pairs); None before they are computed.
     """
 
-    row: int
     record: Record
     match: ChainAlignment
-    num_contacts: int
+    pairs: ResiduePairs
+    features: NDArray[np.float32] | None = None
 
 
 class StructureIndex:
-    """The proteins of an input that match a structure; copies of a protein are ignored.
+    """The proteins of an input that match a structure; copies of a protein count once.
 
     Args:
         chains: Chains of all structures.
-        num_displayed: Number of first records whose contacts are held for display.
 
     Attributes:
-        matched: Matched proteins in the order of the input.
-        contacts: Contacts of displayed proteins by sequence, (residues, residues), bool.
+        matched: Matched proteins by sequence, in the order of the input.
     """
 
-    def __init__(self, chains: Sequence[Chain], num_displayed: int) -> None:
-        self._chains, self._num_held = chains, num_displayed
-        self.matched: list[MatchedProtein] = []
-        self.contacts: dict[str, NDArray[np.bool_]] = {}
+    def __init__(self, chains: Sequence[Chain]) -> None:
+        self._chains = chains
+        self.matched: dict[str, MatchedProtein] = {}
         self._seen: set[str] = set()
         self._partial: list[tuple[Record, ChainAlignment]] = []  # proteins with insufficient coverage
-        self._features: list[NDArray[np.float32]] = []
-        self._pairs: list[ResiduePairs] = []
 
-    def match(self, row: int, record: Record) -> ResiduePairs | None:
+    def match(self, record: Record) -> ResiduePairs | None:
         """Match a protein to the structures.
-
-        Args:
-            row: Row of the record in the input, from 0.
-            record: Protein to match.
 
         Returns:
             The residue pairs whose contact state is known; None if no structure matches, or for a copy.
@@ -71,17 +62,18 @@ class StructureIndex:
         if not match.is_sufficient:
             self._partial.append((record, match))
             return None
-        is_contact, is_known = contact_map(distances(match))
-        pairs = ResiduePairs.from_contact_map(is_contact, is_known, record.sequence)
-        if row < self._num_held:
-            self.contacts[record.sequence] = is_contact
-        num_contacts = int(pairs.is_contact.sum())
-        self.matched.append(MatchedProtein(row=row, record=record, match=match, num_contacts=num_contacts))
+        pairs = ResiduePairs.from_contact_map(*contact_map(distances(match)), record.sequence)
+        self.matched[record.sequence] = MatchedProtein(record=record, match=match, pairs=pairs)
         return pairs
+
+    def contacts(self, record: Record) -> NDArray[np.bool_] | None:
+        """Return the contacts of a protein's structure, (residues, residues), bool; None without a structure."""
+        protein = self.matched.get(record.sequence)
+        return None if protein is None else protein.pairs.contact_map()
 
     def warnings(self) -> list[str]:
         """List the structures with unusual atoms, and those that cover too little of a protein."""
-        chains = [protein.match.chain for protein in self.matched]
+        chains = [protein.match.chain for protein in self.matched.values()]
         alpha = [_chain_name(chain) for chain in chains if chain.atoms == "CA"]
         virtual = [_chain_name(chain) for chain in chains if chain.atoms == "virtual CB"]
         repeated = [
@@ -102,14 +94,17 @@ class StructureIndex:
         }
         return [f"{sentence}: {_join_items(items)}" for sentence, items in sentences.items() if items]
 
-    def add(self, pairs: ResiduePairs, features: NDArray[np.float32]) -> None:
-        """Add the features of a protein's pairs, (heads, pairs)."""
-        self._pairs.append(pairs)
-        self._features.append(features)
+    def add(self, record: Record, features: NDArray[np.float32]) -> None:
+        """Add the features of a matched protein's pairs, (heads, pairs)."""
+        self.matched[record.sequence].features = features
 
     def evaluate(self, model_head: ContactPredictor | None, *, num_permutations: int, seed: int) -> ContactEvaluation:
-        """Evaluate heads and predictors on the added proteins with `evaluate_contacts`."""
-        return evaluate_contacts(self._features, self._pairs, model_head, num_permutations=num_permutations, seed=seed)
+        """Evaluate heads and predictors on the matched proteins with `evaluate_contacts`."""
+        proteins = [(protein.features, protein.pairs) for protein in self.matched.values()]
+        features = [features for features, _ in proteins if features is not None]
+        return evaluate_contacts(
+            features, [pairs for _, pairs in proteins], model_head, num_permutations=num_permutations, seed=seed
+        )
 
 
 def _chain_name(chain: Chain) -> str:

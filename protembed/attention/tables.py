@@ -1,9 +1,10 @@
-"""The tables of `inspect-attention`: heads, contacts, structures and sites, as files and on the page."""
+"""Tables of heads, contacts, structures and sites, as files and on the page: each column is told once."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from Bio.Data.IUPACData import protein_letters_1to3
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from protembed.attention.contact_predictors import ContactEvaluation
 from protembed.attention.maps import ALL_STATISTICS
 from protembed.attention.page import Table
+from protembed.attention.significance import HeadTest
 from protembed.attention.sites import SiteResult
 from protembed.attention.structure_matching import MatchedProtein
 from protembed.attention.structures import CONTACT_DISTANCE, MIN_SEPARATION
@@ -20,180 +22,205 @@ from protembed.data.fasta import Record
 from protembed.io.writing import atomic_file, write_table
 from protembed.text import pluralize, printable
 
-CONTACT_COLUMNS = ("long_range_p_at_l", "contact_effect", "contact_p", "contact_q", "contact_proteins")
-SITE_COLUMNS = (
-    *("label", "layer", "head", "effect", "p", "q", "proteins"),
-    *("compared_proteins", "residues", "compared_residues", "segments"),
-)
-PRECISION_COLUMNS = (
-    *("predictor", "range", "pairs", "precision", "low", "high", "random", "matched_random", "proteins"),
-)
-STRUCTURE_COLUMNS = (
-    *("row", "id", "structure", "chain", "identity", "coverage", "contacts", "altlocs", "insertions", "modified"),
-    *("unknown", "without_place", "left_out", "atoms", "virtual_cb"),
-)
-_COLUMN_LABELS: Mapping[str, str] = MappingProxyType(
-    {
-        "entropy": "entropy (nats)",
-        "mean_distance": "mean distance (residues)",
-        "on_self": "fraction on the residue itself",
-        "on_neighbours": "fraction on its two neighbours",
-        "on_cls": "fraction on <cls>",
-        "on_eos": "fraction on <eos>",
-        **{f"on_{letter}": f"fraction on {protein_letters_1to3[letter]} ({letter})" for letter in AMINO_ACIDS},
-        "long_range_p_at_l": "long-range precision at L",
-        "contact_effect": "contact effect (0.5: none)",
-        "contact_p": "p of contacts",
-        "contact_q": "q of contacts",
-        "contact_proteins": "proteins with an effect above 0.5",
-        "range": "separation",
-        "pairs": "top-scoring pairs",
-        "precision": "precision (fraction of contacts)",
-        "low": "95 % interval from",
-        "high": "95 % interval to",
-        "random": "random pairs",
-        "matched_random": "random pairs of the same separations",
-        "effect": "effect (0.5: none)",
-        "compared_proteins": "proteins compared",
-        "residues": "labelled residues",
-        "compared_residues": "labelled residues compared",
-    }
-)
+STATISTIC_LABELS: Mapping[str, str] = {
+    "entropy": "entropy (nats)",
+    "mean_distance": "mean distance (residues)",
+    "on_self": "fraction on the residue itself",
+    "on_neighbours": "fraction on its two neighbours",
+    "on_cls": "fraction on <cls>",
+    "on_eos": "fraction on <eos>",
+    **{f"on_{letter}": f"fraction on {protein_letters_1to3[letter]} ({letter})" for letter in AMINO_ACIDS},
+}
 
 
-def column_label(column: str) -> str:
-    """Return the label of a column for readers; a column without one keeps its name.
+class Column(NamedTuple):
+    """A column of a table.
 
-    >>> column_label("mean_distance"), column_label("head")
-    ('mean distance (residues)', 'head')
+    Attributes:
+        name: Name in files.
+        values: Cell of each row.
+        label: Name on the page; empty where it is the same.
     """
-    return _COLUMN_LABELS.get(column, column)
+
+    name: str
+    values: Sequence[Any] | NDArray[Any]
+    label: str = ""
 
 
-def write_metrics_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a TSV of metrics: numbers with six significant digits, undefined values as empty cells.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the statistics and the tests say about all heads.
+
+    Attributes:
+        means: Means of each statistic over all residues of all proteins, (statistics, layer, head), float64.
+        contacts: Comparison with the contacts of structures; None without structures.
+        sites: Tests on annotated residues by label; empty without sites.
+    """
+
+    means: NDArray[np.float64]
+    contacts: ContactEvaluation | None
+    sites: Mapping[str, SiteResult]
+
+    def head_columns(self) -> list[Column]:
+        """List the statistics of each head, and its test on contacts."""
+        layers, heads = (numbers.ravel() + 1 for numbers in np.indices(self.means.shape[1:]))
+        statistics = zip(ALL_STATISTICS, self.means, strict=True)
+        columns = [
+            Column("layer", layers),
+            Column("head", heads),
+            *(Column(name, values.ravel(), STATISTIC_LABELS[name]) for name, values in statistics),
+        ]
+        if self.contacts is not None:
+            columns.append(Column("long_range_p_at_l", self.contacts.head_precisions, "long-range precision at L"))
+            columns += _test_columns(self.contacts.significance, slice(None), "contact")
+        return columns
+
+    def precision_columns(self) -> list[Column]:
+        """List the precision of each contact predictor, beside the precision that is expected by chance."""
+        predictors = {} if self.contacts is None else self.contacts.precisions
+        rows = [row for rows in predictors.values() for row in rows]
+        return [
+            Column("predictor", [name for name, rows in predictors.items() for _ in rows]),
+            Column("range", [row.range_name for row in rows], "separation"),
+            Column("pairs", [row.fraction_name for row in rows], "top-scoring pairs"),
+            Column("precision", [row.precision.value for row in rows], "precision (fraction of contacts)"),
+            Column("low", [row.precision.low for row in rows], "95 % interval from"),
+            Column("high", [row.precision.high for row in rows], "95 % interval to"),
+            Column("random", [row.random for row in rows], "random pairs"),
+            Column("matched_random", [row.matched_random for row in rows], "random pairs of the same separations"),
+            Column("proteins", [row.num_proteins for row in rows]),
+        ]
+
+    def site_columns(self, *, only_significant: bool = False) -> list[Column]:
+        """List the test of each head on each label, the most significant first.
+
+        Args:
+            only_significant: Whether to list only heads that attend significantly, or else the most significant one.
+        """
+        by_label = [
+            self._label_columns(label, result, max(1, result.num_following) if only_significant else None)
+            for label, result in self.sites.items()
+        ]
+        return [
+            Column(columns[0].name, list(chain(*(column.values for column in columns))), columns[0].label)
+            for columns in zip(*by_label, strict=True)
+        ]
+
+    def _label_columns(self, label: str, result: SiteResult, num_listed: int | None) -> list[Column]:
+        test, num_heads = result.significance, self.means.shape[2]
+        order = test.ranking()[:num_listed]
+        amounts = {
+            ("compared_proteins", "proteins compared"): test.num_proteins,
+            ("residues", "labelled residues"): result.num_residues,
+            ("compared_residues", "labelled residues compared"): test.num_labelled,
+            ("segments", ""): result.num_segments,
+        }
+        return [
+            Column("label", [label] * len(order)),
+            Column("layer", order // num_heads + 1),
+            Column("head", order % num_heads + 1),
+            *_test_columns(test, order),
+            *(Column(name, [amount] * len(order), readable) for (name, readable), amount in amounts.items()),
+        ]
+
+    def page_tables(self) -> list[Table]:
+        """Make the tables of the page: heads that attend to sites, precisions of predicted contacts, and every head."""
+        sites = [self._sites_table()] if self.sites else []
+        # A single protein without a contact head has no predictor.
+        contacts = [self._contacts_table(self.contacts)] if self.contacts and self.contacts.precisions else []
+        return [*sites, *contacts, self._heads_table()]
+
+    def _sites_table(self) -> Table:
+        note = (
+            "Heads that attend to the labelled residues more than to other residues of the same amino acid in the same "
+            "protein, and more than to residues in the same pattern elsewhere in it (q ≤ 0.05). Effect: the "
+            "probability that a labelled residue receives more attention than an unlabelled one of its amino acid; 0.5 "
+            "is no effect."
+        )
+        if unattended := [label for label, result in self.sites.items() if not result.num_following]:
+            names = ", ".join(map(repr, unattended))
+            note += f" No head attends significantly to {names}; the row shows the most significant head."
+        return _page_table("Heads that attend to sites", self.site_columns(only_significant=True), note)
+
+    def _contacts_table(self, contacts: ContactEvaluation) -> Table:
+        proteins = pluralize(contacts.num_proteins, "protein")
+        note = f"{proteins} with a structure, each scored by predictors that were fitted without it."
+        if "regression" not in contacts.precisions and contacts.num_proteins > 1:
+            note += " The regression selected no heads, and is not listed."
+        return _page_table("Precision of predicted contacts", self.precision_columns(), note)
+
+    def _heads_table(self) -> Table:
+        note = "Means over all residues of all proteins. Fractions are of the attention that a residue gives."
+        if self.contacts is not None:
+            note += (
+                " Contact effect: the probability that a pair in contact receives more attention than another pair of "
+                "the same separation, relative to the mean of their amino acids in the protein. q: p-value corrected "
+                "for the number of heads."
+            )
+        return _page_table("Statistics of every head", self.head_columns(), note)
+
+
+def _test_columns(test: HeadTest, heads: slice | NDArray[np.int64], on: str = "") -> list[Column]:
+    """List the tests of these heads; the names of the columns begin with what they are on."""
+    prefix, suffix = (f"{on}_", f" of {on}s") if on else ("", "")
+    return [
+        Column(f"{prefix}effect", test.effects[heads], f"{on} effect (0.5: none)".lstrip()),
+        Column(f"{prefix}p", test.p_values[heads], f"p{suffix}"),
+        Column(f"{prefix}q", test.q_values[heads], f"q{suffix}"),
+        Column(f"{prefix}proteins", test.num_above[heads], "proteins with an effect above 0.5"),
+    ]
+
+
+def structure_columns(proteins: Iterable[MatchedProtein]) -> list[Column]:
+    """Describe the chain that matches each protein."""
+    proteins = list(proteins)
+    chains = [protein.match.chain for protein in proteins]
+    counts = [chain.statistics for chain in chains]
+    return [
+        Column("row", [protein.record.row + 1 for protein in proteins]),
+        Column("id", [protein.record.id for protein in proteins]),
+        Column("structure", [chain.structure for chain in chains]),
+        Column("chain", [chain.name for chain in chains]),
+        Column("identity", [protein.match.identity for protein in proteins]),
+        Column("coverage", [protein.match.coverage for protein in proteins]),
+        Column("contacts", [int(protein.pairs.is_contact.sum()) for protein in proteins]),
+        Column("altlocs", [count.num_altlocs for count in counts]),
+        Column("insertions", [count.num_insertions for count in counts]),
+        Column("modified", [count.num_modified for count in counts]),
+        Column("unknown", [count.num_unknown for count in counts]),
+        Column("without_place", [count.num_without_atom for count in counts]),
+        Column("left_out", [count.num_waters + count.num_others + count.num_repeated for count in counts]),
+        Column("atoms", [chain.atoms for chain in chains]),
+        Column("virtual_cb", [count.num_virtual for count in counts]),
+    ]
+
+
+def write_columns(path: Path, columns: Sequence[Column]) -> None:
+    """Write a TSV: numbers with six significant digits, undefined values as empty cells.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    write_table(path, header, ([_format_cell(cell) for cell in row] for row in rows))
-
-
-def head_rows(means: NDArray[np.float64], evaluation: ContactEvaluation | None) -> Iterator[list[Any]]:
-    """Yield a row for each head with its mean statistics, (statistics, layer, head), and its test on contacts."""
-    num_heads = means.shape[2]
-    for layer, head in np.ndindex(means.shape[1:]):
-        row = [layer + 1, head + 1, *means[:, layer, head].tolist()]
-        if evaluation is not None:
-            number, test = layer * num_heads + head, evaluation.significance
-            row += [float(evaluation.head_precisions[number]), float(test.effects[number])]
-            row += [float(test.p_values[number]), float(test.q_values[number]), int(test.num_above[number])]
-        yield row
-
-
-def head_columns(evaluation: ContactEvaluation | None) -> list[str]:
-    """Name the columns of `head_rows`."""
-    return ["layer", "head", *ALL_STATISTICS, *(CONTACT_COLUMNS if evaluation is not None else ())]
-
-
-def precision_rows(evaluation: ContactEvaluation) -> Iterator[list[Any]]:
-    """Yield the precision of each contact predictor, beside the precision that is expected by chance."""
-    for name, rows in evaluation.precisions.items():
-        for row in rows:
-            precision = row.precision
-            yield [
-                *(name, row.range_name, row.fraction_name, precision.value, precision.low, precision.high),
-                *(row.random, row.matched_random, row.num_proteins),
-            ]
-
-
-def site_rows(results: Mapping[str, SiteResult], num_heads: int) -> Iterator[list[Any]]:
-    """Yield the test of each head on each label, the most significant first."""
-    for label, result in results.items():
-        test = result.significance
-        for number in test.ranking().tolist():
-            yield [
-                *(label, number // num_heads + 1, number % num_heads + 1, float(test.effects[number])),
-                *(float(test.p_values[number]), float(test.q_values[number]), int(test.num_above[number])),
-                *(test.num_proteins, result.num_residues, test.num_labelled, result.num_segments),
-            ]
-
-
-def structure_row(protein: MatchedProtein) -> list[Any]:
-    """Make the row of the chain that matches a protein."""
-    match, chain, counts = protein.match, protein.match.chain, protein.match.chain.statistics
-    return [
-        *(protein.row + 1, protein.record.id, chain.structure, chain.name, match.identity, match.coverage),
-        *(protein.num_contacts, counts.num_altlocs, counts.num_insertions, counts.num_modified, counts.num_unknown),
-        *(counts.num_without_atom, counts.num_waters + counts.num_others + counts.num_repeated),
-        *(chain.atoms, counts.num_virtual),
-    ]
-
-
-def page_tables(
-    means: NDArray[np.float64], evaluation: ContactEvaluation | None, sites: Mapping[str, SiteResult]
-) -> list[Table]:
-    """Make the tables of the page: heads that attend to sites, how precisely contacts are predicted, and every head."""
-    tables = [_sites_table(sites, means.shape[2])] if sites else []
-    if evaluation is not None:
-        tables += _contact_tables(evaluation)
-    return [*tables, _heads_table(means, evaluation)]
-
-
-def _sites_table(sites: Mapping[str, SiteResult], num_heads: int) -> Table:
-    """List, for each label, the heads that attend significantly to its residues, or else the most significant head."""
-    following = {label: max(1, result.num_following) for label, result in sites.items()}
-    rows = [
-        row for label, result in sites.items() for row in [*site_rows({label: result}, num_heads)][: following[label]]
-    ]
-    note = (
-        "Heads that attend to the labelled residues more than to other residues of the same amino acid in the same "
-        "protein, and more than to residues in the same pattern elsewhere in it (q ≤ 0.05). Effect: the probability "
-        "that a labelled residue receives more attention than an unlabelled one of its amino acid; 0.5 is no effect."
+    write_table(
+        path, [column.name for column in columns], ([_format_cell(cell) for cell in row] for row in rows_of(columns))
     )
-    if unattended := [label for label, result in sites.items() if not result.num_following]:
-        names = ", ".join(map(repr, unattended))
-        note += f" No head attends significantly to {names}; the row shows the most significant head."
-    # "proteins" has another meaning in the table of contacts.
-    header = [column_label("contact_proteins" if column == "proteins" else column) for column in SITE_COLUMNS]
-    return Table(title="Heads that attend to sites", header=header, rows=rows, note=note)
 
 
-def _heads_table(means: NDArray[np.float64], evaluation: ContactEvaluation | None) -> Table:
-    header = [column_label(column) for column in head_columns(evaluation)]
-    note = "Means over all residues of all proteins. Fractions are of the attention that a residue gives."
-    if evaluation is not None:
-        note += (
-            " Contact effect: the probability that a pair in contact receives more attention than another pair of the"
-            " same separation, relative to the mean of their amino acids in the protein. q: p-value corrected for the"
-            " number of heads."
-        )
-    return Table(title="Statistics of every head", header=header, rows=list(head_rows(means, evaluation)), note=note)
+def rows_of(columns: Sequence[Column]) -> Iterable[tuple[Any, ...]]:
+    """Return the rows of a table."""
+    return zip(*(column.values for column in columns), strict=True)
 
 
-def _contact_tables(evaluation: ContactEvaluation) -> list[Table]:
-    header = [column_label(column) for column in PRECISION_COLUMNS]
-    rows = list(precision_rows(evaluation))
-    if not rows:  # a single protein, and no contact head
-        return []
-    proteins = pluralize(evaluation.num_proteins, "protein")
-    note = f"{proteins} with a structure, each scored by predictors that were fitted without it."
-    if "regression" not in evaluation.precisions and evaluation.num_proteins > 1:
-        note += " The regression selected no heads, and is not listed."
-    return [Table(title="Precision of predicted contacts", header=header, rows=rows, note=note)]
+def _page_table(title: str, columns: Sequence[Column], note: str) -> Table:
+    header = [column.label or column.name for column in columns]
+    return Table(title=title, header=header, rows=list(rows_of(columns)), note=note)
 
 
-def write_contacts(path: Path, probabilities: NDArray[np.floating], first_residue: int = 1) -> None:
-    """Write all pairs at least 6 apart and their probabilities, the most likely first.
-
-    Args:
-        path: TSV file to write.
-        probabilities: Contact probabilities, (residues, residues).
-        first_residue: Number of the first residue.
-    """
-    pairs = zip(*_ranked_pairs(probabilities), strict=True)
-    rows = ([i + first_residue, j + first_residue, float(probabilities[i, j])] for i, j in pairs)
-    write_metrics_table(path, ["i", "j", "probability"], rows)
+def write_contacts(path: Path, probabilities: NDArray[np.floating]) -> None:
+    """Write all pairs at least 6 apart and their contact probabilities, (residues, residues), the most likely first."""
+    first, second = _ranked_pairs(probabilities)
+    ranked = probabilities[first, second].astype(np.float64)
+    write_columns(path, [Column("i", first + 1), Column("j", second + 1), Column("probability", ranked)])
 
 
 def write_casp(path: Path, record: Record, probabilities: NDArray[np.floating]) -> None:

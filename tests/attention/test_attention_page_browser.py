@@ -8,7 +8,7 @@ import pytest
 
 from protembed.attention.maps import ALL_STATISTICS
 from protembed.attention.page import AttentionPage, Table
-from protembed.attention.tables import column_label, page_tables
+from protembed.attention.tables import STATISTIC_LABELS, Evaluation
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytestmark = pytest.mark.skipif(
@@ -32,10 +32,12 @@ SECONDS = 10
 @pytest.fixture(scope="module")
 def path(tmp_path_factory, make_displayed, make_contacts):
     page = AttentionPage([1, 2], [1, 2, 3])
-    page.add(make_displayed(id="P12345", sites={"binding": [12, 33]}, **make_contacts()))
+    page.add(make_displayed(id="P12345", sites={"binding": [12, 33]}))
+    page.show_contacts(0, **make_contacts())
     page.add(make_displayed(id=HOSTILE, num_residues=30, first_residue=101, seed=1))
     page.add(make_displayed(id="long", num_residues=200, seed=2))
-    page.add(make_displayed(id="known", seed=3, truth=make_contacts()["truth"]))
+    page.add(make_displayed(id="known", seed=3))
+    page.show_contacts(3, None, make_contacts()["truth"])
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page.render(STATISTICS, [TABLE], "1.2.3"), encoding="utf-8")
     return path
@@ -203,8 +205,9 @@ def test_statistics_and_columns_have_readable_labels_with_units(browser, make_di
     means = np.random.default_rng(0).random((len(ALL_STATISTICS), 2, 3))
     page = AttentionPage([1, 2], [1, 2, 3])
     page.add(make_displayed())
-    statistics = dict(zip(map(column_label, ALL_STATISTICS), means, strict=True))
-    (tmp_path / "report.html").write_text(page.render(statistics, page_tables(means, None, {}), "1"), encoding="utf-8")
+    statistics = dict(zip(STATISTIC_LABELS.values(), means, strict=True))
+    tables = Evaluation(means=means, contacts=None, sites={}).page_tables()
+    (tmp_path / "report.html").write_text(page.render(statistics, tables, "1"), encoding="utf-8")
     browser.get((tmp_path / "report.html").as_uri())
 
     def texts(selector):

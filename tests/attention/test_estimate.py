@@ -14,8 +14,8 @@ CPU = torch.device("cpu")
 def make_estimate(*lengths, num_displayed=0, num_pairs=0, num_maps=120, predicts_contacts=False, **config):
     estimate = ResourceEstimate(SIZES["t6_8M"], AttentionConfig(**config), num_maps, predicts_contacts)
     for row, length in enumerate(lengths):
-        region = length if row < num_displayed else None
-        estimate.add(ProteinLength(id=f"p{row}", num_residues=length), region=region, num_pairs=num_pairs)
+        num_saved = length if row < num_displayed else 0
+        estimate.add(ProteinLength(id=f"p{row}", num_residues=length), num_saved=num_saved, num_pairs=num_pairs)
     return estimate
 
 
@@ -35,22 +35,29 @@ def make_engine(num_workers):
     return Engine(pool=WorkerPool(num_workers))
 
 
-def test_long_protein_needs_twice_the_memory_of_a_layer():
-    # 20 heads of 3,002² float32 numbers, and as many for their softmax; everything else is small.
-    assert make_estimate(3000).layer_bytes(1, 1024) == pytest.approx(2 * 20 * 3002**2 * 4, rel=0.1)
+ENGINE = make_engine(1)
 
 
-def test_memory_grows_with_the_workers_up_to_the_number_of_long_proteins():
+def test_long_protein_needs_two_layers_of_its_maps():
+    # 20 heads of 3,002² float32 numbers, and as many for their softmax.
+    assert make_estimate(3000).layer_bytes(ENGINE, 1) == 2 * 20 * 3002**2 * 4
+
+
+def test_short_proteins_need_a_micro_batch_of_maps():
+    assert make_estimate(100, 50).layer_bytes(ENGINE, 1) == 2 * 20 * 102 * ENGINE.micro_batch_tokens * 4
+
+
+def test_memory_grows_with_the_workers_up_to_the_number_of_proteins():
     estimate = make_estimate(2000, 100, 2000, 2000)
 
-    assert estimate.layer_bytes(2, 1024) == 2 * estimate.layer_bytes(1, 1024)
-    assert estimate.layer_bytes(9, 1024) == pytest.approx(3 * estimate.layer_bytes(1, 1024), rel=0.01)
+    assert estimate.layer_bytes(ENGINE, 2) == 2 * estimate.layer_bytes(ENGINE, 1)
+    assert estimate.layer_bytes(ENGINE, 9) == pytest.approx(3 * estimate.layer_bytes(ENGINE, 1), rel=0.01)
 
 
 def test_features_of_pairs_count_for_all_heads():
     assert make_estimate(300, num_pairs=40_000).features_bytes == 120 * 40_000 * 4
-    memory = make_estimate(300, num_pairs=400_000).memory_bytes(1, 1024)
-    assert memory > make_estimate(300).memory_bytes(1, 1024) + 120 * 400_000 * 4
+    memory = make_estimate(300, num_pairs=400_000).memory_bytes(ENGINE)
+    assert memory > make_estimate(300).memory_bytes(ENGINE) + 120 * 400_000 * 4
 
 
 @pytest.mark.parametrize(("dtype", "num_bytes"), [("float32", 4), ("float16", 2)])

@@ -28,6 +28,7 @@ from protembed.errors import (
     OutputExistsError,
     TableError,
 )
+from protembed.inference.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,15 @@ def test_maps_of_chosen_layers_and_heads_are_saved(inspect):
     with np.load(chosen / "maps" / "protein-000001.npz") as arrays:
         np.testing.assert_array_equal(arrays["attention"], whole_maps[[1]][:, [0, 2, 3]].astype(np.float16))
         assert (arrays["layers"].tolist(), arrays["heads"].tolist()) == ([2], [1, 3, 4])
+
+
+def test_maps_are_computed_once_unless_a_contact_head_is_fitted(inspect, monkeypatch):
+    runs, run = [], Engine.run
+    monkeypatch.setattr(Engine, "run", lambda *arguments: runs.append(arguments) or run(*arguments))
+
+    inspect(save_maps=2)
+
+    assert len(runs) == 1
 
 
 def test_unfitted_contact_head_predicts_no_contacts(inspect):
@@ -334,6 +344,16 @@ def test_sites_are_tested_by_label(inspect, proteins, tmp_path):
     assert [row["label"] for row in rows] == ["tryptophan"] * 8
     assert {(row["layer"], row["head"]) for row in rows} == {(str(i), str(j)) for i in (1, 2) for j in (1, 2, 3, 4)}
     assert [float(row["p"]) for row in rows] == sorted(float(row["p"]) for row in rows)
+
+
+def test_sites_of_a_copy_count_if_an_earlier_copy_has_none(inspect, proteins, tmp_path):
+    (tmp_path / "twins.fasta").write_text(f">first\n{proteins[0]}\n>second\n{proteins[0]}\n>other\n{proteins[1]}\n")
+    (tmp_path / "sites.tsv").write_text("protein\tposition\tlabel\nsecond\t3\tx\nsecond\t20\tx\n")
+
+    output = inspect(fasta=tmp_path / "twins.fasta", sites=tmp_path / "sites.tsv", num_permutations=100, save_maps=0)
+
+    rows = read_rows(output / "sites.tsv")
+    assert [(row["label"], row["residues"], row["segments"]) for row in rows] == 8 * [("x", "2", "2")]
 
 
 @pytest.mark.parametrize(

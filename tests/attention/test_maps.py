@@ -12,6 +12,7 @@ from protembed.attention.maps import (
     HeadStatistics,
     MapRequest,
     ProteinAttention,
+    attention_rollout_step,
     head_statistics,
     parse_numbers,
     parse_region,
@@ -211,11 +212,14 @@ def test_received_attention_is_the_mean_of_a_column(tiny_encoder, batch):
     assert without.received is None
 
 
-def test_rollout_multiplies_the_mean_maps_of_the_layers(tiny_encoder, batch):
-    attention, _ = extract(tiny_encoder, batch, computes_rollout=True, holds_maps=(True, False))
+def test_rollout_multiplies_the_mean_maps_of_the_layers(tiny_encoder):
+    first, second = torch.rand(2, 4, 9, 9).softmax(-1)
 
-    first, second = ((layer.mean(0) + np.eye(layer.shape[-1])) / 2 for layer in reference_maps(tiny_encoder, batch, 0))
-    assert np.allclose(attention.rollout, (second @ first)[1:-1, 1:-1], atol=1e-6)
+    rollout = attention_rollout_step(attention_rollout_step(None, first), second)
+
+    expected_first, expected_second = ((layer.mean(0) + torch.eye(9)) / 2 for layer in (first, second))
+    assert torch.allclose(rollout, expected_second @ expected_first)
+    assert torch.allclose(rollout.sum(-1), torch.ones(9))
 
 
 @pytest.mark.parametrize(("text", "part"), [("1-9", slice(0, 9)), ("5-5", slice(4, 5)), ("8-40", slice(7, 20))])

@@ -1,22 +1,57 @@
+import numpy as np
 import pytest
 
+from protembed.attention.contact_predictors import ContactEvaluation
 from protembed.attention.maps import ALL_STATISTICS
-from protembed.attention.tables import CONTACT_COLUMNS, PRECISION_COLUMNS, column_label
+from protembed.attention.significance import LabelledScores, permutation_test
+from protembed.attention.sites import SiteResult
+from protembed.attention.tables import STATISTIC_LABELS, Evaluation
 
-COLUMNS = ("layer", "head", *ALL_STATISTICS, *CONTACT_COLUMNS, *PRECISION_COLUMNS)
+
+@pytest.fixture(scope="module")
+def evaluation():
+    rng = np.random.default_rng(0)
+    scores = LabelledScores(values=rng.random((6, 40)), is_labelled=np.arange(40) < 9, strata=np.zeros(40, int))
+    test = permutation_test([scores], num_permutations=100)
+    contacts = ContactEvaluation(
+        head_precisions=rng.random(6), significance=test, precisions={}, fitted=None, num_proteins=1
+    )
+    sites = {label: SiteResult(significance=test, num_residues=9, num_segments=1) for label in ("a", "b")}
+    return Evaluation(means=rng.random((len(ALL_STATISTICS), 2, 3)), contacts=contacts, sites=sites)
 
 
-@pytest.mark.parametrize("column", COLUMNS)
-def test_labels_of_columns_have_no_underscores(column):
-    assert "_" not in column_label(column)
+@pytest.fixture(params=["head", "precision", "site"])
+def columns(request, evaluation):
+    return getattr(evaluation, f"{request.param}_columns")()
+
+
+def test_labels_of_columns_are_unique_and_have_no_underscores(columns):
+    labels = [column.label or column.name for column in columns]
+
+    assert len(set(labels)) == len(labels)
+    assert not any("_" in label for label in labels)
+
+
+def test_columns_of_a_table_are_equally_long(columns):
+    assert len({len(column.values) for column in columns}) == 1
+
+
+def test_layers_and_heads_are_numbered_from_one_in_the_order_of_the_maps(evaluation):
+    layers, heads, entropy = (column.values.tolist() for column in evaluation.head_columns()[:3])
+
+    assert (layers, heads) == ([1, 1, 1, 2, 2, 2], [1, 2, 3, 1, 2, 3])
+    assert entropy == evaluation.means[0].ravel().tolist()
+
+
+def test_page_lists_one_head_of_a_label_without_significant_heads(evaluation):
+    sites = evaluation.page_tables()[0]
+
+    assert [row[0] for row in sites.rows] == ["a", "b"]
+    assert "No head attends significantly to 'a', 'b'" in sites.note
+    assert len(evaluation.site_columns()[0].values) == 12
 
 
 def test_labels_of_statistics_include_their_units():
-    assert column_label("entropy") == "entropy (nats)"
-    assert column_label("mean_distance") == "mean distance (residues)"
-    assert column_label("on_W") == "fraction on Trp (W)"
-
-
-def test_labels_of_columns_are_unique():
-    for columns in (("layer", "head", *ALL_STATISTICS, *CONTACT_COLUMNS), PRECISION_COLUMNS):
-        assert len({column_label(column) for column in columns}) == len(columns)
+    assert STATISTIC_LABELS["entropy"] == "entropy (nats)"
+    assert STATISTIC_LABELS["mean_distance"] == "mean distance (residues)"
+    assert STATISTIC_LABELS["on_W"] == "fraction on Trp (W)"
