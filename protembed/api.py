@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from protembed.config.common import DeviceConfig, Region, choose_region
 from protembed.config.embed import EmbedConfig, EmbedPrecisionName
+from protembed.data.alphabet import encode
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
 from protembed.data.sequences import (
@@ -30,7 +31,7 @@ from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.finetuning.predict import prediction_columns
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, Embedding, check_finite
-from protembed.inference.engine import Engine, InferenceJob, inference_engine
+from protembed.inference.engine import Engine, InferenceJob, inference_engine, whole_proteins
 from protembed.inference.marginals import Marginals, PositionQuery
 from protembed.io.reading import PathLike
 from protembed.model.catalog import locate_model
@@ -160,10 +161,10 @@ class Model:
         """
         protein = read_one_sequence(sequence)
         marginals = Marginals.from_checkpoint(self._rounded)
-        compute = marginals.masked_log_probs if masked else marginals.unmasked_log_probs
-        query = PositionQuery(sequence=protein.sequence, positions=np.arange(len(protein.sequence)))
+        job = marginals.masked() if masked else marginals.unmasked()
+        query = PositionQuery(residues=encode(protein.sequence), positions=np.arange(len(protein.sequence)))
         with self._engine() as engine:
-            [(_, log_probs)] = compute(engine, [query])
+            [(_, log_probs)] = engine.run(job, [query])
         check_finite(protein.id, log_probs, "log probabilities")
         return log_probs
 
@@ -267,7 +268,7 @@ class Model:
             return [collect(maps.pop()[:, 1:-1, 1:-1].cpu() for maps in layers).numpy()]
 
         with self._engine() as engine:
-            [(_, result)] = engine.run(InferenceJob(compute=compute), [protein])
+            [(_, result)] = engine.run(whole_proteins(compute), [protein])
         check_finite(protein.id, result, "results")
         return result
 

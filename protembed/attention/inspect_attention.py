@@ -34,7 +34,7 @@ from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.device import choose_device, peak_memory, worker_pool
 from protembed.errors import NoStructureMatchError
 from protembed.inference.embedding import check_finite
-from protembed.inference.engine import Engine, InferenceJob
+from protembed.inference.engine import Engine, InferenceJob, whole_proteins
 from protembed.io.reading import PathLike, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
 from protembed.io.result import check_absent, check_is_path, check_not_an_input, result_lock
 from protembed.io.writing import atomic_directory, seekable_inputs, write_json, write_table
@@ -261,7 +261,7 @@ class _Inspection:
             sequences = [decode(tokens[1:-1]) for tokens in crops]
             return extractor.extract(batch, [self._requests.get(sequence, MapRequest()) for sequence in sequences])
 
-        return InferenceJob(compute=compute)
+        return whole_proteins(compute)
 
     def _collect(self, record: Record, protein: ProteinAttention, report: AttentionReport) -> None:
         """Collect the results of one protein."""

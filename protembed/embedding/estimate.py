@@ -37,12 +37,12 @@ class Workload:
     def count(self, records: Iterable[Record], computation: InferenceJob[Result]) -> None:
         """Count all proteins; keep only the sample in memory."""
         for record in records:
-            spans = computation.windows(len(record.sequence))
+            num_windows = sum(1 for _ in computation.crops(record))
             self.num_proteins += 1
             self.num_residues += len(record.sequence)
             self.longest = max(self.longest, len(record.sequence))
-            self.num_windows += len(spans)
-            self.num_windowed += len(spans) > 1
+            self.num_windows += num_windows
+            self.num_windowed += num_windows > 1
             self.operations += self.operations_of(record, computation)
             cropped = replace(record, sequence=record.sequence[:_SAMPLED_RESIDUES])
             entry = (-hash_fraction(record.sequence), self.num_proteins, cropped)
@@ -59,8 +59,7 @@ class Workload:
     def operations_of(self, record: Record, computation: InferenceJob[Result]) -> float:
         """Count the multiplications and additions of a protein's matrix products."""
         dim, total = self.shape.dim, 0.0
-        for start, stop in computation.windows(len(record.sequence)):
-            tokens = stop - start + 2
+        for tokens in map(len, computation.crops(record)):
             total += self.shape.num_layers * (24 * tokens * dim**2 + 4 * tokens**2 * dim)
         return total
 

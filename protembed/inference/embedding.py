@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.config.common import PoolingName
-from protembed.data.batching import Batch
-from protembed.data.windows import Span
+from protembed.data.alphabet import CLS, EOS, encode
+from protembed.data.batching import Batch, Tokens, make_crop
+from protembed.data.windows import Span, window_spans
 from protembed.device import to_device
 from protembed.errors import ConfigError, NotFiniteError
-from protembed.inference.engine import InferenceJob, Result, WindowedJob
+from protembed.inference.engine import HasSequence, InferenceJob
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.esm2 import Encoder, PackedLayout
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import (
     merge_windows,
     overlap_cosine,
-    pool,
     pool_concatenated,
     residues_of,
     strip_special_tokens,
@@ -90,6 +90,15 @@ def check_finite(
         raise NotFiniteError(record_id, str(precision).removeprefix("torch."), "float32", what=what)
 
 
+# For each protein, the vector of `<cls>`, (dim,), and those of its residues, (residues, dim).
+_Proteins = Sequence[tuple[Tensor, Tensor]]
+
+
+def _are_whole(batch: Batch) -> bool:
+    """Return whether the crops of a batch are whole proteins, which the engine never mixes with windows."""
+    return bool(batch.tokens[0] == CLS and batch.tokens[batch.offsets[1] - 1] == EOS)
+
+
 def _as_array(values: Tensor) -> NDArray[np.float32]:
     array: NDArray[np.float32] = values.float().cpu().numpy()
     return array
@@ -151,25 +160,11 @@ class Embedder:
 
     def proteins(self) -> InferenceJob[Embedding]:
         """Make the job that computes one vector per protein, (poolings · layers · dim,)."""
-
-        def compute(batch: Batch) -> list[Embedding]:
-            return [Embedding(values=vector) for vector in _as_array(self._pooled(batch))]
-
-        return InferenceJob(
-            compute=compute,
-            windowed=self._embedding_windows(lambda cls, residues: _as_array(self._pool_protein(cls, residues))),
-        )
+        return self._job(lambda proteins: list(_as_array(self._pool(proteins))))
 
     def residues(self) -> InferenceJob[Embedding]:
         """Make the job that computes one vector per residue: for each protein (residues, layers · dim)."""
-
-        def compute(batch: Batch) -> list[Embedding]:
-            hidden, layout = self._hidden(batch)
-            return [Embedding(values=_as_array(residues_of(protein))) for (protein,) in layout.split(hidden)]
-
-        return InferenceJob(
-            compute=compute, windowed=self._embedding_windows(lambda cls, residues: _as_array(residues))
-        )
+        return self._job(lambda proteins: [_as_array(residues) for _, residues in proteins])
 
     def predictions(self, head: TaskHead) -> InferenceJob[NDArray[np.float32]]:
         """Make the job that computes a head's predictions for each protein or for each of its residues.
@@ -178,19 +173,17 @@ class Embedder:
             head: The head of a task, on the encoder's device; its `predict` describes the predictions.
         """
 
-        def compute(batch: Batch) -> Sequence[NDArray[np.float32]]:
-            if not head.task.per_residue:
-                return list(_as_array(head.predict(self._pooled(batch))))
-            hidden, layout = self._hidden(batch)
-            return [_as_array(head.predict(residues_of(protein))) for (protein,) in layout.split(hidden)]
-
-        def merge(windows: Sequence[Tensor], spans: Sequence[Span]) -> NDArray[np.float32]:
-            cls, residues = (part.to(head.scale.device) for part in merge_windows(windows, spans))
+        def predict(proteins: _Proteins) -> list[NDArray[np.float32]]:
+            device = head.scale.device  # windows are merged on the CPU
+            proteins = [(cls.to(device), residues.to(device)) for cls, residues in proteins]
             if head.task.per_residue:
-                return _as_array(head.predict(residues))
-            return np.asarray(_as_array(head.predict(self._pool_protein(cls, residues)[None]))[0])
+                return [_as_array(head.predict(residues)) for _, residues in proteins]
+            return list(_as_array(head.predict(self._pool(proteins))))
 
-        return InferenceJob(compute=compute, windowed=self._windowed(merge))
+        job = self._job(predict)
+        return InferenceJob(
+            crops=job.crops, compute=job.compute, join=lambda protein, parts: job.join(protein, parts).values
+        )
 
     def slices(self, *, per_residue: bool) -> list[dict[str, Any]]:
         """Describe which columns of a vector belong to which pooling of which layer; a residue's have no pooling."""
@@ -201,36 +194,37 @@ class Embedder:
             for number, (pooling, layer) in enumerate(parts)
         ]
 
-    def _embedding_windows(
-        self, values: Callable[[Tensor, Tensor], NDArray[np.float32]]
-    ) -> WindowedJob[Embedding] | None:
-        def merge(windows: Sequence[Tensor], spans: Sequence[Span]) -> Embedding:
-            cls, residues = merge_windows(windows, spans)
-            return Embedding(
-                values=values(cls, residues),
-                num_windows=len(spans),
-                overlap_cosine=overlap_cosine(strip_special_tokens(windows, spans), spans),
-            )
+    def _job(self, values_of: Callable[[_Proteins], list[NDArray[np.float32]]]) -> InferenceJob[Embedding]:
+        """Make the job that computes values from the vectors of proteins, whole or merged from their windows."""
 
-        return self._windowed(merge)
+        def spans(protein: HasSequence) -> list[Span]:
+            return window_spans(len(protein.sequence), self.window_residues or len(protein.sequence))
 
-    def _windowed(self, merge: Callable[[Sequence[Tensor], Sequence[Span]], Result]) -> WindowedJob[Result] | None:
-        if self.window_residues is None:
-            return None
-        return WindowedJob(window_residues=self.window_residues, compute=self._windows, merge=merge)
+        def crops(protein: HasSequence) -> list[Tokens]:
+            residues = encode(protein.sequence)
+            return [make_crop(residues, *span) for span in spans(protein)]
 
-    def _windows(self, batch: Batch) -> list[Tensor]:
-        """Compute the vectors of each window's tokens, (tokens, layers · dim), on the CPU."""
-        hidden, layout = self._hidden(batch)
-        return [window for (window,) in layout.split(hidden.float().cpu())]
+        def compute(batch: Batch) -> list[Embedding] | list[Tensor]:
+            hidden, layout = self._hidden(batch)
+            if not _are_whole(batch):
+                return [window for (window,) in layout.split(hidden.float().cpu())]
+            proteins = [(protein[0], residues_of(protein)) for (protein,) in layout.split(hidden)]
+            return [Embedding(values=values) for values in values_of(proteins)]
 
-    def _pooled(self, batch: Batch) -> Tensor:
-        hidden, layout = self._hidden(batch)
-        return torch.cat([pool(hidden, layout, pooling, self.query) for pooling in self.poolings], dim=-1)
+        def join(protein: HasSequence, parts: Sequence[Any]) -> Embedding:
+            if len(parts) == 1:
+                return cast("Embedding", parts[0])
+            windows = spans(protein)
+            (values,) = values_of([merge_windows(parts, windows)])
+            agreement = overlap_cosine(strip_special_tokens(parts, windows), windows)
+            return Embedding(values=values, num_windows=len(windows), overlap_cosine=agreement)
 
-    def _pool_protein(self, cls: Tensor, residues: Tensor) -> Tensor:
-        query = None if self.query is None else self.query.to(residues.device)
-        return pool_concatenated(cls, residues, self.poolings, query)
+        return InferenceJob(crops=crops, compute=compute, join=join)
+
+    def _pool(self, proteins: _Proteins) -> Tensor:
+        """Pool the vectors of each protein's residues, (proteins, poolings · layers · dim)."""
+        query = None if self.query is None else self.query.to(proteins[0][0].device)
+        return torch.stack([pool_concatenated(cls, residues, self.poolings, query) for cls, residues in proteins])
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, PackedLayout]:
         """Compute the vectors of all tokens, (tokens, layers · dim)."""

@@ -1,24 +1,23 @@
-"""The inference engine: it groups proteins into micro-batches, computes on worker threads, and keeps the input's order.
+"""The inference engine: it cuts items into crops, computes these on worker threads, and keeps the input's order.
 
-The caller decides what is computed: an `InferenceJob` computes a result for each whole protein of a batch, and merges
-the windows of a protein that is longer than the model's window.
+The caller says what an item is: an `InferenceJob` cuts it into crops, computes a part of its result from each crop, and
+joins the parts.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import cached_property
+from itertools import chain
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from protembed.config.common import GPU_MICRO_BATCH_TOKENS, MICRO_BATCH_TOKENS, DeviceConfig
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, Tokens, concatenate, make_crop, split_by_budget
-from protembed.data.windows import Span, window_spans
 from protembed.device import WorkerPool, is_out_of_memory, worker_pool
 from protembed.errors import TooLongForMemoryError
 
@@ -28,6 +27,9 @@ _TOKENS_PER_CHUNK, _MIN_TOKENS_PER_CHUNK, _TOKENS_PER_GPU_CHUNK = 65_536, 8_192,
 _LARGEST_SMALL_MODEL = SIZES["t6_8M"]
 # A chunk holds a gigabyte of residues' vectors at most.
 _NUMBERS_PER_CHUNK = 1 << 28
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class HasSequence(Protocol):
@@ -39,61 +41,55 @@ class HasSequence(Protocol):
         ...
 
 
-class HasTokens(Protocol):
-    """A crop that is computed unchanged, such as a copy of a protein with one residue masked."""
-
-    @property
-    def tokens(self) -> Tokens:
-        """Token ids, (tokens,), uint8."""
-        ...
-
-
-Protein = TypeVar("Protein", bound=HasSequence)
-Crop = TypeVar("Crop", bound=HasTokens)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowedJob(Generic[Result]):
-    """How proteins longer than a window are computed.
-
-    Attributes:
-        window_residues: The length of a window, in residues.
-        compute: Computes the vectors of each window's tokens, on the CPU, from a batch of windows.
-        merge: Merges the vectors of a protein's windows to its result, given the windows' spans.
-    """
-
-    window_residues: int
-    compute: Callable[[Batch], Iterable[Tensor]]
-    merge: Callable[[Sequence[Tensor], Sequence[Span]], Result]
-
-
 @dataclass(frozen=True, kw_only=True)
 class InferenceJob(Generic[Result]):
-    """What the engine computes for each protein, on several threads and without gradients.
+    """What the engine computes for each item, on several threads and without gradients.
+
+    The crops of a chunk are computed longest first, and identical proteins of a chunk once. Crops of a divided protein
+    are never in one batch with whole proteins.
 
     Attributes:
-        compute: Computes one result for each protein of a batch of whole proteins, with `<cls>` and `<eos>`. The
-            batch's rows number the proteins of the engine's call from 0.
-        windowed: How proteins longer than a window are computed; None if every protein is computed whole.
+        crops: Cuts an item into crops: token ids, (tokens,), uint8, of each.
+        compute: Computes a part for each crop of a batch, whose rows number the items of the engine's call from 0.
+        join: Joins the parts of an item, in the order of its crops, to its result.
+        is_streamed: Whether the crops of an item may be too many to be held. All crops are computed in their order
+            then, and a chunk may end within an item.
     """
 
-    compute: Callable[[Batch], Iterable[Result]]
-    windowed: WindowedJob[Result] | None = None
+    crops: Callable[[Any], Iterable[Tokens]]
+    compute: Callable[[Batch], Iterable[Any]]
+    join: Callable[[Any, Sequence[Any]], Result]
+    is_streamed: bool = False
 
-    def windows(self, num_residues: int) -> list[Span]:
-        """Divide a protein into windows; a single one if it is computed whole."""
-        return window_spans(num_residues, num_residues if self.windowed is None else self.windowed.window_residues)
+    def num_tokens(self, item: object) -> int:
+        """Count the tokens that are computed for an item."""
+        return sum(map(len, self.crops(item)))
+
+
+def whole_proteins(compute: Callable[[Batch], Iterable[Result]]) -> InferenceJob[Result]:
+    """Make a job that computes each protein in a single crop, with `<cls>` and `<eos>`.
+
+    Args:
+        compute: Computes a result for each protein of a batch, whose rows number those of the engine's call from 0.
+    """
+
+    def crops(protein: HasSequence) -> list[Tokens]:
+        return [make_crop(encode(protein.sequence), 0, len(protein.sequence))]
+
+    def join(protein: HasSequence, parts: Sequence[Result]) -> Result:
+        (result,) = parts
+        return result
+
+    return InferenceJob(crops=crops, compute=compute, join=join)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Groups proteins into micro-batches, and computes them.
+    """Groups crops into micro-batches, and computes them.
 
     Attributes:
         pool: The workers that compute micro-batches in parallel.
-        micro_batch_tokens: The maximum number of tokens of a micro-batch; a longer protein is a micro-batch by itself.
+        micro_batch_tokens: The maximum number of tokens of a micro-batch; a longer crop is a micro-batch by itself.
         tokens_per_chunk: The approximate number of tokens that are held, with their results, before these are yielded.
     """
 
@@ -101,94 +97,52 @@ class Engine:
     micro_batch_tokens: int = MICRO_BATCH_TOKENS
     tokens_per_chunk: int = _TOKENS_PER_CHUNK
 
-    def run(self, job: InferenceJob[Result], proteins: Iterable[Protein]) -> Iterator[tuple[Protein, Result]]:
-        """Compute a result for each protein.
+    def run(
+        self, job: InferenceJob[Result], items: Iterable[Item], on_crop: Callable[[int], None] = lambda num_tokens: None
+    ) -> Iterator[tuple[Item, Result]]:
+        """Compute a result for each item.
 
         Args:
             job: What is computed.
-            proteins: The proteins, read when they are needed; a bounded number of them is held.
+            items: What the job cuts into crops, such as proteins, read when needed; a bounded number of them is held.
+            on_crop: Called with the number of tokens of each crop when it is computed.
 
         Yields:
-            Each protein with its result, in the input's order.
-
-        Raises:
-            TooLongForMemoryError: A single protein does not fit into memory.
-        """
-        for chunk in self.run_committed(job, proteins):
-            yield from chunk
-
-    def run_committed(
-        self, job: InferenceJob[Result], proteins: Iterable[Protein]
-    ) -> Iterator[list[tuple[Protein, Result]]]:
-        """Compute as `run` does, and yield the results of whole chunks of proteins.
-
-        Where chunks and micro-batches begin depends on the proteins alone, not on the workers, so that a run that is
-        resumed after a chunk gives the same numbers, bit for bit.
-        """
-        running = deque[_Chunk[Protein, Result]]()
-
-        def micro_batches() -> Iterator[_MicroBatch]:
-            first_row = 0
-            for members in self._chunks(proteins):
-                running.append(_Chunk(members, first_row, job, self.micro_batch_tokens))
-                first_row += len(members)
-                yield from running[-1].micro_batches()
-
-        # The micro-batches of the next chunk are queued while the last ones of this chunk are computed.
-        for crop_results in self.pool.map(
-            lambda batch: compute_or_split(job, batch), micro_batches(), num_per_worker=2
-        ):
-            running[0].add(crop_results)
-            if running[0].is_complete:
-                yield running.popleft().results()
-
-    def run_crops(
-        self, compute: Callable[[Batch], Iterable[Result]], crops: Iterable[Crop]
-    ) -> Iterator[tuple[Crop, Result]]:
-        """Compute a result for each of many crops, without dividing them into windows or looking for identical ones.
-
-        Args:
-            compute: Computes one result for each crop of a batch.
-            crops: The crops, read when they are needed; a bounded number of them is held.
-
-        Yields:
-            Each crop with its result, in the order given.
+            Each item with its result, in the input's order.
 
         Raises:
             TooLongForMemoryError: A single crop does not fit into memory.
         """
-        running, job = deque[Sequence[Crop]](), InferenceJob(compute=compute)
+        for chunk in self.run_committed(job, items, on_crop):
+            yield from chunk
 
-        def micro_batches() -> Iterator[_MicroBatch]:
-            for members in _chunk_by_tokens(crops, lambda crop: len(crop.tokens), self.tokens_per_chunk):
-                for part in split_by_budget([len(crop.tokens) for crop in members], self.micro_batch_tokens):
-                    running.append(members[part])
-                    yield _MicroBatch.from_crops([crop.tokens for crop in members[part]])
+    def run_committed(
+        self, job: InferenceJob[Result], items: Iterable[Item], on_crop: Callable[[int], None] = lambda num_tokens: None
+    ) -> Iterator[list[tuple[Item, Result]]]:
+        """Compute as `run` does, and yield the results of whole chunks of items; of single ones in a streamed job.
 
-        for crop_results in self.pool.map(
-            lambda batch: compute_or_split(job, batch), micro_batches(), num_per_worker=2
-        ):
-            for crop, (_, result) in zip(running.popleft(), crop_results, strict=True):
-                yield crop, result
+        Where chunks and micro-batches begin depends on the items alone, not on the workers, so that a run that is
+        resumed after a chunk gives the same numbers, bit for bit.
+        """
+        waiting, finished = deque[_Member[Item]](), list[tuple[Item, Result]]()
 
-    def _chunks(self, proteins: Iterable[Protein]) -> Iterator[list[Protein]]:
-        return _chunk_by_tokens(proteins, lambda protein: len(protein.sequence) + 2, self.tokens_per_chunk)
+        def micro_batches() -> Iterator[Sequence[_Crop]]:
+            for crops in (_streamed if job.is_streamed else _longest_first)(job, items, self.tokens_per_chunk, waiting):
+                for part in split_by_budget([len(crop.tokens) for crop in crops], self.micro_batch_tokens):
+                    yield crops[part]
 
-
-def _chunk_by_tokens(
-    items: Iterable[Item], count_tokens: Callable[[Item], int], min_tokens: int
-) -> Iterator[list[Item]]:
-    """Group consecutive items until a group has a minimum number of tokens."""
-    group: list[Item] = []
-    num_tokens = 0
-    for item in items:
-        group.append(item)
-        num_tokens += count_tokens(item)
-        if num_tokens >= min_tokens:
-            yield group
-            group, num_tokens = [], 0
-    if group:
-        yield group
+        # The micro-batches of the next chunk are queued while the last ones of this chunk are computed.
+        computed = self.pool.map(lambda crops: compute_or_split(job, crops), micro_batches(), num_per_worker=2)
+        for parts in chain(computed, [[]]):  # after the last crop, an item may still wait for its end to be seen
+            for crop, part in parts:
+                crop.entry.add(crop.number, part)
+                on_crop(len(crop.tokens))
+            while waiting and waiting[0].entry.is_complete:
+                item, entry, ends_chunk = waiting.popleft()
+                finished.append((item, entry.result))
+                if ends_chunk:
+                    yield finished
+                    finished = []
 
 
 @contextmanager
@@ -218,135 +172,125 @@ def _tokens_per_chunk(shape: EncoderShape) -> int:
     return min(_TOKENS_PER_CHUNK, max(_MIN_TOKENS_PER_CHUNK, int(fraction * _TOKENS_PER_CHUNK)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _MicroBatch:
-    """Crops that are computed together: whole proteins, or windows of long ones.
+# Chunks
 
-    Attributes:
-        crops: Token ids of each crop, (tokens,), uint8.
-        rows: The protein of each crop, numbered over all chunks.
-        names: The names of these proteins; None for those without one.
-        indices: For each crop, the number of its sequence among the unique ones of the chunk, and of its window in it.
-        is_windows: Whether the crops are windows of long proteins.
+
+class _Entry:
+    """The computation of an item, whose parts arrive in any order."""
+
+    def __init__(self, job: InferenceJob[Any], item: Any, row: int) -> None:
+        self._job, self.item, self.row = job, item, row
+        self._parts: list[Any] = []
+        self._num_missing = 1  # one more than the crops that are not computed, until all are cut
+
+    def cut(self) -> Iterator["_Crop"]:
+        """Cut the item into its crops."""
+        for number, tokens in enumerate(self._job.crops(self.item)):
+            self._parts.append(None)
+            self._num_missing += 1
+            yield _Crop(tokens, self, number)
+        self._num_missing -= 1
+
+    def add(self, number: int, part: Any) -> None:
+        """Add the part computed of a crop."""
+        self._parts[number] = part
+        self._num_missing -= 1
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all crops are cut and computed."""
+        return self._num_missing == 0
+
+    @cached_property
+    def result(self) -> Any:
+        """The joined parts, which are not kept; identical proteins share one result."""
+        with torch.inference_mode():
+            result = self._job.join(self.item, self._parts)
+        self._parts.clear()
+        return result
+
+
+class _Crop(NamedTuple):
+    tokens: Tokens
+    entry: _Entry
+    number: int
+
+
+class _Member(NamedTuple, Generic[Item]):
+    item: Item
+    entry: _Entry
+    ends_chunk: bool
+
+
+def _longest_first(
+    job: InferenceJob[Any], proteins: Iterable[Any], min_tokens: int, waiting: deque[_Member[Any]]
+) -> Iterator[list[_Crop]]:
+    """Yield the crops of the divided proteins of each chunk, then its whole proteins.
+
+    The longest come first, so that no worker computes a very long protein while the others are idle at the end.
     """
-
-    crops: Sequence[Tokens]
-    rows: Sequence[int]
-    names: Sequence[str | None]
-    indices: Sequence[tuple[int, int]]
-    is_windows: bool
-
-    @classmethod
-    def from_crops(cls, crops: Sequence[Tokens]) -> "_MicroBatch":
-        """Make a micro-batch of crops that belong to no chunk of proteins."""
-        rows = range(len(crops))
-        indices, names = [(row, 0) for row in rows], [None] * len(crops)
-        return cls(crops=crops, rows=rows, names=names, indices=indices, is_windows=False)
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def __getitem__(self, part: slice) -> "_MicroBatch":
-        return _MicroBatch(
-            crops=self.crops[part],
-            rows=self.rows[part],
-            names=self.names[part],
-            indices=self.indices[part],
-            is_windows=self.is_windows,
-        )
+    first_row = 0
+    for members in _chunk_by_tokens(proteins, lambda protein: len(protein.sequence) + 2, min_tokens):
+        entries: dict[str, _Entry] = {}
+        for row, protein in enumerate(members, start=first_row):
+            if protein.sequence not in entries:
+                entries[protein.sequence] = _Entry(job, protein, row)
+            waiting.append(_Member(protein, entries[protein.sequence], row + 1 == first_row + len(members)))
+        first_row += len(members)
+        crops = [list(entry.cut()) for entry in entries.values()]
+        for is_divided in (True, False):
+            chosen = [crop for of_entry in crops if (len(of_entry) > 1) == is_divided for crop in of_entry]
+            yield sorted(chosen, key=lambda crop: -len(crop.tokens))
 
 
-_CropResults = list[tuple[tuple[int, int], Any]]
+def _streamed(
+    job: InferenceJob[Any], items: Iterable[Any], min_tokens: int, waiting: deque[_Member[Any]]
+) -> Iterator[list[_Crop]]:
+    """Yield the crops of each chunk in their order; a chunk may end within an item."""
+
+    def crops() -> Iterator[_Crop]:
+        for row, item in enumerate(items):
+            entry = _Entry(job, item, row)
+            waiting.append(_Member(item, entry, True))
+            yield from entry.cut()
+
+    return _chunk_by_tokens(crops(), lambda crop: len(crop.tokens), min_tokens)
 
 
-def compute_or_split(job: InferenceJob[Result], batch: _MicroBatch) -> _CropResults:
-    """Compute a micro-batch, or its halves if memory does not suffice; a crop's result does not depend on the others.
+def _chunk_by_tokens(
+    items: Iterable[Item], count_tokens: Callable[[Item], int], min_tokens: int
+) -> Iterator[list[Item]]:
+    """Group consecutive items until a group has a minimum number of tokens."""
+    group: list[Item] = []
+    num_tokens = 0
+    for item in items:
+        group.append(item)
+        num_tokens += count_tokens(item)
+        if num_tokens >= min_tokens:
+            yield group
+            group, num_tokens = [], 0
+    if group:
+        yield group
+
+
+def compute_or_split(job: InferenceJob[Any], crops: Sequence[_Crop]) -> list[tuple[_Crop, Any]]:
+    """Compute a micro-batch, or its halves if memory does not suffice; a crop's part does not depend on the others.
 
     Raises:
         TooLongForMemoryError: A single crop does not fit into memory.
     """
-    compute: Callable[[Batch], Iterable[Any]] = job.compute
-    if batch.is_windows:
-        assert job.windowed is not None
-        compute = job.windowed.compute
     try:
         with torch.inference_mode():
-            return list(zip(batch.indices, compute(concatenate(batch.crops, batch.rows)), strict=True))
+            batch = concatenate([crop.tokens for crop in crops], [crop.entry.row for crop in crops])
+            return list(zip(crops, job.compute(batch), strict=True))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        if len(batch) == 1:
-            raise TooLongForMemoryError(len(batch.crops[0]), batch.names[0]) from error
+        if len(crops) == 1:
+            name = getattr(crops[0].entry.item, "id", None)
+            raise TooLongForMemoryError(len(crops[0].tokens), name) from error
     # Outside the handler, which keeps the tensors of the failed attempt alive.
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    middle = len(batch) // 2
-    return compute_or_split(job, batch[:middle]) + compute_or_split(job, batch[middle:])
-
-
-class _Chunk(Generic[Protein, Result]):
-    """A bounded number of proteins and their results; identical sequences among them are computed once."""
-
-    def __init__(
-        self, members: Sequence[Protein], first_row: int, job: InferenceJob[Result], micro_batch_tokens: int
-    ) -> None:
-        self._members, self._first_row = members, first_row
-        self._job, self._micro_batch_tokens = job, micro_batch_tokens
-        self._rows: dict[str, int] = {}
-        for row, member in enumerate(members, start=first_row):
-            self._rows.setdefault(member.sequence, row)
-        self._windows = [job.windows(len(sequence)) for sequence in self._rows]
-        self._results: list[dict[int, Any]] = [{} for _ in self._windows]
-        self._num_missing = sum(map(len, self._windows))
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every crop has been computed."""
-        return self._num_missing == 0
-
-    def micro_batches(self) -> Iterator[_MicroBatch]:
-        """Yield micro-batches of the windows of long proteins, then of whole proteins, longest first."""
-        crops, indices, rows = [], [], []
-        for number, (sequence, row) in enumerate(self._rows.items()):
-            residues = encode(sequence)
-            for window, (start, stop) in enumerate(self._windows[number]):
-                crops.append(make_crop(residues, start, stop))
-                indices.append((number, window))
-                rows.append(row)
-        for is_windows in (True, False):
-            # Longest first, so that no worker computes a very long protein while the others are idle at the end.
-            chosen = [
-                index for index, (number, _) in enumerate(indices) if (len(self._windows[number]) > 1) == is_windows
-            ]
-            chosen.sort(key=lambda index: -len(crops[index]))
-            lengths = np.array([len(crops[index]) for index in chosen], dtype=np.int64)
-            for part in split_by_budget(lengths, self._micro_batch_tokens):
-                yield _MicroBatch(
-                    crops=[crops[index] for index in chosen[part]],
-                    rows=[rows[index] for index in chosen[part]],
-                    names=[self._name(rows[index]) for index in chosen[part]],
-                    indices=[indices[index] for index in chosen[part]],
-                    is_windows=is_windows,
-                )
-
-    def _name(self, row: int) -> str | None:
-        return getattr(self._members[row - self._first_row], "id", None)
-
-    def add(self, crop_results: _CropResults) -> None:
-        """Add the results of a micro-batch."""
-        for (number, window), result in crop_results:
-            self._results[number][window] = result
-        self._num_missing -= len(crop_results)
-
-    def results(self) -> list[tuple[Protein, Result]]:
-        """Return each protein with its result; identical proteins share one."""
-        merged = dict(zip(self._rows, map(self._merge, self._results, self._windows), strict=True))
-        return [(member, merged[member.sequence]) for member in self._members]
-
-    def _merge(self, results: dict[int, Any], spans: Sequence[Span]) -> Result:
-        if len(spans) == 1:
-            result: Result = results[0]
-            return result
-        assert self._job.windowed is not None
-        with torch.inference_mode():
-            return self._job.windowed.merge([results[window] for window in range(len(spans))], spans)
+    middle = len(crops) // 2
+    return compute_or_split(job, crops[:middle]) + compute_or_split(job, crops[middle:])

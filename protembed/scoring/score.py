@@ -167,9 +167,7 @@ def score_variants(
     device = choose_device(options.compute)
     checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
     checkpoint.encoder.set_compute_dtype(precision)
-    marginals = Marginals.from_checkpoint(
-        checkpoint, window_residues=scoring.window_residues, on_crop=callbacks.on_progress
-    )
+    marginals = Marginals.from_checkpoint(checkpoint, scoring.window_residues)
     statistics, mutated = ReadStatistics(), MutatedPositions()
     with (
         unchanged_inputs(),
@@ -179,7 +177,9 @@ def score_variants(
         rows = _open_table(paths, table, on_illegal, statistics)
         columns = _new_columns(rows)
         mutated.add(rows.read(statistics))
-        scorer = VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated)
+        scorer = VariantScorer(
+            marginals=marginals, method=scoring.method, mutated=mutated, on_crop=callbacks.on_progress
+        )
         callbacks.on_start(scorer.num_tokens())
         with result_lock(output), output_stream(output) as stream:
             stream.writelines(_lines(scorer.scores(engine, rows.read()), rows, columns, scoring.method, precision))

@@ -4,16 +4,16 @@ Source: Meier et al. 2021, "Language models enable zero-shot prediction of the e
 function", section 3; the formulas are in `protembed.config.score`.
 """
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import tee
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protembed.config.score import ScoreMethod
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, encode
-from protembed.inference.engine import Engine
+from protembed.inference.engine import Engine, InferenceJob
 from protembed.inference.marginals import LogProbabilities, Marginals, PositionQuery
 from protembed.scoring.variants import Variant
 
@@ -45,38 +45,9 @@ class MutatedPositions:
         return sum(map(len, self.positions.values()))
 
     def queries(self) -> Iterator[PositionQuery]:
-        """Make a query for the mutated positions of each wild type that has any."""
+        """Make a query for the mutated positions of each wild type."""
         for sequence, positions in self.positions.items():
-            if positions:
-                yield PositionQuery(sequence=sequence, positions=np.array(sorted(positions), dtype=np.int64) - 1)
-
-
-def pseudo_log_likelihood(query: PositionQuery, log_probabilities: LogProbabilities) -> float:
-    """Sum the log probabilities of the residues that a protein has, in nats.
-
-    Args:
-        query: Protein and its positions.
-        log_probabilities: Log probabilities of the 20 amino acids at these positions, (positions, 20), float32.
-    """
-    columns = encode(query.sequence)[query.positions] - FIRST_AMINO_ACID
-    return float(log_probabilities[np.arange(len(columns)), columns].sum(dtype=np.float64))
-
-
-class _WildTypeLogProbs:
-    """The log probabilities of a wild type at its mutated positions."""
-
-    def __init__(self, query: PositionQuery, log_probabilities: LogProbabilities) -> None:
-        self._rows: Mapping[int, NDArray[np.float32]] = dict(
-            zip(query.positions.tolist(), log_probabilities, strict=True)
-        )
-
-    def score(self, variant: Variant) -> float:
-        """Sum log p(mutant) - log p(wild type) over a variant's positions."""
-        return sum(
-            float(row[_COLUMN[mutation.mutant]]) - float(row[_COLUMN[mutation.wild_type]])
-            for mutation in variant.mutations
-            for row in (self._rows[mutation.position - 1],)
-        )
+            yield PositionQuery(residues=encode(sequence), positions=np.array(sorted(positions), dtype=np.int64) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,21 +57,22 @@ class VariantScorer:
     Attributes:
         marginals: The model's log probabilities of amino acids.
         mutated: Positions of all variants that will be scored.
+        on_crop: Called with the number of tokens of each protein or window that the model has computed.
     """
 
     marginals: Marginals
     method: ScoreMethod
     mutated: MutatedPositions
+    on_crop: Callable[[int], None] = lambda num_tokens: None
 
     def num_tokens(self) -> int:
         """Count the tokens that the model has to compute."""
         if self.method != "pseudo-perplexity":
-            is_masked = self.method == "masked-marginals"
-            return sum(self.marginals.num_tokens(query, masked=is_masked) for query in self.mutated.queries())
+            return sum(map(self._job.num_tokens, self.mutated.queries()))
         return sum(
-            (self.mutated.num_variants[query.sequence] + 1)
-            * self.marginals.num_tokens(PositionQuery.all_positions(query.sequence), masked=True)
-            for query in self.mutated.queries()
+            (number + 1) * self._job.num_tokens(PositionQuery.amino_acids(sequence))
+            for sequence, number in self.mutated.num_variants.items()
+            if number
         )
 
     def scores(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
@@ -117,34 +89,33 @@ class VariantScorer:
             return self._pseudo_perplexity(engine, variants)
         return self._marginals(engine, variants)
 
+    @property
+    def _job(self) -> InferenceJob[LogProbabilities]:
+        return self.marginals.unmasked() if self.method == "wildtype-marginals" else self.marginals.masked()
+
     def _marginals(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
-        ask = (
-            self.marginals.masked_log_probs if self.method == "masked-marginals" else self.marginals.unmasked_log_probs
-        )
-        tables = {
-            query.sequence: _WildTypeLogProbs(query, found) for query, found in ask(engine, self.mutated.queries())
-        }
+        rows: dict[tuple[str, int], LogProbabilities] = {}
+        computed = engine.run(self._job, self.mutated.queries(), self.on_crop)
+        for wild_type, (query, log_probs) in zip(self.mutated.positions, computed, strict=True):
+            for index, row in zip(query.positions.tolist(), log_probs, strict=True):
+                rows[wild_type, index + 1] = row
         for variant in variants:
-            yield variant, tables[variant.wild_type].score(variant) if variant.mutations else 0.0
+            score = 0.0
+            for mutation in variant.mutations:
+                row = rows[variant.wild_type, mutation.position]
+                score += float(row[_COLUMN[mutation.mutant]]) - float(row[_COLUMN[mutation.wild_type]])
+            yield variant, score
 
     def _pseudo_perplexity(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
-        wild_types = (PositionQuery.all_positions(query.sequence) for query in self.mutated.queries())
-        references = {
-            query.sequence: pseudo_log_likelihood(query, found)
-            for query, found in self.marginals.masked_log_probs(engine, wild_types)
-        }
-        waiting = deque[Variant]()
+        wild_types = [sequence for sequence, number in self.mutated.num_variants.items() if number]
+        references = dict(zip(wild_types, self._likelihoods(engine, wild_types), strict=True))
+        asked, scored = tee(variants)
+        sequences = (variant.sequence if variant.mutations else "" for variant in asked)  # a wild type is not computed
+        for variant, likelihood in zip(scored, self._likelihoods(engine, sequences), strict=True):
+            yield variant, likelihood - references[variant.wild_type] if variant.mutations else 0.0
 
-        def mutated() -> Iterator[PositionQuery]:
-            for variant in variants:
-                waiting.append(variant)
-                if variant.mutations:
-                    yield PositionQuery.all_positions(variant.sequence)
-
-        for query, found in self.marginals.masked_log_probs(engine, mutated()):
-            while not waiting[0].mutations:
-                yield waiting.popleft(), 0.0
-            variant = waiting.popleft()
-            yield variant, pseudo_log_likelihood(query, found) - references[variant.wild_type]
-        for variant in waiting:
-            yield variant, 0.0
+    def _likelihoods(self, engine: Engine, sequences: Iterable[str]) -> Iterator[float]:
+        """Sum the log probabilities of the residues that each protein has, in nats."""
+        for query, log_probs in engine.run(self._job, map(PositionQuery.amino_acids, sequences), self.on_crop):
+            columns = query.residues[query.positions] - FIRST_AMINO_ACID
+            yield float(log_probs[np.arange(len(columns)), columns].sum(dtype=np.float64))

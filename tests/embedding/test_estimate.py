@@ -3,11 +3,13 @@ from types import SimpleNamespace
 import pytest
 
 from protembed.config.model_sizes import EncoderShape
+from protembed.data.alphabet import encode
+from protembed.data.batching import make_crop
 from protembed.data.fasta import Record, read_fasta
 from protembed.data.windows import window_spans
 from protembed.embedding import estimate
 from protembed.embedding.estimate import Workload
-from protembed.inference.engine import Engine, InferenceJob, WindowedJob
+from protembed.inference.engine import Engine, InferenceJob, whole_proteins
 
 SHAPE = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -16,11 +18,13 @@ def lengths_of(batch):
     return (batch.offsets.diff() - 2).tolist()
 
 
-WHOLE = InferenceJob(compute=lengths_of)
-WINDOWED = InferenceJob(
-    compute=lengths_of,
-    windowed=WindowedJob(window_residues=80, compute=lengths_of, merge=lambda windows, spans: windows),
-)
+def windows_of(record):
+    residues = encode(record.sequence)
+    return [make_crop(residues, *span) for span in window_spans(len(residues), 80)]
+
+
+WHOLE = whole_proteins(lengths_of)
+WINDOWED = InferenceJob(crops=windows_of, compute=lengths_of, join=lambda record, parts: parts)
 
 
 @pytest.fixture(scope="module")

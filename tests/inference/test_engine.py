@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from protembed.config.common import DeviceConfig
 from protembed.config.model_sizes import SIZES
 from protembed.data.alphabet import CLS, EOS, encode
+from protembed.data.batching import make_crop
 from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans
 from protembed.device import WorkerPool
 from protembed.errors import IllegalResidueError, TooLongForMemoryError
 from protembed.inference.embedding import Embedder
-from protembed.inference.engine import Engine, InferenceJob, WindowedJob, inference_engine
+from protembed.inference.engine import Engine, InferenceJob, inference_engine, whole_proteins
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -47,18 +48,22 @@ def tokens_of(batch):
     return list(batch.tokens.split(batch.offsets.diff().tolist()))
 
 
-LENGTHS, ROWS, TOKENS = (InferenceJob(compute=whole) for whole in (lengths_of, rows_of, tokens_of))
+LENGTHS, ROWS = whole_proteins(lengths_of), whole_proteins(rows_of)
 
 
-def windows_of(window_residues, windows=tokens_of, whole=tokens_of):
-    """Return the tokens of each protein; for long proteins those of each window, with its span."""
+def windows_of(window_residues, compute=tokens_of, **options):
+    """Compute the tokens of each window of each protein, with its span."""
 
-    def join(windows, spans):
-        return list(zip(windows, spans, strict=True))
+    def spans(protein):
+        return window_spans(len(protein.sequence), window_residues)
 
-    return InferenceJob(
-        compute=whole, windowed=WindowedJob(window_residues=window_residues, compute=windows, merge=join)
-    )
+    def crops(protein):
+        return (make_crop(encode(protein.sequence), *span) for span in spans(protein))
+
+    def join(protein, windows):
+        return list(zip(windows, spans(protein), strict=True))
+
+    return InferenceJob(crops=crops, compute=compute, join=join, **options)
 
 
 def results_of(engine, job, proteins):
@@ -142,27 +147,23 @@ def test_rows_are_numbered_over_all_chunks(records, pool, tokens_per_chunk):
 def test_micro_batches_keep_to_their_budget_and_a_longer_protein_is_alone(records, pool):
     engine = Engine(pool=pool, micro_batch_tokens=200)
 
-    micro_batches = results_of(
-        engine, InferenceJob(compute=lambda batch: [lengths_of(batch)] * len(batch.rows)), records
-    )
+    micro_batches = results_of(engine, whole_proteins(lambda batch: [lengths_of(batch)] * len(batch.rows)), records)
 
     assert all(sum(micro_batch) + 2 * len(micro_batch) <= 200 or len(micro_batch) == 1 for micro_batch in micro_batches)
     assert max(map(len, micro_batches)) > 1
 
 
 def test_windows_and_whole_proteins_are_never_in_one_micro_batch(records, pool):
-    seen = []
+    rows = {"windows": set(), "whole": set()}
 
-    def note(kind, batch):
-        seen.append((kind, rows_of(batch)))
+    def note(batch):
+        are_whole = {(crop[0] == CLS and crop[-1] == EOS).item() for crop in tokens_of(batch)}
+        assert len(are_whole) == 1
+        rows["whole" if are_whole.pop() else "windows"].update(rows_of(batch))
         return tokens_of(batch)
 
-    job = windows_of(80, lambda batch: note("windows", batch), lambda batch: note("whole", batch))
-    list(Engine(pool=pool).run(job, records))
+    list(Engine(pool=pool).run(windows_of(80, note), records))
 
-    rows = {
-        kind: {row for seen_kind, rows in seen for row in rows if seen_kind == kind} for kind in ("windows", "whole")
-    }
     assert rows["windows"] == {row for row, record in enumerate(records) if len(record.sequence) > 80}
     assert rows["whole"] == set(range(len(records))) - rows["windows"]
 
@@ -191,7 +192,7 @@ def test_the_next_chunk_starts_before_the_last_results_of_this_one_arrive(record
 
     with WorkerPool(2) as workers:
         engine = Engine(pool=workers, tokens_per_chunk=1)
-        assert results_of(engine, InferenceJob(compute=compute), records[:3]) == [0, 1, 2]
+        assert results_of(engine, whole_proteins(compute), records[:3]) == [0, 1, 2]
 
 
 def test_the_start_of_chunks_depends_on_the_proteins_alone(representation, records):
@@ -237,7 +238,7 @@ def test_identical_proteins_of_a_chunk_are_computed_once_and_share_the_result(re
         return lengths_of(batch)
 
     chosen = [records[index] for index in (4, 0, 4, 7, 0, 4)]
-    results = list(Engine(pool=pool).run(InferenceJob(compute=compute), chosen))
+    results = list(Engine(pool=pool).run(whole_proteins(compute), chosen))
 
     assert sorted(computed) == [0, 1, 3]
     assert [record for record, _ in results] == chosen
@@ -280,12 +281,9 @@ def test_a_protein_as_long_as_a_window_is_computed_whole(pool):
 
     whole, windowed = results_of(Engine(pool=pool), windows_of(10), proteins)
 
-    assert whole.tolist() == [CLS, *encode("MKTAYIAKQR").tolist(), EOS]
+    ((tokens, _),) = whole
+    assert tokens.tolist() == [CLS, *encode("MKTAYIAKQR").tolist(), EOS]
     assert [span for _, span in windowed] == [(0, 10), (1, 11)]
-
-
-def test_without_a_window_every_protein_is_computed_whole(records):
-    assert ROWS.windows(100_000) == [(0, 100_000)]
 
 
 def test_merging_keeps_the_windows_of_each_protein_apart(records, pool):
@@ -293,12 +291,8 @@ def test_merging_keeps_the_windows_of_each_protein_apart(records, pool):
 
     for record, result in engine.run(windows_of(60), records):
         residues = encode(record.sequence).tolist()
-        spans = window_spans(len(residues), 60)
-        if len(spans) == 1:
-            assert result.tolist() == [CLS, *residues, EOS]
-        else:
-            inner = [[token for token in tokens.tolist() if token not in (CLS, EOS)] for tokens, _ in result]
-            assert inner == [residues[start:stop] for start, stop in spans]
+        inner = [[token for token in tokens.tolist() if token not in (CLS, EOS)] for tokens, _ in result]
+        assert inner == [residues[start:stop] for start, stop in window_spans(len(residues), 60)]
 
 
 # Memory
@@ -339,7 +333,7 @@ def test_a_micro_batch_that_does_not_fit_is_halved_and_results_keep_their_order(
     attempts = []
     limited = with_memory_for(390, fail, attempts=attempts)
 
-    results = results_of(Engine(pool=pool), InferenceJob(compute=limited), records)
+    results = results_of(Engine(pool=pool), whole_proteins(limited), records)
 
     assert max(attempts) > 390
     for record, tokens in zip(records, results, strict=True):
@@ -373,7 +367,7 @@ def test_micro_batches_of_windows_are_halved_too(records, pool):
 @pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 def test_a_single_protein_that_does_not_fit_is_an_error_with_its_length(records, pool, fail):
     with pytest.raises(TooLongForMemoryError, match="a single window of 385 tokens") as caught:
-        results_of(Engine(pool=pool), InferenceJob(compute=with_memory_for(384, fail)), records)
+        results_of(Engine(pool=pool), whole_proteins(with_memory_for(384, fail)), records)
 
     assert caught.value.exit_status == 1
     assert "`window_residues`" in str(caught.value)
@@ -393,9 +387,6 @@ def test_the_error_names_the_protein_that_does_not_fit(representation, records, 
     """The longest protein is in a micro-batch with others at first, or in windows."""
     job = replace(representation, window_residues=window_residues).proteins()
     limited = replace(job, compute=with_memory_for(150, OUT_OF_MEMORY["cuda"], job.compute))
-    if limited.windowed is not None:
-        windows = with_memory_for(150, OUT_OF_MEMORY["cuda"], limited.windowed.compute)
-        limited = replace(limited, windowed=replace(limited.windowed, compute=windows))
     engine = Engine(pool=pool, micro_batch_tokens=1 << 14)
 
     with pytest.raises(TooLongForMemoryError) as caught:
@@ -411,7 +402,7 @@ def test_other_errors_are_not_mistaken_for_lack_of_memory(records, pool):
     broken = with_memory_for(0, raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")), attempts=attempts)
 
     with WorkerPool(1) as worker, pytest.raises(RuntimeError, match="mat1 and mat2"):
-        results_of(Engine(pool=worker), InferenceJob(compute=broken), records[:5])
+        results_of(Engine(pool=worker), whole_proteins(broken), records[:5])
 
     assert len(attempts) == 1
 
@@ -425,7 +416,7 @@ def test_results_are_computed_on_the_pools_threads_without_gradients(records):
         return [state] * len(batch.rows)
 
     with WorkerPool(2) as workers:
-        states = results_of(Engine(pool=workers, micro_batch_tokens=1), InferenceJob(compute=describe), records)
+        states = results_of(Engine(pool=workers, micro_batch_tokens=1), whole_proteins(describe), records)
 
     assert all(is_inference and num_threads == 1 for _, is_inference, num_threads in states)
     assert threading.current_thread() not in {thread for thread, *_ in states}
@@ -438,7 +429,7 @@ def test_an_error_while_computing_reaches_the_caller(records, pool):
         return rows_of(batch)
 
     with pytest.raises(ZeroDivisionError, match="division by zero"):
-        list(Engine(pool=pool, micro_batch_tokens=100).run(InferenceJob(compute=fail), records))
+        list(Engine(pool=pool, micro_batch_tokens=100).run(whole_proteins(fail), records))
 
     assert results_of(Engine(pool=pool), ROWS, records[:3]) == [0, 1, 2]
 
@@ -453,64 +444,93 @@ def test_an_error_while_reading_reaches_the_caller_after_the_chunks_before_it(tm
 
 
 @pytest.mark.parametrize("num_results", [0, 2])
-def test_a_job_must_give_one_result_per_protein(records, pool, num_results):
+def test_a_job_must_compute_one_part_per_crop(records, pool, num_results):
     with pytest.raises(ValueError, match="zip"):
-        list(Engine(pool=pool).run(InferenceJob(compute=lambda batch: [0] * num_results), records[:1]))
+        list(Engine(pool=pool).run(whole_proteins(lambda batch: [0] * num_results), records[:1]))
 
 
-# Crops that were made
+# Streams of crops
 
 
-@dataclass(frozen=True)
-class Crop:
-    tokens: np.ndarray
+def prefixes(compute=tokens_of):
+    """Stream the beginnings of each protein as crops, as many as it has residues, without special tokens."""
 
+    def crops(protein):
+        return (encode(protein.sequence[: number + 1]) for number in range(len(protein.sequence)))
 
-@pytest.fixture(scope="module")
-def crops(records):
-    return [Crop(encode(record.sequence)[: 30 + record.row]) for record in records]
+    return InferenceJob(crops=crops, compute=compute, join=lambda protein, parts: list(parts), is_streamed=True)
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 100, 10_000])
 @pytest.mark.parametrize("tokens_per_chunk", [1, 300, 10_000])
-def test_crops_are_computed_unchanged_and_in_order(crops, pool, micro_batch_tokens, tokens_per_chunk):
+def test_streamed_crops_are_joined_in_their_order(pool, micro_batch_tokens, tokens_per_chunk):
     engine = Engine(pool=pool, micro_batch_tokens=micro_batch_tokens, tokens_per_chunk=tokens_per_chunk)
+    proteins, sizes = [Protein("MKTAYIAKQR"), Protein("MKT"), Protein(""), Protein("MKTAYIAKQRW")], []
 
-    results = list(engine.run_crops(tokens_of, crops))
+    results = list(engine.run(prefixes(), proteins, sizes.append))
 
-    assert [crop for crop, _ in results] == crops
-    assert all(result.tolist() == crop.tokens.tolist() for crop, result in results)
+    assert [protein for protein, _ in results] == proteins
+    for protein, parts in results:
+        assert [part.tolist() for part in parts] == [part.tolist() for part in prefixes().crops(protein)]
+    assert sizes == [size for protein in proteins for size in range(1, len(protein.sequence) + 1)]
+    assert sum(sizes) == sum(map(prefixes().num_tokens, proteins))
 
 
-def test_identical_crops_are_computed_separately(crops, pool):
-    sizes = []
+def test_streamed_items_without_crops_have_a_result(pool):
+    proteins = [Protein("")] * 3
 
-    def count(batch):
-        sizes.append(len(batch.rows))
+    assert list(Engine(pool=pool).run(prefixes(), proteins)) == [(protein, []) for protein in proteins]
+
+
+def test_chunks_of_streamed_crops_begin_and_end_within_items():
+    seen = []
+
+    def note(batch):
+        seen.append((batch.offsets.diff().tolist(), rows_of(batch)))
         return rows_of(batch)
 
-    assert len(list(Engine(pool=pool, micro_batch_tokens=100).run_crops(count, crops[:1] * 9))) == 9
-    assert sum(sizes) == 9 and max(sizes) == 3
+    with WorkerPool(1) as worker:
+        engine = Engine(pool=worker, micro_batch_tokens=100, tokens_per_chunk=5)
+        list(engine.run(prefixes(note), [Protein("MKTA")] * 2))
+
+    assert seen == [([1, 2, 3], [0, 0, 0]), ([4, 1], [0, 1]), ([2, 3], [1, 1]), ([4], [1])]
 
 
-def test_crops_are_read_when_they_are_needed(crops, pool):
-    taken = []
+def test_identical_streamed_crops_are_computed_separately(pool):
+    num_computed = []
 
-    def endless():
-        for crop in itertools.cycle(crops):
-            taken.append(crop)
-            yield crop
+    def count(batch):
+        num_computed.append(len(batch.rows))
+        return rows_of(batch)
 
-    next(Engine(pool=pool, micro_batch_tokens=100, tokens_per_chunk=200).run_crops(rows_of, endless()))
+    list(Engine(pool=pool).run(prefixes(count), [Protein("MKTAY")] * 9))
 
-    assert len(taken) < 50
+    assert sum(num_computed) == 9 * 5
 
 
-def test_a_micro_batch_of_crops_that_does_not_fit_is_halved(crops, pool):
-    limited = with_memory_for(100, OUT_OF_MEMORY["python"])
+def test_crops_of_a_very_long_item_are_not_held(pool):
+    num_cut = itertools.count()
 
-    results = [result.tolist() for _, result in Engine(pool=pool).run_crops(limited, crops)]
+    def crops(item):
+        for number in range(10_000):
+            next(num_cut)
+            yield encode("MKTAYIAKQR") if number < 9_990 else encode("MKT")
 
-    assert results == [crop.tokens.tolist() for crop in crops]
+    def fail_at_the_first(batch):
+        raise ZeroDivisionError
+
+    job = InferenceJob(crops=crops, compute=fail_at_the_first, join=lambda item, parts: parts, is_streamed=True)
+
+    with pytest.raises(ZeroDivisionError):
+        list(Engine(pool=pool, micro_batch_tokens=100, tokens_per_chunk=200).run(job, ["item"]))
+    assert next(num_cut) < 200
+
+
+def test_a_micro_batch_of_streamed_crops_that_does_not_fit_is_halved(pool):
+    protein = Protein("MKTAYIAKQR")
+
+    ((_, parts),) = Engine(pool=pool).run(prefixes(with_memory_for(20, OUT_OF_MEMORY["python"])), [protein])
+
+    assert [part.tolist() for part in parts] == [part.tolist() for part in prefixes().crops(protein)]
     with pytest.raises(TooLongForMemoryError):
-        list(Engine(pool=pool).run_crops(with_memory_for(20, OUT_OF_MEMORY["python"]), crops))
+        list(Engine(pool=pool).run(prefixes(with_memory_for(9, OUT_OF_MEMORY["python"])), [protein]))

@@ -30,8 +30,8 @@ def marginals(tiny_esm, tmp_path_factory):
     tiny_esm.save_pretrained(directory)
     checkpoint = load_checkpoint(directory)
 
-    def make(window_residues=None, **options):
-        return Marginals.from_checkpoint(checkpoint, window_residues=window_residues, **options)
+    def make(window_residues=None):
+        return Marginals.from_checkpoint(checkpoint, window_residues)
 
     return make
 
@@ -42,7 +42,7 @@ def engine(pool):
 
 
 def query(sequence, *positions):
-    return PositionQuery(sequence=sequence, positions=np.array(positions, dtype=np.int64))
+    return PositionQuery(residues=encode(sequence), positions=np.array(positions, dtype=np.int64))
 
 
 def masked(tokens, index):
@@ -52,11 +52,11 @@ def masked(tokens, index):
 def test_masked_log_probs_mask_each_position_alone(marginals, engine, oracle, proteins):
     queries = [query(proteins[3], 0, 7, 55), query(proteins[1], 5), query(proteins[4], 2, 3)]
 
-    results = list(marginals().masked_log_probs(engine, queries))
+    results = list(engine.run(marginals().masked(), queries))
 
     assert [query for query, _ in results] == queries
     for asked, log_probs in results:
-        tokens = [CLS, *encode(asked.sequence), EOS]
+        tokens = [CLS, *asked.residues, EOS]
         expected = [oracle(masked(tokens, index + 1))[index + 1] for index in asked.positions]
         np.testing.assert_allclose(log_probs, expected, **PARITY)
 
@@ -65,13 +65,11 @@ def test_unmasked_log_probs_take_one_pass_for_all_positions(marginals, engine, o
     sizes = []
     queries = [query(proteins[3], 0, 7, 55), query(proteins[4], 2, 3)]
 
-    results = list(marginals(on_crop=sizes.append).unmasked_log_probs(engine, queries))
+    results = list(engine.run(marginals().unmasked(), queries, sizes.append))
 
     for asked, log_probs in results:
-        np.testing.assert_allclose(
-            log_probs, oracle([CLS, *encode(asked.sequence), EOS])[asked.positions + 1], **PARITY
-        )
-    assert sizes == [len(asked.sequence) + 2 for asked in queries]
+        np.testing.assert_allclose(log_probs, oracle([CLS, *asked.residues, EOS])[asked.positions + 1], **PARITY)
+    assert sizes == [len(asked.residues) + 2 for asked in queries]
 
 
 @pytest.mark.parametrize("is_masked", [True, False])
@@ -81,9 +79,9 @@ def test_a_position_of_a_long_protein_is_computed_in_its_most_central_window(
     sequence, sizes = proteins[1], []
     residues, spans = encode(sequence), window_spans(len(sequence), 60)
     asked = query(sequence, *range(0, len(sequence), 7), len(sequence) - 1)
-    model = marginals(60, on_crop=sizes.append)
+    job = marginals(60).masked() if is_masked else marginals(60).unmasked()
 
-    ((_, log_probs),) = (model.masked_log_probs if is_masked else model.unmasked_log_probs)(engine, [asked])
+    ((_, log_probs),) = engine.run(job, [asked], sizes.append)
 
     assert len(spans) > 5
     for row, position in zip(log_probs, asked.positions, strict=True):
@@ -93,15 +91,40 @@ def test_a_position_of_a_long_protein_is_computed_in_its_most_central_window(
         seen = masked(tokens, index) if is_masked else tokens
         np.testing.assert_allclose(row, oracle(seen)[index], **PARITY)
     assert len(sizes) == (len(asked.positions) if is_masked else len(spans))
-    assert sum(sizes) == model.num_tokens(asked, masked=is_masked)
+    assert sum(sizes) == job.num_tokens(asked)
 
 
-def test_all_positions_are_those_of_standard_amino_acids():
-    assert PositionQuery.all_positions("MXKB").positions.tolist() == [0, 2]
+@pytest.mark.parametrize("is_masked", [True, False])
+def test_residues_that_the_caller_masked_stay_masked(is_masked, marginals, engine, oracle, proteins):
+    residues = encode(proteins[3])
+    residues[[4, 5, 30]] = MASK
+    asked = PositionQuery(residues=residues, positions=np.array([3, 4, 30, 31]))
+    job = marginals().masked() if is_masked else marginals().unmasked()
+
+    ((_, log_probs),) = engine.run(job, [asked])
+
+    tokens = [CLS, *residues, EOS]
+    for row, position in zip(log_probs, asked.positions + 1, strict=True):
+        seen = masked(tokens, position) if is_masked else tokens
+        np.testing.assert_allclose(row, oracle(seen)[position], **PARITY)
+    assert residues[3] != MASK  # the query is not changed
+
+
+@pytest.mark.parametrize("is_masked", [True, False])
+def test_a_query_without_positions_has_no_rows(is_masked, marginals, engine):
+    job = marginals().masked() if is_masked else marginals().unmasked()
+
+    ((_, log_probs),) = engine.run(job, [query("MKT")])
+
+    assert log_probs.shape == (0, 20)
+
+
+def test_amino_acids_are_queried_and_other_residues_are_not():
+    assert PositionQuery.amino_acids("MXKB").positions.tolist() == [0, 2]
 
 
 def test_probabilities_of_the_twenty_amino_acids_sum_to_one(marginals, engine, proteins):
-    ((_, log_probs),) = marginals().masked_log_probs(engine, [query(proteins[3], 1, 2)])
+    ((_, log_probs),) = engine.run(marginals().masked(), [query(proteins[3], 1, 2)])
 
     assert log_probs.shape == (2, 20)
     np.testing.assert_allclose(np.exp(log_probs).sum(1), 1, rtol=1e-5)

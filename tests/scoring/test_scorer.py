@@ -17,8 +17,8 @@ def score(tiny_checkpoint, pool):
     def run(variants, method):
         sizes, mutated = [], MutatedPositions()
         mutated.add(variants)
-        marginals = Marginals.from_checkpoint(tiny_checkpoint, on_crop=sizes.append)
-        scorer = VariantScorer(marginals=marginals, method=method, mutated=mutated)
+        marginals = Marginals.from_checkpoint(tiny_checkpoint)
+        scorer = VariantScorer(marginals=marginals, method=method, mutated=mutated, on_crop=sizes.append)
         scored = list(scorer.scores(Engine(pool=pool, tokens_per_chunk=300), iter(variants)))
         assert [variant for variant, _ in scored] == list(variants)
         assert sum(sizes) == scorer.num_tokens()
