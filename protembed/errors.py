@@ -240,7 +240,7 @@ class EmptyValidationSetError(DataError):
 class ModelFormatError(DataError):
     """A model directory whose files are missing or damaged, or describe an unsupported model."""
 
-    def __init__(self, path: Path, found: str, advice: str) -> None:
+    def __init__(self, path: Path, found: str, advice: str = "fetch or make the model again") -> None:
         self.path, self.found, self.advice = path, found, advice
         super().__init__(f"{path}: {found}; {advice}")
 

@@ -47,7 +47,6 @@ _HEAD = "head.safetensors"
 # Of heads from before thresholds were stored; see `TaskHead`.
 _FORMER_THRESHOLD = 0.5
 _TOKENIZER_CONFIG = {**SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
-_RELOAD_ADVICE = "fetch or make the model again"
 _SHORTEST_CARD = "# A protein language model\n"
 
 
@@ -73,7 +72,7 @@ def read_training_kmers(directory: Path) -> Tensor | None:
                 hashes: Tensor = file.get_tensor(_KMERS_NAME)
                 if (hashes[1:] > hashes[:-1]).all():
                     return hashes
-    raise ModelFormatError(path, "it holds no ascending hashes of k-mers", _RELOAD_ADVICE)
+    raise ModelFormatError(path, "it holds no ascending hashes of k-mers")
 
 
 def write_training_kmers(directory: Path, hashes: Tensor) -> None:
@@ -99,7 +98,7 @@ def _read_task_head(directory: Path, shape: EncoderShape, metadata: ModelMetadat
         head.load_state_dict({"threshold": torch.tensor(_FORMER_THRESHOLD), **state}, assign=True)
     except RuntimeError as error:
         found = f"missing or damaged ({' '.join(str(error).split())})"
-        raise ModelFormatError(path, found, _RELOAD_ADVICE) from error
+        raise ModelFormatError(path, found) from error
     return head.eval()
 
 

@@ -176,7 +176,7 @@ def read_metadata(directory: Path) -> ModelMetadata:
     for name, is_valid in _METADATA_FIELDS.items():
         if name in values and not is_valid(values[name]):
             found = f"protembed.json has {name} {values[name]!r:.80}"
-            raise ModelFormatError(directory, found, "fetch or make the model again")
+            raise ModelFormatError(directory, found)
     if values.get("classes") is not None:
         values["classes"] = tuple(values["classes"])
     if values.get("target") is not None and values.get("task") is None:  # before there were more than two tasks

@@ -10,7 +10,6 @@ from typing import Any
 from protembed.errors import ModelFormatError
 from protembed.io.reading import read_json, sha256_of_file
 
-_RELOAD_ADVICE = "fetch or make the model again"
 _SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 # The index of ESM-2's largest model and the names of all terms of the Gene Ontology take less than a megabyte each.
 # Parsing JSON that consists of brackets takes thirty times its size in memory.
@@ -39,7 +38,7 @@ def check_regular_file(path: Path) -> Path:
         advice = f"a model is read from its directory alone: name the folder {target.parent}, or copy the file"
         raise ModelFormatError(path, "this link leads out of the model's directory", advice)
     if not stat.S_ISREG(mode):
-        raise ModelFormatError(path, "this is no regular file", _RELOAD_ADVICE)
+        raise ModelFormatError(path, "this is no regular file")
     if in_cache and not _is_whole_blob(target):
         found = "the hub's cache holds a damaged copy of this file: its content does not match its name, a hash"
         raise ModelFormatError(path, found, f"delete {target} and fetch the model again")
@@ -103,12 +102,10 @@ def read_model_json(path: Path) -> dict[str, Any]:
     try:
         num_bytes = check_regular_file(path).stat().st_size
         if num_bytes > _MAX_JSON_BYTES:
-            raise ModelFormatError(
-                path, f"it has {num_bytes:,} bytes, which no description of a model needs", _RELOAD_ADVICE
-            )
+            raise ModelFormatError(path, f"it has {num_bytes:,} bytes, which no description of a model needs")
         content = read_json(path)
     except (OSError, ValueError) as error:
-        raise ModelFormatError(path, f"this is no readable JSON ({error})", _RELOAD_ADVICE) from error
+        raise ModelFormatError(path, f"this is no readable JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ModelFormatError(path, "this JSON is no object", _RELOAD_ADVICE)
+        raise ModelFormatError(path, "this JSON is no object")
     return content

@@ -33,7 +33,6 @@ _MAX_HEADER_BYTES = 4 << 20
 # Thirty times as many as ESM-2's largest model has; the names of tensors may claim any number of layers.
 _MAX_LAYERS = 1_500
 _LFS_POINTER = b"version "
-_RELOAD_ADVICE = "fetch or make the model again"
 _SAVE_THE_ENCODER = "save the encoder alone, by `save_pretrained` of its EsmModel or EsmForMaskedLM"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
@@ -97,10 +96,10 @@ def open_tensors(path: Path) -> Any:
             raise ModelFormatError(path, found, "run `git lfs pull` in the folder that was cloned")
         num_bytes = int.from_bytes(start, "little")
         if _MAX_HEADER_BYTES < num_bytes < path.stat().st_size:
-            raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no ESM-2 needs", _RELOAD_ADVICE)
+            raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no ESM-2 needs")
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
-        raise ModelFormatError(path, f"missing or damaged ({error})", _RELOAD_ADVICE) from error
+        raise ModelFormatError(path, f"missing or damaged ({error})") from error
 
 
 def read_tensor(file: Any, name: str, path: Path) -> Tensor:
@@ -114,7 +113,7 @@ def read_tensor(file: Any, name: str, path: Path) -> Tensor:
         raise ModelFormatError(path, f"{name} is of type {dtype}", f"one of {', '.join(_FLOATS)} is expected")
     tensor: Tensor = file.get_tensor(name)
     if not tensor.isfinite().all():
-        raise ModelFormatError(path, f"{name} holds values that are not finite", _RELOAD_ADVICE)
+        raise ModelFormatError(path, f"{name} holds values that are not finite")
     return tensor.to(torch.float32)
 
 
@@ -193,7 +192,7 @@ def _weight_files(directory: Path) -> list[Path]:
     index = read_model_json(directory / _INDEX)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ModelFormatError(directory / _INDEX, "it names no shards", _RELOAD_ADVICE)
+        raise ModelFormatError(directory / _INDEX, "it names no shards")
     names = sorted(set(weight_map.values()))
     for name in names:
         if not name or not name.isprintable() or Path(name).name != name:
@@ -221,7 +220,7 @@ class WeightFiles:
                 self.tensor(table_name), read_tensor(file, name, self._directory)
             ):
                 found = f"the weights have {table_name} twice, with different values"
-                raise ModelFormatError(self._directory, found, _RELOAD_ADVICE)
+                raise ModelFormatError(self._directory, found)
             self._location[table_name] = (file, name)
         return self
 
@@ -268,7 +267,7 @@ class WeightFiles:
                 found = f"{name} has shape {tuple(values.shape)}, not {(num_pairs,)}"
                 raise ModelFormatError(self._directory, found, "the files do not belong together")
             if not (values > 0).all():
-                raise ModelFormatError(self._directory, f"{name} holds values that are not positive", _RELOAD_ADVICE)
+                raise ModelFormatError(self._directory, f"{name} holds values that are not positive")
             if not torch.equal(values, frequencies[0]):
                 found = f"the rotary frequencies {name} differ from those of {names[0]}"
                 raise ModelFormatError(self._directory, found, "ESM-2 has the same ones in all layers")
