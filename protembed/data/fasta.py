@@ -400,7 +400,7 @@ def read_fasta(
     Raises:
         ConfigError: `paths` is neither a path nor a list of paths, or is empty.
         InputNotFoundError: A file cannot be read.
-        FormatError: A file is no FASTA, damaged, or empty; or every record of all files was skipped.
+        FormatError: A file is not FASTA, damaged, or empty; or every record of all files was skipped.
         RecordError: A record has no identifier, no sequence, or a NUL byte in its header.
         IllegalResidueError: A character is not an amino acid.
     """

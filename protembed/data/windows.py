@@ -38,7 +38,7 @@ def window_spans(num_residues: int, window_residues: int) -> list[Span]:
 
 
 def most_central_window(spans: list[Span], position: int) -> Span:
-    """Choose the window in which a residue is farthest from a cut; the protein's ends are no cuts.
+    """Choose the window in which a residue is farthest from a cut; the protein's ends are not cuts.
 
     Args:
         spans: (start, stop) of each window of the protein, in residues.

@@ -112,7 +112,7 @@ def locate_model(name: PathLike | None = None, *, offline: bool = False) -> Reso
     Raises:
         InputNotFoundError: There is no such model.
         HubError: The hub does not respond.
-        ModelFormatError: The hub's model is no ESM-2, or has no safetensors.
+        ModelFormatError: The hub's model is not an ESM-2, or has no safetensors.
 
     >>> locate_model("protembed_t6_8M").name
     'protembed_t6_8M'
@@ -166,7 +166,7 @@ def _on_disk(name: Path) -> Path | None:
     if name.is_dir():
         raise InputNotFoundError(str(name), "there is no config.json in it", _how_to_get())
     if os.path.lexists(name):
-        raise InputNotFoundError(str(name), "this is no directory", _how_to_get())
+        raise InputNotFoundError(str(name), "this is not a directory", _how_to_get())
     return None
 
 

@@ -266,7 +266,7 @@ def load_checkpoint(model: PathLike | ResolvedModel | None = None) -> Checkpoint
     Raises:
         InputNotFoundError: There is no such model.
         HubError: The hub does not respond.
-        ModelFormatError: The model is no ESM-2, or its files are damaged.
+        ModelFormatError: The model is not an ESM-2, or its files are damaged.
 
     >>> load_checkpoint("protembed_t6_8M")
     Checkpoint(t6_8M, 7.5 M parameters, task=None)

@@ -11,7 +11,7 @@ from protembed.config.common import Task
 from protembed.config.model_sizes import LAYER_NORM_EPS
 from protembed.data.alphabet import AMINO_ACID_IDS, TOKENS
 
-# Tokens that are no amino acid are never targets; with this bias a 33-way softmax equals protembed's 20-way softmax.
+# Tokens that are not amino acids are never targets; with this bias a 33-way softmax equals protembed's 20-way softmax.
 NON_AMINO_ACID_BIAS = -100.0
 
 

@@ -96,7 +96,7 @@ def _to_user_error(name: str, error: Exception, *, only_cache: bool) -> Exceptio
         case errors.EntryNotFoundError() if not isinstance(error, errors.LocalEntryNotFoundError):
             return ModelFormatError(Path(name), "the hub's model has no config.json", "choose an ESM-2 model")
         case errors.HFValidationError():
-            return InputNotFoundError(name, "this is no valid name on the hub", "correct it")
+            return InputNotFoundError(name, "this is not a valid name on the hub", "correct it")
         case errors.HfHubHTTPError() if error.response.status_code == HTTPStatus.UNAUTHORIZED and get_token():
             advice = "make a new one and set HF_TOKEN, or unset it (`hf auth logout`): most models need none"
             return HubError(name, "the hub rejects your token", advice)
@@ -123,7 +123,7 @@ def fetch_model(name: str, *, offline: bool = False) -> Path:
     Raises:
         InputNotFoundError: The hub has no such model, or it is not in the cache and the network must not be used.
         HubError: The network or the hub does not respond.
-        ModelFormatError: The model is no ESM-2, or has no safetensors; nothing large was fetched.
+        ModelFormatError: The model is not an ESM-2, or has no safetensors; nothing large was fetched.
     """
     import huggingface_hub
     from huggingface_hub import constants

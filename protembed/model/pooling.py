@@ -78,7 +78,7 @@ def overlap_cosine(windows: Sequence[Tensor], spans: Sequence[Span]) -> float:
 def _taper(start: int, stop: int, num_residues: int, like: Tensor) -> Tensor:
     ahead = torch.arange(1, stop - start + 1, dtype=like.dtype, device=like.device)
     behind = ahead.flip(0)
-    # A true end of the protein is no cut: it counts as farther away than any residue of the window.
+    # A true end of the protein is not a cut: it counts as farther away than any residue of the window.
     ahead = ahead if start > 0 else torch.full_like(ahead, stop - start)
     behind = behind if stop < num_residues else torch.full_like(behind, stop - start)
     return torch.minimum(ahead, behind)[:, None]

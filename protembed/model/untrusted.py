@@ -38,7 +38,7 @@ def check_regular_file(path: Path) -> Path:
         advice = f"a model is read from its directory alone: name the folder {target.parent}, or copy the file"
         raise ModelFormatError(path, "this link leads out of the model's directory", advice)
     if not stat.S_ISREG(mode):
-        raise ModelFormatError(path, "this is no regular file")
+        raise ModelFormatError(path, "this is not a regular file")
     if in_cache and not _is_whole_blob(target):
         found = "the hub's cache holds a damaged copy of this file: its content does not match its name, a hash"
         raise ModelFormatError(path, found, f"delete {target} and fetch the model again")
@@ -105,7 +105,7 @@ def read_model_json(path: Path) -> dict[str, Any]:
             raise ModelFormatError(path, f"it has {num_bytes:,} bytes, which no description of a model needs")
         content = read_json(path)
     except (OSError, ValueError) as error:
-        raise ModelFormatError(path, f"this is no readable JSON ({error})") from error
+        raise ModelFormatError(path, f"this is not readable JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ModelFormatError(path, "this JSON is no object")
+        raise ModelFormatError(path, "this JSON is not an object")
     return content

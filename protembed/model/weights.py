@@ -258,7 +258,7 @@ class WeightFiles:
             num_pairs: The number of pairs of coordinates of a head, each of which has a frequency.
 
         Raises:
-            ModelFormatError: The values are no frequencies, or differ between layers.
+            ModelFormatError: The values are not frequencies, or differ between layers.
         """
         names = sorted(name for name in self._location if _ROTARY.fullmatch(name))
         frequencies = [self.tensor(name) for name in names]

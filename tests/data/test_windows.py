@@ -68,7 +68,7 @@ def test_the_most_central_window_is_the_one_whose_cuts_are_farthest_from_the_res
     spans, residue = window_spans(num_residues, window_residues), int(position * num_residues)
 
     def context(span):
-        """Count the residues up to the nearer cut; ends of the protein are no cuts."""
+        """Count the residues up to the nearer cut; ends of the protein are not cuts."""
         ahead = residue - span[0] if span[0] else num_residues
         behind = span[1] - 1 - residue if span[1] < num_residues else num_residues
         return min(ahead, behind)

@@ -198,14 +198,14 @@ def test_pipes_and_devices_are_an_error_and_do_not_hang(untrusted, name, make):
     (untrusted / name).unlink()
     make(untrusted / name)
 
-    with pytest.raises(ModelFormatError, match="this is no regular file"):
+    with pytest.raises(ModelFormatError, match="this is not a regular file"):
         load_checkpoint(untrusted)
 
 
 def test_a_folder_among_the_tensors_is_a_user_error(untrusted):
     (untrusted / "zzz.safetensors").mkdir()
 
-    with pytest.raises(ModelFormatError, match="this is no regular file"):
+    with pytest.raises(ModelFormatError, match="this is not a regular file"):
         load_checkpoint(untrusted).sha256()
 
 

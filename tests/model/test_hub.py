@@ -283,7 +283,7 @@ def test_a_login_page_is_not_mistaken_for_the_hub(hub, tiny_model):
         ("lab/tiny", (404, "EntryNotFound"), ModelFormatError, "the hub's model has no config.json; choose an ESM-2"),
         ("lab/tiny", (403, "GatedRepo"), HubError, "gated; request access on its page on the hub and set HF_TOKEN"),
         ("lab/tiny", (401, "GatedRepo"), HubError, "gated; request access on its page on the hub and set HF_TOKEN"),
-        ("lab/tiny--x", None, InputNotFoundError, "this is no valid name on the hub; correct it"),
+        ("lab/tiny--x", None, InputNotFoundError, "this is not a valid name on the hub; correct it"),
     ],
 )
 def test_each_error_of_the_hub_has_its_message(hub, tiny_model, name, response, error, message):
