@@ -43,6 +43,7 @@ from protembed.data.alphabet import AMINO_ACIDS as AMINO_ACIDS
 from protembed.data.fasta import Record as Record, read_fasta as read_fasta
 from protembed.embedding.check import check_embeddings as check_embeddings
 from protembed.embedding.embed import embed_fasta as embed_fasta
+from protembed.embedding.loading import Embeddings as Embeddings, load_embeddings as load_embeddings
 from protembed.errors import ProtembedError as ProtembedError
 from protembed.finetuning.finetune import finetune_model as finetune_model
 from protembed.finetuning.predict import predict_fasta as predict_fasta

@@ -192,6 +192,19 @@ def test_vectors_have_the_bits_of_embed(model, records, proteins_fasta, windowed
     assert np.array_equal(model.embed(records, **settings), np.load(tmp_path / "emb.npy"))
 
 
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_residue_vectors_have_the_bits_of_embed(model, records, proteins_fasta, windowed_model, tmp_path, suffix):
+    output = tmp_path / f"emb.{suffix}"
+    protembed.embed_fasta(
+        [proteins_fasta], EmbedOptions.from_values(model=windowed_model, output=output, per_residue=True)
+    )
+
+    stored, vectors = protembed.load_embeddings(output), model.embed_residues(records)
+    assert stored.ids == [record.id for record in records]
+    assert all(np.array_equal(one, other) for one, other in zip(stored.vectors, vectors, strict=True))
+    assert np.array_equal(model.embed_residues(records[0]), vectors[0])
+
+
 def column_of(letter):
     return protembed.AMINO_ACIDS.index(letter)
 

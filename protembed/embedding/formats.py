@@ -3,10 +3,12 @@
 import json
 import struct
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, NamedTuple
+from typing import IO, Any, BinaryIO, Literal, NamedTuple, overload
 
 import h5py
 import numpy as np
@@ -273,12 +275,12 @@ def _npz_array(path: Path, name: str) -> NDArray[Any]:
         return np.memmap(path, dtype, "r", stream.tell(), shape)
 
 
-def _read_lines(path: Path, rows: Collection[int]) -> dict[int, NDArray[Any]]:
-    requested, vectors = set(rows), {}
+def _read_lines(path: Path, rows: Collection[int] | None = None) -> dict[int, NDArray[Any]]:
+    requested, vectors = None if rows is None else set(rows), {}
     with path.open(encoding="utf-8") as stream:
         next(stream, None)
         for row, line in enumerate(stream):
-            if row in requested:
+            if requested is None or row in requested:
                 vectors[row] = np.array(line.rstrip("\n").split("\t")[1:], dtype=np.float32)
     return vectors
 
@@ -336,3 +338,63 @@ def read_vectors(
         case "h5":
             with h5py.File(path, "r") as file:
                 return {row: file[_existing_name(file, names)][:] for row, names in rows.items()}
+
+
+class LazyArrays(Sequence[NDArray[Any]]):
+    """Arrays, each of which is read when it is used.
+
+    Attributes:
+        readers: Functions that read an array each.
+    """
+
+    def __init__(self, readers: Sequence[Callable[[], NDArray[Any]]]) -> None:
+        self.readers = readers
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "LazyArrays": ...
+    def __getitem__(self, index: int | slice) -> "NDArray[Any] | LazyArrays":
+        return LazyArrays(self.readers[index]) if isinstance(index, slice) else self.readers[index]()
+
+
+@_normalize_read_errors()
+def open_vectors(path: Path, format_name: FormatName, *, per_residue: bool) -> NDArray[Any] | LazyArrays:
+    """Open all vectors of a result; those of `.npy` and `.npz`, and those per residue, are read when they are used.
+
+    Args:
+        path: Path of the result.
+        format_name: Format of the result.
+        per_residue: Whether a protein has one vector per residue.
+
+    Returns:
+        Vectors, (proteins, dim); per residue, an array for each protein, (residues, dim).
+
+    Raises:
+        OSError, ValueError, KeyError: The file is damaged.
+    """
+    match format_name:
+        case "npy":
+            vectors: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            return vectors
+        case "tsv":
+            return np.stack([*_read_lines(path).values()])
+        case "npz":
+            embeddings = _npz_array(path, "embeddings")
+            if not per_residue:
+                return embeddings
+            return LazyArrays(
+                [partial(embeddings.__getitem__, slice(*span)) for span in pairwise(_npz_array(path, "offsets"))]
+            )
+        case "h5":
+            file = h5py.File(path, "r")  # which stays open as long as an array may be read
+            readers = [partial(_read_dataset, file, name) for name in file]
+            return LazyArrays(readers) if per_residue else np.stack([read() for read in readers])
+
+
+def _read_dataset(file: h5py.File, name: str) -> NDArray[Any]:
+    vectors: NDArray[Any] = file[name][:]
+    return vectors
