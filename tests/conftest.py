@@ -21,7 +21,7 @@ from protembed.data.batching import MaskedBatch, concatenate, make_crop
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool, worker_pool
 from protembed.errors import DataError
-from protembed.finetuning.labels import Columns, LabelledProtein, LabelledTable, SplitTable, read_labels
+from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable, read_labels
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.esm2 import Encoder, initialise
@@ -222,7 +222,7 @@ def read_labelled(tmp_path):
     def write_and_read(content, *, name="labels.csv", columns=None, **options):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_labels(path, columns or Columns(), **options)
+        return read_labels(path, columns or LabelTableConfig(), **options)
 
     return write_and_read
 

@@ -10,10 +10,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
-from protembed.finetuning.evaluation import Prediction
-from protembed.finetuning.labels import LabelledProtein, Split, SplitTable
+from protembed.finetuning.labels import Split, SplitTable
 from protembed.finetuning.probes import Probe, ProbeData, Vectors, fit_linear, fit_network, loss
-from protembed.finetuning.targets import Targets, has_target
+from protembed.finetuning.targets import Prediction, TaskTable, has_target
 from protembed.finetuning.trainer import choose_threshold
 from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine
@@ -72,11 +71,11 @@ def _letters(sequence: str) -> NDArray[np.int64]:
     return np.minimum(encode(sequence).astype(np.int64) - FIRST_AMINO_ACID, _OTHER)
 
 
-def residue_sample(targets: Targets, split: Split, seed: int, *, max_residues: int = MAX_RESIDUES) -> list[Indices]:
+def residue_sample(table: TaskTable, split: Split, seed: int, *, max_residues: int = MAX_RESIDUES) -> list[Indices]:
     """Choose the residues that are fitted: all that have a target, or a random sample of about `max_residues`.
 
     Args:
-        targets: The targets of residues.
+        table: The table, whose residues have targets.
         split: The split whose residues are chosen.
         seed: The seed of the sample.
         max_residues: The expected size of a sample.
@@ -84,7 +83,7 @@ def residue_sample(targets: Targets, split: Split, seed: int, *, max_residues: i
     Returns:
         For each protein of the split the indices of its residues, from 0.
     """
-    known = [np.flatnonzero(has_target(target)) for target in targets.by_split[split]]
+    known = [np.flatnonzero(has_target(target)) for target in table.targets[split]]
     fraction = max_residues / max(1, sum(map(len, known)))
     if fraction >= 1:
         return known
@@ -92,93 +91,76 @@ def residue_sample(targets: Targets, split: Split, seed: int, *, max_residues: i
     return [indices[rng.random(len(indices)) < fraction] for indices in known]
 
 
-def _targets_at(targets: Targets, split: Split, chosen: Sequence[Indices]) -> NDArray[np.generic]:
-    return np.concatenate([target[indices] for target, indices in zip(targets.by_split[split], chosen, strict=True)])
+def _targets_at(table: TaskTable, split: Split, chosen: Sequence[Indices]) -> NDArray[np.generic]:
+    return np.concatenate([target[indices] for target, indices in zip(table.targets[split], chosen, strict=True)])
 
 
-def _fit(targets: Targets, samples: Sequence[ProbeData], *, balanced: bool = False) -> Probe:
-    train, valid = samples
-    return fit_linear(targets.task, len(targets.classes or ()), train, valid, balanced=balanced)
+def _fit(table: TaskTable, samples: Sequence[ProbeData], *, balanced: bool = False) -> Probe:
+    return fit_linear(table.task, table.num_classes, *samples, balanced=balanced)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """What a baseline predicts.
-
-    Attributes:
-        predictions: The prediction for each test protein.
-    """
+class Predictor:
+    """A model or a baseline, and its prediction for each test protein."""
 
     name: str
     predictions: Sequence[Prediction]
 
 
-def constant_baseline(table: SplitTable, targets: Targets) -> Baseline:
+def constant_baseline(train: TaskTable, tested: SplitTable) -> Predictor:
     """Predict the same for all proteins: the class frequencies, or the mean, of the training targets.
 
     Args:
-        table: The table whose test split is predicted.
-        targets: The targets of the table. For a cross-validation, the targets of all folds: the class frequencies of a
-            fold's own training split run against those of its test split.
+        train: The table with the training targets. For a cross-validation, the table of all folds: the class
+            frequencies of a fold's own training split run against those of its test split.
+        tested: The table whose test split is predicted.
     """
-    train = targets.known_targets("train")
-    constant = np.asarray(train.mean(0))
-    if targets.task.label_kind == "class":
-        constant = np.bincount(train, minlength=len(targets.classes or ())) / len(train)
-    predictions: list[Prediction] = [constant] * len(table.splits["test"])
-    if targets.task.per_residue:
-        predictions = [
-            np.broadcast_to(constant, (len(protein.sequence), *constant.shape)) for protein in table.splits["test"]
-        ]
-    return Baseline(name="mean" if targets.task.label_kind == "value" else "majority", predictions=predictions)
+    known, task = train.known_targets("train"), train.task
+    constant = np.asarray(known.mean(0))
+    if task.label_kind == "class":
+        constant = np.bincount(known, minlength=train.num_classes) / len(known)
+    predictions: list[Prediction] = [constant] * len(tested.splits["test"])
+    if task.per_residue:
+        lengths = map(len, tested.sequences("test"))
+        predictions = [np.broadcast_to(constant, (length, *constant.shape)) for length in lengths]
+    return Predictor(name="mean" if task.label_kind == "value" else "majority", predictions=predictions)
 
 
-def sequence_baselines(
-    table: SplitTable, targets: Targets, seed: int, *, max_residues: int = MAX_RESIDUES
-) -> Iterator[Baseline]:
+def sequence_baselines(table: TaskTable, seed: int, *, max_residues: int = MAX_RESIDUES) -> Iterator[Predictor]:
     """Predict from the sequence alone by linear probes: from composition and k-mers, or from the residues around one.
 
     Args:
         table: The table whose test split is predicted.
-        targets: The targets of the table.
         seed: The seed of the sample of residues.
         max_residues: The most residues that are fitted, about.
     """
-    if targets.task.per_residue:
-        yield _window_baseline(table, targets, seed, max_residues)
+    if table.task.per_residue:
+        yield _window_baseline(table, seed, max_residues)
         return
-    kmers = kmer_vectorizer(_sequences(table.splits["train"]))
+    kmers = kmer_vectorizer(table.sequences("train"))
     for name, vectorize in (("composition", composition), ("k-mers", kmers.transform)):
         samples = [
-            ProbeData(vectors=vectorize(_sequences(table.splits[split])), targets=targets.known_targets(split))
+            ProbeData(vectors=vectorize(table.sequences(split)), targets=table.known_targets(split))
             for split in _FITTED
         ]
-        probe = _fit(targets, samples)
-        yield Baseline(name=name, predictions=list(probe.predict(vectorize(_sequences(table.splits["test"])))))
+        predictions = _fit(table, samples).predict(vectorize(table.sequences("test")))
+        yield Predictor(name=name, predictions=list(predictions))
 
 
-def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
-    return [protein.sequence for protein in proteins]
-
-
-def _window_baseline(table: SplitTable, targets: Targets, seed: int, max_residues: int) -> Baseline:
+def _window_baseline(table: TaskTable, seed: int, max_residues: int) -> Predictor:
     samples = []
     for split in _FITTED:
-        chosen = residue_sample(targets, split, seed, max_residues=max_residues)
-        pairs = zip(table.splits[split], chosen, strict=True)
-        vectors = sparse.vstack([one_hot_window(protein.sequence, indices) for protein, indices in pairs], format="csr")
-        samples.append(ProbeData(vectors=vectors, targets=_targets_at(targets, split, chosen)))
-    probe = _fit(targets, samples)
-    predictions = [
-        probe.predict(one_hot_window(protein.sequence, np.arange(len(protein.sequence))))
-        for protein in table.splits["test"]
-    ]
-    return Baseline(name="15 letters", predictions=predictions)
+        chosen = residue_sample(table, split, seed, max_residues=max_residues)
+        windows = map(one_hot_window, table.sequences(split), chosen)
+        vectors = sparse.vstack(list(windows), format="csr")
+        samples.append(ProbeData(vectors=vectors, targets=_targets_at(table, split, chosen)))
+    probe, tested = _fit(table, samples), table.sequences("test")
+    predictions = [probe.predict(one_hot_window(sequence, np.arange(len(sequence)))) for sequence in tested]
+    return Predictor(name="15 letters", predictions=predictions)
 
 
 def frozen_head(
-    table: SplitTable,
-    targets: Targets,
+    table: TaskTable,
     embedder: Embedder,
     engine: Engine,
     config: FinetuneConfig,
@@ -190,7 +172,6 @@ def frozen_head(
 
     Args:
         table: The labelled proteins.
-        targets: The targets of the table.
         embedder: The frozen encoder, its layer and poolings.
         engine: The engine that computes the vectors.
         config: The kind of head, the class weights and the seed.
@@ -200,24 +181,22 @@ def frozen_head(
     Returns:
         The head, and its validation loss.
     """
-    job = embedder.residues() if targets.task.per_residue else embedder.proteins()
-    samples = []
+    task, samples = table.task, list[ProbeData]()
     for split in _FITTED:
-        chosen = None
-        if targets.task.per_residue:
-            chosen = residue_sample(targets, split, config.seed, max_residues=max_residues)
+        chosen = residue_sample(table, split, config.seed, max_residues=max_residues) if task.per_residue else None
         rows = []
+        job = embedder.proteins() if chosen is None else embedder.residues()
         for number, (protein, embedding) in enumerate(engine.run(job, table.splits[split])):
             check_finite(protein.id, embedding.values)
             rows.append(embedding.values[None] if chosen is None else embedding.values[chosen[number]])
             on_protein(len(protein.sequence))
-        known = targets.known_targets(split) if chosen is None else _targets_at(targets, split, chosen)
+        known = table.known_targets(split) if chosen is None else _targets_at(table, split, chosen)
         samples.append(ProbeData(vectors=np.concatenate(rows), targets=known))
     if config.head == "mlp":
-        probe = fit_network(targets.task, len(targets.classes or ()), *samples, seed=config.seed)
+        probe = fit_network(task, table.num_classes, *samples, seed=config.seed)
     else:
-        probe = _fit(targets, samples, balanced=config.balance_classes)
-    head, valid = probe.to_head(targets.classes), samples[1]
-    if targets.task.label_kind == "labels":
+        probe = _fit(table, samples, balanced=config.balance_classes)
+    head, valid = probe.to_head(table.classes), samples[1]
+    if task.label_kind == "labels":
         choose_threshold(head, valid.targets, probe.predict(valid.vectors))
     return head, loss(probe, valid)

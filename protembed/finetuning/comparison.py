@@ -1,7 +1,11 @@
-"""Compare a model with its baselines: metrics on the same test proteins, and paired differences with intervals."""
+"""Compare a model with its baselines: metrics on the same test proteins, and paired differences with intervals.
+
+The unit of all intervals is the protein, also where each residue has a label.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,96 +14,193 @@ from numpy.typing import NDArray
 from protembed.config.common import METRIC_NAMES, Task
 from protembed.evaluation import intervals, metrics
 from protembed.evaluation.intervals import MetricWithInterval
-from protembed.finetuning.evaluation import (
-    MIN_PROTEINS_FOR_INTERVAL,
-    Prediction,
-    averaged_over,
-    metric_titles,
-    resampled_metrics,
-)
-from protembed.finetuning.targets import Target
+from protembed.evaluation.metrics import Metrics
+from protembed.finetuning.targets import Prediction, Target, has_target
 
+# Metrics of fewer test proteins have no interval.
+MIN_PROTEINS_FOR_INTERVAL = 10
 # Fewer trainings than these underestimate the variance between trainings.
 _MIN_REPEATS_FOR_SPREAD = 5
 
+# The edges of the subgroups, in residues and in similarity to the nearest training protein. Below a similarity of 0.4,
+# unrelated proteins cannot be distinguished from distant relatives (`protembed.finetuning.splits`).
+LENGTH_EDGES = (0, 128, 256, 512, 1024, np.inf)
+SIMILARITY_EDGES = (0.0, 0.4, 0.6, 0.8, 1.0, np.inf)
 
-@dataclass(frozen=True)
-class _ResampledMetrics:
-    """Metrics of one predictor, averaged over its trainings.
+
+# Metrics of one predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subgroup:
+    """The metrics of the test proteins within a range of length or similarity.
 
     Attributes:
-        values: Each metric on all proteins; None where it is not defined for one of the trainings.
-        left_out: Each metric without each protein or group of proteins in turn, (groups,).
-        training_variances: The part of the variance of each mean that comes from the trainings.
+        low: The lowest length (residues) or similarity.
+        high: The upper limit of the range, which is not part of it; None where there is no limit.
+        metrics: Each metric; None where it is not defined.
+        intervals: The 95 % interval of each metric; None where there is none, as with few proteins.
     """
 
-    values: Mapping[str, float | None]
-    left_out: Mapping[str, NDArray[np.float64]]
-    training_variances: Mapping[str, float]
+    low: float
+    high: float | None
+    num_proteins: int
+    metrics: Metrics
+    intervals: Mapping[str, tuple[float, float] | None]
 
-    @classmethod
-    def from_predictions(
-        cls, task: Task, truth: Sequence[Target], trainings: Sequence[Sequence[Prediction]]
-    ) -> "_ResampledMetrics":
-        """Compute the metrics of each training on the same proteins."""
-        resampled = [resampled_metrics(task, truth, predictions) for predictions in trainings]
-        values = [metrics.point_metrics(measure, len(truth)) for measure in resampled]
-        left_out = [intervals.jackknife(measure, len(truth)) for measure in resampled]
-        return cls(
-            {name: _mean([training[name] for training in values]) for name in values[0]},
-            {name: np.mean([training[name] for training in left_out], axis=0) for name in values[0]},
-            {name: _variance_of_mean([training[name] for training in values]) for name in values[0]},
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What a predictor predicts for proteins whose targets are known.
+
+    Attributes:
+        truth: The target of each protein.
+        predicted: The prediction for each protein.
+    """
+
+    task: Task
+    truth: Sequence[Target]
+    predicted: Sequence[Prediction]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def flatten(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Join the targets, and the predictions, of all proteins, or of all their residues that have a target."""
+        join = np.concatenate if self.task.per_residue else np.stack
+        true, predicted = self._known()
+        return join(true), join(predicted)
+
+    def _known(self) -> tuple[list[Target], list[Prediction]]:
+        """Leave out the residues without a target."""
+        if not self.task.per_residue:
+            return list(self.truth), list(self.predicted)
+        known = [has_target(target) for target in self.truth]
+        return (
+            [target[rows] for target, rows in zip(self.truth, known, strict=True)],
+            [prediction[rows] for prediction, rows in zip(self.predicted, known, strict=True)],
         )
 
-    def with_interval(self, metric: str, num_proteins: int) -> MetricWithInterval:
-        """Compute the interval of a metric."""
-        return _with_interval(
-            self.values[metric], self.left_out[metric], metric, num_proteins, self.training_variances[metric]
+    def resampled(self) -> metrics.Measure:
+        """Prepare the metrics for resampling of the proteins."""
+        if self.task.name == "residue-classification":
+            return metrics.residue_classification_measure(*self._known())
+        if self.task.name == "residue-regression":
+            proteins = np.repeat(np.arange(len(self)), [has_target(target).sum() for target in self.truth])
+            return metrics.regression_measure(*self.flatten(), proteins)
+        if self.task.label_kind == "labels":
+            return metrics.multilabel_measure(*self.flatten())
+        prepare = metrics.classification_measure if self.task.label_kind == "class" else metrics.regression_measure
+        return prepare(*self.flatten())
+
+    def measure(self) -> dict[str, MetricWithInterval]:
+        """Compute each metric, with a 95 % interval if there are `MIN_PROTEINS_FOR_INTERVAL` proteins or more."""
+        return {name: metric.with_interval() for name, metric in _mean_metrics([self]).items()}
+
+    def subgroups(self, values: NDArray[np.floating] | NDArray[np.integer], edges: Sequence[float]) -> list[Subgroup]:
+        """Compute metrics for each subgroup of proteins that is not empty.
+
+        Args:
+            values: The length (residues) or similarity of each protein, (proteins,).
+            edges: The limits of the subgroups, ascending.
+        """
+        subgroups = []
+        for low, high in pairwise(edges):
+            rows = np.flatnonzero((values >= low) & (values < high)).tolist()
+            if not rows:
+                continue
+            truth, predicted = [self.truth[row] for row in rows], [self.predicted[row] for row in rows]
+            measured = Predictions(task=self.task, truth=truth, predicted=predicted).measure()
+            subgroups.append(
+                Subgroup(
+                    low=float(low),
+                    high=None if np.isinf(high) else float(high),
+                    num_proteins=len(rows),
+                    metrics={name: metric.value for name, metric in measured.items()},
+                    intervals={name: _interval(metric) for name, metric in measured.items()},
+                )
+            )
+        return subgroups
+
+    def averaged_over(self) -> dict[str, tuple[int, int]]:
+        """Count the classes or labels that a metric is averaged over, where some do not occur.
+
+        Returns:
+            For `auroc` or `auprc`, if it is averaged over fewer than all: the number that occurs, and the number of
+            all.
+        """
+        metric = {"class": "auroc", "labels": "auprc"}.get(self.task.label_kind)
+        if metric is None or self.task.per_residue or not len(self):
+            return {}
+        num_all, targets = self.predicted[0].shape[-1], np.stack(self.truth)
+        num_occurring = int(targets.any(0).sum()) if metric == "auprc" else len(np.unique(targets))
+        is_partial = num_occurring < num_all and (metric == "auprc" or num_all > 2)
+        return {metric: (num_occurring, num_all)} if is_partial and num_occurring > (metric == "auroc") else {}
+
+
+def _interval(metric: MetricWithInterval) -> tuple[float, float] | None:
+    return None if metric.low is None or metric.high is None else (metric.low, metric.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MeanMetric:
+    """A metric of one predictor, averaged over its trainings.
+
+    Attributes:
+        value: Its mean on all proteins; None where it is not defined for one of the trainings.
+        left_out: Its mean without each protein or group of proteins in turn, (groups,); empty for too few proteins.
+        training_variance: The part of the variance of the mean that comes from the trainings.
+    """
+
+    name: str
+    value: float | None
+    left_out: NDArray[np.float64]
+    training_variance: float
+    num_proteins: int
+
+    def minus(self, baseline: "_MeanMetric") -> "_MeanMetric":
+        """Subtract the same metric of a baseline on the same proteins."""
+        return replace(
+            self,
+            value=None if self.value is None or baseline.value is None else self.value - baseline.value,
+            left_out=self.left_out - baseline.left_out,
+            training_variance=self.training_variance + baseline.training_variance,
         )
 
-    def difference(self, baseline: "_ResampledMetrics", metric: str, num_proteins: int) -> MetricWithInterval:
-        """Subtract the metric of a baseline on the same proteins."""
-        value, subtracted = self.values[metric], baseline.values[metric]
-        return _with_interval(
-            None if value is None or subtracted is None else value - subtracted,
-            self.left_out[metric] - baseline.left_out[metric],
-            metric,
-            num_proteins,
-            self.training_variances[metric] + baseline.training_variances[metric],
-            is_difference=True,
+    def with_interval(self, *, is_difference: bool = False) -> MetricWithInterval:
+        """Compute the 95 % interval of the metric, or of a difference; for a handful of proteins there is none."""
+        if self.num_proteins < MIN_PROTEINS_FOR_INTERVAL:
+            return MetricWithInterval(value=self.value)
+        return MetricWithInterval.from_jackknife(
+            self.value,
+            self.left_out,
+            metric=self.name,
+            num_units=self.num_proteins,
+            extra_variance=self.training_variance,
+            is_difference=is_difference,
         )
 
 
-def _with_interval(
-    value: float | None,
-    left_out: NDArray[np.float64],
-    metric: str,
-    num_proteins: int,
-    extra_variance: float,
-    *,
-    is_difference: bool = False,
-) -> MetricWithInterval:
-    """Compute the interval of a metric or a difference; for a handful of proteins there is none."""
-    if num_proteins < MIN_PROTEINS_FOR_INTERVAL:
-        return MetricWithInterval(value=value)
-    return MetricWithInterval.from_jackknife(
-        value,
-        left_out,
-        metric=metric,
-        num_units=num_proteins,
-        extra_variance=extra_variance,
-        is_difference=is_difference,
-    )
+def _mean_metrics(trainings: Sequence[Predictions]) -> dict[str, _MeanMetric]:
+    """Average each metric over several trainings of a predictor, tested on the same proteins."""
+    num_proteins, resampled = len(trainings[0]), [predictions.resampled() for predictions in trainings]
+    values = [metrics.point_metrics(measure, num_proteins) for measure in resampled]
+    has_intervals = num_proteins >= MIN_PROTEINS_FOR_INTERVAL
+    left_out = [intervals.jackknife(measure, num_proteins) for measure in resampled] if has_intervals else []
+    means = {}
+    for name in values[0]:
+        known = [value for training in values if (value := training[name]) is not None]
+        means[name] = _MeanMetric(
+            name=name,
+            value=sum(known) / len(known) if len(known) == len(trainings) else None,
+            left_out=np.mean([training[name] for training in left_out], axis=0) if left_out else np.empty(0),
+            training_variance=float(np.var(known, ddof=1)) / len(known) if len(known) > 1 else 0.0,
+            num_proteins=num_proteins,
+        )
+    return means
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
-
-
-def _variance_of_mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return float(np.var(known, ddof=1)) / len(known) if len(known) > 1 else 0.0
+# Several predictors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +230,8 @@ class Comparison:
     def metric_names(self) -> Mapping[str, str]:
         """The names of the metrics in tables."""
         kind = "labels" if self.task.label_kind == "labels" else "classes"
-        return metric_titles(METRIC_NAMES, self.averages, kind)
+        endings = {metric: f" over {some:,} of {all_:,} {kind}" for metric, (some, all_) in self.averages.items()}
+        return {metric: name + endings.get(metric, "") for metric, name in METRIC_NAMES.items()}
 
     @property
     def model_metrics(self) -> Mapping[str, MetricWithInterval]:
@@ -208,25 +310,23 @@ def compare(
             trainings; a single one where nothing is repeated.
         is_random: Whether another seed would give another model.
     """
-    *_, model = predictions
-    measured = {
-        name: _ResampledMetrics.from_predictions(task, truth, trainings) for name, trainings in predictions.items()
+    *baselines, model = predictions
+    trainings = {
+        name: [Predictions(task=task, truth=truth, predicted=predicted) for predicted in repeats]
+        for name, repeats in predictions.items()
     }
+    measured = {name: _mean_metrics(repeats) for name, repeats in trainings.items()}
+    main = {name: means[task.main_metric] for name, means in measured.items()}
     return Comparison(
         task=task,
         model=model,
         predictors={
-            name: {metric: resampled.with_interval(metric, len(truth)) for metric in resampled.values}
-            for name, resampled in measured.items()
+            name: {metric: mean.with_interval() for metric, mean in means.items()} for name, means in measured.items()
         },
-        differences={
-            name: measured[model].difference(baseline, task.main_metric, len(truth))
-            for name, baseline in measured.items()
-            if name != model
-        },
-        num_repeats=len(predictions[model]) if is_random else None,
+        differences={name: main[model].minus(main[name]).with_interval(is_difference=True) for name in baselines},
+        num_repeats=len(trainings[model]) if is_random else None,
         num_proteins=len(truth),
-        averages=averaged_over(task, truth, predictions[model][0]),
+        averages=trainings[model][0].averaged_over(),
     )
 
 

@@ -1,22 +1,22 @@
-"""Train and evaluate the model and its baselines in every fold; keep the best model."""
+"""The course of an experiment: train and evaluate the model and its baselines in every fold; keep the best model."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from protembed.callbacks import Callbacks
-from protembed.config.common import OptimizerConfig
-from protembed.config.finetune import FinetuneConfig, FinetuneMethod
-from protembed.finetuning.baselines import constant_baseline, frozen_head, sequence_baselines
-from protembed.finetuning.evaluation import Prediction
-from protembed.finetuning.labels import LabelledProtein, SplitTable
-from protembed.finetuning.splits import DataSplit
-from protembed.finetuning.targets import Targets
+from protembed.config.finetune import FinetuneMethod, FinetuneOptions
+from protembed.config.model_sizes import EncoderShape
+from protembed.device import choose_precision
+from protembed.finetuning.baselines import Predictor, constant_baseline, frozen_head, sequence_baselines
+from protembed.finetuning.labels import LabelledProtein
+from protembed.finetuning.targets import Prediction, TaskTable
 from protembed.finetuning.trainer import Divergence, EncoderTrainer, FinetuneSpec, choose_threshold
 from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine
@@ -32,142 +32,48 @@ RANDOM = "random initialisation"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """A model and its predictions for the test split.
+class Design:
+    """What an experiment trains and tests, with every decision made.
 
     Attributes:
-        name: The name of the predictor.
-        checkpoint: The model with its head.
-        predictions: The prediction for each test protein.
-        valid_loss: The validation loss, by which one of several trainings is chosen.
-        has_improved: Whether the training lowered the validation loss.
-        divergence: The worst epoch of a training that diverged; None for any other.
+        folds: The tables whose test splits are predicted: a single one, or those of a cross-validation.
+        final: The table that the final model is trained on; the only fold where there is no cross-validation.
+        base: The directory of the pretrained model.
+        method: How the pretrained encoder is trained.
+        metadata: The metadata of all models: window, layer, poolings and task.
+        training_kmers: Hashes of the k-mers of the final training proteins, (k-mers,), int64, ascending.
+        shape: The shape of the encoder.
     """
 
-    name: str
-    checkpoint: Checkpoint
-    predictions: Sequence[Prediction]
-    valid_loss: float
-    has_improved: bool = True
-    divergence: Divergence | None = None
+    folds: Sequence[TaskTable]
+    final: TaskTable
+    base: Path
+    method: FinetuneMethod
+    metadata: ModelMetadata
+    training_kmers: Tensor
+    shape: EncoderShape
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether this is a cross-validation."""
+        return len(self.folds) > 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelTrainer:
-    """Trains models, or fits heads to frozen encoders, and predicts the test split with them.
+class TrainedModel(Predictor):
+    """A model and its predictions for the test split.
 
     Attributes:
-        base: The directory of the pretrained model.
-        metadata: The metadata of the models: window, layer, poolings and task.
-        method: How the pretrained encoder is trained.
-        config: The kind of head, the batches and the epochs.
-        optimizer: The optimiser of all trainings.
-        engine: The engine that embeds and predicts.
-        executor: The threads that train, and their precision.
-        run_directory: The directory of the run; each training has its own directory in it.
-        fingerprint: Settings and inputs that make two runs the same.
-        device: The device of encoder and head.
+        checkpoint: The model with its head.
+        valid_loss: The validation loss, by which one of several trainings is chosen.
+        has_improved: Whether the training lowered the validation loss.
+        log: The lines about the steps of the training; empty where there was none.
     """
 
-    base: Path
-    metadata: ModelMetadata
-    method: FinetuneMethod
-    config: FinetuneConfig
-    optimizer: OptimizerConfig
-    engine: Engine
-    executor: Executor
-    run_directory: RunDirectory
-    fingerprint: Mapping[str, Any]
-    device: torch.device
-    callbacks: Callbacks
-
-    def fit_frozen(self, table: SplitTable, targets: Targets, *, random: bool = False) -> TrainedModel:
-        """Fit a head to the vectors of the frozen encoder.
-
-        Args:
-            table: The labelled proteins.
-            targets: The targets of the table.
-            random: Whether the encoder has random weights instead of the pretrained ones.
-        """
-        checkpoint = self._load_model(random, self.config.seed)
-        name = RANDOM if random else NAME_OF_METHOD["frozen"]
-        self.callbacks.on_stage(name, None, 0)
-        # A pooling that is yet to be learned starts as the mean.
-        poolings = tuple("mean" if pooling == "attention" else pooling for pooling in self.metadata.poolings)
-        embedder = replace(Embedder.from_checkpoint(checkpoint, pooling="mean"), poolings=poolings)
-        head, valid_loss = frozen_head(table, targets, embedder, self.engine, self.config, self.callbacks.on_progress)
-        checkpoint.task_head = head.to(checkpoint.device)
-        predictions = self._predict(checkpoint, embedder, table.splits["test"])
-        return TrainedModel(name=name, checkpoint=checkpoint, predictions=predictions, valid_loss=valid_loss)
-
-    def train(
-        self, directory_name: str, table: SplitTable, targets: Targets, seed: int, head: TaskHead | None
-    ) -> TrainedModel | None:
-        """Train the encoder and its head; return None if the training was stopped.
-
-        Args:
-            directory_name: The name of the training's directory in the run directory.
-            table: The labelled proteins.
-            targets: The targets of the table.
-            seed: The seed of the training.
-            head: The head to start from, fitted to the frozen encoder. None trains all of an encoder of the same shape
-                from random weights, with a new head.
-        """
-        random = head is None
-        method: FinetuneMethod = "full" if random else self.method
-        checkpoint = self._load_model(random, seed)
-        run_directory = RunDirectory(self.run_directory.path(directory_name))
-        run_directory.open(self.fingerprint, lambda directory: None, force=False)
-        spec = FinetuneSpec(
-            method=method, config=self.config, optimizer=self.optimizer, executor=self.executor, seed=seed, head=head
-        )
-        trainer = EncoderTrainer(table, targets, checkpoint, spec, run_directory)
-        name = RANDOM if random else NAME_OF_METHOD[method]
-        for sentence in trainer.warnings:
-            self.callbacks.on_warning(sentence)
-        self.callbacks.on_stage(name, trainer.schedule.num_steps, trainer.checkpoints.progress.step)
-        if not trainer.run(self.callbacks.on_step, self.callbacks.stop):
-            return None
-        embedder = Embedder.from_checkpoint(checkpoint)
-        if targets.task.label_kind == "labels" and checkpoint.task_head is not None:
-            probabilities = np.stack(self._predict(checkpoint, embedder, table.splits["valid"]))
-            choose_threshold(checkpoint.task_head, targets.known_targets("valid"), probabilities)
-        # The contact head was fitted to the attention of the encoder before this training.
-        checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1]).to(self.device)
-        return TrainedModel(
-            name=name,
-            checkpoint=checkpoint,
-            predictions=self._predict(checkpoint, embedder, table.splits["test"]),
-            valid_loss=trainer.valid_loss,
-            has_improved=trainer.checkpoints.progress.best_step != 0,
-            divergence=trainer.divergence(),
-        )
-
-    def read_log(self, directory_name: str) -> list[dict[str, Any]]:
-        """Read the log of a training; return an empty list where there was none.
-
-        Args:
-            directory_name: The name of the training's directory in the run directory.
-        """
-        return RunDirectory(self.run_directory.path(directory_name)).read_log()
-
-    def _load_model(self, random: bool, seed: int) -> Checkpoint:
-        checkpoint = load_checkpoint(self.base)
-        if random:
-            checkpoint = new_checkpoint(checkpoint.encoder.shape, "gaussian", seed)
-        checkpoint.metadata, checkpoint.task_head = self.metadata, None
-        return checkpoint.to(self.device)
-
-    def _predict(
-        self, checkpoint: Checkpoint, embedder: Embedder, proteins: Sequence[LabelledProtein]
-    ) -> list[Prediction]:
-        assert checkpoint.task_head is not None
-        checkpoint.task_head.eval()
-        predictions = []
-        for protein, prediction in self.engine.run(embedder.predictions(checkpoint.task_head), proteins):
-            check_finite(protein.id, prediction, "predictions")
-            predictions.append(prediction)
-        return predictions
+    checkpoint: Checkpoint
+    valid_loss: float
+    has_improved: bool = True
+    log: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,135 +84,214 @@ class ExperimentResult:
         predictions: For each predictor, the model last, and for each of its trainings: the prediction for each test
             protein, fold by fold.
         final_predictions: The model's predictions by the training that is kept, or by its first training in each fold.
-        log: The lines about the steps of the training that is kept; empty where there was none.
+        is_random: Whether another seed would give another model.
         notes: Sentences about the final model and its metrics.
     """
 
     final: TrainedModel
     predictions: Mapping[str, Sequence[Sequence[Prediction]]]
     final_predictions: Sequence[Prediction]
-    log: Sequence[Mapping[str, Any]]
+    is_random: bool
     notes: Sequence[str]
+
+
+class _StoppedError(Exception):
+    """The caller stopped a training, which is saved."""
 
 
 class Experiment:
     """Trains and evaluates the model and its baselines in all folds and repeats.
 
     Args:
-        trainer: The trainer of all models.
-        data_split: The folds in which predictors are tested, and the splits of the final model.
-        targets: The targets of each fold.
-        final_targets: The targets of the splits of the final model.
+        design: What is trained and tested.
+        options: The kind of head, the repeats, the batches and the optimiser.
+        engine: The engine that embeds and predicts; its threads also train.
+        device: The device of encoder and head.
+        open_run: Function that opens the directory of a training by its name.
+        callbacks: Callbacks that report progress and may stop a training.
     """
 
     def __init__(
-        self, trainer: ModelTrainer, data_split: DataSplit, targets: Sequence[Targets], final_targets: Targets
+        self,
+        design: Design,
+        options: FinetuneOptions,
+        engine: Engine,
+        device: torch.device,
+        open_run: Callable[[str], RunDirectory],
+        callbacks: Callbacks,
     ) -> None:
-        self._trainer, self._data_split = trainer, data_split
-        self._targets, self._final_targets = targets, final_targets
+        self._design, self._options, self._config = design, options, options.finetune
+        self._engine, self._device, self._open_run, self._callbacks = engine, device, open_run, callbacks
         self._predictions: dict[str, list[list[Prediction]]] = defaultdict(list)
         self._divergences: dict[str, list[Divergence | None]] = defaultdict(list)
         self._best: TrainedModel | None = None
-        self._best_repeat, self._best_directory = 0, ""
+        self._best_repeat = 0
 
     def run(self) -> ExperimentResult | None:
         """Train and evaluate all predictors; return None if a training was stopped."""
-        for fold, (table, targets) in enumerate(zip(self._data_split.folds, self._targets, strict=True)):
-            self._trainer.callbacks.on_stage("baselines", None, 0)
-            for baseline in (
-                constant_baseline(table, self._final_targets),
-                *sequence_baselines(table, targets, self._trainer.config.seed),
-            ):
-                self._collect(baseline.name, 0, baseline.predictions)
-            if not (self._train_models(fold, table, targets) and self._train_random_baseline(fold, table, targets)):
-                return None
-        if self._data_split.has_folds and not self._train_final():
+        try:
+            for fold, table in enumerate(self._design.folds):
+                self._test_baselines(table)
+                self._test_models(fold, table)
+                self._test_random_baseline(fold, table)
+            if self._design.has_folds:
+                self._train_final()
+        except _StoppedError:
             return None
         assert self._best is not None
-        model = NAME_OF_METHOD[self._trainer.method]
+        model = NAME_OF_METHOD[self._design.method]
         last = [RANDOM, *dict.fromkeys([NAME_OF_METHOD["frozen"], model])]
         order = [*(name for name in self._predictions if name not in last), *last]
         return ExperimentResult(
             final=self._best,
             predictions={name: self._predictions[name] for name in order if name in self._predictions},
             final_predictions=self._predictions[model][self._best_repeat],
-            log=self._trainer.read_log(self._best_directory),
-            notes=self._notes(),
+            is_random=self._design.method != "frozen" or self._config.head == "mlp",
+            notes=self._notes(self._best),
         )
 
-    def _train_models(self, fold: int, table: SplitTable, targets: Targets) -> bool:
-        """Evaluate the pretrained encoder, frozen and trained; keep the training with the lowest validation loss."""
-        trainer = self._trainer
-        frozen = trainer.fit_frozen(table, targets)
-        self._collect(frozen.name, 0, frozen.predictions)
-        if trainer.method == "frozen":
-            self._best = frozen
-            return True
-        for repeat in range(trainer.config.repeats):
-            directory_name, seed = f"model-{fold}-{repeat}", trainer.config.seed + repeat
-            model = self._train(directory_name, table, targets, seed, frozen.checkpoint.task_head)
-            if model is None:
-                return False
-            self._collect(model.name, repeat, model.predictions)
-            if repeat == 0 or self._best is None or model.valid_loss < self._best.valid_loss:
-                self._best, self._best_repeat, self._best_directory = model, repeat, directory_name
-        return True
+    # The predictors
 
-    def _train_random_baseline(self, fold: int, table: SplitTable, targets: Targets) -> bool:
+    def _test_baselines(self, table: TaskTable) -> None:
+        """Evaluate the baselines that need no model."""
+        self._callbacks.on_stage("baselines", None, 0)
+        self._collect(constant_baseline(self._design.final, table))
+        for baseline in sequence_baselines(table, self._config.seed):
+            self._collect(baseline)
+
+    def _test_models(self, fold: int, table: TaskTable) -> None:
+        """Evaluate the pretrained encoder, frozen and trained; keep the training with the lowest validation loss."""
+        frozen = self._fit_frozen(table)
+        self._collect(frozen)
+        if self._design.method == "frozen":
+            self._best = frozen
+            return
+        for repeat in range(self._config.repeats):
+            model = self._train(f"model-{fold}-{repeat}", table, repeat, frozen.checkpoint.task_head)
+            self._collect(model, repeat)
+            if repeat == 0 or self._best is None or model.valid_loss < self._best.valid_loss:
+                self._best, self._best_repeat = model, repeat
+
+    def _test_random_baseline(self, fold: int, table: TaskTable) -> None:
         """Evaluate an encoder of the same shape that starts from random weights, unless the options skip it.
 
         It comes after the model, which is what the user asked for. Where the pretrained encoder is not fully trained,
         the random one stays frozen.
         """
-        trainer = self._trainer
-        if trainer.config.skip_random_baseline:
-            return True
-        if trainer.method != "full":
-            self._collect(RANDOM, 0, trainer.fit_frozen(table, targets, random=True).predictions)
-            return True
-        for repeat in range(trainer.config.repeats):
-            model = self._train(f"random-{fold}-{repeat}", table, targets, trainer.config.seed + repeat, None)
-            if model is None:
-                return False
-            self._collect(RANDOM, repeat, model.predictions)
-        return True
+        if self._config.skip_random_baseline:
+            return
+        if self._design.method != "full":
+            self._collect(self._fit_frozen(table, random=True))
+            return
+        for repeat in range(self._config.repeats):
+            self._collect(self._train(f"random-{fold}-{repeat}", table, repeat, None), repeat)
 
-    def _train_final(self) -> bool:
+    def _train_final(self) -> None:
         """Train the final model on the proteins of all folds."""
-        trainer, table = self._trainer, self._data_split.final
-        self._best, self._best_repeat, self._best_directory = trainer.fit_frozen(table, self._final_targets), 0, "final"
-        if trainer.method != "frozen":
-            head = self._best.checkpoint.task_head
-            self._best = self._train("final", table, self._final_targets, trainer.config.seed, head)
-        return self._best is not None
+        self._best, self._best_repeat = self._fit_frozen(self._design.final), 0
+        if self._design.method != "frozen":
+            self._best = self._train("final", self._design.final, 0, self._best.checkpoint.task_head)
 
-    def _train(
-        self, directory_name: str, table: SplitTable, targets: Targets, seed: int, head: TaskHead | None
-    ) -> TrainedModel | None:
-        """Train a model by `ModelTrainer.train`, and note whether the training diverged."""
-        model = self._trainer.train(directory_name, table, targets, seed, head)
-        if model is not None:
-            self._divergences[model.name].append(model.divergence)
-        return model
-
-    def _collect(self, name: str, repeat: int, predictions: Sequence[Prediction]) -> None:
+    def _collect(self, predictor: Predictor, repeat: int = 0) -> None:
         """Append a predictor's predictions in one fold to those in the folds before."""
-        trainings = self._predictions[name]
+        trainings = self._predictions[predictor.name]
         trainings += [[] for _ in range(repeat + 1 - len(trainings))]
-        trainings[repeat] += predictions
+        trainings[repeat] += predictor.predictions
 
-    def _notes(self) -> list[str]:
+    # One model
+
+    def _fit_frozen(self, table: TaskTable, *, random: bool = False) -> TrainedModel:
+        """Fit a head to the vectors of the frozen encoder, with its pretrained or with random weights."""
+        checkpoint = self._load_model(random, self._config.seed)
+        name = RANDOM if random else NAME_OF_METHOD["frozen"]
+        self._callbacks.on_stage(name, None, 0)
+        # A pooling that is yet to be learned starts as the mean.
+        poolings = tuple("mean" if pooling == "attention" else pooling for pooling in self._design.metadata.poolings)
+        embedder = replace(Embedder.from_checkpoint(checkpoint, pooling="mean"), poolings=poolings)
+        head, valid_loss = frozen_head(table, embedder, self._engine, self._config, self._callbacks.on_progress)
+        checkpoint.task_head = head.to(checkpoint.device)
+        predictions = self._predict(checkpoint, embedder, table.splits["test"])
+        return TrainedModel(name=name, checkpoint=checkpoint, predictions=predictions, valid_loss=valid_loss)
+
+    def _train(self, run_name: str, table: TaskTable, repeat: int, head: TaskHead | None) -> TrainedModel:
+        """Train the encoder and its head.
+
+        Args:
+            run_name: The name of the training's directory.
+            table: The labelled proteins.
+            repeat: The number of the training, from 0, which is added to the seed.
+            head: The head to start from, fitted to the frozen encoder. None trains all of an encoder of the same shape
+                from random weights, with a new head.
+
+        Raises:
+            _StoppedError: The training was stopped.
+        """
+        random, seed = head is None, self._config.seed + repeat
+        spec = FinetuneSpec(
+            method="full" if random else self._design.method,
+            config=self._config,
+            optimizer=self._options.optimizer,
+            executor=Executor(pool=self._engine.pool, precision=choose_precision("auto", self._device)),
+            seed=seed,
+            head=head,
+        )
+        checkpoint, run_directory = self._load_model(random, seed), self._open_run(run_name)
+        trainer = EncoderTrainer(table, checkpoint, spec, run_directory)
+        name = RANDOM if random else NAME_OF_METHOD[spec.method]
+        for sentence in trainer.warnings:
+            self._callbacks.on_warning(sentence)
+        self._callbacks.on_stage(name, trainer.schedule.num_steps, trainer.checkpoints.progress.step)
+        if not trainer.run(self._callbacks.on_step, self._callbacks.stop):
+            raise _StoppedError
+        embedder = Embedder.from_checkpoint(checkpoint)
+        if table.task.label_kind == "labels" and checkpoint.task_head is not None:
+            probabilities = np.stack(self._predict(checkpoint, embedder, table.splits["valid"]))
+            choose_threshold(checkpoint.task_head, table.known_targets("valid"), probabilities)
+        # The contact head was fitted to the attention of the encoder before this training.
+        checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1]).to(self._device)
+        self._divergences[name].append(trainer.divergence())
+        return TrainedModel(
+            name=name,
+            checkpoint=checkpoint,
+            predictions=self._predict(checkpoint, embedder, table.splits["test"]),
+            valid_loss=trainer.valid_loss,
+            has_improved=trainer.checkpoints.progress.best_step != 0,
+            log=run_directory.read_log(),
+        )
+
+    def _load_model(self, random: bool, seed: int) -> Checkpoint:
+        checkpoint = load_checkpoint(self._design.base)
+        if random:
+            checkpoint = new_checkpoint(checkpoint.encoder.shape, "gaussian", seed)
+        checkpoint.metadata, checkpoint.task_head = self._design.metadata, None
+        checkpoint.training_kmers = self._design.training_kmers
+        return checkpoint.to(self._device)
+
+    def _predict(
+        self, checkpoint: Checkpoint, embedder: Embedder, proteins: Sequence[LabelledProtein]
+    ) -> list[Prediction]:
+        assert checkpoint.task_head is not None
+        checkpoint.task_head.eval()
+        predictions = []
+        for protein, prediction in self._engine.run(embedder.predictions(checkpoint.task_head), proteins):
+            check_finite(protein.id, prediction, "predictions")
+            predictions.append(prediction)
+        return predictions
+
+    # What the user should know
+
+    def _notes(self, best: TrainedModel) -> list[str]:
         notes = [
             _divergence_note(name, divergences) for name, divergences in self._divergences.items() if any(divergences)
         ]
-        if self._best is not None and not self._best.has_improved:
-            head = self._trainer.config.head
+        if not best.has_improved:
             notes.append(
-                f"fine-tuning did not improve the validation loss; keeping the frozen encoder with its {head} head"
+                "fine-tuning did not improve the validation loss; "
+                f"keeping the frozen encoder with its {self._config.head} head"
             )
-        if self._trainer.config.repeats > 1:
+        if self._config.repeats > 1:
             notes.append("metrics are means over all trainings; the model with the lowest validation loss is kept")
-        if self._data_split.has_folds:
+        if self._design.has_folds:
             notes.append("metrics come from models that did not see the test proteins; the final model saw all of them")
         return notes
 

@@ -2,33 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values, with_current_names
-from protembed.config.common import (
-    TASKS,
-    Task,
-    choose_region,
-)
+from protembed.config.common import TASKS, Task, choose_region
 from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, FinetuneOptions
-from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import ReadStatistics
-from protembed.device import choose_device, choose_precision
+from protembed.device import choose_device
 from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
-from protembed.finetuning.comparison import Comparison, compare
-from protembed.finetuning.experiment import Experiment, ExperimentResult, ModelTrainer
+from protembed.finetuning.comparison import Comparison
+from protembed.finetuning.experiment import Design, Experiment
 from protembed.finetuning.label_cells import class_sort_key
-from protembed.finetuning.label_inference import InferredLabels, infer_labels
-from protembed.finetuning.label_warnings import class_counts, few_tested_warnings, label_warnings
-from protembed.finetuning.labels import Columns, LabelledProtein, Split, read_labels
+from protembed.finetuning.label_inference import infer_labels
+from protembed.finetuning.label_warnings import few_tested_warnings, label_warnings
+from protembed.finetuning.labels import Split, read_labels
 from protembed.finetuning.report import METRICS_FILE, FinetuneResult, write_result
-from protembed.finetuning.splits import DataSplit, nearest, split_table
-from protembed.finetuning.targets import Targets, cut_table
+from protembed.finetuning.splits import split_table
+from protembed.finetuning.targets import TaskTable, class_counts, cut_table
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.embedding import parse_poolings
 from protembed.inference.engine import inference_engine
@@ -55,7 +48,6 @@ from protembed.model.catalog import locate_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.metadata import ModelMetadata
 from protembed.model.untrusted import model_sha256
-from protembed.training.distributed import Executor
 from protembed.training.run_directory import RunDirectory
 
 
@@ -82,7 +74,7 @@ class FinetunePlan:
     class_counts: Mapping[str, int]
     reading: str
     method: FinetuneMethod
-    num_proteins: dict[Split, int]
+    num_proteins: Mapping[Split, int]
     num_folds: int
     notes: Sequence[str]
     warnings: Sequence[str]
@@ -111,115 +103,61 @@ class FinetuneSummary:
         return self.output is not None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """What is to be done, with every decision made.
-
-    Attributes:
-        inferred: The labels, and the task inferred from them.
-        data_split: The folds and the splits of the final model.
-        targets: The targets of each fold.
-        final_targets: The targets of the splits of the final model.
-        metadata: The metadata of the model that will be written.
-        shape: The shape of the encoder.
-        training_kmers: Hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
-        statistics: What was read, skipped and replaced.
-        model_warnings: Sentences about doubtful properties of the model.
-        is_drawn: Whether the test split was drawn, and not given by a column.
-    """
-
-    inferred: InferredLabels
-    data_split: DataSplit
-    targets: Sequence[Targets]
-    final_targets: Targets
-    method: FinetuneMethod
-    metadata: ModelMetadata
-    shape: EncoderShape
-    training_kmers: Tensor
-    statistics: ReadStatistics
-    model_warnings: Sequence[str]
-    is_drawn: bool
-
-    def plan(self, output: Path) -> FinetunePlan:
-        """Describe the job for the user."""
-        return FinetunePlan(
-            output=output,
-            task=self.final_targets.task,
-            target=self.data_split.final.target,
-            classes=self.final_targets.classes,
-            class_counts=self.class_counts,
-            reading=self.inferred.reading,
-            method=self.method,
-            num_proteins=self.split_sizes,
-            num_folds=len(self.data_split.folds),
-            notes=self.notes,
-            warnings=self.warnings,
-        )
-
-    @property
-    def class_counts(self) -> dict[str, int]:
-        """Proteins of each class, the most frequent first."""
-        counts = class_counts(self.data_split.final.proteins, self.final_targets.task)
-        return {name: counts[name] for name in sorted(counts, key=lambda name: (-counts[name], class_sort_key(name)))}
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences about decisions that the options left open."""
-        return [*self.inferred.labels.notes, *self.data_split.notes]
-
-    @property
-    def warnings(self) -> list[str]:
-        """Sentences about doubtful properties of the table or the model."""
-        folds, task = self.data_split.folds, self.final_targets.task
-        return [
-            *self.model_warnings,
-            *self.data_split.warnings,
-            *self.statistics.warnings(),
-            *self.inferred.labels.warnings,
-            *self.inferred.warnings,
-            *label_warnings(self.data_split.final, folds, self.final_targets),
-            *few_tested_warnings(folds, task, is_drawn=self.is_drawn),
-        ]
-
-    @property
-    def split_sizes(self) -> dict[Split, int]:
-        """Proteins of each split of the final model."""
-        return {split: len(proteins) for split, proteins in self.data_split.final.splits.items()}
-
-
-def _prepare(labels: Path, options: FinetuneOptions, base: Path) -> _Job:
+def _prepare(
+    labels: Path, output: Path, options: FinetuneOptions, base: Path, statistics: ReadStatistics
+) -> tuple[Design, FinetunePlan]:
     """Read the table and the model, and make the decisions that the options left open."""
-    config, statistics = options.labels, ReadStatistics()
-    columns = Columns(target=config.target, sequence=config.sequence, split=config.split_column, id=config.id)
-    table = read_labels(labels, columns, on_illegal=options.reader.on_illegal, statistics=statistics)
-    inferred = infer_labels(table, config.task, config.label_separator)
-    task, is_chosen, region = inferred.task, config.task != "auto", choose_region(config.region)
-    table = cut_table(inferred.labels, region, task, options.reader.on_illegal, statistics)
-    data_split = split_table(table, task, config, options.finetune.seed)
-    targets = [Targets.from_table(fold, task, allows_rare=is_chosen) for fold in data_split.folds]
-    final_targets = (
-        Targets.from_table(data_split.final, task, allows_rare=is_chosen) if data_split.has_folds else targets[0]
+    config, on_illegal = options.labels, options.reader.on_illegal
+    inferred = infer_labels(
+        read_labels(labels, config, on_illegal=on_illegal, statistics=statistics), config.task, config.label_separator
     )
+    task, region = inferred.task, choose_region(config.region)
+    table = cut_table(inferred.labels, region, task, on_illegal, statistics)
+    data_split = split_table(table, task, config, options.finetune.seed)
+    read_targets = partial(TaskTable.from_table, task=task, allows_rare=config.task != "auto")
+    folds = list(map(read_targets, data_split.folds))
+    final = read_targets(data_split.final) if data_split.has_folds else folds[0]
     checkpoint = load_checkpoint(base)
     method = _choose_method(options.finetune, checkpoint, task)
-    training_data, training_kmers = describe_training(data_split.final, final_targets, data_split.folds)
+    training_data, training_kmers = describe_training(final, folds)
     metadata = replace(
-        _metadata(checkpoint.metadata, method, final_targets, table.target, options),
+        _metadata(checkpoint.metadata, method, final, options),
         region=None if region is None else str(region),
         training_data=training_data,
     )
-    return _Job(
-        inferred=inferred,
-        data_split=data_split,
-        targets=targets,
-        final_targets=final_targets,
+    design = Design(
+        folds=folds,
+        final=final,
+        base=base,
         method=method,
         metadata=metadata,
-        shape=checkpoint.encoder.shape,
         training_kmers=training_kmers,
-        statistics=statistics,
-        model_warnings=checkpoint.warnings,
-        is_drawn=config.split is not None or not table.has_splits,
+        shape=checkpoint.encoder.shape,
+    )
+    counts = class_counts(final.proteins, task)
+    is_drawn = config.split is not None or not table.has_splits
+    return design, FinetunePlan(
+        output=output,
+        task=task,
+        target=final.target,
+        classes=final.classes,
+        class_counts={
+            name: counts[name] for name in sorted(counts, key=lambda name: (-counts[name], class_sort_key(name)))
+        },
+        reading=inferred.reading,
+        method=method,
+        num_proteins=final.split_sizes,
+        num_folds=len(folds),
+        notes=[*table.notes, *data_split.notes],
+        warnings=[
+            *checkpoint.warnings,
+            *data_split.warnings,
+            *statistics.warnings(),
+            *table.warnings,
+            *inferred.warnings,
+            *label_warnings(final, folds),
+            *few_tested_warnings(folds, is_drawn=is_drawn),
+        ],
     )
 
 
@@ -243,26 +181,20 @@ def _choose_method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -
     return method
 
 
-def _metadata(
-    base: ModelMetadata, method: FinetuneMethod, targets: Targets, target: str, options: FinetuneOptions
-) -> ModelMetadata:
+def _metadata(base: ModelMetadata, method: FinetuneMethod, final: TaskTable, options: FinetuneOptions) -> ModelMetadata:
     """Make the metadata of the fine-tuned model from those of the pretrained one."""
+    per_residue = final.task.per_residue
     pooling = (base.pooling or "mean") if options.finetune.pooling == "auto" else options.finetune.pooling
-    if options.finetune.pooling == "auto" and (method == "frozen" or targets.task.per_residue):
+    if options.finetune.pooling == "auto" and (method == "frozen" or per_residue):
         pooling = pooling.replace("attention", "mean")  # attention pooling would not be trained
     return replace(
         base,
-        pooling=None if targets.task.per_residue else ",".join(parse_poolings(pooling)),
+        pooling=None if per_residue else ",".join(parse_poolings(pooling)),
         configuration={**_settings(options), "from_model": model_name(options.model.model)},
-        classes=targets.classes,
-        task=targets.task.name,
-        target=target,
+        classes=final.classes,
+        task=final.task.name,
+        target=final.target,
     )
-
-
-def _fingerprint(labels: Path, options: FinetuneOptions, base: Path) -> dict[str, Any]:
-    """Collect the settings and inputs that make two fine-tunings the same."""
-    return {**_settings(options), "labels": sha256_of_inputs([labels]), "model": model_sha256(base)}
 
 
 def _settings(options: FinetuneOptions) -> dict[str, Any]:
@@ -289,85 +221,46 @@ def _load_summary(output: Path, fingerprint: Mapping[str, Any]) -> FinetuneSumma
     return FinetuneSummary(output=output, task=task, comparison=comparison, notes=content["notes"], was_done=True)
 
 
-def _evaluate(
-    experiment: ExperimentResult, job: _Job, fingerprint: Mapping[str, Any], config: FinetuneConfig
-) -> FinetuneResult:
-    """Compare the model with its baselines, and find the nearest training protein of each test protein."""
-    tests = [table.splits["test"] for table in job.data_split.folds]
-    trains = [table.splits["train"] for table in job.data_split.folds]
-    truth = [target for targets in job.targets for target in targets.by_split["test"]]
-    experiment.final.checkpoint.training_kmers = job.training_kmers
-    is_random = job.method != "frozen" or config.head == "mlp"
-    nearest_of_fold = [nearest(_sequences(test), _sequences(train)) for test, train in zip(tests, trains, strict=True)]
-    return FinetuneResult(
-        checkpoint=experiment.final.checkpoint,
-        targets=job.final_targets,
-        split_sizes=job.split_sizes,
-        fingerprint=fingerprint,
-        comparison=compare(job.final_targets.task, truth, experiment.predictions, is_random=is_random),
-        proteins=[protein for test in tests for protein in test],
-        truth=truth,
-        predictions=experiment.final_predictions,
-        similarities=np.concatenate([similarities for _, similarities in nearest_of_fold]),
-        nearest=[
-            train[index] for train, (indices, _) in zip(trains, nearest_of_fold, strict=True) for index in indices
-        ],
-        notes=[*job.notes, *experiment.notes, *job.warnings],
-        skipped=job.statistics.skipped,
-        log=experiment.log,
-    )
-
-
-def _sequences(proteins: Sequence[LabelledProtein]) -> list[str]:
-    return [protein.sequence for protein in proteins]
-
-
 def _finetune(labels: Path, output: Path, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:
     """Fine-tune on a table that can be read twice."""
     config = options.finetune
     base = locate_model(options.model.model).directory
     check_not_an_input(output, [labels, base])
-    fingerprint = _fingerprint(labels, options, base)
+    fingerprint = {**_settings(options), "labels": sha256_of_inputs([labels]), "model": model_sha256(base)}
     if path_exists(output) and not config.force:
         return _load_summary(output, fingerprint)
-    job = _prepare(labels, options, base)
+    statistics = ReadStatistics()
+    design, plan = _prepare(labels, output, options, base, statistics)
     check_inputs()
-    callbacks.on_plan(job.plan(output))
+    callbacks.on_plan(plan)
     device = choose_device(options.compute)
-    run_directory = RunDirectory(output.with_name(f"{output.name}.partial"))
-    with run_directory.locked(), inference_engine(options.compute, device, job.shape) as engine:
+    unfinished = output.with_name(f"{output.name}.partial")
+
+    def open_run(name: str, *, force: bool = False) -> RunDirectory:
+        run_directory = RunDirectory(unfinished / name)
+        run_directory.open(fingerprint, lambda directory: None, force=force)
+        return run_directory
+
+    with RunDirectory(unfinished).locked(), inference_engine(options.compute, device, design.shape) as engine:
         remove_unfinished_beside(output)
         # --force replaces the output, but an interrupted run of the same command is resumed.
-        force = config.force and not run_directory.matches(fingerprint)
-        run_directory.open(fingerprint, lambda directory: None, force=force)
-        trainer = ModelTrainer(
-            base=base,
-            metadata=job.metadata,
-            method=job.method,
-            config=config,
-            optimizer=options.optimizer,
-            engine=engine,
-            executor=Executor(pool=engine.pool, precision=choose_precision("auto", device)),
-            run_directory=run_directory,
-            fingerprint=fingerprint,
-            device=device,
-            callbacks=callbacks,
-        )
+        open_run("", force=config.force and not RunDirectory(unfinished).matches(fingerprint))
         try:
-            experiment = Experiment(trainer, job.data_split, job.targets, job.final_targets).run()
+            experiment = Experiment(design, options, engine, device, open_run, callbacks).run()
         except DamagedRunError:
             if not config.force:
                 raise
-            run_directory.open(fingerprint, lambda directory: None, force=True)
-            experiment = Experiment(trainer, job.data_split, job.targets, job.final_targets).run()
+            open_run("", force=True)
+            experiment = Experiment(design, options, engine, device, open_run, callbacks).run()
         if experiment is None:
-            return FinetuneSummary(output=None, task=job.final_targets.task, comparison=None)
+            return FinetuneSummary(output=None, task=plan.task, comparison=None)
         callbacks.on_stage("metrics", None, 0)
-        result = _evaluate(experiment, job, fingerprint, config)
+        notes = [*plan.notes, *experiment.notes, *plan.warnings]
+        result = FinetuneResult.from_experiment(design, experiment, notes, statistics.skipped, fingerprint)
         with atomic_directory(output, marker=METRICS_FILE) as directory:
             write_result(directory, result)
-        remove(run_directory.path(""))
-    return FinetuneSummary(output=output, task=job.final_targets.task, comparison=result.comparison, notes=result.notes)
+        remove(unfinished)
+    return FinetuneSummary(output=output, task=plan.task, comparison=result.comparison, notes=notes)
 
 
 def finetune_model(

@@ -3,14 +3,14 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from protembed.config.common import Task
 from protembed.finetuning.label_cells import read_number
 from protembed.finetuning.labels import LabelledProtein, SplitTable
-from protembed.finetuning.targets import Targets, label_set
+from protembed.finetuning.targets import TaskTable, class_counts
 from protembed.io.tables import is_stand_in
 from protembed.text import pluralize
 
@@ -28,16 +28,6 @@ _MIN_OTHER_VALUES = 5
 _IGNORED_CLASS = "-1"
 # Names in a sentence, and letters of each.
 _MAX_NAMES, _MAX_LETTERS = 5, 40
-
-
-def class_counts(proteins: Iterable[LabelledProtein], task: Task) -> Counter[str]:
-    """Count the proteins that have each class or label, or a residue of it.
-
-    Args:
-        proteins: Proteins with labels normalized by `label_inference`.
-        task: Task of the labels.
-    """
-    return Counter(name for protein in proteins for name in label_set(protein, task))
 
 
 # Names
@@ -144,9 +134,9 @@ def _few_test_proteins_of_a_class(counts: Mapping[str, int], task: Task, *, has_
 # Values and rows
 
 
-def _outlying_values(targets: Targets) -> Iterator[str]:
+def _outlying_values(table: TaskTable) -> Iterator[str]:
     """Find a value that is far from all others, and occurs several times or often means a missing value."""
-    of_splits = [targets.known_targets(split) for split, of_proteins in targets.by_split.items() if of_proteins]
+    of_splits = [table.known_targets(split) for split, of_proteins in table.targets.items() if of_proteins]
     values, counts = np.unique(np.concatenate(of_splits), return_counts=True)
     if len(values) <= _MIN_OTHER_VALUES:
         return
@@ -154,8 +144,8 @@ def _outlying_values(targets: Targets) -> Iterator[str]:
         value, count = values[end], counts[end]
         is_far = abs(value - others[end]) > others[-1] - others[0]
         if is_far and (count > 1 or abs(value) in _SENTINELS):
-            kind = "residues" if targets.task.per_residue else "proteins"
-            advice = "write nan instead" if targets.task.per_residue else "remove these rows"
+            kind = "residues" if table.task.per_residue else "proteins"
+            advice = "write nan instead" if table.task.per_residue else "remove these rows"
             found = f"{count:,} {kind} have the value {value:g}, and all others {others[0]:g} to {others[-1]:g}"
             yield f"{found}: if it means a missing value, {advice}"
 
@@ -175,15 +165,14 @@ def _repeated_rows(proteins: Sequence[LabelledProtein]) -> Iterator[str]:
 # All warnings
 
 
-def few_tested_warnings(folds: Sequence[SplitTable], task: Task, *, is_drawn: bool) -> list[str]:
+def few_tested_warnings(folds: Sequence[TaskTable], *, is_drawn: bool) -> list[str]:
     """Describe what the test split is too small for, in sentences.
 
     Args:
         folds: Tables whose test splits are evaluated; a single one if there are no folds.
-        task: Task of the labels.
         is_drawn: Whether protembed drew the splits, rather than reading them from a column.
     """
-    has_folds = len(folds) > 1
+    has_folds, task = len(folds) > 1, folds[0].task
     tested = [protein for fold in folds for protein in fold.splits["test"]]
     warnings = [
         *_few_test_proteins(len(tested), has_folds=has_folds),
@@ -198,23 +187,22 @@ def few_tested_warnings(folds: Sequence[SplitTable], task: Task, *, is_drawn: bo
     return warnings
 
 
-def label_warnings(final: SplitTable, folds: Sequence[SplitTable], targets: Targets) -> list[str]:
+def label_warnings(final: TaskTable, folds: Sequence[SplitTable]) -> list[str]:
     """Describe what looks like a mistake in a table whose labels can be read, in sentences.
 
     Args:
         final: Table that the final model is trained on.
         folds: Tables whose test splits are evaluated; only `final` if there are no folds.
-        targets: Targets of `final`.
     """
-    task, proteins = targets.task, final.proteins
-    if targets.classes is None:
-        return [*_outlying_values(targets), *_repeated_rows(proteins)]
+    task, proteins = final.task, final.proteins
+    if final.classes is None:
+        return [*_outlying_values(final), *_repeated_rows(proteins)]
     counts = class_counts(proteins, task)
     return [
         *_stand_ins(counts, task),
         *_similar_names(counts),
         *_lost_letters(counts),
         *_rare_classes(class_counts(final.splits["train"], task)),
-        *_untested_classes(folds, task, targets.classes),
+        *_untested_classes(folds, task, final.classes),
         *_repeated_rows(proteins),
     ]

@@ -3,7 +3,7 @@
 import codecs
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import BinaryIO, Literal
 
+from protembed.config.finetune import LabelTableConfig
 from protembed.data.fasta import (
     OnIllegal,
     ReadStatistics,
@@ -25,7 +26,7 @@ from protembed.data.fasta import (
 from protembed.errors import ConfigError, TableError
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
-from protembed.io.tables import Row, check_unique_columns, column_names, find_columns, is_stand_in, reading_table
+from protembed.io.tables import check_unique_columns, column_names, find_columns, is_stand_in, reading_table
 from protembed.text import pluralize
 
 Split = Literal["train", "valid", "test"]
@@ -89,19 +90,32 @@ class LabelledProtein:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledTable:
-    """A labelled table as it was read.
+class _Table:
+    """What all tables of labelled proteins have.
 
     Attributes:
         path: Name of the table, for messages.
         target: Name of the label.
+    """
+
+    path: str
+    target: str
+
+    def row_error(self, protein: LabelledProtein, found: str, advice: str) -> TableError:
+        """Make an error about a row of the table."""
+        return TableError(self.path, f"row {protein.id!r} {found}", advice, line=protein.line)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledTable(_Table):
+    """A labelled table as it was read.
+
+    Attributes:
         proteins: Labelled proteins, in the order of the table.
         notes: Decisions that reading made for the user, in sentences.
         warnings: Possible misunderstandings in reading, in sentences.
     """
 
-    path: str
-    target: str
     proteins: Sequence[LabelledProtein]
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -113,17 +127,13 @@ class LabelledTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitTable:
+class SplitTable(_Table):
     """A labelled table, split into train, valid and test.
 
     Attributes:
-        path: Name of the table, for messages.
-        target: Name of the label.
         splits: Proteins of each split, in the order of the table.
     """
 
-    path: str
-    target: str
     splits: Mapping[Split, Sequence[LabelledProtein]]
 
     @property
@@ -131,15 +141,14 @@ class SplitTable:
         """All proteins, split by split."""
         return [protein for proteins in self.splits.values() for protein in proteins]
 
+    @property
+    def split_sizes(self) -> dict[Split, int]:
+        """Number of proteins of each split."""
+        return {split: len(proteins) for split, proteins in self.splits.items()}
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The columns that the user named; None means the usual names."""
-
-    target: str | None = None
-    sequence: str | None = None
-    split: str | None = None
-    id: str | None = None
+    def sequences(self, split: Split) -> list[str]:
+        """Return the sequences of a split."""
+        return [protein.sequence for protein in self.splits[split]]
 
 
 def _split_name(path: str, row: Mapping[str, str], line: int) -> Split | None:
@@ -159,37 +168,32 @@ def _split_name(path: str, row: Mapping[str, str], line: int) -> Split | None:
 # CSV and TSV
 
 
-class _Header:
-    """The columns of a table by their meanings, as the user named them or by their usual names.
+def _find_columns(header: Sequence[str], path: str, config: LabelTableConfig) -> dict[str, int]:
+    """Find the columns by their meanings, as the user named them or by their usual names."""
+    check_unique_columns(header, path)
+    named = {"id": config.id, "sequence": config.sequence, "target": config.target, "split": config.split_column}
+    columns = find_columns(header, path, _USUAL_NAMES, named)
+    for meaning in ("sequence", "target"):
+        if meaning not in columns:
+            found = f"no {meaning} column among {column_names(header)}"
+            advice = f"name it {_USUAL_NAMES[meaning][0]}, or pass --{meaning}"
+            raise TableError(path, found, advice, line=1)
+    if "split" not in columns:
+        possible = find_columns(header, path, {"split": _POSSIBLE_SPLIT_NAMES}, named)
+        columns |= {"possible_split": possible["split"]} if possible else {}
+    return columns
 
-    Attributes:
-        target: Name of the label's column.
-        has_ids: Whether the table has a column of identifiers.
-        other_target: Name of another column that may be meant as the label; None if there is none.
-        possible_split: Name of a column that is the split if all its cells name one; None if there is none.
-    """
 
-    def __init__(self, path: str, names: Sequence[str], columns: Columns) -> None:
-        check_unique_columns(names, path)
-        named = {"id": columns.id, "sequence": columns.sequence, "target": columns.target, "split": columns.split}
-        self._indices = find_columns(names, path, _USUAL_NAMES, named)
-        for meaning in ("sequence", "target"):
-            if meaning not in self._indices:
-                found = f"no {meaning} column among {column_names(names)}"
-                advice = f"name it {_USUAL_NAMES[meaning][0]}, or pass --{meaning}"
-                raise TableError(path, found, advice, line=1)
-        self.possible_split: str | None = None
-        if "split" not in self._indices:
-            for index in find_columns(names, path, {"split": _POSSIBLE_SPLIT_NAMES}, named).values():
-                self._indices["possible_split"], self.possible_split = index, names[index]
-        self.target, self.has_ids = names[self._indices["target"]], "id" in self._indices
-        taken = [self.target, *named.values()]
-        others = (name for name in names if name.lower() in _USUAL_NAMES["target"] and name not in taken)
-        self.other_target = next(others, None) if columns.target is None else None
-
-    def name_cells(self, row: Row) -> Mapping[str, str]:
-        """Return the cells of a row by their meanings; without an id column, the id is the row's number, from 1."""
-        return {"id": str(row.number)} | {meaning: row.cells[index] for meaning, index in self._indices.items()}
+def _column_notes(header: Sequence[str], columns: Mapping[str, int], config: LabelTableConfig) -> Iterator[str]:
+    """Describe a missing column of identifiers, and a second column of labels."""
+    if "id" not in columns:
+        yield "no identifier column: rows are numbered from 1; --id names the column"
+    target = header[columns["target"]]
+    taken = [target, config.id, config.sequence, config.split_column]
+    others = [name for name in header if name.lower() in _USUAL_NAMES["target"] and name not in taken]
+    if others and config.target is None:
+        other = f"the column {others[0]!r} is not read, because there is {target!r}"
+        yield f"{other}; --target names the one to learn"
 
 
 def _read_row(
@@ -215,21 +219,23 @@ def _read_row(
 
 
 def _read_table(
-    stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, statistics: ReadStatistics
+    stream: BinaryIO, name: str, config: LabelTableConfig, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> LabelledTable:
     with reading_table(stream, name) as table:
-        header = _Header(name, table.header, columns)
-        rows = (_read_row(header.name_cells(row), name, row.line, on_illegal, statistics) for row in table.rows)
-        proteins = [protein for protein in rows if protein is not None]
-    notes = [] if header.has_ids else ["no identifier column: rows are numbered from 1; --id names the column"]
-    if header.other_target is not None:
-        other = f"the column {header.other_target!r} is not read, because there is {header.target!r}"
-        notes.append(f"{other}; --target names the one to learn")
-    if header.possible_split is not None and any(protein.split is None for protein in proteins):
+        header, columns = table.header, _find_columns(table.header, name, config)
+        proteins = []
+        for row in table.rows:
+            # Without a column of identifiers, a row is named by its number.
+            cells = {"id": str(row.number)} | {meaning: row.cells[index] for meaning, index in columns.items()}
+            protein = _read_row(cells, name, row.line, on_illegal, statistics)
+            if protein is not None:
+                proteins.append(protein)
+    notes = list(_column_notes(header, columns, config))
+    if "possible_split" in columns and any(protein.split is None for protein in proteins):
         proteins = [replace(protein, split=None) for protein in proteins]
-        column = f"the column {header.possible_split!r} has other values than train, valid and test"
+        column = f"the column {header[columns['possible_split']]!r} has other values than train, valid and test"
         notes.append(f"{column}, so it is not read as the split; --split-column names the column")
-    return LabelledTable(path=name, target=header.target, proteins=proteins, notes=notes)
+    return LabelledTable(path=name, target=header[columns["target"]], proteins=proteins, notes=notes)
 
 
 # FASTA
@@ -313,13 +319,11 @@ def _labelled_record(record: Record, fields: Mapping[str, str]) -> LabelledProte
 
 
 def _read_headers(
-    stream: BinaryIO, name: str, columns: Columns, on_illegal: OnIllegal, statistics: ReadStatistics
+    stream: BinaryIO, name: str, config: LabelTableConfig, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> LabelledTable:
-    for option in ("target", "sequence", "split", "id"):
-        column = getattr(columns, option)
-        if column is not None:
-            name = "split_column" if option == "split" else option
-            raise ConfigError(name, column, "a FASTA file has no columns")
+    for option in ("target", "sequence", "split_column", "id"):
+        if (column := getattr(config, option)) is not None:
+            raise ConfigError(option, column, "a FASTA file has no columns")
     with closing(read_fasta_stream(stream, name, on_illegal, statistics)) as records:
         headers = [(record, header_fields(record)) for record in records]
     proteins = [_labelled_record(record, fields) for record, fields in headers]
@@ -346,13 +350,13 @@ def _check_sequences(path: str, proteins: Sequence[LabelledProtein]) -> None:
 
 
 def read_labels(
-    path: Path, columns: Columns, *, on_illegal: OnIllegal = "error", statistics: ReadStatistics | None = None
+    path: Path, config: LabelTableConfig, *, on_illegal: OnIllegal = "error", statistics: ReadStatistics | None = None
 ) -> LabelledTable:
     """Read a labelled table, plain or compressed.
 
     Args:
         path: CSV or TSV file with a header, or FASTA with `TARGET=` and optionally `SET=` in each header; `-` is stdin.
-        columns: Columns that the user named.
+        config: LabelTableConfig that the user named.
         on_illegal: Policy for a character that is no residue.
         statistics: Counts to which this reading is added; None if the caller does not need them.
 
@@ -367,7 +371,7 @@ def read_labels(
         head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
         is_fasta = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">")
         read = _read_headers if is_fasta else _read_table
-        labels = read(stream, name, columns, on_illegal, statistics)
+        labels = read(stream, name, config, on_illegal, statistics)
     if not labels.proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
     _check_splits_complete(name, labels.proteins)

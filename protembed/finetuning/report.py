@@ -11,22 +11,23 @@ from numpy.typing import NDArray
 
 from protembed._version import __version__
 from protembed.data.fasta import SkippedRecord
-from protembed.finetuning.comparison import Comparison
-from protembed.finetuning.evaluation import (
+from protembed.finetuning.comparison import (
     LENGTH_EDGES,
     MIN_PROTEINS_FOR_INTERVAL,
     SIMILARITY_EDGES,
-    Prediction,
+    Comparison,
+    Predictions,
     Subgroup,
-    flatten,
-    measure_subgroups,
+    compare,
 )
-from protembed.finetuning.labels import LabelledProtein, Split
+from protembed.finetuning.experiment import Design, ExperimentResult, TrainedModel
+from protembed.finetuning.labels import LabelledProtein
 from protembed.finetuning.predict import prediction_cells, prediction_header
-from protembed.finetuning.targets import Target, Targets
+from protembed.finetuning.splits import nearest
+from protembed.finetuning.targets import TaskTable
 from protembed.io.writing import write_json, write_table, write_text
 from protembed.model.card import finetuned_card
-from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
+from protembed.model.checkpoint import write_checkpoint_files
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
 from protembed.text import LabelText, format_number
@@ -39,63 +40,86 @@ class FinetuneResult:
     """A fine-tuned model and everything that is reported about it.
 
     Attributes:
-        checkpoint: The model with its head.
-        targets: The targets of the splits of the final model.
-        split_sizes: Proteins of each split of the final model.
-        fingerprint: Settings and inputs that make two fine-tunings the same.
+        table: The table that the model was trained on.
         comparison: The metrics of the model and its baselines.
         proteins: The test proteins, those of all folds.
-        truth: The target of each test protein.
-        predictions: The model's prediction for each test protein.
+        tested: The model's predictions for them.
         similarities: The similarity of each test protein to its nearest training protein, (proteins,).
         nearest: The nearest training protein of each test protein.
         notes: Sentences about the model and its metrics.
         skipped: Proteins that were skipped on request.
-        log: The lines about the steps of the training; empty where there was none.
+        fingerprint: Settings and inputs that make two fine-tunings the same.
     """
 
-    checkpoint: Checkpoint
-    targets: Targets
-    split_sizes: Mapping[Split, int]
-    fingerprint: Mapping[str, Any]
+    table: TaskTable
+    model: TrainedModel
     comparison: Comparison
     proteins: Sequence[LabelledProtein]
-    truth: Sequence[Target]
-    predictions: Sequence[Prediction]
+    tested: Predictions
     similarities: NDArray[np.float64]
     nearest: Sequence[LabelledProtein]
     notes: Sequence[str]
     skipped: Sequence[SkippedRecord]
-    log: Sequence[Mapping[str, Any]]
+    fingerprint: Mapping[str, Any]
+
+    @classmethod
+    def from_experiment(
+        cls,
+        design: Design,
+        experiment: ExperimentResult,
+        notes: Sequence[str],
+        skipped: Sequence[SkippedRecord],
+        fingerprint: Mapping[str, Any],
+    ) -> "FinetuneResult":
+        """Compare the model with its baselines, and find the nearest training protein of each test protein."""
+        task, folds = design.final.task, design.folds
+        truth = [target for table in folds for target in table.targets["test"]]
+        neighbours, similarities = list[LabelledProtein](), list[NDArray[np.float64]]()
+        for table in folds:
+            indices, similarity = nearest(table.sequences("test"), table.sequences("train"))
+            neighbours += [table.splits["train"][index] for index in indices]
+            similarities.append(similarity)
+        return cls(
+            table=design.final,
+            model=experiment.final,
+            comparison=compare(task, truth, experiment.predictions, is_random=experiment.is_random),
+            proteins=[protein for table in folds for protein in table.splits["test"]],
+            tested=Predictions(task=task, truth=truth, predicted=experiment.final_predictions),
+            similarities=np.concatenate(similarities),
+            nearest=neighbours,
+            notes=notes,
+            skipped=skipped,
+            fingerprint=fingerprint,
+        )
 
     def by_similarity(self) -> list[Subgroup]:
         """Compute metrics for test proteins grouped by similarity to their nearest training protein."""
-        return measure_subgroups(self.targets.task, self.truth, self.predictions, self.similarities, SIMILARITY_EDGES)
+        return self.tested.subgroups(self.similarities, SIMILARITY_EDGES)
 
     def by_length(self) -> list[Subgroup]:
         """Compute metrics for test proteins grouped by length."""
-        lengths = np.array([len(protein.sequence) for protein in self.proteins])
-        return measure_subgroups(self.targets.task, self.truth, self.predictions, lengths, LENGTH_EDGES)
+        return self.tested.subgroups(np.array([len(protein.sequence) for protein in self.proteins]), LENGTH_EDGES)
 
 
 def _prediction_rows(result: FinetuneResult) -> Iterator[list[str]]:
-    task, classes = result.targets.task, result.targets.classes
-    assert result.checkpoint.task_head is not None
-    threshold = float(result.checkpoint.task_head.threshold)
-    for protein, prediction in zip(result.proteins, result.predictions, strict=True):
-        yield [protein.id, LabelText(protein.label), *prediction_cells(prediction, task, classes, threshold)]
+    table, head = result.table, result.model.checkpoint.task_head
+    assert head is not None
+    threshold = float(head.threshold)
+    for protein, prediction in zip(result.proteins, result.tested.predicted, strict=True):
+        cells = prediction_cells(prediction, table.task, table.classes, threshold)
+        yield [protein.id, LabelText(protein.label), *cells]
 
 
 def _similarity_rows(result: FinetuneResult) -> Iterator[list[str]]:
-    for protein, similarity, nearest in zip(result.proteins, result.similarities, result.nearest, strict=True):
-        yield [protein.id, f"{similarity:.3f}", nearest.id if similarity > 0 else ""]
+    for protein, similarity, neighbour in zip(result.proteins, result.similarities, result.nearest, strict=True):
+        yield [protein.id, f"{similarity:.3f}", neighbour.id if similarity > 0 else ""]
 
 
 def _facts(result: FinetuneResult) -> dict[str, str]:
     """Collect the facts about the model that its card shows, by name."""
     comparison = result.comparison
-    facts = {"encoder": str(result.checkpoint.metadata.configuration["from_model"])}
-    facts |= {f"{split} proteins": f"{size:,}" for split, size in result.split_sizes.items()}
+    facts = {"encoder": str(result.model.checkpoint.metadata.configuration["from_model"])}
+    facts |= {f"{split} proteins": f"{size:,}" for split, size in result.table.split_sizes.items()}
     facts["tested on"] = f"{len(result.proteins):,} proteins"
     for name, metric in comparison.model_metrics.items():
         baselines = ", ".join(
@@ -113,14 +137,14 @@ def _format_value(value: float | None) -> str:
 
 
 def _page(result: FinetuneResult, by_similarity: Sequence[Subgroup], by_length: Sequence[Subgroup]) -> str:
-    metadata, targets = result.checkpoint.metadata, result.targets
-    kind = f"{len(targets.classes)} classes" if targets.classes else "a value"
-    sizes = ", ".join(f"{size:,} {split}" for split, size in result.split_sizes.items())
+    metadata, table = result.model.checkpoint.metadata, result.table
+    kind = f"{len(table.classes)} classes" if table.classes else "a value"
+    sizes = ", ".join(f"{size:,} {split}" for split, size in result.table.split_sizes.items())
     return render_page(
         "finetuning.html",
         version=__version__,
         target=metadata.target,
-        summary=f"{targets.task.name} ({kind}); {sizes} proteins; {len(result.proteins):,} tested",
+        summary=f"{table.task.name} ({kind}); {sizes} proteins; {len(result.proteins):,} tested",
         comparison=result.comparison,
         metrics=list(result.comparison.model_metrics),
         names=result.comparison.metric_names,
@@ -135,18 +159,18 @@ def _page(result: FinetuneResult, by_similarity: Sequence[Subgroup], by_length: 
 def _figures(result: FinetuneResult) -> list[tuple[str, str, str]]:
     """Draw the figures of the page: title, picture and caption of each."""
     figures: list[tuple[str, str, str]] = []
-    targets = result.targets
-    if result.log:
+    table, log = result.table, result.model.log
+    if log:
         caption = "Training loss of each step (thin), and validation loss after each epoch."
-        figures.append(("Training", inline_png(draw_learning(result.log)), caption))
-    truth, predictions = flatten(targets.task, result.truth, result.predictions)
-    if targets.task.label_kind == "class":
-        assert targets.classes is not None
-        picture = draw_confusion(truth, predictions, targets.classes)
+        figures.append(("Training", inline_png(draw_learning(log)), caption))
+    truth, predictions = result.tested.flatten()
+    if table.task.label_kind == "class":
+        assert table.classes is not None
+        picture = draw_confusion(truth, predictions, table.classes)
         figures.append(("Confusion matrix", inline_png(picture), "Rows are the true classes and add up to one."))
-    elif targets.task.label_kind == "value":
+    elif table.task.label_kind == "value":
         picture = draw_scatter(truth, predictions)
-        caption = f"Each point is a test {'residue' if targets.task.per_residue else 'protein'}."
+        caption = f"Each point is a test {'residue' if table.task.per_residue else 'protein'}."
         figures.append(("Predicted against measured", inline_png(picture), caption))
     return figures
 
@@ -169,13 +193,13 @@ def write_result(directory: Path, result: FinetuneResult) -> None:
     """
     by_similarity, by_length = result.by_similarity(), result.by_length()
     comparison = result.comparison.as_plain_values()
-    checkpoint = result.checkpoint
+    table, checkpoint = result.table, result.model.checkpoint
     checkpoint.metadata = replace(checkpoint.metadata, metrics=comparison)
     metrics = {
         "identity": result.fingerprint,
-        "task": result.targets.task.name,
-        "main_metric": result.targets.task.main_metric,
-        "num_proteins": dict(result.split_sizes),
+        "task": table.task.name,
+        "main_metric": table.task.main_metric,
+        "num_proteins": table.split_sizes,
         "num_refused": len(result.skipped),
         "notes": list(result.notes),
         "comparison": comparison,
@@ -184,7 +208,7 @@ def write_result(directory: Path, result: FinetuneResult) -> None:
     }
     write_checkpoint_files(checkpoint, directory, finetuned_card(checkpoint, _facts(result)))
     write_json(directory / METRICS_FILE, metrics)
-    header = ["id", "label", *prediction_header(result.targets.classes)]
+    header = ["id", "label", *prediction_header(table.classes)]
     write_table(directory / "test_predictions.tsv", header, _prediction_rows(result))
     header = ["id", "similarity", "nearest_training_protein"]
     write_table(directory / "test_similarity.tsv", header, _similarity_rows(result))

@@ -1,10 +1,11 @@
 """Targets: labels as numbers, of proteins or of residues, and the batches that training makes of them."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,6 +46,9 @@ _ADVICE_ON_MANY_CLASSES = (
 # The target of a protein: its class, (), int64; its labels as zeros and ones, (labels,), float32; or its value, (),
 # float64. If residues have labels: their classes, (residues,), int64; or their values, (residues,), float64.
 Target = NDArray[Any]
+# What is predicted for a target: probabilities, (classes,) or (labels,), or a value, (); with a first dimension of
+# residues where each has a label.
+Prediction = NDArray[Any]
 
 
 def label_set(protein: LabelledProtein, task: Task) -> set[str]:
@@ -56,6 +60,16 @@ def label_set(protein: LabelledProtein, task: Task) -> set[str]:
         unmasked = [entry for entry, flag in zip_longest(entries, flags) if entry and flag != "0"]
         return {entry for entry in unmasked if entry.lower() not in UNLABELLED_ENTRIES}
     return set(split_names(protein.label, LABEL_SEPARATOR)) if task.label_kind == "labels" else {protein.label}
+
+
+def class_counts(proteins: Iterable[LabelledProtein], task: Task) -> Counter[str]:
+    """Count the proteins that have each class or label, or a residue of it.
+
+    Args:
+        proteins: Proteins with labels normalized by `label_inference`.
+        task: Task of the labels.
+    """
+    return Counter(name for protein in proteins for name in label_set(protein, task))
 
 
 def has_target(target: Target) -> NDArray[np.bool_]:
@@ -70,18 +84,8 @@ def has_target(target: Target) -> NDArray[np.bool_]:
 # Classes
 
 
-def _raise_for_row(path: str, protein: LabelledProtein, found: str, advice: str) -> NoReturn:
-    raise TableError(path, f"row {protein.id!r} {found}", advice, line=protein.line)
-
-
 def _unlabelled_split_error(path: str, split: Split) -> TableError:
     return TableError(path, f"no residue of the {split} split has a label", "check the mask")
-
-
-def _check_labelled(table: SplitTable, task: Task) -> None:
-    for protein in table.proteins:
-        if not protein.label and task.label_kind != "labels":
-            _raise_for_row(table.path, protein, "has no label", "label or remove it")
 
 
 def _misses_length(protein: LabelledProtein) -> bool:
@@ -108,7 +112,9 @@ def _many_classes_error(path: str, train: Sequence[LabelledProtein], names: Coll
 def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[str, ...]:
     """List the classes of the training split, numbers by size and names alphabetically."""
     train = table.splits["train"]
-    _check_labelled(table, task)
+    for protein in table.proteins:
+        if not protein.label and task.label_kind != "labels":
+            raise table.row_error(protein, "has no label", "label or remove it")
     known = set[str]().union(*(label_set(protein, task) for protein in train))
     if task.per_residue and not known:
         raise _unlabelled_split_error(table.path, "train")
@@ -130,16 +136,16 @@ def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[s
 # Targets
 
 
-def _read_mask(path: str, protein: LabelledProtein) -> NDArray[np.bool_]:
+def _read_mask(table: SplitTable, protein: LabelledProtein) -> NDArray[np.bool_]:
     if not protein.mask:
         return np.ones(len(protein.sequence), np.bool_)
     flags = residue_entries(protein.mask)
     if len(flags) != len(protein.sequence):
         found = f"has a mask of {len(flags)} for {len(protein.sequence)} residues"
-        _raise_for_row(path, protein, found, "give each residue 1 (takes part) or 0")
+        raise table.row_error(protein, found, "give each residue 1 (takes part) or 0")
     if not set(flags) <= {"0", "1"}:
         found = f"has {min(set(flags) - {'0', '1'})[:_MAX_LETTERS]!r} in its mask"
-        _raise_for_row(path, protein, found, "1 (takes part) or 0 is expected for each residue")
+        raise table.row_error(protein, found, "1 (takes part) or 0 is expected for each residue")
     return np.array([flag == "1" for flag in flags])
 
 
@@ -151,12 +157,12 @@ def _why_not_a_number(text: str) -> str:
     return "which seems to stand for a missing one" if is_stand_in(text) else "which is not a finite number up to 1e18"
 
 
-def _residue_target(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Target:
+def _residue_target(table: SplitTable, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Target:
     entries, num_residues = residue_entries(protein.label), len(protein.sequence)
     if len(entries) != num_residues:
         found = f"has {len(entries)} labels for {num_residues} residues"
-        _raise_for_row(path, protein, found, "give each residue one, as letters or separated by ; or spaces")
-    takes_part = _read_mask(path, protein)
+        raise table.row_error(protein, found, "give each residue one, as letters or separated by ; or spaces")
+    takes_part = _read_mask(table, protein)
     if task.label_kind == "class":
         # Entries that only masked residues have are no classes.
         classes = np.array([numbers.get(entry, UNKNOWN_CLASS) for entry in entries], np.int64)
@@ -167,13 +173,13 @@ def _residue_target(path: str, protein: LabelledProtein, task: Task, numbers: Ma
     for entry, value, position in zip(entries, values, range(1, num_residues + 1), strict=True):
         if value is None:
             found = f"has the label {entry[:_MAX_LETTERS]!r} at residue {position}, {_why_not_a_number(entry)}"
-            _raise_for_row(path, protein, found, "correct it, or write nan if it is unknown")
+            raise table.row_error(protein, found, "correct it, or write nan if it is unknown")
     return np.where(takes_part, values.astype(np.float64), math.nan)
 
 
-def _target(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Target:
+def _target(table: SplitTable, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Target:
     if task.per_residue:
-        return _residue_target(path, protein, task, numbers)
+        return _residue_target(table, protein, task, numbers)
     if task.label_kind == "labels":
         target = np.zeros(len(numbers), np.float32)
         target[[numbers[name] for name in label_set(protein, task)]] = 1.0
@@ -181,30 +187,29 @@ def _target(path: str, protein: LabelledProtein, task: Task, numbers: Mapping[st
     if task.label_kind == "class":
         return np.array(numbers[protein.label])
     if not protein.label:
-        _raise_for_row(path, protein, "has no label", "label or remove it")
+        raise table.row_error(protein, "has no label", "label or remove it")
     value = read_number(protein.label)
     if value is None:
         found = f"has the label {protein.label[:_MAX_LETTERS]!r}, {_why_not_a_number(protein.label)}"
-        _raise_for_row(path, protein, found, "correct it, or pass `task` classification")
+        raise table.row_error(protein, found, "correct it, or pass `task` classification")
     return np.array(value)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Targets:
-    """The labels of a table as numbers.
+class TaskTable(SplitTable):
+    """A split table whose labels are numbers: the targets of a task.
 
     Attributes:
-        task: Task of the labels.
         classes: Names of the classes or labels; None for values.
-        by_split: Target of each protein of each split.
+        targets: Target of each protein of each split.
     """
 
     task: Task
     classes: tuple[str, ...] | None
-    by_split: Mapping[Split, Sequence[Target]]
+    targets: Mapping[Split, Sequence[Target]]
 
     @classmethod
-    def from_table(cls, table: SplitTable, task: Task, *, allows_rare: bool = False) -> "Targets":
+    def from_table(cls, table: SplitTable, task: Task, *, allows_rare: bool = False) -> "TaskTable":
         """Read the labels of a table.
 
         Args:
@@ -217,54 +222,59 @@ class Targets:
         """
         classes = None if task.label_kind == "value" else _class_names(table, task, allows_rare=allows_rare)
         numbers = {name: number for number, name in enumerate(classes or ())}
-        by_split = {
-            split: [_target(table.path, protein, task, numbers) for protein in proteins]
+        targets = {
+            split: [_target(table, protein, task, numbers) for protein in proteins]
             for split, proteins in table.splits.items()
         }
-        targets = cls(task=task, classes=classes, by_split=by_split)
-        targets._check_learnable(table)
-        return targets
+        read = cls(**vars(table), task=task, classes=classes, targets=targets)
+        read._check_learnable()
+        return read
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes or labels; 0 for values."""
+        return len(self.classes or ())
 
     def known_targets(self, split: Split) -> NDArray[Any]:
         """Join the known targets of a split: (proteins,), (proteins, labels), or (residues,) of all its proteins."""
-        targets = self.by_split[split]
         if not self.task.per_residue:
-            return np.stack(targets)
-        return np.concatenate([target[has_target(target)] for target in targets])
+            return np.stack(self.targets[split])
+        return np.concatenate([target[has_target(target)] for target in self.targets[split]])
 
-    def _check_learnable(self, table: SplitTable) -> None:
-        for split, proteins in table.splits.items():
+    def _check_learnable(self) -> None:
+        for split, proteins in self.splits.items():
             if proteins and not len(self.known_targets(split)):
-                raise _unlabelled_split_error(table.path, split)
-        known = self.known_targets("train")
+                raise _unlabelled_split_error(self.path, split)
         if self.task.label_kind != "value":
             return
+        known = self.known_targets("train")
         if len(np.unique(known)) == 1:
-            found = f"all training labels are {known[0]:g}"
-            raise TableError(table.path, found, "there is nothing to learn")
+            raise TableError(self.path, f"all training labels are {known[0]:g}", "there is nothing to learn")
         if known.std() < max(_MIN_RELATIVE_SPREAD * np.abs(known).max(), _MIN_SPREAD):
             found = f"the training labels differ by only {known.std():.3g}, around {known.mean():.6g}"
             advice = "subtract their mean, or scale them, because models compute in float32"
-            raise TableError(table.path, found, advice)
+            raise TableError(self.path, found, advice)
 
 
 # Regions
 
 
-def _cut_entries(path: str, protein: LabelledProtein, name: Literal["label", "mask"], residues: slice) -> str:
+def _cut_entries(
+    table: LabelledTable, protein: LabelledProtein, name: Literal["label", "mask"], residues: slice
+) -> str:
     text: str = getattr(protein, name) or ""
     entries = residue_entries(text)
     if text and len(entries) != len(protein.sequence):
         found = f"has a {name} of {len(entries)} for {len(protein.sequence)} residues"
-        _raise_for_row(path, protein, found, "give each residue one")
+        raise table.row_error(protein, found, "give each residue one")
     # Without the final separator, a single entry of several letters would be read as one entry per letter.
     is_letters = len(text) == len(entries)
     return "".join(entries[residues]) if is_letters else LABEL_SEPARATOR.join([*entries[residues], ""])
 
 
-def _cut_protein(path: str, protein: LabelledProtein, residues: slice) -> LabelledProtein:
+def _cut_protein(table: LabelledTable, protein: LabelledProtein, residues: slice) -> LabelledProtein:
     """Cut a protein whose residues have labels, with its labels and its mask."""
-    label, mask = _cut_entries(path, protein, "label", residues), _cut_entries(path, protein, "mask", residues)
+    label, mask = _cut_entries(table, protein, "label", residues), _cut_entries(table, protein, "mask", residues)
     sequence = protein.sequence[residues]
     return replace(protein, sequence=sequence, label=label, mask=mask if protein.mask else protein.mask)
 
@@ -297,7 +307,7 @@ def cut_table(
             error = TooShortError(table.path, protein.line, protein.id, num_residues, region.first)
             skip_short(error, on_illegal, statistics)
         elif task.per_residue:
-            proteins.append(_cut_protein(table.path, protein, residues))
+            proteins.append(_cut_protein(table, protein, residues))
         else:
             proteins.append(replace(protein, sequence=protein.sequence[residues]))
     if not proteins:

@@ -21,8 +21,8 @@ from protembed.data.alphabet import encode
 from protembed.device import default_micro_batch_tokens
 from protembed.errors import DamagedRunError
 from protembed.evaluation.metrics import best_threshold
-from protembed.finetuning.labels import Split, SplitTable
-from protembed.finetuning.targets import FinetuningBatches, LabelledDataset, Targets
+from protembed.finetuning.labels import Split
+from protembed.finetuning.targets import FinetuningBatches, LabelledDataset, TaskTable
 from protembed.io.reading import sha256_of_file
 from protembed.io.writing import atomic_path
 from protembed.model.checkpoint import Checkpoint
@@ -117,54 +117,53 @@ def choose_threshold(head: TaskHead, truth: NDArray[np.floating], probabilities:
     head.threshold.fill_(best_threshold(truth, probabilities))
 
 
-def _new_head(targets: Targets, checkpoint: Checkpoint, config: FinetuneConfig, generator: torch.Generator) -> TaskHead:
-    dim, poolings = checkpoint.encoder.shape.dim, checkpoint.metadata.poolings
-    per_residue = targets.task.per_residue
+def _new_head(table: TaskTable, checkpoint: Checkpoint, config: FinetuneConfig, generator: torch.Generator) -> TaskHead:
+    dim, poolings, task = checkpoint.encoder.shape.dim, checkpoint.metadata.poolings, table.task
     head = TaskHead(
-        dim if per_residue else dim * len(poolings),
-        targets.task,
-        targets.classes,
+        dim if task.per_residue else dim * len(poolings),
+        task,
+        table.classes,
         num_hidden=_HIDDEN_UNITS if config.head == "mlp" else None,
-        query_dim=dim if "attention" in poolings and not per_residue else None,
+        query_dim=dim if "attention" in poolings and not task.per_residue else None,
     )
     initialise(head, "gaussian", generator)
-    if targets.task.label_kind == "value":
-        known = targets.known_targets("train")
+    if task.label_kind == "value":
+        known = table.known_targets("train")
         head.offset.fill_(known.mean())
         head.scale.fill_(known.std())
     return head
 
 
-def _dataset(table: SplitTable, targets: Targets, split: Split, checkpoint: Checkpoint) -> LabelledDataset:
+def _dataset(table: TaskTable, split: Split, checkpoint: Checkpoint) -> LabelledDataset:
     return LabelledDataset(
-        residues=[encode(protein.sequence) for protein in table.splits[split]],
-        targets=targets.by_split[split],
-        task=targets.task,
+        residues=[encode(sequence) for sequence in table.sequences(split)],
+        targets=table.targets[split],
+        task=table.task,
         window_residues=checkpoint.metadata.window_residues,
         micro_batch_tokens=default_micro_batch_tokens(checkpoint.device),
     )
 
 
-def _class_weights(targets: Targets) -> Tensor:
+def _class_weights(table: TaskTable) -> Tensor:
     """Balance classes with weights that have a mean of one, or the positives and the negatives of each label."""
-    known = targets.known_targets("train")
-    if targets.task.label_kind == "labels":
+    known = table.known_targets("train")
+    if table.task.label_kind == "labels":
         fraction = known.mean(0).clip(1 / len(known), 1 - 1 / len(known))
         return torch.from_numpy((1 - fraction) / fraction).float()
-    counts = np.bincount(known, minlength=len(targets.classes or ()))
+    counts = np.bincount(known, minlength=table.num_classes)
     return torch.from_numpy(len(known) / (len(counts) * np.maximum(counts, 1))).float()
 
 
-def _uninformed_loss(targets: Targets, weights: Tensor | None) -> float:
+def _uninformed_loss(table: TaskTable, weights: Tensor | None) -> float:
     """Compute the training loss of the best constant prediction, in the units of `SupervisedObjective`."""
-    if targets.task.label_kind == "value":
+    if table.task.label_kind == "value":
         return 0.5  # half the variance of standardised values
-    known = targets.known_targets("train")
+    known = table.known_targets("train")
     class_weights = 1.0 if weights is None else weights.numpy()
-    if targets.task.label_kind == "labels":
+    if table.task.label_kind == "labels":
         masses = np.stack([known.mean(0) * class_weights, 1 - known.mean(0)])  # (2, labels)
     else:
-        masses = (np.bincount(known, minlength=len(targets.classes or ())) / len(known) * class_weights)[:, None]
+        masses = (np.bincount(known, minlength=table.num_classes) / len(known) * class_weights)[:, None]
     return float(-xlogy(masses, masses / masses.sum(0)).sum(0).mean())
 
 
@@ -181,7 +180,6 @@ class EncoderTrainer:
 
     Args:
         table: The labelled proteins.
-        targets: The targets of the table.
         checkpoint: The model, whose metadata gives window, layer and poolings. It receives the head, and is trained in
             place.
         spec: How the encoder and its head are trained.
@@ -194,16 +192,11 @@ class EncoderTrainer:
     """
 
     def __init__(
-        self,
-        table: SplitTable,
-        targets: Targets,
-        checkpoint: Checkpoint,
-        spec: FinetuneSpec,
-        run_directory: RunDirectory,
+        self, table: TaskTable, checkpoint: Checkpoint, spec: FinetuneSpec, run_directory: RunDirectory
     ) -> None:
         self._checkpoint, self._run_directory, self._spec = checkpoint, run_directory, spec
         generator = torch.Generator().manual_seed(spec.seed)
-        head = _new_head(targets, checkpoint, spec.config, generator)
+        head = _new_head(table, checkpoint, spec.config, generator)
         if spec.head is not None:
             head.load_state_dict(spec.head.state_dict(), strict=False)  # a learned pooling starts as the mean
         checkpoint.task_head = head
@@ -211,12 +204,12 @@ class EncoderTrainer:
             add_adapters(checkpoint.encoder, spec.config.lora_rank, generator)
         checkpoint.encoder.gradient_checkpointing = spec.config.gradient_checkpointing
         metadata = checkpoint.metadata
-        weights = _class_weights(targets) if spec.config.balance_classes else None
-        self._uninformed_loss = _uninformed_loss(targets, weights)
+        weights = _class_weights(table) if spec.config.balance_classes else None
+        self._uninformed_loss = _uninformed_loss(table, weights)
         self._objective = SupervisedObjective(checkpoint.encoder, head, metadata.poolings, metadata.layer, weights)
         self._objective.to(checkpoint.device)
-        train_set = _dataset(table, targets, "train", checkpoint)
-        valid_set = _dataset(table, targets, "valid", checkpoint)
+        train_set = _dataset(table, "train", checkpoint)
+        valid_set = _dataset(table, "valid", checkpoint)
         self._batches = FinetuningBatches(train_set, spec.config.batch_tokens, spec.seed)
         self._valid_batches = valid_set.micro_batches(range(len(valid_set.residues)))
         steps = self._batches.steps_per_epoch

@@ -1,6 +1,5 @@
 """Describe the proteins that a fine-tuned model was trained and tested on, for its metadata."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from protembed.data.hashing import KmerSample
 from protembed.finetuning.labels import SplitTable
-from protembed.finetuning.targets import Targets, label_set
+from protembed.finetuning.targets import TaskTable, class_counts
 from protembed.inference.applicability import num_nonstandard
 from protembed.model.metadata import TrainingData
 
@@ -17,40 +16,34 @@ from protembed.model.metadata import TrainingData
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
-def _class_counts(table: SplitTable, targets: Targets) -> Mapping[str, int]:
+def _class_counts(table: TaskTable) -> Mapping[str, int]:
     """Count the training proteins of each class, or the residues where each residue has a class."""
-    names = targets.classes or ()
-    if targets.task.per_residue:
-        numbers = np.bincount(targets.known_targets("train"), minlength=len(names))
+    names = table.classes or ()
+    if table.task.per_residue:
+        numbers = np.bincount(table.known_targets("train"), minlength=len(names))
         return dict(zip(names, numbers.tolist(), strict=True))
-    counts = Counter(name for protein in table.splits["train"] for name in label_set(protein, targets.task))
+    counts = class_counts(table.splits["train"], table.task)
     return {name: counts[name] for name in names}
 
 
-def describe_training(final: SplitTable, targets: Targets, folds: Sequence[SplitTable]) -> tuple[TrainingData, Tensor]:
+def describe_training(final: TaskTable, folds: Sequence[SplitTable]) -> tuple[TrainingData, Tensor]:
     """Describe the proteins that a model is trained and tested on.
 
     Args:
         final: The splits of the final model.
-        targets: The labels of the same splits.
         folds: The splits in which models are tested: a single one, or the folds of a cross-validation.
 
     Returns:
         The description, and the hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
     """
-    train = [protein.sequence for protein in final.splits["train"]]
-    tested = [protein.sequence for table in folds for protein in table.splits["test"]]
+    train, sample = final.sequences("train"), KmerSample.from_sequences(final.sequences("train"))
+    tested = [sequence for table in folds for sequence in table.sequences("test")]
     sequences = [*(protein.sequence for protein in final.proteins), *tested]
-    sample = KmerSample.from_sequences(train)
     num_related = 0
     for table in folds:
-        fold = (
-            sample
-            if table is final
-            else KmerSample.from_sequences([protein.sequence for protein in table.splits["train"]])
-        )
-        num_related += sum(fold.shares_kmer(protein.sequence) for protein in table.splits["test"])
-    values = targets.known_targets("train") if targets.task.label_kind == "value" else None
+        fold = sample if table is final else KmerSample.from_sequences(table.sequences("train"))
+        num_related += sum(map(fold.shares_kmer, table.sequences("test")))
+    values = final.known_targets("train") if final.task.label_kind == "value" else None
     data = TrainingData(
         num_proteins=len(train),
         lengths=tuple(int(np.quantile(list(map(len, train)), q, method="nearest")) for q in _QUANTILES),
@@ -59,7 +52,7 @@ def describe_training(final: SplitTable, targets: Targets, folds: Sequence[Split
         num_nonstandard_residues=sum(map(num_nonstandard, train)),
         highest_nonstandard_fraction=max(num_nonstandard(sequence) / len(sequence) for sequence in sequences),
         starts_with_met_fraction=sum(sequence.startswith("M") for sequence in train) / len(train),
-        class_counts=_class_counts(final, targets) if values is None else None,
+        class_counts=_class_counts(final) if values is None else None,
         value_range=None if values is None else (float(values.min()), float(values.max())),
         kmer_length=sample.length,
         num_tested=len(tested),

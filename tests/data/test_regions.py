@@ -8,7 +8,7 @@ from protembed.data.windows import cut_records
 from protembed.embedding.selection import Selection
 from protembed.errors import FormatError, TableError, TooShortError
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable
-from protembed.finetuning.targets import Targets, cut_table
+from protembed.finetuning.targets import TaskTable, cut_table
 
 CLASSES, VALUES = TASKS["residue-classification"], TASKS["residue-regression"]
 
@@ -111,10 +111,10 @@ def test_labels_and_masks_of_residues_are_cut_with_the_sequence(label, mask, exp
 
     # The whole protein beside it keeps both classes in the training split.
     splits = {"train": [whole, part], "valid": [], "test": []}
-    targets = Targets.from_table(SplitTable(path="x.csv", target="label", splits=splits), CLASSES)
+    targets = TaskTable.from_table(SplitTable(path="x.csv", target="label", splits=splits), CLASSES)
     numbers = {name: number for number, name in enumerate(targets.classes)}
     assert part.sequence == "KT"
-    assert targets.by_split["train"][1].tolist() == [numbers.get(name, -1) for name in expected]
+    assert targets.targets["train"][1].tolist() == [numbers.get(name, -1) for name in expected]
 
 
 @pytest.mark.parametrize(("region", "values"), [(Region(2, 2), [21.5]), (Region(4, None), [4.0, 55.0])])
@@ -122,9 +122,9 @@ def test_values_of_residues_are_cut_with_the_sequence_even_to_one_residue(region
     table = table_of("1;21.5;3;4;55")
     splits = {"train": [table.proteins[0], cut_labels(table, region, VALUES)], "valid": [], "test": []}
 
-    targets = Targets.from_table(SplitTable(path="x.csv", target="label", splits=splits), VALUES)
+    targets = TaskTable.from_table(SplitTable(path="x.csv", target="label", splits=splits), VALUES)
 
-    assert targets.by_split["train"][1].tolist() == values
+    assert targets.targets["train"][1].tolist() == values
 
 
 @pytest.mark.parametrize(("label", "mask"), [("HHEE", None), ("HHEEC", "1111")])

@@ -19,9 +19,9 @@ from protembed.finetuning.baselines import (
     residue_sample,
     sequence_baselines,
 )
-from protembed.finetuning.evaluation import measure
+from protembed.finetuning.comparison import Predictions
 from protembed.finetuning.probes import ProbeData, fit_linear, loss
-from protembed.finetuning.targets import Targets
+from protembed.finetuning.targets import TaskTable
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 
@@ -109,52 +109,52 @@ def test_no_residues_have_no_windows(proteins):
 
 @pytest.fixture(scope="module")
 def labelled(make_table):
-    """Make the table of a task, whose labels depend on the sequences, and its targets."""
+    """Make the table of a task, whose labels depend on the sequences."""
 
     def make(task):
-        table = make_table(LABELS[task])
-        return table, Targets.from_table(table, TASKS[task])
+        return TaskTable.from_table(make_table(LABELS[task]), TASKS[task])
 
     return make
 
 
-def measured(targets, baseline):
-    return measure(targets.task, targets.by_split["test"], baseline.predictions)
+def measured(table, baseline):
+    predictions = Predictions(task=table.task, truth=table.targets["test"], predicted=baseline.predictions)
+    return {name: metric.value for name, metric in predictions.measure().items()}
 
 
 def test_the_majority_baseline_predicts_the_training_frequencies_of_classes(labelled):
-    table, targets = labelled("classification")
+    table = labelled("classification")
 
-    baseline = constant_baseline(table, targets)
+    baseline = constant_baseline(table, table)
 
-    frequency = targets.known_targets("train").mean()
+    frequency = table.known_targets("train").mean()
     assert baseline.name == "majority"
     assert np.stack(baseline.predictions) == pytest.approx(np.tile([1 - frequency, frequency], (8, 1)))
 
 
 def test_the_majority_baseline_predicts_the_training_frequencies_of_labels(labelled):
-    table, targets = labelled("multilabel")
+    table = labelled("multilabel")
 
-    assert np.stack(constant_baseline(table, targets).predictions) == pytest.approx(
-        np.tile(targets.known_targets("train").mean(0), (8, 1))
+    assert np.stack(constant_baseline(table, table).predictions) == pytest.approx(
+        np.tile(table.known_targets("train").mean(0), (8, 1))
     )
 
 
 def test_the_mean_baseline_predicts_the_mean_of_the_training_values(labelled):
-    table, targets = labelled("regression")
+    table = labelled("regression")
 
-    baseline = constant_baseline(table, targets)
+    baseline = constant_baseline(table, table)
 
     assert baseline.name == "mean"
-    assert np.stack(baseline.predictions) == pytest.approx(np.full(8, targets.known_targets("train").mean()))
+    assert np.stack(baseline.predictions) == pytest.approx(np.full(8, table.known_targets("train").mean()))
 
 
 @pytest.mark.parametrize("task", ["residue-classification", "residue-regression"])
 def test_constant_baselines_predict_the_same_for_all_residues(labelled, task):
-    table, targets = labelled(task)
-    known = targets.known_targets("train")
+    table = labelled(task)
+    known = table.known_targets("train")
 
-    baseline = constant_baseline(table, targets)
+    baseline = constant_baseline(table, table)
 
     expected = [1 - known.mean(), known.mean()] if task == "residue-classification" else known.mean()
     assert [len(prediction) for prediction in baseline.predictions] == [
@@ -162,15 +162,15 @@ def test_constant_baselines_predict_the_same_for_all_residues(labelled, task):
     ]
     flat = np.concatenate(baseline.predictions)
     assert flat == pytest.approx(np.broadcast_to(expected, flat.shape))
-    assert measured(targets, baseline).keys() == measured(targets, next(sequence_baselines(table, targets, 0))).keys()
+    assert measured(table, baseline).keys() == measured(table, next(sequence_baselines(table, 0))).keys()
 
 
 def test_sequence_baselines_beat_the_mean_if_values_depend_on_composition(labelled):
-    table, targets = labelled("regression")
+    table = labelled("regression")
 
-    mean, composition, kmers = constant_baseline(table, targets), *sequence_baselines(table, targets, seed=0)
+    mean, composition, kmers = constant_baseline(table, table), *sequence_baselines(table, seed=0)
 
-    errors = [measured(targets, baseline)["mse"] for baseline in (mean, composition, kmers)]
+    errors = [measured(table, baseline)["mse"] for baseline in (mean, composition, kmers)]
     assert (composition.name, kmers.name) == ("composition", "k-mers")
     assert errors[1] < 0.2 * errors[0]
     assert errors[2] < 0.9 * errors[0]
@@ -184,18 +184,18 @@ def test_sequence_baselines_beat_the_majority_if_classes_depend_on_composition(m
             label = ("acid", "base")[row % 2]
             letters = rng.choice([*"DELAGST", *"KRLAGST"][7 * (row % 2) :][:7], size=60)
             proteins[row] = replace(protein, sequence="".join(letters), label=label)
-    targets = Targets.from_table(table, TASKS["classification"])
+    table = TaskTable.from_table(table, TASKS["classification"])
 
-    majority, *others = constant_baseline(table, targets), *sequence_baselines(table, targets, seed=0)
+    majority, *others = constant_baseline(table, table), *sequence_baselines(table, seed=0)
 
-    assert measured(targets, majority)["accuracy"] == 0.5
-    assert [measured(targets, baseline)["accuracy"] for baseline in others] == [1, 1]
+    assert measured(table, majority)["accuracy"] == 0.5
+    assert [measured(table, baseline)["accuracy"] for baseline in others] == [1, 1]
 
 
 def test_sequence_baselines_predict_a_probability_of_each_label(labelled):
-    table, targets = labelled("multilabel")
+    table = labelled("multilabel")
 
-    predictions = [np.stack(baseline.predictions) for baseline in sequence_baselines(table, targets, seed=0)]
+    predictions = [np.stack(baseline.predictions) for baseline in sequence_baselines(table, seed=0)]
 
     assert [probabilities.shape for probabilities in predictions] == [(8, 3), (8, 3)]
     assert all(((values > 0) & (values < 1)).all() for values in predictions)
@@ -203,15 +203,15 @@ def test_sequence_baselines_predict_a_probability_of_each_label(labelled):
 
 @pytest.mark.parametrize(("task", "metric"), [("residue-classification", "mcc"), ("residue-regression", "r2")])
 def test_the_window_baseline_learns_labels_that_depend_on_the_residue(labelled, task, metric):
-    table, targets = labelled(task)
+    table = labelled(task)
 
-    (baseline,) = sequence_baselines(table, targets, seed=0)
+    (baseline,) = sequence_baselines(table, seed=0)
 
     assert baseline.name == "15 letters"
     assert [len(prediction) for prediction in baseline.predictions] == [
         len(protein.sequence) for protein in table.splits["test"]
     ]
-    assert measured(targets, baseline)[metric] > 0.9
+    assert measured(table, baseline)[metric] > 0.9
 
 
 # The sample of residues
@@ -219,20 +219,20 @@ def test_the_window_baseline_learns_labels_that_depend_on_the_residue(labelled, 
 
 def test_all_residues_with_a_target_are_chosen_if_they_are_few(make_table):
     table = make_table(LABELS["residue-classification"])
-    targets = Targets.from_table(table, TASKS["residue-classification"])
-    targets.by_split["train"][0][3:] = -1
+    table = TaskTable.from_table(table, TASKS["residue-classification"])
+    table.targets["train"][0][3:] = -1
 
-    chosen = residue_sample(targets, "train", seed=0)
+    chosen = residue_sample(table, "train", seed=0)
 
     assert chosen[0].tolist() == [0, 1, 2]
     assert [len(indices) for indices in chosen[1:]] == [len(protein.sequence) for protein in table.splits["train"][1:]]
 
 
 def test_the_sample_of_residues_is_bounded_and_a_function_of_the_seed(labelled):
-    _, targets = labelled("residue-classification")
-    total = sum(map(len, targets.by_split["train"]))
+    table = labelled("residue-classification")
+    total = sum(map(len, table.targets["train"]))
 
-    first, same, different = (residue_sample(targets, "train", seed, max_residues=500) for seed in (0, 0, 1))
+    first, same, different = (residue_sample(table, "train", seed, max_residues=500) for seed in (0, 0, 1))
 
     assert total > 2_000
     assert sum(map(len, first)) == pytest.approx(500, abs=100)
@@ -241,11 +241,11 @@ def test_the_sample_of_residues_is_bounded_and_a_function_of_the_seed(labelled):
 
 
 def test_the_window_baseline_learns_from_a_sample_of_residues(labelled):
-    table, targets = labelled("residue-classification")
+    table = labelled("residue-classification")
 
-    (baseline,) = sequence_baselines(table, targets, seed=0, max_residues=800)
+    (baseline,) = sequence_baselines(table, seed=0, max_residues=800)
 
-    assert measured(targets, baseline)["mcc"] > 0.9
+    assert measured(table, baseline)["mcc"] > 0.9
     assert [len(prediction) for prediction in baseline.predictions] == [
         len(protein.sequence) for protein in table.splits["test"]
     ]
@@ -256,21 +256,21 @@ def test_the_window_baseline_learns_from_a_sample_of_residues(labelled):
 
 @pytest.fixture
 def fit_head(tiny_encoder, pool, labelled):
-    """Fit a head to the tiny encoder's vectors; return it, its loss, the targets, and train and valid data."""
+    """Fit a head to the tiny encoder's vectors; return it, its loss, the table, and train and valid data."""
 
     def fit(task, *, max_residues=MAX_RESIDUES, **options):
-        table, targets = labelled(task)
+        table = labelled(task)
         embedder = Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), window_residues=None)
         engine, lengths, config = Engine(pool=pool), [], FinetuneConfig(**options)
-        fitted = frozen_head(table, targets, embedder, engine, config, lengths.append, max_residues=max_residues)
+        fitted = frozen_head(table, embedder, engine, config, lengths.append, max_residues=max_residues)
         assert lengths == [len(protein.sequence) for split in ("train", "valid") for protein in table.splits[split]]
-        job = embedder.residues() if targets.task.per_residue else embedder.proteins()
+        job = embedder.residues() if table.task.per_residue else embedder.proteins()
         samples = []
         for split in ("train", "valid"):
             values = [embedding.values for _, embedding in engine.run(job, table.splits[split])]
-            vectors = np.concatenate(values) if targets.task.per_residue else np.stack(values)
-            samples.append(ProbeData(vectors=vectors, targets=targets.known_targets(split)))
-        return *fitted, targets, *samples
+            vectors = np.concatenate(values) if table.task.per_residue else np.stack(values)
+            samples.append(ProbeData(vectors=vectors, targets=table.known_targets(split)))
+        return *fitted, table, *samples
 
     return fit
 
@@ -282,11 +282,11 @@ def predict(head, vectors):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_frozen_head_is_the_linear_probe_of_the_encoders_vectors(fit_head, task):
-    head, valid_loss, targets, train, valid = fit_head(task)
+    head, valid_loss, table, train, valid = fit_head(task)
 
-    probe = fit_linear(targets.task, len(targets.classes or ()), train, valid)
+    probe = fit_linear(table.task, table.num_classes, train, valid)
     expected = probe.predict(valid.vectors)
-    assert (head.task, head.classes, head.hidden) == (targets.task, targets.classes, None)
+    assert (head.task, head.classes, head.hidden) == (table.task, table.classes, None)
     assert predict(head, valid.vectors) == pytest.approx(expected, rel=1e-2, abs=1e-2)
     assert valid_loss == pytest.approx(loss(probe, valid), rel=1e-2)
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from protembed.config.common import TASKS
-from protembed.finetuning.comparison import Comparison, compare
-from protembed.finetuning.evaluation import measure, measure_with_intervals
+from protembed.finetuning.comparison import Comparison, Predictions, compare
 
 REGRESSION = TASKS["regression"]
 TOO_FEW = "too few test proteins to compare fine-tuned with k-mers (Spearman)"
@@ -15,6 +14,10 @@ TRUTH = np.random.default_rng(0).normal(size=80)
 def guess(noise, seed=1):
     """Return the truth with added noise."""
     return list(TRUTH + noise * np.random.default_rng(seed).normal(size=80))
+
+
+def measure(task, truth, predicted):
+    return Predictions(task=task, truth=truth, predicted=predicted).measure()
 
 
 def compare_values(predictions, truth=TRUTH):
@@ -29,11 +32,9 @@ def test_each_predictor_is_measured_on_the_same_proteins():
     assert list(comparison.predictors) == ["mean", "k-mers", "fine-tuned"]
     assert comparison.model == "fine-tuned"
     for predictor, (training,) in predictions.items():
-        measured = measure(REGRESSION, list(TRUTH), training)
-        assert {name: metric.value for name, metric in comparison.predictors[predictor].items()} == measured
+        assert comparison.predictors[predictor] == measure(REGRESSION, list(TRUTH), training)
     rmse = comparison.model_metrics["rmse"]
     assert comparison.model_metrics is comparison.predictors["fine-tuned"]
-    assert comparison.model_metrics == measure_with_intervals(REGRESSION, list(TRUTH), predictions["fine-tuned"][0])
     assert rmse.low < rmse.value < rmse.high
 
 
@@ -107,7 +108,7 @@ def test_repeated_trainings_are_averaged():
 
     measured = [measure(REGRESSION, list(TRUTH), training) for training in trainings]
     for name, metric in comparison.model_metrics.items():
-        assert metric.value == pytest.approx(np.mean([metrics[name] for metrics in measured]))
+        assert metric.value == pytest.approx(np.mean([metrics[name].value for metrics in measured]))
     assert comparison.num_repeats == 3
     intervals = "95 % intervals over test proteins and 3 seeds (3 seeds underestimate the variance between runs)"
     assert comparison.sentences()[-1] == intervals

@@ -8,15 +8,11 @@ from protembed.config.common import METRIC_NAMES, TASKS
 from protembed.data.batching import UNKNOWN_CLASS
 from protembed.evaluation import metrics
 from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
-from protembed.finetuning.evaluation import (
+from protembed.finetuning.comparison import (
     LENGTH_EDGES,
     MIN_PROTEINS_FOR_INTERVAL,
     SIMILARITY_EDGES,
-    averaged_over,
-    measure,
-    measure_subgroups,
-    measure_with_intervals,
-    resampled_metrics,
+    Predictions,
 )
 
 LENGTHS = [5, 9, 3, 12, 7, 8]
@@ -50,6 +46,15 @@ def known_residues(truth, predictions):
     return np.array([true for true, _ in pairs]), np.array([predicted for _, predicted in pairs])
 
 
+def predictions_of(task, truth, predicted):
+    return Predictions(task=TASKS[task], truth=truth, predicted=predicted)
+
+
+def measure(task, truth, predicted):
+    """Return the metrics without their intervals."""
+    return {name: metric.value for name, metric in predictions_of(task, truth, predicted).measure().items()}
+
+
 # Metrics
 
 
@@ -64,7 +69,7 @@ def known_residues(truth, predictions):
 def test_proteins_are_measured_by_the_metrics_of_their_task(task, prepare):
     truth, predictions = six_proteins(task)
 
-    measured = measure(TASKS[task], truth, predictions)
+    measured = measure(task, truth, predictions)
 
     assert measured == metrics.point_metrics(prepare(np.array(truth), np.array(predictions)), 6)
     assert TASKS[task].main_metric in measured
@@ -75,7 +80,7 @@ def test_metrics_of_residue_classes_are_over_all_residues_with_a_target():
     truth, predictions = six_proteins("residue-classification")
     true, predicted = known_residues(truth, predictions)
 
-    measured = measure(TASKS["residue-classification"], truth, predictions)
+    measured = measure("residue-classification", truth, predictions)
 
     assert len(true) == sum(LENGTHS) - 3 - 6
     assert measured["accuracy"] == pytest.approx((predicted.argmax(1) == true).mean())
@@ -85,7 +90,7 @@ def test_metrics_of_residue_classes_are_over_all_residues_with_a_target():
 def test_metrics_of_residue_values_are_over_all_residues_with_a_target():
     truth, predictions = six_proteins("residue-regression")
 
-    measured = measure(TASKS["residue-regression"], truth, predictions)
+    measured = measure("residue-regression", truth, predictions)
 
     true, predicted = known_residues(truth, predictions)
     assert measured == metrics.point_metrics(metrics.regression_measure(true, predicted), len(true))
@@ -96,7 +101,7 @@ def test_metrics_of_proteins_without_known_targets_are_undefined(task):
     truth, predictions = six_proteins(task)
     unknown = UNKNOWN_CLASS if task == "residue-classification" else math.nan
 
-    measured = measure(TASKS[task], [np.full_like(truth[0], unknown)], predictions[:1])
+    measured = measure(task, [np.full_like(truth[0], unknown)], predictions[:1])
 
     assert set(measured.values()) == {None}
 
@@ -109,11 +114,11 @@ def test_resampled_metrics_are_those_of_the_resampled_proteins(task):
     truth, predictions = six_proteins(task)
     draws = np.array([[1.0] * 6, [2, 0, 1, 1, 0, 2], [0, 3, 0, 1, 1, 1], [0, 0, 2, 2, 2, 0]])
 
-    resampled = resampled_metrics(TASKS[task], truth, predictions)(draws)
+    resampled = predictions_of(task, truth, predictions).resampled()(draws)
 
     for number, counts in enumerate(draws.astype(int)):
         rows = np.repeat(np.arange(6), counts)
-        measured = measure(TASKS[task], [truth[row] for row in rows], [predictions[row] for row in rows])
+        measured = measure(task, [truth[row] for row in rows], [predictions[row] for row in rows])
         expected = {name: np.nan if value is None else value for name, value in measured.items()}
         assert {name: values[number] for name, values in resampled.items()} == pytest.approx(expected, nan_ok=True)
 
@@ -124,7 +129,7 @@ def test_metrics_of_resamples_without_known_targets_are_undefined(task):
     truth, predictions = truth[1:3], predictions[1:3]
     truth[0] = np.full_like(truth[0], UNKNOWN_CLASS if task == "residue-classification" else math.nan)
 
-    resampled = bootstrap(resampled_metrics(TASKS[task], truth, predictions), 2)
+    resampled = bootstrap(predictions_of(task, truth, predictions).resampled(), 2)
 
     # A quarter of all resamples of two proteins hold the first one twice.
     undefined = np.isnan(resampled[TASKS[task].main_metric])
@@ -139,9 +144,9 @@ def test_metrics_of_enough_proteins_lie_within_their_intervals(task):
     truth, predictions = six_proteins(task)
     truth, predictions = truth * 5, predictions * 5
 
-    measured = measure_with_intervals(TASKS[task], truth, predictions)
+    measured = predictions_of(task, truth, predictions).measure()
 
-    assert {name: metric.value for name, metric in measured.items()} == measure(TASKS[task], truth, predictions)
+    assert {name: metric.value for name, metric in measured.items()} == measure(task, truth, predictions)
     for metric in measured.values():
         assert metric.low < metric.value < metric.high
 
@@ -150,7 +155,7 @@ def test_metrics_of_few_proteins_have_no_interval():
     truth, predictions = six_proteins("regression")
 
     for number in (1, 2, 6):
-        measured = measure_with_intervals(TASKS["regression"], truth[:number], predictions[:number])
+        measured = predictions_of("regression", truth[:number], predictions[:number]).measure()
         assert number < MIN_PROTEINS_FOR_INTERVAL
         assert {(metric.low, metric.high) for metric in measured.values()} == {(None, None)}
 
@@ -165,14 +170,15 @@ def test_metrics_of_few_proteins_have_no_interval():
 def test_auroc_is_reported_as_averaged_over_the_classes_that_occur(present, num_classes, expected):
     truth, predictions = [np.array(number) for number in present], [np.ones(num_classes) / num_classes] * len(present)
 
-    assert averaged_over(TASKS["classification"], truth, predictions) == expected
-    assert averaged_over(TASKS["residue-classification"], [np.stack(truth)], [np.stack(predictions)]) == {}
+    assert predictions_of("classification", truth, predictions).averaged_over() == expected
+    of_residues = predictions_of("residue-classification", [np.stack(truth)], [np.stack(predictions)])
+    assert of_residues.averaged_over() == {}
 
 
 def test_auprc_is_reported_as_averaged_over_the_labels_that_occur():
     truth = list(np.array([[1.0, 0, 0], [1, 1, 0]]))
 
-    assert averaged_over(TASKS["multilabel"], truth, list(np.ones((2, 3)))) == {"auprc": (2, 3)}
+    assert predictions_of("multilabel", truth, list(np.ones((2, 3)))).averaged_over() == {"auprc": (2, 3)}
 
 
 # Ratios
@@ -198,13 +204,12 @@ def test_a_ratio_of_one_protein_has_no_interval():
 # Subgroups
 
 
-REGRESSION = TASKS["regression"]
 TRUTH = list(map(np.array, [1.0, 2.0, 3.0, 4.0, 5.0]))
 PREDICTIONS = list(map(np.array, [1.0, 3.0, 3.0, 4.0, 9.0]))
 
 
-def subgroups_of(values, edges, truth=TRUTH, predictions=PREDICTIONS, task=REGRESSION):
-    return measure_subgroups(task, truth, predictions, np.array(values), edges)
+def subgroups_of(values, edges, truth=TRUTH, predicted=PREDICTIONS, task="regression"):
+    return predictions_of(task, truth, predicted).subgroups(np.array(values), edges)
 
 
 def test_each_protein_is_measured_in_the_subgroup_of_its_length():
@@ -247,7 +252,7 @@ def test_metrics_of_a_subgroup_without_known_targets_are_undefined(task, unknown
     prediction = np.eye(2)[[0, 1, 0]] if task == "residue-classification" else known + 1
     truth = [known, np.full_like(known, unknown)]
 
-    subgroups = subgroups_of([100, 300], LENGTH_EDGES, truth, [prediction, prediction], TASKS[task])
+    subgroups = subgroups_of([100, 300], LENGTH_EDGES, truth, [prediction, prediction], task)
 
     assert [subgroup.num_proteins for subgroup in subgroups] == [1, 1]
     assert None not in subgroups[0].metrics.values()

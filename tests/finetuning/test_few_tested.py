@@ -5,6 +5,7 @@ import pytest
 from protembed.config.common import TASKS
 from protembed.finetuning.label_warnings import few_tested_warnings
 from protembed.finetuning.labels import LabelledProtein, SplitTable
+from protembed.finetuning.targets import TaskTable
 
 
 def table(tested, num_others=600):
@@ -15,7 +16,8 @@ def table(tested, num_others=600):
 
 
 def warned(*tables, task="classification", is_drawn=False):
-    return few_tested_warnings(tables, TASKS[task], is_drawn=is_drawn)
+    folds = [TaskTable(**vars(table), task=TASKS[task], classes=None, targets={}) for table in tables]
+    return few_tested_warnings(folds, is_drawn=is_drawn)
 
 
 @pytest.mark.parametrize(

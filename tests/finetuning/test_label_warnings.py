@@ -1,9 +1,9 @@
 import pytest
 
 from protembed.config.common import TASKS
-from protembed.finetuning.label_warnings import class_counts, label_warnings
+from protembed.finetuning.label_warnings import label_warnings
 from protembed.finetuning.labels import LabelledProtein, SplitTable
-from protembed.finetuning.targets import Targets
+from protembed.finetuning.targets import TaskTable, class_counts
 
 REST = ["a", "b"] * 5
 
@@ -22,7 +22,7 @@ def table(train, test, *, sequences=None):
 
 def warnings_of(train, test=None, task="classification", **options):
     made = table(train, train if test is None else test, **options)
-    return label_warnings(made, [made], Targets.from_table(made, TASKS[task], allows_rare=True))
+    return label_warnings(TaskTable.from_table(made, TASKS[task], allows_rare=True), [made])
 
 
 def residues(*rows, task="residue-classification"):
@@ -114,7 +114,7 @@ def test_classes_without_a_test_protein_give_a_warning():
 def test_a_class_that_is_tested_in_another_fold_gives_no_warning():
     first, second = table(REST, ["a"]), table(REST, ["b"])
 
-    assert label_warnings(first, [first, second], Targets.from_table(first, TASKS["classification"])) == []
+    assert label_warnings(TaskTable.from_table(first, TASKS["classification"]), [first, second]) == []
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_repeated_identifiers_and_sequences_with_different_labels_give_warnings(
     ]
     made = SplitTable(path="t", target="y", splits={"train": proteins, "valid": [], "test": proteins[:4]})
 
-    assert label_warnings(made, [made], Targets.from_table(made, TASKS["classification"])) == [
+    assert label_warnings(TaskTable.from_table(made, TASKS["classification"]), [made]) == [
         "3 identifiers used by several rows, such as 'a'",
         "1 sequence with different labels in different rows, such as 'b'",
     ]

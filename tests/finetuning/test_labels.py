@@ -5,10 +5,11 @@ import io
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from protembed.config.finetune import LabelTableConfig
 from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, TableError
-from protembed.finetuning.labels import Columns, read_labels
+from protembed.finetuning.labels import read_labels
 from protembed.io.tables import is_stand_in
 
 SMALL = "id,sequence,target,split\na,MKT,1.5,train\nb,MKV,2.5,train\nc,MAY,3.5,valid\nd,MCC,4.5,test\n"
@@ -144,7 +145,7 @@ def test_identifiers_are_read_from_a_column_with_any_usual_name(read_labelled, n
 
 
 def test_the_user_can_name_the_column_of_identifiers(read_labelled):
-    labels = read_labelled("id,sequence,target,my key\na,MKT,1,x\nb,MKV,2,y\n", columns=Columns(id="my key"))
+    labels = read_labelled("id,sequence,target,my key\na,MKT,1,x\nb,MKV,2,y\n", columns=LabelTableConfig(id="my key"))
 
     assert [protein.id for protein in labels.proteins] == ["x", "y"]
 
@@ -162,13 +163,13 @@ def test_a_second_possible_label_column_adds_a_note(read_labelled):
     assert read_labelled(content).notes == [
         "the column 'Label' is not read, because there is 'target'; --target names the one to learn"
     ]
-    assert read_labelled(content, columns=Columns(target="Label")).notes == []
-    assert read_labelled(content, columns=Columns(id="Label")).notes == []
+    assert read_labelled(content, columns=LabelTableConfig(target="Label")).notes == []
+    assert read_labelled(content, columns=LabelTableConfig(id="Label")).notes == []
 
 
 def test_a_column_with_another_meaning_is_not_read_as_identifiers(read_labelled):
     labels = read_labelled(
-        "protein,sequence,name\nMKT,x,1\nMKV,x,2\n", columns=Columns(sequence="protein", target="name")
+        "protein,sequence,name\nMKT,x,1\nMKV,x,2\n", columns=LabelTableConfig(sequence="protein", target="name")
     )
 
     assert [(protein.id, protein.sequence, protein.label) for protein in labels.proteins] == [
@@ -249,10 +250,10 @@ def test_a_record_without_a_split_is_rejected_if_others_have_one(read_labelled, 
         read_labelled(">a TARGET=1 SET=test\nMKT\n>b TARGET=2\nMKV\n>c TARGET=3 SET=valid\nMKA\n")
 
 
-@pytest.mark.parametrize(("meaning", "option"), [("target", "target"), ("id", "id"), ("split", "split_column")])
-def test_naming_a_column_of_a_fasta_file_is_an_error(read_labelled, meaning, option):
+@pytest.mark.parametrize("option", ["target", "id", "split_column"])
+def test_naming_a_column_of_a_fasta_file_is_an_error(read_labelled, option):
     with pytest.raises(ConfigError, match=f"{option} is 'y', but a FASTA file has no columns"):
-        read_labelled(">a TARGET=1\nMKT\n", columns=Columns(**{meaning: "y"}))
+        read_labelled(">a TARGET=1\nMKT\n", columns=LabelTableConfig(**{option: "y"}))
 
 
 @pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "None", "null", "Unknown", "X"])
@@ -300,7 +301,7 @@ def test_labels_and_identifiers_are_read_unchanged(read_labelled):
 def test_the_user_can_name_columns(read_labelled):
     labels = read_labelled(
         "sequence,target,split,seq2,stability,part\nX,1,test,MKT,5,train\nX,1,test,MKV,6,dev\nX,1,test,MAY,7,test\n",
-        columns=Columns(target="stability", sequence="seq2", split="part"),
+        columns=LabelTableConfig(target="stability", sequence="seq2", split_column="part"),
     )
 
     assert labels.target == "stability"
@@ -402,10 +403,11 @@ def test_an_illegal_residue_is_reported_with_row_and_column(read_labelled):
     assert (caught.value.line, caught.value.record_id, caught.value.column, caught.value.found) == (6, "e", 3, "1")
 
 
-@pytest.mark.parametrize("option", ["target", "sequence", "split"])
+@pytest.mark.parametrize("option", ["target", "sequence", "split_column"])
 def test_naming_a_column_that_does_not_exist_is_an_error(read_labelled, option):
-    with pytest.raises(TableError, match=f"line 1: no column 'y' among 'id', .*; name the {option} column"):
-        read_labelled(SMALL, columns=Columns(**{option: "y"}))
+    meaning = option.removesuffix("_column")
+    with pytest.raises(TableError, match=f"line 1: no column 'y' among 'id', .*; name the {meaning} column"):
+        read_labelled(SMALL, columns=LabelTableConfig(**{option: "y"}))
 
 
 # Round trips
@@ -432,13 +434,13 @@ def test_any_table_that_was_written_is_read_back(tmp_path_factory, table, delimi
 
     if delimiter == "\t" and any(letter in cell for cells in table for cell in cells for letter in "\r\n"):
         with pytest.raises(TableError, match="a quotation mark that opens in line"):
-            read_labels(path, Columns())
+            read_labels(path, LabelTableConfig())
     elif all(cells[0].strip() for cells in table):
         expected = [(name.strip(), sequence, label.strip(), split) for name, sequence, label, split in table]
-        assert rows(read_labels(path, Columns())) == expected
+        assert rows(read_labels(path, LabelTableConfig())) == expected
     else:
         with pytest.raises(TableError, match="no identifier"):
-            read_labels(path, Columns())
+            read_labels(path, LabelTableConfig())
 
 
 @pytest.mark.promise(24)
@@ -451,6 +453,6 @@ def test_arbitrary_bytes_are_read_or_raise_a_data_error(tmp_path_factory, noise,
     path.write_bytes(b"sequence,target\n" * has_header + noise)
 
     try:
-        assert read_labels(path, Columns()).proteins
+        assert read_labels(path, LabelTableConfig()).proteins
     except DataError as error:
         assert str(error).startswith(str(path))

@@ -7,7 +7,7 @@ from protembed.data.batching import UNKNOWN_CLASS
 from protembed.errors import TableError
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable
-from protembed.finetuning.targets import Targets, label_set
+from protembed.finetuning.targets import TaskTable, label_set
 
 SPLITS = ("train", "valid", "test")
 SEQUENCES = ("MKTAYIAK", "MAYWPQRK", "MCCDEFGH", "MLLKRSTV")
@@ -43,11 +43,11 @@ def targets_of(table, choice="auto"):
     labels = inferred(table, choice)
     normalized = iter(labels.labels.proteins)
     splits = {split: [next(normalized) for _ in proteins] for split, proteins in table.splits.items()}
-    return Targets.from_table(SplitTable(path=table.path, target=table.target, splits=splits), labels.task)
+    return TaskTable.from_table(SplitTable(path=table.path, target=table.target, splits=splits), labels.task)
 
 
 def plain(targets):
-    return {split: [target.tolist() for target in targets.by_split[split]] for split in SPLITS}
+    return {split: [target.tolist() for target in targets.targets[split]] for split in SPLITS}
 
 
 # Inference of the task
@@ -134,7 +134,7 @@ def test_the_target_of_a_class_is_its_index():
 
     assert targets.classes == ("a", "b")
     assert plain(targets) == {"train": [1, 0, 1, 1], "valid": [0], "test": [1]}
-    assert {(target.shape, target.dtype) for target in targets.by_split["train"]} == {((), np.dtype(np.int64))}
+    assert {(target.shape, target.dtype) for target in targets.targets["train"]} == {((), np.dtype(np.int64))}
     assert targets.known_targets("train").tolist() == [1, 0, 1, 1]
 
 
@@ -143,7 +143,7 @@ def test_the_target_of_a_value_is_the_value():
 
     assert targets.classes is None
     assert plain(targets) == {"train": [1.5, 2.5], "valid": [1000.0], "test": [-40.0]}
-    assert {(target.shape, target.dtype) for target in targets.by_split["train"]} == {((), np.dtype(np.float64))}
+    assert {(target.shape, target.dtype) for target in targets.targets["train"]} == {((), np.dtype(np.float64))}
     assert targets.known_targets("train").tolist() == [1.5, 2.5]
 
 
@@ -160,7 +160,7 @@ def test_the_target_of_several_labels_is_multi_hot():
         "valid": [[1, 1, 0]],
         "test": [[0, 1, 0]],
     }
-    assert {(target.shape, target.dtype) for target in targets.by_split["train"]} == {((3,), np.dtype(np.float32))}
+    assert {(target.shape, target.dtype) for target in targets.targets["train"]} == {((3,), np.dtype(np.float32))}
     assert targets.known_targets("train").shape == (6, 3)
 
 
@@ -191,7 +191,7 @@ def test_the_targets_of_residue_classes_are_their_indices(labels):
         "valid": [[2, 2, 2, 2, 1, 1, 0, 0]],
         "test": [[0, 0, 0, 2, 2, 1, 1, 1]],
     }
-    assert {target.dtype for target in targets.by_split["train"]} == {np.dtype(np.int64)}
+    assert {target.dtype for target in targets.targets["train"]} == {np.dtype(np.int64)}
     assert targets.known_targets("train").tolist() == [*plain(targets)["train"][0], *plain(targets)["train"][1]]
 
 
@@ -200,14 +200,14 @@ def test_the_targets_of_residue_values_are_the_values():
 
     assert targets.classes is None
     assert plain(targets)["train"] == [[1.5, 2, 3, 4, 5, 6, 7, 8], [-1, 2, 3, 4, 5, 6, 7, 8]]
-    assert {(target.shape, target.dtype) for target in targets.by_split["test"]} == {((8,), np.dtype(np.float64))}
+    assert {(target.shape, target.dtype) for target in targets.targets["test"]} == {((8,), np.dtype(np.float64))}
 
 
 def test_an_empty_entry_or_nan_is_an_unknown_target():
     values = targets_of(residues("1.5;;nan;4;NaN;6;NA;8", *["1;2;3;4;5;6;7;8.5"] * 3))
     classes = targets_of(residues(";H;nan;E;NA;H;H;H", *["H;E;H;E;H;E;H;E"] * 3))
 
-    np.testing.assert_array_equal(values.by_split["train"][0], [1.5, np.nan, np.nan, 4, np.nan, 6, np.nan, 8])
+    np.testing.assert_array_equal(values.targets["train"][0], [1.5, np.nan, np.nan, 4, np.nan, 6, np.nan, 8])
     assert values.known_targets("train").tolist() == [1.5, 4, 6, 8, 1, 2, 3, 4, 5, 6, 7, 8.5]
     assert classes.classes == ("E", "H")
     assert plain(classes)["train"][0] == [UNKNOWN_CLASS, 1, UNKNOWN_CLASS, 0, UNKNOWN_CLASS, 1, 1, 1]
@@ -222,7 +222,7 @@ def test_a_zero_in_the_mask_makes_a_target_unknown(mask):
     values = targets_of(residues(*["1;2;3;4;5;6;7;8.5"] * 4, masks=masks))
 
     assert plain(classes)["train"] == [[2, 2, 2, -1, -1, 1, 0, 0], [1, 1, 2, 2, 0, 0, 2, 2]]
-    np.testing.assert_array_equal(values.by_split["train"][0], [1, 2, 3, np.nan, np.nan, 6, 7, 8.5])
+    np.testing.assert_array_equal(values.targets["train"][0], [1, 2, 3, np.nan, np.nan, 6, 7, 8.5])
     assert [len(targets.known_targets("train")) for targets in (classes, values)] == [14, 14]
     assert [len(targets.known_targets(split)) for targets in (classes, values) for split in ("valid", "test")] == [
         8
@@ -312,7 +312,7 @@ def test_invalid_labels_of_residues_are_rejected(rejected, labels, masks, line, 
 def test_a_class_for_each_protein_is_accepted_if_the_user_named_the_task():
     few = table("a", "b", "c", "a", "b")
 
-    assert Targets.from_table(few, TASKS["classification"], allows_rare=True).classes == ("a", "b", "c")
+    assert TaskTable.from_table(few, TASKS["classification"], allows_rare=True).classes == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_any_classes_can_be_recovered_from_their_targets(names):
     targets = targets_of(table(*spread(names)), "classification")
 
     assert sorted(targets.classes) == sorted(names)
-    read = [targets.classes[int(target)] for split in SPLITS for target in targets.by_split[split]]
+    read = [targets.classes[int(target)] for split in SPLITS for target in targets.targets[split]]
     assert read == spread(names)
 
 
@@ -415,7 +415,7 @@ def test_any_classes_can_be_recovered_from_their_targets(names):
 def test_any_sets_of_labels_can_be_recovered_from_their_targets(sets):
     targets = targets_of(table(*(";".join(sorted(names)) for names in spread(sets))), "multilabel")
 
-    rows = [target for split in SPLITS for target in targets.by_split[split]]
+    rows = [target for split in SPLITS for target in targets.targets[split]]
     assert [{targets.classes[index] for index in target.nonzero()[0]} for target in rows] == spread(sets)
 
 
@@ -428,7 +428,7 @@ def test_any_values_are_read_exactly_or_rejected_as_too_similar(values):
         assert "the training labels differ by only" in str(error)
         assert np.ptp(values) < max(1e-3 * np.abs(values).max(), 1e-28)
     else:
-        assert [float(target) for split in SPLITS for target in targets.by_split[split]] == spread(values)
+        assert [float(target) for split in SPLITS for target in targets.targets[split]] == spread(values)
 
 
 @pytest.mark.promise(24)
@@ -441,7 +441,7 @@ def test_any_residue_classes_can_be_recovered_unless_masked(data, letters):
     except TableError:
         return  # the training split has too few classes
 
-    rows = [target for split in SPLITS for target in targets.by_split[split]]
+    rows = [target for split in SPLITS for target in targets.targets[split]]
     for label, mask, target in zip(labels, masks, rows, strict=True):
         assert [flag == "1" for flag in mask] == (target != UNKNOWN_CLASS).tolist()
         unmasked = [(letter, index) for letter, flag, index in zip(label, mask, target, strict=True) if flag == "1"]

@@ -15,7 +15,7 @@ from protembed.data.alphabet import encode
 from protembed.errors import DamagedRunError
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.probes import ProbeData, fit_linear, loss
-from protembed.finetuning.targets import Targets
+from protembed.finetuning.targets import TaskTable
 from protembed.finetuning.trainer import EncoderTrainer, FinetuneSpec, choose_threshold
 from protembed.io.reading import sha256_of_file
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
@@ -32,13 +32,13 @@ NUM_RESIDUES = 25
 
 @pytest.fixture(scope="module")
 def charged(make_table):
-    """Make a table whose values are the fraction of charged residues, and its targets."""
+    """Make a table whose values are the fraction of charged residues."""
     table = make_table(lambda sequence: str(sum(map(sequence.count, "DEKR")) / NUM_RESIDUES), NUM_RESIDUES)
-    return table, Targets.from_table(table, TASKS["regression"])
+    return TaskTable.from_table(table, TASKS["regression"])
 
 
 @torch.no_grad()
-def fit_head(encoder, table, targets):
+def fit_head(encoder, table):
     """Fit a head to the mean vectors of a frozen encoder; return it and its validation loss."""
     samples = []
     for split in ("train", "valid"):
@@ -46,21 +46,21 @@ def fit_head(encoder, table, targets):
         tokens = [torch.cat([torch.tensor([0]), sequence, torch.tensor([2])]) for sequence in residues]
         hidden = [encoder(sequence, encoder.layout(torch.tensor([0, len(sequence)]))) for sequence in tokens]
         vectors = np.stack([states[1:-1].mean(0).numpy() for states in hidden])
-        samples.append(ProbeData(vectors=vectors, targets=targets.known_targets(split)))
-    probe = fit_linear(targets.task, len(targets.classes or ()), *samples)
-    return probe.to_head(targets.classes), loss(probe, samples[1])
+        samples.append(ProbeData(vectors=vectors, targets=table.known_targets(split)))
+    probe = fit_linear(table.task, table.num_classes, *samples)
+    return probe.to_head(table.classes), loss(probe, samples[1])
 
 
 @pytest.fixture
 def fitted(tiny_encoder, charged):
     """Fit a head to the frozen tiny encoder; return it and its validation loss."""
-    return fit_head(tiny_encoder, *charged)
+    return fit_head(tiny_encoder, charged)
 
 
 @pytest.fixture
 def constant_head(charged):
     """Make a head that always predicts the mean of the training values."""
-    known, head = charged[1].known_targets("train"), TaskHead(32, TASKS["regression"], None)
+    known, head = charged.known_targets("train"), TaskHead(32, TASKS["regression"], None)
     torch.nn.init.zeros_(head.linear.weight)
     torch.nn.init.zeros_(head.linear.bias)
     head.offset.fill_(known.mean())
@@ -78,12 +78,11 @@ def begin(tmp_path, tiny_model, charged, pool):
         head=None,
         method="full",
         optimizer=ADAMW,
-        labelled=charged,
+        table=charged,
         pooling="mean",
         model=None,
         **options,
     ):
-        table, targets = labelled
         checkpoint = load_checkpoint(model or tiny_model)
         checkpoint.metadata = replace(checkpoint.metadata, pooling=pooling)
         spec = FinetuneSpec(
@@ -96,7 +95,7 @@ def begin(tmp_path, tiny_model, charged, pool):
         )
         run_directory = RunDirectory(tmp_path / name)
         run_directory.open({}, lambda directory: None, force=False)
-        return EncoderTrainer(table, targets, checkpoint, spec, run_directory), checkpoint, run_directory
+        return EncoderTrainer(table, checkpoint, spec, run_directory), checkpoint, run_directory
 
     return make
 
@@ -158,7 +157,7 @@ def test_a_training_that_improves_lowers_the_validation_loss(begin, constant_hea
 def test_a_new_head_starts_in_the_units_of_the_training_labels(begin, charged):
     _, checkpoint, _ = begin()
 
-    known = charged[1].known_targets("train")
+    known = charged.known_targets("train")
     head = checkpoint.task_head
     assert (head.offset.item(), head.scale.item()) == pytest.approx((known.mean(), known.std()))
 
@@ -202,17 +201,17 @@ def both_residues():
         protein = LabelledProtein(id=f"p{line}", sequence="".join(residues), label=label, split=split, line=line)
         parts[split].append(protein)
     table = SplitTable(path="labels.csv", target="label", splits=parts)
-    return table, Targets.from_table(table, TASKS["classification"])
+    return TaskTable.from_table(table, TASKS["classification"])
 
 
 def test_a_steep_head_does_not_make_the_training_diverge(begin, similar_vectors, both_residues):
-    head, frozen_loss = fit_head(load_checkpoint(similar_vectors).encoder, *both_residues)
+    head, frozen_loss = fit_head(load_checkpoint(similar_vectors).encoder, both_residues)
     assert head.steepness > 200
 
     trainer, _, _ = begin(
         head=head,
         model=similar_vectors,
-        labelled=both_residues,
+        table=both_residues,
         optimizer=OptimizerConfig(),
         epochs=20,
         batch_tokens=600,
@@ -230,9 +229,9 @@ def test_a_steep_head_does_not_make_the_training_diverge(begin, similar_vectors,
 def test_initial_steepness_is_inverse_to_the_learning_rate(
     begin, similar_vectors, both_residues, learning_rate, factor
 ):
-    head, _ = fit_head(load_checkpoint(similar_vectors).encoder, *both_residues)
+    head, _ = fit_head(load_checkpoint(similar_vectors).encoder, both_residues)
     optimizer = OptimizerConfig(learning_rate=learning_rate)
-    trainer, checkpoint, _ = begin(head=head, model=similar_vectors, labelled=both_residues, optimizer=optimizer)
+    trainer, checkpoint, _ = begin(head=head, model=similar_vectors, table=both_residues, optimizer=optimizer)
 
     trainer._start_from_fitted_head()
 
@@ -265,9 +264,7 @@ def test_an_uninformed_classifier_predicts_the_class_frequencies(begin, make_tab
     numbers = iter(range(40))
     table = make_table(lambda sequence: "rare" if next(numbers) % 4 == 0 else "common", NUM_RESIDUES)
 
-    trainer, _, _ = begin(
-        labelled=(table, Targets.from_table(table, TASKS["classification"])), balance_classes=is_weighted
-    )
+    trainer, _, _ = begin(table=TaskTable.from_table(table, TASKS["classification"]), balance_classes=is_weighted)
 
     # -(1/4) ln(1/4) - (3/4) ln(3/4), or ln 2 where both classes have the same weight.
     assert trainer._uninformed_loss == pytest.approx(expected, abs=1e-4)
@@ -437,10 +434,10 @@ def test_patience_counts_epochs_without_a_lower_loss_of_the_training_itself():
 def test_class_weights_balance_the_classes_and_have_a_mean_of_one(begin, make_table):
     names = ("none", "some", "many")
     table = make_table(lambda sequence: names[min(2, (sequence.count("A") + 1) // 2)], NUM_RESIDUES)
-    targets = Targets.from_table(table, TASKS["classification"])
-    known = targets.known_targets("train")
+    table = TaskTable.from_table(table, TASKS["classification"])
+    known = table.known_targets("train")
 
-    trainer, _, _ = begin(labelled=(table, targets), balance_classes=True)
+    trainer, _, _ = begin(table=table, balance_classes=True)
 
     weights = trainer._objective.class_weights.numpy()
     assert weights[known].mean() == pytest.approx(1)
@@ -450,13 +447,13 @@ def test_class_weights_balance_the_classes_and_have_a_mean_of_one(begin, make_ta
 
 def test_class_weights_balance_positives_and_negatives_of_each_label(begin, make_table):
     table = make_table(lambda sequence: ";".join(["all", *(name for name in "WC" if name in sequence)]), NUM_RESIDUES)
-    targets = Targets.from_table(table, TASKS["multilabel"])
-    positives = targets.known_targets("train").sum(0)
+    table = TaskTable.from_table(table, TASKS["multilabel"])
+    positives = table.known_targets("train").sum(0)
 
-    trainer, _, _ = begin(labelled=(table, targets), balance_classes=True)
+    trainer, _, _ = begin(table=table, balance_classes=True)
 
     weights = trainer._objective.class_weights.numpy()
-    assert targets.classes == ("C", "W", "all")
+    assert table.classes == ("C", "W", "all")
     assert (weights * positives)[:2] == pytest.approx((24 - positives)[:2])
     assert 0 < weights[2] < 1
 
@@ -464,7 +461,7 @@ def test_class_weights_balance_positives_and_negatives_of_each_label(begin, make
 def test_classes_are_not_weighted_by_default(begin, make_table):
     table = make_table(lambda sequence: "yes" if "A" in sequence else "no", NUM_RESIDUES)
 
-    trainer, _, _ = begin(labelled=(table, Targets.from_table(table, TASKS["classification"])))
+    trainer, _, _ = begin(table=TaskTable.from_table(table, TASKS["classification"]))
 
     assert trainer._objective.class_weights is None
 

@@ -8,7 +8,7 @@ import pytest
 from protembed.config.common import TASKS, Region
 from protembed.data.hashing import KmerSample
 from protembed.finetuning.labels import LabelledProtein, SplitTable
-from protembed.finetuning.targets import Targets
+from protembed.finetuning.targets import TaskTable
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.applicability import InputComparison, _fisher_p_value
 
@@ -29,7 +29,7 @@ def table_of(train, test):
 
 def describe(train, test, task="classification"):
     table = table_of(train, test)
-    return describe_training(table, Targets.from_table(table, TASKS[task]), [table])
+    return describe_training(TaskTable.from_table(table, TASKS[task]), [table])
 
 
 def compare(data, hashes, sequences, *, trained=None, used=None):
@@ -85,7 +85,7 @@ def test_a_description_counts_nonstandard_residues_and_has_the_range_of_values(t
             for split, proteins in table.splits.items()
         },
     )
-    data, _ = describe_training(table, Targets.from_table(table, TASKS["regression"]), [table])
+    data, _ = describe_training(TaskTable.from_table(table, TASKS["regression"]), [table])
 
     assert (data.num_nonstandard_residues, data.highest_nonstandard_fraction) == (2, 0.4)
     assert (data.class_counts, data.value_range) == (None, (1.0, 21.0))
@@ -100,7 +100,7 @@ def test_classes_of_residues_are_counted_by_residue():
     }
     table = replace(table, splits=parts)
 
-    data, _ = describe_training(table, Targets.from_table(table, TASKS["residue-classification"]), [table])
+    data, _ = describe_training(TaskTable.from_table(table, TASKS["residue-classification"]), [table])
 
     assert data.class_counts == {"E": 7, "H": 3}
 
@@ -109,7 +109,7 @@ def test_each_test_protein_is_compared_with_the_training_proteins_of_its_fold(fa
     final = table_of([*train, *test], [])
     folds = [table_of(train[:20], test[:20]), table_of(train[:20], test[20:])]
 
-    data, _ = describe_training(final, Targets.from_table(final, TASKS["classification"]), folds)
+    data, _ = describe_training(TaskTable.from_table(final, TASKS["classification"]), folds)
 
     assert (data.num_proteins, data.num_tested, data.num_tested_related) == (80, 40, 20)
 

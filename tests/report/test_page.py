@@ -8,8 +8,7 @@ import pytest
 from markupsafe import Markup
 
 from protembed.config.common import METRIC_NAMES, TASKS
-from protembed.finetuning.comparison import compare
-from protembed.finetuning.evaluation import Subgroup
+from protembed.finetuning.comparison import Subgroup, compare
 from protembed.report.page import inline_png, render_page
 
 HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
