@@ -87,7 +87,9 @@ class ResiduePairs:
             is_labelled=self.is_contact,
             strata=separation_strata(self.separation),
             kinds=self.amino_acids,
-            moved=ShiftedPairs(self.first, self.second, self.is_contact, len(self.sequence)),
+            moved=ShiftedPairs(
+                first=self.first, second=self.second, is_labelled=self.is_contact, num_residues=len(self.sequence)
+            ),
         )
 
     def is_in(self, range_name: str) -> NDArray[np.bool_]:

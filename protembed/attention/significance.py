@@ -12,8 +12,7 @@ Neither test covers dependence between proteins: sites at the same position in m
 are not independent examples. `num_above` counts the proteins that show the effect.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,24 +36,39 @@ _HEADS_PER_BLOCK = 16
 _BLOCK_SIZE = 1 << 21
 
 
-class MovedLabels(ABC):
-    """A way to move the labels of one protein that keeps their pattern."""
+def _sums_of_draws(
+    ranks: NDArray[np.float32], num: int, num_keys: int, draw: Callable[[int], NDArray[np.int64]]
+) -> NDArray[np.float32]:
+    """Sum the ranks of labels that are drawn at random, in blocks that bound the memory.
 
-    @abstractmethod
-    def sums(self, ranks: NDArray[np.float32], num: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Sum the ranks of the labelled residues or pairs after each move.
+    Few residues or pairs are labelled, so that multiplying a sparse matrix is faster than a dense product, whose
+    threads wait for one another on a busy machine.
 
-        Args:
-            ranks: Ranks of all residues or pairs in the order of `LabelledScores`, (n, heads), float32.
-            num: Number of moves to draw.
-            rng: Source of the moves.
+    Args:
+        ranks: Ranks of all residues or pairs, (n, heads).
+        num: Number of draws.
+        num_keys: Number of random keys for each draw.
+        draw: Function that draws a number of rows of labels: their indices in `ranks`, (rows, labels).
 
-        Returns:
-            The sums, (num, heads), float64.
-        """
+    Returns:
+        The sums, (num, heads).
+    """
+    sums, block = [], max(1, _BLOCK_SIZE // num_keys)
+    for done in range(0, num, block):
+        indices = draw(min(block, num - done))
+        ends = indices.shape[1] * np.arange(len(indices) + 1)
+        labels = csr_array((np.ones(indices.size, np.float32), indices.ravel(), ends), shape=(len(indices), len(ranks)))
+        sums.append(labels @ ranks)
+    return np.concatenate(sums)
 
 
-class MovedSegments(MovedLabels):
+def label_segments(is_labelled: NDArray[np.bool_], max_gap: int) -> list[NDArray[np.int64]]:
+    """Group labelled residues, (residues,), into segments: neighbouring labels at most `max_gap` residues apart."""
+    labelled = np.flatnonzero(is_labelled)
+    return np.split(labelled, np.flatnonzero(np.diff(labelled) > max_gap) + 1)
+
+
+class MovedSegments:
     """Labelled residues that move as segments: labels close together stay together, and segments never overlap.
 
     Neighbouring residues receive similar attention: over 24 proteins and the 120 heads of the bundled model the ranks
@@ -62,40 +76,30 @@ class MovedSegments(MovedLabels):
     segments carry less information than ten scattered labels.
 
     Args:
-        is_labelled: Labelled residues, (residues,), bool; at least one.
-        max_gap: Largest distance between neighbouring labels of one segment, residues.
-        block_size: Labels that are moved in one block, times residues; bounds the memory.
+        segments: Labelled residues of each segment, from 0, at least one.
+        num_residues: Length of the protein.
     """
 
-    def __init__(self, is_labelled: NDArray[np.bool_], max_gap: int, *, block_size: int = _BLOCK_SIZE) -> None:
-        labelled = np.flatnonzero(is_labelled)
-        segments = np.split(labelled, np.flatnonzero(np.diff(labelled) > max_gap) + 1)
+    def __init__(self, segments: Sequence[NDArray[np.int64]], num_residues: int) -> None:
         self._offsets = [segment - segment[0] for segment in segments]  # from the first residue of each segment
         self._spans = np.array([offsets[-1] + 1 for offsets in self._offsets])
-        self._num_residues, self._block_size = len(is_labelled), block_size
-
-    @property
-    def num_segments(self) -> int:
-        """The number of segments."""
-        return len(self._offsets)
+        self._num_residues = num_residues
 
     def sums(self, ranks: NDArray[np.float32], num: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Sum the ranks of the residues in the moved segments."""
-        return np.concatenate([labels @ ranks for labels in self._moved(num, rng)]).astype(np.float64)
+        """Sum the ranks of the residues in the moved segments.
 
-    def _moved(self, num: int, rng: np.random.Generator) -> Iterator[csr_array]:
-        """Yield `num` rows of moved labels in blocks, (block, residues), float32."""
-        num_labelled = sum(map(len, self._offsets))
-        block = max(1, self._block_size // self._num_residues)
-        for done in range(0, num, block):
-            rows = min(block, num - done)
-            starts = self._starts(rows, rng)  # (rows, segments)
-            moved = [starts[:, [number]] + offsets for number, offsets in enumerate(self._offsets)]
-            columns, ends = np.concatenate(moved, axis=1).ravel(), num_labelled * np.arange(rows + 1)
-            yield csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(rows, self._num_residues))
+        Args:
+            ranks: Ranks of all residues, (residues, heads).
+            num: Number of moves to draw.
+            rng: Source of the moves.
 
-    def _starts(self, rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Draw the first residue of each segment, (rows, segments): all orders and gaps are equally likely."""
+        Returns:
+            The sums, (num, heads).
+        """
+        return _sums_of_draws(ranks, num, self._num_residues, lambda rows: self._draw(rows, rng)).astype(np.float64)
+
+    def _draw(self, rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw moved labels, (rows, labels): all orders of the segments and all gaps are equally likely."""
         num_segments, num_free = len(self._spans), self._num_residues - int(self._spans.sum())
         keys = rng.random((rows, num_free + num_segments), dtype=np.float32)
         slots = np.sort(keys.argpartition(num_segments - 1, axis=1)[:, :num_segments], axis=1)
@@ -104,34 +108,35 @@ class MovedSegments(MovedLabels):
         starts = np.empty_like(slots)
         # A slot is a free residue or a whole segment: those before it are counted, the segments by their length.
         np.put_along_axis(starts, order, slots - np.arange(num_segments) + spans.cumsum(1) - spans, axis=1)
-        return starts
+        moved = [starts[:, [number]] + offsets for number, offsets in enumerate(self._offsets)]
+        return np.concatenate(moved, axis=1)
 
 
-class ShiftedPairs(MovedLabels):
+@dataclass(frozen=True, kw_only=True)
+class ShiftedPairs:
     """Pairs that are shifted along the chain, both residues by the same number and around its ends.
 
     Contacts lie in patches and maps are smooth, so that neighbouring pairs carry less information than scattered ones.
 
-    Args:
+    Attributes:
         first: First residue of each pair, from 0, (pairs,), int64.
         second: Second residue of each pair, (pairs,), int64, above `first`.
         is_labelled: Pairs in contact, (pairs,), bool.
-        num_residues: Length of the protein, residues.
+        num_residues: Length of the protein.
     """
 
-    def __init__(
-        self, first: NDArray[np.int64], second: NDArray[np.int64], is_labelled: NDArray[np.bool_], num_residues: int
-    ) -> None:
-        self._first, self._second = first, second
-        self._is_labelled, self._num_residues = is_labelled, num_residues
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    is_labelled: NDArray[np.bool_]
+    num_residues: int
 
     def sums(self, ranks: NDArray[np.float32], num: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Sum the ranks of the shifted pairs; an unknown pair has the mean rank, which is zero."""
-        length = self._num_residues
+        """Sum the ranks of the shifted pairs, as `MovedSegments` does; an unknown pair has the mean rank, zero."""
+        length = self.num_residues
         index = np.full((length, length), len(ranks))  # row of each pair in `ranks`
-        index[self._first, self._second] = index[self._second, self._first] = np.arange(len(ranks))
+        index[self.first, self.second] = index[self.second, self.first] = np.arange(len(ranks))
         ranks = np.concatenate([ranks, np.zeros((1, ranks.shape[1]), np.float32)])
-        first, second = self._first[self._is_labelled], self._second[self._is_labelled]
+        first, second = self.first[self.is_labelled], self.second[self.is_labelled]
         sums_by_shift = [
             ranks[index[(first + shift) % length, (second + shift) % length]].sum(0, dtype=np.float64)
             for shift in range(length)
@@ -156,7 +161,7 @@ class LabelledScores:
     is_labelled: NDArray[np.bool_]
     strata: NDArray[np.int64]
     kinds: NDArray[np.int64] | None = None
-    moved: MovedLabels | None = None
+    moved: MovedSegments | ShiftedPairs | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,13 +214,7 @@ def separation_strata(separation: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(separation < _FIRST_WIDE_SEPARATION, separation, wide)
 
 
-def permutation_test(
-    proteins: Iterable[LabelledScores],
-    *,
-    num_permutations: int = 10_000,
-    seed: int = 0,
-    block_size: int = _BLOCK_SIZE,
-) -> HeadTest:
+def permutation_test(proteins: Iterable[LabelledScores], *, num_permutations: int = 10_000, seed: int = 0) -> HeadTest:
     """Test each head against labels that are permuted within the strata of each protein, and moved along its chain.
 
     A head's statistic is the sum of ranks over the labelled scores of all proteins. Each rank is taken within its
@@ -228,7 +227,6 @@ def permutation_test(
         proteins: Scores of one protein after the other, each with the same heads; one protein is held at a time.
         num_permutations: Number of permutations of all proteins, and of moves.
         seed: Seed of the permutations and moves.
-        block_size: Random keys that are drawn in one block; bounds the memory.
 
     Raises:
         ValueError: There is no protein.
@@ -244,8 +242,7 @@ def permutation_test(
         num_compared += bool(ranked.is_comparable.any())
         num_labelled += int(ranked.num_labelled[ranked.is_comparable].sum())
         rng = np.random.default_rng([seed, number])
-        permutations = ranked.permutations(num_permutations, rng, block_size)
-        drawn = np.concatenate([labels @ ranked.ranks for labels in permutations])
+        drawn = ranked.permuted_sums(num_permutations, rng)
         permuted = permuted + drawn
         moved = moved + (drawn if protein.moved is None else ranked.moved_sums(protein.moved, num_permutations, rng))
     moments_by_protein = np.stack(moments)  # (proteins, 3, heads)
@@ -301,29 +298,27 @@ class _RankedScores:
         variance = np.einsum("nh,nh,n->h", self.ranks, self.ranks, per_square)
         return np.stack([statistic, variance, np.full_like(statistic, scale)])
 
-    def moved_sums(self, moved: MovedLabels, num: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    def moved_sums(
+        self, moved: MovedSegments | ShiftedPairs, num: int, rng: np.random.Generator
+    ) -> NDArray[np.float64]:
         """Sum the ranks of moved labels, (num, heads)."""
         ranks = np.empty_like(self.ranks)
         ranks[self.order] = self.ranks
         return moved.sums(ranks, num, rng)
 
-    def permutations(self, num: int, rng: np.random.Generator, block_size: int) -> Iterator[csr_array]:
-        """Yield `num` rows of permuted labels in blocks, (block, n), float32.
+    def permuted_sums(self, num: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Sum the ranks of labels that are permuted within the strata, (num, heads)."""
+        num_keys = max(int(self.sizes.max(initial=1)), int(self.num_labelled.sum()))
+        return _sums_of_draws(self.ranks, num, num_keys, lambda rows: self._permute(rows, rng))
 
-        Few pairs are contacts, so that multiplying a sparse matrix is faster than a dense product, whose threads wait
-        for one another on a busy machine.
-        """
-        starts, num_labelled = self.sizes.cumsum() - self.sizes, int(self.num_labelled.sum())
-        block = max(1, block_size // max(int(self.sizes.max(initial=1)), num_labelled))
-        for done in range(0, num, block):
-            rows = min(block, num - done)
-            chosen = [np.empty((rows, 0), np.int64)]
-            for start, size, count in zip(starts, self.sizes, self.num_labelled, strict=True):
-                # The smallest of random keys: five times as fast as Generator.permuted.
-                keys = rng.random((rows, size), dtype=np.float32)
-                chosen.append(start + keys.argpartition(count - 1, axis=1)[:, :count])
-            columns, ends = np.concatenate(chosen, axis=1).ravel(), num_labelled * np.arange(rows + 1)
-            yield csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(rows, len(self.is_labelled)))
+    def _permute(self, rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw permuted labels, (rows, labels)."""
+        chosen = [np.empty((rows, 0), np.int64)]
+        for end, size, count in zip(self.sizes.cumsum(), self.sizes, self.num_labelled, strict=True):
+            # The smallest of random keys: five times as fast as Generator.permuted.
+            keys = rng.random((rows, size), dtype=np.float32)
+            chosen.append(end - size + keys.argpartition(count - 1, axis=1)[:, :count])
+        return np.concatenate(chosen, axis=1)
 
 
 def _rank(protein: LabelledScores) -> _RankedScores:

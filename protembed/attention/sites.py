@@ -14,12 +14,13 @@ from protembed.attention.significance import (
     HeadTest,
     LabelledScores,
     MovedSegments,
+    label_segments,
     permutation_test,
 )
 from protembed.data.fasta import Record
 from protembed.errors import TableError
 from protembed.io.reading import display_name, open_input
-from protembed.io.tables import Row, normalize_name, reading_table
+from protembed.io.tables import Row, column_names, find_columns, reading_table
 from protembed.text import pluralize
 
 _COLUMNS = ("protein", "position", "label")
@@ -75,21 +76,14 @@ def read_sites(path: Path) -> list[Site]:
     name = display_name(path)
     with open_input(path) as stream:
         with reading_table(stream, name) as table:
-            indices = _column_indices(table.header, name)
+            indices = find_columns(table.header, name, {column: [column] for column in _COLUMNS})
+            if missing := [column for column in _COLUMNS if column not in indices]:
+                found = f"no column {missing[0]!r} among {column_names(table.header)}"
+                raise TableError(name, found, f"begin the table with the names {', '.join(_COLUMNS)}", line=1)
             sites = [_read_site(row, indices, name) for row in table.rows]
     if not sites:
         raise TableError(name, "the table has no rows", "give at least one site")
     return sites
-
-
-def _column_indices(header: Sequence[str], name: str) -> dict[str, int]:
-    """Find the index of each column."""
-    columns = [normalize_name(column) for column in header]
-    for column in _COLUMNS:
-        if columns.count(column) != 1:
-            found = f"the header has {columns.count(column) or 'no'} columns named {column!r}"
-            raise TableError(name, found, f"begin the table with the names {', '.join(_COLUMNS)}", line=1)
-    return {column: columns.index(column) for column in _COLUMNS}
 
 
 def _read_site(row: Row, indices: Mapping[str, int], name: str) -> Site:
@@ -124,28 +118,6 @@ class SiteResult:
         return int((self.significance.q_values <= SIGNIFICANT).sum())
 
 
-@dataclass(frozen=True, kw_only=True)
-class _LabelledProtein:
-    """One protein with residues of a label.
-
-    Attributes:
-        received: Mean attention that each residue receives, (heads, residues), float32.
-        is_labelled: Labelled residues, (residues,), bool.
-    """
-
-    received: NDArray[np.float32]
-    is_labelled: NDArray[np.bool_]
-    sequence: str
-
-    @property
-    def moved(self) -> MovedSegments:
-        return MovedSegments(self.is_labelled, _MAX_GAP)
-
-    def scores(self) -> LabelledScores:
-        strata = residue_strata(self.sequence)
-        return LabelledScores(values=self.received, is_labelled=self.is_labelled, strata=strata, moved=self.moved)
-
-
 class SiteTests:
     """Collects the attention that annotated residues receive, and tests which heads attend to them.
 
@@ -160,7 +132,7 @@ class SiteTests:
         for site in sites:
             self._by_protein[site.protein].append(site)
         self._matched_names: set[str] = set()
-        self._proteins = defaultdict[str, dict[tuple[str | int, ...], _LabelledProtein]](dict)  # by label
+        self._proteins = defaultdict[str, dict[tuple[str | int, ...], LabelledScores]](dict)  # by label
 
     def match(self, record: Record) -> bool:
         """Match a protein to the sites, and return whether it has any.
@@ -203,11 +175,12 @@ class SiteTests:
 
     def add(self, record: Record, received: NDArray[np.float32]) -> None:
         """Add the attention that a protein's residues receive, (heads, residues), float32; copies are ignored."""
+        strata = residue_strata(record.sequence)
         for label, residues in self.labelled(record).items():
-            is_labelled = np.zeros(len(record.sequence), np.bool_)
-            is_labelled[residues] = True
-            protein = _LabelledProtein(received=received, is_labelled=is_labelled, sequence=record.sequence)
-            self._proteins[label].setdefault((record.sequence, *residues), protein)
+            is_labelled = np.isin(np.arange(len(strata)), residues)
+            moved = MovedSegments(label_segments(is_labelled, _MAX_GAP), len(strata))
+            scores = LabelledScores(values=received, is_labelled=is_labelled, strata=strata, moved=moved)
+            self._proteins[label].setdefault((record.sequence, *residues), scores)
 
     def evaluate(self, *, num_permutations: int, seed: int) -> dict[str, SiteResult]:
         """Test, for each label, which heads attend to its residues more than to others of the same amino acid.
@@ -218,11 +191,9 @@ class SiteTests:
         """
         return {
             label: SiteResult(
-                significance=permutation_test(
-                    (protein.scores() for protein in proteins.values()), num_permutations=num_permutations, seed=seed
-                ),
+                significance=permutation_test(proteins.values(), num_permutations=num_permutations, seed=seed),
                 num_residues=sum(int(protein.is_labelled.sum()) for protein in proteins.values()),
-                num_segments=sum(protein.moved.num_segments for protein in proteins.values()),
+                num_segments=sum(len(label_segments(protein.is_labelled, _MAX_GAP)) for protein in proteins.values()),
             )
             for label, proteins in sorted(self._proteins.items())
         }

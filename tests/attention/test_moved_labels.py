@@ -1,7 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from protembed.attention.significance import MovedSegments, ShiftedPairs
+from protembed.attention.significance import MovedSegments, ShiftedPairs, label_segments
+
+
+def moved_segments(is_labelled, max_gap):
+    return MovedSegments(label_segments(is_labelled, max_gap), len(is_labelled))
 
 
 def moved_labels(moved, num_residues, num=2000, seed=0):
@@ -12,7 +18,7 @@ def moved_labels(moved, num_residues, num=2000, seed=0):
 def test_moved_segments_keep_their_labels_and_stay_on_the_chain():
     is_labelled = np.isin(np.arange(30), [3, 5, 20])
 
-    labels = moved_labels(MovedSegments(is_labelled, max_gap=10), 30)
+    labels = moved_labels(moved_segments(is_labelled, max_gap=10), 30)
 
     assert (labels.sum(1) == 3).all()
     # The two labels that were close together are still so, wherever the third is.
@@ -20,7 +26,7 @@ def test_moved_segments_keep_their_labels_and_stay_on_the_chain():
 
 
 def test_all_positions_of_a_segment_are_equally_likely():
-    labels = moved_labels(MovedSegments(np.isin(np.arange(12), [4, 5, 6]), max_gap=1), 12, num=10_000)
+    labels = moved_labels(moved_segments(np.isin(np.arange(12), [4, 5, 6]), max_gap=1), 12, num=10_000)
 
     starts = np.bincount(labels.argmax(1), minlength=12)
     assert (starts[10:] == 0).all()
@@ -30,7 +36,7 @@ def test_all_positions_of_a_segment_are_equally_likely():
 def test_all_arrangements_of_two_different_segments_are_equally_likely():
     is_labelled = np.array([1, 1, 0, 1, 0], bool)
     arrangements, counts = np.unique(
-        moved_labels(MovedSegments(is_labelled, 1), 5, num=12_000), axis=0, return_counts=True
+        moved_labels(moved_segments(is_labelled, 1), 5, num=12_000), axis=0, return_counts=True
     )
 
     # With the pair at residue 0, the single label is at 2, 3 or 4; at 1: 0, 3, 4; at 2: 0, 1, 4; at 3: 0, 1, 2. Where
@@ -43,18 +49,19 @@ def test_all_arrangements_of_two_different_segments_are_equally_likely():
 def test_labels_farther_apart_than_the_gap_are_separate_segments():
     is_labelled = np.isin(np.arange(40), [0, 10, 21, 39])
 
-    assert MovedSegments(is_labelled, max_gap=10).num_segments == 3
-    assert MovedSegments(is_labelled, max_gap=9).num_segments == 4
+    assert len(label_segments(is_labelled, max_gap=10)) == 3
+    assert len(label_segments(is_labelled, max_gap=9)) == 4
 
 
 def test_segment_as_long_as_the_protein_cannot_move():
-    labels = moved_labels(MovedSegments(np.ones(6, bool), max_gap=10), 6, num=5)
+    labels = moved_labels(moved_segments(np.ones(6, bool), max_gap=10), 6, num=5)
 
     assert labels.all()
 
 
-def test_segments_moved_in_blocks_give_all_rows():
-    moved = MovedSegments(np.arange(30) < 4, max_gap=3, block_size=30 * 7)
+def test_segments_moved_in_blocks_give_all_rows(monkeypatch):
+    monkeypatch.setattr("protembed.attention.significance._BLOCK_SIZE", 30 * 7)
+    moved = moved_segments(np.arange(30) < 4, max_gap=3)
 
     assert moved_labels(moved, 30, num=100).shape == (100, 30)
 
@@ -65,10 +72,10 @@ def test_pairs_shift_around_the_ends_of_the_chain_and_unknown_pairs_add_nothing(
     is_contact = np.array([1, 0, 0, 0, 0], bool)
     ranks = np.array([[1], [10], [100], [1000], [10_000]], np.float32)
 
-    sums = ShiftedPairs(first, second, is_contact, 4).sums(ranks, 4000, np.random.default_rng(0))
-    sums_of_unknown_pairs = ShiftedPairs(first, second, np.array([0, 1, 0, 0, 0], bool), 4).sums(
-        ranks, 9, np.random.default_rng(0)
-    )
+    moved = ShiftedPairs(first=first, second=second, is_labelled=is_contact, num_residues=4)
+    sums = moved.sums(ranks, 4000, np.random.default_rng(0))
+    of_unknown_pairs = replace(moved, is_labelled=np.array([0, 1, 0, 0, 0], bool))
+    sums_of_unknown_pairs = of_unknown_pairs.sums(ranks, 9, np.random.default_rng(0))
 
     values, counts = np.unique(sums, return_counts=True)
     assert values.tolist() == [1, 100, 1000, 10_000]

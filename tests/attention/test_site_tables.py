@@ -63,9 +63,12 @@ def test_sodium_is_not_a_missing_label(sites):
 
 
 INVALID = {
-    "no header": ("P1\t12\tbinding\n", "line 1: the header has no columns named 'protein'"),
-    "no label": ("protein,position\nP1,12\n", "line 1: the header has no columns named 'label'"),
-    "two labels": ("protein,position,label,Label\nP1,12,a,b\n", "line 1: the header has 2 columns named 'label'"),
+    "no header": ("P1\t12\tbinding\n", "line 1: no column 'protein' among 'P1', '12', 'binding'"),
+    "no label": ("protein,position\nP1,12\n", "line 1: no column 'label' among 'protein', 'position'"),
+    "two labels": (
+        "protein,position,label,Label\nP1,12,a,b\n",
+        "line 1: 'label', 'Label' may each be the label column",
+    ),
     "empty file": ("", "line 1: the first line is empty"),
     "no rows": ("protein,position,label\n\n", "the table has no rows"),
     "short row": (SMALL + "P3\t1\n", "line 4: this row has 2 cells, the header 3"),
