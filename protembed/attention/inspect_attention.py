@@ -17,7 +17,6 @@ from protembed.attention.maps import (
     MapFiles,
     MapRequest,
     ProteinAttention,
-    parse_numbers,
     parse_region,
 )
 from protembed.attention.page import map_resolution
@@ -27,6 +26,7 @@ from protembed.attention.structure_matching import StructureIndex
 from protembed.attention.structures import read_structures
 from protembed.attention.tables import Evaluation, rows_of, structure_columns, write_columns
 from protembed.callbacks import Callbacks
+from protembed.config.common import parse_numbers
 from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
 from protembed.data.alphabet import decode
 from protembed.data.batching import Batch
@@ -371,10 +371,15 @@ def _make_extractor(checkpoint: Checkpoint, config: AttentionConfig, files: MapF
     shape = checkpoint.encoder.shape
     return AttentionExtractor(
         encoder=checkpoint.encoder,
-        layers=parse_numbers("layers", config.layers, shape.num_layers),
-        heads=parse_numbers("heads", config.heads, shape.num_heads),
+        layers=_parse_indices("layers", config.layers, shape.num_layers),
+        heads=_parse_indices("heads", config.heads, shape.num_heads),
         contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
         files=files,
         writes_rollout=config.rollout,
         dtype=config.store_dtype,
     )
+
+
+def _parse_indices(option: str, text: str, count: int) -> list[int]:
+    """Parse a list of numbers from 1 to ascending indices from 0."""
+    return sorted({number - 1 for number in parse_numbers(option, text, range(1, count + 1))})

@@ -292,37 +292,6 @@ def parse_region(text: str | None, num_residues: int) -> slice:
     return part
 
 
-def parse_numbers(option: str, text: str, count: int) -> list[int]:
-    """Parse a list of numbers such as `1,4-6`, or `all`.
-
-    Args:
-        option: Name of the option, for messages.
-        text: List of numbers from 1.
-        count: Largest number.
-
-    Returns:
-        The chosen indices from 0, ascending, without repetition.
-
-    Raises:
-        ConfigError: The text is not such a list, or a number is too large.
-
-    >>> parse_numbers("heads", "1,4-6", 20)
-    [0, 3, 4, 5]
-    """
-    if text == "all":
-        return list(range(count))
-    chosen: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(option, text, "all, or a list such as 1,4-6, is expected")
-        low, high = int(first), int(last or first)
-        if not 1 <= low <= high <= count:
-            raise ConfigError(option, text, f"this model has 1 to {count}, in rising order")
-        chosen.update(range(low, high + 1))
-    return sorted(number - 1 for number in chosen)
-
-
 class MapFiles:
     """The files of attention maps, one for each displayed sequence; a context manager that leaves none open.
 

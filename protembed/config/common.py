@@ -134,6 +134,42 @@ def choose_region(text: str, recorded: str | None = None) -> Region | None:
     return None if chosen is None or chosen == "all" else Region.parse(chosen)
 
 
+def parse_numbers(option: str, text: str, numbers: range, *, words: str = "all, last") -> tuple[int, ...]:
+    """Parse a list of layers or heads, such as `1,4-6`, `all` or `last`.
+
+    Layers are numbered as in Hugging Face: 0 is the input embedding, 1 to N are the blocks and their outputs.
+
+    Args:
+        option: Name of the option, for messages: `layer`, `layers` or `heads`.
+        text: List of numbers and ranges.
+        numbers: Numbers that the model has.
+        words: Words that the option takes beside a list, for the message.
+
+    Returns:
+        The numbers in the order given, repeated where the list repeats them.
+
+    Raises:
+        ConfigError: The text is not such a list, or the model lacks a number of it.
+
+    >>> parse_numbers("heads", "6,1-3", range(1, 21)), parse_numbers("layer", "last", range(7))
+    ((6, 1, 2, 3), (6,))
+    """
+    if text in ("all", "last"):
+        return tuple(numbers) if text == "all" else (numbers[-1],)
+    chosen: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip(), re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last or first not in numbers or last not in numbers:
+            what, low, high = option.rstrip("s"), numbers[0], numbers[-1]
+            example = f"{low},{max(low, high - 1)}-{high}"
+            raise ConfigError(
+                option, text, f"this model has {what}s {low} to {high}: give {words}, or a list such as {example}"
+            )
+        chosen += range(first, last + 1)
+    return tuple(chosen)
+
+
 OptimizerName = Literal["muon", "adamw", "sgd"]
 ScheduleName = Literal["stable", "cosine"]
 

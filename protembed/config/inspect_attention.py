@@ -17,8 +17,8 @@ class AttentionConfig(Config):
         "Directory to write. Default: the name of the first FASTA file with .attention.",
         short="-o",
     )
-    layers: str = option("all", "Layers whose maps are saved, from 1: all, or a list such as 1,4-6.")
-    heads: str = option("all", "Heads whose maps are saved, from 1: all, or a list such as 1,4-6.")
+    layers: str = option("all", "Layers whose maps are saved, from 1: all, last, or a list such as 1,4-6.")
+    heads: str = option("all", "Heads whose maps are saved, from 1: all, last, or a list such as 1,4-6.")
     save_maps: int = option(10, "Save maps and figures for the first N proteins; statistics cover all.", min=0)
     store_dtype: Literal["float32", "float16"] = option("float32", "Precision of the stored maps.")
     format: Literal["npz", "h5"] = option("npz", "Format of the maps.")

@@ -14,7 +14,6 @@ from protembed.attention.maps import (
     ProteinAttention,
     attention_rollout_step,
     head_statistics,
-    parse_numbers,
     parse_region,
 )
 from protembed.data.alphabet import AMINO_ACIDS
@@ -231,35 +230,3 @@ def test_region_is_numbered_from_one_and_clipped_to_the_protein(text, part):
 def test_invalid_region_is_a_usage_error(text):
     with pytest.raises(ConfigError, match="region"):
         parse_region(text, 20)
-
-
-# Lists of layers and heads
-
-
-@pytest.mark.parametrize(
-    ("text", "chosen"),
-    [
-        ("all", [0, 1, 2, 3, 4, 5]),
-        ("1", [0]),
-        ("1,4-6", [0, 3, 4, 5]),
-        ("6,2,2-3", [1, 2, 5]),
-        (" 1 , 3 ", [0, 2]),
-        ("3-3", [2]),
-    ],
-)
-def test_list_of_numbers_is_parsed_to_ascending_indices(text, chosen):
-    assert parse_numbers("--heads", text, 6) == chosen
-
-
-@pytest.mark.parametrize("text", ["", "x", "1,", "3-", "-3", "1.5", "1-2-3", "²", "6-4", "1,6-4"])
-def test_invalid_list_of_numbers_is_a_usage_error(text):
-    with pytest.raises(ConfigError, match="heads is .* but ") as caught:
-        parse_numbers("--heads", text, 6)
-
-    assert caught.value.exit_status == 2
-
-
-@pytest.mark.parametrize("text", ["0", "7", "1,7", "0-3", "5-7"])
-def test_number_out_of_range_is_a_usage_error(text):
-    with pytest.raises(ConfigError, match="this model has 1 to 6"):
-        parse_numbers("--layers", text, 6)
