@@ -29,7 +29,7 @@ class EmbedConfig(Config):
     )
     layer: str = option(
         "auto",
-        "Layers to use: a number (0 = input embedding), last, all, a list such as 3,6, or auto (recorded in the "
+        "Layers to use: a number (0 = input embedding), last, all, a list such as 0,3-6, or auto (recorded in the "
         "model).",
     )
     per_residue: bool = option(False, "One vector per residue instead of one per protein.")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.config.common import PoolingName
+from protembed.config.common import PoolingName, parse_numbers
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch, Tokens, make_crop
 from protembed.data.windows import Span, window_spans
@@ -43,16 +43,6 @@ class Embedding:
     overlap_cosine: float | None = None
 
 
-def _parse_layers(layer: str, last: int) -> tuple[int, ...]:
-    parts = [part.strip() for part in layer.split(",")]
-    if not all(part.isascii() and part.isdecimal() and int(part) <= last for part in parts):
-        raise ConfigError(
-            "layer", layer, f"this model has layers 0 to {last} (several as in 0,{last}), and auto, last, all"
-        )
-    _check_distinct("layer", layer, parts)
-    return tuple(map(int, parts))
-
-
 def parse_poolings(pooling: str) -> tuple[PoolingName, ...]:
     """Parse the names of poolings, as in `mean,std`.
 
@@ -67,7 +57,7 @@ def parse_poolings(pooling: str) -> tuple[PoolingName, ...]:
     return tuple(cast("list[PoolingName]", parts))
 
 
-def _check_distinct(option: str, value: str, parts: Sequence[str]) -> None:
+def _check_distinct(option: str, value: str, parts: Sequence[object]) -> None:
     if len(set(parts)) < len(parts):
         raise ConfigError(option, value, "each can be named once")
 
@@ -131,7 +121,7 @@ class Embedder:
 
         Args:
             checkpoint: The model; its metadata decide where the other arguments are `auto` or None.
-            layer: `auto`, `last`, `all`, or numbers, as in `3,6`.
+            layer: `auto`, `last`, `all`, or numbers and ranges, as in `0,3-6`.
             pooling: `auto`, or names of `PoolingName`, as in `mean,std`.
             window_residues: The length of the windows in which longer proteins are computed, in residues.
 
@@ -139,15 +129,14 @@ class Embedder:
             ConfigError: The model has no such layer, or there is no such pooling.
         """
         last, metadata = checkpoint.encoder.shape.num_layers, checkpoint.metadata
-        named = {
-            "auto": (last if metadata.layer is None else metadata.layer,),
-            "last": (last,),
-            "all": tuple(range(last + 1)),
-        }
-        layers = named.get(layer) or _parse_layers(layer, last)
+        recorded: tuple[int, ...] = (last if metadata.layer is None else metadata.layer,)
+        layers = recorded
+        if layer != "auto":
+            layers = parse_numbers("layer", layer, range(last + 1), words="auto, all, last")
+            _check_distinct("layer", layer, layers)
         poolings = parse_poolings((metadata.pooling or "mean") if pooling == "auto" else pooling)
         query = None if checkpoint.task_head is None else checkpoint.task_head.query
-        if "attention" in poolings and (query is None or layers != named["auto"]):
+        if "attention" in poolings and (query is None or layers != recorded):
             expected = "this model has learned none for that layer, only finetune makes some"
             raise ConfigError("pooling", pooling, expected)
         return cls(

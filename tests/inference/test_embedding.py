@@ -200,6 +200,7 @@ def test_a_requested_layer_and_pooling_override_the_metadata(tiny_checkpoint):
 def test_several_layers_and_poolings_can_be_requested(tiny_checkpoint):
     assert chosen(tiny_checkpoint, layer="2,0", pooling="mean, std") == ((2, 0), ("mean", "std"))
     assert chosen(tiny_checkpoint, layer="all") == ((0, 1, 2), ("mean",))
+    assert chosen(tiny_checkpoint, layer="1-2") == ((1, 2), ("mean",))
 
 
 @pytest.mark.parametrize(("asked", "window"), [(None, 300), (40, 40)])
