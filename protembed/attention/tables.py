@@ -1,4 +1,4 @@
-"""Tables of heads, contacts, structures and sites, as files and on the page: each column is told once."""
+"""Tables of heads, contacts, structures and sites, as files and on the page: each column is described once."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
