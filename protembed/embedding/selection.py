@@ -1,7 +1,7 @@
 """Which proteins of an input are embedded: the policy for long ones, the shard and the region."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,22 +92,18 @@ class Selection:
                 statistics, "choose another `long_proteins` or `on_illegal`, or a larger `window_residues`"
             )
 
-    def _filter_shard(
-        self, shard: Shard, records: Iterable[Record], num_residues: int, skipped: list[SkippedRecord]
-    ) -> Iterator[Record]:
-        """Yield the records of a shard; keep in `skipped` those before them, and in the last shard those at the end."""
-        skipped_in_shard: list[SkippedRecord] = []
-        residues_before = 0
-        for record in records:
-            is_in_shard = residues_before * shard.total // num_residues == shard.number - 1
+    def _read_shard(self, shard: Shard, paths: Sequence[Path], statistics: ReadStatistics) -> Iterator[Record]:
+        """Read a shard; a skipped record is listed in the shard of the next record, at the end in the last shard."""
+        total = sum(len(record.sequence) for record in self._read_all(paths, ReadStatistics()))
+        residues_before, first, last = 0, 0, 0  # the first skipped record of the shard, and the first after it
+        for record in self._read_all(paths, statistics):
+            number = residues_before * shard.total // total + 1
             residues_before += len(record.sequence)
-            skipped_in_shard += skipped if is_in_shard else []
-            skipped.clear()
-            if is_in_shard:
+            first = len(statistics.skipped) if number < shard.number else first
+            last = len(statistics.skipped) if number <= shard.number else last
+            if number == shard.number:
                 yield record
-        skipped[:0] = skipped_in_shard
-        if shard.number < shard.total:
-            skipped[:] = skipped_in_shard
+        statistics.skipped[:] = statistics.skipped[first : last if shard.number < shard.total else None]
 
     def read(self, paths: Iterable[Path], statistics: ReadStatistics) -> Iterator[Record]:
         """Read the selected proteins one by one; their rows count all proteins of the input that are not left out.
@@ -123,10 +119,6 @@ class Selection:
             TooShortError: A protein ends before the region begins, and `on_illegal` is not `skip`.
             ProtembedError: `read_fasta` cannot read a file.
         """
-        paths = list(paths)
         if self.shard is None:
-            yield from self._read_all(paths, statistics)
-            return
-        first_pass = ReadStatistics()
-        total = sum(len(record.sequence) for record in self._read_all(paths, first_pass))
-        yield from self._filter_shard(self.shard, self._read_all(paths, statistics), total, statistics.skipped)
+            return self._read_all(paths, statistics)
+        return self._read_shard(self.shard, list(paths), statistics)
