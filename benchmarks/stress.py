@@ -27,7 +27,8 @@ from protembed.config.model_sizes import SIZES
 from protembed.data.fasta import read_fasta
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
-from protembed.embedding.metadata import IDS, sidecar
+from protembed.embedding.metadata import IDS
+from protembed.io.result import sidecar
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
 NUM_LINES = 10

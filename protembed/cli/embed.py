@@ -1,7 +1,5 @@
 """`protembed embed`."""
 
-from typing import TYPE_CHECKING
-
 from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import embed_plan_lines, embed_summary_lines
@@ -10,26 +8,25 @@ from protembed.config.common import ConsoleConfig
 from protembed.config.embed import EmbedOptions
 from protembed.io.reading import STANDARD_STREAM
 
-if TYPE_CHECKING:
-    from protembed.embedding.embed import EmbedPlan
-
 
 @configured
 def embed(fasta: FastaPaths, options: EmbedOptions, show: ConsoleConfig) -> None:
     """Turn proteins into vectors, one per protein or one per residue. The same command resumes an interrupted run."""
     from protembed.embedding.embed import embed_fasta
+    from protembed.embedding.estimate import plan_embedding
 
     display = Display(show, data_on_stdout=options.embedding.output == STANDARD_STREAM)
-
-    def show_plan(plan: "EmbedPlan") -> None:
+    display.announce_download(options.model)
+    if options.embedding.dry_run:
+        with display.progress("embedded"):
+            plan = plan_embedding(fasta, options)
+        display.announce_model(options.model)
         display.warn(plan.warnings)
         display.summary(plan, *embed_plan_lines(plan))
-
-    display.announce_download(options.model)
+        return
     with display.progress("embedded") as counter, display.resume_hint(counter):
-        callbacks = Callbacks(on_plan=show_plan, on_start=counter.expect, on_progress=counter.advance)
+        callbacks = Callbacks(on_start=counter.expect, on_progress=counter.advance)
         summary = embed_fasta(fasta, options, callbacks)
     display.announce_model(options.model)
-    if summary is not None:
-        display.warn(summary.warnings)
-        display.summary(summary, *embed_summary_lines(summary, options.embedding.region))
+    display.warn(summary.warnings)
+    display.summary(summary, *embed_summary_lines(summary, options.embedding.region))

@@ -9,7 +9,8 @@ from protembed.text import format_bytes, format_number, pluralize
 
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary
-    from protembed.embedding.embed import EmbedPlan, EmbedSummary
+    from protembed.embedding.embed import EmbedSummary
+    from protembed.embedding.estimate import EmbedPlan
     from protembed.evaluation.intervals import MetricWithInterval
     from protembed.evaluation.metrics import ClassMetrics
     from protembed.finetuning.finetune import FinetunePlan, FinetuneSummary

@@ -17,12 +17,13 @@ from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
 from protembed.device import choose_device
 from protembed.embedding.formats import count_proteins, dataset_name, read_vectors
-from protembed.embedding.metadata import IDS, META, ids_line, read_meta, sidecar
+from protembed.embedding.metadata import IDS, ids_line, read_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, InputNotFoundError, ProtembedError, VerificationError
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
+from protembed.io.result import META, sidecar
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint

@@ -1,17 +1,28 @@
-"""The time that a run over many proteins will take, estimated from the proteins and a short measurement."""
+"""The time, memory and disk space that an embedding will need, estimated from the input and a short measurement."""
 
 import heapq
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
+
+from protembed.config.embed import EmbedOptions
 from protembed.config.model_sizes import EncoderShape
-from protembed.data.fasta import Record
+from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.hashing import hash_fraction
-from protembed.inference.engine import Engine, InferenceJob, Result
+from protembed.device import peak_memory
+from protembed.embedding.job import EmbeddingJob
+from protembed.inference.engine import Engine, InferenceJob, Result, inference_engine
+from protembed.io.reading import Paths, as_paths, unchanged_inputs
+from protembed.io.writing import seekable_inputs
 
 # A small model computes such a sample in a few seconds on one core. A larger sample would be more precise, but slower.
 _NUM_SAMPLED, _SAMPLED_RESIDUES, _MIN_SECONDS = 64, 600, 1.0
+# In bytes: a number as text, the lines about a protein beside its vectors, the overhead of a dataset in HDF5, and a
+# float32 number in memory, where the vectors of two chunks are held at once.
+_TEXT_BYTES_PER_NUMBER, _IDS_BYTES, _DATASET_BYTES, _BYTES_PER_HELD_NUMBER = 12, 350, 500, 2 * 4
 
 
 @dataclass
@@ -72,3 +83,78 @@ class Workload:
             for record, _ in engine.run(computation, self.sample):
                 operations += self.operations_of(record, computation)
         return self.operations / operations * (time.monotonic() - began)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedPlan:
+    """What a run would compute, and the time, memory and disk space that it would need.
+
+    Attributes:
+        output: Path of the result; None for stdout.
+        longest: Residues of the longest protein.
+        num_windows: Windows of all proteins; a protein that fits into a window counts as one.
+        num_windowed: Proteins that are computed in several windows.
+        dim: Width of a vector.
+        seconds: Estimated time of the computation, from a short measurement.
+        memory_bytes: Peak memory.
+        disk_bytes: Peak disk space of the result and the files beside it.
+        warnings: Messages about the model and the input.
+    """
+
+    output: Path | None
+    num_proteins: int
+    num_residues: int
+    longest: int
+    num_windows: int
+    num_windowed: int
+    dim: int
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    warnings: Sequence[str]
+
+
+def _disk_bytes(job: EmbeddingJob, workload: Workload) -> int:
+    num_rows = workload.num_residues if job.config.per_residue else workload.num_proteins
+    itemsize = np.dtype(job.config.store_dtype).itemsize
+    # Other formats than .npy are made from an array of rows, which exists until they are complete.
+    is_converted = job.format_name != "npy" and (job.format_name != "tsv" or job.output is not None)
+    per_number = (_TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else itemsize) + itemsize * is_converted
+    per_protein = _IDS_BYTES + (_DATASET_BYTES if job.format_name == "h5" else 0)
+    return num_rows * job.dim * per_number + workload.num_proteins * per_protein
+
+
+def plan_embedding(fasta: Paths, options: EmbedOptions | None = None) -> EmbedPlan:
+    """Count the proteins, and compute a few of them to estimate the time for all; nothing is written.
+
+    Args:
+        fasta: Paths of the FASTA files; `-` is stdin.
+        options: All options of the command; the defaults if None.
+
+    Raises:
+        ProtembedError: The input, the model or the output is invalid; see `protembed.errors`.
+    """
+    options, files = options or EmbedOptions(), as_paths("fasta", fasta)
+    job = EmbeddingJob.prepare(files, options)
+    shape, numbers_per_token = job.checkpoint.encoder.shape, job.numbers_per_token
+    statistics, comparison, workload = ReadStatistics(), job.compare_input(), Workload(shape)
+    with unchanged_inputs(), seekable_inputs(files) as paths:
+        workload.count(comparison.observe(job.selection.read(paths, statistics)), job.computation)
+    with inference_engine(options.compute, job.checkpoint.device, shape, numbers_per_token) as engine:
+        seconds = workload.seconds(engine, job.computation)
+        held_tokens = engine.tokens_per_chunk + workload.longest
+    is_held = job.config.per_residue or workload.num_windowed > 0
+    held_bytes = _BYTES_PER_HELD_NUMBER * numbers_per_token * held_tokens * is_held
+    return EmbedPlan(
+        output=job.output,
+        num_proteins=workload.num_proteins,
+        num_residues=workload.num_residues,
+        longest=workload.longest,
+        num_windows=workload.num_windows,
+        num_windowed=workload.num_windowed,
+        dim=job.dim,
+        seconds=seconds,
+        memory_bytes=peak_memory(job.checkpoint.device) + held_bytes,
+        disk_bytes=_disk_bytes(job, workload),
+        warnings=job.warnings(statistics, comparison),
+    )

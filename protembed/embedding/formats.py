@@ -1,14 +1,15 @@
 """How vectors are stored: the formats of a result, made from rows that grow on disk, and reading them back."""
 
 import json
+import shutil
 import struct
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, NamedTuple, overload
+from typing import IO, Any, Literal, NamedTuple, overload
 
 import h5py
 import numpy as np
@@ -105,19 +106,49 @@ class RowGroup(NamedTuple):
         return json.dumps(self).encode() + b"\n"
 
 
-def read_row_groups(path: Path) -> Iterator[RowGroup]:
-    """Read the file beside the growing rows, one protein at a time."""
-    with path.open(encoding="utf-8") as stream:
-        for line in stream:
-            yield RowGroup(*json.loads(line))
+class ProteinRows(NamedTuple):
+    """The rows of all proteins on disk.
+
+    Attributes:
+        array: Path of a `.npy` file, (rows, dim).
+        members: Path of the file beside it, with a line for each protein.
+        per_residue: Whether a protein has one row per residue.
+    """
+
+    array: Path
+    members: Path
+    per_residue: bool
+
+    def groups(self) -> Iterator[RowGroup]:
+        """Read which rows belong to each protein."""
+        with self.members.open(encoding="utf-8") as stream:
+            for line in stream:
+                yield RowGroup(*json.loads(line))
+
+    def vectors(self) -> Iterator[tuple[RowGroup, NDArray[Any]]]:
+        """Read the vectors of each protein, (rows, dim)."""
+        with self.array.open("rb") as stream:
+            np.lib.format.read_magic(stream)
+            (_, dim), _, dtype = np.lib.format.read_array_header_1_0(stream)
+            for group in self.groups():
+                yield group, np.fromfile(stream, dtype, group.num_rows * dim).reshape(group.num_rows, dim)
 
 
-def _vectors_of_groups(rows: BinaryIO, groups: Path) -> Iterator[tuple[RowGroup, NDArray[Any]]]:
-    """Read the vectors of each protein, (rows, dim), from an open `.npy` file."""
-    np.lib.format.read_magic(rows)
-    (_, dim), _, dtype = np.lib.format.read_array_header_1_0(rows)
-    for group in read_row_groups(groups):
-        yield group, np.fromfile(rows, dtype, group.num_rows * dim).reshape(group.num_rows, dim)
+def convert(rows: ProteinRows, target: Path, fingerprint: Mapping[str, Any]) -> None:
+    """Convert rows to the format of the result; they are the result if it is `.npy`.
+
+    Args:
+        rows: Rows of all proteins.
+        target: Path of the new file.
+        fingerprint: Settings of the result; `format`, `slices`, `model_name` and `h5_names` are used.
+    """
+    match fingerprint["format"]:
+        case "tsv":
+            make_tsv(target, rows, column_names(fingerprint["slices"]))
+        case "npz":
+            make_npz(target, rows)
+        case "h5":
+            make_h5(target, rows, fingerprint["model_name"], fingerprint["h5_names"])
 
 
 def table_lines(record_id: str, vectors: NDArray[Any]) -> Iterator[bytes]:
@@ -127,18 +158,11 @@ def table_lines(record_id: str, vectors: NDArray[Any]) -> Iterator[bytes]:
         yield format_row([record_id, *map(str, vector)])
 
 
-def make_tsv(target: Path, rows: Path, groups: Path, columns: Sequence[str]) -> None:
-    """Make a TSV from an array of rows: a line for each row.
-
-    Args:
-        target: Path of the new file.
-        rows: Path of a `.npy` file, (rows, dim).
-        groups: Path of the file that `read_row_groups` reads.
-        columns: Names of the dimensions.
-    """
-    with atomic_file(target) as stream, rows.open("rb") as source:
+def make_tsv(target: Path, rows: ProteinRows, columns: Sequence[str]) -> None:
+    """Make a TSV: a line for each row, after the names of the columns."""
+    with atomic_file(target) as stream:
         stream.write(format_row(["id", *columns]))
-        for group, vectors in _vectors_of_groups(source, groups):
+        for group, vectors in rows.vectors():
             stream.writelines(table_lines(group.record_id, vectors))
 
 
@@ -166,23 +190,23 @@ def _write_offsets(archive: zipfile.ZipFile, name: str, sizes: Iterable[int]) ->
         np.lib.format.write_array(member, offsets, allow_pickle=False)
 
 
-def _write_ids(archive: zipfile.ZipFile, groups: Path, small_array: int) -> None:
+def _write_ids(archive: zipfile.ZipFile, rows: ProteinRows, small_array: int) -> None:
     """Write identifiers as strings of equal width, or concatenated where that is much smaller."""
-    lengths = np.fromiter((len(group.record_id) for group in read_row_groups(groups)), dtype=np.int64)
+    lengths = np.fromiter((len(group.record_id) for group in rows.groups()), dtype=np.int64)
     width = max(1, int(lengths.max(initial=1)))
     if width * len(lengths) <= _MAX_WIDTH_TO_MEAN * lengths.sum() + small_array:
         dtype = np.dtype((np.str_, width))
-        encoded = (np.array(group.record_id, dtype).tobytes() for group in read_row_groups(groups))
+        encoded = (np.array(group.record_id, dtype).tobytes() for group in rows.groups())
         _write_array(archive, "ids", dtype, len(lengths), encoded)
         return
-    sizes = [len(group.record_id.encode()) for group in read_row_groups(groups)]
-    texts = (group.record_id.encode() for group in read_row_groups(groups))
+    sizes = [len(group.record_id.encode()) for group in rows.groups()]
+    texts = (group.record_id.encode() for group in rows.groups())
     _write_array(archive, "ids_utf8", np.dtype(np.uint8), sum(sizes), texts)
     _write_offsets(archive, "id_offsets", sizes)
 
 
-def make_npz(target: Path, rows: Path, groups: Path, *, per_residue: bool, small_array: int = _SMALL_ARRAY) -> None:
-    """Make a `.npz` from an array of rows: `embeddings`, with `offsets`, (proteins + 1,), per residue, else with `ids`.
+def make_npz(target: Path, rows: ProteinRows, small_array: int = _SMALL_ARRAY) -> None:
+    """Make a `.npz`: `embeddings`, with `offsets`, (proteins + 1,), per residue, else with `ids`.
 
     If a few identifiers are much longer than the others, an array of strings, all as wide as the longest, would be far
     larger than the vectors. In that case `ids_utf8`, (bytes,) uint8, and `id_offsets`, (proteins + 1,) int64, replace
@@ -190,55 +214,46 @@ def make_npz(target: Path, rows: Path, groups: Path, *, per_residue: bool, small
 
     Args:
         target: Path of the new file.
-        rows: Path of a `.npy` file, (rows, dim).
-        groups: Path of the file that `read_row_groups` reads.
-        per_residue: Whether a protein has one vector per residue.
+        rows: Rows of all proteins.
         small_array: Number of letters up to which `ids` is always written.
     """
     with atomic_file(target) as stream, zipfile.ZipFile(stream, "w") as archive:
-        with _npz_member(archive, "embeddings") as member, rows.open("rb") as source:
-            while block := source.read(_COPY_BLOCK):
-                member.write(block)
-        if per_residue:
-            _write_offsets(archive, "offsets", (group.num_rows for group in read_row_groups(groups)))
+        with _npz_member(archive, "embeddings") as member, rows.array.open("rb") as source:
+            shutil.copyfileobj(source, member, _COPY_BLOCK)
+        if rows.per_residue:
+            _write_offsets(archive, "offsets", (group.num_rows for group in rows.groups()))
         else:
-            _write_ids(archive, groups, small_array)
+            _write_ids(archive, rows, small_array)
 
 
-def _nameable(groups: Path) -> NDArray[np.bool_]:
+def _nameable(rows: ProteinRows) -> NDArray[np.bool_]:
     """Find the proteins whose identifier is unique and a legal name in HDF5, (proteins,)."""
-    digests = b"".join(sequence_sha256(group.record_id)[:8] for group in read_row_groups(groups))
+    digests = b"".join(sequence_sha256(group.record_id)[:8] for group in rows.groups())
     _, inverse, counts = np.unique(np.frombuffer(digests, np.uint64), return_inverse=True, return_counts=True)
-    is_legal = np.fromiter((_is_legal_name(group.record_id) for group in read_row_groups(groups)), dtype=np.bool_)
+    is_legal = np.fromiter((_is_legal_name(group.record_id) for group in rows.groups()), dtype=np.bool_)
     return np.asarray(is_legal & (counts[inverse] == 1))
 
 
-def make_h5(
-    target: Path, rows: Path, groups: Path, model_name: str, *, per_residue: bool, names: H5Names = "id"
-) -> None:
-    """Make an HDF5 file from an array of rows: a dataset per protein, in their order.
+def make_h5(target: Path, rows: ProteinRows, model_name: str, names: H5Names = "id") -> None:
+    """Make an HDF5 file: a dataset per protein, in their order, with the attributes `original_id` and `row`, from 1.
 
-    Each dataset has the attributes `original_id` and `row`, from 1.
+    HDF5 cannot open a file whose writer was killed, so it is made at the end.
 
     Args:
-        target: Path of the new file. HDF5 cannot open a file whose writer was killed, so it is made at the end.
-        rows: Path of a `.npy` file, (rows, dim).
-        groups: Path of the file that `read_row_groups` reads.
+        target: Path of the new file.
+        rows: Rows of all proteins.
         model_name: Name of the model, stored as an attribute of the root.
-        per_residue: Whether a protein has one vector per residue.
         names: `id` names a dataset by the protein's identifier, or by `dataset_name` if the identifier is not unique
             or not a legal name; `hash` names all by `dataset_name`. A name that is already taken is followed by `.`
             and the row, from 1.
     """
-    is_named_by_id = _nameable(groups) if names == "id" else None
-    with ExitStack() as stack:
-        file = stack.enter_context(hdf5_file(target))
+    is_named_by_id = _nameable(rows) if names == "id" else None
+    with hdf5_file(target) as file:
         file.attrs["model_name"] = model_name
-        source = stack.enter_context(rows.open("rb"))
-        for row, (group, vectors) in enumerate(_vectors_of_groups(source, groups), start=1):
+        for row, (group, vectors) in enumerate(rows.vectors(), start=1):
             name = group.record_id if is_named_by_id is not None and is_named_by_id[row - 1] else group.name
             name = name if name not in file else f"{name}.{row}"
-            dataset = file.create_dataset(name, data=vectors if per_residue else vectors[0])
+            dataset = file.create_dataset(name, data=vectors if rows.per_residue else vectors[0])
             # HDF5's strings end at a NUL, and h5py does not write one.
             dataset.attrs["original_id"] = group.record_id.replace("\x00", "\\x00")
             dataset.attrs["row"] = row

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.embedding.formats import LazyArrays, open_vectors
-from protembed.embedding.metadata import IDS, read_meta, sidecar
+from protembed.embedding.metadata import IDS, read_meta
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError
 from protembed.io.reading import Paths, as_paths, follow_link, path_exists
+from protembed.io.result import sidecar
 from protembed.text import pluralize
 
 _COUNTS = ("num_proteins", "num_residues", "num_windowed", "num_refused")

@@ -74,7 +74,7 @@ from protembed.text import format_row
 RUN, _IDENTITY = "run.json", "identity"
 # The file with the fingerprint of other unfinished results, in their directory.
 _FINGERPRINT = "fingerprint.json"
-_META = ".meta.json"
+META = ".meta.json"
 _MAX_HEADER, _HASH_LENGTH = 1000, 64
 _OTHER_FORMATS = (".csv", ".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
 
@@ -361,7 +361,7 @@ class Result:
         self.path, self._force, self._is_record = follow_link(output), force, is_record
         self._run, self._progress = run, progress or run
         self._is_directory, self._in_place = bool(record or run), record is None and run is not None
-        self._record = self.path / (record or run or "") if self._is_directory else sidecar(self.path, _META)
+        self._record = self.path / (record or run or "") if self._is_directory else sidecar(self.path, META)
         self._companions = {sidecar(self.path, companion.suffix): companion for companion in companions}
         partial = self.path.with_name(f"{self.path.name}.partial")
         self._directory = self.path if self._in_place else partial
@@ -623,9 +623,18 @@ class Claim:
         return self.recorded is not None
 
     @property
+    def output(self) -> Path:
+        """Final path of the result, for messages; `-` is stdout."""
+        return self._result.path
+
+    @property
     def path(self) -> Path:
         """Path at which the file or directory is to be written before it is published."""
-        return self.directory / self._result.path.name
+        return self.directory / self.output.name
+
+    def companion(self, suffix: str) -> Path:
+        """Return the path at which a table beside the file is to be written before it is published."""
+        return self.directory / sidecar(self.output, suffix).name
 
     def create_directory(self) -> Path:
         """Create the directory to be filled, empty."""

@@ -9,7 +9,8 @@ import pytest
 
 from protembed.attention.tables import write_casp
 from protembed.data.fasta import Record, read_fasta
-from protembed.embedding.metadata import IDS, META, sidecar
+from protembed.embedding.metadata import IDS
+from protembed.io.result import META, sidecar
 
 # One of each kind that hurt somebody: paths, markup, formulas, terminal codes, and directions of writing.
 HOSTILE = (

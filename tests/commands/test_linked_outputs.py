@@ -98,7 +98,7 @@ def test_the_target_of_a_link_is_replaced_only_with_force(tiny_model, fasta, lin
 def test_an_output_that_is_a_link_to_the_input_is_an_error(tiny_model, fasta, tmp_path):
     (tmp_path / "emb.npy").symlink_to(fasta)
 
-    with pytest.raises(OutputExistsError, match="is an input"):
+    with pytest.raises(OutputExistsError, match="is read by this command"):
         embed_fasta(
             [fasta],
             EmbedOptions.from_values(model=tiny_model, output=tmp_path / "emb.npy", force=True),

@@ -10,10 +10,11 @@ from protembed.config.embed import CheckOptions, EmbedOptions
 from protembed.config.finetune import LabelTableConfig, PredictConfig, PredictOptions
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
-from protembed.embedding.metadata import IDS, META, sidecar
+from protembed.embedding.metadata import IDS
 from protembed.errors import OutputExistsError, TooShortError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
+from protembed.io.result import META, sidecar
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
@@ -224,7 +225,7 @@ def test_the_result_of_a_different_region_is_an_error(tiny_model, fasta_of_longe
 
     assert embed(fasta_of_longer, tiny_model, "region.npy", region="-70")[1].was_done
     for name, settings in (("region.npy", {}), ("region.npy", {"region": "1-71"}), ("whole.npy", {"region": "1-70"})):
-        with pytest.raises(OutputExistsError, match="was made with a different region"):
+        with pytest.raises(OutputExistsError, match="was made with other settings .`region` was"):
             embed(fasta_of_longer, tiny_model, name, **settings)
 
 

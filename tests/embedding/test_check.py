@@ -14,8 +14,9 @@ from protembed.config.common import ModelConfig
 from protembed.config.embed import CheckConfig, CheckOptions, EmbedOptions
 from protembed.embedding.check import check_embeddings
 from protembed.embedding.embed import embed_fasta
-from protembed.embedding.metadata import IDS, META, sidecar
+from protembed.embedding.metadata import IDS
 from protembed.errors import ConfigError, InputNotFoundError, VerificationError
+from protembed.io.result import META, sidecar
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
 KINDS = {

@@ -17,8 +17,10 @@ from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans
 from protembed.embedding.embed import embed_fasta
-from protembed.embedding.metadata import FAILED, IDS, META, sidecar
+from protembed.embedding.estimate import plan_embedding
+from protembed.embedding.metadata import FAILED, IDS
 from protembed.errors import ConfigError, IllegalResidueError, InputNotFoundError, OutputExistsError, TooLongError
+from protembed.io.result import META, sidecar
 from protembed.model.checkpoint import load_checkpoint
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
@@ -560,7 +562,7 @@ def test_the_result_of_another_shard_is_an_error(embed):
     assert meta_of(embed("emb.npy", shard="2/3"))["shard"] == "2/3"
 
     for shard in ("1/3", "2/4", None):
-        with pytest.raises(OutputExistsError, match="was made with a different shard"):
+        with pytest.raises(OutputExistsError, match="was made with other settings .`shard` was"):
             embed("emb.npy", shard=shard)
 
 
@@ -598,18 +600,15 @@ def plan_of(monkeypatch, proteins_fasta):
     monkeypatch.setattr("protembed.embedding.estimate._MIN_SECONDS", 0.01)
 
     def plan(model, fasta=proteins_fasta, **options):
-        plans = []
         config = EmbedConfig(dry_run=True, **options)
-        assert (
-            embed_fasta(
-                [fasta], EmbedOptions(model=ModelConfig(model=model), embedding=config), Callbacks(on_plan=plans.append)
-            )
-            is None
-        )
-        assert len(plans) == 1
-        return plans[0]
+        return plan_embedding([fasta], EmbedOptions(model=ModelConfig(model=model), embedding=config))
 
     return plan
+
+
+def test_a_dry_run_of_the_function_that_embeds_is_a_usage_error(proteins_fasta):
+    with pytest.raises(ConfigError, match="dry_run is True, but an estimate is made by `plan_embedding`"):
+        embed_fasta([proteins_fasta], EmbedOptions.from_values(dry_run=True))
 
 
 @pytest.mark.parametrize(

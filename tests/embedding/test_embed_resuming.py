@@ -15,9 +15,11 @@ from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
+from protembed.embedding import writer
 from protembed.embedding.embed import embed_fasta
-from protembed.errors import IllegalResidueError, OutputExistsError
+from protembed.errors import IllegalResidueError, OutputExistsError, RunMismatchError
 from protembed.inference.engine import Engine
+from protembed.io.writing import write_json
 
 
 def contents(folder):
@@ -60,7 +62,7 @@ def test_a_resumed_run_gives_the_same_bytes_in_every_format(
 
     run("uninterrupted")
     resumed = []
-    for num_more in (3, 12, 1, 20):
+    for num_more in (3, 9, 1):
         with pytest.raises(KeyboardInterrupt):
             run("interrupted", on_progress=interrupt_after(num_more))
     summary = run("interrupted", on_progress=resumed.append)
@@ -86,7 +88,7 @@ def test_an_unfinished_result_of_another_command_is_replaced_only_with_force(
         run(on_progress=interrupt_after(10))
     before = contents(tmp_path)
 
-    with pytest.raises(OutputExistsError, match="contains an unfinished result with a different pooling"):
+    with pytest.raises(RunMismatchError, match="was begun with other settings .`pooling` was mean, not max.;"):
         run(pooling="max")
 
     assert contents(tmp_path) == before
@@ -109,11 +111,49 @@ def test_a_run_on_stdin_is_resumed_and_recognised_as_done(
     with pytest.raises(KeyboardInterrupt):
         run("interrupted", on_progress=interrupt_after(20))
 
-    assert 0 < run("interrupted").num_resumed <= 20
+    assert 20 <= run("interrupted").num_resumed < 40
     assert contents(tmp_path / "interrupted") == contents(tmp_path / "uninterrupted")
     assert run("interrupted").was_done
-    with pytest.raises(OutputExistsError, match="different input_sha256"):
+    with pytest.raises(OutputExistsError, match="was made with other settings .the input differs"):
         run("interrupted", content=b">a\nMKT\n")
+
+
+@pytest.mark.promise(3)
+def test_a_chunk_is_kept_when_a_signal_arrives_while_it_is_recorded(
+    windowed_model, proteins_fasta, tmp_path, small_chunks, monkeypatch
+):
+    """A signal raises SystemExit wherever the command is, such as just after `progress.json` was renamed."""
+
+    def run(**callbacks):
+        config = EmbedConfig(output=tmp_path / "emb.npy")
+        options = EmbedOptions(model=ModelConfig(model=windowed_model), embedding=config)
+        return embed_fasta([proteins_fasta], options, Callbacks(**callbacks))
+
+    def write_and_exit(path, value):
+        write_json(path, value)
+        raise SystemExit(143)
+
+    saved = []
+    with monkeypatch.context() as patches, pytest.raises(SystemExit):
+        patches.setattr(writer, "write_json", write_and_exit)
+        run(on_progress=saved.append)
+
+    num_recorded = progress_of(tmp_path / "emb.npy")
+    assert num_recorded > 0 == len(saved)
+    assert run().num_resumed == num_recorded
+
+
+def test_the_proteins_that_progress_reports_are_saved(windowed_model, proteins_fasta, tmp_path, small_chunks):
+    config, reported = EmbedConfig(output=tmp_path / "emb.npy"), []
+    options = EmbedOptions(model=ModelConfig(model=windowed_model), embedding=config)
+
+    def check_progress(num_residues):
+        reported.append(num_residues)
+        assert len(reported) <= progress_of(config.output)
+
+    embed_fasta([proteins_fasta], options, Callbacks(on_progress=check_progress))
+
+    assert len(reported) == 40
 
 
 # Killed

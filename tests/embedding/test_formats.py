@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from protembed.embedding.formats import (
+    ProteinRows,
     RowGroup,
     choose_format,
     column_names,
@@ -11,7 +12,6 @@ from protembed.embedding.formats import (
     make_h5,
     make_npz,
     make_tsv,
-    read_row_groups,
     read_vectors,
     table_lines,
 )
@@ -57,12 +57,13 @@ def store(folder, format_name, ids, *, per_residue=False, dtype="float32", h5_na
     groups = folder / "members.jsonl"
     fields = zip(ids, map(len, vectors), hash_names(range(len(ids))).values(), strict=True)
     groups.write_bytes(b"".join(RowGroup(*values).line() for values in fields))
+    grown = ProteinRows(rows, groups, per_residue)
     if format_name == "tsv":
-        make_tsv(result, rows, groups, ["dim_1", "dim_2", "dim_3"])
+        make_tsv(result, grown, ["dim_1", "dim_2", "dim_3"])
     if format_name == "npz":
-        make_npz(result, rows, groups, per_residue=per_residue, **options)
+        make_npz(result, grown, **options)
     if format_name == "h5":
-        make_h5(result, rows, groups, "tiny", per_residue=per_residue, names=h5_names)
+        make_h5(result, grown, "tiny", names=h5_names)
     return result, vectors
 
 
@@ -188,18 +189,16 @@ def test_a_damaged_result_raises_an_error_when_counted_or_read(tmp_path, format_
         read_vectors(path, format_name, candidates([0]), per_residue=per_residue)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda *a: make_npz(*a, per_residue=False), lambda *a: make_h5(*a, "tiny", per_residue=False)]
-)
+@pytest.mark.parametrize("make", [make_npz, lambda target, rows: make_h5(target, rows, "tiny")])
 def test_a_failed_conversion_leaves_no_file(tmp_path, make):
     path, _ = store(tmp_path, "npy", ["a", "b"])
     before = names(tmp_path)
 
     with pytest.raises(OutputError):
-        make(path / "result", path, tmp_path / "members.jsonl")
+        make(path / "result", ProteinRows(path, tmp_path / "members.jsonl", per_residue=False))
     (tmp_path / "members.jsonl").write_text('["a", 1, "0"]\n["b"')
     with pytest.raises(ValueError):
-        make(tmp_path / "result", path, tmp_path / "members.jsonl")
+        make(tmp_path / "result", ProteinRows(path, tmp_path / "members.jsonl", per_residue=False))
 
     assert names(tmp_path) == before
 
@@ -296,9 +295,10 @@ def test_an_identifier_with_a_nul_is_escaped_in_h5(tmp_path):
 
 
 def test_any_identifier_is_read_back_from_the_file_beside_growing_rows(tmp_path):
-    store(tmp_path, "npy", [*HOSTILE, "a\x00b", "a\\nb", "a\u2028b"])
+    path, _ = store(tmp_path, "npy", [*HOSTILE, "a\x00b", "a\\nb", "a\u2028b"])
 
-    assert [group.record_id for group in read_row_groups(tmp_path / "members.jsonl")] == [
+    rows = ProteinRows(path, tmp_path / "members.jsonl", per_residue=False)
+    assert [group.record_id for group in rows.groups()] == [
         *HOSTILE,
         "a\x00b",
         "a\\nb",

@@ -3,6 +3,7 @@ import itertools
 import json
 import shutil
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import h5py
@@ -11,17 +12,15 @@ import pytest
 
 from protembed.data.fasta import Record, SkippedRecord
 from protembed.data.hashing import sequence_sha256
-from protembed.embedding import metadata, writer
+from protembed.embedding import formats, writer
 from protembed.embedding.formats import dataset_name
-from protembed.embedding.metadata import finished_result, read_meta, sidecar
-from protembed.embedding.writer import (
-    clean_up,
-    embeddings_writer,
-    finish_interrupted,
-    partial_path,
-)
-from protembed.errors import NotFiniteError, OutputError, OutputExistsError, RecordError
+from protembed.embedding.metadata import COMPANIONS, PROGRESS, is_meta, read_meta
+from protembed.embedding.writer import embedding_writer
+from protembed.errors import NotFiniteError, OutputError, RecordError, RunMismatchError
+from protembed.inference.embedding import Embedding
+from protembed.io import result
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
+from protembed.io.result import Result, sidecar
 
 SEQUENCES = ("MKT", "MXXKTA", "M", "AY")
 REFUSED = [SkippedRecord(id="=cmd()", path="folder/x.fasta", line=7, reason="'1' in column 4 is not an amino acid")]
@@ -81,23 +80,53 @@ NPZ_RESIDUES, H5 = Kind("npz", per_residue=True), Kind("h5", per_residue=True)
 every_kind = pytest.mark.parametrize("kind", [NPY, NPZ, TSV, NPZ_RESIDUES, H5], ids=str)
 
 
+def claim(output, fingerprint, *, force=False):
+    described = Result(output, [], force=force, progress=PROGRESS, companions=COMPANIONS, is_record=is_meta)
+    return described.claim(fingerprint)
+
+
+@contextmanager
+def embeddings_writer(output, fingerprint, **options):
+    """Claim a result that is not finished, and open its writer."""
+    with claim(output, fingerprint, **options) as claimed, embedding_writer(claimed, fingerprint) as writer:
+        assert not claimed.is_done
+        yield writer
+
+
+def finished_result(output, fingerprint):
+    with claim(output, fingerprint) as claimed:
+        return claimed.recorded
+
+
+def partial_path(output):
+    return output.with_name(f"{output.name}.partial")
+
+
 def add(writer, kind, rows):
     for row in rows:
-        writer.add(record(row), kind.vectors[row], num_windows=1 + row % 2, overlap_cosine=0.5 if row % 2 else None)
+        embedding = Embedding(
+            values=kind.vectors[row], num_windows=1 + row % 2, overlap_cosine=0.5 if row % 2 else None
+        )
+        writer.add(record(row), embedding)
 
 
 def write(output, kind, *, num_proteins=4, refused=(), force=False, **changes):
     """Write a result, or its missing rest, in chunks of two proteins, as the command does."""
-    with embeddings_writer(output, kind.fingerprint(**changes), force=force) as writer:
-        for start in range(writer.num_committed, num_proteins, 2):
-            add(writer, kind, range(start, min(start + 2, num_proteins)))
-            writer.commit()
-        return writer.finish(list(refused))
+    fingerprint = kind.fingerprint(**changes)
+    with claim(output, fingerprint, force=force) as claimed:
+        if claimed.is_done:
+            return claimed.recorded
+        with embedding_writer(claimed, fingerprint) as writer:
+            for start in range(writer.num_committed, num_proteins, 2):
+                add(writer, kind, range(start, min(start + 2, num_proteins)))
+                writer.commit()
+            return writer.publish(list(refused))
 
 
-def interrupt(output, kind, **changes):
+def interrupt(output, kind, *, force=False, **changes):
     """Commit two proteins, add another one, and be interrupted."""
-    with pytest.raises(KeyboardInterrupt), embeddings_writer(output, kind.fingerprint(**changes)) as writer:
+    fingerprint = kind.fingerprint(**changes)
+    with pytest.raises(KeyboardInterrupt), embeddings_writer(output, fingerprint, force=force) as writer:
         add(writer, kind, (0, 1))
         writer.commit()
         add(writer, kind, (3,))
@@ -274,7 +303,7 @@ def test_refused_records_are_listed_and_an_outdated_list_is_removed(tmp_path):
         ["x.fasta", "7", "'=cmd()", "'1' in column 4 is not an amino acid"],
     ]
 
-    write(tmp_path / "emb.npy", NPY)
+    write(tmp_path / "emb.npy", NPY, force=True)
     assert not (tmp_path / "emb.failed.tsv").exists()
 
 
@@ -307,7 +336,7 @@ def test_an_older_result_stays_unchanged_until_the_new_one_is_complete(tmp_path,
     write(output, kind, refused=REFUSED)
     before = contents(tmp_path)
 
-    with pytest.raises(error), embeddings_writer(output, kind.fingerprint(model_name="other")) as writer:
+    with pytest.raises(error), embeddings_writer(output, kind.fingerprint(model_name="other"), force=True) as writer:
         add(writer, kind, (1, 0))
         writer.commit()
         raise error
@@ -355,7 +384,7 @@ def test_a_full_disk_keeps_committed_proteins(tmp_path, kind, uninterrupted, mon
     with embeddings_writer(kind.output(tmp_path), kind.fingerprint()) as writer:
         assert writer.num_committed == 2
         add(writer, kind, (2, 3))
-        writer.finish([])
+        writer.publish([])
     assert contents(tmp_path) == uninterrupted(kind)
 
 
@@ -371,7 +400,7 @@ def test_an_interrupted_result_is_resumed_after_the_last_committed_protein(tmp_p
     with embeddings_writer(output, kind.fingerprint()) as writer:
         assert writer.num_committed == 2
         add(writer, kind, (2, 3))
-        meta = writer.finish(REFUSED)
+        meta = writer.publish(REFUSED)
 
     assert contents(tmp_path) == uninterrupted(kind, refused=REFUSED)
     assert meta == read_meta(output)
@@ -410,9 +439,9 @@ def test_a_repeatedly_interrupted_result_has_the_same_bytes(tmp_path, kind, unin
 
 # All calls that change files of a result: a process may be killed before each of them.
 STEPS = [
-    *((writer, name) for name in ("flush_to_disk", "write_json", "write_table", "sha256_of_file")),
-    *((writer, name) for name in ("make_tsv", "make_npz", "make_h5")),
-    *((metadata, name) for name in ("remove", "move_into_place")),
+    *((writer, name) for name in ("flush_to_disk", "write_json", "write_table")),
+    *((formats, name) for name in ("make_tsv", "make_npz", "make_h5")),
+    *((result, name) for name in ("write_json", "sha256_of_file", "move_into_place", "discard")),
 ]
 
 
@@ -441,7 +470,7 @@ def interruptions(tmp_path, monkeypatch, kind, **options):
         with monkeypatch.context() as patches:
             interrupt_at(step, patches, folder, copy)
             try:
-                write(kind.output(folder), kind, **options)
+                write(kind.output(folder), kind, force=True, **options)
             except KeyboardInterrupt:
                 yield from (copy, folder)
             else:
@@ -463,23 +492,7 @@ def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
     expected = uninterrupted(kind, **options)
 
     for folder in interruptions(tmp_path, monkeypatch, kind, **options):
-        output = kind.output(folder)
-        if read_meta(output) and read_meta(output)["model_name"] == "tiny":
-            clean_up(output, kind.fingerprint())
-        elif not finish_interrupted(output, kind.fingerprint()):
-            write(output, kind, force=True, **options)
-        assert contents(folder) == expected, folder.name
-
-
-@every_kind
-@every_result
-def test_a_result_that_is_killed_at_any_step_is_completed_by_a_writer_alone(
-    tmp_path, kind, options, uninterrupted, monkeypatch
-):
-    expected = uninterrupted(kind, **options)
-
-    for folder in interruptions(tmp_path, monkeypatch, kind, **options):
-        write(kind.output(folder), kind, **options)
+        write(kind.output(folder), kind, force=True, **options)
         assert contents(folder) == expected, folder.name
 
 
@@ -495,53 +508,28 @@ def test_after_a_kill_at_any_step_a_meta_file_always_matches_its_result(tmp_path
             assert sidecar(output, ".failed.tsv").exists() == (meta["num_refused"] > 0)
 
 
-@every_kind
-def test_a_partially_removed_directory_does_not_prevent_a_new_result(tmp_path, kind, uninterrupted, monkeypatch):
-    def remove_files_only(path):
-        if not path.is_dir():
-            path.unlink(missing_ok=True)
-
-    with monkeypatch.context() as patches:
-        patches.setattr(metadata, "remove", remove_files_only)
-        write(kind.output(tmp_path / "result"), kind)
-    remaining = set(names(partial_path(kind.output(tmp_path / "result"))))
-    assert remaining
-    for name in remaining:
-        for number, removed in enumerate([{name}, remaining - {name}]):
-            folder = shutil.copytree(tmp_path / "result", tmp_path / f"{name} {number}")
-            for file in removed:
-                (partial_path(kind.output(folder)) / file).unlink()
-
-            write(kind.output(folder), kind)
-
-            assert contents(folder) == uninterrupted(kind)
-
-
 def _raise_interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_only_a_complete_result_of_the_same_command_is_published(tmp_path, monkeypatch):
+def test_a_complete_result_is_published_only_by_the_same_command(tmp_path, monkeypatch):
     output = tmp_path / "emb.npy"
-    assert not finish_interrupted(output, NPY.fingerprint())
-    interrupt(output, NPY)
-    assert not finish_interrupted(output, NPY.fingerprint())
-
     with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
-        patches.setattr(metadata, "move_into_place", _raise_interrupt)
+        patches.setattr(result, "move_into_place", _raise_interrupt)
         write(output, NPY)
-    assert not finish_interrupted(output, NPY.fingerprint(model_name="other"))
-    assert finish_interrupted(output, NPY.fingerprint())
+
+    with pytest.raises(RunMismatchError):
+        finished_result(output, NPY.fingerprint(model_name="other"))
+    assert finished_result(output, NPY.fingerprint())
 
 
-def test_an_unfinished_result_of_another_command_is_not_removed(tmp_path):
-    interrupt(tmp_path / "emb.npy", NPY)
+def test_the_unfinished_result_of_another_command_outlives_a_finished_one(tmp_path):
+    write(tmp_path / "emb.npy", NPY)
+    interrupt(tmp_path / "emb.npy", NPY, force=True, model_name="other")
 
-    clean_up(tmp_path / "emb.npy", NPY.fingerprint(model_name="other"))
-    assert names(tmp_path) == ["emb.npy.partial"]
-
-    clean_up(tmp_path / "emb.npy", NPY.fingerprint())
-    assert names(tmp_path) == []
+    assert finished_result(tmp_path / "emb.npy", NPY.fingerprint())
+    with embeddings_writer(tmp_path / "emb.npy", NPY.fingerprint(model_name="other"), force=True) as writer:
+        assert writer.num_committed == 2
 
 
 # Unfinished results of other commands
@@ -552,8 +540,11 @@ def test_an_unfinished_result_of_another_command_is_an_error_that_names_the_diff
     interrupt(tmp_path / "emb.npy", NPY)
     before = contents(partial_path(tmp_path / "emb.npy"))
 
-    reason = r"emb\.npy\.partial exists and contains an unfinished result with a different model_name, dtype;.*`force`"
-    with pytest.raises(OutputExistsError, match=reason):
+    reason = (
+        r"emb\.npy\.partial was begun with other settings \(the model was tiny, not other; "
+        r"`store_dtype` was float32, not float16\); run the first command again to resume it, .*`force`"
+    )
+    with pytest.raises(RunMismatchError, match=reason):
         write(tmp_path / "emb.npy", NPY, dtype="float16", model_name="other")
 
     assert contents(partial_path(tmp_path / "emb.npy")) == before
@@ -566,7 +557,7 @@ def test_force_replaces_an_unfinished_result_of_another_command(tmp_path, kind, 
     with embeddings_writer(kind.output(tmp_path), kind.fingerprint(), force=True) as writer:
         assert writer.num_committed == 0
         add(writer, kind, range(4))
-        writer.finish([])
+        writer.publish([])
 
     assert contents(tmp_path) == uninterrupted(kind)
 
@@ -614,7 +605,7 @@ def test_lines_are_written_to_stdout_at_each_commit(capfdbinary):
             writer.commit()
             output += capfdbinary.readouterr().out
             assert output.count(b"\n") == row + 2
-        writer.finish([])
+        writer.publish([])
 
 
 def test_a_tsv_without_proteins_on_stdout_is_only_a_header(capfdbinary):
@@ -673,24 +664,9 @@ def test_vectors_with_infinities_or_nan_are_an_error_that_names_the_protein(tmp_
         pytest.raises(NotFiniteError, match=f"the vectors of 'p0' are not finite .* stored as {dtype}; .*{advice}"),
         embeddings_writer(kind.output(tmp_path), fingerprint) as writer,
     ):
-        writer.add(record(0), vectors)
+        writer.add(record(0), Embedding(values=vectors))
 
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_directory_with_unknown_files_is_never_removed(tmp_path):
-    thesis = tmp_path / "emb.npy.partial" / "thesis.txt"
-    thesis.parent.mkdir()
-    thesis.write_text("years of work")
-
-    with (
-        pytest.raises(OutputExistsError, match=r"emb\.npy\.partial exists and contains thesis\.txt.*`force` does not"),
-        embeddings_writer(tmp_path / "emb.npy", NPY.fingerprint(), force=True),
-    ):
-        pass
-    writer.clean_up(tmp_path / "emb.npy", NPY.fingerprint())
-
-    assert thesis.read_text() == "years of work"
 
 
 def test_an_unfinished_result_that_lost_bytes_is_started_over(tmp_path, uninterrupted):
