@@ -121,9 +121,9 @@ class InputComparison:
         if length > data.longest:
             yield "longer"
         if length > data.lengths[3]:
-            yield "long"
+            yield "longer than most"
         if length < data.lengths[1]:
-            yield "short"
+            yield "shorter than most"
         if length < data.shortest:
             yield "shorter"
         if num_nonstandard(sequence) / length > _max_nonstandard_fraction(data):
@@ -142,36 +142,40 @@ class InputComparison:
                 "the model does not record its training proteins (an older protembed made it), so it is unknown "
                 "whether these proteins resemble them"
             ]
+        data = self.data
         sentences = [
             self._region_warning(),
-            self._longer_warning(self.data),
-            self._shorter_warning(self.data),
-            self._nonstandard_warning(self.data),
-            self._start_warning(self.data),
-            self._distance_warning(self.data),
+            self._length_warning("longer", "longest", data.longest, data.lengths[3], self._advice_on_longer(data)),
+            self._length_warning("shorter", "shortest", data.shortest, data.lengths[1]),
+            self._nonstandard_warning(data),
+            self._start_warning(data),
+            self._distance_warning(data),
         ]
         return [sentence for sentence in sentences if sentence is not None]
 
     def _region_warning(self) -> str | None:
-        if self.used_region == self.trained_region:
+        # Where the model was trained on whole sequences, these may have been fragments already.
+        if self.trained_region is None or self.used_region == self.trained_region:
             return None
-        trained, used = (
-            "whole proteins" if region is None else f"residues {region} of each protein"
-            for region in (self.trained_region, self.used_region)
+        used = "whole proteins" if self.used_region is None else f"residues {self.used_region} of each protein"
+        return (
+            f"the model was trained on residues {self.trained_region} of each protein, but is applied to {used}; omit "
+            "--region to use the same"
         )
-        if self.trained_region is None:  # the training sequences may be fragments already
-            return None
-        return f"the model was trained on {trained}, but is applied to {used}; omit --region to use the same"
 
-    def _longer_warning(self, data: TrainingData) -> str | None:
-        if number := self._counts["longer"]:
-            subject = self._subject(number, "longer")
-            longest = pluralize(data.longest, "residue")
-            return (
-                f"{subject} longer than the longest that the model was trained and tested on ({longest})"
-                f"{self._advice_on_longer(data)}"
-            )
-        return self._quantile_warning("long", "longer", data.lengths[3])
+    def _length_warning(
+        self, comparative: str, superlative: str, extreme: int, quantile: int, advice: str = ""
+    ) -> str | None:
+        """Warn of proteins beyond all that the model knows, or if most are beyond 95 % of its training proteins."""
+        if self._counts[comparative]:
+            known, limit = f"the {superlative} that the model was trained and tested on", extreme
+            subject = self._subject(comparative)
+        elif self._are_most(f"{comparative} than most"):
+            known, limit, advice = "95 % of the model's training proteins", quantile, ""
+            subject = self._subject(f"{comparative} than most")
+        else:
+            return None
+        return f"{subject} {comparative} than {known} ({pluralize(limit, 'residue')}){advice}"
 
     def _advice_on_longer(self, data: TrainingData) -> str:
         """Advise how to shorten proteins if the training proteins look like fragments of one length."""
@@ -181,26 +185,11 @@ class InputComparison:
             return "; it was never tested on such proteins, but on fragments of one length: select them with --region"
         return "; it was never tested on such proteins"
 
-    def _shorter_warning(self, data: TrainingData) -> str | None:
-        if number := self._counts["shorter"]:
-            subject = self._subject(number, "shorter")
-            shortest = pluralize(data.shortest, "residue")
-            return f"{subject} shorter than the shortest that the model was trained and tested on ({shortest})"
-        return self._quantile_warning("short", "shorter", data.lengths[1])
-
-    def _quantile_warning(self, name: str, comparative: str, num_residues: int) -> str | None:
-        """Warn if most proteins are longer, or shorter, than 95 % of the training proteins."""
-        if not self._are_most(name):
-            return None
-        subject = self._subject(self._counts[name], name)
-        limit = pluralize(num_residues, "residue")
-        return f"{subject} {comparative} than 95 % of the model's training proteins ({limit})"
-
     def _nonstandard_warning(self, data: TrainingData) -> str | None:
-        if not (number := self._counts["nonstandard"]):
+        if not self._counts["nonstandard"]:
             return None
         return (
-            f"{self._subject(number, 'nonstandard', 'has', 'have')} more than {_max_nonstandard_fraction(data):.0%} X "
+            f"{self._subject('nonstandard', 'has', 'have')} more than {_max_nonstandard_fraction(data):.0%} X "
             "or other letters that are not one of the 20 amino acids, unlike all proteins that the model was trained "
             "and tested on"
         )
@@ -209,7 +198,7 @@ class InputComparison:
         if data.starts_with_met_fraction < _MIN_MET_FRACTION or not self._are_most("no M"):
             return None
         return (
-            f"{self._subject(self._counts['no M'], 'no M', 'does', 'do')} not begin with M, but "
+            f"{self._subject('no M', 'does', 'do')} not begin with M, but "
             f"{data.starts_with_met_fraction:.0%} of the model's training proteins do; if these are fragments, predict "
             "from whole proteins"
         )
@@ -232,8 +221,9 @@ class InputComparison:
     def _are_most(self, name: str) -> bool:
         return self._num_proteins >= _MIN_PROTEINS and self._counts[name] > self._num_proteins / 2
 
-    def _subject(self, number: int, name: str, singular: str = "is", plural: str = "are") -> str:
+    def _subject(self, name: str, singular: str = "is", plural: str = "are") -> str:
         """Return the subject and the verb of a sentence about the proteins that differ in one way."""
+        number = self._counts[name]
         example = f" (such as {self._first[name]!r})" if number < self._num_proteins else ""
         verb = singular if number == 1 else plural
         return f"{number:,} of {pluralize(self._num_proteins, 'protein')}{example} {verb}"
