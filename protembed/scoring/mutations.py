@@ -44,31 +44,37 @@ class Mutation(NamedTuple):
 Mutations = tuple[Mutation, ...]
 
 
+class Place(NamedTuple):
+    """The row of a table that a message is about."""
+
+    path: str
+    line: int
+
+
 def _letter(amino_acid: str) -> str:
     """Return the one-letter code of an amino acid; any other text is only upper-cased."""
     return protein_letters_3to1.get(amino_acid.capitalize(), amino_acid.upper())
 
 
-def _parse_mutation(name: str, offset: int, path: str, line: int) -> Mutation:
+def _parse_mutation(name: str, offset: int, place: Place) -> Mutation:
     match = _SUBSTITUTION.fullmatch(name)
     if match is None:
-        raise UnsupportedVariantError(path, line, f"{name[:40]!r} is not a substitution")
+        raise UnsupportedVariantError(*place, f"{name[:40]!r} is not a substitution")
     wild_type, position = _letter(match[1]), int(match[2]) + offset
     mutant = wild_type if match[3] == "=" else _letter(match[3])
     if wild_type not in RESIDUES or mutant not in AMINO_ACIDS:
         letter = mutant if wild_type in RESIDUES else wild_type
-        raise UnsupportedVariantError(path, line, f"{letter!r} in {name!r} is not one of the 20 amino acids")
+        raise UnsupportedVariantError(*place, f"{letter!r} in {name!r} is not one of the 20 amino acids")
     return Mutation(wild_type, position, mutant)
 
 
-def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
+def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
     """Parse mutations such as `A42G`, `p.Ala42Gly`, `NP_000001.1:p.Ala42Gly` or `A42G:K50R`; `WT` or `p.=` is none.
 
     Args:
         text: Text of a cell; `:`, `;`, `,`, `/`, `+` and spaces separate mutations.
         offset: Number that is added to each position.
-        path: Name of the table, for messages.
-        line: Line of the row, for messages.
+        place: The row that the text stands in.
 
     Returns:
         The mutations in the order of the text, including silent ones such as `A42A`.
@@ -77,43 +83,42 @@ def parse_mutations(text: str, offset: int, path: str, line: int) -> Mutations:
         UnsupportedVariantError: A mutation is not a substitution of an amino acid, or the text is empty.
         TableError: Two mutations have the same position.
 
-    >>> [str(mutation) for mutation in parse_mutations("a42g:K50R", 0, "variants.csv", 2)]
+    >>> [str(mutation) for mutation in parse_mutations("a42g:K50R", 0, Place("variants.csv", 2))]
     ['A42G', 'K50R']
-    >>> [str(mutation) for mutation in parse_mutations("p.[Ala42Gly;Lys50=]", 0, "variants.csv", 2)]
+    >>> [str(mutation) for mutation in parse_mutations("p.[Ala42Gly;Lys50=]", 0, Place("variants.csv", 2))]
     ['A42G', 'K50K']
     """
     if not text:
-        raise UnsupportedVariantError(path, line, "the mutations cell is empty (write WT or p.= for the wild type)")
+        raise UnsupportedVariantError(*place, "the mutations cell is empty (write WT or p.= for the wild type)")
     accession = _ACCESSION.match(text)
     text = _EQUALS_SIGN.sub("=", text[accession.end() :] if accession else text)
     if text.lower() in _WILD_TYPE:
         return ()
     hgvs_list = _HGVS_LIST.fullmatch(text)
     names = _SEPARATORS.split((hgvs_list[1] if hgvs_list else text).strip(":;,/+ "))
-    mutations = tuple(_parse_mutation(name, offset, path, line) for name in names)
+    mutations = tuple(_parse_mutation(name, offset, place) for name in names)
     if len({mutation.position for mutation in mutations}) < len(mutations):
-        raise TableError(path, f"{text[:80]!r} names a position twice", "correct the row", line=line)
+        raise TableError(place.path, f"{text[:80]!r} names a position twice", "correct the row", line=place.line)
     return mutations
 
 
-def find_mutations(wild_type: str, mutated: str, path: str, line: int) -> Mutations:
+def find_mutations(wild_type: str, mutated: str, place: Place) -> Mutations:
     """Find the substitutions that turn one sequence into another of the same length.
 
     Args:
         wild_type: Sequence without the mutations.
         mutated: Sequence with the mutations.
-        path: Name of the table, for messages.
-        line: Line of the row, for messages.
+        place: The row that the sequences stand in.
 
     Raises:
         UnsupportedVariantError: The lengths differ, or a new residue is not one of the 20 amino acids.
 
-    >>> [str(mutation) for mutation in find_mutations("MKTAY", "MRTAF", "variants.csv", 2)]
+    >>> [str(mutation) for mutation in find_mutations("MKTAY", "MRTAF", Place("variants.csv", 2))]
     ['K2R', 'Y5F']
     """
     if len(wild_type) != len(mutated):
         found = f"the mutated sequence has {len(mutated):,} residues, the wild type {len(wild_type):,}"
-        raise UnsupportedVariantError(path, line, found)
+        raise UnsupportedVariantError(*place, found)
     mutations = tuple(
         Mutation(old, position, new)
         for position, (old, new) in enumerate(zip(wild_type, mutated, strict=True), start=1)
@@ -122,7 +127,7 @@ def find_mutations(wild_type: str, mutated: str, path: str, line: int) -> Mutati
     for mutation in mutations:
         if mutation.mutant not in AMINO_ACIDS:
             found = f"residue {mutation.position} of the mutated sequence is {mutation.mutant!r}"
-            raise UnsupportedVariantError(path, line, f"{found}, which is not one of the 20 amino acids")
+            raise UnsupportedVariantError(*place, f"{found}, which is not one of the 20 amino acids")
     return mutations
 
 
@@ -147,23 +152,23 @@ def _mismatch(mutation: Mutation, sequence: str, what: str) -> str | None:
     return None if letter == mutation.wild_type else f"residue {position} of {what} is {letter!r}"
 
 
-def revert_mutations(mutated: str, mutations: Iterable[Mutation], path: str, line: int) -> str:
+def revert_mutations(mutated: str, mutations: Iterable[Mutation], place: Place) -> str:
     """Reconstruct the wild type of a mutated sequence.
 
     Raises:
         MismatchedResidueError: The sequence does not have one of the mutations.
 
-    >>> revert_mutations("MRTAY", [Mutation("K", 2, "R")], "variants.csv", 2)
+    >>> revert_mutations("MRTAY", [Mutation("K", 2, "R")], Place("variants.csv", 2))
     'MKTAY'
     """
     reverse = [Mutation(mutation.mutant, mutation.position, mutation.wild_type) for mutation in mutations]
     for mutation, reversed_mutation in zip(mutations, reverse, strict=True):
         if found := _mismatch(reversed_mutation, mutated, "the mutated sequence"):
-            raise MismatchedResidueError(path, line, str(mutation), found)
+            raise MismatchedResidueError(*place, str(mutation), found)
     return mutate(mutated, reverse)
 
 
-def check_mutations(mutations: Sequence[Mutation], wild_type: str, path: str, line: int) -> None:
+def check_mutations(mutations: Sequence[Mutation], wild_type: str, place: Place) -> None:
     """Check that the wild type has the residues that mutations replace.
 
     Raises:
@@ -175,11 +180,11 @@ def check_mutations(mutations: Sequence[Mutation], wild_type: str, path: str, li
             mutants = [mutation._replace(wild_type=mutation.mutant) for mutation in mutations]
             if all(_mismatch(mutant, wild_type, "") is None for mutant in mutants):
                 advice = "the sequence already has the mutations: name its column with `mutated_sequence`"
-                raise MismatchedResidueError(path, line, str(mutation), found, advice)
-            raise MismatchedResidueError(path, line, str(mutation), found)
+                raise MismatchedResidueError(*place, str(mutation), found, advice)
+            raise MismatchedResidueError(*place, str(mutation), found)
         if mutation.wild_type not in AMINO_ACIDS:
             found = f"residue {mutation.position} of the wild type is {mutation.wild_type!r}, which has no probability"
-            raise UnsupportedVariantError(path, line, found)
+            raise UnsupportedVariantError(*place, found)
 
 
 def matching_offsets(offsets: set[int] | None, expected: Iterable[tuple[int, str]], sequence: str) -> set[int]:

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import Row, check_unique_columns, column_names, find_columns, is_stand_in, reading_table
 from protembed.scoring.mutations import (
     Mutations,
+    Place,
     check_mutations,
     find_mutations,
     matching_offsets,
@@ -121,7 +122,6 @@ class VariantTable:
         self.path, self._file, self._config = display_name(path), path, config
         self._wild_types, self._on_illegal = wild_types, on_illegal
         self._cleaned: dict[str, str] = {}
-        self._has_named = False
         with open_records(path, ReadStatistics()) as stream, reading_table(stream, self.path) as table:
             self.header = table.header
         check_unique_columns(self.header, self.path)
@@ -169,23 +169,28 @@ class VariantTable:
             yield from table.rows
 
     def _variant(self, row: Row, statistics: ReadStatistics) -> Variant:
-        named, mutated = self._mutations(row), self._mutated_sequence(row)
+        named, mutated, place = self._mutations(row), self._mutated_sequence(row), self._place(row)
         wild_type = self._wild_type(row, statistics)
         if wild_type is None:
             if named is None:
-                found = "this row has no mutations, so its wild type is unknown"
-                raise TableError(self.path, found, "complete or remove it", line=row.line)
+                raise self._error(row, "this row has no mutations, so its wild type is unknown")
             assert mutated is not None
-            wild_type = revert_mutations(mutated, named, self.path, row.line)
+            wild_type = revert_mutations(mutated, named, place)
         if named is None:
             assert mutated is not None
-            named = find_mutations(wild_type, mutated, self.path, row.line)
-        check_mutations(named, wild_type, self.path, row.line)
+            named = find_mutations(wild_type, mutated, place)
+        check_mutations(named, wild_type, place)
         if mutated is not None and mutate(wild_type, named) != mutated:
             found = "the mutated sequence is not the wild type with these mutations"
-            raise TableError(self.path, found, "correct the row, or remove one of the two columns", line=row.line)
+            raise self._error(row, found, "correct the row, or remove one of the two columns")
         mutations = tuple(mutation for mutation in named if mutation.wild_type != mutation.mutant)
         return Variant(wild_type=wild_type, mutations=mutations, cells=row.cells)
+
+    def _place(self, row: Row) -> Place:
+        return Place(self.path, row.line)
+
+    def _error(self, row: Row, found: str, advice: str = "complete or remove it") -> TableError:
+        return TableError(self.path, found, advice, line=row.line)
 
     def _cell(self, row: Row, meaning: str) -> str | None:
         return row.cells[self._indices[meaning]] if meaning in self._indices else None
@@ -195,7 +200,7 @@ class VariantTable:
         cell = self._cell(row, "mutations")
         if not cell and self._cell(row, "mutated_sequence"):
             return None
-        return None if cell is None else parse_mutations(cell, self._config.position_offset, self.path, row.line)
+        return None if cell is None else parse_mutations(cell, self._config.position_offset, self._place(row))
 
     def _mutated_sequence(self, row: Row) -> str | None:
         cell = self._cell(row, "mutated_sequence")
@@ -221,36 +226,38 @@ class VariantTable:
             name = self.header[self._indices["sequence"]]
             found = f"the column {name!r} has another wild type than `wild_type`"
             advice = "omit `wild_type`, or pass `mutated_sequence` if these are mutated sequences"
-            raise TableError(self.path, found, advice, line=row.line)
+            raise self._error(row, found, advice)
 
     def _named_wild_type(self, row: Row, wild_types: Mapping[str, str]) -> str:
-        name = self._cell(row, "id") or ""
-        if len(wild_types) == 1 and not self._names_wild_types(name, *wild_types):
+        if not self._ids_name_wild_types:
             return next(iter(wild_types.values()))
+        name = self._cell(row, "id") or ""
         if name not in wild_types:
             found = f"`wild_type` has {pluralize(len(wild_types), 'record')}, and none of them is {name!r}"
-            raise TableError(self.path, found, "give each row the identifier of its record", line=row.line)
+            raise self._error(row, found, "give each row the identifier of its record")
         return wild_types[name]
 
-    def _names_wild_types(self, name: str, wild_type: str) -> bool:
-        """Return whether the id column holds identifiers of wild types: the user named it, or a row so far has one."""
-        if self._config.id is not None:
+    @cached_property
+    def _ids_name_wild_types(self) -> bool:
+        """Whether the id column names wild types: there are several, the user named it, or any row has the only one."""
+        wild_types = self._wild_types or {}
+        if len(wild_types) != 1 or self._config.id is not None:
             return True
-        self._has_named |= name == wild_type
-        return self._has_named
+        with closing(self._rows(ReadStatistics())) as rows:
+            return "id" in self._indices and any(self._cell(row, "id") in wild_types for row in rows)
 
     def _accept(self, cell: str, row: Row, what: str, statistics: ReadStatistics) -> str:
         raw, name = clean_sequence(cell), str(row.number)
         if not raw:
-            raise TableError(self.path, f"this row has no {what}", "complete or remove it", line=row.line)
+            raise self._error(row, f"this row has no {what}")
         if notation := detect_notation(cell):
-            raise TableError(self.path, f"the {what} is {notation}", ONE_LETTER_ADVICE, line=row.line)
+            raise self._error(row, f"the {what} is {notation}", ONE_LETTER_ADVICE)
         if is_stand_in(raw):
             found = f"the {what} is {cell!r}, which seems to stand for a missing one"
-            raise UnsupportedVariantError(self.path, row.line, found)
+            raise UnsupportedVariantError(*self._place(row), found)
         # `read` skips the whole row.
         on_illegal: OnIllegal = "mask" if self._on_illegal == "mask" else "error"
-        illegal = partial(illegal_residue, self.path, row.line, name, raw)
+        illegal = partial(illegal_residue, *self._place(row), name, raw)
         sequence = accept_sequence(raw, on_illegal, statistics, illegal)
         assert sequence is not None
         return sequence

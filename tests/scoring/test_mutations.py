@@ -5,6 +5,7 @@ from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import MismatchedResidueError, TableError, UnsupportedVariantError
 from protembed.scoring.mutations import (
     Mutation,
+    Place,
     check_mutations,
     find_mutations,
     mutate,
@@ -12,7 +13,7 @@ from protembed.scoring.mutations import (
     revert_mutations,
 )
 
-ROW = ("variants.csv", 7)
+ROW = Place("variants.csv", 7)
 WILD_TYPE = "MKTAYIAKQR"
 HGVS = ["p.Lys2Arg:p.Ala4Gly", "Lys2Arg:Ala4Gly", "p.(Lys2Arg):p.(Ala4Gly)", "p.[Lys2Arg;Ala4Gly]", "LYS2ARG:ala4gly"]
 
@@ -20,7 +21,7 @@ sequences = st.text(AMINO_ACIDS, min_size=1, max_size=30)
 
 
 def parse(text, offset=0):
-    return parse_mutations(text, offset, *ROW)
+    return parse_mutations(text, offset, ROW)
 
 
 @pytest.mark.parametrize(
@@ -84,53 +85,53 @@ def test_two_mutations_of_one_position_are_rejected():
 def test_found_mutations_make_the_mutated_sequence_and_can_be_reverted(wild_type, data):
     mutated = data.draw(st.text(AMINO_ACIDS, min_size=len(wild_type), max_size=len(wild_type)))
 
-    mutations = find_mutations(wild_type, mutated, *ROW)
+    mutations = find_mutations(wild_type, mutated, ROW)
 
     assert mutate(wild_type, mutations) == mutated
-    assert revert_mutations(mutated, mutations, *ROW) == wild_type
+    assert revert_mutations(mutated, mutations, ROW) == wild_type
     assert parse(":".join(map(str, mutations)) or "WT") == mutations
-    check_mutations(mutations, wild_type, *ROW)
+    check_mutations(mutations, wild_type, ROW)
 
 
 def test_sequences_of_unequal_length_are_rejected():
     with pytest.raises(UnsupportedVariantError, match="line 7: the mutated sequence has 9 residues, the wild type 10"):
-        find_mutations(WILD_TYPE, WILD_TYPE[1:], *ROW)
+        find_mutations(WILD_TYPE, WILD_TYPE[1:], ROW)
 
 
 def test_an_unknown_residue_is_rejected_unless_both_sequences_have_it():
-    assert find_mutations("MXT", "MXA", *ROW) == (Mutation("T", 3, "A"),)
+    assert find_mutations("MXT", "MXA", ROW) == (Mutation("T", 3, "A"),)
     with pytest.raises(UnsupportedVariantError, match="residue 3 of the mutated sequence is 'X'"):
-        find_mutations("MKT", "MKX", *ROW)
+        find_mutations("MKT", "MKX", ROW)
 
 
 def test_a_mutation_of_another_residue_is_rejected_with_the_residue_found():
     with pytest.raises(
         MismatchedResidueError, match="line 7: A2G does not fit, because residue 2 of the wild type is 'K'"
     ):
-        check_mutations(parse("A2G"), WILD_TYPE, *ROW)
+        check_mutations(parse("A2G"), WILD_TYPE, ROW)
 
 
 @pytest.mark.parametrize("position", [-1, 0, 11])
 def test_a_position_outside_the_wild_type_is_rejected(position):
     with pytest.raises(MismatchedResidueError, match="the wild type has residues 1 to 10"):
-        check_mutations(parse(f"A{position}G"), WILD_TYPE, *ROW)
+        check_mutations(parse(f"A{position}G"), WILD_TYPE, ROW)
 
 
 @pytest.mark.parametrize("letter", "XBZUO")
 def test_a_mutation_of_a_residue_without_a_probability_is_rejected(letter):
     with pytest.raises(UnsupportedVariantError, match=f"residue 2 of the wild type is '{letter}', which has no probab"):
-        check_mutations(parse(f"{letter}2A"), f"M{letter}T", *ROW)
+        check_mutations(parse(f"{letter}2A"), f"M{letter}T", ROW)
 
 
 def test_a_mutated_sequence_given_as_the_wild_type_is_recognised():
     with pytest.raises(
         MismatchedResidueError, match="already has the mutations: name its column with `mutated_sequence`"
     ):
-        check_mutations(parse("K2R"), "MRTAY", *ROW)
+        check_mutations(parse("K2R"), "MRTAY", ROW)
 
 
 def test_a_mutation_that_the_sequence_does_not_have_cannot_be_reverted():
     with pytest.raises(
         MismatchedResidueError, match="K2R does not fit, because residue 2 of the mutated sequence is 'K'"
     ):
-        revert_mutations("MKT", parse("K2R"), *ROW)
+        revert_mutations("MKT", parse("K2R"), ROW)

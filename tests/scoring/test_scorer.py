@@ -3,10 +3,11 @@ import pytest
 
 from protembed.inference.engine import Engine
 from protembed.inference.marginals import Marginals
-from protembed.scoring.mutations import find_mutations, parse_mutations
+from protembed.scoring.mutations import Place, find_mutations, parse_mutations
 from protembed.scoring.scorer import MutatedPositions, VariantScorer
 from protembed.scoring.variants import Variant
 
+ROW = Place("variants.csv", 1)
 METHODS = ("masked-marginals", "wildtype-marginals", "pseudo-perplexity")
 
 
@@ -28,9 +29,7 @@ def score(tiny_checkpoint, pool):
 
 
 def variants_of(wild_type, *texts):
-    return [
-        Variant(wild_type=wild_type, mutations=parse_mutations(text, 0, "variants.csv", 1), cells=[]) for text in texts
-    ]
+    return [Variant(wild_type=wild_type, mutations=parse_mutations(text, 0, ROW), cells=[]) for text in texts]
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def test_pseudo_perplexity_masks_every_residue_of_every_mutated_sequence(score, 
 
 def test_reverting_a_mutation_negates_its_pseudo_perplexity_score(score, wild_type):
     there = variants_of(wild_type, mutation(wild_type, 2, "W"))[0]
-    back = Variant(wild_type=there.sequence, mutations=find_mutations(there.sequence, wild_type, "v.csv", 1), cells=[])
+    back = Variant(wild_type=there.sequence, mutations=find_mutations(there.sequence, wild_type, ROW), cells=[])
 
     (forth, reverse), _ = score([there, back], "pseudo-perplexity")
 

@@ -65,6 +65,9 @@ def test_a_row_that_names_another_protein_is_rejected(read):
         read(content, wild_types=wild_types)
     with pytest.raises(TableError, match="line 2: `wild_type` has 1 record, and none of them is 'v1'"):
         read("name,mutant\nv1,K2R\n", wild_types=wild_types, wild_type=Path("wild.fasta"), id="name")
+    # Which rows come first makes no difference.
+    with pytest.raises(TableError, match="line 2: `wild_type` has 1 record, and none of them is 'two'"):
+        read("protein,mutant\ntwo,K2R\none,K2R\n", wild_types=wild_types)
     # Identifiers of variants are not read as identifiers of wild types.
     assert parsed(read("id,mutant\nv1,K2R\n", wild_types=wild_types)) == [(WILD_TYPE, "K2R")]
 
