@@ -141,7 +141,7 @@ def trace(
 
 def embed(checkpoint: Checkpoint, batch: Batch) -> str:
     layout = checkpoint.encoder.layout(batch.offsets)
-    return digest(pool(checkpoint.encoder(batch.tokens.long(), layout), layout, "mean"))
+    return digest(pool(checkpoint.encoder(batch.tokens.long(), layout), layout, ["mean"]))
 
 
 def traced(checkpoint: Checkpoint, batch: Batch) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from protembed.model.heads import TaskHead
 from protembed.model.pooling import (
     merge_windows,
     overlap_cosine,
-    pool_concatenated,
+    pool_protein,
     residues_of,
     strip_special_tokens,
 )
@@ -213,7 +213,7 @@ class Embedder:
     def _pool(self, proteins: _Proteins) -> Tensor:
         """Pool the vectors of each protein's residues, (proteins, poolings · layers · dim)."""
         query = None if self.query is None else self.query.to(proteins[0][0].device)
-        return torch.stack([pool_concatenated(cls, residues, self.poolings, query) for cls, residues in proteins])
+        return torch.stack([pool_protein(cls, residues, self.poolings, query) for cls, residues in proteins])
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, PackedLayout]:
         """Compute the vectors of all tokens, (tokens, layers · dim)."""

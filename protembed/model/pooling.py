@@ -102,7 +102,7 @@ _POOLINGS: dict[PoolingName, Callable[[Tensor, Tensor, Tensor | None], Tensor]] 
     "mean": lambda cls, residues, query: residues.mean(0),
     "max": lambda cls, residues, query: residues.amax(0),
     "std": lambda cls, residues, query: residues.std(0, correction=0),
-    "cls": lambda cls, residues, query: cls,
+    "cls": lambda cls, residues, query: cls.clone(),  # a view would keep the vectors of all tokens
     "attention": lambda cls, residues, query: attention_pooling(residues, cast("Tensor", query)),
 }
 
@@ -112,51 +112,34 @@ def residues_of(hidden: Tensor) -> Tensor:
     return hidden[1:-1]
 
 
-def pool_protein(cls: Tensor, residues: Tensor, pooling: PoolingName, query: Tensor | None = None) -> Tensor:
-    """Pool the vectors of one protein into one.
+def pool_protein(cls: Tensor, residues: Tensor, poolings: Sequence[PoolingName], query: Tensor | None = None) -> Tensor:
+    """Pool the vectors of one protein into one, or in several ways whose results are concatenated.
 
     Args:
         cls: The vector of `<cls>`, (dim,).
         residues: Vectors of the residues, (residues, dim).
-        pooling: The mean, maximum or (population) standard deviation over the residues, the vector of `<cls>`, or a
-            mean weighted by attention.
-        query: The learned query of pooling by attention, (dim,); None for all other poolings.
-
-    Returns:
-        The pooled vector, (dim,).
-    """
-    return _POOLINGS[pooling](cls, residues, query)
-
-
-def pool_concatenated(
-    cls: Tensor, residues: Tensor, poolings: Sequence[PoolingName], query: Tensor | None = None
-) -> Tensor:
-    """Pool the vectors of one protein in several ways, and concatenate the results.
-
-    Args:
-        cls: The vector of `<cls>`, (dim,).
-        residues: Vectors of the residues, (residues, dim).
-        poolings: The poolings, in the order of the result.
+        poolings: Each the mean, maximum or (population) standard deviation over the residues, the vector of `<cls>`, or
+            a mean weighted by attention.
         query: The learned query of pooling by attention, (dim,); None for all other poolings.
 
     Returns:
         The pooled vectors, (poolings · dim,).
     """
-    return torch.cat([pool_protein(cls, residues, pooling, query) for pooling in poolings])
+    vectors = [_POOLINGS[pooling](cls, residues, query) for pooling in poolings]
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
 
-def pool(hidden: Tensor, layout: PackedLayout, pooling: PoolingName, query: Tensor | None = None) -> Tensor:
-    """Pool the tokens of each whole protein into one vector.
+def pool(hidden: Tensor, layout: PackedLayout, poolings: Sequence[PoolingName], query: Tensor | None = None) -> Tensor:
+    """Pool the tokens of each whole protein with `pool_protein`.
 
     Args:
         hidden: Hidden states of all proteins one after the other, (tokens, dim), with `<cls>` and `<eos>`.
         layout: Where each protein starts and ends.
-        pooling: The pooling; see `pool_protein`.
+        poolings: The poolings, in the order of the result.
         query: The learned query of pooling by attention, (dim,); None for all other poolings.
 
     Returns:
-        The pooled vectors, (proteins, dim).
+        The pooled vectors, (proteins, poolings · dim).
     """
-    return torch.stack(
-        [pool_protein(protein[0], residues_of(protein), pooling, query) for (protein,) in layout.split(hidden)]
-    )
+    proteins = (protein for (protein,) in layout.split(hidden))
+    return torch.stack([pool_protein(protein[0], residues_of(protein), poolings, query) for protein in proteins])

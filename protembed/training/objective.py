@@ -18,7 +18,7 @@ from protembed.data.batching import UNKNOWN_CLASS, AnyBatch, LabelledBatch, Mask
 from protembed.data.windows import Span
 from protembed.model.esm2 import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
-from protembed.model.pooling import merge_windows, pool_concatenated
+from protembed.model.pooling import merge_windows, pool_protein
 from protembed.training.distributed import Executor
 
 
@@ -150,7 +150,7 @@ class SupervisedObjective(Objective[LabelledBatch]):
         cls, residues = merge_windows(windows, spans)
         if self.task_head.task.per_residue:
             return residues
-        return pool_concatenated(cls, residues, self._poolings, self.task_head.query)[None]
+        return pool_protein(cls, residues, self._poolings, self.task_head.query)[None]
 
     def _loss(self, predictions: Tensor, targets: Tensor) -> LossSum:
         num_correct = torch.zeros((), dtype=torch.int64, device=predictions.device)

@@ -20,7 +20,7 @@ QUERY = torch.tensor([0.5, -0.1])
     ],
 )
 def test_pooling_is_over_residues_never_over_cls_and_eos(tiny_encoder, pooling, expected):
-    pooled = pool(HIDDEN, tiny_encoder.layout(OFFSETS), pooling)
+    pooled = pool(HIDDEN, tiny_encoder.layout(OFFSETS), [pooling])
 
     assert torch.allclose(pooled, torch.tensor(expected, dtype=torch.float32))
 
@@ -33,7 +33,7 @@ def test_pooling_by_attention_weights_residues_by_their_product_with_the_query(t
         for column in ((1, 2, 6), (10, 30, 20))
     ]
 
-    pooled = pool(HIDDEN, tiny_encoder.layout(OFFSETS), "attention", QUERY)
+    pooled = pool(HIDDEN, tiny_encoder.layout(OFFSETS), ["attention"], QUERY)
 
     assert torch.allclose(pooled, torch.tensor([expected, [3.0, 4.0]]))
 
@@ -41,7 +41,7 @@ def test_pooling_by_attention_weights_residues_by_their_product_with_the_query(t
 def test_pooling_with_a_query_of_zeros_is_the_mean(tiny_encoder):
     layout = tiny_encoder.layout(OFFSETS)
 
-    assert torch.allclose(pool(HIDDEN, layout, "attention", torch.zeros(2)), pool(HIDDEN, layout, "mean"))
+    assert torch.allclose(pool(HIDDEN, layout, ["attention"], torch.zeros(2)), pool(HIDDEN, layout, ["mean"]))
 
 
 def test_a_strong_query_selects_a_single_residue():
@@ -50,9 +50,17 @@ def test_a_strong_query_selects_a_single_residue():
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "std", "cls", "attention"])
 def test_pooling_one_protein_equals_pooling_it_within_a_batch(tiny_encoder, pooling):
-    pooled = torch.stack([pool_protein(hidden[0], hidden[1:-1], pooling, QUERY) for hidden in HIDDEN.split([5, 3])])
+    pooled = torch.stack([pool_protein(hidden[0], hidden[1:-1], [pooling], QUERY) for hidden in HIDDEN.split([5, 3])])
 
-    assert torch.equal(pooled, pool(HIDDEN, tiny_encoder.layout(OFFSETS), pooling, QUERY))
+    assert torch.equal(pooled, pool(HIDDEN, tiny_encoder.layout(OFFSETS), [pooling], QUERY))
+
+
+def test_several_poolings_are_concatenated_in_their_order(tiny_encoder):
+    layout = tiny_encoder.layout(OFFSETS)
+
+    both = pool(HIDDEN, layout, ["max", "cls"])
+
+    assert torch.equal(both, torch.cat([pool(HIDDEN, layout, ["max"]), pool(HIDDEN, layout, ["cls"])], dim=1))
 
 
 def test_residues_are_all_tokens_but_the_first_and_the_last():
@@ -64,7 +72,7 @@ def test_pooled_vectors_do_not_depend_on_other_sequences_in_the_batch(tiny_encod
     def pooled(sequences):
         batch = whole_batch(sequences)
         packed = tiny_encoder.layout(batch.offsets)
-        return pool(tiny_encoder(batch.tokens, packed), packed, "mean")
+        return pool(tiny_encoder(batch.tokens, packed), packed, ["mean"])
 
     alone = torch.cat([pooled([protein]) for protein in proteins[:5]])
 
