@@ -170,7 +170,7 @@ def test_a_model_without_the_head_for_a_method_is_an_error(model):
 
 
 def test_models_are_listed_with_the_names_that_load_them():
-    default = next(entry for entry in protembed.list_models().models if entry.is_default)
+    default = next(entry for entry in protembed.list_models() if entry.is_default)
 
     assert protembed.load_model(default.name).dim == protembed.load_checkpoint(default.name).encoder.shape.dim == 320
 

@@ -1,5 +1,6 @@
 """`protembed models`."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from protembed.cli.display import Display
@@ -8,7 +9,14 @@ from protembed.cli.options import configured
 from protembed.config.common import ConsoleConfig
 
 if TYPE_CHECKING:
-    pass
+    from protembed.model.catalog import ModelEntry
+
+
+@dataclass(frozen=True)
+class ModelList:
+    """The models as one object, which --json prints."""
+
+    models: tuple["ModelEntry", ...]
 
 
 @configured
@@ -18,10 +26,10 @@ def models(show: ConsoleConfig) -> None:
 
     listing = list_models()
     if not show.json:
-        for model in listing.models:
+        for model in listing:
             print(model_lines(model))
     Display(show).summary(
-        listing,
+        ModelList(listing),
         "perplexities are comparable only on the same proteins and classes: not those of bundled and published models",
         "for better vectors use an ESM-2 model, which is downloaded once: --model esm2_t12_35M",
     )

@@ -9,7 +9,7 @@ from protembed.config.model_sizes import BYTES_PER_NUMBER, SIZES, EncoderShape, 
 from protembed.errors import InputNotFoundError
 from protembed.io.reading import PathLike, as_path
 from protembed.model.esm_config import read_shape
-from protembed.model.hub import fetch_model, is_hub_name
+from protembed.model.hub import conversion_command, fetch_model, is_hub_name
 from protembed.model.metadata import read_metadata
 from protembed.model.untrusted import model_sha256
 
@@ -47,18 +47,9 @@ class PublishedModel:
         return f"facebook/{self.name}_UR50D"
 
     @property
-    def shape(self) -> EncoderShape:
-        """Layers, width and heads."""
-        return SIZES[self.size]
-
-    @property
     def how_to_get(self) -> str:
         """The option that selects the model, or the command that converts it to a directory."""
-        if not self.has_safetensors:
-            # Reading pickled weights can run code: the user has to convert them with transformers.
-            convert = f"EsmForMaskedLM.from_pretrained('{self.hub_id}').save_pretrained('{self.name}')"
-            return f'python -c "from transformers import EsmForMaskedLM; {convert}"'
-        return f"--model {self.name}"
+        return f"--model {self.name}" if self.has_safetensors else conversion_command(self.hub_id, self.name)
 
 
 PUBLISHED_MODELS = (
@@ -180,7 +171,7 @@ def _how_to_get() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A line of the list of models.
+    """A model of the list of models.
 
     Attributes:
         name: The value for `--model`; for a model without safetensors, the directory to convert it to.
@@ -205,37 +196,49 @@ class ModelEntry:
     how_to_get: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelList:
-    """The bundled models, then the published ones from small to large."""
-
-    models: tuple[ModelEntry, ...]
-
-
-def list_models() -> ModelList:
-    """List the bundled and the published models.
+def list_models() -> tuple[ModelEntry, ...]:
+    """List the bundled models, then the published ones from small to large.
 
     Raises:
         ModelFormatError: A bundled model is damaged, so that protembed should be reinstalled.
+
+    >>> [model.name for model in list_models()][:2]
+    ['protembed_t6_8M', 'esm2_t6_8M']
     """
-    return ModelList(models=(*map(_bundled, bundled_models()), *map(_published, PUBLISHED_MODELS)))
+    return (*map(_bundled, bundled_models()), *map(_published, PUBLISHED_MODELS))
+
+
+def _entry(
+    name: str,
+    shape: EncoderShape,
+    num_bytes: int,
+    expectation: str,
+    *,
+    directory: Path | None = None,
+    how_to_get: str = "",
+) -> ModelEntry:
+    return ModelEntry(
+        name=name,
+        num_parameters=shape.num_parameters,
+        num_bytes=num_bytes,
+        num_layers=shape.num_layers,
+        dim=shape.dim,
+        is_bundled=directory is not None,
+        is_default=name == DEFAULT_MODEL,
+        directory=directory,
+        expectation=expectation,
+        how_to_get=how_to_get,
+    )
 
 
 def _bundled(directory: Path) -> ModelEntry:
-    shape, metrics = read_shape(directory), read_metadata(directory).metrics
-    return ModelEntry(
-        name=directory.name,
-        num_parameters=shape.num_parameters,
-        num_bytes=sum(file.stat().st_size for file in directory.glob("*.safetensors")),
-        num_layers=shape.num_layers,
-        dim=shape.dim,
-        is_bundled=True,
-        is_default=directory.name == DEFAULT_MODEL,
-        directory=directory,
-        expectation=f"perplexity {metrics['valid_perplexity']:.1f} over 20 amino acids on proteins of other families, "
-        f"where composition alone gives {metrics['unigram_perplexity']:.1f}",
-        how_to_get="",
+    metrics = read_metadata(directory).metrics
+    num_bytes = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    expectation = (
+        f"perplexity {metrics['valid_perplexity']:.1f} over 20 amino acids on proteins of other families, "
+        f"where composition alone gives {metrics['unigram_perplexity']:.1f}"
     )
+    return _entry(directory.name, read_shape(directory), num_bytes, expectation, directory=directory)
 
 
 def _published(model: PublishedModel) -> ModelEntry:
@@ -243,15 +246,6 @@ def _published(model: PublishedModel) -> ModelEntry:
     if model.perplexity is not None and model.contact_precision is not None:
         expectation = f"perplexity {model.perplexity:.2f} over 33 tokens on UniRef50, "
         expectation += f"{100 * model.contact_precision:.1f} % of the top L long-range contacts are true (published)"
-    return ModelEntry(
-        name=model.name,
-        num_parameters=model.shape.num_parameters,
-        num_bytes=BYTES_PER_NUMBER * model.shape.num_parameters,
-        num_layers=model.shape.num_layers,
-        dim=model.shape.dim,
-        is_bundled=False,
-        is_default=False,
-        directory=None,
-        expectation=expectation,
-        how_to_get=model.how_to_get,
-    )
+    shape = SIZES[model.size]
+    num_bytes = BYTES_PER_NUMBER * shape.num_parameters
+    return _entry(model.name, shape, num_bytes, expectation, how_to_get=model.how_to_get)

@@ -48,14 +48,20 @@ def _has_weights(files: Iterable[str]) -> bool:
     return any(fnmatchcase(file, pattern) for file in files for pattern in _WEIGHTS)
 
 
+def conversion_command(repository: str, directory: str) -> str:
+    """Write the command that converts a model with pickled weights, which can run code, to a model directory."""
+    convert = f"EsmForMaskedLM.from_pretrained('{repository}').save_pretrained('{directory}')"
+    return f'python -c "from transformers import EsmForMaskedLM; {convert}"'
+
+
 def _no_safetensors(name: str, *, only_cache: bool) -> Exception:
     if only_cache:
         return InputNotFoundError(name, "its weights are not in the cache", _ALLOW_THE_NETWORK)
     repository = name.partition("@")[0]
-    convert = f"EsmForMaskedLM.from_pretrained('{repository}').save_pretrained('{repository.partition('/')[2]}')"
+    command = conversion_command(repository, repository.partition("/")[2])
     advice = (
         "pickled weights can run code and are not read; if you trust them, convert them with "
-        f'python -c "from transformers import EsmForMaskedLM; {convert}" and pass that directory'
+        f"{command} and pass that directory"
     )
     return ModelFormatError(Path(name), "the hub has no safetensors of it", advice)
 

@@ -6,7 +6,7 @@ from protembed.model.metadata import read_metadata
 
 
 def test_the_bundled_models_come_first_and_one_of_them_is_the_default():
-    models = list_models().models
+    models = list_models()
 
     assert [model.name for model in models if model.is_default] == [DEFAULT_MODEL]
     assert [model.is_bundled for model in models] == sorted((model.is_bundled for model in models), reverse=True)
@@ -14,7 +14,7 @@ def test_the_bundled_models_come_first_and_one_of_them_is_the_default():
 
 
 def test_the_default_model_is_listed_with_its_size_and_metrics():
-    (default,) = (model for model in list_models().models if model.is_default)
+    (default,) = (model for model in list_models() if model.is_default)
     directory = locate_model().directory
     checkpoint = load_checkpoint(directory)
 
@@ -27,7 +27,7 @@ def test_the_default_model_is_listed_with_its_size_and_metrics():
 
 
 def test_published_models_are_listed_with_size_metrics_and_how_to_get_them():
-    by_name = {model.name: model for model in list_models().models}
+    by_name = {model.name: model for model in list_models()}
     model = by_name["esm2_t12_35M"]
 
     assert (model.num_parameters, model.dim) == (SIZES["t12_35M"].num_parameters, 480)
