@@ -50,18 +50,8 @@ _TOKENIZER_CONFIG = {**SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lo
 _SHORTEST_CARD = "# A protein language model\n"
 
 
-def read_training_kmers(directory: Path) -> Tensor | None:
-    """Read the hashes of the training proteins' k-mers.
-
-    Args:
-        directory: The model directory.
-
-    Returns:
-        The hashes, (k-mers,), int64, ascending; None where the model has none.
-
-    Raises:
-        ModelFormatError: The file is damaged, or holds anything else.
-    """
+def _read_training_kmers(directory: Path) -> Tensor | None:
+    """Read the hashes of the training proteins' k-mers, (k-mers,), int64, ascending; None where the model has none."""
     path = directory / _KMERS_FILE
     if not path.exists():
         return None
@@ -73,11 +63,6 @@ def read_training_kmers(directory: Path) -> Tensor | None:
                 if (hashes[1:] > hashes[:-1]).all():
                     return hashes
     raise ModelFormatError(path, "it holds no ascending hashes of k-mers")
-
-
-def write_training_kmers(directory: Path, hashes: Tensor) -> None:
-    """Write the hashes of the training proteins' k-mers, (k-mers,), int64, ascending, into an existing directory."""
-    write_tensors({_KMERS_NAME: hashes.to(torch.int64)}, directory / _KMERS_FILE)
 
 
 def _read_task_head(directory: Path, shape: EncoderShape, metadata: ModelMetadata) -> TaskHead:
@@ -208,16 +193,14 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
         how: The distribution of weight matrices and embeddings.
         seed: The seed of the random numbers, of which encoder and head share one sequence.
     """
-    checkpoint, lm_head = _on_meta_device(shape), MaskedLMHead(shape.dim)
-    for part in checkpoint._parts().values():
-        part.to_empty(device="cpu")
-    checkpoint.encoder.inverse_frequencies = inverse_frequencies(shape)
-    checkpoint.contact_head = ContactHead(shape.num_layers * shape.num_heads)
-    checkpoint.lm_head = lm_head
+    with torch.device("meta"):
+        encoder = Encoder(shape)
+    encoder.to_empty(device="cpu").inverse_frequencies = inverse_frequencies(shape)
+    lm_head, contact_head = MaskedLMHead(shape.dim), ContactHead(shape.num_layers * shape.num_heads)
     generator = torch.Generator().manual_seed(seed)
-    initialise(checkpoint.encoder, how, generator)
+    initialise(encoder, how, generator)
     initialise(lm_head, how, generator)
-    return checkpoint
+    return Checkpoint(encoder=encoder, lm_head=lm_head, contact_head=contact_head)
 
 
 def _fill(checkpoint: Checkpoint, stored: WeightFiles, directory: Path) -> None:
@@ -286,7 +269,7 @@ def load_checkpoint(model: PathLike | ResolvedModel | None = None) -> Checkpoint
         _fill(checkpoint, stored, directory)
     if checkpoint.metadata.target is not None:
         checkpoint.task_head = _read_task_head(directory, shape, checkpoint.metadata)
-        checkpoint.training_kmers = read_training_kmers(directory)
+        checkpoint.training_kmers = _read_training_kmers(directory)
     for module in checkpoint._parts().values():
         module.eval().requires_grad_(True)
     return checkpoint
@@ -327,7 +310,7 @@ def write_checkpoint_files(
     if checkpoint.task_head is not None:
         write_tensors(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
         if checkpoint.training_kmers is not None:
-            write_training_kmers(directory, checkpoint.training_kmers)
+            write_tensors({_KMERS_NAME: checkpoint.training_kmers.to(torch.int64)}, directory / _KMERS_FILE)
     write_json(directory / CONFIG_FILE, config_json(shape, has_lm_head=checkpoint.lm_head is not None))
     write_metadata(directory, checkpoint.metadata, contact_head_fitted=checkpoint.contact_head.is_fitted)
     write_text(directory / VOCABULARY_FILE, "\n".join(TOKENS))

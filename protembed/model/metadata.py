@@ -25,7 +25,7 @@ _FORMER_KEYS = {
 # Longer windows would not fit the integers of an array, and no protein is so long.
 _MAX_WINDOW_RESIDUES = 2**31 - 1
 # The numbers of longer k-mers of 20 amino acids would not fit 64 bits.
-MAX_KMER_LENGTH = 14
+_MAX_KMER_LENGTH = 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,6 @@ class TrainingData:
     """The proteins that a fine-tuned model was trained and tested on; with a region, that region of each protein.
 
     Attributes:
-        num_proteins: The number of training proteins.
         lengths: The minimum, 5 % quantile, median, 95 % quantile and maximum of the training proteins' lengths, in
             residues.
         shortest: The length of the shortest protein of the table, validation and test proteins included, in residues.
@@ -73,7 +72,6 @@ class ModelMetadata:
         pooling: The poolings of residues into one vector, as in `mean,std`; None if the model was not trained for one.
         configuration: The options of the command that made the model.
         corpus_fingerprint: The fingerprint of the tokens that the model was pretrained on; None where unknown.
-        metrics: Metrics by name.
         classes: The classes or labels of a fine-tuned model; None for values, and for an encoder.
         task: The task of a fine-tuned model; None for an encoder.
         target: The name of what a fine-tuned model predicts; None for an encoder.
@@ -135,7 +133,7 @@ def _is_training_data(value: Any) -> bool:
         and len(lengths) == 5
         and all(map(_is_count, [*counts, *lengths, value["shortest"], value["longest"], value["kmer_length"]]))
         and value["num_tested_related"] <= value["num_tested"]
-        and 0 < value["kmer_length"] <= MAX_KMER_LENGTH
+        and 0 < value["kmer_length"] <= _MAX_KMER_LENGTH
         and all(_is_number(fraction) and 0 <= fraction <= 1 for fraction in fractions)
         and (classes is None or (isinstance(classes, dict) and all(map(_is_count, classes.values()))))
         and (values is None or (isinstance(values, list) and len(values) == 2 and all(map(_is_number, values))))
