@@ -31,7 +31,7 @@ from protembed.data.batching import Batch, concatenate, make_crop, split_by_budg
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
-from protembed.model.pooling import pool
+from protembed.model.pooling import residues_of
 
 TOKENS_PER_BATCH = 1024
 FORK = multiprocessing.get_context("fork")
@@ -141,7 +141,8 @@ def trace(
 
 def embed(checkpoint: Checkpoint, batch: Batch) -> str:
     layout = checkpoint.encoder.layout(batch.offsets)
-    return digest(pool(checkpoint.encoder(batch.tokens.long(), layout), layout, ["mean"]))
+    proteins = layout.split(checkpoint.encoder(batch.tokens.long(), layout))
+    return digest(torch.stack([residues_of(protein).mean(0) for (protein,) in proteins]))
 
 
 def traced(checkpoint: Checkpoint, batch: Batch) -> list[tuple[str, str]]:

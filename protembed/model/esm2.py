@@ -45,7 +45,7 @@ def initialise(module: nn.Module, how: Literal["gaussian", "uniform"], generator
     Args:
         module: An encoder or a head.
         how: The distribution of weight matrices and embeddings.
-        generator: The random number generator, on the CPU.
+        generator: Random numbers, on the CPU.
     """
     half_width = INIT_STD * math.sqrt(3)
     for part in module.modules():
@@ -92,9 +92,6 @@ class PackedLayout:
         Args:
             vectors: Queries and keys, (tokens, n, head, head_dim), with or without padding at the end.
 
-        Returns:
-            The rotated vectors, same shape and dtype.
-
         Source: Su et al. 2021, "RoFormer", section 3.2.2, in the half-split form of ESM-2.
         """
         first, second = vectors.chunk(2, dim=-1)
@@ -117,13 +114,7 @@ class PackedLayout:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Mix the values of one protein's tokens: softmax(q · k / sqrt(head_dim)) · v in each head.
 
-    Args:
-        query: Queries, (length, head, head_dim).
-        key: Keys, (length, head, head_dim).
-        value: Values, (length, head, head_dim).
-
-    Returns:
-        The mixed values, (length, head, head_dim).
+    All arguments and the result are (length, head, head_dim).
 
     Source: Vaswani et al. 2017, equation 1.
     """
@@ -135,14 +126,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def attend_packed(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout) -> Tensor:
     """Mix the values of each protein's tokens with `attend`, for all proteins of a batch.
 
-    Args:
-        query: Queries, (tokens + padding, head, head_dim).
-        key: Keys, (tokens + padding, head, head_dim).
-        value: Values, (tokens + padding, head, head_dim).
-        layout: Where each protein starts and ends.
-
-    Returns:
-        The mixed values, (tokens + padding, head, head_dim); zero in the padding.
+    All tensors are (tokens + padding, head, head_dim); the result is zero in the padding.
     """
     if layout.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
         # Imported here because it loads torch's compiler, which doubles the import time and is not needed on CPUs.
@@ -235,9 +219,6 @@ class Layer(nn.Module):
 
 class Encoder(nn.Module):
     """ESM-2's encoder: token embeddings, layers, a final LayerNorm.
-
-    Args:
-        shape: Layers, width and heads.
 
     Attributes:
         gradient_checkpointing: Whether the activations of a layer are recomputed for its gradients instead of stored:

@@ -48,13 +48,7 @@ class MaskedLMHead(nn.Module):
 
 
 def average_product_correction(maps: Tensor) -> Tensor:
-    """Subtract the background of each pair that its row and column explain.
-
-    Args:
-        maps: Symmetric maps, (…, residues, residues).
-
-    Returns:
-        The corrected maps, same shape.
+    """Subtract from symmetric maps, (…, residues, residues), what the row and the column of each pair explain.
 
     Source: Dunn et al. 2008, equation 2.
     """

@@ -1,4 +1,8 @@
-"""Merge the vectors of windows, and pool those of residues into one; never over `<cls>`, `<eos>` or padding."""
+"""Merge the vectors of windows, and pool those of residues into one; never over `<cls>`, `<eos>` or padding.
+
+The windows of a protein are vectors, (tokens, dim) each, with `<cls>` at the start of the first and `<eos>` at the end
+of the last, or (residues, dim) without the two. Their spans say where they lie; a single span is the whole protein.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,23 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from protembed.config.common import PoolingName
-from protembed.model.esm2 import PackedLayout
 
 # The position of a window in its protein, in residues: start and stop.
 Span = tuple[int, int]
 
 
 def merge_windows(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
-    """Merge the vectors of a protein's windows.
-
-    Args:
-        windows: Vectors of each window, (tokens, dim), with `<cls>` at the start of the first and `<eos>` at the end of
-            the last.
-        spans: The span of each window; a single one is the whole protein.
-
-    Returns:
-        The vector of `<cls>`, (dim,), and those of all residues, (residues, dim).
-    """
+    """Merge the windows of a protein into the vector of `<cls>`, (dim,), and those of all residues, (residues, dim)."""
     residues = strip_special_tokens(windows, spans)
     return windows[0][0], residues[0] if len(spans) == 1 else blend(residues, spans)
 
@@ -43,10 +37,10 @@ def blend(windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
     """Blend the vectors of a protein's residues: the mean over the windows that contain them, weighted by a taper.
 
     The weight of a residue in a window is its distance from that window's nearest cut; the true ends of the protein are
-    no cuts.
+    not cuts.
 
     Args:
-        windows: Vectors of each window, (residues of the window, dim), without special tokens.
+        windows: Windows without special tokens.
         spans: The span of each window.
 
     Returns:
@@ -66,7 +60,7 @@ def overlap_cosine(windows: Sequence[Tensor], spans: Sequence[Span]) -> float:
     """Measure how well windows agree: the mean cosine similarity of the two vectors of each residue that they share.
 
     Args:
-        windows: Vectors of each window, (residues of the window, dim), without special tokens; at least two windows.
+        windows: At least two windows, without special tokens.
         spans: The span of each window.
     """
     cosines = []
@@ -85,14 +79,9 @@ def _taper(start: int, stop: int, num_residues: int, like: Tensor) -> Tensor:
 
 
 def attention_pooling(residues: Tensor, query: Tensor) -> Tensor:
-    """Average residues, weighted by how much a learned query attends to each; a query of zeros gives the plain mean.
+    """Average residues, (residues, dim), weighted by how much a learned query, (dim,), attends to each.
 
-    Args:
-        residues: Vectors of the residues, (residues, dim).
-        query: The learned query, (dim,).
-
-    Returns:
-        The average, (dim,).
+    A query of zeros gives the plain mean.
     """
     weights = torch.softmax(residues @ query / math.sqrt(len(query)), dim=0)
     return weights @ residues
@@ -102,7 +91,7 @@ _POOLINGS: dict[PoolingName, Callable[[Tensor, Tensor, Tensor | None], Tensor]] 
     "mean": lambda cls, residues, query: residues.mean(0),
     "max": lambda cls, residues, query: residues.amax(0),
     "std": lambda cls, residues, query: residues.std(0, correction=0),
-    "cls": lambda cls, residues, query: cls.clone(),  # a view would keep the vectors of all tokens
+    "cls": lambda cls, residues, query: cls,
     "attention": lambda cls, residues, query: attention_pooling(residues, cast("Tensor", query)),
 }
 
@@ -127,19 +116,3 @@ def pool_protein(cls: Tensor, residues: Tensor, poolings: Sequence[PoolingName],
     """
     vectors = [_POOLINGS[pooling](cls, residues, query) for pooling in poolings]
     return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
-
-
-def pool(hidden: Tensor, layout: PackedLayout, poolings: Sequence[PoolingName], query: Tensor | None = None) -> Tensor:
-    """Pool the tokens of each whole protein with `pool_protein`.
-
-    Args:
-        hidden: Hidden states of all proteins one after the other, (tokens, dim), with `<cls>` and `<eos>`.
-        layout: Where each protein starts and ends.
-        poolings: The poolings, in the order of the result.
-        query: The learned query of pooling by attention, (dim,); None for all other poolings.
-
-    Returns:
-        The pooled vectors, (proteins, poolings · dim).
-    """
-    proteins = (protein for (protein,) in layout.split(hidden))
-    return torch.stack([pool_protein(protein[0], residues_of(protein), poolings, query) for protein in proteins])
