@@ -30,13 +30,11 @@ _PRECISION_LOWERING_VALUES: dict[str, dict[str, tuple[str, ...]]] = {
     "cuda": {"NVIDIA_TF32_OVERRIDE": ("1",)},
 }
 _FULL_PRECISIONS = ("none", "ieee")
-# The caller's settings that each running block has saved, in the order of the blocks, and whether the block has ended.
-# Blocks of several threads may overlap.
-_lock = Lock()
-_saved_settings: dict[ExitStack, bool] = {}
+# What `exact_float32` restores when the last of its running blocks ends.
+_lock, _settings_before, _num_blocks = Lock(), ExitStack(), 0
 
 
-def check_full_precision(device: torch.device) -> None:
+def _check_full_precision(device: torch.device) -> None:
     """Check that no environment variable lowers the precision of float32 products on a device.
 
     Raises:
@@ -55,30 +53,26 @@ def exact_float32() -> Iterator[None]:
 
     The block resets torch's default dtype and device, the precision of float32 products, autocast, inference mode, the
     flushing of denormal numbers, and deterministic algorithms, which reject operators that are deterministic here.
+    Blocks of several threads may overlap: the settings of the process are restored when the last one ends.
     """
+    global _num_blocks
     # MKL guarantees the same bits from run to run only in such a mode, and reads the variable at its first product.
     # The mode costs no time (benchmarks/README.md). Any other mode is as precise, and the user's choice.
     if os.environ.get("MKL_CBWR", "").upper() in ("", "OFF"):
         os.environ["MKL_CBWR"] = "AUTO"
-    with _exact_process_settings(), _exact_thread_settings():
-        yield
-
-
-@contextmanager
-def _exact_process_settings() -> Iterator[None]:
-    before = ExitStack()
     with _lock:
-        _reset_dtype(before)
-        _reset_matmul_precision(before)
-        _saved_settings[before] = False
+        _num_blocks += 1
+        _reset_dtype(_settings_before)
+        _reset_matmul_precision(_settings_before)
     try:
-        yield
+        with ExitStack() as thread_settings_before:
+            _reset_thread_settings(thread_settings_before)
+            yield
     finally:
         with _lock:
-            _saved_settings[before] = True
-            # The settings that the first block saved are restored when the last block has ended.
-            while _saved_settings and list(_saved_settings.values())[-1]:
-                _saved_settings.popitem()[0].close()
+            _num_blocks -= 1
+            if not _num_blocks:
+                _settings_before.close()
 
 
 def _reset_dtype(before: ExitStack) -> None:
@@ -116,20 +110,17 @@ def _reset_matmul_precision(before: ExitStack) -> None:
         product.fp32_precision = "ieee"
 
 
-@contextmanager
-def _exact_thread_settings() -> Iterator[None]:
-    with ExitStack() as before:
-        for device_type in ("cpu", "cuda", "mps"):
-            if torch.is_autocast_enabled(device_type):
-                before.enter_context(torch.autocast(device_type, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            before.enter_context(torch.device("cpu"))
-        if torch.is_inference_mode_enabled():
-            before.enter_context(torch.inference_mode(False))
-        if _flushes_denormals():
-            before.callback(torch.set_flush_denormal, True)
-            torch.set_flush_denormal(False)
-        yield
+def _reset_thread_settings(before: ExitStack) -> None:
+    for device_type in ("cpu", "cuda", "mps"):
+        if torch.is_autocast_enabled(device_type):
+            before.enter_context(torch.autocast(device_type, enabled=False))
+    if torch.get_default_device().type != "cpu":
+        before.enter_context(torch.device("cpu"))
+    if torch.is_inference_mode_enabled():
+        before.enter_context(torch.inference_mode(False))
+    if _flushes_denormals():
+        before.callback(torch.set_flush_denormal, True)
+        torch.set_flush_denormal(False)
 
 
 def _flushes_denormals() -> bool:
@@ -152,7 +143,7 @@ def choose_device(config: DeviceConfig) -> torch.device:
         name = next(device for device, is_available in available.items() if is_available)
     elif not available[name]:
         raise ConfigError("device", name, "this machine, or this build of torch, does not have one")
-    check_full_precision(torch.device(name))
+    _check_full_precision(torch.device(name))
     if name == "cuda" and world_size() > 1:
         return _gpu_of_process()
     return torch.device(name)
