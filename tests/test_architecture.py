@@ -112,9 +112,8 @@ def test_only_the_command_line_prints():
 
 
 def opens_for_writing(function, call):
-    if function.endswith("_zip.open"):  # the member of an archive whose stream writing.py has opened
-        return False
-    # A method's mode comes first, a function's second, and the mode of an archive's member does not count.
+    # A method's mode comes first, a function's second. An archive's member comes before its mode, which therefore does
+    # not count: the stream of the archive was opened in io.writing.
     place = 1 if re.fullmatch(r"((io|os|gzip|bz2|lzma)\.)?open", function) else 0
     modes = [*call.args[place : place + 1], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
     texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
