@@ -2,43 +2,44 @@
 
     ProtembedError                          1   the base of all errors that protembed raises on purpose
     ├── ConfigError                         2   an option that is out of range, or options that contradict each other
-    ├── DataError                          65   an input that is invalid
-    │   ├── FormatError                         a file that is not FASTA, or is empty
-    │   │   └── DamagedArchiveError             an archive that is truncated or damaged
-    │   ├── RecordError                         a record without identifier or sequence
-    │   ├── IllegalResidueError                 a character that is not an amino acid
-    │   ├── SequenceError                       a sequence given in Python that is not a protein
-    │   ├── ChangedInputError                   a file that changed while it was read
-    │   ├── TooLongError                        a protein longer than the model's window, where that is an error
-    │   ├── TooShortError                       a protein that ends before the region begins
-    │   ├── TableError                          an invalid table, or an invalid row of one
-    │   ├── UnsupportedVariantError             a variant that is not a substitution of amino acids
-    │   ├── MismatchedResidueError              a mutation that does not fit its wild type
-    │   ├── TooFewProteinsError                 too few proteins to train and validate on
-    │   ├── EmptyValidationSetError             validation proteins without a standard amino acid
-    │   ├── ModelFormatError                    a model directory that cannot be read
-    │   ├── StructureError                      a structure that cannot be read or contains no protein
-    │   └── NoStructureMatchError               structures that match none of the proteins
-    ├── InputNotFoundError                 66   an input file or model that does not exist or cannot be read
+    ├── InputError                         65   an input that is missing, or is invalid
+    │   ├── InputNotFoundError             66       an input file or model that does not exist or cannot be read
+    │   ├── HubError                        1       a model that could not be downloaded from the hub
+    │   └── DataError                               an input that is invalid
+    │       ├── FormatError                         a file that is not FASTA, or is empty
+    │       │   └── DamagedArchiveError             an archive that is truncated or damaged
+    │       ├── RecordError                         a record without identifier or sequence
+    │       ├── IllegalResidueError                 a character that is not an amino acid
+    │       ├── SequenceError                       a sequence given in Python that is not a protein
+    │       ├── ChangedInputError                   a file that changed while it was read
+    │       ├── TooLongError                        a protein longer than the model's window, where that is an error
+    │       ├── TooShortError                       a protein that ends before the region begins
+    │       ├── TableError                          an invalid table, or an invalid row of one
+    │       ├── UnsupportedVariantError             a variant that is not a substitution of amino acids
+    │       ├── MismatchedResidueError              a mutation that does not fit its wild type
+    │       ├── TooFewProteinsError                 too few proteins to train and validate on
+    │       ├── EmptyValidationSetError             validation proteins without a standard amino acid
+    │       ├── ModelFormatError                    a model directory that cannot be read
+    │       ├── StructureError                      a structure that cannot be read or contains no protein
+    │       └── NoStructureMatchError               structures that match none of the proteins
     ├── OutputExistsError                   1   a finished result that would be overwritten
     ├── OutputError                         1   a result that cannot be written
     ├── RunError                            1   a run that cannot be started, resumed or finished
-    │   ├── RunMismatchError                    a run directory that belongs to a different command
-    │   ├── RunInUseError                       a run or result that another process is writing
-    │   ├── DamagedRunError                     a run directory whose files are incomplete or damaged
-    │   ├── PeerProcessError                    another process of a distributed run that has ended
-    │   └── DivergedError                       training whose loss or gradients are no longer finite
+    │   ├── RunMismatchError                        a run directory that belongs to a different command
+    │   ├── RunInUseError                           a run or result that another process is writing
+    │   ├── DamagedRunError                         a run directory whose files are incomplete or damaged
+    │   ├── PeerProcessError                        another process of a distributed run that has ended
+    │   └── DivergedError                           training whose loss or gradients are no longer finite
     ├── ResourceError                       1   a computation that needs more memory or disk than is available
-    │   ├── NotEnoughMemoryError                training that needs more memory than is available
-    │   ├── InsufficientResourcesError          attention maps that need more memory or disk than is available
-    │   └── TooLongForMemoryError               a single window that does not fit into memory
+    │   ├── NotEnoughMemoryError                    training that needs more memory than is available
+    │   ├── InsufficientResourcesError              attention maps that need more memory or disk than is available
+    │   └── TooLongForMemoryError                   a single window that does not fit into memory
     ├── NotFiniteError                      1   vectors or predictions that contain infinities or NaN
-    ├── HubError                            1   a model that could not be downloaded from the hub
     └── VerificationError                   1   a result that is incomplete, or does not match its input or model
 
-Errors within a family share its exit status. Each error stores what it knows, and its message is one sentence: what was
-found, where, and what to do. The sentence names options as Python does, in backticks (`on_illegal`); the command line
-shows them as flags.
+Errors without a number have the exit status of their family. Each error stores what it knows, and its message is one
+sentence: what was found, where, and what to do. The sentence names options as Python does, in backticks
+(`on_illegal`); the command line shows them as flags.
 """
 
 import string
@@ -70,23 +71,53 @@ class ConfigError(ProtembedError):
         super().__init__(f"{option} is {found!r}, but {expected}")
 
 
-class DataError(ProtembedError):
-    """An input that is invalid."""
+class InputError(ProtembedError):
+    """An input that is missing, or is invalid.
+
+    Args:
+        path: File or directory, or the name of a model or sequence; None if no single one is at fault.
+        found: Clause that says what was found.
+        advice: Clause that says what to do.
+        line: Line of the file, from 1; None if it is not about one.
+    """
 
     exit_status = 65
+
+    def __init__(self, path: str | Path | None, found: str, advice: str, *, line: int | None = None) -> None:
+        super().__init__(path, found, advice)
+        self.path, self.found, self.advice, self.line = path, found, advice, line
+
+    def __str__(self) -> str:
+        where = (
+            "" if self.path is None else f"{self.path}: " if self.line is None else f"{self.path}, line {self.line}: "
+        )
+        return f"{where}{self.found}; {self.advice}"
+
+
+class InputNotFoundError(InputError):
+    """An input file or model that does not exist or cannot be read."""
+
+    exit_status = 66
+
+
+class HubError(InputError):
+    """A model that could not be downloaded from the Hugging Face hub."""
+
+    exit_status = 1
+
+
+class DataError(InputError):
+    """An input that is invalid."""
 
 
 class FormatError(DataError):
     """A file that is not FASTA, or is empty."""
 
-    def __init__(self, path: str, found: str, advice: str, *, line: int | None = None) -> None:
-        self.path, self.found, self.advice, self.line = path, found, advice, line
-        where = path if line is None else f"{path}, line {line}"
-        super().__init__(f"{where}: {found}; {advice}")
-
 
 class DamagedArchiveError(FormatError):
     """An archive that is truncated or damaged; the records read before the damage are never used as a data set."""
+
+    path: str
 
     def __init__(self, path: str, reason: str, *, num_records: int | None = None) -> None:
         self.reason, self.num_records = reason, num_records
@@ -98,8 +129,8 @@ class RecordError(DataError):
     """A record that has no identifier or no sequence."""
 
     def __init__(self, path: str, line: int, record: int, found: str, advice: str) -> None:
-        self.path, self.line, self.record, self.found, self.advice = path, line, record, found, advice
-        super().__init__(f"{path}, line {line}: record {record} {found}; {advice}")
+        self.record = record
+        super().__init__(path, f"record {record} {found}", advice, line=line)
 
 
 _GAP_ADVICE = "remove the gaps (`seqkit seq -g` does), or pass `on_illegal` skip (leave the record out)"
@@ -117,102 +148,90 @@ _ADVICE_BY_CHARACTER = {
     ),
     ":": _CHAIN_ADVICE,
     "/": _CHAIN_ADVICE,
+    # In any other sequence letters are upper-cased before they are checked.
+    **dict.fromkeys(
+        string.ascii_lowercase,
+        "upper and lower case alternate, as in SaProt's structure-aware sequences: remove the lower-case letters, "
+        "which describe the structure",
+    ),
 }
+_USUAL_ADVICE = "correct the file, or pass `on_illegal` mask (read it as X) or `on_illegal` skip (leave the record out)"
 
 
 class IllegalResidueError(DataError):
     """A character in a sequence that is not an amino acid."""
 
-    def __init__(self, path: str, line: int, record_id: str, column: int, found: str) -> None:
-        self.path, self.line, self.record_id, self.column, self.found = path, line, record_id, column, found
-        usual = "correct the file, or pass `on_illegal` mask (read it as X) or `on_illegal` skip (leave the record out)"
-        advice = _ADVICE_BY_CHARACTER.get(found, usual)
-        if found in string.ascii_lowercase:  # in any other sequence letters are upper-cased before they are checked
-            advice = (
-                "upper and lower case alternate, as in SaProt's structure-aware sequences: remove the lower-case "
-                "letters, which describe the structure"
-            )
-        super().__init__(
-            f"{path}, line {line}: {found!r} in column {column} of record {record_id!r} is not an amino acid; {advice}"
-        )
+    path: str
+    line: int
+
+    def __init__(self, path: str, line: int, record_id: str, column: int, letter: str) -> None:
+        self.record_id, self.column, self.letter = record_id, column, letter
+        found = f"{letter!r} in column {column} of record {record_id!r} is not an amino acid"
+        super().__init__(path, found, _ADVICE_BY_CHARACTER.get(letter, _USUAL_ADVICE), line=line)
 
 
 class SequenceError(DataError):
     """A sequence given in Python that is not a protein; its name is its number, and its identifier if it has one."""
-
-    def __init__(self, name: str, found: str, advice: str) -> None:
-        self.name, self.found, self.advice = name, found, advice
-        super().__init__(f"{name}: {found}; {advice}")
 
 
 class ChangedInputError(DataError):
     """A file whose bytes changed between its first reading and the end of the computation."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        super().__init__(
-            f"{path} changed while it was read, so no result was written; "
-            "run the command again when the file is complete"
-        )
+        found = "it changed while it was read, so no result was written"
+        super().__init__(path, found, "run the command again when the file is complete")
 
 
 class TooLongError(DataError):
-    """A protein longer than the model's window, under `--long-proteins error`."""
+    """A protein longer than the model's window, where `long_proteins` is `error`."""
 
     def __init__(self, path: str, line: int, record_id: str, num_residues: int, window_residues: int) -> None:
-        self.path, self.line, self.record_id = path, line, record_id
-        self.num_residues, self.window_residues = num_residues, window_residues
-        super().__init__(
-            f"{path}, line {line}: record {record_id!r} has {num_residues:,} residues, more than the window of "
-            f"{window_residues:,}; choose `long_proteins` window, truncate or skip, or a larger `window_residues`"
-        )
+        self.record_id, self.num_residues, self.window_residues = record_id, num_residues, window_residues
+        found = f"record {record_id!r} has {num_residues:,} residues, more than the window of {window_residues:,}"
+        advice = "choose `long_proteins` window, truncate or skip, or a larger `window_residues`"
+        super().__init__(path, found, advice, line=line)
 
 
 class TooShortError(DataError):
-    """A protein that ends before the residue at which `--region` begins."""
+    """A protein that ends before the residue at which `region` begins."""
+
+    path: str
+    line: int
 
     def __init__(self, path: str, line: int, record_id: str, num_residues: int, first: int) -> None:
-        self.path, self.line, self.record_id = path, line, record_id
-        self.num_residues, self.first = num_residues, first
-        super().__init__(
-            f"{path}, line {line}: {record_id!r} has {num_residues:,} residues, and `region` begins at residue "
-            f"{first:,}; remove it, choose another `region`, or pass `on_illegal` skip (leave it out)"
-        )
+        self.record_id, self.num_residues, self.first = record_id, num_residues, first
+        found = f"{record_id!r} has {num_residues:,} residues, and `region` begins at residue {first:,}"
+        advice = "remove it, choose another `region`, or pass `on_illegal` skip (leave it out)"
+        super().__init__(path, found, advice, line=line)
 
 
 class TableError(DataError):
     """An invalid table, or an invalid row of one."""
-
-    def __init__(self, path: str, found: str, advice: str, *, line: int | None = None) -> None:
-        self.path, self.found, self.advice, self.line = path, found, advice, line
-        where = path if line is None else f"{path}, line {line}"
-        super().__init__(f"{where}: {found}; {advice}")
 
 
 class UnsupportedVariantError(DataError):
     """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is not an amino acid."""
 
     def __init__(self, path: str, line: int, found: str) -> None:
-        self.path, self.line, self.found = path, line, found
-        super().__init__(
-            f"{path}, line {line}: {found}; only substitutions among the 20 amino acids are scored, such as A42G or "
-            "A42G:K50R: correct the row, or pass `on_illegal` skip (leave such rows out)"
+        advice = (
+            "only substitutions among the 20 amino acids are scored, such as A42G or A42G:K50R: correct the row, or "
+            "pass `on_illegal` skip (leave such rows out)"
         )
+        super().__init__(path, found, advice, line=line)
 
 
 class MismatchedResidueError(DataError):
     """A mutation whose wild-type residue or position does not fit the wild type."""
 
     def __init__(
-        self, path: str, line: int, mutation: str, found: str, advice: str = "correct the row, or give its wild type"
+        self, path: str, line: int, mutation: str, reason: str, advice: str = "correct the row, or give its wild type"
     ) -> None:
-        self.path, self.line, self.mutation, self.found, self.advice = path, line, mutation, found, advice
-        super().__init__(f"{path}, line {line}: {mutation} does not fit, because {found}; {advice}")
+        super().__init__(path, f"{mutation} does not fit, because {reason}", advice, line=line)
 
     def with_suggested_offset(self, offset: int) -> "MismatchedResidueError":
-        """Make the same error with advice for a table whose numbering is shifted as a whole."""
-        advice = f"the table's mutations would all fit with `position_offset` {offset}"
-        return MismatchedResidueError(self.path, self.line, self.mutation, self.found, advice)
+        """Give advice for a table whose numbering is shifted as a whole, and return the error."""
+        self.advice = f"the table's mutations would all fit with `position_offset` {offset}"
+        return self
 
 
 class TooFewProteinsError(DataError):
@@ -220,10 +239,8 @@ class TooFewProteinsError(DataError):
 
     def __init__(self, num_proteins: int) -> None:
         self.num_proteins = num_proteins
-        super().__init__(
-            f"{pluralize(num_proteins, 'protein')} cannot be split into training and validation proteins; "
-            "give more, or pass `valid` FASTA"
-        )
+        found = f"{pluralize(num_proteins, 'protein')} cannot be split into training and validation proteins"
+        super().__init__(None, found, "give more, or pass `valid` FASTA")
 
 
 class EmptyValidationSetError(DataError):
@@ -231,46 +248,29 @@ class EmptyValidationSetError(DataError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(
-            f"no protein of the validation set {name!r} has a standard amino acid to mask; "
-            "give other proteins with `valid` FASTA"
-        )
+        found = f"no protein of the validation set {name!r} has a standard amino acid to mask"
+        super().__init__(None, found, "give other proteins with `valid` FASTA")
 
 
 class ModelFormatError(DataError):
     """A model directory whose files are missing or damaged, or describe an unsupported model."""
 
-    def __init__(self, path: Path, found: str, advice: str = "fetch or make the model again") -> None:
-        self.path, self.found, self.advice = path, found, advice
-        super().__init__(f"{path}: {found}; {advice}")
+    def __init__(self, path: str | Path, found: str, advice: str = "fetch or make the model again") -> None:
+        super().__init__(path, found, advice)
 
 
 class StructureError(DataError):
     """A file that is neither PDB nor mmCIF, is damaged, or contains no protein."""
-
-    def __init__(self, path: str, found: str, advice: str) -> None:
-        self.path, self.found, self.advice = path, found, advice
-        super().__init__(f"{path}: {found}; {advice}")
 
 
 class NoStructureMatchError(DataError):
     """Structures that match none of the proteins, or none with long-range contacts."""
 
     def __init__(self, notes: Sequence[str] = ()) -> None:
-        self.notes = notes
         found = "none of the proteins matches a structure with long-range contacts; at least one is needed"
-        advice = "give more structures, or proteins whose sequences they contain"
-        super().__init__("; ".join([found, *notes, advice]))
-
-
-class InputNotFoundError(ProtembedError):
-    """An input file or model that does not exist or cannot be read."""
-
-    exit_status = 66
-
-    def __init__(self, name: str, found: str, advice: str) -> None:
-        self.name, self.found, self.advice = name, found, advice
-        super().__init__(f"{name}: {found}; {advice}")
+        super().__init__(
+            None, "; ".join([found, *notes]), "give more structures, or proteins whose sequences they contain"
+        )
 
 
 class OutputExistsError(ProtembedError):
@@ -393,14 +393,6 @@ class NotFiniteError(ProtembedError):
         super().__init__(
             f"the {what} of {record_id!r} {verb} not finite in precision {precision}, stored as {dtype}; {advice}"
         )
-
-
-class HubError(ProtembedError):
-    """A model that could not be downloaded from the Hugging Face hub."""
-
-    def __init__(self, name: str, found: str, advice: str) -> None:
-        self.name, self.found, self.advice = name, found, advice
-        super().__init__(f"{name}: {found}; {advice}")
 
 
 class VerificationError(ProtembedError):

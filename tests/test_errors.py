@@ -1,3 +1,4 @@
+import pickle
 import re
 
 import pytest
@@ -5,7 +6,11 @@ import pytest
 from protembed import errors
 from protembed.errors import (
     DamagedRunError,
+    DataError,
     DivergedError,
+    HubError,
+    InputError,
+    InputNotFoundError,
     InsufficientResourcesError,
     NotEnoughMemoryError,
     PeerProcessError,
@@ -14,10 +19,16 @@ from protembed.errors import (
     RunError,
     RunInUseError,
     RunMismatchError,
+    TableError,
     TooLongForMemoryError,
 )
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ProtembedError)]
+
+
+def subclasses_of(family):
+    """List the errors of a family."""
+    return {error for error in CLASSES if issubclass(error, family)} - {family}
 
 
 def listed_errors():
@@ -45,9 +56,22 @@ def test_the_docstring_lists_every_error_with_its_parent_and_exit_status():
 @pytest.mark.parametrize(
     ("family", "members"),
     [
+        (InputError, {InputNotFoundError, HubError, DataError, *subclasses_of(DataError)}),
         (RunError, {RunMismatchError, RunInUseError, DamagedRunError, PeerProcessError, DivergedError}),
         (ResourceError, {NotEnoughMemoryError, InsufficientResourcesError, TooLongForMemoryError}),
     ],
 )
 def test_errors_of_a_family_can_be_caught_together(family, members):
-    assert {error for error in CLASSES if issubclass(error, family)} - {family} == members
+    assert subclasses_of(family) == members
+
+
+def test_an_input_error_says_what_was_found_where_and_what_to_do():
+    assert str(InputError("x.csv", "it is empty", "remove it")) == "x.csv: it is empty; remove it"
+    assert str(InputError("x.csv", "it is empty", "remove it", line=3)) == "x.csv, line 3: it is empty; remove it"
+    assert str(InputError(None, "there is none", "give one")) == "there is none; give one"
+
+
+def test_an_input_error_survives_the_way_between_processes():
+    error = pickle.loads(pickle.dumps(TableError("x.csv", "it is empty", "remove it", line=3)))
+
+    assert (str(error), error.line) == ("x.csv, line 3: it is empty; remove it", 3)

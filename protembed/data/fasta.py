@@ -199,7 +199,7 @@ def accept_sequence(
         if unskippable or on_illegal == "error" or (unmaskable and on_illegal == "mask"):
             raise error
         if on_illegal == "skip":
-            reason = f"{error.found!r} in column {error.column} is no amino acid"
+            reason = f"{error.letter!r} in column {error.column} is no amino acid"
             statistics.skipped.append(
                 SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason)
             )

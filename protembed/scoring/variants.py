@@ -94,7 +94,7 @@ class Variant:
 
 def _reason(error: IllegalResidueError | UnsupportedVariantError) -> str:
     if isinstance(error, IllegalResidueError):
-        return f"{error.found!r} in column {error.column} is no amino acid"
+        return f"{error.letter!r} in column {error.column} is no amino acid"
     return error.found
 
 

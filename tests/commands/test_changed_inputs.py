@@ -90,7 +90,7 @@ def change_error(path):
     with pytest.raises(ChangedInputError) as caught:
         yield
     assert caught.value.exit_status == 65
-    assert str(caught.value).startswith(f"{path} changed while it was read, so no result was written; ")
+    assert str(caught.value).startswith(f"{path}: it changed while it was read, so no result was written; ")
 
 
 # embed

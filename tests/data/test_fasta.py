@@ -285,7 +285,7 @@ def test_an_illegal_character_is_reported_with_record_line_and_column(fasta, con
 
     error = caught.value
     assert (error.path, error.exit_status) == (str(path), 65)
-    assert (error.line, error.record_id, error.column, error.found) == expected
+    assert (error.line, error.record_id, error.column, error.letter) == expected
 
 
 @pytest.mark.promise(15)
@@ -310,7 +310,7 @@ def test_an_undecodable_byte_is_one_illegal_character(fasta):
     assert sequences(path, on_illegal="mask") == ["MKXT"]
     with pytest.raises(IllegalResidueError) as caught:
         read(path)
-    assert (caught.value.column, caught.value.found) == (3, "\\xff")
+    assert (caught.value.column, caught.value.letter) == (3, "\\xff")
 
 
 GAPS_AND_CHAINS = {
@@ -333,7 +333,7 @@ def test_gaps_chain_separators_and_structure_letters_are_never_masked(fasta, seq
     with pytest.raises(IllegalResidueError, match=advice) as caught:
         read(fasta(f">a\n{sequence}\n"), on_illegal=on_illegal)
 
-    assert (caught.value.found, caught.value.column) == (found, sequence.index(found) + 1)
+    assert (caught.value.letter, caught.value.column) == (found, sequence.index(found) + 1)
     assert "mask" not in str(caught.value)
 
 

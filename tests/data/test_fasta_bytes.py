@@ -49,7 +49,7 @@ def test_every_byte_in_a_sequence_is_read_or_reported_with_record_line_and_colum
             with pytest.raises(IllegalResidueError) as caught:
                 read(content)
             error = caught.value
-            found = (error.path, error.record_id, error.line, error.column, error.found)
+            found = (error.path, error.record_id, error.line, error.column, error.letter)
             assert found == ("bytes.fasta", "b", 5, 3, escaped(byte))
 
 

@@ -400,7 +400,7 @@ def test_an_illegal_residue_is_reported_with_row_and_column(read_labelled):
     with pytest.raises(IllegalResidueError) as caught:
         read_labelled(SMALL + "e,MK1,1,train\n")
 
-    assert (caught.value.line, caught.value.record_id, caught.value.column, caught.value.found) == (6, "e", 3, "1")
+    assert (caught.value.line, caught.value.record_id, caught.value.column, caught.value.letter) == (6, "e", 3, "1")
 
 
 @pytest.mark.parametrize("option", ["target", "sequence", "split_column"])
