@@ -1,7 +1,8 @@
 """Pretraining: from FASTA files to a run directory with a model."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,11 @@ from protembed.io.reading import (
     as_paths,
     check_inputs,
     default_path,
-    follow_link,
     is_stream,
     sha256_of_inputs,
     unchanged_inputs,
 )
-from protembed.io.result import check_not_an_input, check_utf8_path
+from protembed.io.result import RUN, Result, check_utf8_path
 from protembed.io.writing import scratch_directory, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import locate_model, model_name
@@ -42,7 +42,7 @@ from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.pretraining.validation import Evaluator, References, ValidationSet, perplexity
 from protembed.report.figures import draw_training
 from protembed.training.checkpoints import Checkpoints
-from protembed.training.distributed import Executor, ProcessGroup, joined_processes
+from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
 from protembed.training.loop import StepReport, TrainingSetup, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
@@ -85,9 +85,20 @@ def _fingerprint(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, A
     }
 
 
-def _open_or_create_run(run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions) -> list[str]:
-    """Create a run and store its proteins, or open the existing one; return warnings about the input."""
-    config, warnings = options.pretrain, list[str]()
+def _result(fasta: Sequence[Path], config: PretrainConfig) -> Result:
+    """Describe the run directory, and check that it may be written."""
+    inputs = [*fasta, *config.valid, *(model for model in (config.init_from, config.compare_model) if model)]
+    result = Result(config.output or default_path(fasta[0], ".run"), inputs, force=config.force, run=RUN)
+    check_utf8_path(result.path)
+    return result
+
+
+@contextmanager
+def _opened(
+    result: Result, fasta: Sequence[Path], options: PretrainOptions, processes: ProcessGroup
+) -> Iterator[tuple[RunDirectory, list[str]]]:
+    """Begin a run and store its proteins, or open the existing one; yield it, and warnings about the input."""
+    config, run, warnings = options.pretrain, RunDirectory(result.path, processes), list[str]()
 
     def store_corpora(directory: Path) -> None:
         column = config.cluster_column or DEFAULT_CLUSTER_COLUMN
@@ -96,14 +107,20 @@ def _open_or_create_run(run: RunDirectory, fasta: Sequence[Path], options: Pretr
         warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, on_illegal=on_illegal))
         check_inputs()
 
-    is_resumed = run.contains("run.json") and not config.force
-    with unchanged_inputs():
-        run.open(_fingerprint(fasta, options), store_corpora, force=config.force)
-    if is_resumed and any(map(is_stream, (*fasta, *config.valid))):
-        warnings.append("the pipe is not read again: the resumed run uses the proteins that it stored")
-    if is_resumed and config.max_minutes is not None:
-        warnings.append("--max-minutes was converted to steps when the run began; the remaining steps are taken now")
-    return warnings
+    with ExitStack() as stack:
+        is_resumed = False
+        with unchanged_inputs():
+            fingerprint = _fingerprint(fasta, options)
+            if processes.is_first:
+                is_resumed = stack.enter_context(result.claim(fingerprint)).is_resumed
+            run.open(fingerprint, store_corpora, force=not is_resumed)
+        if is_resumed and any(map(is_stream, (*fasta, *config.valid))):
+            warnings.append("the pipe is not read again: the resumed run uses the proteins that it stored")
+        if is_resumed and config.max_minutes is not None:
+            warnings.append(
+                "--max-minutes was converted to steps when the run began; the remaining steps are taken now"
+            )
+        yield run, warnings
 
 
 # The run
@@ -127,7 +144,7 @@ class _Job:
         references: Losses of the models that it is compared with.
         timing: Measured duration of steps; None if it was not needed.
         budget: Time that is left; None if the number of steps is fixed.
-        warnings: Warnings about the input and the checkpoints, as sentences.
+        warnings: Warnings about the model and the checkpoints, as sentences.
     """
 
     run: RunDirectory
@@ -158,8 +175,8 @@ class _Job:
         """Whether this process writes files."""
         return self.setup.executor.processes.is_first
 
-    def plan(self) -> PretrainPlan:
-        """Describe the run for the user."""
+    def plan(self, warnings: Sequence[str]) -> PretrainPlan:
+        """Describe the run for the user, with warnings about the input."""
         train, schedule = self.corpora.train, self.schedule
         return PretrainPlan(
             output=self.run.path(""),
@@ -179,7 +196,7 @@ class _Job:
             disk_bytes=self._estimate_disk_bytes(),
             seconds=None if self.timing is None else self.timing.seconds(schedule),
             memory_bytes=None if self.timing is None else self.timing.memory_bytes,
-            warnings=self.warnings,
+            warnings=[*warnings, *self.warnings],
         )
 
     def _estimate_disk_bytes(self) -> int:
@@ -294,11 +311,18 @@ def _make_schedule(
 
 
 def _prepare(
-    run: RunDirectory, fasta: Sequence[Path], options: PretrainOptions, executor: Executor, *, is_dry_run: bool = False
+    run: RunDirectory, options: PretrainOptions, executor: Executor, started: float, *, is_dry_run: bool = False
 ) -> _Job:
-    """Begin or open a run, plan its steps, and restore its newest checkpoint; a dry run times steps in any case."""
-    started, config, device = time.monotonic(), options.pretrain, choose_device(options.compute)
-    warnings = _open_or_create_run(run, fasta, options)
+    """Load the model and the data, plan the steps, and restore the newest checkpoint.
+
+    Args:
+        run: Run directory, with its corpora.
+        options: All options.
+        executor: Threads, processes and precision.
+        started: Time at which the command started, from `time.monotonic`.
+        is_dry_run: Whether to time steps even if the number of steps is fixed.
+    """
+    config, device = options.pretrain, choose_device(options.compute)
     corpora = open_corpora(run.path("corpus"))
     model = initial_model(config, options.batches.crop_residues).to(device)
     objective, window = _masked_lm(model), model.metadata.window_residues
@@ -334,7 +358,7 @@ def _prepare(
         save_seconds=config.save_every_minutes * 60,
         processes=executor.processes,
     )
-    damaged = checkpoints.restore(objective, setup.optimizers)
+    warnings = [*model.warnings, *checkpoints.restore(objective, setup.optimizers)]
     run.truncate_log(checkpoints.progress.step)
     return _Job(
         run=run,
@@ -348,22 +372,8 @@ def _prepare(
         checkpoints=checkpoints,
         timing=timing,
         budget=budget,
-        warnings=[*warnings, *model.warnings, *damaged],
+        warnings=warnings,
     )
-
-
-def _choose_output(fasta: Sequence[Path], config: PretrainConfig) -> Path:
-    """Choose the run directory, and check that it may be written.
-
-    Raises:
-        ConfigError: The path is not UTF-8.
-        OutputExistsError: The path is that of an input.
-    """
-    output = follow_link(config.output or default_path(fasta[0], ".run"))
-    models = [model for model in (config.init_from, config.compare_model) if model is not None]
-    check_utf8_path(output)
-    check_not_an_input(output, [*fasta, *config.valid, *models])
-    return output
 
 
 def plan_pretraining(fasta: Paths, options: PretrainOptions | None = None) -> PretrainPlan:
@@ -376,14 +386,14 @@ def plan_pretraining(fasta: Paths, options: PretrainOptions | None = None) -> Pr
     Raises:
         ProtembedError: If the input or the options do not allow it; see `protembed.errors`.
     """
-    options, files = options or PretrainOptions(), as_paths("fasta", fasta)
-    output = _choose_output(files, options.pretrain)
-    device = choose_device(options.compute)
+    started, options, files = time.monotonic(), options or PretrainOptions(), as_paths("fasta", fasta)
+    output, device = _result(files, options.pretrain).path, choose_device(options.compute)
     check_memory(options.pretrain, device)
     with scratch_directory() as scratch, worker_pool(options.compute, device) as pool:
         executor = Executor(pool=pool, precision=choose_precision(options.pretrain.precision, device))
-        job = _prepare(RunDirectory(scratch / "run"), files, options, executor, is_dry_run=True)
-        return replace(job.plan(), output=output)
+        with _opened(Result(scratch / "run", [], run=RUN), files, options, SINGLE_PROCESS) as (run, warnings):
+            job = _prepare(run, options, executor, started, is_dry_run=True)
+            return replace(job.plan(warnings), output=output)
 
 
 def pretrain_model(
@@ -404,19 +414,18 @@ def pretrain_model(
     Raises:
         ProtembedError: If the input, the options or the run directory do not allow it; see `protembed.errors`.
     """
-    options, callbacks, files = options or PretrainOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
+    started, files = time.monotonic(), as_paths("fasta", fasta)
+    options, callbacks = options or PretrainOptions(), callbacks or Callbacks()
     if options.pretrain.dry_run:
         raise ConfigError("--dry-run", True, "plan_pretraining makes the plan of a run without training")
-    output, device = _choose_output(files, options.pretrain), choose_device(options.compute)
+    result, device = _result(files, options.pretrain), choose_device(options.compute)
     check_memory(options.pretrain, device)
+    precision = choose_precision(options.pretrain.precision, device)
     with joined_processes(device) as processes, worker_pool(options.compute, device) as pool:
-        executor = Executor(
-            pool=pool, processes=processes, precision=choose_precision(options.pretrain.precision, device)
-        )
-        run = RunDirectory(output, processes)
-        with run.locked():
-            job = _prepare(run, files, options, executor)
-            callbacks.on_plan(job.plan())
+        executor = Executor(pool=pool, processes=processes, precision=precision)
+        with _opened(result, files, options, processes) as (run, warnings):
+            job = _prepare(run, options, executor, started)
+            callbacks.on_plan(job.plan(warnings))
             job.train(callbacks)
             gains, amino_acids = job.evaluate() if job.is_finished else ({}, [])
             job.draw()

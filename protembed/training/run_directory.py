@@ -7,21 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from protembed._version import __version__
-from protembed.config.base import with_current_names
-from protembed.errors import DamagedRunError, RunInUseError, RunMismatchError
+from protembed.errors import DamagedRunError, RunMismatchError
 from protembed.io.reading import read_json
+from protembed.io.result import RUN, differences, result_lock
 from protembed.io.writing import (
     append_json_line,
     atomic_directory,
-    exclusive_lock,
-    remove_unfinished,
-    remove_unfinished_beside,
     write_json,
     write_text,
 )
 from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
-_RUN, _LOG = "run.json", "metrics.jsonl"
+_LOG = "metrics.jsonl"
 _FINGERPRINT = "identity"  # the key in run.json, from the first version on
 
 
@@ -53,16 +50,14 @@ class RunDirectory:
         if not self._processes.is_first:
             yield
             return
-        directory = self._directory.resolve()
-        lock = directory.parent / f".{directory.name}.lock"
-        with exclusive_lock(lock, lambda holder: RunInUseError(self._directory, holder)):
+        with result_lock(self._directory):
             yield
 
     def open(self, fingerprint: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
-        """Begin a run, or resume the run of the same command.
+        """Begin a run, or read what the run of the same command has recorded.
 
         Args:
-            fingerprint: Settings and hashes of inputs that shape the result; values that JSON can hold.
+            fingerprint: What makes two runs the same, as plain JSON values.
             fill: Function that writes the initial files of a new run; if it fails, there is no directory.
             force: Whether to replace an existing run.
 
@@ -74,31 +69,19 @@ class RunDirectory:
             ProtembedError: If `fill` raises it.
         """
         if self._processes.is_first:
-            self._open(fingerprint, fill, force=force)
-        self.facts = self._processes.broadcast_object(self._read_facts()[0] if self._processes.is_first else None)
-
-    def _open(self, fingerprint: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
-        remove_unfinished_beside(self._directory)
-        if force or not self.contains(_RUN):
-            facts = {"protembed_version": __version__, _FINGERPRINT: dict(fingerprint)}
-            with atomic_directory(self._directory, marker=_RUN) as temporary:
-                fill(temporary)
-                write_json(temporary / _RUN, facts)
-            return
-        _, stored = self._read_facts()
-        changes = [
-            f"{name} was {stored.get(name)}, not {fingerprint.get(name)}"
-            for name in {**stored, **fingerprint}
-            if stored.get(name) != fingerprint.get(name)
-        ]
-        if changes:
-            raise RunMismatchError(self._directory, changes)
-        remove_unfinished(self._directory)
+            if force or not self.contains(RUN):
+                facts = {"protembed_version": __version__, _FINGERPRINT: dict(fingerprint)}
+                with atomic_directory(self._directory, marker=RUN) as temporary:
+                    fill(temporary)
+                    write_json(temporary / RUN, facts)
+            elif changes := differences(self._read_facts()[_FINGERPRINT], fingerprint):
+                raise RunMismatchError(self._directory, changes)
+        self.facts = self._processes.broadcast_object(self._read_facts() if self._processes.is_first else None)
 
     def matches(self, fingerprint: Mapping[str, Any]) -> bool:
         """Return whether the directory holds a run of the same command."""
         try:
-            return self._read_facts()[1] == dict(fingerprint)
+            return not differences(self._read_facts()[_FINGERPRINT], fingerprint)
         except DamagedRunError:
             return False
 
@@ -124,7 +107,7 @@ class RunDirectory:
         """Store a value, replacing an earlier one, and return that of the first process."""
         self.facts = {**self.facts, name: self._processes.broadcast_object(value)}
         if self._processes.is_first:
-            write_json(self.path(_RUN), self.facts)
+            write_json(self.path(RUN), self.facts)
         return self.facts[name]
 
     def log(self, line: Mapping[str, Any]) -> None:
@@ -153,12 +136,11 @@ class RunDirectory:
         remaining = [line for line in self.read_log() if line["step"] <= step]
         write_text(self.path(_LOG), "".join(json.dumps(line) + "\n" for line in remaining))
 
-    def _read_facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read `run.json`, and the fingerprint in it under the current names of its settings."""
+    def _read_facts(self) -> dict[str, Any]:
         try:
-            facts = read_json(self.path(_RUN))
+            facts = read_json(self.path(RUN))
         except (OSError, ValueError) as error:
-            raise DamagedRunError(self.path(_RUN), f"this is no readable JSON ({error})") from error
+            raise DamagedRunError(self.path(RUN), f"this is no readable JSON ({error})") from error
         if not isinstance(facts, dict) or not isinstance(facts.get(_FINGERPRINT), dict):
-            raise DamagedRunError(self.path(_RUN), "the settings of the run are missing")
-        return facts, with_current_names(facts[_FINGERPRINT])
+            raise DamagedRunError(self.path(RUN), "the settings of the run are missing")
+        return facts

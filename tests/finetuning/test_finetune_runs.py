@@ -114,9 +114,9 @@ def test_a_training_on_a_table_from_stdin_is_resumed(
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"seed": 3}, "seed was 0, not 3"),
-        ({"epochs": 5}, "epochs was 2, not 5"),
-        ({"pooling": "max"}, "pooling was auto, not max"),
+        ({"seed": 3}, "`seed` was 0, not 3"),
+        ({"epochs": 5}, "`epochs` was 2, not 5"),
+        ({"pooling": "max"}, "`pooling` was auto, not max"),
     ],
 )
 def test_a_training_with_other_settings_is_not_resumed(

@@ -27,9 +27,11 @@ from protembed.errors import (
     InputNotFoundError,
     NotEnoughMemoryError,
     OutputExistsError,
+    RunInUseError,
     RunMismatchError,
     TooFewProteinsError,
 )
+from protembed.io.result import RUN, Result
 from protembed.model.checkpoint import load_checkpoint
 from protembed.pretraining.pretrain import plan_pretraining, pretrain_model
 
@@ -195,10 +197,30 @@ def test_a_run_with_other_settings_or_data_is_refused_and_the_change_is_named(un
     other_data = tmp_path / "other.fasta"
     other_data.write_text(proteins_fasta.read_text() + ">one_more\nMKTAYIAK\n")
 
-    with pytest.raises(RunMismatchError, match="seed was 0, not 1"):
+    with pytest.raises(RunMismatchError, match="`seed` was 0, not 1"):
         pretrain_model([proteins_fasta], options(run, seed=1))
-    with pytest.raises(RunMismatchError, match="fasta was"):
+    with pytest.raises(RunMismatchError, match="the input differs"):
         pretrain_model([other_data], options(run))
+
+
+@pytest.mark.promise(1)
+def test_leftovers_of_a_killed_start_are_removed(tmp_path, proteins_fasta):
+    (tmp_path / ".a.run.123.tmp").mkdir()
+    (tmp_path / ".a.run.mine").mkdir()
+
+    pretrain_model([proteins_fasta], options(tmp_path / "a.run", steps=1))
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.run.mine", "a.run"]
+
+
+@pytest.mark.promise(7)
+def test_a_run_directory_has_the_same_lock_through_a_link(tmp_path, proteins_fasta):
+    run = tmp_path / "a.run"
+    pretrain_model([proteins_fasta], options(run, steps=1))
+    (tmp_path / "link.run").symlink_to(run)
+
+    with Result(run, [], force=True, run=RUN).claim({}), pytest.raises(RunInUseError, match="in use by process"):
+        pretrain_model([proteins_fasta], options(tmp_path / "link.run", steps=1))
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -355,7 +377,7 @@ def test_clusters_are_drawn_before_their_members(tmp_path, proteins_fasta):
 
     assert plans[0].num_clusters == 5
     table.write_text(table.read_text() + "one_more\t9\n")
-    with pytest.raises(RunMismatchError, match="clusters was"):
+    with pytest.raises(RunMismatchError, match="`clusters` differs"):
         pretrain_model([proteins_fasta], options(tmp_path / "a.run", **clustered))
 
 
