@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.alphabet import decode, encode
+from protembed.data.batching import Tokens
 from protembed.data.fasta import OnIllegal, ReadStatistics, read_fasta
 from protembed.data.hashing import hash_fraction, sequence_sha256
 from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError
@@ -38,23 +39,18 @@ _CLUSTER_KEYS = "cluster_keys.npy"
 _RESIDUES_PER_BLOCK = 1 << 20
 _PROTEINS_PER_BLOCK = 1 << 22
 
-Tokens = NDArray[np.uint8]
 Offsets = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 
 
 class Corpus:
-    """Proteins as token ids, memory-mapped.
-
-    Args:
-        directory: Directory that `corpus_writer` made.
+    """Proteins as token ids, memory-mapped from a directory that `corpus_writer` made.
 
     Attributes:
         tokens: (residues,), uint8; tokens of all proteins, concatenated.
         offsets: (proteins + 1,), int64; start of each protein in `tokens`, and end of the last one.
-        facts: Contents of `corpus.json`: `num_proteins`, `num_residues`, `num_duplicates` (not stored), `fingerprint`
-            and `name`.
+        facts: Contents of `corpus.json`; its `num_duplicates` are not stored.
         name: Name used in messages and logs.
         clusters: None if no clusters are known.
     """
@@ -179,12 +175,7 @@ class CorpusWriter:
         self.hashes: Hashes = np.empty(0, np.uint64)
 
     def add(self, sequence: str, record_id: str = "") -> None:
-        """Append one protein.
-
-        Args:
-            sequence: Residues of the alphabet, upper case.
-            record_id: Identifier that is looked up in the table of clusters.
-        """
+        """Append one protein, whose identifier is looked up in the table of clusters."""
         self._sequences.append(sequence)
         self._ids.append(record_id)
         self._num_buffered += len(sequence)
@@ -330,7 +321,7 @@ def build_corpora(
         directory: Final path of the corpora, which appears only when they are complete.
         fasta: Files of training proteins.
         valid: One file per validation set, which is named after the file.
-        clusters: Table of the training proteins' clusters.
+        clusters: Table of the training proteins' clusters; None if it is not known.
         on_illegal: What to do about a letter that is no residue.
 
     Returns:

@@ -66,11 +66,8 @@ class ProcessGroup:
 
     def all_reduce_sum(self, *numbers: float) -> list[float]:
         """Sum numbers over all processes, in float64."""
-        if self.size == 1:
-            return list(numbers)
         sums = torch.tensor(numbers, dtype=torch.float64)
-        with _peer_errors():
-            dist.all_reduce(sums)
+        self.all_reduce([sums])
         return sums.tolist()
 
     def any(self, flag: bool) -> bool:

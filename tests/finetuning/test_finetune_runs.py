@@ -101,7 +101,7 @@ def test_a_training_on_a_table_from_stdin_is_resumed(
     finetune_model(STANDARD_STREAM, finetune_options(output, tiny_model), callbacks)
 
     give_stdin((labelled_tables / "classification.csv").read_bytes())
-    with pytest.raises(RunMismatchError, match="labels was"):
+    with pytest.raises(RunMismatchError, match="the table of labels differs"):
         finetune_model(STANDARD_STREAM, finetune_options(output, tiny_model))
 
     resumed = []
