@@ -6,7 +6,7 @@ random` is given, members of a cluster.
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -40,7 +40,6 @@ _SPLITS: Sequence[Split] = ("train", "valid", "test")
 
 # (sequences, k-mers), float32 ones; scipy has no types.
 KmerSets: TypeAlias = Any
-Splits = Mapping[Split, Sequence[LabelledProtein]]
 
 
 # Similarity
@@ -146,32 +145,35 @@ def _classes_of(proteins: Iterable[LabelledProtein], task: Task) -> set[str]:
     return set[str]().union(*(label_set(protein, task) for protein in proteins))
 
 
-def _groups(labels: LabelledTable, config: LabelTableConfig) -> tuple[Callable[[LabelledProtein], str], str]:
-    """Choose the groups: clusters of similar sequences, or copies if nearly all proteins are in one cluster."""
-    sequences = [protein.sequence for protein in labels.proteins]
+def _groups(table: LabelledTable, config: LabelTableConfig) -> tuple[Mapping[str, str], str]:
+    """Group the sequences: clusters of similar ones, or each alone if nearly all proteins are in one cluster.
+
+    Returns:
+        The group of each sequence, and how the groups were made, for notes.
+    """
+    sequences = [protein.sequence for protein in table.proteins]
+    alone = {sequence: sequence for sequence in sequences}
     if config.split == "random":
-        return lambda protein: protein.sequence, "by sequence hash; similar sequences may be in different splits"
+        return alone, "by sequence hash; similar sequences may be in different splits"
     num_short = sum(len(sequence) < _MIN_COMPARED_RESIDUES for sequence in sequences)
     short = f"; {num_short:,} proteins are too short to be compared by 5-mers" if num_short else ""
-    representatives = dict(zip(sequences, greedy_clusters(sequences, config.cluster_identity), strict=True))
-    num_clusters = len(set(representatives.values()))
-    largest = Counter(representatives[sequence] for sequence in sequences).most_common(1)[0][1]
+    clusters = greedy_clusters(sequences, config.cluster_identity)
+    num_clusters, largest = len(set(clusters)), Counter(clusters).most_common(1)[0][1]
     if largest <= len(sequences) * (1 - 2 * _HELD_OUT_FRACTION) and num_clusters >= _NUM_FOLDS:
-        return (
-            lambda protein: representatives[protein.sequence],
-            f"by cluster ({num_clusters:,} clusters of similar sequences{short})",
-        )
+        description = f"by cluster ({num_clusters:,} clusters of similar sequences{short})"
+        return dict(zip(sequences, clusters, strict=True)), description
     if config.split == "cluster":
         found = f"{largest:,} of {len(sequences):,} proteins are in one cluster of similar sequences"
-        raise TableError(labels.path, found, "pass `split` random, or a higher `cluster_identity`")
-    return lambda protein: protein.sequence, "by sequence hash, because nearly all proteins are similar"
+        raise TableError(table.path, found, "pass `split` random, or a higher `cluster_identity`")
+    return alone, "by sequence hash, because nearly all proteins are similar"
 
 
 class _SequenceGroups:
     """Groups of proteins that are kept in the same split: copies of a sequence, or clusters of similar sequences.
 
     Args:
-        labels: Labelled table.
+        table: Labelled table.
+        task: Task of the labels; every class stays in train.
         config: Options of splitting.
         seed: Seed of the shuffled order.
 
@@ -181,10 +183,10 @@ class _SequenceGroups:
         shuffled: All groups, shuffled by hash.
     """
 
-    def __init__(self, labels: LabelledTable, config: LabelTableConfig, seed: int) -> None:
-        self._proteins = labels.proteins
-        self._group_of, self.description = _groups(labels, config)
-        self.sizes = Counter(map(self._group_of, labels.proteins))
+    def __init__(self, table: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> None:
+        self._table, self._task = table, task
+        self._group_of, self.description = _groups(table, config)
+        self.sizes = Counter(self._group_of[protein.sequence] for protein in table.proteins)
         self.shuffled = sorted(self.sizes, key=lambda group: (hash_fraction(group, seed), group))
 
     def sample_fraction(self, *, without: Collection[str]) -> list[str]:
@@ -193,7 +195,7 @@ class _SequenceGroups:
         A larger group stays in train, because it would be the whole sample. If nearly all groups are larger, the
         smallest ones are chosen.
         """
-        target_size = _HELD_OUT_FRACTION * len(self._proteins)
+        target_size = _HELD_OUT_FRACTION * len(self._table.proteins)
         max_group_size = max(target_size, *sorted(self.sizes.values())[:2])
         chosen, size = list[str](), 0
         for group in self.shuffled:
@@ -202,21 +204,30 @@ class _SequenceGroups:
                 size += self.sizes[group]
         return chosen
 
-    def assign(self, split_of: Mapping[str, Split], task: Task) -> Splits:
+    def split(self, split_of: Mapping[str, Split], required: Sequence[Split] = _SPLITS) -> SplitTable:
         """Assign the proteins to the splits of their groups, and all others to train.
 
         Groups of a class that training would not see are assigned to train, too.
+
+        Raises:
+            TableError: A required split is empty.
         """
         split_of = dict(split_of)
-        trained = (protein for protein in self._proteins if self._group_of(protein) not in split_of)
-        known = _classes_of(trained, task)
-        for protein in self._proteins:
-            if not known.issuperset(label_set(protein, task)):
-                split_of.pop(self._group_of(protein), None)
+        groups = [(protein, self._group_of[protein.sequence]) for protein in self._table.proteins]
+        known = _classes_of((protein for protein, group in groups if group not in split_of), self._task)
+        for protein, group in groups:
+            if not known.issuperset(label_set(protein, self._task)):
+                split_of.pop(group, None)
         splits: dict[Split, list[LabelledProtein]] = {split: [] for split in _SPLITS}
-        for protein in self._proteins:
-            splits[split_of.get(self._group_of(protein), "train")].append(protein)
-        return splits
+        for protein, group in groups:
+            splits[split_of.get(group, "train")].append(protein)
+        are_clusters = len(self.sizes) < len(self._group_of)
+        reason = (
+            f", because it is drawn from {len(self.sizes):,} {'clusters of similar' if are_clusters else 'different'} "
+            "sequences, and those with the only proteins of a class, or over a tenth of all proteins, stay in train"
+        )
+        advice = "add different proteins of each class" + (", or pass `split` random" if are_clusters else "")
+        return _split_table(self._table, splits, required, reason, advice)
 
 
 # Splits
@@ -244,24 +255,18 @@ class DataSplit:
         return len(self.folds) > 1
 
 
-def _check_not_empty(path: str, splits: Splits, required: Sequence[Split] = _SPLITS) -> None:
+def _split_table(
+    table: LabelledTable,
+    splits: Mapping[Split, Sequence[LabelledProtein]],
+    required: Sequence[Split] = _SPLITS,
+    reason: str = "",
+    advice: str = "add rows of that split",
+) -> SplitTable:
+    """Make a split table, and check that no required split is empty."""
     for split in required:
         if not splits[split]:
-            advice = "add rows of that split, or, if the table has no splits, more different proteins of each class"
-            raise TableError(path, f"the {split} split is empty", advice)
-
-
-def _drop_leaked(splits: Splits, *, drop: bool) -> tuple[Splits, list[str]]:
-    """Count the test sequences that are also in train or valid, and drop them on request."""
-    trained = {protein.sequence for split in ("train", "valid") for protein in splits[split]}
-    leaked = [protein.id for protein in splits["test"] if protein.sequence in trained]
-    if not leaked:
-        return splits, []
-    found = f"{len(leaked)} of {len(splits['test'])} test sequences are also in train or valid (such as {leaked[0]!r})"
-    if not drop:
-        return splits, [f"{found}; --drop-leaked leaves them out"]
-    test = [protein for protein in splits["test"] if protein.sequence not in trained]
-    return {**splits, "test": test}, [f"{found}; they are left out"]
+            raise TableError(table.path, f"the {split} split is empty{reason}", advice)
+    return SplitTable(path=table.path, target=table.target, splits=splits)
 
 
 def _hold_out(train: Sequence[LabelledProtein], task: Task) -> set[str]:
@@ -274,41 +279,38 @@ def _hold_out(train: Sequence[LabelledProtein], task: Task) -> set[str]:
     return chosen - {protein.sequence for protein in train if not known.issuperset(label_set(protein, task))}
 
 
-def _column_split(labels: LabelledTable, task: Task) -> tuple[Splits, list[str]]:
+def _column_split(table: LabelledTable, task: Task, *, drop_leaked: bool) -> DataSplit:
+    """Read the splits from their column; count the test sequences that are also in train or valid."""
     splits: dict[Split, list[LabelledProtein]] = {split: [] for split in _SPLITS}
-    for protein in labels.proteins:
+    for protein in table.proteins:
         splits[protein.split or "train"].append(protein)
-    if splits["valid"]:
-        return splits, []
-    held_out = _hold_out(splits["train"], task)
-    train = splits["train"]
-    splits["valid"] = [protein for protein in train if protein.sequence in held_out]
-    splits["train"] = [protein for protein in train if protein.sequence not in held_out]
-    return splits, ["no validation split: a tenth of train is held out by sequence hash"]
+    notes, warnings, train = list[str](), list[str](), splits["train"]
+    if not splits["valid"]:
+        held_out = _hold_out(train, task)
+        splits["valid"] = [protein for protein in train if protein.sequence in held_out]
+        splits["train"] = [protein for protein in train if protein.sequence not in held_out]
+        notes.append("no validation split: a tenth of train is held out by sequence hash")
+    trained = {protein.sequence for split in ("train", "valid") for protein in splits[split]}
+    test = splits["test"]
+    if leaked := [protein.id for protein in test if protein.sequence in trained]:
+        found = f"{len(leaked)} of {len(test)} test sequences are also in train or valid (such as {leaked[0]!r})"
+        warnings.append(f"{found}; " + ("they are left out" if drop_leaked else "--drop-leaked leaves them out"))
+        if drop_leaked:
+            splits["test"] = [protein for protein in test if protein.sequence not in trained]
+    whole = _split_table(table, splits)
+    return DataSplit(folds=[whole], final=whole, notes=notes, warnings=warnings)
 
 
-def _random_split(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> tuple[Splits, list[str]]:
-    groups = _SequenceGroups(labels, config, seed)
+def _drawn_split(groups: _SequenceGroups, reason: str) -> DataSplit:
     split_of: dict[str, Split] = {}
     for split in ("test", "valid"):
         split_of |= dict.fromkeys(groups.sample_fraction(without=split_of.keys()), split)
-    reason = "no split column" if config.split is None else f"--split {config.split}"
+    table = groups.split(split_of)
     note = f"{reason}: a tenth each is held out for valid and test {groups.description}"
-    return groups.assign(split_of, task), [note]
+    return DataSplit(folds=[table], final=table, notes=[note])
 
 
-def _fold(
-    labels: LabelledTable, groups: _SequenceGroups, task: Task, test_groups: set[str], required: Sequence[Split]
-) -> SplitTable:
-    split_of: dict[str, Split] = dict.fromkeys(test_groups, "test")
-    split_of |= dict.fromkeys(groups.sample_fraction(without=test_groups), "valid")
-    splits = groups.assign(split_of, task)
-    _check_not_empty(labels.path, splits, required)
-    return SplitTable(path=labels.path, target=labels.target, splits=splits)
-
-
-def _kfold_split(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
-    groups = _SequenceGroups(labels, config, seed)
+def _kfold_split(groups: _SequenceGroups) -> DataSplit:
     # A heap of (proteins, fold): each group goes to the smallest fold, the largest groups first.
     sizes = [(0, fold) for fold in range(_NUM_FOLDS)]
     tested: list[set[str]] = [set() for _ in range(_NUM_FOLDS)]
@@ -316,10 +318,15 @@ def _kfold_split(labels: LabelledTable, task: Task, config: LabelTableConfig, se
         size, fold = sizes[0]
         heapq.heapreplace(sizes, (size + groups.sizes[group], fold))
         tested[fold].add(group)
-    folds = [_fold(labels, groups, task, test_groups, _SPLITS) for test_groups in tested]
-    final = _fold(labels, groups, task, set(), ("train", "valid"))
+
+    def hold_out(test: set[str], required: Sequence[Split]) -> SplitTable:
+        split_of: dict[str, Split] = dict.fromkeys(test, "test")
+        return groups.split(split_of | dict.fromkeys(groups.sample_fraction(without=test), "valid"), required)
+
+    folds = [hold_out(test, _SPLITS) for test in tested]
+    final = hold_out(set(), ("train", "valid"))
     notes = [f"--split kfold: {_NUM_FOLDS} folds {groups.description}; the final model is trained on all of them"]
-    num_untested = len(labels.proteins) - sum(len(table.splits["test"]) for table in folds)
+    num_untested = groups.sizes.total() - sum(len(table.splits["test"]) for table in folds)
     if num_untested:
         notes.append(f"{num_untested} proteins are never tested, because no others have their classes")
     return DataSplit(folds=folds, final=final, notes=notes)
@@ -337,13 +344,9 @@ def split_table(labels: LabelledTable, task: Task, config: LabelTableConfig, see
     Raises:
         TableError: A split would be empty.
     """
-    if config.split == "kfold":
-        return _kfold_split(labels, task, config, seed)
     if config.split is None and labels.has_splits:
-        splits, notes = _column_split(labels, task)
-    else:
-        splits, notes = _random_split(labels, task, config, seed)
-    splits, warnings = _drop_leaked(splits, drop=config.drop_leaked)
-    _check_not_empty(labels.path, splits)
-    table = SplitTable(path=labels.path, target=labels.target, splits=splits)
-    return DataSplit(folds=[table], final=table, notes=notes, warnings=warnings)
+        return _column_split(labels, task, drop_leaked=config.drop_leaked)
+    groups = _SequenceGroups(labels, task, config, seed)
+    if config.split == "kfold":
+        return _kfold_split(groups)
+    return _drawn_split(groups, "no split column" if config.split is None else f"--split {config.split}")

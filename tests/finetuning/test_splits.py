@@ -7,7 +7,7 @@ import pytest
 from protembed.config.common import TASKS
 from protembed.config.finetune import LabelTableConfig
 from protembed.data.hashing import hash_fraction
-from protembed.errors import ConfigError
+from protembed.errors import ConfigError, TableError
 from protembed.finetuning.splits import split_table
 
 SPLITS = ("train", "valid", "test")
@@ -250,6 +250,20 @@ def test_clusters_that_are_all_larger_than_a_tenth_are_held_out_whole(make_label
 
     assert not are_separated(table, family_of)
     assert 0 < len(table.splits["valid"]) <= 10 and 0 < len(table.splits["test"]) <= 10
+
+
+def test_large_clusters_of_similar_proteins_leave_no_valid_split_and_the_error_says_why(make_labels, proteins, mutate):
+    originals = sorted(proteins, key=len)[-6:]
+    family_of = [[protein, *(mutate(protein, 0.05, seed)[1:] for seed in range(9))] for protein in originals[2:]]
+
+    with pytest.raises(TableError) as caught:
+        split_table(make_labels([*originals[:2], *members(family_of)]), VALUES, LabelTableConfig(), seed=0)
+
+    assert str(caught.value) == (
+        "labels.csv: the valid split is empty, because it is drawn from 6 clusters of similar sequences, and those "
+        "with the only proteins of a class, or over a tenth of all proteins, stay in train; add different proteins of "
+        "each class, or pass `split` random"
+    )
 
 
 def test_the_notes_describe_how_splits_were_drawn(make_labels, families):
