@@ -20,6 +20,7 @@ NUM_FOLDS = 6
 # One to fit on and one to evaluate on.
 _MIN_PROTEINS_TO_FIT = 2
 
+# Features of the pairs of each protein, (heads, pairs) each.
 Features = Sequence[NDArray[np.floating]]
 
 
@@ -69,8 +70,8 @@ def top_heads(features: Features, proteins: Sequence[ResiduePairs], num_heads: i
     """Choose the heads that predict long-range contacts best on these proteins, the best first.
 
     Args:
-        features: Features of each protein, (heads, pairs) each.
-        proteins: Pairs of each protein; at least one protein has more long-range pairs than residues.
+        features: Features of each protein.
+        proteins: Pairs of each protein.
         num_heads: Number of heads to choose; None for the number, up to 10, whose mean is most precise on these
             proteins.
 
@@ -88,13 +89,7 @@ def top_heads(features: Features, proteins: Sequence[ResiduePairs], num_heads: i
 def fit_top_heads(
     features: Features, proteins: Sequence[ResiduePairs], num_heads: int | None = None
 ) -> ContactPredictor:
-    """Average the top heads.
-
-    Args:
-        features: Features of each protein, (heads, pairs) each.
-        proteins: Pairs of each protein; at least one protein has more long-range pairs than residues.
-        num_heads: Number of heads to average; None for the most precise number, up to 10.
-    """
+    """Average as many heads as `top_heads` chooses."""
     chosen = top_heads(features, proteins, num_heads)
     weight = np.zeros(len(features[0]))
     weight[chosen] = 1 / len(chosen)
@@ -103,13 +98,6 @@ def fit_top_heads(
 
 def fit_contact_head(features: Features, proteins: Sequence[ResiduePairs]) -> ContactPredictor:
     """Fit a logistic regression with an L1 penalty on the unscaled features, as ESM's contact heads were fitted.
-
-    Args:
-        features: Features of each protein, (heads, pairs) each.
-        proteins: Pairs of each protein, with contacts and other pairs among them.
-
-    Returns:
-        Weight and bias as a Hugging Face contact head stores them.
 
     Raises:
         ValueError: All pairs are contacts, or none is.
@@ -138,8 +126,8 @@ def cross_validated_scores(
 
     Args:
         fit: Function that fits a predictor: `fit_contact_head` or `fit_top_heads`.
-        features: Features of each protein, (heads, pairs) each.
-        proteins: Pairs of each protein; at least two proteins.
+        features: Features of each protein, of at least two.
+        proteins: Pairs of each protein.
         num_folds: Number of predictors, each of which omits an equal number of proteins; at most one for each protein.
         seed: Seed of the folds.
 
@@ -157,9 +145,16 @@ def cross_validated_scores(
     return [scores[number] for number in range(len(proteins))]
 
 
+def _long_range_precisions(
+    features: Iterable[NDArray[np.floating]], proteins: Sequence[ResiduePairs]
+) -> NDArray[np.float64]:
+    """Compute the long-range precision at L, (proteins, heads); NaN where it is undefined."""
+    return np.stack([head_precisions(*protein, "long", 1.0) for protein in zip(features, proteins, strict=True)])
+
+
 def _mean_long_range(features: Iterable[NDArray[np.floating]], proteins: Sequence[ResiduePairs]) -> NDArray[np.float64]:
     """Average long-range precision at L over the proteins where it is defined, (heads,)."""
-    by_protein = np.stack([head_precisions(*protein, "long", 1.0) for protein in zip(features, proteins, strict=True)])
+    by_protein = _long_range_precisions(features, proteins)
     measured = by_protein[~np.isnan(by_protein).any(1)]
     if not len(measured):
         raise ValueError("no protein has more long-range pairs than residues")
@@ -175,7 +170,6 @@ class ContactEvaluation:
         significance: Test of each head against the contacts.
         precisions: Precisions of each predictor, by its name.
         fitted: Regression over all heads, fitted to all proteins; None if only one protein has a structure.
-        num_proteins: Number of proteins with a structure.
     """
 
     head_precisions: NDArray[np.float64]
@@ -216,7 +210,7 @@ def evaluate_contacts(
     is fitted.
 
     Args:
-        features: Features of each protein, (heads, pairs) each.
+        features: Features of each protein.
         proteins: Pairs of each protein.
         model_head: Contact head of the model; None if it has none.
         num_permutations: Number of permutations in the test of each head.
@@ -225,16 +219,15 @@ def evaluate_contacts(
     Raises:
         NoStructureMatchError: No protein has enough long-range pairs.
     """
-    if not proteins:
-        raise NoStructureMatchError()
-    long_range = np.stack([head_precisions(*protein, "long", 1.0) for protein in zip(features, proteins, strict=True)])
+    long_range = _long_range_precisions(features, proteins)
     is_measured = ~np.isnan(long_range).any(1) & np.array([pairs.is_contact.any() for pairs in proteins])
     if not is_measured.any():
         raise NoStructureMatchError()
     # A fold of proteins without long-range contacts would have nothing to choose heads by.
     features = [protein for protein, measured in zip(features, is_measured, strict=True) if measured]
     proteins = [pairs for pairs, measured in zip(proteins, is_measured, strict=True) if measured]
-    scores = _scores_by_predictor(features, proteins, seed) if len(proteins) >= _MIN_PROTEINS_TO_FIT else {}
+    can_fit = len(proteins) >= _MIN_PROTEINS_TO_FIT
+    scores = _scores_by_predictor(features, proteins, seed) if can_fit else {}
     if model_head is not None:
         scores["own head"] = [model_head.logits(protein) for protein in features]
     labelled = (pairs.labelled_scores(protein) for protein, pairs in zip(features, proteins, strict=True))
@@ -242,7 +235,7 @@ def evaluate_contacts(
         head_precisions=long_range[is_measured].mean(0),
         significance=permutation_test(labelled, num_permutations=num_permutations, seed=seed),
         precisions={name: precisions(values, proteins) for name, values in scores.items()},
-        fitted=fit_contact_head(features, proteins) if len(proteins) >= _MIN_PROTEINS_TO_FIT else None,
+        fitted=fit_contact_head(features, proteins) if can_fit else None,
         num_proteins=len(proteins),
     )
 

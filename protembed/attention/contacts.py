@@ -103,8 +103,6 @@ class PrecisionRow:
     """Precision over several proteins, beside the precision that is expected without attention maps.
 
     Attributes:
-        range_name: Key of `RANGES`.
-        fraction_name: Key of `FRACTIONS`.
         precision: Mean over proteins with its 95 % interval; no interval with fewer than two proteins.
         random: Expected precision of random pairs of the range.
         matched_random: Expected precision of random pairs at the same separations, by the contact rates of the other
@@ -143,7 +141,13 @@ def gather(pairs: ResiduePairs, matrix: NDArray[np.floating]) -> NDArray[np.floa
     return matrix[..., pairs.first, pairs.second]
 
 
-def precision(scores: NDArray[np.floating], pairs: ResiduePairs, range_name: str, fraction: float) -> float | None:
+def precision(
+    scores: NDArray[np.floating],
+    pairs: ResiduePairs,
+    range_name: str,
+    fraction: float,
+    rates: NDArray[np.float64] | None = None,
+) -> float | None:
     """Compute the fraction of contacts among the pairs of a range with the highest scores.
 
     Where scores are tied at the limit, the result is the mean over all choices among them.
@@ -153,28 +157,30 @@ def precision(scores: NDArray[np.floating], pairs: ResiduePairs, range_name: str
         pairs: Pairs of the protein.
         range_name: Key of `RANGES`.
         fraction: Number of top-scoring pairs for each residue; at least one pair is used.
+        rates: Contact rate of each pair from `contact_rates`, (pairs,), to compute the precision that is expected if
+            each top-scoring pair were replaced by a random pair of its separation; None to compute the precision.
 
     Returns:
         The precision; None where the range has no more pairs than are used, because all scores would do equally well.
     """
-    (value,) = head_precisions(scores[None], pairs, range_name, fraction)
-    return None if np.isnan(value) else float(value)
+    is_in = pairs.is_in(range_name)
+    scores, is_contact = scores[is_in], (pairs.is_contact if rates is None else rates)[is_in]
+    num_top, num_pairs = max(1, round(pairs.num_residues * fraction)), len(scores)
+    if num_top >= num_pairs:
+        return None
+    limit = np.partition(scores, num_pairs - num_top)[num_pairs - num_top]
+    is_above, is_tied = scores > limit, scores == limit
+    num_left = num_top - is_above.sum()
+    weights = (is_above + is_tied * (num_left / is_tied.sum())) / num_top  # ties share their weight; the sum is one
+    return float(weights @ is_contact)
 
 
 def head_precisions(
     features: NDArray[np.floating], pairs: ResiduePairs, range_name: str, fraction: float
 ) -> NDArray[np.float64]:
     """Compute the `precision` of each head, (heads,), from features, (heads, pairs); NaN where it is undefined."""
-    is_contact = pairs.is_contact[pairs.is_in(range_name)]
     # Head by head, because the intermediate arrays are several times as large as the features.
-    weights_by_head = (_top_pair_weights(scores, pairs, range_name, fraction) for scores in features)
-    return np.array([np.nan if weights is None else weights @ is_contact for weights in weights_by_head], np.float64)
-
-
-def random_precision(pairs: ResiduePairs, range_name: str) -> float | None:
-    """Compute the fraction of contacts among all pairs of a range; None where the range has no pairs."""
-    is_contact = pairs.is_contact[pairs.is_in(range_name)]
-    return float(is_contact.mean()) if len(is_contact) else None
+    return np.array([precision(scores, pairs, range_name, fraction) for scores in features], np.float64)
 
 
 def contact_rates(proteins: Sequence[ResiduePairs]) -> list[NDArray[np.float64]]:
@@ -188,64 +194,23 @@ def contact_rates(proteins: Sequence[ResiduePairs]) -> list[NDArray[np.float64]]
     """
     strata_by_protein = [separation_strata(pairs.separation) for pairs in proteins]
     num_strata = 1 + max((int(strata.max(initial=0)) for strata in strata_by_protein), default=0)
-    num_pairs = np.stack(
-        [np.bincount(strata, minlength=num_strata) for strata in strata_by_protein]
-    )  # (proteins, strata)
-    contacts = np.stack(
-        [
-            np.bincount(strata, pairs.is_contact, num_strata)
-            for strata, pairs in zip(strata_by_protein, proteins, strict=True)
-        ]
-    )
+    members = list(zip(strata_by_protein, proteins, strict=True))
+    num_pairs = np.stack([np.bincount(strata, minlength=num_strata) for strata, _ in members])  # (proteins, strata)
+    contacts = np.stack([np.bincount(strata, pairs.is_contact, num_strata) for strata, pairs in members])
     other_pairs, other_contacts = num_pairs.sum(0) - num_pairs, contacts.sum(0) - contacts
     mean = other_contacts.sum(1, keepdims=True) / np.maximum(other_pairs.sum(1, keepdims=True), 1)
     rates = (other_contacts + mean) / (other_pairs + 1)
     return [rate[strata] for rate, strata in zip(rates, strata_by_protein, strict=True)]
 
 
-def matched_precision(
-    scores: NDArray[np.floating], pairs: ResiduePairs, rates: NDArray[np.float64], range_name: str, fraction: float
-) -> float | None:
-    """Compute the expected precision if each top-scoring pair were replaced by a random pair of its separation.
-
-    Args:
-        scores: Score of each pair, (pairs,).
-        pairs: Pairs of the protein.
-        rates: Contact rate of each pair from `contact_rates`, (pairs,).
-        range_name: Key of `RANGES`.
-        fraction: Number of top-scoring pairs for each residue.
-    """
-    weights = _top_pair_weights(scores, pairs, range_name, fraction)
-    return None if weights is None else float(weights @ rates[pairs.is_in(range_name)])
-
-
 def precisions(scores: Sequence[NDArray[np.floating]], proteins: Sequence[ResiduePairs]) -> list[PrecisionRow]:
-    """Measure a predictor in each range and at each fraction, over proteins.
-
-    Args:
-        scores: Score of each pair, (pairs,) for each protein.
-        proteins: Pairs of each protein.
-    """
+    """Measure a predictor by its scores, (pairs,) for each protein, in each range and at each fraction."""
     rates = contact_rates(proteins) if len(proteins) > 1 else None
     return [
         _precision_row(scores, proteins, rates, range_name, fraction_name)
         for range_name in RANGES
         for fraction_name in FRACTIONS
     ]
-
-
-def _top_pair_weights(
-    scores: NDArray[np.floating], pairs: ResiduePairs, range_name: str, fraction: float
-) -> NDArray[np.float64] | None:
-    """Weight the top-scoring pairs, (pairs of the range,), with a sum of one; ties at the limit share their weight."""
-    scores = scores[pairs.is_in(range_name)]
-    num_top, num_pairs = max(1, round(pairs.num_residues * fraction)), len(scores)
-    if num_top >= num_pairs:
-        return None
-    limit = np.partition(scores, num_pairs - num_top)[num_pairs - num_top]
-    is_above, is_tied = scores > limit, scores == limit
-    num_left = num_top - is_above.sum()
-    return np.asarray((is_above + is_tied * (num_left / is_tied.sum())) / num_top)
 
 
 def _precision_row(
@@ -258,8 +223,9 @@ def _precision_row(
     fraction = FRACTIONS[fraction_name]
     values = [precision(*protein, range_name, fraction) for protein in zip(scores, proteins, strict=True)]
     measured = [number for number, value in enumerate(values) if value is not None]
+    random = [float(proteins[number].is_contact[proteins[number].is_in(range_name)].mean()) for number in measured]
     matched = [
-        matched_precision(scores[number], proteins[number], rates[number], range_name, fraction)
+        precision(scores[number], proteins[number], range_name, fraction, rates[number])
         for number in measured
         if rates is not None
     ]
@@ -267,7 +233,7 @@ def _precision_row(
         range_name=range_name,
         fraction_name=fraction_name,
         precision=_mean_with_interval(np.array([values[number] for number in measured], np.float64)),
-        random=_mean([random_precision(proteins[number], range_name) for number in measured]),
+        random=_mean(random),
         matched_random=_mean(matched),
         num_proteins=len(measured),
     )

@@ -9,10 +9,8 @@ from protembed.attention.contacts import (
     gather,
     head_features,
     head_precisions,
-    matched_precision,
     precision,
     precisions,
-    random_precision,
 )
 from protembed.model.heads import ContactHead
 
@@ -172,12 +170,12 @@ def test_random_precision_is_the_mean_over_random_scores():
     rng = np.random.default_rng(0)
     pairs = random_pairs(rng, 60)
 
-    expected = random_precision(pairs, "long")
+    expected = precisions([rng.random(len(pairs.first))], [pairs])[-1].random
     drawn = [precision(rng.random(len(pairs.first)), pairs, "long", 0.5) for _ in range(500)]
 
     assert expected == pairs.is_contact[pairs.separation >= 24].mean()
     assert np.mean(drawn) == pytest.approx(expected, abs=3 * np.std(drawn) / np.sqrt(500))
-    assert random_precision(make_pairs([6], [True], 7), "long") is None
+    assert precisions([np.zeros(1)], [make_pairs([6], [True], 7)])[-1].random is None
 
 
 def test_matched_precision_is_the_expectation_from_separations_alone():
@@ -188,8 +186,8 @@ def test_matched_precision_is_the_expectation_from_separations_alone():
 
     # Each stratum has 99 pairs, and one more with the mean rate.
     assert rates.tolist() == pytest.approx([0.995, 0.995, 0.005, 0.005])
-    assert matched_precision(np.array([1, 1, 0, 0]), first, rates, "short", 1.0) == pytest.approx(0.995)
-    assert matched_precision(np.array([1, 0, 1, 0]), first, rates, "short", 1.0) == pytest.approx(0.5)
+    assert precision(np.array([1, 1, 0, 0]), first, "short", 1.0, rates) == pytest.approx(0.995)
+    assert precision(np.array([1, 0, 1, 0]), first, "short", 1.0, rates) == pytest.approx(0.5)
 
 
 def test_contact_rates_of_a_protein_do_not_depend_on_its_contacts():
@@ -228,7 +226,7 @@ def test_precisions_are_unweighted_means_over_proteins():
         assert row.precision.low < row.precision.value < row.precision.high
         size = mean * (1 - mean) / error**2
         assert (end - mean) ** 2 / (end * (1 - end) / size) == pytest.approx(stats.t.ppf(0.975, 2) ** 2)
-    assert row.random == pytest.approx(np.mean([random_precision(pairs, "long") for pairs in proteins]))
+    assert row.random == pytest.approx(np.mean([pairs.is_contact[pairs.is_in("long")].mean() for pairs in proteins]))
     assert row.matched_random == pytest.approx(0.1, abs=0.03)
     assert precisions(scores, proteins) == rows
 
