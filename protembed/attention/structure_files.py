@@ -18,6 +18,7 @@ STRUCTURE_ADVICE = "give a PDB or mmCIF file of a protein, plain or compressed"
 WATERS = ("HOH", "WAT", "DOD")
 
 Position = tuple[float, float, float]
+_ABSENT = (math.nan, math.nan, math.nan)
 
 _MMCIF_START = re.compile(r"([ \t]*(#.*)?\n)*[ \t]*data_", re.IGNORECASE)
 _PDB_ATOM = re.compile("^(ATOM  |HETATM)", re.MULTILINE)
@@ -42,7 +43,6 @@ MAX_BOND_LENGTH = 2.0
 # Two C-alphas joined by a peptide bond are 3.8 Å apart, and others hardly less than 5.
 _MAX_ALPHA_DISTANCE = 4.5
 BACKBONE = ("N", "CA", "C", "CB")
-_ABSENT = (math.nan, math.nan, math.nan)
 _INTEGER = re.compile(r"-?\d+")
 _IDENTIFYING = re.compile(r"-?[0-9A-Za-z]+")  # hybrid-36 too, but no asterisks
 
@@ -72,41 +72,31 @@ class Atom(NamedTuple):
     name: str
     altloc: str
     is_hetero: bool | None
-    position: Position
+    position: Position = _ABSENT
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParsedStructure:
-    """The atoms of a structure.
-
-    Attributes:
-        atoms: Atoms of the first model that has any, in the file's order; iterating over them raises a `StructureError`
-            where the file is damaged.
-        parents: Three-letter name of the parent of each modified residue that the file lists, by the residue's name.
-    """
-
-    atoms: Iterator[Atom]
-    parents: Mapping[str, str]
-
-
-def parse_structure(text: str, name: str) -> ParsedStructure:
+def parse_structure(text: str, name: str) -> tuple[Iterator[Atom], Mapping[str, str]]:
     """Parse a structure, PDB or mmCIF depending on its content.
 
     Args:
         text: Content of the whole file.
         name: File name for messages.
 
+    Returns:
+        Atoms of the first model that has any, in the file's order; and the three-letter name of the parent of each
+        modified residue that the file lists, by the residue's name.
+
     Raises:
-        StructureError: The file is neither PDB nor mmCIF, or it is damaged.
+        StructureError: The file is neither PDB nor mmCIF, or it is damaged; also while the atoms are read.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _MMCIF_START.match(text):
         block = _mmcif_block(text, name)
-        return ParsedStructure(atoms=_mmcif_atoms(block, name), parents=_mmcif_parents(block))
+        parents = block.find("_pdbx_struct_mod_residue.", ["label_comp_id", "parent_comp_id"])
+        return _mmcif_atoms(block, name), {cif.as_string(row[0]): cif.as_string(row[1]) for row in parents}
     if not _PDB_ATOM.search(text):
         raise _not_a_structure_error(name)
-    parents = {match["name"].strip(): match["parent"].strip() for match in _MODRES.finditer(text)}
-    return ParsedStructure(atoms=_pdb_atoms(text, name), parents=parents)
+    return _pdb_atoms(text, name), {match["name"].strip(): match["parent"].strip() for match in _MODRES.finditer(text)}
 
 
 def _not_a_structure_error(name: str) -> StructureError:
@@ -156,7 +146,6 @@ def _pdb_atom(line: str, part: str, name: str, number: int) -> Atom:
         name=line[12:16].strip(),
         altloc=line[16].strip(),
         is_hetero=line.startswith("HETATM"),
-        position=(math.nan, math.nan, math.nan),
     )
     return _with_position(atom, (line[30:38], line[38:46], line[46:54]), name, f"line {number}")
 
@@ -200,7 +189,6 @@ def _mmcif_atoms(block: cif.Block, name: str) -> Iterator[Atom]:
             name=atom_name,
             altloc=altloc,
             is_hetero=group == "HETATM" if group else None,
-            position=(math.nan, math.nan, math.nan),
         )
         yield _with_position(atom, position, name, f"atom {row}")
 
@@ -221,11 +209,6 @@ def _column(block: cif.Block, name: str, *tags: str, size: int | None = None) ->
         return [""] * (size or 0)
     texts = zip(*([cif.as_string(text) for text in column] for column in columns), strict=True)
     return [next(filter(None, row), "") for row in texts]
-
-
-def _mmcif_parents(block: cif.Block) -> dict[str, str]:
-    table = block.find("_pdbx_struct_mod_residue.", ["label_comp_id", "parent_comp_id"])
-    return {cif.as_string(row[0]): cif.as_string(row[1]) for row in table}
 
 
 # Residues

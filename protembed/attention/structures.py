@@ -2,10 +2,12 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from Bio.Align import PairwiseAligner
@@ -48,8 +50,7 @@ _SUFFIXES = re.compile(r"(\.(pdb\d*|ent|cif|mmcif|gz|bz2|xz))+$", re.IGNORECASE)
 # Representative atoms
 
 
-@dataclass(frozen=True, kw_only=True)
-class RepresentativeAtoms:
+class RepresentativeAtoms(NamedTuple):
     """The representative atom of each residue of a chain.
 
     Attributes:
@@ -61,7 +62,7 @@ class RepresentativeAtoms:
 
     positions: NDArray[np.float64]
     kind: str
-    num_virtual: int
+    num_virtual: int = 0
 
 
 def representative_atoms(residues: Sequence[Residue]) -> RepresentativeAtoms:
@@ -73,17 +74,16 @@ def representative_atoms(residues: Sequence[Residue]) -> RepresentativeAtoms:
     atoms = np.array([[residue.position(name) for name in BACKBONE] for residue in residues]).reshape(-1, 4, 3)
     n, alpha, c, beta = _without_placeholders(atoms).transpose(1, 0, 2)
     is_glycine = np.array([residue.letter == "G" for residue in residues], dtype=bool)
-    positions = np.where(is_glycine[:, None], alpha, beta)
-    computed = virtual_c_beta(n, alpha, c)
+    positions, computed = np.where(is_glycine[:, None], alpha, beta), virtual_c_beta(n, alpha, c)
     is_virtual = ~is_glycine & ~_is_known(beta) & _is_known(computed)
     positions[is_virtual] = computed[is_virtual]
     has_only_alpha = ~_is_known(positions) & _is_known(alpha)
     if has_only_alpha.sum() > (_is_known(positions) & ~is_glycine).sum():
-        return RepresentativeAtoms(positions=alpha, kind="CA", num_virtual=0)
+        return RepresentativeAtoms(alpha, "CA")
     has_beta = bool((~is_glycine & _is_known(beta)).any())
-    num_virtual = int(is_virtual.sum())
-    kind = "virtual CB" if num_virtual and not has_beta else "CB"
-    return RepresentativeAtoms(positions=positions, kind=kind, num_virtual=num_virtual)
+    return RepresentativeAtoms(
+        positions, "virtual CB" if is_virtual.any() and not has_beta else "CB", int(is_virtual.sum())
+    )
 
 
 def virtual_c_beta(n: NDArray[np.float64], alpha: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -192,11 +192,9 @@ def read_chains(path: Path) -> list[Chain]:
     with open_input(path) as stream:
         text = stream.read().decode("utf-8-sig", errors="replace")
     name = display_name(path)
-    parsed = parse_structure(text, name)
-    readers: dict[str, ResidueReader] = {}
-    for atom in parsed.atoms:
-        if atom.chain not in readers:
-            readers[atom.chain] = ResidueReader(parsed.parents)
+    atoms, parents = parse_structure(text, name)
+    readers = defaultdict[str, ResidueReader](lambda: ResidueReader(parents))
+    for atom in atoms:
         readers[atom.chain].add(atom)
     structure = "stdin" if path == STANDARD_STREAM else _SUFFIXES.sub("", path.name) or path.name
     proteins = [
