@@ -13,7 +13,6 @@ from protembed.attention.contact_predictors import ContactEvaluation, ContactPre
 from protembed.attention.estimate import TOKENS_PER_CHUNK, ProteinLength, ResourceEstimate
 from protembed.attention.maps import (
     AttentionExtractor,
-    HeadStatistics,
     MapFiles,
     MapRequest,
     ProteinAttention,
@@ -21,7 +20,7 @@ from protembed.attention.maps import (
 )
 from protembed.attention.page import map_resolution
 from protembed.attention.report import AttentionReport
-from protembed.attention.sites import SiteResult, SiteTests, read_sites, site_warnings
+from protembed.attention.sites import SiteTests, read_sites, site_warnings
 from protembed.attention.structure_matching import StructureIndex
 from protembed.attention.structures import read_structures
 from protembed.attention.tables import Evaluation, rows_of, structure_columns, write_columns
@@ -48,16 +47,7 @@ _STATISTICS = "heads.tsv"
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPlan:
-    """The input of an inspection, and its estimated resources.
-
-    Attributes:
-        num_residues: Number of residues of all proteins.
-        longest_id: Identifier of the longest protein.
-        longest: Length of the longest protein, residues.
-        memory_bytes: Estimated peak memory.
-        disk_bytes: Estimated size of the results.
-        warnings: Warnings to show before the computation.
-    """
+    """The input of an inspection, with its longest protein, and its estimated peak memory and size of the results."""
 
     num_proteins: int
     num_residues: int
@@ -83,12 +73,6 @@ class SiteSummary:
     num_residues: int
     num_compared: int
 
-    @classmethod
-    def from_result(cls, result: SiteResult) -> "SiteSummary":
-        """Summarise a label's tests."""
-        test = result.significance
-        return cls(num_proteins=test.num_proteins, num_residues=result.num_residues, num_compared=test.num_labelled)
-
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSummary:
@@ -101,10 +85,8 @@ class AttentionSummary:
         num_refused: Number of records that were skipped on request.
         has_contacts: Whether contacts are predicted, by the model's contact head or by one fitted to the structures.
         precisions: Rows of `contacts.tsv` by column; empty without structures.
-        warnings: Warnings about the input and the results.
         num_following: Number of heads that attend significantly to each label of the sites (q ≤ 0.05).
         sites: Amount of data behind the tests of each label.
-        plan: Input and estimated resources.
     """
 
     output: Path
@@ -191,7 +173,7 @@ class _Inspection:
         self._requests: dict[str, MapRequest] = {}  # by sequence, because copies of a protein are computed once
         self._displayed: list[Record] = []
         self._rows: list[Sequence[Any]] = []
-        self._statistics = HeadStatistics()
+        self._sums, self._num_residues = np.zeros(()), 0  # statistics of the heads, (statistics, layer, head)
 
     def plan(self, records: Iterable[Record]) -> AttentionPlan:
         """Decide which results are kept of each protein, and estimate the resources.
@@ -266,7 +248,8 @@ class _Inspection:
     def _collect(self, record: Record, protein: ProteinAttention, report: AttentionReport) -> None:
         """Collect the results of one protein."""
         check_finite(record.id, protein.sums, "attention")
-        self._statistics.add(protein)
+        self._sums = self._sums + protein.sums
+        self._num_residues += protein.num_residues
         if protein.features is not None:
             self._structures.add(record, protein.features)
         if protein.received is not None:
@@ -296,7 +279,7 @@ class _Inspection:
             self._warnings += site_warnings(sites.items())
         if contacts is not None and contacts.predictor is not None and head is None:
             self._predict_contacts(contacts.predictor.to_contact_head(), report)
-        return Evaluation(means=self._statistics.means(), contacts=contacts, sites=sites)
+        return Evaluation(means=self._sums / self._num_residues, contacts=contacts, sites=sites)
 
     def _predict_contacts(self, head: ContactHead, report: AttentionReport) -> None:
         """Predict the contacts of the displayed proteins by a head that was fitted to the attention of all."""
@@ -362,7 +345,14 @@ class _Inspection:
             precisions=[dict(zip([column.name for column in columns], row, strict=True)) for row in rows_of(columns)],
             warnings=[*statistics.warnings(), *plan.warnings, *self._warnings],
             num_following={label: result.num_following for label, result in sites.items()},
-            sites={label: SiteSummary.from_result(result) for label, result in sites.items()},
+            sites={
+                label: SiteSummary(
+                    num_proteins=result.significance.num_proteins,
+                    num_residues=result.num_residues,
+                    num_compared=result.significance.num_labelled,
+                )
+                for label, result in sites.items()
+            },
             plan=plan,
         )
 

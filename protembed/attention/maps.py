@@ -178,28 +178,6 @@ class _ProteinAccumulator:
         file.close({**stored, "layers": np.array(extractor.layers) + 1, "heads": np.array(extractor.heads) + 1})
 
 
-@dataclass
-class HeadStatistics:
-    """Means over all residues of all proteins for each head; `add` takes one protein after the other.
-
-    Attributes:
-        sums: Statistics summed over residues, (statistics, layer, head), float64.
-        num_residues: Number of residues of the added proteins.
-    """
-
-    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
-    num_residues: int = 0
-
-    def add(self, protein: ProteinAttention) -> None:
-        """Add one protein."""
-        self.sums = self.sums + protein.sums
-        self.num_residues += protein.num_residues
-
-    def means(self) -> NDArray[np.float64]:
-        """Compute the means, (statistics, layer, head), float64; without proteins they have no layer and no head."""
-        return np.asarray(self.sums / self.num_residues) if self.num_residues else np.zeros((len(ALL_STATISTICS), 0, 0))
-
-
 def head_statistics(weights: Tensor) -> Tensor:
     """Sum the statistics of each head over the residues of one protein.
 

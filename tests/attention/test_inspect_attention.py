@@ -78,6 +78,19 @@ def test_statistics_cover_every_head_and_all_proteins(inspect, proteins):
     assert json.loads((output / "meta.json").read_text())["num_proteins"] == len(proteins)
 
 
+def test_statistics_are_means_over_all_residues_of_all_proteins(inspect, proteins, tmp_path):
+    def entropies(*sequences):
+        fasta = tmp_path / "some.fasta"
+        fasta.write_text("".join(f">p{row}\n{sequence}\n" for row, sequence in enumerate(sequences)))
+        rows = read_rows(inspect(fasta=fasta, save_maps=0, force=True) / "heads.tsv")
+        return np.array([float(row["entropy"]) for row in rows])
+
+    first, second = proteins[:2]
+    sums = len(first) * entropies(first) + len(second) * entropies(second)
+
+    assert entropies(first, second) == pytest.approx(sums / len(first + second), rel=1e-4)
+
+
 def test_maps_and_figures_of_the_first_proteins_are_saved(inspect, proteins):
     output = inspect(save_maps=3)
     lines = (output / "proteins.tsv").read_text().splitlines()

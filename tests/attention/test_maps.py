@@ -9,9 +9,7 @@ from protembed.attention.maps import (
     ALL_STATISTICS,
     STATISTICS,
     AttentionExtractor,
-    HeadStatistics,
     MapRequest,
-    ProteinAttention,
     attention_rollout_step,
     head_statistics,
     parse_region,
@@ -73,14 +71,6 @@ def test_statistics_of_heads_are_independent():
 
     assert together.shape == (len(STATISTICS), 2)
     assert torch.equal(together[:, 1], head_statistics(ON_ITSELF[None])[:, 0])
-
-
-def test_means_are_over_all_residues_of_all_proteins():
-    statistics = HeadStatistics()
-    for sums, num_residues in (([[[6.0]]], 3), ([[[34.0]]], 17)):
-        statistics.add(ProteinAttention(sums=np.array(sums), num_residues=num_residues))
-
-    assert statistics.means().tolist() == [[[2.0]]]
 
 
 # Maps
