@@ -157,7 +157,7 @@ def test_sub_package_init_files_are_empty():
         ("import protembed.cli.app", ["numpy", "torch"]),
         ("protembed.list_models()", ["torch"]),
         (
-            "from protembed.embedding import embed; embed.load_checkpoint(embed.locate_model(None))",
+            "from protembed.embedding import embed, job; job.load_checkpoint(job.locate_model(None))",
             ["huggingface_hub", "matplotlib", "sklearn", "torch._dynamo", "transformers"],
         ),
     ],

@@ -1,7 +1,6 @@
 """How vectors are stored: the formats of a result, made from rows that grow on disk, and reading them back."""
 
 import json
-import shutil
 import struct
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -219,7 +218,8 @@ def make_npz(target: Path, rows: ProteinRows, small_array: int = _SMALL_ARRAY) -
     """
     with atomic_file(target) as stream, zipfile.ZipFile(stream, "w") as archive:
         with _npz_member(archive, "embeddings") as member, rows.array.open("rb") as source:
-            shutil.copyfileobj(source, member, _COPY_BLOCK)
+            while block := source.read(_COPY_BLOCK):
+                member.write(block)
         if rows.per_residue:
             _write_offsets(archive, "offsets", (group.num_rows for group in rows.groups()))
         else:

@@ -12,7 +12,7 @@ from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.data.fasta import ReadStatistics
 from protembed.device import choose_device, choose_precision
 from protembed.embedding.formats import FormatName, choose_format
-from protembed.embedding.metadata import COMPANIONS, PROGRESS, is_meta
+from protembed.embedding.metadata import COMPANIONS, is_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError
 from protembed.inference.applicability import InputComparison
@@ -60,7 +60,7 @@ class EmbeddingJob:
         suffix = config.format or ("h5" if config.per_residue else "npy")
         output = config.output or default_path(fasta[0], f"{part}.{suffix}")
         format_name = choose_format(output, config.format, per_residue=config.per_residue)
-        result = Result(output, fasta, force=config.force, progress=PROGRESS, companions=COMPANIONS, is_record=is_meta)
+        result = Result(output, fasta, force=config.force, companions=COMPANIONS, is_record=is_meta)
         device = choose_device(options.compute)
         resolved = locate_model(options.model.model)
         checkpoint = load_checkpoint(resolved)

@@ -15,17 +15,12 @@ from protembed.data.hashing import sequence_sha256
 from protembed.embedding.formats import FormatName
 from protembed.embedding.selection import Shard
 from protembed.io.reading import read_json
-from protembed.io.result import META, Companion, sidecar
+from protembed.io.result import META, sidecar
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
 FAILED_HEADER = ("file", "line", "id", "reason")
 IDS, FAILED = ".ids.tsv", ".failed.tsv"
-# The file in the directory of an unfinished result that says how far it has come.
-PROGRESS = "progress.json"
-COMPANIONS = (
-    Companion(suffix=IDS, header=IDS_HEADER, hash_name="ids_sha256"),
-    Companion(suffix=FAILED, header=FAILED_HEADER),
-)
+COMPANIONS = {IDS: IDS_HEADER, FAILED: FAILED_HEADER}
 
 
 def _is_count(value: Any) -> bool:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from protembed.data.fasta import Record, SkippedRecord
 from protembed.embedding.formats import ProteinRows, RowGroup, column_names, convert, dataset_name, table_lines
-from protembed.embedding.metadata import FAILED, FAILED_HEADER, IDS, IDS_HEADER, PROGRESS, ids_line
+from protembed.embedding.metadata import FAILED, FAILED_HEADER, IDS, IDS_HEADER, ids_line
 from protembed.errors import NotFiniteError
 from protembed.inference.embedding import Embedding
 from protembed.io.arrays import ArrayStream
-from protembed.io.reading import STANDARD_STREAM, read_json
-from protembed.io.result import Claim, Fingerprint
+from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
+from protembed.io.result import PROGRESS, Claim, Fingerprint
 from protembed.io.writing import flush_to_disk, open_append, output_errors, write_json, write_table
 from protembed.text import format_row
 
@@ -164,7 +164,8 @@ class ArrayWriter:
         if skipped:
             lines = [(Path(record.path).name, record.line, record.id, record.reason) for record in skipped]
             write_table(self._claim.companion(FAILED), FAILED_HEADER, lines)
-        return self._claim.publish({**self._fingerprint, **asdict(self._counts), "num_refused": len(skipped)})
+        facts = {**asdict(self._counts), "num_refused": len(skipped), "ids_sha256": sha256_of_file(self._paths["ids"])}
+        return self._claim.publish({**self._fingerprint, **facts})
 
 
 def _close(stream: BinaryIO) -> None:

@@ -6,7 +6,7 @@ same. It is written last; without it nothing is a result.
 
 A result grows in `NAME.partial/`, where the fingerprint is from the beginning, and is then renamed. The kinds:
 
-    Result(output, fasta, progress=…, companions=…)       a file that can be resumed, with tables beside it (embed)
+    Result(output, fasta, companions=…)                   a file that can be resumed, with tables beside it (embed)
     Result.table(output, [*fasta, model])                 a TSV that is written once (predict, score)
     Result(output, fasta, record="meta.json")             a directory that is written once (inspect-attention)
     Result(output, …, record="metrics.json", run=RUN)     a directory after a training that can be resumed (finetune)
@@ -48,7 +48,6 @@ from protembed.io.reading import (
     STANDARD_STREAM,
     follow_link,
     is_utf8,
-    path_exists,
     read_json,
     sha256_of_file,
     sha256_of_inputs,
@@ -61,8 +60,6 @@ from protembed.io.writing import (
     flush_directory,
     is_unfinished,
     move_into_place,
-    output_errors,
-    remove,
     remove_unfinished,
     remove_unfinished_beside,
     scratch_directory,
@@ -72,8 +69,8 @@ from protembed.text import format_row
 
 # The file with the fingerprint of a training, and the key under which it and the records of trainings hold it.
 RUN, _IDENTITY = "run.json", "identity"
-# The file with the fingerprint of other unfinished results, in their directory.
-_FINGERPRINT = "fingerprint.json"
+# In the directory of other unfinished results: their fingerprint, and how far they have come, if they can be resumed.
+_FINGERPRINT, PROGRESS = "fingerprint.json", "progress.json"
 META = ".meta.json"
 _MAX_HEADER, _HASH_LENGTH = 1000, 64
 _OTHER_FORMATS = (".csv", ".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
@@ -214,11 +211,15 @@ def is_vacant(path: Path) -> bool:
 
     Galaxy and other systems create an empty file for each result before the command begins.
     """
-    return not path_exists(path) or (os.path.isfile(path) and os.path.getsize(path) == 0)
+    return not os.path.exists(path) or (os.path.isfile(path) and os.path.getsize(path) == 0)
 
 
-def _is_empty_directory(path: Path) -> bool:
-    return os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
+def _check_directory(path: Path, *markers: str) -> None:
+    """Check that a directory may be replaced, because it is empty, or has one of the files of protembed."""
+    is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and all(map(is_unfinished, path.iterdir()))
+    if os.path.exists(path) and not is_empty and not any(os.path.exists(path / marker) for marker in markers):
+        found = f"has no {markers[0]}, so it is not a result of protembed"
+        raise OutputExistsError(path, found, is_replaceable=False)
 
 
 def check_is_path(output: Path) -> None:
@@ -296,31 +297,16 @@ def check_not_an_input(output: Path, inputs: Iterable[Path]) -> None:
         OutputExistsError: The output is one of the inputs, or one of them lies within the other.
     """
     for path in inputs:
-        if STANDARD_STREAM in (path, output) or not path_exists(path):
+        if STANDARD_STREAM in (path, output) or not os.path.exists(path):
             continue
         target, source = output.resolve(), path.resolve()
-        if target.is_relative_to(source) or (path_exists(output) and output.samefile(path)):
+        if target.is_relative_to(source) or (os.path.exists(output) and output.samefile(path)):
             raise OutputExistsError(output, "is read by this command", is_replaceable=False)
         if source.is_relative_to(target):
             raise OutputExistsError(output, f"contains {path}, which is read by this command", is_replaceable=False)
 
 
 # Results
-
-
-@dataclass(frozen=True, kw_only=True)
-class Companion:
-    """A table beside a file, such as `emb.ids.tsv`.
-
-    Attributes:
-        suffix: What follows the stem of the file.
-        header: Names of its columns, by which it is recognised as protembed's.
-        hash_name: Name of its hash in the record; None if the table may be missing.
-    """
-
-    suffix: str
-    header: Sequence[str]
-    hash_name: str | None = None
 
 
 class Result:
@@ -332,10 +318,8 @@ class Result:
         force: Whether to replace another finished or unfinished result.
         record: Name of the record in a directory; None for a file, whose record is beside it.
         run: Name of the file that holds the fingerprint of a training; None if there is no training.
-        progress: Name of the file in the directory of an unfinished result without which it cannot be resumed; None if
-            only a training can be.
-        companions: Tables beside a file, in the order in which they are published.
-        is_record: Function that checks whether the content of a record is valid.
+        companions: Header of each table beside a file, by the end of its name, in the order of publication.
+        is_record: Function that checks the content of a record.
 
     Attributes:
         path: Path of the result, with links followed; `-` is stdout.
@@ -349,29 +333,30 @@ class Result:
     def __init__(
         self,
         output: Path,
-        inputs: Sequence[Path],
+        inputs: Iterable[Path],
         *,
         force: bool = False,
         record: str | None = None,
         run: str | None = None,
-        progress: str | None = None,
-        companions: Sequence[Companion] = (),
+        companions: Mapping[str, Sequence[str]] | None = None,
         is_record: Callable[[Mapping[str, Any]], bool] = lambda content: True,
     ) -> None:
         self.path, self._force, self._is_record = follow_link(output), force, is_record
-        self._run, self._progress = run, progress or run
         self._is_directory, self._in_place = bool(record or run), record is None and run is not None
+        self._begun, self._progress = run or _FINGERPRINT, run or PROGRESS
         self._record = self.path / (record or run or "") if self._is_directory else sidecar(self.path, META)
-        self._companions = {sidecar(self.path, companion.suffix): companion for companion in companions}
+        self._companions = {sidecar(self.path, end): header for end, header in (companions or {}).items()}
+        # Paths that are published, in their order; the last one completes the result.
+        self._files = [self.path] if self._is_directory else [*self._companions, self.path, self._record]
         partial = self.path.with_name(f"{self.path.name}.partial")
         self._directory = self.path if self._in_place else partial
-        if self.path != STANDARD_STREAM:
-            self._check(inputs)
-        elif self._is_directory:
+        if self.path == STANDARD_STREAM and self._is_directory:
             raise ConfigError("output", str(self.path), "a directory is expected")
+        if self.path != STANDARD_STREAM:
+            self._check_replaceable(inputs)
 
     @classmethod
-    def table(cls, output: Path, inputs: Sequence[Path], *, force: bool = False) -> "Result":
+    def table(cls, output: Path, inputs: Iterable[Path], *, force: bool = False) -> "Result":
         """Describe a table, whose name must not promise another format than tab-separated text.
 
         Raises:
@@ -384,53 +369,27 @@ class Result:
             raise ConfigError("output", str(output), "the table is tab-separated text: name it .tsv")
         return cls(output, inputs, force=force, is_record=lambda content: "sha256" in content)
 
-    @property
-    def _files(self) -> list[Path]:
-        """Paths that are published, in their order; the last one completes the result."""
-        return [self.path] if self._is_directory else [*self._companions, self.path, self._record]
-
-    # Whether it may be written
-
-    def _check(self, inputs: Sequence[Path]) -> None:
+    def _check_replaceable(self, inputs: Iterable[Path]) -> None:
         """Check that nothing is replaced but a result of protembed."""
+        inputs = list(inputs)
         for file in self._files:
             check_not_an_input(file, inputs)
             if self._is_directory:
-                self._check_directory()
+                _check_directory(file, self._record.name)
             elif not is_vacant(file):
-                self._check_file(file)
+                if not file.is_file():
+                    raise OutputExistsError(file, "is not a file", is_replaceable=False)
+                if not self._is_ours(file):
+                    raise OutputExistsError(file, "was not written by protembed", is_replaceable=False)
 
-    def _check_directory(self) -> None:
-        if path_exists(self.path) and not _is_empty_directory(self.path) and not path_exists(self._record):
-            found = f"has no {self._record.name}, so it is not a result of protembed"
-            raise OutputExistsError(self.path, found, is_replaceable=False)
-
-    def _check_file(self, file: Path) -> None:
-        if not file.is_file():
-            raise OutputExistsError(file, "is not a file", is_replaceable=False)
-        is_ours = file == self.path or (file == self._record and self._read_record() is not None)
+    def _is_ours(self, file: Path) -> bool:
+        """Return whether protembed wrote a file beside the result, by its content; the result itself may be any."""
         if file in self._companions:
             with file.open("rb") as stream:
-                is_ours = stream.readline(_MAX_HEADER) == format_row(self._companions[file].header)
-        if not is_ours:
-            raise OutputExistsError(file, "was not written by protembed", is_replaceable=False)
+                return stream.readline(_MAX_HEADER) == format_row(self._companions[file])
+        return file == self.path or self._read_record() is not None
 
-    def _check_unfinished(self, fingerprint: Fingerprint, begun: Fingerprint | None) -> None:
-        """Check that unfinished work, which is not resumed, may be removed."""
-        directory = self._directory
-        if begun is not None and not self._force and (found := differences(begun, fingerprint)):
-            raise RunMismatchError(directory, found)
-        if self._in_place or not path_exists(directory):
-            return
-        if not directory.is_dir():
-            raise OutputExistsError(directory, "is not a directory", is_replaceable=False)
-        is_ours = any(path_exists(directory / name) for name in (_FINGERPRINT, self._run, self._progress) if name)
-        unknown = sorted(path.name for path in directory.iterdir() if not is_unfinished(path))
-        if unknown and not is_ours:
-            what = f"contains {unknown[0]}, which is not protembed's"
-            raise OutputExistsError(directory, what, is_replaceable=False)
-
-    # Who writes it, and what there is of it
+    # Claiming
 
     @contextmanager
     def claim(self, fingerprint: Fingerprint) -> Iterator["Claim"]:
@@ -464,9 +423,9 @@ class Result:
             if recorded is not None:
                 yield Claim(self, self._directory, recorded=recorded)
                 return
+            if begun is not None and not is_same and not self._force:
+                raise RunMismatchError(self._directory, differences(begun, fingerprint))
             is_resumed = is_same and self._can_be_resumed() and not (self._in_place and self._force)
-            if not is_resumed:
-                self._check_unfinished(fingerprint, begun)
             with self._unfinished(fingerprint, is_resumed=is_resumed):
                 yield Claim(self, self._directory, is_resumed=is_resumed)
 
@@ -477,14 +436,14 @@ class Result:
 
     def _read_begun(self) -> Fingerprint | None:
         """Read the fingerprint of the unfinished result; None if there is none, or one that may be replaced."""
-        path = self._directory / (self._run or _FINGERPRINT)
+        path = self._directory / self._begun
         content = _read(path)
-        if self._run is None:
+        if self._begun == _FINGERPRINT:
             return content
         identity = (content or {}).get(_IDENTITY)
         if isinstance(identity, dict):
             return identity
-        if path_exists(path) and not self._force:
+        if os.path.exists(path) and not self._force:
             raise DamagedRunError(path, "the settings of the run cannot be read")
         return None
 
@@ -494,7 +453,7 @@ class Result:
             self._rename_files()
         elif self._force:
             return None
-        if self._in_place or is_vacant(self.path) or _is_empty_directory(self.path):
+        if self._in_place or (not os.path.exists(self._record) if self._is_directory else is_vacant(self.path)):
             return None
         recorded = self._read_record()
         if recorded is None:
@@ -502,64 +461,61 @@ class Result:
             raise OutputExistsError(self.path, f"has no {record}")
         if found := differences(_fingerprint_in(recorded, fingerprint), fingerprint):
             raise OutputExistsError(self.path, f"was made with other settings ({'; '.join(found)})")
-        for name, file in self._hashed_files.items():
-            if not file.exists() or recorded.get(name) != sha256_of_file(file):
+        for file in self._files[:-1]:
+            name = self._hash_name(file)
+            if name in recorded and not (file.exists() and recorded[name] == sha256_of_file(file)):
                 raise OutputExistsError(self.path, f"{file.name} is missing or does not match the meta file beside it")
         if is_same:
             discard(self._directory)
         return recorded
 
-    # Unfinished work
-
-    @property
-    def _hashed_files(self) -> dict[str, Path]:
-        """Files whose hashes are recorded, by the name in the record."""
-        if self._is_directory:
-            return {}
-        of_companions = {companion.hash_name: file for file, companion in self._companions.items()}
-        return {name: file for name, file in (*of_companions.items(), ("sha256", self.path)) if name is not None}
+    def _hash_name(self, file: Path) -> str:
+        """Name the hash of a file in the record: `ids_sha256` for `emb.ids.tsv`."""
+        return "sha256" if file == self.path else f"{file.suffixes[-2].removeprefix('.')}_sha256"
 
     def _can_be_resumed(self) -> bool:
-        return self._progress is not None and path_exists(self._directory / self._progress)
+        return os.path.exists(self._directory / self._progress)
 
     def _is_complete(self) -> bool:
         """Return whether everything is written, so that at most the renaming is left to do."""
-        return not self._in_place and path_exists(self._directory / self._record.relative_to(self.path.parent))
+        return not self._in_place and os.path.exists(self._directory / self._record.relative_to(self.path.parent))
 
     @contextmanager
     def _unfinished(self, fingerprint: Fingerprint, *, is_resumed: bool) -> Iterator[None]:
         """Begin unfinished work, or resume it; at the end remove what is of no use to the next command."""
+        if self._in_place:
+            yield
+            return
+        _check_directory(self._directory, self._begun, self._progress)
         is_worthless = False
         try:
             if is_resumed:
                 remove_unfinished(self._directory)
-            elif not self._in_place:
+            else:
                 discard(self._directory)
-                if self._run is None:
+                if self._begun == _FINGERPRINT:
                     write_json(self._directory / _FINGERPRINT, fingerprint)
             yield
         except DataError:
             is_worthless = True
             raise
         finally:
-            if not self._in_place and (is_worthless or not (self._can_be_resumed() or self._is_complete())):
+            if is_worthless or not (self._can_be_resumed() or self._is_complete()):
                 discard(self._directory)
 
     # Publishing
 
     def _publish(self, directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         """Write the record last, and rename the files; return the content of the record."""
-        path = directory / self.path.name
-        content = {
-            **record,
-            **{name: sha256_of_file(directory / file.name) for name, file in self._hashed_files.items()},
-        }
+        path, content = directory / self.path.name, dict(record)
+        if self._is_directory:
+            flush_directory(path)
+        else:
+            content["sha256"] = sha256_of_file(path)
         if self.path == STANDARD_STREAM:
             with path.open("rb") as stream:
                 copy_to_stdout(stream)
             return content
-        if self._is_directory:
-            flush_directory(path)
         write_json(directory / self._record.relative_to(self.path.parent), content)
         self._rename_files()
         return content
@@ -573,7 +529,7 @@ class Result:
             OutputError: A file cannot be renamed; the older result is restored.
         """
         directory, files = self._directory, self._files
-        new = [file for file in files if path_exists(directory / file.name)]
+        new = [file for file in files if os.path.exists(directory / file.name)]
         older = {file: directory / f".{file.name}.0.old" for file in (files[-1], *files[:-1])}
         is_begun = files[0] not in new  # a killed process has already moved the older result away
         try:
@@ -590,13 +546,13 @@ class Result:
 
 
 def _move(source: Path, target: Path) -> None:
-    if path_exists(source):
+    if os.path.exists(source):
         move_into_place(source, target)
 
 
 def _roll_back(directory: Path, new: Sequence[Path], older: dict[Path, Path]) -> None:
     for file in reversed(new):
-        if not path_exists(directory / file.name):
+        if not os.path.exists(directory / file.name):
             move_into_place(file, directory / file.name)
     for file in reversed(older):  # the record last
         _move(older[file], file)
@@ -632,14 +588,12 @@ class Claim:
         """Path at which the file or directory is to be written before it is published."""
         return self.directory / self.output.name
 
-    def companion(self, suffix: str) -> Path:
+    def companion(self, end: str) -> Path:
         """Return the path at which a table beside the file is to be written before it is published."""
-        return self.directory / sidecar(self.output, suffix).name
+        return self.directory / sidecar(self.output, end).name
 
     def create_directory(self) -> Path:
-        """Create the directory to be filled, empty."""
-        with output_errors(self.path):
-            remove(self.path)
+        """Create the directory to be filled, without what an interrupted process left in it."""
         create_directory(self.path)
         return self.path
 
@@ -649,10 +603,11 @@ class Claim:
         An older result is replaced only when the new one is in its place.
 
         Args:
-            record: Fingerprint and whatever else describes the result, as plain JSON values.
+            record: Fingerprint and whatever else describes the result, as plain JSON values; the hash of a file is
+                added.
 
         Returns:
-            The record, for a file with the hashes of what was written.
+            The content of the record.
 
         Raises:
             OutputError: A file cannot be written or renamed; an older result is unchanged.

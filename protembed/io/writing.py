@@ -322,13 +322,14 @@ def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]
 
 
 def create_directory(path: Path) -> None:
-    """Create a directory, with its parents, if it does not exist.
+    """Create an empty directory, in place of whatever is there.
 
     Raises:
         OutputError: It cannot be created.
     """
     with output_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        remove(path)
+        path.mkdir(parents=True)
 
 
 def move_into_place(source: Path, target: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from protembed.data.fasta import Record
 from protembed.data.hashing import sequence_sha256
-from protembed.embedding.metadata import COMPANIONS, IDS_HEADER, PROGRESS, ids_line, is_meta, read_meta
+from protembed.embedding.metadata import COMPANIONS, IDS_HEADER, ids_line, is_meta, read_meta
 from protembed.errors import OutputExistsError
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 from protembed.io.result import Result, sidecar
@@ -33,7 +33,7 @@ COUNTS = {"num_proteins": 2, "num_residues": 9, "num_windowed": 0, "num_refused"
 
 def check_replaceable(output, inputs):
     """Describe a result, which checks that it may be written."""
-    return Result(output, inputs, progress=PROGRESS, companions=COMPANIONS, is_record=is_meta)
+    return Result(output, inputs, companions=COMPANIONS, is_record=is_meta)
 
 
 def finished_result(output, fingerprint):

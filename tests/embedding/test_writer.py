@@ -14,7 +14,7 @@ from protembed.data.fasta import Record, SkippedRecord
 from protembed.data.hashing import sequence_sha256
 from protembed.embedding import formats, writer
 from protembed.embedding.formats import dataset_name
-from protembed.embedding.metadata import COMPANIONS, PROGRESS, is_meta, read_meta
+from protembed.embedding.metadata import COMPANIONS, is_meta, read_meta
 from protembed.embedding.writer import embedding_writer
 from protembed.errors import NotFiniteError, OutputError, RecordError, RunMismatchError
 from protembed.inference.embedding import Embedding
@@ -81,7 +81,7 @@ every_kind = pytest.mark.parametrize("kind", [NPY, NPZ, TSV, NPZ_RESIDUES, H5], 
 
 
 def claim(output, fingerprint, *, force=False):
-    described = Result(output, [], force=force, progress=PROGRESS, companions=COMPANIONS, is_record=is_meta)
+    described = Result(output, [], force=force, companions=COMPANIONS, is_record=is_meta)
     return described.claim(fingerprint)
 
 
