@@ -1,18 +1,18 @@
 """Score a table of variants with a model, without training."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from protembed.callbacks import Callbacks
-from protembed.config.score import FORMULAS, PROBABILITY, ScoreMethod, ScoreOptions, VariantTableConfig
-from protembed.data.fasta import OnIllegal, ReadStatistics
+from protembed.config.score import FORMULAS, PROBABILITY, ScoreMethod, ScoreOptions
+from protembed.data.fasta import ReadStatistics
 from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
-from protembed.inference.engine import inference_engine
+from protembed.inference.engine import Engine, inference_engine
 from protembed.inference.marginals import Marginals
 from protembed.io.reading import (
     STANDARD_STREAM,
@@ -29,7 +29,7 @@ from protembed.io.writing import output_stream, seekable_inputs
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.scoring.scorer import MutatedPositions, VariantScorer
-from protembed.scoring.variants import Variant, VariantTable, read_wild_types
+from protembed.scoring.variants import VariantTable, read_wild_types
 from protembed.text import format_row
 
 _NEW_COLUMNS = ("num_mutations", "score")
@@ -41,11 +41,9 @@ class ScoreSummary:
 
     Attributes:
         output: Table of scores; None for stdout.
-        formula: Formula of the score, in words.
-        num_variants: Number of rows that were scored.
-        num_wild_types: Number of different wild types.
-        num_positions: Number of mutated positions of all wild types.
-        num_refused: Number of rows left out on request.
+        num_variants: Rows that were scored.
+        num_positions: Mutated positions of all wild types.
+        num_refused: Rows that were left out on request.
         score_column: Column of the scores: `score`, or `protembed_score` if the input has a column of that name.
         warnings: What the user should know about the input and the model, in sentences.
     """
@@ -61,78 +59,99 @@ class ScoreSummary:
     warnings: Sequence[str]
 
 
-def _formula(method: ScoreMethod) -> str:
-    return f"{method}, {FORMULAS[method]}; {PROBABILITY}"
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A table whose rows were all read once, and the model that scores them.
+
+    Attributes:
+        statistics: Counts of the table, and the unusual residues of the file of wild types.
+        columns: Names of the new columns.
+        precision: Precision of the matrix products.
+    """
+
+    table: VariantTable
+    statistics: ReadStatistics
+    columns: Sequence[str]
+    checkpoint: Checkpoint
+    precision: torch.dtype
+    scorer: VariantScorer
+
+    @classmethod
+    def prepare(
+        cls, paths: Sequence[Path], checkpoint: Checkpoint, options: ScoreOptions, on_crop: Callable[[int], None]
+    ) -> "_Job":
+        """Read the table, and give the model its precision.
+
+        Args:
+            paths: The table, and the file of wild types if there is one.
+            checkpoint: The model, on its device.
+            options: All options of the command.
+            on_crop: Called with the number of tokens of each protein or window that the model has computed.
+        """
+        scoring, statistics, mutated = options.scoring, ReadStatistics(), MutatedPositions()
+        precision = choose_precision(scoring.precision, checkpoint.device)
+        checkpoint.encoder.set_compute_dtype(precision)
+        marginals = Marginals.from_checkpoint(checkpoint, scoring.window_residues)
+        wild_types, on_illegal = None, options.reader.on_illegal
+        if len(paths) > 1:
+            wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=statistics)
+        table = VariantTable(paths[0], options.table, wild_types, on_illegal)
+        columns = _new_columns(table)
+        mutated.add(table.read(statistics))
+        return cls(
+            table=table,
+            statistics=statistics,
+            columns=columns,
+            checkpoint=checkpoint,
+            precision=precision,
+            scorer=VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated, on_crop=on_crop),
+        )
+
+    @property
+    def formula(self) -> str:
+        """Formula of the score, in words."""
+        return f"{self.scorer.method}, {FORMULAS[self.scorer.method]}; {PROBABILITY}"
+
+    def lines(self, engine: Engine) -> Iterator[bytes]:
+        """Score the variants, and format the table: the formula, the names of the columns, a line per variant."""
+        yield f"{COMMENT}{self.columns[-1]}: {self.formula}\n".encode()
+        yield format_row([*self.table.header, *self.columns])
+        for variant, score in self.scorer.scores(engine, self.table.read()):
+            if not math.isfinite(score):
+                name = ":".join(map(str, variant.mutations))
+                raise NotFiniteError(name, str(self.precision).removeprefix("torch."), "float32")
+            yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"])
+
+    def summary(self, output: Path) -> ScoreSummary:
+        """Describe what was scored."""
+        mutated = self.scorer.mutated
+        return ScoreSummary(
+            output=None if output == STANDARD_STREAM else output,
+            method=self.scorer.method,
+            formula=self.formula,
+            num_variants=self.statistics.num_records,
+            num_wild_types=len(mutated.positions),
+            num_positions=mutated.num_positions,
+            num_refused=len(self.statistics.skipped),
+            score_column=self.columns[-1],
+            warnings=[*self.statistics.warnings(), *self.checkpoint.warnings, *self._warnings()],
+        )
+
+    def _warnings(self) -> Iterator[str]:
+        for usual, name in zip(_NEW_COLUMNS, self.columns, strict=True):
+            if name != usual:
+                yield f"the table already has a column {usual!r}: the new one is {name!r}"
+        if self.checkpoint.task_head is not None and self.checkpoint.metadata.configuration.get("method") != "frozen":
+            yield "this model was fine-tuned without its masked-LM head; use the original model for scoring"
 
 
-def _open_table(
-    paths: Sequence[Path], table: VariantTableConfig, on_illegal: OnIllegal, statistics: ReadStatistics
-) -> VariantTable:
-    """Open the table, and read the wild types from their file if there is one; its unusual residues are counted."""
-    if len(paths) == 1:
-        return VariantTable(paths[0], table, None, on_illegal)
-    of_wild_types = ReadStatistics(nonstandard=statistics.nonstandard, skipped=statistics.skipped)
-    wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=of_wild_types)
-    statistics.num_masked += of_wild_types.num_masked
-    return VariantTable(paths[0], table, wild_types, on_illegal)
-
-
-def _new_columns(rows: VariantTable) -> list[str]:
+def _new_columns(table: VariantTable) -> list[str]:
     """Name the new columns, with a prefix if the input already has a column of that name."""
-    columns = [f"protembed_{name}" if name in rows.header else name for name in _NEW_COLUMNS]
+    columns = [f"protembed_{name}" if name in table.header else name for name in _NEW_COLUMNS]
     for name in columns:
-        if name in rows.header:
-            raise TableError(rows.path, f"the table already has a column {name!r}", "rename or remove it", line=1)
+        if name in table.header:
+            raise TableError(table.path, f"the table already has a column {name!r}", "rename or remove it", line=1)
     return columns
-
-
-def _lines(
-    scores: Iterable[tuple[Variant, float]],
-    rows: VariantTable,
-    columns: Sequence[str],
-    method: ScoreMethod,
-    precision: torch.dtype,
-) -> Iterator[bytes]:
-    """Format the table line by line: the formula, the names of the columns, the variants."""
-    yield f"{COMMENT}{columns[-1]}: {_formula(method)}\n".encode()
-    yield format_row([*rows.header, *columns])
-    for variant, score in scores:
-        if not math.isfinite(score):
-            name = ":".join(map(str, variant.mutations))
-            raise NotFiniteError(name, str(precision).removeprefix("torch."), "float32")
-        yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"])
-
-
-def _warnings(checkpoint: Checkpoint, columns: Sequence[str]) -> list[str]:
-    warnings = [
-        f"the table already has a column {name.removeprefix('protembed_')!r}: the new one is {name!r}"
-        for name in columns
-        if name not in _NEW_COLUMNS
-    ]
-    if checkpoint.task_head is not None and checkpoint.metadata.configuration.get("method") != "frozen":
-        warnings.append("this model was fine-tuned without its masked-LM head; use the original model for scoring")
-    return warnings
-
-
-def _summary(
-    output: Path,
-    method: ScoreMethod,
-    statistics: ReadStatistics,
-    mutated: MutatedPositions,
-    columns: Sequence[str],
-    checkpoint: Checkpoint,
-) -> ScoreSummary:
-    return ScoreSummary(
-        output=None if output == STANDARD_STREAM else output,
-        method=method,
-        formula=_formula(method),
-        num_variants=statistics.num_records,
-        num_wild_types=len(mutated.positions),
-        num_positions=mutated.num_positions,
-        num_refused=len(statistics.skipped),
-        score_column=columns[-1],
-        warnings=[*statistics.warnings(), *checkpoint.warnings, *_warnings(checkpoint, columns)],
-    )
 
 
 def score_variants(
@@ -156,32 +175,23 @@ def score_variants(
         ProtembedError: The input, the model or the output is unsuitable; see `protembed.errors`.
     """
     options, callbacks = options or ScoreOptions(), callbacks or Callbacks()
-    scoring, table, on_illegal = options.scoring, options.table, options.reader.on_illegal
-    inputs = [as_path("variants", variants), *filter(None, [table.wild_type])]
-    named = scoring.output or default_path(inputs[0], ".scores.tsv")
+    inputs = [as_path("variants", variants), *filter(None, [options.table.wild_type])]
+    named = options.scoring.output or default_path(inputs[0], ".scores.tsv")
     output = follow_link(named)
-    check_absent(output, force=scoring.force)
+    check_absent(output, force=options.scoring.force)
     directory = locate_model(options.model.model).directory
     check_not_an_input(output, [*inputs, directory])
     check_table_suffix(named)
     device = choose_device(options.compute)
-    checkpoint, precision = load_checkpoint(directory).to(device), choose_precision(scoring.precision, device)
-    checkpoint.encoder.set_compute_dtype(precision)
-    marginals = Marginals.from_checkpoint(checkpoint, scoring.window_residues)
-    statistics, mutated = ReadStatistics(), MutatedPositions()
+    checkpoint = load_checkpoint(directory).to(device)
     with (
         unchanged_inputs(),
         seekable_inputs(inputs) as paths,
         inference_engine(options.compute, device, checkpoint.encoder.shape) as engine,
     ):
-        rows = _open_table(paths, table, on_illegal, statistics)
-        columns = _new_columns(rows)
-        mutated.add(rows.read(statistics))
-        scorer = VariantScorer(
-            marginals=marginals, method=scoring.method, mutated=mutated, on_crop=callbacks.on_progress
-        )
-        callbacks.on_start(scorer.num_tokens())
+        job = _Job.prepare(paths, checkpoint, options, callbacks.on_progress)
+        callbacks.on_start(job.scorer.num_tokens())
         with result_lock(output), output_stream(output) as stream:
-            stream.writelines(_lines(scorer.scores(engine, rows.read()), rows, columns, scoring.method, precision))
+            stream.writelines(job.lines(engine))
             check_inputs()
-    return _summary(output, scoring.method, statistics, mutated, columns, checkpoint)
+    return job.summary(output)

@@ -58,17 +58,19 @@ def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatis
     Args:
         path: FASTA file, plain or compressed; `-` is stdin.
         on_illegal: Policy for a character that is no amino acid.
-        statistics: Counts to which this reading is added.
+        statistics: Counts to which the unusual residues and skipped records are added, but not the records.
 
     Raises:
         RecordError: Two different wild types have the same identifier.
         ProtembedError: The file cannot be read; see `read_fasta`.
     """
     wild_types: dict[str, str] = {}
-    for record in read_fasta([path], on_illegal=on_illegal, statistics=statistics):
+    counts = ReadStatistics(nonstandard=statistics.nonstandard, skipped=statistics.skipped)
+    for record in read_fasta([path], on_illegal=on_illegal, statistics=counts):
         if wild_types.setdefault(record.id, record.sequence) != record.sequence:
             found = f"({record.id!r}) differs from an earlier record with the same identifier"
             raise RecordError(record.path, record.line, record.row + 1, found, "rename one")
+    statistics.num_masked += counts.num_masked
     return wild_types
 
 
