@@ -190,7 +190,11 @@ def _metadata(base: ModelMetadata, method: FinetuneMethod, final: TaskTable, opt
     return replace(
         base,
         pooling=None if per_residue else ",".join(parse_poolings(pooling)),
-        configuration={**_settings(options), "from_model": model_name(options.model.model)},
+        configuration={
+            **_settings(options),
+            "from_model": model_name(options.model.model),
+            **({"from_finetuned": True} if base.has_finetuned_encoder else {}),
+        },
         classes=final.classes,
         task=final.task.name,
         target=final.target,

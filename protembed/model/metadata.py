@@ -92,6 +92,12 @@ class ModelMetadata:
     training_data: TrainingData | None = None
 
     @property
+    def has_finetuned_encoder(self) -> bool:
+        """Whether the encoder was trained for a task: for that of this model, or of the one it was fine-tuned from."""
+        settings = self.configuration
+        return self.task is not None and (settings.get("method") != "frozen" or "from_finetuned" in settings)
+
+    @property
     def poolings(self) -> tuple[PoolingName, ...]:
         """The poolings of residues into one vector; the mean where the model was trained for none."""
         return tuple(cast("list[PoolingName]", (self.pooling or "mean").split(",")))

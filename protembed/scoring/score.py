@@ -141,7 +141,7 @@ class _Job:
         for usual, name in zip(_NEW_COLUMNS, self.columns, strict=True):
             if name != usual:
                 yield f"the table already has a column {usual!r}: the new one is {name!r}"
-        if self.checkpoint.task_head is not None and self.checkpoint.metadata.configuration.get("method") != "frozen":
+        if self.checkpoint.metadata.has_finetuned_encoder:
             yield "this model was fine-tuned without its masked-LM head; use the original model for scoring"
 
 

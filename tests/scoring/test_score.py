@@ -268,10 +268,17 @@ def test_a_fine_tuned_model_scores_with_a_warning(
         labelled_tables / "regression.csv", finetune_options(tmp_path / "frozen.model", tiny_model, method="frozen")
     )
 
+    finetune_model(
+        labelled_tables / "regression.csv",
+        finetune_options(tmp_path / "refrozen.model", tmp_path / "full.model", method="frozen"),
+    )
+
     full, _ = score(rows(wild_type, mutants), model=tmp_path / "full.model")
+    refrozen, _ = score(rows(wild_type, mutants), model=tmp_path / "refrozen.model")
     frozen, table = score(rows(wild_type, mutants), model=tmp_path / "frozen.model")
 
-    assert "fine-tuned without its masked-LM head; use the original model" in full.warnings[0]
+    for summary in (full, refrozen):
+        assert "fine-tuned without its masked-LM head; use the original model" in summary.warnings[0]
     assert frozen.warnings == []
     assert table == score(rows(wild_type, mutants))[1]
 
