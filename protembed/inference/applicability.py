@@ -1,6 +1,5 @@
 """Check whether proteins resemble those that a fine-tuned model was trained and tested on."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -50,23 +49,9 @@ def _fisher_p_value(num_hits: int, num_proteins: int, num_other_hits: int, num_o
 
     Source: Fisher's exact test, one-sided.
     """
-    total, hits = num_proteins + num_others, num_hits + num_other_hits
-    p_value = 0.0
-    for number in range(num_hits, max(-1, hits - num_others - 1), -1):
-        probability = math.exp(
-            _log_choose(hits, number)
-            + _log_choose(total - hits, num_proteins - number)
-            - _log_choose(total, num_proteins)
-        )
-        p_value += probability
-        if probability < 1e-9 * p_value:
-            break
-    return p_value
+    from scipy.stats import hypergeom  # which takes half a second to load, and is rarely needed
 
-
-def _log_choose(total: int, number: int) -> float:
-    """Compute the logarithm of a binomial coefficient."""
-    return math.lgamma(total + 1) - math.lgamma(number + 1) - math.lgamma(total - number + 1)
+    return float(hypergeom.cdf(num_hits, num_proteins + num_others, num_hits + num_other_hits, num_proteins))
 
 
 @dataclass

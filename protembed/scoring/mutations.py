@@ -40,6 +40,11 @@ class Mutation(NamedTuple):
     def __str__(self) -> str:
         return f"{self.wild_type}{self.position}{self.mutant}"
 
+    @property
+    def reverse(self) -> "Mutation":
+        """The mutation back to the wild type."""
+        return Mutation(self.mutant, self.position, self.wild_type)
+
 
 Mutations = tuple[Mutation, ...]
 
@@ -71,13 +76,8 @@ def _parse_mutation(name: str, offset: int, place: Place) -> Mutation:
 def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
     """Parse mutations such as `A42G`, `p.Ala42Gly`, `NP_000001.1:p.Ala42Gly` or `A42G:K50R`; `WT` or `p.=` is none.
 
-    Args:
-        text: Text of a cell; `:`, `;`, `,`, `/`, `+` and spaces separate mutations.
-        offset: Number that is added to each position.
-        place: The row that the text stands in.
-
-    Returns:
-        The mutations in the order of the text, including silent ones such as `A42A`.
+    `:`, `;`, `,`, `/`, `+` and spaces separate mutations, of which silent ones such as `A42A` are kept. The offset is
+    added to each position.
 
     Raises:
         UnsupportedVariantError: A mutation is not a substitution of an amino acid, or the text is empty.
@@ -104,11 +104,6 @@ def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
 
 def find_mutations(wild_type: str, mutated: str, place: Place) -> Mutations:
     """Find the substitutions that turn one sequence into another of the same length.
-
-    Args:
-        wild_type: Sequence without the mutations.
-        mutated: Sequence with the mutations.
-        place: The row that the sequences stand in.
 
     Raises:
         UnsupportedVariantError: The lengths differ, or a new residue is not one of the 20 amino acids.
@@ -143,7 +138,7 @@ def mutate(wild_type: str, mutations: Iterable[Mutation]) -> str:
     return "".join(residues)
 
 
-def _mismatch(mutation: Mutation, sequence: str, what: str) -> str | None:
+def _mismatch(mutation: Mutation, sequence: str, what: str = "the sequence") -> str | None:
     """Describe how a sequence differs from a mutation's wild type at its position; None if it does not."""
     position = mutation.position
     if not 1 <= position <= len(sequence):
@@ -161,11 +156,10 @@ def revert_mutations(mutated: str, mutations: Iterable[Mutation], place: Place) 
     >>> revert_mutations("MRTAY", [Mutation("K", 2, "R")], Place("variants.csv", 2))
     'MKTAY'
     """
-    reverse = [Mutation(mutation.mutant, mutation.position, mutation.wild_type) for mutation in mutations]
-    for mutation, reversed_mutation in zip(mutations, reverse, strict=True):
-        if found := _mismatch(reversed_mutation, mutated, "the mutated sequence"):
+    for mutation in mutations:
+        if found := _mismatch(mutation.reverse, mutated, "the mutated sequence"):
             raise MismatchedResidueError(*place, str(mutation), found)
-    return mutate(mutated, reverse)
+    return mutate(mutated, [mutation.reverse for mutation in mutations])
 
 
 def check_mutations(mutations: Sequence[Mutation], wild_type: str, place: Place) -> None:
@@ -177,8 +171,7 @@ def check_mutations(mutations: Sequence[Mutation], wild_type: str, place: Place)
     """
     for mutation in mutations:
         if found := _mismatch(mutation, wild_type, "the wild type"):
-            mutants = [mutation._replace(wild_type=mutation.mutant) for mutation in mutations]
-            if all(_mismatch(mutant, wild_type, "") is None for mutant in mutants):
+            if not any(_mismatch(other.reverse, wild_type) for other in mutations):
                 advice = "the sequence already has the mutations: name its column with `mutated_sequence`"
                 raise MismatchedResidueError(*place, str(mutation), found, advice)
             raise MismatchedResidueError(*place, str(mutation), found)
@@ -187,23 +180,19 @@ def check_mutations(mutations: Sequence[Mutation], wild_type: str, place: Place)
             raise UnsupportedVariantError(*place, found)
 
 
-def matching_offsets(offsets: set[int] | None, expected: Iterable[tuple[int, str]], sequence: str) -> set[int]:
-    """Find the offsets to positions with which a sequence has the expected residues.
+def matching_offsets(offsets: set[int] | None, mutations: Sequence[Mutation], wild_type: str) -> set[int]:
+    """Find the offsets to positions with which a wild type has the residues that mutations replace.
 
     Args:
         offsets: Offsets that fit all earlier rows; None if this is the first row.
-        expected: Pairs of a position, from 1, and the residue expected there.
-        sequence: Sequence that should have these residues.
+        mutations: At least one.
+        wild_type: Sequence that should have their wild-type residues.
     """
-    pairs = list(expected)
     if offsets is None:
-        first = min(position for position, _ in pairs)
-        offsets = {start - first + 1 for start in range(len(sequence))}
+        first = min(mutation.position for mutation in mutations)
+        offsets = {start - first for start in range(1, len(wild_type) + 1)}
     return {
         offset
         for offset in offsets
-        if all(
-            1 <= position + offset <= len(sequence) and sequence[position + offset - 1] == residue
-            for position, residue in pairs
-        )
+        if not any(_mismatch(old._replace(position=old.position + offset), wild_type) for old in mutations)
     }

@@ -80,14 +80,7 @@ class _Job:
     def prepare(
         cls, paths: Sequence[Path], checkpoint: Checkpoint, options: ScoreOptions, on_crop: Callable[[int], None]
     ) -> "_Job":
-        """Read the table, and give the model its precision.
-
-        Args:
-            paths: The table, and the file of wild types if there is one.
-            checkpoint: The model, on its device.
-            options: All options of the command.
-            on_crop: Called with the number of tokens of each protein or window that the model has computed.
-        """
+        """Read the first of the files, with the wild types of the second if there is one."""
         scoring, statistics, mutated = options.scoring, ReadStatistics(), MutatedPositions()
         precision = choose_precision(scoring.precision, checkpoint.device)
         checkpoint.encoder.set_compute_dtype(precision)

@@ -291,11 +291,8 @@ class VariantTable:
                 except DataError:
                     continue
                 # Without a wild type, the mutant residues are expected in the mutated sequence.
-                expected = [
-                    (mutation.position, mutation.mutant if sequence is None else mutation.wild_type)
-                    for mutation in named or ()
-                ]
+                expected = [mutation if sequence else mutation.reverse for mutation in named or ()]
                 if expected:
                     offsets = matching_offsets(offsets, expected, sequence or mutated or "")
-                    seen.update((letter, position) for position, letter in expected)
+                    seen.update((mutation.wild_type, mutation.position) for mutation in expected)
         return min(offsets, key=abs) if offsets and len(seen) >= _MIN_OFFSET_MUTATIONS else None
