@@ -117,7 +117,7 @@ def opens_for_writing(function, call):
     place = 1 if re.fullmatch(r"((io|os|gzip|bz2|lzma)\.)?open", function) else 0
     modes = [*call.args[place : place + 1], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
     texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
-    return function.split(".")[-1] == "open" and any(set(text) & set("wax+") for text in texts)
+    return function.split(".")[-1] == "open" and any(re.fullmatch("[rbt]*[wax+][rwaxbt+]*", text) for text in texts)
 
 
 def changes_a_path(function, call):
