@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.data.alphabet import CLS, EOS
+from protembed.data.masking import MaskedTokens
 from protembed.data.windows import Span
 
 # The class of a residue without a label; its value would be NaN.
@@ -46,19 +47,13 @@ def make_crop(residues: Tokens, start: int, stop: int) -> Tokens:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedCrop:
+class MaskedCrop(MaskedTokens):
     """A crop or window with masked residues.
 
     Attributes:
-        tokens: (tokens,), uint8; what the model sees.
-        positions: (masked,), int64; indices of the masked residues in `tokens`.
-        targets: (masked,), uint8; token ids of the original residues.
         row: Index of the protein in the corpus.
     """
 
-    tokens: Tokens
-    positions: NDArray[np.int64]
-    targets: Tokens
     row: int
 
 
@@ -125,12 +120,7 @@ AnyBatch = TypeVar("AnyBatch", MaskedBatch, LabelledBatch)
 
 
 def concatenate(crops: Sequence[Tokens], rows: Sequence[int] | NDArray[np.int64]) -> Batch:
-    """Concatenate crops into a batch.
-
-    Args:
-        crops: Tokens of each crop, (tokens,), uint8.
-        rows: Index of the protein that each crop belongs to.
-    """
+    """Concatenate the tokens of crops into a batch, with the index of the protein that each crop belongs to."""
     return Batch(
         tokens=torch.from_numpy(np.concatenate(crops).astype(np.int64)),
         offsets=torch.from_numpy(crop_offsets(crops)),

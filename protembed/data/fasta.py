@@ -99,7 +99,6 @@ class ReadStatistics:
 
     Attributes:
         num_records: Number of records that were not skipped.
-        num_residues: Number of residues in these records.
         num_duplicate_ids: Number of records whose identifier was used before.
         num_masked: Number of illegal characters read as X under `--on-illegal mask`.
         num_truncated: Number of records cut off at the model's window under `--long-proteins truncate`.

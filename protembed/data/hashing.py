@@ -26,12 +26,7 @@ def sequence_sha256(sequence: str) -> bytes:
 
 
 def hash_fraction(sequence: str, seed: int = 0) -> float:
-    """Map a sequence to a number from 0 to 1, uniformly over proteins; copies of a sequence get the same number.
-
-    Args:
-        sequence: Amino-acid sequence, upper case.
-        seed: Seed of the mapping; each seed gives other numbers.
-    """
+    """Map a sequence to a number from 0 to 1, uniformly over proteins; copies of a sequence get the same number."""
     salted = sequence_sha256(f"{sequence}/{seed}" if seed else sequence)
     return int.from_bytes(salted[:8], "big") / 2**64
 

@@ -52,12 +52,7 @@ class Sampler(Protocol):
 
 
 class UniformSampler:
-    """Samples each protein once.
-
-    Args:
-        num_proteins: Number of proteins.
-        rows_per_block: Proteins whose tokens are counted at once.
-    """
+    """Samples each protein once; counts the tokens of `rows_per_block` proteins at once."""
 
     def __init__(self, num_proteins: int, *, rows_per_block: int = ROWS_PER_BLOCK) -> None:
         self._num_proteins, self._rows_per_block = num_proteins, rows_per_block
@@ -80,11 +75,9 @@ class EpochSampler:
     computing those before it.
 
     Args:
-        sampler: Which proteins an epoch sees.
         count: Function that counts the tokens of each protein's crop, (rows,) to (rows,).
         max_length: Largest number of tokens of one crop.
         batch_tokens: Largest number of tokens of a step; only a crop longer than half of it can make a step exceed it.
-        seed: Seed of the run.
         rows_per_block: Proteins whose tokens are counted at once.
 
     Attributes:

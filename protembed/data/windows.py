@@ -19,10 +19,6 @@ Span = tuple[int, int]
 def window_spans(num_residues: int, window_residues: int) -> list[Span]:
     """Lay windows over a protein: as few as overlap by at least a quarter, evenly spread, and all of full length.
 
-    Args:
-        num_residues: Number of residues of the protein.
-        window_residues: Number of residues of a window.
-
     Returns:
         (start, stop) of each window in residues; a single window if the protein fits.
 

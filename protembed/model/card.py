@@ -61,12 +61,7 @@ def model_card(
 
 
 def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
-    """Describe a pretrained encoder in Markdown.
-
-    Args:
-        checkpoint: The model.
-        facts: Training data and metrics by name, in the order of the card.
-    """
+    """Describe a pretrained encoder in Markdown, with facts by name in the order of the card."""
     return model_card(
         "A protein language model",
         f"An ESM-2 encoder ({describe_size(checkpoint)}), trained to predict masked amino acids. "
@@ -106,12 +101,7 @@ def _training_facts(metadata: ModelMetadata) -> dict[str, str]:
 
 
 def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
-    """Describe a fine-tuned model in Markdown.
-
-    Args:
-        checkpoint: The model.
-        facts: Training data and metrics by name, in the order of the card.
-    """
+    """Describe a fine-tuned model in Markdown, with facts by name in the order of the card."""
     metadata = checkpoint.metadata
     task = TASKS[metadata.task or "regression"]
     what = {"class": "one of {} classes", "labels": "any of {} labels", "value": "a value"}[task.label_kind]

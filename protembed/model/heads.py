@@ -19,9 +19,6 @@ class MaskedLMHead(nn.Module):
     """ESM-2's masked-LM head, from a token's vector to its logits: dense, exact GELU, LayerNorm, decoder.
 
     The decoder is the transposed embedding of the encoder, passed at each call, with a bias.
-
-    Args:
-        dim: The encoder's width.
     """
 
     def __init__(self, dim: int) -> None:
@@ -81,13 +78,10 @@ class ContactHead(nn.Module):
         return bool(self.weight.any())
 
     def forward(self, maps: Iterable[Tensor]) -> Tensor:
-        """Predict contacts of one protein.
+        """Predict the probabilities of one protein's contacts, (residues, residues).
 
         Args:
             maps: Attention maps of each layer without special tokens, (head, residues, residues).
-
-        Returns:
-            Probabilities of contacts, (residues, residues).
         """
         return torch.sigmoid(sum(self.layer_logits(*layer) for layer in enumerate(maps)) + self.bias)
 
@@ -156,9 +150,6 @@ class TaskHead(nn.Module):
         """Scale the weights down until the steepness is at most a maximum, in place.
 
         Predicted classes, and the order of values, stay the same; only the certainty, or the spread, is smaller.
-
-        Args:
-            max_steepness: The highest steepness allowed.
         """
         if self.steepness > max_steepness:
             factor = max_steepness / self.steepness

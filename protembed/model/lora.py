@@ -23,7 +23,7 @@ class LoRAParametrization(nn.Module):
     Args:
         weight: The frozen matrix, (outputs, inputs).
         rank: The rank of the product.
-        generator: The random number generator for the initial values of A, which are uniform as in a linear layer.
+        generator: Random numbers for the initial values of A, which are uniform as in a linear layer.
     """
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:

@@ -78,14 +78,7 @@ def _format_gain(gain: Mapping[str, float | None]) -> str:
 
 
 def draw_learning(reports: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draw the loss of fine-tuning against its steps.
-
-    Args:
-        reports: Lines about the steps, as in `metrics.jsonl`.
-
-    Returns:
-        The PNG.
-    """
+    """Draw the loss of fine-tuning against its steps, from the lines of `metrics.jsonl`, as PNG."""
     figure = _new_figure(width=6, height=3.2)
     axes = figure.subplots()
     trained = [report for report in reports if report["train_loss"] is not None]
@@ -100,15 +93,12 @@ def draw_learning(reports: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def draw_confusion(truth: NDArray[np.int64], probabilities: NDArray[np.floating], classes: Sequence[str]) -> bytes:
-    """Draw the confusion matrix, normalised over the predicted classes of each true class.
+    """Draw the confusion matrix, normalised over the predicted classes of each true class, as PNG.
 
     Args:
         truth: True classes, (n,), int64.
         probabilities: Predicted probability of each class, (n, classes).
         classes: Names of the classes.
-
-    Returns:
-        The PNG.
     """
     counts = confusion_matrix(truth, probabilities)
     fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -129,15 +119,7 @@ def draw_confusion(truth: NDArray[np.int64], probabilities: NDArray[np.floating]
 
 
 def draw_scatter(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> bytes:
-    """Draw predicted against measured values.
-
-    Args:
-        truth: Measured values, (n,).
-        predicted: Predicted values, (n,), in the same units.
-
-    Returns:
-        The PNG.
-    """
+    """Draw predicted against measured values, (n,) each and in the same units, as PNG."""
     figure = _new_figure(width=4.6, height=4.4)
     axes = figure.subplots()
     axes.plot(truth, predicted, ".", color=_BLUE, alpha=0.35, markersize=3, rasterized=True)
