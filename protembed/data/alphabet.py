@@ -53,10 +53,9 @@ def encode(sequence: str) -> NDArray[np.uint8]:
     >>> encode("MKX?").tolist()
     [20, 15, 24, 32]
     """
-    # Each letter that is not ASCII becomes one byte, a question mark.
-    ids = _ID_OF_LETTER[np.frombuffer(sequence.encode("ascii", errors="replace"), dtype=np.uint8)]
+    ids = _ID_OF_LETTER[np.frombuffer(sequence.encode(errors="surrogatepass"), dtype=np.uint8)]
     if (ids == _NOT_A_RESIDUE).any():
-        letter = sequence[int(np.argmax(ids == _NOT_A_RESIDUE))]
+        letter = next(letter for letter in sequence if letter not in RESIDUES + MASK_LETTER)
         raise ConfigError("sequence", sequence[:40], f"{letter!r} is not one of the upper-case letters {RESIDUES}")
     return ids
 

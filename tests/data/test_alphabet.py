@@ -28,7 +28,7 @@ def test_an_empty_sequence_is_encoded_to_no_tokens():
     assert encode("").shape == (0,)
 
 
-@pytest.mark.parametrize("letter", ["J", "*", "-", ".", "m", " ", "ſ", "Ж"])
+@pytest.mark.parametrize("letter", ["J", "*", "-", ".", "m", " ", "ſ", "Ж", "\udc80", "😀"])
 def test_encoding_a_letter_that_is_no_residue_is_an_error(letter):
     with pytest.raises(ConfigError, match=f"sequence is 'MK.*', but {re.escape(repr(letter))} is not one of the upper"):
         encode(f"MK{letter}")
