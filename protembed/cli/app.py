@@ -9,7 +9,6 @@ import typer
 
 from protembed._version import __version__
 from protembed.cli.check import check
-from protembed.cli.display import exit_on_errors
 from protembed.cli.embed import embed
 from protembed.cli.finetune import finetune
 from protembed.cli.inspect_attention import inspect_attention
@@ -17,7 +16,7 @@ from protembed.cli.models import models
 from protembed.cli.options import current_flag
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
-from protembed.cli.process import BestEffortStream, default_sigpipe, exit_on_signals, exit_process
+from protembed.cli.process import BestEffortStream, default_sigpipe, exit_on_errors, exit_on_signals, exit_process
 from protembed.cli.score import score
 
 app = typer.Typer(
@@ -59,8 +58,6 @@ def main() -> None:
     try:
         with exit_on_errors():
             _run()
-    except typer.Exit as end:
-        exit_process(end.exit_code)
     except SystemExit as end:
         exit_process(end.code if isinstance(end.code, int) else end.code is not None)
 

@@ -7,10 +7,10 @@ import typer
 
 from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
+from protembed.cli.messages import check_summary_line
 from protembed.cli.options import SKIP_TYPER_PATH_CHECK, configured
 from protembed.config.common import ConsoleConfig
 from protembed.config.embed import CheckOptions
-from protembed.text import pluralize
 
 ResultAndFasta = Annotated[
     list[Path],
@@ -30,10 +30,6 @@ def check(files: ResultAndFasta, options: CheckOptions, show: ConsoleConfig) -> 
 
     display = Display(show)
     display.announce_download(options.model)
-    with display.progress("computed again") as counter:
-        summary = check_embeddings(files, options, Callbacks(on_progress=counter.advance))
-    proteins = pluralize(summary.num_proteins, "protein")
-    line = f"{', '.join(map(str, summary.results))}: complete and consistent with the input, {proteins}"
-    if summary.worst_difference is not None:
-        line += f"; {summary.num_recomputed} computed again, largest difference {summary.worst_difference:.1g}"
-    display.summary(summary, line)
+    with display.progress("computed again") as progress:
+        summary = check_embeddings(files, options, Callbacks(on_progress=progress.advance))
+    display.summary(summary, [check_summary_line(summary)])

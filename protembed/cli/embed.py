@@ -21,12 +21,10 @@ def embed(fasta: FastaPaths, options: EmbedOptions, show: ConsoleConfig) -> None
         with display.progress("embedded"):
             plan = plan_embedding(fasta, options)
         display.announce_model(options.model)
-        display.warn(plan.warnings)
-        display.summary(plan, *embed_plan_lines(plan))
+        display.summary(plan, embed_plan_lines(plan))
         return
-    with display.progress("embedded") as counter, display.resume_hint(counter):
-        callbacks = Callbacks(on_start=counter.expect, on_progress=counter.advance)
+    with display.progress("embedded") as progress, display.resume_hint(progress):
+        callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance)
         summary = embed_fasta(fasta, options, callbacks)
     display.announce_model(options.model)
-    display.warn(summary.warnings)
-    display.summary(summary, *embed_summary_lines(summary, options.embedding.region))
+    display.summary(summary, embed_summary_lines(summary, options.embedding.region))

@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING
 
 from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
-from protembed.cli.messages import attention_plan_line, contact_lines, site_lines
+from protembed.cli.messages import attention_plan_line, attention_summary_lines
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.common import ConsoleConfig
 from protembed.config.inspect_attention import AttentionOptions
-from protembed.text import pluralize
 
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import AttentionPlan
@@ -21,21 +20,12 @@ def inspect_attention(fasta: FastaPaths, options: AttentionOptions, show: Consol
 
     display = Display(show)
     display.announce_download(options.model)
-    with display.progress("inspected") as counter:
+    with display.progress("inspected") as progress:
 
-        def show_plan(plan: "AttentionPlan") -> None:
-            display.say(attention_plan_line(plan))
-            display.warn(plan.warnings)
-            counter.expect(plan.num_residues)
+        def begin(plan: "AttentionPlan") -> None:
+            display.plan(plan, [attention_plan_line(plan)])
+            progress.expect(plan.num_residues)
 
-        summary = inspect(fasta, options, Callbacks(on_plan=show_plan, on_progress=counter.advance))
+        summary = inspect(fasta, options, Callbacks(on_plan=begin, on_progress=progress.advance))
     display.announce_model(options.model)
-    display.warn([warning for warning in summary.warnings if warning not in summary.plan.warnings])
-    contacts = ", contacts" if summary.has_contacts else ""
-    display.summary(
-        summary,
-        f"{summary.output}: statistics of every head over {pluralize(summary.num_proteins, 'protein')}; maps{contacts} "
-        f"and figures of {pluralize(summary.num_maps, 'protein')}",
-        *contact_lines(summary),
-        *site_lines(summary),
-    )
+    display.summary(summary, attention_summary_lines(summary))

@@ -1,23 +1,50 @@
 """The sentences that commands print: what they are about to do, and what they have done."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protembed.cli.display import format_duration
 from protembed.text import format_bytes, format_number, pluralize
 
 if TYPE_CHECKING:
     from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary
+    from protembed.embedding.check import CheckSummary
     from protembed.embedding.embed import EmbedSummary
     from protembed.embedding.estimate import EmbedPlan
     from protembed.evaluation.intervals import MetricWithInterval
     from protembed.evaluation.metrics import ClassMetrics
     from protembed.finetuning.finetune import FinetunePlan, FinetuneSummary
+    from protembed.finetuning.predict import PredictSummary
     from protembed.model.catalog import ModelEntry
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
+    from protembed.scoring.score import ScoreSummary
 
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration.
+
+    >>> format_duration(3725), format_duration(61)
+    ('1 h 02 min', '1 min 01 s')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def format_percent(fraction: float) -> str:
+    """Format a fraction.
+
+    >>> format_percent(0.4)
+    '40 %'
+    """
+    return f"{100 * fraction:.0f} %"
+
+
+def up_to_date(output: Path | None) -> str:
+    """Report that the same command had written its result before."""
+    return f"{output} is already up to date (same command, same input)"
 
 
 def embed_plan_lines(plan: "EmbedPlan") -> Iterator[str]:
@@ -42,9 +69,8 @@ def describe_region(region: str | None, option: str) -> str:
 
 
 def embed_summary_lines(summary: "EmbedSummary", region_option: str = "auto") -> Iterator[str]:
-    """Report what was embedded."""
+    """Report what was embedded by this command; nothing if all was done before."""
     if summary.was_done:
-        yield f"{summary.output} is already up to date (same command, same input)"
         return
     if summary.num_resumed:
         yield f"resumed: {pluralize(summary.num_resumed, 'protein')} had been saved before an interruption"
@@ -58,6 +84,28 @@ def embed_summary_lines(summary: "EmbedSummary", region_option: str = "auto") ->
     yield f"{summary.output or 'stdout'}: {counts}, {summary.dim:,} dimensions{region}"
 
 
+def check_summary_line(summary: "CheckSummary") -> str:
+    """Report what was verified, and how closely the vectors could be computed again."""
+    results = ", ".join(map(str, summary.results))
+    line = f"{results}: complete and consistent with the input, {pluralize(summary.num_proteins, 'protein')}"
+    if summary.worst_difference is None:
+        return line
+    return f"{line}; {summary.num_recomputed} computed again, largest difference {summary.worst_difference:.1g}"
+
+
+def predict_summary_line(summary: "PredictSummary", region_option: str) -> str:
+    """Report what was predicted."""
+    proteins = pluralize(summary.num_proteins, "protein") + describe_region(summary.region, region_option)
+    return f"{summary.output or 'stdout'}: predictions of {summary.target!r} for {proteins}"
+
+
+def score_summary_line(summary: "ScoreSummary") -> str:
+    """Report what was scored."""
+    variants, wild_types = pluralize(summary.num_variants, "variant"), pluralize(summary.num_wild_types, "wild type")
+    what = f"{summary.method} of {variants} of {wild_types}, mutated at {pluralize(summary.num_positions, 'position')}"
+    return f"{summary.output or 'stdout'}: {what}"
+
+
 def attention_plan_line(plan: "AttentionPlan") -> str:
     """Report what is inspected, and the estimated memory and disk space."""
     counts = f"{pluralize(plan.num_proteins, 'protein')} ({pluralize(plan.num_residues, 'residue')})"
@@ -66,31 +114,45 @@ def attention_plan_line(plan: "AttentionPlan") -> str:
     return f"{counts}; {longest}; estimated: {resources}"
 
 
-def contact_lines(summary: "AttentionSummary") -> list[str]:
+def attention_summary_lines(summary: "AttentionSummary") -> Iterator[str]:
+    """Report what was written, the precision of predicted contacts, and how many heads attend to labelled residues."""
+    contacts = ", contacts" if summary.has_contacts else ""
+    yield (
+        f"{summary.output}: statistics of every head over {pluralize(summary.num_proteins, 'protein')}; maps{contacts} "
+        f"and figures of {pluralize(summary.num_maps, 'protein')}"
+    )
+    yield from _contact_lines(summary)
+    yield from _site_lines(summary)
+
+
+def _contact_lines(summary: "AttentionSummary") -> Iterator[str]:
     """Report the precision of predicted long-range contacts, beside that of random pairs."""
-    matched = f"{pluralize(summary.num_structures, 'protein')} matched to a structure"
-    lines = [matched] if summary.num_structures else []
+    if summary.num_structures:
+        yield f"{pluralize(summary.num_structures, 'protein')} matched to a structure"
     for row in summary.precisions:
         if row["range"] == "long" and row["pairs"] in ("L", "L/5") and row["precision"] is not None:
             span = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
-            lines.append(
+            yield (
                 f"{row['predictor']}, long-range precision at {row['pairs']}: {row['precision']:.3f}{span}; "
                 f"random pairs {row['random']:.3f}"
             )
-    return lines
 
 
-def site_lines(summary: "AttentionSummary") -> list[str]:
+def _site_lines(summary: "AttentionSummary") -> Iterator[str]:
     """Report how many heads attend significantly to the residues of each label."""
-    lines = []
     for label, found in summary.sites.items():
         heads, proteins = pluralize(summary.num_following[label], "head"), pluralize(found.num_proteins, "protein")
         residues = f"{found.num_compared:,} of {pluralize(found.num_residues, 'labelled residue')}"
-        lines.append(
+        yield (
             f"sites.tsv: {heads} with significant attention to {label!r}, compared with other residues of the same "
             f"amino acid (q ≤ 0.05); {residues} in {proteins} compared"
         )
-    return lines
+
+
+MODELS_ADVICE = (
+    "perplexities are comparable only on the same proteins and classes: not those of bundled and published models",
+    "for better vectors use an ESM-2 model, which is downloaded once: --model esm2_t12_35M",
+)
 
 
 def model_lines(model: "ModelEntry") -> str:
@@ -109,7 +171,7 @@ def pretrain_plan_lines(plan: "PretrainPlan", *, is_dry_run: bool = False) -> It
     unit = "proteins" if plan.num_clusters is None else "clusters"
     yield (
         f"training: {pluralize(plan.num_proteins, 'protein')}{clusters}, {pluralize(plan.num_residues, 'residue')}, "
-        f"{plan.cropped_fraction:.0%} of the proteins longer than a crop; validation: {valid}"
+        f"{format_percent(plan.cropped_fraction)} of the proteins longer than a crop; validation: {valid}"
     )
     yield (
         f"{plan.num_parameters:,} parameters; {pluralize(plan.num_steps, 'step')} of {plan.optimizer}, learning rate "
@@ -125,11 +187,30 @@ def pretrain_plan_lines(plan: "PretrainPlan", *, is_dry_run: bool = False) -> It
     if is_dry_run:
         yield f"dry run: nothing was trained; without --dry-run this starts a run in {plan.output}"
     elif plan.first_step >= plan.num_steps:
-        yield f"{plan.output} is already up to date (same command, same input)"
+        yield up_to_date(plan.output)
     elif plan.first_step:
         yield f"resuming {plan.output} after step {plan.first_step:,}"
     else:
         yield f"starting a new run in {plan.output}"
+
+
+def validation_text(metrics: Mapping[str, float]) -> str:
+    """Describe the metrics of each validation set, with the perplexities of the baselines in parentheses."""
+    names = dict.fromkeys(key.rpartition("/")[0] for key in metrics)
+    return "; ".join(_describe_set(name, metrics) for name in names)
+
+
+def _describe_set(name: str, metrics: Mapping[str, float]) -> str:
+    values = {key.rpartition("/")[2]: value for key, value in metrics.items() if key.rpartition("/")[0] == name}
+    loss = f"{name or 'validation'} loss {values['valid_loss']:.4f}"
+    if "valid_perplexity" not in values:
+        return loss
+    baselines = ", ".join(
+        f"{key.removesuffix('_perplexity')} {value:.2f}"
+        for key, value in values.items()
+        if key.endswith("_perplexity") and key != "valid_perplexity"
+    )
+    return f"{loss}, perplexity {values['valid_perplexity']:.2f} ({baselines})"
 
 
 def pretrain_summary_lines(summary: "PretrainSummary") -> Iterator[str]:
@@ -185,6 +266,11 @@ def _perplexities(references: Mapping[str, float]) -> str:
     return ", ".join(f"{name} perplexity {math.exp(loss):.2f} (loss {loss:.4f})" for name, loss in references.items())
 
 
+def stage_line(name: str, num_steps: int | None) -> str:
+    """Report that a stage of a fine-tuning begins; the number of steps is None if it is not a training."""
+    return name if num_steps is None else f"{name}: {pluralize(num_steps, 'step')}"
+
+
 def finetune_plan_lines(plan: "FinetunePlan") -> list[str]:
     """Report the task, the split, the method, and how the labels were read."""
     kinds = {"class": "classes", "labels": "labels"}
@@ -202,12 +288,15 @@ def _split_counts(plan: "FinetunePlan") -> str:
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
-def finetune_summary_lines(summary: "FinetuneSummary", printed: Collection[str] = ()) -> list[str]:
-    """Report the metrics of the model and the baselines, and the notes that were not printed before."""
+def finetune_summary_lines(summary: "FinetuneSummary", notes: Sequence[str]) -> list[str]:
+    """Report the metrics of the model and the baselines.
+
+    Args:
+        summary: Result of the fine-tuning.
+        notes: Those of its notes that were not printed before.
+    """
     if summary.comparison is None:
         return ["stopped early; run the same command to resume"]
-    done = f"{summary.output} is already up to date (same command, same input)"
-    opening = [done] if summary.was_done else []
     comparison = summary.comparison
     names = list(comparison.model_metrics)
     table = [["", *(comparison.metric_names[name] for name in names)]]
@@ -221,7 +310,7 @@ def finetune_summary_lines(summary: "FinetuneSummary", printed: Collection[str] 
         for predictor, *cells in table
     ]
     last = f"{summary.output}: the model, its metrics and report.html"
-    return [*opening, *lines, *comparison.sentences(), *(note for note in summary.notes if note not in printed), last]
+    return [*lines, *comparison.sentences(), *notes, last]
 
 
 def _format_metric(score: "MetricWithInterval") -> str:

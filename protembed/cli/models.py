@@ -1,22 +1,9 @@
 """`protembed models`."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from protembed.cli.display import Display
-from protembed.cli.messages import model_lines
+from protembed.cli.messages import MODELS_ADVICE, model_lines
 from protembed.cli.options import configured
 from protembed.config.common import ConsoleConfig
-
-if TYPE_CHECKING:
-    from protembed.model.catalog import ModelEntry
-
-
-@dataclass(frozen=True)
-class ModelList:
-    """The models as one object, which --json prints."""
-
-    models: tuple["ModelEntry", ...]
 
 
 @configured
@@ -28,8 +15,4 @@ def models(show: ConsoleConfig) -> None:
     if not show.json:
         for model in listing:
             print(model_lines(model))
-    Display(show).summary(
-        ModelList(listing),
-        "perplexities are comparable only on the same proteins and classes: not those of bundled and published models",
-        "for better vectors use an ESM-2 model, which is downloaded once: --model esm2_t12_35M",
-    )
+    Display(show).summary({"models": listing}, MODELS_ADVICE)

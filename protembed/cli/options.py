@@ -10,8 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from protembed.cli.display import exit_on_errors
-from protembed.cli.process import ignore_sigpipe
+from protembed.cli.process import exit_on_errors, ignore_sigpipe
 from protembed.config.base import FORMER_NAMES, Config, Options, choices_of, configs_of, flag_name
 
 # Typer would check whether a file can be read, and report one that cannot as wrong usage.

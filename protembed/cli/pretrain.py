@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import pretrain_plan_lines, pretrain_summary_lines
@@ -24,19 +22,15 @@ def pretrain(fasta: FastaPaths, options: PretrainOptions, show: ConsoleConfig) -
     display = Display(show)
     if options.pretrain.dry_run:
         plan = plan_pretraining(fasta, options)
-        display.warn(plan.warnings)
-        display.summary(plan, *pretrain_plan_lines(plan, is_dry_run=True))
+        display.summary(plan, pretrain_plan_lines(plan, is_dry_run=True))
         return
+    with stop_on_signals() as stop, display.progress() as progress:
 
-    def begin(plan: "PretrainPlan") -> None:
-        display.warn(plan.warnings)
-        for line in pretrain_plan_lines(plan):
-            display.say(line)
-        steps.begin(plan.num_steps, plan.first_step)
-        stop.is_awaited = True
+        def begin(plan: "PretrainPlan") -> None:
+            display.plan(plan, pretrain_plan_lines(plan))
+            progress.begin_training(plan.first_step)
+            stop.is_awaited = True
 
-    with stop_on_signals() as stop, display.training_progress() as steps:
-        summary = pretrain_model(fasta, options, Callbacks(on_plan=begin, on_step=steps.advance, stop=stop))
-    display.summary(summary, *pretrain_summary_lines(summary))
-    if stop.status is not None and not summary.is_finished:
-        raise typer.Exit(stop.status)
+        summary = pretrain_model(fasta, options, Callbacks(on_plan=begin, on_step=progress.step, stop=stop))
+    display.summary(summary, pretrain_summary_lines(summary))
+    stop.exit_unless(summary.is_finished)

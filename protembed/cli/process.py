@@ -1,8 +1,9 @@
-"""How the process behaves: signals, exit statuses, closed streams.
+"""How the process behaves: signals, errors, exit statuses, closed streams.
 
 On a signal long runs finish their step and save; all else cleans up and exits. A second signal exits at once.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -12,7 +13,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
+from protembed.config.base import with_flags
+from protembed.errors import OutputError, PeerProcessError, ProtembedError
+from protembed.text import printable
+
 INTERRUPTED, TERMINATED = 130, 143
+_BROKEN_PIPE, _FAILED = 141, 1
 # A lost terminal, and a scheduler's early warning (SLURM, LSF: SIGUSR1; SGE: SIGUSR2; a limit of seconds: SIGXCPU), end
 # a run like its termination would.
 STATUS_OF_SIGNAL = {
@@ -22,6 +28,16 @@ STATUS_OF_SIGNAL = {
         TERMINATED,
     ),
 }
+# Errors that any path can meet on any machine; another error with a path is a bug in protembed.
+_ENVIRONMENT_ERRNOS = (
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+)
 
 
 class StopFlag:
@@ -39,6 +55,11 @@ class StopFlag:
     def __call__(self) -> bool:
         """Return whether to stop."""
         return self.status is not None
+
+    def exit_unless(self, is_finished: bool) -> None:
+        """Exit with the status of the signal, unless there was none or the run has finished nevertheless."""
+        if self.status is not None and not is_finished:
+            raise SystemExit(self.status)
 
 
 @contextmanager
@@ -75,13 +96,6 @@ class _ExitHandler:
             os._exit(status)
         self._is_exiting = True
         raise SystemExit(status)
-
-
-def restore_default_sigint() -> None:
-    """Restore the default action of SIGINT, so that Ctrl-C ends the process silently while modules are loaded."""
-    # A shell that starts it in the background ignores SIGINT; that is kept.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def exit_on_signals() -> None:
@@ -137,3 +151,45 @@ class BestEffortStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def is_first_process() -> bool:
+    """Return whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def exit_on_errors() -> Iterator[None]:
+    """End the process with one sentence and the documented status on an error that protembed raises.
+
+    Unknown exceptions pass with their traceback, because they are bugs.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except ProtembedError as error:
+        # What stopped one process stops the others too: those print nothing more.
+        if is_first_process() or not isinstance(error, PeerProcessError):
+            print(f"protembed: {printable(with_flags(error))}", file=sys.stderr)
+        if isinstance(error, OutputError) and error.path == "<stdout>":
+            _redirect_stdout_to_null()
+        raise SystemExit(error.exit_status) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        _redirect_stdout_to_null()
+        raise SystemExit(_BROKEN_PIPE) from None
+    except OSError as error:
+        if error.errno in _ENVIRONMENT_ERRNOS and error.filename is not None:
+            print(f"protembed: {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
+            raise SystemExit(_FAILED) from None
+        if error.filename is not None:
+            raise
+        _redirect_stdout_to_null()
+        print(f"protembed: cannot write <stdout> ({error.strerror})", file=sys.stderr)
+        raise SystemExit(_FAILED) from None
+
+
+def _redirect_stdout_to_null() -> None:
+    """Redirect stdout to the null device, so that the interpreter's last flush does not fail a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

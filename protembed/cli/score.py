@@ -2,11 +2,11 @@
 
 from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
+from protembed.cli.messages import score_summary_line
 from protembed.cli.options import VariantsPath, configured
 from protembed.config.common import ConsoleConfig
 from protembed.config.score import ScoreOptions
 from protembed.io.reading import STANDARD_STREAM
-from protembed.text import pluralize
 
 
 @configured
@@ -16,12 +16,8 @@ def score(variants: VariantsPath, options: ScoreOptions, show: ConsoleConfig) ->
 
     display = Display(show, data_on_stdout=options.scoring.output == STANDARD_STREAM)
     display.announce_download(options.model)
-    with display.progress("computed", "crop", "token") as counter:
-        callbacks = Callbacks(on_start=counter.expect, on_progress=counter.advance)
+    with display.progress("computed", "crop", "token") as progress:
+        callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance)
         summary = score_variants(variants, options, callbacks)
     display.announce_model(options.model)
-    display.warn(summary.warnings)
-    what = f"{pluralize(summary.num_variants, 'variant')} of {pluralize(summary.num_wild_types, 'wild type')}"
-    positions = pluralize(summary.num_positions, "position")
-    line = f"{summary.output or 'stdout'}: {summary.method} of {what}, mutated at {positions}"
-    display.summary(summary, line)
+    display.summary(summary, [score_summary_line(summary)])

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from scipy.special import xlogy
 from torch import Tensor
 
+from protembed.callbacks import StepReport
 from protembed.config.common import OptimizerConfig, OptimizerName
 from protembed.config.finetune import FinetuneConfig, FinetuneMethod
 from protembed.data.alphabet import encode
@@ -32,7 +33,7 @@ from protembed.model.lora import add_adapters, merge_adapters
 from protembed.model.weights import with_current_names, write_tensors
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import Executor
-from protembed.training.loop import StepReport, TrainingSetup, train
+from protembed.training.loop import TrainingSetup, train
 from protembed.training.objective import SupervisedObjective, evaluate
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory

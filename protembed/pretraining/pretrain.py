@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from protembed.callbacks import Callbacks
+from protembed.callbacks import Callbacks, StepReport
 from protembed.config.base import as_plain_values
 from protembed.config.common import OptimizerName
 from protembed.config.model_sizes import BYTES_PER_NUMBER
@@ -43,7 +43,7 @@ from protembed.pretraining.validation import Evaluator, References, ValidationSe
 from protembed.report.figures import draw_training
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
-from protembed.training.loop import StepReport, TrainingSetup, train
+from protembed.training.loop import TrainingSetup, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory

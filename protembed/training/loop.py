@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Generic
 
 import torch
 from torch.optim import Optimizer
 
+from protembed.callbacks import StepReport
 from protembed.data.batching import AnyBatch
 from protembed.device import is_out_of_memory
 from protembed.errors import DivergedError, TooLongForMemoryError
@@ -23,40 +24,6 @@ from protembed.training.schedule import TrainingSchedule
 _MAX_SKIPPED_IN_A_ROW = 5
 
 Validation = Callable[[], Mapping[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepReport:
-    """The report of one step.
-
-    Attributes:
-        step: Steps taken, this one included.
-        num_steps: Steps of the whole run, according to the current schedule.
-        num_residues: Residues seen in the whole run.
-        train_loss: Mean over the step's targets; None if there was none or the step was skipped.
-        validation: Metrics after this step, including `valid_loss`; None if it was not validated.
-        is_best: Whether `valid_loss` is the lowest so far.
-    """
-
-    step: int
-    num_steps: int
-    num_residues: int
-    train_loss: float | None
-    learning_rate: float
-    residues_per_second: float
-    validation: Mapping[str, float] | None = None
-    is_best: bool = False
-
-    def log_line(self) -> dict[str, Any]:
-        """Convert the report to a line of `metrics.jsonl`."""
-        return {
-            "step": self.step,
-            "residues": self.num_residues,
-            "train_loss": self.train_loss,
-            "learning_rate": self.learning_rate,
-            "residues_per_second": round(self.residues_per_second, 1),
-            **(self.validation or {}),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from protembed.cli.app import app
-from protembed.cli.display import ProgressCounter, TrainingDisplay
 from protembed.cli.process import exit_on_signals
+from protembed.cli.progress import Progress
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGHUP, 143)]
 
@@ -70,7 +70,7 @@ def invoke(arguments):
 
 def send_at(patches, shown, number, at, times=1):
     """Send a signal while a step or protein is displayed, counted from 1."""
-    advance, seen = shown.advance, []
+    advance, seen = getattr(Progress, shown), []
 
     def advance_and_signal(self, report):
         seen.append(report)
@@ -79,7 +79,7 @@ def send_at(patches, shown, number, at, times=1):
             for _ in range(times):
                 signal.raise_signal(number)  # os.kill may strike another thread, where two of them are one
 
-    patches.setattr(shown, "advance", advance_and_signal)
+    patches.setattr(Progress, shown, advance_and_signal)
     return seen
 
 
@@ -118,13 +118,13 @@ def test_signal_saves_the_step_and_the_same_command_resumes(
     trainings, tmp_path, monkeypatch, checkpoints, number, status
 ):
     with monkeypatch.context() as patches:
-        send_at(patches, TrainingDisplay, number, at=2)
+        send_at(patches, "step", number, at=2)
         result = invoke(trainings[checkpoints])
 
     assert result.exit_code == status
     assert "Traceback" not in result.stderr
     assert [path.name for path in (tmp_path / checkpoints).iterdir()] == ["step-000002"]
-    seen = send_at(monkeypatch, TrainingDisplay, number, at=0)
+    seen = send_at(monkeypatch, "step", number, at=0)
     assert invoke(trainings[checkpoints]).exit_code == 0
     assert seen[0].step == 3
 
@@ -132,7 +132,7 @@ def test_signal_saves_the_step_and_the_same_command_resumes(
 @pytest.mark.promise(3)
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_second_signal_exits_at_once(trainings, tmp_path, monkeypatch, number, status):
-    send_at(monkeypatch, TrainingDisplay, number, at=2, times=2)
+    send_at(monkeypatch, "step", number, at=2, times=2)
 
     result = invoke(trainings["a.run/checkpoints"])
 
@@ -155,7 +155,7 @@ def test_signal_keeps_saved_rows_and_the_same_command_resumes(
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
         exit_on_signals()
         with monkeypatch.context() as patches:
-            send_at(patches, ProgressCounter, number, at=20)
+            send_at(patches, "advance", number, at=20)
             result = invoke(command)
     finally:
         for sent, handler in before.items():
