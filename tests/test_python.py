@@ -228,8 +228,10 @@ def test_log_probabilities_give_the_scores_of_score(model, proteins, windowed_mo
 
 
 def test_probabilities_add_up_to_one_at_every_position(model):
-    for sequence, masked in (("MKTXAYB", True), ("M?T<mask>", False), ("????", False)):
-        assert np.allclose(np.exp(model.log_probs(sequence, masked=masked)).sum(axis=1), 1, atol=1e-6)
+    for sequence in ("MKTXAYB", "M?T<mask>", "????"):
+        for masked in (True, False):
+            total = np.exp(model.log_probs(sequence, masked=masked)).sum(axis=1)
+            assert np.allclose(total, 1, atol=1e-6)
 
 
 def test_a_masked_position_is_what_the_model_sees_of_a_residue_that_is_predicted(model):
@@ -239,6 +241,8 @@ def test_a_masked_position_is_what_the_model_sees_of_a_residue_that_is_predicted
     for position in (0, 5, 15):
         masked = sequence[:position] + "?" + sequence[position + 1 :]
         assert np.allclose(model.log_probs(masked, masked=False)[position], alone[position], atol=1e-6)
+        assert np.allclose(model.log_probs(masked)[position], alone[position], atol=1e-6)
+        assert not np.allclose(model.log_probs(masked)[position - 1], alone[position - 1], atol=1e-6)
     assert not np.array_equal(model.embed("MK?A"), model.embed("MKXA"))
 
 
