@@ -4,17 +4,18 @@ The rule: two layers' maps of the longest proteins, one for each thread, and wha
 for each pixel of the page, on a base. The estimates lie above what comes to pass.
 """
 
-from dataclasses import dataclass, field
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from protembed.attention.maps import MapRequest
 from protembed.attention.page import block_size, map_resolution
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.model_sizes import EncoderShape
+from protembed.data.fasta import Record
 from protembed.device import free_disk, peak_memory, total_memory
 from protembed.errors import InsufficientResourcesError
 from protembed.inference.engine import Engine
@@ -26,8 +27,8 @@ TOKENS_PER_CHUNK = 4096
 _FLOAT_BYTES = 4
 # What torch allocates for its first computation, matplotlib for its first figure, and what is too small to estimate.
 _BASE_BYTES = 150_000_000
-# matplotlib's memory for each map of a figure.
-_BYTES_PER_DRAWN_MAP = 250_000
+# matplotlib's memory for each map of a figure, and the map's part of the file.
+_BYTES_PER_DRAWN_MAP, _BYTES_PER_FIGURE_OF_MAP = 250_000, 20_000
 # For each pair of residues of a displayed protein: its predictions, their ranking, and a line in a table of contacts.
 _BYTES_PER_PREDICTED_CELL, _BYTES_PER_CONTACT_LINE = 40, 24
 # For each residue pair with a known distance and each head: most of it is liblinear's copy of the features. A single
@@ -47,59 +48,27 @@ _SAVE_LESS_ADVICE = (
 )
 
 
-class ProteinLength(NamedTuple):
-    """The identifier and the length of a protein."""
-
-    id: str = ""
-    num_residues: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.id!r} of {pluralize(self.num_residues, 'residue')}"
-
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class ResourceEstimate:
-    """The memory and disk space for an inspection; complete once `add` has received every protein.
+    """The memory and disk space for an inspection.
 
     Attributes:
         config: Options that define which results are saved.
         num_maps: Number of saved maps for each protein, layers times heads.
+        lengths: Number of residues of each protein.
+        longest: One of the longest proteins.
+        displayed: Proteins whose maps are saved, without copies.
+        requests: Results that are kept of a protein, by its sequence.
     """
 
     shape: EncoderShape
     config: AttentionConfig
     num_maps: int
     predicts_contacts: bool
-    lengths: list[int] = field(default_factory=list)
-    longest: ProteinLength = field(default_factory=ProteinLength)
-    _displayed: list[ProteinLength] = field(default_factory=list)
-    _regions: list[int] = field(default_factory=list)
-    _pair_counts: list[int] = field(default_factory=list)
-    _num_annotated_residues: int = 0
-
-    def add(
-        self, protein: ProteinLength, *, num_saved: int = 0, num_pairs: int = 0, is_annotated: bool = False
-    ) -> None:
-        """Add a protein.
-
-        Args:
-            protein: Identifier and length of the protein.
-            num_saved: Number of residues whose maps are saved.
-            num_pairs: Number of residue pairs whose features are kept.
-            is_annotated: Whether the protein has sites.
-        """
-        self.lengths.append(protein.num_residues)
-        self.longest = max(self.longest, protein, key=attrgetter("num_residues"))
-        if num_saved:
-            self._displayed.append(protein)
-            self._regions.append(num_saved)
-        if num_pairs:
-            self._pair_counts.append(num_pairs)
-        self._num_annotated_residues += protein.num_residues * is_annotated
-
-    @property
-    def _longest_displayed(self) -> ProteinLength:
-        return max(self._displayed, key=attrgetter("num_residues"), default=ProteinLength())
+    lengths: Sequence[int]
+    longest: Record
+    displayed: Sequence[Record]
+    requests: Mapping[str, MapRequest]
 
     def layer_bytes(self, engine: Engine, num_workers: int) -> int:
         """Estimate two layers' maps, a layer and its softmax, of the largest micro-batch of each worker."""
@@ -110,18 +79,18 @@ class ResourceEstimate:
     @property
     def features_bytes(self) -> int:
         """Estimate the features of residue pairs and annotated residues, which are held until heads are evaluated."""
-        return self._num_heads * _FLOAT_BYTES * (sum(self._pair_counts) + self._num_annotated_residues)
+        num_annotated = sum(len(sequence) for sequence, request in self.requests.items() if request.received)
+        return self._num_heads * _FLOAT_BYTES * (sum(self._pair_counts) + num_annotated)
 
     def memory_bytes(self, engine: Engine, num_workers: int | None = None) -> int:
         """Estimate the peak memory, beyond what is held before the computation."""
+        num_pairs, longest = self._pair_counts, max((len(record.sequence) for record in self.displayed), default=0)
         extracting = self.layer_bytes(engine, num_workers or engine.pool.num_workers)
-        extracting += _BYTES_PER_PREDICTED_CELL * self._longest_displayed.num_residues**2 * self.predicts_contacts
-        extracting += _BYTES_PER_DRAWN_MAP * self.num_maps * bool(self._displayed)
-        fitted = _FITTING_BYTES * sum(self._pair_counts) if len(self._pair_counts) > 1 else 0
-        ranked = _RANKING_BYTES * max(self._pair_counts, default=0)
-        is_tested = bool(self._pair_counts or self._num_annotated_residues)
-        permuted = _BYTES_PER_PERMUTATION * self.config.num_permutations * is_tested
-        evaluating = self._num_heads * max(fitted, ranked + permuted)
+        extracting += _BYTES_PER_PREDICTED_CELL * longest**2 * self.predicts_contacts
+        extracting += _BYTES_PER_DRAWN_MAP * self.num_maps * bool(self.displayed)
+        fitted = _FITTING_BYTES * sum(num_pairs) if len(num_pairs) > 1 else _RANKING_BYTES * sum(num_pairs)
+        permuted = _BYTES_PER_PERMUTATION * self.config.num_permutations * bool(self.features_bytes)
+        evaluating = self._num_heads * (fitted + permuted)
         return _BASE_BYTES + self.features_bytes + _BYTES_PER_PIXEL * self._num_pixels + max(extracting, evaluating)
 
     @property
@@ -129,12 +98,13 @@ class ResourceEstimate:
         """Estimate the size of the written results."""
         itemsize = np.dtype(self.config.store_dtype).itemsize
         num_matrices = self.num_maps + self.predicts_contacts + self.config.rollout
-        maps = itemsize * num_matrices * sum(region**2 for region in self._regions)
-        num_pairs = sum(protein.num_residues**2 // 2 for protein in self._displayed)
+        maps = itemsize * num_matrices * sum(side**2 for side in self._sides)
+        num_pairs = sum(len(record.sequence) ** 2 // 2 for record in self.displayed)
         contacts = num_pairs * _BYTES_PER_CONTACT_LINE * self.predicts_contacts
         # A single structure has no head fitted to it, and no model is written.
         model = self.shape.num_parameters * _FLOAT_BYTES * (len(self._pair_counts) > 1)
-        return maps + contacts + model + 3 * self._num_pixels // 2
+        figures = _BYTES_PER_FIGURE_OF_MAP * self.num_maps * len(self.displayed)
+        return maps + contacts + model + figures + 3 * self._num_pixels // 2
 
     def check_memory(self, engine: Engine, device: torch.device) -> None:
         """Check that the inspection fits into the memory of this machine and of its GPU.
@@ -152,7 +122,7 @@ class ResourceEstimate:
     def _check(self, resource: str, device: torch.device, num_bytes: int, advice: str) -> None:
         needed, available = peak_memory(device) + num_bytes, total_memory(device)
         if needed > available:
-            raise InsufficientResourcesError(resource, needed, available, str(self.longest), advice)
+            raise InsufficientResourcesError(resource, needed, available, _describe(self.longest), advice)
 
     def _advice(self, engine: Engine, available: int) -> str:
         """Choose the advice; saving less of a protein does not help, because whole layers are always computed."""
@@ -170,14 +140,27 @@ class ResourceEstimate:
         """
         needed, available = self.disk_bytes, free_disk(output)
         if needed > available:
-            longest = str(self._longest_displayed)
-            raise InsufficientResourcesError("disk", needed, available, longest, _SAVE_LESS_ADVICE)
+            longest = max(self.displayed, key=lambda record: len(record.sequence), default=self.longest)
+            raise InsufficientResourcesError("disk", needed, available, _describe(longest), _SAVE_LESS_ADVICE)
 
     @property
     def _num_heads(self) -> int:
         return self.shape.num_layers * self.shape.num_heads
 
     @property
+    def _pair_counts(self) -> list[int]:
+        return [len(request.pairs.first) for request in self.requests.values() if request.pairs is not None]
+
+    @property
+    def _sides(self) -> list[int]:
+        """List the number of displayed residues of each displayed protein."""
+        return [len(record.sequence[self.requests[record.sequence].region]) for record in self.displayed]
+
+    @property
     def _num_pixels(self) -> int:
-        max_pixels = map_resolution(len(self._regions), self.num_maps)
-        return self.num_maps * sum((-(-region // block_size(region, max_pixels))) ** 2 for region in self._regions)
+        max_pixels = map_resolution(len(self.displayed), self.num_maps)
+        return self.num_maps * sum((-(-side // block_size(side, max_pixels))) ** 2 for side in self._sides)
+
+
+def _describe(record: Record) -> str:
+    return f"{record.id!r} of {pluralize(len(record.sequence), 'residue')}"

@@ -1,5 +1,6 @@
 """Inspection of attention: maps for each layer and head, statistics of heads, contacts, sites, figures and a page."""
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from protembed._version import __version__
 from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor
-from protembed.attention.estimate import TOKENS_PER_CHUNK, ProteinLength, ResourceEstimate
+from protembed.attention.estimate import TOKENS_PER_CHUNK, ResourceEstimate
 from protembed.attention.maps import (
     AttentionExtractor,
     MapFiles,
@@ -183,47 +184,51 @@ class _Inspection:
             TableError: A site lies beyond its protein, or no site names a protein of the input.
             NoStructureMatchError: There are structures, but none matches a protein.
         """
-        config, num_maps = self._config, len(self._extractor.layers) * len(self._extractor.heads)
-        predicts_contacts = self._extractor.contact_head is not None or bool(config.structures)
-        estimate = ResourceEstimate(self._checkpoint.encoder.shape, config, num_maps, predicts_contacts)
+        lengths, longest = array("q"), None
         for record in records:
-            self._add_request(record, estimate)
-        if config.structures and not self._structures.matched:
+            lengths.append(len(record.sequence))
+            if longest is None or lengths[-1] > len(longest.sequence):
+                longest = record
+            self._add_request(record)
+        assert longest is not None, "read_fasta yields at least one record"
+        if self._config.structures and not self._structures.matched:
             raise NoStructureMatchError(self._structures.warnings())
         warnings = self._sites.check_matched()
+        num_maps = len(self._extractor.layers) * len(self._extractor.heads)
+        self._extractor = replace(self._extractor, max_pixels=map_resolution(len(self._displayed), num_maps))
+        estimate = ResourceEstimate(
+            shape=self._checkpoint.encoder.shape,
+            config=self._config,
+            num_maps=num_maps,
+            predicts_contacts=self._extractor.contact_head is not None or bool(self._config.structures),
+            lengths=lengths,
+            longest=longest,
+            displayed=list({record.sequence: record for record in self._displayed}.values()),
+            requests=self._requests,
+        )
         estimate.check_memory(self._engine, self._checkpoint.device)
         estimate.check_disk(self._directory)
-        max_pixels = map_resolution(len(self._displayed), num_maps)
-        self._extractor = replace(self._extractor, max_pixels=max_pixels)
         return AttentionPlan(
-            num_proteins=len(estimate.lengths),
-            num_residues=sum(estimate.lengths),
-            longest_id=estimate.longest.id,
-            longest=estimate.longest.num_residues,
+            num_proteins=len(lengths),
+            num_residues=sum(lengths),
+            longest_id=longest.id,
+            longest=len(longest.sequence),
             memory_bytes=peak_memory(torch.device("cpu")) + estimate.memory_bytes(self._engine),
             disk_bytes=estimate.disk_bytes,
             warnings=warnings,
         )
 
-    def _add_request(self, record: Record, estimate: ResourceEstimate) -> None:
+    def _add_request(self, record: Record) -> None:
         """Decide which results are kept of a protein, beside those that are kept of an earlier copy."""
-        earlier, num_saved = self._requests.get(record.sequence, MapRequest()), 0
+        earlier = self._requests.get(record.sequence, MapRequest())
         pairs, is_annotated = self._structures.match(record), self._sites.match(record)
         request = replace(earlier, pairs=pairs or earlier.pairs, received=is_annotated or earlier.received)
         if record.row < self._config.save_maps:
-            region = parse_region(self._config.region, len(record.sequence))
-            request = replace(request, maps=True, region=region)
-            num_saved = 0 if earlier.maps else region.stop - region.start
+            request = replace(request, maps=True, region=parse_region(self._config.region, len(record.sequence)))
             self._files.add(record)
             self._displayed.append(record)
         if request.maps or request.pairs or request.received:
             self._requests[record.sequence] = request
-        estimate.add(
-            ProteinLength(id=record.id, num_residues=len(record.sequence)),
-            num_saved=num_saved,
-            num_pairs=len(pairs.first) if pairs else 0,
-            is_annotated=is_annotated,
-        )
 
     def extract(self, records: Iterable[Record], callbacks: Callbacks) -> AttentionReport:
         """Compute the attention of all proteins, write the maps, and draw the displayed proteins."""
