@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
@@ -57,10 +56,6 @@ class ContactPredictor:
         """Compute logits, (…), from features, (heads, …); those of a mean of heads are uncalibrated scores."""
         used = np.flatnonzero(self.weight)  # few: the product copies their features as float64
         return np.asarray(np.tensordot(self.weight[used], features[used], axes=1) + self.bias)
-
-    def probabilities(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Compute probabilities, (…), from features, (heads, …), where the predictor was fitted."""
-        return np.asarray(expit(self.logits(features)))
 
 
 FitFunction = Callable[[Features, Sequence[ResiduePairs]], ContactPredictor]

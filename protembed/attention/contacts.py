@@ -119,15 +119,9 @@ class PrecisionRow:
 
 
 def head_features(maps: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Symmetrise the maps of one protein and apply the average product correction, as a contact head does.
+    """Symmetrise maps, (head, residues, residues), and apply the average product correction, as a contact head does.
 
-    Each map is processed independently, so that layers can be passed one after the other.
-
-    Args:
-        maps: Attention maps of the whole protein without special tokens, (head, residues, residues).
-
-    Returns:
-        The features, (head, residues, residues), float32; zeros for a head without any attention to residues.
+    Each map is processed independently. A head without any attention to residues has features of zero.
 
     Source: Rao et al. 2021, "Transformer protein language models are unsupervised structure learners", section 3.
     """

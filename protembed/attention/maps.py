@@ -250,11 +250,7 @@ def attention_rollout_step(before: Tensor | None, weights: Tensor) -> Tensor:
 
 
 def parse_region(text: str | None, num_residues: int) -> slice:
-    """Parse a region of residues such as `100-400`, numbered from 1, and clip it to the protein.
-
-    Args:
-        text: Region; None for the whole protein.
-        num_residues: Length of the protein, residues.
+    """Parse a region of residues such as `100-400`, numbered from 1, and clip it to the protein; None is all of it.
 
     Raises:
         ConfigError: The text is not a region, or the region begins behind the protein's end.

@@ -24,15 +24,7 @@ _MAX_TICKS = 20
 def draw_attention(
     path: Path, maps: NDArray[np.floating], title: str, layers: Sequence[int], heads: Sequence[int]
 ) -> None:
-    """Draw the attention maps of one protein as a grid, a row per layer and a column per head.
-
-    Args:
-        path: PNG or SVG file to write.
-        maps: Attention maps, (layer, head, residues, residues).
-        title: Title of the figure.
-        layers: Number of each layer, for the labels.
-        heads: Number of each head, for the labels.
-    """
+    """Draw maps, (layer, head, residues, residues), as a grid with a row per layer and a column per head."""
     num_layers, num_heads = maps.shape[:2]
     with figure_file(path, width=1.1 * num_heads + 1, height=1.1 * num_layers + 1.2) as figure:
         grid: NDArray[Any] = figure.subplots(num_layers, num_heads, squeeze=False)
@@ -64,7 +56,7 @@ def draw_contacts(
     Args:
         path: PNG or SVG file to write.
         probabilities: Predicted contact probabilities, (residues, residues).
-        truth: Contacts of the structure, (residues, residues), bool; None without a structure.
+        truth: Contacts of the structure, (residues, residues); None without a structure.
         title: Title of the figure.
         first_residue: Number of the first residue that is drawn.
     """
@@ -83,12 +75,7 @@ def draw_contacts(
 
 
 def draw_heads(path: Path, statistics: Mapping[str, NDArray[np.floating]]) -> None:
-    """Draw statistics of all heads, each as a grid with a row per layer and a column per head, both from 1.
-
-    Args:
-        path: PNG or SVG file to write.
-        statistics: Values of each statistic by name, (layer, head).
-    """
+    """Draw statistics of all heads by name, each (layer, head), as grids with a row per layer and a column per head."""
     num_columns = 3
     num_rows = -(-len(statistics) // num_columns)
     with figure_file(path, width=3.2 * num_columns, height=2.4 * num_rows) as figure:
@@ -116,8 +103,8 @@ class AttentionReport:
     Args:
         directory: Directory of the results.
         config: Options of the region and the format of the figures.
-        layers: Numbers of the displayed layers, from 1.
-        heads: Numbers of the displayed heads, from 1.
+        layers: Displayed layers, from 1.
+        heads: Displayed heads, from 1.
     """
 
     def __init__(self, directory: Path, config: AttentionConfig, layers: Sequence[int], heads: Sequence[int]) -> None:

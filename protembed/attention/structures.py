@@ -87,15 +87,9 @@ def representative_atoms(residues: Sequence[Residue]) -> RepresentativeAtoms:
 
 
 def virtual_c_beta(n: NDArray[np.float64], alpha: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the position of C-beta in an L-amino acid of ideal geometry.
+    """Compute the positions of C-beta in L-amino acids of ideal geometry from those of N, C-alpha and C.
 
-    Args:
-        n: Positions of N, (residues, 3), float64, Å.
-        alpha: Positions of C-alpha, (residues, 3), float64, Å.
-        c: Positions of C, (residues, 3), float64, Å.
-
-    Returns:
-        Positions of C-beta, (residues, 3), float64, Å; NaN where an atom is missing.
+    All are (residues, 3), float64, Å; the result is NaN where an atom is missing.
 
     Source: the constants of trRosetta (Yang et al. 2020), as in ProteinMPNN (Dauparas et al. 2022).
     """
@@ -426,7 +420,7 @@ def _make_alignment(sequence: str, chain: Chain, indices: NDArray[np.int64]) -> 
 
 
 def distances(match: ChainAlignment) -> NDArray[np.float32]:
-    """Measure the distances between the C-beta atoms (C-alpha for glycine) of all pairs of a sequence's residues.
+    """Measure the distances between the representative atoms of all pairs of a sequence's residues.
 
     Returns:
         Distances, (residues, residues), float32, Å, symmetric; NaN where either residue is unobserved.

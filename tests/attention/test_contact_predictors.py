@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from protembed.attention.contact_predictors import (
     ContactPredictor,
@@ -90,7 +91,7 @@ def test_fitted_weights_equal_those_of_a_hugging_face_contact_head():
     head.bias += fitted.bias
     maps = rng.dirichlet(np.ones(50), size=(2, NUM_HEADS // 2, 50)).astype(np.float32)
 
-    probabilities = fitted.probabilities(head_features(maps.reshape(NUM_HEADS, 50, 50)))
+    probabilities = expit(fitted.logits(head_features(maps.reshape(NUM_HEADS, 50, 50))))
 
     assert np.ptp(probabilities) > 0.05
     np.testing.assert_allclose(probabilities, head(torch.from_numpy(maps)).numpy(), atol=1e-5)
@@ -118,7 +119,7 @@ def test_probabilities_of_the_fitted_head_are_calibrated():
     features, proteins = make_proteins(1, informative=(5, 2))
 
     fitted = fit_contact_head(features, proteins)
-    probabilities = np.concatenate([fitted.probabilities(protein) for protein in features])
+    probabilities = np.concatenate([expit(fitted.logits(protein)) for protein in features])
 
     assert probabilities.mean() == pytest.approx(np.mean(np.concatenate([p.is_contact for p in proteins])), rel=0.02)
 
