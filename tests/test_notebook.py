@@ -40,12 +40,12 @@ def run_cells(sources):
 
 
 def small_png(figure):
-    """Draw a figure as PNG of 64 colours, base64."""
+    """Draw a figure as PNG of 32 colours, base64."""
     from PIL import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, dpi=100)
-    Image.open(drawn).convert("RGB").quantize(64).save(small, "png", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(32).save(small, "png", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
 
 
