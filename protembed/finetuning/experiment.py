@@ -16,9 +16,10 @@ from protembed.config.model_sizes import EncoderShape
 from protembed.device import choose_precision
 from protembed.finetuning.baselines import Predictor, constant_baseline, frozen_head, sequence_baselines
 from protembed.finetuning.labels import LabelledProtein
+from protembed.finetuning.predict import predict_proteins
 from protembed.finetuning.targets import Prediction, TaskTable
 from protembed.finetuning.trainer import Divergence, EncoderTrainer, FinetuneSpec, choose_threshold
-from protembed.inference.embedding import Embedder, check_finite
+from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.heads import ContactHead, TaskHead
@@ -271,12 +272,8 @@ class Experiment:
         self, checkpoint: Checkpoint, embedder: Embedder, proteins: Sequence[LabelledProtein]
     ) -> list[Prediction]:
         assert checkpoint.task_head is not None
-        checkpoint.task_head.eval()
-        predictions = []
-        for protein, prediction in self._engine.run(embedder.predictions(checkpoint.task_head), proteins):
-            check_finite(protein.id, prediction, "predictions")
-            predictions.append(prediction)
-        return predictions
+        predictions = predict_proteins(self._engine, embedder, checkpoint.task_head.eval(), proteins)
+        return [prediction for _, prediction in predictions]
 
     # What the user should know
 

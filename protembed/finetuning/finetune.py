@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from protembed.callbacks import Callbacks
-from protembed.config.base import as_plain_values, with_current_names
+from protembed.config.base import as_plain_values
 from protembed.config.common import TASKS, Task, choose_region
 from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, FinetuneOptions
 from protembed.data.fasta import ReadStatistics
 from protembed.device import choose_device
-from protembed.errors import ConfigError, DamagedRunError, OutputExistsError
+from protembed.errors import ConfigError, DamagedRunError
 from protembed.finetuning.comparison import Comparison
 from protembed.finetuning.experiment import Design, Experiment
 from protembed.finetuning.label_cells import class_sort_key
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.label_warnings import few_tested_warnings, label_warnings
 from protembed.finetuning.labels import Split, read_labels
-from protembed.finetuning.report import METRICS_FILE, FinetuneResult, write_result
+from protembed.finetuning.report import METRICS_FILE, FinetuneReport, is_report, read_comparison, write_report
 from protembed.finetuning.splits import split_table
 from protembed.finetuning.targets import TaskTable, class_counts, cut_table
 from protembed.finetuning.training_data import describe_training
@@ -30,24 +30,14 @@ from protembed.io.reading import (
     as_path,
     check_inputs,
     default_path,
-    follow_link,
-    path_exists,
-    read_json,
     sha256_of_inputs,
     unchanged_inputs,
 )
-from protembed.io.result import check_is_path, check_not_an_input, check_utf8_path
-from protembed.io.writing import (
-    atomic_directory,
-    check_is_ours_or_absent,
-    remove,
-    remove_unfinished_beside,
-    seekable_inputs,
-)
+from protembed.io.result import RUN, Result, check_utf8_path
+from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.metadata import ModelMetadata
-from protembed.model.untrusted import model_sha256
 from protembed.training.run_directory import RunDirectory
 
 
@@ -206,65 +196,43 @@ def _settings(options: FinetuneOptions) -> dict[str, Any]:
     return {name: value for config in configs for name, value in as_plain_values(config).items()}
 
 
-def _load_summary(output: Path, fingerprint: Mapping[str, Any]) -> FinetuneSummary:
-    """Read the result of the same command.
-
-    Raises:
-        OutputExistsError: The output is something else.
-    """
-    try:
-        content = read_json(output / METRICS_FILE)
-        task = TASKS[content["task"]]
-        # The former name of the comparison.
-        plain_values = content["comparison"] if "comparison" in content else content["ladder"]
-        comparison = Comparison.from_plain_values(task, plain_values)
-    except (OSError, ValueError, LookupError, TypeError):
-        raise OutputExistsError(output, "is not a result of finetune") from None
-    if with_current_names(content["identity"]) != fingerprint or fingerprint["labels"] is None:
-        raise OutputExistsError(output, "was made with other settings or data")
-    return FinetuneSummary(output=output, task=task, comparison=comparison, notes=content["notes"], was_done=True)
-
-
-def _finetune(labels: Path, output: Path, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:
+def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:
     """Fine-tune on a table that can be read twice."""
-    config = options.finetune
-    base = locate_model(options.model.model).directory
-    check_not_an_input(output, [labels, base])
-    fingerprint = {**_settings(options), "labels": sha256_of_inputs([labels]), "model": model_sha256(base)}
-    if path_exists(output) and not config.force:
-        return _load_summary(output, fingerprint)
-    statistics = ReadStatistics()
-    design, plan = _prepare(labels, output, options, base, statistics)
-    check_inputs()
-    callbacks.on_plan(plan)
-    device = choose_device(options.compute)
-    unfinished = output.with_name(f"{output.name}.partial")
+    model = locate_model(options.model.model)
+    fingerprint = {**_settings(options), "labels": sha256_of_inputs([labels]), "model": model.sha256()}
+    with result.claim(fingerprint) as claim:
+        if claim.recorded is not None:
+            task, notes = TASKS[claim.recorded["task"]], claim.recorded["notes"]
+            comparison = read_comparison(claim.recorded)
+            return FinetuneSummary(output=result.path, task=task, comparison=comparison, notes=notes, was_done=True)
+        statistics = ReadStatistics()
+        design, plan = _prepare(labels, result.path, options, model.directory, statistics)
+        check_inputs()
+        callbacks.on_plan(plan)
 
-    def open_run(name: str, *, force: bool = False) -> RunDirectory:
-        run_directory = RunDirectory(unfinished / name)
-        run_directory.open(fingerprint, lambda directory: None, force=force)
-        return run_directory
+        def open_run(name: str, *, force: bool = False) -> RunDirectory:
+            run_directory = RunDirectory(claim.directory / name)
+            run_directory.open(fingerprint, lambda directory: None, force=force)
+            return run_directory
 
-    with RunDirectory(unfinished).locked(), inference_engine(options.compute, device, design.shape) as engine:
-        remove_unfinished_beside(output)
-        # --force replaces the output, but an interrupted run of the same command is resumed.
-        open_run("", force=config.force and not RunDirectory(unfinished).matches(fingerprint))
-        try:
-            experiment = Experiment(design, options, engine, device, open_run, callbacks).run()
-        except DamagedRunError:
-            if not config.force:
-                raise
-            open_run("", force=True)
-            experiment = Experiment(design, options, engine, device, open_run, callbacks).run()
+        device = choose_device(options.compute)
+        with inference_engine(options.compute, device, design.shape) as engine:
+            open_run("")
+            try:
+                experiment = Experiment(design, options, engine, device, open_run, callbacks).run()
+            except DamagedRunError:
+                if not options.finetune.force:
+                    raise
+                open_run("", force=True)
+                experiment = Experiment(design, options, engine, device, open_run, callbacks).run()
         if experiment is None:
             return FinetuneSummary(output=None, task=plan.task, comparison=None)
         callbacks.on_stage("metrics", None, 0)
         notes = [*plan.notes, *experiment.notes, *plan.warnings]
-        result = FinetuneResult.from_experiment(design, experiment, notes, statistics.skipped, fingerprint)
-        with atomic_directory(output, marker=METRICS_FILE) as directory:
-            write_result(directory, result)
-        remove(unfinished)
-    return FinetuneSummary(output=output, task=plan.task, comparison=result.comparison, notes=notes)
+        report = FinetuneReport.from_experiment(design, experiment, notes, statistics.skipped)
+        metrics = write_report(claim.create_directory(), report)
+        claim.publish({"identity": fingerprint, **metrics})
+    return FinetuneSummary(output=result.path, task=plan.task, comparison=report.comparison, notes=notes)
 
 
 def finetune_model(
@@ -289,9 +257,9 @@ def finetune_model(
         ProtembedError: The table, the options, the model or the output does not allow it; see `protembed.errors`.
     """
     options, path = options or FinetuneOptions(), as_path("labels", labels)
-    output = follow_link(options.finetune.output or default_path(path, ".model"))
-    check_is_path(output)
-    check_utf8_path(output)
-    check_is_ours_or_absent(output, METRICS_FILE)
+    output = options.finetune.output or default_path(path, ".model")
+    inputs = [path, locate_model(options.model.model).directory]
+    result = Result(output, inputs, force=options.finetune.force, record=METRICS_FILE, run=RUN, is_record=is_report)
+    check_utf8_path(result.path)
     with unchanged_inputs(), seekable_inputs([path]) as (table,):
-        return _finetune(table, output, options, callbacks or Callbacks())
+        return _finetune(table, result, options, callbacks or Callbacks())

@@ -1,9 +1,9 @@
 """Predict with a fine-tuned model: from FASTA to a table."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,19 @@ from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, check_finite
-from protembed.inference.engine import inference_engine
+from protembed.inference.engine import Engine, HasSequence, inference_engine
 from protembed.io.reading import (
     STANDARD_STREAM,
     PathLike,
     as_paths,
     check_inputs,
     default_path,
-    follow_link,
     unchanged_inputs,
 )
-from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
-from protembed.io.writing import output_stream
+from protembed.io.result import Result, make_fingerprint
+from protembed.io.writing import atomic_file, seekable_inputs
 from protembed.model.catalog import locate_model
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.model.checkpoint import load_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.text import LabelText, format_row
 
@@ -110,6 +109,36 @@ def _format_numbers(values: NDArray[np.floating]) -> str:
     return ";".join(f"{value:.6g}" for value in np.atleast_1d(values))
 
 
+class _Protein(HasSequence, Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Protein = TypeVar("Protein", bound=_Protein)
+
+
+def predict_proteins(
+    engine: Engine, embedder: Embedder, head: TaskHead, proteins: Iterable[Protein]
+) -> Iterator[tuple[Protein, NDArray[np.float32]]]:
+    """Compute the predictions of a head for proteins, in their order.
+
+    Args:
+        engine: The engine that computes them.
+        embedder: The encoder, with the layer and the poolings that the head was trained on.
+        head: The task head.
+        proteins: Records, or anything else with an `id` and a `sequence`.
+
+    Yields:
+        Each protein with its prediction, as `prediction_cells` formats it.
+
+    Raises:
+        NotFiniteError: The prediction for a protein is not a finite number.
+    """
+    for protein, prediction in engine.run(embedder.predictions(head), proteins):
+        check_finite(protein.id, prediction, "predictions")
+        yield protein, prediction
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictSummary:
     """The result of a prediction.
@@ -121,6 +150,7 @@ class PredictSummary:
         target: The name of the predicted label.
         region: The residues of each protein that were used, as in `1-70`; None is the whole protein.
         warnings: Sentences about doubtful properties of the input.
+        was_done: Whether the same command had finished before.
     """
 
     output: Path | None
@@ -128,11 +158,12 @@ class PredictSummary:
     num_refused: int
     target: str
     region: str | None
-    warnings: Sequence[str]
+    warnings: Sequence[str] = ()
+    was_done: bool = False
 
 
 def _table_lines(
-    results: Iterable[tuple[Record, NDArray[np.float32]]],
+    predictions: Iterable[tuple[Record, NDArray[np.float32]]],
     head: TaskHead,
     region: Region | None,
     callbacks: Callbacks,
@@ -142,20 +173,11 @@ def _table_lines(
     # Two numbers, because spreadsheets read 1-12 as a date.
     columns = [] if region is None else ["first_residue", "last_residue"]
     yield format_row(["id", *columns, *prediction_header(head.classes)])
-    for record, prediction in results:
-        check_finite(record.id, prediction, "predictions")
+    for record, prediction in predictions:
         residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
         cells = prediction_cells(prediction, head.task, head.classes, threshold)
         yield format_row([record.id, *residues, *cells])
         callbacks.on_progress(len(record.sequence))
-
-
-def _require_head(checkpoint: Checkpoint, name: str) -> TaskHead:
-    """Return the head of a fine-tuned model; other models raise an error with the model's name."""
-    if checkpoint.task_head is None:
-        advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with `model`"
-        raise InputNotFoundError(name, "this model has no head to predict with", advice)
-    return checkpoint.task_head
 
 
 def predict_fasta(
@@ -170,7 +192,7 @@ def predict_fasta(
 
     Raises:
         InputNotFoundError: The model was not fine-tuned.
-        OutputExistsError: The table exists.
+        OutputExistsError: The table exists, and another command made it.
         TooShortError: A protein ends before the region begins, and the options do not skip it.
         ChangedInputError: A file changed while it was read.
         NotFiniteError: The prediction for a protein is not a finite number.
@@ -178,34 +200,51 @@ def predict_fasta(
     """
     options, callbacks, files = options or PredictOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
     prediction, on_illegal = options.prediction, options.reader.on_illegal
-    named = prediction.output or default_path(files[0], ".predictions.tsv")
-    output = follow_link(named)
-    check_absent(output, force=prediction.force)
-    directory = locate_model(options.model.model).directory
-    check_not_an_input(output, [*files, directory])
-    check_table_suffix(named)
-    device = choose_device(options.compute)
-    checkpoint = load_checkpoint(directory).to(device)
-    head = _require_head(checkpoint, str(options.model.model or f"{DEFAULT_MODEL} (the default)"))
-    job = Embedder.from_checkpoint(checkpoint).predictions(head)
+    model = locate_model(options.model.model)
+    output = prediction.output or default_path(files[0], ".predictions.tsv")
+    result = Result.table(output, [*files, model.directory], force=prediction.force)
+    is_file, device = result.path != STANDARD_STREAM, choose_device(options.compute)
+    checkpoint = load_checkpoint(model).to(device)
+    if (head := checkpoint.task_head) is None:
+        advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with `model`"
+        name = str(options.model.model or f"{DEFAULT_MODEL} (the default)")
+        raise InputNotFoundError(name, "this model has no head to predict with", advice)
     statistics, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
-    comparison = InputComparison.from_checkpoint(checkpoint, region)
-    records = read_fasta(files, on_illegal=on_illegal, statistics=statistics)
-    proteins = comparison.observe(cut_records(records, region, on_illegal, statistics))
-    with (
-        unchanged_inputs(),
-        result_lock(output),
-        inference_engine(options.compute, device, checkpoint.encoder.shape) as engine,
-        output_stream(output) as stream,
-    ):
-        for line in _table_lines(engine.run(job, proteins), head, region, callbacks):
-            stream.write(line)
-        check_inputs()
+    settings = {"region": None if region is None else str(region), "on_illegal": on_illegal}
+    embedder, comparison = Embedder.from_checkpoint(checkpoint), InputComparison.from_checkpoint(checkpoint, region)
+    with unchanged_inputs(), seekable_inputs(files, needed=is_file) as paths:
+        fingerprint = make_fingerprint(
+            settings,
+            paths if is_file else None,
+            model_name=model.name,
+            model_sha256=model.sha256(),
+            model_revision=model.revision,
+        )
+        with result.claim(fingerprint) as claim:
+            if claim.recorded is not None:
+                return _summary(result.path, claim.recorded, was_done=True)
+            records = cut_records(
+                read_fasta(paths, on_illegal=on_illegal, statistics=statistics), region, on_illegal, statistics
+            )
+            with inference_engine(options.compute, device, checkpoint.encoder.shape) as engine:
+                predictions = predict_proteins(engine, embedder, head, comparison.observe(records))
+                with atomic_file(claim.path) as stream:
+                    stream.writelines(_table_lines(predictions, head, region, callbacks))
+            check_inputs()
+            counts = {"num_proteins": statistics.num_records, "num_refused": len(statistics.skipped)}
+            recorded = claim.publish({**fingerprint, **counts, "target": checkpoint.metadata.target or ""})
+    return _summary(result.path, recorded, [*statistics.warnings(), *comparison.warnings()])
+
+
+def _summary(
+    output: Path, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
+) -> PredictSummary:
     return PredictSummary(
         output=None if output == STANDARD_STREAM else output,
-        num_proteins=statistics.num_records,
-        num_refused=len(statistics.skipped),
-        target=checkpoint.metadata.target or "",
-        region=None if region is None else str(region),
-        warnings=[*statistics.warnings(), *comparison.warnings()],
+        num_proteins=recorded["num_proteins"],
+        num_refused=recorded["num_refused"],
+        target=recorded["target"],
+        region=recorded.get("region"),
+        warnings=warnings,
+        was_done=was_done,
     )

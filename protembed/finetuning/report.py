@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed._version import __version__
+from protembed.config.common import TASKS
 from protembed.data.fasta import SkippedRecord
 from protembed.finetuning.comparison import (
     LENGTH_EDGES,
@@ -25,7 +26,7 @@ from protembed.finetuning.labels import LabelledProtein
 from protembed.finetuning.predict import prediction_cells, prediction_header
 from protembed.finetuning.splits import nearest
 from protembed.finetuning.targets import TaskTable
-from protembed.io.writing import write_json, write_table, write_text
+from protembed.io.writing import write_table, write_text
 from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import write_checkpoint_files
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
@@ -36,7 +37,7 @@ METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneResult:
+class FinetuneReport:
     """A fine-tuned model and everything that is reported about it.
 
     Attributes:
@@ -48,7 +49,6 @@ class FinetuneResult:
         nearest: The nearest training protein of each test protein.
         notes: Sentences about the model and its metrics.
         skipped: Proteins that were skipped on request.
-        fingerprint: Settings and inputs that make two fine-tunings the same.
     """
 
     table: TaskTable
@@ -60,7 +60,6 @@ class FinetuneResult:
     nearest: Sequence[LabelledProtein]
     notes: Sequence[str]
     skipped: Sequence[SkippedRecord]
-    fingerprint: Mapping[str, Any]
 
     @classmethod
     def from_experiment(
@@ -69,8 +68,7 @@ class FinetuneResult:
         experiment: ExperimentResult,
         notes: Sequence[str],
         skipped: Sequence[SkippedRecord],
-        fingerprint: Mapping[str, Any],
-    ) -> "FinetuneResult":
+    ) -> "FinetuneReport":
         """Compare the model with its baselines, and find the nearest training protein of each test protein."""
         task, folds = design.final.task, design.folds
         truth = [target for table in folds for target in table.targets["test"]]
@@ -89,38 +87,29 @@ class FinetuneResult:
             nearest=neighbours,
             notes=notes,
             skipped=skipped,
-            fingerprint=fingerprint,
         )
 
-    def by_similarity(self) -> list[Subgroup]:
-        """Compute metrics for test proteins grouped by similarity to their nearest training protein."""
-        return self.tested.subgroups(self.similarities, SIMILARITY_EDGES)
 
-    def by_length(self) -> list[Subgroup]:
-        """Compute metrics for test proteins grouped by length."""
-        return self.tested.subgroups(np.array([len(protein.sequence) for protein in self.proteins]), LENGTH_EDGES)
-
-
-def _prediction_rows(result: FinetuneResult) -> Iterator[list[str]]:
-    table, head = result.table, result.model.checkpoint.task_head
+def _prediction_rows(report: FinetuneReport) -> Iterator[list[str]]:
+    table, head = report.table, report.model.checkpoint.task_head
     assert head is not None
     threshold = float(head.threshold)
-    for protein, prediction in zip(result.proteins, result.tested.predicted, strict=True):
+    for protein, prediction in zip(report.proteins, report.tested.predicted, strict=True):
         cells = prediction_cells(prediction, table.task, table.classes, threshold)
         yield [protein.id, LabelText(protein.label), *cells]
 
 
-def _similarity_rows(result: FinetuneResult) -> Iterator[list[str]]:
-    for protein, similarity, neighbour in zip(result.proteins, result.similarities, result.nearest, strict=True):
+def _similarity_rows(report: FinetuneReport) -> Iterator[list[str]]:
+    for protein, similarity, neighbour in zip(report.proteins, report.similarities, report.nearest, strict=True):
         yield [protein.id, f"{similarity:.3f}", neighbour.id if similarity > 0 else ""]
 
 
-def _facts(result: FinetuneResult) -> dict[str, str]:
+def _facts(report: FinetuneReport) -> dict[str, str]:
     """Collect the facts about the model that its card shows, by name."""
-    comparison = result.comparison
-    facts = {"encoder": str(result.model.checkpoint.metadata.configuration["from_model"])}
-    facts |= {f"{split} proteins": f"{size:,}" for split, size in result.table.split_sizes.items()}
-    facts["tested on"] = f"{len(result.proteins):,} proteins"
+    comparison = report.comparison
+    facts = {"encoder": str(report.model.checkpoint.metadata.configuration["from_model"])}
+    facts |= {f"{split} proteins": f"{size:,}" for split, size in report.table.split_sizes.items()}
+    facts["tested on"] = f"{len(report.proteins):,} proteins"
     for name, metric in comparison.model_metrics.items():
         baselines = ", ".join(
             f"{predictor} {_format_value(metrics[name].value)}"
@@ -136,34 +125,34 @@ def _format_value(value: float | None) -> str:
     return "undefined" if value is None else format_number(value)
 
 
-def _page(result: FinetuneResult, by_similarity: Sequence[Subgroup], by_length: Sequence[Subgroup]) -> str:
-    metadata, table = result.model.checkpoint.metadata, result.table
+def _page(report: FinetuneReport, by_similarity: Sequence[Subgroup], by_length: Sequence[Subgroup]) -> str:
+    metadata, table = report.model.checkpoint.metadata, report.table
     kind = f"{len(table.classes)} classes" if table.classes else "a value"
-    sizes = ", ".join(f"{size:,} {split}" for split, size in result.table.split_sizes.items())
+    sizes = ", ".join(f"{size:,} {split}" for split, size in report.table.split_sizes.items())
     return render_page(
         "finetuning.html",
         version=__version__,
         target=metadata.target,
-        summary=f"{table.task.name} ({kind}); {sizes} proteins; {len(result.proteins):,} tested",
-        comparison=result.comparison,
-        metrics=list(result.comparison.model_metrics),
-        names=result.comparison.metric_names,
+        summary=f"{table.task.name} ({kind}); {sizes} proteins; {len(report.proteins):,} tested",
+        comparison=report.comparison,
+        metrics=list(report.comparison.model_metrics),
+        names=report.comparison.metric_names,
         min_proteins=MIN_PROTEINS_FOR_INTERVAL,
-        notes=result.notes,
-        figures=list(_figures(result)),
+        notes=report.notes,
+        figures=list(_figures(report)),
         by_similarity=[(_name_subgroup(subgroup, ""), subgroup) for subgroup in by_similarity],
         by_length=[(_name_subgroup(subgroup, " residues"), subgroup) for subgroup in by_length],
     )
 
 
-def _figures(result: FinetuneResult) -> list[tuple[str, str, str]]:
+def _figures(report: FinetuneReport) -> list[tuple[str, str, str]]:
     """Draw the figures of the page: title, picture and caption of each."""
     figures: list[tuple[str, str, str]] = []
-    table, log = result.table, result.model.log
+    table, log = report.table, report.model.log
     if log:
         caption = "Training loss of each step (thin), and validation loss after each epoch."
         figures.append(("Training", inline_png(draw_learning(log)), caption))
-    truth, predictions = result.tested.flatten()
+    truth, predictions = report.tested.flatten()
     if table.task.label_kind == "class":
         assert table.classes is not None
         picture = draw_confusion(truth, predictions, table.classes)
@@ -181,38 +170,52 @@ def _name_subgroup(subgroup: Subgroup, unit: str) -> str:
     return f"{subgroup.low:g} to {subgroup.high:g}{unit}"
 
 
-def write_result(directory: Path, result: FinetuneResult) -> None:
-    """Write all files of a fine-tuned model.
+def write_report(directory: Path, report: FinetuneReport) -> dict[str, Any]:
+    """Write all files of a fine-tuned model but `metrics.json`, and return the content of that.
 
     Args:
         directory: An existing directory.
-        result: The model and everything that is reported about it.
+        report: The model and everything that is reported about it.
 
     Raises:
         OutputError: A file cannot be written.
     """
-    by_similarity, by_length = result.by_similarity(), result.by_length()
-    comparison = result.comparison.as_plain_values()
-    table, checkpoint = result.table, result.model.checkpoint
+    table, checkpoint, comparison = report.table, report.model.checkpoint, report.comparison.as_plain_values()
+    by_similarity = report.tested.subgroups(report.similarities, SIMILARITY_EDGES)
+    lengths = np.array([len(protein.sequence) for protein in report.proteins])
+    by_length = report.tested.subgroups(lengths, LENGTH_EDGES)
     checkpoint.metadata = replace(checkpoint.metadata, metrics=comparison)
-    metrics = {
-        "identity": result.fingerprint,
+    write_checkpoint_files(checkpoint, directory, finetuned_card(checkpoint, _facts(report)))
+    header = ["id", "label", *prediction_header(table.classes)]
+    write_table(directory / "test_predictions.tsv", header, _prediction_rows(report))
+    header = ["id", "similarity", "nearest_training_protein"]
+    write_table(directory / "test_similarity.tsv", header, _similarity_rows(report))
+    if report.skipped:
+        rows = ([record.id, record.line, record.reason] for record in report.skipped)
+        write_table(directory / "failed.tsv", ["id", "line", "reason"], rows)
+    write_text(directory / "report.html", _page(report, by_similarity, by_length))
+    return {
         "task": table.task.name,
         "main_metric": table.task.main_metric,
         "num_proteins": table.split_sizes,
-        "num_refused": len(result.skipped),
-        "notes": list(result.notes),
+        "num_refused": len(report.skipped),
+        "notes": list(report.notes),
         "comparison": comparison,
         "by_similarity": [dataclasses.asdict(subgroup) for subgroup in by_similarity],
         "by_length": [dataclasses.asdict(subgroup) for subgroup in by_length],
     }
-    write_checkpoint_files(checkpoint, directory, finetuned_card(checkpoint, _facts(result)))
-    write_json(directory / METRICS_FILE, metrics)
-    header = ["id", "label", *prediction_header(table.classes)]
-    write_table(directory / "test_predictions.tsv", header, _prediction_rows(result))
-    header = ["id", "similarity", "nearest_training_protein"]
-    write_table(directory / "test_similarity.tsv", header, _similarity_rows(result))
-    if result.skipped:
-        rows = ([record.id, record.line, record.reason] for record in result.skipped)
-        write_table(directory / "failed.tsv", ["id", "line", "reason"], rows)
-    write_text(directory / "report.html", _page(result, by_similarity, by_length))
+
+
+def read_comparison(metrics: Mapping[str, Any]) -> Comparison:
+    """Read the comparison in `metrics.json`, where its former name was `ladder`."""
+    plain_values = metrics["comparison"] if "comparison" in metrics else metrics["ladder"]
+    return Comparison.from_plain_values(TASKS[metrics["task"]], plain_values)
+
+
+def is_report(metrics: Mapping[str, Any]) -> bool:
+    """Return whether the content of a `metrics.json` is that of a fine-tuned model."""
+    try:
+        read_comparison(metrics)
+        return "notes" in metrics
+    except (LookupError, TypeError, AttributeError):
+        return False

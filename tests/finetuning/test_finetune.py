@@ -295,7 +295,7 @@ def test_the_result_of_another_seed_is_not_overwritten(
 ):
     task, output, _ = finetuned
 
-    with pytest.raises(OutputExistsError):
+    with pytest.raises(OutputExistsError, match=r"was made with other settings \(`seed` was 0, not 1\)"):
         finetune_model(labelled_tables / f"{task}.csv", finetune_options(output, tiny_model, method=method, seed=1))
 
 

@@ -73,7 +73,7 @@ def test_a_killed_training_is_resumed_bit_for_bit_and_leaves_nothing_stray(label
 
 @pytest.mark.promise(7)
 def test_two_trainings_cannot_share_a_directory(labelled_tables, tiny_model, tmp_path, finetune_options):
-    with exclusive_lock(tmp_path / ".x.model.partial.lock", lambda holder: RuntimeError(holder)):
+    with exclusive_lock(tmp_path / ".x.model.lock", lambda holder: RuntimeError(holder)):
         with pytest.raises(RunInUseError):
             finetune_model(labelled_tables / "classification.csv", finetune_options(tmp_path / "x.model", tiny_model))
 

@@ -6,6 +6,8 @@ from protembed.config.finetune import PredictOptions
 from protembed.errors import InputNotFoundError, OutputExistsError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta, prediction_cells, prediction_header
+from protembed.io.reading import read_json, sha256_of_file
+from protembed.model.catalog import locate_model
 from protembed.text import LabelText, format_row
 
 
@@ -103,23 +105,63 @@ def test_a_model_without_a_head_is_an_error(tiny_model, proteins_fasta, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_table_is_not_overwritten_without_force(tiny_model, proteins_fasta, tmp_path):
-    (tmp_path / "p.tsv").write_text("precious")
-
-    with pytest.raises(OutputExistsError):
-        predict_fasta(
-            [proteins_fasta],
-            PredictOptions.from_values(model=tiny_model, output=tmp_path / "p.tsv"),
-        )
-
-    assert (tmp_path / "p.tsv").read_text() == "precious"
-
-
 @pytest.fixture(scope="module")
 def classifier(labelled_tables, tiny_model, finetune_options, tmp_path_factory):
     output = tmp_path_factory.mktemp("models") / "classifier.model"
     finetune_model(labelled_tables / "classification.csv", finetune_options(output, tiny_model, method="frozen"))
     return output
+
+
+@pytest.fixture
+def predict(classifier, proteins_fasta, tmp_path):
+    """Predict with the classifier, and write `p.tsv`."""
+
+    def run(**settings):
+        options = PredictOptions.from_values(model=classifier, output=tmp_path / "p.tsv", **settings)
+        return predict_fasta([proteins_fasta], options)
+
+    return run
+
+
+def test_an_existing_table_is_not_overwritten_without_force(predict, tmp_path):
+    (tmp_path / "p.tsv").write_text("precious")
+
+    with pytest.raises(OutputExistsError, match="has no valid meta file beside it"):
+        predict()
+
+    assert (tmp_path / "p.tsv").read_text() == "precious"
+
+
+def test_the_same_prediction_is_done_and_not_computed_again(predict, tmp_path):
+    first = predict()
+    table = tmp_path / "p.tsv"
+    made = (table.read_bytes(), table.stat().st_mtime_ns)
+
+    again = predict()
+
+    assert (first.was_done, again.was_done) == (False, True)
+    assert (again.num_proteins, again.target, again.region) == (first.num_proteins, "label", None)
+    assert (table.read_bytes(), table.stat().st_mtime_ns) == made
+
+
+def test_a_prediction_with_another_region_says_so_and_is_made_with_force(predict, tmp_path):
+    predict()
+
+    with pytest.raises(OutputExistsError, match=r"was made with other settings \(`region` was none, not 1-40\)"):
+        predict(region="1-40")
+
+    assert predict(region="1-40", force=True).region == "1-40"
+    assert (tmp_path / "p.tsv").read_text().startswith("id\tfirst_residue\tlast_residue")
+
+
+def test_a_prediction_records_its_model_and_its_input(predict, classifier, tmp_path):
+    predict()
+
+    recorded = read_json(tmp_path / "p.tsv.meta.json")
+    assert recorded["model_name"] == "classifier.model"
+    assert recorded["model_sha256"] == locate_model(classifier).sha256()
+    assert recorded["sha256"] == sha256_of_file(tmp_path / "p.tsv")
+    assert {"protembed_version", "input_sha256", "on_illegal", "num_proteins"} <= recorded.keys()
 
 
 def test_inputs_and_the_model_are_not_overwritten_with_force(classifier, proteins_fasta, tmp_path):
