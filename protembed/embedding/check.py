@@ -19,7 +19,7 @@ from protembed.device import choose_device
 from protembed.embedding.formats import count_proteins, dataset_name, read_vectors
 from protembed.embedding.metadata import IDS, ids_line, read_meta
 from protembed.embedding.selection import Selection, Shard
-from protembed.errors import ConfigError, InputNotFoundError, ProtembedError, VerificationError
+from protembed.errors import ConfigError, ProtembedError, VerificationError
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
@@ -69,12 +69,7 @@ class _Result:
 
     @classmethod
     def open(cls, path: Path) -> "_Result":
-        if not path.exists():
-            raise InputNotFoundError(str(path), "this result does not exist", "check the path")
-        meta = read_meta(path)
-        if meta is None:
-            raise VerificationError(path, "it has no valid meta file beside it; it may be unfinished")
-        result = cls(path=path, meta=meta)
+        result = cls(path=path, meta=read_meta(path))
         result._verify_files()
         return result
 

@@ -308,16 +308,14 @@ def count_proteins(path: Path, format_name: FormatName, *, per_residue: bool) ->
         OSError, ValueError, KeyError: The file is damaged.
     """
     match format_name:
-        case "npy":
-            return len(np.load(path, mmap_mode="r", allow_pickle=False))
         case "tsv":
             with path.open("rb") as stream:
                 return sum(1 for _ in stream) - 1
-        case "npz":
-            return len(_npz_array(path, "offsets")) - 1 if per_residue else len(_npz_array(path, "embeddings"))
         case "h5":
             with h5py.File(path, "r") as file:
                 return len(file)
+        case _:
+            return len(open_vectors(path, format_name, per_residue=per_residue))
 
 
 @_normalize_read_errors()
@@ -339,20 +337,14 @@ def read_vectors(
         OSError, ValueError, KeyError: The file is damaged.
     """
     match format_name:
-        case "npy":
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return {row: np.array(array[row]) for row in rows}
         case "tsv":
             return _read_lines(path, rows)
-        case "npz":
-            embeddings = _npz_array(path, "embeddings")
-            if not per_residue:
-                return {row: np.array(embeddings[row]) for row in rows}
-            offsets = _npz_array(path, "offsets")
-            return {row: np.array(embeddings[offsets[row] : offsets[row + 1]]) for row in rows}
         case "h5":
             with h5py.File(path, "r") as file:
                 return {row: file[_existing_name(file, names)][:] for row, names in rows.items()}
+        case _:
+            vectors = open_vectors(path, format_name, per_residue=per_residue)
+            return {row: np.array(vectors[row]) for row in rows}
 
 
 class LazyArrays(Sequence[NDArray[Any]]):

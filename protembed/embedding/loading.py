@@ -119,12 +119,8 @@ def _matching(path: Path) -> list[Path]:
 
 
 def _open(path: Path) -> _Part:
-    if not path_exists(path):
-        raise InputNotFoundError(str(path), "this result does not exist", "check the path")
     path = follow_link(path)
     meta = read_meta(path)
-    if meta is None:
-        raise VerificationError(path, "it has no valid meta file beside it; it may be unfinished")
     try:
         with sidecar(path, IDS).open(encoding="utf-8", newline="\n") as stream:
             ids = [line.split("\t", 2)[1] for line in islice(stream, 1, None)]

@@ -5,6 +5,7 @@ Beside `emb.npy` are `emb.ids.tsv` with a line per row, `emb.failed.tsv` if reco
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,8 @@ from protembed.data.fasta import OnIllegal, Record
 from protembed.data.hashing import sequence_sha256
 from protembed.embedding.formats import FormatName
 from protembed.embedding.selection import Shard
-from protembed.io.reading import read_json
+from protembed.errors import InputNotFoundError, VerificationError
+from protembed.io.reading import path_exists, read_json
 from protembed.io.result import META, sidecar
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
@@ -66,13 +68,20 @@ def is_meta(content: Any) -> bool:
     return is_complete and _is_region(content.get("region"))
 
 
-def read_meta(output: Path) -> dict[str, Any] | None:
-    """Read the meta file of a finished result; None if it is missing or invalid."""
-    try:
+def read_meta(output: Path) -> dict[str, Any]:
+    """Read the meta file of a finished result.
+
+    Raises:
+        InputNotFoundError: The result does not exist.
+        VerificationError: Its meta file is missing or invalid.
+    """
+    if not path_exists(output):
+        raise InputNotFoundError(str(output), "this result does not exist", "check the path")
+    with suppress(OSError, ValueError):
         content: dict[str, Any] = read_json(sidecar(output, META))
-    except (OSError, ValueError):
-        return None
-    return content if is_meta(content) else None
+        if is_meta(content):
+            return content
+    raise VerificationError(output, "it has no valid meta file beside it; it may be unfinished")
 
 
 def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float | None) -> tuple[object, ...]:

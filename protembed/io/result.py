@@ -323,6 +323,8 @@ class Result:
 
     Attributes:
         path: Path of the result, with links followed; `-` is stdout.
+        is_directory: Whether the result is a directory.
+        record: Path of the record, relative to the directory in which the result is.
 
     Raises:
         OutputExistsError: Something is there that even `force` does not replace: an input, a device, or something that
@@ -342,15 +344,16 @@ class Result:
         is_record: Callable[[Mapping[str, Any]], bool] = lambda content: True,
     ) -> None:
         self.path, self._force, self._is_record = follow_link(output), force, is_record
-        self._is_directory, self._in_place = bool(record or run), record is None and run is not None
+        self.is_directory, self._in_place = bool(record or run), record is None and run is not None
         self._begun, self._progress = run or _FINGERPRINT, run or PROGRESS
-        self._record = self.path / (record or run or "") if self._is_directory else sidecar(self.path, META)
+        self._record = self.path / (record or run or "") if self.is_directory else sidecar(self.path, META)
+        self.record = self._record.relative_to(self.path.parent)
         self._companions = {sidecar(self.path, end): header for end, header in (companions or {}).items()}
         # Paths that are published, in their order; the last one completes the result.
-        self._files = [self.path] if self._is_directory else [*self._companions, self.path, self._record]
+        self._files = [self.path] if self.is_directory else [*self._companions, self.path, self._record]
         partial = self.path.with_name(f"{self.path.name}.partial")
         self._directory = self.path if self._in_place else partial
-        if self.path == STANDARD_STREAM and self._is_directory:
+        if self.path == STANDARD_STREAM and self.is_directory:
             raise ConfigError("output", str(self.path), "a directory is expected")
         if self.path != STANDARD_STREAM:
             self._check_replaceable(inputs)
@@ -374,7 +377,7 @@ class Result:
         inputs = list(inputs)
         for file in self._files:
             check_not_an_input(file, inputs)
-            if self._is_directory:
+            if self.is_directory:
                 _check_directory(file, self._record.name)
             elif not is_vacant(file):
                 if not file.is_file():
@@ -450,14 +453,14 @@ class Result:
     def _read_finished(self, fingerprint: Fingerprint, *, is_same: bool) -> dict[str, Any] | None:
         """Read the record of the finished result of the same command, and check its files; None if there is none."""
         if is_same and self._is_complete():
-            self._rename_files()
+            self.rename_files()
         elif self._force:
             return None
-        if self._in_place or (not os.path.exists(self._record) if self._is_directory else is_vacant(self.path)):
+        if self._in_place or (not os.path.exists(self._record) if self.is_directory else is_vacant(self.path)):
             return None
         recorded = self._read_record()
         if recorded is None:
-            record = f"valid {self._record.name}" if self._is_directory else "valid meta file beside it"
+            record = f"valid {self._record.name}" if self.is_directory else "valid meta file beside it"
             raise OutputExistsError(self.path, f"has no {record}")
         if found := differences(_fingerprint_in(recorded, fingerprint), fingerprint):
             raise OutputExistsError(self.path, f"was made with other settings ({'; '.join(found)})")
@@ -478,7 +481,7 @@ class Result:
 
     def _is_complete(self) -> bool:
         """Return whether everything is written, so that at most the renaming is left to do."""
-        return not self._in_place and os.path.exists(self._directory / self._record.relative_to(self.path.parent))
+        return not self._in_place and os.path.exists(self._directory / self.record)
 
     @contextmanager
     def _unfinished(self, fingerprint: Fingerprint, *, is_resumed: bool) -> Iterator[None]:
@@ -505,22 +508,7 @@ class Result:
 
     # Publishing
 
-    def _publish(self, directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the record last, and rename the files; return the content of the record."""
-        path, content = directory / self.path.name, dict(record)
-        if self._is_directory:
-            flush_directory(path)
-        else:
-            content["sha256"] = sha256_of_file(path)
-        if self.path == STANDARD_STREAM:
-            with path.open("rb") as stream:
-                copy_to_stdout(stream)
-            return content
-        write_json(directory / self._record.relative_to(self.path.parent), content)
-        self._rename_files()
-        return content
-
-    def _rename_files(self) -> None:
+    def rename_files(self) -> None:
         """Rename the finished files to their final names; after a kill, the same call completes it.
 
         An older result is moved away first, beginning with its record, without which it is not a result any more.
@@ -612,4 +600,15 @@ class Claim:
         Raises:
             OutputError: A file cannot be written or renamed; an older result is unchanged.
         """
-        return self._result._publish(self.directory, record)
+        result, content = self._result, dict(record)
+        if result.is_directory:
+            flush_directory(self.path)
+        else:
+            content["sha256"] = sha256_of_file(self.path)
+        if self.output == STANDARD_STREAM:
+            with self.path.open("rb") as stream:
+                copy_to_stdout(stream)
+        else:
+            write_json(self.directory / result.record, content)
+            result.rename_files()
+        return content

@@ -6,7 +6,7 @@ import pytest
 from protembed.data.fasta import Record
 from protembed.data.hashing import sequence_sha256
 from protembed.embedding.metadata import COMPANIONS, IDS_HEADER, ids_line, is_meta, read_meta
-from protembed.errors import OutputExistsError
+from protembed.errors import OutputExistsError, VerificationError
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 from protembed.io.result import Result, sidecar
 
@@ -229,4 +229,5 @@ def test_an_input_is_never_replaced_even_through_a_link(tmp_path, name):
 def test_a_meta_file_with_an_invalid_value_is_ignored(tmp_path, name, value):
     finish(tmp_path / "emb.npy", fingerprint=FINGERPRINT | {name: value})
 
-    assert read_meta(tmp_path / "emb.npy") is None
+    with pytest.raises(VerificationError, match="it has no valid meta file beside it; it may be unfinished"):
+        read_meta(tmp_path / "emb.npy")

@@ -20,7 +20,7 @@ from protembed.errors import NotFiniteError, OutputError, RecordError, RunMismat
 from protembed.inference.embedding import Embedding
 from protembed.io import result
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
-from protembed.io.result import Result, sidecar
+from protembed.io.result import META, Result, sidecar
 
 SEQUENCES = ("MKT", "MXXKTA", "M", "AY")
 REFUSED = [SkippedRecord(id="=cmd()", path="folder/x.fasta", line=7, reason="'1' in column 4 is not an amino acid")]
@@ -501,8 +501,8 @@ def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
 def test_after_a_kill_at_any_step_a_meta_file_always_matches_its_result(tmp_path, kind, monkeypatch):
     for folder in interruptions(tmp_path, monkeypatch, kind):
         output = kind.output(folder)
-        meta = read_meta(output)
-        if meta is not None:
+        if sidecar(output, META).exists():
+            meta = read_meta(output)
             assert meta["sha256"] == sha256_of_file(output)
             assert meta["ids_sha256"] == sha256_of_file(sidecar(output, ".ids.tsv"))
             assert sidecar(output, ".failed.tsv").exists() == (meta["num_refused"] > 0)

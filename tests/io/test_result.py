@@ -32,7 +32,14 @@ from protembed.io.result import (
     make_fingerprint,
     result_lock,
 )
-from protembed.io.writing import atomic_directory, atomic_file, check_is_ours_or_absent, write_json, write_text
+from protembed.io.writing import (
+    atomic_directory,
+    atomic_file,
+    check_is_ours_or_absent,
+    write_json,
+    write_table,
+    write_text,
+)
 
 
 def names(folder):
@@ -234,7 +241,25 @@ def make_directory(output, *, fingerprint=FINGERPRINT, force=False, content="new
         return "new", claim.publish(fingerprint)
 
 
-KINDS = {"x.tsv": make_table, "x.attention": make_directory}
+COMPANIONS = {".ids.tsv": ("row", "id"), ".failed.tsv": ("id", "reason")}
+
+
+def make_array(output, *, fingerprint=FINGERPRINT, force=False, content=b"rows", error=None):
+    """Make a file with a table beside it and, only for the older of two results, an optional second one."""
+    with Result(output, [], force=force, companions=COMPANIONS).claim(fingerprint) as claim:
+        if claim.is_done:
+            return "done", claim.recorded
+        with atomic_file(claim.path) as stream:
+            stream.write(content)
+        write_table(claim.companion(".ids.tsv"), COMPANIONS[".ids.tsv"], [(1, fingerprint["seed"])])
+        if fingerprint["seed"]:
+            write_table(claim.companion(".failed.tsv"), COMPANIONS[".failed.tsv"], [])
+        if error is not None:
+            raise error
+        return "new", claim.publish({**fingerprint, "ids_sha256": sha256_of_file(claim.companion(".ids.tsv"))})
+
+
+KINDS = {"x.tsv": make_table, "x.npy": make_array, "x.attention": make_directory}
 every_kind = pytest.mark.parametrize(("name", "make"), KINDS.items(), ids=KINDS)
 
 
@@ -261,7 +286,7 @@ def test_a_result_is_done_when_the_same_command_has_made_it(tmp_path, name, make
 
     assert (first, *make(tmp_path / "new folder" / name)) == ("new", "done", recorded)
     assert contents(tmp_path) == before
-    assert len(before) == 2
+    assert len(before) == (3 if make is make_array else 2)
 
 
 def test_the_record_of_a_table_holds_the_fingerprint_and_the_hash(tmp_path):
@@ -469,6 +494,23 @@ def test_when_a_file_cannot_be_moved_the_older_result_is_restored(tmp_path, name
                 break
         assert contents(folder) == expected(name, make)
     assert step > 1
+
+
+def test_the_record_of_an_older_result_is_moved_away_first_and_the_new_one_last(tmp_path, monkeypatch):
+    make_array(tmp_path / "x.npy", fingerprint=FINGERPRINT | {"seed": 1})
+    moved, move = [], result.move_into_place
+
+    def record_move(source, target):
+        assert not (tmp_path / "x.meta.json").exists() or not moved
+        moved.append(source.name if source.parent == tmp_path else target.name)
+        move(source, target)
+
+    monkeypatch.setattr(result, "move_into_place", record_move)
+    make_array(tmp_path / "x.npy", force=True)
+
+    older, newer = moved[:4], moved[4:]
+    assert older == ["x.meta.json", "x.ids.tsv", "x.failed.tsv", "x.npy"]
+    assert newer == ["x.ids.tsv", "x.npy", "x.meta.json"]
 
 
 def test_a_table_for_stdout_is_copied_there_and_leaves_no_file(tmp_path, monkeypatch, capfdbinary):
