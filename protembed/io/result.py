@@ -179,12 +179,6 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _fingerprint_in(content: Mapping[str, Any], fingerprint: Fingerprint) -> Fingerprint:
-    """Find the fingerprint in a record: under its own key, or among other values."""
-    identity: Fingerprint | None = content.get(_IDENTITY)
-    return identity or {name: content[name] for name in (*fingerprint, *_RECORDED_IF_SET) if name in content}
-
-
 def _read(path: Path) -> dict[str, Any] | None:
     """Read a record; None if it is missing or damaged."""
     try:
@@ -441,12 +435,10 @@ class Result:
         """Read the fingerprint of the unfinished result; None if there is none, or one that may be replaced."""
         path = self._directory / self._begun
         content = _read(path)
-        if self._begun == _FINGERPRINT:
-            return content
-        identity = (content or {}).get(_IDENTITY)
-        if isinstance(identity, dict):
-            return identity
-        if os.path.exists(path) and not self._force:
+        begun: Any = content if content is None or self._begun == _FINGERPRINT else content.get(_IDENTITY)
+        if isinstance(begun, dict):
+            return begun
+        if self._begun != _FINGERPRINT and os.path.exists(path) and not self._force:
             raise DamagedRunError(path, "the settings of the run cannot be read")
         return None
 
@@ -462,7 +454,9 @@ class Result:
         if recorded is None:
             record = f"valid {self._record.name}" if self.is_directory else "valid meta file beside it"
             raise OutputExistsError(self.path, f"has no {record}")
-        if found := differences(_fingerprint_in(recorded, fingerprint), fingerprint):
+        names = (*fingerprint, *_RECORDED_IF_SET)
+        made_with = recorded.get(_IDENTITY) or {name: recorded[name] for name in names if name in recorded}
+        if found := differences(made_with, fingerprint):
             raise OutputExistsError(self.path, f"was made with other settings ({'; '.join(found)})")
         for file in self._files[:-1]:
             name = self._hash_name(file)
@@ -486,15 +480,13 @@ class Result:
     @contextmanager
     def _unfinished(self, fingerprint: Fingerprint, *, is_resumed: bool) -> Iterator[None]:
         """Begin unfinished work, or resume it; at the end remove what is of no use to the next command."""
-        if self._in_place:
-            yield
-            return
-        _check_directory(self._directory, self._begun, self._progress)
         is_worthless = False
+        if not self._in_place:
+            _check_directory(self._directory, self._begun, self._progress)
         try:
             if is_resumed:
                 remove_unfinished(self._directory)
-            else:
+            elif not self._in_place:
                 discard(self._directory)
                 if self._begun == _FINGERPRINT:
                     write_json(self._directory / _FINGERPRINT, fingerprint)
@@ -503,7 +495,7 @@ class Result:
             is_worthless = True
             raise
         finally:
-            if is_worthless or not (self._can_be_resumed() or self._is_complete()):
+            if not self._in_place and (is_worthless or not (self._can_be_resumed() or self._is_complete())):
                 discard(self._directory)
 
     # Publishing

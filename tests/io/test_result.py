@@ -604,6 +604,16 @@ def test_a_training_is_resumed_in_its_directory_by_the_same_command(tmp_path):
     assert names(tmp_path) == ["x.run"]
 
 
+@pytest.mark.promise(1)
+def test_resuming_a_training_removes_the_temporary_files_in_its_directory(tmp_path):
+    claim_run(tmp_path / "x.run", {"seed": 0})
+    (tmp_path / "x.run" / "checkpoints" / ".step-000002.123.tmp").mkdir(parents=True)
+
+    claim_run(tmp_path / "x.run", {"seed": 0})
+
+    assert names(tmp_path / "x.run" / "checkpoints") == []
+
+
 def test_a_training_that_recorded_former_names_is_resumed(tmp_path):
     begin_run(tmp_path / "x.run", {"tokens_per_batch": 64})
 
