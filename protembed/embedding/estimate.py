@@ -2,7 +2,7 @@
 
 import heapq
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Workload:
         num_windows: Windows of all proteins; a protein that fits into a window counts as one.
         num_windowed: Proteins that are computed in several windows.
         operations: Multiplications and additions of all matrix products.
+        sample: A sample of the proteins, chosen by sequence hash; very long ones are cut off.
     """
 
     shape: EncoderShape
@@ -43,10 +44,17 @@ class Workload:
     num_windows: int = 0
     num_windowed: int = 0
     operations: float = 0.0
-    _heap: list[tuple[float, int, Record]] = field(default_factory=list)
+    sample: list[Record] = field(default_factory=list)
 
     def count(self, records: Iterable[Record], computation: InferenceJob[Result]) -> None:
         """Count all proteins; keep only the sample in memory."""
+        entries = (
+            (hash_fraction(record.sequence), number, replace(record, sequence=record.sequence[:_SAMPLED_RESIDUES]))
+            for number, record in enumerate(self._counted(records, computation))
+        )
+        self.sample = [record for _, _, record in heapq.nsmallest(_NUM_SAMPLED, entries)]
+
+    def _counted(self, records: Iterable[Record], computation: InferenceJob[Result]) -> Iterator[Record]:
         for record in records:
             num_windows = sum(1 for _ in computation.crops(record))
             self.num_proteins += 1
@@ -55,17 +63,7 @@ class Workload:
             self.num_windows += num_windows
             self.num_windowed += num_windows > 1
             self.operations += self.operations_of(record, computation)
-            cropped = replace(record, sequence=record.sequence[:_SAMPLED_RESIDUES])
-            entry = (-hash_fraction(record.sequence), self.num_proteins, cropped)
-            if len(self._heap) < _NUM_SAMPLED:
-                heapq.heappush(self._heap, entry)
-            else:
-                heapq.heappushpop(self._heap, entry)
-
-    @property
-    def sample(self) -> list[Record]:
-        """A sample of the proteins, chosen by sequence hash; very long ones are cut off."""
-        return [record for _, _, record in self._heap]
+            yield record
 
     def operations_of(self, record: Record, computation: InferenceJob[Result]) -> float:
         """Count the multiplications and additions of a protein's matrix products."""
