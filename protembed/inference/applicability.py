@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Protocol, TypeVar
 
 from protembed.config.common import Region
@@ -102,21 +103,17 @@ class InputComparison:
     def _differences(self, sequence: str) -> Iterator[str]:
         data, length = self.data, len(sequence)
         if data is None:
-            return
-        if length > data.longest:
-            yield "longer"
-        if length > data.lengths[3]:
-            yield "longer than most"
-        if length < data.lengths[1]:
-            yield "shorter than most"
-        if length < data.shortest:
-            yield "shorter"
-        if num_nonstandard(sequence) / length > _max_nonstandard_fraction(data):
-            yield "nonstandard"
-        if not sequence.startswith("M"):
-            yield "no M"
-        if self.kmers is not None and not self.kmers.shares_kmer(sequence):
-            yield "unrelated"
+            return iter(())
+        differs = {
+            "longer": length > data.longest,
+            "longer than most": length > data.lengths[3],
+            "shorter than most": length < data.lengths[1],
+            "shorter": length < data.shortest,
+            "nonstandard": num_nonstandard(sequence) / length > _max_nonstandard_fraction(data),
+            "no M": not sequence.startswith("M"),
+            "unrelated": self.kmers is not None and not self.kmers.shares_kmer(sequence),
+        }
+        return compress(differs, differs.values())
 
     def warnings(self) -> list[str]:
         """Describe in sentences how the proteins differ; return none if they do not."""

@@ -53,7 +53,7 @@ class InferenceJob(Generic[Result]):
         compute: Computes a part for each crop of a batch, whose rows number the items of the engine's call from 0.
         join: Joins the parts of an item, in the order of its crops, to its result.
         is_streamed: Whether the crops of an item may be too many to be held. All crops are computed in their order
-            then, and a chunk may end within an item.
+            then, and a chunk may end within an item. Otherwise items have a `sequence`, as `HasSequence`.
     """
 
     crops: Callable[[Any], Iterable[Tokens]]
