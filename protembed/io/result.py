@@ -362,9 +362,10 @@ class Result:
         if os.path.isdir(output):
             expected = f"this is a directory: name a file, such as {output / 'table.tsv'}"
             raise ConfigError("output", str(output), expected)
-        if output.suffix.lower() in _OTHER_FORMATS:
+        result = cls(output, inputs, force=force, is_record=lambda content: "sha256" in content)
+        if output.suffix.lower() in _OTHER_FORMATS:  # after the inputs, one of which may be the wrong table
             raise ConfigError("output", str(output), "the table is tab-separated text: name it .tsv")
-        return cls(output, inputs, force=force, is_record=lambda content: "sha256" in content)
+        return result
 
     def _check_replaceable(self, inputs: Iterable[Path]) -> None:
         """Check that nothing is replaced but a result of protembed."""
