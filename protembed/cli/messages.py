@@ -101,6 +101,8 @@ def predict_summary_line(summary: "PredictSummary", region_option: str) -> str:
 
 def score_summary_line(summary: "ScoreSummary") -> str:
     """Report what was scored."""
+    if summary.was_done:
+        return up_to_date(summary.output)
     variants, wild_types = pluralize(summary.num_variants, "variant"), pluralize(summary.num_wild_types, "wild type")
     what = f"{summary.method} of {variants} of {wild_types}, mutated at {pluralize(summary.num_positions, 'position')}"
     return f"{summary.output or 'stdout'}: {what}"

@@ -1,31 +1,23 @@
 """Score a table of variants with a model, without training."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from protembed.callbacks import Callbacks
+from protembed.config.base import as_plain_values
 from protembed.config.score import FORMULAS, PROBABILITY, ScoreMethod, ScoreOptions
 from protembed.data.fasta import ReadStatistics
 from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
 from protembed.inference.engine import Engine, inference_engine
 from protembed.inference.marginals import Marginals
-from protembed.io.reading import (
-    STANDARD_STREAM,
-    PathLike,
-    as_path,
-    check_inputs,
-    default_path,
-    follow_link,
-    unchanged_inputs,
-)
-from protembed.io.result import check_absent, check_not_an_input, check_table_suffix, result_lock
+from protembed.io.reading import STANDARD_STREAM, PathLike, as_path, check_inputs, default_path, unchanged_inputs
+from protembed.io.result import Result, make_fingerprint
 from protembed.io.tables import COMMENT
-from protembed.io.writing import output_stream, seekable_inputs
+from protembed.io.writing import atomic_file, seekable_inputs
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.scoring.scorer import MutatedPositions, VariantScorer
@@ -46,6 +38,7 @@ class ScoreSummary:
         num_refused: Rows that were left out on request.
         score_column: Column of the scores: `score`, or `protembed_score` if the input has a column of that name.
         warnings: What the user should know about the input and the model, in sentences.
+        was_done: Whether the same command had finished before.
     """
 
     output: Path | None
@@ -56,85 +49,77 @@ class ScoreSummary:
     num_positions: int
     num_refused: int
     score_column: str
-    warnings: Sequence[str]
+    warnings: Sequence[str] = ()
+    was_done: bool = False
+
+
+def _formula(method: ScoreMethod) -> str:
+    return f"{method}, {FORMULAS[method]}; {PROBABILITY}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """A table whose rows were all read once, and the model that scores them.
+    """A table whose rows were all read once, and the scorer of its variants.
 
     Attributes:
         statistics: Counts of the table, and the unusual residues of the file of wild types.
         columns: Names of the new columns.
-        precision: Precision of the matrix products.
+        precision: Precision of the matrix products, for messages.
     """
 
     table: VariantTable
     statistics: ReadStatistics
     columns: Sequence[str]
-    checkpoint: Checkpoint
-    precision: torch.dtype
+    precision: str
     scorer: VariantScorer
 
     @classmethod
     def prepare(
-        cls, paths: Sequence[Path], checkpoint: Checkpoint, options: ScoreOptions, on_crop: Callable[[int], None]
+        cls,
+        paths: Sequence[Path],
+        options: ScoreOptions,
+        marginals: Marginals,
+        precision: str,
+        on_crop: Callable[[int], None],
     ) -> "_Job":
         """Read the first of the files, with the wild types of the second if there is one."""
-        scoring, statistics, mutated = options.scoring, ReadStatistics(), MutatedPositions()
-        precision = choose_precision(scoring.precision, checkpoint.device)
-        checkpoint.encoder.set_compute_dtype(precision)
-        marginals = Marginals.from_checkpoint(checkpoint, scoring.window_residues)
-        wild_types, on_illegal = None, options.reader.on_illegal
+        statistics, mutated, on_illegal = ReadStatistics(), MutatedPositions(), options.reader.on_illegal
+        wild_types = None
         if len(paths) > 1:
             wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=statistics)
         table = VariantTable(paths[0], options.table, wild_types, on_illegal)
         columns = _new_columns(table)
         mutated.add(table.read(statistics))
-        return cls(
-            table=table,
-            statistics=statistics,
-            columns=columns,
-            checkpoint=checkpoint,
-            precision=precision,
-            scorer=VariantScorer(marginals=marginals, method=scoring.method, mutated=mutated, on_crop=on_crop),
-        )
-
-    @property
-    def formula(self) -> str:
-        """Formula of the score, in words."""
-        return f"{self.scorer.method}, {FORMULAS[self.scorer.method]}; {PROBABILITY}"
+        scorer = VariantScorer(marginals=marginals, method=options.scoring.method, mutated=mutated, on_crop=on_crop)
+        return cls(table=table, statistics=statistics, columns=columns, precision=precision, scorer=scorer)
 
     def lines(self, engine: Engine) -> Iterator[bytes]:
         """Score the variants, and format the table: the formula, the names of the columns, a line per variant."""
-        yield f"{COMMENT}{self.columns[-1]}: {self.formula}\n".encode()
+        yield f"{COMMENT}{self.columns[-1]}: {_formula(self.scorer.method)}\n".encode()
         yield format_row([*self.table.header, *self.columns])
         for variant, score in self.scorer.scores(engine, self.table.read()):
             if not math.isfinite(score):
-                name = ":".join(map(str, variant.mutations))
-                raise NotFiniteError(name, str(self.precision).removeprefix("torch."), "float32")
+                raise NotFiniteError(":".join(map(str, variant.mutations)), self.precision, "float32")
             yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"])
 
-    def summary(self, output: Path) -> ScoreSummary:
-        """Describe what was scored."""
-        mutated = self.scorer.mutated
-        return ScoreSummary(
-            output=None if output == STANDARD_STREAM else output,
-            method=self.scorer.method,
-            formula=self.formula,
-            num_variants=self.statistics.num_records,
-            num_wild_types=len(mutated.positions),
-            num_positions=mutated.num_positions,
-            num_refused=len(self.statistics.skipped),
-            score_column=self.columns[-1],
-            warnings=[*self.statistics.warnings(), *self.checkpoint.warnings, *self._warnings()],
-        )
+    def counts(self) -> dict[str, Any]:
+        """Count what was scored, for the record of the table and the summary."""
+        return {
+            "num_variants": self.statistics.num_records,
+            "num_wild_types": len(self.scorer.mutated.positions),
+            "num_positions": self.scorer.mutated.num_positions,
+            "num_refused": len(self.statistics.skipped),
+            "score_column": self.columns[-1],
+        }
 
-    def _warnings(self) -> Iterator[str]:
+    def warnings(self, checkpoint: Checkpoint) -> Iterator[str]:
+        """Yield what the user should know about the input and the model."""
+        yield from self.statistics.warnings()
+        yield from checkpoint.warnings
         for usual, name in zip(_NEW_COLUMNS, self.columns, strict=True):
             if name != usual:
                 yield f"the table already has a column {usual!r}: the new one is {name!r}"
-        if self.checkpoint.metadata.has_finetuned_encoder:
+        if checkpoint.metadata.has_finetuned_encoder:
             yield "this model was fine-tuned without its masked-LM head; use the original model for scoring"
 
 
@@ -164,27 +149,53 @@ def score_variants(
 
     Raises:
         ChangedInputError: A file changed while it was read.
-        OutputExistsError: The output exists, and `scoring.force` is not set.
+        OutputExistsError: The output exists, and another command made it.
         ProtembedError: The input, the model or the output is unsuitable; see `protembed.errors`.
     """
     options, callbacks = options or ScoreOptions(), callbacks or Callbacks()
     inputs = [as_path("variants", variants), *filter(None, [options.table.wild_type])]
-    named = options.scoring.output or default_path(inputs[0], ".scores.tsv")
-    output = follow_link(named)
-    check_absent(output, force=options.scoring.force)
-    directory = locate_model(options.model.model).directory
-    check_not_an_input(output, [*inputs, directory])
-    check_table_suffix(named)
-    device = choose_device(options.compute)
-    checkpoint = load_checkpoint(directory).to(device)
-    with (
-        unchanged_inputs(),
-        seekable_inputs(inputs) as paths,
-        inference_engine(options.compute, device, checkpoint.encoder.shape) as engine,
-    ):
-        job = _Job.prepare(paths, checkpoint, options, callbacks.on_progress)
-        callbacks.on_start(job.scorer.num_tokens())
-        with result_lock(output), output_stream(output) as stream:
-            stream.writelines(job.lines(engine))
+    model, device = locate_model(options.model.model), choose_device(options.compute)
+    output = options.scoring.output or default_path(inputs[0], ".scores.tsv")
+    result = Result.table(output, [*inputs, model.directory], force=options.scoring.force)
+    checkpoint, dtype = load_checkpoint(model).to(device), choose_precision(options.scoring.precision, device)
+    checkpoint.encoder.set_compute_dtype(dtype)
+    marginals = Marginals.from_checkpoint(checkpoint, options.scoring.window_residues)
+    precision = str(dtype).removeprefix("torch.")
+    with unchanged_inputs(), seekable_inputs(inputs) as paths:
+        fingerprint = make_fingerprint(
+            {**_settings(options), "window_residues": marginals.window_residues, "precision": precision},
+            None if result.path == STANDARD_STREAM else paths,
+            model_name=model.name,
+            model_sha256=model.sha256(),
+            model_revision=model.revision,
+        )
+        with result.claim(fingerprint) as claim:
+            if claim.recorded is not None:
+                return _summary(result.path, claim.recorded, was_done=True)
+            job = _Job.prepare(paths, options, marginals, precision, callbacks.on_progress)
+            callbacks.on_start(job.scorer.num_tokens())
+            with (
+                inference_engine(options.compute, device, checkpoint.encoder.shape) as engine,
+                atomic_file(claim.path) as stream,
+            ):
+                stream.writelines(job.lines(engine))
             check_inputs()
-    return job.summary(output)
+            recorded = claim.publish({**fingerprint, **job.counts()})
+    return _summary(result.path, recorded, [*job.warnings(checkpoint)])
+
+
+def _settings(options: ScoreOptions) -> dict[str, Any]:
+    configs = (options.table, options.scoring, options.reader)
+    return {name: value for config in configs for name, value in as_plain_values(config).items()}
+
+
+def _summary(
+    output: Path, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
+) -> ScoreSummary:
+    return ScoreSummary(
+        output=None if output == STANDARD_STREAM else output,
+        formula=_formula(recorded["method"]),
+        **{spec.name: recorded[spec.name] for spec in fields(ScoreSummary) if spec.name in recorded},
+        warnings=warnings,
+        was_done=was_done,
+    )

@@ -1,5 +1,6 @@
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from protembed.errors import (
     TableError,
 )
 from protembed.finetuning.finetune import finetune_model
+from protembed.inference.engine import Engine
+from protembed.io.reading import read_json, sha256_of_file
+from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 from protembed.scoring.score import score_variants
 
@@ -244,6 +248,63 @@ def test_an_existing_table_needs_force_and_an_input_is_never_overwritten(tiny_mo
 
     assert output.read_text() == "precious"
     assert path.read_text() == rows(wild_type, ["WT"])
+
+
+def test_the_same_scores_are_done_and_not_computed_again(tiny_model, wild_type, mutants, tmp_path, monkeypatch):
+    path, table = tmp_path / "variants.csv", tmp_path / "scores.tsv"
+    path.write_text(rows(wild_type, mutants))
+    options = ScoreOptions.from_values(model=tiny_model, output=table)
+    first = score_variants(path, options)
+    made = (table.read_bytes(), table.stat().st_mtime_ns)
+    monkeypatch.setattr(Engine, "run", lambda *_: pytest.fail("it was computed"))
+
+    again = score_variants(path, options)
+
+    assert (first.was_done, again.was_done) == (False, True)
+    assert replace(again, was_done=False) == replace(first, warnings=())
+    assert (table.read_bytes(), table.stat().st_mtime_ns) == made
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"method": "wildtype-marginals"}, "`method` was masked-marginals, not wildtype-marginals"),
+        ({"window_residues": 50}, "`window_residues` was 1022, not 50"),
+        ({"position_offset": 1}, "`position_offset` was 0, not 1"),
+    ],
+)
+def test_scores_with_other_settings_say_so_and_are_made_with_force(tiny_model, wild_type, tmp_path, changed, found):
+    path, values = tmp_path / "variants.csv", {"model": tiny_model, "output": tmp_path / "scores.tsv"}
+    path.write_text(rows(wild_type, ["WT"]))
+    score_variants(path, ScoreOptions.from_values(**values))
+
+    with pytest.raises(OutputExistsError, match=rf"was made with other settings \({found}\)"):
+        score_variants(path, ScoreOptions.from_values(**values, **changed))
+
+    assert not score_variants(path, ScoreOptions.from_values(**values, **changed, force=True)).was_done
+
+
+def test_scores_of_another_table_are_not_overwritten(tiny_model, wild_type, tmp_path):
+    path, options = tmp_path / "variants.csv", ScoreOptions.from_values(model=tiny_model, output=tmp_path / "s.tsv")
+    path.write_text(rows(wild_type, ["WT"]))
+    score_variants(path, options)
+    path.write_text(rows(wild_type, ["WT", "WT"]))
+
+    with pytest.raises(OutputExistsError, match=r"was made with other settings \(the input differs\)"):
+        score_variants(path, options)
+
+
+def test_scores_record_their_model_their_input_and_their_settings(tiny_model, wild_type, tmp_path):
+    (tmp_path / "variants.csv").write_text(rows(wild_type, ["WT"]))
+    output = tmp_path / "scores.tsv"
+    score_variants(tmp_path / "variants.csv", ScoreOptions.from_values(model=tiny_model, output=output))
+
+    recorded = read_json(tmp_path / "scores.tsv.meta.json")
+
+    assert recorded["model_sha256"] == locate_model(tiny_model).sha256()
+    assert recorded["sha256"] == sha256_of_file(output)
+    assert {"protembed_version", "input_sha256", "method", "on_illegal", "num_variants"} <= recorded.keys()
+    assert str(tmp_path) not in (tmp_path / "scores.tsv.meta.json").read_text()
 
 
 def test_missing_files_are_reported_by_name(tiny_model, tmp_path):
