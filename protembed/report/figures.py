@@ -40,9 +40,8 @@ def draw_training(
     """
     with figure_file(path, width=7, height=4) as figure:
         axes = figure.subplots()
-        trained = [report for report in reports if report["train_loss"] is not None]
-        residues = [report["residues"] for report in trained]
-        losses = np.minimum([report["train_loss"] for report in trained], _MAX_LOSS)
+        residues, losses = _curve(reports, "residues", "train_loss")
+        losses = np.minimum(losses, _MAX_LOSS)
         axes.plot(residues, losses, color=_BLUE, alpha=0.25, linewidth=0.8)
         if len(losses):
             axes.plot(residues, _smooth(losses), color=_BLUE, label="training (running mean)")
@@ -61,10 +60,10 @@ def _draw_validations(
     axes: Axes, validated: Sequence[Mapping[str, Any]], gains: Mapping[str, Mapping[str, float | None]]
 ) -> None:
     """Draw a curve for each validation set, and a line for each baseline on the first."""
-    residues, last = [report["residues"] for report in validated], validated[-1]
+    last = validated[-1]
     for key, marker in zip((key for key in last if key.endswith("valid_loss")), "osD^v", strict=False):
         label = key.removesuffix("valid_loss").rstrip("/") or "validation"
-        axes.plot(residues, [report[key] for report in validated], f"{marker}-", color=_ORANGE, label=label)
+        axes.plot(*_curve(validated, "residues", key), f"{marker}-", color=_ORANGE, label=label)
     for name, style in (("unigram", "--"), ("bigram", ":"), ("compared", "-.")):
         if f"{name}_perplexity" in last:
             loss = float(np.log(last[f"{name}_perplexity"]))
@@ -81,12 +80,8 @@ def draw_learning(reports: Sequence[Mapping[str, Any]]) -> bytes:
     """Draw the loss of fine-tuning against its steps, from the lines of `metrics.jsonl`, as PNG."""
     figure = _new_figure(width=6, height=3.2)
     axes = figure.subplots()
-    trained = [report for report in reports if report["train_loss"] is not None]
-    steps, losses = [report["step"] for report in trained], [report["train_loss"] for report in trained]
-    axes.plot(steps, losses, color=_BLUE, alpha=0.4, linewidth=0.8, label="training")
-    validated = [report for report in reports if "valid_loss" in report]
-    valid_steps = [report["step"] for report in validated]
-    axes.plot(valid_steps, [report["valid_loss"] for report in validated], "o-", color=_ORANGE, label="validation")
+    axes.plot(*_curve(reports, "step", "train_loss"), color=_BLUE, alpha=0.4, linewidth=0.8, label="training")
+    axes.plot(*_curve(reports, "step", "valid_loss"), "o-", color=_ORANGE, label="validation")
     axes.set(xlabel="step", ylabel="loss")
     axes.legend(edgecolor="none", framealpha=0.9)
     return _as_png(figure)
@@ -155,6 +150,12 @@ def _as_png(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata=_METADATA)
     return stream.getvalue()
+
+
+def _curve(reports: Sequence[Mapping[str, Any]], x: str, y: str) -> NDArray[np.float64]:
+    """Collect two values of the reports in which the second is known, (2, reports)."""
+    points = [(report[x], report[y]) for report in reports if report.get(y) is not None]
+    return np.array(points, np.float64).reshape(-1, 2).T
 
 
 def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
