@@ -266,9 +266,6 @@ class WorkerPool:
 
     Use it as a context manager. Within it torch's operators use one thread in the calling thread too, and settings of
     the caller that would change the results are reset, as in `exact_float32`.
-
-    Args:
-        num_workers: Number of micro-batches computed at the same time.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -323,7 +320,7 @@ def worker_pool(config: DeviceConfig, device: torch.device, *, num_gpu_workers: 
     """Create the pool for a device: one worker per thread of a CPU, few for a GPU.
 
     Args:
-        config: Device options with the number of threads.
+        config: Options with the number of threads.
         device: Device to compute on.
         num_gpu_workers: Number of workers on a GPU; with two, one fills its queue while the other waits for a result.
     """

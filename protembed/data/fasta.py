@@ -402,6 +402,12 @@ def read_fasta(
         FormatError: A file is not FASTA, damaged, or empty; or every record of all files was skipped.
         RecordError: A record has no identifier, no sequence, or a NUL byte in its header.
         IllegalResidueError: A character is not an amino acid.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".fasta") as file:
+    ...     print(">P1 first\nMKTAYI\n>P2\nmsilv*", file=file, flush=True)
+    ...     [(record.id, record.sequence) for record in read_fasta(file.name)]
+    [('P1', 'MKTAYI'), ('P2', 'MSILV')]
     """
     statistics = ReadStatistics() if statistics is None else statistics
     fingerprints = array("q")  # hashes of identifiers in eight bytes each, because a file may hold a hundred million

@@ -61,13 +61,7 @@ _KURTOSIS_COUNTS: Mapping[str, bool] = {"accuracy": False, "mcc": False, "auprc"
 
 
 def jackknife_draws(num_units: int) -> Draws:
-    """Make the draws that omit each unit once, or each group of units where there are many.
-
-    Args:
-        num_units: Number of proteins, or of other units that were sampled independently.
-
-    Returns:
-        One row for each unit or group, (groups, units), float64: zeros for the omitted units, else ones.
+    """Make the draws that omit each unit once, or each group of units where there are many, (groups, units), float64.
 
     >>> jackknife_draws(3)
     array([[0., 1., 1.],
@@ -81,11 +75,7 @@ def jackknife_draws(num_units: int) -> Draws:
 
 
 def jackknife(measure: Measure, num_units: int) -> ResampledMetrics:
-    """Measure without each unit, or each group of units, in turn.
-
-    Args:
-        measure: Function that computes the metrics of draws.
-        num_units: Number of proteins, or of other units that were sampled independently.
+    """Measure without each unit, such as a protein, or without each group of units where there are many.
 
     Returns:
         Values of each metric by name, (groups,), float64; NaN where one is undefined.
@@ -109,16 +99,10 @@ class Spread:
     def from_jackknife(
         cls, left_out: NDArray[np.float64], *, metric: str = "", extra_variance: float = 0.0
     ) -> "Spread | None":
-        """Estimate the spread from the values without each unit or group.
+        """Estimate the spread from the values without each unit or group, (groups,), from `jackknife`.
 
-        Args:
-            left_out: Values without each unit or group, (groups,), from `jackknife`.
-            metric: Name of the metric; empty for a difference.
-            extra_variance: Variance that does not come from the units, such as that between training runs.
-
-        Returns:
-            The spread; None with fewer than two groups, or where the metric is undefined without one of them, because
-            it then hinges on that one alone.
+        It is None with fewer than two groups, or where the metric is undefined without one of them, because it then
+        hinges on that one alone.
         """
         num = len(left_out)
         if num < 2 or np.isnan(left_out).any():
