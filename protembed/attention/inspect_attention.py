@@ -35,7 +35,7 @@ from protembed.device import choose_device, peak_memory, worker_pool
 from protembed.errors import NoStructureMatchError
 from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Engine, InferenceJob, whole_proteins
-from protembed.io.reading import PathLike, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
+from protembed.io.reading import Paths, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
 from protembed.io.result import check_absent, check_is_path, check_not_an_input, result_lock
 from protembed.io.writing import atomic_directory, seekable_inputs, write_json, write_table
 from protembed.model.card import pretrained_card
@@ -104,7 +104,7 @@ class AttentionSummary:
 
 
 def inspect_attention(
-    fasta: Sequence[PathLike], options: AttentionOptions | None = None, callbacks: Callbacks | None = None
+    fasta: Paths, options: AttentionOptions | None = None, callbacks: Callbacks | None = None
 ) -> AttentionSummary:
     """Save attention maps for each layer and head, summarise each head over all proteins, and draw the maps.
 

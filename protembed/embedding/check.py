@@ -22,7 +22,7 @@ from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, ProtembedError, VerificationError
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
-from protembed.io.reading import PathLike, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
+from protembed.io.reading import Paths, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
 from protembed.io.result import META, sidecar
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
@@ -257,7 +257,7 @@ def _recompute(
 
 
 def check_embeddings(
-    files: Sequence[PathLike], options: CheckOptions | None = None, callbacks: Callbacks | None = None
+    files: Paths, options: CheckOptions | None = None, callbacks: Callbacks | None = None
 ) -> CheckSummary:
     """Verify a result of `embed`, or all its shards: rows, identifiers, hashes, and a sample computed again.
 

@@ -20,7 +20,7 @@ from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine, HasSequence, inference_engine
 from protembed.io.reading import (
     STANDARD_STREAM,
-    PathLike,
+    Paths,
     as_paths,
     check_inputs,
     default_path,
@@ -181,7 +181,7 @@ def _table_lines(
 
 
 def predict_fasta(
-    fasta: Sequence[PathLike], options: PredictOptions | None = None, callbacks: Callbacks | None = None
+    fasta: Paths, options: PredictOptions | None = None, callbacks: Callbacks | None = None
 ) -> PredictSummary:
     """Predict labels of proteins with a fine-tuned model, in the order of the input.
 
