@@ -19,7 +19,8 @@ The commands, each as one function from files to files:
     embed_fasta         protembed embed                 finetune_model      protembed finetune
     check_embeddings    protembed check                 predict_fasta       protembed predict
     pretrain_model      protembed pretrain              score_variants      protembed score
-                                                        inspect_attention   protembed inspect-attention
+    plan_embedding      embed --dry-run                 inspect_attention   protembed inspect-attention
+    plan_pretraining    pretrain --dry-run
 
 Their options are dataclasses such as `EmbedConfig`. Errors are subclasses of `ProtembedError`.
 

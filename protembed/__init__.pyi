@@ -43,6 +43,7 @@ from protembed.data.alphabet import AMINO_ACIDS as AMINO_ACIDS
 from protembed.data.fasta import Record as Record, read_fasta as read_fasta
 from protembed.embedding.check import check_embeddings as check_embeddings
 from protembed.embedding.embed import embed_fasta as embed_fasta
+from protembed.embedding.estimate import plan_embedding as plan_embedding
 from protembed.embedding.loading import Embeddings as Embeddings, load_embeddings as load_embeddings
 from protembed.errors import ProtembedError as ProtembedError
 from protembed.finetuning.finetune import finetune_model as finetune_model
@@ -50,5 +51,5 @@ from protembed.finetuning.predict import predict_fasta as predict_fasta
 from protembed.model.catalog import list_models as list_models
 from protembed.model.checkpoint import Checkpoint as Checkpoint, load_checkpoint as load_checkpoint
 from protembed.model.esm2 import Encoder as Encoder
-from protembed.pretraining.pretrain import pretrain_model as pretrain_model
+from protembed.pretraining.pretrain import plan_pretraining as plan_pretraining, pretrain_model as pretrain_model
 from protembed.scoring.score import score_variants as score_variants

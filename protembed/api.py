@@ -159,6 +159,9 @@ class Model:
         >>> load_model().log_probs("MKTAYIAKQR").shape
         (10, 20)
         """
+        if self.checkpoint.metadata.has_finetuned_encoder:
+            sentence = "this model was fine-tuned without its masked-LM head; use the original model"
+            warnings.warn(sentence, ProtembedWarning, stacklevel=2)
         protein = read_one_sequence(sequence)
         marginals = Marginals.from_checkpoint(self._rounded)
         job = marginals.masked() if masked else marginals.unmasked()

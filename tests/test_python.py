@@ -314,6 +314,11 @@ def test_a_finetuned_model_embeds_the_region_that_it_was_trained_on(make_finetun
         model.predict("M")
 
 
+def test_log_probabilities_of_a_finetuned_encoder_come_with_a_warning(make_finetuned):
+    with pytest.warns(protembed.ProtembedWarning, match="fine-tuned without its masked-LM head"):
+        protembed.load_model(make_finetuned("regression")).log_probs("MKT")
+
+
 def test_a_model_without_metadata_is_loaded_with_a_warning(tiny_esm, tmp_path):
     tiny_esm.save_pretrained(tmp_path / "foreign")
 
