@@ -10,9 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -42,35 +40,14 @@ def _damaged_file(directory: Path) -> str | None:
     return None
 
 
-def _optimizer_tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
-    """Name the optimisers' tensors by the parameter that they belong to: `layers.0.bias/exp_avg`."""
+def _optimizer_states(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, dict[str, Tensor]]:
+    """Return what the optimisers know of each parameter, by its name; a state is empty before the first step."""
+    names = {parameter: name for name, parameter in module.named_parameters()}
     return {
-        f"{name}/{kind}": value
-        for name, parameter in module.named_parameters()
-        for optimizer in optimizers
-        for kind, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _restore_optimizers(module: nn.Module, optimizers: Sequence[Optimizer], tensors: dict[str, Tensor]) -> None:
-    parameters = dict(module.named_parameters())
-    optimizer_of = {
-        parameter: optimizer
+        names[parameter]: optimizer.state[parameter]
         for optimizer in optimizers
         for group in optimizer.param_groups
         for parameter in group["params"]
-    }
-    for name, value in tensors.items():
-        parameter_name, _, kind = name.rpartition("/")
-        parameter = parameters[parameter_name]
-        state: dict[str, Any] = optimizer_of[parameter].state[parameter]
-        state[kind] = value.to(parameter.device)
-
-
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, value in tensors.items()
     }
 
 
@@ -160,14 +137,18 @@ class Checkpoints:
             OutputError: If the checkpoint cannot be written; earlier ones are intact.
         """
         self._last_saved = time.monotonic()
-        optimizer_tensors = _optimizer_tensors(module, optimizers)
+        optimizer_tensors = {
+            f"{name}/{kind}": value  # as in layers.0.bias/exp_avg
+            for name, state in _optimizer_states(module, optimizers).items()
+            for kind, value in state.items()
+        }
         if not all(bool(value.isfinite().all()) for value in (*module.parameters(), *optimizer_tensors.values())):
             raise DivergedError(self.progress.step, 0)
         if not self._processes.is_first:
             return
         with atomic_directory(self._directory / f"step-{self.progress.step:06d}") as directory:
-            write_tensors(_on_cpu(module.state_dict()), directory / _WEIGHTS)
-            write_tensors(_on_cpu(optimizer_tensors), directory / _OPTIMIZER)
+            write_tensors(module.state_dict(), directory / _WEIGHTS)
+            write_tensors(optimizer_tensors, directory / _OPTIMIZER)
             write_json(directory / _PROGRESS, dataclasses.asdict(self.progress))
             write_json(directory / _MANIFEST, {name: sha256_of_file(directory / name) for name in _FILES})
         for old in self._newest_first()[self._num_checkpoints :]:
@@ -188,7 +169,10 @@ class Checkpoints:
             return []
         checkpoint = self._directory / name
         module.load_state_dict(with_current_names(load_file(checkpoint / _WEIGHTS)))
-        _restore_optimizers(module, optimizers, with_current_names(load_file(checkpoint / _OPTIMIZER)))
+        states = _optimizer_states(module, optimizers)
+        for name, value in with_current_names(load_file(checkpoint / _OPTIMIZER)).items():
+            parameter, _, kind = name.rpartition("/")
+            states[parameter][kind] = value.to(module.get_parameter(parameter).device)
         self.progress = TrainingProgress(**read_json(checkpoint / _PROGRESS))
         return list(warnings)
 
