@@ -74,12 +74,6 @@ def _letters(sequence: str) -> NDArray[np.int64]:
 def residue_sample(table: TaskTable, split: Split, seed: int, *, max_residues: int = MAX_RESIDUES) -> list[Indices]:
     """Choose the residues that are fitted: all that have a target, or a random sample of about `max_residues`.
 
-    Args:
-        table: The table, whose residues have targets.
-        split: The split whose residues are chosen.
-        seed: The seed of the sample.
-        max_residues: The expected size of a sample.
-
     Returns:
         For each protein of the split the indices of its residues, from 0.
     """
@@ -127,13 +121,7 @@ def constant_baseline(train: TaskTable, tested: SplitTable) -> Predictor:
 
 
 def sequence_baselines(table: TaskTable, seed: int, *, max_residues: int = MAX_RESIDUES) -> Iterator[Predictor]:
-    """Predict from the sequence alone by linear probes: from composition and k-mers, or from the residues around one.
-
-    Args:
-        table: The table whose test split is predicted.
-        seed: The seed of the sample of residues.
-        max_residues: The most residues that are fitted, about.
-    """
+    """Predict from the sequence alone, by linear probes: from composition and k-mers, or from the residues around."""
     if table.task.per_residue:
         yield _window_baseline(table, seed, max_residues)
         return
@@ -169,14 +157,6 @@ def frozen_head(
     max_residues: int = MAX_RESIDUES,
 ) -> tuple[TaskHead, float]:
     """Embed the training and validation proteins once with a frozen encoder, and fit a head to the vectors.
-
-    Args:
-        table: The labelled proteins.
-        embedder: The frozen encoder, its layer and poolings.
-        engine: The engine that computes the vectors.
-        config: The kind of head, the class weights and the seed.
-        on_protein: Callback that receives the number of residues of each embedded protein.
-        max_residues: The most residues that are fitted, about.
 
     Returns:
         The head, and its validation loss.

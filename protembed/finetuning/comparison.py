@@ -51,12 +51,7 @@ class Subgroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a predictor predicts for proteins whose targets are known.
-
-    Attributes:
-        truth: The target of each protein.
-        predicted: The prediction for each protein.
-    """
+    """What a predictor predicts for proteins whose targets are known."""
 
     task: Task
     truth: Sequence[Target]
@@ -98,12 +93,7 @@ class Predictions:
         return {name: metric.with_interval() for name, metric in _mean_metrics([self]).items()}
 
     def subgroups(self, values: NDArray[np.floating] | NDArray[np.integer], edges: Sequence[float]) -> list[Subgroup]:
-        """Compute metrics for each subgroup of proteins that is not empty.
-
-        Args:
-            values: The length (residues) or similarity of each protein, (proteins,).
-            edges: The limits of the subgroups, ascending.
-        """
+        """Compute metrics for each subgroup: the proteins whose values, (proteins,), are between two edges."""
         subgroups = []
         for low, high in pairwise(edges):
             rows = np.flatnonzero((values >= low) & (values < high)).tolist()

@@ -109,7 +109,7 @@ class Experiment:
         engine: The engine that embeds and predicts; its threads also train.
         device: The device of encoder and head.
         open_run: Function that opens the directory of a training by its name.
-        callbacks: Callbacks that report progress and may stop a training.
+        callbacks: Functions that receive the stages and steps, and may stop a training.
     """
 
     def __init__(
@@ -215,14 +215,10 @@ class Experiment:
         return TrainedModel(name=name, checkpoint=checkpoint, predictions=predictions, valid_loss=valid_loss)
 
     def _train(self, run_name: str, table: TaskTable, repeat: int, head: TaskHead | None) -> TrainedModel:
-        """Train the encoder and its head.
+        """Train the encoder and its head, with the number of the repeat added to the seed.
 
-        Args:
-            run_name: The name of the training's directory.
-            table: The labelled proteins.
-            repeat: The number of the training, from 0, which is added to the seed.
-            head: The head to start from, fitted to the frozen encoder. None trains all of an encoder of the same shape
-                from random weights, with a new head.
+        It starts from a head that was fitted to the frozen encoder. Without one, all of an encoder of the same shape is
+        trained from random weights.
 
         Raises:
             _StoppedError: The training was stopped.

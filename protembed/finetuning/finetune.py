@@ -19,7 +19,7 @@ from protembed.finetuning.label_cells import class_sort_key
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.label_warnings import few_tested_warnings, label_warnings
 from protembed.finetuning.labels import Split, read_labels
-from protembed.finetuning.report import METRICS_FILE, FinetuneReport, is_report, read_comparison, write_report
+from protembed.finetuning.report import METRICS_FILE, FinetuneReport, is_report, read_comparison
 from protembed.finetuning.splits import split_table
 from protembed.finetuning.targets import TaskTable, class_counts, cut_table
 from protembed.finetuning.training_data import describe_training
@@ -229,9 +229,8 @@ def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks:
             return FinetuneSummary(output=None, task=plan.task, comparison=None)
         callbacks.on_stage("metrics", None, 0)
         notes = [*plan.notes, *experiment.notes, *plan.warnings]
-        report = FinetuneReport.from_experiment(design, experiment, notes, statistics.skipped)
-        metrics = write_report(claim.create_directory(), report)
-        claim.publish({"identity": fingerprint, **metrics})
+        report = FinetuneReport(design, experiment, notes, statistics.skipped)
+        claim.publish({"identity": fingerprint, **report.write(claim.create_directory())})
     return FinetuneSummary(output=result.path, task=plan.task, comparison=report.comparison, notes=notes)
 
 

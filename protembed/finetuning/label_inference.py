@@ -369,7 +369,6 @@ class InferredLabels:
 
     Attributes:
         labels: Table with normalized labels and masks.
-        task: Task of the labels.
         reading: Sentence that shows how three cells were read.
         warnings: Doubts about the inference, in sentences that name the option to use.
     """

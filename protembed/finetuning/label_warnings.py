@@ -52,10 +52,6 @@ def _listed(names: Sequence[str], counts: Mapping[str, int] | None = None) -> st
     return ", ".join(listed) + (f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else "")
 
 
-def _listed_with_counts(counts: Mapping[str, int]) -> str:
-    return _listed(sorted(counts, key=lambda name: (counts[name], name)), counts)
-
-
 def _stand_ins(counts: Mapping[str, int], task: Task) -> Iterator[str]:
     names = [name for name in counts if is_stand_in(name) and not (name == "-" and "+" in counts)]
     others = [value for name in counts if (value := read_number(name)) is not None and name != _IGNORED_CLASS]
@@ -90,14 +86,12 @@ def _similar_names(counts: Mapping[str, int]) -> Iterator[str]:
 # Rare classes
 
 
-def _rare_classes(counts: Mapping[str, int]) -> Iterator[str]:
-    rare = {name: number for name, number in counts.items() if number < _MIN_TRAINING_PROTEINS}
+def _rare_classes(counts: Mapping[str, int], limit: int, split: str, advice: str, noun: str = "class") -> Iterator[str]:
+    rare = {name: number for name, number in counts.items() if number < limit}
     if rare:
-        has = "class has" if len(rare) == 1 else "classes have"
-        yield (
-            f"{len(rare):,} {has} fewer than {_MIN_TRAINING_PROTEINS} training proteins, {_listed_with_counts(rare)}: "
-            "add some, or remove the class"
-        )
+        has = f"{noun} has" if len(rare) == 1 else f"{'classes' if noun == 'class' else 'labels'} have"
+        listed = _listed(sorted(rare, key=lambda name: (rare[name], name)), rare)
+        yield f"{len(rare):,} {has} fewer than {limit} {split} proteins, {listed}: {advice}"
 
 
 def _untested_classes(folds: Sequence[SplitTable], task: Task, classes: Collection[str]) -> Iterator[str]:
@@ -116,19 +110,6 @@ def _few_test_proteins(number: int, *, has_folds: bool) -> Iterator[str]:
         advice = "add proteins" if has_folds else "add proteins, or use --split kfold"
         proteins = pluralize(number, "test protein")
         yield f"only {proteins}: metrics of fewer than {_MIN_TEST_PROTEINS} are very uncertain; {advice}"
-
-
-def _few_test_proteins_of_a_class(counts: Mapping[str, int], task: Task, *, has_folds: bool) -> Iterator[str]:
-    few = {name: number for name, number in counts.items() if number < _MIN_TEST_PROTEINS_OF_A_CLASS}
-    if few:
-        singular, plural = (
-            ("label has", "labels have") if task.label_kind == "labels" else ("class has", "classes have")
-        )
-        advice = "" if has_folds else "; use --split kfold"
-        yield (
-            f"{len(few):,} {singular if len(few) == 1 else plural} fewer than {_MIN_TEST_PROTEINS_OF_A_CLASS} test "
-            f"proteins, {_listed_with_counts(few)}: metrics that count them are uncertain{advice}"
-        )
 
 
 # Values and rows
@@ -166,17 +147,14 @@ def _repeated_rows(proteins: Sequence[LabelledProtein]) -> Iterator[str]:
 
 
 def few_tested_warnings(folds: Sequence[TaskTable], *, is_drawn: bool) -> list[str]:
-    """Describe what the test split is too small for, in sentences.
-
-    Args:
-        folds: Tables whose test splits are evaluated; a single one if there are no folds.
-        is_drawn: Whether protembed drew the splits, rather than reading them from a column.
-    """
+    """Describe what the test splits are too small for, in sentences; they are drawn, or read from a column."""
     has_folds, task = len(folds) > 1, folds[0].task
     tested = [protein for fold in folds for protein in fold.splits["test"]]
+    noun = "label" if task.label_kind == "labels" else "class"
+    advice = "metrics that count them are uncertain" + ("" if has_folds else "; use --split kfold")
     warnings = [
         *_few_test_proteins(len(tested), has_folds=has_folds),
-        *_few_test_proteins_of_a_class(class_counts(tested, task), task, has_folds=has_folds),
+        *_rare_classes(class_counts(tested, task), _MIN_TEST_PROTEINS_OF_A_CLASS, "test", advice, noun),
     ]
     num_proteins = len(folds[0].proteins)
     if is_drawn and not has_folds and not warnings and num_proteins < _MIN_PROTEINS_FOR_A_TENTH:
@@ -188,12 +166,7 @@ def few_tested_warnings(folds: Sequence[TaskTable], *, is_drawn: bool) -> list[s
 
 
 def label_warnings(final: TaskTable, folds: Sequence[SplitTable]) -> list[str]:
-    """Describe what looks like a mistake in a table whose labels can be read, in sentences.
-
-    Args:
-        final: Table that the final model is trained on.
-        folds: Tables whose test splits are evaluated; only `final` if there are no folds.
-    """
+    """Describe what looks like a mistake in the table of the final model, or in its folds, in sentences."""
     task, proteins = final.task, final.proteins
     if final.classes is None:
         return [*_outlying_values(final), *_repeated_rows(proteins)]
@@ -202,7 +175,12 @@ def label_warnings(final: TaskTable, folds: Sequence[SplitTable]) -> list[str]:
         *_stand_ins(counts, task),
         *_similar_names(counts),
         *_lost_letters(counts),
-        *_rare_classes(class_counts(final.splits["train"], task)),
+        *_rare_classes(
+            class_counts(final.splits["train"], task),
+            _MIN_TRAINING_PROTEINS,
+            "training",
+            "add some, or remove the class",
+        ),
         *_untested_classes(folds, task, final.classes),
         *_repeated_rows(proteins),
     ]

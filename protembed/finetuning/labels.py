@@ -283,11 +283,7 @@ def is_one_edit_away(word: str, other: str) -> bool:
 
 
 def header_warnings(headers: Sequence[tuple[Record, Mapping[str, str]]]) -> list[str]:
-    """Describe likely misspellings of keys, in headers that lack the right key.
-
-    Args:
-        headers: Records with the fields of their headers.
-    """
+    """Describe likely misspellings of keys, in headers that lack the right key."""
     counts, first = Counter[tuple[str, str]](), dict[tuple[str, str], str]()
     for record, fields in headers:
         unknown = [key for key in fields if key not in _KEYS]

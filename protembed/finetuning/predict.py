@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,10 @@ from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.data.windows import cut_records
 from protembed.device import choose_device
 from protembed.errors import InputNotFoundError
+from protembed.finetuning.labels import LabelledProtein
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, check_finite
-from protembed.inference.engine import Engine, HasSequence, inference_engine
+from protembed.inference.engine import Engine, inference_engine
 from protembed.io.reading import (
     STANDARD_STREAM,
     Paths,
@@ -109,27 +110,13 @@ def _format_numbers(values: NDArray[np.floating]) -> str:
     return ";".join(f"{value:.6g}" for value in np.atleast_1d(values))
 
 
-class _Protein(HasSequence, Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-Protein = TypeVar("Protein", bound=_Protein)
+Protein = TypeVar("Protein", Record, LabelledProtein)
 
 
 def predict_proteins(
     engine: Engine, embedder: Embedder, head: TaskHead, proteins: Iterable[Protein]
 ) -> Iterator[tuple[Protein, NDArray[np.float32]]]:
-    """Compute the predictions of a head for proteins, in their order.
-
-    Args:
-        engine: The engine that computes them.
-        embedder: The encoder, with the layer and the poolings that the head was trained on.
-        head: The task head.
-        proteins: Records, or anything else with an `id` and a `sequence`.
-
-    Yields:
-        Each protein with its prediction, as `prediction_cells` formats it.
+    """Yield each protein with its prediction, which `prediction_cells` formats.
 
     Raises:
         NotFiniteError: The prediction for a protein is not a finite number.
@@ -145,7 +132,6 @@ class PredictSummary:
 
     Attributes:
         output: The path of the table; None for stdout.
-        num_proteins: Rows of the table.
         num_refused: Records that were skipped on request.
         target: The name of the predicted label.
         region: The residues of each protein that were used, as in `1-70`; None is the whole protein.

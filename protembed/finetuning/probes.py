@@ -82,11 +82,7 @@ class Probe:
         return np.asarray(expit(logits) if self.task.label_kind == "labels" else softmax(logits, axis=1))
 
     def to_head(self, classes: Sequence[str] | None) -> TaskHead:
-        """Make a task head that predicts the same.
-
-        Args:
-            classes: The names of the classes or labels; None for values.
-        """
+        """Make a task head that predicts the same."""
         num_inputs = self.layers[0][0].shape[1]
         num_hidden = len(self.layers[0][1]) if len(self.layers) > 1 else None
         head = TaskHead(num_inputs, self.task, classes, num_hidden=num_hidden)
@@ -141,8 +137,8 @@ def fit_linear(task: Task, num_classes: int, train: ProbeData, valid: ProbeData,
     Args:
         task: The task that the targets pose.
         num_classes: The number of classes or labels; 0 for values.
-        train: The vectors and targets to fit.
-        valid: The vectors and targets by which the penalty is chosen.
+        train: The data to fit.
+        valid: The data by which the penalty is chosen.
         balanced: Whether classes are weighted inversely to their frequency.
 
     Returns:
@@ -221,18 +217,9 @@ def _class_logits(
 def fit_network(
     task: Task, num_classes: int, train: ProbeData, valid: ProbeData, *, seed: int, max_epochs: int = _MAX_EPOCHS
 ) -> Probe:
-    """Fit a network with one hidden layer until the validation loss no longer falls.
+    """Fit a network with one hidden layer until the validation loss no longer falls; keep the best epoch's weights.
 
-    Args:
-        task: The task that the targets pose.
-        num_classes: The number of classes or labels; 0 for values.
-        train: The vectors and targets to fit.
-        valid: The vectors and targets by which the best epoch is chosen.
-        seed: The seed of the initialisation and of the order of the training data.
-        max_epochs: The most passes over the training data.
-
-    Returns:
-        A probe of the original vectors, with the weights of the best epoch.
+    The arguments are those of `fit_linear`; the seed is that of the initialisation and of the order of the data.
     """
     scaler, network = _Standardizer(train.vectors), _network(task, seed)
     offset, scale = _value_scale(task, train)

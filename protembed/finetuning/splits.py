@@ -48,9 +48,6 @@ KmerSets: TypeAlias = Any
 def kmer_sets(sequences: Sequence[str]) -> KmerSets:
     """Find the 5-mers of standard residues in each sequence.
 
-    Args:
-        sequences: Amino-acid sequences, upper case.
-
     Returns:
         A sparse matrix with a one for each 5-mer that a sequence has, (sequences, 3,200,000), float32.
     """
@@ -171,16 +168,10 @@ def _groups(table: LabelledTable, config: LabelTableConfig) -> tuple[Mapping[str
 class _SequenceGroups:
     """Groups of proteins that are kept in the same split: copies of a sequence, or clusters of similar sequences.
 
-    Args:
-        table: Labelled table.
-        task: Task of the labels; every class stays in train.
-        config: Options of splitting.
-        seed: Seed of the shuffled order.
-
     Attributes:
         description: How the groups were made, for notes.
         sizes: Number of proteins of each group.
-        shuffled: All groups, shuffled by hash.
+        shuffled: All groups, shuffled by a hash of their sequence and the seed.
     """
 
     def __init__(self, table: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> None:

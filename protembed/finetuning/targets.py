@@ -63,21 +63,12 @@ def label_set(protein: LabelledProtein, task: Task) -> set[str]:
 
 
 def class_counts(proteins: Iterable[LabelledProtein], task: Task) -> Counter[str]:
-    """Count the proteins that have each class or label, or a residue of it.
-
-    Args:
-        proteins: Proteins with labels normalized by `label_inference`.
-        task: Task of the labels.
-    """
+    """Count the proteins that have each class or label, or a residue of it."""
     return Counter(name for protein in proteins for name in label_set(protein, task))
 
 
 def has_target(target: Target) -> NDArray[np.bool_]:
-    """Return which residues of a protein have a known target, (residues,), bool.
-
-    Args:
-        target: Target of the protein's residues, (residues,), int64 or float64.
-    """
+    """Return which residues of a protein have a known target, (residues,), bool."""
     return np.asarray(~np.isnan(target) if np.issubdtype(target.dtype, np.floating) else target != UNKNOWN_CLASS)
 
 
@@ -201,7 +192,6 @@ class TaskTable(SplitTable):
 
     Attributes:
         classes: Names of the classes or labels; None for values.
-        targets: Target of each protein of each split.
     """
 
     task: Task
@@ -282,18 +272,11 @@ def _cut_protein(table: LabelledTable, protein: LabelledProtein, residues: slice
 def cut_table(
     table: LabelledTable, region: Region | None, task: Task, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> LabelledTable:
-    """Cut each protein of a labelled table to a region, with the labels and the mask of its residues.
-
-    Args:
-        table: Labelled proteins.
-        region: Residues to keep; None keeps the whole protein.
-        task: Task of the labels; labels are only cut if each residue has one.
-        on_illegal: Policy for a protein that ends before the region begins; `skip` leaves it out and lists it in
-            `statistics`, any other raises.
-        statistics: Counts of what was read, to which skipped proteins are added.
+    """Cut each protein of a labelled table to a region, and so the labels and the mask of its residues.
 
     Raises:
-        TooShortError: A protein ends before the region begins, and is not to be skipped.
+        TooShortError: A protein ends before the region begins, and `on_illegal` is not `skip`, which leaves it out and
+            lists it in `statistics`.
         FormatError: Every protein was skipped.
         TableError: A protein has more or fewer labels, or entries of its mask, than residues.
     """
@@ -324,7 +307,6 @@ class LabelledDataset:
 
     Attributes:
         residues: Residues of each protein as tokens, (residues,), uint8.
-        targets: Target of each protein.
         window_residues: Length of the windows that longer proteins are cut into.
         micro_batch_tokens: Largest number of tokens of a micro-batch; only a single protein can exceed it.
     """
@@ -371,11 +353,7 @@ class LabelledDataset:
 class FinetuningBatches:
     """The batch of each step of fine-tuning: proteins and their targets in a seeded order.
 
-    Args:
-        proteins: Proteins to learn from.
-        batch_tokens: Largest number of tokens of a step; only a protein longer than half of it can make a step exceed
-            it.
-        seed: Seed of the order.
+    Only a protein longer than half of `batch_tokens` can make a step exceed it.
 
     Attributes:
         steps_per_epoch: Number of steps in which every protein is seen once.

@@ -60,10 +60,6 @@ class FinetuneSpec:
     """How an encoder and its head are trained.
 
     Attributes:
-        method: Whether all parameters are trained, or adapters.
-        config: The kind of head, the batches and the epochs.
-        optimizer: The optimiser of encoder and head.
-        executor: The threads that compute, and their precision.
         seed: The seed of the head, the adapters and the order of the proteins.
         head: The head to start from, fitted to the frozen encoder; None for a new head.
     """
@@ -110,10 +106,7 @@ def default_learning_rates(method: FinetuneMethod, dim: int) -> dict[OptimizerNa
 def choose_threshold(head: TaskHead, truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> None:
     """Set the probability from which a head predicts a label to the one with the best Fmax.
 
-    Args:
-        head: The head of a multi-label task.
-        truth: The labels of the validation proteins as zeros and ones, (proteins, labels).
-        probabilities: The probabilities that the head predicts for them, (proteins, labels).
+    Both arrays are those of the validation proteins, (proteins, labels).
     """
     head.threshold.fill_(best_threshold(truth, probabilities))
 
@@ -179,16 +172,10 @@ class EncoderTrainer:
 
     Source: Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution".
 
-    Args:
-        table: The labelled proteins.
-        checkpoint: The model, whose metadata gives window, layer and poolings. It receives the head, and is trained in
-            place.
-        spec: How the encoder and its head are trained.
-        run_directory: The directory of the checkpoints and the best weights.
+    The model, whose metadata gives window, layer and poolings, receives the head and is trained in place. The run
+    directory holds the checkpoints and the best weights.
 
     Attributes:
-        schedule: The schedule of the training's steps.
-        checkpoints: The checkpoints of the training, and its progress.
         warnings: Sentences about damaged checkpoints.
     """
 

@@ -27,11 +27,7 @@ def _class_counts(table: TaskTable) -> Mapping[str, int]:
 
 
 def describe_training(final: TaskTable, folds: Sequence[SplitTable]) -> tuple[TrainingData, Tensor]:
-    """Describe the proteins that a model is trained and tested on.
-
-    Args:
-        final: The splits of the final model.
-        folds: The splits in which models are tested: a single one, or the folds of a cross-validation.
+    """Describe the proteins that the final model is trained on, and those that models are tested on in the folds.
 
     Returns:
         The description, and the hashes of the training proteins' k-mers, (k-mers,), int64, ascending.
