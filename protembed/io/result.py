@@ -421,9 +421,9 @@ class Result:
             if recorded is not None:
                 yield Claim(self, self._directory, recorded=recorded)
                 return
-            if begun is not None and not is_same and not self._force:
+            if begun is not None and not is_same and not self._force and self._is_worth_keeping():
                 raise RunMismatchError(self._directory, differences(begun, fingerprint))
-            is_resumed = is_same and self._can_be_resumed() and not (self._in_place and self._force)
+            is_resumed = is_same and self._is_worth_keeping() and not (self._in_place and self._force)
             with self._unfinished(fingerprint, is_resumed=is_resumed):
                 yield Claim(self, self._directory, is_resumed=is_resumed)
 
@@ -471,12 +471,13 @@ class Result:
         """Name the hash of a file in the record: `ids_sha256` for `emb.ids.tsv`."""
         return "sha256" if file == self.path else f"{file.suffixes[-2].removeprefix('.')}_sha256"
 
-    def _can_be_resumed(self) -> bool:
-        return os.path.exists(self._directory / self._progress)
-
     def _is_complete(self) -> bool:
         """Return whether everything is written, so that at most the renaming is left to do."""
         return not self._in_place and os.path.exists(self._directory / self.record)
+
+    def _is_worth_keeping(self) -> bool:
+        """Return whether unfinished work can be resumed, or is complete."""
+        return os.path.exists(self._directory / self._progress) or self._is_complete()
 
     @contextmanager
     def _unfinished(self, fingerprint: Fingerprint, *, is_resumed: bool) -> Iterator[None]:
@@ -496,7 +497,7 @@ class Result:
             is_worthless = True
             raise
         finally:
-            if not self._in_place and (is_worthless or not (self._can_be_resumed() or self._is_complete())):
+            if not self._in_place and (is_worthless or not self._is_worth_keeping()):
                 discard(self._directory)
 
     # Publishing

@@ -471,6 +471,17 @@ def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
     assert step > 4
 
 
+@every_kind
+def test_what_a_killed_command_cannot_resume_does_not_prevent_another_command(tmp_path, name, make, monkeypatch):
+    with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
+        patches.setattr(result, "discard", lambda directory: None)
+        make(tmp_path / name, error=KeyboardInterrupt)
+    assert names(tmp_path) == [f"{name}.partial"]
+
+    assert make(tmp_path / name, fingerprint=FINGERPRINT | {"seed": 1})[0] == "new"
+    assert f"{name}.partial" not in names(tmp_path)
+
+
 @pytest.mark.promise(5)
 @pytest.mark.usefixtures("without_fsync")
 @every_kind
