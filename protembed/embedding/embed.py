@@ -57,7 +57,7 @@ def _summary(
 ) -> EmbedSummary:
     counts = ("num_proteins", "num_residues", "num_windowed", "num_refused")
     return EmbedSummary(
-        output=job.output,
+        output=job.result.output,
         **{name: meta[name] for name in counts},
         window_residues=job.selection.window_residues,
         num_resumed=num_resumed,
@@ -77,7 +77,7 @@ def _compute(
 ) -> EmbedSummary:
     """Compute and write the vectors that are missing, and publish the result."""
     statistics, comparison, num_resumed = ReadStatistics(), job.compare_input(), writer.num_committed
-    if job.output is not None:
+    if job.result.output is not None:
         # Reading all records first takes a thousandth of the time, and finds an error in the last one at once.
         remaining = islice(job.selection.read(paths, ReadStatistics()), num_resumed, None)
         callbacks.on_start(sum(len(record.sequence) for record in remaining))
@@ -119,7 +119,7 @@ def embed_fasta(fasta: Paths, options: EmbedOptions | None = None, callbacks: Ca
     if options.embedding.dry_run:
         raise ConfigError("dry_run", True, "an estimate is made by `plan_embedding`")
     job = EmbeddingJob.prepare(files, options)
-    is_read_twice = job.output is not None or job.selection.shard is not None
+    is_read_twice = job.result.output is not None or job.selection.shard is not None
     with unchanged_inputs(), seekable_inputs(files, needed=is_read_twice) as paths:
         fingerprint = job.fingerprint(paths)
         with job.result.claim(fingerprint) as claim:

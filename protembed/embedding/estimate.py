@@ -116,7 +116,7 @@ def _disk_bytes(job: EmbeddingJob, workload: Workload) -> int:
     num_rows = workload.num_residues if job.config.per_residue else workload.num_proteins
     itemsize = np.dtype(job.config.store_dtype).itemsize
     # Other formats than .npy are made from an array of rows, which exists until they are complete.
-    is_converted = job.format_name != "npy" and (job.format_name != "tsv" or job.output is not None)
+    is_converted = job.format_name != "npy" and (job.format_name != "tsv" or job.result.output is not None)
     per_number = (_TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else itemsize) + itemsize * is_converted
     per_protein = _IDS_BYTES + (_DATASET_BYTES if job.format_name == "h5" else 0)
     return num_rows * job.dim * per_number + workload.num_proteins * per_protein
@@ -144,7 +144,7 @@ def plan_embedding(fasta: Paths, options: EmbedOptions | None = None) -> EmbedPl
     is_held = job.config.per_residue or workload.num_windowed > 0
     held_bytes = _BYTES_PER_HELD_NUMBER * numbers_per_token * held_tokens * is_held
     return EmbedPlan(
-        output=job.output,
+        output=job.result.output,
         num_proteins=workload.num_proteins,
         num_residues=workload.num_residues,
         longest=workload.longest,

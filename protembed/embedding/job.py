@@ -18,7 +18,7 @@ from protembed.errors import ConfigError
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, Embedding
 from protembed.inference.engine import InferenceJob
-from protembed.io.reading import STANDARD_STREAM, default_path
+from protembed.io.reading import default_path
 from protembed.io.result import Result, make_fingerprint
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
@@ -90,11 +90,6 @@ class EmbeddingJob:
         )
 
     @property
-    def output(self) -> Path | None:
-        """Path of the result, with links followed; None for stdout."""
-        return None if self.result.path == STANDARD_STREAM else self.result.path
-
-    @property
     def region(self) -> str | None:
         """Residues of each protein that are used, as in `1-70`; None for the whole protein."""
         return None if self.selection.region is None else str(self.selection.region)
@@ -152,10 +147,4 @@ class EmbeddingJob:
             **({"h5_names": config.h5_names} if self.format_name == "h5" else {}),
             "dim": self.dim,
         }
-        return make_fingerprint(
-            settings,
-            None if self.output is None else paths,
-            model_name=self.resolved.name,
-            model_revision=self.resolved.revision,
-            model_sha256=self.checkpoint.sha256(),
-        )
+        return make_fingerprint(settings, self.resolved, paths if self.result.output else None)

@@ -20,7 +20,6 @@ from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine, inference_engine
 from protembed.io.reading import (
-    STANDARD_STREAM,
     Paths,
     as_paths,
     check_inputs,
@@ -189,7 +188,7 @@ def predict_fasta(
     model = locate_model(options.model.model)
     output = prediction.output or default_path(files[0], ".predictions.tsv")
     result = Result.table(output, [*files, model.directory], force=prediction.force)
-    is_file, device = result.path != STANDARD_STREAM, choose_device(options.compute)
+    device = choose_device(options.compute)
     checkpoint = load_checkpoint(model).to(device)
     if (head := checkpoint.task_head) is None:
         advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with `model`"
@@ -198,17 +197,11 @@ def predict_fasta(
     statistics, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
     settings = {"region": None if region is None else str(region), "on_illegal": on_illegal}
     embedder, comparison = Embedder.from_checkpoint(checkpoint), InputComparison.from_checkpoint(checkpoint, region)
-    with unchanged_inputs(), seekable_inputs(files, needed=is_file) as paths:
-        fingerprint = make_fingerprint(
-            settings,
-            paths if is_file else None,
-            model_name=model.name,
-            model_sha256=model.sha256(),
-            model_revision=model.revision,
-        )
+    with unchanged_inputs(), seekable_inputs(files, needed=result.output is not None) as paths:
+        fingerprint = make_fingerprint(settings, model, paths if result.output else None)
         with result.claim(fingerprint) as claim:
             if claim.recorded is not None:
-                return _summary(result.path, claim.recorded, was_done=True)
+                return _summary(result.output, claim.recorded, was_done=True)
             records = cut_records(
                 read_fasta(paths, on_illegal=on_illegal, statistics=statistics), region, on_illegal, statistics
             )
@@ -219,14 +212,14 @@ def predict_fasta(
             check_inputs()
             counts = {"num_proteins": statistics.num_records, "num_refused": len(statistics.skipped)}
             recorded = claim.publish({**fingerprint, **counts, "target": checkpoint.metadata.target or ""})
-    return _summary(result.path, recorded, [*statistics.warnings(), *comparison.warnings()])
+    return _summary(result.output, recorded, [*statistics.warnings(), *comparison.warnings()])
 
 
 def _summary(
-    output: Path, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
+    output: Path | None, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
 ) -> PredictSummary:
     return PredictSummary(
-        output=None if output == STANDARD_STREAM else output,
+        output=output,
         num_proteins=recorded["num_proteins"],
         num_refused=recorded["num_refused"],
         target=recorded["target"],

@@ -16,7 +16,7 @@ All are used alike, and stdout (`-`) like a file:
 
     result = Result.table(output, [*fasta, model], force=options.force)
     with result.claim(fingerprint) as claim:
-        if claim.is_done:
+        if claim.recorded is not None:
             return summary_of(claim.recorded)
         with atomic_file(claim.path) as stream:
             stream.writelines(lines)
@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from protembed._version import __version__
 from protembed.errors import (
@@ -125,28 +125,27 @@ def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
-def make_fingerprint(
-    settings: Mapping[str, Any],
-    inputs: Iterable[Path] | None,
-    *,
-    model_name: str,
-    model_sha256: str,
-    model_revision: str | None = None,
-) -> dict[str, Any]:
+class _Model(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def revision(self) -> str | None: ...
+    def sha256(self) -> str: ...
+
+
+def make_fingerprint(settings: Mapping[str, Any], model: _Model, inputs: Iterable[Path] | None) -> dict[str, Any]:
     """Collect what makes two results the same: settings, model, input, and the version of protembed.
 
     Args:
         settings: Options that shape the result, as plain JSON values.
+        model: Model that is applied.
         inputs: Paths of the inputs, whose bytes are hashed; None for a result on stdout.
-        model_name: Name or path of the model.
-        model_sha256: Hash of its weights.
-        model_revision: Revision on the hub; None for a model on disk.
     """
     return {
         "protembed_version": __version__,
-        "model_name": model_name,
-        "model_revision": model_revision,
-        "model_sha256": model_sha256,
+        "model_name": model.name,
+        "model_revision": model.revision,
+        "model_sha256": model.sha256(),
         "input_sha256": None if inputs is None else sha256_of_inputs(inputs),
         **{name: value for name, value in settings.items() if value is not None or name not in _RECORDED_IF_SET},
     }
@@ -387,6 +386,11 @@ class Result:
                 return stream.readline(_MAX_HEADER) == format_row(self._companions[file])
         return file == self.path or self._read_record() is not None
 
+    @property
+    def output(self) -> Path | None:
+        """Path of the result, with links followed; None for stdout."""
+        return None if self.path == STANDARD_STREAM else self.path
+
     # Claiming
 
     @contextmanager
@@ -546,7 +550,7 @@ class Claim:
 
     Attributes:
         directory: Directory in which the unfinished result grows.
-        recorded: Content of the record of the finished result; None if it is not finished.
+        recorded: Content of the record, if the same command has finished the result before; else None.
         is_resumed: Whether the directory holds unfinished work of the same command.
     """
 
@@ -554,11 +558,6 @@ class Claim:
     directory: Path
     recorded: dict[str, Any] | None = None
     is_resumed: bool = False
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the same command has finished the result before."""
-        return self.recorded is not None
 
     @property
     def output(self) -> Path:

@@ -14,7 +14,7 @@ from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
 from protembed.inference.engine import Engine, inference_engine
 from protembed.inference.marginals import Marginals
-from protembed.io.reading import STANDARD_STREAM, PathLike, as_path, check_inputs, default_path, unchanged_inputs
+from protembed.io.reading import PathLike, as_path, check_inputs, default_path, unchanged_inputs
 from protembed.io.result import Result, make_fingerprint
 from protembed.io.tables import COMMENT
 from protembed.io.writing import atomic_file, seekable_inputs
@@ -162,16 +162,11 @@ def score_variants(
     marginals = Marginals.from_checkpoint(checkpoint, options.scoring.window_residues)
     precision = str(dtype).removeprefix("torch.")
     with unchanged_inputs(), seekable_inputs(inputs) as paths:
-        fingerprint = make_fingerprint(
-            {**_settings(options), "window_residues": marginals.window_residues, "precision": precision},
-            None if result.path == STANDARD_STREAM else paths,
-            model_name=model.name,
-            model_sha256=model.sha256(),
-            model_revision=model.revision,
-        )
+        settings = {**_settings(options), "window_residues": marginals.window_residues, "precision": precision}
+        fingerprint = make_fingerprint(settings, model, paths if result.output else None)
         with result.claim(fingerprint) as claim:
             if claim.recorded is not None:
-                return _summary(result.path, claim.recorded, was_done=True)
+                return _summary(result.output, claim.recorded, was_done=True)
             job = _Job.prepare(paths, options, marginals, precision, callbacks.on_progress)
             callbacks.on_start(job.scorer.num_tokens())
             with (
@@ -181,7 +176,7 @@ def score_variants(
                 stream.writelines(job.lines(engine))
             check_inputs()
             recorded = claim.publish({**fingerprint, **job.counts()})
-    return _summary(result.path, recorded, [*job.warnings(checkpoint)])
+    return _summary(result.output, recorded, [*job.warnings(checkpoint)])
 
 
 def _settings(options: ScoreOptions) -> dict[str, Any]:
@@ -190,10 +185,10 @@ def _settings(options: ScoreOptions) -> dict[str, Any]:
 
 
 def _summary(
-    output: Path, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
+    output: Path | None, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
 ) -> ScoreSummary:
     return ScoreSummary(
-        output=None if output == STANDARD_STREAM else output,
+        output=output,
         formula=_formula(recorded["method"]),
         **{spec.name: recorded[spec.name] for spec in fields(ScoreSummary) if spec.name in recorded},
         warnings=warnings,

@@ -89,7 +89,7 @@ def claim(output, fingerprint, *, force=False):
 def embeddings_writer(output, fingerprint, **options):
     """Claim a result that is not finished, and open its writer."""
     with claim(output, fingerprint, **options) as claimed, embedding_writer(claimed, fingerprint) as writer:
-        assert not claimed.is_done
+        assert claimed.recorded is None
         yield writer
 
 
@@ -114,7 +114,7 @@ def write(output, kind, *, num_proteins=4, refused=(), force=False, **changes):
     """Write a result, or its missing rest, in chunks of two proteins, as the command does."""
     fingerprint = kind.fingerprint(**changes)
     with claim(output, fingerprint, force=force) as claimed:
-        if claimed.is_done:
+        if claimed.recorded is not None:
             return claimed.recorded
         with embedding_writer(claimed, fingerprint) as writer:
             for start in range(writer.num_committed, num_proteins, 2):

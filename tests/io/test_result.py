@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -213,7 +214,9 @@ def test_a_lock_on_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, m
 
 # Results
 
-FINGERPRINT = make_fingerprint({"seed": 0, "region": None}, None, model_name="tiny", model_sha256="a" * 64)
+FINGERPRINT = make_fingerprint(
+    {"seed": 0, "region": None}, SimpleNamespace(name="tiny", revision=None, sha256=lambda: "a" * 64), None
+)
 
 
 class FailedError(Exception):
@@ -222,7 +225,7 @@ class FailedError(Exception):
 
 def make_table(output, *, fingerprint=FINGERPRINT, force=False, content=b"id\n", error=None):
     with Result.table(output, [], force=force).claim(fingerprint) as claim:
-        if claim.is_done:
+        if claim.recorded is not None:
             return "done", claim.recorded
         with atomic_file(claim.path) as stream:
             stream.write(content)
@@ -233,7 +236,7 @@ def make_table(output, *, fingerprint=FINGERPRINT, force=False, content=b"id\n",
 
 def make_directory(output, *, fingerprint=FINGERPRINT, force=False, content="new", error=None):
     with Result(output, [], force=force, record="meta.json").claim(fingerprint) as claim:
-        if claim.is_done:
+        if claim.recorded is not None:
             return "done", claim.recorded
         write_text(claim.create_directory() / "maps", content)
         if error is not None:
@@ -247,7 +250,7 @@ COMPANIONS = {".ids.tsv": ("row", "id"), ".failed.tsv": ("id", "reason")}
 def make_array(output, *, fingerprint=FINGERPRINT, force=False, content=b"rows", error=None):
     """Make a file with a table beside it and, only for the older of two results, an optional second one."""
     with Result(output, [], force=force, companions=COMPANIONS).claim(fingerprint) as claim:
-        if claim.is_done:
+        if claim.recorded is not None:
             return "done", claim.recorded
         with atomic_file(claim.path) as stream:
             stream.write(content)
@@ -643,7 +646,7 @@ def test_a_training_without_its_settings_is_replaced_only_with_force(tmp_path, c
 
 def finetune(output, identity, *, force=False, is_stopped=False):
     with Result(output, [], record="metrics.json", run=RUN, force=force).claim(identity) as claim:
-        if claim.is_done:
+        if claim.recorded is not None:
             return "done"
         if not claim.is_resumed:
             begin_run(claim.directory, identity)
