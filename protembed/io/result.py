@@ -225,18 +225,6 @@ def check_is_path(output: Path) -> None:
         raise ConfigError("output", str(output), "a directory is expected")
 
 
-def check_table_suffix(output: Path) -> None:
-    """Check that the name of a table does not promise another format than tab-separated text.
-
-    Raises:
-        ConfigError: The name has the suffix of another format, or is that of a directory.
-    """
-    if os.path.isdir(output):
-        raise ConfigError("output", str(output), f"this is a directory: name a file, such as {output / 'table.tsv'}")
-    if output.suffix.lower() in _OTHER_FORMATS:
-        raise ConfigError("output", str(output), "the table is tab-separated text: name it .tsv")
-
-
 def check_absent(output: Path, *, force: bool) -> None:
     """Check that no result is replaced without `force`, where a result does not record which command made it.
 

@@ -386,24 +386,6 @@ def copy_to_stdout(stream: BinaryIO) -> None:
         sys.stdout.buffer.flush()
 
 
-@contextmanager
-def output_stream(path: Path) -> Iterator[BinaryIO]:
-    """Open a seekable binary output: an atomic file, or for `-` a spool in TMPDIR that is copied to stdout at the end.
-
-    Raises:
-        OutputError: The file, the spool or stdout cannot be written. A BrokenPipeError passes unchanged: the reader of
-            stdout has closed the pipe.
-    """
-    if path != STANDARD_STREAM:
-        with atomic_file(path) as stream:
-            yield stream
-        return
-    with scratch_file() as spool:
-        yield spool
-        spool.seek(0)
-        copy_to_stdout(spool)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically, in UTF-8."""
     with atomic_file(path) as stream:

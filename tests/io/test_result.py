@@ -27,7 +27,6 @@ from protembed.io.result import (
     check_absent,
     check_is_path,
     check_not_an_input,
-    check_table_suffix,
     check_utf8_path,
     is_vacant,
     make_fingerprint,
@@ -55,21 +54,6 @@ def test_a_directory_cannot_be_written_to_stdout():
 
     with pytest.raises(ConfigError, match="output is '-', but a directory is expected"):
         check_is_path(STANDARD_STREAM)
-
-
-@pytest.mark.parametrize("name", ["scores.csv", "scores.NPY", "scores.tsv.gz"])
-def test_a_table_named_like_another_format_is_a_usage_error(name):
-    check_table_suffix(Path("scores.tsv"))
-    check_table_suffix(Path("scores"))
-    check_table_suffix(STANDARD_STREAM)
-
-    with pytest.raises(ConfigError, match=f"output is '{name}', but the table is tab-separated text: name it .tsv"):
-        check_table_suffix(Path(name))
-
-
-def test_a_table_cannot_replace_a_directory(tmp_path):
-    with pytest.raises(ConfigError, match=r"this is a directory: name a file, such as .*table\.tsv"):
-        check_table_suffix(tmp_path)
 
 
 def test_an_existing_file_is_replaced_only_with_force(tmp_path):

@@ -22,7 +22,6 @@ from protembed.io.writing import (
     move_into_place,
     open_append,
     output_errors,
-    output_stream,
     remove,
     remove_unfinished,
     remove_unfinished_beside,
@@ -223,46 +222,6 @@ def test_the_old_directory_is_restored_when_the_new_one_cannot_be_renamed(tmp_pa
 
 
 # Standard output
-
-
-def test_an_output_stream_writes_to_stdout_only_at_the_end(capfdbinary):
-    with output_stream(Path("-")) as stream:
-        stream.write(b"....tail")
-        stream.seek(0)
-        stream.write(b"head")
-        assert capfdbinary.readouterr().out == b""
-
-    assert capfdbinary.readouterr().out == b"headtail"
-
-
-def test_a_failed_output_stream_leaves_stdout_empty(capfdbinary):
-    with pytest.raises(FailedError), output_stream(Path("-")) as stream:
-        stream.write(b"half")
-        raise FailedError
-
-    assert capfdbinary.readouterr().out == b""
-
-
-@pytest.mark.parametrize(
-    ("error", "raised"),
-    [(BrokenPipeError(errno.EPIPE, "pipe"), BrokenPipeError), (OSError(errno.EIO, "io"), OutputError)],
-)
-def test_an_output_stream_distinguishes_a_closed_pipe_from_a_write_error(monkeypatch, error, raised):
-    def fail(_):
-        raise error
-
-    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=SimpleNamespace(write=fail, flush=lambda: None)))
-
-    with pytest.raises(raised), output_stream(Path("-")) as stream:
-        stream.write(b"data")
-
-
-def test_an_output_stream_to_a_path_is_an_atomic_file(tmp_path):
-    with pytest.raises(FailedError), output_stream(tmp_path / "result") as stream:
-        stream.write(b"half")
-        raise FailedError
-
-    assert names(tmp_path) == []
 
 
 def test_a_file_is_copied_to_stdout(capfdbinary):
