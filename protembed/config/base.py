@@ -6,7 +6,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -174,10 +174,11 @@ def with_flags(error: ProtembedError) -> str:
     return re.sub(rf"`({'|'.join(names)})`", lambda name: flag_name(name[1]), sentence)
 
 
-def as_plain_values(config: Config) -> Mapping[str, Any]:
-    """Convert a config to values that JSON can hold, without those that do not affect the result: paths, `--force`."""
+def as_plain_values(*configs: Config) -> dict[str, Any]:
+    """Convert configs to values that JSON can hold, without those that do not affect the result: paths, `--force`."""
     return {
         name: value
+        for config in configs
         for name, value in dataclasses.asdict(config).items()
         if not isinstance(value, Path | list) and name not in ("force", "output")
     }

@@ -192,8 +192,7 @@ def _metadata(base: ModelMetadata, method: FinetuneMethod, final: TaskTable, opt
 
 
 def _settings(options: FinetuneOptions) -> dict[str, Any]:
-    configs = (options.finetune, options.labels, options.optimizer, options.reader)
-    return {name: value for config in configs for name, value in as_plain_values(config).items()}
+    return as_plain_values(options.finetune, options.labels, options.optimizer, options.reader)
 
 
 def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:

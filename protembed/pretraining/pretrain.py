@@ -63,13 +63,8 @@ _NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run")
 
 def _settings(options: PretrainOptions) -> dict[str, Any]:
     """Collect the options that shape the result, except paths."""
-    configs = (options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
-    return {
-        name: value
-        for config in configs
-        for name, value in as_plain_values(config).items()
-        if name not in _NOT_IN_FINGERPRINT
-    }
+    values = as_plain_values(options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
+    return {name: value for name, value in values.items() if name not in _NOT_IN_FINGERPRINT}
 
 
 def _fingerprint(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]:

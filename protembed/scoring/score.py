@@ -162,7 +162,8 @@ def score_variants(
     marginals = Marginals.from_checkpoint(checkpoint, options.scoring.window_residues)
     precision = str(dtype).removeprefix("torch.")
     with unchanged_inputs(), seekable_inputs(inputs) as paths:
-        settings = {**_settings(options), "window_residues": marginals.window_residues, "precision": precision}
+        settings = as_plain_values(options.table, options.scoring, options.reader)
+        settings |= {"window_residues": marginals.window_residues, "precision": precision}
         fingerprint = make_fingerprint(settings, model, paths if result.output else None)
         with result.claim(fingerprint) as claim:
             if claim.recorded is not None:
@@ -177,11 +178,6 @@ def score_variants(
             check_inputs()
             recorded = claim.publish({**fingerprint, **job.counts()})
     return _summary(result.output, recorded, [*job.warnings(checkpoint)])
-
-
-def _settings(options: ScoreOptions) -> dict[str, Any]:
-    configs = (options.table, options.scoring, options.reader)
-    return {name: value for config in configs for name, value in as_plain_values(config).items()}
 
 
 def _summary(
