@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from protembed.config.common import Region
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.hashing import KmerSample
+from protembed.inference.engine import HasSequence
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.metadata import TrainingData
 from protembed.text import pluralize
@@ -26,14 +27,12 @@ _MIN_PROTEINS = 5
 _DISTANT_FRACTION, _DISTANT_P_VALUE = 0.5, 1e-3
 
 
-class _Protein(Protocol):
+class _Protein(HasSequence, Protocol):
     @property
     def id(self) -> str: ...
-    @property
-    def sequence(self) -> str: ...
 
 
-P = TypeVar("P", bound=_Protein)
+Protein = TypeVar("Protein", bound=_Protein)
 
 
 def num_nonstandard(sequence: str) -> int:
@@ -91,7 +90,7 @@ class InputComparison:
             used_region=used_region,
         )
 
-    def observe(self, proteins: Iterable[P]) -> Iterator[P]:
+    def observe(self, proteins: Iterable[Protein]) -> Iterator[Protein]:
         """Yield the proteins, and count those that differ."""
         for protein in proteins:
             self._num_proteins += 1

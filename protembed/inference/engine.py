@@ -33,12 +33,11 @@ Result = TypeVar("Result")
 
 
 class HasSequence(Protocol):
-    """Anything with a sequence of residues."""
+    """Anything with a sequence."""
 
     @property
     def sequence(self) -> str:
         """Upper-case residues of the alphabet."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +66,7 @@ class InferenceJob(Generic[Result]):
 
 
 def whole_proteins(compute: Callable[[Batch], Iterable[Result]]) -> InferenceJob[Result]:
-    """Make a job that computes each protein in a single crop, with `<cls>` and `<eos>`.
-
-    Args:
-        compute: Computes a result for each protein of a batch, whose rows number those of the engine's call from 0.
-    """
+    """Make a job that computes a result for each protein, which is a single crop with `<cls>` and `<eos>`."""
 
     def crops(protein: HasSequence) -> list[Tokens]:
         return [make_crop(encode(protein.sequence), 0, len(protein.sequence))]

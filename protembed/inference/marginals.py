@@ -61,11 +61,7 @@ class Marginals:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, window_residues: int | None = None) -> "Marginals":
-        """Use a model that was loaded.
-
-        Args:
-            checkpoint: The model.
-            window_residues: The length of a window, in residues; None for the one in the model's metadata.
+        """Use a model that was loaded, with the window in its metadata unless another is given.
 
         Raises:
             ModelFormatError: The model has no masked-LM head.

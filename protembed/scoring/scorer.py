@@ -76,15 +76,7 @@ class VariantScorer:
         )
 
     def scores(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
-        """Score variants in their order.
-
-        Args:
-            engine: Engine that runs the model.
-            variants: Variants, all of which were added to `mutated`; consumed one at a time.
-
-        Yields:
-            Each variant and its score, in nats.
-        """
+        """Score variants that were added to `mutated`, one at a time; yield each with its score, in nats."""
         if self.method == "pseudo-perplexity":
             return self._pseudo_perplexity(engine, variants)
         return self._marginals(engine, variants)

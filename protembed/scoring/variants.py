@@ -214,21 +214,18 @@ class VariantTable:
         cell = self._cell(row, "sequence")
         if self._wild_types is not None:
             wild_type = self._named_wild_type(row, self._wild_types)
-            if cell and len(cell) > 1:  # a single letter is the wild-type residue of a table with a column of positions
-                self._compare_wild_types(wild_type, cell, row)
+            # A single letter is the wild-type residue of a table with a column of positions.
+            if cell and len(cell) > 1 and wild_type != self._accept(cell, row, "wild type", ReadStatistics()):
+                name = self.header[self._indices["sequence"]]
+                found = f"the column {name!r} has another wild type than `wild_type`"
+                advice = "omit `wild_type`, or pass `mutated_sequence` if these are mutated sequences"
+                raise self._error(row, found, advice)
             return wild_type
         if cell is None:
             return None
         if cell not in self._cleaned:
             self._cleaned[cell] = self._accept(cell, row, "wild type", statistics)
         return self._cleaned[cell]
-
-    def _compare_wild_types(self, wild_type: str, cell: str, row: Row) -> None:
-        if wild_type != self._accept(cell, row, "wild type", ReadStatistics()):
-            name = self.header[self._indices["sequence"]]
-            found = f"the column {name!r} has another wild type than `wild_type`"
-            advice = "omit `wild_type`, or pass `mutated_sequence` if these are mutated sequences"
-            raise self._error(row, found, advice)
 
     def _named_wild_type(self, row: Row, wild_types: Mapping[str, str]) -> str:
         if not self._ids_name_wild_types:
