@@ -137,7 +137,7 @@ class Checkpoint:
             raise ValueError("a checkpoint that was not saved has no hash")
         return model_sha256(self.directory)
 
-    def to(self, device: torch.device) -> "Checkpoint":
+    def to(self, device: torch.device | str) -> "Checkpoint":
         """Move all parts to a device, in place, and return the checkpoint."""
         for part in self._parts().values():
             part.to(device)

@@ -16,13 +16,7 @@ ESM2_WINDOW_RESIDUES = 1022
 _ESM2_ONLY = "protembed reads ESM-2 models in Hugging Face layout"
 
 VOCABULARY_FILE = "vocab.txt"
-SPECIAL_TOKENS = {
-    "cls_token": "<cls>",
-    "eos_token": "<eos>",
-    "mask_token": "<mask>",
-    "pad_token": "<pad>",
-    "unk_token": "<unk>",
-}
+SPECIAL_TOKENS = {f"{name}_token": f"<{name}>" for name in ("cls", "eos", "mask", "pad", "unk")}
 # The longest line that is read of a vocabulary; the longest token of ESM-2 has nine letters.
 _MAX_LETTERS = 80
 _OTHER_VOCABULARY = "this vocabulary does not belong to an ESM-2 model"
