@@ -39,6 +39,7 @@ RUNS = re.compile(
     rf"({'|'.join(UNPICKLERS)}|torch)\.(\w*load\w*|open|run_\w+)|torch\.(jit|hub|package)\..+"
     r"|(builtins\.)?(eval|exec|compile|__import__)|(importlib\.)?import_module"
 )
+LOOK_UPS = re.compile(r"\bos\.(environ|getenv|cpu_count|sched_getaffinity)|\btorch\.(cuda|mps|backends|set_\w+)")
 
 
 def module_of(path):
@@ -145,6 +146,25 @@ def test_nothing_is_unpickled_or_evaluated():
     imported = {arrow for arrow in ARROWS if arrow[1].split(".")[0] in UNPICKLERS}
 
     assert callers | trusts | imported == set()
+
+
+def at_import(node):
+    """Yield what runs when a module is imported: all but the bodies of functions."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from at_import(child)
+
+
+def test_importing_a_module_looks_up_neither_the_environment_nor_a_device():
+    looked_up = {
+        (module, ast.unparse(node))
+        for module, tree in TREES.items()
+        for node in at_import(tree)
+        if isinstance(node, ast.Attribute) and LOOK_UPS.search(ast.unparse(node))
+    }
+
+    assert looked_up == set()
 
 
 def test_sub_package_init_files_are_empty():
