@@ -98,17 +98,19 @@ def _parameter(config: type[Config], spec: "Field[Any]") -> inspect.Parameter:
     hint = get_type_hints(config)[spec.name]
     default = spec.default_factory() if callable(spec.default_factory) else spec.default
     choices = choices_of(hint)
-    is_long = len("|".join(choices)) > _MAX_CHOICE_WIDTH
+    listed = "|".join(choices)
+    is_long = len(listed) > _MAX_CHOICE_WIDTH
     panel = (config.__doc__ or "").split(":")[0].rstrip(".")
     declaration = typer.Option(
         *filter(None, [spec.metadata["short"], flag_name(spec.name)]),  # a lone name: there is no --no-quiet
         help=_with_choices(spec.metadata["help"], choices) if is_long else spec.metadata["help"],
-        metavar="<choice>" if is_long else None,
+        metavar="<choice>" if is_long else f"<{listed}>" if choices else None,
         rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
         readable=SKIP_TYPER_PATH_CHECK,
         show_default=default is not None and default is not False and default != [],
     )
-    annotation = Annotated[hint, declaration]  # type: ignore[valid-type]  # made at run time
+    kind = str if choices else hint  # a wrong choice is reported by the config, as every other wrong value
+    annotation = Annotated[kind, declaration]  # type: ignore[valid-type]  # made at run time
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

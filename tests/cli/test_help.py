@@ -78,3 +78,16 @@ def test_former_option_is_taken_for_the_current_one(invoke, former, current):
 
 def test_help_shows_a_default_of_zero(invoke):
     assert "[default: 0]" in invoke("pretrain", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--long-proteins", "foo", "--long-proteins is 'foo', but one of window, error, truncate, skip is expected"),
+        ("--threads", "0", "--threads is 0, but a value of at least 1 is expected"),
+    ],
+)
+def test_a_wrong_choice_and_a_value_out_of_range_are_reported_alike(invoke, option, value, sentence):
+    result = invoke("embed", "missing.fasta", option, value)
+
+    assert (result.exit_code, result.stderr) == (2, f"protembed: {sentence}\n")
