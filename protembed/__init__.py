@@ -22,7 +22,8 @@ The commands, each as one function from files to files:
     plan_embedding      embed --dry-run                 inspect_attention   protembed inspect-attention
     plan_pretraining    pretrain --dry-run
 
-Their options are dataclasses such as `EmbedConfig`. Errors are subclasses of `ProtembedError`.
+Their options are dataclasses, as in `EmbedOptions.from_values(output="emb.npy", layer=3)`. Errors are subclasses of
+`ProtembedError`.
 
 The pages in docs/ describe all of them.
 """
