@@ -43,6 +43,7 @@ def test_the_wheel_has_the_bundled_model_and_nothing_that_is_no_part_of_the_pack
 
     for file in locate_model().directory.iterdir():
         assert f"protembed/bundled/{DEFAULT_MODEL}/{file.name}" in names
+    assert {"protembed/__init__.pyi", "protembed/py.typed"} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"protembed"}
 
 

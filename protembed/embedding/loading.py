@@ -85,27 +85,22 @@ def load_embeddings(files: Paths) -> Embeddings:
         VerificationError: A result is unfinished or damaged, a shard is missing, or the results have other settings
             than the first.
     """
-    parts = [_open(path) for path in as_paths("files", files) for path in _matching(path)]
-    if any(part.meta["shard"] is not None for part in parts):
-        parts = _in_order([(Shard.parse(part.meta["shard"] or "1/1"), part) for part in parts])
-    for part in parts[1:]:
-        _check_comparable(part, parts[0])
-    counts = {name: sum(part.meta[name] for part in parts) for name in _COUNTS}
+    parts = {path: _open(follow_link(path)) for given in as_paths("files", files) for path in _matching(given)}
+    if any(part.meta["shard"] is not None for part in parts.values()):
+        parts = _in_order(parts)
+    (first_path, first), *others = parts.items()
+    if not others:
+        return first
+    for path, part in others:
+        different = [name for name in _SETTINGS if part.meta.get(name) != first.meta.get(name)]
+        if different:
+            raise VerificationError(path, f"it cannot follow {first_path}, whose {', '.join(different)} differ")
+    counts = {name: sum(part.meta[name] for part in parts.values()) for name in _COUNTS}
     return Embeddings(
-        vectors=_join([part.vectors for part in parts]),
-        ids=[record_id for part in parts for record_id in part.ids],
-        meta=parts[0].meta if len(parts) == 1 else {**parts[0].meta, **counts, "shard": None},
+        vectors=_join([part.vectors for part in parts.values()]),
+        ids=[record_id for part in parts.values() for record_id in part.ids],
+        meta={**first.meta, **counts, "shard": None},
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """One file of a result."""
-
-    path: Path
-    vectors: NDArray[Any] | LazyArrays
-    ids: Sequence[str]
-    meta: Mapping[str, Any]
 
 
 def _matching(path: Path) -> list[Path]:
@@ -118,8 +113,8 @@ def _matching(path: Path) -> list[Path]:
     return paths
 
 
-def _open(path: Path) -> _Part:
-    path = follow_link(path)
+def _open(path: Path) -> Embeddings:
+    """Open the file of a result, or of one shard."""
     meta = read_meta(path)
     try:
         with sidecar(path, IDS).open(encoding="utf-8", newline="\n") as stream:
@@ -130,27 +125,20 @@ def _open(path: Path) -> _Part:
     if not len(vectors) == len(ids) == meta["num_proteins"]:
         found = f"it has {len(vectors):,} proteins and {len(ids):,} identifiers, but its meta file records"
         raise VerificationError(path, f"{found} {meta['num_proteins']:,} proteins")
-    return _Part(path=path, vectors=vectors, ids=ids, meta=meta)
+    return Embeddings(vectors=vectors, ids=ids, meta=meta)
 
 
-def _in_order(parts: Sequence[tuple[Shard, _Part]]) -> list[_Part]:
+def _in_order(parts: Mapping[Path, Embeddings]) -> dict[Path, Embeddings]:
     """Order the shards of a result by their numbers, and check that each is there once."""
-    ordered = sorted(parts, key=lambda part: part[0].number)
-    total, first = ordered[0][0].total, ordered[0][1]
-    if [shard for shard, _ in ordered] != [Shard(number, total) for number in range(1, total + 1)]:
+    numbers = {path: Shard.parse(part.meta["shard"] or "1/1") for path, part in parts.items()}
+    ordered = sorted(parts, key=lambda path: numbers[path].number)
+    shards, total = [numbers[path] for path in ordered], numbers[ordered[0]].total
+    if shards != [Shard(number, total) for number in range(1, total + 1)]:
         found = f"it is one of {total} shards, each of which is needed once, but the shards given are"
-        raise VerificationError(first.path, f"{found} {', '.join(str(shard) for shard, _ in ordered)}")
-    return [part for _, part in ordered]
-
-
-def _check_comparable(part: _Part, first: _Part) -> None:
-    different = [name for name in _SETTINGS if part.meta.get(name) != first.meta.get(name)]
-    if different:
-        raise VerificationError(part.path, f"it cannot follow {first.path}, whose {', '.join(different)} differ")
+        raise VerificationError(ordered[0], f"{found} {', '.join(map(str, shards))}")
+    return {path: parts[path] for path in ordered}
 
 
 def _join(vectors: Sequence[NDArray[Any] | LazyArrays]) -> NDArray[Any] | LazyArrays:
-    if len(vectors) == 1:
-        return vectors[0]
     lazy = [part for part in vectors if isinstance(part, LazyArrays)]
     return LazyArrays([reader for part in lazy for reader in part.readers]) if lazy else np.concatenate(vectors)

@@ -121,11 +121,14 @@ def test_results_of_several_inputs_are_joined_in_the_order_given(embed, tmp_path
     assert np.array_equal(loaded.vectors[1:], matrix)
 
 
-def test_a_missing_or_repeated_shard_is_an_error(shards):
+def test_a_missing_or_repeated_shard_is_an_error(shards, tmp_path):
     with pytest.raises(VerificationError, match="one of 3 shards.* the shards given are 1/3, 3/3"):
         load_embeddings(shards[::2])
+    copy = shutil.copy(shards[0], tmp_path / "copy.npy")
+    shutil.copy(str(shards[0]).replace(".npy", ".ids.tsv"), tmp_path / "copy.ids.tsv")
+    shutil.copy(str(shards[0]).replace(".npy", ".meta.json"), tmp_path / "copy.meta.json")
     with pytest.raises(VerificationError, match="the shards given are 1/3, 1/3, 2/3, 3/3"):
-        load_embeddings([*shards, shards[0]])
+        load_embeddings([*shards, copy])
 
 
 def test_results_with_other_settings_are_not_joined(embed):
