@@ -2,14 +2,13 @@
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from protembed._version import __version__
 from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor
 from protembed.attention.estimate import TOKENS_PER_CHUNK, ResourceEstimate
 from protembed.attention.maps import (
@@ -21,29 +20,28 @@ from protembed.attention.maps import (
 )
 from protembed.attention.page import map_resolution
 from protembed.attention.report import AttentionReport
-from protembed.attention.sites import SiteTests, read_sites, site_warnings
+from protembed.attention.sites import SiteTests, site_warnings
 from protembed.attention.structure_matching import StructureIndex
-from protembed.attention.structures import read_structures
+from protembed.attention.structures import read_structures, structure_files
 from protembed.attention.tables import Evaluation, rows_of, structure_columns, write_columns
 from protembed.callbacks import Callbacks
-from protembed.config.common import parse_numbers
+from protembed.config.base import as_plain_values
+from protembed.config.common import InputConfig, parse_numbers
 from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
 from protembed.data.alphabet import decode
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
-from protembed.device import choose_device, peak_memory, worker_pool
+from protembed.device import WorkerPool, choose_device, peak_memory, worker_pool
 from protembed.errors import NoStructureMatchError
 from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Engine, InferenceJob, whole_proteins
-from protembed.io.reading import Paths, as_paths, check_inputs, default_path, follow_link, unchanged_inputs
-from protembed.io.result import check_absent, check_is_path, check_not_an_input, result_lock
-from protembed.io.writing import atomic_directory, seekable_inputs, write_json, write_table
+from protembed.io.reading import Paths, as_paths, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
+from protembed.io.result import Result, make_fingerprint
+from protembed.io.writing import atomic_directory, seekable_inputs, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.model.heads import ContactHead
-
-_STATISTICS = "heads.tsv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +86,7 @@ class AttentionSummary:
         precisions: Rows of `contacts.tsv` by column; empty without structures.
         num_following: Number of heads that attend significantly to each label of the sites (q ≤ 0.05).
         sites: Amount of data behind the tests of each label.
+        was_done: Whether the same command had made the results before.
     """
 
     output: Path
@@ -101,12 +100,15 @@ class AttentionSummary:
     num_following: Mapping[str, int]
     sites: Mapping[str, SiteSummary]
     plan: AttentionPlan
+    was_done: bool = False
 
 
 def inspect_attention(
     fasta: Paths, options: AttentionOptions | None = None, callbacks: Callbacks | None = None
 ) -> AttentionSummary:
     """Save attention maps for each layer and head, summarise each head over all proteins, and draw the maps.
+
+    If the same command has made the directory before, nothing is computed.
 
     The output directory holds `heads.tsv`, `proteins.tsv`, and for the first proteins `maps/protein-000001.npz` with
     `attention` (layer, head, residues, residues), `layers`, `heads`, and `contacts` and `rollout` where available, and
@@ -122,36 +124,47 @@ def inspect_attention(
 
     Raises:
         ChangedInputError: A file changed while it was read.
-        OutputExistsError: The output directory already exists.
+        OutputExistsError: There is another result in the output directory.
         InsufficientResourcesError: The memory or the disk is too small.
         ProtembedError: The input, the model or the output is unsuitable, as described in `protembed.errors`.
     """
-    options, callbacks, statistics = options or AttentionOptions(), callbacks or Callbacks(), ReadStatistics()
-    attention, on_illegal = options.attention, options.reader.on_illegal
-    files = as_paths("fasta", fasta)
-    output = follow_link(attention.output or default_path(files[0], ".attention"))
-    check_is_path(output)
-    check_absent(output, force=attention.force)
-    model_path, device = locate_model(options.model.model).directory, choose_device(options.compute)
-    check_not_an_input(output, [*files, model_path, *attention.structures, *filter(None, [attention.sites])])
-    checkpoint = load_checkpoint(model_path).to(device)
-    with (
-        unchanged_inputs(),
-        seekable_inputs(files) as paths,
-        result_lock(output),
-        worker_pool(options.compute, device) as pool,
-    ):
-        engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
-        with atomic_directory(output, marker=_STATISTICS) as directory:
-            inspection = _Inspection(checkpoint, attention, directory, engine)
-            # The input is read twice, so that an invalid record or a protein that is too long is reported at once.
-            plan = inspection.plan(read_fasta(paths, on_illegal=on_illegal, statistics=statistics))
-            callbacks.on_plan(plan)
-            report = inspection.extract(read_fasta(paths, on_illegal=on_illegal), callbacks)
-            check_inputs()
-            evaluation = inspection.evaluate(report)
-            inspection.write(report, evaluation, statistics)
-    return inspection.summary(output, statistics, plan, evaluation)
+    options, callbacks, files = options or AttentionOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
+    config, model, device = options.attention, locate_model(options.model.model), choose_device(options.compute)
+    sites = [] if config.sites is None else [config.sites]
+    inputs, output = [*files, *config.structures, *sites], config.output or default_path(files[0], ".attention")
+    result = Result(output, [*inputs, model.directory], force=config.force, record="meta.json", is_record=_is_record)
+    checkpoint = load_checkpoint(model.directory).to(device)
+    extractor = _make_extractor(checkpoint, config)
+    with unchanged_inputs(), seekable_inputs(inputs) as paths:
+        fasta, structures = paths[: len(files)], paths[len(files) : len(files) + len(config.structures)]
+        config = replace(config, structures=structures, sites=paths[-1] if sites else None)
+        fingerprint = make_fingerprint(
+            {**as_plain_values(options.reader), **_settings(config, extractor)},
+            fasta,
+            model_name=model.name,
+            model_revision=model.revision,
+            model_sha256=checkpoint.sha256(),
+        )
+        with result.claim(fingerprint) as claim:
+            if claim.recorded is not None:
+                return _load_summary(claim.recorded, claim.output)
+            with worker_pool(options.compute, device) as pool:
+                inspection = _Inspection(checkpoint, config, extractor, claim.create_directory(), pool)
+                summary = inspection.run(fasta, options.reader, claim.output, callbacks)
+            claim.publish({**fingerprint, **inspection.record(summary)})
+            return summary
+
+
+def _settings(config: AttentionConfig, extractor: AttentionExtractor) -> dict[str, Any]:
+    """Collect the options that shape the result, and the hashes of the files that they name."""
+    structures = [file for path in config.structures for file in structure_files(path)]
+    return {
+        **as_plain_values(config),
+        "layers": [layer + 1 for layer in extractor.layers],
+        "heads": [head + 1 for head in extractor.heads],
+        "structures": sha256_of_inputs(structures) if structures else None,
+        "sites": None if config.sites is None else sha256_of_inputs([config.sites]),
+    }
 
 
 class _Inspection:
@@ -159,22 +172,43 @@ class _Inspection:
 
     Args:
         checkpoint: Model to inspect.
-        config: Options of the saved layers, heads and proteins, and of structures and sites.
+        config: Options of the saved proteins, and of structures and sites.
+        extractor: Extractor of the chosen layers and heads.
         directory: Directory of the results.
-        engine: Engine for the computation.
+        pool: Workers for the computation.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: AttentionConfig, directory: Path, engine: Engine) -> None:
-        self._checkpoint, self._config, self._directory, self._engine = checkpoint, config, directory, engine
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: AttentionConfig,
+        extractor: AttentionExtractor,
+        directory: Path,
+        pool: WorkerPool,
+    ) -> None:
+        self._checkpoint, self._config, self._directory = checkpoint, config, directory
+        self._engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
         chains, self._warnings = read_structures(config.structures)
         self._structures = StructureIndex(chains)
-        self._sites = SiteTests([] if config.sites is None else read_sites(config.sites), str(config.sites))
+        self._sites = SiteTests([], "") if config.sites is None else SiteTests.read(config.sites)
         self._files = MapFiles(directory / "maps", config)
-        self._extractor = _make_extractor(checkpoint, config, self._files)
+        self._extractor = replace(extractor, files=self._files)
         self._requests: dict[str, MapRequest] = {}  # by sequence, because copies of a protein are computed once
         self._displayed: list[Record] = []
         self._rows: list[Sequence[Any]] = []
+        self._read = ReadStatistics()
         self._sums, self._num_residues = np.zeros(()), 0  # statistics of the heads, (statistics, layer, head)
+
+    def run(self, fasta: Sequence[Path], reader: InputConfig, output: Path, callbacks: Callbacks) -> AttentionSummary:
+        """Take all steps, and summarise the results, which will be in `output`."""
+        # The input is read twice, so that an invalid record or a protein that is too long is reported at once.
+        plan = self.plan(read_fasta(fasta, on_illegal=reader.on_illegal, statistics=self._read))
+        callbacks.on_plan(plan)
+        report = self.extract(read_fasta(fasta, on_illegal=reader.on_illegal), callbacks)
+        check_inputs()
+        evaluation = self.evaluate(report)
+        self.write(report, evaluation)
+        return self._summary(output, plan, evaluation)
 
     def plan(self, records: Iterable[Record]) -> AttentionPlan:
         """Decide which results are kept of each protein, and estimate the resources.
@@ -293,7 +327,7 @@ class _Inspection:
         for record, protein in self._engine.run(self._job(extractor), self._displayed):
             self._report_contacts(record, protein, report)
 
-    def write(self, report: AttentionReport, evaluation: Evaluation, statistics: ReadStatistics) -> None:
+    def write(self, report: AttentionReport, evaluation: Evaluation) -> None:
         """Write the tables, the model with a fitted contact head, and the page."""
         directory = self._directory
         if evaluation.contacts is not None:
@@ -303,9 +337,8 @@ class _Inspection:
         if self._config.sites is not None:
             write_columns(directory / "sites.tsv", evaluation.site_columns())
         report.write(evaluation)
-        write_columns(directory / _STATISTICS, evaluation.head_columns())
+        write_columns(directory / "heads.tsv", evaluation.head_columns())
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
-        write_json(directory / "meta.json", self._metadata(statistics))
 
     def _write_model(self, contacts: ContactEvaluation) -> None:
         if contacts.predictor is None:
@@ -315,40 +348,19 @@ class _Inspection:
         with atomic_directory(self._directory / "model") as directory:
             write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
 
-    def _metadata(self, statistics: ReadStatistics) -> dict[str, Any]:
-        """Describe how the results were computed."""
-        return {
-            "protembed_version": __version__,
-            "model_sha256": self._checkpoint.sha256(),
-            "layers": [layer + 1 for layer in self._extractor.layers],
-            "heads": [head + 1 for head in self._extractor.heads],
-            "region": self._config.region,
-            "num_permutations": self._config.num_permutations,
-            "seed": self._config.seed,
-            "num_proteins": statistics.num_records,
-            "num_residues": statistics.num_residues,
-            "num_structures": len(self._structures.matched),
-            "refused": [
-                {"id": record.id, "line": record.line, "reason": record.reason} for record in statistics.skipped
-            ],
-        }
-
-    def summary(
-        self, output: Path, statistics: ReadStatistics, plan: AttentionPlan, evaluation: Evaluation
-    ) -> AttentionSummary:
-        """Summarise the results."""
+    def _summary(self, output: Path, plan: AttentionPlan, evaluation: Evaluation) -> AttentionSummary:
         columns, sites = evaluation.precision_columns(), evaluation.sites
         contacts = evaluation.contacts
         return AttentionSummary(
             output=output,
-            num_proteins=statistics.num_records,
+            num_proteins=self._read.num_records,
             num_maps=len(self._displayed),
             num_structures=len(self._structures.matched),
-            num_refused=len(statistics.skipped),
+            num_refused=len(self._read.skipped),
             has_contacts=self._extractor.contact_head is not None
             or (contacts is not None and contacts.predictor is not None),
             precisions=[dict(zip([column.name for column in columns], row, strict=True)) for row in rows_of(columns)],
-            warnings=[*statistics.warnings(), *plan.warnings, *self._warnings],
+            warnings=[*self._read.warnings(), *plan.warnings, *self._warnings],
             num_following={label: result.num_following for label, result in sites.items()},
             sites={
                 label: SiteSummary(
@@ -361,15 +373,39 @@ class _Inspection:
             plan=plan,
         )
 
+    def record(self, summary: AttentionSummary) -> dict[str, Any]:
+        """Describe the results for `meta.json`, from which `_load_summary` makes the summary again."""
+        values = asdict(summary)
+        return {
+            "region": self._config.region,
+            "num_proteins": self._read.num_records,
+            "num_residues": self._read.num_residues,
+            "num_structures": summary.num_structures,
+            "refused": [
+                {"id": record.id, "line": record.line, "reason": record.reason} for record in self._read.skipped
+            ],
+            "summary": {name: value for name, value in values.items() if name not in ("output", "was_done")},
+        }
 
-def _make_extractor(checkpoint: Checkpoint, config: AttentionConfig, files: MapFiles) -> AttentionExtractor:
+
+def _is_record(content: Mapping[str, Any]) -> bool:
+    return "summary" in content
+
+
+def _load_summary(recorded: Mapping[str, Any], output: Path) -> AttentionSummary:
+    values = recorded["summary"]
+    sites = {label: SiteSummary(**site) for label, site in values["sites"].items()}
+    plan = AttentionPlan(**values["plan"])
+    return AttentionSummary(**{**values, "output": output, "sites": sites, "plan": plan, "was_done": True})
+
+
+def _make_extractor(checkpoint: Checkpoint, config: AttentionConfig) -> AttentionExtractor:
     shape = checkpoint.encoder.shape
     return AttentionExtractor(
         encoder=checkpoint.encoder,
         layers=_parse_indices("layers", config.layers, shape.num_layers),
         heads=_parse_indices("heads", config.heads, shape.num_heads),
         contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
-        files=files,
         writes_rollout=config.rollout,
         dtype=config.store_dtype,
     )

@@ -134,6 +134,11 @@ class SiteTests:
         self._matched_names: set[str] = set()
         self._proteins = defaultdict[str, dict[tuple[str | int, ...], LabelledScores]](dict)  # by label
 
+    @classmethod
+    def read(cls, path: Path) -> "SiteTests":
+        """Read a table of sites with `read_sites`."""
+        return cls(read_sites(path), display_name(path))
+
     def match(self, record: Record) -> bool:
         """Match a protein to the sites, and return whether it has any.
 

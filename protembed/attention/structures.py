@@ -25,7 +25,7 @@ from protembed.attention.structure_files import (
     split_chains,
 )
 from protembed.errors import DataError, StructureError
-from protembed.io.reading import STANDARD_STREAM, display_name, open_input
+from protembed.io.reading import display_name, open_input
 from protembed.text import pluralize
 
 CONTACT_DISTANCE = 8.0
@@ -190,7 +190,8 @@ def read_chains(path: Path) -> list[Chain]:
     readers = defaultdict[str, ResidueReader](lambda: ResidueReader(parents))
     for atom in atoms:
         readers[atom.chain].add(atom)
-    structure = "stdin" if path == STANDARD_STREAM else _SUFFIXES.sub("", path.name) or path.name
+    file = Path(name).name.strip("<>")  # of `<stdin>`
+    structure = _SUFFIXES.sub("", file) or file
     proteins = [
         chain for key, reader in readers.items() for chain in _split_into_chains(key, structure, reader.residues)
     ]

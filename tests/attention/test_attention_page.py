@@ -48,11 +48,10 @@ class Reader(HTMLParser):
         return json.loads(self.text("script")[0])
 
 
-def render(*proteins, contacts=None, truth=None, statistics=None, tables=(), layers=(1, 2), heads=(1, 2, 3)):
+def render(*proteins, statistics=None, tables=(), layers=(1, 2), heads=(1, 2, 3)):
     page = AttentionPage(layers, heads)
     for protein in proteins:
         page.add(protein)
-    page.show_contacts(0, contacts, truth)
     return page.render(statistics or {"entropy": np.ones((len(layers), len(heads)))}, tables, "1.2.3")
 
 
@@ -75,7 +74,7 @@ def decode_intervals(picture):
 
 @pytest.fixture(scope="module")
 def page(make_displayed, make_contacts):
-    return render(make_displayed(id=HOSTILE), **make_contacts(), tables=[TABLE])
+    return render(make_displayed(id=HOSTILE, **make_contacts()), tables=[TABLE])
 
 
 # Elements and data
@@ -119,7 +118,7 @@ def test_script_never_creates_markup_from_text(page):
 
 @pytest.mark.promise(9)
 def test_same_values_give_the_same_bytes(page, make_displayed, make_contacts):
-    assert render(make_displayed(id=HOSTILE), **make_contacts(), tables=[TABLE]) == page
+    assert render(make_displayed(id=HOSTILE, **make_contacts()), tables=[TABLE]) == page
 
 
 def test_undefined_values_are_null_and_layers_and_heads_keep_their_numbers(make_displayed):
@@ -228,7 +227,7 @@ def test_page_of_ten_proteins_of_300_residues_is_smaller_than_eleven_megabytes(m
 
 def test_prediction_is_above_the_diagonal_and_structure_below(make_displayed, make_contacts):
     contacts = make_contacts()
-    picture = Reader(render(make_displayed(), **contacts)).data()["proteins"][0]["contacts"]
+    picture = Reader(render(make_displayed(**contacts))).data()["proteins"][0]["contacts"]
 
     pixels = decode_pixels(picture)
     scores = np.triu(pixels, 1) / (picture["levels"] - 1)
@@ -240,7 +239,7 @@ def test_prediction_is_above_the_diagonal_and_structure_below(make_displayed, ma
 
 @pytest.mark.parametrize("missing", ["contacts", "truth"])
 def test_prediction_or_structure_may_be_missing(make_displayed, make_contacts, missing):
-    picture = Reader(render(make_displayed(), **make_contacts() | {missing: None})).data()["proteins"][0]["contacts"]
+    picture = Reader(render(make_displayed(**make_contacts() | {missing: None}))).data()["proteins"][0]["contacts"]
 
     pixels = decode_pixels(picture)
     assert np.triu(pixels, 1).any() == picture["predicted"] == (missing != "contacts")
@@ -251,7 +250,7 @@ def test_contacts_of_long_proteins_are_kept_in_blocks(make_displayed):
     truth = np.zeros((900, 900), bool)
     truth[[3, 880], [880, 3]] = True
     maps = np.zeros((1, 1, 900, 900), np.float16)
-    page = render(make_displayed(900, maps=maps), truth=truth, layers=[1], heads=[1])
+    page = render(make_displayed(900, maps=maps, truth=truth), layers=[1], heads=[1])
 
     picture = Reader(page).data()["proteins"][0]["contacts"]
     assert np.argwhere(decode_pixels(picture)).tolist() == [[880 // picture["block"], 3 // picture["block"]]]

@@ -530,8 +530,71 @@ def test_invalid_input_or_options_leave_no_files(inspect, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.fasta"]
 
 
-def test_existing_directory_is_not_overwritten_without_force(inspect):
-    inspect(save_maps=0)
+# A finished result
 
-    with pytest.raises(OutputExistsError):
-        inspect(save_maps=0)
+
+def test_same_command_computes_nothing_again(evaluated, tiny_model, matched_fasta, monkeypatch):
+    monkeypatch.setattr(Engine, "run", lambda *arguments: pytest.fail("it was computed"))
+    before = {path: path.read_bytes() for path in evaluated.rglob("*") if path.is_file()}
+
+    summary = inspect_attention(
+        [matched_fasta],
+        AttentionOptions.from_values(
+            model=tiny_model, output=evaluated, structures=STRUCTURES, num_permutations=200, save_maps=2
+        ),
+    )
+
+    assert summary.was_done
+    assert (summary.num_proteins, summary.num_maps, summary.num_structures) == (5, 2, 3)
+    assert [row["predictor"] for row in summary.precisions] == [
+        row["predictor"] for row in read_rows(evaluated / "contacts.tsv")
+    ]
+    assert {path: path.read_bytes() for path in evaluated.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"seed": 1}, "`seed` was 0, not 1"),
+        ({"layers": "2"}, "`layers` was 1,2, not 2"),
+        ({"sites": "site.tsv"}, "`sites` differs"),
+        ({"structures": STRUCTURES[1:]}, "`structures` differs"),
+        ({"region": "1-9"}, "`region` was none, not 1-9"),
+    ],
+)
+def test_result_of_another_command_is_not_replaced_without_force(inspect, matched_fasta, tmp_path, changed, difference):
+    options = {"fasta": matched_fasta, "structures": STRUCTURES, "num_permutations": 100, "save_maps": 1}
+    output = inspect(**options)
+    (tmp_path / "site.tsv").write_text(f"protein\tposition\tlabel\n{next(read_fasta([matched_fasta])).id}\t3\tx\n")
+    if "sites" in changed:
+        changed = {"sites": tmp_path / "site.tsv"}
+
+    with pytest.raises(OutputExistsError, match=re.escape(difference)):
+        inspect(**options | changed)
+
+    assert inspect(**options | changed, force=True) == output
+
+
+def test_record_of_a_result_names_model_input_and_options(inspect, tiny_model, proteins):
+    content = json.loads((inspect(save_maps=1, format="h5") / "meta.json").read_text())
+
+    assert content["model_name"] == Path(tiny_model).name
+    assert len(content["model_sha256"]) == len(content["input_sha256"]) == 64
+    assert (content["layers"], content["heads"], content["region"]) == ([1, 2], [1, 2, 3, 4], None)
+    assert (content["save_maps"], content["format"], content["on_illegal"]) == (1, "h5", "error")
+    assert (content["structures"], content["sites"], content["num_proteins"]) == (None, None, len(proteins))
+
+
+def test_structures_and_sites_are_read_from_pipes(tiny_model, matched_fasta, tmp_path, give_stdin):
+    give_stdin(gzip.decompress(STRUCTURES[1].read_bytes()))
+    output = tmp_path / "out"
+
+    inspect_attention(
+        [matched_fasta],
+        AttentionOptions.from_values(
+            model=tiny_model, output=output, structures=[Path("-")], num_permutations=100, save_maps=0
+        ),
+    )
+
+    assert [row["structure"] for row in read_rows(output / "structures.tsv")] == ["stdin"]
+    assert len(json.loads((output / "meta.json").read_text())["structures"]) == 64
