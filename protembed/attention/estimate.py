@@ -30,7 +30,7 @@ _BASE_BYTES = 150_000_000
 # matplotlib's memory for each map of a figure, and the map's part of the file.
 _BYTES_PER_DRAWN_MAP, _BYTES_PER_FIGURE_OF_MAP = 250_000, 20_000
 # For each pair of residues of a displayed protein: its predictions, their ranking, and a line in a table of contacts.
-_BYTES_PER_PREDICTED_CELL, _BYTES_PER_CONTACT_LINE = 40, 24
+_BYTES_PER_RANKED_CELL, _BYTES_PER_CONTACT_LINE = 36, 24
 # For each residue pair with a known distance and each head: most of it is liblinear's copy of the features. A single
 # structure is only tested, by ranks.
 _FITTING_BYTES, _RANKING_BYTES = 46, 12
@@ -84,14 +84,15 @@ class ResourceEstimate:
 
     def memory_bytes(self, engine: Engine, num_workers: int | None = None) -> int:
         """Estimate the peak memory, beyond what is held before the computation."""
-        num_pairs, longest = self._pair_counts, max((len(record.sequence) for record in self.displayed), default=0)
+        num_pairs, cells = self._pair_counts, [len(record.sequence) ** 2 for record in self.displayed]
+        contacts = (_FLOAT_BYTES * sum(cells) + _BYTES_PER_RANKED_CELL * max(cells, default=0)) * self.predicts_contacts
         extracting = self.layer_bytes(engine, num_workers or engine.pool.num_workers)
-        extracting += _BYTES_PER_PREDICTED_CELL * longest**2 * self.predicts_contacts
         extracting += _BYTES_PER_DRAWN_MAP * self.num_maps * bool(self.displayed)
         fitted = _FITTING_BYTES * sum(num_pairs) if len(num_pairs) > 1 else _RANKING_BYTES * sum(num_pairs)
         permuted = _BYTES_PER_PERMUTATION * self.config.num_permutations * bool(self.features_bytes)
         evaluating = self._num_heads * (fitted + permuted)
-        return _BASE_BYTES + self.features_bytes + _BYTES_PER_PIXEL * self._num_pixels + max(extracting, evaluating)
+        held = self.features_bytes + contacts + _BYTES_PER_PIXEL * self._num_pixels
+        return _BASE_BYTES + held + max(extracting, evaluating)
 
     @property
     def disk_bytes(self) -> int:

@@ -1,13 +1,14 @@
 """Inspection of attention: maps for each layer and head, statistics of heads, contacts, sites, figures and a page."""
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor
 from protembed.attention.estimate import TOKENS_PER_CHUNK, ResourceEstimate
@@ -41,7 +42,6 @@ from protembed.io.writing import atomic_directory, seekable_inputs, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
-from protembed.model.heads import ContactHead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +195,7 @@ class _Inspection:
         self._extractor = replace(extractor, files=self._files)
         self._requests: dict[str, MapRequest] = {}  # by sequence, because copies of a protein are computed once
         self._displayed: list[Record] = []
+        self._maps: list[tuple[NDArray[np.floating], NDArray[np.float32] | None]] = []  # with contacts, until drawn
         self._rows: list[Sequence[Any]] = []
         self._read = ReadStatistics()
         self._sums, self._num_residues = np.zeros(()), 0  # statistics of the heads, (statistics, layer, head)
@@ -204,10 +205,10 @@ class _Inspection:
         # The input is read twice, so that an invalid record or a protein that is too long is reported at once.
         plan = self.plan(read_fasta(fasta, on_illegal=reader.on_illegal, statistics=self._read))
         callbacks.on_plan(plan)
-        report = self.extract(read_fasta(fasta, on_illegal=reader.on_illegal), callbacks)
+        self.extract(read_fasta(fasta, on_illegal=reader.on_illegal), callbacks)
         check_inputs()
-        evaluation = self.evaluate(report)
-        self.write(report, evaluation)
+        evaluation = self.evaluate()
+        self.write(evaluation)
         return self._summary(output, plan, evaluation)
 
     def plan(self, records: Iterable[Record]) -> AttentionPlan:
@@ -264,17 +265,12 @@ class _Inspection:
         if request.maps or request.pairs or request.received:
             self._requests[record.sequence] = request
 
-    def extract(self, records: Iterable[Record], callbacks: Callbacks) -> AttentionReport:
-        """Compute the attention of all proteins, write the maps, and draw the displayed proteins."""
-        layers, heads = (
-            [number + 1 for number in chosen] for chosen in (self._extractor.layers, self._extractor.heads)
-        )
-        report = AttentionReport(self._directory, self._config, layers, heads)
+    def extract(self, records: Iterable[Record], callbacks: Callbacks) -> None:
+        """Compute the attention of all proteins, write the maps, and hold those that will be drawn."""
         with self._files:
             for record, protein in self._engine.run(self._job(self._extractor), records):
-                self._collect(record, protein, report)
+                self._collect(record, protein)
                 callbacks.on_progress(protein.num_residues)
-        return report
 
     def _job(self, extractor: AttentionExtractor) -> InferenceJob[ProteinAttention]:
         def compute(batch: Batch) -> list[ProteinAttention]:
@@ -284,7 +280,7 @@ class _Inspection:
 
         return whole_proteins(compute)
 
-    def _collect(self, record: Record, protein: ProteinAttention, report: AttentionReport) -> None:
+    def _collect(self, record: Record, protein: ProteinAttention) -> None:
         """Collect the results of one protein."""
         check_finite(record.id, protein.sums, "attention")
         self._sums = self._sums + protein.sums
@@ -296,39 +292,35 @@ class _Inspection:
         file = ""
         if record.row < self._config.save_maps and protein.maps is not None:
             file = f"maps/{self._files.name(record)}"
-            report.add(record, protein.maps, self._structures.contacts(record), self._sites.labelled(record))
-            self._report_contacts(record, protein, report)
+            self._maps.append((protein.maps, protein.contacts))
         self._rows.append([record.row + 1, record.id, protein.num_residues, file])
 
-    def _report_contacts(self, record: Record, protein: ProteinAttention, report: AttentionReport) -> None:
-        if protein.contacts is not None:
-            report.add_contacts(record, protein.contacts, self._structures.contacts(record))
-
-    def evaluate(self, report: AttentionReport) -> Evaluation:
-        """Evaluate the heads on structures and sites; a model without a contact head receives the one fitted here."""
-        config, head = self._config, self._extractor.contact_head
-        num_permutations, seed = config.num_permutations, config.seed
+    def evaluate(self) -> Evaluation:
+        """Compare the heads with structures and sites."""
+        num_permutations, seed = self._config.num_permutations, self._config.seed
         contacts, sites = None, {}
-        if config.structures:
+        if self._config.structures:
+            head = self._extractor.contact_head
             model_head = None if head is None else ContactPredictor.from_contact_head(head)
             contacts = self._structures.evaluate(model_head, num_permutations=num_permutations, seed=seed)
             self._warnings += [*self._structures.warnings(), *contacts.warnings()]
-        if config.sites is not None:
+        if self._config.sites is not None:
             sites = self._sites.evaluate(num_permutations=num_permutations, seed=seed)
             self._warnings += site_warnings(sites.items())
-        if contacts is not None and contacts.predictor is not None and head is None:
-            self._predict_contacts(contacts.predictor.to_contact_head(), report)
         return Evaluation(means=self._sums / self._num_residues, contacts=contacts, sites=sites)
 
-    def _predict_contacts(self, head: ContactHead, report: AttentionReport) -> None:
-        """Predict the contacts of the displayed proteins by a head that was fitted to the attention of all."""
+    def _predicted_contacts(self, evaluation: Evaluation) -> Iterator[NDArray[np.float32] | None]:
+        """Yield the contacts of the displayed proteins; a model without a contact head receives the one fitted here."""
+        predictor = None if evaluation.contacts is None else evaluation.contacts.predictor
+        if self._extractor.contact_head is not None or predictor is None:
+            yield from (contacts for _, contacts in self._maps)
+            return
         # This computes the maps again. Those of 120 heads would take 43 MB for 300 residues, and 1 GB for 1,500.
-        extractor = replace(self._extractor, contact_head=head, layers=[], files=None)
-        for record, protein in self._engine.run(self._job(extractor), self._displayed):
-            self._report_contacts(record, protein, report)
+        extractor = replace(self._extractor, contact_head=predictor.to_contact_head(), layers=[], files=None)
+        yield from (protein.contacts for _, protein in self._engine.run(self._job(extractor), self._displayed))
 
-    def write(self, report: AttentionReport, evaluation: Evaluation) -> None:
-        """Write the tables, the model with a fitted contact head, and the page."""
+    def write(self, evaluation: Evaluation) -> None:
+        """Write the tables, the model with a fitted contact head, the figures and the page."""
         directory = self._directory
         if evaluation.contacts is not None:
             write_columns(directory / "structures.tsv", structure_columns(self._structures.matched.values()))
@@ -336,6 +328,13 @@ class _Inspection:
             self._write_model(evaluation.contacts)
         if self._config.sites is not None:
             write_columns(directory / "sites.tsv", evaluation.site_columns())
+        layers, heads = (
+            [number + 1 for number in chosen] for chosen in (self._extractor.layers, self._extractor.heads)
+        )
+        report = AttentionReport(directory, self._config, layers, heads)
+        displayed = zip(self._displayed, self._maps, self._predicted_contacts(evaluation), strict=True)
+        for record, (maps, _), contacts in displayed:
+            report.add(record, maps, contacts, self._structures.contacts(record), self._sites.labelled(record))
         report.write(evaluation)
         write_columns(directory / "heads.tsv", evaluation.head_columns())
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)

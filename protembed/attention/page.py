@@ -83,6 +83,8 @@ class DisplayedProtein:
         id: Identifier of the record, which may contain any characters.
         sequence: One letter for each displayed residue.
         maps: Maximum attention of a row's residues to a column's in each block, (layer, head, blocks, blocks).
+        contacts: Predicted contact scores from 0 to 1, (residues, residues); None without a prediction.
+        truth: Contacts of the structure, (residues, residues), bool; None without a structure.
         first_residue: Number of the first displayed residue.
         block: Residues on a side of a block of the maps.
         sites: Labelled residues by label, from 0 at the first displayed residue.
@@ -91,6 +93,8 @@ class DisplayedProtein:
     id: str
     sequence: str
     maps: NDArray[np.floating]
+    contacts: NDArray[np.floating] | None = None
+    truth: NDArray[np.bool_] | None = None
     first_residue: int = 1
     block: int = 1
     sites: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -149,7 +153,7 @@ class AttentionPage:
                 "first": protein.first_residue,
                 "block": protein.block,
                 "maps": maps,
-                "contacts": None,
+                "contacts": _encode_contacts(protein.contacts, protein.truth),
                 "sites": [
                     {"label": printable(label), "residues": list(residues)}
                     for label, residues in protein.sites.items()
@@ -157,16 +161,6 @@ class AttentionPage:
                 ],
             }
         )
-
-    def show_contacts(self, index: int, contacts: NDArray[np.floating] | None, truth: NDArray[np.bool_] | None) -> None:
-        """Show the contacts of an added protein, or of its displayed region.
-
-        Args:
-            index: Index of the protein, from 0.
-            contacts: Predicted contact scores from 0 to 1, (residues, residues); None without a prediction.
-            truth: Contacts of the structure, (residues, residues), bool; None without a structure.
-        """
-        self._proteins[index]["contacts"] = _encode_contacts(contacts, truth)
 
     def render(self, statistics: Mapping[str, NDArray[np.floating]], tables: Sequence[Table], version: str) -> str:
         """Render the page of at least one protein.

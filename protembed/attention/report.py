@@ -115,53 +115,48 @@ class AttentionReport:
         self,
         record: Record,
         maps: NDArray[np.floating],
+        contacts: NDArray[np.float32] | None,
         truth: NDArray[np.bool_] | None,
         sites: Mapping[str, Sequence[int]],
     ) -> None:
-        """Draw the maps of the next protein, and add it to the page.
+        """Draw the next protein, write its predicted contacts, and add it to the page.
 
         Args:
             record: Protein whose region is displayed.
             maps: Maximum attention of a row's residues to a column's in each block, (layer, head, blocks, blocks).
+            contacts: Predicted contact probabilities, (residues, residues); None without a prediction.
             truth: Contacts of the structure, (residues, residues); None without a structure.
             sites: Labelled residues by label, from 0.
         """
         part = parse_region(self._config.region, len(record.sequence))
-        size = block_size(part.stop - part.start, maps.shape[-1])
-        blocks = "" if size == 1 else f", maximum of each {size} x {size} block"
-        for path in self._figure_paths(self._name(record)):
-            title = f"{record.id} ({len(record.sequence)} residues{blocks})"
-            draw_attention(path, maps, title, self._page.layers, self._page.heads)
-        self._page.add(
-            DisplayedProtein(
-                id=record.id,
-                sequence=record.sequence[part],
-                maps=maps,
-                first_residue=part.start + 1,
-                block=size,
-                sites={
-                    label: [residue - part.start for residue in residues if part.start <= residue < part.stop]
-                    for label, residues in sites.items()
-                },
-            )
+        displayed = DisplayedProtein(
+            id=record.id,
+            sequence=record.sequence[part],
+            maps=maps,
+            contacts=None if contacts is None else contacts[part, part],
+            truth=None if truth is None else truth[part, part],
+            first_residue=part.start + 1,
+            block=block_size(part.stop - part.start, maps.shape[-1]),
+            sites={
+                label: [residue - part.start for residue in residues if part.start <= residue < part.stop]
+                for label, residues in sites.items()
+            },
         )
-        self._page.show_contacts(record.row, None, None if truth is None else truth[part, part])
+        self._draw(f"protein-{record.row + 1:06d}", displayed, len(record.sequence))
+        if contacts is not None:
+            path = self._directory / "contacts" / f"protein-{record.row + 1:06d}.tsv"
+            write_contacts(path, contacts)
+            write_casp(path.with_suffix(".rr"), record, contacts)
+        self._page.add(displayed)
 
-    def add_contacts(self, record: Record, contacts: NDArray[np.float32], truth: NDArray[np.bool_] | None) -> None:
-        """Write and draw the predicted contacts of an added protein, and show them on the page.
-
-        Args:
-            record: Protein that was added.
-            contacts: Contact probabilities, (residues, residues).
-            truth: Contacts of the structure, (residues, residues); None without a structure.
-        """
-        name, part = self._name(record), parse_region(self._config.region, len(record.sequence))
-        write_contacts(self._directory / "contacts" / f"{name}.tsv", contacts)
-        write_casp(self._directory / "contacts" / f"{name}.rr", record, contacts)
-        contacts, truth = contacts[part, part], None if truth is None else truth[part, part]
-        for path in self._figure_paths(f"{name}-contacts"):
-            draw_contacts(path, contacts, truth, record.id, part.start + 1)
-        self._page.show_contacts(record.row, contacts, truth)
+    def _draw(self, name: str, protein: DisplayedProtein, num_residues: int) -> None:
+        blocks = "" if protein.block == 1 else f", maximum of each {protein.block} x {protein.block} block"
+        for path in self._figure_paths(name):
+            title = f"{protein.id} ({num_residues} residues{blocks})"
+            draw_attention(path, protein.maps, title, self._page.layers, self._page.heads)
+        if protein.contacts is not None:
+            for path in self._figure_paths(f"{name}-contacts"):
+                draw_contacts(path, protein.contacts, protein.truth, protein.id, protein.first_residue)
 
     def write(self, evaluation: Evaluation) -> None:
         """Draw the statistics of the heads, and write the page if it shows a protein."""
@@ -173,9 +168,6 @@ class AttentionReport:
             statistics = {label: values[displayed] for label, values in labelled.items()}
             text = self._page.render(statistics, evaluation.page_tables(), __version__)
             write_text(self._directory / "report.html", text)
-
-    def _name(self, record: Record) -> str:
-        return f"protein-{record.row + 1:06d}"
 
     def _figure_paths(self, name: str) -> list[Path]:
         formats = ("png", "svg") if self._config.figure_format == "both" else (self._config.figure_format,)

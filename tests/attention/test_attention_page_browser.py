@@ -32,12 +32,10 @@ SECONDS = 10
 @pytest.fixture(scope="module")
 def path(tmp_path_factory, make_displayed, make_contacts):
     page = AttentionPage([1, 2], [1, 2, 3])
-    page.add(make_displayed(id="P12345", sites={"binding": [12, 33]}))
-    page.show_contacts(0, **make_contacts())
+    page.add(make_displayed(id="P12345", sites={"binding": [12, 33]}, **make_contacts()))
     page.add(make_displayed(id=HOSTILE, num_residues=30, first_residue=101, seed=1))
     page.add(make_displayed(id="long", num_residues=200, seed=2))
-    page.add(make_displayed(id="known", seed=3))
-    page.show_contacts(3, None, make_contacts()["truth"])
+    page.add(make_displayed(id="known", seed=3, truth=make_contacts()["truth"]))
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page.render(STATISTICS, [TABLE], "1.2.3"), encoding="utf-8")
     return path
