@@ -6,7 +6,7 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -24,6 +24,7 @@ def option(
     short: str | None = None,
     min: float | None = None,
     max: float | None = None,
+    check: Callable[[Any], object] | None = None,
     advanced: bool = False,
 ) -> Any:
     """Declare a field of a config, and with it an option of the command line.
@@ -34,9 +35,10 @@ def option(
         short: The option's second name, a dash and a letter.
         min: The smallest value allowed.
         max: The largest value allowed.
+        check: Function that raises a ConfigError if the value is not allowed.
         advanced: Whether the option stands in the last help panel, "Advanced".
     """
-    metadata = {"help": help, "short": short, "min": min, "max": max, "advanced": advanced}
+    metadata = {"help": help, "short": short, "min": min, "max": max, "check": check, "advanced": advanced}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -84,6 +86,8 @@ class Config(_ConciseRepr):
             low, high = spec.metadata["min"], spec.metadata["max"]
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 raise ConfigError(name, value, f"a value {_describe_range(low, high)} is expected")
+            if spec.metadata["check"] is not None:
+                spec.metadata["check"](value)
 
 
 def _describe(name: str, spec: "dataclasses.Field[Any]", hint: Any) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from protembed.config.base import Config, option
 from protembed.errors import ConfigError
@@ -110,14 +110,19 @@ class Region:
         return f"{self.first}-{'' if self.last is None else self.last}"
 
 
-def check_region(text: str, words: str) -> None:
-    """Check an option that takes a region or one of several words.
+def region_option(default: str | None, help: str, *, words: str = "") -> Any:
+    """Declare an option that takes a region, or one of several words such as `auto, all`."""
+    return option(default, help, check=lambda text: text in words.split(", ") or Region.parse(text, words=words))
 
-    Raises:
-        ConfigError: It is neither.
-    """
-    if text not in words.split(", "):
-        Region.parse(text, words=words)
+
+def model_region_option() -> Any:
+    """Declare the region of the proteins that a model is applied to."""
+    help = (
+        "Use only these residues of each protein, such as 1-70, numbered from 1 (also -70 and 20-). auto: the region "
+        "that the model was fine-tuned on, else the whole protein; all: the whole protein. A protein that ends before "
+        "the region is an error, or is skipped with --on-illegal skip."
+    )
+    return region_option("auto", help, words="auto, all")
 
 
 def choose_region(text: str, recorded: str | None = None) -> Region | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, check_region
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, model_region_option
 
 EmbedPrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 H5Names = Literal["id", "hash"]
@@ -33,12 +33,7 @@ class EmbedConfig(Config):
         "model).",
     )
     per_residue: bool = option(False, "One vector per residue instead of one per protein.")
-    region: str = option(
-        "auto",
-        "Use only these residues of each protein, such as 1-70, numbered from 1 (also -70 and 20-). auto: the region "
-        "that the model was fine-tuned on, else the whole protein; all: the whole protein. A protein that ends before "
-        "the region is an error, or is skipped with --on-illegal skip.",
-    )
+    region: str = model_region_option()
     long_proteins: LongPolicy = option(
         "window",
         "What to do about a protein longer than the window. window: merge overlapping windows; error: stop; truncate: "
@@ -63,10 +58,6 @@ class EmbedConfig(Config):
     )
     dry_run: bool = option(False, "Print the estimated time, memory and disk space, and exit.")
     force: bool = option(False, "Replace an existing result, or an unfinished one of a different command.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_region(self.region, "auto, all")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, OptimizerConfig, TaskName, check_region
+from protembed.config.common import (
+    DeviceConfig,
+    InputConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TaskName,
+    model_region_option,
+    region_option,
+)
 from protembed.errors import ConfigError
 
 TaskChoice = Literal["auto", TaskName]
@@ -36,11 +44,12 @@ class LabelTableConfig(Config):
         "Separator of several labels in one cell. Default: a semicolon always, | and , where they are unambiguous.",
         advanced=True,
     )
-    region: str = option(
+    region: str = region_option(
         "all",
         "Learn only from these residues of each protein, such as 1-70, numbered from 1 (also -70 and 20-); all: the "
         "whole protein. The model records the region, and predict and embed use the same one. A protein that ends "
         "before the region is an error, or is skipped with --on-illegal skip.",
+        words="all",
     )
     split_column: str | None = option(None, "Column with train, valid and test. Default: split or set.")
     split: SplitName | None = option(
@@ -59,7 +68,6 @@ class LabelTableConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_region(self.region, "all")
         if self.split is not None and self.split_column is not None:
             raise ConfigError("split", self.split, "`split_column` already assigns each protein to a split")
         if self.label_separator is not None and self.task not in ("auto", "multilabel"):
@@ -132,17 +140,8 @@ class PredictConfig(Config):
         "Output table; - is stdout. Default: the name of the first FASTA file with .predictions.tsv.",
         short="-o",
     )
-    region: str = option(
-        "auto",
-        "Use only these residues of each protein, such as 1-70, numbered from 1 (also -70 and 20-). auto: the region "
-        "that the model was fine-tuned on, else the whole protein; all: the whole protein. A protein that ends before "
-        "the region is an error, or is skipped with --on-illegal skip.",
-    )
+    region: str = model_region_option()
     force: bool = option(False, "Replace an existing table.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_region(self.region, "auto, all")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, region_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class AttentionConfig(Config):
     store_dtype: Literal["float32", "float16"] = option("float32", "Precision of the stored maps.")
     format: Literal["npz", "h5"] = option("npz", "Format of the maps.")
     figure_format: Literal["png", "svg", "both"] = option("png", "Format of the figures.")
-    region: str | None = option(None, "Save only these residues of the maps, such as 100-400, numbered from 1.")
+    region: str | None = region_option(None, "Save only these residues of the maps, such as 100-400, numbered from 1.")
     rollout: bool = option(False, "Save the attention rollout too: the product of the layers' mean maps.")
     structures: list[Path] = option(
         [],
