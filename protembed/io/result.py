@@ -346,7 +346,7 @@ class Result:
         Raises:
             ConfigError: The name has the suffix of another format, or is that of a directory.
         """
-        if os.path.isdir(output):
+        if os.path.isdir(output) and force:
             expected = f"this is a directory: name a file, such as {output / 'table.tsv'}"
             raise ConfigError("output", str(output), expected)
         result = cls(output, inputs, force=force, is_record=lambda content: "sha256" in content)

@@ -378,9 +378,11 @@ def test_a_table_with_the_name_of_another_format_is_a_usage_error(name):
         Result.table(Path(name), [])
 
 
-def test_a_table_with_the_name_of_a_directory_is_a_usage_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"this is a directory: name a file, such as .*table\.tsv"):
+def test_a_table_cannot_have_the_name_of_a_directory_even_with_force(tmp_path):
+    with pytest.raises(OutputExistsError, match="is not a file"):
         Result.table(tmp_path, [])
+    with pytest.raises(ConfigError, match=r"this is a directory: name a file, such as .*table\.tsv"):
+        Result.table(tmp_path, [], force=True)
 
 
 @pytest.mark.promise(14)
