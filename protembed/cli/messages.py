@@ -95,6 +95,8 @@ def check_summary_line(summary: "CheckSummary") -> str:
 
 def predict_summary_line(summary: "PredictSummary", region_option: str) -> str:
     """Report what was predicted."""
+    if summary.was_done:
+        return up_to_date(summary.output)
     proteins = pluralize(summary.num_proteins, "protein") + describe_region(summary.region, region_option)
     return f"{summary.output or 'stdout'}: predictions of {summary.target!r} for {proteins}"
 

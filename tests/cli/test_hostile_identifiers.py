@@ -167,7 +167,11 @@ def test_hostile_names_of_proteins_columns_and_classes_of_a_table_are_text(
     assert_harmless(learned.stderr + predicted.stderr)
     assert_all_is_tame(tmp_path / "out")
     assert {name.split("/")[0] for name in files_of(tmp_path)} == {"in", "out"}
-    assert {name for name in files_of(tmp_path / "out") if "/" not in name} == {"hostile.model", "p.tsv"}
+    assert {name for name in files_of(tmp_path / "out") if "/" not in name} == {
+        "hostile.model",
+        "p.tsv",
+        "p.tsv.meta.json",
+    }
     assert json.loads((output / "protembed.json").read_text())["classes"] == sorted(classes)
 
 
@@ -221,7 +225,7 @@ def test_hostile_variants_are_text(small_variants, tiny_model, tmp_path, invoke)
         assert_harmless(result.stderr)
         assert_harmless(result.stdout.replace("\t", ""))
     assert_all_is_tame(tmp_path / "out")
-    assert files_of(tmp_path / "out") == {"scores.tsv"}
+    assert files_of(tmp_path / "out") == {"scores.tsv", "scores.tsv.meta.json"}
 
 
 @pytest.mark.promise(17)
