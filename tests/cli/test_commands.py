@@ -14,8 +14,6 @@ from protembed.cli.app import app
 from protembed.config.common import DEFAULT_MODEL
 from protembed.data.fasta import read_fasta
 
-COMMANDS = ["pretrain", "embed", "check", "finetune", "predict", "score", "inspect-attention"]
-
 
 def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -54,12 +52,6 @@ def test_json_prints_the_summary_on_stdout(embed_arguments):
 
     assert summary["num_proteins"] == 40
     assert summary["output"].endswith("emb.npy")
-
-
-@pytest.mark.promise(23)
-@pytest.mark.parametrize("arguments", [["pretrain", "x.fasta", "--steps", "5", "--max-minutes", "1"], ["frobnicate"]])
-def test_wrong_usage_exits_2(arguments):
-    assert invoke(*arguments).exit_code == 2
 
 
 def test_unusual_input_is_warned_of(embed_arguments):
@@ -190,29 +182,6 @@ def test_score_help_gives_every_formula():
         assert part in text
 
 
-@pytest.mark.parametrize(
-    ("content", "arguments", "status", "message"),
-    [
-        ("mutant,sequence\nA2G,MKT\n", [], 65, "variants.csv, line 2: A2G does not fit, because residue 2"),
-        ("mutant,sequence\nK2del,MKT\n", [], 65, "variants.csv, line 2: 'K2del' is not a substitution"),
-        ("mutant\nWT\n", ["--wild-type", "missing.fasta"], 66, "missing.fasta"),
-        ("mutant\nWT\n", ["--id", "a"], 2, "--id is 'a'"),
-        ("mutant\nWT\n", ["--method", "magic"], 2, "--method"),
-    ],
-)
-def test_unsupported_variants_exit_with_their_status_and_leave_no_file(
-    content, arguments, status, message, tiny_model, tmp_path
-):
-    path = tmp_path / "variants.csv"
-    path.write_text(content)
-
-    result = invoke("score", path, "-m", tiny_model, "-o", tmp_path / "scores.tsv", *arguments)
-
-    assert result.exit_code == status
-    assert message in result.stderr
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_check_needs_the_model_unless_the_sample_is_empty(embed_arguments, proteins_fasta, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     invoke(*embed_arguments)
@@ -222,11 +191,6 @@ def test_check_needs_the_model_unless_the_sample_is_empty(embed_arguments, prote
     assert result.exit_code == 1
     assert "its model tiny, which is needed to compute a sample again, is not available" in result.stderr
     assert invoke("check", tmp_path / "emb.npy", proteins_fasta, "--sample-size", "0").exit_code == 0
-
-
-def test_check_without_files_exits_2_and_of_missing_files_66(proteins_fasta, tmp_path):
-    assert invoke("check", proteins_fasta).exit_code == 2
-    assert invoke("check", tmp_path / "emb.npy", proteins_fasta).exit_code == 66
 
 
 def test_embed_reports_how_long_proteins_were_treated(embed_arguments, tmp_path):
