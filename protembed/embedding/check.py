@@ -19,7 +19,7 @@ from protembed.device import choose_device
 from protembed.embedding.formats import count_proteins, dataset_name, read_vectors
 from protembed.embedding.metadata import IDS, ids_line, read_meta
 from protembed.embedding.selection import Selection, Shard
-from protembed.errors import ConfigError, ProtembedError, VerificationError
+from protembed.errors import ConfigError, ProtembedError, VerificationError, reason_of
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import Paths, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
@@ -105,7 +105,7 @@ class _Result:
         try:
             num_stored = count_proteins(self.path, self.meta["format"], per_residue=self.meta["per_residue"])
         except (OSError, ValueError, KeyError) as error:
-            raise VerificationError(self.path, f"it cannot be read ({error})") from error
+            raise VerificationError(self.path, f"it cannot be read ({reason_of(error)})") from error
         if num_stored != self.num_proteins:
             raise VerificationError(
                 self.path, f"it contains {num_stored:,} proteins, but its meta file records {self.num_proteins:,}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protembed.embedding.formats import LazyArrays, open_vectors
 from protembed.embedding.metadata import IDS, read_meta
 from protembed.embedding.selection import Shard
-from protembed.errors import InputNotFoundError, VerificationError
+from protembed.errors import InputNotFoundError, VerificationError, reason_of
 from protembed.io.reading import Paths, as_paths, follow_link, path_exists
 from protembed.io.result import sidecar
 from protembed.text import pluralize
@@ -121,7 +121,7 @@ def _open(path: Path) -> Embeddings:
             ids = [line.split("\t", 2)[1] for line in islice(stream, 1, None)]
         vectors = open_vectors(path, meta["format"], per_residue=meta["per_residue"])
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise VerificationError(path, f"it cannot be read ({error})") from error
+        raise VerificationError(path, f"it cannot be read ({reason_of(error)})") from error
     if not len(vectors) == len(ids) == meta["num_proteins"]:
         found = f"it has {len(vectors):,} proteins and {len(ids):,} identifiers, but its meta file records"
         raise VerificationError(path, f"{found} {meta['num_proteins']:,} proteins")

@@ -23,6 +23,7 @@ from protembed.errors import (
     DataError,
     InputNotFoundError,
     VerificationError,
+    reason_of,
 )
 
 PathLike = str | os.PathLike[str]
@@ -340,7 +341,7 @@ class _InputStream(io.RawIOBase):
         try:
             num_bytes: int = self._stream.readinto1(buffer)  # type: ignore[attr-defined]  # buffered readers only
         except OSError as error:
-            raise InputNotFoundError(self._name, error.strerror or str(error), "check the path") from error
+            raise InputNotFoundError(self._name, reason_of(error), "check the path") from error
         if self._reading is not None:
             self._reading.add(memoryview(buffer)[:num_bytes])
         return num_bytes
@@ -363,7 +364,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     try:
         raw = cast("BinaryIO", sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb")
     except OSError as error:
-        raise InputNotFoundError(name, error.strerror or str(error), "check the path") from error
+        raise InputNotFoundError(name, reason_of(error), "check the path") from error
     try:
         with io.BufferedReader(_InputStream(raw, name, _begin_reading(path, raw)), _BUFFER) as source:
             yield cast("BinaryIO", source)

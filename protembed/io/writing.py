@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from protembed.errors import OutputError, OutputExistsError
+from protembed.errors import OutputError, OutputExistsError, reason_of
 from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open_bytes, path_exists
 from protembed.text import format_row
 
@@ -38,7 +38,7 @@ def _raise_output_error(error: OSError, path: Path) -> None:
     """Turn an OSError into an OutputError that names `path`; a BrokenPipeError passes unchanged."""
     if isinstance(error, BrokenPipeError):
         raise error
-    raise OutputError(str(path), error.strerror or str(error)) from error
+    raise OutputError(str(path), reason_of(error)) from error
 
 
 @contextmanager

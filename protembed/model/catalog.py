@@ -6,7 +6,7 @@ from pathlib import Path
 
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import BYTES_PER_NUMBER, SIZES, EncoderShape, SizeName
-from protembed.errors import InputNotFoundError
+from protembed.errors import InputNotFoundError, reason_of
 from protembed.io.reading import PathLike, as_path
 from protembed.model.esm_config import read_shape
 from protembed.model.hub import conversion_command, fetch_model, is_hub_name
@@ -114,7 +114,7 @@ def locate_model(name: PathLike | None = None, *, offline: bool = False) -> Reso
     try:
         directory = _on_disk(path)
     except OSError as error:  # a folder that may not be entered, a name that is too long
-        raise InputNotFoundError(str(path), error.strerror or str(error), _how_to_get()) from error
+        raise InputNotFoundError(str(path), reason_of(error), _how_to_get()) from error
     directory = directory or next((bundled for bundled in bundled_models() if bundled.name == str(path)), None)
     if directory is not None:
         return ResolvedModel(directory=directory, name=path.resolve().name)

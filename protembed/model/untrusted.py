@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from protembed.errors import ModelFormatError
+from protembed.errors import ModelFormatError, reason_of
 from protembed.io.reading import read_json, sha256_of_file
 
 _SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
@@ -105,7 +105,7 @@ def read_model_json(path: Path) -> dict[str, Any]:
             raise ModelFormatError(path, f"it has {num_bytes:,} bytes, which no description of a model needs")
         content = read_json(path)
     except (OSError, ValueError) as error:
-        raise ModelFormatError(path, f"this is not readable JSON ({error})") from error
+        raise ModelFormatError(path, f"this is not readable JSON ({reason_of(error)})") from error
     if not isinstance(content, dict):
         raise ModelFormatError(path, "this JSON is not an object")
     return content

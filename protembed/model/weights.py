@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from protembed.config.model_sizes import EncoderShape
-from protembed.errors import ModelFormatError
+from protembed.errors import ModelFormatError, reason_of
 from protembed.io.reading import is_utf8
 from protembed.model.untrusted import check_regular_file, read_model_json
 
@@ -99,7 +99,7 @@ def open_tensors(path: Path) -> Any:
             raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no ESM-2 needs")
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
-        raise ModelFormatError(path, f"missing or damaged ({error})") from error
+        raise ModelFormatError(path, f"missing or damaged ({reason_of(error)})") from error
 
 
 def read_tensor(file: Any, name: str, path: Path) -> Tensor:

@@ -24,7 +24,7 @@ from protembed.data.alphabet import decode, encode
 from protembed.data.batching import Tokens
 from protembed.data.fasta import OnIllegal, ReadStatistics, read_fasta
 from protembed.data.hashing import hash_fraction, sequence_sha256
-from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError
+from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError, reason_of
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
 from protembed.io.writing import atomic_directory, remove, write_json
@@ -265,7 +265,7 @@ def open_corpora(directory: Path) -> Corpora:
         valid = [Corpus(directory / f"valid-{number}") for number in range(1, num_valid + 1)]
         return Corpora(train=Corpus(directory / "train"), valid=valid)
     except (OSError, EOFError, ValueError) as error:
-        raise DamagedRunError(directory, f"the stored proteins cannot be read ({error})") from error
+        raise DamagedRunError(directory, f"the stored proteins cannot be read ({reason_of(error)})") from error
 
 
 def _named_sets(paths: Sequence[Path]) -> dict[str, Path]:

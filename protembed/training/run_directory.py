@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from protembed._version import __version__
-from protembed.errors import DamagedRunError, RunMismatchError
+from protembed.errors import DamagedRunError, RunMismatchError, reason_of
 from protembed.io.reading import read_json
 from protembed.io.result import RUN, differences, result_lock
 from protembed.io.writing import (
@@ -127,7 +127,7 @@ class RunDirectory:
         try:
             return [json.loads(line) for line in lines if line.endswith("\n")]
         except ValueError as error:
-            raise DamagedRunError(self.path(_LOG), f"this is no log of training steps ({error})") from error
+            raise DamagedRunError(self.path(_LOG), f"this is no log of training steps ({reason_of(error)})") from error
 
     def truncate_log(self, step: int) -> None:
         """Remove the lines after a step, which the resumed run will write again."""
@@ -140,7 +140,7 @@ class RunDirectory:
         try:
             facts = read_json(self.path(RUN))
         except (OSError, ValueError) as error:
-            raise DamagedRunError(self.path(RUN), f"this is no readable JSON ({error})") from error
+            raise DamagedRunError(self.path(RUN), f"this is no readable JSON ({reason_of(error)})") from error
         if not isinstance(facts, dict) or not isinstance(facts.get(_FINGERPRINT), dict):
             raise DamagedRunError(self.path(RUN), "the settings of the run are missing")
         return facts
