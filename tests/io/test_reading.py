@@ -358,7 +358,7 @@ def test_stdin_redirected_from_a_file_that_changes_is_an_error(tmp_path, monkeyp
     path.write_bytes(CONTENT * 100)
     with path.open("rb") as stream:
         monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
-        with unchanged_inputs(), pytest.raises(ChangedInputError, match="<stdin> changed"):
+        with unchanged_inputs(), pytest.raises(ChangedInputError, match="<stdin>: it changed"):
             with open_input(Path("-")) as source:
                 source.read(10)
                 os.truncate(path, 70)
