@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from glob import has_magic
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -364,7 +365,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     try:
         raw = cast("BinaryIO", sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb")
     except OSError as error:
-        raise InputNotFoundError(name, reason_of(error), "check the path") from error
+        advice = "no file matches this pattern" if has_magic(name) else "check the path"
+        raise InputNotFoundError(name, reason_of(error), advice) from error
     try:
         with io.BufferedReader(_InputStream(raw, name, _begin_reading(path, raw)), _BUFFER) as source:
             yield cast("BinaryIO", source)

@@ -363,3 +363,9 @@ def test_stdin_redirected_from_a_file_that_changes_is_an_error(tmp_path, monkeyp
                 source.read(10)
                 os.truncate(path, 70)
                 source.read()
+
+
+def test_a_pattern_that_matches_no_file_is_named_as_a_pattern():
+    sentence = r"data/\*\.fasta: No such file or directory; no file matches this pattern"
+    with pytest.raises(InputNotFoundError, match=sentence), open_input(Path("data/*.fasta")):
+        pass

@@ -123,7 +123,9 @@ def test_a_missing_head_is_an_error(save_with_head):
     directory, _ = save_with_head("classification")
     (directory / "head.safetensors").unlink()
 
-    with pytest.raises(ModelFormatError, match=r"head\.safetensors: missing or damaged \(No such file or directory\); "):
+    with pytest.raises(
+        ModelFormatError, match=r"head\.safetensors: missing or damaged \(No such file or directory\); "
+    ):
         load_checkpoint(directory)
 
 
