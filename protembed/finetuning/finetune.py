@@ -10,11 +10,11 @@ from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values
 from protembed.config.common import TASKS, Task, choose_region
 from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, FinetuneOptions
-from protembed.data.fasta import ReadStatistics
+from protembed.data.fasta import ReadStatistics, SkippedRecord
 from protembed.device import choose_device
 from protembed.errors import ConfigError, DamagedRunError
 from protembed.finetuning.comparison import Comparison
-from protembed.finetuning.experiment import Design, Experiment
+from protembed.finetuning.experiment import Design, Experiment, ExperimentResult
 from protembed.finetuning.label_cells import class_sort_key
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.label_warnings import few_tested_warnings, label_warnings
@@ -93,61 +93,82 @@ class FinetuneSummary:
         return self.output is not None
 
 
-def _prepare(
-    labels: Path, output: Path, options: FinetuneOptions, base: Path, statistics: ReadStatistics
-) -> tuple[Design, FinetunePlan]:
-    """Read the table and the model, and make the decisions that the options left open."""
-    config, on_illegal = options.labels, options.reader.on_illegal
-    inferred = infer_labels(
-        read_labels(labels, config, on_illegal=on_illegal, statistics=statistics), config.task, config.label_separator
-    )
-    task, region = inferred.task, choose_region(config.region)
-    table = cut_table(inferred.labels, region, task, on_illegal, statistics)
-    data_split = split_table(table, task, config, options.finetune.seed)
-    read_targets = partial(TaskTable.from_table, task=task, allows_rare=config.task != "auto")
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    """The tables of all splits, what is to be said about them, and the proteins that were skipped on request."""
+
+    folds: Sequence[TaskTable]
+    final: TaskTable
+    reading: str
+    notes: Sequence[str]
+    warnings: Sequence[str]
+    skipped: Sequence[SkippedRecord]
+
+
+def _read_tables(labels: Path, options: FinetuneOptions) -> _Tables:
+    """Read the table, infer the task, and split the proteins."""
+    config, on_illegal, statistics = options.labels, options.reader.on_illegal, ReadStatistics()
+    table = read_labels(labels, config, on_illegal=on_illegal, statistics=statistics)
+    inferred = infer_labels(table, config.task, config.label_separator)
+    table = cut_table(inferred.labels, choose_region(config.region), inferred.task, on_illegal, statistics)
+    data_split = split_table(table, inferred.task, config, options.finetune.seed)
+    read_targets = partial(TaskTable.from_table, task=inferred.task, allows_rare=config.task != "auto")
     folds = list(map(read_targets, data_split.folds))
     final = read_targets(data_split.final) if data_split.has_folds else folds[0]
+    return _Tables(
+        folds=folds,
+        final=final,
+        reading=inferred.reading,
+        notes=[*table.notes, *data_split.notes],
+        warnings=[
+            *data_split.warnings,
+            *statistics.warnings(),
+            *table.warnings,
+            *inferred.warnings,
+            *label_warnings(final, folds),
+            *few_tested_warnings(folds, is_drawn=config.split is not None or not table.has_splits),
+        ],
+        skipped=statistics.skipped,
+    )
+
+
+def _design(tables: _Tables, options: FinetuneOptions, base: Path) -> tuple[Design, list[str]]:
+    """Make the decisions that the options left open, and return them with warnings about the pretrained model."""
     checkpoint = load_checkpoint(base)
-    method = _choose_method(options.finetune, checkpoint, task)
-    training_data, training_kmers = describe_training(final, folds)
+    method = _choose_method(options.finetune, checkpoint, tables.final.task)
+    region = choose_region(options.labels.region)
+    training_data, training_kmers = describe_training(tables.final, tables.folds)
     metadata = replace(
-        _metadata(checkpoint.metadata, method, final, options),
+        _metadata(checkpoint.metadata, method, tables.final, options),
         region=None if region is None else str(region),
         training_data=training_data,
     )
     design = Design(
-        folds=folds,
-        final=final,
+        folds=tables.folds,
+        final=tables.final,
         base=base,
         method=method,
         metadata=metadata,
         training_kmers=training_kmers,
         shape=checkpoint.encoder.shape,
     )
-    counts = class_counts(final.proteins, task)
-    is_drawn = config.split is not None or not table.has_splits
-    return design, FinetunePlan(
+    return design, checkpoint.warnings
+
+
+def _plan(output: Path, tables: _Tables, method: FinetuneMethod, model_warnings: Sequence[str]) -> FinetunePlan:
+    final, counts = tables.final, class_counts(tables.final.proteins, tables.final.task)
+    return FinetunePlan(
         output=output,
-        task=task,
+        task=final.task,
         target=final.target,
         classes=final.classes,
-        class_counts={
-            name: counts[name] for name in sorted(counts, key=lambda name: (-counts[name], class_sort_key(name)))
-        },
-        reading=inferred.reading,
+        class_counts=dict(sorted(counts.items(), key=lambda item: (-item[1], class_sort_key(item[0])))),
+        reading=tables.reading,
         method=method,
         num_proteins=final.split_sizes,
-        num_folds=len(folds),
-        notes=[*table.notes, *data_split.notes],
-        warnings=[
-            *checkpoint.warnings,
-            *data_split.warnings,
-            *statistics.warnings(),
-            *table.warnings,
-            *inferred.warnings,
-            *label_warnings(final, folds),
-            *few_tested_warnings(folds, is_drawn=is_drawn),
-        ],
+        num_folds=len(tables.folds),
+        notes=tables.notes,
+        warnings=[*model_warnings, *tables.warnings],
     )
 
 
@@ -195,6 +216,28 @@ def _settings(options: FinetuneOptions) -> dict[str, Any]:
     return as_plain_values(options.finetune, options.labels, options.optimizer, options.reader)
 
 
+def _run(
+    design: Design, options: FinetuneOptions, directory: Path, fingerprint: Mapping[str, Any], callbacks: Callbacks
+) -> ExperimentResult | None:
+    """Run the experiment, or resume it; with `force` a damaged one is started over."""
+
+    def open_run(name: str, *, force: bool = False) -> RunDirectory:
+        run_directory = RunDirectory(directory / name)
+        run_directory.open(fingerprint, lambda directory: None, force=force)
+        return run_directory
+
+    device = choose_device(options.compute)
+    with inference_engine(options.compute, device, design.shape) as engine:
+        open_run("")
+        try:
+            return Experiment(design, options, engine, device, open_run, callbacks).run()
+        except DamagedRunError:
+            if not options.finetune.force:
+                raise
+            open_run("", force=True)
+            return Experiment(design, options, engine, device, open_run, callbacks).run()
+
+
 def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:
     """Fine-tune on a table that can be read twice."""
     model = locate_model(options.model.model)
@@ -204,31 +247,17 @@ def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks:
             task, notes = TASKS[claim.recorded["task"]], claim.recorded["notes"]
             comparison = read_comparison(claim.recorded)
             return FinetuneSummary(output=result.path, task=task, comparison=comparison, notes=notes, was_done=True)
-        statistics = ReadStatistics()
-        design, plan = _prepare(labels, result.path, options, model.directory, statistics)
+        tables = _read_tables(labels, options)
+        design, model_warnings = _design(tables, options, model.directory)
         check_inputs()
+        plan = _plan(result.path, tables, design.method, model_warnings)
         callbacks.on_plan(plan)
-
-        def open_run(name: str, *, force: bool = False) -> RunDirectory:
-            run_directory = RunDirectory(claim.directory / name)
-            run_directory.open(fingerprint, lambda directory: None, force=force)
-            return run_directory
-
-        device = choose_device(options.compute)
-        with inference_engine(options.compute, device, design.shape) as engine:
-            open_run("")
-            try:
-                experiment = Experiment(design, options, engine, device, open_run, callbacks).run()
-            except DamagedRunError:
-                if not options.finetune.force:
-                    raise
-                open_run("", force=True)
-                experiment = Experiment(design, options, engine, device, open_run, callbacks).run()
+        experiment = _run(design, options, claim.directory, fingerprint, callbacks)
         if experiment is None:
             return FinetuneSummary(output=None, task=plan.task, comparison=None)
         callbacks.on_stage("metrics", None, 0)
         notes = [*plan.notes, *experiment.notes, *plan.warnings]
-        report = FinetuneReport(design, experiment, notes, statistics.skipped)
+        report = FinetuneReport(design, experiment, notes, tables.skipped)
         claim.publish({"identity": fingerprint, **report.write(claim.create_directory())})
     return FinetuneSummary(output=result.path, task=plan.task, comparison=report.comparison, notes=notes)
 

@@ -62,6 +62,8 @@ _ENTRY_SEPARATORS = (";", ",", "|")
 
 # Longer sequences are proteins, and no name is as long as a protein.
 _MAX_PEPTIDE_RESIDUES = 50
+# Letters of a label in messages.
+_MAX_LETTERS = 40
 # A float represents every whole number of this many digits exactly.
 _MAX_DIGITS = 15
 _POINT_OR_EXPONENT = re.compile("[.eE]")
@@ -248,6 +250,11 @@ def class_sort_key(name: str) -> tuple[bool, float, str]:
     return value is None, value or 0.0, name
 
 
+def quoted(label: str) -> str:
+    """Quote a label in a message, shortened if it is long."""
+    return repr(label[:_MAX_LETTERS])
+
+
 # Columns
 
 
@@ -263,7 +270,7 @@ class Column:
     """
 
     def __init__(self, labels: LabelledTable) -> None:
-        self.path, self.proteins = labels.path, labels.proteins
+        self._table, self.path, self.proteins = labels, labels.path, labels.proteins
         self.labels = sorted({protein.label for protein in labels.proteins if protein.label})
         self.lists = {label: entries for label in self.labels if (entries := read_list(label)) is not None}
         self.known_labels = [label for label in map(self.sole_entry, self.labels) if not is_stand_in(label)]
@@ -288,7 +295,7 @@ class Column:
     def error(self, label: str, found: str, advice: str) -> TableError:
         """Make the error about the first row that has this label."""
         row = next(protein for protein in self.proteins if protein.label == label)
-        return TableError(self.path, f"row {row.id!r} {found}", advice, line=row.line)
+        return self._table.row_error(row, found, advice)
 
 
 def are_numbers(labels: Sequence[str]) -> bool:

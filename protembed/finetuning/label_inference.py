@@ -60,6 +60,7 @@ from protembed.finetuning.label_cells import (
     find_separator,
     join_entries,
     looks_like_number,
+    quoted,
     read_flags,
     read_number,
     residue_entries,
@@ -73,8 +74,6 @@ from protembed.text import pluralize
 _CLEAN_MASK = re.compile("[01; ]*")
 # More different whole numbers than this are values, not classes.
 _MAX_NUMBERED_CLASSES = 20
-# Letters of a label in errors and warnings.
-_MAX_LETTERS = 40
 # Cells in the sentence about how labels were read, letters of each, and entries of each.
 _NUM_EXAMPLES, _MAX_EXAMPLE_LETTERS, _MAX_EXAMPLE_ENTRIES = 3, 20, 5
 
@@ -85,10 +84,10 @@ _NUM_EXAMPLES, _MAX_EXAMPLE_LETTERS, _MAX_EXAMPLE_ENTRIES = 3, 20, 5
 def _check_lists_complete(column: Column) -> None:
     for label in column.labels:
         if label.startswith("[") and label not in column.lists:
-            found = f"has the label {label[:_MAX_LETTERS]!r}, which begins with '[' but is not a complete list"
+            found = f"has the label {quoted(label)}, which begins with '[' but is not a complete list"
             raise column.error(label, found, "complete the list, or write the name without brackets")
         if "..." in column.lists.get(label, ()):
-            found = f"has the list {label[:_MAX_LETTERS]!r}, which is abbreviated by '...'"
+            found = f"has the list {quoted(label)}, which is abbreviated by '...'"
             raise column.error(label, found, "write the list in full, for example with NumPy's .tolist()")
 
 
@@ -107,7 +106,7 @@ def _check_label_sets(column: Column, separator: str) -> None:
     names = sorted({name for row in several.values() for name in row})
     numbers = [value for name in names if (value := read_number(name)) is not None]
     if are_numbers(names) and not all(value.is_integer() for value in numbers):
-        found = f"has the label {min(several)[:_MAX_LETTERS]!r}, which holds several values"
+        found = f"has the label {quoted(min(several))}, which holds several values"
         advice = "give a column with one value per protein, or one value per residue"
         raise column.error(min(several), found, advice)
     repeating = [label for label, row in several.items() if len(set(row)) < len(row)]
@@ -156,7 +155,7 @@ def _check_leading_zeros(column: Column) -> None:
         return
     for protein in column.proteins:
         if 0 < len(protein.label) < len(protein.sequence):
-            found = f"has the label {protein.label[:_MAX_LETTERS]!r} for {len(protein.sequence)} residues; its leading"
+            found = f"has the label {quoted(protein.label)} for {len(protein.sequence)} residues; its leading"
             found += " zeros seem to be lost, as when a program reads ones and zeros as numbers"
             advice = "export labels as text, or pass `task` regression if they are values"
             raise column.error(protein.label, found, advice)
@@ -189,7 +188,7 @@ def _infer_task(column: Column, choice: TaskChoice, separator: str | None) -> Ta
 
 
 def _normalize_mask(mask: str | None) -> str | None:
-    """Write a mask as zeros and ones; an invalid one is returned unchanged, for `Targets` to reject."""
+    """Write a mask as zeros and ones; an invalid one is returned unchanged, for `TaskTable` to reject."""
     if not mask or _CLEAN_MASK.fullmatch(mask):
         return mask
     flags = read_flags(mask)
@@ -200,7 +199,7 @@ def _class_names(column: Column) -> list[str]:
     for label in column.labels:
         name = column.sole_entry(label)
         if name.startswith("[") or name.endswith(",") or label in column.lists and name == label:
-            found = f"has the class {label[:_MAX_LETTERS]!r}, which is a list or part of one"
+            found = f"has the class {quoted(label)}, which is a list or part of one"
             advice = "write one name without brackets or a comma at its end, or pass `task` multilabel"
             raise column.error(label, found, advice)
     names = canonical_integers(set(map(column.sole_entry, column.labels)))
@@ -224,7 +223,7 @@ def _check_separable(column: Column, names: dict[str, list[str]]) -> None:
     for label, row in names.items():
         for name in row:
             if LABEL_SEPARATOR in name or name.startswith("[") or name.endswith(","):
-                found = f"has the label {name[:_MAX_LETTERS]!r}, which holds ';', begins with '[' or ends with ','"
+                found = f"has the label {quoted(name)}, which holds ';', begins with '[' or ends with ','"
                 raise column.error(label, found, "rename it, or separate labels by ';' as in predictions")
 
 
@@ -334,7 +333,7 @@ def _doubts_about_separators(normalized: Sequence[str]) -> Iterator[str]:
     names = sorted({name for label in normalized for name in split_names(label, LABEL_SEPARATOR)})
     if separator := find_separator(names):
         name = next(name for name in names if len(split_names(name, separator)) > 1)
-        found = f"labels such as {name[:_MAX_LETTERS]!r} look like several labels separated by {separator!r}"
+        found = f"labels such as {quoted(name)} look like several labels separated by {separator!r}"
         yield f"{found}, and others have another separator: if they are, separate all by ';'"
 
 
@@ -351,7 +350,7 @@ def _doubts(column: Column, task: Task, normalized: Sequence[str]) -> Iterator[s
     is_named = task.name == "classification" and not are_numbers(column.known_labels)
     if is_named and (separator := suspect_separator(column.known_labels)):
         label = next(label for label in column.known_labels if len(split_names(label, separator)) > 1)
-        found = f"labels such as {label[:_MAX_LETTERS]!r} look like several labels separated by {separator!r}"
+        found = f"labels such as {quoted(label)} look like several labels separated by {separator!r}"
         yield f"{found}: if they are, pass --label-separator {separator!r}"
     if task.label_kind != "labels":
         return

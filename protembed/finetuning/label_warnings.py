@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from protembed.config.common import Task
-from protembed.finetuning.label_cells import read_number
+from protembed.finetuning.label_cells import quoted, read_number
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.targets import TaskTable, class_counts
 from protembed.io.tables import is_stand_in
@@ -26,8 +26,8 @@ _SENTINELS = (999.0, 9999.0, 99999.0)
 _MIN_OTHER_VALUES = 5
 # The class that many tools use for residues to ignore.
 _IGNORED_CLASS = "-1"
-# Names in a sentence, and letters of each.
-_MAX_NAMES, _MAX_LETTERS = 5, 40
+# Names in a sentence.
+_MAX_NAMES = 5
 
 
 # Names
@@ -41,7 +41,7 @@ def _fold(name: str) -> str:
 
 def _quote(name: str) -> str:
     """Quote a name, and escape characters by which it may differ from another that looks the same."""
-    text = repr(name[:_MAX_LETTERS])
+    text = quoted(name)
     is_plain = unicodedata.is_normalized("NFC", name) and "\ufffd" not in name
     return text if is_plain else text.encode("ascii", "backslashreplace").decode()
 

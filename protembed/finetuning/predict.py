@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.callbacks import Callbacks
-from protembed.config.common import DEFAULT_MODEL, Region, Task, choose_region
+from protembed.config.common import DEFAULT_MODEL, Region, choose_region
 from protembed.config.finetune import PredictOptions
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.data.windows import cut_records
@@ -35,10 +35,7 @@ from protembed.text import LabelText, format_row
 
 
 def prediction_header(classes: Sequence[str] | None) -> list[str]:
-    """Name the columns of a prediction.
-
-    Args:
-        classes: The names of the classes or labels; None for values.
+    """Name the columns of a prediction: of a class, of several labels, or, without classes, of a value.
 
     >>> prediction_header(["cytoplasm", "nucleus"])
     ['prediction', 'p_cytoplasm', 'p_nucleus']
@@ -46,45 +43,41 @@ def prediction_header(classes: Sequence[str] | None) -> list[str]:
     return ["prediction", *(f"p_{name}" for name in classes or ())]
 
 
-def prediction_cells(
-    prediction: NDArray[np.floating], task: Task, classes: Sequence[str] | None, threshold: float = 0.5
-) -> list[str]:
+def _predicted_names(prediction: NDArray[np.floating], head: TaskHead, classes: Sequence[str]) -> str:
+    """Name the predicted class or labels; the classes of residues are joined if each name is one letter."""
+    if head.task.label_kind == "labels":
+        threshold = float(head.threshold)
+        return ";".join(name for name, value in zip(classes, prediction, strict=True) if value >= threshold)
+    are_letters = all(len(name) == 1 for name in classes)
+    return ("" if are_letters else ";").join(classes[number] for number in np.atleast_1d(prediction.argmax(-1)))
+
+
+def prediction_cells(prediction: NDArray[np.floating], head: TaskHead) -> list[str]:
     """Format the prediction for one protein as cells of a table.
 
     Args:
         prediction: Probabilities, (classes,) or (labels,), or a value, (); with a first dimension of residues in a task
             that predicts each residue.
-        task: The task that the prediction is for.
-        classes: The names of the classes or labels; None for values.
-        threshold: The probability from which a label is predicted.
+        head: The head that predicted it.
 
     Returns:
         The predicted class, labels or value, and the probability of each class. The classes of residues are one string
         if each name is one letter, else a list separated by `;`, as are the values and probabilities of residues.
 
     >>> from protembed.config.common import TASKS
-    >>> prediction_cells(np.array([0.25, 0.75]), TASKS["classification"], ["cytoplasm", "nucleus"])
+    >>> prediction_cells(np.array([0.25, 0.75]), TaskHead(1, TASKS["classification"], ["cytoplasm", "nucleus"]))
     ['nucleus', '0.25', '0.75']
-    >>> prediction_cells(np.array([[0.9, 0.1], [0.2, 0.8]]), TASKS["residue-classification"], ["H", "E"])
+    >>> prediction_cells(np.array([[0.9, 0.1], [0.2, 0.8]]), TaskHead(1, TASKS["residue-classification"], ["H", "E"]))
     ['HE', '0.9;0.2', '0.1;0.8']
     """
-    if classes is None:
+    if head.classes is None:
         return [_format_numbers(prediction)]
-    probabilities = np.moveaxis(np.asarray(prediction), -1, 0)  # (classes,), or (classes, residues)
-    if task.label_kind == "labels":
-        predicted = [name for name, value in zip(classes, probabilities, strict=True) if value >= threshold]
-        return [LabelText(";".join(predicted)), *map(_format_numbers, probabilities)]
-    names = [classes[number] for number in np.atleast_1d(probabilities.argmax(0))]
-    are_letters = all(len(name) == 1 for name in classes)
-    return [LabelText(("" if are_letters else ";").join(names)), *map(_format_numbers, probabilities)]
+    names = _predicted_names(prediction, head, head.classes)
+    return [LabelText(names), *map(_format_numbers, np.moveaxis(prediction, -1, 0))]
 
 
 def prediction_columns(predictions: Sequence[NDArray[np.float32]], head: TaskHead) -> dict[str, Any]:
-    """Arrange predictions as the columns of the table, with numbers as numbers.
-
-    Args:
-        predictions: The predictions for each protein, as for `prediction_cells`.
-        head: The head that they are from.
+    """Arrange predictions, each as for `prediction_cells`, as the columns of the table, with numbers as numbers.
 
     Returns:
         Arrays, (proteins,), float32, of probabilities and values, or lists of (residues,) arrays in a task that
@@ -94,15 +87,12 @@ def prediction_columns(predictions: Sequence[NDArray[np.float32]], head: TaskHea
     def column(values: Sequence[NDArray[np.float32]]) -> Any:
         return list(values) if head.task.per_residue else np.array(values, dtype=np.float32)
 
-    name, *of_classes = prediction_header(head.classes)
-    if head.classes is None:
-        return {name: column(predictions)}
-    cells = [prediction_cells(prediction, head.task, head.classes, float(head.threshold)) for prediction in predictions]
-    probabilities = {
-        class_name: column([prediction[..., number] for prediction in predictions])
-        for number, class_name in enumerate(of_classes)
-    }
-    return {name: [str(row[0]) for row in cells], **probabilities}
+    classes = head.classes
+    if classes is None:
+        return {"prediction": column(predictions)}
+    names = [_predicted_names(prediction, head, classes) for prediction in predictions]
+    columns = [column([prediction[..., number] for prediction in predictions]) for number in range(len(classes))]
+    return dict(zip(prediction_header(classes), [names, *columns], strict=True))
 
 
 def _format_numbers(values: NDArray[np.floating]) -> str:
@@ -154,14 +144,12 @@ def _table_lines(
     callbacks: Callbacks,
 ) -> Iterator[bytes]:
     """Format the table line by line; if only a region was used, with the residues that were used."""
-    threshold = float(head.threshold)
     # Two numbers, because spreadsheets read 1-12 as a date.
     columns = [] if region is None else ["first_residue", "last_residue"]
     yield format_row(["id", *columns, *prediction_header(head.classes)])
     for record, prediction in predictions:
         residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
-        cells = prediction_cells(prediction, head.task, head.classes, threshold)
-        yield format_row([record.id, *residues, *cells])
+        yield format_row([record.id, *residues, *prediction_cells(prediction, head)])
         callbacks.on_progress(len(record.sequence))
 
 

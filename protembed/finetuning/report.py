@@ -88,11 +88,10 @@ class FinetuneReport:
         }
 
     def _prediction_rows(self) -> Iterator[list[str]]:
-        table, head = self._table, self._model.checkpoint.task_head
+        head = self._model.checkpoint.task_head
         assert head is not None
         for protein, prediction in zip(self._proteins, self._tested.predicted, strict=True):
-            cells = prediction_cells(prediction, table.task, table.classes, float(head.threshold))
-            yield [protein.id, LabelText(protein.label), *cells]
+            yield [protein.id, LabelText(protein.label), *prediction_cells(prediction, head)]
 
     def _compare_with_training(self) -> tuple[NDArray[np.float64], list[list[str]]]:
         """Find the nearest training protein of each test protein: similarities, (proteins,), and rows of a table."""

@@ -26,6 +26,7 @@ from protembed.finetuning.label_cells import (
     class_sort_key,
     is_blank_coil,
     looks_like_number,
+    quoted,
     read_number,
     residue_entries,
     split_names,
@@ -36,8 +37,6 @@ from protembed.io.tables import is_stand_in
 
 # Smaller standard deviations than these, relative to the values and absolute, are lost in float32.
 _MIN_RELATIVE_SPREAD, _MIN_SPREAD = 1e-5, 1e-30
-# Letters of a label in messages.
-_MAX_LETTERS = 40
 _ADVICE_ON_MANY_CLASSES = (
     "pass `task` classification if they are classes nonetheless, `task` residue-classification if they label residues, "
     "or name another column with `target`"
@@ -96,7 +95,7 @@ def _many_classes_error(path: str, train: Sequence[LabelledProtein], names: Coll
     elif sum(map(_misses_length, train)) >= MIN_FRACTION_ALIKE * len(train):
         protein = min(train, key=lambda protein: protein.label)
         seems = f"which has {len(residue_entries(protein.label))} entries for {len(protein.sequence)} residues"
-    found = f"{len(train)} training proteins have {len(names)} different labels, such as {example[:_MAX_LETTERS]!r}"
+    found = f"{len(train)} training proteins have {len(names)} different labels, such as {quoted(example)}"
     return TableError(path, found + (f", {seems}" if seems else ""), advice + _ADVICE_ON_MANY_CLASSES)
 
 
@@ -118,7 +117,7 @@ def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[s
     for split, proteins in table.splits.items():
         for protein in proteins:
             if unseen := label_set(protein, task) - known:
-                found = f"the {split} protein {protein.id!r} has the class {min(unseen)[:_MAX_LETTERS]!r}"
+                found = f"the {split} protein {protein.id!r} has the class {quoted(min(unseen))}"
                 advice = "add training proteins of that class, or remove this protein"
                 raise TableError(table.path, f"{found}, which no training protein has", advice, line=protein.line)
     return tuple(sorted(known, key=class_sort_key))
@@ -135,7 +134,7 @@ def _read_mask(table: SplitTable, protein: LabelledProtein) -> NDArray[np.bool_]
         found = f"has a mask of {len(flags)} for {len(protein.sequence)} residues"
         raise table.row_error(protein, found, "give each residue 1 (takes part) or 0")
     if not set(flags) <= {"0", "1"}:
-        found = f"has {min(set(flags) - {'0', '1'})[:_MAX_LETTERS]!r} in its mask"
+        found = f"has {quoted(min(set(flags) - {'0', '1'}))} in its mask"
         raise table.row_error(protein, found, "1 (takes part) or 0 is expected for each residue")
     return np.array([flag == "1" for flag in flags])
 
@@ -163,7 +162,7 @@ def _residue_target(table: SplitTable, protein: LabelledProtein, task: Task, num
     )
     for entry, value, position in zip(entries, values, range(1, num_residues + 1), strict=True):
         if value is None:
-            found = f"has the label {entry[:_MAX_LETTERS]!r} at residue {position}, {_why_not_a_number(entry)}"
+            found = f"has the label {quoted(entry)} at residue {position}, {_why_not_a_number(entry)}"
             raise table.row_error(protein, found, "correct it, or write nan if it is unknown")
     return np.where(takes_part, values.astype(np.float64), math.nan)
 
@@ -181,7 +180,7 @@ def _target(table: SplitTable, protein: LabelledProtein, task: Task, numbers: Ma
         raise table.row_error(protein, "has no label", "label or remove it")
     value = read_number(protein.label)
     if value is None:
-        found = f"has the label {protein.label[:_MAX_LETTERS]!r}, {_why_not_a_number(protein.label)}"
+        found = f"has the label {quoted(protein.label)}, {_why_not_a_number(protein.label)}"
         raise table.row_error(protein, found, "correct it, or pass `task` classification")
     return np.array(value)
 

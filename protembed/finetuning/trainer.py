@@ -72,7 +72,7 @@ class FinetuneSpec:
     head: TaskHead | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Divergence:
     """The worst epoch of a training that diverged.
 
@@ -224,12 +224,8 @@ class EncoderTrainer:
     def run(self, on_step: Callable[[StepReport], None], stop: Callable[[], bool]) -> bool:
         """Train to the end, and load the best weights, with adapters merged, into the model.
 
-        Args:
-            on_step: Callback that receives the report of each step.
-            stop: Callback that returns whether to stop; it is called after each step.
-
         Returns:
-            Whether the training is finished; False if it was stopped.
+            Whether the training is finished; False if `stop` ended it.
 
         Raises:
             DamagedRunError: The best weights are missing or damaged.
@@ -275,20 +271,17 @@ class EncoderTrainer:
         epochs = defaultdict[int, list[Mapping[str, Any]]](list)
         for line in self._run_directory.read_log():
             epochs[math.ceil(line["step"] / self._batches.steps_per_epoch)].append(line)
-        limit, worst = _DIVERGED_RATIO * self._uninformed_loss, (0.0, 0)
+        limit, diverged = _DIVERGED_RATIO * self._uninformed_loss, list[tuple[float, int]]()
         for epoch, lines in epochs.items():
             train_losses = [line["train_loss"] for line in lines if line["train_loss"] is not None]
             valid_loss = lines[-1].get("valid_loss", 0.0)
             if train_losses and min(valid_loss, mean(train_losses)) > limit:
-                worst = max(worst, (valid_loss, epoch))
-        if not worst[1]:
+                diverged.append((valid_loss, epoch))
+        if not diverged:
             return None
-        return Divergence(
-            epoch=worst[1],
-            valid_loss=worst[0],
-            uninformed_loss=self._uninformed_loss,
-            learning_rate=self.schedule.learning_rate,
-        )
+        valid_loss, epoch = max(diverged)
+        rate = self.schedule.learning_rate
+        return Divergence(epoch, valid_loss, uninformed_loss=self._uninformed_loss, learning_rate=rate)
 
     @property
     def valid_loss(self) -> float:

@@ -8,11 +8,14 @@ from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta, prediction_cells, prediction_header
 from protembed.io.reading import read_json, sha256_of_file
 from protembed.model.catalog import locate_model
+from protembed.model.heads import TaskHead
 from protembed.text import LabelText, format_row
 
 
-def cells(prediction, task, classes=None, **options):
-    return prediction_cells(np.array(prediction, np.float32), TASKS[task], classes, **options)
+def cells(prediction, task, classes=None, threshold=0.5):
+    head = TaskHead(1, TASKS[task], classes)
+    head.threshold.fill_(threshold)
+    return prediction_cells(np.array(prediction, np.float32), head)
 
 
 def test_a_predicted_class_comes_with_the_probability_of_each_class():
