@@ -138,13 +138,8 @@ def inspect_attention(
     with unchanged_inputs(), seekable_inputs(inputs) as paths:
         fasta, structures = paths[: len(files)], paths[len(files) : len(files) + len(config.structures)]
         config = replace(config, structures=structures, sites=paths[-1] if sites else None)
-        fingerprint = make_fingerprint(
-            {**as_plain_values(options.reader), **_settings(config, extractor)},
-            fasta,
-            model_name=model.name,
-            model_revision=model.revision,
-            model_sha256=checkpoint.sha256(),
-        )
+        settings = {**as_plain_values(options.reader), **_settings(config, extractor)}
+        fingerprint = make_fingerprint(settings, model, fasta)
         with result.claim(fingerprint) as claim:
             if claim.recorded is not None:
                 return _load_summary(claim.recorded, claim.output)
