@@ -23,7 +23,7 @@ from protembed.errors import ConfigError, ProtembedError, VerificationError, rea
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
 from protembed.io.reading import Paths, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
-from protembed.io.result import META, sidecar
+from protembed.io.result import META, differences, sidecar
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
@@ -112,24 +112,23 @@ class _Result:
             )
 
 
+def _shared_settings(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return what all shards of a result have in common."""
+    differing = ("shard", "num_proteins", "num_residues", "num_windowed", "num_refused", "input_sha256")
+    return {name: value for name, value in meta.items() if name not in (*differing, "sha256", "ids_sha256")}
+
+
 def _selection(shards: Sequence[_Result]) -> Selection:
     """Restore how the input was read; several results must be all shards of one, in their order."""
-    first, differing = shards[0].meta, ("shard", "num_proteins", "num_residues", "num_windowed", "num_refused")
-    if len(shards) > 1:
-        for number, shard in enumerate(shards, start=1):
-            if shard.meta["shard"] != f"{number}/{len(shards)}":
-                found = f"it is shard {shard.meta['shard']}, but {number}/{len(shards)} is expected here"
-                raise VerificationError(shard.path, f"{found}: name all shards, in their order")
-            different = [
-                name
-                for name, value in shard.meta.items()
-                if name not in differing and not name.endswith("sha256") and value != first.get(name)
-            ]
-            if different or shard.meta["model_sha256"] != first["model_sha256"]:
-                raise VerificationError(
-                    shard.path, f"it is not a shard of the same result as {shards[0].path}: their settings differ"
-                )
-    is_one_shard = len(shards) == 1 and first["shard"] is not None
+    first, total = shards[0].meta, len(shards)
+    for number, shard in enumerate(shards, start=1):
+        if total > 1 and shard.meta["shard"] != f"{number}/{total}":
+            found = f"it is shard {shard.meta['shard']}, but {number}/{total} is expected here"
+            raise VerificationError(shard.path, f"{found}: name all shards, in their order")
+        if different := differences(_shared_settings(first), _shared_settings(shard.meta)):
+            found = f"it is not a shard of the same result as {shards[0].path}: their settings differ"
+            raise VerificationError(shard.path, f"{found} ({'; '.join(different)})")
+    is_one_shard = total == 1 and first["shard"] is not None
     return Selection(
         on_illegal=first["on_illegal"],
         long_proteins=first["long"],

@@ -17,7 +17,7 @@ from protembed.embedding.metadata import IDS, read_meta
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError, reason_of
 from protembed.io.reading import Paths, as_paths, follow_link, path_exists
-from protembed.io.result import sidecar
+from protembed.io.result import differences, sidecar
 from protembed.text import pluralize
 
 _COUNTS = ("num_proteins", "num_residues", "num_windowed", "num_refused")
@@ -92,9 +92,9 @@ def load_embeddings(files: Paths) -> Embeddings:
     if not others:
         return first
     for path, part in others:
-        different = [name for name in _SETTINGS if part.meta.get(name) != first.meta.get(name)]
-        if different:
-            raise VerificationError(path, f"it cannot follow {first_path}, whose {', '.join(different)} differ")
+        before, now = ({name: meta.get(name) for name in _SETTINGS} for meta in (first.meta, part.meta))
+        if different := differences(before, now):
+            raise VerificationError(path, f"it cannot follow {first_path}, because {'; '.join(different)}")
     counts = {name: sum(part.meta[name] for part in parts.values()) for name in _COUNTS}
     return Embeddings(
         vectors=_join([part.vectors for part in parts.values()]),

@@ -132,7 +132,9 @@ def test_a_missing_or_repeated_shard_is_an_error(shards, tmp_path):
 
 
 def test_results_with_other_settings_are_not_joined(embed):
-    with pytest.raises(VerificationError, match="cannot follow .*emb.npy, whose layer, pooling differ"):
+    with pytest.raises(
+        VerificationError, match="cannot follow .*emb.npy, because `layer` was .*; `pooling` was mean, not "
+    ):
         load_embeddings([embed("emb.npy"), embed("first.npy", layer=1, pooling="max")])
 
 
