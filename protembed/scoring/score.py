@@ -99,7 +99,8 @@ class _Job:
         yield format_row([*self.table.header, *self.columns])
         for variant, score in self.scorer.scores(engine, self.table.read()):
             if not math.isfinite(score):
-                raise NotFiniteError(":".join(map(str, variant.mutations)), self.precision, "float32")
+                name = ":".join(map(str, variant.mutations))
+                raise NotFiniteError(name, self.precision, "float32", what="score")
             yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"])
 
     def counts(self) -> dict[str, Any]:
