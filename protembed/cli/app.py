@@ -21,7 +21,6 @@ from protembed.cli.score import score
 
 app = typer.Typer(
     name="protembed",
-    help="Protein language models: pretrain, embed, fine-tune, predict, score variants, inspect attention.",
     no_args_is_help=True,
     add_completion=False,
     # Typer's own tracebacks print local variables: whole sequences and tensors.

@@ -1,26 +1,11 @@
 """`protembed check`."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import check_summary_line
-from protembed.cli.options import SKIP_TYPER_PATH_CHECK, configured
+from protembed.cli.options import ResultAndFasta, configured
 from protembed.config.common import ConsoleConfig
 from protembed.config.embed import CheckOptions
-
-ResultAndFasta = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="EMBEDDINGS... FASTA...",
-        help="A result of `embed`, or all shards of one in their order, and the FASTA file that it was made from.",
-        show_default=False,
-        readable=SKIP_TYPER_PATH_CHECK,
-    ),
-]
 
 
 @configured

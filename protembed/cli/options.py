@@ -14,36 +14,39 @@ from protembed.cli.process import exit_on_errors, ignore_sigpipe
 from protembed.config.base import FORMER_NAMES, Config, Options, choices_of, configs_of, flag_name
 
 # Typer would check whether a file can be read, and report one that cannot as wrong usage.
-SKIP_TYPER_PATH_CHECK = False
+_SKIP_TYPER_PATH_CHECK = False
 # Longer choices would be broken in the middle of a word at 80 columns.
 _MAX_CHOICE_WIDTH = 20
 
+
+def argument(metavar: str, help: str) -> Any:
+    """Declare a file, or several, that a command takes without a flag."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False, readable=_SKIP_TYPER_PATH_CHECK)
+
+
 FastaPaths = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="FASTA",
-        help="Proteins in FASTA, plain or compressed (gzip, bzip2, xz); - is stdin.",
-        show_default=False,
-        readable=SKIP_TYPER_PATH_CHECK,
-    ),
+    list[Path], argument("FASTA", "Proteins in FASTA, plain or compressed (gzip, bzip2, xz); - is stdin.")
 ]
 LabelsPath = Annotated[
     Path,
-    typer.Argument(
-        metavar="LABELS",
-        help="Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with SET= and TARGET=.",
-        show_default=False,
-        readable=SKIP_TYPER_PATH_CHECK,
+    argument(
+        "LABELS",
+        "Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with SET= and TARGET=.",
     ),
 ]
 VariantsPath = Annotated[
     Path,
-    typer.Argument(
-        metavar="VARIANTS",
-        help="Variants: CSV or TSV, plain or compressed, with mutations (A42G, several joined by a colon), mutated "
+    argument(
+        "VARIANTS",
+        "Variants: CSV or TSV, plain or compressed, with mutations (A42G, several joined by a colon), mutated "
         "sequences or both; - is stdin.",
-        show_default=False,
-        readable=SKIP_TYPER_PATH_CHECK,
+    ),
+]
+ResultAndFasta = Annotated[
+    list[Path],
+    argument(
+        "EMBEDDINGS... FASTA...",
+        "A result of `embed`, or all shards of one in their order, and the FASTA file that it was made from.",
     ),
 ]
 
@@ -106,7 +109,7 @@ def _parameter(config: type[Config], spec: "Field[Any]") -> inspect.Parameter:
         help=_with_choices(spec.metadata["help"], choices) if is_long else spec.metadata["help"],
         metavar="<choice>" if is_long else f"<{listed}>" if choices else None,
         rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
-        readable=SKIP_TYPER_PATH_CHECK,
+        readable=_SKIP_TYPER_PATH_CHECK,
         show_default=default is not None and default is not False and default != [],
     )
     kind = str if choices else hint  # a wrong choice is reported by the config, as every other wrong value
