@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -22,15 +22,14 @@ class ArrayStream:
     """A `.npy` file to which rows are appended before their number is known.
 
     Args:
-        stream: Seekable binary file, positioned at the beginning of the new array or at the end of the stored rows.
+        stream: Seekable binary file, empty or positioned at the end of the stored rows.
         row_shape: Shape of one row; () for a flat array.
         dtype: Type of the numbers.
         num_rows: Number of rows that the stream already contains.
     """
 
     def __init__(self, stream: BinaryIO, row_shape: tuple[int, ...], dtype: DTypeLike, *, num_rows: int = 0) -> None:
-        self._stream, self._start = stream, 0 if num_rows else stream.tell()
-        self._row_shape, self._dtype = row_shape, np.dtype(dtype)
+        self._stream, self._row_shape, self._dtype = stream, row_shape, np.dtype(dtype)
         self.num_rows = num_rows
         if num_rows == 0:
             self._write_header()
@@ -43,18 +42,18 @@ class ArrayStream:
     def finish(self) -> None:
         """Write the number of rows into the header, which completes the file."""
         end = self._stream.tell()
-        self._stream.seek(self._start)
+        self._stream.seek(0)
         self._write_header()
         self._stream.seek(end)
 
     def _write_header(self) -> None:
         # numpy pads the header so that the length of the first axis can grow without moving a byte.
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (self.num_rows, *self._row_shape),
-        }
-        np.lib.format.write_array_header_1_0(self._stream, header)
+        _write_npy_header(self._stream, (self.num_rows, *self._row_shape), self._dtype)
+
+
+def _write_npy_header(stream: IO[bytes], shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
 
 
 @contextmanager
@@ -108,12 +107,6 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
                 raise holder.error
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write named arrays as an uncompressed `.npz`, atomically."""
-    with atomic_file(path) as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
-
-
 class MapFile:
     """A file of attention maps that is written layer by layer: `.npz`, uncompressed, or `.h5`.
 
@@ -132,8 +125,7 @@ class MapFile:
             return
         self._zip = self._stack.enter_context(zipfile.ZipFile(self._stack.enter_context(atomic_file(path)), "w"))
         self._member = self._zip.open("attention.npy", "w", force_zip64=True)
-        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._member, header)
+        _write_npy_header(self._member, shape, self._dtype)
 
     def append(self, maps: Iterable[NDArray[np.floating]]) -> None:
         """Write the next layer: a map for each head, (residues, residues)."""
