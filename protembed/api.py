@@ -17,7 +17,6 @@ from protembed.config.common import DeviceConfig, Region, choose_region
 from protembed.config.embed import EmbedConfig, EmbedPrecisionName
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch
-from protembed.data.fasta import Record
 from protembed.data.sequences import (
     AnySequence,
     AnySequences,
@@ -114,7 +113,7 @@ class Model:
 
     @overload
     def embed_residues(  # type: ignore[overload-overlap]  # a text is an iterable of texts too
-        self, sequences: str | Record, layer: Layers | None = None
+        self, sequences: AnySequence, layer: Layers | None = None
     ) -> NDArray[np.float32]: ...
     @overload
     def embed_residues(

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard
 
 from Bio.Seq import Seq
+from Bio.SeqRecord import SeqRecord
 
 from protembed.config.common import Region
 from protembed.data.alphabet import MASK_LETTER, RESIDUES
 from protembed.data.fasta import Record, clean_sequence
 from protembed.errors import SequenceError
 
-# Anything with a `seq`, such as Biopython's SeqRecord, is a record too; Biopython has no types.
-AnySequence = str | Record | Any
+AnySequence = str | Seq | Record | SeqRecord
 AnySequences = AnySequence | Iterable[AnySequence]
 
 _EXPECTED = "a text such as 'MKTAYIAKQR', a record of read_fasta or Biopython, or a list of them is expected"
@@ -48,7 +48,7 @@ class Protein:
         return Protein(id=self.id, sequence=self.sequence[residues], name=self.name)
 
 
-def is_one_sequence(given: AnySequences) -> bool:
+def is_one_sequence(given: AnySequences) -> TypeGuard[AnySequence]:
     """Return whether an argument is one sequence or record; otherwise it should be several."""
     return isinstance(given, str | Seq) or hasattr(given, "sequence") or hasattr(given, "seq")
 
