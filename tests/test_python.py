@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import protembed
-from protembed import AttentionOptions, EmbedOptions, PredictOptions, ScoreOptions
+from protembed import AttentionOptions, CheckOptions, EmbedOptions, PredictOptions, ScoreOptions
 from protembed.config.common import TASKS
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
@@ -173,6 +173,20 @@ def test_models_are_listed_with_the_names_that_load_them():
     default = next(entry for entry in protembed.list_models() if entry.is_default)
 
     assert protembed.load_model(default.name).dim == protembed.load_checkpoint(default.name).encoder.shape.dim == 320
+
+
+def test_functions_of_commands_take_texts_paths_and_globs(proteins_fasta, tiny_model, tmp_path):
+    options, output = (
+        EmbedOptions.from_values(model=str(tiny_model), output=f"{tmp_path}/emb.npy"),
+        tmp_path / "emb.npy",
+    )
+
+    for fasta in (str(proteins_fasta), proteins_fasta, proteins_fasta.parent.glob("proteins.fasta")):
+        assert protembed.embed_fasta(fasta, options).output == output
+    assert protembed.plan_embedding(str(proteins_fasta), options).num_proteins == 40
+    checked = protembed.check_embeddings([str(output), proteins_fasta], CheckOptions.from_values(model=tiny_model))
+    assert checked.num_proteins == len(protembed.load_embeddings(str(output))) == 40
+    assert protembed.plan_pretraining(str(proteins_fasta)).num_parameters > 1e6
 
 
 @pytest.mark.parametrize("task", ["embed_fasta", "predict_fasta", "inspect_attention", "pretrain_model", "read_fasta"])
