@@ -68,7 +68,7 @@ from protembed.io.writing import (
 from protembed.text import format_row
 
 # The file with the fingerprint of a training, and the key under which it and the records of trainings hold it.
-RUN, _IDENTITY = "run.json", "identity"
+RUN, IDENTITY = "run.json", "identity"
 # In the directory of other unfinished results: their fingerprint, and how far they have come, if they can be resumed.
 _FINGERPRINT, PROGRESS = "fingerprint.json", "progress.json"
 META = ".meta.json"
@@ -428,7 +428,7 @@ class Result:
         """Read the fingerprint of the unfinished result; None if there is none, or one that may be replaced."""
         path = self._directory / self._begun
         content = _read(path)
-        begun: Any = content if content is None or self._begun == _FINGERPRINT else content.get(_IDENTITY)
+        begun: Any = content if content is None or self._begun == _FINGERPRINT else content.get(IDENTITY)
         if isinstance(begun, dict):
             return begun
         if self._begun != _FINGERPRINT and os.path.exists(path) and not self._force:
@@ -448,7 +448,7 @@ class Result:
             record = f"valid {self._record.name}" if self.is_directory else "valid meta file beside it"
             raise OutputExistsError(self.path, f"has no {record}")
         names = (*fingerprint, *_RECORDED_IF_SET)
-        made_with = recorded.get(_IDENTITY) or {name: recorded[name] for name in names if name in recorded}
+        made_with = recorded.get(IDENTITY) or {name: recorded[name] for name in names if name in recorded}
         if found := differences(made_with, fingerprint):
             raise OutputExistsError(self.path, f"was made with other settings ({'; '.join(found)})")
         for file in self._files[:-1]:

@@ -1,25 +1,18 @@
 """The run directory: the command that it belongs to, the decisions of the run, and the log of its steps."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from protembed._version import __version__
-from protembed.errors import DamagedRunError, RunMismatchError, reason_of
+from protembed.errors import DamagedRunError, reason_of
 from protembed.io.reading import read_json
-from protembed.io.result import RUN, differences, result_lock
-from protembed.io.writing import (
-    append_json_line,
-    atomic_directory,
-    write_json,
-    write_text,
-)
+from protembed.io.result import IDENTITY, RUN
+from protembed.io.writing import append_json_line, atomic_directory, write_json, write_text
 from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 _LOG = "metrics.jsonl"
-_FINGERPRINT = "identity"  # the key in run.json, from the first version on
 
 
 class RunDirectory:
@@ -40,21 +33,8 @@ class RunDirectory:
         self._directory, self._processes = directory, processes
         self.facts: Mapping[str, Any] = {}
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the directory against other runs within the block; the lock of a process that died is released.
-
-        Raises:
-            RunInUseError: If another run holds the lock.
-        """
-        if not self._processes.is_first:
-            yield
-            return
-        with result_lock(self._directory):
-            yield
-
-    def open(self, fingerprint: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool) -> None:
-        """Begin a run, or read what the run of the same command has recorded.
+    def open(self, fingerprint: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool = False) -> None:
+        """Begin a run, or read what the run recorded that is there; `Result.claim` checks that it is the same command.
 
         Args:
             fingerprint: What makes two runs the same, as plain JSON values.
@@ -62,7 +42,6 @@ class RunDirectory:
             force: Whether to replace an existing run.
 
         Raises:
-            RunMismatchError: If the run was begun with other settings or inputs.
             DamagedRunError: If `run.json` cannot be read.
             OutputExistsError: If the directory exists and holds no run.
             OutputError: If the directory cannot be written.
@@ -70,20 +49,14 @@ class RunDirectory:
         """
         if self._processes.is_first:
             if force or not self.contains(RUN):
-                facts = {"protembed_version": __version__, _FINGERPRINT: dict(fingerprint)}
                 with atomic_directory(self._directory, marker=RUN) as temporary:
                     fill(temporary)
-                    write_json(temporary / RUN, facts)
-            elif changes := differences(self._read_facts()[_FINGERPRINT], fingerprint):
-                raise RunMismatchError(self._directory, changes)
-        self.facts = self._processes.broadcast_object(self._read_facts() if self._processes.is_first else None)
-
-    def matches(self, fingerprint: Mapping[str, Any]) -> bool:
-        """Return whether the directory holds a run of the same command."""
-        try:
-            return not differences(self._read_facts()[_FINGERPRINT], fingerprint)
-        except DamagedRunError:
-            return False
+                    write_json(temporary / RUN, {"protembed_version": __version__, IDENTITY: dict(fingerprint)})
+            try:
+                self.facts = dict(read_json(self.path(RUN)))
+            except (OSError, ValueError, TypeError) as error:
+                raise DamagedRunError(self.path(RUN), f"this is no readable JSON ({reason_of(error)})") from error
+        self.facts = self._processes.broadcast_object(self.facts)
 
     def path(self, name: str) -> Path:
         """Return the path of a file in the directory."""
@@ -103,12 +76,11 @@ class RunDirectory:
             self.store(name, compute())
         return self.facts[name]
 
-    def store(self, name: str, value: Any) -> Any:
-        """Store a value, replacing an earlier one, and return that of the first process."""
+    def store(self, name: str, value: Any) -> None:
+        """Store the value of the first process, replacing an earlier one."""
         self.facts = {**self.facts, name: self._processes.broadcast_object(value)}
         if self._processes.is_first:
             write_json(self.path(RUN), self.facts)
-        return self.facts[name]
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to the log."""
@@ -135,12 +107,3 @@ class RunDirectory:
             return
         remaining = [line for line in self.read_log() if line["step"] <= step]
         write_text(self.path(_LOG), "".join(json.dumps(line) + "\n" for line in remaining))
-
-    def _read_facts(self) -> dict[str, Any]:
-        try:
-            facts = read_json(self.path(RUN))
-        except (OSError, ValueError) as error:
-            raise DamagedRunError(self.path(RUN), f"this is no readable JSON ({reason_of(error)})") from error
-        if not isinstance(facts, dict) or not isinstance(facts.get(_FINGERPRINT), dict):
-            raise DamagedRunError(self.path(RUN), "the settings of the run are missing")
-        return facts

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from protembed.errors import DamagedRunError, OutputExistsError, RunInUseError, RunMismatchError, TooFewProteinsError
+from protembed.io.result import RUN, Result
 from protembed.training.run_directory import RunDirectory
 
 FINGERPRINT = {"seed": 0, "size": "t6_8M", "init_from": None, "mask_rate": 0.15}
@@ -24,6 +25,10 @@ def run(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.open(FINGERPRINT, fill, force=False)
     return run
+
+
+def claim(path, fingerprint=FINGERPRINT):
+    return Result(path, [], run=RUN).claim(fingerprint)
 
 
 def names(directory):
@@ -54,8 +59,8 @@ def test_the_same_command_opens_the_existing_run(run, tmp_path):
     ],
 )
 def test_a_changed_command_is_refused_and_its_changes_are_named(run, tmp_path, change, message):
-    with pytest.raises(RunMismatchError) as caught:
-        RunDirectory(tmp_path / "run").open(FINGERPRINT | change, never, force=False)
+    with pytest.raises(RunMismatchError) as caught, claim(tmp_path / "run", FINGERPRINT | change):
+        pass
 
     assert f"({message})" in str(caught.value)
     assert "`force`" in str(caught.value)
@@ -64,7 +69,8 @@ def test_a_changed_command_is_refused_and_its_changes_are_named(run, tmp_path, c
 
 def test_a_missing_setting_counts_as_a_change(run, tmp_path):
     with pytest.raises(RunMismatchError, match="`seed` was 0, not none"):
-        RunDirectory(tmp_path / "run").open({"size": "t6_8M", "mask_rate": 0.15}, never, force=False)
+        with claim(tmp_path / "run", {"size": "t6_8M", "mask_rate": 0.15}):
+            pass
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -162,8 +168,16 @@ def test_the_log_is_truncated_to_a_step_and_continued(run, step, remaining):
 def test_a_run_without_readable_settings_is_damaged(run, tmp_path, content):
     (tmp_path / "run" / "run.json").write_text(content)
 
+    with pytest.raises(DamagedRunError, match="run.json: .*; pass `force`"), claim(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "{", "3"])
+def test_a_run_whose_facts_cannot_be_read_is_damaged(run, tmp_path, content):
+    (tmp_path / "run" / "run.json").write_text(content)
+
     with pytest.raises(DamagedRunError, match="run.json: .*; pass `force`"):
-        RunDirectory(tmp_path / "run").open(FINGERPRINT, never, force=False)
+        RunDirectory(tmp_path / "run").open(FINGERPRINT, never)
 
 
 def test_a_log_that_is_not_json_is_damaged(run, tmp_path):
@@ -178,26 +192,26 @@ def test_a_log_that_is_not_json_is_damaged(run, tmp_path):
 
 @pytest.mark.promise(7)
 def test_a_second_run_cannot_lock_the_directory(run, tmp_path):
-    with run.locked(), pytest.raises(RunInUseError, match=f"in use by process {os.getpid()} on"):
-        with RunDirectory(tmp_path / "run").locked():
+    with claim(tmp_path / "run"), pytest.raises(RunInUseError, match=f"in use by process {os.getpid()} on"):
+        with claim(tmp_path / "run"):
             pass
 
     assert names(tmp_path) == ["run"]
-    with RunDirectory(tmp_path / "run").locked():
-        pass
+    with claim(tmp_path / "run") as again:
+        assert again.is_resumed
 
 
 @pytest.mark.promise(7)
 @pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_released(tmp_path):
     code = (
-        "import os, pathlib, protembed.training.run_directory as r\n"
-        f"with r.RunDirectory(pathlib.Path({str(tmp_path / 'run')!r})).locked(): os.kill(os.getpid(), 9)"
+        "import os, pathlib, protembed.io.result as r\n"
+        f"with r.Result(pathlib.Path({str(tmp_path / 'run')!r}), [], run=r.RUN).claim({{}}): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code])
     assert (tmp_path / ".run.lock").exists()
 
-    with RunDirectory(tmp_path / "run").locked():
+    with claim(tmp_path / "run"):
         pass
 
     assert names(tmp_path) == []
@@ -211,9 +225,8 @@ def test_only_the_first_process_writes(run, tmp_path):
     before = (tmp_path / "run/run.json").read_text()
 
     other.open(FINGERPRINT, never, force=True)
-    with other.locked():
-        assert other.load_or_compute("plan", lambda: 4) == 3
-        other.log({"step": 1})
+    assert other.load_or_compute("plan", lambda: 4) == 3
+    other.log({"step": 1})
 
     assert (tmp_path / "run/run.json").read_text() == before
     assert names(tmp_path / "run") == ["corpus", "run.json"]
@@ -222,8 +235,9 @@ def test_only_the_first_process_writes(run, tmp_path):
 def test_a_stored_value_replaces_an_earlier_one(run, tmp_path):
     assert run.load_or_compute("plan", lambda: 3) == 3
 
-    assert run.store("plan", 5) == 5
+    run.store("plan", 5)
 
+    assert run.facts["plan"] == 5
     again = RunDirectory(tmp_path / "run")
     again.open(FINGERPRINT, never, force=False)
     assert again.load_or_compute("plan", lambda: 7) == 5
