@@ -38,7 +38,7 @@ from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Engine, InferenceJob, whole_proteins
 from protembed.io.reading import Paths, as_paths, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
 from protembed.io.result import Result, make_fingerprint
-from protembed.io.writing import atomic_directory, seekable_inputs, write_table
+from protembed.io.writing import atomic_directory, output_errors, seekable_inputs, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
@@ -86,6 +86,7 @@ class AttentionSummary:
         precisions: Rows of `contacts.tsv` by column; empty without structures.
         num_following: Number of heads that attend significantly to each label of the sites (q ≤ 0.05).
         sites: Amount of data behind the tests of each label.
+        plan: Input and estimated resources; None if nothing was computed.
         was_done: Whether the same command had made the results before.
     """
 
@@ -99,7 +100,7 @@ class AttentionSummary:
     warnings: Sequence[str]
     num_following: Mapping[str, int]
     sites: Mapping[str, SiteSummary]
-    plan: AttentionPlan
+    plan: AttentionPlan | None
     was_done: bool = False
 
 
@@ -143,10 +144,11 @@ def inspect_attention(
         with result.claim(fingerprint) as claim:
             if claim.recorded is not None:
                 return _load_summary(claim.recorded, claim.output)
-            with worker_pool(options.compute, device) as pool:
-                inspection = _Inspection(checkpoint, config, extractor, claim.create_directory(), pool)
-                summary = inspection.run(fasta, options.reader, claim.output, callbacks)
-            claim.publish({**fingerprint, **inspection.record(summary)})
+            with output_errors(claim.output):
+                with worker_pool(options.compute, device) as pool:
+                    inspection = _Inspection(checkpoint, config, extractor, claim.create_directory(), pool)
+                    summary = inspection.run(fasta, options.reader, claim.output, callbacks)
+                claim.publish({**fingerprint, **inspection.record(summary)})
             return summary
 
 
@@ -378,7 +380,7 @@ class _Inspection:
             "refused": [
                 {"id": record.id, "line": record.line, "reason": record.reason} for record in self._read.skipped
             ],
-            "summary": {name: value for name, value in values.items() if name not in ("output", "was_done")},
+            "summary": {name: value for name, value in values.items() if name not in ("output", "plan", "was_done")},
         }
 
 
@@ -389,8 +391,7 @@ def _is_record(content: Mapping[str, Any]) -> bool:
 def _load_summary(recorded: Mapping[str, Any], output: Path) -> AttentionSummary:
     values = recorded["summary"]
     sites = {label: SiteSummary(**site) for label, site in values["sites"].items()}
-    plan = AttentionPlan(**values["plan"])
-    return AttentionSummary(**{**values, "output": output, "sites": sites, "plan": plan, "was_done": True})
+    return AttentionSummary(**{**values, "output": output, "sites": sites, "plan": None, "was_done": True})
 
 
 def _make_extractor(checkpoint: Checkpoint, config: AttentionConfig) -> AttentionExtractor:

@@ -121,12 +121,11 @@ def attention_plan_line(plan: "AttentionPlan") -> str:
 def attention_summary_lines(summary: "AttentionSummary") -> Iterator[str]:
     """Report what was written, the precision of predicted contacts, and how many heads attend to labelled residues."""
     contacts = ", contacts" if summary.has_contacts else ""
-    if summary.was_done:
-        yield f"{summary.output} is already up to date (same command, same input)"
-    yield (
-        f"{summary.output}: statistics of every head over {pluralize(summary.num_proteins, 'protein')}; maps{contacts} "
-        f"and figures of {pluralize(summary.num_maps, 'protein')}"
-    )
+    if not summary.was_done:
+        yield (
+            f"{summary.output}: statistics of every head over {pluralize(summary.num_proteins, 'protein')}; "
+            f"maps{contacts} and figures of {pluralize(summary.num_maps, 'protein')}"
+        )
     yield from _contact_lines(summary)
     yield from _site_lines(summary)
 

@@ -127,7 +127,7 @@ COMMANDS = {
     "emb.h5": ("embed {i}/three.fasta -m {i}/tiny -o {o} --per-residue", "--layer 0", 6),
     "p.tsv": ("predict {i}/three.fasta -m {i}/tuned -o {o}", "", 5),
     "s.tsv": ("score {i}/variants.csv -m {i}/tiny -o {o}", "--method wildtype-marginals", 4),
-    "a.attention": ("inspect-attention {i}/three.fasta -m {i}/tiny -o {o} --save-maps 1", "--layers 1", 1),
+    "a.attention": ("inspect-attention {i}/three.fasta -m {i}/tiny -o {o} --save-maps 1", "--layers 1", 3),
     "f.model": (
         "finetune {i}/labels.csv -m {i}/tiny -o {o} --skip-random-baseline --method full --epochs 1",
         "--seed 1",
