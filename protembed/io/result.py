@@ -215,30 +215,6 @@ def _check_directory(path: Path, *markers: str) -> None:
         raise OutputExistsError(path, found, is_replaceable=False)
 
 
-def check_is_path(output: Path) -> None:
-    """Check that the path of a directory is not `-`.
-
-    Raises:
-        ConfigError: It is `-`.
-    """
-    if output == STANDARD_STREAM:
-        raise ConfigError("output", str(output), "a directory is expected")
-
-
-def check_absent(output: Path, *, force: bool) -> None:
-    """Check that no result is replaced without `force`, where a result does not record which command made it.
-
-    Raises:
-        OutputExistsError: A file or directory exists there, or, even with `force`, a device or a pipe.
-    """
-    if output == STANDARD_STREAM or is_vacant(output):
-        return
-    if not os.path.isfile(output) and not os.path.isdir(output):
-        raise OutputExistsError(output, "is not a file", is_replaceable=False)
-    if not force:
-        raise OutputExistsError(output)
-
-
 @contextmanager
 def result_lock(output: Path) -> Iterator[None]:
     """Hold the lock of a result during the block, and first remove what a killed process left beside the result.

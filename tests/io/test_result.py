@@ -20,15 +20,12 @@ from protembed.errors import (
     TooFewProteinsError,
 )
 from protembed.io import result
-from protembed.io.reading import STANDARD_STREAM, path_exists, read_json, sha256_of_file
+from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
 from protembed.io.result import (
     RUN,
     Result,
-    check_absent,
-    check_is_path,
     check_not_an_input,
     check_utf8_path,
-    is_vacant,
     make_fingerprint,
     result_lock,
 )
@@ -47,23 +44,6 @@ def names(folder):
 
 
 # Checks
-
-
-def test_a_directory_cannot_be_written_to_stdout():
-    check_is_path(Path("model"))
-
-    with pytest.raises(ConfigError, match="output is '-', but a directory is expected"):
-        check_is_path(STANDARD_STREAM)
-
-
-def test_an_existing_file_is_replaced_only_with_force(tmp_path):
-    (tmp_path / "old").write_text("old")
-    check_absent(tmp_path / "new", force=False)
-    check_absent(tmp_path / "old", force=True)
-    check_absent(STANDARD_STREAM, force=False)
-
-    with pytest.raises(OutputExistsError, match="exists; choose another `output`, or pass `force`"):
-        check_absent(tmp_path / "old", force=False)
 
 
 def test_a_directory_that_is_not_a_result_of_protembed_is_never_replaced(tmp_path):
@@ -101,37 +81,11 @@ def test_a_directory_that_contains_an_input_is_not_replaced(tmp_path):
             check_not_an_input(tmp_path / "a.run", [tmp_path / "a.run" / name])
 
 
-def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-
-    for path in (tmp_path / "pipe", Path(os.devnull)):
-        with pytest.raises(OutputExistsError, match="exists and is not a file"):
-            check_absent(path, force=True)
-
-
 def test_a_model_path_that_is_not_utf8_is_a_usage_error(tmp_path):
     check_utf8_path(tmp_path / "häm")
 
     with pytest.raises(ConfigError, match="the path of a model must be valid UTF-8"):
         check_utf8_path(tmp_path / os.fsdecode(b"\xfd.run"))
-
-
-@pytest.mark.promise(14)
-def test_a_path_that_cannot_be_examined_passes_all_checks(tmp_path):
-    too_long = tmp_path / ("x" * 300)
-
-    assert not path_exists(too_long)
-    check_absent(too_long, force=False)
-    check_is_ours_or_absent(too_long, "marker")
-    check_not_an_input(tmp_path / "out", [too_long])
-
-
-def test_an_empty_file_may_be_replaced_without_force(tmp_path):
-    (tmp_path / "dataset_1.dat").touch()
-
-    assert is_vacant(tmp_path / "dataset_1.dat")
-    assert not is_vacant(tmp_path)
-    check_absent(tmp_path / "dataset_1.dat", force=False)
 
 
 # Locks
