@@ -79,13 +79,13 @@ class InputComparison:
     def from_checkpoint(cls, checkpoint: Checkpoint, used_region: Region | None) -> "InputComparison":
         """Start a comparison with the training data that a model's metadata describe."""
         metadata, hashes = checkpoint.metadata, checkpoint.training_kmers
-        data = None if checkpoint.task_head is None else metadata.training_data
+        data, kmers = None if checkpoint.task_head is None else metadata.training_data, None
+        if data is not None and hashes is not None:
+            kmers = KmerSample(length=data.kmer_length, hashes=hashes.numpy())
         return cls(
             is_finetuned=checkpoint.task_head is not None,
             data=data,
-            kmers=None
-            if data is None or hashes is None
-            else KmerSample(length=data.kmer_length, hashes=hashes.numpy()),
+            kmers=kmers,
             trained_region=None if metadata.region is None else Region.parse(metadata.region),
             used_region=used_region,
         )

@@ -57,7 +57,7 @@ def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatis
 
     Args:
         path: FASTA file, plain or compressed; `-` is stdin.
-        on_illegal: Policy for a character that is no amino acid.
+        on_illegal: Policy for a character that is not an amino acid.
         statistics: Counts to which the unusual residues and skipped records are added, but not the records.
 
     Raises:
@@ -79,9 +79,9 @@ class Variant:
     """One row of a table of variants.
 
     Attributes:
-        wild_type: Amino-acid sequence of the wild type, upper case.
+        wild_type: Sequence in upper case.
         mutations: Mutations, without silent ones such as A42A; empty for the wild type itself.
-        cells: Cells of the row as they were read.
+        cells: Texts of all columns, as they were read.
     """
 
     wild_type: str
@@ -107,11 +107,10 @@ class VariantTable:
         path: CSV or TSV file with a header, plain or compressed; not a pipe.
         config: Columns that the user named, and the offset of positions.
         wild_types: Wild types by identifier; None if the table has them.
-        on_illegal: Policy for a character that is no amino acid; `skip` also skips variants that cannot be scored.
+        on_illegal: Policy for a character that is not an amino acid; `skip` also skips variants that cannot be scored.
 
     Attributes:
         path: Name of the table, for messages.
-        header: Names of the columns.
 
     Raises:
         InputNotFoundError: The file cannot be opened.
@@ -140,7 +139,7 @@ class VariantTable:
         Raises:
             MismatchedResidueError: A mutation does not fit its wild type.
             UnsupportedVariantError: A variant is not a substitution of amino acids.
-            IllegalResidueError: A character is no amino acid.
+            IllegalResidueError: A character is not an amino acid.
             TableError: A value is missing or invalid, or there are no rows.
         """
         statistics = ReadStatistics() if statistics is None else statistics
