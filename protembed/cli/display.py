@@ -70,7 +70,12 @@ class Display:
         self.warn(*plan.warnings)
 
     def summary(self, summary: Any, lines: Iterable[str]) -> None:
-        """Print the result of a command in a few lines and its warnings, and with --json all of it as JSON."""
+        """Print the result of a command in a few lines and its warnings, and with --json all of it as JSON.
+
+        Args:
+            summary: Dataclass or mapping; a field `was_done` means that the result was complete before.
+            lines: What the command has done or found.
+        """
         self.warn(*getattr(summary, "warnings", ()))
         if getattr(summary, "was_done", False):
             self.say(up_to_date(summary.output))

@@ -69,7 +69,7 @@ def describe_region(region: str | None, option: str) -> str:
 
 
 def embed_summary_lines(summary: "EmbedSummary", region_option: str = "auto") -> Iterator[str]:
-    """Report what was embedded by this command; nothing if all was done before."""
+    """Report what was embedded by this command."""
     if summary.was_done:
         return
     if summary.num_resumed:
@@ -93,21 +93,20 @@ def check_summary_line(summary: "CheckSummary") -> str:
     return f"{line}; {summary.num_recomputed} computed again, largest difference {summary.worst_difference:.1g}"
 
 
-def predict_summary_line(summary: "PredictSummary", region_option: str) -> str:
-    """Report what was predicted."""
-    if summary.was_done:
-        return up_to_date(summary.output)
-    proteins = pluralize(summary.num_proteins, "protein") + describe_region(summary.region, region_option)
-    return f"{summary.output or 'stdout'}: predictions of {summary.target!r} for {proteins}"
+def predict_summary_lines(summary: "PredictSummary", region_option: str) -> Iterator[str]:
+    """Report what was predicted by this command."""
+    if not summary.was_done:
+        proteins = pluralize(summary.num_proteins, "protein") + describe_region(summary.region, region_option)
+        yield f"{summary.output or 'stdout'}: predictions of {summary.target!r} for {proteins}"
 
 
-def score_summary_line(summary: "ScoreSummary") -> str:
-    """Report what was scored."""
+def score_summary_lines(summary: "ScoreSummary") -> Iterator[str]:
+    """Report what was scored by this command."""
     if summary.was_done:
-        return up_to_date(summary.output)
+        return
     variants, wild_types = pluralize(summary.num_variants, "variant"), pluralize(summary.num_wild_types, "wild type")
     what = f"{summary.method} of {variants} of {wild_types}, mutated at {pluralize(summary.num_positions, 'position')}"
-    return f"{summary.output or 'stdout'}: {what}"
+    yield f"{summary.output or 'stdout'}: {what}"
 
 
 def attention_plan_line(plan: "AttentionPlan") -> str:

@@ -2,7 +2,7 @@
 
 from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
-from protembed.cli.messages import predict_summary_line
+from protembed.cli.messages import predict_summary_lines
 from protembed.cli.options import FastaPaths, configured
 from protembed.config.common import ConsoleConfig
 from protembed.config.finetune import PredictOptions
@@ -18,4 +18,4 @@ def predict(fasta: FastaPaths, options: PredictOptions, show: ConsoleConfig) -> 
     display.announce_download(options.model)
     with display.progress("predicted") as progress:
         summary = predict_fasta(fasta, options, Callbacks(on_progress=progress.advance))
-    display.summary(summary, [predict_summary_line(summary, options.prediction.region)])
+    display.summary(summary, predict_summary_lines(summary, options.prediction.region))

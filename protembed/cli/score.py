@@ -2,7 +2,7 @@
 
 from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
-from protembed.cli.messages import score_summary_line
+from protembed.cli.messages import score_summary_lines
 from protembed.cli.options import VariantsPath, configured
 from protembed.config.common import ConsoleConfig
 from protembed.config.score import ScoreOptions
@@ -20,4 +20,4 @@ def score(variants: VariantsPath, options: ScoreOptions, show: ConsoleConfig) ->
         callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance)
         summary = score_variants(variants, options, callbacks)
     display.announce_model(options.model)
-    display.summary(summary, [score_summary_line(summary)])
+    display.summary(summary, score_summary_lines(summary))

@@ -1,5 +1,7 @@
+import dataclasses
 import errno
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -176,3 +178,16 @@ def test_a_warning_is_printed_once(capsys):
 
     assert capsys.readouterr().err == "warning: beware\nwarning: beware of it\n"
     assert display.unprinted(["beware", "more"]) == ["more"]
+
+
+def test_a_result_that_was_complete_before_is_said_to_be_up_to_date_once(capsys):
+    @dataclasses.dataclass
+    class Summary:
+        output: str = "emb.npy"
+        was_done: bool = True
+
+    Display(ConsoleConfig(json=True)).summary(Summary(), ["found"])
+
+    printed = capsys.readouterr()
+    assert printed.err == "emb.npy is already up to date (same command, same input)\nfound\n"
+    assert json.loads(printed.out) == {"output": "emb.npy", "was_done": True}
