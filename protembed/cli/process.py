@@ -172,12 +172,12 @@ def exit_on_errors() -> Iterator[None]:
         if is_first_process() or not isinstance(error, PeerProcessError):
             print(f"protembed: {printable(with_flags(error))}", file=sys.stderr)
         if isinstance(error, OutputError) and error.path == "<stdout>":
-            _redirect_stdout_to_null()
+            redirect_stdout_to_null()
         raise SystemExit(error.exit_status) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
-        _redirect_stdout_to_null()
+        redirect_stdout_to_null()
         raise SystemExit(_BROKEN_PIPE) from None
     except OSError as error:
         if error.errno in _ENVIRONMENT_ERRNOS and error.filename is not None:
@@ -185,11 +185,11 @@ def exit_on_errors() -> Iterator[None]:
             raise SystemExit(_FAILED) from None
         if error.filename is not None:
             raise
-        _redirect_stdout_to_null()
+        redirect_stdout_to_null()
         print(f"protembed: cannot write <stdout> ({error.strerror})", file=sys.stderr)
         raise SystemExit(_FAILED) from None
 
 
-def _redirect_stdout_to_null() -> None:
+def redirect_stdout_to_null() -> None:
     """Redirect stdout to the null device, so that the interpreter's last flush does not fail a second time."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

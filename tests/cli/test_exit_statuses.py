@@ -235,7 +235,7 @@ def test_signals_have_their_own_status_and_leave_no_unfinished_file(run, name, e
     happen, status = ENDS[end]
     monkeypatch.setattr("protembed.io.reading.decompressed", happen)
     monkeypatch.setattr("protembed.model.catalog.list_models", happen)
-    monkeypatch.setattr("protembed.cli.process._redirect_stdout_to_null", lambda: None)  # the stdout of the tests
+    monkeypatch.setattr("protembed.cli.process.redirect_stdout_to_null", lambda: None)  # the stdout of the tests
 
     ended = run(name)
 
