@@ -25,11 +25,11 @@ from protembed.data.sequences import (
     read_one_sequence,
     read_sequences,
 )
-from protembed.device import choose_device, choose_precision
-from protembed.errors import InputNotFoundError, ModelFormatError
-from protembed.finetuning.predict import prediction_columns
+from protembed.device import choose_device
+from protembed.errors import ModelFormatError
+from protembed.finetuning.predict import prediction_columns, require_head
 from protembed.inference.applicability import InputComparison
-from protembed.inference.embedding import Embedder, Embedding, check_finite
+from protembed.inference.embedding import Embedder, Embedding, check_finite, vector_precision
 from protembed.inference.engine import Engine, InferenceJob, inference_engine, whole_proteins
 from protembed.inference.marginals import Marginals, PositionQuery
 from protembed.io.reading import PathLike
@@ -193,7 +193,7 @@ class Model:
         """
         head = self.checkpoint.contact_head
         if not head.is_fitted:
-            advice = "`protembed inspect-attention --structures` writes a model that has one, and ESM-2 has one"
+            advice = "published ESM-2 models have one, and `protembed inspect-attention --structures` fits one"
             raise ModelFormatError(Path(self.name), "the model has no fitted contact head", advice)
         return self._attend(sequence, head.cpu())
 
@@ -208,10 +208,7 @@ class Model:
         Raises:
             InputNotFoundError: The model was not fine-tuned.
         """
-        head = self.checkpoint.task_head
-        if head is None:
-            advice = "fine-tune one with `protembed finetune`, and load its directory"
-            raise InputNotFoundError(self.name, "this model has no head to predict with", advice)
+        head = require_head(self.checkpoint, self.name)
         job = Embedder.from_checkpoint(self.checkpoint).predictions(head)
         proteins, predictions = self._compute(job, sequences, torch.float32)
         columns: dict[str, Any] = {"id": [protein.id for protein in proteins]}
@@ -307,11 +304,9 @@ def load_model(
     checkpoint = load_checkpoint(resolved).to(chosen)
     for sentence in checkpoint.warnings:
         warnings.warn(sentence, ProtembedWarning, stacklevel=2)
-    # A head was trained on vectors in float32.
-    is_exact = requested == "auto" and checkpoint.task_head is not None
     return Model(
         name=resolved.name,
         checkpoint=checkpoint,
-        precision=torch.float32 if is_exact else choose_precision(requested, chosen),
+        precision=vector_precision(requested, checkpoint, chosen),
         options=options,
     )

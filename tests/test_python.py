@@ -176,10 +176,8 @@ def test_models_are_listed_with_the_names_that_load_them():
 
 
 def test_functions_of_commands_take_texts_paths_and_globs(proteins_fasta, tiny_model, tmp_path):
-    options, output = (
-        EmbedOptions.from_values(model=str(tiny_model), output=f"{tmp_path}/emb.npy"),
-        tmp_path / "emb.npy",
-    )
+    output = tmp_path / "emb.npy"
+    options = EmbedOptions.from_values(model=str(tiny_model), output=str(output))
 
     for fasta in (str(proteins_fasta), proteins_fasta, proteins_fasta.parent.glob("proteins.fasta")):
         assert protembed.embed_fasta(fasta, options).output == output

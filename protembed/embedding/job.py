@@ -10,13 +10,13 @@ import torch
 from protembed.config.common import choose_region
 from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.data.fasta import ReadStatistics
-from protembed.device import choose_device, choose_precision
+from protembed.device import choose_device
 from protembed.embedding.formats import FormatName, choose_format
 from protembed.embedding.metadata import COMPANIONS, is_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError
 from protembed.inference.applicability import InputComparison
-from protembed.inference.embedding import Embedder, Embedding
+from protembed.inference.embedding import Embedder, Embedding, vector_precision
 from protembed.inference.engine import InferenceJob
 from protembed.io.reading import default_path
 from protembed.io.result import Result, make_fingerprint
@@ -68,9 +68,7 @@ class EmbeddingJob:
         embedder = Embedder.from_checkpoint(
             checkpoint, layer=config.layer, pooling=config.pooling, window_residues=window_residues
         )
-        # A head was trained on vectors in float32, and `predict` uses float32 too.
-        is_exact = config.precision == "auto" and checkpoint.task_head is not None
-        precision = torch.float32 if is_exact else choose_precision(config.precision, device)
+        precision = vector_precision(config.precision, checkpoint, device)
         checkpoint.to(device).encoder.set_compute_dtype(precision)
         return cls(
             config=config,

@@ -73,10 +73,10 @@ class Embeddings(Mapping[str, NDArray[Any]]):
 
 
 def load_embeddings(files: Paths) -> Embeddings:
-    """Load a finished result of `embed`, or all its shards.
+    """Load a finished result of `embed`, a shard, or all shards as one.
 
     Args:
-        files: The `.npy`, `.npz`, `.h5` or `.tsv` file; or those of all shards, as a list in any order or as a pattern
+        files: The `.npy`, `.npz`, `.h5` or `.tsv` file; those of all shards as a list in any order, or as a pattern
             such as `emb.*-of-8.npy`. Results of several inputs that were made with the same settings are joined in the
             order given.
 
@@ -85,20 +85,20 @@ def load_embeddings(files: Paths) -> Embeddings:
         VerificationError: A result is unfinished or damaged, a shard is missing, or the results have other settings
             than the first.
     """
-    parts = {path: _open(follow_link(path)) for given in as_paths("files", files) for path in _matching(given)}
-    if any(part.meta["shard"] is not None for part in parts.values()):
+    parts = [(path, _open(follow_link(path))) for given in as_paths("files", files) for path in _matching(given)]
+    if len(parts) == 1:
+        return parts[0][1]
+    if any(part.meta["shard"] is not None for _, part in parts):
         parts = _in_order(parts)
-    (first_path, first), *others = parts.items()
-    if not others:
-        return first
-    for path, part in others:
+    first_path, first = parts[0]
+    for path, part in parts[1:]:
         before, now = ({name: meta.get(name) for name in _SETTINGS} for meta in (first.meta, part.meta))
         if different := differences(before, now):
             raise VerificationError(path, f"it cannot follow {first_path}, because {'; '.join(different)}")
-    counts = {name: sum(part.meta[name] for part in parts.values()) for name in _COUNTS}
+    counts = {name: sum(part.meta[name] for _, part in parts) for name in _COUNTS}
     return Embeddings(
-        vectors=_join([part.vectors for part in parts.values()]),
-        ids=[record_id for part in parts.values() for record_id in part.ids],
+        vectors=_join([part.vectors for _, part in parts]),
+        ids=[record_id for _, part in parts for record_id in part.ids],
         meta={**first.meta, **counts, "shard": None},
     )
 
@@ -128,15 +128,18 @@ def _open(path: Path) -> Embeddings:
     return Embeddings(vectors=vectors, ids=ids, meta=meta)
 
 
-def _in_order(parts: Mapping[Path, Embeddings]) -> dict[Path, Embeddings]:
+def _in_order(parts: Sequence[tuple[Path, Embeddings]]) -> list[tuple[Path, Embeddings]]:
     """Order the shards of a result by their numbers, and check that each is there once."""
-    numbers = {path: Shard.parse(part.meta["shard"] or "1/1") for path, part in parts.items()}
-    ordered = sorted(parts, key=lambda path: numbers[path].number)
-    shards, total = [numbers[path] for path in ordered], numbers[ordered[0]].total
-    if shards != [Shard(number, total) for number in range(1, total + 1)]:
-        found = f"it is one of {total} shards, each of which is needed once, but the shards given are"
-        raise VerificationError(ordered[0], f"{found} {', '.join(map(str, shards))}")
-    return {path: parts[path] for path in ordered}
+    ordered = sorted(parts, key=lambda part: _shard(part[1]).number)
+    shards = [_shard(part) for _, part in ordered]
+    if shards != [Shard(number, shards[0].total) for number in range(1, shards[0].total + 1)]:
+        found = f"it is one of {shards[0].total} shards, each of which is needed once, but the shards given are"
+        raise VerificationError(ordered[0][0], f"{found} {', '.join(map(str, shards))}")
+    return ordered
+
+
+def _shard(part: Embeddings) -> Shard:
+    return Shard.parse(part.meta["shard"] or "1/1")
 
 
 def _join(vectors: Sequence[NDArray[Any] | LazyArrays]) -> NDArray[Any] | LazyArrays:

@@ -29,7 +29,7 @@ from protembed.io.reading import (
 from protembed.io.result import Result, make_fingerprint
 from protembed.io.writing import atomic_file, seekable_inputs
 from protembed.model.catalog import locate_model
-from protembed.model.checkpoint import load_checkpoint
+from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.text import LabelText, format_row
 
@@ -153,6 +153,18 @@ def _table_lines(
         callbacks.on_progress(len(record.sequence))
 
 
+def require_head(checkpoint: Checkpoint, name: str) -> TaskHead:
+    """Return the head of a fine-tuned model.
+
+    Raises:
+        InputNotFoundError: The model, of this name, was not fine-tuned.
+    """
+    if checkpoint.task_head is None:
+        advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with `model`"
+        raise InputNotFoundError(name, "this model has no head to predict with", advice)
+    return checkpoint.task_head
+
+
 def predict_fasta(
     fasta: Paths, options: PredictOptions | None = None, callbacks: Callbacks | None = None
 ) -> PredictSummary:
@@ -178,10 +190,7 @@ def predict_fasta(
     result = Result.table(output, [*files, model.directory], force=prediction.force)
     device = choose_device(options.compute)
     checkpoint = load_checkpoint(model).to(device)
-    if (head := checkpoint.task_head) is None:
-        advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with `model`"
-        name = str(options.model.model or f"{DEFAULT_MODEL} (the default)")
-        raise InputNotFoundError(name, "this model has no head to predict with", advice)
+    head = require_head(checkpoint, str(options.model.model or f"{DEFAULT_MODEL} (the default)"))
     statistics, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
     settings = {"region": None if region is None else str(region), "on_illegal": on_illegal}
     embedder, comparison = Embedder.from_checkpoint(checkpoint), InputComparison.from_checkpoint(checkpoint, region)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.config.common import PoolingName, parse_numbers
+from protembed.config.embed import EmbedPrecisionName
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch, Tokens, make_crop
 from protembed.data.windows import Span, window_spans
-from protembed.device import to_device
+from protembed.device import choose_precision, to_device
 from protembed.errors import ConfigError, NotFiniteError
 from protembed.inference.engine import HasSequence, InferenceJob
 from protembed.model.checkpoint import Checkpoint
@@ -87,6 +88,15 @@ _Proteins = Sequence[tuple[Tensor, Tensor]]
 def _are_whole(batch: Batch) -> bool:
     """Return whether the crops of a batch are whole proteins, which the engine never mixes with windows."""
     return bool(batch.tokens[0] == CLS and batch.tokens[batch.offsets[1] - 1] == EOS)
+
+
+def vector_precision(requested: EmbedPrecisionName, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """Choose the precision of the matrix products behind vectors; auto is float32 for a fine-tuned model.
+
+    A head was trained on vectors in float32, and `predict` uses float32 too.
+    """
+    is_exact = requested == "auto" and checkpoint.task_head is not None
+    return torch.float32 if is_exact else choose_precision(requested, device)
 
 
 def _as_array(values: Tensor) -> NDArray[np.float32]:
