@@ -1,7 +1,6 @@
 """Updates of the weights: sums of gradients, and the optimisers."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,17 +66,6 @@ class GradientSum:
         return [gradient for gradient in self._sums if gradient is not None]
 
 
-def _groups_by_rate(
-    module: nn.Module, parameters: set[nn.Parameter], head_parameters: set[nn.Parameter], head_lr_multiplier: float
-) -> list[dict[str, Any]]:
-    """Group parameters by the multiplier of their learning rate."""
-    groups = [
-        {"params": _ordered(module, parameters - head_parameters), "lr_multiplier": 1.0},
-        {"params": _ordered(module, parameters & head_parameters), "lr_multiplier": head_lr_multiplier},
-    ]
-    return [group for group in groups if group["params"]]
-
-
 def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
     """Iterate over all weight matrices except embeddings."""
     for submodule in module.modules():
@@ -90,11 +78,6 @@ def _layer_matrices(module: nn.Module) -> Iterator[nn.Parameter]:
     for submodule in module.modules():
         if isinstance(submodule, nn.ModuleList):
             yield from _matrices(submodule)
-
-
-def _ordered(module: nn.Module, chosen: set[nn.Parameter]) -> list[nn.Parameter]:
-    """List the chosen parameters that are trained, in the order of the module."""
-    return [parameter for parameter in module.parameters() if parameter in chosen and parameter.requires_grad]
 
 
 def make_optimizers(
@@ -122,18 +105,21 @@ def make_optimizers(
 
     Source: Loshchilov and Hutter 2019 (AdamW); Jordan et al. 2024 and Liu et al. 2025 (Muon).
     """
+    matrices, layer_matrices = set(_matrices(module)), set(_layer_matrices(module))
     head_parameters = set() if head is None else set(head.parameters())
-    if name == "sgd":
-        return [SGD(_groups_by_rate(module, set(module.parameters()), head_parameters, head_lr_multiplier), lr=0.0)]
-    optimizers, with_muon = list[Optimizer](), set[nn.Parameter]()
-    if name == "muon":
-        with_muon = set(_layer_matrices(module))
-        optimizers.append(make_muon(_ordered(module, with_muon), weight_decay, pool))
-    decayed = set(_matrices(module)) - with_muon
-    undecayed = set(module.parameters()) - with_muon - decayed
-    groups = [
-        {**group, "weight_decay": decay}
-        for parameters, decay in ((decayed, weight_decay), (undecayed, 0.0))
-        for group in _groups_by_rate(module, parameters, head_parameters, head_lr_multiplier)
+    with_muon, groups = list[nn.Parameter](), dict[tuple[float, float], list[nn.Parameter]]()
+    for parameter in filter(lambda parameter: parameter.requires_grad, module.parameters()):
+        if name == "muon" and parameter in layer_matrices:
+            with_muon.append(parameter)
+            continue
+        decay = weight_decay if name != "sgd" and parameter in matrices else 0.0
+        lr_multiplier = head_lr_multiplier if parameter in head_parameters else 1.0
+        groups.setdefault((decay, lr_multiplier), []).append(parameter)
+    settings = [
+        {"params": parameters, "weight_decay": decay, "lr_multiplier": lr_multiplier}
+        for (decay, lr_multiplier), parameters in groups.items()
     ]
-    return [*optimizers, AdamW(groups, lr=0.0, betas=_BETAS, fused=True)]
+    if name == "sgd":
+        return [SGD(settings, lr=0.0)]
+    muon = [make_muon(with_muon, weight_decay, pool)] if name == "muon" else []
+    return [*muon, AdamW(settings, lr=0.0, betas=_BETAS, fused=True)]

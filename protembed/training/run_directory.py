@@ -19,11 +19,10 @@ class RunDirectory:
     """The files of a run other than its checkpoints.
 
     `run.json` holds the fingerprint of the command and the decisions of the run; `metrics.jsonl` has a line per step.
-    Only the first of several processes writes, and the others receive what it decided.
 
     Args:
         directory: Path of the directory, which need not exist.
-        processes: Processes of the run.
+        processes: Processes of the run; the others receive what the first one decides.
 
     Attributes:
         facts: Contents of `run.json`, available once the run is open.
@@ -34,7 +33,7 @@ class RunDirectory:
         self.facts: Mapping[str, Any] = {}
 
     def open(self, fingerprint: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool = False) -> None:
-        """Begin a run, or read what the run recorded that is there; `Result.claim` checks that it is the same command.
+        """Begin a run, or read what an existing one has recorded, which `Result.claim` found to be of the same command.
 
         Args:
             fingerprint: What makes two runs the same, as plain JSON values.
