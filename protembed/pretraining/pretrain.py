@@ -337,8 +337,8 @@ def _prepare(
     references = run.load_or_compute("references", evaluator.reference_losses)
     timing = budget = None
     if "plan" not in run.facts and (is_dry_run or config.max_minutes is not None):
-        schedule = _make_schedule(options, batches)
-        timing = time_steps(objective, batches.micro_batches, schedule, executor, evaluator.num_residues)
+        provisional = _make_schedule(options, batches)
+        timing = time_steps(objective, batches.micro_batches, provisional, executor, evaluator.num_residues)
         budget = None if config.max_minutes is None else TimeBudget(started, config.max_minutes, timing)
     schedule = run.load_or_compute("plan", lambda: asdict(_make_schedule(options, batches, budget)))
     setup = TrainingSetup(
