@@ -60,6 +60,7 @@ from protembed.io.writing import (
     flush_directory,
     is_unfinished,
     move_into_place,
+    output_errors,
     remove_unfinished,
     remove_unfinished_beside,
     scratch_directory,
@@ -559,7 +560,8 @@ class Claim:
         """
         result, content = self._result, dict(record)
         if result.is_directory:
-            flush_directory(self.path)
+            with output_errors(self.output):
+                flush_directory(self.path)
         else:
             content["sha256"] = sha256_of_file(self.path)
         if self.output == STANDARD_STREAM:

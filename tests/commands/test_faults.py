@@ -288,9 +288,7 @@ def test_after_a_kill_at_any_disk_operation_the_next_run_gives_the_same_files(na
 @pytest.mark.promise(7)
 @every_command
 def test_a_result_that_another_process_is_writing_is_an_error(name, inputs, tmp_path):
-    lock = tmp_path / (".f.model.partial.lock" if name == "f.model" else f".{name}.lock")
-
-    with exclusive_lock(lock, RuntimeError):
+    with exclusive_lock(tmp_path / f".{name}.lock", RuntimeError):
         result = invoke(command(name, inputs, tmp_path))
 
     assert result.exit_code == 1
