@@ -216,24 +216,6 @@ def _check_directory(path: Path, *markers: str) -> None:
         raise OutputExistsError(path, found, is_replaceable=False)
 
 
-@contextmanager
-def result_lock(output: Path) -> Iterator[None]:
-    """Hold the lock of a result during the block, and first remove what a killed process left beside the result.
-
-    Stdout has no lock.
-
-    Raises:
-        RunInUseError: Another process is writing this result.
-        OutputError: The directory cannot be written.
-    """
-    if output == STANDARD_STREAM:
-        yield
-        return
-    with exclusive_lock(output.with_name(f".{output.name}.lock"), lambda holder: RunInUseError(output, holder)):
-        remove_unfinished_beside(output)
-        yield
-
-
 def check_utf8_path(output: Path) -> None:
     """Check, before any training, that the path of a model is valid UTF-8, because safetensors opens no other.
 

@@ -19,8 +19,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from protembed.errors import OutputError, OutputExistsError, reason_of
-from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open_bytes, path_exists
+from protembed.errors import OutputError, reason_of
+from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open_bytes
 from protembed.text import format_row
 
 _BLOCK = 1 << 20
@@ -248,21 +248,6 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
-def check_is_ours_or_absent(path: Path, marker: str) -> None:
-    """Check that a directory may be replaced: it is absent, empty, or an earlier result of protembed.
-
-    Args:
-        path: Path where a directory will be created.
-        marker: Name of the file that identifies an earlier result.
-
-    Raises:
-        OutputExistsError: Something else exists at the path, which is not replaced even with `--force`.
-    """
-    is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and not any(path.iterdir())
-    if path_exists(path) and not is_empty and not path_exists(path / marker):
-        raise OutputExistsError(path, f"has no {marker}, so it is not a result of protembed", is_replaceable=False)
-
-
 def _copy_permissions(directory: Path, path: Path) -> None:
     """Make a file readable for all users that may read its directory; safetensors lets only the owner read it."""
     required, mode = directory.stat().st_mode & 0o666, path.stat().st_mode
@@ -280,23 +265,18 @@ def flush_directory(directory: Path) -> None:
 
 
 @contextmanager
-def atomic_directory(path: Path, *, marker: str | None = None) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield an empty temporary directory beside `path`; rename it to `path` on success.
 
     Args:
         path: Final path; an existing directory is replaced.
-        marker: Name of the file that identifies an earlier result of the same kind. Another directory that is not
-            empty is not replaced, even with `--force`.
 
     Yields:
         The temporary directory.
 
     Raises:
-        OutputExistsError: The existing directory has no marker.
         OutputError: The directory cannot be created or written, or the disk is full; no temporary file is left.
     """
-    if marker is not None:
-        check_is_ours_or_absent(path, marker)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:

@@ -42,13 +42,12 @@ class RunDirectory:
 
         Raises:
             DamagedRunError: If `run.json` cannot be read.
-            OutputExistsError: If the directory exists and holds no run.
             OutputError: If the directory cannot be written.
             ProtembedError: If `fill` raises it.
         """
         if self._processes.is_first:
             if force or not self.contains(RUN):
-                with atomic_directory(self._directory, marker=RUN) as temporary:
+                with atomic_directory(self._directory) as temporary:
                     fill(temporary)
                     write_json(temporary / RUN, {"protembed_version": __version__, IDENTITY: dict(fingerprint)})
             try:

@@ -27,12 +27,10 @@ from protembed.io.result import (
     check_not_an_input,
     check_utf8_path,
     make_fingerprint,
-    result_lock,
 )
 from protembed.io.writing import (
     atomic_directory,
     atomic_file,
-    check_is_ours_or_absent,
     write_json,
     write_table,
     write_text,
@@ -44,19 +42,6 @@ def names(folder):
 
 
 # Checks
-
-
-def test_a_directory_that_is_not_a_result_of_protembed_is_never_replaced(tmp_path):
-    for name in ("result", "empty", "thesis"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "result" / "metrics.json").touch()
-    (tmp_path / "thesis" / "chapter").touch()
-    for name in ("result", "empty", "missing"):
-        check_is_ours_or_absent(tmp_path / name, "metrics.json")
-
-    for name in ("thesis", "thesis/chapter"):
-        with pytest.raises(OutputExistsError, match="not a result of protembed; .*`force` does not replace it"):
-            check_is_ours_or_absent(tmp_path / name, "metrics.json")
 
 
 def test_an_input_is_never_overwritten_under_any_name(tmp_path):
@@ -86,68 +71,6 @@ def test_a_model_path_that_is_not_utf8_is_a_usage_error(tmp_path):
 
     with pytest.raises(ConfigError, match="the path of a model must be valid UTF-8"):
         check_utf8_path(tmp_path / os.fsdecode(b"\xfd.run"))
-
-
-# Locks
-
-
-@pytest.mark.promise(7)
-def test_a_result_is_locked_until_the_process_that_writes_it_dies(tmp_path):
-    hold = (
-        "import sys, pathlib; from protembed.io.result import result_lock\n"
-        "with result_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", hold, str(tmp_path / "emb.npy")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(RunInUseError, match=rf"emb\.npy is in use by process {holder.pid} "):
-            with result_lock(tmp_path / "emb.npy"):
-                pass
-        with result_lock(tmp_path / "emb.h5"):
-            pass
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-
-    with result_lock(tmp_path / "emb.npy"):
-        (tmp_path / "emb.npy").write_bytes(b"vectors")
-    assert names(tmp_path) == ["emb.npy"]
-
-
-@pytest.mark.promise(1)
-def test_a_lock_removes_the_temporary_files_that_a_killed_process_left(tmp_path):
-    for name in (".p.tsv.123.tmp.tsv", ".other.tsv.123.tmp.tsv"):
-        (tmp_path / name).write_text("half")
-    (tmp_path / ".p.tsv.456.tmp").mkdir()
-
-    with result_lock(tmp_path / "p.tsv"):
-        assert names(tmp_path) == [".other.tsv.123.tmp.tsv", ".p.tsv.lock"]
-
-
-def test_stdout_has_no_lock(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    with result_lock(STANDARD_STREAM), result_lock(STANDARD_STREAM):
-        assert names(tmp_path) == []
-
-
-def test_a_lock_in_an_unwritable_directory_is_an_output_error(tmp_path):
-    (tmp_path / "file").write_text("")
-
-    with pytest.raises(OutputError), result_lock(tmp_path / "file" / "emb.npy"):
-        pass
-
-
-def test_a_lock_on_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, monkeypatch):
-    def fill_up(*_):
-        raise OSError(28, "disk full")
-
-    monkeypatch.setattr("os.write", fill_up)
-
-    with pytest.raises(OutputError, match=r"cannot write .*\.emb\.npy\.lock \(disk full\)"):
-        with result_lock(tmp_path / "emb.npy"):
-            pass
-
-    assert names(tmp_path) == []
 
 
 # Results
@@ -489,6 +412,44 @@ def test_a_directory_cannot_be_a_result_on_stdout():
 
 
 # Claims
+
+
+@pytest.mark.promise(7)
+def test_a_result_is_locked_until_the_process_that_writes_it_dies(tmp_path):
+    hold = (
+        "import sys, pathlib; from protembed.io.result import Result\n"
+        "with Result.table(pathlib.Path(sys.argv[1]), []).claim({}): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "x.tsv")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(RunInUseError, match=rf"x\.tsv is in use by process {holder.pid} "):
+            make_table(tmp_path / "x.tsv")
+        assert make_table(tmp_path / "y.tsv")[0] == "new"
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+
+    assert make_table(tmp_path / "x.tsv")[0] == "new"
+    assert names(tmp_path) == ["x.tsv", "x.tsv.meta.json", "y.tsv", "y.tsv.meta.json"]
+
+
+def test_stdout_has_no_lock(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    with Result.table(STANDARD_STREAM, []).claim({}), Result.table(STANDARD_STREAM, []).claim({}):
+        assert names(tmp_path) == []
+
+
+def test_a_lock_on_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def fill_up(*_):
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("os.write", fill_up)
+
+    with pytest.raises(OutputError, match=r"cannot write .*\.x\.tsv\.lock \(disk full\)"):
+        make_table(tmp_path / "x.tsv")
+
+    assert names(tmp_path) == []
 
 
 @pytest.mark.promise(7)

@@ -27,8 +27,8 @@ def run(tmp_path):
     return run
 
 
-def claim(path, fingerprint=FINGERPRINT):
-    return Result(path, [], run=RUN).claim(fingerprint)
+def claim(path, fingerprint=FINGERPRINT, *, force=False):
+    return Result(path, [], run=RUN, force=force).claim(fingerprint)
 
 
 def names(directory):
@@ -78,7 +78,7 @@ def test_a_directory_that_is_no_run_is_refused_and_left_unchanged(tmp_path, forc
     (tmp_path / "thesis.tex").write_text("years of work")
 
     with pytest.raises(OutputExistsError, match="has no run.json.*`force` does not replace it either"):
-        RunDirectory(tmp_path).open(FINGERPRINT, fill, force=force)
+        claim(tmp_path, force=force)
 
     assert names(tmp_path) == ["thesis.tex"]
 
