@@ -119,21 +119,19 @@ class Engine:
         Where chunks and micro-batches begin depends on the items alone, not on the workers, so that a run that is
         resumed after a chunk gives the same numbers, bit for bit.
         """
-        waiting, finished = deque[_Member[Item]](), list[tuple[Item, Result]]()
-
-        def micro_batches() -> Iterator[Sequence[_Crop]]:
-            for crops in (_streamed if job.is_streamed else _longest_first)(job, items, self.tokens_per_chunk, waiting):
-                for part in split_by_budget([len(crop.tokens) for crop in crops], self.micro_batch_tokens):
-                    yield crops[part]
-
+        queue, finished = _Queue[Item](job, self.tokens_per_chunk), list[tuple[Item, Result]]()
+        micro_batches = (
+            crops[part]
+            for crops in queue.groups(items)
+            for part in split_by_budget([len(crop.tokens) for crop in crops], self.micro_batch_tokens)
+        )
         # The micro-batches of the next chunk are queued while the last ones of this chunk are computed.
-        computed = self.pool.map(lambda crops: compute_or_split(job, crops), micro_batches(), num_per_worker=2)
+        computed = self.pool.map(lambda crops: compute_or_split(job, crops), micro_batches, num_per_worker=2)
         for parts in chain(computed, [[]]):  # after the last crop, an item may still wait for its end to be seen
             for crop, part in parts:
                 crop.entry.add(crop.number, part)
                 on_crop(len(crop.tokens))
-            while waiting and waiting[0].entry.is_complete:
-                item, entry, ends_chunk = waiting.popleft()
+            for item, entry, ends_chunk in queue.take_complete():
                 finished.append((item, entry.result))
                 if ends_chunk:
                     yield finished
@@ -217,39 +215,49 @@ class _Member(NamedTuple, Generic[Item]):
     ends_chunk: bool
 
 
-def _longest_first(
-    job: InferenceJob[Any], proteins: Iterable[Any], min_tokens: int, waiting: deque[_Member[Any]]
-) -> Iterator[list[_Crop]]:
-    """Yield the crops of the divided proteins of each chunk, then its whole proteins.
+class _Queue(Generic[Item]):
+    """The items of one call of the engine, from their crops to their results."""
 
-    The longest come first, so that no worker computes a very long protein while the others are idle at the end.
-    """
-    first_row = 0
-    for members in _chunk_by_tokens(proteins, lambda protein: len(protein.sequence) + 2, min_tokens):
-        entries: dict[str, _Entry] = {}
-        for row, protein in enumerate(members, start=first_row):
-            if protein.sequence not in entries:
-                entries[protein.sequence] = _Entry(job, protein, row)
-            waiting.append(_Member(protein, entries[protein.sequence], row + 1 == first_row + len(members)))
-        first_row += len(members)
-        crops = [list(entry.cut()) for entry in entries.values()]
-        for is_divided in (True, False):
-            chosen = [crop for of_entry in crops if (len(of_entry) > 1) == is_divided for crop in of_entry]
-            yield sorted(chosen, key=lambda crop: -len(crop.tokens))
+    def __init__(self, job: InferenceJob[Any], tokens_per_chunk: int) -> None:
+        self._job, self._tokens_per_chunk = job, tokens_per_chunk
+        self._waiting = deque[_Member[Item]]()
 
+    def groups(self, items: Iterable[Item]) -> Iterator[list[_Crop]]:
+        """Cut items into crops, and yield these in groups that share micro-batches."""
+        return self._streamed(items) if self._job.is_streamed else self._longest_first(items)
 
-def _streamed(
-    job: InferenceJob[Any], items: Iterable[Any], min_tokens: int, waiting: deque[_Member[Any]]
-) -> Iterator[list[_Crop]]:
-    """Yield the crops of each chunk in their order; a chunk may end within an item."""
+    def take_complete(self) -> Iterator[_Member[Item]]:
+        """Take the items that are complete, as far as no earlier one is incomplete."""
+        while self._waiting and self._waiting[0].entry.is_complete:
+            yield self._waiting.popleft()
 
-    def crops() -> Iterator[_Crop]:
-        for row, item in enumerate(items):
-            entry = _Entry(job, item, row)
-            waiting.append(_Member(item, entry, True))
-            yield from entry.cut()
+    def _longest_first(self, proteins: Iterable[Any]) -> Iterator[list[_Crop]]:
+        """Yield the crops of the divided proteins of each chunk, then its whole proteins.
 
-    return _chunk_by_tokens(crops(), lambda crop: len(crop.tokens), min_tokens)
+        The longest come first, so that no worker computes a very long protein while the others are idle at the end.
+        """
+        first_row = 0
+        for members in _chunk_by_tokens(proteins, lambda protein: len(protein.sequence) + 2, self._tokens_per_chunk):
+            entries: dict[str, _Entry] = {}
+            for row, protein in enumerate(members, start=first_row):
+                entry = entries.setdefault(protein.sequence, _Entry(self._job, protein, row))
+                self._waiting.append(_Member(protein, entry, row + 1 == first_row + len(members)))
+            first_row += len(members)
+            crops = [list(entry.cut()) for entry in entries.values()]
+            for is_divided in (True, False):
+                chosen = [crop for of_entry in crops if (len(of_entry) > 1) == is_divided for crop in of_entry]
+                yield sorted(chosen, key=lambda crop: -len(crop.tokens))
+
+    def _streamed(self, items: Iterable[Item]) -> Iterator[list[_Crop]]:
+        """Yield the crops of each chunk in their order; a chunk may end within an item."""
+
+        def crops() -> Iterator[_Crop]:
+            for row, item in enumerate(items):
+                entry = _Entry(self._job, item, row)
+                self._waiting.append(_Member(item, entry, True))
+                yield from entry.cut()
+
+        return _chunk_by_tokens(crops(), lambda crop: len(crop.tokens), self._tokens_per_chunk)
 
 
 def _chunk_by_tokens(
