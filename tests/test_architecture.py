@@ -133,6 +133,18 @@ def test_paths_are_written_in_io_writing_alone():
     assert ("protembed.io.writing", "temporary.replace") in writers
 
 
+def test_errors_name_options_as_python_does():
+    texts = {
+        (module, part.value)
+        for module, function, call in CALLS
+        if function.endswith("Error") or function == "super().__init__"
+        for part in ast.walk(call)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    }
+
+    assert {(module, text) for module, text in texts if re.search(r"(^|[\s(])--[a-z]", text)} == set()
+
+
 @pytest.mark.promise(18)
 def test_nothing_is_unpickled_or_evaluated():
     callers = {(module, function) for module, function, _ in CALLS if RUNS.fullmatch(function)}

@@ -412,7 +412,7 @@ def pretrain_model(
     started, files = time.monotonic(), as_paths("fasta", fasta)
     options, callbacks = options or PretrainOptions(), callbacks or Callbacks()
     if options.pretrain.dry_run:
-        raise ConfigError("--dry-run", True, "plan_pretraining makes the plan of a run without training")
+        raise ConfigError("dry_run", True, "plan_pretraining makes the plan of a run without training")
     result, device = _result(files, options.pretrain), choose_device(options.compute)
     check_memory(options.pretrain, device)
     precision = choose_precision(options.pretrain.precision, device)
