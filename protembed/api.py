@@ -244,7 +244,7 @@ class Model:
         self, job: InferenceJob[Any], sequences: AnySequences, precision: torch.dtype, width: int | None = None
     ) -> tuple[list[Protein], list[NDArray[np.float32]]]:
         """Run a job on each protein or its region, and warn if a fine-tuned model does not fit the proteins."""
-        proteins = [protein.cut(self._region) for protein in read_sequences(sequences)]
+        proteins = read_sequences(sequences, self._region)
         comparison = InputComparison.from_checkpoint(self.checkpoint, self._region)
         with self._engine(width) as engine:
             results = [result for _, result in engine.run(job, comparison.observe(proteins))]

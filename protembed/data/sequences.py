@@ -1,8 +1,7 @@
 """Sequences that a Python user gives in memory: strings, and records of protembed or Biopython."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from Bio.Seq import Seq
 from Bio.SeqRecord import SeqRecord
@@ -19,33 +18,16 @@ _EXPECTED = "a text such as 'MKTAYIAKQR', a record of read_fasta or Biopython, o
 _LETTERS = f"the residues are {RESIDUES} and J (read as X), and {MASK_LETTER} or <mask> masks a position"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Protein:
+class Protein(NamedTuple):
     """One protein.
 
     Attributes:
         id: Identifier of the record; the number of the sequence, from 1, if it has none.
         sequence: Residues of the alphabet, upper case, with `?` where a position is masked.
-        name: Number and identifier, for messages.
     """
 
     id: str
     sequence: str
-    name: str
-
-    def cut(self, region: Region | None) -> "Protein":
-        """Cut the protein to a region; None keeps all of it.
-
-        Raises:
-            SequenceError: The protein ends before the region begins.
-        """
-        if region is None:
-            return self
-        residues = region.within(len(self.sequence))
-        if residues is None:
-            found = f"it has {len(self.sequence):,} residues, but the model uses residues {region} of each protein"
-            raise SequenceError(self.name, found, "give whole proteins")
-        return Protein(id=self.id, sequence=self.sequence[residues], name=self.name)
 
 
 def is_one_sequence(given: AnySequences) -> TypeGuard[AnySequence]:
@@ -53,20 +35,25 @@ def is_one_sequence(given: AnySequences) -> TypeGuard[AnySequence]:
     return isinstance(given, str | Seq) or hasattr(given, "sequence") or hasattr(given, "seq")
 
 
-def read_sequences(given: AnySequences) -> list[Protein]:
+def read_sequences(given: AnySequences, region: Region | None = None) -> list[Protein]:
     """Read one sequence or several as from FASTA: upper-cased, without white space and a final `*`, J read as X.
 
+    Args:
+        given: The sequences.
+        region: Residues of each protein that are used; None for the whole protein.
+
     Raises:
-        SequenceError: A sequence is not a text, is empty, or has a character that is not a residue.
+        SequenceError: A sequence is not a text, is empty, has a character that is not a residue, or ends before the
+            region begins.
 
     >>> [protein.sequence for protein in read_sequences(["mkt ayi*", "MK<mask>?J"])]
     ['MKTAYI', 'MK??X']
     """
     if is_one_sequence(given):
-        return [_protein(1, given)]
+        given = [given]
     if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
         raise SequenceError("the sequences", f"they are of type {type(given).__name__}", _EXPECTED)
-    return [_protein(number, item) for number, item in enumerate(given, start=1)]
+    return [_protein(number, item, region) for number, item in enumerate(given, start=1)]
 
 
 def read_one_sequence(given: AnySequence) -> Protein:
@@ -81,7 +68,7 @@ def read_one_sequence(given: AnySequence) -> Protein:
     return proteins[0]
 
 
-def _protein(number: int, item: AnySequence) -> Protein:
+def _protein(number: int, item: AnySequence, region: Region | None) -> Protein:
     identifier = getattr(item, "id", None)
     name = f"sequence {number}" if identifier is None else f"sequence {number} ({identifier!r})"
     letters = getattr(item, "sequence", getattr(item, "seq", item))
@@ -93,4 +80,8 @@ def _protein(number: int, item: AnySequence) -> Protein:
     for position, letter in enumerate(sequence, start=1):
         if letter not in RESIDUES and letter != MASK_LETTER:
             raise SequenceError(name, f"{letter!r} at position {position} is not an amino acid", _LETTERS)
-    return Protein(id=str(identifier or number), sequence=sequence, name=name)
+    residues = slice(None) if region is None else region.within(len(sequence))
+    if residues is None:
+        found = f"it has {len(sequence):,} residues, but the model uses residues {region} of each protein"
+        raise SequenceError(name, found, "give whole proteins")
+    return Protein(str(identifier or number), sequence[residues])

@@ -74,10 +74,7 @@ def test_a_method_for_one_sequence_rejects_several(given):
         read_one_sequence(given)
 
 
-def test_a_sequence_that_ends_before_the_region_is_an_error():
-    protein = read_one_sequence("MKTAYI")
-
-    assert protein.cut(Region(2, 4)).sequence == "KTA"
-    assert protein.cut(None) == protein
-    with pytest.raises(SequenceError, match="6 residues, but the model uses residues 7-9"):
-        protein.cut(Region(7, 9))
+def test_proteins_are_cut_to_the_region_and_one_that_ends_before_it_is_an_error():
+    assert [protein.sequence for protein in read_sequences(["MKTAYI", "MKT"], Region(2, 4))] == ["KTA", "KT"]
+    with pytest.raises(SequenceError, match="sequence 2: it has 3 residues, but the model uses residues 4-9"):
+        read_sequences(["MKTAYI", "MKT"], Region(4, 9))
