@@ -73,7 +73,7 @@ def run_in_a_copy(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_notebook_prints_what_it_shows(tmp_path):
     for cell, (text, figures) in zip(code_cells(), run_in_a_copy(tmp_path), strict=True):
         shown = [output for output in cell["outputs"] if output["output_type"] == "display_data"]

@@ -3,12 +3,11 @@
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, overload
+from typing import IO, Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -347,30 +346,9 @@ def read_vectors(
             return {row: np.array(vectors[row]) for row in rows}
 
 
-class LazyArrays(Sequence[NDArray[Any]]):
-    """Arrays, each of which is read when it is used.
-
-    Attributes:
-        readers: Functions that read an array each.
-    """
-
-    def __init__(self, readers: Sequence[Callable[[], NDArray[Any]]]) -> None:
-        self.readers = readers
-
-    def __len__(self) -> int:
-        return len(self.readers)
-
-    @overload
-    def __getitem__(self, index: int) -> NDArray[Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> "LazyArrays": ...
-    def __getitem__(self, index: int | slice) -> "NDArray[Any] | LazyArrays":
-        return LazyArrays(self.readers[index]) if isinstance(index, slice) else self.readers[index]()
-
-
 @_normalize_read_errors()
-def open_vectors(path: Path, format_name: FormatName, *, per_residue: bool) -> NDArray[Any] | LazyArrays:
-    """Open all vectors of a result; those of `.npy` and `.npz`, and those per residue, are read when they are used.
+def open_vectors(path: Path, format_name: FormatName, *, per_residue: bool) -> NDArray[Any] | list[NDArray[Any]]:
+    """Open all vectors of a result; those of `.npy` and `.npz` stay on disk until they are used.
 
     Args:
         path: Path of the result.
@@ -383,25 +361,20 @@ def open_vectors(path: Path, format_name: FormatName, *, per_residue: bool) -> N
     Raises:
         OSError, ValueError, KeyError: The file is damaged.
     """
+    vectors: NDArray[Any]
     match format_name:
         case "npy":
-            vectors: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-            return vectors
+            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         case "tsv":
-            return np.stack([*_read_lines(path).values()])
+            vectors = np.stack([*_read_lines(path).values()])
         case "npz":
-            embeddings = _npz_array(path, "embeddings")
-            if not per_residue:
-                return embeddings
-            return LazyArrays(
-                [partial(embeddings.__getitem__, slice(*span)) for span in pairwise(_npz_array(path, "offsets"))]
-            )
+            vectors = _npz_array(path, "embeddings")
+            if per_residue:
+                return [vectors[start:stop] for start, stop in pairwise(_npz_array(path, "offsets"))]
         case "h5":
-            file = h5py.File(path, "r")  # which stays open as long as an array may be read
-            readers = [partial(_read_dataset, file, name) for name in file]
-            return LazyArrays(readers) if per_residue else np.stack([read() for read in readers])
-
-
-def _read_dataset(file: h5py.File, name: str) -> NDArray[Any]:
-    vectors: NDArray[Any] = file[name][:]
+            with h5py.File(path, "r") as file:
+                of_proteins = [dataset[:] for dataset in file.values()]
+            if per_residue:
+                return of_proteins
+            vectors = np.stack(of_proteins)
     return vectors

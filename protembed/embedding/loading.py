@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob, has_magic
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.embedding.formats import LazyArrays, open_vectors
+from protembed.embedding.formats import open_vectors
 from protembed.embedding.metadata import IDS, read_meta
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError, reason_of
@@ -30,14 +30,14 @@ class Embeddings(Mapping[str, NDArray[Any]]):
     """A result of `embed`, and a mapping from identifiers to vectors.
 
     Attributes:
-        vectors: Vectors, (proteins, dim), in the order of the input, float32 or float16 as they are stored; `.npy` and
-            `.npz` stay on disk until they are used. For a result per residue, a sequence of arrays, (residues, dim),
-            each of which is read when it is used.
+        vectors: Vectors, (proteins, dim), in the order of the input, float32 or float16 as they are stored; for a
+            result per residue, a list of arrays, (residues, dim). Those of one `.npy` or `.npz` file stay on disk until
+            they are used.
         ids: Identifiers, in the same order.
         meta: Content of the meta file: the model, the settings and the counts; of several shards, their sums.
     """
 
-    vectors: NDArray[Any] | LazyArrays
+    vectors: NDArray[Any] | list[NDArray[Any]]
     ids: Sequence[str]
     meta: Mapping[str, Any]
 
@@ -96,8 +96,9 @@ def load_embeddings(files: Paths) -> Embeddings:
         if different := differences(before, now):
             raise VerificationError(path, f"it cannot follow {first_path}, because {'; '.join(different)}")
     counts = {name: sum(part.meta[name] for _, part in parts) for name in _COUNTS}
+    vectors = [part.vectors for _, part in parts]
     return Embeddings(
-        vectors=_join([part.vectors for _, part in parts]),
+        vectors=[*chain(*vectors)] if first.meta["per_residue"] else np.concatenate(vectors),
         ids=[record_id for _, part in parts for record_id in part.ids],
         meta={**first.meta, **counts, "shard": None},
     )
@@ -140,8 +141,3 @@ def _in_order(parts: Sequence[tuple[Path, Embeddings]]) -> list[tuple[Path, Embe
 
 def _shard(part: Embeddings) -> Shard:
     return Shard.parse(part.meta["shard"] or "1/1")
-
-
-def _join(vectors: Sequence[NDArray[Any] | LazyArrays]) -> NDArray[Any] | LazyArrays:
-    lazy = [part for part in vectors if isinstance(part, LazyArrays)]
-    return LazyArrays([reader for part in lazy for reader in part.readers]) if lazy else np.concatenate(vectors)
