@@ -29,13 +29,9 @@ def check_memory(config: PretrainConfig, device: torch.device) -> None:
 
 
 def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
-    """Make a new model, or load the model to start from, and record the window of the training to come.
+    """Make a new model, or load the model to start from, and record the length of the training's crops as its window.
 
-    A model to start from keeps its rotary frequencies.
-
-    Args:
-        config: Size, initialisation and seed of a new model, or the model to start from.
-        crop_residues: Length of the longest crop.
+    A model to start from keeps its rotary frequencies, and its window if that is longer.
 
     Raises:
         InputNotFoundError: If the model to start from does not exist.

@@ -308,15 +308,7 @@ def _make_schedule(
 def _prepare(
     run: RunDirectory, options: PretrainOptions, executor: Executor, started: float, *, is_dry_run: bool = False
 ) -> _Job:
-    """Load the model and the data, plan the steps, and restore the newest checkpoint.
-
-    Args:
-        run: Run directory, with its corpora.
-        options: All options.
-        executor: Threads, processes and precision.
-        started: Time at which the command started, from `time.monotonic`.
-        is_dry_run: Whether to time steps even if the number of steps is fixed.
-    """
+    """Load the model and the data, plan the steps, and restore the newest checkpoint; a dry run always times steps."""
     config, device = options.pretrain, choose_device(options.compute)
     corpora = open_corpora(run.path("corpus"))
     model = initial_model(config, options.batches.crop_residues).to(device)

@@ -48,15 +48,7 @@ def time_steps(
     executor: Executor,
     num_valid_residues: int,
 ) -> StepTiming:
-    """Time a few steps of a copy of the model.
-
-    Args:
-        objective: Model, which is not changed.
-        micro_batches: Function from the number of a step to its micro-batches.
-        schedule: Schedule that names the optimiser.
-        executor: Threads, processes and precision.
-        num_valid_residues: Residues of all validation sets, from which the time of a validation is estimated.
-    """
+    """Time a few steps of a copy of the model, and estimate the time of a validation from its number of residues."""
     trained = copy.deepcopy(objective)
     optimizers = make_optimizers(trained, schedule.optimizer, schedule.weight_decay, executor.pool)
     setup = TrainingSetup(objective=trained, micro_batches=micro_batches, optimizers=optimizers, executor=executor)

@@ -60,12 +60,8 @@ def take_step(
 ) -> StepResult:
     """Sum the gradients of a step's micro-batches, divide them once by all its targets, and update the weights.
 
-    A step without targets changes nothing, nor does a step whose loss or gradient is not finite.
-
-    Args:
-        training: Model, loss and optimisers.
-        micro_batches: Micro-batches of the whole step; each process computes its share.
-        clip_norm: Largest norm of the gradient; None does not clip it.
+    Each process computes its share of the micro-batches, which are those of the whole step. A step without targets
+    changes nothing, nor does a step whose loss or gradient is not finite.
 
     Raises:
         TooLongForMemoryError: If a micro-batch and its gradients do not fit into memory.
