@@ -100,11 +100,10 @@ class StructureIndex:
 
     def evaluate(self, model_head: ContactPredictor | None, *, num_permutations: int, seed: int) -> ContactEvaluation:
         """Evaluate heads and predictors on the matched proteins with `evaluate_contacts`."""
-        proteins = [(protein.features, protein.pairs) for protein in self.matched.values()]
-        features = [features for features, _ in proteins if features is not None]
-        return evaluate_contacts(
-            features, [pairs for _, pairs in proteins], model_head, num_permutations=num_permutations, seed=seed
-        )
+        matched = self.matched.values()
+        features = [protein.features for protein in matched if protein.features is not None]
+        pairs = [protein.pairs for protein in matched]
+        return evaluate_contacts(features, pairs, model_head, num_permutations=num_permutations, seed=seed)
 
 
 def _chain_name(chain: Chain) -> str:

@@ -109,18 +109,16 @@ class Evaluation:
     def _label_columns(self, label: str, result: SiteResult, num_listed: int | None) -> list[Column]:
         test, num_heads = result.significance, self.means.shape[2]
         order = test.ranking()[:num_listed]
-        amounts = {
-            ("compared_proteins", "proteins compared"): test.num_proteins,
-            ("residues", "labelled residues"): result.num_residues,
-            ("compared_residues", "labelled residues compared"): test.num_labelled,
-            ("segments", ""): result.num_segments,
-        }
+        num = len(order)
         return [
-            Column("label", [label] * len(order)),
+            Column("label", [label] * num),
             Column("layer", order // num_heads + 1),
             Column("head", order % num_heads + 1),
             *_test_columns(test, order),
-            *(Column(name, [amount] * len(order), readable) for (name, readable), amount in amounts.items()),
+            Column("compared_proteins", [test.num_proteins] * num, "proteins compared"),
+            Column("residues", [result.num_residues] * num, "labelled residues"),
+            Column("compared_residues", [test.num_labelled] * num, "labelled residues compared"),
+            Column("segments", [result.num_segments] * num),
         ]
 
     def page_tables(self) -> list[Table]:
