@@ -186,7 +186,6 @@ class HeadTest:
     num_above: NDArray[np.int64]
     num_proteins: int
     num_labelled: int
-    num_permutations: int
 
     def ranking(self) -> NDArray[np.int64]:
         """Order the heads, the most significant first; of equal p-values, the larger deviation comes first."""
@@ -256,7 +255,6 @@ def permutation_test(proteins: Iterable[LabelledScores], *, num_permutations: in
         num_above=(moments_by_protein[:, 0] > _ROUNDING).sum(0),
         num_proteins=num_compared,
         num_labelled=num_labelled,
-        num_permutations=num_permutations,
     )
 
 
