@@ -107,11 +107,11 @@ class Progress:
     def _counts(self) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)
         counts = f"{pluralize(self.num_finished, self._noun)}, {pluralize(self._amount, self._part)}"
-        done = f"{self._what}: {counts}, {self._amount / seconds:,.0f} {self._part}s/s"
+        done = f"{self._what}: {counts}, {self._amount / seconds:,.0f} {self._part}s/s; {format_duration(seconds)}"
         if not self._expected:
-            return f"{done}; {format_duration(seconds)}"
+            return done
         percent = format_percent(self._amount / self._expected)
-        return f"{done}; {percent}{_time_left(seconds, self._amount, self._expected)}"
+        return f"{done}, {percent}{_time_left(seconds, self._amount, self._expected)}"
 
     def _training_text(self) -> str:
         if self._loss is None:

@@ -130,7 +130,7 @@ def test_progress_shows_the_time_left_when_the_total_is_known(capsys, monkeypatc
         progress.advance(1000)
 
     printed = capsys.readouterr().err
-    assert "embedded: 1 protein, 1,000 residues, 32 residues/s; 25 %, about 1 min 33 s left" in printed
+    assert "embedded: 1 protein, 1,000 residues, 32 residues/s; 0 min 31 s, 25 %, about 1 min 33 s left" in printed
 
 
 def test_progress_names_what_it_counts(capsys, monkeypatch):
@@ -168,7 +168,7 @@ def test_the_first_of_many_proteins_gives_no_estimate(capsys, monkeypatch):
         now[0] += 31.0
         progress.advance(100)
 
-    assert capsys.readouterr().err == "embedded: 1 protein, 100 residues, 3 residues/s; 0 %\n"
+    assert capsys.readouterr().err == "embedded: 1 protein, 100 residues, 3 residues/s; 0 min 31 s, 0 %\n"
 
 
 def test_a_warning_is_printed_once(capsys):
