@@ -74,6 +74,15 @@ def _cell(value: object) -> str:
     return f"'{text}" if text.startswith(_DANGEROUS_STARTS) and not is_number else text
 
 
+def unescape(cell: str) -> str:
+    """Read a cell of a TSV without the apostrophe that `format_row` writes before what a spreadsheet would interpret.
+
+    >>> unescape("'=cmd()"), unescape("'quoted'"), unescape("P1")
+    ('=cmd()', "'quoted'", 'P1')
+    """
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_DANGEROUS_STARTS) else cell
+
+
 def format_row(cells: Sequence[object]) -> bytes:
     r"""Format one line of a TSV in UTF-8; escape what a terminal or a spreadsheet would interpret.
 

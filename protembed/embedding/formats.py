@@ -373,7 +373,9 @@ def open_vectors(path: Path, format_name: FormatName, *, per_residue: bool) -> N
                 return [vectors[start:stop] for start, stop in pairwise(_npz_array(path, "offsets"))]
         case "h5":
             with h5py.File(path, "r") as file:
-                of_proteins = [dataset[:] for dataset in file.values()]
+                # Files of earlier versions list the datasets by name.
+                datasets = sorted(file.values(), key=lambda dataset: int(dataset.attrs["row"]))
+                of_proteins = [dataset[:] for dataset in datasets]
             if per_residue:
                 return of_proteins
             vectors = np.stack(of_proteins)

@@ -18,7 +18,7 @@ from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError, reason_of
 from protembed.io.reading import Paths, as_paths, follow_link, path_exists
 from protembed.io.result import differences, sidecar
-from protembed.text import pluralize
+from protembed.text import pluralize, unescape
 
 _COUNTS = ("num_proteins", "num_residues", "num_windowed", "num_refused")
 # Settings that the vectors of joined files must share.
@@ -119,7 +119,7 @@ def _open(path: Path) -> Embeddings:
     meta = read_meta(path)
     try:
         with sidecar(path, IDS).open(encoding="utf-8", newline="\n") as stream:
-            ids = [line.split("\t", 2)[1] for line in islice(stream, 1, None)]
+            ids = [unescape(line.split("\t", 2)[1]) for line in islice(stream, 1, None)]
         vectors = open_vectors(path, meta["format"], per_residue=meta["per_residue"])
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise VerificationError(path, f"it cannot be read ({reason_of(error)})") from error

@@ -51,6 +51,27 @@ def test_vectors_identifiers_and_settings_of_each_format_are_loaded(embed, ids, 
     assert repr(loaded) == "<Embeddings of 40 proteins: dim 32 per protein, by tiny>"
 
 
+def test_datasets_of_h5_are_loaded_in_the_order_of_their_rows(embed, ids, matrix):
+    path = embed("named.h5")
+    with h5py.File(path) as file:
+        vectors = {name: (file[name][:], dict(file[name].attrs)) for name in file}
+    with h5py.File(path, "w") as file:  # without an order of creation, as in earlier versions
+        for name in sorted(vectors):
+            file.create_dataset(name, data=vectors[name][0]).attrs.update(vectors[name][1])
+
+    loaded = load_embeddings(path)
+
+    assert sorted(ids) != ids
+    assert np.array_equal(loaded.vectors, matrix)
+
+
+def test_identifiers_are_loaded_as_they_were_in_the_input(embed, tmp_path):
+    fasta = tmp_path / "formulas.fasta"
+    fasta.write_text(">=cmd()\nMKTAYI\n>@P1\nMKTA\n>'quoted'\nMKT\n")
+
+    assert load_embeddings(embed("formulas.npy", fasta)).ids == ["=cmd()", "@P1", "'quoted'"]
+
+
 def test_an_array_stays_on_disk_until_it_is_used(embed):
     assert isinstance(load_embeddings(embed("emb.npy")).vectors, np.memmap)
     assert isinstance(load_embeddings(embed("emb.npz")).vectors, np.memmap)
