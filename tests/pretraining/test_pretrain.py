@@ -294,7 +294,7 @@ def test_a_run_that_starts_from_a_model_is_resumed_under_both_names_of_the_optio
 
 def test_max_minutes_is_converted_to_steps_that_the_run_stores(tmp_path, proteins_fasta):
     run, plans = tmp_path / "minutes.run", []
-    timed = options(run, steps=None, max_minutes=0.15, validate_every=None)
+    timed = options(run, steps=None, max_minutes=2.0, validate_every=None)
 
     pretrain_model([proteins_fasta], timed, Callbacks(on_plan=plans.append, stop=lambda: True))
     pretrain_model([proteins_fasta], timed, Callbacks(on_plan=plans.append, stop=lambda: True))
