@@ -79,6 +79,10 @@ def test_success_exits_0(run, name):
 # Usage
 
 
+def test_an_unknown_command_exits_2(invoke):
+    assert invoke("frobnicate").exit_code == 2
+
+
 @pytest.mark.promise(23)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_wrong_usage_exits_2_and_leaves_no_file(run, name, invoke):
