@@ -166,6 +166,7 @@ class IllegalResidueError(DataError):
 
     def __init__(self, path: str, line: int, record_id: str, column: int, letter: str) -> None:
         self.record_id, self.column, self.letter = record_id, column, letter
+        self.reason = f"{letter!r} in column {column} is no amino acid"
         found = f"{letter!r} in column {column} of record {record_id!r} is not an amino acid"
         super().__init__(path, found, _ADVICE_BY_CHARACTER.get(letter, _USUAL_ADVICE), line=line)
 
@@ -185,8 +186,12 @@ class ChangedInputError(DataError):
 class TooLongError(DataError):
     """A protein longer than the model's window, where `long_proteins` is `error`."""
 
+    path: str
+    line: int
+
     def __init__(self, path: str, line: int, record_id: str, num_residues: int, window_residues: int) -> None:
         self.record_id, self.num_residues, self.window_residues = record_id, num_residues, window_residues
+        self.reason = f"{num_residues:,} residues are more than the window of {window_residues:,}"
         found = f"record {record_id!r} has {num_residues:,} residues, more than the window of {window_residues:,}"
         advice = "choose `long_proteins` window, truncate or skip, or a larger `window_residues`"
         super().__init__(path, found, advice, line=line)
@@ -200,6 +205,7 @@ class TooShortError(DataError):
 
     def __init__(self, path: str, line: int, record_id: str, num_residues: int, first: int) -> None:
         self.record_id, self.num_residues, self.first = record_id, num_residues, first
+        self.reason = f"{num_residues:,} residues, and --region begins at residue {first:,}"
         found = f"{record_id!r} has {num_residues:,} residues, and `region` begins at residue {first:,}"
         advice = "remove it, choose another `region`, or pass `on_illegal` skip (leave it out)"
         super().__init__(path, found, advice, line=line)
@@ -212,7 +218,11 @@ class TableError(DataError):
 class UnsupportedVariantError(DataError):
     """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is not an amino acid."""
 
+    path: str
+    line: int
+
     def __init__(self, path: str, line: int, found: str) -> None:
+        self.reason = found
         advice = (
             "only substitutions among the 20 amino acids are scored, such as A42G or A42G:K50R: correct the row, or "
             "pass `on_illegal` skip (leave such rows out)"

@@ -21,7 +21,15 @@ from Bio.Data.IUPACData import protein_letters_1to3_extended
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
-from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError
+from protembed.errors import (
+    DamagedArchiveError,
+    FormatError,
+    IllegalResidueError,
+    RecordError,
+    TooLongError,
+    TooShortError,
+    UnsupportedVariantError,
+)
 from protembed.io.reading import Paths, as_paths, display_name, open_input
 from protembed.io.sniffing import detect_binary_format, detect_text_format
 from protembed.text import pluralize
@@ -124,6 +132,17 @@ class ReadStatistics:
         """Number of records that were read, skipped ones included."""
         return self.num_records + len(self.skipped)
 
+    def skip_or_raise(
+        self,
+        record_id: str,
+        error: IllegalResidueError | TooLongError | TooShortError | UnsupportedVariantError,
+        policy: str,
+    ) -> None:
+        """List a record as left out if the policy is `skip`, or raise the error about it."""
+        if policy != "skip":
+            raise error
+        self.skipped.append(SkippedRecord(id=record_id, path=error.path, line=error.line, reason=error.reason))
+
     def warnings(self) -> list[str]:
         """Describe what the user should know about the input, in sentences; an empty list if there is nothing."""
         messages = []
@@ -198,20 +217,12 @@ def accept_sequence(
         if unskippable or on_illegal == "error" or (unmaskable and on_illegal == "mask"):
             raise error
         if on_illegal == "skip":
-            reason = f"{error.letter!r} in column {error.column} is no amino acid"
-            statistics.skipped.append(
-                SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason)
-            )
+            statistics.skip_or_raise(error.record_id, error, on_illegal)
             return None
         sequence, num_masked = _ILLEGAL.subn("X", sequence)
         statistics.num_masked += num_masked
     _count_letters(sequence, statistics)
     return sequence.translate(_READ_AS_UNKNOWN)
-
-
-def illegal_residue(path: str, line: int, record_id: str, sequence: str, residue: int) -> IllegalResidueError:
-    """Make the error about the residue at an index, from 0, of a sequence that stands in one cell of a table."""
-    return IllegalResidueError(path, line, record_id, residue + 1, sequence[residue])
 
 
 def _count_letters(sequence: str, statistics: ReadStatistics) -> None:

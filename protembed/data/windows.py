@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from protembed.config.common import Region
-from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, check_not_all_skipped
+from protembed.data.fasta import OnIllegal, ReadStatistics, Record, check_not_all_skipped
 from protembed.errors import TooShortError
 
 CHOOSE_ANOTHER_REGION = "choose another `region`"
@@ -55,20 +55,6 @@ def most_central_window(spans: list[Span], position: int) -> Span:
     return max((span for span in spans if span[0] <= position < span[1]), key=distance)
 
 
-def skip_short(error: TooShortError, on_illegal: OnIllegal, statistics: ReadStatistics) -> None:
-    """Skip a protein that ends before the region begins, or raise the error.
-
-    Args:
-        error: Error about the protein.
-        on_illegal: Policy; `skip` leaves the protein out and lists it in `statistics`, any other raises.
-        statistics: Counts of what was read.
-    """
-    if on_illegal != "skip":
-        raise error
-    reason = f"{error.num_residues:,} residues, and --region begins at residue {error.first:,}"
-    statistics.skipped.append(SkippedRecord(id=error.record_id, path=error.path, line=error.line, reason=reason))
-
-
 def cut_records(
     records: Iterable[Record], region: Region | None, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> Iterator[Record]:
@@ -99,7 +85,7 @@ def cut_records(
         if residues is None:
             statistics.num_records -= 1  # the next record gets its row
             error = TooShortError(record.path, record.line, record.id, num_residues, region.first)
-            skip_short(error, on_illegal, statistics)
+            statistics.skip_or_raise(record.id, error, on_illegal)
         else:
             is_empty = False
             statistics.num_residues += residues.stop - residues.start

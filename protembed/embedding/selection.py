@@ -7,7 +7,7 @@ from pathlib import Path
 
 from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
-from protembed.data.fasta import OnIllegal, ReadStatistics, Record, SkippedRecord, check_not_all_skipped, read_fasta
+from protembed.data.fasta import OnIllegal, ReadStatistics, Record, check_not_all_skipped, read_fasta
 from protembed.data.windows import cut_records
 from protembed.errors import ConfigError, TooLongError
 
@@ -78,15 +78,11 @@ class Selection:
                 statistics.num_truncated += 1
                 statistics.num_residues -= num_residues - self.window_residues
                 yield replace(record, sequence=record.sequence[: self.window_residues])
-            elif self.long_proteins == "skip":
+            else:
                 statistics.num_records -= 1  # the next record gets its row
                 statistics.num_residues -= num_residues
-                reason = f"{num_residues:,} residues are more than the window of {self.window_residues:,}"
-                statistics.skipped.append(
-                    SkippedRecord(id=record.id, path=record.path, line=record.line, reason=reason)
-                )
-            else:
-                raise TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
+                error = TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
+                statistics.skip_or_raise(record.id, error, self.long_proteins)
         if not statistics.num_records:
             check_not_all_skipped(
                 statistics, "choose another `long_proteins` or `on_illegal`, or a larger `window_residues`"

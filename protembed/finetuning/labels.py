@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -19,11 +18,10 @@ from protembed.data.fasta import (
     Record,
     accept_sequence,
     clean_sequence,
-    illegal_residue,
     open_records,
     read_fasta_stream,
 )
-from protembed.errors import ConfigError, TableError
+from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import check_unique_columns, column_names, find_columns, is_stand_in, reading_table
@@ -207,7 +205,9 @@ def _read_row(
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
     if notation := detect_notation(row["sequence"]):
         raise TableError(path, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=line)
-    sequence = accept_sequence(raw, on_illegal, statistics, partial(illegal_residue, path, line, row_id, raw))
+    sequence = accept_sequence(
+        raw, on_illegal, statistics, lambda index: IllegalResidueError(path, line, row_id, index + 1, raw[index])
+    )
     if sequence is None:
         return None
     statistics.num_records += 1

@@ -15,7 +15,7 @@ from protembed.config.common import MICRO_BATCH_TOKENS, Region, Task
 from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, concatenate, make_crop, split_by_budget
 from protembed.data.fasta import OnIllegal, ReadStatistics, check_not_all_skipped
 from protembed.data.sampling import EpochSampler, UniformSampler
-from protembed.data.windows import CHOOSE_ANOTHER_REGION, Span, skip_short, window_spans
+from protembed.data.windows import CHOOSE_ANOTHER_REGION, Span, window_spans
 from protembed.errors import TableError, TooShortError
 from protembed.finetuning.label_cells import (
     LABEL_SEPARATOR,
@@ -287,7 +287,7 @@ def cut_table(
         residues = region.within(num_residues)
         if residues is None:
             error = TooShortError(table.path, protein.line, protein.id, num_residues, region.first)
-            skip_short(error, on_illegal, statistics)
+            statistics.skip_or_raise(protein.id, error, on_illegal)
         elif task.per_residue:
             proteins.append(_cut_protein(table, protein, residues))
         else:

@@ -3,21 +3,12 @@
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from protembed.config.score import VariantTableConfig
-from protembed.data.fasta import (
-    OnIllegal,
-    ReadStatistics,
-    SkippedRecord,
-    accept_sequence,
-    clean_sequence,
-    illegal_residue,
-    open_records,
-    read_fasta,
-)
+from protembed.data.fasta import OnIllegal, ReadStatistics, accept_sequence, clean_sequence, open_records, read_fasta
 from protembed.errors import (
     DataError,
     IllegalResidueError,
@@ -94,12 +85,6 @@ class Variant:
         return mutate(self.wild_type, self.mutations)
 
 
-def _reason(error: IllegalResidueError | UnsupportedVariantError) -> str:
-    if isinstance(error, IllegalResidueError):
-        return f"{error.letter!r} in column {error.column} is no amino acid"
-    return error.found
-
-
 class VariantTable:
     """A table of variants, which can be read more than once.
 
@@ -148,10 +133,7 @@ class VariantTable:
                 try:
                     variant = self._variant(row, statistics)
                 except (IllegalResidueError, UnsupportedVariantError) as error:
-                    if self._on_illegal != "skip":
-                        raise
-                    skipped = SkippedRecord(id=str(row.number), path=self.path, line=row.line, reason=_reason(error))
-                    statistics.skipped.append(skipped)
+                    statistics.skip_or_raise(str(row.number), error, self._on_illegal)
                     continue
                 except MismatchedResidueError as error:
                     if offset := self._suggest_offset():
@@ -245,7 +227,7 @@ class VariantTable:
             return "id" in self._indices and any(self._cell(row, "id") in wild_types for row in rows)
 
     def _accept(self, cell: str, row: Row, what: str, statistics: ReadStatistics) -> str:
-        raw, name = clean_sequence(cell), str(row.number)
+        raw = clean_sequence(cell)
         if not raw:
             raise self._error(row, f"this row has no {what}")
         if notation := detect_notation(cell):
@@ -255,8 +237,10 @@ class VariantTable:
             raise UnsupportedVariantError(*self._place(row), found)
         # `read` skips the whole row.
         on_illegal: OnIllegal = "mask" if self._on_illegal == "mask" else "error"
-        illegal = partial(illegal_residue, *self._place(row), name, raw)
-        sequence = accept_sequence(raw, on_illegal, statistics, illegal)
+        place, name = self._place(row), str(row.number)
+        sequence = accept_sequence(
+            raw, on_illegal, statistics, lambda index: IllegalResidueError(*place, name, index + 1, raw[index])
+        )
         assert sequence is not None
         return sequence
 
