@@ -34,20 +34,15 @@ _UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
 # Errors and flushing
 
 
-def _raise_output_error(error: OSError, path: Path) -> None:
-    """Turn an OSError into an OutputError that names `path`; a BrokenPipeError passes unchanged."""
-    if isinstance(error, BrokenPipeError):
-        raise error
-    raise OutputError(str(path), reason_of(error)) from error
-
-
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
     """Turn an OSError of the block into an OutputError that names `path`; a BrokenPipeError passes unchanged."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        _raise_output_error(error, Path("<stdout>") if path == STANDARD_STREAM else path)
+        raise OutputError("<stdout>" if path == STANDARD_STREAM else str(path), reason_of(error)) from error
 
 
 def _fsync(path: Path) -> None:
@@ -163,18 +158,13 @@ def scratch_directory() -> Iterator[Path]:
         yield Path(name)
 
 
-def scratch_file() -> BinaryIO:
-    """Open a file without a name in TMPDIR, which disappears when it is closed."""
-    return cast("BinaryIO", tempfile.TemporaryFile())
-
-
 def _spool(path: Path, directory: Path, spools: ExitStack) -> Path:
     """Copy a stream to a file that can be opened by name while `spools` is open."""
     spool = directory / (SPOOLED_STDIN if path == STANDARD_STREAM else f"<{path.name}>")
     with output_errors(spool), open_bytes(path) as stream:
         directory.mkdir()
         if _OPEN_FILES.exists():
-            target = spools.enter_context(scratch_file())
+            target = spools.enter_context(cast("BinaryIO", tempfile.TemporaryFile()))
             spool.symlink_to(_OPEN_FILES / str(target.fileno()))
         else:
             target = spools.enter_context(spool.open("wb"))
@@ -225,13 +215,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _fsync(temporary)
-        temporary.replace(path)
-        _fsync_directory(path)
-    except OSError as error:
-        _raise_output_error(error, path)
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _fsync(temporary)
+            temporary.replace(path)
+            _fsync_directory(path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -280,36 +269,24 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        flush_directory(temporary)
-        if path.exists() or path.is_symlink():
-            path.rename(displaced)
-        try:
-            temporary.rename(path)
-        except BaseException:  # also after a second Ctrl-C
-            if not path.exists():
-                displaced.rename(path)
-            raise
-        _fsync_directory(path)
-    except OSError as error:
-        _raise_output_error(error, path)
+        with output_errors(path):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            flush_directory(temporary)
+            if path.exists() or path.is_symlink():
+                path.rename(displaced)
+            try:
+                temporary.rename(path)
+            except BaseException:  # also after a second Ctrl-C
+                if not path.exists():
+                    displaced.rename(path)
+                raise
+            _fsync_directory(path)
     finally:
         with suppress(OSError):
             remove(temporary)
             remove(displaced)
-
-
-def create_directory(path: Path) -> None:
-    """Create an empty directory, in place of whatever is there.
-
-    Raises:
-        OutputError: It cannot be created.
-    """
-    with output_errors(path):
-        remove(path)
-        path.mkdir(parents=True)
 
 
 def move_into_place(source: Path, target: Path) -> None:
