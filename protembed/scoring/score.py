@@ -57,67 +57,52 @@ def _formula(method: ScoreMethod) -> str:
     return f"{method}, {FORMULAS[method]}; {PROBABILITY}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Job:
     """A table whose rows were all read once, and the scorer of its variants.
 
-    Attributes:
-        statistics: Counts of the table, and the unusual residues of the file of wild types.
-        columns: Names of the new columns.
-        precision: Precision of the matrix products, for messages.
+    Its statistics count the rows of the table, and the unusual residues of the file of wild types.
     """
 
-    table: VariantTable
-    statistics: ReadStatistics
-    columns: Sequence[str]
-    precision: str
-    scorer: VariantScorer
-
-    @classmethod
-    def prepare(
-        cls,
-        paths: Sequence[Path],
-        options: ScoreOptions,
-        marginals: Marginals,
-        precision: str,
-        on_crop: Callable[[int], None],
-    ) -> "_Job":
+    def __init__(
+        self, paths: Sequence[Path], options: ScoreOptions, marginals: Marginals, on_crop: Callable[[int], None]
+    ) -> None:
         """Read the first of the files, with the wild types of the second if there is one."""
-        statistics, mutated, on_illegal = ReadStatistics(), MutatedPositions(), options.reader.on_illegal
+        self._statistics, mutated, on_illegal = ReadStatistics(), MutatedPositions(), options.reader.on_illegal
         wild_types = None
         if len(paths) > 1:
-            wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=statistics)
-        table = VariantTable(paths[0], options.table, wild_types, on_illegal)
-        columns = _new_columns(table)
-        mutated.add(table.read(statistics))
-        scorer = VariantScorer(marginals=marginals, method=options.scoring.method, mutated=mutated, on_crop=on_crop)
-        return cls(table=table, statistics=statistics, columns=columns, precision=precision, scorer=scorer)
+            wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=self._statistics)
+        self._table = VariantTable(paths[0], options.table, wild_types, on_illegal)
+        self._columns = _new_columns(self._table)
+        mutated.add(self._table.read(self._statistics))
+        self.scorer = VariantScorer(
+            marginals=marginals, method=options.scoring.method, mutated=mutated, on_crop=on_crop
+        )
 
-    def lines(self, engine: Engine) -> Iterator[bytes]:
+    def lines(self, engine: Engine, precision: str) -> Iterator[bytes]:
         """Score the variants, and format the table: the formula, the names of the columns, a line per variant."""
-        yield f"{COMMENT}{self.columns[-1]}: {_formula(self.scorer.method)}\n".encode()
-        yield format_row([*self.table.header, *self.columns])
-        for variant, score in self.scorer.scores(engine, self.table.read()):
+        yield f"{COMMENT}{self._columns[-1]}: {_formula(self.scorer.method)}\n".encode()
+        yield format_row([*self._table.header, *self._columns])
+        for variant, score in self.scorer.scores(engine, self._table.read()):
             if not math.isfinite(score):
                 name = ":".join(map(str, variant.mutations))
-                raise NotFiniteError(name, self.precision, "float32", what="score")
+                raise NotFiniteError(name, precision, "float32", what="score")
             yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"])
 
     def counts(self) -> dict[str, Any]:
         """Count what was scored, for the record of the table and the summary."""
         return {
-            "num_variants": self.statistics.num_records,
+            "num_variants": self._statistics.num_records,
             "num_wild_types": len(self.scorer.mutated.positions),
             "num_positions": self.scorer.mutated.num_positions,
-            "num_refused": len(self.statistics.skipped),
-            "score_column": self.columns[-1],
+            "num_refused": len(self._statistics.skipped),
+            "score_column": self._columns[-1],
         }
 
     def warnings(self, checkpoint: Checkpoint) -> Iterator[str]:
         """Yield what the user should know about the input and the model."""
-        yield from self.statistics.warnings()
+        yield from self._statistics.warnings()
         yield from checkpoint.warnings
-        for usual, name in zip(_NEW_COLUMNS, self.columns, strict=True):
+        for usual, name in zip(_NEW_COLUMNS, self._columns, strict=True):
             if name != usual:
                 yield f"the table already has a column {usual!r}: the new one is {name!r}"
         if checkpoint.metadata.has_finetuned_encoder:
@@ -169,13 +154,13 @@ def score_variants(
         with result.claim(fingerprint) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
-            job = _Job.prepare(paths, options, marginals, precision, callbacks.on_progress)
+            job = _Job(paths, options, marginals, callbacks.on_progress)
             callbacks.on_start(job.scorer.num_tokens())
             with (
                 inference_engine(options.compute, device, checkpoint.encoder.shape) as engine,
                 atomic_file(claim.path) as stream,
             ):
-                stream.writelines(job.lines(engine))
+                stream.writelines(job.lines(engine, precision))
             check_inputs()
             recorded = claim.publish({**fingerprint, **job.counts()})
     return _summary(result.output, recorded, [*job.warnings(checkpoint)])
