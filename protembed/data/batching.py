@@ -135,9 +135,7 @@ def concatenate_masked(crops: Sequence[MaskedCrop]) -> MaskedBatch:
     positions = np.concatenate([crop.positions + start for crop, start in zip(crops, starts, strict=False)])
     targets = np.concatenate([crop.targets for crop in crops]).astype(np.int64)
     return MaskedBatch(
-        tokens=batch.tokens,
-        offsets=batch.offsets,
-        rows=batch.rows,
+        **vars(batch),
         positions=torch.from_numpy(positions),
         targets=torch.from_numpy(targets),
         num_residues=int(((batch.tokens != CLS) & (batch.tokens != EOS)).sum()),

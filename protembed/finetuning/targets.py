@@ -340,9 +340,7 @@ class LabelledDataset:
         of_rows = [self.targets[row] for row in rows]
         targets = torch.from_numpy((np.concatenate if self.task.per_residue else np.stack)(of_rows))
         return LabelledBatch(
-            tokens=batch.tokens,
-            offsets=batch.offsets,
-            rows=batch.rows,
+            **vars(batch),
             spans=spans,
             targets=targets if targets.dtype == torch.int64 else targets.float(),
             num_residues=sum(len(self.residues[row]) for row in rows),
