@@ -35,11 +35,7 @@ _lock, _settings_before, _num_blocks = Lock(), ExitStack(), 0
 
 
 def _check_full_precision(device: torch.device) -> None:
-    """Check that no environment variable lowers the precision of float32 products on a device.
-
-    Raises:
-        ConfigError: A variable does.
-    """
+    """Check that no environment variable lowers the precision of float32 products on a device."""
     for name, values in _PRECISION_LOWERING_VALUES.get(device.type, {}).items():
         value = os.environ.get(name, "")
         if value.lower() in values:
@@ -319,10 +315,7 @@ class WorkerPool:
 def worker_pool(config: DeviceConfig, device: torch.device, *, num_gpu_workers: int = 1) -> WorkerPool:
     """Create the pool for a device: one worker per thread of a CPU, few for a GPU.
 
-    Args:
-        config: Options with the number of threads.
-        device: Device to compute on.
-        num_gpu_workers: Number of workers on a GPU; with two, one fills its queue while the other waits for a result.
+    With two workers on a GPU, one fills its queue while the other waits for a result.
     """
     return WorkerPool(num_threads(config) if device.type == "cpu" else num_gpu_workers)
 

@@ -61,10 +61,7 @@ def encode(sequence: str) -> NDArray[np.uint8]:
 
 
 def decode(ids: NDArray[np.integer]) -> str:
-    """Turn the ids of residues back into letters.
-
-    Args:
-        ids: Token ids of residues, (residues,), integer.
+    """Turn the ids of residues, (residues,), back into letters.
 
     Raises:
         ValueError: An id is that of a special token.
@@ -79,12 +76,5 @@ def decode(ids: NDArray[np.integer]) -> str:
 
 
 def is_amino_acid(ids: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Find the tokens that are among the 20 standard amino acids, the only ones that are masked.
-
-    Args:
-        ids: Token ids, any shape, integer.
-
-    Returns:
-        Whether each token is a standard amino acid, same shape, bool.
-    """
+    """Find the tokens, in any shape, that are among the 20 standard amino acids, the only ones that are masked."""
     return (ids >= AMINO_ACID_IDS.start) & (ids < AMINO_ACID_IDS.stop)

@@ -148,10 +148,6 @@ def concatenate_masked(crops: Sequence[MaskedCrop]) -> MaskedBatch:
 def split_by_budget(lengths: Sequence[int] | NDArray[np.int64], micro_batch_tokens: int) -> Iterator[slice]:
     """Group consecutive crops so that no group exceeds the budget, except for a single crop longer than it.
 
-    Args:
-        lengths: Tokens of each crop.
-        micro_batch_tokens: Largest number of tokens of a group.
-
     >>> list(split_by_budget([3, 4, 9, 2, 2], 8))
     [slice(0, 2, None), slice(2, 3, None), slice(3, 5, None)]
     """
@@ -168,14 +164,8 @@ def split_by_budget(lengths: Sequence[int] | NDArray[np.int64], micro_batch_toke
 def balance(lengths: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:
     """Divide crops into as few micro-batches as the budget allows, of nearly equal size, so that no worker waits long.
 
-    A micro-batch may exceed the budget by less than its shortest crop; none is empty, however small the budget.
-
-    Args:
-        lengths: Tokens of each crop.
-        micro_batch_tokens: Intended number of tokens of a micro-batch.
-
-    Returns:
-        Indices of the crops of each micro-batch, ascending.
+    A micro-batch may exceed the budget by less than its shortest crop; none is empty, however small the budget. Each is
+    returned as the indices of its crops, ascending.
 
     >>> balance([3, 4, 9, 2, 2], 10)
     [[2, 4], [0, 1, 3]]

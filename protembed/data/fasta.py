@@ -319,10 +319,6 @@ def check_not_all_skipped(statistics: ReadStatistics, advice: str) -> None:
 def open_records(path: Path, statistics: ReadStatistics) -> Iterator[BinaryIO]:
     """Open an input; if its archive proves to be damaged, the error counts the records that were read before.
 
-    Args:
-        path: Input file; `-` is stdin.
-        statistics: Counts of the records that the caller reads from the stream.
-
     Raises:
         DamagedArchiveError: The archive is truncated or damaged.
     """
@@ -349,11 +345,7 @@ def read_fasta_stream(
 ) -> Generator[Record]:
     """Read the proteins of one open, decompressed file; see `read_fasta`.
 
-    Args:
-        stream: Binary stream that can peek.
-        name: Name of the file, for messages.
-        on_illegal: Policy for a letter that is not a residue.
-        statistics: Counts of what was read; its number of records is the next row.
+    The stream must be able to peek. Rows continue from the number of records in the statistics.
     """
     if foreign := detect_binary_format(stream):
         raise FormatError(name, f"this is {foreign}", _FASTA_ADVICE)

@@ -32,14 +32,9 @@ def hash_fraction(sequence: str, seed: int = 0) -> float:
 
 
 def kmer_indices(sequence: str, length: int) -> NDArray[np.int64]:
-    """Index the k-mers of standard residues in a sequence, one after the other.
+    """Index the k-mers of standard residues in a sequence, one after the other, (k-mers,).
 
-    Args:
-        sequence: Amino-acid sequence, upper case.
-        length: Length of a k-mer, up to 14 residues.
-
-    Returns:
-        A number from 0 to 20**length - 1 for each k-mer, (k-mers,).
+    Each has a number from 0 to 20**length - 1; a length of up to 14 residues fits 64 bits.
     """
     residues = encode(sequence).astype(np.int64) - FIRST_AMINO_ACID
     if len(residues) < length:

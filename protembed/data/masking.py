@@ -83,13 +83,10 @@ def mask_tokens(
 
 
 def mask_for_validation(tokens: NDArray[np.uint8], sequence_hash: bytes) -> MaskedTokens:
-    """Choose 15 % of a whole protein's residues by its hash, and replace all of them by `<mask>`.
+    """Choose 15 % of a whole protein's residues by its SHA-256, and replace all of them by `<mask>`.
 
-    The choice depends only on the sequence, so it is the same for every model, window and run.
-
-    Args:
-        tokens: Tokens of a whole protein without `<cls>` and `<eos>`, (residues,), uint8.
-        sequence_hash: SHA-256 of the sequence, from `sequence_sha256`.
+    The choice depends only on the sequence, so it is the same for every model, window and run. The tokens are those of
+    the residues, without `<cls>` and `<eos>`.
     """
     whole = np.array([0, len(tokens)])
     positions = choose_residues(tokens, whole, VALIDATION_MASK_RATE, _frozen_random(sequence_hash))

@@ -26,9 +26,7 @@ def row_blocks(num_rows: int, rows_per_block: int) -> list[slice]:
 def token_counts(offsets: NDArray[np.int64], crop_residues: int) -> TokenCounts:
     """Return the function that counts the tokens of each protein's crop.
 
-    Args:
-        offsets: Start of each protein in a corpus, and the end of the last one, (proteins + 1,), int64.
-        crop_residues: Longest crop, in residues.
+    The offsets hold the start of each protein in a corpus, and the end of the last one, (proteins + 1,).
     """
 
     def count(rows: Rows) -> NDArray[np.int64]:

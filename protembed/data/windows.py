@@ -34,11 +34,7 @@ def window_spans(num_residues: int, window_residues: int) -> list[Span]:
 
 
 def most_central_window(spans: list[Span], position: int) -> Span:
-    """Choose the window in which a residue is farthest from a cut; the protein's ends are not cuts.
-
-    Args:
-        spans: (start, stop) of each window of the protein, in residues.
-        position: Index of the residue, from 0.
+    """Choose the window in which a residue, counted from 0, is farthest from a cut; the protein's ends are not cuts.
 
     >>> [most_central_window([(0, 8), (2, 10)], position) for position in (0, 4, 5, 9)]
     [(0, 8), (0, 8), (2, 10), (2, 10)]

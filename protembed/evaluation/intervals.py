@@ -231,10 +231,8 @@ def ratio_with_interval(
 ) -> MetricWithInterval:
     """Compute a ratio of two sums over proteins, such as nats per residue, with its 95 % interval.
 
-    Args:
-        sums: Contribution of each protein to the numerator, (proteins,), float64.
-        counts: Contribution of each protein to the denominator, (proteins,), float64, above 0.
-        metric: Name of the metric, which decides on the scale of its interval.
+    Each protein, (proteins,), adds to the numerator (`sums`) and to the denominator (`counts`, above 0). The metric
+    decides on the scale of the interval.
 
     >>> ratio_with_interval(np.array([1.0, 3.0]), np.array([2.0, 2.0])).value
     1.0

@@ -38,10 +38,7 @@ def point_metrics(measure: Measure, num_units: int) -> Metrics:
 def measure_in_blocks(measure: Measure, draws: Draws, num_values: int) -> ResampledMetrics:
     """Measure some resamples at a time, so that a metric does not hold the values of all of them at once.
 
-    Args:
-        measure: Function that computes the metrics of draws.
-        draws: How often each unit was drawn, (resamples, n).
-        num_values: Number of values that a metric holds for each resample.
+    It holds `num_values` numbers for each resample.
     """
     num = max(1, MAX_VALUES_AT_ONCE // num_values)
     parts = [measure(draws[start : start + num]) for start in range(0, len(draws), num)]
@@ -79,9 +76,7 @@ def residue_classification_measure(
 ) -> Measure:
     """Prepare `accuracy`, `macro_f1` and `mcc` over the residues of proteins, which are drawn as wholes.
 
-    Args:
-        truth: True classes of each protein, (residues,) each, int64.
-        probabilities: Predicted probability of each class for each protein, (residues, classes) each.
+    Each protein has its true classes, (residues,), and the predicted probability of each, (residues, classes).
     """
     confusions = np.stack([confusion_matrix(*pair) for pair in zip(truth, probabilities, strict=True)])
     right = confusions.diagonal(axis1=1, axis2=2)
@@ -90,14 +85,9 @@ def residue_classification_measure(
 
 
 def confusion_matrix(truth: NDArray[np.int64], probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Count how often each class was predicted for each true class.
+    """Count how often each class was predicted for each true class, (true, predicted).
 
-    Args:
-        truth: True classes, (n,), int64.
-        probabilities: Predicted probability of each class, (n, classes).
-
-    Returns:
-        Counts, (true, predicted), int64.
+    The arguments are the true classes, (n,), and the predicted probability of each class, (n, classes).
     """
     num_classes = probabilities.shape[1]
     pairs = np.bincount(truth * num_classes + probabilities.argmax(1), minlength=num_classes**2)
@@ -127,7 +117,7 @@ def class_metrics(names: Sequence[str], losses: NDArray[np.float64], guesses: ND
     Args:
         names: Names of the classes.
         losses: Loss summed over the members of each class, (classes,), float64, nats.
-        guesses: Counts of the most likely classes, (true, predicted), int64.
+        guesses: Counts of the most likely classes, from `confusion_matrix`.
     """
     wrong = guesses * ~np.eye(len(names), dtype=bool)
     return [
@@ -205,9 +195,7 @@ def multilabel_measure(truth: NDArray[np.floating], probabilities: NDArray[np.fl
 def best_threshold(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> float:
     """Find the lowest of the thresholds at which a predictor of labels reaches its `fmax`.
 
-    Args:
-        truth: Zeros and ones, (proteins, labels).
-        probabilities: Predicted probability of each label, (proteins, labels).
+    The arguments are those of `multilabel_measure`.
     """
     curves = _precision_recall(truth, probabilities)
     means = (np.nansum(curve, 0) / np.maximum((~np.isnan(curve)).sum(0), 1) for curve in curves)

@@ -66,13 +66,7 @@ def _check_distinct(option: str, value: str, parts: Sequence[object]) -> None:
 def check_finite(
     record_id: str, values: NDArray[np.floating], what: str = "vectors", precision: torch.dtype = torch.float32
 ) -> None:
-    """Check that the values computed for a protein are finite.
-
-    Args:
-        record_id: The identifier of the protein.
-        values: Values in float32, any shape.
-        what: The name of the values in the message.
-        precision: The precision of the matrix products behind them.
+    """Check that the values computed for a protein are finite; the message names them and their precision.
 
     Raises:
         NotFiniteError: A value is infinite or not a number.
@@ -168,8 +162,7 @@ class Embedder:
     def predictions(self, head: TaskHead) -> InferenceJob[NDArray[np.float32]]:
         """Make the job that computes a head's predictions for each protein or for each of its residues.
 
-        Args:
-            head: The head of a task, on the encoder's device; its `predict` describes the predictions.
+        The head is on the encoder's device; its `predict` describes the predictions.
         """
 
         def predict(proteins: _Proteins) -> list[NDArray[np.float32]]:

@@ -144,11 +144,7 @@ def inference_engine(
 ) -> Iterator[Engine]:
     """Make the engine for a device and an encoder, with its workers.
 
-    Args:
-        config: The number of threads.
-        device: The device of the encoder.
-        shape: The shape of the encoder.
-        width: The numbers that are held for each token; by default those of one layer.
+    Its chunks are smaller if more numbers are held for each token (`width`) than those of one layer.
     """
     max_tokens = _NUMBERS_PER_CHUNK // (width or shape.dim)
     with worker_pool(config, device, num_gpu_workers=2) as pool:

@@ -45,14 +45,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def model_card(
     title: str, summary: str, facts: Mapping[str, str], sections: Mapping[str, str], loading: str = _LOADING
 ) -> str:
-    """Assemble a model card.
+    """Assemble a model card: a title, a summary in Markdown, a table of facts in plain text, and sections in Markdown.
 
-    Args:
-        title: The title of the card.
-        summary: A description of the model, Markdown.
-        facts: Facts by name, in the order of the card; plain text.
-        sections: Markdown by heading, in the order of the card.
-        loading: Instructions for loading the model, Markdown; they come last.
+    The instructions for loading the model, in Markdown, are the last section.
     """
     parts = [f"# {title}", summary, _table(("", ""), list(facts.items()))]
     for heading, text in {**sections, "Loading": loading}.items():

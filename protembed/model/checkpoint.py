@@ -186,12 +186,9 @@ def _on_meta_device(shape: EncoderShape) -> Checkpoint:
 
 @exact_float32()
 def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], seed: int) -> Checkpoint:
-    """Make a model with random initial weights.
+    """Make a model with random initial weights; see `initialise`.
 
-    Args:
-        shape: Layers, width and heads.
-        how: The distribution of weight matrices and embeddings.
-        seed: The seed of the random numbers, of which encoder and head share one sequence.
+    Encoder and head share one sequence of random numbers.
     """
     with torch.device("meta"):
         encoder = Encoder(shape)
@@ -284,12 +281,8 @@ def write_checkpoint_files(
 ) -> None:
     """Write the files of a model into an existing directory, to which the caller may add others.
 
-    Args:
-        checkpoint: The model.
-        directory: The existing directory.
-        card: The text of its README.md.
-        dtype: The dtype of the stored weights; float16 is half as large, and transformers and protembed read it as
-            float32. The rotary frequencies stay in float32, as they were read.
+    Weights that are stored in float16 take half the space, and transformers and protembed read them as float32. The
+    rotary frequencies stay in float32, as they were read. The card becomes README.md.
     """
     shape = checkpoint.encoder.shape
     state = {

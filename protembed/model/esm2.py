@@ -36,16 +36,11 @@ def inverse_frequencies(shape: EncoderShape) -> Tensor:
 
 
 def initialise(module: nn.Module, how: Literal["gaussian", "uniform"], generator: torch.Generator) -> None:
-    """Set every parameter of a module to its initial value, in place.
+    """Set every parameter of an encoder or a head to its initial value, in place, with random numbers from the CPU.
 
     Bias vectors are zero; weight matrices and embeddings are Gaussian with standard deviation 0.02, or uniform with the
     same standard deviation; LayerNorm gammas are one, betas zero. An embedding's standard deviation of one would make
     the first loss enormous, because the LM head is tied to it.
-
-    Args:
-        module: An encoder or a head.
-        how: The distribution of weight matrices and embeddings.
-        generator: Random numbers, on the CPU.
     """
     half_width = INIT_STD * math.sqrt(3)
     for part in module.modules():
@@ -89,8 +84,7 @@ class PackedLayout:
     def rotate(self, vectors: Tensor) -> Tensor:
         """Rotate queries and keys by the angles of their positions, one half of a head against the other.
 
-        Args:
-            vectors: Queries and keys, (tokens, n, head, head_dim), with or without padding at the end.
+        They are (tokens, n, head, head_dim), with or without padding at the end.
 
         Source: Su et al. 2021, "RoFormer", section 3.2.2, in the half-split form of ESM-2.
         """

@@ -77,10 +77,9 @@ TOKENIZER_FILES = (VOCABULARY_FILE, *_PAIRS)
 
 
 def check_vocabulary(directory: Path) -> None:
-    """Check that a model's tokenizer has the ids of ESM-2; additional tokens after those of ESM-2 are ignored.
+    """Check that a model's tokenizer has the ids of ESM-2, as far as it has files.
 
-    Args:
-        directory: The model directory; missing files of the tokenizer are not checked.
+    Additional tokens after those of ESM-2 are ignored.
 
     Raises:
         ModelFormatError: A file of the tokenizer has another token at an id of ESM-2, or another special token.

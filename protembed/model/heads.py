@@ -78,22 +78,14 @@ class ContactHead(nn.Module):
         return bool(self.weight.any())
 
     def forward(self, maps: Iterable[Tensor]) -> Tensor:
-        """Predict the probabilities of one protein's contacts, (residues, residues).
-
-        Args:
-            maps: Attention maps of each layer without special tokens, (head, residues, residues).
-        """
+        """Predict the probabilities of one protein's contacts, (residues, residues), from the maps of all layers."""
         return torch.sigmoid(sum(self.layer_logits(*layer) for layer in enumerate(maps)) + self.bias)
 
     def layer_logits(self, layer: int, maps: Tensor) -> Tensor:
-        """Compute the contribution of one layer's heads to the logits of one protein.
+        """Compute the contribution of one layer, from 0, to the logits of one protein, (residues, residues).
 
-        Args:
-            layer: The layer, from 0.
-            maps: Attention maps of the layer without special tokens, (head, residues, residues).
-
-        Returns:
-            The contribution, (residues, residues); the logits are the sum over all layers, plus the bias.
+        The maps are those of the layer without special tokens, (head, residues, residues). The logits are the sum over
+        all layers, plus the bias.
         """
         logits = torch.zeros_like(maps[0])
         # Head by head: all at once would take several times the memory of the maps.

@@ -43,10 +43,7 @@ class LoRAParametrization(nn.Module):
 def add_adapters(encoder: Encoder, rank: int, generator: torch.Generator) -> None:
     """Freeze an encoder, in place, and give each matrix of its layers a trainable adapter.
 
-    Args:
-        encoder: The encoder; afterwards only its adapters are trained.
-        rank: The rank of the adapters; W_Q, W_K and W_V, which are one matrix, share one adapter.
-        generator: The random number generator for the initial values, on the CPU.
+    W_Q, W_K and W_V, which are one matrix, share one adapter. The generator of the initial values is on the CPU.
     """
     encoder.requires_grad_(False)
     for linear in _linears(encoder):

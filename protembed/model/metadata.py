@@ -157,9 +157,6 @@ def _is_number(value: Any) -> bool:
 def read_metadata(directory: Path) -> ModelMetadata:
     """Read `protembed.json`.
 
-    Args:
-        directory: The model directory.
-
     Returns:
         The metadata; the defaults for a model that has none because protembed did not make it.
 
@@ -199,11 +196,6 @@ def _training_data(content: Mapping[str, Any]) -> TrainingData:
 
 def write_metadata(directory: Path, metadata: ModelMetadata, *, contact_head_fitted: bool) -> None:
     """Write `protembed.json`.
-
-    Args:
-        directory: The model directory that is being made.
-        metadata: What is known about the model.
-        contact_head_fitted: Whether the contact head was fitted.
 
     Raises:
         OutputError: The file cannot be written.

@@ -11,12 +11,7 @@ _ROWS_STEP, _MAX_ROWS = 64, 1024
 
 
 def padding_for(num_rows: int, device: torch.device) -> int:
-    """Count the rows that must be added so that oneDNN is used; 0 where it is not used.
-
-    Args:
-        num_rows: The number of tokens of a micro-batch.
-        device: The device of the encoder.
-    """
+    """Count the rows that must be added to the tokens so that oneDNN is used; 0 where it is not used."""
     uses_onednn = device.type == "cpu" and not torch.is_grad_enabled() and num_rows <= _MAX_ROWS
     return -num_rows % _ROWS_STEP if uses_onednn else 0
 

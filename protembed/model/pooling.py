@@ -36,15 +36,8 @@ def strip_special_tokens(windows: Sequence[Tensor], spans: Sequence[Span]) -> li
 def blend(windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
     """Blend the vectors of a protein's residues: the mean over the windows that contain them, weighted by a taper.
 
-    The weight of a residue in a window is its distance from that window's nearest cut; the true ends of the protein are
-    not cuts.
-
-    Args:
-        windows: Windows without special tokens.
-        spans: The span of each window.
-
-    Returns:
-        The blended vectors, (residues, dim), dtype of the windows.
+    The weight of a residue in a window, without special tokens, is its distance from that window's nearest cut; the
+    true ends of the protein are not cuts. The result is (residues, dim).
     """
     num_residues = spans[-1][1]
     blended = windows[0].new_zeros(num_residues, windows[0].shape[-1])
@@ -59,9 +52,7 @@ def blend(windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
 def overlap_cosine(windows: Sequence[Tensor], spans: Sequence[Span]) -> float:
     """Measure how well windows agree: the mean cosine similarity of the two vectors of each residue that they share.
 
-    Args:
-        windows: At least two windows, without special tokens.
-        spans: The span of each window.
+    There are at least two windows, without special tokens.
     """
     cosines = []
     for (left, right), ((left_start, left_stop), (start, _)) in zip(pairwise(windows), pairwise(spans), strict=True):

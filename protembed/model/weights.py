@@ -57,9 +57,6 @@ _FORMER_MODULE = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, _FORMER_MODULES)
 def with_current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Replace the former names of modules in the weights and optimiser states of a run.
 
-    Args:
-        tensors: Tensors by the names of parameters, as an earlier version of protembed stored them.
-
     >>> list(with_current_names({"encoder.layers.0.attention.project.weight/exp_avg": torch.zeros(1)}))
     ['encoder.layers.0.attention.qkv.weight/exp_avg']
     """
@@ -252,10 +249,7 @@ class WeightFiles:
         return any(name.startswith(prefix) for name in self._location)
 
     def rotary_frequencies(self, num_pairs: int) -> Tensor | None:
-        """Read the rotary frequencies, (pairs,), float32; None where none are stored.
-
-        Args:
-            num_pairs: The number of pairs of coordinates of a head, each of which has a frequency.
+        """Read the rotary frequencies of a head's pairs of coordinates, (pairs,), float32; None where none are stored.
 
         Raises:
             ModelFormatError: The values are not frequencies, or differ between layers.

@@ -90,10 +90,7 @@ def draw_learning(reports: Sequence[Mapping[str, Any]]) -> bytes:
 def draw_confusion(truth: NDArray[np.int64], probabilities: NDArray[np.floating], classes: Sequence[str]) -> bytes:
     """Draw the confusion matrix, normalised over the predicted classes of each true class, as PNG.
 
-    Args:
-        truth: True classes, (n,), int64.
-        probabilities: Predicted probability of each class, (n, classes).
-        classes: Names of the classes.
+    The first two arguments are those of `confusion_matrix`.
     """
     counts = confusion_matrix(truth, probabilities)
     fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)

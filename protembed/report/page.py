@@ -29,12 +29,7 @@ _ENVIRONMENT.filters["number"] = format_number
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Render a template; all values are inserted as text, never as markup.
-
-    Args:
-        template: File name in `report/templates`.
-        values: Values of the template's variables by name.
-    """
+    """Render a template of `report/templates`; all values are inserted as text, never as markup."""
     return _ENVIRONMENT.get_template(template).render(**values)
 
 

@@ -183,10 +183,7 @@ def check_mutations(mutations: Sequence[Mutation], wild_type: str, place: Place)
 def matching_offsets(offsets: set[int] | None, mutations: Sequence[Mutation], wild_type: str) -> set[int]:
     """Find the offsets to positions with which a wild type has the residues that mutations replace.
 
-    Args:
-        offsets: Offsets that fit all earlier rows; None if this is the first row.
-        mutations: At least one.
-        wild_type: Sequence that should have their wild-type residues.
+    There is at least one mutation. The offsets are those that fit all earlier rows; None if this is the first row.
     """
     if offsets is None:
         first = min(mutation.position for mutation in mutations)

@@ -44,16 +44,13 @@ _MAX_OFFSET_ROWS, _MIN_OFFSET_MUTATIONS = 1000, 3
 
 
 def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatistics) -> Mapping[str, str]:
-    """Read wild types by their identifiers.
+    """Read wild types by their identifiers from FASTA; see `read_fasta`.
 
-    Args:
-        path: FASTA file, plain or compressed; `-` is stdin.
-        on_illegal: Policy for a character that is not an amino acid.
-        statistics: Counts to which the unusual residues and skipped records are added, but not the records.
+    The statistics count their unusual residues and list skipped records, but do not count the records.
 
     Raises:
         RecordError: Two different wild types have the same identifier.
-        ProtembedError: The file cannot be read; see `read_fasta`.
+        ProtembedError: The file cannot be read.
     """
     wild_types: dict[str, str] = {}
     counts = ReadStatistics(nonstandard=statistics.nonstandard, skipped=statistics.skipped)
