@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -143,6 +144,17 @@ class ReadStatistics:
             raise error
         self.skipped.append(SkippedRecord(id=record_id, path=error.path, line=error.line, reason=error.reason))
 
+    def check_not_all_skipped(self, advice: str) -> None:
+        """Check that an input of which no record is left was empty, and not skipped record by record.
+
+        Raises:
+            FormatError: Records were skipped; the message ends with the advice.
+        """
+        if self.skipped:
+            first = self.skipped[0]
+            found = f"every record was left out, the first, {first.id!r}, in line {first.line}: {first.reason}"
+            raise FormatError(first.path, found, advice)
+
     def warnings(self) -> list[str]:
         """Describe what the user should know about the input, in sentences; an empty list if there is nothing."""
         messages = []
@@ -250,14 +262,14 @@ class _RecordLines:
 
     def illegal_residue(self, path: str, record_id: str, residue: int) -> IllegalResidueError:
         """Make the error about the residue at this index (from 0, white space not counted), with line and column."""
-        for line, text in self.sequence_lines:
-            for column, letter in enumerate(text, start=1):
-                if letter.isspace():
-                    continue
-                if residue == 0:
-                    return IllegalResidueError(path, line, record_id, column, _without_surrogates(letter))
-                residue -= 1
-        raise AssertionError("the residue lies within the record")
+        letters = (
+            (line, column, letter)
+            for line, text in self.sequence_lines
+            for column, letter in enumerate(text, start=1)
+            if not letter.isspace()
+        )
+        line, column, letter = next(islice(letters, residue, None))
+        return IllegalResidueError(path, line, record_id, column, _without_surrogates(letter))
 
 
 class _LineChecker:
@@ -297,22 +309,6 @@ class _LineChecker:
             raise FormatError(
                 self._name, f"a {line[0]!r} comment line", "FASTA has none, remove it", line=self._num_lines
             )
-
-
-def check_not_all_skipped(statistics: ReadStatistics, advice: str) -> None:
-    """Check that an input of which no record is left was empty, and not skipped record by record.
-
-    Args:
-        statistics: Counts of what was read.
-        advice: What the user can do, for the message.
-
-    Raises:
-        FormatError: Records were skipped.
-    """
-    if statistics.skipped:
-        first = statistics.skipped[0]
-        found = f"every record was left out, the first, {first.id!r}, in line {first.line}: {first.reason}"
-        raise FormatError(first.path, found, advice)
 
 
 @contextmanager
@@ -424,4 +420,4 @@ def read_fasta(
                 yield record
     statistics.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
     if not fingerprints:
-        check_not_all_skipped(statistics, "correct the file, or choose another `on_illegal`")
+        statistics.check_not_all_skipped("correct the file, or choose another `on_illegal`")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from protembed.config.common import Region
-from protembed.data.fasta import OnIllegal, ReadStatistics, Record, check_not_all_skipped
+from protembed.data.fasta import OnIllegal, ReadStatistics, Record
 from protembed.errors import TooShortError
 
 CHOOSE_ANOTHER_REGION = "choose another `region`"
@@ -87,4 +87,4 @@ def cut_records(
             statistics.num_residues += residues.stop - residues.start
             yield replace(record, sequence=record.sequence[residues])
     if is_empty:
-        check_not_all_skipped(statistics, CHOOSE_ANOTHER_REGION)
+        statistics.check_not_all_skipped(CHOOSE_ANOTHER_REGION)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from protembed.config.common import Region
 from protembed.config.embed import LongPolicy
-from protembed.data.fasta import OnIllegal, ReadStatistics, Record, check_not_all_skipped, read_fasta
+from protembed.data.fasta import OnIllegal, ReadStatistics, Record, read_fasta
 from protembed.data.windows import cut_records
 from protembed.errors import ConfigError, TooLongError
 
@@ -84,8 +84,8 @@ class Selection:
                 error = TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
                 statistics.skip_or_raise(record.id, error, self.long_proteins)
         if not statistics.num_records:
-            check_not_all_skipped(
-                statistics, "choose another `long_proteins` or `on_illegal`, or a larger `window_residues`"
+            statistics.check_not_all_skipped(
+                "choose another `long_proteins` or `on_illegal`, or a larger `window_residues`"
             )
 
     def _read_shard(self, shard: Shard, paths: Sequence[Path], statistics: ReadStatistics) -> Iterator[Record]:

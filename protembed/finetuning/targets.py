@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from protembed.config.common import MICRO_BATCH_TOKENS, Region, Task
 from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, concatenate, make_crop, split_by_budget
-from protembed.data.fasta import OnIllegal, ReadStatistics, check_not_all_skipped
+from protembed.data.fasta import OnIllegal, ReadStatistics
 from protembed.data.sampling import EpochSampler, UniformSampler
 from protembed.data.windows import CHOOSE_ANOTHER_REGION, Span, window_spans
 from protembed.errors import TableError, TooShortError
@@ -293,7 +293,7 @@ def cut_table(
         else:
             proteins.append(replace(protein, sequence=protein.sequence[residues]))
     if not proteins:
-        check_not_all_skipped(statistics, CHOOSE_ANOTHER_REGION)
+        statistics.check_not_all_skipped(CHOOSE_ANOTHER_REGION)
     return replace(table, proteins=proteins)
 
 
