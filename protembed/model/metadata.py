@@ -170,28 +170,23 @@ def read_metadata(directory: Path) -> ModelMetadata:
     if not isinstance(version, int) or version > FORMAT_VERSION:
         found = f"protembed.json has format version {version!r:.80}"
         raise ModelFormatError(directory, found, f"this protembed reads up to {FORMAT_VERSION}: install a newer one")
-    known = {spec.name for spec in dataclasses.fields(ModelMetadata)}
-    values = {name: value for name, value in content.items() if name in known}
-    if isinstance(values.get("training_data"), dict):
-        values["training_data"] = {_FORMER_KEYS.get(key, key): value for key, value in values["training_data"].items()}
+    if isinstance(data := content.get("training_data"), dict):
+        content["training_data"] = {_FORMER_KEYS.get(key, key): value for key, value in data.items()}
     for name, is_valid in _METADATA_FIELDS.items():
-        if name in values and not is_valid(values[name]):
-            found = f"protembed.json has {name} {values[name]!r:.80}"
-            raise ModelFormatError(directory, found)
-    if values.get("classes") is not None:
-        values["classes"] = tuple(values["classes"])
+        if name in content and not is_valid(content[name]):
+            raise ModelFormatError(directory, f"protembed.json has {name} {content[name]!r:.80}")
+    values = _fields(ModelMetadata, content)
     if values.get("target") is not None and values.get("task") is None:  # before there were more than two tasks
         values["task"] = "regression" if values.get("classes") is None else "classification"
     if values.get("training_data") is not None:
-        values["training_data"] = _training_data(values["training_data"])
+        values["training_data"] = TrainingData(**_fields(TrainingData, values["training_data"]))
     return ModelMetadata(**values)
 
 
-def _training_data(content: Mapping[str, Any]) -> TrainingData:
-    fields: dict[str, Any] = {spec.name: content[spec.name] for spec in dataclasses.fields(TrainingData)}
-    for name in ("lengths", "value_range"):
-        fields[name] = None if fields[name] is None else tuple(fields[name])
-    return TrainingData(**fields)
+def _fields(kind: type[ModelMetadata | TrainingData], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the fields of a dataclass from JSON; lists become tuples."""
+    values = {spec.name: content[spec.name] for spec in dataclasses.fields(kind) if spec.name in content}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def write_metadata(directory: Path, metadata: ModelMetadata, *, contact_head_fitted: bool) -> None:
