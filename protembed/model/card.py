@@ -1,7 +1,7 @@
 """The model card: what a model is, how it was made, what it can and cannot do."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from protembed._version import __version__
 from protembed.config.common import TASKS
@@ -37,11 +37,6 @@ def _as_text(text: str) -> str:
     return escaped.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_as_text(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def model_card(
     title: str, summary: str, facts: Mapping[str, str], sections: Mapping[str, str], loading: str = _LOADING
 ) -> str:
@@ -49,7 +44,8 @@ def model_card(
 
     The instructions for loading the model, in Markdown, are the last section.
     """
-    parts = [f"# {title}", summary, _table(("", ""), list(facts.items()))]
+    rows = (f"| {_as_text(name)} | {_as_text(fact)} |" for name, fact in facts.items())
+    parts = [f"# {title}", summary, "\n".join(["|  |  |", "| --- | --- |", *rows])]
     for heading, text in {**sections, "Loading": loading}.items():
         parts += [f"## {heading}", text]
     return "\n\n".join([*parts, f"Made by protembed {__version__}."]) + "\n"
