@@ -292,7 +292,7 @@ class WorkerPool:
         An error of the iterable is raised after the results of the items before it.
 
         Args:
-            function: Function of one item, called on the pool's threads.
+            function: Function that is called on the pool's threads.
             items: Items, read only as they are needed.
             num_per_worker: Number of items per worker that are computed or whose results wait to be read; memory does
                 not grow with the number of items. With two, workers continue while the caller is busy with a result.

@@ -208,13 +208,9 @@ def accept_sequence(
     statistics: ReadStatistics,
     illegal_residue: Callable[[int], IllegalResidueError],
 ) -> str | None:
-    """Check the letters of a clean sequence, and count the unusual ones.
+    """Check the letters of a sequence from `clean_sequence`, and count the unusual ones.
 
-    Args:
-        sequence: Sequence from `clean_sequence`.
-        on_illegal: Policy for a letter that is not a residue.
-        statistics: Counts of what was read, to which the letters are added.
-        illegal_residue: Function that makes the error about the letter at an index, from 0.
+    The function `illegal_residue` makes the error about the letter at an index, from 0.
 
     Returns:
         The sequence in residues of the alphabet; None if its record is skipped.
@@ -226,9 +222,9 @@ def accept_sequence(
     if illegal := _ILLEGAL.search(sequence):
         unskippable, unmaskable = _NEVER_SKIPPED.search(sequence), _NEVER_MASKED.search(sequence)
         error = illegal_residue((unskippable or unmaskable or illegal).start())
-        if unskippable or on_illegal == "error" or (unmaskable and on_illegal == "mask"):
+        if unskippable or (unmaskable and on_illegal == "mask"):
             raise error
-        if on_illegal == "skip":
+        if on_illegal != "mask":
             statistics.skip_or_raise(error.record_id, error, on_illegal)
             return None
         sequence, num_masked = _ILLEGAL.subn("X", sequence)

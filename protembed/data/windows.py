@@ -54,17 +54,10 @@ def most_central_window(spans: list[Span], position: int) -> Span:
 def cut_records(
     records: Iterable[Record], region: Region | None, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> Iterator[Record]:
-    """Cut each protein to a region.
+    """Cut each protein to a region; None keeps the whole protein.
 
-    Args:
-        records: Proteins from `read_fasta`.
-        region: Residues to keep; None keeps the whole protein.
-        on_illegal: Policy for a protein that ends before the region begins; `skip` leaves it out and lists it in
-            `statistics`, any other raises.
-        statistics: Counts of what was read, corrected for what is cut off or left out.
-
-    Yields:
-        The proteins cut to the region; rows count only the proteins that are yielded.
+    A protein that ends before the region begins is left out if `on_illegal` is `skip`. The statistics are corrected for
+    what is cut off or left out, and rows count only the proteins that are yielded.
 
     Raises:
         TooShortError: A protein ends before the region begins, and is not to be skipped.

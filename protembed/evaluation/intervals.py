@@ -88,7 +88,6 @@ class Spread:
     """How much a metric varies between test sets.
 
     Attributes:
-        variance: Square of the standard error.
         freedom: Degrees of freedom of the t distribution.
     """
 
@@ -209,7 +208,7 @@ class MetricWithInterval:
         Args:
             value: Value on all units; None where it is undefined.
             left_out: Values without each unit or group, (groups,), from `jackknife`.
-            metric: Name of the metric.
+            metric: Name of the metric, from `SCALES`.
             num_units: Number of proteins, or of other units that were sampled independently.
             extra_variance: Variance that does not come from the units, such as that between training runs.
             is_difference: Whether `value` is a difference between two values on the same units.

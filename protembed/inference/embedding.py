@@ -103,7 +103,6 @@ class Embedder:
     """Computes representations of proteins from layers of an encoder.
 
     Attributes:
-        encoder: The encoder, on the device where it computes.
         layers: The layers whose outputs are concatenated, from 0 (the embedding) to the number of layers.
         poolings: The poolings whose vectors are concatenated, each of all layers.
         window_residues: The length of the windows in which longer proteins are computed, in residues; None to compute
@@ -127,7 +126,7 @@ class Embedder:
             checkpoint: The model; its metadata decide where the other arguments are `auto` or None.
             layer: `auto`, `last`, `all`, or numbers and ranges, as in `0,3-6`.
             pooling: `auto`, or names of `PoolingName`, as in `mean,std`.
-            window_residues: The length of the windows in which longer proteins are computed, in residues.
+            window_residues: The length of the windows in which longer proteins are computed.
 
         Raises:
             ConfigError: The model has no such layer, or there is no such pooling.

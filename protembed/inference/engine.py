@@ -83,7 +83,6 @@ class Engine:
     """Groups crops into micro-batches, and computes them.
 
     Attributes:
-        pool: The workers that compute micro-batches in parallel.
         micro_batch_tokens: The maximum number of tokens of a micro-batch; a longer crop is a micro-batch by itself.
         tokens_per_chunk: The approximate number of tokens that are held, with their results, before these are yielded.
     """

@@ -48,11 +48,6 @@ class Marginals:
     """Computes the probabilities of the 20 amino acids at positions of proteins: a softmax over their 20 logits alone.
 
     In a protein longer than a window, each position is computed in the window in which it lies most centrally.
-
-    Attributes:
-        encoder: The encoder, on the device where it computes.
-        lm_head: The masked-LM head of the encoder, on the same device.
-        window_residues: The length of a window, in residues.
     """
 
     encoder: Encoder

@@ -21,7 +21,6 @@ class PublishedModel:
     """An ESM-2 model on the Hugging Face hub.
 
     Attributes:
-        size: The model's size, a key of `SIZES`.
         perplexity: The perplexity on 10,000 test proteins of UniRef50, 15 % masked, over all 33 tokens; None where
             unknown.
         contact_precision: The precision of the top L long-range contacts of a protein of L residues, as a fraction;
@@ -72,7 +71,6 @@ class ResolvedModel:
     """A model that was found.
 
     Attributes:
-        directory: The model directory, with `config.json`.
         name: The name that results record: the hub's id, or the name of a folder without its path, so that results do
             not depend on the machine.
         revision: The commit on the hub; None for all other models.
@@ -176,9 +174,7 @@ class ModelEntry:
     Attributes:
         name: The value for `--model`; for a model without safetensors, the directory to convert it to.
         num_parameters: The number of parameters of the encoder and its masked-LM head.
-        num_bytes: The size of the weights on disk, in bytes; approximate for a published model.
-        dim: The dimension of a protein's vector.
-        is_default: Whether the model is used without `--model`.
+        num_bytes: The size of the weights on disk; approximate for a published model.
         directory: The directory of a bundled model; None for a published one.
         expectation: How good the model is, in a few words.
         how_to_get: The option that selects the model, or the command that converts it; empty for a bundled model.

@@ -28,7 +28,6 @@ class Mutation(NamedTuple):
     """One amino acid in place of another.
 
     Attributes:
-        wild_type: Residue of the wild type.
         position: Position in the wild type, from 1.
         mutant: Residue of the mutated sequence, one of the 20 amino acids.
     """

@@ -33,7 +33,6 @@ class ScoreSummary:
 
     Attributes:
         output: Table of scores; None for stdout.
-        num_variants: Rows that were scored.
         num_positions: Mutated positions of all wild types.
         num_refused: Rows that were left out on request.
         score_column: Column of the scores: `score`, or `protembed_score` if the input has a column of that name.

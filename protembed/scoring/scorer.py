@@ -55,7 +55,6 @@ class VariantScorer:
     """Scores variants by one of three methods; higher is likelier, and the wild type has 0.
 
     Attributes:
-        marginals: The model's log probabilities of amino acids.
         mutated: Positions of all variants that will be scored.
         on_crop: Called with the number of tokens of each protein or window that the model has computed.
     """

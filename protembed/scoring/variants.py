@@ -115,9 +115,6 @@ class VariantTable:
     def read(self, statistics: ReadStatistics | None = None) -> Iterator[Variant]:
         """Read the variants, in the table's order.
 
-        Args:
-            statistics: Counts to which this reading is added; None if the caller does not need them.
-
         Raises:
             MismatchedResidueError: A mutation does not fit its wild type.
             UnsupportedVariantError: A variant is not a substitution of amino acids.
