@@ -1,6 +1,6 @@
 """Verification: whether an earlier result of `embed` is complete and matches its input and model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -16,7 +16,7 @@ from protembed.config.embed import CheckOptions
 from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
 from protembed.device import choose_device
-from protembed.embedding.formats import count_proteins, dataset_name, read_vectors
+from protembed.embedding.formats import StoredVectors, dataset_name
 from protembed.embedding.metadata import IDS, ids_line, read_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, ProtembedError, VerificationError, reason_of
@@ -92,8 +92,9 @@ class _Result:
             for line in stream:
                 yield line.removesuffix("\n")
 
-    def vectors(self, rows: Mapping[int, Sequence[str]]) -> dict[int, NDArray[Any]]:
-        return read_vectors(self.path, self.meta["format"], rows, per_residue=self.meta["per_residue"])
+    @property
+    def vectors(self) -> StoredVectors:
+        return StoredVectors(self.path, self.meta["format"], self.meta["per_residue"])
 
     def _verify_files(self) -> None:
         if sha256_of_file(self.path) != self.meta["sha256"]:
@@ -103,7 +104,7 @@ class _Result:
                 self.path, f"{self.ids_path.name} is missing, or its hash differs from the one in the meta file"
             )
         try:
-            num_stored = count_proteins(self.path, self.meta["format"], per_residue=self.meta["per_residue"])
+            num_stored = self.vectors.count()
         except (OSError, ValueError, KeyError) as error:
             raise VerificationError(self.path, f"it cannot be read ({reason_of(error)})") from error
         if num_stored != self.num_proteins:
@@ -243,7 +244,7 @@ def _recompute(
     computation = embedder.residues() if meta["per_residue"] else embedder.proteins()
     worst, tolerance = 0.0, max(_TOLERANCES[meta["precision"]], _TOLERANCES[meta["dtype"]])
     with inference_engine(compute, device, checkpoint.encoder.shape) as engine:
-        stored = {shard.path: shard.vectors(_rows_of(shard, sample)) for shard in shards}
+        stored = {shard.path: shard.vectors.read(_rows_of(shard, sample)) for shard in shards}
         computed = engine.run(computation, [record for _, _, record in sample])
         for (shard, row, record), (_, embedding) in zip(sample, computed, strict=True):
             difference = _difference(stored[shard.path][row], embedding.values)

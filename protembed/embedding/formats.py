@@ -5,6 +5,7 @@ import struct
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -133,12 +134,9 @@ class ProteinRows(NamedTuple):
 
 
 def convert(rows: ProteinRows, target: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Convert rows to the format of the result; they are the result if it is `.npy`.
+    """Convert rows to the format of a result, of which `format`, `slices`, `model_name` and `h5_names` are used.
 
-    Args:
-        rows: Rows of all proteins.
-        target: Path of the new file.
-        fingerprint: Settings of the result; `format`, `slices`, `model_name` and `h5_names` are used.
+    If the format is `.npy`, the rows are the result.
     """
     match fingerprint["format"]:
         case "tsv":
@@ -208,12 +206,7 @@ def make_npz(target: Path, rows: ProteinRows, small_array: int = _SMALL_ARRAY) -
 
     If a few identifiers are much longer than the others, an array of strings, all as wide as the longest, would be far
     larger than the vectors. In that case `ids_utf8`, (bytes,) uint8, and `id_offsets`, (proteins + 1,) int64, replace
-    `ids`.
-
-    Args:
-        target: Path of the new file.
-        rows: Rows of all proteins.
-        small_array: Number of letters up to which `ids` is always written.
+    `ids`, unless these have no more than `small_array` letters.
     """
     with atomic_file(target) as stream, zipfile.ZipFile(stream, "w") as archive:
         with _npz_member(archive, "embeddings") as member, rows.array.open("rb") as source:
@@ -236,15 +229,10 @@ def _nameable(rows: ProteinRows) -> NDArray[np.bool_]:
 def make_h5(target: Path, rows: ProteinRows, model_name: str, names: H5Names = "id") -> None:
     """Make an HDF5 file: a dataset per protein, in their order, with the attributes `original_id` and `row`, from 1.
 
-    HDF5 cannot open a file whose writer was killed, so it is made at the end.
-
-    Args:
-        target: Path of the new file.
-        rows: Rows of all proteins.
-        model_name: Name of the model, stored as an attribute of the root.
-        names: `id` names a dataset by the protein's identifier, or by `dataset_name` if the identifier is not unique
-            or not a legal name; `hash` names all by `dataset_name`. A name that is already taken is followed by `.`
-            and the row, from 1.
+    HDF5 cannot open a file whose writer was killed, so it is made at the end. The name of the model is an attribute of
+    the root. `id` names a dataset by the protein's identifier, or by `dataset_name` if the identifier is not unique or
+    not a legal name; `hash` names all by `dataset_name`. A name that is already taken is followed by `.` and the row,
+    from 1.
     """
     is_named_by_id = _nameable(rows) if names == "id" else None
     with hdf5_file(target) as file:
@@ -299,84 +287,67 @@ def _read_lines(path: Path, rows: Collection[int] | None = None) -> dict[int, ND
     return vectors
 
 
-@_normalize_read_errors()
-def count_proteins(path: Path, format_name: FormatName, *, per_residue: bool) -> int:
-    """Count the proteins in the file of a result.
+@dataclass(frozen=True)
+class StoredVectors:
+    """The vectors in the file of a result; if it is damaged, the methods raise OSError, ValueError or KeyError."""
 
-    Raises:
-        OSError, ValueError, KeyError: The file is damaged.
-    """
-    match format_name:
-        case "tsv":
-            with path.open("rb") as stream:
-                return sum(1 for _ in stream) - 1
-        case "h5":
-            with h5py.File(path, "r") as file:
-                return len(file)
-        case _:
-            return len(open_vectors(path, format_name, per_residue=per_residue))
+    path: Path
+    format_name: FormatName
+    per_residue: bool
 
+    @_normalize_read_errors()
+    def count(self) -> int:
+        """Count the proteins."""
+        match self.format_name:
+            case "tsv":
+                with self.path.open("rb") as stream:
+                    return sum(1 for _ in stream) - 1
+            case "h5":
+                with h5py.File(self.path, "r") as file:
+                    return len(file)
+            case _:
+                return len(self.open())
 
-@_normalize_read_errors()
-def read_vectors(
-    path: Path, format_name: FormatName, rows: Mapping[int, Sequence[str]], *, per_residue: bool
-) -> dict[int, NDArray[Any]]:
-    """Read the vectors of some proteins of a result, without reading the whole of a large file.
+    @_normalize_read_errors()
+    def read(self, rows: Mapping[int, Sequence[str]]) -> dict[int, NDArray[Any]]:
+        """Read the vectors of some proteins, (dim,) or (residues, dim), without reading the whole of a large file.
 
-    Args:
-        path: Path of the result.
-        format_name: Format of the result.
-        rows: Rows of the proteins, from 0, each with the names that its dataset in HDF5 may have, the likeliest first.
-        per_residue: Whether a protein has one vector per residue.
+        Args:
+            rows: Rows of the proteins, from 0, each with the names that its dataset in HDF5 may have, the likeliest
+                first.
+        """
+        match self.format_name:
+            case "tsv":
+                return _read_lines(self.path, rows)
+            case "h5":
+                with h5py.File(self.path, "r") as file:
+                    return {row: file[_existing_name(file, names)][:] for row, names in rows.items()}
+            case _:
+                vectors = self.open()
+                return {row: np.array(vectors[row]) for row in rows}
 
-    Returns:
-        Vectors by row, (dim,) or (residues, dim).
+    @_normalize_read_errors()
+    def open(self) -> NDArray[Any] | list[NDArray[Any]]:
+        """Open all vectors, (proteins, dim); per residue, an array for each protein, (residues, dim).
 
-    Raises:
-        OSError, ValueError, KeyError: The file is damaged.
-    """
-    match format_name:
-        case "tsv":
-            return _read_lines(path, rows)
-        case "h5":
-            with h5py.File(path, "r") as file:
-                return {row: file[_existing_name(file, names)][:] for row, names in rows.items()}
-        case _:
-            vectors = open_vectors(path, format_name, per_residue=per_residue)
-            return {row: np.array(vectors[row]) for row in rows}
-
-
-@_normalize_read_errors()
-def open_vectors(path: Path, format_name: FormatName, *, per_residue: bool) -> NDArray[Any] | list[NDArray[Any]]:
-    """Open all vectors of a result; those of `.npy` and `.npz` stay on disk until they are used.
-
-    Args:
-        path: Path of the result.
-        format_name: Format of the result.
-        per_residue: Whether a protein has one vector per residue.
-
-    Returns:
-        Vectors, (proteins, dim); per residue, an array for each protein, (residues, dim).
-
-    Raises:
-        OSError, ValueError, KeyError: The file is damaged.
-    """
-    vectors: NDArray[Any]
-    match format_name:
-        case "npy":
-            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        case "tsv":
-            vectors = np.stack([*_read_lines(path).values()])
-        case "npz":
-            vectors = _npz_array(path, "embeddings")
-            if per_residue:
-                return [vectors[start:stop] for start, stop in pairwise(_npz_array(path, "offsets"))]
-        case "h5":
-            with h5py.File(path, "r") as file:
-                # Files of earlier versions list the datasets by name.
-                datasets = sorted(file.values(), key=lambda dataset: int(dataset.attrs["row"]))
-                of_proteins = [dataset[:] for dataset in datasets]
-            if per_residue:
-                return of_proteins
-            vectors = np.stack(of_proteins)
-    return vectors
+        Those of `.npy` and `.npz` stay on disk until they are used.
+        """
+        vectors: NDArray[Any]
+        match self.format_name:
+            case "npy":
+                vectors = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            case "tsv":
+                vectors = np.stack([*_read_lines(self.path).values()])
+            case "npz":
+                vectors = _npz_array(self.path, "embeddings")
+                if self.per_residue:
+                    return [vectors[start:stop] for start, stop in pairwise(_npz_array(self.path, "offsets"))]
+            case "h5":
+                with h5py.File(self.path, "r") as file:
+                    # Files of earlier versions list the datasets by name.
+                    datasets = sorted(file.values(), key=lambda dataset: int(dataset.attrs["row"]))
+                    of_proteins = [dataset[:] for dataset in datasets]
+                if self.per_residue:
+                    return of_proteins
+                vectors = np.stack(of_proteins)
+        return vectors

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.embedding.formats import open_vectors
+from protembed.embedding.formats import StoredVectors
 from protembed.embedding.metadata import IDS, read_meta
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError, reason_of
@@ -120,7 +120,7 @@ def _open(path: Path) -> Embeddings:
     try:
         with sidecar(path, IDS).open(encoding="utf-8", newline="\n") as stream:
             ids = [unescape(line.split("\t", 2)[1]) for line in islice(stream, 1, None)]
-        vectors = open_vectors(path, meta["format"], per_residue=meta["per_residue"])
+        vectors = StoredVectors(path, meta["format"], meta["per_residue"]).open()
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise VerificationError(path, f"it cannot be read ({reason_of(error)})") from error
     if not len(vectors) == len(ids) == meta["num_proteins"]:

@@ -5,14 +5,13 @@ import pytest
 from protembed.embedding.formats import (
     ProteinRows,
     RowGroup,
+    StoredVectors,
     choose_format,
     column_names,
-    count_proteins,
     dataset_name,
     make_h5,
     make_npz,
     make_tsv,
-    read_vectors,
     table_lines,
 )
 from protembed.errors import ConfigError, OutputError
@@ -158,7 +157,7 @@ def test_numbers_in_a_tsv_are_read_back_with_the_same_bits(dtype):
 def test_vectors_of_selected_proteins_are_read_back_from_every_format(tmp_path, format_name, per_residue, dtype, rows):
     path, vectors = store(tmp_path, format_name, ["a", "b", "b", "c"], per_residue=per_residue, dtype=dtype)
 
-    stored = read_vectors(path, format_name, candidates(rows), per_residue=per_residue)
+    stored = StoredVectors(path, format_name, per_residue).read(candidates(rows))
 
     assert list(stored) == rows
     for row in rows:
@@ -172,7 +171,7 @@ def test_vectors_of_selected_proteins_are_read_back_from_every_format(tmp_path, 
 def test_proteins_are_counted_from_the_file_in_every_format(tmp_path, format_name, per_residue, num_proteins):
     path, _ = store(tmp_path, format_name, list("abcde")[:num_proteins], per_residue=per_residue)
 
-    assert count_proteins(path, format_name, per_residue=per_residue) == num_proteins
+    assert StoredVectors(path, format_name, per_residue).count() == num_proteins
 
 
 @pytest.mark.parametrize(("format_name", "per_residue"), [pair for pair in ALL_FORMATS if pair[0] != "tsv"])
@@ -184,9 +183,9 @@ def test_a_damaged_result_raises_an_error_when_counted_or_read(tmp_path, format_
     path.write_bytes(damage(path.read_bytes()))
 
     with pytest.raises((OSError, ValueError, KeyError)):
-        count_proteins(path, format_name, per_residue=per_residue)
+        StoredVectors(path, format_name, per_residue).count()
     with pytest.raises((OSError, ValueError, KeyError)):
-        read_vectors(path, format_name, candidates([0]), per_residue=per_residue)
+        StoredVectors(path, format_name, per_residue).read(candidates([0]))
 
 
 @pytest.mark.parametrize("make", [make_npz, lambda target, rows: make_h5(target, rows, "tiny")])
@@ -218,8 +217,8 @@ def test_hostile_identifiers_create_no_files_and_keep_their_vectors(tmp_path, fo
     path, vectors = store(tmp_path / "folder", format_name, HOSTILE, per_residue=per_residue)
 
     assert names(tmp_path) == ["folder"]
-    assert count_proteins(path, format_name, per_residue=per_residue) == len(HOSTILE)
-    stored = read_vectors(path, format_name, candidates(range(len(HOSTILE))), per_residue=per_residue)
+    assert StoredVectors(path, format_name, per_residue).count() == len(HOSTILE)
+    stored = StoredVectors(path, format_name, per_residue).read(candidates(range(len(HOSTILE))))
     assert all(np.array_equal(np.atleast_2d(stored[row]), vectors[row]) for row in range(len(HOSTILE)))
 
 
@@ -282,8 +281,8 @@ def test_one_very_long_identifier_does_not_widen_the_others(tmp_path):
         assert "ids" not in archive
     spans = zip(offsets[:-1], offsets[1:], strict=True)
     assert [letters[start:stop].decode() for start, stop in spans] == ids
-    assert count_proteins(path, "npz", per_residue=False) == 201
-    assert np.array_equal(read_vectors(path, "npz", candidates([200]), per_residue=False)[200], vectors[200][0])
+    assert StoredVectors(path, "npz", False).count() == 201
+    assert np.array_equal(StoredVectors(path, "npz", False).read(candidates([200]))[200], vectors[200][0])
 
 
 @pytest.mark.promise(17)
