@@ -17,7 +17,7 @@ from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
 from protembed.device import choose_device
 from protembed.embedding.formats import StoredVectors, dataset_name
-from protembed.embedding.metadata import IDS, ids_line, read_meta
+from protembed.embedding.metadata import COUNTS, IDS, ids_line, read_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, ProtembedError, VerificationError, reason_of
 from protembed.inference.embedding import Embedder
@@ -115,8 +115,8 @@ class _Result:
 
 def _shared_settings(meta: dict[str, Any]) -> dict[str, Any]:
     """Return what all shards of a result have in common."""
-    differing = ("shard", "num_proteins", "num_residues", "num_windowed", "num_refused", "input_sha256")
-    return {name: value for name, value in meta.items() if name not in (*differing, "sha256", "ids_sha256")}
+    differing = (*COUNTS, "shard", "input_sha256", "sha256", "ids_sha256")
+    return {name: value for name, value in meta.items() if name not in differing}
 
 
 def _selection(shards: Sequence[_Result]) -> Selection:

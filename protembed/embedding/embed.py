@@ -1,7 +1,7 @@
 """Embedding: from FASTA and a model to one vector per protein, or one per residue."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from protembed.config.common import DeviceConfig
 from protembed.config.embed import EmbedOptions
 from protembed.data.fasta import ReadStatistics
 from protembed.embedding.job import EmbeddingJob
+from protembed.embedding.metadata import COUNTS
 from protembed.embedding.writer import ArrayWriter, LineWriter, embedding_writer
 from protembed.errors import ConfigError
 from protembed.inference.engine import inference_engine
@@ -40,31 +41,20 @@ class EmbedSummary:
     num_windowed: int
     window_residues: int
     num_refused: int
-    num_resumed: int
+    num_resumed: int = 0
     dim: int
-    was_done: bool
+    was_done: bool = False
     region: str | None
-    warnings: Sequence[str]
+    warnings: Sequence[str] = ()
 
 
-def _summary(
-    job: EmbeddingJob,
-    meta: Mapping[str, Any],
-    *,
-    num_resumed: int = 0,
-    was_done: bool = False,
-    warnings: Sequence[str] = (),
-) -> EmbedSummary:
-    counts = ("num_proteins", "num_residues", "num_windowed", "num_refused")
+def _summary(job: EmbeddingJob, meta: Mapping[str, Any]) -> EmbedSummary:
     return EmbedSummary(
         output=job.result.output,
-        **{name: meta[name] for name in counts},
+        **{name: meta[name] for name in COUNTS},
         window_residues=job.selection.window_residues,
-        num_resumed=num_resumed,
         dim=job.dim,
-        was_done=was_done,
         region=job.region,
-        warnings=warnings,
     )
 
 
@@ -92,8 +82,8 @@ def _compute(
             for record, _ in chunk:
                 callbacks.on_progress(len(record.sequence))
     check_inputs()
-    meta = writer.publish(statistics.skipped)
-    return _summary(job, meta, num_resumed=num_resumed, warnings=job.warnings(statistics, comparison))
+    summary = _summary(job, writer.publish(statistics.skipped))
+    return replace(summary, num_resumed=num_resumed, warnings=job.warnings(statistics, comparison))
 
 
 def embed_fasta(fasta: Paths, options: EmbedOptions | None = None, callbacks: Callbacks | None = None) -> EmbedSummary:
@@ -124,6 +114,6 @@ def embed_fasta(fasta: Paths, options: EmbedOptions | None = None, callbacks: Ca
         fingerprint = job.fingerprint(paths)
         with job.result.claim(fingerprint) as claim:
             if claim.recorded is not None:
-                return _summary(job, claim.recorded, was_done=True)
+                return replace(_summary(job, claim.recorded), was_done=True)
             with embedding_writer(claim, fingerprint) as writer:
                 return _compute(job, paths, writer, options.compute, callbacks)

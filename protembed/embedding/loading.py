@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.embedding.formats import StoredVectors
-from protembed.embedding.metadata import IDS, read_meta
+from protembed.embedding.metadata import COUNTS, IDS, read_meta
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError, reason_of
 from protembed.io.reading import Paths, as_paths, follow_link, path_exists
 from protembed.io.result import differences, sidecar
 from protembed.text import pluralize, unescape
 
-_COUNTS = ("num_proteins", "num_residues", "num_windowed", "num_refused")
 # Settings that the vectors of joined files must share.
 _SETTINGS = ("model_sha256", "per_residue", "layer", "pooling", "region", "precision", "dtype")
 
@@ -95,7 +94,7 @@ def load_embeddings(files: Paths) -> Embeddings:
         before, now = ({name: meta.get(name) for name in _SETTINGS} for meta in (first.meta, part.meta))
         if different := differences(before, now):
             raise VerificationError(path, f"it cannot follow {first_path}, because {'; '.join(different)}")
-    counts = {name: sum(part.meta[name] for _, part in parts) for name in _COUNTS}
+    counts = {name: sum(part.meta[name] for _, part in parts) for name in COUNTS}
     vectors = [part.vectors for _, part in parts]
     return Embeddings(
         vectors=[*chain(*vectors)] if first.meta["per_residue"] else np.concatenate(vectors),

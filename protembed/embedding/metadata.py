@@ -23,6 +23,8 @@ IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 des
 FAILED_HEADER = ("file", "line", "id", "reason")
 IDS, FAILED = ".ids.tsv", ".failed.tsv"
 COMPANIONS = {IDS: IDS_HEADER, FAILED: FAILED_HEADER}
+# Fields of a meta file that differ between the shards of a result, and add up to those of the whole.
+COUNTS = ("num_proteins", "num_residues", "num_windowed", "num_refused")
 
 
 def _is_count(value: Any) -> bool:
@@ -50,7 +52,7 @@ _META_FIELDS: dict[str, Callable[[Any], bool]] = {
     "dtype": lambda value: value in ("float32", "float16"),
     "format": lambda value: value in get_args(FormatName),
     "dim": _is_count,
-    **dict.fromkeys(("num_proteins", "num_residues", "num_windowed", "num_refused"), _is_count),
+    **dict.fromkeys(COUNTS, _is_count),
     **dict.fromkeys(("sha256", "ids_sha256"), lambda value: isinstance(value, str)),
 }
 
