@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from protembed.config.embed import H5Names
 from protembed.data.hashing import sequence_sha256
 from protembed.errors import ConfigError
-from protembed.io.arrays import hdf5_file
+from protembed.io.arrays import hdf5_file, read_header, write_header
 from protembed.io.reading import STANDARD_STREAM
 from protembed.io.writing import atomic_file
 from protembed.text import format_row
@@ -127,8 +127,7 @@ class ProteinRows(NamedTuple):
     def vectors(self) -> Iterator[tuple[RowGroup, NDArray[Any]]]:
         """Read the vectors of each protein, (rows, dim)."""
         with self.array.open("rb") as stream:
-            np.lib.format.read_magic(stream)
-            (_, dim), _, dtype = np.lib.format.read_array_header_1_0(stream)
+            (_, dim), dtype = read_header(stream)
             for group in self.groups():
                 yield group, np.fromfile(stream, dtype, group.num_rows * dim).reshape(group.num_rows, dim)
 
@@ -173,17 +172,15 @@ def _write_array(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], num_items: int, parts: Iterable[bytes]
 ) -> None:
     """Write a flat array from its bytes, given in parts."""
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (num_items,)}
     with _npz_member(archive, name) as member:
-        np.lib.format.write_array_header_1_0(member, header)
+        write_header(member, (num_items,), dtype)
         for part in parts:
             member.write(part)
 
 
 def _write_offsets(archive: zipfile.ZipFile, name: str, sizes: Iterable[int]) -> None:
     offsets = np.concatenate([np.zeros(1, np.int64), np.fromiter(sizes, dtype=np.int64).cumsum()])
-    with _npz_member(archive, name) as member:
-        np.lib.format.write_array(member, offsets, allow_pickle=False)
+    _write_array(archive, name, offsets.dtype, len(offsets), [offsets.tobytes()])
 
 
 def _write_ids(archive: zipfile.ZipFile, rows: ProteinRows, small_array: int) -> None:
@@ -270,8 +267,7 @@ def _npz_array(path: Path, name: str) -> NDArray[Any]:
         # The header before the member is 30 bytes long, and ends with the lengths of its name and its extra field.
         stream.seek(start + 26)
         stream.seek(start + 30 + sum(struct.unpack("<HH", stream.read(4))))
-        np.lib.format.read_magic(stream)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, dtype = read_header(stream)
         if not np.prod(shape):
             return np.empty(shape, dtype)
         return np.memmap(path, dtype, "r", stream.tell(), shape)

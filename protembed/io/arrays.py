@@ -48,12 +48,20 @@ class ArrayStream:
 
     def _write_header(self) -> None:
         # numpy pads the header so that the length of the first axis can grow without moving a byte.
-        _write_npy_header(self._stream, (self.num_rows, *self._row_shape), self._dtype)
+        write_header(self._stream, (self.num_rows, *self._row_shape), self._dtype)
 
 
-def _write_npy_header(stream: IO[bytes], shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
+def write_header(stream: IO[bytes], shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
+    """Write the header of a `.npy` file, which its numbers follow."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], "np.dtype[Any]"]:
+    """Read the shape and the dtype of a `.npy` file, and stop where its numbers begin."""
+    np.lib.format.read_magic(stream)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return shape, dtype
 
 
 @contextmanager
@@ -125,7 +133,7 @@ class MapFile:
             return
         self._zip = self._stack.enter_context(zipfile.ZipFile(self._stack.enter_context(atomic_file(path)), "w"))
         self._member = self._zip.open("attention.npy", "w", force_zip64=True)
-        _write_npy_header(self._member, shape, self._dtype)
+        write_header(self._member, shape, self._dtype)
 
     def append(self, maps: Iterable[NDArray[np.floating]]) -> None:
         """Write the next layer: a map for each head, (residues, residues)."""
@@ -184,7 +192,6 @@ def open_array(path: Path) -> NDArray[Any]:
 def hash_array(path: Path, digest: "hashlib._Hash") -> int:
     """Add the numbers of a `.npy` file, without its header, to a hash; return its number of rows."""
     with path.open("rb") as stream:
-        np.lib.format.read_magic(stream)
-        shape, *_ = np.lib.format.read_array_header_1_0(stream)
+        (num_rows, *_), _ = read_header(stream)
         hashlib.file_digest(stream, lambda: digest)
-    return int(shape[0])
+    return num_rows

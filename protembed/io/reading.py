@@ -60,14 +60,11 @@ _READINGS: ContextVar[_Readings | None] = ContextVar("_READINGS", default=None)
 def as_path(name: str, given: PathLike) -> Path:
     """Convert an argument to a path, and expand a leading `~` or `~user` to the home directory.
 
-    The shell does not expand `--output=~/emb.npy`, and a directory named `~` is never meant.
-
-    Args:
-        name: Option or argument that the error message names.
-        given: Path or text.
+    The shell does not expand `--output=~/emb.npy`, and a directory named `~` is never meant. An error names the option
+    or argument `name`.
 
     Raises:
-        ConfigError: The argument is neither, or no user has the name after `~`.
+        ConfigError: The argument is neither path nor text, or no user has the name after `~`.
 
     >>> as_path("output", "emb.npy").name
     'emb.npy'
@@ -90,10 +87,6 @@ def as_path(name: str, given: PathLike) -> Path:
 def as_paths(name: str, given: Paths) -> list[Path]:
     """Convert one or several files to paths, each like `as_path`.
 
-    Args:
-        name: Argument that the error message names.
-        given: A path or text, or several, at least one.
-
     Raises:
         ConfigError: An item is not a path, or there is none.
 
@@ -113,9 +106,6 @@ def follow_link(output: Path) -> Path:
     """Return the target of an output that is a link: the link stays, and its target is replaced.
 
     A link to a pipe or a device, such as `/dev/stdout`, is returned unchanged; `io.result` rejects it.
-
-    Args:
-        output: Path of the result.
 
     Raises:
         ConfigError: The link leads back to itself.
@@ -350,13 +340,7 @@ class _InputStream(io.RawIOBase):
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, or stdin for `-`, without decompressing it.
-
-    Args:
-        path: Path of the file; `-` is stdin, which stays open.
-
-    Yields:
-        The bytes as a buffered stream.
+    """Open a file, or stdin for `-`, which stays open, as a buffered stream, without decompressing it.
 
     Raises:
         InputNotFoundError: The file does not exist, is a directory, or cannot be read.
@@ -379,11 +363,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 def open_input(path: Path) -> Iterator[BinaryIO]:
     """Open a file, or stdin for `-`; decompress gzip, bzip2 or xz, recognised by content and not by name.
 
-    Args:
-        path: Path of the file; `-` is stdin.
-
-    Yields:
-        The decompressed bytes as a buffered stream.
+    The stream is buffered.
 
     Raises:
         InputNotFoundError: The file does not exist, is a directory, or cannot be read.
@@ -394,12 +374,10 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
             stream = decompressed(source)
             with _verify_rest_of_archive(stream) if stream is not source else nullcontext():
                 yield stream
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise DamagedArchiveError(display_name(path), str(error)) from error
-    except OSError as error:
-        if error.errno is not None:
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        # gzip and bz2 report a damaged stream as an OSError without an error number.
+        if isinstance(error, OSError) and error.errno is not None:
             raise
-        # bz2 reports a damaged stream as an OSError without an error number.
         raise DamagedArchiveError(display_name(path), str(error)) from error
 
 
