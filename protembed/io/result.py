@@ -54,13 +54,13 @@ from protembed.io.reading import (
 )
 from protembed.io.writing import (
     copy_to_stdout,
+    create_directory,
     discard,
     exclusive_lock,
     flush_directory,
     is_unfinished,
     move_into_place,
     output_errors,
-    remove,
     remove_unfinished,
     remove_unfinished_beside,
     scratch_directory,
@@ -522,9 +522,7 @@ class Claim:
 
     def create_directory(self) -> Path:
         """Create the directory to be filled, without what an interrupted process left in it."""
-        with output_errors(self.path):
-            remove(self.path)
-            self.path.mkdir(parents=True)
+        create_directory(self.path)
         return self.path
 
     def publish(self, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -289,6 +289,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             remove(displaced)
 
 
+def create_directory(path: Path) -> None:
+    """Create an empty directory, in place of whatever is there."""
+    with output_errors(path):
+        remove(path)
+        path.mkdir(parents=True)
+
+
 def move_into_place(source: Path, target: Path) -> None:
     """Rename a finished file or directory to its final name in one step.
 
