@@ -26,10 +26,8 @@ class EmbedSummary:
     Attributes:
         output: Path of the result; None for stdout.
         num_windowed: Proteins that were computed in several windows.
-        window_residues: Length of a window in residues.
         num_refused: Records that were left out on request.
         num_resumed: Proteins that an earlier process had computed.
-        dim: Width of a vector.
         was_done: Whether the result was already complete.
         region: Residues of each protein that were used, as in `1-70`; None for the whole protein.
         warnings: Messages about the model and the input.

@@ -92,7 +92,6 @@ class EmbedPlan:
         longest: Residues of the longest protein.
         num_windows: Windows of all proteins; a protein that fits into a window counts as one.
         num_windowed: Proteins that are computed in several windows.
-        dim: Width of a vector.
         seconds: Estimated time of the computation, from a short measurement.
         memory_bytes: Peak memory.
         disk_bytes: Peak disk space of the result and the files beside it.

@@ -75,8 +75,7 @@ def column_names(slices: Sequence[dict[str, Any]]) -> list[str]:
 def dataset_name(sequence: str) -> str:
     """Name the dataset of a protein as biotrainer expects it: by a hash of the sequence and its length.
 
-    Args:
-        sequence: Sequence as written in the FASTA file, without white space.
+    The sequence is the one in the FASTA file, without white space.
     """
     return sequence_sha256(f"{sequence}_{len(sequence)}").hex()
 
@@ -111,7 +110,6 @@ class ProteinRows(NamedTuple):
     Attributes:
         array: Path of a `.npy` file, (rows, dim).
         members: Path of the file beside it, with a line for each protein.
-        per_residue: Whether a protein has one row per residue.
     """
 
     array: Path

@@ -45,10 +45,6 @@ class EmbeddingJob:
     def prepare(cls, fasta: Sequence[Path], options: EmbedOptions) -> "EmbeddingJob":
         """Check where the result may be written, and load the model.
 
-        Args:
-            fasta: Paths of the FASTA files; `-` is stdin.
-            options: All options of the command.
-
         Raises:
             ProtembedError: The options contradict each other or the model, or the result cannot be written.
         """

@@ -18,7 +18,6 @@ class Shard:
 
     Attributes:
         number: Index of the shard, from 1.
-        total: Number of shards.
     """
 
     number: int
@@ -57,7 +56,6 @@ class Selection:
     Attributes:
         on_illegal: Policy for a character that is not an amino acid.
         long_proteins: Policy for a protein longer than the window, after it was cut to the region.
-        window_residues: Length of the window in residues.
         shard: Shard that is read; None for the whole input.
         region: Residues of each protein that are used; None for the whole protein.
     """

@@ -44,11 +44,7 @@ class _Counts:
 
 
 def _finite_rows(record: Record, embedding: Embedding, fingerprint: Fingerprint) -> NDArray[Any]:
-    """Convert vectors to (rows, dim) in the dtype in which they are stored.
-
-    Raises:
-        NotFiniteError: They contain infinities or NaN.
-    """
+    """Convert vectors to (rows, dim) in the dtype in which they are stored; raise an error if they are not finite."""
     with np.errstate(over="ignore"):  # the error below reports it
         rows = np.atleast_2d(embedding.values).astype(fingerprint["dtype"])
     if not np.isfinite(rows).all():
@@ -176,10 +172,6 @@ def _close(stream: BinaryIO) -> None:
 @contextmanager
 def embedding_writer(claim: Claim, fingerprint: Fingerprint) -> Iterator[ArrayWriter | LineWriter]:
     """Begin a result, or resume the unfinished one; only the lines of a TSV are written to stdout as they come.
-
-    Args:
-        claim: Claim of the result.
-        fingerprint: What makes two results the same, as in `ArrayWriter`.
 
     Raises:
         OutputError: A file cannot be written.

@@ -115,10 +115,7 @@ _WORDS = {
 
 
 def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the former names of settings.
-
-    Args:
-        settings: Values by the names of settings, as an earlier version of protembed stored them.
+    """Replace the former names of settings that an earlier version of protembed stored.
 
     >>> with_current_names({"tokens_per_batch": 4096, "seed": 0})
     {'batch_tokens': 4096, 'seed': 0}
@@ -227,11 +224,7 @@ def check_utf8_path(output: Path) -> None:
 
 
 def check_not_an_input(output: Path, inputs: Iterable[Path]) -> None:
-    """Check that an output would not overwrite an input, even with `--force`.
-
-    Args:
-        output: Path of the result; `-` is stdout.
-        inputs: Paths of files and directories that are read; `-` is stdin.
+    """Check that an output would not overwrite an input, a file or a directory, even with `--force`.
 
     Raises:
         OutputExistsError: The output is one of the inputs, or one of them lies within the other.
@@ -347,9 +340,6 @@ class Result:
         First the temporary files of killed processes are removed, and an interrupted renaming is completed. At the end
         of the block, what was neither published nor can be resumed is removed. After a DataError nothing can, because a
         corrected input is a different input.
-
-        Args:
-            fingerprint: What makes two results the same, as plain JSON values.
 
         Raises:
             RunInUseError: Another process is writing the result.

@@ -54,11 +54,7 @@ _LETTER_PAIRS = re.compile("(?:[A-Z][a-z]){5,}")
 
 
 def detect_binary_format(stream: BinaryIO) -> str | None:
-    """Return the format of a file that is not text; None if it may be text.
-
-    Args:
-        stream: Binary stream that can peek; nothing is consumed.
-    """
+    """Return the format of a stream that is not text, without reading from it; None if it may be text."""
     head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
     for magic, name in _MAGIC_BYTES.items():
         if head.startswith(magic):

@@ -110,11 +110,7 @@ def find_columns(
 ) -> dict[str, int]:
     """Find the columns of a table by their meanings, each as `find_column` does.
 
-    Args:
-        header: Names of the columns.
-        path: Name of the table, for messages.
-        usual_names: Usual names of the column of each meaning, in lower case, the likeliest first.
-        named: Names that the user gave, by meaning; such a column has no second meaning. None if the user gave none.
+    A column that the user named has no second meaning.
 
     Returns:
         The index of each column that was found, by its meaning.

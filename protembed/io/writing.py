@@ -202,13 +202,7 @@ def seekable_inputs(paths: Sequence[Path], *, needed: bool = True) -> Iterator[l
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, for libraries that write by name; rename it to `path` on success.
-
-    Args:
-        path: Final path; an existing file is replaced.
-
-    Yields:
-        The temporary path, with the suffix of `path`.
+    """Yield a temporary path with the suffix of `path`, for libraries that write by name; rename it on success.
 
     Raises:
         OutputError: The directory cannot be created or written, or the disk is full; no temporary file is left.
@@ -255,13 +249,7 @@ def flush_directory(directory: Path) -> None:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary directory beside `path`; rename it to `path` on success.
-
-    Args:
-        path: Final path; an existing directory is replaced.
-
-    Yields:
-        The temporary directory.
+    """Yield an empty temporary directory beside `path`; rename it to `path`, which may exist, on success.
 
     Raises:
         OutputError: The directory cannot be created or written, or the disk is full; no temporary file is left.

@@ -29,12 +29,7 @@ _CROP_STREAM = 1
 class PretrainingBatches:
     """The batches of pretraining: seeded proteins, seeded crops, seeded masks.
 
-    Args:
-        corpus: Training proteins; if it has clusters, an epoch sees one member of each.
-        batches: Length of crops and tokens of a step.
-        micro_batch_tokens: Intended number of tokens of a micro-batch.
-        masking: Rates of the masking rule.
-        seed: Seed of the run.
+    If the corpus has clusters, an epoch sees one member of each.
 
     Attributes:
         steps_per_epoch: Number of steps in which each protein, or a member of each cluster, is seen once.
@@ -88,13 +83,7 @@ def validation_batches(
 ) -> list[MaskedBatch]:
     """Mask the frozen choice of residues of whole proteins, divide these into windows, and concatenate the windows.
 
-    Windows are consecutive, so every masked residue is in exactly one of them.
-
-    Args:
-        corpus: Validation proteins.
-        window_residues: Length of the longest window, in residues.
-        micro_batch_tokens: Largest number of tokens of a micro-batch.
-        rows: Rows of the corpus to use; None uses all.
+    Windows are consecutive, so every masked residue is in exactly one of them. If `rows` is None, all are used.
     """
     rows = range(len(corpus)) if rows is None else rows
     windows = [window for row in rows for window in _masked_windows(corpus, row, window_residues)]

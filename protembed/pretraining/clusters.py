@@ -66,11 +66,7 @@ def _missing_column(header: Sequence[str], path: str, column: str) -> TableError
 
 
 def _find_columns(header: Sequence[str], path: str, column: str) -> tuple[int, int] | None:
-    """Find the columns of identifiers and clusters; None if the table may be that of MMseqs2, without a header.
-
-    Raises:
-        TableError: If there is no column of clusters, or no other column.
-    """
+    """Find the columns of identifiers and clusters; None if the table may be that of MMseqs2, without a header."""
     cluster = header.index(column) if header.count(column) == 1 else find_column(header, path, "cluster", [column])
     if cluster is None:
         names = {normalize_name(name) for name in header}
@@ -190,12 +186,7 @@ class ClusterTable:
 
 
 def write_clusters(directory: Path, keys: Keys) -> None:
-    """Store rows cluster by cluster, in the order of the clusters' keys and, within a cluster, of the rows.
-
-    Args:
-        directory: Directory of the corpus.
-        keys: Key of each protein's cluster, (proteins,), uint64.
-    """
+    """Store rows in the order of the keys of their clusters, (proteins,), uint64; within a cluster, in their own."""
     members = np.argsort(keys, kind="stable")
     keys = keys[members]
     with array_file(directory / _MEMBERS, (), np.int64) as stream:

@@ -40,12 +40,7 @@ def perplexity(loss: float) -> float:
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Proteins whose masked residues never change.
-
-    Attributes:
-        name: Name of the set in messages and logs.
-        micro_batches: Windows of all proteins.
-    """
+    """Proteins whose masked residues never change, divided into windows."""
 
     name: str
     num_proteins: int
@@ -56,12 +51,6 @@ class ValidationSet:
         cls, corpus: Corpus, window_residues: int, micro_batch_tokens: int, *, max_held_out: int = _MAX_HELD_OUT
     ) -> "ValidationSet":
         """Mask residues of all proteins that the user gave, or of a sample of those that were held out.
-
-        Args:
-            corpus: Validation proteins.
-            window_residues: Length of the windows into which longer proteins are divided.
-            micro_batch_tokens: Largest number of tokens of a micro-batch.
-            max_held_out: Largest number of held-out proteins.
 
         Raises:
             EmptyValidationSetError: If there is no standard residue.

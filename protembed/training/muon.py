@@ -27,11 +27,7 @@ _ADAMW_RMS = 0.2
 def orthogonalise(matrix: Tensor) -> Tensor:
     """Move all singular values of a matrix close to one by the Newton-Schulz iteration.
 
-    Args:
-        matrix: Any matrix, (rows, columns), float32.
-
-    Returns:
-        (rows, columns), float32; singular values between about 0.7 and 1.2, unless they were tiny.
+    Afterwards they are between about 0.7 and 1.2, unless they were tiny.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
     wide = matrix.T if is_tall else matrix

@@ -66,13 +66,7 @@ def make_schedule(
 ) -> TrainingSchedule:
     """Make a schedule from the options, and choose what they leave open: five validations, twenty checkpoints.
 
-    Args:
-        config: Options of the optimiser.
-        num_steps: Steps of the whole run.
-        default_rates: Default learning rate of each optimiser; the first is the default optimiser.
-        validate_every: Steps between validations.
-        save_every: Steps between checkpoints.
-        patience: As in `TrainingSchedule`.
+    The first optimiser that has a default learning rate is the default optimiser.
     """
     optimizer = next(iter(default_rates)) if config.optimizer is None else config.optimizer
     return TrainingSchedule(
