@@ -19,7 +19,6 @@ from protembed.data.batching import (
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation, mask_tokens
 from protembed.data.sampling import EpochSampler, UniformSampler, token_counts
-from protembed.pretraining.clusters import ClusterSampler
 from protembed.pretraining.corpus import Corpus
 
 # The second entry of the seed of a step's generator; `data/sampling.py` has that of an epoch's.
@@ -40,7 +39,7 @@ class PretrainingBatches:
     ) -> None:
         self._corpus, self._crop_residues = corpus, batches.crop_residues
         self._micro_batch_tokens, self._masking, self._seed = micro_batch_tokens, masking, seed
-        sampler = UniformSampler(len(corpus)) if corpus.clusters is None else ClusterSampler(corpus.clusters)
+        sampler = UniformSampler(len(corpus)) if corpus.clusters is None else corpus.clusters
         count = token_counts(corpus.offsets, batches.crop_residues)
         self._sampler = EpochSampler(sampler, count, batches.crop_residues + 2, batches.batch_tokens, seed)
         self.steps_per_epoch = self._sampler.steps_per_epoch

@@ -7,6 +7,7 @@ Stored clusters are two arrays: `members.npy` (proteins,) int64, the rows of the
 import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -197,54 +198,48 @@ def write_clusters(directory: Path, keys: Keys) -> None:
         stream.append(np.append(np.flatnonzero(is_start), len(keys)))
 
 
+@dataclass(frozen=True, eq=False)
 class Clusters:
-    """The proteins of a corpus cluster by cluster, as `write_clusters` stored them, memory-mapped.
+    """The proteins of a corpus cluster by cluster, as `write_clusters` stored them.
+
+    Training samples each cluster once, by one of its members, so that large families do not dominate.
 
     Attributes:
         members: (proteins,), int64; rows of the corpus, each in exactly one cluster.
         offsets: (clusters + 1,), int64; start of each cluster in `members`, and end of the last one.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.members: NDArray[np.int64] = open_array(directory / _MEMBERS)
-        self.offsets: NDArray[np.int64] = open_array(directory / _OFFSETS)
-
-    @classmethod
-    def open(cls, directory: Path) -> "Clusters | None":
-        """Open the clusters in the directory of a corpus; return None if there are none."""
-        return cls(directory) if (directory / _OFFSETS).exists() else None
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-
-class ClusterSampler:
-    """Samples each cluster once, by one of its members, so that large families do not dominate.
-
-    Args:
-        clusters: Proteins of each cluster.
         rows_per_block: Clusters that are drawn, or whose tokens are counted, at once.
 
     Source: Lin et al. 2023, supplement A.1: ESM-2 draws UniRef50 clusters, and then UniRef90 members.
     """
 
-    def __init__(self, clusters: Clusters, *, rows_per_block: int = ROWS_PER_BLOCK) -> None:
-        self._clusters, self._rows_per_block = clusters, rows_per_block
+    members: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    rows_per_block: int = ROWS_PER_BLOCK
+
+    @classmethod
+    def open(cls, directory: Path) -> "Clusters | None":
+        """Map the clusters in the directory of a corpus into memory; return None if there are none."""
+        if not (directory / _OFFSETS).exists():
+            return None
+        return cls(open_array(directory / _MEMBERS), open_array(directory / _OFFSETS))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
     def draw(self, rng: np.random.Generator) -> Rows:
         """Shuffle the clusters, and draw a member of each, (clusters,), int64."""
-        drawn = rng.permutation(len(self._clusters))
-        for block in row_blocks(len(drawn), self._rows_per_block):
-            starts, stops = (self._clusters.offsets[drawn[block] + end] for end in (0, 1))
+        drawn = rng.permutation(len(self))
+        for block in row_blocks(len(drawn), self.rows_per_block):
+            starts, stops = (self.offsets[drawn[block] + end] for end in (0, 1))
             indices = starts + (rng.random(len(starts)) * (stops - starts)).astype(np.int64)
-            drawn[block] = self._clusters.members[indices]
+            drawn[block] = self.members[indices]
         return drawn
 
     def max_tokens(self, count: TokenCounts) -> int:
         """Sum the tokens of the longest member of each cluster."""
         total = 0
-        for block in row_blocks(len(self._clusters), self._rows_per_block):
-            offsets = np.asarray(self._clusters.offsets[block.start : block.stop + 1])
-            counts = count(np.asarray(self._clusters.members[offsets[0] : offsets[-1]]))
+        for block in row_blocks(len(self), self.rows_per_block):
+            offsets = self.offsets[block.start : block.stop + 1]
+            counts = count(self.members[offsets[0] : offsets[-1]])
             total += int(np.maximum.reduceat(counts, offsets[:-1] - offsets[0]).sum())
         return total

@@ -1,25 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from protembed.data.sampling import EpochSampler, UniformSampler, token_counts
-from protembed.pretraining.clusters import ClusterSampler
+from protembed.pretraining.clusters import Clusters
 
 
-class Grouped:
-    """Clusters of consecutive rows, of the given sizes."""
-
-    def __init__(self, sizes):
-        self.offsets = np.cumsum([0, *sizes])
-        self.members = np.arange(self.offsets[-1])
-
-    def __len__(self):
-        return len(self.offsets) - 1
+def grouped(sizes):
+    """Make clusters of consecutive rows, of the given sizes."""
+    offsets = np.cumsum([0, *sizes])
+    return Clusters(np.arange(offsets[-1]), offsets)
 
 
 def make_sampler(lengths, batch_tokens, seed=0, clusters=None, **blocks):
     lengths = np.asarray(lengths)
-    sampler = UniformSampler(len(lengths), **blocks) if clusters is None else ClusterSampler(clusters, **blocks)
+    sampler = UniformSampler(len(lengths), **blocks) if clusters is None else replace(clusters, **blocks)
     return EpochSampler(sampler, lengths.__getitem__, int(lengths.max()), batch_tokens, seed, **blocks)
 
 
@@ -47,7 +44,7 @@ def test_an_epoch_sees_every_protein_once_within_the_budget_of_each_step(lengths
 @pytest.mark.promise(24)
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30), seed=st.integers(0, 3), data=st.data())
 def test_an_epoch_sees_one_member_of_every_cluster_within_the_budget_of_each_step(sizes, seed, data):
-    clusters = Grouped(sizes)
+    clusters = grouped(sizes)
     lengths = np.array(data.draw(st.lists(st.integers(3, 100), min_size=sum(sizes), max_size=sum(sizes))))
     sampler = make_sampler(lengths, 250, seed, clusters)
 
@@ -59,7 +56,7 @@ def test_an_epoch_sees_one_member_of_every_cluster_within_the_budget_of_each_ste
 
 
 def test_members_of_a_cluster_are_drawn_equally_often():
-    sampler = make_sampler(np.full(6, 10), 200, clusters=Grouped([1, 5]))
+    sampler = make_sampler(np.full(6, 10), 200, clusters=grouped([1, 5]))
 
     drawn = np.bincount([row for epoch in range(2000) for rows in steps_of(sampler, epoch) for row in rows])
 
@@ -84,7 +81,7 @@ def test_steps_of_an_epoch_have_nearly_equal_numbers_of_tokens(corpus):
     assert max(sizes) - min(sizes) <= 2 * 66
 
 
-@pytest.mark.parametrize("clusters", [None, Grouped([3, 1, 7, 2, 9, 8])], ids=["proteins", "clusters"])
+@pytest.mark.parametrize("clusters", [None, grouped([3, 1, 7, 2, 9, 8])], ids=["proteins", "clusters"])
 def test_the_order_does_not_depend_on_the_size_of_blocks(clusters):
     lengths = np.random.default_rng(0).integers(3, 90, 30)
     whole, divided = (
