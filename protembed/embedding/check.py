@@ -17,7 +17,7 @@ from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
 from protembed.device import choose_device
 from protembed.embedding.formats import StoredVectors, dataset_name
-from protembed.embedding.metadata import COUNTS, IDS, ids_line, read_meta
+from protembed.embedding.metadata import COUNTS, IDS, ids_line, read_ids_lines, read_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, ProtembedError, VerificationError, reason_of
 from protembed.inference.embedding import Embedder
@@ -78,19 +78,9 @@ class _Result:
         return int(self.meta["num_proteins"])
 
     @property
-    def ids_path(self) -> Path:
-        return sidecar(self.path, IDS)
-
-    @property
     def first_row(self) -> int:
         """Number of the first row: 1, or 0 in results of earlier versions."""
-        return 0 if next(self.ids_lines(), "").startswith("0\t") else 1
-
-    def ids_lines(self) -> Iterator[str]:
-        with self.ids_path.open(encoding="utf-8", newline="\n") as stream:
-            next(stream, None)
-            for line in stream:
-                yield line.removesuffix("\n")
+        return 0 if next(read_ids_lines(self.path), "").startswith("0\t") else 1
 
     @property
     def vectors(self) -> StoredVectors:
@@ -99,10 +89,10 @@ class _Result:
     def _verify_files(self) -> None:
         if sha256_of_file(self.path) != self.meta["sha256"]:
             raise VerificationError(self.path, "its hash differs from the one in its meta file")
-        if not self.ids_path.exists() or sha256_of_file(self.ids_path) != self.meta["ids_sha256"]:
-            raise VerificationError(
-                self.path, f"{self.ids_path.name} is missing, or its hash differs from the one in the meta file"
-            )
+        ids = sidecar(self.path, IDS)
+        if not ids.exists() or sha256_of_file(ids) != self.meta["ids_sha256"]:
+            found = f"{ids.name} is missing, or its hash differs from the one in the meta file"
+            raise VerificationError(self.path, found)
         try:
             num_stored = self.vectors.count()
         except (OSError, ValueError, KeyError) as error:
@@ -144,7 +134,9 @@ def _compare_with_input(
 ) -> list[tuple[_Result, int, Record]]:
     """Compare each line of the table of identifiers with the input; return the sampled rows with their records."""
     lines = (
-        (shard, row, line) for shard in shards for row, line in enumerate(shard.ids_lines(), start=shard.first_row)
+        (shard, row, line)
+        for shard in shards
+        for row, line in enumerate(read_ids_lines(shard.path), start=shard.first_row)
     )
     sample, num_residues = [], 0
     for index, (entry, record) in enumerate(zip_longest(lines, records)):

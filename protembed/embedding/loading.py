@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob, has_magic
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.embedding.formats import StoredVectors
-from protembed.embedding.metadata import COUNTS, IDS, read_meta
+from protembed.embedding.metadata import COUNTS, read_ids_lines, read_meta
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError, reason_of
 from protembed.io.reading import Paths, as_paths, follow_link, path_exists
-from protembed.io.result import differences, sidecar
+from protembed.io.result import differences
 from protembed.text import pluralize, unescape
 
 # Settings that the vectors of joined files must share.
@@ -117,8 +117,7 @@ def _open(path: Path) -> Embeddings:
     """Open the file of a result, or of one shard."""
     meta = read_meta(path)
     try:
-        with sidecar(path, IDS).open(encoding="utf-8", newline="\n") as stream:
-            ids = [unescape(line.split("\t", 2)[1]) for line in islice(stream, 1, None)]
+        ids = [unescape(line.split("\t", 2)[1]) for line in read_ids_lines(path)]
         vectors = StoredVectors(path, meta["format"], meta["per_residue"]).open()
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise VerificationError(path, f"it cannot be read ({reason_of(error)})") from error

@@ -4,7 +4,7 @@ Beside `emb.npy` are `emb.ids.tsv` with a line per row, `emb.failed.tsv` if reco
 `emb.meta.json` with the settings of the command. The meta file is written last: a result without it is not finished.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -57,17 +57,13 @@ _META_FIELDS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _is_region(value: Any) -> bool:
-    # A region is recorded only if proteins were cut to one.
-    return value is None or (isinstance(value, str) and Region.is_valid(value))
-
-
 def is_meta(content: Any) -> bool:
     """Return whether the content of a meta file is valid."""
     is_complete = isinstance(content, dict) and all(
         name in content and is_valid(content[name]) for name, is_valid in _META_FIELDS.items()
     )
-    return is_complete and _is_region(content.get("region"))
+    region = content.get("region") if is_complete else None  # recorded only if proteins were cut to one
+    return is_complete and (region is None or (isinstance(region, str) and Region.is_valid(region)))
 
 
 def read_meta(output: Path) -> dict[str, Any]:
@@ -84,6 +80,14 @@ def read_meta(output: Path) -> dict[str, Any]:
         if is_meta(content):
             return content
     raise VerificationError(output, "it has no valid meta file beside it; it may be unfinished")
+
+
+def read_ids_lines(output: Path) -> Iterator[str]:
+    """Read the lines of the table of identifiers beside a result, without its header."""
+    with sidecar(output, IDS).open(encoding="utf-8", newline="\n") as stream:
+        next(stream, None)
+        for line in stream:
+            yield line.removesuffix("\n")
 
 
 def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float | None) -> tuple[object, ...]:
