@@ -96,18 +96,15 @@ def is_unfinished(path: Path) -> bool:
     return _UNFINISHED.fullmatch(path.name) is not None
 
 
-def remove_unfinished(directory: Path) -> None:
-    """Remove the temporary files of killed processes from a directory that no other process is writing."""
-    for path in sorted(directory.rglob(".*")):
-        if is_unfinished(path):
-            remove(path)
+def remove_unfinished(directory: Path, names: str = "**/.*") -> None:
+    """Remove what killed processes left in a directory, under names that match a pattern."""
+    for path in filter(is_unfinished, sorted(directory.glob(names))):
+        remove(path)
 
 
 def remove_unfinished_beside(path: Path) -> None:
     """Remove the temporary files and directories that a killed process left beside its result."""
-    for neighbour in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if is_unfinished(neighbour):
-            remove(neighbour)
+    remove_unfinished(path.parent, f".{glob.escape(path.name)}.*")
 
 
 # Locks and scratch files
