@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import product
+from os.path import commonprefix
 from pathlib import Path
 from statistics import median
 from typing import BinaryIO, Literal
@@ -40,16 +41,12 @@ _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "validation": ("validation",),  # FLIP's
     "mask": ("mask",),
 }
-_SPLITS: Mapping[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
+_NAMES_OF_SPLITS: Mapping[Split, Sequence[str]] = {
+    "train": ("train", "training"),
+    "valid": ("valid", "validation", "val", "dev"),
+    "test": ("test", "testing"),
 }
+_SPLITS = {name: split for split, names in _NAMES_OF_SPLITS.items() for name in names}
 # Columns that are the split only if all their cells name one, because `stage` may be that of a larva.
 _POSSIBLE_SPLIT_NAMES = ("stage", "partition", "subset")
 _PEEK = 256
@@ -72,9 +69,8 @@ class LabelledProtein:
 
     Attributes:
         id: Identifier of the row; its number if the table has no identifiers.
-        sequence: Amino-acid sequence, upper case.
         label: Label as written in the table; once the task is known, normalized by `label_inference`.
-        split: Split of the protein; None if the table has no splits.
+        split: None if the table has no splits.
         line: Line of the file, from 1.
         mask: Mask of the residues as written in the table; None if there is none.
     """
@@ -89,12 +85,7 @@ class LabelledProtein:
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """What all tables of labelled proteins have.
-
-    Attributes:
-        path: Name of the table, for messages.
-        target: Name of the label.
-    """
+    """What all tables of labelled proteins have: their name, for messages, and that of the label."""
 
     path: str
     target: str
@@ -109,7 +100,7 @@ class LabelledTable(_Table):
     """A labelled table as it was read.
 
     Attributes:
-        proteins: Labelled proteins, in the order of the table.
+        proteins: The rows, in the order of the table.
         notes: Decisions that reading made for the user, in sentences.
         warnings: Possible misunderstandings in reading, in sentences.
     """
@@ -126,11 +117,7 @@ class LabelledTable(_Table):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitTable(_Table):
-    """A labelled table, split into train, valid and test.
-
-    Attributes:
-        splits: Proteins of each split, in the order of the table.
-    """
+    """A labelled table, split into train, valid and test; each split has the order of the table."""
 
     splits: Mapping[Split, Sequence[LabelledProtein]]
 
@@ -161,6 +148,13 @@ def _split_name(path: str, row: Mapping[str, str], line: int) -> Split | None:
         advice = "true or false is expected in the column validation"
         raise TableError(path, f"{row['validation']!r} is neither true nor false", advice, line=line)
     return "valid" if split == "train" and validation in _TRUE else split
+
+
+def _labelled_protein(path: str, row_id: str, sequence: str, row: Mapping[str, str], line: int) -> LabelledProtein:
+    split = _split_name(path, row, line)
+    return LabelledProtein(
+        id=row_id, sequence=sequence, label=row["target"], split=split, line=line, mask=row.get("mask")
+    )
 
 
 # CSV and TSV
@@ -197,10 +191,9 @@ def _column_notes(header: Sequence[str], columns: Mapping[str, int], config: Lab
 def _read_row(
     row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> LabelledProtein | None:
-    row_id = row["id"]
+    row_id, raw = row["id"], clean_sequence(row["sequence"])
     if not row_id:
         raise TableError(path, "a row has no identifier", "give it one, or name another column with `id`", line=line)
-    raw = clean_sequence(row["sequence"])
     if not raw:
         raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
     if notation := detect_notation(row["sequence"]):
@@ -212,10 +205,7 @@ def _read_row(
         return None
     statistics.num_records += 1
     statistics.num_residues += len(sequence)
-    split = _split_name(path, row, line)
-    return LabelledProtein(
-        id=row_id, sequence=sequence, label=row["target"], split=split, line=line, mask=row.get("mask")
-    )
+    return _labelled_protein(path, row_id, sequence, row, line)
 
 
 def _read_table(
@@ -271,15 +261,10 @@ def is_one_edit_away(word: str, other: str) -> bool:
     >>> is_one_edit_away("tagret", "target"), is_one_edit_away("sets", "set"), is_one_edit_away("offset", "set")
     (True, True, False)
     """
-    if word == other or abs(len(word) - len(other)) > 1:
-        return False
-    pairs = enumerate(zip(word, other, strict=False))
-    start = next((index for index, (letter, other_letter) in pairs if letter != other_letter), None)
-    if start is None:
-        return True
+    start = len(commonprefix([word, other]))
     rest, other_rest = word[start:], other[start:]
     swapped = rest[1:2] + rest[:1] + rest[2:]
-    return other_rest in (swapped, rest[1:]) or rest == other_rest[1:] or rest[1:] == other_rest[1:]
+    return word != other and (other_rest in (swapped, rest[1:]) or other_rest[1:] in (rest, rest[1:]))
 
 
 def header_warnings(headers: Sequence[tuple[Record, Mapping[str, str]]]) -> list[str]:
@@ -304,14 +289,7 @@ def _labelled_record(record: Record, fields: Mapping[str, str]) -> LabelledProte
         keys = ", ".join(f"{key.upper()}=" for key in fields)
         raise _error(record, "has no TARGET=" + (f" beside {keys}" if keys else ""), "add its label")
     row = {"split": fields["set"], **fields} if "set" in fields else fields
-    return LabelledProtein(
-        id=record.id,
-        sequence=record.sequence,
-        label=fields["target"],
-        split=_split_name(record.path, row, record.line),
-        line=record.line,
-        mask=fields.get("mask"),
-    )
+    return _labelled_protein(record.path, record.id, record.sequence, row, record.line)
 
 
 def _read_headers(
@@ -330,11 +308,10 @@ def _read_headers(
 
 
 def _check_splits_complete(path: str, proteins: Sequence[LabelledProtein]) -> None:
-    if any(protein.split is not None for protein in proteins):
-        for protein in proteins:
-            if protein.split is None:
-                found = f"{protein.id!r} has no split, and others have one"
-                raise TableError(path, found, "add its SET=", line=protein.line)
+    without = [protein for protein in proteins if protein.split is None]
+    if without and len(without) < len(proteins):
+        found = f"{without[0].id!r} has no split, and others have one"
+        raise TableError(path, found, "add its SET=", line=without[0].line)
 
 
 def _check_sequences(path: str, proteins: Sequence[LabelledProtein]) -> None:
