@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from protembed.errors import TableError
 from protembed.finetuning.labels import LabelledProtein, LabelledTable
@@ -47,9 +48,11 @@ _ANNOTATED_NUMBERS: Mapping[str, re.Pattern[str]] = {
     "a number after an apostrophe": re.compile(rf"['\u2019]{_PLAIN}", re.IGNORECASE),
     "a date": re.compile(r"[0-9]{4}([-/.])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\2[0-9]{4}"),
 }
+_CLEAN_MASK = re.compile("[01; ]*")
 # Secondary structure as DSSP writes it, with blanks for residues without any.
 _DSSP_WITH_BLANKS = re.compile(r"(?=.*\s)[HBEGITSPC\s]+")
-_TRUE_FLAGS, _FALSE_FLAGS = ("1", "1.0", "1.", "true"), ("0", "0.0", "0.", "false")
+# How a mask says that a residue takes part, or that it does not.
+_FLAGS = {"1": "1", "1.0": "1", "1.": "1", "true": "1", "0": "0", "0.0": "0", "0.": "0", "false": "0"}
 
 _WRAPPED = re.compile(r"(?:\w+\.)?(?:array|tensor)\((\[.*\])(?:,\s*dtype=[\w.]+)?\)", re.DOTALL)
 # How NumPy 2 prints a number in a Python list.
@@ -204,14 +207,14 @@ def join_entries(entries: Sequence[str], *, as_letters: bool) -> str:
     return LABEL_SEPARATOR.join(entries) + (LABEL_SEPARATOR if entries and not entries[-1] else "")
 
 
-def read_flags(mask: str) -> list[str]:
-    """Split a mask into `1` and `0`, also from true and false; other entries are returned unchanged.
+def normalize_mask(mask: str) -> str:
+    """Write a mask as zeros and ones; an invalid one is returned unchanged, and `TaskTable` rejects it.
 
-    >>> read_flags("[True, False]"), read_flags("1.0 0.0"), read_flags("10x")
-    (['1', '0'], ['1', '0'], ['1', '0', 'x'])
+    >>> normalize_mask("[True, False]"), normalize_mask("1.0 0.0"), normalize_mask("10x")
+    ('10', '10', '10x')
     """
-    entries = [(entry, entry.lower()) for entry in residue_entries(mask)]
-    return ["1" if flag in _TRUE_FLAGS else "0" if flag in _FALSE_FLAGS else entry for entry, flag in entries]
+    flags = [_FLAGS.get(entry.lower(), "") for entry in residue_entries(mask)]
+    return "".join(flags) if all(flags) and not _CLEAN_MASK.fullmatch(mask) else mask
 
 
 def canonical_integers(names: set[str]) -> dict[str, str]:
@@ -224,8 +227,7 @@ def canonical_integers(names: set[str]) -> dict[str, str]:
     >>> canonical_integers({"+1", "-1"}), canonical_integers({"1.0", "1.5"})
     ({'+1': '+1', '-1': '-1'}, {})
     """
-    values = {name: read_number(name) for name in names if looks_like_number(name)}
-    numbers = {name: value for name, value in values.items() if value is not None}
+    numbers = {name: float(name) for name in names if looks_like_number(name)}
     if not all(value.is_integer() for value in numbers.values()):
         return {}
     names_of: dict[float, list[str]] = {}
@@ -266,6 +268,7 @@ class Column:
         proteins: All rows of the table.
         labels: Different cells that are not empty, sorted.
         lists: Entries of the labels that are lists in brackets.
+        entries: Function that splits a label into its entries for residues, once, because rows share labels.
         known_labels: Labels without stand-ins for missing ones; of lists with one entry, the entries.
     """
 
@@ -274,18 +277,12 @@ class Column:
         self.labels = sorted({protein.label for protein in labels.proteins if protein.label})
         self.lists = {label: entries for label in self.labels if (entries := read_list(label)) is not None}
         self.known_labels = [label for label in map(self.sole_entry, self.labels) if not is_stand_in(label)]
-        self._entries: dict[str, list[str]] = {}
+        self.entries = cache(residue_entries)
 
     def sole_entry(self, label: str) -> str:
         """Return the entry of a list with one entry; any other label is returned unchanged."""
         entries = self.lists.get(label, ())
         return entries[0] if len(entries) == 1 else label
-
-    def entries(self, label: str) -> list[str]:
-        """Split a label into its entries for residues; the result is cached, because rows share labels."""
-        if label not in self._entries:
-            self._entries[label] = residue_entries(label)
-        return self._entries[label]
 
     def known_entries(self) -> list[str]:
         """List the different entries of all residues, without stand-ins for missing ones."""

@@ -60,8 +60,8 @@ from protembed.finetuning.label_cells import (
     find_separator,
     join_entries,
     looks_like_number,
+    normalize_mask,
     quoted,
-    read_flags,
     read_number,
     residue_entries,
     split_names,
@@ -71,7 +71,6 @@ from protembed.finetuning.label_cells import (
 from protembed.finetuning.labels import LabelledProtein, LabelledTable
 from protembed.text import pluralize
 
-_CLEAN_MASK = re.compile("[01; ]*")
 # More different whole numbers than this are values, not classes.
 _MAX_NUMBERED_CLASSES = 20
 # Cells in the sentence about how labels were read, letters of each, and entries of each.
@@ -185,14 +184,6 @@ def _infer_task(column: Column, choice: TaskChoice, separator: str | None) -> Ta
 
 
 # Normalized labels
-
-
-def _normalize_mask(mask: str | None) -> str | None:
-    """Write a mask as zeros and ones; an invalid one is returned unchanged, for `TaskTable` to reject."""
-    if not mask or _CLEAN_MASK.fullmatch(mask):
-        return mask
-    flags = read_flags(mask)
-    return "".join(flags) if set(flags) <= {"0", "1"} else mask
 
 
 def _class_names(column: Column) -> list[str]:
@@ -394,7 +385,7 @@ def infer_labels(labels: LabelledTable, choice: TaskChoice = "auto", separator: 
     is_chosen = choice != "auto" or separator is not None
     normalized = _normalize(column, task, separator, is_chosen=is_chosen)
     proteins = [
-        replace(protein, label=label, mask=_normalize_mask(protein.mask))
+        replace(protein, label=label, mask=protein.mask and normalize_mask(protein.mask))
         for protein, label in zip(column.proteins, normalized, strict=True)
     ]
     return InferredLabels(
