@@ -163,54 +163,41 @@ def _regularization_path(task: Task, num_classes: int, train: ProbeData, balance
             layer = scaler.fold(model.coef_[None], np.array([model.intercept_]))
             yield Probe(task=task, layers=[layer], offset=offset, scale=scale)
         return
-    columns = train.targets.T if task.label_kind == "labels" else [train.targets]
+    are_labels = task.label_kind == "labels"
+    columns = train.targets.T if are_labels else [train.targets]
     weights = "balanced" if balanced else None
     # The default, lbfgs, waits for OpenMP's threads between its many steps: 40 times as long on a busy machine.
     options = {"solver": "newton-cg", "max_iter": _MAX_ITERATIONS, "class_weight": weights}
     models = [LogisticRegression(warm_start=True, **options) for _ in columns]
     for strength in _INVERSE_PENALTIES[scaler.kind]:
         fits = [
-            _fit_logistic(model.set_params(C=strength), scaled, column)
+            _fit_logistic(model.set_params(C=strength), scaled, column, 2 if are_labels else num_classes)
             for model, column in zip(models, columns, strict=True)
         ]
-        if task.label_kind == "labels":
-            logits = [np.concatenate(part) for part in zip(*(_label_logit(*fit) for fit in fits), strict=True)]
-        else:
-            logits = list(_class_logits(*fits[0], num_classes))
-        yield Probe(task=task, layers=[scaler.fold(logits[0], logits[1])])
+        weight, bias = fits[0]
+        if are_labels:  # the logit that a protein has a label, against that it has not
+            weight, bias = (
+                np.concatenate([np.diff(part, axis=0) for part in parts]) for parts in zip(*fits, strict=True)
+            )
+        yield Probe(task=task, layers=[scaler.fold(weight, bias)])
 
 
-def _fit_logistic(
-    model: Any, vectors: Vectors, classes: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Fit, and return coefficients, biases and the classes that occur; a single class needs no fit."""
-    occurring = np.unique(classes)
-    if len(occurring) == 1:
-        return np.zeros((1, vectors.shape[1])), np.zeros(1), occurring
-    with warnings.catch_warnings():
-        # The user was warned of so many classes when the labels were read.
-        warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
-        model.fit(vectors, classes)
-    return model.coef_, model.intercept_, occurring
-
-
-def _label_logit(weight: NDArray[Any], bias: NDArray[Any], occurring: NDArray[Any]) -> tuple[Any, Any]:
-    """Return the layer of the logit that a protein has a label: (1, inputs) and (1,)."""
-    return weight, bias if len(occurring) > 1 else np.array([_MAX_LOGIT if occurring[0] else -_MAX_LOGIT])
-
-
-def _class_logits(
-    weight: NDArray[Any], bias: NDArray[Any], occurring: NDArray[Any], num_classes: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return a layer with a logit for each class.
+def _fit_logistic(model: Any, vectors: Vectors, classes: NDArray[Any], num_classes: int) -> Layer:
+    """Fit a layer with a logit for each class.
 
     scikit-learn has a single logit for two classes, which is that of the second against zero, and none for classes that
-    do not occur.
+    do not occur. A single class needs no fit.
     """
-    weights, biases = np.zeros((num_classes, weight.shape[1])), np.full(num_classes, -_MAX_LOGIT)
+    occurring = np.unique(classes).astype(np.int64)
+    weights, biases = np.zeros((num_classes, vectors.shape[1])), np.full(num_classes, -_MAX_LOGIT)
     biases[occurring] = 0.0
-    fitted = occurring[1:] if len(occurring) == 2 else occurring
-    weights[fitted], biases[fitted] = weight, bias
+    if len(occurring) > 1:
+        with warnings.catch_warnings():
+            # The user was warned of so many classes when the labels were read.
+            warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
+            model.fit(vectors, classes)
+        fitted = occurring[1:] if len(occurring) == 2 else occurring
+        weights[fitted], biases[fitted] = model.coef_, model.intercept_
     return weights, biases
 
 
@@ -221,7 +208,9 @@ def fit_network(
 
     The arguments are those of `fit_linear`; the seed is that of the initialisation and of the order of the data.
     """
-    scaler, network = _Standardizer(train.vectors), _network(task, seed)
+    make = MLPRegressor if task.label_kind == "value" else MLPClassifier
+    network = make(hidden_layer_sizes=(_HIDDEN_UNITS,), alpha=1e-3, random_state=seed)
+    scaler = _Standardizer(train.vectors)
     offset, scale = _value_scale(task, train)
     targets = (train.targets - offset) / scale if task.label_kind == "value" else train.targets
     options = {} if task.label_kind == "value" else {"classes": np.arange(num_classes)}
@@ -233,18 +222,13 @@ def fit_network(
         network.partial_fit(scaled, targets, **options)
         probe = Probe(task=task, layers=_network_layers(network, scaler, num_classes), offset=offset, scale=scale)
         valid_loss = loss(probe, valid)
-        best, best_loss, num_worse = (
-            (probe, valid_loss, 0) if valid_loss < best_loss else (best, best_loss, num_worse + 1)
-        )
+        num_worse += 1
+        if valid_loss < best_loss:
+            best, best_loss, num_worse = probe, valid_loss, 0
         if num_worse == _PATIENCE:
             break
     assert best is not None
     return best
-
-
-def _network(task: Task, seed: int) -> Any:
-    make = MLPRegressor if task.label_kind == "value" else MLPClassifier
-    return make(hidden_layer_sizes=(_HIDDEN_UNITS,), alpha=1e-3, random_state=seed)
 
 
 def _network_layers(network: Any, scaler: _Standardizer, num_classes: int) -> list[Layer]:
