@@ -174,11 +174,9 @@ def _regularization_path(task: Task, num_classes: int, train: ProbeData, balance
             _fit_logistic(model.set_params(C=strength), scaled, column, 2 if are_labels else num_classes)
             for model, column in zip(models, columns, strict=True)
         ]
-        weight, bias = fits[0]
         if are_labels:  # the logit that a protein has a label, against that it has not
-            weight, bias = (
-                np.concatenate([np.diff(part, axis=0) for part in parts]) for parts in zip(*fits, strict=True)
-            )
+            fits = [(np.diff(weight, axis=0), np.diff(bias)) for weight, bias in fits]
+        weight, bias = (np.concatenate(parts) for parts in zip(*fits, strict=True))
         yield Probe(task=task, layers=[scaler.fold(weight, bias)])
 
 
